@@ -1,0 +1,55 @@
+# Every target does all it needs on a fresh Debian/Ubuntu machine with Python >= 3.11.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := config drivers models sync gateway cloud
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+.PHONY: help setup demo test check bench clean lock browser
+
+help:
+	@echo 'make setup   install everything into .venv'
+	@echo 'make demo    virtual chest strap, agent and clinic page; Ctrl-C ends it'
+	@echo 'make test    all tests'
+	@echo 'make check   linters, type checkers, import rules'
+	@echo 'make bench   latency and speed figures'
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'pulsegate needs Python 3.11 or newer: set PYTHON=/path/to/python3.11'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || ./deploy/system-packages python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup
+	$(BIN)/pulsegate demo
+
+browser: setup
+	@command -v chromium >/dev/null || ./deploy/system-packages chromium
+
+test: setup browser
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/basedpyright $(PACKAGES)
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--extra clinic --extra sim --extra test --extra check --quiet --output-file requirements/dev.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--quiet --output-file requirements/run.txt
+
+clean:
+	rm -rf $(VENV) build

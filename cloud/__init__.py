@@ -1,0 +1,1 @@
+"""The clinic: ingest, store, opener and page."""

@@ -1,0 +1,73 @@
+"""What every answer carries and what every request must show, so that no other site can read or frame the page."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+_HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+_RAW_HEADERS: Final = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+_NO_STORE: Final = (b"cache-control", b"no-store")
+
+
+class Guard:
+    """ASGI middleware: strict headers; only loopback names as Host (DNS rebinding); only our own Origin on a WebSocket."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer for the application, or pass on."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not _is_loopback(host):
+            await _refuse(scope, send, 421, b"this page is served on loopback names only")
+        elif scope["type"] == "websocket" and not _same_origin(headers.get(b"origin", b"").decode("latin-1"), host):
+            await _refuse(scope, send, 403, b"the WebSocket serves its own page only")
+        else:
+            await self._app(scope, receive, _with_headers(send, no_store=scope["path"].startswith("/api/")))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return urlsplit(f"//{host}").hostname in LOOPBACK_NAMES
+    except ValueError:
+        return False
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    """Whether the page that opens the socket came from here; a client that names no Origin is refused too."""
+    return origin in {f"http://{host}", f"https://{host}"}
+
+
+def _with_headers(send: Send, *, no_store: bool) -> Send:
+    async def send_guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], *_RAW_HEADERS, *([_NO_STORE] if no_store else [])]
+        await send(message)
+
+    return send_guarded
+
+
+async def _refuse(scope: Scope, send: Send, status: int, reason: bytes) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), *_RAW_HEADERS]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": reason})

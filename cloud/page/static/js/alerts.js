@@ -1,0 +1,161 @@
+/** The list of alerts, and the chosen one with the ECG behind it. */
+
+import { byId, element, setText, svg } from "./dom.js";
+import { clockTime, dayAndTime, duration, fill, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
+import { drawStrip, scaleText } from "./paper.js";
+
+const SHAPES = { high: "M16 3 30 28H2Z", medium: "M16 2 30 16 16 30 2 16Z", low: "M4 16a12 12 0 1 0 24 0a12 12 0 1 0-24 0" };
+const GLYPHS = { high: "!!!", medium: "!!", low: "!" };
+const GLYPH_Y = { high: 24, medium: 20.5, low: 20.5 };
+
+export const kindName = (kind) => lookup("kind", kind) ?? kind.replaceAll("_", " ");
+const isOngoing = (alert) => alert.end_us === null;
+
+/** Shape, colour, word and, while it lasts, flashing. */
+function sign(alert) {
+  const { priority } = alert;
+  const shape = svg("svg", { viewBox: "0 0 32 32", "aria-hidden": "true" },
+    svg("path", { class: "shape", d: SHAPES[priority] ?? SHAPES.low }),
+    svg("text", { x: 16, y: GLYPH_Y[priority] ?? 20.5 }, GLYPHS[priority] ?? "!"));
+  return element("span", { class: "sign", "data-priority": priority, "data-ongoing": isOngoing(alert) }, shape,
+    element("span", {}, lookup("priority", priority) ?? priority));
+}
+
+export class AlertList {
+  constructor(state, onChoose) {
+    Object.assign(this, { state, onChoose, chosen: null, followNewest: true });
+  }
+
+  /** Rebuilds the rows; the row that had the keyboard keeps it. */
+  render() {
+    const alerts = this.state.alertsNewestFirst();
+    if (this.followNewest || !this.state.alerts.has(this.chosen)) this.chosen = alerts[0]?.id ?? null;
+    const focused = document.activeElement?.dataset?.alert;
+    byId("alert-list").replaceChildren(...alerts.map((alert) => element("li", {}, this.#row(alert))));
+    if (focused) document.querySelector(`[data-alert="${CSS.escape(focused)}"]`)?.focus();
+    const ongoing = alerts.filter(isOngoing).length;
+    setText(byId("alert-count"), alerts.length ? plural("alert_count", alerts.length, { ongoing }) : "");
+    byId("no-alerts").hidden = alerts.length > 0;
+    setText(byId("no-alerts"), t("no_alerts"));
+    document.title = `${ongoing ? `(${ongoing}) ` : ""}pulsegate`;
+    this.tick();
+  }
+
+  /** What changes by itself: ages and durations. */
+  tick() {
+    const now_us = this.state.now_us();
+    for (const row of document.querySelectorAll("[data-alert]")) {
+      const alert = this.state.alerts.get(row.dataset.alert);
+      if (!alert) continue;
+      setText(row.querySelector(".age"), relativeTime(alert.decided_us, now_us));
+      setText(row.querySelector(".span"), courseText(alert, now_us));
+    }
+  }
+
+  choose(id) {
+    this.chosen = id;
+    this.followNewest = this.state.alertsNewestFirst()[0]?.id === id;
+    this.render();
+    this.onChoose();
+  }
+
+  #row(alert) {
+    const now_us = this.state.now_us();
+    const row = element("button",
+      { type: "button", class: "alert-row", "data-alert": alert.id, "aria-current": alert.id === this.chosen ? "true" : null },
+      sign(alert),
+      element("span", { class: "kind" }, kindName(alert.kind)),
+      element("span", { class: "when" }, element("span", { class: "age" }), ` · ${clockTime(alert.decided_us, now_us)}`),
+      element("span", { class: "course" },
+        element("span", { class: isOngoing(alert) ? "span ongoing" : "span" }), element("span", { class: "quiet" }, alert.sensor)));
+    row.addEventListener("click", () => this.choose(alert.id));
+    return row;
+  }
+}
+
+export class AlertDetail {
+  #shown = "";
+
+  constructor(state, stripOf) { Object.assign(this, { state, stripOf }); }
+
+  /** Draws the alert anew if it, the language or the theme changed; the strip keeps its place while it is the same alert. */
+  async render(id, force = false) {
+    const alert = this.state.alerts.get(id);
+    const key = alert ? `${id}|${alert.revision}|${Boolean(alert.strip)}` : "";
+    if (key === this.#shown && !force && byId("detail").hasChildNodes()) return this.tick(id);
+    const sameAlert = this.#shown.startsWith(`${id}|`);
+    const scrolled = sameAlert ? document.querySelector(".strip")?.scrollLeft : undefined;
+    this.#shown = key;
+    byId("detail").replaceChildren(...(alert ? this.#parts(alert, scrolled) : [placeholder()]));
+    this.tick(id);
+    if (alert?.has_strip && !alert.strip) await this.stripOf(id);
+  }
+
+  tick(id) {
+    const alert = this.state.alerts.get(id);
+    const course = document.querySelector("#detail .span");
+    if (alert && course) setText(course, courseText(alert, this.state.now_us()));
+  }
+
+  #parts(alert, scrolled) {
+    const end = alert.end_us === null ? null : t("ended_at", { time: dayAndTime(alert.end_us) });
+    const head = element("header", { class: "detail-head" }, sign(alert), element("div", {},
+      element("h2", { id: "detail-heading" }, kindName(alert.kind)),
+      element("p", { class: isOngoing(alert) ? "span ongoing" : "span" }),
+      element("p", { class: "quiet" }, [t("onset", { time: dayAndTime(alert.onset_us) }), end].filter(Boolean).join(" · ")),
+      element("p", { class: "quiet" }, `${alert.sensor} · ${sourceText(alert.source)}`)));
+    const reasons = element("ul", { class: "reasons" }, ...reasonTexts(alert).map((text) => element("li", {}, text)));
+    if (alert.strip?.mv.length) return [head, reasons, ...stripParts(alert, scrolled)];
+    const waiting = alert.has_strip ? t("loading") : t("no_strip");
+    return [head, reasons, element("p", { class: "empty" }, waiting)];
+  }
+}
+
+function placeholder() {
+  return element("div", {}, element("h2", { id: "detail-heading", class: "card-head" }, t("strip")),
+    element("p", { class: "empty" }, t("choose_alert")));
+}
+
+function stripParts(alert, scrolled) {
+  const drawn = drawStrip(alert.strip, alert);
+  const values = { seconds: number(drawn.seconds), beats: number(alert.strip.beats_us.length), kind: kindName(alert.kind) };
+  drawn.canvas.setAttribute("role", "img");
+  drawn.canvas.setAttribute("aria-label", t("strip_label", values));
+  const box = element("div", { class: "strip", tabindex: 0, role: "region", "aria-label": t("strip") }, drawn.canvas);
+  requestAnimationFrame(() => { box.scrollLeft = scrolled ?? Math.max(0, drawn.onset_px - box.clientWidth / 3); });
+  const legend = element("p", { class: "legend" },
+    element("span", {}, element("i", { "aria-hidden": "true" }, "▼"), t("legend_beat")),
+    element("span", {}, t("legend_numbers")),
+    element("span", {}, element("i", { class: "onset", "aria-hidden": "true" }, "┃"), t("legend_onset")),
+    element("span", {}, t("legend_calibration")));
+  return [
+    element("p", { class: "strip-head" }, element("strong", {}, t("strip")), element("span", {}, t("strip_length", values)),
+      element("span", {}, scaleText(drawn.gain))),
+    box, legend];
+}
+
+function courseText(alert, now_us) {
+  return isOngoing(alert)
+    ? t("ongoing", { duration: duration(Math.floor((now_us - alert.onset_us) / 1e6) * 1e6) })
+    : t("ended", { duration: duration(alert.end_us - alert.onset_us) });
+}
+
+/** Reasons in words with their numbers; a reason of a newer hub shows as its key and its numbers. */
+function reasonTexts({ reasons, measured, probability }) {
+  const numbers = Object.fromEntries(Object.entries(measured ?? {}).map(([name, value]) => [name, number(value, 2)]));
+  const texts = reasons.map((key) => {
+    const words = lookup("reason", key);
+    return words ? fill(words, numbers) : [key.replaceAll(/[._]/g, " "), ...measuredTexts(numbers)].join(", ");
+  });
+  return probability === null ? texts : [...texts, t("probability", { percent: percent(probability) })];
+}
+
+function measuredTexts(numbers) {
+  return Object.entries(numbers).map(([name, value]) => fill(lookup("measured", name) ?? `${name} {value}`, { value }));
+}
+
+function sourceText(source) {
+  if (source.startsWith("rule:")) return t("source_rule", { name: kindName(source.slice(5)) });
+  const [name, version] = source.split("@");
+  return version ? t("source_model", { name, version }) : t("source_other", { name });
+}

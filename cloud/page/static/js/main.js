@@ -1,0 +1,148 @@
+/** The page: fetches what it lacks, follows the WebSocket, and keeps every part drawn. */
+
+import { AlertDetail, AlertList, kindName } from "./alerts.js";
+import { byId, element, setText } from "./dom.js";
+import { LANGUAGES, chooseLanguage, clockTime, currentLanguage, dayAndTime, loadLanguage, lookup, number, preferredLanguage, t, zoneName } from "./i18n.js";
+import { Link } from "./link.js";
+import { LiveEcg } from "./live.js";
+import { scaleText } from "./paper.js";
+import { SensorPanel, unopenedNotice } from "./sensors.js";
+import { State } from "./state.js";
+import { Trend } from "./trend.js";
+
+/** What the live view fetches of the past when it starts. */
+const FIRST_ECG_US = 15e6;
+const FIRST_TREND_US = 6 * 3600e6;
+
+const state = new State();
+const sensors = new SensorPanel(state, (name) => { live.show(name); trend?.render(name); });
+const live = new LiveEcg(byId("live-paper"), (gain) => setText(byId("live-scale"), scaleText(gain)), state);
+const detail = new AlertDetail(state, fetchStrip);
+const list = new AlertList(state, () => detail.render(list.chosen));
+const trend = new Trend(state);
+let lost_ms = null;
+let linkState = "connecting";
+
+async function getJson(path) {
+  const response = await fetch(path, { cache: "no-store" });
+  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  return response.json();
+}
+
+async function fetchStrip(id) {
+  state.putAlert(await getJson(`/api/alerts/${encodeURIComponent(id)}`));
+  if (list.chosen === id) detail.render(id);
+}
+
+/** Fetches only what is newer than what the page has. */
+async function resync() {
+  const [alerts, sensorList] = await Promise.all([getJson(`/api/alerts?after_revision=${state.revision}`), getJson("/api/sensors")]);
+  state.setServerTime(sensorList.now_us);
+  if (alerts.revision < state.revision) { // the clinic has rebuilt its projections
+    state.alerts.clear();
+    state.revision = 0;
+    return resync();
+  }
+  alerts.alerts.forEach((alert) => state.putAlert(alert));
+  sensors.silentAfter_us = sensorList.silent_after_us;
+  sensorList.sensors.forEach((sensor) => state.putSensor(sensor));
+  await Promise.all([...state.sensors.keys()].map(resyncSensor).concat(refreshCounters()));
+  return renderAll();
+}
+
+async function resyncSensor(name) {
+  const sensor = encodeURIComponent(name);
+  const now_us = state.now_us();
+  const ecgFrom = Math.round(Math.max(now_us - FIRST_ECG_US, state.ecgEnd_us(name)));
+  const rateFrom = Math.round(Math.max(now_us - FIRST_TREND_US, (state.heartRates(name).at(-1)?.at_us ?? 0) + 1));
+  const [ecg, vitals] = await Promise.all([
+    getJson(`/api/ecg?sensor=${sensor}&from_us=${ecgFrom}&to_us=${Math.round(now_us + 60e6)}`),
+    getJson(`/api/vitals?sensor=${sensor}&kind=heart_rate&from_us=${rateFrom}`)]);
+  ecg.segments.forEach((segment) => state.putEcg({ sensor: name, ...segment }));
+  vitals.vitals.forEach(({ at_us, value }) => state.putHeartRate({ sensor: name, at_us, value }));
+}
+
+async function refreshCounters() {
+  state.counters = await getJson("/api/counters");
+  const shown = Object.fromEntries(Object.entries(state.counters.blocks).concat(Object.entries(state.counters)).map(([name, value]) => [name, number(value, 0)]));
+  setText(byId("counters"), t("counters", shown));
+}
+
+const handlers = {
+  alert(message) {
+    const isNew = state.putAlert(message);
+    list.render();
+    detail.render(list.chosen);
+    trend.render(sensors.chosen);
+    if (isNew) setText(byId("announcer"), t("new_alert", announced(message)));
+  },
+  sensor(message) { state.putSensor(message); sensors.render(); },
+  ecg(message) { state.putEcg(message); if (message.sensor === live.sensor) live.arrived(message); },
+  vital(message) { if (message.kind === "heart_rate") state.putHeartRate(message); },
+  resync,
+  beat() {},
+};
+
+function announced({ priority, kind, sensor }) {
+  return { priority: lookup("priority_label", priority) ?? priority, kind: kindName(kind), sensor };
+}
+
+const link = new Link({
+  onUp() { lost_ms = null; linkState = "connected"; tick(); resync().catch(report); },
+  onMessage(message) {
+    state.setServerTime(message.published_us);
+    Promise.resolve(handlers[message.type]?.(message)).catch(report);
+  },
+  onDown(ms) { lost_ms ??= ms; linkState = "lost"; tick(); },
+});
+
+function report(error) { console.warn(`re-sync failed, the next connection tries again: ${error.message}`); }
+
+function renderNotices() {
+  const now_us = state.now_us();
+  const texts = lost_ms === null ? sensors.notices(now_us) : [t("notice_link", { time: clockTime(lost_ms * 1000, Date.now() * 1000) })];
+  texts.push(...(state.counters ? unopenedNotice(state.counters.blocks) : []));
+  const shown = [...byId("notices").children].map((notice) => notice.textContent);
+  if (texts.join("\n") !== shown.join("\n")) byId("notices").replaceChildren(...texts.map((text) => element("p", { class: "notice" }, text)));
+  document.querySelector(".live").dataset.stale = lost_ms !== null;
+}
+
+function tick() {
+  byId("link").dataset.state = linkState;
+  setText(byId("link-text"), t(`link_${linkState}`));
+  setText(byId("clock"), dayAndTime(state.now_us()));
+  byId("clock").title = t("zone", { zone: zoneName() });
+  renderNotices();
+  sensors.tick();
+  list.tick();
+  detail.tick(list.chosen);
+}
+
+function renderAll() {
+  document.querySelectorAll("[data-i18n]").forEach((node) => setText(node, t(node.dataset.i18n)));
+  byId("language").value = currentLanguage();
+  sensors.render();
+  list.render();
+  detail.render(list.chosen, true);
+  trend.render(sensors.chosen);
+  tick();
+}
+
+async function offerLanguages() {
+  const names = await Promise.all(LANGUAGES.map(async (language) => [language, (await getJson(`/static/lang/${language}.json`)).name]));
+  byId("language").replaceChildren(...names.map(([value, name]) => element("option", { value, lang: value }, name)));
+  byId("language").addEventListener("change", async ({ target }) => {
+    await chooseLanguage(target.value);
+    if (state.counters) refreshCounters().catch(report);
+    live.redraw();
+    renderAll();
+  });
+}
+
+await loadLanguage(preferredLanguage());
+await offerLanguages();
+renderAll();
+link.connect();
+setInterval(tick, 1000);
+setInterval(() => { if (lost_ms === null) { refreshCounters().catch(report); trend.render(sensors.chosen); } }, 5000);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", renderAll);

@@ -1,0 +1,1 @@
+"""Settings, clinical limits and residency rules. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""Pure decoders of what sensors send: bytes in, readings out."""

@@ -1,0 +1,27 @@
+"""Battery Service 1.0 (Bluetooth SIG)."""
+
+from typing import Final
+
+from drivers.codec import Reader
+from drivers.readings import DecodeError, Reading, Status
+from drivers.spec import DriverSpec, Stream, uuid16
+
+_LEVEL: Final = uuid16(0x2A19)
+
+
+def decode_level(payload: bytes) -> tuple[Reading, ...]:
+    """Battery Level, 0x2A19 (section 3.1): 0 to 100 %; other numbers are reserved."""
+    reader = Reader(payload)
+    level = reader.u8("battery level")
+    reader.end()
+    if level > 100:
+        raise DecodeError(f"battery level: {level} is reserved, 0 to 100 % are defined")
+    return (Status("battery", level),)
+
+
+DRIVER: Final = DriverSpec(
+    name="battery",
+    service=uuid16(0x180F),
+    streams=(Stream(_LEVEL, "notify", decode_level),),
+    reads=(Stream(_LEVEL, "read", decode_level),),
+)

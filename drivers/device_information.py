@@ -1,0 +1,42 @@
+"""Device Information Service 1.1 (Bluetooth SIG): who made the sensor, what it is, which revisions it runs."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Final
+
+from drivers.codec import Reader
+from drivers.readings import Reading, Status
+from drivers.spec import DriverSpec, Stream, uuid16
+
+_TEXTS: Final[Mapping[int, str]] = {
+    0x2A29: "manufacturer",
+    0x2A24: "model",
+    0x2A25: "serial",
+    0x2A27: "hardware",
+    0x2A26: "firmware",
+    0x2A28: "software",
+}
+
+
+def decode_text(kind: str, payload: bytes) -> tuple[Reading, ...]:
+    """A UTF-8 string (sections 3.1 to 3.6). An empty one, which the service allows, says nothing."""
+    text = Reader(payload).utf8(kind)
+    return (Status(kind, text),) if text else ()
+
+
+def decode_system_id(payload: bytes) -> tuple[Reading, ...]:
+    """System ID, 0x2A23 (section 3.7): an EUI-64 sent last byte first; yields its 16 hexadecimal digits in written order."""
+    reader = Reader(payload)
+    eui64 = reader.u64("system id")
+    reader.end()
+    return (Status("system_id", f"{eui64:016X}"),)
+
+
+DRIVER: Final = DriverSpec(
+    name="device_information",
+    service=uuid16(0x180A),
+    reads=(
+        *(Stream(uuid16(number), "read", partial(decode_text, kind)) for number, kind in _TEXTS.items()),
+        Stream(uuid16(0x2A23), "read", decode_system_id),
+    ),
+)

@@ -1,0 +1,51 @@
+"""What readings are about: one row a kind, with its codes in LOINC and IEEE 11073-10101 (MDC) and its UCUM unit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Mdc:
+    """A term of the IEEE 11073-10101 nomenclature; `code` is context-free: partition * 65536 + term code."""
+
+    reference: str
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of reading.
+
+    `loinc` and `mdc` are None where the terminology has no term for it. `ucum` is the unit in which a value is shown and
+    exported ("" for text and yes/no); intervals are stored in ticks of 1/1024 s all the same.
+    """
+
+    name: str
+    title: str
+    loinc: str | None
+    mdc: Mdc | None
+    ucum: str
+
+
+_ALL: Final = (
+    Kind("heart_rate", "Heart rate", "8867-4", Mdc("MDC_ECG_HEART_RATE", 147842), "/min"),
+    # LOINC 80404-7 is the intervals' standard deviation (SDNN), not an interval.
+    Kind("rr", "R-R interval", "8637-1", Mdc("MDC_ECG_TIME_PD_RR_GL", 147240), "ms"),
+    Kind("rr_filler", "R-R interval, constant filled in by the sensor", None, None, "ms"),
+    Kind("ecg", "ECG", "11524-6", Mdc("MDC_ECG_ELEC_POTL", 131328), "mV"),
+    Kind("energy", "Energy expended", "41981-2", Mdc("MDC_HF_ENERGY", 8454263), "kJ"),
+    Kind("battery", "Battery level", None, Mdc("MDC_ATTR_VAL_BATT_CHARGE", 67996), "%"),
+    Kind("skin_contact", "Skin contact", None, None, ""),
+    Kind("sensor_location", "Sensor location", None, None, ""),
+    Kind("manufacturer", "Manufacturer", None, Mdc("MDC_ID_MODEL_MANUFACTURER", 531970), ""),
+    Kind("model", "Model number", None, Mdc("MDC_ID_MODEL_NUMBER", 531969), ""),
+    Kind("serial", "Serial number", None, Mdc("MDC_ID_PROD_SPEC_SERIAL", 531972), ""),
+    Kind("hardware", "Hardware revision", None, Mdc("MDC_ID_PROD_SPEC_HW", 531974), ""),
+    Kind("software", "Software revision", None, Mdc("MDC_ID_PROD_SPEC_SW", 531975), ""),
+    Kind("firmware", "Firmware revision", None, Mdc("MDC_ID_PROD_SPEC_FW", 531976), ""),
+    Kind("system_id", "System ID (EUI-64)", None, Mdc("MDC_ATTR_SYS_ID", 67972), ""),
+)
+
+KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}
+"""Every kind a driver may yield, by name."""

@@ -1,0 +1,129 @@
+"""Polar Measurement Data (PMD), the vendor's service for raw signals: the ECG of the H10 and of straps that speak as it does.
+
+Source: Polar, "Polar Measurement Data specification for 3rd party", and the published decoder of the vendor's SDK.
+A measurement is started and stopped by requests to the control point, which answers each by an indication; the samples come
+as notifications of the data characteristic. A strap whose measurement is not stopped stays switched on.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from drivers.codec import Reader
+from drivers.readings import DecodeError, Reading, Waveform
+from drivers.spec import DriverSpec, SetupRefusedError, Stream, Write
+
+SERVICE: Final = "fb005c80-02e7-f387-1cad-8acd2d8df0c8"
+CONTROL_POINT: Final = "fb005c81-02e7-f387-1cad-8acd2d8df0c8"
+DATA: Final = "fb005c82-02e7-f387-1cad-8acd2d8df0c8"
+
+RATE_HZ: Final = 130
+"""Nominal. The true rate differs by up to some tenths of a percent: the timeline measures it by the frames' times."""
+_RESOLUTION_BITS: Final = 14
+_MILLIVOLTS_PER_LSB: Final = 0.001
+
+_ECG: Final = 0x00
+_COMPRESSED: Final = 0x80
+
+_START: Final = 0x02
+_STOP: Final = 0x03
+_RESPONSE: Final = 0xF0
+_ALREADY_IN_STATE: Final = 6
+_REASONS: Final[Mapping[int, str]] = {
+    1: "it does not know this request",
+    2: "it does not know this measurement",
+    3: "it does not support this measurement",
+    4: "the request has the wrong length",
+    5: "the request has a wrong parameter",
+    _ALREADY_IN_STATE: "it is already in this state",
+    7: "it does not offer this resolution",
+    8: "it does not offer this sample rate",
+    9: "it does not offer this range",
+    10: "the connection's MTU is too small for a frame: 232 bytes are needed",
+    11: "it does not offer this number of channels",
+    12: "it is in no state to do so",
+    13: "it is in its charger: take it out",
+    14: "its memory is full",
+}
+_REQUESTS: Final[Mapping[int, str]] = {_START: "start", _STOP: "stop"}
+
+
+def decode_data(payload: bytes) -> tuple[Reading, ...]:
+    """One frame of samples: measurement type, time of the last sample in ns, frame type, samples.
+
+    Yields one ECG waveform in units of 1 µV. Its `last_ns` is in the sensor's epoch, which is 2000-01-01 once its clock is
+    set, and counts from 2019-01-01 at power-up where it is not.
+    """
+    reader = Reader(payload)
+    measurement = reader.u8("measurement type")
+    if measurement != _ECG:
+        raise DecodeError(f"measurement type: {measurement} is not subscribed, only {_ECG} (ECG) is")
+    last_ns = reader.u64("time of the last sample")
+    samples = _samples(reader, reader.u8("frame type"))
+    return (Waveform("ecg", samples, float(RATE_HZ), _MILLIVOLTS_PER_LSB, last_ns),)
+
+
+def _samples(reader: Reader, frame_type: int) -> tuple[int, ...]:
+    if frame_type & _COMPRESSED:
+        raise DecodeError(f"frame type: {frame_type:#04x} is delta-compressed, which Polar does not define for ECG")
+    sample = _SAMPLES.get(frame_type)
+    if sample is None:
+        raise DecodeError(f"frame type: {frame_type} has no published unit, {sorted(_SAMPLES)} have")
+    if reader.remaining % 3 or not reader.remaining:
+        raise DecodeError(f"samples: {reader.remaining} bytes are no whole number of 3-byte samples, of which one is the least")
+    return tuple(sample(reader) for _ in range(reader.remaining // 3))
+
+
+def _signed_24(reader: Reader) -> int:
+    return reader.i24("sample")
+
+
+def _low_bits(reader: Reader, bits: int) -> int:
+    """An unsigned sample; the bits above it are tags (oversampling, contact, pace) whose meaning Polar does not publish."""
+    return reader.u24("sample") & ((1 << bits) - 1)
+
+
+_SAMPLES: Final[Mapping[int, Callable[[Reader], int]]] = {
+    0: _signed_24,
+    1: partial(_low_bits, bits=14),
+    2: partial(_low_bits, bits=18),
+}
+"""How a 3-byte sample becomes µV, by frame type. The H10 sends type 0."""
+
+
+def _request(op: int, *settings: bytes) -> Write:
+    return Write(CONTROL_POINT, bytes((op, _ECG)) + b"".join(settings), partial(expect_response, op))
+
+
+def _setting(number: int, value: int) -> bytes:
+    """One value of two bytes for a setting (0 sample rate, 1 resolution)."""
+    return bytes((number, 1)) + value.to_bytes(2, "little")
+
+
+def expect_response(op: int, payload: bytes) -> None:
+    """Check the control point's answer to request `op` for ECG: 0xF0, request, measurement type, status, parameters.
+
+    A measurement that already runs (or is already stopped) is what was wanted.
+
+    Raises:
+        DecodeError: it answers something else, or is malformed.
+        SetupRefusedError: the sensor refuses.
+    """
+    reader = Reader(payload)
+    head = (reader.u8("response code"), reader.u8("request"), reader.u8("measurement type"))
+    status = reader.u8("status")
+    if head != (_RESPONSE, op, _ECG):
+        raise DecodeError(f"response: {bytes(head).hex(' ')} does not answer the request to {_REQUESTS[op]} the ECG")
+    if status not in (0, _ALREADY_IN_STATE):
+        reason = _REASONS.get(status, "its code is not published")
+        raise SetupRefusedError(f"the sensor refuses to {_REQUESTS[op]} its ECG: {reason} (status {status})")
+
+
+DRIVER: Final = DriverSpec(
+    name="polar_pmd",
+    service=SERVICE,
+    # A full frame holds 73 samples and comes every 0.56 s; eight missing in a row are no hiccup of the radio.
+    streams=(Stream(DATA, "notify", decode_data, silent_after_s=5.0),),
+    setup=(_request(_START, _setting(0, RATE_HZ), _setting(1, _RESOLUTION_BITS)),),
+    teardown=(_request(_STOP),),
+)

@@ -1,0 +1,192 @@
+"""The `pulsegate` command. Exit status 0, 1 or 2: done, failed, bad usage; a failure is one line that says what to do."""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from config.origin import OriginError, check_origin
+from config.settings import SettingsError, load
+from gateway.clock import SystemClock
+from gateway.radio import RadioError
+from models.inference import ModelError, RrAf
+from sync.errors import SyncError
+
+DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
+DEFAULT_PORT: Final = 8600
+NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely on it for diagnosis or in an emergency."
+EXPECTED: Final = (SyncError, SettingsError, OriginError, RadioError)
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("bumble", "bleak", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        check_origin()
+        return command(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except EXPECTED as error:
+        return _failed(error)
+    except ExceptionGroup as group:
+        expected, other = group.split(EXPECTED)
+        if expected is None or other is not None:
+            raise
+        return _failed(_first(expected))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pulsegate", description="The agent on a cardiac patient's hub.", epilog=NOT_A_DEVICE)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run", help="run the agent", description="Connects the sensors and brings their readings to the clinic."
+    )
+    run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="settings file (default: %(default)s)")
+    run.add_argument("--watch-stdin", action="store_true", help="end when standard input ends, as it does when the parent dies")
+    run.set_defaults(command=_run)
+
+    status = commands.add_parser("status", help="what the agent is doing", description="Prints the agent's counters as JSON.")
+    status.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="settings file (default: %(default)s)")
+    status.set_defaults(command=_status)
+
+    scan = commands.add_parser("scan", help="list the sensors in range", description="Lists what advertises nearby.")
+    scan.add_argument("--radio", default="bluetooth", help='"bluetooth" or "virtual:SOCKET" (default: %(default)s)')
+    scan.add_argument("--seconds", type=_positive, default=10.0, help="how long to listen (default: %(default)s)")
+    scan.set_defaults(command=_scan)
+
+    demo = commands.add_parser(
+        "demo",
+        help="virtual watch, agent and clinic on this machine",
+        description="A virtual chest strap plays a published script.",
+    )
+    demo.add_argument("--seconds", type=_positive, help="end after so many seconds of the script, and check what was found")
+    demo.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the clinician's page (default: %(default)s)")
+    demo.add_argument("--record", type=Path, metavar="FILE", help="play this WFDB or CSV recording in place of the script")
+    demo.add_argument("--json", type=Path, metavar="FILE", help="write counters and alerts there at the end")
+    demo.add_argument("--data", type=Path, metavar="DIR", help="keep all data in this folder (default: a temporary one)")
+    demo.set_defaults(command=_demo)
+
+    replay = commands.add_parser("replay", help="run recordings through the agent's pipeline", description=_REPLAY)
+    _add_replay_arguments(replay)
+    replay.set_defaults(command=_replay)
+    return parser
+
+
+_REPLAY: Final = "Runs WFDB, CSV and pulsegate capture files through the same pipeline as live sensors, as fast as it goes."
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no positive number of seconds")
+    return value
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from gateway.app import Agent, mqtt_carrier
+    from gateway.radio import open_radio
+
+    settings = load(arguments.config, os.environ)
+    agent = Agent(settings, SystemClock(), open_radio, mqtt_carrier, load_rhythm_model())
+
+    async def until_stopped() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        if arguments.watch_stdin:
+            await stop_at_end_of_input(stop)
+        await agent.run(stop)
+
+    asyncio.run(until_stopped())
+    return 0
+
+
+def load_rhythm_model() -> RrAf | None:
+    """The released model, or None: a hub whose model is damaged goes on with rules alone, and says so."""
+    try:
+        return RrAf.load_release()
+    except ModelError as error:
+        log.error("rhythm model: %s; going on with rules alone", error)
+        return None
+
+
+async def stop_at_end_of_input(stop: asyncio.Event) -> None:
+    """Sets `stop` when standard input ends."""
+
+    class Watch(asyncio.Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            stop.set()
+
+    await asyncio.get_running_loop().connect_read_pipe(Watch, sys.stdin)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from gateway.app import status_of
+
+    settings = load(arguments.config, os.environ)
+    try:
+        print(json.dumps(dict(status_of(settings.data)), indent=1))
+    except (OSError, ValueError) as error:
+        return _failed(RadioError(f"the agent has never run with {settings.data}: start it with pulsegate run ({error})"))
+    return 0
+
+
+def _scan(arguments: argparse.Namespace) -> int:
+    from gateway.radio import open_radio
+
+    async def scan() -> None:
+        async with open_radio(arguments.radio) as radio:
+            for device, advertisement in await radio.scan(arguments.seconds):
+                name = advertisement.local_name or device.name or "(no name)"
+                print(f"{device.address}  {advertisement.rssi:>4} dBm  {name}")
+
+    asyncio.run(scan())
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    try:
+        from gateway.simulate.demo import DemoOptions, run_demo
+    except ImportError as error:
+        return _failed(RadioError(f"the demo needs the extras sim and clinic ({error.name} is missing): run make setup"))
+    options = DemoOptions(arguments.seconds, arguments.port, arguments.record, arguments.json, data=arguments.data)
+    return run_demo(options)
+
+
+def _add_replay_arguments(parser: argparse.ArgumentParser) -> None:
+    from gateway.replay.run import add_arguments
+
+    add_arguments(parser)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from gateway.replay.run import replay
+
+    return replay(arguments)
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
+def _failed(error: Exception) -> int:
+    print(f"pulsegate: {' '.join(str(error).split())}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

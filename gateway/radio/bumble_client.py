@@ -1,0 +1,213 @@
+"""bleak's client on a Bumble device."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Final, TypeVar
+
+from bleak.args import SizedBuffer
+from bleak.assigned_numbers import gatt_char_props_to_strs
+from bleak.backends.characteristic import BleakGATTCharacteristic
+from bleak.backends.client import BaseBleakClient, NotifyCallback
+from bleak.backends.descriptor import BleakGATTDescriptor
+from bleak.backends.device import BLEDevice
+from bleak.backends.service import BleakGATTService, BleakGATTServiceCollection
+from bleak.exc import BleakError
+from bumble import hci
+from bumble.att import ATT_Error, ErrorCode
+from bumble.device import Connection
+
+from gateway.radio.bumble_scanner import uuid_text
+from gateway.radio.central import Central, bleak_errors
+
+T = TypeVar("T")
+
+MTU: Final = 517
+"""What BlueZ asks for: the longest attribute value, 512 octets, in one PDU with room to spare."""
+
+DEFAULT_MTU: Final = 23
+"""Before the exchange: Core 5.4, Vol 3, Part G, 5.2.1."""
+
+_NEEDS_SECURITY: Final = frozenset(
+    {ErrorCode.INSUFFICIENT_AUTHENTICATION, ErrorCode.INSUFFICIENT_ENCRYPTION, ErrorCode.INSUFFICIENT_ENCRYPTION_KEY_SIZE}
+)
+"""ATT errors that BlueZ answers by pairing, or by encrypting with the bond it has, and asking again."""
+
+
+class BumbleClient(BaseBleakClient):
+    """Made only by `bumble_backend.radio_on`, which sets `central`. Behaves as bleak's BlueZ client does."""
+
+    central: ClassVar[Central]
+
+    def __init__(
+        self,
+        address_or_ble_device: BLEDevice | str,
+        services: set[str] | None = None,
+        *,
+        disconnected_callback: Callable[[], None] | None,
+        timeout: float,
+        **_platform_arguments: Any,
+    ) -> None:
+        super().__init__(address_or_ble_device, disconnected_callback=disconnected_callback, timeout=timeout)
+        known = isinstance(address_or_ble_device, BLEDevice)
+        self._name = address_or_ble_device.name if isinstance(address_or_ble_device, BLEDevice) else None
+        self._peer: hci.Address = address_or_ble_device.details if known else hci.Address(address_or_ble_device)
+        self._wanted_services = services
+        self._connection: Connection | None = None
+        self._securing = asyncio.Lock()
+        self._subscribers: dict[int, Callable[[bytes], None]] = {}
+
+    @property
+    def name(self) -> str:
+        return self._name or self.address.replace(":", "-")
+
+    @property
+    def mtu_size(self) -> int:
+        return self._connection.att_mtu if self._connection else DEFAULT_MTU
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connection is not None
+
+    async def connect(self, pair: bool, **_kwargs: Any) -> None:
+        if self._connection is not None:
+            raise BleakError(f"connect {self.address}: already connected")
+        with bleak_errors(f"connect {self.address}"):
+            async with asyncio.timeout(self._timeout):
+                connection = await self.central.connect(self._peer)
+                self._connection = connection
+                connection.once(connection.EVENT_DISCONNECTION, self._on_disconnection)
+                try:
+                    await self._prepare(pair)
+                except BaseException:
+                    await self.disconnect()
+                    raise
+
+    async def _prepare(self, pair: bool) -> None:
+        if pair or await self._is_bonded():
+            await self._secure()
+        connection = self._connected()
+        await connection.gatt_client.request_mtu(MTU)
+        self.services = await self._discover(connection)
+
+    def _on_disconnection(self, _reason: int) -> None:
+        self._connection = None
+        self.services = None
+        self._subscribers.clear()
+        if self._disconnected_callback is not None:
+            self._disconnected_callback()
+
+    async def disconnect(self) -> None:
+        if self._connection is not None:
+            with bleak_errors(f"disconnect {self.address}"):
+                await self._connection.disconnect()
+
+    async def pair(self, *_args: Any, **_kwargs: Any) -> None:
+        with bleak_errors(f"pair {self.address}"):
+            await self._secure()
+
+    async def unpair(self) -> None:
+        if await self._is_bonded():
+            await self.central.device.keystore.delete(str(self._peer))
+        await self.disconnect()
+
+    async def _is_bonded(self) -> bool:
+        return await self.central.device.keystore.get(str(self._peer)) is not None
+
+    async def _secure(self) -> None:
+        """Encrypt the connection, with the bond there is or a new one."""
+        async with self._securing:
+            connection = self._connected()
+            if connection.is_encrypted:
+                return
+            if await self._is_bonded():
+                await connection.encrypt()
+            else:
+                await connection.pair()
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            raise BleakError(f"{self.address} is not connected")
+        return self._connection
+
+    async def _discover(self, connection: Connection) -> BleakGATTServiceCollection:
+        gatt = connection.gatt_client
+        collection = BleakGATTServiceCollection()
+        for found in await gatt.discover_services():
+            if self._wanted_services and uuid_text(found.uuid) not in self._wanted_services:
+                continue
+            service = BleakGATTService(found, found.handle, uuid_text(found.uuid))
+            collection.add_service(service)
+            for each in await gatt.discover_characteristics((), found):
+                properties = list(gatt_char_props_to_strs(each.properties))
+                characteristic = BleakGATTCharacteristic(
+                    each, each.handle, uuid_text(each.uuid), properties, lambda: self.mtu_size - 3, service
+                )
+                collection.add_characteristic(characteristic)
+                for one in await gatt.discover_descriptors(each):
+                    collection.add_descriptor(BleakGATTDescriptor(one, one.handle, uuid_text(one.type), characteristic))
+        return collection
+
+    async def _request(self, action: str, operation: Callable[[Any], Awaitable[T]]) -> T:
+        """Run one GATT operation; where the peer asks for encryption, encrypt and run it again."""
+        with bleak_errors(f"{action} of {self.address}"):
+            try:
+                return await operation(self._connected().gatt_client)
+            except ATT_Error as error:
+                if error.error_code not in _NEEDS_SECURITY or self._connected().is_encrypted:
+                    raise
+            await self._secure()
+            return await operation(self._connected().gatt_client)
+
+    async def read_gatt_char(
+        self, characteristic: BleakGATTCharacteristic, *, use_cached: bool = False, **_kwargs: Any
+    ) -> bytearray:
+        return bytearray(await self._request(f"read {characteristic.uuid}", lambda gatt: gatt.read_value(characteristic.obj)))
+
+    async def read_gatt_descriptor(
+        self, descriptor: BleakGATTDescriptor, *, use_cached: bool = False, **_kwargs: Any
+    ) -> bytearray:
+        return bytearray(await self._request(f"read {descriptor.uuid}", lambda gatt: gatt.read_value(descriptor.obj)))
+
+    async def write_gatt_char(self, characteristic: BleakGATTCharacteristic, data: SizedBuffer, response: bool) -> None:
+        value = bytes(data)
+        await self._request(
+            f"write {characteristic.uuid}", lambda gatt: gatt.write_value(characteristic.obj, value, with_response=response)
+        )
+
+    async def write_gatt_descriptor(self, descriptor: BleakGATTDescriptor, data: SizedBuffer) -> None:
+        value = bytes(data)
+        await self._request(
+            f"write {descriptor.uuid}", lambda gatt: gatt.write_value(descriptor.obj, value, with_response=True)
+        )
+
+    async def start_notify(self, characteristic: BleakGATTCharacteristic, callback: NotifyCallback, **_kwargs: Any) -> None:
+        if not {"notify", "indicate"} & set(characteristic.properties):
+            raise BleakError(f"{characteristic.uuid} of {self.address} neither notifies nor indicates")
+        if characteristic.handle in self._subscribers:
+            raise BleakError(f"{characteristic.uuid} of {self.address} already notifies: stop_notify first")
+
+        def deliver(value: bytes) -> None:
+            callback(bytearray(value))
+
+        # One `deliver` for both attempts: Bumble keeps subscribers in a set, also those whose subscription was refused.
+        self._subscribers[characteristic.handle] = deliver
+        try:
+            await self._request(f"subscribe to {characteristic.uuid}", lambda gatt: gatt.subscribe(characteristic.obj, deliver))
+        except BaseException:
+            self._forget(characteristic)
+            raise
+
+    async def stop_notify(self, characteristic: BleakGATTCharacteristic) -> None:
+        if characteristic.handle not in self._subscribers:
+            raise BleakError(f"{characteristic.uuid} of {self.address} does not notify: start_notify first")
+        self._forget(characteristic)
+        await self._request(
+            f"unsubscribe from {characteristic.uuid}", lambda gatt: gatt.unsubscribe(characteristic.obj, force=True)
+        )
+
+    def _forget(self, characteristic: BleakGATTCharacteristic) -> None:
+        self._subscribers.pop(characteristic.handle, None)
+        if self._connection is not None:
+            gatt = self._connection.gatt_client
+            gatt.notification_subscribers.pop(characteristic.handle, None)
+            gatt.indication_subscribers.pop(characteristic.handle, None)

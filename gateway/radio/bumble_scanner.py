@@ -1,0 +1,83 @@
+"""bleak's scanner on a Bumble device."""
+
+from contextlib import AsyncExitStack
+from typing import Any, ClassVar, Final, Literal
+
+from bleak.backends.scanner import AdvertisementData, AdvertisementDataCallback, BaseBleakScanner
+from bleak.uuids import normalize_uuid_str
+from bumble.core import UUID, AdvertisingData
+from bumble.device import Advertisement
+
+from gateway.radio.central import Central, bleak_errors
+
+_NAMES: Final = (AdvertisingData.COMPLETE_LOCAL_NAME, AdvertisingData.SHORTENED_LOCAL_NAME)
+_UUID_LISTS: Final = {
+    AdvertisingData.COMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS: 2,
+    AdvertisingData.INCOMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS: 2,
+    AdvertisingData.COMPLETE_LIST_OF_128_BIT_SERVICE_CLASS_UUIDS: 16,
+    AdvertisingData.INCOMPLETE_LIST_OF_128_BIT_SERVICE_CLASS_UUIDS: 16,
+}
+_SERVICE_DATA: Final = {AdvertisingData.SERVICE_DATA_16_BIT_UUID: 2, AdvertisingData.SERVICE_DATA_128_BIT_UUID: 16}
+
+
+def uuid_text(uuid: UUID) -> str:
+    """As bleak writes it: 128 bits, small letters, hyphens."""
+    return normalize_uuid_str(uuid.to_hex_str("-"))
+
+
+def advertisement_data(advertisement: Advertisement) -> AdvertisementData:
+    """What bleak shows of an advertisement (Core Specification Supplement 11, Part A)."""
+    name: str | None = None
+    tx_power: int | None = None
+    manufacturer_data: dict[int, bytes] = {}
+    service_data: dict[str, bytes] = {}
+    service_uuids: dict[str, None] = {}  # ordered, each once: a scan response may repeat the advertisement
+    for kind, value in advertisement.data.ad_structures:
+        if kind in _NAMES:
+            name = value.decode("utf-8", "replace")
+        elif kind in _UUID_LISTS:
+            size = _UUID_LISTS[kind]
+            uuids = [value[i : i + size] for i in range(0, len(value) - size + 1, size)]
+            service_uuids |= {uuid_text(UUID.from_bytes(uuid)): None for uuid in uuids}
+        elif kind in _SERVICE_DATA and len(value) >= _SERVICE_DATA[kind]:
+            size = _SERVICE_DATA[kind]
+            service_data[uuid_text(UUID.from_bytes(value[:size]))] = bytes(value[size:])
+        elif kind == AdvertisingData.MANUFACTURER_SPECIFIC_DATA:
+            manufacturer_data[int.from_bytes(value[:2], "little")] = bytes(value[2:])
+        elif kind == AdvertisingData.TX_POWER_LEVEL:
+            tx_power = int.from_bytes(value, "little", signed=True)
+    return AdvertisementData(
+        name, manufacturer_data, service_data, list(service_uuids), tx_power, advertisement.rssi, (advertisement,)
+    )
+
+
+class BumbleScanner(BaseBleakScanner):
+    """Made only by `bumble_backend.radio_on`, which sets `central`."""
+
+    central: ClassVar[Central]
+
+    def __init__(
+        self,
+        detection_callback: AdvertisementDataCallback | None,
+        service_uuids: list[str] | None,
+        _scanning_mode: Literal["active", "passive"],
+        **_platform_arguments: Any,
+    ) -> None:
+        super().__init__(detection_callback, service_uuids)
+        self._scan = AsyncExitStack()
+
+    async def start(self) -> None:
+        self.seen_devices.clear()
+        with bleak_errors("start scanning"):
+            await self._scan.enter_async_context(self.central.scanning(self._on_advertisement))
+
+    async def stop(self) -> None:
+        with bleak_errors("stop scanning"):
+            await self._scan.aclose()
+
+    def _on_advertisement(self, advertisement: Advertisement) -> None:
+        data = advertisement_data(advertisement)
+        if self.is_allowed_uuid(data.service_uuids):
+            address: str = advertisement.address.to_string(with_type_qualifier=False)
+            device = self.create_or_update_device(address, address, data.local_name, advertisement.address, data)
+            self.call_detection_callbacks(device, data)

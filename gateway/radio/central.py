@@ -1,0 +1,109 @@
+"""What all clients and scanners on one Bumble device share: the device, and the order of what it can do only once at a time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+from bleak.exc import BleakError, BleakGATTProtocolError, BleakGATTProtocolErrorCode
+from bumble import hci
+from bumble.att import ATT_Error
+from bumble.core import BaseBumbleError
+from bumble.core import TimeoutError as BumbleTimeoutError
+from bumble.device import Connection, Device
+from bumble.transport.common import TransportLostError
+
+CANCEL_TIMEOUT_S: Final = 1.0
+"""For the Connection Complete event that answers a Create Connection Cancel; a controller sends it within milliseconds."""
+
+
+class Central:
+    """One Bumble device in the central role."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._connecting = asyncio.Lock()
+        self._switching_scan = asyncio.Lock()
+        self._scans = 0
+
+    async def connect(self, address: hci.Address) -> Connection:
+        """Wait for the peer to advertise, as long as it takes, and connect. A controller connects to one peer at a time."""
+        async with self._connecting:
+            if self.device.find_connection_by_bd_addr(address) is not None:
+                raise BleakError(f"{address} already has a connection: disconnect its other client first")
+            try:
+                return await self.device.connect(address, timeout=None)
+            except asyncio.CancelledError:
+                await self._cancel_connect(address)
+                raise
+
+    async def _cancel_connect(self, address: hci.Address) -> None:
+        """Without this the controller goes on waiting for the peer and refuses every later connection."""
+        ended = asyncio.Event()
+
+        def on_end(_outcome: object) -> None:
+            ended.set()
+
+        with _listening(self.device, (self.device.EVENT_CONNECTION, self.device.EVENT_CONNECTION_FAILURE), on_end):
+            try:
+                await self.device.send_sync_command(hci.HCI_LE_Create_Connection_Cancel_Command())
+                await asyncio.wait_for(ended.wait(), CANCEL_TIMEOUT_S)
+            except (hci.HCI_Error, TransportLostError, TimeoutError):
+                pass  # nothing was pending any more: the connection came first, or the controller has gone
+        if late := self.device.find_connection_by_bd_addr(address):
+            await late.disconnect()
+
+    @asynccontextmanager
+    async def scanning(self, on_advertisement: Callable[[Any], None]) -> AsyncIterator[None]:
+        """Hear advertisements. The device scans as long as anyone listens."""
+        with _listening(self.device, (self.device.EVENT_ADVERTISEMENT,), on_advertisement):
+            await self._count_scan(+1)
+            try:
+                yield
+            finally:
+                await self._count_scan(-1)
+
+    async def _count_scan(self, change: int) -> None:
+        async with self._switching_scan:
+            self._scans += change
+            if self._scans == 1 and change == 1:
+                await self.device.start_scanning(legacy=True)
+            elif self._scans == 0:
+                await self.device.stop_scanning(legacy=True)
+
+
+@contextmanager
+def _listening(device: Device, events: tuple[str, ...], handler: Callable[[Any], None]) -> Iterator[None]:
+    for event in events:
+        device.on(event, handler)
+    try:
+        yield
+    finally:
+        for event in events:
+            device.remove_listener(event, handler)
+
+
+@contextmanager
+def bleak_errors(action: str) -> Iterator[None]:
+    """Raise Bumble's errors as the ones bleak documents. `action` begins the message, as in "read 2a37 of C2:…"."""
+    try:
+        yield
+    except ATT_Error as error:
+        codes = set(BleakGATTProtocolErrorCode)
+        raise BleakGATTProtocolError(
+            BleakGATTProtocolErrorCode(error.error_code) if error.error_code in codes else error.error_code
+        ) from error
+    except asyncio.CancelledError as error:
+        # Bumble cancels what waits for a peer that has gone; a task that was itself cancelled must stay so.
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise BleakError(f"{action}: the connection was lost") from error
+    except BumbleTimeoutError as error:
+        raise TimeoutError(f"{action}: no answer") from error
+    except hci.HCI_Error as error:
+        if error.error_code == hci.HCI_ErrorCode.PIN_OR_KEY_MISSING_ERROR:
+            raise BleakError(f"{action}: the sensor has forgotten the bond (HCI 0x06): unpair and pair again") from error
+        raise BleakError(f"{action}: {error}") from error
+    except BaseBumbleError as error:
+        raise BleakError(f"{action}: {error}") from error

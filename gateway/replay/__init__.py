@@ -1,0 +1,1 @@
+"""Replay of recordings through the agent's own pipeline."""

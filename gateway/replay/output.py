@@ -1,0 +1,196 @@
+"""What replay writes: JSON lines for programs, a table for people.
+
+One JSON object a line, with `type`, `file` and `t`, seconds from the file's start (rounded to 1 ms), in the order in which
+things became final. A gap, finding or alert is written **once, when it is over** or at the end of the file, with its final
+values: `onset` (equal to `t`) and `end` in the same seconds. `end` is null only where a sensor's stream ended with it.
+Each file ends with a `summary`. Samples are not written.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from drivers.kinds import KINDS
+from drivers.readings import TICKS_PER_SECOND
+from gateway.pipeline import TimedBeat
+from gateway.replay.result import Line, Replayed
+from sync.records import (
+    AlertRecord,
+    FindingRecord,
+    GapRecord,
+    IntervalsRecord,
+    QuarantinedRecord,
+    StatusRecord,
+    VitalRecord,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Json = dict[str, Any]
+PRIORITY_STYLES: Final[Mapping[str, str]] = {"high": "bold red", "medium": "yellow", "low": "cyan"}
+
+
+def json_lines(line: Line, result: Replayed) -> Iterator[Json]:
+    """The objects to be written for one record or beat: one, but one for each interval of an `IntervalsRecord`."""
+    match line:
+        case IntervalsRecord():
+            yield from _intervals(line, result)
+        case TimedBeat():
+            yield _object("beat", result, line.at_us, label=line.label)
+        case VitalRecord(kind=kind, value=value, flags=flags):
+            yield _object("vital", result, line.times.at_us, kind=kind, value=value, unit=_unit(kind), flags=list(flags))
+        case StatusRecord(kind=kind, value=value):
+            yield _object("status", result, line.times.at_us, kind=kind, value=value)
+        case QuarantinedRecord(characteristic=characteristic, payload=payload, reason=reason):
+            fields = {"characteristic": characteristic, "payload": payload.hex(), "reason": reason}
+            yield _object("quarantined", result, line.times.at_us, **fields)
+        case GapRecord(kind=kind, missing=missing, reason=reason):
+            span = _span(result, line.from_us, line.to_us)
+            yield _object("gap", result, line.from_us, kind=kind, **span, missing=missing, reason=reason)
+        case FindingRecord():
+            yield _object(
+                "finding", result, line.onset_us, kind=line.kind, **_judgement(line, result), inconclusive=line.inconclusive
+            )
+        case AlertRecord():
+            more = {"priority": line.priority, **_judgement(line, result), "reasons": list(line.reasons), "id": line.id}
+            yield _object("alert", result, line.onset_us, kind=line.kind, **more)
+
+
+def summary(result: Replayed) -> Json:
+    """The last line of a file: its length and what was found in it. The same for every run on the same file."""
+    rates = result.rates()
+    return _object(
+        "summary",
+        result,
+        result.end_us,
+        sensor=result.sensor,
+        start=start_time(result),
+        duration=round(result.duration_s, 3),
+        ecg_seconds=round(result.covered_s, 3),
+        beats=len(result.beats),
+        mean_rate=_rounded(rates.mean),
+        lowest_rate=_rounded(rates.lowest),
+        highest_rate=_rounded(rates.highest),
+        alerts=dict(sorted(Counter(alert.kind for alert in result.alerts).items())),
+        gaps=len(result.gaps),
+        quarantined=result.quarantined_count,
+        notes=result.notes,
+        complete=result.failure is None,
+    )
+
+
+def start_time(result: Replayed) -> str | None:
+    """When the file began, ISO 8601 in UTC; None where it does not tell."""
+    if not result.start_known:
+        return None
+    return datetime.fromtimestamp(result.start_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def print_table(results: Sequence[Replayed]) -> None:
+    """One row a file, and below it one row an alert."""
+    from rich.console import Console  # noqa: PLC0415  only people need it: JSON starts 0.1 s sooner without
+    from rich.markup import escape  # noqa: PLC0415  as above
+
+    console = Console(highlight=False)
+    names = _names(results)
+    console.print(_files_table(results, names))
+    if any(result.alerts for result in results):
+        console.print(_alerts_table(results, names))
+    for result, name in zip(results, names, strict=True):
+        for note in result.notes:
+            console.print(f"{name}: {escape(note)}", style="dim")
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person reads a clock: 1:02:03, 4:05."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def _files_table(results: Sequence[Replayed], names: Sequence[str]) -> "Table":
+    table = _table("Replayed", "File", "Duration", "Beats", "Mean /min", "Alerts", "Gaps", "Bad", "Speed")
+    for result, name in zip(results, names, strict=True):
+        mean = result.rates().mean
+        table.add_row(
+            name,
+            clock(result.duration_s),
+            str(len(result.beats)),
+            "–" if mean is None else f"{mean:.0f}",
+            str(len(result.alerts)),
+            str(len(result.gaps)),
+            str(result.quarantined_count),
+            f"{result.duration_s / result.took_s:,.0f}×" if result.took_s > 0 else "–",
+        )
+    return table
+
+
+def _alerts_table(results: Sequence[Replayed], names: Sequence[str]) -> "Table":
+    table = _table("Alerts", "File", "Kind", "Priority", "Onset", "End", "Probability")
+    for result, name in zip(results, names, strict=True):
+        for alert in result.alerts:
+            style = PRIORITY_STYLES.get(alert.priority, "")
+            table.add_row(
+                name,
+                alert.kind,
+                f"[{style}]{alert.priority}[/]" if style else alert.priority,
+                clock(result.seconds(alert.onset_us)),
+                "–" if alert.end_us is None else clock(result.seconds(alert.end_us)),
+                "–" if alert.probability is None else f"{alert.probability:.2f}",
+            )
+    return table
+
+
+def _table(title: str, *headings: str) -> "Table":
+    from rich import box  # noqa: PLC0415  only people need it: JSON starts 0.1 s sooner without
+    from rich.table import Table  # noqa: PLC0415  as above
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for heading in headings:
+        table.add_column(heading, overflow="fold", justify="left" if heading in ("File", "Kind", "Priority") else "right")
+    return table
+
+
+def _names(results: Sequence[Replayed]) -> list[str]:
+    """The files' names without their folders, where that tells them apart."""
+    from rich.markup import escape  # noqa: PLC0415  as above
+
+    names = [Path(result.file).name for result in results]
+    return [escape(name if names.count(name) == 1 else result.file) for name, result in zip(names, results, strict=True)]
+
+
+def _object(type_: str, result: Replayed, at_us: int, /, **fields: object) -> Json:
+    return {"type": type_, "file": result.file, "t": _seconds(result, at_us), **fields}
+
+
+def _seconds(result: Replayed, at_us: int) -> float:
+    return round(result.seconds(at_us), 3)
+
+
+def _span(result: Replayed, from_us: int, to_us: int | None) -> Json:
+    return {"onset": _seconds(result, from_us), "end": None if to_us is None else _seconds(result, to_us)}
+
+
+def _judgement(record: FindingRecord | AlertRecord, result: Replayed) -> Json:
+    measured = dict(record.measured) if record.measured else {}
+    span = _span(result, record.onset_us, record.end_us)
+    return {**span, "probability": record.probability, "measured": measured, "source": record.source}
+
+
+def _intervals(record: IntervalsRecord, result: Replayed) -> Iterator[Json]:
+    """Each interval at the beat that ends it: the last of them when the payload came, the others before it."""
+    for index, ticks in enumerate(record.ticks):
+        later_us = round(sum(record.ticks[index + 1 :]) * 1e6 / TICKS_PER_SECOND)
+        ms = round(ticks * 1000 / TICKS_PER_SECOND, 3)
+        yield _object("interval", result, record.times.at_us - later_us, kind=record.kind, ms=ms)
+
+
+def _unit(kind: str) -> str:
+    return KINDS[kind].ucum if kind in KINDS else ""
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

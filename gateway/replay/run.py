@@ -1,0 +1,152 @@
+"""`pulsegate replay`: recordings through the pipeline that the agent runs, as fast as it goes or at a chosen speed."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from config.limits import DEFAULT_LIMITS
+from drivers.registry import Registry, load_drivers
+from gateway.pipeline import Output, Pipeline
+from gateway.replay.output import json_lines, print_table, summary
+from gateway.replay.result import Line, Replayed
+from gateway.replay.sources import Source, SourceError, Step, open_source
+from models.inference import ModelError, RrAf
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `pulsegate replay`."""
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", type=Path, help="WFDB record (.hea), CSV with time and ECG, or capture"
+    )
+    parser.add_argument("--json", action="store_true", help="write JSON lines, not a table")
+    parser.add_argument("--beats", action="store_true", help="with --json: also each R peak")
+    parser.add_argument(
+        "--speed", type=_speed, default=None, metavar="max|X", help="X times real time; max (default): no waiting"
+    )
+    parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a page for people: trend, alerts, ECG strips")
+    parser.add_argument("--as", dest="sensor", metavar="SENSOR", help="play the files as this sensor")
+
+
+def replay(args: argparse.Namespace) -> int:
+    """Runs the command; 0 when every file was replayed whole, else 1, each failure one line on stderr."""
+    try:
+        return _replay(args)
+    except ModelError as error:
+        return _failed(str(error))
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does. Python would complain again when it flushes at exit.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _replay(args: argparse.Namespace) -> int:
+    if args.report and not args.report.absolute().parent.is_dir():
+        return _failed(f"{args.report.parent}: no such folder for the report; create it")
+    rhythm, registry = RrAf.load_release(), load_drivers()
+    player = Player(rhythm, registry, args.speed)
+    results: list[Replayed] = []
+    status = 0
+    for path in args.files:
+        try:
+            source = open_source(path, registry, args.sensor)
+        except SourceError as error:
+            status = _failed(str(error))
+            continue
+        result = Replayed.of(source)
+        results.append(result)
+        lines = player.play(source, result)
+        if args.json:
+            _write_json(lines, result, beats=args.beats)
+        else:
+            for _ in lines:
+                pass
+        if result.failure:
+            status = _failed(result.failure)
+    if results and not args.json:
+        print_table(results)
+    if args.report:
+        status = max(status, _write_report(args.report, results, rhythm))
+    return status
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """Plays sources, each through a pipeline of its own. `speed`: times real time, None without waiting."""
+
+    rhythm: RrAf
+    registry: Registry
+    speed: float | None = None
+    now: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], None] = time.sleep
+
+    def play(self, source: Source, result: Replayed) -> Iterable[Line]:
+        """Yields what becomes final; `result` is complete when it ends. Damage in the file ends it with `result.failure`."""
+        began = self.now()
+        pipeline = Pipeline(source.sensor, DEFAULT_LIMITS, self.rhythm)
+        try:
+            for step in source.steps:
+                self._wait(began, (step.arrival.wall_us - source.start_us) / 1e6)
+                result.end_us = max(result.end_us, step.arrival.wall_us)
+                if step.note:
+                    result.notes.append(step.note)
+                yield from result.add(_through(pipeline, step))
+        except SourceError as error:
+            result.failure = str(error)
+            result.notes.append(f"replayed only in part: {error}")
+        yield from result.add(pipeline.finish(source.arrival(result.duration_s)))
+        yield from result.close()
+        result.took_s = self.now() - began
+
+    def _wait(self, began: float, t: float) -> None:
+        if self.speed is not None:
+            self.sleep(max(0.0, began + t / self.speed - self.now()))
+
+
+def _through(pipeline: Pipeline, step: Step) -> Output:
+    if step.interruption:
+        return pipeline.interrupted(step.interruption, step.arrival)
+    return pipeline.feed(step.readings, step.arrival)
+
+
+def _write_json(lines: Iterable[Line], result: Replayed, *, beats: bool) -> None:
+    for line in lines:
+        for item in json_lines(line, result):
+            if beats or item["type"] != "beat":
+                sys.stdout.write(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(summary(result), ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def _write_report(path: Path, results: list[Replayed], rhythm: RrAf) -> int:
+    from gateway.replay.report import render  # noqa: PLC0415  only a report needs it
+
+    try:
+        path.write_text(render(results, (f"{rhythm.name} {rhythm.version}",), datetime.now(UTC)), encoding="utf-8")
+    except OSError as error:
+        return _failed(f"{path}: the report cannot be written ({error.strerror or error}); choose another place")
+    return 0
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number above 0")
+    return speed
+
+
+def _failed(message: str) -> int:
+    sys.stderr.write(f"pulsegate replay: {message}\n")
+    return 1

@@ -1,0 +1,146 @@
+"""Files as the pipeline sees sensors: readings with the time at which they would have come."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from drivers.readings import Reading, Waveform
+from drivers.registry import Registry
+from gateway.replay import capture
+from gateway.replay.capture import CaptureError
+from gateway.timeline import GAP_TOLERANCE_PERIODS, NS, Arrival
+from models.recordings import Recording, RecordingError, open_recording
+
+SCALE_MV: Final = 0.001
+"""mV in one unit of a replayed sample. 1 µV divides every step of the databases and straps replayed (5 µV at MIT-BIH, 1 µV at
+CinC 2017 and Polar), and lies below the noise of any surface electrode."""
+LARGEST_MV: Final = 1_000.0
+"""No electrode gives more: offsets stay below 300 mV (IEC 60601-2-27, 201.12.1.101.1). What a file claims beyond it is cut off
+here, so that every sample fits 32 bits."""
+STEP_S: Final = 1.0
+"""ECG in one step, as a strap sends it: what is found, and the strip behind it, is then what the agent would have shown."""
+HOLE: Final = "no valid samples in the recording"
+LINK_LOST: Final = "the link was lost"
+
+
+class SourceError(Exception):
+    """A file that cannot be replayed. The message is one line: which file, what is wrong, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What comes next: an interruption (why), or readings, or neither at the end of the file."""
+
+    arrival: Arrival
+    readings: tuple[Reading, ...] = ()
+    interruption: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An opened file. `start_us` is when it began, 0 where it does not tell; `steps` raises `SourceError` at damage."""
+
+    path: Path
+    sensor: str
+    start_us: int
+    start_known: bool
+    notes: tuple[str, ...]
+    steps: Iterator[Step]
+
+    def arrival(self, t: float) -> Arrival:
+        """The clocks, `t` seconds after the file's start."""
+        return arrival(self.start_us, t)
+
+
+def arrival(start_us: int, t: float) -> Arrival:
+    """The clocks `t` seconds after `start_us`; the monotonic one starts with the file."""
+    return Arrival(start_us + round(t * 1e6), round(t * NS))
+
+
+def open_source(path: Path, registry: Registry, sensor: str | None = None) -> Source:
+    """A recording (WFDB, CSV) or a capture (JSON lines), told apart by how it begins. `sensor` replaces the file's own name.
+
+    Raises:
+        SourceError: missing, unreadable, damaged, or none of these.
+    """
+    try:
+        if path.is_dir():
+            raise SourceError(f"{path}: a folder; name the files in it")
+        with path.open("rb") as file:
+            begin = file.read(64).lstrip()
+        if not begin:
+            raise SourceError(f"{path}: empty; there is nothing to replay")
+        if begin.startswith(b"{"):
+            return _capture(path, registry, sensor)
+        return _recording(path, open_recording(path), sensor)
+    except (RecordingError, CaptureError) as error:
+        raise SourceError(str(error)) from error
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such file; check the name") from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror or error}); check the file and its permissions") from error
+
+
+def _recording(path: Path, recording: Recording, sensor: str | None) -> Source:
+    if not recording.segments:
+        raise SourceError(f"{path}: holds no valid ECG sample; there is nothing to replay")
+    start_us = recording.start_us or 0
+    late_s = recording.segments[0].start_s
+    late = (f"the first {late_s:.3f} s hold no valid sample",) if late_s > 0 else ()
+    steps = _recording_steps(recording, start_us)
+    return Source(path, sensor or recording.name, start_us, recording.start_us is not None, recording.notes + late, steps)
+
+
+def _recording_steps(recording: Recording, start_us: int) -> Iterator[Step]:
+    rate_hz = recording.rate_hz
+    chunk = max(1, round(STEP_S * rate_hz))
+    tolerated_s = (1 + GAP_TOLERANCE_PERIODS) / rate_hz
+    end_s: float | None = None
+    for segment in recording.segments:
+        if end_s is not None and segment.start_s - end_s > tolerated_s:
+            yield Step(arrival(start_us, end_s), interruption=HOLE)
+        for first in range(segment.first, segment.last + 1, chunk):
+            stop = min(first + chunk, segment.last + 1)
+            end_s = segment.start_s + (stop - 1 - segment.first) / rate_hz
+            microvolts = np.clip(recording.mv[first:stop], -LARGEST_MV, LARGEST_MV) / SCALE_MV
+            samples = tuple(np.rint(microvolts).astype(np.int64).tolist())
+            at = arrival(start_us, end_s)
+            yield Step(at, (Waveform("ecg", samples, rate_hz, SCALE_MV, at.mono_ns),))
+    length_s = max(end_s or 0.0, (recording.mv.size - 1) / rate_hz)
+    if end_s is not None and length_s - end_s > tolerated_s:
+        yield Step(arrival(start_us, end_s), interruption=HOLE)
+        yield Step(arrival(start_us, length_s))
+
+
+def _capture(path: Path, registry: Registry, sensor: str | None) -> Source:
+    header = capture.read_header(path)
+    steps = _capture_steps(path, header, registry)
+    return Source(path, sensor or header.sensor, header.started_us, True, (), steps)
+
+
+def _capture_steps(path: Path, header: capture.Header, registry: Registry) -> Iterator[Step]:
+    device, last_t = header.device, 0.0
+    try:
+        for entry in capture.read_entries(path):
+            match entry:
+                case capture.Payload(t, characteristic, payload):
+                    readings = registry.decode(characteristic, payload, device)
+                    device = device.updated(readings)
+                    yield Step(arrival(header.started_us, t), readings)
+                case capture.Event(t, "disconnected"):
+                    yield Step(arrival(header.started_us, t), interruption=LINK_LOST)
+                case capture.Event(t):
+                    yield Step(arrival(header.started_us, t))
+                case capture.Cut(line):
+                    note = f"line {line} is cut: the recording was stopped while it was written; the lines before are whole"
+                    yield Step(arrival(header.started_us, last_t), note=note)
+                    return
+            last_t = entry.t
+    except CaptureError as error:
+        raise SourceError(str(error)) from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read on ({error.strerror or error}); check the disk") from error

@@ -1,0 +1,1 @@
+"""Virtual sensors, the scripts they play, and the demo."""

@@ -1,0 +1,1 @@
+"""Signal chain, rules and anomaly models."""

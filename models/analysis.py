@@ -1,0 +1,83 @@
+"""One ECG stream's analysis: samples in, beats and findings out, the same for any chunking."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from config.limits import Limits
+from models.findings import Finding
+from models.rules import AfRule, PauseRule, RateRule, RhythmModel
+from models.signal.chain import Beat, EcgChain
+
+SHORTEST_INTERVAL_S: Final = 0.2
+"""Refractory period of the ventricle: no interval can be shorter (Pan & Tompkins 1985, section III)."""
+FLAT_S: Final = 1.0
+"""A signal that shows nothing at all for so long is a loose electrode: even in asystole there is baseline wander."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a chunk of signal brought: the beats that were decided by it, and findings in the order they were made."""
+
+    beats: tuple[Beat, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+
+class EcgAnalysis:
+    """Signal chain, rules and rhythm model of one ECG stream."""
+
+    def __init__(self, rate_hz: float, limits: Limits, rhythm: RhythmModel | None) -> None:
+        self.chain = EcgChain(rate_hz)
+        self._rates = (RateRule("tachycardia", limits), RateRule("bradycardia", limits))
+        self._pause = PauseRule(limits)
+        self._af = AfRule(limits, rhythm) if rhythm else None
+        self._last_beat_s: float | None = None
+
+    def push(self, mv: NDArray[np.float64]) -> Step:
+        """Consecutive samples in mV."""
+        beats = self.chain.push(mv)
+        return Step(tuple(beats), (*self._judge(beats), *self._quiet()))
+
+    def gap(self, seconds: float) -> Step:
+        """Nothing came for so long: what is pending is decided, and no interval is joined across."""
+        start_s = self.chain.end_s
+        beats = self.chain.gap(seconds)
+        return Step(tuple(beats), (*self._judge(beats), *self._interrupt(start_s, seconds)))
+
+    def finish(self) -> Step:
+        """No more will come: what is pending is decided, and what goes on is closed."""
+        beats = self.chain.finish()
+        findings = [*self._judge(beats), *self._interrupt(self.chain.end_s, float("inf"))]
+        return Step(tuple(beats), tuple(findings))
+
+    def _judge(self, beats: list[Beat]) -> Iterator[Finding]:
+        for beat in beats:
+            rr_s = None if beat.after_gap or self._last_beat_s is None else beat.t_s - self._last_beat_s
+            if rr_s is not None and rr_s < SHORTEST_INTERVAL_S:
+                continue
+            self._last_beat_s = beat.t_s
+            yield from self._pause.beat(beat.t_s)
+            if rr_s is not None:
+                for rule in self._rates:
+                    yield from rule.beat(beat.t_s, rr_s)
+            if self._af:
+                yield from self._af.beat(beat.t_s, rr_s)
+
+    def _quiet(self) -> Iterator[Finding]:
+        last, horizon = self._pause.last_beat_s, self.chain.horizon_s
+        if last is None:
+            return
+        if self.chain.usable(max(last, horizon - FLAT_S), horizon):
+            yield from self._pause.quiet_until(horizon)
+        else:
+            yield from self._pause.gap(horizon)
+
+    def _interrupt(self, start_s: float, seconds: float) -> Iterator[Finding]:
+        yield from self._pause.gap(start_s)
+        for rule in self._rates:
+            yield from rule.gap(start_s)
+        if self._af:
+            yield from self._af.gap(start_s, seconds)

@@ -1,0 +1,206 @@
+"""ECG from CSV: a header row, a column of times and one of samples.
+
+Columns are found by name, units by what stands in the name: `ecg [uV]`, `ecg_mv`, `time (ms)`, `timestamp_ns`. Where no unit
+stands there, it follows from the values: steps of the time are 0.5 to 20 ms for any ECG (50 to 2000 Hz), and these ranges do not
+overlap in s, ms, µs and ns; samples are µV when they spread over more than 20 units, else mV. RR intervals are in ms when above 10.
+Delimiters are comma, semicolon (the decimal sign may then be a comma) and tab.
+"""
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.recordings.leads import ACCEPTED_ECG, is_ecg, volts_in_mv
+from models.recordings.recording import Recording, RecordingError, split
+
+_NAME: Final = re.compile(r"\s*(?P<base>.*?)[\s_]*(?:[\[(]\s*(?P<bracketed>[^\])]*?)\s*[\])]|(?<=_)(?P<suffix>[mµun]?[sv]))?\s*", re.IGNORECASE)
+_TIME: Final = re.compile(r"(?:.*[\s_])?(?:time|timestamp|t|seconds|datetime)", re.IGNORECASE)
+_RR: Final = re.compile(r"rr(?:[\s_-]?intervals?)?", re.IGNORECASE)
+_SECONDS: Final = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_RATES_HZ: Final = (50.0, 2000.0)
+_UNIX_S: Final = (1e9, 4e9)
+"""Times in this range (2001 to 2096) are seconds since 1970; others have an epoch of their own."""
+_UV_SPREAD: Final = 20.0
+"""An ECG of 20 mV does not exist, one of 20 µV shows no QRS."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    index: int
+    title: str
+    base: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    columns: tuple[_Column, ...]
+    cells: tuple[tuple[str, ...], ...]
+    decimal_comma: bool
+
+    def numbers(self, path: Path, column: _Column) -> NDArray[np.float64]:
+        """The column's values; empty cells are NaN."""
+        cells = [cell.strip() or "nan" for cell in self.cells[column.index]]
+        if self.decimal_comma:
+            cells = [cell.replace(",", ".") for cell in cells]
+        return np.array([_number(path, column, row, cell) for row, cell in enumerate(cells, start=2)])
+
+
+def read_csv(path: Path) -> Recording:
+    """The first ECG column of a CSV file, plain or gzipped.
+
+    Raises:
+        RecordingError: no such columns, a cell that is no number, times that go back or give no ECG's rate.
+        OSError: the file cannot be opened.
+    """
+    table = _read_table(path)
+    ecg, time = _find_ecg(path, table), _find_time(path, table)
+    seconds, start_us = _times(path, table, time)
+    rate_hz = _rate(path, seconds)
+    raw = table.numbers(path, ecg)
+    mv, unit = _millivolts(raw, ecg)
+    rr_t_s, rr_s = _intervals(path, table, seconds)
+    return Recording(
+        name=path.name.removesuffix(".gz").rpartition(".")[0],
+        mv=mv,
+        rate_hz=rate_hz,
+        start_us=start_us,
+        notes=(f"ECG from column {ecg.title!r} in {unit}, time from {time.title!r}",),
+        segments=split(seconds, mv, rate_hz),
+        rr_s=rr_s,
+        rr_t_s=rr_t_s,
+    )
+
+
+def _read_table(path: Path) -> _Table:
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise RecordingError(f"{path}: damaged gzip ({error}); fetch the file again") from error
+    except UnicodeDecodeError as error:
+        raise RecordingError(f"{path}: not text in UTF-8 (byte {error.start}); export it as UTF-8 CSV") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) < 3:
+        raise RecordingError(f"{path}: holds {len(lines)} lines; a header row and at least two samples are needed")
+    delimiter = max(";\t,", key=lines[0].count)
+    rows = list(csv.reader(lines, delimiter=delimiter))
+    width = len(rows[0])
+    odd = next((number for number, row in enumerate(rows, start=1) if len(row) != width), None)
+    if odd is not None:
+        raise RecordingError(f"{path}: row {odd} has {len(rows[odd - 1])} cells, the header {width}; remove or complete that row")
+    return _Table(tuple(_column(i, title) for i, title in enumerate(rows[0])), tuple(zip(*rows[1:], strict=True)), delimiter == ";")
+
+
+def _column(index: int, title: str) -> _Column:
+    match = _NAME.fullmatch(title)
+    if match is None:
+        return _Column(index, title.strip(), title.strip(), "")
+    unit = match["bracketed"] or match["suffix"] or ""
+    return _Column(index, title.strip(), match["base"], unit.lower())
+
+
+def _find_ecg(path: Path, table: _Table) -> _Column:
+    found = next((column for column in table.columns if is_ecg(column.base)), None)
+    if found is None:
+        raise RecordingError(f"{path}: no ECG column among {_titles(table)}; name one {ACCEPTED_ECG}, with its unit: ecg [mV]")
+    if found.unit and not volts_in_mv(found.unit):
+        raise RecordingError(f"{path}: unit {found.unit!r} of column {found.title!r} is not read; use mV or uV")
+    return found
+
+
+def _find_time(path: Path, table: _Table) -> _Column:
+    """The first time column with a unit, else the first."""
+    found = [column for column in table.columns if _TIME.fullmatch(column.base)]
+    if not found:
+        raise RecordingError(f"{path}: no time column among {_titles(table)}; name one time, timestamp or t, with its unit: time [s]")
+    return next((column for column in found if column.unit in _SECONDS), found[0])
+
+
+def _titles(table: _Table) -> str:
+    return ", ".join(repr(column.title) for column in table.columns)
+
+
+def _times(path: Path, table: _Table, column: _Column) -> tuple[NDArray[np.float64], int | None]:
+    """Seconds from the first sample, and when that was (µs since 1970) where the times are absolute."""
+    cells = table.cells[column.index]
+    if "T" in cells[0] or cells[0].count("-") == 2:
+        return _calendar_times(path, column, cells)
+    try:
+        whole = np.array([int(cell) for cell in cells])
+        first, steps = float(whole[0]), (whole - whole[0]).astype(np.float64)
+    except (ValueError, OverflowError):
+        values = table.numbers(path, column)
+        first, steps = float(values[0]), values - values[0]
+    if np.isnan(steps).any():
+        raise RecordingError(f"{path}: row {int(np.flatnonzero(np.isnan(steps))[0]) + 2} has no time; remove that row")
+    unit_s = _SECONDS.get(column.unit) or _unit_by_step(path, column, float(np.median(np.diff(steps))))
+    known = _UNIX_S[0] <= first * unit_s <= _UNIX_S[1]
+    return steps * unit_s, round(first * unit_s * 1e6) if known else None
+
+
+def _calendar_times(path: Path, column: _Column, cells: Sequence[str]) -> tuple[NDArray[np.float64], int]:
+    """Times like 2024-05-05T12:30:00.123Z; without a zone they are taken as UTC."""
+    try:
+        stamps = [datetime.fromisoformat(cell.strip()) for cell in cells]
+    except ValueError as error:
+        raise RecordingError(f"{path}: column {column.title!r}: {error}; write times as seconds or in ISO 8601") from error
+    start = np.array([(stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp() for stamp in stamps])
+    return start - start[0], round(float(start[0]) * 1e6)
+
+
+def _unit_by_step(path: Path, column: _Column, step: float) -> float:
+    slow, fast = _RATES_HZ
+    for unit_s in (1.0, 1e-3, 1e-6, 1e-9):
+        if 1 / fast <= step * unit_s <= 1 / slow:
+            return unit_s
+    raise RecordingError(f"{path}: steps of {step:g} in column {column.title!r} are no ECG's; put the unit in its name: time [ms]")
+
+
+def _rate(path: Path, seconds: NDArray[np.float64]) -> float:
+    """Samples a second: by the median step first, then exactly by the time between samples that have no gap between them."""
+    steps = np.diff(seconds)
+    if (steps < 0).any():
+        raise RecordingError(f"{path}: time goes back at row {int(np.flatnonzero(steps < 0)[0]) + 3}; sort the rows by time")
+    step = float(np.median(steps))
+    slow, fast = _RATES_HZ
+    if not 1 / fast <= step <= 1 / slow:
+        found = f"{1 / step:g} Hz" if step else "unknown"
+        raise RecordingError(f"{path}: the sampling rate by the times is {found}, not {slow:g} to {fast:g} Hz; check the time unit")
+    regular = steps[steps <= 1.5 * step]
+    return float(regular.size / regular.sum())
+
+
+def _millivolts(raw: NDArray[np.float64], column: _Column) -> tuple[NDArray[np.float64], str]:
+    if column.unit:
+        return raw * volts_in_mv(column.unit), column.unit
+    spread = float(np.nanpercentile(raw, 99) - np.nanpercentile(raw, 1)) if not np.isnan(raw).all() else 0.0
+    return (raw * 1e-3, "µV (by its spread)") if spread > _UV_SPREAD else (raw, "mV (by its spread)")
+
+
+def _intervals(path: Path, table: _Table, seconds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """When the device reported RR intervals, and how long they were, both in seconds; empty where there is no such column."""
+    column = next((column for column in table.columns if _RR.fullmatch(column.base)), None)
+    if column is None:
+        return np.empty(0), np.empty(0)
+    values = table.numbers(path, column)
+    given = ~np.isnan(values)
+    rr = values[given]
+    in_ms = column.unit == "ms" or (not column.unit and rr.size > 0 and float(np.median(rr)) > 10)
+    return seconds[given], rr * 1e-3 if in_ms else rr
+
+
+def _number(path: Path, column: _Column, row: int, cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError as error:
+        raise RecordingError(f"{path}: row {row}, column {column.title!r}: {cell!r} is no number; correct or empty the cell") from error

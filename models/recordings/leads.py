@@ -1,0 +1,22 @@
+"""Which names mean an ECG, and which units are volts."""
+
+import re
+from typing import Final
+
+ACCEPTED_ECG: Final = "ecg, ekg, or a lead (I, II, III, aVR, aVL, aVF, V, V1 … V6, MLII, MCL1)"
+
+_ECG: Final = re.compile(
+    r"\W*(?:(?:.*[\W_])?e[ck]g(?:\d*|[\W_].*)|i{1,3}|av[rlf]|v\d*|m?cl\d|ml\s?i{1,3}|mv\d|(?:modified )?(?:chest )?lead\W.*)\W*",
+    re.IGNORECASE,
+)
+_MV: Final = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6, "millivolts": 1.0, "microvolts": 1e-3}
+
+
+def is_ecg(name: str) -> bool:
+    """Whether a signal or column of this name (without its unit) is an ECG lead."""
+    return _ECG.fullmatch(name) is not None
+
+
+def volts_in_mv(unit: str) -> float:
+    """How many millivolts one such unit is; 0 when it is no voltage."""
+    return _MV.get(unit.strip().lower(), 0.0)

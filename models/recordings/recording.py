@@ -1,0 +1,63 @@
+"""One ECG channel read from a file, and the errors of reading."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RecordingError(ValueError):
+    """A file that cannot be read as a recording. The message is one line: which file, what is wrong, what to do."""
+
+
+class Segment(NamedTuple):
+    """Consecutive valid samples `mv[first]` … `mv[last]`, both included; `start_s` is the time of the first one."""
+
+    start_s: float
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The first ECG channel of a file.
+
+    `mv` are millivolts, NaN where the file marks a sample as invalid. `start_us` is the time of the first sample in UTC,
+    microseconds since 1970, where the file tells. `segments` are the stretches without gap or invalid sample, in order; their
+    times and those of `rr_t_s` are seconds from the first sample. `rr_s` are RR intervals that the recording device measured
+    itself, in seconds, `rr_t_s` when it reported them. `notes` tell what is odd about the file and how it was read.
+    """
+
+    name: str
+    mv: NDArray[np.float64]
+    rate_hz: float
+    start_us: int | None
+    notes: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    rr_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    rr_t_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def duration_s(self) -> float:
+        """From the first sample to the end of the last valid one."""
+        if not self.segments:
+            return 0.0
+        last = self.segments[-1]
+        return last.start_s + (last.last - last.first + 1) / self.rate_hz
+
+
+def split(times_s: NDArray[np.float64] | None, mv: NDArray[np.float64], rate_hz: float) -> tuple[Segment, ...]:
+    """The stretches of consecutive valid samples.
+
+    `times_s` are the samples' times; None when they are evenly spaced. A step of more than 1.5 sample intervals is a gap: at
+    least one sample is missing.
+    """
+    valid = ~np.isnan(mv)
+    joined = valid[1:] & valid[:-1]
+    if times_s is not None:
+        joined &= np.diff(times_s) <= 1.5 / rate_hz
+    firsts = np.flatnonzero(valid & np.concatenate(([True], ~joined)))
+    lasts = np.flatnonzero(valid & np.concatenate((~joined, [True])))
+    starts = firsts / rate_hz if times_s is None else times_s[firsts]
+    return tuple(map(Segment, starts.tolist(), firsts.tolist(), lasts.tolist()))

@@ -1,0 +1,1 @@
+"""Streaming signal processing in numpy: any chunking gives the same result, bit for bit."""

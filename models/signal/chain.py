@@ -1,0 +1,149 @@
+"""From the ECG samples of one lead to heart beats, as they come."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Final
+
+import numpy as np
+
+from models.signal.filters import Samples, Tape, hann
+from models.signal.qrs import Peak, QrsDetector
+from models.signal.resample import RATE_HZ, Resampler
+
+KEPT_S: Final = 75.0
+"""How much signal is kept for strips: a minute of it and the beats that are still undecided."""
+
+FLAT_S: Final = 1.0
+FLAT_MV: Final = 0.001
+RAIL_MV: Final = 0.5
+"""A signal that stays within `FLAT_MV` for `FLAT_S`, `RAIL_MV` away from where it was, comes from no electrode on a skin."""
+
+_BASELINE: Final = hann(round(2 * RATE_HZ) | 1)
+"""Smoother whose complement is a high-pass of 0.5 Hz (-6 dB), the lower edge of the monitoring bandwidth."""
+
+_PIECE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A detected QRS complex.
+
+    `t_s` is the R peak in seconds since the stream's first sample, by the nominal rate and without the filters' delay;
+    `amplitude_mv` is its height over the baseline, negative in an inverted lead. `after_gap` marks the first beat after a
+    start or a gap: no RR interval ends at it.
+    """
+
+    t_s: float
+    amplitude_mv: float
+    after_gap: bool
+
+
+class EcgChain:
+    """Resampling, QRS detection and a tape of the last minute, for one lead. Chunks do not matter, bit for bit.
+
+    A beat is reported 0.33 s after its R peak; after 0.48 s where it is lower than usual, since it may be a P wave, and later
+    still when it was found by search back. The first two seconds of a stream are learnt from and reported together.
+    """
+
+    def __init__(self, rate_hz: float) -> None:
+        self._rate_hz = rate_hz
+        self._origin_s = 0.0
+        self._count = 0
+        self._resampler: Resampler | None = Resampler(rate_hz, 0.0)
+        self._detector = QrsDetector()
+        self._tape = Tape(round(KEPT_S * RATE_HZ))
+        self._after_gap = True
+
+    @property
+    def end_s(self) -> float:
+        """The stream's time right after the last sample that came."""
+        return self._origin_s + self._count / self._rate_hz
+
+    @property
+    def horizon_s(self) -> float:
+        """Every beat before this time has been reported."""
+        return max(self._detector.horizon / RATE_HZ, 0.0)
+
+    def push(self, mv: Samples) -> list[Beat]:
+        """Consecutive samples in mV; NaN for a sample that is missing. The beats that they decide, in order."""
+        beats: list[Beat] = []
+        for piece in self._pieces(mv):
+            if np.isnan(piece[0]):
+                beats += self.finish()
+                self._count += piece.size
+            else:
+                beats += self._extend(piece)
+        return beats
+
+    def gap(self, seconds: float) -> list[Beat]:
+        """Nothing came for so long (not negative): what came before is decided, and time goes on."""
+        beats = self.finish()
+        self._origin_s = self.end_s + seconds
+        self._count = 0
+        return beats
+
+    def finish(self) -> list[Beat]:
+        """The signal ends here: the beats that were still undecided."""
+        if self._resampler is None:
+            return []
+        x = self._resampler.finish()
+        self._tape.extend(x)
+        beats = self._beats([*self._detector.push(x), *self._detector.finish()])
+        self._resampler = None
+        self._after_gap = True
+        return beats
+
+    def strip(self, start_s: float, end_s: float) -> tuple[float, Samples]:
+        """The signal between two times: the time of its first sample, and mV at 125 Hz, 0.5 to 40 Hz, NaN in gaps.
+
+        Cut to what is kept. The baseline of the newest second is provisional: it moves a little with what follows.
+        """
+        first = max(ceil(start_s * RATE_HZ), self._tape.first)
+        end = max(min(floor(end_s * RATE_HZ) + 1, self._tape.end), first)
+        margin = _BASELINE.size // 2
+        before = min(margin, first - self._tape.first)
+        signal = self._tape[first - before : end + margin]
+        known = ~np.isnan(signal)
+        weight = np.convolve(known, _BASELINE)[margin:][: signal.size]
+        level = np.convolve(np.where(known, signal, 0.0), _BASELINE)[margin:][: signal.size]
+        flat = signal - np.divide(level, weight, out=np.full(signal.size, np.nan), where=known)
+        return first / RATE_HZ, flat[before : before + end - first]
+
+    def usable(self, start_s: float, end_s: float) -> bool:
+        """Whether the signal between two times may be judged: no gap in it, and no lead off (a flat line at another level)."""
+        signal = self._tape[floor(start_s * RATE_HZ) : ceil(end_s * RATE_HZ)]
+        if signal.size == 0 or np.isnan(signal).any():
+            return False
+        width = round(FLAT_S * RATE_HZ)
+        if signal.size < width:
+            return True
+        windows = np.lib.stride_tricks.sliding_window_view(signal, width)[:: width // 4]
+        flat = np.ptp(windows, axis=1) < FLAT_MV
+        return not (flat & (np.abs(windows[:, 0] - signal[0]) > RAIL_MV)).any()
+
+    def _pieces(self, mv: Samples) -> Iterator[Samples]:
+        """All valid or all NaN, and short enough for the detector's tapes."""
+        valid = np.isfinite(mv)
+        edges = () if valid.all() else np.flatnonzero(valid[1:] != valid[:-1]) + 1
+        longest = ceil(_PIECE_S * self._rate_hz)
+        for run in np.split(np.where(valid, mv, np.nan), edges):
+            for start in range(0, run.size, longest):
+                yield run[start : start + longest]
+
+    def _extend(self, mv: Samples) -> list[Beat]:
+        if self._resampler is None:
+            self._resampler = Resampler(self._rate_hz, self.end_s)
+            self._tape.skip_to(self._resampler.next_index)
+            self._detector.start(self._resampler.next_index)
+        self._count += mv.size
+        x = self._resampler.push(mv)
+        self._tape.extend(x)
+        return self._beats(self._detector.push(x))
+
+    def _beats(self, peaks: list[Peak]) -> list[Beat]:
+        beats = []
+        for peak in peaks:
+            beats.append(Beat(peak.index / RATE_HZ, peak.amplitude_mv, self._after_gap))
+            self._after_gap = False
+        return beats

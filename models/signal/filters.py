@@ -1,0 +1,87 @@
+"""Linear-phase FIR filters whose output does not depend on how the signal is cut into chunks."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float64]
+
+
+def hann(width: int) -> Samples:
+    """A Hann window of `width` taps without its zero ends, with sum 1: a smoother with its first null at 2 / duration."""
+    window = np.hanning(width + 2)[1:-1]
+    return window / window.sum()
+
+
+def lowpass(cutoff_hz: float, rate_hz: float, half: int) -> Samples:
+    """2 `half` + 1 taps of a Hann-windowed sinc, -6 dB at `cutoff_hz`, gain 1 at 0 Hz."""
+    t = np.arange(-half, half + 1)
+    taps = np.sinc(2 * cutoff_hz / rate_hz * t) * np.hanning(2 * half + 3)[1:-1]
+    return taps / taps.sum()
+
+
+def bandpass(low_hz: float, high_hz: float, rate_hz: float, half: int) -> Samples:
+    """The difference of two low-passes: -6 dB at both edges as far as the length allows, gain 0 at 0 Hz."""
+    return lowpass(high_hz, rate_hz, half) - lowpass(low_hz, rate_hz, half)
+
+
+class Fir:
+    """A symmetric FIR of odd length over one gap-free stretch, its delay taken out: output i belongs to input i.
+
+    The signal is continued at both ends with its first and last value, so that as many samples come out as went in, and a
+    constant offset makes no step. `push` gives what is final; `finish` the rest, half the filter's length.
+    """
+
+    def __init__(self, taps: Samples) -> None:
+        self._taps = taps
+        self.half = taps.size // 2
+        self._tail: Samples = np.empty(0)
+
+    def push(self, x: Samples) -> Samples:
+        if x.size == 0:
+            return x
+        head = self._tail if self._tail.size else np.full(self.half, x[0])
+        joined = np.concatenate((head, x))
+        if joined.size < self._taps.size:
+            self._tail = joined
+            return np.empty(0)
+        self._tail = joined[joined.size - self._taps.size + 1 :]
+        return np.convolve(joined, self._taps, "valid")
+
+    def finish(self) -> Samples:
+        if self._tail.size == 0:
+            return self._tail
+        return self.push(np.full(self.half, self._tail[-1]))
+
+
+class Tape:
+    """The last samples of a signal, found by their number since the stream's start; what was never written is NaN."""
+
+    def __init__(self, keep: int, start: int = 0) -> None:
+        """Keep at least the last `keep` samples; the first one to come has number `start`."""
+        self._keep = keep
+        self._room: Samples = np.full(2 * keep, np.nan)
+        self.first = self.end = start
+
+    def extend(self, x: Samples) -> None:
+        """Write `x` after the last sample."""
+        if self.end - self.first + x.size > self._room.size:
+            kept = np.concatenate((self[self.end - self._keep : self.end], x))[-self._keep :]
+            self._room[: kept.size] = kept
+            self.first = self.end + x.size - kept.size
+        else:
+            self._room[self.end - self.first : self.end - self.first + x.size] = x
+        self.end += x.size
+
+    def skip_to(self, number: int) -> None:
+        """Go on at sample `number`; what lies between is NaN."""
+        self.extend(np.full(min(number - self.end, self._keep), np.nan))
+        self.first += number - self.end
+        self.end = number
+
+    def __getitem__(self, span: slice) -> Samples:
+        """A view of the samples kept of a half-open span of numbers."""
+        return self._room[max(span.start - self.first, 0) : max(min(span.stop, self.end) - self.first, 0)]
+
+    def at(self, numbers: NDArray[np.int64]) -> Samples:
+        """The samples of these numbers, all of which must be kept."""
+        return self._room[numbers - self.first]

@@ -1,0 +1,282 @@
+"""Streaming QRS detection at 125 Hz, in the tradition of Pan & Tompkins (IEEE Trans. Biomed. Eng. 32, 1985).
+
+The envelope of the QRS band has one peak a heart beat. A peak is a beat when it stands out of the noise and reaches a share
+of the usual beat, the median of the last eight. What stays below is kept for a search back when a beat is overdue.
+Every decision depends on sample indices alone, so chunks cannot matter. Polarity does not either.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from statistics import median
+from typing import Final
+
+import numpy as np
+
+from models.signal.filters import Fir, Samples, Tape, bandpass, hann
+from models.signal.resample import RATE_HZ
+
+
+def _samples(seconds: float) -> int:
+    return round(seconds * RATE_HZ)
+
+
+QRS_BAND: Final = bandpass(8.0, 22.0, RATE_HZ, half=_samples(0.096))
+"""Most of a QRS complex, little of P and T waves, wander and muscle noise."""
+
+SMOOTHING: Final = hann(_samples(0.184))
+"""Joins the lobes of one complex; half its height is 92 ms wide, as a QRS is."""
+
+PEAK_BAND: Final = bandpass(3.0, 25.0, RATE_HZ, half=_samples(0.128))
+"""What an R peak is found in: low enough for the summit of a wide complex, without wander."""
+
+PEAK_REACH: Final = _samples(0.064)
+"""How far the R peak may lie from the envelope's."""
+
+AHEAD: Final = _samples(0.08)
+"""An envelope peak has no higher one this close to it. Every beat waits so long; with the filters' delays 0.33 s in all."""
+
+REFRACTORY: Final = _samples(0.2)
+"""The ventricles cannot be excited again so soon: Pan & Tompkins, section III."""
+
+T_WAVE: Final = _samples(0.36)
+"""So soon after a beat, a peak under half of its height is its T wave: Pan & Tompkins, section III."""
+
+T_WAVE_SHARE: Final = 0.5
+
+PR: Final = _samples(0.24)
+"""A beat lower than usual gives way to a higher peak within this time: it was a tall P wave. A first-degree block's PR is longer
+than 0.2 s, but then P and QRS are two beats apart anyway."""
+
+LOW_BEAT: Final = 0.8
+"""Share of a tall beat (the third of the last eight) under which a beat waits for what follows; other beats wait for nothing."""
+
+NOISE_FACTOR: Final = 1.75
+BEAT_SHARE: Final = 0.1
+"""The threshold is so many times the noise plus this share of the usual beat."""
+
+OVERDUE_NOISE_FACTOR: Final = 1.0
+OVERDUE_BEAT_SHARE: Final = 0.1
+"""The threshold when a beat is overdue."""
+
+OVERDUE: Final = 1.66
+"""In usual intervals, when a beat is overdue: Pan & Tompkins, section III."""
+
+LONGEST_WAIT: Final = _samples(2.5)
+"""A beat is overdue then at the latest: longer than an interval at 30/min, shorter than the pause that raises an alert."""
+
+LEARNING: Final = _samples(2.0)
+"""From the start: one interval at 30/min."""
+
+FORGETTING: Final = _samples(4.0)
+"""Without a beat for so long, the usual beat is learnt anew: the electrode moved, or the last beats were artefacts."""
+
+LARGEST_FALL: Final = 8.0
+"""The usual beat becomes no smaller than this part of it at a time: P waves of a standstill are smaller."""
+
+LARGEST_RISE: Final = 3.0
+"""A beat counts as at most so many usual ones: artefacts must not deafen the detector."""
+
+FLOOR_MV: Final = 0.01
+"""Envelope of the smallest beats: a QRS of 0.1 mV. ADC noise is below."""
+
+_MEMORY: Final = 8
+"""Beats and intervals that make the usual ones."""
+
+_KEPT: Final = _samples(12.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """An R peak: where, in samples at 125 Hz, and how many mV over the baseline (negative in an inverted lead)."""
+
+    index: float
+    amplitude_mv: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Bump:
+    """A local maximum of the envelope."""
+
+    index: int
+    height: float
+
+
+class QrsDetector:
+    """Finds R peaks in 125 Hz samples, stretch by stretch; what it learns of the heart outlasts the gaps."""
+
+    def __init__(self) -> None:
+        self._heights: deque[float] = deque(maxlen=_MEMORY)
+        self._intervals: deque[int] = deque(maxlen=_MEMORY)
+        self._noise = 0.0
+        self.start(0)
+
+    def start(self, index: int) -> None:
+        """Begin a gap-free stretch, whose first sample is number `index`."""
+        self._band_fir, self._envelope_fir = Fir(QRS_BAND), Fir(SMOOTHING)
+        self._signal, self._envelope = Tape(_KEPT, index), Tape(_KEPT, index)
+        self._begin = self._front = self._quiet_since = index
+        self._learning = not self._heights
+        self._last: _Bump | None = None
+        self._waiting: _Bump | None = None
+        self._passed_over: list[_Bump] = []
+        self._overdue_at: float = inf
+        self._overdue = False
+
+    @property
+    def horizon(self) -> int:
+        """Every beat before this sample has been reported."""
+        threshold = 0.0 if self._learning else self._overdue_threshold()
+        undecided = [bump.index for bump in self._passed_over if bump.height >= threshold]
+        if self._waiting:
+            undecided.append(self._waiting.index)
+        return min(undecided, default=self._front + PEAK_REACH) - PEAK_REACH
+
+    def push(self, x: Samples) -> list[Peak]:
+        """The beats decided by these samples (at most 10 s of them), in order."""
+        self._signal.extend(x)
+        band = self._band_fir.push(x)
+        self._envelope.extend(self._envelope_fir.push(np.abs(band)))
+        return self._decide(self._envelope.end - AHEAD)
+
+    def finish(self) -> list[Peak]:
+        """The rest: the stretch ends here."""
+        band = self._band_fir.finish()
+        self._envelope.extend(self._envelope_fir.push(np.abs(band)))
+        self._envelope.extend(self._envelope_fir.finish())
+        beats = self._decide(self._envelope.end)
+        rest = [*(self._learn(self._front) if self._learning else ()), *self._settle()]
+        return beats + [self._locate(beat) for beat in rest]
+
+    def _decide(self, front: int) -> list[Peak]:
+        """Go on to sample `front`."""
+        if front <= self._front:
+            return []
+        beats: list[_Bump] = []
+        for bump in self._bumps(self._front, front):
+            beats += self._reach(bump.index)
+            beats += self._judge(bump)
+        self._front = front
+        beats += self._reach(front)
+        return [self._locate(beat) for beat in beats]
+
+    def _bumps(self, start: int, stop: int) -> Iterator[_Bump]:
+        first = max(start - 1, self._begin)
+        envelope = self._envelope[first : stop + 1]
+        rising = envelope[1:] > envelope[:-1]
+        for top in (np.flatnonzero(rising[:-1] & ~rising[1:]) + first + 1).tolist():
+            height = float(envelope[top - first])
+            around = self._envelope[max(top - AHEAD, self._begin) : top + AHEAD + 1]
+            if height >= FLOOR_MV and height >= around.max():
+                yield _Bump(top, height)
+
+    def _usual(self) -> float:
+        return median(self._heights)
+
+    def _threshold(self) -> float:
+        if self._overdue:
+            return self._overdue_threshold()
+        return NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual()
+
+    def _overdue_threshold(self) -> float:
+        return OVERDUE_NOISE_FACTOR * self._noise + OVERDUE_BEAT_SHARE * self._usual()
+
+    def _reach(self, index: int) -> Iterator[_Bump]:
+        """Time passes until sample `index`: what was due by then is done."""
+        if self._learning:
+            if index < self._begin + LEARNING:
+                return
+            yield from self._learn(self._begin + LEARNING)
+        if self._waiting and index > self._waiting.index + PR:
+            yield from self._settle()
+        while index > self._overdue_at and not self._waiting:
+            yield from self._search_back()
+        if index > self._quiet_since + FORGETTING:
+            self._forget()
+
+    def _learn(self, end: int) -> Iterator[_Bump]:
+        """Take the highest bump so far as the usual beat, and judge them all by it."""
+        self._learning = False
+        bumps, self._passed_over = self._passed_over, []
+        self._heights.append(max((bump.height for bump in bumps), default=FLOOR_MV))
+        envelope = self._envelope[self._begin : end]
+        self._noise = max(float(np.median(envelope)), self._usual() / LARGEST_FALL) if envelope.size else 0.0
+        for bump in bumps:
+            yield from self._reach(bump.index)
+            yield from self._judge(bump)
+
+    def _forget(self) -> None:
+        recent = [bump.height for bump in self._passed_over if bump.index > self._quiet_since]
+        usual = max(self._usual() / LARGEST_FALL, *recent, FLOOR_MV)
+        self._heights = deque([usual], _MEMORY)
+        self._noise = usual / 4
+        self._passed_over.clear()
+        self._quiet_since += FORGETTING
+
+    def _judge(self, bump: _Bump) -> Iterator[_Bump]:
+        if self._learning:
+            self._passed_over.append(bump)
+            return
+        if self._waiting and bump.height > self._waiting.height:
+            self._noted(self._waiting)
+            self._waiting = None
+        yield from self._settle()
+        since = bump.index - self._last.index if self._last else inf
+        if since < REFRACTORY:
+            return
+        if self._last and since < T_WAVE and bump.height < T_WAVE_SHARE * self._last.height:
+            self._noted(bump)
+        elif bump.height < self._threshold():
+            self._noted(bump)
+            self._passed_over.append(bump)
+        elif bump.height < LOW_BEAT * sorted(self._heights)[-3:][0]:
+            self._waiting = bump
+        else:
+            yield self._accept(bump)
+
+    def _noted(self, bump: _Bump) -> None:
+        """Not a beat: it belongs to the noise."""
+        self._noise += (bump.height - self._noise) / _MEMORY
+
+    def _settle(self) -> Iterator[_Bump]:
+        """Nothing higher followed the bump that waits: it is a beat."""
+        if self._waiting:
+            yield self._accept(self._waiting)
+
+    def _search_back(self) -> Iterator[_Bump]:
+        best = max(self._passed_over, key=lambda bump: bump.height, default=None)
+        if best is None or best.height < self._overdue_threshold():
+            self._overdue = True
+            self._overdue_at = inf
+            return
+        later = [bump for bump in self._passed_over if bump.index >= best.index + REFRACTORY]
+        yield self._accept(best)
+        self._passed_over = later
+
+    def _accept(self, beat: _Bump) -> _Bump:
+        if self._last:
+            self._intervals.append(beat.index - self._last.index)
+        self._heights.append(min(beat.height, LARGEST_RISE * self._usual()))
+        self._last, self._waiting = beat, None
+        self._passed_over = []
+        self._quiet_since = beat.index
+        self._overdue = False
+        usual = median(self._intervals) if self._intervals else RATE_HZ
+        self._overdue_at = beat.index + min(OVERDUE * usual, LONGEST_WAIT)
+        return beat
+
+    def _locate(self, beat: _Bump) -> Peak:
+        """The highest point of the signal around the envelope's peak, between samples by a parabola."""
+        reach = PEAK_REACH + PEAK_BAND.size // 2
+        around = np.clip(np.arange(beat.index - reach, beat.index + reach + 1), self._begin, self._signal.end - 1)
+        signal = self._signal.at(around)
+        shape = np.convolve(signal, PEAK_BAND, "valid")
+        height = np.abs(shape)
+        top = int(height.argmax())
+        shift = 0.0
+        if 0 < top < height.size - 1:
+            before, at, after = height[top - 1 : top + 2].tolist()
+            shift = 0.5 * (before - after) / (before - 2 * at + after) if at > min(before, after) else 0.0
+        amplitude = float(signal[top + PEAK_BAND.size // 2] - np.median(signal))
+        return Peak(beat.index - PEAK_REACH + top + shift, amplitude)

@@ -1,0 +1,1 @@
+"""Sealing, the durable outbox and its way to the clinic."""

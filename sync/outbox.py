@@ -1,0 +1,253 @@
+"""The durable buffer between the sensors and the clinic: SQLite, every block sealed before it is written.
+
+Each change of a block's state is one transaction:
+
+    put() ──> stored ──(the clinic's own acknowledgement)──> acknowledge() ──> deleted
+
+What has been sent is remembered by the uplink alone, in memory: a process that dies forgets it and sends again, and the clinic
+stores a block once however often it comes. Nothing but an acknowledgement of a committed row deletes a block.
+
+The class is synchronous and for one thread at a time: the agent's storage worker.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sync.errors import Permanent
+from sync.keys import HubKey
+from sync.outbox_schema import prepare, storage_errors, transaction
+from sync.seal import ClinicPublicKey, DataKey, Header, seal_block, wrap_for_clinic
+from sync.wire import LANES, BlockId, Lane, Mark, Range, WrappedKey, is_name
+
+PLAINTEXT_LIMIT: Final = 56 * 1024
+"""Bytes in one block, so that a message of 64 KiB always has room for it, its header (< 400) and its wrapped key (1,177)."""
+BUSY_TIMEOUT_S: Final = 2.0
+"""How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), shorter than a
+person waits at start for the message that a second agent is running."""
+SECONDS_PER_DAY: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A block as it lies in the buffer and travels: `key` is the id of its data key."""
+
+    id: BlockId
+    key: bytes
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStatistics:
+    """Blocks ever `stored` and `acknowledged`; those still here by lane, and their `bytes`."""
+
+    stored: int
+    pending: Mapping[Lane, int]
+    acknowledged: int
+    bytes: int
+
+
+class Outbox:
+    """One hub's buffer, open. Made by `Outbox.open`."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        *,
+        hub: str,
+        subject: str,
+        hub_key: HubKey,
+        clinic: ClinicPublicKey,
+        clock: Callable[[], int],
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._hub = hub
+        self._subject = subject
+        self._hub_key = hub_key
+        self._clinic = clinic
+        self._clock = clock
+        self._today: tuple[int, DataKey] | None = None
+        self.epoch: Final = self._begin_epoch()
+
+    @classmethod
+    def open(
+        cls, path: Path, *, hub: str, subject: str, hub_key: HubKey, clinic: ClinicPublicKey, clock: Callable[[], int]
+    ) -> Self:
+        """Open the buffer, or create it (mode 0600), and begin a new epoch in it. `clock` gives seconds since 1970, UTC.
+
+        Raises:
+            Permanent: damaged, made by a newer version, another hub's, no database of ours, or not to be written to.
+            SealError: sealed with another hub key.
+            Transient: locked by another process, or the disk is full.
+        """
+        if not (is_name(hub) and is_name(subject)):
+            raise Permanent("hub and subject must each be 1 to 64 letters, digits, '.', '_' and '-'")
+        with storage_errors(path):
+            _create_private(path)
+            connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            try:
+                prepare(connection, path, hub=hub, hub_key=hub_key)
+                return cls(connection, path, hub=hub, subject=subject, hub_key=hub_key, clinic=clinic, clock=clock)
+            except BaseException:
+                connection.close()
+                raise
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def put(self, lane: Lane, plaintext: bytes, state: Mapping[str, bytes] | None = None) -> BlockId:
+        """Seal and store one block; see `put_many`."""
+        return self.put_many([(lane, plaintext)], state)[0]
+
+    def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[BlockId]:
+        """Seal and store blocks and, with them, named values of the caller's own: all or nothing, on the disk on return.
+
+        Raises:
+            Permanent: a plaintext over `PLAINTEXT_LIMIT`, or the buffer is damaged.
+            Transient: the disk is full or the buffer locked. Nothing was stored; the same call may be made again.
+        """
+        with self._transaction():
+            today, key = self._key_of_today()
+            ids = [self._insert(lane, plaintext, key) for lane, plaintext in blocks]
+            for name, value in (state or {}).items():
+                sealed = self._hub_key.seal(value, _state_purpose(name))
+                self._run("INSERT OR REPLACE INTO state VALUES (?, ?)", name, sealed)
+        self._today = today, key
+        return ids
+
+    def state(self, name: str) -> bytes | None:
+        """The value last stored under this name by a `put`, also by an earlier process."""
+        rows = self._rows("SELECT sealed FROM state WHERE name = ?", name)
+        return self._hub_key.open(rows[0][0], _state_purpose(name)) if rows else None
+
+    def last(self, lane: Lane) -> tuple[int, int]:
+        """(epoch, seq) of the newest block that the lane ever had; (0, 0) if none."""
+        rows = self._rows("SELECT epoch, last FROM lanes WHERE lane = ? ORDER BY epoch DESC LIMIT 1", lane)
+        return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
+
+    def pending(self, lane: Lane, after: tuple[int, int], limit_bytes: int) -> list[StoredBlock]:
+        """Stored blocks of a lane from the first after (epoch, seq) on, in order, of at most so many bytes but at least one."""
+        query = "SELECT epoch, seq, key, sealed FROM blocks WHERE lane = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq"
+        found: list[StoredBlock] = []
+        with storage_errors(self._path):
+            for epoch, seq, key, sealed in self._connection.execute(query, (lane, *after)):
+                limit_bytes -= len(sealed)
+                if found and limit_bytes < 0:
+                    break
+                found.append(StoredBlock(BlockId(lane, epoch, seq), key, sealed))
+        return found
+
+    def acknowledge(self, marks: Iterable[Mark], ranges: Iterable[Range]) -> int:
+        """Delete the blocks that the clinic says it has committed; how many there were."""
+        held = [*(Range(mark.lane, mark.epoch, 1, mark.seq) for mark in marks), *ranges]
+        with self._transaction():
+            return sum(self._delete(stretch) for stretch in held)
+
+    def keys_for(self, ids: Iterable[bytes], *, also_held: bool = False) -> list[WrappedKey]:
+        """These keys, wrapped for the clinic: those that it has not confirmed to hold, or all of them."""
+        query = "SELECT id, wrapped FROM keys WHERE id = ? AND (held = 0 OR ?)"
+        return [WrappedKey(*row) for id_ in dict.fromkeys(ids) for row in self._rows(query, id_, also_held)]
+
+    def key_held(self, ids: Iterable[bytes]) -> None:
+        """Remember that the clinic holds these keys."""
+        with self._transaction():
+            for id_ in ids:
+                self._run("UPDATE keys SET held = 1 WHERE id = ?", id_)
+
+    def statistics(self) -> OutboxStatistics:
+        query = "SELECT lane, sum(last), sum(acknowledged), sum(bytes) FROM lanes GROUP BY lane"
+        rows = {row[0]: row[1:] for row in self._rows(query)}
+        totals = {lane: rows.get(lane, (0, 0, 0)) for lane in LANES}
+        return OutboxStatistics(
+            stored=sum(stored for stored, _, _ in totals.values()),
+            pending={lane: stored - acknowledged for lane, (stored, acknowledged, _) in totals.items()},
+            acknowledged=sum(acknowledged for _, acknowledged, _ in totals.values()),
+            bytes=sum(size for _, _, size in totals.values()),
+        )
+
+    def _begin_epoch(self) -> int:
+        with self._transaction():
+            latest = self._rows("SELECT epoch FROM buffer")[0][0]
+            epoch = max(int(latest) + 1, self._clock())
+            self._run("UPDATE buffer SET epoch = ?", epoch)
+        return epoch
+
+    def _key_of_today(self) -> tuple[int, DataKey]:
+        """The UTC day and its data key, made and stored if this is the day's first block. Needs a transaction."""
+        day = self._clock() // SECONDS_PER_DAY
+        if self._today is not None and self._today[0] == day:
+            return self._today
+        query = "SELECT id, local FROM keys WHERE subject = ? AND day = ? AND clinic = ?"
+        rows = self._rows(query, self._subject, day, self._clinic.fingerprint)
+        if rows:
+            id_, local = rows[0]
+            return day, DataKey(id_, self._hub_key.open(local, _key_purpose(id_)))
+        return day, self._new_key(day)
+
+    def _new_key(self, day: int) -> DataKey:
+        key = DataKey.generate()
+        local = self._hub_key.seal(key.secret, _key_purpose(key.id))
+        wrapped = wrap_for_clinic(key, hub=self._hub, subject=self._subject, clinic=self._clinic)
+        insert = "INSERT INTO keys (id, subject, day, clinic, local, wrapped) VALUES (?, ?, ?, ?, ?, ?)"
+        self._run(insert, key.id, self._subject, day, self._clinic.fingerprint, local, wrapped)
+        return key
+
+    def _insert(self, lane: Lane, plaintext: bytes, key: DataKey) -> BlockId:
+        if len(plaintext) > PLAINTEXT_LIMIT:
+            raise Permanent(f"a block of {len(plaintext)} bytes is over the limit of {PLAINTEXT_LIMIT}: split its records")
+        last = self._rows("SELECT last FROM lanes WHERE lane = ? AND epoch = ?", lane, self.epoch)
+        seq = last[0][0] + 1 if last else 1
+        prev = self._predecessor(lane) if seq == 1 else None
+        header = Header(self._hub, self._subject, self.epoch, lane, seq, key.id, prev=prev)
+        sealed = seal_block(header, plaintext, key)
+        self._run("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", lane, self.epoch, seq, key.id, sealed)
+        count = """INSERT INTO lanes (lane, epoch, last, bytes) VALUES (?, ?, ?, ?)
+                   ON CONFLICT (lane, epoch) DO UPDATE SET last = excluded.last, bytes = bytes + excluded.bytes"""
+        self._run(count, lane, self.epoch, seq, len(sealed))
+        return BlockId(lane, self.epoch, seq)
+
+    def _predecessor(self, lane: Lane) -> tuple[int, int] | None:
+        """The lane's last block of any earlier epoch, whether it is still here or not."""
+        last = self.last(lane)
+        return None if last == (0, 0) else last
+
+    def _delete(self, held: Range) -> int:
+        place = (held.lane, held.epoch, held.first, held.last)
+        where = "FROM blocks WHERE lane = ? AND epoch = ? AND seq BETWEEN ? AND ?"
+        count, size = self._rows(f"SELECT count(*), total(length(sealed)) {where}", *place)[0]
+        if count:
+            self._run(f"DELETE {where}", *place)
+            update = "UPDATE lanes SET acknowledged = acknowledged + ?, bytes = bytes - ? WHERE lane = ? AND epoch = ?"
+            self._run(update, count, int(size), held.lane, held.epoch)
+        return int(count)
+
+    def _transaction(self) -> AbstractContextManager[None]:
+        return transaction(self._connection, self._path)
+
+    def _run(self, statement: str, *values: Any) -> None:
+        with storage_errors(self._path):
+            self._connection.execute(statement, values)
+
+    def _rows(self, query: str, *values: Any) -> Sequence[tuple[Any, ...]]:
+        with storage_errors(self._path):
+            return self._connection.execute(query, values).fetchall()
+
+
+def _create_private(path: Path) -> None:
+    try:
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError as error:
+        raise Permanent(f"cannot create the buffer {path}: {error.strerror}") from error
+
+
+def _state_purpose(name: str) -> bytes:
+    return b"state " + name.encode()
+
+
+def _key_purpose(key_id: bytes) -> bytes:
+    return b"data key " + key_id

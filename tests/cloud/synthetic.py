@@ -1,0 +1,95 @@
+"""A hub that seals like a real one, and a plausible ECG for it to send."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud.store import Store
+from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord, encode
+from sync.seal import ClinicPublicKey, DataKey, Header, seal_block, wrap_for_clinic
+from sync.wire import Lane, WrappedKey
+
+START_US = 1_790_000_000_000_000
+RATE_HZ = 130.0
+SCALE = 0.001
+
+# Onset-to-peak offset (s), width (s) and height (mV) of P, Q, R, S, T of a normal lead II (McSharry et al. 2003, table 1).
+WAVES = ((-0.17, 0.022, 0.14), (-0.028, 0.009, -0.1), (0.0, 0.0105, 1.15), (0.028, 0.010, -0.22), (0.27, 0.05, 0.28))
+
+
+def ecg_mv(beats_s: Sequence[float], seconds: float, rate_hz: float = RATE_HZ, p_wave: bool = True) -> NDArray[np.float64]:
+    """Synthetic ECG with an R peak at each of `beats_s`, breathing baseline and a little noise."""
+    t = np.arange(int(seconds * rate_hz)) / rate_hz
+    mv = 0.05 * np.sin(2 * np.pi * 0.25 * t) + np.random.default_rng(7).normal(0, 0.012, t.size)
+    for beat in beats_s:
+        for offset, width, height in WAVES if p_wave else WAVES[1:]:
+            mv += height * np.exp(-0.5 * ((t - beat - offset) / width) ** 2)
+    return mv
+
+
+def counts(mv: NDArray[np.float64]) -> NDArray[np.int32]:
+    return np.round(mv / SCALE).astype(np.int32)
+
+
+def times(at_us: int) -> Times:
+    return Times(at_us, at_us + 50_000, 1_000_000_000, (at_us - START_US) * 1000)
+
+
+def waveform(at_us: int, samples: NDArray[np.int32], sensor: str = "strap-1") -> WaveformRecord:
+    return WaveformRecord(sensor, "ecg", times(at_us), RATE_HZ, SCALE, samples)
+
+
+def heart_rate(at_us: int, value: float, sensor: str = "strap-1") -> VitalRecord:
+    return VitalRecord(sensor, "heart_rate", times(at_us), value)
+
+
+def strip(start_us: int, beats_s: Sequence[float], seconds: float, p_wave: bool = True) -> Strip:
+    beats_us = tuple(start_us + round(beat * 1e6) for beat in beats_s)
+    return Strip(start_us, RATE_HZ, SCALE, counts(ecg_mv(beats_s, seconds, p_wave=p_wave)), beats_us)
+
+
+def alert(kind: str = "tachycardia", priority: str = "medium", onset_us: int = START_US, **changes: object) -> AlertRecord:
+    values: dict[str, object] = {
+        "id": f"{kind}-{onset_us}",
+        "sensor": "strap-1",
+        "kind": kind,
+        "priority": priority,
+        "onset_us": onset_us,
+        "end_us": None,
+        "decided_us": onset_us + 10_000_000,
+        "source": f"rule:{kind}",
+        "reasons": (f"{kind}.criterion",),
+        "measured": {"rate_bpm": 150.0, "limit_bpm": 131},
+    }
+    return AlertRecord(**(values | changes))  # type: ignore[arg-type]
+
+
+@dataclass
+class Hub:
+    """Seals records for a clinic, with gap-free sequence numbers in each lane."""
+
+    clinic: ClinicPublicKey
+    name: str = "hub-1"
+    subject: str = "subject-1"
+    epoch: int = 1
+    key: DataKey = field(default_factory=DataKey.generate)
+    seqs: Counter[Lane] = field(default_factory=Counter)
+
+    def wrapped(self) -> WrappedKey:
+        return WrappedKey(
+            self.key.id, wrap_for_clinic(self.key, hub=self.name, subject=self.subject, clinic=self.clinic)
+        )
+
+    def seal(self, lane: Lane, plaintext: bytes) -> tuple[Header, bytes]:
+        self.seqs[lane] += 1
+        header = Header(self.name, self.subject, self.epoch, lane, self.seqs[lane], self.key.id)
+        return header, seal_block(header, plaintext, self.key)
+
+    def send(self, store: Store, lane: Lane, *records: Record) -> None:
+        self.send_block(store, self.seal(lane, encode(records)))
+
+    def send_block(self, store: Store, block: tuple[Header, bytes]) -> None:
+        assert store.commit(self.name, [self.wrapped()], [block], START_US).fresh == 1

@@ -1,0 +1,20 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from config.origin import OriginError, check_origin
+
+
+def test_our_own_packages_lie_side_by_side() -> None:
+    check_origin()
+    assert "config" in sys.modules
+
+
+def test_a_foreign_package_of_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "drivers").mkdir()
+    (tmp_path / "drivers" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "drivers", raising=False)
+    with pytest.raises(OriginError, match=r"package 'drivers' comes from .*: run pulsegate in its own environment"):
+        check_origin()

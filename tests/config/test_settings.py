@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from config.settings import SettingsError, load
+
+GOOD = """
+hub = "hub-1"
+subject = "subject-1"
+data = "data"
+radio = "bluetooth"
+[clinic]
+host = "127.0.0.1"
+port = 1883
+public_key = "clinic.pub"
+[[sensor]]
+name = "strap"
+address = "a0:9e:1a:00:00:01"
+[limits]
+tachycardia_rate = 140
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "pulsegate.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_is_read_whole(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, GOOD), {})
+    assert settings.data == tmp_path / "data"
+    assert settings.sensors[0].address == "A0:9E:1A:00:00:01"
+    assert settings.limits.tachycardia_rate.value == 140
+
+
+def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, GOOD), {"PULSEGATE_HUB": "hub-2", "PULSEGATE_CLINIC_PORT": "1884"})
+    assert (settings.hub, settings.clinic.port) == ("hub-2", 1884)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('hub = "hub-1"', 'hub = "a/b"', "hub = 'a/b' is not allowed; allowed: 1 to 64 letters"),
+        ('hub = "hub-1"', "", "hub is missing"),
+        ('radio = "bluetooth"', 'radio = "wifi"', "radio = 'wifi' is not allowed"),
+        ('host = "127.0.0.1"', 'host = "mqtt.example.org"', "clinic.host = 'mqtt.example.org' is not allowed"),
+        ("port = 1883", "port = 70000", "clinic.port = 70000 is not allowed; allowed: 1 to 65535"),
+        ("port = 1883", "port = true", "clinic.port = True is not allowed"),
+        ("port = 1883", "prt = 1883", "unknown setting clinic.prt; known: host, port, public_key"),
+        ('address = "a0:9e:1a:00:00:01"', "", "exactly one of address and advertised_name"),
+        ('address = "a0:9e:1a:00:00:01"', 'address = "here"', "a Bluetooth address such as"),
+        ("tachycardia_rate = 140", "tachycardia_rate = 999", "tachycardia_rate = 999 /min is not allowed"),
+        ("tachycardia_rate = 140", 'tachycardia_rate = "fast"', "limits.tachycardia_rate = 'fast' is not allowed"),
+        ('radio = "bluetooth"', "radio = ", "is no TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load(write(tmp_path, GOOD.replace(old, new)), {})
+    assert complaint in str(error.value)
+
+
+def test_a_missing_file_says_how_to_name_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--config"):
+        load(tmp_path / "none.toml", {})

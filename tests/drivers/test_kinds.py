@@ -1,0 +1,39 @@
+"""The codes of the kinds, as far as arithmetic can check them."""
+
+import re
+
+import pytest
+
+from drivers.kinds import KINDS, Kind
+
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
+
+
+@every_kind
+def test_loinc_codes_end_in_their_check_digit(kind: Kind) -> None:
+    """LOINC Users' Guide, appendix C: the Luhn digit of the number before the hyphen."""
+    if kind.loinc is None:
+        return
+    number, digit = re.fullmatch(r"(\d+)-(\d)", kind.loinc).groups()  # type: ignore[union-attr]  # no match fails the test
+    doubled = [int(d) * (2 if i % 2 == 0 else 1) for i, d in enumerate(reversed(number))]
+    assert (sum(map(int, "".join(map(str, doubled)))) + int(digit)) % 10 == 0
+
+
+@every_kind
+def test_mdc_codes_lie_in_the_partition_of_their_name(kind: Kind) -> None:
+    """IEEE 11073-10101: infrastructure 1 (MDC_ATTR), SCADA 2 (MDC_ECG), device 8 (MDC_ID), health and fitness 129 (MDC_HF)."""
+    if kind.mdc is None:
+        return
+    partitions = {"MDC_ATTR": 1, "MDC_ECG": 2, "MDC_ID": 8, "MDC_HF": 129}
+    assert kind.mdc.code >> 16 == partitions["_".join(kind.mdc.reference.split("_")[:2])]
+
+
+@every_kind
+def test_titles_and_names_are_there(kind: Kind) -> None:
+    assert KINDS[kind.name] is kind
+    assert kind.title
+
+
+def test_numbers_have_units() -> None:
+    units = {"heart_rate": "/min", "rr": "ms", "ecg": "mV", "energy": "kJ", "battery": "%"}
+    assert {name: KINDS[name].ucum for name in units} == units

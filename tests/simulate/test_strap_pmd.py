@@ -1,0 +1,60 @@
+"""The control point and the frames, byte for byte as Polar's specification gives them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.simulate import pmd
+
+START_ECG = "02 00 00 01 82 00 01 01 0e 00"
+"""Polar's own example: start ECG, sample rate 130 Hz, resolution 14 bits."""
+
+
+@pytest.mark.parametrize(
+    ("request_hex", "streaming", "answer_hex", "streams_then"),
+    [
+        ("01 00", False, "f0 01 00 00 00 00 01 82 00 01 01 0e 00", False),
+        ("01 00", True, "f0 01 00 00 00 00 01 82 00 01 01 0e 00", True),
+        (START_ECG, False, "f0 02 00 00 00", True),
+        ("02 00 01 01 0e 00 00 01 82 00", False, "f0 02 00 00 00", True),
+        (START_ECG, True, "f0 02 00 06", True),
+        ("03 00", True, "f0 03 00 00 00", False),
+        ("03 00", False, "f0 03 00 06", False),
+        ("", False, "f0 00 00 04", False),
+        ("02", True, "f0 02 00 04", True),
+        ("07 00", True, "f0 07 00 01", True),
+        ("02 04 00 01 82 00", False, "f0 02 04 02", False),
+        ("02 02 00 01 82 00", False, "f0 02 02 03", False),
+        ("02 00", False, "f0 02 00 04", False),
+        ("02 00 00 01 82 00 01 01 0e", False, "f0 02 00 04", False),
+        ("03 00 00", True, "f0 03 00 04", True),
+        ("02 00 00 01 82 00 02 01 0e 00", False, "f0 02 00 05", False),
+        ("02 00 00 01 82 00 00 01 82 00", False, "f0 02 00 05", False),
+        ("02 00 00 02 82 00 01 01 0e 00", False, "f0 02 00 05", False),
+        ("02 00 00 01 82 00 01 01 10 00", False, "f0 02 00 07", False),
+        ("02 00 00 01 c8 00 01 01 0e 00", False, "f0 02 00 08", False),
+    ],
+)
+def test_the_control_point_answers(request_hex: str, streaming: bool, answer_hex: str, streams_then: bool) -> None:
+    answer = pmd.answer(bytes.fromhex(request_hex), streaming=streaming)
+    assert answer == pmd.Answer(bytes.fromhex(answer_hex), streams_then)
+
+
+@given(st.binary(max_size=20), st.booleans())
+def test_any_request_has_an_answer_and_only_success_changes_anything(request: bytes, streaming: bool) -> None:
+    answer = pmd.answer(request, streaming=streaming)
+    assert answer.indication[0] == 0xF0
+    assert answer.indication[3] <= 8
+    assert answer.indication[3] == 0 or answer.streaming == streaming
+
+
+def test_a_frame_is_type_time_frame_type_and_three_bytes_a_sample() -> None:
+    frame = pmd.frame(0x0102030405060708, np.array([1, -1, 8_388_607, -8_388_608, -150], np.int32))
+    assert frame.hex(" ") == "00 08 07 06 05 04 03 02 01 00 01 00 00 ff ff ff ff ff 7f 00 00 80 6a ff ff"
+
+
+@pytest.mark.parametrize(("mtu", "samples"), [(23, 3), (100, 29), (231, 72), (232, 73), (517, 73)])
+def test_a_frame_fills_the_mtu_up_to_73_samples(mtu: int, samples: int) -> None:
+    assert pmd.frame_samples(mtu) == samples
+    assert len(pmd.frame(0, np.zeros(samples, np.int32))) <= mtu - 3
