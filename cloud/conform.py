@@ -9,13 +9,17 @@ import numpy as np
 
 from sync.records import Record, RecordError, Strip, Times, type_name
 
-_INT64: Final = 2**63
+_LARGEST: Final = 2**62
+"""Of an integer: a time in nanoseconds until 2116, with room in 64 bits to add a duration."""
+_RATE_HZ: Final = (1e-3, 1e6)
+_LARGEST_SCALE: Final = 1e6
+"""Units in one step of a sample; beyond rates and scales like these a product may be infinite."""
 _FORMS: Final[Mapping[type, Mapping[str, Any]]] = {cls: get_type_hints(cls) for cls in (*get_args(Record), Times, Strip)}
 """Of each class, its fields' declared types."""
 
 
 def check(record: Record) -> None:
-    """Refuse a record with a field of another type than declared, a number that is not finite, or a rate that is not positive.
+    """Refuse a record with a field of another type than declared, a number that is not finite, or an impossible rate.
 
     Raises:
         RecordError: names the type of record and the field, never its value.
@@ -24,8 +28,10 @@ def check(record: Record) -> None:
         if not _conforms(getattr(record, name), form):
             raise RecordError(f"{type_name(record)}.{name} is not of its declared type")
     for holder in (record, getattr(record, "strip", None)):
-        if getattr(holder, "rate_hz", 1.0) <= 0.0:
-            raise RecordError(f"{type_name(record)}.rate_hz is not positive")
+        if not _RATE_HZ[0] <= getattr(holder, "rate_hz", 1.0) <= _RATE_HZ[1]:
+            raise RecordError(f"{type_name(record)}.rate_hz is no rate")
+        if abs(getattr(holder, "scale", 1.0)) > _LARGEST_SCALE:
+            raise RecordError(f"{type_name(record)}.scale is no scale")
 
 
 def _conforms(value: Any, form: Any) -> bool:
@@ -48,5 +54,5 @@ def _is_plain(value: Any, form: Any) -> bool:
     if form is float:
         return type(value) in {int, float} and math.isfinite(value)
     if form is int:
-        return type(value) is int and -_INT64 <= value < _INT64
+        return type(value) is int and abs(value) <= _LARGEST
     return type(value) is form

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Table, func, select
+from sqlalchemy import Executable, Table, func, or_, select
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
@@ -24,7 +24,39 @@ from sync.records import (
     pack_samples,
 )
 
-_FIRST_REVISION: Final = 1
+
+def _upsert(table: Table, changed: Mapping[str, Any] | None = None, where: Any = None, keep: str = "\0") -> Executable:
+    """Insert a row; where its primary key is taken, change that row to the new one, or only as `changed` says, if `where`.
+
+    Columns whose name begins with `keep` stay. `_new(table)` is the row that was to be inserted.
+    """
+    statement = insert(table)
+    key = list(table.primary_key.columns)
+    others = {c.name: statement.excluded[c.name] for c in table.c if not (c.primary_key or c.name.startswith(keep))}
+    return statement.on_conflict_do_update(index_elements=key, set_=dict(changed or others), where=where)
+
+
+def _new(table: Table) -> Any:
+    return insert(table).excluded
+
+
+# Built once: to build a statement costs more than to execute it.
+_MOVE_CURSOR: Final = _upsert(tables.cursors)
+_COUNT: Final = _upsert(tables.counters, {"value": tables.counters.c.value + _new(tables.counters).value})
+_SET_ASIDE: Final = _upsert(tables.unopened)
+_ALERT: Final = _upsert(tables.alerts, keep="strip_")
+_ALERT_WITH_STRIP: Final = _upsert(tables.alerts)
+_STATUS: Final = _upsert(tables.statuses, where=tables.statuses.c.at_us <= _new(tables.statuses).at_us)
+_GAP: Final = _upsert(tables.gaps, where=or_(tables.gaps.c.to_us.is_(None), _new(tables.gaps).to_us.is_not(None)))
+_SEEN: Final = _upsert(
+    tables.sensors,
+    {
+        "last_data_us": func.max(tables.sensors.c.last_data_us, _new(tables.sensors).last_data_us),
+        "samples": tables.sensors.c.samples + _new(tables.sensors).samples,
+        "undecodable": tables.sensors.c.undecodable + _new(tables.sensors).undecodable,
+    },
+)
+_INSERT: Final = {table: table.insert() for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)}
 
 
 @dataclass(slots=True)
@@ -67,18 +99,17 @@ def cursor(connection: Connection, name: str) -> int:
 
 def advance(connection: Connection, name: str, arrival: int) -> None:
     """Move a cursor."""
-    _upsert(connection, tables.cursors, {"name": name, "arrival": arrival})
+    connection.execute(_MOVE_CURSOR, {"name": name, "arrival": arrival})
 
 
 def count(connection: Connection, name: str, more: int) -> None:
     """Add to a counter."""
-    value = tables.counters.c.value + more
-    _upsert(connection, tables.counters, {"name": name, "value": more}, {"value": value})
+    connection.execute(_COUNT, {"name": name, "value": more})
 
 
 def set_aside(connection: Connection, block: Unopened) -> None:
     """Record a block that could not be read; the same block again only renews the reason."""
-    _upsert(connection, tables.unopened, {name: getattr(block, name) for name in Unopened.__slots__})
+    connection.execute(_SET_ASIDE, {name: getattr(block, name) for name in Unopened.__slots__})
 
 
 def take_back(connection: Connection, arrival: int) -> None:
@@ -140,8 +171,7 @@ def _alert(connection: Connection, hub: str, record: AlertRecord) -> None:
     if known and known.updated_us > record.decided_us:
         connection.execute(alerts.update().where(this).values(decided_us=min(known.decided_us, record.decided_us)))
         return
-    newest = connection.execute(select(func.max(alerts.c.revision))).scalar() or _FIRST_REVISION - 1
-    strip = _strip_columns(record.strip) if record.strip is not None else {}
+    newest = connection.execute(select(func.max(alerts.c.revision))).scalar() or 0
     columns = {
         "hub": hub,
         "id": record.id,
@@ -158,7 +188,10 @@ def _alert(connection: Connection, hub: str, record: AlertRecord) -> None:
         "probability": record.probability,
         "measured": _json_or_none(record.measured),
     }
-    _upsert(connection, alerts, columns | strip)
+    if record.strip is None:
+        connection.execute(_ALERT, columns)
+    else:
+        connection.execute(_ALERT_WITH_STRIP, columns | _strip_columns(record.strip))
 
 
 def _strip_columns(strip: Strip) -> dict[str, Any]:
@@ -174,6 +207,9 @@ def _strip_columns(strip: Strip) -> dict[str, Any]:
 def _waveform(connection: Connection, hub: str, record: WaveformRecord) -> None:
     end_us = record.times.at_us + round(len(record.samples) / record.rate_hz * 1e6)
     columns = {
+        "hub": hub,
+        "sensor": record.sensor,
+        "kind": record.kind,
         "start_us": record.times.at_us,
         "end_us": end_us,
         "sensor_ns": record.times.sensor_ns,
@@ -182,65 +218,43 @@ def _waveform(connection: Connection, hub: str, record: WaveformRecord) -> None:
         "n": len(record.samples),
         "samples": pack_samples(record.samples),
     }
-    connection.execute(tables.waveforms.insert().values(hub=hub, sensor=record.sensor, kind=record.kind, **columns))
+    connection.execute(_INSERT[tables.waveforms], columns)
     _seen(connection, hub, record.sensor, end_us, samples=len(record.samples))
 
 
 def _vital(connection: Connection, hub: str, record: VitalRecord) -> None:
     columns = {"at_us": record.times.at_us, "value": record.value, "flags": json.dumps(record.flags)}
-    connection.execute(tables.vitals.insert().values(hub=hub, sensor=record.sensor, kind=record.kind, **columns))
+    connection.execute(_INSERT[tables.vitals], {"hub": hub, "sensor": record.sensor, "kind": record.kind} | columns)
     _seen(connection, hub, record.sensor, record.times.at_us)
 
 
 def _intervals(connection: Connection, hub: str, record: IntervalsRecord) -> None:
     columns = {"at_us": record.times.at_us, "ticks": json.dumps(record.ticks)}
-    connection.execute(tables.intervals.insert().values(hub=hub, sensor=record.sensor, kind=record.kind, **columns))
+    connection.execute(_INSERT[tables.intervals], {"hub": hub, "sensor": record.sensor, "kind": record.kind} | columns)
     _seen(connection, hub, record.sensor, record.times.at_us)
 
 
 def _status(connection: Connection, hub: str, record: StatusRecord) -> None:
-    key = {"hub": hub, "sensor": record.sensor, "kind": record.kind}
-    newer = tables.statuses.c.at_us <= record.times.at_us
-    _upsert(connection, tables.statuses, key | {"at_us": record.times.at_us, "value": json.dumps(record.value)}, where=newer)
+    columns = {"at_us": record.times.at_us, "value": json.dumps(record.value)}
+    connection.execute(_STATUS, {"hub": hub, "sensor": record.sensor, "kind": record.kind} | columns)
     _seen(connection, hub, record.sensor, record.times.at_us)
 
 
 def _gap(connection: Connection, hub: str, record: GapRecord) -> None:
     """A closing record replaces the opening one; an opening record that comes late does not open the gap again."""
-    columns = {name: getattr(record, name) for name in GapRecord.__slots__}
-    closes = tables.gaps.c.to_us.is_(None) if record.to_us is None else None
-    _upsert(connection, tables.gaps, {"hub": hub} | columns, where=closes)
+    connection.execute(_GAP, {"hub": hub} | {name: getattr(record, name) for name in GapRecord.__slots__})
     _seen(connection, hub, record.sensor, 0)
 
 
 def _finding(connection: Connection, hub: str, record: FindingRecord) -> None:
     columns = {name: getattr(record, name) for name in FindingRecord.__slots__}
-    connection.execute(tables.findings.insert().values(columns | {"hub": hub, "measured": _json_or_none(record.measured)}))
+    connection.execute(_INSERT[tables.findings], columns | {"hub": hub, "measured": _json_or_none(record.measured)})
 
 
 def _seen(connection: Connection, hub: str, sensor: str, at_us: int, samples: int = 0, undecodable: int = 0) -> None:
     """Note that the sensor was heard of; `at_us` is 0 where that was no data."""
-    columns = tables.sensors.c
     counts = {"last_data_us": at_us, "samples": samples, "undecodable": undecodable}
-    added = {
-        "last_data_us": func.max(columns.last_data_us, at_us),
-        "samples": columns.samples + samples,
-        "undecodable": columns.undecodable + undecodable,
-    }
-    _upsert(connection, tables.sensors, {"hub": hub, "sensor": sensor} | counts, added)
-
-
-def _upsert(
-    connection: Connection,
-    table: Table,
-    columns: Mapping[str, Any],
-    changed: Mapping[str, Any] | None = None,
-    where: ColumnElement[bool] | None = None,
-) -> None:
-    """Insert a row; where its primary key is taken, change that row to `changed` (all of `columns` unless told), if `where`."""
-    statement = insert(table).values(**columns)
-    key = list(table.primary_key.columns)
-    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=dict(changed or columns), where=where))
+    connection.execute(_SEEN, {"hub": hub, "sensor": sensor} | counts)
 
 
 def _json_or_none(measured: Mapping[str, float] | None) -> str | None:

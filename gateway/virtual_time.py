@@ -8,7 +8,7 @@ for a socket or another process, with no timer set, is reported as a deadlock.
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -60,9 +60,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             raise DeadlockError(f"virtual time stopped at {self._now_s:.3f} s: no timer is set and these tasks wait: {waiting}")
         self._now_s += timeout_s
 
-    def run_in_executor(  # type: ignore[override]  # typeshed's executor type is private
-        self, executor: object, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]
-    ) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: object, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Run `func` here and now: with no second thread there is only one order of events."""
         outcome: asyncio.Future[T] = self.create_future()
         try:

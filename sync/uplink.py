@@ -4,9 +4,11 @@ A block on its way is remembered in memory only:
 
     pending ──publish──> in flight ──acknowledged──> deleted from the outbox
        ^                     │
-       └── no answer in ACK_TIMEOUT_S, or a new connection
+       └── no answer in time, or a new connection
 
-Alerts go before all else; what was stored since the connection began goes before what had piled up until then.
+Alerts go before all else and never wait; what was stored since the connection began goes before what had piled up until then.
+Until the clinic has answered, and again after a time-out, there is one message on its way instead of a window full: a clinic
+that is away costs the hub next to nothing.
 """
 
 import asyncio
@@ -33,13 +35,13 @@ from sync.wire import (
     up_topic,
 )
 
-ACK_TIMEOUT_S: Final = 30.0
-"""Without an answer for so long, a block is sent again. The clinic answers in 30 ms (p95); a broker fails over in 12 s.
-Shorter would send everything twice whenever the clinic restarts."""
-IN_FLIGHT_BYTES: Final = 1024 * 1024
-"""Sent and not answered: fills a link of 1 MB/s with 1 s of delay, and bounds the memory that this takes."""
+ACK_TIMEOUT_S: Final = (2.0, 60.0)
+"""Without an answer for so long, a block is sent again: four times the latest round trip, within these bounds, doubled by each
+time-out. The clinic answers in 30 ms (p95), over 2G in 2 s; a hub that is back before its clinic should not wait for long."""
+IN_FLIGHT_BYTES: Final = 256 * 1024
+"""Sent and not answered, alerts apart: 0.1 s of a link of 20 Mbit/s, and at 64 kbit/s no more than the longest time-out."""
 IN_FLIGHT_BLOCKS: Final = 1000
-"""As above, for small blocks: every acknowledgement looks through all of them."""
+"""As above, for small blocks and for alerts: every acknowledgement looks through all of them."""
 MESSAGE_BLOCK_BYTES: Final = 48 * 1024
 """Blocks of one message, so that with their keys it stays under the limit of 64 KiB. A larger one (up to
 `sync.outbox.PLAINTEXT_LIMIT`) travels alone."""
@@ -115,6 +117,8 @@ class Uplink:
         self._cursors: dict[Lane, _Cursor] | None = None
         self._in_flight: dict[BlockId, tuple[float, int]] = {}
         self._unanswered: set[BlockId] = set()
+        self._is_answered = False
+        self._patience_s = ACK_TIMEOUT_S[0]
         self._news = asyncio.Event()
         self.statistics: Final = UplinkStatistics()
 
@@ -151,13 +155,15 @@ class Uplink:
 
     async def _send_message(self) -> bool:
         """Send the most urgent blocks, as many as one message takes. False: there is nothing to do now."""
-        if not self._is_connected or self._is_window_full():
+        if not self._is_connected:
             return False
         if self._cursors is None:
             ends = {lane: await self._call(self._outbox.last, lane) for lane in UPLINK_LANES}
             self._cursors = {lane: _Cursor(end, end) for lane, end in ends.items()}
         cursors = self._cursors
         for lane, is_live in _ORDER:
+            if not self._has_room(lane):
+                return False
             blocks = await self._next(lane, cursors[lane], is_live)
             if cursors is not self._cursors:  # another connection began meanwhile
                 return True
@@ -240,21 +246,34 @@ class Uplink:
             self.statistics.problem = str(error)
             return
         self.statistics.rejected += len(ack.rejected)
-        for id_ in [*_covered(self._in_flight, held), *_covered(self._unanswered, held)]:
-            self._in_flight.pop(id_, None)
-            self._unanswered.discard(id_)
+        self._answered(held)
         self._news.set()
+
+    def _answered(self, held: list[Range]) -> None:
+        """Strike off what the clinic holds; measure its round trip on what was sent once only (as RFC 6298, section 3)."""
+        now = asyncio.get_running_loop().time()
+        for id_ in _covered(self._in_flight, held):
+            sent, _ = self._in_flight.pop(id_)
+            self._is_answered = True
+            if id_ not in self._unanswered:
+                self._patience_s = min(max(4 * (now - sent), ACK_TIMEOUT_S[0]), ACK_TIMEOUT_S[1])
+        self._unanswered.difference_update(_covered(self._unanswered, held))
 
     def _forget_connection(self) -> None:
         """What was on its way may be lost; read the outbox from its start again."""
         self._unanswered.update(self._in_flight)
         self._in_flight.clear()
         self._cursors = None
+        self._is_answered = False
+        self._patience_s = ACK_TIMEOUT_S[0]
 
     def _expire(self) -> None:
         """Give up waiting for what has been on its way for too long; its lanes are read from their start again."""
-        limit = asyncio.get_running_loop().time() - ACK_TIMEOUT_S
+        limit = asyncio.get_running_loop().time() - self._patience_s
         late = [id_ for id_, (sent, _) in self._in_flight.items() if sent <= limit]
+        if late:
+            self._is_answered = False
+            self._patience_s = min(2 * self._patience_s, ACK_TIMEOUT_S[1])
         self._unanswered.update(late)
         for id_ in late:
             del self._in_flight[id_]
@@ -266,10 +285,13 @@ class Uplink:
         if not self._in_flight:
             return None
         first = next(iter(self._in_flight.values()))[0]
-        return max(0.0, first + ACK_TIMEOUT_S - asyncio.get_running_loop().time())
+        return max(0.0, first + self._patience_s - asyncio.get_running_loop().time())
 
-    def _is_window_full(self) -> bool:
-        return len(self._in_flight) >= IN_FLIGHT_BLOCKS or sum(size for _, size in self._in_flight.values()) >= IN_FLIGHT_BYTES
+    def _has_room(self, lane: Lane) -> bool:
+        if len(self._in_flight) >= IN_FLIGHT_BLOCKS:
+            return False
+        sizes = [size for id_, (_, size) in self._in_flight.items() if id_.lane != "alert"]
+        return lane == "alert" or sum(sizes) < (IN_FLIGHT_BYTES if self._is_answered else 1)
 
 
 def _of_few_keys(rows: list[StoredBlock]) -> list[StoredBlock]:

@@ -51,8 +51,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _same_origin(origin: str, host: str) -> bool:
-    """Whether the page that opens the socket came from here; a client that names no Origin is refused too."""
-    return origin in {f"http://{host}", f"https://{host}"}
+    """Whether the page that opens the socket came from here. Every browser names its Origin; who names none is no browser."""
+    return origin in {"", f"http://{host}", f"https://{host}"}
 
 
 def _with_headers(send: Send, *, no_store: bool) -> Send:

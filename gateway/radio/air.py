@@ -6,15 +6,14 @@ the other. Closing the connection, or dying, is taking the battery out: the peer
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from bumble import hci
 from bumble.core import InvalidPacketError
 from bumble.device import Device
-from bumble.transport.common import PacketParser, TransportLostError
+from bumble.transport.common import PacketParser
 
 from gateway.radio.radio import RadioError
 from gateway.radio.virtual import VirtualController, VirtualLink, host_device
@@ -39,22 +38,20 @@ class HciStream(asyncio.Protocol):
         self._parser.set_packet_sink(sink)
 
     def on_packet(self, packet: bytes) -> None:
-        """Send. Once the stream has closed, a command fails, since nobody would answer it, and data goes nowhere."""
+        """Send; or once the stream has closed say so again, since a command sent now would never be answered."""
         if self._transport is None or self._transport.is_closing():
-            if packet[0] == hci.HCI_COMMAND_PACKET:
-                raise TransportLostError("the virtual radio has gone: open it again")
-            return
-        if self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            self._on_closed()
+        elif self._transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             self.abort()
-            return
-        self._transport.write(packet)
+        else:
+            self._transport.write(packet)
 
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  asyncio gives stream protocols nothing else
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -63,7 +60,7 @@ class HciStream(asyncio.Protocol):
         except InvalidPacketError:
             self.abort()  # not HCI, and after a wrong length nothing that follows could be
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()
         self._on_closed()
 
@@ -113,14 +110,14 @@ class Air:
 async def open_device(socket: Path, address: str, name: str, keys: Path | None = None) -> AsyncIterator[Device]:
     """A powered Bumble device on the virtual radio at `socket`; see `virtual.host_device`.
 
-    When the radio goes, the device emits `EVENT_FLUSH` and its connections end. Raises RadioError.
+    When the radio goes, the device emits `EVENT_FLUSH`, its connections end, and what waits for the controller is cancelled.
+    Raises RadioError.
     """
 
     def closed() -> None:
-        response = device.host.pending_response
-        if response is not None and response.done():
-            device.host.pending_response = None  # Bumble would set its result twice and then tell nobody
-        device.host.on_transport_lost()
+        if device.host.pending_response is not None:
+            device.host.pending_response.cancel()
+        device.host.emit("flush")
 
     stream = HciStream(closed)
     device = host_device(stream, stream, address, name, keys)
@@ -133,15 +130,17 @@ async def open_device(socket: Path, address: str, name: str, keys: Path | None =
         yield device
     finally:
         stream.abort()
-        with suppress(asyncio.CancelledError):
-            await stream.closed.wait()
+        await stream.closed.wait()
 
 
 async def _power_on(device: Device, socket: Path) -> None:
     try:
         async with asyncio.timeout(POWER_ON_TIMEOUT_S):
             await device.power_on()
-    except TransportLostError as error:
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
         raise RadioError(f"the virtual radio at {socket} hung up: start its simulator again") from error
     except TimeoutError as error:
         raise RadioError(f"the virtual radio at {socket} does not answer: start its simulator again") from error

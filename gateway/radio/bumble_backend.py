@@ -20,6 +20,4 @@ def radio_on(device: Device, name: str) -> Radio:
 
     Client.central = central
     Scanner.central = central
-    radio = Radio(Client, Scanner, name)
-    device.once(device.EVENT_FLUSH, radio.lost.set)
-    return radio
+    return Radio(Client, Scanner, name, central.lost)

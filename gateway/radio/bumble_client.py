@@ -17,7 +17,7 @@ from bumble.att import ATT_Error, ErrorCode
 from bumble.device import Connection
 
 from gateway.radio.bumble_scanner import uuid_text
-from gateway.radio.central import Central, bleak_errors
+from gateway.radio.central import Central
 
 T = TypeVar("T")
 
@@ -48,9 +48,9 @@ class BumbleClient(BaseBleakClient):
         **_platform_arguments: Any,
     ) -> None:
         super().__init__(address_or_ble_device, disconnected_callback=disconnected_callback, timeout=timeout)
-        known = isinstance(address_or_ble_device, BLEDevice)
-        self._name = address_or_ble_device.name if isinstance(address_or_ble_device, BLEDevice) else None
-        self._peer: hci.Address = address_or_ble_device.details if known else hci.Address(address_or_ble_device)
+        device = address_or_ble_device if isinstance(address_or_ble_device, BLEDevice) else None
+        self._name = device.name if device else None
+        self._peer: hci.Address = device.details if device else hci.Address(self.address)
         self._wanted_services = services
         self._connection: Connection | None = None
         self._securing = asyncio.Lock()
@@ -71,7 +71,7 @@ class BumbleClient(BaseBleakClient):
     async def connect(self, pair: bool, **_kwargs: Any) -> None:
         if self._connection is not None:
             raise BleakError(f"connect {self.address}: already connected")
-        with bleak_errors(f"connect {self.address}"):
+        with self.central.bleak_errors(f"connect {self.address}"):
             async with asyncio.timeout(self._timeout):
                 connection = await self.central.connect(self._peer)
                 self._connection = connection
@@ -98,20 +98,20 @@ class BumbleClient(BaseBleakClient):
 
     async def disconnect(self) -> None:
         if self._connection is not None:
-            with bleak_errors(f"disconnect {self.address}"):
+            with self.central.bleak_errors(f"disconnect {self.address}"):
                 await self._connection.disconnect()
 
     async def pair(self, *_args: Any, **_kwargs: Any) -> None:
-        with bleak_errors(f"pair {self.address}"):
+        with self.central.bleak_errors(f"pair {self.address}"):
             await self._secure()
 
     async def unpair(self) -> None:
         if await self._is_bonded():
-            await self.central.device.keystore.delete(str(self._peer))
+            await self.central.keys.delete(str(self._peer))
         await self.disconnect()
 
     async def _is_bonded(self) -> bool:
-        return await self.central.device.keystore.get(str(self._peer)) is not None
+        return await self.central.keys.get(str(self._peer)) is not None
 
     async def _secure(self) -> None:
         """Encrypt the connection, with the bond there is or a new one."""
@@ -149,7 +149,7 @@ class BumbleClient(BaseBleakClient):
 
     async def _request(self, action: str, operation: Callable[[Any], Awaitable[T]]) -> T:
         """Run one GATT operation; where the peer asks for encryption, encrypt and run it again."""
-        with bleak_errors(f"{action} of {self.address}"):
+        with self.central.bleak_errors(f"{action} of {self.address}"):
             try:
                 return await operation(self._connected().gatt_client)
             except ATT_Error as error:

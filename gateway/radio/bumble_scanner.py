@@ -8,7 +8,7 @@ from bleak.uuids import normalize_uuid_str
 from bumble.core import UUID, AdvertisingData
 from bumble.device import Advertisement
 
-from gateway.radio.central import Central, bleak_errors
+from gateway.radio.central import Central
 
 _NAMES: Final = (AdvertisingData.COMPLETE_LOCAL_NAME, AdvertisingData.SHORTENED_LOCAL_NAME)
 _UUID_LISTS: Final = {
@@ -68,11 +68,11 @@ class BumbleScanner(BaseBleakScanner):
 
     async def start(self) -> None:
         self.seen_devices.clear()
-        with bleak_errors("start scanning"):
+        with self.central.bleak_errors("start scanning"):
             await self._scan.enter_async_context(self.central.scanning(self._on_advertisement))
 
     async def stop(self) -> None:
-        with bleak_errors("stop scanning"):
+        with self.central.bleak_errors("stop scanning"):
             await self._scan.aclose()
 
     def _on_advertisement(self, advertisement: Advertisement) -> None:

@@ -1,7 +1,7 @@
 """A virtual radio in this process: Bumble's link and controllers, with the faults of a real one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -49,64 +49,69 @@ class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumb
         """A supervision timeout on both ends of every connection of this address. Returns how many ends there were."""
         ends = [
             (controller, connection)
-            for controller in self.controllers
+            for controller in self._in_order()
             for connection in controller.le_connections.values()
             if address in (_text(connection.self_address), _text(connection.peer_address))
         ]
         for controller, connection in ends:
-            controller.lose(connection)
+            _lose(controller, connection)
         return len(ends)
 
     def remove(self, address: str) -> None:
         """Take the battery out of the device with this address."""
-        for controller in [c for c in self.controllers if _text(c.random_address) == address]:
-            self.remove_controller(controller)
+        for controller in self._in_order():
+            if _text(controller.random_address) == address:
+                self.remove_controller(controller)
 
-    def remove_controller(self, controller: "VirtualController") -> None:
+    def remove_controller(self, controller: Controller) -> None:
         """The controller falls silent at once; its peers notice after the supervision timeout."""
         self.controllers.discard(controller)
-        controller.stop_advertising()
-        ends = [
-            (peer, connection)
-            for lost in controller.le_connections.values()
-            for peer in self.controllers
-            for connection in peer.le_connections.values()
-            if connection.peer_address == lost.self_address and connection.self_address == lost.peer_address
-        ]
-        for peer, connection in ends:
-            asyncio.get_running_loop().call_later(SUPERVISION_TIMEOUT_S, peer.lose, connection)
+        for advertiser in _advertisers(controller):
+            advertiser.stop()
+        for lost in controller.le_connections.values():
+            for peer in self._in_order():
+                other_end = peer.le_connections.get(lost.self_address)
+                if other_end is not None and other_end.self_address == lost.peer_address:
+                    asyncio.get_running_loop().call_later(SUPERVISION_TIMEOUT_S, _lose, peer, other_end)
 
     def is_connectable(self, address: hci.Address) -> bool:
-        """Is there a device advertising under this address, and in range?"""
-        return not self._silent(address) and any(controller.is_advertising_as(address) for controller in self.controllers)
+        """Whether a device in range advertises under this address."""
+        advertisers = [advertiser for controller in self.controllers for advertiser in _advertisers(controller)]
+        return not self._silent(address) and any(each.enabled and each.address == address for each in advertisers)
 
     def send_acl_data(
-        self,
-        sender_controller: "VirtualController",
-        destination_address: hci.Address,
-        transport: PhysicalTransport,
-        data: bytes,
+        self, sender_controller: Controller, destination_address: hci.Address, transport: PhysicalTransport, data: bytes
     ) -> None:
-        ends = {_text(sender_controller.random_address), _text(destination_address)}
-        if ends & (self.out_of_range | self.zombies):
+        source_address = sender_controller.random_address
+        if {_text(source_address), _text(destination_address)} & (self.out_of_range | self.zombies):
             return
-        send: Callable[..., None] = super().send_acl_data
-        now_s = asyncio.get_running_loop().time()
-        if self.latency_s == 0 and self._last_delivery_s <= now_s:
-            send(sender_controller, destination_address, transport, data)
+        receiver = self.find_le_controller(destination_address)
+        connection = receiver.le_connections.get(source_address) if receiver else None
+        if receiver is None or connection is None:
             return
-        # Timers of one instant fire in any order, so each delivery gets an instant of its own.
-        self._last_delivery_s = max(now_s + self.latency_s, self._last_delivery_s + 1e-6)
-        asyncio.get_running_loop().call_at(self._last_delivery_s, send, sender_controller, destination_address, transport, data)
 
-    def send_advertising_pdu(self, sender_controller: "VirtualController", packet: ll.AdvertisingPdu) -> None:
+        def deliver() -> None:
+            if receiver.le_connections.get(source_address) is connection:  # and not a later one of the same two
+                receiver.on_link_acl_data(source_address, transport, data)
+
+        loop = asyncio.get_running_loop()
+        if self.latency_s == 0 and self._last_delivery_s <= loop.time():
+            loop.call_soon(deliver)
+        else:
+            # Timers of one instant fire in any order, so each delivery gets an instant of its own.
+            self._last_delivery_s = max(loop.time() + self.latency_s, self._last_delivery_s + 1e-6)
+            loop.call_at(self._last_delivery_s, deliver)
+
+    def send_advertising_pdu(self, sender_controller: Controller, packet: ll.AdvertisingPdu) -> None:
         if self._silent(sender_controller.random_address):
             return
-        for controller in self.controllers - {sender_controller}:
+        for controller in self._in_order():
+            if controller is sender_controller or self._silent(controller.random_address):
+                continue
             if isinstance(packet, ll.ConnectInd):
                 # At once: otherwise two centrals could both believe that they have got the same peripheral.
                 controller.on_ll_advertising_pdu(packet)
-            elif not self._silent(controller.random_address):
+            else:
                 asyncio.get_running_loop().call_soon(controller.on_ll_advertising_pdu, packet)
 
     def send_ll_control_pdu(self, sender_address: hci.Address, receiver_address: hci.Address, packet: ll.ControlPdu) -> None:
@@ -115,36 +120,40 @@ class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumb
             return
         asyncio.get_running_loop().call_soon(receiver.on_ll_control_pdu, sender_address, packet)
 
+    def _in_order(self) -> list[Controller]:
+        """The controllers by address: those of a set come in an order that differs from run to run."""
+        return sorted(self.controllers, key=lambda controller: _text(controller.random_address))
+
     def _silent(self, address: hci.Address) -> bool:
         return _text(address) in self.out_of_range
+
+
+def _advertisers(controller: Controller) -> list[Any]:
+    return [controller.le_legacy_advertiser, *controller.advertising_sets.values()]
+
+
+def _lose(controller: Controller, connection: Connection) -> None:
+    controller.on_le_disconnected(connection, hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR)
 
 
 class VirtualController(Controller):  # type: ignore[misc]  # mypy does not follow Bumble's imports
     """Bumble's controller without the faults of version 0.0.236 that wedge a host."""
 
     le_acl_data_packet_length = 251  # as controllers with data length extension have; Bumble's 27 costs ten packets a frame
+    pending_le_connection: Any
 
-    def lose(self, connection: Connection) -> None:
-        """Report a connection timeout (HCI 0x08), unless the connection has ended meanwhile."""
-        if self.le_connections.get(connection.peer_address) is connection:
-            self.on_le_disconnected(connection, hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR)
+    def __init__(self, name: str, link: VirtualLink) -> None:
+        super().__init__(name, link=link)
+        self._air = link
 
     def on_le_disconnected(self, connection: Connection, reason: int) -> None:
-        """Bumble raises KeyError when both ends hang up at once."""
+        """Only if the connection still stands: Bumble raises KeyError when both ends hang up at once."""
         if self.le_connections.get(connection.peer_address) is connection:
             super().on_le_disconnected(connection, reason)
 
-    def is_advertising_as(self, address: hci.Address) -> bool:
-        advertisers = [self.le_legacy_advertiser, *self.advertising_sets.values()]
-        return any(advertiser.enabled and advertiser.address == address for advertiser in advertisers)
-
-    def stop_advertising(self) -> None:
-        for advertiser in (self.le_legacy_advertiser, *self.advertising_sets.values()):
-            advertiser.stop()
-
     def create_le_connection(self, peer_address: hci.Address) -> None:
-        """Bumble connects to an advertisement it has heard, although the advertiser may have gone since."""
-        if self.link.is_connectable(peer_address):
+        """Only if the advertiser still advertises: Bumble connects to whatever it has heard, although it may have gone."""
+        if self._air.is_connectable(peer_address):
             super().create_le_connection(peer_address)
 
     def on_hci_le_create_connection_cancel_command(self, _command: hci.HCI_Command) -> hci.HCI_StatusReturnParameters:

@@ -130,7 +130,7 @@ def read_header(path: Path) -> Header:
         line = file.readline(LINE_LIMIT)
     found = _json_object(path, 1, line)
     if found.get("format") != FORMAT:
-        raise CaptureError(f'{path}: line 1: not a capture: its first line must hold "format": "{FORMAT}"')
+        raise CaptureError(f'{path}: line 1: not a capture, whose first line holds "format": "{FORMAT}"; give one')
     if found.get("version") != VERSION:
         raise CaptureError(f"{path}: line 1: version {found.get('version')!r} is not read, only {VERSION}; update pulsegate")
     sensor, started_us, device = found.get("sensor"), found.get("started_us"), found.get("device_information", {})

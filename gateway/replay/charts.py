@@ -169,12 +169,12 @@ def _dots(t: NDArray[np.float64], values: NDArray[np.float64], x: Callable[[floa
 
 
 def _raster(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
-    """Dots on whole units, each place once, neighbours in a column joined: a day takes no more than can be seen of it."""
+    """Dots on whole units, each place once, close ones in a column joined: a day takes no more than can be seen of it."""
     cells = np.unique(np.stack((np.rint(x), np.rint(y)), axis=1).astype(np.int64), axis=0)
     path: list[str] = []
     start = 0
     for index in range(1, len(cells) + 1):
-        if index < len(cells) and cells[index, 0] == cells[start, 0] and cells[index, 1] == cells[index - 1, 1] + 1:
+        if index < len(cells) and cells[index, 0] == cells[start, 0] and cells[index, 1] <= cells[index - 1, 1] + 2:
             continue
         path.append(f"M{cells[start, 0]} {cells[start, 1]}v{cells[index - 1, 1] - cells[start, 1]}")
         start = index

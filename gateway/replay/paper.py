@@ -60,7 +60,7 @@ def strip_rows(strip: Strip, seconds: Callable[[int], float], marks: Sequence[tu
     `seconds` turns the strip's times (microseconds) into seconds from the file's start; `marks` are (time, label) to be shown
     as upright lines where they fall into the strip.
     """
-    mv = np.clip(strip.samples * strip.scale, -LARGEST_MV, LARGEST_MV)
+    mv = np.clip(strip.samples.astype(np.float64) * strip.scale, -LARGEST_MV, LARGEST_MV)
     per_row = max(1, round(ROW_S * strip.rate_hz))
     rows = []
     for first in range(0, mv.size, per_row):

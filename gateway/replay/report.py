@@ -231,7 +231,8 @@ def _quarantined(result: Replayed) -> str:
         ]
         for record in result.quarantined
     ]
-    told = f"<p>{result.quarantined_count} payloads could not be decoded. They are kept as they came.</p>"
+    count = result.quarantined_count
+    told = f"<p>{count:,} payload{'s' if count > 1 else ''} could not be decoded, and are kept as they came.</p>"
     return f"<h3>Not decoded</h3>{told}{_table(('At', 'Characteristic', 'Bytes', 'Why'), rows)}"
 
 

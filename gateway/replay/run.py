@@ -45,6 +45,8 @@ def replay(args: argparse.Namespace) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        return _failed(f"the output cannot be written ({error.strerror or error}); make room or choose another place")
 
 
 def _replay(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from gateway.replay import capture
 from gateway.replay.capture import CaptureError
 from gateway.timeline import GAP_TOLERANCE_PERIODS, NS, Arrival
 from models.recordings import Recording, RecordingError, open_recording
+from models.signal.resample import MAX_RATE_HZ, MIN_RATE_HZ
 
 SCALE_MV: Final = 0.001
 """mV in one unit of a replayed sample. 1 µV divides every step of the databases and straps replayed (5 µV at MIT-BIH, 1 µV at
@@ -88,6 +89,9 @@ def open_source(path: Path, registry: Registry, sensor: str | None = None) -> So
 def _recording(path: Path, recording: Recording, sensor: str | None) -> Source:
     if not recording.segments:
         raise SourceError(f"{path}: holds no valid ECG sample; there is nothing to replay")
+    if not MIN_RATE_HZ <= recording.rate_hz <= MAX_RATE_HZ:
+        wanted = f"it takes {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz; resample it or correct its header"
+        raise SourceError(f"{path}: an ECG at {recording.rate_hz:g} Hz cannot be analysed: {wanted}")
     start_us = recording.start_us or 0
     late_s = recording.segments[0].start_s
     late = (f"the first {late_s:.3f} s hold no valid sample",) if late_s > 0 else ()
@@ -110,10 +114,10 @@ def _recording_steps(recording: Recording, start_us: int) -> Iterator[Step]:
             samples = tuple(np.rint(microvolts).astype(np.int64).tolist())
             at = arrival(start_us, end_s)
             yield Step(at, (Waveform("ecg", samples, rate_hz, SCALE_MV, at.mono_ns),))
-    length_s = max(end_s or 0.0, (recording.mv.size - 1) / rate_hz)
-    if end_s is not None and length_s - end_s > tolerated_s:
+    invalid_s = (recording.mv.size - 1 - recording.segments[-1].last) / rate_hz
+    if end_s is not None and invalid_s > tolerated_s:
         yield Step(arrival(start_us, end_s), interruption=HOLE)
-        yield Step(arrival(start_us, length_s))
+        yield Step(arrival(start_us, end_s + invalid_s + 1 / rate_hz))
 
 
 def _capture(path: Path, registry: Registry, sensor: str | None) -> Source:

@@ -53,7 +53,8 @@ class Child:
                 status = await self._run_once()
                 if self._ending:
                     return
-                quick = quick + 1 if loop.time() - started < QUICK_S else 0
+                crashed = status >= 0 and loop.time() - started < QUICK_S  # a negative status is a kill from outside
+                quick = quick + 1 if crashed else 0
                 if status == 1 or quick >= QUICK_DEATHS:
                     raise ChildFailedError(
                         f"{self.name} does not run: {self._said or f'exit status {status}'} (log: {self.log})"

@@ -143,7 +143,7 @@ def _free_port() -> int:
 
 def run_demo(options: DemoOptions) -> int:
     """Runs the demo; 0 when all that was to be shown was shown."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, soft_wrap=True)
     folder = options.data or Path(tempfile.mkdtemp(prefix="pulsegate-demo-"))
     failures: list[BaseException] = []
     status = 1

@@ -25,6 +25,9 @@ pause: the 3 s that make one, and the beat that ends it. Each with 2 s for the b
 """
 
 
+_FOLDER: Final = files("gateway.simulate").joinpath("scripts")
+
+
 class ScriptError(ValueError):
     """A script that can't be played. The message names the script, the segment and what is allowed."""
 
@@ -97,8 +100,7 @@ def expected(script: Script, seconds: float) -> tuple[Episode, ...]:
 
 def script_names() -> tuple[str, ...]:
     """The published scripts."""
-    entries = files(__package__).joinpath("scripts").iterdir()
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in entries if entry.name.endswith(".toml")))
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml")))
 
 
 def load_script(name: str) -> Script:
@@ -109,8 +111,7 @@ def load_script(name: str) -> Script:
     """
     if name not in script_names():
         raise ScriptError(f"no script {name!r}: choose one of {', '.join(script_names())}")
-    text = files(__package__).joinpath("scripts", f"{name}.toml").read_text(encoding="utf-8")
-    return parse(name, text)
+    return parse(name, _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def parse(name: str, text: str) -> Script:

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import secrets
 import signal
 import struct
@@ -16,6 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -56,7 +58,6 @@ _BATTERY_PERCENT: Final = 87
 _WAITING_REQUESTS: Final = 4
 _CCCD_IMPROPERLY_CONFIGURED: Final = 0xFD
 _PROCEDURE_IN_PROGRESS: Final = 0xFE
-
 
 _RADIO_WAIT_S: Final = 10.0
 """The radio may start after the strap, or again; what is not there by then does not come."""
@@ -279,7 +280,7 @@ def main(arguments: Sequence[str]) -> int:
     """The process. Exit status 0: it was told to end; 1: it could not do its work, for the reason on standard error."""
     options = _parser().parse_args(arguments)
     try:
-        heart = from_script(load_script(options.script)) if options.record is None else _recorded(options.record)
+        heart = from_script(load_script(options.script)) if options.record is None else heart_of(options.record)
         asyncio.run(_until_told(run_strap(options.socket, heart, options.journal, _print), watch_stdin=options.watch_stdin))
     except (RadioError, RecordingError, OSError) as error:
         sys.stderr.write(f"strap: {error}\n")
@@ -298,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _recorded(path: Path) -> Heart:
+def heart_of(path: Path) -> Heart:
     """The heart that plays a recording, with the beats that are detected in it: they make its RR intervals."""
     recording = open_recording(path)
     mv = np.nan_to_num(recording.mv)
@@ -337,8 +338,9 @@ class _EndOfInput(asyncio.Protocol):
 
 
 def _print(event: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
+    """One line of JSON; a reader that has gone away is no reason to stop."""
+    with suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), json.dumps(event).encode() + b"\n")
 
 
 if __name__ == "__main__":

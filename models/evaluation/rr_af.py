@@ -19,6 +19,9 @@ LONG_EPISODE_S: Final = 600.0
 
 DAY_S: Final = 86_400.0
 
+LONG_RECORD_S: Final = 6 * 3600.0
+"""From shorter records no rate per day is derived: one false alert in half an hour would count as 48 a day."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -96,9 +99,9 @@ def score(records: Sequence[Scored], on: float, off: float) -> dict[str, Any]:
     latencies = [latency for of_it in long_ones for latency in of_it]
     detected = [latency for latency in latencies if np.isfinite(latency)]
     healthy = [
-        len(of_it) / _days(record.rhythm)
+        len(of_it) * DAY_S / _length_s(record.rhythm)
         for record, of_it in zip(records, found, strict=True)
-        if not (record.rhythm.labels != NOT_AF).any()
+        if not (record.rhythm.labels != NOT_AF).any() and _length_s(record.rhythm) >= LONG_RECORD_S
     ]
     return {
         "duration": {
@@ -114,9 +117,10 @@ def score(records: Sequence[Scored], on: float, off: float) -> dict[str, Any]:
 def alert_count(scored: Scored, on: float, off: float) -> dict[str, int]:
     """Alerts in one record: those that meet AF, those that meet only flutter, and false ones."""
     found = episodes(scored.windows, scored.probability, on, off)
-    in_af = [_meets(episode, true_episodes(scored.rhythm)) for episode in found]
-    in_flutter = [_meets(episode, true_episodes(scored.rhythm, UNUSED)) for episode in found]
-    flutter_only = sum(flutter and not af for af, flutter in zip(in_af, in_flutter, strict=True))
+    af, flutter = true_episodes(scored.rhythm), true_episodes(scored.rhythm, UNUSED)
+    in_af = [_meets(episode, af) for episode in found]
+    in_flutter = [_meets(episode, flutter) for episode in found]
+    flutter_only = sum(second and not first for first, second in zip(in_af, in_flutter, strict=True))
     return {"af": sum(in_af), "flutter": flutter_only, "false": len(found) - sum(in_af) - flutter_only}
 
 
@@ -150,8 +154,8 @@ def _long(rhythm: Rhythm, found: Sequence[Episode]) -> list[float]:
     return latencies
 
 
-def _days(rhythm: Rhythm) -> float:
-    return float(rhythm.times_s[-1] - rhythm.times_s[0]) / DAY_S
+def _length_s(rhythm: Rhythm) -> float:
+    return float(rhythm.times_s[-1] - rhythm.times_s[0])
 
 
 def _per_day(rates: Sequence[float]) -> dict[str, float] | None:

@@ -27,4 +27,6 @@ def open_recording(path: Path) -> Recording:
         raise RecordingError(f"{error.filename}: no such file; check the path") from error
     except OSError as error:
         raise RecordingError(f"{path}: cannot be read ({error.strerror or error})") from error
-    raise RecordingError(f"{path}: not a recording that can be read; give a WFDB header (.hea) or a CSV file (.csv, .tsv, .csv.gz)")
+    raise RecordingError(
+        f"{path}: not a recording that can be read; give a WFDB header (.hea) or a CSV file (.csv, .tsv, .csv.gz)"
+    )

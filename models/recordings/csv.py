@@ -1,8 +1,8 @@
 """ECG from CSV: a header row, a column of times and one of samples.
 
 Columns are found by name, units by what stands in the name: `ecg [uV]`, `ecg_mv`, `time (ms)`, `timestamp_ns`. Where no unit
-stands there, it follows from the values: steps of the time are 0.5 to 20 ms for any ECG (50 to 2000 Hz), and these ranges do not
-overlap in s, ms, µs and ns; samples are µV when they spread over more than 20 units, else mV. RR intervals are in ms when above 10.
+stands there, it follows from the values. Time advances 0.5 to 20 ms a sample (2000 to 50 Hz), and these ranges do not overlap
+in s, ms, µs and ns; samples are µV when they spread over more than 20, else mV; RR intervals are ms when above 10, else s.
 Delimiters are comma, semicolon (the decimal sign may then be a comma) and tab.
 """
 
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from models.recordings.leads import ACCEPTED_ECG, is_ecg, volts_in_mv
 from models.recordings.recording import Recording, RecordingError, split
 
-_NAME: Final = re.compile(r"\s*(?P<base>.*?)[\s_]*(?:[\[(]\s*(?P<bracketed>[^\])]*?)\s*[\])]|(?<=_)(?P<suffix>[mµun]?[sv]))?\s*", re.IGNORECASE)
+_NAME: Final = re.compile(
+    r"\s*(?P<base>.*?)[\s_]*(?:[\[(]\s*(?P<bracketed>[^\])]*?)\s*[\])]|(?<=_)(?P<suffix>[mµun]?[sv]))?\s*", re.IGNORECASE
+)
 _TIME: Final = re.compile(r"(?:.*[\s_])?(?:time|timestamp|t|seconds|datetime)", re.IGNORECASE)
 _RR: Final = re.compile(r"rr(?:[\s_-]?intervals?)?", re.IGNORECASE)
 _SECONDS: Final = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -97,8 +99,12 @@ def _read_table(path: Path) -> _Table:
     width = len(rows[0])
     odd = next((number for number, row in enumerate(rows, start=1) if len(row) != width), None)
     if odd is not None:
-        raise RecordingError(f"{path}: row {odd} has {len(rows[odd - 1])} cells, the header {width}; remove or complete that row")
-    return _Table(tuple(_column(i, title) for i, title in enumerate(rows[0])), tuple(zip(*rows[1:], strict=True)), delimiter == ";")
+        raise RecordingError(
+            f"{path}: row {odd} has {len(rows[odd - 1])} cells, the header {width}; remove or complete that row"
+        )
+    return _Table(
+        tuple(_column(i, title) for i, title in enumerate(rows[0])), tuple(zip(*rows[1:], strict=True)), delimiter == ";"
+    )
 
 
 def _column(index: int, title: str) -> _Column:
@@ -122,7 +128,9 @@ def _find_time(path: Path, table: _Table) -> _Column:
     """The first time column with a unit, else the first."""
     found = [column for column in table.columns if _TIME.fullmatch(column.base)]
     if not found:
-        raise RecordingError(f"{path}: no time column among {_titles(table)}; name one time, timestamp or t, with its unit: time [s]")
+        raise RecordingError(
+            f"{path}: no time column among {_titles(table)}; name one time, timestamp or t, with its unit: time [s]"
+        )
     return next((column for column in found if column.unit in _SECONDS), found[0])
 
 
@@ -163,7 +171,9 @@ def _unit_by_step(path: Path, column: _Column, step: float) -> float:
     for unit_s in (1.0, 1e-3, 1e-6, 1e-9):
         if 1 / fast <= step * unit_s <= 1 / slow:
             return unit_s
-    raise RecordingError(f"{path}: steps of {step:g} in column {column.title!r} are no ECG's; put the unit in its name: time [ms]")
+    raise RecordingError(
+        f"{path}: steps of {step:g} in column {column.title!r} are no ECG's; put the unit in its name: time [ms]"
+    )
 
 
 def _rate(path: Path, seconds: NDArray[np.float64]) -> float:
@@ -175,7 +185,9 @@ def _rate(path: Path, seconds: NDArray[np.float64]) -> float:
     slow, fast = _RATES_HZ
     if not 1 / fast <= step <= 1 / slow:
         found = f"{1 / step:g} Hz" if step else "unknown"
-        raise RecordingError(f"{path}: the sampling rate by the times is {found}, not {slow:g} to {fast:g} Hz; check the time unit")
+        raise RecordingError(
+            f"{path}: the sampling rate by the times is {found}, not {slow:g} to {fast:g} Hz; check the time unit"
+        )
     regular = steps[steps <= 1.5 * step]
     return float(regular.size / regular.sum())
 
@@ -203,4 +215,6 @@ def _number(path: Path, column: _Column, row: int, cell: str) -> float:
     try:
         return float(cell)
     except ValueError as error:
-        raise RecordingError(f"{path}: row {row}, column {column.title!r}: {cell!r} is no number; correct or empty the cell") from error
+        raise RecordingError(
+            f"{path}: row {row}, column {column.title!r}: {cell!r} is no number; correct or empty the cell"
+        ) from error

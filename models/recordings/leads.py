@@ -6,7 +6,7 @@ from typing import Final
 ACCEPTED_ECG: Final = "ecg, ekg, or a lead (I, II, III, aVR, aVL, aVF, V, V1 … V6, MLII, MCL1)"
 
 _ECG: Final = re.compile(
-    r"\W*(?:(?:.*[\W_])?e[ck]g(?:\d*|[\W_].*)|i{1,3}|av[rlf]|v\d*|m?cl\d|ml\s?i{1,3}|mv\d|(?:modified )?(?:chest )?lead\W.*)\W*",
+    r"\W*(?:(?:.*[\W_])?e[ck]g(?:\d*|[\W_].*)|lead\W.*|i{1,3}|av[rlf]|v\d*|m?cl\d|ml\s?i{1,3}|mv\d)\W*",
     re.IGNORECASE,
 )
 _MV: Final = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6, "millivolts": 1.0, "microvolts": 1e-3}

@@ -1,4 +1,4 @@
-"""WFDB records: a text header `.hea` beside binary signal files (PhysioNet's WFDB Applications Guide, header(5) and signal(5))."""
+"""WFDB records: a text header `.hea` beside binary signal files (WFDB Applications Guide, header(5) and signal(5))."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -57,7 +57,7 @@ class _Header:
 class _Format:
     """How samples lie in a file: `unpack` turns its bytes into samples, `invalid` is the value that means none."""
 
-    unpack: Callable[[bytes], NDArray[np.int64]]
+    unpack: Callable[[bytes], NDArray[np.int16]]
     bits: int
     invalid: int
 
@@ -73,7 +73,7 @@ def read_wfdb(header_path: Path) -> Recording:
     chosen = _first_ecg(header_path, header.signals)
     signal = header.signals[chosen]
     adc, notes = _samples(header_path, header, chosen)
-    mv = (adc - signal.baseline) * (volts_in_mv(signal.unit) / signal.gain)
+    mv = (adc.astype(np.float64) - signal.baseline) * (volts_in_mv(signal.unit) / signal.gain)
     mv[adc == _FORMATS[signal.format].invalid] = np.nan
     rate_hz = header.rate_hz * signal.per_frame
     if len(header.signals) > 1:
@@ -160,7 +160,7 @@ def _first_ecg(path: Path, signals: tuple[_Signal, ...]) -> int:
     return (named or electric)[0]
 
 
-def _samples(path: Path, header: _Header, chosen: int) -> tuple[NDArray[np.int64], list[str]]:
+def _samples(path: Path, header: _Header, chosen: int) -> tuple[NDArray[np.int16], list[str]]:
     """The ADC values of one signal, and what is odd about them."""
     signal = header.signals[chosen]
     kind = _FORMATS.get(signal.format)
@@ -188,25 +188,24 @@ def _samples(path: Path, header: _Header, chosen: int) -> tuple[NDArray[np.int64
     notes = []
     if stored > length + 1:
         notes.append(f"{signal.file} holds {stored} samples a signal, the header says {length}: the rest is left out")
-    if signal.checksum and (int(samples.sum()) - signal.checksum) % 65536:
+    if signal.checksum and (int(samples.sum(dtype=np.int64)) - signal.checksum) % 65536:
         notes.append(f"the checksum of {signal.file} does not agree with the header: samples may be damaged")
     return samples[signal.skew * signal.per_frame :], notes
 
 
-def _unpack_212(raw: bytes) -> NDArray[np.int64]:
+def _unpack_212(raw: bytes) -> NDArray[np.int16]:
     """Pairs of 12-bit two's complement samples in three bytes; the middle byte holds both high nibbles."""
     padded = raw + bytes(-len(raw) % 3)
     low, middle, high = np.frombuffer(padded, np.uint8).reshape(-1, 3).T.astype(np.int16)
     pairs = np.empty((low.size, 2), np.int16)
     pairs[:, 0] = low | (middle & 0x0F) << 8
     pairs[:, 1] = high | (middle & 0xF0) << 4
-    pairs[pairs > 2047] -= 4096
-    return pairs.reshape(-1).astype(np.int64)
+    return ((pairs ^ 0x800) - 0x800).reshape(-1)
 
 
 _FORMATS: Final[Mapping[int, _Format]] = {
-    16: _Format(lambda raw: np.frombuffer(raw, "<i2").astype(np.int64), 16, -32768),
-    61: _Format(lambda raw: np.frombuffer(raw, ">i2").astype(np.int64), 16, -32768),
-    80: _Format(lambda raw: np.frombuffer(raw, np.uint8).astype(np.int64) - 128, 8, -128),
+    16: _Format(lambda raw: np.frombuffer(raw, "<i2").astype(np.int16), 16, -32768),
+    61: _Format(lambda raw: np.frombuffer(raw, ">i2").astype(np.int16), 16, -32768),
+    80: _Format(lambda raw: np.frombuffer(raw, np.uint8).astype(np.int16) - 128, 8, -128),
     212: _Format(_unpack_212, 12, -2048),
 }

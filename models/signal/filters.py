@@ -9,14 +9,16 @@ Samples = NDArray[np.float64]
 def hann(width: int) -> Samples:
     """A Hann window of `width` taps without its zero ends, with sum 1: a smoother with its first null at 2 / duration."""
     window = np.hanning(width + 2)[1:-1]
-    return window / window.sum()
+    normed: Samples = window / window.sum()
+    return normed
 
 
 def lowpass(cutoff_hz: float, rate_hz: float, half: int) -> Samples:
     """2 `half` + 1 taps of a Hann-windowed sinc, -6 dB at `cutoff_hz`, gain 1 at 0 Hz."""
     t = np.arange(-half, half + 1)
     taps = np.sinc(2 * cutoff_hz / rate_hz * t) * np.hanning(2 * half + 3)[1:-1]
-    return taps / taps.sum()
+    normed: Samples = taps / taps.sum()
+    return normed
 
 
 def bandpass(low_hz: float, high_hz: float, rate_hz: float, half: int) -> Samples:
@@ -74,9 +76,9 @@ class Tape:
 
     def skip_to(self, number: int) -> None:
         """Go on at sample `number`; what lies between is NaN."""
-        self.extend(np.full(min(number - self.end, self._keep), np.nan))
-        self.first += number - self.end
-        self.end = number
+        if number - self.end > self._keep:
+            self.first = self.end = number - self._keep
+        self.extend(np.full(number - self.end, np.nan))
 
     def __getitem__(self, span: slice) -> Samples:
         """A view of the samples kept of a half-open span of numbers."""

@@ -2,7 +2,7 @@
 
 The envelope of the QRS band has one peak a heart beat. A peak is a beat when it stands out of the noise and reaches a share
 of the usual beat, the median of the last eight. What stays below is kept for a search back when a beat is overdue.
-Every decision depends on sample indices alone, so chunks cannot matter. Polarity does not either.
+Every decision depends on sample numbers alone, so chunks do not matter. Polarity does not either.
 """
 
 from collections import deque
@@ -46,11 +46,11 @@ T_WAVE: Final = _samples(0.36)
 T_WAVE_SHARE: Final = 0.5
 
 PR: Final = _samples(0.24)
-"""A beat lower than usual gives way to a higher peak within this time: it was a tall P wave. A first-degree block's PR is longer
-than 0.2 s, but then P and QRS are two beats apart anyway."""
+"""A low beat gives way to a higher peak within this time: it was a tall P wave. Longer than the normal 0.2 s from P's beginning
+to QRS's, since a first-degree block is common."""
 
 LOW_BEAT: Final = 0.8
-"""Share of a tall beat (the third of the last eight) under which a beat waits for what follows; other beats wait for nothing."""
+"""Share of a tall beat (the third of the last eight) under which a beat waits for what follows."""
 
 NOISE_FACTOR: Final = 1.75
 BEAT_SHARE: Final = 0.1
@@ -67,19 +67,20 @@ LONGEST_WAIT: Final = _samples(2.5)
 """A beat is overdue then at the latest: longer than an interval at 30/min, shorter than the pause that raises an alert."""
 
 LEARNING: Final = _samples(2.0)
-"""From the start: one interval at 30/min."""
+"""From the first bump: one interval at 30/min."""
 
 FORGETTING: Final = _samples(4.0)
-"""Without a beat for so long, the usual beat is learnt anew: the electrode moved, or the last beats were artefacts."""
+"""Without a beat for so long, lower ones are expected: the electrode moved, or the last beats were artefacts."""
 
-LARGEST_FALL: Final = 8.0
-"""The usual beat becomes no smaller than this part of it at a time: P waves of a standstill are smaller."""
+LARGEST_FALL: Final = 4.0
+"""By this factor, each time. A standstill's P waves are lower still."""
 
 LARGEST_RISE: Final = 3.0
 """A beat counts as at most so many usual ones: artefacts must not deafen the detector."""
 
 FLOOR_MV: Final = 0.01
-"""Envelope of the smallest beats: a QRS of 0.1 mV. ADC noise is below."""
+CEILING_MV: Final = 1.5
+"""Envelopes of the smallest and of the largest beats: a QRS of 0.1 mV stands out of ADC noise, none is higher than 5 mV."""
 
 _MEMORY: Final = 8
 """Beats and intervals that make the usual ones."""
@@ -118,6 +119,7 @@ class QrsDetector:
         self._signal, self._envelope = Tape(_KEPT, index), Tape(_KEPT, index)
         self._begin = self._front = self._quiet_since = index
         self._learning = not self._heights
+        self._learnt_at: float = inf
         self._last: _Bump | None = None
         self._waiting: _Bump | None = None
         self._passed_over: list[_Bump] = []
@@ -131,7 +133,7 @@ class QrsDetector:
         undecided = [bump.index for bump in self._passed_over if bump.height >= threshold]
         if self._waiting:
             undecided.append(self._waiting.index)
-        return min(undecided, default=self._front + PEAK_REACH) - PEAK_REACH
+        return min([self._front, *undecided]) - PEAK_REACH
 
     def push(self, x: Samples) -> list[Peak]:
         """The beats decided by these samples (at most 10 s of them), in order."""
@@ -146,7 +148,12 @@ class QrsDetector:
         self._envelope.extend(self._envelope_fir.push(np.abs(band)))
         self._envelope.extend(self._envelope_fir.finish())
         beats = self._decide(self._envelope.end)
-        rest = [*(self._learn(self._front) if self._learning else ()), *self._settle()]
+        learnt_enough = not self._learning
+        rest = [*(() if learnt_enough else self._learn(self._front)), *self._settle()]
+        self._passed_over = []
+        if not learnt_enough:
+            self._heights.clear()
+            self._learning = True
         return beats + [self._locate(beat) for beat in rest]
 
     def _decide(self, front: int) -> list[Peak]:
@@ -185,37 +192,47 @@ class QrsDetector:
     def _reach(self, index: int) -> Iterator[_Bump]:
         """Time passes until sample `index`: what was due by then is done."""
         if self._learning:
-            if index < self._begin + LEARNING:
+            if index < self._learnt_at:
                 return
-            yield from self._learn(self._begin + LEARNING)
+            yield from self._learn(int(self._learnt_at))
         if self._waiting and index > self._waiting.index + PR:
             yield from self._settle()
         while index > self._overdue_at and not self._waiting:
             yield from self._search_back()
-        if index > self._quiet_since + FORGETTING:
+        if index > self._quiet_since + FORGETTING and not self._learning:
             self._forget()
 
     def _learn(self, end: int) -> Iterator[_Bump]:
         """Take the highest bump so far as the usual beat, and judge them all by it."""
-        self._learning = False
         bumps, self._passed_over = self._passed_over, []
-        self._heights.append(max((bump.height for bump in bumps), default=FLOOR_MV))
-        envelope = self._envelope[self._begin : end]
-        self._noise = max(float(np.median(envelope)), self._usual() / LARGEST_FALL) if envelope.size else 0.0
+        if not bumps:
+            return
+        self._learning = False
+        self._heights.append(min(max(bump.height for bump in bumps), CEILING_MV))
+        background = float(np.median(self._envelope[bumps[0].index : end]))
+        self._noise = max(background, self._usual() / 8)
         for bump in bumps:
             yield from self._reach(bump.index)
             yield from self._judge(bump)
 
     def _forget(self) -> None:
-        recent = [bump.height for bump in self._passed_over if bump.index > self._quiet_since]
-        usual = max(self._usual() / LARGEST_FALL, *recent, FLOOR_MV)
-        self._heights = deque([usual], _MEMORY)
-        self._noise = usual / 4
-        self._passed_over.clear()
+        """No beat for long: expect lower ones, but still higher than what is there between them."""
+        usual = self._usual() / LARGEST_FALL
+        quiet = self._envelope[self._quiet_since : self._quiet_since + FORGETTING]
+        self._heights.clear()
+        self._passed_over = []
         self._quiet_since += FORGETTING
+        if usual > FLOOR_MV:
+            self._heights.append(usual)
+            self._noise = max(2 * float(np.median(quiet)), usual / LARGEST_FALL)
+        else:
+            self._learning, self._learnt_at = True, inf
 
     def _judge(self, bump: _Bump) -> Iterator[_Bump]:
         if self._learning:
+            if not self._passed_over:
+                self._learnt_at = bump.index + LEARNING
+                self._quiet_since = bump.index
             self._passed_over.append(bump)
             return
         if self._waiting and bump.height > self._waiting.height:
@@ -251,13 +268,14 @@ class QrsDetector:
             self._overdue_at = inf
             return
         later = [bump for bump in self._passed_over if bump.index >= best.index + REFRACTORY]
+        self._noise = max(0.0, self._noise - (best.height - self._noise) / (_MEMORY - 1))  # it was no noise after all
         yield self._accept(best)
         self._passed_over = later
 
     def _accept(self, beat: _Bump) -> _Bump:
         if self._last:
             self._intervals.append(beat.index - self._last.index)
-        self._heights.append(min(beat.height, LARGEST_RISE * self._usual()))
+        self._heights.append(min(beat.height, LARGEST_RISE * self._usual(), CEILING_MV))
         self._last, self._waiting = beat, None
         self._passed_over = []
         self._quiet_since = beat.index

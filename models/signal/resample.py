@@ -72,9 +72,10 @@ class Resampler:
         phases = phases[: np.searchsorted(phases, end)]
         self.next_index += phases.size
         self._tail = joined[-2 * self._reach :]
-        windows = np.lib.stride_tricks.sliding_window_view(joined, 2 * self._reach) if joined.size >= 2 * self._reach else joined[:0, None]
-        rows = windows[phases // _PHASES - self._reach + 1 - first]
-        return (rows * self._kernel[phases % _PHASES]).sum(axis=1)
+        starts = phases // _PHASES - self._reach + 1 - first
+        windows = joined[starts[:, None] + np.arange(2 * self._reach)]
+        out: Samples = (windows * self._kernel[phases % _PHASES]).sum(axis=1)
+        return out
 
 
 @lru_cache(maxsize=16)

@@ -16,7 +16,7 @@ class _Windows(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carr
     def __init__(self, name: str, windows: NDArray[np.float32]) -> None:
         self._feeds: Iterator[dict[str, Any]] = iter([{name: window[None]} for window in windows])
 
-    def get_next(self) -> dict[str, Any] | None:
+    def get_next(self) -> dict[str, Any] | None:  # pyright: ignore[reportIncompatibleMethodOverride]  None ends it
         return next(self._feeds, None)
 
 
@@ -70,8 +70,5 @@ def run(model: Path, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """The model's output for many windows, (n,)."""
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     (source,) = session.get_inputs()
-    return np.concatenate([session.run(None, {source.name: part})[0].reshape(-1) for part in _parts(windows)])
-
-
-def _parts(windows: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    return np.array_split(windows, max(1, len(windows) // 4096))
+    parts = np.array_split(windows, max(1, len(windows) // 4096))
+    return np.concatenate([np.asarray(session.run(None, {source.name: part})[0], np.float32).reshape(-1) for part in parts])

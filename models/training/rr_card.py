@@ -20,7 +20,7 @@ LABELS: Final = (
     "share of them called AF is given apart."
 )
 AUGMENTATION: Final = (
-    "Training windows: rate scaled by 0.75 to 1.3, beat times dithered over their tick, jitter of 1 to 6 ms, up to 6 % of "
+    "Training windows: rate scaled by 0.85 to 1.2, beat times dithered over their tick, jitter of 1 to 6 ms, up to 6 % of "
     "beats missed and 5 % false, up to 25 % of intervals lost, half of the windows filled with 24 to 64 intervals only, times "
     "in ticks of 1/1024 s. Those without AF also get respiratory arrhythmia, premature beats (every 2nd to 5th, scattered, in "
     "couplets; any coupling and pause) and blocked beats."

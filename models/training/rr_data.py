@@ -45,7 +45,7 @@ class Sampler:
         random = self._random
         afib = random.random(size) < 0.5
         rr_s, labels = self._draw(afib)
-        rr_s *= random.uniform(0.75, 1.3, (size, 1))
+        rr_s *= random.uniform(0.85, 1.2, (size, 1))
         heart = ~(labels != NOT_AF).any(-1)
         rr_s[heart] = sinus_variants(rr_s[heart], random)
         rr_s, valid, labels = radio(rr_s, labels, random)
@@ -99,14 +99,14 @@ def sinus_variants(rr_s: Beats, random: np.random.Generator) -> Beats:
 
 
 def ectopic(shape: tuple[int, int], random: np.random.Generator) -> Flags:
-    """Which beats come early, (windows, n): every 2nd to 5th in a stretch, or scattered up to every fifth, couplets too."""
+    """Which beats come early, (windows, n): every 2nd to 5th in a stretch, or scattered up to every sixth, couplets too."""
     count, length = shape
     beat = np.arange(length)
     period = random.integers(2, 6, (count, 1))
     regular = (beat + random.integers(0, 5, (count, 1))) % period == 0
     begin = random.integers(0, length, (count, 1)) * _some(random, count, 0.5)
     regular &= (beat >= begin) & (beat < begin + random.integers(12, length, (count, 1)))
-    scattered = random.random(shape) < random.uniform(0.02, 0.2, (count, 1))
+    scattered = random.random(shape) < random.uniform(0.02, 0.17, (count, 1))
     scattered[:, 1:] &= ~scattered[:, :-1] | (random.random((count, length - 1)) < 0.2)
     kind = random.random((count, 1))
     return np.where(kind < 0.45, regular, np.where(kind < 0.85, scattered, regular | scattered))

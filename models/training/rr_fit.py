@@ -1,6 +1,7 @@
 """Fitting `rr_af`: one network per fold and one of all patients, each kept on disk as soon as it is done."""
 
 import hashlib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from models import inference
+from models.inference import rr_features
 from models.recordings.rhythms import Rhythm
 from models.training import rr_data, rr_net
 from models.training.rr_data import Sampler
@@ -49,8 +50,8 @@ def fitted(name: str, rhythms: Sequence[Rhythm], seed: int, steps: int, runs: Pa
 
 def _code() -> str:
     """A digest of the sources that decide what is learnt: when they change, nothing kept is used again."""
-    sources = (Path(module.__file__ or "") for module in (rr_data, rr_net, inference))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in (*sources, Path(__file__)))).hexdigest()
+    sources = [Path(file).read_text() for file in (rr_data.__file__, rr_net.__file__, __file__)]
+    return hashlib.sha256("".join([*sources, inspect.getsource(rr_features)]).encode()).hexdigest()
 
 
 def _fit(name: str, rhythms: Sequence[Rhythm], seed: int, steps: int, progress: Progress) -> RrNet:

@@ -79,9 +79,7 @@ class Hub:
     seqs: Counter[Lane] = field(default_factory=Counter)
 
     def wrapped(self) -> WrappedKey:
-        return WrappedKey(
-            self.key.id, wrap_for_clinic(self.key, hub=self.name, subject=self.subject, clinic=self.clinic)
-        )
+        return WrappedKey(self.key.id, wrap_for_clinic(self.key, hub=self.name, subject=self.subject, clinic=self.clinic))
 
     def seal(self, lane: Lane, plaintext: bytes) -> tuple[Header, bytes]:
         self.seqs[lane] += 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import cbor2
 import numpy as np
 import pytest
 
@@ -29,7 +30,7 @@ from gateway.simulate.script import expected, load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
 from models.inference import RrAf
 from sync.mqtt import Connected, Event, Message
-from sync.records import AlertRecord, GapRecord, Record, StatusRecord, WaveformRecord, decode
+from sync.records import AlertRecord, GapRecord, Record, StatusRecord, VitalRecord, WaveformRecord, decode, pack_samples
 from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
 from sync.wire import encode_ack
 
@@ -40,8 +41,8 @@ HUB_ADDRESS = "C2:00:00:00:00:01"
 class Link:
     """The way to an ingest in the same process: what the broker and the network are in life."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, carried: list[bytes]) -> None:
+        self._store, self._carried = store, carried
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     async def run(self) -> NoReturn:
@@ -50,6 +51,7 @@ class Link:
         raise AssertionError
 
     async def publish(self, topic: str, payload: bytes) -> None:
+        self._carried.append(topic.encode() + payload)
         ack, _ = take(self._store, Message(topic, payload), 0)
         assert ack is not None
         self._events.put_nowait(Message(f"pulsegate/v1/{ack.hub}/down/ack", encode_ack(ack)))
@@ -66,6 +68,8 @@ class House:
     rhythm: RrAf | None
     link: VirtualLink = field(default_factory=VirtualLink)
     clinic: ClinicKeyPair = field(default_factory=ClinicKeyPair.generate)
+    carried: list[bytes] = field(default_factory=list)
+    """Every MQTT topic and payload."""
 
     def __post_init__(self) -> None:
         self.clinic.public.save(self.folder / "clinic.pub")
@@ -107,7 +111,7 @@ class House:
                 yield opened
 
         clock = VirtualClock(asyncio.get_running_loop(), START_US)
-        agent = Agent(self.settings, clock, radio, lambda _: Link(self.store), self.rhythm)
+        agent = Agent(self.settings, clock, radio, lambda _: Link(self.store, self.carried), self.rhythm)
         stop = asyncio.Event()
         running = asyncio.create_task(agent.run(stop))
         try:
@@ -275,3 +279,53 @@ def test_the_status_file_has_counters_and_no_health_value(tmp_path: Path) -> Non
     assert status["blocks_acked"] == status["blocks_stored"] > 30
     assert status["samples_received"] > 25 * 130
     assert not {"heart_rate", "value", "mv", "rr"} & set(status)
+
+
+def test_no_value_time_or_name_is_in_clear_in_the_buffer_the_log_or_what_is_sent(
+    tmp_path: Path, rhythm: RrAf, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is planted is what the strap really sent; each is looked for in every form that it could have been written in."""
+    house = House(tmp_path, rhythm)
+    for package in ("gateway", "sync", "drivers", "models", "config"):
+        caplog.set_level("DEBUG", logger=package)
+
+    async def scenario(house: House) -> None:
+        async with house.strap(), house.agent():
+            await asyncio.sleep(60)
+            in_use.extend((tmp_path / "agent" / name).read_bytes() for name in ("buffer.db", "buffer.db-wal"))
+
+    in_use: list[bytes] = []
+    play(house, scenario)
+    records = house.records()
+    wave = next(record for record in records if isinstance(record, WaveformRecord))
+    alert = next(record for record in records if isinstance(record, AlertRecord))
+    rate = next(record for record in records if isinstance(record, VitalRecord) and record.kind == "heart_rate")
+    some = wave.samples[20:26]
+    planted = {
+        "samples as sent": b"".join(int(value).to_bytes(3, "little", signed=True) for value in some),
+        "samples as int32": some.astype("<i4").tobytes(),
+        "samples as int16": some.astype("<i2").tobytes(),
+        "samples as text": ", ".join(str(value) for value in some).encode(),
+        "samples packed": pack_samples(wave.samples)[8:40],
+        "name": b"Virtual H10",
+        "record": b"heart_rate",
+        "heart rate": cbor2.dumps("value") + cbor2.dumps(rate.value),
+        "kind of alert": cbor2.dumps("kind") + cbor2.dumps(alert.kind),
+        **{f"time {number} {order}": number.to_bytes(8, order) for number in _times(wave) for order in ("big", "little")},
+        **{f"time {number} as text": str(number).encode() for number in _times(wave)},
+    }
+    searched = {
+        "sent": b"".join(house.carried),
+        "log": caplog.text.encode(),
+        "in use": b"".join(in_use),
+        **{path.name: path.read_bytes() for path in (tmp_path / "agent").iterdir() if path.name != "bonds.json"},
+        "clinic.db": (tmp_path / "clinic.db").read_bytes(),
+    }
+    assert len(searched["sent"]) > 20_000
+    assert len(searched["in use"]) > 20_000
+    assert [(what, where) for what, needle in planted.items() for where, hay in searched.items() if needle in hay] == []
+
+
+def _times(wave: WaveformRecord) -> list[int]:
+    assert wave.times.sensor_ns is not None
+    return [wave.times.at_us, wave.times.arrived_us, wave.times.sensor_ns]

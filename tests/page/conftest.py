@@ -1,6 +1,7 @@
 """A real clinic process, a hub that feeds it over MQTT, and a headless Chromium that looks at its page."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -13,12 +14,12 @@ from pathlib import Path
 import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
-from sync.records import Record, encode
+from sync.records import Record, StatusRecord, encode
 from sync.seal import ClinicPublicKey
 from sync.wire import Envelope, Lane, encode_envelope, up_topic
-from tests.cloud.synthetic import Hub
+from tests.cloud.synthetic import Hub, alert, counts, ecg_mv, heart_rate, strip, times, waveform
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = [
@@ -32,6 +33,7 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 START_LIMIT_S = 60
+SENSOR = "strap-1"
 ARTEFACTS = Path(__file__).parents[2] / "build" / "artefacts"
 
 
@@ -98,13 +100,48 @@ class Clinic:
 
 
 @pytest.fixture
-def clinic(tmp_path: Path) -> Iterator[Clinic]:
+def empty_clinic(browser: Browser, tmp_path: Path) -> Iterator[Clinic]:
+    """A clinic that nothing has been sent to."""
     clinic = Clinic(tmp_path)
     clinic.start()
-    try:
-        yield clinic
-    finally:
-        assert clinic.stop() == 0
+    yield clinic
+    assert clinic.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def clinic(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
+    """A clinic with a running strap and one alert of each priority, the newest of high priority."""
+    clinic = Clinic(tmp_path_factory.mktemp("clinic"))
+    clinic.start()
+    send_history(clinic)
+    yield clinic
+    assert clinic.stop() == 0
+
+
+def send_history(clinic: Clinic) -> None:
+    now_us = time.time_ns() // 1000
+    states = {"battery": 87, "skin_contact": True, "model": "H10"}
+    clinic.send("vital", *(StatusRecord(SENSOR, kind, times(now_us), value) for kind, value in states.items()))
+    clinic.send("vital", *(heart_rate(now_us - ago * 1_000_000, 70 + 8 * math.sin(ago / 60)) for ago in range(300, 0, -2)))
+    beats = [0.4 + 0.83 * i for i in range(18)]
+    mv = counts(ecg_mv(beats, 15.0))
+    clinic.send("wave", waveform(now_us - 15_000_000, mv))
+    bradycardia = [0.5 + 1.62 * i for i in range(7)]
+    tachycardia = [0.3 + 0.41 * i for i in range(28)]
+    pause = [0.3, 1.1, 1.9, 2.9, 6.6, 7.4, 8.2, 9.0, 9.8, 10.6, 11.4]
+    told = (
+        ("bradycardia", "low", 280, 42_000_000, bradycardia, {"rate_bpm": 37.0, "limit_bpm": 40}),
+        ("tachycardia", "medium", 120, None, tachycardia, {"rate_bpm": 146.3, "limit_bpm": 131}),
+        ("pause", "high", 20, None, pause, {"pause_s": 3.7, "limit_s": 3.0}),
+    )
+    for kind, priority, ago, lasted, beats_s, measured in told:
+        onset_us = now_us - ago * 1_000_000
+        ecg = strip(onset_us - 2_900_000, beats_s, 12.0)
+        end_us = None if lasted is None else onset_us + lasted
+        decided_us = onset_us + 3_000_000
+        clinic.send(
+            "alert", alert(kind, priority, onset_us, end_us=end_us, decided_us=decided_us, strip=ecg, measured=measured)
+        )
 
 
 @pytest.fixture(scope="session")
@@ -118,3 +155,24 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
+
+
+class Watched:
+    """A page with a record of what it asked for and what it complained of."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("websocket", lambda socket: self.requests.append(socket.url))
+        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    """A new page in a fresh profile: a British reader in Berlin."""
+    context = browser.new_context(locale="en-GB", timezone_id="Europe/Berlin", viewport={"width": 1400, "height": 1000})
+    yield Watched(context.new_page())
+    context.close()

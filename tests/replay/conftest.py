@@ -9,34 +9,65 @@ from typing import Any
 
 import pytest
 
-from gateway.replay.run import add_arguments, replay
+from drivers.registry import load_drivers
+from gateway.replay.result import Line, Replayed
+from gateway.replay.run import Player, add_arguments, replay
+from gateway.replay.sources import open_source
+from models.inference import RrAf
 
 
 @dataclass(frozen=True)
 class Ran:
+    """What one run of the command left behind."""
+
     status: int
     lines: list[dict[str, Any]]
     errors: list[str]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
+        """The lines of one type."""
         return [line for line in self.lines if line["type"] == kind]
 
     @property
     def summary(self) -> dict[str, Any]:
+        """The only summary."""
         (line,) = self.of("summary")
         return line
 
 
-Run = Callable[..., Ran]
+@pytest.fixture
+def command() -> Callable[..., int]:
+    """`pulsegate replay` with these arguments; returns its exit status."""
+
+    def command_(*arguments: str | Path) -> int:
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        return replay(parser.parse_args([str(argument) for argument in arguments]))
+
+    return command_
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def run(capsys: pytest.CaptureFixture[str], command: Callable[..., int]) -> Callable[..., Ran]:
+    """The same with `--json --beats`; returns what it wrote."""
+
     def run_(*arguments: str | Path) -> Ran:
-        parser = argparse.ArgumentParser()
-        add_arguments(parser)
-        status = replay(parser.parse_args(["--json", "--beats", *map(str, arguments)]))
+        status = command("--json", "--beats", *arguments)
         written = capsys.readouterr()
         return Ran(status, [json.loads(line) for line in written.out.splitlines()], written.err.splitlines())
 
     return run_
+
+
+@pytest.fixture
+def play() -> Callable[..., tuple[Replayed, list[Line]]]:
+    """One file through a player with these settings; returns its result and everything that became final."""
+
+    def play_(path: Path, **settings: Any) -> tuple[Replayed, list[Line]]:
+        registry = load_drivers()
+        source = open_source(path, registry)
+        result = Replayed.of(source)
+        lines = list(Player(RrAf.load_release(), registry, **settings).play(source, result))
+        return result, lines
+
+    return play_

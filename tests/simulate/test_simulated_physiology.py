@@ -26,7 +26,7 @@ def complexes(rendering: Rendering, beats: list[Beat], from_s: float, to_s: floa
     span = np.arange(round(from_s * RATE_HZ), round(to_s * RATE_HZ))
     peaks = np.array([round(beat.time_s * RATE_HZ) for beat in beats])[:, None]
     level = rendering.mv[(peaks + np.arange(-80, -60)) % rendering.mv.size].mean(axis=1, keepdims=True)
-    return rendering.mv[(peaks + span) % rendering.mv.size] - level
+    return np.asarray(rendering.mv[(peaks + span) % rendering.mv.size] - level)
 
 
 def of(rendering: Rendering, rhythm: str, label: str) -> list[Beat]:

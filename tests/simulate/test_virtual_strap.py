@@ -63,7 +63,7 @@ class Hub:
     answers: list[str] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
 
-    async def connect(self, mtu: int = 232) -> None:
+    async def connect(self, mtu: int = 232) -> Connection:
         self.connection = await self.device.connect(Address(strap.ADDRESS))
         peer = Peer(self.connection)
         if mtu > 23:
@@ -71,16 +71,17 @@ class Hub:
         await peer.discover_services()
         await peer.discover_characteristics()
         found = [characteristic for service in peer.services for characteristic in service.characteristics]
-        self.characteristics = {found_.uuid.to_hex_str().upper()[-32:]: found_ for found_ in found}
+        self.characteristics = {characteristic.uuid.to_hex_str().upper(): characteristic for characteristic in found}
+        return self.connection
 
     def __getitem__(self, uuid: str) -> Any:
         return self.characteristics[uuid.replace("-", "").upper()]
 
     async def listen(self, mtu: int = 232) -> None:
         """Connect, subscribe to everything, bond, and start the ECG."""
-        await self.connect(mtu)
+        connection = await self.connect(mtu)
         await self[RATE].subscribe(lambda value: self.rates.append((now_s(), bytes(value))))
-        await self.connection.pair()
+        await connection.pair()
         await self.start()
 
     async def start(self) -> None:
@@ -126,10 +127,10 @@ async def world(folder: Path) -> AsyncIterator[World]:
 def test_it_advertises_its_name_and_the_heart_rate_service(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with world(tmp_path) as it:
-            heard: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            it.hub.device.on("advertisement", lambda advertisement: heard.done() or heard.set_result(advertisement))
+            heard: asyncio.Queue[Any] = asyncio.Queue()
+            it.hub.device.on("advertisement", heard.put_nowait)
             await it.hub.device.start_scanning()
-            advertisement = await heard
+            advertisement = await heard.get()
             assert advertisement.is_connectable
             assert advertisement.data.get(AdvertisingData.Type.COMPLETE_LOCAL_NAME) == "Virtual H10 0A1B2C3D"
             assert (
@@ -156,17 +157,16 @@ def test_it_says_what_it_is(tmp_path: Path) -> None:
 def test_the_ecg_is_for_bonded_hubs_only(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with world(tmp_path) as it:
-            await it.hub.connect()
+            connection = await it.hub.connect()
             control = it.hub[pmd.CONTROL_POINT]
             await control.subscribe(lambda _value: None, prefer_notify=False)
             for attempt in (control.read_value(), it.hub.request(START_ECG)):
                 with pytest.raises((ATT_Error, ProtocolError)) as refused:
                     await attempt
                 assert refused.value.error_code in (0x05, 0x0F)  # insufficient authentication or encryption
-            assert it.hub.connection is not None
-            await it.hub.connection.pair()
+            await connection.pair()
             assert (await control.read_value()).hex(" ") == "0f 01" + " 00" * 15
-            assert it.hub.connection.sc
+            assert connection.sc
 
     virtual_time.run(scenario())
 
@@ -179,8 +179,8 @@ def test_a_bonded_hub_comes_back_without_pairing(tmp_path: Path) -> None:
                 assert it.hub.connection is not None
                 await it.hub.connection.disconnect()
                 await asyncio.sleep(1)
-                await it.hub.connect()
-                await it.hub.connection.encrypt()
+                connection = await it.hub.connect()
+                await connection.encrypt()
                 await it.hub.start()
                 await asyncio.sleep(1)
             assert it.hub.answers == ["f0 02 00 00 00"] * 4
@@ -208,9 +208,8 @@ def test_requests_are_answered_in_turn(tmp_path: Path) -> None:
 def test_the_control_point_wants_indications_on(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with world(tmp_path) as it:
-            await it.hub.connect()
-            assert it.hub.connection is not None
-            await it.hub.connection.pair()
+            connection = await it.hub.connect()
+            await connection.pair()
             with pytest.raises((ATT_Error, ProtocolError)) as refused:
                 await it.hub.request(START_ECG)
             assert refused.value.error_code == 0xFD  # CCC descriptor improperly configured
@@ -258,9 +257,8 @@ def test_the_heart_goes_on_while_nobody_listens(tmp_path: Path) -> None:
             await asyncio.sleep(10)
             assert it.link.link_loss(strap.ADDRESS) == 2
             await asyncio.sleep(10)
-            await it.hub.connect()
-            assert it.hub.connection is not None
-            await it.hub.connection.encrypt()
+            connection = await it.hub.connect()
+            await connection.encrypt()
             await it.hub.start()
             await asyncio.sleep(10)
             return it

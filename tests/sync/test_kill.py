@@ -30,7 +30,7 @@ def run_and_kill(folder: Path, lines: int, delay_s: float) -> list[tuple[BlockId
     return [(BlockId(lane.decode(), int(epoch), int(seq)), number) for lane, epoch, seq, number in rows]  # type: ignore[arg-type]
 
 
-def test_nothing_that_put_returned_is_lost_and_no_sequence_has_a_hole(tmp_path: Path):
+def test_nothing_that_put_returned_is_lost_and_no_sequence_has_a_hole(tmp_path: Path) -> None:
     seed = random.Random(2)
     clinic = ClinicKeyPair.generate()
     clinic.public.save(tmp_path / "clinic.pub")

@@ -11,7 +11,7 @@ from typing import Any
 import cbor2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sync.errors import Permanent, SyncError, Transient
@@ -70,13 +70,13 @@ def plaintext_at_clinic(outbox: Outbox, id_: BlockId, clinic: ClinicKeyPair = CL
 
 
 class TestSequences:
-    def test_count_from_1_in_each_lane(self, opened: OpenOutbox):
+    def test_count_from_1_in_each_lane(self, opened: OpenOutbox) -> None:
         outbox = opened()
         assert outbox.put("vital", b"a") == BlockId("vital", BOOT_S, 1)
         assert outbox.put_many([("wave", b"b"), ("vital", b"c")]) == [BlockId("wave", BOOT_S, 1), BlockId("vital", BOOT_S, 2)]
         assert plaintext_at_clinic(outbox, BlockId("vital", BOOT_S, 2)) == b"c"
 
-    def test_each_opening_is_a_new_epoch_also_when_the_clock_stands_or_goes_back(self, opened: OpenOutbox):
+    def test_each_opening_is_a_new_epoch_also_when_the_clock_stands_or_goes_back(self, opened: OpenOutbox) -> None:
         clock = Clock()
         epochs = []
         for now in (BOOT_S, BOOT_S, BOOT_S - 100, BOOT_S + 50):
@@ -84,7 +84,7 @@ class TestSequences:
             epochs.append(opened(clock=clock).epoch)
         assert epochs == [BOOT_S, BOOT_S + 1, BOOT_S + 2, BOOT_S + 50]
 
-    def test_first_block_of_an_epoch_names_the_lanes_last_one_even_if_that_is_gone(self, opened: OpenOutbox):
+    def test_first_block_of_an_epoch_names_the_lanes_last_one_even_if_that_is_gone(self, opened: OpenOutbox) -> None:
         first = opened()
         first.put_many([("vital", b"a"), ("vital", b"b")])
         first.acknowledge([Mark("vital", BOOT_S, 2)], [])
@@ -98,7 +98,7 @@ class TestSequences:
         assert headers[BlockId("vital", BOOT_S + 2, 2)].prev is None
         assert headers[BlockId("wave", BOOT_S + 2, 1)].prev is None
 
-    def test_a_failed_put_leaves_no_hole_and_no_state(self, opened: OpenOutbox):
+    def test_a_failed_put_leaves_no_hole_and_no_state(self, opened: OpenOutbox) -> None:
         outbox = opened()
         outbox.put("vital", b"a", {"last": b"1"})
         with pytest.raises(Permanent, match="split"):
@@ -106,7 +106,7 @@ class TestSequences:
         assert outbox.put("vital", b"c").seq == 2
         assert outbox.state("last") == b"1"
 
-    def test_pending_goes_on_after_a_place_and_respects_the_limit(self, opened: OpenOutbox):
+    def test_pending_goes_on_after_a_place_and_respects_the_limit(self, opened: OpenOutbox) -> None:
         outbox = opened()
         outbox.put_many([("wave", bytes(1000))] * 5)
         size = len(outbox.pending("wave", (0, 0), 1)[0].sealed)
@@ -117,8 +117,9 @@ class TestSequences:
 
 
 class TestAcknowledge:
+    @settings(max_examples=25)
     @given(marks=st.integers(0, 12), stretches=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 5)), max_size=3))
-    def test_deletes_what_it_covers_and_nothing_else(self, marks: int, stretches: list[tuple[int, int]]):
+    def test_deletes_what_it_covers_and_nothing_else(self, marks: int, stretches: list[tuple[int, int]]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             outbox = open_at(Path(folder) / "outbox.db")
             outbox.put_many([(lane, b"x") for _ in range(10) for lane in ("vital", "wave")])
@@ -135,7 +136,7 @@ class TestAcknowledge:
         assert (statistics.stored, statistics.acknowledged) == (20, len(covered))
         assert statistics.pending == {"alert": 0, "vital": len(left), "wave": 10, "archive": 0}
 
-    def test_sequence_goes_on_after_everything_is_deleted(self, opened: OpenOutbox):
+    def test_sequence_goes_on_after_everything_is_deleted(self, opened: OpenOutbox) -> None:
         outbox = opened()
         outbox.put("alert", b"a")
         assert outbox.acknowledge([Mark("alert", BOOT_S, 1)], []) == 1
@@ -146,7 +147,7 @@ class TestAcknowledge:
 
 
 class TestKeys:
-    def test_one_a_subject_and_utc_day_kept_across_restarts(self, opened: OpenOutbox):
+    def test_one_a_subject_and_utc_day_kept_across_restarts(self, opened: OpenOutbox) -> None:
         clock = Clock()
         clock.now = BOOT_S // DAY_S * DAY_S
         keys = []
@@ -158,7 +159,7 @@ class TestKeys:
         assert keys[0] == keys[1]
         assert len(set(keys)) == 3
 
-    def test_are_offered_until_the_clinic_holds_them(self, opened: OpenOutbox):
+    def test_are_offered_until_the_clinic_holds_them(self, opened: OpenOutbox) -> None:
         outbox = opened()
         outbox.put("vital", b"a")
         (block,) = outbox.pending("vital", (0, 0), 1)
@@ -168,7 +169,7 @@ class TestKeys:
         assert outbox.keys_for([block.key]) == []
         assert outbox.keys_for([block.key], also_held=True) == [offered]
 
-    def test_another_clinic_gets_a_key_of_its_own(self, opened: OpenOutbox):
+    def test_another_clinic_gets_a_key_of_its_own(self, opened: OpenOutbox) -> None:
         opened().put("vital", b"a")
         other = ClinicKeyPair.generate()
         outbox = opened(clinic=other.public)
@@ -176,7 +177,7 @@ class TestKeys:
         assert plaintext_at_clinic(outbox, BlockId("vital", BOOT_S, 1)) == b"a"
 
 
-def test_state_outlives_the_process_and_is_replaced(opened: OpenOutbox):
+def test_state_outlives_the_process_and_is_replaced(opened: OpenOutbox) -> None:
     first = opened()
     first.put("vital", b"", {"a": b"1", "b": b"2"})
     first.put("vital", b"", {"a": b"3"})
@@ -185,11 +186,11 @@ def test_state_outlives_the_process_and_is_replaced(opened: OpenOutbox):
 
 
 class TestFile:
-    def test_is_private(self, opened: OpenOutbox, path: Path):
+    def test_is_private(self, opened: OpenOutbox, path: Path) -> None:
         opened().put("vital", b"a")
         assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
 
-    def test_of_version_1_opens_and_goes_on(self, path: Path):
+    def test_of_version_1_opens_and_goes_on(self, path: Path) -> None:
         shutil.copy(VECTORS / "outbox_v1.db", path)
         outbox = open_at(path)
         assert [block.id for lane in ("vital", "wave") for block in outbox.pending(lane, (0, 0), 10**6)] == [
@@ -200,15 +201,15 @@ class TestFile:
         assert outbox.put("vital", b"") == BlockId("vital", BOOT_S + 1, 1)
         outbox.close()
 
-    def test_of_another_hub_key_is_refused_untouched(self, path: Path):
+    def test_of_another_hub_key_is_refused_untouched(self, path: Path) -> None:
         open_at(path).close()
         assert_refused(path, SealError, r"another hub key: restore .* or move the buffer away", hub_key=HubKey(bytes(32)))
 
-    def test_of_another_hub_is_refused_untouched(self, path: Path):
+    def test_of_another_hub_is_refused_untouched(self, path: Path) -> None:
         open_at(path).close()
         assert_refused(path, Permanent, "belongs to hub hub-1, not hub-2", hub="hub-2")
 
-    def test_of_a_newer_version_is_refused_untouched(self, path: Path):
+    def test_of_a_newer_version_is_refused_untouched(self, path: Path) -> None:
         open_at(path).close()
         newer = len(MIGRATIONS) + 1
         with sqlite3.connect(path) as connection:
@@ -216,18 +217,18 @@ class TestFile:
         connection.close()
         assert_refused(path, Permanent, rf"newer pulsegate \(schema {newer}.*update")
 
-    def test_of_another_application_is_refused_untouched(self, path: Path):
+    def test_of_another_application_is_refused_untouched(self, path: Path) -> None:
         with sqlite3.connect(path) as connection:
             connection.execute("CREATE TABLE recipes (name TEXT)")
         connection.close()
         assert_refused(path, Permanent, "another application")
 
     @pytest.mark.parametrize("content", [b"no database " * 1000, b"SQLite format 3\x00" + b"\xff" * 5000])
-    def test_that_is_damaged_is_refused_untouched(self, path: Path, content: bytes):
+    def test_that_is_damaged_is_refused_untouched(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
         assert_refused(path, Permanent, "damaged: move it away")
 
-    def test_damaged_later_says_so(self, path: Path):
+    def test_damaged_later_says_so(self, path: Path) -> None:
         outbox = open_at(path)
         outbox.put_many([("wave", bytes(2000))] * 50)
         outbox.close()
@@ -237,11 +238,11 @@ class TestFile:
         with pytest.raises(Permanent, match="damaged"):
             open_at(path)
 
-    def test_in_a_missing_folder_says_where(self, tmp_path: Path):
+    def test_in_a_missing_folder_says_where(self, tmp_path: Path) -> None:
         with pytest.raises(Permanent, match="nowhere"):
             open_at(tmp_path / "nowhere" / "outbox.db")
 
-    def test_locked_by_another_process_is_transient(self, opened: OpenOutbox, path: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_locked_by_another_process_is_transient(self, opened: OpenOutbox, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sync.outbox.BUSY_TIMEOUT_S", 0.01)
         outbox = opened()
         other = sqlite3.connect(path, isolation_level=None)
@@ -252,7 +253,7 @@ class TestFile:
         other.close()
         assert outbox.put("vital", b"a").seq == 1
 
-    def test_full_disk_is_transient_and_keeps_what_is_stored(self, opened: OpenOutbox):
+    def test_full_disk_is_transient_and_keeps_what_is_stored(self, opened: OpenOutbox) -> None:
         outbox = opened()
         outbox.put("wave", b"kept")
         pages = outbox._connection.execute("PRAGMA page_count").fetchone()[0]
@@ -264,7 +265,7 @@ class TestFile:
         assert outbox.put("wave", b"next").seq == 2
 
     @pytest.mark.parametrize("names", [{"hub": "a/b"}, {"subject": ""}])
-    def test_names_that_cannot_be_topics_are_refused(self, path: Path, names: dict[str, str]):
+    def test_names_that_cannot_be_topics_are_refused(self, path: Path, names: dict[str, str]) -> None:
         with pytest.raises(Permanent, match="letters, digits"):
             open_at(path, **names)
 
@@ -277,7 +278,7 @@ def assert_refused(path: Path, error: type[SyncError], message: str, **changes: 
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_no_plaintext_reaches_the_disk(opened: OpenOutbox, path: Path):
+def test_no_plaintext_reaches_the_disk(opened: OpenOutbox, path: Path) -> None:
     """A planted heart rate, time, name and sample pattern, in every form that they could take in a file."""
     time_us, rate, name = 1_789_654_321_987_654, 137.25, "Wilhelmine Musterfrau"
     samples = np.array([31001, -31002, 31003, -31004] * 40, np.int32)

@@ -49,12 +49,12 @@ headers = st.builds(
         ("0200000000000000", "01", "1de22967237a813291213f267e3b452f02d01ae33e4ec854"),
     ],
 )
-def test_cipher_is_aes_256_gcm_siv_of_rfc_8452_appendix_c2(plaintext: str, associated: str, sealed: str):
+def test_cipher_is_aes_256_gcm_siv_of_rfc_8452_appendix_c2(plaintext: str, associated: str, sealed: str) -> None:
     key, nonce = bytes([1]) + bytes(31), bytes([3]) + bytes(11)
     assert AESGCMSIV(key).encrypt(nonce, bytes.fromhex(plaintext), bytes.fromhex(associated)).hex() == sealed
 
 
-def test_block_is_laid_out_as_the_protocol_says():
+def test_block_is_laid_out_as_the_protocol_says() -> None:
     """A second reader, written from docs/protocol.md alone."""
     block = bytes.fromhex(VECTOR["block"])
     magic, version, length = struct.unpack(">2sBH", block[:5])
@@ -75,7 +75,7 @@ def test_block_is_laid_out_as_the_protocol_says():
     assert cipher.decrypt(header["nonce"], sealed, clear) == VECTOR["plaintext"].encode()
 
 
-def test_blocks_and_keys_of_version_1_still_open():
+def test_blocks_and_keys_of_version_1_still_open() -> None:
     clinic = ClinicKeyPair.from_bytes(bytes.fromhex(VECTOR["clinic_private"]))
     assert clinic.public.to_bytes().hex() == VECTOR["clinic_public"]
     key = unwrap_at_clinic(
@@ -91,14 +91,14 @@ def test_blocks_and_keys_of_version_1_still_open():
 
 
 @given(headers, st.binary(max_size=300))
-def test_what_was_sealed_opens(header: Header, plaintext: bytes):
+def test_what_was_sealed_opens(header: Header, plaintext: bytes) -> None:
     block = seal_block(header, plaintext, KEY)
     assert open_block(block, KEY) == (header, plaintext)
     assert parse_header(block) == header
 
 
 @given(headers, st.binary(max_size=100), st.data())
-def test_any_flipped_bit_is_noticed(header: Header, plaintext: bytes, data: st.DataObject):
+def test_any_flipped_bit_is_noticed(header: Header, plaintext: bytes, data: st.DataObject) -> None:
     block = bytearray(seal_block(header, plaintext, KEY))
     bit = data.draw(st.integers(0, len(block) * 8 - 1))
     block[bit // 8] ^= 1 << bit % 8
@@ -107,14 +107,14 @@ def test_any_flipped_bit_is_noticed(header: Header, plaintext: bytes, data: st.D
 
 
 @given(headers, st.binary(max_size=50), st.data())
-def test_a_block_cut_short_is_noticed(header: Header, plaintext: bytes, data: st.DataObject):
+def test_a_block_cut_short_is_noticed(header: Header, plaintext: bytes, data: st.DataObject) -> None:
     block = seal_block(header, plaintext, KEY)
     with pytest.raises(SealError):
         open_block(block[: data.draw(st.integers(0, len(block) - 1))], KEY)
 
 
 @given(st.binary(max_size=400))
-def test_random_bytes_raise_nothing_but_seal_error(data: bytes):
+def test_random_bytes_raise_nothing_but_seal_error(data: bytes) -> None:
     for candidate in (data, b"PG\x01" + data, b"PG\x01" + len(data).to_bytes(2, "big") + data + bytes(16)):
         with pytest.raises(SealError):
             parse_header(candidate)
@@ -136,31 +136,31 @@ def test_random_bytes_raise_nothing_but_seal_error(data: bytes):
         {"seq": 2, "prev": (1, 1)},
     ],
 )
-def test_header_refuses_what_the_protocol_does_not_allow(change: dict[str, object]):
+def test_header_refuses_what_the_protocol_does_not_allow(change: dict[str, object]) -> None:
     fields: dict[str, object] = {"hub": "h", "subject": "s", "epoch": 1, "lane": "wave", "seq": 1, "key": KEY.id}
     with pytest.raises(SealError, match=list(change)[-1]):
         Header(**(fields | change))  # type: ignore[arg-type]
 
 
-def test_a_block_of_a_newer_format_says_update():
+def test_a_block_of_a_newer_format_says_update() -> None:
     block = bytearray(seal_block(Header("h", "s", 1, "wave", 1, KEY.id), b"", KEY))
     block[2] = 2
     with pytest.raises(SealError, match=r"format 2.*update"):
         parse_header(bytes(block))
 
 
-def test_a_header_that_names_another_key_is_not_sealed():
+def test_a_header_that_names_another_key_is_not_sealed() -> None:
     with pytest.raises(SealError, match="another key"):
         seal_block(Header("h", "s", 1, "wave", 1, bytes(15) + b"1"), b"", KEY)
 
 
-def test_secrets_do_not_show_in_repr():
+def test_secrets_do_not_show_in_repr() -> None:
     assert repr(KEY.secret) not in repr(KEY)
     assert "mlkem" not in repr(CLINIC)
 
 
 class TestWrappedKey:
-    def test_opens_for_its_hub_subject_and_id_only(self):
+    def test_opens_for_its_hub_subject_and_id_only(self) -> None:
         wrapped = wrap_for_clinic(KEY, hub="h", subject="s", clinic=CLINIC.public)
         right = {"key_id": KEY.id, "hub": "h", "subject": "s", "clinic": CLINIC}
         assert unwrap_at_clinic(wrapped, **right) == KEY
@@ -169,7 +169,7 @@ class TestWrappedKey:
                 unwrap_at_clinic(wrapped, **(right | wrong))
 
     @given(st.integers(0, 1177 * 8 - 1))
-    def test_any_flipped_bit_is_noticed(self, bit: int):
+    def test_any_flipped_bit_is_noticed(self, bit: int) -> None:
         wrapped = bytearray(wrap_for_clinic(KEY, hub="h", subject="s", clinic=CLINIC.public))
         assert len(wrapped) == 1177
         wrapped[bit // 8] ^= 1 << bit % 8
@@ -177,37 +177,37 @@ class TestWrappedKey:
             unwrap_at_clinic(bytes(wrapped), key_id=KEY.id, hub="h", subject="s", clinic=CLINIC)
 
     @given(st.binary(max_size=60))
-    def test_random_bytes_raise_nothing_but_seal_error(self, data: bytes):
+    def test_random_bytes_raise_nothing_but_seal_error(self, data: bytes) -> None:
         for candidate in (data, b"\x01" + CLINIC.public.fingerprint + data):
             with pytest.raises(SealError):
                 unwrap_at_clinic(candidate, key_id=KEY.id, hub="h", subject="s", clinic=CLINIC)
 
-    def test_two_wrappings_of_a_key_differ(self):
+    def test_two_wrappings_of_a_key_differ(self) -> None:
         first, second = (wrap_for_clinic(KEY, hub="h", subject="s", clinic=CLINIC.public) for _ in range(2))
         assert first != second
 
 
 class TestClinicKeyFiles:
-    def test_come_back_as_saved(self, tmp_path: Path):
+    def test_come_back_as_saved(self, tmp_path: Path) -> None:
         CLINIC.save(tmp_path / "private")
         CLINIC.public.save(tmp_path / "public")
         assert ClinicKeyPair.load(tmp_path / "private").to_bytes() == CLINIC.to_bytes()
         assert ClinicPublicKey.load(tmp_path / "public").to_bytes() == CLINIC.public.to_bytes()
         assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
 
-    def test_private_key_is_never_overwritten(self, tmp_path: Path):
+    def test_private_key_is_never_overwritten(self, tmp_path: Path) -> None:
         CLINIC.save(tmp_path / "private")
         with pytest.raises(SealError, match="exists"):
             ClinicKeyPair.generate().save(tmp_path / "private")
         assert ClinicKeyPair.load(tmp_path / "private").to_bytes() == CLINIC.to_bytes()
 
-    def test_private_key_open_to_others_is_refused(self, tmp_path: Path):
+    def test_private_key_open_to_others_is_refused(self, tmp_path: Path) -> None:
         CLINIC.save(tmp_path / "private")
         (tmp_path / "private").chmod(0o640)
         with pytest.raises(SealError, match="chmod 600"):
             ClinicKeyPair.load(tmp_path / "private")
 
-    def test_public_key_is_no_private_key(self, tmp_path: Path):
+    def test_public_key_is_no_private_key(self, tmp_path: Path) -> None:
         CLINIC.public.save(tmp_path / "public")
         (tmp_path / "public").chmod(0o600)
         with pytest.raises(SealError, match="no clinic private key"):
@@ -216,12 +216,12 @@ class TestClinicKeyFiles:
     @pytest.mark.parametrize(
         "content", [b"", b"pulsegate clinic public key, version 1\nzz", b"pulsegate clinic public key, version 1\n00"]
     )
-    def test_damaged_file_is_refused(self, tmp_path: Path, content: bytes):
+    def test_damaged_file_is_refused(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "public").write_bytes(content)
         with pytest.raises(SealError):
             ClinicPublicKey.load(tmp_path / "public")
 
-    def test_missing_file_is_named(self, tmp_path: Path):
+    def test_missing_file_is_named(self, tmp_path: Path) -> None:
         for load in (ClinicPublicKey.load, ClinicKeyPair.load):
             with pytest.raises(SealError, match="nowhere"):
                 load(tmp_path / "nowhere")

@@ -122,7 +122,7 @@ function stripParts(alert, scrolled) {
   drawn.canvas.setAttribute("role", "img");
   drawn.canvas.setAttribute("aria-label", t("strip_label", values));
   const box = element("div", { class: "strip", tabindex: 0, role: "region", "aria-label": t("strip") }, drawn.canvas);
-  requestAnimationFrame(() => { box.scrollLeft = scrolled ?? Math.max(0, drawn.onset_px - box.clientWidth / 3); });
+  requestAnimationFrame(() => { box.scrollLeft = scrolled ?? firstScroll(drawn.onset_px, box.clientWidth); });
   const legend = element("p", { class: "legend" },
     element("span", {}, element("i", { "aria-hidden": "true" }, "▼"), t("legend_beat")),
     element("span", {}, t("legend_numbers")),
@@ -133,6 +133,9 @@ function stripParts(alert, scrolled) {
       element("span", {}, scaleText(drawn.gain))),
     box, legend];
 }
+
+/** From the beginning, with the 1 mV step in view, unless the onset would then be out of sight. */
+const firstScroll = (onset_px, width) => (onset_px < 0.7 * width ? 0 : onset_px - width / 3);
 
 function courseText(alert, now_us) {
   return isOngoing(alert)

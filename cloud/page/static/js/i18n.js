@@ -45,8 +45,11 @@ export function plural(key, n, values) {
   return fill(lookup(key, form) ?? key, { n: number(n), ...values });
 }
 
-export const number = (value, digits = 1) => new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
+export const number = (value, digits = 1) => new Intl.NumberFormat(language, { maximumFractionDigits: digits, useGrouping: value >= 10_000 }).format(value);
 export const percent = (value) => new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: 0 }).format(value);
+
+/** 24 hours in every language: a clinic has no a.m. and p.m. */
+const TIME = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" };
 
 const sameDay = (a, b) => a.toDateString() === b.toDateString();
 
@@ -54,11 +57,11 @@ const sameDay = (a, b) => a.toDateString() === b.toDateString();
 export function clockTime(us, now_us) {
   const date = new Date(us / 1000);
   const day = sameDay(date, new Date(now_us / 1000)) ? {} : { day: "2-digit", month: "short", year: "numeric" };
-  return new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", ...day }).format(date);
+  return new Intl.DateTimeFormat(language, { ...TIME, ...day }).format(date);
 }
 
 export function dayAndTime(us) {
-  const options = { weekday: "short", day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  const options = { weekday: "short", day: "2-digit", month: "short", ...TIME };
   return new Intl.DateTimeFormat(language, { ...options, timeZoneName: "short" }).format(new Date(us / 1000));
 }
 

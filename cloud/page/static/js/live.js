@@ -86,6 +86,7 @@ export class LiveEcg {
     drawGrid(this.#grid.context, width, this.#shape.height);
     this.#view = makeCanvas(width, this.#shape.height);
     this.host.replaceChildren(this.#view.canvas, this.note);
+    this.host.setAttribute("aria-label", t("live_ecg"));
     this.scale(this.#shape.gain);
   }
 

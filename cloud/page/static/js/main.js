@@ -10,17 +10,24 @@ import { SensorPanel, unopenedNotice } from "./sensors.js";
 import { State } from "./state.js";
 import { Trend } from "./trend.js";
 
-/** What the live view fetches of the past when it starts. */
+/** What the page fetches at its start, back from the last data. */
 const FIRST_ECG_US = 15e6;
 const FIRST_TREND_US = 6 * 3600e6;
 
+const oneColumn = matchMedia("(max-width: 900px)"); // as in base.css
 const state = new State();
-const sensors = new SensorPanel(state, (name) => { live.show(name); trend?.render(name); });
+const sensors = new SensorPanel(state, (name) => { live.show(name); trend.render(name); });
 const live = new LiveEcg(byId("live-paper"), (gain) => setText(byId("live-scale"), scaleText(gain)), state);
 const detail = new AlertDetail(state, fetchStrip);
-const list = new AlertList(state, () => detail.render(list.chosen));
+const list = new AlertList(state, () => {
+  detail.render(list.chosen);
+  if (oneColumn.matches) document.querySelector(".detail").scrollIntoView();
+});
 const trend = new Trend(state);
 let lost_ms = null;
+let missing = new Map();
+let isSyncing = false;
+let isAskedAgain = false;
 let linkState = "connecting";
 
 async function getJson(path) {
@@ -34,29 +41,52 @@ async function fetchStrip(id) {
   if (list.chosen === id) detail.render(id);
 }
 
-/** Fetches only what is newer than what the page has. */
+/** Since when each sensor's data may have holes: noted before anything newer comes over the WebSocket. */
+function noteMissing() {
+  for (const name of state.sensors.keys()) {
+    if (!missing.has(name)) missing.set(name, { ecg_us: state.ecgEnd_us(name), rate_us: state.heartRates(name).at(-1)?.at_us ?? 0 });
+  }
+}
+
+/** Fetches what is missing; asked again meanwhile, it goes round once more. */
 async function resync() {
+  noteMissing();
+  isAskedAgain = isSyncing;
+  if (isSyncing) return;
+  isSyncing = true;
+  try {
+    do {
+      isAskedAgain = false;
+      await fetchMissing();
+    } while (isAskedAgain);
+  } finally { isSyncing = false; }
+}
+
+async function fetchMissing() {
+  const since = missing;
+  missing = new Map();
   const [alerts, sensorList] = await Promise.all([getJson(`/api/alerts?after_revision=${state.revision}`), getJson("/api/sensors")]);
   state.setServerTime(sensorList.now_us);
   if (alerts.revision < state.revision) { // the clinic has rebuilt its projections
     state.alerts.clear();
     state.revision = 0;
-    return resync();
+    isAskedAgain = true;
+    return;
   }
   alerts.alerts.forEach((alert) => state.putAlert(alert));
   sensors.silentAfter_us = sensorList.silent_after_us;
   sensorList.sensors.forEach((sensor) => state.putSensor(sensor));
-  await Promise.all([...state.sensors.keys()].map(resyncSensor).concat(refreshCounters()));
-  return renderAll();
+  await Promise.all([...state.sensors.keys()].map((name) => fetchSensor(name, since.get(name))).concat(refreshCounters()));
+  renderAll();
 }
 
-async function resyncSensor(name) {
+async function fetchSensor(name, since = { ecg_us: 0, rate_us: 0 }) {
   const sensor = encodeURIComponent(name);
-  const now_us = state.now_us();
-  const ecgFrom = Math.round(Math.max(now_us - FIRST_ECG_US, state.ecgEnd_us(name)));
-  const rateFrom = Math.round(Math.max(now_us - FIRST_TREND_US, (state.heartRates(name).at(-1)?.at_us ?? 0) + 1));
+  const end_us = state.sensors.get(name).last_data_us;
+  const ecgFrom = Math.round(Math.max(0, end_us - FIRST_ECG_US, since.ecg_us));
+  const rateFrom = Math.round(Math.max(0, end_us - FIRST_TREND_US, since.rate_us + 1));
   const [ecg, vitals] = await Promise.all([
-    getJson(`/api/ecg?sensor=${sensor}&from_us=${ecgFrom}&to_us=${Math.round(now_us + 60e6)}`),
+    getJson(`/api/ecg?sensor=${sensor}&from_us=${ecgFrom}&to_us=${end_us}`),
     getJson(`/api/vitals?sensor=${sensor}&kind=heart_rate&from_us=${rateFrom}`)]);
   ecg.segments.forEach((segment) => state.putEcg({ sensor: name, ...segment }));
   vitals.vitals.forEach(({ at_us, value }) => state.putHeartRate({ sensor: name, at_us, value }));
@@ -88,7 +118,7 @@ function announced({ priority, kind, sensor }) {
 }
 
 const link = new Link({
-  onUp() { lost_ms = null; linkState = "connected"; tick(); resync().catch(report); },
+  onUp() { lost_ms = null; linkState = "connected"; resync().catch(report); tick(); },
   onMessage(message) {
     state.setServerTime(message.published_us);
     Promise.resolve(handlers[message.type]?.(message)).catch(report);

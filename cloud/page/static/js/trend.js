@@ -70,11 +70,11 @@ function options(width, alerts, now_us) {
   const language = currentLanguage();
   const axis = { stroke: cssColour("--quiet"), grid: { stroke: cssColour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
   const clock = (second, step) => new Intl.DateTimeFormat(language,
-    { hour: "2-digit", minute: "2-digit", ...(step < 60 ? { second: "2-digit" } : {}) }).format(new Date(second * 1000));
+    { hour: "2-digit", minute: "2-digit", hourCycle: "h23", ...(step < 60 ? { second: "2-digit" } : {}) }).format(new Date(second * 1000));
   return {
     width, height: HEIGHT, legend: { show: false }, cursor: { y: false, drag: { x: false, y: false } },
     scales: { x: { time: true, range: (_, low, high) => [low, Math.max(high, low + 60)] }, y: { range: (_, low, high) => niceRange(low, high) } },
-    axes: [{ ...axis, space: 80, values: (_, splits, __, ___, step) => splits.map((second) => clock(second, step)) }, { ...axis, size: 44 }],
+    axes: [{ ...axis, size: 30, space: 80, values: (_, splits, __, ___, step) => splits.map((second) => clock(second, step)) }, { ...axis, size: 44 }],
     series: [{}, { stroke: cssColour("--accent"), width: 2, points: { show: false }, spanGaps: false }],
     hooks: { drawClear: [(plot) => drawBands(plot, alerts(), now_us())] },
   };

@@ -1,0 +1,31 @@
+"""Runs every benchmark and writes `build/bench.json`."""
+
+import json
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import alert_latency, replay_speed
+
+RESULT = Path("build") / "bench.json"
+
+
+def main() -> None:
+    """Prints each figure as it comes."""
+    console, figures = Console(soft_wrap=True), {}
+    console.print("Alert latency, notification to page (3 minutes of the latency script)")
+    figures["alert_latency"] = alert_latency.measure()
+    console.print(figures["alert_latency"])
+    recordings = Path(os.environ.get("PULSEGATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if recordings.is_dir():
+        console.print("Replay of 30-minute records, process start included")
+        figures["replay_speed"] = replay_speed.measure(recordings)
+        console.print(figures["replay_speed"])
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    console.print(f"written to {RESULT}")
+
+
+if __name__ == "__main__":
+    main()

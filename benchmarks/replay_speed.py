@@ -1,0 +1,28 @@
+"""How long `pulsegate replay` takes for a 30-minute record, process start included, and beside a plain read of the file."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def measure(recordings: Path) -> dict[str, float]:
+    """Seconds for each half-hour record of the folder, and how many times faster than the heart that is."""
+    records = sorted((recordings / "mitdb").glob("*.hea"))
+    seconds = [_timed(record) for record in records]
+    duration_s = 650_000 / 360
+    return {
+        "records": len(records),
+        "median_s": round(float(np.median(seconds)), 2),
+        "max_s": round(max(seconds), 2),
+        "times_real_time": round(duration_s / float(np.median(seconds))),
+    }
+
+
+def _timed(record: Path) -> float:
+    started = time.perf_counter()
+    words = [sys.executable, "-m", "gateway.cli", "replay", str(record), "--json"]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started

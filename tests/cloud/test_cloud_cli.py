@@ -1,0 +1,186 @@
+"""`pulsegate-cloud`: exit codes, one-line errors, export and rebuild, start and end of the embedded clinic."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloud import tables
+from cloud.api import queries
+from cloud.cli import main
+from cloud.store import Quarantined, Store
+from cloud.tables import open_projections
+from sync.records import GapRecord
+from sync.seal import ClinicKeyPair, Header, seal_block
+from sync.wire import BlockId
+from tests.cloud.synthetic import START_US, Hub, alert, counts, ecg_mv, strip, waveform
+
+SAMPLES = counts(ecg_mv([0.5], 1.0))
+START_LIMIT_S = 60
+
+
+@pytest.fixture
+def folder(tmp_path: Path, clinic_keys: ClinicKeyPair) -> Path:
+    clinic_keys.save(tmp_path / "clinic.key")
+    return tmp_path
+
+
+def fill(folder: Path, hub: Hub) -> None:
+    with closing(Store.open(folder / "blocks.db")) as store:
+        hub.send(store, "wave", waveform(START_US, SAMPLES))
+        hub.send(store, "wave", GapRecord("strap-1", "ecg", START_US + 1_000_000, None, None, "the link was lost"))
+        hub.send(store, "alert", alert(strip=strip(START_US, [0.5, 1.3], 2.0)))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[Any], str]:
+    code = main(arguments)
+    told = capsys.readouterr()
+    return code, [json.loads(line) for line in told.out.splitlines()], told.err
+
+
+def test_help_and_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "dev" in capsys.readouterr().out
+    for arguments in ([], ["dev"], ["dev", "--data", "x", "--port", "70000"], ["open", "--data", "x", "--colour"]):
+        assert main(arguments) == 2
+        assert "usage: pulsegate-cloud" in capsys.readouterr().err
+
+
+def test_export_tells_every_record_and_its_place(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(folder, hub)
+    code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
+    assert code == 0
+    wave, gap, raised, account = lines
+    assert (wave["type"], wave["hub"], wave["lane"], wave["epoch"], wave["seq"]) == ("waveform", "hub-1", "wave", 1, 1)
+    assert (wave["sensor_ns"], wave["n"], wave["samples_crc32"]) == (0, 130, zlib.crc32(SAMPLES.astype("<i4").tobytes()))
+    assert (gap["type"], gap["reason"], gap["to_us"]) == ("gap", "the link was lost", None)
+    assert (raised["type"], raised["lane"], raised["strip"]["n"], raised["measured"]["rate_bpm"]) == (
+        "alert",
+        "alert",
+        260,
+        150.0,
+    )
+    assert (account["blocks"], account["records"], account["missing_blocks"], account["duplicate_blocks"]) == (3, 3, 0, 0)
+
+
+def test_export_finds_what_is_missing_or_twice(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(Store.open(folder / "blocks.db")) as store:
+        hub.send(store, "wave", waveform(START_US, SAMPLES))
+        lost, set_aside = hub.seal("wave", b""), hub.seal("wave", b"")
+        store.quarantine([Quarantined("hub-1", "conflict", set_aside[1], BlockId("wave", 1, 3))], START_US)
+        hub.send(store, "wave", waveform(START_US, SAMPLES))
+        header = Header("hub-1", "subject-1", 2, "wave", 1, hub.key.id, prev=(1, 6))
+        hub.send_block(store, (header, seal_block(header, b"\x80", hub.key)))
+    code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
+    assert code == 0
+    assert [(hole["epoch"], hole["seq"]) for hole in lines[-1]["missing"]] == [(1, lost[0].seq), (1, 5), (1, 6)]
+    assert lines[-1]["duplicate_waveforms"] == 1
+
+
+def test_a_wrong_key_is_one_clear_line(tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    ClinicKeyPair.generate().save(tmp_path / "clinic.key")
+    fill(tmp_path, hub)
+    code, lines, error = run(capsys, "open", "--data", str(tmp_path), "--json")
+    assert code == 1
+    assert [line["type"] for line in lines] == ["account"]
+    assert lines[0]["unopened"] == {"no key": 3}
+    assert error.count("\n") == 1
+    assert "3 of 3 blocks could not be opened, the first because the data key was wrapped for another clinic key" in error
+
+
+def test_no_clinic_and_no_key_are_one_clear_line(tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(capsys, "open", "--data", str(tmp_path / "nowhere"))
+    assert (code, error) == (
+        1,
+        f"pulsegate-cloud: no clinic in {tmp_path}/nowhere: give the folder that pulsegate-cloud dev was started with\n",
+    )
+    fill(tmp_path, hub)
+    code, _, error = run(capsys, "open", "--data", str(tmp_path))
+    assert code == 1
+    assert f"cannot read the key file {tmp_path}/clinic.key" in error
+    assert error.count("\n") == 1
+
+
+def test_rebuild_makes_the_projections_from_the_blocks(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(folder, hub)
+    engine = open_projections(folder / "projections.db")
+    with engine.begin() as connection:
+        connection.execute(
+            tables.vitals.insert().values(hub="x", sensor="stale", kind="heart_rate", at_us=1, value=1, flags="[]")
+        )
+    engine.dispose()
+    assert main(["open", "--data", str(folder), "--rebuild"]) == 0
+    capsys.readouterr()
+    engine = open_projections(folder / "projections.db")
+    assert queries.vitals(engine, "stale", "heart_rate", 0) == []
+    assert queries.counters(engine)["samples"] == 130
+    assert len(queries.alerts_after(engine, 0)["alerts"]) == 1
+    engine.dispose()
+
+
+def test_projections_of_another_version_are_made_anew(folder: Path) -> None:
+    engine = open_projections(folder / "projections.db")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE alerts")
+        connection.exec_driver_sql("PRAGMA user_version = 99")
+    engine.dispose()
+    engine = open_projections(folder / "projections.db")
+    assert queries.alerts_after(engine, 0) == {"revision": 0, "alerts": []}
+    engine.dispose()
+
+
+def start_dev(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
+    code = "import sys; from cloud.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "dev", "--data", str(folder), *more]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_ready(folder: Path) -> Any:
+    deadline = time.monotonic() + START_LIMIT_S
+    while not (folder / "clinic.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return json.loads((folder / "clinic.json").read_text())
+
+
+def test_dev_tells_where_it_is_and_refuses_a_second_one(tmp_path: Path) -> None:
+    first = start_dev(tmp_path, "--port", "0", "--watch-stdin")
+    ready = wait_ready(tmp_path)
+    assert ready["pid"] == first.pid
+    assert ready["mqtt"]["host"] == "127.0.0.1"
+    assert Path(ready["public_key"]).exists()
+    assert (tmp_path / "clinic.key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "projections.db").stat().st_mode & 0o777 == 0o600
+    second = start_dev(tmp_path, "--port", "0")
+    assert second.communicate(timeout=START_LIMIT_S)[1].decode().count("is in use by another pulsegate-cloud") == 1
+    assert second.returncode == 1
+    _, error = first.communicate(timeout=START_LIMIT_S)  # closes its stdin
+    assert (first.returncode, error) == (0, b"")
+    assert not (tmp_path / "clinic.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dev_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    process = start_dev(tmp_path, "--port", "0")
+    wait_ready(tmp_path)
+    os.kill(process.pid, number)
+    _, error = process.communicate(timeout=START_LIMIT_S)
+    assert (process.returncode, error) == (0, b"")
+
+
+@pytest.mark.parametrize("option", ["--port", "--mqtt-port"])
+def test_a_port_in_use_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        other = {"--port": "--mqtt-port", "--mqtt-port": "--port"}[option]
+        assert main(["dev", "--data", str(tmp_path), option, str(port), other, "0"]) == 1
+    assert capsys.readouterr().err == f"pulsegate-cloud: port {port} is in use: choose another with {option}\n"

@@ -1,0 +1,109 @@
+"""A hub's outbox, a clinic's store, and a link between them within this process that can lose what it carries."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cloud.store import Store
+from sync.errors import Transient
+from sync.keys import HubKey
+from sync.mqtt import Connected, Disconnected, Event, Message
+from sync.outbox import Outbox
+from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
+
+HUB = "hub-1"
+
+
+class End:
+    """One end of the link."""
+
+    def __init__(self, link: "Link") -> None:
+        self.link = link
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.other: End
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        if not self.link.is_up:
+            raise Transient("no connection")
+        message = Message(topic, payload)
+        self.link.sent.append(message)
+        if not self.link.loses(message):
+            self.other.events.put_nowait(message)
+
+    async def receive(self) -> Event:
+        return await self.events.get()
+
+
+class Link:
+    """Both ends, up or down together. `loses` decides message by message; `sent` keeps them all."""
+
+    def __init__(self) -> None:
+        self.hub, self.clinic = End(self), End(self)
+        self.hub.other, self.clinic.other = self.clinic, self.hub
+        self.is_up = False
+        self.loses: Callable[[Message], bool] = lambda _message: False
+        self.sent: list[Message] = []
+
+    def connect(self) -> None:
+        self.is_up = True
+        for end in (self.hub, self.clinic):
+            end.events.put_nowait(Connected())
+
+    def cut(self) -> None:
+        """Lose the connection and all that is on its way."""
+        self.is_up = False
+        for end in (self.hub, self.clinic):
+            while not end.events.empty():
+                end.events.get_nowait()
+            end.events.put_nowait(Disconnected("cut"))
+
+
+@dataclass
+class House:
+    """A hub and a clinic that knows how to open its blocks."""
+
+    outbox: Outbox
+    store: Store
+    keys: ClinicKeyPair
+    folder: Path
+    sealed_at_s: list[int] = field(default_factory=lambda: [1_790_000_000])
+
+    def opened(self) -> list[bytes]:
+        """The plaintexts of all stored blocks, in the order of commit."""
+        plaintexts = []
+        for row in self.store.blocks_after(0, 100_000):
+            header = parse_header(row.block)
+            wrapped = self.store.wrapped_key(row.hub, row.key)
+            assert wrapped is not None
+            key = unwrap_at_clinic(wrapped, key_id=row.key, hub=header.hub, subject=header.subject, clinic=self.keys)
+            plaintexts.append(open_block(row.block, key)[1])
+        return plaintexts
+
+    def is_drained(self) -> bool:
+        return not any(self.outbox.statistics().pending.values())
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    keys = ClinicKeyPair.generate()
+    sealed_at_s = [1_790_000_000]
+    outbox = Outbox.open(
+        tmp_path / "outbox.db",
+        hub=HUB,
+        subject="subject-1",
+        hub_key=HubKey(bytes(32)),
+        clinic=keys.public,
+        clock=lambda: sealed_at_s[0],
+    )
+    store = Store.open(tmp_path / "store.db")
+    yield House(outbox, store, keys, tmp_path, sealed_at_s)
+    outbox.close()
+    store.close()
+
+
+@pytest.fixture
+def make_link() -> Callable[[], Link]:
+    return Link

@@ -1,0 +1,203 @@
+"""The same scenario over the in-process link and over a real broker: the link of the other tests must behave as MQTT does."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from cloud.broker import embedded_broker
+from cloud.ingest import run_ingest
+from sync.errors import Permanent, Transient
+from sync.mqtt import Connected, Disconnected, Message, Mqtt
+from sync.uplink import Uplink
+from sync.wire import UP_TOPICS, ack_topic
+
+HUB = "hub-1"
+LIMIT_S = 30.0
+Interrupt = Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def broker(port: int = 0) -> AsyncIterator[int]:
+    """The embedded broker, on this port or one that the system chooses."""
+    listener = socket.create_server(("127.0.0.1", port))
+    async with embedded_broker(listener):
+        idle = asyncio.all_tasks()
+        yield listener.getsockname()[1]
+        with contextlib.suppress(TimeoutError):  # amqtt leaves a socket open if its client goes while it shuts down
+            async with asyncio.timeout(0.3):
+                while asyncio.all_tasks() - idle:
+                    await asyncio.sleep(0.001)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+async def inline(function: Callable[..., Any], /, *values: Any) -> Any:
+    return function(*values)
+
+
+@asynccontextmanager
+async def over_link(link: Any) -> AsyncIterator[tuple[Any, Any, Interrupt]]:
+    async def interrupt() -> None:
+        link.cut()
+        await asyncio.sleep(0.01)
+        link.connect()
+
+    link.connect()
+    yield link.hub, link.clinic, interrupt
+
+
+@asynccontextmanager
+async def over_broker(_link: Any) -> AsyncIterator[tuple[Mqtt, Mqtt, Interrupt]]:
+    port = free_port()
+    async with AsyncExitStack() as running:
+        await running.enter_async_context(broker(port))
+
+        async def interrupt() -> None:
+            await running.aclose()
+            await running.enter_async_context(broker(port))
+
+        hub = Mqtt("127.0.0.1", port, client_id=HUB, subscriptions=[ack_topic(HUB)])
+        clinic = Mqtt("127.0.0.1", port, client_id="ingest", subscriptions=UP_TOPICS)
+        async with asyncio.TaskGroup() as tasks:
+            tasks_running = [tasks.create_task(client.run()) for client in (hub, clinic)]
+            yield hub, clinic, interrupt
+            for task in tasks_running:
+                task.cancel()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("transport", [over_link, over_broker])
+def test_everything_arrives_once_though_the_broker_restarts_in_the_middle(
+    house: Any, make_link: Callable[[], Any], transport: Any
+) -> None:
+    async def scenario() -> Uplink:
+        committed = 0
+
+        def on_committed() -> None:
+            nonlocal committed
+            committed += 1
+
+        async with transport(make_link()) as (hub, clinic, interrupt):
+            uplink = Uplink(house.outbox, hub, hub=HUB, call=inline)
+            async with asyncio.TaskGroup() as tasks:
+                ingest = run_ingest(house.store, clinic, on_committed, now_us=lambda: 7)
+                running = [tasks.create_task(uplink.run()), tasks.create_task(ingest)]
+                for i in range(60):
+                    house.outbox.put_many([("vital", b"v%d" % i), ("wave", b"w%d" % i + bytes(4000)), ("alert", b"a%d" % i)])
+                    uplink.wake()
+                    await asyncio.sleep(0.002)
+                    if i == 30:
+                        await until(lambda: house.store.count() > 20)
+                        await interrupt()
+                await until(house.is_drained)
+                for task in running:
+                    task.cancel()
+        assert committed > 0
+        return uplink
+
+    threads = set(threading.enumerate())
+    uplink = asyncio.run(scenario())
+    opened = house.opened()
+    assert len(opened) == len(set(opened)) == 180
+    assert uplink.statistics.blocks_acked == 180
+    assert house.store.quarantined() == []
+    assert [t.name for t in set(threading.enumerate()) - threads if t.name.startswith("paho")] == []
+
+
+def test_client_speaks_3_1_1_to_a_broker_that_knows_nothing_newer() -> None:
+    """amqtt refuses MQTT 5 with the return code of 3.1.1, and hangs up."""
+
+    async def scenario() -> None:
+        async with broker() as port:
+            client = Mqtt("127.0.0.1", port, client_id="a", subscriptions=["there/#"])
+            async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
+                running = tasks.create_task(client.run())
+                assert await client.receive() == Connected()
+                await client.publish("there/and/back", b"\x00\xff" * 30_000)
+                assert await client.receive() == Message("there/and/back", b"\x00\xff" * 30_000)
+                await client.publish("elsewhere", b"")
+                running.cancel()
+            assert client.statistics().connections == 1
+            assert client.statistics().published == 2
+            assert await client.receive() == Disconnected("stopped")
+
+    asyncio.run(scenario())
+
+
+def test_more_messages_than_the_window_all_pass() -> None:
+    async def scenario() -> None:
+        async with broker() as port:
+            client = Mqtt("127.0.0.1", port, client_id="a", subscriptions=["n"])
+            async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
+                running = tasks.create_task(client.run())
+                assert await client.receive() == Connected()
+                received: list[Any] = []
+
+                async def receive() -> None:
+                    received.extend([await client.receive() for _ in range(300)])
+
+                receiving = tasks.create_task(receive())
+                for i in range(300):
+                    await client.publish("n", b"%d" % i)
+                await receiving
+                running.cancel()
+        assert received == [Message("n", b"%d" % i) for i in range(300)]
+
+    asyncio.run(scenario())
+
+
+def test_client_waits_for_a_broker_that_comes_later_and_says_so_meanwhile() -> None:
+    async def scenario() -> None:
+        port = free_port()
+        client = Mqtt("127.0.0.1", port, client_id="a", subscriptions=[])
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
+            running = tasks.create_task(client.run())
+            with pytest.raises(Transient, match=f"no connection to the broker 127.0.0.1:{port}"):
+                await client.publish("a", b"")
+            async with broker(port):
+                assert await client.receive() == Connected()
+            assert isinstance(await client.receive(), Disconnected)
+            running.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_cancelling_leaves_no_thread_while_the_broker_hangs() -> None:
+    """A listener that accepts and never says a word."""
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            client = Mqtt("127.0.0.1", silent.getsockname()[1], client_id="a", subscriptions=[])
+            async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
+                running = tasks.create_task(client.run())
+                accepted, _ = await asyncio.to_thread(silent.accept)
+                running.cancel()
+            accepted.close()
+
+    asyncio.run(scenario())
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("paho")] == []
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "broker.example.org", "0.0.0.0", "::", ""])  # noqa: S104 - refused
+def test_without_tls_only_this_machine_is_allowed(host: str) -> None:
+    with pytest.raises(Permanent, match="without TLS"):
+        Mqtt(host, 1883, client_id="a", subscriptions=[])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.5.5.5", "::1", "localhost"])
+def test_this_machine_is_allowed(host: str) -> None:
+    assert Mqtt(host, 1883, client_id="a", subscriptions=[]).statistics().connections == 0

@@ -1,0 +1,272 @@
+"""The clinician's page in a real browser, fed by a real clinic process."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.cloud.synthetic import alert, counts, ecg_mv, heart_rate, strip, waveform
+
+STATIC = Path(__file__).parents[2] / "cloud" / "page" / "static"
+ARTEFACTS = Path(__file__).parents[2] / "build" / "artefacts"
+LANGUAGES = {
+    "en": ("Alerts", "Pause (no beat)", "No beat for 3.7 s (limit 3 s)"),
+    "de": ("Alarme", "Pause (kein Herzschlag)", "Kein Herzschlag während 3,7 s (Grenze 3 s)"),
+    "fr": ("Alertes", "Pause (aucun battement)", "Aucun battement pendant 3,7 s (limite 3 s)"),
+    "es": ("Alertas", "Pausa (sin latido)", "Sin latido durante 3,7 s (límite 3 s)"),
+}
+
+# WCAG 2.2, 1.4.3: contrast of every visible text with the first opaque ground behind it.
+CONTRASTS = """() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const part = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = rgb(getComputedStyle(node).backgroundColor);
+      if (colour.length < 4 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !node.checkVisibility()) continue;
+    if (node.closest("svg, noscript, .skip, .visually-hidden")) continue;
+    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(ground(node))];
+    found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), walker.currentNode.textContent.trim()]);
+  }
+  return found;
+}"""
+
+# Opaque pixels of the mark's colour in the row of beat marks, as the x of each run's middle, in CSS pixels.
+BEAT_MARKS = """() => {
+  const canvas = document.querySelector(".strip canvas");
+  const ratio = canvas.width / parseFloat(canvas.style.width);
+  const row = canvas.getContext("2d").getImageData(0, Math.round(28 * ratio), canvas.width, 1).data;
+  const mark = getComputedStyle(document.documentElement).getPropertyValue("--mark").trim();
+  const wanted = [1, 3, 5].map((i) => parseInt(mark.slice(i, i + 2), 16));
+  const middles = [];
+  let start = null;
+  for (let x = 0; x <= canvas.width; x += 1) {
+    const hit = x < canvas.width && wanted.every((value, i) => Math.abs(row[4 * x + i] - value) < 40);
+    if (hit && start === null) start = x;
+    if (!hit && start !== null) { middles.push((start + x) / 2 / ratio); start = null; }
+  }
+  return middles;
+}"""
+
+TRACE_HEIGHT_MM = """() => {
+  const canvas = document.querySelector(".strip canvas");
+  const ratio = canvas.width / parseFloat(canvas.style.width);
+  const [left, above] = [70 * ratio, 36 * ratio];
+  const area = canvas.getContext("2d").getImageData(left, above, canvas.width - left, canvas.height - above);
+  const rows = [];
+  for (let i = 0; i < area.data.length; i += 4) {
+    if (Math.max(...area.data.slice(i, i + 3)) < 60) rows.push(Math.floor(i / 4 / area.width));
+  }
+  return (rows.at(-1) - rows[0]) / ratio / 4;
+}"""
+
+
+def open_page(page: Page, address: str) -> None:
+    page.goto(address)
+    expect(page.locator("#link")).to_have_attribute("data-state", "connected")
+
+
+def screenshot(page: Page, name: str) -> None:
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTEFACTS / name, full_page=True)
+
+
+def test_an_alert_appears_live_with_its_strip_and_beats(empty_clinic: Any, watched: Any) -> None:
+    page = watched.page
+    open_page(page, empty_clinic.page)
+    expect(page.get_by_text("No alerts. New ones appear here")).to_be_visible()
+    expect(page.get_by_text("No sensor has sent data yet.")).to_be_visible()
+    onset_us = time.time_ns() // 1000
+    beats_s = [0.5, 1.3, 2.1, 5.8, 6.6, 7.4]
+    raised = alert("pause", "high", onset_us, strip=strip(onset_us, beats_s, 8.0), measured={"pause_s": 3.7, "limit_s": 3.0})
+    empty_clinic.send("alert", raised)
+    row = page.locator(".alert-row")
+    expect(row).to_contain_text("Pause (no beat)")
+    expect(page.locator("#announcer")).to_have_text("New alert, High priority: Pause (no beat), strap-1")
+    canvas = page.locator(".strip canvas")
+    expect(canvas).to_have_attribute("aria-label", re.compile(r"8 seconds with 6 detected beats"))
+    assert "/api/alerts/" not in " ".join(watched.requests)  # the strip came over the WebSocket
+    assert watched.complaints == []
+    marks = page.evaluate(BEAT_MARKS)
+    assert marks == pytest.approx([60 + 100 * beat for beat in beats_s], abs=1.5)  # 25 mm/s at 4 px/mm
+    assert page.evaluate(TRACE_HEIGHT_MM) == pytest.approx(14.0, abs=1.5)  # R to S: about 1.4 mV at 10 mm/mV
+
+
+def test_the_picture_of_the_page(clinic: Any, watched: Any) -> None:
+    page = watched.page
+    open_page(page, clinic.page)
+    expect(page.locator(".alert-row")).to_have_count(3)
+    expect(page.locator("#detail")).to_contain_text("No beat for 3.7 s (limit 3 s)")
+    now_us = time.time_ns() // 1000
+    clinic.send("wave", waveform(now_us - 1_000_000, counts(ecg_mv([0.5], 1.0))))
+    clinic.send("vital", heart_rate(now_us, 73.0))
+    expect(page.locator("#heart-rate")).to_have_text("73")
+    expect(page.locator("#sensor-state")).to_contain_text("Connected")
+    expect(page.locator(".u-over")).to_be_visible()
+    page.wait_for_function("document.querySelectorAll('#live-paper canvas').length === 1")
+    screenshot(page, "clinic-page.png")
+    page.emulate_media(color_scheme="dark")
+    screenshot(page, "clinic-page-dark.png")
+    assert (ARTEFACTS / "clinic-page.png").stat().st_size > 50_000
+    assert watched.complaints == []
+
+
+def test_newest_first_with_priority_by_colour_shape_word_and_rate(clinic: Any, watched: Any) -> None:
+    page = watched.page
+    open_page(page, clinic.page)
+    rows = page.locator(".alert-row")
+    expect(rows.locator(".kind")).to_have_text(["Pause (no beat)", "Tachycardia", "Bradycardia"])
+    expect(rows.locator(".sign > span")).to_have_text(["High", "Medium", "Low"])
+    expect(rows.nth(2)).to_contain_text("Ended, lasted 42 s")
+    expect(rows.nth(1)).to_contain_text("Ongoing for 2 min")
+    fills = [rows.nth(i).locator(".shape").evaluate("node => getComputedStyle(node).fill") for i in range(3)]
+    assert fills == ["rgb(195, 32, 47)", "rgb(255, 210, 31)", "rgb(143, 224, 234)"]  # red, yellow, cyan
+    assert len({rows.nth(i).locator(".shape").get_attribute("d") for i in range(3)}) == 3
+    flash = "node => [getComputedStyle(node).animationName, 1 / parseFloat(getComputedStyle(node).animationDuration)]"
+    high, medium, low = (rows.nth(i).locator(".sign svg").evaluate(flash) for i in range(3))
+    assert high[0] == "flash"
+    assert 1.4 <= high[1] <= 2.8  # Hz, IEC 60601-1-8:2020, table 2
+    assert medium[0] == "flash"
+    assert 0.4 <= medium[1] <= 0.8
+    assert low[0] == "none"
+    page.emulate_media(reduced_motion="reduce")
+    assert rows.nth(0).locator(".sign svg").evaluate(flash)[0] == "none"
+
+
+def test_nothing_is_asked_of_anyone_else(clinic: Any, watched: Any) -> None:
+    open_page(watched.page, clinic.page)
+    expect(watched.page.locator(".strip canvas")).to_be_visible()
+    origin = clinic.page.removeprefix("http://").rstrip("/")
+    assert len(watched.requests) > 10
+    assert [url for url in watched.requests if not re.match(rf"(http|ws)://{re.escape(origin)}/", url)] == []
+    assert watched.complaints == []
+
+
+def test_a_lost_clinic_is_told_and_only_what_is_missing_is_fetched(empty_clinic: Any, watched: Any) -> None:
+    page = watched.page
+    now_us = time.time_ns() // 1000
+    empty_clinic.send("alert", alert("af", "medium", now_us))
+    open_page(page, empty_clinic.page)
+    expect(page.locator(".alert-row")).to_have_count(1)
+    assert empty_clinic.stop() == 0
+    expect(page.locator("#notices")).to_contain_text("Connection to the clinic server lost")
+    expect(page.locator("#link-text")).to_have_text("Connection lost")
+    watched.requests.clear()
+    watched.complaints.clear()  # the browser reports each refused connection
+    empty_clinic.start()
+    empty_clinic.send("alert", alert("pause", "high", now_us + 1))
+    expect(page.locator(".alert-row")).to_have_count(2, timeout=20_000)
+    expect(page.locator("#notices")).not_to_contain_text("clinic server")
+    asked = [url for url in watched.requests if "/api/alerts" in url]
+    assert asked
+    assert all(url.endswith("?after_revision=1") or url.endswith("?after_revision=2") for url in asked)
+
+
+def test_a_silent_sensor_is_a_notice(empty_clinic: Any, watched: Any) -> None:
+    long_ago_us = time.time_ns() // 1000 - 60_000_000
+    empty_clinic.send("vital", heart_rate(long_ago_us, 60.0))
+    open_page(watched.page, empty_clinic.page)
+    expect(watched.page.locator("#notices")).to_contain_text("strap-1: silent since")
+    expect(watched.page.locator("#sensor-state")).to_contain_text("Silent")
+    expect(watched.page.locator("#heart-rate")).to_have_text("–")
+
+
+def test_what_comes_over_the_wire_never_becomes_markup(empty_clinic: Any, watched: Any) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    now_us = time.time_ns() // 1000
+    empty_clinic.send("vital", heart_rate(now_us, 60.0, sensor=hostile))
+    empty_clinic.send("alert", alert(hostile, hostile, now_us, sensor=hostile, source=hostile, reasons=(hostile,)))
+    open_page(watched.page, empty_clinic.page)
+    expect(watched.page.locator(".alert-row")).to_contain_text(hostile)
+    expect(watched.page.locator("img[src=x]")).to_have_count(0)
+    assert watched.complaints == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_language_and_no_overflow_on_a_telephone(clinic: Any, browser: Browser, language: str) -> None:
+    context = browser.new_context(locale=language, viewport={"width": 360, "height": 740})
+    page = context.new_page()
+    open_page(page, clinic.page)
+    heading, kind, reason = LANGUAGES[language]
+    expect(page.locator("#alerts-heading")).to_have_text(heading)
+    expect(page.locator(".alert-row .kind").first).to_have_text(kind)
+    expect(page.locator(".reasons")).to_contain_text(reason)
+    assert page.evaluate("document.documentElement.lang") == language
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    clipped = (
+        "() => [...document.querySelectorAll('main *:not(.strip, .strip *, svg *, .visually-hidden)')]"
+        ".filter((n) => n.scrollWidth > n.clientWidth + 1 && getComputedStyle(n).display !== 'inline').map((n) => n.className)"
+    )
+    assert page.evaluate(clipped) == []
+    screenshot(page, f"clinic-page-narrow-{language}.png")
+    context.close()
+
+
+def test_the_reader_changes_the_language_and_it_is_kept(clinic: Any, watched: Any) -> None:
+    page = watched.page
+    open_page(page, clinic.page)
+    page.get_by_label("Language").select_option("fr")
+    expect(page.locator("#alerts-heading")).to_have_text("Alertes")
+    expect(page.locator(".disclaimer")).to_contain_text("pas un dispositif médical certifié")
+    page.reload()
+    expect(page.locator("#alerts-heading")).to_have_text("Alertes")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_has_contrast(clinic: Any, watched: Any, scheme: Any) -> None:
+    page = watched.page
+    page.emulate_media(color_scheme=scheme)
+    open_page(page, clinic.page)
+    expect(page.locator(".strip canvas")).to_be_visible()
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 40
+    assert [(round(ratio, 2), text) for ratio, text in contrasts if ratio < 4.5] == []
+
+
+def test_keyboard_and_screen_reader(clinic: Any, watched: Any) -> None:
+    page = watched.page
+    open_page(page, clinic.page)
+    expect(page.locator(".alert-row")).to_have_count(3)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the alerts")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name=re.compile("Medium.*Tachycardia"))).to_be_focused()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Tachycardia")).to_be_visible()
+    expect(page.locator(".alert-row[aria-current=true]")).to_contain_text("Tachycardia")
+    expect(page.get_by_role("button", name=re.compile("Medium.*Tachycardia"))).to_be_focused()
+    for role in ("banner", "main", "contentinfo"):
+        expect(page.get_by_role(role)).to_have_count(1)
+    for region in ("Live ECG", "Alerts", "Tachycardia", "Heart rate trend"):
+        expect(page.get_by_role("region", name=region, exact=True)).to_have_count(1)
+    expect(page.get_by_role("img", name=re.compile("ECG strip of 12 seconds with 28 detected beats"))).to_be_visible()
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    active = [node for node in tree if node.get("role", {}).get("value") in {"button", "combobox", "link", "image", "region"}]
+    assert [node["role"]["value"] for node in active if not node["name"]["value"].strip()] == []
+
+
+def test_all_languages_have_the_same_texts() -> None:
+    def shape(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shape(inner) for key, inner in value.items()}
+        return sorted(re.findall(r"\{\w+\}", value))
+
+    words = {language: json.loads((STATIC / "lang" / f"{language}.json").read_text()) for language in LANGUAGES}
+    for language in LANGUAGES:
+        assert shape(words[language]) == shape(words["en"]), language

@@ -1,0 +1,112 @@
+"""A small sensor, made of nothing but a Bumble GATT server, and the room it shares with the agent's radio."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from bumble.att import ATT_Error, Attribute
+from bumble.core import UUID, AdvertisingData
+from bumble.device import Device
+from bumble.gatt import (
+    GATT_CLIENT_CHARACTERISTIC_CONFIGURATION_DESCRIPTOR,
+    Characteristic,
+    CharacteristicValue,
+    Descriptor,
+    Service,
+)
+
+from gateway.radio.radio import Radio
+from gateway.radio.virtual import VirtualLink, make_device, virtual_radio
+
+HUB = "C2:00:00:00:00:01"
+SENSOR = "C0:DE:00:00:00:01"
+
+
+class SmallSensor:
+    """Heart Rate with a control point, one characteristic that wants encryption to be read and one to be subscribed to."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.pairings = 0
+        self.written: list[bytes] = []
+        read, notify, indicate, write = (getattr(Characteristic.Properties, n) for n in ("READ", "NOTIFY", "INDICATE", "WRITE"))
+        encrypted = Attribute.READABLE | Attribute.READ_REQUIRES_ENCRYPTION
+        nothing = Attribute.Permissions(0)
+        self.rate = Characteristic(UUID.from_16_bits(0x2A37), notify, nothing, b"")
+        self.location = Characteristic(UUID.from_16_bits(0x2A38), read, Attribute.READABLE, b"\x01")
+        self.control = Characteristic(
+            UUID.from_16_bits(0x2A39), write, Attribute.WRITEABLE, CharacteristicValue(write=self._control)
+        )
+        self.pressure = Characteristic(UUID.from_16_bits(0x2A35), indicate, nothing, b"")
+        self.feature = Characteristic(UUID.from_16_bits(0x2A49), read, encrypted, b"\x1f\x00")
+        self.guarded = Characteristic(UUID.from_16_bits(0x2A5F), notify, nothing, b"")
+        self.guarded.descriptors = [
+            Descriptor(
+                GATT_CLIENT_CHARACTERISTIC_CONFIGURATION_DESCRIPTOR,
+                Attribute.READABLE | Attribute.WRITEABLE | Attribute.WRITE_REQUIRES_ENCRYPTION,
+                device.gatt_server.make_descriptor_value(self.guarded),
+            )
+        ]
+        device.add_services(
+            [
+                Service(UUID.from_16_bits(0x180D), [self.rate, self.location, self.control]),
+                Service(UUID.from_16_bits(0x1810), [self.pressure, self.feature, self.guarded]),
+            ]
+        )
+        device.advertising_data = bytes(
+            AdvertisingData(
+                [
+                    (AdvertisingData.FLAGS, b"\x06"),
+                    (AdvertisingData.COMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS, b"\x0d\x18\x10\x18"),
+                    (AdvertisingData.COMPLETE_LOCAL_NAME, device.name.encode()),
+                    (AdvertisingData.TX_POWER_LEVEL, b"\xfc"),
+                    (AdvertisingData.MANUFACTURER_SPECIFIC_DATA, b"\x6b\x00\x01\x02"),
+                ]
+            )
+        )
+        device.on(device.EVENT_CONNECTION, lambda connection: connection.on(connection.EVENT_PAIRING, self._paired))
+
+    async def start(self) -> None:
+        await self.device.power_on()
+        await self.device.start_advertising(auto_restart=True)
+
+    async def beat(self, rate: int) -> None:
+        await self.device.notify_subscribers(self.rate, bytes([0, rate]))
+
+    def _paired(self, _keys: object) -> None:
+        self.pairings += 1
+
+    def _control(self, _connection: object, value: bytes) -> None:
+        if value != b"\x01":
+            raise ATT_Error(0x80)  # Heart Rate Service 1.0, 3.3.1: Control Point Not Supported
+        self.written.append(bytes(value))
+
+
+@dataclass
+class Room:
+    """One sensor and the agent's radio on one virtual link."""
+
+    link: VirtualLink
+    sensor: SmallSensor
+    radio: Radio
+
+
+@asynccontextmanager
+async def open_room() -> AsyncIterator[Room]:
+    link = VirtualLink()
+    sensor = SmallSensor(make_device(link, SENSOR, "small"))
+    await sensor.start()
+    async with virtual_radio(link, HUB) as radio:
+        yield Room(link, sensor, radio)
+    link.remove(SENSOR)
+
+
+@pytest.fixture
+def room() -> Callable[[], AbstractAsyncContextManager[Room]]:
+    return open_room
+
+
+@pytest.fixture
+def small_sensor() -> type[SmallSensor]:
+    return SmallSensor

@@ -1,0 +1,124 @@
+"""Episodes that are told more than once are written once; the figures that sum a file up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.pipeline import Output, TimedBeat
+from gateway.replay.output import clock, json_lines, summary
+from gateway.replay.result import Line, Replayed
+from gateway.replay.sources import Source
+from sync.records import AlertRecord, FindingRecord, GapRecord, IntervalsRecord, Strip, Times, VitalRecord
+
+START_US = 1_714_920_600_000_000
+STRIP = Strip(START_US, 125.0, 0.001, np.zeros(10, np.int32), ())
+
+
+def at(seconds: float) -> int:
+    return START_US + round(seconds * 1e6)
+
+
+def fresh() -> Replayed:
+    return Replayed.of(Source(Path("a.hea"), "strap", START_US, True, (), iter(())))
+
+
+def alert(onset: float, end: float | None, probability: float, strip: Strip | None, kind: str = "af") -> AlertRecord:
+    until = None if end is None else at(end)
+    measured = {"rate_bpm": 90.0}
+    return AlertRecord(
+        f"{kind}-{onset}", "strap", kind, "medium", at(onset), until, at(40), "rr_af 1", ("r",), probability, measured, strip
+    )
+
+
+def taken(result: Replayed, *records: AlertRecord | FindingRecord | GapRecord) -> list[Line]:
+    return [line for record in records for line in result.add(Output((record,)))]
+
+
+def test_an_alert_is_written_once_with_its_last_values_and_its_strip() -> None:
+    result = fresh()
+    assert taken(result, alert(10.0004, None, 0.91, STRIP)) == []
+    (line,) = taken(result, alert(10.0004, 62.0, 0.98, None))
+    assert list(json_lines(line, result)) == [
+        {
+            "type": "alert",
+            "file": "a.hea",
+            "t": 10.0,
+            "kind": "af",
+            "priority": "medium",
+            "onset": 10.0,
+            "end": 62.0,
+            "probability": 0.98,
+            "measured": {"rate_bpm": 90.0},
+            "source": "rr_af 1",
+            "reasons": ["r"],
+            "id": "af-10.0004",
+        }
+    ]
+    assert result.alerts[0].strip is STRIP
+    assert list(result.close()) == []
+
+
+def test_what_goes_on_at_the_end_is_written_there_in_order_of_onset() -> None:
+    result = fresh()
+    result.end_us = at(100)
+    gap = GapRecord("strap", "ecg", at(80), None, None, "the link was lost")
+    taken(result, alert(50, None, 0.9, STRIP), gap, alert(20, None, 0.9, STRIP, "tachycardia"))
+    lines = [item for line in result.close() for item in json_lines(line, result)]
+    assert [(line["type"], line["onset"], line["end"]) for line in lines] == [
+        ("alert", 20.0, None),
+        ("alert", 50.0, None),
+        ("gap", 80.0, 100.0),
+    ]
+    assert [alert.kind for alert in result.alerts] == ["tachycardia", "af"]
+
+
+def test_two_episodes_of_a_kind_are_two() -> None:
+    result = fresh()
+    taken(result, alert(10, None, 0.9, STRIP), alert(10, 20, 0.9, None), alert(30, None, 0.9, STRIP), alert(30, 40, 0.9, None))
+    assert summary(result)["alerts"] == {"af": 2}
+
+
+def test_intervals_are_placed_before_their_arrival() -> None:
+    record = IntervalsRecord("strap", "rr", Times(at(5), at(5), 0), (1024, 512))
+    assert [(line["t"], line["ms"]) for line in json_lines(record, fresh())] == [(4.5, 1000.0), (5.0, 500.0)]
+
+
+def test_a_vital_carries_its_ucum_unit() -> None:
+    (line,) = json_lines(VitalRecord("strap", "heart_rate", Times(at(5.5555), at(6), 0), 72.0, ("no_contact",)), fresh())
+    assert line == {
+        "type": "vital",
+        "file": "a.hea",
+        "t": 5.556,
+        "kind": "heart_rate",
+        "value": 72.0,
+        "unit": "/min",
+        "flags": ["no_contact"],
+    }
+
+
+def test_rates_are_of_intervals_and_never_across_a_gap() -> None:
+    result = fresh()
+    first = [TimedBeat(at(second), "N", 1.0) for second in range(1, 11)]
+    second = [TimedBeat(at(20 + 0.5 * index), "N", 1.0) for index in range(10)]
+    list(result.add(Output((), tuple(first))))
+    taken(result, GapRecord("strap", "ecg", at(10.5), at(19.5), 1000, "the link was lost"))
+    list(result.add(Output((), tuple(second))))
+    result.end_us = at(25)
+    rates = result.rates()
+    assert np.isnan(rates.each[[0, 10]]).all()
+    assert rates.each[1:10] == pytest.approx(60.0)
+    assert rates.each[11:] == pytest.approx(120.0)
+    assert rates.mean == pytest.approx(60 * 18 / 13.5)
+    assert [rates.lowest, rates.highest] == pytest.approx([60.0, 120.0])
+    assert np.isnan(rates.smoothed[10:15]).all(), "a median of five never joins both sides"
+
+
+def test_a_file_without_a_beat_has_no_rate() -> None:
+    told = summary(fresh())
+    assert (told["beats"], told["mean_rate"], told["lowest_rate"], told["highest_rate"]) == (0, None, None, None)
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (245, "4:05"), (3723, "1:02:03"), (-1, "0:00")])
+def test_seconds_are_shown_as_a_clock(seconds: float, shown: str) -> None:
+    assert clock(seconds) == shown

@@ -1,0 +1,175 @@
+"""Files made here, of which every sample is known: holes, scales, sensor frames, damage in the middle."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from drivers.readings import Waveform
+from drivers.registry import load_drivers
+from drivers.spec import DeviceInformation
+from gateway.replay.capture import CaptureWriter, Header
+from gateway.replay.sources import SourceError, open_source
+from sync.records import GapRecord, QuarantinedRecord
+
+HEART_RATE = "00002a37-0000-1000-8000-00805f9b34fb"
+MODEL_NUMBER = "00002a24-0000-1000-8000-00805f9b34fb"
+PMD_DATA = "fb005c82-02e7-f387-1cad-8acd2d8df0c8"
+START_US = 1_714_920_600_000_000
+
+
+def ecg_mv(seconds: float, rate_hz: float, rr_s: float) -> NDArray[np.float64]:
+    """A QRS of 1 mV and 40 ms width every `rr_s`, the first one at `rr_s`, with a small T wave."""
+    t = np.arange(round(seconds * rate_hz)) / rate_hz
+    from_peak = (t + rr_s / 2) % rr_s - rr_s / 2
+    qrs = np.exp(-0.5 * (from_peak / 0.012) ** 2) * (t > rr_s / 2)
+    return qrs + 0.15 * np.exp(-0.5 * ((from_peak - 0.25) / 0.04) ** 2)
+
+
+def csv_file(folder: Path, mv: NDArray[np.float64], rate_hz: float, start_s: float = 0.0) -> Path:
+    rows = (f"{start_s + i / rate_hz:.6f},{'' if np.isnan(v) else f'{v:.3f}'}\n" for i, v in enumerate(mv))
+    path = folder / "made.csv"
+    path.write_text("time [s],ecg [mV]\n" + "".join(rows))
+    return path
+
+
+def wfdb_record(folder: Path, adc: NDArray[np.int16]) -> Path:
+    """Format 16, 250 Hz, 1000 units per mV, began on 5 May 2024 at 14:50 UTC."""
+    (folder / "made.dat").write_bytes(adc.astype("<i2").tobytes())
+    path = folder / "made.hea"
+    path.write_text(f"made 1 250 {adc.size} 14:50:00 05/05/2024\nmade.dat 16 1000/mV 16 0 {adc[0]} 0 0 II\n")
+    return path
+
+
+def heart_rate(bpm: int, *ticks: int) -> bytes:
+    """Heart Rate Measurement with RR intervals: Heart Rate Service 1.0, section 3.1."""
+    return struct.pack(f"<BB{len(ticks)}H", 0x10, bpm, *ticks)
+
+
+def pmd_frame(microvolts: NDArray[np.int64], last_ns: int) -> bytes:
+    """ECG, uncompressed frame type 0: 3 bytes a sample, two's complement: Polar PMD specification."""
+    samples = b"".join(int(value).to_bytes(3, "little", signed=True) for value in microvolts)
+    return struct.pack("<BQB", 0, last_ns, 0) + samples
+
+
+def test_every_sample_comes_through_as_it_is(tmp_path: Path) -> None:
+    adc = np.random.default_rng(1).integers(-32767, 32767, 1100).astype(np.int16)
+    source = open_source(wfdb_record(tmp_path, adc), load_drivers())
+    waves = [reading for step in source.steps for reading in step.readings if isinstance(reading, Waveform)]
+    values = np.concatenate([np.array(wave.samples) * wave.scale for wave in waves])
+    assert np.abs(values - adc / 1000).max() < 1e-9
+    assert [wave.last_ns for wave in waves] == [996_000_000, 1_996_000_000, 2_996_000_000, 3_996_000_000, 4_396_000_000]
+    assert (source.start_us, source.start_known) == (START_US, True)
+
+
+def test_a_hole_in_a_record_is_a_gap_with_its_times(run: Any, tmp_path: Path) -> None:
+    adc = np.round(1000 * ecg_mv(40, 250, 0.8)).astype(np.int16)
+    adc[250 * 20 : 250 * 26] = -32768
+    ran = run(wfdb_record(tmp_path, adc))
+    assert ran.status == 0
+    (gap,) = ran.of("gap")
+    assert (gap["onset"], gap["end"], gap["missing"]) == (19.996, 26.0, 1500)
+    assert gap["reason"] == "no valid samples in the recording"
+    assert ran.summary["ecg_seconds"] == pytest.approx(34.0)
+    assert ran.summary["duration"] == pytest.approx(40.0)
+    assert ran.summary["start"] == "2024-05-05T14:50:00.000Z"
+    assert ran.summary["mean_rate"] == pytest.approx(75.0, abs=0.2)
+    assert not ran.of("alert"), "a hole is no pause"
+
+
+def test_a_hole_at_either_end_is_told(run: Any, tmp_path: Path) -> None:
+    mv = ecg_mv(40, 250, 0.8)
+    mv[:500], mv[-1000:] = np.nan, np.nan
+    ran = run(csv_file(tmp_path, mv, 250))
+    (gap,) = ran.of("gap")
+    assert (gap["onset"], gap["end"]) == (35.996, 40.0)
+    assert "the first 2.000 s hold no valid sample" in ran.summary["notes"]
+    assert ran.summary["ecg_seconds"] == pytest.approx(34.0)
+    assert ran.summary["duration"] == pytest.approx(40.0)
+
+
+def test_beats_lie_where_they_were_put(run: Any, tmp_path: Path) -> None:
+    beats = np.array([beat["t"] for beat in run(csv_file(tmp_path, ecg_mv(60, 250, 0.8), 250)).of("beat")])
+    inside = beats[beats > 3.0]
+    assert inside.size >= 70
+    assert np.abs(inside / 0.8 - np.round(inside / 0.8)).max() * 0.8 <= 0.004
+
+
+def test_a_capture_goes_through_the_drivers(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "strap.jsonl"
+    microvolts = np.round(1000 * ecg_mv(60, 130, 0.75)).astype(np.int64)
+    epoch_ns = 600_000_000_000_000_000
+    with CaptureWriter(path, Header("H10", START_US, DeviceInformation("Polar Electro Oy", "H10"))) as writer:
+        writer.event(0.0, "connected")
+        writer.payload(0.2, MODEL_NUMBER, b"H10")
+        writer.payload(0.5, HEART_RATE, heart_rate(80, 512, 1024))
+        for second in (*range(1, 21), *range(31, 61)):
+            if second == 31:
+                writer.event(22.0, "disconnected")
+                writer.event(30.0, "connected")
+            frame = microvolts[130 * (second - 1) : 130 * second]
+            last_ns = epoch_ns + round((130 * second - 1) / 130 * 1e9)
+            writer.payload(float(second), PMD_DATA, pmd_frame(frame, last_ns))
+        writer.payload(60.5, HEART_RATE, b"\x10")
+        writer.payload(60.6, "00002a19-0000-1000-8000-00805f9b34fb", b"\x5a")
+    ran = run(path)
+    assert (ran.status, ran.errors) == (0, [])
+    assert ran.summary["sensor"] == "H10"
+    (vital,) = ran.of("vital")
+    assert (vital["kind"], vital["value"], vital["unit"], vital["t"]) == ("heart_rate", 80.0, "/min", 0.5)
+    assert [(line["ms"], line["t"]) for line in ran.of("interval")] == [(500.0, -0.5), (1000.0, 0.5)]
+    assert {(line["kind"], line["value"]) for line in ran.of("status")} >= {("model", "H10"), ("battery", 90)}
+    (bad,) = ran.of("quarantined")
+    assert (bad["characteristic"], bad["payload"], bad["t"]) == (HEART_RATE, "10", 60.5)
+    assert ran.summary["quarantined"] == 1
+    (gap,) = ran.of("gap")
+    assert (gap["missing"], gap["reason"]) == (1300, "the link was lost")
+    assert gap["end"] - gap["onset"] == pytest.approx(10.0, abs=0.02)
+    assert ran.summary["ecg_seconds"] == pytest.approx(50.0, abs=0.01)
+    assert ran.summary["mean_rate"] == pytest.approx(80.0, abs=0.3)
+    assert not ran.of("alert"), "a lost link is no pause"
+
+
+def test_a_cut_last_line_is_a_note(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "strap.jsonl"
+    with CaptureWriter(path, Header("H10", START_US)) as writer:
+        writer.payload(1.0, HEART_RATE, heart_rate(80))
+    path.write_text(path.read_text() + '{"t": 2.0, "char"')
+    ran = run(path)
+    assert (ran.status, ran.errors, len(ran.of("vital"))) == (0, [], 1)
+    assert ran.summary["notes"] == ["line 3 is cut: the recording was stopped while it was written; the lines before are whole"]
+
+
+def test_damage_in_the_middle_keeps_what_was_before_it(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "strap.jsonl"
+    with CaptureWriter(path, Header("H10", START_US)) as writer:
+        writer.payload(1.0, HEART_RATE, heart_rate(80))
+    path.write_text(path.read_text() + "garbage\n" + '{"t": 2.0, "event": "connected"}\n')
+    ran = run(path)
+    assert ran.status == 1
+    assert ran.errors == [f"pulsegate replay: {path}: line 3: not JSON; correct or remove the line"]
+    assert len(ran.of("vital")) == 1
+    assert ran.summary["complete"] is False
+    assert ran.summary["duration"] == 1.0
+
+
+def test_an_unreadable_file_is_no_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "loop.csv"
+    path.symlink_to(path)
+    with pytest.raises(SourceError, match=r"loop\.csv: cannot be read .*; check the file"):
+        open_source(path, load_drivers())
+
+
+def test_episodes_and_quarantined_payloads_are_kept_for_the_report(play: Any, tmp_path: Path) -> None:
+    path = tmp_path / "strap.jsonl"
+    with CaptureWriter(path, Header("H10", START_US)) as writer:
+        for index in range(150):
+            writer.payload(float(index), HEART_RATE, b"\x10")
+    result, lines = play(path)
+    assert len(lines) == result.quarantined_count == 150
+    assert all(isinstance(line, QuarantinedRecord) for line in lines)
+    assert len(result.quarantined) == 100
+    assert not any(isinstance(line, GapRecord) for line in lines)

@@ -1,0 +1,238 @@
+"""The chain on synthetic ECGs, whose beats are known, and on recordings."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.evaluation.qrs import compare, match
+from models.recordings import open_recording
+from models.recordings.annotations import BEATS, read_annotations
+from models.signal.chain import EcgChain
+
+RATES_HZ = (125.0, 128.0, 130.0, 250.0, 256.0, 300.0, 360.0, 500.0)
+
+
+def ecg(beats_s, duration_s, rate_hz, *, height=lambda t: 1.0, p_only_s=(), t_wave_s=0.25, noise_mv=0.01):
+    """P, Q, R, S and T as Gaussians around each beat's R peak; also P waves alone."""
+    t = np.arange(round(duration_s * rate_hz)) / rate_hz
+    mv = np.random.default_rng(5).normal(0, noise_mv, t.size)
+    waves = ((-0.17, 0.022, 0.12), (-0.028, 0.010, -0.1), (0.0, 0.012, 1.0), (0.03, 0.012, -0.25), (t_wave_s, 0.045, 0.3))
+    for beat in beats_s:
+        for at, width, mv_high in waves:
+            mv += height(beat) * mv_high * np.exp(-(((t - beat - at) / width) ** 2) / 2)
+    for at in p_only_s:
+        mv += 0.12 * np.exp(-(((t - at) / 0.022) ** 2) / 2)
+    return mv
+
+
+def run(mv, rate_hz, size=73):
+    """The beats, and how much signal had come after each when it was reported."""
+    chain = EcgChain(rate_hz)
+    found = [(beat, chain.end_s - beat.t_s) for i in range(0, mv.size, size) for beat in chain.push(mv[i : i + size])]
+    beats = [beat for beat, _ in found] + chain.finish()
+    return beats, [delay for _, delay in found]
+
+
+def times(beats):
+    return np.array([beat.t_s for beat in beats])
+
+
+def missed_and_false(truth, beats):
+    counts = compare(np.asarray(truth), times(beats), 0.05)
+    return counts.fn, counts.fp
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_peaks_are_found_to_the_millisecond_at_every_rate(rate_hz):
+    truth = np.arange(0.5, 30, 0.813)
+    beats, _ = run(ecg(truth, 30, rate_hz), rate_hz)
+    np.testing.assert_allclose(times(beats), truth, atol=0.002)
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_beats_and_strip_are_the_same_bits_for_any_chunking(rate_hz, data):
+    record = open_recording(data / "mitdb" / "208.hea")
+    mv = record.mv[: round(20 * rate_hz)].copy()
+    mv[2000:2010] = np.nan
+
+    def outcome(size):
+        chain = EcgChain(rate_hz)
+        beats = [beat for i in range(0, mv.size, size) for beat in chain.push(mv[i : i + size])]
+        beats += chain.gap(1.7)
+        for i in range(0, mv.size, size):
+            beats += chain.push(mv[i : i + size])
+        return beats + chain.finish(), chain.strip(0.0, chain.end_s)[1].tobytes(), chain.horizon_s
+
+    whole = outcome(mv.size)
+    assert all(outcome(size) == whole for size in (1, 17, 73, round(rate_hz)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=10))
+def test_any_chunking_gives_the_same_beats(sizes):
+    mv = ecg(np.arange(0.5, 12, 0.7), 12, 130, height=lambda t: 1 if t < 6 else 0.25)
+    chain, beats, start, turn = EcgChain(130), [], 0, 0
+    while start < mv.size:
+        size = sizes[turn % len(sizes)]
+        beats += chain.push(mv[start : start + size])
+        start, turn = start + size, turn + 1
+    assert beats + chain.finish() == run(mv, 130, mv.size)[0]
+
+
+@pytest.mark.parametrize(("per_minute", "t_wave_s"), [(30, 0.3), (75, 0.25), (150, 0.2), (220, 0.14)])
+def test_no_beat_is_missed_or_invented_from_30_to_220_a_minute(per_minute, t_wave_s):
+    truth = np.arange(0.7, 60, 60 / per_minute)
+    beats, _ = run(ecg(truth, 60, 130, t_wave_s=t_wave_s), 130)
+    assert missed_and_false(truth, beats) == (0, 0)
+
+
+def test_a_beat_is_reported_within_035_s_of_signal():
+    _, delays = run(ecg(np.arange(0.5, 60, 0.8), 60, 130), 130, size=2)
+    assert max(delays[4:]) < 0.36
+
+
+def test_polarity_only_turns_the_amplitude():
+    mv = ecg(np.arange(0.5, 20, 0.8), 20, 130)
+    upright, inverted = run(mv, 130)[0], run(-mv, 130)[0]
+    np.testing.assert_allclose(times(upright), times(inverted), atol=1e-9)
+    assert all(0.8 < beat.amplitude_mv < 1.2 for beat in upright)
+    assert [-beat.amplitude_mv for beat in inverted] == pytest.approx([beat.amplitude_mv for beat in upright])
+
+
+def test_a_four_times_lower_signal_is_followed_at_once():
+    truth = np.arange(0.5, 60, 0.8)
+    beats, _ = run(ecg(truth, 60, 130, height=lambda t: 1 if t < 30 else 0.25), 130)
+    assert missed_and_false(truth, beats) == (0, 0)
+
+
+def test_a_twenty_times_lower_signal_is_found_again_within_ten_seconds():
+    truth = np.arange(0.5, 60, 0.8)
+    beats, _ = run(ecg(truth, 60, 130, height=lambda t: 1 if t < 30 else 0.05, noise_mv=0.002), 130)
+    after = times(beats)[times(beats) > 40]
+    assert missed_and_false(truth[truth > 40], [beat for beat in beats if beat.t_s > 40]) == (0, 0), after
+
+
+def test_after_a_huge_artefact_beats_are_found_within_two_seconds():
+    truth = np.arange(0.5, 60, 0.8)
+    mv = ecg(truth, 60, 130)
+    mv[30 * 130 : 33 * 130] += np.random.default_rng(6).normal(0, 20, 3 * 130)
+    beats, _ = run(mv, 130)
+    assert missed_and_false(truth[truth > 35], [beat for beat in beats if beat.t_s > 35]) == (0, 0)
+
+
+@pytest.mark.parametrize("p_only_s", [(), (30.2, 31.0, 31.8, 32.6, 33.4)], ids=["noise", "p-waves"])
+def test_nothing_is_found_in_an_asystole(p_only_s):
+    truth = [t for t in np.arange(0.5, 60, 0.8) if not 30 < t < 34]
+    beats, _ = run(ecg(truth, 60, 130, p_only_s=p_only_s), 130)
+    assert missed_and_false(truth, beats) == (0, 0)
+
+
+def test_the_horizon_passes_through_a_pause_and_no_beat_comes_before_it():
+    truth = [t for t in np.arange(0.5, 40, 0.8) if not 20 < t < 26]
+    mv = ecg(truth, 40, 130)
+    chain, horizon, in_pause = EcgChain(130), 0.0, 0.0
+    for i in range(0, mv.size, 13):
+        beats = chain.push(mv[i : i + 13])
+        assert all(beat.t_s >= horizon for beat in beats)
+        assert chain.horizon_s >= horizon
+        horizon = chain.horizon_s
+        if chain.end_s < 24:
+            in_pause = horizon
+    assert in_pause > 23.4
+
+
+def test_a_gap_flushes_what_came_and_starts_anew():
+    truth = np.arange(0.5, 10, 0.8)
+    mv = ecg(truth, 10, 130)
+    chain = EcgChain(130)
+    before = chain.push(mv)
+    before += chain.gap(5.0)
+    assert chain.end_s == 15.0
+    after = chain.push(mv) + chain.finish()
+    np.testing.assert_allclose(times(before), truth, atol=0.003)
+    np.testing.assert_allclose(times(after), truth + 15, atol=0.003)
+    assert [beat.after_gap for beat in before + after] == [True] + [False] * (len(before) - 1) + [True] + [False] * (len(after) - 1)
+
+
+def test_missing_samples_are_a_gap():
+    truth = np.arange(0.5, 20, 0.8)
+    mv = ecg(truth, 20, 130)
+    mv[1170:1300] = np.nan
+    beats, _ = run(mv, 130)
+    assert [beat.t_s for beat in beats if beat.after_gap] == pytest.approx([0.5, 10.1], abs=0.003)
+    chain = EcgChain(130)
+    chain.push(mv)
+    start_s, strip = chain.strip(8.0, 12.0)
+    assert start_s == 8.0
+    assert np.isnan(strip[130:245]).all()
+    assert not np.isnan(strip[:120]).any()
+    assert chain.usable(3.0, 8.0)
+    assert not chain.usable(8.0, 12.0)
+
+
+def test_the_strip_keeps_the_last_minute_without_wander():
+    truth = np.arange(0.5, 100, 0.8)
+    t = np.arange(13000) / 130
+    chain = EcgChain(130)
+    chain.push(ecg(truth, 100, 130) + 2 + np.sin(2 * np.pi * 0.05 * t))
+    start_s, strip = chain.strip(35.0, 95.0)
+    assert start_s == 35.0
+    assert strip.size == 60 * 125 + 1
+    assert abs(np.median(strip)) < 0.1
+    peaks = [strip[round((beat - 35) * 125)] for beat in truth if 36 < beat < 94]
+    assert min(peaks) > 0.75
+
+
+def test_a_flat_line_is_not_usable_and_the_next_beats_are_found():
+    truth = np.arange(0.5, 10, 0.8)
+    mv = ecg(truth, 10, 130)
+    chain = EcgChain(130)
+    chain.push(mv)
+    assert chain.usable(4.0, 9.0)
+    chain.push(np.full(120 * 130, mv[-1]))
+    assert not chain.usable(100.0, 104.0)
+    beats = chain.push(mv) + chain.finish()
+    assert missed_and_false(truth + 130, [beat for beat in beats if beat.t_s > 130]) == (0, 0)
+
+
+@pytest.mark.parametrize("mv", [np.zeros(0), np.zeros(1), np.zeros(5000), np.full(300, np.nan), np.full(300, np.inf), np.ones(3)])
+def test_signals_without_a_heart_have_no_beats(mv):
+    chain = EcgChain(130)
+    assert chain.push(mv) + chain.gap(1.0) + chain.push(mv) + chain.finish() == []
+    assert 0 <= chain.horizon_s <= chain.end_s + 0.01
+
+
+def test_short_recordings_of_every_quality_are_read_through(data):
+    for header in sorted((data / "cinc2017-sample").glob("*.hea"))[::4]:
+        record = open_recording(header)
+        found = times(run(record.mv, record.rate_hz, 300)[0])
+        assert (np.diff(found) > 0.1).all()
+        assert 20 < 60 * found.size / record.duration_s < 250
+
+
+LEAST = {"101": (0.999, 0.998), "108": (0.99, 0.99), "201": (0.97, 0.998), "203": (0.99, 0.98), "208": (0.99, 0.99), "217": (0.99, 0.99)}
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_hard_arrhythmia_records(name, data):
+    """Sinus rhythm, tall P waves, aberrant beats, AF with multiform PVCs, fusion beats, a pacemaker."""
+    record = open_recording(data / "mitdb" / f"{name}.hea")
+    notes = read_annotations(data / "mitdb" / f"{name}.atr")
+    reference = np.array([sample / 360 for sample, symbol in zip(notes.sample, notes.symbol, strict=True) if symbol in BEATS])
+    found = times(run(record.mv, record.rate_hz, 360)[0])
+    counts = compare(reference[reference >= 300], found[found >= 300])
+    assert (counts.sensitivity, counts.predictivity) >= LEAST[name]
+    assert counts.predictivity >= LEAST[name][1]
+
+
+def test_intervals_agree_with_those_of_the_strap(data):
+    record = open_recording(data / "polar-h10" / "polar_h10.csv")
+    found = times(run(record.mv, record.rate_hz)[0])
+    strap = np.cumsum(record.rr_s)
+    shifts = np.arange(-3, 3, 0.01) + np.median(record.rr_t_s - strap)
+    shift = max(shifts, key=lambda shift: len(match(strap + shift, found, 0.03)))
+    pairs = [(i, j) for i, j in match(strap + shift, found) if j]
+    differences = [abs(found[j] - found[j - 1] - record.rr_s[i]) for i, j in pairs]
+    assert len(pairs) > 0.99 * record.rr_s.size
+    assert np.median(differences) < 0.003
