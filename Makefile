@@ -6,7 +6,9 @@ PACKAGES := config drivers models sync gateway cloud
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check bench clean lock browser
+DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
+
+.PHONY: help setup demo test check bench train clean lock browser
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -14,6 +16,7 @@ help:
 	@echo 'make test    all tests'
 	@echo 'make check   linters, type checkers, import rules'
 	@echo 'make bench   latency and speed figures'
+	@echo 'make train   the models again, from the recordings in DATA (some ten minutes)'
 
 setup: $(VENV)/.installed
 
@@ -44,6 +47,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+train: setup
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
+	$(BIN)/python -m models.training.rr_af --data $(DATA)
 
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

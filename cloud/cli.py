@@ -148,3 +148,7 @@ def _fail(message: str) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -112,6 +112,7 @@ async def run_dev(folder: Folder, port: int, mqtt_port: int, *, watch_stdin: boo
     except OSError as error:
         raise ClinicError(f"cannot create {folder.path} ({error.strerror}): choose another --data") from error
     with folder.locked(), contextlib.closing(_listen(port, "--port")) as listener:
+        folder.ready.unlink(missing_ok=True)  # left behind by a kill: it would name another broker port
         clinic = key_pair(folder)
         async with _broker(mqtt_port) as bound_mqtt_port:
             ready = Ready(f"http://{HOST}:{listener.getsockname()[1]}/", bound_mqtt_port, folder.public_key.resolve())

@@ -21,6 +21,7 @@ from sync.wire import (
     Ack,
     BlockId,
     Envelope,
+    Lane,
     Mark,
     Range,
     Rejected,
@@ -112,7 +113,8 @@ def take(store: Store, message: Message, received_us: int) -> tuple[Ack | None, 
         *(Rejected(*bad.place, bad.reason) for bad in sorted_.bad if bad.place),
         *(Rejected(*place, "conflict") for place in commit.conflicts),
     ]
-    sequences = {(lane, epoch) for lane, epoch, _ in commit.held} | {(row.lane, row.epoch) for row in rejected}
+    sequences: set[tuple[Lane, int]] = {(block.lane, block.epoch) for block in commit.held}
+    sequences.update((block.lane, block.epoch) for block in rejected)
     marks = [store.advance(hub, lane, epoch) for lane, epoch in sorted(sequences)]
     ack = Ack(
         hub,

@@ -67,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     scan.add_argument("--seconds", type=_positive, default=10.0, help="how long to listen (default: %(default)s)")
     scan.set_defaults(command=_scan)
 
+    record = commands.add_parser("record", help="write what a sensor sends into a file", description=_RECORD)
+    record.add_argument("file", type=Path, help="new capture file; it holds measurements in clear")
+    record.add_argument("--name", required=True, help="the start of the sensor's advertised name, as pulsegate scan shows it")
+    record.add_argument("--radio", default="bluetooth", help='"bluetooth" or "virtual:SOCKET" (default: %(default)s)')
+    record.add_argument("--seconds", type=_positive, default=60.0, help="how long to record (default: %(default)s)")
+    record.set_defaults(command=_record)
+
     demo = commands.add_parser(
         "demo",
         help="virtual watch, agent and clinic on this machine",
@@ -85,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+_RECORD: Final = "Records one sensor byte for byte, for pulsegate replay."
 _REPLAY: Final = "Runs WFDB, CSV and pulsegate capture files through the same pipeline as live sensors, as fast as it goes."
 
 
@@ -154,6 +162,29 @@ def _scan(arguments: argparse.Namespace) -> int:
                 print(f"{device.address}  {advertisement.rssi:>4} dBm  {name}")
 
     asyncio.run(scan())
+    return 0
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    from config.settings import SensorSettings
+    from drivers.registry import load_drivers
+    from gateway.radio import open_radio
+    from gateway.replay.record import record
+
+    async def run() -> int:
+        sensor = SensorSettings("recorded", advertised_name=arguments.name)
+        async with open_radio(arguments.radio) as radio:
+            return await record(sensor, radio, load_drivers(), SystemClock(), arguments.file, arguments.seconds)
+
+    try:
+        payloads = asyncio.run(run())
+    except OSError as error:
+        return _failed(RadioError(f"cannot write {arguments.file} ({error.strerror}): name a new file in a folder of yours"))
+    if not payloads:
+        return _failed(
+            RadioError(f"no sensor named {arguments.name} was heard: is it worn, near, and not connected elsewhere?")
+        )
+    print(f"{payloads} payloads in {arguments.file}")
     return 0
 
 

@@ -153,6 +153,7 @@ class AfRule:
         self._onset_s: float | None = None
         self._raised = False
         self._probability = 0.0
+        self._rate_bpm = 0.0
 
     def beat(self, t_s: float, rr_s: float | None) -> Iterator[Finding]:
         """One beat with the interval that ends at it; None after a gap."""
@@ -170,6 +171,7 @@ class AfRule:
             self._probability = max(self._probability, probability)
             if not self._raised and t_s - self._onset_s >= self._duration_s:
                 self._raised = True
+                self._rate_bpm = self._mean_rate()
                 yield self._finding(None)
 
     def end(self, t_s: float) -> Iterator[Finding]:
@@ -190,9 +192,13 @@ class AfRule:
         valid_ends = [t for t, valid in zip(self._ends, self._valid, strict=True) if valid]
         return valid_ends[len(valid_ends) // 2]
 
+    def _mean_rate(self) -> float:
+        """Beats a minute, of the window that decided."""
+        valid = [rr for rr, ok in zip(self._intervals, self._valid, strict=True) if ok]
+        return round(float(60.0 * len(valid) / sum(valid)), 1)
+
     def _finding(self, end_s: float | None) -> Finding:
         assert self._onset_s is not None
-        valid = [rr for rr, ok in zip(self._intervals, self._valid, strict=True) if ok]
-        measured = {"rate_bpm": round(float(60.0 / (sum(valid) / len(valid))), 1), "limit_s": self._duration_s}
+        measured = {"rate_bpm": self._rate_bpm, "limit_s": self._duration_s}
         source = f"{self._model.name}@{self._model.version}"
         return Finding("af", self._onset_s, end_s, source, round(self._probability, 3), measured)

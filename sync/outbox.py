@@ -165,7 +165,7 @@ class Outbox:
         totals = {lane: rows.get(lane, (0, 0, 0)) for lane in LANES}
         return OutboxStatistics(
             stored=sum(stored for stored, _, _ in totals.values()),
-            pending={lane: stored - acknowledged for lane, (stored, acknowledged, _) in totals.items()},
+            pending={lane: totals[lane][0] - totals[lane][1] for lane in LANES},
             acknowledged=sum(acknowledged for _, acknowledged, _ in totals.values()),
             bytes=sum(size for _, _, size in totals.values()),
         )

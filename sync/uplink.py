@@ -158,8 +158,7 @@ class Uplink:
         if not self._is_connected:
             return False
         if self._cursors is None:
-            ends = {lane: await self._call(self._outbox.last, lane) for lane in UPLINK_LANES}
-            self._cursors = {lane: _Cursor(end, end) for lane, end in ends.items()}
+            self._cursors = await self._from_the_start()
         cursors = self._cursors
         for lane, is_live in _ORDER:
             if not self._has_room(lane):
@@ -171,6 +170,13 @@ class Uplink:
                 await self._publish(lane, blocks)
                 return True
         return False
+
+    async def _from_the_start(self) -> dict[Lane, _Cursor]:
+        cursors: dict[Lane, _Cursor] = {}
+        for lane in UPLINK_LANES:
+            end = await self._call(self._outbox.last, lane)
+            cursors[lane] = _Cursor(end, end)
+        return cursors
 
     async def _next(self, lane: Lane, cursor: _Cursor, is_live: bool) -> list[StoredBlock]:
         """The next blocks of a lane that are not on their way; none if there are none."""

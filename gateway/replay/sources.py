@@ -19,7 +19,7 @@ SCALE_MV: Final = 0.001
 """mV in one unit of a replayed sample. 1 µV divides every step of the databases and straps replayed (5 µV at MIT-BIH, 1 µV at
 CinC 2017 and Polar), and lies below the noise of any surface electrode."""
 LARGEST_MV: Final = 1_000.0
-"""No electrode gives more: offsets stay below 300 mV (IEC 60601-2-27, 201.12.1.101.1). What a file claims beyond it is cut off
+"""No electrode gives more: monitors are tested with an offset of 300 mV (IEC 60601-2-27). What a file claims beyond is cut off
 here, so that every sample fits 32 bits."""
 STEP_S: Final = 1.0
 """ECG in one step, as a strap sends it: what is found, and the strip behind it, is then what the agent would have shown."""

@@ -116,6 +116,8 @@ class Strap:
         """The controller stops advertising when someone connects: begin again when they are gone."""
         while True:
             await self._device.start_advertising()
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError  # Bumble takes a cancellation that comes while it waits for its controller
             self._report({"event": "advertising"})
             self._free.clear()
             await self._free.wait()

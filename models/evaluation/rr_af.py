@@ -144,7 +144,7 @@ def _seconds(rhythm: Rhythm, found: Sequence[Episode]) -> dict[str, float]:
 
 
 def _long(rhythm: Rhythm, found: Sequence[Episode]) -> list[float]:
-    """Seconds from each long true episode's onset to the decision; infinite where there was none."""
+    """Seconds from each long true episode's onset to the decision: 0 when an alert was on already, infinite without one."""
     latencies = []
     for onset_s, end_s in true_episodes(rhythm):
         if end_s - onset_s >= LONG_EPISODE_S:

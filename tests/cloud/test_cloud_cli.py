@@ -139,8 +139,8 @@ def test_projections_of_another_version_are_made_anew(folder: Path) -> None:
 
 
 def start_dev(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
-    code = "import sys; from cloud.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "dev", "--data", str(folder), *more]
+
+    command = [sys.executable, "-m", "cloud.cli", "dev", "--data", str(folder), *more]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -166,6 +166,20 @@ def test_dev_tells_where_it_is_and_refuses_a_second_one(tmp_path: Path) -> None:
     _, error = first.communicate(timeout=START_LIMIT_S)  # closes its stdin
     assert (first.returncode, error) == (0, b"")
     assert not (tmp_path / "clinic.json").exists()
+
+
+def test_dev_starts_again_after_a_kill(tmp_path: Path) -> None:
+    killed = start_dev(tmp_path, "--port", "0")
+    port = wait_ready(tmp_path)["page"].rstrip("/").rsplit(":", 1)[1]
+    killed.kill()
+    killed.communicate()
+    again = start_dev(tmp_path, "--port", port, "--watch-stdin")
+    deadline = time.monotonic() + START_LIMIT_S
+    while not (tmp_path / "clinic.json").exists() or wait_ready(tmp_path)["pid"] != again.pid:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    _, error = again.communicate(timeout=START_LIMIT_S)
+    assert (again.returncode, error) == (0, b"")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

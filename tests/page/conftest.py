@@ -49,10 +49,10 @@ class Clinic:
 
     def start(self) -> None:
         """Start it, the second time on the same port."""
-        code = "import sys; from cloud.cli import main; sys.exit(main())"
+
         arguments = ["dev", "--data", str(self.folder), "--port", str(self.port), "--watch-stdin"]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "cloud.cli", *arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
         ready = self._wait_ready(time.monotonic() + START_LIMIT_S)
         self.page = ready["page"]
@@ -108,7 +108,7 @@ def empty_clinic(browser: Browser, tmp_path: Path) -> Iterator[Clinic]:
     assert clinic.stop() == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clinic(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clinic]:
     """A clinic with a running strap and one alert of each priority, the newest of high priority."""
     clinic = Clinic(tmp_path_factory.mktemp("clinic"))
@@ -144,8 +144,9 @@ def send_history(clinic: Clinic) -> None:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Closed after the module: while Playwright's event loop runs, no other test could run one."""
     if shutil.which(CHROMIUM) is None:
         reason = f"no {CHROMIUM}: install Debian's package chromium"
         if os.environ.get("CI") == "true":

@@ -117,7 +117,9 @@ def test_what_cannot_be_read_is_said_in_one_line(text, message, tmp_path):
     assert str(tmp_path) in str(error.value)
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"\xff\xfe1", "not text in UTF-8"), (gzip.compress(b"t,ecg\n" * 99)[:-9], "damaged gzip")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"\xff\xfe1", "not text in UTF-8"), (gzip.compress(b"t,ecg\n" * 99)[:-9], "damaged gzip")]
+)
 def test_damaged_files_are_refused(content, message, tmp_path):
     (tmp_path / "r.csv").write_bytes(content)
     with pytest.raises(RecordingError, match=message):

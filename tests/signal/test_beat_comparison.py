@@ -27,9 +27,9 @@ def by_wfdb(reference, found, window):
 def test_counts_agree_with_wfdb(seed):
     """Jittered, missed and invented beats; none lies between two, where wfdb pairs by nearness and may pair fewer."""
     rng = np.random.default_rng(seed)
-    reference = np.cumsum(rng.integers(220, 430, 400))
-    jittered = reference + np.clip(rng.normal(0, 25, 400), -80, 80).astype(int)
-    found = np.sort(np.concatenate((jittered[rng.random(400) > 0.1], reference[::17] + 140)))
+    reference = np.cumsum(rng.integers(300, 430, 400))
+    jittered = reference + np.clip(rng.normal(0, 30, 400), -75, 75).astype(int)
+    found = np.sort(np.concatenate((jittered[rng.random(400) > 0.1], reference[::17] + 150)))
     assert compare(reference / 360, found / 360, 54.5 / 360) == by_wfdb(reference, found, 54)
 
 

@@ -53,8 +53,8 @@ def test_peaks_are_found_to_the_millisecond_at_every_rate(rate_hz):
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_beats_and_strip_are_the_same_bits_for_any_chunking(rate_hz, data):
     record = open_recording(data / "mitdb" / "208.hea")
-    mv = record.mv[: round(20 * rate_hz)].copy()
-    mv[2000:2010] = np.nan
+    mv = record.mv[: round(12 * rate_hz)].copy()
+    mv[1000:1010] = np.nan
 
     def outcome(size):
         chain = EcgChain(rate_hz)
@@ -68,7 +68,7 @@ def test_beats_and_strip_are_the_same_bits_for_any_chunking(rate_hz, data):
     assert all(outcome(size) == whole for size in (1, 17, 73, round(rate_hz)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=10))
 def test_any_chunking_gives_the_same_beats(sizes):
     mv = ecg(np.arange(0.5, 12, 0.7), 12, 130, height=lambda t: 1 if t < 6 else 0.25)
@@ -152,7 +152,9 @@ def test_a_gap_flushes_what_came_and_starts_anew():
     after = chain.push(mv) + chain.finish()
     np.testing.assert_allclose(times(before), truth, atol=0.003)
     np.testing.assert_allclose(times(after), truth + 15, atol=0.003)
-    assert [beat.after_gap for beat in before + after] == [True] + [False] * (len(before) - 1) + [True] + [False] * (len(after) - 1)
+    assert [beat.after_gap for beat in before + after] == [True] + [False] * (len(before) - 1) + [True] + [False] * (
+        len(after) - 1
+    )
 
 
 def test_missing_samples_are_a_gap():
@@ -196,7 +198,9 @@ def test_a_flat_line_is_not_usable_and_the_next_beats_are_found():
     assert missed_and_false(truth + 130, [beat for beat in beats if beat.t_s > 130]) == (0, 0)
 
 
-@pytest.mark.parametrize("mv", [np.zeros(0), np.zeros(1), np.zeros(5000), np.full(300, np.nan), np.full(300, np.inf), np.ones(3)])
+@pytest.mark.parametrize(
+    "mv", [np.zeros(0), np.zeros(1), np.zeros(5000), np.full(300, np.nan), np.full(300, np.inf), np.ones(3)]
+)
 def test_signals_without_a_heart_have_no_beats(mv):
     chain = EcgChain(130)
     assert chain.push(mv) + chain.gap(1.0) + chain.push(mv) + chain.finish() == []
@@ -211,7 +215,14 @@ def test_short_recordings_of_every_quality_are_read_through(data):
         assert 20 < 60 * found.size / record.duration_s < 250
 
 
-LEAST = {"101": (0.999, 0.998), "108": (0.99, 0.99), "201": (0.97, 0.998), "203": (0.99, 0.98), "208": (0.99, 0.99), "217": (0.99, 0.99)}
+LEAST = {
+    "101": (0.999, 0.998),
+    "108": (0.99, 0.99),
+    "201": (0.97, 0.998),
+    "203": (0.99, 0.98),
+    "208": (0.99, 0.99),
+    "217": (0.99, 0.99),
+}
 
 
 @pytest.mark.parametrize("name", LEAST)

@@ -77,7 +77,9 @@ def test_resampling_covers_the_stretch_to_its_last_sample(rate_hz):
     np.testing.assert_allclose(out, 1.0, atol=1e-12)
 
 
-@given(st.lists(st.integers(1, 700), min_size=1, max_size=6), st.sampled_from(RATES_HZ), st.sampled_from([0.0, 1.2345, 86400.1]))
+@given(
+    st.lists(st.integers(1, 700), min_size=1, max_size=6), st.sampled_from(RATES_HZ), st.sampled_from([0.0, 1.2345, 86400.1])
+)
 def test_resampling_gives_the_same_bits_for_any_chunking(sizes, rate_hz, start_s):
     x = np.random.default_rng(3).standard_normal(1500)
     assert np.array_equal(run(Resampler(rate_hz, start_s), x, sizes), run(Resampler(rate_hz, start_s), x, [x.size]))

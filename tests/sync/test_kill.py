@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from sync.keys import HubKey
-from sync.outbox import Outbox
+from sync.outbox import Outbox, StoredBlock
 from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
 from sync.wire import BlockId, Lane
 
@@ -64,9 +64,9 @@ def test_nothing_that_put_returned_is_lost_and_no_sequence_has_a_hole(tmp_path: 
     outbox.close()
 
 
-def assert_linked(lane: Lane, sequences: dict[tuple[Lane, int], list[int]], stored: dict[BlockId, object]) -> None:
+def assert_linked(lane: Lane, sequences: dict[tuple[Lane, int], list[int]], stored: dict[BlockId, StoredBlock]) -> None:
     """Every epoch's first block names the last one of the epoch before."""
     previous = None
     for epoch in sorted(epoch for other, epoch in sequences if other == lane):
-        assert parse_header(stored[BlockId(lane, epoch, 1)].sealed).prev == previous  # type: ignore[attr-defined]
+        assert parse_header(stored[BlockId(lane, epoch, 1)].sealed).prev == previous
         previous = (epoch, sequences[lane, epoch][-1])

@@ -18,7 +18,7 @@ from sync.errors import Permanent, SyncError, Transient
 from sync.keys import HubKey
 from sync.outbox import PLAINTEXT_LIMIT, Outbox
 from sync.outbox_schema import MIGRATIONS
-from sync.records import StatusRecord, Times, VitalRecord, WaveformRecord, encode
+from sync.records import Record, StatusRecord, Times, VitalRecord, WaveformRecord, encode
 from sync.seal import ClinicKeyPair, SealError, open_block, parse_header, unwrap_at_clinic
 from sync.wire import BlockId, Mark, Range
 
@@ -38,7 +38,13 @@ class Clock:
 
 
 def open_at(path: Path, **changes: Any) -> Outbox:
-    arguments = {"hub": "hub-1", "subject": "subject-1", "hub_key": HUB_KEY, "clinic": CLINIC.public, "clock": Clock()}
+    arguments: dict[str, Any] = {
+        "hub": "hub-1",
+        "subject": "subject-1",
+        "hub_key": HUB_KEY,
+        "clinic": CLINIC.public,
+        "clock": Clock(),
+    }
     return Outbox.open(path, **(arguments | changes))
 
 
@@ -242,7 +248,9 @@ class TestFile:
         with pytest.raises(Permanent, match="nowhere"):
             open_at(tmp_path / "nowhere" / "outbox.db")
 
-    def test_locked_by_another_process_is_transient(self, opened: OpenOutbox, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_locked_by_another_process_is_transient(
+        self, opened: OpenOutbox, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("sync.outbox.BUSY_TIMEOUT_S", 0.01)
         outbox = opened()
         other = sqlite3.connect(path, isolation_level=None)
@@ -283,7 +291,7 @@ def test_no_plaintext_reaches_the_disk(opened: OpenOutbox, path: Path) -> None:
     time_us, rate, name = 1_789_654_321_987_654, 137.25, "Wilhelmine Musterfrau"
     samples = np.array([31001, -31002, 31003, -31004] * 40, np.int32)
     times = Times(time_us, time_us, 5)
-    records = [
+    records: list[Record] = [
         VitalRecord("strap", "heart_rate", times, rate),
         WaveformRecord("strap", "ecg", times, 130.0, 1e-6, samples),
         StatusRecord("strap", "patient", times, name),

@@ -3,6 +3,7 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import cbor2
 import pytest
@@ -162,7 +163,7 @@ def test_secrets_do_not_show_in_repr() -> None:
 class TestWrappedKey:
     def test_opens_for_its_hub_subject_and_id_only(self) -> None:
         wrapped = wrap_for_clinic(KEY, hub="h", subject="s", clinic=CLINIC.public)
-        right = {"key_id": KEY.id, "hub": "h", "subject": "s", "clinic": CLINIC}
+        right: dict[str, Any] = {"key_id": KEY.id, "hub": "h", "subject": "s", "clinic": CLINIC}
         assert unwrap_at_clinic(wrapped, **right) == KEY
         for wrong in ({"key_id": bytes(15) + b"1"}, {"hub": "h2"}, {"subject": "s2"}, {"clinic": ClinicKeyPair.generate()}):
             with pytest.raises(SealError):

@@ -34,7 +34,7 @@ envelopes = st.builds(
     keys=st.lists(st.builds(WrappedKey, key_ids, st.binary(max_size=50)), max_size=3).map(tuple),
 )
 ranges = st.tuples(lanes, counts, st.integers(1, 2**63 - 1), st.integers(1, 2**63 - 1)).map(
-    lambda row: Range(row[0], row[1], min(row[2:]), max(row[2:]))
+    lambda row: Range(row[0], row[1], min(row[2:]), max(row[2:]))  # type: ignore[arg-type]
 )
 acks = st.builds(
     Ack,
@@ -96,7 +96,7 @@ def test_changed_messages_raise_nothing_but_wire_error(payload: bytes, data: st.
             message = decode(bytes(changed))
         except WireError:
             continue
-        assert encode(message) == bytes(changed)  # type: ignore[operator]
+        assert encode(message) == bytes(changed)  # type: ignore[arg-type]
 
 
 values = st.recursive(
@@ -116,7 +116,7 @@ def test_fields_of_the_wrong_kind_raise_nothing_but_wire_error(value: object, fi
             decoded = decode(payload)
         except WireError:
             continue
-        assert encode(decoded) == payload  # type: ignore[operator]
+        assert encode(decoded) == payload  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

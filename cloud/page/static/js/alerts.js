@@ -2,7 +2,7 @@
 
 import { byId, element, setText, svg } from "./dom.js";
 import { clockTime, dayAndTime, duration, fill, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
-import { drawStrip, scaleText } from "./paper.js";
+import { drawStrip, scaleText, showsOnset } from "./paper.js";
 
 const SHAPES = { high: "M16 3 30 28H2Z", medium: "M16 2 30 16 16 30 2 16Z", low: "M4 16a12 12 0 1 0 24 0a12 12 0 1 0-24 0" };
 const GLYPHS = { high: "!!!", medium: "!!", low: "!" };
@@ -126,7 +126,7 @@ function stripParts(alert, scrolled) {
   const legend = element("p", { class: "legend" },
     element("span", {}, element("i", { "aria-hidden": "true" }, "▼"), t("legend_beat")),
     element("span", {}, t("legend_numbers")),
-    element("span", {}, element("i", { class: "onset", "aria-hidden": "true" }, "┃"), t("legend_onset")),
+    showsOnset(alert.strip, alert) ? element("span", {}, element("i", { class: "onset", "aria-hidden": "true" }, "┃"), t("legend_onset")) : null,
     element("span", {}, t("legend_calibration")));
   return [
     element("p", { class: "strip-head" }, element("strong", {}, t("strip")), element("span", {}, t("strip_length", values)),
@@ -150,8 +150,11 @@ function reasonTexts({ reasons, measured, probability }) {
     const words = lookup("reason", key);
     return words ? fill(words, numbers) : [key.replaceAll(/[._]/g, " "), ...measuredTexts(numbers)].join(", ");
   });
-  return probability === null ? texts : [...texts, t("probability", { percent: percent(probability) })];
+  return probability === null ? texts : [...texts, t("probability", { percent: probabilityText(probability) })];
 }
+
+/** Rounding must not make a model's word a certainty. */
+const probabilityText = (p) => (p > 0.99 ? `> ${percent(0.99)}` : p < 0.01 ? `< ${percent(0.01)}` : percent(p));
 
 function measuredTexts(numbers) {
   return Object.entries(numbers).map(([name, value]) => fill(lookup("measured", name) ?? `${name} {value}`, { value }));

@@ -57,14 +57,17 @@ async function resync() {
   try {
     do {
       isAskedAgain = false;
-      await fetchMissing();
+      const since = missing;
+      missing = new Map();
+      try { await fetchMissing(since); } catch (error) {
+        since.forEach((ends, name) => missing.set(name, ends)); // for the next attempt
+        throw error;
+      }
     } while (isAskedAgain);
   } finally { isSyncing = false; }
 }
 
-async function fetchMissing() {
-  const since = missing;
-  missing = new Map();
+async function fetchMissing(since) {
   const [alerts, sensorList] = await Promise.all([getJson(`/api/alerts?after_revision=${state.revision}`), getJson("/api/sensors")]);
   state.setServerTime(sensorList.now_us);
   if (alerts.revision < state.revision) { // the clinic has rebuilt its projections

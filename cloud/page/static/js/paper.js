@@ -82,6 +82,9 @@ export function drawStrip(strip, alert) {
   return { canvas, gain: shape.gain, seconds, onset_px: at(alert.onset_us) };
 }
 
+/** An episode that was long before it was certain begins before its strip. */
+export const showsOnset = (strip, alert) => alert.onset_us >= strip.start_us;
+
 function drawEpisode(context, strip, alert, at, seconds, height) {
   const last = CALIBRATION_PX + seconds * PX_PER_S;
   const from = Math.max(CALIBRATION_PX, at(alert.onset_us));
@@ -89,7 +92,7 @@ function drawEpisode(context, strip, alert, at, seconds, height) {
   if (to <= from) return;
   context.fillStyle = cssColour("--episode");
   context.fillRect(from, ANNOTATION_PX, to - from, height - ANNOTATION_PX);
-  if (alert.onset_us < strip.start_us) return;
+  if (!showsOnset(strip, alert)) return;
   context.fillStyle = cssColour("--onset");
   context.fillRect(from - 1, ANNOTATION_PX, 2, height - ANNOTATION_PX);
 }
@@ -105,6 +108,10 @@ function drawCalibration(context, zero, one) {
 }
 
 function drawBeats(context, beats_us, at, height) {
+  context.font = "11px system-ui, sans-serif";
+  context.fillStyle = cssColour("--quiet");
+  context.fillText("RR ms", 4, 12);
+  context.fillText(t("per_minute"), 4, 25);
   context.textAlign = "center";
   for (const [i, us] of beats_us.entries()) {
     const x = at(us);
@@ -127,7 +134,7 @@ function drawInterval(context, x, rr_ms) {
   context.fillText(number(rr_ms, 0), x, 12);
   context.font = "11px system-ui, sans-serif";
   context.fillStyle = cssColour("--quiet");
-  context.fillText(`${number(60_000 / rr_ms, 0)}/min`, x, 25);
+  context.fillText(number(60_000 / rr_ms, 0), x, 25);
 }
 
 export function median(values) {
