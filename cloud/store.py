@@ -241,6 +241,11 @@ class Store:
             rows = connection.execute(select(_quarantine).order_by(_quarantine.c.id)).all()
         return [Quarantined(row.hub, row.reason, row.bytes, _place_or_none(row.lane, row.epoch, row.seq)) for row in rows]
 
+    def quarantine_count(self) -> int:
+        """How many items are in quarantine."""
+        with self._transaction() as connection:
+            return int(connection.execute(select(func.count()).select_from(_quarantine)).scalar_one())
+
     def count(self) -> int:
         """How many blocks are stored."""
         with self._transaction() as connection:

@@ -16,12 +16,13 @@ from config.settings import SettingsError, load
 from gateway.clock import SystemClock
 from gateway.radio import RadioError
 from models.inference import ModelError, RrAf
+from models.recordings import RecordingError
 from sync.errors import SyncError
 
 DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
 DEFAULT_PORT: Final = 8600
 NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely on it for diagnosis or in an emergency."
-EXPECTED: Final = (SyncError, SettingsError, OriginError, RadioError)
+EXPECTED: Final = (SyncError, SettingsError, OriginError, RadioError, RecordingError)
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--data", type=Path, metavar="DIR", help="keep all data in this folder (default: a temporary one)")
     demo.set_defaults(command=_demo)
 
+    simulate = commands.add_parser("simulate", help="a virtual strap to scan for, record and run with", description=_SIMULATE)
+    simulate.add_argument("folder", type=Path, help="folder for the virtual radio's socket and the strap's journal")
+    simulate.add_argument("--record", type=Path, metavar="FILE", help="play this WFDB or CSV recording in place of the script")
+    simulate.set_defaults(command=_simulate)
+
     replay = commands.add_parser("replay", help="run recordings through the agent's pipeline", description=_REPLAY)
     _add_replay_arguments(replay)
     replay.set_defaults(command=_replay)
@@ -93,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _RECORD: Final = "Records one sensor byte for byte, for pulsegate replay."
+_SIMULATE: Final = "Plays the demo's script, or a recording, as a virtual chest strap on a virtual radio."
 _REPLAY: Final = "Runs WFDB, CSV and pulsegate capture files through the same pipeline as live sensors, as fast as it goes."
 
 
@@ -195,6 +202,19 @@ def _demo(arguments: argparse.Namespace) -> int:
         return _failed(RadioError(f"the demo needs the extras sim and clinic ({error.name} is missing): run make setup"))
     options = DemoOptions(arguments.seconds, arguments.port, arguments.record, arguments.json, data=arguments.data)
     return run_demo(options)
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    try:
+        from gateway.simulate.alone import start
+        from gateway.simulate.heart import from_script
+        from gateway.simulate.script import load_script
+        from gateway.simulate.strap import heart_of
+    except ImportError as error:
+        return _failed(RadioError(f"the simulator needs the extra sim ({error.name} is missing): run make setup"))
+    heart = heart_of(arguments.record) if arguments.record else from_script(load_script("demo"))
+    start(arguments.folder, heart)
+    return 0
 
 
 def _add_replay_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ leaves the old version whole. `application_id` tells our file from any other dat
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -16,49 +16,8 @@ from sync.seal import SealError
 
 APPLICATION_ID: Final = int.from_bytes(b"PGOB", "big")
 
-_VERSION_1: Final = """
-CREATE TABLE buffer (            -- one row
-    hub TEXT NOT NULL,
-    hub_key_check BLOB NOT NULL, -- HubKey.check_value()
-    epoch INTEGER NOT NULL       -- of the latest opening
-) STRICT;
-CREATE TABLE keys (
-    id BLOB PRIMARY KEY,
-    subject TEXT NOT NULL,
-    day INTEGER NOT NULL,        -- UTC days since 1970
-    clinic BLOB NOT NULL,        -- fingerprint of the clinic's key that it is wrapped for
-    local BLOB NOT NULL,         -- sealed with the hub's key
-    wrapped BLOB NOT NULL,       -- for the clinic
-    held INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (subject, day, clinic)
-) STRICT;
-CREATE TABLE lanes (
-    lane TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    last INTEGER NOT NULL,       -- highest seq given out
-    acknowledged INTEGER NOT NULL DEFAULT 0,
-    bytes INTEGER NOT NULL,      -- of the blocks that are still here
-    PRIMARY KEY (lane, epoch)
-) STRICT;
-CREATE TABLE blocks (
-    lane TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
-    key BLOB NOT NULL,
-    sealed BLOB NOT NULL,
-    PRIMARY KEY (lane, epoch, seq)
-) STRICT;
-CREATE TABLE state (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
-"""
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    for statement in _VERSION_1.split(";\n"):
-        connection.execute(statement)
-
-
-MIGRATIONS: Final[tuple[Callable[[sqlite3.Connection], None], ...]] = (_create,)
-"""Number i brings a database from version i to i + 1."""
+SCHEMA: Final = 1
+"""The version that this pulsegate reads and writes; `sync.outbox_migrations` leads to it."""
 
 
 def prepare(connection: sqlite3.Connection, path: Path, *, hub: str, hub_key: HubKey) -> None:
@@ -69,22 +28,18 @@ def prepare(connection: sqlite3.Connection, path: Path, *, hub: str, hub_key: Hu
         SealError: sealed with another hub key. Nothing was changed.
     """
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > len(MIGRATIONS):
-        raise Permanent(
-            f"the buffer {path} was made by a newer pulsegate (schema {version}, this one knows {len(MIGRATIONS)}); update"
-        )
+    if version > SCHEMA:
+        raise Permanent(f"the buffer {path} was made by a newer pulsegate (schema {version}, this one knows {SCHEMA}); update")
     is_empty = version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if not is_empty:
         _refuse_foreign(connection, path, hub, hub_key)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    for number in range(version, len(MIGRATIONS)):
-        with transaction(connection, path):
-            MIGRATIONS[number](connection)
-            connection.execute(f"PRAGMA user_version = {number + 1}")
-            if number == 0:
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute("INSERT INTO buffer VALUES (?, ?, 0)", (hub, hub_key.check_value()))
+    if version < SCHEMA:
+        from sync.outbox_migrations import migrate  # noqa: PLC0415 - 5 MB that a running agent does not need
+
+        with storage_errors(path):
+            migrate(connection, hub=hub, hub_key=hub_key)
 
 
 def _refuse_foreign(connection: sqlite3.Connection, path: Path, hub: str, hub_key: HubKey) -> None:

@@ -87,7 +87,7 @@ def _add_questions(app: FastAPI, store: Store, engine: Engine) -> None:
     @app.get("/api/counters")
     def counters() -> Json:
         opened = queries.counters(engine)
-        sealed = {"stored": store.count(), "quarantined": len(store.quarantined())}
+        sealed = {"stored": store.count(), "quarantined": store.quarantine_count()}
         return opened | {"blocks": sealed | opened["blocks"]}
 
 

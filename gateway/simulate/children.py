@@ -48,21 +48,24 @@ class Child:
         """
         loop, quick = asyncio.get_running_loop(), 0
         try:
-            while not self._ending:
+            while True:
                 started = loop.time()
                 status = await self._run_once()
+                if not self._ending:
+                    crashed = status >= 0 and loop.time() - started < QUICK_S  # a negative status is a kill from outside
+                    quick = quick + 1 if crashed else 0
+                    self._give_up_after(status, quick)
+                    self.restarts += 1
+                    await asyncio.sleep(RESTART_S)
                 if self._ending:
                     return
-                crashed = status >= 0 and loop.time() - started < QUICK_S  # a negative status is a kill from outside
-                quick = quick + 1 if crashed else 0
-                if status == 1 or quick >= QUICK_DEATHS:
-                    raise ChildFailedError(
-                        f"{self.name} does not run: {self._said or f'exit status {status}'} (log: {self.log})"
-                    )
-                self.restarts += 1
-                await asyncio.sleep(RESTART_S)
         finally:
             self._ended.set()
+
+    def _give_up_after(self, status: int, quick_deaths: int) -> None:
+        if status == 1 or quick_deaths >= QUICK_DEATHS:
+            said = self._said or f"exit status {status}"
+            raise ChildFailedError(f"{self.name} does not run: {said} (log: {self.log})")
 
     async def end(self) -> int | None:
         """Asks the process to end, and kills it if it does not; returns its exit status."""

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 import cbor2
 import numpy as np
 import pytest
+from bumble.core import UUID
+from bumble.device import Device
 
 from cloud.ingest import take
 from cloud.store import Store
@@ -22,6 +24,7 @@ from gateway.app import Agent
 from gateway.clock import VirtualClock
 from gateway.radio import Radio
 from gateway.radio.virtual import VirtualLink, make_device, virtual_radio
+from gateway.simulate import pmd
 from gateway.simulate.audit import Audit, SentFrame, audit
 from gateway.simulate.heart import from_script
 from gateway.simulate.journal import Journal, read_journal
@@ -30,7 +33,17 @@ from gateway.simulate.script import expected, load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
 from models.inference import RrAf
 from sync.mqtt import Connected, Event, Message
-from sync.records import AlertRecord, GapRecord, Record, StatusRecord, VitalRecord, WaveformRecord, decode, pack_samples
+from sync.records import (
+    AlertRecord,
+    GapRecord,
+    QuarantinedRecord,
+    Record,
+    StatusRecord,
+    VitalRecord,
+    WaveformRecord,
+    decode,
+    pack_samples,
+)
 from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
 from sync.wire import encode_ack
 
@@ -70,6 +83,8 @@ class House:
     clinic: ClinicKeyPair = field(default_factory=ClinicKeyPair.generate)
     carried: list[bytes] = field(default_factory=list)
     """Every MQTT topic and payload."""
+    device: Device | None = None
+    """The strap's, while there is one."""
 
     def __post_init__(self) -> None:
         self.clinic.public.save(self.folder / "clinic.pub")
@@ -90,6 +105,7 @@ class House:
         loop, told = asyncio.get_running_loop(), list[dict[str, Any]]()
         device = make_device(self.link, ADDRESS, NAME, self.folder / "strap-bonds.json")
         await device.power_on()
+        self.device = device
         with Journal(self.folder / "strap.jsonl", f"run-{loop.time():.0f}") as journal:
             clock = SensorClock.set_to((START_US + round(loop.time() * 1e6)) * 1000, loop.time())
             playback = Playback(from_script(load_script("demo")), clock, journal)
@@ -264,6 +280,27 @@ def test_a_strap_that_dies_and_comes_back_is_taken_up_again(tmp_path: Path) -> N
         assert audited.samples_stored > 3 * 15 * 130
 
     play(house, scenario)
+
+
+def test_malformed_notifications_are_kept_and_counted_and_nothing_else_is_lost(tmp_path: Path) -> None:
+    house = House(tmp_path, None)
+    malformed = (b"", b"\x00\x01", b"\x07" + bytes(20), b"\x00" + bytes(8) + b"\x00\x01\x02")
+
+    async def scenario(house: House) -> None:
+        async with house.strap(), house.agent():
+            await asyncio.sleep(20)
+            assert house.device is not None
+            data = next(a for a in house.device.gatt_server.attributes if a.type == UUID(pmd.DATA))
+            for payload in malformed:
+                await house.device.notify_subscribers(data, payload)
+            await asyncio.sleep(20)
+        kept = [record for record in house.records() if isinstance(record, QuarantinedRecord)]
+        assert [record.payload for record in kept] == list(malformed)
+        assert {record.characteristic for record in kept} == {pmd.DATA.lower()}
+        assert house.audit().passed
+
+    play(house, scenario)
+    assert json.loads((tmp_path / "agent" / "status.json").read_text())["quarantined"] == len(malformed)
 
 
 def test_the_status_file_has_counters_and_no_health_value(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sync.errors import Permanent, SyncError, Transient
 from sync.keys import HubKey
 from sync.outbox import PLAINTEXT_LIMIT, Outbox
-from sync.outbox_schema import MIGRATIONS
+from sync.outbox_schema import SCHEMA
 from sync.records import Record, StatusRecord, Times, VitalRecord, WaveformRecord, encode
 from sync.seal import ClinicKeyPair, SealError, open_block, parse_header, unwrap_at_clinic
 from sync.wire import BlockId, Mark, Range
@@ -217,7 +217,7 @@ class TestFile:
 
     def test_of_a_newer_version_is_refused_untouched(self, path: Path) -> None:
         open_at(path).close()
-        newer = len(MIGRATIONS) + 1
+        newer = SCHEMA + 1
         with sqlite3.connect(path) as connection:
             connection.execute(f"PRAGMA user_version = {newer}")
         connection.close()
