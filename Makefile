@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench train clean lock browser
+.PHONY: help setup demo test check bench train clean lock browser node-library
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -32,13 +32,17 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml
 demo: setup
 	$(BIN)/pulsegate demo
 
-browser: setup
+# Node.js, inside playwright and basedpyright, needs libatomic.
+node-library:
+	@/sbin/ldconfig -p | grep -q libatomic.so.1 || ./deploy/system-packages libatomic1
+
+browser: setup node-library
 	@command -v chromium >/dev/null || ./deploy/system-packages chromium
 
 test: setup browser
 	$(BIN)/python -m pytest
 
-check: setup
+check: setup node-library
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports

@@ -169,7 +169,9 @@ class AfRule:
             yield from self.end(self._middle())
         if self._onset_s is not None:
             self._probability = max(self._probability, probability)
-            if not self._raised and t_s - self._onset_s >= self._duration_s:
+            # A change between two regular rhythms looks like AF while the window holds both, and less so every beat.
+            sure = probability >= self._model.on_threshold
+            if sure and not self._raised and t_s - self._onset_s >= self._duration_s:
                 self._raised = True
                 self._rate_bpm = self._mean_rate()
                 yield self._finding(None)

@@ -25,6 +25,9 @@ SUPERVISION_TIMEOUT_S: Final = 0.5
 ADVERTISING_INTERVAL_MS: Final = 100
 """A chest strap's; Core 5.4, Vol 6, Part B, 4.4.2.2 allows 20 ms to 10,485 s."""
 
+ANSWER_TIMEOUT_S: Final = 1.0
+"""For a controller's answer to a command, which takes milliseconds, where nobody wants it any more."""
+
 
 def _text(address: hci.Address) -> str:
     text: str = address.to_string(with_type_qualifier=False)
@@ -177,6 +180,21 @@ class VirtualController(Controller):  # type: ignore[misc]  # mypy does not foll
         return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.SUCCESS)
 
 
+class PatientHost(Host):  # type: ignore[misc]  # mypy does not follow Bumble's imports
+    """Bumble's host, which hears the answer to a command out when the task that sent it is cancelled.
+
+    HCI allows one command at a time and numbers none. Bumble would send the next at once, and take the late answer for its.
+    """
+
+    async def _send_command(self, command: Any, response_timeout: float | None = None) -> Any:
+        exchange = asyncio.ensure_future(super()._send_command(command, response_timeout))
+        try:
+            return await asyncio.shield(exchange)
+        except asyncio.CancelledError:
+            await asyncio.wait({exchange}, timeout=ANSWER_TIMEOUT_S)
+            raise
+
+
 def host_device(source: Any, sink: Any, address: str, name: str, keys: Path | None = None) -> Device:
     """A Bumble device on an HCI packet source and sink, still powered off.
 
@@ -187,7 +205,7 @@ def host_device(source: Any, sink: Any, address: str, name: str, keys: Path | No
     configuration = DeviceConfiguration(
         name=name, address=hci.Address(address), advertising_interval_min=interval, advertising_interval_max=interval
     )
-    device = Device(config=configuration, host=Host(source, sink))
+    device = Device(config=configuration, host=PatientHost(source, sink))
     device.keystore = MemoryKeyStore() if keys is None else JsonKeyStore(address, str(keys))
     device.pairing_config_factory = _pairing
     return device

@@ -45,7 +45,7 @@ def episodes(windows: Windows, probability: Probabilities, on: float, off: float
     """The rule of `models.rules.AfRule` on probabilities of full windows.
 
     AF begins in the middle of the window that reaches `on` and ends in the middle of the one that falls below `off`; it is an
-    episode when it has lasted `shortest_s` at the end of a window.
+    episode when it has lasted `shortest_s` at the end of a window that itself reaches `on`.
     """
     found: list[Episode] = []
     begin = 0
@@ -57,7 +57,7 @@ def episodes(windows: Windows, probability: Probabilities, on: float, off: float
         below = np.flatnonzero(probability[first:] < off)
         last = first + int(below[0]) if len(below) else len(probability) - 1
         onset_s = float(windows.middle_s[first])
-        late = np.flatnonzero(windows.end_s[first:last] - onset_s >= shortest_s)
+        late = np.flatnonzero((windows.end_s[first:last] - onset_s >= shortest_s) & (probability[first:last] >= on))
         if len(late):
             end_s = float(windows.middle_s[last] if len(below) else windows.end_s[last])
             found.append(Episode(onset_s, end_s, float(windows.end_s[first + late[0]])))

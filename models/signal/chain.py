@@ -42,7 +42,7 @@ class Beat:
 class EcgChain:
     """Resampling, QRS detection and a tape of the last minute, for one lead. Chunks do not matter, bit for bit.
 
-    A beat is reported 0.33 s after its R peak; after 0.48 s where it is lower than usual, since it may be a P wave, and later
+    A beat is reported 0.33 s after its R peak; after 0.6 s where it is lower than usual, since it may be a P wave, and later
     still when it was found by search back. The first two seconds of a stream are learnt from and reported together.
     """
 

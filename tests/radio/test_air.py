@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -128,10 +128,10 @@ def test_each_killed_hub_process_is_a_lost_link_and_the_next_one_connects(tmp_pa
     asyncio.run(main())
 
 
-def test_twenty_abrupt_ends_leave_nothing_behind(tmp_path: Path, small_sensor: Any) -> None:
+def test_abrupt_ends_leave_nothing_behind(tmp_path: Path, small_sensor: Any) -> None:
     async def main() -> None:
         async with Air(tmp_path) as air, open_radio(f"virtual:{air.path}") as radio:
-            for _ in range(20):
+            for _ in range(5):
                 async with open_device(air.path, SENSOR, "small") as device:
                     sensor = small_sensor(device)
                     await sensor.start()
@@ -144,6 +144,31 @@ def test_twenty_abrupt_ends_leave_nothing_behind(tmp_path: Path, small_sensor: A
                 async with asyncio.timeout(PATIENCE_S):
                     await lost.wait()
             assert len(air.link.controllers) == 1
+
+    asyncio.run(main())
+
+
+def test_cancelling_scans_and_connects_at_any_moment_wedges_nothing(tmp_path: Path, small_sensor: Any) -> None:
+    async def cancel_after(steps: int, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(work)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def main() -> None:
+        async with (
+            Air(tmp_path) as air,
+            open_device(air.path, SENSOR, "small") as device,
+            open_radio(f"virtual:{air.path}") as radio,
+        ):
+            await small_sensor(device).start()
+            for steps in range(12):
+                await cancel_after(steps, radio.scan(PATIENCE_S))
+                await cancel_after(steps, radio.client(SENSOR, lambda _client: None, PATIENCE_S).connect())
+                client, lost = await connect(radio)
+                await client.disconnect()
+                assert lost.is_set()
 
     asyncio.run(main())
 

@@ -41,10 +41,17 @@ def test_a_gzipped_export_with_several_signals(data):
 @pytest.mark.parametrize(
     ("header", "step"),
     [
-        ("time,ecg", 0.008), ("t,ECG", 8), ("timestamp,ecg", 8000), ("Timestamp,EKG", 8_000_000), ("time [s],ecg", 0.008),
-        ("time_ms,ecg_mv", 8), ("sensor timestamp [ns],ecg [mV]", 8_000_000), ("Time (us), MLII (mV)", 8000), ("seconds,ECG II", 0.008),
+        ("time,ecg", 0.008),
+        ("t,ECG", 8),
+        ("timestamp,ecg", 8000),
+        ("Timestamp,EKG", 8_000_000),
+        ("time [s],ecg", 0.008),
+        ("time_ms,ecg_mv", 8),
+        ("sensor timestamp [ns],ecg [mV]", 8_000_000),
+        ("Time (us), MLII (mV)", 8000),
+        ("seconds,ECG II", 0.008),
     ],
-)  # fmt: skip
+)
 def test_units_of_time_by_name_or_by_step(header, step, tmp_path):
     values = np.round(np.sin(np.arange(50)), 3)
     record = open_recording(write(tmp_path, header + "\n" + rows(np.arange(50) * step, values)))

@@ -19,6 +19,7 @@ instants = st.lists(st.integers(0, 60), max_size=6, unique=True).map(lambda tick
 
 
 def by_wfdb(reference, found, window):
+    """Its window excludes its end: 54 samples are too far."""
     result = wfdb.processing.compare_annotations(reference, found, window)
     return BeatCounts(result.tp, result.fp, result.fn)
 
@@ -30,7 +31,7 @@ def test_counts_agree_with_wfdb(seed):
     reference = np.cumsum(rng.integers(300, 430, 400))
     jittered = reference + np.clip(rng.normal(0, 30, 400), -75, 75).astype(int)
     found = np.sort(np.concatenate((jittered[rng.random(400) > 0.1], reference[::17] + 150)))
-    assert compare(reference / 360, found / 360, 54.5 / 360) == by_wfdb(reference, found, 54)
+    assert compare(reference / 360, found / 360, 53.5 / 360) == by_wfdb(reference, found, 54)
 
 
 def test_counts_of_a_detector_on_a_recording_agree_with_wfdb(data):
@@ -38,7 +39,7 @@ def test_counts_of_a_detector_on_a_recording_agree_with_wfdb(data):
     notes = read_annotations(data / "mitdb" / "203.atr")
     reference = np.array([sample for sample, symbol in zip(notes.sample, notes.symbol, strict=True) if symbol in BEATS])
     found = np.array([round(beat.t_s * 360) for beat in EcgChain(360).push(record.mv)])
-    assert compare(reference / 360, found / 360, 54.5 / 360) == by_wfdb(reference, found, 54)
+    assert compare(reference / 360, found / 360, 53.5 / 360) == by_wfdb(reference, found, 54)
 
 
 @given(instants, instants)
