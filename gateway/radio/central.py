@@ -36,10 +36,13 @@ class Central:
             if self.device.find_connection_by_bd_addr(address) is not None:
                 raise BleakError(f"{address} already has a connection: disconnect its other client first")
             try:
-                return await self.device.connect(address, timeout=None)
+                connection = await self.device.connect(address, timeout=None)
             except asyncio.CancelledError:
                 await self._cancel_connect(address)
                 raise
+            if self.device.connections.get(connection.handle) is not connection:
+                raise BleakError(f"the connection to {address} was lost as soon as it was made")
+            return connection
 
     async def _cancel_connect(self, address: hci.Address) -> None:
         """Without this the controller goes on waiting for the peer and refuses every later connection."""
