@@ -140,6 +140,8 @@ def project(connection: Connection, hub: str, records: Iterable[Record]) -> Chan
                 changes.waves.append(record)
             case VitalRecord():
                 changes.vitals.append(record)
+            case _:
+                pass
     return changes
 
 

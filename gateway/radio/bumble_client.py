@@ -77,15 +77,14 @@ class BumbleClient(BaseBleakClient):
                 self._connection = connection
                 connection.once(connection.EVENT_DISCONNECTION, self._on_disconnection)
                 try:
-                    await self._prepare(pair)
+                    await connection.cancel_on_disconnection(self._prepare(connection, pair))
                 except BaseException:
                     await self.disconnect()
                     raise
 
-    async def _prepare(self, pair: bool) -> None:
+    async def _prepare(self, connection: Connection, pair: bool) -> None:
         if pair or await self._is_bonded():
             await self._secure()
-        connection = self._connected()
         await connection.gatt_client.request_mtu(MTU)
         self.services = await self._discover(connection)
 
@@ -148,15 +147,21 @@ class BumbleClient(BaseBleakClient):
         return collection
 
     async def _request(self, action: str, operation: Callable[[Any], Awaitable[T]]) -> T:
-        """Run one GATT operation; where the peer asks for encryption, encrypt and run it again."""
+        """Run one GATT operation, which may be several requests: Bumble would make the next one without a connection."""
         with self.central.bleak_errors(f"{action} of {self.address}"):
-            try:
-                return await operation(self._connected().gatt_client)
-            except ATT_Error as error:
-                if error.error_code not in _NEEDS_SECURITY or self._connected().is_encrypted:
-                    raise
-            await self._secure()
-            return await operation(self._connected().gatt_client)
+            connection = self._connected()
+            answer: T = await connection.cancel_on_disconnection(self._securely(connection, operation))
+            return answer
+
+    async def _securely(self, connection: Connection, operation: Callable[[Any], Awaitable[T]]) -> T:
+        """Where the peer asks for encryption, encrypt and run the operation again."""
+        try:
+            return await operation(connection.gatt_client)
+        except ATT_Error as error:
+            if error.error_code not in _NEEDS_SECURITY or connection.is_encrypted:
+                raise
+        await self._secure()
+        return await operation(connection.gatt_client)
 
     async def read_gatt_char(
         self, characteristic: BleakGATTCharacteristic, *, use_cached: bool = False, **_kwargs: Any

@@ -23,10 +23,11 @@ def open_recording(path: Path) -> Recording:
                 return read_wfdb(path.with_suffix(".hea"))
             case [*_, ".csv" | ".tsv" | ".txt"] | [".csv" | ".tsv" | ".txt", ".gz"]:
                 return read_csv(path)
+            case _:
+                raise RecordingError(
+                    f"{path}: not a recording that can be read; give a WFDB header (.hea) or a CSV file (.csv, .tsv, .csv.gz)"
+                )
     except FileNotFoundError as error:
         raise RecordingError(f"{error.filename}: no such file; check the path") from error
     except OSError as error:
         raise RecordingError(f"{path}: cannot be read ({error.strerror or error})") from error
-    raise RecordingError(
-        f"{path}: not a recording that can be read; give a WFDB header (.hea) or a CSV file (.csv, .tsv, .csv.gz)"
-    )
