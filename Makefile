@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench train clean lock browser node-library
+.PHONY: help setup demo test check bench train clean lock browser node-library message-bus
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -36,10 +36,13 @@ demo: setup
 node-library:
 	@/sbin/ldconfig -p | grep -q libatomic.so.1 || ./deploy/system-packages libatomic1
 
+message-bus:
+	@command -v dbus-daemon >/dev/null || ./deploy/system-packages dbus-daemon
+
 browser: setup node-library
 	@command -v chromium >/dev/null || ./deploy/system-packages chromium
 
-test: setup browser
+test: setup browser message-bus
 	$(BIN)/python -m pytest
 
 check: setup node-library

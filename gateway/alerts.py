@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -35,17 +36,19 @@ class AlertBook:
 
     def __init__(self, sensor: str) -> None:
         self._sensor = sensor
-        self._open: dict[tuple[str, float], int] = {}
+        self._open: dict[tuple[str, float], AlertRecord] = {}
+
+    def ongoing(self) -> tuple[AlertRecord, ...]:
+        """The alerts whose episodes have not ended, without their strips."""
+        return tuple(self._open.values())
 
     def records(
         self, finding: Finding, to_time: ToTime, decided_us: int, analysis: EcgAnalysis, beats: tuple[Beat, ...]
     ) -> tuple[FindingRecord, AlertRecord]:
         """The finding for the record, and the alert for the clinician. `beats` are the latest, for the strip."""
         key = finding.kind, finding.onset_s
-        onset_us = self._open.setdefault(key, to_time(finding.onset_s))
+        onset_us = self._open[key].onset_us if key in self._open else to_time(finding.onset_s)
         end_us = None if finding.end_s is None else max(to_time(finding.end_s), onset_us)
-        if end_us is not None:
-            del self._open[key]
         with_strip = end_us is None or finding.kind == "pause"
         stated = FindingRecord(
             self._sensor, finding.kind, onset_us, end_us, finding.source, finding.probability, None, finding.measured
@@ -64,6 +67,10 @@ class AlertBook:
             measured=finding.measured,
             strip=strip(finding, to_time, analysis, beats) if with_strip else None,
         )
+        if end_us is None:
+            self._open[key] = replace(alert, strip=None)
+        else:
+            self._open.pop(key, None)
         return stated, alert
 
 

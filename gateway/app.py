@@ -23,7 +23,7 @@ from gateway.pipeline import Output, Pipeline
 from gateway.radio import Radio, RadioError
 from gateway.recorder import Recorder
 from gateway.session import Event, Interruption, Notification, Session, State
-from gateway.timeline import Arrival, LastSample
+from gateway.timeline import Arrival
 from models.rules import RhythmModel
 from sync.keys import HubKey
 from sync.mqtt import Mqtt
@@ -135,12 +135,9 @@ class Agent:
         """Takes up every sensor where the last run left it; the time in between is an open gap from now on."""
         for sensor in self.settings.sensors:
             stored = await store.call(store.outbox.state, _state_name(sensor.name))
-            states = json.loads(stored) if stored else {}
-            restored = {kind: LastSample(**state) for kind, state in states.items()}
-            pipeline = Pipeline(sensor.name, self.settings.limits, self.rhythm, restored)
+            pipeline = Pipeline(sensor.name, self.settings.limits, self.rhythm, json.loads(stored) if stored else None)
             self._tracks[sensor.name] = SensorTrack(sensor, pipeline)
-            output = pipeline.interrupted("the agent was restarted", self._now())
-            await store.recorder.add(output.records, {})
+            await self._record(self._tracks[sensor.name], pipeline.taken_up(self._now()), store.recorder)
         await store.recorder.flush()
 
     async def _run_tasks(self, stop: asyncio.Event, carrier: Carrier, store: "_Storage", on_analysis: Call) -> None:
@@ -156,6 +153,8 @@ class Agent:
             await stop.wait()
             sensors.cancel()
             await asyncio.wait([sensors])
+            for track in self._tracks.values():
+                await self._record(track, await on_analysis(track.pipeline.finish, self._now()), store.recorder)
             await store.recorder.flush()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_S):
@@ -216,12 +215,15 @@ class Agent:
     async def _handle(self, track: SensorTrack, events: list[Event], recorder: Recorder, on_analysis: Call) -> None:
         if not events:
             return
-        first_ever = not track.pipeline.state()
-        output: Output = await on_analysis(self._process, track, events)
-        await recorder.add(output.records, {_state_name(track.settings.name): track.pipeline.state()})
-        if first_ever and track.pipeline.state():
+        was_first = not track.pipeline.has_samples
+        await self._record(track, await on_analysis(self._process, track, events), recorder)
+        if was_first and track.pipeline.has_samples:
             # From here on a crash leaves a gap record, since the state says where the stream stood.
             await recorder.flush()
+
+    async def _record(self, track: SensorTrack, output: Output, recorder: Recorder) -> None:
+        """The records and, in the same transaction, the state that a restart continues from."""
+        await recorder.add(output.records, {_state_name(track.settings.name): track.pipeline.state()})
 
     def _process(self, track: SensorTrack, events: list[Event]) -> Output:
         """On the analysis worker: bytes to records and beats."""

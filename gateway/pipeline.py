@@ -5,8 +5,8 @@ Synchronous and pure of I/O; the times of arrival come with the readings, so tha
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from models.analysis import EcgAnalysis, Step
 from models.rules import RhythmModel
 from models.signal.chain import Beat
 from sync.records import (
+    AlertRecord,
     GapRecord,
     IntervalsRecord,
     QuarantinedRecord,
@@ -29,6 +30,10 @@ from sync.records import (
 
 BEATS_FOR_STRIPS: Final = 64
 """More than fit in a strip of 12 s at 220/min."""
+
+
+State = Mapping[str, Any]
+"""What a pipeline continues from: `waveforms` by kind (`LastSample`), and the ongoing `alerts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,10 @@ class EcgStream:
         self._times.anchor(self.analysis.chain.end_s * self.rate_hz, at_us, rate_hz)
         return self._output(self.analysis.push(mv), decided_us)
 
+    def ongoing_alerts(self) -> tuple[AlertRecord, ...]:
+        """The alerts whose episodes have not ended."""
+        return self._alerts.ongoing()
+
     def gap(self, seconds: float, decided_us: int) -> Output:
         """No samples for so long."""
         return self._output(self.analysis.gap(seconds), decided_us)
@@ -87,12 +96,13 @@ class EcgStream:
 class Pipeline:
     """The way of one sensor's readings: timeline, then analysis, then alerts."""
 
-    def __init__(
-        self, sensor: str, limits: Limits, rhythm: RhythmModel | None, restored: Mapping[str, LastSample] | None = None
-    ) -> None:
+    def __init__(self, sensor: str, limits: Limits, rhythm: RhythmModel | None, state: State | None = None) -> None:
+        """`state` is what an earlier pipeline of this sensor said of itself last."""
         self.sensor = sensor
         self._limits, self._rhythm = limits, rhythm
-        self._timelines = {kind: WaveTimeline(sensor, kind, last) for kind, last in (restored or {}).items()}
+        self._left = state or {"waveforms": {}, "alerts": []}
+        waveforms = self._left["waveforms"].items()
+        self._timelines = {kind: WaveTimeline(sensor, kind, LastSample(**last)) for kind, last in waveforms}
         self._ecg: EcgStream | None = None
 
     def feed(self, readings: Sequence[Reading], arrival: Arrival) -> Output:
@@ -111,10 +121,27 @@ class Pipeline:
         self._ecg = None
         return output
 
-    def state(self) -> dict[str, dict[str, int | float | None]]:
-        """Where every waveform stands, for `restored` after a crash."""
+    def state(self) -> State:
+        """Where every waveform stands and which alerts go on, ready for JSON; for a new pipeline after a crash."""
         states = {kind: timeline.state() for kind, timeline in self._timelines.items()}
-        return {kind: state for kind, state in states.items() if state}
+        ongoing = self._ecg.ongoing_alerts() if self._ecg else ()
+        return {
+            "waveforms": {kind: state for kind, state in states.items() if state},
+            "alerts": [asdict(alert) for alert in ongoing],
+        }
+
+    def taken_up(self, arrival: Arrival) -> Output:
+        """To be told first after a restart: the gap that is open since, and the end of what nobody watched any more."""
+        alerts = [AlertRecord(**{**alert, "reasons": tuple(alert["reasons"])}) for alert in self._left["alerts"]]
+        ecg = self._timelines.get("ecg")
+        end_us = ecg.last.at_us if ecg and ecg.last else arrival.wall_us
+        ended = tuple(replace(alert, end_us=max(alert.onset_us, end_us)) for alert in alerts)
+        return Output((*self.interrupted("the agent was restarted", arrival).records, *ended))
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether any waveform has begun."""
+        return any(timeline.last for timeline in self._timelines.values())
 
     def _reading(self, reading: Reading, arrival: Arrival) -> Output:
         now = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)

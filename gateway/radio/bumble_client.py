@@ -1,7 +1,7 @@
 """bleak's client on a Bumble device."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, Final, TypeVar
 
 from bleak.args import SizedBuffer
@@ -26,6 +26,9 @@ MTU: Final = 517
 
 DEFAULT_MTU: Final = 23
 """Before the exchange: Core 5.4, Vol 3, Part G, 5.2.1."""
+
+CANCEL_PATIENCE_S: Final = 0.2
+"""What a cancelled operation may take to end: the few milliseconds of an HCI command under way, with room."""
 
 _NEEDS_SECURITY: Final = frozenset(
     {ErrorCode.INSUFFICIENT_AUTHENTICATION, ErrorCode.INSUFFICIENT_ENCRYPTION, ErrorCode.INSUFFICIENT_ENCRYPTION_KEY_SIZE}
@@ -53,6 +56,7 @@ class BumbleClient(BaseBleakClient):
         self._peer: hci.Address = device.details if device else hci.Address(self.address)
         self._wanted_services = services
         self._connection: Connection | None = None
+        self._lost: asyncio.Future[None]  # of the connection there is, or was last
         self._securing = asyncio.Lock()
         self._subscribers: dict[int, Callable[[bytes], None]] = {}
 
@@ -75,9 +79,10 @@ class BumbleClient(BaseBleakClient):
             async with asyncio.timeout(self._timeout):
                 connection = await self.central.connect(self._peer)
                 self._connection = connection
+                self._lost = asyncio.get_running_loop().create_future()
                 connection.once(connection.EVENT_DISCONNECTION, self._on_disconnection)
                 try:
-                    await connection.cancel_on_disconnection(self._prepare(connection, pair))
+                    await self._while_connected(self._prepare(connection, pair))
                 except BaseException:
                     await self.disconnect()
                     raise
@@ -92,6 +97,7 @@ class BumbleClient(BaseBleakClient):
         self._connection = None
         self.services = None
         self._subscribers.clear()
+        self._lost.set_result(None)
         if self._disconnected_callback is not None:
             self._disconnected_callback()
 
@@ -123,6 +129,18 @@ class BumbleClient(BaseBleakClient):
             else:
                 await connection.pair()
 
+    async def _while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run it until the connection ends: Bumble would send its next request to nobody and wait for the answer."""
+        task = asyncio.ensure_future(work)
+        either: set[asyncio.Future[Any]] = {task, self._lost}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            while not task.done():  # before Python 3.12, `wait_for` swallows a cancellation that comes along with its result
+                task.cancel()
+                await asyncio.wait({task}, timeout=CANCEL_PATIENCE_S)
+        return task.result()
+
     def _connected(self) -> Connection:
         if self._connection is None:
             raise BleakError(f"{self.address} is not connected")
@@ -147,11 +165,10 @@ class BumbleClient(BaseBleakClient):
         return collection
 
     async def _request(self, action: str, operation: Callable[[Any], Awaitable[T]]) -> T:
-        """Run one GATT operation, which may be several requests: Bumble would make the next one without a connection."""
+        """Run one GATT operation and raise its errors as bleak's."""
         with self.central.bleak_errors(f"{action} of {self.address}"):
             connection = self._connected()
-            answer: T = await connection.cancel_on_disconnection(self._securely(connection, operation))
-            return answer
+            return await self._while_connected(self._securely(connection, operation))
 
     async def _securely(self, connection: Connection, operation: Callable[[Any], Awaitable[T]]) -> T:
         """Where the peer asks for encryption, encrypt and run the operation again."""

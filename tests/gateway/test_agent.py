@@ -366,3 +366,25 @@ def test_no_value_time_or_name_is_in_clear_in_the_buffer_the_log_or_what_is_sent
 def _times(wave: WaveformRecord) -> list[int]:
     assert wave.times.sensor_ns is not None
     return [wave.times.at_us, wave.times.arrived_us, wave.times.sensor_ns]
+
+
+@pytest.mark.parametrize("crash", [True, False])
+def test_an_alert_that_was_ongoing_when_the_agent_ended_is_closed(tmp_path: Path, rhythm: RrAf, crash: bool) -> None:
+    """Nobody watched any more: after a clean stop at once, after a kill at the restart, it ends with the last sample."""
+    house = House(tmp_path, rhythm)
+
+    async def scenario(house: House) -> None:
+        async with house.strap():
+            async with house.agent(crash=crash):
+                await asyncio.sleep(48)
+            if crash:
+                await asyncio.sleep(5)
+                async with house.agent():
+                    await asyncio.sleep(4)
+        records = house.records()
+        (raised, ended) = [record for record in records if isinstance(record, AlertRecord) and record.kind == "af"]
+        assert (raised.id, raised.onset_us, raised.end_us) == (ended.id, ended.onset_us, None)
+        assert ended.end_us is not None
+        assert 46e6 < ended.end_us - START_US < 49e6
+
+    play(house, scenario)
