@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := config drivers models sync gateway cloud
 SHELL := /bin/bash
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 .DEFAULT_GOAL := help
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
@@ -18,19 +19,31 @@ help:
 	@echo 'make bench   latency and speed figures'
 	@echo 'make train   the models again, from the recordings in DATA (some ten minutes)'
 
-setup: $(VENV)/.installed
+setup: $(VENV)/.all
 
-$(VENV)/.installed: requirements/dev.txt pyproject.toml
+# The demo needs a third of what the tests need: it starts sooner.
+demo: $(VENV)/.demo
+	$(BIN)/pulsegate demo
+
+$(VENV)/.demo: requirements/demo.txt pyproject.toml | $(VENV)/.made
+	$(call install,requirements/demo.txt)
+	@touch $@
+
+$(VENV)/.all: requirements/dev.txt pyproject.toml | $(VENV)/.made
+	$(call install,requirements/dev.txt)
+	@touch $(VENV)/.demo $@
+
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'pulsegate needs Python 3.11 or newer: set PYTHON=/path/to/python3.11'; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || ./deploy/system-packages python3-venv
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup
-	$(BIN)/pulsegate demo
+define install
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(1)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+endef
 
 # Node.js, inside playwright and basedpyright, needs libatomic.
 node-library:
@@ -60,10 +73,9 @@ train: setup
 	$(BIN)/python -m models.training.rr_af --data $(DATA)
 
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--extra clinic --extra sim --extra test --extra check --quiet --output-file requirements/dev.txt
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-		--quiet --output-file requirements/run.txt
+	$(LOCK) --extra source --output-file requirements/run.txt
+	$(LOCK) --extra source --extra clinic --extra sim --output-file requirements/demo.txt
+	$(LOCK) --extra source --extra clinic --extra sim --extra test --extra check --output-file requirements/dev.txt
 
 clean:
 	rm -rf $(VENV) build
