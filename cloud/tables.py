@@ -5,11 +5,15 @@ This database holds plaintext and is apart from the store of sealed blocks: losi
 read are one transaction.
 """
 
+import logging
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Column, Engine, Float, Index, Integer, LargeBinary, MetaData, String, Table, create_engine, event
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+_log: Final = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 1
 """Kept in SQLite's `user_version`. Another version is not migrated but rebuilt from the blocks."""
@@ -146,15 +150,24 @@ statuses: Final = Table(
 
 
 def open_projections(path: Path) -> Engine:
-    """The projections in `path`, created if absent; those of another schema version are emptied, to be built again."""
+    """The projections in `path`, created if absent; those of another version, or damaged, are built again from the blocks."""
     path.touch(mode=0o600)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", _begin)
-    with engine.connect() as connection:
-        version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-    if version != SCHEMA_VERSION:
-        clear(engine)
+    try:
+        with engine.connect() as connection:
+            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        if version != SCHEMA_VERSION:
+            clear(engine)
+    except OperationalError:
+        raise
+    except DatabaseError:
+        _log.warning("%s is damaged: building it again from the blocks", path)
+        engine.dispose()
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return open_projections(path)
     return engine
 
 

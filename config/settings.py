@@ -97,12 +97,12 @@ def load(path: Path, environment: Mapping[str, str]) -> Settings:
 
 def _overridden(table: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
     for variable, (*parents, key) in ENVIRONMENT.items():
-        if variable in environment:
-            target = table
-            for parent in parents:
-                target = target.setdefault(parent, {})
+        target: Any = table
+        for parent in parents:
+            target = target.setdefault(parent, {}) if variable in environment else {}
+        if variable in environment and isinstance(target, dict):  # else the file is wrong here, which is told later
             value = environment[variable]
-            target[key] = int(value) if key == "port" and value.isdigit() else value
+            target[key] = int(value) if key == "port" and value.isdecimal() else value
     return table
 
 

@@ -24,7 +24,9 @@ from gateway.radio import Radio, RadioError
 from gateway.recorder import Recorder
 from gateway.session import Event, Interruption, Notification, Session, State
 from gateway.timeline import Arrival
+from gateway.uninterrupted import uninterrupted
 from models.rules import RhythmModel
+from sync.errors import Permanent, Transient
 from sync.keys import HubKey
 from sync.mqtt import Mqtt
 from sync.outbox import Outbox
@@ -36,7 +38,8 @@ from sync.wire import UPLINK_LANES, ack_topic
 log = logging.getLogger(__name__)
 
 STATUS_S: Final = 1.0
-"""How often the status file is written, and how old it may be before a reader calls the agent dead (three times this)."""
+"""How often the status file is written, and a reader calls the agent dead that missed three in a row."""
+STALE_STATUSES: Final = 3
 STALL_S: Final = 0.05
 """A loop that answers later than this delays the stamp of a notification by a noticeable part of an RR interval."""
 DRAIN_S: Final = 10.0
@@ -99,6 +102,7 @@ class Agent:
     rhythm: RhythmModel | None
     registry: Registry = field(default_factory=load_drivers)
     stalls: int = 0
+    dropped: int = 0
     _tracks: dict[str, SensorTrack] = field(default_factory=dict)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -121,7 +125,10 @@ class Agent:
 
     def _open_outbox(self) -> Outbox:
         data = self.settings.data
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise Permanent(f"cannot create the data folder {data} ({error.strerror}): set `data` to one of yours") from error
         return Outbox.open(
             data / "buffer.db",
             hub=self.settings.hub,
@@ -151,12 +158,13 @@ class Agent:
             ]
             sensors = group.create_task(self._serve_sensors(store.recorder, on_analysis), name="sensors")
             await stop.wait()
+            store.recorder.stop_waiting()
             sensors.cancel()
             await asyncio.wait([sensors])
             for track in self._tracks.values():
                 await self._record(track, await on_analysis(track.pipeline.finish, self._now()), store.recorder)
             await store.recorder.flush()
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, Transient):
                 async with asyncio.timeout(DRAIN_S):
                     await store.drained()
             for task in background:
@@ -166,12 +174,17 @@ class Agent:
 
     async def _serve_sensors(self, recorder: Recorder, on_analysis: Call) -> None:
         """Opens the radio, and again whenever it is lost, and serves every sensor with it."""
+        complaint = ""
         while True:
             try:
                 async with self.open_radio(self.settings.radio, self.settings.data / "bonds.json") as radio:
                     await self._serve_with(radio, recorder, on_analysis)
-            except RadioError as error:
-                log.warning("radio: %s", error)
+                complaint = ""
+            except* RadioError as group:
+                said = str(_first(group))
+                if said != complaint:
+                    log.warning("radio: %s", said)
+                complaint = said
             await asyncio.sleep(RADIO_RETRY_S)
 
     async def _serve_with(self, radio: Radio, recorder: Recorder, on_analysis: Call) -> None:
@@ -188,8 +201,10 @@ class Agent:
 
         def changed(_name: str, state: State) -> None:
             track.state = state
-            with contextlib.suppress(asyncio.QueueFull):
+            try:
                 states.put_nowait(state)
+            except asyncio.QueueFull:
+                self.dropped += 1
 
         session = Session(track.settings, radio, self.registry, self.clock, changed)
         try:
@@ -200,12 +215,13 @@ class Agent:
         finally:
             # What the session put last, the interruption among it, is handled even though all are cancelled.
             await self._handle(track, _waiting(session.events), recorder, on_analysis)
+            self.dropped += session.statistics.dropped
 
     async def _record_states(self, track: SensorTrack, states: asyncio.Queue[State], recorder: Recorder) -> None:
         while True:
             state, now = await states.get(), self._now()
             record = StatusRecord(track.settings.name, "link", Times(now.wall_us, now.wall_us, now.mono_ns), state)
-            await recorder.add((record,), {})
+            await uninterrupted(recorder.add((record,), {}))
 
     async def _consume(self, track: SensorTrack, session: Session, recorder: Recorder, on_analysis: Call) -> None:
         while True:
@@ -213,8 +229,10 @@ class Agent:
             await self._handle(track, [first, *_waiting(session.events, BATCH - 1)], recorder, on_analysis)
 
     async def _handle(self, track: SensorTrack, events: list[Event], recorder: Recorder, on_analysis: Call) -> None:
-        if not events:
-            return
+        if events:
+            await uninterrupted(self._process_and_record(track, events, recorder, on_analysis))
+
+    async def _process_and_record(self, track: SensorTrack, events: list[Event], recorder: Recorder, on_analysis: Call) -> None:
         was_first = not track.pipeline.has_samples
         await self._record(track, await on_analysis(self._process, track, events), recorder)
         if was_first and track.pipeline.has_samples:
@@ -256,10 +274,16 @@ class Agent:
             await asyncio.sleep(STATUS_S)
 
     async def _write_status(self, store: "_Storage") -> None:
+        """Tries to: a full disk or a locked buffer must not end the agent, and an old file says enough."""
+        with contextlib.suppress(OSError, Transient):
+            status = await self._status(store)
+            await store.call(_replace, self.settings.data / "status.json", json.dumps(status, indent=1))
+
+    async def _status(self, store: "_Storage") -> dict[str, object]:
         """Counters and states; never a health value."""
         buffered = await store.call(store.outbox.statistics)
         counters, sent = store.recorder.counters, store.uplink.statistics
-        status = {
+        return {
             "at_us": self.clock.wall_us(),
             "hub": self.settings.hub,
             "sensors": {name: track.state for name, track in self._tracks.items()},
@@ -275,12 +299,17 @@ class Agent:
             "blocks_sent": sent.blocks_sent,
             "blocks_acked": buffered.acknowledged,
             "blocks_pending": sum(buffered.pending.values()),
+            "notifications_dropped": self.dropped,
             "loop_stalls": self.stalls,
         }
-        await store.call(_replace, self.settings.data / "status.json", json.dumps(status, indent=1))
 
     def _now(self) -> Arrival:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _state_name(sensor: str) -> str:
@@ -323,5 +352,9 @@ def status_of(data: Path) -> Mapping[str, Any]:
 
     Raises:
         OSError: it never ran with this data folder.
+        ValueError: the file is no status.
     """
-    return dict(json.loads((data / "status.json").read_text(encoding="utf-8")))
+    status = json.loads((data / "status.json").read_text(encoding="utf-8"))
+    if not isinstance(status, dict) or not isinstance(status.get("at_us"), int):
+        raise ValueError("no status")  # noqa: TRY004 - a damaged file, not a wrong call
+    return status

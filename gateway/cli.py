@@ -21,8 +21,15 @@ from sync.errors import SyncError
 
 DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
 DEFAULT_PORT: Final = 8600
+
 NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely on it for diagnosis or in an emergency."
-EXPECTED: Final = (SyncError, SettingsError, OriginError, RadioError, RecordingError)
+
+
+class CommandError(Exception):
+    """A command cannot do what it was asked to. The message says why and what to do."""
+
+
+EXPECTED: Final = (CommandError, SyncError, SettingsError, OriginError, RadioError, RecordingError)
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A virtual chest strap plays a published script.",
     )
     demo.add_argument("--seconds", type=_positive, help="end after so many seconds of the script, and check what was found")
-    demo.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the clinician's page (default: %(default)s)")
+    demo.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port of the clinician's page (default: %(default)s)")
     demo.add_argument("--record", type=Path, metavar="FILE", help="play this WFDB or CSV recording in place of the script")
     demo.add_argument("--json", type=Path, metavar="FILE", help="write counters and alerts there at the end")
     demo.add_argument("--data", type=Path, metavar="DIR", help="keep all data in this folder (default: a temporary one)")
@@ -104,10 +111,19 @@ _REPLAY: Final = "Runs WFDB, CSV and pulsegate capture files through the same pi
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no positive number of seconds")
     return value
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port: give a number from 0 (a free one) to 65535")
+    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -149,13 +165,17 @@ async def stop_at_end_of_input(stop: asyncio.Event) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from gateway.app import status_of
+    from gateway.app import STALE_STATUSES, STATUS_S, status_of
 
     settings = load(arguments.config, os.environ)
     try:
-        print(json.dumps(dict(status_of(settings.data)), indent=1))
+        status = status_of(settings.data)
     except (OSError, ValueError) as error:
-        return _failed(RadioError(f"the agent has never run with {settings.data}: start it with pulsegate run ({error})"))
+        raise CommandError(f"the agent has never run with {settings.data}: start it with pulsegate run ({error})") from error
+    print(json.dumps(dict(status), indent=1))
+    age_s = (SystemClock().wall_us() - status["at_us"]) / 1e6
+    if age_s > STALE_STATUSES * STATUS_S:
+        raise CommandError(f"this was {age_s:.0f} s ago, the agent does not run any more: start it with pulsegate run")
     return 0
 
 
@@ -186,11 +206,9 @@ def _record(arguments: argparse.Namespace) -> int:
     try:
         payloads = asyncio.run(run())
     except OSError as error:
-        return _failed(RadioError(f"cannot write {arguments.file} ({error.strerror}): name a new file in a folder of yours"))
+        raise CommandError(f"cannot write {arguments.file} ({error.strerror}): name a new file in a folder of yours") from error
     if not payloads:
-        return _failed(
-            RadioError(f"no sensor named {arguments.name} was heard: is it worn, near, and not connected elsewhere?")
-        )
+        raise CommandError(f"no sensor named {arguments.name} was heard: is it worn, near, and not connected elsewhere?")
     print(f"{payloads} payloads in {arguments.file}")
     return 0
 
@@ -199,7 +217,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     try:
         from gateway.simulate.demo import DemoOptions, run_demo
     except ImportError as error:
-        return _failed(RadioError(f"the demo needs the extras sim and clinic ({error.name} is missing): run make setup"))
+        raise CommandError(f"the demo needs the extras sim and clinic ({error.name} is missing): run make setup") from error
     options = DemoOptions(arguments.seconds, arguments.port, arguments.record, arguments.json, data=arguments.data)
     return run_demo(options)
 
@@ -211,9 +229,12 @@ def _simulate(arguments: argparse.Namespace) -> int:
         from gateway.simulate.script import load_script
         from gateway.simulate.strap import heart_of
     except ImportError as error:
-        return _failed(RadioError(f"the simulator needs the extra sim ({error.name} is missing): run make setup"))
+        raise CommandError(f"the simulator needs the extra sim ({error.name} is missing): run make setup") from error
     heart = heart_of(arguments.record) if arguments.record else from_script(load_script("demo"))
-    start(arguments.folder, heart)
+    try:
+        start(arguments.folder, heart)
+    except OSError as error:
+        raise CommandError(f"cannot use {arguments.folder} ({error.strerror}): name a folder of yours") from error
     return 0
 
 

@@ -19,13 +19,13 @@ from models.rules import RhythmModel
 from models.signal.chain import Beat
 from sync.records import (
     AlertRecord,
-    GapRecord,
     IntervalsRecord,
     QuarantinedRecord,
     Record,
     StatusRecord,
     Times,
     VitalRecord,
+    WaveformRecord,
 )
 
 BEATS_FOR_STRIPS: Final = 64
@@ -132,7 +132,7 @@ class Pipeline:
 
     def taken_up(self, arrival: Arrival) -> Output:
         """To be told first after a restart: the gap that is open since, and the end of what nobody watched any more."""
-        alerts = [AlertRecord(**{**alert, "reasons": tuple(alert["reasons"])}) for alert in self._left["alerts"]]
+        alerts = [replace(AlertRecord(**alert), reasons=tuple(alert["reasons"])) for alert in self._left["alerts"]]
         ecg = self._timelines.get("ecg")
         end_us = ecg.last.at_us if ecg and ecg.last else arrival.wall_us
         ended = tuple(replace(alert, end_us=max(alert.onset_us, end_us)) for alert in alerts)
@@ -166,29 +166,26 @@ class Pipeline:
         if wave.kind != "ecg":
             return stored
         mv = np.array(wave.samples, np.float64) * wave.scale
-        parts = [
-            stored,
-            *self._analysed(mv, wave.rate_hz, placed.gap, placed.record.times.at_us, placed.record.rate_hz, arrival),
-        ]
-        return _joined(iter(parts))
+        missing = None if placed.follows or placed.gap is None else placed.gap.missing or 0
+        return _joined(iter([stored, *self._analysed(mv, wave.rate_hz, missing, placed.record, arrival)]))
 
     def _analysed(
         self,
         mv: np.ndarray[tuple[int], np.dtype[np.float64]],
         nominal_hz: float,
-        gap: GapRecord | None,
-        at_us: int,
-        measured_hz: float,
+        missing: int | None,
+        record: WaveformRecord,
         arrival: Arrival,
     ) -> Iterator[Output]:
+        """`missing` samples before these; None where they follow directly."""
         if self._ecg and self._ecg.rate_hz != nominal_hz:
             yield self._ecg.finish(arrival.wall_us)
             self._ecg = None
         if self._ecg is None:
             self._ecg = EcgStream(self.sensor, nominal_hz, self._limits, self._rhythm)
-        elif gap and gap.missing and gap.to_us is not None:
-            yield self._ecg.gap((gap.to_us - gap.from_us) / 1e6 - 1 / nominal_hz, arrival.wall_us)
-        yield self._ecg.samples(mv, at_us, measured_hz, arrival.wall_us)
+        elif missing is not None:
+            yield self._ecg.gap(missing / record.rate_hz, arrival.wall_us)
+        yield self._ecg.samples(mv, record.times.at_us, record.rate_hz, arrival.wall_us)
 
 
 def _joined(outputs: Iterator[Output]) -> Output:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from gateway.uninterrupted import uninterrupted
 from sync import records
 from sync.errors import Transient
 from sync.outbox import PLAINTEXT_LIMIT
@@ -57,6 +58,7 @@ class Recorder:
     counters: RecorderCounters = field(default_factory=RecorderCounters)
     _held: list[Record] = field(default_factory=list)
     _state: dict[str, bytes] = field(default_factory=dict)
+    _ending: bool = False
     _room: asyncio.Event = field(default_factory=asyncio.Event)
     _flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -69,7 +71,7 @@ class Recorder:
         self._held.extend(new)
         self._state.update({name: json.dumps(value).encode() for name, value in state.items()})
         self._count(new)
-        if len(self._held) >= HELD_LIMIT:
+        if len(self._held) >= HELD_LIMIT and not self._ending:
             self._room.clear()
         if any(isinstance(record, AlertRecord) for record in new):
             await self.flush()
@@ -81,6 +83,14 @@ class Recorder:
 
     async def flush(self) -> bool:
         """Makes durable what is held; False where the disk did not take it and it is held on."""
+        return await uninterrupted(self._flush())
+
+    def stop_waiting(self) -> None:
+        """The agent ends: from now on `add` takes what comes, whatever the disk does."""
+        self._ending = True
+        self._room.set()
+
+    async def _flush(self) -> bool:
         async with self._flushing:
             if not self._held:
                 return True

@@ -42,10 +42,14 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A waveform with its times; before it a gap, if samples are missing; None for a frame that came twice."""
+    """A waveform with its times, None for a frame that came twice; before it the end of a gap, if there was one.
+
+    `follows` says whether its first sample comes right after the one before: a link can be lost without a sample being lost.
+    """
 
     record: WaveformRecord | None
     gap: GapRecord | None = None
+    follows: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,8 @@ class WaveTimeline:
         self.last = LastSample(last_us, arrival.wall_us, wave.last_ns, rate_hz)
         self._last_mono_ns, self._interrupted = arrival.mono_ns, None
         samples = np.array(wave.samples, np.int32)
-        return Placed(WaveformRecord(self.sensor, self.kind, times, rate_hz, wave.scale, samples), gap)
+        follows = gap is None or (gap.missing == 0 and not jumped)
+        return Placed(WaveformRecord(self.sensor, self.kind, times, rate_hz, wave.scale, samples), gap, follows)
 
     def interrupted(self, reason: str) -> GapRecord | None:
         """The link or the recording broke off: an open gap, which the next frame closes. Told once for each gap."""

@@ -62,7 +62,7 @@ def _add_questions(app: FastAPI, store: Store, engine: Engine) -> None:
     """Plain functions: FastAPI runs them on worker threads, so that the event loop never waits for the database."""
 
     @app.get("/api/alerts")
-    def alerts(after_revision: Annotated[int, Query(ge=0)] = 0) -> Json:
+    def alerts(after_revision: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> Json:
         return queries.alerts_after(engine, after_revision)
 
     @app.get("/api/alerts/{id_}")

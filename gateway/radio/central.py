@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 
 from bleak.exc import BleakError, BleakGATTProtocolError, BleakGATTProtocolErrorCode
@@ -35,29 +35,27 @@ class Central:
         async with self._connecting:
             if self.device.find_connection_by_bd_addr(address) is not None:
                 raise BleakError(f"{address} already has a connection: disconnect its other client first")
+            # In a task of its own: Bumble would not know a connection that comes in the moment its connect is cancelled.
+            connecting = asyncio.ensure_future(self.device.connect(address, timeout=None))
             try:
-                connection = await self.device.connect(address, timeout=None)
+                connection = await asyncio.shield(connecting)
             except asyncio.CancelledError:
-                await self._cancel_connect(address)
+                await self._cancel_connect(connecting)
                 raise
             if self.device.connections.get(connection.handle) is not connection:
                 raise BleakError(f"the connection to {address} was lost as soon as it was made")
             return connection
 
-    async def _cancel_connect(self, address: hci.Address) -> None:
+    async def _cancel_connect(self, connecting: asyncio.Future[Connection]) -> None:
         """Without this the controller goes on waiting for the peer and refuses every later connection."""
-        ended = asyncio.Event()
-
-        def on_end(_outcome: object) -> None:
-            ended.set()
-
-        with _listening(self.device, (self.device.EVENT_CONNECTION, self.device.EVENT_CONNECTION_FAILURE), on_end):
-            try:
-                await self.device.send_sync_command(hci.HCI_LE_Create_Connection_Cancel_Command())
-                await asyncio.wait_for(ended.wait(), CANCEL_TIMEOUT_S)
-            except (hci.HCI_Error, TimeoutError):
-                pass  # nothing was pending any more: the connection came first, or the controller has gone
-        if late := self.device.find_connection_by_bd_addr(address):
+        for _attempt in range(2):  # the first may come before Bumble has asked the controller to connect
+            if not connecting.done():
+                with suppress(hci.HCI_Error):  # nothing is pending: too early, or the connection came first
+                    await self.device.send_sync_command(hci.HCI_LE_Create_Connection_Cancel_Command())
+                await asyncio.wait({connecting}, timeout=CANCEL_TIMEOUT_S)
+        connecting.cancel()
+        late = (await asyncio.gather(connecting, return_exceptions=True))[0]
+        if isinstance(late, Connection) and self.device.connections.get(late.handle) is late:
             await late.disconnect()
 
     @asynccontextmanager

@@ -11,6 +11,7 @@ from bleak import BleakClient, BleakScanner
 from bleak.backends.client import BaseBleakClient
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
+from bleak.exc import BleakBluetoothNotAvailableError
 
 VIRTUAL_HUB_ADDRESS: Final = "C2:00:00:00:00:01"
 """The hub's static random address on the virtual radio. It is always the same, so that bonds outlive a restart."""
@@ -46,15 +47,35 @@ class Radio:
             if not found.done() and match(device, advertisement):
                 found.set_result(device)
 
-        async with BleakScanner(detected, backend=self.scanner_backend):
+        async with _bluetooth(), BleakScanner(detected, backend=self.scanner_backend):
             await asyncio.wait({found}, timeout=timeout_s)
         return found.result() if found.done() else None
 
     async def scan(self, seconds: float) -> list[tuple[BLEDevice, AdvertisementData]]:
         """Every device that advertises within `seconds`, with its last advertisement. Raises BleakError."""
-        async with BleakScanner(backend=self.scanner_backend) as scanner:
+        async with _bluetooth(), BleakScanner(backend=self.scanner_backend) as scanner:
             await asyncio.sleep(seconds)
         return list(scanner.discovered_devices_and_advertisement_data.values())
+
+
+@asynccontextmanager
+async def _bluetooth() -> AsyncIterator[None]:
+    """Tells a machine without Bluetooth from a sensor that is not there.
+
+    Raises:
+        RadioError: there is no Bluetooth service (bleak's backend does not reach its bus), or no adapter.
+    """
+    try:
+        yield
+    except BleakBluetoothNotAvailableError as error:
+        raise RadioError(f"Bluetooth cannot be used ({error}): plug in or switch on an adapter") from error
+    except TimeoutError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise RadioError(
+            f"no Bluetooth service answers ({reason}): install and start bluez (systemctl start bluetooth)"
+        ) from error
 
 
 def bleak_radio() -> Radio:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,6 @@ class Child:
     _ending: bool = False
     _process: asyncio.subprocess.Process | None = None
     _said: str = ""
-    _ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Keeps the process running until `end`.
@@ -47,40 +46,40 @@ class Child:
             ChildFailedError: it dies again and again at its start, or gives up with exit status 1.
         """
         loop, quick = asyncio.get_running_loop(), 0
-        try:
-            while True:
-                started = loop.time()
-                status = await self._run_once()
-                if not self._ending:
-                    crashed = status >= 0 and loop.time() - started < QUICK_S  # a negative status is a kill from outside
-                    quick = quick + 1 if crashed else 0
-                    self._give_up_after(status, quick)
-                    self.restarts += 1
-                    await asyncio.sleep(RESTART_S)
-                if self._ending:
-                    return
-        finally:
-            self._ended.set()
+        while not self.is_ending:
+            started = loop.time()
+            status = await self._run_once()
+            if not self.is_ending:
+                crashed = status >= 0 and loop.time() - started < QUICK_S  # a negative status is a kill from outside
+                quick = quick + 1 if crashed else 0
+                self._give_up_after(status, quick)
+                self.restarts += 1
+                await asyncio.sleep(RESTART_S)
 
     def _give_up_after(self, status: int, quick_deaths: int) -> None:
         if status == 1 or quick_deaths >= QUICK_DEATHS:
             said = self._said or f"exit status {status}"
             raise ChildFailedError(f"{self.name} does not run: {said} (log: {self.log})")
 
-    async def end(self) -> int | None:
-        """Asks the process to end, and kills it if it does not; returns its exit status."""
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was asked to end."""
+        return self._ending
+
+    def end(self) -> None:
+        """Asks the process to end, and not to be started again."""
         self._ending = True
-        process = self._process
-        if process is None or process.returncode is not None:
-            return process.returncode if process else None
-        process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(END_S):
-                await self._ended.wait()
-        except TimeoutError:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._ending = True
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        return process.returncode
+                self._process.send_signal(number)
 
     async def _run_once(self) -> int:
         with self.log.open("ab") as log:
@@ -94,6 +93,8 @@ class Child:
                 limit=LINE_LIMIT,
             )
             self._process, self.pid = process, process.pid
+            if self.is_ending:
+                process.terminate()
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._listen(process.stdout, log.write))
@@ -130,6 +131,7 @@ async def running(*children: Child) -> AsyncIterator[None]:
         try:
             yield
         finally:
-            for child in children:
-                await child.end()
-        await asyncio.gather(*tasks)
+            for child, task in zip(children, tasks, strict=True):
+                child.end()
+                await asyncio.wait([task], timeout=END_S)
+                child.kill()

@@ -38,6 +38,7 @@ ONSET_TOLERANCE_S: Final[Mapping[str, float]] = {"af": 15.0}
 OTHER_TOLERANCE_S: Final = 3.0
 REFRESH_S: Final = 0.5
 PLAIN_REPORT_S: Final = 10.0
+LOOK_S: Final = 0.05
 READY_S: Final = 45.0
 """For the clinic to start on a slow machine, its key pair and database included."""
 DRAIN_S: Final = 15.0
@@ -135,6 +136,13 @@ def _counters(agent: Json) -> str:
     )
 
 
+def _read_json(path: Path) -> Json:
+    """A file that another process writes and removes as it likes; empty where there is none now."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    return {}
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -144,20 +152,31 @@ def _free_port() -> int:
 def run_demo(options: DemoOptions) -> int:
     """Runs the demo; 0 when all that was to be shown was shown."""
     console = Console(stderr=True, soft_wrap=True)
-    folder = options.data or Path(tempfile.mkdtemp(prefix="pulsegate-demo-"))
     failures: list[BaseException] = []
-    status = 1
+    status, folder = 1, options.data
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _made_folder(options)
         status = asyncio.run(_Demo(options, folder, console).run())
     except* (ChildFailedError, DemoError, OSError) as group:
         failures = _leaves(group)
-    finally:
-        if options.data is None:
-            shutil.rmtree(folder, ignore_errors=True)
     for failure in failures:
-        console.print(f"pulsegate demo: {failure}", style="bold red", highlight=False, soft_wrap=True)
+        console.print(f"pulsegate demo: {failure}", style="bold red", highlight=False)
+    if folder and folder != options.data and status == 0:
+        shutil.rmtree(folder, ignore_errors=True)
     return status
+
+
+def _made_folder(options: DemoOptions) -> Path:
+    """The folder for all data; told now, not at the end, when the result could not be written."""
+    if options.json and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
+        raise DemoError(f"cannot write {options.json}: name a file in a folder that exists")
+    if options.data is None:
+        return Path(tempfile.mkdtemp(prefix="pulsegate-demo-"))
+    try:
+        options.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"cannot create {options.data} ({error.strerror}): choose another --data") from error
+    return options.data
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
@@ -169,40 +188,54 @@ class _Demo:
         self.options, self.folder, self.console = options, folder, console
         self.watched = Watched()
         self.stop = asyncio.Event()
+        self.children: list[Child] = []
         (folder / "log").mkdir(exist_ok=True)
         self.clinic_data, self.agent_data = folder / "clinic", folder / "agent"
         self.journal = folder / "strap.jsonl"
+        self.status = self.agent_data / "status.json"
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.stop.set)
+            loop.add_signal_handler(number, self._told_to_stop)
         with tempfile.TemporaryDirectory(prefix="pulsegate-air-") as short:  # a socket's path has at most 107 bytes
             return await self._run_over(Air(Path(short)))
+
+    def _told_to_stop(self) -> None:
+        """Once: end cleanly. Twice: end now."""
+        if self.stop.is_set():
+            for child in self.children:
+                child.kill()
+        self.stop.set()
 
     async def _run_over(self, ether: Air) -> int:
         async with ether as air:
             clinic = self._child("clinic", "cloud.cli", "dev", "--data", self.clinic_data, *self._ports())
             async with running(clinic):
                 page = await self._clinic_ready(clinic)
-                strap = self._child(
-                    "strap", "gateway.simulate.strap", "--socket", air.path, "--journal", self.journal, *self._plays()
-                )
-                strap.on_event = self.watched.strap_event
-                agent = self._child("agent", "gateway.cli", "run", "--config", self._settings(air.path, page))
-                async with running(agent, strap), asyncio.TaskGroup() as group:
-                    watchers = [group.create_task(self._watch_page(page["page"])), group.create_task(self._watch_agent())]
-                    await self._show(page["page"], (strap, agent, clinic))
-                    await self._drain()
-                    for watcher in watchers:
-                        watcher.cancel()
-                self._read_status()
+                if page is None:
+                    return 0
+                await self._play(air.path, page)
                 audited = await self._audit()
-        return self._report(audited, {child.name: child.restarts for child in (strap, agent, clinic)})
+        return self._report(audited, {child.name: child.restarts for child in self.children})
+
+    async def _play(self, air: Path, page: Json) -> None:
+        """Strap and agent, until the time is over or somebody stops it."""
+        strap = self._child("strap", "gateway.simulate.strap", "--socket", air, "--journal", self.journal, *self._plays())
+        strap.on_event = self.watched.strap_event
+        agent = self._child("agent", "gateway.cli", "run", "--config", self._settings(air, page))
+        async with running(agent, strap), asyncio.TaskGroup() as group:
+            watchers = [group.create_task(self._watch_page(page["page"])), group.create_task(self._watch_agent())]
+            await self._show(page["page"])
+            await self._drain()
+            for watcher in watchers:
+                watcher.cancel()
+        self.watched.agent = _read_json(self.status) or self.watched.agent
 
     def _child(self, name: str, module: str, *arguments: object) -> Child:
         words = [module, *map(str, arguments), "--watch-stdin"]
-        return Child(name, words, self.folder / "log" / f"{name}.log")
+        self.children.append(Child(name, words, self.folder / "log" / f"{name}.log"))
+        return self.children[-1]
 
     def _ports(self) -> tuple[str, ...]:
         """Fixed for the life of the demo, so that a clinic that was restarted is found again."""
@@ -214,13 +247,16 @@ class _Demo:
             return ("--record", str(self.options.record.resolve()))
         return ("--script", self.options.script)
 
-    async def _clinic_ready(self, clinic: Child) -> Json:
-        ready = self.clinic_data / "clinic.json"
+    async def _clinic_ready(self, clinic: Child) -> Json | None:
+        """What the clinic says of itself once it runs; None when somebody stopped the demo before."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_S):
-                while not ready.exists() or (page := json.loads(ready.read_text()))["pid"] != clinic.pid:
-                    await asyncio.sleep(0.05)
-                return dict(page)
+                while not self.stop.is_set():
+                    page = _read_json(self.clinic_data / "clinic.json")
+                    if page and page["pid"] == clinic.pid:
+                        return page
+                    await asyncio.sleep(LOOK_S)
+                return None
         raise DemoError(f"the clinic did not start within {READY_S:g} s: see {clinic.log}")
 
     def _settings(self, air: Path, page: Json) -> Path:
@@ -247,20 +283,16 @@ class _Demo:
 
     async def _watch_agent(self) -> None:
         while True:
-            self._read_status()
+            self.watched.agent = _read_json(self.status) or self.watched.agent
             await asyncio.sleep(REFRESH_S)
 
-    def _read_status(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            self.watched.agent = json.loads((self.agent_data / "status.json").read_text(encoding="utf-8"))
-
-    async def _show(self, page: str, children: tuple[Child, ...]) -> None:
+    async def _show(self, page: str) -> None:
         """Shows the progress until the time is over or somebody stops it."""
         self.console.print(f"The clinician's page: [bold]{page}[/bold]   (Ctrl-C ends the demo)", highlight=False)
         if self.console.is_terminal:
-            with Live(self._table(children), console=self.console, auto_refresh=False) as live:
+            with Live(self._table(), console=self.console, auto_refresh=False) as live:
                 while not await self._over(REFRESH_S):
-                    live.update(self._table(children), refresh=True)
+                    live.update(self._table(), refresh=True)
         else:
             while not await self._over(PLAIN_REPORT_S):
                 self.console.print(self._line(), highlight=False)
@@ -282,9 +314,9 @@ class _Demo:
         agent, seen = self.watched.agent, self.watched
         return f"strap {seen.strap}, {seen.samples_sent} samples sent | agent {_counters(agent)} | {len(seen.alerts)} alerts"
 
-    def _table(self, children: tuple[Child, ...]) -> Table:
+    def _table(self) -> Table:
         table, agent, seen = Table(box=None, show_header=False, pad_edge=False), self.watched.agent, self.watched
-        restarts = {child.name: f", restarted {child.restarts}×" if child.restarts else "" for child in children}
+        restarts = {child.name: f", restarted {child.restarts}×" if child.restarts else "" for child in self.children}
         sensors = ", ".join(f"{name} {state}" for name, state in agent.get("sensors", {}).items())
         table.add_row("strap", f"{seen.strap}, {seen.samples_sent} samples sent{restarts['strap']}")
         table.add_row(
@@ -309,8 +341,8 @@ class _Demo:
         output, complaint = await process.communicate()
         if process.returncode:
             raise DemoError(f"the audit could not read the clinic's store: {complaint.decode().strip()}")
-        journal = read_journal(self.journal)
-        sent = [SentFrame(frame.last_us, frame.n, frame.samples_crc32) for frame in journal.frames]
+        frames = read_journal(self.journal).frames if self.journal.exists() else ()
+        sent = [SentFrame(frame.last_us, frame.n, frame.samples_crc32) for frame in frames]
         return audit(sent, map(json.loads, output.splitlines()))
 
     def _report(self, audited: Audit, restarts: Mapping[str, int]) -> int:

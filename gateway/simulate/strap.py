@@ -302,8 +302,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def heart_of(path: Path) -> Heart:
-    """The heart that plays a recording, with the beats that are detected in it: they make its RR intervals."""
+    """The heart that plays a recording, with the beats that are detected in it: they make its RR intervals.
+
+    A strap always sends: where the recording has no valid sample, it plays 0 mV.
+
+    Raises:
+        RecordingError: it cannot be read, or has no valid sample.
+    """
     recording = open_recording(path)
+    if not np.isfinite(recording.mv).any():
+        raise RecordingError(f"{path}: no valid sample in it, so nothing to play; choose another recording")
     mv = np.nan_to_num(recording.mv)
     chain = EcgChain(recording.rate_hz)
     seconds = np.array_split(mv, max(1, round(mv.size / recording.rate_hz)))

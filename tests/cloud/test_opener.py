@@ -265,3 +265,12 @@ def _open_until_killed(folder: Path, engine: Engine, target: int) -> None:
 def _projected(engine: Engine) -> int:
     with engine.connect() as connection:
         return int(connection.execute(select(func.count()).select_from(tables.waveforms)).scalar_one())
+
+
+def test_damaged_projections_are_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "projections.db"
+    path.write_bytes(b"no database at all " * 500)
+    engine = open_projections(path)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM alerts").scalar_one() == 0
+    engine.dispose()

@@ -39,6 +39,18 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     assert (settings.hub, settings.clinic.port) == ("hub-2", 1884)
 
 
+@pytest.mark.parametrize("port", ["²", "x", "-1", ""])
+def test_a_port_that_is_none_is_refused_from_the_environment_too(tmp_path: Path, port: str) -> None:
+    with pytest.raises(SettingsError, match=r"clinic.port = .* is not allowed"):
+        load(write(tmp_path, GOOD), {"PULSEGATE_CLINIC_PORT": port})
+
+
+def test_the_environment_does_not_hide_a_wrong_table(tmp_path: Path) -> None:
+    wrong = GOOD.replace("[clinic]", "[clinics]").replace('radio = "bluetooth"', 'radio = "bluetooth"\nclinic = 3')
+    with pytest.raises(SettingsError, match="clinic"):
+        load(write(tmp_path, wrong), {"PULSEGATE_CLINIC_PORT": "5"})
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [

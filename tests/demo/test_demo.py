@@ -94,6 +94,25 @@ def test_it_ends_cleanly_on_ctrl_c_and_a_second_start_works(tmp_path: Path) -> N
         assert result["samples_stored"] > 300
 
 
+@pytest.mark.parametrize("begun", [{"clinic"}, {"clinic", "strap"}, {"clinic", "strap", "agent"}])
+def test_ctrl_c_while_it_starts_ends_it_too(tmp_path: Path, begun: set[str]) -> None:
+    with demo(tmp_path, "--port", "0", "--data", str(tmp_path / "data")) as process:
+        eventually(lambda: begun <= set(children(process.pid)))
+        pids = children(process.pid)
+        said = stop(process)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
+
+
+def test_a_result_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
+    with demo(tmp_path, "--port", "0", "--json", str(tmp_path / "none" / "out.json")) as process:
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "cannot write" in said
+    assert "Traceback" not in said
+
+
 def test_a_port_in_use_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -388,3 +388,19 @@ def test_an_alert_that_was_ongoing_when_the_agent_ended_is_closed(tmp_path: Path
         assert 46e6 < ended.end_us - START_US < 49e6
 
     play(house, scenario)
+
+
+def test_pulling_the_radio_while_frames_come_loses_none_without_a_gap_record(tmp_path: Path) -> None:
+    house = House(tmp_path, None)
+
+    async def scenario(house: House) -> None:
+        async with house.strap():
+            for moment in (6.1, 9.7, 12.34):
+                async with house.agent():
+                    await asyncio.sleep(moment)
+                await asyncio.sleep(1.5)
+        audited = house.audit()
+        assert audited.passed, audited
+        assert audited.samples_stored > 15 * 130
+
+    play(house, scenario)

@@ -1,5 +1,6 @@
 """The commands as a person types them: what goes wrong is one line that says what to do, and changes nothing."""
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -28,9 +29,10 @@ advertised_name = "Virtual H10"
 """
 
 
-def pulsegate(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def pulsegate(folder: Path, *words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gateway.cli", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    env = os.environ | (environment or {})
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 def assert_one_line(run: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -88,6 +90,24 @@ def test_settings_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 def test_the_status_of_an_agent_that_never_ran_says_how_to_start_it(hub: Path) -> None:
     assert_one_line(pulsegate(hub, "status", "--config", "pulsegate.toml"), "never run", "pulsegate run")
+
+
+def test_an_old_status_is_shown_and_called_old(hub: Path) -> None:
+    (hub / "data" / "status.json").write_text('{"at_us": 1000000, "blocks_pending": 3}')
+    run = pulsegate(hub, "status", "--config", "pulsegate.toml")
+    assert '"blocks_pending": 3' in run.stdout
+    assert_one_line(run, "does not run any more", "pulsegate run")
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(hub: Path) -> None:
+    text = (hub / "pulsegate.toml").read_text().replace('data = "data"', 'data = "clinic.pub/data"')
+    (hub / "pulsegate.toml").write_text(text)
+    assert_one_line(pulsegate(hub, "run", "--config", "pulsegate.toml"), "cannot create the data folder", "clinic.pub")
+
+
+def test_a_machine_without_bluetooth_is_told_from_a_sensor_that_is_not_there(tmp_path: Path) -> None:
+    environment = {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={tmp_path / 'none'}"}
+    assert_one_line(pulsegate(tmp_path, "scan", "--seconds", "1", environment=environment), "no Bluetooth service", "bluez")
 
 
 def test_a_virtual_radio_that_is_not_there_says_what_to_start(tmp_path: Path) -> None:

@@ -1,0 +1,427 @@
+"""`org.bluez` on a private D-Bus, in front of a Bumble device: what bleak's own Linux backend needs to run unmodified.
+
+It answers the D-Bus calls that bleak 3.1 makes, as bluetoothd 5.55 and later do (`doc/org.bluez.*.rst` and
+`src/gatt-client.c` of BlueZ). It is no bluetoothd and no kernel. What it leaves out:
+
+- one adapter, always powered, and one D-Bus client at a time: sessions are not counted by client;
+- no pairing agent, `Pair` or `RemoveDevice`: it pairs "Just Works" when an attribute wants an encrypted link;
+- no `AcquireNotify` or `AcquireWrite`, descriptors are listed only, and the objects of services go with the connection;
+- no `InProgress` while two things happen at once, no time-out of devices that were seen once.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from bleak.assigned_numbers import gatt_char_props_to_strs
+from bleak.backends.scanner import AdvertisementData
+from bleak.exc import BleakError
+from bumble import hci
+from bumble.att import ATT_Error, ErrorCode
+from bumble.core import BaseBumbleError
+from bumble.device import Advertisement, Connection, Device
+from dbus_fast import Message, MessageType, RequestNameReply, Variant
+from dbus_fast.aio import MessageBus
+
+from gateway.radio.bumble_scanner import advertisement_data, uuid_text
+from gateway.radio.central import Central
+from tests.bluez.objects import (
+    ADAPTER,
+    BLUEZ,
+    CHARACTERISTIC,
+    DESCRIPTOR,
+    DEVICE,
+    OBJECT_MANAGER,
+    SERVICE,
+    BlueZError,
+    ObjectTree,
+    Properties,
+)
+
+T = TypeVar("T")
+Reply = tuple[str, list[Any]]
+"""Signature and body of a method's return message."""
+Method = Callable[[str, list[Any]], Coroutine[Any, Any, Reply]]
+"""Takes the object's path and the message's body."""
+
+ADAPTER_PATH: Final = "/org/bluez/hci0"
+FAILED: Final = "org.bluez.Error.Failed"
+NOTHING: Final[Reply] = ("", [])
+
+CONNECT_TIMEOUT_S: Final = 20.0
+"""The kernel's, for one attempt to connect (`conn_timeout` in `include/net/bluetooth/hci_core.h`)."""
+MTU: Final = 517
+"""What BlueZ asks for (`ExchangeMTU` in `main.conf`)."""
+GENERIC_ACCESS: Final = "00001800-0000-1000-8000-00805f9b34fb"
+"""The service that bluetoothd keeps for itself."""
+
+_NEEDS_SECURITY: Final = frozenset(
+    {ErrorCode.INSUFFICIENT_AUTHENTICATION, ErrorCode.INSUFFICIENT_ENCRYPTION, ErrorCode.INSUFFICIENT_ENCRYPTION_KEY_SIZE}
+)
+_ATT_ERRORS: Final[Mapping[int, tuple[str, str]]] = {
+    ErrorCode.READ_NOT_PERMITTED: ("org.bluez.Error.NotPermitted", "Read not permitted"),
+    ErrorCode.WRITE_NOT_PERMITTED: ("org.bluez.Error.NotPermitted", "Write not permitted"),
+    **dict.fromkeys(_NEEDS_SECURITY, ("org.bluez.Error.NotPermitted", "Not paired")),
+    ErrorCode.INVALID_OFFSET: ("org.bluez.Error.InvalidArguments", "Invalid offset"),
+    ErrorCode.INVALID_ATTRIBUTE_LENGTH: ("org.bluez.Error.InvalidArguments", "Invalid Length"),
+    ErrorCode.INSUFFICIENT_AUTHORIZATION: ("org.bluez.Error.NotAuthorized", "Operation Not Authorized"),
+    ErrorCode.REQUEST_NOT_SUPPORTED: ("org.bluez.Error.NotSupported", "Operation is not supported"),
+}
+"""`create_gatt_dbus_error` in `src/gatt-client.c`; all others become `Failed` with the number in its text."""
+
+
+@dataclass
+class Peer:
+    """A device that was seen."""
+
+    address: hci.Address
+    connection: Connection | None = None
+    connecting: asyncio.Task[Any] | None = None
+    work: set[asyncio.Task[Any]] = field(default_factory=set)
+    """What needs the connection: it is cancelled with it."""
+    notifying: set[str] = field(default_factory=set)
+    """The paths of characteristics."""
+
+
+class BlueZ:
+    """Made by `bluez_on`."""
+
+    def __init__(self, central: Central, bus: MessageBus, tasks: asyncio.TaskGroup) -> None:
+        self._peers: dict[str, Peer] = {}
+        self._central = central
+        self._bus = bus
+        self._tasks = tasks
+        self._running: set[asyncio.Task[None]] = set()
+        self._tree = ObjectTree(self._send)
+        self._characteristics: dict[str, Any] = {}
+        self._discovery: AsyncExitStack | None = None
+        self._methods: Mapping[tuple[str | None, str | None], Method] = {
+            (OBJECT_MANAGER, "GetManagedObjects"): self._managed_objects,
+            (ADAPTER, "SetDiscoveryFilter"): self._set_discovery_filter,
+            (ADAPTER, "StartDiscovery"): self._start_discovery,
+            (ADAPTER, "StopDiscovery"): self._stop_discovery,
+            (DEVICE, "Connect"): self._connect,
+            (DEVICE, "Disconnect"): self._disconnect,
+            (CHARACTERISTIC, "ReadValue"): self._read_value,
+            (CHARACTERISTIC, "WriteValue"): self._write_value,
+            (CHARACTERISTIC, "StartNotify"): self._start_notify,
+            (CHARACTERISTIC, "StopNotify"): self._stop_notify,
+        }
+
+    async def start(self) -> None:
+        self._bus.add_message_handler(self._on_message)
+        if await self._bus.request_name(BLUEZ) is not RequestNameReply.PRIMARY_OWNER:
+            raise RuntimeError(f"{BLUEZ} is taken on this bus: give each façade a bus of its own")
+        address = str(self._central.device.random_address)[:17]
+        self._tree.add(
+            ADAPTER_PATH,
+            ADAPTER,
+            {
+                "Address": Variant("s", address),
+                "Powered": Variant("b", True),
+                "Discovering": Variant("b", False),
+                "Roles": Variant("as", ["central"]),
+            },
+        )
+
+    async def stop(self) -> None:
+        """As if bluetoothd had been killed: nobody is told, and the kernel ends the links."""
+        self._bus.disconnect()
+        await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
+        for task in self._running:
+            task.cancel()
+        await self._stop_listening()
+        for peer in self._peers.values():
+            if peer.connection is not None:
+                await peer.connection.disconnect()
+
+    # The bus
+
+    def _on_message(self, message: Message) -> bool:
+        if message.message_type is not MessageType.METHOD_CALL:
+            return False
+        self._spawn(self._answer(message))
+        return True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._tasks.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _answer(self, message: Message) -> None:
+        try:
+            reply = Message.new_method_return(message, *await self._call(message))
+        except BlueZError as error:
+            reply = Message.new_error(message, error.name, error.text)
+        except ATT_Error as error:
+            other = (FAILED, f"Operation failed with ATT error: 0x{error.error_code:02x}")
+            reply = Message.new_error(message, *_ATT_ERRORS.get(error.error_code, other))
+        except (BaseBumbleError, BleakError, hci.HCI_Error) as error:
+            reply = Message.new_error(message, FAILED, str(error))
+        except asyncio.CancelledError:  # the connection went, or was not wanted any more: the task ends here in any case
+            reply = Message.new_error(message, FAILED, "Not connected")
+        self._send(reply)
+
+    def _send(self, message: Message) -> None:
+        if self._bus.connected:
+            self._bus.send(message)
+
+    async def _call(self, message: Message) -> Reply:
+        path, method = message.path or "/", self._methods.get((message.interface, message.member))
+        if path != "/" and path not in self._tree.objects:
+            raise BlueZError("org.freedesktop.DBus.Error.UnknownObject", f"Unknown object '{path}'")
+        if method is None:
+            raise BlueZError("org.freedesktop.DBus.Error.UnknownMethod", f"{message.interface} has no {message.member}")
+        return await method(path, message.body)
+
+    async def _managed_objects(self, _path: str, _body: list[Any]) -> Reply:
+        return "a{oa{sa{sv}}}", [self._tree.objects]
+
+    # Discovery
+
+    async def _set_discovery_filter(self, _path: str, _body: list[Any]) -> Reply:
+        return NOTHING
+
+    async def _start_discovery(self, _path: str, _body: list[Any]) -> Reply:
+        if self._discovery is not None:
+            raise BlueZError("org.bluez.Error.InProgress", "Operation already in progress")
+        self._discovery = AsyncExitStack()
+        await self._discovery.enter_async_context(self._central.scanning(self._on_advertisement))
+        self._tree.change(ADAPTER_PATH, ADAPTER, {"Discovering": Variant("b", True)})
+        return NOTHING
+
+    async def _stop_discovery(self, _path: str, _body: list[Any]) -> Reply:
+        if self._discovery is None:
+            raise BlueZError(FAILED, "No discovery started")
+        await self._stop_listening()
+        self._tree.change(ADAPTER_PATH, ADAPTER, {"Discovering": Variant("b", False)})
+        for path in self._peers:
+            self._tree.change(path, DEVICE, {}, ("RSSI", "TxPower"))
+        return NOTHING
+
+    async def _stop_listening(self) -> None:
+        discovery, self._discovery = self._discovery, None
+        if discovery is not None:
+            await discovery.aclose()
+
+    def _on_advertisement(self, advertisement: Advertisement) -> None:
+        """A device is added when it is first heard; after that only what changes is told."""
+        address: str = advertisement.address.to_string(with_type_qualifier=False)
+        path = f"{ADAPTER_PATH}/dev_{address.replace(':', '_')}"
+        heard = _device_properties(advertisement_data(advertisement))
+        if path in self._peers:
+            known = self._tree.objects[path][DEVICE]
+            changed = {name: value for name, value in heard.items() if known.get(name) != value}
+            if changed:
+                self._tree.change(path, DEVICE, changed)
+            return
+        self._peers[path] = Peer(advertisement.address)
+        unconnected = dict.fromkeys(("Connected", "ServicesResolved", "Paired", "Bonded"), Variant("b", False))
+        self._tree.add(
+            path,
+            DEVICE,
+            {
+                "Adapter": Variant("o", ADAPTER_PATH),
+                "Address": Variant("s", address),
+                "AddressType": Variant("s", "random"),
+                "Alias": Variant("s", address.replace(":", "-")),
+                **unconnected,
+                **heard,
+            },
+        )
+
+    # Connections
+
+    async def _connect(self, path: str, _body: list[Any]) -> Reply:
+        peer = self._peers[path]
+        if peer.connection is not None or peer.connecting is not None:
+            raise BlueZError("org.bluez.Error.AlreadyConnected", "Already Connected")
+        peer.connecting = asyncio.current_task()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                connection = await self._central.connect(peer.address)
+        except TimeoutError:
+            raise BlueZError(FAILED, "le-connection-abort-by-local") from None
+        finally:
+            peer.connecting = None
+        peer.connection = connection
+        connection.once(connection.EVENT_DISCONNECTION, lambda _reason: self._on_disconnection(path))
+        self._tree.change(path, DEVICE, {"Connected": Variant("b", True)})
+        self._spawn(self._resolve(path, connection))
+        return NOTHING
+
+    async def _disconnect(self, path: str, _body: list[Any]) -> Reply:
+        peer = self._peers[path]
+        if peer.connecting is not None:
+            peer.connecting.cancel()
+            await asyncio.wait({peer.connecting})
+        elif peer.connection is None:
+            raise BlueZError("org.bluez.Error.NotConnected", "Not Connected")
+        else:
+            await peer.connection.disconnect()
+        return NOTHING
+
+    def _on_disconnection(self, path: str) -> None:
+        peer = self._peers[path]
+        peer.connection = None
+        peer.notifying.clear()
+        for task in peer.work:
+            task.cancel()
+        self._tree.change(path, DEVICE, dict.fromkeys(("ServicesResolved", "Connected"), Variant("b", False)))
+        self._tree.remove_below(path)
+        self._characteristics = {
+            other: proxy for other, proxy in self._characteristics.items() if not other.startswith(f"{path}/")
+        }
+
+    async def _resolve(self, path: str, connection: Connection) -> None:
+        """Encrypt with the bond there is, discover the services; hang up if that fails."""
+        try:
+            with _until_disconnection(self._peers[path]):
+                await self._discover(path, connection)
+        except (ATT_Error, BaseBumbleError, hci.HCI_Error):
+            await connection.disconnect()
+        except asyncio.CancelledError:
+            return  # the connection has gone
+        self._tree.change(path, DEVICE, {"ServicesResolved": Variant("b", True)})
+
+    async def _discover(self, path: str, connection: Connection) -> None:
+        gatt = connection.gatt_client
+        await gatt.request_mtu(MTU)
+        if await self._central.keys.get(str(connection.peer_address)) is not None:
+            await connection.encrypt()
+            self._tree.change(path, DEVICE, dict.fromkeys(("Paired", "Bonded"), Variant("b", True)))
+        for service in await gatt.discover_services():
+            if uuid_text(service.uuid) != GENERIC_ACCESS:
+                service_path = f"{path}/service{service.handle:04x}"
+                self._tree.add(
+                    service_path,
+                    SERVICE,
+                    {"UUID": _uuid(service.uuid), "Device": Variant("o", path), "Primary": Variant("b", True)},
+                )
+                for characteristic in await gatt.discover_characteristics((), service):
+                    await self._add_characteristic(service_path, characteristic, connection)
+
+    async def _add_characteristic(self, service_path: str, characteristic: Any, connection: Connection) -> None:
+        path = f"{service_path}/char{characteristic.handle - 1:04x}"  # BlueZ names it by its declaration, Bumble by its value
+        self._characteristics[path] = characteristic
+        self._tree.add(
+            path,
+            CHARACTERISTIC,
+            {
+                "UUID": _uuid(characteristic.uuid),
+                "Service": Variant("o", service_path),
+                "Flags": Variant("as", sorted(gatt_char_props_to_strs(characteristic.properties))),
+                "Notifying": Variant("b", False),
+                "MTU": Variant("q", connection.att_mtu),
+            },
+        )
+        for descriptor in await connection.gatt_client.discover_descriptors(characteristic):
+            descriptor_path = f"{path}/desc{descriptor.handle:04x}"
+            owner = Variant("o", path)
+            self._tree.add(descriptor_path, DESCRIPTOR, {"UUID": _uuid(descriptor.type), "Characteristic": owner})
+
+    # Attributes
+
+    async def _read_value(self, path: str, _body: list[Any]) -> Reply:
+        characteristic = self._characteristics[path]
+        value = bytes(await self._request(path, lambda gatt: gatt.read_value(characteristic)))
+        self._tree.change(path, CHARACTERISTIC, {"Value": Variant("ay", value)})
+        return "ay", [value]
+
+    async def _write_value(self, path: str, body: list[Any]) -> Reply:
+        value, options = body
+        characteristic, request = self._characteristics[path], options["type"].value == "request"
+        await self._request(path, lambda gatt: gatt.write_value(characteristic, bytes(value), with_response=request))
+        return NOTHING
+
+    async def _start_notify(self, path: str, _body: list[Any]) -> Reply:
+        peer, characteristic = self._peers[_device_path(path)], self._characteristics[path]
+        if path in peer.notifying:
+            raise BlueZError("org.bluez.Error.InProgress", "Operation already in progress")
+        if not {"notify", "indicate"} & set(self._tree.objects[path][CHARACTERISTIC]["Flags"].value):
+            raise BlueZError("org.bluez.Error.NotSupported", "Operation is not supported")
+
+        def deliver(value: bytes) -> None:
+            self._tree.change(path, CHARACTERISTIC, {"Value": Variant("ay", bytes(value))})
+
+        await self._request(path, lambda gatt: gatt.subscribe(characteristic, deliver))
+        peer.notifying.add(path)
+        self._tree.change(path, CHARACTERISTIC, {"Notifying": Variant("b", True)})
+        return NOTHING
+
+    async def _stop_notify(self, path: str, _body: list[Any]) -> Reply:
+        peer, characteristic = self._peers[_device_path(path)], self._characteristics[path]
+        if path not in peer.notifying:
+            raise BlueZError(FAILED, "No notify session started")
+        peer.notifying.remove(path)
+        await self._request(path, lambda gatt: gatt.unsubscribe(characteristic, force=True))
+        self._tree.change(path, CHARACTERISTIC, {"Notifying": Variant("b", False)})
+        return NOTHING
+
+    async def _request(self, path: str, operation: Callable[[Any], Awaitable[T]]) -> T:
+        """One GATT operation; where the peer wants an encrypted link the kernel pairs, and it is done again."""
+        peer = self._peers[_device_path(path)]
+        connection = peer.connection
+        if connection is None:
+            raise BlueZError(FAILED, "Not connected")
+
+        with _until_disconnection(peer):
+            try:
+                return await operation(connection.gatt_client)
+            except ATT_Error as error:
+                if error.error_code not in _NEEDS_SECURITY or connection.is_encrypted:
+                    raise
+            await connection.pair()
+            bonded = dict.fromkeys(("Paired", "Bonded"), Variant("b", True))
+            self._tree.change(_device_path(path), DEVICE, bonded)
+            return await operation(connection.gatt_client)
+
+
+@contextmanager
+def _until_disconnection(peer: Peer) -> Iterator[None]:
+    """Cancel the task when the connection ends: Bumble would send its next request to nobody, and wait for the answer."""
+    task = asyncio.current_task()
+    assert task is not None
+    peer.work.add(task)
+    try:
+        yield
+    finally:
+        peer.work.discard(task)
+
+
+def _device_properties(heard: AdvertisementData) -> Properties:
+    properties: Properties = {"RSSI": Variant("n", heard.rssi), "UUIDs": Variant("as", heard.service_uuids)}
+    if heard.local_name is not None:
+        properties |= dict.fromkeys(("Name", "Alias"), Variant("s", heard.local_name))
+    if heard.tx_power is not None:
+        properties["TxPower"] = Variant("n", heard.tx_power)
+    if heard.manufacturer_data:
+        data = {company: Variant("ay", value) for company, value in heard.manufacturer_data.items()}
+        properties["ManufacturerData"] = Variant("a{qv}", data)
+    if heard.service_data:
+        properties["ServiceData"] = Variant("a{sv}", {uuid: Variant("ay", v) for uuid, v in heard.service_data.items()})
+    return properties
+
+
+def _device_path(path: str) -> str:
+    """Of the device that a service or characteristic belongs to."""
+    return "/".join(path.split("/")[: ADAPTER_PATH.count("/") + 2])
+
+
+def _uuid(uuid: Any) -> Variant:
+    return Variant("s", uuid_text(uuid))
+
+
+@asynccontextmanager
+async def bluez_on(device: Device, bus_address: str) -> AsyncIterator[BlueZ]:
+    """`org.bluez` on the bus at this address, with a powered Bumble device as its adapter."""
+    bus = await MessageBus(bus_address=bus_address).connect()
+    async with asyncio.TaskGroup() as tasks:
+        bluez = BlueZ(Central(device), bus, tasks)
+        try:
+            await bluez.start()
+            yield bluez
+        finally:
+            await bluez.stop()

@@ -1,0 +1,52 @@
+"""Objects on a D-Bus as `org.freedesktop.DBus.ObjectManager` shows them."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from dbus_fast import Message, MessageType, Variant
+
+Properties = dict[str, Variant]
+
+BLUEZ: Final = "org.bluez"
+ADAPTER: Final = "org.bluez.Adapter1"
+DEVICE: Final = "org.bluez.Device1"
+SERVICE: Final = "org.bluez.GattService1"
+CHARACTERISTIC: Final = "org.bluez.GattCharacteristic1"
+DESCRIPTOR: Final = "org.bluez.GattDescriptor1"
+OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
+PROPERTIES: Final = "org.freedesktop.DBus.Properties"
+
+
+class BlueZError(Exception):
+    """Becomes a D-Bus error reply."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+        self.name, self.text = name, text
+
+
+class ObjectTree:
+    """The objects on the bus, each with one interface, and the signals that tell how they change."""
+
+    def __init__(self, send: Callable[[Message], object]) -> None:
+        self._send = send
+        self.objects: dict[str, dict[str, Properties]] = {}
+
+    def add(self, path: str, interface: str, properties: Properties) -> None:
+        self.objects[path] = {interface: properties}
+        self._signal("/", OBJECT_MANAGER, "InterfacesAdded", "oa{sa{sv}}", [path, self.objects[path]])
+
+    def remove_below(self, path: str) -> None:
+        for each in sorted((other for other in self.objects if other.startswith(f"{path}/")), reverse=True):
+            self._signal("/", OBJECT_MANAGER, "InterfacesRemoved", "oas", [each, list(self.objects.pop(each))])
+
+    def change(self, path: str, interface: str, changed: Properties, invalidated: tuple[str, ...] = ()) -> None:
+        properties = self.objects[path][interface]
+        properties.update(changed)
+        for name in invalidated:
+            properties.pop(name, None)
+        self._signal(path, PROPERTIES, "PropertiesChanged", "sa{sv}as", [interface, changed, list(invalidated)])
+
+    def _signal(self, path: str, interface: str, member: str, signature: str, body: list[Any]) -> None:
+        kind = MessageType.SIGNAL
+        self._send(Message(None, path, interface, member, kind, signature=signature, body=body))
