@@ -6,7 +6,7 @@ Version 1. The first line is the header::
      "device_information": {"manufacturer": "Polar Electro Oy", "model": "H10", "firmware": "5.0.0"}}
 
 Every other line is a payload as it came from a characteristic, or an event of the link. `t` is seconds since the start by the
-monotonic clock, and never goes back; the wall clock at the start is `started_us`, in UTC, microseconds since 1970::
+monotonic clock, below 1e9, and never goes back; the wall clock at the start is `started_us`, in UTC, microseconds since 1970::
 
     {"t": 0.512, "char": "00002a37-0000-1000-8000-00805f9b34fb", "hex": "1648c502"}
     {"t": 61.7, "event": "disconnected"}
@@ -15,9 +15,9 @@ Keys that a reader does not know are ignored. A change that an older reader woul
 """
 
 import json
-import math
 import os
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
 from drivers.spec import DeviceInformation
+from models.recordings import LONGEST_S
 
 FORMAT: Final = "pulsegate-capture"
 VERSION: Final = 1
@@ -176,8 +177,9 @@ def _entry(path: Path, number: int, line: bytes) -> Payload | Event | None:
         return None
     found = _json_object(path, number, line)
     t = found.get("t")
-    if isinstance(t, bool) or not isinstance(t, int | float) or not math.isfinite(t) or t < 0:
-        raise CaptureError(f'{path}: line {number}: "t" is {t!r}, not seconds since the start; correct or remove the line')
+    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < LONGEST_S:
+        wanted = f"not seconds since the start, 0 to {LONGEST_S:g}"
+        raise CaptureError(f'{path}: line {number}: "t" is {reprlib.repr(t)}, {wanted}; correct or remove the line')
     if "event" in found:
         if found["event"] not in EVENTS:
             raise CaptureError(f"{path}: line {number}: event {found['event']!r} is unknown: {', '.join(EVENTS)}")

@@ -6,6 +6,8 @@ values: `onset` (equal to `t`) and `end` in the same seconds. `end` is null only
 Each file ends with a `summary`. Samples are not written.
 """
 
+import io
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -94,6 +96,8 @@ def print_table(results: Sequence[Replayed]) -> None:
     from rich.console import Console  # noqa: PLC0415  only people need it: JSON starts 0.1 s sooner without
     from rich.markup import escape  # noqa: PLC0415  as above
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a file's name need not be text, a terminal not know every letter
     console = Console(highlight=False)
     names = _names(results)
     console.print(_files_table(results, names))

@@ -1,5 +1,6 @@
 """The replay's page for people: one HTML file that loads nothing from anywhere."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
@@ -50,7 +51,7 @@ def render(results: Sequence[Replayed], models: Sequence[str], made: datetime) -
         style=_resource("report.css"),
         title=escape(f"Replay of {results[0].file}" if len(results) == 1 else f"Replay of {len(results)} files"),
         contents=f'<nav aria-label="Files"><ol>{contents}</ol></nav>' if len(results) > 1 else "",
-        sections="".join(sections) or "<p>No file could be read.</p>",
+        sections="".join(sections),
         made=f"{made:%Y-%m-%d %H:%M} UTC",
         version=escape(metadata.version("pulsegate")),
         models=escape(", ".join(models) or "none"),
@@ -140,7 +141,8 @@ def _periods(rates: Rates, result: Replayed) -> str:
     """The trend as a table, for those who cannot see it."""
     if not rates.t.size:
         return ""
-    step = next((step for step in PERIODS_S if result.duration_s / step <= 40), PERIODS_S[-1])
+    whole_days = 86400 * math.ceil(result.duration_s / 86400 / 40)
+    step = next((step for step in PERIODS_S if result.duration_s / step <= 40), whole_days)
     rows = []
     for start in range(0, int(result.duration_s) + 1, step):
         part = slice(*np.searchsorted(rates.t, (start, start + step)))

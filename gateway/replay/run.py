@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -74,6 +75,8 @@ def _replay(args: argparse.Namespace) -> int:
             status = _failed(result.failure)
     if results and not args.json:
         print_table(results)
+    if args.report and not results:
+        return _failed("no file was replayed, so no report is written; correct the files named above")
     if args.report:
         status = max(status, _write_report(args.report, results, rhythm))
     return status
@@ -122,19 +125,37 @@ def _write_json(lines: Iterable[Line], result: Replayed, *, beats: bool) -> None
     for line in lines:
         for item in json_lines(line, result):
             if beats or item["type"] != "beat":
-                sys.stdout.write(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n")
-    sys.stdout.write(json.dumps(summary(result), ensure_ascii=False, allow_nan=False) + "\n")
+                sys.stdout.write(json.dumps(item, allow_nan=False) + "\n")
+    sys.stdout.write(json.dumps(summary(result), allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def _write_report(path: Path, results: list[Replayed], rhythm: RrAf) -> int:
     from gateway.replay.report import render  # noqa: PLC0415  only a report needs it
 
+    page = render(results, (f"{rhythm.name} {rhythm.version}",), datetime.now(UTC))
     try:
-        path.write_text(render(results, (f"{rhythm.name} {rhythm.version}",), datetime.now(UTC)), encoding="utf-8")
+        _write_whole(path, page.encode("utf-8", errors="replace"))  # a file's name need not be text
     except OSError as error:
         return _failed(f"{path}: the report cannot be written ({error.strerror or error}); choose another place")
     return 0
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Writes all of it or leaves what was there: a full disk must not cost an older report."""
+    if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
+        path.write_bytes(content)
+        return
+    place = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=".report-")  # for its owner's eyes, as a capture is
+    draft = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        draft.replace(place)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _speed(text: str) -> float | None:

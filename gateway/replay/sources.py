@@ -1,5 +1,6 @@
 """Files as the pipeline sees sensors: readings with the time at which they would have come."""
 
+import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from drivers.registry import Registry
 from gateway.replay import capture
 from gateway.replay.capture import CaptureError
 from gateway.timeline import GAP_TOLERANCE_PERIODS, NS, Arrival
-from models.recordings import Recording, RecordingError, open_recording
+from models.recordings import Recording, RecordingError, UnknownKindError, open_recording
 from models.signal.resample import MAX_RATE_HZ, MIN_RATE_HZ
 
 SCALE_MV: Final = 0.001
@@ -72,12 +73,17 @@ def open_source(path: Path, registry: Registry, sensor: str | None = None) -> So
         if path.is_dir():
             raise SourceError(f"{path}: a folder; name the files in it")
         with path.open("rb") as file:
-            begin = file.read(64).lstrip()
+            begin = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()
         if not begin:
             raise SourceError(f"{path}: empty; there is nothing to replay")
         if begin.startswith(b"{"):
             return _capture(path, registry, sensor)
         return _recording(path, open_recording(path), sensor)
+    except UnknownKindError as error:
+        raise SourceError(
+            f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz) or a"
+            " capture (JSON lines that `pulsegate record` wrote)"
+        ) from error
     except (RecordingError, CaptureError) as error:
         raise SourceError(str(error)) from error
     except FileNotFoundError as error:

@@ -3,17 +3,18 @@
 from pathlib import Path
 
 from models.recordings.csv import read_csv
-from models.recordings.recording import Recording, RecordingError, Segment
+from models.recordings.recording import LONGEST_S, Recording, RecordingError, Segment, UnknownKindError
 from models.recordings.wfdb import read_wfdb
 
-__all__ = ["Recording", "RecordingError", "Segment", "open_recording"]
+__all__ = ["LONGEST_S", "Recording", "RecordingError", "Segment", "UnknownKindError", "open_recording"]
 
 
 def open_recording(path: Path) -> Recording:
     """Read the first ECG channel of a WFDB record (its `.hea`, `.dat` or `.mat`) or of a CSV file (`.csv`, `.tsv`, also `.gz`).
 
     Raises:
-        RecordingError: the file is missing, damaged or of a kind that is not read; the message says what to do.
+        RecordingError: the file is missing, damaged or (`UnknownKindError`) of a kind that is not read; the message says what
+            to do.
     """
     try:
         match [suffix.lower() for suffix in path.suffixes[-2:]]:
@@ -24,7 +25,7 @@ def open_recording(path: Path) -> Recording:
             case [*_, ".csv" | ".tsv" | ".txt"] | [".csv" | ".tsv" | ".txt", ".gz"]:
                 return read_csv(path)
             case _:
-                raise RecordingError(
+                raise UnknownKindError(
                     f"{path}: not a recording that can be read; give a WFDB header (.hea) or a CSV file (.csv, .tsv, .csv.gz)"
                 )
     except FileNotFoundError as error:

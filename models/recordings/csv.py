@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.recordings.leads import ACCEPTED_ECG, is_ecg, volts_in_mv
-from models.recordings.recording import Recording, RecordingError, split
+from models.recordings.recording import LONGEST_S, Recording, RecordingError, gaps, split
 
 _NAME: Final = re.compile(
     r"\s*(?P<base>.*?)[\s_]*(?:[\[(]\s*(?P<bracketed>[^\])]*?)\s*[\])]|(?<=_)(?P<suffix>[mµun]?[sv]))?\s*", re.IGNORECASE
@@ -33,6 +33,8 @@ _UNIX_S: Final = (1e9, 4e9)
 """Times in this range (2001 to 2096) are seconds since 1970; others have an epoch of their own."""
 _UV_SPREAD: Final = 20.0
 """An ECG of 20 mV does not exist, one of 20 µV shows no QRS."""
+_LARGEST: Final = 1e30
+"""No value of any unit here is larger: nanoseconds since 1970 are 2e18."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,13 @@ class _Table:
     decimal_comma: bool
 
     def numbers(self, path: Path, column: _Column) -> NDArray[np.float64]:
-        """The column's values; empty cells are NaN."""
+        """The column's values; NaN where a cell is empty or holds what cannot be measured, such as inf."""
         cells = [cell.strip() or "nan" for cell in self.cells[column.index]]
         if self.decimal_comma:
             cells = [cell.replace(",", ".") for cell in cells]
-        return np.array([_number(path, column, row, cell) for row, cell in enumerate(cells, start=2)])
+        values = np.array([_number(path, column, row, cell) for row, cell in enumerate(cells, start=2)])
+        values[~(np.abs(values) <= _LARGEST)] = np.nan
+        return values
 
 
 def read_csv(path: Path) -> Recording:
@@ -64,7 +68,17 @@ def read_csv(path: Path) -> Recording:
         RecordingError: no such columns, a cell that is no number, times that go back or give no ECG's rate.
         OSError: the file cannot be opened.
     """
-    table = _read_table(path)
+    rows, delimiter, ended = _read_rows(path)
+    try:
+        return _recording(path, _table(path, rows, delimiter))
+    except RecordingError:
+        if ended or len(rows) <= 3:
+            raise
+    note = f"row {len(rows)} is cut and left out: the file ends in it; the rows before are whole"
+    return _recording(path, _table(path, rows[:-1], delimiter), note)
+
+
+def _recording(path: Path, table: _Table, *notes: str) -> Recording:
     ecg, time = _find_ecg(path, table), _find_time(path, table)
     seconds, start_us = _times(path, table, time)
     rate_hz = _rate(path, seconds)
@@ -76,14 +90,15 @@ def read_csv(path: Path) -> Recording:
         mv=mv,
         rate_hz=rate_hz,
         start_us=start_us,
-        notes=(f"ECG from column {ecg.title!r} in {unit}, time from {time.title!r}",),
+        notes=(f"ECG from column {ecg.title!r} in {unit}, time from {time.title!r}", *notes),
         segments=split(seconds, mv, rate_hz),
         rr_s=rr_s,
         rr_t_s=rr_t_s,
     )
 
 
-def _read_table(path: Path) -> _Table:
+def _read_rows(path: Path) -> tuple[list[list[str]], str, bool]:
+    """The rows with the header, the delimiter, and whether the last row is ended by a line end."""
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
@@ -92,10 +107,17 @@ def _read_table(path: Path) -> _Table:
     except UnicodeDecodeError as error:
         raise RecordingError(f"{path}: not text in UTF-8 (byte {error.start}); export it as UTF-8 CSV") from error
     lines = [line for line in text.splitlines() if line.strip()]
-    if len(lines) < 3:
-        raise RecordingError(f"{path}: holds {len(lines)} lines; a header row and at least two samples are needed")
-    delimiter = max(";\t,", key=lines[0].count)
-    rows = list(csv.reader(lines, delimiter=delimiter))
+    delimiter = max(";\t,", key=lines[0].count) if lines else ","
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise RecordingError(f"{path}: not a table ({error}); export it as UTF-8 CSV") from error
+    if len(rows) < 3:
+        raise RecordingError(f"{path}: holds {len(rows)} lines; a header row and at least two samples are needed")
+    return rows, delimiter, text.endswith(("\n", "\r"))
+
+
+def _table(path: Path, rows: Sequence[Sequence[str]], delimiter: str) -> _Table:
     width = len(rows[0])
     odd = next((number for number, row in enumerate(rows, start=1) if len(row) != width), None)
     if odd is not None:
@@ -144,16 +166,20 @@ def _times(path: Path, table: _Table, column: _Column) -> tuple[NDArray[np.float
     if "T" in cells[0] or cells[0].count("-") == 2:
         return _calendar_times(path, column, cells)
     try:
-        whole = np.array([int(cell) for cell in cells])
-        first, steps = float(whole[0]), (whole - whole[0]).astype(np.float64)
+        whole = [int(cell) for cell in cells]
+        first, since = float(whole[0]), np.array([value - whole[0] for value in whole], np.float64)
     except (ValueError, OverflowError):
         values = table.numbers(path, column)
-        first, steps = float(values[0]), values - values[0]
-    if np.isnan(steps).any():
-        raise RecordingError(f"{path}: row {int(np.flatnonzero(np.isnan(steps))[0]) + 2} has no time; remove that row")
-    unit_s = _SECONDS.get(column.unit) or _unit_by_step(path, column, float(np.median(np.diff(steps))))
+        unknown = np.flatnonzero(np.isnan(values))
+        if unknown.size:
+            cell = cells[unknown[0]].strip()
+            told = f"{cell[:20]!r} is no time" if cell else "has no time"
+            raise RecordingError(f"{path}: row {unknown[0] + 2} {told}; remove that row") from None
+        first, since = float(values[0]), values - values[0]
+    _check_order(path, column, since)
+    unit_s = _SECONDS.get(column.unit) or _unit_by_step(path, column, float(np.median(np.diff(since))))
     known = _UNIX_S[0] <= first * unit_s <= _UNIX_S[1]
-    return steps * unit_s, round(first * unit_s * 1e6) if known else None
+    return _within_reach(path, since * unit_s), round(first * unit_s * 1e6) if known else None
 
 
 def _calendar_times(path: Path, column: _Column, cells: Sequence[str]) -> tuple[NDArray[np.float64], int]:
@@ -163,7 +189,30 @@ def _calendar_times(path: Path, column: _Column, cells: Sequence[str]) -> tuple[
     except ValueError as error:
         raise RecordingError(f"{path}: column {column.title!r}: {error}; write times as seconds or in ISO 8601") from error
     start = np.array([(stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp() for stamp in stamps])
-    return start - start[0], round(float(start[0]) * 1e6)
+    since = start - start[0]
+    _check_order(path, column, since)
+    return _within_reach(path, since), round(float(start[0]) * 1e6)
+
+
+def _check_order(path: Path, column: _Column, times: NDArray[np.float64]) -> None:
+    steps = np.diff(times)
+    if (steps < 0).any():
+        raise RecordingError(f"{path}: time goes back at row {int(np.flatnonzero(steps < 0)[0]) + 3}; sort the rows by time")
+    if np.median(steps) == 0:
+        raise RecordingError(
+            f"{path}: most rows repeat the time of the row before in column {column.title!r}, as where a whole packet has one"
+            " time; export a time for each sample"
+        )
+
+
+def _within_reach(path: Path, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    if seconds[-1] > LONGEST_S:
+        steps = np.diff(seconds)
+        raise RecordingError(
+            f"{path}: time jumps by {steps.max():.3g} s at row {int(steps.argmax()) + 3}, and no recording is longer than"
+            f" {LONGEST_S:g} s; correct the times or split the file there"
+        )
+    return seconds
 
 
 def _unit_by_step(path: Path, column: _Column, step: float) -> float:
@@ -179,17 +228,16 @@ def _unit_by_step(path: Path, column: _Column, step: float) -> float:
 def _rate(path: Path, seconds: NDArray[np.float64]) -> float:
     """Samples a second: by the median step first, then exactly by the time between samples that have no gap between them."""
     steps = np.diff(seconds)
-    if (steps < 0).any():
-        raise RecordingError(f"{path}: time goes back at row {int(np.flatnonzero(steps < 0)[0]) + 3}; sort the rows by time")
-    step = float(np.median(steps))
+    rate_hz = 1 / float(np.median(steps))
     slow, fast = _RATES_HZ
-    if not 1 / fast <= step <= 1 / slow:
-        found = f"{1 / step:g} Hz" if step else "unknown"
+    if not slow <= rate_hz <= fast:
         raise RecordingError(
-            f"{path}: the sampling rate by the times is {found}, not {slow:g} to {fast:g} Hz; check the time unit"
+            f"{path}: the sampling rate by the times is {rate_hz:g} Hz, not {slow:g} to {fast:g} Hz; check the time unit"
         )
-    regular = steps[steps <= 1.5 * step]
-    return float(regular.size / regular.sum())
+    for _ in range(2):  # the median step of times in whole ms is up to 10 % off, and so is what first seems a gap
+        regular = steps[~gaps(seconds, rate_hz)]
+        rate_hz = float(regular.size / regular.sum())
+    return rate_hz
 
 
 def _millivolts(raw: NDArray[np.float64], column: _Column) -> tuple[NDArray[np.float64], str]:

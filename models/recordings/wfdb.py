@@ -99,10 +99,14 @@ def _parse_header(path: Path) -> _Header:
         raise RecordingError(f"{path}: not a WFDB header; its first line must be: name, number of signals, rate, length")
     if record["parts"]:
         raise RecordingError(f"{path}: a multi-segment record, which is not read; give the header of one of its segments")
-    count = int(record["signals"])
-    if not 0 < count <= len(lines) - 1:
-        raise RecordingError(f"{path}: announces {count} signals and describes {len(lines) - 1}; fetch the header again")
+    if not record["signals"].strip("0"):
+        raise RecordingError(
+            f"{path}: a record without signals, at most with annotations: nothing to replay; give one with an ECG signal"
+        )
     try:
+        count = int(record["signals"])
+        if count > len(lines) - 1:
+            raise RecordingError(f"{path}: announces {count} signals and describes {len(lines) - 1}; fetch the header again")
         rate_hz = float(record["rate"] or _DEFAULT_RATE_HZ)
         signals = tuple(_parse_signal(path, line) for line in lines[1 : count + 1])
     except ValueError as error:
@@ -124,14 +128,18 @@ def _parse_signal(path: Path, line: str) -> _Signal:
     if match is None:
         raise RecordingError(f"{path}: signal line {line!r} cannot be read; correct the header")
     zero = int(match["zero"] or 0)
+    gain = float(match["gain"] or 0) or _DEFAULT_GAIN
+    baseline = zero if match["baseline"] is None else int(match["baseline"])
+    if not 1e-9 < abs(gain) < 1e9 or abs(baseline) > 1 << 31:
+        raise RecordingError(f"{path}: signal line {line[:80]!r}: such a gain or baseline cannot be; correct the header")
     return _Signal(
         file=match["file"],
         format=int(match["format"]),
         per_frame=int(match["per_frame"] or 1) or 1,
         skew=int(match["skew"] or 0),
         offset=int(match["offset"] or 0),
-        gain=float(match["gain"] or 0) or _DEFAULT_GAIN,
-        baseline=zero if match["baseline"] is None else int(match["baseline"]),
+        gain=gain,
+        baseline=baseline,
         unit=match["unit"] or "mV",
         checksum=None if match["checksum"] is None else int(match["checksum"]),
         description=(match["description"] or "").strip(),

@@ -93,6 +93,52 @@ def test_missing_rows_and_cells_split_the_segments(tmp_path):
     assert record.duration_s == pytest.approx(0.072)
 
 
+@pytest.mark.parametrize("value", ["inf", "-Infinity", "nan", "1e308", ""])
+def test_what_cannot_be_measured_is_missing(value, tmp_path):
+    record = open_recording(write(tmp_path, "t,ecg [V]\n" + rows(np.arange(6) * 8, [1, 2, value, 4, 5, 6])))
+    assert record.mv == pytest.approx([1000, 2000, np.nan, 4000, 5000, 6000], nan_ok=True)
+    assert [segment[1:] for segment in record.segments] == [(0, 1), (3, 5)]
+
+
+def test_without_a_valid_sample_there_is_no_segment(tmp_path):
+    record = open_recording(write(tmp_path, "t,ecg\n" + rows(np.arange(6) * 8, ["inf", "nan", "", "", "", ""])))
+    assert record.segments == ()
+    assert np.isnan(record.mv).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_jitter_makes_no_gap_and_hides_none(seed, tmp_path):
+    jitter = np.random.default_rng(seed).uniform(-3, 3, 7800)
+    times = np.arange(7800) * 1000 / 130 + jitter
+    kept = np.delete(np.arange(7800), [2000, *range(4000, 4073)])
+    record = open_recording(write(tmp_path, "t [ms],ecg\n" + rows(np.round(times[kept], 2), np.sin(kept))))
+    assert record.rate_hz == pytest.approx(130, rel=1e-3)
+    after_gaps = np.array([segment.first for segment in record.segments[1:]])
+    assert 3999 in after_gaps
+    assert np.abs(after_gaps[:, None] - [2000, 3999]).min(axis=1).max() <= 13
+
+
+@pytest.mark.parametrize("rate_hz", [130, 256, 300, 360, 450, 600])
+def test_times_in_whole_ms_show_each_missing_row(rate_hz, tmp_path):
+    kept = np.delete(np.arange(4000), [1000, 1010, 3000, 3001])
+    record = open_recording(write(tmp_path, "t [ms],ecg\n" + rows(kept * 1000 // rate_hz, np.sin(kept))))
+    assert record.rate_hz == pytest.approx(rate_hz, rel=1e-3)
+    assert [segment[1:] for segment in record.segments] == [(0, 999), (1000, 1008), (1009, 2997), (2998, 3995)]
+
+
+@pytest.mark.parametrize(("columns", "cut"), [("t,ecg", "24.0"), ("t,ecg", "24.0,-"), ("ecg,t", "4,1")])
+def test_a_cut_last_row_is_left_out_and_told(columns, cut, tmp_path):
+    whole = rows([0, 8, 16], [1, 2, 3]) if columns == "t,ecg" else rows([1, 2, 3], [0, 8, 16])
+    record = open_recording(write(tmp_path, f"{columns}\n{whole}{cut}"))
+    assert record.mv == pytest.approx([1, 2, 3])
+    assert record.notes[1:] == ("row 5 is cut and left out: the file ends in it; the rows before are whole",)
+
+
+def test_a_whole_last_row_needs_no_line_end(tmp_path):
+    record = open_recording(write(tmp_path, "t,ecg\n0,1\n8,2\n16,3"))
+    assert (record.mv.size, len(record.notes)) == (3, 1)
+
+
 def test_gzip_without_its_suffix(tmp_path):
     (tmp_path / "r.csv").write_bytes(gzip.compress(b"t,ecg\n0,1\n8,2\n16,3\n"))
     assert open_recording(tmp_path / "r.csv").mv.size == 3
@@ -113,7 +159,13 @@ def test_gzip_without_its_suffix(tmp_path):
         ("t,ecg\n0,1\n8,2\n4,3\n12,3\n20,3\n", "time goes back at row 4; sort the rows by time"),
         ("t,ecg\n0,1\n300,2\n600,3\n", "steps of 300 in column 't' are no ECG's; put the unit in its name"),
         ("t [s],ecg\n0,1\n8,2\n16,3\n", "sampling rate by the times is 0.125 Hz, not 50 to 2000 Hz; check the time unit"),
-        ("t,ecg\n5,1\n5,2\n5,3\n", "steps of 0 in column 't'"),
+        ("t,ecg\n5,1\n5,2\n5,3\n", "most rows repeat the time .* in column 't'.*packet.*; export a time for each sample"),
+        ("t [s],ecg\n5,1\n5,2\n5,3\n", "most rows repeat the time .* in column 't \\[s\\]'"),
+        ("t,ecg\n0,1\n8,2\ninf,3\n24,4\n", "row 4 'inf' is no time; remove that row"),
+        ("t,ecg\n1e300,1\n2e300,2\n", "row 2 '1e300' is no time"),
+        ("t [ms],ecg\n0,1\n8,2\n16,3\n1e15,4\n", "jumps by 1e\\+12 s at row 5, and no recording is longer than 1e\\+09 s"),
+        ('t,ecg\n0,"1\n8,2\n16,3\n', "holds 2 lines"),
+        ("t,ecg\n0,1\n8,2\n16," + "3" * 200_000 + "\n", "not a table .*; export it as UTF-8 CSV"),
         ("time,ecg\n2024-05-05T25:00:00,1\n2024-05-05T25:00:01,2\n", "write times as seconds or in ISO 8601"),
     ],
 )

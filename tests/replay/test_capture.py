@@ -110,6 +110,12 @@ def test_a_first_line_that_is_no_header(tmp_path: Path, first: str, told: str) -
         ('{"t": -1, "event": "connected"}\n', '"t" is -1'),
         ('{"t": NaN, "event": "connected"}\n', '"t" is nan'),
         ('{"t": true, "event": "connected"}\n', '"t" is True'),
+        (
+            '{"t": 1e9, "event": "connected"}\n',
+            '"t" is 1000000000.0, not seconds since the start, 0 to 1e+09; correct or remove',
+        ),
+        ('{"t": 1e300, "event": "connected"}\n', '"t" is 1e+300'),
+        (f'{{"t": {"9" * 400}, "event": "connected"}}\n', '"t" is 999'),
         ('{"t": 0.5, "event": "connected"}\n', "t goes back from 1.0 to 0.5"),
         ('{"t": 2, "event": "exploded"}\n', "event 'exploded' is unknown"),
         ('{"t": 2, "char": "2a37", "hex": "00"}\n', "not a 128-bit UUID"),

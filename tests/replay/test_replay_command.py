@@ -1,5 +1,8 @@
 """`pulsegate replay` on real recordings and on what is no recording."""
 
+import errno
+import json
+import os
 import re
 import subprocess
 import sys
@@ -176,6 +179,47 @@ def test_a_report_with_no_place_is_told_before_anything_is_replayed(run: Any, da
     ran = run(data / "cinc2017-sample" / "A00178.hea", "--report", tmp_path / "nowhere" / "out.html")
     assert (ran.status, ran.lines) == (1, [])
     assert ran.errors == [f"pulsegate replay: {tmp_path / 'nowhere'}: no such folder for the report; create it"]
+
+
+def test_no_report_is_written_about_nothing(run: Any, tmp_path: Path) -> None:
+    ran = run(tmp_path / "missing.csv", "--report", tmp_path / "out.html")
+    assert ran.status == 1
+    assert ran.errors[1:] == ["pulsegate replay: no file was replayed, so no report is written; correct the files named above"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["f\udcffe.hea", "Größe.hea"])
+def test_any_file_name_can_be_told(data: Path, tmp_path: Path, name: str) -> None:
+    """By a process with an ASCII output: names of files need not be text, and an output need not know every letter."""
+    for suffix in (".hea", ".mat"):
+        source = (data / "cinc2017-sample" / "A00178").with_suffix(suffix)
+        (tmp_path / (name if suffix == ".hea" else source.name)).write_bytes(source.read_bytes())
+    report = tmp_path / "out.html"
+    for arguments in (["--json"], ["--report", str(report)]):
+        command = [sys.executable, "-m", "gateway.cli", "replay", str(tmp_path / name), *arguments]
+        environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+        done = subprocess.run(command, capture_output=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        if "--json" in arguments:
+            assert json.loads(done.stdout.splitlines()[-1])["file"] == str(tmp_path / name)
+    assert name.replace("\udcff", "?") in report.read_text("utf-8")
+
+
+def test_a_report_that_cannot_be_written_costs_no_older_one(
+    run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_self: Path, _target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    report = tmp_path / "out.html"
+    report.write_text("the older one")
+    monkeypatch.setattr(Path, "replace", full)
+    ran = run(data / "cinc2017-sample" / "A00178.hea", "--report", report)
+    assert ran.status == 1
+    assert ran.errors == [
+        f"pulsegate replay: {report}: the report cannot be written (No space left on device); choose another place"
+    ]
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["the older one"]
 
 
 def test_a_speed_spreads_the_steps_over_time(data: Path, play: Any) -> None:

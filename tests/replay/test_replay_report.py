@@ -130,8 +130,13 @@ def test_a_bad_day_stays_a_page(tmp_path: Path) -> None:
     assert len(html) < 700_000
 
 
-def test_no_file_and_an_empty_file_make_a_page_too() -> None:
-    assert "No file could be read." in Page(render([], (), MADE)).text
+def test_years_make_a_page_too() -> None:
+    result = result_of()
+    result.end_us = 999_999_999_000_000
+    assert len(render([result], (), MADE)) < 700_000
+
+
+def test_an_empty_file_makes_a_page_too() -> None:
     empty = Replayed.of(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
     assert "No alert in 0:00." in Page(render([empty], (), MADE)).text
 

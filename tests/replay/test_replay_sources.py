@@ -91,6 +91,17 @@ def test_a_hole_at_either_end_is_told(run: Any, tmp_path: Path) -> None:
     assert ran.summary["duration"] == pytest.approx(40.0)
 
 
+def test_jittered_times_make_no_gap(run: Any, tmp_path: Path) -> None:
+    times = np.arange(7800) / 130 + np.random.default_rng(1).uniform(-0.003, 0.003, 7800)
+    path = tmp_path / "jittered.csv"
+    rows = zip(times, ecg_mv(60, 130, 0.8), strict=True)
+    path.write_text("time [s],ecg [mV]\n" + "".join(f"{t:.5f},{mv:.4f}\n" for t, mv in rows))
+    ran = run(path)
+    assert (ran.status, ran.of("gap")) == (0, [])
+    assert ran.summary["duration"] == pytest.approx(60, abs=0.05)
+    assert ran.summary["mean_rate"] == pytest.approx(75.0, abs=0.3)
+
+
 def test_beats_lie_where_they_were_put(run: Any, tmp_path: Path) -> None:
     beats = np.array([beat["t"] for beat in run(csv_file(tmp_path, ecg_mv(60, 250, 0.8), 250)).of("beat")])
     inside = beats[beats > 3.0]
@@ -173,3 +184,31 @@ def test_episodes_and_quarantined_payloads_are_kept_for_the_report(play: Any, tm
     assert all(isinstance(line, QuarantinedRecord) for line in lines)
     assert len(result.quarantined) == 100
     assert not any(isinstance(line, GapRecord) for line in lines)
+
+
+def test_a_capture_may_begin_with_a_byte_order_mark(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "strap.jsonl"
+    with CaptureWriter(path, Header("H10", START_US)) as writer:
+        writer.payload(1.0, HEART_RATE, heart_rate(80))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    ran = run(path)
+    assert (ran.status, ran.errors, len(ran.of("vital"))) == (0, [], 1)
+
+
+def test_a_capture_of_years_ends(play: Any, tmp_path: Path) -> None:
+    path = tmp_path / "strap.jsonl"
+    with CaptureWriter(path, Header("H10", START_US)) as writer:
+        for t in (0.0, 999_999_999.0):
+            writer.payload(t, PMD_DATA, pmd_frame(np.zeros(73, np.int64), 600_000_000_000_000_000 + round(t * 1e9)))
+    result, _ = play(path)
+    assert result.failure is None
+    assert result.duration_s == pytest.approx(1e9, rel=1e-6)
+
+
+def test_a_file_of_another_kind_is_told_all_that_can_be_given(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"\x89PNG")
+    with pytest.raises(
+        SourceError, match=r"picture\.png: neither a recording nor a capture; give a WFDB header .*CSV.*capture"
+    ):
+        open_source(path, load_drivers())
