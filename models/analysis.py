@@ -1,4 +1,8 @@
-"""One ECG stream's analysis: samples in, beats and findings out, the same for any chunking."""
+"""One ECG stream's analysis: samples in, beats and findings out.
+
+Beats and onsets are the same for any chunking, bit for bit. What is told at the end of a chunk, such as where a pause in a
+signal that then went flat ends, is told as of that moment.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,13 +37,15 @@ class EcgAnalysis:
         self.chain = EcgChain(rate_hz)
         self._rates = (RateRule("tachycardia", limits), RateRule("bradycardia", limits))
         self._pause = PauseRule(limits)
+        self._pause_s = limits.pause.value
+        self._paused_after_s: float | None = None
         self._af = AfRule(limits, rhythm) if rhythm else None
         self._last_beat_s: float | None = None
 
     def push(self, mv: NDArray[np.float64]) -> Step:
         """Consecutive samples in mV."""
         beats = self.chain.push(mv)
-        return Step(tuple(beats), (*self._judge(beats), *self._quiet()))
+        return Step(tuple(beats), (*self._judge(beats), *self._quiet(self.chain.horizon_s)))
 
     def gap(self, seconds: float) -> Step:
         """Nothing came for so long: what is pending is decided, and no interval is joined across."""
@@ -59,6 +65,7 @@ class EcgAnalysis:
             if rr_s is not None and rr_s < SHORTEST_INTERVAL_S:
                 continue
             self._last_beat_s = beat.t_s
+            yield from self._quiet(beat.t_s)
             yield from self._pause.beat(beat.t_s)
             if rr_s is not None:
                 for rule in self._rates:
@@ -66,14 +73,17 @@ class EcgAnalysis:
             if self._af:
                 yield from self._af.beat(beat.t_s, rr_s)
 
-    def _quiet(self) -> Iterator[Finding]:
-        last, horizon = self._pause.last_beat_s, self.chain.horizon_s
-        if last is None:
+    def _quiet(self, until_s: float) -> Iterator[Finding]:
+        """No beat since the last one: a pause, if the signal could have shown one from the start, and while it still could."""
+        last_s = self._pause.last_beat_s
+        if last_s is None or until_s < last_s + self._pause_s:
             return
-        if self.chain.usable(max(last, horizon - FLAT_S), horizon):
-            yield from self._pause.quiet_until(horizon)
-        else:
-            yield from self._pause.gap(horizon)
+        limit_s = last_s + self._pause_s
+        if last_s != self._paused_after_s and self.chain.quiet(last_s, limit_s):
+            self._paused_after_s = last_s
+            yield from self._pause.quiet_until(limit_s)
+        elif last_s != self._paused_after_s or not self.chain.usable(max(last_s, until_s - FLAT_S), until_s):
+            yield from self._pause.gap(until_s)
 
     def _interrupt(self, start_s: float, seconds: float) -> Iterator[Finding]:
         yield from self._pause.gap(start_s)

@@ -120,7 +120,7 @@ class PauseRule:
 
     def quiet_until(self, t_s: float) -> Iterator[Finding]:
         """No beat up to `t_s`, in a usable signal."""
-        if self._last_beat_s is not None and not self._raised and t_s - self._last_beat_s >= self._limit_s:
+        if self._last_beat_s is not None and not self._raised and t_s >= self._last_beat_s + self._limit_s:
             self._raised = True
             yield self._finding(None, t_s)
 

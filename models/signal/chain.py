@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from models.signal.filters import Samples, Tape, hann
-from models.signal.qrs import Peak, QrsDetector
+from models.signal.qrs import AHEAD, QRS_BAND, REFRACTORY, SMOOTHING, T_WAVE, Peak, QrsDetector
 from models.signal.resample import RATE_HZ, Resampler
 
 KEPT_S: Final = 75.0
@@ -18,8 +18,21 @@ FLAT_S: Final = 1.0
 FLAT_MV: Final = 0.001
 """A signal that stays within `FLAT_MV` for `FLAT_S` comes from no electrode on a skin: even in asystole there is some noise."""
 
+JUMP_MV: Final = 1.5
+"""A baseline that moves so far within a few seconds is an electrode's: the amplifier recovers, and shows no beats meanwhile.
+Respiration and wander move it by some tenths of a mV."""
+
+LOW_QRS_MV: Final = 0.04
+"""Envelope of a QRS complex of 0.2 mV. P waves of 0.2 mV reach 0.038 at their sharpest, noise of 50 uV rms 0.035."""
+
+STANDS_OUT: Final = 3.0
+"""A QRS complex is so many times higher than the median of the envelope around it. Noise is up to 2.5, fibrillation 2 times."""
+
 _BASELINE: Final = hann(round(2 * RATE_HZ) | 1)
 """Smoother whose complement is a high-pass of 0.5 Hz (-6 dB), the lower edge of the monitoring bandwidth."""
+
+_ENVELOPE_MARGIN: Final = QRS_BAND.size // 2 + SMOOTHING.size // 2
+"""Samples at either end that the envelope is shorter than the signal."""
 
 _PIECE_S: Final = 2.0
 """Longer chunks are cut, so that the work of one step stays in the processor's cache."""
@@ -120,6 +133,20 @@ class EcgChain:
             return True
         return not (np.ptp(np.lib.stride_tricks.sliding_window_view(signal, width), axis=1) < FLAT_MV).any()
 
+    def quiet(self, start_s: float, end_s: float) -> bool:
+        """Whether the signal from a beat to a second later or more, up to `horizon_s`, could have shown beats but shows none.
+
+        False where it is not usable (or no longer kept), where the baseline jumps, and where two or more bumps look like QRS
+        complexes: after a sudden fall of the amplitude the detector does not report them before it has learnt the lower beats.
+        Noise, fibrillation, P waves up to 0.2 mV and a single artefact are no such bumps. The beat's own T wave is left out.
+        """
+        first, last = ceil(start_s * RATE_HZ) + T_WAVE, floor(end_s * RATE_HZ) - REFRACTORY
+        if self._tape.first > first - _ENVELOPE_MARGIN or not self.usable(start_s, end_s):
+            return False
+        return (
+            not _jumps(self._tape[first:last]) and _qrs_like(self._tape[first - _ENVELOPE_MARGIN : last + _ENVELOPE_MARGIN]) < 2
+        )
+
     def _pieces(self, mv: Samples) -> Iterator[Samples]:
         """All valid or all NaN, and short enough for the detector's tapes."""
         valid = np.isfinite(mv)
@@ -145,3 +172,18 @@ class EcgChain:
             beats.append(Beat(peak.index / RATE_HZ, peak.amplitude_mv, self._after_gap))
             self._after_gap = False
         return beats
+
+
+def _jumps(signal: Samples) -> bool:
+    """Whether the baseline, the mean of half a second, moves as it does on a skin only when the electrode does."""
+    width = round(0.5 * RATE_HZ)
+    baseline = signal[: signal.size // width * width].reshape(-1, width).mean(axis=1)
+    return bool(np.ptp(baseline) > JUMP_MV)
+
+
+def _qrs_like(signal: Samples) -> int:
+    """How many peaks of the QRS band's envelope could be QRS complexes, low ones included."""
+    envelope = np.convolve(np.abs(np.convolve(signal, QRS_BAND, "valid")), SMOOTHING, "valid")
+    around = np.lib.stride_tricks.sliding_window_view(envelope, 2 * AHEAD + 1)
+    peaks = around[around[:, AHEAD] == around.max(axis=1), AHEAD]
+    return int(np.count_nonzero(peaks > max(LOW_QRS_MV, STANDS_OUT * np.median(envelope))))
