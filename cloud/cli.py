@@ -19,6 +19,7 @@ from cloud.opener import BlockReader, Opener
 from cloud.projections import Changes
 from cloud.store import Store
 from cloud.tables import clear, open_projections
+from config.origin import OriginError, check_origin
 from sync.errors import SyncError
 from sync.seal import ClinicKeyPair
 
@@ -34,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # its errors are its clients' lost connections
     try:
+        check_origin()
         return int(options.run(options))
-    except (ClinicError, SyncError) as error:
+    except (ClinicError, OriginError, SyncError) as error:
         return _fail(str(error))
     except BaseExceptionGroup as group:
         return _fail_of(group)

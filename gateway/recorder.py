@@ -38,8 +38,6 @@ class OutboxLike(Protocol):
 class RecorderCounters:
     """What went through."""
 
-    records: int = 0
-    blocks_stored: int = 0
     failed_writes: int = 0
     samples_received: int = 0
     samples_lost: int = 0
@@ -104,8 +102,6 @@ class Recorder:
                 return False
             del self._held[: len(held)]
             self._room.set()
-            self.counters.records += len(held)
-            self.counters.blocks_stored += len(blocks)
             self.on_stored()
             return True
 

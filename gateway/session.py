@@ -151,7 +151,7 @@ class Session:
             with _farewell():
                 async with asyncio.timeout(GOODBYE_S):
                     for driver in drivers if not lost.is_set() else ():
-                        await self._request(client, driver.teardown)
+                        await self._request(client, driver, driver.teardown)
             with _farewell():
                 async with asyncio.timeout(GOODBYE_S):
                     await client.disconnect()
@@ -163,7 +163,7 @@ class Session:
         for stream in driver.streams:
             if client.services.get_characteristic(stream.characteristic):
                 await client.start_notify(stream.characteristic, self._listener(stream))
-        await self._request(client, driver.setup)
+        await self._request(client, driver, driver.setup)
 
     def _listener(self, stream: Stream) -> Callable[[object, bytearray], None]:
         if stream.silent_after_s is not None:
@@ -176,10 +176,10 @@ class Session:
 
         return heard
 
-    async def _request(self, client: BleakClient, writes: tuple[Write, ...]) -> None:
-        """Sends control point requests one by one, each with its answer awaited."""
+    async def _request(self, client: BleakClient, driver: DriverSpec, writes: tuple[Write, ...]) -> None:
+        """Sends the driver's control point requests one by one, each with its answer awaited."""
         answers: asyncio.Queue[bytes] = asyncio.Queue(16)
-        points = dict.fromkeys(write.characteristic for write in writes if write.expect)
+        points = driver.control_points if writes else ()
         for point in points:
             await client.start_notify(point, lambda _, payload: answers.put_nowait(bytes(payload)))
         try:

@@ -275,6 +275,7 @@ def test_cancelling_a_connect_at_any_moment_wedges_nothing(room: Room) -> None:
         async with room() as here:
             device = await find(here.radio)
             here.link.latency_s = 0.01
+            cut = 0
             for steps in range(0, 120, 3):
                 connecting = asyncio.create_task(here.radio.client(device, ignore, 10).connect())
                 for _ in range(steps):
@@ -282,12 +283,15 @@ def test_cancelling_a_connect_at_any_moment_wedges_nothing(room: Room) -> None:
                 connecting.cancel()
                 await asyncio.gather(connecting, return_exceptions=True)
                 if connecting.cancelled():
+                    cut += 1
                     client = here.radio.client(device, ignore, 10)
                     await client.connect()
+                    assert client.is_connected
                     await client.disconnect()
                 else:
                     here.link.link_loss(SENSOR)
                 await asyncio.sleep(0.5)
+            assert cut > 10
 
     virtual_time.run(main())
 
