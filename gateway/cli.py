@@ -15,7 +15,8 @@ from config.origin import OriginError, check_origin
 from config.settings import SettingsError, load
 from gateway.clock import SystemClock
 from gateway.radio import RadioError
-from models.inference import ModelError, RrAf
+from models.inference.rr_af import RrAf
+from models.inference.session import ModelError
 from models.recordings import RecordingError
 from sync.errors import SyncError
 

@@ -20,7 +20,7 @@ LONGEST_BRIDGED_GAP_S: Final = 30.0
 
 
 class RhythmModel(Protocol):
-    """A model that tells AF from RR intervals: `models.inference.RrAf`."""
+    """A model that tells AF from RR intervals: `models.inference.rr_af.RrAf`."""
 
     name: str
     version: str

@@ -18,7 +18,8 @@ from gateway.pipeline import Output, Pipeline
 from gateway.replay.output import json_lines, print_table, summary
 from gateway.replay.result import Line, Replayed
 from gateway.replay.sources import Source, SourceError, Step, open_source
-from models.inference import ModelError, RrAf
+from models.inference.rr_af import RrAf
+from models.inference.session import ModelError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

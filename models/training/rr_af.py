@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from models.evaluation.rr_af import Scored, alert_count, expected_calibration_error, score, se_sp, window_counts
-from models.inference import MIN_VALID, WINDOW, RrAf, rr_features
+from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, rr_features
 from models.recordings.rhythms import AF, UNUSED, Rhythm, Windows, load_rhythms, windows
 from models.training.quantize import parity, quantize
 from models.training.rr_card import describe, markdown

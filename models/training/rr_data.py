@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivers.readings import TICKS_PER_SECOND
-from models.inference import MIN_VALID, rr_features
+from models.inference.rr_af import MIN_VALID, rr_features
 from models.recordings.rhythms import AF, NOT_AF, UNUSED, WINDOW, Beats, Labels, Rhythm, majority
 
 Flags = NDArray[np.bool_]

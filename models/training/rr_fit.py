@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from models.inference import rr_features
+from models.inference.rr_af import rr_features
 from models.recordings.rhythms import Rhythm
 from models.training import rr_data, rr_net
 from models.training.rr_data import Sampler

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from models.inference import FEATURES, WINDOW
+from models.inference.rr_af import FEATURES, WINDOW
 
 CHANNELS: Final = ((FEATURES, 24, 5), (24, 32, 5), (32, 32, 5), (32, 40, 3), (40, 48, 3))
 """Convolutions: channels in, channels out, width; each followed by a ReLU."""

@@ -31,7 +31,7 @@ from gateway.simulate.journal import Journal, read_journal
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.script import expected, load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
-from models.inference import RrAf
+from models.inference.rr_af import RrAf
 from sync.mqtt import Connected, Event, Message
 from sync.records import (
     AlertRecord,

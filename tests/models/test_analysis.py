@@ -10,7 +10,7 @@ from config.limits import DEFAULT_LIMITS
 from gateway.simulate.physiology import render
 from gateway.simulate.script import load_script
 from models.analysis import EcgAnalysis, Step
-from models.inference import RrAf
+from models.inference.rr_af import RrAf
 
 RATE_HZ = 130.0
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models import inference
-from models.inference import MIN_VALID, WINDOW, ModelError, RrAf, rr_features
+from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, rr_features
+from models.inference.session import ModelError
 from models.recordings.rhythms import load_rhythm, windows
 
 ALL = np.ones(WINDOW, np.bool_)
@@ -129,7 +130,7 @@ class TestRefusals:
         folder.mkdir()
         for file in source.iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
-        monkeypatch.setattr("models.inference.resources.files", lambda _: tmp_path)
+        monkeypatch.setattr("models.inference.release.resources.files", lambda _: tmp_path)
         return folder
 
     def test_the_copy_is_accepted(self, release: Path) -> None:
@@ -172,7 +173,7 @@ class TestRelease:
 
     def test_inference_needs_only_numpy_and_onnxruntime(self) -> None:
         code = (
-            "import sys, models.inference as i; i.RrAf.load_release(); "
+            "import sys, models.inference.rr_af as i; i.RrAf.load_release(); "
             "print([m for m in ('scipy', 'wfdb', 'torch', 'onnx', 'pandas') if m in sys.modules])"
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

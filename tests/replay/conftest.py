@@ -13,7 +13,7 @@ from drivers.registry import load_drivers
 from gateway.replay.result import Line, Replayed
 from gateway.replay.run import Player, add_arguments, replay
 from gateway.replay.sources import open_source
-from models.inference import RrAf
+from models.inference.rr_af import RrAf
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
-"""The released models at run time: verified bytes in, probabilities out. Only numpy and onnxruntime are needed."""
+"""Atrial fibrillation from RR or PP intervals (model `rr_af`)."""
 
-import hashlib
-import json
-from importlib import resources
 from typing import Any, Final, Self
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+from models.inference.release import released
+from models.inference.session import Session
 
 WINDOW: Final = 64
 """RR intervals that `rr_af` looks at: 40 to 60 s of heart beats."""
@@ -20,10 +19,6 @@ RR_RANGE_S: Final = (0.2, 3.0)
 
 FEATURES: Final = 6
 _REFERENCE_RR_S: Final = 0.8
-
-
-class ModelError(Exception):
-    """A released model is missing, altered or cannot be run. The message says which and what to do."""
 
 
 def rr_features(rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -73,20 +68,10 @@ class RrAf:
             ModelError: the bytes are no model that this version can run.
         """
         self.window, self.min_valid = WINDOW, MIN_VALID
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
-            facts = self._session.get_modelmeta().custom_metadata_map
-            self.name: str = facts["name"]
-            self.version: str = facts["version"]
-            self.on_threshold = float(facts["on_threshold"])
-            self.off_threshold = float(facts["off_threshold"])
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes
-            raise ModelError(f"rr_af cannot be loaded: {str(error).splitlines()[0]}. Reinstall pulsegate.") from error
+        self._session = Session("rr_af", model_bytes)
+        self.name, self.version = self._session.name, self._session.version
+        self.on_threshold = self._session.number("on_threshold")
+        self.off_threshold = self._session.number("off_threshold")
 
     @classmethod
     def load_release(cls) -> Self:
@@ -116,27 +101,4 @@ class RrAf:
 
     def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Many windows at once: both arrays (windows, 64); returns (windows,)."""
-        (output,) = self._session.run(None, {"features": rr_features(rr_s, valid)})
-        return np.asarray(output, np.float32).reshape(-1)
-
-
-def released(file: str) -> bytes:
-    """The bytes of one released file, read once and checked against size and SHA-256 in the manifest.
-
-    Raises:
-        ModelError: the file or the manifest is missing or damaged, or they do not belong together.
-    """
-    folder = resources.files("models") / "release"
-    try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        entry = manifest["files"][file]
-        data = (folder / file).read_bytes()
-        expected = (int(entry["size"]), str(entry["sha256"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{file} or its manifest is missing or damaged ({error}). Reinstall pulsegate.") from error
-    found = (len(data), hashlib.sha256(data).hexdigest())
-    if found != expected:
-        raise ModelError(
-            f"{file} is not the released file (SHA-256 {found[1][:12]}…, manifest {expected[1][:12]}…). Reinstall pulsegate."
-        )
-    return data
+        return self._session.run(rr_features(rr_s, valid)).reshape(-1)
