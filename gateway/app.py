@@ -25,7 +25,7 @@ from gateway.recorder import Recorder
 from gateway.session import Event, Interruption, Notification, Session, State
 from gateway.timeline import Arrival
 from gateway.uninterrupted import uninterrupted
-from models.rules import RhythmModel
+from models.rules.af import RhythmModel
 from sync.errors import Permanent, Transient
 from sync.keys import HubKey
 from sync.mqtt import Mqtt

@@ -15,7 +15,7 @@ from drivers.readings import Intervals, Quarantined, Reading, Status, Vital, Wav
 from gateway.alerts import AlertBook
 from gateway.timeline import Arrival, LastSample, SampleTimes, WaveTimeline
 from models.analysis import EcgAnalysis, Step
-from models.rules import RhythmModel
+from models.rules.af import RhythmModel
 from models.signal.chain import Beat
 from sync.records import (
     AlertRecord,

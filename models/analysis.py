@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from config.limits import Limits
 from models.findings import Finding
-from models.rules import AfRule, PauseRule, RateRule, RhythmModel
+from models.rules.af import AfRule, RhythmModel
+from models.rules.pause import PauseRule
+from models.rules.rates import RateRule
 from models.signal.chain import Beat, EcgChain
 
 SHORTEST_INTERVAL_S: Final = 0.2

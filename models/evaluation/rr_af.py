@@ -42,7 +42,7 @@ class Episode:
 
 
 def episodes(windows: Windows, probability: Probabilities, on: float, off: float, shortest_s: float = 30.0) -> list[Episode]:
-    """The rule of `models.rules.AfRule` on probabilities of full windows.
+    """The rule of `models.rules.af.AfRule` on probabilities of full windows.
 
     AF begins in the middle of the window that reaches `on` and ends in the middle of the one that falls below `off`; it is an
     episode when it has lasted `shortest_s` at the end of a window that itself reaches `on`.

@@ -117,10 +117,7 @@ class EcgChain:
         margin = _BASELINE.size // 2
         before = min(margin, first - self._tape.first)
         signal = self._tape[first - before : end + margin]
-        known = ~np.isnan(signal)
-        weight = np.convolve(known, _BASELINE)[margin:][: signal.size]
-        level = np.convolve(np.where(known, signal, 0.0), _BASELINE)[margin:][: signal.size]
-        flat = signal - np.divide(level, weight, out=np.full(signal.size, np.nan), where=known)
+        flat = baseline_free(signal)
         return first / RATE_HZ, flat[before : before + end - first]
 
     def usable(self, start_s: float, end_s: float) -> bool:
@@ -172,6 +169,16 @@ class EcgChain:
             beats.append(Beat(peak.index / RATE_HZ, peak.amplitude_mv, self._after_gap))
             self._after_gap = False
         return beats
+
+
+def baseline_free(signal: Samples) -> Samples:
+    """Samples at 125 Hz less their baseline, the smoothed signal; NaN in gaps, whose edges count as the signal's ends."""
+    margin = _BASELINE.size // 2
+    known = ~np.isnan(signal)
+    weight = np.convolve(known, _BASELINE)[margin:][: signal.size]
+    level = np.convolve(np.where(known, signal, 0.0), _BASELINE)[margin:][: signal.size]
+    flat: Samples = signal - np.divide(level, weight, out=np.full(signal.size, np.nan), where=known)
+    return flat
 
 
 def _jumps(signal: Samples) -> bool:

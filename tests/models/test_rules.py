@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from config.limits import DEFAULT_LIMITS
 from models.findings import Finding
-from models.rules import AfRule, PauseRule, RateRule
+from models.rules.af import AfRule
+from models.rules.pause import PauseRule
+from models.rules.rates import RateRule
 
 
 def beats(*stretches: tuple[int, float]) -> list[tuple[float, float]]:
