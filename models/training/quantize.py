@@ -22,7 +22,7 @@ class _Windows(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carr
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """int8 against float: share of equal decisions at 0.5, largest change of a probability, windows compared."""
+    """int8 against float: share of equal decisions (the likeliest class, or 0.5), largest change of a probability, windows."""
 
     agreement: float
     largest_change: float
@@ -63,12 +63,17 @@ def quantize(source: Path, target: Path, windows: NDArray[np.float32], float_nod
 def parity(float_model: Path, int8_model: Path, windows: NDArray[np.float32]) -> Parity:
     """Compare both on the same windows."""
     one, other = (run(path, windows) for path in (float_model, int8_model))
-    return Parity(float(np.mean((one >= 0.5) == (other >= 0.5))), float(np.max(np.abs(one - other))), len(windows))
+    return Parity(float(np.mean(_decisions(one) == _decisions(other))), float(np.max(np.abs(one - other))), len(windows))
 
 
 def run(model: Path, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The model's output for many windows, (n,)."""
+    """The model's output for many windows, (n,) or (n, classes)."""
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     (source,) = session.get_inputs()
-    parts = np.array_split(windows, max(1, len(windows) // 4096))
-    return np.concatenate([np.asarray(session.run(None, {source.name: part})[0], np.float32).reshape(-1) for part in parts])
+    parts = np.array_split(windows, max(1, len(windows) // 1024))
+    out = np.concatenate([np.asarray(session.run(None, {source.name: part})[0], np.float32) for part in parts])
+    return out.reshape(len(out)) if out.size == len(out) else out
+
+
+def _decisions(probability: NDArray[np.float32]) -> NDArray[np.int64]:
+    return (probability >= 0.5).astype(np.int64) if probability.ndim == 1 else probability.argmax(-1)

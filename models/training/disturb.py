@@ -1,0 +1,158 @@
+"""What bodies, electrodes and radios do to an ECG, for training: noise, gaps, saturation, lead-off, polarity, gain.
+
+Everything takes and returns windows (n, samples) of mV at 125 Hz, 0.5 to 40 Hz, NaN where samples are missing, as
+`models.signal.offline.condition` gives them.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from models.signal.chain import baseline_free
+from models.signal.offline import resampled
+from models.signal.resample import RATE_HZ
+
+Windows = NDArray[np.float64]
+Random = np.random.Generator
+
+NOISE_RATE_HZ: Final = 360.0
+KINDS: Final = ("BW", "EM", "MA")
+"""Baseline wander, electrode motion, muscle artefact: MIT-BIH Noise Stress Test Database (Moody 1984)."""
+
+TRAINING_CHANNEL: Final = 0
+"""The other channel of the noise records is kept for the ladders of the evaluation."""
+
+SNR_DB: Final = (-6.0, 24.0)
+
+PACKET: Final = round(73 / 130 * RATE_HZ)
+"""Samples that are lost with one notification of a chest strap: 73 at 130 Hz."""
+
+
+def noise_bank(data: Path, channel: int = TRAINING_CHANNEL) -> dict[str, Windows]:
+    """Each kind's 30 s at 125 Hz, conditioned as an ECG is, with power 1."""
+    bank = {}
+    for kind in KINDS:
+        samples = scipy.io.loadmat(data / "noise" / f"{kind}.mat")[kind][:, 1 + channel].astype(np.float64)
+        conditioned = baseline_free(resampled(samples, NOISE_RATE_HZ))
+        bank[kind] = conditioned / np.sqrt(np.mean(conditioned**2))
+    return bank
+
+
+class Disturber:
+    """Draws disturbances; the same seed draws the same ones."""
+
+    def __init__(self, data: Path, random: Random) -> None:
+        self._bank = list(noise_bank(data).values())
+        self._random = random
+
+    def noise(self, count: int, samples: int) -> Windows:
+        """Noise of power 1: recorded kinds mixed, stretched, mirrored, some of it muscle-like or mains-like made up."""
+        random = self._random
+        out = np.empty((count, samples))
+        for row in out:
+            shares = random.dirichlet(np.full(len(self._bank) + 2, 0.4))
+            parts = [self._recorded(kind, samples) for kind in self._bank]
+            parts += [random.normal(0, 1, samples), self._hum(samples)]
+            row[:] = sum(np.sqrt(share) * part for share, part in zip(shares, parts, strict=True))
+        out /= np.sqrt(np.mean(out**2, -1, keepdims=True))
+        return out
+
+    def noisy(self, mv: Windows, snr_db: NDArray[np.float64]) -> Windows:
+        """Noise added at a ratio a window, (n,) dB, as the Noise Stress Test Database counts it (see `signal_power`)."""
+        scale = np.sqrt(signal_power(mv) / 10 ** (snr_db / 10))
+        return mv + scale[:, None] * self.noise(*mv.shape)
+
+    def gaps(self, mv: Windows, share: float = 0.5) -> Windows:
+        """In so many windows: lost packets (up to a fifth, single and in bursts) or one gap of up to a third of the window."""
+        random, (count, samples) = self._random, mv.shape
+        out = mv.copy()
+        for row in out[random.random(count) < share]:
+            if random.random() < 0.6:
+                lost = random.random(samples // PACKET + 2) < random.uniform(0.01, 0.2)
+                lost = np.repeat(lost, PACKET)[random.integers(PACKET) :][:samples]
+                row[lost] = np.nan
+            else:
+                width = int(random.uniform(0.02, 0.33) * samples)
+                start = random.integers(-width // 2, samples)
+                row[max(start, 0) : start + width] = np.nan
+        keep = random.random(count) >= share
+        out[keep] = mv[keep]
+        return out
+
+    def saturated(self, mv: Windows, share: float = 0.1) -> Windows:
+        """In so many windows the amplifier's range ends below the highest peaks, to one side or both."""
+        random, count = self._random, len(mv)
+        top = np.nanmax(np.abs(np.nan_to_num(mv)), -1, keepdims=True) + 1e-6
+        limit = top * random.uniform(0.35, 0.95, (count, 1))
+        one_sided = random.random((count, 1)) < 0.5
+        clipped = np.clip(mv, np.where(one_sided, -np.inf, -limit), limit)
+        return np.where(random.random((count, 1)) < share, clipped, mv)
+
+    def lead_off(self, mv: Windows, share: float = 0.1, longest: float = 1.0) -> Windows:
+        """In so many windows the electrode is off for a stretch: flat, rail to rail, or noise without heart."""
+        random, (count, samples) = self._random, mv.shape
+        out = mv.copy()
+        for row in np.flatnonzero(random.random(count) < share):
+            width = int(random.uniform(0.1, longest) * samples)
+            start = random.integers(0, samples - width + 1)
+            out[row, start : start + width] = self._open_electrode(width)
+        return out
+
+    def polarity(self, mv: Windows, share: float = 0.3) -> Windows:
+        """In so many windows the electrodes are swapped."""
+        return np.where(self._random.random((len(mv), 1)) < share, -mv, mv)
+
+    def gain(self, mv: Windows, widest: float = 2.0) -> Windows:
+        """Every window scaled between 1 / `widest` and `widest`."""
+        return mv * np.exp(self._random.uniform(-np.log(widest), np.log(widest), (len(mv), 1)))
+
+    def _recorded(self, kind: Windows, samples: int) -> Windows:
+        random = self._random
+        stretch = random.uniform(0.8, 1.25)
+        places = (random.uniform(0, kind.size) + np.arange(samples) * stretch) % kind.size
+        row = np.interp(places, np.arange(kind.size), kind, period=kind.size)
+        swelling: Windows = row * random.choice((-1.0, 1.0)) * (1 + random.uniform(0, 1) * _swell(samples, random))
+        return swelling
+
+    def _hum(self, samples: int) -> Windows:
+        random = self._random
+        frequency = random.uniform(12, 40)
+        phase = 2 * np.pi * frequency * np.arange(samples) / RATE_HZ + random.uniform(0, 2 * np.pi)
+        return _sine(phase)
+
+    def _open_electrode(self, width: int) -> Windows:
+        random = self._random
+        level = np.exp(random.uniform(np.log(1e-4), np.log(3.0)))
+        match random.integers(3):
+            case 0:
+                return random.normal(0, level / 100, width)
+            case 1:
+                return level * np.sign(random.normal(0, 1, width // 25 + 1)).repeat(25)[:width]
+            case _:
+                return level * self.noise(1, width)[0]
+
+
+def signal_power(mv: Windows) -> NDArray[np.float64]:
+    """Power of a sinusoid as high as the QRS complexes, (n,): peak to peak squared over 8 (Moody 1984; WFDB `nst`).
+
+    The peak to peak amplitude is taken where all but 0.4 % of the samples lie: two samples of a QRS complex every second.
+    """
+    known = np.where(np.isnan(mv), 0.0, mv)
+    low, high = np.percentile(known, (0.4, 99.6), axis=-1)
+    power: NDArray[np.float64] = (high - low) ** 2 / 8
+    return power
+
+
+def _swell(samples: int, random: Random) -> Windows:
+    """A slow rise and fall between 0 and 2: artefacts come and go."""
+    period = random.uniform(2, 20) * RATE_HZ
+    return 1 + _sine(2 * np.pi * np.arange(samples) / period + random.uniform(0, 2 * np.pi)) / np.sqrt(2)
+
+
+def _sine(phase: Windows) -> Windows:
+    """Of power 1."""
+    wave: Windows = np.sqrt(2) * np.sin(phase)
+    return wave
