@@ -65,7 +65,7 @@ class EcgStream:
 
     def samples(self, mv: np.ndarray[tuple[int], np.dtype[np.float64]], at_us: int, rate_hz: float, decided_us: int) -> Output:
         """Consecutive samples, the first of them measured at `at_us`; `rate_hz` as measured."""
-        self._times.anchor(self.analysis.chain.end_s * self.rate_hz, at_us, rate_hz)
+        self._times.anchor(self.analysis.end_s * self.rate_hz, at_us, rate_hz)
         return self._output(self.analysis.push(mv), decided_us)
 
     def ongoing_alerts(self) -> tuple[AlertRecord, ...]:

@@ -1,10 +1,10 @@
 """One ECG stream's analysis: samples in, beats and findings out.
 
-Beats and onsets are the same for any chunking, bit for bit. What is told at the end of a chunk, such as where a pause in a
-signal that then went flat ends, is told as of that moment.
+The state moves on in hops counted from the start of a gap-free stretch, so beats and findings are the same for any chunking,
+byte for byte.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,8 @@ from models.signal.chain import Beat, EcgChain
 
 SHORTEST_INTERVAL_S: Final = 0.2
 """Refractory period of the ventricle: no interval can be shorter (Pan & Tompkins 1985, section III)."""
+HOP_S: Final = 0.2
+"""Samples are held back until a hop is full. Shorter hops cost more: 0.2 ms a second of ECG at 0.2 s, 0.34 ms at 0.1 s."""
 FLAT_S: Final = 1.0
 """A signal that shows nothing at all for so long is a loose electrode: even in asystole there is baseline wander."""
 
@@ -37,6 +39,9 @@ class EcgAnalysis:
 
     def __init__(self, rate_hz: float, limits: Limits, rhythm: RhythmModel | None) -> None:
         self.chain = EcgChain(rate_hz)
+        self._rate_hz = rate_hz
+        self._hop = max(round(HOP_S * rate_hz), 1)
+        self._held: NDArray[np.float64] = np.empty(0)
         self._rates = (RateRule("tachycardia", limits), RateRule("bradycardia", limits))
         self._pause = PauseRule(limits)
         self._pause_s = limits.pause.value
@@ -44,22 +49,39 @@ class EcgAnalysis:
         self._af = AfRule(limits, rhythm) if rhythm else None
         self._last_beat_s: float | None = None
 
+    @property
+    def end_s(self) -> float:
+        """The stream's time right after the last sample that came."""
+        return self.chain.end_s + self._held.size / self._rate_hz
+
     def push(self, mv: NDArray[np.float64]) -> Step:
-        """Consecutive samples in mV."""
-        beats = self.chain.push(mv)
-        return Step(tuple(beats), (*self._judge(beats), *self._quiet(self.chain.horizon_s)))
+        """Consecutive samples in mV, NaN for one that is missing."""
+        samples = np.concatenate((self._held, mv))
+        whole = samples.size // self._hop * self._hop
+        self._held = samples[whole:]
+        return _joined(self._hopped(samples[start : start + self._hop]) for start in range(0, whole, self._hop))
 
     def gap(self, seconds: float) -> Step:
         """Nothing came for so long: what is pending is decided, and no interval is joined across."""
+        rest = self._rest()
         start_s = self.chain.end_s
         beats = self.chain.gap(seconds)
-        return Step(tuple(beats), (*self._judge(beats), *self._interrupt(start_s, seconds)))
+        return _joined((rest, Step(tuple(beats), (*self._judge(beats), *self._interrupt(start_s, seconds)))))
 
     def finish(self) -> Step:
         """No more will come: what is pending is decided, and what goes on is closed."""
+        rest = self._rest()
         beats = self.chain.finish()
         findings = [*self._judge(beats), *self._interrupt(self.chain.end_s, float("inf"))]
-        return Step(tuple(beats), tuple(findings))
+        return _joined((rest, Step(tuple(beats), tuple(findings))))
+
+    def _rest(self) -> Step:
+        held, self._held = self._held, np.empty(0)
+        return self._hopped(held)
+
+    def _hopped(self, mv: NDArray[np.float64]) -> Step:
+        beats = self.chain.push(mv)
+        return Step(tuple(beats), (*self._judge(beats), *self._quiet(self.chain.horizon_s)))
 
     def _judge(self, beats: list[Beat]) -> Iterator[Finding]:
         for beat in beats:
@@ -93,3 +115,10 @@ class EcgAnalysis:
             yield from rule.gap(start_s)
         if self._af:
             yield from self._af.gap(start_s, seconds)
+
+
+def _joined(steps: Iterable[Step]) -> Step:
+    parts = list(steps)
+    return Step(
+        tuple(beat for part in parts for beat in part.beats), tuple(finding for part in parts for finding in part.findings)
+    )
