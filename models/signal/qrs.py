@@ -16,6 +16,7 @@ import numpy as np
 
 from models.signal.filters import Fir, Samples, Tape, bandpass, hann
 from models.signal.resample import RATE_HZ
+from models.signal.shape import AROUND, GUARD, SHAPE_BAND, Match, QrsShape, summit
 
 
 def _samples(seconds: float) -> int:
@@ -55,6 +56,28 @@ LOW_BEAT: Final = 0.8
 NOISE_FACTOR: Final = 1.75
 BEAT_SHARE: Final = 0.1
 """The threshold is so many times the noise plus this share of the usual beat."""
+
+TRUST_FROM: Final = 0.1
+TRUST_SLOPE: Final = 4.0
+"""Noise, as a share of a beat, from which on a peak is measured by the patient's own QRS shape instead of the envelope, and how
+fast the one takes over from the other."""
+
+LIKE_NONE: Final = 0.2
+LIKE_QRS: Final = 0.8
+UNLIKE: Final = 1.0
+"""Correlation with the known shapes: below the first the threshold rises by this share of it, above the second it does not.
+Muscle noise at 12 dB has 0.25 to 0.6, beats in it 0.8 and more."""
+
+EARLY: Final = 0.9
+EARLY_FACTOR: Final = 2.0
+"""The threshold rises the sooner before so many usual intervals a peak comes: this many times the noise's share of a beat."""
+
+DOUBT: Final = (0.1, 0.2)
+"""Noise, as a share of a beat, from which on shape and time of a peak count, and from which on fully. P and T waves
+make up 0.1 of it in most clean records."""
+
+LOCATED_BY_SHAPE: Final = 0.25
+"""Noise, as a share of a beat, from which on the R peak is found by the shape: the highest point may be noise."""
 
 OVERDUE_NOISE_FACTOR: Final = 1.0
 OVERDUE_BEAT_SHARE: Final = 0.1
@@ -98,10 +121,11 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class _Bump:
-    """A local maximum of the envelope."""
+    """A local maximum of the envelope, its height measured by the envelope or the QRS shape, and how it compares to that."""
 
     index: int
     height: float
+    match: Match | None = None
 
 
 class QrsDetector:
@@ -111,11 +135,14 @@ class QrsDetector:
         self._heights: deque[float] = deque(maxlen=_MEMORY)
         self._intervals: deque[int] = deque(maxlen=_MEMORY)
         self._noise = 0.0
+        self._shape = QrsShape()
+        self._matched_height = 0.0
         self.start(0)
 
     def start(self, index: int) -> None:
         """Begin a gap-free stretch, whose first sample is number `index`."""
         self._band_fir, self._envelope_fir = Fir(QRS_BAND), Fir(SMOOTHING)
+        self._shape_fir, self._shaped = Fir(SHAPE_BAND), Tape(_KEPT, index)
         self._signal, self._envelope = Tape(_KEPT, index), Tape(_KEPT, index)
         self._begin = self._front = self._quiet_since = index
         self._learning = not self._heights
@@ -138,12 +165,14 @@ class QrsDetector:
     def push(self, x: Samples) -> list[Peak]:
         """The beats decided by these samples (at most 10 s of them), in order."""
         self._signal.extend(x)
+        self._shaped.extend(self._shape_fir.push(x))
         band = self._band_fir.push(x)
         self._envelope.extend(self._envelope_fir.push(np.abs(band)))
         return self._decide(self._envelope.end - AHEAD)
 
     def finish(self) -> list[Peak]:
         """The rest: the stretch ends here."""
+        self._shaped.extend(self._shape_fir.finish())
         band = self._band_fir.finish()
         self._envelope.extend(self._envelope_fir.push(np.abs(band)))
         self._envelope.extend(self._envelope_fir.finish())
@@ -154,19 +183,19 @@ class QrsDetector:
         if not learnt_enough:
             self._heights.clear()
             self._learning = True
-        return beats + [self._locate(beat) for beat in rest]
+        return beats + rest
 
     def _decide(self, front: int) -> list[Peak]:
         """Go on to sample `front`."""
         if front <= self._front:
             return []
-        beats: list[_Bump] = []
+        beats: list[Peak] = []
         for bump in self._bumps(self._front, front):
             beats += self._reach(bump.index)
-            beats += self._judge(bump)
+            beats += self._judge(self._measured(bump))
         self._front = front
         beats += self._reach(front)
-        return [self._locate(beat) for beat in beats]
+        return beats
 
     def _bumps(self, start: int, stop: int) -> Iterator[_Bump]:
         first = max(start - 1, self._begin)
@@ -181,15 +210,42 @@ class QrsDetector:
     def _usual(self) -> float:
         return median(self._heights)
 
-    def _threshold(self) -> float:
-        if self._overdue:
-            return self._overdue_threshold()
-        return NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual()
+    def _noise_share(self) -> float:
+        return self._noise / self._usual()
+
+    def _doubt(self) -> float:
+        """From 0 in a clean signal, where any shape at any time is the heart's, to 1 in noise."""
+        low, high = DOUBT
+        return min(max((self._noise_share() - low) / (high - low), 0.0), 1.0)
+
+    def _around(self, index: int) -> Samples:
+        numbers = np.arange(index - AROUND, index + AROUND + 1)
+        return self._shaped.at(np.clip(numbers, self._begin, self._shaped.end - 1))
+
+    def _measured(self, bump: _Bump) -> _Bump:
+        """In noise, how much of the patient's own QRS complex is in a bump says more than its height."""
+        match = None if self._learning else self._shape.match(self._around(bump.index))
+        if match is None:
+            return bump
+        trust = min(max(TRUST_SLOPE * (self._noise_share() - TRUST_FROM), 0.0), 1.0)
+        return _Bump(bump.index, (1 - trust) * bump.height + trust * match.height * self._matched_height, match)
+
+    def _threshold(self, bump: _Bump) -> float:
+        threshold = self._overdue_threshold()
+        if not self._overdue:
+            threshold = NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual()
+        if bump.match:
+            strange = min(max((LIKE_QRS - bump.match.likeness) / (LIKE_QRS - LIKE_NONE), 0.0), 1.0)
+            threshold *= 1 + UNLIKE * strange * self._doubt()
+        if self._last and len(self._intervals) == _MEMORY:
+            early = max(1 - (bump.index - self._last.index) / (EARLY * median(self._intervals)), 0.0)
+            threshold *= 1 + EARLY_FACTOR * min(self._noise_share(), 1.0) * early * self._doubt()
+        return threshold
 
     def _overdue_threshold(self) -> float:
         return OVERDUE_NOISE_FACTOR * self._noise + OVERDUE_BEAT_SHARE * self._usual()
 
-    def _reach(self, index: int) -> Iterator[_Bump]:
+    def _reach(self, index: int) -> Iterator[Peak]:
         """Time passes until sample `index`: what was due by then is done."""
         if self._learning:
             if index < self._learnt_at:
@@ -202,7 +258,7 @@ class QrsDetector:
         if index > self._quiet_since + FORGETTING and not self._learning:
             self._forget()
 
-    def _learn(self, end: int) -> Iterator[_Bump]:
+    def _learn(self, end: int) -> Iterator[Peak]:
         """Take the highest bump so far as the usual beat, and judge them all by it."""
         bumps, self._passed_over = self._passed_over, []
         if not bumps:
@@ -228,7 +284,7 @@ class QrsDetector:
         else:
             self._learning, self._learnt_at = True, inf
 
-    def _judge(self, bump: _Bump) -> Iterator[_Bump]:
+    def _judge(self, bump: _Bump) -> Iterator[Peak]:
         if self._learning:
             if not self._passed_over:
                 self._learnt_at = bump.index + LEARNING
@@ -244,7 +300,7 @@ class QrsDetector:
             return
         if self._last and since < T_WAVE and bump.height < T_WAVE_SHARE * self._last.height:
             self._noted(bump)
-        elif bump.height < self._threshold():
+        elif bump.height < self._threshold(bump):
             self._noted(bump)
             self._passed_over.append(bump)
         elif bump.height < LOW_BEAT * sorted(self._heights)[-3:][0]:
@@ -256,12 +312,12 @@ class QrsDetector:
         """Not a beat: it belongs to the noise."""
         self._noise += (bump.height - self._noise) / _MEMORY
 
-    def _settle(self) -> Iterator[_Bump]:
+    def _settle(self) -> Iterator[Peak]:
         """Nothing higher followed the bump that waits: it is a beat."""
         if self._waiting:
             yield self._accept(self._waiting)
 
-    def _search_back(self) -> Iterator[_Bump]:
+    def _search_back(self) -> Iterator[Peak]:
         best = max(self._passed_over, key=lambda bump: bump.height, default=None)
         if best is None or best.height < self._overdue_threshold():
             self._overdue = True
@@ -272,7 +328,13 @@ class QrsDetector:
         yield self._accept(best)
         self._passed_over = later
 
-    def _accept(self, beat: _Bump) -> _Bump:
+    def _accept(self, beat: _Bump) -> Peak:
+        around = self._around(beat.index)
+        match = beat.match or self._shape.match(around)
+        peak = self._locate(beat, match)
+        between = slice(self._last.index + GUARD, beat.index - GUARD) if self._last else slice(0, 0)
+        self._shape.learn(around, self._shaped[between], match, self._noise_share())
+        self._learn_height(beat)
         if self._last:
             self._intervals.append(beat.index - self._last.index)
         self._heights.append(min(beat.height, LARGEST_RISE * self._usual(), CEILING_MV))
@@ -282,19 +344,26 @@ class QrsDetector:
         self._overdue = False
         usual = median(self._intervals) if self._intervals else RATE_HZ
         self._overdue_at = beat.index + min(OVERDUE * usual, LONGEST_WAIT)
-        return beat
+        return peak
 
-    def _locate(self, beat: _Bump) -> Peak:
-        """The highest point of the signal around the envelope's peak, between samples by a parabola."""
+    def _learn_height(self, beat: _Bump) -> None:
+        """The envelope's height at beats: what the shape's output of 1 stands for."""
+        envelope = float(self._envelope[beat.index : beat.index + 1].max(initial=0.0)) or beat.height
+        height = min(envelope, LARGEST_RISE * self._usual(), CEILING_MV)
+        before = self._matched_height or height
+        self._matched_height = before + (height - before) / _MEMORY
+
+    def _locate(self, beat: _Bump, match: Match | None) -> Peak:
+        """The highest point around the envelope's peak, between samples by a parabola; in noise, where the shape fits."""
         reach = PEAK_REACH + PEAK_BAND.size // 2
         around = np.clip(np.arange(beat.index - reach, beat.index + reach + 1), self._begin, self._signal.end - 1)
         signal = self._signal.at(around)
         shape = np.convolve(signal, PEAK_BAND, "valid")
         height = np.abs(shape)
         top = int(height.argmax())
-        shift = 0.0
-        if 0 < top < height.size - 1:
-            before, at, after = height[top - 1 : top + 2].tolist()
-            shift = 0.5 * (before - after) / (before - 2 * at + after) if at > min(before, after) else 0.0
+        place = top - PEAK_REACH + summit(height, top)
+        offset = self._shape.offset(match, place) if match else None
+        if match and offset is not None and self._noise_share() >= LOCATED_BY_SHAPE:
+            place = match.shift + offset
         amplitude = float(signal[top + PEAK_BAND.size // 2] - np.median(signal))
-        return Peak(beat.index - PEAK_REACH + top + shift, amplitude)
+        return Peak(beat.index + place, amplitude)

@@ -35,7 +35,7 @@ def analysed(mv: NDArray[np.float64], chunks: list[int], rhythm: RrAf) -> list[S
     return [*steps, analysis.finish()]
 
 
-@settings(max_examples=8)
+@settings(max_examples=8, deadline=None)
 @given(chunks=st.lists(st.sampled_from([1, 17, 73, 130, 999]), min_size=1, max_size=4).filter(lambda sizes: max(sizes) > 1))
 def test_any_chunking_gives_the_same_beats_and_episodes(chunks: list[int], mv: NDArray[np.float64], rhythm: RrAf) -> None:
     whole = analysed(mv[: int(60 * RATE_HZ)], [10**6], rhythm)
