@@ -4,9 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Final
 
+PLAUSIBLE: Final[Mapping[str, tuple[float, float]]] = {
+    "systolic": (40, 300),
+    "diastolic": (20, 200),
+    "spo2": (40, 100),
+    "weight": (20, 350),
+    "temperature": (28, 43),
+}
+"""What an adult at home can have, in the units of the kinds. A value outside is a measuring error: it is stored, says why it
+is inconclusive, and never raises or ends an alert. Cuffs are validated from 40 to 280 mmHg (ISO 81060-2), oximeters from 70 to
+100 % (ISO 80601-2-61); below 40 % no one sits up to measure. 28 and 43 °C are the ends of survivable core temperatures."""
+
+_NEWS2: Final = "NEWS2 (Royal College of Physicians, 2017): "
+_ESC_BP: Final = "ESC 2024 guideline on elevated blood pressure and hypertension: "
+
 
 class LimitError(ValueError):
-    """A limit that does not exist, or a value outside its absolute band."""
+    """A limit that does not exist, or a value outside its absolute band, or one that contradicts another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +48,9 @@ class Limit:
         return replace(self, value=value)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Every limit of the ECG rules."""
+@dataclass(frozen=True)
+class EcgLimits:
+    """Every limit of the rules on heart beats."""
 
     tachycardia_rate: Limit = Limit(
         131,
@@ -66,18 +80,208 @@ class Limits:
     af_duration: Limit = Limit(
         30, "s", (30, 120), (20, 600), "ESC 2024 atrial fibrillation guideline, section 3.2: at least 30 s of ECG", "R-RULE-6"
     )
+    short_pause: Limit = Limit(
+        2.0,
+        "s",
+        (1.8, 2.5),
+        (1.5, 5.0),
+        "ESC 2021 pacing guideline: pauses over 2 s are looked at; common in sleep and in AF: raise it for such a patient",
+        "R-RULE-7",
+    )
+    v_run_beats: Limit = Limit(
+        3, "beats", (3, 5), (3, 10), "AHA/ACC/HRS 2017 ventricular arrhythmia guideline: VT is 3 or more beats", "R-RULE-8"
+    )
+    vt_rate: Limit = Limit(
+        100, "/min", (100, 120), (80, 150), "AHA/ACC/HRS 2017 ventricular arrhythmia guideline: VT is over 100/min", "R-RULE-8"
+    )
+    vt_high_beats: Limit = Limit(
+        5,
+        "beats",
+        (3, 8),
+        (3, 30),
+        "PhysioNet/CinC Challenge 2015: the bedside alarm for VT is 5 or more ventricular beats over 100/min; sustained VT"
+        " (30 s or more) has long been high by then",
+        "R-RULE-9",
+    )
+    geminy_cycles: Limit = Limit(
+        3,
+        "cycles",
+        (3, 10),
+        (3, 60),
+        "bigeminy and trigeminy: the pattern three times in a row, as Holter reports count",
+        "R-RULE-10",
+    )
+    af_burden: Limit = Limit(
+        11.4,
+        "%",
+        (5, 25),
+        (0.1, 100),
+        "KP-RHYTHM (Go et al., JAMA Cardiol 3:601, 2018): from 11.4 % of the time observed, three times the strokes",
+        "R-RULE-11",
+    )
+    af_burden_observed: Limit = Limit(
+        8, "h", (8, 16), (1, 24), "a third of a day: less says little of it (our choice; no guideline names one)", "R-RULE-11"
+    )
+
+
+@dataclass(frozen=True)
+class VitalLimits:
+    """Every limit of the rules on vitals."""
+
+    crisis_systolic: Limit = Limit(
+        180, "mmHg", (160, 200), (140, 240), _ESC_BP + "180/110 mmHg or more is severe and may be an emergency", "R-RULE-20"
+    )
+    crisis_diastolic: Limit = Limit(
+        110, "mmHg", (100, 120), (90, 150), _ESC_BP + "180/110 mmHg or more is severe and may be an emergency", "R-RULE-20"
+    )
+    crisis_confirmed: Limit = Limit(
+        2,
+        "readings",
+        (1, 3),
+        (1, 5),
+        _ESC_BP + "repeat a severe reading before acting on it; confirmed, it is high",
+        "R-RULE-21",
+    )
+    crisis_repeat: Limit = Limit(
+        600,
+        "s",
+        (300, 900),
+        (60, 3600),
+        "ESH 2023: repeat after five minutes of rest; ten leave time for the cuff itself",
+        "R-RULE-21",
+    )
+    hypotension_systolic: Limit = Limit(
+        90, "mmHg", (80, 100), (60, 110), "ESC 2021 heart failure guideline: systolic under 90 mmHg is hypotension", "R-RULE-22"
+    )
+    pressure_hysteresis: Limit = Limit(
+        5, "mmHg", (3, 10), (0, 20), "ISO 81060-2:2018: the mean error a validated cuff may have", "R-RULE-23"
+    )
+    home_systolic: Limit = Limit(
+        135, "mmHg", (125, 145), (110, 180), _ESC_BP + "home mean of 135/85 mmHg or more is hypertension", "R-RULE-24"
+    )
+    home_diastolic: Limit = Limit(
+        85, "mmHg", (80, 95), (60, 110), _ESC_BP + "home mean of 135/85 mmHg or more is hypertension", "R-RULE-24"
+    )
+    home_readings: Limit = Limit(
+        12, "readings", (12, 28), (6, 56), "ESH 2023: twice a day for 7 days, at least 3; 12 readings", "R-RULE-24"
+    )
+    home_days: Limit = Limit(7, "d", (3, 7), (3, 28), "ESC 2024 and ESH 2023: home means of 7, at least 3 days", "R-RULE-24")
+    home_rise: Limit = Limit(
+        10,
+        "mmHg",
+        (5, 20),
+        (5, 60),
+        "Ettehad et al., Lancet 387:957 (2016): 10 mmHg systolic are a fifth of the cardiovascular events",
+        "R-RULE-25",
+    )
+    spo2_low: Limit = Limit(
+        93, "%", (88, 94), (75, 96), _NEWS2 + "92 to 93 % scores 2; scale 2 (target 88 to 92 %): set 85, 83 and 80", "R-RULE-26"
+    )
+    spo2_very_low: Limit = Limit(91, "%", (83, 92), (70, 94), _NEWS2 + "91 % or less scores 3, urgent", "R-RULE-26")
+    spo2_critical: Limit = Limit(
+        85, "%", (80, 88), (60, 90), "ISO 80601-2-61:2017: a low-saturation alarm is not set below 85 % by default", "R-RULE-26"
+    )
+    spo2_hysteresis: Limit = Limit(
+        1, "%", (1, 2), (0, 5), "keeps an episode whole while the value wavers by its resolution of 1 %", "R-RULE-27"
+    )
+    spo2_persistence: Limit = Limit(
+        20,
+        "s",
+        (10, 60),
+        (5, 300),
+        "Görges et al., Anesth Analg 108:1546 (2009): a delay of 19 s spares two of three alarms nobody acts on",
+        "R-RULE-28",
+    )
+    weight_gain: Limit = Limit(
+        2,
+        "kg",
+        (1, 3),
+        (0.5, 6),
+        "ESC 2021 heart failure guideline, self-care: an unexpected gain of more than 2 kg in 3 days",
+        "R-RULE-29",
+    )
+    weight_days: Limit = Limit(3, "d", (2, 7), (1, 14), "ESC 2021 heart failure guideline, self-care: in 3 days", "R-RULE-29")
+    weight_hysteresis: Limit = Limit(
+        0.5, "kg", (0.2, 1), (0, 2), "day-to-day variation of an adult's weight on one scale, clothing included", "R-RULE-30"
+    )
+    weight_step: Limit = Limit(
+        6, "kg", (4, 10), (3, 20), "more in a day or two is another person or a bag until a second reading agrees", "R-RULE-31"
+    )
+    fever: Limit = Limit(
+        38.0, "°C", (37.8, 38.5), (37.2, 40), "38.0 °C or more is fever; " + _NEWS2 + "scores from 38.1 °C", "R-RULE-32"
+    )
+    high_fever: Limit = Limit(39.1, "°C", (38.5, 39.5), (38, 41), _NEWS2 + "39.1 °C or more scores 2", "R-RULE-32")
+    hypothermia: Limit = Limit(35.0, "°C", (34, 35.5), (30, 36), _NEWS2 + "35.0 °C or less scores 3, urgent", "R-RULE-33")
+    temperature_hysteresis: Limit = Limit(
+        0.3, "°C", (0.1, 0.5), (0, 1), "ISO 80601-2-56:2017: a thermometer's error is at most 0.3 °C", "R-RULE-34"
+    )
+
+
+@dataclass(frozen=True)
+class AlarmLimits:
+    """How long an alert keeps further ones of its kind quiet. High priority has no such time: it is never held back."""
+
+    repeat_medium: Limit = Limit(
+        300,
+        "s",
+        (60, 600),
+        (0, 900),
+        "IEC 60601-1-8:2020, 6.8 and Joint Commission NPSG.06.01.01 (alarm fatigue); 5 min, so that no second episode is told"
+        " later than the first may be",
+        "R-RULE-40",
+    )
+    repeat_low: Limit = Limit(
+        1800,
+        "s",
+        (600, 3600),
+        (0, 86400),
+        "IEC 60601-1-8:2020, table 1: low priority is for awareness, not for prompt action; twice an hour is enough",
+        "R-RULE-40",
+    )
+
+
+@dataclass(frozen=True)
+class Limits(AlarmLimits, VitalLimits, EcgLimits):
+    """Every limit there is."""
 
     def with_values(self, values: Mapping[str, float]) -> "Limits":
         """These limits with a patient's own values put in.
 
         Raises:
-            LimitError: an unknown name, or a value outside its absolute band.
+            LimitError: an unknown name, a value outside its absolute band, or two values in the wrong order.
         """
         known = {field.name: getattr(self, field.name) for field in fields(self)}
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise LimitError(f"unknown limit {', '.join(unknown)}: known are {', '.join(known)}")
-        return replace(self, **{name: known[name].changed(value, name) for name, value in values.items()})
+        changed = replace(self, **{name: known[name].changed(value, name) for name, value in values.items()})
+        changed.check_order()
+        return changed
 
+    def check_order(self) -> None:
+        """Whether the limits that belong together are in order.
+
+        Raises:
+            LimitError: two values in the wrong order.
+        """
+        for low, high in _IN_ORDER:
+            smaller, larger = getattr(self, low), getattr(self, high)
+            if smaller.value >= larger.value:
+                raise LimitError(
+                    f"limit {low} = {smaller.value:g} {smaller.unit} is not allowed:"
+                    f" set it below {high} = {larger.value:g} {larger.unit}"
+                )
+
+
+_IN_ORDER: Final = (
+    ("bradycardia_rate", "tachycardia_rate"),
+    ("short_pause", "pause"),
+    ("hypotension_systolic", "crisis_systolic"),
+    ("spo2_critical", "spo2_very_low"),
+    ("spo2_very_low", "spo2_low"),
+    ("hypothermia", "fever"),
+    ("fever", "high_fever"),
+)
+"""Pairs of limits of which the first is the smaller one."""
 
 DEFAULT_LIMITS: Final = Limits()

@@ -19,13 +19,14 @@ from config.settings import SensorSettings, Settings
 from drivers.registry import Registry, load_drivers
 from drivers.spec import DeviceInformation
 from gateway.clock import Clock
-from gateway.pipeline import Output, Pipeline
+from gateway.models import STATE_NAME, LoadedModels, technical_alert
+from gateway.pipeline import Pipeline
 from gateway.radio import Radio, RadioError
 from gateway.recorder import Recorder
 from gateway.session import Event, Interruption, Notification, Session, State
+from gateway.streams import Output
 from gateway.timeline import Arrival
 from gateway.uninterrupted import uninterrupted
-from models.rules.af import RhythmModel
 from sync.errors import Permanent, Transient
 from sync.keys import HubKey
 from sync.mqtt import Mqtt
@@ -99,7 +100,7 @@ class Agent:
     clock: Clock
     open_radio: OpenRadio
     make_carrier: MakeCarrier
-    rhythm: RhythmModel | None
+    models: LoadedModels
     registry: Registry = field(default_factory=load_drivers)
     stalls: int = 0
     dropped: int = 0
@@ -142,10 +143,18 @@ class Agent:
         """Takes up every sensor where the last run left it; the time in between is an open gap from now on."""
         for sensor in self.settings.sensors:
             stored = await store.call(store.outbox.state, _state_name(sensor.name))
-            pipeline = Pipeline(sensor.name, self.settings.limits, self.rhythm, json.loads(stored) if stored else None)
+            pipeline = Pipeline(sensor.name, self.settings.limits, self.models, json.loads(stored) if stored else None)
             self._tracks[sensor.name] = SensorTrack(sensor, pipeline)
             await self._record(self._tracks[sensor.name], pipeline.taken_up(self._now()), store.recorder)
+        await self._tell_of_models(store)
         await store.recorder.flush()
+
+    async def _tell_of_models(self, store: "_Storage") -> None:
+        """An alert for the clinic where the models were refused, and its end at the first start at which they run again."""
+        stored = await store.call(store.outbox.state, STATE_NAME)
+        alerts, state = technical_alert(self.models, json.loads(stored) if stored else None, self.clock.wall_us())
+        if alerts:
+            await store.recorder.add(alerts, {STATE_NAME: state})
 
     async def _run_tasks(self, stop: asyncio.Event, carrier: Carrier, store: "_Storage", on_analysis: Call) -> None:
         async with asyncio.TaskGroup() as group:
@@ -288,7 +297,7 @@ class Agent:
             "hub": self.settings.hub,
             "sensors": {name: track.state for name, track in self._tracks.items()},
             "uplink_problem": sent.problem,
-            "rhythm_model": f"{self.rhythm.name}@{self.rhythm.version}" if self.rhythm else "none: rules alone",
+            "models": self.models.status(),
             "samples_received": counters.samples_received,
             "samples_lost": counters.samples_lost,
             "gaps": counters.gaps,

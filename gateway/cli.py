@@ -15,7 +15,6 @@ from config.origin import OriginError, check_origin
 from config.settings import SettingsError, load
 from gateway.clock import SystemClock
 from gateway.radio import RadioError
-from models.inference.rr_af import RrAf
 from models.inference.session import ModelError
 from models.recordings import RecordingError
 from sync.errors import SyncError
@@ -103,12 +102,19 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser("replay", help="run recordings through the agent's pipeline", description=_REPLAY)
     _add_replay_arguments(replay)
     replay.set_defaults(command=_replay)
+
+    evaluate = commands.add_parser("evaluate", help="score the models on annotated recordings", description=_EVALUATE)
+    _add_evaluate_arguments(evaluate)
+    evaluate.set_defaults(command=_evaluate)
     return parser
 
 
 _RECORD: Final = "Records one sensor byte for byte, for pulsegate replay."
 _SIMULATE: Final = "Plays the demo's script, or a recording, as a virtual chest strap on a virtual radio."
 _REPLAY: Final = "Runs WFDB, CSV and pulsegate capture files through the same pipeline as live sensors, as fast as it goes."
+_EVALUATE: Final = (
+    "Scores detector and models by the rules of EC57 and the CinC Challenge 2017; docs/evaluation.md says how to read it."
+)
 
 
 def _positive(text: str) -> float:
@@ -129,10 +135,11 @@ def _port(text: str) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from gateway.app import Agent, mqtt_carrier
+    from gateway.models import load_models
     from gateway.radio import open_radio
 
     settings = load(arguments.config, os.environ)
-    agent = Agent(settings, SystemClock(), open_radio, mqtt_carrier, load_rhythm_model())
+    agent = Agent(settings, SystemClock(), open_radio, mqtt_carrier, load_models(settings.data))
 
     async def until_stopped() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -144,15 +151,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
     asyncio.run(until_stopped())
     return 0
-
-
-def load_rhythm_model() -> RrAf | None:
-    """The released model, or None: a hub whose model is damaged goes on with rules alone, and says so."""
-    try:
-        return RrAf.load_release()
-    except ModelError as error:
-        log.error("rhythm model: %s; going on with rules alone", error)
-        return None
 
 
 async def stop_at_end_of_input(stop: asyncio.Event) -> None:
@@ -249,6 +247,35 @@ def _replay(arguments: argparse.Namespace) -> int:
     from gateway.replay.run import replay
 
     return replay(arguments)
+
+
+def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", choices=("qrs", "beats", "rhythm", "rr-af", "pulse"), help="what to score")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the databases, or of records")
+    parser.add_argument(
+        "--precision",
+        choices=("int8", "fp32"),
+        default="int8",
+        help="the released models, or the float ones that make train left",
+    )
+    ladders = parser.add_argument_group("ladders (qrs, beats, rhythm)")
+    ladders.add_argument("--noise", action="store_true", help="also with noise at 24 to -6 dB")
+    ladders.add_argument(
+        "--noise-data", type=Path, metavar="DIR", help="with BW.mat, EM.mat, MA.mat (default: noise in or beside DATA)"
+    )
+    ladders.add_argument("--drop", action="store_true", help="also with 1 to 20 %% of the packets lost")
+    ladders.add_argument("--fs", action="store_true", help="also at other sampling rates")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with every figure, not tables")
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from gateway.evaluate.run import evaluate
+    from models.evaluation.records import EvaluationError
+
+    try:
+        return evaluate(arguments)
+    except (EvaluationError, ModelError) as error:
+        raise CommandError(str(error)) from error
 
 
 def _first(group: ExceptionGroup[Exception]) -> Exception:

@@ -3,111 +3,52 @@
 Synchronous and pure of I/O; the times of arrival come with the readings, so that a day can be replayed in a minute.
 """
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
 from config.limits import Limits
 from drivers.readings import Intervals, Quarantined, Reading, Status, Vital, Waveform
 from gateway.alerts import AlertBook
-from gateway.timeline import Arrival, LastSample, SampleTimes, WaveTimeline
-from models.analysis import EcgAnalysis, Step
-from models.rules.af import RhythmModel
-from models.signal.chain import Beat
+from gateway.streams import STREAMS, EcgStream, Output, PpgStream, joined, told
+from gateway.timeline import Arrival, LastSample, WaveTimeline
+from models.inference.models import Models
+from models.rules.vitals import VitalRules
 from sync.records import (
     AlertRecord,
     IntervalsRecord,
     QuarantinedRecord,
-    Record,
     StatusRecord,
     Times,
     VitalRecord,
     WaveformRecord,
 )
 
-BEATS_FOR_STRIPS: Final = 64
-"""More than fit in a strip of 12 s at 220/min."""
-
-
 State = Mapping[str, Any]
-"""What a pipeline continues from: `waveforms` by kind (`LastSample`), and the ongoing `alerts`."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimedBeat:
-    """A detected R peak at the hub's time."""
-
-    at_us: int
-    label: str
-    amplitude_mv: float
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What one step brought: records in the order to be stored, and the beats behind them."""
-
-    records: tuple[Record, ...] = ()
-    beats: tuple[TimedBeat, ...] = ()
-
-
-class EcgStream:
-    """The ECG of one sensor: its analysis, and the way from stream seconds to the hub's time."""
-
-    def __init__(self, sensor: str, rate_hz: float, limits: Limits, rhythm: RhythmModel | None) -> None:
-        self.rate_hz = rate_hz
-        self.analysis = EcgAnalysis(rate_hz, limits, rhythm)
-        self._times = SampleTimes()
-        self._alerts = AlertBook(sensor)
-        self._beats: deque[Beat] = deque(maxlen=BEATS_FOR_STRIPS)
-
-    def samples(self, mv: np.ndarray[tuple[int], np.dtype[np.float64]], at_us: int, rate_hz: float, decided_us: int) -> Output:
-        """Consecutive samples, the first of them measured at `at_us`; `rate_hz` as measured."""
-        self._times.anchor(self.analysis.end_s * self.rate_hz, at_us, rate_hz)
-        return self._output(self.analysis.push(mv), decided_us)
-
-    def ongoing_alerts(self) -> tuple[AlertRecord, ...]:
-        """The alerts whose episodes have not ended."""
-        return self._alerts.ongoing()
-
-    def gap(self, seconds: float, decided_us: int) -> Output:
-        """No samples for so long."""
-        return self._output(self.analysis.gap(seconds), decided_us)
-
-    def finish(self, decided_us: int) -> Output:
-        """No more samples will come."""
-        return self._output(self.analysis.finish(), decided_us)
-
-    def _at_us(self, stream_s: float) -> int:
-        return self._times.at_us(stream_s * self.rate_hz)
-
-    def _output(self, step: Step, decided_us: int) -> Output:
-        self._beats.extend(step.beats)
-        recent = tuple(self._beats)
-        records: list[Record] = []
-        for finding in step.findings:
-            records.extend(self._alerts.records(finding, self._at_us, decided_us, self.analysis, recent))
-        beats = tuple(TimedBeat(self._at_us(beat.t_s), "N", beat.amplitude_mv) for beat in step.beats)
-        return Output(tuple(records), beats)
+"""What a pipeline continues from: `waveforms` by kind (`LastSample`), the ongoing `alerts`, and what `streams` and rules on
+`vitals` have learnt."""
 
 
 class Pipeline:
     """The way of one sensor's readings: timeline, then analysis, then alerts."""
 
-    def __init__(self, sensor: str, limits: Limits, rhythm: RhythmModel | None, state: State | None = None) -> None:
+    def __init__(self, sensor: str, limits: Limits, models: Models, state: State | None = None) -> None:
         """`state` is what an earlier pipeline of this sensor said of itself last."""
         self.sensor = sensor
-        self._limits, self._rhythm = limits, rhythm
-        self._left = state or {"waveforms": {}, "alerts": []}
+        self._limits, self._models = limits, models
+        self._left = {"waveforms": {}, "alerts": [], "streams": {}, "vitals": {}, **(state or {})}
         waveforms = self._left["waveforms"].items()
         self._timelines = {kind: WaveTimeline(sensor, kind, LastSample(**last)) for kind, last in waveforms}
-        self._ecg: EcgStream | None = None
+        self._streams: dict[str, EcgStream | PpgStream] = {}
+        vitals = self._left["vitals"]
+        self._vitals = VitalRules(limits, vitals.get("rules"))
+        self._vital_alerts = AlertBook(sensor, limits, vitals.get("flood"))
 
     def feed(self, readings: Sequence[Reading], arrival: Arrival) -> Output:
         """Readings that came together at `arrival`."""
-        return _joined(self._reading(reading, arrival) for reading in readings)
+        return joined(self._reading(reading, arrival) for reading in readings)
 
     def interrupted(self, reason: str, arrival: Arrival) -> Output:
         """The link broke off, or a recording has a hole: opens a gap in every waveform."""
@@ -117,17 +58,22 @@ class Pipeline:
 
     def finish(self, arrival: Arrival) -> Output:
         """No more will come: the analysis decides what is pending and closes what goes on."""
-        output = self._ecg.finish(arrival.wall_us) if self._ecg else Output()
-        self._ecg = None
+        output = joined(stream.finish(arrival.wall_us) for stream in self._streams.values())
+        self._left["streams"] = {kind: stream.state() for kind, stream in self._streams.items()}
+        self._streams = {}
         return output
 
     def state(self) -> State:
         """Where every waveform stands and which alerts go on, ready for JSON; for a new pipeline after a crash."""
         states = {kind: timeline.state() for kind, timeline in self._timelines.items()}
-        ongoing = self._ecg.ongoing_alerts() if self._ecg else ()
+        streams = self._streams.values()
+        ongoing = [alert for stream in streams for alert in stream.ongoing_alerts()]
+        ongoing += self._vital_alerts.ongoing()
         return {
             "waveforms": {kind: state for kind, state in states.items() if state},
             "alerts": [asdict(alert) for alert in ongoing],
+            "streams": {**self._left["streams"], **{kind: stream.state() for kind, stream in self._streams.items()}},
+            "vitals": {"rules": self._vitals.state(), "flood": self._vital_alerts.flood()},
         }
 
     def taken_up(self, arrival: Arrival) -> Output:
@@ -149,7 +95,9 @@ class Pipeline:
             case Waveform():
                 return self._waveform(reading, arrival)
             case Vital(kind, value, flags):
-                return Output((VitalRecord(self.sensor, kind, now, value, flags),))
+                stated = told(self._vital_alerts, tuple(self._vitals.feed(kind, value, now.at_us, flags)), arrival.wall_us)
+                released = self._vital_alerts.released(now.at_us, arrival.wall_us)
+                return Output((VitalRecord(self.sensor, kind, now, value, flags), *stated, *released))
             case Intervals(kind, ticks):
                 return Output((IntervalsRecord(self.sensor, kind, now, ticks),))
             case Status(kind, value):
@@ -163,33 +111,31 @@ class Pipeline:
         if placed.record is None:
             return Output()
         stored = Output((placed.gap, placed.record) if placed.gap else (placed.record,))
-        if wave.kind != "ecg":
+        if wave.kind not in STREAMS:
             return stored
-        mv = np.array(wave.samples, np.float64) * wave.scale
+        values = np.array(wave.samples, np.float64) * wave.scale
         missing = None if placed.follows or placed.gap is None else placed.gap.missing or 0
-        return _joined(iter([stored, *self._analysed(mv, wave.rate_hz, missing, placed.record, arrival)]))
+        return joined(iter([stored, *self._analysed(wave.kind, values, wave.rate_hz, missing, placed.record, arrival)]))
 
     def _analysed(
         self,
-        mv: np.ndarray[tuple[int], np.dtype[np.float64]],
+        kind: str,
+        values: np.ndarray[tuple[int], np.dtype[np.float64]],
         nominal_hz: float,
         missing: int | None,
         record: WaveformRecord,
         arrival: Arrival,
     ) -> Iterator[Output]:
         """`missing` samples before these; None where they follow directly."""
-        if self._ecg and self._ecg.rate_hz != nominal_hz:
-            yield self._ecg.finish(arrival.wall_us)
-            self._ecg = None
-        if self._ecg is None:
-            self._ecg = EcgStream(self.sensor, nominal_hz, self._limits, self._rhythm)
+        stream = self._streams.get(kind)
+        if stream and stream.rate_hz != nominal_hz:
+            yield stream.finish(arrival.wall_us)
+            self._left["streams"][kind] = stream.state()
+            stream = None
+        if stream is None:
+            state = self._left["streams"].get(kind)
+            stream = STREAMS[kind](self.sensor, nominal_hz, self._limits, self._models, state)
+            self._streams[kind] = stream
         elif missing is not None:
-            yield self._ecg.gap(missing / record.rate_hz, arrival.wall_us)
-        yield self._ecg.samples(mv, record.times.at_us, record.rate_hz, arrival.wall_us)
-
-
-def _joined(outputs: Iterator[Output]) -> Output:
-    parts = list(outputs)
-    return Output(
-        tuple(record for part in parts for record in part.records), tuple(beat for part in parts for beat in part.beats)
-    )
+            yield stream.gap(missing / record.rate_hz, arrival.wall_us)
+        yield stream.samples(values, record.times.at_us, record.rate_hz, arrival.wall_us)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-INCONCLUSIVE: Final = ("noise", "gaps", "lead_off", "too_short", "out_of_distribution")
+INCONCLUSIVE: Final = ("noise", "gaps", "lead_off", "too_short", "out_of_distribution", "disagreement")
 """Why a model abstains."""
 
 

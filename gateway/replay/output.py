@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from drivers.kinds import KINDS
 from drivers.readings import TICKS_PER_SECOND
-from gateway.pipeline import TimedBeat
 from gateway.replay.result import Line, Replayed
+from gateway.streams import TimedBeat
 from sync.records import (
     AlertRecord,
     FindingRecord,

@@ -23,7 +23,12 @@ TITLES: Final[Mapping[str, str]] = {
     "tachycardia": "Fast heart rate",
     "bradycardia": "Slow heart rate",
     "pause": "Pause",
+    "short_pause": "Short pause",
     "vt": "Possible ventricular tachycardia",
+    "v_run": "Several extra beats in a row",
+    "bigeminy": "Every second beat extra",
+    "trigeminy": "Every third beat extra",
+    "irregular_pulse": "Irregular pulse",
 }
 """Non-diagnostic wording: a model suggests, a clinician decides. A kind without a title is shown by its name."""
 PRIORITIES: Final = ("high", "medium", "low")
@@ -33,6 +38,14 @@ MEASURES: Final[Mapping[str, str]] = {
     "rr_ms": "RR {:.0f} ms",
     "limit_bpm": "limit {:.0f}/min",
     "limit_s": "limit {:g} s",
+    "beats": "{:.0f} beats",
+    "cycles": "{:.0f} cycles",
+    "limit_beats": "limit {:.0f} beats",
+    "limit_cycles": "limit {:.0f} cycles",
+    "held": "{:.0f} held back",
+    "af_percent": "AF {:.1f} %",
+    "observed_h": "{:.1f} h observed",
+    "limit_percent": "limit {:g} %",
 }
 STRIPS_SHOWN: Final = 40
 """Strips of one file: some 10 kB each keeps a page of a bad day below half a megabyte."""

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.pipeline import Output, TimedBeat
 from gateway.replay.sources import Source
+from gateway.streams import Output, TimedBeat
 from sync.records import (
     AlertRecord,
     FindingRecord,

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from config.limits import DEFAULT_LIMITS
 from drivers.registry import Registry, load_drivers
-from gateway.pipeline import Output, Pipeline
+from gateway.models import load_models
+from gateway.pipeline import Pipeline
 from gateway.replay.output import json_lines, print_table, summary
 from gateway.replay.result import Line, Replayed
 from gateway.replay.sources import Source, SourceError, Step, open_source
-from models.inference.rr_af import RrAf
-from models.inference.session import ModelError
+from gateway.streams import Output
+from models.inference.models import Models
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def replay(args: argparse.Namespace) -> int:
     """Runs the command; 0 when every file was replayed whole, else 1, each failure one line on stderr."""
     try:
-        return _replay(args)
-    except ModelError as error:
-        return _failed(str(error))
+        models = load_models()
+        return _failed(" ".join(models.refused)) if models.refused else _replay(args, models)
     except BrokenPipeError:
         # The reader of our output went away, as `head` does. Python would complain again when it flushes at exit.
         with suppress(OSError):
@@ -51,11 +51,11 @@ def replay(args: argparse.Namespace) -> int:
         return _failed(f"the output cannot be written ({error.strerror or error}); make room or choose another place")
 
 
-def _replay(args: argparse.Namespace) -> int:
+def _replay(args: argparse.Namespace, models: Models) -> int:
     if args.report and not args.report.absolute().parent.is_dir():
         return _failed(f"{args.report.parent}: no such folder for the report; create it")
-    rhythm, registry = RrAf.load_release(), load_drivers()
-    player = Player(rhythm, registry, args.speed)
+    registry = load_drivers()
+    player = Player(models, registry, args.speed)
     results: list[Replayed] = []
     status = 0
     for path in args.files:
@@ -79,7 +79,7 @@ def _replay(args: argparse.Namespace) -> int:
     if args.report and not results:
         return _failed("no file was replayed, so no report is written; correct the files named above")
     if args.report:
-        status = max(status, _write_report(args.report, results, rhythm))
+        status = max(status, _write_report(args.report, results, models))
     return status
 
 
@@ -87,7 +87,7 @@ def _replay(args: argparse.Namespace) -> int:
 class Player:
     """Plays sources, each through a pipeline of its own. `speed`: times real time, None without waiting."""
 
-    rhythm: RrAf
+    models: Models
     registry: Registry
     speed: float | None = None
     now: Callable[[], float] = time.perf_counter
@@ -96,7 +96,7 @@ class Player:
     def play(self, source: Source, result: Replayed) -> Iterable[Line]:
         """Yields what becomes final; `result` is complete when it ends. Damage in the file ends it with `result.failure`."""
         began = self.now()
-        pipeline = Pipeline(source.sensor, DEFAULT_LIMITS, self.rhythm)
+        pipeline = Pipeline(source.sensor, DEFAULT_LIMITS, self.models)
         try:
             for step in source.steps:
                 self._wait(began, (step.arrival.wall_us - source.start_us) / 1e6)
@@ -131,10 +131,10 @@ def _write_json(lines: Iterable[Line], result: Replayed, *, beats: bool) -> None
     sys.stdout.flush()
 
 
-def _write_report(path: Path, results: list[Replayed], rhythm: RrAf) -> int:
+def _write_report(path: Path, results: list[Replayed], models: Models) -> int:
     from gateway.replay.report import render  # noqa: PLC0415  only a report needs it
 
-    page = render(results, (f"{rhythm.name} {rhythm.version}",), datetime.now(UTC))
+    page = render(results, models.names, datetime.now(UTC))
     try:
         _write_whole(path, page.encode("utf-8", errors="replace"))  # a file's name need not be text
     except OSError as error:

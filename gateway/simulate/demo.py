@@ -266,6 +266,7 @@ class _Demo:
             f"radio = {json.dumps(f'virtual:{air}')}\n"
             f'[clinic]\nhost = "{page["mqtt"]["host"]}"\nport = {page["mqtt"]["port"]}\n'
             f"public_key = {json.dumps(page['public_key'])}\n"
+            "[limits]\nrepeat_medium = 0  # the script has a day's episodes within minutes, and each is to be shown\n"
             f'[[sensor]]\nname = "{SENSOR}"\nadvertised_name = "Virtual H10"\n',
             encoding="utf-8",
         )

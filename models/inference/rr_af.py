@@ -17,6 +17,11 @@ MIN_VALID: Final = 24
 RR_RANGE_S: Final = (0.2, 3.0)
 """Intervals outside count as not valid: 300 bpm is beyond any conducted rhythm, and 3 s is a pause or a missed beat."""
 
+LONG_RR_S: Final = 2.0
+MOST_MISSED: Final = 0.25
+"""With more than this share of the intervals longer than 2 s, or none at all between 0.2 and 3 s, the detector misses beats (a
+ventricular rate below 30 bpm for a minute is no rhythm of a patient at home): what is left looks like AF, or like nothing."""
+
 FEATURES: Final = 6
 _REFERENCE_RR_S: Final = 0.8
 
@@ -51,14 +56,20 @@ def rr_features(rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> ND
     return np.clip(features, -1.0, 1.0, out=features)
 
 
+def conclusive(rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether `rr_af` may say anything: at least 24 valid intervals, and few missed beats. (..., n) each; returns (...)."""
+    known = valid & (rr_s >= RR_RANGE_S[0]) & (rr_s <= RR_RANGE_S[1])
+    plain = np.count_nonzero(known & (rr_s <= LONG_RR_S), -1)
+    return np.asarray((np.count_nonzero(known, -1) >= MIN_VALID) & (plain >= (1 - MOST_MISSED) * np.count_nonzero(valid, -1)))
+
+
 class RrAf:
     """Atrial fibrillation from the last RR or PP intervals (model `rr_af`).
 
     Attributes:
         name, version: of the model, for findings (`rr_af@1`).
         window, min_valid: intervals that it looks at, and valid ones that it needs.
-        on_threshold, off_threshold: an episode begins when the probability reaches the first and ends when it falls below the
-            second; chosen by cross-validation, see the model's card.
+        on_threshold: the probability at which an alert may be raised; chosen by cross-validation, see the model's card.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
@@ -71,7 +82,6 @@ class RrAf:
         self._session = Session("rr_af", model_bytes)
         self.name, self.version = self._session.name, self._session.version
         self.on_threshold = self._session.number("on_threshold")
-        self.off_threshold = self._session.number("off_threshold")
 
     @classmethod
     def load_release(cls) -> Self:
@@ -81,6 +91,10 @@ class RrAf:
             ModelError: the file or its manifest is missing, altered or cannot be run.
         """
         return cls(released("rr_af.onnx"))
+
+    def conclusive(self, rr_s: NDArray[np.float64], valid: NDArray[np.bool_]) -> bool:
+        """Whether the intervals, (n,) each, allow a statement."""
+        return bool(conclusive(rr_s, valid))
 
     def probability(self, rr_s: NDArray[np.float64], valid: NDArray[np.bool_]) -> float:
         """The calibrated probability that the patient is in AF during these intervals.
@@ -102,3 +116,7 @@ class RrAf:
     def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Many windows at once: both arrays (windows, 64); returns (windows,)."""
         return self._session.run(rr_features(rr_s, valid)).reshape(-1)
+
+    def conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of many windows, (windows, 64) each, allow a statement; returns (windows,)."""
+        return conclusive(rr_s, valid)

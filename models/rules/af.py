@@ -1,4 +1,4 @@
-"""Episodes of atrial fibrillation, from the model on RR intervals."""
+"""Episodes and burden of atrial fibrillation, from the model on RR or PP intervals."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,9 +8,11 @@ import numpy as np
 
 from config.limits import Limits
 from models.findings import Finding
+from models.rules.af_burden import LONGEST_UNKNOWN_S, STEP_BEATS, AfTracker, Burden, Episode
 
-LONGEST_BRIDGED_GAP_S: Final = 30.0
-"""A gap longer than the shortest AF episode (ESC: 30 s) ends what was going on: nobody can say what happened in it."""
+VENTRICULAR: Final = "V"
+"""Beats that say nothing about the atria: the interval before (coupling) and after (compensatory pause) are left out. Beats
+labelled S stay: in AF every second beat looks early."""
 
 
 class RhythmModel(Protocol):
@@ -19,9 +21,13 @@ class RhythmModel(Protocol):
     name: str
     version: str
     window: int
-    min_valid: int
     on_threshold: float
-    off_threshold: float
+
+    def conclusive(
+        self, rr_s: "np.ndarray[tuple[int], np.dtype[np.float64]]", valid: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
+    ) -> bool:
+        """Whether there are intervals enough, and few enough beats missed, to say anything."""
+        ...
 
     def probability(
         self, rr_s: "np.ndarray[tuple[int], np.dtype[np.float64]]", valid: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
@@ -31,65 +37,81 @@ class RhythmModel(Protocol):
 
 
 class AfRule:
-    """AF episodes of at least 30 s, from the AF probability of the last 64 intervals."""
+    """AF episodes of at least 30 s, and the time in AF, from the AF probability of the last 64 intervals.
 
-    def __init__(self, limits: Limits, model: RhythmModel) -> None:
+    With a pulse wave, or RR intervals without an ECG, the kind is `irregular_pulse`: AF is diagnosed on an ECG only (ESC 2024,
+    section 3.2).
+    """
+
+    def __init__(self, limits: Limits, model: RhythmModel, kind: str = "af") -> None:
+        self._kind = kind
         self._duration_s = limits.af_duration.value
         self._model = model
+        self._tracker = AfTracker(model.on_threshold, self._duration_s)
         self._ends = deque[float](maxlen=model.window)
         self._intervals = deque[float](maxlen=model.window)
         self._valid = deque[bool](maxlen=model.window)
-        self._onset_s: float | None = None
-        self._raised = False
+        self._beats = 0
+        self._after_ventricular = False
         self._probability = 0.0
         self._rate_bpm = 0.0
+        self._burden = Burden()
 
-    def beat(self, t_s: float, rr_s: float | None) -> Iterator[Finding]:
-        """One beat with the interval that ends at it; None after a gap."""
+    def beat(self, t_s: float, rr_s: float | None, label: str = "N") -> Iterator[Finding]:
+        """One beat with the interval that ends at it, None after a gap, and its class: N, S, V or F."""
+        if self._ends and t_s - self._ends[-1] > LONGEST_UNKNOWN_S:
+            yield from self._end()
+            rr_s = None
+        ventricular = label == VENTRICULAR
         self._ends.append(t_s)
         self._intervals.append(rr_s or 0.0)
-        self._valid.append(rr_s is not None)
-        if sum(self._valid) < self._model.min_valid:
-            return
-        probability = self._model.probability(np.array(self._intervals), np.array(self._valid))
-        if self._onset_s is None and probability >= self._model.on_threshold:
-            self._onset_s = self._middle()
-        elif self._onset_s is not None and probability < self._model.off_threshold:
-            yield from self.end(self._middle())
-        if self._onset_s is not None:
-            self._probability = max(self._probability, probability)
-            # A change between two regular rhythms looks like AF while the window holds both, and less so every beat.
-            sure = probability >= self._model.on_threshold
-            if sure and not self._raised and t_s - self._onset_s >= self._duration_s:
-                self._raised = True
-                self._rate_bpm = self._mean_rate()
-                yield self._finding(None)
-
-    def end(self, t_s: float) -> Iterator[Finding]:
-        """The episode, if one was raised, ended at `t_s`."""
-        if self._onset_s is not None and self._raised:
-            yield self._finding(max(t_s, self._onset_s))
-        self._onset_s, self._raised, self._probability = None, False, 0.0
+        self._valid.append(rr_s is not None and not ventricular and not self._after_ventricular)
+        self._after_ventricular = ventricular
+        self._beats += 1
+        if self._beats % STEP_BEATS == 0:
+            yield from self._judge()
 
     def gap(self, t_s: float, seconds: float) -> Iterator[Finding]:
-        """No signal from `t_s` on for so long."""
-        if seconds > LONGEST_BRIDGED_GAP_S:
-            yield from self.end(t_s)
-            for past in (self._ends, self._intervals, self._valid):
-                past.clear()
+        """No signal from `t_s` on for so long; for ever at the end of a recording."""
+        if seconds > LONGEST_UNKNOWN_S and self._ends:
+            yield from self._end()
 
-    def _middle(self) -> float:
-        """Where the rhythm changed: the model turns when about half of its intervals are of the new rhythm."""
-        valid_ends = [t for t, valid in zip(self._ends, self._valid, strict=True) if valid]
-        return valid_ends[len(valid_ends) // 2]
+    def take_burden(self) -> Burden:
+        """Time in AF since the last call, of the time that was judged: what is labelled by now, some two minutes ago."""
+        taken, self._burden = self._burden, Burden()
+        return taken
+
+    def _judge(self) -> Iterator[Finding]:
+        rr_s, valid = np.array(self._intervals), np.array(self._valid)
+        probability = self._model.probability(rr_s, valid) if self._model.conclusive(rr_s, valid) else None
+        if probability is not None:
+            self._probability = max(self._probability, probability) if self._tracker.raised else probability
+        middle_s = self._ends[len(self._ends) // 2]
+        for episode in self._tracker.judge(self._ends[-1], self._ends[0], middle_s, probability):
+            if episode.end_s is None:
+                self._rate_bpm = self._mean_rate()
+            yield self._finding(episode)
+        self._count()
+
+    def _end(self) -> Iterator[Finding]:
+        """Nothing can be joined to what was before."""
+        for episode in self._tracker.end(self._ends[-1]):
+            yield self._finding(episode)
+        self._count()
+        for past in (self._ends, self._intervals, self._valid):
+            past.clear()
+        self._beats, self._after_ventricular = 0, False
+
+    def _count(self) -> None:
+        for stretch in self._tracker.decided():
+            self._burden = self._burden.plus(stretch)
 
     def _mean_rate(self) -> float:
         """Beats a minute, of the window that decided."""
         valid = [rr for rr, ok in zip(self._intervals, self._valid, strict=True) if ok]
         return round(float(60.0 * len(valid) / sum(valid)), 1)
 
-    def _finding(self, end_s: float | None) -> Finding:
-        assert self._onset_s is not None
+    def _finding(self, episode: Episode) -> Finding:
         measured = {"rate_bpm": self._rate_bpm, "limit_s": self._duration_s}
         source = f"{self._model.name}@{self._model.version}"
-        return Finding("af", self._onset_s, end_s, source, round(self._probability, 3), measured)
+        return Finding(self._kind, episode.onset_s, episode.end_s, source, round(self._probability, 3), measured)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from math import inf
 from statistics import median
 from typing import Final
 
@@ -13,7 +14,10 @@ SMOOTHED_BEATS: Final = 5
 
 
 class RateRule:
-    """Sustained tachycardia or bradycardia: the median rate of 5 intervals beyond its limit for the persistence time."""
+    """Sustained tachycardia or bradycardia: the median rate of 5 intervals beyond its limit for the persistence time.
+
+    A gap shorter than the persistence time changes nothing: an episode could not have ended in it and another been raised.
+    """
 
     def __init__(self, kind: str, limits: Limits) -> None:
         self._kind = kind
@@ -27,7 +31,7 @@ class RateRule:
         self._extreme = 0.0
 
     def beat(self, t_s: float, rr_s: float) -> Iterator[Finding]:
-        """One beat with the interval that ends at it."""
+        """One beat with the interval that ends at it; not called for a beat after a gap, at which none does."""
         self._intervals.append((t_s, rr_s))
         if len(self._intervals) < SMOOTHED_BEATS:
             return
@@ -51,10 +55,11 @@ class RateRule:
             yield self._finding(t_s)
         self._onset_s, self._raised = None, False
 
-    def gap(self, t_s: float) -> Iterator[Finding]:
-        """No signal from `t_s` on."""
-        yield from self.end(t_s)
-        self._intervals.clear()
+    def gap(self, t_s: float, seconds: float = inf) -> Iterator[Finding]:
+        """No signal from `t_s` on for so long."""
+        if seconds >= self._persistence_s:
+            yield from self.end(t_s)
+            self._intervals.clear()
 
     def _beyond(self, rate: float, hysteresis: float) -> bool:
         return rate >= self._limit - hysteresis if self._fast else rate <= self._limit + hysteresis

@@ -130,10 +130,10 @@ class EcgChain:
             return True
         return not (np.ptp(np.lib.stride_tricks.sliding_window_view(signal, width), axis=1) < FLAT_MV).any()
 
-    def quiet(self, start_s: float, end_s: float) -> bool:
+    def quiet(self, start_s: float, end_s: float, bumps: int = 1) -> bool:
         """Whether the signal from a beat to a second later or more, up to `horizon_s`, could have shown beats but shows none.
 
-        False where it is not usable (or no longer kept), where the baseline jumps, and where two or more bumps look like QRS
+        False where it is not usable (or no longer kept), where the baseline jumps, and where more than `bumps` look like QRS
         complexes: after a sudden fall of the amplitude the detector does not report them before it has learnt the lower beats.
         Noise, fibrillation, P waves up to 0.2 mV and a single artefact are no such bumps. The beat's own T wave is left out.
         """
@@ -141,7 +141,7 @@ class EcgChain:
         if self._tape.first > first - _ENVELOPE_MARGIN or not self.usable(start_s, end_s):
             return False
         return (
-            not _jumps(self._tape[first:last]) and _qrs_like(self._tape[first - _ENVELOPE_MARGIN : last + _ENVELOPE_MARGIN]) < 2
+            not _jumps(self._tape[first:last]) and _qrs_like(self._tape[first - _ENVELOPE_MARGIN : last + _ENVELOPE_MARGIN]) <= bumps
         )
 
     def _pieces(self, mv: Samples) -> Iterator[Samples]:

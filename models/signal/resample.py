@@ -1,5 +1,6 @@
-"""From any sampling rate to the 125 Hz of the models."""
+"""From any sampling rate to the one that the models take: 125 Hz of an ECG, 50 Hz of a PPG."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 from typing import Final
@@ -27,24 +28,43 @@ _PHASES: Final = 512
 """Kernel positions between two input samples: rounding to them moves a sample by 8 µs at most at 125 Hz."""
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What comes out: its rate, the band's upper edge, half the kernel's length, and the input rates that can give it."""
+
+    name: str
+    rate_hz: float
+    cutoff_hz: float
+    half_s: float
+    min_rate_hz: float
+    max_rate_hz: float
+
+
+ECG: Final = Target("an ECG", RATE_HZ, CUTOFF_HZ, _HALF_S, MIN_RATE_HZ, MAX_RATE_HZ)
+
+
 class Resampler:
-    """Windowed-sinc interpolation of one gap-free stretch to the instants k / 125 s of the stream's time.
+    """Windowed-sinc interpolation of one gap-free stretch to the instants k / 125 s (or the target's) of the stream's time.
 
     Each output is one kernel row times one window of the input, both found from k alone, so chunks cannot matter. The
     signal is continued at both ends with its first and last value.
     """
 
-    def __init__(self, rate_hz: float, start_s: float) -> None:
+    def __init__(self, rate_hz: float, start_s: float, target: Target = ECG) -> None:
         """`start_s` is the stream's time at the first sample to come."""
-        if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-            raise ValueError(f"an ECG at {rate_hz:g} Hz cannot be analysed; it takes {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz")
+        if not target.min_rate_hz <= rate_hz <= target.max_rate_hz:
+            raise ValueError(
+                f"{target.name} at {rate_hz:g} Hz cannot be analysed; "
+                f"it takes {target.min_rate_hz:g} to {target.max_rate_hz:g} Hz"
+            )
         self._rate_hz = rate_hz
+        self._out_hz = target.rate_hz
         self._start_s = start_s
-        self._kernel = _kernel(rate_hz)
+        self._kernel = _kernel(rate_hz, target)
         self._reach = self._kernel.shape[1] // 2
         self._tail: Samples = np.empty(0)
         self._received = 0
-        self.next_index = ceil(start_s * RATE_HZ - 0.5 / _PHASES)
+        self.next_index = ceil(start_s * self._out_hz - 0.5 / _PHASES)
         """Index k of the next output."""
 
     def push(self, x: Samples) -> Samples:
@@ -66,8 +86,8 @@ class Resampler:
         """Outputs before phase `end`, counted from the first sample; `x` follows the tail and runs `ahead` of what came."""
         joined = np.concatenate((self._tail, x))
         first = self._received + ahead - joined.size
-        beyond = ceil((end / _PHASES / self._rate_hz + self._start_s) * RATE_HZ) + 1
-        instants = np.arange(self.next_index, max(beyond, self.next_index)) / RATE_HZ
+        beyond = ceil((end / _PHASES / self._rate_hz + self._start_s) * self._out_hz) + 1
+        instants = np.arange(self.next_index, max(beyond, self.next_index)) / self._out_hz
         phases = np.floor((instants - self._start_s) * self._rate_hz * _PHASES + 0.5).astype(np.int64)
         phases = phases[: np.searchsorted(phases, end)]
         self.next_index += phases.size
@@ -79,10 +99,10 @@ class Resampler:
 
 
 @lru_cache(maxsize=16)
-def _kernel(rate_hz: float) -> Samples:
+def _kernel(rate_hz: float, target: Target) -> Samples:
     """Row p holds the taps for an output that lies p / `_PHASES` of a sample behind an input; each row has sum 1."""
-    reach = ceil(_HALF_S * rate_hz)
+    reach = ceil(target.half_s * rate_hz)
     t = (np.arange(1 - reach, reach + 1) - np.arange(_PHASES)[:, None] / _PHASES) / rate_hz
-    taps = np.sinc(2 * CUTOFF_HZ * t) * np.cos(np.pi / 2 * np.clip(t / _HALF_S, -1, 1)) ** 2
+    taps = np.sinc(2 * target.cutoff_hz * t) * np.cos(np.pi / 2 * np.clip(t / target.half_s, -1, 1)) ** 2
     kernel: Samples = taps / taps.sum(axis=1, keepdims=True)
     return kernel

@@ -5,7 +5,7 @@ Everything takes and returns windows (n, samples) of mV at 125 Hz, 0.5 to 40 Hz,
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import scipy.io
@@ -44,8 +44,8 @@ def noise_bank(data: Path, channel: int = TRAINING_CHANNEL) -> dict[str, Windows
 class Disturber:
     """Draws disturbances; the same seed draws the same ones."""
 
-    def __init__(self, data: Path, random: Random) -> None:
-        self._bank = list(noise_bank(data).values())
+    def __init__(self, data: Path, random: Random, channel: int = TRAINING_CHANNEL) -> None:
+        self._bank = list(noise_bank(data, channel).values())
         self._random = random
 
     def noise(self, count: int, samples: int) -> Windows:
@@ -69,7 +69,8 @@ class Disturber:
         """In so many windows: lost packets (up to a fifth, single and in bursts) or one gap of up to a third of the window."""
         random, (count, samples) = self._random, mv.shape
         out = mv.copy()
-        for row in out[random.random(count) < share]:
+        for place in np.flatnonzero(random.random(count) < share):
+            row = out[place]
             if random.random() < 0.6:
                 lost = random.random(samples // PACKET + 2) < random.uniform(0.01, 0.2)
                 lost = np.repeat(lost, PACKET)[random.integers(PACKET) :][:samples]
@@ -78,8 +79,6 @@ class Disturber:
                 width = int(random.uniform(0.02, 0.33) * samples)
                 start = random.integers(-width // 2, samples)
                 row[max(start, 0) : start + width] = np.nan
-        keep = random.random(count) >= share
-        out[keep] = mv[keep]
         return out
 
     def saturated(self, mv: Windows, share: float = 0.1) -> Windows:
@@ -125,14 +124,16 @@ class Disturber:
 
     def _open_electrode(self, width: int) -> Windows:
         random = self._random
-        level = np.exp(random.uniform(np.log(1e-4), np.log(3.0)))
+        level = float(np.exp(random.uniform(np.log(1e-4), np.log(3.0))))
         match random.integers(3):
             case 0:
                 return random.normal(0, level / 100, width)
             case 1:
-                return level * np.sign(random.normal(0, 1, width // 25 + 1)).repeat(25)[:width]
+                rails: Windows = level * np.sign(random.normal(0, 1, width // 25 + 1)).repeat(25)[:width]
+                return rails
             case _:
-                return level * self.noise(1, width)[0]
+                noise: Windows = level * self.noise(1, width)[0]
+                return noise
 
 
 def signal_power(mv: Windows) -> NDArray[np.float64]:
@@ -149,10 +150,11 @@ def signal_power(mv: Windows) -> NDArray[np.float64]:
 def _swell(samples: int, random: Random) -> Windows:
     """A slow rise and fall between 0 and 2: artefacts come and go."""
     period = random.uniform(2, 20) * RATE_HZ
-    return 1 + _sine(2 * np.pi * np.arange(samples) / period + random.uniform(0, 2 * np.pi)) / np.sqrt(2)
+    wave: Windows = 1 + _sine(2 * np.pi * np.arange(samples) / period + random.uniform(0, 2 * np.pi)) / np.sqrt(2)
+    return wave
 
 
-def _sine(phase: Windows) -> Windows:
+def _sine(phase: NDArray[np.floating[Any]]) -> Windows:
     """Of power 1."""
     wave: Windows = np.sqrt(2) * np.sin(phase)
     return wave

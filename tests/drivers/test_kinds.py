@@ -21,10 +21,11 @@ def test_loinc_codes_end_in_their_check_digit(kind: Kind) -> None:
 
 @every_kind
 def test_mdc_codes_lie_in_the_partition_of_their_name(kind: Kind) -> None:
-    """IEEE 11073-10101: infrastructure 1 (MDC_ATTR), SCADA 2 (MDC_ECG), device 8 (MDC_ID), health and fitness 129 (MDC_HF)."""
+    """IEEE 11073-10101: infrastructure 1 (MDC_ATTR), SCADA 2 (signals), device 8 (MDC_ID), health and fitness 129 (MDC_HF)."""
     if kind.mdc is None:
         return
-    partitions = {"MDC_ATTR": 1, "MDC_ECG": 2, "MDC_ID": 8, "MDC_HF": 129}
+    signals = ("MDC_ECG", "MDC_PRESS", "MDC_PULS", "MDC_MASS", "MDC_TEMP")
+    partitions = {"MDC_ATTR": 1, "MDC_ID": 8, "MDC_HF": 129} | dict.fromkeys(signals, 2)
     assert kind.mdc.code >> 16 == partitions["_".join(kind.mdc.reference.split("_")[:2])]
 
 
@@ -34,6 +35,20 @@ def test_titles_and_names_are_there(kind: Kind) -> None:
     assert kind.title
 
 
+@pytest.mark.parametrize(
+    ("kind", "term"),
+    [("systolic", 18949), ("diastolic", 18950), ("mean_pressure", 18951), ("spo2", 19384), ("pulse_rate", 18458)]
+    + [("weight", 57664), ("temperature", 19292)],
+)
+def test_the_terms_of_personal_health_devices_are_those_of_their_specialisations(kind: str, term: int) -> None:
+    """IEEE 11073-10407 (blood pressure), -10404 (oximeter), -10415 (scale), -10408 (thermometer), annex C: terms in partition 2."""
+    mdc = KINDS[kind].mdc
+    assert mdc is not None
+    assert mdc.code == 2 * 65536 + term
+
+
 def test_numbers_have_units() -> None:
     units = {"heart_rate": "/min", "rr": "ms", "ecg": "mV", "energy": "kJ", "battery": "%"}
+    units |= {"systolic": "mm[Hg]", "diastolic": "mm[Hg]", "mean_pressure": "mm[Hg]", "spo2": "%", "pulse_rate": "/min"}
+    units |= {"weight": "kg", "temperature": "Cel"}
     assert {name: KINDS[name].ucum for name in units} == units

@@ -22,6 +22,7 @@ from config.settings import ClinicSettings, SensorSettings, Settings
 from gateway import virtual_time
 from gateway.app import Agent
 from gateway.clock import VirtualClock
+from gateway.models import LoadedModels, load_models
 from gateway.radio import Radio
 from gateway.radio.virtual import VirtualLink, make_device, virtual_radio
 from gateway.simulate import pmd
@@ -31,7 +32,6 @@ from gateway.simulate.journal import Journal, read_journal
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.script import expected, load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
-from models.inference.rr_af import RrAf
 from sync.mqtt import Connected, Event, Message
 from sync.records import (
     AlertRecord,
@@ -78,7 +78,7 @@ class House:
     """A strap, an agent and a clinic, on one virtual link."""
 
     folder: Path
-    rhythm: RrAf | None
+    models: LoadedModels
     link: VirtualLink = field(default_factory=VirtualLink)
     clinic: ClinicKeyPair = field(default_factory=ClinicKeyPair.generate)
     carried: list[bytes] = field(default_factory=list)
@@ -96,7 +96,7 @@ class House:
             "virtual:in-process",
             ClinicSettings("127.0.0.1", 1883, self.folder / "clinic.pub"),
             (SensorSettings("strap", advertised_name="Virtual H10"),),
-            DEFAULT_LIMITS,
+            DEFAULT_LIMITS.with_values({"repeat_medium": 0}),  # the script has a day's episodes within minutes
         )
 
     @asynccontextmanager
@@ -127,7 +127,7 @@ class House:
                 yield opened
 
         clock = VirtualClock(asyncio.get_running_loop(), START_US)
-        agent = Agent(self.settings, clock, radio, lambda _: Link(self.store, self.carried), self.rhythm)
+        agent = Agent(self.settings, clock, radio, lambda _: Link(self.store, self.carried), self.models)
         stop = asyncio.Event()
         running = asyncio.create_task(agent.run(stop))
         try:
@@ -174,8 +174,8 @@ def _exported(record: Record) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def rhythm() -> RrAf:
-    return RrAf.load_release()
+def models() -> LoadedModels:
+    return load_models()
 
 
 def play(house: House, scenario: Callable[[House], Awaitable[None]]) -> None:
@@ -186,8 +186,8 @@ def play(house: House, scenario: Callable[[House], Awaitable[None]]) -> None:
     house.store.close()
 
 
-def test_five_minutes_of_the_script_are_stored_whole_and_every_episode_is_found(tmp_path: Path, rhythm: RrAf) -> None:
-    house = House(tmp_path, rhythm)
+def test_five_minutes_of_the_script_are_stored_whole_and_every_episode_is_found(tmp_path: Path, models: LoadedModels) -> None:
+    house = House(tmp_path, models)
 
     async def scenario(house: House) -> None:
         async with house.strap() as told, house.agent():
@@ -207,8 +207,8 @@ def test_five_minutes_of_the_script_are_stored_whole_and_every_episode_is_found(
     play(house, scenario)
 
 
-def test_link_losses_lose_nothing_without_a_gap_record(tmp_path: Path, rhythm: RrAf) -> None:
-    house = House(tmp_path, rhythm)
+def test_link_losses_lose_nothing_without_a_gap_record(tmp_path: Path, models: LoadedModels) -> None:
+    house = House(tmp_path, models)
 
     async def scenario(house: House) -> None:
         rng = np.random.default_rng(5)
@@ -231,7 +231,7 @@ def test_link_losses_lose_nothing_without_a_gap_record(tmp_path: Path, rhythm: R
 
 
 def test_a_link_that_is_up_and_dead_is_noticed_and_started_over(tmp_path: Path) -> None:
-    house = House(tmp_path, None)
+    house = House(tmp_path, LoadedModels())
 
     async def scenario(house: House) -> None:
         async with house.strap(), house.agent():
@@ -250,7 +250,7 @@ def test_a_link_that_is_up_and_dead_is_noticed_and_started_over(tmp_path: Path) 
 
 @pytest.mark.parametrize("moment", [3.0, 11.37, 29.81, 47.2])
 def test_an_agent_killed_at_any_moment_accounts_for_every_sample_after_its_restart(tmp_path: Path, moment: float) -> None:
-    house = House(tmp_path, None)
+    house = House(tmp_path, LoadedModels())
 
     async def scenario(house: House) -> None:
         async with house.strap():
@@ -267,7 +267,7 @@ def test_an_agent_killed_at_any_moment_accounts_for_every_sample_after_its_resta
 
 
 def test_a_strap_that_dies_and_comes_back_is_taken_up_again(tmp_path: Path) -> None:
-    house = House(tmp_path, None)
+    house = House(tmp_path, LoadedModels())
 
     async def scenario(house: House) -> None:
         async with house.agent():
@@ -283,7 +283,7 @@ def test_a_strap_that_dies_and_comes_back_is_taken_up_again(tmp_path: Path) -> N
 
 
 def test_malformed_notifications_are_kept_and_counted_and_nothing_else_is_lost(tmp_path: Path) -> None:
-    house = House(tmp_path, None)
+    house = House(tmp_path, LoadedModels())
     malformed = (b"", b"\x00\x01", b"\x07" + bytes(20), b"\x00" + bytes(8) + b"\x00\x01\x02")
 
     async def scenario(house: House) -> None:
@@ -304,7 +304,7 @@ def test_malformed_notifications_are_kept_and_counted_and_nothing_else_is_lost(t
 
 
 def test_the_status_file_has_counters_and_no_health_value(tmp_path: Path) -> None:
-    house = House(tmp_path, None)
+    house = House(tmp_path, LoadedModels())
 
     async def scenario(house: House) -> None:
         async with house.strap(), house.agent():
@@ -319,10 +319,10 @@ def test_the_status_file_has_counters_and_no_health_value(tmp_path: Path) -> Non
 
 
 def test_no_value_time_or_name_is_in_clear_in_the_buffer_the_log_or_what_is_sent(
-    tmp_path: Path, rhythm: RrAf, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, models: LoadedModels, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What is planted is what the strap really sent; each is looked for in every form that it could have been written in."""
-    house = House(tmp_path, rhythm)
+    house = House(tmp_path, models)
     for package in ("gateway", "sync", "drivers", "models", "config"):
         caplog.set_level("DEBUG", logger=package)
 
@@ -369,9 +369,9 @@ def _times(wave: WaveformRecord) -> list[int]:
 
 
 @pytest.mark.parametrize("crash", [True, False])
-def test_an_alert_that_was_ongoing_when_the_agent_ended_is_closed(tmp_path: Path, rhythm: RrAf, crash: bool) -> None:
+def test_an_alert_that_was_ongoing_when_the_agent_ended_is_closed(tmp_path: Path, models: LoadedModels, crash: bool) -> None:
     """Nobody watched any more: after a clean stop at once, after a kill at the restart, it ends with the last sample."""
-    house = House(tmp_path, rhythm)
+    house = House(tmp_path, models)
 
     async def scenario(house: House) -> None:
         async with house.strap():
@@ -391,7 +391,7 @@ def test_an_alert_that_was_ongoing_when_the_agent_ended_is_closed(tmp_path: Path
 
 
 def test_pulling_the_radio_while_frames_come_loses_none_without_a_gap_record(tmp_path: Path) -> None:
-    house = House(tmp_path, None)
+    house = House(tmp_path, LoadedModels())
 
     async def scenario(house: House) -> None:
         async with house.strap():
@@ -402,5 +402,31 @@ def test_pulling_the_radio_while_frames_come_loses_none_without_a_gap_record(tmp
         audited = house.audit()
         assert audited.passed, audited
         assert audited.samples_stored > 15 * 130
+
+    play(house, scenario)
+
+
+def test_refused_models_are_an_alert_at_the_clinic_until_they_run_again(tmp_path: Path) -> None:
+    refused = LoadedModels(refused=("model release 5 is older than release 6.",), cause="older")
+    house = House(tmp_path, refused)
+
+    async def scenario(house: House) -> None:
+        async with house.strap():
+            for models in (refused, refused, LoadedModels(release=6), LoadedModels(release=6)):
+                house.models = models
+                async with house.agent():
+                    await asyncio.sleep(8)
+                await asyncio.sleep(1)
+                status = json.loads((tmp_path / "agent" / "status.json").read_text())
+                assert status["models"] == models.status()
+        raised, ended = [record for record in house.records() if isinstance(record, AlertRecord)]
+        assert (raised.kind, raised.reasons, raised.end_us) == (
+            "models_refused",
+            ("models_refused.criterion", "models_refused.older"),
+            None,
+        )
+        assert ended.id == raised.id
+        assert ended.end_us is not None
+        assert 17e6 < ended.end_us - raised.onset_us < 21e6
 
     play(house, scenario)

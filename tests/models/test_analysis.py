@@ -1,4 +1,6 @@
-"""Streaming equals batch for the whole analysis, and a simulated patient's episodes are found."""
+"""Streaming equals batch for the whole analysis with every model, and a simulated patient's episodes are found."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -7,56 +9,122 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from config.limits import DEFAULT_LIMITS
+from gateway.models import load_models
 from gateway.simulate.physiology import render
 from gateway.simulate.script import load_script
 from models.analysis import EcgAnalysis, Step
-from models.inference.rr_af import RrAf
+from models.inference.models import Models
+from models.signal.chain import EcgChain
 
 RATE_HZ = 130.0
+RATES_HZ = (128, 130, 250, 256, 300, 360, 500)
+Samples = NDArray[np.float64]
 
 
 @pytest.fixture(scope="module")
-def rhythm() -> RrAf:
-    return RrAf.load_release()
+def models() -> Models:
+    loaded = load_models()
+    assert not loaded.refused
+    return loaded
 
 
 @pytest.fixture(scope="module")
-def mv() -> NDArray[np.float64]:
+def mv() -> Samples:
+    return simulated(RATE_HZ)
+
+
+def simulated(rate_hz: float, seconds: float = 100.0) -> Samples:
     script = load_script("demo")
-    return render(script, script.seed, RATE_HZ).mv[: int(100 * RATE_HZ)]
+    return render(script, script.seed, rate_hz).mv[: int(seconds * rate_hz)]
 
 
-def analysed(mv: NDArray[np.float64], chunks: list[int], rhythm: RrAf) -> list[Step]:
-    analysis, at, steps = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, rhythm), 0, []
+def disturbed(mv: Samples, rate_hz: float) -> Samples:
+    """With lost packets, a flat electrode, a stretch of noise and ventricular beats in a row."""
+    out = mv + np.random.default_rng(3).normal(0, 0.01, mv.size)
+    second = int(rate_hz)
+    out[20 * second : 21 * second + 7] = np.nan
+    out[26 * second : 29 * second] = 0.0
+    out[70 * second : 78 * second] += np.random.default_rng(4).normal(0, 0.4, 8 * second)
+    width = int(0.16 * rate_hz)
+    for beat in range(5):
+        start = 86 * second + int(0.4 * beat * rate_hz)
+        out[start : start + width] += 2.0 * np.hanning(width)
+    return out
+
+
+def pieces(mv: Samples, sizes: list[int]) -> Iterator[Samples]:
+    at = turn = 0
     while at < len(mv):
-        size = chunks[len(steps) % len(chunks)]
-        steps.append(analysis.push(mv[at : at + size]))
-        at += size
-    return [*steps, analysis.finish()]
+        size = sizes[turn % len(sizes)]
+        yield mv[at : at + size]
+        at, turn = at + size, turn + 1
 
 
-@settings(max_examples=8, deadline=None)
-@given(chunks=st.lists(st.sampled_from([1, 17, 73, 130, 999]), min_size=1, max_size=4).filter(lambda sizes: max(sizes) > 1))
-def test_any_chunking_gives_the_same_beats_and_episodes(chunks: list[int], mv: NDArray[np.float64], rhythm: RrAf) -> None:
-    whole = analysed(mv[: int(60 * RATE_HZ)], [10**6], rhythm)
-    parts = analysed(mv[: int(60 * RATE_HZ)], chunks, rhythm)
-    assert [beat for step in parts for beat in step.beats] == [beat for step in whole for beat in step.beats]
-    onsets = [[(f.kind, f.onset_s, f.end_s) for step in steps for f in step.findings] for steps in (parts, whole)]
-    assert onsets[0] == onsets[1]
+def analysed(mv: Samples, sizes: list[int], models: Models, rate_hz: float = RATE_HZ) -> list[Step]:
+    analysis = EcgAnalysis(rate_hz, DEFAULT_LIMITS, models)
+    steps = [analysis.push(piece) for piece in pieces(mv, sizes)]
+    return [*steps, analysis.gap(3.0), *(analysis.push(piece) for piece in pieces(mv[:1000], sizes)), analysis.finish()]
 
 
-def test_a_gap_joins_no_interval(mv: NDArray[np.float64], rhythm: RrAf) -> None:
-    analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, rhythm)
+def told(steps: list[Step]) -> tuple[list[object], list[object]]:
+    return [beat for step in steps for beat in step.beats], [finding for step in steps for finding in step.findings]
+
+
+@pytest.mark.parametrize("rate_hz", RATES_HZ)
+def test_any_chunk_gives_the_same_beats_and_findings_byte_for_byte(rate_hz: int, models: Models) -> None:
+    mv = disturbed(simulated(rate_hz), rate_hz)
+    beats, findings = told(analysed(mv, [10**6], models, rate_hz))
+    assert len(beats) > 100
+    assert {"af", "tachycardia"} <= {finding.kind for finding in findings}
+    for size in (1, 17, 73, rate_hz):
+        assert repr(told(analysed(mv, [size], models, rate_hz))) == repr((beats, findings))
+
+
+@settings(max_examples=5, deadline=None)
+@given(sizes=st.lists(st.integers(1, 999), min_size=2, max_size=4))
+def test_irregular_chunks_too(sizes: list[int], mv: Samples, models: Models) -> None:
+    whole = told(analysed(disturbed(mv, RATE_HZ), [10**6], models))
+    assert repr(told(analysed(disturbed(mv, RATE_HZ), sizes, models))) == repr(whole)
+
+
+def test_without_models_the_rules_go_on(mv: Samples) -> None:
+    beats, findings = told(analysed(mv, [73], Models()))
+    assert {beat.label for beat in beats} == {"N"}
+    assert "af" not in {finding.kind for finding in findings}
+    assert "tachycardia" in {finding.kind for finding in findings}
+
+
+def test_a_gap_joins_no_interval(mv: Samples, models: Models) -> None:
+    analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, models)
     sinus = mv[int(84 * RATE_HZ) : int(96 * RATE_HZ)]
-    before = analysis.push(sinus)
-    at_gap = analysis.gap(10.0)
-    after = analysis.push(sinus)
-    assert [finding.kind for step in (before, at_gap, after) for finding in step.findings] == []
-    assert after.beats[0].after_gap
-    assert after.beats[0].t_s > 22.0
+    steps = [analysis.push(sinus), analysis.gap(10.0), analysis.push(sinus), analysis.finish()]
+    assert told(steps)[1] == []
+    after = [beat for step in steps[2:] for beat in step.beats]
+    assert after[0].after_gap
+    assert after[0].t_s > 22.0
 
 
-def test_a_flat_line_is_no_pause(mv: NDArray[np.float64], rhythm: RrAf) -> None:
-    analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, rhythm)
+def test_a_flat_line_is_no_pause(mv: Samples, models: Models) -> None:
+    analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, models)
     analysis.push(mv[int(84 * RATE_HZ) : int(96 * RATE_HZ)])
-    assert analysis.push(np.zeros(int(10 * RATE_HZ))).findings == ()
+    assert [f.kind for f in analysis.push(np.zeros(int(10 * RATE_HZ))).findings if f.inconclusive is None] == []
+
+
+def test_a_loose_electrode_is_told_as_inconclusive_and_why(mv: Samples, models: Models) -> None:
+    analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, models)
+    off = np.zeros(int(90 * RATE_HZ))
+    findings = [*analysis.push(mv[: int(20 * RATE_HZ)]).findings, *analysis.push(off).findings, *analysis.finish().findings]
+    (begun, ended) = [finding for finding in findings if finding.kind == "ecg_quality"]
+    assert begun.inconclusive == ended.inconclusive == "lead_off"
+    assert (begun.onset_s, begun.end_s) == (ended.onset_s, None)
+    assert begun.onset_s < 30
+    assert (ended.end_s or 0) > 80
+    assert not [finding for finding in findings if finding.kind in ("pause", "short_pause")]
+
+
+def test_beats_are_those_of_the_chain(mv: Samples, models: Models) -> None:
+    chain = EcgChain(RATE_HZ)
+    expected = [beat.t_s for beat in (*chain.push(mv), *chain.finish())]
+    analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, models)
+    beats = [*analysis.push(mv).beats, *analysis.finish().beats]
+    assert [beat.t_s for beat in beats] == expected

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models import inference
-from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, rr_features
+from models.evaluation.rr_af import follow, record_report, scored
+from models.inference.release import RELEASED
+from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, conclusive, rr_features
 from models.inference.session import ModelError
 from models.recordings.rhythms import load_rhythm, windows
 
@@ -21,7 +22,7 @@ ALL = np.ones(WINDOW, np.bool_)
 
 @pytest.fixture(scope="module")
 def model() -> RrAf:
-    return RrAf.load_release()
+    return RrAf((RELEASED / "rr_af.onnx").read_bytes())
 
 
 def bigeminy() -> NDArray[np.float64]:
@@ -102,7 +103,7 @@ class TestRhythms:
     )
     def test_real_records(self, model: RrAf, data: Path, record: str, is_af: bool) -> None:
         cut = windows(load_rhythm(data / "mitdb" / f"{record}.atr", "mitdb"), 8)
-        probability = model.probabilities(cut.rr_s, np.ones(cut.rr_s.shape, np.bool_))
+        probability = model.probabilities(cut.rr_s, cut.valid)[cut.valid.sum(-1) >= MIN_VALID]
         assert (probability >= model.on_threshold).any() == is_af
 
 
@@ -122,58 +123,46 @@ class TestRefusals:
             RrAf(b"no model")
         assert "\n" not in str(caught.value)
 
-    @pytest.fixture
-    def release(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """A copy of the released files, which `released` reads instead."""
-        source = Path(inference.__file__).parent / "release"
-        folder = tmp_path / "release"
-        folder.mkdir()
-        for file in source.iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
-        monkeypatch.setattr("models.inference.release.resources.files", lambda _: tmp_path)
-        return folder
 
-    def test_the_copy_is_accepted(self, release: Path) -> None:
-        assert inference.released("rr_af.onnx") == (release / "rr_af.onnx").read_bytes()
+class TestConclusive:
+    def test_24_valid_intervals_are_enough_and_23_are_not(self) -> None:
+        rr = np.full(WINDOW, 0.8)
+        assert conclusive(rr, np.arange(WINDOW) >= WINDOW - 24)
+        assert not conclusive(rr, np.arange(WINDOW) >= WINDOW - 23)
 
-    def test_altered_file(self, release: Path) -> None:
-        content = bytearray((release / "rr_af.onnx").read_bytes())
-        content[len(content) // 2] ^= 1
-        (release / "rr_af.onnx").write_bytes(content)
-        with pytest.raises(ModelError, match=r"rr_af\.onnx is not the released file .* Reinstall pulsegate\.$"):
-            RrAf.load_release()
+    @pytest.mark.parametrize(("missed", "expected"), [(16, True), (17, False)])
+    @pytest.mark.parametrize("interval_s", [2.2, 5.0])
+    def test_many_missed_beats_leave_nothing_to_say(self, missed: int, interval_s: float, expected: bool) -> None:
+        rr = np.where(np.arange(WINDOW) < missed, interval_s, 0.9)
+        assert conclusive(rr, ALL) == expected
 
-    @pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"files": {}}', '{"files": {"rr_af.onnx": {"size": "x"}}}'])
-    def test_damaged_manifest(self, release: Path, manifest: str) -> None:
-        (release / "manifest.json").write_text(manifest)
-        with pytest.raises(ModelError, match=r"rr_af\.onnx or its manifest is missing or damaged"):
-            RrAf.load_release()
-
-    def test_missing_file(self, release: Path) -> None:
-        (release / "rr_af.onnx").unlink()
-        with pytest.raises(ModelError, match="missing or damaged"):
-            RrAf.load_release()
+    def test_many_at_once_and_one_by_one(self, model: RrAf) -> None:
+        rr = np.stack([np.full(WINDOW, 0.8), np.full(WINDOW, 2.5)])
+        many = np.stack([ALL, ALL])
+        assert model.conclusive_windows(rr, many).tolist() == [True, False]
+        assert [model.conclusive(*one) for one in zip(rr, many, strict=True)] == [True, False]
 
 
 class TestRelease:
     def test_size_and_card(self, model: RrAf) -> None:
-        card = json.loads(inference.released("rr_af.json"))
-        assert len(inference.released("rr_af.onnx")) == card["size_bytes"] <= 40_000
+        card = json.loads((RELEASED / "rr_af.json").read_text())
+        assert (RELEASED / "rr_af.onnx").stat().st_size == card["training"]["size_bytes"] <= 40_000
         assert (card["name"], card["version"]) == (model.name, model.version)
-        assert card["thresholds"]["on"] == model.on_threshold > card["thresholds"]["off"] == model.off_threshold
-        assert "Not a medical device" in inference.released("rr_af.md").decode()
+        assert card["calibration"]["on_threshold"] == model.on_threshold
+        assert "Not a medical device" in (RELEASED / "rr_af.md").read_text()
 
-    def test_the_figures_for_mitdb_on_the_card_can_be_had_again(self, model: RrAf, data: Path) -> None:
-        card = json.loads(inference.released("rr_af.json"))
-        cut = windows(load_rhythm(data / "mitdb" / "201.atr", "mitdb"), card["step_beats"])
-        called = model.probabilities(cut.rr_s, np.ones(cut.rr_s.shape, np.bool_)) >= 0.5
-        figures = card["not_trained_on"]["mitdb"]["records"]["201"]
-        assert 100 * np.mean(called[cut.labels == 1]) == pytest.approx(figures["se"], abs=0.5)
-        assert 100 * np.mean(~called[cut.labels == 0]) == pytest.approx(figures["sp"], abs=0.5)
+    def test_the_figures_of_an_unseen_record_on_the_card_can_be_had_again(self, model: RrAf, data: Path) -> None:
+        card = json.loads((RELEASED / "rr_af.json").read_text())
+        judged = record_report(follow(scored(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model.on_threshold))
+        figures = card["per_record"]["ltafdb"]["38"]
+        for key in ("se", "sp", "coverage"):
+            assert judged["duration"][key] == pytest.approx(figures[key], abs=0.5)
+        assert judged["alerts"]["af"] == figures["alerts_in_af"]
 
     def test_inference_needs_only_numpy_and_onnxruntime(self) -> None:
         code = (
-            "import sys, models.inference.rr_af as i; i.RrAf.load_release(); "
+            "import sys, models.inference.rr_af as i, models.rules.af; "
+            f"i.RrAf(open({str(RELEASED / 'rr_af.onnx')!r}, 'rb').read()); "
             "print([m for m in ('scipy', 'wfdb', 'torch', 'onnx', 'pandas') if m in sys.modules])"
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

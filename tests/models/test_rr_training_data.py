@@ -1,19 +1,20 @@
 """Training windows of `rr_af`: patients kept apart, and augmentation that stays what its name says."""
 
 import numpy as np
+import pytest
 
-from models.recordings.rhythms import AF, UNUSED, WINDOW, Rhythm
-from models.training.rr_data import FOLDS, SOURCE, Sampler, ectopic, folds, radio, sinus_variants
+from models.recordings.rhythms import AF, NOT_AF, UNUSED, WINDOW, Rhythm
+from models.training.rr_data import FEWEST, FOLDS, SHARES, SOURCE, Sampler, ectopic, folds, radio, sinus_variants
 
 
-def made(name: str, share_af: float, database: str = "made", beats: int = 1000) -> Rhythm:
+def made(name: str, share_af: float, database: str = "afdb", beats: int = 1000) -> Rhythm:
     random = np.random.default_rng(len(name))
     labels = (np.arange(beats) < share_af * beats).astype(np.int8)
     return Rhythm(database, name, 0.004, np.cumsum(random.uniform(0.6, 1.0, beats)), labels)
 
 
 def test_no_patient_is_in_two_folds_and_af_is_spread() -> None:
-    everyone = [made(f"a{i}", i / 17) for i in range(17)] + [made(f"n{i}", 0, "other") for i in range(27)]
+    everyone = [made(f"a{i}", i / 17) for i in range(17)] + [made(f"n{i}", 0, "nsr2db") for i in range(27)]
     groups = folds(everyone)
     names = [rhythm.name for group in groups for rhythm in group]
     assert len(groups) == FOLDS
@@ -23,7 +24,7 @@ def test_no_patient_is_in_two_folds_and_af_is_spread() -> None:
 
 
 def test_the_same_seed_draws_the_same_windows() -> None:
-    rhythms = [made("a", 0.5), made("b", 0)]
+    rhythms = [made("a", 0.5), made("b", 0, "nsr2db")]
     one, two, other = (Sampler(rhythms, seed).batch(64) for seed in (1, 1, 2))
     assert np.array_equal(one[0], two[0])
     assert np.array_equal(one[1], two[1])
@@ -37,6 +38,25 @@ def test_both_classes_are_drawn_and_flutter_never() -> None:
     assert features.shape == (len(targets), 6, WINDOW)
     assert 0.35 < targets.mean() < 0.65
     assert set(targets) == {0.0, 1.0}
+
+
+def test_short_recordings_fill_a_window_in_part_and_patients_never_share_one() -> None:
+    short = [Rhythm("cinc2017 A", f"s{i}", 0.001, 0.5 * np.arange(30.0), np.ones(30, np.int8)) for i in range(3)]
+    features, targets = Sampler([*short, made("n", 0.0)], 1).batch(400)
+    of_short = features[targets == 1]
+    assert (of_short[:, 1].sum(-1) >= FEWEST).all()
+    assert (of_short[:, :, :28] == 0).all()  # 29 intervals, and a few false beats between them
+    assert len(of_short) > 150
+
+
+def test_databases_are_drawn_by_their_share() -> None:
+    slow = Rhythm("nsr2db", "slow", 0.001, np.arange(0.0, 8000.0, 1.6), np.zeros(5000, np.int8))
+    fast = Rhythm("afdb", "fast", 0.001, np.arange(0.0, 119.9, 0.4), np.zeros(300, np.int8))
+    with_af = Rhythm("afdb", "af", 0.001, np.arange(0.0, 119.9, 0.4), np.ones(300, np.int8))
+    features, targets = Sampler([slow, fast, with_af], 1).batch(2000)
+    rate = features[targets == 0, 5].max(-1)
+    share = SHARES[NOT_AF]
+    assert np.mean(rate > 0) == pytest.approx(share["nsr2db"] / (share["nsr2db"] + share["afdb"]), abs=0.06)
 
 
 def test_radio_keeps_what_it_says() -> None:

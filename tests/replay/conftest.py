@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from drivers.registry import load_drivers
+from gateway.models import load_models
 from gateway.replay.result import Line, Replayed
 from gateway.replay.run import Player, add_arguments, replay
 from gateway.replay.sources import open_source
-from models.inference.rr_af import RrAf
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def play() -> Callable[..., tuple[Replayed, list[Line]]]:
         registry = load_drivers()
         source = open_source(path, registry)
         result = Replayed.of(source)
-        lines = list(Player(RrAf.load_release(), registry, **settings).play(source, result))
+        lines = list(Player(load_models(), registry, **settings).play(source, result))
         return result, lines
 
     return play_

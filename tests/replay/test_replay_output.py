@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.pipeline import Output, TimedBeat
 from gateway.replay.output import clock, json_lines, summary
 from gateway.replay.result import Line, Replayed
 from gateway.replay.sources import Source
+from gateway.streams import Output, TimedBeat
 from sync.records import AlertRecord, FindingRecord, GapRecord, IntervalsRecord, Strip, Times, VitalRecord
 
 START_US = 1_714_920_600_000_000

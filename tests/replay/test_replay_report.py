@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gateway.pipeline import Output, TimedBeat
 from gateway.replay import charts
 from gateway.replay.paper import strip_rows
 from gateway.replay.report import STRIPS_SHOWN, render
 from gateway.replay.result import Replayed
 from gateway.replay.sources import Source
+from gateway.streams import Output, TimedBeat
 from sync.records import AlertRecord, GapRecord, QuarantinedRecord, Strip, Times
 
 MADE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)

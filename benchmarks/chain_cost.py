@@ -1,0 +1,82 @@
+"""What one second of one ECG sensor costs the agent: `python -m benchmarks.chain_cost`.
+
+Detection, models and rules on one thread. Processor time, so that other work on the machine does not count. The bar is 1 ms.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from rich.console import Console
+
+from config.limits import DEFAULT_LIMITS
+from gateway.models import load_models
+from models.analysis import EcgAnalysis
+from models.evaluation.records import annotated_headers
+from models.evaluation.resampling import resampled
+from models.inference.models import Models
+from models.recordings import open_recording
+
+RESULT: Final = Path("build") / "chain_cost.json"
+
+RATES_HZ: Final = (130.0, 250.0, 500.0)
+CHUNK: Final = 73
+"""Samples in one notification of a chest strap."""
+WARM_S: Final = 60.0
+"""Before the clock runs: caches fill, models answer for the first time."""
+MEASURED_S: Final = 600.0
+RECORDS: Final = ("101", "106", "203", "208", "223")
+"""Quiet sinus rhythm, bigeminy, AF with runs, ventricular and fusion beats: what costs most is in it."""
+
+
+def released_models() -> Models:
+    """Those of the release, as the agent loads them."""
+    return load_models()
+
+
+def measure(data: Path, models: Models) -> dict[str, dict[str, float]]:
+    """Milliseconds of processor time a second of ECG, by sampling rate: mean over the records, and the dearest of them."""
+    headers = dict(annotated_headers(data))
+    chosen = [headers[name] for name in RECORDS if name in headers] or list(headers.values())[: len(RECORDS)]
+    recordings = [open_recording(header) for header in chosen]
+    result = {}
+    for rate_hz in RATES_HZ:
+        costs = []
+        for recording in recordings:
+            cut = recording.mv[: round((WARM_S + MEASURED_S) * recording.rate_hz)]
+            costs.append(
+                _cost(EcgAnalysis(rate_hz, DEFAULT_LIMITS, models), resampled(cut, recording.rate_hz, rate_hz), rate_hz)
+            )
+        result[f"{rate_hz:g} Hz"] = {"mean_ms": round(float(np.mean(costs)), 3), "max_ms": round(max(costs), 3)}
+    return result
+
+
+def _cost(analysis: EcgAnalysis, mv: np.ndarray[tuple[int], np.dtype[np.float64]], rate_hz: float) -> float:
+    warm = round(WARM_S * rate_hz)
+    for start in range(0, warm, CHUNK):
+        analysis.push(mv[start : min(start + CHUNK, warm)])
+    began = time.process_time()
+    for start in range(warm, mv.size, CHUNK):
+        analysis.push(mv[start : start + CHUNK])
+    return 1e3 * (time.process_time() - began) / ((mv.size - warm) / rate_hz)
+
+
+def main() -> None:
+    """Prints the figures and writes `build/chain_cost.json`."""
+    data = Path(os.environ.get("PULSEGATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    models = released_models()
+    running = [model.name for model in (models.rr_af, models.ecg_rhythm, models.ecg_beat, models.ecg_quality) if model]
+    console = Console()
+    console.print(f"with {', '.join(running) or 'rules alone'}")
+    result = measure(data, models)
+    for rate, cost in result.items():
+        console.print(f"{rate}: {cost['mean_ms']} ms per sensor-second (dearest record {cost['max_ms']})")
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps({"models": running, **result}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""`pulsegate evaluate`: how well detector and models do on annotated recordings."""

@@ -1,0 +1,235 @@
+"""A label for every heart beat of a stream: normal (N), supraventricular (S) or ventricular ectopic (V), fusion (F).
+
+A beat is judged 1.5 s after its R peak, when the next beat is known or is late. What is said depends on the samples alone, not
+on how they came in chunks.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from models.inference.ecg_beat import (
+    AFTER,
+    BEFORE,
+    CLASSES,
+    HISTORY,
+    LONG,
+    LONG_SHARES,
+    NEXT_S,
+    QRS,
+    WAVE,
+    EcgBeat,
+    features,
+    usual_intervals,
+)
+from models.signal.chain import Beat, EcgChain
+from models.signal.filters import Samples
+from models.signal.resample import RATE_HZ
+
+UNKNOWN: Final = "?"
+"""Half of the QRS complex or more was not received: its class is not known."""
+
+LEAST_KNOWN: Final = 0.5
+
+ALIKE: Final = 0.9
+"""Cosine of two QRS complexes from which they have one shape."""
+
+SHIFT: Final = 4
+"""Samples by which QRS complexes are moved to compare them: the R peak of a wide one jitters."""
+
+FAMILIES: Final = 6
+"""Shapes that are remembered; few patients have more than three."""
+
+MEAN_OF: Final = 32
+"""Beats that a shape is averaged over, in effect: long enough to quiet noise, short enough to follow a change of posture."""
+
+FORGETTING: Final = 1 / 300
+"""Per beat: what was usual five minutes ago counts a third."""
+
+USUAL_EVERY: Final = 8
+"""Beats between two looks at the intervals of the last minutes, but for the first few."""
+
+EARLY: Final = 0.88
+EARLY_WEIGHT: Final = 0.25
+"""A beat that comes earlier than this share of the median interval hardly says what is usual: it may be ectopic."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBeat:
+    """A beat, its label and the probability of it: 1 where there is no model, 0 where the label is "?"."""
+
+    t_s: float
+    amplitude_mv: float
+    after_gap: bool
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that a beat is judged by: see `models.inference.ecg_beat.features`, without the first axis of its arrays."""
+
+    beat: Beat
+    wave_mv: Samples
+    usual_mv: Samples
+    rr_s: Samples
+    shape: tuple[float, float, float]
+
+
+class BeatLabeller:
+    """Labels the beats of one `EcgChain`; without a model every beat is N."""
+
+    def __init__(self, model: EcgBeat | None) -> None:
+        self._model = model
+        self._contexts = BeatContexts()
+
+    def push(self, beats: Sequence[Beat], chain: EcgChain) -> list[LabelledBeat]:
+        """What the chain just reported; the beats that can be judged now, in order."""
+        return self._judged(self._contexts.push(beats, chain))
+
+    def finish(self, chain: EcgChain) -> list[LabelledBeat]:
+        """No more will come (`chain` has been finished and its beats pushed): the rest."""
+        return self._judged(self._contexts.flush(chain))
+
+    def gap(self, chain: EcgChain) -> list[LabelledBeat]:
+        """Nothing will come for a while: the same."""
+        return self._judged(self._contexts.flush(chain))
+
+    def _judged(self, contexts: Iterator[Context]) -> list[LabelledBeat]:
+        return [self._label(context) for context in contexts]
+
+    def _label(self, context: Context) -> LabelledBeat:
+        beat = context.beat
+        if self._model is None:
+            return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, "N", 1.0)
+        if np.isfinite(context.wave_mv[QRS]).mean() <= LEAST_KNOWN:
+            return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, UNKNOWN, 0.0)
+        # One by one: sums may differ in the last bit between batch sizes.
+        shape = np.array([context.shape])
+        inputs = features(context.wave_mv[None], context.usual_mv[None], context.rr_s[None], shape)
+        probabilities = self._model.probabilities(inputs)
+        place = int(self._model.called(probabilities)[0])
+        return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, CLASSES[place], float(probabilities[0, place]))
+
+
+class BeatContexts:
+    """Collects what each beat is judged by; training uses it as the agent does."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Beat] = deque()
+        self._rr_s: deque[float] = deque([np.nan] * HISTORY, HISTORY)
+        self._long_s: deque[float] = deque([np.nan] * LONG, LONG)
+        self._usual_s = np.full(len(LONG_SHARES), np.nan)
+        self._count = 0
+        self._last_s = np.nan
+        self._families = _Families()
+
+    def push(self, beats: Sequence[Beat], chain: EcgChain) -> Iterator[Context]:
+        """The beats whose context is complete, in order."""
+        self._waiting.extend(beats)
+        while self._waiting and chain.horizon_s >= self._waiting[0].t_s + NEXT_S:
+            yield self._context(self._waiting.popleft(), chain)
+
+    def flush(self, chain: EcgChain) -> Iterator[Context]:
+        """Nothing follows what has come."""
+        while self._waiting:
+            yield self._context(self._waiting.popleft(), chain)
+
+    def _context(self, beat: Beat, chain: EcgChain) -> Context:
+        self._rr_s.append(np.nan if beat.after_gap else beat.t_s - self._last_s)
+        self._last_s = beat.t_s
+        self._long_s.append(self._rr_s[-1])
+        if self._count < USUAL_EVERY or self._count % USUAL_EVERY == 0:
+            self._usual_s = usual_intervals(np.array(self._long_s)[None])[0]
+        self._count += 1
+        rr_s = np.array([*self._rr_s, self._next(beat, chain), *self._usual_s])
+        wave = _wave(beat, chain)
+        usual, shape = self._families.compare(wave, _weight(rr_s))
+        return Context(beat, wave, usual, rr_s, shape)
+
+    def _next(self, beat: Beat, chain: EcgChain) -> float:
+        """The interval after the beat, `NEXT_S` at most; NaN where a gap or the end comes first."""
+        end_s = beat.t_s + NEXT_S
+        if self._waiting and self._waiting[0].t_s < end_s:
+            following = self._waiting[0]
+            return np.nan if following.after_gap else following.t_s - beat.t_s
+        _, signal = chain.strip(beat.t_s, end_s)
+        return NEXT_S if signal.size >= int(NEXT_S * RATE_HZ) and not np.isnan(signal).any() else np.nan
+
+
+class _Families:
+    """The shapes of QRS complexes that a patient has, and how common each is."""
+
+    def __init__(self) -> None:
+        self._means = np.zeros((0, WAVE))
+        self._seen: list[int] = []
+        self._weights = np.zeros(0)
+        self._last: Samples | None = None
+
+    def compare(self, wave: Samples, weight: float) -> tuple[Samples, tuple[float, float, float]]:
+        """The usual beat so far, and the numbers of `features`; then learn this one."""
+        usual = self._means[int(self._weights.argmax())].copy() if self._seen else np.full(WAVE, np.nan)
+        total = max(float(self._weights.sum()), 1e-9)
+        share = float(self._weights.max()) / total if self._seen else 0.0
+        if np.isnan(wave[QRS.start - SHIFT : QRS.stop + SHIFT]).any():
+            return usual, (share, 0.0, 0.0)
+        likeness, lag = _likeness(wave, self._means)
+        to_last = float(_likeness(wave, self._last[None])[0][0]) if self._last is not None else 0.0
+        own = int(likeness.argmax()) if self._seen else -1
+        own_share = float(self._weights[own]) / total if self._seen and likeness[own] >= ALIKE else 0.0
+        self._last = wave
+        self._weights *= 1 - FORGETTING
+        if self._seen and likeness[own] >= ALIKE:
+            self._learn(own, wave, int(lag[own]), weight)
+        else:
+            self._add(wave, weight)
+        return usual, (share, own_share, to_last)
+
+    def _learn(self, family: int, wave: Samples, lag: int, weight: float) -> None:
+        self._seen[family] += 1
+        mean = self._means[family]
+        moved = np.roll(wave, -lag)
+        step = np.where(np.isnan(moved), 0.0, moved - mean)
+        mean += step / min(self._seen[family], MEAN_OF)
+        self._weights[family] += weight
+
+    def _add(self, wave: Samples, weight: float) -> None:
+        mean = np.where(np.isnan(wave), 0.0, wave)
+        if len(self._seen) == FAMILIES:
+            rarest = int(self._weights.argmin())
+            self._means[rarest], self._seen[rarest], self._weights[rarest] = mean, 1, weight
+            return
+        self._means = np.vstack((self._means, mean))
+        self._seen.append(1)
+        self._weights = np.append(self._weights, weight)
+
+
+def _likeness(wave: Samples, means: Samples) -> tuple[Samples, Samples]:
+    """The greatest cosine of the QRS complex with each mean (k, 104), moved by up to `SHIFT` samples, and that move."""
+    moved = np.lib.stride_tricks.sliding_window_view(wave[QRS.start - SHIFT : QRS.stop + SHIFT], QRS.stop - QRS.start)
+    moved = moved - moved.mean(-1, keepdims=True)
+    shapes = means[:, QRS] - means[:, QRS].mean(-1, keepdims=True)
+    size = np.sqrt((moved**2).sum(-1))[:, None] * np.sqrt((shapes**2).sum(-1)) + 1e-9
+    cosine = moved @ shapes.T / size
+    best = cosine.argmax(0)
+    return cosine.max(0), best - SHIFT
+
+
+def _wave(beat: Beat, chain: EcgChain) -> Samples:
+    """The signal around the R peak, NaN where it is missing or no longer kept."""
+    first = round(beat.t_s * RATE_HZ) - BEFORE
+    start_s, signal = chain.strip((first - 0.5) / RATE_HZ, (first + WAVE - 0.5) / RATE_HZ)
+    wave = np.full(BEFORE + AFTER, np.nan)
+    place = round(start_s * RATE_HZ) - first
+    wave[place : place + signal.size] = signal
+    return wave
+
+
+def _weight(rr_s: Samples) -> float:
+    """How much a beat says about what is usual: little when it came early."""
+    before = rr_s[: HISTORY - 1]
+    known = before[np.isfinite(before)]
+    return EARLY_WEIGHT if known.size and rr_s[HISTORY - 1] < EARLY * np.median(known) else 1.0

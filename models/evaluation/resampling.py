@@ -1,0 +1,18 @@
+"""Recordings at other sampling rates, by scipy's polyphase filter: none of the agent's own code."""
+
+from fractions import Fraction
+
+import numpy as np
+import scipy.signal
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float64]
+
+
+def resampled(mv: Samples, from_hz: float, to_hz: float) -> Samples:
+    """(n,) at one rate to the same stretch of time at another; NaN where the nearest sample is."""
+    ratio = Fraction(to_hz / from_hz).limit_denominator(1000)
+    known = np.isfinite(mv)
+    out: Samples = scipy.signal.resample_poly(np.where(known, mv, 0.0), ratio.numerator, ratio.denominator, padtype="line")
+    nearest = np.minimum(np.round(np.arange(out.size) / float(ratio)).astype(np.int64), mv.size - 1)
+    return np.where(known[nearest], out, np.nan)

@@ -1,0 +1,203 @@
+"""Normal, supraventricular, ventricular or fusion beat, from its shape, the patient's usual shape and the intervals around it
+(model `ecg_beat`).
+
+Classes of ANSI/AAMI EC57: N (normal, bundle branch block, escape beats), S (supraventricular ectopic), V (ventricular ectopic
+and ventricular escape), F (fusion of N and V).
+"""
+
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.inference.release import released
+from models.inference.session import ModelError, Session
+
+CLASSES: Final = ("N", "S", "V", "F")
+N, S, V, F = range(4)
+
+BEFORE: Final = 45
+AFTER: Final = 59
+WAVE: Final = BEFORE + AFTER
+"""Samples at 125 Hz around the R peak, 0.36 s before to 0.46 s after it: P wave, QRS complex and most of the T wave."""
+
+QRS: Final = slice(BEFORE - 12, BEFORE + 20)
+"""Where the QRS complex lies: a wide one lasts 0.2 s and its R peak may be its first or its last deflection."""
+
+HISTORY: Final = 33
+INTERVALS: Final = HISTORY + 3
+"""RR intervals: 33 up to the one that ends at the beat, the one after it, two of the last minutes (`usual_intervals`)."""
+
+LONG: Final = 256
+LONG_SHARES: Final = (0.5, 0.8)
+"""Intervals by which a fast run is told from the rhythm before it, and their quantiles. The higher one is that of the sinus
+rhythm even where most beats are premature."""
+
+SHAPES: Final = 3
+"""Numbers from the patient's history of shapes: see `features`."""
+
+ROWS: Final = 5
+WAVES: Final = 4
+SCALARS: Final = 49
+"""Rows of the network's input: beat, usual beat, their difference, which samples are known; then a row of numbers."""
+
+RR_RANGE_S: Final = (0.2, 3.0)
+"""Intervals outside count as unknown, as in `models.inference.rr_af`."""
+
+NEXT_S: Final = 1.5
+"""The interval after the beat is only waited for so long; a longer one counts as this long."""
+
+_REGIONS: Final = (0, QRS.start, QRS.stop)
+"""Where P wave, QRS complex and T wave begin."""
+_SHARES: Final = np.array([0.1, 0.5, 0.9])
+_MOMENTS: Final = np.linspace(0.0, 1.0, QRS.stop - QRS.start)[:, None] ** np.arange(3)
+_LEAST_SCALE_MV: Final = 0.05
+_REFERENCE_RR_S: Final = 0.8
+_TINY: Final = 1e-6
+
+Values = NDArray[np.floating[Any]]
+
+
+def features(wave_mv: Values, usual_mv: Values, rr_s: Values, shape: Values) -> NDArray[np.float32]:
+    """What the network sees of beats; used by training and inference alike.
+
+    Args:
+        wave_mv: (n, 104) around the R peaks at 125 Hz, 0.5 to 40 Hz, NaN where missing.
+        usual_mv: (n, 104) the patient's usual beat before this one, NaN where there is none yet.
+        rr_s: (n, 36) seconds: 33 intervals up to the one that ends at the beat, the one after it, `usual_intervals` of those
+            up to the beat; NaN where unknown.
+        shape: (n, 3) from 0 to 1: the share of the patient's beats that look like the usual one, the share of those that look
+            like this one, and this one's likeness to the beat before it.
+
+    Returns:
+        (n, 5, 104) float32, all within ±3: beat and usual beat over the usual beat's height, their difference, which samples
+        are known, and numbers (49, then zeros).
+    """
+    both = np.stack((wave_mv, usual_mv), 1)
+    known = np.isfinite(both)
+    both = np.where(known, both, 0.0)
+    height = np.abs(both[:, :, QRS]).max(-1)
+    has_usual = known[:, 1, BEFORE : BEFORE + 1]
+    scale = np.maximum(np.where(has_usual, height[:, 1:], height[:, :1]), _LEAST_SCALE_MV)
+    both /= scale[:, None]
+    out = np.zeros((len(both), ROWS, WAVE), np.float32)
+    out[:, :2] = both
+    out[:, 2] = (both[:, 0] - both[:, 1]) * (known[:, 0] & has_usual)
+    out[:, 3] = known[:, 0]
+    share = known[:, 0, QRS].mean(-1, keepdims=True)
+    numbers = np.concatenate((*_rhythm(rr_s), *_shapes(both), shape, has_usual, share), -1)
+    out[:, WAVES, : numbers.shape[1]] = numbers
+    return np.minimum(np.maximum(out, -3.0), 3.0)
+
+
+def _rhythm(rr_s: Values) -> tuple[Values, ...]:
+    """How early the beat came, what followed, and how irregular the rhythm was before: (n, 31)."""
+    known = (rr_s >= RR_RANGE_S[0]) & (rr_s <= RR_RANGE_S[1])
+    log_rr = np.log(np.where(known, rr_s, 1.0))
+    is_known = known[:, : HISTORY - 1]
+    count = is_known.sum(-1, keepdims=True)
+    ordered = np.sort(np.where(is_known, log_rr[:, : HISTORY - 1], np.inf), -1)
+    places = (np.maximum(count - 1, 0) * _SHARES).astype(np.int64)
+    quantiles = np.take_along_axis(ordered, places, -1)
+    quantiles[count[:, 0] == 0] = 0.0
+    median = quantiles[:, 1:2]
+    level = np.where(known, np.minimum(np.maximum(log_rr - median, -1.0), 1.0), 0.0)
+    past, now, after = level[:, : HISTORY - 1], level[:, HISTORY - 1 : HISTORY], level[:, HISTORY : HISTORY + 1]
+    some = np.maximum(count, 1)
+    pair = is_known[:, 1:] & is_known[:, :-1]
+    change = np.where(pair, np.abs(past[:, 1:] - past[:, :-1]), 0.0)
+    pairs = np.maximum(pair.sum(-1, keepdims=True), 1)
+    return (
+        level[:, HISTORY - 8 : HISTORY + 1],
+        np.where(known[:, HISTORY:], now - level[:, HISTORY:], 0.0)[:, 1:],
+        np.where(known[:, HISTORY + 1 :], past[:, -8:].mean(-1, keepdims=True) - level[:, HISTORY + 1 :], 0.0),
+        known[:, HISTORY - 2 : HISTORY + 1].astype(np.float64),
+        median - np.log(_REFERENCE_RR_S),
+        after - now,
+        now - past[:, -1:],
+        np.log((np.exp(now) + np.exp(after)) / 2),
+        4 * change.sum(-1, keepdims=True) / pairs,
+        (change > 0.1).sum(-1, keepdims=True) / pairs,
+        3 * np.sqrt((past * past).sum(-1, keepdims=True) / some),
+        quantiles[:, ::2] - median,
+        now - quantiles[:, :1] + median,
+        (is_known & (past < now + 0.02)).sum(-1, keepdims=True) / some,
+        (past < -0.12).sum(-1, keepdims=True) / some,
+        past[:, -8:].sum(-1, keepdims=True) / np.maximum(is_known[:, -8:].sum(-1, keepdims=True), 1),
+        count / (HISTORY - 1),
+    )
+
+
+def _shapes(both: Values) -> tuple[Values, ...]:
+    """Likeness, height, width and area of beat and usual beat (n, 2, 104): (n, 14)."""
+    wave, usual = both[:, 0], both[:, 1]
+    products = np.stack((wave * usual, wave * wave, usual * usual), 1)
+    cross, energy, usual_energy = np.moveaxis(np.add.reduceat(products, _REGIONS, -1), 1, 0)
+    height, usual_height = np.sqrt(energy), np.sqrt(usual_energy)
+    qrs = both[:, :, QRS]
+    size, power = np.abs(qrs), qrs * qrs
+    peak = size.max(-1) + _TINY
+    moments = power @ _MOMENTS
+    middle = moments[..., 1:] / (moments[..., :1] + _TINY)
+    spread = np.sqrt(np.maximum(moments[..., 2] / (moments[..., 0] + _TINY) - middle[..., 0] ** 2, 0.0))
+    steepest = np.abs(qrs[..., 1:] - qrs[..., :-1]).max(-1)
+    return (
+        cross / (height * usual_height + _TINY),
+        np.log((height + 0.1) / (usual_height + 0.1)),
+        2 * size.mean(-1) / peak,
+        5 * spread,
+        steepest / peak,
+        qrs.mean(-1),
+    )
+
+
+def usual_intervals(rr_s: Values) -> Values:
+    """Quantiles `LONG_SHARES` of the intervals (n, 256) of the last minutes, NaN where unknown: (n, 2), NaN where none is."""
+    ordered = np.sort(rr_s, -1)
+    count = np.isfinite(ordered).sum(-1, keepdims=True)
+    places = (np.maximum(count - 1, 0) * np.array(LONG_SHARES)).astype(np.int64)
+    return np.take_along_axis(ordered, places, -1)
+
+
+class EcgBeat:
+    """Classes of single beats (model `ecg_beat`).
+
+    Attributes:
+        name, version: of the model, for findings (`ecg_beat@1`).
+        weights: (4,) a beat is called the class with the greatest product of probability and weight.
+    """
+
+    def __init__(self, model_bytes: bytes) -> None:
+        """Build the session.
+
+        Raises:
+            ModelError: the bytes are no model that this version can run.
+        """
+        self._session = Session("ecg_beat", model_bytes)
+        self.name, self.version = self._session.name, self._session.version
+        self.weights = np.array([self._session.number(f"weight_{name}") for name in CLASSES])
+        if not (self.weights > 0).all():
+            raise ModelError("ecg_beat cannot be loaded: its weights are not positive. Reinstall pulsegate.")
+
+    @classmethod
+    def load_release(cls) -> Self:
+        """The model that this package was released with.
+
+        Raises:
+            ModelError: the file or its manifest is missing, altered or cannot be run.
+        """
+        return cls(released("ecg_beat.onnx"))
+
+    def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Of `CLASSES`, for many beats at once: what `features` gives, (n, 5, 104), to (n, 4)."""
+        return self._session.run(inputs)
+
+    def called(self, probabilities: Values) -> NDArray[np.int64]:
+        """The places in `CLASSES` of the classes that are called: (n, 4) to (n,)."""
+        return called(probabilities, self.weights)
+
+
+def called(probabilities: Values, weights: Values) -> NDArray[np.int64]:
+    """The class with the greatest product of probability and weight: (n, 4) to (n,)."""
+    place: NDArray[np.int64] = np.asarray(np.argmax(probabilities * weights, -1), np.int64)
+    return place

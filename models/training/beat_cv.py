@@ -1,0 +1,170 @@
+"""Cross-validation of `ecg_beat` by patient: logits out of fold, calibration, class weights, figures by EC57."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from models.evaluation.beats import CLASSES, EXTRA, MISSED, NOT_FALSE, Confusion, figures, total
+from models.evaluation.ec57 import Reference, pair
+from models.evaluation.qrs import WINDOW_S
+from models.evaluation.statistics import bootstrap, softmax, top_label_error
+from models.inference.ecg_beat import S, V, called
+
+FOLDS: Final = tuple(
+    group.split()
+    for group in (
+        "209 106",
+        "201 119",
+        "207 115",
+        "208 220",
+        "223 122",
+        "203 118",
+        "215 124",
+        "205 114",
+        "116 230",
+        "109 108",
+        "112 101",
+    )
+)
+"""Records held out together, so that each fold keeps most patients with S and most with V for training."""
+
+WEIGHTS: Final = tuple(np.exp(np.linspace(-2.0, 2.0, 9)).tolist())
+"""What S and V may weigh against N."""
+
+GOALS: Final = np.array([[0.75, 0.50], [0.93, 0.93]])
+"""Se and P+ of S and of V that are aimed at: of S, rather one too many than one too few."""
+
+REFERENCE: Final = (*CLASSES, "Q", EXTRA)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a network said of one record's beats, by a network that never saw the patient.
+
+    `logits` (n, 4) of the counted beats, `truth` (n,) places in `REFERENCE`, `missed` (5,) reference beats not found;
+    `unknown` (n,) the beats that are not labelled.
+    """
+
+    name: str
+    logits: NDArray[np.float64]
+    truth: NDArray[np.int64]
+    missed: NDArray[np.int64]
+    unknown: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Probabilities are softmax((logits + bias) / temperature); the class is chosen by them times `weights`."""
+
+    temperature: float
+    bias: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 4) to (n, 4)."""
+        return softmax(logits + self.bias, self.temperature)
+
+
+def scored(
+    name: str, truth: Reference, times_s: NDArray[np.float64], logits: NDArray[np.float64], unknown: NDArray[np.bool_]
+) -> Scored:
+    """Pair a record's beats, all that were found, with its reference."""
+    pairing = pair(truth, times_s, WINDOW_S)
+    labels = np.array([REFERENCE.index(label) for label in truth.labels], np.int64)
+    places = np.concatenate((pairing.pairs[:, 1], pairing.extra)).astype(np.int64)
+    of_them = np.concatenate((labels[pairing.pairs[:, 0]], np.full(len(pairing.extra), REFERENCE.index(EXTRA))))
+    missed = np.bincount(labels[pairing.missed], minlength=len(REFERENCE) - 1)
+    return Scored(name, logits[places], of_them.astype(np.int64), missed, unknown[places])
+
+
+def calibrated(records: Iterable[Scored]) -> Calibration:
+    """From records that the networks were not trained on: first the probabilities, then the weights."""
+    kept = list(records)
+    logits = np.concatenate([record.logits[record.truth < len(CLASSES)] for record in kept])
+    classes = np.concatenate([record.truth[record.truth < len(CLASSES)] for record in kept])
+
+    def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        shares = softmax(logits * values[0] + values[1:])
+        chosen = shares[np.arange(len(classes)), classes]
+        slope = shares.copy()
+        slope[np.arange(len(classes)), classes] -= 1
+        gradient = np.array([np.mean((slope * logits).sum(-1)), *slope.mean(0)])
+        return float(-np.log(np.maximum(chosen, 1e-12)).mean()), gradient
+
+    best = minimize(loss, np.array([1.0, 0, 0, 0, 0]), jac=True, method="L-BFGS-B", bounds=[(0.05, 20.0), *[(-20.0, 20.0)] * 4])
+    temperature, bias = 1 / float(best.x[0]), np.asarray(best.x[1:]) / float(best.x[0])
+    even = Calibration(temperature, bias, np.ones(len(CLASSES)))
+    return Calibration(temperature, bias, _weights(kept, even))
+
+
+def _weights(records: list[Scored], calibration: Calibration) -> NDArray[np.float64]:
+    """Those that come nearest to `GOALS`: the lesser of Se and P+ over their goals, of S and of V together."""
+    best, chosen = -1.0, calibration.weights
+    probabilities = [calibration.probabilities(record.logits) for record in records]
+    for supraventricular in WEIGHTS:
+        for ventricular in WEIGHTS:
+            weights = np.ones(len(CLASSES))
+            weights[[S, V]] = supraventricular, ventricular
+            each = [_counts(one, called(p, weights)) for one, p in zip(records, probabilities, strict=True)]
+            found, there, said = np.sum(each, axis=0).T
+            reached = np.minimum(found / np.maximum(there, 1) / GOALS[:, 0], found / np.maximum(said, 1) / GOALS[:, 1])
+            if reached.sum() > best:
+                best, chosen = float(reached.sum()), weights
+    return chosen
+
+
+def _counts(record: Scored, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For S and V: found, there, called but for what is no false positive."""
+    rows = []
+    for place in (S, V):
+        exempt = [REFERENCE.index(other) for other in NOT_FALSE[CLASSES[place]]]
+        said, is_it = (places == place) & ~record.unknown, record.truth == place
+        there = int(is_it.sum()) + int(record.missed[place])
+        rows.append((int((said & is_it).sum()), there, int((said & ~np.isin(record.truth, exempt)).sum())))
+    return np.array(rows)
+
+
+def confusion(record: Scored, calibration: Calibration) -> Confusion:
+    """Reference and called class of every beat of a record."""
+    places = called(calibration.probabilities(record.logits), calibration.weights)
+    counted: Confusion = Confusion()
+    for truth, place, unknown in zip(record.truth.tolist(), places.tolist(), record.unknown.tolist(), strict=True):
+        counted[REFERENCE[truth], "Q" if unknown else CLASSES[place]] += 1
+    for truth, count in enumerate(record.missed.tolist()):
+        if count:
+            counted[REFERENCE[truth], MISSED] += count
+    return counted
+
+
+def nested(folds: list[list[Scored]]) -> dict[str, Calibration]:
+    """For each record the calibration and weights chosen on the records of the other folds."""
+    found: dict[str, Calibration] = {}
+    for place, fold in enumerate(folds):
+        others = [record for other, group in enumerate(folds) if other != place for record in group]
+        found |= dict.fromkeys([record.name for record in fold], calibrated(others))
+    return found
+
+
+def report(records: list[Scored], calibrations: Mapping[str, Calibration], seed: int) -> dict[str, Any]:
+    """Gross figures with 95 % intervals by patient, and calibration."""
+    counted = [confusion(record, calibrations[record.name]) for record in records]
+    known = [record.truth < len(CLASSES) for record in records]
+    shares = np.concatenate([calibrations[r.name].probabilities(r.logits)[k] for r, k in zip(records, known, strict=True)])
+    classes = np.concatenate([r.truth[k] for r, k in zip(records, known, strict=True)])
+    out = figures(total(counted)) | {"ece": top_label_error(shares, classes)}
+    out["interval_95"] = {
+        f"{name}_{key}": bootstrap(counted, partial(_rate, name, key), seed, 500)
+        for name in ("S", "V", "F")
+        for key in ("se", "ppv")
+    }
+    return out
+
+
+def _rate(name: str, key: str, drawn: Sequence[Confusion]) -> float:
+    value = figures(total(drawn))[name][key]
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,173 @@
+"""The label of `ecg_rhythm`: what it is for, what it was trained on, and how it fared."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from models.inference.ecg_rhythm import CLASSES, ROWS, WINDOW
+from models.signal.resample import RATE_HZ
+from models.training.cards import LICENCES, NOT_A_DEVICE
+from models.training.cinc import Recorded
+from models.training.rhythm_score import confusion, coverage, intervals, summary
+from models.training.rhythm_test import Tested, ladders
+
+PURPOSE: Final = (
+    "Tells normal sinus rhythm, atrial fibrillation, another rhythm and noise apart in 9 to 30 s of one ECG lead, to draw a "
+    "clinician's attention to a stretch of recording."
+)
+INPUTS: Final = (
+    f"features (n, {ROWS}, {WINDOW}) float32, made by models.inference.ecg_rhythm.features from 30 s of mV at 125 Hz (0.5 to "
+    "40 Hz, NaN where missing) and the R peaks that the agent's own detector finds: the signal over its height, the gap mask, "
+    "and three rows held from beat to beat: log RR over its median, its change, how unlike the QRS complex is to the average."
+)
+OUTPUTS: Final = (
+    "probability (n, 4) of N, A, O, ~: calibrated. Offsets of A and O make the likeliest class the one with the best mean F1. "
+    "Recordings longer than 30 s: the mean over windows that overlap by half. Inconclusive when too_short (< 9 s), gaps "
+    "(< 60 % known), lead_off (> 40 % of the seconds flat), noise (~ is likeliest) or out_of_distribution (the likeliest class "
+    "below lowest_probability, which leaves nine recordings in ten)."
+)
+AUGMENTATION: Final = (
+    "Two disturbed copies of every recording, drawn 40 % of the time, beats detected anew: noise at 24 to -6 dB (channel 0 of "
+    "the noise records, muscle- and mains-like noise; below 0 dB up to 70 % of the label goes to noise), saturation, lead "
+    "off, lost packets and gaps. Windows: cut anywhere, 10 to 30 s, time stretched by up to 12 %, upside down (30 %), beats "
+    "missed (20 % of the windows, up to 10 % of their beats). Labels smoothed by 0.07; rare classes drawn more often."
+)
+KNOWN_FAILURES: Final = (
+    "Other rhythms are the hardest class: single premature beats and conduction defects are called normal, and normal "
+    "recordings with an artefact are called other.",
+    "No patient ids: a patient with several recordings may be in training and test folds.",
+    "One kind of device (AliveCor, hand to hand, mostly lead I), adults who chose to record; straps and other leads were not "
+    "part of it.",
+    "In fast regular rhythms P waves hide: flutter and tachycardias may be called normal or other.",
+    "Noise is the rarest class and experts disagree about it; below 6 dB of SNR answers lean to noise.",
+    "The threshold of inconclusive answers sees uncertainty between the four classes only, not inputs of an unknown kind.",
+)
+ATTEMPTS: Final[Mapping[str, Any]] = {
+    "signal and gap mask, 16 epochs": {"f1_mean": 79.1, "f1_mean_at_90_percent": 84.1},
+    "signal and gap mask, 24 epochs": {"f1_mean": 81.4, "f1_mean_at_90_percent": 86.3},
+    "the same, both polarities averaged": {"f1_mean": 81.4, "f1_mean_at_90_percent": 85.5},
+    "the same, with offsets of A and O (fitted on one half of the fold, scored on the other)": {
+        "f1_mean": 82.2,
+        "f1_mean_at_90_percent": 86.2,
+    },
+    "with rows of the detected beats (RR, its change, likeness of QRS), the average beat and 20 RR statistics, 24 epochs": {
+        "f1_mean": 78.1,
+        "f1_mean_at_90_percent": 82.2,
+    },
+    "rows of the detected beats joined at a low rate, stem of stride 4, 24 epochs": {
+        "f1_mean": 78.9,
+        "f1_mean_at_90_percent": 82.5,
+    },
+    "mean of the networks with and without beats": {"f1_mean": 81.1},
+    "20 RR statistics alone, regression": {"f1_mean": 69.3, "f1_mean_at_90_percent": 72.7},
+    "signal and gap mask, 24 epochs, and a regression with the 20 RR statistics behind it": {
+        "f1_mean": 82.2,
+        "f1_mean_at_90_percent": 85.3,
+    },
+}
+"""On the first fold, without offsets unless said: what the beats add, offsets add as well."""
+
+BARS: Final = {"f1_mean": 83.0, "f1_mean_at_90_percent": 86.0, "ece": 0.03}
+_SEED: Final = 1
+
+
+def card(
+    facts: Mapping[str, str],
+    training: Mapping[str, Any],
+    tested: Tested,
+    parity: Mapping[str, Any],
+    size: int,
+    data: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Everything about it, as data; see `models.training.cards`."""
+    robustness = ladders(tested, data, _SEED, progress)
+    whole = robustness["as recorded"]["f1_mean"]
+    labels, probability = tested.labels, tested.probability
+    figures, limits = summary(probability, labels), intervals(probability, labels, _SEED)
+    calibration = tested.calibration
+    return {
+        "name": facts["name"],
+        "version": facts["version"],
+        "intended_use": PURPOSE,
+        "not_a_medical_device": NOT_A_DEVICE,
+        "inputs": INPUTS,
+        "outputs": OUTPUTS,
+        "data": {
+            "cinc2017": LICENCES["cinc2017"] + f" {len(labels)} recordings of its training set.",
+            "nstdb": LICENCES["nstdb"],
+            "physionet": LICENCES["physionet"],
+        },
+        "splits": {
+            "how": "Five folds alike in labels, by name in turn; there are no patient ids.",
+            "records": {f"fold {place}": " ".join(r.name for r in fold.records) for place, fold in enumerate(tested.folds)},
+        },
+        "training": {**training, "augmentation": AUGMENTATION},
+        "calibration": {
+            "temperature": calibration.temperature,
+            "offsets": dict(zip(CLASSES, calibration.offsets, strict=True)),
+            "how": "Each fold is judged with the temperature and the offsets of the other four; the released model has those "
+            "of all five. Both are part of the graph.",
+        },
+        "figures": {
+            name: {"value": value, "interval_95": limits[name], "bar": BARS.get(name)} for name, value in figures.items()
+        }
+        | {"confusion": confusion(probability, labels)},
+        "per_record": _misjudged(tested),
+        "subgroups": _subgroups(tested),
+        "robustness": {
+            "ladders": robustness,
+            "change_of_f1_mean_at_5_percent_lost": (robustness["5 % lost"]["f1_mean"] - whole) / 100,
+        },
+        "int8_parity": {"size_bytes": size, **parity},
+        "coverage": {"lowest_probability": float(facts["lowest_probability"]), "curve": coverage(probability, labels)},
+        "attempts": ATTEMPTS,
+        "known_failures": list(KNOWN_FAILURES),
+    }
+
+
+def _misjudged(tested: Tested) -> dict[str, Any]:
+    """By fold and class what went well; the names of what did not."""
+    called, names = tested.probability.argmax(-1), np.array([record.name for record in tested.records])
+    starts = np.cumsum([0, *[len(fold.records) for fold in tested.folds]])
+    table = {
+        f"fold {place}": summary(tested.probability[start:end], tested.labels[start:end])
+        for place, (start, end) in enumerate(pairwise(starts.tolist()))
+    }
+    wrong = {
+        f"{CLASSES[true]} called {CLASSES[said]}": " ".join(names[(tested.labels == true) & (called == said)].tolist())
+        for true in range(len(CLASSES))
+        for said in range(len(CLASSES))
+        if true != said
+    }
+    return {"folds": table, "misjudged": wrong}
+
+
+def _subgroups(tested: Tested) -> dict[str, Any]:
+    """Heart rate, length, polarity."""
+    records = tested.records
+    length = np.array([record.mv.size / RATE_HZ for record in records])
+    rate = np.array([_rate(record) for record in records])
+    groups: dict[str, NDArray[np.bool_]] = {
+        "below 60 bpm": rate < 60,
+        "60 to 100 bpm": (rate >= 60) & (rate <= 100),
+        "over 100 bpm": rate > 100,
+        "under 20 s": length < 20,
+        "20 to 40 s": (length >= 20) & (length <= 40),
+        "over 40 s": length > 40,
+    }
+    out = {
+        name: {"recordings": int(chosen.sum()), **summary(tested.probability[chosen], tested.labels[chosen])}
+        for name, chosen in groups.items()
+    }
+    return out | {"all, polarity inverted": {"recordings": len(records), **summary(tested.inverted, tested.labels)}}
+
+
+def _rate(record: Recorded) -> float:
+    """Beats a minute, by the median interval; NaN without one."""
+    return 60 / float(np.median(np.diff(record.beat_s))) if record.beat_s.size > 1 else float("nan")

@@ -1,0 +1,165 @@
+"""Labels of a stream's beats: the same for any chunks, in order, none lost, and unknown where nothing was received."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models.beat_labels import UNKNOWN, BeatContexts, BeatLabeller, Context, LabelledBeat
+from models.inference.ecg_beat import BEFORE, HISTORY, NEXT_S, WAVE, EcgBeat
+from models.inference.release import RELEASED
+from models.signal.chain import Beat, EcgChain
+from models.signal.offline import condition
+
+RATE_HZ = 250.0
+Samples = NDArray[np.float64]
+
+
+def ecg(beats_s: Sequence[float], wide: Sequence[int] = (), seconds: float | None = None) -> Samples:
+    """P wave, QRS complex and T wave a beat in mV; those numbered in `wide` have no P wave and a broad, deep QRS complex."""
+    time_s = np.arange(round((seconds or beats_s[-1] + 2.0) * RATE_HZ)) / RATE_HZ
+    mv = 0.005 * np.random.default_rng(7).standard_normal(time_s.size)
+    for number, beat_s in enumerate(beats_s):
+        waves = [(-0.16, 0.025, 0.12), (0.0, 0.011, 1.0), (0.03, 0.012, -0.25), (0.26, 0.05, 0.25)]
+        if number in wide:
+            waves = [(0.0, 0.035, -1.4), (0.09, 0.035, 0.6), (0.3, 0.06, 0.5)]
+        for offset_s, width_s, height_mv in waves:
+            mv += height_mv * np.exp(-0.5 * ((time_s - beat_s - offset_s) / width_s) ** 2)
+    return mv
+
+
+def steady(count: int, rr_s: float = 0.8) -> list[float]:
+    return [1.0 + rr_s * place for place in range(count)]
+
+
+def contexts(mv: Samples, hop: int = 50) -> list[Context]:
+    chain, collector, found = EcgChain(RATE_HZ), BeatContexts(), []
+    for start in range(0, mv.size, hop):
+        found += collector.push(chain.push(mv[start : start + hop]), chain)
+    found += collector.push(chain.finish(), chain)
+    return [*found, *collector.flush(chain)]
+
+
+def label(mv: Samples, model: EcgBeat | None, hop: int) -> list[LabelledBeat]:
+    chain, labeller, found = EcgChain(RATE_HZ), BeatLabeller(model), []
+    for start in range(0, mv.size, hop):
+        found += labeller.push(chain.push(mv[start : start + hop]), chain)
+    found += labeller.push(chain.finish(), chain)
+    return [*found, *labeller.finish(chain)]
+
+
+class TestContext:
+    def test_the_wave_is_what_training_sees(self) -> None:
+        mv = ecg(steady(40))
+        conditioned = condition(mv, RATE_HZ)
+        found = contexts(mv)
+        assert tuple(context.beat for context in found) == conditioned.beats
+        for context in found[1:-2]:
+            first = round(context.beat.t_s * 125) - BEFORE
+            np.testing.assert_allclose(context.wave_mv, conditioned.mv[first : first + WAVE], atol=1e-9)
+
+    def test_intervals_by_hand(self) -> None:
+        beats_s = [*steady(20), 16.5, 17.9, 18.7, 19.5]  # the last steady one is at 16.2, the pause is 1.4 s
+        found = contexts(ecg(beats_s, seconds=20.6))
+        assert len(found) == len(beats_s)
+        early = found[20]
+        np.testing.assert_allclose(early.rr_s[[HISTORY - 2, HISTORY - 1, HISTORY]], [0.8, 0.3, 1.4], atol=0.01)
+        assert np.isnan(early.rr_s[: HISTORY - 20]).all()
+        assert np.isnan(found[0].rr_s[HISTORY - 1])
+        assert np.isnan(found[-1].rr_s[HISTORY])
+
+    def test_a_long_pause_is_not_waited_for(self) -> None:
+        beats_s = [*steady(10), 12.0, 12.8, 13.6]
+        assert contexts(ecg(beats_s))[9].rr_s[HISTORY] == NEXT_S
+
+    def test_the_usual_beat_stays_the_narrow_one_in_bigeminy(self) -> None:
+        beats_s = [1.0 + 1.6 * (place // 2) + 0.55 * (place % 2) for place in range(80)]
+        found = contexts(ecg(beats_s, wide=range(1, 80, 2)))
+        assert len(found) == 80
+        for context in found[10:]:
+            assert context.usual_mv[BEFORE] > 0.6  # the wide ones go to -1.4 mV
+        narrow, wide = (np.array([context.shape for context in found[start::2]]) for start in (20, 21))
+        assert (narrow[:, 1] > wide[:, 1]).all()
+        assert (narrow[:, 2] < 0.9).all()
+
+    def test_the_first_beat_has_no_usual_one_before_it(self) -> None:
+        first = contexts(ecg(steady(10)))[0]
+        assert np.isnan(first.usual_mv).all()
+        assert first.shape == (0.0, 0.0, 0.0)
+
+
+class TestLabeller:
+    @pytest.fixture(scope="class")
+    def model(self) -> EcgBeat:
+        return EcgBeat((RELEASED / "ecg_beat.onnx").read_bytes())
+
+    def test_without_a_model_every_beat_is_normal(self) -> None:
+        found = label(ecg(steady(20), wide=[7]), None, 25)
+        assert len(found) == 20
+        assert {(beat.label, beat.probability) for beat in found} == {("N", 1.0)}
+
+    @settings(max_examples=10, deadline=None)
+    @given(hop=st.sampled_from([25, 50, 73, 250, 1000]), seed=st.integers(0, 20))
+    def test_streaming_equals_batch(self, model: EcgBeat, hop: int, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        beats_s = np.cumsum(np.concatenate(([1.0], random.uniform(0.45, 1.3, 30)))).tolist()
+        mv = ecg(beats_s, wide=np.flatnonzero(random.random(31) < 0.2).tolist())
+        start = int(random.integers(mv.size))
+        mv[start : start + int(random.integers(500))] = np.nan
+        assert label(mv, model, hop) == label(mv, model, mv.size)
+
+    def test_every_beat_once_and_within_two_seconds_and_a_half(self, model: EcgBeat) -> None:
+        mv = ecg(steady(30))
+        chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
+        reported: list[Beat] = []
+        labelled: list[LabelledBeat] = []
+        for start in range(0, mv.size, 25):
+            new = chain.push(mv[start : start + 25])
+            reported += new
+            for beat in labeller.push(new, chain):
+                labelled.append(beat)
+                assert chain.end_s - beat.t_s < 2.5
+        labelled += [*labeller.push(chain.finish(), chain), *labeller.finish(chain)]
+        assert [beat.t_s for beat in labelled][: len(reported)] == [beat.t_s for beat in reported]
+        assert len(labelled) == 30
+
+    def test_wide_premature_beats_are_ventricular(self, model: EcgBeat) -> None:
+        beats_s, wide = [1.0], []
+        for number in range(1, 60):
+            early = number % 7 == 5
+            beats_s.append(beats_s[-1] + (0.5 if early else 1.1 if number % 7 == 6 else 0.8))
+            wide += [number] if early else []
+        found = label(ecg(beats_s, wide), model, 50)
+        assert [number for number, beat in enumerate(found) if beat.label == "V"] == wide
+        assert {beat.label for beat in found} == {"N", "V"}
+
+    def test_narrow_premature_beats_are_supraventricular(self, model: EcgBeat) -> None:
+        beats_s, early = [1.0], []
+        for number in range(1, 80):
+            is_early = number % 10 == 8
+            beats_s.append(beats_s[-1] + (0.5 if is_early else 0.85))
+            early += [number] if is_early else []
+        found = label(ecg(beats_s), model, 50)
+        assert [number for number, beat in enumerate(found) if beat.label == "S"] == early
+
+    def test_a_beat_of_which_too_little_was_received_is_unknown(self, model: EcgBeat) -> None:
+        mv = ecg(steady(20))
+        place = round((1.0 + 0.8 * 12) * RATE_HZ)
+        mv[place + 4 : place + 100] = np.nan
+        found = label(mv, model, 50)
+        near = [beat for beat in found if abs(beat.t_s - 10.6) < 0.1]
+        assert [beat.label for beat in near] in ([], [UNKNOWN])
+        assert all(beat.label != UNKNOWN for beat in found if abs(beat.t_s - 10.6) > 0.5)
+
+    def test_a_gap_ends_what_waits(self, model: EcgBeat) -> None:
+        chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
+        found = labeller.push(chain.push(ecg(steady(10), seconds=8.6)), chain)
+        found += labeller.push(chain.gap(30.0), chain)
+        found += labeller.gap(chain)
+        assert len(found) == 10
+        later = labeller.push(chain.push(ecg(steady(10))), chain)
+        assert later[0].after_gap
+        assert later[0].t_s == pytest.approx(39.6, abs=0.02)

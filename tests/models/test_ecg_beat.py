@@ -1,0 +1,148 @@
+"""`ecg_beat` at run time: its inputs by hand, what it must not depend on, its refusals."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from models.inference.ecg_beat import (
+    BEFORE,
+    CLASSES,
+    HISTORY,
+    INTERVALS,
+    LONG,
+    QRS,
+    ROWS,
+    SCALARS,
+    WAVE,
+    WAVES,
+    EcgBeat,
+    called,
+    features,
+    usual_intervals,
+)
+from models.inference.release import RELEASED
+from models.inference.session import ModelError
+
+Values = NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def model() -> EcgBeat:
+    return EcgBeat((RELEASED / "ecg_beat.onnx").read_bytes())
+
+
+def spike(height_mv: float = 1.0) -> Values:
+    """A QRS complex of 0.1 s."""
+    return height_mv * np.exp(-0.5 * ((np.arange(WAVE) - BEFORE) / 2.5) ** 2)
+
+
+def steady(rr_s: float = 0.8) -> Values:
+    return np.full(INTERVALS, rr_s)
+
+
+def seen(wave: Values, usual: Values, rr_s: Values, shape: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> NDArray[np.float32]:
+    inputs: NDArray[np.float32] = features(wave[None], usual[None], rr_s[None], np.array([shape]))[0]
+    return inputs
+
+
+class TestFeatures:
+    def test_a_usual_beat_by_hand(self) -> None:
+        inputs = seen(spike(), spike(), steady())
+        assert inputs.shape == (ROWS, WAVE)
+        np.testing.assert_allclose(inputs[0], spike(), atol=1e-6)
+        assert (inputs[2] == 0).all()
+        assert (inputs[3] == 1).all()
+        numbers = inputs[WAVES]
+        np.testing.assert_allclose(numbers[:12], 0, atol=1e-6)  # no interval differs from the median
+        np.testing.assert_allclose(numbers[31], 1, atol=1e-3)  # the cosine of the QRS complexes
+        assert (numbers[SCALARS:] == 0).all()
+
+    def test_a_premature_beat_by_hand(self) -> None:
+        rr_s = steady()
+        rr_s[HISTORY - 1 : HISTORY + 1] = 0.4, 1.2
+        numbers = seen(spike(), spike(), rr_s)[WAVES]
+        np.testing.assert_allclose(numbers[[7, 8]], np.log([0.5, 1.5]), atol=1e-6)
+        np.testing.assert_allclose(numbers[9:11], np.log(0.5), atol=1e-6)  # against the last minutes
+
+    @given(gain=st.floats(0.3, 20.0))
+    def test_the_amplifiers_gain_does_not_matter(self, gain: float) -> None:
+        wide = -0.8 * np.exp(-0.5 * ((np.arange(WAVE) - BEFORE) / 6) ** 2)
+        one, other = seen(wide, spike(), steady()), seen(gain * wide, gain * spike(), steady())
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+    @given(
+        wave=arrays(np.float64, WAVE, elements=st.floats(-20, 20)),
+        missing=arrays(np.bool_, WAVE),
+        rr_s=arrays(np.float64, INTERVALS, elements=st.floats(0, 10)),
+        unknown=arrays(np.bool_, INTERVALS),
+        has_usual=st.booleans(),
+    )
+    def test_finite_bounded_and_blind_to_what_is_missing(
+        self, wave: Values, missing: NDArray[np.bool_], rr_s: Values, unknown: NDArray[np.bool_], *, has_usual: bool
+    ) -> None:
+        usual = spike() if has_usual else np.full(WAVE, np.nan)
+        inputs = seen(np.where(missing, np.nan, wave), usual, np.where(unknown, np.nan, rr_s))
+        assert np.isfinite(inputs).all()
+        assert np.abs(inputs).max() <= 3
+        assert (inputs[0, missing] == 0).all()
+        assert (inputs[2, missing] == 0).all()
+        assert np.array_equal(inputs[3] == 1, ~missing)
+        assert np.array_equal(inputs, seen(np.where(missing, np.nan, wave), usual, np.where(unknown, 99.0, rr_s)))
+
+    def test_many_at_once_are_the_same_as_one_by_one(self) -> None:
+        random = np.random.default_rng(1)
+        waves, usual = random.normal(0, 1, (5, WAVE)), np.stack([spike(h) for h in (0.3, 1, 2, 1, 1)])
+        rr_s, shape = random.uniform(0.3, 1.5, (5, INTERVALS)), random.uniform(0, 1, (5, 3))
+        together = features(waves, usual, rr_s, shape)
+        for place in range(5):
+            one = features(*(part[place : place + 1] for part in (waves, usual, rr_s, shape)))
+            np.testing.assert_allclose(one[0], together[place], atol=1e-5)
+
+    def test_usual_intervals(self) -> None:
+        rr_s = np.full((3, LONG), np.nan)
+        rr_s[0, -11:] = np.arange(11)[::-1]
+        rr_s[1] = 0.8
+        np.testing.assert_array_equal(usual_intervals(rr_s), [[5, 8], [0.8, 0.8], [np.nan, np.nan]])
+
+
+class TestModel:
+    def test_probabilities(self, model: EcgBeat) -> None:
+        inputs = np.stack([seen(spike(), spike(), steady()), seen(-spike(), spike(), steady(0.4))])
+        found = model.probabilities(inputs)
+        assert found.shape == (2, len(CLASSES))
+        np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
+
+    def test_a_usual_beat_in_a_regular_rhythm_is_normal(self, model: EcgBeat) -> None:
+        for rr_s in (0.5, 0.7, 0.9, 1.2):
+            found = model.probabilities(seen(spike(), spike(), steady(rr_s))[None])[0]
+            assert CLASSES[int(model.called(found))] == "N"
+
+    def test_the_greatest_product_is_called(self) -> None:
+        shares = np.array([[0.5, 0.3, 0.15, 0.05], [0.5, 0.05, 0.4, 0.05]])
+        assert called(shares, np.ones(4)).tolist() == [0, 0]
+        assert called(shares, np.array([1.0, 2.0, 1.5, 1.0])).tolist() == [1, 2]
+
+    def test_no_model(self) -> None:
+        with pytest.raises(ModelError, match="ecg_beat cannot be loaded"):
+            EcgBeat(b"no model")
+
+    def test_size(self) -> None:
+        assert (RELEASED / "ecg_beat.onnx").stat().st_size <= 80_000
+
+    def test_inference_needs_only_numpy_and_onnxruntime(self) -> None:
+        code = (
+            "import sys, models.beat_labels; "
+            "print([m for m in ('scipy', 'wfdb', 'torch', 'onnx', 'pandas') if m in sys.modules])"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        assert run.stdout.strip() == "[]"
+
+
+def test_the_qrs_window_lies_in_the_wave() -> None:
+    assert 0 < QRS.start < BEFORE < QRS.stop < WAVE

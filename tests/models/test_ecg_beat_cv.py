@@ -1,0 +1,63 @@
+"""Figures and choices of the cross-validation of `ecg_beat`."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.evaluation import beats
+from models.evaluation.ec57 import Reference
+from models.inference.ecg_beat import CLASSES, called
+from models.training.beat_cv import FOLDS, Calibration, Scored, calibrated, confusion, nested, scored
+from models.training.beat_data import RECORDS
+
+DS1 = {101, 106, 108, 109, 112, 114, 115, 116, 118, 119, 122, 124, 201, 203, 205, 207, 208, 209, 215, 220, 223, 230}
+"""De Chazal, O'Dwyer & Reilly 2004, table II."""
+
+EVEN = Calibration(1.0, np.zeros(4), np.ones(4))
+
+
+def record(name: str, seed: int, count: int = 100) -> Scored:
+    random = np.random.default_rng(seed)
+    truth = random.choice(4, count, p=(0.8, 0.1, 0.09, 0.01))
+    logits = random.normal(0, 1, (count, 4)) + 4.0 * np.eye(4)[truth]
+    return Scored(name, logits, truth.astype(np.int64), np.zeros(5, np.int64), np.zeros(count, np.bool_))
+
+
+def test_every_record_is_held_out_once() -> None:
+    held = [name for fold in FOLDS for name in fold]
+    assert sorted(held) == sorted(RECORDS)
+    assert {int(name) for name in held} == DS1
+
+
+@given(seed=st.integers(0, 1000))
+def test_counts_are_those_of_the_evaluation(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    truth_s = np.sort(random.uniform(290, 400, 60))
+    labels = tuple(random.choice(list("NSVFQ"), 60).tolist())
+    found_s = np.sort(np.concatenate((truth_s[random.random(60) < 0.8] + 0.02, random.uniform(290, 400, 10))))
+    logits = random.normal(0, 1, (found_s.size, 4))
+    unknown = random.random(found_s.size) < 0.1
+    truth = Reference(truth_s, labels)
+    said = ["?" if hidden else CLASSES[place] for hidden, place in zip(unknown, called(logits, np.ones(4)), strict=True)]
+    expected = beats.confusion(truth, (found_s, said))
+    assert confusion(scored("1", truth, found_s, logits, unknown), EVEN) == expected
+
+
+def test_calibration_finds_the_temperature_that_was_put_in() -> None:
+    random = np.random.default_rng(3)
+    logits = random.normal(0, 2, (20_000, 4))
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    truth = (random.random((20_000, 1)) > shares.cumsum(-1)).sum(-1)
+    hot = Scored("1", 3.0 * logits, truth.astype(np.int64), np.zeros(5, np.int64), np.zeros(20_000, np.bool_))
+    found = calibrated([hot])
+    assert found.temperature == pytest.approx(3.0, rel=0.05)
+    np.testing.assert_allclose(found.bias - found.bias.mean(), 0, atol=0.3)
+
+
+def test_a_fold_is_judged_by_what_the_others_say() -> None:
+    folds = [[record("1", 1)], [record("2", 2)], [record("3", 3)]]
+    before = nested(folds)
+    changed = nested([[record("1", 9)], *folds[1:]])
+    assert before["1"].temperature == changed["1"].temperature
+    assert before["2"].temperature != changed["2"].temperature
