@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench train clean lock browser node-library message-bus
+.PHONY: help setup demo test check bench bench-peers train evaluate release-models clean lock browser node-library message-bus
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -17,7 +17,10 @@ help:
 	@echo 'make test    all tests'
 	@echo 'make check   linters, type checkers, import rules'
 	@echo 'make bench   latency and speed figures'
-	@echo 'make train   the models again, from the recordings in DATA (some ten minutes)'
+	@echo 'make bench-peers     QRS detectors of other projects beside ours'
+	@echo 'make train           the models again, from the recordings in DATA (some two hours; goes on where it was)'
+	@echo 'make evaluate        every figure of the cards again, and the reports of pulsegate evaluate in build/evaluate'
+	@echo 'make release-models  sign the models: KEY=/path/to/key.pem'
 
 setup: $(VENV)/.all
 
@@ -68,9 +71,27 @@ check: setup node-library
 bench: setup
 	$(BIN)/python -m benchmarks
 
+bench-peers: setup
+	$(BIN)/python -m pip install --quiet '.[peers]'
+	$(BIN)/python -m benchmarks.peers
+
+MODELS := rr_af ecg_beat ecg_quality ecg_rhythm ppg_quality
+TASKS := qrs beats rhythm rr-af pulse
+
 train: setup
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
-	$(BIN)/python -m models.training.rr_af --data $(DATA)
+	@for model in $(MODELS); do \
+		echo $$model; OMP_NUM_THREADS=1 $(BIN)/python -m models.training.$$model --data $(DATA) || exit 1; done
+
+# The cards come out of the training, which keeps what it has learnt: figures are computed again, networks are not trained again.
+evaluate: train
+	@mkdir -p build/evaluate
+	@for task in $(TASKS); do \
+		$(BIN)/pulsegate evaluate $$task --data $(DATA) --json > build/evaluate/$$task.json || exit 1; done
+
+release-models: setup
+	@test -n '$(KEY)' || { echo 'name the private key: make release-models KEY=/path/to/key.pem'; exit 2; }
+	$(BIN)/python -m models.training.release --key '$(KEY)'
 
 lock:
 	$(LOCK) --extra source --output-file requirements/run.txt

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import alert_latency, replay_speed
+from benchmarks import alert_latency, chain_cost, replay_speed
 
 RESULT = Path("build") / "bench.json"
 
@@ -22,6 +22,9 @@ def main() -> None:
         console.print("Replay of 30-minute records, process start included")
         figures["replay_speed"] = replay_speed.measure(recordings)
         console.print(figures["replay_speed"])
+        console.print("Detection, models and rules: processor time a second of ECG, one thread")
+        figures["chain_cost"] = chain_cost.measure(recordings, chain_cost.released_models())
+        console.print(figures["chain_cost"])
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     console.print(f"written to {RESULT}")

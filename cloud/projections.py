@@ -203,6 +203,7 @@ def _strip_columns(strip: Strip) -> dict[str, Any]:
         "strip_scale": strip.scale,
         "strip_samples": pack_samples(strip.samples),
         "strip_beats_us": json.dumps(strip.beats_us),
+        "strip_labels": strip.labels,
     }
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 _log: Final = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Kept in SQLite's `user_version`. Another version is not migrated but rebuilt from the blocks."""
 BUSY_TIMEOUT_S: Final = 10.0
 """The opener is the only writer; only `open --rebuild` beside a running clinic makes it wait."""
@@ -60,6 +60,7 @@ alerts: Final = Table(
     Column("strip_scale", Float),
     Column("strip_samples", LargeBinary),
     Column("strip_beats_us", String),
+    Column("strip_labels", String),
     Index("alerts_by_revision", "revision"),
 )
 vitals: Final = Table(

@@ -209,5 +209,6 @@ def strip(finding: Finding, to_time: ToTime, analysis: EcgAnalysis, beats: tuple
     if not mv.size:
         return None
     samples = np.round(np.nan_to_num(mv) / STRIP_SCALE).astype(np.int32)
-    shown = tuple(to_time(beat.t_s) for beat in beats if beat.t_s >= start_s)
-    return Strip(to_time(start_s), RATE_HZ, STRIP_SCALE, samples, shown)
+    shown = [beat for beat in beats if beat.t_s >= start_s]
+    marks, labels = tuple(to_time(beat.t_s) for beat in shown), "".join(beat.label for beat in shown)
+    return Strip(to_time(start_s), RATE_HZ, STRIP_SCALE, samples, marks, labels)

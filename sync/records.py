@@ -122,13 +122,17 @@ class FindingRecord:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """The ECG behind an alert: `samples[i]` * `scale` mV at `start_us` + i / `rate_hz`; `beats_us` are the detected R peaks."""
+    """The ECG behind an alert: `samples[i]` * `scale` mV at `start_us` + i / `rate_hz`; `beats_us` are the detected R peaks.
+
+    `labels` has one letter a beat: N, S, V, F or ?; it is empty from hubs that label none.
+    """
 
     start_us: int
     rate_hz: float
     scale: float
     samples: NDArray[np.int32]
     beats_us: tuple[int, ...]
+    labels: str = ""
 
 
 @dataclass(frozen=True, slots=True)

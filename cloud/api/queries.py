@@ -124,6 +124,7 @@ def _strip(row: RowMapping) -> Json | None:
         "rate_hz": row["strip_rate_hz"],
         "mv": millivolts(unpack_samples(row["strip_samples"]), row["strip_scale"]),
         "beats_us": json.loads(row["strip_beats_us"]),
+        "labels": row["strip_labels"],
     }
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import pairwise
 from typing import ClassVar, Final
 
@@ -83,6 +84,7 @@ def _picture(row: _Row, mv: NDArray[np.float64], strip: Strip, begins: float, ma
         *(_mark(row.x(at_us), row.height, label) for at_us, label in marks if row.shows(at_us)),
         f'<path class="trace" d="{_trace(mv, strip.rate_hz, row.left, row.zero)}"/>',
         *(f'<path class="beat" d="M{row.x(at_us)} {_MARKS - 10}l-22 -40h44z"/>' for at_us in beats),
+        *_labels(strip, row),
         *_intervals(strip.beats_us, row),
         *_second_labels(begins, row),
     ]
@@ -121,6 +123,13 @@ def _trace(mv: NDArray[np.float64], rate_hz: float, left: int, zero: int) -> str
     y = np.rint(zero - mv * MM_PER_MV * UNITS_PER_MM).astype(np.int64)
     steps = " ".join(f"{dx} {dy}" for dx, dy in zip(np.diff(x).tolist(), np.diff(y).tolist(), strict=True))
     return f"M{x[0]} {y[0]}l{steps}" if steps else f"M{x[0]} {y[0]}h1"
+
+
+def _labels(strip: Strip, row: _Row) -> Iterable[str]:
+    """The class of each beat that is not normal, beside its mark."""
+    for at_us, label in zip(strip.beats_us, strip.labels, strict=False):
+        if label != "N" and row.shows(at_us):
+            yield f'<text class="label" x="{row.x(at_us) + 30}" y="{_MARKS + 40}">{escape(label)}</text>'
 
 
 def _intervals(beats_us: Sequence[int], row: _Row) -> Iterable[str]:

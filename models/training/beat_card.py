@@ -34,8 +34,8 @@ NOISE: Final = "mix"
 
 ATTEMPTS: Final = {
     "conditions": "five folds by patient, 600 steps, the likeliest class called; V and S as Se/P+ in percent; cross-entropy",
-    "1": "beat beside the usual one, 33 intervals; 40 % of the beats with intervals lent by their class of LTAFDB (42 patients, "
-    "no signal): V 90.9/89.8, S 30.5/64.7, 0.129",
+    "1": "beat beside the usual one, 33 intervals; 40 % of the beats with intervals lent by their class of LTAFDB (42 "
+    "patients, no signal): V 90.9/89.8, S 30.5/64.7, 0.129",
     "2": "the same without LTAFDB: V 89.1/89.3, S 33.0/68.0, 0.132",
     "3": "1 with two quantiles of the last 256 intervals; 60 % of the S with lent intervals in the shape of a normal beat: "
     "V 90.4/90.6, S 36.5/65.1, 0.106",
@@ -50,7 +50,7 @@ KNOWN_FAILURES: Final = (
     "Aberrant beats in atrial fibrillation (mitdb 201, 203) are called V or S: a lead with noise and a QRS complex of changing "
     "width gives most of the false V.",
     "Atrial premature beats with aberrant conduction (mitdb 201) are called V.",
-    "A supraventricular run that begins without a premature beat, or lasts for minutes at a steady rate (mitdb 207), is called N.",
+    "A supraventricular run without a premature first beat, or steady for minutes (mitdb 207), is called N.",
     "Ventricular beats whose QRS complex is like the usual one in the lead at hand (mitdb 223) are called N.",
     "Ventricular escape rhythms that last (mitdb 207) may become the usual beat and are then called N.",
     "Fusion beats are hardly ever called F: half of those known are of one patient (mitdb 208). Most are called V.",

@@ -5,12 +5,14 @@ interrupted goes on where it was.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import Progress
 
 from models.inference import ecg_rhythm
@@ -21,6 +23,7 @@ from models.training.fit import Schedule, code, fitted
 from models.training.quantize import quantize
 from models.training.rhythm_card import card
 from models.training.rhythm_data import Example, Sampler, examples
+from models.training.rhythm_equal import equalised
 from models.training.rhythm_net import RhythmNet, to_onnx
 from models.training.rhythm_score import Calibration
 from models.training.rhythm_test import Exported, Tested, parity_figures
@@ -36,6 +39,9 @@ VERSION: Final = "1"
 SEED: Final = 20_261
 BATCH: Final = 64
 SCHEDULE: Final = Schedule(steps=3600, rate=4e-3, decay=2e-2, averaged=0.997, bfloat16=True)
+RANGES: Final = 600
+"""Training windows that the ranges of int8 are taken from."""
+
 COVERAGE: Final = 0.9
 """Share of the recordings that gets an answer: the least confident rest is inconclusive."""
 
@@ -70,24 +76,18 @@ def train(data: Path, runs: Path, release: Path, schedule: Schedule, progress: P
     records = load_cinc(data, progress)
     pool = examples(records, data, runs, SEED, progress)
     groups = folds(records)
-    networks = []
-    for place, group in enumerate(groups):
-        others = [record for other in groups if other is not group for record in other]
-        networks.append(_fitted(place, others, pool, runs, schedule, progress))
-    final = _fitted(len(groups), records, pool, runs, schedule, progress)
-    ranges = Sampler([pool[record.name] for record in records], SEED + 100).batch(200)[0]
     facts = {"name": NAME, "version": VERSION, "lowest_probability": "0"}
     exported = []
-    for place, network in enumerate(networks):
+    for place, group in enumerate(groups):
+        others = [record for other in groups if other is not group for record in other]
+        network = _fitted(place, others, pool, runs, schedule, progress)
         pair = Exported(runs / f"fold{place}.float.onnx", runs / f"fold{place}.int8.onnx")
-        to_onnx(network, PLAIN, facts, pair.float_model)
-        quantize(pair.float_model, pair.int8_model, ranges, rhythm_net.FLOAT_NODES)
-        exported.append(pair)
+        exported.append(_exported(network, PLAIN, facts, pair, _ranges(others, pool)))
+    final = _fitted(len(groups), records, pool, runs, schedule, progress)
     tested = Tested.of(exported, groups, progress)
     facts["lowest_probability"] = f"{tested.confidence(COVERAGE):.3f}"
     pair = Exported(runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx")
-    to_onnx(final, tested.calibration, facts, pair.float_model)
-    quantize(pair.float_model, pair.int8_model, ranges, rhythm_net.FLOAT_NODES)
+    _exported(final, tested.calibration, facts, pair, _ranges(records, pool))
     training = {
         "seed": SEED,
         "steps": schedule.steps,
@@ -98,6 +98,21 @@ def train(data: Path, runs: Path, release: Path, schedule: Schedule, progress: P
     }
     figures = parity_figures(pair, tested, Sampler([pool[record.name] for record in records], SEED + 101))
     write_card(release, card(facts, training, tested, figures, pair.int8_model.stat().st_size, data, progress))
+
+
+def _ranges(records: Sequence[Recorded], pool: dict[str, list[Example]]) -> NDArray[np.float32]:
+    return Sampler([pool[record.name] for record in records], SEED + 100).batch(RANGES)[0]
+
+
+def _exported(
+    network: RhythmNet, calibration: Calibration, facts: Mapping[str, str], files: Exported, ranges: NDArray[np.float32]
+) -> Exported:
+    """Both files of one network written."""
+    to_onnx(network, calibration, facts, files.float_model)
+    like = files.float_model.with_suffix(".equalised.onnx")
+    to_onnx(equalised(network, ranges[:200]), calibration, facts, like)
+    quantize(like, files.int8_model, ranges, rhythm_net.FLOAT_NODES, float_sums=True)
+    return files
 
 
 def _fitted(

@@ -29,7 +29,9 @@ class Parity:
     windows: int
 
 
-def quantize(source: Path, target: Path, windows: NDArray[np.float32], float_nodes: Sequence[str] = ()) -> None:
+def quantize(
+    source: Path, target: Path, windows: NDArray[np.float32], float_nodes: Sequence[str] = (), *, float_sums: bool = False
+) -> None:
     """Static int8 QDQ (weights per channel, activations signed, ranges by minimum and maximum), optimised ahead for loading.
 
     Args:
@@ -37,6 +39,8 @@ def quantize(source: Path, target: Path, windows: NDArray[np.float32], float_nod
         target: where the int8 model goes.
         windows: some 200 inputs, (n, …), that the ranges are taken from.
         float_nodes: names of nodes that stay float, where a few weights bring most of the error.
+        float_sums: what comes out of a layer stays float until the next one takes it in: in a residual network the parts of
+            a sum would be rounded each by itself, which makes most of the error.
     """
     qdq = target.with_suffix(".qdq.onnx")
     (name,) = (value.name for value in onnx.load(str(source)).graph.input)
@@ -51,6 +55,7 @@ def quantize(source: Path, target: Path, windows: NDArray[np.float32], float_nod
         calibrate_method=CalibrationMethod.MinMax,
         op_types_to_quantize=["Conv", "MaxPool", "Gemm"],
         nodes_to_exclude=list(float_nodes),
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"]} if float_sums else {},
     )
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED

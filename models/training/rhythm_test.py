@@ -103,7 +103,16 @@ class Tested:
                 signals.append(baseline_free(change(record.mv.astype(np.float64), random)))
                 labels.append(record.label)
             parts.append(fold.judged(cut(signals)))
-        return summary(np.concatenate(parts), np.array(labels))
+        return self._with_answers(np.concatenate(parts), np.array(labels))
+
+    def _with_answers(self, probability: NDArray[np.float64], labels: Labels) -> dict[str, float]:
+        """The figures, and of those that get an answer: neither noise nor below what nine recordings in ten reach."""
+        answered = (probability.argmax(-1) != len(CLASSES) - 1) & (probability.max(-1) >= self.confidence(0.9))
+        right = probability[answered].argmax(-1) == labels[answered]
+        return summary(probability, labels) | {
+            "answered_percent": 100 * float(np.mean(answered)),
+            "right_of_answered_percent": 100 * float(np.mean(right)) if right.size else float("nan"),
+        }
 
 
 def ladders(tested: Tested, data: Path, seed: int, progress: Progress) -> dict[str, Any]:

@@ -78,7 +78,7 @@ export function drawStrip(strip, alert) {
   drawEpisode(context, strip, alert, at, seconds, tall);
   drawCalibration(context, y(middle), y(middle + 1));
   drawTrace(context, strip.mv, (i) => CALIBRATION_PX + (i / strip.rate_hz) * PX_PER_S, y);
-  drawBeats(context, strip.beats_us, at, shape.height);
+  drawBeats(context, strip.beats_us, strip.labels, at, shape.height);
   return { canvas, gain: shape.gain, seconds, onset_px: at(alert.onset_us) };
 }
 
@@ -107,7 +107,7 @@ function drawCalibration(context, zero, one) {
   context.stroke();
 }
 
-function drawBeats(context, beats_us, at, height) {
+function drawBeats(context, beats_us, labels, at, height) {
   context.font = "11px system-ui, sans-serif";
   context.fillStyle = cssColour("--quiet");
   context.fillText("RR ms", 4, 12);
@@ -124,8 +124,16 @@ function drawBeats(context, beats_us, at, height) {
     context.globalAlpha = 0.25;
     context.fillRect(x - 0.5, ANNOTATION_PX, 1, height);
     context.globalAlpha = 1;
+    if (labels[i] && labels[i] !== "N") drawLabel(context, x, labels[i]);
     if (i) drawInterval(context, (at(beats_us[i - 1]) + x) / 2, (us - beats_us[i - 1]) / 1000);
   }
+}
+
+/** The class of a beat that is not normal, beside its mark: S, V, F or ?. */
+function drawLabel(context, x, label) {
+  context.font = "700 12px system-ui, sans-serif";
+  context.fillStyle = cssColour("--onset");
+  context.fillText(label, x + 12, ANNOTATION_PX + 12);
 }
 
 function drawInterval(context, x, rr_ms) {
