@@ -71,9 +71,11 @@ check: setup node-library
 bench: setup
 	$(BIN)/python -m benchmarks
 
+# In an environment of their own: they pin older packages.
 bench-peers: setup
-	$(BIN)/python -m pip install --quiet '.[peers]'
-	$(BIN)/python -m benchmarks.peers
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/python -m pip install --quiet --editable '.[peers]'
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 build/peers/bin/python -m benchmarks.peers
 
 MODELS := rr_af ecg_beat ecg_quality ecg_rhythm ppg_quality
 TASKS := qrs beats rhythm rr-af pulse
@@ -87,7 +89,7 @@ train: setup
 evaluate: train
 	@mkdir -p build/evaluate
 	@for task in $(TASKS); do \
-		$(BIN)/pulsegate evaluate $$task --data $(DATA) --json > build/evaluate/$$task.json || exit 1; done
+		$(BIN)/pulsegate evaluate $$task --data $(DATA) --noise --drop --fs --json > build/evaluate/$$task.json || exit 1; done
 
 release-models: setup
 	@test -n '$(KEY)' || { echo 'name the private key: make release-models KEY=/path/to/key.pem'; exit 2; }

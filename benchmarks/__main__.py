@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -13,7 +14,8 @@ RESULT = Path("build") / "bench.json"
 
 def main() -> None:
     """Prints each figure as it comes."""
-    console, figures = Console(soft_wrap=True), {}
+    console = Console(soft_wrap=True)
+    figures: dict[str, Any] = {}
     console.print("Alert latency, notification to page (3 minutes of the latency script)")
     figures["alert_latency"] = alert_latency.measure()
     console.print(figures["alert_latency"])

@@ -38,7 +38,7 @@ class Pipeline:
         """`state` is what an earlier pipeline of this sensor said of itself last."""
         self.sensor = sensor
         self._limits, self._models = limits, models
-        self._left = {"waveforms": {}, "alerts": [], "streams": {}, "vitals": {}, **(state or {})}
+        self._left: dict[str, Any] = {"waveforms": {}, "alerts": [], "streams": {}, "vitals": {}, **(state or {})}
         waveforms = self._left["waveforms"].items()
         self._timelines = {kind: WaveTimeline(sensor, kind, LastSample(**last)) for kind, last in waveforms}
         self._streams: dict[str, EcgStream | PpgStream] = {}

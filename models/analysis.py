@@ -87,7 +87,7 @@ class EcgAnalysis:
         rest = self._rest()
         start_s = self.chain.end_s
         beats = self._plausible(self.chain.gap(seconds))
-        labelled = [*self._labeller.push(beats, self.chain), *self._labeller.gap(self.chain)]
+        labelled = [*self._labeller.push(beats, self.chain, self._rhythm.in_af), *self._labeller.gap(self.chain)]
         findings = (*self._judge(beats), *self._judge_labelled(labelled), *self._interrupt(start_s, seconds))
         return self._joined((rest, self._step(labelled, findings)))
 
@@ -95,7 +95,7 @@ class EcgAnalysis:
         """No more will come: what is pending is decided, and what goes on is closed."""
         rest = self._rest()
         beats = self._plausible(self.chain.finish())
-        labelled = [*self._labeller.push(beats, self.chain), *self._labeller.finish(self.chain)]
+        labelled = [*self._labeller.push(beats, self.chain, self._rhythm.in_af), *self._labeller.finish(self.chain)]
         findings = (*self._judge(beats), *self._judge_labelled(labelled), *self._interrupt(self.chain.end_s, float("inf")))
         return self._joined((rest, self._step(labelled, findings)))
 
@@ -105,7 +105,7 @@ class EcgAnalysis:
 
     def _hopped(self, mv: NDArray[np.float64]) -> Step:
         beats = self._plausible(self.chain.push(mv))
-        labelled = self._labeller.push(beats, self.chain)
+        labelled = self._labeller.push(beats, self.chain, self._rhythm.in_af)
         findings = (
             *self._judge(beats),
             *self._pause.until(self.chain.horizon_s, self.chain),

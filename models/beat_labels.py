@@ -7,9 +7,10 @@ on how they came in chunks.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.inference.ecg_beat import (
     AFTER,
@@ -22,6 +23,8 @@ from models.inference.ecg_beat import (
     QRS,
     WAVE,
     EcgBeat,
+    N,
+    S,
     features,
     usual_intervals,
 )
@@ -85,9 +88,14 @@ class BeatLabeller:
     def __init__(self, model: EcgBeat | None) -> None:
         self._model = model
         self._contexts = BeatContexts()
+        self._in_af = False
 
-    def push(self, beats: Sequence[Beat], chain: EcgChain) -> list[LabelledBeat]:
-        """What the chain just reported; the beats that can be judged now, in order."""
+    def push(self, beats: Sequence[Beat], chain: EcgChain, in_af: bool = False) -> list[LabelledBeat]:
+        """What the chain just reported; the beats that can be judged now, in order.
+
+        `in_af`: the rhythm is atrial fibrillation, in which every second beat comes early and none is supraventricular ectopic.
+        """
+        self._in_af = in_af
         return self._judged(self._contexts.push(beats, chain))
 
     def finish(self, chain: EcgChain) -> list[LabelledBeat]:
@@ -111,8 +119,20 @@ class BeatLabeller:
         shape = np.array([context.shape])
         inputs = features(context.wave_mv[None], context.usual_mv[None], context.rr_s[None], shape)
         probabilities = self._model.probabilities(inputs)
-        place = int(self._model.called(probabilities)[0])
+        if self._in_af:
+            probabilities = without_ectopic_atria(probabilities)
+        # Without the interval after it, a beat is called S only where that is the likeliest: before gaps and at the end.
+        followed = np.isfinite(context.rr_s[HISTORY])
+        place = int((self._model.called(probabilities) if followed else probabilities.argmax(-1))[0])
         return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, CLASSES[place], float(probabilities[0, place]))
+
+
+def without_ectopic_atria(probabilities: NDArray[Any]) -> NDArray[Any]:
+    """The probabilities (n, 4) of `CLASSES` when S is impossible: an early beat of atrial origin is N then."""
+    shares = probabilities.copy()
+    shares[:, N] += shares[:, S]
+    shares[:, S] = 0.0
+    return shares
 
 
 class BeatContexts:

@@ -40,6 +40,9 @@ RHYTHMS: Final = {"N": "rhythm_normal", "A": "rhythm_af", "O": "rhythm_other"}
 SURELY_NOT_AF: Final = 0.1
 """Mean probability of AF in the latest windows of ECG under which irregular intervals alone raise no alert."""
 
+PROBABLY_AF: Final = 0.5
+"""Probability of AF in the latest reading from which on early beats are not called supraventricular ectopic."""
+
 OPINIONS: Final = 3
 
 
@@ -137,6 +140,11 @@ class RhythmWatch:
         if verdict.inconclusive is None:
             self._opinions.append(verdict.probabilities[1])
         yield from self._read(verdict, end_s)
+
+    @property
+    def in_af(self) -> bool:
+        """Whether the latest reading that says anything is atrial fibrillation."""
+        return bool(self._opinions) and self._opinions[-1] >= PROBABLY_AF
 
     @property
     def surely_not_af(self) -> bool:

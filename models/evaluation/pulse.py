@@ -65,6 +65,7 @@ def evaluate_pulse(
     model: QualityModel | None = None,
     change: Change | None = None,
     held_out: Mapping[str, QualityModel] | None = None,
+    rhythm: RhythmModel | None = None,
 ) -> dict[str, Any]:
     """Every figure of `pulsegate evaluate pulse`, as one object.
 
@@ -73,13 +74,14 @@ def evaluate_pulse(
         model: of the signal's quality; by default the released one.
         change: what is done to each recording first, such as `dropped(0.05)` or `at_rate(128.0)`.
         held_out: in cross-validation, the model of each recording by its name, instead of `model`.
+        rhythm: the model that tells AF from intervals; by default the released one.
 
     Returns:
         `pulse_f1`, `pp_error_ms`, `coverage`, `all_time`, `af`, `records`, and `skipped`: file names and why.
     """
     quality = model or (None if held_out else _released(PpgQuality.load_release))
     judged = bool(quality or held_out)
-    rhythm = _released(RrAf.load_release)
+    rhythm = rhythm or _released(RrAf.load_release)
     records: dict[str, dict[str, Any]] = {}
     scores: list[_Score] = []
     skipped: dict[str, str] = {}

@@ -198,6 +198,11 @@ class EcgBeat:
 
 
 def called(probabilities: Values, weights: Values) -> NDArray[np.int64]:
-    """The class with the greatest product of probability and weight: (n, 4) to (n,)."""
-    place: NDArray[np.int64] = np.asarray(np.argmax(probabilities * weights, -1), np.int64)
+    """The likeliest class where that is V or F, else that with the greatest product of probability and weight: (n, 4) to (n,).
+
+    So a weight of S decides between S and N only: no ventricular beat is lost to it.
+    """
+    likeliest = np.argmax(probabilities, -1)
+    weighted = np.argmax(probabilities * weights, -1)
+    place: NDArray[np.int64] = np.where(likeliest >= V, likeliest, weighted).astype(np.int64)
     return place

@@ -1,1 +1,1 @@
-I1pB7nHQ22Uzp/DR1vaLqRwMtI7Qhwm/s1l10C7uGLuSuetjTWgMQmy/BEsMbB1CNF8fgej2i0P3IO/wT3+tDg==
+clw5p0dbOGXYGs1kbyWQcZhXcbglTrrrjhXOdq7dshzPyiZ5wXJEzeEWGwnz24SZS1rZFNv99LiMB3tKy86ZBg==

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, floor
+from math import ceil, floor, isnan
 from typing import Final
 
 import numpy as np
@@ -82,7 +82,7 @@ class EcgChain:
         """Consecutive samples in mV; NaN for a sample that is missing. The beats that they decide, in order."""
         beats: list[Beat] = []
         for piece in self._pieces(mv):
-            if np.isnan(piece[0]):
+            if isnan(piece[0]):
                 beats += self.finish()
                 self._count += piece.size
             else:
@@ -141,15 +141,18 @@ class EcgChain:
         if self._tape.first > first - _ENVELOPE_MARGIN or not self.usable(start_s, end_s):
             return False
         return (
-            not _jumps(self._tape[first:last]) and _qrs_like(self._tape[first - _ENVELOPE_MARGIN : last + _ENVELOPE_MARGIN]) <= bumps
+            not _jumps(self._tape[first:last])
+            and _qrs_like(self._tape[first - _ENVELOPE_MARGIN : last + _ENVELOPE_MARGIN]) <= bumps
         )
 
     def _pieces(self, mv: Samples) -> Iterator[Samples]:
         """All valid or all NaN, and short enough for the detector's tapes."""
-        valid = np.isfinite(mv)
-        edges = () if valid.all() else np.flatnonzero(valid[1:] != valid[:-1]) + 1
         longest = ceil(_PIECE_S * self._rate_hz)
-        for run in np.split(np.where(valid, mv, np.nan), edges):
+        valid = np.isfinite(mv)
+        runs = [mv]
+        if not valid.all():
+            runs = np.split(np.where(valid, mv, np.nan), np.flatnonzero(valid[1:] != valid[:-1]) + 1)
+        for run in runs:
             for start in range(0, run.size, longest):
                 yield run[start : start + longest]
 

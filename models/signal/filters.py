@@ -47,7 +47,7 @@ class Fir:
             self._tail = joined
             return np.empty(0)
         self._tail = joined[joined.size - self._taps.size + 1 :]
-        return np.convolve(joined, self._taps, "valid")
+        return np.correlate(joined, self._taps, "valid")  # symmetric, so a convolution
 
     def finish(self) -> Samples:
         if self._tail.size == 0:
@@ -66,13 +66,14 @@ class Tape:
 
     def extend(self, x: Samples) -> None:
         """Write `x` after the last sample."""
-        if self.end - self.first + x.size > self._room.size:
+        at, size = self.end - self.first, x.size
+        if at + size > self._room.size:
             kept = np.concatenate((self[self.end - self._keep : self.end], x))[-self._keep :]
             self._room[: kept.size] = kept
-            self.first = self.end + x.size - kept.size
+            self.first = self.end + size - kept.size
         else:
-            self._room[self.end - self.first : self.end - self.first + x.size] = x
-        self.end += x.size
+            self._room[at : at + size] = x
+        self.end += size
 
     def skip_to(self, number: int) -> None:
         """Go on at sample `number`; what lies between is NaN."""

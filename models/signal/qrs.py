@@ -16,7 +16,7 @@ import numpy as np
 
 from models.signal.filters import Fir, Samples, Tape, bandpass, hann
 from models.signal.resample import RATE_HZ
-from models.signal.shape import AROUND, GUARD, SHAPE_BAND, Match, QrsShape, summit
+from models.signal.shape import AROUND, GUARD, MARGIN, BeatSignal, Match, QrsShape, summit
 
 
 def _samples(seconds: float) -> int:
@@ -31,6 +31,8 @@ SMOOTHING: Final = hann(_samples(0.184))
 
 PEAK_BAND: Final = bandpass(3.0, 25.0, RATE_HZ, half=_samples(0.128))
 """What an R peak is found in: low enough for the summit of a wide complex, without wander."""
+
+_PEAK_MARGIN: Final = PEAK_BAND.size // 2
 
 PEAK_REACH: Final = _samples(0.064)
 """How far the R peak may lie from the envelope's."""
@@ -57,8 +59,8 @@ NOISE_FACTOR: Final = 1.75
 BEAT_SHARE: Final = 0.1
 """The threshold is so many times the noise plus this share of the usual beat."""
 
-TRUST_FROM: Final = 0.1
-TRUST_SLOPE: Final = 4.0
+TRUST_FROM: Final = 0.13
+TRUST_SLOPE: Final = 6.0
 """Noise, as a share of a beat, from which on a peak is measured by the patient's own QRS shape instead of the envelope, and how
 fast the one takes over from the other."""
 
@@ -72,7 +74,7 @@ EARLY: Final = 0.9
 EARLY_FACTOR: Final = 2.0
 """The threshold rises the sooner before so many usual intervals a peak comes: this many times the noise's share of a beat."""
 
-DOUBT: Final = (0.1, 0.2)
+DOUBT: Final = (0.13, 0.17)
 """Noise, as a share of a beat, from which on shape and time of a peak count, and from which on fully. P and T waves
 make up 0.1 of it in most clean records."""
 
@@ -134,6 +136,8 @@ class QrsDetector:
     def __init__(self) -> None:
         self._heights: deque[float] = deque(maxlen=_MEMORY)
         self._intervals: deque[int] = deque(maxlen=_MEMORY)
+        self._usual = self._tall = 0.0
+        """The median and the third of the heights."""
         self._noise = 0.0
         self._shape = QrsShape()
         self._matched_height = 0.0
@@ -142,7 +146,6 @@ class QrsDetector:
     def start(self, index: int) -> None:
         """Begin a gap-free stretch, whose first sample is number `index`."""
         self._band_fir, self._envelope_fir = Fir(QRS_BAND), Fir(SMOOTHING)
-        self._shape_fir, self._shaped = Fir(SHAPE_BAND), Tape(_KEPT, index)
         self._signal, self._envelope = Tape(_KEPT, index), Tape(_KEPT, index)
         self._begin = self._front = self._quiet_since = index
         self._learning = not self._heights
@@ -165,14 +168,12 @@ class QrsDetector:
     def push(self, x: Samples) -> list[Peak]:
         """The beats decided by these samples (at most 10 s of them), in order."""
         self._signal.extend(x)
-        self._shaped.extend(self._shape_fir.push(x))
         band = self._band_fir.push(x)
         self._envelope.extend(self._envelope_fir.push(np.abs(band)))
         return self._decide(self._envelope.end - AHEAD)
 
     def finish(self) -> list[Peak]:
         """The rest: the stretch ends here."""
-        self._shaped.extend(self._shape_fir.finish())
         band = self._band_fir.finish()
         self._envelope.extend(self._envelope_fir.push(np.abs(band)))
         self._envelope.extend(self._envelope_fir.finish())
@@ -198,33 +199,42 @@ class QrsDetector:
         return beats
 
     def _bumps(self, start: int, stop: int) -> Iterator[_Bump]:
-        first = max(start - 1, self._begin)
-        envelope = self._envelope[first : stop + 1]
+        first = max(start - 1 - AHEAD, self._begin)
+        envelope = self._envelope[first : stop + AHEAD + 1]
         rising = envelope[1:] > envelope[:-1]
-        for top in (np.flatnonzero(rising[:-1] & ~rising[1:]) + first + 1).tolist():
-            height = float(envelope[top - first])
-            around = self._envelope[max(top - AHEAD, self._begin) : top + AHEAD + 1]
-            if height >= FLOOR_MV and height >= around.max():
-                yield _Bump(top, height)
+        tops = (rising[:-1] & (envelope[1:-1] >= FLOOR_MV) & ~rising[1:]).nonzero()[0].tolist()
+        heights = envelope.tolist() if tops else []
+        for before in tops:
+            top = before + 1
+            if start <= top + first < stop and heights[top] >= max(heights[max(top - AHEAD, 0) : top + AHEAD + 1]):
+                yield _Bump(top + first, heights[top])
 
-    def _usual(self) -> float:
-        return median(self._heights)
+    def _remember(self, height: float) -> None:
+        self._heights.append(height)
+        ordered = sorted(self._heights)
+        self._usual = 0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2])
+        self._tall = ordered[-3:][0]
 
     def _noise_share(self) -> float:
-        return self._noise / self._usual()
+        return self._noise / self._usual
 
     def _doubt(self) -> float:
         """From 0 in a clean signal, where any shape at any time is the heart's, to 1 in noise."""
         low, high = DOUBT
         return min(max((self._noise_share() - low) / (high - low), 0.0), 1.0)
 
-    def _around(self, index: int) -> Samples:
-        numbers = np.arange(index - AROUND, index + AROUND + 1)
-        return self._shaped.at(np.clip(numbers, self._begin, self._shaped.end - 1))
+    def _around(self, index: int, reach: int) -> Samples:
+        """The samples so far on either side of one, continued at the ends of the stretch."""
+        first, end = index - reach, index + reach + 1
+        if self._signal.first <= first and end <= self._signal.end:
+            return self._signal[first:end]
+        return self._signal.at(np.clip(np.arange(first, end), self._begin, self._signal.end - 1))
 
     def _measured(self, bump: _Bump) -> _Bump:
         """In noise, how much of the patient's own QRS complex is in a bump says more than its height."""
-        match = None if self._learning else self._shape.match(self._around(bump.index))
+        if self._learning or self._noise_share() <= TRUST_FROM:
+            return bump
+        match = self._shape.match(self._around(bump.index, AROUND + MARGIN))
         if match is None:
             return bump
         trust = min(max(TRUST_SLOPE * (self._noise_share() - TRUST_FROM), 0.0), 1.0)
@@ -233,7 +243,7 @@ class QrsDetector:
     def _threshold(self, bump: _Bump) -> float:
         threshold = self._overdue_threshold()
         if not self._overdue:
-            threshold = NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual()
+            threshold = NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual
         if bump.match:
             strange = min(max((LIKE_QRS - bump.match.likeness) / (LIKE_QRS - LIKE_NONE), 0.0), 1.0)
             threshold *= 1 + UNLIKE * strange * self._doubt()
@@ -243,7 +253,7 @@ class QrsDetector:
         return threshold
 
     def _overdue_threshold(self) -> float:
-        return OVERDUE_NOISE_FACTOR * self._noise + OVERDUE_BEAT_SHARE * self._usual()
+        return OVERDUE_NOISE_FACTOR * self._noise + OVERDUE_BEAT_SHARE * self._usual
 
     def _reach(self, index: int) -> Iterator[Peak]:
         """Time passes until sample `index`: what was due by then is done."""
@@ -264,22 +274,22 @@ class QrsDetector:
         if not bumps:
             return
         self._learning = False
-        self._heights.append(min(max(bump.height for bump in bumps), CEILING_MV))
+        self._remember(min(max(bump.height for bump in bumps), CEILING_MV))
         background = float(np.median(self._envelope[bumps[0].index : end]))
-        self._noise = max(background, self._usual() / 8)
+        self._noise = max(background, self._usual / 8)
         for bump in bumps:
             yield from self._reach(bump.index)
             yield from self._judge(bump)
 
     def _forget(self) -> None:
         """No beat for long: expect lower ones, but still higher than what is there between them."""
-        usual = self._usual() / LARGEST_FALL
+        usual = self._usual / LARGEST_FALL
         quiet = self._envelope[self._quiet_since : self._quiet_since + FORGETTING]
         self._heights.clear()
         self._passed_over = []
         self._quiet_since += FORGETTING
         if usual > FLOOR_MV:
-            self._heights.append(usual)
+            self._remember(usual)
             self._noise = max(2 * float(np.median(quiet)), usual / LARGEST_FALL)
         else:
             self._learning, self._learnt_at = True, inf
@@ -303,7 +313,7 @@ class QrsDetector:
         elif bump.height < self._threshold(bump):
             self._noted(bump)
             self._passed_over.append(bump)
-        elif bump.height < LOW_BEAT * sorted(self._heights)[-3:][0]:
+        elif bump.height < LOW_BEAT * self._tall:
             self._waiting = bump
         else:
             yield self._accept(bump)
@@ -329,15 +339,11 @@ class QrsDetector:
         self._passed_over = later
 
     def _accept(self, beat: _Bump) -> Peak:
-        around = self._around(beat.index)
-        match = beat.match or self._shape.match(around)
-        peak = self._locate(beat, match)
-        between = slice(self._last.index + GUARD, beat.index - GUARD) if self._last else slice(0, 0)
-        self._shape.learn(around, self._shaped[between], match, self._noise_share())
+        peak = self._located(beat)
         self._learn_height(beat)
         if self._last:
             self._intervals.append(beat.index - self._last.index)
-        self._heights.append(min(beat.height, LARGEST_RISE * self._usual(), CEILING_MV))
+        self._remember(min(beat.height, LARGEST_RISE * self._usual, CEILING_MV))
         self._last, self._waiting = beat, None
         self._passed_over = []
         self._quiet_since = beat.index
@@ -348,22 +354,32 @@ class QrsDetector:
 
     def _learn_height(self, beat: _Bump) -> None:
         """The envelope's height at beats: what the shape's output of 1 stands for."""
-        envelope = float(self._envelope[beat.index : beat.index + 1].max(initial=0.0)) or beat.height
-        height = min(envelope, LARGEST_RISE * self._usual(), CEILING_MV)
+        (envelope,) = self._envelope[beat.index : beat.index + 1].tolist() or (beat.height,)
+        height = min(envelope, LARGEST_RISE * self._usual, CEILING_MV)
         before = self._matched_height or height
         self._matched_height = before + (height - before) / _MEMORY
 
-    def _locate(self, beat: _Bump, match: Match | None) -> Peak:
-        """The highest point around the envelope's peak, between samples by a parabola; in noise, where the shape fits."""
-        reach = PEAK_REACH + PEAK_BAND.size // 2
-        around = np.clip(np.arange(beat.index - reach, beat.index + reach + 1), self._begin, self._signal.end - 1)
-        signal = self._signal.at(around)
-        shape = np.convolve(signal, PEAK_BAND, "valid")
-        height = np.abs(shape)
-        top = int(height.argmax())
-        place = top - PEAK_REACH + summit(height, top)
-        offset = self._shape.offset(match, place) if match else None
-        if match and offset is not None and self._noise_share() >= LOCATED_BY_SHAPE:
+    def _located(self, beat: _Bump) -> Peak:
+        """The R peak of a beat, which is kept to learn its shape from; in noise, it is where the shape fits."""
+        place, amplitude = self._highest(beat.index)
+        noise, match = self._noise_share(), beat.match
+        around = self._around(beat.index, AROUND + MARGIN)
+        by_shape = noise >= LOCATED_BY_SHAPE
+        if by_shape and not match:
+            match = self._shape.match(around)
+        start = self._last.index + GUARD - MARGIN if self._last else beat.index
+        between = self._signal[start : beat.index - GUARD + MARGIN + 1]
+        self._shape.add(BeatSignal(around.copy(), between.copy(), match, place, noise))
+        offset = self._shape.offset(match) if by_shape and match else None
+        if match and offset is not None:
             place = match.shift + offset
-        amplitude = float(signal[top + PEAK_BAND.size // 2] - np.median(signal))
         return Peak(beat.index + place, amplitude)
+
+    def _highest(self, index: int) -> tuple[float, float]:
+        """The highest point around the envelope's peak, between samples by a parabola: where, and its height in mV."""
+        signal = self._around(index, PEAK_REACH + _PEAK_MARGIN)
+        height = np.abs(np.correlate(signal, PEAK_BAND, "valid"))
+        top = int(height.argmax())
+        values = signal.tolist()
+        baseline = sorted(values)[len(values) // 2]
+        return top - PEAK_REACH + summit(height, top), values[top + _PEAK_MARGIN] - baseline

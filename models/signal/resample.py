@@ -1,8 +1,10 @@
 """From any sampling rate to the one that the models take: 125 Hz of an ECG, 50 Hz of a PPG."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
-from math import ceil
+from math import ceil, floor
 from typing import Final
 
 import numpy as np
@@ -26,6 +28,12 @@ _HALF_S: Final = 0.064
 
 _PHASES: Final = 512
 """Kernel positions between two input samples: rounding to them moves a sample by 8 µs at most at 125 Hz."""
+
+_BLOCK: Final = 25
+"""Outputs that are worth one matrix at least; at 360 and 130 Hz the kernel positions repeat after so many."""
+
+_LARGEST_BLOCK: Final = 9000
+"""Taps of the largest matrix. BLAS shares more among threads, which costs more than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,45 +65,124 @@ class Resampler:
                 f"{target.name} at {rate_hz:g} Hz cannot be analysed; "
                 f"it takes {target.min_rate_hz:g} to {target.max_rate_hz:g} Hz"
             )
-        self._rate_hz = rate_hz
-        self._out_hz = target.rate_hz
-        self._start_s = start_s
-        self._kernel = _kernel(rate_hz, target)
-        self._reach = self._kernel.shape[1] // 2
-        self._tail: Samples = np.empty(0)
-        self._received = 0
-        self.next_index = ceil(start_s * self._out_hz - 0.5 / _PHASES)
+        self.next_index = ceil(start_s * target.rate_hz - 0.5 / _PHASES)
         """Index k of the next output."""
+        ahead = (self.next_index / target.rate_hz - start_s) * rate_hz * _PHASES + 0.5
+        block = _block(rate_hz, target, ahead)
+        self._outputs = _OneByOne(rate_hz, target, ahead) if block is None else _InBlocks(block)
+        self._reach = _kernel(rate_hz, target).shape[1] // 2
+        self._received = 0
+        self._last: Samples = np.empty(0)
 
     def push(self, x: Samples) -> Samples:
         """The outputs that became final with `x`."""
         if x.size == 0:
             return x
         if self._received == 0:
-            self._tail = np.full(self._reach, x[0])
+            self._outputs.tail = np.full(self._reach, x[0])
         self._received += x.size
+        self._last = x[-1:].copy()
         return self._emit(x, (self._received - self._reach) * _PHASES)
 
     def finish(self) -> Samples:
         """The outputs up to the last sample."""
-        if self._received == 0:
-            return self._tail
-        return self._emit(np.full(self._reach, self._tail[-1]), (self._received - 1) * _PHASES + 1, ahead=self._reach)
+        return self._emit(self._last.repeat(self._reach), (self._received - 1) * _PHASES + 1) if self._received else self._last
 
-    def _emit(self, x: Samples, end: int, ahead: int = 0) -> Samples:
-        """Outputs before phase `end`, counted from the first sample; `x` follows the tail and runs `ahead` of what came."""
-        joined = np.concatenate((self._tail, x))
-        first = self._received + ahead - joined.size
-        beyond = ceil((end / _PHASES / self._rate_hz + self._start_s) * self._out_hz) + 1
-        instants = np.arange(self.next_index, max(beyond, self.next_index)) / self._out_hz
-        phases = np.floor((instants - self._start_s) * self._rate_hz * _PHASES + 0.5).astype(np.int64)
-        phases = phases[: np.searchsorted(phases, end)]
-        self.next_index += phases.size
-        self._tail = joined[-2 * self._reach :]
-        starts = phases // _PHASES - self._reach + 1 - first
-        windows = joined[starts[:, None] + np.arange(2 * self._reach)]
-        out: Samples = (windows * self._kernel[phases % _PHASES]).sum(axis=1)
+    def _emit(self, x: Samples, end: int) -> Samples:
+        out = self._outputs.push(x, end)
+        self.next_index += out.size
         return out
+
+
+class _OneByOne:
+    """Any rate: the kernel row and the window of each output are gathered."""
+
+    def __init__(self, rate_hz: float, target: Target, ahead: float) -> None:
+        """The first output lies floor(`ahead`) phases behind the first sample, the others where `ahead` and their rate tell."""
+        self._step = rate_hz / target.rate_hz * _PHASES
+        self._ahead = ahead
+        self._kernel = _kernel(rate_hz, target)
+        self._emitted = 0
+        self._first = -self._kernel.shape[1] // 2
+        self.tail: Samples = np.empty(0)
+        """The input from sample `_first` on; samples before the first have negative numbers."""
+
+    def push(self, x: Samples, end: int) -> Samples:
+        """Outputs before phase `end`, counted from the first sample; `x` follows the tail."""
+        joined = np.concatenate((self.tail, x))
+        beyond = max(ceil((end - self._ahead) / self._step) + 1, self._emitted)
+        phases = np.floor(self._ahead + np.arange(self._emitted, beyond) * self._step).astype(np.int64)
+        phases = phases[: np.searchsorted(phases, end)]
+        width = self._kernel.shape[1]
+        starts = phases // _PHASES - width // 2 + 1 - self._first
+        out: Samples = (joined[starts[:, None] + np.arange(width)] * self._kernel[phases % _PHASES]).sum(axis=1)
+        self._emitted += phases.size
+        self.tail = joined[-width:]
+        self._first += joined.size - self.tail.size
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Consecutive outputs after which the kernel's positions repeat, `step` inputs later.
+
+    `matrix` (window, outputs) has their taps for the window that begins half a kernel before the block's first sample;
+    `phases` are their places from the first output on.
+    """
+
+    matrix: Samples
+    phases: list[int]
+    first_phase: int
+    step: int
+
+
+class _InBlocks:
+    """Rates whose kernel positions repeat soon. What of a block's window has not come yet meets zeros of the matrix."""
+
+    def __init__(self, block: _Block) -> None:
+        self._block = block
+        self._emitted = 0
+        self.tail: Samples = np.empty(0)
+        """The input from the window of the next output's block on."""
+
+    def push(self, x: Samples, end: int) -> Samples:
+        """Outputs before phase `end`, counted from the first sample; `x` follows the tail."""
+        block = self._block
+        width, many = block.matrix.shape
+        whole, within = divmod(end - block.first_phase, block.step * _PHASES)
+        stop = max(whole * many + bisect_left(block.phases, within), self._emitted)
+        first = self._emitted // many
+        windows = ceil(stop / many) - first
+        came = self.tail.size + x.size
+        missing = max((windows - 1) * block.step + width - came, 0)
+        joined = np.concatenate((self.tail, x, np.zeros(missing)))
+        self.tail = joined[(stop // many - first) * block.step : came]
+        if windows <= 0:
+            return np.empty(0)
+        size = joined.itemsize
+        view: Samples = np.ndarray((windows, 1, width), joined.dtype, joined, 0, (block.step * size, size, size))
+        out: Samples = (view @ block.matrix).reshape(-1)[self._emitted - first * many : stop - first * many]
+        self._emitted = stop
+        return out
+
+
+@lru_cache(maxsize=16)
+def _block(rate_hz: float, target: Target, ahead: float) -> _Block | None:
+    """`ahead` as in `_OneByOne`; None where the positions repeat too late."""
+    ratio = Fraction(rate_hz) / Fraction(target.rate_hz)
+    if ratio.denominator > _LARGEST_BLOCK:
+        return None
+    kernel = _kernel(rate_hz, target)
+    many = ratio.denominator * max(_BLOCK // ratio.denominator, 1)
+    phases = [floor(ahead + _PHASES * float(ratio * j)) for j in range(many)]
+    width = phases[-1] // _PHASES + 1 + kernel.shape[1]
+    if width * many > _LARGEST_BLOCK:
+        return None
+    matrix = np.zeros((width, many))
+    for column, phase in enumerate(phases):
+        start = phase // _PHASES + 1
+        matrix[start : start + kernel.shape[1], column] = kernel[phase % _PHASES]
+    return _Block(matrix, [phase - phases[0] for phase in phases], phases[0], int(ratio * many))
 
 
 @lru_cache(maxsize=16)

@@ -5,7 +5,9 @@ mean complex over the covariance of the signal between beats (a whitened matched
 """
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import sqrt
 from typing import Final
 
 import numpy as np
@@ -47,7 +49,17 @@ QUIET: Final = 0.25
 """In noise under this share of a beat, another shape is the heart's: a second one is learnt, for ventricular beats."""
 
 MEMORY: Final = 32
-"""Beats that tell how far the R peak lies from where the filter fits best."""
+"""Beats that tell how far the R peak lies from where the filter fits best, and that wait to be learnt from."""
+
+RENEWED: Final = 4
+"""Beats after which the filter is made anew."""
+
+MARGIN: Final = SHAPE_BAND.size // 2
+"""Samples on either side that the band's filter takes."""
+
+_LAGS: Final = np.abs(np.subtract.outer(np.arange(2 * REACH + 1), np.arange(2 * REACH + 1)))
+
+_WIDTH: Final = np.ones(2 * REACH + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +74,26 @@ class Match:
     shift: float
 
 
+@dataclass(frozen=True, slots=True)
+class BeatSignal:
+    """What can be learnt from a beat.
+
+    The samples around it and those `between` the beat before and it (empty at a start), both with `MARGIN` more at either end;
+    its match, if there is one; its R peak, in samples from the envelope's; the noise as a share of a beat.
+    """
+
+    around: Samples
+    between: Samples
+    match: Match | None
+    peak: float
+    noise: float
+
+
 class QrsShape:
-    """Learns from every accepted beat; samples are those of `SHAPE_BAND`."""
+    """Learns from accepted beats, but only when a comparison is due: in a clean signal none is."""
 
     def __init__(self) -> None:
+        self._unlearnt = deque[BeatSignal](maxlen=MEMORY)
         self._count = 0
         self._mean: Samples = np.zeros(2 * REACH + 1)
         self._other: Samples | None = None
@@ -73,45 +101,55 @@ class QrsShape:
         self._filter: Samples | None = None
         self._offsets = deque[float](maxlen=MEMORY)
 
+    def add(self, beat: BeatSignal) -> None:
+        """A beat was accepted."""
+        self._unlearnt.append(beat)
+
     def match(self, around: Samples) -> Match | None:
-        """Compare the 2 `AROUND` + 1 samples around a peak; None while too little has been learnt."""
-        if self._filter is None:
+        """Compare the samples around a peak, `AROUND` + `MARGIN` on either side; None while too little has been learnt."""
+        self._catch_up()
+        return None if self._filter is None else self._compare(_in_band(around), self._filter)
+
+    def offset(self, match: Match) -> float | None:
+        """How far the R peak lies from the filter's place in the latest beats; None while that is not known."""
+        self._catch_up()
+        if match.usual < SAME or len(self._offsets) < MEMORY // 4:
             return None
-        output = np.correlate(around, self._filter, "valid")
+        return _median(self._offsets)
+
+    def _catch_up(self) -> None:
+        while self._unlearnt:
+            beat = self._unlearnt.popleft()
+            around, match = _in_band(beat.around), beat.match
+            if match is None and self._filter is not None:
+                match = self._compare(around, self._filter)
+            if match and match.usual >= SAME:
+                self._offsets.append(beat.peak - match.shift)
+            self._learn(around, match, beat.noise)
+            if beat.between.size > 2 * (REACH + MARGIN) + 1:
+                self._learn_noise(_in_band(beat.between))
+            if self._covariance is not None and (self._count == ENOUGH or self._count % RENEWED == 0 or self._filter is None):
+                self._renew(self._covariance)
+
+    def _compare(self, around: Samples, matched: Samples) -> Match:
+        output = np.correlate(around, matched, "valid")
         place = int(output.argmax())
-        windows = np.lib.stride_tricks.sliding_window_view(around, 2 * REACH + 1)
-        usual = _likeness(windows[max(place - 2, 0) : place + 3], self._mean)
-        likeness = usual if self._other is None else max(usual, _likeness(windows, self._other))
+        power = np.correlate(around * around, _WIDTH, "valid")
+        near = slice(max(place - 2, 0), place + 3)
+        usual = _likeness(around, power, self._mean, near)
+        likeness = usual if self._other is None else max(usual, _likeness(around, power, self._other, slice(0, None)))
         return Match(max(float(output[place]), 0.0), likeness, usual, place - SHIFT + summit(output, place))
 
-    def offset(self, match: Match, peak: float) -> float | None:
-        """How far the R peak lies from the filter's place in the latest beats; None while that is not known.
-
-        `peak` is where the R peak of this beat seems to be, in the samples of `match.shift`.
-        """
-        if match.usual < SAME:
-            return None
-        self._offsets.append(peak - match.shift)
-        return float(np.median(self._offsets)) if len(self._offsets) >= MEMORY // 4 else None
-
-    def learn(self, around: Samples, between: Samples, match: Match | None, noise: float) -> None:
-        """Take in one beat: the samples around it, those between it and the beat before, noise as a share of a beat."""
+    def _learn(self, around: Samples, match: Match | None, noise: float) -> None:
+        """Take in one beat."""
         shift = round(match.shift) if match else 0
         complexes = around[SHIFT + shift : SHIFT + shift + 2 * REACH + 1]
         if match and match.usual < SAME and noise < QUIET:
             self._learn_other(around)
         self._count += 1
-        if self._count == 1 or _likeness(complexes[None], self._mean) > SAME:
+        if self._count == 1 or _correlation(complexes, self._mean) > SAME:
             weight = max(1 / self._count, RECENT)
             self._mean = (1 - weight) * self._mean + weight * complexes
-        if between.size > 2 * REACH + 1:
-            self._learn_noise(between - between.mean())
-        if self._covariance is not None and self._count >= ENOUGH:
-            lags = np.abs(np.subtract.outer(np.arange(2 * REACH + 1), np.arange(2 * REACH + 1)))
-            covariance = self._covariance[lags]
-            covariance[np.diag_indices_from(covariance)] += RIDGE * self._covariance[0] + 1e-6
-            whitened = np.linalg.solve(covariance, self._mean)
-            self._filter = whitened / float(whitened @ self._mean)
 
     def _learn_other(self, around: Samples) -> None:
         if self._other is None:
@@ -121,16 +159,39 @@ class QrsShape:
             self._other = 0.8 * self._other + 0.2 * around[place : place + 2 * REACH + 1]
 
     def _learn_noise(self, between: Samples) -> None:
-        lags: Samples = np.correlate(between, between, "full")[between.size - 1 : between.size + 2 * REACH] / between.size
+        between = between - between.sum() / between.size
+        lags: Samples = np.correlate(np.concatenate((between, np.zeros(2 * REACH))), between, "valid") / between.size
         before = lags if self._covariance is None else self._covariance
         mean: Samples = (1 - RECENT_NOISE) * before + RECENT_NOISE * lags
         self._covariance = mean
 
+    def _renew(self, lags: Samples) -> None:
+        if self._count < ENOUGH:
+            return
+        covariance = lags[_LAGS]
+        covariance.flat[:: 2 * REACH + 2] += RIDGE * lags[0] + 1e-6
+        whitened: Samples = np.linalg.solve(covariance, self._mean)
+        matched: Samples = np.divide(whitened, float(whitened @ self._mean))
+        self._filter = matched
 
-def _likeness(windows: Samples, shape: Samples) -> float:
-    """The best correlation of any of the windows (n, samples) with a shape."""
-    norms = np.sqrt((windows * windows).sum(axis=1) * float(shape @ shape)) + 1e-9
-    return float((windows @ shape / norms).max())
+
+def _in_band(x: Samples) -> Samples:
+    return np.correlate(x, SHAPE_BAND, "valid")
+
+
+def _likeness(around: Samples, power: Samples, shape: Samples, near: slice) -> float:
+    """The best correlation with a shape of the windows that begin in `near`; `power` is their sum of squares."""
+    alike = np.correlate(around, shape, "valid")[near]
+    return float((alike / (np.sqrt(power[near] * float(shape @ shape)) + 1e-9)).max())
+
+
+def _correlation(x: Samples, shape: Samples) -> float:
+    return float(x @ shape) / (sqrt(float(x @ x) * float(shape @ shape)) + 1e-9)
+
+
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return 0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2])
 
 
 def summit(values: Samples, place: int) -> float:

@@ -8,12 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.inference.ecg_beat import BEFORE, CLASSES, features
-from models.training.beat_data import Beats
+from models.inference.ecg_beat import BEFORE, CLASSES, N, S, features
+from models.training.beat_data import Beats, Labels
 
 BATCH: Final = 256
 SHARES: Final = (0.50, 0.20, 0.26, 0.04)
 """Of the classes in a batch. F is rare (one patient of two has none, half of them are of one) and can hardly be learnt."""
+
+LENT: Final = 0.15
+"""Share of the beats whose intervals are lent by a beat of the same class of LTAFDB: shapes of 22 patients, rhythms of 64."""
+
+BORROWED: Final = 0.6
+"""Share of the supraventricular beats with lent intervals whose shape is that of a normal beat: their QRS complex is the
+patient's own, and 22 patients show too few ways for a P wave to be odd."""
 
 PATIENT_POWER: Final = 0.5
 """A patient with k beats of a class is drawn in proportion to k to this power."""
@@ -29,6 +36,8 @@ class Pool:
 
     beats: Beats
     patients: NDArray[np.int64]
+    rr_s: NDArray[np.float32]
+    rr_labels: Labels
 
 
 class Sampler:
@@ -39,6 +48,7 @@ class Sampler:
         self._random = np.random.default_rng(seed)
         self._of_class = [np.flatnonzero(pool.beats.labels == c) for c in range(len(CLASSES))]
         self._sums = [np.cumsum(_weights(pool.patients[places])) for places in self._of_class]
+        self._lent = [np.flatnonzero(pool.rr_labels == c) for c in range(len(CLASSES))]
 
     def stream(self) -> Iterator[tuple[Any, Any]]:
         """Endless (n, 5, 104) and (n,)."""
@@ -50,8 +60,10 @@ class Sampler:
         """Inputs and classes."""
         random = self._random
         labels = random.choice(len(CLASSES), count, p=SHARES)
-        places = np.array([self._draw(c) for c in labels.tolist()])
-        beats = self._pool.beats.chosen(places)
+        lent = random.random(count) < LENT
+        borrowed = lent & (labels == S) & (random.random(count) < BORROWED)
+        places = np.array([self._draw(c) for c in np.where(borrowed, N, labels).tolist()])
+        beats = self._lend(self._pool.beats.chosen(places), labels, lent)
         beats = _stretched(beats, random)
         sign = np.where(random.random((count, 1)) < MIRRORED, -1.0, 1.0)
         gain = np.exp(random.normal(0, GAIN, (count, 1)))
@@ -63,6 +75,14 @@ class Sampler:
     def _draw(self, label: int) -> int:
         sums = self._sums[label]
         return int(self._of_class[label][np.searchsorted(sums, self._random.random() * sums[-1], side="right")])
+
+    def _lend(self, beats: Beats, labels: NDArray[np.int64], lent: NDArray[np.bool_]) -> Beats:
+        rr_s = beats.rr_s.copy()
+        for row in np.flatnonzero(lent).tolist():
+            lenders = self._lent[labels[row]]
+            if lenders.size:
+                rr_s[row] = self._pool.rr_s[lenders[self._random.integers(lenders.size)]]
+        return replace(beats, rr_s=rr_s)
 
 
 def _weights(patients: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Beats to train `ecg_beat` on: mitdb as the agent sees it, through leads turned and disturbed."""
+"""Beats to train `ecg_beat` on: mitdb as the agent sees it, through leads turned and disturbed, and intervals of LTAFDB."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,15 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress
 
 from models.beat_labels import BeatContexts, Context
-from models.evaluation.ec57 import Reference, load_reference, nearest_pairs
+from models.evaluation.ec57 import LABELS, Reference, load_reference, nearest_pairs
 from models.evaluation.qrs import WINDOW_S
-from models.inference.ecg_beat import CLASSES, INTERVALS, SHAPES, WAVE
+from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, LONG, NEXT_S, SHAPES, WAVE, usual_intervals
 from models.recordings import open_recording
+from models.recordings.annotations import read_annotations
+from models.recordings.rhythms import RATES_HZ
 from models.signal.chain import Beat, EcgChain
 from models.signal.filters import Samples
 from models.signal.offline import resampled
@@ -33,6 +36,9 @@ QUIET_SHARE: Final = 0.35
 """A disturbed copy is cut into stretches of half a minute, each with noise of its own; this share has none."""
 
 UNUSED: Final = -1
+LTAFDB_EVERY: Final = 12
+"""Of the normal beats of LTAFDB one in so many is kept: there are four million."""
+
 Labels = NDArray[np.int8]
 
 
@@ -129,3 +135,28 @@ def other_lead(header: Path, mv: Samples) -> Samples:
     adc = raw[:, 2] | (raw[:, 1] & 0xF0) << 4
     lead: Samples = (((adc ^ 0x800) - 0x800)[: mv.size] - 1024) / 200.0
     return lead
+
+
+def intervals(data: Path, progress: Progress) -> tuple[NDArray[np.float32], Labels]:
+    """Intervals around beats of LTAFDB, (n, 36) and (n,) places in `CLASSES`: all its ectopic beats and some normal ones."""
+    paths = sorted((data / "ltafdb").glob("*.atr"))
+    parts = [_intervals(path) for path in progress.track(paths, description="intervals of LTAFDB")]
+    return np.concatenate([rows for rows, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+
+def _intervals(path: Path) -> tuple[NDArray[np.float32], Labels]:
+    notes = read_annotations(path)
+    kept = [place for place, symbol in enumerate(notes.symbol) if symbol in LABELS]
+    times_s = notes.sample[kept] / (notes.rate_hz or RATES_HZ["ltafdb"])
+    classes = [LABELS[notes.symbol[place]] for place in kept]
+    labels = np.array([CLASSES.index(name) if name in CLASSES else UNUSED for name in classes], np.int8)
+    rr_s = np.diff(times_s)
+    # The interval before beat k is rr_s[k - 1], the one after it rr_s[k].
+    beats = np.arange(LONG, rr_s.size)
+    beats = beats[(labels[beats] > 0) | ((labels[beats] == 0) & (beats % LTAFDB_EVERY == 0))]
+    rows = np.empty((beats.size, INTERVALS), np.float32)
+    rows[:, : HISTORY + 1] = rr_s[beats[:, None] + np.arange(-HISTORY, 1)]
+    rows[:, HISTORY] = np.minimum(rows[:, HISTORY], NEXT_S)
+    for part in np.array_split(np.arange(beats.size), max(1, beats.size // 4096)):
+        rows[part, HISTORY + 1 :] = usual_intervals(rr_s[beats[part, None] + np.arange(-LONG, 0)])
+    return rows, labels[beats]

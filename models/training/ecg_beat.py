@@ -15,17 +15,23 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import nn
 
+from models import beat_labels
 from models.beat_labels import LEAST_KNOWN
 from models.evaluation.beats import figures, total
 from models.evaluation.ec57 import load_reference
 from models.inference import ecg_beat as inference
 from models.inference.ecg_beat import CLASSES, QRS, features
+from models.inference.ecg_rhythm import WINDOW, EcgRhythm
+from models.recordings import open_recording
 from models.recordings.rhythms import RATES_HZ
+from models.second_look import PROBABLY_AF, RHYTHM_EVERY_S, RHYTHM_WINDOW_S, SETTLED_S
+from models.signal.offline import condition
+from models.signal.resample import RATE_HZ
 from models.training import beat_batches, beat_data, beat_net
 from models.training.beat_batches import Pool, Sampler
 from models.training.beat_card import Evidence, brief, card, robustness
 from models.training.beat_cv import FOLDS, Calibration, Scored, calibrated, confusion, nested, scored
-from models.training.beat_data import RECORDS, Beats, copies
+from models.training.beat_data import RECORDS, Beats, copies, intervals
 from models.training.beat_net import FLOAT_NODES, BeatNet, logits, to_onnx
 from models.training.cards import write_card
 from models.training.fit import Schedule, code, fitted
@@ -33,10 +39,12 @@ from models.training.quantize import parity, quantize, run
 
 VERSION: Final = "1"
 SEED: Final = 20_261
-SCHEDULE: Final = Schedule(steps=600, rate=3e-3, decay=5e-2, averaged=0.99)
+SCHEDULE: Final = Schedule(steps=1500, rate=3e-3, decay=5e-2, averaged=0.99)
+LABELLED_AFTER_S: Final = 2.0
+"""A beat is labelled so long after its R peak (`models.beat_labels`), by the rhythm as read then."""
 SMOOTHING: Final = 0.02
 """Of the labels: two cardiologists agree on ectopic beats in 98 % of cases at best."""
-QUANTIZATION_BEATS: Final = 400
+QUANTIZATION_BEATS: Final = 2000
 PARITY_BATCHES: Final = 80
 
 RELEASE: Final = Path(__file__).parents[1] / "release"
@@ -45,21 +53,23 @@ RUNS: Final = Path(__file__).parent / "runs" / "ecg_beat"
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All copies of every record, the first as recorded."""
+    """All copies of every record, the first as recorded, and intervals of LTAFDB."""
 
     copies: dict[str, list[Beats]]
+    rr_s: NDArray[np.float32]
+    rr_labels: beat_data.Labels
 
     def pool(self, names: Sequence[str]) -> Pool:
         """What may be trained on when these are the training patients."""
         parts = [(name, of_it.chosen(of_it.labels >= 0)) for name in names for of_it in self.copies[name]]
         patients = np.concatenate([np.full(len(part), int(name)) for name, part in parts])
-        return Pool(Beats.joined([part for _, part in parts]), patients)
+        return Pool(Beats.joined([part for _, part in parts]), patients, self.rr_s, self.rr_labels)
 
 
 def main() -> None:
     """Cross-validate, train on all, quantize, write model and card."""
     parser = argparse.ArgumentParser(description="train and release ecg_beat")
-    parser.add_argument("--data", type=Path, required=True, help="folder with mitdb and noise")
+    parser.add_argument("--data", type=Path, required=True, help="folder with mitdb, ltafdb and noise")
     parser.add_argument("--release", type=Path, default=RELEASE)
     data: Path = (arguments := parser.parse_args()).data
     torch.set_num_threads(1)
@@ -70,7 +80,7 @@ def main() -> None:
             for place, held in enumerate(FOLDS)
         ]
         folds = [
-            [judged(network, name, material.copies[name][0], data) for name in held]
+            [in_rhythm(network, name, material.copies[name][0], data) for name in held]
             for held, network in zip(FOLDS, networks, strict=True)
         ]
         everyone = [record for fold in folds for record in fold]
@@ -85,16 +95,20 @@ def main() -> None:
 
 def load(data: Path, progress: Progress) -> Material:
     """From `RUNS` where it was prepared by the same code before."""
-    digest = code(beat_data, inference)[:16]
     found: dict[str, list[Beats]] = {}
     for name in progress.track(RECORDS, description="beats as the agent sees them"):
-        files = [RUNS / "beats" / f"{name}_{place}_{digest}.npz" for place in range(beat_data.COPIES)]
+        files = [RUNS / "beats" / f"{name}_{place}_{_digest()}.npz" for place in range(beat_data.COPIES)]
         if not all(file.exists() for file in files):
             files[0].parent.mkdir(parents=True, exist_ok=True)
             for file, of_it in zip(files, copies(data, name, SEED), strict=True):
                 np.savez(file, **{key: getattr(of_it, key) for key in Beats.__slots__})
         found[name] = [_beats(file) for file in files]
-    return Material(found)
+    return Material(found, *intervals(data, progress))
+
+
+def _digest() -> str:
+    """Of all that decides what the agent sees of a beat."""
+    return code(beat_data, beat_labels, inference)[:16]
 
 
 def _beats(file: Path) -> Beats:
@@ -116,11 +130,29 @@ def judged(network: BeatNet, name: str, beats: Beats, data: Path) -> Scored:
     return paired(name, beats, logits(network, inputs(beats)), data)
 
 
-def paired(name: str, beats: Beats, outputs: NDArray[np.float64], data: Path) -> Scored:
+def in_rhythm(network: BeatNet, name: str, beats: Beats, data: Path) -> Scored:
+    """The same, with the rhythm known."""
+    return paired(name, beats, logits(network, inputs(beats)), data, af_at(name, beats.times_s, data))
+
+
+def af_at(name: str, times_s: NDArray[np.float64], data: Path) -> NDArray[np.bool_]:
+    """Whether `ecg_rhythm`, which has seen no record of mitdb, reads AF when a beat is labelled, as in the agent; (beats,)."""
+    model = EcgRhythm((RELEASE / "ecg_rhythm.onnx").read_bytes())
+    recording = open_recording(data / "mitdb" / f"{name}.hea")
+    mv = condition(recording.mv, recording.rate_hz).mv
+    ends_s = np.arange(RHYTHM_WINDOW_S, mv.size / RATE_HZ, RHYTHM_EVERY_S)
+    readings = [model.judge(mv[round((end_s - RHYTHM_WINDOW_S) * RATE_HZ) :][:WINDOW]) for end_s in ends_s.tolist()]
+    told = [(end_s, read.probabilities[1]) for end_s, read in zip(ends_s, readings, strict=True) if not read.inconclusive]
+    latest = np.searchsorted([end_s + SETTLED_S for end_s, _ in told], times_s + LABELLED_AFTER_S) - 1
+    af: NDArray[np.bool_] = np.array([False, *(p >= PROBABLY_AF for _, p in told)])[latest + 1]
+    return af
+
+
+def paired(name: str, beats: Beats, outputs: NDArray[np.float64], data: Path, in_af: NDArray[np.bool_] | None = None) -> Scored:
     """A record's outputs beside its reference."""
     truth = load_reference(data / "mitdb" / f"{name}.atr", RATES_HZ["mitdb"])
     unknown = np.isfinite(beats.wave_mv[:, QRS]).mean(-1) <= LEAST_KNOWN
-    return scored(name, truth, beats.times_s, outputs, unknown)
+    return scored(name, truth, beats.times_s, outputs, unknown, in_af)
 
 
 def inputs(beats: Beats) -> NDArray[np.float32]:
@@ -137,16 +169,16 @@ def ladders(
     def judge(name: str, beats: Beats) -> Scored:
         return judged(of_record[name], name, beats, data)
 
-    return robustness(data, judge, calibrations, RUNS / "ladder", progress)
+    return robustness(data, judge, calibrations, RUNS / f"ladder_{_digest()}", progress)
 
 
 def release(network: BeatNet, calibration: Calibration, material: Material, folder: Path) -> None:
     """Write the int8 model, and the float one beside the kept networks."""
     facts = {"name": "ecg_beat", "version": VERSION, "classes": " ".join(CLASSES)}
     facts |= {f"weight_{name}": f"{weight:.4f}" for name, weight in zip(CLASSES, calibration.weights.tolist(), strict=True)}
-    to_onnx(network, calibration.temperature, calibration.bias, facts, RUNS / "float.onnx")
+    to_onnx(network, calibration.temperature, calibration.bias, facts, RUNS / "ecg_beat.float.onnx")
     sampler = Sampler(material.pool(RECORDS), SEED)
-    quantize(RUNS / "float.onnx", folder / "ecg_beat.onnx", sampler.batch(QUANTIZATION_BEATS)[0], FLOAT_NODES)
+    quantize(RUNS / "ecg_beat.float.onnx", folder / "ecg_beat.onnx", sampler.batch(QUANTIZATION_BEATS)[0], FLOAT_NODES)
 
 
 def write(data: Path, folder: Path, network: BeatNet, evidence: Evidence, material: Material) -> None:
@@ -164,7 +196,7 @@ def write(data: Path, folder: Path, network: BeatNet, evidence: Evidence, materi
 
 def agreements(data: Path, folder: Path, calibration: Calibration, material: Material) -> dict[str, Any]:
     """int8 against float: decisions, probabilities, and F1 in the records as they are (which both were trained on)."""
-    models = RUNS / "float.onnx", folder / "ecg_beat.onnx"
+    models = RUNS / "ecg_beat.float.onnx", folder / "ecg_beat.onnx"
     drawn = Sampler(material.pool(RECORDS), SEED + 1)
     augmented = np.concatenate([drawn.batch()[0] for _ in range(PARITY_BATCHES)])
     clean = {name: inputs(material.copies[name][0]) for name in RECORDS}

@@ -1,7 +1,7 @@
 """Train, cross-validate, calibrate, quantize and release `ecg_rhythm`: `python -m models.training.ecg_rhythm --data DIR`.
 
-Takes about an hour on one core. Networks already trained by this very recipe are taken from `--runs`, so that a run that was
-interrupted goes on where it was.
+Takes about half an hour on one core. Networks already trained by this very recipe are taken from `--runs`, so that a run
+that was interrupted goes on where it was.
 """
 
 import argparse

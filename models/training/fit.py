@@ -94,7 +94,7 @@ def _fit(network: Any, batches: Iterator[Batch], loss: Loss, schedule: Schedule,
         optimiser.step()
         rates.step()
         average.update_parameters(network)
-        progress.update(task, advance=1, description=f"{name} {float(value):.3f}")
+        progress.update(task, advance=1, description=f"{name} {float(value.detach()):.3f}")
     return average.module
 
 

@@ -12,6 +12,7 @@ from models.evaluation.pulse import at_rate, dropped, evaluate_pulse, noisy
 from models.evaluation.pulse_reference import LARGEST_PP_ERROR_S
 from models.evaluation.statistics import bootstrap, calibration_error
 from models.inference.ppg_quality import PpgQuality, quality_features
+from models.inference.rr_af import RrAf
 from models.training.cards import LICENCES, NOT_A_DEVICE
 from models.training.ppg_data import SIMULATED, Source, Windows, as_recorded, drawn
 from models.training.quantize import parity
@@ -70,7 +71,8 @@ class Trained:
 
 def card(data: Path, sources: Sequence[Source], trained: Trained) -> dict[str, Any]:
     """Everything on the card, by the sections of `models.training.cards`."""
-    pulse = evaluate_pulse(data, held_out=trained.held_out)
+    rhythm = RrAf((trained.int8_model.parent / "rr_af.onnx").read_bytes())
+    pulse = evaluate_pulse(data, held_out=trained.held_out, rhythm=rhythm)
     records = pulse.pop("records")
     model = PpgQuality(trained.int8_model.read_bytes())
     return {

@@ -59,7 +59,8 @@ def settle(network: QualityNet, windows: Windows, seed: int) -> QualityNet:
     """Take the batch normalisations' means and variances anew: those kept in training are not of the averaged weights."""
     stream = batches(windows, seed)
     torch.optim.swa_utils.update_bn((next(stream)[0] for _ in range(SETTLING)), network)
-    return network.eval()
+    settled: QualityNet = network.eval()
+    return settled
 
 
 def loss(outputs: Any, targets: Any) -> Any:

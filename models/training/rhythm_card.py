@@ -42,51 +42,56 @@ QUANTIZATION: Final = (
     "are judged by int8 networks too, so every figure here is one of int8."
 )
 KNOWN_FAILURES: Final = (
-    "Other rhythms are the hardest class: one in six is called normal (single premature beats, conduction defects), and one "
-    "normal recording in fifteen is called other.",
-    "Slow AF (below 60 bpm) is often called other; over 100 bpm hardly any recording is labelled normal, and those few are "
-    "called other.",
-    "Noise it was not shown: below 6 dB of SNR accuracy falls fast, and too few of the answers become inconclusive. Judge the "
-    "signal's quality (ecg_quality) before the rhythm.",
+    "Other rhythms are the hardest class: one in six is called normal, and one normal recording in fifteen is called other. "
+    "The Challenge does not say which rhythms they are, so neither is known which of them are missed.",
+    "Slow AF (below 60 bpm, 42 recordings): half is called other. Over 100 bpm 19 recordings are labelled normal; three are "
+    "called so, most of the rest other.",
+    "Noise it was not shown: F1 falls fast below 12 dB of SNR and means little from 0 dB down, where the probabilities are no "
+    "longer calibrated either. Fewer and fewer get an answer (see answered percent); those that do stay as right as before.",
     "Noise is the rarest class and experts disagree about it: half of what they call noise gets a rhythm.",
-    "Under 20 s it is worse than over 40 s: an irregular beat may not show.",
+    "Under 20 s it is worse than over 40 s.",
     "No patient ids: a patient with several recordings may be in training and test folds. Folds vary (see there).",
     "One kind of device (AliveCor, hand to hand, mostly lead I), adults who chose to record; straps and other leads were not "
     "part of it.",
-    "The threshold of inconclusive answers sees uncertainty between the four classes, not inputs of an unknown kind.",
+    "The threshold of inconclusive answers sees uncertainty between the four classes, not inputs of an unknown kind. It was "
+    "chosen on the same recordings that it is reported for.",
 )
 ATTEMPTS: Final[Mapping[str, Any]] = {
-    "signal and gap mask, 16 epochs": {"f1_mean": 79.1, "f1_mean_at_90_percent": 84.1},
-    "signal and gap mask, 24 epochs": {"f1_mean": 81.4, "f1_mean_at_90_percent": 86.3},
-    "the same, both polarities averaged": {"f1_mean": 81.4, "f1_mean_at_90_percent": 85.5},
-    "the same, with offsets of A and O (fitted on one half of the fold, scored on the other)": {
-        "f1_mean": 82.2,
-        "f1_mean_at_90_percent": 86.2,
+    "how": "Unless said on the first fold, without offsets, one seed each: differences below 1 mean little. Design choices "
+    "were made on the first two folds; no other recipe was tried on the other three.",
+    "tried": {
+        "signal and gap mask, 16 epochs": {"f1_mean": 79.1, "f1_mean_at_90_percent": 84.1},
+        "signal and gap mask, 24 epochs": {"f1_mean": 81.4, "f1_mean_at_90_percent": 86.3},
+        "the same, both polarities averaged": {"f1_mean": 81.4, "f1_mean_at_90_percent": 85.5},
+        "the same, with offsets of A and O (fitted on one half of the fold, scored on the other)": {
+            "f1_mean": 82.2,
+            "f1_mean_at_90_percent": 86.2,
+        },
+        "with rows of the detected beats (RR, its change, likeness of QRS), the average beat and 20 RR statistics, 24 epochs": {
+            "f1_mean": 78.1,
+            "f1_mean_at_90_percent": 82.2,
+        },
+        "rows of the detected beats joined at a low rate, stem of stride 4, 24 epochs": {
+            "f1_mean": 78.9,
+            "f1_mean_at_90_percent": 82.5,
+        },
+        "mean of the networks with and without beats": {"f1_mean": 81.1},
+        "20 RR statistics alone, regression": {"f1_mean": 69.3, "f1_mean_at_90_percent": 72.7},
+        "signal and gap mask, 24 epochs, and a regression with the 20 RR statistics behind it": {
+            "f1_mean": 82.2,
+            "f1_mean_at_90_percent": 85.3,
+        },
+        "released recipe (42 epochs)": {"f1_mean": 81.7, "f1_mean_at_90_percent": 85.7},
+        "released recipe, the first two folds": {"f1_mean": 83.6, "f1_mean_at_90_percent": 87.6},
+        "released recipe, the first two folds, and a regression with 10 RR statistics behind it": {
+            "f1_mean": 84.0,
+            "f1_mean_at_90_percent": 87.9,
+        },
+        "released recipe, the first two folds, and a regression without them": {"f1_mean": 84.0, "f1_mean_at_90_percent": 87.7},
+        "int8 without like ranges, sums rounded": {"agreement": 99.4, "largest_change": 0.2},
     },
-    "with rows of the detected beats (RR, its change, likeness of QRS), the average beat and 20 RR statistics, 24 epochs": {
-        "f1_mean": 78.1,
-        "f1_mean_at_90_percent": 82.2,
-    },
-    "rows of the detected beats joined at a low rate, stem of stride 4, 24 epochs": {
-        "f1_mean": 78.9,
-        "f1_mean_at_90_percent": 82.5,
-    },
-    "mean of the networks with and without beats": {"f1_mean": 81.1},
-    "20 RR statistics alone, regression": {"f1_mean": 69.3, "f1_mean_at_90_percent": 72.7},
-    "signal and gap mask, 24 epochs, and a regression with the 20 RR statistics behind it": {
-        "f1_mean": 82.2,
-        "f1_mean_at_90_percent": 85.3,
-    },
-    "released recipe (42 epochs)": {"f1_mean": 81.7, "f1_mean_at_90_percent": 85.7},
-    "released recipe, the first two folds": {"f1_mean": 83.6, "f1_mean_at_90_percent": 87.6},
-    "released recipe, the first two folds, and a regression with 10 RR statistics behind it": {
-        "f1_mean": 84.0,
-        "f1_mean_at_90_percent": 87.9,
-    },
-    "released recipe, the first two folds, and a regression without them": {"f1_mean": 84.0, "f1_mean_at_90_percent": 87.7},
-    "int8 without like ranges, sums rounded": {"agreement": 99.4, "largest_change": 0.2},
 }
-"""Unless said on the first fold, the hardest one, and without offsets. What the beats add, offsets add as well."""
+"""Percent, but `largest_change`."""
 
 BARS: Final = {"f1_mean": 83.0, "f1_mean_at_90_percent": 86.0, "ece": 0.03}
 _SEED: Final = 1

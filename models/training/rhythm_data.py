@@ -69,7 +69,7 @@ def examples(records: Sequence[Recorded], data: Path, runs: Path, seed: int, pro
 
 def target(label: int, drowned: float = 0.0) -> NDArray[np.float64]:
     """The share of each class, (4,): so much of the label's goes to noise."""
-    shares = (1 - drowned) * np.eye(len(CLASSES))[label]
+    shares: NDArray[np.float64] = (1 - drowned) * np.eye(len(CLASSES))[label]
     shares[-1] += drowned
     return shares
 
@@ -101,7 +101,7 @@ class Sampler:
     def _example(self, versions: Sequence[Example]) -> Example:
         if self._random.random() >= COPY_SHARE:
             return versions[0]
-        return versions[self._random.integers(1, len(versions))]
+        return versions[int(self._random.integers(1, len(versions)))]
 
     def _window(self, recorded: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """A stretch of 10 to 30 s anywhere in a window (3750,), faster or slower, maybe upside down."""

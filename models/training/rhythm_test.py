@@ -175,9 +175,10 @@ def _noisy(bank: Sequence[NDArray[np.float64]], snr_db: float) -> Change:
     """One kind of recorded noise, from anywhere in it."""
 
     def change(mv: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-        kind = bank[random.integers(len(bank))]
+        kind = bank[int(random.integers(len(bank)))]
         noise = kind[(random.integers(kind.size) + np.arange(mv.size)) % kind.size]
-        return mv + np.sqrt(signal_power(mv[None])[0] / 10 ** (snr_db / 10)) * noise
+        louder: NDArray[np.float64] = mv + np.sqrt(signal_power(mv[None])[0] / 10 ** (snr_db / 10)) * noise
+        return louder
 
     return change
 

@@ -37,11 +37,18 @@ def test_titles_and_names_are_there(kind: Kind) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "term"),
-    [("systolic", 18949), ("diastolic", 18950), ("mean_pressure", 18951), ("spo2", 19384), ("pulse_rate", 18458)]
-    + [("weight", 57664), ("temperature", 19292)],
+    [
+        ("systolic", 18949),
+        ("diastolic", 18950),
+        ("mean_pressure", 18951),
+        ("spo2", 19384),
+        ("pulse_rate", 18458),
+        ("weight", 57664),
+        ("temperature", 19292),
+    ],
 )
 def test_the_terms_of_personal_health_devices_are_those_of_their_specialisations(kind: str, term: int) -> None:
-    """IEEE 11073-10407 (blood pressure), -10404 (oximeter), -10415 (scale), -10408 (thermometer), annex C: terms in partition 2."""
+    """IEEE 11073-10407 (blood pressure), -10404 (oximeter), -10415 (scale), -10408 (thermometer): partition 2."""
     mdc = KINDS[kind].mdc
     assert mdc is not None
     assert mdc.code == 2 * 65536 + term

@@ -18,6 +18,11 @@ RATE_HZ = 250.0
 Samples = NDArray[np.float64]
 
 
+@pytest.fixture(scope="module")
+def model() -> EcgBeat:
+    return EcgBeat((RELEASED / "ecg_beat.onnx").read_bytes())
+
+
 def ecg(beats_s: Sequence[float], wide: Sequence[int] = (), seconds: float | None = None) -> Samples:
     """P wave, QRS complex and T wave a beat in mV; those numbered in `wide` have no P wave and a broad, deep QRS complex."""
     time_s = np.arange(round((seconds or beats_s[-1] + 2.0) * RATE_HZ)) / RATE_HZ
@@ -92,10 +97,6 @@ class TestContext:
 
 
 class TestLabeller:
-    @pytest.fixture(scope="class")
-    def model(self) -> EcgBeat:
-        return EcgBeat((RELEASED / "ecg_beat.onnx").read_bytes())
-
     def test_without_a_model_every_beat_is_normal(self) -> None:
         found = label(ecg(steady(20), wide=[7]), None, 25)
         assert len(found) == 20
@@ -134,7 +135,7 @@ class TestLabeller:
             wide += [number] if early else []
         found = label(ecg(beats_s, wide), model, 50)
         assert [number for number, beat in enumerate(found) if beat.label == "V"] == wide
-        assert {beat.label for beat in found} == {"N", "V"}
+        assert {beat.label for beat in found[:-1]} == {"N", "V"}  # the last one is followed by silence
 
     def test_narrow_premature_beats_are_supraventricular(self, model: EcgBeat) -> None:
         beats_s, early = [1.0], []
@@ -142,7 +143,7 @@ class TestLabeller:
             is_early = number % 10 == 8
             beats_s.append(beats_s[-1] + (0.5 if is_early else 0.85))
             early += [number] if is_early else []
-        found = label(ecg(beats_s), model, 50)
+        found = label(ecg(beats_s), model, 50)[:-1]  # nothing is known of what follows the last one
         assert [number for number, beat in enumerate(found) if beat.label == "S"] == early
 
     def test_a_beat_of_which_too_little_was_received_is_unknown(self, model: EcgBeat) -> None:

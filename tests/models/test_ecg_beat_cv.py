@@ -21,7 +21,9 @@ def record(name: str, seed: int, count: int = 100) -> Scored:
     random = np.random.default_rng(seed)
     truth = random.choice(4, count, p=(0.8, 0.1, 0.09, 0.01))
     logits = random.normal(0, 1, (count, 4)) + 4.0 * np.eye(4)[truth]
-    return Scored(name, logits, truth.astype(np.int64), np.zeros(5, np.int64), np.zeros(count, np.bool_))
+    return Scored(
+        name, logits, truth.astype(np.int64), np.zeros(5, np.int64), np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+    )
 
 
 def test_every_record_is_held_out_once() -> None:
@@ -49,7 +51,7 @@ def test_calibration_finds_the_temperature_that_was_put_in() -> None:
     logits = random.normal(0, 2, (20_000, 4))
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     truth = (random.random((20_000, 1)) > shares.cumsum(-1)).sum(-1)
-    hot = Scored("1", 3.0 * logits, truth.astype(np.int64), np.zeros(5, np.int64), np.zeros(20_000, np.bool_))
+    hot = Scored("1", 3.0 * logits, truth.astype(np.int64), np.zeros(5, np.int64), *[np.zeros(20_000, np.bool_)] * 2)
     found = calibrated([hot])
     assert found.temperature == pytest.approx(3.0, rel=0.05)
     np.testing.assert_allclose(found.bias - found.bias.mean(), 0, atol=0.3)

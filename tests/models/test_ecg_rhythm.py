@@ -186,3 +186,15 @@ class TestReleased:
         assert card["version"] == model.version
         assert card["coverage"]["lowest_probability"] == pytest.approx(model.lowest_probability, rel=1e-3)
         assert card["int8_parity"]["size_bytes"] == (RELEASE / "ecg_rhythm.onnx").stat().st_size
+
+    def test_card_reaches_the_bars_of_the_project(self) -> None:
+        card = json.loads((RELEASE / "ecg_rhythm.json").read_text())
+        figures = card["figures"]
+        assert figures["f1_mean"]["value"] >= 83
+        assert figures["f1_mean_at_90_percent"]["value"] >= 86
+        assert figures["ece"]["value"] <= 0.03
+        assert card["robustness"]["change_of_f1_mean_at_5_percent_lost"] >= -0.01
+        for name in ("released, as recorded", "released, augmented", "folds, unseen recordings"):
+            assert card["int8_parity"][name]["agreement"] >= 0.995
+            assert card["int8_parity"][name]["largest_change"] <= 0.05
+        assert abs(card["int8_parity"]["folds, unseen recordings"]["change_of_f1_mean"]) <= 0.005
