@@ -29,7 +29,7 @@ from models.inference.ecg_beat import (
     usual_intervals,
 )
 from models.signal.chain import Beat, EcgChain
-from models.signal.filters import Samples
+from models.signal.filters import Samples, median
 from models.signal.resample import RATE_HZ
 
 UNKNOWN: Final = "?"
@@ -252,4 +252,4 @@ def _weight(rr_s: Samples) -> float:
     """How much a beat says about what is usual: little when it came early."""
     before = rr_s[: HISTORY - 1]
     known = before[np.isfinite(before)]
-    return EARLY_WEIGHT if known.size and rr_s[HISTORY - 1] < EARLY * np.median(known) else 1.0
+    return EARLY_WEIGHT if known.size and rr_s[HISTORY - 1] < EARLY * median(known) else 1.0

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from models.inference.release import released
 from models.inference.session import Session
+from models.signal.filters import median
 from models.signal.qrs import QRS_BAND, SMOOTHING
 from models.signal.resample import RATE_HZ
 
@@ -150,4 +151,4 @@ def _flat(mv: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
 def _peaked(signal: NDArray[np.floating[Any]]) -> bool:
     """Whether something stands out of the QRS band's envelope as QRS complexes do."""
     envelope = np.convolve(np.abs(np.convolve(signal, QRS_BAND, "valid")), SMOOTHING, "valid")
-    return bool(np.percentile(envelope, 95) > STANDS_OUT * np.median(envelope))
+    return bool(np.percentile(envelope, 95) > STANDS_OUT * median(envelope))

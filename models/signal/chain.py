@@ -7,12 +7,12 @@ from typing import Final
 
 import numpy as np
 
-from models.signal.filters import Samples, Tape, hann
+from models.signal.filters import Samples, Tape, hann, median
 from models.signal.qrs import AHEAD, QRS_BAND, REFRACTORY, SMOOTHING, T_WAVE, Peak, QrsDetector
 from models.signal.resample import RATE_HZ, Resampler
 
-KEPT_S: Final = 75.0
-"""How much signal is kept for strips: a minute of it and the beats that are still undecided."""
+KEPT_S: Final = 45.0
+"""How much signal is kept: half a minute for the rhythm's model, a strip, and the beats that are still undecided."""
 
 FLAT_S: Final = 1.0
 FLAT_MV: Final = 0.001
@@ -196,4 +196,4 @@ def _qrs_like(signal: Samples) -> int:
     envelope = np.convolve(np.abs(np.convolve(signal, QRS_BAND, "valid")), SMOOTHING, "valid")
     around = np.lib.stride_tricks.sliding_window_view(envelope, 2 * AHEAD + 1)
     peaks = around[around[:, AHEAD] == around.max(axis=1), AHEAD]
-    return int(np.count_nonzero(peaks > max(LOW_QRS_MV, STANDS_OUT * np.median(envelope))))
+    return int(np.count_nonzero(peaks > max(LOW_QRS_MV, STANDS_OUT * median(envelope))))

@@ -15,8 +15,9 @@ from typing import Final
 import numpy as np
 
 from models.signal.filters import Fir, Samples, Tape, bandpass, hann
+from models.signal.filters import median as middle
 from models.signal.resample import RATE_HZ
-from models.signal.shape import AROUND, GUARD, MARGIN, BeatSignal, Match, QrsShape, summit
+from models.signal.shape import AROUND, GUARD, MARGIN, RECENT, BeatSignal, Match, QrsShape, summit
 
 
 def _samples(seconds: float) -> int:
@@ -275,7 +276,7 @@ class QrsDetector:
             return
         self._learning = False
         self._remember(min(max(bump.height for bump in bumps), CEILING_MV))
-        background = float(np.median(self._envelope[bumps[0].index : end]))
+        background = middle(self._envelope[bumps[0].index : end])
         self._noise = max(background, self._usual / 8)
         for bump in bumps:
             yield from self._reach(bump.index)
@@ -290,7 +291,7 @@ class QrsDetector:
         self._quiet_since += FORGETTING
         if usual > FLOOR_MV:
             self._remember(usual)
-            self._noise = max(2 * float(np.median(quiet)), usual / LARGEST_FALL)
+            self._noise = max(2 * middle(quiet), usual / LARGEST_FALL)
         else:
             self._learning, self._learnt_at = True, inf
 
@@ -357,7 +358,7 @@ class QrsDetector:
         (envelope,) = self._envelope[beat.index : beat.index + 1].tolist() or (beat.height,)
         height = min(envelope, LARGEST_RISE * self._usual, CEILING_MV)
         before = self._matched_height or height
-        self._matched_height = before + (height - before) / _MEMORY
+        self._matched_height = before + RECENT * (height - before)
 
     def _located(self, beat: _Bump) -> Peak:
         """The R peak of a beat, which is kept to learn its shape from; in noise, it is where the shape fits."""

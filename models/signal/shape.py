@@ -170,8 +170,8 @@ class QrsShape:
             return
         covariance = lags[_LAGS]
         covariance.flat[:: 2 * REACH + 2] += RIDGE * lags[0] + 1e-6
-        whitened: Samples = np.linalg.solve(covariance, self._mean)
-        matched: Samples = np.divide(whitened, float(whitened @ self._mean))
+        whitened = np.asarray(np.linalg.solve(covariance, self._mean), np.float64)
+        matched: Samples = whitened / float(whitened @ self._mean)
         self._filter = matched
 
 

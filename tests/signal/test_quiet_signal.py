@@ -5,6 +5,7 @@ import pytest
 
 from config.limits import DEFAULT_LIMITS
 from models.analysis import EcgAnalysis
+from models.inference.models import Models
 from models.recordings import open_recording
 
 RATE_HZ = 130.0
@@ -26,7 +27,7 @@ def ecg(beats, duration_s=50.0, *, noise_mv=0.01, p_mv=0.0, p_s=()):
 
 def pauses(mv, rate_hz=RATE_HZ, size=73):
     """Onset and end of each pause."""
-    analysis = EcgAnalysis(rate_hz, DEFAULT_LIMITS, None)
+    analysis = EcgAnalysis(rate_hz, DEFAULT_LIMITS, Models())
     steps = [analysis.push(mv[i : i + size]) for i in range(0, mv.size, size)] + [analysis.finish()]
     found = [finding for step in steps for finding in step.findings if finding.kind == "pause"]
     raised = {finding.onset_s for finding in found if finding.end_s is None}
@@ -76,7 +77,7 @@ def test_a_standstill_with_one_artefact_too_low_for_a_beat_is_a_pause():
 
 
 def test_a_standstill_is_reported_at_three_seconds_and_goes_on_beyond_what_is_kept():
-    analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, None)
+    analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, Models())
     _, mv = ecg([(t, 1.0) for t in np.arange(0.5, 20, 0.8)], 140.0, noise_mv=0.002)
     seen = [
         (finding, analysis.chain.end_s) for i in range(0, mv.size, 13) for finding in analysis.push(mv[i : i + 13]).findings
