@@ -117,7 +117,9 @@ def challenge_records(data: Path) -> Iterator[dict[str, Labelled | str]]:
         for archive in archives:
             try:
                 with tarfile.open(archive) as packed:
-                    packed.extractall(folder, filter="data")
+                    if hasattr(tarfile, "data_filter"):  # not in every Python 3.11
+                        packed.extraction_filter = tarfile.data_filter
+                    packed.extractall(folder)  # noqa: S202  the archive of the Challenge, named by its user
             except (tarfile.TarError, OSError, EOFError) as error:
                 raise EvaluationError(f"{archive} cannot be unpacked ({error}): fetch it again") from error
         yield _read_references(sorted(Path(folder).rglob("REFERENCE*.csv")))

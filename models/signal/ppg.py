@@ -73,6 +73,10 @@ KEPT_S: Final = 15.0
 """How much signal is kept: a window of the quality model, and what is still undecided."""
 
 
+ROUNDING: Final = 1e-9
+"""Of the signal's level: what the filters leave of a constant is no pulse."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pulse:
     """The steepest point of a systolic rise, in seconds since the stream's first sample, without the filters' delay.
@@ -103,6 +107,7 @@ class PulseDetector:
         self._begin = self._front = index
         self._next = index + HOP
         self._last: int | None = None
+        self._level: float | None = None
 
     @property
     def horizon(self) -> int:
@@ -112,6 +117,8 @@ class PulseDetector:
     def push(self, x: Samples) -> list[tuple[float, bool]]:
         """The pulses decided by these samples: where, in samples, and whether an interval must not end there."""
         found: list[tuple[float, bool]] = []
+        if self._level is None and x.size:
+            self._level = abs(float(x[0]))
         for at in range(0, x.size, HOP):
             piece = x[at : at + HOP]
             self._rise.extend(self._rise_fir.push(piece))
@@ -169,7 +176,7 @@ class PulseDetector:
 
     def _is_pulse(self, rise: Samples, at: int, first: int, now: int) -> bool:
         height = rise[at]
-        if height <= 0 or height < rise[max(at - APART, 0) : at + APART + 1].max():
+        if height <= ROUNDING * (self._level or 0.0) or height < rise[max(at - APART, 0) : at + APART + 1].max():
             return False
         if height < SHARE * rise[max(at - DICROTIC, 0) : at + 1].max():
             return False
