@@ -111,7 +111,10 @@ CEILING_MV: Final = 1.5
 _MEMORY: Final = 8
 """Beats and intervals that make the usual ones."""
 
-_KEPT: Final = _samples(12.0)
+_KEPT: Final = _samples(17.0)
+
+_LEARNT_BETWEEN: Final = _samples(12.0)
+"""So much of a long interval tells what lies between beats: it is still kept when the beat is decided, for any chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +269,7 @@ class QrsDetector:
             yield from self._settle()
         while index > self._overdue_at and not self._waiting:
             yield from self._search_back()
-        if index > self._quiet_since + FORGETTING and not self._learning:
+        if index > self._quiet_since + FORGETTING and not self._learning and not self._waiting:
             self._forget()
 
     def _learn(self, end: int) -> Iterator[Peak]:
@@ -368,7 +371,7 @@ class QrsDetector:
         by_shape = noise >= LOCATED_BY_SHAPE
         if by_shape and not match:
             match = self._shape.match(around)
-        start = self._last.index + GUARD - MARGIN if self._last else beat.index
+        start = max(self._last.index + GUARD - MARGIN, beat.index - _LEARNT_BETWEEN) if self._last else beat.index
         between = self._signal[start : beat.index - GUARD + MARGIN + 1]
         self._shape.add(BeatSignal(around.copy(), between.copy(), match, place, noise))
         offset = self._shape.offset(match) if by_shape and match else None

@@ -80,6 +80,14 @@ def test_any_chunking_gives_the_same_beats(sizes):
     assert beats + chain.finish() == run(mv, 130, mv.size)[0]
 
 
+@pytest.mark.parametrize(("noise_mv", "pause_s"), [(0.02, 16), (0.15, 20)])
+def test_any_chunking_gives_the_same_beats_after_a_long_pause(noise_mv, pause_s):
+    truth = [t for t in np.arange(0.5, 120, 0.8) if not 60 < t < 60 + pause_s]
+    mv = ecg(truth, 120, 125, noise_mv=noise_mv)
+    whole = run(mv, 125, mv.size)[0]
+    assert all(run(mv, 125, size)[0] == whole for size in (17, 73, 125))
+
+
 @pytest.mark.parametrize(("per_minute", "t_wave_s"), [(30, 0.3), (75, 0.25), (150, 0.2), (220, 0.14)])
 def test_no_beat_is_missed_or_invented_from_30_to_220_a_minute(per_minute, t_wave_s):
     truth = np.arange(0.7, 60, 60 / per_minute)
