@@ -1,9 +1,8 @@
 """From the ECG samples of one lead to heart beats, as they come."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import ceil, floor, isnan
-from typing import Final
+from math import ceil, floor, isfinite, isnan
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -38,8 +37,7 @@ _PIECE_S: Final = 2.0
 """Longer chunks are cut, so that the work of one step stays in the processor's cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class Beat:
+class Beat(NamedTuple):
     """A detected QRS complex.
 
     `t_s` is the R peak in seconds since the stream's first sample, by the nominal rate and without the filters' delay;
@@ -61,11 +59,12 @@ class EcgChain:
 
     def __init__(self, rate_hz: float) -> None:
         self._rate_hz = rate_hz
+        self._longest = ceil(_PIECE_S * rate_hz)
         self._origin_s = 0.0
         self._count = 0
         self._resampler: Resampler | None = Resampler(rate_hz, 0.0)
-        self._detector = QrsDetector()
         self._tape = Tape(round(KEPT_S * RATE_HZ))
+        self._detector = QrsDetector(self._tape)
         self._after_gap = True
 
     @property
@@ -80,6 +79,8 @@ class EcgChain:
 
     def push(self, mv: Samples) -> list[Beat]:
         """Consecutive samples in mV; NaN for a sample that is missing. The beats that they decide, in order."""
+        if 0 < mv.size <= self._longest and isfinite(mv.dot(mv)):  # in a tenth of the time of a look at each sample
+            return self._extend(mv)
         beats: list[Beat] = []
         for piece in self._pieces(mv):
             if isnan(piece[0]):
@@ -147,14 +148,13 @@ class EcgChain:
 
     def _pieces(self, mv: Samples) -> Iterator[Samples]:
         """All valid or all NaN, and short enough for the detector's tapes."""
-        longest = ceil(_PIECE_S * self._rate_hz)
         valid = np.isfinite(mv)
         runs = [mv]
         if not valid.all():
             runs = np.split(np.where(valid, mv, np.nan), np.flatnonzero(valid[1:] != valid[:-1]) + 1)
         for run in runs:
-            for start in range(0, run.size, longest):
-                yield run[start : start + longest]
+            for start in range(0, run.size, self._longest):
+                yield run[start : start + self._longest]
 
     def _extend(self, mv: Samples) -> list[Beat]:
         if self._resampler is None:
@@ -167,9 +167,9 @@ class EcgChain:
         return self._beats(self._detector.push(x))
 
     def _beats(self, peaks: list[Peak]) -> list[Beat]:
-        beats = []
-        for peak in peaks:
-            beats.append(Beat(peak.index / RATE_HZ, peak.amplitude_mv, self._after_gap))
+        beats = [Beat(at / RATE_HZ, amplitude_mv, after_gap=False) for at, amplitude_mv in peaks]
+        if beats and self._after_gap:
+            beats[0] = beats[0]._replace(after_gap=True)
             self._after_gap = False
         return beats
 

@@ -1,9 +1,15 @@
 """Linear-phase FIR filters whose output does not depend on how the signal is cut into chunks."""
 
+from collections.abc import Iterable
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float64]
+
+_ROOM: Final = 300
+"""Samples that a filter has room for at first: a hop of two seconds at the rates of what it filters."""
 
 
 def hann(width: int) -> Samples:
@@ -26,6 +32,22 @@ def bandpass(low_hz: float, high_hz: float, rate_hz: float, half: int) -> Sample
     return lowpass(high_hz, rate_hz, half) - lowpass(low_hz, rate_hz, half)
 
 
+def windows(taps: Samples, count: int) -> Samples:
+    """The matrix that so many places of a filter are a product with: for few samples faster than to correlate them.
+
+    A vector of `count` + taps - 1 samples times it is `numpy.correlate(samples, taps, "valid")` up to rounding.
+    """
+    matrix = np.zeros((count + taps.size - 1, count))
+    diagonals(matrix, taps.size)[:] = taps
+    return matrix
+
+
+def diagonals(matrix: Samples, height: int) -> Samples:
+    """A view of a matrix as `windows` makes it: row i is its part of column i, `height` taps."""
+    down, right = matrix.strides
+    return np.lib.stride_tricks.as_strided(matrix, (matrix.shape[1], height), (down + right, down))
+
+
 class Fir:
     """A symmetric FIR of odd length over one gap-free stretch, its delay taken out: output i belongs to input i.
 
@@ -36,23 +58,33 @@ class Fir:
     def __init__(self, taps: Samples) -> None:
         self._taps = taps
         self.half = taps.size // 2
-        self._tail: Samples = np.empty(0)
+        self._room: Samples = np.empty(taps.size + _ROOM)
+        self._waiting = 0
+        """How many samples at the room's beginning are still needed."""
 
     def push(self, x: Samples) -> Samples:
         if x.size == 0:
             return x
-        head = self._tail if self._tail.size else np.full(self.half, x[0])
-        joined = np.concatenate((head, x))
-        if joined.size < self._taps.size:
-            self._tail = joined
+        room, kept = self._room, self._taps.size - 1
+        if self._waiting == 0:
+            room[: self.half] = x[0]
+            self._waiting = self.half
+        end = self._waiting + x.size
+        if end > room.size:
+            self._room = room = np.concatenate((room[: self._waiting], np.empty(x.size)))
+        room[self._waiting : end] = x
+        if end <= kept:
+            self._waiting = end
             return np.empty(0)
-        self._tail = joined[joined.size - self._taps.size + 1 :]
-        return np.correlate(joined, self._taps, "valid")  # symmetric, so a convolution
+        out = np.correlate(room[:end], self._taps, "valid")  # symmetric, so a convolution
+        room[:kept] = room[end - kept : end]
+        self._waiting = kept
+        return out
 
     def finish(self) -> Samples:
-        if self._tail.size == 0:
-            return self._tail
-        return self.push(np.full(self.half, self._tail[-1]))
+        if self._waiting == 0:
+            return np.empty(0)
+        return self.push(np.full(self.half, self._room[self._waiting - 1]))
 
 
 def median(values: Samples) -> float:
@@ -60,6 +92,12 @@ def median(values: Samples) -> float:
     low, high = (values.size - 1) // 2, values.size // 2
     ordered = np.partition(values, (low, high))
     return float((ordered[low] + ordered[high]) / 2)
+
+
+def median_of(values: Iterable[float]) -> float:
+    """The same of a handful of numbers, for which numpy takes longer."""
+    ordered = sorted(values)
+    return 0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2])
 
 
 class Tape:
@@ -90,7 +128,10 @@ class Tape:
 
     def __getitem__(self, span: slice) -> Samples:
         """A view of the samples kept of a half-open span of numbers."""
-        return self._room[max(span.start - self.first, 0) : max(min(span.stop, self.end) - self.first, 0)]
+        start, stop = span.start - self.first, span.stop - self.first
+        if 0 <= start <= stop and span.stop <= self.end:
+            return self._room[start:stop]
+        return self._room[max(start, 0) : max(min(stop, self.end - self.first), 0)]
 
     def at(self, numbers: NDArray[np.int64]) -> Samples:
         """The samples of these numbers, all of which must be kept."""

@@ -6,18 +6,15 @@ Every decision depends on sample numbers alone, so chunks do not matter. Polarit
 """
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
 from math import inf
-from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from models.signal.filters import Fir, Samples, Tape, bandpass, hann
-from models.signal.filters import median as middle
+from models.signal.filters import Fir, Samples, Tape, bandpass, hann, median, median_of
+from models.signal.peak import PEAK_NEEDS, PEAK_REACH, highest
 from models.signal.resample import RATE_HZ
-from models.signal.shape import AROUND, GUARD, MARGIN, RECENT, BeatSignal, Match, QrsShape, summit
+from models.signal.shape import AROUND, GUARD, LIKE_QRS, MARGIN, RECENT, BeatSignal, Match, QrsShape
 
 
 def _samples(seconds: float) -> int:
@@ -29,14 +26,6 @@ QRS_BAND: Final = bandpass(8.0, 22.0, RATE_HZ, half=_samples(0.096))
 
 SMOOTHING: Final = hann(_samples(0.184))
 """Joins the lobes of one complex; half its height is 92 ms wide, as a QRS is."""
-
-PEAK_BAND: Final = bandpass(3.0, 25.0, RATE_HZ, half=_samples(0.128))
-"""What an R peak is found in: low enough for the summit of a wide complex, without wander."""
-
-_PEAK_MARGIN: Final = PEAK_BAND.size // 2
-
-PEAK_REACH: Final = _samples(0.064)
-"""How far the R peak may lie from the envelope's."""
 
 AHEAD: Final = _samples(0.08)
 """An envelope peak has no higher one this close to it. Every beat waits so long; with the filters' delays 0.33 s in all."""
@@ -66,10 +55,9 @@ TRUST_SLOPE: Final = 6.0
 fast the one takes over from the other."""
 
 LIKE_NONE: Final = 0.2
-LIKE_QRS: Final = 0.8
 UNLIKE: Final = 1.0
-"""Correlation with the known shapes: below the first the threshold rises by this share of it, above the second it does not.
-Muscle noise at 12 dB has 0.25 to 0.6, beats in it 0.8 and more."""
+"""Correlation with the known shapes: below the first the threshold rises by this share of it, from `LIKE_QRS` on it does not.
+Muscle noise at 12 dB has 0.25 to 0.6."""
 
 EARLY: Final = 0.9
 EARLY_FACTOR: Final = 2.0
@@ -111,25 +99,31 @@ CEILING_MV: Final = 1.5
 _MEMORY: Final = 8
 """Beats and intervals that make the usual ones."""
 
-_KEPT: Final = _samples(17.0)
+KEPT: Final = _samples(17.0)
+"""Samples that a decision may need."""
 
 _LEARNT_BETWEEN: Final = _samples(12.0)
 """So much of a long interval tells what lies between beats: it is still kept when the beat is decided, for any chunks."""
 
+_REACH: Final = AROUND + MARGIN
+"""Samples on either side of an envelope's peak from which its R peak is found and its shape is learnt."""
 
-@dataclass(frozen=True, slots=True)
-class Peak:
+_PEAK: Final = slice(_REACH - PEAK_NEEDS, _REACH + PEAK_NEEDS + 1)
+"""Those among them from which the R peak is found."""
+
+
+class Peak(NamedTuple):
     """An R peak: where, in samples at 125 Hz, and how many mV over the baseline (negative in an inverted lead)."""
 
-    index: float
+    at: float
     amplitude_mv: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Bump:
+class _Bump(NamedTuple):
     """A local maximum of the envelope, its height measured by the envelope or the QRS shape, and how it compares to that."""
 
-    index: int
+    at: int
+    envelope: float
     height: float
     match: Match | None = None
 
@@ -137,9 +131,15 @@ class _Bump:
 class QrsDetector:
     """Finds R peaks in 125 Hz samples, stretch by stretch; what it learns of the heart outlasts the gaps."""
 
-    def __init__(self) -> None:
+    def __init__(self, signal: Tape) -> None:
+        """`signal` is where samples are before they come; it keeps `KEPT` at least."""
+        self._signal = signal
         self._heights: deque[float] = deque(maxlen=_MEMORY)
         self._intervals: deque[int] = deque(maxlen=_MEMORY)
+        self._interval = RATE_HZ
+        """The median of the intervals, in samples; a second while there is none."""
+        self._beats: list[Peak] = []
+        """Decided and not yet reported."""
         self._usual = self._tall = 0.0
         """The median and the third of the heights."""
         self._noise = 0.0
@@ -150,7 +150,7 @@ class QrsDetector:
     def start(self, index: int) -> None:
         """Begin a gap-free stretch, whose first sample is number `index`."""
         self._band_fir, self._envelope_fir = Fir(QRS_BAND), Fir(SMOOTHING)
-        self._signal, self._envelope = Tape(_KEPT, index), Tape(_KEPT, index)
+        self._envelope = Tape(KEPT, index)
         self._begin = self._front = self._quiet_since = index
         self._learning = not self._heights
         self._learnt_at: float = inf
@@ -164,54 +164,62 @@ class QrsDetector:
     def horizon(self) -> int:
         """Every beat before this sample has been reported."""
         threshold = 0.0 if self._learning else self._overdue_threshold()
-        undecided = [bump.index for bump in self._passed_over if bump.height >= threshold]
+        undecided = [bump.at for bump in self._passed_over if bump.height >= threshold]
         if self._waiting:
-            undecided.append(self._waiting.index)
+            undecided.append(self._waiting.at)
         return min([self._front, *undecided]) - PEAK_REACH
 
     def push(self, x: Samples) -> list[Peak]:
-        """The beats decided by these samples (at most 10 s of them), in order."""
-        self._signal.extend(x)
+        """The beats decided by these samples, at most 2 s of them and on the tape already, in order."""
         band = self._band_fir.push(x)
         self._envelope.extend(self._envelope_fir.push(np.abs(band)))
-        return self._decide(self._envelope.end - AHEAD)
+        self._decide(self._envelope.end - AHEAD)
+        return self._reported()
 
     def finish(self) -> list[Peak]:
         """The rest: the stretch ends here."""
         band = self._band_fir.finish()
         self._envelope.extend(self._envelope_fir.push(np.abs(band)))
         self._envelope.extend(self._envelope_fir.finish())
-        beats = self._decide(self._envelope.end)
+        self._decide(self._envelope.end)
         learnt_enough = not self._learning
-        rest = [*(() if learnt_enough else self._learn(self._front)), *self._settle()]
+        if not learnt_enough:
+            self._learn(self._front)
+        self._settle()
         self._passed_over = []
         if not learnt_enough:
             self._heights.clear()
             self._learning = True
-        return beats + rest
+        return self._reported()
 
-    def _decide(self, front: int) -> list[Peak]:
-        """Go on to sample `front`."""
-        if front <= self._front:
-            return []
-        beats: list[Peak] = []
-        for bump in self._bumps(self._front, front):
-            beats += self._reach(bump.index)
-            beats += self._judge(self._measured(bump))
-        self._front = front
-        beats += self._reach(front)
+    def _reported(self) -> list[Peak]:
+        beats, self._beats = self._beats, []
         return beats
 
-    def _bumps(self, start: int, stop: int) -> Iterator[_Bump]:
-        first = max(start - 1 - AHEAD, self._begin)
+    def _decide(self, front: int) -> None:
+        """Go on to sample `front`."""
+        if front <= self._front:
+            return
+        for bump in self._bumps(self._front, front):
+            self._reach(bump.at)
+            self._judge(self._measured(bump))
+        self._front = front
+        self._reach(front)
+
+    def _bumps(self, start: int, stop: int) -> list[_Bump]:
+        """The peaks of the envelope from sample `start` to before `stop`; the first and the last of a stretch are none."""
+        first, before = max(start - 1 - AHEAD, self._begin), max(start - 1, self._begin)
         envelope = self._envelope[first : stop + AHEAD + 1]
-        rising = envelope[1:] > envelope[:-1]
-        tops = (rising[:-1] & (envelope[1:-1] >= FLOOR_MV) & ~rising[1:]).nonzero()[0].tolist()
-        heights = envelope.tolist() if tops else []
-        for before in tops:
-            top = before + 1
-            if start <= top + first < stop and heights[top] >= max(heights[max(top - AHEAD, 0) : top + AHEAD + 1]):
-                yield _Bump(top + first, heights[top])
+        inner = envelope[before - first : stop + 1 - first]
+        rising = inner[1:] > inner[:-1]
+        bumps = []
+        for at in (rising[:-1] > rising[1:]).nonzero()[0].tolist():
+            top = before - first + at + 1
+            height = envelope.item(top)
+            around = envelope[max(top - AHEAD, 0) : top + AHEAD + 1]
+            if height >= FLOOR_MV and height >= around.item(around.argmax()):
+                bumps.append(_Bump(first + top, height, height))
+        return bumps
 
     def _remember(self, height: float) -> None:
         self._heights.append(height)
@@ -225,65 +233,71 @@ class QrsDetector:
     def _doubt(self) -> float:
         """From 0 in a clean signal, where any shape at any time is the heart's, to 1 in noise."""
         low, high = DOUBT
-        return min(max((self._noise_share() - low) / (high - low), 0.0), 1.0)
+        share = self._noise_share()
+        return 0.0 if share <= low else min((share - low) / (high - low), 1.0)
 
-    def _around(self, index: int, reach: int) -> Samples:
-        """The samples so far on either side of one, continued at the ends of the stretch."""
-        first, end = index - reach, index + reach + 1
-        if self._signal.first <= first and end <= self._signal.end:
+    def _around(self, index: int) -> Samples:
+        """`_REACH` samples on either side of one, continued at the ends of the stretch."""
+        first, end = index - _REACH, index + _REACH + 1
+        if self._begin <= first and end <= self._signal.end:
             return self._signal[first:end]
         return self._signal.at(np.clip(np.arange(first, end), self._begin, self._signal.end - 1))
 
     def _measured(self, bump: _Bump) -> _Bump:
         """In noise, how much of the patient's own QRS complex is in a bump says more than its height."""
-        if self._learning or self._noise_share() <= TRUST_FROM:
+        share = self._noise / self._usual if not self._learning else 0.0
+        if share <= TRUST_FROM:
             return bump
-        match = self._shape.match(self._around(bump.index, AROUND + MARGIN))
+        match = self._shape.match(self._around(bump.at))
         if match is None:
             return bump
-        trust = min(max(TRUST_SLOPE * (self._noise_share() - TRUST_FROM), 0.0), 1.0)
-        return _Bump(bump.index, (1 - trust) * bump.height + trust * match.height * self._matched_height, match)
+        trust = min(TRUST_SLOPE * (share - TRUST_FROM), 1.0)
+        height = (1 - trust) * bump.height + trust * match.height * self._matched_height
+        return _Bump(bump.at, bump.envelope, height, match)
 
     def _threshold(self, bump: _Bump) -> float:
         threshold = self._overdue_threshold()
         if not self._overdue:
             threshold = NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual
+        doubt = self._doubt()
+        if doubt == 0.0:
+            return threshold
         if bump.match:
             strange = min(max((LIKE_QRS - bump.match.likeness) / (LIKE_QRS - LIKE_NONE), 0.0), 1.0)
-            threshold *= 1 + UNLIKE * strange * self._doubt()
+            threshold *= 1 + UNLIKE * strange * doubt
         if self._last and len(self._intervals) == _MEMORY:
-            early = max(1 - (bump.index - self._last.index) / (EARLY * median(self._intervals)), 0.0)
-            threshold *= 1 + EARLY_FACTOR * min(self._noise_share(), 1.0) * early * self._doubt()
+            early = max(1 - (bump.at - self._last.at) / (EARLY * self._interval), 0.0)
+            threshold *= 1 + EARLY_FACTOR * min(self._noise_share(), 1.0) * early * doubt
         return threshold
 
     def _overdue_threshold(self) -> float:
         return OVERDUE_NOISE_FACTOR * self._noise + OVERDUE_BEAT_SHARE * self._usual
 
-    def _reach(self, index: int) -> Iterator[Peak]:
-        """Time passes until sample `index`: what was due by then is done."""
+    def _reach(self, index: int) -> None:
+        """Time passes until sample `index`: what was due by then is done, whether samples come one by one or many at once."""
         if self._learning:
             if index < self._learnt_at:
                 return
-            yield from self._learn(int(self._learnt_at))
-        if self._waiting and index > self._waiting.index + PR:
-            yield from self._settle()
+            self._learn(int(self._learnt_at))
+        if self._waiting and index > self._waiting.at + PR:
+            self._settle()
         while index > self._overdue_at and not self._waiting:
-            yield from self._search_back()
+            self._search_back()
         if index > self._quiet_since + FORGETTING and not self._learning and not self._waiting:
             self._forget()
 
-    def _learn(self, end: int) -> Iterator[Peak]:
+    def _learn(self, end: int) -> None:
         """Take the highest bump so far as the usual beat, and judge them all by it."""
         bumps, self._passed_over = self._passed_over, []
         if not bumps:
             return
         self._learning = False
         self._remember(min(max(bump.height for bump in bumps), CEILING_MV))
-        background = middle(self._envelope[bumps[0].index : end])
+        background = median(self._envelope[bumps[0].at : end])
         self._noise = max(background, self._usual / 8)
         for bump in bumps:
-            yield from self._reach(bump.index)
-            yield from self._judge(bump)
+            self._reach(bump.at)
+            self._judge(bump)
 
     def _forget(self) -> None:
         """No beat for long: expect lower ones, but still higher than what is there between them."""
@@ -294,22 +308,22 @@ class QrsDetector:
         self._quiet_since += FORGETTING
         if usual > FLOOR_MV:
             self._remember(usual)
-            self._noise = max(2 * middle(quiet), usual / LARGEST_FALL)
+            self._noise = max(2 * median(quiet), usual / LARGEST_FALL)
         else:
             self._learning, self._learnt_at = True, inf
 
-    def _judge(self, bump: _Bump) -> Iterator[Peak]:
+    def _judge(self, bump: _Bump) -> None:
         if self._learning:
             if not self._passed_over:
-                self._learnt_at = bump.index + LEARNING
-                self._quiet_since = bump.index
+                self._learnt_at = bump.at + LEARNING
+                self._quiet_since = bump.at
             self._passed_over.append(bump)
             return
         if self._waiting and bump.height > self._waiting.height:
             self._noted(self._waiting)
             self._waiting = None
-        yield from self._settle()
-        since = bump.index - self._last.index if self._last else inf
+        self._settle()
+        since = bump.at - self._last.at if self._last else inf
         if since < REFRACTORY:
             return
         if self._last and since < T_WAVE and bump.height < T_WAVE_SHARE * self._last.height:
@@ -320,70 +334,61 @@ class QrsDetector:
         elif bump.height < LOW_BEAT * self._tall:
             self._waiting = bump
         else:
-            yield self._accept(bump)
+            self._accept(bump)
 
     def _noted(self, bump: _Bump) -> None:
         """Not a beat: it belongs to the noise."""
         self._noise += (bump.height - self._noise) / _MEMORY
 
-    def _settle(self) -> Iterator[Peak]:
+    def _settle(self) -> None:
         """Nothing higher followed the bump that waits: it is a beat."""
         if self._waiting:
-            yield self._accept(self._waiting)
+            self._accept(self._waiting)
 
-    def _search_back(self) -> Iterator[Peak]:
+    def _search_back(self) -> None:
         best = max(self._passed_over, key=lambda bump: bump.height, default=None)
         if best is None or best.height < self._overdue_threshold():
             self._overdue = True
             self._overdue_at = inf
             return
-        later = [bump for bump in self._passed_over if bump.index >= best.index + REFRACTORY]
+        later = [bump for bump in self._passed_over if bump.at >= best.at + REFRACTORY]
         self._noise = max(0.0, self._noise - (best.height - self._noise) / (_MEMORY - 1))  # it was no noise after all
-        yield self._accept(best)
+        self._accept(best)
         self._passed_over = later
 
-    def _accept(self, beat: _Bump) -> Peak:
-        peak = self._located(beat)
+    def _accept(self, beat: _Bump) -> None:
+        self._beats.append(self._located(beat))
         self._learn_height(beat)
         if self._last:
-            self._intervals.append(beat.index - self._last.index)
+            self._intervals.append(beat.at - self._last.at)
+            self._interval = median_of(self._intervals)
         self._remember(min(beat.height, LARGEST_RISE * self._usual, CEILING_MV))
         self._last, self._waiting = beat, None
         self._passed_over = []
-        self._quiet_since = beat.index
+        self._quiet_since = beat.at
         self._overdue = False
-        usual = median(self._intervals) if self._intervals else RATE_HZ
-        self._overdue_at = beat.index + min(OVERDUE * usual, LONGEST_WAIT)
-        return peak
+        self._overdue_at = beat.at + min(OVERDUE * self._interval, LONGEST_WAIT)
 
     def _learn_height(self, beat: _Bump) -> None:
         """The envelope's height at beats: what the shape's output of 1 stands for."""
-        (envelope,) = self._envelope[beat.index : beat.index + 1].tolist() or (beat.height,)
-        height = min(envelope, LARGEST_RISE * self._usual, CEILING_MV)
+        height = min(beat.envelope, LARGEST_RISE * self._usual, CEILING_MV)
         before = self._matched_height or height
         self._matched_height = before + RECENT * (height - before)
 
     def _located(self, beat: _Bump) -> Peak:
         """The R peak of a beat, which is kept to learn its shape from; in noise, it is where the shape fits."""
-        place, amplitude = self._highest(beat.index)
+        around = self._around(beat.at)
+        place, amplitude = highest(around[_PEAK])
         noise, match = self._noise_share(), beat.match
-        around = self._around(beat.index, AROUND + MARGIN)
         by_shape = noise >= LOCATED_BY_SHAPE
         if by_shape and not match:
             match = self._shape.match(around)
-        start = max(self._last.index + GUARD - MARGIN, beat.index - _LEARNT_BETWEEN) if self._last else beat.index
-        between = self._signal[start : beat.index - GUARD + MARGIN + 1]
+        start = beat.at
+        if self._last:
+            start = max(self._last.at + GUARD - MARGIN, beat.at - _LEARNT_BETWEEN, self._begin)
+        between = self._signal[start : beat.at - GUARD + MARGIN + 1]
         self._shape.add(BeatSignal(around.copy(), between.copy(), match, place, noise))
         offset = self._shape.offset(match) if by_shape and match else None
         if match and offset is not None:
             place = match.shift + offset
-        return Peak(beat.index + place, amplitude)
-
-    def _highest(self, index: int) -> tuple[float, float]:
-        """The highest point around the envelope's peak, between samples by a parabola: where, and its height in mV."""
-        signal = self._around(index, PEAK_REACH + _PEAK_MARGIN)
-        height = np.abs(np.correlate(signal, PEAK_BAND, "valid"))
-        top = int(height.argmax())
-        values = signal.tolist()
-        baseline = sorted(values)[len(values) // 2]
-        return top - PEAK_REACH + summit(height, top), values[top + _PEAK_MARGIN] - baseline
+        return Peak(beat.at + place, amplitude)

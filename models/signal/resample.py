@@ -29,6 +29,9 @@ _HALF_S: Final = 0.064
 _PHASES: Final = 512
 """Kernel positions between two input samples: rounding to them moves a sample by 8 µs at most at 125 Hz."""
 
+_ROOM: Final = 1000
+"""Samples that there is room for at first: a hop of a second or two."""
+
 _BLOCK: Final = 25
 """Outputs that are worth one matrix at least; at 360 and 130 Hz the kernel positions repeat after so many."""
 
@@ -72,24 +75,25 @@ class Resampler:
         self._outputs = _OneByOne(rate_hz, target, ahead) if block is None else _InBlocks(block)
         self._reach = _kernel(rate_hz, target).shape[1] // 2
         self._received = 0
-        self._last: Samples = np.empty(0)
+        self._last = 0.0
 
     def push(self, x: Samples) -> Samples:
         """The outputs that became final with `x`."""
         if x.size == 0:
             return x
         if self._received == 0:
-            self._outputs.tail = np.full(self._reach, x[0])
+            self._outputs.begin(np.full(self._reach, x[0]))
         self._received += x.size
-        self._last = x[-1:].copy()
-        return self._emit(x, (self._received - self._reach) * _PHASES)
+        self._last = x[-1]
+        out = self._outputs.push(x, (self._received - self._reach) * _PHASES)
+        self.next_index += out.size
+        return out
 
     def finish(self) -> Samples:
         """The outputs up to the last sample."""
-        return self._emit(self._last.repeat(self._reach), (self._received - 1) * _PHASES + 1) if self._received else self._last
-
-    def _emit(self, x: Samples, end: int) -> Samples:
-        out = self._outputs.push(x, end)
+        if self._received == 0:
+            return np.empty(0)
+        out = self._outputs.push(np.full(self._reach, self._last), (self._received - 1) * _PHASES + 1)
         self.next_index += out.size
         return out
 
@@ -104,12 +108,16 @@ class _OneByOne:
         self._kernel = _kernel(rate_hz, target)
         self._emitted = 0
         self._first = -self._kernel.shape[1] // 2
-        self.tail: Samples = np.empty(0)
+        self._tail: Samples = np.empty(0)
         """The input from sample `_first` on; samples before the first have negative numbers."""
 
+    def begin(self, before: Samples) -> None:
+        """What comes before the first sample."""
+        self._tail = before
+
     def push(self, x: Samples, end: int) -> Samples:
-        """Outputs before phase `end`, counted from the first sample; `x` follows the tail."""
-        joined = np.concatenate((self.tail, x))
+        """Outputs before phase `end`, counted from the first sample; `x` follows what came before."""
+        joined = np.concatenate((self._tail, x))
         beyond = max(ceil((end - self._ahead) / self._step) + 1, self._emitted)
         phases = np.floor(self._ahead + np.arange(self._emitted, beyond) * self._step).astype(np.int64)
         phases = phases[: np.searchsorted(phases, end)]
@@ -117,8 +125,8 @@ class _OneByOne:
         starts = phases // _PHASES - width // 2 + 1 - self._first
         out: Samples = (joined[starts[:, None] + np.arange(width)] * self._kernel[phases % _PHASES]).sum(axis=1)
         self._emitted += phases.size
-        self.tail = joined[-width:]
-        self._first += joined.size - self.tail.size
+        self._tail = joined[-width:]
+        self._first += joined.size - self._tail.size
         return out
 
 
@@ -142,28 +150,49 @@ class _InBlocks:
     def __init__(self, block: _Block) -> None:
         self._block = block
         self._emitted = 0
-        self.tail: Samples = np.empty(0)
-        """The input from the window of the next output's block on."""
+        self._waiting = 0
+        """Samples in the room, which begins with the window of the next output's block."""
+        self._room: Samples = np.empty(0)
+        self._make_room(0)
+
+    def begin(self, before: Samples) -> None:
+        """What comes before the first sample."""
+        self._make_room(before.size)
+        self._room[: before.size] = before
+        self._waiting = before.size
 
     def push(self, x: Samples, end: int) -> Samples:
-        """Outputs before phase `end`, counted from the first sample; `x` follows the tail."""
+        """Outputs before phase `end`, counted from the first sample; `x` follows what came before."""
         block = self._block
         width, many = block.matrix.shape
+        came = self._waiting + x.size
+        if came + width > self._room.size:
+            self._make_room(came)
+        room = self._room
+        room[self._waiting : came] = x
+        self._waiting = came
         whole, within = divmod(end - block.first_phase, block.step * _PHASES)
-        stop = max(whole * many + bisect_left(block.phases, within), self._emitted)
-        first = self._emitted // many
-        windows = ceil(stop / many) - first
-        came = self.tail.size + x.size
-        missing = max((windows - 1) * block.step + width - came, 0)
-        joined = np.concatenate((self.tail, x, np.zeros(missing)))
-        self.tail = joined[(stop // many - first) * block.step : came]
-        if windows <= 0:
+        begin, stop = self._emitted, whole * many + bisect_left(block.phases, within)
+        if stop <= begin:
             return np.empty(0)
-        size = joined.itemsize
-        view: Samples = np.ndarray((windows, 1, width), joined.dtype, joined, 0, (block.step * size, size, size))
-        out: Samples = (view @ block.matrix).reshape(-1)[self._emitted - first * many : stop - first * many]
+        first, last = begin // many, stop // many
+        windows = ceil(stop / many) - first
+        room[came : (windows - 1) * block.step + width] = 0.0
+        out: Samples = np.vecmat(self._windows[:windows], block.matrix).reshape(-1)[begin - first * many : stop - first * many]
         self._emitted = stop
+        if last > first:
+            self._waiting = came - (last - first) * block.step
+            room[: self._waiting] = room[came - self._waiting : came]
         return out
+
+    def _make_room(self, samples: int) -> None:
+        """For so many samples and a window that begins right after them; what waits stays."""
+        width = self._block.matrix.shape[0]
+        room = np.zeros(samples + 2 * width + _ROOM)
+        if self._waiting:
+            room[: self._waiting] = self._room[: self._waiting]
+        self._room = room
+        self._windows = np.lib.stride_tricks.sliding_window_view(room, width)[:: self._block.step]
 
 
 @lru_cache(maxsize=16)

@@ -5,14 +5,13 @@ mean complex over the covariance of the signal between beats (a whitened matched
 """
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
 from math import sqrt
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from models.signal.filters import Samples, bandpass
+from models.signal.filters import Samples, bandpass, diagonals, median_of, windows
+from models.signal.peak import summit
 from models.signal.resample import RATE_HZ
 
 SHAPE_BAND: Final = bandpass(3.0, 30.0, RATE_HZ, half=round(0.128 * RATE_HZ))
@@ -42,6 +41,9 @@ RECENT_NOISE: Final = 0.05
 ENOUGH: Final = 4
 """Complexes from which on the mean is used."""
 
+LIKE_QRS: Final = 0.8
+"""Correlation from which on a peak is as like a complex as it needs to be: beats in muscle noise at 12 dB have 0.8 and more."""
+
 SAME: Final = 0.5
 """Correlation from which on a complex has the usual shape; normal beats in clean signal have 0.83 and more."""
 
@@ -59,23 +61,30 @@ MARGIN: Final = SHAPE_BAND.size // 2
 
 _LAGS: Final = np.abs(np.subtract.outer(np.arange(2 * REACH + 1), np.arange(2 * REACH + 1)))
 
-_WIDTH: Final = np.ones(2 * REACH + 1)
+_SILENCE: Final = np.zeros(2 * REACH)
+
+_PLACES: Final = 2 * SHIFT + 1
+"""Where a complex may begin in the samples around a peak."""
+
+_SUMS: Final = windows(np.ones(2 * REACH + 1), _PLACES)
+
+_IN_BAND: Final = windows(SHAPE_BAND, 2 * AROUND + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """How a peak compares: `height` of the filter's output (1 for the mean complex), correlation with the nearest shape, with
-    the usual shape, and where the filter fits best, in samples from the envelope's peak.
+class Match(NamedTuple):
+    """How a peak compares: `height` of the filter's output (1 for the mean complex), correlation with the nearest shape (the
+    usual one, when that is near enough), with the usual shape, where the filter fits best, in samples from the envelope's peak,
+    and the samples around the peak in `SHAPE_BAND`, `AROUND` on either side.
     """
 
     height: float
     likeness: float
     usual: float
     shift: float
+    around: Samples
 
 
-@dataclass(frozen=True, slots=True)
-class BeatSignal:
+class BeatSignal(NamedTuple):
     """What can be learnt from a beat.
 
     The samples around it and those `between` the beat before and it (empty at a start), both with `MARGIN` more at either end;
@@ -95,10 +104,17 @@ class QrsShape:
     def __init__(self) -> None:
         self._unlearnt = deque[BeatSignal](maxlen=MEMORY)
         self._count = 0
+        self._known = False
+        """Whether enough has been learnt for a filter."""
         self._mean: Samples = np.zeros(2 * REACH + 1)
-        self._other: Samples | None = None
+        self._other: Samples = np.zeros(2 * REACH + 1)
+        self._energy = self._other_energy = 0.0
+        """Their sums of squares; 0 while there is no other shape."""
         self._covariance: Samples | None = None
-        self._filter: Samples | None = None
+        self._windows: Samples = np.zeros((2 * AROUND + 1, 3 * _PLACES))
+        """Filter, mean and other shape at each place: what the samples around a peak are multiplied with."""
+        thirds = [self._windows[:, start : start + _PLACES] for start in range(0, 3 * _PLACES, _PLACES)]
+        self._filter_at, self._mean_at, self._other_at = (diagonals(third, 2 * REACH + 1) for third in thirds)
         self._offsets = deque[float](maxlen=MEMORY)
 
     def add(self, beat: BeatSignal) -> None:
@@ -108,37 +124,41 @@ class QrsShape:
     def match(self, around: Samples) -> Match | None:
         """Compare the samples around a peak, `AROUND` + `MARGIN` on either side; None while too little has been learnt."""
         self._catch_up()
-        return None if self._filter is None else self._compare(_in_band(around), self._filter)
+        return self._compare(around.dot(_IN_BAND)) if self._known else None
 
     def offset(self, match: Match) -> float | None:
         """How far the R peak lies from the filter's place in the latest beats; None while that is not known."""
         self._catch_up()
         if match.usual < SAME or len(self._offsets) < MEMORY // 4:
             return None
-        return _median(self._offsets)
+        return median_of(self._offsets)
 
     def _catch_up(self) -> None:
         while self._unlearnt:
             beat = self._unlearnt.popleft()
-            around, match = _in_band(beat.around), beat.match
-            if match is None and self._filter is not None:
-                match = self._compare(around, self._filter)
+            match = beat.match
+            around = match.around if match else beat.around.dot(_IN_BAND)
+            if match is None and self._known:
+                match = self._compare(around)
             if match and match.usual >= SAME:
                 self._offsets.append(beat.peak - match.shift)
             self._learn(around, match, beat.noise)
             if beat.between.size > 2 * (REACH + MARGIN) + 1:
-                self._learn_noise(_in_band(beat.between))
-            if self._covariance is not None and (self._count == ENOUGH or self._count % RENEWED == 0 or self._filter is None):
+                self._learn_noise(np.correlate(beat.between, SHAPE_BAND, "valid"))
+            if self._covariance is not None and (self._count == ENOUGH or self._count % RENEWED == 0 or not self._known):
                 self._renew(self._covariance)
 
-    def _compare(self, around: Samples, matched: Samples) -> Match:
-        output = np.correlate(around, matched, "valid")
-        place = int(output.argmax())
-        power = np.correlate(around * around, _WIDTH, "valid")
+    def _compare(self, around: Samples) -> Match:
+        products = around.dot(self._windows).tolist()
+        power = (around * around).dot(_SUMS).tolist()
+        output = products[:_PLACES]
+        highest = max(output)
+        place = output.index(highest)
         near = slice(max(place - 2, 0), place + 3)
-        usual = _likeness(around, power, self._mean, near)
-        likeness = usual if self._other is None else max(usual, _likeness(around, power, self._other, slice(0, None)))
-        return Match(max(float(output[place]), 0.0), likeness, usual, place - SHIFT + summit(output, place))
+        usual = likeness = _likeness(products[_PLACES : 2 * _PLACES][near], power[near], self._energy)
+        if self._other_energy and usual < LIKE_QRS:
+            likeness = max(usual, _likeness(products[2 * _PLACES :], power, self._other_energy))
+        return Match(max(highest, 0.0), likeness, usual, place - SHIFT + summit(output, place), around)
 
     def _learn(self, around: Samples, match: Match | None, noise: float) -> None:
         """Take in one beat."""
@@ -147,56 +167,46 @@ class QrsShape:
         if match and match.usual < SAME and noise < QUIET:
             self._learn_other(around)
         self._count += 1
-        if self._count == 1 or _correlation(complexes, self._mean) > SAME:
+        if self._count == 1 or self._correlation(complexes) > SAME:
             weight = max(1 / self._count, RECENT)
-            self._mean = (1 - weight) * self._mean + weight * complexes
+            self._mean *= 1 - weight
+            self._mean += weight * complexes
+            self._energy = float(self._mean.dot(self._mean))
+            self._mean_at[:] = self._mean
+
+    def _correlation(self, complexes: Samples) -> float:
+        """With the mean."""
+        return float(complexes.dot(self._mean)) / (sqrt(float(complexes.dot(complexes)) * self._energy) + 1e-9)
 
     def _learn_other(self, around: Samples) -> None:
-        if self._other is None:
-            self._other = around[SHIFT : SHIFT + 2 * REACH + 1].copy()
-        else:
+        if self._other_energy:
             place = int(np.correlate(around, self._other, "valid").argmax())
             self._other = 0.8 * self._other + 0.2 * around[place : place + 2 * REACH + 1]
+        else:
+            self._other = around[SHIFT : SHIFT + 2 * REACH + 1].copy()
+        self._other_energy = float(self._other.dot(self._other))
+        self._other_at[:] = self._other
 
     def _learn_noise(self, between: Samples) -> None:
-        between = between - between.sum() / between.size
-        lags: Samples = np.correlate(np.concatenate((between, np.zeros(2 * REACH))), between, "valid") / between.size
-        before = lags if self._covariance is None else self._covariance
-        mean: Samples = (1 - RECENT_NOISE) * before + RECENT_NOISE * lags
-        self._covariance = mean
+        between -= np.add.reduce(between) / between.size
+        lags: Samples = np.correlate(np.concatenate((between, _SILENCE)), between, "valid")
+        if self._covariance is None:
+            self._covariance = lags / between.size
+        else:
+            self._covariance *= 1 - RECENT_NOISE
+            lags *= RECENT_NOISE / between.size
+            self._covariance += lags
 
     def _renew(self, lags: Samples) -> None:
         if self._count < ENOUGH:
             return
-        covariance = lags[_LAGS]
-        covariance.flat[:: 2 * REACH + 2] += RIDGE * lags[0] + 1e-6
-        whitened = np.asarray(np.linalg.solve(covariance, self._mean), np.float64)
-        matched: Samples = whitened / float(whitened @ self._mean)
-        self._filter = matched
+        ridged = lags.copy()
+        ridged[0] += RIDGE * lags[0] + 1e-6
+        whitened = np.asarray(np.linalg.solve(ridged[_LAGS], self._mean), np.float64)
+        self._filter_at[:] = whitened / float(whitened.dot(self._mean))
+        self._known = True
 
 
-def _in_band(x: Samples) -> Samples:
-    return np.correlate(x, SHAPE_BAND, "valid")
-
-
-def _likeness(around: Samples, power: Samples, shape: Samples, near: slice) -> float:
-    """The best correlation with a shape of the windows that begin in `near`; `power` is their sum of squares."""
-    alike = np.correlate(around, shape, "valid")[near]
-    return float((alike / (np.sqrt(power[near] * float(shape @ shape)) + 1e-9)).max())
-
-
-def _correlation(x: Samples, shape: Samples) -> float:
-    return float(x @ shape) / (sqrt(float(x @ x) * float(shape @ shape)) + 1e-9)
-
-
-def _median(values: Iterable[float]) -> float:
-    ordered = sorted(values)
-    return 0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2])
-
-
-def summit(values: Samples, place: int) -> float:
-    """How far the top of the parabola through a maximum and its neighbours lies from it."""
-    if not 0 < place < values.size - 1:
-        return 0.0
-    before, at, after = values[place - 1 : place + 2].tolist()
-    return float(0.5 * (before - after) / (before - 2 * at + after)) if at > min(before, after) else 0.0
+def _likeness(products: list[float], power: list[float], energy: float) -> float:
+    """The best correlation of windows with a shape: their products with it, their sums of squares and its own."""
+    return max([product / (sqrt(squares * energy) + 1e-9) for product, squares in zip(products, power, strict=True)])

@@ -6,7 +6,7 @@ import scipy.signal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.signal.filters import Fir, Tape, bandpass, hann, lowpass
+from models.signal.filters import Fir, Tape, bandpass, hann, lowpass, windows
 from models.signal.resample import RATE_HZ, Resampler
 
 RATES_HZ = (125.0, 128.0, 130.0, 130.16, 250.0, 256.0, 300.0, 360.0, 500.0)
@@ -37,6 +37,13 @@ def test_fir_gives_the_same_bits_for_any_chunking(sizes):
     x = np.random.default_rng(2).standard_normal(1200)
     taps = bandpass(8, 22, 125, 12)
     assert np.array_equal(run(Fir(taps), x, sizes), run(Fir(taps), x, [x.size]))
+
+
+@given(st.integers(1, 9), st.integers(1, 30))
+def test_windows_give_what_a_correlation_gives(size, count):
+    samples = np.random.default_rng(4).standard_normal(count + size - 1)
+    taps = np.arange(1.0, size + 1)
+    np.testing.assert_allclose(samples @ windows(taps, count), np.correlate(samples, taps, "valid"), atol=1e-12)
 
 
 def test_an_empty_stretch_gives_nothing():
