@@ -7,6 +7,7 @@ on how they came in chunks.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +26,7 @@ from models.inference.ecg_beat import (
     EcgBeat,
     N,
     S,
+    early,
     features,
     usual_intervals,
 )
@@ -55,7 +57,7 @@ FORGETTING: Final = 1 / 300
 USUAL_EVERY: Final = 8
 """Beats between two looks at the intervals of the last minutes, but for the first few."""
 
-EARLY: Final = 0.88
+RATHER_EARLY: Final = 0.88
 EARLY_WEIGHT: Final = 0.25
 """A beat that comes earlier than this share of the median interval hardly says what is usual: it may be ectopic."""
 
@@ -79,7 +81,7 @@ class Context:
     wave_mv: Samples
     usual_mv: Samples
     rr_s: Samples
-    shape: tuple[float, float, float]
+    shape: tuple[float, ...]
 
 
 class BeatLabeller:
@@ -121,9 +123,7 @@ class BeatLabeller:
         probabilities = self._model.probabilities(inputs)
         if self._in_af:
             probabilities = without_ectopic_atria(probabilities)
-        # Without the interval after it, a beat is called S only where that is the likeliest: before gaps and at the end.
-        followed = np.isfinite(context.rr_s[HISTORY])
-        place = int((self._model.called(probabilities) if followed else probabilities.argmax(-1))[0])
+        place = int(self._model.called(probabilities, early(context.rr_s[None]))[0])
         return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, CLASSES[place], float(probabilities[0, place]))
 
 
@@ -167,7 +167,8 @@ class BeatContexts:
         self._count += 1
         rr_s = np.array([*self._rr_s, self._next(beat, chain), *self._usual_s])
         wave = _wave(beat, chain)
-        usual, shape = self._families.compare(wave, _weight(rr_s))
+        following = _wave(self._waiting[0], chain) if rr_s[HISTORY] < NEXT_S else None
+        usual, shape = self._families.compare(wave, following, _timing(rr_s))
         return Context(beat, wave, usual, rr_s, shape)
 
     def _next(self, beat: Beat, chain: EcgChain) -> float:
@@ -180,51 +181,89 @@ class BeatContexts:
         return NEXT_S if signal.size >= int(NEXT_S * RATE_HZ) and not np.isnan(signal).any() else np.nan
 
 
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """How early a beat came and how late the next one was: logarithms of the intervals over the median, NaN where unknown."""
+
+    before: float
+    after: float
+
+    @property
+    def weight(self) -> float:
+        """How much a beat says about what is usual: little when it came early."""
+        return EARLY_WEIGHT if self.before < log(RATHER_EARLY) else 1.0
+
+
 class _Families:
-    """The shapes of QRS complexes that a patient has, and how common each is."""
+    """The shapes of QRS complexes that a patient has, how common each is, and when such beats come."""
 
     def __init__(self) -> None:
         self._means = np.zeros((0, WAVE))
+        self._timings = np.zeros((0, 2))
         self._seen: list[int] = []
         self._weights = np.zeros(0)
         self._last: Samples | None = None
+        self._last_usual = 0.0
 
-    def compare(self, wave: Samples, weight: float) -> tuple[Samples, tuple[float, float, float]]:
+    def compare(self, wave: Samples, following: Samples | None, timing: _Timing) -> tuple[Samples, tuple[float, ...]]:
         """The usual beat so far, and the numbers of `features`; then learn this one."""
-        usual = self._means[int(self._weights.argmax())].copy() if self._seen else np.full(WAVE, np.nan)
+        known = bool(self._seen)
+        leader = int(self._weights.argmax()) if known else -1
+        usual = self._means[leader].copy() if known else np.full(WAVE, np.nan)
         total = max(float(self._weights.sum()), 1e-9)
-        share = float(self._weights.max()) / total if self._seen else 0.0
-        if np.isnan(wave[QRS.start - SHIFT : QRS.stop + SHIFT]).any():
-            return usual, (share, 0.0, 0.0)
+        share = float(self._weights[leader]) / total if known else 0.0
+        next_usual = _alike(following, usual)
+        before, self._last_usual = self._last_usual, 0.0
+        if not _whole(wave):
+            return usual, (share, 0.0, 0.0, 0.0, 0.0, before, next_usual)
         likeness, lag = _likeness(wave, self._means)
-        to_last = float(_likeness(wave, self._last[None])[0][0]) if self._last is not None else 0.0
-        own = int(likeness.argmax()) if self._seen else -1
-        own_share = float(self._weights[own]) / total if self._seen and likeness[own] >= ALIKE else 0.0
-        self._last = wave
+        to_last = _alike(wave, self._last)
+        own = int(likeness.argmax()) if known else -1
+        familiar = known and float(likeness[own]) >= ALIKE
+        own_share = float(self._weights[own]) / total if familiar else 0.0
+        sooner, later = self._timings[own].tolist() if familiar else (0.0, 0.0)
+        self._last, self._last_usual = wave, float(likeness[leader]) if known else 0.0
         self._weights *= 1 - FORGETTING
-        if self._seen and likeness[own] >= ALIKE:
-            self._learn(own, wave, int(lag[own]), weight)
+        if familiar:
+            self._learn(own, wave, int(lag[own]), timing)
         else:
-            self._add(wave, weight)
-        return usual, (share, own_share, to_last)
+            self._add(wave, timing)
+        return usual, (share, own_share, to_last, sooner, later, before, next_usual)
 
-    def _learn(self, family: int, wave: Samples, lag: int, weight: float) -> None:
+    def _learn(self, family: int, wave: Samples, lag: int, timing: _Timing) -> None:
         self._seen[family] += 1
+        share = 1 / min(self._seen[family], MEAN_OF)
         mean = self._means[family]
         moved = np.roll(wave, -lag)
-        step = np.where(np.isnan(moved), 0.0, moved - mean)
-        mean += step / min(self._seen[family], MEAN_OF)
-        self._weights[family] += weight
+        mean += share * np.where(np.isnan(moved), 0.0, moved - mean)
+        when = np.array([timing.before, timing.after])
+        self._timings[family] += share * np.where(np.isnan(when), 0.0, when - self._timings[family])
+        self._weights[family] += timing.weight
 
-    def _add(self, wave: Samples, weight: float) -> None:
+    def _add(self, wave: Samples, timing: _Timing) -> None:
         mean = np.where(np.isnan(wave), 0.0, wave)
+        when = np.nan_to_num(np.array([timing.before, timing.after]))
         if len(self._seen) == FAMILIES:
             rarest = int(self._weights.argmin())
-            self._means[rarest], self._seen[rarest], self._weights[rarest] = mean, 1, weight
+            self._means[rarest], self._timings[rarest] = mean, when
+            self._seen[rarest], self._weights[rarest] = 1, timing.weight
             return
         self._means = np.vstack((self._means, mean))
+        self._timings = np.vstack((self._timings, when))
         self._seen.append(1)
-        self._weights = np.append(self._weights, weight)
+        self._weights = np.append(self._weights, timing.weight)
+
+
+def _whole(wave: Samples) -> bool:
+    """Whether the QRS complex was received, and what lies `SHIFT` samples around it."""
+    return not np.isnan(wave[QRS.start - SHIFT : QRS.stop + SHIFT]).any()
+
+
+def _alike(wave: Samples | None, other: Samples | None) -> float:
+    """The greatest cosine of two QRS complexes; 0 where one is not known."""
+    if wave is None or other is None or not _whole(wave) or np.isnan(other[QRS]).any():
+        return 0.0
+    return float(_likeness(wave, other[None])[0][0])
 
 
 def _likeness(wave: Samples, means: Samples) -> tuple[Samples, Samples]:
@@ -248,8 +287,11 @@ def _wave(beat: Beat, chain: EcgChain) -> Samples:
     return wave
 
 
-def _weight(rr_s: Samples) -> float:
-    """How much a beat says about what is usual: little when it came early."""
+def _timing(rr_s: Samples) -> _Timing:
     before = rr_s[: HISTORY - 1]
     known = before[np.isfinite(before)]
-    return EARLY_WEIGHT if known.size and rr_s[HISTORY - 1] < EARLY * median(known) else 1.0
+    if not known.size:
+        return _Timing(np.nan, np.nan)
+    usual = median(known)
+    intervals = rr_s[HISTORY - 1 : HISTORY + 1].tolist()
+    return _Timing(*(min(max(log(interval / usual), -1.0), 1.0) for interval in intervals))

@@ -7,6 +7,7 @@ exemptions stand under `plain`.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from models.evaluation.detection import difference, ecg_of
+from models.evaluation.detection import difference, ecg_of, received
 from models.evaluation.ec57 import Reference, pair
 from models.evaluation.ladders import AS_RECORDED, Rung
 from models.evaluation.qrs import WINDOW_S
@@ -52,6 +53,14 @@ Confusion = Counter[tuple[str, str]]
 """How often (reference, called); `missed` is called and `extra` is reference where there is no partner."""
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One record on one rung: all beats, and only those whose QRS complex was received in full."""
+
+    counted: Confusion
+    received: Confusion
+
+
 def evaluate_beats(data: Path, label: Labeller, progress: Progress, rungs: Sequence[Rung] = (AS_RECORDED,)) -> dict[str, Any]:
     """Every figure of the task, percentages 0–100; from 5:00, 150 ms, records with paced beats left out.
 
@@ -60,7 +69,7 @@ def evaluate_beats(data: Path, label: Labeller, progress: Progress, rungs: Seque
     """
     judged = Judged()
 
-    def judge(header: Path) -> list[Confusion] | None:
+    def judge(header: Path) -> list[Counted] | None:
         record = load_annotated(header)
         return None if record.reference.paced else [label_record(record, rung, label) for rung in rungs]
 
@@ -68,14 +77,13 @@ def evaluate_beats(data: Path, label: Labeller, progress: Progress, rungs: Seque
     found = {name: result for name, result in results.items() if result is not None}
     if not found:
         raise EvaluationError("every record has paced beats, which are no part of beat classes: give others")
-    clean = [of_it[0] for of_it in found.values()]
+    clean = [of_it[0].counted for of_it in found.values()]
     before = figures(total(clean))
-    records = {name: figures(of_it[0]) for name, of_it in found.items()}
+    records = {name: figures(of_it[0].counted) for name, of_it in found.items()}
     ladder: list[tuple[tuple[str, ...], Any]] = []
     for place, rung in enumerate(rungs):
         if rung.path:
-            now = figures(total([of_it[place] for of_it in found.values()]))
-            ladder.append((rung.path, now | {"f1_change": _changes(now, before)}))
+            ladder.append((rung.path, _rung_figures([of_it[place] for of_it in found.values()], before, rung)))
     return {
         "task": "beats",
         **before,
@@ -91,13 +99,14 @@ def evaluate_beats(data: Path, label: Labeller, progress: Progress, rungs: Seque
     }
 
 
-def label_record(record: Annotated, rung: Rung, label: Labeller) -> Confusion:
+def label_record(record: Annotated, rung: Rung, label: Labeller) -> Counted:
     """One record on one rung."""
+    ecg = rung.change(ecg_of(record)) if rung.path else None
     recording = record.recording
-    if not rung.path:
-        return confusion(record.reference, label(recording.mv, recording.rate_hz))
-    ecg = rung.change(ecg_of(record))
-    return confusion(record.reference, label(ecg.mv, ecg.rate_hz))
+    mv, rate_hz = (recording.mv, recording.rate_hz) if ecg is None else (ecg.mv, ecg.rate_hz)
+    labelled = label(mv, rate_hz)
+    known = received(record.reference.times_s, mv, rate_hz)
+    return Counted(confusion(record.reference, labelled), confusion(record.reference.only(known), labelled))
 
 
 def confusion(truth: Reference, labelled: Labelled) -> Confusion:
@@ -144,6 +153,16 @@ def _matrix(counted: Confusion) -> dict[str, dict[str, int]]:
     columns = (*CLASSES, UNCLASSIFIED)
     rows = {truth: {said: counted[truth, said] for said in (*columns, MISSED)} for truth in columns}
     return rows | {EXTRA: {said: counted[EXTRA, said] for said in columns}}
+
+
+def _rung_figures(found: Sequence[Counted], before: Mapping[str, Any], rung: Rung) -> dict[str, Any]:
+    """Of lost packets the figures of the beats that were received come first: nothing can be said of what never came."""
+    everything = figures(total([of_it.counted for of_it in found]))
+    everything |= {"f1_change": _changes(everything, before)}
+    if rung.path[0] != "drop":
+        return everything
+    received_only = figures(total([of_it.received for of_it in found]))
+    return received_only | {"f1_change": _changes(received_only, before), "with_lost_beats": everything}
 
 
 def _changes(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, float | None]:

@@ -52,6 +52,12 @@ class Reference:
         kept = int(np.searchsorted(self.times_s, end_s))
         return replace(self, times_s=self.times_s[:kept], labels=self.labels[:kept])
 
+    def only(self, counted: NDArray[np.bool_]) -> "Reference":
+        """Only these beats, (beats,) true; what is found within 150 ms of the others does not count either."""
+        others = tuple((time_s, time_s) for time_s in self.times_s[~counted].tolist())
+        labels = tuple(label for label, kept in zip(self.labels, counted.tolist(), strict=True) if kept)
+        return replace(self, times_s=self.times_s[counted], labels=labels, excluded=(*self.excluded, *others))
+
 
 @dataclass(frozen=True, slots=True)
 class Pairing:

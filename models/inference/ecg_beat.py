@@ -33,12 +33,12 @@ LONG_SHARES: Final = (0.5, 0.8)
 """Intervals by which a fast run is told from the rhythm before it, and their quantiles. The higher one is that of the sinus
 rhythm even where most beats are premature."""
 
-SHAPES: Final = 3
+SHAPES: Final = 7
 """Numbers from the patient's history of shapes: see `features`."""
 
 ROWS: Final = 5
 WAVES: Final = 4
-SCALARS: Final = 49
+SCALARS: Final = 53
 """Rows of the network's input: beat, usual beat, their difference, which samples are known; then a row of numbers."""
 
 RR_RANGE_S: Final = (0.2, 3.0)
@@ -46,6 +46,11 @@ RR_RANGE_S: Final = (0.2, 3.0)
 
 NEXT_S: Final = 1.5
 """The interval after the beat is only waited for so long; a longer one counts as this long."""
+
+EARLY: Final = (0.9, 0.75)
+"""A beat is early when its interval is shorter than so much of the median of the 32 before it, or of the slow ones (the higher
+of `LONG_SHARES`) of the last minutes: in a run that lasts the median is that of early beats. Supraventricular ectopic beats are
+early by definition; 10 % is what sinus rhythm hardly reaches from one beat to the next."""
 
 _REGIONS: Final = (0, QRS.start, QRS.stop)
 """Where P wave, QRS complex and T wave begin."""
@@ -66,12 +71,13 @@ def features(wave_mv: Values, usual_mv: Values, rr_s: Values, shape: Values) -> 
         usual_mv: (n, 104) the patient's usual beat before this one, NaN where there is none yet.
         rr_s: (n, 36) seconds: 33 intervals up to the one that ends at the beat, the one after it, `usual_intervals` of those
             up to the beat; NaN where unknown.
-        shape: (n, 3) from 0 to 1: the share of the patient's beats that look like the usual one, the share of those that look
-            like this one, and this one's likeness to the beat before it.
+        shape: (n, 7) the share of the patient's beats that look like the usual one, the share of those that look like this one,
+            this one's likeness to the beat before it, how early beats of this shape come and how late the next ones
+            (logarithms of intervals over the median), how much the beats before and after are like the usual one.
 
     Returns:
         (n, 5, 104) float32, all within ±3: beat and usual beat over the usual beat's height, their difference, which samples
-        are known, and numbers (49, then zeros).
+        are known, and numbers (53, then zeros).
     """
     both = np.stack((wave_mv, usual_mv), 1)
     known = np.isfinite(both)
@@ -192,17 +198,32 @@ class EcgBeat:
         """Of `CLASSES`, for many beats at once: what `features` gives, (n, 5, 104), to (n, 4)."""
         return self._session.run(inputs)
 
-    def called(self, probabilities: Values) -> NDArray[np.int64]:
-        """The places in `CLASSES` of the classes that are called: (n, 4) to (n,)."""
-        return called(probabilities, self.weights)
+    def called(self, probabilities: Values, is_early: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The places in `CLASSES` of the classes that are called: (n, 4) and (n,) to (n,)."""
+        return called(probabilities, self.weights, is_early)
 
 
-def called(probabilities: Values, weights: Values) -> NDArray[np.int64]:
-    """The likeliest class where that is V or F, else that with the greatest product of probability and weight: (n, 4) to (n,).
+def early(rr_s: Values) -> NDArray[np.bool_]:
+    """Which beats came early (`EARLY`), by intervals as in `features`, (n, 36) to (n,).
 
-    So a weight of S decides between S and N only: no ventricular beat is lost to it.
+    Not those that no known interval follows, before gaps and at the end: too little speaks for them.
     """
-    likeliest = np.argmax(probabilities, -1)
-    weighted = np.argmax(probabilities * weights, -1)
-    place: NDArray[np.int64] = np.where(likeliest >= V, likeliest, weighted).astype(np.int64)
+    before = np.sort(rr_s[:, : HISTORY - 1], -1)
+    middle = np.maximum(np.isfinite(before).sum(-1) - 1, 0) // 2
+    usual = before[np.arange(len(before)), middle]
+    now = rr_s[:, HISTORY - 1]
+    is_early: NDArray[np.bool_] = (now < EARLY[0] * usual) | (now < EARLY[1] * rr_s[:, -1])
+    return is_early & np.isfinite(rr_s[:, HISTORY])
+
+
+def called(probabilities: Values, weights: Values, is_early: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The greatest product of probability and weight, (n, 4) and (n,) to (n,); what S weighs counts only between S and N.
+
+    And only in beats that came early: no ventricular beat is lost to it, and no steady rhythm becomes ectopic.
+    """
+    without = weights.copy()
+    without[S] = 1.0
+    likeliest = np.argmax(probabilities * without, -1)
+    supraventricular = np.argmax(probabilities[:, : S + 1] * weights[: S + 1], -1)
+    place: NDArray[np.int64] = np.where((likeliest >= V) | ~is_early, likeliest, supraventricular).astype(np.int64)
     return place

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from models.beat_labels import without_ectopic_atria
+from models.beat_labels import LEAST_KNOWN, without_ectopic_atria
 from models.evaluation.beats import CLASSES, EXTRA, MISSED, NOT_FALSE, Confusion, figures, total
 from models.evaluation.ec57 import Reference, pair
 from models.evaluation.qrs import WINDOW_S
 from models.evaluation.statistics import bootstrap, softmax, top_label_error
-from models.inference.ecg_beat import S, called
+from models.inference.ecg_beat import QRS, S, V, called, early
+from models.training.beat_data import Beats
 
 FOLDS: Final = tuple(
     group.split()
@@ -34,11 +35,14 @@ FOLDS: Final = tuple(
 )
 """Records held out together, so that each fold keeps most patients with S and most with V for training."""
 
-WEIGHTS: Final = tuple(np.exp(np.linspace(0.0, 3.0, 13)).tolist())
-"""What S may weigh against the others."""
+WEIGHTS_S: Final = tuple(np.exp(np.linspace(0.0, 6.0, 25)).tolist())
+"""What S may weigh against N in a beat that came early."""
 
-GOALS: Final = (0.75, 0.50)
-"""Se and P+ of S that are aimed at: rather one too many than one too few."""
+WEIGHTS_V: Final = tuple(np.exp(np.linspace(-1.0, 0.5, 16)).tolist())
+"""What V may weigh against the others."""
+
+GOALS: Final = {S: (0.75, 0.50), V: (0.93, 0.93)}
+"""Se and P+ that are aimed at: of S rather one too many than one too few."""
 
 REFERENCE: Final = (*CLASSES, "Q", EXTRA)
 
@@ -48,7 +52,8 @@ class Scored:
     """What a network said of one record's beats, by a network that never saw the patient.
 
     `logits` (n, 4) of the counted beats, `truth` (n,) places in `REFERENCE`, `missed` (5,) reference beats not found;
-    `unknown` (n,) the beats that are not labelled; `in_af` (n,) those that cannot be S by the rhythm.
+    `unknown` (n,) the beats that are not labelled; `in_af` (n,) those that cannot be S by the rhythm; `is_early` (n,) those
+    that may be S by their interval.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Scored:
     missed: NDArray[np.int64]
     unknown: NDArray[np.bool_]
     in_af: NDArray[np.bool_]
+    is_early: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +83,28 @@ class Calibration:
         shares[record.in_af] = without_ectopic_atria(shares[record.in_af])
         return shares
 
+    def called(self, record: Scored) -> NDArray[np.int64]:
+        """Places in `CLASSES` (n,) of what a record's beats are called."""
+        return called(self.of(record), self.weights, record.is_early)
+
 
 def scored(
     name: str,
     truth: Reference,
-    times_s: NDArray[np.float64],
+    beats: Beats,
     logits: NDArray[np.float64],
-    unknown: NDArray[np.bool_],
     in_af: NDArray[np.bool_] | None = None,
 ) -> Scored:
     """Pair a record's beats, all that were found, with its reference."""
     af = np.zeros(len(logits), np.bool_) if in_af is None else in_af
-    pairing = pair(truth, times_s, WINDOW_S)
+    unknown = np.isfinite(beats.wave_mv[:, QRS]).mean(-1) <= LEAST_KNOWN
+    pairing = pair(truth, beats.times_s, WINDOW_S)
     labels = np.array([REFERENCE.index(label) for label in truth.labels], np.int64)
     places = np.concatenate((pairing.pairs[:, 1], pairing.extra)).astype(np.int64)
     of_them = np.concatenate((labels[pairing.pairs[:, 0]], np.full(len(pairing.extra), REFERENCE.index(EXTRA))))
     missed = np.bincount(labels[pairing.missed], minlength=len(REFERENCE) - 1)
-    return Scored(name, logits[places], of_them.astype(np.int64), missed, unknown[places], af[places])
+    is_early = early(beats.rr_s)
+    return Scored(name, logits[places], of_them.astype(np.int64), missed, unknown[places], af[places], is_early[places])
 
 
 def calibrated(records: Iterable[Scored]) -> Calibration:
@@ -117,31 +128,36 @@ def calibrated(records: Iterable[Scored]) -> Calibration:
 
 
 def _weights(records: list[Scored], calibration: Calibration) -> NDArray[np.float64]:
-    """The weight of S that comes nearest to `GOALS`: the lesser of Se and P+ over their goals. The others weigh 1."""
-    best, chosen = -1.0, calibration.weights
+    """The weights of V, then of S, that come nearest to `GOALS`: the lesser of Se and P+ over their goals. N and F weigh 1."""
+    weights = calibration.weights
     probabilities = [calibration.of(record) for record in records]
-    for weight in WEIGHTS:
-        weights = np.ones(len(CLASSES))
-        weights[S] = weight
-        each = [_counts(one, called(p, weights)) for one, p in zip(records, probabilities, strict=True)]
-        found, there, said = np.sum(each, axis=0)
-        reached = min(found / max(there, 1) / GOALS[0], found / max(said, 1) / GOALS[1])
-        if reached > best:
-            best, chosen = reached, weights
-    return chosen
+    for place, choices in ((V, WEIGHTS_V), (S, WEIGHTS_S)):
+        tried = [np.where(np.arange(len(CLASSES)) == place, weight, weights) for weight in choices]
+        weights = max(tried, key=lambda given: _reached(records, probabilities, given, place))
+    return weights
 
 
-def _counts(record: Scored, places: NDArray[np.int64]) -> tuple[int, int, int]:
-    """Of S: found, there, called but for what is no false positive."""
-    exempt = [REFERENCE.index(other) for other in NOT_FALSE[CLASSES[S]]]
-    said, is_it = (places == S) & ~record.unknown, record.truth == S
-    there = int(is_it.sum()) + int(record.missed[S])
+def _reached(
+    records: list[Scored], probabilities: list[NDArray[np.float64]], weights: NDArray[np.float64], place: int
+) -> float:
+    """The lesser of a class's Se and P+ over their goals."""
+    each = [_counts(one, called(p, weights, one.is_early), place) for one, p in zip(records, probabilities, strict=True)]
+    found, there, said = np.sum(each, axis=0).tolist()
+    goals = GOALS[place]
+    return float(min(found / max(there, 1) / goals[0], found / max(said, 1) / goals[1]))
+
+
+def _counts(record: Scored, called_as: NDArray[np.int64], place: int) -> tuple[int, int, int]:
+    """Of one class: found, there, called but for what is no false positive."""
+    exempt = [REFERENCE.index(other) for other in NOT_FALSE[CLASSES[place]]]
+    said, is_it = (called_as == place) & ~record.unknown, record.truth == place
+    there = int(is_it.sum()) + int(record.missed[place])
     return int((said & is_it).sum()), there, int((said & ~np.isin(record.truth, exempt)).sum())
 
 
 def confusion(record: Scored, calibration: Calibration) -> Confusion:
     """Reference and called class of every beat of a record."""
-    places = called(calibration.of(record), calibration.weights)
+    places = calibration.called(record)
     counted: Confusion = Confusion()
     for truth, place, unknown in zip(record.truth.tolist(), places.tolist(), record.unknown.tolist(), strict=True):
         counted[REFERENCE[truth], "Q" if unknown else CLASSES[place]] += 1

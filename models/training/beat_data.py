@@ -1,6 +1,6 @@
 """Beats to train `ecg_beat` on: mitdb as the agent sees it, through leads turned and disturbed, and intervals of LTAFDB."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from rich.progress import Progress
 from models.beat_labels import BeatContexts, Context
 from models.evaluation.ec57 import LABELS, Reference, load_reference, nearest_pairs
 from models.evaluation.qrs import WINDOW_S
-from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, LONG, NEXT_S, SHAPES, WAVE, usual_intervals
+from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, LONG, NEXT_S, QRS, SHAPES, WAVE, usual_intervals
 from models.recordings import open_recording
 from models.recordings.annotations import read_annotations
 from models.recordings.rhythms import RATES_HZ
@@ -59,6 +59,10 @@ class Beats:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def labelled(self, labels: Labels) -> "Beats":
+        """The same beats with these labels."""
+        return replace(self, labels=labels)
+
     def chosen(self, places: NDArray[Any]) -> "Beats":
         """Those at these places, or where a mask is true."""
         return Beats(*(getattr(self, name)[places] for name in Beats.__slots__))
@@ -86,18 +90,23 @@ def seen(mv: Samples, rate_hz: float) -> tuple[list[Beat], list[Context]]:
 
 def labelled(found: list[Context], truth: Reference) -> Beats:
     """The beats of a record with the labels of its reference."""
-    times_s = np.array([context.beat.t_s for context in found])
-    labels = np.full(len(found), UNUSED, np.int8)
-    for one, other in nearest_pairs(truth.times_s, times_s, WINDOW_S).tolist():
+    beats = unlabelled(found)
+    labels = beats.labels.copy()
+    for one, other in nearest_pairs(truth.times_s, beats.times_s, WINDOW_S).tolist():
         if truth.labels[one] in CLASSES:
             labels[other] = CLASSES.index(truth.labels[one])
+    return beats.labelled(labels)
+
+
+def unlabelled(found: list[Context]) -> Beats:
+    """The beats of a record, `UNUSED` all of them."""
     return Beats(
-        times_s,
+        np.array([context.beat.t_s for context in found]),
         np.array([context.wave_mv for context in found], np.float32).reshape(-1, WAVE),
         np.array([context.usual_mv for context in found], np.float32).reshape(-1, WAVE),
         np.array([context.rr_s for context in found], np.float32).reshape(-1, INTERVALS),
         np.array([context.shape for context in found], np.float32).reshape(-1, SHAPES),
-        labels,
+        np.full(len(found), UNUSED, np.int8),
     )
 
 
@@ -160,3 +169,13 @@ def _intervals(path: Path) -> tuple[NDArray[np.float32], Labels]:
     for part in np.array_split(np.arange(beats.size), max(1, beats.size // 4096)):
         rows[part, HISTORY + 1 :] = usual_intervals(rr_s[beats[part, None] + np.arange(-LONG, 0)])
     return rows, labels[beats]
+
+
+def against_usual(beats: Beats) -> tuple[Samples, Samples]:
+    """Cosine of each QRS complex with the usual one, and their ratio of heights."""
+    wave, usual = (of_it[:, QRS].astype(np.float64) for of_it in (beats.wave_mv, beats.usual_mv))
+    height = np.abs(wave).max(-1) / np.maximum(np.abs(usual).max(-1), 1e-6)
+    wave, usual = wave - wave.mean(-1, keepdims=True), usual - usual.mean(-1, keepdims=True)
+    size = np.sqrt((wave**2).sum(-1) * (usual**2).sum(-1))
+    like: Samples = (wave * usual).sum(-1) / np.maximum(size, 1e-9)
+    return like, height

@@ -4,7 +4,7 @@ Resumable: beats as the agent sees them and every finished network are kept unde
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -16,32 +16,34 @@ from rich.progress import Progress
 from torch import nn
 
 from models import beat_labels
-from models.beat_labels import LEAST_KNOWN
 from models.evaluation.beats import figures, total
-from models.evaluation.ec57 import load_reference
+from models.evaluation.ec57 import Reference, load_reference
 from models.inference import ecg_beat as inference
-from models.inference.ecg_beat import CLASSES, QRS, features
+from models.inference.ecg_beat import CLASSES, features
 from models.inference.ecg_rhythm import WINDOW, EcgRhythm
 from models.recordings import open_recording
 from models.recordings.rhythms import RATES_HZ
 from models.second_look import PROBABLY_AF, RHYTHM_EVERY_S, RHYTHM_WINDOW_S, SETTLED_S
+from models.signal import chain, filters, peak, qrs, resample, shape
 from models.signal.offline import condition
 from models.signal.resample import RATE_HZ
-from models.training import beat_batches, beat_data, beat_net
+from models.training import beat_batches, beat_data, beat_net, beat_strips, disturb
 from models.training.beat_batches import Pool, Sampler
 from models.training.beat_card import Evidence, brief, card, robustness
 from models.training.beat_cv import FOLDS, Calibration, Scored, calibrated, confusion, nested, scored
 from models.training.beat_data import RECORDS, Beats, copies, intervals
 from models.training.beat_net import FLOAT_NODES, BeatNet, logits, to_onnx
+from models.training.beat_strips import Strips, strips
 from models.training.cards import write_card
-from models.training.fit import Schedule, code, fitted
+from models.training.fit import Batch, Schedule, code, fitted
 from models.training.quantize import parity, quantize, run
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 SEED: Final = 20_261
-SCHEDULE: Final = Schedule(steps=1500, rate=3e-3, decay=5e-2, averaged=0.99)
+SCHEDULE: Final = Schedule(steps=1200, rate=3e-3, decay=5e-2, averaged=0.99)
 LABELLED_AFTER_S: Final = 2.0
 """A beat is labelled so long after its R peak (`models.beat_labels`), by the rhythm as read then."""
+TEACHERS: Final = 2
 SMOOTHING: Final = 0.02
 """Of the labels: two cardiologists agree on ectopic beats in 98 % of cases at best."""
 QUANTIZATION_BEATS: Final = 2000
@@ -53,9 +55,10 @@ RUNS: Final = Path(__file__).parent / "runs" / "ecg_beat"
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All copies of every record, the first as recorded, and intervals of LTAFDB."""
+    """All copies of every record, the first as recorded, beats of CinC 2017, and intervals of LTAFDB."""
 
     copies: dict[str, list[Beats]]
+    strips: Strips
     rr_s: NDArray[np.float32]
     rr_labels: beat_data.Labels
 
@@ -63,7 +66,7 @@ class Material:
         """What may be trained on when these are the training patients."""
         parts = [(name, of_it.chosen(of_it.labels >= 0)) for name in names for of_it in self.copies[name]]
         patients = np.concatenate([np.full(len(part), int(name)) for name, part in parts])
-        return Pool(Beats.joined([part for _, part in parts]), patients, self.rr_s, self.rr_labels)
+        return Pool(Beats.joined([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.strips)
 
 
 def main() -> None:
@@ -99,39 +102,60 @@ def load(data: Path, progress: Progress) -> Material:
     for name in progress.track(RECORDS, description="beats as the agent sees them"):
         files = [RUNS / "beats" / f"{name}_{place}_{_digest()}.npz" for place in range(beat_data.COPIES)]
         if not all(file.exists() for file in files):
-            files[0].parent.mkdir(parents=True, exist_ok=True)
             for file, of_it in zip(files, copies(data, name, SEED), strict=True):
-                np.savez(file, **{key: getattr(of_it, key) for key in Beats.__slots__})
-        found[name] = [_beats(file) for file in files]
-    return Material(found, *intervals(data, progress))
+                _keep(file, of_it)
+        found[name] = [_kept(file) for file in files]
+    return Material(found, _strips(data, progress), *intervals(data, progress))
 
 
-def _digest() -> str:
-    """Of all that decides what the agent sees of a beat."""
-    return code(beat_data, beat_labels, inference)[:16]
+def _strips(data: Path, progress: Progress) -> Strips:
+    file = RUNS / "beats" / f"cinc2017_{_digest()}.npz"
+    rhythms = file.with_suffix(".npy")
+    if not file.exists():
+        made = strips(data, SEED, progress)
+        np.save(rhythms, made.rhythms)
+        _keep(file, made.beats)
+    return Strips(_kept(file), np.load(rhythms))
 
 
-def _beats(file: Path) -> Beats:
+def _keep(file: Path, beats: Beats) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part.npz")
+    np.savez(part, **{key: getattr(beats, key) for key in Beats.__slots__})
+    part.replace(file)
+
+
+def _kept(file: Path) -> Beats:
     with np.load(file) as kept:
         return Beats(*(kept[key] for key in Beats.__slots__))
 
 
+def _digest() -> str:
+    """Of all that decides what the agent sees of a beat."""
+    return code(beat_data, beat_strips, disturb, beat_labels, inference, chain, filters, peak, qrs, resample, shape)[:16]
+
+
 def train(name: str, material: Material, names: Sequence[str], seed: int, progress: Progress) -> BeatNet:
-    """One network of these patients."""
-    recipe = {"seed": seed, "records": list(names), "code": code(beat_data, beat_batches, beat_net, inference)}
-    loss = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
+    """One network of these patients, taught by `TEACHERS` others of the same patients: it does as well as all of them."""
+    recipe = {"records": list(names), "data": _digest(), "code": code(beat_batches, beat_net)}
     pool = material.pool(names)
-    network: BeatNet = fitted(RUNS / f"{name}.pt", BeatNet, Sampler(pool, seed).stream, loss, SCHEDULE, recipe, progress)
-    return network
 
+    def teachers() -> list[BeatNet]:
+        return [
+            fit(f"{name}_teacher{place}", seed + 100 * place, Sampler(pool, seed + 100 * place).stream)
+            for place in range(1, TEACHERS + 1)
+        ]
 
-def judged(network: BeatNet, name: str, beats: Beats, data: Path) -> Scored:
-    """One record by a network that never saw the patient."""
-    return paired(name, beats, logits(network, inputs(beats)), data)
+    def fit(label: str, own_seed: int, batches: Callable[[], Iterator[Batch]]) -> BeatNet:
+        loss = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
+        network: BeatNet = fitted(RUNS / f"{label}.pt", BeatNet, batches, loss, SCHEDULE, recipe | {"seed": own_seed}, progress)
+        return network
+
+    return fit(name, seed, lambda: Sampler(pool, seed).stream(teachers()))
 
 
 def in_rhythm(network: BeatNet, name: str, beats: Beats, data: Path) -> Scored:
-    """The same, with the rhythm known."""
+    """One record by a network that never saw the patient, with the rhythm known."""
     return paired(name, beats, logits(network, inputs(beats)), data, af_at(name, beats.times_s, data))
 
 
@@ -151,8 +175,7 @@ def af_at(name: str, times_s: NDArray[np.float64], data: Path) -> NDArray[np.boo
 def paired(name: str, beats: Beats, outputs: NDArray[np.float64], data: Path, in_af: NDArray[np.bool_] | None = None) -> Scored:
     """A record's outputs beside its reference."""
     truth = load_reference(data / "mitdb" / f"{name}.atr", RATES_HZ["mitdb"])
-    unknown = np.isfinite(beats.wave_mv[:, QRS]).mean(-1) <= LEAST_KNOWN
-    return scored(name, truth, beats.times_s, outputs, unknown, in_af)
+    return scored(name, truth, beats, outputs, in_af)
 
 
 def inputs(beats: Beats) -> NDArray[np.float32]:
@@ -166,8 +189,8 @@ def ladders(
     """Out-of-fold figures with rising noise and rising loss of packets."""
     of_record = {name: network for held, network in zip(FOLDS, networks, strict=True) for name in held}
 
-    def judge(name: str, beats: Beats) -> Scored:
-        return judged(of_record[name], name, beats, data)
+    def judge(name: str, beats: Beats, truth: Reference) -> Scored:
+        return scored(name, truth, beats, logits(of_record[name], inputs(beats)))
 
     return robustness(data, judge, calibrations, RUNS / f"ladder_{_digest()}", progress)
 
