@@ -7,7 +7,7 @@ on how they came in chunks.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +33,9 @@ from models.inference.ecg_beat import (
 from models.signal.chain import Beat, EcgChain
 from models.signal.filters import Samples, median
 from models.signal.resample import RATE_HZ
+
+FOLLOWED_S: Final = 0.25
+"""So long after the next beat's latest R peak its QRS complex is over, and no longer does the detector wait (0.33 s)."""
 
 UNKNOWN: Final = "?"
 """Half of the QRS complex or more was not received: its class is not known."""
@@ -167,7 +170,7 @@ class BeatContexts:
         self._count += 1
         rr_s = np.array([*self._rr_s, self._next(beat, chain), *self._usual_s])
         wave = _wave(beat, chain)
-        following = _wave(self._waiting[0], chain) if rr_s[HISTORY] < NEXT_S else None
+        following = _wave(self._waiting[0], chain, beat.t_s + NEXT_S + FOLLOWED_S) if rr_s[HISTORY] < NEXT_S else None
         usual, shape = self._families.compare(wave, following, _timing(rr_s))
         return Context(beat, wave, usual, rr_s, shape)
 
@@ -277,10 +280,11 @@ def _likeness(wave: Samples, means: Samples) -> tuple[Samples, Samples]:
     return cosine.max(0), best - SHIFT
 
 
-def _wave(beat: Beat, chain: EcgChain) -> Samples:
-    """The signal around the R peak, NaN where it is missing or no longer kept."""
+def _wave(beat: Beat, chain: EcgChain, until_s: float = inf) -> Samples:
+    """The signal around the R peak, NaN where it is missing, no longer kept, or comes after `until_s`."""
     first = round(beat.t_s * RATE_HZ) - BEFORE
-    start_s, signal = chain.strip((first - 0.5) / RATE_HZ, (first + WAVE - 0.5) / RATE_HZ)
+    end_s = min((first + WAVE - 0.5) / RATE_HZ, until_s)
+    start_s, signal = chain.strip((first - 0.5) / RATE_HZ, end_s, until_s)
     wave = np.full(BEFORE + AFTER, np.nan)
     place = round(start_s * RATE_HZ) - first
     wave[place : place + signal.size] = signal

@@ -1,7 +1,7 @@
 """From the ECG samples of one lead to heart beats, as they come."""
 
 from collections.abc import Iterator
-from math import ceil, floor, isfinite, isnan
+from math import ceil, floor, inf, isfinite, isnan
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -108,17 +108,18 @@ class EcgChain:
         self._after_gap = True
         return beats
 
-    def strip(self, start_s: float, end_s: float) -> tuple[float, Samples]:
+    def strip(self, start_s: float, end_s: float, until_s: float = inf) -> tuple[float, Samples]:
         """The signal between two times: the time of its first sample, and mV at 125 Hz, 0.5 to 40 Hz, NaN in gaps.
 
-        Cut to what is kept. The baseline of the newest second is provisional: it moves a little with what follows.
+        Cut to what is kept. The baseline of the newest second is provisional: it moves a little with what follows, up to
+        `until_s`.
         """
         first = max(ceil(start_s * RATE_HZ), self._tape.first)
         end = max(min(floor(end_s * RATE_HZ) + 1, self._tape.end), first)
         margin = _BASELINE.size // 2
         before = min(margin, first - self._tape.first)
-        signal = self._tape[first - before : end + margin]
-        flat = baseline_free(signal)
+        newest = self._tape.end if until_s == inf else floor(until_s * RATE_HZ) + 1
+        flat = baseline_free(self._tape[first - before : min(end + margin, newest)])
         return first / RATE_HZ, flat[before : before + end - first]
 
     def usable(self, start_s: float, end_s: float) -> bool:

@@ -19,10 +19,12 @@ from models.inference.ecg_beat import (
     QRS,
     ROWS,
     SCALARS,
+    SHAPES,
     WAVE,
     WAVES,
     EcgBeat,
     called,
+    early,
     features,
     usual_intervals,
 )
@@ -46,8 +48,12 @@ def steady(rr_s: float = 0.8) -> Values:
     return np.full(INTERVALS, rr_s)
 
 
-def seen(wave: Values, usual: Values, rr_s: Values, shape: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> NDArray[np.float32]:
-    inputs: NDArray[np.float32] = features(wave[None], usual[None], rr_s[None], np.array([shape]))[0]
+USUAL: Values = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
+"""Every beat has the usual shape and comes in time."""
+
+
+def seen(wave: Values, usual: Values, rr_s: Values) -> NDArray[np.float32]:
+    inputs: NDArray[np.float32] = features(wave[None], usual[None], rr_s[None], USUAL[None])[0]
     return inputs
 
 
@@ -98,7 +104,7 @@ class TestFeatures:
     def test_many_at_once_are_the_same_as_one_by_one(self) -> None:
         random = np.random.default_rng(1)
         waves, usual = random.normal(0, 1, (5, WAVE)), np.stack([spike(h) for h in (0.3, 1, 2, 1, 1)])
-        rr_s, shape = random.uniform(0.3, 1.5, (5, INTERVALS)), random.uniform(0, 1, (5, 3))
+        rr_s, shape = random.uniform(0.3, 1.5, (5, INTERVALS)), random.uniform(0, 1, (5, SHAPES))
         together = features(waves, usual, rr_s, shape)
         for place in range(5):
             one = features(*(part[place : place + 1] for part in (waves, usual, rr_s, shape)))
@@ -121,12 +127,24 @@ class TestModel:
     def test_a_usual_beat_in_a_regular_rhythm_is_normal(self, model: EcgBeat) -> None:
         for rr_s in (0.5, 0.7, 0.9, 1.2):
             found = model.probabilities(seen(spike(), spike(), steady(rr_s))[None])[0]
-            assert CLASSES[int(model.called(found))] == "N"
+            for is_early in (False, True):
+                assert CLASSES[int(model.called(found[None], np.array([is_early]))[0])] == "N"
 
     def test_the_greatest_product_is_called(self) -> None:
         shares = np.array([[0.5, 0.3, 0.15, 0.05], [0.5, 0.05, 0.4, 0.05]])
-        assert called(shares, np.ones(4)).tolist() == [0, 0]
-        assert called(shares, np.array([1.0, 2.0, 1.5, 1.0])).tolist() == [1, 2]
+        is_early = np.ones(2, np.bool_)
+        assert called(shares, np.ones(4), is_early).tolist() == [0, 0]
+        assert called(shares, np.array([1.0, 2.0, 1.5, 1.0]), is_early).tolist() == [1, 2]
+
+    def test_only_early_beats_are_supraventricular_by_weight(self) -> None:
+        shares = np.array([[0.5, 0.3, 0.15, 0.05], [0.3, 0.5, 0.15, 0.05]])
+        weights = np.array([1.0, 2.0, 1.0, 1.0])
+        assert called(shares, weights, np.array([True, False])).tolist() == [1, 1]
+        assert called(shares, weights, np.array([False, False])).tolist() == [0, 1]
+
+    def test_no_ventricular_beat_is_lost_to_the_weight_of_s(self) -> None:
+        shares = np.array([[0.2, 0.3, 0.45, 0.05]])
+        assert called(shares, np.array([1.0, 100.0, 1.0, 1.0]), np.array([True])).tolist() == [2]
 
     def test_no_model(self) -> None:
         with pytest.raises(ModelError, match="ecg_beat cannot be loaded"):
@@ -142,6 +160,26 @@ class TestModel:
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
         assert run.stdout.strip() == "[]"
+
+
+class TestEarly:
+    def test_against_the_median(self) -> None:
+        assert early(np.stack([self.beat(now) for now in (0.71, 0.73)])).tolist() == [True, False]
+
+    def test_against_the_slow_ones_of_the_last_minutes(self) -> None:
+        runs = [np.where(np.arange(INTERVALS) < HISTORY + 1, 0.5, slow_s) for slow_s in (0.68, 0.65)]
+        assert early(np.stack(runs)).tolist() == [True, False]
+
+    def test_not_where_nothing_is_known(self) -> None:
+        followed_by_nothing = self.beat(0.5)
+        followed_by_nothing[HISTORY] = np.nan
+        assert early(np.stack([followed_by_nothing, np.full(INTERVALS, np.nan)])).tolist() == [False, False]
+
+    @staticmethod
+    def beat(now_s: float) -> Values:
+        rr_s = steady()
+        rr_s[HISTORY - 1] = now_s
+        return rr_s
 
 
 def test_the_qrs_window_lies_in_the_wave() -> None:

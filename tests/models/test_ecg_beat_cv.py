@@ -4,26 +4,40 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from models.evaluation import beats
 from models.evaluation.ec57 import Reference
-from models.inference.ecg_beat import CLASSES, called
+from models.evaluation.statistics import softmax
+from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, SHAPES, WAVE, called, early
 from models.training.beat_cv import FOLDS, Calibration, Scored, calibrated, confusion, nested, scored
-from models.training.beat_data import RECORDS
+from models.training.beat_data import RECORDS, Beats
 
 DS1 = {101, 106, 108, 109, 112, 114, 115, 116, 118, 119, 122, 124, 201, 203, 205, 207, 208, 209, 215, 220, 223, 230}
 """De Chazal, O'Dwyer & Reilly 2004, table II."""
 
-EVEN = Calibration(1.0, np.zeros(4), np.ones(4))
+WEIGHED = Calibration(1.0, np.zeros(4), np.array([1.0, 3.0, 0.8, 1.0]))
 
 
 def record(name: str, seed: int, count: int = 100) -> Scored:
     random = np.random.default_rng(seed)
     truth = random.choice(4, count, p=(0.8, 0.1, 0.09, 0.01))
     logits = random.normal(0, 1, (count, 4)) + 4.0 * np.eye(4)[truth]
-    return Scored(
-        name, logits, truth.astype(np.int64), np.zeros(5, np.int64), np.zeros(count, np.bool_), np.zeros(count, np.bool_)
-    )
+    return Scored(name, logits, truth.astype(np.int64), np.zeros(5, np.int64), *flags(count))
+
+
+def flags(count: int) -> list[NDArray[np.bool_]]:
+    """All beats are labelled, none is in AF or early."""
+    return [np.zeros(count, np.bool_) for _ in range(3)]
+
+
+def found_at(times_s: NDArray[np.float64], random: np.random.Generator) -> Beats:
+    """Beats of which one in ten was hardly received, half of them early."""
+    count = times_s.size
+    wave = np.where(random.random((count, 1)) < 0.1, np.nan, np.zeros((count, WAVE))).astype(np.float32)
+    rr_s = np.full((count, INTERVALS), 0.8, np.float32)
+    rr_s[random.random(count) < 0.5, HISTORY - 1] = 0.5
+    return Beats(times_s, wave, wave, rr_s, np.zeros((count, SHAPES), np.float32), np.zeros(count, np.int8))
 
 
 def test_every_record_is_held_out_once() -> None:
@@ -39,11 +53,12 @@ def test_counts_are_those_of_the_evaluation(seed: int) -> None:
     labels = tuple(random.choice(list("NSVFQ"), 60).tolist())
     found_s = np.sort(np.concatenate((truth_s[random.random(60) < 0.8] + 0.02, random.uniform(290, 400, 10))))
     logits = random.normal(0, 1, (found_s.size, 4))
-    unknown = random.random(found_s.size) < 0.1
-    truth = Reference(truth_s, labels)
-    said = ["?" if hidden else CLASSES[place] for hidden, place in zip(unknown, called(logits, np.ones(4)), strict=True)]
+    truth, found = Reference(truth_s, labels), found_at(found_s, random)
+    places = called(softmax(logits, 1.0), WEIGHED.weights, early(found.rr_s))
+    unknown = np.isnan(found.wave_mv[:, 0])
+    said = ["?" if hidden else CLASSES[place] for hidden, place in zip(unknown, places, strict=True)]
     expected = beats.confusion(truth, (found_s, said))
-    assert confusion(scored("1", truth, found_s, logits, unknown), EVEN) == expected
+    assert confusion(scored("1", truth, found, logits), WEIGHED) == expected
 
 
 def test_calibration_finds_the_temperature_that_was_put_in() -> None:
@@ -51,7 +66,7 @@ def test_calibration_finds_the_temperature_that_was_put_in() -> None:
     logits = random.normal(0, 2, (20_000, 4))
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     truth = (random.random((20_000, 1)) > shares.cumsum(-1)).sum(-1)
-    hot = Scored("1", 3.0 * logits, truth.astype(np.int64), np.zeros(5, np.int64), *[np.zeros(20_000, np.bool_)] * 2)
+    hot = Scored("1", 3.0 * logits, truth.astype(np.int64), np.zeros(5, np.int64), *flags(20_000))
     found = calibrated([hot])
     assert found.temperature == pytest.approx(3.0, rel=0.05)
     np.testing.assert_allclose(found.bias - found.bias.mean(), 0, atol=0.3)
