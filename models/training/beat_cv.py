@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from models.beat_labels import LEAST_KNOWN, without_ectopic_atria
+from models.beat_labels import LEAST_KNOWN, in_fibrillation
 from models.evaluation.beats import CLASSES, EXTRA, MISSED, NOT_FALSE, Confusion, figures, total
 from models.evaluation.ec57 import Reference, pair
 from models.evaluation.qrs import WINDOW_S
@@ -80,7 +80,7 @@ class Calibration:
     def of(self, record: Scored) -> NDArray[np.float64]:
         """Probabilities (n, 4) of a record's beats, as the agent has them: S only where the rhythm allows it."""
         shares = self.probabilities(record.logits)
-        shares[record.in_af] = without_ectopic_atria(shares[record.in_af])
+        shares[record.in_af] = in_fibrillation(shares[record.in_af])
         return shares
 
     def called(self, record: Scored) -> NDArray[np.int64]:
