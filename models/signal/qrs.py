@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from models.signal.candidate import Verdict
 from models.signal.filters import Fir, Samples, Tape, bandpass, hann
 from models.signal.filters import median as middle
 from models.signal.resample import RATE_HZ
@@ -123,12 +124,15 @@ class Peak:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bump:
-    """A local maximum of the envelope, its height measured by the envelope or the QRS shape, and how it compares to that."""
+class Bump:
+    """A local maximum of the envelope, its height measured by the envelope or the QRS shape, how it compares to that, and
+    what a network says of it (`models.signal.judged`).
+    """
 
     index: int
     height: float
     match: Match | None = None
+    verdict: Verdict | None = None
 
 
 class QrsDetector:
@@ -151,9 +155,9 @@ class QrsDetector:
         self._begin = self._front = self._quiet_since = index
         self._learning = not self._heights
         self._learnt_at: float = inf
-        self._last: _Bump | None = None
-        self._waiting: _Bump | None = None
-        self._passed_over: list[_Bump] = []
+        self._last: Bump | None = None
+        self._waiting: Bump | None = None
+        self._passed_over: list[Bump] = []
         self._overdue_at: float = inf
         self._overdue = False
 
@@ -199,7 +203,7 @@ class QrsDetector:
         beats += self._reach(front)
         return beats
 
-    def _bumps(self, start: int, stop: int) -> Iterator[_Bump]:
+    def _bumps(self, start: int, stop: int) -> Iterator[Bump]:
         first = max(start - 1 - AHEAD, self._begin)
         envelope = self._envelope[first : stop + AHEAD + 1]
         rising = envelope[1:] > envelope[:-1]
@@ -208,7 +212,7 @@ class QrsDetector:
         for before in tops:
             top = before + 1
             if start <= top + first < stop and heights[top] >= max(heights[max(top - AHEAD, 0) : top + AHEAD + 1]):
-                yield _Bump(top + first, heights[top])
+                yield Bump(top + first, heights[top])
 
     def _remember(self, height: float) -> None:
         self._heights.append(height)
@@ -231,7 +235,7 @@ class QrsDetector:
             return self._signal[first:end]
         return self._signal.at(np.clip(np.arange(first, end), self._begin, self._signal.end - 1))
 
-    def _measured(self, bump: _Bump) -> _Bump:
+    def _measured(self, bump: Bump) -> Bump:
         """In noise, how much of the patient's own QRS complex is in a bump says more than its height."""
         if self._learning or self._noise_share() <= TRUST_FROM:
             return bump
@@ -239,9 +243,9 @@ class QrsDetector:
         if match is None:
             return bump
         trust = min(max(TRUST_SLOPE * (self._noise_share() - TRUST_FROM), 0.0), 1.0)
-        return _Bump(bump.index, (1 - trust) * bump.height + trust * match.height * self._matched_height, match)
+        return Bump(bump.index, (1 - trust) * bump.height + trust * match.height * self._matched_height, match)
 
-    def _threshold(self, bump: _Bump) -> float:
+    def _threshold(self, bump: Bump) -> float:
         threshold = self._overdue_threshold()
         if not self._overdue:
             threshold = NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual
@@ -295,7 +299,7 @@ class QrsDetector:
         else:
             self._learning, self._learnt_at = True, inf
 
-    def _judge(self, bump: _Bump) -> Iterator[Peak]:
+    def _judge(self, bump: Bump) -> Iterator[Peak]:
         if self._learning:
             if not self._passed_over:
                 self._learnt_at = bump.index + LEARNING
@@ -319,7 +323,7 @@ class QrsDetector:
         else:
             yield self._accept(bump)
 
-    def _noted(self, bump: _Bump) -> None:
+    def _noted(self, bump: Bump) -> None:
         """Not a beat: it belongs to the noise."""
         self._noise += (bump.height - self._noise) / _MEMORY
 
@@ -339,7 +343,7 @@ class QrsDetector:
         yield self._accept(best)
         self._passed_over = later
 
-    def _accept(self, beat: _Bump) -> Peak:
+    def _accept(self, beat: Bump) -> Peak:
         peak = self._located(beat)
         self._learn_height(beat)
         if self._last:
@@ -353,14 +357,14 @@ class QrsDetector:
         self._overdue_at = beat.index + min(OVERDUE * usual, LONGEST_WAIT)
         return peak
 
-    def _learn_height(self, beat: _Bump) -> None:
+    def _learn_height(self, beat: Bump) -> None:
         """The envelope's height at beats: what the shape's output of 1 stands for."""
         (envelope,) = self._envelope[beat.index : beat.index + 1].tolist() or (beat.height,)
         height = min(envelope, LARGEST_RISE * self._usual, CEILING_MV)
         before = self._matched_height or height
         self._matched_height = before + RECENT * (height - before)
 
-    def _located(self, beat: _Bump) -> Peak:
+    def _located(self, beat: Bump) -> Peak:
         """The R peak of a beat, which is kept to learn its shape from; in noise, it is where the shape fits."""
         place, amplitude = self._highest(beat.index)
         noise, match = self._noise_share(), beat.match

@@ -54,6 +54,9 @@ MEMORY: Final = 32
 RENEWED: Final = 4
 """Beats after which the filter is made anew."""
 
+LEAST_HEIGHT_MV: Final = 0.01
+"""A mean complex counts as at least so high, so that nothing is divided by zero."""
+
 MARGIN: Final = SHAPE_BAND.size // 2
 """Samples on either side that the band's filter takes."""
 
@@ -109,6 +112,19 @@ class QrsShape:
         """Compare the samples around a peak, `AROUND` + `MARGIN` on either side; None while too little has been learnt."""
         self._catch_up()
         return None if self._filter is None else self._compare(_in_band(around), self._filter)
+
+    def view(self, around: Samples) -> Samples | None:
+        """The signal in the shape's band, in heights of the mean complex and upright, and the filter's output for it, (2, n).
+
+        None while too little has been learnt. `around` has `MARGIN` samples more before them.
+        """
+        self._catch_up()
+        if self._filter is None:
+            return None
+        band = _in_band(np.concatenate((around, np.full(MARGIN, around[-1]))))
+        high, low = float(self._mean.max()), float(self._mean.min())
+        upright = max(high - low, LEAST_HEIGHT_MV) * (1 if high >= -low else -1)
+        return np.stack((band / upright, np.correlate(band, self._filter, "same")))
 
     def offset(self, match: Match) -> float | None:
         """How far the R peak lies from the filter's place in the latest beats; None while that is not known."""

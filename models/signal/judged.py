@@ -1,0 +1,120 @@
+"""QRS detection with a network that judges in noise what the envelope shows.
+
+Beats of a noisy signal and bursts of muscle noise are as high as each other and may look alike; a network that sees the last
+second tells them apart better than any threshold, and finds the R peak where the highest point is noise. It is asked in noise
+about every bump of the envelope. In a clean signal, where the detector errs once in a thousand beats, it is asked only about
+beats that come early or low, as the first bumps of a burst do, and can only speak against them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import inf
+from statistics import median
+from typing import Final
+
+import numpy as np
+
+from models.signal.candidate import AFTER, BEFORE, Judge, Situation, values
+from models.signal.filters import Samples
+from models.signal.qrs import LARGEST_RISE, LOW_BEAT, REFRACTORY, TRUST_FROM, TRUST_SLOPE, Bump, Peak, QrsDetector
+from models.signal.shape import MARGIN, SHIFT
+
+NOISY: Final = 0.13
+"""Noise, as a share of a beat, from which on the network decides; nine of ten beats of clean records come at less."""
+
+LIKELY: Final = 0.5
+"""Probability from which on a bump is a beat."""
+
+SURE: Final = 0.8
+"""Below, a beat waits: a bump within the refractory time may be likelier."""
+
+POSSIBLE: Final = 0.2
+"""Probability from which on a bump may still be found by search back, or, in a clean signal, is not excluded."""
+
+EARLY: Final = 0.85
+"""In a clean signal, a beat this share of the usual interval after the one before is early."""
+
+_NEAR: Final = slice(BEFORE - SHIFT, BEFORE + SHIFT + 1)
+"""Where the matched filter's output tells a bump's height."""
+
+
+class JudgedQrsDetector(QrsDetector):
+    """A `QrsDetector` that asks a judge. Every bump is judged by the same samples, however the signal is cut into chunks."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._ask = judge
+        super().__init__()
+
+    def _measured(self, bump: Bump) -> Bump:
+        return self._seen(bump) if not self._learning and self._doubtful(bump) else super()._measured(bump)
+
+    def _noisy(self) -> bool:
+        return self._noise_share() > NOISY
+
+    def _doubtful(self, bump: Bump) -> bool:
+        """Whether the judge is asked."""
+        if self._noisy():
+            return True
+        if bump.height < self._threshold(bump):
+            return False
+        return bump.height < LOW_BEAT * self._tall or self._is_early(bump.index)
+
+    def _is_early(self, index: int) -> bool:
+        return bool(self._last and self._intervals and index - self._last.index < EARLY * median(self._intervals))
+
+    def _seen(self, bump: Bump) -> Bump:
+        """With the verdict, and in noise with the height that the matched filter gives it."""
+        rows = self._shape.view(self._window(bump.index))
+        if rows is None:
+            return super()._measured(bump)
+        trust = min(max(TRUST_SLOPE * (self._noise_share() - TRUST_FROM), 0.0), 1.0)
+        matched = max(float(rows[1, _NEAR].max()), 0.0) * self._matched_height
+        height = (1 - trust) * bump.height + trust * matched
+        return replace(bump, height=height, verdict=self._ask(values(rows, self._situation(bump))))
+
+    def _window(self, index: int) -> Samples:
+        """The samples that the network sees of a bump and `MARGIN` before, the first one continued to before the stretch."""
+        numbers = np.arange(index - BEFORE - MARGIN, index + AFTER + 1)
+        return self._signal.at(np.clip(numbers, self._begin, self._signal.end - 1))
+
+    def _situation(self, bump: Bump) -> Situation:
+        last, usual = self._last, self._usual
+        before, since = (last.height / usual, bump.index - last.index) if last else (1.0, inf)
+        return Situation(bump.height / usual, self._noise_share(), before, self._tall / usual, since, self._intervals)
+
+    def _judge(self, bump: Bump) -> Iterator[Peak]:
+        if bump.verdict is None:
+            yield from super()._judge(bump)
+        elif self._noisy():
+            yield from self._follow(bump, bump.verdict.probability)
+        elif bump.verdict.probability < POSSIBLE:
+            self._noted(bump)
+        else:
+            yield from super()._judge(bump)
+
+    def _follow(self, bump: Bump, probability: float) -> Iterator[Peak]:
+        """Decide as the judge does."""
+        waiting = self._waiting
+        if waiting and waiting.verdict and bump.index - waiting.index < REFRACTORY:
+            if probability <= waiting.verdict.probability:
+                self._noted(bump)
+                return
+            self._noted(waiting)
+            self._waiting = None
+        yield from self._settle()
+        if self._last and bump.index - self._last.index < REFRACTORY:
+            return
+        if probability < LIKELY:
+            self._noted(bump)
+            if probability >= POSSIBLE:
+                self._passed_over.append(bump)
+            return
+        beat = replace(bump, height=max(bump.height, self._usual / LARGEST_RISE))
+        if probability < SURE:
+            self._waiting = beat
+        else:
+            yield self._accept(beat)
+
+    def _located(self, beat: Bump) -> Peak:
+        peak = super()._located(beat)
+        return replace(peak, index=beat.index + beat.verdict.place) if beat.verdict else peak
