@@ -1,9 +1,9 @@
 """QRS detection with a network that judges in noise what the envelope shows.
 
 Beats of a noisy signal and bursts of muscle noise are as high as each other and may look alike; a network that sees the last
-second tells them apart better than any threshold, and finds the R peak where the highest point is noise. It is asked in noise
-about every bump of the envelope. In a clean signal, where the detector errs once in a thousand beats, it is asked only about
-beats that come early or low, as the first bumps of a burst do, and can only speak against them.
+second tells them apart better than any threshold, and finds the R peak where the highest point is noise. In noise it is asked
+about every bump of the envelope that is not far too low. In a clean signal, where the detector errs once in a thousand beats, it
+is asked only about beats that come early or low, as the first bumps of a burst do, and can only speak against them.
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,22 @@ import numpy as np
 
 from models.signal.candidate import AFTER, BEFORE, Judge, Situation, values
 from models.signal.filters import Samples
-from models.signal.qrs import LARGEST_RISE, LOW_BEAT, REFRACTORY, TRUST_FROM, TRUST_SLOPE, Bump, Peak, QrsDetector
-from models.signal.shape import MARGIN, SHIFT
+from models.signal.qrs import (
+    BEAT_SHARE,
+    LARGEST_RISE,
+    LOW_BEAT,
+    NOISE_FACTOR,
+    REFRACTORY,
+    TRUST_FROM,
+    TRUST_SLOPE,
+    Bump,
+    Peak,
+    QrsDetector,
+)
+from models.signal.shape import MARGIN, MEMORY, SHIFT, BeatSignal, QrsShape
 
 NOISY: Final = 0.13
-"""Noise, as a share of a beat, from which on the network decides; nine of ten beats of clean records come at less."""
+"""Noise, as a share of a beat, from which on the network decides: where the detector alone begins to doubt (`qrs.DOUBT`)."""
 
 LIKELY: Final = 0.5
 """Probability from which on a bump is a beat."""
@@ -31,11 +42,30 @@ SURE: Final = 0.8
 POSSIBLE: Final = 0.2
 """Probability from which on a bump may still be found by search back, or, in a clean signal, is not excluded."""
 
+TOO_LOW: Final = 0.5
+"""A bump under this share of the threshold is no beat, and nobody is asked: most bumps of a nearly clean signal are so low."""
+
+ONE_IN: Final = 4
+"""Shape and noise of a clean signal change within minutes, and learning from a beat costs as much as a verdict."""
+
 EARLY: Final = 0.85
 """In a clean signal, a beat this share of the usual interval after the one before is early."""
 
 _NEAR: Final = slice(BEFORE - SHIFT, BEFORE + SHIFT + 1)
 """Where the matched filter's output tells a bump's height."""
+
+
+class _ThriftyShape(QrsShape):
+    """Learns from every beat in noise, but from every `ONE_IN`th of a clean signal once enough is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._added = 0
+
+    def add(self, beat: BeatSignal) -> None:
+        self._added += 1
+        if beat.noise > NOISY or self._added <= MEMORY or self._added % ONE_IN == 0:
+            super().add(beat)
 
 
 class JudgedQrsDetector(QrsDetector):
@@ -44,9 +74,15 @@ class JudgedQrsDetector(QrsDetector):
     def __init__(self, judge: Judge) -> None:
         self._ask = judge
         super().__init__()
+        self._shape = _ThriftyShape()
 
     def _measured(self, bump: Bump) -> Bump:
-        return self._seen(bump) if not self._learning and self._doubtful(bump) else super()._measured(bump)
+        if self._learning or self._too_low(bump):
+            return bump
+        return self._seen(bump) if self._doubtful(bump) else super()._measured(bump)
+
+    def _too_low(self, bump: Bump) -> bool:
+        return bump.height < TOO_LOW * (NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual)
 
     def _noisy(self) -> bool:
         return self._noise_share() > NOISY

@@ -90,6 +90,9 @@ class Watched(JudgedQrsDetector):
         self.at: list[int] = []
         self.seen: list[Values] = []
 
+    def _too_low(self, bump: Bump) -> bool:
+        return False
+
     def _doubtful(self, bump: Bump) -> bool:
         self._shown = bump.index
         return True
