@@ -2,8 +2,8 @@
 
 Beats of a noisy signal and bursts of muscle noise are as high as each other and may look alike; a network that sees the last
 second tells them apart better than any threshold, and finds the R peak where the highest point is noise. In noise it is asked
-about every bump of the envelope that is not far too low. In a clean signal, where the detector errs once in a thousand beats, it
-is asked only about beats that come early or low, as the first bumps of a burst do, and can only speak against them.
+about every bump of the envelope that is not far too low. In a clean signal, where the detector errs once in a thousand beats,
+it is asked only about beats that come early or low, as the first bumps of a burst do, and can only speak against them.
 """
 
 from collections.abc import Iterator
