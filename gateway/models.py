@@ -38,6 +38,7 @@ _CLASSES: Final[Mapping[str, str]] = {
     "ecg_beat": "EcgBeat",
     "ecg_quality": "EcgQuality",
     "ppg_quality": "PpgQuality",
+    "ecg_qrs": "EcgQrs",
 }
 """Of each model, the class in `models.inference.<model>`; loaded only where the release has the model."""
 

@@ -50,7 +50,7 @@ class EcgAnalysis:
     """
 
     def __init__(self, rate_hz: float, limits: Limits, models: Models) -> None:
-        self.chain = EcgChain(rate_hz)
+        self.chain = EcgChain(rate_hz, models.ecg_qrs)
         self._rate_hz = rate_hz
         self._hop = max(round(HOP_S * rate_hz), 1)
         self._held: NDArray[np.float64] = np.empty(0)

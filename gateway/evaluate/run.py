@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,17 +19,18 @@ from config.limits import DEFAULT_LIMITS
 from gateway.evaluate.tables import tables
 from models.analysis import EcgAnalysis
 from models.evaluation.beats import Labelled, Labeller, evaluate_beats
-from models.evaluation.detection import evaluate_qrs
+from models.evaluation.detection import detect, evaluate_qrs
 from models.evaluation.ladders import DROPPED_PERCENT, Rung, find_noise, rungs
 from models.evaluation.pulse import dropped, evaluate_pulse
 from models.evaluation.records import EvaluationError
 from models.evaluation.rhythm import Classifier, evaluate_rhythm
 from models.evaluation.rr_af import evaluate_rr_af
 from models.inference.ecg_beat import EcgBeat
+from models.inference.ecg_qrs import EcgQrs
 from models.inference.ecg_rhythm import EcgRhythm, record_probabilities
 from models.inference.models import Models
 from models.inference.ppg_quality import PpgQuality
-from models.inference.release import released
+from models.inference.release import open_release, released
 from models.inference.rr_af import RrAf
 from models.signal.offline import condition
 
@@ -109,13 +111,27 @@ def plain(value: Any) -> Any:
             return value
 
 
+def judge(precision: str) -> EcgQrs | None:
+    """What the agent's detector asks in noise; None where the release has no such model, as in the agent.
+
+    Raises:
+        ModelError: the released one is damaged.
+        EvaluationError: there is no float model.
+    """
+    if precision == "int8" and "ecg_qrs.onnx" not in open_release().files:
+        return None
+    return EcgQrs(model_bytes("ecg_qrs", precision))
+
+
 def _qrs(request: Request) -> dict[str, Any]:
-    return evaluate_qrs(request.data, request.progress, request.rungs)
+    detector = partial(detect, judge=judge(request.precision))
+    return evaluate_qrs(request.data, request.progress, request.rungs, detector)
 
 
 def _beats(request: Request) -> dict[str, Any]:
     model = EcgBeat(model_bytes("ecg_beat", request.precision))
-    return evaluate_beats(request.data, beat_labeller(model), request.progress, request.rungs)
+    labeller = beat_labeller(model, judge(request.precision))
+    return evaluate_beats(request.data, labeller, request.progress, request.rungs)
 
 
 def _rhythm(request: Request) -> dict[str, Any]:
@@ -151,11 +167,11 @@ TASKS: Final[Mapping[str, Callable[[Request], dict[str, Any]]]] = {
 }
 
 
-def beat_labeller(model: EcgBeat | None) -> Labeller:
+def beat_labeller(model: EcgBeat | None, judge: EcgQrs | None = None) -> Labeller:
     """The beats and labels that the agent's analysis gives of a stream; without a model every beat is N."""
 
     def label(mv: NDArray[np.float64], rate_hz: float) -> Labelled:
-        analysis = EcgAnalysis(rate_hz, DEFAULT_LIMITS, Models(ecg_beat=model))
+        analysis = EcgAnalysis(rate_hz, DEFAULT_LIMITS, Models(ecg_beat=model, ecg_qrs=judge))
         beats = (*analysis.push(mv).beats, *analysis.finish().beats)
         return np.array([beat.t_s for beat in beats], np.float64), [beat.label for beat in beats]
 

@@ -14,6 +14,7 @@ from models.evaluation.ladders import AS_RECORDED, Ecg, Rung
 from models.evaluation.noise import qrs_amplitude
 from models.evaluation.qrs import WINDOW_S, BeatCounts
 from models.evaluation.records import Annotated, Judged, annotated_headers, load_annotated, mean, nested, rate_intervals, rates
+from models.signal.candidate import Judge
 from models.signal.chain import EcgChain
 
 Times = NDArray[np.float64]
@@ -34,9 +35,9 @@ class Found:
     received: Counts
 
 
-def detect(mv: NDArray[np.float64], rate_hz: float) -> Times:
+def detect(mv: NDArray[np.float64], rate_hz: float, judge: Judge | None = None) -> Times:
     """R peaks in seconds, as the agent's chain finds them in a stream of these samples in mV."""
-    chain = EcgChain(rate_hz)
+    chain = EcgChain(rate_hz, judge)
     return np.array([beat.t_s for beat in (*chain.push(mv), *chain.finish())], np.float64)
 
 

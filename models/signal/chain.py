@@ -6,7 +6,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from models.signal.candidate import Judge
 from models.signal.filters import Samples, Tape, hann, median
+from models.signal.judged import JudgedQrsDetector
 from models.signal.qrs import AHEAD, QRS_BAND, REFRACTORY, SMOOTHING, T_WAVE, Peak, QrsDetector
 from models.signal.resample import RATE_HZ, Resampler
 
@@ -57,14 +59,15 @@ class EcgChain:
     still when it was found by search back. The first two seconds of a stream are learnt from and reported together.
     """
 
-    def __init__(self, rate_hz: float) -> None:
+    def __init__(self, rate_hz: float, judge: Judge | None = None) -> None:
+        """`judge` tells beats from noise; without one the detector does it alone, in noise less well."""
         self._rate_hz = rate_hz
         self._longest = ceil(_PIECE_S * rate_hz)
         self._origin_s = 0.0
         self._count = 0
         self._resampler: Resampler | None = Resampler(rate_hz, 0.0)
         self._tape = Tape(round(KEPT_S * RATE_HZ))
-        self._detector = QrsDetector(self._tape)
+        self._detector = JudgedQrsDetector(self._tape, judge) if judge else QrsDetector(self._tape)
         self._after_gap = True
 
     @property

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from models.signal.candidate import Verdict
 from models.signal.filters import Fir, Samples, Tape, bandpass, hann, median, median_of
 from models.signal.peak import PEAK_NEEDS, PEAK_REACH, highest
 from models.signal.resample import RATE_HZ
@@ -119,13 +120,16 @@ class Peak(NamedTuple):
     amplitude_mv: float
 
 
-class _Bump(NamedTuple):
-    """A local maximum of the envelope, its height measured by the envelope or the QRS shape, and how it compares to that."""
+class Bump(NamedTuple):
+    """A local maximum of the envelope, its height measured by the envelope or the QRS shape, how it compares to that, and
+    what a network says of it (`models.signal.judged`).
+    """
 
     at: int
     envelope: float
     height: float
     match: Match | None = None
+    verdict: Verdict | None = None
 
 
 class QrsDetector:
@@ -154,9 +158,9 @@ class QrsDetector:
         self._begin = self._front = self._quiet_since = index
         self._learning = not self._heights
         self._learnt_at: float = inf
-        self._last: _Bump | None = None
-        self._waiting: _Bump | None = None
-        self._passed_over: list[_Bump] = []
+        self._last: Bump | None = None
+        self._waiting: Bump | None = None
+        self._passed_over: list[Bump] = []
         self._overdue_at: float = inf
         self._overdue = False
 
@@ -206,7 +210,7 @@ class QrsDetector:
         self._front = front
         self._reach(front)
 
-    def _bumps(self, start: int, stop: int) -> list[_Bump]:
+    def _bumps(self, start: int, stop: int) -> list[Bump]:
         """The peaks of the envelope from sample `start` to before `stop`; the first and the last of a stretch are none."""
         first, before = max(start - 1 - AHEAD, self._begin), max(start - 1, self._begin)
         envelope = self._envelope[first : stop + AHEAD + 1]
@@ -218,7 +222,7 @@ class QrsDetector:
             height = envelope.item(top)
             around = envelope[max(top - AHEAD, 0) : top + AHEAD + 1]
             if height >= FLOOR_MV and height >= around.item(around.argmax()):
-                bumps.append(_Bump(first + top, height, height))
+                bumps.append(Bump(first + top, height, height))
         return bumps
 
     def _remember(self, height: float) -> None:
@@ -243,7 +247,7 @@ class QrsDetector:
             return self._signal[first:end]
         return self._signal.at(np.clip(np.arange(first, end), self._begin, self._signal.end - 1))
 
-    def _measured(self, bump: _Bump) -> _Bump:
+    def _measured(self, bump: Bump) -> Bump:
         """In noise, how much of the patient's own QRS complex is in a bump says more than its height."""
         share = self._noise / self._usual if not self._learning else 0.0
         if share <= TRUST_FROM:
@@ -253,9 +257,9 @@ class QrsDetector:
             return bump
         trust = min(TRUST_SLOPE * (share - TRUST_FROM), 1.0)
         height = (1 - trust) * bump.height + trust * match.height * self._matched_height
-        return _Bump(bump.at, bump.envelope, height, match)
+        return Bump(bump.at, bump.envelope, height, match)
 
-    def _threshold(self, bump: _Bump) -> float:
+    def _threshold(self, bump: Bump) -> float:
         threshold = self._overdue_threshold()
         if not self._overdue:
             threshold = NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual
@@ -312,7 +316,7 @@ class QrsDetector:
         else:
             self._learning, self._learnt_at = True, inf
 
-    def _judge(self, bump: _Bump) -> None:
+    def _judge(self, bump: Bump) -> None:
         if self._learning:
             if not self._passed_over:
                 self._learnt_at = bump.at + LEARNING
@@ -336,7 +340,7 @@ class QrsDetector:
         else:
             self._accept(bump)
 
-    def _noted(self, bump: _Bump) -> None:
+    def _noted(self, bump: Bump) -> None:
         """Not a beat: it belongs to the noise."""
         self._noise += (bump.height - self._noise) / _MEMORY
 
@@ -356,7 +360,7 @@ class QrsDetector:
         self._accept(best)
         self._passed_over = later
 
-    def _accept(self, beat: _Bump) -> None:
+    def _accept(self, beat: Bump) -> None:
         self._beats.append(self._located(beat))
         self._learn_height(beat)
         if self._last:
@@ -369,13 +373,13 @@ class QrsDetector:
         self._overdue = False
         self._overdue_at = beat.at + min(OVERDUE * self._interval, LONGEST_WAIT)
 
-    def _learn_height(self, beat: _Bump) -> None:
+    def _learn_height(self, beat: Bump) -> None:
         """The envelope's height at beats: what the shape's output of 1 stands for."""
         height = min(beat.envelope, LARGEST_RISE * self._usual, CEILING_MV)
         before = self._matched_height or height
         self._matched_height = before + RECENT * (height - before)
 
-    def _located(self, beat: _Bump) -> Peak:
+    def _located(self, beat: Bump) -> Peak:
         """The R peak of a beat, which is kept to learn its shape from; in noise, it is where the shape fits."""
         around = self._around(beat.at)
         place, amplitude = highest(around[_PEAK])

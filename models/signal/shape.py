@@ -56,6 +56,9 @@ MEMORY: Final = 32
 RENEWED: Final = 4
 """Beats after which the filter is made anew."""
 
+LEAST_HEIGHT_MV: Final = 0.01
+"""A mean complex counts as at least so high, so that nothing is divided by zero."""
+
 MARGIN: Final = SHAPE_BAND.size // 2
 """Samples on either side that the band's filter takes."""
 
@@ -125,6 +128,19 @@ class QrsShape:
         """Compare the samples around a peak, `AROUND` + `MARGIN` on either side; None while too little has been learnt."""
         self._catch_up()
         return self._compare(around.dot(_IN_BAND)) if self._known else None
+
+    def view(self, around: Samples) -> Samples | None:
+        """The signal in the shape's band, in heights of the mean complex and upright, and the filter's output for it, (2, n).
+
+        None while too little has been learnt. `around` has `MARGIN` samples more before them.
+        """
+        self._catch_up()
+        if not self._known:
+            return None
+        band = np.correlate(np.concatenate((around, np.full(MARGIN, around[-1]))), SHAPE_BAND, "valid")
+        high, low = float(self._mean.max()), float(self._mean.min())
+        upright = max(high - low, LEAST_HEIGHT_MV) * (1 if high >= -low else -1)
+        return np.stack((band / upright, np.correlate(band, self._filter_at[0], "same")))
 
     def offset(self, match: Match) -> float | None:
         """How far the R peak lies from the filter's place in the latest beats; None while that is not known."""

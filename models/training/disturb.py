@@ -46,7 +46,7 @@ class Disturber:
 
     def __init__(self, data: Path, random: Random, channel: int = TRAINING_CHANNEL) -> None:
         self._bank = list(noise_bank(data, channel).values())
-        self._random = random
+        self.random = self._random = random
 
     def noise(self, count: int, samples: int) -> Windows:
         """Noise of power 1: recorded kinds mixed, stretched, mirrored, some of it muscle-like or mains-like made up."""
@@ -59,6 +59,12 @@ class Disturber:
             row[:] = sum(np.sqrt(share) * part for share, part in zip(shares, parts, strict=True))
         out /= np.sqrt(np.mean(out**2, -1, keepdims=True))
         return out
+
+    def one_kind(self, samples: int) -> Windows:
+        """One recorded kind alone, of power 1, stretched, mirrored and swelling, (samples,)."""
+        row = self._recorded(self._bank[self._random.integers(len(self._bank))], samples)
+        normed: Windows = row / np.sqrt(np.mean(row**2))
+        return normed
 
     def noisy(self, mv: Windows, snr_db: NDArray[np.float64]) -> Windows:
         """Noise added at a ratio a window, (n,) dB, as the Noise Stress Test Database counts it (see `signal_power`)."""

@@ -46,8 +46,8 @@ def load(data: Path | None, folder: Path, **settings: Any) -> LoadedModels:
 
 
 def assert_rules_alone(loaded: LoadedModels, cause: str, part: str) -> None:
-    models = (loaded.rr_af, loaded.ecg_rhythm, loaded.ecg_beat, loaded.ecg_quality, loaded.ppg_quality)
-    assert models == (None,) * 5
+    models = (loaded.rr_af, loaded.ecg_rhythm, loaded.ecg_beat, loaded.ecg_quality, loaded.ppg_quality, loaded.ecg_qrs)
+    assert models == (None,) * 6
     assert (loaded.release, loaded.cause) == (None, cause)
     assert part in " ".join(loaded.refused)
     assert loaded.status() == {"release": None, "running": "rules alone", "refused": list(loaded.refused)}

@@ -1,0 +1,164 @@
+"""Train, quantize and release `ecg_qrs`: `python -m models.training.ecg_qrs --data DIR`.
+
+The bumps that it learns from depend on who decides while the detector runs. In the first round it is the truth, in each later
+one the network of the round before, so that it learns to go on after its own errors.
+
+Takes about 15 minutes on one core. What an interrupted run has done, bumps and networks, is taken from `--runs`.
+"""
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+import models.signal.candidate
+import models.signal.judged
+from models.evaluation.statistics import best_temperature
+from models.inference.ecg_qrs import EcgQrs
+from models.signal.candidate import Judge
+from models.training import qrs_check as check
+from models.training import qrs_data, qrs_net
+from models.training.cards import write_card
+from models.training.cinc import Recorded, load_cinc
+from models.training.disturb import Disturber
+from models.training.fit import Schedule, code, fitted
+from models.training.qrs_card import describe
+from models.training.qrs_data import Bumps, clean_recordings, collected, joined
+from models.training.qrs_net import QrsNet, batches, loss, parameters, to_onnx
+from models.training.quantize import Parity, quantize, run
+
+NAME: Final = "ecg_qrs"
+VERSION: Final = "1"
+SEED: Final = 31_700
+STEPS: Final = (3500, 9000)
+"""Of gradient descent, a round: each has the bumps of the one before too, and the last one's network is released."""
+
+HELD_OUT: Final = 10
+"""Every tenth recording is held out of all rounds, for the temperature and the figures."""
+
+FLOAT_NODES: Final = ("convolution0", "output")
+"""Layers that stay float, a thirtieth of the weights: the input's range is wide, and the place comes out of the last one."""
+
+CALIBRATION: Final = 1500
+"""Bumps that the ranges of int8 are taken from."""
+
+HERE: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where everything lies, and what is learnt from."""
+
+    data: Path
+    runs: Path
+    learnt: list[Recorded]
+    held_out: list[Recorded]
+
+
+def main() -> None:
+    """Write the model and its card."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--data", type=Path, required=True, help="folder that holds mitdb, noise and the archive of CinC 2017")
+    options.add_argument("--runs", type=Path, default=HERE / "runs" / NAME, help="where bumps and networks are kept")
+    options.add_argument("--release", type=Path, default=HERE.parent / "release")
+    chosen = options.parse_args()
+    torch.set_num_threads(1)
+    chosen.release.mkdir(parents=True, exist_ok=True)
+    train(chosen.data, chosen.runs, chosen.release)
+
+
+def train(data: Path, runs: Path, release: Path) -> None:
+    """Everything from recordings to released files."""
+    with Progress() as progress:
+        records = clean_recordings(load_cinc(data, progress))
+        held_out = records[::HELD_OUT]
+        names = {record.name for record in held_out}
+        setting = Setting(data, runs, [record for record in records if record.name not in names], held_out)
+        network, judge, learnt = _rounds(setting, progress)
+        unseen = collected(held_out, _disturber(data, len(STEPS)), judge, runs / "held_out.npz", progress)
+        temperature = best_temperature(_two_classes(network, unseen), unseen.beats.astype(np.int64))
+        float_model, int8_model = runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx"
+        to_onnx(network, temperature, {"name": NAME, "version": VERSION}, float_model)
+        quantize(float_model, int8_model, _calibration(learnt), FLOAT_NODES, float_sums=True)
+        judge = EcgQrs(int8_model.read_bytes())
+    card = {
+        "name": NAME,
+        "version": VERSION,
+        **describe(len(setting.learnt), len(held_out)),
+        "training": {
+            "seed": SEED,
+            "steps": list(STEPS),
+            "parameters": parameters(network),
+            "size_bytes": int8_model.stat().st_size,
+            "bumps": len(learnt.beats),
+            "share_of_beats": float(learnt.beats.mean()),
+        },
+        "calibration": {"temperature": temperature, "chosen_on": "bumps of the recordings held out, by cross-entropy"},
+        "int8_parity": asdict(_parity(float_model, int8_model, unseen)) | _moved(float_model, int8_model, unseen),
+        **check.figures(data, unseen, run(int8_model, unseen.values), judge),
+    }
+    write_card(release, card)
+
+
+def _rounds(setting: Setting, progress: Progress) -> tuple[QrsNet, Judge, Bumps]:
+    """The last round's network, the judge that its bumps were met with, and the bumps that it learnt from."""
+    judge: Judge | None = None
+    before: list[Bumps] = []
+    for place, steps in enumerate(STEPS):
+        bumps = collected(setting.learnt, _disturber(setting.data, place), judge, setting.runs / f"bumps{place}.npz", progress)
+        learnt = joined([*before[-1:], bumps])
+        before.append(bumps)
+        network = _fitted(setting, learnt, place, steps, progress)
+        file = setting.runs / f"round{place}.onnx"
+        to_onnx(network, 1.0, {"name": NAME, "version": VERSION}, file)
+        judge = EcgQrs(file.read_bytes())
+    assert judge is not None
+    return network, judge, learnt
+
+
+def _fitted(setting: Setting, learnt: Bumps, place: int, steps: int, progress: Progress) -> QrsNet:
+    recipe = {
+        "seed": SEED + place,
+        "steps": list(STEPS[: place + 1]),
+        "records": [record.name for record in setting.learnt],
+        "code": code(qrs_net, qrs_data, models.signal.candidate, models.signal.judged),
+    }
+    stream = lambda: batches(learnt, SEED + place)  # noqa: E731
+    network: QrsNet = fitted(setting.runs / f"round{place}.pt", QrsNet, stream, loss, Schedule(steps), recipe, progress)
+    return network
+
+
+def _disturber(data: Path, place: int) -> Disturber:
+    return Disturber(data, np.random.default_rng(SEED + place))
+
+
+def _two_classes(network: QrsNet, bumps: Bumps) -> NDArray[np.float64]:
+    """Logits of no beat and beat, (n, 2)."""
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(bumps.values))[:, 0].numpy().astype(np.float64)
+    return np.stack((np.zeros_like(logits), logits), -1)
+
+
+def _calibration(bumps: Bumps) -> NDArray[np.float32]:
+    return bumps.values[np.random.default_rng(SEED).permutation(len(bumps.beats))[:CALIBRATION]]
+
+
+def _parity(float_model: Path, int8_model: Path, bumps: Bumps) -> Parity:
+    one, other = (run(path, bumps.values)[:, 0] for path in (float_model, int8_model))
+    return Parity(float(np.mean((one >= 0.5) == (other >= 0.5))), float(np.abs(one - other).max()), len(one))
+
+
+def _moved(float_model: Path, int8_model: Path, bumps: Bumps) -> dict[str, Any]:
+    beats = bumps[bumps.beats > 0]
+    one, other = (run(path, beats.values)[:, 1] for path in (float_model, int8_model))
+    moved_ms = 1000 * qrs_data.UNIT_S * np.abs(one - other)
+    return {"r_peak_moved_ms": {"mean": float(moved_ms.mean()), "99 %": float(np.percentile(moved_ms, 99))}}
+
+
+if __name__ == "__main__":
+    main()

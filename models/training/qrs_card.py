@@ -1,0 +1,86 @@
+"""What the card of `ecg_qrs` says whatever the figures are."""
+
+from typing import Any, Final
+
+from models.signal.candidate import AFTER, BEFORE, LARGEST
+from models.signal.judged import EARLY, LIKELY, NOISY, POSSIBLE
+from models.signal.resample import RATE_HZ
+from models.training.cards import LICENCES, NOT_A_DEVICE
+from models.training.qrs_data import CHANGE_DB, CLEAN, LEVELS_DB, MADE_UP, NEAR_S, QUIET, STEADY
+
+PURPOSE: Final = (
+    "Tells whether a bump of the ECG's envelope is a heart beat, and where its R peak lies, in noise. The QRS detector asks "
+    f"it about every bump while the noise between beats is over {NOISY:g} of a beat, else about beats that are low or come "
+    f"sooner than {EARLY:g} of the usual interval. Without it the detector decides alone, in noise less well."
+)
+INPUTS: Final = (
+    f"One lead at 125 Hz, 3 to 30 Hz, from {1000 * BEFORE / RATE_HZ:.0f} ms before the bump to {1000 * AFTER / RATE_HZ:.0f} ms "
+    "after it, divided by the peak-to-peak height of the patient's mean QRS complex, upright.",
+    f"The output of the patient's matched filter for the same samples, 1 for the mean complex. Both are cut to ±{LARGEST:g}.",
+    "Seven numbers: height of the bump, of the beat before and of a tall one, and noise, as shares of the usual beat; time "
+    "since the beat before in seconds and in usual intervals; spread of the last eight intervals.",
+)
+OUTPUTS: Final = (
+    f"Calibrated probability of a beat: in noise, from {LIKELY:g} on it is one, and from {POSSIBLE:g} on it may be found by "
+    f"search back; in a clean signal it is none under {POSSIBLE:g}.",
+    "Place of the R peak, in units of 8 samples from the bump.",
+)
+LABELS: Final = (
+    "R peaks are those that the agent's own detector finds in the recording without noise; no opinion is asked. Recordings "
+    f"count whose noise between beats is under {CLEAN:g} of a beat.",
+    f"The bump nearest to an R peak, within {1000 * NEAR_S:.0f} ms, is its beat; the others are none.",
+)
+AUGMENTATION: Final = (
+    "Every recording twice in a row, 30 % upside down, with noise of the Noise Stress Test Database, one kind or mixed with "
+    f"white and mains-like noise, all filtered at random, or ({MADE_UP:.0%}) made up, of a random colour, swelling, bursting; "
+    f"at {LEVELS_DB[0]:g} to {LEVELS_DB[1]:g} dB, {STEADY:.0%} at one level, the others at levels that change by up to "
+    f"{CHANGE_DB:g} dB and pause now and then; {QUIET:.0%} without noise."
+)
+ATTEMPTS: Final = {
+    "thresholds and likeness to the patient's shape, no network": "F1 at 50 ms on mitdb with muscle noise at 12, 6, 0 dB: "
+    "94.5, 87.7, 66.1; electrode motion 98.6, 97.0, 90.4",
+    "a network on 16 numbers, without the signal": "bumps with muscle noise at 12, 6, 0 dB: F1 97.6, 92.6, 76.2",
+    "convolutions over signal, filter's output and correlation with the mean complex": "F1 98.5, 95.2, 85.4",
+    "without the correlation, with 7 numbers instead of 16": "F1 98.8, 95.9, 85.1: as good, and cheaper",
+    "1.8 s of signal instead of 1.0 s": "F1 98.7, 96.0, 86.0: no better",
+    "one round with the truth as judge, place weighted 0.3": "in the detector, F1 at 50 ms: 98.0, 92.9, 78.1",
+    "a second round with the first network as judge, place weighted 1": "98.7, 95.4, 83.5; electrode motion 99.4, 98.3, 92.1",
+    "a third round, half as many weights more": "98.6, 95.0, 83.7; electrode motion 99.4, 98.6, 93.0: the half minute of "
+    "muscle noise is learnt by heart",
+    "two rounds, with made-up noise and random filters": "98.8, 95.4 at 12 and 6 dB; electrode motion 99.3 at 12 dB",
+    "bumps under half of the threshold not shown": "the same, a quarter fewer verdicts",
+}
+"""On the way to version 1, on mitdb."""
+KNOWN_FAILURES: Final = (
+    "Muscle noise as strong as the beats (0 dB): one beat in seven is missed, one in ten found is none.",
+    "Premature beats in noise are missed more often than normal ones: with muscle noise at 6 dB on mitdb 97 % of normal, 91 % "
+    "of ventricular and 89 % of supraventricular beats are found; without noise 99.9, 99.5 and 99.1 %.",
+    "Where the highest point of a complex is not its usual R peak (paced and fusion beats), the place may be 50 ms off.",
+    "Noise is that of one electrode pair on the limbs of active volunteers (30 s of each kind), and made up; straps and "
+    "patches were not recorded.",
+    "Noise from the first beat on: the patient's shape is then learnt in noise, and the first seconds are judged without it.",
+)
+
+
+def describe(learnt: int, held_out: int) -> dict[str, Any]:
+    """The card's sections without figures."""
+    return {
+        "intended_use": PURPOSE,
+        "not_a_medical_device": NOT_A_DEVICE,
+        "inputs": list(INPUTS),
+        "outputs": list(OUTPUTS),
+        "data": {
+            **{name: LICENCES[name] for name in ("cinc2017", "nstdb", "physionet")},
+            "mitdb": f"For the figures alone: {LICENCES['mitdb']}",
+            "labels": list(LABELS),
+            "augmentation": AUGMENTATION,
+        },
+        "splits": {
+            "rule": "every tenth recording of CinC 2017 (which has no patient ids) is held out; mitdb is of other patients, "
+            "its noise is channel 1 of the noise records, training's is channel 0",
+            "recordings learnt from": learnt,
+            "recordings held out": held_out,
+        },
+        "attempts": ATTEMPTS,
+        "known_failures": list(KNOWN_FAILURES),
+    }

@@ -1,0 +1,93 @@
+"""`ecg_qrs` at run time, in the detector and by itself: what it brings in noise, and that chunks do not matter."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.evaluation.detection import detect
+from models.evaluation.ec57 import Reference, pair
+from models.evaluation.noise import add_noise, load_noise
+from models.evaluation.records import load_annotated
+from models.inference.ecg_qrs import EcgQrs
+from models.inference.release import RELEASED
+from models.inference.session import ModelError
+from models.signal.candidate import SIZE
+from models.signal.chain import Beat, EcgChain
+
+CARD = RELEASED / "ecg_qrs.json"
+
+
+@pytest.fixture(scope="module")
+def model() -> EcgQrs:
+    return EcgQrs((RELEASED / "ecg_qrs.onnx").read_bytes())
+
+
+def in_muscle_noise(data: Path, record: str, minutes: int) -> tuple[Reference, NDArray[np.float64]]:
+    """The first minutes of a record with muscle noise at 6 dB; QRS complexes of 2 mV."""
+    annotated = load_annotated(data / "mitdb" / f"{record}.hea")
+    mv = annotated.recording.mv[: minutes * 60 * 360]
+    noisy = add_noise(mv, 360, load_noise(data / "noise"), "MA", 6, 2.0, record)
+    return annotated.reference.until(minutes * 60), noisy
+
+
+class TestInTheDetector:
+    def test_more_beats_are_found_in_noise_and_fewer_invented(self, model: EcgQrs, data: Path) -> None:
+        truth, mv = in_muscle_noise(data, "122", 5)
+        alone, judged = (pair(truth, detect(mv, 360, judge), 0.05, 10.0).counts for judge in (None, model))
+        assert judged.f1 > 0.95
+        assert 1 - judged.f1 < 0.5 * (1 - alone.f1)
+
+    def test_beats_are_the_same_bits_for_any_chunking(self, model: EcgQrs, data: Path) -> None:
+        _, mv = in_muscle_noise(data, "209", 1)
+
+        def beats(size: int) -> list[Beat]:
+            chain = EcgChain(360, model)
+            return [beat for i in range(0, mv.size, size) for beat in chain.push(mv[i : i + size])] + chain.finish()
+
+        whole = beats(mv.size)
+        assert len(whole) > 50
+        assert all(beats(size) == whole for size in (17, 73, 360, 5000))
+
+
+class TestAlone:
+    def test_a_probability_and_a_place(self, model: EcgQrs) -> None:
+        verdict = model(np.zeros(SIZE, np.float32))
+        assert 0 <= verdict.probability <= 1
+        assert abs(verdict.place) < 25
+
+    def test_no_model(self) -> None:
+        with pytest.raises(ModelError, match="ecg_qrs cannot be loaded"):
+            EcgQrs(b"no model")
+
+
+class TestRelease:
+    def test_within_its_limits(self, model: EcgQrs) -> None:
+        card = json.loads(CARD.read_text())
+        assert (card["name"], card["version"]) == (model.name, model.version)
+        assert (RELEASED / "ecg_qrs.onnx").stat().st_size == card["training"]["size_bytes"] <= 40_000
+        assert card["int8_parity"]["agreement"] >= 0.995
+        assert card["int8_parity"]["r_peak_moved_ms"]["99 %"] <= 5
+        assert card["figures"]["ece"] <= 0.02
+
+    def test_a_bump_takes_a_tenth_of_a_millisecond(self, model: EcgQrs) -> None:
+        """The best of many: the machine may be busy."""
+        values, times = np.zeros(SIZE, np.float32), []
+        for _ in range(200):
+            begin = time.perf_counter()
+            model(values)
+            times.append(time.perf_counter() - begin)
+        assert min(times) < 0.1e-3
+
+    def test_inference_needs_only_numpy_and_onnxruntime(self) -> None:
+        code = (
+            "import sys, models.inference.ecg_qrs, models.signal.chain; "
+            "print([m for m in ('scipy', 'wfdb', 'torch', 'onnx', 'pandas') if m in sys.modules])"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        assert run.stdout.strip() == "[]"
