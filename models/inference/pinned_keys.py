@@ -8,6 +8,6 @@ from collections.abc import Mapping
 from typing import Final
 
 PINNED: Final[Mapping[str, str]] = {
-    "b9a3cf80aebb3ae6": "4e48c513bbef786823bdce111d36864e9913465f1ba1330cd31c325a3e1a74b4",  # since 2026-11-24
+    "4af47bded1321f01": "b8698da1fa95986e3b600ac37275d008084e4d1b7608d1e67ff66151a80801e1",  # since 2026-11-25
 }
 """Ed25519 public keys, hexadecimal, by their ids: the first 16 hexadecimal digits of the key's SHA-256."""

@@ -44,6 +44,7 @@ SCHEDULE: Final = Schedule(steps=1200, rate=3e-3, decay=5e-2, averaged=0.99)
 LABELLED_AFTER_S: Final = 2.0
 """A beat is labelled so long after its R peak (`models.beat_labels`), by the rhythm as read then."""
 TEACHERS: Final = 2
+"""Networks that each network is taught by: together they do better than one."""
 SMOOTHING: Final = 0.02
 """Of the labels: two cardiologists agree on ectopic beats in 98 % of cases at best."""
 QUANTIZATION_BEATS: Final = 2000
@@ -211,6 +212,7 @@ def write(data: Path, folder: Path, network: BeatNet, evidence: Evidence, materi
         "seed": SEED,
         "steps": SCHEDULE.steps,
         "batch": beat_batches.BATCH,
+        "teachers": f"{TEACHERS} networks of the same patients; targets are {beat_batches.TAUGHT} their opinion, the rest the label",
         "parameters": beat_net.parameters(network),
         "schedule": repr(SCHEDULE),
     }
