@@ -212,7 +212,7 @@ def write(data: Path, folder: Path, network: BeatNet, evidence: Evidence, materi
         "seed": SEED,
         "steps": SCHEDULE.steps,
         "batch": beat_batches.BATCH,
-        "teachers": f"{TEACHERS} networks of the same patients; targets are {beat_batches.TAUGHT} their opinion, the rest the label",
+        "teachers": f"{TEACHERS} networks of the same patients; {beat_batches.TAUGHT} of a target is their opinion",
         "parameters": beat_net.parameters(network),
         "schedule": repr(SCHEDULE),
     }
