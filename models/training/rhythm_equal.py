@@ -57,14 +57,21 @@ def _highest(network: RhythmNet, features: Any) -> list[Any]:
 
 def _shift(highest: Any, norm: nn.Module, past: Sequence[Any], following: Sequence[Any], share: float) -> None:
     """Divide what `norm` and `past` give, channel by channel, and multiply the columns of the weights that follow."""
-    largest = torch.stack([weight.abs().amax((0, 2)) for weight in following]).amax(0)
-    scale = _floored(highest) ** share / _floored(largest) ** (1 - share)
+    scale = scales(highest, following, share)
     for tensor in (norm.weight, norm.bias):
         tensor.div_(scale)
     for weight in past:
         weight.div_(scale[:, None, None])
     for weight in following:
         weight.mul_(scale[None, :, None])
+
+
+def scales(highest: Any, following: Sequence[Any], share: float) -> Any:
+    """What the channels are divided by, (channels,): `highest` (channels,) of them, and the weights (n, channels, width) that
+    read them.
+    """
+    largest = torch.stack([weight.abs().amax((0, 2)) for weight in following]).amax(0)
+    return _floored(highest) ** share / _floored(largest) ** (1 - share)
 
 
 def _floored(values: Any) -> Any:

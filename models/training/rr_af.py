@@ -23,6 +23,7 @@ from models.training.cards import write_card
 from models.training.quantize import parity, quantize, run
 from models.training.rr_card import Figures, card
 from models.training.rr_data import Sampler, folds, load_short
+from models.training.rr_equal import equalised
 from models.training.rr_fit import SEED, STEPS, rr_network
 from models.training.rr_judge import Judge, calibration, judged, robustness
 from models.training.rr_net import FLOAT_NODES, parameters, to_onnx
@@ -71,8 +72,9 @@ def train(data: Path, runs: Path, release: Path, steps: int, progress: Progress)
     network = rr_network("final", everyone, SEED, steps, runs, progress)
     float_model, int8_model = runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx"
     facts = {"name": NAME, "version": VERSION, "on_threshold": str(ON_THRESHOLD)}
-    to_onnx(network, divisor, facts, float_model)
-    quantize(float_model, int8_model, Sampler(everyone, SEED + 100).batch(RANGED)[0], FLOAT_NODES, float_sums=True)
+    ranged = Sampler(everyone, SEED + 100).batch(RANGED)[0]
+    to_onnx(equalised(network, ranged), divisor, facts, float_model)
+    quantize(float_model, int8_model, ranged, FLOAT_NODES, float_sums=True)
     facts |= {"temperature": f"{divisor:.4g}", "size_bytes": str(int8_model.stat().st_size)}
     facts |= {"seed": str(SEED), "steps": str(steps), "parameters": str(parameters(network))}
     figures.unseen = _released(RrAf(int8_model.read_bytes()), data)

@@ -1,5 +1,6 @@
 """`ecg_beat` at run time: its inputs by hand, what it must not depend on, its refusals."""
 
+import json
 import subprocess
 import sys
 
@@ -150,8 +151,13 @@ class TestModel:
         with pytest.raises(ModelError, match="ecg_beat cannot be loaded"):
             EcgBeat(b"no model")
 
-    def test_size(self) -> None:
-        assert (RELEASED / "ecg_beat.onnx").stat().st_size <= 80_000
+    def test_size_and_card(self, model: EcgBeat) -> None:
+        card = json.loads((RELEASED / "ecg_beat.json").read_text())
+        assert (RELEASED / "ecg_beat.onnx").stat().st_size == card["outputs"]["bytes"] <= 80_000
+        assert (card["name"], card["version"]) == (model.name, model.version)
+        for windows in ("as_recorded", "augmented"):
+            assert card["int8_parity"][windows]["agreement"] >= 0.995
+            assert card["int8_parity"][windows]["largest_change"] <= 0.05
 
     def test_inference_needs_only_numpy_and_onnxruntime(self) -> None:
         code = (
