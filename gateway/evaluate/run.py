@@ -129,9 +129,12 @@ def _qrs(request: Request) -> dict[str, Any]:
 
 
 def _beats(request: Request) -> dict[str, Any]:
-    model = EcgBeat(model_bytes("ecg_beat", request.precision))
-    labeller = beat_labeller(model, judge(request.precision))
-    return evaluate_beats(request.data, labeller, request.progress, request.rungs)
+    models = Models(
+        ecg_beat=EcgBeat(model_bytes("ecg_beat", request.precision)),
+        ecg_rhythm=EcgRhythm(model_bytes("ecg_rhythm", request.precision)),
+        ecg_qrs=judge(request.precision),
+    )
+    return evaluate_beats(request.data, beat_labeller(models), request.progress, request.rungs)
 
 
 def _rhythm(request: Request) -> dict[str, Any]:
@@ -167,11 +170,11 @@ TASKS: Final[Mapping[str, Callable[[Request], dict[str, Any]]]] = {
 }
 
 
-def beat_labeller(model: EcgBeat | None, judge: EcgQrs | None = None) -> Labeller:
-    """The beats and labels that the agent's analysis gives of a stream; without a model every beat is N."""
+def beat_labeller(models: Models) -> Labeller:
+    """The beats and labels that the agent's analysis gives of a stream; without `ecg_beat` every beat is N."""
 
     def label(mv: NDArray[np.float64], rate_hz: float) -> Labelled:
-        analysis = EcgAnalysis(rate_hz, DEFAULT_LIMITS, Models(ecg_beat=model, ecg_qrs=judge))
+        analysis = EcgAnalysis(rate_hz, DEFAULT_LIMITS, models)
         beats = (*analysis.push(mv).beats, *analysis.finish().beats)
         return np.array([beat.t_s for beat in beats], np.float64), [beat.label for beat in beats]
 

@@ -16,6 +16,7 @@ from gateway.evaluate.run import beat_labeller, plain
 from gateway.evaluate.tables import tables
 from models.evaluation.detection import detect, evaluate_qrs
 from models.evaluation.ladders import rungs
+from models.inference.models import Models
 from models.recordings import open_recording
 from models.recordings.annotations import read_annotations
 
@@ -154,7 +155,7 @@ def test_scoring_needs_no_scipy(records: Path) -> None:
 
 def test_labels_of_beats_do_not_depend_on_the_model_being_there(data: Path) -> None:
     mv = open_recording(data / "mitdb" / "101.hea").mv[: 360 * 30]
-    times_s, labels = beat_labeller(None)(mv, 360.0)
+    times_s, labels = beat_labeller(Models())(mv, 360.0)
     assert times_s.tolist() == detect(mv, 360.0).tolist()
     assert set(labels) == {"N"}
 
