@@ -11,7 +11,7 @@ from rich.progress import Progress
 from models.evaluation.beats import figures, total
 from models.evaluation.detection import ecg_of, received
 from models.evaluation.ec57 import Reference
-from models.evaluation.ladders import DROPPED_PERCENT, find_noise, rungs
+from models.evaluation.ladders import DROPPED_PERCENT, Ecg, find_noise, rungs
 from models.evaluation.noise import SNR_DB
 from models.evaluation.records import load_annotated
 from models.inference.ecg_beat import CLASSES
@@ -89,15 +89,12 @@ class Evidence:
 
 def robustness(
     data: Path,
-    judge: Callable[[str, Beats, Reference], Scored],
+    judge: Callable[[Ecg, Beats, Reference], Scored],
     calibrations: Mapping[str, Calibration],
     kept: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Figures by rung, each record by the network that did not see the patient; of the beats that were received in full.
-
-    The rhythm is not read here, as if it were never AF.
-    """
+    """Figures by rung, each record by the network that did not see the patient; of the beats that were received in full."""
     wanted = [("noise", NOISE, f"{snr_db}") for snr_db in SNR_DB] + [("drop", f"{percent}") for percent in DROPPED_PERCENT]
     chosen = [rung for rung in rungs(find_noise(data), drop=True, fs=False) if rung.path in wanted]
     counted: dict[str, list[Any]] = {" ".join(rung.path): [] for rung in chosen}
@@ -108,7 +105,7 @@ def robustness(
             changed = rung.change(ecg)
             beats = _seen(kept / f"{name}_{'_'.join(rung.path)}.npz", changed.mv, changed.rate_hz, annotated.reference)
             truth = annotated.reference.only(received(annotated.reference.times_s, changed.mv, changed.rate_hz))
-            counted[" ".join(rung.path)].append(confusion(judge(name, beats, truth), calibrations[name]))
+            counted[" ".join(rung.path)].append(confusion(judge(changed, beats, truth), calibrations[name]))
     return {rung: brief(figures(total(records))) for rung, records in counted.items()}
 
 

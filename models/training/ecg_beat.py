@@ -18,6 +18,7 @@ from torch import nn
 from models import beat_labels
 from models.evaluation.beats import figures, total
 from models.evaluation.ec57 import Reference, load_reference
+from models.evaluation.ladders import Ecg
 from models.inference import ecg_beat as inference
 from models.inference.ecg_beat import CLASSES, features
 from models.inference.ecg_rhythm import WINDOW, EcgRhythm
@@ -157,14 +158,15 @@ def train(name: str, material: Material, names: Sequence[str], seed: int, progre
 
 def in_rhythm(network: BeatNet, name: str, beats: Beats, data: Path) -> Scored:
     """One record by a network that never saw the patient, with the rhythm known."""
-    return paired(name, beats, logits(network, inputs(beats)), data, af_at(name, beats.times_s, data))
+    recording = open_recording(data / "mitdb" / f"{name}.hea")
+    in_af = af_at(beats.times_s, recording.mv, recording.rate_hz)
+    return paired(name, beats, logits(network, inputs(beats)), data, in_af)
 
 
-def af_at(name: str, times_s: NDArray[np.float64], data: Path) -> NDArray[np.bool_]:
+def af_at(times_s: NDArray[np.float64], recorded_mv: NDArray[np.float64], rate_hz: float) -> NDArray[np.bool_]:
     """Whether `ecg_rhythm`, which has seen no record of mitdb, reads AF when a beat is labelled, as in the agent; (beats,)."""
     model = EcgRhythm((RELEASE / "ecg_rhythm.onnx").read_bytes())
-    recording = open_recording(data / "mitdb" / f"{name}.hea")
-    mv = condition(recording.mv, recording.rate_hz).mv
+    mv = condition(recorded_mv, rate_hz).mv
     ends_s = np.arange(RHYTHM_WINDOW_S, mv.size / RATE_HZ, RHYTHM_EVERY_S)
     readings = [model.judge(mv[round((end_s - RHYTHM_WINDOW_S) * RATE_HZ) :][:WINDOW]) for end_s in ends_s.tolist()]
     told = [(end_s, read.probabilities[1]) for end_s, read in zip(ends_s, readings, strict=True) if not read.inconclusive]
@@ -190,8 +192,9 @@ def ladders(
     """Out-of-fold figures with rising noise and rising loss of packets."""
     of_record = {name: network for held, network in zip(FOLDS, networks, strict=True) for name in held}
 
-    def judge(name: str, beats: Beats, truth: Reference) -> Scored:
-        return scored(name, truth, beats, logits(of_record[name], inputs(beats)))
+    def judge(ecg: Ecg, beats: Beats, truth: Reference) -> Scored:
+        in_af = af_at(beats.times_s, ecg.mv, ecg.rate_hz)
+        return scored(ecg.name, truth, beats, logits(of_record[ecg.name], inputs(beats)), in_af)
 
     return robustness(data, judge, calibrations, RUNS / f"ladder_{_digest()}", progress)
 
