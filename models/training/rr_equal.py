@@ -4,7 +4,7 @@ See `models.training.rhythm_equal`, which does it for a network of another build
 """
 
 import copy
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from torch import nn
 from models.training.rhythm_equal import scales
 from models.training.rr_net import POOLED, RrNet
 
-SHARE: Final = 0.65
-"""How much of the trouble the weights take over."""
 
+def equalised(network: RrNet, features: NDArray[np.float32], share: float) -> RrNet:
+    """The same function with other weights; ranges are taken from these windows, (n, 6, 64).
 
-def equalised(network: RrNet, features: NDArray[np.float32], share: float = SHARE) -> RrNet:
-    """The same function with other weights; ranges are taken from these windows, (n, 6, 64)."""
+    `share`: how much of the trouble the weights take over, see `rhythm_equal.SHARE`.
+    """
     out: RrNet = copy.deepcopy(network).eval()
     highest = _highest(out, torch.from_numpy(features))
     mean, top = out.hidden.weight.chunk(2, 1)
