@@ -48,7 +48,8 @@ TEACHERS: Final = 2
 """Networks that each network is taught by: together they do better than one."""
 SMOOTHING: Final = 0.02
 """Of the labels: two cardiologists agree on ectopic beats in 98 % of cases at best."""
-QUANTIZATION_BEATS: Final = 2000
+QUANTIZATION_BEATS: Final = 500
+"""That int8 ranges are taken from: with more, outliers widen them."""
 PARITY_BATCHES: Final = 80
 
 RELEASE: Final = Path(__file__).parents[1] / "release"

@@ -90,7 +90,7 @@ def train(data: Path, runs: Path, release: Path, steps: int, progress: Progress)
 def _quantized(
     network: RrNet, rhythms: Sequence[Rhythm], write: Callable[..., None], scratch: Path, target: Path, progress: Progress
 ) -> None:
-    """The int8 model of all `RANGES` that changes probabilities least, in windows that neither ranges nor card are taken from."""
+    """The int8 model of all `RANGES` that changes probabilities least, in windows that ranges and card are not taken from."""
     windows = Sampler(rhythms, SEED + 102).batch(20_000)[0]
     trial = scratch.with_suffix(".int8.onnx")
     best = np.inf
