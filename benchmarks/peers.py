@@ -23,6 +23,9 @@ from models.evaluation.detection import WINDOWS_S, gross
 from models.evaluation.ec57 import pair
 from models.evaluation.qrs import BeatCounts
 from models.evaluation.records import annotated_headers, load_annotated
+from models.inference.ecg_qrs import EcgQrs
+from models.inference.release import RELEASED
+from models.signal.candidate import Judge
 from models.signal.chain import EcgChain
 
 Samples = NDArray[np.float64]
@@ -32,16 +35,21 @@ Detector = Callable[[Samples, float], NDArray[np.float64]]
 RESULT: Final = Path("build") / "peers.json"
 
 OURS: Final = "pulsegate, stream in 1 s hops"
+ALONE: Final = "the same without ecg_qrs"
 WINDOWED: Final = "neurokit2, 10 s windows"
 OVERLAPPING: Final = "neurokit2, 10 s windows every 8 s"
 WINDOW_S: Final = 10.0
 
 
-def ours(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
-    """The agent's chain, fed a second at a time."""
-    chain, hop = EcgChain(rate_hz), round(rate_hz)
-    beats = [beat for start in range(0, mv.size, hop) for beat in chain.push(mv[start : start + hop])]
-    return np.array([beat.t_s for beat in (*beats, *chain.finish())])
+def ours(judge: Judge | None) -> Detector:
+    """The agent's chain, fed a second at a time; the agent has a judge."""
+
+    def detector(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
+        chain, hop = EcgChain(rate_hz, judge), round(rate_hz)
+        beats = [beat for start in range(0, mv.size, hop) for beat in chain.push(mv[start : start + hop])]
+        return np.array([beat.t_s for beat in (*beats, *chain.finish())])
+
+    return detector
 
 
 def _gqrs(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
@@ -94,7 +102,8 @@ def _biosppy(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
 
 
 DETECTORS: Final[dict[str, Detector]] = {
-    OURS: ours,
+    OURS: ours(EcgQrs((RELEASED / "ecg_qrs.onnx").read_bytes())),
+    ALONE: ours(None),
     "wfdb gqrs": _gqrs,
     "wfdb XQRS": _xqrs,
     "neurokit2, whole record": _neurokit,

@@ -2,8 +2,9 @@
 
 Beats of a noisy signal and bursts of muscle noise are as high as each other and may look alike; a network that sees the last
 second tells them apart better than any threshold, and finds the R peak where the highest point is noise. In noise it is asked
-about every bump of the envelope that is not far too low. In a clean signal, where the detector errs once in a thousand beats,
-it is asked only about beats that come early or low, as the first bumps of a burst do, and can only speak against them.
+about every bump of the envelope that is not far too low, in mild noise about those that neither height nor time decides. In a
+clean signal, where the detector errs once in a thousand beats, it is asked only about beats that come early, as the first bumps
+of a burst do, and can only speak against them.
 """
 
 from math import inf
@@ -13,6 +14,7 @@ import numpy as np
 
 from models.signal.candidate import AFTER, BEFORE, Judge, Situation, values
 from models.signal.filters import Samples, Tape
+from models.signal.peak import PEAK_REACH
 from models.signal.qrs import (
     BEAT_SHARE,
     LARGEST_RISE,
@@ -25,10 +27,20 @@ from models.signal.qrs import (
     Peak,
     QrsDetector,
 )
-from models.signal.shape import MARGIN, MEMORY, SHIFT, BeatSignal, QrsShape
+from models.signal.shape import MARGIN, MEMORY, SHIFT, QrsShape
 
 NOISY: Final = 0.13
-"""Noise, as a share of a beat, from which on the network decides: where the detector alone begins to doubt (`qrs.DOUBT`)."""
+"""Noise, as a share of a beat, from which on the network decides what is doubtful: where the detector alone begins to doubt
+(`qrs.DOUBT`)."""
+
+MILD: Final = 0.18
+"""Noise up to which a bump is not doubtful where height and time speak for it, or against it. Most records that look clean have
+less."""
+
+CERTAIN: Final = 1.5
+HOPELESS: Final = 0.7
+"""In mild noise, shares of the threshold: from the first on, a bump that is not early is a beat; under the second, an early one
+is none."""
 
 LIKELY: Final = 0.5
 """Probability from which on a bump is a beat."""
@@ -37,32 +49,40 @@ SURE: Final = 0.8
 """Below, a beat waits: a bump within the refractory time may be likelier."""
 
 POSSIBLE: Final = 0.2
-"""Probability from which on a bump may still be found by search back, or, in a clean signal, is not excluded."""
+"""Probability from which on a bump may still be found by search back."""
+
+VETO: Final = 0.05
+"""Probability under which a beat of a clean signal is none."""
 
 TOO_LOW: Final = 0.5
-"""A bump under this share of the threshold is no beat, and nobody is asked: most bumps of a nearly clean signal are so low."""
+"""A bump under this share of the threshold is no beat in any noise, and nobody is asked."""
 
-ONE_IN: Final = 4
-"""Shape and noise of a clean signal change within minutes, and learning from a beat costs as much as a verdict."""
+SETTLED: Final = 0.2
+ONE_IN: Final = 8
+"""Up to so much noise, one in so many beats is learnt from: shape and noise of a nearly clean signal change within minutes, and
+learning from a beat costs as much as a verdict."""
 
-EARLY: Final = 0.85
-"""In a clean signal, a beat this share of the usual interval after the one before is early."""
+EARLY: Final = 0.8
+"""A bump this share of the usual interval after the last beat is early."""
+
+FARTHEST: Final = 12
+"""Samples from a bump within which the judge may place the R peak: under half of the refractory time, so that beats stay in
+order."""
 
 _NEAR: Final = slice(BEFORE - SHIFT, BEFORE + SHIFT + 1)
 """Where the matched filter's output tells a bump's height."""
 
 
 class _ThriftyShape(QrsShape):
-    """Learns from every beat in noise, but from every `ONE_IN`th of a clean signal once enough is known."""
+    """Learns from every beat in noise, but from every `ONE_IN`th of a nearly clean signal once enough is known."""
 
     def __init__(self) -> None:
         super().__init__()
         self._added = 0
 
-    def add(self, beat: BeatSignal) -> None:
+    def wants(self, noise: float) -> bool:
         self._added += 1
-        if beat.noise > NOISY or self._added <= MEMORY or self._added % ONE_IN == 0:
-            super().add(beat)
+        return noise > SETTLED or self._added <= MEMORY or self._added % ONE_IN == 0
 
 
 class JudgedQrsDetector(QrsDetector):
@@ -73,27 +93,26 @@ class JudgedQrsDetector(QrsDetector):
         self._ask = judge
         self._shape = _ThriftyShape()
 
-    def _measured(self, bump: Bump) -> Bump:
-        if self._learning or self._too_low(bump):
-            return bump
-        return self._seen(bump) if self._doubtful(bump) else super()._measured(bump)
+    @property
+    def horizon(self) -> int:
+        return super().horizon - FARTHEST + PEAK_REACH
 
-    def _too_low(self, bump: Bump) -> bool:
-        return bump.height < TOO_LOW * (NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual)
+    def _measured(self, bump: Bump) -> Bump:
+        """With the judge's verdict, where height and time leave a doubt."""
+        noise, usual = self._noise, self._usual
+        threshold = NOISE_FACTOR * noise + BEAT_SHARE * usual
+        if self._learning or bump.height < TOO_LOW * threshold:
+            return bump
+        if noise <= MILD * usual:
+            if self._last and bump.at - self._last.at < EARLY * self._interval:
+                if bump.height < (threshold if noise <= NOISY * usual else HOPELESS * threshold):
+                    return bump
+            elif noise <= NOISY * usual or (bump.height >= CERTAIN * threshold and bump.height >= LOW_BEAT * self._tall):
+                return bump
+        return self._seen(bump)
 
     def _noisy(self) -> bool:
-        return self._noise_share() > NOISY
-
-    def _doubtful(self, bump: Bump) -> bool:
-        """Whether the judge is asked."""
-        if self._noisy():
-            return True
-        if bump.height < self._threshold(bump):
-            return False
-        return bump.height < LOW_BEAT * self._tall or self._is_early(bump.at)
-
-    def _is_early(self, index: int) -> bool:
-        return bool(self._last and self._intervals and index - self._last.at < EARLY * self._interval)
+        return self._noise > NOISY * self._usual
 
     def _seen(self, bump: Bump) -> Bump:
         """With the verdict, and in noise with the height that the matched filter gives it."""
@@ -101,14 +120,16 @@ class JudgedQrsDetector(QrsDetector):
         if rows is None:
             return super()._measured(bump)
         trust = min(max(TRUST_SLOPE * (self._noise_share() - TRUST_FROM), 0.0), 1.0)
-        matched = max(float(rows[1, _NEAR].max()), 0.0) * self._matched_height
+        matched = max(0.0, *rows[1, _NEAR].tolist()) * self._matched_height
         height = (1 - trust) * bump.height + trust * matched
         return Bump(bump.at, bump.envelope, height, None, self._ask(values(rows, self._situation(bump))))
 
     def _window(self, index: int) -> Samples:
         """The samples that the network sees of a bump and `MARGIN` before, the first one continued to before the stretch."""
-        numbers = np.arange(index - BEFORE - MARGIN, index + AFTER + 1)
-        return self._signal.at(np.clip(numbers, self._begin, self._signal.end - 1))
+        first, end = index - BEFORE - MARGIN, index + AFTER + 1
+        if self._begin <= first and end <= self._signal.end:
+            return self._signal[first:end]
+        return self._signal.at(np.clip(np.arange(first, end), self._begin, self._signal.end - 1))
 
     def _situation(self, bump: Bump) -> Situation:
         last, usual = self._last, self._usual
@@ -117,10 +138,10 @@ class JudgedQrsDetector(QrsDetector):
 
     def _judge(self, bump: Bump) -> None:
         if bump.verdict is None:
-            super()._judge(bump)
+            QrsDetector._judge(self, bump)  # super() takes longer
         elif self._noisy():
             self._follow(bump, bump.verdict.probability)
-        elif bump.verdict.probability < POSSIBLE:
+        elif bump.verdict.probability < VETO:
             self._noted(bump)
         else:
             super()._judge(bump)
@@ -150,4 +171,6 @@ class JudgedQrsDetector(QrsDetector):
 
     def _located(self, beat: Bump) -> Peak:
         peak = super()._located(beat)
-        return Peak(beat.at + beat.verdict.place, peak.amplitude_mv) if beat.verdict else peak
+        if beat.verdict is None:
+            return peak
+        return Peak(beat.at + min(max(beat.verdict.place, -FARTHEST), FARTHEST), peak.amplitude_mv)

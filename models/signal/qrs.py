@@ -220,8 +220,10 @@ class QrsDetector:
         for at in (rising[:-1] > rising[1:]).nonzero()[0].tolist():
             top = before - first + at + 1
             height = envelope.item(top)
+            if height < FLOOR_MV:
+                continue
             around = envelope[max(top - AHEAD, 0) : top + AHEAD + 1]
-            if height >= FLOOR_MV and height >= around.item(around.argmax()):
+            if height >= around.item(around.argmax()):
                 bumps.append(Bump(first + top, height, height))
         return bumps
 
@@ -260,12 +262,11 @@ class QrsDetector:
         return Bump(bump.at, bump.envelope, height, match)
 
     def _threshold(self, bump: Bump) -> float:
-        threshold = self._overdue_threshold()
-        if not self._overdue:
-            threshold = NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual
-        doubt = self._doubt()
-        if doubt == 0.0:
+        noise, usual = self._noise, self._usual
+        threshold = self._overdue_threshold() if self._overdue else NOISE_FACTOR * noise + BEAT_SHARE * usual
+        if noise <= DOUBT[0] * usual:
             return threshold
+        doubt = self._doubt()
         if bump.match:
             strange = min(max((LIKE_QRS - bump.match.likeness) / (LIKE_QRS - LIKE_NONE), 0.0), 1.0)
             threshold *= 1 + UNLIKE * strange * doubt
@@ -390,8 +391,9 @@ class QrsDetector:
         start = beat.at
         if self._last:
             start = max(self._last.at + GUARD - MARGIN, beat.at - _LEARNT_BETWEEN, self._begin)
-        between = self._signal[start : beat.at - GUARD + MARGIN + 1]
-        self._shape.add(BeatSignal(around.copy(), between.copy(), match, place, noise))
+        if self._shape.wants(noise):
+            between = self._signal[start : beat.at - GUARD + MARGIN + 1]
+            self._shape.add(BeatSignal(around.copy(), between.copy(), match, place, noise))
         offset = self._shape.offset(match) if by_shape and match else None
         if match and offset is not None:
             place = match.shift + offset

@@ -120,6 +120,10 @@ class QrsShape:
         self._filter_at, self._mean_at, self._other_at = (diagonals(third, 2 * REACH + 1) for third in thirds)
         self._offsets = deque[float](maxlen=MEMORY)
 
+    def wants(self, noise: float) -> bool:
+        """Whether to learn from a beat in noise of this share of it."""
+        return True
+
     def add(self, beat: BeatSignal) -> None:
         """A beat was accepted."""
         self._unlearnt.append(beat)
@@ -137,10 +141,17 @@ class QrsShape:
         self._catch_up()
         if not self._known:
             return None
-        band = np.correlate(np.concatenate((around, np.full(MARGIN, around[-1]))), SHAPE_BAND, "valid")
-        high, low = float(self._mean.max()), float(self._mean.min())
+        continued = np.empty(around.size + MARGIN)
+        continued[:-MARGIN] = around
+        continued[-MARGIN:] = around[-1]
+        band = np.correlate(continued, SHAPE_BAND, "valid")
+        mean = self._mean.tolist()
+        high, low = max(mean), min(mean)
         upright = max(high - low, LEAST_HEIGHT_MV) * (1 if high >= -low else -1)
-        return np.stack((band / upright, np.correlate(band, self._filter_at[0], "same")))
+        rows = np.empty((2, band.size))
+        np.divide(band, upright, out=rows[0])
+        rows[1] = np.correlate(band, self._filter_at[0], "same")
+        return rows
 
     def offset(self, match: Match) -> float | None:
         """How far the R peak lies from the filter's place in the latest beats; None while that is not known."""

@@ -6,6 +6,7 @@ import pytest
 from models.evaluation.qrs import compare
 from models.signal.candidate import NUMBERS, SIZE, Situation, Verdict, values
 from models.signal.chain import EcgChain
+from models.signal.judged import FARTHEST
 
 RATE_HZ = 125.0
 
@@ -73,6 +74,27 @@ def test_in_noise_the_judge_places_the_r_peak():
     mv = ecg(REGULAR_S, 40, 0.25)
     here, later = beats(mv, Judge(1.0)), beats(mv, Judge(1.0, 2.0))
     assert later[here > 20] - here[here > 20] == pytest.approx(2 / RATE_HZ)
+
+
+def test_no_r_peak_is_placed_far_from_its_bump():
+    mv = ecg(REGULAR_S, 40, 0.25)
+    here, far = beats(mv, Judge(1.0)), beats(mv, Judge(1.0, 100.0))
+    assert far[here > 20] - here[here > 20] == pytest.approx(FARTHEST / RATE_HZ)
+
+
+def test_no_beat_comes_before_the_horizon():
+    chain, mv, horizon_s = EcgChain(RATE_HZ, Judge(1.0, -100.0)), ecg(REGULAR_S, 40, 0.25), 0.0
+    for start in range(0, mv.size, 20):
+        assert all(beat.t_s >= horizon_s for beat in chain.push(mv[start : start + 20]))
+        horizon_s = chain.horizon_s
+
+
+def test_in_mild_noise_only_doubtful_bumps_are_shown():
+    """At 0.08 mV noise is some 0.14 of a beat, at 0.12 mV over 0.2."""
+    mild, strong = Judge(1.0), Judge(1.0)
+    beats(ecg(REGULAR_S, 40, 0.08), mild)
+    beats(ecg(REGULAR_S, 40, 0.12), strong)
+    assert 0 < mild.asked < 0.1 * REGULAR_S.size < REGULAR_S.size < strong.asked
 
 
 def test_unsure_beats_wait_for_a_likelier_bump():
