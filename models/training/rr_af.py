@@ -39,6 +39,9 @@ RANGES: Final = tuple(product((200, 400, 800, 1200), (0.55, 0.65, 0.75)))
 """How many windows int8 ranges are taken from, and how far channels are brought to like ranges (`rr_equal`). The largest of
 20,000 changes depends on both by chance: between 0.04 and 0.11."""
 
+TRIED: Final = 100_000
+"""Windows by which they are chosen: the largest change in fewer is a matter of luck."""
+
 FILLED: Final = (MIN_VALID, 32, 48)
 """Windows that have only begun to fill: so many valid intervals, the older ones missing."""
 
@@ -91,7 +94,7 @@ def _quantized(
     network: RrNet, rhythms: Sequence[Rhythm], write: Callable[..., None], scratch: Path, target: Path, progress: Progress
 ) -> None:
     """The int8 model of all `RANGES` that changes probabilities least, in windows that ranges and card are not taken from."""
-    windows = Sampler(rhythms, SEED + 102).batch(20_000)[0]
+    windows = Sampler(rhythms, SEED + 102).batch(TRIED)[0]
     trial = scratch.with_suffix(".int8.onnx")
     best = np.inf
     for count, share in progress.track(RANGES, description="int8"):

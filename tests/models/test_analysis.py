@@ -123,7 +123,7 @@ def test_a_loose_electrode_is_told_as_inconclusive_and_why(mv: Samples, models: 
 
 
 def test_beats_are_those_of_the_chain(mv: Samples, models: Models) -> None:
-    chain = EcgChain(RATE_HZ)
+    chain = EcgChain(RATE_HZ, models.ecg_qrs)
     expected = [beat.t_s for beat in (*chain.push(mv), *chain.finish())]
     analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, models)
     beats = [*analysis.push(mv).beats, *analysis.finish().beats]

@@ -93,7 +93,20 @@ class TestContext:
     def test_the_first_beat_has_no_usual_one_before_it(self) -> None:
         first = contexts(ecg(steady(10)))[0]
         assert np.isnan(first.usual_mv).all()
-        assert first.shape == (0.0, 0.0, 0.0)
+        assert first.shape[:6] == (0.0,) * 6
+
+    def test_how_early_beats_of_a_shape_come_and_what_their_neighbours_are_like(self) -> None:
+        beats_s = np.cumsum([1.0] + [0.8, 0.8, 0.5, 1.1] * 12).tolist()
+        wide = [place for place in range(len(beats_s)) if place % 4 == 3]
+        found = contexts(ecg(beats_s, wide=wide))[-9:-1]
+        by_place = {(len(beats_s) - 9 + place) % 4: context.shape for place, context in enumerate(found)}
+        for narrow in (0, 1, 2):
+            assert abs(by_place[narrow][3]) < 0.15
+        np.testing.assert_allclose(by_place[3][3:5], np.log([0.5 / 0.8, 1.1 / 0.8]), atol=0.05)
+        assert by_place[3][5] > 0.9
+        assert by_place[3][6] > 0.9
+        assert by_place[2][6] < 0.9
+        assert by_place[0][5] < 0.9
 
 
 class TestLabeller:
