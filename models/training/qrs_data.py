@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from models.evaluation.noise import qrs_amplitude
+from models.inference.ecg_qrs import EcgQrs
 from models.signal import candidate, filters, judged, qrs, shape
 from models.signal.candidate import SIZE, UNIT, Judge, Values, Verdict
 from models.signal.filters import Samples, Tape
@@ -90,12 +91,9 @@ class Watched(JudgedQrsDetector):
         self.at: list[int] = []
         self.seen: list[Values] = []
 
-    def _too_low(self, bump: Bump) -> bool:
-        return False
-
-    def _doubtful(self, bump: Bump) -> bool:
+    def _measured(self, bump: Bump) -> Bump:
         self._shown = bump.at
-        return True
+        return bump if self._learning else self._seen(bump)
 
     def _keep(self, values: Values) -> Verdict:
         self.at.append(self._shown)
@@ -105,7 +103,7 @@ class Watched(JudgedQrsDetector):
     def _truth(self) -> Verdict:
         place = float(self._peaks[np.abs(self._peaks - self._shown).argmin()]) - self._shown
         right = abs(place) <= NEAREST and self._random.random() >= WRONG
-        return Verdict(0.9 if right else 0.1, place if right else 0.0)
+        return Verdict(0.98 if right else 0.02, place if right else 0.0)
 
 
 class _Listener(QrsDetector):
@@ -142,12 +140,18 @@ def met(record: Recorded, disturber: Disturber, judge: Judge | None) -> Bumps:
     return Bumps(values, beats, places)[at > SETTLING]
 
 
-def collected(records: Sequence[Recorded], disturber: Disturber, judge: Judge | None, kept: Path, progress: Progress) -> Bumps:
-    """The bumps of all of them, met once (two minutes) by these very sources and kept."""
-    sources = digest()
+def collected(records: Sequence[Recorded], seed: int, data: Path, judge: bytes | None, kept: Path, progress: Progress) -> Bumps:
+    """The bumps of all of them, met once (two minutes) by these very sources with this very judge, and kept.
+
+    `judge` is an ONNX file's content; `data` the folder that holds the noise.
+    """
+    disturber = Disturber(data, np.random.default_rng(seed))
+    of_it = hashlib.sha256("".join([digest(), f"{seed}", *(record.name for record in records)]).encode() + (judge or b""))
+    sources = of_it.hexdigest()
+    network = EcgQrs(judge) if judge else None
     if not (kept.exists() and np.load(kept)["sources"] == sources):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        made = joined([met(record, disturber, judge) for record in progress.track(records, description=kept.stem)])
+        made = joined([met(record, disturber, network) for record in progress.track(records, description=kept.stem)])
         fields = {name: getattr(made, name) for name in Bumps.__slots__}
         np.savez(kept.with_suffix(".part.npz"), sources=sources, **fields)
         kept.with_suffix(".part.npz").replace(kept)

@@ -1,5 +1,6 @@
 """The network of `ecg_qrs` in PyTorch, and the same computation as an ONNX graph."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,12 @@ CHANNELS: Final = ((ROWS, 12, 7, 2), (12, 16, 5, 2), (16, 20, 5, 2))
 LENGTH: Final = -(-WINDOW // 8)
 """Samples that are left after three strides of 2."""
 
-HIDDEN: Final = (32, 16)
+HIGHEST: Final = 2.0
+"""The last convolution's output is cut there. One value in ten thousand would be more, and the range makes int8's error."""
+
+HIDDEN: Final = (32, 24)
+"""The situation's numbers come in after the first dense layer, which is int8: their range is another."""
+
 BATCH: Final = 512
 PLACE_WEIGHT: Final = 1.0
 """Of the place's error beside that of the decision: one `UNIT` off costs as much as a beat thought a little unlikely."""
@@ -32,7 +38,7 @@ class QrsNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the t
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv1d(i, o, w, s, padding=w // 2) for i, o, w, s in CHANNELS)
         first, second = HIDDEN
-        self.hidden = nn.ModuleList((nn.Linear(CHANNELS[-1][1] * LENGTH + NUMBERS, first), nn.Linear(first, second)))
+        self.hidden = nn.ModuleList((nn.Linear(CHANNELS[-1][1] * LENGTH, first), nn.Linear(first + NUMBERS, second)))
         self.output = nn.Linear(second, 2)
 
     def forward(self, x: Any) -> Any:
@@ -40,10 +46,8 @@ class QrsNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the t
         rows = x[:, :-NUMBERS].reshape(-1, ROWS, WINDOW)
         for convolution in self.convolutions:
             rows = torch.relu(convolution(rows))
-        joined = torch.cat([rows.flatten(1), x[:, -NUMBERS:]], 1)
-        for layer in self.hidden:
-            joined = torch.relu(layer(joined))
-        return self.output(joined)
+        seen = torch.relu(self.hidden[0](rows.clamp(max=HIGHEST).flatten(1)))
+        return self.output(torch.relu(self.hidden[1](torch.cat([seen, x[:, -NUMBERS:]], 1))))
 
 
 def batches(bumps: Bumps, seed: int) -> Iterator[Batch]:
@@ -73,15 +77,26 @@ def to_onnx(network: QrsNet, temperature: float, facts: Mapping[str, str], path:
     graph = Graph("values", ["n", SIZE])
     rows = _slice(graph, "values", "rows", 0, SIZE - NUMBERS)
     x = graph.node("Reshape", [rows, graph.constant("window", np.array([-1, ROWS, WINDOW]))])
-    for place, convolution in enumerate(network.convolutions):
+    limits = [graph.constant(name, np.array(value)) for name, value in (("lowest", 0.0), ("highest", HIGHEST))]
+    *first, last = network.convolutions
+    for place, convolution in enumerate(first):
         x = graph.relu(graph.conv(x, convolution, name=f"convolution{place}"))
-    flat = graph.node("Flatten", [x], axis=1)
-    x = graph.concat([flat, _slice(graph, "values", "numbers", SIZE - NUMBERS, SIZE)])
-    for place, layer in enumerate(network.hidden):
-        x = graph.relu(graph.gemm(x, layer, name=f"hidden{place}"))
-    x = graph.gemm(x, network.output, name="output")
-    probability = graph.sigmoid(_slice(graph, x, "logit", 0, 1), temperature)
+    x = graph.node("Clip", [graph.conv(x, last, name=f"convolution{len(first)}"), *limits])
+    x = graph.relu(graph.gemm(graph.node("Flatten", [x], axis=1), network.hidden[0], name="hidden0"))
+    x = graph.concat([x, _slice(graph, "values", "numbers", SIZE - NUMBERS, SIZE)])
+    x = graph.relu(graph.gemm(x, network.hidden[1], name="hidden1"))
+    x = graph.gemm(x, _calibrated(network.output, temperature), name="output")
+    probability = graph.node("Sigmoid", [_slice(graph, x, "logit", 0, 1)])
     graph.save(graph.concat([probability, _slice(graph, x, "place", 1, 2)]), ["n", 2], facts, path)
+
+
+def _calibrated(output: Any, temperature: float) -> Any:
+    """The layer whose first outcome, the logit, is divided by the temperature."""
+    scaled = copy.deepcopy(output)
+    with torch.no_grad():
+        scaled.weight[0] /= temperature
+        scaled.bias[0] /= temperature
+    return scaled
 
 
 def _slice(graph: Graph, x: str, name: str, start: int, end: int) -> str:

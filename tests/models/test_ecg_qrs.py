@@ -70,8 +70,9 @@ class TestRelease:
     def test_within_its_limits(self, model: EcgQrs) -> None:
         card = json.loads(CARD.read_text())
         assert (card["name"], card["version"]) == (model.name, model.version)
-        assert (RELEASED / "ecg_qrs.onnx").stat().st_size == card["training"]["size_bytes"] <= 40_000
+        assert (RELEASED / "ecg_qrs.onnx").stat().st_size == card["training"]["size_bytes"] <= 60_000
         assert card["int8_parity"]["agreement"] >= 0.995
+        assert card["int8_parity"]["largest_change"] <= 0.05
         assert card["int8_parity"]["r_peak_moved_ms"]["99 %"] <= 5
         assert card["figures"]["ece"] <= 0.02
 
