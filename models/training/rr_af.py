@@ -36,11 +36,12 @@ ON_THRESHOLD: Final = 0.93
 """From cross-validation: every AF episode of 10 min is found, and a patient without AF has a false alert in many days."""
 
 RANGES: Final = tuple(product((200, 400, 800, 1200), (0.55, 0.65, 0.75)))
-"""How many windows int8 ranges are taken from, and how far channels are brought to like ranges (`rr_equal`). The largest of
-20,000 changes depends on both by chance: between 0.04 and 0.11."""
+"""How many windows int8 ranges are taken from, and how far channels are brought to like ranges (`rr_equal`). The largest change
+of a probability depends on both, mostly by chance."""
 
-TRIED: Final = 100_000
-"""Windows by which they are chosen: the largest change in fewer is a matter of luck."""
+TRIED_EVERY: Final = 61
+JUDGED_EVERY: Final = 200
+"""Of the windows as recorded, one in so many beats: those that an int8 model is chosen by, and those of the card."""
 
 FILLED: Final = (MIN_VALID, 32, 48)
 """Windows that have only begun to fill: so many valid intervals, the older ones missing."""
@@ -79,7 +80,8 @@ def train(data: Path, runs: Path, release: Path, steps: int, progress: Progress)
     facts = {"name": NAME, "version": VERSION, "on_threshold": str(ON_THRESHOLD)}
     to_onnx(network, divisor, facts, float_model)
     write = partial(to_onnx, temperature=divisor, facts=facts)
-    _quantized(network, everyone, write, runs / f"{NAME}.trial.onnx", int8_model, progress)
+    tried = _sample(long, TRIED_EVERY)[0]
+    _quantized(network, lambda: Sampler(everyone, SEED + 100), tried, write, runs / f"{NAME}.trial.onnx", int8_model)
     facts |= {"temperature": f"{divisor:.4g}", "size_bytes": str(int8_model.stat().st_size)}
     facts |= {"seed": str(SEED), "steps": str(steps), "parameters": str(parameters(network))}
     figures.unseen = _released(RrAf(int8_model.read_bytes()), data)
@@ -91,14 +93,18 @@ def train(data: Path, runs: Path, release: Path, steps: int, progress: Progress)
 
 
 def _quantized(
-    network: RrNet, rhythms: Sequence[Rhythm], write: Callable[..., None], scratch: Path, target: Path, progress: Progress
+    network: RrNet,
+    sampler: Callable[[], Sampler],
+    windows: NDArray[np.float32],
+    write: Callable[..., None],
+    scratch: Path,
+    target: Path,
 ) -> None:
-    """The int8 model of all `RANGES` that changes probabilities least, in windows that ranges and card are not taken from."""
-    windows = Sampler(rhythms, SEED + 102).batch(TRIED)[0]
+    """The int8 model of all `RANGES` that changes probabilities least in these windows, features (n, 6, 64)."""
     trial = scratch.with_suffix(".int8.onnx")
     best = np.inf
-    for count, share in progress.track(RANGES, description="int8"):
-        ranged = Sampler(rhythms, SEED + 100).batch(count)[0]
+    for count, share in RANGES:
+        ranged = sampler().batch(count)[0]
         write(equalised(network, ranged, share), path=scratch)
         quantize(scratch, trial, ranged, FLOAT_NODES, float_sums=True)
         change = parity(scratch, trial, windows).largest_change
@@ -181,9 +187,9 @@ def _others(groups: Sequence[Sequence[Rhythm]], place: int) -> list[Rhythm]:
     return list(chain.from_iterable(group for other, group in enumerate(groups) if other != place))
 
 
-def _sample(rhythms: Sequence[Rhythm]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features and targets of windows as recorded, one in 200 beats."""
-    cuts = [windows(rhythm, 200) for rhythm in rhythms]
+def _sample(rhythms: Sequence[Rhythm], every: int = JUDGED_EVERY) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features and targets of windows as recorded, one in so many beats."""
+    cuts = [windows(rhythm, every) for rhythm in rhythms]
     used = [(cut.labels != UNUSED) & (cut.valid.sum(-1) >= MIN_VALID) & (cut.labels != NO_INTERVAL) for cut in cuts]
     features = np.concatenate([rr_features(cut.rr_s[of_it], cut.valid[of_it]) for cut, of_it in zip(cuts, used, strict=True)])
     return features, np.concatenate([cut.labels[of_it] for cut, of_it in zip(cuts, used, strict=True)]).astype(np.float32)
