@@ -35,7 +35,8 @@ SUBGROUPS: Final = {
 NOISE: Final = "mix"
 
 ATTEMPTS: Final = {
-    "conditions": "of 1 to 10: five folds by patient, 600 steps, the likeliest class called; V and S as Se/P+ in percent; cross-entropy",
+    "conditions": "of 1 to 10: five folds by patient, 600 steps, the likeliest class called; V and S as Se/P+ in percent; "
+    "cross-entropy",
     "1": "beat beside the usual one, 33 intervals; 40 % of the beats with intervals lent by their class of LTAFDB (42 "
     "patients, no signal): V 90.9/89.8, S 30.5/64.7, 0.129",
     "2": "the same without LTAFDB: V 89.1/89.3, S 33.0/68.0, 0.132",

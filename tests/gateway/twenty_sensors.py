@@ -31,7 +31,7 @@ from sync.keys import HubKey
 from sync.outbox import Outbox
 from sync.seal import ClinicPublicKey
 
-SENSORS, SECONDS, RATE_HZ, SCALE = 20, 60, 250, 0.005
+SENSORS, SECONDS, RATE_HZ, SCALE = 20, 75, 250, 0.005
 START_US = 1_800_000_000_000_000
 USED = (bleak, load_drivers, mqtt_carrier, open_radio)
 FORBIDDEN = ("scipy", "wfdb", "torch", "onnx", "pandas", "sqlite_utils", "bumble", "fastapi", "rich")
