@@ -1,1 +1,1 @@
-clw5p0dbOGXYGs1kbyWQcZhXcbglTrrrjhXOdq7dshzPyiZ5wXJEzeEWGwnz24SZS1rZFNv99LiMB3tKy86ZBg==
+4vRIdxm/+++ojRHmOyvQTzZLXvKFlylzbudAcIY4XR7Q1gu2VDhB2sSK6H4S9wvQiIkWkawAp9vY2Lz92Jk6DQ==
