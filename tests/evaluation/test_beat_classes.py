@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.progress import Progress
 
-from models.evaluation.beats import EXTRA, MISSED, confusion, evaluate_beats, figures, total
+from models.evaluation.beats import EXTRA, MISSED, confusion, evaluate_beats, figures, label_record, total
+from models.evaluation.detection import received
 from models.evaluation.ec57 import Reference, load_reference
-from models.evaluation.records import EvaluationError, rate_intervals
+from models.evaluation.ladders import rungs
+from models.evaluation.records import EvaluationError, load_annotated, rate_intervals
 
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 calls what pandas 3 deprecates
     import wfdb
@@ -129,3 +131,18 @@ def test_nothing_but_paced_records_is_an_error(data: Path, tmp_path: Path) -> No
         (tmp_path / f"102{suffix}").symlink_to(data / "mitdb" / f"102{suffix}")
     with pytest.raises(EvaluationError, match="paced"):
         evaluate_beats(tmp_path, lambda mv, rate_hz: (np.empty(0), []), SILENT)
+
+
+def test_beats_in_lost_packets_are_told_apart(data: Path) -> None:
+    """A labeller that knows every beat loses what was not received, and only in `with_lost_beats`."""
+    truth = load_reference(data / "mitdb" / "119.atr", 360.0)
+    lost = next(rung for rung in rungs(None, drop=True, fs=False) if rung.path == ("drop", "10"))
+
+    def label(mv: np.ndarray, rate_hz: float) -> tuple[np.ndarray, list[str]]:
+        known = received(truth.times_s, mv, rate_hz)
+        return truth.times_s[known], [name for name, kept in zip(truth.labels, known, strict=True) if kept]
+
+    counted = label_record(load_annotated(data / "mitdb" / "119.hea"), lost, label)
+    everything, known = figures(counted.counted), figures(counted.received)
+    assert known["V"]["se"] == known["V"]["ppv"] == everything["V"]["ppv"] == 100
+    assert 75 < everything["V"]["se"] < 95

@@ -91,6 +91,14 @@ def test_a_flutter_wave_without_brackets_is_no_false_detection() -> None:
     assert counts(of_it, 310, 320.1, 321) == (1, 1, 0)
 
 
+def test_beats_that_were_not_received_count_neither_way() -> None:
+    known = beats_at(301.0, 302.0, 303.0).only(np.array([True, False, True]))
+    assert known.times_s.tolist() == [301.0, 303.0]
+    assert counts(known, 301.0, 302.1, 303.0) == (2, 0, 0)
+    assert counts(known, 301.0, 302.2, 303.0) == (2, 1, 0)
+    assert counts(known, 301.0) == (1, 0, 1)
+
+
 def test_times_are_in_the_file_s_own_ticks_where_it_states_them() -> None:
     assert reference(notes((310, "N")), 200).times_s.tolist() == [155]
     assert reference(notes((310, "N"), rate_hz=100), 200).times_s.tolist() == [310]
