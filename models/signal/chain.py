@@ -1,10 +1,12 @@
 """From the ECG samples of one lead to heart beats, as they come."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import ceil, floor, inf, isfinite, isnan
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.signal.candidate import Judge
 from models.signal.filters import Samples, Tape, hann, median
@@ -180,12 +182,24 @@ class EcgChain:
 
 def baseline_free(signal: Samples) -> Samples:
     """Samples at 125 Hz less their baseline, the smoothed signal; NaN in gaps, whose edges count as the signal's ends."""
-    margin = _BASELINE.size // 2
     known = ~np.isnan(signal)
-    weight = np.convolve(known, _BASELINE)[margin:][: signal.size]
-    level = np.convolve(np.where(known, signal, 0.0), _BASELINE)[margin:][: signal.size]
+    if known.all():
+        whole: Samples = signal - _smoothed(signal) / _smoothed_ones(signal.size)
+        return whole
+    weight, level = _smoothed(known), _smoothed(np.where(known, signal, 0.0))
     flat: Samples = signal - np.divide(level, weight, out=np.full(signal.size, np.nan), where=known)
     return flat
+
+
+def _smoothed(signal: Samples | NDArray[np.bool_]) -> Samples:
+    margin = _BASELINE.size // 2
+    return np.convolve(signal, _BASELINE)[margin:][: signal.size]
+
+
+@lru_cache(maxsize=64)
+def _smoothed_ones(size: int) -> Samples:
+    """What is left of the smoother's weight at the ends of so many samples. Strips have few lengths."""
+    return _smoothed(np.ones(size))
 
 
 def _jumps(signal: Samples) -> bool:
