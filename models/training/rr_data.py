@@ -28,6 +28,12 @@ SHARES: Final[Sequence[Mapping[str, float]]] = (
 FEWEST: Final = MIN_VALID - 4
 """Valid intervals in a training window."""
 
+STEADY_SHARE: Final = 0.04
+STEADY_BPM: Final = (35.0, 220.0)
+STEADY_SD: Final = 0.01
+"""Windows without AF that become steady, at any rate and with up to so much spread: pacing, re-entry, flutter with fixed
+conduction. Recordings at rest have hardly any above 120 a minute."""
+
 WAVE_SHARE: Final = 0.15
 """Windows with the jitter of pulse times instead of R peaks."""
 
@@ -122,7 +128,7 @@ def _ends(labels: Labels, label: int) -> NDArray[np.int64]:
 def sinus_variants(rr_s: Beats, random: np.random.Generator) -> Beats:
     """The classical false alarms, made from any rhythm but AF: respiratory arrhythmia, ectopy in patterns, blocked beats.
 
-    Takes and returns (windows, n) intervals in seconds; half of the windows stay as they are.
+    Takes and returns (windows, n) intervals in seconds; nearly half of the windows stay as they are, a few become steady.
     """
     count, length = rr_s.shape
     beat = np.arange(length)
@@ -138,7 +144,15 @@ def sinus_variants(rr_s: Beats, random: np.random.Generator) -> Beats:
     rr = rr - taken + given
     blocked = (beat % random.integers(3, 7, (count, 1)) == 0) & _some(random, count, 0.08)
     rr = np.where(blocked, 2 * rr, rr)
-    return np.where(changed, rr, rr_s)
+    rr = np.where(changed, rr, rr_s)
+    return np.where(_some(random, count, STEADY_SHARE), _steady(rr.shape, random), rr)
+
+
+def _steady(shape: tuple[int, int], random: np.random.Generator) -> Beats:
+    """Intervals of a pacemaker or a re-entrant tachycardia, (windows, n) in seconds."""
+    interval_s = 60 / random.uniform(*STEADY_BPM, (shape[0], 1))
+    spread = random.uniform(0, STEADY_SD, (shape[0], 1)) * random.normal(0, 1, shape)
+    return np.asarray(interval_s * (1 + spread))
 
 
 def ectopic(shape: tuple[int, int], random: np.random.Generator) -> Flags:
