@@ -77,8 +77,8 @@ bench-peers: setup
 	build/peers/bin/python -m pip install --quiet --editable '.[peers]'
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 build/peers/bin/python -m benchmarks.peers
 
-# ecg_beat is judged with the rhythm as ecg_rhythm reads it.
-MODELS := rr_af ecg_quality ecg_rhythm ecg_beat ppg_quality ecg_qrs
+# ecg_beat learns from the beats that ecg_qrs finds, and is judged with the rhythm as ecg_rhythm reads it.
+MODELS := rr_af ecg_quality ecg_rhythm ppg_quality ecg_qrs ecg_beat
 TASKS := qrs beats rhythm rr-af pulse
 
 train: setup

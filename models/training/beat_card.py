@@ -15,6 +15,7 @@ from models.evaluation.ladders import DROPPED_PERCENT, Ecg, find_noise, rungs
 from models.evaluation.noise import SNR_DB
 from models.evaluation.records import load_annotated
 from models.inference.ecg_beat import CLASSES
+from models.signal.candidate import Judge
 from models.training import beat_batches as batches
 from models.training.beat_cv import FOLDS, Calibration, Scored, confusion, report
 from models.training.beat_data import COPIES, RECORDS, Beats, labelled, seen
@@ -92,6 +93,7 @@ class Evidence:
 
 def robustness(
     data: Path,
+    qrs_judge: Judge,
     judge: Callable[[Ecg, Beats, Reference], Scored],
     calibrations: Mapping[str, Calibration],
     kept: Path,
@@ -106,17 +108,18 @@ def robustness(
         ecg = ecg_of(annotated)
         for rung in chosen:
             changed = rung.change(ecg)
-            beats = _seen(kept / f"{name}_{'_'.join(rung.path)}.npz", changed.mv, changed.rate_hz, annotated.reference)
+            file = kept / f"{name}_{'_'.join(rung.path)}.npz"
+            beats = _seen(file, changed.mv, changed.rate_hz, qrs_judge, annotated.reference)
             truth = annotated.reference.only(received(annotated.reference.times_s, changed.mv, changed.rate_hz))
             counted[" ".join(rung.path)].append(confusion(judge(changed, beats, truth), calibrations[name]))
     return {rung: brief(figures(total(records))) for rung, records in counted.items()}
 
 
-def _seen(kept: Path, mv: Any, rate_hz: float, truth: Any) -> Beats:
+def _seen(kept: Path, mv: Any, rate_hz: float, judge: Judge, truth: Any) -> Beats:
     if kept.exists():
         with np.load(kept) as stored:
             return Beats(*(stored[key] for key in Beats.__slots__))
-    beats = labelled(seen(mv, rate_hz)[1], truth)
+    beats = labelled(seen(mv, rate_hz, judge)[1], truth)
     kept.parent.mkdir(parents=True, exist_ok=True)
     np.savez(kept, **{key: getattr(beats, key) for key in Beats.__slots__})
     return beats
@@ -164,7 +167,7 @@ def card(
             "method": "temperature and one bias a class, fitted out of fold; expected calibration error of the likeliest class",
         },
         "figures": {
-            "rule": "EC57: within 150 ms of our own detector's beats, from 5:00, first channel; V at F or Q is no false V",
+            "rule": "EC57: within 150 ms of our beats (found with ecg_qrs), from 5:00, channel 1; V at F or Q is no false V",
             "classes": {name: together[name] for name in CLASSES},
             "plain": plain,
             "interval_95_by_patient": {key: list(value) for key, value in together["interval_95"].items()},

@@ -15,6 +15,7 @@ from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, LONG, NEXT_S,
 from models.recordings import open_recording
 from models.recordings.annotations import read_annotations
 from models.recordings.rhythms import RATES_HZ
+from models.signal.candidate import Judge
 from models.signal.chain import Beat, EcgChain
 from models.signal.filters import Samples
 from models.signal.offline import resampled
@@ -73,9 +74,9 @@ class Beats:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in Beats.__slots__))
 
 
-def seen(mv: Samples, rate_hz: float) -> tuple[list[Beat], list[Context]]:
-    """All beats that the agent finds in a recording, and what it would judge each of them by."""
-    chain, contexts = EcgChain(rate_hz), BeatContexts()
+def seen(mv: Samples, rate_hz: float, judge: Judge) -> tuple[list[Beat], list[Context]]:
+    """All beats that the agent finds in a recording, with `ecg_qrs` as its judge, and what it would label each of them by."""
+    chain, contexts = EcgChain(rate_hz, judge), BeatContexts()
     beats: list[Beat] = []
     found: list[Context] = []
     hop = round(2.0 * rate_hz)
@@ -110,7 +111,7 @@ def unlabelled(found: list[Context]) -> Beats:
     )
 
 
-def copies(data: Path, name: str, seed: int) -> list[Beats]:
+def copies(data: Path, name: str, judge: Judge, seed: int) -> list[Beats]:
     """One record of mitdb `COPIES` times: the first as recorded, see there."""
     header = data / "mitdb" / f"{name}.hea"
     recording = open_recording(header)
@@ -125,7 +126,7 @@ def copies(data: Path, name: str, seed: int) -> list[Beats]:
         lead = np.cos(angle) * first + np.sin(angle) * second
         views.append((lead if place < CLEAN_COPIES else disturbed(lead, disturber, random), RATE_HZ))
     views[0] = (recording.mv, recording.rate_hz)
-    return [labelled(seen(mv, rate_hz)[1], truth) for mv, rate_hz in views]
+    return [labelled(seen(mv, rate_hz, judge)[1], truth) for mv, rate_hz in views]
 
 
 def disturbed(mv: Samples, disturber: Disturber, random: np.random.Generator) -> Samples:

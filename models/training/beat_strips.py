@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from models.inference.ecg_beat import HISTORY, N, S, V
+from models.signal.candidate import Judge
 from models.signal.filters import Samples
 from models.signal.resample import RATE_HZ
 from models.training.beat_data import UNUSED, Beats, Labels, against_usual, seen, unlabelled
@@ -50,13 +51,13 @@ class Strips:
     rhythms: NDArray[np.int8]
 
 
-def strips(data: Path, seed: int, progress: Progress) -> Strips:
+def strips(data: Path, judge: Judge, seed: int, progress: Progress) -> Strips:
     """The beats of all recordings that can be labelled, as recorded and disturbed."""
     random = np.random.default_rng(seed)
     disturber = Disturber(data, random)
     parts, rhythms = [], []
     for record in progress.track(list(_chosen(load_cinc(data, progress))), description="beats of CinC 2017"):
-        for beats in _views(record, disturber, random):
+        for beats in _views(record, judge, disturber, random):
             parts.append(beats)
             rhythms.append(np.full(len(beats), record.label, np.int8))
     return Strips(Beats.joined(parts), np.concatenate(rhythms))
@@ -71,7 +72,7 @@ def _chosen(records: list[Recorded]) -> Iterator[Recorded]:
             yield record
 
 
-def _views(record: Recorded, disturber: Disturber, random: np.random.Generator) -> Iterator[Beats]:
+def _views(record: Recorded, judge: Judge, disturber: Disturber, random: np.random.Generator) -> Iterator[Beats]:
     """The labelled beats of one recording: as it is, then disturbed."""
     once = _between_beats(record)
     if once is None:
@@ -79,10 +80,10 @@ def _views(record: Recorded, disturber: Disturber, random: np.random.Generator) 
     times = int(np.ceil(LONG_ENOUGH_S * RATE_HZ / once.size)) + 1
     mv = np.tile(once, times)
     start_s, end_s = (mv.size - once.size) / RATE_HZ + SEAM_S, mv.size / RATE_HZ - SEAM_S
-    clean = unlabelled(seen(mv, RATE_HZ)[1])
+    clean = unlabelled(seen(mv, RATE_HZ, judge)[1])
     clean = clean.labelled(by_rule(clean, record.label))
     noisy = disturber.saturated(disturber.noisy(mv[None], random.uniform(*SNR_DB, 1)))
-    other = unlabelled(seen(disturber.gaps(noisy, GAPS)[0], RATE_HZ)[1])
+    other = unlabelled(seen(disturber.gaps(noisy, GAPS)[0], RATE_HZ, judge)[1])
     for beats in (clean, other.labelled(_labels_at(other.times_s, clean))):
         yield beats.chosen((beats.labels != UNUSED) & (beats.times_s > start_s) & (beats.times_s < end_s))
 

@@ -4,6 +4,7 @@ Resumable: beats as the agent sees them and every finished network are kept unde
 """
 
 import argparse
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from models.evaluation.ec57 import Reference, load_reference
 from models.evaluation.ladders import Ecg
 from models.inference import ecg_beat as inference
 from models.inference.ecg_beat import CLASSES, features
+from models.inference.ecg_qrs import EcgQrs
 from models.inference.ecg_rhythm import WINDOW, EcgRhythm
 from models.recordings import open_recording
 from models.recordings.rhythms import RATES_HZ
 from models.second_look import PROBABLY_AF, RHYTHM_EVERY_S, RHYTHM_WINDOW_S, SETTLED_S
-from models.signal import chain, filters, peak, qrs, resample, shape
+from models.signal import candidate, chain, filters, judged, peak, qrs, resample, shape
 from models.signal.offline import condition
 from models.signal.resample import RATE_HZ
 from models.training import beat_batches, beat_data, beat_net, beat_strips, disturb
@@ -39,7 +41,7 @@ from models.training.cards import write_card
 from models.training.fit import Batch, Schedule, code, fitted
 from models.training.quantize import parity, quantize, run
 
-VERSION: Final = "2"
+VERSION: Final = "3"
 SEED: Final = 20_261
 SCHEDULE: Final = Schedule(steps=1200, rate=3e-3, decay=5e-2, averaged=0.99)
 LABELLED_AFTER_S: Final = 2.0
@@ -53,6 +55,7 @@ QUANTIZATION_BEATS: Final = 500
 PARITY_BATCHES: Final = 80
 
 RELEASE: Final = Path(__file__).parents[1] / "release"
+QRS_JUDGE: Final = RELEASE / "ecg_qrs.onnx"
 RUNS: Final = Path(__file__).parent / "runs" / "ecg_beat"
 
 
@@ -105,7 +108,7 @@ def load(data: Path, progress: Progress) -> Material:
     for name in progress.track(RECORDS, description="beats as the agent sees them"):
         files = [RUNS / "beats" / f"{name}_{place}_{_digest()}.npz" for place in range(beat_data.COPIES)]
         if not all(file.exists() for file in files):
-            for file, of_it in zip(files, copies(data, name, SEED), strict=True):
+            for file, of_it in zip(files, copies(data, name, qrs_judge(), SEED), strict=True):
                 _keep(file, of_it)
         found[name] = [_kept(file) for file in files]
     return Material(found, _strips(data, progress), *intervals(data, progress))
@@ -115,7 +118,7 @@ def _strips(data: Path, progress: Progress) -> Strips:
     file = RUNS / "beats" / f"cinc2017_{_digest()}.npz"
     rhythms = file.with_suffix(".npy")
     if not file.exists():
-        made = strips(data, SEED, progress)
+        made = strips(data, qrs_judge(), SEED, progress)
         np.save(rhythms, made.rhythms)
         _keep(file, made.beats)
     return Strips(_kept(file), np.load(rhythms))
@@ -135,7 +138,13 @@ def _kept(file: Path) -> Beats:
 
 def _digest() -> str:
     """Of all that decides what the agent sees of a beat."""
-    return code(beat_data, beat_strips, disturb, beat_labels, inference, chain, filters, peak, qrs, resample, shape)[:16]
+    sources = code(beat_data, beat_strips, disturb, beat_labels, inference, candidate, chain, filters, judged, peak, qrs)
+    return hashlib.sha256(f"{sources}{code(resample, shape)}".encode() + QRS_JUDGE.read_bytes()).hexdigest()[:16]
+
+
+def qrs_judge() -> EcgQrs:
+    """The released `ecg_qrs`, which has seen no record of mitdb."""
+    return EcgQrs(QRS_JUDGE.read_bytes())
 
 
 def train(name: str, material: Material, names: Sequence[str], seed: int, progress: Progress) -> BeatNet:
@@ -197,7 +206,7 @@ def ladders(
         in_af = af_at(beats.times_s, ecg.mv, ecg.rate_hz)
         return scored(ecg.name, truth, beats, logits(of_record[ecg.name], inputs(beats)), in_af)
 
-    return robustness(data, judge, calibrations, RUNS / f"ladder_{_digest()}", progress)
+    return robustness(data, qrs_judge(), judge, calibrations, RUNS / f"ladder_{_digest()}", progress)
 
 
 def release(network: BeatNet, calibration: Calibration, material: Material, folder: Path) -> None:
