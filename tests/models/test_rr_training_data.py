@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.recordings.rhythms import AF, NOT_AF, UNUSED, WINDOW, Rhythm
-from models.training.rr_data import FEWEST, FOLDS, SHARES, SOURCE, Sampler, ectopic, folds, radio, sinus_variants
+from models.training.rr_data import FEWEST, FOLDS, SHARES, SOURCE, STEADY_SHARE, Sampler, ectopic, folds, radio, sinus_variants
 
 
 def made(name: str, share_af: float, database: str = "afdb", beats: int = 1000) -> Rhythm:
@@ -79,6 +79,16 @@ def test_sinus_variants_keep_time_moving_and_half_as_it_was() -> None:
     assert (varied > 0.2).all()
     unchanged = (varied == rr).all(-1).mean()
     assert 0.5 <= unchanged < 0.75
+
+
+def test_some_windows_become_steady_at_any_rate() -> None:
+    random = np.random.default_rng(1)
+    varied = sinus_variants(random.uniform(0.5, 1.1, (5000, SOURCE)), random)
+    steady = varied[varied.std(-1) < 0.02 * varied.mean(-1)]
+    assert abs(len(steady) / 5000 - STEADY_SHARE) < 0.01
+    bpm = 60 / steady.mean(-1)
+    assert bpm.min() < 50
+    assert bpm.max() > 200
 
 
 def test_ectopic_beats_are_a_minority() -> None:
