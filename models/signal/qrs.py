@@ -380,6 +380,13 @@ class QrsDetector:
         before = self._matched_height or height
         self._matched_height = before + RECENT * (height - before)
 
+    def _between(self, beat: Bump) -> Samples:
+        """The signal from the last beat to this one, without both and with `MARGIN` at either end; empty at a start."""
+        start = beat.at
+        if self._last:
+            start = max(self._last.at + GUARD - MARGIN, beat.at - _LEARNT_BETWEEN, self._begin)
+        return self._signal[start : beat.at - GUARD + MARGIN + 1]
+
     def _located(self, beat: Bump) -> Peak:
         """The R peak of a beat, which is kept to learn its shape from; in noise, it is where the shape fits."""
         around = self._around(beat.at)
@@ -388,12 +395,8 @@ class QrsDetector:
         by_shape = noise >= LOCATED_BY_SHAPE
         if by_shape and not match:
             match = self._shape.match(around)
-        start = beat.at
-        if self._last:
-            start = max(self._last.at + GUARD - MARGIN, beat.at - _LEARNT_BETWEEN, self._begin)
         if self._shape.wants(noise):
-            between = self._signal[start : beat.at - GUARD + MARGIN + 1]
-            self._shape.add(BeatSignal(around.copy(), between.copy(), match, place, noise))
+            self._shape.add(BeatSignal(around.copy(), self._between(beat).copy(), match, place, noise))
         offset = self._shape.offset(match) if by_shape and match else None
         if match and offset is not None:
             place = match.shift + offset
