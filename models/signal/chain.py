@@ -173,7 +173,7 @@ class EcgChain:
         return self._beats(self._detector.push(x))
 
     def _beats(self, peaks: list[Peak]) -> list[Beat]:
-        beats = [Beat(at / RATE_HZ, amplitude_mv, after_gap=False) for at, amplitude_mv in peaks]
+        beats = [Beat(at / RATE_HZ, amplitude_mv, False) for at, amplitude_mv in peaks]
         if beats and self._after_gap:
             beats[0] = beats[0]._replace(after_gap=True)
             self._after_gap = False

@@ -133,6 +133,8 @@ class Tape:
             return self._room[start:stop]
         return self._room[max(start, 0) : max(min(stop, self.end - self.first), 0)]
 
-    def at(self, numbers: NDArray[np.int64]) -> Samples:
-        """The samples of these numbers, all of which must be kept."""
-        return self._room[numbers - self.first]
+    def continued(self, start: int, stop: int, begin: int) -> Samples:
+        """The same, but samples before number `begin` and from `end` on are like the first and the last between, all kept."""
+        if begin <= start and stop <= self.end:
+            return self[start:stop]
+        return self._room[np.clip(np.arange(start, stop), begin, self.end - 1) - self.first]

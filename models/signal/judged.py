@@ -10,10 +10,8 @@ of a burst do, and can only speak against them.
 from math import inf
 from typing import Final
 
-import numpy as np
-
 from models.signal.candidate import AFTER, BEFORE, Judge, Situation, values
-from models.signal.filters import Samples, Tape
+from models.signal.filters import Tape
 from models.signal.peak import PEAK_REACH
 from models.signal.qrs import (
     BEAT_SHARE,
@@ -99,37 +97,35 @@ class JudgedQrsDetector(QrsDetector):
 
     def _measured(self, bump: Bump) -> Bump:
         """With the judge's verdict, where height and time leave a doubt."""
-        noise, usual = self._noise, self._usual
-        threshold = NOISE_FACTOR * noise + BEAT_SHARE * usual
-        if self._learning or bump.height < TOO_LOW * threshold:
-            return bump
-        if noise <= MILD * usual:
-            if self._last and bump.at - self._last.at < EARLY * self._interval:
-                if bump.height < (threshold if noise <= NOISY * usual else HOPELESS * threshold):
-                    return bump
-            elif noise <= NOISY * usual or (bump.height >= CERTAIN * threshold and bump.height >= LOW_BEAT * self._tall):
-                return bump
-        return self._seen(bump)
+        return bump if self._learning or not self._doubtful(bump) else self._seen(bump)
+
+    def _doubtful(self, bump: Bump) -> bool:
+        threshold = NOISE_FACTOR * self._noise + BEAT_SHARE * self._usual
+        if bump.height < TOO_LOW * threshold:
+            return False
+        noise = self._noise / self._usual
+        since = (bump.at - self._last.at) / self._interval if self._last else inf
+        if noise <= NOISY:
+            return since < EARLY and bump.height >= threshold
+        if noise > MILD:
+            return True
+        if since < EARLY:
+            return bump.height >= HOPELESS * threshold
+        return bump.height < max(CERTAIN * threshold, LOW_BEAT * self._tall)
 
     def _noisy(self) -> bool:
         return self._noise > NOISY * self._usual
 
     def _seen(self, bump: Bump) -> Bump:
         """With the verdict, and in noise with the height that the matched filter gives it."""
-        rows = self._shape.view(self._window(bump.at))
+        around = self._signal.continued(bump.at - BEFORE - MARGIN, bump.at + AFTER + 1, self._begin)
+        rows = self._shape.view(around)
         if rows is None:
             return super()._measured(bump)
         trust = min(max(TRUST_SLOPE * (self._noise_share() - TRUST_FROM), 0.0), 1.0)
         matched = max(0.0, *rows[1, _NEAR].tolist()) * self._matched_height
         height = (1 - trust) * bump.height + trust * matched
         return Bump(bump.at, bump.envelope, height, None, self._ask(values(rows, self._situation(bump))))
-
-    def _window(self, index: int) -> Samples:
-        """The samples that the network sees of a bump and `MARGIN` before, the first one continued to before the stretch."""
-        first, end = index - BEFORE - MARGIN, index + AFTER + 1
-        if self._begin <= first and end <= self._signal.end:
-            return self._signal[first:end]
-        return self._signal.at(np.clip(np.arange(first, end), self._begin, self._signal.end - 1))
 
     def _situation(self, bump: Bump) -> Situation:
         last, usual = self._last, self._usual

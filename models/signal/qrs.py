@@ -244,10 +244,7 @@ class QrsDetector:
 
     def _around(self, index: int) -> Samples:
         """`_REACH` samples on either side of one, continued at the ends of the stretch."""
-        first, end = index - _REACH, index + _REACH + 1
-        if self._begin <= first and end <= self._signal.end:
-            return self._signal[first:end]
-        return self._signal.at(np.clip(np.arange(first, end), self._begin, self._signal.end - 1))
+        return self._signal.continued(index - _REACH, index + _REACH + 1, self._begin)
 
     def _measured(self, bump: Bump) -> Bump:
         """In noise, how much of the patient's own QRS complex is in a bump says more than its height."""
@@ -363,22 +360,28 @@ class QrsDetector:
 
     def _accept(self, beat: Bump) -> None:
         self._beats.append(self._located(beat))
-        self._learn_height(beat)
+        most = min(LARGEST_RISE * self._usual, CEILING_MV)
+        self._learn_height(min(beat.envelope, most))
         if self._last:
             self._intervals.append(beat.at - self._last.at)
             self._interval = median_of(self._intervals)
-        self._remember(min(beat.height, LARGEST_RISE * self._usual, CEILING_MV))
+        self._remember(min(beat.height, most))
         self._last, self._waiting = beat, None
         self._passed_over = []
         self._quiet_since = beat.at
         self._overdue = False
         self._overdue_at = beat.at + min(OVERDUE * self._interval, LONGEST_WAIT)
 
-    def _learn_height(self, beat: Bump) -> None:
+    def _learn_height(self, height: float) -> None:
         """The envelope's height at beats: what the shape's output of 1 stands for."""
-        height = min(beat.envelope, LARGEST_RISE * self._usual, CEILING_MV)
         before = self._matched_height or height
         self._matched_height = before + RECENT * (height - before)
+
+    def _between(self, beat: Bump) -> Samples:
+        """The signal from the last beat to this one, without both and with `MARGIN` at either end; empty at a start."""
+        last = self._last
+        start = max(last.at + GUARD - MARGIN, beat.at - _LEARNT_BETWEEN, self._begin) if last else beat.at
+        return self._signal[start : beat.at - GUARD + MARGIN + 1]
 
     def _located(self, beat: Bump) -> Peak:
         """The R peak of a beat, which is kept to learn its shape from; in noise, it is where the shape fits."""
@@ -388,12 +391,8 @@ class QrsDetector:
         by_shape = noise >= LOCATED_BY_SHAPE
         if by_shape and not match:
             match = self._shape.match(around)
-        start = beat.at
-        if self._last:
-            start = max(self._last.at + GUARD - MARGIN, beat.at - _LEARNT_BETWEEN, self._begin)
         if self._shape.wants(noise):
-            between = self._signal[start : beat.at - GUARD + MARGIN + 1]
-            self._shape.add(BeatSignal(around.copy(), between.copy(), match, place, noise))
+            self._shape.add(BeatSignal(around.copy(), self._between(beat).copy(), match, place, noise))
         offset = self._shape.offset(match) if by_shape and match else None
         if match and offset is not None:
             place = match.shift + offset

@@ -145,7 +145,10 @@ class _Block:
 
 
 class _InBlocks:
-    """Rates whose kernel positions repeat soon. What of a block's window has not come yet meets zeros of the matrix."""
+    """Rates whose kernel positions repeat soon.
+
+    What of a block's window has not come yet meets zeros of the matrix: any finite number may stand there.
+    """
 
     def __init__(self, block: _Block) -> None:
         self._block = block
@@ -177,7 +180,6 @@ class _InBlocks:
             return np.empty(0)
         first, last = begin // many, stop // many
         windows = ceil(stop / many) - first
-        room[came : (windows - 1) * block.step + width] = 0.0
         out: Samples = np.vecmat(self._windows[:windows], block.matrix).reshape(-1)[begin - first * many : stop - first * many]
         self._emitted = stop
         if last > first:
@@ -207,7 +209,7 @@ def _block(rate_hz: float, target: Target, ahead: float) -> _Block | None:
     width = phases[-1] // _PHASES + 1 + kernel.shape[1]
     if width * many > _LARGEST_BLOCK:
         return None
-    matrix = np.zeros((width, many))
+    matrix = np.zeros((width, many), order="F")  # a fifth faster in `vecmat`
     for column, phase in enumerate(phases):
         start = phase // _PHASES + 1
         matrix[start : start + kernel.shape[1], column] = kernel[phase % _PHASES]

@@ -127,3 +127,10 @@ def test_the_tape_shows_skipped_samples_as_nan():
     tape.skip_to(1000)
     assert tape.end == 1000
     assert np.isnan(tape[tape.first : tape.end]).all()
+
+
+def test_a_tape_is_continued_beyond_a_stretch_with_its_first_and_last_sample():
+    tape = Tape(8)
+    tape.extend(np.arange(6.0))
+    assert tape.continued(2, 5, begin=1).tolist() == [2, 3, 4]
+    assert tape.continued(0, 8, begin=2).tolist() == [2, 2, 2, 3, 4, 5, 5, 5]
