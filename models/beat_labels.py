@@ -164,7 +164,8 @@ class BeatContexts:
     def push(self, beats: Sequence[Beat], chain: EcgChain) -> Iterator[Context]:
         """The beats whose context is complete, in order."""
         self._waiting.extend(beats)
-        while self._waiting and chain.horizon_s >= self._waiting[0].t_s + NEXT_S:
+        horizon_s = chain.horizon_s
+        while self._waiting and horizon_s >= self._waiting[0].t_s + NEXT_S:
             yield self._context(self._waiting.popleft(), chain)
 
     def flush(self, chain: EcgChain) -> Iterator[Context]:

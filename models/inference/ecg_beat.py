@@ -59,7 +59,8 @@ _QRS_SIZE: Final = QRS.stop - QRS.start
 _SHARES: Final = np.array([0.1, 0.5, 0.9])
 _MOMENTS: Final = np.linspace(0.0, 1.0, _QRS_SIZE)[:, None] ** np.arange(3)
 _LEAST_SCALE_MV: Final = 0.05
-_REFERENCE_RR_S: Final = 0.8
+_REFERENCE_LOG_RR: Final = np.log(0.8)
+"""Of 75 beats a minute."""
 _TINY: Final = 1e-6
 
 Values = NDArray[np.floating[Any]]
@@ -123,7 +124,7 @@ def _rhythm(rr_s: Values) -> tuple[Values, ...]:
         np.where(known[:, HISTORY:], now - level[:, HISTORY:], 0.0)[:, 1:],
         np.where(known[:, HISTORY + 1 :], latest / 8 - level[:, HISTORY + 1 :], 0.0),
         known[:, HISTORY - 2 : HISTORY + 1].astype(np.float64),
-        median - np.log(_REFERENCE_RR_S),
+        median - _REFERENCE_LOG_RR,
         after - now,
         now - past[:, -1:],
         np.log((np.exp(now) + np.exp(after)) / 2),
@@ -219,8 +220,9 @@ def early(rr_s: Values) -> NDArray[np.bool_]:
 
     Not those that no known interval follows, before gaps and at the end: too little speaks for them.
     """
-    before = np.sort(rr_s[:, : HISTORY - 1], -1)
-    middle = np.maximum(np.isfinite(before).sum(-1) - 1, 0) // 2
+    before = rr_s[:, : HISTORY - 1].copy()
+    before.sort(-1)
+    middle = np.maximum(np.add.reduce(np.isfinite(before), -1) - 1, 0) // 2
     usual = before[np.arange(len(before)), middle]
     now = rr_s[:, HISTORY - 1]
     is_early: NDArray[np.bool_] = (now < EARLY[0] * usual) | (now < EARLY[1] * rr_s[:, -1])
@@ -234,7 +236,7 @@ def called(probabilities: Values, weights: Values, is_early: NDArray[np.bool_]) 
     """
     without = weights.copy()
     without[S] = 1.0
-    likeliest = np.argmax(probabilities * without, -1)
-    supraventricular = np.argmax(probabilities[:, : S + 1] * weights[: S + 1], -1)
-    place: NDArray[np.int64] = np.where((likeliest >= V) | ~is_early, likeliest, supraventricular).astype(np.int64)
+    likeliest = (probabilities * without).argmax(-1)
+    supraventricular = (probabilities[:, : S + 1] * weights[: S + 1]).argmax(-1)
+    place: NDArray[np.int64] = np.where((likeliest >= V) | ~is_early, likeliest, supraventricular)
     return place
