@@ -5,7 +5,7 @@ byte for byte.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,7 @@ from models.findings import Finding
 from models.inference.ecg_beat import NEXT_S
 from models.inference.models import Models
 from models.rules.af import AfRule
-from models.rules.af_burden import Burden
+from models.rules.af_burden import NOTHING_OBSERVED, Burden
 from models.rules.pauses import PauseRule
 from models.rules.rates import RateRule
 from models.rules.ventricular import GeminyRule, RunRule
@@ -39,7 +39,7 @@ class Step:
 
     beats: tuple[LabelledBeat, ...] = ()
     findings: tuple[Finding, ...] = ()
-    burden: Burden = field(default_factory=Burden)
+    burden: Burden = NOTHING_OBSERVED
 
 
 class EcgAnalysis:
@@ -106,11 +106,12 @@ class EcgAnalysis:
     def _hopped(self, mv: NDArray[np.float64]) -> Step:
         beats = self._plausible(self.chain.push(mv))
         labelled = self._labeller.push(beats, self.chain, self._rhythm.in_af)
+        horizon_s = self.chain.horizon_s
         findings = (
             *self._judge(beats),
-            *self._pause.until(self.chain.horizon_s, self.chain),
+            *self._pause.until(horizon_s, self.chain),
             *self._judge_labelled(labelled),
-            *self._patterns_until(self.chain.horizon_s - NEXT_S),
+            *self._patterns_until(horizon_s - NEXT_S),
             *self._quality.step(self.chain),
             *self._rhythm.step(self.chain),
         )
@@ -167,11 +168,13 @@ class EcgAnalysis:
     def _step(self, beats: Sequence[LabelledBeat], findings: Iterable[Finding]) -> Step:
         told = [told for finding in findings for told in self._screen.passed(finding, self.chain)]
         told += self._screen.step(self.chain)
-        return Step(tuple(beats), tuple(told), self._af.take_burden() if self._af else Burden())
+        return Step(tuple(beats), tuple(told), self._af.take_burden() if self._af else NOTHING_OBSERVED)
 
     @staticmethod
     def _joined(steps: Iterable[Step]) -> Step:
         parts = list(steps)
+        if len(parts) == 1:
+            return parts[0]
         return Step(
             tuple(beat for part in parts for beat in part.beats),
             tuple(finding for part in parts for finding in part.findings),

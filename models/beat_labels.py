@@ -7,8 +7,8 @@ on how they came in chunks.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import inf, log
-from typing import Any, Final
+from math import inf, isnan, log
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,7 @@ class BeatLabeller:
         beat = context.beat
         if self._model is None:
             return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, "N", 1.0)
-        if np.isfinite(context.wave_mv[QRS]).mean() <= LEAST_KNOWN:
+        if np.count_nonzero(np.isfinite(context.wave_mv[QRS])) <= LEAST_KNOWN * _MEAN.size:
             return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, UNKNOWN, 0.0)
         # One by one: sums may differ in the last bit between batch sizes.
         shape = np.array([context.shape])
@@ -164,7 +164,8 @@ class BeatContexts:
     def push(self, beats: Sequence[Beat], chain: EcgChain) -> Iterator[Context]:
         """The beats whose context is complete, in order."""
         self._waiting.extend(beats)
-        while self._waiting and chain.horizon_s >= self._waiting[0].t_s + NEXT_S:
+        horizon_s = chain.horizon_s
+        while self._waiting and horizon_s >= self._waiting[0].t_s + NEXT_S:
             yield self._context(self._waiting.popleft(), chain)
 
     def flush(self, chain: EcgChain) -> Iterator[Context]:
@@ -195,8 +196,7 @@ class BeatContexts:
         return NEXT_S if signal.size >= int(NEXT_S * RATE_HZ) and not np.isnan(signal).any() else np.nan
 
 
-@dataclass(frozen=True, slots=True)
-class _Timing:
+class _Timing(NamedTuple):
     """How early a beat came and how late the next one was: logarithms of the intervals over the median, NaN where unknown."""
 
     before: float
@@ -208,12 +208,19 @@ class _Timing:
         return EARLY_WEIGHT if self.before < log(RATHER_EARLY) else 1.0
 
 
+class _Moved(NamedTuple):
+    """A QRS complex moved by each number of samples, less its mean (9, 32), and the root of its power (9, 1)."""
+
+    rows: Samples
+    size: Samples
+
+
 class _Families:
     """The shapes of QRS complexes that a patient has, how common each is, and when such beats come."""
 
     def __init__(self) -> None:
         self._means = np.zeros((0, WAVE))
-        self._timings = np.zeros((0, 2))
+        self._timings: list[list[float]] = []
         self._seen: list[int] = []
         self._weights = np.zeros(0)
         self._last: Samples | None = None
@@ -226,16 +233,17 @@ class _Families:
         usual = self._means[leader].copy() if known else np.full(WAVE, np.nan)
         total = max(float(self._weights.sum()), 1e-9)
         share = float(self._weights[leader]) / total if known else 0.0
-        next_usual = _alike(following, usual)
+        next_usual = _alike(_moved(following), usual) if known and following is not None else 0.0
         before, self._last_usual = self._last_usual, 0.0
-        if not _whole(wave):
+        moved = _moved(wave)
+        if moved is None:
             return usual, (share, 0.0, 0.0, 0.0, 0.0, before, next_usual)
-        likeness, lag = _likeness(wave, self._means)
-        to_last = _alike(wave, self._last)
+        likeness, lag = _likeness(moved, self._means)
+        to_last = _alike(moved, self._last) if self._last is not None else 0.0
         own = int(likeness.argmax()) if known else -1
         familiar = known and float(likeness[own]) >= ALIKE
         own_share = float(self._weights[own]) / total if familiar else 0.0
-        sooner, later = self._timings[own].tolist() if familiar else (0.0, 0.0)
+        sooner, later = self._timings[own] if familiar else (0.0, 0.0)
         self._last, self._last_usual = wave, float(likeness[leader]) if known else 0.0
         self._weights *= 1 - FORGETTING
         if familiar:
@@ -248,45 +256,47 @@ class _Families:
         self._seen[family] += 1
         share = 1 / min(self._seen[family], MEAN_OF)
         mean = self._means[family]
-        moved = np.roll(wave, -lag)
-        mean += share * np.where(np.isnan(moved), 0.0, moved - mean)
-        when = np.array([timing.before, timing.after])
-        self._timings[family] += share * np.where(np.isnan(when), 0.0, when - self._timings[family])
+        step = np.concatenate((wave[lag:], wave[:lag]))
+        step -= mean
+        step[np.isnan(step)] = 0.0
+        mean += share * step
+        usual = self._timings[family]
+        usual[:] = [old if isnan(new) else old + share * (new - old) for old, new in zip(usual, timing, strict=True)]
         self._weights[family] += timing.weight
 
     def _add(self, wave: Samples, timing: _Timing) -> None:
         mean = np.where(np.isnan(wave), 0.0, wave)
-        when = np.nan_to_num(np.array([timing.before, timing.after]))
+        when = [0.0 if isnan(interval) else interval for interval in timing]
         if len(self._seen) == FAMILIES:
             rarest = int(self._weights.argmin())
             self._means[rarest], self._timings[rarest] = mean, when
             self._seen[rarest], self._weights[rarest] = 1, timing.weight
             return
         self._means = np.vstack((self._means, mean))
-        self._timings = np.vstack((self._timings, when))
+        self._timings.append(when)
         self._seen.append(1)
         self._weights = np.append(self._weights, timing.weight)
 
 
-def _whole(wave: Samples) -> bool:
-    """Whether the QRS complex was received, and what lies `SHIFT` samples around it."""
-    return not np.isnan(wave[QRS.start - SHIFT : QRS.stop + SHIFT]).any()
+def _moved(wave: Samples) -> _Moved | None:
+    """None where the QRS complex was not received, or what lies `SHIFT` samples around it."""
+    if isnan(np.add.reduce(wave[QRS.start - SHIFT : QRS.stop + SHIFT])):
+        return None
+    rows = _centred(wave[_MOVED])
+    return _Moved(rows, np.sqrt(_power(rows))[:, None])
 
 
-def _alike(wave: Samples | None, other: Samples | None) -> float:
-    """The greatest cosine of two QRS complexes; 0 where one is not known."""
-    if wave is None or other is None or not _whole(wave) or np.isnan(other[QRS]).any():
-        return 0.0
-    return float(_likeness(wave, other[None])[0][0])
+def _alike(moved: _Moved | None, other: Samples) -> float:
+    """The greatest cosine of two QRS complexes; 0 where the first is not known."""
+    return float(_likeness(moved, other[None])[0][0]) if moved else 0.0
 
 
-def _likeness(wave: Samples, means: Samples) -> tuple[Samples, Samples]:
+def _likeness(moved: _Moved, means: Samples) -> tuple[Samples, Samples]:
     """The greatest cosine of the QRS complex with each mean (k, 104), moved by up to `SHIFT` samples, and that move."""
-    moved, shapes = _centred(wave[_MOVED]), _centred(means[:, QRS])
-    size = np.sqrt(_power(moved))[:, None] * np.sqrt(_power(shapes)) + 1e-9
-    cosine = moved @ shapes.T / size
+    shapes = _centred(means[:, QRS])
+    cosine = moved.rows @ shapes.T / (moved.size * np.sqrt(_power(shapes)) + 1e-9)
     best = cosine.argmax(0)
-    return cosine.max(0), best - SHIFT
+    return np.maximum.reduce(cosine, 0), best - SHIFT
 
 
 def _centred(rows: Samples) -> Samples:

@@ -55,10 +55,12 @@ early by definition; sinus rhythm hardly changes as much from one beat to the ne
 
 _REGIONS: Final = (0, QRS.start, QRS.stop)
 """Where P wave, QRS complex and T wave begin."""
+_QRS_SIZE: Final = QRS.stop - QRS.start
 _SHARES: Final = np.array([0.1, 0.5, 0.9])
-_MOMENTS: Final = np.linspace(0.0, 1.0, QRS.stop - QRS.start)[:, None] ** np.arange(3)
+_MOMENTS: Final = np.linspace(0.0, 1.0, _QRS_SIZE)[:, None] ** np.arange(3)
 _LEAST_SCALE_MV: Final = 0.05
-_REFERENCE_RR_S: Final = 0.8
+_REFERENCE_LOG_RR: Final = np.log(0.8)
+"""Of 75 beats a minute."""
 _TINY: Final = 1e-6
 
 Values = NDArray[np.floating[Any]]
@@ -80,10 +82,11 @@ def features(wave_mv: Values, usual_mv: Values, rr_s: Values, shape: Values) -> 
         (n, 5, 104) float32, all within ±3: beat and usual beat over the usual beat's height, their difference, which samples
         are known, and numbers (53, then zeros).
     """
-    both = np.stack((wave_mv, usual_mv), 1)
+    both = np.empty((len(wave_mv), 2, WAVE), np.result_type(wave_mv, usual_mv))
+    both[:, 0], both[:, 1] = wave_mv, usual_mv
     known = np.isfinite(both)
-    both = np.where(known, both, 0.0)
-    height = np.abs(both[:, :, QRS]).max(-1)
+    both[~known] = 0.0
+    height = np.maximum.reduce(np.abs(both[:, :, QRS]), -1)
     has_usual = known[:, 1, BEFORE : BEFORE + 1]
     scale = np.maximum(np.where(has_usual, height[:, 1:], height[:, :1]), _LEAST_SCALE_MV)
     both /= scale[:, None]
@@ -91,10 +94,10 @@ def features(wave_mv: Values, usual_mv: Values, rr_s: Values, shape: Values) -> 
     out[:, :2] = both
     out[:, 2] = (both[:, 0] - both[:, 1]) * (known[:, 0] & has_usual)
     out[:, 3] = known[:, 0]
-    share = known[:, 0, QRS].mean(-1, keepdims=True)
-    numbers = np.concatenate((*_rhythm(rr_s), *_shapes(both), shape, has_usual, share), -1)
-    out[:, WAVES, : numbers.shape[1]] = numbers
-    return np.minimum(np.maximum(out, -3.0), 3.0)
+    share = _sum(known[:, 0, QRS]) / _QRS_SIZE
+    np.concatenate((*_rhythm(rr_s), *_shapes(both), shape, has_usual, share), -1, out[:, WAVES, :SCALARS], casting="same_kind")
+    np.maximum(out, -3.0, out=out)
+    return np.minimum(out, 3.0, out=out)
 
 
 def _rhythm(rr_s: Values) -> tuple[Values, ...]:
@@ -102,35 +105,37 @@ def _rhythm(rr_s: Values) -> tuple[Values, ...]:
     known = (rr_s >= RR_RANGE_S[0]) & (rr_s <= RR_RANGE_S[1])
     log_rr = np.log(np.where(known, rr_s, 1.0))
     is_known = known[:, : HISTORY - 1]
-    count = is_known.sum(-1, keepdims=True)
-    ordered = np.sort(np.where(is_known, log_rr[:, : HISTORY - 1], np.inf), -1)
+    count = _sum(is_known)
+    ordered = np.where(is_known, log_rr[:, : HISTORY - 1], np.inf)
+    ordered.sort(-1)
     places = (np.maximum(count - 1, 0) * _SHARES).astype(np.int64)
-    quantiles = np.take_along_axis(ordered, places, -1)
+    quantiles = ordered[np.arange(len(ordered))[:, None], places]
     quantiles[count[:, 0] == 0] = 0.0
     median = quantiles[:, 1:2]
     level = np.where(known, np.minimum(np.maximum(log_rr - median, -1.0), 1.0), 0.0)
     past, now, after = level[:, : HISTORY - 1], level[:, HISTORY - 1 : HISTORY], level[:, HISTORY : HISTORY + 1]
+    latest = _sum(past[:, -8:])
     some = np.maximum(count, 1)
     pair = is_known[:, 1:] & is_known[:, :-1]
     change = np.where(pair, np.abs(past[:, 1:] - past[:, :-1]), 0.0)
-    pairs = np.maximum(pair.sum(-1, keepdims=True), 1)
+    pairs = np.maximum(_sum(pair), 1)
     return (
         level[:, HISTORY - 8 : HISTORY + 1],
         np.where(known[:, HISTORY:], now - level[:, HISTORY:], 0.0)[:, 1:],
-        np.where(known[:, HISTORY + 1 :], past[:, -8:].mean(-1, keepdims=True) - level[:, HISTORY + 1 :], 0.0),
+        np.where(known[:, HISTORY + 1 :], latest / 8 - level[:, HISTORY + 1 :], 0.0),
         known[:, HISTORY - 2 : HISTORY + 1].astype(np.float64),
-        median - np.log(_REFERENCE_RR_S),
+        median - _REFERENCE_LOG_RR,
         after - now,
         now - past[:, -1:],
         np.log((np.exp(now) + np.exp(after)) / 2),
-        4 * change.sum(-1, keepdims=True) / pairs,
-        (change > 0.1).sum(-1, keepdims=True) / pairs,
-        3 * np.sqrt((past * past).sum(-1, keepdims=True) / some),
+        4 * _sum(change) / pairs,
+        _sum(change > 0.1) / pairs,
+        3 * np.sqrt(_sum(past * past) / some),
         quantiles[:, ::2] - median,
         now - quantiles[:, :1] + median,
-        (is_known & (past < now + 0.02)).sum(-1, keepdims=True) / some,
-        (past < -0.12).sum(-1, keepdims=True) / some,
-        past[:, -8:].sum(-1, keepdims=True) / np.maximum(is_known[:, -8:].sum(-1, keepdims=True), 1),
+        _sum(is_known & (past < now + 0.02)) / some,
+        _sum(past < -0.12) / some,
+        latest / np.maximum(_sum(is_known[:, -8:]), 1),
         count / (HISTORY - 1),
     )
 
@@ -138,24 +143,30 @@ def _rhythm(rr_s: Values) -> tuple[Values, ...]:
 def _shapes(both: Values) -> tuple[Values, ...]:
     """Likeness, height, width and area of beat and usual beat (n, 2, 104): (n, 14)."""
     wave, usual = both[:, 0], both[:, 1]
-    products = np.stack((wave * usual, wave * wave, usual * usual), 1)
-    cross, energy, usual_energy = np.moveaxis(np.add.reduceat(products, _REGIONS, -1), 1, 0)
-    height, usual_height = np.sqrt(energy), np.sqrt(usual_energy)
+    cross = np.add.reduceat(wave * usual, _REGIONS, -1)
+    heights = np.sqrt(np.add.reduceat(both * both, _REGIONS, -1))
+    height, usual_height = heights[:, 0], heights[:, 1]
     qrs = both[:, :, QRS]
     size, power = np.abs(qrs), qrs * qrs
-    peak = size.max(-1) + _TINY
+    peak = np.maximum.reduce(size, -1) + _TINY
     moments = power @ _MOMENTS
     middle = moments[..., 1:] / (moments[..., :1] + _TINY)
     spread = np.sqrt(np.maximum(moments[..., 2] / (moments[..., 0] + _TINY) - middle[..., 0] ** 2, 0.0))
-    steepest = np.abs(qrs[..., 1:] - qrs[..., :-1]).max(-1)
+    steepest = np.maximum.reduce(np.abs(qrs[..., 1:] - qrs[..., :-1]), -1)
     return (
         cross / (height * usual_height + _TINY),
         np.log((height + 0.1) / (usual_height + 0.1)),
-        2 * size.mean(-1) / peak,
+        2 * (np.add.reduce(size, -1) / _QRS_SIZE) / peak,
         5 * spread,
         steepest / peak,
-        qrs.mean(-1),
+        np.add.reduce(qrs, -1) / _QRS_SIZE,
     )
+
+
+def _sum(rows: NDArray[Any]) -> NDArray[Any]:
+    """Of each row; for so few numbers the method of the array takes twice as long."""
+    total: NDArray[Any] = np.add.reduce(rows, -1, keepdims=True)
+    return total
 
 
 def usual_intervals(rr_s: Values) -> Values:
@@ -209,8 +220,9 @@ def early(rr_s: Values) -> NDArray[np.bool_]:
 
     Not those that no known interval follows, before gaps and at the end: too little speaks for them.
     """
-    before = np.sort(rr_s[:, : HISTORY - 1], -1)
-    middle = np.maximum(np.isfinite(before).sum(-1) - 1, 0) // 2
+    before = rr_s[:, : HISTORY - 1].copy()
+    before.sort(-1)
+    middle = np.maximum(np.add.reduce(np.isfinite(before), -1) - 1, 0) // 2
     usual = before[np.arange(len(before)), middle]
     now = rr_s[:, HISTORY - 1]
     is_early: NDArray[np.bool_] = (now < EARLY[0] * usual) | (now < EARLY[1] * rr_s[:, -1])
@@ -224,7 +236,7 @@ def called(probabilities: Values, weights: Values, is_early: NDArray[np.bool_]) 
     """
     without = weights.copy()
     without[S] = 1.0
-    likeliest = np.argmax(probabilities * without, -1)
-    supraventricular = np.argmax(probabilities[:, : S + 1] * weights[: S + 1], -1)
-    place: NDArray[np.int64] = np.where((likeliest >= V) | ~is_early, likeliest, supraventricular).astype(np.int64)
+    likeliest = (probabilities * without).argmax(-1)
+    supraventricular = (probabilities[:, : S + 1] * weights[: S + 1]).argmax(-1)
+    place: NDArray[np.int64] = np.where((likeliest >= V) | ~is_early, likeliest, supraventricular)
     return place

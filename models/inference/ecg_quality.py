@@ -82,9 +82,10 @@ def reason(mv: NDArray[np.floating[Any]]) -> Reason | None:
     known = np.isfinite(mv)
     if np.mean(known) < LEAST_KNOWN:
         return "gaps"
-    if np.mean(_flat(mv)) + np.mean(np.abs(mv[known]) > OVER_RANGE_MV) >= LEAST_OFF:
+    there = mv[known]
+    if np.mean(_flat(mv)) + np.mean(np.abs(there) > OVER_RANGE_MV) >= LEAST_OFF:
         return "lead_off"
-    return None if _peaked(np.where(known, mv, 0.0)[known]) else "noise"
+    return None if _peaked(there) else "noise"
 
 
 class EcgQuality:
@@ -139,10 +140,13 @@ class EcgQuality:
 
 def _flat(mv: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     """Which samples of a window lie in a flat stretch, (samples,). What is missing is not flat."""
-    still = np.zeros(mv.size, np.bool_)
-    still[1:-1] = np.abs(np.diff(mv, 2)) < FLAT_MV
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], still, [False])).astype(np.int8))).reshape(-1, 2)
+    steps = mv[1:] - mv[:-1]
+    still = np.zeros(mv.size + 2, np.bool_)
+    still[2:-2] = np.abs(steps[1:] - steps[:-1]) < FLAT_MV
     flat = np.zeros(mv.size, np.bool_)
+    if np.count_nonzero(still) < _SHORTEST_FLAT:
+        return flat
+    edges = np.flatnonzero(still[1:] != still[:-1]).reshape(-1, 2)
     for first, end in edges[edges[:, 1] - edges[:, 0] >= _SHORTEST_FLAT].tolist():
         flat[first:end] = True
     return flat

@@ -110,8 +110,10 @@ class RrAf:
             raise ValueError(f"expected two arrays of at most {WINDOW} intervals, found shapes {rr_s.shape} and {valid.shape}")
         if np.count_nonzero(valid) < MIN_VALID:
             raise ValueError(f"{np.count_nonzero(valid)} valid intervals are too few: {MIN_VALID} are needed")
-        missing = (WINDOW - len(rr_s), 0)
-        return float(self.probabilities(np.pad(rr_s, missing)[None], np.pad(valid, missing)[None])[0])
+        missing = WINDOW - len(rr_s)
+        window_s, is_valid = np.zeros((1, WINDOW)), np.zeros((1, WINDOW), np.bool_)
+        window_s[0, missing:], is_valid[0, missing:] = rr_s, valid
+        return float(self.probabilities(window_s, is_valid)[0])
 
     def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Many windows at once: both arrays (windows, 64); returns (windows,)."""

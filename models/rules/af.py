@@ -8,7 +8,7 @@ import numpy as np
 
 from config.limits import Limits
 from models.findings import Finding
-from models.rules.af_burden import LONGEST_UNKNOWN_S, STEP_BEATS, AfTracker, Burden, Episode
+from models.rules.af_burden import LONGEST_UNKNOWN_S, NOTHING_OBSERVED, STEP_BEATS, AfTracker, Burden, Episode
 
 VENTRICULAR: Final = "V"
 """Beats that say nothing about the atria: the interval before (coupling) and after (compensatory pause) are left out. Beats
@@ -55,7 +55,7 @@ class AfRule:
         self._after_ventricular = False
         self._probability = 0.0
         self._rate_bpm = 0.0
-        self._burden = Burden()
+        self._burden = NOTHING_OBSERVED
 
     def beat(self, t_s: float, rr_s: float | None, label: str = "N") -> Iterator[Finding]:
         """One beat with the interval that ends at it, None after a gap, and its class: N, S, V or F."""
@@ -78,7 +78,7 @@ class AfRule:
 
     def take_burden(self) -> Burden:
         """Time in AF since the last call, of the time that was judged: what is labelled by now, some two minutes ago."""
-        taken, self._burden = self._burden, Burden()
+        taken, self._burden = self._burden, NOTHING_OBSERVED
         return taken
 
     def _judge(self) -> Iterator[Finding]:

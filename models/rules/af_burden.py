@@ -69,6 +69,9 @@ class Burden:
         return Burden(self.af_s + seconds * stretch.af, self.observed_s + seconds)
 
 
+NOTHING_OBSERVED: Final = Burden()
+
+
 class _Step(NamedTuple):
     start_s: float
     end_s: float

@@ -7,11 +7,11 @@ at the time of a beat or at a fixed time after one, so it does not matter when t
 
 from collections import deque
 from collections.abc import Iterator
-from statistics import median
 from typing import Final, Protocol
 
 from config.limits import Limits
 from models.findings import Finding
+from models.signal.filters import median_of
 
 SEEN_AGAIN_S: Final = 1.0
 """How often a pause that goes on is looked at: a signal flat for so long is a loose electrode (`chain.FLAT_S`)."""
@@ -82,7 +82,7 @@ class PauseRule:
         self._last_beat_s = self._seen_s = None
 
     def _short(self, interval_s: float) -> bool:
-        usual_s = median(self._intervals) if self._intervals else interval_s
+        usual_s = median_of(self._intervals) if self._intervals else interval_s
         return interval_s >= self._short_s and interval_s >= STANDS_OUT * usual_s
 
     def _finding(self, kind: str, end_s: float | None, seen_until_s: float) -> Finding:

@@ -3,11 +3,11 @@
 from collections import deque
 from collections.abc import Iterator
 from math import inf
-from statistics import median
 from typing import Final
 
 from config.limits import Limits
 from models.findings import Finding
+from models.signal.filters import median_of
 
 SMOOTHED_BEATS: Final = 5
 """Intervals in the running median of the rate: two wrong ones (a premature beat and its pause) cannot move it."""
@@ -35,7 +35,7 @@ class RateRule:
         self._intervals.append((t_s, rr_s))
         if len(self._intervals) < SMOOTHED_BEATS:
             return
-        rate = 60.0 / median(rr for _, rr in self._intervals)
+        rate = 60.0 / median_of(rr for _, rr in self._intervals)
         if self._onset_s is None:
             if self._beyond(rate, 0.0):
                 self._onset_s = self._first_beyond()

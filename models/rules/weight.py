@@ -3,11 +3,11 @@
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Final
 
 from config.limits import Limits
 from models.findings import Finding
+from models.signal.filters import median_of
 
 DAY_S: Final = 86400.0
 KEPT: Final = 128
@@ -80,7 +80,7 @@ class WeightRule:
         for past in self.past:
             if at_s // DAY_S - self._days <= past.at_s // DAY_S <= at_s // DAY_S:
                 days[past.at_s // DAY_S].append(past.kg)
-        return {day: median(weights) for day, weights in days.items()}
+        return {day: median_of(weights) for day, weights in days.items()}
 
     def _close_to_odd(self, reading: Weight) -> bool:
         return self._odd is not None and abs(reading.kg - self._odd.kg) <= self._limit

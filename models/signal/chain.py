@@ -34,6 +34,9 @@ STANDS_OUT: Final = 3.0
 _BASELINE: Final = hann(round(2 * RATE_HZ) | 1)
 """Smoother whose complement is a high-pass of 0.5 Hz (-6 dB), the lower edge of the monitoring bandwidth."""
 
+_WHOLE: Final = float(np.correlate(np.ones(_BASELINE.size), _BASELINE)[0])
+"""What `_smoothed_ones` gives away from the ends."""
+
 _ENVELOPE_MARGIN: Final = QRS_BAND.size // 2 + SMOOTHING.size // 2
 """Samples at either end that the envelope is shorter than the signal."""
 
@@ -124,8 +127,10 @@ class EcgChain:
         margin = _BASELINE.size // 2
         before = min(margin, first - self._tape.first)
         newest = self._tape.end if until_s == inf else floor(until_s * RATE_HZ) + 1
-        flat = baseline_free(self._tape[first - before : min(end + margin, newest)])
-        return first / RATE_HZ, flat[before : before + end - first]
+        signal = self._tape[first - before : min(end + margin, newest)]
+        if first < end and signal.size == end - first + 2 * margin and not isnan(np.add.reduce(signal)):
+            return first / RATE_HZ, signal[margin:-margin] - np.correlate(signal, _BASELINE, "valid") / _WHOLE
+        return first / RATE_HZ, baseline_free(signal)[before : before + end - first]
 
     def usable(self, start_s: float, end_s: float) -> bool:
         """Whether the signal between two times may be judged: it is there, without gap, and never flat for `FLAT_S`."""
@@ -192,6 +197,8 @@ def baseline_free(signal: Samples) -> Samples:
 
 
 def _smoothed(signal: Samples | NDArray[np.bool_]) -> Samples:
+    if signal.size >= _BASELINE.size:
+        return np.convolve(signal, _BASELINE, "same")
     margin = _BASELINE.size // 2
     return np.convolve(signal, _BASELINE)[margin:][: signal.size]
 

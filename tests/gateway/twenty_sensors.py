@@ -2,20 +2,22 @@
 
     python twenty_sensors.py FOLDER
 
-The folder holds `hub.key`, `clinic.pub` and `buffer.db` of an earlier start: the first start of all pays for the migration.
+The folder holds `hub.key`, `clinic.pub` and `buffer.db` of an earlier start: the first start of all pays for the migration. It
+holds `ecg.int16` too, the samples of all sensors for each second: they come from outside, as those of real sensors do.
 """
 
 import asyncio
 import json
-import random
 import re
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import bleak.backends.bluezdbus.client
 import bleak.backends.bluezdbus.scanner
 import numpy as np
-from numpy.typing import NDArray
 
 import gateway.cli
 from config.limits import DEFAULT_LIMITS
@@ -37,15 +39,17 @@ USED = (bleak, load_drivers, mqtt_carrier, open_radio)
 FORBIDDEN = ("scipy", "wfdb", "torch", "onnx", "pandas", "sqlite_utils", "bumble", "fastapi", "rich")
 
 
-def beats(rng: random.Random) -> NDArray[np.int16]:
-    """An ECG of narrow beats at irregular intervals, in units of 5 µV, with 20 µV of noise."""
-    mv = np.array([rng.gauss(0, 0.02) for _ in range(SECONDS * RATE_HZ)])
-    at_s = 0.0
-    while (at_s := at_s + 0.32 + rng.gammavariate(9, 0.045)) < SECONDS - 1:
-        first = round((at_s - 0.1) * RATE_HZ)
-        t_s = np.arange(first, first + RATE_HZ // 5) / RATE_HZ
-        mv[first : first + t_s.size] += np.exp(-(((t_s - at_s) / 0.012) ** 2))
-    return np.round(mv / SCALE).astype(np.int16)
+T = TypeVar("T")
+
+
+class Worker:
+    """One thread, as the agent has for the analysis and for the buffer."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1)
+
+    async def __call__(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
 
 async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
@@ -58,17 +62,17 @@ async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
         clinic=ClinicPublicKey.load(folder / "clinic.pub"),
         clock=lambda: START_US // 1_000_000,
     )
-    recorder = Recorder(outbox, asyncio.to_thread, lambda: None)
-    signals = [beats(random.Random(seed)) for seed in range(SENSORS)]
+    on_analysis, recorder = Worker(), Recorder(outbox, Worker(), lambda: None)
     pipelines = [Pipeline(f"strap-{number}", DEFAULT_LIMITS, models) for number in range(SENSORS)]
-    for second in range(SECONDS):
-        arrival = Arrival(START_US + (second + 1) * 1_000_000, (second + 1) * 1_000_000_000)
-        for pipeline, signal in zip(pipelines, signals, strict=True):
-            frame = tuple(signal[second * RATE_HZ : (second + 1) * RATE_HZ].tolist())
-            wave = Waveform("ecg", frame, RATE_HZ, SCALE, last_ns=arrival.mono_ns)
-            output = await asyncio.to_thread(pipeline.feed, [wave], arrival)
-            await recorder.add(output.records, {f"timeline {pipeline.sensor}": pipeline.state()})
-        await recorder.flush()
+    with (folder / "ecg.int16").open("rb") as samples:
+        for second in range(SECONDS):
+            arrival = Arrival(START_US + (second + 1) * 1_000_000, (second + 1) * 1_000_000_000)
+            for pipeline in pipelines:
+                frame = tuple(np.frombuffer(samples.read(2 * RATE_HZ), "<i2").tolist())
+                wave = Waveform("ecg", frame, RATE_HZ, SCALE, last_ns=arrival.mono_ns)
+                output = await on_analysis(pipeline.feed, [wave], arrival)
+                await recorder.add(output.records, {f"timeline {pipeline.sensor}": pipeline.state()})
+            await recorder.flush()
     assert not recorder.counters.failed_writes
     found = memory() | {"alerts": recorder.counters.alerts, "stored": outbox.statistics().stored}
     outbox.close()
