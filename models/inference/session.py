@@ -25,6 +25,7 @@ class Session:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # weights become float once, not in every run
         try:
             self._session = onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
             self.facts: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
