@@ -72,16 +72,9 @@ class TestFeatures:
 
 
 class TestRhythms:
-    # Not strict: float says 0.192, and int8 differs in the third place between processors.
-    missed = pytest.mark.xfail(reason="rr_af as retrained says 0.202 of a steady 140/min", strict=False)
-
-    @pytest.mark.parametrize("rate_bpm", [45, 60, 75, 100, pytest.param(140, marks=missed)])
+    @pytest.mark.parametrize("rate_bpm", range(35, 225, 5))
     def test_regular_rhythms_are_not_af(self, model: RrAf, rate_bpm: int) -> None:
         assert model.probability(np.full(WINDOW, 60 / rate_bpm), ALL) < 0.2
-
-    @pytest.mark.parametrize("rate_bpm", range(40, 190, 10))
-    def test_no_regular_rhythm_comes_near_an_alert(self, model: RrAf, rate_bpm: int) -> None:
-        assert model.probability(np.full(WINDOW, 60 / rate_bpm), ALL) < model.on_threshold / 3
 
     @pytest.mark.parametrize("rhythm", [bigeminy(), trigeminy(), breathing()], ids=["bigeminy", "trigeminy", "breathing"])
     def test_patterns_are_not_af(self, model: RrAf, rhythm: NDArray[np.float64]) -> None:
