@@ -7,7 +7,7 @@ Takes some seven minutes on one core. What an interrupted run has done, bumps an
 """
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,17 +21,21 @@ from models.inference.ecg_qrs import EcgQrs
 from models.training import qrs_check as check
 from models.training import qrs_data, qrs_net
 from models.training.cards import write_card
-from models.training.cinc import Recorded, load_cinc
+from models.training.cinc import load_cinc
 from models.training.fit import Schedule, code, fitted
 from models.training.qrs_card import describe
-from models.training.qrs_data import Bumps, clean_recordings, collected, joined
+from models.training.qrs_data import Bumps, Group, clean_recordings, collected, joined
 from models.training.qrs_net import QrsNet, batches, loss, parameters, to_onnx
+from models.training.qrs_premature import ventricular
 from models.training.quantize import Parity, quantize, run
 
 NAME: Final = "ecg_qrs"
-VERSION: Final = "1"
+VERSION: Final = "2"
 SEED: Final = 31_700
-STEPS: Final = (3500, 9000)
+TIMES: Final = (1, 2)
+"""That each recording is met in a round, each time in other noise."""
+
+STEPS: Final = (3500, 14_000)
 """Of gradient descent, a round: each has the bumps of the one before too, and the last one's network is released."""
 
 HELD_OUT: Final = 10
@@ -52,8 +56,8 @@ class Setting:
 
     data: Path
     runs: Path
-    learnt: list[Recorded]
-    held_out: list[Recorded]
+    learnt: Group
+    held_out: Group
 
 
 def main() -> None:
@@ -71,12 +75,9 @@ def main() -> None:
 def train(data: Path, runs: Path, release: Path) -> None:
     """Everything from recordings to released files."""
     with Progress() as progress:
-        records = clean_recordings(load_cinc(data, progress))
-        held_out = records[::HELD_OUT]
-        names = {record.name for record in held_out}
-        setting = Setting(data, runs, [record for record in records if record.name not in names], held_out)
+        setting = _setting(data, runs, progress)
         network, judge, learnt = _rounds(setting, progress)
-        unseen = collected(held_out, SEED + len(STEPS), data, judge, runs / "held_out.npz", progress)
+        unseen = collected(setting.held_out, SEED + len(STEPS), data, judge, runs / "held_out.npz", progress)
         temperature = best_temperature(_two_classes(network, unseen), unseen.beats.astype(np.int64))
         float_model, int8_model = runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx"
         to_onnx(network, temperature, {"name": NAME, "version": VERSION}, float_model)
@@ -84,7 +85,7 @@ def train(data: Path, runs: Path, release: Path) -> None:
     card = {
         "name": NAME,
         "version": VERSION,
-        **describe(len(setting.learnt), len(held_out)),
+        **describe(len(setting.learnt.records), len(setting.held_out.records)),
         "training": {
             "seed": SEED,
             "steps": list(STEPS),
@@ -100,31 +101,45 @@ def train(data: Path, runs: Path, release: Path) -> None:
     write_card(release, card)
 
 
+def _setting(data: Path, runs: Path, progress: Progress) -> Setting:
+    """Recordings learnt from and held out, each with the ventricular beats in them."""
+    clean = clean_recordings(load_cinc(data, progress))
+    held_out = clean[::HELD_OUT]
+    names = {record.name for record in held_out}
+    learnt = [record for record in clean if record.name not in names]
+    groups = (Group(records, ventricular(records, progress)) for records in (learnt, held_out))
+    return Setting(data, runs, *groups)
+
+
 def _rounds(setting: Setting, progress: Progress) -> tuple[QrsNet, bytes, Bumps]:
     """The last round's network, the judge that its bumps were met with, and the bumps that it learnt from."""
     judge: bytes | None = None
+    network: QrsNet | None = None
     before: list[Bumps] = []
-    for place, steps in enumerate(STEPS):
-        bumps = collected(setting.learnt, SEED + place, setting.data, judge, setting.runs / f"bumps{place}.npz", progress)
+    for place, times in enumerate(TIMES):
+        group = replace(setting.learnt, records=setting.learnt.records * times)
+        bumps = collected(group, SEED + place, setting.data, judge, setting.runs / f"bumps{place}.npz", progress)
         learnt = joined([*before[-1:], bumps])
         before.append(bumps)
-        network = _fitted(setting, learnt, place, steps, progress)
+        network = _fitted(setting, learnt, place, progress)
         file = setting.runs / f"round{place}.onnx"
         to_onnx(network, 1.0, {"name": NAME, "version": VERSION}, file)
         judge = file.read_bytes()
+    assert network is not None
     assert judge is not None
     return network, judge, learnt
 
 
-def _fitted(setting: Setting, learnt: Bumps, place: int, steps: int, progress: Progress) -> QrsNet:
+def _fitted(setting: Setting, learnt: Bumps, place: int, progress: Progress) -> QrsNet:
     recipe = {
         "seed": SEED + place,
         "steps": list(STEPS[: place + 1]),
-        "records": [record.name for record in setting.learnt],
+        "records": [record.name for record in setting.learnt.records],
         "code": code(qrs_net, qrs_data) + qrs_data.digest(),
     }
     stream = lambda: batches(learnt, SEED + place)  # noqa: E731
-    network: QrsNet = fitted(setting.runs / f"round{place}.pt", QrsNet, stream, loss, Schedule(steps), recipe, progress)
+    schedule = Schedule(STEPS[place])
+    network: QrsNet = fitted(setting.runs / f"round{place}.pt", QrsNet, stream, loss, schedule, recipe, progress)
     return network
 
 

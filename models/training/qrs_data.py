@@ -24,9 +24,11 @@ from models.signal.filters import Samples, Tape
 from models.signal.judged import JudgedQrsDetector
 from models.signal.qrs import KEPT, Bump, QrsDetector
 from models.signal.resample import RATE_HZ
-from models.training import disturb
+from models.training import disturb, qrs_noise, qrs_premature
 from models.training.cinc import LABELS, Recorded
-from models.training.disturb import Disturber, Random
+from models.training.disturb import Random
+from models.training.qrs_noise import Noises, level, steady_level
+from models.training.qrs_premature import repeated, with_premature
 
 CLEAN: Final = 0.16
 """Noise as a share of a beat up to which a recording's own R peaks are taken for the truth: nine of ten beats of clean records
@@ -40,9 +42,10 @@ UNIT_S: Final = UNIT / RATE_HZ
 """Of a place of an R peak."""
 
 NEAR_S: Final = 0.12
-"""The bump of a beat lies this close to the R peak; of several, it is the nearest. A wide complex's envelope peaks late."""
+"""The bump of a beat lies this close to the R peak; of several, it is the nearest. A wide complex's envelope
+peaks late."""
 
-NEAREST: Final = 8
+NEAREST: Final = 12
 WRONG: Final = 0.03
 """While the truth decides: samples from an R peak within which a bump is a beat, and the share of beats that it leaves out."""
 
@@ -53,15 +56,9 @@ STEADY: Final = 0.4
 QUIET: Final = 0.12
 """Shares of the recordings with noise at one level throughout, and with none."""
 
-MADE_UP: Final = 0.35
-MIXED: Final = 0.4
-"""Shares of the recordings with noise that was never recorded, and with kinds mixed. There is but half a minute of each
-recorded kind, which a network knows by heart after a while."""
-
-LEVELS_DB: Final = (-2.0, 18.0)
-CHANGE_DB: Final = 8.0
-SILENCE_DB: Final = 60.0
-"""Range of the noise's level, how far it changes from one stretch to the next, and its level where it pauses."""
+READABLE_DB: Final = 9.0
+"""Usual level of noise from which on premature beats are put in. In stronger noise rhythm tells beats better than shape does,
+and who has often seen it broken loses more normal beats than are premature ones to find."""
 
 _PIECE: Final = 250
 
@@ -127,33 +124,48 @@ def _is_clean(record: Recorded) -> bool:
     return detector.noise_share < CLEAN
 
 
-def met(record: Recorded, disturber: Disturber, judge: Judge | None) -> Bumps:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What recordings are changed with: noise, and ventricular complexes in heights of a usual one."""
+
+    noises: Noises
+    complexes: Sequence[Samples]
+
+
+def met(record: Recorded, sources: Sources, judge: Judge | None) -> Bumps:
     """The bumps of one recording, run twice with noise; without a judge the truth decides."""
-    mv, beat_s = _twice(record)
-    noisy = _noisy(mv, beat_s, disturber)
+    noisy, peaks = _noisy(*repeated(record, 2), sources)
     tape = Tape(KEPT)
-    detector = Watched(tape, judge, beat_s * RATE_HZ, disturber.random)
+    detector = Watched(tape, judge, peaks, sources.noises.random)
     _run(detector, tape, noisy)
     at = np.array(detector.at, np.int64)
-    beats, places = _labels(at, beat_s * RATE_HZ)
+    beats, places = _labels(at, peaks)
     values = np.array(detector.seen, np.float32).reshape(-1, SIZE)
     return Bumps(values, beats, places)[at > SETTLING]
 
 
-def collected(records: Sequence[Recorded], seed: int, data: Path, judge: bytes | None, kept: Path, progress: Progress) -> Bumps:
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Recordings, and the ventricular complexes in them: none that is learnt from is shown to the held-out ones."""
+
+    records: list[Recorded]
+    complexes: Sequence[Samples]
+
+
+def collected(group: Group, seed: int, data: Path, judge: bytes | None, kept: Path, progress: Progress) -> Bumps:
     """The bumps of all of them, met once (two minutes) by these very sources with this very judge, and kept.
 
     `judge` is an ONNX file's content; `data` the folder that holds the noise.
     """
-    disturber = Disturber(data, np.random.default_rng(seed))
-    of_it = hashlib.sha256("".join([digest(), f"{seed}", *(record.name for record in records)]).encode() + (judge or b""))
-    sources = of_it.hexdigest()
+    of_it = hashlib.sha256("".join([digest(), f"{seed}", *(record.name for record in group.records)]).encode() + (judge or b""))
+    wanted = of_it.hexdigest()
     network = EcgQrs(judge) if judge else None
-    if not (kept.exists() and np.load(kept)["sources"] == sources):
+    if not (kept.exists() and np.load(kept)["sources"] == wanted):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        made = joined([met(record, disturber, network) for record in progress.track(records, description=kept.stem)])
+        sources = Sources(Noises(data, np.random.default_rng(seed)), group.complexes)
+        made = joined([met(record, sources, network) for record in progress.track(group.records, description=kept.stem)])
         fields = {name: getattr(made, name) for name in Bumps.__slots__}
-        np.savez(kept.with_suffix(".part.npz"), sources=sources, **fields)
+        np.savez(kept.with_suffix(".part.npz"), sources=wanted, **fields)
         kept.with_suffix(".part.npz").replace(kept)
     with np.load(kept) as store:
         return Bumps(*(store[name] for name in Bumps.__slots__))
@@ -161,8 +173,8 @@ def collected(records: Sequence[Recorded], seed: int, data: Path, judge: bytes |
 
 def digest() -> str:
     """Of the sources that decide the bumps and their labels."""
-    sources = (sys.modules[__name__], disturb, filters, qrs, judged, shape, candidate)
-    return hashlib.sha256("".join(inspect.getsource(source) for source in sources).encode()).hexdigest()
+    modules = (sys.modules[__name__], qrs_noise, qrs_premature, disturb, filters, qrs, judged, shape, candidate)
+    return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()
 
 
 def joined(parts: Sequence[Bumps]) -> Bumps:
@@ -182,71 +194,18 @@ def _run(detector: QrsDetector, tape: Tape, mv: Samples) -> None:
     detector.finish()
 
 
-def _twice(record: Recorded) -> tuple[Samples, Samples]:
-    """From the middle of its first interval to that of its last, two times in a row without a step; and its R peaks."""
-    beats = record.beat_s
-    first, end = (round(0.5 * float(pair.sum()) * RATE_HZ) for pair in (beats[:2], beats[-2:]))
-    part = record.mv[first:end].astype(np.float64)
-    part -= np.linspace(0.0, part[-1] - part[0], part.size)
-    inside = beats[1:-1] - first / RATE_HZ
-    return np.tile(part, 2), np.concatenate((inside, inside + part.size / RATE_HZ))
-
-
-def _noisy(mv: Samples, beat_s: Samples, disturber: Disturber) -> Samples:
-    random = disturber.random
-    amplitude = qrs_amplitude(mv, RATE_HZ, beat_s)
-    noise = _noise(mv.size, disturber)
-    level = _level(mv.size, random) if random.random() >= STEADY else np.full(mv.size, 10 ** (-random.uniform(*LEVELS_DB) / 20))
+def _noisy(mv: Samples, peaks: Samples, sources: Sources) -> tuple[Samples, Samples]:
+    """With premature beats, some of it, and noise; and the R peaks."""
+    random = sources.noises.random
+    height = qrs_amplitude(mv, RATE_HZ, peaks / RATE_HZ)
+    factor = (level if random.random() >= STEADY else steady_level)(mv.size, random)
     if random.random() < QUIET:
-        level = 0.0 * level
-    noisy: Samples = random.choice((-1.0, 1.0), p=(0.3, 0.7)) * (mv + amplitude / np.sqrt(8) * level * noise)
-    return noisy
-
-
-def _noise(samples: int, disturber: Disturber) -> Samples:
-    """Of power 1: kinds mixed, one recorded kind, or made up; the recorded ones seen through other electrodes."""
-    random = disturber.random
-    drawn = random.random()
-    if drawn < MADE_UP:
-        return _made_up(samples, random)
-    noise = disturber.noise(1, samples)[0] if drawn < MADE_UP + MIXED else disturber.one_kind(samples)
-    electrode = np.concatenate(([1.0], random.normal(0, 0.4, random.integers(0, 5))))
-    return _of_power_1(np.convolve(noise, electrode)[:samples])
-
-
-def _made_up(samples: int, random: Random) -> Samples:
-    """Noise of a random colour, some of it with a hump like that of muscles, which swells and bursts."""
-    hz = np.maximum(np.fft.rfftfreq(samples, 1 / RATE_HZ), 0.5)
-    hump = random.uniform(0, 3) * np.exp(-(((hz - random.uniform(2, 40)) / random.uniform(2, 15)) ** 2))
-    spectrum = np.fft.rfft(random.normal(0, 1, samples)) * hz ** -random.uniform(0, 1.2) * (0.3 + hump)
-    every = round(random.uniform(0.1, 2.0) * RATE_HZ)
-    knots = random.normal(0, random.uniform(0.1, 0.9), samples // every + 2)
-    swelling = np.exp(np.interp(np.arange(samples) / every, np.arange(knots.size), knots))
-    return _of_power_1(np.fft.irfft(spectrum, samples) * swelling)
-
-
-def _of_power_1(noise: Samples) -> Samples:
-    scaled: Samples = noise / np.sqrt(np.mean(noise**2))
-    return scaled
-
-
-def _level(samples: int, random: Random) -> Samples:
-    """Noise that comes, changes and goes, at once or within half a second."""
-    low, high = LEVELS_DB
-    usual_db = random.uniform(low, high - 2)
-    snr_db = np.empty(samples)
-    start = 0
-    while start < samples:
-        width = round(random.exponential(4.0) * RATE_HZ) + 30
-        drawn = random.random()
-        snr_db[start : start + width] = (
-            usual_db if drawn < 0.5 else SILENCE_DB if drawn < 0.65 else usual_db + random.uniform(-CHANGE_DB, CHANGE_DB)
-        )
-        start += width
-    half = int(random.choice((1, 5, 25, 60)))
-    level: Samples = 10 ** (-snr_db / 20)
-    smooth: Samples = np.convolve(np.pad(level, half, mode="edge"), np.ones(2 * half + 1) / (2 * half + 1), "valid")
-    return smooth
+        factor = 0.0 * factor
+    if np.median(factor) <= 10 ** (-READABLE_DB / 20):
+        mv, peaks = with_premature(mv, peaks, height, sources.complexes, random)
+    noise = sources.noises.draw(mv.size)
+    noisy: Samples = random.choice((-1.0, 1.0), p=(0.3, 0.7)) * (mv + height / np.sqrt(8) * factor * noise)
+    return noisy, peaks
 
 
 def _labels(at: NDArray[np.int64], peaks: Samples) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
