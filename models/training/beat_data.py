@@ -74,8 +74,8 @@ class Beats:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in Beats.__slots__))
 
 
-def seen(mv: Samples, rate_hz: float, judge: Judge) -> tuple[list[Beat], list[Context]]:
-    """All beats that the agent finds in a recording, with `ecg_qrs` as its judge, and what it would label each of them by."""
+def seen(mv: Samples, rate_hz: float, judge: Judge | None) -> tuple[list[Beat], list[Context]]:
+    """All beats that the agent finds in a recording, with `ecg_qrs` as its judge, and what it would label each by."""
     chain, contexts = EcgChain(rate_hz, judge), BeatContexts()
     beats: list[Beat] = []
     found: list[Context] = []

@@ -3,7 +3,7 @@
 The bumps that it learns from depend on who decides while the detector runs. In the first round it is the truth, in each later
 one the network of the round before, so that it learns to go on after its own errors.
 
-Takes some seven minutes on one core. What an interrupted run has done, bumps and networks, is taken from `--runs`.
+Takes a quarter of an hour on one core. What an interrupted run has done, bumps and networks, is taken from `--runs`.
 """
 
 import argparse

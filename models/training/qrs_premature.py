@@ -67,7 +67,7 @@ def ventricular(records: Sequence[Recorded], progress: Progress) -> list[Samples
 def _ventricular(record: Recorded) -> Iterator[Samples]:
     """Those that a rule of the textbook tells, in the last repetition of the recording."""
     mv, _ = repeated(record, 3)
-    beats = unlabelled(seen(mv, RATE_HZ)[1])
+    beats = unlabelled(seen(mv, RATE_HZ, None)[1])
     times_s = beats.times_s[by_rule(beats, OTHER) == V]
     height = qrs_amplitude(mv, RATE_HZ, beats.times_s)
     for at in np.round(times_s[times_s > (mv.size - record.mv.size) / RATE_HZ] * RATE_HZ).astype(np.int64).tolist():
