@@ -31,6 +31,7 @@ class Session:
             self.facts: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
             self.name, self.version = self.facts["name"], self.facts["version"]
             (self._input,) = (source.name for source in self._session.get_inputs())
+            self._outputs = [source.name for source in self._session.get_outputs()]
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
             raise ModelError(f"{name} cannot be loaded: {str(error).splitlines()[0]}. Reinstall pulsegate.") from error
         if self.name != name:
@@ -49,5 +50,5 @@ class Session:
 
     def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Many windows at once, (n, …); the network's output, (n, …)."""
-        (output,) = self._session.run(None, {self._input: features})
+        (output,) = self._session.run(self._outputs, {self._input: features})
         return np.asarray(output, np.float32)

@@ -65,7 +65,7 @@ class Situation(NamedTuple):
 def values(rows: Samples, situation: Situation) -> Values:
     """What the network takes in: the rows (2, 129) that `QrsShape.view` gives, then the situation's numbers."""
     out = np.empty(SIZE, np.float32)
-    out[:-NUMBERS] = rows.clip(-LARGEST, LARGEST).ravel()
+    out[:-NUMBERS] = np.minimum(np.maximum(rows, -LARGEST), LARGEST).ravel()  # clip takes twice as long
     out[-NUMBERS:] = _numbers(situation)
     return out
 

@@ -110,6 +110,8 @@ class QrsShape:
         self._known = False
         """Whether enough has been learnt for a filter."""
         self._mean: Samples = np.zeros(2 * REACH + 1)
+        self._upright = LEAST_HEIGHT_MV
+        """The mean's height, negative where it points down."""
         self._other: Samples = np.zeros(2 * REACH + 1)
         self._energy = self._other_energy = 0.0
         """Their sums of squares; 0 while there is no other shape."""
@@ -145,11 +147,8 @@ class QrsShape:
         continued[:-MARGIN] = around
         continued[-MARGIN:] = around[-1]
         band = np.correlate(continued, SHAPE_BAND, "valid")
-        mean = self._mean.tolist()
-        high, low = max(mean), min(mean)
-        upright = max(high - low, LEAST_HEIGHT_MV) * (1 if high >= -low else -1)
         rows = np.empty((2, band.size))
-        np.divide(band, upright, out=rows[0])
+        np.divide(band, self._upright, out=rows[0])
         rows[1] = np.correlate(band, self._filter_at[0], "same")
         return rows
 
@@ -200,6 +199,9 @@ class QrsShape:
             self._mean += weight * complexes
             self._energy = float(self._mean.dot(self._mean))
             self._mean_at[:] = self._mean
+            mean = self._mean.tolist()
+            high, low = max(mean), min(mean)
+            self._upright = max(high - low, LEAST_HEIGHT_MV) * (1 if high >= -low else -1)
 
     def _correlation(self, complexes: Samples) -> float:
         """With the mean."""

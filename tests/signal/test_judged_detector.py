@@ -56,11 +56,18 @@ def test_in_a_clean_signal_an_early_beat_can_be_vetoed_and_nothing_be_added():
             since = values[-NUMBERS + 2] + 0.7
             return Verdict(float(since > 0.8), 0.0)
 
-    mv = ecg([*REGULAR_S[:25], REGULAR_S[24] + 0.5, *REGULAR_S[26:]], 40, 0.01)
+    mv = ecg([*REGULAR_S[:25], REGULAR_S[24] + 0.38, *REGULAR_S[26:]], 40, 0.01)
     alone = beats(mv, None)
     assert len(alone) == REGULAR_S.size
     np.testing.assert_allclose(beats(mv, Strict(0)), np.delete(alone, 25), atol=0.01)
     np.testing.assert_allclose(beats(mv, Judge(1.0)), alone, atol=0.03)
+
+
+def test_in_a_clean_signal_an_early_beat_of_full_height_needs_no_judge():
+    judge = Judge(0.0)
+    mv = ecg([*REGULAR_S[:25], REGULAR_S[24] + 0.5, *REGULAR_S[26:]], 40, 0.01)
+    assert np.array_equal(beats(mv, judge), beats(mv, None))
+    assert judge.asked == 0
 
 
 def test_in_noise_the_judge_decides():
