@@ -149,7 +149,7 @@ def qrs_judge() -> EcgQrs:
 
 def train(name: str, material: Material, names: Sequence[str], seed: int, progress: Progress) -> BeatNet:
     """One network of these patients, taught by `TEACHERS` others of the same patients: it does as well as all of them."""
-    recipe = {"records": list(names), "data": _digest(), "code": code(beat_batches, beat_net)}
+    recipe: dict[str, Any] = {"records": list(names), "data": _digest(), "code": code(beat_batches, beat_net)}
     pool = material.pool(names)
 
     def teachers() -> list[BeatNet]:
@@ -158,7 +158,7 @@ def train(name: str, material: Material, names: Sequence[str], seed: int, progre
             for place in range(1, TEACHERS + 1)
         ]
 
-    def fit(label: str, own_seed: int, batches: Callable[[], Iterator[Batch]], taught: Mapping[str, int]) -> BeatNet:
+    def fit(label: str, own_seed: int, batches: Callable[[], Iterator[Batch]], taught: dict[str, int]) -> BeatNet:
         loss = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
         own = recipe | {"seed": own_seed} | taught
         network: BeatNet = fitted(RUNS / f"{label}.pt", BeatNet, batches, loss, SCHEDULE, own, progress)
