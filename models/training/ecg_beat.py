@@ -46,7 +46,7 @@ SEED: Final = 20_261
 SCHEDULE: Final = Schedule(steps=1200, rate=3e-3, decay=5e-2, averaged=0.99)
 LABELLED_AFTER_S: Final = 2.0
 """A beat is labelled so long after its R peak (`models.beat_labels`), by the rhythm as read then."""
-TEACHERS: Final = 4
+TEACHERS: Final = 2
 """Networks that each network is taught by: together they do better than one, and vary less by chance."""
 SMOOTHING: Final = 0.02
 """Of the labels: two cardiologists agree on ectopic beats in 98 % of cases at best."""
@@ -61,16 +61,22 @@ RUNS: Final = Path(__file__).parent / "runs" / "ecg_beat"
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All copies of every record, the first as recorded, beats of CinC 2017, and intervals of LTAFDB."""
+    """All copies of every record, the first as recorded, beats of CinC 2017, and intervals of LTAFDB.
+
+    `copies` are found by the whole agent, `alone` without `ecg_qrs`: some R peaks are then found elsewhere, and what is learnt
+    must not hang on a few milliseconds.
+    """
 
     copies: dict[str, list[Beats]]
+    alone: dict[str, list[Beats]]
     strips: Strips
     rr_s: NDArray[np.float32]
     rr_labels: beat_data.Labels
 
     def pool(self, names: Sequence[str]) -> Pool:
         """What may be trained on when these are the training patients."""
-        parts = [(name, of_it.chosen(of_it.labels >= 0)) for name in names for of_it in self.copies[name]]
+        found = [(name, of_it) for name in names for of_it in (*self.copies[name], *self.alone[name])]
+        parts = [(name, of_it.chosen(of_it.labels >= 0)) for name, of_it in found]
         patients = np.concatenate([np.full(len(part), int(name)) for name, part in parts])
         return Pool(Beats.joined([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.strips)
 
@@ -104,14 +110,18 @@ def main() -> None:
 
 def load(data: Path, progress: Progress) -> Material:
     """From `RUNS` where it was prepared by the same code before."""
-    found: dict[str, list[Beats]] = {}
-    for name in progress.track(RECORDS, description="beats as the agent sees them"):
-        files = [RUNS / "beats" / f"{name}_{place}_{_digest()}.npz" for place in range(beat_data.COPIES)]
-        if not all(file.exists() for file in files):
-            for file, of_it in zip(files, copies(data, name, qrs_judge(), SEED), strict=True):
-                _keep(file, of_it)
-        found[name] = [_kept(file) for file in files]
-    return Material(found, _strips(data, progress), *intervals(data, progress))
+    tracked = progress.track(RECORDS, description="beats as the agent sees them")
+    found = {name: (_copies(data, name, qrs_judge(), ""), _copies(data, name, None, "alone_")) for name in tracked}
+    judged, alone = ({name: pair[place] for name, pair in found.items()} for place in range(2))
+    return Material(judged, alone, _strips(data, progress), *intervals(data, progress))
+
+
+def _copies(data: Path, name: str, judge: EcgQrs | None, mark: str) -> list[Beats]:
+    files = [RUNS / "beats" / f"{name}_{place}_{mark}{_digest()}.npz" for place in range(beat_data.COPIES)]
+    if not all(file.exists() for file in files):
+        for file, of_it in zip(files, copies(data, name, judge, SEED), strict=True):
+            _keep(file, of_it)
+    return [_kept(file) for file in files]
 
 
 def _strips(data: Path, progress: Progress) -> Strips:
@@ -149,7 +159,7 @@ def qrs_judge() -> EcgQrs:
 
 def train(name: str, material: Material, names: Sequence[str], seed: int, progress: Progress) -> BeatNet:
     """One network of these patients, taught by `TEACHERS` others of the same patients: it does as well as all of them."""
-    recipe: dict[str, Any] = {"records": list(names), "data": _digest(), "code": code(beat_batches, beat_net)}
+    recipe: dict[str, Any] = {"records": list(names), "data": _digest(), "code": code(beat_batches, beat_net, Material)}
     pool = material.pool(names)
 
     def teachers() -> list[BeatNet]:
