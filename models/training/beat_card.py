@@ -213,7 +213,7 @@ def _weights(calibration: Calibration) -> dict[str, float]:
 
 def _augmentation() -> dict[str, Any]:
     return {
-        "leads": f"each record {COPIES} times: both leads, turned leads (a random mix of both), and four of these disturbed; each "
+        "leads": f"each record {COPIES} times: both leads, turned leads (a random mix of both), four of these disturbed; each "
         "a second time with the beats found without ecg_qrs, which places some R peaks elsewhere",
         "disturbances": "NSTDB noise (channel 0) at 24 to -3 dB in half minutes, lost packets, gaps, saturation; beats "
         "are found in the disturbed signal by our own detector",
