@@ -111,7 +111,7 @@ def unlabelled(found: list[Context]) -> Beats:
     )
 
 
-def copies(data: Path, name: str, judge: Judge | None, seed: int) -> list[Beats]:
+def copies(data: Path, name: str, judge: Judge, seed: int) -> list[Beats]:
     """One record of mitdb `COPIES` times: the first as recorded, see there."""
     header = data / "mitdb" / f"{name}.hea"
     recording = open_recording(header)

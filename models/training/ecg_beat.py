@@ -47,7 +47,7 @@ SCHEDULE: Final = Schedule(steps=1200, rate=3e-3, decay=5e-2, averaged=0.99)
 LABELLED_AFTER_S: Final = 2.0
 """A beat is labelled so long after its R peak (`models.beat_labels`), by the rhythm as read then."""
 TEACHERS: Final = 2
-"""Networks that each network is taught by: together they do better than one, and vary less by chance."""
+"""Networks that each network is taught by: together they do better than one."""
 SMOOTHING: Final = 0.02
 """Of the labels: two cardiologists agree on ectopic beats in 98 % of cases at best."""
 QUANTIZATION_BEATS: Final = 500
@@ -61,22 +61,16 @@ RUNS: Final = Path(__file__).parent / "runs" / "ecg_beat"
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """All copies of every record, the first as recorded, beats of CinC 2017, and intervals of LTAFDB.
-
-    `copies` are found by the whole agent, `alone` without `ecg_qrs`: some R peaks are then found elsewhere, and what is learnt
-    must not hang on a few milliseconds.
-    """
+    """All copies of every record, the first as recorded, beats of CinC 2017, and intervals of LTAFDB."""
 
     copies: dict[str, list[Beats]]
-    alone: dict[str, list[Beats]]
     strips: Strips
     rr_s: NDArray[np.float32]
     rr_labels: beat_data.Labels
 
     def pool(self, names: Sequence[str]) -> Pool:
         """What may be trained on when these are the training patients."""
-        found = [(name, of_it) for name in names for of_it in (*self.copies[name], *self.alone[name])]
-        parts = [(name, of_it.chosen(of_it.labels >= 0)) for name, of_it in found]
+        parts = [(name, of_it.chosen(of_it.labels >= 0)) for name in names for of_it in self.copies[name]]
         patients = np.concatenate([np.full(len(part), int(name)) for name, part in parts])
         return Pool(Beats.joined([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.strips)
 
@@ -110,18 +104,14 @@ def main() -> None:
 
 def load(data: Path, progress: Progress) -> Material:
     """From `RUNS` where it was prepared by the same code before."""
-    tracked = progress.track(RECORDS, description="beats as the agent sees them")
-    found = {name: (_copies(data, name, qrs_judge(), ""), _copies(data, name, None, "alone_")) for name in tracked}
-    judged, alone = ({name: pair[place] for name, pair in found.items()} for place in range(2))
-    return Material(judged, alone, _strips(data, progress), *intervals(data, progress))
-
-
-def _copies(data: Path, name: str, judge: EcgQrs | None, mark: str) -> list[Beats]:
-    files = [RUNS / "beats" / f"{name}_{place}_{mark}{_digest()}.npz" for place in range(beat_data.COPIES)]
-    if not all(file.exists() for file in files):
-        for file, of_it in zip(files, copies(data, name, judge, SEED), strict=True):
-            _keep(file, of_it)
-    return [_kept(file) for file in files]
+    found: dict[str, list[Beats]] = {}
+    for name in progress.track(RECORDS, description="beats as the agent sees them"):
+        files = [RUNS / "beats" / f"{name}_{place}_{_digest()}.npz" for place in range(beat_data.COPIES)]
+        if not all(file.exists() for file in files):
+            for file, of_it in zip(files, copies(data, name, qrs_judge(), SEED), strict=True):
+                _keep(file, of_it)
+        found[name] = [_kept(file) for file in files]
+    return Material(found, _strips(data, progress), *intervals(data, progress))
 
 
 def _strips(data: Path, progress: Progress) -> Strips:
@@ -159,22 +149,21 @@ def qrs_judge() -> EcgQrs:
 
 def train(name: str, material: Material, names: Sequence[str], seed: int, progress: Progress) -> BeatNet:
     """One network of these patients, taught by `TEACHERS` others of the same patients: it does as well as all of them."""
-    recipe: dict[str, Any] = {"records": list(names), "data": _digest(), "code": code(beat_batches, beat_net, Material)}
+    recipe = {"records": list(names), "data": _digest(), "code": code(beat_batches, beat_net)}
     pool = material.pool(names)
 
     def teachers() -> list[BeatNet]:
         return [
-            fit(f"{name}_teacher{place}", seed + 100 * place, Sampler(pool, seed + 100 * place).stream, {})
+            fit(f"{name}_teacher{place}", seed + 100 * place, Sampler(pool, seed + 100 * place).stream)
             for place in range(1, TEACHERS + 1)
         ]
 
-    def fit(label: str, own_seed: int, batches: Callable[[], Iterator[Batch]], taught: dict[str, int]) -> BeatNet:
+    def fit(label: str, own_seed: int, batches: Callable[[], Iterator[Batch]]) -> BeatNet:
         loss = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
-        own = recipe | {"seed": own_seed} | taught
-        network: BeatNet = fitted(RUNS / f"{label}.pt", BeatNet, batches, loss, SCHEDULE, own, progress)
+        network: BeatNet = fitted(RUNS / f"{label}.pt", BeatNet, batches, loss, SCHEDULE, recipe | {"seed": own_seed}, progress)
         return network
 
-    return fit(name, seed, lambda: Sampler(pool, seed).stream(teachers()), {"teachers": TEACHERS})
+    return fit(name, seed, lambda: Sampler(pool, seed).stream(teachers()))
 
 
 def in_rhythm(network: BeatNet, name: str, beats: Beats, data: Path) -> Scored:
