@@ -256,3 +256,21 @@ def test_intervals_agree_with_those_of_the_strap(data):
     differences = [abs(found[j] - found[j - 1] - record.rr_s[i]) for i, j in pairs]
     assert len(pairs) > 0.99 * record.rr_s.size
     assert np.median(differences) < 0.003
+
+
+def wide_complexes(beats_s, duration_s, rate_hz, second):
+    """Two deflections in opposite directions, 64 ms apart, the first of 1 mV: around each beat's first one."""
+    t = np.arange(round(duration_s * rate_hz)) / rate_hz
+    mv = np.random.default_rng(5).normal(0, 0.01, t.size)
+    for beat in beats_s:
+        mv += np.exp(-(((t - beat) / 0.016) ** 2) / 2) - second * np.exp(-(((t - beat - 0.064) / 0.016) ** 2) / 2)
+    return mv
+
+
+@pytest.mark.parametrize(("second", "offset_s"), [(0.9, 0.0), (1.08, 0.0), (1.4, 0.064)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_r_peak_is_the_first_of_two_deflections_of_nearly_the_same_height(second, offset_s, sign):
+    truth = np.arange(0.5, 30, 0.813)
+    beats, _ = run(sign * wide_complexes(truth, 30, 250.0, second), 250.0)
+    np.testing.assert_allclose(times(beats), truth + offset_s, atol=0.008)
+    assert all(np.sign(beat.amplitude_mv) == (sign if offset_s == 0 else -sign) for beat in beats)
