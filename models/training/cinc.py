@@ -1,6 +1,7 @@
 """The PhysioNet/CinC Challenge 2017 recordings: one lead, 9 to 61 s, a rhythm label each."""
 
 import csv
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from models.recordings import open_recording
+from models.signal import chain, filters, offline, peak, qrs, resample, shape
 from models.signal.offline import condition
+from models.training.sources import code
 
 LABELS: Final = ("N", "A", "O", "~")
 """Normal, atrial fibrillation, other rhythm, too noisy; a label's place is its class."""
@@ -32,12 +35,12 @@ class Recorded:
 
 
 def load_cinc(data: Path, progress: Progress, kept: Path = KEPT) -> list[Recorded]:
-    """Every recording in the archive, by name; conditioned once, then kept in the runs folder (40 s the first time).
+    """Every recording in the archive, by name; conditioned once by these very sources, then kept in the runs folder (40 s).
 
     Raises:
         FileNotFoundError: the archive is not in the data folder.
     """
-    if not kept.exists():
+    if not _is_kept(kept):
         _prepare(data / ARCHIVE, kept, progress)
     with np.load(kept) as store:
         names, labels, ends, beat_ends = store["names"], store["labels"], store["ends"], store["beat_ends"]
@@ -58,6 +61,18 @@ def folds(records: list[Recorded], count: int = 5) -> list[list[Recorded]]:
     return groups
 
 
+def digest() -> str:
+    """Of the sources that decide what is kept: the detector's above all."""
+    return code(sys.modules[__name__], offline, chain, qrs, peak, shape, filters, resample)
+
+
+def _is_kept(kept: Path) -> bool:
+    if not kept.exists():
+        return False
+    with np.load(kept) as store:
+        return "sources" in store and str(store["sources"]) == digest()
+
+
 def _prepare(archive: Path, kept: Path, progress: Progress) -> None:
     folder = kept.parent / "cinc2017-dev"
     if not folder.exists():
@@ -71,6 +86,7 @@ def _prepare(archive: Path, kept: Path, progress: Progress) -> None:
     records = list(_read(folder, progress))
     np.savez(
         kept.with_suffix(".part.npz"),
+        sources=digest(),
         names=np.array([record.name for record in records]),
         labels=np.array([record.label for record in records]),
         mv=np.concatenate([record.mv for record in records]),

@@ -30,7 +30,7 @@ from models.second_look import PROBABLY_AF, RHYTHM_EVERY_S, RHYTHM_WINDOW_S, SET
 from models.signal import candidate, chain, filters, judged, peak, qrs, resample, shape
 from models.signal.offline import condition
 from models.signal.resample import RATE_HZ
-from models.training import beat_batches, beat_data, beat_net, beat_strips, disturb
+from models.training import beat_batches, beat_data, beat_net, beat_strips, cinc, disturb
 from models.training.beat_batches import Pool, Sampler
 from models.training.beat_card import Evidence, brief, card, robustness
 from models.training.beat_cv import FOLDS, Calibration, Scored, calibrated, confusion, nested, scored
@@ -38,8 +38,9 @@ from models.training.beat_data import RECORDS, Beats, copies, intervals
 from models.training.beat_net import FLOAT_NODES, BeatNet, logits, to_onnx
 from models.training.beat_strips import Strips, strips
 from models.training.cards import write_card
-from models.training.fit import Batch, Schedule, code, fitted
+from models.training.fit import Batch, Schedule, fitted
 from models.training.quantize import parity, quantize, run
+from models.training.sources import code
 
 VERSION: Final = "3"
 SEED: Final = 20_261
@@ -139,7 +140,7 @@ def _kept(file: Path) -> Beats:
 def _digest() -> str:
     """Of all that decides what the agent sees of a beat."""
     sources = code(beat_data, beat_strips, disturb, beat_labels, inference, candidate, chain, filters, judged, peak, qrs)
-    return hashlib.sha256(f"{sources}{code(resample, shape)}".encode() + QRS_JUDGE.read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(f"{sources}{code(resample, shape)}{cinc.digest()}".encode() + QRS_JUDGE.read_bytes()).hexdigest()[:16]
 
 
 def qrs_judge() -> EcgQrs:

@@ -22,12 +22,13 @@ from models.training import qrs_check as check
 from models.training import qrs_data, qrs_net
 from models.training.cards import write_card
 from models.training.cinc import load_cinc
-from models.training.fit import Schedule, code, fitted
+from models.training.fit import Schedule, fitted
 from models.training.qrs_card import describe
 from models.training.qrs_data import Bumps, Group, clean_recordings, collected, joined
 from models.training.qrs_net import QrsNet, batches, loss, parameters, to_onnx
 from models.training.qrs_premature import ventricular
 from models.training.quantize import Parity, quantize, run
+from models.training.sources import code
 
 NAME: Final = "ecg_qrs"
 VERSION: Final = "2"

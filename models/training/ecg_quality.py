@@ -20,11 +20,12 @@ from models.training import quality_check as check
 from models.training import quality_net
 from models.training.cards import write_card
 from models.training.cinc import LABELS, Recorded, load_cinc
-from models.training.fit import Schedule, code, fitted
+from models.training.fit import Schedule, fitted
 from models.training.quality_card import describe
 from models.training.quality_data import LABELLED_NOISE, Stretch, Windows, digest, folds, load_windows, mitdb_stretches
 from models.training.quality_net import QualityNet, batches, logits, loss, parameters, settle, to_onnx
 from models.training.quantize import parity, quantize, run
+from models.training.sources import code
 
 NAME: Final = "ecg_quality"
 VERSION: Final = "1"

@@ -19,7 +19,7 @@ from models.inference import ecg_rhythm
 from models.training import rhythm_data, rhythm_net
 from models.training.cards import write_card
 from models.training.cinc import Recorded, folds, load_cinc
-from models.training.fit import Schedule, code, fitted
+from models.training.fit import Schedule, fitted
 from models.training.quantize import quantize
 from models.training.rhythm_card import card
 from models.training.rhythm_data import Example, Sampler, examples
@@ -27,6 +27,7 @@ from models.training.rhythm_equal import equalised
 from models.training.rhythm_net import RhythmNet, to_onnx
 from models.training.rhythm_score import Calibration
 from models.training.rhythm_test import Exported, Tested, parity_figures
+from models.training.sources import code
 
 
 def soft_cross_entropy(logits: Any, targets: Any) -> Any:

@@ -1,11 +1,8 @@
 """Fitting one network, kept on disk as soon as it is done, so that a training that was interrupted goes on where it was."""
 
-import hashlib
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import torch
@@ -68,11 +65,6 @@ def fitted(
     torch.save({"recipe": wanted, "weights": network.state_dict()}, file.with_suffix(".part"))
     file.with_suffix(".part").replace(file)
     return network.eval()
-
-
-def code(*sources: ModuleType | Callable[..., Any] | type) -> str:
-    """A digest of the sources that decide what is learnt."""
-    return hashlib.sha256("".join(inspect.getsource(source) for source in sources).encode()).hexdigest()
 
 
 def _fit(network: Any, batches: Iterator[Batch], loss: Loss, schedule: Schedule, progress: Progress, name: str) -> Any:

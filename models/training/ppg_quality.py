@@ -20,11 +20,12 @@ from models.inference.ppg_quality import PpgQuality, quality_features
 from models.signal import ppg as ppg_signal
 from models.training import ppg_data, ppg_disturb, ppg_net, ppg_synth
 from models.training.cards import write_card
-from models.training.fit import Batch, Schedule, code, fitted
+from models.training.fit import Batch, Schedule, fitted
 from models.training.ppg_card import Trained, card
 from models.training.ppg_data import Source, Windows, drawn, folds, load_sources
 from models.training.ppg_net import PpgNet, logits, parameters, to_onnx
 from models.training.quantize import quantize
+from models.training.sources import code
 
 NAME: Final = "ppg_quality"
 VERSION: Final = "1"

@@ -5,7 +5,6 @@ in a row: the detector learns the patient's shape in the first half minute.
 """
 
 import hashlib
-import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,11 +23,12 @@ from models.signal.filters import Samples, Tape
 from models.signal.judged import JudgedQrsDetector
 from models.signal.qrs import KEPT, Bump, QrsDetector
 from models.signal.resample import RATE_HZ
-from models.training import disturb, qrs_noise, qrs_premature
+from models.training import cinc, disturb, qrs_noise, qrs_premature
 from models.training.cinc import LABELS, Recorded
 from models.training.disturb import Random
 from models.training.qrs_noise import Noises, level, steady_level
 from models.training.qrs_premature import repeated, with_premature
+from models.training.sources import code
 
 CLEAN: Final = 0.16
 """Noise as a share of a beat up to which a recording's own R peaks are taken for the truth: nine of ten beats of clean records
@@ -173,8 +173,8 @@ def collected(group: Group, seed: int, data: Path, judge: bytes | None, kept: Pa
 
 def digest() -> str:
     """Of the sources that decide the bumps and their labels."""
-    modules = (sys.modules[__name__], qrs_noise, qrs_premature, disturb, filters, qrs, judged, shape, candidate)
-    return hashlib.sha256("".join(inspect.getsource(module) for module in modules).encode()).hexdigest()
+    sources = (sys.modules[__name__], qrs_noise, qrs_premature, disturb, filters, qrs, judged, shape, candidate)
+    return code(*sources) + cinc.digest()
 
 
 def joined(parts: Sequence[Bumps]) -> Bumps:

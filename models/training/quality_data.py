@@ -10,8 +10,6 @@ Clean stretches are disturbed, put through the agent's own chain, and compared w
 - good otherwise.
 """
 
-import hashlib
-import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,13 +24,14 @@ from models.evaluation.qrs import match
 from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, LEAST_KNOWN, LEAST_OFF, WINDOW, WINDOW_S
 from models.recordings import open_recording
 from models.recordings.annotations import read_annotations
-from models.signal import chain, filters, qrs, resample
+from models.signal import chain, filters, peak, qrs, resample
 from models.signal.chain import baseline_free
 from models.signal.offline import condition, resampled
 from models.signal.resample import RATE_HZ
-from models.training import disturb
+from models.training import cinc, disturb
 from models.training.cinc import LABELS, Recorded, load_cinc
 from models.training.disturb import SNR_DB, Disturber, signal_power
+from models.training.sources import code
 
 Samples = NDArray[np.float64]
 
@@ -131,8 +130,7 @@ def load_windows(data: Path, kept: Path, progress: Progress) -> Windows:
 
 def digest() -> str:
     """Of the sources that decide the windows and their labels: the disturbances, the detector, the limits."""
-    sources = (sys.modules[__name__], disturb, chain, qrs, filters, resample)
-    return hashlib.sha256("".join(inspect.getsource(source) for source in sources).encode()).hexdigest()
+    return code(sys.modules[__name__], disturb, chain, qrs, peak, filters, resample) + cinc.digest()
 
 
 def collected(windows: Iterator[_Window]) -> Windows:

@@ -10,10 +10,11 @@ from torch import nn
 
 from models.inference.rr_af import rr_features
 from models.recordings.rhythms import Rhythm
-from models.training import rr_data
-from models.training.fit import Batch, Schedule, code, fitted
+from models.training import cinc, rr_data
+from models.training.fit import Batch, Schedule, fitted
 from models.training.rr_data import Sampler
 from models.training.rr_net import CHANNELS, RrNet
+from models.training.sources import code
 
 SEED: Final = 20_260
 STEPS: Final = 4000
@@ -23,7 +24,7 @@ BATCH: Final = 256
 def rr_network(name: str, rhythms: Sequence[Rhythm], seed: int, steps: int, runs: Path, progress: Progress) -> RrNet:
     """The network of this name: read from `runs` where the same training was done before, else trained and written there."""
     recipe: dict[str, Any] = {
-        "code": code(rr_data, RrNet, rr_features, _batches),
+        "code": code(rr_data, RrNet, rr_features, _batches) + cinc.digest(),
         "channels": str(CHANNELS),
         "seed": seed,
         "records": [f"{rhythm.database}/{rhythm.name}" for rhythm in rhythms],
