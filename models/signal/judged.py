@@ -31,9 +31,13 @@ NOISY: Final = 0.13
 """Noise, as a share of a beat, from which on the network decides what is doubtful: where the detector alone begins to doubt
 (`qrs.DOUBT`)."""
 
-MILD: Final = 0.18
+MILD: Final = 0.15
 """Noise up to which a bump is not doubtful where height and time speak for it, or against it. Most records that look clean have
 less."""
+
+CALM: Final = 0.1
+"""Noise up to which an early bump of full height is a beat (`FULL`): P and T waves alone make up so much. Above, bursts of
+muscle noise are as high."""
 
 CERTAIN: Final = 1.5
 HOPELESS: Final = 0.7
@@ -60,17 +64,19 @@ ONE_IN: Final = 16
 """Up to so much noise, one in so many beats is learnt from: shape and noise of a nearly clean signal change within minutes, and
 learning from a beat costs as much as a verdict."""
 
-EARLY: Final = 0.8
+EARLY: Final = 0.9
 TOO_SOON: Final = 0.5
 """Shares of the usual interval after the last beat: before the one a bump is early, before the other few beats come."""
 
 FULL: Final = 0.9
-"""An early bump of a clean signal that reaches this share of the usual beat, and does not come too soon, is one: of 1,200 in
+"""An early bump of a calm signal that reaches this share of the usual beat, and does not come too soon, is one: of 1,200 in
 mitdb the network spoke against none."""
 
-FARTHEST: Final = 12
-"""Samples from a bump within which the judge may place the R peak: under half of the refractory time, so that beats stay in
-order."""
+FARTHEST: Final = 18
+"""Samples from a bump within which the judge may place the R peak: a burst of noise beside a beat draws the bump to itself."""
+
+APART: Final = REFRACTORY / 2
+"""Samples between R peaks at least, wherever the judge places them."""
 
 _NEAR: Final = slice(BEFORE - SHIFT, BEFORE + SHIFT + 1)
 """Where the matched filter's output tells a bump's height."""
@@ -95,6 +101,8 @@ class JudgedQrsDetector(QrsDetector):
         super().__init__(signal)
         self._ask = judge
         self._shape = _ThriftyShape()
+        self._latest = -inf
+        """The last R peak."""
 
     @property
     def horizon(self) -> int:
@@ -111,7 +119,8 @@ class JudgedQrsDetector(QrsDetector):
         noise = self._noise / self._usual
         since = (bump.at - self._last.at) / self._interval if self._last else inf
         if noise <= NOISY:
-            return since < EARLY and bump.height >= threshold and (bump.height < FULL * self._usual or since < TOO_SOON)
+            low = noise > CALM or bump.height < FULL * self._usual
+            return since < EARLY and bump.height >= threshold and (low or since < TOO_SOON)
         if noise > MILD:
             return True
         if since < EARLY:
@@ -171,7 +180,8 @@ class JudgedQrsDetector(QrsDetector):
             self._accept(beat)
 
     def _located(self, beat: Bump) -> Peak:
-        peak = super()._located(beat)
-        if beat.verdict is None:
-            return peak
-        return Peak(beat.at + min(max(beat.verdict.place, -FARTHEST), FARTHEST), peak.amplitude_mv)
+        at, amplitude_mv = super()._located(beat)
+        if beat.verdict:
+            at = beat.at + min(max(beat.verdict.place, -FARTHEST), FARTHEST)
+        self._latest = max(at, self._latest + APART)
+        return Peak(self._latest, amplitude_mv)

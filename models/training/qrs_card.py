@@ -73,9 +73,8 @@ ATTEMPTS: Final = {
 }
 """On the way to versions 1 and 2, on mitdb."""
 KNOWN_FAILURES: Final = (
-    "Muscle noise as strong as the beats (0 dB): one beat in seven is missed, one in ten found is none.",
-    "Premature beats in noise are missed more often than normal ones: with muscle noise at 6 dB on mitdb 97 % of normal, 93 % "
-    "of ventricular and 91 % of supraventricular beats are found; without noise 99.9, 99.6 and 99.1 %.",
+    "In muscle noise as strong as the beats (0 dB) beats are missed and others made up: see robustness.",
+    "Premature beats are missed more often than normal ones, above all in noise: see the classes of beats under subgroups.",
     "Where the highest point of a complex is not its usual R peak (paced and fusion beats), the place may be 50 ms off.",
     "Noise is that of one electrode pair on the limbs of active volunteers (30 s of each kind), and made up; straps and "
     "patches were not recorded.",

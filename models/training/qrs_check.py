@@ -8,10 +8,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation.detection import Counts, Detector, detect, find, gross
+from models.evaluation.detection import Counts, Detector, detect, ecg_of, find, gross
+from models.evaluation.ec57 import Pairing, pair
 from models.evaluation.ladders import Rung, find_noise, rungs
+from models.evaluation.qrs import WINDOW_S
 from models.evaluation.records import Annotated, annotated_headers, load_annotated
 from models.evaluation.statistics import calibration_error, class_f1, coverage_curve
+from models.inference.ecg_beat import CLASSES
 from models.signal.candidate import Judge
 from models.training.qrs_data import UNIT_S, Bumps
 
@@ -32,7 +35,7 @@ def figures(data: Path, unseen: Bumps, output: NDArray[np.float32], judge: Judge
     return {
         "figures": _bumps(unseen, output),
         "per_record": {name: _record(alone, judged, name) for name in alone[()]},
-        "subgroups": {"mitdb without noise, percent": _both(alone, judged, ())},
+        "subgroups": {"mitdb without noise, percent": _both(alone, judged, ())} | _classes(data, partial(detect, judge=judge)),
         "robustness": {
             "mitdb with noise that no training saw, percent": {
                 f"{' '.join(path[1:])} dB": _both(alone, judged, path) for path in alone if path
@@ -65,6 +68,30 @@ def _coverage(unseen: Bumps, probability: NDArray[np.float64]) -> list[Figures]:
     called, is_beat = probability >= LIKELY, unseen.beats > 0
     curve = coverage_curve(np.abs(probability - LIKELY), lambda chosen: _f1(called[chosen], is_beat[chosen]), FRACTIONS)
     return [{"share": share, "f1_percent": 100 * f1} for share, f1 in curve]
+
+
+def _classes(data: Path, detector: Detector) -> Figures:
+    """The share of the beats of each class that is found, at 150 ms."""
+    records = [load_annotated(header) for _, header in annotated_headers(data)]
+    chosen = {rung.path: rung for rung in rungs(find_noise(data), drop=False, fs=False)}
+    levels = {"without noise": chosen[()], "with muscle noise at 6 dB": chosen["noise", "MA", "6"]}
+    return {
+        f"beats of mitdb found {words}, percent": _found([_pairing(record, rung, detector) for record in records])
+        for words, rung in levels.items()
+    }
+
+
+def _pairing(record: Annotated, rung: Rung, detector: Detector) -> tuple[Pairing, NDArray[np.str_]]:
+    """Of a record on a rung, and the classes of the reference's beats."""
+    ecg = rung.change(ecg_of(record)) if rung.path else ecg_of(record)
+    return pair(record.reference, detector(ecg.mv, ecg.rate_hz), WINDOW_S), np.array(record.reference.labels)
+
+
+def _found(pairings: Sequence[tuple[Pairing, NDArray[np.str_]]]) -> Figures:
+    found = np.concatenate([labels[pairing.pairs[:, 0]] for pairing, labels in pairings])
+    missed = np.concatenate([labels[pairing.missed] for pairing, labels in pairings])
+    counts = {name: (int((found == name).sum()), int((missed == name).sum())) for name in CLASSES}
+    return {name: 100 * hit / (hit + lost) for name, (hit, lost) in counts.items() if hit + lost}
 
 
 Ladder = Mapping[tuple[str, ...], Mapping[str, Counts]]

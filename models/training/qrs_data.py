@@ -41,9 +41,9 @@ LEAST_BEATS: Final = 12
 UNIT_S: Final = UNIT / RATE_HZ
 """Of a place of an R peak."""
 
-NEAR_S: Final = 0.12
+NEAR_S: Final = 0.15
 """The bump of a beat lies this close to the R peak; of several, it is the nearest. A wide complex's envelope
-peaks late."""
+peaks late, and a burst of noise draws it to itself."""
 
 NEAREST: Final = 12
 WRONG: Final = 0.03
