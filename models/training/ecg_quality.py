@@ -28,7 +28,7 @@ from models.training.quantize import parity, quantize, run
 from models.training.sources import code
 
 NAME: Final = "ecg_quality"
-VERSION: Final = "1"
+VERSION: Final = "2"
 SEED: Final = 31_100
 STEPS: Final = 800
 FOLDS: Final = 5

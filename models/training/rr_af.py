@@ -30,7 +30,7 @@ from models.training.rr_judge import Judge, calibration, judged, robustness
 from models.training.rr_net import FLOAT_NODES, RrNet, parameters, to_onnx
 
 NAME: Final = "rr_af"
-VERSION: Final = "3"
+VERSION: Final = "4"
 
 ON_THRESHOLD: Final = 0.93
 """From cross-validation: every AF episode of 10 min is found, and a patient without AF has a false alert in many days."""
