@@ -28,7 +28,7 @@ SHARES: Final[Sequence[Mapping[str, float]]] = (
 FEWEST: Final = MIN_VALID - 4
 """Valid intervals in a training window."""
 
-STEADY_SHARE: Final = 0.04
+STEADY_SHARE: Final = 0.02
 STEADY_BPM: Final = (35.0, 220.0)
 STEADY_SD: Final = 0.01
 """Windows without AF that become steady, at any rate and with up to so much spread: pacing, re-entry, flutter with fixed
