@@ -54,8 +54,8 @@ def parameters(network: RrNet) -> int:
     return sum(tensor.numel() for tensor in network.parameters())
 
 
-def to_onnx(network: RrNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
-    """Write the network, its logit divided by the temperature, and a sigmoid: `features` (n, 6, 64) → `probability` (n, 1)."""
+def to_onnx(network: RrNet, temperature: float, offset: float, facts: Mapping[str, str], path: Path) -> None:
+    """Write the network, logit over temperature plus offset, then a sigmoid: `features` (n, 6, 64) → `probability` (n, 1)."""
     graph = Graph("features", ["n", FEATURES, WINDOW])
     x = graph.source
     for place, convolution in enumerate(network.convolutions):
@@ -70,6 +70,7 @@ def to_onnx(network: RrNet, temperature: float, facts: Mapping[str, str], path: 
     mean = graph.node("Div", [graph.node("ReduceSum", [x, time], keepdims=0), total])
     x = graph.relu(graph.gemm(graph.concat([mean, graph.max_over_time(x)]), network.hidden))
     x = graph.gemm(x, network.output, name=FLOAT_NODES[1])
+    x = graph.add(x, graph.constant("offset", np.array([offset * temperature])))
     graph.save(graph.sigmoid(x, temperature), ["n", 1], facts, path)
 
 
