@@ -39,13 +39,15 @@ OFFSET: Final = 0.2
 """Added to the log-odds after the temperature. From cross-validation: there Se and Sp by duration on AFDB lie alike above the
 97.5 and 98.5 % that are aimed at; without it Se is 97.4."""
 
-RANGES: Final = tuple(product((200, 400, 800, 1200), (0.55, 0.65, 0.75)))
+RANGES: Final = tuple(product((200, 400, 800, 1200), (0.45, 0.55, 0.65, 0.75, 0.85)))
 """How many windows int8 ranges are taken from, and how far channels are brought to like ranges (`rr_equal`). The largest change
 of a probability depends on both, mostly by chance."""
 
 TRIED_EVERY: Final = 61
 JUDGED_EVERY: Final = 200
-"""Of the windows as recorded, one in so many beats: those that an int8 model is chosen by, and those of the card."""
+TRIED_AUGMENTED: Final = 20_000
+"""Of the windows as recorded, one in so many beats: those that an int8 model is chosen by, and those of the card; and so many
+augmented ones that it is chosen by."""
 
 FILLED: Final = (MIN_VALID, 32, 48)
 """Windows that have only begun to fill: so many valid intervals, the older ones missing."""
@@ -84,7 +86,7 @@ def train(data: Path, runs: Path, release: Path, steps: int, progress: Progress)
     facts = {"name": NAME, "version": VERSION, "on_threshold": str(ON_THRESHOLD)}
     to_onnx(network, divisor, OFFSET, facts, float_model)
     write = partial(to_onnx, temperature=divisor, offset=OFFSET, facts=facts)
-    tried = _sample(long, TRIED_EVERY)[0]
+    tried = np.concatenate([_sample(long, TRIED_EVERY)[0], Sampler(everyone, SEED + 102).batch(TRIED_AUGMENTED)[0]])
     _quantized(network, lambda: Sampler(everyone, SEED + 100), tried, write, runs / f"{NAME}.trial.onnx", int8_model)
     facts |= {"temperature": f"{divisor:.4g}", "offset": f"{OFFSET:g}", "size_bytes": str(int8_model.stat().st_size)}
     facts |= {"seed": str(SEED), "steps": str(steps), "parameters": str(parameters(network))}

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from models.recordings.rhythms import Rhythm
 from models.training.cards import LICENCES, NOT_A_DEVICE
+from models.training.rr_data import STEADY_BPM, STEADY_SHARE
 
 PURPOSE: Final = (
     "Tells atrial fibrillation from other rhythms by the last 64 RR (or PP) intervals, for alerts to a clinician and for the "
@@ -24,7 +25,9 @@ AUGMENTATION: Final = (
     "Rate scaled by 0.85 to 1.2, beat times dithered over their tick, jitter of 1 to 6 ms (15 % of windows: 8 to 30 ms, as of "
     "pulse waves), up to 6 % of beats missed and 5 % false, up to 25 % of intervals lost, half of the windows filled with 24 "
     "to 64 intervals only, times in 1/1024 s. Those without AF also get respiratory arrhythmia, premature beats (every "
-    "2nd to 5th, scattered, in couplets; any coupling and pause) and blocked beats, or become steady (4 %: 35 to 220 a minute)."
+    "2nd to 5th, scattered, in couplets; any coupling and pause) and blocked beats, or become steady "
+    f"({STEADY_SHARE:.0%}: {STEADY_BPM[0]:g} to {STEADY_BPM[1]:g} a minute). Every network is taught by another one "
+    "of the same patients."
 )
 LABELS: Final = (
     "A window is AF when most of its beats lie in (AFIB; flutter, (AFL, neither trains nor counts: the share of it called AF "
