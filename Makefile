@@ -18,7 +18,7 @@ help:
 	@echo 'make check   linters, type checkers, import rules'
 	@echo 'make bench   latency and speed figures'
 	@echo 'make bench-peers     QRS detectors of other projects beside ours'
-	@echo 'make train           the models again, from the recordings in DATA (an hour and a half on a quiet machine; goes on where it was)'
+	@echo 'make train           the models again, from the recordings in DATA (some two hours; goes on where it was)'
 	@echo 'make evaluate        every figure of the cards again, and the reports of pulsegate evaluate in build/evaluate'
 	@echo 'make release-models  sign the models: KEY=/path/to/key.pem'
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.evaluation.qrs import compare
+from models.inference.ecg_qrs import EcgQrs
 from models.signal.candidate import NUMBERS, SIZE, Situation, Verdict, values
 from models.signal.chain import EcgChain
 from models.signal.judged import APART, FARTHEST
@@ -68,6 +69,22 @@ def test_in_a_calm_signal_an_early_beat_of_full_height_needs_no_judge():
     mv = ecg([*REGULAR_S[:25], REGULAR_S[24] + 0.5, *REGULAR_S[26:]], 40, 0.03)
     assert np.array_equal(beats(mv, judge), beats(mv, None))
     assert judge.asked == 0
+
+
+def test_where_no_noise_was_met_an_early_beat_of_full_height_is_asked_about_and_may_be_vetoed():
+    """Noise counts as an eighth of a beat until some is met: over `CALM`."""
+    mv = ecg([*REGULAR_S[:25], REGULAR_S[24] + 0.5, *REGULAR_S[26:]], 40, 0.01)
+    asked, refused = Judge(1.0), Judge(0.0)
+    np.testing.assert_allclose(beats(mv, asked), beats(mv, None), atol=0.03)
+    assert asked.asked > 0
+    assert len(beats(mv, refused)) < REGULAR_S.size
+
+
+@pytest.mark.parametrize("lead_s", [0.38, 0.5, 0.6, 0.68])
+@pytest.mark.parametrize("noise_mv", [0.0, 0.01, 0.03])
+def test_the_released_judge_vetoes_no_early_beat_of_full_height(lead_s, noise_mv):
+    mv = ecg([*REGULAR_S[:25], REGULAR_S[24] + lead_s, *REGULAR_S[26:]], 40, noise_mv)
+    assert len(beats(mv, EcgQrs.load_release())) == REGULAR_S.size
 
 
 def test_in_noise_the_judge_decides():
