@@ -1,13 +1,13 @@
 """Which beats are in atrial fibrillation: window by window from the model's probability, then looking back.
 
-A single window is wrong now and then, and a rhythm lasts. So labels come from a two-state model, AF or not, that changes
-rarely (forward-backward smoothing, Rabiner 1989, at a fixed lag): a stretch is labelled when the windows after it are known,
+A single window is wrong now and then, and a rhythm lasts: the longer it has, the longer it will, since some patients
+are in AF for minutes and others for months. So labels come from a model of four states, AF or not and each of them passing or
+lasting (forward-backward smoothing, Rabiner 1989, at a fixed lag): a stretch is labelled when the windows after it are known,
 some two minutes late, and then for good. Alerts do not wait for that; the burden of AF does.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import exp, log
 from typing import Final, NamedTuple
 
 STEP_BEATS: Final = 4
@@ -17,8 +17,15 @@ EVIDENCE: Final = 4.0 * STEP_BEATS / 64
 """Share of a window's log-odds that one step brings: 16 windows in succession share their beats. By cross-validation, in which
 2 to 6 are alike for long episodes; with less, episodes of a minute are lost."""
 
-SWITCH: Final = STEP_BEATS / 1000
-"""Chance that the rhythm changes within one step: once in a thousand beats. By cross-validation; 1 in 300 to 3000 is alike."""
+CHANGES: Final = STEP_BEATS / 200
+"""Chance within one step that a passing rhythm gives way to the other. By cross-validation, as the two below: once in 200 to
+500 beats is alike."""
+
+SETTLES: Final = STEP_BEATS / 200
+"""Chance that a passing rhythm begins to last; once in 200 to 500 beats is alike."""
+
+UNSETTLES: Final = STEP_BEATS / 4000
+"""Chance that a lasting rhythm becomes a passing one, before it can change; once in 4,000 to 20,000 beats is alike."""
 
 LAG_STEPS: Final = 24
 """Steps that must be known behind a stretch before it is labelled: beyond 96 beats nothing changes any more."""
@@ -29,8 +36,12 @@ BLOCK_STEPS: Final = 8
 LONGEST_UNKNOWN_S: Final = 30.0
 """Time without a statement that ends an episode: as long as the shortest AF (ESC 2024: 30 s), nobody can say what it held."""
 
-_SURE: Final = 30.0
 _LEAST: Final = 1e-6
+
+Chances = tuple[float, float, float, float]
+"""Of another rhythm that lasts, another that passes, AF that passes, AF that lasts."""
+
+_UNKNOWN: Final[Chances] = (0.25, 0.25, 0.25, 0.25)
 
 
 class Stretch(NamedTuple):
@@ -76,8 +87,8 @@ class _Step(NamedTuple):
     start_s: float
     end_s: float
     known: bool
-    evidence: float
-    forward: float
+    odds: float
+    forward: Chances
 
 
 class AfTracker:
@@ -91,7 +102,7 @@ class AfTracker:
         self._on, self._shortest_s = on_threshold, shortest_s
         self._pending: list[_Step] = []
         self._decided: list[Stretch] = []
-        self._forward = 0.0
+        self._forward = _UNKNOWN
         self._from_s: float | None = None
         self._onset_s: float | None = None
         self._last_af_s = 0.0
@@ -115,12 +126,12 @@ class AfTracker:
             return
         start_s = first_s if self._from_s is None else self._from_s
         self._from_s = max(middle_s, start_s)
-        evidence = 0.0
+        odds = 1.0
         if probability is not None:
             likely = min(max(probability, _LEAST), 1 - _LEAST)
-            evidence = EVIDENCE * log(likely / (1 - likely))
-        self._forward = _passed(self._forward) + evidence
-        self._pending.append(_Step(start_s, self._from_s, probability is not None, evidence, self._forward))
+            odds = (likely / (1 - likely)) ** EVIDENCE
+        self._forward = _seen(_after(self._forward), odds)
+        self._pending.append(_Step(start_s, self._from_s, probability is not None, odds, self._forward))
         if len(self._pending) >= LAG_STEPS + BLOCK_STEPS:
             yield from self._decide(BLOCK_STEPS, now_s)
         if self._raised_s is None and probability is not None and probability >= self._on:
@@ -136,7 +147,7 @@ class AfTracker:
             self._pending[-1] = step._replace(end_s=max(last_s, step.end_s))
             yield from self._decide(len(self._pending), last_s)
         yield from self._close(last_s)
-        self._forward, self._from_s, self._onset_s = 0.0, None, None
+        self._forward, self._from_s, self._onset_s = _UNKNOWN, None, None
 
     def decided(self) -> list[Stretch]:
         """The stretches labelled since the last call, in order, without holes between windows."""
@@ -145,10 +156,10 @@ class AfTracker:
 
     def _decide(self, count: int, now_s: float) -> Iterator[Episode]:
         """Label the oldest steps for good."""
-        log_odds = self._smoothed()
+        in_af = self._smoothed()
         steps, self._pending = self._pending[:count], self._pending[count:]
-        for step, odds in zip(steps, log_odds, strict=False):
-            af = odds > 0 if step.known else None
+        for step, is_af in zip(steps, in_af, strict=False):
+            af = is_af if step.known else None
             self._decided.append(Stretch(step.start_s, step.end_s, af))
             if af:
                 self._onset_s = step.start_s if self._onset_s is None else self._onset_s
@@ -163,27 +174,55 @@ class AfTracker:
             yield Episode(self._raised_s, max(self._last_af_s, self._raised_s), now_s)
         self._raised_s = None
 
-    def _smoothed(self) -> list[float]:
-        """Log-odds of AF for every pending step, by all that is known before and after it."""
-        backward, out = 0.0, []
+    def _smoothed(self) -> list[bool]:
+        """Whether every pending step is likelier AF than not, by all that is known before and after it."""
+        backward, out = _UNKNOWN, []
         for step in reversed(self._pending):
-            out.append(step.forward + backward)
-            backward = _passed(backward + step.evidence)
+            lasting, passing, passing_af, lasting_af = (a * b for a, b in zip(step.forward, backward, strict=True))
+            out.append(passing_af + lasting_af > lasting + passing)
+            backward = _before(_seen(backward, step.odds))
         return out[::-1]
 
     def _going_on_since(self) -> float | None:
         """The onset of the AF that lasts up to the newest window, as far as can be told now."""
         onset_s: float | None = None
-        for step, odds in zip(reversed(self._pending), reversed(self._smoothed()), strict=True):
+        for step, is_af in zip(reversed(self._pending), reversed(self._smoothed()), strict=True):
             if step.known:
-                if odds <= 0 or (onset_s is not None and onset_s - step.end_s > LONGEST_UNKNOWN_S):
+                if not is_af or (onset_s is not None and onset_s - step.end_s > LONGEST_UNKNOWN_S):
                     return onset_s
                 onset_s = step.start_s
         joined = self._onset_s is not None and onset_s is not None and onset_s - self._last_af_s <= LONGEST_UNKNOWN_S
         return self._onset_s if joined else onset_s
 
 
-def _passed(log_odds: float) -> float:
-    """What log-odds of the state before mean for the one after, which is the same but for the chance of a change."""
-    odds = exp(min(max(log_odds, -_SURE), _SURE))
-    return log((odds * (1 - SWITCH) + SWITCH) / (1 - SWITCH + odds * SWITCH))
+def _seen(chances: Chances, odds: float) -> Chances:
+    """With what a step says, its odds of AF; as shares of 1."""
+    lasting, passing, passing_af, lasting_af = chances
+    passing_af *= odds
+    lasting_af *= odds
+    total = lasting + passing + passing_af + lasting_af
+    return lasting / total, passing / total, passing_af / total, lasting_af / total
+
+
+def _after(chances: Chances) -> Chances:
+    """The chances of a step's states, by those of the step before."""
+    lasting, passing, passing_af, lasting_af = chances
+    stays = 1 - CHANGES - SETTLES
+    return (
+        (1 - UNSETTLES) * lasting + SETTLES * passing,
+        UNSETTLES * lasting + stays * passing + CHANGES * passing_af,
+        UNSETTLES * lasting_af + stays * passing_af + CHANGES * passing,
+        (1 - UNSETTLES) * lasting_af + SETTLES * passing_af,
+    )
+
+
+def _before(chances: Chances) -> Chances:
+    """How well each state of a step explains what follows, by how well those of the next step do."""
+    lasting, passing, passing_af, lasting_af = chances
+    stays = 1 - CHANGES - SETTLES
+    return (
+        (1 - UNSETTLES) * lasting + UNSETTLES * passing,
+        SETTLES * lasting + stays * passing + CHANGES * passing_af,
+        SETTLES * lasting_af + stays * passing_af + CHANGES * passing,
+        (1 - UNSETTLES) * lasting_af + UNSETTLES * passing_af,
+    )

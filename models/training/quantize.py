@@ -30,7 +30,13 @@ class Parity:
 
 
 def quantize(
-    source: Path, target: Path, windows: NDArray[np.float32], float_nodes: Sequence[str] = (), *, float_sums: bool = False
+    source: Path,
+    target: Path,
+    windows: NDArray[np.float32],
+    float_nodes: Sequence[str] = (),
+    *,
+    float_sums: bool = False,
+    float_inputs: Sequence[str] = (),
 ) -> None:
     """Static int8 QDQ (weights per channel, activations signed, ranges by minimum and maximum), optimised ahead for loading.
 
@@ -41,6 +47,7 @@ def quantize(
         float_nodes: names of nodes that stay float, where a few weights bring most of the error.
         float_sums: what comes out of a layer stays float until the next one takes it in: in a residual network the parts of
             a sum would be rounded each by itself, which makes most of the error.
+        float_inputs: names of nodes that take in what comes as it is: their weights are int8, and nothing else.
     """
     qdq = target.with_suffix(".qdq.onnx")
     (name,) = (value.name for value in onnx.load(str(source)).graph.input)
@@ -57,6 +64,7 @@ def quantize(
         nodes_to_exclude=list(float_nodes),
         extra_options={"OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"]} if float_sums else {},
     )
+    _unround(qdq, float_inputs)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(target)
@@ -64,6 +72,19 @@ def quantize(
     onnxruntime.InferenceSession(str(qdq), options, providers=["CPUExecutionProvider"])
     qdq.unlink()
     _shorten(target)
+
+
+def _unround(path: Path, nodes: Sequence[str]) -> None:
+    """Give these nodes their input from before it is rounded."""
+    model = onnx.load(str(path))
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    for node in [node for node in model.graph.node if node.name in nodes]:
+        back = made_by[node.input[0]]
+        rounded = made_by[back.input[0]]
+        node.input[0] = rounded.input[0]
+        model.graph.node.remove(back)
+        model.graph.node.remove(rounded)
+    onnx.save(model, str(path))
 
 
 def _shorten(path: Path) -> None:

@@ -26,12 +26,11 @@ class Judge:
     network: RrNet
     on_threshold: float
     temperature: float = 1.0
-    offset: float = 0.0
 
     def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.floating[Any]]:
         """(windows, 64) each to (windows,)."""
         logit = logits(self.network, rr_features(rr_s, valid))
-        return 1 / (1 + np.exp(-logit / self.temperature - self.offset))
+        return 1 / (1 + np.exp(-logit / self.temperature))
 
     def conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(windows, 64) each to (windows,)."""

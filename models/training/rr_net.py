@@ -19,8 +19,12 @@ POOLED: Final = (1, 3)
 """After these the length is halved: 64 → 32 → 16."""
 
 HIDDEN: Final = 32
+NAMES: Final = ("first", "second", "third", "fourth", "fifth")
 FLOAT_NODES: Final = ("first", "output")
 """First and last layer, 777 weights: in int8 they would double the largest change of a probability."""
+
+FLOAT_INPUTS: Final = ("second",)
+"""What the first layer gives is not rounded: it would make a third of the largest change."""
 
 TINY: Final = 1e-3
 
@@ -54,12 +58,12 @@ def parameters(network: RrNet) -> int:
     return sum(tensor.numel() for tensor in network.parameters())
 
 
-def to_onnx(network: RrNet, temperature: float, offset: float, facts: Mapping[str, str], path: Path) -> None:
-    """Write the network, logit over temperature plus offset, then a sigmoid: `features` (n, 6, 64) → `probability` (n, 1)."""
+def to_onnx(network: RrNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
+    """Write the network, logit over temperature, then a sigmoid: `features` (n, 6, 64) → `probability` (n, 1)."""
     graph = Graph("features", ["n", FEATURES, WINDOW])
     x = graph.source
     for place, convolution in enumerate(network.convolutions):
-        x = graph.relu(graph.conv(x, convolution, name=None if place else FLOAT_NODES[0]))
+        x = graph.relu(graph.conv(x, convolution, name=NAMES[place]))
         if place in POOLED:
             x = graph.max_pool(x, 2)
     limits = [graph.constant(name, np.array([value])) for name, value in (("from", 1), ("to", 2), ("rows", 1))]
@@ -70,7 +74,6 @@ def to_onnx(network: RrNet, temperature: float, offset: float, facts: Mapping[st
     mean = graph.node("Div", [graph.node("ReduceSum", [x, time], keepdims=0), total])
     x = graph.relu(graph.gemm(graph.concat([mean, graph.max_over_time(x)]), network.hidden))
     x = graph.gemm(x, network.output, name=FLOAT_NODES[1])
-    x = graph.add(x, graph.constant("offset", np.array([offset * temperature])))
     graph.save(graph.sigmoid(x, temperature), ["n", 1], facts, path)
 
 

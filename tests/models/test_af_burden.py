@@ -2,14 +2,24 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import exp, log
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.rules.af_burden import BLOCK_STEPS, EVIDENCE, LAG_STEPS, SWITCH, AfTracker, Burden, Episode, Stretch
+from models.rules.af_burden import (
+    BLOCK_STEPS,
+    CHANGES,
+    EVIDENCE,
+    LAG_STEPS,
+    SETTLES,
+    UNSETTLES,
+    AfTracker,
+    Burden,
+    Episode,
+    Stretch,
+)
 
 STEP_S = 4.0
 WINDOW_S = 64.0
@@ -31,21 +41,25 @@ def track(probabilities: Sequence[float | None], tracker: AfTracker | None = Non
 
 
 def by_brute_force(probabilities: Sequence[float]) -> list[bool]:
-    """The same two states and chances with matrices, over the whole recording."""
-    stay = np.array([[1 - SWITCH, SWITCH], [SWITCH, 1 - SWITCH]])
-    likely = np.array([[1.0, exp(EVIDENCE * log(p / (1 - p)))] for p in probabilities])
-    forward = [np.array([0.5, 0.5]) * likely[0]]
+    """The same states (lasting, passing, passing AF, lasting AF) and chances with matrices, over the whole recording."""
+    change = np.zeros((4, 4))
+    change[[1, 2], [2, 1]] = CHANGES
+    change[[1, 2], [0, 3]] = SETTLES
+    change[[0, 3], [1, 2]] = UNSETTLES
+    change += np.diag(1 - change.sum(axis=1))
+    likely = np.array([[1, 1, *[(p / (1 - p)) ** EVIDENCE] * 2] for p in probabilities])
+    forward = [(np.full(4, 0.25) @ change) * likely[0]]
     for row in likely[1:]:
-        forward.append((forward[-1] @ stay) * row)
+        forward.append((forward[-1] @ change) * row)
         forward[-1] /= forward[-1].sum()
-    backward = [np.ones(2)]
+    backward = [np.ones(4)]
     for row in likely[:0:-1]:
-        backward.append(stay @ (row * backward[-1]))
+        backward.append(change @ (row * backward[-1]))
         backward[-1] /= backward[-1].sum()
-    return [bool(a[1] * b[1] > a[0] * b[0]) for a, b in zip(forward, reversed(backward), strict=True)]
+    return [bool((a * b)[2:].sum() > (a * b)[:2].sum()) for a, b in zip(forward, reversed(backward), strict=True)]
 
 
-def test_the_smoothing_is_that_of_a_two_state_model() -> None:
+def test_the_smoothing_is_that_of_a_model_of_four_states() -> None:
     random = np.random.default_rng(4)
     probabilities = np.clip(np.repeat([0.1, 0.8, 0.1, 0.9, 0.2], 40) + random.normal(0, 0.3, 200), 0.01, 0.99).tolist()
     _, stretches = track(probabilities)
@@ -120,3 +134,14 @@ def test_stretches_join_without_hole_or_overlap_and_episodes_come_in_pairs(proba
     assert [episode.end_s is None for episode in told] == [True, False] * (len(told) // 2)
     for raised, ended in zip(told[::2], told[1::2], strict=True):
         assert ended.onset_s == raised.onset_s <= (ended.end_s or 0)
+
+
+@pytest.mark.parametrize(("rhythm", "other"), [(0.02, 0.97), (0.98, 0.03)])
+def test_what_has_lasted_takes_more_to_change_than_what_is_new(rhythm: float, other: float) -> None:
+    def changed(before: int) -> int:
+        """Labels of the other rhythm, which is there for 12 steps after so many steps of the first."""
+        _, stretches = track([rhythm] * before + [other] * 12 + [rhythm] * LONG)
+        return sum(stretch.af == (other > 0.5) for stretch in stretches[before:])
+
+    assert changed(5) == 12
+    assert changed(10 * LONG) == 0

@@ -31,9 +31,9 @@ def windows() -> np.ndarray:
 
 
 def test_what_is_written_computes_the_same(network: RrNet, windows: np.ndarray, tmp_path: Path) -> None:
-    to_onnx(network, 1.5, 0.2, {"name": "rr_af", "version": "1"}, tmp_path / "m.onnx")
+    to_onnx(network, 1.5, {"name": "rr_af", "version": "1"}, tmp_path / "m.onnx")
     said = Session("rr_af", (tmp_path / "m.onnx").read_bytes()).run(windows)[:, 0]
-    np.testing.assert_allclose(said, 1 / (1 + np.exp(-logits(network, windows) / 1.5 - 0.2)), atol=1e-5)
+    np.testing.assert_allclose(said, 1 / (1 + np.exp(-logits(network, windows) / 1.5)), atol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.65, 1.0])

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -150,6 +151,20 @@ def test_int8_is_close_to_float(tmp_path: Path, windows: NDArray[np.float32]) ->
     assert found.agreement == np.mean(one.argmax(-1) == other.argmax(-1))
     assert 0 < found.largest_change < 0.05
     assert found.agreement > 0.97
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_input_that_is_not_rounded_is_not_cut_either(tmp_path: Path, windows: NDArray[np.float32]) -> None:
+    small_net(tmp_path / "float.onnx")
+    changes = {}
+    for names in ((), ("first",)):
+        quantize(
+            tmp_path / "float.onnx", tmp_path / "int8.onnx", windows[:200] / 8, ("output",), float_sums=True, float_inputs=names
+        )
+        changes[names] = parity(tmp_path / "float.onnx", tmp_path / "int8.onnx", windows).largest_change
+        weights = [tensor.data_type for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer if len(tensor.dims) == 3]
+        assert weights == [onnx.TensorProto.INT8] * 2
+    assert changes["first",] < 0.9 * changes[()]
 
 
 def test_a_model_agrees_with_itself(tmp_path: Path, windows: NDArray[np.float32]) -> None:
