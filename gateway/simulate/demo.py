@@ -7,6 +7,7 @@ published script and what the clinic holds with what the strap says it sent.
 
 import asyncio
 import contextlib
+import errno
 import json
 import shutil
 import signal
@@ -160,10 +161,17 @@ def run_demo(options: DemoOptions) -> int:
     except* (ChildFailedError, DemoError, OSError) as group:
         failures = _leaves(group)
     for failure in failures:
-        console.print(f"pulsegate demo: {failure}", style="bold red", highlight=False)
+        console.print(f"pulsegate demo: {told(failure, folder)}", style="bold red", highlight=False)
     if folder and folder != options.data and status == 0:
         shutil.rmtree(folder, ignore_errors=True)
     return status
+
+
+def told(failure: BaseException, folder: Path | None) -> str:
+    """What went wrong, in words: of a full disk the system says neither where nor what to do."""
+    if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT) and failure.filename is None:
+        return f"{failure.strerror} in {folder}: make room there, or choose another folder with --data"
+    return str(failure)
 
 
 def _made_folder(options: DemoOptions) -> Path:
