@@ -19,7 +19,8 @@ INPUTS: Final = (
 )
 OUTPUTS: Final = (
     "Calibrated probability of AF in the window, asked every 4 beats. Labels of beats by fixed-lag smoothing of those "
-    "(AF or not, each passing or lasting; final some 2 min late). An alert: a window at the threshold, and 30 s or more labelled AF up to it."
+    "(AF or not, each passing or lasting; final some 2 min late). An alert: a window at the threshold, and 30 s or more "
+    "labelled AF up to it."
 )
 AUGMENTATION: Final = (
     "Rate scaled by 0.85 to 1.2, beat times dithered over their tick, jitter of 1 to 6 ms (15 % of windows: 8 to 30 ms, as of "
@@ -36,8 +37,8 @@ LABELS: Final = (
 )
 INT8: Final = (
     "Static QDQ, weights per channel, signed activations by minimum and maximum of thousands of windows. The first and the "
-    "last layer stay float (777 weights), and what the first gives is not rounded. Before, channels are brought to like ranges, "
-    "which changes nothing in float."
+    "last layer stay float (777 weights), and what the first gives is not rounded. Before, channels are brought to like "
+    "ranges, which changes nothing in float."
 )
 LTAFDB_USE: Final = (
     "Nothing was trained or calibrated on LTAFDB. It was looked at: its missing beats led to the rule that a window with many "
