@@ -1,9 +1,10 @@
 """Loads the models, runs the scorers of `models.evaluation`, and prints what they found."""
 
 import json
+import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 import models
 from config.limits import DEFAULT_LIMITS
@@ -63,13 +65,23 @@ def evaluate(arguments: Namespace) -> int:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         report = TASKS[arguments.task](Request(data, arguments.precision, ladders, arguments.drop, progress))
     facts = {"task": arguments.task, "precision": arguments.precision, "data": str(data)}
-    if arguments.json:
-        sys.stdout.write(json.dumps(facts | plain(report), allow_nan=False) + "\n")
+    try:
+        _print(facts | plain(report) if arguments.json else tables(arguments.task, report))
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
+        raise EvaluationError(f"the output cannot be written ({error.strerror}); make room or choose another place") from error
+    return 0
+
+
+def _print(result: Mapping[str, Any] | Iterable[Table]) -> None:
+    """As one JSON object, or as tables."""
+    if isinstance(result, Mapping):
+        sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
     else:
         console = Console()
-        for table in tables(arguments.task, report):
+        for table in result:
             console.print(table)
-    return 0
+    sys.stdout.flush()
 
 
 def first_reason(report: Mapping[str, Any]) -> str:

@@ -38,10 +38,20 @@ LONGEST_UNKNOWN_S: Final = 30.0
 
 _LEAST: Final = 1e-6
 
-Chances = tuple[float, float, float, float]
+Chances = tuple[float, ...]
 """Of another rhythm that lasts, another that passes, AF that passes, AF that lasts."""
 
 _UNKNOWN: Final[Chances] = (0.25, 0.25, 0.25, 0.25)
+
+_TURNS: Final[tuple[Chances, ...]] = (
+    (1 - UNSETTLES, UNSETTLES, 0.0, 0.0),
+    (SETTLES, 1 - SETTLES - CHANGES, CHANGES, 0.0),
+    (0.0, CHANGES, 1 - SETTLES - CHANGES, SETTLES),
+    (0.0, 0.0, UNSETTLES, 1 - UNSETTLES),
+)
+"""A row for every state: the chances of the states one step later."""
+
+_TURNED: Final[tuple[Chances, ...]] = tuple(zip(*_TURNS, strict=True))
 
 
 class Stretch(NamedTuple):
@@ -130,7 +140,7 @@ class AfTracker:
         if probability is not None:
             likely = min(max(probability, _LEAST), 1 - _LEAST)
             odds = (likely / (1 - likely)) ** EVIDENCE
-        self._forward = _seen(_after(self._forward), odds)
+        self._forward = _seen(_turned(self._forward, _TURNED), odds)
         self._pending.append(_Step(start_s, self._from_s, probability is not None, odds, self._forward))
         if len(self._pending) >= LAG_STEPS + BLOCK_STEPS:
             yield from self._decide(BLOCK_STEPS, now_s)
@@ -180,7 +190,7 @@ class AfTracker:
         for step in reversed(self._pending):
             lasting, passing, passing_af, lasting_af = (a * b for a, b in zip(step.forward, backward, strict=True))
             out.append(passing_af + lasting_af > lasting + passing)
-            backward = _before(_seen(backward, step.odds))
+            backward = _turned(_seen(backward, step.odds), _TURNS)
         return out[::-1]
 
     def _going_on_since(self) -> float | None:
@@ -204,25 +214,7 @@ def _seen(chances: Chances, odds: float) -> Chances:
     return lasting / total, passing / total, passing_af / total, lasting_af / total
 
 
-def _after(chances: Chances) -> Chances:
-    """The chances of a step's states, by those of the step before."""
+def _turned(chances: Chances, rows: tuple[Chances, ...]) -> Chances:
+    """A step on with the rows of `_TURNED`, a step back with those of `_TURNS`."""
     lasting, passing, passing_af, lasting_af = chances
-    stays = 1 - CHANGES - SETTLES
-    return (
-        (1 - UNSETTLES) * lasting + SETTLES * passing,
-        UNSETTLES * lasting + stays * passing + CHANGES * passing_af,
-        UNSETTLES * lasting_af + stays * passing_af + CHANGES * passing,
-        (1 - UNSETTLES) * lasting_af + SETTLES * passing_af,
-    )
-
-
-def _before(chances: Chances) -> Chances:
-    """How well each state of a step explains what follows, by how well those of the next step do."""
-    lasting, passing, passing_af, lasting_af = chances
-    stays = 1 - CHANGES - SETTLES
-    return (
-        (1 - UNSETTLES) * lasting + UNSETTLES * passing,
-        SETTLES * lasting + stays * passing + CHANGES * passing_af,
-        SETTLES * lasting_af + stays * passing_af + CHANGES * passing,
-        (1 - UNSETTLES) * lasting_af + UNSETTLES * passing_af,
-    )
+    return tuple(a * lasting + b * passing + c * passing_af + d * lasting_af for a, b, c, d in rows)

@@ -32,7 +32,7 @@ PLACE_WEIGHT: Final = 1.0
 
 
 class QrsNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the type checker
-    """Convolutions over a second, its outcome beside the situation's numbers, three dense layers: 27 thousand parameters."""
+    """Convolutions over a second, its outcome beside the situation's numbers, three dense layers: 26 thousand parameters."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -42,8 +42,8 @@ INT8: Final = (
 )
 LTAFDB_USE: Final = (
     "Nothing was trained or calibrated on LTAFDB. It was looked at: its missing beats led to the rule that a window with many "
-    "long intervals is inconclusive, it stood beside the cross-validation when two networks were compared, and each later "
-    "version was seen to be no worse on it before it was released."
+    "long intervals is inconclusive, it stood beside the cross-validation when two networks were compared, and the figures of "
+    "each later version on it were seen before that was released."
 )
 KNOWN_FAILURES: Final = (
     "Frequent ectopic beats of varying coupling without AF look like AF, least where beats are classified (rows with V beats "

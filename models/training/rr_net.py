@@ -19,7 +19,7 @@ POOLED: Final = (1, 3)
 """After these the length is halved: 64 → 32 → 16."""
 
 HIDDEN: Final = 32
-NAMES: Final = ("first", "second", "third", "fourth", "fifth")
+CONVOLUTIONS: Final = ("first", "second", "third", "fourth", "fifth")
 FLOAT_NODES: Final = ("first", "output")
 """First and last layer, 777 weights: in int8 they would double the largest change of a probability."""
 
@@ -63,7 +63,7 @@ def to_onnx(network: RrNet, temperature: float, facts: Mapping[str, str], path: 
     graph = Graph("features", ["n", FEATURES, WINDOW])
     x = graph.source
     for place, convolution in enumerate(network.convolutions):
-        x = graph.relu(graph.conv(x, convolution, name=NAMES[place]))
+        x = graph.relu(graph.conv(x, convolution, name=CONVOLUTIONS[place]))
         if place in POOLED:
             x = graph.max_pool(x, 2)
     limits = [graph.constant(name, np.array([value])) for name, value in (("from", 1), ("to", 2), ("rows", 1))]

@@ -153,6 +153,15 @@ def test_scoring_needs_no_scipy(records: Path) -> None:
     assert "101" in json.loads(done.stdout)["records"]
 
 
+@pytest.mark.parametrize("form", [("--json",), ()])
+def test_output_that_cannot_be_written_is_one_line(beginning: Path, form: tuple[str, ...]) -> None:
+    words = [sys.executable, "-m", "gateway.cli", "evaluate", "qrs", "--data", str(beginning), *form]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    said = "pulsegate: the output cannot be written (No space left on device); make room or choose another place"
+    assert (done.returncode, one_line(done.stderr)) == (1, said)
+
+
 def test_labels_of_beats_do_not_depend_on_the_model_being_there(data: Path) -> None:
     mv = open_recording(data / "mitdb" / "101.hea").mv[: 360 * 30]
     times_s, labels = beat_labeller(Models())(mv, 360.0)
