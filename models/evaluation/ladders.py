@@ -53,7 +53,7 @@ def rungs(noise_folder: Path | None, *, drop: bool, fs: bool) -> list[Rung]:
         if noise_folder is not None:
             chosen += _noise_rungs(noise_folder)
         if drop:
-            chosen += [Rung(("drop", f"{percent}"), _dropping(percent)) for percent in DROPPED_PERCENT]
+            chosen += [Rung(("drop", f"{percent}"), dropping(percent)) for percent in DROPPED_PERCENT]
         if fs:
             chosen += [Rung(("fs", f"{rate_hz}"), _resampling(rate_hz)) for rate_hz in RATES_HZ]
     except ImportError as error:
@@ -91,9 +91,12 @@ def _noise_rungs(folder: Path) -> Iterator[Rung]:
             yield Rung(("noise", kind, f"{snr_db}"), noisy(kind, snr_db, noise))
 
 
-def _dropping(percent: int) -> Callable[[Ecg], Ecg]:
+def dropping(percent: int, draw: int = 0) -> Callable[[Ecg], Ecg]:
+    """Loses so many of the packets of 73 samples at 130 Hz; other draws lose others."""
+
     def change(ecg: Ecg) -> Ecg:
-        lost = lost_samples(ecg.mv.size, ecg.rate_hz, percent / 100, f"{ecg.name} {percent}")
+        seed = f"{ecg.name} {percent} {draw}" if draw else f"{ecg.name} {percent}"
+        lost = lost_samples(ecg.mv.size, ecg.rate_hz, percent / 100, seed)
         return replace(ecg, mv=np.where(lost, np.nan, ecg.mv))
 
     return change

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from models.inference.release import released
 from models.inference.session import Session
+from models.signal.envelope import envelope
 from models.signal.filters import median
-from models.signal.qrs import QRS_BAND, SMOOTHING
 from models.signal.resample import RATE_HZ
 
 CLASSES: Final = ("good", "beats_only", "bad")
@@ -154,8 +154,8 @@ def _flat(mv: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
 
 def _peaked(signal: NDArray[np.floating[Any]]) -> bool:
     """Whether something stands out of the QRS band's envelope as QRS complexes do."""
-    envelope = np.convolve(np.abs(np.convolve(signal, QRS_BAND, "valid")), SMOOTHING, "valid")
-    return bool(_quantile(envelope, 0.95) > STANDS_OUT * median(envelope))
+    heights = envelope(signal)
+    return bool(_quantile(heights, 0.95) > STANDS_OUT * median(heights))
 
 
 def _quantile(values: NDArray[Any], share: float) -> NDArray[Any]:

@@ -30,6 +30,9 @@ LARGEST: Final = 3.0
 FULL: Final = 8
 """Intervals from which on their spread is known."""
 
+FARTHEST: Final = 18
+"""Samples from a bump within which the R peak may be placed: a burst of noise beside a beat draws the bump to itself."""
+
 UNIT: Final = 8.0
 """Samples that make 1 in the network's place of the R peak."""
 

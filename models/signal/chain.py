@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.signal.candidate import Judge
+from models.signal.envelope import MARGIN as ENVELOPE_MARGIN
+from models.signal.envelope import envelope
 from models.signal.filters import Samples, Tape, hann, median
 from models.signal.judged import JudgedQrsDetector
-from models.signal.qrs import AHEAD, QRS_BAND, REFRACTORY, SMOOTHING, T_WAVE, Peak, QrsDetector
+from models.signal.qrs import AHEAD, REFRACTORY, T_WAVE, Peak, QrsDetector
 from models.signal.resample import RATE_HZ, Resampler
 
 KEPT_S: Final = 45.0
@@ -37,9 +39,6 @@ _BASELINE: Final = hann(round(2 * RATE_HZ) | 1)
 _WHOLE: Final = float(np.correlate(np.ones(_BASELINE.size), _BASELINE)[0])
 """What `_smoothed_ones` gives away from the ends."""
 
-_ENVELOPE_MARGIN: Final = QRS_BAND.size // 2 + SMOOTHING.size // 2
-"""Samples at either end that the envelope is shorter than the signal."""
-
 _PIECE_S: Final = 2.0
 """Longer chunks are cut, so that the work of one step stays in the processor's cache."""
 
@@ -60,8 +59,9 @@ class Beat(NamedTuple):
 class EcgChain:
     """Resampling, QRS detection and a tape of the last minute, for one lead. Chunks do not matter, bit for bit.
 
-    A beat is reported 0.33 s after its R peak; after 0.6 s where it is lower than usual, since it may be a P wave, and later
-    still when it was found by search back. The first two seconds of a stream are learnt from and reported together.
+    A beat is reported 0.33 s after its R peak; after 0.6 s where it is lower than usual, since it may be a P wave; after an
+    interval where the judge is less than sure of it in noise; and later still when it was found by search back. The first two
+    seconds of a stream are learnt from and reported together.
     """
 
     def __init__(self, rate_hz: float, judge: Judge | None = None) -> None:
@@ -109,9 +109,8 @@ class EcgChain:
         """The signal ends here: the beats that were still undecided."""
         if self._resampler is None:
             return []
-        x = self._resampler.finish()
-        self._tape.extend(x)
-        beats = self._beats([*self._detector.push(x), *self._detector.finish()])
+        self._tape.extend(self._resampler.finish())
+        beats = self._beats([*self._detector.push(), *self._detector.finish()])
         self._resampler = None
         self._after_gap = True
         return beats
@@ -150,11 +149,11 @@ class EcgChain:
         Noise, fibrillation, P waves up to 0.2 mV and a single artefact are no such bumps. The beat's own T wave is left out.
         """
         first, last = ceil(start_s * RATE_HZ) + T_WAVE, floor(end_s * RATE_HZ) - REFRACTORY
-        if self._tape.first > first - _ENVELOPE_MARGIN or not self.usable(start_s, end_s):
+        if self._tape.first > first - ENVELOPE_MARGIN or not self.usable(start_s, end_s):
             return False
         return (
             not _jumps(self._tape[first:last])
-            and _qrs_like(self._tape[first - _ENVELOPE_MARGIN : last + _ENVELOPE_MARGIN]) <= bumps
+            and _qrs_like(self._tape[first - ENVELOPE_MARGIN : last + ENVELOPE_MARGIN]) <= bumps
         )
 
     def _pieces(self, mv: Samples) -> Iterator[Samples]:
@@ -173,9 +172,8 @@ class EcgChain:
             self._tape.skip_to(self._resampler.next_index)
             self._detector.start(self._resampler.next_index)
         self._count += mv.size
-        x = self._resampler.push(mv)
-        self._tape.extend(x)
-        return self._beats(self._detector.push(x))
+        self._tape.extend(self._resampler.push(mv))
+        return self._beats(self._detector.push())
 
     def _beats(self, peaks: list[Peak]) -> list[Beat]:
         beats = [Beat(at / RATE_HZ, amplitude_mv, False) for at, amplitude_mv in peaks]
@@ -218,7 +216,7 @@ def _jumps(signal: Samples) -> bool:
 
 def _qrs_like(signal: Samples) -> int:
     """How many peaks of the QRS band's envelope could be QRS complexes, low ones included."""
-    envelope = np.convolve(np.abs(np.convolve(signal, QRS_BAND, "valid")), SMOOTHING, "valid")
-    around = np.lib.stride_tricks.sliding_window_view(envelope, 2 * AHEAD + 1)
+    heights = envelope(signal)
+    around = np.lib.stride_tricks.sliding_window_view(heights, 2 * AHEAD + 1)
     peaks = around[around[:, AHEAD] == around.max(axis=1), AHEAD]
-    return int(np.count_nonzero(peaks > max(LOW_QRS_MV, STANDS_OUT * median(envelope))))
+    return int(np.count_nonzero(peaks > max(LOW_QRS_MV, STANDS_OUT * median(heights))))

@@ -136,5 +136,5 @@ class Tape:
     def continued(self, start: int, stop: int, begin: int) -> Samples:
         """The same, but samples before number `begin` and from `end` on are like the first and the last between, all kept."""
         if begin <= start and stop <= self.end:
-            return self[start:stop]
+            return self._room[start - self.first : stop - self.first]
         return self._room[np.clip(np.arange(start, stop), begin, self.end - 1) - self.first]

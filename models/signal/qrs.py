@@ -9,10 +9,10 @@ from collections import deque
 from math import inf
 from typing import Final, NamedTuple
 
-import numpy as np
-
-from models.signal.candidate import Verdict
-from models.signal.filters import Fir, Samples, Tape, bandpass, hann, median, median_of
+from models.signal.candidate import FARTHEST, Verdict
+from models.signal.envelope import MARGIN as ENVELOPE_MARGIN
+from models.signal.envelope import envelope
+from models.signal.filters import Samples, Tape, median
 from models.signal.peak import PEAK_NEEDS, PEAK_REACH, highest
 from models.signal.resample import RATE_HZ
 from models.signal.shape import AROUND, GUARD, LIKE_QRS, MARGIN, RECENT, BeatSignal, Match, QrsShape
@@ -22,17 +22,14 @@ def _samples(seconds: float) -> int:
     return round(seconds * RATE_HZ)
 
 
-QRS_BAND: Final = bandpass(8.0, 22.0, RATE_HZ, half=_samples(0.096))
-"""Most of a QRS complex, little of P and T waves, wander and muscle noise."""
-
-SMOOTHING: Final = hann(_samples(0.184))
-"""Joins the lobes of one complex; half its height is 92 ms wide, as a QRS is."""
-
 AHEAD: Final = _samples(0.08)
 """An envelope peak has no higher one this close to it. Every beat waits so long; with the filters' delays 0.33 s in all."""
 
 REFRACTORY: Final = _samples(0.2)
 """The ventricles cannot be excited again so soon: Pan & Tompkins, section III."""
+
+APART: Final = REFRACTORY / 2
+"""Samples between R peaks at least, wherever in their bumps they are placed."""
 
 T_WAVE: Final = _samples(0.36)
 """So soon after a beat, a peak under half of its height is its T wave: Pan & Tompkins, section III."""
@@ -142,8 +139,12 @@ class QrsDetector:
         self._intervals: deque[int] = deque(maxlen=_MEMORY)
         self._interval = RATE_HZ
         """The median of the intervals, in samples; a second while there is none."""
+        self._short = self._interval
+        """The second shortest; the median until there are `_MEMORY`."""
         self._beats: list[Peak] = []
         """Decided and not yet reported."""
+        self._latest = -inf
+        """The last R peak."""
         self._usual = self._tall = 0.0
         """The median and the third of the heights."""
         self._noise = 0.0
@@ -153,7 +154,6 @@ class QrsDetector:
 
     def start(self, index: int) -> None:
         """Begin a gap-free stretch, whose first sample is number `index`."""
-        self._band_fir, self._envelope_fir = Fir(QRS_BAND), Fir(SMOOTHING)
         self._envelope = Tape(KEPT, index)
         self._begin = self._front = self._quiet_since = index
         self._learning = not self._heights
@@ -173,18 +173,15 @@ class QrsDetector:
             undecided.append(self._waiting.at)
         return min([self._front, *undecided]) - PEAK_REACH
 
-    def push(self, x: Samples) -> list[Peak]:
-        """The beats decided by these samples, at most 2 s of them and on the tape already, in order."""
-        band = self._band_fir.push(x)
-        self._envelope.extend(self._envelope_fir.push(np.abs(band)))
+    def push(self) -> list[Peak]:
+        """The beats decided by what came onto the tape since, at most 2 s of it, in order."""
+        self._extend_envelope(self._signal.end - ENVELOPE_MARGIN)
         self._decide(self._envelope.end - AHEAD)
         return self._reported()
 
     def finish(self) -> list[Peak]:
         """The rest: the stretch ends here."""
-        band = self._band_fir.finish()
-        self._envelope.extend(self._envelope_fir.push(np.abs(band)))
-        self._envelope.extend(self._envelope_fir.finish())
+        self._extend_envelope(self._signal.end)
         self._decide(self._envelope.end)
         learnt_enough = not self._learning
         if not learnt_enough:
@@ -195,6 +192,14 @@ class QrsDetector:
             self._heights.clear()
             self._learning = True
         return self._reported()
+
+    def _extend_envelope(self, end: int) -> None:
+        """Up to sample `end`; the signal goes on at both ends of the stretch as it begins and ends."""
+        start = self._envelope.end
+        if start < end:
+            first, stop = start - ENVELOPE_MARGIN, end + ENVELOPE_MARGIN
+            around = self._signal.continued(first, stop, self._begin)
+            self._envelope.extend(envelope(around, self._begin - first, stop - self._signal.end))
 
     def _reported(self) -> list[Peak]:
         beats, self._beats = self._beats, []
@@ -213,17 +218,14 @@ class QrsDetector:
     def _bumps(self, start: int, stop: int) -> list[Bump]:
         """The peaks of the envelope from sample `start` to before `stop`; the first and the last of a stretch are none."""
         first, before = max(start - 1 - AHEAD, self._begin), max(start - 1, self._begin)
-        envelope = self._envelope[first : stop + AHEAD + 1]
-        inner = envelope[before - first : stop + 1 - first]
+        heights = self._envelope[first : stop + AHEAD + 1]
+        inner = heights[before - first : stop + 1 - first]
         rising = inner[1:] > inner[:-1]
         bumps = []
         for at in (rising[:-1] > rising[1:]).nonzero()[0].tolist():
             top = before - first + at + 1
-            height = envelope.item(top)
-            if height < FLOOR_MV:
-                continue
-            around = envelope[max(top - AHEAD, 0) : top + AHEAD + 1]
-            if height >= around.item(around.argmax()):
+            height = heights.item(top)
+            if height >= FLOOR_MV and heights[max(top - AHEAD, 0) : top + AHEAD + 1].argmax() == min(top, AHEAD):
                 bumps.append(Bump(first + top, height, height))
         return bumps
 
@@ -324,7 +326,8 @@ class QrsDetector:
         if self._waiting and bump.height > self._waiting.height:
             self._noted(self._waiting)
             self._waiting = None
-        self._settle()
+        if self._waiting:
+            self._settle()
         since = bump.at - self._last.at if self._last else inf
         if since < REFRACTORY:
             return
@@ -364,7 +367,10 @@ class QrsDetector:
         self._learn_height(min(beat.envelope, most))
         if self._last:
             self._intervals.append(beat.at - self._last.at)
-            self._interval = median_of(self._intervals)
+            ordered = sorted(self._intervals)
+            middle = len(ordered) // 2
+            self._interval = 0.5 * (ordered[~middle] + ordered[middle])
+            self._short = ordered[1] if len(ordered) == _MEMORY else self._interval
         self._remember(min(beat.height, most))
         self._last, self._waiting = beat, None
         self._passed_over = []
@@ -387,13 +393,16 @@ class QrsDetector:
         """The R peak of a beat, which is kept to learn its shape from; in noise, it is where the shape fits."""
         around = self._around(beat.at)
         place, amplitude = highest(around[_PEAK])
-        noise, match = self._noise_share(), beat.match
+        noise, match = self._noise / self._usual, beat.match
         by_shape = noise >= LOCATED_BY_SHAPE
         if by_shape and not match:
             match = self._shape.match(around)
         if self._shape.wants(noise):
             self._shape.add(BeatSignal(around.copy(), self._between(beat).copy(), match, place, noise))
-        offset = self._shape.offset(match) if by_shape and match else None
-        if match and offset is not None:
-            place = match.shift + offset
-        return Peak(beat.at + place, amplitude)
+        if beat.verdict:
+            place = min(max(beat.verdict.place, -FARTHEST), FARTHEST)
+        elif by_shape and match:
+            offset = self._shape.offset(match)
+            place = place if offset is None else match.shift + offset
+        self._latest = max(beat.at + place, self._latest + APART)
+        return Peak(self._latest, amplitude)

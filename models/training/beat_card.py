@@ -11,7 +11,7 @@ from rich.progress import Progress
 from models.evaluation.beats import figures, total
 from models.evaluation.detection import ecg_of, received
 from models.evaluation.ec57 import Reference
-from models.evaluation.ladders import DROPPED_PERCENT, Ecg, find_noise, rungs
+from models.evaluation.ladders import DROPPED_PERCENT, Ecg, dropping, find_noise, rungs
 from models.evaluation.noise import SNR_DB
 from models.evaluation.records import load_annotated
 from models.inference.ecg_beat import CLASSES
@@ -34,6 +34,9 @@ SUBGROUPS: Final = {
 """By the rhythm annotations and the record descriptions of the MIT-BIH directory."""
 
 NOISE: Final = "mix"
+
+DRAWS: Final = 5
+"""Of lost packets, counted together."""
 
 ATTEMPTS: Final = {
     "conditions": "of 1 to 10: five folds by patient, 600 steps, the likeliest class called; V and S as Se/P+ in percent; "
@@ -69,7 +72,12 @@ ATTEMPTS: Final = {
     "21": "20 taught by four networks: V 93.06/92.95, S 78.6/52.2",
     "22": "20 with every copy a second time, its beats found without ecg_qrs: V 92.97/92.77",
     "23": "20 with unlabelled beats of CinC 2017, whose target is the teachers' opinion: V 92.8/93.0, S 79.1/53.4",
-    "released": "20 with the first of two deflections of nearly the same height as the R peak (ecg_qrs 3): see figures",
+    "24": "20 with the first of two deflections of nearly the same height as the R peak (ecg_qrs 3; version 4): V 94.1/94.3, "
+    "S 80.0/55.1",
+    "25": "24 on beats that the detector finds since it asks ecg_qrs less often and looks ahead in noise, with intervals "
+    "across a gap where no beat fits in: V 93.8/93.8, S 80.2/53.6; with 5 % of packets lost (five draws) F1 of V 1.2, of S "
+    "1.6 less, with 24 1.1 and 1.4",
+    "released": "25 without the intervals across gaps: see figures",
 }
 """Tried before; chosen by these figures, which are therefore a little too good."""
 
@@ -82,6 +90,8 @@ KNOWN_FAILURES: Final = (
     "Ventricular beats whose QRS complex is like the usual one in the lead at hand (runs in mitdb 223) are called N.",
     "An escape rhythm that lasts many minutes becomes the usual beat and is then called N.",
     "Fusion beats are hardly ever called F: half of those known are of one patient (mitdb 208). Most are called V.",
+    "With 5 % of packets lost F1 of V and S falls by more than the 1.0 points aimed at: see robustness. (One draw of lost "
+    "packets, as earlier versions were tested, may be off by a point.)",
     "A beat is labelled 1.9 to 2.3 s after its R peak.",
     "22 patients, all adults, two-channel Holter recorders of the 1970s.",
 )
@@ -105,19 +115,25 @@ def robustness(
     kept: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Figures by rung, each record by the network that did not see the patient; of the beats that were received in full."""
-    wanted = [("noise", NOISE, f"{snr_db}") for snr_db in SNR_DB] + [("drop", f"{percent}") for percent in DROPPED_PERCENT]
-    chosen = [rung for rung in rungs(find_noise(data), drop=True, fs=False) if rung.path in wanted]
-    counted: dict[str, list[Any]] = {" ".join(rung.path): [] for rung in chosen}
+    """Figures by rung, each record by the network that did not see the patient; of the beats that were received in full.
+
+    Of lost packets `DRAWS` draws together: one alone may be off by a percentage point.
+    """
+    noises = [("noise", NOISE, f"{snr_db}") for snr_db in SNR_DB]
+    noisy = [rung for rung in rungs(find_noise(data), drop=False, fs=False) if rung.path in noises]
+    ladder = {" ".join(rung.path): [rung.change] for rung in noisy}
+    ladder |= {f"drop {percent}": [dropping(percent, draw) for draw in range(DRAWS)] for percent in DROPPED_PERCENT}
+    counted: dict[str, list[Any]] = {rung: [] for rung in ladder}
     for name in progress.track(RECORDS, description="noise and lost packets"):
         annotated = load_annotated(data / "mitdb" / f"{name}.hea")
         ecg = ecg_of(annotated)
-        for rung in chosen:
-            changed = rung.change(ecg)
-            file = kept / f"{name}_{'_'.join(rung.path)}.npz"
-            beats = _seen(file, changed.mv, changed.rate_hz, qrs_judge, annotated.reference)
-            truth = annotated.reference.only(received(annotated.reference.times_s, changed.mv, changed.rate_hz))
-            counted[" ".join(rung.path)].append(confusion(judge(changed, beats, truth), calibrations[name]))
+        for rung, changes in ladder.items():
+            for draw, change in enumerate(changes):
+                changed = change(ecg)
+                file = kept / f"{name}_{rung.replace(' ', '_')}_{draw}.npz"
+                beats = _seen(file, changed.mv, changed.rate_hz, qrs_judge, annotated.reference)
+                truth = annotated.reference.only(received(annotated.reference.times_s, changed.mv, changed.rate_hz))
+                counted[rung].append(confusion(judge(changed, beats, truth), calibrations[name]))
     return {rung: brief(figures(total(records))) for rung, records in counted.items()}
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from models.recordings import open_recording
-from models.signal import chain, filters, offline, peak, qrs, resample, shape
+from models.signal import chain, envelope, filters, offline, peak, qrs, resample, shape
 from models.signal.offline import condition
 from models.training.sources import code
 
@@ -63,7 +63,7 @@ def folds(records: list[Recorded], count: int = 5) -> list[list[Recorded]]:
 
 def digest() -> str:
     """Of the sources that decide what is kept: the detector's above all."""
-    return code(sys.modules[__name__], offline, chain, qrs, peak, shape, filters, resample)
+    return code(sys.modules[__name__], offline, chain, envelope, qrs, peak, shape, filters, resample)
 
 
 def _is_kept(kept: Path) -> bool:

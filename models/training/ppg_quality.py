@@ -17,7 +17,7 @@ from rich.progress import Progress
 from models.evaluation import pulse_reference
 from models.evaluation.statistics import best_temperature
 from models.inference.ppg_quality import PpgQuality, quality_features
-from models.signal import chain, filters, peak, qrs, resample, shape
+from models.signal import chain, envelope, filters, peak, qrs, resample, shape
 from models.signal import ppg as ppg_signal
 from models.training import ppg_data, ppg_disturb, ppg_net, ppg_synth
 from models.training.cards import write_card
@@ -118,7 +118,7 @@ def _pool(sources: Sequence[Source], runs: Path) -> Windows:
 
 
 def _recipe() -> str:
-    detector = code(chain, filters, peak, qrs, resample, shape)  # the ECG beside the PPG tells where pulses are
+    detector = code(chain, envelope, filters, peak, qrs, resample, shape)  # the ECG beside the PPG tells where pulses are
     return f"{SEED} {MINUTES} {code(ppg_data, ppg_disturb, ppg_synth, ppg_signal, pulse_reference)} {detector}"
 
 

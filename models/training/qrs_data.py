@@ -17,10 +17,10 @@ from rich.progress import Progress
 
 from models.evaluation.noise import qrs_amplitude
 from models.inference.ecg_qrs import EcgQrs
-from models.signal import candidate, filters, judged, qrs, shape
+from models.signal import candidate, envelope, filters, judged, qrs, shape
 from models.signal.candidate import SIZE, UNIT, Judge, Values, Verdict
 from models.signal.filters import Samples, Tape
-from models.signal.judged import JudgedQrsDetector
+from models.signal.judged import ONE_IN, Doubted, JudgedQrsDetector, ThriftyShape
 from models.signal.qrs import KEPT, Bump, QrsDetector
 from models.signal.resample import RATE_HZ
 from models.training import cinc, disturb, qrs_noise, qrs_premature
@@ -83,6 +83,7 @@ class Watched(JudgedQrsDetector):
 
     def __init__(self, signal: Tape, judge: Judge | None, peaks: Samples, random: Random) -> None:
         super().__init__(signal, self._keep)
+        self._shape = ThriftyShape(ONE_IN)  # a minute has no more than one in `ONE_IN_CALM`
         self._judge_of_it, self._peaks, self._random = judge, peaks, random
         self._shown = 0
         self.at: list[int] = []
@@ -91,6 +92,9 @@ class Watched(JudgedQrsDetector):
     def _measured(self, bump: Bump) -> Bump:
         self._shown = bump.at
         return bump if self._learning else self._seen(bump)
+
+    def _take_back(self, doubted: Doubted) -> None:
+        """Nothing: what follows a beat that was none is to be learnt from."""
 
     def _keep(self, values: Values) -> Verdict:
         self.at.append(self._shown)
@@ -173,7 +177,7 @@ def collected(group: Group, seed: int, data: Path, judge: bytes | None, kept: Pa
 
 def digest() -> str:
     """Of the sources that decide the bumps and their labels."""
-    sources = (sys.modules[__name__], qrs_noise, qrs_premature, disturb, filters, qrs, judged, shape, candidate)
+    sources = (sys.modules[__name__], qrs_noise, qrs_premature, disturb, envelope, filters, qrs, judged, shape, candidate)
     return code(*sources) + cinc.digest()
 
 
@@ -190,7 +194,7 @@ def _run(detector: QrsDetector, tape: Tape, mv: Samples) -> None:
     for start in range(0, mv.size, _PIECE):
         piece = mv[start : start + _PIECE]
         tape.extend(piece)
-        detector.push(piece)
+        detector.push()
     detector.finish()
 
 

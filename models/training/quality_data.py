@@ -24,7 +24,7 @@ from models.evaluation.qrs import match
 from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, LEAST_KNOWN, LEAST_OFF, WINDOW, WINDOW_S
 from models.recordings import open_recording
 from models.recordings.annotations import read_annotations
-from models.signal import chain, filters, peak, qrs, resample
+from models.signal import chain, envelope, filters, peak, qrs, resample
 from models.signal.chain import baseline_free
 from models.signal.offline import condition, resampled
 from models.signal.resample import RATE_HZ
@@ -130,7 +130,7 @@ def load_windows(data: Path, kept: Path, progress: Progress) -> Windows:
 
 def digest() -> str:
     """Of the sources that decide the windows and their labels: the disturbances, the detector, the limits."""
-    return code(sys.modules[__name__], disturb, chain, qrs, peak, filters, resample) + cinc.digest()
+    return code(sys.modules[__name__], disturb, chain, envelope, qrs, peak, filters, resample) + cinc.digest()
 
 
 def collected(windows: Iterator[_Window]) -> Windows:

@@ -5,9 +5,10 @@ import pytest
 
 from models.evaluation.qrs import compare
 from models.inference.ecg_qrs import EcgQrs
-from models.signal.candidate import NUMBERS, SIZE, Situation, Verdict, values
+from models.signal.candidate import FARTHEST, NUMBERS, SIZE, Situation, Verdict, values
 from models.signal.chain import EcgChain
-from models.signal.judged import APART, FARTHEST
+from models.signal.judged import AGREED
+from models.signal.qrs import APART
 
 RATE_HZ = 125.0
 
@@ -116,11 +117,70 @@ def test_r_peaks_stay_in_order_wherever_the_judge_places_them():
     assert np.diff(found).min() >= APART / RATE_HZ - 1e-9
 
 
-def test_no_beat_comes_before_the_horizon():
-    chain, mv, horizon_s = EcgChain(RATE_HZ, Judge(1.0, -100.0)), ecg(REGULAR_S, 40, 0.25), 0.0
+@pytest.mark.parametrize("probability", [0.6, 1.0])
+def test_no_beat_comes_before_the_horizon(probability):
+    chain, mv, horizon_s = EcgChain(RATE_HZ, Judge(probability, -100.0)), ecg(REGULAR_S, 40, 0.25), 0.0
     for start in range(0, mv.size, 20):
         assert all(beat.t_s >= horizon_s for beat in chain.push(mv[start : start + 20]))
         horizon_s = chain.horizon_s
+
+
+class SureOfTall(Judge):
+    """Sure of what is as tall as a usual beat, and of what is not half as tall; says always the same of what lies between."""
+
+    def __call__(self, values):
+        says, height = super().__call__(values), np.exp(values[-NUMBERS] - 0.9)
+        return says if 0.45 < height < 0.75 else Verdict(0.95 if height > 0.6 else 0.02, 0.0)
+
+
+BETWEEN_S = REGULAR_S[15::4] + 0.4
+
+
+def with_low_ones(regular_s=REGULAR_S, between_s=BETWEEN_S):
+    """Half as high complexes halfway between some beats, in noise."""
+    return ecg(regular_s, 40, 0.14) + 0.5 * ecg(between_s, 40, 0.0)
+
+
+def found_of(expected_s, beats_s):
+    return sum(np.abs(beats_s - at).min() < 0.08 for at in expected_s)
+
+
+def test_a_beat_in_noise_that_is_less_than_sure_is_none_when_the_next_is_on_time():
+    unsure, sure = beats(with_low_ones(), SureOfTall(0.6)), beats(with_low_ones(), SureOfTall(0.85))
+    assert found_of(BETWEEN_S, sure) >= 8
+    assert found_of(BETWEEN_S, unsure) <= 1
+    assert found_of(REGULAR_S, unsure) == REGULAR_S.size
+
+
+def test_it_is_one_when_the_next_comes_later():
+    """A premature beat, and the pause after it."""
+    followed = REGULAR_S[16::4]
+    found = beats(with_low_ones(regular_s=np.setdiff1d(REGULAR_S, followed)), SureOfTall(0.6))
+    assert found_of(BETWEEN_S, found) >= 8
+
+
+def test_chunks_do_not_matter_to_beats_that_are_less_than_sure():
+    mv = with_low_ones()
+    whole = beats(mv, SureOfTall(0.6), mv.size)
+    assert all(np.array_equal(beats(mv, SureOfTall(0.6), size), whole) for size in (1, 7, 73, 250))
+
+
+def test_a_judge_that_long_said_what_the_height_says_is_asked_no_more():
+    long_s = np.arange(0.5, 200, 0.8)
+    mv = ecg(long_s, 200, 0.03) + 0.3 * ecg(long_s + 0.4, 200, 0.0)
+    agrees, refuses = SureOfTall(0.02), Judge(0.9)
+    found = beats(mv, agrees)
+    beats(mv, refuses)
+    assert AGREED <= agrees.asked < AGREED + 10
+    assert refuses.asked > long_s.size
+    assert found_of(long_s, found) == found.size == long_s.size
+
+
+def test_in_an_irregular_rhythm_few_beats_are_early():
+    judge = Judge(1.0)
+    at = np.cumsum(np.random.default_rng(3).uniform(0.5, 1.1, 200))
+    beats(ecg(at, at[-1] + 1, 0.02), judge)
+    assert judge.asked < 0.05 * at.size
 
 
 def test_in_mild_noise_only_doubtful_bumps_are_shown():
