@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.signal.filters import Samples
+from models.signal.filters import Samples, middle
 from models.signal.resample import RATE_HZ
 
 BEFORE: Final = 96
@@ -76,8 +76,7 @@ def values(rows: Samples, situation: Situation) -> Values:
 def _numbers(now: Situation) -> tuple[float, ...]:
     """Each about 0 on average and some 1 wide."""
     ordered = sorted(now.intervals)
-    middle = len(ordered) // 2
-    usual = 0.5 * (ordered[~middle] + ordered[middle]) if ordered else RATE_HZ
+    usual = middle(ordered) if ordered else RATE_HZ
     spread = (ordered[-2] - ordered[1]) / usual if len(ordered) >= FULL else 1.0
     return (
         _log(now.height) + 0.9,

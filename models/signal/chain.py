@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.signal.candidate import Judge
-from models.signal.envelope import MARGIN as ENVELOPE_MARGIN
-from models.signal.envelope import envelope
+from models.signal.envelope import ENVELOPE_MARGIN, envelope
 from models.signal.filters import Samples, Tape, hann, median
 from models.signal.judged import JudgedQrsDetector
 from models.signal.qrs import AHEAD, REFRACTORY, T_WAVE, Peak, QrsDetector
@@ -110,7 +109,7 @@ class EcgChain:
         if self._resampler is None:
             return []
         self._tape.extend(self._resampler.finish())
-        beats = self._beats([*self._detector.push(), *self._detector.finish()])
+        beats = self._beats(self._detector.finish())
         self._resampler = None
         self._after_gap = True
         return beats

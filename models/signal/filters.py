@@ -1,6 +1,6 @@
 """Linear-phase FIR filters whose output does not depend on how the signal is cut into chunks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -96,8 +96,13 @@ def median(values: Samples) -> float:
 
 def median_of(values: Iterable[float]) -> float:
     """The same of a handful of numbers, for which numpy takes longer."""
-    ordered = sorted(values)
-    return 0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2])
+    return middle(sorted(values))
+
+
+def middle(ordered: Sequence[float]) -> float:
+    """The same of numbers in order."""
+    place = len(ordered) // 2
+    return 0.5 * (ordered[~place] + ordered[place])
 
 
 class Tape:

@@ -113,11 +113,11 @@ class Doubted(NamedTuple):
     @property
     def until(self) -> float:
         """When the next beat would be late."""
-        return self.before.at + (1 + ON_TIME) * self.interval
+        return self.before.at + self.interval + ON_TIME * self.interval
 
     def is_refuted_by(self, bump: Bump) -> bool:
         """Whether a sure beat is on time without it."""
-        return abs(bump.at - self.before.at - self.interval) <= ON_TIME * self.interval
+        return self.before.at + self.interval - ON_TIME * self.interval <= bump.at <= self.until
 
 
 class JudgedQrsDetector(QrsDetector):

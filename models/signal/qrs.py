@@ -10,9 +10,8 @@ from math import inf
 from typing import Final, NamedTuple
 
 from models.signal.candidate import FARTHEST, Verdict
-from models.signal.envelope import MARGIN as ENVELOPE_MARGIN
-from models.signal.envelope import envelope
-from models.signal.filters import Samples, Tape, median
+from models.signal.envelope import ENVELOPE_MARGIN, envelope
+from models.signal.filters import Samples, Tape, median, middle
 from models.signal.peak import PEAK_NEEDS, PEAK_REACH, highest
 from models.signal.resample import RATE_HZ
 from models.signal.shape import AROUND, GUARD, LIKE_QRS, MARGIN, RECENT, BeatSignal, Match, QrsShape
@@ -150,6 +149,7 @@ class QrsDetector:
         self._noise = 0.0
         self._shape = QrsShape()
         self._matched_height = 0.0
+        """The envelope's height at beats: what the shape's output of 1 stands for."""
         self.start(0)
 
     def start(self, index: int) -> None:
@@ -232,17 +232,11 @@ class QrsDetector:
     def _remember(self, height: float) -> None:
         self._heights.append(height)
         ordered = sorted(self._heights)
-        self._usual = 0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2])
+        self._usual = middle(ordered)
         self._tall = ordered[-3:][0]
 
     def _noise_share(self) -> float:
         return self._noise / self._usual
-
-    def _doubt(self) -> float:
-        """From 0 in a clean signal, where any shape at any time is the heart's, to 1 in noise."""
-        low, high = DOUBT
-        share = self._noise_share()
-        return 0.0 if share <= low else min((share - low) / (high - low), 1.0)
 
     def _around(self, index: int) -> Samples:
         """`_REACH` samples on either side of one, continued at the ends of the stretch."""
@@ -263,9 +257,10 @@ class QrsDetector:
     def _threshold(self, bump: Bump) -> float:
         noise, usual = self._noise, self._usual
         threshold = self._overdue_threshold() if self._overdue else NOISE_FACTOR * noise + BEAT_SHARE * usual
-        if noise <= DOUBT[0] * usual:
+        low, high = DOUBT
+        if noise <= low * usual:
             return threshold
-        doubt = self._doubt()
+        doubt = min((noise / usual - low) / (high - low), 1.0)
         if bump.match:
             strange = min(max((LIKE_QRS - bump.match.likeness) / (LIKE_QRS - LIKE_NONE), 0.0), 1.0)
             threshold *= 1 + UNLIKE * strange * doubt
@@ -364,12 +359,13 @@ class QrsDetector:
     def _accept(self, beat: Bump) -> None:
         self._beats.append(self._located(beat))
         most = min(LARGEST_RISE * self._usual, CEILING_MV)
-        self._learn_height(min(beat.envelope, most))
+        height = min(beat.envelope, most)
+        before = self._matched_height or height
+        self._matched_height = before + RECENT * (height - before)
         if self._last:
             self._intervals.append(beat.at - self._last.at)
             ordered = sorted(self._intervals)
-            middle = len(ordered) // 2
-            self._interval = 0.5 * (ordered[~middle] + ordered[middle])
+            self._interval = middle(ordered)
             self._short = ordered[1] if len(ordered) == _MEMORY else self._interval
         self._remember(min(beat.height, most))
         self._last, self._waiting = beat, None
@@ -377,11 +373,6 @@ class QrsDetector:
         self._quiet_since = beat.at
         self._overdue = False
         self._overdue_at = beat.at + min(OVERDUE * self._interval, LONGEST_WAIT)
-
-    def _learn_height(self, height: float) -> None:
-        """The envelope's height at beats: what the shape's output of 1 stands for."""
-        before = self._matched_height or height
-        self._matched_height = before + RECENT * (height - before)
 
     def _between(self, beat: Bump) -> Samples:
         """The signal from the last beat to this one, without both and with `MARGIN` at either end; empty at a start."""
