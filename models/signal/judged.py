@@ -230,7 +230,7 @@ class JudgedQrsDetector(QrsDetector):
     def _settle(self) -> None:
         beat, before, interval = self._waiting, self._last, self._interval
         super()._settle()
-        if beat and beat.verdict and before and self._noisy():
+        if beat and beat.verdict and beat.verdict.probability < SURE and before and self._noisy():
             self._doubted = Doubted(beat, before, interval)
 
     def _held(self) -> Doubted | None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from models.evaluation.qrs import compare
 from models.inference.ecg_qrs import EcgQrs
+from models.recordings import open_recording
 from models.signal.candidate import FARTHEST, NUMBERS, SIZE, Situation, Verdict, values
 from models.signal.chain import EcgChain
 from models.signal.judged import AGREED, ON_TIME, Doubted
@@ -169,6 +170,15 @@ def test_it_is_one_when_the_next_comes_later():
     followed = REGULAR_S[16::4]
     found = beats(with_low_ones(regular_s=np.setdiff1d(REGULAR_S, followed)), SureOfTall(0.6))
     assert found_of(BETWEEN_S, found) >= 8
+
+
+def test_a_beat_that_the_network_is_sure_of_is_not_taken_back(data):
+    """A ventricular beat of mitdb 203, lower than usual: it waits in a calm signal, and as a beat it makes the signal noisy."""
+    recording = open_recording(data / "mitdb" / "203.hea")
+    chain, rate_hz = EcgChain(recording.rate_hz, EcgQrs.load_release()), round(recording.rate_hz)
+    mv = recording.mv[407 * rate_hz : 477 * rate_hz]
+    found = [beat for start in range(0, mv.size, rate_hz) for beat in chain.push(mv[start : start + rate_hz])] + chain.finish()
+    assert np.abs(np.array([beat.t_s for beat in found]) - 60.086).min() < 0.05
 
 
 def test_chunks_do_not_matter_to_beats_that_are_less_than_sure():
