@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.inference.ecg_beat import (
-    AFTER,
     BEFORE,
     CLASSES,
     HISTORY,
@@ -51,7 +50,8 @@ SHIFT: Final = 4
 
 _MOVED: Final = np.arange(-SHIFT, SHIFT + 1)[:, None] + np.arange(QRS.start, QRS.stop)
 """The places of the QRS complex, moved by each number of samples."""
-_MEAN: Final = np.full(QRS.stop - QRS.start, 1 / (QRS.stop - QRS.start))
+_WIDTH: Final = QRS.stop - QRS.start
+_ALL_KNOWN: Final = np.ones(_MOVED.shape)
 
 FAMILIES: Final = 6
 """Shapes that are remembered; few patients have more than three."""
@@ -71,7 +71,8 @@ ventricles is often aberrant after a long interval and a short one (Gouaux & Ash
 
 RATHER_EARLY: Final = 0.88
 EARLY_WEIGHT: Final = 0.25
-"""A beat that comes earlier than this share of the median interval hardly says what is usual: it may be ectopic."""
+"""A beat that comes earlier than this share of the median interval, or whose interval is not known, hardly says what is usual:
+it may be ectopic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class BeatLabeller:
         self._model = model
         self._contexts = BeatContexts()
         self._in_af = False
+        self._run_s = np.nan
+        """The interval that ended at the latest beat if that was called S, otherwise NaN."""
 
     def push(self, beats: Sequence[Beat], chain: EcgChain, in_af: bool = False) -> list[LabelledBeat]:
         """What the chain just reported; the beats that can be judged now, in order.
@@ -125,17 +128,20 @@ class BeatLabeller:
 
     def _label(self, context: Context) -> LabelledBeat:
         beat = context.beat
+        before_s, self._run_s = self._run_s, np.nan
         if self._model is None:
             return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, "N", 1.0)
-        if np.count_nonzero(np.isfinite(context.wave_mv[QRS])) <= LEAST_KNOWN * _MEAN.size:
+        if np.count_nonzero(np.isfinite(context.wave_mv[QRS])) <= LEAST_KNOWN * _WIDTH:
             return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, UNKNOWN, 0.0)
         # One by one: sums may differ in the last bit between batch sizes.
-        shape = np.array([context.shape])
-        inputs = features(context.wave_mv[None], context.usual_mv[None], context.rr_s[None], shape)
-        probabilities = self._model.probabilities(inputs)
+        rr_s, shape = context.rr_s[None], np.array([context.shape])
+        probabilities = self._model.probabilities(features(context.wave_mv[None], context.usual_mv[None], rr_s, shape))
         if self._in_af:
             probabilities = in_fibrillation(probabilities)
-        place = int(self._model.called(probabilities, early(context.rr_s[None]))[0])
+        now_s = rr_s[:, HISTORY - 1]
+        place = int(self._model.called(probabilities, early(rr_s), now_s, before_s)[0])
+        if place == S:
+            self._run_s = float(now_s[0])
         return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, CLASSES[place], float(probabilities[0, place]))
 
 
@@ -204,15 +210,24 @@ class _Timing(NamedTuple):
 
     @property
     def weight(self) -> float:
-        """How much a beat says about what is usual: little when it came early."""
-        return EARLY_WEIGHT if self.before < log(RATHER_EARLY) else 1.0
+        """How much a beat says about what is usual: little unless it came in time."""
+        return 1.0 if self.before >= log(RATHER_EARLY) else EARLY_WEIGHT
 
 
 class _Moved(NamedTuple):
-    """A QRS complex moved by each number of samples, less its mean (9, 32), and the root of its power (9, 1)."""
+    """A QRS complex moved by each number of samples, less its mean, 0 where it was not received (9, 32); the root of its power
+    (9, 1); which samples are known, 1 or 0 (9, 32), and how many of them (9, 1).
+    """
 
     rows: Samples
     size: Samples
+    known: Samples
+    received: Samples
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it was received."""
+        return self.known is _ALL_KNOWN
 
 
 class _Families:
@@ -244,12 +259,14 @@ class _Families:
         familiar = known and float(likeness[own]) >= ALIKE
         own_share = float(self._weights[own]) / total if familiar else 0.0
         sooner, later = self._timings[own] if familiar else (0.0, 0.0)
-        self._last, self._last_usual = wave, float(likeness[leader]) if known else 0.0
-        self._weights *= 1 - FORGETTING
-        if familiar:
-            self._learn(own, wave, int(lag[own]), timing)
-        else:
-            self._add(wave, timing)
+        self._last_usual = float(likeness[leader]) if known else 0.0
+        if moved.whole:
+            self._last = wave
+            self._weights *= 1 - FORGETTING
+            if familiar:
+                self._learn(own, wave, int(lag[own]), timing)
+            else:
+                self._add(wave, timing)
         return usual, (share, own_share, to_last, sooner, later, before, next_usual)
 
     def _learn(self, family: int, wave: Samples, lag: int, timing: _Timing) -> None:
@@ -279,11 +296,17 @@ class _Families:
 
 
 def _moved(wave: Samples) -> _Moved | None:
-    """None where the QRS complex was not received, or what lies `SHIFT` samples around it."""
+    """None where too little of the QRS complex, or of what lies `SHIFT` samples around it, was received."""
+    rows = wave[_MOVED]
+    known = _ALL_KNOWN
     if isnan(np.add.reduce(wave[QRS.start - SHIFT : QRS.stop + SHIFT])):
+        known = np.isfinite(rows).astype(np.float64)
+        rows[known == 0] = 0.0
+    received = np.add.reduce(known, -1, keepdims=True)
+    if received.min() <= LEAST_KNOWN * _WIDTH:
         return None
-    rows = _centred(wave[_MOVED])
-    return _Moved(rows, np.sqrt(_power(rows))[:, None])
+    rows -= known * (np.add.reduce(rows, -1, keepdims=True) / received)
+    return _Moved(rows, np.sqrt(np.vecdot(rows, rows))[:, None], known, received)
 
 
 def _alike(moved: _Moved | None, other: Samples) -> float:
@@ -292,32 +315,29 @@ def _alike(moved: _Moved | None, other: Samples) -> float:
 
 
 def _likeness(moved: _Moved, means: Samples) -> tuple[Samples, Samples]:
-    """The greatest cosine of the QRS complex with each mean (k, 104), moved by up to `SHIFT` samples, and that move."""
-    shapes = _centred(means[:, QRS])
-    cosine = moved.rows @ shapes.T / (moved.size * np.sqrt(_power(shapes)) + 1e-9)
+    """The greatest cosine of the QRS complex with each mean (k, 104), moved by up to `SHIFT` samples, and that move.
+
+    Of the known samples alone, both less their means there.
+    """
+    shapes = means[:, QRS].T
+    power = moved.known @ (shapes * shapes) - (moved.known @ shapes) ** 2 / moved.received
+    cosine = moved.rows @ shapes / (moved.size * np.sqrt(np.maximum(power, 0.0)) + 1e-9)
     best = cosine.argmax(0)
     return np.maximum.reduce(cosine, 0), best - SHIFT
 
 
-def _centred(rows: Samples) -> Samples:
-    """Rows less their means; by a product, since for so few samples `mean` takes longer than all else."""
-    centred: Samples = rows - (rows @ _MEAN)[:, None]
-    return centred
+def _wave(beat: Beat, chain: EcgChain, until_s: float | None = None) -> Samples:
+    """The signal around the R peak, NaN where it is missing or no longer kept.
 
-
-def _power(rows: Samples) -> Samples:
-    power: Samples = np.vecdot(rows, rows)
-    return power
-
-
-def _wave(beat: Beat, chain: EcgChain, until_s: float = inf) -> Samples:
-    """The signal around the R peak, NaN where it is missing, no longer kept, or comes after `until_s`."""
+    With `until_s` by what came before that time, and before a gap that begins earlier: of a stream, no more may be there yet.
+    """
     first = round(beat.t_s * RATE_HZ) - BEFORE
-    end_s = min((first + WAVE - 0.5) / RATE_HZ, until_s)
-    start_s, signal = chain.strip((first - 0.5) / RATE_HZ, end_s, until_s)
-    wave = np.full(BEFORE + AFTER, np.nan)
+    start_s, signal = chain.strip((first - 0.5) / RATE_HZ, until_s or (first + WAVE - 0.5) / RATE_HZ, until_s or inf)
     place = round(start_s * RATE_HZ) - first
-    wave[place : place + signal.size] = signal
+    if until_s and (lost := np.flatnonzero(np.isnan(signal[max(BEFORE - place, 0) :]))).size:
+        return _wave(beat, chain, (first + max(BEFORE, place) + int(lost[0]) - 0.5) / RATE_HZ)
+    wave = np.full(WAVE, np.nan)
+    wave[place : place + signal.size] = signal[: WAVE - place]
     return wave
 
 

@@ -81,7 +81,7 @@ class EcgChain:
 
     @property
     def horizon_s(self) -> float:
-        """Every beat before this time has been reported."""
+        """Every beat before this time has been reported; in strong noise one or two an hour are found later."""
         return max(self._detector.horizon / RATE_HZ, 0.0)
 
     def push(self, mv: Samples) -> list[Beat]:

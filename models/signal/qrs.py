@@ -166,7 +166,7 @@ class QrsDetector:
 
     @property
     def horizon(self) -> int:
-        """Every beat before this sample has been reported."""
+        """Every beat before this sample has been reported, but for a rare one that search back finds once noise has fallen."""
         threshold = 0.0 if self._learning else self._overdue_threshold()
         undecided = [bump.at for bump in self._passed_over if bump.height >= threshold]
         if self._waiting:

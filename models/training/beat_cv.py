@@ -14,7 +14,7 @@ from models.evaluation.beats import CLASSES, EXTRA, MISSED, NOT_FALSE, Confusion
 from models.evaluation.ec57 import Reference, pair
 from models.evaluation.qrs import WINDOW_S
 from models.evaluation.statistics import bootstrap, softmax, top_label_error
-from models.inference.ecg_beat import QRS, S, V, called, early
+from models.inference.ecg_beat import HISTORY, QRS, N, S, V, called, early
 from models.training.beat_data import Beats
 
 FOLDS: Final = tuple(
@@ -45,15 +45,17 @@ GOALS: Final = {S: (0.75, 0.50), V: (0.93, 0.93)}
 """Se and P+ that are aimed at: of S rather one too many than one too few."""
 
 REFERENCE: Final = (*CLASSES, "Q", EXTRA)
+UNCOUNTED: Final = -1
+"""Before 5:00, and where the reference has ventricular flutter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a network said of one record's beats, by a network that never saw the patient.
+    """What a network that never saw the patient said of all beats found in a record, in order.
 
-    `logits` (n, 4) of the counted beats, `truth` (n,) places in `REFERENCE`, `missed` (5,) reference beats not found;
+    `logits` (n, 4); `truth` (n,) places in `REFERENCE`, or `UNCOUNTED`; `missed` (5,) reference beats not found;
     `unknown` (n,) the beats that are not labelled; `in_af` (n,) those that cannot be S by the rhythm; `is_early` (n,) those
-    that may be S by their interval.
+    that may be S by their interval, `now_s` (n,).
     """
 
     name: str
@@ -63,6 +65,18 @@ class Scored:
     unknown: NDArray[np.bool_]
     in_af: NDArray[np.bool_]
     is_early: NDArray[np.bool_]
+    now_s: NDArray[np.floating[Any]]
+
+    @property
+    def classed(self) -> NDArray[np.bool_]:
+        """The counted beats whose class is known (n,)."""
+        known: NDArray[np.bool_] = (self.truth >= 0) & (self.truth < len(CLASSES))
+        return known
+
+    def called(self, probabilities: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Places in `CLASSES` (n,) of what the beats are called; one that is not labelled is part of no run."""
+        labelled = np.where(self.unknown[:, None], np.eye(len(CLASSES))[N], probabilities)
+        return called(labelled, weights, self.is_early & ~self.unknown, self.now_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +99,7 @@ class Calibration:
 
     def called(self, record: Scored) -> NDArray[np.int64]:
         """Places in `CLASSES` (n,) of what a record's beats are called."""
-        return called(self.of(record), self.weights, record.is_early)
+        return record.called(self.of(record), self.weights)
 
 
 def scored(
@@ -100,18 +114,18 @@ def scored(
     unknown = np.isfinite(beats.wave_mv[:, QRS]).mean(-1) <= LEAST_KNOWN
     pairing = pair(truth, beats.times_s, WINDOW_S)
     labels = np.array([REFERENCE.index(label) for label in truth.labels], np.int64)
-    places = np.concatenate((pairing.pairs[:, 1], pairing.extra)).astype(np.int64)
-    of_them = np.concatenate((labels[pairing.pairs[:, 0]], np.full(len(pairing.extra), REFERENCE.index(EXTRA))))
+    of_them = np.full(len(beats), UNCOUNTED, np.int64)
+    of_them[pairing.pairs[:, 1]] = labels[pairing.pairs[:, 0]]
+    of_them[pairing.extra] = REFERENCE.index(EXTRA)
     missed = np.bincount(labels[pairing.missed], minlength=len(REFERENCE) - 1)
-    is_early = early(beats.rr_s)
-    return Scored(name, logits[places], of_them.astype(np.int64), missed, unknown[places], af[places], is_early[places])
+    return Scored(name, logits, of_them, missed, unknown, af, early(beats.rr_s), beats.rr_s[:, HISTORY - 1])
 
 
 def calibrated(records: Iterable[Scored]) -> Calibration:
     """From records that the networks were not trained on: first the probabilities, then the weights."""
     kept = list(records)
-    logits = np.concatenate([record.logits[record.truth < len(CLASSES)] for record in kept])
-    classes = np.concatenate([record.truth[record.truth < len(CLASSES)] for record in kept])
+    logits = np.concatenate([record.logits[record.classed] for record in kept])
+    classes = np.concatenate([record.truth[record.classed] for record in kept])
 
     def loss(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         shares = softmax(logits * values[0] + values[1:])
@@ -141,7 +155,7 @@ def _reached(
     records: list[Scored], probabilities: list[NDArray[np.float64]], weights: NDArray[np.float64], place: int
 ) -> float:
     """The lesser of a class's Se and P+ over their goals."""
-    each = [_counts(one, called(p, weights, one.is_early), place) for one, p in zip(records, probabilities, strict=True)]
+    each = [_counts(one, one.called(p, weights), place) for one, p in zip(records, probabilities, strict=True)]
     found, there, said = np.sum(each, axis=0).tolist()
     goals = GOALS[place]
     return float(min(found / max(there, 1) / goals[0], found / max(said, 1) / goals[1]))
@@ -149,7 +163,7 @@ def _reached(
 
 def _counts(record: Scored, called_as: NDArray[np.int64], place: int) -> tuple[int, int, int]:
     """Of one class: found, there, called but for what is no false positive."""
-    exempt = [REFERENCE.index(other) for other in NOT_FALSE[CLASSES[place]]]
+    exempt = [UNCOUNTED, *(REFERENCE.index(other) for other in NOT_FALSE[CLASSES[place]])]
     said, is_it = (called_as == place) & ~record.unknown, record.truth == place
     there = int(is_it.sum()) + int(record.missed[place])
     return int((said & is_it).sum()), there, int((said & ~np.isin(record.truth, exempt)).sum())
@@ -160,7 +174,8 @@ def confusion(record: Scored, calibration: Calibration) -> Confusion:
     places = calibration.called(record)
     counted: Confusion = Confusion()
     for truth, place, unknown in zip(record.truth.tolist(), places.tolist(), record.unknown.tolist(), strict=True):
-        counted[REFERENCE[truth], "Q" if unknown else CLASSES[place]] += 1
+        if truth != UNCOUNTED:
+            counted[REFERENCE[truth], "Q" if unknown else CLASSES[place]] += 1
     for truth, count in enumerate(record.missed.tolist()):
         if count:
             counted[REFERENCE[truth], MISSED] += count
@@ -179,9 +194,8 @@ def nested(folds: list[list[Scored]]) -> dict[str, Calibration]:
 def report(records: list[Scored], calibrations: Mapping[str, Calibration], seed: int) -> dict[str, Any]:
     """Gross figures with 95 % intervals by patient, and calibration."""
     counted = [confusion(record, calibrations[record.name]) for record in records]
-    known = [record.truth < len(CLASSES) for record in records]
-    shares = np.concatenate([calibrations[r.name].of(r)[k] for r, k in zip(records, known, strict=True)])
-    classes = np.concatenate([r.truth[k] for r, k in zip(records, known, strict=True)])
+    shares = np.concatenate([calibrations[record.name].of(record)[record.classed] for record in records])
+    classes = np.concatenate([record.truth[record.classed] for record in records])
     out = figures(total(counted)) | {"ece": top_label_error(shares, classes)}
     out["interval_95"] = {
         f"{name}_{key}": bootstrap(counted, partial(_rate, name, key), seed, 500)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.beat_labels import UNKNOWN, BeatContexts, BeatLabeller, Context, LabelledBeat
-from models.inference.ecg_beat import BEFORE, HISTORY, NEXT_S, WAVE, EcgBeat
+from models.inference.ecg_beat import BEFORE, CLASSES, HISTORY, NEXT_S, QRS, WAVE, EcgBeat, N, S, early, features
 from models.inference.release import RELEASED
 from models.signal.chain import Beat, EcgChain
 from models.signal.offline import condition
@@ -46,6 +46,11 @@ def contexts(mv: Samples, hop: int = 50) -> list[Context]:
         found += collector.push(chain.push(mv[start : start + hop]), chain)
     found += collector.push(chain.finish(), chain)
     return [*found, *collector.flush(chain)]
+
+
+def inputs(context: Context) -> NDArray[np.float32]:
+    """Of the model, for one beat."""
+    return features(context.wave_mv[None], context.usual_mv[None], context.rr_s[None], np.array([context.shape]))
 
 
 def label(mv: Samples, model: EcgBeat | None, hop: int) -> list[LabelledBeat]:
@@ -108,6 +113,26 @@ class TestContext:
         assert by_place[2][6] < 0.9
         assert by_place[0][5] < 0.9
 
+    def test_a_qrs_complex_received_in_part_is_compared_by_that_part_and_not_learnt(self) -> None:
+        beats_s, number = steady(20), 15
+        mv = ecg(beats_s, wide=[10, 11, number])
+        whole = contexts(mv)
+        mv[round((beats_s[number] + 0.11) * RATE_HZ) :][:20] = np.nan
+        cut = contexts(mv)
+        assert np.isnan(cut[number].wave_mv[QRS]).any()
+        np.testing.assert_allclose(cut[number].shape[:6], whole[number].shape[:6], atol=0.02)
+        assert cut[number].shape[1] > 0.1  # like the two wide ones before it
+        assert cut[number - 1].shape[6] == pytest.approx(whole[number - 1].shape[6], abs=0.02) != 0
+        assert cut[number + 1].shape[5] == pytest.approx(whole[number + 1].shape[5], abs=0.02) != 0
+        assert cut[number + 1].shape[0] == cut[number].shape[0] > whole[number + 1].shape[0]
+
+    def test_a_beat_after_a_gap_hardly_says_what_is_usual(self) -> None:
+        beats_s = [1.0 + 0.9 * place for place in range(40)]
+        mv = ecg(beats_s, wide=range(10, 40, 2))
+        for number in range(10, 40, 2):
+            mv[round((beats_s[number] - 0.6) * RATE_HZ) :][:60] = np.nan
+        assert contexts(mv)[-2].shape[0] > 0.7  # of 38 beats 14 are wide
+
 
 class TestLabeller:
     def test_without_a_model_every_beat_is_normal(self) -> None:
@@ -116,7 +141,8 @@ class TestLabeller:
         assert {(beat.label, beat.probability) for beat in found} == {("N", 1.0)}
 
     @settings(max_examples=10, deadline=None)
-    @given(hop=st.sampled_from([25, 50, 73, 250, 1000]), seed=st.integers(0, 20))
+    @given(hop=st.sampled_from([25, 50, 73, 250, 1000]), seed=st.integers(0, 1000))
+    @example(hop=25, seed=8)  # a gap within a second after the next beat
     def test_streaming_equals_batch(self, model: EcgBeat, hop: int, seed: int) -> None:
         random = np.random.default_rng(seed)
         beats_s = np.cumsum(np.concatenate(([1.0], random.uniform(0.45, 1.3, 30)))).tolist()
@@ -158,6 +184,20 @@ class TestLabeller:
             early += [number] if is_early else []
         found = label(ecg(beats_s), model, 50)[:-1]  # nothing is known of what follows the last one
         assert [number for number, beat in enumerate(found) if beat.label == "S"] == early
+
+    def test_a_supraventricular_run_goes_on(self, model: EcgBeat, monkeypatch: pytest.MonkeyPatch) -> None:
+        mv = ecg(np.cumsum([1.0] + [0.85] * 30 + [0.55] * 12 + [0.85] * 10).tolist())
+        seen = contexts(mv)
+        shares = np.concatenate([model.probabilities(inputs(context)) for context in seen])
+        rr_s = np.array([context.rr_s for context in seen])
+        is_early, now_s = early(rr_s), rr_s[:, HISTORY - 1]
+        needed = (shares[:, N] / shares[:, S])[is_early]
+        before = needed[:-1][needed[1:] > needed[:-1]][0]  # the weight that makes a beat S, but not by itself the next one
+        monkeypatch.setattr(model, "weights", np.array([1.0, before * 1.001, 1.0, 1.0]))
+        found = "".join(beat.label for beat in label(mv, model, 50))
+        assert found == "".join(CLASSES[place] for place in model.called(shares, is_early, now_s))
+        each_alone = model.called(shares, is_early, np.full(now_s.size, np.nan))
+        assert found.count("S") > np.count_nonzero(each_alone == S) > 0
 
     def test_a_beat_of_which_too_little_was_received_is_unknown(self, model: EcgBeat) -> None:
         mv = ecg(steady(20))

@@ -128,23 +128,7 @@ class TestModel:
     def test_a_usual_beat_in_a_regular_rhythm_is_normal(self, model: EcgBeat) -> None:
         for rr_s in (0.5, 0.7, 0.9, 1.2):
             found = model.probabilities(seen(spike(), spike(), steady(rr_s))[None])
-            assert CLASSES[int(model.called(found, early(steady(rr_s)[None]))[0])] == "N"
-
-    def test_the_greatest_product_is_called(self) -> None:
-        shares = np.array([[0.5, 0.3, 0.15, 0.05], [0.5, 0.05, 0.4, 0.05]])
-        is_early = np.ones(2, np.bool_)
-        assert called(shares, np.ones(4), is_early).tolist() == [0, 0]
-        assert called(shares, np.array([1.0, 2.0, 1.5, 1.0]), is_early).tolist() == [1, 2]
-
-    def test_only_early_beats_are_supraventricular_by_weight(self) -> None:
-        shares = np.array([[0.5, 0.3, 0.15, 0.05], [0.3, 0.5, 0.15, 0.05]])
-        weights = np.array([1.0, 2.0, 1.0, 1.0])
-        assert called(shares, weights, np.array([True, False])).tolist() == [1, 1]
-        assert called(shares, weights, np.array([False, False])).tolist() == [0, 1]
-
-    def test_no_ventricular_beat_is_lost_to_the_weight_of_s(self) -> None:
-        shares = np.array([[0.2, 0.3, 0.45, 0.05]])
-        assert called(shares, np.array([1.0, 100.0, 1.0, 1.0]), np.array([True])).tolist() == [2]
+            assert CLASSES[int(model.called(found, early(steady(rr_s)[None]), np.array([rr_s]))[0])] == "N"
 
     def test_no_model(self) -> None:
         with pytest.raises(ModelError, match="ecg_beat cannot be loaded"):
@@ -165,6 +149,59 @@ class TestModel:
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
         assert run.stdout.strip() == "[]"
+
+
+class TestCalled:
+    def test_the_greatest_product(self) -> None:
+        shares = np.array([[0.5, 0.3, 0.15, 0.05], [0.5, 0.05, 0.4, 0.05]])
+        assert self.classes(shares, np.ones(4)) == "NN"
+        assert self.classes(shares, np.array([1.0, 2.0, 1.5, 1.0])) == "SV"
+
+    def test_only_early_beats_are_supraventricular_by_weight(self) -> None:
+        shares = np.array([[0.5, 0.3, 0.15, 0.05], [0.3, 0.5, 0.15, 0.05]])
+        weights = np.array([1.0, 2.0, 1.0, 1.0])
+        assert self.classes(shares, weights, is_early=[True, False]) == "SS"
+        assert self.classes(shares, weights, is_early=[False, False]) == "NS"
+
+    def test_no_ventricular_beat_is_lost_to_the_weight_of_s(self) -> None:
+        shares = np.array([[0.2, 0.3, 0.45, 0.05]])
+        assert self.classes(shares, np.array([1.0, 100.0, 1.0, 1.0])) == "V"
+
+    def test_a_run_goes_on_at_its_rate(self) -> None:
+        assert self.run([0.5, 0.5, 0.56]) == "SSS"
+        assert self.run([0.5, 0.57]) == "SN"  # too long after it
+        assert self.run([0.5, np.nan, 0.5]) == "SNN"  # after a gap
+        assert self.run([0.5, 0.5], is_early=[True, False]) == "SN"
+        assert self.run([0.5, 0.5, 0.5, 0.5], ventricular=1) == "SVNN"
+
+    @given(
+        shares=arrays(np.float64, (12, 4), elements=st.floats(0.01, 1.0)),
+        is_early=arrays(np.bool_, 12),
+        now_s=arrays(np.float64, 12, elements=st.one_of(st.floats(0.3, 1.0), st.just(np.nan))),
+    )
+    def test_beat_by_beat_as_all_at_once(self, shares: Values, is_early: NDArray[np.bool_], now_s: Values) -> None:
+        weights = np.array([1.0, 2.0, 0.8, 1.0])
+        before_s, found = np.nan, ""
+        for one in range(12):
+            here = slice(one, one + 1)
+            found += CLASSES[called(shares[here], weights, is_early[here], now_s[here], before_s)[0]]
+            before_s = float(now_s[one]) if found[-1] == "S" else np.nan
+        assert found == self.classes(shares, weights, is_early=is_early.tolist(), now_s=now_s.tolist())
+
+    def run(self, now_s: list[float], is_early: list[bool] | None = None, ventricular: int | None = None) -> str:
+        """A beat that is called S by itself, then beats that are so only in a run, but for a ventricular one."""
+        shares = np.array([[0.6, 0.35, 0.04, 0.01], *[[0.6, 0.1, 0.29, 0.01]] * (len(now_s) - 1)])
+        if ventricular is not None:
+            shares[ventricular] = 0.1, 0.1, 0.79, 0.01
+        return self.classes(shares, np.array([1.0, 2.0, 1.0, 1.0]), is_early=is_early, now_s=now_s)
+
+    @staticmethod
+    def classes(
+        shares: Values, weights: Values, *, is_early: list[bool] | None = None, now_s: list[float] | None = None
+    ) -> str:
+        early_ones = np.array(is_early or [True] * len(shares))
+        places = called(shares, weights, early_ones, np.array(now_s or [0.8] * len(shares)))
+        return "".join(CLASSES[place] for place in places)
 
 
 class TestEarly:

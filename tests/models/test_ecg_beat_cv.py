@@ -23,12 +23,13 @@ def record(name: str, seed: int, count: int = 100) -> Scored:
     random = np.random.default_rng(seed)
     truth = random.choice(4, count, p=(0.8, 0.1, 0.09, 0.01))
     logits = random.normal(0, 1, (count, 4)) + 4.0 * np.eye(4)[truth]
-    return Scored(name, logits, truth.astype(np.int64), np.zeros(5, np.int64), *flags(count))
+    return plain(name, logits, truth)
 
 
-def flags(count: int) -> list[NDArray[np.bool_]]:
+def plain(name: str, logits: NDArray[np.float64], truth: NDArray[np.int64]) -> Scored:
     """All beats are labelled, none is in AF or early."""
-    return [np.zeros(count, np.bool_) for _ in range(3)]
+    none = np.zeros(truth.size, np.bool_)
+    return Scored(name, logits, truth.astype(np.int64), np.zeros(5, np.int64), none, none, none, np.full(truth.size, 0.8))
 
 
 def found_at(times_s: NDArray[np.float64], random: np.random.Generator) -> Beats:
@@ -54,9 +55,11 @@ def test_counts_are_those_of_the_evaluation(seed: int) -> None:
     found_s = np.sort(np.concatenate((truth_s[random.random(60) < 0.8] + 0.02, random.uniform(290, 400, 10))))
     logits = random.normal(0, 1, (found_s.size, 4))
     truth, found = Reference(truth_s, labels), found_at(found_s, random)
-    places = called(softmax(logits, 1.0), WEIGHED.weights, early(found.rr_s))
-    unknown = np.isnan(found.wave_mv[:, 0])
-    said = ["?" if hidden else CLASSES[place] for hidden, place in zip(unknown, places, strict=True)]
+    said, before_s = [], np.nan
+    for shares, hidden, rr_s in zip(softmax(logits, 1.0), np.isnan(found.wave_mv[:, 0]), found.rr_s, strict=True):
+        place = called(shares[None], WEIGHED.weights, early(rr_s[None]), rr_s[None, HISTORY - 1], before_s)[0]
+        said.append("?" if hidden else CLASSES[place])
+        before_s = float(rr_s[HISTORY - 1]) if said[-1] == "S" else np.nan
     expected = beats.confusion(truth, (found_s, said))
     assert confusion(scored("1", truth, found, logits), WEIGHED) == expected
 
@@ -66,8 +69,7 @@ def test_calibration_finds_the_temperature_that_was_put_in() -> None:
     logits = random.normal(0, 2, (20_000, 4))
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     truth = (random.random((20_000, 1)) > shares.cumsum(-1)).sum(-1)
-    hot = Scored("1", 3.0 * logits, truth.astype(np.int64), np.zeros(5, np.int64), *flags(20_000))
-    found = calibrated([hot])
+    found = calibrated([plain("1", 3.0 * logits, truth)])
     assert found.temperature == pytest.approx(3.0, rel=0.05)
     np.testing.assert_allclose(found.bias - found.bias.mean(), 0, atol=0.3)
 
