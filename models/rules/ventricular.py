@@ -18,6 +18,14 @@ UNDECIDED: Final = frozenset({"F", "?"})
 SLIP: Final = 3
 """Of so many beats, the last ones of a run, one may be another: a capture or fusion beat, or a wrong label."""
 
+FAST: Final = 2
+"""Latest intervals by whose mean a slow run turns fast: as early as a new one is told."""
+
+SLOW: Final = 8
+"""Intervals in a row under the limit by which a fast run turns slow, as when an escape rhythm follows it: VT is over 100/min
+(AHA/ACC/HRS 2017 ventricular arrhythmia guideline). The number is our choice: a VT whose rate varies about the limit has
+hardly ever so many."""
+
 MISSES: Final = 2
 """Cycles of another length that end a bigeminy or trigeminy: one wrong label makes one or two cycles into one."""
 
@@ -26,7 +34,7 @@ MISSES: Final = 2
 class _Run:
     """A run that was told.
 
-    `seconds` and `intervals` add up those between two ventricular beats, `latest` holds the last two of them with their ends;
+    `seconds` and `intervals` add up those between two ventricular beats, `latest` holds the last of them with their ends;
     `end_s` and `sure_beats` are as of the last beat before one that was not ventricular.
     """
 
@@ -38,7 +46,7 @@ class _Run:
     intervals: int
     after_v: bool = True
     recent: deque[bool] = field(default_factory=lambda: deque([True] * SLIP, SLIP))
-    latest: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=2))
+    latest: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SLOW))
     end_s: float = 0.0
     sure_beats: int = 0
 
@@ -46,9 +54,9 @@ class _Run:
 class RunRule:
     """Three or more ventricular beats in a row: `vt` from 100/min, `v_run` below.
 
-    Told at the third beat, and a `vt` again at the beat from which it is urgent. A run that was slow and turns fast ends as
-    `v_run` and goes on as `vt`; one that was fast stays `vt`. It ends at its last ventricular beat: told when two of three
-    beats are not ventricular, or when there was no beat for as long as a pause.
+    Told at the third beat, and a `vt` again at the beat from which it is urgent. A run that turns fast, or slow (`SLOW`), ends
+    there and goes on as the other kind. It ends at its last ventricular beat: told when two of three beats are not
+    ventricular, or when there was no beat for as long as a pause.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -125,22 +133,29 @@ class RunRule:
             run.intervals += 1
             run.latest.append((t_s, rr_s))
         if run.kind == "v_run" and self._turned_fast(run):
-            yield from self._as_vt(run)
+            yield from self._turned(run, "vt", FAST)
+        elif run.kind == "vt" and self._turned_slow(run):
+            yield from self._turned(run, "v_run", SLOW)
         elif run.kind == "vt" and run.beats == self._high:
             yield self._finding(run, None, run.beats)
 
     def _turned_fast(self, run: _Run) -> bool:
-        return len(run.latest) == 2 and self._fast_bpm * sum(rr for _, rr in run.latest) <= 120.0
+        latest = [rr for _, rr in run.latest][-FAST:]
+        return len(latest) == FAST and self._fast_bpm * sum(latest) <= 60.0 * FAST
 
-    def _as_vt(self, run: _Run) -> Iterator[Finding]:
-        """The slow run ends where the first of the last three beats begins the fast one."""
-        (second_s, first_rr), _ = run.latest
-        slow_end_s = second_s - first_rr
-        yield self._finding(run, slow_end_s, run.beats - 2)
-        fast = _Run("vt", slow_end_s, run.last_s, 3, sum(rr for _, rr in run.latest), 2)
-        fast.latest.extend(run.latest)
-        self._run = fast
-        yield self._finding(fast, None, fast.beats)
+    def _turned_slow(self, run: _Run) -> bool:
+        return len(run.latest) == SLOW and all(self._fast_bpm * rr > 60.0 for _, rr in run.latest)
+
+    def _turned(self, run: _Run, kind: str, intervals: int) -> Iterator[Finding]:
+        """The run ends where its last intervals begin, and they begin one of the other kind."""
+        newest = list(run.latest)[-intervals:]
+        first_end_s, first_rr_s = newest[0]
+        turn_s, seconds = first_end_s - first_rr_s, sum(rr for _, rr in newest)
+        run.seconds, run.intervals = run.seconds - seconds, run.intervals - intervals
+        yield self._finding(run, turn_s, run.beats - intervals)
+        self._run = _Run(kind, turn_s, run.last_s, intervals + 1, seconds, intervals)
+        self._run.latest.extend(newest)
+        yield self._finding(self._run, None, intervals + 1)
 
     def _finding(self, run: _Run, end_s: float | None, beats: int) -> Finding:
         measured = {

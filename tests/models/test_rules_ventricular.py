@@ -1,6 +1,7 @@
 """Ventricular runs, bigeminy and trigeminy: on labels placed by hand, and against the rhythms that cardiologists marked."""
 
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,34 @@ def test_a_run_that_turns_fast_goes_on_as_tachycardia() -> None:
     assert ended.end_s == began.onset_s == pytest.approx(3.2)
 
 
+def test_a_tachycardia_that_turns_slow_goes_on_as_a_run() -> None:
+    rule = RunRule(DEFAULT_LIMITS)
+    found = run(rule, "NVVVVV", 0.4)
+    for i in range(1, 13):
+        found += rule.beat(2.0 + i, 1.0, "V")
+    found += rule.end()
+    assert told(found) == [("vt", 0.4, None), ("vt", 0.4, None), ("vt", 0.4, 2.0), ("v_run", 2.0, None), ("v_run", 2.0, 14.0)]
+    assert [(f.measured["beats"], f.measured["rate_bpm"]) for f in found] == [(3, 150), (5, 150), (5, 150), (9, 60), (13, 60)]
+
+
+def test_a_tachycardia_that_slows_for_a_few_beats_stays_one() -> None:
+    rule = RunRule(DEFAULT_LIMITS)
+    found, t_s = run(rule, "NVVVVV", 0.4), 2.0
+    for rr_s in ([0.7] * 7 + [0.5]) * 4:
+        t_s += rr_s
+        found += rule.beat(t_s, rr_s, "V")
+    assert {(finding.kind, finding.end_s) for finding in found} == {("vt", None)}
+
+
+def test_the_slow_part_of_a_run_that_turns_fast_is_told_with_its_own_rate() -> None:
+    rule = RunRule(DEFAULT_LIMITS)
+    found = run(rule, "NVVVV", 0.8)
+    for i in range(1, 5):
+        found += rule.beat(3.2 + 0.4 * i, 0.4, "V")
+    ended = next(finding for finding in found if finding.end_s is not None)
+    assert (ended.measured["beats"], ended.measured["rate_bpm"]) == (4, 75)
+
+
 def test_a_longer_tachycardia_is_told_again_when_it_becomes_urgent_and_not_more_often() -> None:
     rule = RunRule(DEFAULT_LIMITS)
     found = run(rule, "NN" + "V" * 80, 0.4)
@@ -137,6 +166,20 @@ def test_every_episode_that_is_told_ends_once_after_its_onset_and_holds_its_beat
         assert all(f.end_s > f.onset_s for f in found if f.end_s is not None)
     if "VVV" not in labels:
         assert runs(labels) == []
+
+
+@settings(deadline=None)
+@given(rr_s=st.lists(st.sampled_from([0.3, 0.59, 0.61, 1.0]), min_size=3, max_size=60))
+def test_a_run_of_any_rates_is_told_without_a_hole_and_each_part_with_the_rate_of_its_beats(rr_s: list[float]) -> None:
+    rule, times_s = RunRule(DEFAULT_LIMITS), [0.0, *accumulate(rr_s)]
+    found = [finding for t, rr in zip(times_s, [None, *rr_s], strict=True) for finding in rule.beat(t, rr, "V")]
+    found += rule.end()
+    parts = [finding for finding in found if finding.end_s is not None]
+    assert all(one.end_s == other.onset_s and one.kind != other.kind for one, other in pairwise(parts))
+    for part in parts:
+        inside = [t for t in times_s if part.onset_s - 1e-6 <= t <= (part.end_s or 0.0) + 1e-6]
+        assert part.measured["beats"] == len(inside)
+        assert part.measured["rate_bpm"] == pytest.approx(60 * (len(inside) - 1) / (inside[-1] - inside[0]), abs=0.1)
 
 
 RHYTHMS = {"(VT": {"vt", "v_run"}, "(IVR": {"vt", "v_run"}, "(B": {"bigeminy"}, "(T": {"trigeminy"}}
