@@ -71,8 +71,8 @@ ventricles is often aberrant after a long interval and a short one (Gouaux & Ash
 
 RATHER_EARLY: Final = 0.88
 EARLY_WEIGHT: Final = 0.25
-"""A beat that comes earlier than this share of the median interval, or whose interval is not known, hardly says what is usual:
-it may be ectopic."""
+"""A beat that comes earlier than this share of the median interval, or after a gap, hardly says what is usual: it may be
+ectopic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,15 +203,13 @@ class BeatContexts:
 
 
 class _Timing(NamedTuple):
-    """How early a beat came and how late the next one was: logarithms of the intervals over the median, NaN where unknown."""
+    """How early a beat came and how late the next one was: logarithms of the intervals over the median, NaN where unknown;
+    how much the beat says about what is usual.
+    """
 
     before: float
     after: float
-
-    @property
-    def weight(self) -> float:
-        """How much a beat says about what is usual: little unless it came in time."""
-        return 1.0 if self.before >= log(RATHER_EARLY) else EARLY_WEIGHT
+    weight: float
 
 
 class _Moved(NamedTuple):
@@ -278,12 +276,12 @@ class _Families:
         step[np.isnan(step)] = 0.0
         mean += share * step
         usual = self._timings[family]
-        usual[:] = [old if isnan(new) else old + share * (new - old) for old, new in zip(usual, timing, strict=True)]
+        usual[:] = [old if isnan(new) else old + share * (new - old) for old, new in zip(usual, timing[:2], strict=True)]
         self._weights[family] += timing.weight
 
     def _add(self, wave: Samples, timing: _Timing) -> None:
         mean = np.where(np.isnan(wave), 0.0, wave)
-        when = [0.0 if isnan(interval) else interval for interval in timing]
+        when = [0.0 if isnan(interval) else interval for interval in timing[:2]]
         if len(self._seen) == FAMILIES:
             rarest = int(self._weights.argmin())
             self._means[rarest], self._timings[rarest] = mean, when
@@ -345,7 +343,8 @@ def _timing(rr_s: Samples) -> _Timing:
     before = rr_s[: HISTORY - 1]
     known = before[np.isfinite(before)]
     if not known.size:
-        return _Timing(np.nan, np.nan)
+        return _Timing(np.nan, np.nan, 1.0)
     usual = median(known)
     intervals = rr_s[HISTORY - 1 : HISTORY + 1].tolist()
-    return _Timing(*(min(max(log(interval / usual), -1.0), 1.0) for interval in intervals))
+    sooner, later = (min(max(log(interval / usual), -1.0), 1.0) for interval in intervals)
+    return _Timing(sooner, later, 1.0 if sooner >= log(RATHER_EARLY) else EARLY_WEIGHT)

@@ -1,1 +1,1 @@
-DmgBPAaseYRZL0dua1A6vTmcLio1spHMjBWy2rhiLJvfUDbO2Cmd/FjBTw9VgAq7vYgNE2qZ8jrFor92kOBwCg==
+RkWgKyhRtdEceBFKwMY1No6CziEXv/hx8Q1elHARc8/aMTotCtKu1xNQXzdO27k/RsYexvFVRHbKg4nIeaZeCQ==

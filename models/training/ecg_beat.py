@@ -42,7 +42,7 @@ from models.training.fit import Batch, Schedule, fitted
 from models.training.quantize import parity, quantize, run
 from models.training.sources import code
 
-VERSION: Final = "6"
+VERSION: Final = "7"
 SEED: Final = 20_261
 SCHEDULE: Final = Schedule(steps=1200, rate=3e-3, decay=5e-2, averaged=0.99)
 LABELLED_AFTER_S: Final = 2.0

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from models import beat_labels
 from models.evaluation.noise import qrs_amplitude
 from models.inference.ecg_qrs import EcgQrs
 from models.signal import candidate, envelope, filters, judged, qrs, shape
@@ -23,7 +24,7 @@ from models.signal.filters import Samples, Tape
 from models.signal.judged import ONE_IN, Doubted, JudgedQrsDetector, ThriftyShape
 from models.signal.qrs import KEPT, Bump, QrsDetector
 from models.signal.resample import RATE_HZ
-from models.training import cinc, disturb, qrs_noise, qrs_premature
+from models.training import beat_data, beat_strips, cinc, disturb, qrs_noise, qrs_premature
 from models.training.cinc import LABELS, Recorded
 from models.training.disturb import Random
 from models.training.qrs_noise import Noises, level, steady_level
@@ -177,8 +178,9 @@ def collected(group: Group, seed: int, data: Path, judge: bytes | None, kept: Pa
 
 def digest() -> str:
     """Of the sources that decide the bumps and their labels."""
-    sources = (sys.modules[__name__], qrs_noise, qrs_premature, disturb, envelope, filters, qrs, judged, shape, candidate)
-    return code(*sources) + cinc.digest()
+    signal = envelope, filters, qrs, judged, shape, candidate
+    premature = qrs_premature, beat_strips, beat_data, beat_labels
+    return code(sys.modules[__name__], qrs_noise, disturb, *premature, *signal) + cinc.digest()
 
 
 def joined(parts: Sequence[Bumps]) -> Bumps:

@@ -133,6 +133,10 @@ class TestContext:
             mv[round((beats_s[number] - 0.6) * RATE_HZ) :][:60] = np.nan
         assert contexts(mv)[-2].shape[0] > 0.7  # of 38 beats 14 are wide
 
+    def test_the_first_beats_of_a_stream_say_as_much_as_others(self) -> None:
+        found = contexts(ecg(steady(8), wide=[1]))
+        assert [context.shape[0] for context in found[2:5]] == pytest.approx([1 / 2, 2 / 3, 3 / 4], abs=0.01)
+
 
 class TestLabeller:
     def test_without_a_model_every_beat_is_normal(self) -> None:
