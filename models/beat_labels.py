@@ -207,8 +207,7 @@ class _Timing(NamedTuple):
     how much the beat says about what is usual.
     """
 
-    before: float
-    after: float
+    intervals: tuple[float, float]
     weight: float
 
 
@@ -276,12 +275,12 @@ class _Families:
         step[np.isnan(step)] = 0.0
         mean += share * step
         usual = self._timings[family]
-        usual[:] = [old if isnan(new) else old + share * (new - old) for old, new in zip(usual, timing[:2], strict=True)]
+        usual[:] = [old if isnan(new) else old + share * (new - old) for old, new in zip(usual, timing.intervals, strict=True)]
         self._weights[family] += timing.weight
 
     def _add(self, wave: Samples, timing: _Timing) -> None:
         mean = np.where(np.isnan(wave), 0.0, wave)
-        when = [0.0 if isnan(interval) else interval for interval in timing[:2]]
+        when = [0.0 if isnan(interval) else interval for interval in timing.intervals]
         if len(self._seen) == FAMILIES:
             rarest = int(self._weights.argmin())
             self._means[rarest], self._timings[rarest] = mean, when
@@ -343,8 +342,7 @@ def _timing(rr_s: Samples) -> _Timing:
     before = rr_s[: HISTORY - 1]
     known = before[np.isfinite(before)]
     if not known.size:
-        return _Timing(np.nan, np.nan, 1.0)
+        return _Timing((np.nan, np.nan), 1.0)
     usual = median(known)
-    intervals = rr_s[HISTORY - 1 : HISTORY + 1].tolist()
-    sooner, later = (min(max(log(interval / usual), -1.0), 1.0) for interval in intervals)
-    return _Timing(sooner, later, 1.0 if sooner >= log(RATHER_EARLY) else EARLY_WEIGHT)
+    sooner, later = (min(max(log(rr / usual), -1.0), 1.0) for rr in rr_s[HISTORY - 1 : HISTORY + 1].tolist())
+    return _Timing((sooner, later), 1.0 if sooner >= log(RATHER_EARLY) else EARLY_WEIGHT)

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from bleak.assigned_numbers import gatt_char_props_to_strs
-from bleak.backends.scanner import AdvertisementData
 from bleak.exc import BleakError
 from bumble import hci
-from bumble.att import ATT_Error, ErrorCode
+from bumble.att import ATT_Error
 from bumble.core import BaseBumbleError
 from bumble.device import Advertisement, Connection, Device
 from dbus_fast import Message, MessageType, RequestNameReply, Variant
@@ -37,8 +36,8 @@ from tests.bluez.objects import (
     SERVICE,
     BlueZError,
     ObjectTree,
-    Properties,
 )
+from tests.bluez.words import ATT_ERRORS, NEEDS_SECURITY, device_properties, uuid_variant
 
 T = TypeVar("T")
 Reply = tuple[str, list[Any]]
@@ -56,20 +55,6 @@ MTU: Final = 517
 """What BlueZ asks for (`ExchangeMTU` in `main.conf`)."""
 GENERIC_ACCESS: Final = "00001800-0000-1000-8000-00805f9b34fb"
 """The service that bluetoothd keeps for itself."""
-
-_NEEDS_SECURITY: Final = frozenset(
-    {ErrorCode.INSUFFICIENT_AUTHENTICATION, ErrorCode.INSUFFICIENT_ENCRYPTION, ErrorCode.INSUFFICIENT_ENCRYPTION_KEY_SIZE}
-)
-_ATT_ERRORS: Final[Mapping[int, tuple[str, str]]] = {
-    ErrorCode.READ_NOT_PERMITTED: ("org.bluez.Error.NotPermitted", "Read not permitted"),
-    ErrorCode.WRITE_NOT_PERMITTED: ("org.bluez.Error.NotPermitted", "Write not permitted"),
-    **dict.fromkeys(_NEEDS_SECURITY, ("org.bluez.Error.NotPermitted", "Not paired")),
-    ErrorCode.INVALID_OFFSET: ("org.bluez.Error.InvalidArguments", "Invalid offset"),
-    ErrorCode.INVALID_ATTRIBUTE_LENGTH: ("org.bluez.Error.InvalidArguments", "Invalid Length"),
-    ErrorCode.INSUFFICIENT_AUTHORIZATION: ("org.bluez.Error.NotAuthorized", "Operation Not Authorized"),
-    ErrorCode.REQUEST_NOT_SUPPORTED: ("org.bluez.Error.NotSupported", "Operation is not supported"),
-}
-"""`create_gatt_dbus_error` in `src/gatt-client.c`; all others become `Failed` with the number in its text."""
 
 
 @dataclass
@@ -157,7 +142,7 @@ class BlueZ:
             reply = Message.new_error(message, error.name, error.text)
         except ATT_Error as error:
             other = (FAILED, f"Operation failed with ATT error: 0x{error.error_code:02x}")
-            reply = Message.new_error(message, *_ATT_ERRORS.get(error.error_code, other))
+            reply = Message.new_error(message, *ATT_ERRORS.get(error.error_code, other))
         except (BaseBumbleError, BleakError, hci.HCI_Error) as error:
             reply = Message.new_error(message, FAILED, str(error))
         except asyncio.CancelledError:  # the connection went, or was not wanted any more: the task ends here in any case
@@ -210,7 +195,7 @@ class BlueZ:
         """A device is added when it is first heard; after that only what changes is told."""
         address: str = advertisement.address.to_string(with_type_qualifier=False)
         path = f"{ADAPTER_PATH}/dev_{address.replace(':', '_')}"
-        heard = _device_properties(advertisement_data(advertisement))
+        heard = device_properties(advertisement_data(advertisement))
         if path in self._peers:
             known = self._tree.objects[path][DEVICE]
             changed = {name: value for name, value in heard.items() if known.get(name) != value}
@@ -298,7 +283,7 @@ class BlueZ:
                 self._tree.add(
                     service_path,
                     SERVICE,
-                    {"UUID": _uuid(service.uuid), "Device": Variant("o", path), "Primary": Variant("b", True)},
+                    {"UUID": uuid_variant(service.uuid), "Device": Variant("o", path), "Primary": Variant("b", True)},
                 )
                 for characteristic in await gatt.discover_characteristics((), service):
                     await self._add_characteristic(service_path, characteristic, connection)
@@ -310,7 +295,7 @@ class BlueZ:
             path,
             CHARACTERISTIC,
             {
-                "UUID": _uuid(characteristic.uuid),
+                "UUID": uuid_variant(characteristic.uuid),
                 "Service": Variant("o", service_path),
                 "Flags": Variant("as", sorted(gatt_char_props_to_strs(characteristic.properties))),
                 "Notifying": Variant("b", False),
@@ -320,7 +305,7 @@ class BlueZ:
         for descriptor in await connection.gatt_client.discover_descriptors(characteristic):
             descriptor_path = f"{path}/desc{descriptor.handle:04x}"
             owner = Variant("o", path)
-            self._tree.add(descriptor_path, DESCRIPTOR, {"UUID": _uuid(descriptor.type), "Characteristic": owner})
+            self._tree.add(descriptor_path, DESCRIPTOR, {"UUID": uuid_variant(descriptor.type), "Characteristic": owner})
 
     # Attributes
 
@@ -371,7 +356,7 @@ class BlueZ:
             try:
                 return await operation(connection.gatt_client)
             except ATT_Error as error:
-                if error.error_code not in _NEEDS_SECURITY or connection.is_encrypted:
+                if error.error_code not in NEEDS_SECURITY or connection.is_encrypted:
                     raise
             await connection.pair()
             bonded = dict.fromkeys(("Paired", "Bonded"), Variant("b", True))
@@ -391,27 +376,9 @@ def _until_disconnection(peer: Peer) -> Iterator[None]:
         peer.work.discard(task)
 
 
-def _device_properties(heard: AdvertisementData) -> Properties:
-    properties: Properties = {"RSSI": Variant("n", heard.rssi), "UUIDs": Variant("as", heard.service_uuids)}
-    if heard.local_name is not None:
-        properties |= dict.fromkeys(("Name", "Alias"), Variant("s", heard.local_name))
-    if heard.tx_power is not None:
-        properties["TxPower"] = Variant("n", heard.tx_power)
-    if heard.manufacturer_data:
-        data = {company: Variant("ay", value) for company, value in heard.manufacturer_data.items()}
-        properties["ManufacturerData"] = Variant("a{qv}", data)
-    if heard.service_data:
-        properties["ServiceData"] = Variant("a{sv}", {uuid: Variant("ay", v) for uuid, v in heard.service_data.items()})
-    return properties
-
-
 def _device_path(path: str) -> str:
     """Of the device that a service or characteristic belongs to."""
     return "/".join(path.split("/")[: ADAPTER_PATH.count("/") + 2])
-
-
-def _uuid(uuid: Any) -> Variant:
-    return Variant("s", uuid_text(uuid))
 
 
 @asynccontextmanager

@@ -1,0 +1,170 @@
+"""A strap, an agent and a clinic on one virtual link and on virtual time: what the tests of the whole agent play in."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bumble.device import Device
+
+from cloud.ingest import take
+from cloud.store import Store
+from config.limits import DEFAULT_LIMITS
+from config.settings import ClinicSettings, SensorSettings, Settings
+from gateway import virtual_time
+from gateway.app import Agent
+from gateway.clock import VirtualClock
+from gateway.models import LoadedModels
+from gateway.radio import Radio
+from gateway.radio.virtual import VirtualLink, make_device, virtual_radio
+from gateway.simulate.audit import Audit, SentFrame, audit
+from gateway.simulate.heart import from_script
+from gateway.simulate.journal import Journal, read_journal
+from gateway.simulate.playback import Playback, SensorClock
+from gateway.simulate.script import load_script
+from gateway.simulate.strap import ADDRESS, NAME, Strap
+from sync.mqtt import Connected, Event, Message
+from sync.records import (
+    GapRecord,
+    Record,
+    WaveformRecord,
+    decode,
+)
+from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
+from sync.wire import encode_ack
+
+START_US = 1_800_000_000_000_000
+HUB_ADDRESS = "C2:00:00:00:00:01"
+
+
+class Link:
+    """The way to an ingest in the same process: what the broker and the network are in life."""
+
+    def __init__(self, store: Store, carried: list[bytes]) -> None:
+        self._store, self._carried = store, carried
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+
+    async def run(self) -> NoReturn:
+        self._events.put_nowait(Connected())
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        self._carried.append(topic.encode() + payload)
+        ack, _ = take(self._store, Message(topic, payload), 0)
+        assert ack is not None
+        self._events.put_nowait(Message(f"pulsegate/v1/{ack.hub}/down/ack", encode_ack(ack)))
+
+    async def receive(self) -> Event:
+        return await self._events.get()
+
+
+@dataclass
+class House:
+    """A strap, an agent and a clinic, on one virtual link."""
+
+    folder: Path
+    models: LoadedModels
+    link: VirtualLink = field(default_factory=VirtualLink)
+    clinic: ClinicKeyPair = field(default_factory=ClinicKeyPair.generate)
+    carried: list[bytes] = field(default_factory=list)
+    """Every MQTT topic and payload."""
+    device: Device | None = None
+    """The strap's, while there is one."""
+
+    def __post_init__(self) -> None:
+        self.clinic.public.save(self.folder / "clinic.pub")
+        self.store = Store.open(self.folder / "clinic.db")
+        self.settings = Settings(
+            "hub-1",
+            "subject-1",
+            self.folder / "agent",
+            "virtual:in-process",
+            ClinicSettings("127.0.0.1", 1883, self.folder / "clinic.pub"),
+            (SensorSettings("strap", advertised_name="Virtual H10"),),
+            DEFAULT_LIMITS.with_values({"repeat_medium": 0}),  # the script has a day's episodes within minutes
+        )
+
+    @asynccontextmanager
+    async def strap(self) -> AsyncIterator[list[dict[str, Any]]]:
+        """A strap in the room, telling what happens to it."""
+        loop, told = asyncio.get_running_loop(), list[dict[str, Any]]()
+        device = make_device(self.link, ADDRESS, NAME, self.folder / "strap-bonds.json")
+        await device.power_on()
+        self.device = device
+        with Journal(self.folder / "strap.jsonl", f"run-{loop.time():.0f}") as journal:
+            clock = SensorClock.set_to((START_US + round(loop.time() * 1e6)) * 1000, loop.time())
+            playback = Playback(from_script(load_script("demo")), clock, journal)
+            running = asyncio.create_task(Strap(device, playback, lambda event: told.append(dict(event))).run())
+            try:
+                yield told
+            finally:
+                running.cancel()
+                await asyncio.wait([running])
+                self.link.remove(ADDRESS)
+
+    @asynccontextmanager
+    async def agent(self, *, crash: bool = False) -> AsyncIterator[None]:
+        """A running agent, stopped cleanly or, as `kill -9` does, in the middle of whatever it was doing."""
+
+        @asynccontextmanager
+        async def radio(_spec: str, keys: Path) -> AsyncIterator[Radio]:
+            async with virtual_radio(self.link, HUB_ADDRESS, keys) as opened:
+                yield opened
+
+        clock = VirtualClock(asyncio.get_running_loop(), START_US)
+        agent = Agent(self.settings, clock, radio, lambda _: Link(self.store, self.carried), self.models)
+        stop = asyncio.Event()
+        running = asyncio.create_task(agent.run(stop))
+        try:
+            yield
+        finally:
+            if crash:
+                self.link.remove(HUB_ADDRESS)
+                running.cancel()
+            else:
+                stop.set()
+            await asyncio.wait([running])
+        if not crash:
+            running.result()
+
+    def records(self) -> list[Record]:
+        """Everything the clinic holds, opened."""
+        found: list[Record] = []
+        for row in self.store.blocks_after(0, 10**9):
+            header = parse_header(row.block)
+            wrapped = self.store.wrapped_key(row.hub, header.key)
+            assert wrapped is not None
+            key = unwrap_at_clinic(wrapped, key_id=header.key, hub=row.hub, subject=header.subject, clinic=self.clinic)
+            found.extend(decode(open_block(row.block, key)[1]))
+        return found
+
+    def audit(self) -> Audit:
+        """What the strap sent, against what the clinic holds."""
+        frames = read_journal(self.folder / "strap.jsonl").frames
+        sent = [SentFrame(frame.last_us, frame.n, frame.samples_crc32) for frame in frames]
+        lines = [line for record in self.records() for line in _exported(record)]
+        return audit(sent, [*lines, {"type": "account", "duplicate_blocks": 0, "missing_blocks": 0}])
+
+
+def _exported(record: Record) -> list[dict[str, Any]]:
+    match record:
+        case WaveformRecord(kind="ecg"):
+            crc = zlib.crc32(record.samples.astype("<i4").tobytes())
+            at = record.times.at_us
+            return [{"type": "waveform", "kind": "ecg", "samples_crc32": crc, "n": len(record.samples), "at_us": at}]
+        case GapRecord(kind="ecg"):
+            return [{"type": "gap", "kind": "ecg", "from_us": record.from_us, "to_us": record.to_us}]
+        case _:
+            return []
+
+
+def play(house: House, scenario: Callable[[House], Awaitable[None]]) -> None:
+    async def scene() -> None:
+        await scenario(house)
+
+    virtual_time.run(scene())
+    house.store.close()
