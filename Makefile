@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := config drivers models sync gateway cloud
+PACKAGES := config drivers models sync captures reporting evaluation training gateway cloud
 SHELL := /bin/bash
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
 .DEFAULT_GOAL := help
@@ -84,7 +84,7 @@ TASKS := qrs beats rhythm rr-af pulse
 train: setup
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	@for model in $(MODELS); do \
-		echo $$model; OMP_NUM_THREADS=1 $(BIN)/python -m models.training.$$model --data $(DATA) || exit 1; done
+		echo $$model; OMP_NUM_THREADS=1 $(BIN)/python -m training.$$model --data $(DATA) || exit 1; done
 
 # The cards come out of the training, which keeps what it has learnt: figures are computed again, networks are not trained again.
 evaluate: train
@@ -94,7 +94,7 @@ evaluate: train
 
 release-models: setup
 	@test -n '$(KEY)' || { echo 'name the private key: make release-models KEY=/path/to/key.pem'; exit 2; }
-	$(BIN)/python -m models.training.release --key '$(KEY)'
+	$(BIN)/python -m training.release --key '$(KEY)'
 
 lock:
 	$(LOCK) --extra source --output-file requirements/run.txt

@@ -12,13 +12,13 @@ from typing import Final
 import numpy as np
 from rich.console import Console
 
+from captures import open_recording
 from config.limits import DEFAULT_LIMITS
+from evaluation.records import annotated_headers
+from evaluation.resampling import resampled
 from gateway.models import load_models
 from models.analysis import EcgAnalysis
-from models.evaluation.records import annotated_headers
-from models.evaluation.resampling import resampled
 from models.inference.models import Models
-from models.recordings import open_recording
 
 RESULT: Final = Path("build") / "chain_cost.json"
 

@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from models.evaluation.detection import WINDOWS_S, gross
-from models.evaluation.ec57 import pair
-from models.evaluation.qrs import BeatCounts
-from models.evaluation.records import annotated_headers, load_annotated
+from captures import Recording
+from evaluation.detection import WINDOWS_S, gross
+from evaluation.ec57 import pair
+from evaluation.qrs import BeatCounts
+from evaluation.records import annotated_headers, load_annotated
 from models.inference.ecg_qrs import EcgQrs
 from models.inference.release import RELEASED
-from models.recordings import Recording
 from models.signal.candidate import Judge
 from models.signal.chain import EcgChain
 

@@ -20,6 +20,7 @@ from cloud.projections import Changes
 from cloud.store import Store
 from cloud.tables import clear, open_projections
 from config.origin import OriginError, check_origin
+from config.process import leaf_errors
 from sync.errors import SyncError
 from sync.seal import ClinicKeyPair
 
@@ -137,10 +138,7 @@ def _fail_of(group: BaseExceptionGroup[BaseException]) -> int:
     known, unknown = group.split((ClinicError, SyncError))
     if unknown is not None or known is None:
         raise group
-    first: BaseException = known
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return _fail(str(first))
+    return _fail(str(leaf_errors(known)[0]))
 
 
 def _fail(message: str) -> int:

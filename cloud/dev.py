@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ from cloud.ingest import run_ingest
 from cloud.opener import Opener
 from cloud.store import Store
 from cloud.tables import open_projections
+from config.files import replacing
+from config.process import watching_stdin
 from sync.mqtt import Connected, Event, Mqtt
 from sync.seal import ClinicKeyPair
 from sync.wire import UP_TOPICS
@@ -115,8 +116,9 @@ async def run_dev(folder: Folder, port: int, mqtt_port: int, *, watch_stdin: boo
         folder.ready.unlink(missing_ok=True)  # left behind by a kill: it would name another broker port
         clinic = key_pair(folder)
         async with _broker(mqtt_port) as bound_mqtt_port:
+            watched = watching_stdin(stop.set) if watch_stdin else contextlib.nullcontext()
             ready = Ready(f"http://{HOST}:{listener.getsockname()[1]}/", bound_mqtt_port, folder.public_key.resolve())
-            with contextlib.closing(Store.open(folder.blocks)) as store, _watched(stop, watch_stdin):
+            with contextlib.closing(Store.open(folder.blocks)) as store, watched:
                 await _serve(folder, store, clinic, listener, ready, stop, say)
 
 
@@ -241,35 +243,11 @@ def _announce(path: Path, ready: Ready) -> None:
         "public_key": str(ready.public_key),
         "pid": os.getpid(),
     }
-    draft = path.with_suffix(".new")
-    draft.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-
-
-@contextmanager
-def _watched(stop: asyncio.Event, watch_stdin: bool) -> Iterator[None]:
-    """While inside, the end of stdin stops the clinic: the parent that held the other end is gone."""
-    if not watch_stdin:
-        yield
-        return
-    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
-
-    def on_readable() -> None:
-        if not os.read(stdin, 4096):
-            loop.remove_reader(stdin)
-            stop.set()
-
-    try:
-        loop.add_reader(stdin, on_readable)
-    except PermissionError:  # a file or /dev/null, which is at its end as soon as it is read
-        stop.set()
-    try:
-        yield
-    finally:
-        loop.remove_reader(stdin)

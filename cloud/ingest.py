@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from cloud.store import Quarantined, Store
 from sync.errors import Transient
-from sync.mqtt import Event, Message
+from sync.mqtt import Message
 from sync.seal import Header, SealError, parse_header
+from sync.transport import Call, Transport
 from sync.wire import (
     MESSAGE_LIMIT,
     Ack,
@@ -39,20 +40,6 @@ UNKNOWN_HUB: Final = "?"
 """Owner of quarantined bytes whose topic names no hub. No hub can be called so (`sync.wire.is_name`)."""
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
-
-
-class Transport(Protocol):
-    """What carries messages: `sync.mqtt.Mqtt` with `sync.wire.UP_TOPICS`, or a link within one process."""
-
-    async def publish(self, topic: str, payload: bytes) -> None: ...
-
-    async def receive(self) -> Event: ...
-
-
-class Call(Protocol):
-    """Runs a function where the store may be used."""
-
-    async def __call__(self, function: Callable[..., T], /, *values: Any) -> T: ...
 
 
 @dataclass(frozen=True, slots=True)

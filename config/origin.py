@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-PACKAGES: Final = ("config", "drivers", "models", "sync", "gateway", "cloud")
+PACKAGES: Final = ("config", "drivers", "models", "sync", "captures", "reporting", "evaluation", "gateway", "cloud")
 
 
 class OriginError(RuntimeError):

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
+from config.files import replacing
+from config.process import leaf_errors
 from config.settings import SensorSettings, Settings
 from drivers.registry import Registry, load_drivers
 from drivers.spec import DeviceInformation
@@ -33,7 +35,8 @@ from sync.mqtt import Mqtt
 from sync.outbox import Outbox
 from sync.records import StatusRecord, Times
 from sync.seal import ClinicPublicKey
-from sync.uplink import Call, Transport, Uplink
+from sync.transport import Call, Transport
+from sync.uplink import Uplink
 from sync.wire import UPLINK_LANES, ack_topic
 
 log = logging.getLogger(__name__)
@@ -190,7 +193,7 @@ class Agent:
                     await self._serve_with(radio, recorder, on_analysis)
                 complaint = ""
             except* RadioError as group:
-                said = str(_first(group))
+                said = str(leaf_errors(group)[0])
                 if said != complaint:
                     log.warning("radio: %s", said)
                 complaint = said
@@ -316,11 +319,6 @@ class Agent:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
 def _state_name(sensor: str) -> str:
     return f"timeline {sensor}"
 
@@ -334,9 +332,8 @@ def _waiting(events: asyncio.Queue[Event], limit: int = 1 << 16) -> list[Event]:
 
 def _replace(path: Path, text: str) -> None:
     """Readers see the old file or the new one, never half of one."""
-    fresh = path.with_suffix(".new")
-    fresh.write_text(text + "\n", encoding="utf-8")
-    fresh.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(text + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -11,12 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from captures import RecordingError
 from config.origin import OriginError, check_origin
+from config.process import leaf_errors, watching_stdin
 from config.settings import SettingsError, load
 from gateway.clock import SystemClock
 from gateway.radio import RadioError
 from models.inference.session import ModelError
-from models.recordings import RecordingError
 from sync.errors import SyncError
 
 DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         expected, other = group.split(EXPECTED)
         if expected is None or other is not None:
             raise
-        return _failed(_first(expected))
+        return _failed(leaf_errors(expected)[0])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -145,22 +147,11 @@ def _run(arguments: argparse.Namespace) -> int:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        if arguments.watch_stdin:
-            await stop_at_end_of_input(stop)
-        await agent.run(stop)
+        with watching_stdin(stop.set) if arguments.watch_stdin else contextlib.nullcontext():
+            await agent.run(stop)
 
     asyncio.run(until_stopped())
     return 0
-
-
-async def stop_at_end_of_input(stop: asyncio.Event) -> None:
-    """Sets `stop` when standard input ends."""
-
-    class Watch(asyncio.Protocol):
-        def connection_lost(self, exc: Exception | None) -> None:
-            stop.set()
-
-    await asyncio.get_running_loop().connect_read_pipe(Watch, sys.stdin)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -269,8 +260,8 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from gateway.evaluate.run import evaluate
-    from models.evaluation.records import EvaluationError
+    from evaluation.command import evaluate
+    from evaluation.records import EvaluationError
 
     try:
         return evaluate(arguments)
@@ -278,12 +269,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, ExceptionGroup) else error
-
-
-def _failed(error: Exception) -> int:
+def _failed(error: BaseException) -> int:
     print(f"pulsegate: {' '.join(str(error).split())}", file=sys.stderr)
     return 1
 

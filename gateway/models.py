@@ -7,13 +7,13 @@ choose from what is left. A refusal is seen in the log, in `pulsegate status` an
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from config.files import replacing
 from config.version import VERSION
 from gateway.alerts import PRIORITIES
 from models.inference.models import Models
@@ -136,14 +136,10 @@ def newest_seen(data: Path) -> int:
 
 def _remember(data: Path, number: int) -> None:
     """On the disk when it returns. A hub that cannot write goes on with its models: the buffer will say what is wrong."""
-    fresh = data / f".{SEEN_FILE}.new"
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(json.dumps({"newest_release": number}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(data / SEEN_FILE)
+        with replacing(data / SEEN_FILE, durable=True) as draft:
+            draft.write_text(json.dumps({"newest_release": number}) + "\n", encoding="utf-8")
     except OSError as error:
         log.warning("cannot remember model release %d in %s (%s)", number, data, error.strerror)
 

@@ -12,7 +12,7 @@ from sync import records
 from sync.errors import Transient
 from sync.outbox import PLAINTEXT_LIMIT
 from sync.records import AlertRecord, GapRecord, Record, WaveformRecord
-from sync.uplink import Call
+from sync.transport import Call
 from sync.wire import Lane
 
 log = logging.getLogger(__name__)

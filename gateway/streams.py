@@ -17,6 +17,7 @@ from models.findings import Finding
 from models.inference.models import Models
 from models.ppg_analysis import PpgAnalysis, PpgStep
 from models.rules.burden import DailyBurden
+from reporting.result import TimedBeat
 from sync.records import AlertRecord, Record
 
 BEATS_FOR_STRIPS: Final = 64
@@ -24,15 +25,6 @@ BEATS_FOR_STRIPS: Final = 64
 
 Samples = NDArray[np.float64]
 State = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class TimedBeat:
-    """A detected R peak at the hub's time; `label` is N, S, V, F or ?."""
-
-    at_us: int
-    label: str
-    amplitude_mv: float
 
 
 @dataclass(frozen=True, slots=True)

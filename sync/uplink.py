@@ -13,13 +13,14 @@ that is away costs the hub next to nothing.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from sync.errors import Transient
-from sync.mqtt import Connected, Disconnected, Event, Message
+from sync.mqtt import Connected, Disconnected, Message
 from sync.outbox import Outbox, StoredBlock
+from sync.transport import Call, Transport
 from sync.wire import (
     UPLINK_LANES,
     Ack,
@@ -53,20 +54,6 @@ RETRY_S: Final = 1.0
 T = TypeVar("T")
 Place = tuple[int, int]
 _START: Final[Place] = (0, 0)
-
-
-class Transport(Protocol):
-    """What carries messages: `sync.mqtt.Mqtt`, or a link within one process."""
-
-    async def publish(self, topic: str, payload: bytes) -> None: ...
-
-    async def receive(self) -> Event: ...
-
-
-class Call(Protocol):
-    """Runs a function where the outbox may be used: on the storage worker's thread, or at once on virtual time."""
-
-    async def __call__(self, function: Callable[..., T], /, *values: Any) -> T: ...
 
 
 @dataclass(slots=True)

@@ -1,9 +1,15 @@
 """What every test may use."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+Samples = NDArray[np.float64]
+Synthesise = Callable[..., tuple[Samples, Samples]]
 
 
 def _recordings() -> Path | None:
@@ -21,3 +27,20 @@ def data() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+@pytest.fixture(scope="session")
+def synthesise() -> Synthesise:
+    """Pulses at given intervals: a systolic wave and a lower dicrotic one; the signal and the times of the steepest rise."""
+
+    def make(intervals_s: Samples, rate_hz: float = 50.0, dicrotic: float = 0.3, noise: float = 0.0) -> tuple[Samples, Samples]:
+        peaks_s = 0.6 + np.concatenate(([0.0], np.cumsum(intervals_s)))
+        t = np.arange(round((peaks_s[-1] + 1.5) * rate_hz)) / rate_hz
+        ppg = np.zeros(t.size)
+        for peak_s in peaks_s:
+            for height, delay_s, rise_s, fall_s in ((1.0, 0.0, 0.06, 0.15), (dicrotic, 0.35, 0.07, 0.2)):
+                since = t - peak_s - delay_s
+                ppg += height * np.exp(-0.5 * (since / np.where(since < 0, rise_s, fall_s)) ** 2)
+        return ppg + np.random.default_rng(5).normal(0, noise or 1e-12, t.size), peaks_s - 0.06
+
+    return make

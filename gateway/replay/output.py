@@ -10,14 +10,13 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from drivers.kinds import KINDS
 from drivers.readings import TICKS_PER_SECOND
-from gateway.replay.result import Line, Replayed
-from gateway.streams import TimedBeat
+from reporting.result import Line, Replayed, TimedBeat
+from reporting.text import clock, start_time
 from sync.records import (
     AlertRecord,
     FindingRecord,
@@ -84,13 +83,6 @@ def summary(result: Replayed) -> Json:
     )
 
 
-def start_time(result: Replayed) -> str | None:
-    """When the file began, ISO 8601 in UTC; None where it does not tell."""
-    if not result.start_known:
-        return None
-    return datetime.fromtimestamp(result.start_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def print_table(results: Sequence[Replayed]) -> None:
     """One row a file, and below it one row an alert."""
     from rich.console import Console  # noqa: PLC0415  only people need it: JSON starts 0.1 s sooner without
@@ -106,13 +98,6 @@ def print_table(results: Sequence[Replayed]) -> None:
     for result, name in zip(results, names, strict=True):
         for note in result.notes:
             console.print(f"{name}: {escape(note)}", style="dim")
-
-
-def clock(seconds: float) -> str:
-    """Seconds as a person reads a clock: 1:02:03, 4:05."""
-    whole = max(0, round(seconds))
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def _files_table(results: Sequence[Replayed], names: Sequence[str]) -> "Table":

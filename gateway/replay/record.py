@@ -4,11 +4,11 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+from captures.jsonl import CaptureWriter, Header
 from config.settings import SensorSettings
 from drivers.registry import Registry
 from gateway.clock import Clock
 from gateway.radio import Radio
-from gateway.replay.capture import CaptureWriter, Header
 from gateway.session import Interruption, Notification, Session, State
 
 _LINK_EVENTS: Final = {"streaming": "connected"}

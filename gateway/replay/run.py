@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,15 +11,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from config.files import replacing
 from config.limits import DEFAULT_LIMITS
 from drivers.registry import Registry, load_drivers
 from gateway.models import load_models
 from gateway.pipeline import Pipeline
 from gateway.replay.output import json_lines, print_table, summary
-from gateway.replay.result import Line, Replayed
 from gateway.replay.sources import Source, SourceError, Step, open_source
 from gateway.streams import Output
 from models.inference.models import Models
+from reporting.result import Line, Replayed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def _replay(args: argparse.Namespace, models: Models) -> int:
         except SourceError as error:
             status = _failed(str(error))
             continue
-        result = Replayed.of(source)
+        result = empty_result(source)
         results.append(result)
         lines = player.play(source, result)
         if args.json:
@@ -103,17 +103,26 @@ class Player:
                 result.end_us = max(result.end_us, step.arrival.wall_us)
                 if step.note:
                     result.notes.append(step.note)
-                yield from result.add(_through(pipeline, step))
+                yield from _added(result, _through(pipeline, step))
         except SourceError as error:
             result.failure = str(error)
             result.notes.append(f"replayed only in part: {error}")
-        yield from result.add(pipeline.finish(source.arrival(result.duration_s)))
+        yield from _added(result, pipeline.finish(source.arrival(result.duration_s)))
         yield from result.close()
         result.took_s = self.now() - began
 
     def _wait(self, began: float, t: float) -> None:
         if self.speed is not None:
             self.sleep(max(0.0, began + t / self.speed - self.now()))
+
+
+def empty_result(source: Source) -> Replayed:
+    """The result of a file that has not been replayed yet."""
+    return Replayed(str(source.path), source.sensor, source.start_us, source.start_known, list(source.notes), source.start_us)
+
+
+def _added(result: Replayed, output: Output) -> Iterable[Line]:
+    return result.add(output.records, output.beats)
 
 
 def _through(pipeline: Pipeline, step: Step) -> Output:
@@ -132,7 +141,7 @@ def _write_json(lines: Iterable[Line], result: Replayed, *, beats: bool) -> None
 
 
 def _write_report(path: Path, results: list[Replayed], models: Models) -> int:
-    from gateway.replay.report import render  # noqa: PLC0415  only a report needs it
+    from reporting.report import render  # noqa: PLC0415  only a report needs it
 
     page = render(results, models.names, datetime.now(UTC))
     try:
@@ -147,16 +156,8 @@ def _write_whole(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
         path.write_bytes(content)
         return
-    place = path.resolve()
-    descriptor, name = tempfile.mkstemp(dir=place.parent, prefix=".report-")  # for its owner's eyes, as a capture is
-    draft = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        draft.replace(place)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with replacing(path) as draft:
+        draft.write_bytes(content)
 
 
 def _speed(text: str) -> float | None:

@@ -8,12 +8,12 @@ from typing import Final
 
 import numpy as np
 
+from captures import Recording, RecordingError, UnknownKindError, open_recording
+from captures import jsonl as capture
+from captures.jsonl import CaptureError
 from drivers.readings import Reading, Waveform
 from drivers.registry import Registry
-from gateway.replay import capture
-from gateway.replay.capture import CaptureError
 from gateway.timeline import GAP_TOLERANCE_PERIODS, NS, Arrival
-from models.recordings import Recording, RecordingError, UnknownKindError, open_recording
 from models.signal.resample import MAX_RATE_HZ, MIN_RATE_HZ
 
 SCALE_MV: Final = 0.001

@@ -26,6 +26,7 @@ from rich.table import Table
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
+from config.process import leaf_errors
 from gateway.radio.air import Air
 from gateway.simulate.audit import Audit, SentFrame, audit
 from gateway.simulate.children import Child, ChildFailedError, running
@@ -159,7 +160,7 @@ def run_demo(options: DemoOptions) -> int:
         folder = _made_folder(options)
         status = asyncio.run(_Demo(options, folder, console).run())
     except* (ChildFailedError, DemoError, OSError) as group:
-        failures = _leaves(group)
+        failures = leaf_errors(group)
     for failure in failures:
         console.print(f"pulsegate demo: {told(failure, folder)}", style="bold red", highlight=False)
     if folder and folder != options.data and status == 0:
@@ -185,10 +186,6 @@ def _made_folder(options: DemoOptions) -> Path:
     except OSError as error:
         raise DemoError(f"cannot create {options.data} ({error.strerror}): choose another --data") from error
     return options.data
-
-
-def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    return [leaf for item in group.exceptions for leaf in (_leaves(item) if isinstance(item, BaseExceptionGroup) else [item])]
 
 
 class _Demo:

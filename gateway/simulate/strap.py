@@ -17,7 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -28,6 +28,8 @@ from bumble.device import Connection, Device
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 from bumble.transport.common import TransportLostError
 
+from captures import RecordingError, open_recording
+from config.process import watching_stdin
 from gateway.radio.air import open_device
 from gateway.radio.radio import RadioError
 from gateway.simulate import pmd
@@ -35,7 +37,6 @@ from gateway.simulate.heart import Heart, from_recording, from_script
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.script import load_script, script_names
-from models.recordings import RecordingError, open_recording
 from models.signal.chain import EcgChain
 
 log = logging.getLogger(__name__)
@@ -325,26 +326,11 @@ async def _until_told(work: Coroutine[Any, Any, NoReturn], *, watch_stdin: bool)
     task = loop.create_task(work)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
-    transport = None
-    if watch_stdin:
-        transport, _ = await loop.connect_read_pipe(lambda: _EndOfInput(task), sys.stdin)
-    try:
-        await task
-    except asyncio.CancelledError:
-        log.debug("told to end")
-    finally:
-        if transport is not None:
-            transport.close()
-
-
-class _EndOfInput(asyncio.Protocol):
-    """Cancels a task when its stream ends."""
-
-    def __init__(self, task: asyncio.Task[NoReturn]) -> None:
-        self._task = task
-
-    def eof_received(self) -> None:
-        self._task.cancel()
+    with watching_stdin(task.cancel) if watch_stdin else nullcontext():
+        try:
+            await task
+        except asyncio.CancelledError:
+            log.debug("told to end")
 
 
 def _print(event: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The public keys whose model releases this agent accepts.
 
 Several, so that a key can be replaced: pin the new one, let every hub have that version, then sign with it, then remove the
-old one. `python -m models.training.release --new-key PATH` makes a key and prints its line; see docs/model-release.md.
+old one. `python -m training.release --new-key PATH` makes a key and prints its line; see docs/model-release.md.
 """
 
 from collections.abc import Mapping

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.evaluation.detection import detect
-from models.recordings import open_recording
+from captures import open_recording
+from evaluation.detection import detect
 
 END_S = 600.0
 """Ten minutes, of which the first five do not count."""

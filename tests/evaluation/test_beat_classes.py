@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.progress import Progress
 
-from models.evaluation.beats import EXTRA, MISSED, confusion, evaluate_beats, figures, label_record, total
-from models.evaluation.detection import received
-from models.evaluation.ec57 import Reference, load_reference
-from models.evaluation.ladders import rungs
-from models.evaluation.records import EvaluationError, load_annotated, rate_intervals
+from evaluation.beats import EXTRA, MISSED, confusion, evaluate_beats, figures, label_record, total
+from evaluation.detection import received
+from evaluation.ec57 import Reference, load_reference
+from evaluation.ladders import rungs
+from evaluation.records import EvaluationError, load_annotated, rate_intervals
 
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 calls what pandas 3 deprecates
     import wfdb

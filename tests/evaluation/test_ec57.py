@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.evaluation.ec57 import LABELS, Reference, load_reference, nearest_pairs, pair, reference
-from models.evaluation.qrs import match
-from models.recordings.annotations import BEATS, Annotations
+from captures.annotations import BEATS, Annotations
+from evaluation.ec57 import LABELS, Reference, load_reference, nearest_pairs, pair, reference
+from evaluation.qrs import match
 
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 calls what pandas 3 deprecates
     import wfdb

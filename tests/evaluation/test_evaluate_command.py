@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
+from captures import open_recording
+from captures.annotations import read_annotations
+from evaluation.command import beat_labeller, plain
+from evaluation.detection import detect, evaluate_qrs
+from evaluation.ladders import rungs
+from evaluation.tables import tables
 from gateway.cli import main
-from gateway.evaluate.run import beat_labeller, plain
-from gateway.evaluate.tables import tables
-from models.evaluation.detection import detect, evaluate_qrs
-from models.evaluation.ladders import rungs
 from models.inference.models import Models
-from models.recordings import open_recording
-from models.recordings.annotations import read_annotations
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -131,7 +131,7 @@ def test_nothing_but_odd_records_is_a_failure(records: Path, capsys: pytest.Capt
 def test_missing_float_models_say_how_to_make_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("gateway.evaluate.run.RUNS", tmp_path)
+    monkeypatch.setattr("evaluation.command.RUNS", tmp_path)
     status, _, err = run(capsys, "rhythm", "--data", tmp_path, "--precision", "fp32")
     assert status == 1
     assert "make train" in one_line(err)

@@ -8,11 +8,11 @@ import pytest
 import scipy.io
 import scipy.signal
 
-from models.evaluation.ladders import DROPPED_PERCENT, PACKET_S, RATES_HZ, Ecg, find_noise, lost_samples, rungs
-from models.evaluation.noise import CHANNEL, KINDS, MIX, RATE_HZ, SNR_DB, add_noise, load_noise, noise_rms, qrs_amplitude
-from models.evaluation.records import EvaluationError
-from models.evaluation.resampling import resampled
-from models.training.disturb import TRAINING_CHANNEL
+from evaluation.ladders import DROPPED_PERCENT, PACKET_S, RATES_HZ, Ecg, find_noise, lost_samples, rungs
+from evaluation.noise import CHANNEL, KINDS, MIX, RATE_HZ, SNR_DB, add_noise, load_noise, noise_rms, qrs_amplitude
+from evaluation.records import EvaluationError
+from evaluation.resampling import resampled
+from training.disturb import TRAINING_CHANNEL
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from models.evaluation.ladders import Rung, rungs
-from models.evaluation.records import EvaluationError
-from models.evaluation.rhythm import LABELS, challenge_records, evaluate_rhythm, figures
+from evaluation.ladders import Rung, rungs
+from evaluation.records import EvaluationError
+from evaluation.rhythm import LABELS, challenge_records, evaluate_rhythm, figures
 
 SILENT = Progress(disable=True)
 SAMPLE = "cinc2017-sample"

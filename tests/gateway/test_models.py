@@ -16,8 +16,8 @@ from gateway.alerts import PRIORITIES
 from gateway.models import SEEN_FILE, LoadedModels, load_models, newest_seen, technical_alert
 from models.inference.models import Models
 from models.inference.release import MANIFEST, RELEASED, SIGNATURE, ReleaseError, key_id
-from models.training.release import sign
 from sync.records import AlertRecord, decode, encode
+from training.release import sign
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()

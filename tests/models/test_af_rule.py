@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from captures.rhythms import NOT_AF, Rhythm
 from config.limits import DEFAULT_LIMITS
-from models.evaluation.rr_af import follow, scored, seconds
+from evaluation.rr_af import follow, scored, seconds
 from models.findings import Finding
 from models.inference.rr_af import conclusive
-from models.recordings.rhythms import NOT_AF, Rhythm
 from models.rules.af import AfRule
 from models.rules.af_burden import Burden
 

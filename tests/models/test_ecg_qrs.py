@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.evaluation.detection import detect
-from models.evaluation.ec57 import Reference, pair
-from models.evaluation.noise import add_noise, load_noise
-from models.evaluation.records import load_annotated
+from evaluation.detection import detect
+from evaluation.ec57 import Reference, pair
+from evaluation.noise import add_noise, load_noise
+from evaluation.records import load_annotated
 from models.inference.ecg_qrs import EcgQrs
 from models.inference.release import RELEASED
 from models.inference.session import ModelError

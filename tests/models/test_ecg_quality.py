@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from captures import open_recording
 from models.inference.ecg_quality import CLASSES, WINDOW, EcgQuality, features, reason
 from models.inference.release import RELEASED
 from models.inference.session import ModelError
-from models.recordings import open_recording
 from models.signal.offline import condition
 from models.signal.resample import RATE_HZ
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import models
+from captures import open_recording
 from models.inference.ecg_rhythm import (
     CLASSES,
     ROWS,
@@ -24,7 +25,6 @@ from models.inference.ecg_rhythm import (
     windows,
 )
 from models.inference.session import ModelError
-from models.recordings import open_recording
 from models.signal.offline import Conditioned, condition
 
 RELEASE = Path(models.__file__).parent / "release"

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.evaluation.rr_af import follow, record_report, scored
+from captures.rhythms import load_rhythm, windows
+from evaluation.rr_af import follow, record_report, scored
 from models.inference.release import RELEASED
 from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, conclusive, rr_features
 from models.inference.session import ModelError
-from models.recordings.rhythms import load_rhythm, windows
 
 ALL = np.ones(WINDOW, np.bool_)
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captures import open_recording
+from captures.annotations import read_annotations
 from config.limits import DEFAULT_LIMITS
 from models.findings import Finding
-from models.recordings import open_recording
-from models.recordings.annotations import read_annotations
 from models.rules.pauses import PauseRule
 from models.signal.chain import EcgChain
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captures.annotations import read_annotations
 from config.limits import DEFAULT_LIMITS
 from models.findings import Finding
-from models.recordings.annotations import read_annotations
 from models.rules.ventricular import GeminyRule, RunRule
 
 LABELS = {**dict.fromkeys("NLRejB", "N"), **dict.fromkeys("AaJS", "S"), **dict.fromkeys("VEr", "V"), "F": "F"} | dict.fromkeys(

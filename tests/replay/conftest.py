@@ -11,9 +11,9 @@ import pytest
 
 from drivers.registry import load_drivers
 from gateway.models import load_models
-from gateway.replay.result import Line, Replayed
-from gateway.replay.run import Player, add_arguments, replay
+from gateway.replay.run import Player, add_arguments, empty_result, replay
 from gateway.replay.sources import open_source
+from reporting.result import Line, Replayed
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def play() -> Callable[..., tuple[Replayed, list[Line]]]:
     def play_(path: Path, **settings: Any) -> tuple[Replayed, list[Line]]:
         registry = load_drivers()
         source = open_source(path, registry)
-        result = Replayed.of(source)
+        result = empty_result(source)
         lines = list(Player(load_models(), registry, **settings).play(source, result))
         return result, lines
 

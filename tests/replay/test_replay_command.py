@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.recordings import open_recording
-from models.recordings.annotations import read_annotations
+from captures import open_recording
+from captures.annotations import read_annotations
 
 
 def nearest(times: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.replay.output import clock, json_lines, summary
-from gateway.replay.result import Line, Replayed
+from gateway.replay.output import json_lines, summary
+from gateway.replay.run import empty_result
 from gateway.replay.sources import Source
-from gateway.streams import Output, TimedBeat
+from reporting.result import Line, Replayed, TimedBeat
+from reporting.text import clock
 from sync.records import AlertRecord, FindingRecord, GapRecord, IntervalsRecord, Strip, Times, VitalRecord
 
 START_US = 1_714_920_600_000_000
@@ -20,7 +21,7 @@ def at(seconds: float) -> int:
 
 
 def fresh() -> Replayed:
-    return Replayed.of(Source(Path("a.hea"), "strap", START_US, True, (), iter(())))
+    return empty_result(Source(Path("a.hea"), "strap", START_US, True, (), iter(())))
 
 
 def alert(onset: float, end: float | None, probability: float, strip: Strip | None, kind: str = "af") -> AlertRecord:
@@ -32,7 +33,7 @@ def alert(onset: float, end: float | None, probability: float, strip: Strip | No
 
 
 def taken(result: Replayed, *records: AlertRecord | FindingRecord | GapRecord) -> list[Line]:
-    return [line for record in records for line in result.add(Output((record,)))]
+    return [line for record in records for line in result.add((record,), ())]
 
 
 def test_an_alert_is_written_once_with_its_last_values_and_its_strip() -> None:
@@ -101,9 +102,9 @@ def test_rates_are_of_intervals_and_never_across_a_gap() -> None:
     result = fresh()
     first = [TimedBeat(at(second), "N", 1.0) for second in range(1, 11)]
     second = [TimedBeat(at(20 + 0.5 * index), "N", 1.0) for index in range(10)]
-    list(result.add(Output((), tuple(first))))
+    list(result.add((), tuple(first)))
     taken(result, GapRecord("strap", "ecg", at(10.5), at(19.5), 1000, "the link was lost"))
-    list(result.add(Output((), tuple(second))))
+    list(result.add((), tuple(second)))
     result.end_us = at(25)
     rates = result.rates()
     assert np.isnan(rates.each[[0, 10]]).all()

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gateway.replay import charts
-from gateway.replay.paper import strip_rows
-from gateway.replay.report import STRIPS_SHOWN, render
-from gateway.replay.result import Replayed
+from gateway.replay.run import empty_result
 from gateway.replay.sources import Source
-from gateway.streams import Output, TimedBeat
+from reporting import charts
+from reporting.paper import strip_rows
+from reporting.report import STRIPS_SHOWN, render
+from reporting.result import Replayed, TimedBeat
 from sync.records import AlertRecord, GapRecord, QuarantinedRecord, Strip, Times
 
 MADE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -53,7 +53,7 @@ class Page(HTMLParser):
 
 def result_of(alerts: int = 1, file: str = "a.hea") -> Replayed:
     """Five minutes at 75/min with a gap, a bad payload, and `alerts` pauses of 4 s."""
-    result = Replayed.of(Source(Path(file), "strap", 0, False, ("note <1>",), iter(())))
+    result = empty_result(Source(Path(file), "strap", 0, False, ("note <1>",), iter(())))
     result.end_us, result.covered_s, result.ecg_rate_hz = 300_000_000, 290.0, 130.0
     beats = tuple(TimedBeat(round(0.8e6 * index), "N", 1.0) for index in range(1, 370))
     records: list[Any] = [
@@ -69,7 +69,7 @@ def result_of(alerts: int = 1, file: str = "a.hea") -> Replayed:
                 f"{index}", "strap", "pause", "high", onset, onset + 4_000_000, 0, "rule:pause", (), None, measured, strip
             )
         )
-    list(result.add(Output(tuple(records), beats)))
+    list(result.add(tuple(records), beats))
     list(result.close())
     return result
 
@@ -137,12 +137,12 @@ def test_years_make_a_page_too() -> None:
 
 
 def test_an_empty_file_makes_a_page_too() -> None:
-    empty = Replayed.of(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
+    empty = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
     assert "No alert in 0:00." in Page(render([empty], (), MADE)).text
 
 
 def test_a_capture_without_ecg_shows_the_sensors_own_rate() -> None:
-    result = Replayed.of(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
+    result = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
     result.end_us = 60_000_000
     result.heart_rates.extend((float(t), 70.0 + t % 3) for t in range(60))
     text = " ".join(Page(render([result], (), MADE)).text.split())

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from captures.jsonl import CaptureWriter, Header
 from drivers.readings import Waveform
 from drivers.registry import load_drivers
 from drivers.spec import DeviceInformation
-from gateway.replay.capture import CaptureWriter, Header
 from gateway.replay.sources import SourceError, open_source
 from sync.records import GapRecord, QuarantinedRecord
 

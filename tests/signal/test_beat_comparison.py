@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.evaluation.qrs import BeatCounts, compare, match
-from models.recordings import open_recording
-from models.recordings.annotations import BEATS, read_annotations
+from captures import open_recording
+from captures.annotations import BEATS, read_annotations
+from evaluation.qrs import BeatCounts, compare, match
 from models.signal.chain import EcgChain
 
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 calls what pandas 3 deprecates

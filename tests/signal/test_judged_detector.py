@@ -5,9 +5,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from models.evaluation.qrs import compare
+from captures import open_recording
+from evaluation.qrs import compare
 from models.inference.ecg_qrs import EcgQrs
-from models.recordings import open_recording
 from models.signal.candidate import FARTHEST, NUMBERS, SIZE, Situation, Verdict, values
 from models.signal.chain import EcgChain
 from models.signal.judged import AGREED, ON_TIME, Doubted

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from captures import open_recording
 from config.limits import DEFAULT_LIMITS
 from models.analysis import EcgAnalysis
 from models.inference.models import Models
-from models.recordings import open_recording
 
 RATE_HZ = 130.0
 WAVES = ((-0.17, 0.022, 0.12), (-0.028, 0.010, -0.1), (0.0, 0.012, 1.0), (0.03, 0.012, -0.25), (0.25, 0.045, 0.3))

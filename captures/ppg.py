@@ -1,0 +1,210 @@
+"""Recorded PPGs with a reference of the heart beats: phone cameras with RR intervals, and monitors with an ECG.
+
+A folder with `PPG.csv` (times of the frames in ms, mean of each colour) and `RR.txt` (RR intervals in ms, of a chest strap worn
+at the same time, by a clock of its own) is one recording: the form of the Welltory PPG dataset. A file `*Signals.csv`, also
+`.gz`, with columns `Time [s]`, `PLETH` and `II` is another: the form of BIDMC. Cells that are no numbers count as missing.
+"""
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from captures.recording import RecordingError
+from models.signal.chain import EcgChain
+from models.signal.filters import Fir, lowpass
+from models.signal.ppg import PPG, RATE_HZ
+from models.signal.resample import MAX_RATE_HZ, MIN_RATE_HZ
+
+LONGEST_STEP_S: Final = 0.25
+"""Frames further apart leave a gap; closer ones are joined by a straight line. A camera that adjusts its exposure drops two or
+three frames in a row, and a systolic rise lasts 0.2 s."""
+
+SHORTEST_S: Final = 5.0
+LONGEST_S: Final = 7 * 86_400.0
+_STEPS: Final = (2e-3, 0.2)
+"""Seconds between two samples; what the unit of times without one is found by."""
+
+_WINDOW: Final = round(10 * RATE_HZ)
+_LAGS: Final = slice(round(0.33 * RATE_HZ), round(1.5 * RATE_HZ))
+"""Intervals at 40 to 180/min."""
+
+Table = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class PpgRecording:
+    """One PPG at an even rate with the heart beats of a reference.
+
+    `ppg` (n,) in the file's unit, NaN where samples are missing. `beats_s` (beats,) are seconds since the first sample where
+    `same_clock`; otherwise seconds since the reference's first beat, whose time is not known.
+    """
+
+    name: str
+    ppg: NDArray[np.float64]
+    rate_hz: float
+    beats_s: NDArray[np.float64]
+    same_clock: bool
+    notes: tuple[str, ...] = ()
+
+
+def find_ppg(data: Path) -> list[Path]:
+    """Every recording below a folder: `PPG.csv` and `*Signals.csv`, also `.gz`, wherever they lie."""
+    return sorted(path for path in data.rglob("*.[cC][sS][vV]*") if path.is_file() and _kind(path))
+
+
+def read_ppg(path: Path) -> PpgRecording:
+    """One recording, by one of the paths that `find_ppg` gives.
+
+    Raises:
+        RecordingError: the file or its reference is missing, damaged or of another form; the message says which and what to do.
+    """
+    try:
+        return _read_camera(path) if _kind(path) == "camera" else _read_monitor(path)
+    except FileNotFoundError as error:
+        raise RecordingError(
+            f"{error.filename}: no such file; the reference beats of the recording are read from it"
+        ) from error
+    except OSError as error:
+        raise RecordingError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _kind(path: Path) -> str | None:
+    name = path.name.lower().removesuffix(".gz")
+    if name == "ppg.csv":
+        return "camera"
+    return "monitor" if name.endswith("signals.csv") else None
+
+
+def _read_camera(path: Path) -> PpgRecording:
+    table = _read_table(path)
+    times, *channels = _split(path, table)
+    if not channels:
+        raise RecordingError(f"{path}: there is no column beside the times; columns R, G and B are expected")
+    at_s, order, notes = _in_order(path, table[times])
+    found = {name: _even(at_s, table[name][order]) for name in channels}
+    best = max(found, key=lambda name: _periodicity(found[name]))
+    if not np.isfinite(found[best]).any():
+        raise RecordingError(f"{path}: no column holds samples")
+    beats_s = np.concatenate(([0.0], np.cumsum(_read_intervals(path.parent / "RR.txt"))))
+    return PpgRecording(path.parent.name, found[best], RATE_HZ, beats_s, False, (*notes, f"column {best}"))
+
+
+def _read_monitor(path: Path) -> PpgRecording:
+    table = _read_table(path)
+    times = _split(path, table)[0]
+    wanted = {name: next((column for column in table if column.lower() == name), None) for name in ("pleth", "ii")}
+    missing = [name.upper() for name, column in wanted.items() if column is None]
+    if missing:
+        raise RecordingError(f"{path}: no column {' and no column '.join(missing)} among {', '.join(table)}")
+    known = np.flatnonzero(np.isfinite(table[times]))
+    lasted = float(np.ptp(table[times][known])) if known.size else 0.0
+    if not SHORTEST_S <= lasted <= LONGEST_S or (np.diff(table[times][known]) < 0).any():
+        raise RecordingError(f"{path}: times from {SHORTEST_S:g} s to a week, in s and rising, are expected")
+    rate_hz = float(known[-1] - known[0]) / lasted  # times are rounded to 10 ms in part: only the whole tells the rate
+    if not max(PPG.min_rate_hz, MIN_RATE_HZ) <= rate_hz <= min(PPG.max_rate_hz, MAX_RATE_HZ):
+        raise RecordingError(f"{path}: {rate_hz:g} samples a second; {MIN_RATE_HZ:g} to {PPG.max_rate_hz:g} can be read")
+    ppg, ecg = (table[str(wanted[name])] for name in ("pleth", "ii"))
+    chain = EcgChain(rate_hz)
+    beats_s = np.array([beat.t_s for beat in (*chain.push(ecg), *chain.finish())])
+    name = re.sub(r"_?signals\.csv(\.gz)?$", "", path.name, flags=re.IGNORECASE) or path.parent.name
+    return PpgRecording(name, ppg, rate_hz, beats_s, True)
+
+
+def _read_table(path: Path) -> Table:
+    """Columns by name, without the empty ones."""
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+        rows = [row for row in csv.reader(text.splitlines(), delimiter=";" if ";" in text[:200] else ",") if row]
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
+        raise RecordingError(f"{path}: damaged, or no table of numbers ({error})") from error
+    if len(rows) < 3:
+        raise RecordingError(f"{path}: {len(rows)} rows; a header and samples are expected")
+    names = [name.strip() for name in rows[0]]
+    values = np.full((len(rows) - 1, len(names)), np.nan)
+    for at, row in enumerate(rows[1:]):
+        for place, cell in enumerate(row[: len(names)]):
+            values[at, place] = _number(cell)
+    return {name: values[:, place] for place, name in enumerate(names) if np.isfinite(values[:, place]).any()}
+
+
+def _number(cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        return np.nan
+    return value if abs(value) < 1e30 else np.nan
+
+
+def _split(path: Path, table: Table) -> list[str]:
+    """The names of the columns, the one of the times first."""
+    times = next((name for name in table if re.match(r"time|t$|t[\s_\[(]|elapsed", name, re.IGNORECASE)), None)
+    if times is None:
+        raise RecordingError(f"{path}: no column time among {', '.join(table) or 'its columns'}")
+    return [times, *(name for name in table if name != times)]
+
+
+def _in_order(path: Path, times: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp], tuple[str, ...]]:
+    """Rising times in seconds since the first, the rows that they belong to, and what was odd."""
+    known = np.flatnonzero(np.isfinite(times))
+    order = known[np.argsort(times[known], kind="stable")]
+    order = order[np.concatenate(([True], np.diff(times[order]) > 0))] if order.size else order
+    if order.size < 3:
+        raise RecordingError(f"{path}: fewer than three samples have a time")
+    notes = () if order.size == times.size else (f"{times.size - order.size} rows without a time of their own left out",)
+    since = times[order] - times[order[0]]
+    step = float(np.median(np.diff(since)))
+    unit_s = next((unit for unit in (1.0, 1e-3, 1e-6, 1e-9) if _STEPS[0] <= step * unit <= _STEPS[1]), None)
+    if unit_s is None:
+        raise RecordingError(f"{path}: steps of {step:g} in the times are no PPG's; give them in ms")
+    seconds = since * unit_s
+    if not SHORTEST_S <= seconds[-1] <= LONGEST_S:
+        raise RecordingError(f"{path}: {seconds[-1]:.3g} s long; {SHORTEST_S:g} s to a week can be read")
+    return seconds, order, notes
+
+
+def _even(at_s: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Samples at uneven times on a grid of 50 Hz, NaN in gaps."""
+    known = np.isfinite(values)
+    grid = np.arange(int(at_s[-1] * RATE_HZ) + 1) / RATE_HZ
+    if known.sum() < 2:
+        return np.full(grid.size, np.nan)
+    at_s, values = at_s[known], values[known]
+    after = np.clip(np.searchsorted(at_s, grid), 1, at_s.size - 1)
+    even: NDArray[np.float64] = np.interp(grid, at_s, values, left=np.nan, right=np.nan)
+    even[at_s[after] - at_s[after - 1] > LONGEST_STEP_S] = np.nan
+    return even
+
+
+def _periodicity(ppg: NDArray[np.float64]) -> float:
+    """How alike the signal is to itself one pulse later: median over windows of 10 s, between -1 and 1."""
+    known = np.flatnonzero(np.isfinite(ppg))
+    if known.size < _WINDOW or not np.ptp(ppg[known]):
+        return -1.0
+    filled = np.interp(np.arange(ppg.size), known, ppg[known])
+    smooth, drift = Fir(lowpass(6.0, RATE_HZ, 16)), Fir(lowpass(0.5, RATE_HZ, 50))
+    band = np.concatenate((smooth.push(filled), smooth.finish())) - np.concatenate((drift.push(filled), drift.finish()))
+    found: list[float] = []
+    for start in range(0, band.size - _WINDOW + 1, _WINDOW // 2):
+        part = band[start : start + _WINDOW]
+        likeness = np.correlate(part, part, "full")[_WINDOW - 1 :]
+        found.append(float(likeness[_LAGS].max() / likeness[0]) if likeness[0] > 0 else -1.0)
+    return float(np.median(found))
+
+
+def _read_intervals(path: Path) -> NDArray[np.float64]:
+    """RR intervals in seconds from a text of numbers, in ms (or in s, when they are below 10)."""
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    cells = [cell for cell in re.split(r"[\s,;]+", text) if cell]
+    values = np.array([_number(cell) for cell in cells])
+    if values.size < 3 or not np.isfinite(values).all() or (values <= 0).any():
+        raise RecordingError(f"{path}: not a list of RR intervals in ms")
+    return values / 1e3 if np.median(values) > 10 else values

@@ -1,1 +1,0 @@
-"""`pulsegate evaluate`: how well detector and models do on annotated recordings."""

@@ -1,0 +1,112 @@
+"""MIT annotation files, against wfdb's own reader and by hand."""
+
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captures.annotations import SYMBOLS, AnnotationError, read_annotations
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # wfdb uses pandas in a way that pandas warns of
+    import wfdb
+
+END = struct.pack("<H", 0)
+
+
+def word(code: int, value: int) -> bytes:
+    return struct.pack("<H", code << 10 | value)
+
+
+def skip(ticks: int) -> bytes:
+    return word(59, 0) + struct.pack("<hH", ticks >> 16, ticks & 0xFFFF)
+
+
+def note(text: bytes) -> bytes:
+    return word(63, len(text)) + text + b"\0" * (len(text) % 2)
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb's use of pandas
+@pytest.mark.parametrize(
+    ("record", "suffix"),
+    [
+        ("mitdb/203", "atr"),
+        ("mitdb/207", "atr"),
+        ("mitdb/104", "atr"),
+        ("afdb/04936", "qrs"),
+        ("afdb/04936", "atr"),
+        ("ltafdb/30", "qrs"),
+        ("ltafdb/30", "atr"),
+        ("nsr2db/nsr001", "atr"),
+    ],
+)
+def test_agrees_with_wfdb(data: Path, record: str, suffix: str) -> None:
+    ours = read_annotations(data / f"{record}.{suffix}")
+    theirs = wfdb.rdann(str(data / record), suffix)
+    assert np.array_equal(ours.sample, theirs.sample)
+    assert ours.symbol == tuple(theirs.symbol)
+    assert ours.aux == tuple(aux.split("\0")[0] for aux in theirs.aux_note)
+    if record.startswith(("afdb", "nsr2db")):
+        assert ours.rate_hz == theirs.fs
+
+
+def test_every_pseudo_annotation(tmp_path: Path) -> None:
+    written = tmp_path / "a.atr"
+    written.write_bytes(
+        word(28, 18) + note(b"(AFIB\0")  # + at 18 with a rhythm of even length
+        + word(1, 100) + word(61, 3) + word(62, 1) + word(60, 2)  # N at 118; subtype, channel and number say nothing new
+        + skip(100_000) + word(5, 7) + note(b"odd")  # V at 100125 after a skip, a padded note
+        + skip(-5) + word(22, 1000)  # a skip may go back, as long as the annotations do not
+        + END
+    )  # fmt: skip
+    found = read_annotations(written)
+    assert found.sample.tolist() == [18, 118, 100_125, 101_120]
+    assert found.symbol == ("+", "N", "V", '"')
+    assert found.aux == ("(AFIB", "", "odd", "")
+    assert found.beats().tolist() == [118, 100_125]
+    assert found.rhythm_at(np.array([17, 18, 118])) == ["", "(AFIB", "(AFIB"]
+    assert found.rate_hz is None
+
+
+def test_no_annotations_is_no_damage(tmp_path: Path) -> None:
+    (tmp_path / "a.qrs").write_bytes(END)
+    assert len(read_annotations(tmp_path / "a.qrs").sample) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "a.atr: ends at byte 0 without an end mark"),
+        (word(1, 100), "a.atr: ends at byte 2 without an end mark"),
+        (word(1, 100) + b"\x01", "a.atr: ends at byte 3 without an end mark"),
+        (skip(70_000)[:4], "a.atr: ends at byte 4 without an end mark"),
+        (word(1, 1) + word(63, 40) + b"(N" + END, "a.atr: the note at byte 4 is cut short or belongs to no annotation"),
+        (note(b"(N") + END, "belongs to no annotation"),
+        (word(50, 1) + END, "a.atr: unknown annotation code 50 at byte 0"),
+        (word(1, 100) + skip(-90) + word(1, 1) + END, "a.atr: times run backwards"),
+        (word(22, 0) + note(b"## time resolution: x") + END, "a.atr: '## time resolution: x' is no time resolution"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.atr").write_bytes(content)
+    with pytest.raises(AnnotationError) as caught:
+        read_annotations(tmp_path / "a.atr")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(content=st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    file = tmp_path_factory.getbasetemp() / "random.atr"
+    file.write_bytes(content)
+    try:
+        found = read_annotations(file)
+    except AnnotationError:
+        return
+    assert len(found.sample) == len(found.symbol) == len(found.aux)
+    assert set(found.symbol) <= set(SYMBOLS.values())
+    assert (np.diff(found.sample) >= 0).all()

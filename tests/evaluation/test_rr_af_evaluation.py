@@ -1,0 +1,194 @@
+"""Beats, durations, episodes and false alerts, counted by hand on small records."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from captures.rhythms import AF, NO_INTERVAL, NOT_AF, UNUSED, Rhythm, windows
+from evaluation.records import EvaluationError
+from evaluation.rr_af import (
+    Followed,
+    Scored,
+    alert_count,
+    beat_labels,
+    beats,
+    evaluate_rr_af,
+    false_alerts,
+    follow,
+    report,
+    se_sp,
+    seconds,
+    true_episodes,
+    window_counts,
+)
+from models.inference.rr_af import conclusive
+from models.rules.af_burden import Episode, Stretch
+
+DAY_BEATS = 86_401
+
+
+def record(*stretches: tuple[int, int]) -> Rhythm:
+    """One beat a second; each stretch is a label and its number of beats."""
+    labels = np.concatenate([np.full(beats, label, np.int8) for label, beats in stretches])
+    return Rhythm("made", "1", 0.001, np.arange(len(labels), dtype=np.float64), labels)
+
+
+def followed(rhythm: Rhythm, *called: tuple[int, int]) -> Followed:
+    """Beats after the first second up to the last one of each stretch are called AF; an alert 32 s after each onset."""
+    labels = np.zeros(len(rhythm.times_s), np.int8)
+    for begin, end in called:
+        labels[(rhythm.times_s > begin) & (rhythm.times_s <= end)] = 1
+    cut = windows(rhythm, 4)
+    probability = np.zeros(len(cut.middle_s))
+    for begin, end in called:
+        probability[(cut.middle_s > begin) & (cut.middle_s <= end)] = 1.0
+    return Followed(Scored(rhythm, cut, probability), labels, [Episode(a, b, a + 32) for a, b in called])
+
+
+class TestWindows:
+    def test_the_last_64_intervals_every_few_beats_partly_filled_at_first(self) -> None:
+        cut = windows(record((NOT_AF, 101), (AF, 100)), 4)
+        assert cut.rr_s.shape == (201 // 4, 64)
+        assert cut.end_s.tolist() == list(range(3, 201, 4))
+        assert cut.valid.sum(-1)[:3].tolist() == [3, 7, 11]
+        assert cut.valid[16:].all()
+        assert (cut.rr_s[cut.valid] == 1).all()
+        assert cut.first_s[[0, 15, 16]].tolist() == [0, 0, 4]
+        assert cut.middle_s[[0, 15, 16]].tolist() == [2, 32, 36]
+        assert (cut.labels == (cut.end_s >= 101 + 32)).all()  # more than 32 of 64 beats
+
+    def test_nothing_is_joined_across_silence(self) -> None:
+        rhythm = record((NOT_AF, 100))
+        rhythm.times_s[50:] += 31
+        cut = windows(rhythm, 4)
+        assert cut.end_s[cut.part == 1][0] == 50 + 31 + 3
+        assert cut.valid[cut.part == 1].sum(-1)[:2].tolist() == [3, 7]
+        assert cut.rr_s.max() == 1
+
+    def test_intervals_at_ventricular_beats_are_not_valid(self) -> None:
+        plain = record((NOT_AF, 64))
+        flags = np.arange(64) == 40
+        cut = windows(Rhythm("made", "1", 0.001, plain.times_s, plain.labels, flags), 64)
+        assert np.flatnonzero(~cut.valid[0]).tolist() == [0, 40, 41]
+        assert cut.labels[0] == NOT_AF
+
+
+class TestCounts:
+    def test_duration_beats_latency_and_long_episodes_by_hand(self) -> None:
+        rhythm = record((NOT_AF, 1000), (AF, 1000), (NOT_AF, 1000), (AF, 700), (NOT_AF, 300))
+        figures = report([followed(rhythm, (1100, 2050))])
+        # Called: beats 1101 to 2050. True: 1000 to 1999 and 3000 to 3699.
+        assert figures["duration"]["se"] == pytest.approx(100 * 899 / 1700)
+        assert figures["duration"]["sp"] == pytest.approx(100 * (2299 - 51) / 2299)  # the first beat ends no interval
+        assert figures["duration"]["coverage"] == 100
+        assert figures["beats"]["se"] == pytest.approx(100 * 899 / 1700)
+        assert figures["beats"]["sp"] == pytest.approx(100 * (2300 - 51) / 2300)
+        assert figures["episodes_10min"] == {"se": 50, "count": 2}
+        assert figures["latency_s"] == {"median": 132, "p95": 132}
+        assert figures["false_alerts_per_patient_day"] is None
+
+    def test_what_is_not_judged_or_has_no_beats_lowers_coverage_only(self) -> None:
+        rhythm = record((AF, 50), (NOT_AF, 51))
+        rhythm.times_s[80:] += 5.0
+        one = followed(rhythm, (-1, 49))
+        one.labels[:20] = -1
+        counts = seconds(one)
+        assert counts["af"] == counts["af_called"] == 30
+        assert counts["not_af"] == 50
+        assert counts["not_af_called"] == 0
+        assert counts["all"] == 105
+        assert beats(one)["not_af"] == 51
+
+    def test_false_alerts_count_in_patients_without_af_only(self) -> None:
+        day = record((NOT_AF, DAY_BEATS))
+        noisy = followed(day, (1000, 1100), (5000, 5100), (9000, 9100))
+        with_af, short = (
+            followed(record((NOT_AF, 500), (AF, DAY_BEATS)), (100, 200)),
+            followed(record((NOT_AF, 500)), (100, 200)),
+        )
+        expected = {"mean": 1.5, "median": 1.5, "p95": pytest.approx(2.85), "share_zero": 50}
+        assert false_alerts([noisy, followed(day), with_af, short]) == expected
+
+    def test_alerts_are_told_apart(self) -> None:
+        rhythm = record((NOT_AF, 1000), (AF, 500), (NOT_AF, 1000), (UNUSED, 500), (NOT_AF, 1000))
+        assert alert_count(followed(rhythm, (1100, 1400), (2600, 2900), (3500, 3600))) == {"af": 1, "flutter": 1, "false": 1}
+
+    def test_flutter_counts_neither_way(self) -> None:
+        made = followed(record((NOT_AF, 1000), (UNUSED, 1000)), (1200, 1500))
+        figures = report([made])
+        assert (figures["duration"]["se"], figures["duration"]["sp"]) == (None, 100)
+        assert figures["duration"]["flutter_called"] == pytest.approx(30)
+        windowed = se_sp([window_counts(made.scored)])
+        assert windowed["sp"] == 100
+        assert windowed["flutter_called"] == pytest.approx(100 * 300 / 968, abs=0.5)
+
+    def test_true_episodes(self) -> None:
+        assert true_episodes(record((AF, 10), (NOT_AF, 20), (UNUSED, 5), (AF, 15))) == [(0, 10), (35, 49)]
+
+    def test_a_beat_has_the_label_of_the_stretch_that_its_interval_ends_in(self) -> None:
+        stretches = [Stretch(1, 4, True), Stretch(4, 6, False), Stretch(6, 7, None), Stretch(9, 10, True)]
+        assert beat_labels(np.arange(12.0), stretches).tolist() == [-1, -1, 1, 1, 1, 0, 0, -1, -1, -1, 1, -1]
+        assert beat_labels(np.arange(2.0), []).tolist() == [-1, -1]
+
+    def test_silence_ends_what_is_followed(self) -> None:
+        rhythm = record((AF, 400))
+        rhythm.times_s[200:] += 100
+        cut = windows(rhythm, 4)
+        told = follow(Scored(rhythm, cut, np.where(cut.valid.sum(-1) >= 24, 1.0, np.nan)), 0.9)
+        assert [(episode.onset_s, episode.end_s) for episode in told.episodes] == [(0, 199), (300, 499)]
+        assert (told.labels == 1).sum() == 398
+
+
+class Half:
+    """A model that says AF wherever it may say anything."""
+
+    on_threshold = 0.5
+
+    def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return np.full(len(rr_s), 0.99)
+
+    def conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return conclusive(rr_s, valid)
+
+
+class TestFolders:
+    @pytest.fixture
+    def folder(self, data: Path, tmp_path: Path) -> Path:
+        """One AFDB and one NSR2DB record, and a damaged one."""
+        for database, name in (("afdb", "04048"), ("nsr2db", "nsr001")):
+            (tmp_path / database).mkdir()
+            for suffix in (".qrs", ".atr"):
+                (tmp_path / database / f"{name}{suffix}").write_bytes((data / database / f"{name}{suffix}").read_bytes())
+        (tmp_path / "afdb" / "broken.qrs").write_bytes(b"\x01")
+        (tmp_path / "afdb" / "lonely.qrs").write_bytes((data / "afdb" / "04048.qrs").read_bytes())
+        return tmp_path
+
+    def test_every_figure_by_database_and_record_and_the_damaged_named(self, folder: Path) -> None:
+        figures = evaluate_rr_af(folder, Half())
+        assert set(figures["databases"]) == {"afdb", "nsr2db"}
+        assert set(figures["records"]) == {"afdb/04048", "nsr2db/nsr001"}
+        assert set(figures["skipped"]) == {"afdb/broken", "afdb/lonely"}
+        assert figures["duration"] == figures["databases"]["afdb"]["duration"]
+        assert figures["duration"]["se"] == pytest.approx(100)
+        assert figures["duration"]["sp"] == pytest.approx(0)
+        assert figures["databases"]["nsr2db"]["duration"]["se"] is None
+        assert set(figures["false_alerts_per_patient_day"]) == {"mean", "median", "p95", "share_zero"}
+        assert figures["false_alerts_per_patient_day"]["share_zero"] == 0
+        json.dumps(figures, allow_nan=False)
+
+    def test_one_database_alone_and_lost_intervals(self, folder: Path) -> None:
+        figures = evaluate_rr_af(folder / "nsr2db", Half(), drop=0.9)
+        assert set(figures["records"]) == {"nsr2db/nsr001"}
+        assert figures["duration"]["coverage"] < 1  # hardly ever 24 valid intervals in 64
+
+    def test_no_record(self, tmp_path: Path) -> None:
+        with pytest.raises(EvaluationError, match="give the folder that holds afdb, ltafdb, nsr2db"):
+            evaluate_rr_af(tmp_path, Half())
+
+
+def test_nothing_votes_where_no_interval_is() -> None:
+    assert windows(record((NO_INTERVAL, 64)), 64).labels.tolist() == [NOT_AF]

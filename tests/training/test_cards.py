@@ -1,0 +1,71 @@
+"""A card holds every section, in order, and says the same as data and as a page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.cards import LICENCES, NOT_A_DEVICE, SECTIONS, CardError, markdown, rounded, write_card
+
+
+def card() -> dict[str, Any]:
+    sections: dict[str, Any] = dict.fromkeys(reversed(SECTIONS), "nothing")
+    return sections | {
+        "name": "example",
+        "version": "1",
+        "not_a_medical_device": NOT_A_DEVICE,
+        "figures": {"f1": {"value": 0.123456, "low": np.float32(0.1), "high": float("nan")}},
+        "per_record": {"101": {"se": 99.5, "ppv": 98.0}, "106": {"se": None, "ppv": 97}},
+        "known_failures": ["flutter", "paced beats"],
+    }
+
+
+def test_both_files_hold_every_section_in_order(tmp_path: Path) -> None:
+    write_card(tmp_path, card())
+    stored = json.loads((tmp_path / "example.json").read_text())
+    assert tuple(stored) == SECTIONS
+    page = (tmp_path / "example.md").read_text()
+    titles = [line[3:] for line in page.splitlines() if line.startswith("## ")]
+    assert titles == [section.replace("_", " ").capitalize() for section in SECTIONS[2:]]
+    assert page.startswith("# example 1\n")
+    assert "Not a medical device." in page
+
+
+def test_numbers_to_four_digits_and_nothing_that_json_cannot_hold(tmp_path: Path) -> None:
+    write_card(tmp_path, card())
+    text = (tmp_path / "example.json").read_text()
+    assert json.loads(text)["figures"] == {"f1": {"value": 0.1235, "low": 0.1, "high": None}}
+    assert "NaN" not in text
+
+
+def test_attempts_may_be_missing_but_nothing_else(tmp_path: Path) -> None:
+    whole = card()
+    del whole["attempts"]
+    write_card(tmp_path, whole)
+    for section in sorted(set(SECTIONS) - {"attempts", "name"}):
+        part = card()
+        del part[section]
+        with pytest.raises(CardError, match=f"card of example: missing or unknown sections: {section}"):
+            write_card(tmp_path, part)
+
+
+def test_an_unknown_section_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match="weather"):
+        write_card(tmp_path, card() | {"weather": "fine"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_where_rows_are_alike() -> None:
+    page = markdown(rounded(card()))
+    assert "| | se | ppv |\n|---|---|---|\n| 101 | 99.5 | 98.0 |\n| 106 | – | 97 |" in page
+    assert "- flutter\n- paced beats" in page
+
+
+def test_rounding_keeps_what_is_no_number() -> None:
+    assert rounded({"a": [1, True, None, "x", 12345.678], 2: np.int64(3)}) == {"a": [1, True, None, "x", 12350.0], "2": 3}
+
+
+def test_every_source_names_its_licence() -> None:
+    assert all("ODC-By 1.0" in text or "CC0" in text for name, text in LICENCES.items() if name != "physionet")

@@ -1,0 +1,242 @@
+"""Sign the released models: `python -m training.release --key PATH`, or make a key: `--new-key PATH`.
+
+A step of its own, taken by a person who holds the private key. The key lies outside every checkout, readable by its owner
+alone; a passphrase is asked for or comes through a file descriptor, never as an argument.
+"""
+
+import argparse
+import base64
+import getpass
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from config.files import replacing
+from config.version import VERSION
+from models.inference.pinned_keys import PINNED
+from models.inference.release import (
+    DOMAIN,
+    LARGEST_FILE,
+    LARGEST_MANIFEST,
+    LARGEST_NUMBER,
+    MANIFEST,
+    RELEASED,
+    SIGNATURE,
+    Release,
+    is_file_name,
+    key_id,
+    open_release,
+    read_plain,
+    version_of,
+)
+from models.inference.session import ModelError, Session
+
+CHECKOUT: Final = Path(__file__).resolve().parents[1]
+MODEL: Final = ".onnx"
+CARDS: Final = (".json", ".md")
+_LARGEST_KEY: Final = 1 << 14
+_NUMBER: Final = re.compile(rb'"release"\s*:\s*([0-9]{1,10})\b')
+
+AskPassphrase = Callable[[str], bytes]
+
+
+class SigningError(Exception):
+    """Nothing was signed. The message says why and what to do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Signs the release, or makes a key; exit status 0, 1 or 2."""
+    chosen = _arguments(argv)
+    ask = _from_descriptor(chosen.passphrase_fd) if chosen.passphrase_fd is not None else _from_terminal
+    try:
+        if chosen.new_key:
+            print(f"pin this line in models/inference/pinned_keys.py:\n{new_key(chosen.new_key, ask('New passphrase: '))}")
+            return 0
+        release = sign(chosen.folder, load_key(chosen.key, ask), chosen.release, chosen.minimum_agent)
+    except (SigningError, ModelError) as error:
+        print(f"release: {error}", file=sys.stderr)
+        return 1
+    print(f"signed model release {release.number} with key {release.key}: {', '.join(release.files)}")
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    options = argparse.ArgumentParser(prog="release", description=__doc__)
+    action = options.add_mutually_exclusive_group(required=True)
+    action.add_argument("--key", type=Path, help="private key (PEM) to sign with")
+    action.add_argument("--new-key", type=Path, metavar="PATH", help="make a private key there")
+    options.add_argument("--release", type=int, metavar="N", help="number of this release (default: the last one's and 1)")
+    options.add_argument(
+        "--minimum-agent", default=VERSION, metavar="X.Y.Z", help="oldest that may run it (default: %(default)s)"
+    )
+    options.add_argument("--folder", type=Path, default=RELEASED, help="with the files to sign (default: %(default)s)")
+    options.add_argument("--passphrase-fd", type=int, metavar="FD", help="read the passphrase from this file descriptor")
+    return options.parse_args(argv)
+
+
+def sign(
+    folder: Path,
+    key: Ed25519PrivateKey,
+    number: int | None = None,
+    minimum_agent: str = VERSION,
+    pinned: Mapping[str, str] = PINNED,
+) -> Release:
+    """Writes manifest and signature over all that lies in the folder, and verifies both as an agent would.
+
+    Raises:
+        SigningError: the number does not rise, the key is not pinned, or the folder holds what is no release.
+        ModelError: a model cannot be loaded.
+    """
+    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    if pinned.get(key_id(public)) != public.hex():
+        raise SigningError(f"no agent would accept this key: first pin it in models/inference/pinned_keys.py:\n{_pin(public)}")
+    last = _last_number(folder)
+    number = last + 1 if number is None else number
+    if not last < number <= LARGEST_NUMBER:
+        raise SigningError(f"the last release was {last}: choose a higher number than {number}, or leave --release out")
+    try:
+        version_of(minimum_agent)
+    except ValueError as error:
+        raise SigningError(f"--minimum-agent: {error}") from error
+    files = {path.name: _checked(path) for path in _files(folder)}
+    stated = {"release": number, "minimum_agent": minimum_agent, "key": key_id(public), "files": files}
+    manifest = (json.dumps(stated, indent=1) + "\n").encode()
+    if len(manifest) > LARGEST_MANIFEST:
+        raise SigningError(f"{len(files)} files are too many for a manifest of {LARGEST_MANIFEST} bytes")
+    _replace(folder / MANIFEST, manifest)
+    _replace(folder / SIGNATURE, base64.b64encode(key.sign(DOMAIN + manifest)) + b"\n")
+    release = open_release(folder, keys=pinned, newest_seen=number, agent=minimum_agent)
+    for file in release.files:
+        release.bytes(file)
+    return release
+
+
+def load_key(path: Path, ask: AskPassphrase) -> Ed25519PrivateKey:
+    """The private key in a PEM file.
+
+    Raises:
+        SigningError: inside a checkout, open to other users, or no Ed25519 key; or the passphrase is wrong.
+    """
+    _refuse_checkout(path)
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & 0o077:
+                raise SigningError(f"the key {path} is open to other users (mode {mode:04o}): run chmod 600 on it")
+            pem = file.read(_LARGEST_KEY)
+    except OSError as error:
+        raise SigningError(f"cannot read the key {path} ({error.strerror}): name the file with the private key") from error
+    try:
+        key = load_pem_private_key(pem, ask(f"Passphrase of {path.name}: ") if b"ENCRYPTED" in pem else None)
+    except ValueError as error:
+        raise SigningError(f"{path} is no private key in PEM, or the passphrase is wrong") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SigningError(f"{path} is no Ed25519 key: make one with --new-key")
+    return key
+
+
+def new_key(path: Path, passphrase: bytes) -> str:
+    """Makes a private key (mode 0600, encrypted unless the passphrase is empty); returns the line that pins its public half.
+
+    Raises:
+        SigningError: inside a checkout, the file exists, or it cannot be written.
+    """
+    _refuse_checkout(path)
+    key = Ed25519PrivateKey.generate()
+    lock = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise SigningError(f"cannot make the key {path} ({error.strerror}): name a new file in a folder of yours") from error
+    return _pin(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+
+def _pin(public: bytes) -> str:
+    return f'    "{key_id(public)}": "{public.hex()}",  # since {datetime.now(UTC):%Y-%m-%d}'
+
+
+def _refuse_checkout(path: Path) -> None:
+    real = path.resolve()
+    if real.is_relative_to(CHECKOUT) or any((folder / ".git").exists() for folder in real.parents):
+        raise SigningError(f"{path} lies in a checkout, where a private key must never be: move it to a folder of its own")
+
+
+def _last_number(folder: Path) -> int:
+    """The number in the manifest that is there, signed or not; 0 where there is none yet."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return 0
+    found = _NUMBER.search(read_plain(path, LARGEST_MANIFEST))
+    if found is None:
+        raise SigningError(f"{path} states no release number: restore it from version control, so that the number rises")
+    return int(found[1])
+
+
+def _files(folder: Path) -> list[Path]:
+    """Models and cards, in order of their names; each model must have both its cards."""
+    if not folder.is_dir():
+        raise SigningError(f"{folder} is no folder: run make train first")
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in {MODEL, *CARDS} and path.name != MANIFEST)
+    models = [Path(name).stem for name in names if name.endswith(MODEL)]
+    if not models:
+        raise SigningError(f"{folder} holds no model: run make train first")
+    expected = sorted(stem + suffix for stem in models for suffix in (MODEL, *CARDS))
+    odd = sorted(set(expected) ^ set(names))
+    if odd:
+        raise SigningError(f"each model needs its two cards, and nothing else belongs into {folder}: see {', '.join(odd)}")
+    return [folder / name for name in names]
+
+
+def _checked(path: Path) -> dict[str, object]:
+    """Size and SHA-256 of a file, which must load if it is a model."""
+    if not is_file_name(path.name):
+        raise SigningError(f"{path.name} is no name for a released file: use letters, digits, '_', '-' and '.'")
+    data = read_plain(path, LARGEST_FILE)
+    if path.suffix == MODEL:
+        Session(path.stem, data)
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _replace(path: Path, content: bytes) -> None:
+    with replacing(path, mode=0o644) as draft:
+        draft.write_bytes(content)
+
+
+def _from_terminal(prompt: str) -> bytes:
+    return getpass.getpass(prompt).encode() if sys.stdin.isatty() else b""
+
+
+def _from_descriptor(descriptor: int) -> AskPassphrase:
+    def read(_prompt: str) -> bytes:
+        try:
+            with os.fdopen(descriptor, "rb") as file:
+                return file.readline(1024).rstrip(b"\n")
+        except OSError as error:
+            raise SigningError(f"cannot read the passphrase from descriptor {descriptor} ({error.strerror})") from error
+
+    return read
+
+
+if __name__ == "__main__":
+    sys.exit(main())
