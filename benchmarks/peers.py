@@ -26,8 +26,8 @@ from evaluation.ec57 import pair
 from evaluation.qrs import BeatCounts
 from evaluation.records import annotated_headers, load_annotated
 from models.inference.ecg_qrs import EcgQrs
-from models.inference.release import RELEASED
-from models.signal.candidate import Judge
+from models.inference.release import RELEASE_DIR
+from models.signal.beat_classifier import BeatClassifier
 from models.signal.chain import EcgChain
 
 Samples = NDArray[np.float64]
@@ -45,7 +45,7 @@ WINDOW_S: Final = 10.0
 RUNS: Final = 3
 
 
-def ours(judge: Judge | None) -> Detector:
+def ours(judge: BeatClassifier | None) -> Detector:
     """The agent's chain, fed a second at a time; the agent has a judge."""
 
     def detector(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
@@ -106,7 +106,7 @@ def _biosppy(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
 
 
 DETECTORS: Final[dict[str, Detector]] = {
-    OURS: ours(EcgQrs((RELEASED / "ecg_qrs.onnx").read_bytes())),
+    OURS: ours(EcgQrs((RELEASE_DIR / "ecg_qrs.onnx").read_bytes())),
     ALONE: ours(None),
     "wfdb gqrs": _gqrs,
     "wfdb XQRS": _xqrs,

@@ -32,7 +32,7 @@ from cloud.store import Store
 from cloud.tables import open_projections
 from config.files import replacing
 from config.process import watching_stdin
-from sync.mqtt import Connected, Event, Mqtt
+from sync.mqtt import Connected, MqttClient, MqttEvent
 from sync.seal import ClinicKeyPair
 from sync.wire import UP_TOPICS
 
@@ -134,7 +134,7 @@ async def _serve(
     engine = open_projections(folder.projections)
     feed = Feed(engine)
     opener = Opener(store, engine, clinic, feed.publish)
-    mqtt = Mqtt(HOST, ready.mqtt_port, client_id="clinic", subscriptions=UP_TOPICS)
+    mqtt = MqttClient(HOST, ready.mqtt_port, client_id="clinic", subscriptions=UP_TOPICS)
     link = _SubscribedLink(mqtt)
     server = make_server(create_app(store, engine, feed))
     try:
@@ -174,14 +174,14 @@ def key_pair(folder: Folder) -> ClinicKeyPair:
 class _SubscribedLink:
     """The ingest's link, which also tells when the first subscription stands: from then on no block goes unheard."""
 
-    def __init__(self, mqtt: Mqtt) -> None:
+    def __init__(self, mqtt: MqttClient) -> None:
         self._mqtt = mqtt
         self.subscribed = asyncio.Event()
 
     async def publish(self, topic: str, payload: bytes) -> None:
         await self._mqtt.publish(topic, payload)
 
-    async def receive(self) -> Event:
+    async def receive(self) -> MqttEvent:
         event = await self._mqtt.receive()
         if isinstance(event, Connected):
             self.subscribed.set()

@@ -15,10 +15,10 @@ from typing import Final, NoReturn, TypeVar
 from cloud.store import Quarantined, Store
 from sync.errors import Transient
 from sync.mqtt import Message
-from sync.seal import Header, SealError, parse_header
-from sync.transport import Call, Transport
+from sync.seal import BlockHeader, SealError, parse_header
+from sync.transport import Transport, WorkerCall
 from sync.wire import (
-    MESSAGE_LIMIT,
+    MESSAGE_LIMIT_BYTES,
     Ack,
     BlockId,
     Envelope,
@@ -48,7 +48,7 @@ class _Sorted:
 
     hub: str
     envelope: Envelope
-    good: tuple[tuple[Header, bytes], ...]
+    good: tuple[tuple[BlockHeader, bytes], ...]
     bad: tuple[Quarantined, ...]
 
 
@@ -58,7 +58,7 @@ async def run_ingest(
     on_committed: Callable[[], None],
     *,
     now_us: Callable[[], int],
-    call: Call = asyncio.to_thread,
+    call: WorkerCall = asyncio.to_thread,
 ) -> NoReturn:
     """Serve until cancelled. `on_committed` is called after each commit of blocks that were not there before.
 
@@ -90,7 +90,7 @@ def take(store: Store, message: Message, received_us: int) -> tuple[Ack | None, 
     try:
         sorted_ = _sort(message)
     except WireError as error:
-        store.quarantine([Quarantined(_owner(message.topic), str(error), message.payload[:MESSAGE_LIMIT])], received_us)
+        store.quarantine([Quarantined(_owner(message.topic), str(error), message.payload[:MESSAGE_LIMIT_BYTES])], received_us)
         return None, 0
     hub = sorted_.hub
     if sorted_.bad:
@@ -122,12 +122,12 @@ def _sort(message: Message) -> _Sorted:
         WireError: not an envelope of the hub that the topic belongs to.
     """
     hub, lane = parse_up_topic(message.topic)
-    if len(message.payload) > MESSAGE_LIMIT:
-        raise WireError(f"a message of {len(message.payload)} bytes, over the limit of {MESSAGE_LIMIT}")
+    if len(message.payload) > MESSAGE_LIMIT_BYTES:
+        raise WireError(f"a message of {len(message.payload)} bytes, over the limit of {MESSAGE_LIMIT_BYTES}")
     envelope = decode_envelope(message.payload)
     if envelope.hub != hub:
         raise WireError("the envelope names another hub than its topic")
-    good: list[tuple[Header, bytes]] = []
+    good: list[tuple[BlockHeader, bytes]] = []
     bad: list[Quarantined] = []
     for block in envelope.blocks:
         try:

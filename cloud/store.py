@@ -33,7 +33,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from sync.errors import Permanent, Transient
-from sync.seal import Header
+from sync.seal import BlockHeader
 from sync.wire import BlockId, Lane, Mark, WrappedKey
 
 SCHEMA: Final = 1
@@ -157,7 +157,9 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
-    def commit(self, hub: str, keys: Iterable[WrappedKey], blocks: Iterable[tuple[Header, bytes]], received_us: int) -> Commit:
+    def commit(
+        self, hub: str, keys: Iterable[WrappedKey], blocks: Iterable[tuple[BlockHeader, bytes]], received_us: int
+    ) -> Commit:
         """Store keys and blocks that are not there yet, in one transaction.
 
         Raises:

@@ -1,1 +1,1 @@
-"""Settings, clinical limits and residency rules. Imports nothing of ours."""
+"""Settings, clinical limits and file helpers. Imports no other package of this project."""

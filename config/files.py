@@ -1,4 +1,4 @@
-"""Replace files atomically: a reader, and a restart after a crash, sees the old content or the new one, never a part."""
+"""Replace files atomically: a reader, or a restart after a crash, finds either the old content or the new one, complete."""
 
 import os
 import tempfile
@@ -9,31 +9,31 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False, mode: int = 0o600) -> Iterator[Path]:
-    """Yield a new file beside `path`; it takes the place of `path` when the body ends.
+    """Yield a temporary file in the folder of `path`; when the body ends, it replaces `path`.
 
-    If the body raises, the new file is deleted and `path` is unchanged. A symbolic link is followed. The new file has the
-    suffix of `path`, for writers that choose the format by it.
+    If the body raises, the temporary file is deleted and `path` is unchanged. A symbolic link is followed. The temporary
+    file has the suffix of `path`, because some writers choose the format by suffix.
 
     Args:
-        path: the file to replace; it need not exist, its folder must.
-        durable: sync the content to the disk before the replacement, so that it also survives a power cut.
-        mode: permissions of the new file: by default only its owner may read it.
+        path: the file to replace; it may be missing, its folder must exist.
+        durable: sync the content to the disk before the replacement, so it survives a power cut.
+        mode: permissions of the new file; by default only the owner may read it.
 
     Raises:
-        OSError: the new file cannot be created, synced or moved.
+        OSError: the temporary file cannot be created, synced or moved.
     """
     target = path.resolve()
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
-    draft = Path(name)
+    temporary = Path(name)
     try:
         os.fchmod(descriptor, mode)
         os.close(descriptor)
-        yield draft
+        yield temporary
         if durable:
-            _sync(draft)
-        draft.replace(target)
+            _sync(temporary)
+        temporary.replace(target)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -1,4 +1,4 @@
-"""Clinical limits as data: every number that decides about a finding, with its unit, its bands and where it comes from."""
+"""Clinical limits as data: every threshold that decides about a finding, with its unit, bands, source and requirement."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -11,31 +11,33 @@ PLAUSIBLE: Final[Mapping[str, tuple[float, float]]] = {
     "weight": (20, 350),
     "temperature": (28, 43),
 }
-"""What an adult at home can have, in the units of the kinds. A value outside is a measuring error: it is stored, says why it
-is inconclusive, and never raises or ends an alert. Cuffs are validated from 40 to 280 mmHg (ISO 81060-2), oximeters from 70 to
-100 % (ISO 80601-2-61); below 40 % no one sits up to measure. 28 and 43 °C are the ends of survivable core temperatures."""
+"""Plausible values of an adult at home, by kind and in its unit. A value outside is treated as a measurement error: it is
+stored with an inconclusive finding that gives the reason, and it never raises or ends an alert.
+
+Cuffs are validated from 40 to 280 mmHg (ISO 81060-2), oximeters from 70 to 100 % (ISO 80601-2-61). Nobody with an SpO2 below
+40 % is able to take a measurement. 28 and 43 °C bound the survivable core temperatures."""
 
 _NEWS2: Final = "NEWS2 (Royal College of Physicians, 2017): "
 _ESC_BP: Final = "ESC 2024 guideline on elevated blood pressure and hypertension: "
 
 
 class LimitError(ValueError):
-    """A limit that does not exist, or a value outside its absolute band, or one that contradicts another."""
+    """An unknown limit, a value outside its absolute band, or two limits in the wrong order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One number with its two bands: outside `usual` it is questionable, outside `absolute` it is refused."""
+    """One threshold with two bands: a value outside `typical` is questionable, a value outside `absolute` is refused."""
 
     value: float
     unit: str
-    usual: tuple[float, float]
+    typical: tuple[float, float]
     absolute: tuple[float, float]
     source: str
     requirement: str
 
-    def changed(self, value: float, name: str) -> "Limit":
-        """The same limit with another value.
+    def with_value(self, value: float, name: str) -> "Limit":
+        """The same limit with another value; `name` is used in the error.
 
         Raises:
             LimitError: the value is outside the absolute band.
@@ -50,7 +52,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class EcgLimits:
-    """Every limit of the rules on heart beats."""
+    """Limits of the rules on heart beats."""
 
     tachycardia_rate: Limit = Limit(
         131,
@@ -64,7 +66,7 @@ class EcgLimits:
         40, "/min", (35, 55), (25, 60), "NEWS2 (Royal College of Physicians, 2017): 40/min or less scores 3, urgent", "R-RULE-2"
     )
     rate_hysteresis: Limit = Limit(
-        5, "/min", (2, 10), (0, 20), "keeps an episode whole while the rate wavers by its respiratory variation", "R-RULE-3"
+        5, "/min", (2, 10), (0, 20), "keeps one episode from being split by respiratory variation of the rate", "R-RULE-3"
     )
     rate_persistence: Limit = Limit(
         10, "s", (5, 30), (3, 120), "IEC 60601-2-27:2011, 201.7.9.2.9.101: alarm within 10 s of the change of rate", "R-RULE-4"
@@ -85,7 +87,7 @@ class EcgLimits:
         "s",
         (1.8, 2.5),
         (1.5, 5.0),
-        "ESC 2021 pacing guideline: pauses over 2 s are looked at; common in sleep and in AF: raise it for such a patient",
+        "ESC 2021 pacing guideline: pauses over 2 s are assessed; common in sleep and in AF: raise it for such patients",
         "R-RULE-7",
     )
     v_run_beats: Limit = Limit(
@@ -100,7 +102,7 @@ class EcgLimits:
         (3, 8),
         (3, 30),
         "PhysioNet/CinC Challenge 2015: the bedside alarm for VT is 5 or more ventricular beats over 100/min; sustained VT"
-        " (30 s or more) has long been high by then",
+        " (30 s or more) has reached high priority long before",
         "R-RULE-9",
     )
     geminy_cycles: Limit = Limit(
@@ -108,7 +110,7 @@ class EcgLimits:
         "cycles",
         (3, 10),
         (3, 60),
-        "bigeminy and trigeminy: the pattern three times in a row, as Holter reports count",
+        "bigeminy and trigeminy: the pattern three times in a row, the convention of Holter reports",
         "R-RULE-10",
     )
     af_burden: Limit = Limit(
@@ -116,17 +118,17 @@ class EcgLimits:
         "%",
         (5, 25),
         (0.1, 100),
-        "KP-RHYTHM (Go et al., JAMA Cardiol 3:601, 2018): from 11.4 % of the time observed, three times the strokes",
+        "KP-RHYTHM (Go et al., JAMA Cardiol 3:601, 2018): from 11.4 % of the observed time, strokes are three times as many",
         "R-RULE-11",
     )
     af_burden_observed: Limit = Limit(
-        8, "h", (8, 16), (1, 24), "a third of a day: less says little of it (our choice; no guideline names one)", "R-RULE-11"
+        8, "h", (8, 16), (1, 24), "a third of a day; less does not represent the day (our choice, no guideline)", "R-RULE-11"
     )
 
 
 @dataclass(frozen=True)
 class VitalLimits:
-    """Every limit of the rules on vitals."""
+    """Limits of the rules on vitals."""
 
     crisis_systolic: Limit = Limit(
         180, "mmHg", (160, 200), (140, 240), _ESC_BP + "180/110 mmHg or more is severe and may be an emergency", "R-RULE-20"
@@ -139,7 +141,7 @@ class VitalLimits:
         "readings",
         (1, 3),
         (1, 5),
-        _ESC_BP + "repeat a severe reading before acting on it; confirmed, it is high",
+        _ESC_BP + "repeat a severe reading before acting on it; a confirmed one has high priority",
         "R-RULE-21",
     )
     crisis_repeat: Limit = Limit(
@@ -147,14 +149,14 @@ class VitalLimits:
         "s",
         (300, 900),
         (60, 3600),
-        "ESH 2023: repeat after five minutes of rest; ten leave time for the cuff itself",
+        "ESH 2023: repeat after five minutes of rest; ten minutes leave time for the measurement itself",
         "R-RULE-21",
     )
     hypotension_systolic: Limit = Limit(
-        90, "mmHg", (80, 100), (60, 110), "ESC 2021 heart failure guideline: systolic under 90 mmHg is hypotension", "R-RULE-22"
+        90, "mmHg", (80, 100), (60, 110), "ESC 2021 heart failure guideline: systolic below 90 mmHg is hypotension", "R-RULE-22"
     )
     pressure_hysteresis: Limit = Limit(
-        5, "mmHg", (3, 10), (0, 20), "ISO 81060-2:2018: the mean error a validated cuff may have", "R-RULE-23"
+        5, "mmHg", (3, 10), (0, 20), "ISO 81060-2:2018: the permitted mean error of a validated cuff", "R-RULE-23"
     )
     home_systolic: Limit = Limit(
         135, "mmHg", (125, 145), (110, 180), _ESC_BP + "home mean of 135/85 mmHg or more is hypertension", "R-RULE-24"
@@ -163,15 +165,15 @@ class VitalLimits:
         85, "mmHg", (80, 95), (60, 110), _ESC_BP + "home mean of 135/85 mmHg or more is hypertension", "R-RULE-24"
     )
     home_readings: Limit = Limit(
-        12, "readings", (12, 28), (6, 56), "ESH 2023: twice a day for 7 days, at least 3; 12 readings", "R-RULE-24"
+        12, "readings", (12, 28), (6, 56), "ESH 2023: twice a day for 7 days (at least 3), 12 readings", "R-RULE-24"
     )
-    home_days: Limit = Limit(7, "d", (3, 7), (3, 28), "ESC 2024 and ESH 2023: home means of 7, at least 3 days", "R-RULE-24")
+    home_days: Limit = Limit(7, "d", (3, 7), (3, 28), "ESC 2024 and ESH 2023: home means over 7 days, at least 3", "R-RULE-24")
     home_rise: Limit = Limit(
         10,
         "mmHg",
         (5, 20),
         (5, 60),
-        "Ettehad et al., Lancet 387:957 (2016): 10 mmHg systolic are a fifth of the cardiovascular events",
+        "Ettehad et al., Lancet 387:957 (2016): a fifth fewer cardiovascular events for each 10 mmHg of systolic pressure",
         "R-RULE-25",
     )
     spo2_low: Limit = Limit(
@@ -182,14 +184,14 @@ class VitalLimits:
         85, "%", (80, 88), (60, 90), "ISO 80601-2-61:2017: a low-saturation alarm is not set below 85 % by default", "R-RULE-26"
     )
     spo2_hysteresis: Limit = Limit(
-        1, "%", (1, 2), (0, 5), "keeps an episode whole while the value wavers by its resolution of 1 %", "R-RULE-27"
+        1, "%", (1, 2), (0, 5), "keeps one episode from being split by the resolution of 1 %", "R-RULE-27"
     )
     spo2_persistence: Limit = Limit(
         20,
         "s",
         (10, 60),
         (5, 300),
-        "Görges et al., Anesth Analg 108:1546 (2009): a delay of 19 s spares two of three alarms nobody acts on",
+        "Görges et al., Anesth Analg 108:1546 (2009): a delay of 19 s removes two of three ineffective or ignored alarms",
         "R-RULE-28",
     )
     weight_gain: Limit = Limit(
@@ -200,12 +202,19 @@ class VitalLimits:
         "ESC 2021 heart failure guideline, self-care: an unexpected gain of more than 2 kg in 3 days",
         "R-RULE-29",
     )
-    weight_days: Limit = Limit(3, "d", (2, 7), (1, 14), "ESC 2021 heart failure guideline, self-care: in 3 days", "R-RULE-29")
+    weight_days: Limit = Limit(
+        3, "d", (2, 7), (1, 14), "ESC 2021 heart failure guideline, self-care: a gain within 3 days", "R-RULE-29"
+    )
     weight_hysteresis: Limit = Limit(
         0.5, "kg", (0.2, 1), (0, 2), "day-to-day variation of an adult's weight on one scale, clothing included", "R-RULE-30"
     )
     weight_step: Limit = Limit(
-        6, "kg", (4, 10), (3, 20), "more in a day or two is another person or a bag until a second reading agrees", "R-RULE-31"
+        6,
+        "kg",
+        (4, 10),
+        (3, 20),
+        "a larger change in a day or two is taken for another person or a bag until a second reading agrees",
+        "R-RULE-31",
     )
     fever: Limit = Limit(
         38.0, "°C", (37.8, 38.5), (37.2, 40), "38.0 °C or more is fever; " + _NEWS2 + "scores from 38.1 °C", "R-RULE-32"
@@ -219,15 +228,15 @@ class VitalLimits:
 
 @dataclass(frozen=True)
 class AlarmLimits:
-    """How long an alert keeps further ones of its kind quiet. High priority has no such time: it is never held back."""
+    """How long after an alert further alerts of its kind are suppressed. High-priority alerts are never suppressed."""
 
     repeat_medium: Limit = Limit(
         300,
         "s",
         (60, 600),
         (0, 900),
-        "IEC 60601-1-8:2020, 6.8 and Joint Commission NPSG.06.01.01 (alarm fatigue); 5 min, so that no second episode is told"
-        " later than the first may be",
+        "IEC 60601-1-8:2020, 6.8 and Joint Commission NPSG.06.01.01 (alarm fatigue); 5 min, so that a second episode is not"
+        " reported later than a first episode may be",
         "R-RULE-40",
     )
     repeat_low: Limit = Limit(
@@ -235,17 +244,17 @@ class AlarmLimits:
         "s",
         (600, 3600),
         (0, 86400),
-        "IEC 60601-1-8:2020, table 1: low priority is for awareness, not for prompt action; twice an hour is enough",
+        "IEC 60601-1-8:2020, table 1: low priority is for awareness, not for prompt response; twice an hour is enough",
         "R-RULE-40",
     )
 
 
 @dataclass(frozen=True)
 class Limits(AlarmLimits, VitalLimits, EcgLimits):
-    """Every limit there is."""
+    """All limits."""
 
     def with_values(self, values: Mapping[str, float]) -> "Limits":
-        """These limits with a patient's own values put in.
+        """These limits with a patient's own values.
 
         Raises:
             LimitError: an unknown name, a value outside its absolute band, or two values in the wrong order.
@@ -253,27 +262,27 @@ class Limits(AlarmLimits, VitalLimits, EcgLimits):
         known = {field.name: getattr(self, field.name) for field in fields(self)}
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise LimitError(f"unknown limit {', '.join(unknown)}: known are {', '.join(known)}")
-        changed = replace(self, **{name: known[name].changed(value, name) for name, value in values.items()})
-        changed.check_order()
-        return changed
+            raise LimitError(f"unknown limit {', '.join(unknown)}: use one of {', '.join(known)}")
+        limits = replace(self, **{name: known[name].with_value(value, name) for name, value in values.items()})
+        limits.check_order()
+        return limits
 
     def check_order(self) -> None:
-        """Whether the limits that belong together are in order.
+        """Check that the lower limit of each related pair is below the upper one.
 
         Raises:
             LimitError: two values in the wrong order.
         """
-        for low, high in _IN_ORDER:
-            smaller, larger = getattr(self, low), getattr(self, high)
-            if smaller.value >= larger.value:
+        for lower_name, upper_name in _ORDERED_PAIRS:
+            lower, upper = getattr(self, lower_name), getattr(self, upper_name)
+            if lower.value >= upper.value:
                 raise LimitError(
-                    f"limit {low} = {smaller.value:g} {smaller.unit} is not allowed:"
-                    f" set it below {high} = {larger.value:g} {larger.unit}"
+                    f"limit {lower_name} = {lower.value:g} {lower.unit} is not allowed:"
+                    f" set it below {upper_name} = {upper.value:g} {upper.unit}"
                 )
 
 
-_IN_ORDER: Final = (
+_ORDERED_PAIRS: Final = (
     ("bradycardia_rate", "tachycardia_rate"),
     ("short_pause", "pause"),
     ("hypotension_systolic", "crisis_systolic"),
@@ -282,6 +291,6 @@ _IN_ORDER: Final = (
     ("hypothermia", "fever"),
     ("fever", "high_fever"),
 )
-"""Pairs of limits of which the first is the smaller one."""
+"""Pairs of limits; the first must be below the second."""
 
 DEFAULT_LIMITS: Final = Limits()

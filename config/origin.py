@@ -1,4 +1,8 @@
-"""The top-level packages have plain names; this refuses to run with one that belongs to somebody else."""
+"""Start-up guard: refuse to run when a foreign package hides one of ours.
+
+The top-level packages have common names such as `config` and `models`. Another project's package of the same name, found
+first on the import path, would run in place of ours.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,19 +12,20 @@ PACKAGES: Final = ("config", "drivers", "models", "sync", "captures", "reporting
 
 
 class OriginError(RuntimeError):
-    """Two of our packages come from different places."""
+    """Two of our packages come from different folders."""
 
 
 def check_origin() -> None:
-    """Raises OriginError unless all our packages lie side by side.
+    """Check that all our packages lie in the same folder.
 
-    `config` and `models` are names that other projects use too: one of theirs, found first, would run in place of ours.
+    Raises:
+        OriginError: a package is missing or lies elsewhere.
     """
-    home = Path(__file__).resolve().parents[1]
+    expected = Path(__file__).resolve().parents[1]
     for name in PACKAGES:
         spec = find_spec(name)
         found = Path(spec.origin).resolve().parents[1] if spec and spec.origin else None
-        if found != home:
+        if found != expected:
             raise OriginError(
-                f"package {name!r} comes from {found}, the others from {home}: run pulsegate in its own environment"
+                f"package {name!r} comes from {found}, the others from {expected}: run pulsegate in its own environment"
             )

@@ -1,4 +1,4 @@
-"""What each of our programs needs of its process: stop with the parent process, and report errors of task groups."""
+"""Process helpers shared by our programs: stop together with the parent process, and list the errors of a task group."""
 
 import asyncio
 import os
@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def watching_stdin(on_end: Callable[[], object]) -> Iterator[None]:
-    """Within the context, call `on_end` once when standard input ends, as it does when the parent process dies.
+    """Within the context, call `on_end` once when standard input ends.
 
-    Must be entered while an event loop runs; `on_end` is called on it. What is read from standard input is discarded.
-    A file and /dev/null are at their end at once.
+    A pipe from the parent process ends when the parent dies. Enter the context while an event loop runs; `on_end` is called
+    on that loop. Bytes read from standard input are discarded. Where standard input is a file or /dev/null, `on_end` is
+    called immediately.
     """
     loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
 
@@ -23,7 +24,7 @@ def watching_stdin(on_end: Callable[[], object]) -> Iterator[None]:
 
     try:
         loop.add_reader(stdin, on_readable)
-    except PermissionError:  # epoll takes neither files nor /dev/null
+    except PermissionError:  # epoll accepts neither regular files nor /dev/null
         on_end()
     try:
         yield
@@ -32,7 +33,7 @@ def watching_stdin(on_end: Callable[[], object]) -> Iterator[None]:
 
 
 def leaf_errors(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """The errors in a group and in the groups within it, in order."""
+    """The errors in a group and in its nested groups, in order."""
     leaves: list[BaseException] = []
     for error in group.exceptions:
         leaves += leaf_errors(error) if isinstance(error, BaseExceptionGroup) else [error]

@@ -3,4 +3,4 @@
 from typing import Final
 
 VERSION: Final = "0.1.0"
-"""Stated here again: reading it from the installed package's metadata costs a running agent 2 MB."""
+"""Repeated here because reading it from the installed package's metadata costs a running agent 2 MB."""

@@ -1,1 +1,1 @@
-"""Pure decoders of what sensors send: bytes in, readings out."""
+"""Pure decoders of sensor payloads: bytes in, readings out."""

@@ -9,19 +9,19 @@ from drivers.spec import DriverSpec, Stream, uuid16
 _LEVEL: Final = uuid16(0x2A19)
 
 
-def decode_level(payload: bytes) -> tuple[Reading, ...]:
-    """Battery Level, 0x2A19 (section 3.1): 0 to 100 %; other numbers are reserved."""
+def decode_battery_level(payload: bytes) -> tuple[Reading, ...]:
+    """Battery Level, 0x2A19 (section 3.1): 0 to 100 %; other values are reserved."""
     reader = Reader(payload)
     level = reader.u8("battery level")
-    reader.end()
+    reader.expect_end()
     if level > 100:
-        raise DecodeError(f"battery level: {level} is reserved, 0 to 100 % are defined")
+        raise DecodeError(f"battery level: {level} is reserved; the service defines 0 to 100 %")
     return (Status("battery", level),)
 
 
 DRIVER: Final = DriverSpec(
     name="battery",
     service=uuid16(0x180F),
-    streams=(Stream(_LEVEL, "notify", decode_level),),
-    reads=(Stream(_LEVEL, "read", decode_level),),
+    streams=(Stream(_LEVEL, "notify", decode_battery_level),),
+    reads=(Stream(_LEVEL, "read", decode_battery_level),),
 )

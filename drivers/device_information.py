@@ -1,4 +1,4 @@
-"""Device Information Service 1.1 (Bluetooth SIG): who made the sensor, what it is, which revisions it runs."""
+"""Device Information Service 1.1 (Bluetooth SIG): manufacturer, model, serial number and revisions."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -19,16 +19,16 @@ _TEXTS: Final[Mapping[int, str]] = {
 
 
 def decode_text(kind: str, payload: bytes) -> tuple[Reading, ...]:
-    """A UTF-8 string (sections 3.1 to 3.6). An empty one, which the service allows, says nothing."""
+    """A UTF-8 string (sections 3.1 to 3.6). An empty string, which the service allows, yields no reading."""
     text = Reader(payload).utf8(kind)
     return (Status(kind, text),) if text else ()
 
 
 def decode_system_id(payload: bytes) -> tuple[Reading, ...]:
-    """System ID, 0x2A23 (section 3.7): an EUI-64 sent last byte first; yields its 16 hexadecimal digits in written order."""
+    """System ID, 0x2A23 (section 3.7): an EUI-64, sent last byte first. Yields its 16 hexadecimal digits in written order."""
     reader = Reader(payload)
     eui64 = reader.u64("system id")
-    reader.end()
+    reader.expect_end()
     return (Status("system_id", f"{eui64:016X}"),)
 
 

@@ -1,4 +1,4 @@
-"""What readings are about: one row a kind, with its codes in LOINC and IEEE 11073-10101 (MDC) and its UCUM unit."""
+"""The kinds of readings, one row each, with their LOINC and IEEE 11073-10101 (MDC) codes and UCUM units."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Mdc:
 class Kind:
     """One kind of reading.
 
-    `loinc` and `mdc` are None where the terminology has no term for it. `ucum` is the unit in which a value is shown and
-    exported ("" for text and yes/no); intervals are stored in ticks of 1/1024 s all the same.
+    `loinc` and `mdc` are None where the terminology has no term for it. `ucum` is the unit in which values are shown and
+    exported ("" for text and yes/no). Intervals are shown in ms but stored in ticks of 1/1024 s.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Polar Measurement Data (PMD), the vendor's service for raw signals: the ECG of the H10 and of straps that speak as it does.
+"""Polar Measurement Data (PMD), the vendor's service for raw signals: the ECG of the H10 and of compatible straps.
 
 Source: Polar, "Polar Measurement Data specification for 3rd party", and the published decoder of the vendor's SDK.
-A measurement is started and stopped by requests to the control point, which answers each by an indication; the samples come
-as notifications of the data characteristic. A strap whose measurement is not stopped stays switched on.
+Requests to the control point start and stop a measurement; the strap answers each by an indication. The samples arrive as
+notifications of the data characteristic. A strap whose measurement is not stopped stays switched on.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ CONTROL_POINT: Final = "fb005c81-02e7-f387-1cad-8acd2d8df0c8"
 DATA: Final = "fb005c82-02e7-f387-1cad-8acd2d8df0c8"
 
 RATE_HZ: Final = 130
-"""Nominal. The true rate differs by up to some tenths of a percent: the timeline measures it by the frames' times."""
+"""Nominal rate. The true rate differs by up to some tenths of a percent; the timeline measures it from the frames' times."""
 _RESOLUTION_BITS: Final = 14
 _MILLIVOLTS_PER_LSB: Final = 0.001
 
@@ -29,7 +29,7 @@ _START: Final = 0x02
 _STOP: Final = 0x03
 _RESPONSE: Final = 0xF0
 _ALREADY_IN_STATE: Final = 6
-_REASONS: Final[Mapping[int, str]] = {
+_REFUSALS: Final[Mapping[int, str]] = {
     1: "it does not know this request",
     2: "it does not know this measurement",
     3: "it does not support this measurement",
@@ -41,89 +41,89 @@ _REASONS: Final[Mapping[int, str]] = {
     9: "it does not offer this range",
     10: "the connection's MTU is too small for a frame: 232 bytes are needed",
     11: "it does not offer this number of channels",
-    12: "it is in no state to do so",
-    13: "it is in its charger: take it out",
+    12: "it cannot do so in its present state",
+    13: "it is in its charger; take it out",
     14: "its memory is full",
 }
 _REQUESTS: Final[Mapping[int, str]] = {_START: "start", _STOP: "stop"}
 
 
-def decode_data(payload: bytes) -> tuple[Reading, ...]:
-    """One frame of samples: measurement type, time of the last sample in ns, frame type, samples.
+def decode_ecg_frame(payload: bytes) -> tuple[Reading, ...]:
+    """Decode a frame of samples: measurement type, time of the last sample in ns, frame type, samples.
 
-    Yields one ECG waveform in units of 1 µV. Its `last_ns` is in the sensor's epoch, which is 2000-01-01 once its clock is
-    set, and counts from 2019-01-01 at power-up where it is not.
+    Yields one ECG waveform in units of 1 µV. Its `last_ns` counts from the sensor's epoch, 2000-01-01. A clock that was never
+    set starts at 2019-01-01 when the sensor powers up.
     """
     reader = Reader(payload)
     measurement = reader.u8("measurement type")
     if measurement != _ECG:
-        raise DecodeError(f"measurement type: {measurement} is not subscribed, only {_ECG} (ECG) is")
+        raise DecodeError(f"measurement type: {measurement} is not subscribed; only {_ECG} (ECG) is")
     last_ns = reader.u64("time of the last sample")
-    samples = _samples(reader, reader.u8("frame type"))
+    samples = _read_samples(reader, reader.u8("frame type"))
     return (Waveform("ecg", samples, float(RATE_HZ), _MILLIVOLTS_PER_LSB, last_ns),)
 
 
-def _samples(reader: Reader, frame_type: int) -> tuple[int, ...]:
+def _read_samples(reader: Reader, frame_type: int) -> tuple[int, ...]:
     if frame_type & _COMPRESSED:
         raise DecodeError(f"frame type: {frame_type:#04x} is delta-compressed, which Polar does not define for ECG")
-    sample = _SAMPLES.get(frame_type)
-    if sample is None:
-        raise DecodeError(f"frame type: {frame_type} has no published unit, {sorted(_SAMPLES)} have")
+    read_sample = _SAMPLE_READERS.get(frame_type)
+    if read_sample is None:
+        raise DecodeError(f"frame type: {frame_type} has no published unit; only {sorted(_SAMPLE_READERS)} have one")
     if reader.remaining % 3 or not reader.remaining:
-        raise DecodeError(f"samples: {reader.remaining} bytes are no whole number of 3-byte samples, of which one is the least")
-    return tuple(sample(reader) for _ in range(reader.remaining // 3))
+        raise DecodeError(f"samples: {reader.remaining} bytes are not a whole number of 3-byte samples (at least one)")
+    return tuple(read_sample(reader) for _ in range(reader.remaining // 3))
 
 
-def _signed_24(reader: Reader) -> int:
+def _read_signed_24(reader: Reader) -> int:
     return reader.i24("sample")
 
 
-def _low_bits(reader: Reader, bits: int) -> int:
-    """An unsigned sample; the bits above it are tags (oversampling, contact, pace) whose meaning Polar does not publish."""
+def _read_low_bits(reader: Reader, bits: int) -> int:
+    """An unsigned sample. Polar does not publish the meaning of the tag bits above it (oversampling, contact, pace)."""
     return reader.u24("sample") & ((1 << bits) - 1)
 
 
-_SAMPLES: Final[Mapping[int, Callable[[Reader], int]]] = {
-    0: _signed_24,
-    1: partial(_low_bits, bits=14),
-    2: partial(_low_bits, bits=18),
+_SAMPLE_READERS: Final[Mapping[int, Callable[[Reader], int]]] = {
+    0: _read_signed_24,
+    1: partial(_read_low_bits, bits=14),
+    2: partial(_read_low_bits, bits=18),
 }
-"""How a 3-byte sample becomes µV, by frame type. The H10 sends type 0."""
+"""Functions that read a 3-byte sample in µV, by frame type. The H10 sends type 0."""
 
 
 def _request(op: int, *settings: bytes) -> Write:
-    return Write(CONTROL_POINT, bytes((op, _ECG)) + b"".join(settings), partial(expect_response, op))
+    return Write(CONTROL_POINT, bytes((op, _ECG)) + b"".join(settings), partial(check_response, op))
 
 
 def _setting(number: int, value: int) -> bytes:
-    """One value of two bytes for a setting (0 sample rate, 1 resolution)."""
+    """One setting with one 2-byte value; `number` is 0 for the sample rate, 1 for the resolution."""
     return bytes((number, 1)) + value.to_bytes(2, "little")
 
 
-def expect_response(op: int, payload: bytes) -> None:
+def check_response(op: int, payload: bytes) -> None:
     """Check the control point's answer to request `op` for ECG: 0xF0, request, measurement type, status, parameters.
 
-    A measurement that already runs (or is already stopped) is what was wanted.
+    The status "already in this state" counts as success: the measurement already runs or is already stopped.
 
     Raises:
-        DecodeError: it answers something else, or is malformed.
-        SetupRefusedError: the sensor refuses.
+        DecodeError: the payload is malformed or answers another request.
+        SetupRefusedError: the sensor refuses the request.
     """
     reader = Reader(payload)
-    head = (reader.u8("response code"), reader.u8("request"), reader.u8("measurement type"))
+    answered = (reader.u8("response code"), reader.u8("request"), reader.u8("measurement type"))
     status = reader.u8("status")
-    if head != (_RESPONSE, op, _ECG):
-        raise DecodeError(f"response: {bytes(head).hex(' ')} does not answer the request to {_REQUESTS[op]} the ECG")
+    if answered != (_RESPONSE, op, _ECG):
+        raise DecodeError(f"response: {bytes(answered).hex(' ')} does not answer the request to {_REQUESTS[op]} the ECG")
     if status not in (0, _ALREADY_IN_STATE):
-        reason = _REASONS.get(status, "its code is not published")
+        reason = _REFUSALS.get(status, "Polar does not publish the meaning of this code")
         raise SetupRefusedError(f"the sensor refuses to {_REQUESTS[op]} its ECG: {reason} (status {status})")
 
 
 DRIVER: Final = DriverSpec(
     name="polar_pmd",
     service=SERVICE,
-    # A full frame holds 73 samples and comes every 0.56 s; eight missing in a row are no hiccup of the radio.
-    streams=(Stream(DATA, "notify", decode_data, silent_after_s=5.0),),
+    # A full frame holds 73 samples and arrives every 0.56 s; eight missing in a row exceed any normal radio loss.
+    streams=(Stream(DATA, "notify", decode_ecg_frame, silent_after_s=5.0),),
     setup=(_request(_START, _setting(0, RATE_HZ), _setting(1, _RESOLUTION_BITS)),),
     teardown=(_request(_STOP),),
 )

@@ -1,4 +1,4 @@
-"""What a driver yields. Times in here are the sensor's own; the hub's times are added by `gateway.timeline`."""
+"""The readings that drivers yield. All times are by the sensor's clock; `gateway.timeline` adds the hub's times."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +8,7 @@ TICKS_PER_SECOND: Final = 1024
 
 
 class DecodeError(ValueError):
-    """A payload that its specification does not allow. The message names the field, what was found and what is allowed."""
+    """A payload violates its specification. The message names the field, the value found and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Waveform:
     """Consecutive samples of one signal.
 
     `samples` are integers as the sensor sent them; one least significant bit is `scale` units of the kind.
-    `last_ns` is the sensor's clock, in nanoseconds of its own epoch, at the **last** sample; None where it sends no time.
+    `last_ns` is the sensor's clock at the **last** sample, in nanoseconds of its own epoch; None where it sends no time.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Something the sensor says about itself: battery level, skin contact, model number."""
+    """Information that the sensor reports about itself: battery level, skin contact, model number."""
 
     kind: str
     value: str | int | float | bool
@@ -53,7 +53,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A payload that could not be decoded, kept as it came."""
+    """A payload that could not be decoded, kept unchanged."""
 
     characteristic: str
     payload: bytes

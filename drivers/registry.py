@@ -1,4 +1,4 @@
-"""All drivers there are, found by listing the package: every module in it that defines `DRIVER`."""
+"""The registry of all drivers: every module of this package that defines `DRIVER`."""
 
 import importlib
 import pkgutil
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 import drivers
 from drivers.readings import DecodeError, Quarantined, Reading
-from drivers.spec import Decode, DeviceInformation, DriverSpec
+from drivers.spec import Decoder, DeviceInformation, DriverSpec
 
 
 class DriverConflictError(Exception):
-    """Two drivers claim the same characteristic; which one should decode it would be chance."""
+    """Two drivers claim the same characteristic, and nothing decides which one decodes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The drivers, in order of their names, and who decodes what. Built by `registry_of` or `load_drivers`."""
+    """All drivers, ordered by name, and the decoder of each characteristic. Made by `build_registry` or `load_drivers`."""
 
     drivers: tuple[DriverSpec, ...]
     _owners: Mapping[str, DriverSpec]
-    _decoders: Mapping[str, Decode]
+    _decoders: Mapping[str, Decoder]
 
     def for_services(self, uuids: Iterable[str]) -> tuple[DriverSpec, ...]:
         """The drivers for the services that a sensor offers (128-bit UUIDs)."""
@@ -28,7 +28,7 @@ class Registry:
         return tuple(driver for driver in self.drivers if driver.service in offered)
 
     def decode(self, characteristic: str, payload: bytes, device: DeviceInformation | None = None) -> tuple[Reading, ...]:
-        """What `payload` says, as the declared quirks of `device` correct it; `Quarantined` where it cannot be decoded."""
+        """Decode `payload` and apply the quirks declared for `device`. Yields `Quarantined` where decoding fails."""
         characteristic = characteristic.lower()
         decoder = self._decoders.get(characteristic)
         if decoder is None:
@@ -44,21 +44,21 @@ class Registry:
 
 
 def load_drivers() -> Registry:
-    """The registry of every driver in the package.
+    """A registry of every driver in the package.
 
     Raises:
         DriverConflictError: two drivers claim the same characteristic.
-        TypeError: a module's `DRIVER` is no `DriverSpec`.
+        TypeError: a module's `DRIVER` is not a `DriverSpec`.
     """
     modules = (
         importlib.import_module(f"{drivers.__name__}.{module.name}") for module in pkgutil.iter_modules(drivers.__path__)
     )
-    return registry_of(module.DRIVER for module in modules if hasattr(module, "DRIVER"))
+    return build_registry(module.DRIVER for module in modules if hasattr(module, "DRIVER"))
 
 
-def registry_of(specs: Iterable[DriverSpec]) -> Registry:
-    """A registry of these drivers; raises as `load_drivers` does."""
-    ordered = tuple(sorted(specs, key=_name))
+def build_registry(specs: Iterable[DriverSpec]) -> Registry:
+    """A registry of the given drivers. Raises the same errors as `load_drivers`."""
+    ordered = tuple(sorted(specs, key=_checked_name))
     owners: dict[str, DriverSpec] = {}
     for driver in ordered:
         for characteristic in driver.characteristics:
@@ -71,7 +71,7 @@ def registry_of(specs: Iterable[DriverSpec]) -> Registry:
     return Registry(ordered, owners, decoders)
 
 
-def _name(driver: object) -> str:
+def _checked_name(driver: object) -> str:
     if not isinstance(driver, DriverSpec):
         raise TypeError(f"DRIVER is a {type(driver).__name__}: it must be a drivers.spec.DriverSpec")
     return driver.name

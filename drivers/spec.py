@@ -1,11 +1,11 @@
-"""How a driver declares itself: what a session must subscribe to, read and write, and how the bytes become readings.
+"""The declaration of a driver: what a session must subscribe to, read and write, and how bytes are decoded to readings.
 
-A session does, for each driver whose service the sensor offers, in this order:
+For each driver whose service the sensor offers, a session performs these steps in order:
 
-1. read each of `reads` that the sensor has, and decode it;
+1. read and decode each of `reads` that the sensor has;
 2. subscribe to each of `streams` that the sensor has;
-3. subscribe to `control_points`, then send each of `setup`, waiting for the answer that `expect` accepts;
-4. at a clean stop, send each of `teardown` in the same way, and disconnect.
+3. subscribe to `control_points`, then send each of `setup`, and wait for the answer that `expect` accepts;
+4. at a clean stop, send each of `teardown` in the same way, then disconnect.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,8 +14,8 @@ from typing import Final, Literal
 
 from drivers.readings import Reading, Status, Waveform
 
-Decode = Callable[[bytes], tuple[Reading, ...]]
-"""From one payload to what it says. Pure; raises `DecodeError` and nothing else."""
+Decoder = Callable[[bytes], tuple[Reading, ...]]
+"""Decodes one payload to readings. A pure function that raises only `DecodeError`."""
 
 _BASE_UUID: Final = "{:08x}-0000-1000-8000-00805f9b34fb"
 
@@ -33,13 +33,13 @@ class SetupRefusedError(Exception):
 class Stream:
     """One characteristic and the decoder of its values.
 
-    `characteristic` is a 128-bit UUID in lower case. `silent_after_s` is how long a healthy sensor never stays quiet on
-    a subscription; None where it sends only when something changes.
+    `characteristic` is a 128-bit UUID in lower case. After `silent_after_s` without a value, a subscription counts as silent: a
+    healthy sensor always sends sooner. It is None where the sensor sends only changes.
     """
 
     characteristic: str
     mode: Literal["notify", "indicate", "read"]
-    decode: Decode
+    decode: Decoder
     silent_after_s: float | None = None
 
 
@@ -47,8 +47,8 @@ class Stream:
 class Write:
     """A write with response. Where `expect` is given, the sensor answers by an indication of the same characteristic.
 
-    `expect` returns when this is the awaited answer and it is good, raises `SetupRefusedError` when the sensor refuses, and
-    `DecodeError` when this is no answer to the write: then wait on for the right one.
+    `expect` checks such an indication. It returns if the sensor accepts the write, raises `SetupRefusedError` if the sensor
+    refuses it, and `DecodeError` if the indication does not answer this write; then keep waiting for the answer.
     """
 
     characteristic: str
@@ -58,24 +58,24 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class DeviceInformation:
-    """What a sensor says it is; "" is unknown."""
+    """How a sensor identifies itself; "" where unknown."""
 
     manufacturer: str = ""
     model: str = ""
     firmware: str = ""
 
     def updated(self, readings: Iterable[Reading]) -> "DeviceInformation":
-        """With what these readings say about manufacturer, model and firmware."""
-        said = {r.kind: r.value for r in readings if isinstance(r, Status) and isinstance(r.value, str)}
-        return replace(self, **{name: said[name] for name in ("manufacturer", "model", "firmware") if name in said})
+        """A copy with the manufacturer, model and firmware that these readings report."""
+        reported = {r.kind: r.value for r in readings if isinstance(r, Status) and isinstance(r.value, str)}
+        return replace(self, **{name: reported[name] for name in ("manufacturer", "model", "firmware") if name in reported})
 
 
 @dataclass(frozen=True, slots=True)
 class Quirk:
-    """What one model does differently from what its service declares, and the evidence (`why`).
+    """A deviation of one model from its service's declaration, and the evidence for it (`why`).
 
-    It applies where all given names are equal (None: any); `firmware` matches by prefix. `rate_hz` is the model's true rate
-    by kind of waveform; `ignored` are kinds that it reports wrongly.
+    It applies where all given fields match: `manufacturer` and `model` exactly, `firmware` by prefix, None anything. `rate_hz`
+    is the model's true rate by kind of waveform; `ignored` are kinds that it reports wrongly.
     """
 
     why: str
@@ -93,10 +93,10 @@ class Quirk:
         )
 
     def correct(self, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
-        """The readings with the declared differences applied."""
-        return tuple(self._corrected(reading) for reading in readings if getattr(reading, "kind", None) not in self.ignored)
+        """The readings with this quirk corrected."""
+        return tuple(self._correct_rate(reading) for reading in readings if getattr(reading, "kind", None) not in self.ignored)
 
-    def _corrected(self, reading: Reading) -> Reading:
+    def _correct_rate(self, reading: Reading) -> Reading:
         if isinstance(reading, Waveform) and self.rate_hz and reading.kind in self.rate_hz:
             return replace(reading, rate_hz=self.rate_hz[reading.kind])
         return reading
@@ -104,7 +104,7 @@ class Quirk:
 
 @dataclass(frozen=True, slots=True)
 class DriverSpec:
-    """Everything about one GATT service. `bonding`: its characteristics need an encrypted link."""
+    """The driver of one GATT service. `bonding`: its characteristics need an encrypted link."""
 
     name: str
     service: str
@@ -117,11 +117,11 @@ class DriverSpec:
 
     @property
     def control_points(self) -> tuple[str, ...]:
-        """Characteristics on which the answers to `setup` and `teardown` come: subscribe before the first write."""
+        """Characteristics that send the answers to `setup` and `teardown`: subscribe to them before the first write."""
         return tuple(dict.fromkeys(write.characteristic for write in self.setup + self.teardown if write.expect))
 
     @property
     def characteristics(self) -> frozenset[str]:
-        """Every characteristic that this driver speaks for."""
+        """Every characteristic that this driver claims."""
         streams = {stream.characteristic for stream in self.streams + self.reads}
         return frozenset(streams | {write.characteristic for write in self.setup + self.teardown})

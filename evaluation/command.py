@@ -31,7 +31,7 @@ from models.inference.ecg_qrs import EcgQrs
 from models.inference.ecg_rhythm import EcgRhythm, record_probabilities
 from models.inference.models import Models
 from models.inference.ppg_quality import PpgQuality
-from models.inference.release import open_release, released
+from models.inference.release import open_release, read_release_file
 from models.inference.rr_af import RrAf
 from models.signal.offline import condition
 
@@ -97,7 +97,7 @@ def model_bytes(name: str, precision: str) -> bytes:
         EvaluationError: there is no float model.
     """
     if precision == "int8":
-        return released(f"{name}.onnx")
+        return read_release_file(f"{name}.onnx")
     path = RUNS / name / f"{name}.float.onnx"
     try:
         return path.read_bytes()

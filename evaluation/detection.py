@@ -14,7 +14,7 @@ from evaluation.ladders import AS_RECORDED, Ecg, Rung
 from evaluation.noise import qrs_amplitude
 from evaluation.qrs import WINDOW_S, BeatCounts
 from evaluation.records import Annotated, Judged, annotated_headers, load_annotated, mean, nested, rate_intervals, rates
-from models.signal.candidate import Judge
+from models.signal.beat_classifier import BeatClassifier
 from models.signal.chain import EcgChain
 
 Times = NDArray[np.float64]
@@ -35,7 +35,7 @@ class Found:
     received: Counts
 
 
-def detect(mv: NDArray[np.float64], rate_hz: float, judge: Judge | None = None) -> Times:
+def detect(mv: NDArray[np.float64], rate_hz: float, judge: BeatClassifier | None = None) -> Times:
     """R peaks in seconds, as the agent's chain finds them in a stream of these samples in mV."""
     chain = EcgChain(rate_hz, judge)
     return np.array([beat.t_s for beat in (*chain.push(mv), *chain.finish())], np.float64)

@@ -24,7 +24,7 @@ from evaluation.pulse_reference import aligned, compared
 from models.inference.ppg_quality import PpgQuality
 from models.inference.rr_af import RrAf
 from models.inference.session import ModelError
-from models.ppg_analysis import JudgedPulse, PpgAnalysis, QualityModel
+from models.ppg_analysis import AnalysedPulse, PpgAnalysis, QualityModel
 from models.rules.af import RhythmModel
 from models.signal.filters import bandpass
 from models.signal.ppg import Pulse
@@ -211,7 +211,7 @@ def _figures(counts: Sequence[Counts]) -> dict[str, Any]:
     }
 
 
-def _verdicts(pulses: Sequence[JudgedPulse], expected_s: NDArray[np.float64], rhythm: RhythmModel | None) -> dict[str, Any]:
+def _verdicts(pulses: Sequence[AnalysedPulse], expected_s: NDArray[np.float64], rhythm: RhythmModel | None) -> dict[str, Any]:
     """The AF model's probability by the pulses and by the reference's beats: mean over windows, None where it says nothing."""
     pp_s = [pulse.pp_s for pulse in pulses if pulse.good]
     rr_s: list[float | None] = [None, *np.diff(expected_s).tolist()]
@@ -225,7 +225,7 @@ def _mean_probability(intervals: Sequence[float | None], rhythm: RhythmModel | N
     for end in range(min(rhythm.window, len(intervals)), len(intervals) + 1, _STRIDE):
         part = intervals[max(end - rhythm.window, 0) : end]
         rr_s, valid = np.array([rr or 0.0 for rr in part]), np.array([rr is not None for rr in part])
-        if rr_s.size and rhythm.conclusive(rr_s, valid):
+        if rr_s.size and rhythm.is_conclusive(rr_s, valid):
             found.append(rhythm.probability(rr_s, valid))
     return float(np.mean(found)) if found else None
 

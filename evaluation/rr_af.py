@@ -1,7 +1,7 @@
 """How well AF is found from RR intervals: windows, beats, episodes, and alerts in people who have no AF.
 
 Terms as in ANSI/AAMI EC57 and IEC 60601-2-47: AF by episode and by duration. Percentages are 0–100. Labels and alerts are those
-of `models.rules.af_burden.AfTracker`, which the agent runs too.
+of `models.rules.af_tracker.AfTracker`, which the agent runs too.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from captures.rhythms import AF, LONGEST_SILENCE_S, NOT_AF, RATES_HZ, UNUSED, Rh
 from config.limits import DEFAULT_LIMITS
 from evaluation.records import ODD, EvaluationError
 from evaluation.statistics import bootstrap, calibration_error
-from models.rules.af_burden import STEP_BEATS, AfTracker, Episode, Stretch
+from models.rules.af_tracker import STEP_BEATS, AfTracker, Episode, Stretch
 
 Flags = NDArray[np.bool_]
 Probabilities = NDArray[np.floating[Any]]
@@ -50,7 +50,7 @@ class WindowModel(Protocol):
         """(windows, 64) intervals and validity to (windows,)."""
         ...
 
-    def conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: Flags) -> Flags:
+    def find_conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: Flags) -> Flags:
         """(windows, 64) intervals and validity to (windows,)."""
         ...
 
@@ -131,7 +131,7 @@ def scored(rhythm: Rhythm, model: WindowModel, drop: float = 0.0) -> Scored:
         lost = np.random.default_rng(SEED).random(len(rhythm.times_s)) < drop
         valid = valid & ~lost[np.searchsorted(rhythm.times_s, cut.end_s)[:, None] + np.arange(1 - valid.shape[1], 1)]
     probability = np.full(len(valid), nan)
-    spoken = model.conclusive_windows(cut.rr_s, valid)
+    spoken = model.find_conclusive_windows(cut.rr_s, valid)
     probability[spoken] = model.probabilities(cut.rr_s[spoken], valid[spoken])
     return Scored(rhythm, cut, probability)
 
@@ -149,10 +149,10 @@ def follow(record: Scored, on_threshold: float) -> Followed:
         if of_part != part:
             told += tracker.end(last_s[part])
             part = of_part
-        told += tracker.judge(now_s, first_s, middle_s, None if isnan(probability) else probability)
-        stretches += tracker.decided()
+        told += tracker.add_window(now_s, first_s, middle_s, None if isnan(probability) else probability)
+        stretches += tracker.take_labelled()
     told += tracker.end(last_s[part])
-    stretches += tracker.decided()
+    stretches += tracker.take_labelled()
     ended = {episode.onset_s: episode.end_s for episode in told}
     raised = [episode._replace(end_s=ended[episode.onset_s]) for episode in told if episode.end_s is None]
     return Followed(record, beat_labels(times_s, stretches), raised)

@@ -1,4 +1,4 @@
-"""From findings to alerts: which ones a person must see, how urgently, why, and the strip that shows it."""
+"""Turns findings into alerts: those that a person must see, with their priority, reasons and ECG strip."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from config.limits import DEFAULT_LIMITS, Limits
 from models.analysis import EcgAnalysis
 from models.beat_labels import LabelledBeat
 from models.findings import Finding
-from models.rules.flood import RANKS, FloodGuard
+from models.rules.rate_limiter import RANKS, AlarmRateLimiter
 from models.signal.resample import RATE_HZ
 from sync.records import AlertRecord, FindingRecord, Strip
 
@@ -37,25 +37,33 @@ PRIORITIES: Final[Mapping[str, str]] = {
     "af_burden": "low",
     "models_refused": "low",
 }
-"""The least urgent an alert of each kind is. IEC 60601-1-8:2020, table 1: high where harm may come at once, medium where it may
-come within minutes, low for what only has to be known. A finding of another kind raises no alert."""
-HELD: Final = "repeat.held"
-"""The reason that says how many alerts of the kind were held back before this one."""
+"""The lowest priority of an alert of each kind, by IEC 60601-1-8:2020, table 1: high where harm may come immediately, medium
+where it may come within minutes, low for information only. A finding of another kind does not raise an alert."""
+SUPPRESSED_REASON: Final = "repeat.held"
+"""The reason key of an alert before which others of its kind were suppressed; `measured["held"]` is their number."""
 STRIP_BEFORE_S: Final = 3.0
-"""Normal beats before the onset, to compare with: three at 60/min."""
-STRIP_LONGEST_S: Final = 12.0
-"""An ECG page shows 10 s a row at 25 mm/s; two more tell how it went on."""
-STRIP_SCALE: Final = 0.001
-"""mV in one unit of a strip's samples: 1 microvolt, finer than any of our sensors."""
+"""Normal beats before the onset, for comparison: three at 60/min."""
+MAX_STRIP_S: Final = 12.0
+"""An ECG page shows 10 s a row at 25 mm/s; two more seconds show how the episode continued."""
+STRIP_SCALE_MV: Final = 0.001
+"""Millivolts per unit of a strip's samples: 1 microvolt, finer than the resolution of any supported sensor."""
 
-ToTime = Callable[[float], int]
-"""The seconds of a finding to the hub's UTC time in microseconds."""
+ToUtcUs = Callable[[float], int]
+"""Converts the seconds of a finding to the hub's UTC time in microseconds."""
 
 
-def priority(finding: Finding, limits: Limits) -> str:
-    """How urgent a finding is: what it measured may make it more urgent than its kind."""
+def make_alert_id(sensor: str, kind: str, onset_us: int) -> str:
+    """The id of an alert: the first 24 hex digits of the SHA-256 of its sensor, kind and onset.
+
+    All records of one episode have the same id, also after a restart. Ids are stored and sent, so this must not change.
+    """
+    return hashlib.sha256(f"{sensor}|{kind}|{onset_us}".encode()).hexdigest()[:24]
+
+
+def alert_priority(finding: Finding, limits: Limits) -> str:
+    """The priority of a finding's alert: that of its kind, or a higher one because of what was measured."""
     measured = finding.measured
-    urgent = {
+    escalations = {
         "vt": (measured.get("beats", 0) >= limits.vt_high_beats.value, "high"),
         "bp_crisis": (measured.get("readings", 0) >= limits.crisis_confirmed.value, "high"),
         "fever": (measured.get("limit_celsius", 0) >= limits.high_fever.value, "medium"),
@@ -63,58 +71,59 @@ def priority(finding: Finding, limits: Limits) -> str:
     if finding.kind == "spo2_low":
         limit = measured.get("limit_percent", 100)
         return "high" if limit <= limits.spo2_critical.value else "medium" if limit <= limits.spo2_very_low.value else "low"
-    is_urgent, risen = urgent.get(finding.kind, (False, ""))
-    return risen if is_urgent else PRIORITIES[finding.kind]
+    is_escalated, escalated = escalations.get(finding.kind, (False, ""))
+    return escalated if is_escalated else PRIORITIES[finding.kind]
 
 
-def raises(finding: Finding) -> bool:
-    """Whether a person must see it: not what is inconclusive, and no AF burden below its limit."""
+def raises_alert(finding: Finding) -> bool:
+    """Whether a person must see the finding: it is conclusive and, for an AF burden, at or above its limit."""
     if finding.inconclusive or finding.kind not in PRIORITIES:
         return False
     measured = finding.measured
     return finding.kind != "af_burden" or measured["af_percent"] >= measured["limit_percent"]
 
 
-class AlertBook:
-    """Turns the findings of one sensor into records.
+class AlertTracker:
+    """Turns the findings of one sensor into finding and alert records, and tracks the episodes that are in progress.
 
-    An episode keeps the id and the onset of its first alert, and the highest priority it had. An episode that begins too soon
-    after another of its kind is held back (`FloodGuard`): its findings are recorded, and it is told later if it still goes on.
+    An episode keeps the id and onset of its first alert and the highest priority that it had. An episode that begins too soon
+    after another of its kind is suppressed by the rate limiter: its findings are recorded, and its alert is sent later if the
+    episode is then still in progress.
     """
 
-    def __init__(self, sensor: str, limits: Limits = DEFAULT_LIMITS, flood: Mapping[str, Any] | None = None) -> None:
-        """`flood` is what an earlier book of this sensor said last."""
+    def __init__(self, sensor: str, limits: Limits = DEFAULT_LIMITS, limiter_state: Mapping[str, Any] | None = None) -> None:
+        """`limiter_state` is what `limiter_state()` of an earlier tracker of this sensor returned."""
         self._sensor = sensor
         self._limits = limits
-        self._guard = FloodGuard(limits, flood)
+        self._limiter = AlarmRateLimiter(limits, limiter_state)
         self._open: dict[tuple[str, float], AlertRecord] = {}
-        self._held: dict[tuple[str, float], AlertRecord] = {}
+        self._suppressed: dict[tuple[str, float], AlertRecord] = {}
 
-    def ongoing(self) -> tuple[AlertRecord, ...]:
+    def ongoing_alerts(self) -> tuple[AlertRecord, ...]:
         """The alerts whose episodes have not ended, without their strips."""
         return tuple(self._open.values())
 
-    def flood(self) -> Mapping[str, Any]:
-        """What must outlast a restart, ready for JSON."""
-        return self._guard.state()
+    def limiter_state(self) -> Mapping[str, Any]:
+        """The rate limiter's state, which must survive a restart, ready for JSON."""
+        return self._limiter.state()
 
-    def records(
+    def on_finding(
         self,
         finding: Finding,
-        to_time: ToTime,
+        to_utc_us: ToUtcUs,
         decided_us: int,
         analysis: EcgAnalysis | None = None,
         beats: tuple[LabelledBeat, ...] = (),
     ) -> tuple[FindingRecord | AlertRecord, ...]:
-        """The finding for the record and, where there is one, the alert for the clinician.
+        """Returns the finding's record and, if there is one to send, its alert.
 
-        `beats` are the latest, for the strip; without an `analysis` there is none to show.
+        `beats` are the latest beats, for the strip. Without an `analysis` the alert has no strip.
         """
         key = finding.kind, finding.onset_s
-        known = self._open.get(key) or self._held.get(key)
-        onset_us = known.onset_us if known else to_time(finding.onset_s)
-        end_us = None if finding.end_s is None else max(to_time(finding.end_s), onset_us)
-        stated = FindingRecord(
+        known = self._open.get(key) or self._suppressed.get(key)
+        onset_us = known.onset_us if known else to_utc_us(finding.onset_s)
+        end_us = None if finding.end_s is None else max(to_utc_us(finding.end_s), onset_us)
+        record = FindingRecord(
             self._sensor,
             finding.kind,
             onset_us,
@@ -124,13 +133,13 @@ class AlertBook:
             finding.inconclusive,
             finding.measured,
         )
-        if not raises(finding):
-            return (stated,)
+        if not raises_alert(finding):
+            return (record,)
         alert = AlertRecord(
-            id=hashlib.sha256(f"{self._sensor}|{finding.kind}|{onset_us}".encode()).hexdigest()[:24],
+            id=make_alert_id(self._sensor, finding.kind, onset_us),
             sensor=self._sensor,
             kind=finding.kind,
-            priority=priority(finding, self._limits),
+            priority=alert_priority(finding, self._limits),
             onset_us=onset_us,
             end_us=end_us,
             decided_us=decided_us,
@@ -138,77 +147,87 @@ class AlertBook:
             reasons=(f"{finding.kind}.criterion",),
             probability=finding.probability,
             measured=finding.measured,
-            strip=strip(finding, to_time, analysis, beats) if analysis and (known is None or _shows(finding)) else None,
+            strip=cut_strip(finding, to_utc_us, analysis, beats)
+            if analysis and (known is None or _needs_new_strip(finding))
+            else None,
         )
-        return (stated, *self._told(key, alert))
+        return (record, *self._on_alert(key, alert))
 
-    def released(self, until_us: int, decided_us: int) -> tuple[AlertRecord, ...]:
-        """Alerts that were held back, whose episodes go on, and that may be told now that the stream stands at `until_us`.
+    def end_suppression(self, until_us: int, decided_us: int) -> tuple[AlertRecord, ...]:
+        """The suppressed alerts that may now be sent: their episodes are in progress and the stream has reached `until_us`.
 
-        To be asked at fixed times of the stream: what is told must not depend on how it was cut into pieces.
+        Must be called at fixed times of the stream, so the result does not depend on how the stream was divided into chunks.
         """
-        free = [key for key, alert in self._held.items() if not self._guard.waits(alert.kind, alert.priority, until_us)]
-        return tuple(self._tell(key, replace(self._held.pop(key), decided_us=decided_us), 1) for key in free)
+        free = [
+            key
+            for key, alert in self._suppressed.items()
+            if not self._limiter.is_suppressed(alert.kind, alert.priority, until_us)
+        ]
+        return tuple(
+            self._send_first(key, replace(self._suppressed.pop(key), decided_us=decided_us), was_suppressed=True)
+            for key in free
+        )
 
-    def _told(self, key: tuple[str, float], alert: AlertRecord) -> tuple[AlertRecord, ...]:
+    def _on_alert(self, key: tuple[str, float], alert: AlertRecord) -> tuple[AlertRecord, ...]:
         if key in self._open:
-            return (self._go_on(key, alert),)
-        before = self._held.pop(key, None)
+            return (self._update(key, alert),)
+        before = self._suppressed.pop(key, None)
         if before is not None:
-            alert = replace(alert, priority=_more_urgent(alert, before), strip=alert.strip or before.strip)
-        if not self._guard.waits(alert.kind, alert.priority, alert.onset_us):
-            return (self._tell(key, alert, int(before is not None)),)
+            alert = replace(alert, priority=_higher_priority(alert, before), strip=alert.strip or before.strip)
+        if not self._limiter.is_suppressed(alert.kind, alert.priority, alert.onset_us):
+            return (self._send_first(key, alert, was_suppressed=before is not None),)
         if before is None:
-            self._guard.hold(alert.kind)
+            self._limiter.suppress(alert.kind)
         if alert.end_us is None:
-            self._held[key] = alert
+            self._suppressed[key] = alert
         return ()
 
-    def _tell(self, key: tuple[str, float], alert: AlertRecord, itself: int) -> AlertRecord:
-        """The first alert of an episode; `itself` is 1 where it is among those that were held back."""
-        held = self._guard.tell(alert.kind, alert.priority, alert.onset_us) - itself
-        if held:
-            alert = replace(alert, reasons=(*alert.reasons, HELD), measured={**(alert.measured or {}), "held": float(held)})
-        self._keep(key, alert)
+    def _send_first(self, key: tuple[str, float], alert: AlertRecord, *, was_suppressed: bool) -> AlertRecord:
+        """The first alert of an episode. If it was suppressed, it is itself among those that the limiter counted."""
+        count = self._limiter.emit(alert.kind, alert.priority, alert.onset_us) - int(was_suppressed)
+        if count:
+            measured = {**(alert.measured or {}), "held": float(count)}
+            alert = replace(alert, reasons=(*alert.reasons, SUPPRESSED_REASON), measured=measured)
+        self._remember(key, alert)
         return alert
 
-    def _go_on(self, key: tuple[str, float], alert: AlertRecord) -> AlertRecord:
-        """A later word on an episode that was told."""
+    def _update(self, key: tuple[str, float], alert: AlertRecord) -> AlertRecord:
+        """A later alert of an episode whose first alert was sent."""
         first = self._open[key]
-        held = {"held": first.measured["held"]} if first.measured and "held" in first.measured else {}
-        urgent = _more_urgent(alert, first)
-        alert = replace(alert, priority=urgent, reasons=first.reasons, measured={**(alert.measured or {}), **held})
-        if urgent != first.priority:
-            self._guard.rise(alert.kind, urgent)
-        self._keep(key, alert)
+        count = {"held": first.measured["held"]} if first.measured and "held" in first.measured else {}
+        priority = _higher_priority(alert, first)
+        alert = replace(alert, priority=priority, reasons=first.reasons, measured={**(alert.measured or {}), **count})
+        if priority != first.priority:
+            self._limiter.escalate(alert.kind, priority)
+        self._remember(key, alert)
         return alert
 
-    def _keep(self, key: tuple[str, float], alert: AlertRecord) -> None:
+    def _remember(self, key: tuple[str, float], alert: AlertRecord) -> None:
         if alert.end_us is None:
             self._open[key] = replace(alert, strip=None)
         else:
             self._open.pop(key, None)
-            self._guard.end(alert.kind, alert.end_us)
+            self._limiter.end_episode(alert.kind, alert.end_us)
 
 
-def _more_urgent(alert: AlertRecord, before: AlertRecord) -> str:
+def _higher_priority(alert: AlertRecord, before: AlertRecord) -> str:
     return max(alert.priority, before.priority, key=RANKS.__getitem__)
 
 
-def _shows(finding: Finding) -> bool:
-    """Whether a strip as of now shows more than an earlier one: while it goes on, and when it was short or a pause."""
-    whole_s = STRIP_LONGEST_S - STRIP_BEFORE_S
-    return finding.end_s is None or finding.kind == "pause" or finding.end_s - finding.onset_s <= whole_s
+def _needs_new_strip(finding: Finding) -> bool:
+    """Whether a strip cut now shows more than the first one: the episode continues, was short, or is a pause."""
+    longest_after_onset_s = MAX_STRIP_S - STRIP_BEFORE_S
+    return finding.end_s is None or finding.kind == "pause" or finding.end_s - finding.onset_s <= longest_after_onset_s
 
 
-def strip(finding: Finding, to_time: ToTime, analysis: EcgAnalysis, beats: tuple[LabelledBeat, ...]) -> Strip | None:
-    """The latest stretch of ECG behind a finding, at most 12 s; None where none is left."""
+def cut_strip(finding: Finding, to_utc_us: ToUtcUs, analysis: EcgAnalysis, beats: tuple[LabelledBeat, ...]) -> Strip | None:
+    """The latest ECG of a finding, at most 12 s; None if no signal is left in the buffer."""
     until_s = analysis.chain.end_s
-    from_s = max(finding.onset_s - STRIP_BEFORE_S, until_s - STRIP_LONGEST_S)
+    from_s = max(finding.onset_s - STRIP_BEFORE_S, until_s - MAX_STRIP_S)
     start_s, mv = analysis.chain.strip(from_s, until_s)
     if not mv.size:
         return None
-    samples = np.round(np.nan_to_num(mv) / STRIP_SCALE).astype(np.int32)
+    samples = np.round(np.nan_to_num(mv) / STRIP_SCALE_MV).astype(np.int32)
     shown = [beat for beat in beats if beat.t_s >= start_s]
-    marks, labels = tuple(to_time(beat.t_s) for beat in shown), "".join(beat.label for beat in shown)
-    return Strip(to_time(start_s), RATE_HZ, STRIP_SCALE, samples, marks, labels)
+    beats_us, labels = tuple(to_utc_us(beat.t_s) for beat in shown), "".join(beat.label for beat in shown)
+    return Strip(to_utc_us(start_s), RATE_HZ, STRIP_SCALE_MV, samples, beats_us, labels)

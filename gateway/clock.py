@@ -1,4 +1,4 @@
-"""Where the agent reads the time. Injected, so that the whole application also runs on virtual time."""
+"""The clocks that the agent reads. They are injected, so the whole agent can also run on virtual time."""
 
 import asyncio
 import time
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two clocks: one that never jumps, for intervals and alarms, and one that people read, which may jump."""
+    """Two clocks: a monotonic one for intervals and alarms, and a wall clock for people, which may jump."""
 
     def mono_ns(self) -> int:
-        """Nanoseconds of a clock that only moves forward; its zero means nothing."""
+        """Nanoseconds of a clock that only moves forward; its zero point is arbitrary."""
         ...
 
     def wall_us(self) -> int:
-        """Microseconds since 1970-01-01T00:00:00Z, as the operating system believes."""
+        """Microseconds since 1970-01-01T00:00:00Z according to the operating system."""
         ...
 
 
@@ -30,7 +30,7 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class VirtualClock:
-    """Both clocks follow the event loop's time; the wall clock showed `start_wall_us` at the loop's time zero."""
+    """Both clocks follow the event loop's time; the wall clock reads `start_wall_us` when the loop's time is zero."""
 
     loop: asyncio.AbstractEventLoop
     start_wall_us: int

@@ -1,10 +1,10 @@
-"""The released models that the agent runs, or why it runs on rules alone.
+"""Loads the released models, or states why the agent runs with its rules alone.
 
-All or none: models that do not belong together must not be mixed, and a hub that someone has tampered with is no place to
-choose from what is left. A refusal is seen in the log, in `pulsegate status` and, as a technical alert, by the clinic.
+Either all models of a release are loaded or none. Models of different releases must not be mixed, and on a hub that was
+tampered with the remaining models cannot be trusted. A refusal is reported in the log, in `pulsegate status` and to the clinic
+as a technical alert.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -15,24 +15,24 @@ from typing import Any, Final
 
 from config.files import replacing
 from config.version import VERSION
-from gateway.alerts import PRIORITIES
+from gateway.alerts import PRIORITIES, make_alert_id
 from models.inference.models import Models
-from models.inference.pinned_keys import PINNED
-from models.inference.release import RELEASED, Release, ReleaseError, open_release
+from models.inference.pinned_keys import PINNED_KEYS
+from models.inference.release import RELEASE_DIR, Release, ReleaseError, open_release
 from models.inference.session import ModelError
 from sync.records import AlertRecord
 
 log = logging.getLogger(__name__)
 
-SEEN_FILE: Final = "models.json"
-"""Beside the buffer: the number of the newest release that this hub has run."""
+NEWEST_RELEASE_FILE: Final = "models.json"
+"""The file in the data folder that holds the number of the newest release that this hub has run."""
 ALERT_KIND: Final = "models_refused"
 ALERT_SENSOR: Final = "hub"
-"""The alert is about no sensor."""
-STATE_NAME: Final = "models"
-"""Of the alert that goes on, in the buffer's state."""
+"""The `sensor` of the alert, because it concerns the hub itself."""
+ALERT_STATE_KEY: Final = "models"
+"""The key in the buffer's state under which an ongoing alert is stored."""
 
-_CLASSES: Final[Mapping[str, str]] = {
+_MODEL_CLASSES: Final[Mapping[str, str]] = {
     "rr_af": "RrAf",
     "ecg_rhythm": "EcgRhythm",
     "ecg_beat": "EcgBeat",
@@ -40,18 +40,18 @@ _CLASSES: Final[Mapping[str, str]] = {
     "ppg_quality": "PpgQuality",
     "ecg_qrs": "EcgQrs",
 }
-"""Of each model, the class in `models.inference.<model>`; loaded only where the release has the model."""
+"""The class of each model in `models.inference.<model>`; imported only if the release contains the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModels(Models):
-    """The models of one release, for all pipelines of a process; None where the release has none of the kind.
+    """The models of one release, shared by all pipelines of a process; None for a model that the release does not contain.
 
     Attributes:
-        release: its number; None where it was refused.
-        refused: why, one line each; empty where all is well.
-        cause: the first refusal in one word: altered, older, agent, unusable.
-        measured: numbers behind it, for the alert.
+        release: the number of the release; None if it was refused.
+        refused: the reasons for a refusal, one line each; empty if the release was accepted.
+        cause: the first reason in one word: altered, older, agent or unusable.
+        measured: the numbers behind the first reason, for the alert.
     """
 
     release: int | None = None
@@ -60,98 +60,106 @@ class LoadedModels(Models):
     measured: Mapping[str, float] = field(default_factory=dict)
 
     def status(self) -> dict[str, object]:
-        """What `pulsegate status` says of them."""
+        """The entry about the models in `pulsegate status`."""
         if self.refused:
             return {"release": None, "running": "rules alone", "refused": list(self.refused)}
         return {"release": self.release, "running": list(self.names)}
 
 
 def load_models(
-    data: Path | None = None, folder: Path = RELEASED, keys: Mapping[str, str] = PINNED, agent: str = VERSION
+    data: Path | None = None, folder: Path = RELEASE_DIR, keys: Mapping[str, str] = PINNED_KEYS, agent: str = VERSION
 ) -> LoadedModels:
-    """The release's models, all of them, or none and why; never an exception for what is wrong with them.
+    """Loads all models of a release, or none and the reasons. A faulty release does not raise an exception.
 
     Args:
-        data: the agent's folder, where the newest release that ever ran is remembered; None to remember none.
-        folder: of the release.
-        keys: that may have signed it.
+        data: the agent's data folder, where the newest release that has run is stored; None to store nothing.
+        folder: the folder of the release.
+        keys: the public keys that may have signed the release.
         agent: the version of this agent.
     """
     try:
-        seen = newest_seen(data) if data else 0
-        release = open_release(folder, keys=keys, newest_seen=seen, agent=agent)
+        newest = read_newest_release(data) if data else 0
+        release = open_release(folder, keys=keys, newest_seen=newest, agent=agent)
     except ReleaseError as error:
-        return _refusal([error])
+        return _refuse([error])
     models: dict[str, Any] = {}
     errors: list[ModelError] = []
-    for name in _CLASSES:
+    for name in _MODEL_CLASSES:
         if f"{name}.onnx" in release.files:
             try:
-                models[name] = _build(name, release)
+                models[name] = _build_model(name, release)
             except ModelError as error:
                 errors.append(error)
     if errors:
-        return _refusal(errors)
-    if data and release.number > seen:
-        _remember(data, release.number)
+        return _refuse(errors)
+    if data and release.number > newest:
+        _store_newest_release(data, release.number)
     return LoadedModels(**models, release=release.number)
 
 
-def _build(name: str, release: Release) -> Any:
-    """One model, built from the very bytes that were verified."""
-    verified = release.bytes(f"{name}.onnx")
+def _build_model(name: str, release: Release) -> Any:
+    """Builds one model from the bytes that were verified."""
+    verified = release.read_file(f"{name}.onnx")
     try:
-        model = getattr(import_module(f"models.inference.{name}"), _CLASSES[name])
+        model = getattr(import_module(f"models.inference.{name}"), _MODEL_CLASSES[name])
     except (ImportError, AttributeError) as error:
-        raise ModelError(f"{name} is not known to this pulsegate. Update pulsegate.") from error
+        raise ModelError(f"this version of pulsegate does not know the model {name}. Update pulsegate.") from error
     return model(verified)
 
 
-def _refusal(errors: list[ReleaseError] | list[ModelError]) -> LoadedModels:
+def _refuse(errors: list[ReleaseError] | list[ModelError]) -> LoadedModels:
     refused = tuple(str(error) for error in errors)
-    log.warning("models refused: %s Going on with rules alone.", " ".join(refused))
+    log.warning("models refused: %s Continuing with rules alone.", " ".join(refused))
     first = errors[0]
     if isinstance(first, ReleaseError):
         return LoadedModels(refused=refused, cause=first.cause, measured=first.measured)
     return LoadedModels(refused=refused, cause="unusable")
 
 
-def newest_seen(data: Path) -> int:
-    """The number of the newest release that the hub with this data folder has run; 0 if none.
+def read_newest_release(data: Path) -> int:
+    """The number of the newest release that the hub with this data folder has run; 0 if it has run none.
 
     Raises:
-        ReleaseError: the file is damaged. An unknown number must not let an old release pass.
+        ReleaseError: the file is damaged. With an unknown number, an old release must not be accepted.
     """
-    path = data / SEEN_FILE
+    path = data / NEWEST_RELEASE_FILE
     try:
-        stated = json.loads(path.read_bytes()[:100])["newest_release"]
+        newest = json.loads(path.read_bytes()[:100])["newest_release"]
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReleaseError("altered", f"{path} cannot be read. Delete it once the installed models are the newest.") from error
-    if type(stated) is not int:
-        raise ReleaseError("altered", f"{path} states no number. Delete it once the installed models are the newest.")
-    return stated
+        raise ReleaseError("altered", f"cannot read {path}. Delete it once the installed models are the newest.") from error
+    if type(newest) is not int:
+        raise ReleaseError("altered", f"{path} does not contain a number. Delete it once the installed models are the newest.")
+    return newest
 
 
-def _remember(data: Path, number: int) -> None:
-    """On the disk when it returns. A hub that cannot write goes on with its models: the buffer will say what is wrong."""
+def _store_newest_release(data: Path, number: int) -> None:
+    """Stores the number durably. If the disk cannot be written, the models still run; the buffer will report the fault."""
     try:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with replacing(data / SEEN_FILE, durable=True) as draft:
+        with replacing(data / NEWEST_RELEASE_FILE, durable=True) as draft:
             draft.write_text(json.dumps({"newest_release": number}) + "\n", encoding="utf-8")
     except OSError as error:
-        log.warning("cannot remember model release %d in %s (%s)", number, data, error.strerror)
+        log.warning("cannot store the number of model release %d in %s: %s", number, data, error.strerror)
 
 
-def technical_alert(
-    loaded: LoadedModels, left: Mapping[str, Any] | None, now_us: int
+def update_refusal_alert(
+    loaded: LoadedModels, saved: Mapping[str, Any] | None, now_us: int
 ) -> tuple[tuple[AlertRecord, ...], Mapping[str, Any]]:
-    """At a start: what the clinic is to be told of the models, and the state to store under `STATE_NAME` with it.
+    """Raises, updates or ends the alert that the models were refused; called once at each start.
 
-    An alert goes on over restarts until the models run again. `left` is the state that the last start left.
+    The alert stays ongoing over restarts until the models run again.
+
+    Args:
+        loaded: the models, or why they were refused.
+        saved: the state that was stored at the previous start; None at the first.
+        now_us: the time of the decision, in microseconds since 1970.
+
+    Returns:
+        The records for the clinic, and the state to store with them under `ALERT_STATE_KEY`.
     """
-    ongoing = (left or {}).get("alert")
+    ongoing = (saved or {}).get("alert")
     known = replace(AlertRecord(**ongoing), reasons=tuple(ongoing["reasons"])) if ongoing else None
     reasons = (f"{ALERT_KIND}.criterion", f"{ALERT_KIND}.{loaded.cause}")
     if not loaded.refused:
@@ -161,7 +169,7 @@ def technical_alert(
         return (), {"alert": asdict(known)}
     onset_us = known.onset_us if known else now_us
     alert = AlertRecord(
-        id=hashlib.sha256(f"{ALERT_SENSOR}|{ALERT_KIND}|{onset_us}".encode()).hexdigest()[:24],
+        id=make_alert_id(ALERT_SENSOR, ALERT_KIND, onset_us),
         sensor=ALERT_SENSOR,
         kind=ALERT_KIND,
         priority=PRIORITIES[ALERT_KIND],

@@ -1,6 +1,6 @@
-"""Readings in; records, beats, findings and alerts out. The agent and replay run the same one.
+"""Processes one sensor's readings into records, beats, findings and alerts, for the agent and for replay alike.
 
-Synchronous and pure of I/O; the times of arrival come with the readings, so that a day can be replayed in a minute.
+The pipeline is synchronous and does no I/O. Arrival times come with the readings, so a day can be replayed in a minute.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +11,17 @@ import numpy as np
 
 from config.limits import Limits
 from drivers.readings import Intervals, Quarantined, Reading, Status, Vital, Waveform
-from gateway.alerts import AlertBook
-from gateway.streams import STREAMS, EcgStream, Output, PpgStream, joined, told
-from gateway.timeline import Arrival, LastSample, WaveTimeline
+from gateway.alerts import AlertTracker
+from gateway.timeline import Arrival, LastSample, WaveformTimeline
+from gateway.waveform_analysis import (
+    ANALYSED_WAVEFORMS,
+    EcgWaveformAnalysis,
+    Output,
+    PpgWaveformAnalysis,
+    SavedState,
+    alert_records,
+    join_outputs,
+)
 from models.inference.models import Models
 from models.rules.vitals import VitalRules
 from sync.records import (
@@ -26,78 +34,79 @@ from sync.records import (
     WaveformRecord,
 )
 
-State = Mapping[str, Any]
-"""What a pipeline continues from: `waveforms` by kind (`LastSample`), the ongoing `alerts`, and what `streams` and rules on
-`vitals` have learnt."""
-
 
 class Pipeline:
-    """The way of one sensor's readings: timeline, then analysis, then alerts."""
+    """Timeline, analysis and alerts for the readings of one sensor.
 
-    def __init__(self, sensor: str, limits: Limits, models: Models, state: State | None = None) -> None:
-        """`state` is what an earlier pipeline of this sensor said of itself last."""
+    Its saved state has four keys: `waveforms` holds the `LastSample` of each kind of waveform, `alerts` the ongoing alerts,
+    `streams` the state of each waveform analysis, and `vitals` that of the rules on vital signs.
+    """
+
+    def __init__(self, sensor: str, limits: Limits, models: Models, saved: SavedState | None = None) -> None:
+        """`saved` is the last `state()` of an earlier pipeline of this sensor."""
         self.sensor = sensor
         self._limits, self._models = limits, models
-        self._left: dict[str, Any] = {"waveforms": {}, "alerts": [], "streams": {}, "vitals": {}, **(state or {})}
-        waveforms = self._left["waveforms"].items()
-        self._timelines = {kind: WaveTimeline(sensor, kind, LastSample(**last)) for kind, last in waveforms}
-        self._streams: dict[str, EcgStream | PpgStream] = {}
-        vitals = self._left["vitals"]
+        self._restored: dict[str, Any] = {"waveforms": {}, "alerts": [], "streams": {}, "vitals": {}, **(saved or {})}
+        waveforms = self._restored["waveforms"].items()
+        self._timelines = {kind: WaveformTimeline(sensor, kind, LastSample(**last)) for kind, last in waveforms}
+        self._analysis_states: dict[str, Any] = self._restored["streams"]
+        self._analyses: dict[str, EcgWaveformAnalysis | PpgWaveformAnalysis] = {}
+        vitals: Mapping[str, Any] = self._restored["vitals"]
         self._vitals = VitalRules(limits, vitals.get("rules"))
-        self._vital_alerts = AlertBook(sensor, limits, vitals.get("flood"))
+        self._vital_alerts = AlertTracker(sensor, limits, vitals.get("flood"))
 
     def feed(self, readings: Sequence[Reading], arrival: Arrival) -> Output:
-        """Readings that came together at `arrival`."""
-        return joined(self._reading(reading, arrival) for reading in readings)
+        """Processes readings that arrived together."""
+        return join_outputs(self._process(reading, arrival) for reading in readings)
 
-    def interrupted(self, reason: str, arrival: Arrival) -> Output:
-        """The link broke off, or a recording has a hole: opens a gap in every waveform."""
+    def on_interruption(self, reason: str, arrival: Arrival) -> Output:
+        """Opens a gap in every waveform because the link was lost or a recording has a hole."""
         del arrival
-        gaps = (timeline.interrupted(reason) for timeline in self._timelines.values())
+        gaps = (timeline.open_gap(reason) for timeline in self._timelines.values())
         return Output(tuple(gap for gap in gaps if gap))
 
     def finish(self, arrival: Arrival) -> Output:
-        """No more will come: the analysis decides what is pending and closes what goes on."""
-        output = joined(stream.finish(arrival.wall_us) for stream in self._streams.values())
-        self._left["streams"] = {kind: stream.state() for kind, stream in self._streams.items()}
-        self._streams = {}
+        """Ends the analyses because no more readings will come: pending beats are decided and open episodes are closed."""
+        output = join_outputs(analysis.finish(arrival.wall_us) for analysis in self._analyses.values())
+        self._analysis_states = {kind: analysis.state() for kind, analysis in self._analyses.items()}
+        self._analyses = {}
         return output
 
-    def state(self) -> State:
-        """Where every waveform stands and which alerts go on, ready for JSON; for a new pipeline after a crash."""
+    def state(self) -> SavedState:
+        """The last sample of every waveform, the ongoing alerts and the state of the rules, for a pipeline after a crash."""
         states = {kind: timeline.state() for kind, timeline in self._timelines.items()}
-        streams = self._streams.values()
-        ongoing = [alert for stream in streams for alert in stream.ongoing_alerts()]
-        ongoing += self._vital_alerts.ongoing()
+        ongoing = [alert for analysis in self._analyses.values() for alert in analysis.ongoing_alerts()]
+        ongoing += self._vital_alerts.ongoing_alerts()
         return {
             "waveforms": {kind: state for kind, state in states.items() if state},
             "alerts": [asdict(alert) for alert in ongoing],
-            "streams": {**self._left["streams"], **{kind: stream.state() for kind, stream in self._streams.items()}},
-            "vitals": {"rules": self._vitals.state(), "flood": self._vital_alerts.flood()},
+            "streams": {**self._analysis_states, **{kind: analysis.state() for kind, analysis in self._analyses.items()}},
+            "vitals": {"rules": self._vitals.state(), "flood": self._vital_alerts.limiter_state()},
         }
 
-    def taken_up(self, arrival: Arrival) -> Output:
-        """To be told first after a restart: the gap that is open since, and the end of what nobody watched any more."""
-        alerts = [replace(AlertRecord(**alert), reasons=tuple(alert["reasons"])) for alert in self._left["alerts"]]
+    def resume(self, arrival: Arrival) -> Output:
+        """Resumes after a restart: opens a gap since the last run and closes the alerts that were ongoing when it ended."""
+        alerts = [replace(AlertRecord(**alert), reasons=tuple(alert["reasons"])) for alert in self._restored["alerts"]]
         ecg = self._timelines.get("ecg")
         end_us = ecg.last.at_us if ecg and ecg.last else arrival.wall_us
         ended = tuple(replace(alert, end_us=max(alert.onset_us, end_us)) for alert in alerts)
-        return Output((*self.interrupted("the agent was restarted", arrival).records, *ended))
+        return Output((*self.on_interruption("the agent was restarted", arrival).records, *ended))
 
     @property
     def has_samples(self) -> bool:
-        """Whether any waveform has begun."""
+        """Whether any waveform has a sample."""
         return any(timeline.last for timeline in self._timelines.values())
 
-    def _reading(self, reading: Reading, arrival: Arrival) -> Output:
+    def _process(self, reading: Reading, arrival: Arrival) -> Output:
         now = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)
         match reading:
             case Waveform():
-                return self._waveform(reading, arrival)
+                return self._process_waveform(reading, arrival)
             case Vital(kind, value, flags):
-                stated = told(self._vital_alerts, tuple(self._vitals.feed(kind, value, now.at_us, flags)), arrival.wall_us)
-                released = self._vital_alerts.released(now.at_us, arrival.wall_us)
-                return Output((VitalRecord(self.sensor, kind, now, value, flags), *stated, *released))
+                findings = tuple(self._vitals.feed(kind, value, now.at_us, flags))
+                records = alert_records(self._vital_alerts, findings, arrival.wall_us)
+                delayed = self._vital_alerts.end_suppression(now.at_us, arrival.wall_us)
+                return Output((VitalRecord(self.sensor, kind, now, value, flags), *records, *delayed))
             case Intervals(kind, ticks):
                 return Output((IntervalsRecord(self.sensor, kind, now, ticks),))
             case Status(kind, value):
@@ -105,19 +114,19 @@ class Pipeline:
             case Quarantined(characteristic, payload, reason):
                 return Output((QuarantinedRecord(self.sensor, characteristic, now, payload, reason),))
 
-    def _waveform(self, wave: Waveform, arrival: Arrival) -> Output:
-        timeline = self._timelines.setdefault(wave.kind, WaveTimeline(self.sensor, wave.kind))
-        placed = timeline.place(wave, arrival)
-        if placed.record is None:
+    def _process_waveform(self, wave: Waveform, arrival: Arrival) -> Output:
+        timeline = self._timelines.setdefault(wave.kind, WaveformTimeline(self.sensor, wave.kind))
+        frame = timeline.place(wave, arrival)
+        if frame.record is None:
             return Output()
-        stored = Output((placed.gap, placed.record) if placed.gap else (placed.record,))
-        if wave.kind not in STREAMS:
+        stored = Output((frame.gap, frame.record) if frame.gap else (frame.record,))
+        if wave.kind not in ANALYSED_WAVEFORMS:
             return stored
         values = np.array(wave.samples, np.float64) * wave.scale
-        missing = None if placed.follows or placed.gap is None else placed.gap.missing or 0
-        return joined(iter([stored, *self._analysed(wave.kind, values, wave.rate_hz, missing, placed.record, arrival)]))
+        missing = None if frame.follows or frame.gap is None else frame.gap.missing or 0
+        return join_outputs(iter([stored, *self._analyse(wave.kind, values, wave.rate_hz, missing, frame.record, arrival)]))
 
-    def _analysed(
+    def _analyse(
         self,
         kind: str,
         values: np.ndarray[tuple[int], np.dtype[np.float64]],
@@ -126,16 +135,19 @@ class Pipeline:
         record: WaveformRecord,
         arrival: Arrival,
     ) -> Iterator[Output]:
-        """`missing` samples before these; None where they follow directly."""
-        stream = self._streams.get(kind)
-        if stream and stream.rate_hz != nominal_hz:
-            yield stream.finish(arrival.wall_us)
-            self._left["streams"][kind] = stream.state()
-            stream = None
-        if stream is None:
-            state = self._left["streams"].get(kind)
-            stream = STREAMS[kind](self.sensor, nominal_hz, self._limits, self._models, state)
-            self._streams[kind] = stream
+        """Analyses the samples of one frame; a changed nominal rate starts a new analysis.
+
+        `missing` is the number of samples missing before the frame; None where it directly follows the previous one.
+        """
+        analysis = self._analyses.get(kind)
+        if analysis and analysis.rate_hz != nominal_hz:
+            yield analysis.finish(arrival.wall_us)
+            self._analysis_states[kind] = analysis.state()
+            analysis = None
+        if analysis is None:
+            saved = self._analysis_states.get(kind)
+            analysis = ANALYSED_WAVEFORMS[kind](self.sensor, nominal_hz, self._limits, self._models, saved)
+            self._analyses[kind] = analysis
         elif missing is not None:
-            yield stream.gap(missing / record.rate_hz, arrival.wall_us)
-        yield stream.samples(values, record.times.at_us, record.rate_hz, arrival.wall_us)
+            yield analysis.process_gap(missing / record.rate_hz, arrival.wall_us)
+        yield analysis.process_samples(values, record.times.at_us, record.rate_hz, arrival.wall_us)

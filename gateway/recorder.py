@@ -1,4 +1,4 @@
-"""Brings records to the outbox: each second in one transaction, and at once when an alert is among them."""
+"""Writes records to the outbox: once a second in one transaction, and immediately when an alert is among them."""
 
 import asyncio
 import json
@@ -7,27 +7,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from gateway.uninterrupted import uninterrupted
+from gateway.cancellation import finish_despite_cancel
 from sync import records
 from sync.errors import Transient
-from sync.outbox import PLAINTEXT_LIMIT
+from sync.outbox import PLAINTEXT_LIMIT_BYTES
 from sync.records import AlertRecord, GapRecord, Record, WaveformRecord
-from sync.transport import Call
+from sync.transport import WorkerCall
 from sync.wire import Lane
 
 log = logging.getLogger(__name__)
 
-FLUSH_S: Final = 1.0
-"""Streaming data is durable within one second: what a kill -9 may cost."""
-RETRY_S: Final = 2.0
-"""Pause after a failed write. Longer than a checkpoint of the database, shorter than a patient's patience."""
-HELD_LIMIT: Final = 2_000
-"""Records waiting for a disk that does not take them: ten minutes of one strap. Beyond it, intake waits and the radio's own
-queue drops and counts, which the timeline turns into a gap record."""
+FLUSH_INTERVAL_S: Final = 1.0
+"""Streaming data is durable within one second, so a kill -9 costs at most one second of it."""
+RETRY_DELAY_S: Final = 2.0
+"""Pause after a failed write: longer than a checkpoint of the database, short enough for a patient who is waiting."""
+PENDING_LIMIT: Final = 2_000
+"""Records that may wait for a disk that cannot be written: ten minutes of one strap. At this limit `add` waits. The session's
+queue then overflows, counts what it drops, and the timeline reports the loss as a gap."""
 
 
 class OutboxLike(Protocol):
-    """What the recorder needs of `sync.outbox.Outbox`."""
+    """The part of `sync.outbox.Outbox` that the recorder uses."""
 
     def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> Sequence[object]:
         """Seals and stores the blocks and the state in one transaction."""
@@ -36,7 +36,7 @@ class OutboxLike(Protocol):
 
 @dataclass(slots=True)
 class RecorderCounters:
-    """What went through."""
+    """Counters of the records that the recorder accepted, and of failed writes."""
 
     failed_writes: int = 0
     samples_received: int = 0
@@ -48,64 +48,67 @@ class RecorderCounters:
 
 @dataclass(slots=True)
 class Recorder:
-    """Holds records until they are durable. One instance serves all sensors."""
+    """Keeps records in memory until they are durable. One instance serves all sensors."""
 
     outbox: OutboxLike
-    call: Call
+    call: WorkerCall
     on_stored: Callable[[], None]
     counters: RecorderCounters = field(default_factory=RecorderCounters)
-    _held: list[Record] = field(default_factory=list)
-    _state: dict[str, bytes] = field(default_factory=dict)
-    _ending: bool = False
-    _room: asyncio.Event = field(default_factory=asyncio.Event)
-    _flushing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _pending: list[Record] = field(default_factory=list)
+    _pending_state: dict[str, bytes] = field(default_factory=dict)
+    _is_stopping: bool = False
+    _has_space: asyncio.Event = field(default_factory=asyncio.Event)
+    _flush_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
-        self._room.set()
+        self._has_space.set()
 
     async def add(self, new: Sequence[Record], state: Mapping[str, object]) -> None:
-        """Takes records and, with them, the state that a restart continues from. Returns at once unless the disk is behind."""
-        await self._room.wait()
-        self._held.extend(new)
-        self._state.update({name: json.dumps(value).encode() for name, value in state.items()})
-        self._count(new)
-        if len(self._held) >= HELD_LIMIT and not self._ending:
-            self._room.clear()
+        """Accepts records together with the state that a restart resumes from, stored in the same transaction.
+
+        Writes them at once when an alert is among them; otherwise returns without waiting unless `PENDING_LIMIT` is reached.
+        """
+        await self._has_space.wait()
+        self._pending.extend(new)
+        self._pending_state.update({name: json.dumps(value).encode() for name, value in state.items()})
+        self._update_counters(new)
+        if len(self._pending) >= PENDING_LIMIT and not self._is_stopping:
+            self._has_space.clear()
         if any(isinstance(record, AlertRecord) for record in new):
             await self.flush()
 
     async def run(self) -> None:
-        """Flushes each second, for ever."""
+        """Flushes once a second until cancelled."""
         while True:
-            await asyncio.sleep(FLUSH_S if await self.flush() else RETRY_S)
+            await asyncio.sleep(FLUSH_INTERVAL_S if await self.flush() else RETRY_DELAY_S)
 
     async def flush(self) -> bool:
-        """Makes durable what is held; False where the disk did not take it and it is held on."""
-        return await uninterrupted(self._flush())
+        """Writes all pending records; returns False where the write failed and they remain pending."""
+        return await finish_despite_cancel(self._flush())
 
-    def stop_waiting(self) -> None:
-        """The agent ends: from now on `add` takes what comes, whatever the disk does."""
-        self._ending = True
-        self._room.set()
+    def stop_blocking(self) -> None:
+        """Makes `add` accept everything without waiting for the disk, because the agent is stopping."""
+        self._is_stopping = True
+        self._has_space.set()
 
     async def _flush(self) -> bool:
-        async with self._flushing:
-            if not self._held:
+        async with self._flush_lock:
+            if not self._pending:
                 return True
-            held, state = list(self._held), dict(self._state)
-            blocks = list(_blocks(held))
+            pending, state = list(self._pending), dict(self._pending_state)
+            blocks = list(_encode_blocks(pending))
             try:
                 await self.call(self.outbox.put_many, blocks, state)
             except Transient as error:
                 self.counters.failed_writes += 1
-                log.error("readings wait in memory: %s", error)
+                log.error("cannot store readings, keeping them in memory: %s", error)
                 return False
-            del self._held[: len(held)]
-            self._room.set()
+            del self._pending[: len(pending)]
+            self._has_space.set()
             self.on_stored()
             return True
 
-    def _count(self, new: Sequence[Record]) -> None:
+    def _update_counters(self, new: Sequence[Record]) -> None:
         for record in new:
             match record:
                 case WaveformRecord():
@@ -122,7 +125,7 @@ class Recorder:
 
 
 def lane_of(record: Record) -> Lane:
-    """The lane a record travels in."""
+    """The lane in which a record is stored and sent."""
     match record:
         case AlertRecord():
             return "alert"
@@ -132,20 +135,20 @@ def lane_of(record: Record) -> Lane:
             return "vital"
 
 
-def _blocks(held: Sequence[Record]) -> list[tuple[Lane, bytes]]:
-    """Plaintexts of blocks, one lane each, in the order of the records."""
+def _encode_blocks(pending: Sequence[Record]) -> list[tuple[Lane, bytes]]:
+    """The plaintexts of the blocks, each with its lane; within a lane in the order of the records."""
     lanes: dict[Lane, list[Record]] = {"alert": [], "vital": [], "wave": []}
-    for record in held:
+    for record in pending:
         lanes[lane_of(record)].append(record)
-    return [(lane, plaintext) for lane, group in lanes.items() if group for plaintext in _fitting(group)]
+    return [(lane, plaintext) for lane, group in lanes.items() if group for plaintext in _encode_to_fit(group)]
 
 
-def _fitting(group: list[Record]) -> Iterator[bytes]:
-    """The records encoded, halved until each part fits a block."""
+def _encode_to_fit(group: list[Record]) -> Iterator[bytes]:
+    """Encodes the records, halving the group until each part fits into a block."""
     plaintext = records.encode(group)
-    if len(plaintext) <= PLAINTEXT_LIMIT or len(group) == 1:
+    if len(plaintext) <= PLAINTEXT_LIMIT_BYTES or len(group) == 1:
         yield plaintext
         return
     middle = len(group) // 2
-    yield from _fitting(group[:middle])
-    yield from _fitting(group[middle:])
+    yield from _encode_to_fit(group[:middle])
+    yield from _encode_to_fit(group[middle:])

@@ -1,9 +1,10 @@
-"""One sensor's life: find, connect, subscribe, notice silence, start over.
+"""The connection to one sensor: find it, connect, subscribe, detect silence, and reconnect.
 
     searching ─found→ connecting ─subscribed→ streaming ─link lost or silent→ searching
 
-No Bluetooth stack reports a link that is up and dead ("zombie"), so every stream that a healthy sensor keeps busy has a
-deadline. Notifications are stamped in the callback and put into a bounded queue; nothing is decoded there.
+No Bluetooth stack reports a link that is up but dead (a "zombie"). Every characteristic that a healthy sensor notifies
+regularly therefore has a deadline. Notifications are timestamped in the callback and put into a bounded queue; they are
+decoded elsewhere.
 """
 
 import asyncio
@@ -31,29 +32,30 @@ from gateway.timeline import Arrival
 
 log = logging.getLogger(__name__)
 
-SEARCH_S: Final = 30.0
-"""One search. A strap advertises every second or less; longer only delays the report that it is not there."""
-CONNECT_S: Final = 20.0
-"""BlueZ gives up a connect after 20 s by itself (ConnectionAttemptTimeout); ending earlier leaves it pending there."""
-ANSWER_S: Final = 10.0
-"""A control point answers within a few hundred ms; an ATT transaction may take 30 s, a patient waits less."""
-GOODBYE_S: Final = 3.0
-"""For the stop request and the disconnect of a clean end: beyond it the link is dead anyway."""
+SEARCH_TIMEOUT_S: Final = 30.0
+"""Duration of one search. A strap advertises at least once a second; a longer search only delays the "not found" warning."""
+CONNECT_TIMEOUT_S: Final = 20.0
+"""BlueZ itself gives up connecting after 20 s (ConnectionAttemptTimeout); a shorter limit leaves its attempt pending."""
+RESPONSE_TIMEOUT_S: Final = 10.0
+"""A control point responds within a few hundred ms. An ATT transaction may take 30 s, which is too long for a patient."""
+TEARDOWN_TIMEOUT_S: Final = 3.0
+"""For the stop request and the disconnect at a clean end. A link that needs longer is dead."""
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
-"""Pauses after failures in a row, each spread by half. The longest is short: who puts the strap on wants to see it work."""
+"""Pauses after consecutive failures, each with ±50 % jitter. The longest is short because a patient who puts the strap on wants
+to see it work."""
 QUEUE_LIMIT: Final = 1024
-"""Notifications that wait for the pipeline: nine minutes of one strap."""
+"""Notifications that may wait for the pipeline: nine minutes of one strap."""
 
-State = Literal["searching", "connecting", "streaming", "silent", "lost", "stopped"]
+LinkState = Literal["searching", "connecting", "streaming", "silent", "lost", "stopped"]
 
 
 class SensorSilentError(Exception):
-    """A stream that should be busy said nothing for its deadline."""
+    """A characteristic that should notify regularly sent nothing before its deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One value of a characteristic, as it came."""
+    """One value of a characteristic, as received."""
 
     characteristic: str
     payload: bytes
@@ -62,18 +64,18 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Interruption:
-    """The link ended, or could not be kept."""
+    """The link ended, or could not be established."""
 
     reason: str
     arrival: Arrival
 
 
-Event = Notification | Interruption
+SensorEvent = Notification | Interruption
 
 
 @dataclass(slots=True)
 class SessionStatistics:
-    """What happened so far."""
+    """Counters since the session was created."""
 
     connects: int = 0
     failures: int = 0
@@ -82,64 +84,69 @@ class SessionStatistics:
 
 
 @dataclass(slots=True)
-class Session:
-    """Keeps one sensor connected. `events` is read by the application; `on_state` is told every change of state."""
+class SensorSession:
+    """Keeps one sensor connected.
+
+    The application reads `events`. `on_state` is called with the sensor's name and the new state at every change of state.
+    """
 
     sensor: SensorSettings
     radio: Radio
     registry: Registry
     clock: Clock
-    on_state: Callable[[str, State], None]
-    events: asyncio.Queue[Event] = field(default_factory=lambda: asyncio.Queue(QUEUE_LIMIT))
+    on_state: Callable[[str, LinkState], None]
+    events: asyncio.Queue[SensorEvent] = field(default_factory=lambda: asyncio.Queue(QUEUE_LIMIT))
     statistics: SessionStatistics = field(default_factory=SessionStatistics)
-    state: State = "stopped"
-    _last_heard_ns: dict[str, int] = field(default_factory=dict)
+    state: LinkState = "stopped"
+    _last_value_ns: dict[str, int] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Serves the sensor until cancelled; a failure of any kind of link starts it over."""
+        """Serves the sensor until cancelled; reconnects after any failure of the link."""
         failures = 0
         try:
             while True:
                 connects = self.statistics.connects
                 try:
-                    await self._serve_once()
+                    await self._serve_connection()
                 except (BleakError, SensorSilentError, SetupRefusedError, TimeoutError, OSError, EOFError) as error:
                     self.statistics.failures += 1
                     log.warning("%s: %s", self.sensor.name, error or type(error).__name__)
                 failures = 0 if self.statistics.connects > connects else failures + 1
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         finally:
-            self._change("stopped")
+            self._set_state("stopped")
 
-    async def _serve_once(self) -> None:
-        self._change("searching")
-        device = await self.radio.find(partial(_matches, self.sensor), SEARCH_S)
+    async def _serve_connection(self) -> None:
+        """Finds the sensor, connects, and returns when the link is lost."""
+        self._set_state("searching")
+        device = await self.radio.find(partial(_is_sensor, self.sensor), SEARCH_TIMEOUT_S)
         if device is None:
-            raise BleakError("not found: is it worn and near, and not connected to a phone?")
-        self._change("connecting")
+            raise BleakError("sensor not found: check that it is worn, in range and not connected to a phone")
+        self._set_state("connecting")
         lost = asyncio.Event()
         reason = "the link was lost"
         try:
-            async with self._connected(device, lost):
+            async with self._open_connection(device, lost):
                 self.statistics.connects += 1
-                self._change("streaming")
-                await self._watch(lost)
+                self._set_state("streaming")
+                await self._wait_link_lost(lost)
         except SensorSilentError:
             reason = "the sensor fell silent"
-            self._change("silent")
+            self._set_state("silent")
             raise
         except asyncio.CancelledError:
             reason = "the agent was stopped"
             raise
         finally:
-            self._put(Interruption(reason, self._now()))
+            self._enqueue(Interruption(reason, self._now()))
             if self.state != "silent":
-                self._change("lost")
+                self._set_state("lost")
 
     @asynccontextmanager
-    async def _connected(self, device: BLEDevice, lost: asyncio.Event) -> AsyncIterator[BleakClient]:
-        client = self.radio.client(device, lambda _client: lost.set(), CONNECT_S)
-        self._last_heard_ns.clear()
+    async def _open_connection(self, device: BLEDevice, lost: asyncio.Event) -> AsyncIterator[BleakClient]:
+        """A connected client with all subscriptions made; they are undone and the link is closed at the end."""
+        client = self.radio.client(device, lambda _client: lost.set(), CONNECT_TIMEOUT_S)
+        self._last_value_ns.clear()
         await client.connect()
         drivers: tuple[DriverSpec, ...] = ()
         try:
@@ -148,78 +155,79 @@ class Session:
                 await self._subscribe(client, driver)
             yield client
         finally:
-            with _farewell():
-                async with asyncio.timeout(GOODBYE_S):
+            with _ignore_teardown_errors():
+                async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
                     for driver in drivers if not lost.is_set() else ():
-                        await self._request(client, driver, driver.teardown)
-            with _farewell():
-                async with asyncio.timeout(GOODBYE_S):
+                        await self._write_requests(client, driver, driver.teardown)
+            with _ignore_teardown_errors():
+                async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
                     await client.disconnect()
 
     async def _subscribe(self, client: BleakClient, driver: DriverSpec) -> None:
         for read in driver.reads:
             if client.services.get_characteristic(read.characteristic):
-                self._heard(read.characteristic, bytes(await client.read_gatt_char(read.characteristic)))
+                self._on_value(read.characteristic, bytes(await client.read_gatt_char(read.characteristic)))
         for stream in driver.streams:
             if client.services.get_characteristic(stream.characteristic):
-                await client.start_notify(stream.characteristic, self._listener(stream))
-        await self._request(client, driver, driver.setup)
+                await client.start_notify(stream.characteristic, self._notification_handler(stream))
+        await self._write_requests(client, driver, driver.setup)
 
-    def _listener(self, stream: Stream) -> Callable[[object, bytearray], None]:
+    def _notification_handler(self, stream: Stream) -> Callable[[object, bytearray], None]:
         if stream.silent_after_s is not None:
-            self._last_heard_ns[stream.characteristic] = self.clock.mono_ns()
+            self._last_value_ns[stream.characteristic] = self.clock.mono_ns()
 
-        def heard(_characteristic: object, payload: bytearray) -> None:
+        def on_notification(_characteristic: object, payload: bytearray) -> None:
             if stream.silent_after_s is not None:
-                self._last_heard_ns[stream.characteristic] = self.clock.mono_ns()
-            self._heard(stream.characteristic, bytes(payload))
+                self._last_value_ns[stream.characteristic] = self.clock.mono_ns()
+            self._on_value(stream.characteristic, bytes(payload))
 
-        return heard
+        return on_notification
 
-    async def _request(self, client: BleakClient, driver: DriverSpec, writes: tuple[Write, ...]) -> None:
-        """Sends the driver's control point requests one by one, each with its answer awaited."""
-        answers: asyncio.Queue[bytes] = asyncio.Queue(16)
+    async def _write_requests(self, client: BleakClient, driver: DriverSpec, writes: tuple[Write, ...]) -> None:
+        """Writes the driver's control point requests one by one and waits for the response to each."""
+        responses: asyncio.Queue[bytes] = asyncio.Queue(16)
         points = driver.control_points if writes else ()
         for point in points:
-            await client.start_notify(point, lambda _, payload: answers.put_nowait(bytes(payload)))
+            await client.start_notify(point, lambda _, payload: responses.put_nowait(bytes(payload)))
         try:
             for write in writes:
                 await client.write_gatt_char(write.characteristic, write.payload, response=True)
                 if write.expect:
-                    async with asyncio.timeout(ANSWER_S):
-                        while not _accepted(write.expect, await answers.get()):
+                    async with asyncio.timeout(RESPONSE_TIMEOUT_S):
+                        while not _is_expected(write.expect, await responses.get()):
                             pass
         finally:
             for point in points:
                 with contextlib.suppress(BleakError, EOFError):
                     await client.stop_notify(point)
 
-    async def _watch(self, lost: asyncio.Event) -> None:
-        """Returns when the link is lost; raises when a busy stream goes quiet."""
-        deadlines = self._deadlines()
+    async def _wait_link_lost(self, lost: asyncio.Event) -> None:
+        """Returns when the link is lost. Raises SensorSilentError when a characteristic misses its deadline."""
+        limits_s = self._silence_limits_s()
         while not lost.is_set():
-            now = self.clock.mono_ns()
-            left = {name: limit - (now - self._last_heard_ns[name]) / 1e9 for name, limit in deadlines.items()}
-            quiet = [name for name, seconds in left.items() if seconds <= 0]
-            if quiet:
-                raise SensorSilentError(f"connected, but characteristic {quiet[0]} was silent for {deadlines[quiet[0]]:g} s")
+            now_ns = self.clock.mono_ns()
+            left_s = {name: limit_s - (now_ns - self._last_value_ns[name]) / 1e9 for name, limit_s in limits_s.items()}
+            silent = [name for name, seconds in left_s.items() if seconds <= 0]
+            if silent:
+                raise SensorSilentError(f"connected, but characteristic {silent[0]} sent nothing for {limits_s[silent[0]]:g} s")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min([*left.values(), 1.0])):
+                async with asyncio.timeout(min([*left_s.values(), 1.0])):
                     await lost.wait()
 
-    def _deadlines(self) -> Mapping[str, float]:
+    def _silence_limits_s(self) -> Mapping[str, float]:
+        """The longest silence allowed for each subscribed characteristic that has a limit."""
         return {
             stream.characteristic: stream.silent_after_s
             for driver in self.registry.drivers
             for stream in driver.streams
-            if stream.silent_after_s is not None and stream.characteristic in self._last_heard_ns
+            if stream.silent_after_s is not None and stream.characteristic in self._last_value_ns
         }
 
-    def _heard(self, characteristic: str, payload: bytes) -> None:
+    def _on_value(self, characteristic: str, payload: bytes) -> None:
         self.statistics.notifications += 1
-        self._put(Notification(characteristic, payload, self._now()))
+        self._enqueue(Notification(characteristic, payload, self._now()))
 
-    def _put(self, event: Event) -> None:
+    def _enqueue(self, event: SensorEvent) -> None:
         try:
             self.events.put_nowait(event)
         except asyncio.QueueFull:
@@ -228,27 +236,27 @@ class Session:
     def _now(self) -> Arrival:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())
 
-    def _change(self, state: State) -> None:
+    def _set_state(self, state: LinkState) -> None:
         if state != self.state:
             self.state = state
             self.on_state(self.sensor.name, state)
 
 
-def _farewell() -> contextlib.AbstractContextManager[None]:
-    """What may go wrong while a link ends anyway."""
+def _ignore_teardown_errors() -> contextlib.AbstractContextManager[None]:
+    """Suppresses the errors that can occur while a link is closed; the link ends in any case."""
     return contextlib.suppress(BleakError, TimeoutError, OSError, EOFError, SetupRefusedError)
 
 
-def _matches(sensor: SensorSettings, device: BLEDevice, advertisement: AdvertisementData) -> bool:
+def _is_sensor(sensor: SensorSettings, device: BLEDevice, advertisement: AdvertisementData) -> bool:
     if sensor.address is not None:
         return device.address.upper() == sensor.address
     name = advertisement.local_name or device.name or ""
     return name.startswith(sensor.advertised_name or "\0")
 
 
-def _accepted(expect: Callable[[bytes], None], answer: bytes) -> bool:
+def _is_expected(expect: Callable[[bytes], None], response: bytes) -> bool:
     try:
-        expect(answer)
+        expect(response)
     except DecodeError:
         return False
     return True

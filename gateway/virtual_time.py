@@ -1,8 +1,8 @@
-"""An asyncio loop on virtual time: whenever every task waits, the time jumps to the next timer.
+"""An asyncio event loop on virtual time: when every task is waiting, the time jumps to the next timer.
 
-A day of `asyncio.sleep` passes as fast as the work between the sleeps, and always in the same order: functions given to
-an executor run at once, in the loop's own thread. Only what lives in this process can be waited for: a task that waits
-for a socket or another process, with no timer set, is reported as a deadlock.
+A day of `asyncio.sleep` takes only as long as the work between the sleeps. The order of events is always the same, because a
+function passed to an executor runs immediately in the loop's own thread. Tasks can only wait for events within this process:
+a task that waits for a socket or another process while no timer is set is reported as a deadlock.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ Ts = TypeVarTuple("Ts")
 
 
 class DeadlockError(RuntimeError):
-    """Every task waits and no timer is set: on virtual time nothing can ever happen again."""
+    """Every task is waiting and no timer is set, so nothing can happen any more on virtual time."""
 
 
-class _TimeJump(selectors.BaseSelector):
-    """Asks the real selector without waiting, and hands the time that would have been waited to `on_idle`."""
+class _TimeJumpSelector(selectors.BaseSelector):
+    """Polls the real selector without waiting. When nothing is ready, passes the timeout to `on_idle` instead of waiting."""
 
     def __init__(self, on_idle: Callable[[float | None], None]) -> None:
         self._real = selectors.DefaultSelector()
@@ -45,32 +45,34 @@ class _TimeJump(selectors.BaseSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """`loop.time()` starts at 0.0 and moves only when there is nothing left to do."""
+    """An event loop whose `time()` starts at 0.0 and advances only when every task is waiting."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
-        super().__init__(_TimeJump(self._idle))
+        super().__init__(_TimeJumpSelector(self._on_idle))
 
     def time(self) -> float:
         return self._now_s
 
-    def _idle(self, timeout_s: float | None) -> None:
+    def _on_idle(self, timeout_s: float | None) -> None:
         if timeout_s is None:
             waiting = sorted(task.get_name() for task in asyncio.all_tasks(self))
-            raise DeadlockError(f"virtual time stopped at {self._now_s:.3f} s: no timer is set and these tasks wait: {waiting}")
+            raise DeadlockError(
+                f"virtual time stopped at {self._now_s:.3f} s: no timer is set and these tasks are waiting: {waiting}"
+            )
         self._now_s += timeout_s
 
     def run_in_executor(self, executor: object, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """Run `func` here and now: with no second thread there is only one order of events."""
+        """Runs `func` immediately in this thread: without a second thread there is only one order of events."""
         outcome: asyncio.Future[T] = self.create_future()
         try:
             outcome.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001  an executor passes on whatever the function raises
+        except Exception as error:  # noqa: BLE001  an executor passes on any error of the function
             outcome.set_exception(error)
         return outcome
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run` on virtual time. Raises DeadlockError where the real one would wait for ever."""
+    """`asyncio.run` on virtual time. Raises DeadlockError where `asyncio.run` would wait indefinitely."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)

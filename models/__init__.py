@@ -1,1 +1,1 @@
-"""Signal chain, rules and anomaly models."""
+"""Signal processing, anomaly models, rules and their findings."""

@@ -1,7 +1,7 @@
-"""One ECG stream's analysis: samples in, labelled beats and findings out.
+"""Analysis of one ECG stream: takes samples, returns labelled beats and findings.
 
-The state moves on in hops counted from the start of a gap-free stretch, so beats and findings are the same for any chunking,
-byte for byte.
+Samples are processed in hops counted from the start of a gap-free stretch. Beats and findings are therefore identical, byte for
+byte, for any chunk sizes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,29 +12,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.limits import Limits
+from models.alarm_validation import QualityGate, QualityMonitor, RhythmMonitor
 from models.beat_labels import BeatLabeller, LabelledBeat
 from models.findings import Finding
-from models.inference.ecg_beat import NEXT_S
+from models.inference.ecg_beat import MAX_NEXT_RR_S
 from models.inference.models import Models
 from models.rules.af import AfRule
-from models.rules.af_burden import NOTHING_OBSERVED, Burden
+from models.rules.af_tracker import NOTHING_OBSERVED, Burden
 from models.rules.pauses import PauseRule
 from models.rules.rates import RateRule
 from models.rules.ventricular import GeminyRule, RunRule
-from models.second_look import QualityWatch, RhythmWatch, Screen
 from models.signal.chain import Beat, EcgChain
 
-SHORTEST_INTERVAL_S: Final = 0.2
-"""Refractory period of the ventricle: no interval can be shorter (Pan & Tompkins 1985, section III)."""
+MIN_RR_S: Final = 0.2
+"""Refractory period of the ventricles, the shortest possible RR interval (Pan & Tompkins 1985, section III)."""
 HOP_S: Final = 0.2
-"""Samples are held back until a hop is full. Shorter hops cost more, longer ones delay what is found."""
+"""Length of a hop, the unit in which samples are processed. Shorter hops cost more time, longer ones delay findings."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What a chunk of signal brought: the beats that were labelled by it, and findings in the order they were made.
+class EcgStep:
+    """Result of a chunk of signal.
 
-    `burden` is the time that was judged for AF since the step before.
+    Attributes:
+        beats: the beats labelled by it, in order.
+        findings: in the order in which they were reported.
+        burden: the time labelled as AF or not AF since the previous step.
     """
 
     beats: tuple[LabelledBeat, ...] = ()
@@ -45,137 +48,142 @@ class Step:
 class EcgAnalysis:
     """Signal chain, models and rules of one ECG stream.
 
-    Rates and pauses are judged as soon as a beat is found. What needs to know the kind of a beat follows when it is labelled,
-    1.5 s later. Signal quality and rhythm are looked at every few seconds.
+    The rules for rates and pauses run as soon as a beat is detected. Rules that need the label of a beat run when it is
+    labelled, 1.5 s later. Signal quality and rhythm are classified every few seconds.
     """
 
     def __init__(self, rate_hz: float, limits: Limits, models: Models) -> None:
         self.chain = EcgChain(rate_hz, models.ecg_qrs)
         self._rate_hz = rate_hz
         self._hop = max(round(HOP_S * rate_hz), 1)
-        self._held: NDArray[np.float64] = np.empty(0)
+        self._incomplete_hop: NDArray[np.float64] = np.empty(0)
         self._labeller = BeatLabeller(models.ecg_beat)
         self._rates = (RateRule("tachycardia", limits), RateRule("bradycardia", limits))
         self._pause = PauseRule(limits)
         self._patterns = (RunRule(limits), GeminyRule("bigeminy", limits), GeminyRule("trigeminy", limits))
         self._af = AfRule(limits, models.rr_af) if models.rr_af else None
-        self._quality, self._rhythm = QualityWatch(models.ecg_quality), RhythmWatch(models.ecg_rhythm)
-        self._screen = Screen(self._quality, self._rhythm)
+        self._quality, self._rhythm = QualityMonitor(models.ecg_quality), RhythmMonitor(models.ecg_rhythm)
+        self._gate = QualityGate(self._quality, self._rhythm)
         self._last_beat_s: float | None = None
-        self._last_judged_s: float | None = None
+        self._last_detected_s: float | None = None
         self._last_labelled_s: float | None = None
 
     @property
     def end_s(self) -> float:
-        """The stream's time right after the last sample that came."""
-        return self.chain.end_s + self._held.size / self._rate_hz
+        """Stream time right after the last sample received."""
+        return self.chain.end_s + self._incomplete_hop.size / self._rate_hz
 
-    def push(self, mv: NDArray[np.float64]) -> Step:
-        """Consecutive samples in mV, NaN for one that is missing."""
-        return self._joined(self.hops(mv))
+    def push(self, mv: NDArray[np.float64]) -> EcgStep:
+        """Process consecutive samples in mV, NaN where one is missing."""
+        return self._join_steps(self.push_hops(mv))
 
-    def hops(self, mv: NDArray[np.float64]) -> Iterator[Step]:
-        """The same, hop by hop: what is asked of the analysis between two of them does not depend on chunks either."""
-        samples = np.concatenate((self._held, mv))
+    def push_hops(self, mv: NDArray[np.float64]) -> Iterator[EcgStep]:
+        """Process samples like `push`, but yield after each hop; chunk sizes do not change the state between hops either."""
+        samples = np.concatenate((self._incomplete_hop, mv))
         whole = samples.size // self._hop * self._hop
-        self._held = samples[whole:]
+        self._incomplete_hop = samples[whole:]
         for start in range(0, whole, self._hop):
-            yield self._hopped(samples[start : start + self._hop])
+            yield self._process_hop(samples[start : start + self._hop])
 
-    def gap(self, seconds: float) -> Step:
-        """Nothing came for so long: what is pending is decided, and no interval is joined across."""
-        rest = self._rest()
+    def gap(self, seconds: float) -> EcgStep:
+        """Skip a gap of `seconds`: decide everything pending, and join no RR interval across the gap."""
+        rest = self._flush_hop()
         start_s = self.chain.end_s
-        beats = self._plausible(self.chain.gap(seconds))
+        beats = self._drop_implausible(self.chain.gap(seconds))
         labelled = [*self._labeller.push(beats, self.chain, self._rhythm.in_af), *self._labeller.gap(self.chain)]
-        findings = (*self._judge(beats), *self._judge_labelled(labelled), *self._interrupt(start_s, seconds))
-        return self._joined((rest, self._step(labelled, findings)))
+        findings = (*self._apply_beat_rules(beats), *self._apply_label_rules(labelled), *self._end_episodes(start_s, seconds))
+        return self._join_steps((rest, self._make_step(labelled, findings)))
 
-    def finish(self) -> Step:
-        """No more will come: what is pending is decided, and what goes on is closed."""
-        rest = self._rest()
-        beats = self._plausible(self.chain.finish())
+    def finish(self) -> EcgStep:
+        """End the stream: decide everything pending and close ongoing findings."""
+        rest = self._flush_hop()
+        beats = self._drop_implausible(self.chain.finish())
         labelled = [*self._labeller.push(beats, self.chain, self._rhythm.in_af), *self._labeller.finish(self.chain)]
-        findings = (*self._judge(beats), *self._judge_labelled(labelled), *self._interrupt(self.chain.end_s, float("inf")))
-        return self._joined((rest, self._step(labelled, findings)))
+        findings = (
+            *self._apply_beat_rules(beats),
+            *self._apply_label_rules(labelled),
+            *self._end_episodes(self.chain.end_s, float("inf")),
+        )
+        return self._join_steps((rest, self._make_step(labelled, findings)))
 
-    def _rest(self) -> Step:
-        held, self._held = self._held, np.empty(0)
-        return self._hopped(held)
+    def _flush_hop(self) -> EcgStep:
+        held, self._incomplete_hop = self._incomplete_hop, np.empty(0)
+        return self._process_hop(held)
 
-    def _hopped(self, mv: NDArray[np.float64]) -> Step:
-        beats = self._plausible(self.chain.push(mv))
+    def _process_hop(self, mv: NDArray[np.float64]) -> EcgStep:
+        beats = self._drop_implausible(self.chain.push(mv))
         labelled = self._labeller.push(beats, self.chain, self._rhythm.in_af)
         horizon_s = self.chain.horizon_s
         findings = (
-            *self._judge(beats),
-            *self._pause.until(horizon_s, self.chain),
-            *self._judge_labelled(labelled),
-            *self._patterns_until(horizon_s - NEXT_S),
+            *self._apply_beat_rules(beats),
+            *self._pause.advance_to(horizon_s, self.chain),
+            *self._apply_label_rules(labelled),
+            *self._advance_patterns(horizon_s - MAX_NEXT_RR_S),
             *self._quality.step(self.chain),
             *self._rhythm.step(self.chain),
         )
-        return self._step(labelled, findings)
+        return self._make_step(labelled, findings)
 
-    def _plausible(self, beats: Iterable[Beat]) -> list[Beat]:
-        """Without those that come too soon after another to be one."""
+    def _drop_implausible(self, beats: Iterable[Beat]) -> list[Beat]:
+        """Return the beats without those closer than `MIN_RR_S` to the previous one."""
         kept = []
         for beat in beats:
-            if beat.after_gap or self._last_beat_s is None or beat.t_s - self._last_beat_s >= SHORTEST_INTERVAL_S:
+            if beat.after_gap or self._last_beat_s is None or beat.t_s - self._last_beat_s >= MIN_RR_S:
                 kept.append(beat)
                 self._last_beat_s = beat.t_s
         return kept
 
-    def _judge(self, beats: Sequence[Beat]) -> Iterator[Finding]:
-        """What needs no label."""
+    def _apply_beat_rules(self, beats: Sequence[Beat]) -> Iterator[Finding]:
+        """Apply the rules that need no labels."""
         for beat in beats:
-            rr_s = self._interval(beat, self._last_judged_s)
-            self._last_judged_s = beat.t_s
-            yield from self._pause.beat(beat.t_s, self.chain)
+            rr_s = self._rr_to(beat, self._last_detected_s)
+            self._last_detected_s = beat.t_s
+            yield from self._pause.on_beat(beat.t_s, self.chain)
             if rr_s is not None:
                 for rule in self._rates:
-                    yield from rule.beat(beat.t_s, rr_s)
+                    yield from rule.on_beat(beat.t_s, rr_s)
 
-    def _judge_labelled(self, beats: Sequence[LabelledBeat]) -> Iterator[Finding]:
+    def _apply_label_rules(self, beats: Sequence[LabelledBeat]) -> Iterator[Finding]:
+        """Apply the rules that need labelled beats."""
         for beat in beats:
-            rr_s = self._interval(beat, self._last_labelled_s)
+            rr_s = self._rr_to(beat, self._last_labelled_s)
             self._last_labelled_s = beat.t_s
             for rule in self._patterns:
-                yield from rule.beat(beat.t_s, rr_s, beat.label)
+                yield from rule.on_beat(beat.t_s, rr_s, beat.label)
             if self._af:
-                yield from self._af.beat(beat.t_s, rr_s, beat.label)
+                yield from self._af.on_beat(beat.t_s, rr_s, beat.label)
 
     @staticmethod
-    def _interval(beat: Beat | LabelledBeat, last_s: float | None) -> float | None:
+    def _rr_to(beat: Beat | LabelledBeat, last_s: float | None) -> float | None:
         return None if beat.after_gap or last_s is None else beat.t_s - last_s
 
-    def _patterns_until(self, t_s: float) -> Iterator[Finding]:
-        """Every beat before `t_s` has been labelled."""
+    def _advance_patterns(self, t_s: float) -> Iterator[Finding]:
+        """Advance the pattern rules to `t_s`, before which every beat has been labelled."""
         for rule in self._patterns:
-            yield from rule.until(t_s)
+            yield from rule.advance_to(t_s)
 
-    def _interrupt(self, start_s: float, seconds: float) -> Iterator[Finding]:
-        yield from self._pause.gap(start_s)
+    def _end_episodes(self, start_s: float, seconds: float) -> Iterator[Finding]:
+        yield from self._pause.on_gap(start_s)
         for rule in self._rates:
-            yield from rule.gap(start_s, seconds)
+            yield from rule.on_gap(start_s, seconds)
         for pattern in self._patterns:
-            yield from pattern.until(start_s + seconds)
+            yield from pattern.advance_to(start_s + seconds)
         if self._af:
-            yield from self._af.gap(start_s, seconds)
+            yield from self._af.on_gap(start_s, seconds)
         yield from self._quality.gap(start_s)
         yield from self._rhythm.gap(start_s)
 
-    def _step(self, beats: Sequence[LabelledBeat], findings: Iterable[Finding]) -> Step:
-        told = [told for finding in findings for told in self._screen.passed(finding, self.chain)]
-        told += self._screen.step(self.chain)
-        return Step(tuple(beats), tuple(told), self._af.take_burden() if self._af else NOTHING_OBSERVED)
+    def _make_step(self, beats: Sequence[LabelledBeat], findings: Iterable[Finding]) -> EcgStep:
+        reported = [filtered for finding in findings for filtered in self._gate.filter_finding(finding, self.chain)]
+        reported += self._gate.step(self.chain)
+        return EcgStep(tuple(beats), tuple(reported), self._af.take_burden() if self._af else NOTHING_OBSERVED)
 
     @staticmethod
-    def _joined(steps: Iterable[Step]) -> Step:
+    def _join_steps(steps: Iterable[EcgStep]) -> EcgStep:
         parts = list(steps)
         if len(parts) == 1:
             return parts[0]
-        return Step(
+        return EcgStep(
             tuple(beat for part in parts for beat in part.beats),
             tuple(finding for part in parts for finding in part.findings),
             Burden(sum(part.burden.af_s for part in parts), sum(part.burden.observed_s for part in parts)),

@@ -1,7 +1,7 @@
-"""A label for every heart beat of a stream: normal (N), supraventricular (S) or ventricular ectopic (V), fusion (F).
+"""Labels every heart beat of a stream: normal (N), supraventricular ectopic (S), ventricular ectopic (V) or fusion (F).
 
-A beat is judged 1.5 s after its R peak, when the next beat is known or is late. What is said depends on the samples alone, not
-on how they came in chunks.
+A beat is labelled 1.5 s after its R peak, when the next beat is known or late. Labels depend on the samples only, not on the
+chunk sizes.
 """
 
 from collections import deque
@@ -17,67 +17,66 @@ from models.inference.ecg_beat import (
     BEFORE,
     CLASSES,
     HISTORY,
-    LONG,
-    LONG_SHARES,
-    NEXT_S,
+    LONG_TERM_INTERVALS,
+    LONG_TERM_QUANTILES,
+    MAX_NEXT_RR_S,
     QRS,
-    WAVE,
+    WAVE_SAMPLES,
     EcgBeat,
     N,
     S,
     V,
-    early,
     features,
-    usual_intervals,
+    find_early_beats,
+    long_term_rr_quantiles,
 )
 from models.signal.chain import Beat, EcgChain
 from models.signal.filters import Samples, median
 from models.signal.resample import RATE_HZ
 
-FOLLOWED_S: Final = 0.25
-"""So long after the next beat's latest R peak its QRS complex is over, and no longer does the detector wait (0.33 s)."""
+NEXT_QRS_S: Final = 0.25
+"""Time after the latest possible R peak of the next beat, when its QRS complex has ended. It is shorter than the delay of the
+detector (0.33 s), so this signal has always arrived."""
 
 UNKNOWN: Final = "?"
-"""Half of the QRS complex or more was not received: its class is not known."""
+MIN_KNOWN_SHARE: Final = 0.5
+"""Label of a beat whose class is unknown, because this share of its QRS complex or less was received."""
+SAME_SHAPE_COSINE: Final = 0.9
+"""Cosine of two QRS complexes at and above which they have the same shape."""
 
-LEAST_KNOWN: Final = 0.5
+MAX_SHIFT_SAMPLES: Final = 4
+"""Largest shift between two QRS complexes that are compared, in samples: the R peak of a wide complex jitters."""
 
-ALIKE: Final = 0.9
-"""Cosine of two QRS complexes from which they have one shape."""
+_SHIFTED_INDICES: Final = np.arange(-MAX_SHIFT_SAMPLES, MAX_SHIFT_SAMPLES + 1)[:, None] + np.arange(QRS.start, QRS.stop)
+"""Sample indices of the QRS complex for each shift, (9, 32)."""
+_QRS_SAMPLES: Final = QRS.stop - QRS.start
+_ALL_KNOWN: Final = np.ones(_SHIFTED_INDICES.shape)
 
-SHIFT: Final = 4
-"""Samples by which QRS complexes are moved to compare them: the R peak of a wide one jitters."""
+MAX_TEMPLATES: Final = 6
+"""Largest number of templates; few patients have more than three shapes."""
 
-_MOVED: Final = np.arange(-SHIFT, SHIFT + 1)[:, None] + np.arange(QRS.start, QRS.stop)
-"""The places of the QRS complex, moved by each number of samples."""
-_WIDTH: Final = QRS.stop - QRS.start
-_ALL_KNOWN: Final = np.ones(_MOVED.shape)
+TEMPLATE_BEATS: Final = 32
+"""Effective number of beats averaged in a template: enough to suppress noise, few enough to follow a change of posture."""
 
-FAMILIES: Final = 6
-"""Shapes that are remembered; few patients have more than three."""
+COUNT_DECAY: Final = 1 / 300
+"""Decay of the template weights per beat: beats of five minutes ago count a third."""
 
-MEAN_OF: Final = 32
-"""Beats that a shape is averaged over, in effect: long enough to quiet noise, short enough to follow a change of posture."""
+LONG_TERM_UPDATE_BEATS: Final = 8
+"""Beats between two updates of the long-term RR quantiles; during the first beats they are updated at every beat."""
 
-FORGETTING: Final = 1 / 300
-"""Per beat: what was usual five minutes ago counts a third."""
+V_ODDS_IN_AF: Final = 0.5
+"""Factor for the odds of V in atrial fibrillation. Early beats are not a sign of V there, and conduction through the ventricles
+is often aberrant after a long and a short interval (Gouaux & Ashman, Am Heart J 34, 1947)."""
 
-USUAL_EVERY: Final = 8
-"""Beats between two looks at the intervals of the last minutes, but for the first few."""
-
-VENTRICULAR_IN_AF: Final = 0.5
-"""What the odds of V are multiplied by in atrial fibrillation: there early beats are no sign of it, and conduction through the
-ventricles is often aberrant after a long interval and a short one (Gouaux & Ashman, Am Heart J 34, 1947)."""
-
-RATHER_EARLY: Final = 0.88
-EARLY_WEIGHT: Final = 0.25
-"""A beat that comes earlier than this share of the median interval, or after a gap, hardly says what is usual: it may be
-ectopic."""
+EARLY_RR_SHARE: Final = 0.88
+EARLY_BEAT_WEIGHT: Final = 0.25
+"""Weight in the templates of a beat that ends an RR interval below this share of the median, or follows a gap: it may be
+ectopic. Other beats have weight 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledBeat:
-    """A beat, its label and the probability of it: 1 where there is no model, 0 where the label is "?"."""
+    """A beat with its label and the label's probability, which is 1 without a model and 0 for the label "?"."""
 
     t_s: float
     amplitude_mv: float
@@ -87,12 +86,12 @@ class LabelledBeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """All that a beat is judged by: see `models.inference.ecg_beat.features`, without the first axis of its arrays."""
+class BeatContext:
+    """The inputs by which a beat is labelled; see `models.inference.ecg_beat.features`, here without the first axis."""
 
     beat: Beat
     wave_mv: Samples
-    usual_mv: Samples
+    template_mv: Samples
     rr_s: Samples
     shape: tuple[float, ...]
 
@@ -102,118 +101,128 @@ class BeatLabeller:
 
     def __init__(self, model: EcgBeat | None) -> None:
         self._model = model
-        self._contexts = BeatContexts()
+        self._context_builder = BeatContextBuilder()
         self._in_af = False
-        self._run_s = np.nan
-        """The interval that ended at the latest beat if that was called S, otherwise NaN."""
+        self._previous_s_rr_s = np.nan
+        """RR interval that ended at the latest beat if that was labelled S, otherwise NaN."""
 
     def push(self, beats: Sequence[Beat], chain: EcgChain, in_af: bool = False) -> list[LabelledBeat]:
-        """What the chain just reported; the beats that can be judged now, in order.
+        """Add the beats that the chain just reported, and return those that can be labelled now, in order.
 
-        `in_af`: the rhythm is atrial fibrillation, see `in_fibrillation`.
+        `in_af`: whether the rhythm is atrial fibrillation, see `adjust_for_af`.
         """
         self._in_af = in_af
-        return self._judged(self._contexts.push(beats, chain))
+        return self._label_all(self._context_builder.push(beats, chain))
 
     def finish(self, chain: EcgChain) -> list[LabelledBeat]:
-        """No more will come (`chain` has been finished and its beats pushed): the rest."""
-        return self._judged(self._contexts.flush(chain))
+        """Return the remaining beats at the end of the stream; `chain` has been finished and its beats pushed."""
+        return self._label_all(self._context_builder.flush(chain))
 
     def gap(self, chain: EcgChain) -> list[LabelledBeat]:
-        """Nothing will come for a while: the same."""
-        return self._judged(self._contexts.flush(chain))
+        """Return the remaining beats before a gap."""
+        return self._label_all(self._context_builder.flush(chain))
 
-    def _judged(self, contexts: Iterator[Context]) -> list[LabelledBeat]:
+    def _label_all(self, contexts: Iterator[BeatContext]) -> list[LabelledBeat]:
         return [self._label(context) for context in contexts]
 
-    def _label(self, context: Context) -> LabelledBeat:
+    def _label(self, context: BeatContext) -> LabelledBeat:
         beat = context.beat
-        before_s, self._run_s = self._run_s, np.nan
+        before_s, self._previous_s_rr_s = self._previous_s_rr_s, np.nan
         if self._model is None:
             return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, "N", 1.0)
-        if np.count_nonzero(np.isfinite(context.wave_mv[QRS])) <= LEAST_KNOWN * _WIDTH:
+        if np.count_nonzero(np.isfinite(context.wave_mv[QRS])) <= MIN_KNOWN_SHARE * _QRS_SAMPLES:
             return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, UNKNOWN, 0.0)
         # One by one: sums may differ in the last bit between batch sizes.
         rr_s, shape = context.rr_s[None], np.array([context.shape])
-        probabilities = self._model.probabilities(features(context.wave_mv[None], context.usual_mv[None], rr_s, shape))
+        probabilities = self._model.probabilities(features(context.wave_mv[None], context.template_mv[None], rr_s, shape))
         if self._in_af:
-            probabilities = in_fibrillation(probabilities)
+            probabilities = adjust_for_af(probabilities)
         now_s = rr_s[:, HISTORY - 1]
-        place = int(self._model.called(probabilities, early(rr_s), now_s, before_s)[0])
-        if place == S:
-            self._run_s = float(now_s[0])
-        return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, CLASSES[place], float(probabilities[0, place]))
+        index = int(self._model.choose_classes(probabilities, find_early_beats(rr_s), now_s, before_s)[0])
+        if index == S:
+            self._previous_s_rr_s = float(now_s[0])
+        return LabelledBeat(beat.t_s, beat.amplitude_mv, beat.after_gap, CLASSES[index], float(probabilities[0, index]))
 
 
-def in_fibrillation(probabilities: NDArray[Any]) -> NDArray[Any]:
-    """The probabilities (n, 4) of `CLASSES` in atrial fibrillation: no early beat of atrial origin is ectopic, V is doubted."""
-    shares = probabilities.copy()
-    shares[:, N] += shares[:, S]
-    shares[:, S] = 0.0
-    shares[:, V] *= VENTRICULAR_IN_AF
-    doubted: NDArray[Any] = shares / shares.sum(-1, keepdims=True)
-    return doubted
+def adjust_for_af(probabilities: NDArray[Any]) -> NDArray[Any]:
+    """Adjust the probabilities (n, 4) of `CLASSES` for atrial fibrillation: S becomes N, and V becomes less probable."""
+    weighted = probabilities.copy()
+    weighted[:, N] += weighted[:, S]
+    weighted[:, S] = 0.0
+    weighted[:, V] *= V_ODDS_IN_AF
+    adjusted: NDArray[Any] = weighted / weighted.sum(-1, keepdims=True)
+    return adjusted
 
 
-class BeatContexts:
-    """Collects what each beat is judged by; training uses it as the agent does."""
+class BeatContextBuilder:
+    """Builds the context of each beat, in the agent and in training."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Beat] = deque()
+        self._pending: deque[Beat] = deque()
         self._rr_s: deque[float] = deque([np.nan] * HISTORY, HISTORY)
-        self._long_s: deque[float] = deque([np.nan] * LONG, LONG)
-        self._usual_s = np.full(len(LONG_SHARES), np.nan)
+        self._long_rr_s: deque[float] = deque([np.nan] * LONG_TERM_INTERVALS, LONG_TERM_INTERVALS)
+        self._long_term_s = np.full(len(LONG_TERM_QUANTILES), np.nan)
         self._count = 0
-        self._last_s = np.nan
-        self._families = _Families()
+        self._last_beat_s = np.nan
+        self._templates = _MorphologyTemplates()
 
-    def push(self, beats: Sequence[Beat], chain: EcgChain) -> Iterator[Context]:
-        """The beats whose context is complete, in order."""
-        self._waiting.extend(beats)
+    def push(self, beats: Sequence[Beat], chain: EcgChain) -> Iterator[BeatContext]:
+        """Add beats, and yield the contexts that are complete, in order."""
+        self._pending.extend(beats)
         horizon_s = chain.horizon_s
-        while self._waiting and horizon_s >= self._waiting[0].t_s + NEXT_S:
-            yield self._context(self._waiting.popleft(), chain)
+        while self._pending and horizon_s >= self._pending[0].t_s + MAX_NEXT_RR_S:
+            yield self._build_context(self._pending.popleft(), chain)
 
-    def flush(self, chain: EcgChain) -> Iterator[Context]:
-        """Nothing follows what has come."""
-        while self._waiting:
-            yield self._context(self._waiting.popleft(), chain)
+    def flush(self, chain: EcgChain) -> Iterator[BeatContext]:
+        """Yield the contexts of the remaining beats; no beat follows them."""
+        while self._pending:
+            yield self._build_context(self._pending.popleft(), chain)
 
-    def _context(self, beat: Beat, chain: EcgChain) -> Context:
-        self._rr_s.append(np.nan if beat.after_gap else beat.t_s - self._last_s)
-        self._last_s = beat.t_s
-        self._long_s.append(self._rr_s[-1])
-        if self._count < USUAL_EVERY or self._count % USUAL_EVERY == 0:
-            self._usual_s = usual_intervals(np.array(self._long_s)[None])[0]
+    def _build_context(self, beat: Beat, chain: EcgChain) -> BeatContext:
+        self._rr_s.append(np.nan if beat.after_gap else beat.t_s - self._last_beat_s)
+        self._last_beat_s = beat.t_s
+        self._long_rr_s.append(self._rr_s[-1])
+        if self._count < LONG_TERM_UPDATE_BEATS or self._count % LONG_TERM_UPDATE_BEATS == 0:
+            self._long_term_s = long_term_rr_quantiles(np.array(self._long_rr_s)[None])[0]
         self._count += 1
-        rr_s = np.array([*self._rr_s, self._next(beat, chain), *self._usual_s])
-        wave = _wave(beat, chain)
-        following = _wave(self._waiting[0], chain, beat.t_s + NEXT_S + FOLLOWED_S) if rr_s[HISTORY] < NEXT_S else None
-        usual, shape = self._families.compare(wave, following, _timing(rr_s))
-        return Context(beat, wave, usual, rr_s, shape)
+        rr_s = np.array([*self._rr_s, self._next_rr(beat, chain), *self._long_term_s])
+        wave = _cut_wave(beat, chain)
+        following = (
+            _cut_wave(self._pending[0], chain, beat.t_s + MAX_NEXT_RR_S + NEXT_QRS_S) if rr_s[HISTORY] < MAX_NEXT_RR_S else None
+        )
+        template, shape = self._templates.compare(wave, following, _measure_timing(rr_s))
+        return BeatContext(beat, wave, template, rr_s, shape)
 
-    def _next(self, beat: Beat, chain: EcgChain) -> float:
-        """The interval after the beat, `NEXT_S` at most; NaN where a gap or the end comes first."""
-        end_s = beat.t_s + NEXT_S
-        if self._waiting and self._waiting[0].t_s < end_s:
-            following = self._waiting[0]
+    def _next_rr(self, beat: Beat, chain: EcgChain) -> float:
+        """Return the RR interval after the beat, `MAX_NEXT_RR_S` at most; NaN if a gap or the end of the stream comes first."""
+        end_s = beat.t_s + MAX_NEXT_RR_S
+        if self._pending and self._pending[0].t_s < end_s:
+            following = self._pending[0]
             return np.nan if following.after_gap else following.t_s - beat.t_s
         _, signal = chain.strip(beat.t_s, end_s)
-        return NEXT_S if signal.size >= int(NEXT_S * RATE_HZ) and not np.isnan(signal).any() else np.nan
+        return MAX_NEXT_RR_S if signal.size >= int(MAX_NEXT_RR_S * RATE_HZ) and not np.isnan(signal).any() else np.nan
 
 
-class _Timing(NamedTuple):
-    """How early a beat came and how late the next one was: logarithms of the intervals over the median, NaN where unknown;
-    how much the beat says about what is usual.
+class _BeatTiming(NamedTuple):
+    """Timing of a beat.
+
+    Attributes:
+        intervals: logarithms of the RR intervals before and after the beat over the median, NaN where unknown.
+        weight: weight of the beat in the templates.
     """
 
     intervals: tuple[float, float]
     weight: float
 
 
-class _Moved(NamedTuple):
-    """A QRS complex moved by each number of samples, less its mean, 0 where it was not received (9, 32); the root of its power
-    (9, 1); which samples are known, 1 or 0 (9, 32), and how many of them (9, 1).
+class _ShiftedQrs(NamedTuple):
+    """A QRS complex at each shift.
+
+    Attributes:
+        rows: (9, 32) the complex minus its mean; 0 where it was not received.
+        size: (9, 1) root of the sum of squares of each row.
+        known: (9, 32) 1 where samples were received, otherwise 0.
+        received: (9, 1) number of samples received.
     """
 
     rows: Samples
@@ -222,127 +231,131 @@ class _Moved(NamedTuple):
     received: Samples
 
     @property
-    def whole(self) -> bool:
-        """Whether all of it was received."""
+    def is_complete(self) -> bool:
+        """Whether all samples were received."""
         return self.known is _ALL_KNOWN
 
 
-class _Families:
-    """The shapes of QRS complexes that a patient has, how common each is, and when such beats come."""
+class _MorphologyTemplates:
+    """Templates of the patient's QRS shapes, with the frequency and the typical timing of each."""
 
     def __init__(self) -> None:
-        self._means = np.zeros((0, WAVE))
+        self._template_waves = np.zeros((0, WAVE_SAMPLES))
         self._timings: list[list[float]] = []
-        self._seen: list[int] = []
+        self._beat_counts: list[int] = []
         self._weights = np.zeros(0)
-        self._last: Samples | None = None
-        self._last_usual = 0.0
+        self._last_wave: Samples | None = None
+        self._last_likeness = 0.0
 
-    def compare(self, wave: Samples, following: Samples | None, timing: _Timing) -> tuple[Samples, tuple[float, ...]]:
-        """The usual beat so far, and the numbers of `features`; then learn this one."""
-        known = bool(self._seen)
-        leader = int(self._weights.argmax()) if known else -1
-        usual = self._means[leader].copy() if known else np.full(WAVE, np.nan)
+    def compare(self, wave: Samples, following: Samples | None, timing: _BeatTiming) -> tuple[Samples, tuple[float, ...]]:
+        """Compare a beat with the templates, then learn it.
+
+        Returns:
+            The dominant template before this beat, and the shape features of `models.inference.ecg_beat.features`.
+        """
+        has_templates = bool(self._beat_counts)
+        dominant_index = int(self._weights.argmax()) if has_templates else -1
+        template = self._template_waves[dominant_index].copy() if has_templates else np.full(WAVE_SAMPLES, np.nan)
         total = max(float(self._weights.sum()), 1e-9)
-        share = float(self._weights[leader]) / total if known else 0.0
-        next_usual = _alike(_moved(following), usual) if known and following is not None else 0.0
-        before, self._last_usual = self._last_usual, 0.0
-        moved = _moved(wave)
-        if moved is None:
-            return usual, (share, 0.0, 0.0, 0.0, 0.0, before, next_usual)
-        likeness, lag = _likeness(moved, self._means)
-        to_last = _alike(moved, self._last) if self._last is not None else 0.0
-        own = int(likeness.argmax()) if known else -1
-        familiar = known and float(likeness[own]) >= ALIKE
-        own_share = float(self._weights[own]) / total if familiar else 0.0
-        sooner, later = self._timings[own] if familiar else (0.0, 0.0)
-        self._last_usual = float(likeness[leader]) if known else 0.0
-        if moved.whole:
-            self._last = wave
-            self._weights *= 1 - FORGETTING
-            if familiar:
-                self._learn(own, wave, int(lag[own]), timing)
+        dominant_share = float(self._weights[dominant_index]) / total if has_templates else 0.0
+        next_likeness = _best_cosine(_shift_qrs(following), template) if has_templates and following is not None else 0.0
+        previous_likeness, self._last_likeness = self._last_likeness, 0.0
+        shifted = _shift_qrs(wave)
+        if shifted is None:
+            return template, (dominant_share, 0.0, 0.0, 0.0, 0.0, previous_likeness, next_likeness)
+        likeness, shift = _best_cosines(shifted, self._template_waves)
+        to_last = _best_cosine(shifted, self._last_wave) if self._last_wave is not None else 0.0
+        nearest_index = int(likeness.argmax()) if has_templates else -1
+        is_known = has_templates and float(likeness[nearest_index]) >= SAME_SHAPE_COSINE
+        nearest_share = float(self._weights[nearest_index]) / total if is_known else 0.0
+        log_rr_before, log_rr_after = self._timings[nearest_index] if is_known else (0.0, 0.0)
+        self._last_likeness = float(likeness[dominant_index]) if has_templates else 0.0
+        if shifted.is_complete:
+            self._last_wave = wave
+            self._weights *= 1 - COUNT_DECAY
+            if is_known:
+                self._update(nearest_index, wave, int(shift[nearest_index]), timing)
             else:
                 self._add(wave, timing)
-        return usual, (share, own_share, to_last, sooner, later, before, next_usual)
+        return template, (dominant_share, nearest_share, to_last, log_rr_before, log_rr_after, previous_likeness, next_likeness)
 
-    def _learn(self, family: int, wave: Samples, lag: int, timing: _Timing) -> None:
-        self._seen[family] += 1
-        share = 1 / min(self._seen[family], MEAN_OF)
-        mean = self._means[family]
-        step = np.concatenate((wave[lag:], wave[:lag]))
-        step -= mean
+    def _update(self, index: int, wave: Samples, shift: int, timing: _BeatTiming) -> None:
+        self._beat_counts[index] += 1
+        share = 1 / min(self._beat_counts[index], TEMPLATE_BEATS)
+        template = self._template_waves[index]
+        step = np.concatenate((wave[shift:], wave[:shift]))
+        step -= template
         step[np.isnan(step)] = 0.0
-        mean += share * step
-        usual = self._timings[family]
-        usual[:] = [old if isnan(new) else old + share * (new - old) for old, new in zip(usual, timing.intervals, strict=True)]
-        self._weights[family] += timing.weight
+        template += share * step
+        means = self._timings[index]
+        means[:] = [old if isnan(new) else old + share * (new - old) for old, new in zip(means, timing.intervals, strict=True)]
+        self._weights[index] += timing.weight
 
-    def _add(self, wave: Samples, timing: _Timing) -> None:
-        mean = np.where(np.isnan(wave), 0.0, wave)
-        when = [0.0 if isnan(interval) else interval for interval in timing.intervals]
-        if len(self._seen) == FAMILIES:
+    def _add(self, wave: Samples, timing: _BeatTiming) -> None:
+        template = np.where(np.isnan(wave), 0.0, wave)
+        intervals = [0.0 if isnan(interval) else interval for interval in timing.intervals]
+        if len(self._beat_counts) == MAX_TEMPLATES:
             rarest = int(self._weights.argmin())
-            self._means[rarest], self._timings[rarest] = mean, when
-            self._seen[rarest], self._weights[rarest] = 1, timing.weight
+            self._template_waves[rarest], self._timings[rarest] = template, intervals
+            self._beat_counts[rarest], self._weights[rarest] = 1, timing.weight
             return
-        self._means = np.vstack((self._means, mean))
-        self._timings.append(when)
-        self._seen.append(1)
+        self._template_waves = np.vstack((self._template_waves, template))
+        self._timings.append(intervals)
+        self._beat_counts.append(1)
         self._weights = np.append(self._weights, timing.weight)
 
 
-def _moved(wave: Samples) -> _Moved | None:
-    """None where too little of the QRS complex, or of what lies `SHIFT` samples around it, was received."""
-    rows = wave[_MOVED]
+def _shift_qrs(wave: Samples) -> _ShiftedQrs | None:
+    """Return the QRS complex at each shift, or None if too little of it, or of the samples around it, was received."""
+    rows = wave[_SHIFTED_INDICES]
     known = _ALL_KNOWN
-    if isnan(np.add.reduce(wave[QRS.start - SHIFT : QRS.stop + SHIFT])):
+    if isnan(np.add.reduce(wave[QRS.start - MAX_SHIFT_SAMPLES : QRS.stop + MAX_SHIFT_SAMPLES])):
         known = np.isfinite(rows).astype(np.float64)
         rows[known == 0] = 0.0
     received = np.add.reduce(known, -1, keepdims=True)
-    if received.min() <= LEAST_KNOWN * _WIDTH:
+    if received.min() <= MIN_KNOWN_SHARE * _QRS_SAMPLES:
         return None
     rows -= known * (np.add.reduce(rows, -1, keepdims=True) / received)
-    return _Moved(rows, np.sqrt(np.vecdot(rows, rows))[:, None], known, received)
+    return _ShiftedQrs(rows, np.sqrt(np.vecdot(rows, rows))[:, None], known, received)
 
 
-def _alike(moved: _Moved | None, other: Samples) -> float:
-    """The greatest cosine of two QRS complexes; 0 where the first is not known."""
-    return float(_likeness(moved, other[None])[0][0]) if moved else 0.0
+def _best_cosine(shifted: _ShiftedQrs | None, other: Samples) -> float:
+    """Return the largest cosine of two QRS complexes over all shifts; 0 if the first is unknown."""
+    return float(_best_cosines(shifted, other[None])[0][0]) if shifted else 0.0
 
 
-def _likeness(moved: _Moved, means: Samples) -> tuple[Samples, Samples]:
-    """The greatest cosine of the QRS complex with each mean (k, 104), moved by up to `SHIFT` samples, and that move.
+def _best_cosines(shifted: _ShiftedQrs, means: Samples) -> tuple[Samples, Samples]:
+    """Return the largest cosine of a QRS complex with each template (k, 104), and the shift at which it occurs.
 
-    Of the known samples alone, both less their means there.
+    Only received samples count; both complexes are taken minus their means over these samples.
     """
     shapes = means[:, QRS].T
-    power = moved.known @ (shapes * shapes) - (moved.known @ shapes) ** 2 / moved.received
-    cosine = moved.rows @ shapes / (moved.size * np.sqrt(np.maximum(power, 0.0)) + 1e-9)
+    power = shifted.known @ (shapes * shapes) - (shifted.known @ shapes) ** 2 / shifted.received
+    cosine = shifted.rows @ shapes / (shifted.size * np.sqrt(np.maximum(power, 0.0)) + 1e-9)
     best = cosine.argmax(0)
-    return np.maximum.reduce(cosine, 0), best - SHIFT
+    return np.maximum.reduce(cosine, 0), best - MAX_SHIFT_SAMPLES
 
 
-def _wave(beat: Beat, chain: EcgChain, until_s: float | None = None) -> Samples:
-    """The signal around the R peak, NaN where it is missing or no longer kept.
+def _cut_wave(beat: Beat, chain: EcgChain, until_s: float | None = None) -> Samples:
+    """Return the signal around the R peak, (104,), NaN where it is missing or no longer kept.
 
-    With `until_s` by what came before that time, and before a gap that begins earlier: of a stream, no more may be there yet.
+    With `until_s`, only the signal before that time and before an earlier gap is used, because a stream may not hold more yet.
     """
     first = round(beat.t_s * RATE_HZ) - BEFORE
-    start_s, signal = chain.strip((first - 0.5) / RATE_HZ, until_s or (first + WAVE - 0.5) / RATE_HZ, until_s or inf)
-    place = round(start_s * RATE_HZ) - first
-    if until_s and (lost := np.flatnonzero(np.isnan(signal[max(BEFORE - place, 0) :]))).size:
-        return _wave(beat, chain, (first + max(BEFORE, place) + int(lost[0]) - 0.5) / RATE_HZ)
-    wave = np.full(WAVE, np.nan)
-    wave[place : place + signal.size] = signal[: WAVE - place]
+    start_s, signal = chain.strip((first - 0.5) / RATE_HZ, until_s or (first + WAVE_SAMPLES - 0.5) / RATE_HZ, until_s or inf)
+    offset = round(start_s * RATE_HZ) - first
+    if until_s and (missing := np.flatnonzero(np.isnan(signal[max(BEFORE - offset, 0) :]))).size:
+        return _cut_wave(beat, chain, (first + max(BEFORE, offset) + int(missing[0]) - 0.5) / RATE_HZ)
+    wave = np.full(WAVE_SAMPLES, np.nan)
+    wave[offset : offset + signal.size] = signal[: WAVE_SAMPLES - offset]
     return wave
 
 
-def _timing(rr_s: Samples) -> _Timing:
-    before = rr_s[: HISTORY - 1]
-    known = before[np.isfinite(before)]
+def _measure_timing(rr_s: Samples) -> _BeatTiming:
+    previous = rr_s[: HISTORY - 1]
+    known = previous[np.isfinite(previous)]
     if not known.size:
-        return _Timing((np.nan, np.nan), 1.0)
-    usual = median(known)
-    sooner, later = (min(max(log(rr / usual), -1.0), 1.0) for rr in rr_s[HISTORY - 1 : HISTORY + 1].tolist())
-    return _Timing((sooner, later), 1.0 if sooner >= log(RATHER_EARLY) else EARLY_WEIGHT)
+        return _BeatTiming((np.nan, np.nan), 1.0)
+    median_s = median(known)
+    log_rr_before, log_rr_after = (min(max(log(rr / median_s), -1.0), 1.0) for rr in rr_s[HISTORY - 1 : HISTORY + 1].tolist())
+    return _BeatTiming((log_rr_before, log_rr_after), 1.0 if log_rr_before >= log(EARLY_RR_SHARE) else EARLY_BEAT_WEIGHT)

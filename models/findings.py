@@ -1,20 +1,27 @@
-"""What rules and models say, in stream seconds: seconds since the first sample of the stream."""
+"""Findings of rules and models. Times are stream seconds: seconds since the first sample of the stream."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 INCONCLUSIVE: Final = ("noise", "gaps", "lead_off", "too_short", "out_of_distribution", "disagreement")
-"""Why a model abstains."""
+"""Reasons for which a finding is inconclusive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One statement about a stretch of ECG.
+    """What a rule or model reports about a stretch of signal.
 
-    It is yielded when its criterion is first met (`end_s` is None: it goes on) and again, with the same kind and onset, when
-    it ends. `measured` holds the numbers behind it, in the units their keys name. `inconclusive` says why nothing can be said
-    about the stretch: one of `INCONCLUSIVE`.
+    A finding is reported when its criterion is first met, with `end_s` None because it is ongoing. It is reported again with
+    the same kind and onset when it ends.
+
+    Attributes:
+        kind: for example `af` or `pause`.
+        onset_s, end_s: the stretch in stream seconds; `end_s` is None while the finding is ongoing.
+        source: the model with its version, or the rule.
+        probability: of the finding, if a model reports it.
+        measured: the numbers behind the finding, in the units that their keys name.
+        inconclusive: why nothing can be stated about the stretch, one of `INCONCLUSIVE`; None for a conclusive finding.
     """
 
     kind: str

@@ -1,7 +1,7 @@
-"""One PPG stream's analysis: samples in, pulses, their intervals and findings out.
+"""Analysis of one PPG stream: takes samples, returns pulses, their intervals and findings.
 
-Everything is decided second by second of the stream's time, once all that a decision looks at is there. So the result is the
-same for any chunking, byte for byte. A second is judged some six seconds after it.
+Each second of stream time is analysed once all the signal that it depends on has arrived, some six seconds later. The result is
+therefore identical, byte for byte, for any chunk sizes.
 """
 
 from collections import deque
@@ -15,49 +15,52 @@ from numpy.typing import NDArray
 
 from config.limits import Limits
 from models.findings import Finding
-from models.inference.ppg_quality import FLAT, MIN_KNOWN, WINDOW
+from models.inference.ppg_quality import FLAT_RATIO, MIN_KNOWN_SHARE, WINDOW
 from models.rules.af import AfRule, RhythmModel
 from models.rules.rates import RateRule
 from models.signal.ppg import RATE_HZ, PpgChain, Pulse
 
-SECOND: Final = round(RATE_HZ)
-_AHEAD: Final = (WINDOW + SECOND) // 2
-"""Samples from a second's beginning to the end of the window that it is the middle of."""
+SECOND_SAMPLES: Final = round(RATE_HZ)
+_SAMPLES_TO_WINDOW_END: Final = (WINDOW + SECOND_SAMPLES) // 2
+"""Samples from the start of a second to the end of the quality window around it."""
 
-INCONCLUSIVE_S: Final = 60
-"""A signal that is bad for so long says nothing of the rhythm: the AF model's window is as long."""
+INCONCLUSIVE_WINDOW_S: Final = 60
+"""A signal that is bad for this long is inconclusive for the rhythm: the window of the AF model is as long."""
 
-INCONCLUSIVE_GOOD: Final = 6
-"""Seconds of those that may seem good: fewer than AF can be found in (24 intervals)."""
+MAX_GOOD_INCONCLUSIVE_S: Final = 6
+"""Largest number of good seconds among them: too few for the 24 intervals in which AF can be detected."""
 
-CONCLUSIVE_S: Final = 5
-"""Good seconds in a row that end it."""
+MIN_GOOD_S: Final = 5
+"""Consecutive good seconds that end an inconclusive stretch."""
 
-LONGEST_BRIDGED_S: Final = 30
-"""A longer bad stretch ends an episode of irregular pulse (as a gap does, `models.rules.af`)."""
+MAX_BRIDGED_AF_S: Final = 30
+"""A longer bad stretch ends an episode of irregular pulse, like a gap of this length (`models.rules.af`)."""
 
-LONGEST_RATE_BRIDGED_S: Final = 10
-"""A longer bad stretch ends an episode of fast or slow pulse: its persistence time."""
+MAX_BRIDGED_RATE_S: Final = 10
+"""A longer bad stretch ends an episode of fast or slow pulse; this is the persistence time of these rules."""
 
 
 class QualityModel(Protocol):
-    """A model that tells good signal from bad: `models.inference.ppg_quality.PpgQuality`."""
+    """A model that classifies signal as good or bad, such as `models.inference.ppg_quality.PpgQuality`."""
 
     name: str
     version: str
     threshold: float
 
     def probability(self, ppg: NDArray[np.float64]) -> float:
-        """The probability that the pulses of a window (500,) at 50 Hz can be trusted."""
+        """Return the probability that the pulses in a window (500,) at 50 Hz are reliable."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedPulse:
-    """A pulse in stream seconds; `good` where the signal around it is.
+class AnalysedPulse:
+    """A pulse with its interval and the quality of its signal.
 
-    `pp_s` is the interval that ends at it, None where there is none that counts: after a gap or a change of polarity
-    (`after_gap`), after a bad stretch and in it.
+    Attributes:
+        t_s: in stream seconds.
+        pp_s: the PP interval that ends at the pulse; None after a gap or polarity flip, and in or after a bad stretch.
+        good: whether the signal around the pulse is good.
+        after_gap: whether the pulse is the first one after a start, a gap or a polarity flip.
     """
 
     t_s: float
@@ -68,12 +71,14 @@ class JudgedPulse:
 
 @dataclass(frozen=True, slots=True)
 class PpgStep:
-    """What a chunk of signal brought: pulses and findings in order, and which of the seconds judged by it are good.
+    """Result of a chunk of signal.
 
-    The seconds of all steps together are those of the stream, from its first on.
+    Attributes:
+        pulses, findings: in order.
+        good: whether each second analysed by this chunk is good; all steps together cover the stream from its first second.
     """
 
-    pulses: tuple[JudgedPulse, ...] = ()
+    pulses: tuple[AnalysedPulse, ...] = ()
     findings: tuple[Finding, ...] = ()
     good: tuple[bool, ...] = ()
 
@@ -84,137 +89,137 @@ class PpgAnalysis:
     def __init__(
         self, rate_hz: float, limits: Limits, rr_model: RhythmModel | None = None, quality: QualityModel | None = None
     ) -> None:
-        """Without a quality model every second counts as good that has signal.
+        """Start a stream. Without a quality model, every second that has a signal counts as good.
 
         Raises:
-            ValueError: the rate is none of a PPG (25 to 500 Hz).
+            ValueError: the rate is outside 25 to 500 Hz.
         """
         self.chain = PpgChain(rate_hz)
-        self._piece = ceil(rate_hz)
+        self._max_chunk_samples = ceil(rate_hz)
         self._quality = quality
         self._af = AfRule(limits, rr_model, "irregular_pulse") if rr_model else None
         self._rates = (RateRule("tachycardia", limits), RateRule("bradycardia", limits))
         self._pending = deque[Pulse]()
         self._second = 0
-        self._last_s: float | None = None
+        self._last_pulse_s: float | None = None
         self._bad_s = 0
-        self._verdict = _Verdict(f"{quality.name}@{quality.version}" if quality else "rule:ppg_quality")
+        self._inconclusive = _InconclusiveMonitor(f"{quality.name}@{quality.version}" if quality else "rule:ppg_quality")
 
     def push(self, x: NDArray[np.float64]) -> PpgStep:
-        """Consecutive samples in any unit; NaN for one that is missing."""
-        step = _Collected()
-        for at in range(0, x.size, self._piece):
-            self._pending += self.chain.push(x[at : at + self._piece])
+        """Process consecutive samples in any unit, NaN where one is missing."""
+        step = _StepBuilder()
+        for start in range(0, x.size, self._max_chunk_samples):
+            self._pending += self.chain.push(x[start : start + self._max_chunk_samples])
             self._advance(step)
-        return step.told()
+        return step.build()
 
     def gap(self, seconds: float) -> PpgStep:
-        """Nothing came for so long: what is pending is decided, and no interval is joined across."""
-        step = _Collected()
+        """Skip a gap of `seconds`: decide everything pending, and join no PP interval across the gap."""
+        step = _StepBuilder()
         self._pending += self.chain.gap(seconds)
         self._advance(step)
-        return step.told()
+        return step.build()
 
     def finish(self) -> PpgStep:
-        """No more will come: what is pending is decided, and what goes on is closed."""
-        step = _Collected()
+        """End the stream: decide everything pending and close ongoing findings."""
+        step = _StepBuilder()
         self._pending += self.chain.finish()
         end_s = self.chain.end_s
         while self._second < end_s:
-            self._judge(step)
+            self._analyse_second(step)
         for rule in self._rates:
-            step.findings += rule.gap(end_s)
+            step.findings += rule.on_gap(end_s)
         if self._af:
-            step.findings += self._af.gap(end_s, float("inf"))
-        step.findings += self._verdict.end(end_s)
-        return step.told()
+            step.findings += self._af.on_gap(end_s, float("inf"))
+        step.findings += self._inconclusive.end_episode(end_s)
+        return step.build()
 
-    def _advance(self, step: "_Collected") -> None:
-        """Judge every second that all is known of."""
+    def _advance(self, step: "_StepBuilder") -> None:
+        """Analyse every second for which all signal has arrived."""
         end, horizon_s = self.chain.end, self.chain.horizon_s
-        while self._second * SECOND + _AHEAD <= end and self._second + 1 <= horizon_s:
-            self._judge(step)
+        while self._second * SECOND_SAMPLES + _SAMPLES_TO_WINDOW_END <= end and self._second + 1 <= horizon_s:
+            self._analyse_second(step)
 
-    def _judge(self, step: "_Collected") -> None:
+    def _analyse_second(self, step: "_StepBuilder") -> None:
         second = self._second
         self._second += 1
-        window = self.chain.window(second * SECOND + _AHEAD, WINDOW)
-        reason = self._reason(window)
+        window = self.chain.window(second * SECOND_SAMPLES + _SAMPLES_TO_WINDOW_END, WINDOW)
+        reason = self._find_defect(window)
         step.good.append(reason is None)
-        step.findings += self._after_bad(second, reason is None)
-        step.findings += self._verdict.second(second, reason)
+        step.findings += self._end_doubtful_episodes(second, reason is None)
+        step.findings += self._inconclusive.add_second(second, reason)
         while self._pending and self._pending[0].t_s < second + 1:
             pulse = self._pending.popleft()
-            step.pulses.append(self._told(pulse, reason is None))
+            step.pulses.append(self._make_pulse(pulse, reason is None))
             if reason is None:
-                step.findings += self._by_rules(step.pulses[-1])
+                step.findings += self._apply_rules(step.pulses[-1])
         if reason is not None:
-            self._last_s = None
+            self._last_pulse_s = None
 
-    def _reason(self, window: NDArray[np.float64]) -> str | None:
-        """Why the second in the middle of a window is bad; None where it is good."""
-        middle = (WINDOW - SECOND) // 2
+    def _find_defect(self, window: NDArray[np.float64]) -> str | None:
+        """Return why the second in the middle of a window is bad, or None if it is good."""
+        middle = (WINDOW - SECOND_SAMPLES) // 2
         known = np.isfinite(window)
-        if not known[middle : middle + SECOND].any() or known.mean() < MIN_KNOWN:
+        if not known[middle : middle + SECOND_SAMPLES].any() or known.mean() < MIN_KNOWN_SHARE:
             return "gaps"
-        if np.ptp(window[known]) <= FLAT * np.abs(window[known]).max():
+        if np.ptp(window[known]) <= FLAT_RATIO * np.abs(window[known]).max():
             return "lead_off"
         if self._quality is None or self._quality.probability(window) >= self._quality.threshold:
             return None
         return "noise" if known.all() else "gaps"
 
-    def _told(self, pulse: Pulse, good: bool) -> JudgedPulse:
-        joined = good and self._last_s is not None and not pulse.after_gap
-        pp_s = pulse.t_s - self._last_s if joined and self._last_s is not None else None
-        self._last_s = pulse.t_s if good else None
-        return JudgedPulse(pulse.t_s, pp_s, good, pulse.after_gap)
+    def _make_pulse(self, pulse: Pulse, good: bool) -> AnalysedPulse:
+        joined = good and self._last_pulse_s is not None and not pulse.after_gap
+        pp_s = pulse.t_s - self._last_pulse_s if joined and self._last_pulse_s is not None else None
+        self._last_pulse_s = pulse.t_s if good else None
+        return AnalysedPulse(pulse.t_s, pp_s, good, pulse.after_gap)
 
-    def _by_rules(self, pulse: JudgedPulse) -> Iterator[Finding]:
+    def _apply_rules(self, pulse: AnalysedPulse) -> Iterator[Finding]:
         if pulse.pp_s is not None:
             for rule in self._rates:
-                yield from rule.beat(pulse.t_s, pulse.pp_s)
+                yield from rule.on_beat(pulse.t_s, pulse.pp_s)
         if self._af:
-            yield from self._af.beat(pulse.t_s, pulse.pp_s)
+            yield from self._af.on_beat(pulse.t_s, pulse.pp_s)
 
-    def _after_bad(self, second: int, good: bool) -> Iterator[Finding]:
-        """Ends episodes that a bad stretch has made doubtful."""
+    def _end_doubtful_episodes(self, second: int, good: bool) -> Iterator[Finding]:
+        """End episodes that a long bad stretch has made doubtful."""
         self._bad_s = 0 if good else self._bad_s + 1
         since_s = float(second + 1 - self._bad_s)
-        if self._bad_s == LONGEST_RATE_BRIDGED_S + 1:
+        if self._bad_s == MAX_BRIDGED_RATE_S + 1:
             for rule in self._rates:
-                yield from rule.gap(since_s)
-        if self._af and self._bad_s == LONGEST_BRIDGED_S + 1:
-            yield from self._af.gap(since_s, float(self._bad_s))
+                yield from rule.on_gap(since_s)
+        if self._af and self._bad_s == MAX_BRIDGED_AF_S + 1:
+            yield from self._af.on_gap(since_s, float(self._bad_s))
 
 
-class _Verdict:
-    """A signal that says nothing for a minute, and why."""
+class _InconclusiveMonitor:
+    """Reports stretches in which the signal is bad for a minute, with the reason."""
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._reasons = deque[str | None](maxlen=INCONCLUSIVE_S)
+        self._reasons = deque[str | None](maxlen=INCONCLUSIVE_WINDOW_S)
         self._good_s = 0
         self._onset_s: float | None = None
         self._reason = "noise"
 
-    def second(self, second: int, reason: str | None) -> Iterator[Finding]:
-        """One second of signal: good, or why not."""
+    def add_second(self, second: int, reason: str | None) -> Iterator[Finding]:
+        """Add one second of signal; `reason` is why it is bad, None if it is good."""
         self._reasons.append(reason)
         self._good_s = self._good_s + 1 if reason is None else 0
         if self._onset_s is not None:
-            if self._good_s >= CONCLUSIVE_S:
-                yield from self.end(second + 1.0 - CONCLUSIVE_S)
+            if self._good_s >= MIN_GOOD_S:
+                yield from self.end_episode(second + 1.0 - MIN_GOOD_S)
             return
         bad = [reason for reason in self._reasons if reason is not None]
-        if reason is not None and len(bad) >= INCONCLUSIVE_S - INCONCLUSIVE_GOOD:
-            first = next(place for place, reason in enumerate(self._reasons) if reason is not None)
+        if reason is not None and len(bad) >= INCONCLUSIVE_WINDOW_S - MAX_GOOD_INCONCLUSIVE_S:
+            first = next(index for index, reason in enumerate(self._reasons) if reason is not None)
             self._onset_s = float(second + 1 - len(self._reasons) + first)
             self._reason = max(sorted(set(bad)), key=bad.count)
-            if second + 1 - self._onset_s >= INCONCLUSIVE_S - INCONCLUSIVE_GOOD:
+            if second + 1 - self._onset_s >= INCONCLUSIVE_WINDOW_S - MAX_GOOD_INCONCLUSIVE_S:
                 yield self._finding(None)
 
-    def end(self, t_s: float) -> Iterator[Finding]:
-        """The signal says something again, or ends."""
+    def end_episode(self, t_s: float) -> Iterator[Finding]:
+        """End an inconclusive stretch at `t_s`, because the signal is good again or ends."""
         if self._onset_s is not None:
             yield self._finding(max(t_s, self._onset_s))
         self._onset_s = None
@@ -222,17 +227,17 @@ class _Verdict:
 
     def _finding(self, end_s: float | None) -> Finding:
         assert self._onset_s is not None
-        measured = {"limit_s": float(INCONCLUSIVE_S)}
+        measured = {"limit_s": float(INCONCLUSIVE_WINDOW_S)}
         return Finding("ppg_inconclusive", self._onset_s, end_s, self._source, None, measured, self._reason)
 
 
-class _Collected:
-    """What a step is put together from."""
+class _StepBuilder:
+    """Collects the results of one step."""
 
     def __init__(self) -> None:
-        self.pulses: list[JudgedPulse] = []
+        self.pulses: list[AnalysedPulse] = []
         self.findings: list[Finding] = []
         self.good: list[bool] = []
 
-    def told(self) -> PpgStep:
+    def build(self) -> PpgStep:
         return PpgStep(tuple(self.pulses), tuple(self.findings), tuple(self.good))

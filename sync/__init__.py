@@ -1,1 +1,1 @@
-"""Sealing, the durable outbox and its way to the clinic."""
+"""Sealing of blocks, the durable outbox, and the uplink to the clinic."""

@@ -1,13 +1,13 @@
-"""Two kinds of failure. What to do about one follows from its class, never from its message."""
+"""The two kinds of failure. Callers decide how to react by the class of an error, never by its message."""
 
 
 class SyncError(Exception):
-    """Something between a reading and the clinic's store failed. The message says what, to what, and what to do."""
+    """A step between a reading and the clinic's store failed. The message says what failed, on what, and what to do."""
 
 
-class Transient(SyncError):  # noqa: N818 - it names the kind, as the design does
-    """It may succeed later, unchanged: a broker away, a full disk, a locked database. Try again with back-off."""
+class Transient(SyncError):  # noqa: N818 - the design names the kind so
+    """A retry with back-off may succeed: the broker is unreachable, the disk full, or the database locked."""
 
 
-class Permanent(SyncError):  # noqa: N818 - it names the kind, as the design does
-    """The same attempt will never succeed: a wrong key, a malformed message, a damaged or newer database. A person must act."""
+class Permanent(SyncError):  # noqa: N818 - the design names the kind so
+    """A retry cannot succeed: a wrong key, a malformed message, a damaged or newer database. A person must act."""

@@ -1,4 +1,4 @@
-"""The hub's own key: what opens the buffer on the hub itself."""
+"""The hub's own key, which opens the buffer on the hub."""
 
 import os
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from sync.seal import KEY_BYTES, NONCE_BYTES, SealError, create_secret_file, random_nonce, refuse_shared_file
+from sync.seal import KEY_BYTES, NONCE_BYTES, SealError, check_private_file, create_secret_file, random_nonce
 
 _VERSION: Final = b"\x01"
 _CHECK_BYTES: Final = 16
@@ -18,7 +18,7 @@ _CHECK_BYTES: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class HubKey:
-    """256 random bits. What is sealed with them stays on the hub; the clinic has its own way to the data keys."""
+    """A secret of 256 random bits. Data sealed with it stays on the hub; the clinic unwraps data keys with its own key."""
 
     secret: bytes = field(repr=False)
 
@@ -27,25 +27,30 @@ class HubKey:
         """Read the key file (32 bytes, mode 0600), or create it with a new random key.
 
         Raises:
-            SealError: open to others than its owner, of another length, or neither readable nor to be created.
+            SealError: the file is accessible to other users, has another length, or can be neither read nor created.
         """
         if not path.exists():
             create_secret_file(path, os.urandom(KEY_BYTES))
-        refuse_shared_file(path)
+        check_private_file(path)
         try:
             secret = path.read_bytes()
         except OSError as error:
-            raise SealError(f"cannot read the hub key file {path}: {error.strerror}") from error
+            raise SealError(
+                f"cannot read the hub key file {path}: {error.strerror}; make it readable to the user who runs pulsegate"
+            ) from error
         if len(secret) != KEY_BYTES:
-            raise SealError(f"the hub key file {path} has {len(secret)} bytes, not {KEY_BYTES}: restore it from a copy")
+            raise SealError(f"the hub key file {path} has {len(secret)} bytes, not {KEY_BYTES}: restore it from a backup")
         return cls(secret)
 
     def check_value(self) -> bytes:
-        """16 bytes that tell this key from another and say nothing about it (HKDF-Expand, RFC 5869)."""
+        """16 bytes that identify this key without revealing it (HKDF-Expand, RFC 5869)."""
         return HKDFExpand(SHA256(), _CHECK_BYTES, b"pulsegate hub key check value").derive(self.secret)
 
     def seal(self, plaintext: bytes, purpose: bytes) -> bytes:
-        """Seal for this hub alone: version (u8 = 1) | nonce (12 bytes) | ciphertext | tag. `purpose` binds it to its use."""
+        """Seal for this hub only; `open` needs the same `purpose`.
+
+        version (u8 = 1) | nonce (12 bytes) | ciphertext | tag
+        """
         nonce = random_nonce()
         return _VERSION + nonce + AESGCMSIV(self.secret).encrypt(nonce, plaintext, _VERSION + purpose)
 
@@ -53,12 +58,15 @@ class HubKey:
         """The inverse of `seal`.
 
         Raises:
-            SealError: sealed with another hub key or for another purpose, changed, or of a newer version.
+            SealError: sealed with another hub key or for another purpose, changed since, or of a newer version.
         """
         start = len(_VERSION) + NONCE_BYTES
         if sealed[: len(_VERSION)] != _VERSION:
-            raise SealError("sealed in a form that this pulsegate does not know; update")
+            raise SealError("data in the buffer has a format that this version cannot open: update pulsegate")
         try:
             return AESGCMSIV(self.secret).decrypt(sealed[len(_VERSION) : start], sealed[start:], _VERSION + purpose)
         except (InvalidTag, ValueError) as error:
-            raise SealError("sealed with another hub key or for another purpose, or changed since") from error
+            raise SealError(
+                "cannot open data in the buffer: it was changed, or sealed with another hub key or for another purpose;"
+                " restore the key file that belongs to this buffer"
+            ) from error

@@ -1,13 +1,13 @@
-"""The durable buffer between the sensors and the clinic: SQLite, every block sealed before it is written.
+"""The durable buffer between the sensors and the clinic: a SQLite database of blocks, sealed before they are written.
 
 Each change of a block's state is one transaction:
 
     put() ──> stored ──(the clinic's own acknowledgement)──> acknowledge() ──> deleted
 
-What has been sent is remembered by the uplink alone, in memory: a process that dies forgets it and sends again, and the clinic
-stores a block once however often it comes. Nothing but an acknowledgement of a committed row deletes a block.
+Only the uplink keeps track of the blocks that were sent, in memory. After a crash it sends them again, and the clinic stores
+each block once, however often it arrives. Only the acknowledgement of a committed row deletes a block.
 
-The class is synchronous and for one thread at a time: the agent's storage worker.
+The class is synchronous and used by one thread at a time: the agent's storage worker.
 """
 
 import sqlite3
@@ -19,21 +19,21 @@ from typing import Any, Final, Self
 
 from sync.errors import Permanent
 from sync.keys import HubKey
-from sync.outbox_schema import prepare, storage_errors, transaction
-from sync.seal import ClinicPublicKey, DataKey, Header, seal_block, wrap_for_clinic
+from sync.outbox_schema import prepare_database, storage_errors, transaction
+from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
 from sync.wire import LANES, BlockId, Lane, Mark, Range, WrappedKey, is_name
 
-PLAINTEXT_LIMIT: Final = 56 * 1024
-"""Bytes in one block, so that a message of 64 KiB always has room for it, its header (< 400) and its wrapped key (1,177)."""
+PLAINTEXT_LIMIT_BYTES: Final = 56 * 1024
+"""Plaintext in one block. A message of 64 KiB always has room for the block, its header (< 400) and its wrapped key (1,177)."""
 BUSY_TIMEOUT_S: Final = 2.0
-"""How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), shorter than a
-person waits at start for the message that a second agent is running."""
+"""How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), and short enough for
+a person who waits at start for the message that a second agent is running."""
 SECONDS_PER_DAY: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class StoredBlock:
-    """A block as it lies in the buffer and travels: `key` is the id of its data key."""
+class OutboxBlock:
+    """A sealed block, as stored and as sent; `key` is the id of its data key."""
 
     id: BlockId
     key: bytes
@@ -42,7 +42,7 @@ class StoredBlock:
 
 @dataclass(frozen=True, slots=True)
 class OutboxStatistics:
-    """Blocks ever `stored` and `acknowledged`; those still here by lane, and their `bytes`."""
+    """Blocks ever `stored` and `acknowledged`; blocks still in the buffer by lane (`pending`), and their total `bytes`."""
 
     stored: int
     pending: Mapping[Lane, int]
@@ -51,7 +51,7 @@ class OutboxStatistics:
 
 
 class Outbox:
-    """One hub's buffer, open. Made by `Outbox.open`."""
+    """The open buffer of one hub. Made by `Outbox.open`."""
 
     def __init__(
         self,
@@ -71,27 +71,29 @@ class Outbox:
         self._hub_key = hub_key
         self._clinic = clinic
         self._clock = clock
-        self._today: tuple[int, DataKey] | None = None
+        self._day_key: tuple[int, DataKey] | None = None
         self.epoch: Final = self._begin_epoch()
 
     @classmethod
     def open(
         cls, path: Path, *, hub: str, subject: str, hub_key: HubKey, clinic: ClinicPublicKey, clock: Callable[[], int]
     ) -> Self:
-        """Open the buffer, or create it (mode 0600), and begin a new epoch in it. `clock` gives seconds since 1970, UTC.
+        """Open the buffer, or create it (mode 0600), and begin a new epoch. `clock` returns seconds since 1970, UTC.
 
         Raises:
-            Permanent: damaged, made by a newer version, another hub's, no database of ours, or not to be written to.
-            SealError: sealed with another hub key.
-            Transient: locked by another process, or the disk is full.
+            Permanent: the file is damaged, of a newer version, of another hub or application, or not writable.
+            SealError: it was sealed with another hub key.
+            Transient: it is locked by another process, or the disk is full.
         """
         if not (is_name(hub) and is_name(subject)):
-            raise Permanent("hub and subject must each be 1 to 64 letters, digits, '.', '_' and '-'")
+            raise Permanent(
+                "cannot open the buffer: hub or subject is not a valid name; use 1 to 64 letters, digits, '.', '_' and '-'"
+            )
         with storage_errors(path):
-            _create_private(path)
+            _create_private_file(path)
             connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
-                prepare(connection, path, hub=hub, hub_key=hub_key)
+                prepare_database(connection, path, hub=hub, hub_key=hub_key)
                 return cls(connection, path, hub=hub, subject=subject, hub_key=hub_key, clinic=clinic, clock=clock)
             except BaseException:
                 connection.close()
@@ -105,59 +107,59 @@ class Outbox:
         return self.put_many([(lane, plaintext)], state)[0]
 
     def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[BlockId]:
-        """Seal and store blocks and, with them, named values of the caller's own: all or nothing, on the disk on return.
+        """Seal and store blocks together with named values of the caller, in one transaction that is on the disk on return.
 
         Raises:
-            Permanent: a plaintext over `PLAINTEXT_LIMIT`, or the buffer is damaged.
-            Transient: the disk is full or the buffer locked. Nothing was stored; the same call may be made again.
+            Permanent: a plaintext exceeds `PLAINTEXT_LIMIT_BYTES`, or the buffer is damaged.
+            Transient: the disk is full or the buffer locked. Nothing was stored; the call may be repeated.
         """
         with self._transaction():
-            today, key = self._key_of_today()
+            day, key = self._current_key()
             ids = [self._insert(lane, plaintext, key) for lane, plaintext in blocks]
             for name, value in (state or {}).items():
                 sealed = self._hub_key.seal(value, _state_purpose(name))
-                self._run("INSERT OR REPLACE INTO state VALUES (?, ?)", name, sealed)
-        self._today = today, key
+                self._execute("INSERT OR REPLACE INTO state VALUES (?, ?)", name, sealed)
+        self._day_key = day, key
         return ids
 
-    def state(self, name: str) -> bytes | None:
-        """The value last stored under this name by a `put`, also by an earlier process."""
+    def load_state(self, name: str) -> bytes | None:
+        """The value that a `put`, in this or an earlier process, last stored under this name; None if there is none."""
         rows = self._rows("SELECT sealed FROM state WHERE name = ?", name)
         return self._hub_key.open(rows[0][0], _state_purpose(name)) if rows else None
 
-    def last(self, lane: Lane) -> tuple[int, int]:
-        """(epoch, seq) of the newest block that the lane ever had; (0, 0) if none."""
+    def last_position(self, lane: Lane) -> tuple[int, int]:
+        """(epoch, seq) of the newest block ever stored in the lane, even if it is deleted by now; (0, 0) if there was none."""
         rows = self._rows("SELECT epoch, last FROM lanes WHERE lane = ? ORDER BY epoch DESC LIMIT 1", lane)
         return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
 
-    def pending(self, lane: Lane, after: tuple[int, int], limit_bytes: int) -> list[StoredBlock]:
-        """Stored blocks of a lane from the first after (epoch, seq) on, in order, of at most so many bytes but at least one."""
+    def pending(self, lane: Lane, after: tuple[int, int], limit_bytes: int) -> list[OutboxBlock]:
+        """Stored blocks of a lane after a position (epoch, seq), in order: at most `limit_bytes`, but at least one block."""
         query = "SELECT epoch, seq, key, sealed FROM blocks WHERE lane = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq"
-        found: list[StoredBlock] = []
+        found: list[OutboxBlock] = []
         with storage_errors(self._path):
             for epoch, seq, key, sealed in self._connection.execute(query, (lane, *after)):
                 limit_bytes -= len(sealed)
                 if found and limit_bytes < 0:
                     break
-                found.append(StoredBlock(BlockId(lane, epoch, seq), key, sealed))
+                found.append(OutboxBlock(BlockId(lane, epoch, seq), key, sealed))
         return found
 
     def acknowledge(self, marks: Iterable[Mark], ranges: Iterable[Range]) -> int:
-        """Delete the blocks that the clinic says it has committed; how many there were."""
+        """Delete the blocks that the clinic has committed. Returns how many were deleted."""
         held = [*(Range(mark.lane, mark.epoch, 1, mark.seq) for mark in marks), *ranges]
         with self._transaction():
-            return sum(self._delete(stretch) for stretch in held)
+            return sum(self._delete(range_) for range_ in held)
 
     def keys_for(self, ids: Iterable[bytes], *, also_held: bool = False) -> list[WrappedKey]:
-        """These keys, wrapped for the clinic: those that it has not confirmed to hold, or all of them."""
+        """These data keys, wrapped for the clinic. Omits those that the clinic has confirmed, unless `also_held`."""
         query = "SELECT id, wrapped FROM keys WHERE id = ? AND (held = 0 OR ?)"
         return [WrappedKey(*row) for id_ in dict.fromkeys(ids) for row in self._rows(query, id_, also_held)]
 
-    def key_held(self, ids: Iterable[bytes]) -> None:
-        """Remember that the clinic holds these keys."""
+    def mark_keys_held(self, ids: Iterable[bytes]) -> None:
+        """Record that the clinic holds these data keys."""
         with self._transaction():
             for id_ in ids:
-                self._run("UPDATE keys SET held = 1 WHERE id = ?", id_)
+                self._execute("UPDATE keys SET held = 1 WHERE id = ?", id_)
 
     def statistics(self) -> OutboxStatistics:
         query = "SELECT lane, sum(last), sum(acknowledged), sum(bytes) FROM lanes GROUP BY lane"
@@ -174,62 +176,64 @@ class Outbox:
         with self._transaction():
             latest = self._rows("SELECT epoch FROM buffer")[0][0]
             epoch = max(int(latest) + 1, self._clock())
-            self._run("UPDATE buffer SET epoch = ?", epoch)
+            self._execute("UPDATE buffer SET epoch = ?", epoch)
         return epoch
 
-    def _key_of_today(self) -> tuple[int, DataKey]:
-        """The UTC day and its data key, made and stored if this is the day's first block. Needs a transaction."""
+    def _current_key(self) -> tuple[int, DataKey]:
+        """The UTC day and its data key, created for the day's first block. Call it within a transaction."""
         day = self._clock() // SECONDS_PER_DAY
-        if self._today is not None and self._today[0] == day:
-            return self._today
+        if self._day_key is not None and self._day_key[0] == day:
+            return self._day_key
         query = "SELECT id, local FROM keys WHERE subject = ? AND day = ? AND clinic = ?"
         rows = self._rows(query, self._subject, day, self._clinic.fingerprint)
         if rows:
             id_, local = rows[0]
             return day, DataKey(id_, self._hub_key.open(local, _key_purpose(id_)))
-        return day, self._new_key(day)
+        return day, self._create_key(day)
 
-    def _new_key(self, day: int) -> DataKey:
+    def _create_key(self, day: int) -> DataKey:
         key = DataKey.generate()
         local = self._hub_key.seal(key.secret, _key_purpose(key.id))
         wrapped = wrap_for_clinic(key, hub=self._hub, subject=self._subject, clinic=self._clinic)
         insert = "INSERT INTO keys (id, subject, day, clinic, local, wrapped) VALUES (?, ?, ?, ?, ?, ?)"
-        self._run(insert, key.id, self._subject, day, self._clinic.fingerprint, local, wrapped)
+        self._execute(insert, key.id, self._subject, day, self._clinic.fingerprint, local, wrapped)
         return key
 
     def _insert(self, lane: Lane, plaintext: bytes, key: DataKey) -> BlockId:
-        if len(plaintext) > PLAINTEXT_LIMIT:
-            raise Permanent(f"a block of {len(plaintext)} bytes is over the limit of {PLAINTEXT_LIMIT}: split its records")
+        if len(plaintext) > PLAINTEXT_LIMIT_BYTES:
+            raise Permanent(
+                f"cannot store a block of {len(plaintext)} bytes: the limit is {PLAINTEXT_LIMIT_BYTES}; split its records"
+            )
         last = self._rows("SELECT last FROM lanes WHERE lane = ? AND epoch = ?", lane, self.epoch)
         seq = last[0][0] + 1 if last else 1
-        prev = self._predecessor(lane) if seq == 1 else None
-        header = Header(self._hub, self._subject, self.epoch, lane, seq, key.id, prev=prev)
+        prev = self._previous_position(lane) if seq == 1 else None
+        header = BlockHeader(self._hub, self._subject, self.epoch, lane, seq, key.id, prev=prev)
         sealed = seal_block(header, plaintext, key)
-        self._run("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", lane, self.epoch, seq, key.id, sealed)
-        count = """INSERT INTO lanes (lane, epoch, last, bytes) VALUES (?, ?, ?, ?)
+        self._execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", lane, self.epoch, seq, key.id, sealed)
+        upsert = """INSERT INTO lanes (lane, epoch, last, bytes) VALUES (?, ?, ?, ?)
                    ON CONFLICT (lane, epoch) DO UPDATE SET last = excluded.last, bytes = bytes + excluded.bytes"""
-        self._run(count, lane, self.epoch, seq, len(sealed))
+        self._execute(upsert, lane, self.epoch, seq, len(sealed))
         return BlockId(lane, self.epoch, seq)
 
-    def _predecessor(self, lane: Lane) -> tuple[int, int] | None:
-        """The lane's last block of any earlier epoch, whether it is still here or not."""
-        last = self.last(lane)
+    def _previous_position(self, lane: Lane) -> tuple[int, int] | None:
+        """The position of the lane's last block of any earlier epoch, even if it is deleted by now."""
+        last = self.last_position(lane)
         return None if last == (0, 0) else last
 
     def _delete(self, held: Range) -> int:
-        place = (held.lane, held.epoch, held.first, held.last)
+        bounds = (held.lane, held.epoch, held.first, held.last)
         where = "FROM blocks WHERE lane = ? AND epoch = ? AND seq BETWEEN ? AND ?"
-        count, size = self._rows(f"SELECT count(*), total(length(sealed)) {where}", *place)[0]
+        count, size = self._rows(f"SELECT count(*), total(length(sealed)) {where}", *bounds)[0]
         if count:
-            self._run(f"DELETE {where}", *place)
+            self._execute(f"DELETE {where}", *bounds)
             update = "UPDATE lanes SET acknowledged = acknowledged + ?, bytes = bytes - ? WHERE lane = ? AND epoch = ?"
-            self._run(update, count, int(size), held.lane, held.epoch)
+            self._execute(update, count, int(size), held.lane, held.epoch)
         return int(count)
 
     def _transaction(self) -> AbstractContextManager[None]:
         return transaction(self._connection, self._path)
 
-    def _run(self, statement: str, *values: Any) -> None:
+    def _execute(self, statement: str, *values: Any) -> None:
         with storage_errors(self._path):
             self._connection.execute(statement, values)
 
@@ -238,11 +242,13 @@ class Outbox:
             return self._connection.execute(query, values).fetchall()
 
 
-def _create_private(path: Path) -> None:
+def _create_private_file(path: Path) -> None:
     try:
         path.touch(mode=0o600, exist_ok=True)
     except OSError as error:
-        raise Permanent(f"cannot create the buffer {path}: {error.strerror}") from error
+        raise Permanent(
+            f"cannot create the buffer {path}: {error.strerror}; check that its folder exists and is writable"
+        ) from error
 
 
 def _state_purpose(name: str) -> bytes:

@@ -1,12 +1,18 @@
-"""The numbered changes that make an outbox of any older version one of the present version."""
+"""The numbered migrations that bring an outbox of any older version to the present schema.
+
+The version is SQLite's own `user_version`. A migration raises it in its own transaction, so a process killed in the middle
+leaves the older version intact.
+"""
 
 import sqlite3
 from typing import Final
 
-from sqlite_utils import Database, Migrations
-
 from sync.keys import HubKey
-from sync.outbox_schema import APPLICATION_ID
+
+APPLICATION_ID: Final = int.from_bytes(b"PGOB", "big")
+"""SQLite's `application_id` of our database file: it tells the file from any other database."""
+SCHEMA_VERSION: Final = 1
+"""The schema that this pulsegate reads and writes: the number of the last migration."""
 
 _VERSION_1: Final = """
 CREATE TABLE buffer (            -- one row
@@ -42,13 +48,16 @@ CREATE TABLE blocks (
 ) STRICT;
 CREATE TABLE state (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
 """
+"""SQLite stores this text with its comments in the database file: never edit it, add a migration."""
 
 
 def migrate(connection: sqlite3.Connection, *, hub: str, hub_key: HubKey) -> None:
-    """Apply what is missing, each change in a transaction of its own together with the record that it was made."""
-    changes = Migrations("outbox")
+    """Apply the missing migrations, each in its own transaction together with its entry in the table of migrations."""
+    from sqlite_utils import Database, Migrations  # noqa: PLC0415 - 5 MB that a running agent does not need
 
-    @changes(name="1")
+    migrations = Migrations("outbox")
+
+    @migrations(name="1")
     def _create(database: Database) -> None:
         for statement in _VERSION_1.split(";\n"):
             database.conn.execute(statement)
@@ -56,4 +65,4 @@ def migrate(connection: sqlite3.Connection, *, hub: str, hub_key: HubKey) -> Non
         database.conn.execute("INSERT INTO buffer VALUES (?, ?, 0)", (hub, hub_key.check_value()))
         database.conn.execute("PRAGMA user_version = 1")
 
-    changes.apply(Database(connection, execute_plugins=False))
+    migrations.apply(Database(connection, execute_plugins=False))

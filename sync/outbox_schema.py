@@ -1,60 +1,54 @@
-"""The outbox's tables, how a database of an older version gets them, and what SQLite's errors mean.
-
-The version is SQLite's own `user_version`, raised in the transaction that makes the change: a process killed in the middle
-leaves the old version whole. `application_id` tells our file from any other database.
-"""
+"""Opening the outbox's database: identity checks, migration, transactions, and the translation of SQLite's errors."""
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from sync.errors import Permanent, SyncError, Transient
 from sync.keys import HubKey
+from sync.outbox_migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 from sync.seal import SealError
 
-APPLICATION_ID: Final = int.from_bytes(b"PGOB", "big")
 
-SCHEMA: Final = 1
-"""The version that this pulsegate reads and writes; `sync.outbox_migrations` leads to it."""
-
-
-def prepare(connection: sqlite3.Connection, path: Path, *, hub: str, hub_key: HubKey) -> None:
-    """Check that the database is ours to write to, then bring it to the present version.
+def prepare_database(connection: sqlite3.Connection, path: Path, *, hub: str, hub_key: HubKey) -> None:
+    """Check that the database belongs to this hub, then migrate it to the present schema.
 
     Raises:
-        Permanent: another application's database, a newer version, or another hub's. Nothing was changed.
-        SealError: sealed with another hub key. Nothing was changed.
+        Permanent: the database belongs to another application or hub, or has a newer schema. Nothing was changed.
+        SealError: it was sealed with another hub key. Nothing was changed.
     """
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > SCHEMA:
-        raise Permanent(f"the buffer {path} was made by a newer pulsegate (schema {version}, this one knows {SCHEMA}); update")
+    if version > SCHEMA_VERSION:
+        raise Permanent(
+            f"the buffer {path} was written by a newer pulsegate (schema {version}, this version supports {SCHEMA_VERSION}):"
+            " update pulsegate"
+        )
     is_empty = version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if not is_empty:
-        _refuse_foreign(connection, path, hub, hub_key)
+        _check_owner(connection, path, hub, hub_key)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    if version < SCHEMA:
-        from sync.outbox_migrations import migrate  # noqa: PLC0415 - 5 MB that a running agent does not need
-
+    if version < SCHEMA_VERSION:
         with storage_errors(path):
             migrate(connection, hub=hub, hub_key=hub_key)
 
 
-def _refuse_foreign(connection: sqlite3.Connection, path: Path, hub: str, hub_key: HubKey) -> None:
+def _check_owner(connection: sqlite3.Connection, path: Path, hub: str, hub_key: HubKey) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-        raise Permanent(f"{path} is another application's database: name another file for the buffer")
+        raise Permanent(f"{path} is the database of another application: move it away, or set `data` to another folder")
     owner, check = connection.execute("SELECT hub, hub_key_check FROM buffer").fetchone()
     if check != hub_key.check_value():
         raise SealError(f"the buffer {path} was sealed with another hub key: restore that key file, or move the buffer away")
     if owner != hub:
-        raise Permanent(f"the buffer {path} belongs to hub {owner}, not {hub}: set the name back, or move the buffer away")
+        raise Permanent(
+            f"the buffer {path} belongs to hub {owner}, not {hub}: set `hub` back to {owner}, or move the buffer away"
+        )
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """All of the block's statements, or none; SQLite's errors become ours."""
+    """Run the body's statements in one transaction, rolled back on an error; SQLite's errors become ours."""
     with storage_errors(path):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -68,32 +62,30 @@ def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into Transient and Permanent ones that say what to do."""
+    """Translate SQLite's errors to Transient and Permanent ones that say what to do."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # misuse of the module: a defect of ours
+        if code is None:  # misuse of the sqlite3 module: a defect in our code
             raise
-        raise _meaning(error, code & 0xFF, path) from error
+        raise _translate(error, code & 0xFF, path) from error
 
 
-def _meaning(error: sqlite3.DatabaseError, code: int, path: Path) -> SyncError:
+def _translate(error: sqlite3.DatabaseError, code: int, path: Path) -> SyncError:
     match code:
         case sqlite3.SQLITE_FULL:
-            return Transient(f"no room left for the buffer {path}: free some disk space; what is stored stays")
+            return Transient(f"cannot write the buffer {path}: the disk is full; free some disk space. Stored blocks are kept.")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return Transient(f"another process keeps the buffer {path} locked: is a second agent running?")
+            return Transient(f"the buffer {path} is locked by another process: stop the second agent if one is running")
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
-            return Transient(f"reading or writing the buffer {path} failed ({error}): check the disk")
+            return Transient(f"cannot read or write the buffer {path} ({error}): check the disk")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Permanent(
-                f"the buffer {path} is damaged: move it away together with its -wal and -shm files and keep them, "
-                "their blocks may still be recovered; a new buffer is made at the next start"
+                f"the buffer {path} is damaged: move it away together with its -wal and -shm files, and keep them,"
+                " because their blocks may be recoverable; the next start creates a new buffer"
             )
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_AUTH:
-            return Permanent(
-                f"cannot write to the buffer {path} ({error}): check that its folder exists and who may write there"
-            )
+            return Permanent(f"cannot write to the buffer {path} ({error}): check that its folder exists and is writable")
         case _:
-            return Permanent(f"the buffer {path} refused an operation ({error}): report this as a defect")
+            return Permanent(f"SQLite rejected an operation on the buffer {path} ({error}): report this as a defect")

@@ -1,8 +1,8 @@
-"""The plaintext inside a block: readings with their times, gaps, findings and alerts, and their CBOR form.
+"""The records in the plaintext of a block: readings with their times, gaps, findings and alerts, and their CBOR encoding.
 
-Every record is one CBOR map. `type` names the class; the other keys are its fields. Unknown keys are ignored, so that an older
-clinic can read a newer hub. Sample arrays are stored as first differences, byte-shuffled and deflated: 1.3 bytes a sample
-for a 130 Hz ECG where plain int16 takes 2.
+Each record is one CBOR map. `type` names the class; the other keys are its fields. Unknown keys are ignored, so an older
+clinic can read blocks of a newer hub. Sample arrays are stored as first differences, byte-shuffled and deflated: 1.3 bytes a
+sample for a 130 Hz ECG, where plain int16 takes 2.
 """
 
 import zlib
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 
 class RecordError(ValueError):
-    """Bytes that are no list of records."""
+    """Bytes are not a valid list of records."""
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When something was measured, by every clock that knows.
+    """The time of a measurement by all available clocks.
 
-    `at_us` is the hub's best estimate in UTC, microseconds since 1970 (of the first sample, for a waveform); `arrived_us` the
-    hub's wall clock and `arrived_mono_ns` its monotonic clock when the bytes came; `sensor_ns` the sensor's clock at that
-    sample, in its own epoch; `offset_ns` what was added to it, `drift_ppm` how much faster than the hub's clock it runs.
+    `at_us` is the hub's best estimate in UTC, microseconds since 1970; for a waveform, of the first sample. `arrived_us` is the
+    hub's wall clock and `arrived_mono_ns` its monotonic clock when the bytes arrived. `sensor_ns` is the sensor's clock at that
+    sample, in its own epoch; `offset_ns` was added to it; `drift_ppm` is how much faster it runs than the hub's clock.
     """
 
     at_us: int
@@ -38,7 +38,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class WaveformRecord:
-    """Gap-free samples; sample i is at `times.at_us` + i / `rate_hz` and worth `samples[i]` * `scale` units of `kind`."""
+    """Gap-free samples; sample i was taken at `times.at_us` + i / `rate_hz` and is `samples[i]` * `scale` units of `kind`."""
 
     sensor: str
     kind: str
@@ -50,6 +50,8 @@ class WaveformRecord:
 
 @dataclass(frozen=True, slots=True)
 class VitalRecord:
+    """One measured number, in the unit of its kind."""
+
     sensor: str
     kind: str
     times: Times
@@ -69,6 +71,8 @@ class IntervalsRecord:
 
 @dataclass(frozen=True, slots=True)
 class StatusRecord:
+    """Information that the sensor reported about itself."""
+
     sensor: str
     kind: str
     times: Times
@@ -77,9 +81,9 @@ class StatusRecord:
 
 @dataclass(frozen=True, slots=True)
 class GapRecord:
-    """Samples that are not there, and why. `to_us` is None while the gap lasts; a closing record repeats `from_us`.
+    """Missing samples, and the reason. `to_us` is None while the gap is open; the record that closes it repeats `from_us`.
 
-    The sensor times are those of the last sample before and the first sample after the gap, where its clock ran through.
+    The sensor times are those of the last sample before and the first sample after the gap, if the sensor's clock kept running.
     """
 
     sensor: str
@@ -94,7 +98,7 @@ class GapRecord:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRecord:
-    """A payload that no driver could decode, kept as it came."""
+    """A payload that no driver could decode, kept unchanged."""
 
     sensor: str
     characteristic: str
@@ -105,9 +109,9 @@ class QuarantinedRecord:
 
 @dataclass(frozen=True, slots=True)
 class FindingRecord:
-    """What a rule or model says about a stretch of readings; `inconclusive` says why it says nothing.
+    """A result of a rule or model about an interval of readings. If it has no result, `inconclusive` gives the reason.
 
-    `measured` holds the numbers behind it, in the units named by their keys (`rate_bpm`, `rr_ms`, `limit_bpm`).
+    `measured` holds the underlying numbers, in the units named by their keys (`rate_bpm`, `rr_ms`, `limit_bpm`).
     """
 
     sensor: str
@@ -122,9 +126,9 @@ class FindingRecord:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """The ECG behind an alert: `samples[i]` * `scale` mV at `start_us` + i / `rate_hz`; `beats_us` are the detected R peaks.
+    """The ECG evidence of an alert: `samples[i]` * `scale` mV at `start_us` + i / `rate_hz`; `beats_us` are its R peaks.
 
-    `labels` has one letter a beat: N, S, V, F or ?; it is empty from hubs that label none.
+    `labels` has one letter per beat: N, S, V, F or ?. It is empty if the hub does not label beats.
     """
 
     start_us: int
@@ -137,10 +141,10 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """A finding that a person must see. The same `id` comes again when the episode ends or its priority rises.
+    """A finding that a person must see. A record with the same `id` follows when the episode ends or its priority rises.
 
-    `priority` is high, medium or low (IEC 60601-1-8). `decided_us` is the hub's wall clock when the notification that
-    decided it arrived. `reasons` are message keys with their numbers in `measured`; the page words them in the reader's tongue.
+    `priority` is high, medium or low (IEC 60601-1-8). `decided_us` is the hub's wall clock at the arrival of the notification
+    that triggered the alert. `reasons` are message keys; their numbers are in `measured`, and the page translates them.
     """
 
     id: str
@@ -174,7 +178,7 @@ _TYPES: Final[Mapping[str, type[Record]]] = {
 _NAMES: Final[Mapping[type[Record], str]] = {cls: name for name, cls in _TYPES.items()}
 T = TypeVar("T")
 _MAX_SAMPLES: Final = 1_000_000
-"""No block holds more: at 500 Hz this is over half an hour, and a forged length cannot exhaust memory."""
+"""Samples in one block: over half an hour at 500 Hz. The limit prevents a forged length from exhausting memory."""
 
 
 def type_name(record: Record) -> str:
@@ -183,7 +187,7 @@ def type_name(record: Record) -> str:
 
 
 def pack_samples(samples: NDArray[np.int32]) -> bytes:
-    """First differences (int32, little-endian), bytes of equal significance together, deflated."""
+    """First differences (int32, little-endian), bytes grouped by significance, deflated."""
     deltas = np.diff(samples.astype("<i8"), prepend=0).astype("<i4")
     return zlib.compress(deltas.view(np.uint8).reshape(-1, 4).T.tobytes(), 6)
 
@@ -192,29 +196,29 @@ def unpack_samples(packed: bytes) -> NDArray[np.int32]:
     """The inverse of `pack_samples`.
 
     Raises:
-        RecordError: the bytes are damaged or hold more than a block may.
+        RecordError: the bytes are damaged or hold more samples than a block may.
     """
     inflate = zlib.decompressobj()
     try:
         plain = inflate.decompress(packed, 4 * _MAX_SAMPLES)
     except zlib.error as error:
-        raise RecordError(f"samples do not inflate: {error}") from error
+        raise RecordError(f"cannot inflate the samples: {error}") from error
     if not inflate.eof or len(plain) % 4:
-        raise RecordError(f"samples end early or exceed {_MAX_SAMPLES}")
+        raise RecordError(f"the samples are truncated or more than {_MAX_SAMPLES}")
     deltas = np.frombuffer(plain, np.uint8).reshape(4, -1).T.copy().view("<i4").reshape(-1)
     return np.cumsum(deltas, dtype=np.int32)
 
 
 def encode(records: Iterable[Record]) -> bytes:
-    """Records as one CBOR array."""
-    return cbor2.dumps([{"type": type_name(record), **_plain(record)} for record in records])
+    """Encode records as one CBOR array."""
+    return cbor2.dumps([{"type": type_name(record), **_to_plain(record)} for record in records])
 
 
 def decode(data: bytes) -> list[Record]:
     """The inverse of `encode`.
 
     Raises:
-        RecordError: the bytes are not CBOR, not a list of records, or a record's fields are missing or of the wrong kind.
+        RecordError: the bytes are not CBOR, not a list of records, or a record has missing fields or fields of the wrong type.
     """
     try:
         items = cbor2.loads(data)
@@ -222,39 +226,39 @@ def decode(data: bytes) -> list[Record]:
         raise RecordError(f"not CBOR: {error}") from error
     if not isinstance(items, list):
         raise RecordError(f"expected a list of records, found {type(items).__name__}")
-    return [_record(item) for item in items]
+    return [_parse_record(item) for item in items]
 
 
-def _plain(value: Any) -> dict[str, Any]:
-    return {field.name: _plain_value(getattr(value, field.name)) for field in fields(value)}
+def _to_plain(value: Any) -> dict[str, Any]:
+    return {field.name: _to_plain_value(getattr(value, field.name)) for field in fields(value)}
 
 
-def _plain_value(value: Any) -> Any:
+def _to_plain_value(value: Any) -> Any:
     match value:
         case np.ndarray():
             return pack_samples(value)
         case Times() | Strip():
-            return _plain(value)
+            return _to_plain(value)
         case _:
             return value
 
 
-def _record(item: Any) -> Record:
+def _parse_record(item: Any) -> Record:
     if not isinstance(item, dict) or item.get("type") not in _TYPES:
-        raise RecordError(f"unknown record type {item.get('type')!r}" if isinstance(item, dict) else "a record is no map")
+        raise RecordError(f"unknown record type {item.get('type')!r}" if isinstance(item, dict) else "a record is not a map")
     return _build(_TYPES[item["type"]], item)
 
 
 def _build(cls: type[T], item: Mapping[str, Any]) -> T:
     known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    values = {name: _field(name, value) for name, value in item.items() if name in known}
+    values = {name: _parse_field(name, value) for name, value in item.items() if name in known}
     try:
         return cls(**values)
     except TypeError as error:
         raise RecordError(f"{cls.__name__}: {error}") from error
 
 
-def _field(name: str, value: Any) -> Any:
+def _parse_field(name: str, value: Any) -> Any:
     match name, value:
         case "times", dict():
             return _build(Times, value)
@@ -265,6 +269,6 @@ def _field(name: str, value: Any) -> Any:
         case (("flags" | "ticks" | "reasons" | "beats_us"), list()):
             return tuple(value)
         case (("times" | "samples"), _):
-            raise RecordError(f"{name} is {type(value).__name__}")
+            raise RecordError(f"{name} has the type {type(value).__name__}")
         case _:
             return value

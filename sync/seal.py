@@ -1,10 +1,10 @@
-"""Sealing: from plaintext to a block that only the clinic (or, on the hub, the hub's own key) opens.
+"""Sealing: encrypt a plaintext to a block that only the clinic can open, or the hub's own key on the hub.
 
     block = b"PG" | format version (u8) | header length (u16, big endian) | header (CBOR) | ciphertext | tag (16 bytes)
 
-All before the ciphertext is the associated data of AES-256-GCM-SIV (RFC 8452), which stays safe if a cloned or restored hub
-repeats a nonce. A data key serves one subject and one UTC day; for the clinic it is wrapped with HPKE (RFC 9180) over
-ML-KEM-768 + X25519, so that recorded traffic stays closed to a later quantum computer. `docs/protocol.md` is the reference.
+The bytes before the ciphertext are the associated data of AES-256-GCM-SIV (RFC 8452), a cipher that stays safe if a cloned or
+restored hub repeats a nonce. A data key is for one subject and one UTC day. It is wrapped for the clinic with HPKE (RFC 9180)
+over ML-KEM-768 + X25519, so a future quantum computer cannot decrypt recorded traffic. `docs/protocol.md` is the reference.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey, Suite
 
 from sync.errors import Permanent
-from sync.wire import LANES, Lane, WireError, dumps, is_count, is_name, load_map
+from sync.wire import LANES, Lane, WireError, decode_cbor_map, encode_cbor, is_name, is_uint63
 
 FORMAT: Final = 1
 MAGIC: Final = b"PG"
@@ -37,8 +37,8 @@ _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _WRAP_VERSION: Final = 1
 _FINGERPRINT_BYTES: Final = 8
 _HEADER_FIELDS: Final = {"hub", "subject", "epoch", "lane", "seq", "key", "nonce"}
-_PUBLIC_FILE: Final = b"pulsegate clinic public key, version 1\n"
-_PRIVATE_FILE: Final = b"pulsegate clinic private key, version 1\n"
+_PUBLIC_TITLE: Final = b"pulsegate clinic public key, version 1\n"
+_PRIVATE_TITLE: Final = b"pulsegate clinic private key, version 1\n"
 _MLKEM_PUBLIC_BYTES: Final = 1184
 _MLKEM_SEED_BYTES: Final = 64
 _X25519_BYTES: Final = 32
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class SealError(Permanent):
-    """Bytes that are no block, or that this key does not open."""
+    """Bytes are not a valid block, key or key file, or this key does not open them."""
 
 
 def random_nonce() -> bytes:
@@ -54,14 +54,14 @@ def random_nonce() -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """A block's clear part: where it belongs and which key opens it. No time and no value.
+class BlockHeader:
+    """The unencrypted header of a block: its id and the key that opens it. It contains no value and no time of a reading.
 
-    `epoch` names one run of the agent, `seq` counts from 1 in each lane and epoch. `prev` is (epoch, seq) of the lane's last
-    block before this epoch; only the first block of an epoch has it, and only if the lane is older than the epoch.
+    `epoch` identifies one run of the agent; `seq` counts from 1 in each lane and epoch. `prev` is (epoch, seq) of the lane's
+    last block before this epoch. Only the first block of an epoch has it, and only if the lane has earlier blocks.
 
     Raises:
-        SealError: a field is not of this form.
+        SealError: a field has an invalid value.
     """
 
     hub: str
@@ -77,21 +77,21 @@ class Header:
         valid = {
             "hub": is_name(self.hub),
             "subject": is_name(self.subject),
-            "epoch": is_count(self.epoch),
+            "epoch": is_uint63(self.epoch),
             "lane": self.lane in LANES,
-            "seq": is_count(self.seq) and self.seq >= 1,
+            "seq": is_uint63(self.seq) and self.seq >= 1,
             "key": isinstance(self.key, bytes) and len(self.key) == KEY_ID_BYTES,
             "nonce": isinstance(self.nonce, bytes) and len(self.nonce) == NONCE_BYTES,
-            "prev": self.prev is None or (self.seq == 1 and len(self.prev) == 2 and all(map(is_count, self.prev))),
+            "prev": self.prev is None or (self.seq == 1 and len(self.prev) == 2 and all(map(is_uint63, self.prev))),
         }
-        wrong = [name for name, is_valid in valid.items() if not is_valid]
-        if wrong:
-            raise SealError(f"block header: {', '.join(wrong)} not of the form that docs/protocol.md gives")
+        invalid = [name for name, is_valid in valid.items() if not is_valid]
+        if invalid:
+            raise SealError(f"block header: invalid {', '.join(invalid)}; docs/protocol.md gives the allowed values")
 
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """The key of one subject and UTC day: a random id (16 bytes), which is public, and 256 random secret bits."""
+    """The key for one subject and UTC day: a random public id (16 bytes) and a secret of 256 random bits."""
 
     id: bytes
     secret: bytes = field(repr=False)
@@ -101,55 +101,55 @@ class DataKey:
         return cls(os.urandom(KEY_ID_BYTES), os.urandom(KEY_BYTES))
 
 
-def seal_block(header: Header, plaintext: bytes, key: DataKey) -> bytes:
-    """The block of this header and plaintext.
+def seal_block(header: BlockHeader, plaintext: bytes, key: DataKey) -> bytes:
+    """Encrypt a plaintext to a block with this header.
 
     Raises:
         SealError: the header names another key.
     """
     if header.key != key.id:
-        raise SealError("the block's header names another key than the one to seal it with")
-    clear = _encode_header(header)
-    return clear + AESGCMSIV(key.secret).encrypt(header.nonce, plaintext, clear)
+        raise SealError("cannot seal the block: its header names another key than the one given")
+    associated = _encode_header(header)
+    return associated + AESGCMSIV(key.secret).encrypt(header.nonce, plaintext, associated)
 
 
-def open_block(block: bytes, key: DataKey) -> tuple[Header, bytes]:
-    """Header and plaintext of a block, both proven to be as they were sealed.
+def open_block(block: bytes, key: DataKey) -> tuple[BlockHeader, bytes]:
+    """Decrypt a block. Returns its header and plaintext, both authenticated.
 
     Raises:
         SealError: not a block, sealed with another key, or changed since.
     """
-    header, length = _split(block)
+    header, length = _split_block(block)
     if header.key != key.id:
-        raise SealError("the block was sealed with another key")
+        raise SealError("cannot open the block: it was sealed with another key")
     try:
         return header, AESGCMSIV(key.secret).decrypt(header.nonce, block[length:], block[:length])
     except InvalidTag as error:
-        raise SealError("the block was changed after it was sealed, or its key is wrong") from error
+        raise SealError("cannot open the block: it was changed after it was sealed, or its key is wrong") from error
 
 
-def parse_header(block: bytes) -> Header:
-    """The clear part of a block. Nothing proves it until the block is opened.
+def parse_header(block: bytes) -> BlockHeader:
+    """The header of a block. It is not authenticated until the block is opened.
 
     Raises:
         SealError: not a block, or of a newer format.
     """
-    return _split(block)[0]
+    return _split_block(block)[0]
 
 
 @dataclass(frozen=True, slots=True)
 class ClinicPublicKey:
-    """What a hub wraps data keys for: an ML-KEM-768 and an X25519 public key."""
+    """The key that a hub wraps data keys for: an ML-KEM-768 and an X25519 public key."""
 
     mlkem: MLKEM768PublicKey
     x25519: X25519PublicKey
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """From the ML-KEM key (1184 bytes) followed by the X25519 key (32 bytes).
+        """Parse the ML-KEM key (1184 bytes) followed by the X25519 key (32 bytes).
 
         Raises:
-            SealError: another length, or no such keys.
+            SealError: another length, or not valid keys.
         """
         if len(data) != _MLKEM_PUBLIC_BYTES + _X25519_BYTES:
             raise SealError(f"a clinic public key has {_MLKEM_PUBLIC_BYTES + _X25519_BYTES} bytes, not {len(data)}")
@@ -157,7 +157,7 @@ class ClinicPublicKey:
             mlkem = MLKEM768PublicKey.from_public_bytes(data[:_MLKEM_PUBLIC_BYTES])
             return cls(mlkem, X25519PublicKey.from_public_bytes(data[_MLKEM_PUBLIC_BYTES:]))
         except ValueError as error:
-            raise SealError("these bytes are no clinic public key") from error
+            raise SealError("these bytes are not a clinic public key") from error
 
     def to_bytes(self) -> bytes:
         return self.mlkem.public_bytes_raw() + self.x25519.public_bytes_raw()
@@ -168,22 +168,22 @@ class ClinicPublicKey:
         return hashlib.sha256(self.to_bytes()).digest()[:_FINGERPRINT_BYTES]
 
     def save(self, path: Path) -> None:
-        """Write the key as a text file: one line that says what it is, one of hexadecimal digits."""
-        path.write_bytes(_PUBLIC_FILE + self.to_bytes().hex().encode() + b"\n")
+        """Write the key as a text file: a title line, then a line of hexadecimal digits."""
+        path.write_bytes(_PUBLIC_TITLE + self.to_bytes().hex().encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            SealError: no such file, or not a public key.
+            SealError: the file is missing, unreadable or not a public key.
         """
-        return _load(path, _PUBLIC_FILE, cls.from_bytes, "clinic public key")
+        return _load_key_file(path, _PUBLIC_TITLE, cls.from_bytes, "clinic public key")
 
 
 @dataclass(frozen=True, slots=True)
 class ClinicKeyPair:
-    """What the clinic opens data keys with."""
+    """The clinic's private keys, which unwrap data keys."""
 
     mlkem: MLKEM768PrivateKey = field(repr=False)
     x25519: X25519PrivateKey = field(repr=False)
@@ -198,7 +198,7 @@ class ClinicKeyPair:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """From the ML-KEM seed (64 bytes) followed by the X25519 private key (32 bytes).
+        """Parse the ML-KEM seed (64 bytes) followed by the X25519 private key (32 bytes).
 
         Raises:
             SealError: another length.
@@ -212,26 +212,26 @@ class ClinicKeyPair:
         return self.mlkem.private_bytes_raw() + self.x25519.private_bytes_raw()
 
     def save(self, path: Path) -> None:
-        """Create the file, readable by its owner only. An existing file is never replaced.
+        """Create the file with access for its owner only. An existing file is never replaced.
 
         Raises:
             SealError: the file exists, or cannot be written.
         """
-        create_secret_file(path, _PRIVATE_FILE + self.to_bytes().hex().encode() + b"\n")
+        create_secret_file(path, _PRIVATE_TITLE + self.to_bytes().hex().encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            SealError: no such file, readable by others than its owner, or not a private key.
+            SealError: the file is missing, accessible to other users, or not a private key.
         """
-        refuse_shared_file(path)
-        return _load(path, _PRIVATE_FILE, cls.from_bytes, "clinic private key")
+        check_private_file(path)
+        return _load_key_file(path, _PRIVATE_TITLE, cls.from_bytes, "clinic private key")
 
 
 def wrap_for_clinic(key: DataKey, *, hub: str, subject: str, clinic: ClinicPublicKey) -> bytes:
-    """The data key, to be opened by the clinic only, and only as this hub's and subject's.
+    """Wrap a data key for the clinic; unwrapping requires the same hub, subject and key id.
 
     version (u8 = 1) | fingerprint of the clinic's key (8 bytes) | HPKE encapsulation and ciphertext
     """
@@ -241,32 +241,32 @@ def wrap_for_clinic(key: DataKey, *, hub: str, subject: str, clinic: ClinicPubli
 
 
 def unwrap_at_clinic(wrapped: bytes, *, key_id: bytes, hub: str, subject: str, clinic: ClinicKeyPair) -> DataKey:
-    """The inverse of `wrap_for_clinic`; hub, subject and key id must be those it was wrapped with.
+    """The inverse of `wrap_for_clinic`, for the same hub, subject and key id.
 
     Raises:
-        SealError: of a newer version, wrapped for another clinic key, or for another hub, subject or key id, or changed.
+        SealError: of a newer version, changed, or wrapped for another clinic key, hub, subject or key id.
     """
     if wrapped[:1] != bytes([_WRAP_VERSION]):
-        raise SealError("the wrapped key is of a version that this pulsegate does not know; update")
+        raise SealError("cannot unwrap the data key: it was wrapped by a newer version; update pulsegate")
     if wrapped[1 : 1 + _FINGERPRINT_BYTES] != clinic.public.fingerprint:
         raise SealError(
-            "the data key was wrapped for another clinic key; give the clinic the private key that the hub enrolled"
+            "the data key was wrapped for another clinic key; give the clinic the private key whose public key the hub uses"
         )
     recipient = MLKEM768X25519PrivateKey(clinic.mlkem, clinic.x25519)
     try:
         secret = _SUITE.decrypt(wrapped[1 + _FINGERPRINT_BYTES :], recipient, _wrap_info(hub, subject, key_id))
     except (InvalidTag, ValueError) as error:
-        raise SealError("the wrapped key was changed, or belongs to another hub, subject or key id") from error
+        raise SealError("cannot unwrap the data key: it was changed, or belongs to another hub, subject or key id") from error
     if len(secret) != KEY_BYTES:
-        raise SealError(f"the wrapped key holds {len(secret)} bytes, not {KEY_BYTES}")
+        raise SealError(f"cannot unwrap the data key: it has {len(secret)} bytes, not {KEY_BYTES}")
     return DataKey(key_id, secret)
 
 
 def create_secret_file(path: Path, content: bytes) -> None:
-    """Create a file with mode 0600 and bring it and its name to the disk.
+    """Create a file with mode 0600, and sync it and its folder to the disk.
 
     Raises:
-        SealError: it exists, or cannot be written.
+        SealError: the file exists, or cannot be written.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -280,66 +280,68 @@ def create_secret_file(path: Path, content: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise SealError(f"cannot create the key file {path}: {error.strerror}") from error
+        raise SealError(
+            f"cannot create the key file {path}: {error.strerror}; check that its folder is writable and holds no such file"
+        ) from error
 
 
-def refuse_shared_file(path: Path) -> None:
-    """Raise SealError where others than the owner may read or write the key file, or where there is none."""
+def check_private_file(path: Path) -> None:
+    """Raise SealError if the key file is missing or accessible to users other than its owner."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
-        raise SealError(f"cannot read the key file {path}: {error.strerror}") from error
+        raise SealError(f"cannot read the key file {path}: {error.strerror}; check the path and its permissions") from error
     if mode & 0o077:
-        raise SealError(f"the key file {path} is open to other users (mode {mode:04o}): run chmod 600 on it")
+        raise SealError(f"the key file {path} is accessible to other users (mode {mode:04o}): run chmod 600 on it")
 
 
-def _encode_header(header: Header) -> bytes:
+def _encode_header(header: BlockHeader) -> bytes:
     fields: dict[str, Any] = {name: getattr(header, name) for name in _HEADER_FIELDS}
     if header.prev is not None:
         fields["prev"] = list(header.prev)
-    encoded = dumps(fields)
+    encoded = encode_cbor(fields)
     return _PREFIX.pack(MAGIC, FORMAT, len(encoded)) + encoded
 
 
-def _split(block: bytes) -> tuple[Header, int]:
-    """The header, and how many bytes come before the ciphertext."""
+def _split_block(block: bytes) -> tuple[BlockHeader, int]:
+    """The header, and the number of bytes before the ciphertext."""
     if len(block) < _PREFIX.size or not block.startswith(MAGIC):
-        raise SealError("not a pulsegate block")
+        raise SealError("not a pulsegate block: it does not begin with 'PG'")
     _, version, length = _PREFIX.unpack_from(block)
     if version != FORMAT:
-        raise SealError(f"a block of format {version}; this pulsegate reads format {FORMAT}: update")
+        raise SealError(f"the block has format {version}, this version reads format {FORMAT}: update pulsegate")
     end = _PREFIX.size + length
     if len(block) < end + TAG_BYTES:
-        raise SealError(f"a block cut short: {len(block)} bytes, at least {end + TAG_BYTES} expected")
+        raise SealError(f"the block is truncated: it has {len(block)} bytes, at least {end + TAG_BYTES} expected")
     return _decode_header(block[_PREFIX.size : end]), end
 
 
-def _decode_header(data: bytes) -> Header:
+def _decode_header(data: bytes) -> BlockHeader:
     try:
-        fields = load_map(data, what="block header")
+        fields = decode_cbor_map(data, what="block header")
     except WireError as error:
         raise SealError(str(error)) from error
     if fields.keys() - {"prev"} != _HEADER_FIELDS:
         raise SealError("block header: fields are missing or unknown")
     if "prev" in fields:
         if not isinstance(fields["prev"], list):
-            raise SealError("block header: prev is no list")
+            raise SealError("block header: prev is not a list")
         fields["prev"] = tuple(fields["prev"])
-    return Header(**fields)
+    return BlockHeader(**fields)
 
 
 def _wrap_info(hub: str, subject: str, key_id: bytes) -> bytes:
-    return dumps(["pulsegate data key for the clinic", _WRAP_VERSION, hub, subject, key_id])
+    return encode_cbor(["pulsegate data key for the clinic", _WRAP_VERSION, hub, subject, key_id])
 
 
-def _load(path: Path, first_line: bytes, parse: Callable[[bytes], T], what: str) -> T:
+def _load_key_file(path: Path, title_line: bytes, parse: Callable[[bytes], T], what: str) -> T:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SealError(f"cannot read the {what} {path}: {error.strerror}") from error
-    if not content.startswith(first_line):
-        raise SealError(f"{path} is no {what} of version 1")
+        raise SealError(f"cannot read the {what} {path}: {error.strerror}; check the path and its permissions") from error
+    if not content.startswith(title_line):
+        raise SealError(f"{path} is not a {what} of version 1: give the path of a file that pulsegate created")
     try:
-        return parse(bytes.fromhex(content[len(first_line) :].decode()))
+        return parse(bytes.fromhex(content[len(title_line) :].decode()))
     except ValueError as error:
-        raise SealError(f"{path} is damaged: its second line is not hexadecimal") from error
+        raise SealError(f"{path} is damaged: its second line is not hexadecimal; restore it from a backup") from error

@@ -1,22 +1,22 @@
-"""The two interfaces through which uplink and ingest reach the outside: messages, and a worker thread."""
+"""The two interfaces through which uplink and ingest reach the outside: a message transport and a worker thread."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from sync.mqtt import Event
+from sync.mqtt import MqttEvent
 
 T = TypeVar("T")
 
 
 class Transport(Protocol):
-    """Carries messages: `sync.mqtt.Mqtt`, or a link within one process."""
+    """Carries messages: `sync.mqtt.MqttClient`, or a link within one process."""
 
     async def publish(self, topic: str, payload: bytes) -> None: ...
 
-    async def receive(self) -> Event: ...
+    async def receive(self) -> MqttEvent: ...
 
 
-class Call(Protocol):
-    """Runs a function where its database may be used: on a worker thread, or at once on virtual time."""
+class WorkerCall(Protocol):
+    """Runs a function on the worker thread that owns its database, or inline on virtual time, and returns its result."""
 
     async def __call__(self, function: Callable[..., T], /, *values: Any) -> T: ...

@@ -1,14 +1,14 @@
-"""Brings the outbox's blocks to the clinic, and deletes them there when the clinic says that it has committed them.
+"""Sends the outbox's blocks to the clinic, and deletes a block when the clinic acknowledges that it has committed it.
 
-A block on its way is remembered in memory only:
+The blocks in flight are tracked only in memory:
 
     pending ──publish──> in flight ──acknowledged──> deleted from the outbox
        ^                     │
-       └── no answer in time, or a new connection
+       └── no acknowledgement in time, or a new connection
 
-Alerts go before all else and never wait; what was stored since the connection began goes before what had piled up until then.
-Until the clinic has answered, and again after a time-out, there is one message on its way instead of a window full: a clinic
-that is away costs the hub next to nothing.
+Alerts are sent first and never wait. Blocks stored since the connection began (live) are sent before older ones (backlog).
+Before the first acknowledgement, and again after a timeout, only one message is in flight instead of a full window, so an
+unreachable clinic costs the hub very little.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from typing import Final, NoReturn, TypeVar
 
 from sync.errors import Transient
 from sync.mqtt import Connected, Disconnected, Message
-from sync.outbox import Outbox, StoredBlock
-from sync.transport import Call, Transport
+from sync.outbox import Outbox, OutboxBlock
+from sync.transport import Transport, WorkerCall
 from sync.wire import (
     UPLINK_LANES,
     Ack,
@@ -37,30 +37,32 @@ from sync.wire import (
 )
 
 ACK_TIMEOUT_S: Final = (2.0, 60.0)
-"""Without an answer for so long, a block is sent again: four times the latest round trip, within these bounds, doubled by each
-time-out. The clinic answers in 30 ms (p95), over 2G in 2 s; a hub that is back before its clinic should not wait for long."""
+"""Bounds of the acknowledgement timeout, after which a block is sent again. The timeout is four times the latest round trip,
+doubled by each expiry. The clinic answers in 30 ms (p95), over 2G in 2 s; a hub that restarts before its clinic should not
+wait long."""
 IN_FLIGHT_BYTES: Final = 256 * 1024
-"""Sent and not answered, alerts apart: 0.1 s of a link of 20 Mbit/s, and at 64 kbit/s no more than the longest time-out."""
+"""Limit of unacknowledged bytes, without alerts: 0.1 s on a link of 20 Mbit/s; at 64 kbit/s below the longest timeout."""
 IN_FLIGHT_BLOCKS: Final = 1000
-"""As above, for small blocks and for alerts: every acknowledgement looks through all of them."""
+"""Limit of unacknowledged blocks, alerts included: every acknowledgement is compared with all of them."""
 MESSAGE_BLOCK_BYTES: Final = 48 * 1024
-"""Blocks of one message, so that with their keys it stays under the limit of 64 KiB. A larger one (up to
-`sync.outbox.PLAINTEXT_LIMIT`) travels alone."""
+"""Blocks in one message: with their keys it stays below the limit of 64 KiB. A larger block (up to
+`sync.outbox.PLAINTEXT_LIMIT_BYTES`) is sent alone."""
 MESSAGE_KEYS: Final = 10
-"""Wrapped keys of one message, 1.2 KB each: ten days of sparse readings."""
+"""Wrapped keys in one message, 1.2 KB each: ten days of sparse readings."""
 RETRY_S: Final = 1.0
-"""Pause after a failure that may pass: a locked database, a full disk, a connection just lost."""
+"""Pause after a transient failure: a locked database, a full disk, a lost connection."""
 
 T = TypeVar("T")
-Place = tuple[int, int]
-_START: Final[Place] = (0, 0)
+Position = tuple[int, int]
+"""(epoch, seq) of a block within its lane."""
+_START: Final[Position] = (0, 0)
 
 
 @dataclass(slots=True)
 class UplinkStatistics:
-    """Blocks since start: `resent` are sendings after a block's first, `rejected` those that the clinic put into quarantine.
+    """Counts of blocks since start: `resent` counts repeated sends, `rejected` the blocks that the clinic quarantined.
 
-    `problem` is the latest failure that may pass, in words.
+    `problem` is the message of the latest transient failure.
     """
 
     blocks_sent: int = 0
@@ -73,14 +75,17 @@ class UplinkStatistics:
 
 @dataclass(slots=True)
 class _Cursor:
-    """How far a lane has been read: `live` from where the connection found its end, `backlog` from its start to `boundary`."""
+    """How far a lane has been read.
 
-    live: Place
-    boundary: Place
-    backlog: Place = _START
+    `live` advances from the lane's end at the start of the connection; `backlog` advances from the lane's start to `boundary`.
+    """
+
+    live: Position
+    boundary: Position
+    backlog: Position = _START
 
 
-_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
+_SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
     ("alert", False),
     ("alert", True),
     ("vital", True),
@@ -88,13 +93,13 @@ _ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
     ("vital", False),
     ("wave", False),
 )
-"""Lanes with whether their live part is meant, most urgent first."""
+"""(lane, is live), most urgent first."""
 
 
 class Uplink:
-    """One hub's way to the clinic. `statistics` may be read at any time."""
+    """Sends the blocks of one hub to the clinic. `statistics` may be read at any time."""
 
-    def __init__(self, outbox: Outbox, transport: Transport, *, hub: str, call: Call) -> None:
+    def __init__(self, outbox: Outbox, transport: Transport, *, hub: str, call: WorkerCall) -> None:
         self._outbox = outbox
         self._transport = transport
         self._hub = hub
@@ -102,93 +107,93 @@ class Uplink:
         self._is_connected = False
         self._fence = 0
         self._cursors: dict[Lane, _Cursor] | None = None
-        self._in_flight: dict[BlockId, tuple[float, int]] = {}
-        self._unanswered: set[BlockId] = set()
-        self._is_answered = False
-        self._patience_s = ACK_TIMEOUT_S[0]
-        self._news = asyncio.Event()
+        self._in_flight: dict[BlockId, tuple[float, int]] = {}  # when it was sent, its size in bytes
+        self._sent_before: set[BlockId] = set()  # sent at least once before, without an acknowledgement
+        self._is_clinic_responding = False
+        self._ack_timeout_s = ACK_TIMEOUT_S[0]
+        self._wakeup = asyncio.Event()
         self.statistics: Final = UplinkStatistics()
 
     async def run(self) -> NoReturn:
         """Send and receive until cancelled.
 
         Raises:
-            ExceptionGroup: of Permanent, where the outbox is damaged.
+            ExceptionGroup: of Permanent, if the outbox is damaged.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._receive())
             tasks.create_task(self._send())
-        raise AssertionError("neither of the two returns")
+        raise AssertionError("the send and receive tasks must not return")
 
     def wake(self) -> None:
-        """Tell that the outbox has new blocks. To be called on the event loop."""
-        self._news.set()
+        """Signal that the outbox has new blocks. Call it on the event loop."""
+        self._wakeup.set()
 
     async def _send(self) -> NoReturn:
         while True:
-            self._news.clear()
-            self._expire()
+            self._wakeup.clear()
+            self._expire_in_flight()
             try:
                 is_idle = not await self._send_message()
-                pause = self._until_expiry()
+                pause_s = self._time_to_expiry_s()
             except Transient as error:
                 self.statistics.problem = str(error)
-                self._cursors = None  # what was read and not sent is read again
-                is_idle, pause = True, RETRY_S
+                self._cursors = None  # read again the blocks that were read but not sent
+                is_idle, pause_s = True, RETRY_S
             if is_idle:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._news.wait()
+                    async with asyncio.timeout(pause_s):
+                        await self._wakeup.wait()
 
     async def _send_message(self) -> bool:
-        """Send the most urgent blocks, as many as one message takes. False: there is nothing to do now."""
+        """Send one message with the most urgent blocks. Returns False if nothing can be sent now."""
         if not self._is_connected:
             return False
         if self._cursors is None:
-            self._cursors = await self._from_the_start()
+            self._cursors = await self._create_cursors()
         cursors = self._cursors
-        for lane, is_live in _ORDER:
+        for lane, is_live in _SEND_ORDER:
             if not self._has_room(lane):
                 return False
-            blocks = await self._next(lane, cursors[lane], is_live)
-            if cursors is not self._cursors:  # another connection began meanwhile
+            blocks = await self._read_next(lane, cursors[lane], is_live)
+            if cursors is not self._cursors:  # a new connection replaced the cursors meanwhile
                 return True
             if blocks:
                 await self._publish(lane, blocks)
                 return True
         return False
 
-    async def _from_the_start(self) -> dict[Lane, _Cursor]:
+    async def _create_cursors(self) -> dict[Lane, _Cursor]:
         cursors: dict[Lane, _Cursor] = {}
         for lane in UPLINK_LANES:
-            end = await self._call(self._outbox.last, lane)
+            end = await self._call(self._outbox.last_position, lane)
             cursors[lane] = _Cursor(end, end)
         return cursors
 
-    async def _next(self, lane: Lane, cursor: _Cursor, is_live: bool) -> list[StoredBlock]:
-        """The next blocks of a lane that are not on their way; none if there are none."""
+    async def _read_next(self, lane: Lane, cursor: _Cursor, is_live: bool) -> list[OutboxBlock]:
+        """Read the next blocks of a lane that are not in flight; empty at the end of the lane."""
         while True:
             after = cursor.live if is_live else cursor.backlog
             rows = await self._call(self._outbox.pending, lane, after, MESSAGE_BLOCK_BYTES)
             if not is_live:
-                rows = [row for row in rows if _place(row) <= cursor.boundary]
-            rows = _of_few_keys(rows)
+                rows = [row for row in rows if _position(row) <= cursor.boundary]
+            rows = _limit_keys(rows)
             if not rows:
                 return []
             if is_live:
-                cursor.live = _place(rows[-1])
+                cursor.live = _position(rows[-1])
             else:
-                cursor.backlog = _place(rows[-1])
+                cursor.backlog = _position(rows[-1])
             blocks = [row for row in rows if row.id not in self._in_flight]
             if blocks:
                 return blocks
 
-    async def _publish(self, lane: Lane, blocks: list[StoredBlock]) -> None:
-        """Send one message. Its blocks count as on their way before it leaves: the answer may be faster than this task."""
+    async def _publish(self, lane: Lane, blocks: list[OutboxBlock]) -> None:
+        """Send one message. Its blocks count as in flight beforehand, because the acknowledgement may overtake this task."""
         cursors = self._cursors
-        again = self._unanswered.intersection(block.id for block in blocks)
-        # A clinic that lost its store has lost the keys too: what it left unanswered goes out with its keys again.
-        keys = await self._call(_keys, self._outbox, [block.key for block in blocks], bool(again))
+        resent = self._sent_before.intersection(block.id for block in blocks)
+        # A clinic that lost its store has lost the keys too, so blocks that are sent again carry their keys again.
+        keys = await self._call(_keys, self._outbox, [block.key for block in blocks], bool(resent))
         if cursors is not self._cursors:
             return
         payload = encode_envelope(Envelope(self._hub, tuple(block.sealed for block in blocks), keys))
@@ -201,26 +206,26 @@ class Uplink:
                 self._in_flight.pop(block.id, None)
             raise
         self.statistics.blocks_sent += len(blocks)
-        self.statistics.resent += len(again)
+        self.statistics.resent += len(resent)
 
     async def _receive(self) -> NoReturn:
         while True:
             match await self._transport.receive():
                 case Connected():
                     self._is_connected = True
-                    self._forget_connection()
-                    self._news.set()
+                    self._reset_connection()
+                    self._wakeup.set()
                 case Disconnected(reason):
                     self._is_connected = False
-                    self._forget_connection()
+                    self._reset_connection()
                     self.statistics.problem = reason
                 case Message(topic, payload) if topic == ack_topic(self._hub):
-                    await self._take(payload)
+                    await self._on_ack(payload)
                 case Message():
                     self.statistics.malformed_acks += 1
 
-    async def _take(self, payload: bytes) -> None:
-        """Delete what the clinic holds. If that fails, the blocks are sent and acknowledged once more."""
+    async def _on_ack(self, payload: bytes) -> None:
+        """Delete the blocks that the clinic holds. If that fails, the blocks are sent and acknowledged again."""
         try:
             ack = decode_ack(payload)
         except WireError as error:
@@ -230,65 +235,65 @@ class Uplink:
         if ack.hub != self._hub or ack.fence < self._fence:
             return
         self._fence = ack.fence
-        held = _held(ack)
+        held = _held_ranges(ack)
         try:
             self.statistics.blocks_acked += await self._call(self._outbox.acknowledge, (), held)
             if ack.keys:
-                await self._call(self._outbox.key_held, ack.keys)
+                await self._call(self._outbox.mark_keys_held, ack.keys)
         except Transient as error:
             self.statistics.problem = str(error)
             return
         self.statistics.rejected += len(ack.rejected)
-        self._answered(held)
-        self._news.set()
+        self._drop_acknowledged(held)
+        self._wakeup.set()
 
-    def _answered(self, held: list[Range]) -> None:
-        """Strike off what the clinic holds; measure its round trip on what was sent once only (as RFC 6298, section 3)."""
+    def _drop_acknowledged(self, held: list[Range]) -> None:
+        """Drop the blocks that the clinic holds, and set the timeout by those sent only once (RFC 6298, section 3)."""
         now = asyncio.get_running_loop().time()
         for id_ in _covered(self._in_flight, held):
-            sent, _ = self._in_flight.pop(id_)
-            self._is_answered = True
-            if id_ not in self._unanswered:
-                self._patience_s = min(max(4 * (now - sent), ACK_TIMEOUT_S[0]), ACK_TIMEOUT_S[1])
-        self._unanswered.difference_update(_covered(self._unanswered, held))
+            sent_at, _ = self._in_flight.pop(id_)
+            self._is_clinic_responding = True
+            if id_ not in self._sent_before:
+                self._ack_timeout_s = min(max(4 * (now - sent_at), ACK_TIMEOUT_S[0]), ACK_TIMEOUT_S[1])
+        self._sent_before.difference_update(_covered(self._sent_before, held))
 
-    def _forget_connection(self) -> None:
-        """What was on its way may be lost; read the outbox from its start again."""
-        self._unanswered.update(self._in_flight)
+    def _reset_connection(self) -> None:
+        """Forget the blocks in flight, which may be lost, and read the outbox from its start again."""
+        self._sent_before.update(self._in_flight)
         self._in_flight.clear()
         self._cursors = None
-        self._is_answered = False
-        self._patience_s = ACK_TIMEOUT_S[0]
+        self._is_clinic_responding = False
+        self._ack_timeout_s = ACK_TIMEOUT_S[0]
 
-    def _expire(self) -> None:
-        """Give up waiting for what has been on its way for too long; its lanes are read from their start again."""
-        limit = asyncio.get_running_loop().time() - self._patience_s
-        late = [id_ for id_, (sent, _) in self._in_flight.items() if sent <= limit]
-        if late:
-            self._is_answered = False
-            self._patience_s = min(2 * self._patience_s, ACK_TIMEOUT_S[1])
-        self._unanswered.update(late)
-        for id_ in late:
+    def _expire_in_flight(self) -> None:
+        """Drop the blocks whose acknowledgement is overdue, and read their lanes from the start again."""
+        cutoff = asyncio.get_running_loop().time() - self._ack_timeout_s
+        overdue = [id_ for id_, (sent_at, _) in self._in_flight.items() if sent_at <= cutoff]
+        if overdue:
+            self._is_clinic_responding = False
+            self._ack_timeout_s = min(2 * self._ack_timeout_s, ACK_TIMEOUT_S[1])
+        self._sent_before.update(overdue)
+        for id_ in overdue:
             del self._in_flight[id_]
             if self._cursors is not None:
                 cursor = self._cursors[id_.lane]
                 cursor.backlog, cursor.boundary = _START, cursor.live
 
-    def _until_expiry(self) -> float | None:
+    def _time_to_expiry_s(self) -> float | None:
         if not self._in_flight:
             return None
-        first = next(iter(self._in_flight.values()))[0]
-        return max(0.0, first + self._patience_s - asyncio.get_running_loop().time())
+        first_sent_at = next(iter(self._in_flight.values()))[0]
+        return max(0.0, first_sent_at + self._ack_timeout_s - asyncio.get_running_loop().time())
 
     def _has_room(self, lane: Lane) -> bool:
         if len(self._in_flight) >= IN_FLIGHT_BLOCKS:
             return False
         sizes = [size for id_, (_, size) in self._in_flight.items() if id_.lane != "alert"]
-        return lane == "alert" or sum(sizes) < (IN_FLIGHT_BYTES if self._is_answered else 1)
+        return lane == "alert" or sum(sizes) < (IN_FLIGHT_BYTES if self._is_clinic_responding else 1)
 
 
-def _of_few_keys(rows: list[StoredBlock]) -> list[StoredBlock]:
-    """The first rows, so many that they need no more than `MESSAGE_KEYS` keys."""
+def _limit_keys(rows: list[OutboxBlock]) -> list[OutboxBlock]:
+    """The longest prefix of the rows that needs at most `MESSAGE_KEYS` keys."""
     keys: set[bytes] = set()
     for i, row in enumerate(rows):
         keys.add(row.key)
@@ -297,7 +302,7 @@ def _of_few_keys(rows: list[StoredBlock]) -> list[StoredBlock]:
     return rows
 
 
-def _place(block: StoredBlock) -> Place:
+def _position(block: OutboxBlock) -> Position:
     return block.id.epoch, block.id.seq
 
 
@@ -305,8 +310,8 @@ def _keys(outbox: Outbox, ids: Iterable[bytes], also_held: bool) -> tuple[Wrappe
     return tuple(outbox.keys_for(ids, also_held=also_held))
 
 
-def _held(ack: Ack) -> list[Range]:
-    """All that an acknowledgement covers; what is in quarantine is held too."""
+def _held_ranges(ack: Ack) -> list[Range]:
+    """The ranges of blocks that an acknowledgement covers. The clinic also holds the blocks in its quarantine."""
     marks = [Range(lane, epoch, 1, seq) for lane, epoch, seq in ack.marks]
     return [*marks, *ack.ranges, *(Range(lane, epoch, seq, seq) for lane, epoch, seq, _ in ack.rejected)]
 

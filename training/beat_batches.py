@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.inference.ecg_beat import BEFORE, CLASSES, HISTORY, INTERVALS, NEXT_S, N, S, V, features
+from models.inference.ecg_beat import BEFORE, CLASSES, HISTORY, INTERVALS, MAX_NEXT_RR_S, N, S, V, features
 from training.beat_data import Beats, Labels, against_usual
 from training.beat_strips import AF, Strips
 
@@ -109,7 +109,7 @@ class Sampler:
         gain = np.exp(random.normal(0, GAIN, (count, 1)))
         wave = beats.wave_mv * sign * gain * np.exp(random.normal(0, 0.05, (count, 1)))
         rr_s = beats.rr_s * np.exp(random.uniform(-0.15, 0.15, (count, 1))) + random.normal(0, 0.004, beats.rr_s.shape)
-        inputs = features(wave, beats.usual_mv * sign * gain, rr_s, beats.shape)
+        inputs = features(wave, beats.template_mv * sign * gain, rr_s, beats.shape)
         return inputs, labels.astype(np.int64)
 
     def _drawn(self, labels: NDArray[np.int64], strips: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -189,7 +189,7 @@ def _escaped(beats: Beats, chosen: NDArray[np.bool_], random: np.random.Generato
         length = int(random.integers(1, HISTORY + 1))
         intervals = np.full(INTERVALS, usual_s) * np.exp(random.normal(0, 0.03, INTERVALS))
         intervals[HISTORY - length : HISTORY] = slow_s * np.exp(random.normal(0, 0.04, length))
-        intervals[HISTORY] = min(slow_s * float(np.exp(random.normal(0, 0.05))), NEXT_S)
+        intervals[HISTORY] = min(slow_s * float(np.exp(random.normal(0, 0.05))), MAX_NEXT_RR_S)
         intervals[HISTORY + 1 :] = usual_s, slow_s if length > HISTORY // 3 else usual_s
         rr_s[row] = intervals
         shape[row, 1] = min(length * random.uniform(0.003, 0.02), 0.5)
@@ -206,7 +206,7 @@ def _stretched(beats: Beats, random: np.random.Generator) -> Beats:
     factor = np.exp(random.uniform(-STRETCH, STRETCH, (count, 1)))
     places = BEFORE + (np.arange(samples, dtype=np.float64) - BEFORE) * factor
     moved = places + random.normal(0, 0.7, (count, 1))
-    return replace(beats, wave_mv=_at(beats.wave_mv, moved), usual_mv=_at(beats.usual_mv, places))
+    return replace(beats, wave_mv=_at(beats.wave_mv, moved), template_mv=_at(beats.template_mv, places))
 
 
 def _at(wave: NDArray[Any], places: NDArray[np.float64]) -> NDArray[Any]:

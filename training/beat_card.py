@@ -15,7 +15,7 @@ from evaluation.ladders import DROPPED_PERCENT, Ecg, dropping, find_noise, rungs
 from evaluation.noise import SNR_DB
 from evaluation.records import load_annotated
 from models.inference.ecg_beat import CLASSES
-from models.signal.candidate import Judge
+from models.signal.beat_classifier import BeatClassifier
 from training import beat_batches as batches
 from training.beat_cv import FOLDS, Calibration, Scored, confusion, report
 from training.beat_data import COPIES, RECORDS, Beats, labelled, seen
@@ -124,7 +124,7 @@ class Evidence:
 
 def robustness(
     data: Path,
-    qrs_judge: Judge,
+    qrs_judge: BeatClassifier,
     judge: Callable[[Ecg, Beats, Reference], Scored],
     calibrations: Mapping[str, Calibration],
     kept: Path,
@@ -152,7 +152,7 @@ def robustness(
     return {rung: brief(figures(total(records))) for rung, records in counted.items()}
 
 
-def _seen(kept: Path, mv: Any, rate_hz: float, judge: Judge, truth: Any) -> Beats:
+def _seen(kept: Path, mv: Any, rate_hz: float, judge: BeatClassifier, truth: Any) -> Beats:
     if kept.exists():
         with np.load(kept) as stored:
             return Beats(*(stored[key] for key in Beats.__slots__))

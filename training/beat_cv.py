@@ -13,8 +13,8 @@ from evaluation.beats import CLASSES, EXTRA, MISSED, NOT_FALSE, Confusion, figur
 from evaluation.ec57 import Reference, pair
 from evaluation.qrs import WINDOW_S
 from evaluation.statistics import bootstrap, softmax, top_label_error
-from models.beat_labels import LEAST_KNOWN, in_fibrillation
-from models.inference.ecg_beat import HISTORY, QRS, N, S, V, called, early
+from models.beat_labels import MIN_KNOWN_SHARE, adjust_for_af
+from models.inference.ecg_beat import HISTORY, QRS, N, S, V, choose_classes, find_early_beats
 from training.beat_data import Beats
 
 FOLDS: Final = tuple(
@@ -76,7 +76,7 @@ class Scored:
     def called(self, probabilities: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.int64]:
         """Places in `CLASSES` (n,) of what the beats are called; one that is not labelled is part of no run."""
         labelled = np.where(self.unknown[:, None], np.eye(len(CLASSES))[N], probabilities)
-        return called(labelled, weights, self.is_early & ~self.unknown, self.now_s)
+        return choose_classes(labelled, weights, self.is_early & ~self.unknown, self.now_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class Calibration:
     def of(self, record: Scored) -> NDArray[np.float64]:
         """Probabilities (n, 4) of a record's beats, as the agent has them: S only where the rhythm allows it."""
         shares = self.probabilities(record.logits)
-        shares[record.in_af] = in_fibrillation(shares[record.in_af])
+        shares[record.in_af] = adjust_for_af(shares[record.in_af])
         return shares
 
     def called(self, record: Scored) -> NDArray[np.int64]:
@@ -111,14 +111,14 @@ def scored(
 ) -> Scored:
     """Pair a record's beats, all that were found, with its reference."""
     af = np.zeros(len(logits), np.bool_) if in_af is None else in_af
-    unknown = np.isfinite(beats.wave_mv[:, QRS]).mean(-1) <= LEAST_KNOWN
+    unknown = np.isfinite(beats.wave_mv[:, QRS]).mean(-1) <= MIN_KNOWN_SHARE
     pairing = pair(truth, beats.times_s, WINDOW_S)
     labels = np.array([REFERENCE.index(label) for label in truth.labels], np.int64)
     of_them = np.full(len(beats), UNCOUNTED, np.int64)
     of_them[pairing.pairs[:, 1]] = labels[pairing.pairs[:, 0]]
     of_them[pairing.extra] = REFERENCE.index(EXTRA)
     missed = np.bincount(labels[pairing.missed], minlength=len(REFERENCE) - 1)
-    return Scored(name, logits, of_them, missed, unknown, af, early(beats.rr_s), beats.rr_s[:, HISTORY - 1])
+    return Scored(name, logits, of_them, missed, unknown, af, find_early_beats(beats.rr_s), beats.rr_s[:, HISTORY - 1])
 
 
 def calibrated(records: Iterable[Scored]) -> Calibration:

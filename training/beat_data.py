@@ -13,12 +13,22 @@ from captures.annotations import read_annotations
 from captures.rhythms import RATES_HZ
 from evaluation.ec57 import LABELS, Reference, load_reference, nearest_pairs
 from evaluation.qrs import WINDOW_S
-from models.beat_labels import BeatContexts, Context
-from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, LONG, NEXT_S, QRS, SHAPES, WAVE, usual_intervals
-from models.signal.candidate import Judge
+from models.beat_labels import BeatContext, BeatContextBuilder
+from models.inference.ecg_beat import (
+    CLASSES,
+    HISTORY,
+    INTERVALS,
+    LONG_TERM_INTERVALS,
+    MAX_NEXT_RR_S,
+    QRS,
+    SHAPE_FEATURES,
+    WAVE_SAMPLES,
+    long_term_rr_quantiles,
+)
+from models.signal.beat_classifier import BeatClassifier
 from models.signal.chain import Beat, EcgChain
 from models.signal.filters import Samples
-from models.signal.offline import resampled
+from models.signal.offline import resample_recording
 from models.signal.resample import RATE_HZ
 from training.disturb import Disturber
 
@@ -52,7 +62,7 @@ class Beats:
 
     times_s: Samples
     wave_mv: NDArray[np.float32]
-    usual_mv: NDArray[np.float32]
+    template_mv: NDArray[np.float32]
     rr_s: NDArray[np.float32]
     shape: NDArray[np.float32]
     labels: Labels
@@ -74,11 +84,11 @@ class Beats:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in Beats.__slots__))
 
 
-def seen(mv: Samples, rate_hz: float, judge: Judge | None) -> tuple[list[Beat], list[Context]]:
+def seen(mv: Samples, rate_hz: float, judge: BeatClassifier | None) -> tuple[list[Beat], list[BeatContext]]:
     """All beats that the agent finds in a recording, with `ecg_qrs` as its judge, and what it would label each by."""
-    chain, contexts = EcgChain(rate_hz, judge), BeatContexts()
+    chain, contexts = EcgChain(rate_hz, judge), BeatContextBuilder()
     beats: list[Beat] = []
-    found: list[Context] = []
+    found: list[BeatContext] = []
     hop = round(2.0 * rate_hz)
     for start in range(0, mv.size, hop):
         new = chain.push(mv[start : start + hop])
@@ -89,7 +99,7 @@ def seen(mv: Samples, rate_hz: float, judge: Judge | None) -> tuple[list[Beat], 
     return beats + new, found
 
 
-def labelled(found: list[Context], truth: Reference) -> Beats:
+def labelled(found: list[BeatContext], truth: Reference) -> Beats:
     """The beats of a record with the labels of its reference."""
     beats = unlabelled(found)
     labels = beats.labels.copy()
@@ -99,25 +109,25 @@ def labelled(found: list[Context], truth: Reference) -> Beats:
     return beats.labelled(labels)
 
 
-def unlabelled(found: list[Context]) -> Beats:
+def unlabelled(found: list[BeatContext]) -> Beats:
     """The beats of a record, `UNUSED` all of them."""
     return Beats(
         np.array([context.beat.t_s for context in found]),
-        np.array([context.wave_mv for context in found], np.float32).reshape(-1, WAVE),
-        np.array([context.usual_mv for context in found], np.float32).reshape(-1, WAVE),
+        np.array([context.wave_mv for context in found], np.float32).reshape(-1, WAVE_SAMPLES),
+        np.array([context.template_mv for context in found], np.float32).reshape(-1, WAVE_SAMPLES),
         np.array([context.rr_s for context in found], np.float32).reshape(-1, INTERVALS),
-        np.array([context.shape for context in found], np.float32).reshape(-1, SHAPES),
+        np.array([context.shape for context in found], np.float32).reshape(-1, SHAPE_FEATURES),
         np.full(len(found), UNUSED, np.int8),
     )
 
 
-def copies(data: Path, name: str, judge: Judge, seed: int) -> list[Beats]:
+def copies(data: Path, name: str, judge: BeatClassifier, seed: int) -> list[Beats]:
     """One record of mitdb `COPIES` times: the first as recorded, see there."""
     header = data / "mitdb" / f"{name}.hea"
     recording = open_recording(header)
     truth = load_reference(header.with_suffix(".atr"), recording.rate_hz)
-    first = resampled(recording.mv, recording.rate_hz)
-    second = resampled(other_lead(header, recording.mv), recording.rate_hz)
+    first = resample_recording(recording.mv, recording.rate_hz)
+    second = resample_recording(other_lead(header, recording.mv), recording.rate_hz)
     random = np.random.default_rng([seed, int(name)])
     disturber = Disturber(data, random)
     views = [(first, RATE_HZ), (second, RATE_HZ)]
@@ -162,19 +172,19 @@ def _intervals(path: Path) -> tuple[NDArray[np.float32], Labels]:
     labels = np.array([CLASSES.index(name) if name in CLASSES else UNUSED for name in classes], np.int8)
     rr_s = np.diff(times_s)
     # The interval before beat k is rr_s[k - 1], the one after it rr_s[k].
-    beats = np.arange(LONG, rr_s.size)
+    beats = np.arange(LONG_TERM_INTERVALS, rr_s.size)
     beats = beats[(labels[beats] > 0) | ((labels[beats] == 0) & (beats % LTAFDB_EVERY == 0))]
     rows = np.empty((beats.size, INTERVALS), np.float32)
     rows[:, : HISTORY + 1] = rr_s[beats[:, None] + np.arange(-HISTORY, 1)]
-    rows[:, HISTORY] = np.minimum(rows[:, HISTORY], NEXT_S)
+    rows[:, HISTORY] = np.minimum(rows[:, HISTORY], MAX_NEXT_RR_S)
     for part in np.array_split(np.arange(beats.size), max(1, beats.size // 4096)):
-        rows[part, HISTORY + 1 :] = usual_intervals(rr_s[beats[part, None] + np.arange(-LONG, 0)])
+        rows[part, HISTORY + 1 :] = long_term_rr_quantiles(rr_s[beats[part, None] + np.arange(-LONG_TERM_INTERVALS, 0)])
     return rows, labels[beats]
 
 
 def against_usual(beats: Beats) -> tuple[Samples, Samples]:
     """Cosine of each QRS complex with the usual one, and their ratio of heights."""
-    wave, usual = (of_it[:, QRS].astype(np.float64) for of_it in (beats.wave_mv, beats.usual_mv))
+    wave, usual = (of_it[:, QRS].astype(np.float64) for of_it in (beats.wave_mv, beats.template_mv))
     height = np.abs(wave).max(-1) / np.maximum(np.abs(usual).max(-1), 1e-6)
     wave, usual = wave - wave.mean(-1, keepdims=True), usual - usual.mean(-1, keepdims=True)
     size = np.sqrt((wave**2).sum(-1) * (usual**2).sum(-1))

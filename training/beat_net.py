@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.inference.ecg_beat import CLASSES, ROWS, SCALARS, WAVE, WAVES
+from models.inference.ecg_beat import CLASSES, ROWS, SCALARS, WAVE_ROWS, WAVE_SAMPLES
 from training.graph import Graph
 
-CHANNELS: Final = ((WAVES, 20, 7, 2), (20, 28, 5, 2), (28, 36, 3, 1), (36, 40, 3, 1))
+CHANNELS: Final = ((WAVE_ROWS, 20, 7, 2), (20, 28, 5, 2), (28, 36, 3, 1), (36, 40, 3, 1))
 """Convolutions: channels in, channels out, width, stride; each with batch normalisation and a ReLU."""
 
 POOL: Final = 2
@@ -49,13 +49,13 @@ class BeatNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the 
 
     def forward(self, inputs: Any) -> Any:
         """(n, 5, 104) to (n, 4) logits."""
-        x = inputs[:, :WAVES]
+        x = inputs[:, :WAVE_ROWS]
         for place, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = torch.relu(norm(convolution(x)))
             if place == 1:
                 x = nn.functional.max_pool1d(x, POOL)
         placed = torch.relu(self.squeeze(x)).flatten(1)
-        numbers = torch.relu(self.rhythm(torch.relu(self.numbers(inputs[:, WAVES, :SCALARS]))))
+        numbers = torch.relu(self.rhythm(torch.relu(self.numbers(inputs[:, WAVE_ROWS, :SCALARS]))))
         together = torch.cat([x.amax(-1), placed, numbers], -1)
         return self.output(self.dropout(torch.relu(self.hidden(self.dropout(together)))))
 
@@ -67,8 +67,8 @@ def parameters(network: BeatNet) -> int:
 
 def to_onnx(network: BeatNet, temperature: float, bias: NDArray[np.float64], facts: dict[str, str], path: Path) -> None:
     """Write the network with calibrated probabilities, softmax((logits + bias) / temperature)."""
-    graph = Graph("inputs", ["n", ROWS, WAVE])
-    places = {"zero": 0, "waves": WAVES, "rows": ROWS}
+    graph = Graph("inputs", ["n", ROWS, WAVE_SAMPLES])
+    places = {"zero": 0, "waves": WAVE_ROWS, "rows": ROWS}
     rows = [graph.constant(name, np.array([value], np.int64)) for name, value in places.items()]
     axis, time = graph.constant("axis", np.array([1], np.int64)), graph.constant("time", np.array([2], np.int64))
     x = graph.node("Slice", ["inputs", rows[0], rows[1], axis])

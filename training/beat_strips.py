@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from models.inference.ecg_beat import HISTORY, N, S, V
-from models.signal.candidate import Judge
+from models.signal.beat_classifier import BeatClassifier
 from models.signal.filters import Samples
 from models.signal.resample import RATE_HZ
 from training.beat_data import UNUSED, Beats, Labels, against_usual, seen, unlabelled
@@ -51,7 +51,7 @@ class Strips:
     rhythms: NDArray[np.int8]
 
 
-def strips(data: Path, judge: Judge, seed: int, progress: Progress) -> Strips:
+def strips(data: Path, judge: BeatClassifier, seed: int, progress: Progress) -> Strips:
     """The beats of all recordings that can be labelled, as recorded and disturbed."""
     random = np.random.default_rng(seed)
     disturber = Disturber(data, random)
@@ -72,7 +72,7 @@ def _chosen(records: list[Recorded]) -> Iterator[Recorded]:
             yield record
 
 
-def _views(record: Recorded, judge: Judge, disturber: Disturber, random: np.random.Generator) -> Iterator[Beats]:
+def _views(record: Recorded, judge: BeatClassifier, disturber: Disturber, random: np.random.Generator) -> Iterator[Beats]:
     """The labelled beats of one recording: as it is, then disturbed."""
     once = _between_beats(record)
     if once is None:

@@ -11,8 +11,8 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from models.signal.chain import baseline_free
-from models.signal.offline import resampled
+from models.signal.chain import remove_baseline
+from models.signal.offline import resample_recording
 from models.signal.resample import RATE_HZ
 
 Windows = NDArray[np.float64]
@@ -36,7 +36,7 @@ def noise_bank(data: Path, channel: int = TRAINING_CHANNEL) -> dict[str, Windows
     bank = {}
     for kind in KINDS:
         samples = scipy.io.loadmat(data / "noise" / f"{kind}.mat")[kind][:, 1 + channel].astype(np.float64)
-        conditioned = baseline_free(resampled(samples, NOISE_RATE_HZ))
+        conditioned = remove_baseline(resample_recording(samples, NOISE_RATE_HZ))
         bank[kind] = conditioned / np.sqrt(np.mean(conditioned**2))
     return bank
 

@@ -23,13 +23,13 @@ from evaluation.beats import figures, total
 from evaluation.ec57 import Reference, load_reference
 from evaluation.ladders import Ecg
 from models import beat_labels
+from models.alarm_validation import AF_LIKELY_PROBABILITY, BASELINE_SETTLING_S, RHYTHM_EVERY_S, RHYTHM_WINDOW_S
 from models.inference import ecg_beat as inference
 from models.inference.ecg_beat import CLASSES, features
 from models.inference.ecg_qrs import EcgQrs
 from models.inference.ecg_rhythm import WINDOW, EcgRhythm
-from models.inference.release import RELEASED
-from models.second_look import PROBABLY_AF, RHYTHM_EVERY_S, RHYTHM_WINDOW_S, SETTLED_S
-from models.signal import candidate, chain, envelope, filters, judged, peak, qrs, resample, shape
+from models.inference.release import RELEASE_DIR
+from models.signal import beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape
 from models.signal.offline import condition
 from models.signal.resample import RATE_HZ
 from training import beat_batches, beat_data, beat_net, beat_strips, cinc, disturb
@@ -59,7 +59,7 @@ FLOAT_INPUTS: Final = ("gemm22",)
 """The dense layer takes in two branches, each with a range of its own."""
 PARITY_BATCHES: Final = 80
 
-QRS_JUDGE: Final = RELEASED / "ecg_qrs.onnx"
+QRS_JUDGE: Final = RELEASE_DIR / "ecg_qrs.onnx"
 RUNS: Final = Path(__file__).parent / "runs" / "ecg_beat"
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     """Cross-validate, train on all, quantize, write model and card."""
     parser = argparse.ArgumentParser(description="train and release ecg_beat")
     parser.add_argument("--data", type=Path, required=True, help="folder with mitdb, ltafdb and noise")
-    parser.add_argument("--release", type=Path, default=RELEASED)
+    parser.add_argument("--release", type=Path, default=RELEASE_DIR)
     data: Path = (arguments := parser.parse_args()).data
     torch.set_num_threads(1)
     with Progress() as progress:
@@ -141,7 +141,7 @@ def _kept(file: Path) -> Beats:
 
 def _digest() -> str:
     """Of all that decides what the agent sees of a beat."""
-    detector = code(candidate, chain, envelope, filters, judged, peak, qrs, resample, shape)
+    detector = code(beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape)
     sources = f"{code(beat_data, beat_strips, disturb, beat_labels, inference)}{detector}{cinc.digest()}"
     return hashlib.sha256(sources.encode() + QRS_JUDGE.read_bytes()).hexdigest()[:16]
 
@@ -179,13 +179,13 @@ def in_rhythm(network: BeatNet, name: str, beats: Beats, data: Path) -> Scored:
 
 def af_at(times_s: NDArray[np.float64], recorded_mv: NDArray[np.float64], rate_hz: float) -> NDArray[np.bool_]:
     """Whether `ecg_rhythm`, which has seen no record of mitdb, reads AF when a beat is labelled, as in the agent; (beats,)."""
-    model = EcgRhythm((RELEASED / "ecg_rhythm.onnx").read_bytes())
+    model = EcgRhythm((RELEASE_DIR / "ecg_rhythm.onnx").read_bytes())
     mv = condition(recorded_mv, rate_hz).mv
     ends_s = np.arange(RHYTHM_WINDOW_S, mv.size / RATE_HZ, RHYTHM_EVERY_S)
-    readings = [model.judge(mv[round((end_s - RHYTHM_WINDOW_S) * RATE_HZ) :][:WINDOW]) for end_s in ends_s.tolist()]
+    readings = [model.classify(mv[round((end_s - RHYTHM_WINDOW_S) * RATE_HZ) :][:WINDOW]) for end_s in ends_s.tolist()]
     told = [(end_s, read.probabilities[1]) for end_s, read in zip(ends_s, readings, strict=True) if not read.inconclusive]
-    latest = np.searchsorted([end_s + SETTLED_S for end_s, _ in told], times_s + LABELLED_AFTER_S) - 1
-    af: NDArray[np.bool_] = np.array([False, *(p >= PROBABLY_AF for _, p in told)])[latest + 1]
+    latest = np.searchsorted([end_s + BASELINE_SETTLING_S for end_s, _ in told], times_s + LABELLED_AFTER_S) - 1
+    af: NDArray[np.bool_] = np.array([False, *(p >= AF_LIKELY_PROBABILITY for _, p in told)])[latest + 1]
     return af
 
 
@@ -197,7 +197,7 @@ def paired(name: str, beats: Beats, outputs: NDArray[np.float64], data: Path, in
 
 def inputs(beats: Beats) -> NDArray[np.float32]:
     """(n, 5, 104)."""
-    return features(beats.wave_mv, beats.usual_mv, beats.rr_s, beats.shape)
+    return features(beats.wave_mv, beats.template_mv, beats.rr_s, beats.shape)
 
 
 def ladders(

@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from evaluation.statistics import best_temperature
 from models.inference.ecg_qrs import EcgQrs
-from models.inference.release import RELEASED
+from models.inference.release import RELEASE_DIR
 from training import qrs_check as check
 from training import qrs_data, qrs_net
 from training.cards import write_card
@@ -67,7 +67,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="folder that holds mitdb, noise and the archive of CinC 2017")
     options.add_argument("--runs", type=Path, default=HERE / "runs" / NAME, help="where bumps and networks are kept")
-    options.add_argument("--release", type=Path, default=RELEASED)
+    options.add_argument("--release", type=Path, default=RELEASE_DIR)
     chosen = options.parse_args()
     torch.set_num_threads(1)
     chosen.release.mkdir(parents=True, exist_ok=True)

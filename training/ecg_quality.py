@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from evaluation.statistics import best_temperature, class_f1, softmax
-from models.inference.ecg_quality import CLASSES, WINDOW, EcgQuality, features, reason
-from models.inference.release import RELEASED
+from models.inference.ecg_quality import CLASSES, WINDOW, EcgQuality, features, find_signal_defect
+from models.inference.release import RELEASE_DIR
 from training import quality_check as check
 from training import quality_net
 from training.cards import write_card
@@ -74,7 +74,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="folder that holds mitdb, noise and the archive of CinC 2017")
     options.add_argument("--runs", type=Path, default=HERE / "runs" / NAME, help="where windows and networks are kept")
-    options.add_argument("--release", type=Path, default=RELEASED)
+    options.add_argument("--release", type=Path, default=RELEASE_DIR)
     options.add_argument("--steps", type=int, default=STEPS, help="of gradient descent, per network")
     chosen = options.parse_args()
     torch.set_num_threads(1)
@@ -165,7 +165,7 @@ def _independent(data: Path, records: Sequence[Recorded], judges: Judges) -> dic
     ends = np.cumsum([len(cut) for cut in cuts])[:-1]
     verdicts = dict(zip([record.name for record in long], np.split(judges(np.concatenate(cuts), names), ends), strict=True))
     usable = [cut for record, cut in zip(long, cuts, strict=True) if LABELS[record.label] != "~"]
-    measured = [reason(window) == "lead_off" for window in np.concatenate(usable)]
+    measured = [find_signal_defect(window) == "lead_off" for window in np.concatenate(usable)]
     parts = [(header, *check.remarks(header)) for header in sorted((data / "mitdb").glob("*.hea"))]
     names = np.repeat([f"mitdb/{header.stem}" for header, *_ in parts], [len(mv) for _, mv, *_ in parts])
     doubt = check.not_good(judges(np.concatenate([mv for _, mv, *_ in parts]).astype(np.float32), names))

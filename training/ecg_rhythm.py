@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from models.inference import ecg_rhythm
-from models.inference.release import RELEASED
+from models.inference.release import RELEASE_DIR
 from training import rhythm_data, rhythm_net
 from training.cards import write_card
 from training.cinc import Recorded, folds, load_cinc
@@ -54,7 +54,7 @@ SOURCES: Final = (
     rhythm_data,
     soft_cross_entropy,
     ecg_rhythm.features,
-    ecg_rhythm._scaled,
+    ecg_rhythm._scale_window,
 )
 HERE: Final = Path(__file__).parent
 
@@ -64,7 +64,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="folder that holds cinc2017-dev.tar.xz and noise")
     options.add_argument("--runs", type=Path, default=HERE / "runs" / NAME, help="where trained networks are kept")
-    options.add_argument("--release", type=Path, default=RELEASED)
+    options.add_argument("--release", type=Path, default=RELEASE_DIR)
     options.add_argument("--steps", type=int, default=SCHEDULE.steps, help="of gradient descent, per network")
     chosen = options.parse_args()
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from captures.ppg import PpgRecording, find_ppg, read_ppg
 from evaluation.pulse_reference import aligned, compared, faultless
-from models.inference.ppg_quality import MIN_KNOWN, RATE_HZ, WINDOW
+from models.inference.ppg_quality import MIN_KNOWN_SHARE, RATE_HZ, WINDOW
 from models.signal.ppg import PPG, PpgChain, Pulse
 from models.signal.resample import Resampler
 from training.ppg_disturb import disturbed
@@ -138,7 +138,7 @@ def _cut(x: Samples, expected_s: Samples, faint_s: Samples, starts: NDArray[np.i
     windows = x[starts[:, None] + np.arange(WINDOW)]
     good = faultless(comparison.faults_s, starts / RATE_HZ, WINDOW_S)
     good &= np.diff(np.searchsorted(expected_s, np.stack((starts, starts + WINDOW)) / RATE_HZ), axis=0)[0] >= 3
-    known = np.isfinite(windows).mean(-1) >= MIN_KNOWN
+    known = np.isfinite(windows).mean(-1) >= MIN_KNOWN_SHARE
     return Windows(windows[known].astype(np.float32), good[known], np.full(known.sum(), name), np.full(known.sum(), touched))
 
 

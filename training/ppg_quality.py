@@ -17,7 +17,7 @@ from rich.progress import Progress
 from evaluation import pulse_reference
 from evaluation.statistics import best_temperature
 from models.inference.ppg_quality import PpgQuality, quality_features
-from models.inference.release import RELEASED
+from models.inference.release import RELEASE_DIR
 from models.signal import chain, envelope, filters, peak, qrs, resample, shape
 from models.signal import ppg as ppg_signal
 from training import ppg_data, ppg_disturb, ppg_net, ppg_synth
@@ -51,7 +51,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="folder that holds welltory-ppg and bidmc01")
     options.add_argument("--runs", type=Path, default=HERE / "runs" / NAME, help="where trained networks are kept")
-    options.add_argument("--release", type=Path, default=RELEASED)
+    options.add_argument("--release", type=Path, default=RELEASE_DIR)
     chosen = options.parse_args()
     torch.set_num_threads(1)
     chosen.release.mkdir(parents=True, exist_ok=True)

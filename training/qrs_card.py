@@ -2,8 +2,18 @@
 
 from typing import Any, Final
 
-from models.signal.candidate import AFTER, BEFORE, LARGEST
-from models.signal.judged import AGREED, EARLY, LIKELY, MILD, NOISY, ON_TIME, POSSIBLE, SURE, VETO
+from models.signal.beat_classifier import CLIP_LEVEL, SAMPLES_AFTER, SAMPLES_BEFORE
+from models.signal.noisy_qrs import (
+    AGREEMENTS_FOR_MILD,
+    EARLY_SHORT_RR_SHARE,
+    NOISE_CLEAN_MAX,
+    NOISE_MILD_MAX,
+    ON_TIME_TOLERANCE,
+    P_BEAT,
+    P_CERTAIN,
+    P_SEARCHBACK,
+    P_VETO,
+)
 from models.signal.resample import RATE_HZ
 from training.cards import LICENCES, NOT_A_DEVICE
 from training.qrs_data import CLEAN, NEAR_S, QUIET, READABLE_DB, STEADY
@@ -12,22 +22,22 @@ from training.qrs_premature import PATIENTS, VENTRICULAR
 
 PURPOSE: Final = (
     "Tells whether a bump of the ECG's envelope is a heart beat, and where its R peak lies, in noise. The QRS detector asks "
-    f"it about every bump while the noise between beats is over {MILD:g} of a beat; about those that height and time leave in "
-    f"doubt while it is over {NOISY:g}, or once {AGREED} verdicts in a row said what the height says; else about beats that "
-    f"come sooner than {EARLY:g} of the second shortest of the last eight intervals. Without it the detector decides alone, in "
+    f"it about every bump while the noise between beats is over {NOISE_MILD_MAX:g} of a beat; about those that height and time leave in "
+    f"doubt while it is over {NOISE_CLEAN_MAX:g}, or once {AGREEMENTS_FOR_MILD} verdicts in a row said what the height says; else about beats that "
+    f"come sooner than {EARLY_SHORT_RR_SHARE:g} of the second shortest of the last eight intervals. Without it the detector decides alone, in "
     "noise less well."
 )
 INPUTS: Final = (
-    f"One lead at 125 Hz, 3 to 30 Hz, from {1000 * BEFORE / RATE_HZ:.0f} ms before the bump to {1000 * AFTER / RATE_HZ:.0f} ms "
+    f"One lead at 125 Hz, 3 to 30 Hz, from {1000 * SAMPLES_BEFORE / RATE_HZ:.0f} ms before the bump to {1000 * SAMPLES_AFTER / RATE_HZ:.0f} ms "
     "after it, divided by the peak-to-peak height of the patient's mean QRS complex, upright.",
-    f"The output of the patient's matched filter for the same samples, 1 for the mean complex. Both are cut to ±{LARGEST:g}.",
+    f"The output of the patient's matched filter for the same samples, 1 for the mean complex. Both are cut to ±{CLIP_LEVEL:g}.",
     "Seven numbers: height of the bump, of the beat before and of a tall one, and noise, as shares of the usual beat; time "
     "since the beat before in seconds and in usual intervals; spread of the last eight intervals.",
 )
 OUTPUTS: Final = (
-    f"Calibrated probability of a beat: in noise, from {LIKELY:g} on it is one, and from {POSSIBLE:g} on it may be found by "
-    f"search back; under {SURE:g} it is none if the next beat comes within {ON_TIME:.0%} of one interval after the one before. "
-    f"In a clean signal it is none under {VETO:g}.",
+    f"Calibrated probability of a beat: in noise, from {P_BEAT:g} on it is one, and from {P_SEARCHBACK:g} on it may be found by "
+    f"search back; under {P_CERTAIN:g} it is none if the next beat comes within {ON_TIME_TOLERANCE:.0%} of one interval after the one before. "
+    f"In a clean signal it is none under {P_VETO:g}.",
     "Place of the R peak, in units of 8 samples from the bump.",
 )
 LABELS: Final = (

@@ -15,7 +15,7 @@ from evaluation.qrs import WINDOW_S
 from evaluation.records import Annotated, annotated_headers, load_annotated
 from evaluation.statistics import calibration_error, class_f1, coverage_curve
 from models.inference.ecg_beat import CLASSES
-from models.signal.candidate import Judge
+from models.signal.beat_classifier import BeatClassifier
 from training.qrs_data import UNIT_S, Bumps
 
 KINDS: Final = ("EM", "MA", "mix")
@@ -28,7 +28,7 @@ LIKELY: Final = 0.5
 Figures = dict[str, Any]
 
 
-def figures(data: Path, unseen: Bumps, output: NDArray[np.float32], judge: Judge) -> Figures:
+def figures(data: Path, unseen: Bumps, output: NDArray[np.float32], judge: BeatClassifier) -> Figures:
     """The card's sections with figures; `output` (n, 2) is the released network's for the unseen bumps."""
     probability = output[:, 0].astype(np.float64)
     alone, judged = (_ladder(data, detector) for detector in (detect, partial(detect, judge=judge)))

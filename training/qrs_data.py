@@ -19,11 +19,11 @@ from config.files import replacing
 from evaluation.noise import qrs_amplitude
 from models import beat_labels
 from models.inference.ecg_qrs import EcgQrs
-from models.signal import candidate, envelope, filters, judged, qrs, shape
-from models.signal.candidate import SIZE, UNIT, Judge, Values, Verdict
-from models.signal.filters import Samples, Tape
-from models.signal.judged import ONE_IN, Doubted, JudgedQrsDetector, ThriftyShape
-from models.signal.qrs import KEPT, Bump, QrsDetector
+from models.signal import beat_classifier, envelope, filters, noisy_qrs, qrs, shape
+from models.signal.beat_classifier import INPUT_SIZE, OFFSET_UNIT, BeatClassifier, Classification, InputVector
+from models.signal.filters import RingBuffer, Samples
+from models.signal.noisy_qrs import LEARN_ONE_IN, DoubtfulBeat, NoisyQrsDetector, SubsampledQrsShape
+from models.signal.qrs import BUFFER_SAMPLES, PeakCandidate, QrsDetector
 from models.signal.resample import RATE_HZ
 from training import beat_data, beat_strips, cinc, disturb, qrs_noise, qrs_premature
 from training.cinc import LABELS, Recorded
@@ -40,16 +40,16 @@ LEAST_S: Final = 20.0
 LEAST_BEATS: Final = 12
 """A recording must show its rhythm, and its shape often enough to be learnt."""
 
-UNIT_S: Final = UNIT / RATE_HZ
+UNIT_S: Final = OFFSET_UNIT / RATE_HZ
 """Of a place of an R peak."""
 
 NEAR_S: Final = 0.15
-"""The bump of a beat lies this close to the R peak; of several, it is the nearest. A wide complex's envelope
+"""The candidate of a beat lies this close to the R peak; of several, it is the nearest. A wide complex's envelope
 peaks late, and a burst of noise draws it to itself."""
 
 NEAREST: Final = 12
 WRONG: Final = 0.03
-"""While the truth decides: samples from an R peak within which a bump is a beat, and the share of beats that it leaves out."""
+"""While the truth decides: samples from an R peak within which a candidate is a beat, and the share of beats that it leaves out."""
 
 SETTLING: Final = round(8.0 * RATE_HZ)
 """Samples after which bumps count: before, the shape is not known."""
@@ -67,7 +67,7 @@ _PIECE: Final = 250
 
 @dataclass(frozen=True, slots=True)
 class Bumps:
-    """`values` (n, 265) as the network sees them, whether each is a beat (n,), its R peak in `UNIT` samples from it (n,)."""
+    """`values` (n, 265) as the network sees them, whether each is a beat (n,), its R peak in `OFFSET_UNIT` samples from it (n,)."""
 
     values: NDArray[np.float32]
     beats: NDArray[np.float32]
@@ -77,43 +77,43 @@ class Bumps:
         return Bumps(self.values[chosen], self.beats[chosen], self.places[chosen])
 
 
-class Watched(JudgedQrsDetector):
-    """Shows every bump to its judge, in a clean signal too, and keeps where each was and what the judge saw of it.
+class Watched(NoisyQrsDetector):
+    """Shows every candidate to its judge, in a clean signal too, and keeps where each was and what the judge saw of it.
 
     Without a judge the true R peaks decide, with errors now and then: the network must go on after its own.
     """
 
-    def __init__(self, signal: Tape, judge: Judge | None, peaks: Samples, random: Random) -> None:
+    def __init__(self, signal: RingBuffer, judge: BeatClassifier | None, peaks: Samples, random: Random) -> None:
         super().__init__(signal, self._keep)
-        self._shape = ThriftyShape(ONE_IN)  # a minute has no more than one in `ONE_IN_CALM`
+        self._shape = SubsampledQrsShape(LEARN_ONE_IN)  # a minute has no more than one in `LEARN_ONE_IN_CLEAN`
         self._judge_of_it, self._peaks, self._random = judge, peaks, random
         self._shown = 0
         self.at: list[int] = []
-        self.seen: list[Values] = []
+        self.seen: list[InputVector] = []
 
-    def _measured(self, bump: Bump) -> Bump:
-        self._shown = bump.at
-        return bump if self._learning else self._seen(bump)
+    def _measure(self, candidate: PeakCandidate) -> PeakCandidate:
+        self._shown = candidate.sample
+        return candidate if self._learning else self._classify(candidate)
 
-    def _take_back(self, doubted: Doubted) -> None:
+    def _retract(self, doubtful: DoubtfulBeat) -> None:
         """Nothing: what follows a beat that was none is to be learnt from."""
 
-    def _keep(self, values: Values) -> Verdict:
+    def _keep(self, values: InputVector) -> Classification:
         self.at.append(self._shown)
         self.seen.append(values)
         return self._judge_of_it(values) if self._judge_of_it else self._truth()
 
-    def _truth(self) -> Verdict:
+    def _truth(self) -> Classification:
         place = float(self._peaks[np.abs(self._peaks - self._shown).argmin()]) - self._shown
         right = abs(place) <= NEAREST and self._random.random() >= WRONG
-        return Verdict(0.98 if right else 0.02, place if right else 0.0)
+        return Classification(0.98 if right else 0.02, place if right else 0.0)
 
 
 class _Listener(QrsDetector):
     @property
     def noise_share(self) -> float:
         """As it is at the end."""
-        return self._noise_share()
+        return self._noise_ratio()
 
 
 def clean_recordings(records: Sequence[Recorded]) -> list[Recorded]:
@@ -124,9 +124,9 @@ def clean_recordings(records: Sequence[Recorded]) -> list[Recorded]:
 def _is_clean(record: Recorded) -> bool:
     if record.mv.size < LEAST_S * RATE_HZ or record.beat_s.size < LEAST_BEATS or not np.isfinite(record.mv).all():
         return False
-    tape = Tape(KEPT)
-    detector = _Listener(tape)
-    _run(detector, tape, record.mv.astype(np.float64))
+    buffer = RingBuffer(BUFFER_SAMPLES)
+    detector = _Listener(buffer)
+    _run(detector, buffer, record.mv.astype(np.float64))
     return detector.noise_share < CLEAN
 
 
@@ -138,15 +138,15 @@ class Sources:
     complexes: Sequence[Samples]
 
 
-def met(record: Recorded, sources: Sources, judge: Judge | None) -> Bumps:
+def met(record: Recorded, sources: Sources, judge: BeatClassifier | None) -> Bumps:
     """The bumps of one recording, run twice with noise; without a judge the truth decides."""
     noisy, peaks = _noisy(*repeated(record, 2), sources)
-    tape = Tape(KEPT)
-    detector = Watched(tape, judge, peaks, sources.noises.random)
-    _run(detector, tape, noisy)
+    buffer = RingBuffer(BUFFER_SAMPLES)
+    detector = Watched(buffer, judge, peaks, sources.noises.random)
+    _run(detector, buffer, noisy)
     at = np.array(detector.at, np.int64)
     beats, places = _labels(at, peaks)
-    values = np.array(detector.seen, np.float32).reshape(-1, SIZE)
+    values = np.array(detector.seen, np.float32).reshape(-1, INPUT_SIZE)
     return Bumps(values, beats, places)[at > SETTLING]
 
 
@@ -179,7 +179,7 @@ def collected(group: Group, seed: int, data: Path, judge: bytes | None, kept: Pa
 
 def digest() -> str:
     """Of the sources that decide the bumps and their labels."""
-    signal = envelope, filters, qrs, judged, shape, candidate
+    signal = envelope, filters, qrs, noisy_qrs, shape, beat_classifier
     premature = qrs_premature, beat_strips, beat_data, beat_labels
     return code(sys.modules[__name__], qrs_noise, disturb, *premature, *signal) + cinc.digest()
 
@@ -193,10 +193,10 @@ def joined(parts: Sequence[Bumps]) -> Bumps:
     )
 
 
-def _run(detector: QrsDetector, tape: Tape, mv: Samples) -> None:
+def _run(detector: QrsDetector, buffer: RingBuffer, mv: Samples) -> None:
     for start in range(0, mv.size, _PIECE):
         piece = mv[start : start + _PIECE]
-        tape.extend(piece)
+        buffer.extend(piece)
         detector.push()
     detector.finish()
 
@@ -221,5 +221,5 @@ def _labels(at: NDArray[np.int64], peaks: Samples) -> tuple[NDArray[np.float32],
         near = np.flatnonzero(np.abs(at - peak) <= NEAR_S * RATE_HZ)
         if near.size:
             nearest = near[np.abs(at[near] - peak).argmin()]
-            beats[nearest], places[nearest] = 1.0, (peak - at[nearest]) / UNIT
+            beats[nearest], places[nearest] = 1.0, (peak - at[nearest]) / OFFSET_UNIT
     return beats, places

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.signal.candidate import NUMBERS, ROWS, SIZE, WINDOW
+from models.signal.beat_classifier import FEATURE_COUNT, INPUT_SIZE, ROWS, WINDOW
 from training.fit import Batch
 from training.graph import Graph
 from training.qrs_data import Bumps
@@ -28,7 +28,7 @@ HIDDEN: Final = (48, 24)
 
 BATCH: Final = 512
 PLACE_WEIGHT: Final = 1.0
-"""Of the place's error beside that of the decision: one `UNIT` off costs as much as a beat thought a little unlikely."""
+"""Of the place's error beside that of the decision: one `OFFSET_UNIT` off costs as much as a beat thought a little unlikely."""
 
 
 class QrsNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the type checker
@@ -38,16 +38,16 @@ class QrsNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the t
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv1d(i, o, w, s, padding=w // 2) for i, o, w, s in CHANNELS)
         first, second = HIDDEN
-        self.hidden = nn.ModuleList((nn.Linear(CHANNELS[-1][1] * LENGTH, first), nn.Linear(first + NUMBERS, second)))
+        self.hidden = nn.ModuleList((nn.Linear(CHANNELS[-1][1] * LENGTH, first), nn.Linear(first + FEATURE_COUNT, second)))
         self.output = nn.Linear(second, 2)
 
     def forward(self, x: Any) -> Any:
-        """(n, 265) values to (n, 2): a logit, and the R peak's place in `UNIT` samples."""
-        rows = x[:, :-NUMBERS].reshape(-1, ROWS, WINDOW)
+        """(n, 265) values to (n, 2): a logit, and the R peak's place in `OFFSET_UNIT` samples."""
+        rows = x[:, :-FEATURE_COUNT].reshape(-1, ROWS, WINDOW)
         for convolution in self.convolutions:
             rows = torch.relu(convolution(rows))
         seen = torch.relu(self.hidden[0](rows.clamp(max=HIGHEST).flatten(1)))
-        return self.output(torch.relu(self.hidden[1](torch.cat([seen, x[:, -NUMBERS:]], 1))))
+        return self.output(torch.relu(self.hidden[1](torch.cat([seen, x[:, -FEATURE_COUNT:]], 1))))
 
 
 def batches(bumps: Bumps, seed: int) -> Iterator[Batch]:
@@ -74,8 +74,8 @@ def parameters(network: QrsNet) -> int:
 
 def to_onnx(network: QrsNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
     """Write the network: `values` (n, 265) → `probability` (n, 2), the probability and the R peak's place."""
-    graph = Graph("values", ["n", SIZE])
-    rows = _slice(graph, "values", "rows", 0, SIZE - NUMBERS)
+    graph = Graph("values", ["n", INPUT_SIZE])
+    rows = _slice(graph, "values", "rows", 0, INPUT_SIZE - FEATURE_COUNT)
     x = graph.node("Reshape", [rows, graph.constant("window", np.array([-1, ROWS, WINDOW]))])
     limits = [graph.constant(name, np.array(value)) for name, value in (("lowest", 0.0), ("highest", HIGHEST))]
     *first, last = network.convolutions
@@ -83,7 +83,7 @@ def to_onnx(network: QrsNet, temperature: float, facts: Mapping[str, str], path:
         x = graph.relu(graph.conv(x, convolution, name=f"convolution{place}"))
     x = graph.node("Clip", [graph.conv(x, last, name=f"convolution{len(first)}"), *limits])
     x = graph.relu(graph.gemm(graph.node("Flatten", [x], axis=1), network.hidden[0], name="hidden0"))
-    x = graph.concat([x, _slice(graph, "values", "numbers", SIZE - NUMBERS, SIZE)])
+    x = graph.concat([x, _slice(graph, "values", "numbers", INPUT_SIZE - FEATURE_COUNT, INPUT_SIZE)])
     x = graph.relu(graph.gemm(x, network.hidden[1], name="hidden1"))
     x = graph.gemm(x, _calibrated(network.output, temperature), name="output")
     probability = graph.node("Sigmoid", [_slice(graph, x, "logit", 0, 1)])

@@ -5,7 +5,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.inference.ecg_quality import CLASSES, LEAST_KNOWN, LEAST_OFF, OVER_RANGE_MV
+from models.inference.ecg_quality import CLASSES, LEAD_OFF_SHARE, MIN_KNOWN_SHARE, OVER_RANGE_MV
 from training.cards import LICENCES, NOT_A_DEVICE
 from training.quality_data import AFTER_S, BEFORE_S, LEAST_CORRELATION, LEAST_F1, WEAK, Windows
 
@@ -19,8 +19,8 @@ INPUTS: Final = (
 )
 OUTPUTS: Final = (
     "Calibrated probabilities of good, beats_only and bad; the likeliest is the label.",
-    f"By measurement and without the network, a window is bad if under {LEAST_KNOWN:.0%} of its samples are there (gaps) or "
-    f"{LEAST_OFF:.0%} of them are flat or over {OVER_RANGE_MV:g} mV (lead_off).",
+    f"By measurement and without the network, a window is bad if under {MIN_KNOWN_SHARE:.0%} of its samples are there (gaps) or "
+    f"{LEAD_OFF_SHARE:.0%} of them are flat or over {OVER_RANGE_MV:g} mV (lead_off).",
     "A reason beside beats_only and bad: gaps, lead_off or else noise.",
 )
 AUGMENTATION: Final = (
@@ -79,7 +79,7 @@ def _labels() -> list[str]:
     good, beats_only, bad = CLASSES
     return [
         "By disturbing clean stretches and running the agent's own detector; no opinion is asked.",
-        f"{bad}: under {LEAST_KNOWN:.0%} of the samples there, electrode off for {LEAST_OFF:.0%} of the time, or the F1 of the "
+        f"{bad}: under {MIN_KNOWN_SHARE:.0%} of the samples there, electrode off for {LEAD_OFF_SHARE:.0%} of the time, or the F1 of the "
         f"beats at 150 ms under {LEAST_F1:g} (EC57's window; IEC 60601-2-27 allows a heart rate an error of a tenth).",
         f"{beats_only}: the beats hold, but more than a tenth of them, from {BEFORE_S:g} s before to {AFTER_S:g} s after R, "
         f"correlate with themselves undisturbed by less than {LEAST_CORRELATION:g}.",

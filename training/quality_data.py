@@ -24,10 +24,10 @@ from captures import open_recording
 from captures.annotations import read_annotations
 from config.files import replacing
 from evaluation.qrs import match
-from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, LEAST_KNOWN, LEAST_OFF, WINDOW, WINDOW_S
+from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, LEAD_OFF_SHARE, MIN_KNOWN_SHARE, WINDOW, WINDOW_S
 from models.signal import chain, envelope, filters, peak, qrs, resample
-from models.signal.chain import baseline_free
-from models.signal.offline import condition, resampled
+from models.signal.chain import remove_baseline
+from models.signal.offline import condition, resample_recording
 from models.signal.resample import RATE_HZ
 from training import cinc, disturb
 from training.cinc import LABELS, Recorded, load_cinc
@@ -160,7 +160,7 @@ def mitdb_stretches(data: Path) -> Iterator[Stretch]:
     """Clean stretches of every record, with the reference's beats."""
     for header in sorted((data / "mitdb").glob("*.hea")):
         recording = open_recording(header)
-        mv = resampled(recording.mv, recording.rate_hz)
+        mv = resample_recording(recording.mv, recording.rate_hz)
         beat_s = read_annotations(header.with_suffix(".atr")).beats() / recording.rate_hz
         yield from _clean(f"mitdb/{header.stem}", mv, beat_s)
 
@@ -195,7 +195,7 @@ def disturbed(stretch: Stretch, disturber: Disturber, random: np.random.Generato
 def labelled(stretch: Stretch, result: Disturbed) -> Iterator[_Window]:
     """The stretch's windows, end to end, with what the detector makes of them."""
     conditioned = condition(result.mv, RATE_HZ)
-    clean = baseline_free(stretch.mv)
+    clean = remove_baseline(stretch.mv)
     known = np.isfinite(result.mv)
     beat_s = stretch.beat_s[_surely(known, stretch.beat_s)]
     pairs = match(beat_s, conditioned.beat_s)
@@ -216,7 +216,7 @@ def labelled(stretch: Stretch, result: Disturbed) -> Iterator[_Window]:
 
 
 def _label(known: float, off: float, f1: float, alike: float) -> int:
-    if known < LEAST_KNOWN or off >= LEAST_OFF or not f1 >= LEAST_F1:
+    if known < MIN_KNOWN_SHARE or off >= LEAD_OFF_SHARE or not f1 >= LEAST_F1:
         return BAD
     return GOOD if alike >= LEAST_SHARE else BEATS_ONLY
 
@@ -300,7 +300,7 @@ def _best_match(mv: Samples, beat_s: Samples) -> Samples:
 
 
 def _noisy(mv: Samples, disturber: Disturber, snr_db: Samples, kind: str) -> Disturbed:
-    scale = np.sqrt(signal_power(baseline_free(mv)[None])[0] / 10 ** (snr_db / 10))
+    scale = np.sqrt(signal_power(remove_baseline(mv)[None])[0] / 10 ** (snr_db / 10))
     return Disturbed(mv + scale * disturber.noise(1, mv.size)[0], np.zeros(mv.size, np.bool_), snr_db, kind)
 
 

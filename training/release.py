@@ -30,23 +30,23 @@ from cryptography.hazmat.primitives.serialization import (
 
 from config.files import replacing
 from config.version import VERSION
-from models.inference.pinned_keys import PINNED
+from models.inference.pinned_keys import PINNED_KEYS
 from models.inference.release import (
     DOMAIN,
-    LARGEST_FILE,
-    LARGEST_MANIFEST,
-    LARGEST_NUMBER,
     MANIFEST,
-    RELEASED,
+    MAX_FILE_BYTES,
+    MAX_MANIFEST_BYTES,
+    MAX_RELEASE_NUMBER,
+    RELEASE_DIR,
     SIGNATURE,
     Release,
-    is_file_name,
+    is_release_file_name,
     key_id,
     open_release,
-    read_plain,
-    version_of,
+    parse_version,
+    read_regular_file,
 )
-from models.inference.session import ModelError, Session
+from models.inference.session import ModelError, ModelSession
 
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 MODEL: Final = ".onnx"
@@ -86,7 +86,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     options.add_argument(
         "--minimum-agent", default=VERSION, metavar="X.Y.Z", help="oldest that may run it (default: %(default)s)"
     )
-    options.add_argument("--folder", type=Path, default=RELEASED, help="with the files to sign (default: %(default)s)")
+    options.add_argument("--folder", type=Path, default=RELEASE_DIR, help="with the files to sign (default: %(default)s)")
     options.add_argument("--passphrase-fd", type=int, metavar="FD", help="read the passphrase from this file descriptor")
     return options.parse_args(argv)
 
@@ -96,7 +96,7 @@ def sign(
     key: Ed25519PrivateKey,
     number: int | None = None,
     minimum_agent: str = VERSION,
-    pinned: Mapping[str, str] = PINNED,
+    pinned: Mapping[str, str] = PINNED_KEYS,
 ) -> Release:
     """Writes manifest and signature over all that lies in the folder, and verifies both as an agent would.
 
@@ -109,22 +109,22 @@ def sign(
         raise SigningError(f"no agent would accept this key: first pin it in models/inference/pinned_keys.py:\n{_pin(public)}")
     last = _last_number(folder)
     number = last + 1 if number is None else number
-    if not last < number <= LARGEST_NUMBER:
+    if not last < number <= MAX_RELEASE_NUMBER:
         raise SigningError(f"the last release was {last}: choose a higher number than {number}, or leave --release out")
     try:
-        version_of(minimum_agent)
+        parse_version(minimum_agent)
     except ValueError as error:
         raise SigningError(f"--minimum-agent: {error}") from error
     files = {path.name: _checked(path) for path in _files(folder)}
     stated = {"release": number, "minimum_agent": minimum_agent, "key": key_id(public), "files": files}
     manifest = (json.dumps(stated, indent=1) + "\n").encode()
-    if len(manifest) > LARGEST_MANIFEST:
-        raise SigningError(f"{len(files)} files are too many for a manifest of {LARGEST_MANIFEST} bytes")
+    if len(manifest) > MAX_MANIFEST_BYTES:
+        raise SigningError(f"{len(files)} files are too many for a manifest of {MAX_MANIFEST_BYTES} bytes")
     _replace(folder / MANIFEST, manifest)
     _replace(folder / SIGNATURE, base64.b64encode(key.sign(DOMAIN + manifest)) + b"\n")
     release = open_release(folder, keys=pinned, newest_seen=number, agent=minimum_agent)
     for file in release.files:
-        release.bytes(file)
+        release.read_file(file)
     return release
 
 
@@ -187,7 +187,7 @@ def _last_number(folder: Path) -> int:
     path = folder / MANIFEST
     if not path.exists():
         return 0
-    found = _NUMBER.search(read_plain(path, LARGEST_MANIFEST))
+    found = _NUMBER.search(read_regular_file(path, MAX_MANIFEST_BYTES))
     if found is None:
         raise SigningError(f"{path} states no release number: restore it from version control, so that the number rises")
     return int(found[1])
@@ -210,11 +210,11 @@ def _files(folder: Path) -> list[Path]:
 
 def _checked(path: Path) -> dict[str, object]:
     """Size and SHA-256 of a file, which must load if it is a model."""
-    if not is_file_name(path.name):
+    if not is_release_file_name(path.name):
         raise SigningError(f"{path.name} is no name for a released file: use letters, digits, '_', '-' and '.'")
-    data = read_plain(path, LARGEST_FILE)
+    data = read_regular_file(path, MAX_FILE_BYTES)
     if path.suffix == MODEL:
-        Session(path.stem, data)
+        ModelSession(path.stem, data)
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 

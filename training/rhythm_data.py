@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from config.files import replacing
 from models.inference.ecg_rhythm import CLASSES, WINDOW, features
-from models.signal.chain import baseline_free
+from models.signal.chain import remove_baseline
 from models.signal.resample import RATE_HZ
 from training.cinc import Recorded
 from training.disturb import Disturber
@@ -128,7 +128,7 @@ def _prepare(records: Sequence[Recorded], data: Path, kept: Path, seed: int, pro
     signals, drowned = [], []
     for record in progress.track([*records] * COPIES, description="disturbed copies"):
         mv, snr_db = _disturbed(record, disturber, random)
-        signals.append(baseline_free(mv).astype(np.float16))
+        signals.append(remove_baseline(mv).astype(np.float16))
         drowned.append(DROWNED * float(np.clip(snr_db / SNR_DB[0], 0, 1)))
     kept.parent.mkdir(parents=True, exist_ok=True)
     with replacing(kept) as draft:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from models.inference.ecg_rhythm import CLASSES
-from models.signal.chain import baseline_free
+from models.signal.chain import remove_baseline
 from training.cinc import Recorded
 from training.disturb import PACKET, noise_bank, signal_power
 from training.quantize import parity, run
@@ -100,7 +100,7 @@ class Tested:
         for fold in self.folds:
             signals = []
             for record in fold.records[::every]:
-                signals.append(baseline_free(change(record.mv.astype(np.float64), random)))
+                signals.append(remove_baseline(change(record.mv.astype(np.float64), random)))
                 labels.append(record.label)
             parts.append(fold.judged(cut(signals)))
         return self._with_answers(np.concatenate(parts), np.array(labels))

@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from captures.rhythms import AF, NO_INTERVAL, UNUSED, Rhythm, load_rhythms, windows
 from evaluation.rr_af import Followed, follow, record_report, report, scored, se_sp, window_counts
-from models.inference.release import RELEASED
+from models.inference.release import RELEASE_DIR
 from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, rr_features
 from training.cards import write_card
 from training.quantize import parity, quantize, run
@@ -58,7 +58,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="folder that holds afdb, nsr2db, ltafdb, mitdb and CinC 2017")
     options.add_argument("--runs", type=Path, default=HERE / "runs" / NAME, help="where trained networks are kept")
-    options.add_argument("--release", type=Path, default=RELEASED)
+    options.add_argument("--release", type=Path, default=RELEASE_DIR)
     options.add_argument("--steps", type=int, default=STEPS, help="of gradient descent, per network")
     chosen = options.parse_args()
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from captures.rhythms import AF, UNUSED, Rhythm
 from evaluation.rr_af import Followed, Scored, follow, report, scored, seconds
 from evaluation.statistics import best_temperature
-from models.inference.rr_af import conclusive, rr_features
+from models.inference.rr_af import is_conclusive, rr_features
 from training.rr_net import RrNet, logits
 
 Change = Callable[[Rhythm, np.random.Generator], Rhythm]
@@ -32,9 +32,9 @@ class Judge:
         logit = logits(self.network, rr_features(rr_s, valid))
         return 1 / (1 + np.exp(-logit / self.temperature))
 
-    def conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def find_conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(windows, 64) each to (windows,)."""
-        return conclusive(rr_s, valid)
+        return is_conclusive(rr_s, valid)
 
 
 def calibration(records: Sequence[Scored]) -> float:

@@ -1,5 +1,11 @@
-"""Bluetooth: the real stack and a virtual one behind the same bleak calls."""
+"""Bluetooth radios that bleak can use: the machine's adapter, or a virtual radio.
 
-from gateway.radio.radio import Radio, RadioError, bleak_radio, open_radio
+Modules from the bottom up: `radio`; `central`, `bumble_scanner`, `bumble_client`, `bumble_backend` (bleak on a Bumble device);
+`virtual` (a link in this process); `virtual_radio_server` (a link between processes); `factory` (opens a radio by its name).
+Only `radio` and `factory` load without Bumble, which a patient's hub does not have.
+"""
+
+from gateway.radio.factory import bleak_radio, open_radio
+from gateway.radio.radio import Radio, RadioError
 
 __all__ = ["Radio", "RadioError", "bleak_radio", "open_radio"]

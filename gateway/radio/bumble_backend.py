@@ -1,4 +1,4 @@
-"""bleak on a Bumble device."""
+"""Makes a radio of a Bumble device."""
 
 from bumble.device import Device
 
@@ -8,8 +8,11 @@ from gateway.radio.central import Central
 from gateway.radio.radio import Radio
 
 
-def radio_on(device: Device, name: str) -> Radio:
-    """A radio on a powered Bumble device. bleak wants classes, so the device is bound to two made for it."""
+def make_bumble_radio(device: Device, name: str) -> Radio:
+    """Return a radio that uses a powered Bumble device.
+
+    bleak takes backend classes, not objects, so each radio gets two subclasses that hold its device.
+    """
     central = Central(device)
 
     class Client(BumbleClient):

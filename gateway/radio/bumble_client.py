@@ -16,28 +16,31 @@ from bumble import hci
 from bumble.att import ATT_Error, ErrorCode
 from bumble.device import Connection
 
-from gateway.radio.bumble_scanner import uuid_text
+from gateway.radio.bumble_scanner import format_uuid
 from gateway.radio.central import Central
 
 T = TypeVar("T")
 
 MTU: Final = 517
-"""What BlueZ asks for: the longest attribute value, 512 octets, in one PDU with room to spare."""
+"""The MTU that BlueZ requests: the longest attribute value, 512 octets, fits in one PDU."""
 
 DEFAULT_MTU: Final = 23
-"""Before the exchange: Core 5.4, Vol 3, Part G, 5.2.1."""
+"""The MTU before the exchange: Core 5.4, Vol 3, Part G, 5.2.1."""
 
-CANCEL_PATIENCE_S: Final = 0.2
-"""What a cancelled operation may take to end: the few milliseconds of an HCI command under way, with room."""
+CANCEL_TIMEOUT_S: Final = 0.2
+"""For a cancelled operation to end: an HCI command in progress takes a few milliseconds. Then it is cancelled again."""
 
 _NEEDS_SECURITY: Final = frozenset(
     {ErrorCode.INSUFFICIENT_AUTHENTICATION, ErrorCode.INSUFFICIENT_ENCRYPTION, ErrorCode.INSUFFICIENT_ENCRYPTION_KEY_SIZE}
 )
-"""ATT errors that BlueZ answers by pairing, or by encrypting with the bond it has, and asking again."""
+"""ATT errors after which BlueZ pairs, or encrypts with an existing bond, and repeats the request."""
 
 
 class BumbleClient(BaseBleakClient):
-    """Made only by `bumble_backend.radio_on`, which sets `central`. Behaves as bleak's BlueZ client does."""
+    """A bleak client backend that behaves like bleak's own for BlueZ.
+
+    `bumble_backend.make_bumble_radio` creates it and sets `central`.
+    """
 
     central: ClassVar[Central]
 
@@ -54,10 +57,10 @@ class BumbleClient(BaseBleakClient):
         device = address_or_ble_device if isinstance(address_or_ble_device, BLEDevice) else None
         self._name = device.name if device else None
         self._peer: hci.Address = device.details if device else hci.Address(self.address)
-        self._wanted_services = services
+        self._service_filter = services
         self._connection: Connection | None = None
-        self._lost: asyncio.Future[None]  # of the connection there is, or was last
-        self._securing = asyncio.Lock()
+        self._disconnected: asyncio.Future[None]  # done when the current or last connection ended
+        self._encryption_lock = asyncio.Lock()
         self._subscribers: dict[int, Callable[[bytes], None]] = {}
 
     @property
@@ -75,21 +78,21 @@ class BumbleClient(BaseBleakClient):
     async def connect(self, pair: bool, **_kwargs: Any) -> None:
         if self._connection is not None:
             raise BleakError(f"connect {self.address}: already connected")
-        with self.central.bleak_errors(f"connect {self.address}"):
+        with self.central.raise_bleak_errors(f"connect {self.address}"):
             async with asyncio.timeout(self._timeout):
                 connection = await self.central.connect(self._peer)
                 self._connection = connection
-                self._lost = asyncio.get_running_loop().create_future()
+                self._disconnected = asyncio.get_running_loop().create_future()
                 connection.once(connection.EVENT_DISCONNECTION, self._on_disconnection)
                 try:
-                    await self._while_connected(self._prepare(connection, pair))
+                    await self._run_while_connected(self._prepare(connection, pair))
                 except BaseException:
                     await self.disconnect()
                     raise
 
     async def _prepare(self, connection: Connection, pair: bool) -> None:
         if pair or await self._is_bonded():
-            await self._secure()
+            await self._encrypt()
         await connection.gatt_client.request_mtu(MTU)
         self.services = await self._discover(connection)
 
@@ -97,18 +100,18 @@ class BumbleClient(BaseBleakClient):
         self._connection = None
         self.services = None
         self._subscribers.clear()
-        self._lost.set_result(None)
+        self._disconnected.set_result(None)
         if self._disconnected_callback is not None:
             self._disconnected_callback()
 
     async def disconnect(self) -> None:
         if self._connection is not None:
-            with self.central.bleak_errors(f"disconnect {self.address}"):
+            with self.central.raise_bleak_errors(f"disconnect {self.address}"):
                 await self._connection.disconnect()
 
     async def pair(self, *_args: Any, **_kwargs: Any) -> None:
-        with self.central.bleak_errors(f"pair {self.address}"):
-            await self._secure()
+        with self.central.raise_bleak_errors(f"pair {self.address}"):
+            await self._encrypt()
 
     async def unpair(self) -> None:
         if await self._is_bonded():
@@ -118,10 +121,10 @@ class BumbleClient(BaseBleakClient):
     async def _is_bonded(self) -> bool:
         return await self.central.keys.get(str(self._peer)) is not None
 
-    async def _secure(self) -> None:
-        """Encrypt the connection, with the bond there is or a new one."""
-        async with self._securing:
-            connection = self._connected()
+    async def _encrypt(self) -> None:
+        """Encrypt the connection, with the existing bond or a new one."""
+        async with self._encryption_lock:
+            connection = self._require_connection()
             if connection.is_encrypted:
                 return
             if await self._is_bonded():
@@ -129,19 +132,19 @@ class BumbleClient(BaseBleakClient):
             else:
                 await connection.pair()
 
-    async def _while_connected(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run it until the connection ends: Bumble would send its next request to nobody and wait for the answer."""
+    async def _run_while_connected(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and cancel it when the connection ends: Bumble would wait without end for the peer's answer."""
         task = asyncio.ensure_future(work)
-        either: set[asyncio.Future[Any]] = {task, self._lost}
+        futures: set[asyncio.Future[Any]] = {task, self._disconnected}
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            while not task.done():  # before Python 3.12, `wait_for` swallows a cancellation that comes along with its result
+            while not task.done():  # before Python 3.12, `wait_for` may swallow a cancellation that coincides with its result
                 task.cancel()
-                await asyncio.wait({task}, timeout=CANCEL_PATIENCE_S)
+                await asyncio.wait({task}, timeout=CANCEL_TIMEOUT_S)
         return task.result()
 
-    def _connected(self) -> Connection:
+    def _require_connection(self) -> Connection:
         if self._connection is None:
             raise BleakError(f"{self.address} is not connected")
         return self._connection
@@ -149,35 +152,36 @@ class BumbleClient(BaseBleakClient):
     async def _discover(self, connection: Connection) -> BleakGATTServiceCollection:
         gatt = connection.gatt_client
         collection = BleakGATTServiceCollection()
-        for found in await gatt.discover_services():
-            if self._wanted_services and uuid_text(found.uuid) not in self._wanted_services:
+        for bumble_service in await gatt.discover_services():
+            if self._service_filter and format_uuid(bumble_service.uuid) not in self._service_filter:
                 continue
-            service = BleakGATTService(found, found.handle, uuid_text(found.uuid))
+            service = BleakGATTService(bumble_service, bumble_service.handle, format_uuid(bumble_service.uuid))
             collection.add_service(service)
-            for each in await gatt.discover_characteristics((), found):
-                properties = list(gatt_char_props_to_strs(each.properties))
+            for found in await gatt.discover_characteristics((), bumble_service):
+                properties = list(gatt_char_props_to_strs(found.properties))
                 characteristic = BleakGATTCharacteristic(
-                    each, each.handle, uuid_text(each.uuid), properties, lambda: self.mtu_size - 3, service
+                    found, found.handle, format_uuid(found.uuid), properties, lambda: self.mtu_size - 3, service
                 )
                 collection.add_characteristic(characteristic)
-                for one in await gatt.discover_descriptors(each):
-                    collection.add_descriptor(BleakGATTDescriptor(one, one.handle, uuid_text(one.type), characteristic))
+                for descriptor in await gatt.discover_descriptors(found):
+                    uuid = format_uuid(descriptor.type)
+                    collection.add_descriptor(BleakGATTDescriptor(descriptor, descriptor.handle, uuid, characteristic))
         return collection
 
     async def _request(self, action: str, operation: Callable[[Any], Awaitable[T]]) -> T:
-        """Run one GATT operation and raise its errors as bleak's."""
-        with self.central.bleak_errors(f"{action} of {self.address}"):
-            connection = self._connected()
-            return await self._while_connected(self._securely(connection, operation))
+        """Run one GATT operation; raise its errors as bleak's."""
+        with self.central.raise_bleak_errors(f"{action} of {self.address}"):
+            connection = self._require_connection()
+            return await self._run_while_connected(self._retry_encrypted(connection, operation))
 
-    async def _securely(self, connection: Connection, operation: Callable[[Any], Awaitable[T]]) -> T:
-        """Where the peer asks for encryption, encrypt and run the operation again."""
+    async def _retry_encrypted(self, connection: Connection, operation: Callable[[Any], Awaitable[T]]) -> T:
+        """Run an operation; if the peer requires encryption, encrypt the connection and run it again."""
         try:
             return await operation(connection.gatt_client)
         except ATT_Error as error:
             if error.error_code not in _NEEDS_SECURITY or connection.is_encrypted:
                 raise
-        await self._secure()
+        await self._encrypt()
         return await operation(connection.gatt_client)
 
     async def read_gatt_char(
@@ -211,23 +215,23 @@ class BumbleClient(BaseBleakClient):
         def deliver(value: bytes) -> None:
             callback(bytearray(value))
 
-        # One `deliver` for both attempts: Bumble keeps subscribers in a set, also those whose subscription was refused.
+        # The same `deliver` serves both attempts: Bumble keeps subscribers in a set, and keeps those that were refused.
         self._subscribers[characteristic.handle] = deliver
         try:
             await self._request(f"subscribe to {characteristic.uuid}", lambda gatt: gatt.subscribe(characteristic.obj, deliver))
         except BaseException:
-            self._forget(characteristic)
+            self._drop_subscriber(characteristic)
             raise
 
     async def stop_notify(self, characteristic: BleakGATTCharacteristic) -> None:
         if characteristic.handle not in self._subscribers:
             raise BleakError(f"{characteristic.uuid} of {self.address} does not notify: start_notify first")
-        self._forget(characteristic)
+        self._drop_subscriber(characteristic)
         await self._request(
             f"unsubscribe from {characteristic.uuid}", lambda gatt: gatt.unsubscribe(characteristic.obj, force=True)
         )
 
-    def _forget(self, characteristic: BleakGATTCharacteristic) -> None:
+    def _drop_subscriber(self, characteristic: BleakGATTCharacteristic) -> None:
         self._subscribers.pop(characteristic.handle, None)
         if self._connection is not None:
             gatt = self._connection.gatt_client

@@ -20,28 +20,28 @@ _UUID_LISTS: Final = {
 _SERVICE_DATA: Final = {AdvertisingData.SERVICE_DATA_16_BIT_UUID: 2, AdvertisingData.SERVICE_DATA_128_BIT_UUID: 16}
 
 
-def uuid_text(uuid: UUID) -> str:
-    """As bleak writes it: 128 bits, small letters, hyphens."""
+def format_uuid(uuid: UUID) -> str:
+    """Return a UUID in bleak's form: 128 bits, lower case, hyphens."""
     return normalize_uuid_str(uuid.to_hex_str("-"))
 
 
-def advertisement_data(advertisement: Advertisement) -> AdvertisementData:
-    """What bleak shows of an advertisement (Core Specification Supplement 11, Part A)."""
+def parse_advertisement(advertisement: Advertisement) -> AdvertisementData:
+    """Convert an advertisement to bleak's form (Core Specification Supplement 11, Part A)."""
     name: str | None = None
     tx_power: int | None = None
     manufacturer_data: dict[int, bytes] = {}
     service_data: dict[str, bytes] = {}
-    service_uuids: dict[str, None] = {}  # ordered, each once: a scan response may repeat the advertisement
+    service_uuids: dict[str, None] = {}  # an ordered set: a scan response may repeat UUIDs of the advertisement
     for kind, value in advertisement.data.ad_structures:
         if kind in _NAMES:
             name = value.decode("utf-8", "replace")
         elif kind in _UUID_LISTS:
             size = _UUID_LISTS[kind]
             uuids = [value[i : i + size] for i in range(0, len(value) - size + 1, size)]
-            service_uuids |= {uuid_text(UUID.from_bytes(uuid)): None for uuid in uuids}
+            service_uuids |= {format_uuid(UUID.from_bytes(uuid)): None for uuid in uuids}
         elif kind in _SERVICE_DATA and len(value) >= _SERVICE_DATA[kind]:
             size = _SERVICE_DATA[kind]
-            service_data[uuid_text(UUID.from_bytes(value[:size]))] = bytes(value[size:])
+            service_data[format_uuid(UUID.from_bytes(value[:size]))] = bytes(value[size:])
         elif kind == AdvertisingData.MANUFACTURER_SPECIFIC_DATA:
             manufacturer_data[int.from_bytes(value[:2], "little")] = bytes(value[2:])
         elif kind == AdvertisingData.TX_POWER_LEVEL:
@@ -52,7 +52,7 @@ def advertisement_data(advertisement: Advertisement) -> AdvertisementData:
 
 
 class BumbleScanner(BaseBleakScanner):
-    """Made only by `bumble_backend.radio_on`, which sets `central`."""
+    """A bleak scanner backend. `bumble_backend.make_bumble_radio` creates it and sets `central`."""
 
     central: ClassVar[Central]
 
@@ -68,15 +68,15 @@ class BumbleScanner(BaseBleakScanner):
 
     async def start(self) -> None:
         self.seen_devices.clear()
-        with self.central.bleak_errors("start scanning"):
+        with self.central.raise_bleak_errors("start scanning"):
             await self._scan.enter_async_context(self.central.scanning(self._on_advertisement))
 
     async def stop(self) -> None:
-        with self.central.bleak_errors("stop scanning"):
+        with self.central.raise_bleak_errors("stop scanning"):
             await self._scan.aclose()
 
     def _on_advertisement(self, advertisement: Advertisement) -> None:
-        data = advertisement_data(advertisement)
+        data = parse_advertisement(advertisement)
         if self.is_allowed_uuid(data.service_uuids):
             address: str = advertisement.address.to_string(with_type_qualifier=False)
             device = self.create_or_update_device(address, address, data.local_name, advertisement.address, data)

@@ -16,29 +16,33 @@ from bumble.link import LocalLink
 from bumble.pairing import PairingConfig, PairingDelegate
 from bumble.transport.common import AsyncPipeSink
 
-from gateway.radio.bumble_backend import radio_on
+from gateway.radio.bumble_backend import make_bumble_radio
 from gateway.radio.radio import Radio
 
+VIRTUAL_HUB_ADDRESS: Final = "C2:00:00:00:00:01"
+"""The hub's static random address on a virtual radio. It never changes, because bonds must survive a restart."""
+
 SUPERVISION_TIMEOUT_S: Final = 0.5
-"""Silence after which a link counts as lost. BlueZ asks for 0.42 s (its LE default, 42 × 10 ms); Core 5.4 allows 0.1–32 s."""
+"""A link counts as lost after this silence. BlueZ asks for 0.42 s (its LE default, 42 × 10 ms); Core 5.4 allows 0.1–32 s."""
 
 ADVERTISING_INTERVAL_MS: Final = 100
-"""A chest strap's; Core 5.4, Vol 6, Part B, 4.4.2.2 allows 20 ms to 10,485 s."""
+"""That of a chest strap; Core 5.4, Vol 6, Part B, 4.4.2.2 allows 20 ms to 10,485 s."""
 
-ANSWER_TIMEOUT_S: Final = 1.0
-"""For a controller's answer to a command, which takes milliseconds, where nobody wants it any more."""
+CANCELLED_COMMAND_TIMEOUT_S: Final = 1.0
+"""For the controller's response to a command whose caller was cancelled; a response takes milliseconds."""
 
 
-def _text(address: hci.Address) -> str:
+def _format_address(address: hci.Address) -> str:
     text: str = address.to_string(with_type_qualifier=False)
     return text
 
 
 class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumble's imports
-    """The air between virtual controllers. Addresses are written "C2:00:00:00:00:01".
+    """The radio link between virtual controllers, with faults to inject. Addresses are written "C2:00:00:00:00:01".
 
-    A real link loses no data: it delays it or breaks. So data is dropped only for devices out of range, whose links are
-    about to break, and for zombies, whose stack has stopped while the link stays up.
+    A real link loses no data: it delays data or breaks. Therefore data is dropped in two cases only. A device in
+    `out_of_range` neither sends nor receives anything, and its links are about to break. A device in `zombies` keeps its link,
+    but its stack has stopped. `latency_s` delays all data.
     """
 
     def __init__(self) -> None:
@@ -48,45 +52,45 @@ class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumb
         self.zombies: set[str] = set()
         self._last_delivery_s = 0.0
 
-    def link_loss(self, address: str) -> int:
-        """A supervision timeout on both ends of every connection of this address. Returns how many ends there were."""
+    def simulate_link_loss(self, address: str) -> int:
+        """Raise a supervision timeout on both ends of every connection of this address. Return the number of ends."""
         ends = [
             (controller, connection)
-            for controller in self._in_order()
+            for controller in self._sorted_controllers()
             for connection in controller.le_connections.values()
-            if address in (_text(connection.self_address), _text(connection.peer_address))
+            if address in (_format_address(connection.self_address), _format_address(connection.peer_address))
         ]
         for controller, connection in ends:
-            _lose(controller, connection)
+            _time_out(controller, connection)
         return len(ends)
 
-    def remove(self, address: str) -> None:
-        """Take the battery out of the device with this address."""
-        for controller in self._in_order():
-            if _text(controller.random_address) == address:
+    def remove_device(self, address: str) -> None:
+        """Take the device with this address off the link, as if its battery were removed."""
+        for controller in self._sorted_controllers():
+            if _format_address(controller.random_address) == address:
                 self.remove_controller(controller)
 
     def remove_controller(self, controller: Controller) -> None:
-        """The controller falls silent at once; its peers notice after the supervision timeout."""
+        """Silence the controller at once; its peers notice after the supervision timeout."""
         self.controllers.discard(controller)
         for advertiser in _advertisers(controller):
             advertiser.stop()
         for lost in controller.le_connections.values():
-            for peer in self._in_order():
+            for peer in self._sorted_controllers():
                 other_end = peer.le_connections.get(lost.self_address)
                 if other_end is not None and other_end.self_address == lost.peer_address:
-                    asyncio.get_running_loop().call_later(SUPERVISION_TIMEOUT_S, _lose, peer, other_end)
+                    asyncio.get_running_loop().call_later(SUPERVISION_TIMEOUT_S, _time_out, peer, other_end)
 
     def is_connectable(self, address: hci.Address) -> bool:
         """Whether a device in range advertises under this address."""
         advertisers = [advertiser for controller in self.controllers for advertiser in _advertisers(controller)]
-        return not self._silent(address) and any(each.enabled and each.address == address for each in advertisers)
+        return not self._is_out_of_range(address) and any(each.enabled and each.address == address for each in advertisers)
 
     def send_acl_data(
         self, sender_controller: Controller, destination_address: hci.Address, transport: PhysicalTransport, data: bytes
     ) -> None:
         source_address = sender_controller.random_address
-        if {_text(source_address), _text(destination_address)} & (self.out_of_range | self.zombies):
+        if {_format_address(source_address), _format_address(destination_address)} & (self.out_of_range | self.zombies):
             return
         receiver = self.find_le_controller(destination_address)
         connection = receiver.le_connections.get(source_address) if receiver else None
@@ -94,69 +98,69 @@ class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumb
             return
 
         def deliver() -> None:
-            if receiver.le_connections.get(source_address) is connection:  # and not a later one of the same two
+            if receiver.le_connections.get(source_address) is connection:  # not a later connection of the same two devices
                 receiver.on_link_acl_data(source_address, transport, data)
 
         loop = asyncio.get_running_loop()
         if self.latency_s == 0 and self._last_delivery_s <= loop.time():
             loop.call_soon(deliver)
         else:
-            # Timers of one instant fire in any order, so each delivery gets an instant of its own.
+            # asyncio fires timers with equal deadlines in any order, so each delivery gets a deadline of its own.
             self._last_delivery_s = max(loop.time() + self.latency_s, self._last_delivery_s + 1e-6)
             loop.call_at(self._last_delivery_s, deliver)
 
     def send_advertising_pdu(self, sender_controller: Controller, packet: ll.AdvertisingPdu) -> None:
-        if self._silent(sender_controller.random_address):
+        if self._is_out_of_range(sender_controller.random_address):
             return
-        for controller in self._in_order():
-            if controller is sender_controller or self._silent(controller.random_address):
+        for controller in self._sorted_controllers():
+            if controller is sender_controller or self._is_out_of_range(controller.random_address):
                 continue
             if isinstance(packet, ll.ConnectInd):
-                # At once: otherwise two centrals could both believe that they have got the same peripheral.
+                # Synchronously: with a delay, two centrals could both believe that they are connected to one peripheral.
                 controller.on_ll_advertising_pdu(packet)
             else:
                 asyncio.get_running_loop().call_soon(controller.on_ll_advertising_pdu, packet)
 
     def send_ll_control_pdu(self, sender_address: hci.Address, receiver_address: hci.Address, packet: ll.ControlPdu) -> None:
         receiver = self.find_le_controller(receiver_address)
-        if receiver is None or self._silent(sender_address) or self._silent(receiver_address):
+        if receiver is None or self._is_out_of_range(sender_address) or self._is_out_of_range(receiver_address):
             return
         asyncio.get_running_loop().call_soon(receiver.on_ll_control_pdu, sender_address, packet)
 
-    def _in_order(self) -> list[Controller]:
-        """The controllers by address: those of a set come in an order that differs from run to run."""
-        return sorted(self.controllers, key=lambda controller: _text(controller.random_address))
+    def _sorted_controllers(self) -> list[Controller]:
+        """The controllers by address. The iteration order of a set would differ from run to run."""
+        return sorted(self.controllers, key=lambda controller: _format_address(controller.random_address))
 
-    def _silent(self, address: hci.Address) -> bool:
-        return _text(address) in self.out_of_range
+    def _is_out_of_range(self, address: hci.Address) -> bool:
+        return _format_address(address) in self.out_of_range
 
 
 def _advertisers(controller: Controller) -> list[Any]:
     return [controller.le_legacy_advertiser, *controller.advertising_sets.values()]
 
 
-def _lose(controller: Controller, connection: Connection) -> None:
+def _time_out(controller: Controller, connection: Connection) -> None:
     controller.on_le_disconnected(connection, hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR)
 
 
 class VirtualController(Controller):  # type: ignore[misc]  # mypy does not follow Bumble's imports
-    """Bumble's controller without the faults of version 0.0.236 that wedge a host."""
+    """Bumble's controller, with fixes for three bugs of version 0.0.236 after which a host no longer works."""
 
-    le_acl_data_packet_length = 251  # as controllers with data length extension have; Bumble's 27 costs ten packets a frame
+    le_acl_data_packet_length = 251  # that of controllers with data length extension; Bumble's 27 costs ten packets a frame
     pending_le_connection: Any
 
     def __init__(self, name: str, link: VirtualLink) -> None:
         super().__init__(name, link=link)
-        self._air = link
+        self._virtual_link = link
 
     def on_le_disconnected(self, connection: Connection, reason: int) -> None:
-        """Only if the connection still stands: Bumble raises KeyError when both ends hang up at once."""
+        """Handle a disconnection once: Bumble raises KeyError when both ends disconnect at the same time."""
         if self.le_connections.get(connection.peer_address) is connection:
             super().on_le_disconnected(connection, reason)
 
     def create_le_connection(self, peer_address: hci.Address) -> None:
-        """Only if the advertiser still advertises: Bumble connects to whatever it has heard, although it may have gone."""
-        if self._air.is_connectable(peer_address):
+        """Connect only if the peer still advertises: Bumble connects to any device it ever received, even one that is gone."""
+        if self._virtual_link.is_connectable(peer_address):
             super().create_le_connection(peer_address)
 
     def on_hci_le_create_connection_cancel_command(self, _command: hci.HCI_Command) -> hci.HCI_StatusReturnParameters:
@@ -180,10 +184,11 @@ class VirtualController(Controller):  # type: ignore[misc]  # mypy does not foll
         return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.SUCCESS)
 
 
-class PatientHost(Host):  # type: ignore[misc]  # mypy does not follow Bumble's imports
-    """Bumble's host, which hears the answer to a command out when the task that sent it is cancelled.
+class CancelSafeHost(Host):  # type: ignore[misc]  # mypy does not follow Bumble's imports
+    """Bumble's host, which waits for the response to a command even when the task that sent it is cancelled.
 
-    HCI allows one command at a time and numbers none. Bumble would send the next at once, and take the late answer for its.
+    HCI allows one command at a time, and commands carry no number. Bumble would send the next command at once and take the late
+    response for the answer to it.
     """
 
     async def _send_command(self, command: Any, response_timeout: float | None = None) -> Any:
@@ -191,46 +196,46 @@ class PatientHost(Host):  # type: ignore[misc]  # mypy does not follow Bumble's 
         try:
             return await asyncio.shield(exchange)
         except asyncio.CancelledError:
-            await asyncio.wait({exchange}, timeout=ANSWER_TIMEOUT_S)
+            await asyncio.wait({exchange}, timeout=CANCELLED_COMMAND_TIMEOUT_S)
             raise
 
 
-def host_device(source: Any, sink: Any, address: str, name: str, keys: Path | None = None) -> Device:
-    """A Bumble device on an HCI packet source and sink, still powered off.
+def make_hci_device(source: Any, sink: Any, address: str, name: str, keys: Path | None = None) -> Device:
+    """Return a Bumble device on an HCI packet source and sink, not yet powered on.
 
-    `address` is its static random address. It pairs by LE Secure Connections "Just Works"; its bonds lie in the JSON file
-    `keys`, or in memory.
+    `address` is its static random address. It pairs by LE Secure Connections "Just Works". Its bonds are stored in the
+    JSON file `keys`, or in memory.
     """
-    interval = ADVERTISING_INTERVAL_MS
+    interval_ms = ADVERTISING_INTERVAL_MS
     configuration = DeviceConfiguration(
-        name=name, address=hci.Address(address), advertising_interval_min=interval, advertising_interval_max=interval
+        name=name, address=hci.Address(address), advertising_interval_min=interval_ms, advertising_interval_max=interval_ms
     )
-    device = Device(config=configuration, host=PatientHost(source, sink))
+    device = Device(config=configuration, host=CancelSafeHost(source, sink))
     device.keystore = MemoryKeyStore() if keys is None else JsonKeyStore(address, str(keys))
-    device.pairing_config_factory = _pairing
+    device.pairing_config_factory = _make_pairing_config
     return device
 
 
-def _pairing(_connection: object) -> PairingConfig:
-    # Identity keys stay home: with a peer's, Bumble scans for it before connecting, without any timeout.
+def _make_pairing_config(_connection: object) -> PairingConfig:
+    # No identity keys are distributed: if Bumble has a peer's, it scans for the peer before it connects, without a timeout.
     ltk = PairingDelegate.KeyDistribution.DISTRIBUTE_ENCRYPTION_KEY
     delegate = PairingDelegate(PairingDelegate.IoCapability.NO_OUTPUT_NO_INPUT, ltk, ltk)
     return PairingConfig(sc=True, mitm=False, bonding=True, delegate=delegate)
 
 
 def make_device(link: VirtualLink, address: str, name: str, keys: Path | None = None) -> Device:
-    """A device of its own on the link, still powered off; see `host_device`."""
+    """Return a device with its own controller on the link, not yet powered on; see `make_hci_device`."""
     controller = VirtualController(name, link=link)
-    return host_device(controller, AsyncPipeSink(controller), address, name, keys)
+    return make_hci_device(controller, AsyncPipeSink(controller), address, name, keys)
 
 
 @asynccontextmanager
-async def virtual_radio(link: VirtualLink, address: str, keys: Path | None = None) -> AsyncIterator[Radio]:
-    """The agent's radio in the same process as its sensors, for tests on virtual time."""
+async def open_in_process_radio(link: VirtualLink, address: str, keys: Path | None = None) -> AsyncIterator[Radio]:
+    """The hub's radio in the same process as its sensors, for tests on virtual time."""
     device = make_device(link, address, "pulsegate", keys)
     await device.power_on()
     try:
-        yield radio_on(device, "virtual")
+        yield make_bumble_radio(device, "virtual")
     finally:
-        link.remove(address)
+        link.remove_device(address)
         await device.power_off()

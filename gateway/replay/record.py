@@ -9,7 +9,7 @@ from config.settings import SensorSettings
 from drivers.registry import Registry
 from gateway.clock import Clock
 from gateway.radio import Radio
-from gateway.session import Interruption, Notification, Session, State
+from gateway.session import Interruption, LinkState, Notification, SensorSession
 
 _LINK_EVENTS: Final = {"streaming": "connected"}
 
@@ -28,11 +28,11 @@ async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock
 
     with CaptureWriter(path, Header(sensor.name, clock.wall_us())) as capture:
 
-        def changed(_name: str, state: State) -> None:
+        def changed(_name: str, state: LinkState) -> None:
             if state in _LINK_EVENTS:
                 capture.event(elapsed(clock.mono_ns()), _LINK_EVENTS[state])
 
-        session = Session(sensor, radio, registry, clock, changed)
+        session = SensorSession(sensor, radio, registry, clock, changed)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(session.run()), group.create_task(_write(session, capture, started_ns))]
             await asyncio.sleep(seconds)
@@ -41,7 +41,7 @@ async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock
     return session.statistics.notifications
 
 
-async def _write(session: Session, capture: CaptureWriter, started_ns: int) -> None:
+async def _write(session: SensorSession, capture: CaptureWriter, started_ns: int) -> None:
     while True:
         match await session.events.get():
             case Notification(characteristic, payload, arrival):

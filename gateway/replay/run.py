@@ -18,7 +18,7 @@ from gateway.models import load_models
 from gateway.pipeline import Pipeline
 from gateway.replay.output import json_lines, print_table, summary
 from gateway.replay.sources import Source, SourceError, Step, open_source
-from gateway.streams import Output
+from gateway.waveform_analysis import Output
 from models.inference.models import Models
 from reporting.result import Line, Replayed
 
@@ -127,7 +127,7 @@ def _added(result: Replayed, output: Output) -> Iterable[Line]:
 
 def _through(pipeline: Pipeline, step: Step) -> Output:
     if step.interruption:
-        return pipeline.interrupted(step.interruption, step.arrival)
+        return pipeline.on_interruption(step.interruption, step.arrival)
     return pipeline.feed(step.readings, step.arrival)
 
 

@@ -13,7 +13,7 @@ from captures import jsonl as capture
 from captures.jsonl import CaptureError
 from drivers.readings import Reading, Waveform
 from drivers.registry import Registry
-from gateway.timeline import GAP_TOLERANCE_PERIODS, NS, Arrival
+from gateway.timeline import GAP_TOLERANCE_PERIODS, NS_PER_S, Arrival
 from models.signal.resample import MAX_RATE_HZ, MIN_RATE_HZ
 
 SCALE_MV: Final = 0.001
@@ -60,7 +60,7 @@ class Source:
 
 def arrival(start_us: int, t: float) -> Arrival:
     """The clocks `t` seconds after `start_us`; the monotonic one starts with the file."""
-    return Arrival(start_us + round(t * 1e6), round(t * NS))
+    return Arrival(start_us + round(t * 1e6), round(t * NS_PER_S))
 
 
 def open_source(path: Path, registry: Registry, sensor: str | None = None) -> Source:

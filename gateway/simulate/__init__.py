@@ -1,1 +1,1 @@
-"""Virtual sensors, the scripts they play, and the demo."""
+"""Virtual sensors, the scripts that they play, and the demo."""

@@ -1,17 +1,17 @@
-"""Was anything lost? What the strap says it sent, against what the clinic holds."""
+"""The loss audit: compares what the strap sent with what the clinic holds."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-EDGE_US: Final = 300_000
-"""A gap's ends are the hub's estimate of the sensor's time, off by the transport delay: less than half a frame (0.56 s)."""
+GAP_TOLERANCE_US: Final = 300_000
+"""A gap's ends are the hub's estimate of sensor time. They are off by the transport delay: less than half a frame (0.56 s)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentFrame:
-    """One frame that the strap handed to its radio: the time of its last sample (UTC), how many there are, and their CRC-32."""
+    """A frame that the strap handed to its radio: the time of its last sample (UTC), its number of samples, their CRC-32."""
 
     last_us: int
     samples: int
@@ -20,7 +20,10 @@ class SentFrame:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Samples sent while connected, and where they are. `unaccounted` and the two `twice` must be 0."""
+    """Counts of the samples that the strap sent while connected, by where they are now, and counts of blocks.
+
+    `samples_unaccounted`, both `…_twice` and `blocks_missing` must be 0.
+    """
 
     samples_sent: int
     samples_stored: int
@@ -32,16 +35,16 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Nothing lost without a record of it, nothing stored twice."""
+        """Whether every loss is recorded and nothing is stored twice."""
         return not (self.samples_unaccounted or self.samples_stored_twice or self.blocks_stored_twice or self.blocks_missing)
 
-    def figures(self) -> dict[str, int]:
-        """All figures by name."""
+    def counts(self) -> dict[str, int]:
+        """Return all counts by name."""
         return asdict(self)
 
 
 def audit(sent: Sequence[SentFrame], records: Iterable[Mapping[str, Any]], kind: str = "ecg") -> Audit:
-    """Compares the strap's journal with the records that the clinic opened (`pulsegate-cloud open --json`)."""
+    """Compare the strap's journal with the records that the clinic opened (`pulsegate-cloud open --json`)."""
     stored: Counter[tuple[int, int]] = Counter()
     starts: list[int] = []
     gaps: dict[int, int | None] = {}
@@ -59,8 +62,8 @@ def audit(sent: Sequence[SentFrame], records: Iterable[Mapping[str, Any]], kind:
                 pass
     expected = Counter((frame.crc32, frame.samples) for frame in sent)
     missing = [frame for frame in sent if not stored[frame.crc32, frame.samples]]
-    closed = _closed(gaps, sorted(starts))
-    in_gaps = [frame for frame in missing if _covered(frame, closed)]
+    spans = _gap_spans(gaps, sorted(starts))
+    in_gaps = [frame for frame in missing if _is_in_gap(frame, spans)]
     return Audit(
         samples_sent=sum(frame.samples for frame in sent),
         samples_stored=sum(frame.samples for frame in sent if stored[frame.crc32, frame.samples]),
@@ -74,11 +77,13 @@ def audit(sent: Sequence[SentFrame], records: Iterable[Mapping[str, Any]], kind:
     )
 
 
-def _closed(gaps: Mapping[int, int | None], starts: Sequence[int]) -> list[tuple[int, float]]:
-    """The gaps with their ends; one that is still open lasts until the next samples, whoever forgot to close it."""
+def _gap_spans(gaps: Mapping[int, int | None], starts: Sequence[int]) -> list[tuple[int, float]]:
+    """Return start and end of each gap, widened by the tolerance, in µs. An open gap ends at the next stored samples."""
     following = {start: next((at for at in starts if at > start), float("inf")) for start, end in gaps.items() if end is None}
-    return [(start - EDGE_US, (following[start] if end is None else end) + EDGE_US) for start, end in gaps.items()]
+    return [
+        (start - GAP_TOLERANCE_US, (following[start] if end is None else end) + GAP_TOLERANCE_US) for start, end in gaps.items()
+    ]
 
 
-def _covered(frame: SentFrame, gaps: Sequence[tuple[int, float]]) -> bool:
-    return any(start <= frame.last_us <= end for start, end in gaps)
+def _is_in_gap(frame: SentFrame, spans: Sequence[tuple[int, float]]) -> bool:
+    return any(start <= frame.last_us <= end for start, end in spans)

@@ -1,8 +1,8 @@
-"""`pulsegate demo`: a virtual chest strap, the agent and the clinic, three processes as in life.
+"""`pulsegate demo`: a virtual chest strap, the agent and the clinic, each in a process of its own.
 
-This process is the air between the first two (it carries the virtual radio), the service manager of all three, and the
-audience: it watches the clinic's page over the same WebSocket as a browser, and at the end compares what was found with the
-published script and what the clinic holds with what the strap says it sent.
+The demo's own process runs the virtual radio between strap and agent, and restarts the three processes when they exit. It reads
+the clinic's page over the same WebSocket as a browser. At the end it compares the alerts with the script, and the samples that
+the clinic holds with those that the strap sent.
 """
 
 import asyncio
@@ -16,43 +16,38 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from config.process import leaf_errors
-from gateway.radio.air import Air
+from gateway.radio.virtual_radio_server import VirtualRadioServer
 from gateway.simulate.audit import Audit, SentFrame, audit
-from gateway.simulate.children import Child, ChildFailedError, running
+from gateway.simulate.comparison import AlertComparison, compare_alerts
 from gateway.simulate.journal import read_journal
-from gateway.simulate.script import Episode, expected, load_script
+from gateway.simulate.processes import ManagedProcess, ProcessFailedError, run_processes
+from gateway.simulate.progress import COUNTERS, DemoProgress, Json
+from gateway.simulate.script import Episode, expected_episodes, load_script
 
 HUB: Final = "demo-hub"
 SENSOR: Final = "strap"
-ONSET_TOLERANCE_S: Final[Mapping[str, float]] = {"af": 15.0}
-"""How far an alert's onset may be from the script's: AF shows only in a window of intervals; the others at a beat."""
-OTHER_TOLERANCE_S: Final = 3.0
 REFRESH_S: Final = 0.5
-PLAIN_REPORT_S: Final = 10.0
-LOOK_S: Final = 0.05
-READY_S: Final = 45.0
-"""For the clinic to start on a slow machine, its key pair and database included."""
-DRAIN_S: Final = 15.0
-
-COUNTERS: Final = ("samples_received", "samples_lost", "blocks_stored", "blocks_sent", "blocks_acked", "blocks_pending")
-
-Json = Mapping[str, Any]
+"""Between two updates on a terminal."""
+PLAIN_REFRESH_S: Final = 10.0
+"""Between two lines where the output is not a terminal."""
+POLL_S: Final = 0.05
+CLINIC_START_TIMEOUT_S: Final = 45.0
+"""For the clinic to start on a slow machine and to create its key pair and database."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     seconds: float | None
     port: int
@@ -63,120 +58,35 @@ class DemoOptions:
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why and what to do."""
-
-
-@dataclass(slots=True)
-class Watched:
-    """What the demo has seen so far."""
-
-    started: float = field(default_factory=time.monotonic)
-    strap: str = "starting"
-    samples_sent: int = 0
-    script_start_us: int | None = None
-    first_ecg_s: float | None = None
-    alerts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    agent: Json = field(default_factory=dict)
-
-    def strap_event(self, event: Json) -> None:
-        """A line of the strap's standard output."""
-        match event.get("event"):
-            case "frames":
-                self.samples_sent = event["sent_samples"]
-            case "streaming":
-                self.strap = "streaming"
-                if self.script_start_us is None:
-                    self.script_start_us = event["script_start_us"]
-            case str(name):
-                self.strap = name
-            case _:
-                pass
-
-    def page_message(self, message: Json, now_us: int) -> None:
-        """A message of the clinic's WebSocket, as a browser gets it."""
-        if message.get("type") == "ecg" and self.first_ecg_s is None:
-            self.first_ecg_s = round(time.monotonic() - self.started, 1)
-        if message.get("type") == "alert":
-            alert = message.get("alert", message)
-            known = self.alerts.setdefault(alert["id"], {"latency_ms": round((now_us - alert["decided_us"]) / 1000, 1)})
-            known.update({name: alert[name] for name in ("kind", "priority", "onset_us", "end_us")})
-
-    def found(self) -> list[dict[str, Any]]:
-        """The alerts, by onset, in seconds of the script."""
-        start = self.script_start_us or 0
-        rows = sorted(self.alerts.values(), key=lambda alert: alert["onset_us"])
-        return [
-            {
-                "kind": alert["kind"],
-                "priority": alert["priority"],
-                "onset": round((alert["onset_us"] - start) / 1e6, 2),
-                "end": None if alert["end_us"] is None else round((alert["end_us"] - start) / 1e6, 2),
-                "latency_ms": alert["latency_ms"],
-            }
-            for alert in rows
-        ]
-
-
-def matched(alerts: list[dict[str, Any]], episodes: tuple[Episode, ...]) -> tuple[list[Episode], list[dict[str, Any]]]:
-    """Episodes that no alert tells of, and alerts that tell of no episode. One alert serves one episode."""
-    missed, left = [], list(alerts)
-    for episode in episodes:
-        tolerance = ONSET_TOLERANCE_S.get(episode.kind, OTHER_TOLERANCE_S)
-        hit = next((a for a in left if a["kind"] == episode.kind and abs(a["onset"] - episode.onset_s) <= tolerance), None)
-        if hit:
-            left.remove(hit)
-        else:
-            missed.append(episode)
-    return missed, left
-
-
-def _counters(agent: Json) -> str:
-    count = {name: agent.get(name, 0) for name in COUNTERS}
-    return (
-        f"{count['samples_received']} samples received, {count['samples_lost']} lost, blocks {count['blocks_stored']} stored → "
-        f"{count['blocks_sent']} sent → {count['blocks_acked']} acknowledged"
-    )
-
-
-def _read_json(path: Path) -> Json:
-    """A file that another process writes and removes as it likes; empty where there is none now."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    return {}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """The demo cannot continue. The message says why and what to do."""
 
 
 def run_demo(options: DemoOptions) -> int:
-    """Runs the demo; 0 when all that was to be shown was shown."""
+    """Run the demo. Return 0 if no sample was lost and every expected alert was shown, else 1."""
     console = Console(stderr=True, soft_wrap=True)
     failures: list[BaseException] = []
     status, folder = 1, options.data
     try:
-        folder = _made_folder(options)
+        folder = _prepare_folder(options)
         status = asyncio.run(_Demo(options, folder, console).run())
-    except* (ChildFailedError, DemoError, OSError) as group:
+    except* (ProcessFailedError, DemoError, OSError) as group:
         failures = leaf_errors(group)
     for failure in failures:
-        console.print(f"pulsegate demo: {told(failure, folder)}", style="bold red", highlight=False)
+        console.print(f"pulsegate demo: {describe_failure(failure, folder)}", style="bold red", highlight=False)
     if folder and folder != options.data and status == 0:
         shutil.rmtree(folder, ignore_errors=True)
     return status
 
 
-def told(failure: BaseException, folder: Path | None) -> str:
-    """What went wrong, in words: of a full disk the system says neither where nor what to do."""
+def describe_failure(failure: BaseException, folder: Path | None) -> str:
+    """Return the failure's message. The system's message for a full disk lacks the place and the remedy; they are added."""
     if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT) and failure.filename is None:
-        return f"{failure.strerror} in {folder}: make room there, or choose another folder with --data"
+        return f"{failure.strerror} in {folder}: free some space there, or choose another folder with --data"
     return str(failure)
 
 
-def _made_folder(options: DemoOptions) -> Path:
-    """The folder for all data; told now, not at the end, when the result could not be written."""
+def _prepare_folder(options: DemoOptions) -> Path:
+    """Return the folder for all data. Check now, not after the demo, that the result can be written."""
     if options.json and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
         raise DemoError(f"cannot write {options.json}: name a file in a folder that exists")
     if options.data is None:
@@ -188,12 +98,25 @@ def _made_folder(options: DemoOptions) -> Path:
     return options.data
 
 
+def _read_json(path: Path) -> Json:
+    """Read a file that another process rewrites and removes at any time; return {} if it is absent or incomplete."""
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    return {}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class _Demo:
     def __init__(self, options: DemoOptions, folder: Path, console: Console) -> None:
         self.options, self.folder, self.console = options, folder, console
-        self.watched = Watched()
+        self.progress = DemoProgress()
         self.stop = asyncio.Event()
-        self.children: list[Child] = []
+        self.processes: list[ManagedProcess] = []
         (folder / "log").mkdir(exist_ok=True)
         self.clinic_data, self.agent_data = folder / "clinic", folder / "agent"
         self.journal = folder / "strap.jsonl"
@@ -202,180 +125,176 @@ class _Demo:
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._told_to_stop)
+            loop.add_signal_handler(number, self._on_stop_signal)
         with tempfile.TemporaryDirectory(prefix="pulsegate-air-") as short:  # a socket's path has at most 107 bytes
-            return await self._run_over(Air(Path(short)))
+            async with VirtualRadioServer(Path(short)) as server:
+                audited = await self._run_with_radio(server.path)
+        return 0 if audited is None else self._report(audited)
 
-    def _told_to_stop(self) -> None:
-        """Once: end cleanly. Twice: end now."""
+    def _on_stop_signal(self) -> None:
+        """Stop cleanly at the first signal; kill all processes at the second."""
         if self.stop.is_set():
-            for child in self.children:
-                child.kill()
+            for process in self.processes:
+                process.kill()
         self.stop.set()
 
-    async def _run_over(self, ether: Air) -> int:
-        async with ether as air:
-            clinic = self._child("clinic", "cloud.cli", "dev", "--data", self.clinic_data, *self._ports())
-            async with running(clinic):
-                page = await self._clinic_ready(clinic)
-                if page is None:
-                    return 0
-                await self._play(air.path, page)
-                audited = await self._audit()
-        return self._report(audited, {child.name: child.restarts for child in self.children})
+    async def _run_with_radio(self, radio: Path) -> Audit | None:
+        """Run the three processes and audit the samples. Return None if the user stops the demo before the clinic runs."""
+        clinic = self._add_process("clinic", "cloud.cli", "dev", "--data", self.clinic_data, *self._port_arguments())
+        async with run_processes(clinic):
+            page = await self._wait_clinic_ready(clinic)
+            if page is None:
+                return None
+            await self._run_strap_and_agent(radio, page)
+            return await self._audit()
 
-    async def _play(self, air: Path, page: Json) -> None:
-        """Strap and agent, until the time is over or somebody stops it."""
-        strap = self._child("strap", "gateway.simulate.strap", "--socket", air, "--journal", self.journal, *self._plays())
-        strap.on_event = self.watched.strap_event
-        agent = self._child("agent", "gateway.cli", "run", "--config", self._settings(air, page))
-        async with running(agent, strap), asyncio.TaskGroup() as group:
+    async def _run_strap_and_agent(self, radio: Path, page: Json) -> None:
+        """Run strap and agent until the time is over or the user stops the demo."""
+        source = self._source_arguments()
+        strap = self._add_process("strap", "gateway.simulate.strap", "--socket", radio, "--journal", self.journal, *source)
+        strap.on_event = self.progress.on_strap_event
+        agent = self._add_process("agent", "gateway.cli", "run", "--config", self._write_settings(radio, page))
+        async with run_processes(agent, strap), asyncio.TaskGroup() as group:
             watchers = [group.create_task(self._watch_page(page["page"])), group.create_task(self._watch_agent())]
-            await self._show(page["page"])
-            await self._drain()
+            await self._show_progress(page["page"])
+            await self._wait_last_alerts()
             for watcher in watchers:
                 watcher.cancel()
-        self.watched.agent = _read_json(self.status) or self.watched.agent
+        self.progress.agent = _read_json(self.status) or self.progress.agent
 
-    def _child(self, name: str, module: str, *arguments: object) -> Child:
-        words = [module, *map(str, arguments), "--watch-stdin"]
-        self.children.append(Child(name, words, self.folder / "log" / f"{name}.log"))
-        return self.children[-1]
+    def _add_process(self, name: str, module: str, *arguments: object) -> ManagedProcess:
+        command = [module, *map(str, arguments), "--watch-stdin"]
+        self.processes.append(ManagedProcess(name, command, self.folder / "log" / f"{name}.log"))
+        return self.processes[-1]
 
-    def _ports(self) -> tuple[str, ...]:
-        """Fixed for the life of the demo, so that a clinic that was restarted is found again."""
+    def _port_arguments(self) -> tuple[str, ...]:
+        """Return ports that stay the same for the whole demo, because the agent must find a restarted clinic."""
         page = self.options.port or _free_port()
         return ("--port", str(page), "--mqtt-port", str(_free_port()))
 
-    def _plays(self) -> tuple[str, ...]:
+    def _source_arguments(self) -> tuple[str, ...]:
         if self.options.record:
             return ("--record", str(self.options.record.resolve()))
         return ("--script", self.options.script)
 
-    async def _clinic_ready(self, clinic: Child) -> Json | None:
-        """What the clinic says of itself once it runs; None when somebody stopped the demo before."""
+    async def _wait_clinic_ready(self, clinic: ManagedProcess) -> Json | None:
+        """Return what the clinic publishes about itself once it runs, or None if the user stops the demo before."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(READY_S):
+            async with asyncio.timeout(CLINIC_START_TIMEOUT_S):
                 while not self.stop.is_set():
                     page = _read_json(self.clinic_data / "clinic.json")
                     if page and page["pid"] == clinic.pid:
                         return page
-                    await asyncio.sleep(LOOK_S)
+                    await asyncio.sleep(POLL_S)
                 return None
-        raise DemoError(f"the clinic did not start within {READY_S:g} s: see {clinic.log}")
+        raise DemoError(f"the clinic did not start within {CLINIC_START_TIMEOUT_S:g} s: see {clinic.log}")
 
-    def _settings(self, air: Path, page: Json) -> Path:
+    def _write_settings(self, radio: Path, page: Json) -> Path:
         path = self.folder / "agent.toml"
         path.write_text(
             f'hub = "{HUB}"\nsubject = "demo-subject"\ndata = {json.dumps(str(self.agent_data))}\n'
-            f"radio = {json.dumps(f'virtual:{air}')}\n"
+            f"radio = {json.dumps(f'virtual:{radio}')}\n"
             f'[clinic]\nhost = "{page["mqtt"]["host"]}"\nport = {page["mqtt"]["port"]}\n'
             f"public_key = {json.dumps(page['public_key'])}\n"
-            "[limits]\nrepeat_medium = 0  # the script has a day's episodes within minutes, and each is to be shown\n"
+            "[limits]\nrepeat_medium = 0  # the script has a day's episodes within minutes, and each must be shown\n"
             f'[[sensor]]\nname = "{SENSOR}"\nadvertised_name = "Virtual H10"\n',
             encoding="utf-8",
         )
         return path
 
     async def _watch_page(self, page: str) -> None:
-        """Listens as a browser does, and comes again when the clinic was away."""
+        """Receive the page's messages as a browser does, and reconnect while the clinic restarts."""
         address = page.replace("http", "ws", 1).rstrip("/") + "/ws"
         while True:
             with contextlib.suppress(OSError, WebSocketException):
                 async with connect(address, origin=page.rstrip("/"), max_size=1 << 22) as viewer:  # type: ignore[arg-type]
                     async for message in viewer:
-                        self.watched.page_message(json.loads(message), time.time_ns() // 1000)
+                        self.progress.on_page_message(json.loads(message), time.time_ns() // 1000)
             await asyncio.sleep(REFRESH_S)
 
     async def _watch_agent(self) -> None:
         while True:
-            self.watched.agent = _read_json(self.status) or self.watched.agent
+            self.progress.agent = _read_json(self.status) or self.progress.agent
             await asyncio.sleep(REFRESH_S)
 
-    async def _show(self, page: str) -> None:
-        """Shows the progress until the time is over or somebody stops it."""
-        self.console.print(f"The clinician's page: [bold]{page}[/bold]   (Ctrl-C ends the demo)", highlight=False)
+    async def _show_progress(self, page: str) -> None:
+        """Show the progress until the time is over or the user stops the demo."""
+        self.console.print(f"The clinician's page: [bold]{page}[/bold]   (Ctrl-C to stop)", highlight=False)
         if self.console.is_terminal:
-            with Live(self._table(), console=self.console, auto_refresh=False) as live:
-                while not await self._over(REFRESH_S):
-                    live.update(self._table(), refresh=True)
+            with Live(self.progress.make_table(self._restarts()), console=self.console, auto_refresh=False) as live:
+                while not await self._wait_end(REFRESH_S):
+                    live.update(self.progress.make_table(self._restarts()), refresh=True)
         else:
-            while not await self._over(PLAIN_REPORT_S):
-                self.console.print(self._line(), highlight=False)
+            while not await self._wait_end(PLAIN_REFRESH_S):
+                self.console.print(self.progress.format_line(), highlight=False)
 
-    async def _over(self, seconds: float) -> bool:
-        """Waits at most so long; whether the demo is over then."""
-        start, wanted = self.watched.script_start_us, self.options.seconds
-        left = None if start is None or wanted is None else wanted - (time.time_ns() // 1000 - start) / 1e6
+    def _restarts(self) -> dict[str, int]:
+        return {process.name: process.restarts for process in self.processes}
+
+    async def _wait_end(self, seconds: float) -> bool:
+        """Wait at most `seconds` for the end of the demo; return whether it has come."""
+        start_us, limit_s = self.progress.script_start_us, self.options.seconds
+        left_s = None if start_us is None or limit_s is None else limit_s - (time.time_ns() // 1000 - start_us) / 1e6
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, seconds if left is None else min(seconds, left))):
+            async with asyncio.timeout(max(0.0, seconds if left_s is None else min(seconds, left_s))):
                 await self.stop.wait()
-        return self.stop.is_set() or (left is not None and left <= seconds)
+        return self.stop.is_set() or (left_s is not None and left_s <= seconds)
 
-    async def _drain(self) -> None:
-        """Before the end: time for an alert that was decided in the last moment to reach the page."""
+    async def _wait_last_alerts(self) -> None:
+        """Give an alert that was decided at the last moment the time to reach the page."""
         await asyncio.sleep(0 if self.stop.is_set() else REFRESH_S)
 
-    def _line(self) -> str:
-        agent, seen = self.watched.agent, self.watched
-        return f"strap {seen.strap}, {seen.samples_sent} samples sent | agent {_counters(agent)} | {len(seen.alerts)} alerts"
-
-    def _table(self) -> Table:
-        table, agent, seen = Table(box=None, show_header=False, pad_edge=False), self.watched.agent, self.watched
-        restarts = {child.name: f", restarted {child.restarts}×" if child.restarts else "" for child in self.children}
-        sensors = ", ".join(f"{name} {state}" for name, state in agent.get("sensors", {}).items())
-        table.add_row("strap", f"{seen.strap}, {seen.samples_sent} samples sent{restarts['strap']}")
-        table.add_row(
-            "agent",
-            f"{sensors or 'starting'}, {_counters(agent)}{restarts['agent']}",
-        )
-        table.add_row("clinic", f"{len(seen.alerts)} alerts{restarts['clinic']}")
-        for alert in seen.found():
-            until = "goes on" if alert["end"] is None else f"until {alert['end']:.1f} s"
-            shown = f"shown after {alert['latency_ms']:.0f} ms"
-            table.add_row("", f"{alert['priority']:>6}  {alert['kind']} from {alert['onset']:.1f} s, {until}, {shown}")
-        return table
-
     async def _audit(self) -> Audit:
-        """Compares the strap's journal with the clinic's store, which is opened by the clinic's own command."""
+        """Compare the strap's journal with the clinic's store, which the clinic's own command opens."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cloud.cli", "open", "--data", str(self.clinic_data), "--json"),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 24,
         )
-        output, complaint = await process.communicate()
+        output, errors = await process.communicate()
         if process.returncode:
-            raise DemoError(f"the audit could not read the clinic's store: {complaint.decode().strip()}")
+            raise DemoError(f"the audit could not read the clinic's store: {errors.decode().strip()}")
         frames = read_journal(self.journal).frames if self.journal.exists() else ()
         sent = [SentFrame(frame.last_us, frame.n, frame.samples_crc32) for frame in frames]
         return audit(sent, map(json.loads, output.splitlines()))
 
-    def _report(self, audited: Audit, restarts: Mapping[str, int]) -> int:
-        agent, alerts = self.watched.agent, self.watched.found()
+    def _compare(
+        self, alerts: list[dict[str, Any]], restarts: Mapping[str, int]
+    ) -> tuple[tuple[Episode, ...], AlertComparison]:
+        """Return the expected episodes and their comparison with the alerts; both are empty where there is no expectation.
+
+        That is so for a recording, for a demo without a time limit or stopped early, and after a restart: an episode may then
+        fall into a gap, and only the samples are audited.
+        """
         seconds = self.options.seconds
-        # After a restart an episode may fall into the gap: then the samples are judged, not the alerts.
-        judged = not (self.options.record or seconds is None or self.stop.is_set() or any(restarts.values()))
-        episodes = expected(load_script(self.options.script), seconds) if judged and seconds is not None else ()
-        missed, unexpected = matched(alerts, episodes) if judged else ([], [])
+        if self.options.record or seconds is None or self.stop.is_set() or any(restarts.values()):
+            return (), AlertComparison()
+        episodes = expected_episodes(load_script(self.options.script), seconds)
+        return episodes, compare_alerts(alerts, episodes)
+
+    def _report(self, audited: Audit) -> int:
+        """Write the result and print a summary. Return the exit status."""
+        agent, alerts, restarts = self.progress.agent, self.progress.alerts_in_script_time(), self._restarts()
+        episodes, compared = self._compare(alerts, restarts)
         result = {
-            "seconds": seconds,
+            "seconds": self.options.seconds,
             **{name: agent.get(name, 0) for name in COUNTERS},
-            **audited.figures(),
-            "first_ecg_s": self.watched.first_ecg_s,
+            **audited.counts(),
+            "first_ecg_s": self.progress.first_ecg_s,
             "alerts": alerts,
             "expected": [asdict(episode) for episode in episodes],
-            "missed": [asdict(episode) for episode in missed],
-            "unexpected": unexpected,
-            "restarts": dict(restarts),
+            "missed": [asdict(episode) for episode in compared.missed],
+            "unexpected": compared.unexpected,
+            "restarts": restarts,
         }
         if self.options.json:
             self.options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        passed = audited.passed and not missed and not unexpected and not agent.get("blocks_pending", 0)
-        self.console.print(self._line(), highlight=False)
+        passed = audited.passed and compared.passed and not agent.get("blocks_pending", 0)
+        self.console.print(self.progress.format_line(), highlight=False)
         self.console.print(
-            f"{audited.samples_unaccounted} samples unaccounted for, {len(missed)} episodes missed, "
-            f"{len(unexpected)} alerts without an episode, {agent.get('blocks_pending', 0)} blocks not acknowledged: "
+            f"{audited.samples_unaccounted} samples unaccounted for, {len(compared.missed)} episodes missed, "
+            f"{len(compared.unexpected)} alerts without an episode, {agent.get('blocks_pending', 0)} blocks not acknowledged: "
             + ("[green]passed[/green]" if passed else "[bold red]failed[/bold red]"),
             highlight=False,
         )

@@ -1,7 +1,7 @@
-"""What the strap sent, for the audit: every sample in here must be in the store or inside a gap record.
+"""The strap's journal: every frame that it sent. For the audit, each sample must be in the store or inside a gap record.
 
-An append-only file of JSON lines. A line is written in one call before its frame is handed to the Bluetooth stack, and lies
-with the operating system from then on: it survives `kill -9` of the strap (not a loss of power).
+An append-only file of JSON lines. A line is written in one call before its frame is handed to the Bluetooth stack. From then on
+it is in the hands of the operating system: it survives `kill -9` of the strap, but not a loss of power.
 """
 
 import json
@@ -19,12 +19,12 @@ from gateway.simulate.pmd import EPOCH_UNIX_NS
 
 
 class JournalError(ValueError):
-    """A file that is no journal. The message names the file and the line."""
+    """The file is not a journal. The message names the file and the line."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """The script began to play at `script_start_ns`, in nanoseconds of the strap's clock; its epoch in Unix time is given."""
+class StartEntry:
+    """Playback began at `script_start_ns`, in nanoseconds of the strap's clock, whose epoch is `sensor_epoch_unix_ns`."""
 
     run: str
     script_start_ns: int
@@ -32,8 +32,8 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """`n` samples were sent, the last of them measured at `last_ns` of the strap's clock."""
+class FrameEntry:
+    """A frame of `n` samples was sent; the last one was measured at `last_ns` of the strap's clock."""
 
     run: str
     last_ns: int
@@ -47,33 +47,33 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
-    """A journal's lines, oldest first. `cut` counts lines that a kill left unfinished."""
+class JournalContents:
+    """A journal's entries, oldest first. `truncated_lines` counts lines that a kill left incomplete."""
 
-    starts: tuple[Start, ...]
-    frames: tuple[Frame, ...]
-    cut: int
+    starts: tuple[StartEntry, ...]
+    frames: tuple[FrameEntry, ...]
+    truncated_lines: int
 
 
 def checksum(microvolts: NDArray[np.int32]) -> int:
-    """CRC-32 of samples in µV as little-endian int32: what `Frame.samples_crc32` holds."""
+    """Return the CRC-32 of samples in µV as little-endian int32, for `FrameEntry.samples_crc32`."""
     return zlib.crc32(microvolts.astype("<i4").tobytes())
 
 
 class Journal:
-    """Open for appending; a context manager."""
+    """A journal open for appending. Use it as a context manager."""
 
     def __init__(self, path: Path, run: str) -> None:
-        """`run` names this process among all that wrote to the file."""
+        """`run` tells this process from others that wrote to the file."""
         self._run = run
         self._file = path.open("ab", buffering=0)
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-            self._file.write(b"\n")  # a kill cut the last line: what comes now must not be glued to it
+            self._file.write(b"\n")  # a kill truncated the last line: the next entry needs a line of its own
 
-    def start(self, script_start_ns: int) -> None:
+    def write_start(self, script_start_ns: int) -> None:
         self._write({"type": "start", "script_start_ns": script_start_ns, "sensor_epoch_unix_ns": EPOCH_UNIX_NS})
 
-    def frame(self, last_ns: int, microvolts: NDArray[np.int32]) -> None:
+    def write_frame(self, last_ns: int, microvolts: NDArray[np.int32]) -> None:
         crc = checksum(microvolts)
         self._write({"type": "frame", "last_ns": last_ns, "n": microvolts.size, "samples_crc32": crc})
 
@@ -87,28 +87,28 @@ class Journal:
         self._file.close()
 
 
-def read_journal(path: Path) -> Contents:
-    """Everything in a journal.
+def read_journal(path: Path) -> JournalContents:
+    """Read all entries of a journal.
 
     Raises:
-        JournalError: a whole line is none of ours.
+        JournalError: a complete line is not a journal entry.
     """
-    starts: list[Start] = []
-    frames: list[Frame] = []
-    cut = 0
+    starts: list[StartEntry] = []
+    frames: list[FrameEntry] = []
+    truncated = 0
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         try:
             fields = json.loads(line) if line else {"type": "blank"}
         except ValueError:
-            cut += 1
+            truncated += 1
             continue
         match fields:
             case {"type": "blank"}:
                 continue
             case {"type": "start", "run": str(run), "script_start_ns": int(start), "sensor_epoch_unix_ns": int(epoch)}:
-                starts.append(Start(run, start, epoch))
+                starts.append(StartEntry(run, start, epoch))
             case {"type": "frame", "run": str(run), "last_ns": int(last), "n": int(n), "samples_crc32": int(crc)}:
-                frames.append(Frame(run, last, n, crc))
+                frames.append(FrameEntry(run, last, n, crc))
             case _:
-                raise JournalError(f"{path}, line {number}: not a line of a strap's journal")
-    return Contents(tuple(starts), tuple(frames), cut)
+                raise JournalError(f"{path}, line {number}: not an entry of a strap's journal")
+    return JournalContents(tuple(starts), tuple(frames), truncated)

@@ -1,4 +1,4 @@
-"""A heart in time: which sample is measured when by the strap's clock, and what of it has been sent."""
+"""Plays a heart in real time: when each sample is measured by the strap's clock, and how many samples were sent."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -13,29 +13,31 @@ _NS: Final = 10**9
 
 @dataclass(frozen=True, slots=True)
 class SensorClock:
-    """The strap's clock, in nanoseconds since 2000, tied to the event loop's."""
+    """The strap's clock, in nanoseconds since 2000, derived from the event loop's clock."""
 
-    zero_ns: int
-    """What it shows when the loop's clock shows 0."""
+    offset_ns: int
+    """The strap's time when the loop's clock shows 0."""
 
     @classmethod
     def set_to(cls, unix_ns: int, loop_s: float) -> "SensorClock":
-        """A clock that shows this time of day now."""
+        """Return a clock that shows the Unix time `unix_ns` when the loop's clock shows `loop_s`."""
         return cls(unix_ns - pmd.EPOCH_UNIX_NS - round(loop_s * _NS))
 
-    def at(self, loop_s: float) -> int:
-        return self.zero_ns + round(loop_s * _NS)
+    def sensor_ns(self, loop_s: float) -> int:
+        """Convert the loop's time to the strap's."""
+        return self.offset_ns + round(loop_s * _NS)
 
     def loop_s(self, sensor_ns: int) -> float:
-        """The loop's time at a time of this clock."""
-        return (sensor_ns - self.zero_ns) / _NS
+        """Convert the strap's time to the loop's."""
+        return (sensor_ns - self.offset_ns) / _NS
 
 
 @dataclass(slots=True)
 class Playback:
-    """Plays a heart from the moment it is first listened to, once for the life of the process.
+    """Plays a heart from the first subscription until the process ends.
 
-    Sample 0 is measured at `start_ns`, sample n exactly n / 130.16 s later: times are computed from the number, never added up.
+    Sample 0 is measured at `start_ns`, and sample n exactly n / 130.16 s later. Times are computed from the sample's number, so
+    rounding errors do not accumulate.
     """
 
     heart: Heart
@@ -44,34 +46,34 @@ class Playback:
     start_ns: int | None = None
     sent_samples: int = 0
 
-    def begin(self, loop_s: float) -> int:
-        """Start playing, unless it plays; returns when it started, by the strap's clock."""
+    def start(self, loop_s: float) -> int:
+        """Start playing unless it already plays. Return the start time of the strap's clock, in nanoseconds."""
         if self.start_ns is None:
-            self.start_ns = self.clock.at(loop_s)
-            self.journal.start(self.start_ns)
+            self.start_ns = self.clock.sensor_ns(loop_s)
+            self.journal.write_start(self.start_ns)
         return self.start_ns
 
-    def seconds(self, loop_s: float) -> float:
-        """How long it has been playing; negative if it has not begun."""
-        return -1.0 if self.start_ns is None else (self.clock.at(loop_s) - self.start_ns) / _NS
+    def elapsed_s(self, loop_s: float) -> float:
+        """Return how long it has been playing; negative if it has not started."""
+        return -1.0 if self.start_ns is None else (self.clock.sensor_ns(loop_s) - self.start_ns) / _NS
 
     def next_sample(self, loop_s: float) -> int:
-        """The number of the first sample measured from now on."""
-        return ceil(self.seconds(loop_s) * pmd.RATE_HZ)
+        """Return the number of the first sample that is measured at or after `loop_s`."""
+        return ceil(self.elapsed_s(loop_s) * pmd.RATE_HZ)
 
-    def measured_s(self, number: int) -> float:
-        """The loop's time at which a sample is measured."""
+    def sample_time_s(self, number: int) -> float:
+        """Return the loop's time at which a sample is measured."""
         return self.clock.loop_s(self._sample_ns(number))
 
-    def frame(self, first: int, count: int) -> bytes:
-        """The PMD frame of `count` samples, written into the journal as sent."""
+    def take_frame(self, first: int, count: int) -> bytes:
+        """Return the PMD frame of `count` samples, after writing it to the journal as sent."""
         last_ns = self._sample_ns(first + count - 1)
         samples = self.heart.samples(first, count)
-        self.journal.frame(last_ns, samples)
+        self.journal.write_frame(last_ns, samples)
         self.sent_samples += count
-        return pmd.frame(last_ns, samples)
+        return pmd.encode_frame(last_ns, samples)
 
     def _sample_ns(self, number: int) -> int:
         if self.start_ns is None:
-            raise RuntimeError("the heart does not beat yet")
+            raise RuntimeError("playback has not started")
         return self.start_ns + round(number * _NS / pmd.RATE_HZ)

@@ -1,7 +1,7 @@
-"""The published script of the simulated heart: which rhythm plays when, and therefore what must be found.
+"""The published scripts of the simulated heart: which rhythm plays when, and which alerts it must raise.
 
-A script is a list of segments that repeats for ever. Every segment begins and ends with a beat, so the onset of an episode is
-its first beat and a pause is exactly as long as it says. Scripts are TOML files beside this module (`scripts/*.toml`).
+A script is a list of segments that repeats. Every segment begins and ends with a beat: the onset of an episode is its first
+beat, and a pause lasts exactly as long as its segment. Scripts are TOML files beside this module (`scripts/*.toml`).
 """
 
 import tomllib
@@ -13,15 +13,15 @@ from typing import Any, Final, Literal, get_args
 Rhythm = Literal["sinus", "af", "svt", "bradycardia", "pause"]
 """Sinus rhythm, atrial fibrillation, supraventricular tachycardia, sinus bradycardia, sinus arrest."""
 
-_ALERTS: Final[Mapping[Rhythm, str]] = {"af": "af", "svt": "tachycardia", "bradycardia": "bradycardia", "pause": "pause"}
+_ALERT_KINDS: Final[Mapping[Rhythm, str]] = {"af": "af", "svt": "tachycardia", "bradycardia": "bradycardia", "pause": "pause"}
 """The kind of alert that each rhythm must raise; sinus rhythm raises none."""
 
-DECISION_S: Final[Mapping[str, float]] = {"af": 51.0, "tachycardia": 13.0, "bradycardia": 16.0, "pause": 6.0}
-"""Seconds from an episode's onset to its alert, at the latest.
+MAX_ALERT_DELAY_S: Final[Mapping[str, float]] = {"af": 51.0, "tachycardia": 13.0, "bradycardia": 16.0, "pause": 6.0}
+"""Seconds from an episode's onset to its alert, at the latest. Each includes 2 s for the beat detector's delay and the frame.
 
 af: some 30 intervals until AF outweighs the sinus beats before it (20 s at 100/min), then the 30 s that an episode must last.
-tachycardia, bradycardia: the rate must hold for 10 s, and one or three slow beats more until their median has turned.
-pause: the 3 s that make one, and the beat that ends it. Each with 2 s for the beat detector's look-ahead and the frame.
+tachycardia, bradycardia: the rate must persist for 10 s, then one or three more beats pass until the median follows.
+pause: the 3 s that define one, and the beat that ends it.
 """
 
 
@@ -29,12 +29,12 @@ _FOLDER: Final = files("gateway.simulate").joinpath("scripts")
 
 
 class ScriptError(ValueError):
-    """A script that can't be played. The message names the script, the segment and what is allowed."""
+    """The script cannot be played. The message names the script, the segment and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One stretch of one rhythm. `pvc_s` and `pac_s` are where premature ventricular and atrial beats fall, from its onset."""
+    """A stretch of one rhythm. `pvc_s` and `pac_s` are the times of premature ventricular and atrial beats after its onset."""
 
     rhythm: Rhythm
     duration_s: float
@@ -44,18 +44,18 @@ class Segment:
 
     def __post_init__(self) -> None:
         if self.rhythm not in get_args(Rhythm):
-            raise ScriptError(f"rhythm {self.rhythm!r} is none of {', '.join(get_args(Rhythm))}")
+            raise ScriptError(f"rhythm {self.rhythm!r} is not one of {', '.join(get_args(Rhythm))}")
         if not 0 < self.duration_s <= 3600:
             raise ScriptError(f"duration_s {self.duration_s} is not within 0 … 3600")
         if not 20 <= self.rate_bpm <= 250:
             raise ScriptError(f"rate_bpm {self.rate_bpm} is not within 20 … 250")
-        if any(not 0 < at < self.duration_s for at in self.pvc_s + self.pac_s):
-            raise ScriptError(f"a premature beat lies outside the segment's {self.duration_s} s")
+        if any(not 0 < at_s < self.duration_s for at_s in self.pvc_s + self.pac_s):
+            raise ScriptError(f"a premature beat is outside the segment's {self.duration_s} s")
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What must be found: an alert of `kind` from `onset_s` to `end_s`, in seconds of the script."""
+    """An alert of `kind` that must be raised, from `onset_s` to `end_s` in seconds of the script."""
 
     kind: str
     onset_s: float
@@ -64,7 +64,7 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Segments in the order in which they play; after the last comes the first again."""
+    """Segments in the order in which they play. After the last, the script repeats from the first."""
 
     name: str
     seed: int
@@ -75,60 +75,60 @@ class Script:
         return sum(segment.duration_s for segment in self.segments)
 
     def episodes(self) -> tuple[Episode, ...]:
-        """The episodes of one period, by onset."""
-        found: list[Episode] = []
-        onset = 0.0
+        """Return the episodes of one period, by onset."""
+        episodes: list[Episode] = []
+        onset_s = 0.0
         for segment in self.segments:
-            end = onset + segment.duration_s
-            if segment.rhythm in _ALERTS:
-                found.append(Episode(_ALERTS[segment.rhythm], round(onset, 6), round(end, 6)))
-            onset = end
-        return tuple(found)
+            end_s = onset_s + segment.duration_s
+            if segment.rhythm in _ALERT_KINDS:
+                episodes.append(Episode(_ALERT_KINDS[segment.rhythm], round(onset_s, 6), round(end_s, 6)))
+            onset_s = end_s
+        return tuple(episodes)
 
 
-def expected(script: Script, seconds: float) -> tuple[Episode, ...]:
-    """The episodes that must have raised an alert within the first `seconds` of the script: those begun `DECISION_S` before."""
-    period = script.period_s
-    repeats = int(seconds // period) + 1
+def expected_episodes(script: Script, seconds: float) -> tuple[Episode, ...]:
+    """Return the episodes that must have raised an alert `seconds` after the script's start."""
+    period_s = script.period_s
+    repeats = int(seconds // period_s) + 1
     shifted = (
-        Episode(episode.kind, round(episode.onset_s + turn * period, 6), round(episode.end_s + turn * period, 6))
-        for turn in range(repeats)
+        Episode(episode.kind, round(episode.onset_s + index * period_s, 6), round(episode.end_s + index * period_s, 6))
+        for index in range(repeats)
         for episode in script.episodes()
     )
-    return tuple(episode for episode in shifted if episode.onset_s + DECISION_S[episode.kind] <= seconds)
+    return tuple(episode for episode in shifted if episode.onset_s + MAX_ALERT_DELAY_S[episode.kind] <= seconds)
 
 
 def script_names() -> tuple[str, ...]:
-    """The published scripts."""
+    """Return the names of the published scripts, sorted."""
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml")))
 
 
 def load_script(name: str) -> Script:
-    """A published script by its name.
+    """Load a published script by its name.
 
     Raises:
-        ScriptError: there is none of that name, or it is malformed.
+        ScriptError: there is no script of that name, or it is malformed.
     """
     if name not in script_names():
         raise ScriptError(f"no script {name!r}: choose one of {', '.join(script_names())}")
-    return parse(name, _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+    return parse_script(name, _FOLDER.joinpath(f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def parse(name: str, text: str) -> Script:
-    """A script from its TOML text.
+def parse_script(name: str, text: str) -> Script:
+    """Parse a script from its TOML text.
 
     Raises:
         ScriptError: it is not TOML, or a key is missing, unknown or out of range.
     """
     try:
         table = tomllib.loads(text)
-        segments = tuple(_segment(number, entry) for number, entry in enumerate(table["segment"], 1))
+        segments = tuple(_parse_segment(number, entry) for number, entry in enumerate(table["segment"], 1))
         return Script(name, int(table["seed"]), segments)
     except (tomllib.TOMLDecodeError, KeyError, TypeError, ScriptError) as error:
         raise ScriptError(f"script {name}: {error}") from error
 
 
-def _segment(number: int, entry: Mapping[str, Any]) -> Segment:
+def _parse_segment(number: int, entry: Mapping[str, Any]) -> Segment:
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
     try:
         return Segment(**values)

@@ -1,8 +1,8 @@
-"""A virtual chest strap: advertises, bonds, and sends heart rate and ECG as a Polar H10 does, from a heart that plays a script.
+"""A virtual chest strap: advertises, bonds, and sends heart rate and ECG as a Polar H10 does. Its heart plays a script.
 
-The heart begins to beat (script time 0) when it is first listened to: at the first subscription to the heart rate or the first
-start of the ECG since the process began. From then on it goes on through disconnections; what nobody listens to is lost, as in
-life. Everything is paced by the event loop's clock, so that the strap also runs on virtual time.
+The script starts (time 0) at the first subscription to the heart rate or the first start of the ECG since the process began. It
+continues during disconnections; data without a subscriber is lost, as on a real strap. All timing uses the event loop's clock,
+so the strap also runs on virtual time.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from bumble.transport.common import TransportLostError
 
 from captures import RecordingError, open_recording
 from config.process import watching_stdin
-from gateway.radio.air import open_device
 from gateway.radio.radio import RadioError
+from gateway.radio.virtual_radio_server import open_device
 from gateway.simulate import pmd
-from gateway.simulate.heart import Heart, from_recording, from_script
+from gateway.simulate.heart import Heart, heart_from_recording, heart_from_script
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.script import load_script, script_names
@@ -45,68 +45,69 @@ NAME: Final = "Virtual H10 0A1B2C3D"
 ADDRESS: Final = "C0:DE:0A:1B:2C:3D"
 """A static random address: its two highest bits are set (Core Specification 5.4, volume 6, part B, 1.3.2.1)."""
 
-Report = Callable[[Mapping[str, Any]], None]
-"""Takes one event, ready for JSON."""
+OnEvent = Callable[[Mapping[str, Any]], None]
+"""Receives one event of the strap, ready for JSON."""
 
 _RATE_INTERVALS: Final = 5
-"""The heart rate is that of the last so many RR intervals."""
-_MOST_INTERVALS: Final = 9
-"""RR intervals that fit in a heart rate measurement at the least MTU (Heart Rate Service 1.0, 3.1.1.4)."""
-_CONTACT_AND_RR: Final = 0x16
+"""The heart rate is the mean over this many RR intervals."""
+_MAX_RR_INTERVALS: Final = 9
+"""RR intervals that fit in a heart rate measurement at the minimum MTU (Heart Rate Service 1.0, 3.1.1.4)."""
+_FLAGS_CONTACT_AND_RR: Final = 0x16
 """Flags: rate in one byte, contact supported and detected, RR intervals follow."""
-_CHEST: Final = 1
+_LOCATION_CHEST: Final = 1
+"""A value of Body Sensor Location (0x2A38)."""
 _BATTERY_PERCENT: Final = 87
-_WAITING_REQUESTS: Final = 4
+_MAX_PENDING_REQUESTS: Final = 4
 _CCCD_IMPROPERLY_CONFIGURED: Final = 0xFD
 _PROCEDURE_IN_PROGRESS: Final = 0xFE
 
-_RADIO_WAIT_S: Final = 10.0
-"""The radio may start after the strap, or again; what is not there by then does not come."""
+_RADIO_TIMEOUT_S: Final = 10.0
+"""For the virtual radio to start after the strap, or to restart. Then the strap gives up."""
 _RADIO_RETRY_S: Final = 0.2
 
 
 class Strap:
-    """The strap on one Bumble device. One connection at a time, as many one after the other as there come."""
+    """The strap on one Bumble device. It serves one connection at a time and advertises again after each."""
 
-    def __init__(self, device: Device, playback: Playback, report: Report) -> None:
-        """`device` is powered, and pairs by itself (`gateway.radio.virtual.host_device`); `report` is told what happens."""
+    def __init__(self, device: Device, playback: Playback, on_event: OnEvent) -> None:
+        """`device` is powered on, and pairs without user input (see `gateway.radio.virtual.make_hci_device`)."""
         self._device = device
         self._playback = playback
-        self._report = report
+        self._on_event = on_event
         self._connections: dict[Connection, asyncio.Queue[bytes]] = {}
-        self._free = asyncio.Event()
+        self._disconnected = asyncio.Event()
         self._radio_lost = asyncio.Event()
-        self._rate = _characteristic(UUID.from_16_bits(0x2A37), Characteristic.Properties.NOTIFY)
-        self._rate.on(Characteristic.EVENT_SUBSCRIPTION, self._on_rate_subscription)
-        self._data = _characteristic(UUID(pmd.DATA), Characteristic.Properties.NOTIFY)
-        self._control = _control_point(self._on_request)
-        device.add_services(self._services())
-        device.advertising_data = _advertising_data(device.name)
+        self._heart_rate = _make_characteristic(UUID.from_16_bits(0x2A37), Characteristic.Properties.NOTIFY)
+        self._heart_rate.on(Characteristic.EVENT_SUBSCRIPTION, self._on_rate_subscription)
+        self._ecg_data = _make_characteristic(UUID(pmd.DATA), Characteristic.Properties.NOTIFY)
+        self._control_point = _make_control_point(self._on_request)
+        device.add_services(self._make_services())
+        device.advertising_data = _encode_advertising_data(device.name)
 
     async def run(self) -> NoReturn:
         """Serve until cancelled.
 
         Raises:
-            RadioError: the radio under the strap went away.
+            RadioError: the radio was lost.
         """
         self._device.on(Device.EVENT_FLUSH, self._radio_lost.set)
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._device.on(Device.EVENT_CONNECTION, lambda connection: self._accept(connection, tasks))
+                self._device.on(Device.EVENT_CONNECTION, lambda connection: self._on_connection(connection, tasks))
                 tasks.create_task(self._advertise())
-                tasks.create_task(self._every_second())
+                tasks.create_task(self._send_heart_rates())
                 tasks.create_task(self._watch_radio())
         except* TransportLostError:
             log.debug("radio lost")
-        raise RadioError("the strap's radio is gone")
+        raise RadioError("the strap lost its radio")
 
-    def _services(self) -> list[Service]:
+    def _make_services(self) -> list[Service]:
         information = {0x2A29: "pulsegate", 0x2A24: "Virtual H10", 0x2A25: self._device.name.split()[-1], 0x2A26: "1.0"}
         return [
-            Service(UUID.from_16_bits(0x180D), [self._rate, _readable(0x2A38, bytes((_CHEST,)))]),
-            Service(UUID(pmd.SERVICE), [self._control, self._data]),
-            Service(UUID.from_16_bits(0x180F), [_readable(0x2A19, bytes((_BATTERY_PERCENT,)), notify=True)]),
-            Service(UUID.from_16_bits(0x180A), [_readable(number, text.encode()) for number, text in information.items()]),
+            Service(UUID.from_16_bits(0x180D), [self._heart_rate, _make_readable(0x2A38, bytes((_LOCATION_CHEST,)))]),
+            Service(UUID(pmd.SERVICE), [self._control_point, self._ecg_data]),
+            Service(UUID.from_16_bits(0x180F), [_make_readable(0x2A19, bytes((_BATTERY_PERCENT,)), notify=True)]),
+            Service(UUID.from_16_bits(0x180A), [_make_readable(number, text.encode()) for number, text in information.items()]),
         ]
 
     async def _watch_radio(self) -> NoReturn:
@@ -114,101 +115,101 @@ class Strap:
         raise TransportLostError("the device was flushed")
 
     async def _advertise(self) -> NoReturn:
-        """The controller stops advertising when someone connects: begin again when they are gone."""
+        """Advertise, and again after each disconnection: a connection stops a controller's advertising."""
         while True:
             await self._device.start_advertising()
             if (task := asyncio.current_task()) and task.cancelling():
-                raise asyncio.CancelledError  # Bumble takes a cancellation that comes while it waits for its controller
-            self._report({"event": "advertising"})
-            self._free.clear()
-            await self._free.wait()
+                raise asyncio.CancelledError  # Bumble swallows a cancellation while it waits for its controller
+            self._on_event({"event": "advertising"})
+            self._disconnected.clear()
+            await self._disconnected.wait()
 
-    def _accept(self, connection: Connection, tasks: asyncio.TaskGroup) -> None:
-        self._connections[connection] = asyncio.Queue(_WAITING_REQUESTS)
+    def _on_connection(self, connection: Connection, tasks: asyncio.TaskGroup) -> None:
+        self._connections[connection] = asyncio.Queue(_MAX_PENDING_REQUESTS)
         serving = tasks.create_task(self._serve(connection))
-        self._report({"event": "connected"})
+        self._on_event({"event": "connected"})
 
-        def gone(_reason: int) -> None:
+        def on_disconnection(_reason: int) -> None:
             serving.cancel()
             self._connections.pop(connection, None)
-            self._report({"event": "disconnected"})
-            self._free.set()
+            self._on_event({"event": "disconnected"})
+            self._disconnected.set()
 
-        connection.on(Connection.EVENT_DISCONNECTION, gone)
+        connection.on(Connection.EVENT_DISCONNECTION, on_disconnection)
 
     async def _serve(self, connection: Connection) -> None:
-        """Answer the control point's requests in turn, with the ECG stream that they start and stop."""
+        """Answer control point requests in order, and run the ECG stream that they start and stop."""
         requests = self._connections[connection]
         stream: asyncio.Task[NoReturn] | None = None
         async with asyncio.TaskGroup() as tasks:
             while True:
-                answer = pmd.answer(await requests.get(), streaming=stream is not None)
-                if answer.streaming and stream is None:
+                response = pmd.handle_request(await requests.get(), streaming=stream is not None)
+                if response.streaming and stream is None:
                     stream = tasks.create_task(self._stream(connection))
-                elif not answer.streaming and stream is not None:
+                elif not response.streaming and stream is not None:
                     stream.cancel()
                     stream = None
                 try:
-                    await self._device.indicate_subscriber(connection, self._control, answer.indication)
+                    await self._device.indicate_subscriber(connection, self._control_point, response.indication)
                 except TimeoutError:
                     log.warning("the hub does not confirm indications: disconnecting")
                     await connection.disconnect()
 
     def _on_request(self, connection: Connection, request: bytes) -> None:
-        """A write to the control point, which only an encrypted link may do; the answer follows as an indication."""
-        if not self._subscribed(connection, self._control):
-            raise att.ATT_Error(att.ErrorCode(_CCCD_IMPROPERLY_CONFIGURED), self._control.handle)
+        """Queue a write to the control point, which requires an encrypted link. The response follows as an indication."""
+        if not self._is_subscribed(connection, self._control_point):
+            raise att.ATT_Error(att.ErrorCode(_CCCD_IMPROPERLY_CONFIGURED), self._control_point.handle)
         try:
             self._connections[connection].put_nowait(bytes(request))
         except asyncio.QueueFull:
-            raise att.ATT_Error(att.ErrorCode(_PROCEDURE_IN_PROGRESS), self._control.handle) from None
+            raise att.ATT_Error(att.ErrorCode(_PROCEDURE_IN_PROGRESS), self._control_point.handle) from None
 
     def _on_rate_subscription(self, _connection: Connection, notify: bool, _indicate: bool) -> None:
         if notify:
-            self._playback.begin(_now_s())
+            self._playback.start(_now_s())
 
     async def _stream(self, connection: Connection) -> NoReturn:
-        """Send each frame when its last sample has been measured."""
-        start_ns = self._playback.begin(_now_s())
-        self._report({"event": "streaming", "script_start_us": (start_ns + pmd.EPOCH_UNIX_NS) // 1000})
+        """Send each frame at the time at which its last sample is measured."""
+        start_ns = self._playback.start(_now_s())
+        self._on_event({"event": "streaming", "script_start_us": (start_ns + pmd.EPOCH_UNIX_NS) // 1000})
         first = self._playback.next_sample(_now_s())
         while True:
-            count = pmd.frame_samples(connection.att_mtu)
-            await _until(self._playback.measured_s(first + count - 1))
-            if self._subscribed(connection, self._data):
-                await self._device.notify_subscriber(connection, self._data, self._playback.frame(first, count))
+            count = pmd.samples_per_frame(connection.att_mtu)
+            await _sleep_until(self._playback.sample_time_s(first + count - 1))
+            if self._is_subscribed(connection, self._ecg_data):
+                await self._device.notify_subscriber(connection, self._ecg_data, self._playback.take_frame(first, count))
             first += count
 
-    async def _every_second(self) -> NoReturn:
-        """Heart rate with the RR intervals that ended since the last measurement, and a report of progress."""
-        next_s, told_s, reported = _now_s(), 0.0, 0
+    async def _send_heart_rates(self) -> NoReturn:
+        """Send a heart rate with the RR intervals since the last one, and report the samples sent, every second."""
+        next_s, sent_until_s, reported_samples = _now_s(), 0.0, 0
         recent: deque[float] = deque(maxlen=_RATE_INTERVALS)
         while True:
             next_s += 1.0
-            await _until(next_s)
-            playing_s = self._playback.seconds(next_s)
-            intervals = self._playback.heart.intervals(told_s, playing_s)
-            told_s = max(told_s, playing_s)
+            await _sleep_until(next_s)
+            elapsed_s = self._playback.elapsed_s(next_s)
+            intervals = self._playback.heart.rr_intervals(sent_until_s, elapsed_s)
+            sent_until_s = max(sent_until_s, elapsed_s)
             recent.extend(intervals)
             if recent:
-                await self._notify_rate(measurement(tuple(recent), intervals))
-            if self._playback.sent_samples != reported:
-                reported = self._playback.sent_samples
-                self._report({"event": "frames", "sent_samples": reported})
+                await self._notify_rate(encode_heart_rate(tuple(recent), intervals))
+            if self._playback.sent_samples != reported_samples:
+                reported_samples = self._playback.sent_samples
+                self._on_event({"event": "frames", "sent_samples": reported_samples})
 
     async def _notify_rate(self, value: bytes) -> None:
         for connection in tuple(self._connections):
-            await self._device.notify_subscriber(connection, self._rate, value)
+            await self._device.notify_subscriber(connection, self._heart_rate, value)
 
-    def _subscribed(self, connection: Connection, characteristic: Characteristic[bytes]) -> bool:
+    def _is_subscribed(self, connection: Connection, characteristic: Characteristic[bytes]) -> bool:
         return bool(self._device.gatt_server.read_cccd(connection, characteristic) != bytes(2))
 
 
-def measurement(recent_s: tuple[float, ...], intervals_s: tuple[float, ...]) -> bytes:
-    """A Heart Rate Measurement (0x2A37): the mean rate of the recent RR intervals, and the new ones, oldest first."""
+def encode_heart_rate(recent_s: tuple[float, ...], intervals_s: tuple[float, ...]) -> bytes:
+    """Encode a Heart Rate Measurement (0x2A37): the mean rate over `recent_s`, and the new RR intervals, oldest first."""
     rate = min(255, round(60 * len(recent_s) / sum(recent_s)))
-    ticks = [min(0xFFFF, round(interval * 1024)) for interval in intervals_s[-_MOST_INTERVALS:]]
-    flags = _CONTACT_AND_RR if ticks else _CONTACT_AND_RR & ~0x10
+    ticks = [min(0xFFFF, round(interval * 1024)) for interval in intervals_s[-_MAX_RR_INTERVALS:]]
+    flags = _FLAGS_CONTACT_AND_RR if ticks else _FLAGS_CONTACT_AND_RR & ~0x10
     return struct.pack(f"<BB{len(ticks)}H", flags, rate, *ticks)
 
 
@@ -216,24 +217,23 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _until(loop_s: float) -> None:
-    """Sleep to a time of the loop's clock."""
+async def _sleep_until(loop_s: float) -> None:
     await asyncio.sleep(loop_s - _now_s())
 
 
-def _characteristic(uuid: UUID, properties: Characteristic.Properties) -> Characteristic[bytes]:
+def _make_characteristic(uuid: UUID, properties: Characteristic.Properties) -> Characteristic[bytes]:
     return Characteristic(uuid, properties, Characteristic.Permissions(0), b"")
 
 
-def _readable(number: int, value: bytes, *, notify: bool = False) -> Characteristic[bytes]:
+def _make_readable(number: int, value: bytes, *, notify: bool = False) -> Characteristic[bytes]:
     properties = Characteristic.Properties.READ
     if notify:
         properties |= Characteristic.Properties.NOTIFY
     return Characteristic(UUID.from_16_bits(number), properties, Characteristic.READABLE, value)
 
 
-def _control_point(on_request: Callable[[Connection, bytes], None]) -> Characteristic[bytes]:
-    """Reads and writes need an encrypted link, so that a hub must bond before it gets an ECG."""
+def _make_control_point(on_request: Callable[[Connection, bytes], None]) -> Characteristic[bytes]:
+    """Reads and writes require an encrypted link, so a hub must bond before it can start the ECG."""
     properties = Characteristic.Properties.READ | Characteristic.Properties.WRITE | Characteristic.Properties.INDICATE
     permissions = (
         Characteristic.READABLE
@@ -245,7 +245,7 @@ def _control_point(on_request: Callable[[Connection, bytes], None]) -> Character
     return Characteristic(UUID(pmd.CONTROL_POINT), properties, permissions, value)
 
 
-def _advertising_data(name: str) -> bytes:
+def _encode_advertising_data(name: str) -> bytes:
     general_discoverable_le_only = 0x06
     return bytes(
         AdvertisingData(
@@ -258,33 +258,35 @@ def _advertising_data(name: str) -> bytes:
     )
 
 
-async def run_strap(socket: Path, heart: Heart, journal: Path, report: Report) -> NoReturn:
-    """The strap on the virtual radio at `socket`, until cancelled. Its bonds lie beside the journal and outlive it.
+async def run_strap(socket: Path, heart: Heart, journal: Path, on_event: OnEvent) -> NoReturn:
+    """Run the strap on the virtual radio at `socket` until cancelled. Its bonds are stored in a file beside the journal.
 
     Raises:
-        RadioError: there has been no radio for ten seconds.
+        RadioError: there was no virtual radio for ten seconds.
     """
     with Journal(journal, run=secrets.token_hex(4)) as entries:
         playback = Playback(heart, SensorClock.set_to(time.time_ns(), _now_s()), entries)
-        deadline_s = _now_s() + _RADIO_WAIT_S
+        deadline_s = _now_s() + _RADIO_TIMEOUT_S
         while True:
             try:
                 async with open_device(socket, ADDRESS, NAME, journal.with_suffix(".bonds.json")) as device:
                     deadline_s = float("inf")
-                    await Strap(device, playback, report).run()
+                    await Strap(device, playback, on_event).run()
             except RadioError:
-                deadline_s = min(deadline_s, _now_s() + _RADIO_WAIT_S)
+                deadline_s = min(deadline_s, _now_s() + _RADIO_TIMEOUT_S)
                 if _now_s() >= deadline_s:
                     raise
             await asyncio.sleep(_RADIO_RETRY_S)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The process. Exit status 0: it was told to end; 1: it could not do its work, for the reason on standard error."""
+    """Run the strap as a process. Return 0 after a stop request, or 1 after an error, which is printed to standard error."""
     options = _parser().parse_args(arguments)
     try:
-        heart = from_script(load_script(options.script)) if options.record is None else heart_of(options.record)
-        asyncio.run(_until_told(run_strap(options.socket, heart, options.journal, _print), watch_stdin=options.watch_stdin))
+        heart = heart_from_script(load_script(options.script)) if options.record is None else heart_from_file(options.record)
+        asyncio.run(
+            _run_until_stopped(run_strap(options.socket, heart, options.journal, _print_event), watch_stdin=options.watch_stdin)
+        )
     except (RadioError, RecordingError, OSError) as error:
         sys.stderr.write(f"strap: {error}\n")
         return 1
@@ -294,47 +296,47 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gateway.simulate.strap", description="a virtual chest strap on a virtual radio")
     parser.add_argument("--socket", type=Path, required=True, help="the virtual radio's socket")
-    parser.add_argument("--journal", type=Path, required=True, help="file to append what was sent to")
-    played = parser.add_mutually_exclusive_group()
-    played.add_argument("--script", default="demo", choices=script_names(), help="what the heart plays (default: %(default)s)")
-    played.add_argument("--record", type=Path, help="play a recorded ECG instead: WFDB header or CSV file")
-    parser.add_argument("--watch-stdin", action="store_true", help="end when standard input (a pipe) ends")
+    parser.add_argument("--journal", type=Path, required=True, help="file to which sent frames are appended")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--script", default="demo", choices=script_names(), help="script to play (default: %(default)s)")
+    source.add_argument("--record", type=Path, help="play a recorded ECG instead: WFDB header or CSV file")
+    parser.add_argument("--watch-stdin", action="store_true", help="stop when standard input (a pipe) ends")
     return parser
 
 
-def heart_of(path: Path) -> Heart:
-    """The heart that plays a recording, with the beats that are detected in it: they make its RR intervals.
+def heart_from_file(path: Path) -> Heart:
+    """Load a heart that plays a recording. Its RR intervals come from the beats detected in the recording.
 
-    A strap always sends: where the recording has no valid sample, it plays 0 mV.
+    Missing samples are played as 0 mV, because a strap sends without interruption.
 
     Raises:
-        RecordingError: it cannot be read, or has no valid sample.
+        RecordingError: the recording cannot be read, or has no valid sample.
     """
     recording = open_recording(path)
     if not np.isfinite(recording.mv).any():
-        raise RecordingError(f"{path}: no valid sample in it, so nothing to play; choose another recording")
+        raise RecordingError(f"{path}: it has no valid sample to play; choose another recording")
     mv = np.nan_to_num(recording.mv)
     chain = EcgChain(recording.rate_hz)
     seconds = np.array_split(mv, max(1, round(mv.size / recording.rate_hz)))
     beats = [beat for second in seconds for beat in chain.push(second)] + chain.finish()
-    return from_recording(mv, recording.rate_hz, [beat.t_s for beat in beats])
+    return heart_from_recording(mv, recording.rate_hz, [beat.t_s for beat in beats])
 
 
-async def _until_told(work: Coroutine[Any, Any, NoReturn], *, watch_stdin: bool) -> None:
-    """Run until SIGINT, SIGTERM or, where it is watched, the end of standard input: the parent process is gone."""
+async def _run_until_stopped(coroutine: Coroutine[Any, Any, NoReturn], *, watch_stdin: bool) -> None:
+    """Run until SIGINT or SIGTERM, or with `watch_stdin` until standard input ends because the parent process is gone."""
     loop = asyncio.get_running_loop()
-    task = loop.create_task(work)
+    task = loop.create_task(coroutine)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
     with watching_stdin(task.cancel) if watch_stdin else nullcontext():
         try:
             await task
         except asyncio.CancelledError:
-            log.debug("told to end")
+            log.debug("stopped on request")
 
 
-def _print(event: Mapping[str, Any]) -> None:
-    """One line of JSON; a reader that has gone away is no reason to stop."""
+def _print_event(event: Mapping[str, Any]) -> None:
+    """Print one line of JSON. The strap keeps running when the reader is gone."""
     with suppress(BrokenPipeError):
         os.write(sys.stdout.fileno(), json.dumps(event).encode() + b"\n")
 

@@ -1,1 +1,1 @@
-"""The released models at run time: verified bytes in, probabilities out. Only numpy and onnxruntime are needed."""
+"""The released models at run time: verified bytes in, probabilities out. Needs numpy and onnxruntime only."""

@@ -1,16 +1,16 @@
-"""Whether a bump of the ECG's envelope is a heart beat, and where its R peak lies, in noise (model `ecg_qrs`)."""
+"""Decides in noise whether a peak of the ECG's envelope is a heart beat, and where its R peak lies (model `ecg_qrs`)."""
 
 from typing import Self
 
 import numpy as np
 
-from models.inference.release import released
-from models.inference.session import Session
-from models.signal.candidate import UNIT, Values, Verdict
+from models.inference.release import read_release_file
+from models.inference.session import ModelSession
+from models.signal.beat_classifier import OFFSET_UNIT, Classification, InputVector
 
 
 class EcgQrs:
-    """The judge of a `QrsDetector`. Keeps nothing from one bump to the next, so that detectors share it.
+    """The beat classifier of a noisy-QRS detector. It is stateless, so detectors can share it.
 
     Attributes:
         name, version: of the model, for findings (`ecg_qrs@1`).
@@ -20,21 +20,21 @@ class EcgQrs:
         """Build the session.
 
         Raises:
-            ModelError: the bytes are no model that this version can run.
+            ModelError: the bytes are not a model that this version can run.
         """
-        self._session = Session("ecg_qrs", model_bytes)
+        self._session = ModelSession("ecg_qrs", model_bytes)
         self.name, self.version = self._session.name, self._session.version
 
     @classmethod
     def load_release(cls) -> Self:
-        """The model that this package came with.
+        """Load the model that ships with this package.
 
         Raises:
-            ModelError: it is missing, altered or cannot be run.
+            ModelError: the file or its manifest is missing, altered or cannot be run.
         """
-        return cls(released("ecg_qrs.onnx"))
+        return cls(read_release_file("ecg_qrs.onnx"))
 
-    def __call__(self, values: Values) -> Verdict:
-        """Judge one bump by what `candidate.values` made of it."""
+    def __call__(self, values: InputVector) -> Classification:
+        """Classify one peak candidate by its input vector, as `beat_classifier.input_vector` builds it."""
         probability, place = self._session.run(values[np.newaxis])[0].tolist()
-        return Verdict(probability, UNIT * place)
+        return Classification(probability, OFFSET_UNIT * place)

@@ -1,4 +1,4 @@
-"""Whether ten seconds of ECG can be trusted: for beats and waveform, for beats only, or not at all (model `ecg_quality`)."""
+"""Classifies ten seconds of ECG: reliable for beats and waveform, for beats only, or not at all (model `ecg_quality`)."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
@@ -6,14 +6,14 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.inference.release import released
-from models.inference.session import Session
+from models.inference.release import read_release_file
+from models.inference.session import ModelSession
 from models.signal.envelope import envelope
 from models.signal.filters import median
 from models.signal.resample import RATE_HZ
 
 CLASSES: Final = ("good", "beats_only", "bad")
-"""The detector's beats and the shape of the waves hold; the beats hold, their shape does not; not even the beats hold."""
+"""good: the detected beats and the shape of the waves are reliable; beats_only: only the beats are; bad: not even the beats."""
 
 GOOD, BEATS_ONLY, BAD = range(3)
 
@@ -21,37 +21,44 @@ WINDOW_S: Final = 10.0
 WINDOW: Final = round(WINDOW_S * RATE_HZ)
 FEATURES: Final = 2
 
-LEAST_KNOWN: Final = 0.5
-"""Share of the samples without which nothing is said: five seconds hold the three beats that a rate needs at 36/min."""
+MIN_KNOWN_SHARE: Final = 0.5
+"""With less than this share of the samples a window is bad: five seconds hold the three beats that a rate needs at 36/min."""
 
-FLAT_S: Final = 0.4
-FLAT_MV: Final = 0.001
-"""A signal that bends less than this from sample to sample for so long comes from no electrode on a skin, but from an open
-input or an amplifier at the end of its range: at 125 Hz even 5 uV of noise bends it by as much. (`EcgChain.usable` asks for a
-second; here the stretches are added up.)"""
+STRAIGHT_S: Final = 0.4
+STRAIGHT_MV: Final = 0.001
+"""Maximum second difference of the samples in a straight stretch, and its minimum length. So straight a signal does not come
+from an electrode on a skin but from an open input or a saturated amplifier: at 125 Hz even 5 uV of noise bends it by as much.
+(`EcgChain.is_usable` looks for a single second without change; here the straight stretches add up.)"""
 
 OVER_RANGE_MV: Final = 5.0
-"""No ECG is so high: IEC 60601-2-47, 201.12.4.4.101 has devices take 10 mV peak to peak."""
+"""An ECG is never so high: IEC 60601-2-47, 201.12.4.4.101 requires an input range of 10 mV peak to peak."""
 
-LEAST_OFF: Final = 0.2
-"""Share of the samples, flat or over the range, that makes a window one of an electrode that is off."""
+LEAD_OFF_SHARE: Final = 0.2
+"""From this share of samples, straight or over the range, the window counts as lead-off."""
 
-STANDS_OUT: Final = 3.0
-"""QRS complexes are so many times higher than the middle of the QRS band, noise is up to 2.5 (`models.signal.chain`)."""
+MIN_PEAK_RATIO: Final = 3.0
+"""QRS complexes rise this many times above the median of the QRS band's envelope; noise reaches 2.5 (`models.signal.chain`)."""
 
-_SCALE_SHARE: Final = 0.98
-"""Of the absolute samples: within the QRS complexes, which fill a tenth of a window, and below their peaks."""
-_LEAST_SCALE_MV: Final = 0.05
+_SCALE_QUANTILE: Final = 0.98
+"""Of the absolute samples: it lies within the QRS complexes, which fill a tenth of a window, and below their peaks."""
+_MIN_SCALE_MV: Final = 0.05
 _RANGE: Final = 4.0
-_SHORTEST_FLAT: Final = round(FLAT_S * RATE_HZ)
+_MIN_STRAIGHT: Final = round(STRAIGHT_S * RATE_HZ)
 
 Quality = Literal["good", "beats_only", "bad"]
 Reason = Literal["noise", "gaps", "lead_off"]
 
 
 @dataclass(frozen=True, slots=True)
-class QualityVerdict:
-    """`probability` is that of `label`; `probabilities` those of `CLASSES`; `reason` says why it is not good."""
+class QualityClassification:
+    """The quality of one window.
+
+    Attributes:
+        label: the class.
+        probability: of `label`.
+        probabilities: of all `CLASSES`, in their order.
+        reason: why the window is not good; None where it is.
+    """
 
     label: Quality
     probability: float
@@ -60,36 +67,36 @@ class QualityVerdict:
 
 
 def features(mv: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """What the network sees of windows; used by training and inference alike.
+    """Compute the network's input for windows; training and inference share this function.
 
-    Two rows: the signal over 4 times its 98th percentile (at least 0.05 mV), cut to ±1, zero where it is missing; and 1 where
-    it is there.
+    Two rows: the signal divided by 4 times its 98th percentile (at least 0.05 mV), clipped to ±1, zero where it is missing; and
+    the mask of known samples.
 
     Args:
-        mv: (…, 1250) at 125 Hz, 0.5 to 40 Hz, NaN where samples are missing, as `EcgChain.strip` gives it.
+        mv: (…, 1250) at 125 Hz, 0.5 to 40 Hz, NaN where samples are missing, as `EcgChain.strip` returns it.
 
     Returns:
         (…, 2, 1250) float32.
     """
     known = np.isfinite(mv)
     signal = np.where(known, mv, 0.0).astype(np.float32)
-    scale = np.maximum(_quantile(np.abs(signal), _SCALE_SHARE)[..., None], _LEAST_SCALE_MV)
+    scale = np.maximum(_quantile(np.abs(signal), _SCALE_QUANTILE)[..., None], _MIN_SCALE_MV)
     return np.stack([np.clip(signal / (_RANGE * scale), -1.0, 1.0), known], -2).astype(np.float32)
 
 
-def reason(mv: NDArray[np.floating[Any]]) -> Reason | None:
-    """What plain measurement finds wrong with a window (1250,): the first of gaps, lead-off, noise; None where nothing is."""
+def find_signal_defect(mv: NDArray[np.floating[Any]]) -> Reason | None:
+    """Return the first defect of a window (1250,) that needs no network: gaps, lead-off or noise; None without a defect."""
     known = np.isfinite(mv)
-    if np.mean(known) < LEAST_KNOWN:
+    if np.mean(known) < MIN_KNOWN_SHARE:
         return "gaps"
-    there = mv[known]
-    if np.mean(_flat(mv)) + np.mean(np.abs(there) > OVER_RANGE_MV) >= LEAST_OFF:
+    received = mv[known]
+    if np.mean(_mark_straight_stretches(mv)) + np.mean(np.abs(received) > OVER_RANGE_MV) >= LEAD_OFF_SHARE:
         return "lead_off"
-    return None if _peaked(there) else "noise"
+    return None if _has_qrs_peaks(received) else "noise"
 
 
 class EcgQuality:
-    """Quality of the last ten seconds of ECG (model `ecg_quality`).
+    """Classifies the quality of the last ten seconds of ECG (model `ecg_quality`).
 
     Attributes:
         name, version: of the model, for findings (`ecg_quality@1`).
@@ -99,67 +106,67 @@ class EcgQuality:
         """Build the session.
 
         Raises:
-            ModelError: the bytes are no model that this version can run.
+            ModelError: the bytes are not a model that this version can run.
         """
-        self._session = Session("ecg_quality", model_bytes)
+        self._session = ModelSession("ecg_quality", model_bytes)
         self.name, self.version = self._session.name, self._session.version
 
     @classmethod
     def load_release(cls) -> Self:
-        """The model that this package was released with.
+        """Load the model that ships with this package.
 
         Raises:
             ModelError: the file or its manifest is missing, altered or cannot be run.
         """
-        return cls(released("ecg_quality.onnx"))
+        return cls(read_release_file("ecg_quality.onnx"))
 
-    def judge(self, mv: NDArray[np.floating[Any]]) -> QualityVerdict:
-        """One window (1250,) at 125 Hz, 0.5 to 40 Hz, NaN where samples are missing.
+    def classify(self, mv: NDArray[np.floating[Any]]) -> QualityClassification:
+        """Classify one window (1250,) at 125 Hz, 0.5 to 40 Hz, NaN where samples are missing.
 
-        Too little signal and an electrode that is off are bad by definition, measured and not asked of the network.
+        Windows with gaps or lead-off (see `find_signal_defect`) are bad by definition, without the network.
 
         Raises:
             ValueError: the window has another length.
         """
         if mv.shape != (WINDOW,):
             raise ValueError(f"expected a window of {WINDOW} samples, found shape {mv.shape}")
-        measured = reason(mv)
-        if measured in ("gaps", "lead_off"):
-            return QualityVerdict("bad", 1.0, (0.0, 0.0, 1.0), measured)
+        defect = find_signal_defect(mv)
+        if defect in ("gaps", "lead_off"):
+            return QualityClassification("bad", 1.0, (0.0, 0.0, 1.0), defect)
         good, beats_only, bad = self.probabilities(mv[None])[0].tolist()
         place = int(np.argmax((good, beats_only, bad)))
         label: Quality = CLASSES[place]
-        return QualityVerdict(
-            label, (good, beats_only, bad)[place], (good, beats_only, bad), None if place == GOOD else measured or "noise"
+        return QualityClassification(
+            label, (good, beats_only, bad)[place], (good, beats_only, bad), None if place == GOOD else defect or "noise"
         )
 
     def probabilities(self, mv: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        """Of `CLASSES`, for many windows at once: (n, 1250) to (n, 3), by the network alone."""
+        """Compute the network's probabilities of `CLASSES` for many windows: (n, 1250) to (n, 3)."""
         return self._session.run(features(mv))
 
 
-def _flat(mv: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-    """Which samples of a window lie in a flat stretch, (samples,). What is missing is not flat."""
+def _mark_straight_stretches(mv: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Mark the samples of a window that lie in a straight stretch, (samples,). Missing samples are not marked."""
     steps = mv[1:] - mv[:-1]
-    still = np.zeros(mv.size + 2, np.bool_)
-    still[2:-2] = np.abs(steps[1:] - steps[:-1]) < FLAT_MV
-    flat = np.zeros(mv.size, np.bool_)
-    if np.count_nonzero(still) < _SHORTEST_FLAT:
-        return flat
-    edges = np.flatnonzero(still[1:] != still[:-1]).reshape(-1, 2)
-    for first, end in edges[edges[:, 1] - edges[:, 0] >= _SHORTEST_FLAT].tolist():
-        flat[first:end] = True
-    return flat
+    straight = np.zeros(mv.size + 2, np.bool_)
+    straight[2:-2] = np.abs(steps[1:] - steps[:-1]) < STRAIGHT_MV
+    marked = np.zeros(mv.size, np.bool_)
+    if np.count_nonzero(straight) < _MIN_STRAIGHT:
+        return marked
+    edges = np.flatnonzero(straight[1:] != straight[:-1]).reshape(-1, 2)
+    for first, end in edges[edges[:, 1] - edges[:, 0] >= _MIN_STRAIGHT].tolist():
+        marked[first:end] = True
+    return marked
 
 
-def _peaked(signal: NDArray[np.floating[Any]]) -> bool:
-    """Whether something stands out of the QRS band's envelope as QRS complexes do."""
+def _has_qrs_peaks(signal: NDArray[np.floating[Any]]) -> bool:
+    """Whether peaks stand out of the QRS band's envelope as QRS complexes do."""
     heights = envelope(signal)
-    return bool(_quantile(heights, 0.95) > STANDS_OUT * median(heights))
+    return bool(_quantile(heights, 0.95) > MIN_PEAK_RATIO * median(heights))
 
 
 def _quantile(values: NDArray[Any], share: float) -> NDArray[Any]:
-    """As `numpy.quantile` gives it along the last axis, without the megabytes that the agent would load with that."""
+    """Compute `numpy.quantile` along the last axis, without the megabytes of modules that it would load into the agent."""
     place = share * (values.shape[-1] - 1)
     low = int(place)
     high = min(low + 1, values.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""Normal, atrial fibrillation, other rhythm or noise, from half a minute of one ECG lead (model `ecg_rhythm`)."""
+"""Classifies half a minute of one ECG lead as normal, atrial fibrillation, other rhythm or noise (model `ecg_rhythm`)."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -6,46 +6,47 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.inference.release import released
-from models.inference.session import Session
+from models.inference.release import read_release_file
+from models.inference.session import ModelSession
+from models.signal.chain import FLAT_MV
 from models.signal.offline import Conditioned
 from models.signal.resample import RATE_HZ
 
 CLASSES: Final = ("N", "A", "O", "~")
-"""Normal sinus rhythm, atrial fibrillation, another rhythm, too noisy to tell (PhysioNet/CinC Challenge 2017)."""
+"""Normal sinus rhythm, atrial fibrillation, another rhythm, too noisy to classify (PhysioNet/CinC Challenge 2017)."""
 
 WINDOW_S: Final = 30.0
 WINDOW: Final = round(WINDOW_S * RATE_HZ)
 
 ROWS: Final = 2
-"""Of features: the signal and its gap mask."""
+"""Rows of the features: the signal and the mask of known samples."""
 
-SHORTEST_S: Final = 9.0
-"""The shortest recording of the Challenge: what is shorter is not judged."""
+MIN_LENGTH_S: Final = 9.0
+"""Length of the Challenge's shortest recording; anything shorter is not classified."""
 
-LEAST_KNOWN: Final = 0.6
-"""Share of the time that must not be lost."""
+MIN_KNOWN_SHARE: Final = 0.6
+"""With less than this share of the samples a stretch is not classified."""
 
-MOST_FLAT: Final = 0.4
-"""Share of the seconds that may be flat."""
+MAX_FLAT_SHARE: Final = 0.4
+"""With more than this share of flat seconds (within `FLAT_MV`) a stretch counts as lead-off."""
 
-FLAT_MV: Final = 0.001
-"""A signal that stays within it for a second comes from no electrode on a skin (as in `models.signal.chain`)."""
-
-_HIGHEST: Final = 0.99
+_HEIGHT_QUANTILE: Final = 0.99
 _CLIP: Final = 3.0
-_SMALLEST_MV: Final = 0.02
+_MIN_HEIGHT_MV: Final = 0.02
 
 Values = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class RhythmVerdict:
-    """What the model says of a window.
+class RhythmClassification:
+    """The rhythm of one window.
 
-    `label` is the likeliest class and `probability` its own, of `probabilities` in the order of `CLASSES`. Where
-    `inconclusive` holds a reason (`too_short`, `gaps`, `lead_off`, `noise`, `out_of_distribution`), the label is not to be
-    reported; for the first three nothing was computed, and all probabilities are 0.
+    Attributes:
+        label: the likeliest class.
+        probability: of `label`.
+        probabilities: of all `CLASSES`, in their order.
+        inconclusive: why the label must not be reported: `too_short`, `gaps`, `lead_off`, `noise` or `out_of_distribution`;
+            None where it may be. For the first three the network was not run, and all probabilities are 0.
     """
 
     label: str
@@ -55,10 +56,10 @@ class RhythmVerdict:
 
 
 def features(mv: Values) -> NDArray[np.float32]:
-    """What the network sees; used by training and inference alike.
+    """Compute the network's input for windows; training and inference share this function.
 
-    Rows: the signal over the height that 1 % of its samples exceed (about that of the R peaks), within ±3, 0 where samples are
-    missing; 1 where they are known.
+    Rows: the signal divided by the height that 1 % of its samples exceed (about the height of the R peaks), clipped to ±3, 0
+    where samples are missing; and the mask of known samples.
 
     Args:
         mv: (n, 3750) mV at 125 Hz, 0.5 to 40 Hz, NaN where samples are missing or the recording is shorter.
@@ -70,49 +71,49 @@ def features(mv: Values) -> NDArray[np.float32]:
     for rows, window in zip(out, mv, strict=True):
         known = np.isfinite(window)
         if known.any():
-            rows[0], rows[1] = _scaled(window, known), known
+            rows[0], rows[1] = _scale_window(window, known), known
     return out
 
 
 def windows(mv: Values) -> NDArray[np.float64]:
-    """A recording (n,) as windows (windows, 3750): one, padded with NaN, or several that overlap by half or more."""
+    """Cut a recording (n,) into windows (k, 3750): one padded with NaN, or several that overlap by at least half."""
     further = int(np.ceil(max(mv.size - WINDOW, 0) / (WINDOW / 2)))
     starts = np.rint(np.linspace(0, max(mv.size - WINDOW, 0), further + 1)).astype(int)
     padded = np.pad(mv.astype(np.float64), (0, max(WINDOW - mv.size, 0)), constant_values=np.nan)
     return np.stack([padded[start : start + WINDOW] for start in starts.tolist()])
 
 
-class EcgRhythm(Session):
-    """Rhythm of half a minute of ECG (model `ecg_rhythm`).
+class EcgRhythm(ModelSession):
+    """Classifies the rhythm of half a minute of ECG (model `ecg_rhythm`).
 
     Attributes:
-        lowest_probability: a likeliest class below it is reported as inconclusive; chosen by cross-validation, see the card.
+        lowest_probability: below it the likeliest class is reported as inconclusive; chosen by cross-validation, see the card.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
         """Build the session.
 
         Raises:
-            ModelError: the bytes are no model that this version can run.
+            ModelError: the bytes are not a model that this version can run.
         """
         super().__init__("ecg_rhythm", model_bytes)
-        self.lowest_probability = self.number("lowest_probability")
+        self.lowest_probability = self.read_number("lowest_probability")
 
     @classmethod
     def load_release(cls) -> Self:
-        """The model that this package was released with.
+        """Load the model that ships with this package.
 
         Raises:
             ModelError: the file or its manifest is missing, altered or cannot be run.
         """
-        return cls(released("ecg_rhythm.onnx"))
+        return cls(read_release_file("ecg_rhythm.onnx"))
 
-    def probabilities(self, windows_features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated probabilities of many windows, (n, 2, 3750) → (n, 4)."""
-        return self.run(windows_features)
+    def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute the calibrated probabilities of `CLASSES` for a batch: the output of `features`, (n, 2, 3750), to (n, 4)."""
+        return self.run(inputs)
 
-    def judge(self, mv: Values) -> RhythmVerdict:
-        """Judge the last seconds of a lead.
+    def classify(self, mv: Values) -> RhythmClassification:
+        """Classify the last seconds of a lead.
 
         Args:
             mv: (n,) at most 30 s of mV at 125 Hz, 0.5 to 40 Hz, NaN where samples are missing.
@@ -122,38 +123,42 @@ class EcgRhythm(Session):
         """
         if mv.ndim != 1 or mv.size > WINDOW:
             raise ValueError(f"expected one row of at most {WINDOW} samples, found shape {mv.shape}")
-        reason = unusable(mv)
+        reason = rejection_reason(mv)
         if reason:
-            return RhythmVerdict(CLASSES[-1], 0.0, (0.0,) * len(CLASSES), reason)
-        return self._verdict(self.probabilities(features(windows(mv)))[0])
+            return RhythmClassification(CLASSES[-1], 0.0, (0.0,) * len(CLASSES), reason)
+        return self._choose_class(self.probabilities(features(windows(mv)))[0])
 
-    def _verdict(self, probability: Values) -> RhythmVerdict:
+    def _choose_class(self, probability: Values) -> RhythmClassification:
         best = int(probability.argmax())
         label, top = CLASSES[best], float(probability[best])
         reason = "noise" if label == "~" else "out_of_distribution" if top < self.lowest_probability else None
-        return RhythmVerdict(label, top, tuple(probability.tolist()), reason)
+        return RhythmClassification(label, top, tuple(probability.tolist()), reason)
 
 
 def record_probabilities(model: EcgRhythm, conditioned: Conditioned) -> NDArray[np.float64]:
-    """Probabilities of a whole short recording, (4,): the mean over windows that overlap by half or more."""
+    """Compute the probabilities of a whole short recording, (4,): the mean over its windows (see `windows`)."""
     probability = model.probabilities(features(windows(conditioned.mv)))
     mean: NDArray[np.float64] = probability.astype(np.float64).mean(0)
     return mean
 
 
-def unusable(mv: Values) -> str | None:
-    """Why a stretch (n,) of mV at 125 Hz cannot be judged at all: `too_short`, `gaps`, `lead_off`, or None."""
-    if mv.size < SHORTEST_S * RATE_HZ:
+def rejection_reason(mv: Values) -> str | None:
+    """Return why a stretch (n,) of mV at 125 Hz cannot be classified: `too_short`, `gaps` or `lead_off`; None where it can."""
+    if mv.size < MIN_LENGTH_S * RATE_HZ:
         return "too_short"
-    if np.isfinite(mv).mean() < LEAST_KNOWN:
+    if np.isfinite(mv).mean() < MIN_KNOWN_SHARE:
         return "gaps"
+    return "lead_off" if _flat_seconds_share(mv) > MAX_FLAT_SHARE else None
+
+
+def _flat_seconds_share(mv: Values) -> float:
+    """The share of the whole seconds in which the signal stays within `FLAT_MV`. A second with missing samples is not flat."""
     seconds = mv[: mv.size // round(RATE_HZ) * round(RATE_HZ)].reshape(-1, round(RATE_HZ))
-    flat = seconds.max(-1) - seconds.min(-1) < FLAT_MV
-    return "lead_off" if flat.mean() > MOST_FLAT else None
+    return float((seconds.max(-1) - seconds.min(-1) < FLAT_MV).mean())
 
 
-def _scaled(mv: Values, known: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _scale_window(mv: Values, known: NDArray[np.bool_]) -> NDArray[np.float64]:
     sizes = np.abs(mv[known])
-    rank = int(_HIGHEST * (sizes.size - 1))
-    height = max(float(np.partition(sizes, rank)[rank]), _SMALLEST_MV)
+    rank = int(_HEIGHT_QUANTILE * (sizes.size - 1))
+    height = max(float(np.partition(sizes, rank)[rank]), _MIN_HEIGHT_MV)
     return np.clip(np.where(known, mv, 0.0) / height, -_CLIP, _CLIP)

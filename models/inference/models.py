@@ -14,7 +14,10 @@ if TYPE_CHECKING:  # a hub without a model need not load its code
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Each None where there is none: the rules that need it then say nothing, the others go on."""
+    """The loaded models, each None where it is not available.
+
+    Rules that need a missing model report nothing; all other rules run as usual.
+    """
 
     rr_af: "RrAf | None" = None
     ecg_rhythm: "EcgRhythm | None" = None
@@ -25,6 +28,6 @@ class Models:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name and version of those that are there."""
+        """Name and version of each available model, such as `rr_af 5`."""
         known = (self.rr_af, self.ecg_rhythm, self.ecg_beat, self.ecg_quality, self.ppg_quality, self.ecg_qrs)
         return tuple(f"{model.name} {model.version}" for model in known if model is not None)

@@ -1,41 +1,42 @@
-"""Atrial fibrillation from RR or PP intervals (model `rr_af`)."""
+"""Detects atrial fibrillation from RR or PP intervals (model `rr_af`)."""
 
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.inference.release import released
-from models.inference.session import Session
+from models.inference.release import read_release_file
+from models.inference.session import ModelSession
 
 WINDOW: Final = 64
-"""RR intervals that `rr_af` looks at: 40 to 60 s of heart beats."""
+"""RR intervals that `rr_af` sees: 40 to 60 s of heart beats."""
 
 MIN_VALID: Final = 24
-"""Valid intervals without which `rr_af` says nothing: it must decide after 30 s (ESC 2024: the shortest AF), at 50 bpm too."""
+"""Minimum number of valid intervals: `rr_af` must decide after 30 s (ESC 2024: the shortest AF), also at 50 bpm."""
 
 RR_RANGE_S: Final = (0.2, 3.0)
-"""Intervals outside count as not valid: 300 bpm is beyond any conducted rhythm, and 3 s is a pause or a missed beat."""
+"""Intervals outside this range are not valid: 300 bpm is beyond any conducted rhythm, and 3 s is a pause or a missed beat."""
 
 LONG_RR_S: Final = 2.0
-MOST_MISSED: Final = 0.25
-"""With more than this share of the intervals longer than 2 s, or none at all between 0.2 and 3 s, the detector misses beats (a
-ventricular rate below 30 bpm for a minute is no rhythm of a patient at home): what is left looks like AF, or like nothing."""
+MAX_MISSED_SHARE: Final = 0.25
+"""If more than this share of the intervals is longer than 2 s or outside `RR_RANGE_S`, the detector is missing beats: a patient
+at home does not have a ventricular rate below 30 bpm for a minute. The intervals that remain would look like AF or like nothing
+in particular."""
 
 FEATURES: Final = 6
 _REFERENCE_RR_S: Final = 0.8
 
 
 def rr_features(rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """What the network sees of RR intervals; used by training and inference alike.
+    """Compute the network's input for RR intervals; training and inference share this function.
 
-    Rows, all zero where an interval (or its partner) is not valid, and within ±1: the logarithm of RR over the window's
-    median; validity; the change of the first row against 1, 2 and 3 intervals earlier (it vanishes at lag 2 in bigeminy, at
-    lag 3 in trigeminy, at none in AF); the logarithm of the median over 0.8 s.
+    Six rows within ±1, zero where an interval (or the one it is compared with) is not valid: the logarithm of RR over the
+    window's median; validity; the change of the first row from 1, 2 and 3 intervals earlier (it vanishes at lag 2 in bigeminy,
+    at lag 3 in trigeminy, at no lag in AF); the logarithm of the median over 0.8 s.
 
     Args:
-        rr_s: (..., 64) seconds, oldest first; anything where not valid.
-        valid: (..., 64) true where the interval lies between two beats in sequence.
+        rr_s: (..., 64) seconds, oldest first; any value where not valid.
+        valid: (..., 64) true where the interval lies between two consecutive beats.
 
     Returns:
         (..., 6, 64) float32.
@@ -56,19 +57,20 @@ def rr_features(rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> ND
     return np.clip(features, -1.0, 1.0, out=features)
 
 
-def conclusive(rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether `rr_af` may say anything: at least 24 valid intervals, and few missed beats. (..., n) each; returns (...)."""
+def is_conclusive(rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether `rr_af` may make a statement: at least 24 valid intervals and few missed beats. (..., n) each to (...)."""
     known = valid & (rr_s >= RR_RANGE_S[0]) & (rr_s <= RR_RANGE_S[1])
-    plain = np.count_nonzero(known & (rr_s <= LONG_RR_S), -1)
-    return np.asarray((np.count_nonzero(known, -1) >= MIN_VALID) & (plain >= (1 - MOST_MISSED) * np.count_nonzero(valid, -1)))
+    short = np.count_nonzero(known & (rr_s <= LONG_RR_S), -1)
+    enough_valid = np.count_nonzero(known, -1) >= MIN_VALID
+    return np.asarray(enough_valid & (short >= (1 - MAX_MISSED_SHARE) * np.count_nonzero(valid, -1)))
 
 
 class RrAf:
-    """Atrial fibrillation from the last RR or PP intervals (model `rr_af`).
+    """Estimates the probability of AF from the last RR or PP intervals (model `rr_af`).
 
     Attributes:
         name, version: of the model, for findings (`rr_af@1`).
-        window, min_valid: intervals that it looks at, and valid ones that it needs.
+        window, min_valid: how many intervals it sees, and how many of them must be valid.
         on_threshold: the probability at which an alert may be raised; chosen by cross-validation, see the model's card.
     """
 
@@ -76,28 +78,28 @@ class RrAf:
         """Build the session.
 
         Raises:
-            ModelError: the bytes are no model that this version can run.
+            ModelError: the bytes are not a model that this version can run.
         """
         self.window, self.min_valid = WINDOW, MIN_VALID
-        self._session = Session("rr_af", model_bytes)
+        self._session = ModelSession("rr_af", model_bytes)
         self.name, self.version = self._session.name, self._session.version
-        self.on_threshold = self._session.number("on_threshold")
+        self.on_threshold = self._session.read_number("on_threshold")
 
     @classmethod
     def load_release(cls) -> Self:
-        """The model that this package was released with.
+        """Load the model that ships with this package.
 
         Raises:
             ModelError: the file or its manifest is missing, altered or cannot be run.
         """
-        return cls(released("rr_af.onnx"))
+        return cls(read_release_file("rr_af.onnx"))
 
-    def conclusive(self, rr_s: NDArray[np.float64], valid: NDArray[np.bool_]) -> bool:
+    def is_conclusive(self, rr_s: NDArray[np.float64], valid: NDArray[np.bool_]) -> bool:
         """Whether the intervals, (n,) each, allow a statement."""
-        return bool(conclusive(rr_s, valid))
+        return bool(is_conclusive(rr_s, valid))
 
     def probability(self, rr_s: NDArray[np.float64], valid: NDArray[np.bool_]) -> float:
-        """The calibrated probability that the patient is in AF during these intervals.
+        """Compute the calibrated probability that the patient is in AF during these intervals.
 
         Args:
             rr_s: (n,) seconds, n ≤ 64, oldest first.
@@ -116,9 +118,9 @@ class RrAf:
         return float(self.probabilities(window_s, is_valid)[0])
 
     def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Many windows at once: both arrays (windows, 64); returns (windows,)."""
+        """Compute the probabilities of many windows: (n, 64) each to (n,)."""
         return self._session.run(rr_features(rr_s, valid)).reshape(-1)
 
-    def conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of many windows, (windows, 64) each, allow a statement; returns (windows,)."""
-        return conclusive(rr_s, valid)
+    def find_conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of many windows allow a statement: (n, 64) each to (n,)."""
+        return is_conclusive(rr_s, valid)

@@ -1,4 +1,11 @@
-"""One released network at run time: bytes in, a session on one thread, probabilities out."""
+"""Runs one released network on one thread: model bytes in, probabilities out.
+
+The released files are int8 models in ONNX's QDQ form (QuantizeLinear and DequantizeLinear nodes): most layers store their
+weights as int8. That describes the files, not the arithmetic. ONNX Runtime's CPU provider, as configured here, dequantises the
+weights to float32 once, when it loads a model, and runs most kernels in float32. Only the convolutions that a file holds as
+QLinearConv compute in int8: one in `ecg_quality`, two each in `ppg_quality` and `rr_af`. At the QuantizeLinear nodes that
+remain, activations are still rounded to 8 bits.
+"""
 
 from collections.abc import Mapping
 
@@ -8,28 +15,33 @@ from numpy.typing import NDArray
 
 
 class ModelError(Exception):
-    """A released model is missing, altered or cannot be run. The message says which and what to do."""
+    """A released model is missing, altered or cannot be run. The message says which one and what to do."""
 
 
-class Session:
-    """A network with one input and one output; what the file says of itself is in `facts`."""
+class ModelSession:
+    """A network with one input and one output.
+
+    Attributes:
+        name, version: of the model, from the file's metadata.
+        metadata: all key-value pairs that the file states, such as thresholds.
+    """
 
     def __init__(self, name: str, model_bytes: bytes) -> None:
-        """Build it.
+        """Load the model `name` from the bytes of its `.onnx` file.
 
         Raises:
-            ModelError: the bytes are no model of this name, or none that this version can run.
+            ModelError: the bytes are not a model of this name, or this version cannot run it.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.disable_quant_qdq", "1")  # weights become float once, not in every run
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # dequantise the weights at load, not in every run
         try:
             self._session = onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
-            self.facts: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
-            self.name, self.version = self.facts["name"], self.facts["version"]
+            self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+            self.name, self.version = self.metadata["name"], self.metadata["version"]
             (self._input,) = (source.name for source in self._session.get_inputs())
             self._outputs = [source.name for source in self._session.get_outputs()]
         except Exception as error:  # onnxruntime raises a dozen unrelated classes
@@ -37,18 +49,18 @@ class Session:
         if self.name != name:
             raise ModelError(f"{name} cannot be loaded: the file holds {self.name}. Reinstall pulsegate.")
 
-    def number(self, fact: str) -> float:
-        """A number that the file states, such as a threshold.
+    def read_number(self, key: str) -> float:
+        """Return a number from the file's metadata, such as a threshold.
 
         Raises:
-            ModelError: it states none of this name.
+            ModelError: the metadata has no such key, or its value is not a number.
         """
         try:
-            return float(self.facts[fact])
+            return float(self.metadata[key])
         except (KeyError, ValueError) as error:
-            raise ModelError(f"{self.name} does not state its {fact}. Reinstall pulsegate.") from error
+            raise ModelError(f"{self.name} does not state its {key}. Reinstall pulsegate.") from error
 
     def run(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Many windows at once, (n, …); the network's output, (n, …)."""
+        """Run the network on a batch: features (n, …) to its output (n, …)."""
         (output,) = self._session.run(self._outputs, {self._input: features})
         return np.asarray(output, np.float32)

@@ -1,1 +1,4 @@
-"""Rules on heart beats. Each sees the beats one by one and never joins intervals across a gap. Times are stream seconds."""
+"""Rules that turn beats and vital signs into findings.
+
+Rules on heart beats take the beats one by one, in stream seconds, and never join intervals across a gap.
+"""

@@ -1,4 +1,4 @@
-"""Episodes and burden of atrial fibrillation, from the model on RR or PP intervals."""
+"""Detects episodes of atrial fibrillation, and measures its burden, from the model on RR or PP intervals."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,39 +8,39 @@ import numpy as np
 
 from config.limits import Limits
 from models.findings import Finding
-from models.rules.af_burden import LONGEST_UNKNOWN_S, NOTHING_OBSERVED, STEP_BEATS, AfTracker, Burden, Episode
+from models.rules.af_tracker import MAX_UNKNOWN_S, NOTHING_OBSERVED, STEP_BEATS, AfTracker, Burden, Episode
 
 VENTRICULAR: Final = "V"
-"""Beats that say nothing about the atria: the interval before (coupling) and after (compensatory pause) are left out. Beats
-labelled S stay: in AF every second beat looks early."""
+"""Label of beats that carry no information about the atria: the interval before such a beat (coupling) and the one after it
+(compensatory pause) are not valid. Beats labelled S are kept: in AF every second beat seems early."""
 
 
 class RhythmModel(Protocol):
-    """A model that tells AF from RR intervals: `models.inference.rr_af.RrAf`."""
+    """A model that detects AF in RR intervals: `models.inference.rr_af.RrAf`."""
 
     name: str
     version: str
     window: int
     on_threshold: float
 
-    def conclusive(
+    def is_conclusive(
         self, rr_s: "np.ndarray[tuple[int], np.dtype[np.float64]]", valid: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     ) -> bool:
-        """Whether there are intervals enough, and few enough beats missed, to say anything."""
+        """Whether there are enough intervals, and few enough missed beats, for a statement."""
         ...
 
     def probability(
         self, rr_s: "np.ndarray[tuple[int], np.dtype[np.float64]]", valid: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     ) -> float:
-        """The probability of AF, of at most `window` intervals in seconds, oldest first."""
+        """The probability of AF in at most `window` intervals, in seconds, oldest first."""
         ...
 
 
 class AfRule:
-    """AF episodes of at least 30 s, and the time in AF, from the AF probability of the last 64 intervals.
+    """Reports AF episodes of at least 30 s and the time in AF, from the model's probability for the last 64 intervals.
 
-    With a pulse wave, or RR intervals without an ECG, the kind is `irregular_pulse`: AF is diagnosed on an ECG only (ESC 2024,
-    section 3.2).
+    For a pulse wave, or RR intervals without an ECG, use the kind `irregular_pulse`: AF can be diagnosed on an ECG only (ESC
+    2024, section 3.2).
     """
 
     def __init__(self, limits: Limits, model: RhythmModel, kind: str = "af") -> None:
@@ -57,10 +57,16 @@ class AfRule:
         self._rate_bpm = 0.0
         self._burden = NOTHING_OBSERVED
 
-    def beat(self, t_s: float, rr_s: float | None, label: str = "N") -> Iterator[Finding]:
-        """One beat with the interval that ends at it, None after a gap, and its class: N, S, V or F."""
-        if self._ends and t_s - self._ends[-1] > LONGEST_UNKNOWN_S:
-            yield from self._end()
+    def on_beat(self, t_s: float, rr_s: float | None, label: str = "N") -> Iterator[Finding]:
+        """Process one beat.
+
+        Args:
+            t_s: its time.
+            rr_s: the interval that ends at it, None after a gap.
+            label: N, S, V or F.
+        """
+        if self._ends and t_s - self._ends[-1] > MAX_UNKNOWN_S:
+            yield from self._end_segment()
             rr_s = None
         ventricular = label == VENTRICULAR
         self._ends.append(t_s)
@@ -69,45 +75,48 @@ class AfRule:
         self._after_ventricular = ventricular
         self._beats += 1
         if self._beats % STEP_BEATS == 0:
-            yield from self._judge()
+            yield from self._evaluate_window()
 
-    def gap(self, t_s: float, seconds: float) -> Iterator[Finding]:
-        """No signal from `t_s` on for so long; for ever at the end of a recording."""
-        if seconds > LONGEST_UNKNOWN_S and self._ends:
-            yield from self._end()
+    def on_gap(self, t_s: float, seconds: float) -> Iterator[Finding]:
+        """Process a gap of `seconds` that begins at `t_s`; infinite at the end of a recording."""
+        if seconds > MAX_UNKNOWN_S and self._ends:
+            yield from self._end_segment()
 
     def take_burden(self) -> Burden:
-        """Time in AF since the last call, of the time that was judged: what is labelled by now, some two minutes ago."""
+        """Return the time in AF, and the time observed, that was labelled since the last call.
+
+        Labels come some two minutes late.
+        """
         taken, self._burden = self._burden, NOTHING_OBSERVED
         return taken
 
-    def _judge(self) -> Iterator[Finding]:
+    def _evaluate_window(self) -> Iterator[Finding]:
         rr_s, valid = np.array(self._intervals), np.array(self._valid)
-        probability = self._model.probability(rr_s, valid) if self._model.conclusive(rr_s, valid) else None
+        probability = self._model.probability(rr_s, valid) if self._model.is_conclusive(rr_s, valid) else None
         if probability is not None:
-            self._probability = max(self._probability, probability) if self._tracker.raised else probability
+            self._probability = max(self._probability, probability) if self._tracker.has_open_episode else probability
         middle_s = self._ends[len(self._ends) // 2]
-        for episode in self._tracker.judge(self._ends[-1], self._ends[0], middle_s, probability):
+        for episode in self._tracker.add_window(self._ends[-1], self._ends[0], middle_s, probability):
             if episode.end_s is None:
                 self._rate_bpm = self._mean_rate()
             yield self._finding(episode)
-        self._count()
+        self._collect_burden()
 
-    def _end(self) -> Iterator[Finding]:
-        """Nothing can be joined to what was before."""
+    def _end_segment(self) -> Iterator[Finding]:
+        """Close the open episode and start over: what follows cannot be joined to what came before."""
         for episode in self._tracker.end(self._ends[-1]):
             yield self._finding(episode)
-        self._count()
-        for past in (self._ends, self._intervals, self._valid):
-            past.clear()
+        self._collect_burden()
+        for history in (self._ends, self._intervals, self._valid):
+            history.clear()
         self._beats, self._after_ventricular = 0, False
 
-    def _count(self) -> None:
-        for stretch in self._tracker.decided():
+    def _collect_burden(self) -> None:
+        for stretch in self._tracker.take_labelled():
             self._burden = self._burden.plus(stretch)
 
     def _mean_rate(self) -> float:
-        """Beats a minute, of the window that decided."""
+        """Beats a minute in the window that raised the episode."""
         valid = [rr for rr, ok in zip(self._intervals, self._valid, strict=True) if ok]
         return round(float(60.0 * len(valid) / sum(valid)), 1)
 

@@ -1,4 +1,4 @@
-"""Blood pressure: a crisis, hypotension, and what the mean of a week at home says."""
+"""Rules on blood pressure: hypertensive crisis, hypotension, and the mean of a week of home readings."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -7,20 +7,20 @@ from typing import Final
 
 from config.limits import Limits
 from models.findings import Finding
-from models.rules.threshold import STALE_S, Criterion, Threshold
+from models.rules.threshold import STALE_S, Criterion, ThresholdRule
 
 DAY_S: Final = 86400.0
 
-LEAST_DAYS: Final = 3
-"""A home mean needs readings of three days at least (ESH 2023)."""
+MIN_DAYS: Final = 3
+"""A home mean needs readings of at least three days (ESH 2023)."""
 
-KEPT: Final = 512
-"""Readings: two weeks of 36 a day."""
+MAX_READINGS: Final = 512
+"""Readings kept: two weeks of 36 a day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """One measurement by a cuff, in mmHg, at seconds UTC."""
+    """One cuff measurement in mmHg, at seconds UTC."""
 
     at_s: float
     systolic: float
@@ -28,15 +28,17 @@ class Pressure:
 
 
 class PressureRules:
-    """Episodes `bp_crisis`, `hypotension`, `bp_trend` and `bp_rise`.
+    """Reports the episodes `bp_crisis`, `hypotension`, `bp_trend` and `bp_rise`.
 
-    A severe reading is told at once. The patient is asked to rest and to repeat it; a second severe one within the repeat time
-    confirms it: it is told again, with the number of readings. It ends with the first measurement below both limits.
+    A severe reading is reported at once. The patient is asked to rest and to measure again. A second severe reading within the
+    repeat time confirms the crisis and is reported with the number of readings. The crisis ends with the first measurement
+    below both limits.
     """
 
     def __init__(self, limits: Limits, past: Sequence[Pressure] = ()) -> None:
+        """Start with the readings `past` of an earlier run."""
         self._limits = limits
-        self._hypotension = Threshold(
+        self._hypotension = ThresholdRule(
             Criterion(
                 "hypotension",
                 "systolic_mmhg",
@@ -47,25 +49,25 @@ class PressureRules:
                 inclusive=False,
             )
         )
-        self._crisis = _Crisis(limits)
-        self._week = _HomeMean("bp_trend", limits)
-        self._rise = _HomeMean("bp_rise", limits)
+        self._crisis = _CrisisRule(limits)
+        self._trend = _MeanEpisode("bp_trend")
+        self._rise = _MeanEpisode("bp_rise")
         self._values: dict[str, float] = {}
         self._at_s: float | None = None
-        self.past = deque[Pressure](past, maxlen=KEPT)
+        self.past = deque[Pressure](past, maxlen=MAX_READINGS)
 
-    def value(self, kind: str, value: float, at_s: float) -> Iterator[Finding]:
-        """One plausible value, `systolic` or `diastolic`; the two of a measurement have the same time."""
+    def add_value(self, kind: str, value: float, at_s: float) -> Iterator[Finding]:
+        """Process one plausible value, `systolic` or `diastolic`; the two of a measurement have the same time."""
         if at_s != self._at_s:
             self._at_s, self._values = at_s, {}
         self._values[kind] = value
         if kind == "systolic":
-            yield from self._hypotension.value(at_s, value)
-        yield from self._crisis.values(self._values, at_s)
+            yield from self._hypotension.add_value(at_s, value)
+        yield from self._crisis.update(self._values, at_s)
         if len(self._values) == 2:
-            yield from self._trends(Pressure(at_s, self._values["systolic"], self._values["diastolic"]))
+            yield from self._update_means(Pressure(at_s, self._values["systolic"], self._values["diastolic"]))
 
-    def _trends(self, pressure: Pressure) -> Iterator[Finding]:
+    def _update_means(self, pressure: Pressure) -> Iterator[Finding]:
         self.past.append(pressure)
         days = self._limits.home_days.value
         now = self._mean(pressure.at_s, days)
@@ -81,31 +83,31 @@ class PressureRules:
             "days": days,
         }
         limits = {"limit_systolic_mmhg": high[0], "limit_diastolic_mmhg": high[1]}
-        yield from self._week.judge(pressure.at_s, above >= 0, above < -hysteresis, measured | limits)
+        yield from self._trend.update(pressure.at_s, above >= 0, above < -hysteresis, measured | limits)
         if before is None:
             return
         rise = now.systolic - before.systolic
-        least = self._limits.home_rise.value
-        told = measured | {"rise_mmhg": round(rise, 1), "limit_mmhg": least}
-        yield from self._rise.judge(pressure.at_s, rise >= least, rise < least - hysteresis, told)
+        limit = self._limits.home_rise.value
+        rise_measured = measured | {"rise_mmhg": round(rise, 1), "limit_mmhg": limit}
+        yield from self._rise.update(pressure.at_s, rise >= limit, rise < limit - hysteresis, rise_measured)
 
     def _mean(self, until_s: float, days: float) -> Pressure | None:
-        """The mean of the days before, None where there are too few readings, or of too few days."""
-        taken = [past for past in self.past if until_s - days * DAY_S < past.at_s <= until_s]
-        if len(taken) < self._limits.home_readings.value or len({past.at_s // DAY_S for past in taken}) < LEAST_DAYS:
+        """Return the mean of the days before `until_s`; None with too few readings, or readings of too few days."""
+        used = [past for past in self.past if until_s - days * DAY_S < past.at_s <= until_s]
+        if len(used) < self._limits.home_readings.value or len({past.at_s // DAY_S for past in used}) < MIN_DAYS:
             return None
-        n = len(taken)
-        return Pressure(until_s, sum(past.systolic for past in taken) / n, sum(past.diastolic for past in taken) / n)
+        n = len(used)
+        return Pressure(until_s, sum(past.systolic for past in used) / n, sum(past.diastolic for past in used) / n)
 
 
-class _HomeMean:
-    """An episode that goes on from one judgement of a mean to the next."""
+class _MeanEpisode:
+    """An episode during which a mean stays beyond its limit."""
 
-    def __init__(self, kind: str, limits: Limits) -> None:
+    def __init__(self, kind: str) -> None:
         self._kind = kind
         self._onset_s: float | None = None
 
-    def judge(self, at_s: float, beyond: bool, within: bool, measured: dict[str, float]) -> Iterator[Finding]:
+    def update(self, at_s: float, beyond: bool, within: bool, measured: dict[str, float]) -> Iterator[Finding]:
         if self._onset_s is None and beyond:
             self._onset_s = at_s
             yield Finding(self._kind, at_s, None, f"rule:{self._kind}", None, measured)
@@ -114,8 +116,8 @@ class _HomeMean:
             self._onset_s = None
 
 
-class _Crisis:
-    """A severe blood pressure, and its repeats."""
+class _CrisisRule:
+    """Reports a severe blood pressure, and the readings that confirm it."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -124,18 +126,18 @@ class _Crisis:
         self._readings = 0
         self._severe: dict[str, float] = {}
 
-    def values(self, values: dict[str, float], at_s: float) -> Iterator[Finding]:
-        """What is known of the measurement at `at_s`."""
+    def update(self, values: dict[str, float], at_s: float) -> Iterator[Finding]:
+        """Process the values known so far of the measurement at `at_s`."""
         if self._onset_s is not None and at_s - self._severe_s > STALE_S:
             yield self._finding(self._severe_s)
             self._onset_s = None
-        if self._above(values) >= 0:
-            yield from self._again(values, at_s)
-        elif self._onset_s is not None and len(values) == 2 and self._above(values) < -self._limits.pressure_hysteresis.value:
+        if self._excess(values) >= 0:
+            yield from self._add_severe(values, at_s)
+        elif self._onset_s is not None and len(values) == 2 and self._excess(values) < -self._limits.pressure_hysteresis.value:
             yield self._finding(at_s)
             self._onset_s = None
 
-    def _again(self, values: dict[str, float], at_s: float) -> Iterator[Finding]:
+    def _add_severe(self, values: dict[str, float], at_s: float) -> Iterator[Finding]:
         if self._onset_s is None:
             self._onset_s, self._readings = at_s, 1
         elif at_s != self._severe_s:
@@ -144,8 +146,8 @@ class _Crisis:
         self._severe_s, self._severe = at_s, dict(values)
         yield self._finding(None)
 
-    def _above(self, values: dict[str, float]) -> float:
-        """By how much the worse of the two is beyond its limit."""
+    def _excess(self, values: dict[str, float]) -> float:
+        """By how much the worse of the values exceeds its limit; negative below it."""
         limits = {"systolic": self._limits.crisis_systolic.value, "diastolic": self._limits.crisis_diastolic.value}
         return max(value - limits[kind] for kind, value in values.items())
 

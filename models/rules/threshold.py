@@ -1,4 +1,4 @@
-"""A measured number beyond its limit: one episode, however deep it gets, with hysteresis and persistence."""
+"""Detects when a measured value passes its limits: one episode however severe it gets, with hysteresis and persistence."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,18 +7,25 @@ from typing import Final
 from models.findings import Finding
 
 CONTINUOUS_S: Final = 10.0
-"""Values that come closer than this belong to a continuous sensor: no one measures by hand so often."""
+"""Values closer together than this come from a continuous sensor: nobody measures by hand so often."""
 
 STALE_S: Final = 86400.0
-"""After a day without a value nobody can say that an episode went on: the next one begins another."""
+"""After a day without a value the episode ends, because nobody knows whether it continued; the next value may start another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """What to watch: `limits` from the mildest to the most severe, `above` for values that are too high.
+    """What to watch for.
 
-    `key` names the value in a finding's `measured`, `limit_key` the most severe limit that was passed. A value at the limit is
-    beyond it where `inclusive`. Those of a continuous sensor must stay beyond for `persistence_s`; a single one counts at once.
+    Attributes:
+        kind: of the findings.
+        key: name of the value in a finding's `measured`.
+        limit_key: name of the most severe limit that was passed, in `measured`.
+        limits: from the mildest to the most severe.
+        above: whether values above the limits are the abnormal ones; otherwise those below.
+        hysteresis: how far a value must be back inside a limit to end its violation.
+        persistence_s: how long the values of a continuous sensor must stay beyond a limit; a single value counts at once.
+        inclusive: whether a value equal to the limit is beyond it.
     """
 
     kind: str
@@ -30,64 +37,69 @@ class Criterion:
     persistence_s: float = 0.0
     inclusive: bool = True
 
-    def beyond(self, value: float, limit: float) -> bool:
-        """Whether a value passes a limit."""
+    def is_beyond(self, value: float, limit: float) -> bool:
+        """Whether a value violates a limit."""
         distance = value - limit if self.above else limit - value
         return distance > 0 or (self.inclusive and distance == 0)
 
-    def within(self, value: float, limit: float) -> bool:
-        """Whether a value is back, by more than the hysteresis."""
-        return not self.beyond(value, limit - self.hysteresis if self.above else limit + self.hysteresis)
+    def is_within(self, value: float, limit: float) -> bool:
+        """Whether a value is back inside a limit by more than the hysteresis."""
+        return not self.is_beyond(value, limit - self.hysteresis if self.above else limit + self.hysteresis)
 
 
-class Threshold:
-    """Episodes of one criterion: told when the mildest limit is passed, again at each more severe one, and when it ends."""
+class ThresholdRule:
+    """Reports the episodes of one criterion.
+
+    A finding is yielded when the mildest limit is passed, again at each more severe one, and when the episode ends.
+    """
 
     def __init__(self, criterion: Criterion) -> None:
-        self._what = criterion
+        self._criterion = criterion
         self._since: list[float | None] = [None] * len(criterion.limits)
+        """For each limit, since when it has been violated."""
         self._level = 0
+        """How many limits the episode has passed; 0 without an episode."""
         self._onset_s = 0.0
         self._extreme = 0.0
         self._last_s: float | None = None
 
-    def value(self, at_s: float, value: float, *, continuous: bool = False) -> Iterator[Finding]:
-        """One plausible value; `continuous` if it comes from a sensor that measures by itself."""
+    def add_value(self, at_s: float, value: float, *, continuous: bool = False) -> Iterator[Finding]:
+        """Process one plausible value; `continuous` if its sensor measures without being asked."""
         apart_s = None if self._last_s is None else at_s - self._last_s
         if self._last_s is not None and apart_s is not None and apart_s > STALE_S:
-            yield from self._end(self._last_s)
-        closely = apart_s is not None and abs(apart_s) <= CONTINUOUS_S
+            yield from self._end_episode(self._last_s)
+        close = apart_s is not None and abs(apart_s) <= CONTINUOUS_S
         set_back = apart_s is not None and apart_s < 0
-        if set_back or (continuous and not closely):
+        if set_back or (continuous and not close):
             self._since[self._level :] = [None] * (len(self._since) - self._level)
         self._last_s = at_s
-        if self._level and self._what.within(value, self._what.limits[0]):
-            yield from self._end(at_s)
-        self._take_in(at_s, value)
-        wait_s = self._what.persistence_s if continuous or closely else 0.0
+        if self._level and self._criterion.is_within(value, self._criterion.limits[0]):
+            yield from self._end_episode(at_s)
+        self._update_violations(at_s, value)
+        wait_s = self._criterion.persistence_s if continuous or close else 0.0
         level = sum(since is not None and at_s - since >= wait_s for since in self._since)
         if level > self._level:
             self._level = level
             yield self._finding(None)
 
-    def _take_in(self, at_s: float, value: float) -> None:
-        for i, limit in enumerate(self._what.limits):
-            if self._what.within(value, limit):
+    def _update_violations(self, at_s: float, value: float) -> None:
+        for i, limit in enumerate(self._criterion.limits):
+            if self._criterion.is_within(value, limit):
                 self._since[i] = None
-            elif self._since[i] is None and self._what.beyond(value, limit):
+            elif self._since[i] is None and self._criterion.is_beyond(value, limit):
                 self._since[i] = at_s
                 if i == 0:
                     self._onset_s, self._extreme = at_s, value
         if self._since[0] is not None:
-            self._extreme = max(self._extreme, value) if self._what.above else min(self._extreme, value)
+            self._extreme = max(self._extreme, value) if self._criterion.above else min(self._extreme, value)
 
-    def _end(self, at_s: float) -> Iterator[Finding]:
+    def _end_episode(self, at_s: float) -> Iterator[Finding]:
         if self._level:
             yield self._finding(at_s)
         self._level = 0
         self._since[:] = [None] * len(self._since)
 
     def _finding(self, end_s: float | None) -> Finding:
-        what = self._what
-        measured = {what.key: self._extreme, what.limit_key: what.limits[self._level - 1]}
-        return Finding(what.kind, self._onset_s, end_s, f"rule:{what.kind}", None, measured)
+        criterion = self._criterion
+        measured = {criterion.key: self._extreme, criterion.limit_key: criterion.limits[self._level - 1]}
+        return Finding(criterion.kind, self._onset_s, end_s, f"rule:{criterion.kind}", None, measured)

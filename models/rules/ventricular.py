@@ -1,7 +1,7 @@
-"""Runs of ventricular beats, and ventricular bigeminy and trigeminy, from labelled beats.
+"""Detects runs of ventricular beats, and ventricular bigeminy and trigeminy, in labelled beats.
 
-Labels are the AAMI classes N, S, V and F, and "?" where none can be given. Only V starts an episode; F (part ventricular) and
-"?" do not end one. Beats on the two sides of a gap do not follow each other: none is counted across it.
+Labels are the AAMI classes N, S, V and F, and "?" for a beat without a label. Only V starts an episode; F (part ventricular)
+and "?" do not end one. The beats on the two sides of a gap are not consecutive, and no interval is counted across it.
 """
 
 from collections import deque
@@ -13,29 +13,33 @@ from config.limits import Limits
 from models.findings import Finding
 
 UNDECIDED: Final = frozenset({"F", "?"})
-"""Neither a sign for nor against a ventricular rhythm."""
+"""Labels that are evidence neither for nor against a ventricular rhythm."""
 
-SLIP: Final = 3
-"""Of so many beats, the last ones of a run, one may be another: a capture or fusion beat, or a wrong label."""
+TOLERANCE_BEATS: Final = 3
+"""Among the last three beats of a run one may have another label: a capture or fusion beat, or a wrong label."""
 
-FAST: Final = 2
-"""Latest intervals by whose mean a slow run turns fast: as early as a new one is told."""
+FAST_INTERVALS: Final = 2
+"""Latest intervals whose mean turns a slow run into a fast one: as soon as a new fast run would be reported."""
 
-SLOW: Final = 8
-"""Intervals in a row under the limit by which a fast run turns slow, as when an escape rhythm follows it: VT is over 100/min
-(AHA/ACC/HRS 2017 ventricular arrhythmia guideline). The number is our choice: a VT whose rate varies about the limit has
-hardly ever so many."""
+SLOW_INTERVALS: Final = 8
+"""Consecutive intervals below the rate limit that turn a fast run into a slow one, as when an escape rhythm follows it: VT is
+over 100/min (AHA/ACC/HRS 2017 ventricular arrhythmia guideline). The number is our choice: a VT whose rate varies about the
+limit rarely has so many in a row."""
 
-MISSES: Final = 2
-"""Cycles of another length that end a bigeminy or trigeminy: one wrong label makes one or two cycles into one."""
+MISSES_TO_END: Final = 2
+"""Cycles of another length that end a bigeminy or trigeminy: one wrong label spoils one or two cycles."""
 
 
 @dataclass(slots=True)
 class _Run:
-    """A run that was told.
+    """A run that has been reported.
 
-    `seconds` and `intervals` add up those between two ventricular beats, `latest` holds the last of them with their ends;
-    `end_s` and `sure_beats` are as of the last beat before one that was not ventricular.
+    Attributes:
+        seconds, intervals: total and number of the intervals between two ventricular beats.
+        after_v: whether the last beat was ventricular.
+        recent: of the last beats, whether each may belong to the run.
+        latest: the last intervals between two ventricular beats, each with the time of its end.
+        end_s, sure_beats: time of the last ventricular beat, and number of beats, when the last other beat came.
     """
 
     kind: str
@@ -45,61 +49,61 @@ class _Run:
     seconds: float
     intervals: int
     after_v: bool = True
-    recent: deque[bool] = field(default_factory=lambda: deque([True] * SLIP, SLIP))
-    latest: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SLOW))
+    recent: deque[bool] = field(default_factory=lambda: deque([True] * TOLERANCE_BEATS, TOLERANCE_BEATS))
+    latest: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SLOW_INTERVALS))
     end_s: float = 0.0
     sure_beats: int = 0
 
 
 class RunRule:
-    """Three or more ventricular beats in a row: `vt` from 100/min, `v_run` below.
+    """Reports three or more consecutive ventricular beats: `vt` from 100/min, `v_run` below.
 
-    Told at the third beat, and a `vt` again at the beat from which it is urgent. A run that turns fast, or slow (`SLOW`), ends
-    there and goes on as the other kind. It ends at its last ventricular beat: told when two of three beats are not
-    ventricular, or when there was no beat for as long as a pause.
+    A run is reported at its third beat, and a `vt` again at the beat from which it is urgent. A run that turns fast, or slow
+    (`SLOW_INTERVALS`), ends there and continues as the other kind. A run ends at its last ventricular beat; this is known when
+    two of three beats are not ventricular, or when no beat came for as long as a pause.
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._least = round(limits.v_run_beats.value)
+        self._min_beats = round(limits.v_run_beats.value)
         self._fast_bpm = limits.vt_rate.value
-        self._high = round(limits.vt_high_beats.value)
+        self._urgent_beats = round(limits.vt_high_beats.value)
         self._silence_s = limits.pause.value
         self._streak: list[tuple[float, float]] = []
         self._run: _Run | None = None
         self._last_beat_s: float | None = None
 
-    def beat(self, t_s: float, rr_s: float | None, label: str) -> Iterator[Finding]:
-        """One beat with the interval that ends at it, None after a gap."""
-        yield from self.until(t_s)
+    def on_beat(self, t_s: float, rr_s: float | None, label: str) -> Iterator[Finding]:
+        """Process one beat with the interval that ends at it, None after a gap."""
+        yield from self.advance_to(t_s)
         self._last_beat_s = t_s
         if self._run is not None:
-            yield from self._go_on(self._run, t_s, rr_s, label)
+            yield from self._continue_run(self._run, t_s, rr_s, label)
         if self._run is None:
-            yield from self._maybe_start(t_s, rr_s, label)
+            yield from self._extend_streak(t_s, rr_s, label)
 
-    def until(self, t_s: float) -> Iterator[Finding]:
-        """No beat since the last one and before `t_s`, up to which every beat is known."""
+    def advance_to(self, t_s: float) -> Iterator[Finding]:
+        """Process the time up to `t_s`, before which no further beat will be reported."""
         if self._last_beat_s is not None and t_s >= self._last_beat_s + self._silence_s:
-            yield from self.end()
+            yield from self.end_episode()
 
-    def end(self) -> Iterator[Finding]:
-        """Nothing more is known: a run ended at its last ventricular beat."""
+    def end_episode(self) -> Iterator[Finding]:
+        """End the run, if there is one, at its last ventricular beat, because no beat follows."""
         if self._run is not None:
             yield self._finding(self._run, self._run.last_s, self._run.beats)
         self._run, self._streak = None, []
 
-    def _maybe_start(self, t_s: float, rr_s: float | None, label: str) -> Iterator[Finding]:
+    def _extend_streak(self, t_s: float, rr_s: float | None, label: str) -> Iterator[Finding]:
         if label != "V":
             self._streak = []
             return
         if rr_s is None:
             self._streak = []
         self._streak.append((t_s, rr_s or 0.0))
-        if len(self._streak) >= self._least:
-            yield self._start()
+        if len(self._streak) >= self._min_beats:
+            yield self._start_run()
 
-    def _start(self) -> Finding:
-        """The run of the beats in the streak; the interval before the first is its coupling, and not of the run."""
+    def _start_run(self) -> Finding:
+        """Start a run of the beats in the streak. The interval before the first is its coupling and not part of the run."""
         inner = self._streak[1:]
         seconds = sum(rr for _, rr in inner)
         kind = "vt" if 60.0 * len(inner) >= self._fast_bpm * seconds else "v_run"
@@ -109,10 +113,10 @@ class RunRule:
         self._streak = []
         return self._finding(self._run, None, self._run.beats)
 
-    def _go_on(self, run: _Run, t_s: float, rr_s: float | None, label: str) -> Iterator[Finding]:
+    def _continue_run(self, run: _Run, t_s: float, rr_s: float | None, label: str) -> Iterator[Finding]:
         if label == "V":
             run.recent.append(True)
-            yield from self._ventricular(run, t_s, rr_s if run.after_v else None)
+            yield from self._add_ventricular(run, t_s, rr_s if run.after_v else None)
         elif label in UNDECIDED:
             run.recent.append(True)
         elif False in list(run.recent)[1:]:
@@ -123,7 +127,7 @@ class RunRule:
             run.end_s, run.sure_beats = run.last_s, run.beats
         run.after_v = label == "V"
 
-    def _ventricular(self, run: _Run, t_s: float, rr_s: float | None) -> Iterator[Finding]:
+    def _add_ventricular(self, run: _Run, t_s: float, rr_s: float | None) -> Iterator[Finding]:
         run.beats += 1
         run.last_s = t_s
         if rr_s is None:
@@ -132,22 +136,22 @@ class RunRule:
             run.seconds += rr_s
             run.intervals += 1
             run.latest.append((t_s, rr_s))
-        if run.kind == "v_run" and self._turned_fast(run):
-            yield from self._turned(run, "vt", FAST)
-        elif run.kind == "vt" and self._turned_slow(run):
-            yield from self._turned(run, "v_run", SLOW)
-        elif run.kind == "vt" and run.beats == self._high:
+        if run.kind == "v_run" and self._has_turned_fast(run):
+            yield from self._change_kind(run, "vt", FAST_INTERVALS)
+        elif run.kind == "vt" and self._has_turned_slow(run):
+            yield from self._change_kind(run, "v_run", SLOW_INTERVALS)
+        elif run.kind == "vt" and run.beats == self._urgent_beats:
             yield self._finding(run, None, run.beats)
 
-    def _turned_fast(self, run: _Run) -> bool:
-        latest = [rr for _, rr in run.latest][-FAST:]
-        return len(latest) == FAST and self._fast_bpm * sum(latest) <= 60.0 * FAST
+    def _has_turned_fast(self, run: _Run) -> bool:
+        latest = [rr for _, rr in run.latest][-FAST_INTERVALS:]
+        return len(latest) == FAST_INTERVALS and self._fast_bpm * sum(latest) <= 60.0 * FAST_INTERVALS
 
-    def _turned_slow(self, run: _Run) -> bool:
-        return len(run.latest) == SLOW and all(self._fast_bpm * rr > 60.0 for _, rr in run.latest)
+    def _has_turned_slow(self, run: _Run) -> bool:
+        return len(run.latest) == SLOW_INTERVALS and all(self._fast_bpm * rr > 60.0 for _, rr in run.latest)
 
-    def _turned(self, run: _Run, kind: str, intervals: int) -> Iterator[Finding]:
-        """The run ends where its last intervals begin, and they begin one of the other kind."""
+    def _change_kind(self, run: _Run, kind: str, intervals: int) -> Iterator[Finding]:
+        """End the run where its last `intervals` begin, and start a run of the other kind there."""
         newest = list(run.latest)[-intervals:]
         first_end_s, first_rr_s = newest[0]
         turn_s, seconds = first_end_s - first_rr_s, sum(rr for _, rr in newest)
@@ -161,73 +165,77 @@ class RunRule:
         measured = {
             "beats": float(beats),
             "rate_bpm": round(60.0 * run.intervals / run.seconds, 1),
-            "limit_beats": float(self._least),
+            "limit_beats": float(self._min_beats),
             "limit_bpm": self._fast_bpm,
         }
         return Finding(run.kind, run.onset_s, end_s, f"rule:{run.kind}", None, measured)
 
 
 class GeminyRule:
-    """Every second (bigeminy) or third (trigeminy) beat ventricular, at least three times in a row."""
+    """Reports that every second (bigeminy) or third (trigeminy) beat is ventricular, at least three times in a row."""
 
     def __init__(self, kind: str, limits: Limits) -> None:
+        """Watch for `kind`, `bigeminy` or `trigeminy`."""
         self._kind = kind
         self._others = 1 if kind == "bigeminy" else 2
-        self._cycles = round(limits.geminy_cycles.value)
+        """Other beats between two ventricular ones."""
+        self._min_cycles = round(limits.geminy_cycles.value)
         self._silence_s = limits.pause.value
         self._since = 0
+        """Beats since the last ventricular one."""
         self._known = False
+        """Whether there has been no gap since the last ventricular beat."""
         self._onset_s: float | None = None
         self._end_s = 0.0
-        self._count = 0
+        self._cycles = 0
         self._misses = 0
         self._last_beat_s: float | None = None
 
-    def beat(self, t_s: float, rr_s: float | None, label: str) -> Iterator[Finding]:
-        """One beat with the interval that ends at it, None after a gap."""
-        yield from self.until(t_s)
+    def on_beat(self, t_s: float, rr_s: float | None, label: str) -> Iterator[Finding]:
+        """Process one beat with the interval that ends at it, None after a gap."""
+        yield from self.advance_to(t_s)
         self._last_beat_s = t_s
         if rr_s is None:
             self._since, self._known = 0, False
-            if not self._raised:
+            if not self._is_raised:
                 self._onset_s = None
-        if label == "V" or (label in UNDECIDED and self._raised and self._known and self._since == self._others):
-            yield from self._ventricular(t_s)
+        if label == "V" or (label in UNDECIDED and self._is_raised and self._known and self._since == self._others):
+            yield from self._add_ventricular(t_s)
             self._since, self._known = 0, True
             return
         self._since += 1
         if self._known and self._since >= 2 * (self._others + 1):
-            yield from self.end()
+            yield from self.end_episode()
 
-    def until(self, t_s: float) -> Iterator[Finding]:
-        """No beat since the last one and before `t_s`, up to which every beat is known."""
+    def advance_to(self, t_s: float) -> Iterator[Finding]:
+        """Process the time up to `t_s`, before which no further beat will be reported."""
         if self._last_beat_s is not None and t_s >= self._last_beat_s + self._silence_s:
-            yield from self.end()
+            yield from self.end_episode()
 
-    def end(self) -> Iterator[Finding]:
-        """Nothing more is known: the pattern ended at its last ventricular beat."""
-        if self._onset_s is not None and self._raised:
+    def end_episode(self) -> Iterator[Finding]:
+        """End the pattern, if it was reported, at its last ventricular beat, because it does not continue."""
+        if self._onset_s is not None and self._is_raised:
             yield self._finding(self._onset_s, self._end_s)
-        self._onset_s, self._count, self._misses = None, 0, 0
+        self._onset_s, self._cycles, self._misses = None, 0, 0
 
     @property
-    def _raised(self) -> bool:
-        return self._onset_s is not None and self._count >= self._cycles
+    def _is_raised(self) -> bool:
+        return self._onset_s is not None and self._cycles >= self._min_cycles
 
-    def _ventricular(self, t_s: float) -> Iterator[Finding]:
+    def _add_ventricular(self, t_s: float) -> Iterator[Finding]:
         if self._known and self._onset_s is not None and self._since == self._others:
-            self._count, self._misses, self._end_s = self._count + 1, 0, t_s
-            if self._count == self._cycles:
+            self._cycles, self._misses, self._end_s = self._cycles + 1, 0, t_s
+            if self._cycles == self._min_cycles:
                 yield self._finding(self._onset_s, None)
             return
-        if self._raised:
+        if self._is_raised:
             self._misses += self._known
-            if self._misses < MISSES:
+            if self._misses < MISSES_TO_END:
                 return
-            yield from self.end()
-        enough = self._since >= self._others
-        self._onset_s, self._count, self._end_s = (t_s, 1, t_s) if enough else (None, 0, t_s)
+            yield from self.end_episode()
+        may_start = self._since >= self._others
+        self._onset_s, self._cycles, self._end_s = (t_s, 1, t_s) if may_start else (None, 0, t_s)
 
     def _finding(self, onset_s: float, end_s: float | None) -> Finding:
-        measured = {"cycles": float(self._count), "limit_cycles": float(self._cycles)}
+        measured = {"cycles": float(self._cycles), "limit_cycles": float(self._min_cycles)}
         return Finding(self._kind, onset_s, end_s, f"rule:{self._kind}", None, measured)

@@ -1,6 +1,6 @@
-"""The rules on vitals of one patient's sensors: values in, findings out. Times in their findings are seconds UTC.
+"""Rules on the vital signs of one patient's sensors: values in, findings out. Times in their findings are seconds UTC.
 
-They see one value at a time, with the time at which it was measured; nothing depends on when it arrived.
+The rules process one value at a time, with the time at which it was measured; the time of arrival does not matter.
 """
 
 from collections import deque
@@ -10,11 +10,11 @@ from typing import Any, Final
 from config.limits import PLAUSIBLE, Limits
 from models.findings import Finding
 from models.rules.pressure import Pressure, PressureRules
-from models.rules.threshold import Criterion, Threshold
+from models.rules.threshold import Criterion, ThresholdRule
 from models.rules.weight import Weight, WeightRule
 
 CONTINUOUS: Final = "continuous"
-"""Flag of a value from a sensor that measures by itself: it must last."""
+"""Flag of a value from a continuous sensor: an abnormal value must persist before it counts."""
 
 IRREGULAR_PULSE: Final = "irregular_pulse"
 """Flag of a cuff that found the pulse irregular (Blood Pressure Service: measurement status, bit 2)."""
@@ -22,14 +22,14 @@ IRREGULAR_PULSE: Final = "irregular_pulse"
 DOUBTFUL: Final = frozenset(
     {"body_movement", "cuff_too_loose", "improper_position", "poor_signal", "low_perfusion", "no_contact"}
 )
-"""Flags of a value that its sensor itself doubts: it is kept, but raises and ends nothing."""
+"""Flags of a value that its own sensor marks as doubtful: the value is kept, but neither raises nor ends an episode."""
 
-IRREGULAR_OF: Final = 3
-IRREGULAR_LEAST: Final = 2
-"""Two of three measurements with an irregular pulse: NICE MTG13 (cuffs that look for atrial fibrillation)."""
+IRREGULAR_WINDOW: Final = 3
+MIN_IRREGULAR: Final = 2
+"""Two of the last three measurements with an irregular pulse: NICE MTG13 (cuffs that detect atrial fibrillation)."""
 
-SEEN_KEPT: Final = 64
-"""Values of which it is remembered that they came: more than a cuff or scale stores between two connections."""
+MAX_SEEN: Final = 64
+"""Values remembered to recognise repeats: more than a cuff or scale stores between two connections."""
 
 MAIN_RULE: Final[Mapping[str, str]] = {
     "systolic": "bp_crisis",
@@ -38,30 +38,30 @@ MAIN_RULE: Final[Mapping[str, str]] = {
     "weight": "weight_gain",
     "temperature": "fever",
 }
-"""Under which kind an inconclusive value is told."""
+"""The kind of finding that reports an inconclusive value."""
 
-State = Mapping[str, Any]
+VitalRulesState = Mapping[str, Any]
 
 
 class VitalRules:
-    """Blood pressure, oxygen saturation, weight and temperature."""
+    """Rules on blood pressure, oxygen saturation, weight and temperature."""
 
-    def __init__(self, limits: Limits, state: State | None = None) -> None:
-        """`state` is what an earlier one said last; the episodes that went on then have been ended by the restart."""
+    def __init__(self, limits: Limits, state: VitalRulesState | None = None) -> None:
+        """Start empty, or resume from the `state` of an earlier object. A restart ends the episodes that were open then."""
         past = state or {"pressure": [], "weight": []}
         self._pressure = PressureRules(limits, [Pressure(*values) for values in past["pressure"]])
         self._weight = WeightRule(limits, [Weight(*values) for values in past["weight"]])
-        self._spo2 = Threshold(_spo2(limits))
-        self._temperature = tuple(Threshold(criterion) for criterion in _temperature(limits))
-        self._irregular = deque[bool](maxlen=IRREGULAR_OF)
+        self._spo2 = ThresholdRule(_spo2_criterion(limits))
+        self._temperature = tuple(ThresholdRule(criterion) for criterion in _temperature_criteria(limits))
+        self._irregular = deque[bool](maxlen=IRREGULAR_WINDOW)
         self._irregular_onset_s: float | None = None
-        self._seen = deque[tuple[str, int]](maxlen=SEEN_KEPT)
+        self._seen = deque[tuple[str, int]](maxlen=MAX_SEEN)
 
     def feed(self, kind: str, value: float, at_us: int, flags: tuple[str, ...] = ()) -> Iterator[Finding]:
-        """One value in the unit of its kind, measured at `at_us` (UTC, microseconds since 1970).
+        """Process one value in the unit of its kind, measured at `at_us` (UTC, microseconds since 1970).
 
-        Ignored are other kinds, and a value that comes again: a sensor repeats what was not acknowledged. One that is older
-        than the last is judged all the same: clocks are set back, and what nobody has seen counts.
+        Other kinds are ignored, and so are repeats, because a sensor sends again what was not acknowledged. A value older than
+        the last one is processed all the same: clocks are set back, and a value that has not been seen yet counts.
         """
         if kind not in PLAUSIBLE or (kind, at_us) in self._seen:
             return
@@ -73,45 +73,45 @@ class VitalRules:
         elif DOUBTFUL & set(flags):
             yield self._inconclusive(kind, value, at_s, "noise")
         else:
-            yield from self._judge(kind, value, at_s, flags)
+            yield from self._apply_rules(kind, value, at_s, flags)
 
-    def state(self) -> State:
-        """What must outlast a restart, ready for JSON: the readings that means and comparisons are made of."""
+    def state(self) -> VitalRulesState:
+        """Return what must survive a restart, ready for JSON: the readings that means and comparisons are made of."""
         return {
             "pressure": [[past.at_s, past.systolic, past.diastolic] for past in self._pressure.past],
             "weight": [[past.at_s, past.kg] for past in self._weight.past],
         }
 
-    def _judge(self, kind: str, value: float, at_s: float, flags: tuple[str, ...]) -> Iterator[Finding]:
+    def _apply_rules(self, kind: str, value: float, at_s: float, flags: tuple[str, ...]) -> Iterator[Finding]:
         match kind:
             case "systolic":
-                yield from self._pressure.value(kind, value, at_s)
-                yield from self._pulse(at_s, IRREGULAR_PULSE in flags)
+                yield from self._pressure.add_value(kind, value, at_s)
+                yield from self._check_pulse(at_s, IRREGULAR_PULSE in flags)
             case "diastolic":
-                yield from self._pressure.value(kind, value, at_s)
+                yield from self._pressure.add_value(kind, value, at_s)
             case "spo2":
-                yield from self._spo2.value(at_s, value, continuous=CONTINUOUS in flags)
+                yield from self._spo2.add_value(at_s, value, continuous=CONTINUOUS in flags)
             case "weight":
-                yield from self._weight.value(value, at_s)
+                yield from self._weight.add_value(value, at_s)
             case _:
                 for rule in self._temperature:
-                    yield from rule.value(at_s, value, continuous=CONTINUOUS in flags)
+                    yield from rule.add_value(at_s, value, continuous=CONTINUOUS in flags)
 
-    def _pulse(self, at_s: float, irregular: bool) -> Iterator[Finding]:
-        """The irregular pulse a cuff reports with its measurement."""
+    def _check_pulse(self, at_s: float, irregular: bool) -> Iterator[Finding]:
+        """Process whether a cuff measurement reports an irregular pulse."""
         self._irregular.append(irregular)
         count = sum(self._irregular)
         measured = {"irregular": float(count), "readings": float(len(self._irregular))}
-        if self._irregular_onset_s is None and count >= IRREGULAR_LEAST:
+        if self._irregular_onset_s is None and count >= MIN_IRREGULAR:
             self._irregular_onset_s = at_s
             yield Finding("irregular_pulse", at_s, None, "rule:irregular_pulse", None, measured)
-        elif self._irregular_onset_s is not None and count < IRREGULAR_LEAST:
+        elif self._irregular_onset_s is not None and count < MIN_IRREGULAR:
             yield Finding("irregular_pulse", self._irregular_onset_s, at_s, "rule:irregular_pulse", None, measured)
             self._irregular_onset_s = None
 
-    def _inconclusive(self, kind: str, value: float, at_s: float, why: str) -> Finding:
+    def _inconclusive(self, kind: str, value: float, at_s: float, reason: str) -> Finding:
         rule = MAIN_RULE[kind]
-        return Finding(rule, at_s, at_s, f"rule:{rule}", None, {_KEYS[kind]: value}, why)
+        return Finding(rule, at_s, at_s, f"rule:{rule}", None, {_KEYS[kind]: value}, reason)
 
 
 _KEYS: Final[Mapping[str, str]] = {
@@ -121,9 +121,10 @@ _KEYS: Final[Mapping[str, str]] = {
     "weight": "weight_kg",
     "temperature": "temperature_celsius",
 }
+"""Names of the values in a finding's `measured`."""
 
 
-def _spo2(limits: Limits) -> Criterion:
+def _spo2_criterion(limits: Limits) -> Criterion:
     return Criterion(
         "spo2_low",
         _KEYS["spo2"],
@@ -135,7 +136,7 @@ def _spo2(limits: Limits) -> Criterion:
     )
 
 
-def _temperature(limits: Limits) -> tuple[Criterion, Criterion]:
+def _temperature_criteria(limits: Limits) -> tuple[Criterion, Criterion]:
     hysteresis = limits.temperature_hysteresis.value
     persistence_s = limits.spo2_persistence.value
     high = (limits.fever.value, limits.high_fever.value)

@@ -1,4 +1,4 @@
-"""Rapid gain of weight: fluid that a failing heart holds back."""
+"""Detects rapid weight gain: fluid that a failing heart retains."""
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -10,53 +10,57 @@ from models.findings import Finding
 from models.signal.filters import median_of
 
 DAY_S: Final = 86400.0
-KEPT: Final = 128
-"""Readings: two weeks of nine a day."""
-ANOTHER_DAY_S: Final = 12 * 3600.0
-"""A second reading that is to confirm a first one is made by another visit to the scale, not by the same person once more."""
+MAX_READINGS: Final = 128
+"""Readings kept: two weeks of nine a day."""
+MIN_CONFIRM_S: Final = 12 * 3600.0
+"""A reading confirms an implausible one only after this time, so that it is from another visit to the scale, not from the same
+person a second time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One reading of a scale, in kg, at seconds UTC."""
+    """One reading of a scale in kg, at seconds UTC."""
 
     at_s: float
     kg: float
 
 
 class WeightRule:
-    """Gain since the lightest of the last days, by the median of each day: a second try in other clothes does not matter.
+    """Reports a weight gain since the lightest of the last days.
 
-    A reading far from the last day's is another person's, or a bag: it is inconclusive and left out. Where the scale says the
-    same again half a day later, it has a new user or was moved, and the comparison starts anew.
+    Days are compared by the median of their readings, so a second try in other clothes does not matter.
+
+    A reading far from the last day's is probably another person's, or includes a bag: it is inconclusive and not kept. If the
+    scale shows the same weight again half a day later, it has a new user or was moved, and the comparison starts over.
     """
 
     def __init__(self, limits: Limits, past: Sequence[Weight] = ()) -> None:
+        """Start with the readings `past` of an earlier run."""
         self._limit = limits.weight_gain.value
         self._days = limits.weight_days.value
         self._hysteresis = limits.weight_hysteresis.value
         self._step = limits.weight_step.value
-        self.past = deque[Weight](past, maxlen=KEPT)
-        self._odd: Weight | None = None
+        self.past = deque[Weight](past, maxlen=MAX_READINGS)
+        self._implausible: Weight | None = None
         self._onset_s: float | None = None
 
-    def value(self, kg: float, at_s: float) -> Iterator[Finding]:
-        """One plausible reading."""
+    def add_value(self, kg: float, at_s: float) -> Iterator[Finding]:
+        """Process one plausible reading."""
         reading = Weight(at_s, kg)
-        by_day = self._by_day(at_s)
+        by_day = self._daily_medians(at_s)
         if by_day and abs(kg - by_day[max(by_day)]) > self._step:
-            if not self._confirmed(reading):
-                self._odd = self._odd if self._close_to_odd(reading) else reading
+            if not self._is_confirmed(reading):
+                self._implausible = self._implausible if self._matches_implausible(reading) else reading
                 yield Finding("weight_gain", at_s, at_s, "rule:weight_gain", None, {"weight_kg": kg}, "out_of_distribution")
                 return
-            yield from self._end(at_s, {"weight_kg": kg})
+            yield from self._end_episode(at_s, {"weight_kg": kg})
             self.past.clear()
-        self._odd = None
+        self._implausible = None
         self.past.append(reading)
-        yield from self._judge(at_s)
+        yield from self._check_gain(at_s)
 
-    def _judge(self, at_s: float) -> Iterator[Finding]:
-        by_day = self._by_day(at_s)
+    def _check_gain(self, at_s: float) -> Iterator[Finding]:
+        by_day = self._daily_medians(at_s)
         today = at_s // DAY_S
         earlier = [kg for day, kg in by_day.items() if day < today]
         if not earlier:
@@ -67,23 +71,27 @@ class WeightRule:
             self._onset_s = at_s
             yield Finding("weight_gain", at_s, None, "rule:weight_gain", None, measured)
         elif gain <= self._limit - self._hysteresis:
-            yield from self._end(at_s, measured)
+            yield from self._end_episode(at_s, measured)
 
-    def _end(self, at_s: float, measured: dict[str, float]) -> Iterator[Finding]:
+    def _end_episode(self, at_s: float, measured: dict[str, float]) -> Iterator[Finding]:
         if self._onset_s is not None:
             yield Finding("weight_gain", self._onset_s, at_s, "rule:weight_gain", None, measured)
         self._onset_s = None
 
-    def _by_day(self, at_s: float) -> dict[float, float]:
-        """The median of today and of each of the days before that count, by day number (UTC)."""
+    def _daily_medians(self, at_s: float) -> dict[float, float]:
+        """The median of today and of each earlier day that is compared, by day number (UTC)."""
         days = defaultdict[float, list[float]](list)
         for past in self.past:
             if at_s // DAY_S - self._days <= past.at_s // DAY_S <= at_s // DAY_S:
                 days[past.at_s // DAY_S].append(past.kg)
         return {day: median_of(weights) for day, weights in days.items()}
 
-    def _close_to_odd(self, reading: Weight) -> bool:
-        return self._odd is not None and abs(reading.kg - self._odd.kg) <= self._limit
+    def _matches_implausible(self, reading: Weight) -> bool:
+        return self._implausible is not None and abs(reading.kg - self._implausible.kg) <= self._limit
 
-    def _confirmed(self, reading: Weight) -> bool:
-        return self._odd is not None and self._close_to_odd(reading) and reading.at_s - self._odd.at_s >= ANOTHER_DAY_S
+    def _is_confirmed(self, reading: Weight) -> bool:
+        return (
+            self._implausible is not None
+            and self._matches_implausible(reading)
+            and reading.at_s - self._implausible.at_s >= MIN_CONFIRM_S
+        )

@@ -1,4 +1,4 @@
-"""From the ECG samples of one lead to heart beats, as they come."""
+"""Streaming ECG chain of one lead: resampling, a ring buffer of the signal and QRS detection."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -8,46 +8,48 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.signal.candidate import Judge
+from models.signal.beat_classifier import BeatClassifier
 from models.signal.envelope import ENVELOPE_MARGIN, envelope
-from models.signal.filters import Samples, Tape, hann, median
-from models.signal.judged import JudgedQrsDetector
-from models.signal.qrs import AHEAD, REFRACTORY, T_WAVE, Peak, QrsDetector
+from models.signal.filters import RingBuffer, Samples, hann, median
+from models.signal.noisy_qrs import NoisyQrsDetector
+from models.signal.qrs import LOOKAHEAD_SAMPLES, REFRACTORY_SAMPLES, T_WAVE_SAMPLES, QrsDetector, RPeak
 from models.signal.resample import RATE_HZ, Resampler
 
-KEPT_S: Final = 45.0
-"""How much signal is kept: half a minute for the rhythm's model, a strip, and the beats that are still undecided."""
+BUFFER_S: Final = 45.0
+"""Length of the signal kept: half a minute for the rhythm model, strips, and beats that are not decided yet."""
 
 FLAT_S: Final = 1.0
 FLAT_MV: Final = 0.001
-"""A signal that stays within `FLAT_MV` for `FLAT_S` comes from no electrode on a skin: even in asystole there is some noise."""
+"""A signal that stays within `FLAT_MV` for `FLAT_S` comes from a detached electrode: even asystole shows some noise."""
 
 JUMP_MV: Final = 1.5
-"""A baseline that moves so far within a few seconds is an electrode's: the amplifier recovers, and shows no beats meanwhile.
-Respiration and wander move it by some tenths of a mV."""
+"""A baseline shift of this size within a few seconds comes from the electrode, and the amplifier shows no beats until it has
+recovered. Respiration and wander shift the baseline by a few tenths of a mV."""
 
 LOW_QRS_MV: Final = 0.04
-"""Envelope of a QRS complex of 0.2 mV. P waves of 0.2 mV reach 0.038 at their sharpest, noise of 50 uV rms 0.035."""
+"""Envelope of a QRS complex of 0.2 mV. The sharpest P waves of 0.2 mV reach 0.038, noise of 50 uV rms reaches 0.035."""
 
-STANDS_OUT: Final = 3.0
-"""A QRS complex is so many times higher than the median of the envelope around it. Noise is up to 2.5, fibrillation 2 times."""
+QRS_PROMINENCE: Final = 3.0
+"""Smallest height of a QRS complex as a multiple of the median of the envelope around it. Noise reaches 2.5 times the median,
+fibrillation 2 times."""
 
 _BASELINE: Final = hann(round(2 * RATE_HZ) | 1)
-"""Smoother whose complement is a high-pass of 0.5 Hz (-6 dB), the lower edge of the monitoring bandwidth."""
+"""Smoothing window whose complement is a high-pass of 0.5 Hz (-6 dB), the lower edge of the monitoring bandwidth."""
 
-_WHOLE: Final = float(np.correlate(np.ones(_BASELINE.size), _BASELINE)[0])
-"""What `_smoothed_ones` gives away from the ends."""
+_BASELINE_GAIN: Final = float(np.correlate(np.ones(_BASELINE.size), _BASELINE)[0])
+"""Value of `_smoothing_weight` away from the ends."""
 
-_PIECE_S: Final = 2.0
-"""Longer chunks are cut, so that the work of one step stays in the processor's cache."""
+_MAX_CHUNK_S: Final = 2.0
+"""Longer chunks are split, so that the data of one step fits into the processor's cache."""
 
 
 class Beat(NamedTuple):
     """A detected QRS complex.
 
-    `t_s` is the R peak in seconds since the stream's first sample, by the nominal rate and without the filters' delay;
-    `amplitude_mv` is its height over the baseline, negative in an inverted lead. `after_gap` marks the first beat after a
-    start or a gap: no RR interval ends at it.
+    Attributes:
+        t_s: time of the R peak in seconds since the first sample of the stream, by the nominal rate and without filter delay.
+        amplitude_mv: height over the baseline, negative in an inverted lead.
+        after_gap: whether this is the first beat after a start or a gap, so that no RR interval ends at it.
     """
 
     t_s: float
@@ -56,83 +58,83 @@ class Beat(NamedTuple):
 
 
 class EcgChain:
-    """Resampling, QRS detection and a tape of the last minute, for one lead. Chunks do not matter, bit for bit.
+    """Resamples one lead, detects its beats and keeps the last 45 s of it. The result is bit-identical for any chunk sizes.
 
-    A beat is reported 0.33 s after its R peak; after 0.6 s where it is lower than usual, since it may be a P wave; after an
-    interval where the judge is less than sure of it in noise; and later still when it was found by search back. The first two
-    seconds of a stream are learnt from and reported together.
+    A beat is reported 0.33 s after its R peak, with these exceptions: a low beat after 0.6 s, because it may be a P wave; a
+    beat that the classifier doubts in noise after one RR interval; a beat found by a search back later still. The detector
+    learns from the first two seconds of a stream and then reports their beats together.
     """
 
-    def __init__(self, rate_hz: float, judge: Judge | None = None) -> None:
-        """`judge` tells beats from noise; without one the detector does it alone, in noise less well."""
+    def __init__(self, rate_hz: float, classifier: BeatClassifier | None = None) -> None:
+        """Without a `classifier`, which separates beats from noise, detection is less accurate in noise."""
         self._rate_hz = rate_hz
-        self._longest = ceil(_PIECE_S * rate_hz)
+        self._max_chunk_samples = ceil(_MAX_CHUNK_S * rate_hz)
         self._origin_s = 0.0
         self._count = 0
         self._resampler: Resampler | None = Resampler(rate_hz, 0.0)
-        self._tape = Tape(round(KEPT_S * RATE_HZ))
-        self._detector = JudgedQrsDetector(self._tape, judge) if judge else QrsDetector(self._tape)
+        self._buffer = RingBuffer(round(BUFFER_S * RATE_HZ))
+        self._detector = NoisyQrsDetector(self._buffer, classifier) if classifier else QrsDetector(self._buffer)
         self._after_gap = True
 
     @property
     def end_s(self) -> float:
-        """The stream's time right after the last sample that came."""
+        """Stream time right after the last sample received."""
         return self._origin_s + self._count / self._rate_hz
 
     @property
     def horizon_s(self) -> float:
-        """Every beat before this time has been reported; in strong noise one or two an hour are found later."""
+        """Stream time before which every beat has been reported. In strong noise, one or two beats per hour are found later."""
         return max(self._detector.horizon / RATE_HZ, 0.0)
 
     def push(self, mv: Samples) -> list[Beat]:
-        """Consecutive samples in mV; NaN for a sample that is missing. The beats that they decide, in order."""
-        if 0 < mv.size <= self._longest and isfinite(mv.dot(mv)):  # in a tenth of the time of a look at each sample
+        """Process consecutive samples in mV, NaN where one is missing, and return the beats that they decide, in order."""
+        if 0 < mv.size <= self._max_chunk_samples and isfinite(mv.dot(mv)):  # ten times faster than testing each sample
             return self._extend(mv)
         beats: list[Beat] = []
-        for piece in self._pieces(mv):
-            if isnan(piece[0]):
+        for part in self._split_chunk(mv):
+            if isnan(part[0]):
                 beats += self.finish()
-                self._count += piece.size
+                self._count += part.size
             else:
-                beats += self._extend(piece)
+                beats += self._extend(part)
         return beats
 
     def gap(self, seconds: float) -> list[Beat]:
-        """Nothing came for so long (not negative): what came before is decided, and time goes on."""
+        """Skip a gap of `seconds` (not negative) and return the beats before it that were still undecided."""
         beats = self.finish()
         self._origin_s = self.end_s + seconds
         self._count = 0
         return beats
 
     def finish(self) -> list[Beat]:
-        """The signal ends here: the beats that were still undecided."""
+        """End the signal and return the beats that were still undecided."""
         if self._resampler is None:
             return []
-        self._tape.extend(self._resampler.finish())
-        beats = self._beats(self._detector.finish())
+        self._buffer.extend(self._resampler.finish())
+        beats = self._to_beats(self._detector.finish())
         self._resampler = None
         self._after_gap = True
         return beats
 
     def strip(self, start_s: float, end_s: float, until_s: float = inf) -> tuple[float, Samples]:
-        """The signal between two times: the time of its first sample, and mV at 125 Hz, 0.5 to 40 Hz, NaN in gaps.
+        """Return the signal between two times: the time of its first sample, and mV at 125 Hz, 0.5 to 40 Hz, NaN in gaps.
 
-        Cut to what is kept. The baseline of the newest second is provisional: it moves a little with what follows, up to
-        `until_s`.
+        The strip is limited to the signal kept. The baseline of its newest second is provisional: it depends on the samples up
+        to `until_s`, and changes a little as they arrive.
         """
-        first = max(ceil(start_s * RATE_HZ), self._tape.first)
-        end = max(min(floor(end_s * RATE_HZ) + 1, self._tape.end), first)
+        first = max(ceil(start_s * RATE_HZ), self._buffer.first)
+        end = max(min(floor(end_s * RATE_HZ) + 1, self._buffer.end), first)
         margin = _BASELINE.size // 2
-        before = min(margin, first - self._tape.first)
-        newest = self._tape.end if until_s == inf else floor(until_s * RATE_HZ) + 1
-        signal = self._tape[first - before : min(end + margin, newest)]
+        before = min(margin, first - self._buffer.first)
+        newest = self._buffer.end if until_s == inf else floor(until_s * RATE_HZ) + 1
+        signal = self._buffer[first - before : min(end + margin, newest)]
         if first < end and signal.size == end - first + 2 * margin and not isnan(np.add.reduce(signal)):
-            return first / RATE_HZ, signal[margin:-margin] - np.correlate(signal, _BASELINE, "valid") / _WHOLE
-        return first / RATE_HZ, baseline_free(signal)[before : before + end - first]
+            return first / RATE_HZ, signal[margin:-margin] - np.correlate(signal, _BASELINE, "valid") / _BASELINE_GAIN
+        return first / RATE_HZ, remove_baseline(signal)[before : before + end - first]
 
-    def usable(self, start_s: float, end_s: float) -> bool:
-        """Whether the signal between two times may be judged: it is there, without gap, and never flat for `FLAT_S`."""
-        signal = self._tape[floor(start_s * RATE_HZ) : ceil(end_s * RATE_HZ)]
+    def is_usable(self, start_s: float, end_s: float) -> bool:
+        """Return whether the signal between two times is present, without a gap and never flat for `FLAT_S`."""
+        signal = self._buffer[floor(start_s * RATE_HZ) : ceil(end_s * RATE_HZ)]
         if signal.size == 0 or np.isnan(signal).any():
             return False
         width = round(FLAT_S * RATE_HZ)
@@ -140,60 +142,64 @@ class EcgChain:
             return True
         return not (np.ptp(np.lib.stride_tricks.sliding_window_view(signal, width), axis=1) < FLAT_MV).any()
 
-    def quiet(self, start_s: float, end_s: float, bumps: int = 1) -> bool:
-        """Whether the signal from a beat to a second later or more, up to `horizon_s`, could have shown beats but shows none.
+    def is_beat_free(self, start_s: float, end_s: float, max_peaks: int = 1) -> bool:
+        """Return whether the signal after a beat, for a second or more and up to `horizon_s`, could show beats but shows none.
 
-        False where it is not usable (or no longer kept), where the baseline jumps, and where more than `bumps` look like QRS
-        complexes: after a sudden fall of the amplitude the detector does not report them before it has learnt the lower beats.
-        Noise, fibrillation, P waves up to 0.2 mV and a single artefact are no such bumps. The beat's own T wave is left out.
+        False if the signal is not usable (or no longer kept), if the baseline jumps, or if more than `max_peaks` peaks look
+        like QRS complexes: after a sudden drop of the amplitude the detector misses beats until it has learnt the lower ones.
+        Noise, fibrillation and P waves up to 0.2 mV do not look like QRS complexes; the default tolerates a single artefact.
+        The T wave of the beat is left out.
         """
-        first, last = ceil(start_s * RATE_HZ) + T_WAVE, floor(end_s * RATE_HZ) - REFRACTORY
-        if self._tape.first > first - ENVELOPE_MARGIN or not self.usable(start_s, end_s):
+        first, last = ceil(start_s * RATE_HZ) + T_WAVE_SAMPLES, floor(end_s * RATE_HZ) - REFRACTORY_SAMPLES
+        if self._buffer.first > first - ENVELOPE_MARGIN or not self.is_usable(start_s, end_s):
             return False
         return (
-            not _jumps(self._tape[first:last])
-            and _qrs_like(self._tape[first - ENVELOPE_MARGIN : last + ENVELOPE_MARGIN]) <= bumps
+            not _has_baseline_jump(self._buffer[first:last])
+            and _count_qrs_like_peaks(self._buffer[first - ENVELOPE_MARGIN : last + ENVELOPE_MARGIN]) <= max_peaks
         )
 
-    def _pieces(self, mv: Samples) -> Iterator[Samples]:
-        """All valid or all NaN, and short enough for the detector's tapes."""
+    def _split_chunk(self, mv: Samples) -> Iterator[Samples]:
+        """Split a chunk into parts that are all valid or all NaN, and short enough for the detector's buffers."""
         valid = np.isfinite(mv)
         runs = [mv]
         if not valid.all():
             runs = np.split(np.where(valid, mv, np.nan), np.flatnonzero(valid[1:] != valid[:-1]) + 1)
         for run in runs:
-            for start in range(0, run.size, self._longest):
-                yield run[start : start + self._longest]
+            for start in range(0, run.size, self._max_chunk_samples):
+                yield run[start : start + self._max_chunk_samples]
 
     def _extend(self, mv: Samples) -> list[Beat]:
         if self._resampler is None:
             self._resampler = Resampler(self._rate_hz, self.end_s)
-            self._tape.skip_to(self._resampler.next_index)
+            self._buffer.skip_to(self._resampler.next_index)
             self._detector.start(self._resampler.next_index)
         self._count += mv.size
-        self._tape.extend(self._resampler.push(mv))
-        return self._beats(self._detector.push())
+        self._buffer.extend(self._resampler.push(mv))
+        return self._to_beats(self._detector.push())
 
-    def _beats(self, peaks: list[Peak]) -> list[Beat]:
-        beats = [Beat(at / RATE_HZ, amplitude_mv, False) for at, amplitude_mv in peaks]
+    def _to_beats(self, peaks: list[RPeak]) -> list[Beat]:
+        beats = [Beat(index / RATE_HZ, amplitude_mv, False) for index, amplitude_mv in peaks]
         if beats and self._after_gap:
             beats[0] = beats[0]._replace(after_gap=True)
             self._after_gap = False
         return beats
 
 
-def baseline_free(signal: Samples) -> Samples:
-    """Samples at 125 Hz less their baseline, the smoothed signal; NaN in gaps, whose edges count as the signal's ends."""
+def remove_baseline(signal: Samples) -> Samples:
+    """Return samples at 125 Hz minus their baseline, which is the smoothed signal; NaN in gaps.
+
+    The edges of a gap are treated like the ends of the signal.
+    """
     known = ~np.isnan(signal)
     if known.all():
-        whole: Samples = signal - _smoothed(signal) / _smoothed_ones(signal.size)
+        whole: Samples = signal - _smooth(signal) / _smoothing_weight(signal.size)
         return whole
-    weight, level = _smoothed(known), _smoothed(np.where(known, signal, 0.0))
+    weight, level = _smooth(known), _smooth(np.where(known, signal, 0.0))
     flat: Samples = signal - np.divide(level, weight, out=np.full(signal.size, np.nan), where=known)
     return flat
 
 
-def _smoothed(signal: Samples | NDArray[np.bool_]) -> Samples:
+def _smooth(signal: Samples | NDArray[np.bool_]) -> Samples:
     if signal.size >= _BASELINE.size:
         return np.convolve(signal, _BASELINE, "same")
     margin = _BASELINE.size // 2
@@ -201,21 +207,21 @@ def _smoothed(signal: Samples | NDArray[np.bool_]) -> Samples:
 
 
 @lru_cache(maxsize=64)
-def _smoothed_ones(size: int) -> Samples:
-    """What is left of the smoother's weight at the ends of so many samples. Strips have few lengths."""
-    return _smoothed(np.ones(size))
+def _smoothing_weight(size: int) -> Samples:
+    """Return the sum of the smoothing window inside a signal of `size` samples, at each sample. Strips have few lengths."""
+    return _smooth(np.ones(size))
 
 
-def _jumps(signal: Samples) -> bool:
-    """Whether the baseline, the mean of half a second, moves as it does on a skin only when the electrode does."""
+def _has_baseline_jump(signal: Samples) -> bool:
+    """Return whether the baseline, the mean of each half second, shifts by more than `JUMP_MV`."""
     width = round(0.5 * RATE_HZ)
     baseline = signal[: signal.size // width * width].reshape(-1, width).mean(axis=1)
     return bool(np.ptp(baseline) > JUMP_MV)
 
 
-def _qrs_like(signal: Samples) -> int:
-    """How many peaks of the QRS band's envelope could be QRS complexes, low ones included."""
+def _count_qrs_like_peaks(signal: Samples) -> int:
+    """Return how many peaks of the QRS band's envelope could be QRS complexes, including low ones."""
     heights = envelope(signal)
-    around = np.lib.stride_tricks.sliding_window_view(heights, 2 * AHEAD + 1)
-    peaks = around[around[:, AHEAD] == around.max(axis=1), AHEAD]
-    return int(np.count_nonzero(peaks > max(LOW_QRS_MV, STANDS_OUT * median(heights))))
+    around = np.lib.stride_tricks.sliding_window_view(heights, 2 * LOOKAHEAD_SAMPLES + 1)
+    peaks = around[around[:, LOOKAHEAD_SAMPLES] == around.max(axis=1), LOOKAHEAD_SAMPLES]
+    return int(np.count_nonzero(peaks > max(LOW_QRS_MV, QRS_PROMINENCE * median(heights))))

@@ -1,4 +1,4 @@
-"""The envelope of the QRS band, which has one bump a heart beat."""
+"""The envelope of the QRS band, which has one peak per heart beat."""
 
 from typing import Any, Final
 
@@ -9,20 +9,20 @@ from models.signal.filters import Samples, bandpass, hann
 from models.signal.resample import RATE_HZ
 
 QRS_BAND: Final = bandpass(8.0, 22.0, RATE_HZ, half=round(0.096 * RATE_HZ))
-"""Most of a QRS complex, little of P and T waves, wander and muscle noise."""
+"""Passes most of a QRS complex, but little of P and T waves, baseline wander and muscle noise."""
 
 SMOOTHING: Final = hann(round(0.184 * RATE_HZ))
-"""Joins the lobes of one complex; half its height is 92 ms wide, as a QRS is."""
+"""Merges the lobes of one complex; 92 ms wide at half height, like a QRS complex."""
 
 _HALF: Final = QRS_BAND.size // 2
 ENVELOPE_MARGIN: Final = _HALF + SMOOTHING.size // 2
-"""Samples at either end that the envelope is shorter than the signal."""
+"""Samples at each end by which the envelope is shorter than the signal."""
 
 
 def envelope(signal: NDArray[np.floating[Any]], before: int = 0, after: int = 0) -> Samples:
-    """(n,) samples at 125 Hz to (n - 2 `ENVELOPE_MARGIN`,), or to none of fewer.
+    """Return the envelope of (n,) samples at 125 Hz, (n - 2 `ENVELOPE_MARGIN`,); empty if the signal is shorter than that.
 
-    So many samples `before` and `after` a stretch only continue it: what they hold of the band is no bump.
+    The first `before` and the last `after` samples are padding of a stretch. They cause no peak in the envelope.
     """
     if signal.size <= 2 * ENVELOPE_MARGIN:
         return np.empty(0)

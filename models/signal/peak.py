@@ -1,54 +1,58 @@
-"""Where the top of a maximum lies, between samples, and the R peak around a peak of the envelope."""
+"""Locates the R peak near a peak of the envelope, and the top of a maximum between samples."""
 
 from typing import Final
 
 import numpy as np
 
-from models.signal.filters import Samples, bandpass, windows
+from models.signal.filters import Samples, bandpass, correlation_matrix
 from models.signal.resample import RATE_HZ
 
 PEAK_BAND: Final = bandpass(3.0, 25.0, RATE_HZ, half=round(0.128 * RATE_HZ))
-"""What an R peak is found in: low enough for the summit of a wide complex, without wander."""
+"""The band in which the R peak is located: low enough for the top of a wide complex, free of baseline wander."""
 
 _MARGIN: Final = PEAK_BAND.size // 2
 
-PEAK_REACH: Final = round(0.064 * RATE_HZ)
-"""How far the R peak may lie from the envelope's."""
+R_PEAK_SEARCH_SAMPLES: Final = round(0.064 * RATE_HZ)
+"""Largest distance of the R peak from the peak of the envelope, in samples."""
 
-PEAK_NEEDS: Final = PEAK_REACH + _MARGIN
-"""Samples on either side of the envelope's peak from which the R peak is found."""
+R_PEAK_CONTEXT_SAMPLES: Final = R_PEAK_SEARCH_SAMPLES + _MARGIN
+"""Samples needed on each side of the envelope's peak to locate the R peak."""
 
-FIRST: Final = 0.88
-"""Of deflections that reach this share of the highest, the first is the R peak: a wide complex often has two of nearly the same
-height, and noise would choose between them. Chosen on mitdb, where 0.8 to 0.9 do about as well."""
+FIRST_DEFLECTION_SHARE: Final = 0.88
+"""The R peak is the first deflection that reaches this share of the highest one. A wide complex often has two deflections of
+nearly equal height, and noise would decide between them. Chosen by scores on mitdb, where 0.8 to 0.9 score about the same."""
 
-_PLACES: Final = windows(PEAK_BAND, 2 * PEAK_REACH + 1)
+_BAND_MATRIX: Final = correlation_matrix(PEAK_BAND, 2 * R_PEAK_SEARCH_SAMPLES + 1)
 
 
-def highest(signal: Samples) -> tuple[float, float]:
-    """The R peak in `PEAK_NEEDS` samples on either side of an envelope's peak: how far from that, and its height in mV."""
-    heights: list[float] = np.abs(signal.dot(_PLACES)).tolist()
-    top = _first(heights)
+def locate_r_peak(signal: Samples) -> tuple[float, float]:
+    """Locate the R peak in `R_PEAK_CONTEXT_SAMPLES` samples on each side of a peak of the envelope.
+
+    Returns:
+        Its offset from the envelope's peak in samples, and its height over the median of the samples in mV.
+    """
+    heights: list[float] = np.abs(signal.dot(_BAND_MATRIX)).tolist()
+    top = _first_deflection(heights)
     ordered = signal.copy()
     ordered.sort()
     amplitude_mv = signal.item(top + _MARGIN) - ordered.item(signal.size // 2)
-    return top - PEAK_REACH + summit(heights, top), amplitude_mv
+    return top - R_PEAK_SEARCH_SAMPLES + parabola_offset(heights, top), amplitude_mv
 
 
-def _first(heights: list[float]) -> int:
-    """The place of the first maximum that reaches `FIRST` of the highest value."""
-    highest_value = max(heights)
-    top, least = heights.index(highest_value), FIRST * highest_value
+def _first_deflection(heights: list[float]) -> int:
+    """Return the index of the first maximum that reaches `FIRST_DEFLECTION_SHARE` of the highest value."""
+    highest = max(heights)
+    top, least = heights.index(highest), FIRST_DEFLECTION_SHARE * highest
     if top > 2 and max(heights[: top - 1]) >= least:
-        for place in range(1, top - 1):
-            if heights[place] >= least and heights[place - 1] < heights[place] > heights[place + 1]:
-                return place
+        for index in range(1, top - 1):
+            if heights[index] >= least and heights[index - 1] < heights[index] > heights[index + 1]:
+                return index
     return top
 
 
-def summit(values: list[float], place: int) -> float:
-    """How far the top of the parabola through a maximum and its neighbours lies from it."""
-    if not 0 < place < len(values) - 1:
+def parabola_offset(values: list[float], index: int) -> float:
+    """Return the offset of the top of the parabola through a maximum and its two neighbours, in samples from the maximum."""
+    if not 0 < index < len(values) - 1:
         return 0.0
-    before, at, after = values[place - 1 : place + 2]
+    before, at, after = values[index - 1 : index + 2]
     return 0.5 * (before - after) / (before - 2 * at + after) if at > min(before, after) else 0.0

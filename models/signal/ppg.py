@@ -1,7 +1,7 @@
-"""From the samples of a photoplethysmogram (PPG) to pulses, as they come.
+"""Streaming pulse detection in a photoplethysmogram (PPG).
 
-A pulse is the steep rise of the systolic wave. Peaks of the slope compete with their neighbours of 1.5 s on either side and
-with nothing older, so neither a motion artefact nor a fall of the amplitude deafens the detector for longer than that.
+A pulse is the steep rise of the systolic wave. Each peak of the slope is compared only with peaks within 1.5 s on each side.
+Neither a motion artefact nor a drop of the amplitude therefore hides pulses for longer than that.
 """
 
 from collections.abc import Iterator
@@ -11,22 +11,22 @@ from typing import Final
 
 import numpy as np
 
-from models.signal.filters import Fir, Samples, Tape
+from models.signal.filters import Fir, RingBuffer, Samples
 from models.signal.resample import Resampler, Target
 
 RATE_HZ: Final = 50.0
-"""The rate of everything behind the resampler: a pulse's energy ends near 8 Hz."""
+"""Sampling rate after the resampler; the energy of a pulse ends near 8 Hz."""
 
 PPG: Final = Target("a PPG", RATE_HZ, 10.0, 0.2, 25.0, 500.0)
-"""10 Hz is below half of 25 Hz, the slowest camera and wristband."""
+"""The band ends at 10 Hz, below half of the lowest rate of cameras and wristbands, 25 Hz."""
 
 
 def _samples(seconds: float) -> int:
     return round(seconds * RATE_HZ)
 
 
-def _slope(sigma_s: float) -> Samples:
-    """The derivative of a Gaussian: how fast the signal rises, over about four sigma."""
+def _slope_taps(sigma_s: float) -> Samples:
+    """Return a slope filter, the derivative of a Gaussian; it measures the slope over about four sigma."""
     half = ceil(3 * sigma_s * RATE_HZ)
     t = np.arange(-half, half + 1) / RATE_HZ
     taps = -t * np.exp(-(t**2) / (2 * sigma_s**2))
@@ -34,54 +34,56 @@ def _slope(sigma_s: float) -> Samples:
     return normed
 
 
-RISE: Final = _slope(0.09)
-"""Whether there is a pulse: as long as the systolic rise, so that dicrotic waves and camera noise stay lower."""
+RISE_TAPS: Final = _slope_taps(0.09)
+"""Slope filter that detects pulses. It is as long as the systolic rise, so its output is lower for dicrotic waves and noise."""
 
-UPSTROKE: Final = _slope(0.05)
-"""When it comes: the steepest point. Shorter follows camera noise, longer the wave's shape (6.1 ms of error in PP intervals at
-the median; the foot by tangents 7.1, the largest acceleration 6.8)."""
+UPSTROKE_TAPS: Final = _slope_taps(0.05)
+"""Slope filter that times pulses at their steepest point. A shorter filter follows camera noise, a longer one the shape of the
+wave. The median error of PP intervals is 6.1 ms (foot by tangents: 7.1 ms; largest acceleration: 6.8 ms)."""
 
-APART: Final = _samples(0.24)
-"""Two pulses are not closer: 250 a minute."""
+MIN_PULSE_SPACING_SAMPLES: Final = _samples(0.24)
+"""Smallest distance between two pulses: 250 per minute."""
 
-LOOK: Final = _samples(1.5)
-"""How far on either side a peak is compared: there is a pulse at 40/min."""
+COMPARE_SAMPLES: Final = _samples(1.5)
+"""A peak is compared with the peaks within this distance on each side; at 40/min or more there is a pulse in it."""
 
-DICROTIC: Final = _samples(0.6)
-"""So soon after a systolic rise comes the dicrotic one, which is compared with it too: below 40/min no other would be near."""
+DICROTIC_SAMPLES: Final = _samples(0.6)
+"""Longest time from a systolic rise to its dicrotic rise. A peak is also compared with the peaks within this time before it,
+because below 40/min no other pulse is near."""
 
-SHARE: Final = 0.3
-"""Of the highest peaks before and after, the lower of the two. On recordings F1 is the same from 0.25 to 0.42. Dicrotic waves
-and noise pass below; above, pulses of early beats as in AF are lost (simulated: 5.7 % missed at 0.25, 10 % at 0.42)."""
+MIN_HEIGHT_SHARE: Final = 0.3
+"""Smallest height of a pulse, as a share of the lower of the highest peaks before and after it. On recordings F1 is the same
+from 0.25 to 0.42. A lower share accepts dicrotic waves and noise; a higher one misses the weak pulses of early beats, as in AF
+(simulated: 5.7 % missed at 0.25, 10 % at 0.42)."""
 
-LOCATE: Final = _samples(0.12)
-"""How far the steepest point may lie from the peak of `RISE`."""
+LOCATE_SAMPLES: Final = _samples(0.12)
+"""Largest distance of the steepest point from the peak of the `RISE_TAPS` output."""
 
-HOP: Final = _samples(1.0)
-"""Decisions fall at whole seconds since the stretch began, whatever the chunks are."""
+HOP_SAMPLES: Final = _samples(1.0)
+"""Pulses are decided at whole seconds since the start of the stretch, independent of chunk sizes."""
 
-VOTE: Final = _samples(4.0)
-"""Signal by which the polarity is judged: a pulse at 30/min, and its neighbour."""
+POLARITY_SAMPLES: Final = _samples(4.0)
+"""Length of the signal from which the polarity is determined: two pulses at 30/min."""
 
-FORGETTING: Final = 1 / 15
-"""Weight of the newest vote, one a second: an artefact must last some 15 s to turn the polarity."""
+VOTE_WEIGHT: Final = 1 / 15
+"""Weight of the newest polarity vote, one per second: an artefact must last some 15 s to flip the polarity."""
 
-TURN: Final = 0.2
-"""How clear the votes must be to turn a polarity once found; a clean pulse gives 0.6 to 1."""
+MIN_FLIP_VOTE: Final = 0.2
+"""Smallest mean of the votes that flips the polarity; a clean pulse gives votes of 0.6 to 1."""
 
-KEPT_S: Final = 15.0
-"""How much signal is kept: a window of the quality model, and what is still undecided."""
-
-
-ROUNDING: Final = 1e-9
-"""Of the signal's level: what the filters leave of a constant is no pulse."""
+BUFFER_S: Final = 15.0
+"""Length of the signal kept: a window of the quality model, and pulses that are not decided yet."""
+ROUNDING_SHARE: Final = 1e-9
+"""Rounding error of the filters for a constant signal, as a share of its level; it is not a pulse."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """The steepest point of a systolic rise, in seconds since the stream's first sample, without the filters' delay.
+    """A detected pulse.
 
-    `after_gap` marks the first pulse after a start, a gap or a change of polarity: no interval ends at it.
+    Attributes:
+        t_s: steepest point of the systolic rise, in seconds since the first sample of the stream, without filter delay.
+        after_gap: whether this is the first pulse after a start, a gap or a polarity flip, so that no interval ends at it.
     """
 
     t_s: float
@@ -89,10 +91,10 @@ class Pulse:
 
 
 class PulseDetector:
-    """Finds pulses in 50 Hz samples, stretch by stretch; the polarity outlasts the gaps.
+    """Detects pulses in 50 Hz samples, one gap-free stretch at a time; the polarity is kept across gaps.
 
-    The rise of the systolic wave is steeper and shorter than its fall, so the slope's third moment tells which way is up: light
-    that comes back (a camera, most watches) falls in systole, absorbed light (PLETH) rises.
+    The rise of the systolic wave is steeper and shorter than its fall, so the third moment of the slope gives the polarity.
+    Reflected light (a camera, most watches) decreases in systole; absorbed light (PLETH) increases.
     """
 
     def __init__(self) -> None:
@@ -100,95 +102,101 @@ class PulseDetector:
         self.start(0)
 
     def start(self, index: int) -> None:
-        """Begin a gap-free stretch, whose first sample is number `index`."""
-        self._rise_fir, self._upstroke_fir = Fir(RISE), Fir(UPSTROKE)
-        keep = VOTE + 4 * LOOK
-        self._rise, self._upstroke = Tape(keep, index), Tape(keep, index)
-        self._begin = self._front = index
-        self._next = index + HOP
-        self._last: int | None = None
-        self._level: float | None = None
+        """Start a gap-free stretch whose first sample has number `index`."""
+        self._rise_fir, self._upstroke_fir = Fir(RISE_TAPS), Fir(UPSTROKE_TAPS)
+        keep = POLARITY_SAMPLES + 4 * COMPARE_SAMPLES
+        self._rise, self._upstroke = RingBuffer(keep, index), RingBuffer(keep, index)
+        self._stretch_start = self._position = index
+        self._next_hop = index + HOP_SAMPLES
+        self._last_pulse: int | None = None
+        self._first_level: float | None = None
 
     @property
     def horizon(self) -> int:
-        """Every pulse before this sample has been reported."""
-        return max(self._front - LOCATE, self._begin)
+        """Sample number before which every pulse has been reported."""
+        return max(self._position - LOCATE_SAMPLES, self._stretch_start)
 
     def push(self, x: Samples) -> list[tuple[float, bool]]:
-        """The pulses decided by these samples: where, in samples, and whether an interval must not end there."""
-        found: list[tuple[float, bool]] = []
-        if self._level is None and x.size:
-            self._level = abs(float(x[0]))
-        for at in range(0, x.size, HOP):
-            piece = x[at : at + HOP]
-            self._rise.extend(self._rise_fir.push(piece))
-            self._upstroke.extend(self._upstroke_fir.push(piece))
-            while self._rise.end >= self._next and self._upstroke.end >= self._next:
-                found += self._hop(self._next)
-                self._next += HOP
-        return found
+        """Return the pulses decided by these samples: sample number, and whether no interval may end at the pulse."""
+        pulses: list[tuple[float, bool]] = []
+        if self._first_level is None and x.size:
+            self._first_level = abs(float(x[0]))
+        for start in range(0, x.size, HOP_SAMPLES):
+            hop = x[start : start + HOP_SAMPLES]
+            self._rise.extend(self._rise_fir.push(hop))
+            self._upstroke.extend(self._upstroke_fir.push(hop))
+            while self._rise.end >= self._next_hop and self._upstroke.end >= self._next_hop:
+                pulses += self._hop(self._next_hop)
+                self._next_hop += HOP_SAMPLES
+        return pulses
 
     def finish(self) -> list[tuple[float, bool]]:
-        """The rest: the stretch ends here."""
+        """End the stretch and return the remaining pulses."""
         self._rise.extend(self._rise_fir.finish())
         self._upstroke.extend(self._upstroke_fir.finish())
-        found: list[tuple[float, bool]] = []
-        while self._rise.end >= self._next:
-            found += self._hop(self._next)
-            self._next += HOP
-        if not self._polarity and self._rise.end - self._begin >= HOP:
+        pulses: list[tuple[float, bool]] = []
+        while self._rise.end >= self._next_hop:
+            pulses += self._hop(self._next_hop)
+            self._next_hop += HOP_SAMPLES
+        if not self._polarity and self._rise.end - self._stretch_start >= HOP_SAMPLES:
             self._vote(self._rise.end)
-        return found + list(self._decide(self._rise.end, self._rise.end))
+        return pulses + list(self._decide(self._rise.end, self._rise.end))
 
     def _hop(self, now: int) -> Iterator[tuple[float, bool]]:
-        if now - self._begin >= VOTE:
+        if now - self._stretch_start >= POLARITY_SAMPLES:
             self._vote(now)
         if self._polarity:
-            yield from self._decide(now - LOOK, now)
+            yield from self._decide(now - COMPARE_SAMPLES, now)
 
     def _vote(self, now: int) -> None:
-        slope = self._upstroke[max(now - VOTE, self._begin) : now]
+        """Update the polarity with the slope of the last four seconds."""
+        slope = self._upstroke[max(now - POLARITY_SAMPLES, self._stretch_start) : now]
         slope = slope - slope.mean()
         power = float((slope**2).mean())
         vote = float(np.clip((slope**3).mean() / power**1.5, -1.0, 1.0)) if power > 0 else 0.0
         if not self._polarity:
             self._polarity, self._votes = (-1.0 if vote < 0 else 1.0), vote
             return
-        self._votes += FORGETTING * (vote - self._votes)
-        if self._votes * self._polarity < -TURN:
+        self._votes += VOTE_WEIGHT * (vote - self._votes)
+        if self._votes * self._polarity < -MIN_FLIP_VOTE:
             self._polarity = -self._polarity
-            self._last = None
+            self._last_pulse = None
 
-    def _decide(self, front: int, now: int) -> Iterator[tuple[float, bool]]:
-        """Judge the peaks up to sample `front`, knowing the slope up to `now`."""
-        if front <= self._front:
+    def _decide(self, end: int, now: int) -> Iterator[tuple[float, bool]]:
+        """Yield the pulses among the peaks before sample `end`; the slope is known up to `now`."""
+        if end <= self._position:
             return
-        first = max(self._front - 1 - LOOK, self._begin)
+        first = max(self._position - 1 - COMPARE_SAMPLES, self._stretch_start)
         rise = self._polarity * self._rise[first:now]
         rising = rise[1:] > rise[:-1]
         for at in (np.flatnonzero(rising[:-1] & ~rising[1:]) + 1).tolist():
             top = at + first
-            close = self._last is not None and top - self._last < APART
-            if self._front <= top < front and not close and self._is_pulse(rise, at, first, now):
-                yield self._locate(top, now), self._last is None
-                self._last = top
-        self._front = front
+            close = self._last_pulse is not None and top - self._last_pulse < MIN_PULSE_SPACING_SAMPLES
+            if self._position <= top < end and not close and self._is_pulse(rise, at, first, now):
+                yield self._locate(top, now), self._last_pulse is None
+                self._last_pulse = top
+        self._position = end
 
     def _is_pulse(self, rise: Samples, at: int, first: int, now: int) -> bool:
-        height = rise[at]
-        if height <= ROUNDING * (self._level or 0.0) or height < rise[max(at - APART, 0) : at + APART + 1].max():
+        """Return whether the peak `rise[at]` is high enough; `rise` starts at sample `first`, and ends at `now`."""
+        height, spacing = rise[at], MIN_PULSE_SPACING_SAMPLES
+        if (
+            height <= ROUNDING_SHARE * (self._first_level or 0.0)
+            or height < rise[max(at - spacing, 0) : at + spacing + 1].max()
+        ):
             return False
-        if height < SHARE * rise[max(at - DICROTIC, 0) : at + 1].max():
+        if height < MIN_HEIGHT_SHARE * rise[max(at - DICROTIC_SAMPLES, 0) : at + 1].max():
             return False
-        sides = (rise[max(at - LOOK, 0) : at + 1].max(), rise[at : at + LOOK + 1].max())
+        sides = (rise[max(at - COMPARE_SAMPLES, 0) : at + 1].max(), rise[at : at + COMPARE_SAMPLES + 1].max())
         top = at + first
-        known = [side for side, whole in zip(sides, (top - LOOK >= self._begin, top + LOOK < now), strict=True) if whole]
-        return bool(height >= SHARE * (min(known) if known else max(sides)))
+        complete = (top - COMPARE_SAMPLES >= self._stretch_start, top + COMPARE_SAMPLES < now)
+        known = [side for side, is_complete in zip(sides, complete, strict=True) if is_complete]
+        return bool(height >= MIN_HEIGHT_SHARE * (min(known) if known else max(sides)))
 
     def _locate(self, top: int, now: int) -> float:
-        """The highest point of the upstroke's slope near the peak, between samples by a parabola."""
-        first = max(top - LOCATE, self._begin)
-        slope = self._polarity * self._upstroke[first : min(top + LOCATE + 1, now)]
+        """Return the steepest point of the upstroke near the peak, interpolated between samples by a parabola."""
+        first = max(top - LOCATE_SAMPLES, self._stretch_start)
+        slope = self._polarity * self._upstroke[first : min(top + LOCATE_SAMPLES + 1, now)]
         at = int(slope.argmax())
         shift = 0.0
         if 0 < at < slope.size - 1:
@@ -198,75 +206,80 @@ class PulseDetector:
 
 
 class PpgChain:
-    """Resampling to 50 Hz, pulse detection and a tape of the last 15 s. Chunks do not matter, bit for bit.
+    """Resamples a PPG to 50 Hz, detects its pulses and keeps the last 15 s. The result is bit-identical for any chunk sizes.
 
-    A pulse is reported within 3 s; the first four seconds of a stream, which tell its polarity, are reported together.
+    A pulse is reported within 3 s. The pulses of the first four seconds, from which the polarity is determined, are reported
+    together.
     """
 
     def __init__(self, rate_hz: float) -> None:
-        """Raises ValueError when the rate is outside 25 to 500 Hz."""
+        """Start a stream.
+
+        Raises:
+            ValueError: the rate is outside 25 to 500 Hz.
+        """
         self._rate_hz = rate_hz
         self._origin_s = 0.0
         self._count = 0
         self._resampler: Resampler | None = Resampler(rate_hz, 0.0, PPG)
         self._detector = PulseDetector()
-        self._tape = Tape(round(KEPT_S * RATE_HZ))
+        self._buffer = RingBuffer(round(BUFFER_S * RATE_HZ))
 
     @property
     def end_s(self) -> float:
-        """The stream's time right after the last sample that came."""
+        """Stream time right after the last sample received."""
         return self._origin_s + self._count / self._rate_hz
 
     @property
     def end(self) -> int:
-        """The number at 50 Hz up to which `window` will not change any more."""
-        return self._tape.end if self._resampler else max(self._tape.end, floor(self.end_s * RATE_HZ))
+        """Sample number at 50 Hz up to which the output of `window` is final."""
+        return self._buffer.end if self._resampler else max(self._buffer.end, floor(self.end_s * RATE_HZ))
 
     @property
     def horizon_s(self) -> float:
-        """Every pulse before this time has been reported."""
+        """Stream time before which every pulse has been reported."""
         return self._detector.horizon / RATE_HZ if self._resampler else self.end_s
 
     def push(self, x: Samples) -> list[Pulse]:
-        """Consecutive samples in any unit; NaN for one that is missing. The pulses that they decide, in order."""
+        """Process consecutive samples in any unit, NaN where one is missing, and return the decided pulses in order."""
         pulses: list[Pulse] = []
-        for piece in self._pieces(x):
-            if np.isnan(piece[0]):
+        for part in self._split_chunk(x):
+            if np.isnan(part[0]):
                 pulses += self.finish()
-                self._count += piece.size
+                self._count += part.size
             else:
-                pulses += self._extend(piece)
+                pulses += self._extend(part)
         return pulses
 
     def gap(self, seconds: float) -> list[Pulse]:
-        """Nothing came for so long (not negative): what came before is decided, and time goes on."""
+        """Skip a gap of `seconds` (not negative) and return the pulses before it that were still undecided."""
         pulses = self.finish()
         self._origin_s = self.end_s + seconds
         self._count = 0
         return pulses
 
     def finish(self) -> list[Pulse]:
-        """The signal ends here: the pulses that were still undecided."""
+        """End the signal and return the pulses that were still undecided."""
         if self._resampler is None:
             return []
         x = self._resampler.finish()
-        self._tape.extend(x)
-        pulses = _pulses([*self._detector.push(x), *self._detector.finish()])
+        self._buffer.extend(x)
+        pulses = _to_pulses([*self._detector.push(x), *self._detector.finish()])
         self._resampler = None
         return pulses
 
     def window(self, end: int, size: int) -> Samples:
-        """The `size` samples at 50 Hz before number `end`; NaN where there are none, or none any more."""
+        """Return the `size` samples at 50 Hz before sample number `end`; NaN where they are missing or no longer kept."""
         out = np.full(size, np.nan)
-        first = max(end - size, self._tape.first)
-        known = self._tape[first:end]
+        first = max(end - size, self._buffer.first)
+        known = self._buffer[first:end]
         if known.size:
             at = first - (end - size)
             out[at : at + known.size] = known
         return out
 
-    def _pieces(self, x: Samples) -> Iterator[Samples]:
-        """All valid or all NaN, and short enough for the tape."""
+    def _split_chunk(self, x: Samples) -> Iterator[Samples]:
+        """Split a chunk into parts that are all valid or all NaN, and short enough for the buffer."""
         valid = np.isfinite(x)
         edges = () if valid.all() else np.flatnonzero(valid[1:] != valid[:-1]) + 1
         longest = ceil(self._rate_hz)
@@ -277,13 +290,13 @@ class PpgChain:
     def _extend(self, x: Samples) -> list[Pulse]:
         if self._resampler is None:
             self._resampler = Resampler(self._rate_hz, self.end_s, PPG)
-            self._tape.skip_to(self._resampler.next_index)
+            self._buffer.skip_to(self._resampler.next_index)
             self._detector.start(self._resampler.next_index)
         self._count += x.size
         resampled = self._resampler.push(x)
-        self._tape.extend(resampled)
-        return _pulses(self._detector.push(resampled))
+        self._buffer.extend(resampled)
+        return _to_pulses(self._detector.push(resampled))
 
 
-def _pulses(found: list[tuple[float, bool]]) -> list[Pulse]:
-    return [Pulse(index / RATE_HZ, after_gap) for index, after_gap in found]
+def _to_pulses(pulses: list[tuple[float, bool]]) -> list[Pulse]:
+    return [Pulse(index / RATE_HZ, after_gap) for index, after_gap in pulses]

@@ -1,399 +1,428 @@
-"""Streaming QRS detection at 125 Hz, in the tradition of Pan & Tompkins (IEEE Trans. Biomed. Eng. 32, 1985).
+"""Streaming QRS detection at 125 Hz, derived from Pan & Tompkins (IEEE Trans. Biomed. Eng. 32, 1985).
 
-The envelope of the QRS band has one peak a heart beat. A peak is a beat when it stands out of the noise and reaches a share
-of the usual beat, the median of the last eight. What stays below is kept for a search back when a beat is overdue.
-Every decision depends on sample numbers alone, so chunks do not matter. Polarity does not either.
+The envelope of the QRS band has one peak per heart beat. A peak is a beat if it exceeds a threshold: a multiple of the noise
+plus a share of the median height of the last eight beats. Lower peaks are kept for a search back when a beat is overdue. Every
+decision depends on sample numbers only: neither chunk sizes nor the polarity of the lead change the result.
+
+How the constants were chosen: some 70 constants of this detector (here and in `noisy_qrs`, `shape`, `envelope` and `peak`) were
+chosen by its scores on the MIT-BIH Arrhythmia Database (mitdb), as recorded and with added noise. Its figures on mitdb are
+therefore development figures, not an independent test. A docstring cites a source where the value has one.
+
+A noise-to-beat ratio is the noise level divided by the median height of the last eight beats.
 """
 
 from collections import deque
 from math import inf
 from typing import Final, NamedTuple
 
-from models.signal.candidate import FARTHEST, Verdict
+from models.signal.beat_classifier import MAX_R_PEAK_OFFSET, Classification
 from models.signal.envelope import ENVELOPE_MARGIN, envelope
-from models.signal.filters import Samples, Tape, median, middle
-from models.signal.peak import PEAK_NEEDS, PEAK_REACH, highest
+from models.signal.filters import RingBuffer, Samples, median, median_of_sorted
+from models.signal.peak import R_PEAK_CONTEXT_SAMPLES, R_PEAK_SEARCH_SAMPLES, locate_r_peak
 from models.signal.resample import RATE_HZ
-from models.signal.shape import AROUND, GUARD, LIKE_QRS, MARGIN, RECENT, BeatSignal, Match, QrsShape
+from models.signal.shape import (
+    BAND_MARGIN,
+    COMPARE_SAMPLES,
+    GUARD_SAMPLES,
+    QRS_CORRELATION,
+    TEMPLATE_WEIGHT,
+    BeatSignal,
+    Match,
+    QrsShape,
+)
 
 
 def _samples(seconds: float) -> int:
     return round(seconds * RATE_HZ)
 
 
-AHEAD: Final = _samples(0.08)
-"""An envelope peak has no higher one this close to it. Every beat waits so long; with the filters' delays 0.33 s in all."""
+LOOKAHEAD_SAMPLES: Final = _samples(0.08)
+"""A candidate has no higher peak within this distance. With the filter delays, a beat is reported 0.33 s after its R peak."""
 
-REFRACTORY: Final = _samples(0.2)
-"""The ventricles cannot be excited again so soon: Pan & Tompkins, section III."""
+REFRACTORY_SAMPLES: Final = _samples(0.2)
+"""The refractory period, in which the ventricles cannot be excited again: Pan & Tompkins, section III."""
 
-APART: Final = REFRACTORY / 2
-"""Samples between R peaks at least, wherever in their bumps they are placed."""
+MIN_R_PEAK_SPACING: Final = REFRACTORY_SAMPLES / 2
+"""Smallest distance between two reported R peaks, in samples."""
 
-T_WAVE: Final = _samples(0.36)
-"""So soon after a beat, a peak under half of its height is its T wave: Pan & Tompkins, section III."""
+T_WAVE_SAMPLES: Final = _samples(0.36)
+T_WAVE_HEIGHT_SHARE: Final = 0.5
+"""A peak within this time after a beat and below this share of its height is the T wave: Pan & Tompkins, section III."""
 
-T_WAVE_SHARE: Final = 0.5
+P_WAVE_SAMPLES: Final = _samples(0.24)
+"""A higher peak within this time after a low beat replaces it: the low one was a tall P wave. This is longer than the normal PR
+interval of up to 0.2 s, because first-degree AV block is common."""
 
-PR: Final = _samples(0.24)
-"""A low beat gives way to a higher peak within this time: it was a tall P wave. Longer than the normal 0.2 s from P's beginning
-to QRS's, since a first-degree block is common."""
+LOW_BEAT_SHARE: Final = 0.8
+"""A beat below this share of a tall beat (the third highest of the last eight) stays pending until a P wave is ruled out."""
 
-LOW_BEAT: Final = 0.8
-"""Share of a tall beat (the third of the last eight) under which a beat waits for what follows."""
+THRESHOLD_NOISE_FACTOR: Final = 1.75
+THRESHOLD_BEAT_SHARE: Final = 0.1
+"""The threshold is this multiple of the noise plus this share of the median beat height."""
 
-NOISE_FACTOR: Final = 1.75
-BEAT_SHARE: Final = 0.1
-"""The threshold is so many times the noise plus this share of the usual beat."""
+NOISE_TRUST_SHAPE: Final = 0.13
+SHAPE_TRUST_SLOPE: Final = 6.0
+"""Noise-to-beat ratio above which the matched filter measures a candidate's height instead of the envelope, and the increase of
+the filter's weight per unit of the ratio."""
 
-TRUST_FROM: Final = 0.13
-TRUST_SLOPE: Final = 6.0
-"""Noise, as a share of a beat, from which on a peak is measured by the patient's own QRS shape instead of the envelope, and how
-fast the one takes over from the other."""
+MIN_CORRELATION: Final = 0.2
+UNLIKENESS_FACTOR: Final = 1.0
+"""At or below this correlation with the known shapes, the threshold rises by this share of itself; from `QRS_CORRELATION` on it
+does not rise. Muscle noise at 12 dB has correlations of 0.25 to 0.6."""
 
-LIKE_NONE: Final = 0.2
-UNLIKE: Final = 1.0
-"""Correlation with the known shapes: below the first the threshold rises by this share of it, from `LIKE_QRS` on it does not.
-Muscle noise at 12 dB has 0.25 to 0.6."""
+EARLY_RR_SHARE: Final = 0.9
+EARLINESS_FACTOR: Final = 2.0
+"""The threshold rises for a candidate before this share of the median RR interval: the earlier, the more, and by at most this
+factor times the noise-to-beat ratio."""
 
-EARLY: Final = 0.9
-EARLY_FACTOR: Final = 2.0
-"""The threshold rises the sooner before so many usual intervals a peak comes: this many times the noise's share of a beat."""
+NOISE_DOUBT_RANGE: Final = (0.13, 0.17)
+"""Noise-to-beat ratios at which a candidate's shape and timing start to raise the threshold, and at which they count fully. In
+most clean records, P and T waves alone cause a ratio of 0.1."""
 
-DOUBT: Final = (0.13, 0.17)
-"""Noise, as a share of a beat, from which on shape and time of a peak count, and from which on fully. P and T waves
-make up 0.1 of it in most clean records."""
+NOISE_LOCATE_BY_SHAPE: Final = 0.25
+"""Noise-to-beat ratio from which the matched filter locates the R peak, because the highest point may be noise."""
 
-LOCATED_BY_SHAPE: Final = 0.25
-"""Noise, as a share of a beat, from which on the R peak is found by the shape: the highest point may be noise."""
+SEARCHBACK_NOISE_FACTOR: Final = 1.0
+SEARCHBACK_BEAT_SHARE: Final = 0.1
+"""The threshold of the search back: this multiple of the noise plus this share of the median beat height."""
 
-OVERDUE_NOISE_FACTOR: Final = 1.0
-OVERDUE_BEAT_SHARE: Final = 0.1
-"""The threshold when a beat is overdue."""
+SEARCHBACK_RR_FACTOR: Final = 1.66
+"""A beat is overdue after this many median RR intervals: Pan & Tompkins, section III."""
 
-OVERDUE: Final = 1.66
-"""In usual intervals, when a beat is overdue: Pan & Tompkins, section III."""
+MAX_SEARCHBACK_WAIT_SAMPLES: Final = _samples(2.5)
+"""Longest time until a beat is overdue: longer than an RR interval at 30/min, shorter than a pause that raises an alert."""
 
-LONGEST_WAIT: Final = _samples(2.5)
-"""A beat is overdue then at the latest: longer than an interval at 30/min, shorter than the pause that raises an alert."""
+LEARNING_SAMPLES: Final = _samples(2.0)
+"""Learning time after the first candidate: one RR interval at 30/min."""
 
-LEARNING: Final = _samples(2.0)
-"""From the first bump: one interval at 30/min."""
+DECAY_AFTER_SAMPLES: Final = _samples(4.0)
+"""After this time without a beat the threshold decays: the electrode moved, or the last beats were artefacts."""
 
-FORGETTING: Final = _samples(4.0)
-"""Without a beat for so long, lower ones are expected: the electrode moved, or the last beats were artefacts."""
+DECAY_FACTOR: Final = 4.0
+"""Factor of each decay of the expected beat height. P waves during a ventricular standstill are still lower."""
 
-LARGEST_FALL: Final = 4.0
-"""By this factor, each time. A standstill's P waves are lower still."""
+MAX_HEIGHT_RATIO: Final = 3.0
+"""Largest counted height of a beat, as a multiple of the median: an artefact must not raise the threshold above real beats."""
 
-LARGEST_RISE: Final = 3.0
-"""A beat counts as at most so many usual ones: artefacts must not deafen the detector."""
+MIN_ENVELOPE_MV: Final = 0.01
+MAX_ENVELOPE_MV: Final = 1.5
+"""Envelope height of the smallest and the largest beats: a QRS complex of 0.1 mV exceeds ADC noise, and none exceeds 5 mV."""
 
-FLOOR_MV: Final = 0.01
-CEILING_MV: Final = 1.5
-"""Envelopes of the smallest and of the largest beats: a QRS of 0.1 mV stands out of ADC noise, none is higher than 5 mV."""
+_HISTORY_BEATS: Final = 8
+"""Beats in the running medians of height and RR interval."""
 
-_MEMORY: Final = 8
-"""Beats and intervals that make the usual ones."""
+BUFFER_SAMPLES: Final = _samples(17.0)
+"""Samples that a decision may need, back from the newest one."""
 
-KEPT: Final = _samples(17.0)
-"""Samples that a decision may need."""
+_MAX_NOISE_SAMPLES: Final = _samples(12.0)
+"""Longest signal between two beats from which noise is learnt: the buffer still holds it when the beat is decided."""
 
-_LEARNT_BETWEEN: Final = _samples(12.0)
-"""So much of a long interval tells what lies between beats: it is still kept when the beat is decided, for any chunks."""
+_CONTEXT_SAMPLES: Final = COMPARE_SAMPLES + BAND_MARGIN
+"""Samples on each side of a candidate that are needed to locate its R peak and to learn its shape."""
 
-_REACH: Final = AROUND + MARGIN
-"""Samples on either side of an envelope's peak from which its R peak is found and its shape is learnt."""
-
-_PEAK: Final = slice(_REACH - PEAK_NEEDS, _REACH + PEAK_NEEDS + 1)
-"""Those among them from which the R peak is found."""
+_R_PEAK_CONTEXT: Final = slice(_CONTEXT_SAMPLES - R_PEAK_CONTEXT_SAMPLES, _CONTEXT_SAMPLES + R_PEAK_CONTEXT_SAMPLES + 1)
+"""The part of these samples in which the R peak is located."""
 
 
-class Peak(NamedTuple):
-    """An R peak: where, in samples at 125 Hz, and how many mV over the baseline (negative in an inverted lead)."""
+class RPeak(NamedTuple):
+    """An R peak: its sample number at 125 Hz, and its height over the baseline in mV (negative in an inverted lead)."""
 
-    at: float
+    sample: float
     amplitude_mv: float
 
 
-class Bump(NamedTuple):
-    """A local maximum of the envelope, its height measured by the envelope or the QRS shape, how it compares to that, and
-    what a network says of it (`models.signal.judged`).
+class PeakCandidate(NamedTuple):
+    """A local maximum of the envelope, which may be a beat.
+
+    `envelope` is the height of the envelope in mV. Decisions use `height`, which the matched filter measures in noise. `match`
+    and `classification` (see `models.signal.noisy_qrs`) are None where they were not needed.
     """
 
-    at: int
+    sample: int
     envelope: float
     height: float
     match: Match | None = None
-    verdict: Verdict | None = None
+    classification: Classification | None = None
 
 
 class QrsDetector:
-    """Finds R peaks in 125 Hz samples, stretch by stretch; what it learns of the heart outlasts the gaps."""
+    """Detects R peaks in 125 Hz samples, one gap-free stretch at a time. Learnt heights and shapes are kept across gaps."""
 
-    def __init__(self, signal: Tape) -> None:
-        """`signal` is where samples are before they come; it keeps `KEPT` at least."""
+    def __init__(self, signal: RingBuffer) -> None:
+        """Read samples from `signal`, which keeps at least `BUFFER_SAMPLES`; the caller appends samples to it before `push`."""
         self._signal = signal
-        self._heights: deque[float] = deque(maxlen=_MEMORY)
-        self._intervals: deque[int] = deque(maxlen=_MEMORY)
-        self._interval = RATE_HZ
-        """The median of the intervals, in samples; a second while there is none."""
-        self._short = self._interval
-        """The second shortest; the median until there are `_MEMORY`."""
-        self._beats: list[Peak] = []
-        """Decided and not yet reported."""
-        self._latest = -inf
-        """The last R peak."""
-        self._usual = self._tall = 0.0
-        """The median and the third of the heights."""
+        self._heights: deque[float] = deque(maxlen=_HISTORY_BEATS)
+        self._rr_intervals: deque[int] = deque(maxlen=_HISTORY_BEATS)
+        self._median_rr = RATE_HZ
+        """Running median of the RR intervals, in samples; one second while there is none."""
+        self._short_rr = self._median_rr
+        """Second shortest of the last RR intervals, in samples; the median until there are `_HISTORY_BEATS`."""
+        self._unreported: list[RPeak] = []
+        """Accepted beats that have not been reported yet."""
+        self._last_r_peak = -inf
+        """Sample number of the last R peak."""
+        self._median_height = self._tall_height = 0.0
+        """Median and third highest of the last beat heights."""
         self._noise = 0.0
         self._shape = QrsShape()
-        self._matched_height = 0.0
-        """The envelope's height at beats: what the shape's output of 1 stands for."""
+        self._template_height = 0.0
+        """Running mean of the envelope's height at beats; it corresponds to a matched filter output of 1."""
         self.start(0)
 
     def start(self, index: int) -> None:
-        """Begin a gap-free stretch, whose first sample is number `index`."""
-        self._envelope = Tape(KEPT, index)
-        self._begin = self._front = self._quiet_since = index
+        """Start a gap-free stretch whose first sample has number `index`."""
+        self._envelope = RingBuffer(BUFFER_SAMPLES, index)
+        self._stretch_start = self._position = self._no_beat_since = index
         self._learning = not self._heights
-        self._learnt_at: float = inf
-        self._last: Bump | None = None
-        self._waiting: Bump | None = None
-        self._passed_over: list[Bump] = []
-        self._overdue_at: float = inf
+        self._learning_until: float = inf
+        self._last_beat: PeakCandidate | None = None
+        self._pending: PeakCandidate | None = None
+        self._searchback_candidates: list[PeakCandidate] = []
+        self._searchback_at: float = inf
         self._overdue = False
 
     @property
     def horizon(self) -> int:
-        """Every beat before this sample has been reported, but for a rare one that search back finds once noise has fallen."""
-        threshold = 0.0 if self._learning else self._overdue_threshold()
-        undecided = [bump.at for bump in self._passed_over if bump.height >= threshold]
-        if self._waiting:
-            undecided.append(self._waiting.at)
-        return min([self._front, *undecided]) - PEAK_REACH
+        """Sample number before which every beat has been reported; rarely, a search back in falling noise finds another."""
+        threshold = 0.0 if self._learning else self._searchback_threshold()
+        undecided = [candidate.sample for candidate in self._searchback_candidates if candidate.height >= threshold]
+        if self._pending:
+            undecided.append(self._pending.sample)
+        return min([self._position, *undecided]) - R_PEAK_SEARCH_SAMPLES
 
-    def push(self) -> list[Peak]:
-        """The beats decided by what came onto the tape since, at most 2 s of it, in order."""
+    def push(self) -> list[RPeak]:
+        """Return the beats decided by the samples appended since the last call (at most 2 s), in order."""
         self._extend_envelope(self._signal.end - ENVELOPE_MARGIN)
-        self._decide(self._envelope.end - AHEAD)
-        return self._reported()
+        self._process_until(self._envelope.end - LOOKAHEAD_SAMPLES)
+        return self._take_beats()
 
-    def finish(self) -> list[Peak]:
-        """The rest: the stretch ends here."""
+    def finish(self) -> list[RPeak]:
+        """End the stretch and return the remaining beats."""
         self._extend_envelope(self._signal.end)
-        self._decide(self._envelope.end)
+        self._process_until(self._envelope.end)
         learnt_enough = not self._learning
         if not learnt_enough:
-            self._learn(self._front)
-        self._settle()
-        self._passed_over = []
+            self._finish_learning(self._position)
+        self._commit()
+        self._searchback_candidates = []
         if not learnt_enough:
             self._heights.clear()
             self._learning = True
-        return self._reported()
+        return self._take_beats()
 
     def _extend_envelope(self, end: int) -> None:
-        """Up to sample `end`; the signal goes on at both ends of the stretch as it begins and ends."""
+        """Extend the envelope to sample `end`; the signal is padded at both ends of the stretch."""
         start = self._envelope.end
         if start < end:
             first, stop = start - ENVELOPE_MARGIN, end + ENVELOPE_MARGIN
-            around = self._signal.continued(first, stop, self._begin)
-            self._envelope.extend(envelope(around, self._begin - first, stop - self._signal.end))
+            padded = self._signal.edge_padded(first, stop, self._stretch_start)
+            self._envelope.extend(envelope(padded, self._stretch_start - first, stop - self._signal.end))
 
-    def _reported(self) -> list[Peak]:
-        beats, self._beats = self._beats, []
+    def _take_beats(self) -> list[RPeak]:
+        beats, self._unreported = self._unreported, []
         return beats
 
-    def _decide(self, front: int) -> None:
-        """Go on to sample `front`."""
-        if front <= self._front:
+    def _process_until(self, end: int) -> None:
+        """Decide all candidates before sample `end`."""
+        if end <= self._position:
             return
-        for bump in self._bumps(self._front, front):
-            self._reach(bump.at)
-            self._judge(self._measured(bump))
-        self._front = front
-        self._reach(front)
+        for candidate in self._find_candidates(self._position, end):
+            self._advance(candidate.sample)
+            self._decide(self._measure(candidate))
+        self._position = end
+        self._advance(end)
 
-    def _bumps(self, start: int, stop: int) -> list[Bump]:
-        """The peaks of the envelope from sample `start` to before `stop`; the first and the last of a stretch are none."""
-        first, before = max(start - 1 - AHEAD, self._begin), max(start - 1, self._begin)
-        heights = self._envelope[first : stop + AHEAD + 1]
+    def _find_candidates(self, start: int, stop: int) -> list[PeakCandidate]:
+        """Return the peaks of the envelope from sample `start` to before `stop`; the ends of a stretch are not peaks."""
+        first, before = max(start - 1 - LOOKAHEAD_SAMPLES, self._stretch_start), max(start - 1, self._stretch_start)
+        heights = self._envelope[first : stop + LOOKAHEAD_SAMPLES + 1]
         inner = heights[before - first : stop + 1 - first]
         rising = inner[1:] > inner[:-1]
-        bumps = []
-        for at in (rising[:-1] > rising[1:]).nonzero()[0].tolist():
-            top = before - first + at + 1
+        candidates = []
+        for index in (rising[:-1] > rising[1:]).nonzero()[0].tolist():
+            top = before - first + index + 1
             height = heights.item(top)
-            if height >= FLOOR_MV and heights[max(top - AHEAD, 0) : top + AHEAD + 1].argmax() == min(top, AHEAD):
-                bumps.append(Bump(first + top, height, height))
-        return bumps
+            if height >= MIN_ENVELOPE_MV:
+                neighbours = heights[max(top - LOOKAHEAD_SAMPLES, 0) : top + LOOKAHEAD_SAMPLES + 1]
+                if neighbours.argmax() == min(top, LOOKAHEAD_SAMPLES):
+                    candidates.append(PeakCandidate(first + top, height, height))
+        return candidates
 
-    def _remember(self, height: float) -> None:
+    def _add_height(self, height: float) -> None:
         self._heights.append(height)
         ordered = sorted(self._heights)
-        self._usual = middle(ordered)
-        self._tall = ordered[-3:][0]
+        self._median_height = median_of_sorted(ordered)
+        self._tall_height = ordered[-3:][0]
 
-    def _noise_share(self) -> float:
-        return self._noise / self._usual
+    def _noise_ratio(self) -> float:
+        return self._noise / self._median_height
 
-    def _around(self, index: int) -> Samples:
-        """`_REACH` samples on either side of one, continued at the ends of the stretch."""
-        return self._signal.continued(index - _REACH, index + _REACH + 1, self._begin)
+    def _context(self, index: int) -> Samples:
+        """Return `_CONTEXT_SAMPLES` samples on each side of sample `index`, padded at the ends of the stretch."""
+        return self._signal.edge_padded(index - _CONTEXT_SAMPLES, index + _CONTEXT_SAMPLES + 1, self._stretch_start)
 
-    def _measured(self, bump: Bump) -> Bump:
-        """In noise, how much of the patient's own QRS complex is in a bump says more than its height."""
-        share = self._noise / self._usual if not self._learning else 0.0
-        if share <= TRUST_FROM:
-            return bump
-        match = self._shape.match(self._around(bump.at))
+    def _measure(self, candidate: PeakCandidate) -> PeakCandidate:
+        """Return the candidate with its height measured by the matched filter, if the noise is high enough for that."""
+        noise = self._noise / self._median_height if not self._learning else 0.0
+        if noise <= NOISE_TRUST_SHAPE:
+            return candidate
+        match = self._shape.match(self._context(candidate.sample))
         if match is None:
-            return bump
-        trust = min(TRUST_SLOPE * (share - TRUST_FROM), 1.0)
-        height = (1 - trust) * bump.height + trust * match.height * self._matched_height
-        return Bump(bump.at, bump.envelope, height, match)
+            return candidate
+        trust = min(SHAPE_TRUST_SLOPE * (noise - NOISE_TRUST_SHAPE), 1.0)
+        height = (1 - trust) * candidate.height + trust * match.height * self._template_height
+        return PeakCandidate(candidate.sample, candidate.envelope, height, match)
 
-    def _threshold(self, bump: Bump) -> float:
-        noise, usual = self._noise, self._usual
-        threshold = self._overdue_threshold() if self._overdue else NOISE_FACTOR * noise + BEAT_SHARE * usual
-        low, high = DOUBT
-        if noise <= low * usual:
+    def _threshold(self, candidate: PeakCandidate) -> float:
+        noise, beat = self._noise, self._median_height
+        threshold = (
+            self._searchback_threshold() if self._overdue else THRESHOLD_NOISE_FACTOR * noise + THRESHOLD_BEAT_SHARE * beat
+        )
+        low, high = NOISE_DOUBT_RANGE
+        if noise <= low * beat:
             return threshold
-        doubt = min((noise / usual - low) / (high - low), 1.0)
-        if bump.match:
-            strange = min(max((LIKE_QRS - bump.match.likeness) / (LIKE_QRS - LIKE_NONE), 0.0), 1.0)
-            threshold *= 1 + UNLIKE * strange * doubt
-        if self._last and len(self._intervals) == _MEMORY:
-            early = max(1 - (bump.at - self._last.at) / (EARLY * self._interval), 0.0)
-            threshold *= 1 + EARLY_FACTOR * min(self._noise_share(), 1.0) * early * doubt
+        doubt = min((noise / beat - low) / (high - low), 1.0)
+        if candidate.match:
+            unlikeness = min(
+                max((QRS_CORRELATION - candidate.match.correlation) / (QRS_CORRELATION - MIN_CORRELATION), 0.0), 1.0
+            )
+            threshold *= 1 + UNLIKENESS_FACTOR * unlikeness * doubt
+        if self._last_beat and len(self._rr_intervals) == _HISTORY_BEATS:
+            early = max(1 - (candidate.sample - self._last_beat.sample) / (EARLY_RR_SHARE * self._median_rr), 0.0)
+            threshold *= 1 + EARLINESS_FACTOR * min(self._noise_ratio(), 1.0) * early * doubt
         return threshold
 
-    def _overdue_threshold(self) -> float:
-        return OVERDUE_NOISE_FACTOR * self._noise + OVERDUE_BEAT_SHARE * self._usual
+    def _searchback_threshold(self) -> float:
+        return SEARCHBACK_NOISE_FACTOR * self._noise + SEARCHBACK_BEAT_SHARE * self._median_height
 
-    def _reach(self, index: int) -> None:
-        """Time passes until sample `index`: what was due by then is done, whether samples come one by one or many at once."""
+    def _advance(self, index: int) -> None:
+        """Advance time to sample `index`: do everything that was due by then, regardless of the chunk size."""
         if self._learning:
-            if index < self._learnt_at:
+            if index < self._learning_until:
                 return
-            self._learn(int(self._learnt_at))
-        if self._waiting and index > self._waiting.at + PR:
-            self._settle()
-        while index > self._overdue_at and not self._waiting:
+            self._finish_learning(int(self._learning_until))
+        if self._pending and index > self._pending.sample + P_WAVE_SAMPLES:
+            self._commit()
+        while index > self._searchback_at and not self._pending:
             self._search_back()
-        if index > self._quiet_since + FORGETTING and not self._learning and not self._waiting:
-            self._forget()
+        if index > self._no_beat_since + DECAY_AFTER_SAMPLES and not self._learning and not self._pending:
+            self._decay_threshold()
 
-    def _learn(self, end: int) -> None:
-        """Take the highest bump so far as the usual beat, and judge them all by it."""
-        bumps, self._passed_over = self._passed_over, []
-        if not bumps:
+    def _finish_learning(self, end: int) -> None:
+        """Take the highest candidate so far as the expected beat height, and decide all candidates by it."""
+        candidates, self._searchback_candidates = self._searchback_candidates, []
+        if not candidates:
             return
         self._learning = False
-        self._remember(min(max(bump.height for bump in bumps), CEILING_MV))
-        background = median(self._envelope[bumps[0].at : end])
-        self._noise = max(background, self._usual / 8)
-        for bump in bumps:
-            self._reach(bump.at)
-            self._judge(bump)
+        self._add_height(min(max(candidate.height for candidate in candidates), MAX_ENVELOPE_MV))
+        background = median(self._envelope[candidates[0].sample : end])
+        self._noise = max(background, self._median_height / 8)
+        for candidate in candidates:
+            self._advance(candidate.sample)
+            self._decide(candidate)
 
-    def _forget(self) -> None:
-        """No beat for long: expect lower ones, but still higher than what is there between them."""
-        usual = self._usual / LARGEST_FALL
-        quiet = self._envelope[self._quiet_since : self._quiet_since + FORGETTING]
+    def _decay_threshold(self) -> None:
+        """Lower the expected beat height after a long time without a beat, but keep it above the noise in that time."""
+        expected = self._median_height / DECAY_FACTOR
+        recent = self._envelope[self._no_beat_since : self._no_beat_since + DECAY_AFTER_SAMPLES]
         self._heights.clear()
-        self._passed_over = []
-        self._quiet_since += FORGETTING
-        if usual > FLOOR_MV:
-            self._remember(usual)
-            self._noise = max(2 * median(quiet), usual / LARGEST_FALL)
+        self._searchback_candidates = []
+        self._no_beat_since += DECAY_AFTER_SAMPLES
+        if expected > MIN_ENVELOPE_MV:
+            self._add_height(expected)
+            self._noise = max(2 * median(recent), expected / DECAY_FACTOR)
         else:
-            self._learning, self._learnt_at = True, inf
+            self._learning, self._learning_until = True, inf
 
-    def _judge(self, bump: Bump) -> None:
+    def _decide(self, candidate: PeakCandidate) -> None:
+        """Accept the candidate as a beat, keep it pending, or count it as noise."""
         if self._learning:
-            if not self._passed_over:
-                self._learnt_at = bump.at + LEARNING
-                self._quiet_since = bump.at
-            self._passed_over.append(bump)
+            if not self._searchback_candidates:
+                self._learning_until = candidate.sample + LEARNING_SAMPLES
+                self._no_beat_since = candidate.sample
+            self._searchback_candidates.append(candidate)
             return
-        if self._waiting and bump.height > self._waiting.height:
-            self._noted(self._waiting)
-            self._waiting = None
-        if self._waiting:
-            self._settle()
-        since = bump.at - self._last.at if self._last else inf
-        if since < REFRACTORY:
+        if self._pending and candidate.height > self._pending.height:
+            self._update_noise(self._pending)
+            self._pending = None
+        if self._pending:
+            self._commit()
+        since = candidate.sample - self._last_beat.sample if self._last_beat else inf
+        if since < REFRACTORY_SAMPLES:
             return
-        if self._last and since < T_WAVE and bump.height < T_WAVE_SHARE * self._last.height:
-            self._noted(bump)
-        elif bump.height < self._threshold(bump):
-            self._noted(bump)
-            self._passed_over.append(bump)
-        elif bump.height < LOW_BEAT * self._tall:
-            self._waiting = bump
+        if self._last_beat and since < T_WAVE_SAMPLES and candidate.height < T_WAVE_HEIGHT_SHARE * self._last_beat.height:
+            self._update_noise(candidate)
+        elif candidate.height < self._threshold(candidate):
+            self._update_noise(candidate)
+            self._searchback_candidates.append(candidate)
+        elif candidate.height < LOW_BEAT_SHARE * self._tall_height:
+            self._pending = candidate
         else:
-            self._accept(bump)
+            self._accept(candidate)
 
-    def _noted(self, bump: Bump) -> None:
-        """Not a beat: it belongs to the noise."""
-        self._noise += (bump.height - self._noise) / _MEMORY
+    def _update_noise(self, candidate: PeakCandidate) -> None:
+        """Update the noise level with a candidate that is not a beat."""
+        self._noise += (candidate.height - self._noise) / _HISTORY_BEATS
 
-    def _settle(self) -> None:
-        """Nothing higher followed the bump that waits: it is a beat."""
-        if self._waiting:
-            self._accept(self._waiting)
+    def _commit(self) -> None:
+        """Accept the pending candidate, if there is one."""
+        if self._pending:
+            self._accept(self._pending)
 
     def _search_back(self) -> None:
-        best = max(self._passed_over, key=lambda bump: bump.height, default=None)
-        if best is None or best.height < self._overdue_threshold():
+        """Accept the highest candidate since the last beat, if it exceeds the threshold of the search back."""
+        best = max(self._searchback_candidates, key=lambda candidate: candidate.height, default=None)
+        if best is None or best.height < self._searchback_threshold():
             self._overdue = True
-            self._overdue_at = inf
+            self._searchback_at = inf
             return
-        later = [bump for bump in self._passed_over if bump.at >= best.at + REFRACTORY]
-        self._noise = max(0.0, self._noise - (best.height - self._noise) / (_MEMORY - 1))  # it was no noise after all
+        later = [candidate for candidate in self._searchback_candidates if candidate.sample >= best.sample + REFRACTORY_SAMPLES]
+        self._noise = max(0.0, self._noise - (best.height - self._noise) / (_HISTORY_BEATS - 1))  # undo update_noise
         self._accept(best)
-        self._passed_over = later
+        self._searchback_candidates = later
 
-    def _accept(self, beat: Bump) -> None:
-        self._beats.append(self._located(beat))
-        most = min(LARGEST_RISE * self._usual, CEILING_MV)
+    def _accept(self, beat: PeakCandidate) -> None:
+        self._unreported.append(self._locate(beat))
+        most = min(MAX_HEIGHT_RATIO * self._median_height, MAX_ENVELOPE_MV)
         height = min(beat.envelope, most)
-        before = self._matched_height or height
-        self._matched_height = before + RECENT * (height - before)
-        if self._last:
-            self._intervals.append(beat.at - self._last.at)
-            ordered = sorted(self._intervals)
-            self._interval = middle(ordered)
-            self._short = ordered[1] if len(ordered) == _MEMORY else self._interval
-        self._remember(min(beat.height, most))
-        self._last, self._waiting = beat, None
-        self._passed_over = []
-        self._quiet_since = beat.at
+        before = self._template_height or height
+        self._template_height = before + TEMPLATE_WEIGHT * (height - before)
+        if self._last_beat:
+            self._rr_intervals.append(beat.sample - self._last_beat.sample)
+            ordered = sorted(self._rr_intervals)
+            self._median_rr = median_of_sorted(ordered)
+            self._short_rr = ordered[1] if len(ordered) == _HISTORY_BEATS else self._median_rr
+        self._add_height(min(beat.height, most))
+        self._last_beat, self._pending = beat, None
+        self._searchback_candidates = []
+        self._no_beat_since = beat.sample
         self._overdue = False
-        self._overdue_at = beat.at + min(OVERDUE * self._interval, LONGEST_WAIT)
+        self._searchback_at = beat.sample + min(SEARCHBACK_RR_FACTOR * self._median_rr, MAX_SEARCHBACK_WAIT_SAMPLES)
 
-    def _between(self, beat: Bump) -> Samples:
-        """The signal from the last beat to this one, without both and with `MARGIN` at either end; empty at a start."""
-        last = self._last
-        start = max(last.at + GUARD - MARGIN, beat.at - _LEARNT_BETWEEN, self._begin) if last else beat.at
-        return self._signal[start : beat.at - GUARD + MARGIN + 1]
+    def _signal_before(self, beat: PeakCandidate) -> Samples:
+        """Return the signal between the last beat and this one, plus `BAND_MARGIN` at each end; empty after a start."""
+        last = self._last_beat
+        start = (
+            max(last.sample + GUARD_SAMPLES - BAND_MARGIN, beat.sample - _MAX_NOISE_SAMPLES, self._stretch_start)
+            if last
+            else beat.sample
+        )
+        return self._signal[start : beat.sample - GUARD_SAMPLES + BAND_MARGIN + 1]
 
-    def _located(self, beat: Bump) -> Peak:
-        """The R peak of a beat, which is kept to learn its shape from; in noise, it is where the shape fits."""
-        around = self._around(beat.at)
-        place, amplitude = highest(around[_PEAK])
-        noise, match = self._noise / self._usual, beat.match
-        by_shape = noise >= LOCATED_BY_SHAPE
+    def _locate(self, beat: PeakCandidate) -> RPeak:
+        """Return the R peak of a beat, and queue the beat for learning its shape; in noise, the shape locates the peak."""
+        context = self._context(beat.sample)
+        offset, amplitude = locate_r_peak(context[_R_PEAK_CONTEXT])
+        noise, match = self._noise / self._median_height, beat.match
+        by_shape = noise >= NOISE_LOCATE_BY_SHAPE
         if by_shape and not match:
-            match = self._shape.match(around)
-        if self._shape.wants(noise):
-            self._shape.add(BeatSignal(around.copy(), self._between(beat).copy(), match, place, noise))
-        if beat.verdict:
-            place = min(max(beat.verdict.place, -FARTHEST), FARTHEST)
+            match = self._shape.match(context)
+        if self._shape.should_learn(noise):
+            self._shape.add(BeatSignal(context.copy(), self._signal_before(beat).copy(), match, offset, noise))
+        if beat.classification:
+            offset = min(max(beat.classification.r_peak_offset, -MAX_R_PEAK_OFFSET), MAX_R_PEAK_OFFSET)
         elif by_shape and match:
-            offset = self._shape.offset(match)
-            place = place if offset is None else match.shift + offset
-        self._latest = max(beat.at + place, self._latest + APART)
-        return Peak(self._latest, amplitude)
+            from_match = self._shape.r_peak_offset(match)
+            offset = offset if from_match is None else match.shift + from_match
+        self._last_r_peak = max(beat.sample + offset, self._last_r_peak + MIN_R_PEAK_SPACING)
+        return RPeak(self._last_r_peak, amplitude)

@@ -1,7 +1,10 @@
-"""What this patient's QRS complex looks like, and how to tell it best from what lies between the beats.
+"""The patient's QRS template, and a filter that separates it from the signal between the beats.
 
-In noise a filter matched to the patient's own complex sees beats that an envelope does not: Fisher's linear discriminant, the
-mean complex over the covariance of the signal between beats (a whitened matched filter; Van Trees 1968, section 4.3).
+In noise, a filter matched to the patient's own complex detects beats that the envelope does not show. The filter is Fisher's
+linear discriminant: the inverse covariance of the signal between beats times the template, which is the running mean complex
+(a whitened matched filter; Van Trees 1968, section 4.3).
+
+The constants belong to the QRS detector; `models.signal.qrs` states how they were chosen.
 """
 
 from collections import deque
@@ -10,232 +13,267 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from models.signal.filters import Samples, bandpass, diagonals, median_of, windows
-from models.signal.peak import summit
+from models.signal.filters import Samples, bandpass, correlation_matrix, median_of, taps_view
+from models.signal.peak import parabola_offset
 from models.signal.resample import RATE_HZ
 
 SHAPE_BAND: Final = bandpass(3.0, 30.0, RATE_HZ, half=round(0.128 * RATE_HZ))
-"""What a complex is compared in: nearly all of it, without wander."""
+"""The band in which complexes are compared: it passes nearly all of a complex and no baseline wander."""
 
-REACH: Final = round(0.096 * RATE_HZ)
-"""Half of a complex: a wide one lasts 0.16 s."""
+HALF_COMPLEX_SAMPLES: Final = round(0.096 * RATE_HZ)
+"""Samples in half of a complex; a wide complex lasts 0.16 s."""
 
-SHIFT: Final = 4
-"""How far, in samples, a complex may lie from the envelope's peak."""
+MAX_SHIFT_SAMPLES: Final = 4
+"""Largest shift of a complex against the envelope's peak, in samples."""
 
-AROUND: Final = REACH + SHIFT
-"""Samples on either side of a peak that a comparison needs."""
+COMPARE_SAMPLES: Final = HALF_COMPLEX_SAMPLES + MAX_SHIFT_SAMPLES
+"""Samples that a comparison needs on each side of a peak."""
 
-GUARD: Final = round(0.112 * RATE_HZ)
-"""So far from a beat begins what lies between beats."""
+GUARD_SAMPLES: Final = round(0.112 * RATE_HZ)
+"""The signal between beats starts and ends this many samples from a beat."""
 
-RIDGE: Final = 0.05
-"""Share of the power added as white noise: no filter hangs on a frequency that happens to be silent."""
+RIDGE_SHARE: Final = 0.05
+"""White noise added to the covariance, as a share of the power. It keeps the filter from relying on a frequency that happens to
+hold no noise."""
 
-RECENT: Final = 0.1
-"""Weight of the newest complex in the mean."""
+TEMPLATE_WEIGHT: Final = 0.1
+"""Weight of the newest complex in the template."""
 
-RECENT_NOISE: Final = 0.05
-"""Weight of the newest interval in the covariance."""
+COVARIANCE_WEIGHT: Final = 0.05
+"""Weight of the newest interval in the covariance of the noise."""
 
-ENOUGH: Final = 4
-"""Complexes from which on the mean is used."""
+MIN_COMPLEXES: Final = 4
+"""Number of complexes after which the template is used."""
 
-LIKE_QRS: Final = 0.8
-"""Correlation from which on a peak is as like a complex as it needs to be: beats in muscle noise at 12 dB have 0.8 and more."""
+QRS_CORRELATION: Final = 0.8
+"""Correlation at which a peak counts fully as a QRS complex. Beats in muscle noise at 12 dB reach 0.8 and more."""
 
-SAME: Final = 0.5
-"""Correlation from which on a complex has the usual shape; normal beats in clean signal have 0.83 and more."""
+SAME_SHAPE_CORRELATION: Final = 0.5
+"""Correlation with the template from which a complex counts as the same shape. Normal beats in a clean signal reach 0.83 and
+more."""
 
-QUIET: Final = 0.25
-"""In noise under this share of a beat, another shape is the heart's: a second one is learnt, for ventricular beats."""
+SECOND_SHAPE_MAX_NOISE: Final = 0.25
+"""Largest noise-to-beat ratio at which a complex of another shape is learnt as a second shape, for ventricular beats. In more
+noise the deviating shape may be noise."""
 
-MEMORY: Final = 32
-"""Beats that tell how far the R peak lies from where the filter fits best, and that wait to be learnt from."""
+HISTORY_BEATS: Final = 32
+"""Beats kept for the median offset of the R peak from the filter's best fit, and longest queue of beats not yet learnt from."""
 
-RENEWED: Final = 4
-"""Beats after which the filter is made anew."""
+REFIT_EVERY_BEATS: Final = 4
+"""Beats between two computations of the filter."""
 
-LEAST_HEIGHT_MV: Final = 0.01
-"""A mean complex counts as at least so high, so that nothing is divided by zero."""
+MIN_HEIGHT_MV: Final = 0.01
+"""Smallest height assumed for the template; it prevents a division by zero."""
 
-MARGIN: Final = SHAPE_BAND.size // 2
-"""Samples on either side that the band's filter takes."""
+BAND_MARGIN: Final = SHAPE_BAND.size // 2
+"""Samples that the filter of `SHAPE_BAND` needs on each side."""
 
-_LAGS: Final = np.abs(np.subtract.outer(np.arange(2 * REACH + 1), np.arange(2 * REACH + 1)))
+_LAGS: Final = np.abs(np.subtract.outer(np.arange(2 * HALF_COMPLEX_SAMPLES + 1), np.arange(2 * HALF_COMPLEX_SAMPLES + 1)))
 
-_SILENCE: Final = np.zeros(2 * REACH)
+_ZERO_PADDING: Final = np.zeros(2 * HALF_COMPLEX_SAMPLES)
 
-_PLACES: Final = 2 * SHIFT + 1
-"""Where a complex may begin in the samples around a peak."""
+_SHIFTS: Final = 2 * MAX_SHIFT_SAMPLES + 1
+"""Number of positions of a complex in the samples around a peak."""
 
-_SUMS: Final = windows(np.ones(2 * REACH + 1), _PLACES)
+_POWER_MATRIX: Final = correlation_matrix(np.ones(2 * HALF_COMPLEX_SAMPLES + 1), _SHIFTS)
 
-_IN_BAND: Final = windows(SHAPE_BAND, 2 * AROUND + 1)
+_BAND_MATRIX: Final = correlation_matrix(SHAPE_BAND, 2 * COMPARE_SAMPLES + 1)
 
 
 class Match(NamedTuple):
-    """How a peak compares: `height` of the filter's output (1 for the mean complex), correlation with the nearest shape (the
-    usual one, when that is near enough), with the usual shape, where the filter fits best, in samples from the envelope's peak,
-    and the samples around the peak in `SHAPE_BAND`, `AROUND` on either side.
+    """How a peak compares with the known shapes.
+
+    Attributes:
+        height: the filter's largest output near the peak; 1 for the template itself.
+        correlation: with the more similar of template and second shape; with the template if that is similar enough.
+        template_correlation: with the template.
+        shift: where the filter's output is largest, in samples from the envelope's peak.
+        context: the samples around the peak in `SHAPE_BAND`, `COMPARE_SAMPLES` on each side.
     """
 
     height: float
-    likeness: float
-    usual: float
+    correlation: float
+    template_correlation: float
     shift: float
-    around: Samples
+    context: Samples
 
 
 class BeatSignal(NamedTuple):
-    """What can be learnt from a beat.
+    """The signal at an accepted beat, from which `QrsShape` learns.
 
-    The samples around it and those `between` the beat before and it (empty at a start), both with `MARGIN` more at either end;
-    its match, if there is one; its R peak, in samples from the envelope's; the noise as a share of a beat.
+    Attributes:
+        context: the samples around the beat, with `BAND_MARGIN` more at each end.
+        interval: the samples between the previous beat and this one, with `BAND_MARGIN` more at each end; empty after a start.
+        match: the comparison of the beat with the known shapes, if there was one.
+        peak: the R peak, in samples from the envelope's peak.
+        noise: the noise-to-beat ratio.
     """
 
-    around: Samples
-    between: Samples
+    context: Samples
+    interval: Samples
     match: Match | None
     peak: float
     noise: float
 
 
 class QrsShape:
-    """Learns from accepted beats, but only when a comparison is due: in a clean signal none is."""
+    """Learns the patient's template and matched filter from accepted beats.
+
+    Beats are queued and learnt from only when a comparison is due; a clean signal needs none.
+    """
 
     def __init__(self) -> None:
-        self._unlearnt = deque[BeatSignal](maxlen=MEMORY)
+        self._pending = deque[BeatSignal](maxlen=HISTORY_BEATS)
         self._count = 0
-        self._known = False
-        """Whether enough has been learnt for a filter."""
-        self._mean: Samples = np.zeros(2 * REACH + 1)
-        self._upright = LEAST_HEIGHT_MV
-        """The mean's height, negative where it points down."""
-        self._other: Samples = np.zeros(2 * REACH + 1)
-        self._energy = self._other_energy = 0.0
-        """Their sums of squares; 0 while there is no other shape."""
+        self._fitted = False
+        """Whether the filter has been computed."""
+        self._template: Samples = np.zeros(2 * HALF_COMPLEX_SAMPLES + 1)
+        self._signed_height_mv = MIN_HEIGHT_MV
+        """Peak-to-peak height of the template; negative if the template points down."""
+        self._second: Samples = np.zeros(2 * HALF_COMPLEX_SAMPLES + 1)
+        self._energy = self._second_energy = 0.0
+        """Sums of squares of template and second shape; 0 while there is no second shape."""
         self._covariance: Samples | None = None
-        self._windows: Samples = np.zeros((2 * AROUND + 1, 3 * _PLACES))
-        """Filter, mean and other shape at each place: what the samples around a peak are multiplied with."""
-        thirds = [self._windows[:, start : start + _PLACES] for start in range(0, 3 * _PLACES, _PLACES)]
-        self._filter_at, self._mean_at, self._other_at = (diagonals(third, 2 * REACH + 1) for third in thirds)
-        self._offsets = deque[float](maxlen=MEMORY)
+        self._matrix: Samples = np.zeros((2 * COMPARE_SAMPLES + 1, 3 * _SHIFTS))
+        """Correlation matrices of filter, template and second shape, side by side, for the samples around a peak."""
+        thirds = [self._matrix[:, start : start + _SHIFTS] for start in range(0, 3 * _SHIFTS, _SHIFTS)]
+        self._filter_at, self._template_at, self._second_at = (
+            taps_view(third, 2 * HALF_COMPLEX_SAMPLES + 1) for third in thirds
+        )
+        self._r_peak_offsets = deque[float](maxlen=HISTORY_BEATS)
 
-    def wants(self, noise: float) -> bool:
-        """Whether to learn from a beat in noise of this share of it."""
+    def should_learn(self, noise: float) -> bool:
+        """Return whether to learn from a beat at this noise-to-beat ratio."""
         return True
 
     def add(self, beat: BeatSignal) -> None:
-        """A beat was accepted."""
-        self._unlearnt.append(beat)
+        """Queue an accepted beat for learning."""
+        self._pending.append(beat)
 
-    def match(self, around: Samples) -> Match | None:
-        """Compare the samples around a peak, `AROUND` + `MARGIN` on either side; None while too little has been learnt."""
-        self._catch_up()
-        return self._compare(around.dot(_IN_BAND)) if self._known else None
+    def match(self, context: Samples) -> Match | None:
+        """Compare the samples around a peak, `COMPARE_SAMPLES` + `BAND_MARGIN` on each side; None until the filter exists."""
+        self._learn_pending()
+        return self._compare(context.dot(_BAND_MATRIX)) if self._fitted else None
 
-    def view(self, around: Samples) -> Samples | None:
-        """The signal in the shape's band, in heights of the mean complex and upright, and the filter's output for it, (2, n).
+    def classifier_rows(self, context: Samples) -> Samples | None:
+        """Return the signal rows of the classifier's input, (2, n); None until the filter exists.
 
-        None while too little has been learnt. `around` has `MARGIN` samples more before them.
+        Row 0 is the signal in `SHAPE_BAND`, divided by the template's height and turned upright; row 1 is the filter's output
+        for it. `context` holds n + `BAND_MARGIN` samples; the additional ones come first.
         """
-        self._catch_up()
-        if not self._known:
+        self._learn_pending()
+        if not self._fitted:
             return None
-        continued = np.empty(around.size + MARGIN)
-        continued[:-MARGIN] = around
-        continued[-MARGIN:] = around[-1]
-        band = np.correlate(continued, SHAPE_BAND, "valid")
+        padded = np.empty(context.size + BAND_MARGIN)
+        padded[:-BAND_MARGIN] = context
+        padded[-BAND_MARGIN:] = context[-1]
+        band = np.correlate(padded, SHAPE_BAND, "valid")
         rows = np.empty((2, band.size))
-        np.divide(band, self._upright, out=rows[0])
+        np.divide(band, self._signed_height_mv, out=rows[0])
         rows[1] = np.correlate(band, self._filter_at[0], "same")
         return rows
 
-    def offset(self, match: Match) -> float | None:
-        """How far the R peak lies from the filter's place in the latest beats; None while that is not known."""
-        self._catch_up()
-        if match.usual < SAME or len(self._offsets) < MEMORY // 4:
+    def r_peak_offset(self, match: Match) -> float | None:
+        """Return the median offset of the R peak from the filter's best fit in the latest beats, in samples.
+
+        None if the peak does not have the template's shape, or if too few beats are known.
+        """
+        self._learn_pending()
+        if match.template_correlation < SAME_SHAPE_CORRELATION or len(self._r_peak_offsets) < HISTORY_BEATS // 4:
             return None
-        return median_of(self._offsets)
+        return median_of(self._r_peak_offsets)
 
-    def _catch_up(self) -> None:
-        while self._unlearnt:
-            beat = self._unlearnt.popleft()
+    def _learn_pending(self) -> None:
+        while self._pending:
+            beat = self._pending.popleft()
             match = beat.match
-            around = match.around if match else beat.around.dot(_IN_BAND)
-            if match is None and self._known:
-                match = self._compare(around)
-            if match and match.usual >= SAME:
-                self._offsets.append(beat.peak - match.shift)
-            self._learn(around, match, beat.noise)
-            if beat.between.size > 2 * (REACH + MARGIN) + 1:
-                self._learn_noise(np.correlate(beat.between, SHAPE_BAND, "valid"))
-            if self._covariance is not None and (self._count == ENOUGH or self._count % RENEWED == 0 or not self._known):
-                self._renew(self._covariance)
+            context = match.context if match else beat.context.dot(_BAND_MATRIX)
+            if match is None and self._fitted:
+                match = self._compare(context)
+            if match and match.template_correlation >= SAME_SHAPE_CORRELATION:
+                self._r_peak_offsets.append(beat.peak - match.shift)
+            self._update_shapes(context, match, beat.noise)
+            if beat.interval.size > 2 * (HALF_COMPLEX_SAMPLES + BAND_MARGIN) + 1:
+                self._update_covariance(np.correlate(beat.interval, SHAPE_BAND, "valid"))
+            if self._covariance is not None and (
+                self._count == MIN_COMPLEXES or self._count % REFIT_EVERY_BEATS == 0 or not self._fitted
+            ):
+                self._refit(self._covariance)
 
-    def _compare(self, around: Samples) -> Match:
-        products = around.dot(self._windows).tolist()
-        power = (around * around).dot(_SUMS).tolist()
-        output = products[:_PLACES]
-        highest = max(output)
-        place = output.index(highest)
-        near = slice(max(place - 2, 0), place + 3)
-        usual = likeness = _likeness(products[_PLACES : 2 * _PLACES][near], power[near], self._energy)
-        if self._other_energy and usual < LIKE_QRS:
-            likeness = max(usual, _likeness(products[2 * _PLACES :], power, self._other_energy))
-        return Match(max(highest, 0.0), likeness, usual, place - SHIFT + summit(output, place), around)
+    def _compare(self, context: Samples) -> Match:
+        products = context.dot(self._matrix).tolist()
+        power = (context * context).dot(_POWER_MATRIX).tolist()
+        output = products[:_SHIFTS]
+        best = max(output)
+        index = output.index(best)
+        near = slice(max(index - 2, 0), index + 3)
+        template_correlation = correlation = _best_correlation(products[_SHIFTS : 2 * _SHIFTS][near], power[near], self._energy)
+        if self._second_energy and template_correlation < QRS_CORRELATION:
+            correlation = max(template_correlation, _best_correlation(products[2 * _SHIFTS :], power, self._second_energy))
+        return Match(
+            max(best, 0.0),
+            correlation,
+            template_correlation,
+            index - MAX_SHIFT_SAMPLES + parabola_offset(output, index),
+            context,
+        )
 
-    def _learn(self, around: Samples, match: Match | None, noise: float) -> None:
-        """Take in one beat."""
+    def _update_shapes(self, context: Samples, match: Match | None, noise: float) -> None:
+        """Update template or second shape with one beat."""
         shift = round(match.shift) if match else 0
-        complexes = around[SHIFT + shift : SHIFT + shift + 2 * REACH + 1]
-        if match and match.usual < SAME and noise < QUIET:
-            self._learn_other(around)
+        complex_ = context[MAX_SHIFT_SAMPLES + shift : MAX_SHIFT_SAMPLES + shift + 2 * HALF_COMPLEX_SAMPLES + 1]
+        if match and match.template_correlation < SAME_SHAPE_CORRELATION and noise < SECOND_SHAPE_MAX_NOISE:
+            self._update_second_shape(context)
         self._count += 1
-        if self._count == 1 or self._correlation(complexes) > SAME:
-            weight = max(1 / self._count, RECENT)
-            self._mean *= 1 - weight
-            self._mean += weight * complexes
-            self._energy = float(self._mean.dot(self._mean))
-            self._mean_at[:] = self._mean
-            mean = self._mean.tolist()
-            high, low = max(mean), min(mean)
-            self._upright = max(high - low, LEAST_HEIGHT_MV) * (1 if high >= -low else -1)
+        if self._count == 1 or self._correlate_with_template(complex_) > SAME_SHAPE_CORRELATION:
+            weight = max(1 / self._count, TEMPLATE_WEIGHT)
+            self._template *= 1 - weight
+            self._template += weight * complex_
+            self._energy = float(self._template.dot(self._template))
+            self._template_at[:] = self._template
+            samples_mv = self._template.tolist()
+            high, low = max(samples_mv), min(samples_mv)
+            self._signed_height_mv = max(high - low, MIN_HEIGHT_MV) * (1 if high >= -low else -1)
 
-    def _correlation(self, complexes: Samples) -> float:
-        """With the mean."""
-        return float(complexes.dot(self._mean)) / (sqrt(float(complexes.dot(complexes)) * self._energy) + 1e-9)
+    def _correlate_with_template(self, complex_: Samples) -> float:
+        """Return the correlation of a complex with the template."""
+        return float(complex_.dot(self._template)) / (sqrt(float(complex_.dot(complex_)) * self._energy) + 1e-9)
 
-    def _learn_other(self, around: Samples) -> None:
-        if self._other_energy:
-            place = int(np.correlate(around, self._other, "valid").argmax())
-            self._other = 0.8 * self._other + 0.2 * around[place : place + 2 * REACH + 1]
+    def _update_second_shape(self, context: Samples) -> None:
+        if self._second_energy:
+            index = int(np.correlate(context, self._second, "valid").argmax())
+            self._second = 0.8 * self._second + 0.2 * context[index : index + 2 * HALF_COMPLEX_SAMPLES + 1]
         else:
-            self._other = around[SHIFT : SHIFT + 2 * REACH + 1].copy()
-        self._other_energy = float(self._other.dot(self._other))
-        self._other_at[:] = self._other
+            self._second = context[MAX_SHIFT_SAMPLES : MAX_SHIFT_SAMPLES + 2 * HALF_COMPLEX_SAMPLES + 1].copy()
+        self._second_energy = float(self._second.dot(self._second))
+        self._second_at[:] = self._second
 
-    def _learn_noise(self, between: Samples) -> None:
-        between -= np.add.reduce(between) / between.size
-        lags: Samples = np.correlate(np.concatenate((between, _SILENCE)), between, "valid")
+    def _update_covariance(self, interval: Samples) -> None:
+        interval -= np.add.reduce(interval) / interval.size
+        lags: Samples = np.correlate(np.concatenate((interval, _ZERO_PADDING)), interval, "valid")
         if self._covariance is None:
-            self._covariance = lags / between.size
+            self._covariance = lags / interval.size
         else:
-            self._covariance *= 1 - RECENT_NOISE
-            lags *= RECENT_NOISE / between.size
+            self._covariance *= 1 - COVARIANCE_WEIGHT
+            lags *= COVARIANCE_WEIGHT / interval.size
             self._covariance += lags
 
-    def _renew(self, lags: Samples) -> None:
-        if self._count < ENOUGH:
+    def _refit(self, lags: Samples) -> None:
+        if self._count < MIN_COMPLEXES:
             return
         ridged = lags.copy()
-        ridged[0] += RIDGE * lags[0] + 1e-6
-        whitened = np.asarray(np.linalg.solve(ridged[_LAGS], self._mean), np.float64)
-        self._filter_at[:] = whitened / float(whitened.dot(self._mean))
-        self._known = True
+        ridged[0] += RIDGE_SHARE * lags[0] + 1e-6
+        whitened = np.asarray(np.linalg.solve(ridged[_LAGS], self._template), np.float64)
+        self._filter_at[:] = whitened / float(whitened.dot(self._template))
+        self._fitted = True
 
 
-def _likeness(products: list[float], power: list[float], energy: float) -> float:
-    """The best correlation of windows with a shape: their products with it, their sums of squares and its own."""
+def _best_correlation(products: list[float], power: list[float], energy: float) -> float:
+    """Return the best normalised correlation of several windows with a shape.
+
+    Args:
+        products: of each window with the shape.
+        power: sum of squares of each window.
+        energy: sum of squares of the shape.
+    """
     return max([product / (sqrt(squares * energy) + 1e-9) for product, squares in zip(products, power, strict=True)])

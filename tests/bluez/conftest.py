@@ -1,4 +1,4 @@
-"""A message bus of our own, and rooms with a strap on it."""
+"""A private message bus, and testbeds with a virtual strap."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from gateway.simulate import pmd
-from tests.bluez.rooms import OpenRoom, bluez_room, virtual_room
+from tests.bluez.testbed import OpenTestbed, run_bluez_testbed, run_virtual_testbed
 
 BUS_CONFIGURATION: Final = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
@@ -25,7 +25,7 @@ BUS_CONFIGURATION: Final = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-
 
 @pytest.fixture(scope="session")
 def bus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A message bus of our own."""
+    """The address of a private message bus."""
     if shutil.which("dbus-daemon") is None:
         reason = "no dbus-daemon: install Debian's package dbus-daemon"
         if os.environ.get("CI") == "true":
@@ -38,41 +38,42 @@ def bus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as daemon:
         assert daemon.stdout is not None
         address = daemon.stdout.readline().strip()
-        assert address, "dbus-daemon ended at its start"
+        assert address, "dbus-daemon exited at its start"
         yield address
         daemon.terminate()
 
 
 @pytest.fixture
 def bus(bus_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The bus that bleak takes for the system's."""
+    """The address of the bus that bleak uses as the system bus."""
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus_address)
     return bus_address
 
 
 @pytest.fixture
-def room(bus: str, tmp_path: Path) -> OpenRoom:
-    """With bleak's own backend."""
-    return partial(bluez_room, bus, tmp_path)
+def open_testbed(bus: str, tmp_path: Path) -> OpenTestbed:
+    """A testbed with bleak's own backend."""
+    return partial(run_bluez_testbed, bus, tmp_path)
 
 
 @pytest.fixture(params=["virtual", "bluez"])
-def either_room(request: pytest.FixtureRequest, tmp_path: Path) -> OpenRoom:
+def open_either_testbed(request: pytest.FixtureRequest, tmp_path: Path) -> OpenTestbed:
+    """A testbed with each of the two radios in turn."""
     if request.param == "virtual":
-        return partial(virtual_room, tmp_path)
-    return partial(bluez_room, request.getfixturevalue("bus"), tmp_path)
+        return partial(run_virtual_testbed, tmp_path)
+    return partial(run_bluez_testbed, request.getfixturevalue("bus"), tmp_path)
 
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, int]]:
-    """What the strap's control point is asked, and the status of its answer."""
+    """The requests to the strap's control point, with the status of each response."""
     seen: list[tuple[bytes, int]] = []
-    answer = pmd.answer
+    handle_request = pmd.handle_request
 
-    def listen(request: bytes, *, streaming: bool) -> pmd.Answer:
-        given = answer(request, streaming=streaming)
-        seen.append((request, given.indication[3]))
-        return given
+    def record(request: bytes, *, streaming: bool) -> pmd.ControlResponse:
+        response = handle_request(request, streaming=streaming)
+        seen.append((request, response.indication[3]))
+        return response
 
-    monkeypatch.setattr(pmd, "answer", listen)
+    monkeypatch.setattr(pmd, "handle_request", record)
     return seen

@@ -1,12 +1,13 @@
-"""`org.bluez` on a private D-Bus, in front of a Bumble device: what bleak's own Linux backend needs to run unmodified.
+"""A façade of BlueZ: `org.bluez` on a private D-Bus, backed by a Bumble device. bleak's Linux backend runs on it unmodified.
 
-It answers the D-Bus calls that bleak 3.1 makes, as bluetoothd 5.55 and later do (`doc/org.bluez.*.rst` and
-`src/gatt-client.c` of BlueZ). It is no bluetoothd and no kernel. What it leaves out:
+It answers the D-Bus calls of bleak 3.1 as bluetoothd 5.55 and later do (`doc/org.bluez.*.rst` and `src/gatt-client.c` of
+BlueZ). It contains neither bluetoothd nor the kernel. It leaves out:
 
-- one adapter, always powered, and one D-Bus client at a time: sessions are not counted by client;
-- no pairing agent, `Pair` or `RemoveDevice`: it pairs "Just Works" when an attribute wants an encrypted link;
-- no `AcquireNotify` or `AcquireWrite`, descriptors are listed only, and the objects of services go with the connection;
-- no `InProgress` while two things happen at once, no time-out of devices that were seen once.
+- more than one adapter or D-Bus client: its adapter is always powered, and discovery sessions are not counted by client;
+- pairing agents, `Pair` and `RemoveDevice`: it pairs "Just Works" when an attribute requires an encrypted link;
+- `AcquireNotify`, `AcquireWrite` and access to descriptors, which are only listed;
+- the cache of services: their objects are removed at a disconnection;
+- `InProgress` errors for simultaneous operations, and the removal of devices that were seen once.
 """
 
 import asyncio
@@ -24,8 +25,9 @@ from bumble.device import Advertisement, Connection, Device
 from dbus_fast import Message, MessageType, RequestNameReply, Variant
 from dbus_fast.aio import MessageBus
 
-from gateway.radio.bumble_scanner import advertisement_data, uuid_text
+from gateway.radio.bumble_scanner import format_uuid, parse_advertisement
 from gateway.radio.central import Central
+from tests.bluez.bluez_values import DBUS_ERRORS, NEEDS_SECURITY, device_properties, uuid_variant
 from tests.bluez.objects import (
     ADAPTER,
     BLUEZ,
@@ -37,44 +39,43 @@ from tests.bluez.objects import (
     BlueZError,
     ObjectTree,
 )
-from tests.bluez.words import ATT_ERRORS, NEEDS_SECURITY, device_properties, uuid_variant
 
 T = TypeVar("T")
 Reply = tuple[str, list[Any]]
 """Signature and body of a method's return message."""
 Method = Callable[[str, list[Any]], Coroutine[Any, Any, Reply]]
-"""Takes the object's path and the message's body."""
+"""Receives the object's path and the message's body."""
 
 ADAPTER_PATH: Final = "/org/bluez/hci0"
 FAILED: Final = "org.bluez.Error.Failed"
-NOTHING: Final[Reply] = ("", [])
+EMPTY_REPLY: Final[Reply] = ("", [])
 
 CONNECT_TIMEOUT_S: Final = 20.0
-"""The kernel's, for one attempt to connect (`conn_timeout` in `include/net/bluetooth/hci_core.h`)."""
+"""The kernel's timeout for one connect attempt (`conn_timeout` in `include/net/bluetooth/hci_core.h`)."""
 MTU: Final = 517
-"""What BlueZ asks for (`ExchangeMTU` in `main.conf`)."""
+"""The MTU that BlueZ requests (`ExchangeMTU` in `main.conf`)."""
 GENERIC_ACCESS: Final = "00001800-0000-1000-8000-00805f9b34fb"
-"""The service that bluetoothd keeps for itself."""
+"""The service that bluetoothd does not publish."""
 
 
 @dataclass
-class Peer:
-    """A device that was seen."""
+class RemoteDevice:
+    """A device that was seen in a scan."""
 
     address: hci.Address
     connection: Connection | None = None
     connecting: asyncio.Task[Any] | None = None
-    work: set[asyncio.Task[Any]] = field(default_factory=set)
-    """What needs the connection: it is cancelled with it."""
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    """Tasks that use the connection; they are cancelled when it ends."""
     notifying: set[str] = field(default_factory=set)
-    """The paths of characteristics."""
+    """The paths of the characteristics that notify."""
 
 
-class BlueZ:
-    """Made by `bluez_on`."""
+class BlueZFacade:
+    """The façade; create it with `serve_bluez`."""
 
     def __init__(self, central: Central, bus: MessageBus, tasks: asyncio.TaskGroup) -> None:
-        self._peers: dict[str, Peer] = {}
+        self._remotes: dict[str, RemoteDevice] = {}
         self._central = central
         self._bus = bus
         self._tasks = tasks
@@ -98,7 +99,7 @@ class BlueZ:
     async def start(self) -> None:
         self._bus.add_message_handler(self._on_message)
         if await self._bus.request_name(BLUEZ) is not RequestNameReply.PRIMARY_OWNER:
-            raise RuntimeError(f"{BLUEZ} is taken on this bus: give each façade a bus of its own")
+            raise RuntimeError(f"{BLUEZ} is already owned on this bus: give each façade its own bus")
         address = str(self._central.device.random_address)[:17]
         self._tree.add(
             ADAPTER_PATH,
@@ -112,17 +113,17 @@ class BlueZ:
         )
 
     async def stop(self) -> None:
-        """As if bluetoothd had been killed: nobody is told, and the kernel ends the links."""
+        """Stop as if bluetoothd had been killed: no signal is sent, and the kernel ends the links."""
         self._bus.disconnect()
         await self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call]  # dbus-fast leaves it untyped
         for task in self._running:
             task.cancel()
         await self._stop_listening()
-        for peer in self._peers.values():
-            if peer.connection is not None:
-                await peer.connection.disconnect()
+        for remote in self._remotes.values():
+            if remote.connection is not None:
+                await remote.connection.disconnect()
 
-    # The bus
+    # D-Bus messages
 
     def _on_message(self, message: Message) -> bool:
         if message.message_type is not MessageType.METHOD_CALL:
@@ -141,11 +142,11 @@ class BlueZ:
         except BlueZError as error:
             reply = Message.new_error(message, error.name, error.text)
         except ATT_Error as error:
-            other = (FAILED, f"Operation failed with ATT error: 0x{error.error_code:02x}")
-            reply = Message.new_error(message, *ATT_ERRORS.get(error.error_code, other))
+            default = (FAILED, f"Operation failed with ATT error: 0x{error.error_code:02x}")
+            reply = Message.new_error(message, *DBUS_ERRORS.get(error.error_code, default))
         except (BaseBumbleError, BleakError, hci.HCI_Error) as error:
             reply = Message.new_error(message, FAILED, str(error))
-        except asyncio.CancelledError:  # the connection went, or was not wanted any more: the task ends here in any case
+        except asyncio.CancelledError:  # the connection was lost or its connect was cancelled; this task ends here in any case
             reply = Message.new_error(message, FAILED, "Not connected")
         self._send(reply)
 
@@ -167,7 +168,7 @@ class BlueZ:
     # Discovery
 
     async def _set_discovery_filter(self, _path: str, _body: list[Any]) -> Reply:
-        return NOTHING
+        return EMPTY_REPLY
 
     async def _start_discovery(self, _path: str, _body: list[Any]) -> Reply:
         if self._discovery is not None:
@@ -175,16 +176,16 @@ class BlueZ:
         self._discovery = AsyncExitStack()
         await self._discovery.enter_async_context(self._central.scanning(self._on_advertisement))
         self._tree.change(ADAPTER_PATH, ADAPTER, {"Discovering": Variant("b", True)})
-        return NOTHING
+        return EMPTY_REPLY
 
     async def _stop_discovery(self, _path: str, _body: list[Any]) -> Reply:
         if self._discovery is None:
             raise BlueZError(FAILED, "No discovery started")
         await self._stop_listening()
         self._tree.change(ADAPTER_PATH, ADAPTER, {"Discovering": Variant("b", False)})
-        for path in self._peers:
+        for path in self._remotes:
             self._tree.change(path, DEVICE, {}, ("RSSI", "TxPower"))
-        return NOTHING
+        return EMPTY_REPLY
 
     async def _stop_listening(self) -> None:
         discovery, self._discovery = self._discovery, None
@@ -192,17 +193,17 @@ class BlueZ:
             await discovery.aclose()
 
     def _on_advertisement(self, advertisement: Advertisement) -> None:
-        """A device is added when it is first heard; after that only what changes is told."""
+        """Add a device at its first advertisement; later signal only the properties that change."""
         address: str = advertisement.address.to_string(with_type_qualifier=False)
         path = f"{ADAPTER_PATH}/dev_{address.replace(':', '_')}"
-        heard = device_properties(advertisement_data(advertisement))
-        if path in self._peers:
+        advertised = device_properties(parse_advertisement(advertisement))
+        if path in self._remotes:
             known = self._tree.objects[path][DEVICE]
-            changed = {name: value for name, value in heard.items() if known.get(name) != value}
+            changed = {name: value for name, value in advertised.items() if known.get(name) != value}
             if changed:
                 self._tree.change(path, DEVICE, changed)
             return
-        self._peers[path] = Peer(advertisement.address)
+        self._remotes[path] = RemoteDevice(advertisement.address)
         unconnected = dict.fromkeys(("Connected", "ServicesResolved", "Paired", "Bonded"), Variant("b", False))
         self._tree.add(
             path,
@@ -213,46 +214,46 @@ class BlueZ:
                 "AddressType": Variant("s", "random"),
                 "Alias": Variant("s", address.replace(":", "-")),
                 **unconnected,
-                **heard,
+                **advertised,
             },
         )
 
     # Connections
 
     async def _connect(self, path: str, _body: list[Any]) -> Reply:
-        peer = self._peers[path]
-        if peer.connection is not None or peer.connecting is not None:
+        remote = self._remotes[path]
+        if remote.connection is not None or remote.connecting is not None:
             raise BlueZError("org.bluez.Error.AlreadyConnected", "Already Connected")
-        peer.connecting = asyncio.current_task()
+        remote.connecting = asyncio.current_task()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                connection = await self._central.connect(peer.address)
+                connection = await self._central.connect(remote.address)
         except TimeoutError:
             raise BlueZError(FAILED, "le-connection-abort-by-local") from None
         finally:
-            peer.connecting = None
-        peer.connection = connection
+            remote.connecting = None
+        remote.connection = connection
         connection.once(connection.EVENT_DISCONNECTION, lambda _reason: self._on_disconnection(path))
         self._tree.change(path, DEVICE, {"Connected": Variant("b", True)})
         self._spawn(self._resolve(path, connection))
-        return NOTHING
+        return EMPTY_REPLY
 
     async def _disconnect(self, path: str, _body: list[Any]) -> Reply:
-        peer = self._peers[path]
-        if peer.connecting is not None:
-            peer.connecting.cancel()
-            await asyncio.wait({peer.connecting})
-        elif peer.connection is None:
+        remote = self._remotes[path]
+        if remote.connecting is not None:
+            remote.connecting.cancel()
+            await asyncio.wait({remote.connecting})
+        elif remote.connection is None:
             raise BlueZError("org.bluez.Error.NotConnected", "Not Connected")
         else:
-            await peer.connection.disconnect()
-        return NOTHING
+            await remote.connection.disconnect()
+        return EMPTY_REPLY
 
     def _on_disconnection(self, path: str) -> None:
-        peer = self._peers[path]
-        peer.connection = None
-        peer.notifying.clear()
-        for task in peer.work:
+        remote = self._remotes[path]
+        remote.connection = None
+        remote.notifying.clear()
+        for task in remote.tasks:
             task.cancel()
         self._tree.change(path, DEVICE, dict.fromkeys(("ServicesResolved", "Connected"), Variant("b", False)))
         self._tree.remove_below(path)
@@ -261,14 +262,14 @@ class BlueZ:
         }
 
     async def _resolve(self, path: str, connection: Connection) -> None:
-        """Encrypt with the bond there is, discover the services; hang up if that fails."""
+        """Encrypt if there is a bond, and discover the services; disconnect if that fails."""
         try:
-            with _until_disconnection(self._peers[path]):
+            with _cancel_on_disconnection(self._remotes[path]):
                 await self._discover(path, connection)
         except (ATT_Error, BaseBumbleError, hci.HCI_Error):
             await connection.disconnect()
         except asyncio.CancelledError:
-            return  # the connection has gone
+            return  # the connection was lost
         self._tree.change(path, DEVICE, {"ServicesResolved": Variant("b", True)})
 
     async def _discover(self, path: str, connection: Connection) -> None:
@@ -278,7 +279,7 @@ class BlueZ:
             await connection.encrypt()
             self._tree.change(path, DEVICE, dict.fromkeys(("Paired", "Bonded"), Variant("b", True)))
         for service in await gatt.discover_services():
-            if uuid_text(service.uuid) != GENERIC_ACCESS:
+            if format_uuid(service.uuid) != GENERIC_ACCESS:
                 service_path = f"{path}/service{service.handle:04x}"
                 self._tree.add(
                     service_path,
@@ -289,7 +290,8 @@ class BlueZ:
                     await self._add_characteristic(service_path, characteristic, connection)
 
     async def _add_characteristic(self, service_path: str, characteristic: Any, connection: Connection) -> None:
-        path = f"{service_path}/char{characteristic.handle - 1:04x}"  # BlueZ names it by its declaration, Bumble by its value
+        # BlueZ uses the handle of the declaration, Bumble that of the value.
+        path = f"{service_path}/char{characteristic.handle - 1:04x}"
         self._characteristics[path] = characteristic
         self._tree.add(
             path,
@@ -319,11 +321,11 @@ class BlueZ:
         value, options = body
         characteristic, request = self._characteristics[path], options["type"].value == "request"
         await self._request(path, lambda gatt: gatt.write_value(characteristic, bytes(value), with_response=request))
-        return NOTHING
+        return EMPTY_REPLY
 
     async def _start_notify(self, path: str, _body: list[Any]) -> Reply:
-        peer, characteristic = self._peers[_device_path(path)], self._characteristics[path]
-        if path in peer.notifying:
+        remote, characteristic = self._remotes[_device_path(path)], self._characteristics[path]
+        if path in remote.notifying:
             raise BlueZError("org.bluez.Error.InProgress", "Operation already in progress")
         if not {"notify", "indicate"} & set(self._tree.objects[path][CHARACTERISTIC]["Flags"].value):
             raise BlueZError("org.bluez.Error.NotSupported", "Operation is not supported")
@@ -332,27 +334,27 @@ class BlueZ:
             self._tree.change(path, CHARACTERISTIC, {"Value": Variant("ay", bytes(value))})
 
         await self._request(path, lambda gatt: gatt.subscribe(characteristic, deliver))
-        peer.notifying.add(path)
+        remote.notifying.add(path)
         self._tree.change(path, CHARACTERISTIC, {"Notifying": Variant("b", True)})
-        return NOTHING
+        return EMPTY_REPLY
 
     async def _stop_notify(self, path: str, _body: list[Any]) -> Reply:
-        peer, characteristic = self._peers[_device_path(path)], self._characteristics[path]
-        if path not in peer.notifying:
+        remote, characteristic = self._remotes[_device_path(path)], self._characteristics[path]
+        if path not in remote.notifying:
             raise BlueZError(FAILED, "No notify session started")
-        peer.notifying.remove(path)
+        remote.notifying.remove(path)
         await self._request(path, lambda gatt: gatt.unsubscribe(characteristic, force=True))
         self._tree.change(path, CHARACTERISTIC, {"Notifying": Variant("b", False)})
-        return NOTHING
+        return EMPTY_REPLY
 
     async def _request(self, path: str, operation: Callable[[Any], Awaitable[T]]) -> T:
-        """One GATT operation; where the peer wants an encrypted link the kernel pairs, and it is done again."""
-        peer = self._peers[_device_path(path)]
-        connection = peer.connection
+        """Run a GATT operation; if the remote device requires encryption, pair and run it again, as the kernel does."""
+        remote = self._remotes[_device_path(path)]
+        connection = remote.connection
         if connection is None:
             raise BlueZError(FAILED, "Not connected")
 
-        with _until_disconnection(peer):
+        with _cancel_on_disconnection(remote):
             try:
                 return await operation(connection.gatt_client)
             except ATT_Error as error:
@@ -365,28 +367,28 @@ class BlueZ:
 
 
 @contextmanager
-def _until_disconnection(peer: Peer) -> Iterator[None]:
-    """Cancel the task when the connection ends: Bumble would send its next request to nobody, and wait for the answer."""
+def _cancel_on_disconnection(remote: RemoteDevice) -> Iterator[None]:
+    """Cancel the task when the connection ends: Bumble would wait without end for the answer to its next request."""
     task = asyncio.current_task()
     assert task is not None
-    peer.work.add(task)
+    remote.tasks.add(task)
     try:
         yield
     finally:
-        peer.work.discard(task)
+        remote.tasks.discard(task)
 
 
 def _device_path(path: str) -> str:
-    """Of the device that a service or characteristic belongs to."""
+    """Return the path of the device to which a service or characteristic belongs."""
     return "/".join(path.split("/")[: ADAPTER_PATH.count("/") + 2])
 
 
 @asynccontextmanager
-async def bluez_on(device: Device, bus_address: str) -> AsyncIterator[BlueZ]:
-    """`org.bluez` on the bus at this address, with a powered Bumble device as its adapter."""
+async def serve_bluez(device: Device, bus_address: str) -> AsyncIterator[BlueZFacade]:
+    """Serve `org.bluez` on the bus at this address, with a powered Bumble device as its adapter."""
     bus = await MessageBus(bus_address=bus_address).connect()
     async with asyncio.TaskGroup() as tasks:
-        bluez = BlueZ(Central(device), bus, tasks)
+        bluez = BlueZFacade(Central(device), bus, tasks)
         try:
             await bluez.start()
             yield bluez

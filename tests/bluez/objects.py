@@ -1,4 +1,4 @@
-"""Objects on a D-Bus as `org.freedesktop.DBus.ObjectManager` shows them."""
+"""Objects on a D-Bus, as `org.freedesktop.DBus.ObjectManager` publishes them."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,7 +18,7 @@ PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 
 
 class BlueZError(Exception):
-    """Becomes a D-Bus error reply."""
+    """An error that is sent as a D-Bus error reply."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(name, text)
@@ -26,7 +26,7 @@ class BlueZError(Exception):
 
 
 class ObjectTree:
-    """The objects on the bus, each with one interface, and the signals that tell how they change."""
+    """The objects on the bus, each with one interface. Every change is sent as a signal."""
 
     def __init__(self, send: Callable[[Message], object]) -> None:
         self._send = send
@@ -37,8 +37,8 @@ class ObjectTree:
         self._signal("/", OBJECT_MANAGER, "InterfacesAdded", "oa{sa{sv}}", [path, self.objects[path]])
 
     def remove_below(self, path: str) -> None:
-        for each in sorted((other for other in self.objects if other.startswith(f"{path}/")), reverse=True):
-            self._signal("/", OBJECT_MANAGER, "InterfacesRemoved", "oas", [each, list(self.objects.pop(each))])
+        for child in sorted((other for other in self.objects if other.startswith(f"{path}/")), reverse=True):
+            self._signal("/", OBJECT_MANAGER, "InterfacesRemoved", "oas", [child, list(self.objects.pop(child))])
 
     def change(self, path: str, interface: str, changed: Properties, invalidated: tuple[str, ...] = ()) -> None:
         properties = self.objects[path][interface]

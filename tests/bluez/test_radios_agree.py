@@ -1,4 +1,4 @@
-"""The same bleak calls give the same values and classes of error on both radios: what is tested on one holds on the other."""
+"""The same bleak calls return the same values and raise the same error classes on both radios."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,159 +14,159 @@ from drivers.polar_pmd import CONTROL_POINT, DATA, DRIVER, SERVICE
 from gateway.radio import Radio
 from gateway.simulate import pmd
 from gateway.simulate.strap import ADDRESS, NAME
-from tests.bluez.rooms import OpenRoom, Room, refuse_reads, run, until
+from tests.bluez.testbed import OpenTestbed, StrapTestbed, refuse_reads, run_test, wait_until
 
 START, STOP = DRIVER.setup[0].payload, DRIVER.teardown[0].payload
 BATTERY, HEART_RATE, LOCATION, UNKNOWN = "2a19", "2a37", "2a38", "2aff"
 
-ATT_ERRORS = {*BleakGATTProtocolErrorCode, 0x80, 0x9F} - {0x05, 0x0C, 0x0F}
-"""All that the Core Specification (5.4, volume 3, part F, 3.4.1.1) and its Supplement name and that ask for no pairing, and
-two of those that are left to the application."""
+PASSED_ATT_ERRORS = {*BleakGATTProtocolErrorCode, 0x80, 0x9F} - {0x05, 0x0C, 0x0F}
+"""The errors of the Core Specification (5.4, volume 3, part F, 3.4.1.1) and its Supplement that do not lead to pairing, and two
+application errors."""
 
 
 @dataclass
-class Link:
-    """A connected client and how often it was told that its link had gone."""
+class ConnectedClient:
+    """A connected client, and its disconnection callbacks so far."""
 
-    room: Room
+    testbed: StrapTestbed
     client: BleakClient
     losses: list[BleakClient] = field(default_factory=list)
 
 
-async def find(radio: Radio) -> BLEDevice:
+async def find_strap(radio: Radio) -> BLEDevice:
     device = await radio.find(lambda _, advertisement: advertisement.local_name == NAME, 5)
     assert device is not None
     return device
 
 
 @asynccontextmanager
-async def connected(open_room: OpenRoom) -> AsyncIterator[Link]:
-    async with open_room() as room:
+async def connect_client(open_testbed: OpenTestbed) -> AsyncIterator[ConnectedClient]:
+    async with open_testbed() as testbed:
         losses: list[BleakClient] = []
-        client = room.radio.client(await find(room.radio), losses.append, 5)
+        client = testbed.radio.client(await find_strap(testbed.radio), losses.append, 5)
         await client.connect()
         try:
-            yield Link(room, client, losses)
+            yield ConnectedClient(testbed, client, losses)
         finally:
             await client.disconnect()
 
 
-def test_finding_and_connecting(either_room: OpenRoom) -> None:
+def test_find_and_connect(open_either_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with connected(either_room) as link:
-            assert link.client.is_connected
-            assert (link.client.address, link.client.name) == (ADDRESS, NAME)
-            service = link.client.services.get_service(SERVICE)
+        async with connect_client(open_either_testbed) as connected:
+            assert connected.client.is_connected
+            assert (connected.client.address, connected.client.name) == (ADDRESS, NAME)
+            service = connected.client.services.get_service(SERVICE)
             assert service is not None
             properties = {each.uuid: sorted(each.properties) for each in service.characteristics}
             assert properties == {CONTROL_POINT: ["indicate", "read", "write"], DATA: ["notify"]}
             for uuid, expected in ((BATTERY, ["notify", "read"]), (HEART_RATE, ["notify"]), (LOCATION, ["read"])):
-                characteristic = link.client.services.get_characteristic(uuid)
+                characteristic = connected.client.services.get_characteristic(uuid)
                 assert characteristic is not None
                 assert sorted(characteristic.properties) == expected
             with pytest.raises(BleakError, match="already connected"):
-                await link.client.connect()
-            assert await link.room.radio.find(lambda *_: True, 0.2) is None  # who is connected does not advertise
+                await connected.client.connect()
+            assert await connected.testbed.radio.find(lambda *_: True, 0.2) is None  # a connected strap does not advertise
 
-    run(main())
+    run_test(main())
 
 
-def test_reads_and_writes_and_what_the_strap_refuses(either_room: OpenRoom) -> None:
+def test_reads_writes_and_their_errors(open_either_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with connected(either_room) as link:
-            assert await link.client.read_gatt_char(BATTERY) == bytes([87])
-            assert await link.client.read_gatt_char(CONTROL_POINT) == pmd.FEATURES  # needs an encrypted link: they pair
-            assert len(await link.room.strap.keystore.get_all()) == 1
+        async with connect_client(open_either_testbed) as connected:
+            assert await connected.client.read_gatt_char(BATTERY) == bytes([87])
+            assert await connected.client.read_gatt_char(CONTROL_POINT) == pmd.FEATURES  # pairs: needs encryption
+            assert len(await connected.testbed.strap.keystore.get_all()) == 1
             with pytest.raises(BleakCharacteristicNotFoundError):
-                await link.client.read_gatt_char(UNKNOWN)
+                await connected.client.read_gatt_char(UNKNOWN)
             with pytest.raises(BleakGATTProtocolError) as refused:
-                await link.client.write_gatt_char(CONTROL_POINT, START, response=True)  # nobody listens to the answer
+                await connected.client.write_gatt_char(CONTROL_POINT, START, response=True)  # response not subscribed
             assert refused.value.code == BleakGATTProtocolErrorCode.CCCD_IMPROPERLY_CONFIGURED
-            for code in ATT_ERRORS:
-                refuse_reads(link.room.strap, 0x2A19, code)
+            for code in PASSED_ATT_ERRORS:
+                refuse_reads(connected.testbed.strap, 0x2A19, code)
                 with pytest.raises(BleakGATTProtocolError) as refused:
-                    await link.client.read_gatt_char(BATTERY)
+                    await connected.client.read_gatt_char(BATTERY)
                 assert refused.value.code == code
 
-    run(main())
+    run_test(main())
 
 
-def test_subscriptions(either_room: OpenRoom) -> None:
+def test_subscriptions(open_either_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with connected(either_room) as link:
-            client, answers, frames = link.client, list[bytes](), list[bytes]()
-            for start in (client.start_notify(LOCATION, print), client.stop_notify(DATA)):
+        async with connect_client(open_either_testbed) as connected:
+            client, responses, frames = connected.client, list[bytes](), list[bytes]()
+            for attempt in (client.start_notify(LOCATION, print), client.stop_notify(DATA)):
                 with pytest.raises(BleakError):
-                    await start
-            await client.start_notify(CONTROL_POINT, lambda _, value: answers.append(bytes(value)))
+                    await attempt
+            await client.start_notify(CONTROL_POINT, lambda _, value: responses.append(bytes(value)))
             await client.start_notify(DATA, lambda _, value: frames.append(bytes(value)))
             await client.write_gatt_char(CONTROL_POINT, START, response=True)
-            await until(lambda: len(frames) == 1)
-            assert len(frames[0]) == 10 + 3 * pmd.FRAME_SAMPLES
+            await wait_until(lambda: len(frames) == 1)
+            assert len(frames[0]) == 10 + 3 * pmd.MAX_FRAME_SAMPLES
             await client.write_gatt_char(CONTROL_POINT, STOP, response=True)
-            await until(lambda: len(answers) == 2)
-            assert answers == [bytes([0xF0, op, 0, pmd.SUCCESS, 0]) for op in (pmd.START, pmd.STOP)]
-            for point in (CONTROL_POINT, DATA):
-                await client.stop_notify(point)
+            await wait_until(lambda: len(responses) == 2)
+            assert responses == [bytes([0xF0, op, 0, pmd.SUCCESS, 0]) for op in (pmd.START, pmd.STOP)]
+            for uuid in (CONTROL_POINT, DATA):
+                await client.stop_notify(uuid)
                 with pytest.raises(BleakError):
-                    await client.stop_notify(point)
+                    await client.stop_notify(uuid)
             await client.start_notify(DATA, lambda _, value: frames.append(bytes(value)))
 
-    run(main())
+    run_test(main())
 
 
 @pytest.mark.parametrize("ended_by", ["hub", "strap", "loss"])
-def test_the_end_of_a_link_is_told_once(either_room: OpenRoom, ended_by: str) -> None:
+def test_a_disconnection_is_reported_once(open_either_testbed: OpenTestbed, ended_by: str) -> None:
     async def main() -> None:
-        async with connected(either_room) as link:
+        async with connect_client(open_either_testbed) as connected:
             if ended_by == "hub":
-                await link.client.disconnect()
+                await connected.client.disconnect()
             elif ended_by == "loss":
-                assert link.room.link.link_loss(ADDRESS) == 2
+                assert connected.testbed.link.simulate_link_loss(ADDRESS) == 2
             else:
-                (connection,) = link.room.strap.connections.values()
+                (connection,) = connected.testbed.strap.connections.values()
                 await connection.disconnect()
-            await until(lambda: bool(link.losses))
-            assert not link.client.is_connected
+            await wait_until(lambda: bool(connected.losses))
+            assert not connected.client.is_connected
             with pytest.raises(BleakError):
-                await link.client.read_gatt_char(BATTERY)
-            await link.client.disconnect()
-            assert link.losses == [link.client]
-            await link.client.connect()
-            assert await link.client.read_gatt_char(BATTERY) == bytes([87])
-            await link.client.disconnect()
-            assert link.losses == [link.client] * 2
+                await connected.client.read_gatt_char(BATTERY)
+            await connected.client.disconnect()
+            assert connected.losses == [connected.client]
+            await connected.client.connect()
+            assert await connected.client.read_gatt_char(BATTERY) == bytes([87])
+            await connected.client.disconnect()
+            assert connected.losses == [connected.client] * 2
 
-    run(main())
+    run_test(main())
 
 
-def test_a_link_lost_under_a_read_fails_it(either_room: OpenRoom) -> None:
+def test_a_pending_read_fails_when_the_link_is_lost(open_either_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with connected(either_room) as link:
-            link.room.link.zombies.add(ADDRESS)
-            reading = asyncio.create_task(link.client.read_gatt_char(BATTERY))
+        async with connect_client(open_either_testbed) as connected:
+            connected.testbed.link.zombies.add(ADDRESS)
+            reading = asyncio.create_task(connected.client.read_gatt_char(BATTERY))
             done, _ = await asyncio.wait([reading], timeout=0.1)
             assert not done
-            link.room.link.link_loss(ADDRESS)
+            connected.testbed.link.simulate_link_loss(ADDRESS)
             with pytest.raises(BleakError):
                 await reading
 
-    run(main())
+    run_test(main())
 
 
-def test_a_connect_to_what_has_gone_ends_in_time_and_wedges_nothing(either_room: OpenRoom) -> None:
+def test_a_connect_to_an_absent_strap_times_out_and_a_later_one_works(open_either_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with either_room() as room:
-            device = await find(room.radio)
-            room.link.out_of_range.add(ADDRESS)
+        async with open_either_testbed() as testbed:
+            device = await find_strap(testbed.radio)
+            testbed.link.out_of_range.add(ADDRESS)
             losses: list[BleakClient] = []
-            client = room.radio.client(device, losses.append, 0.3)
+            client = testbed.radio.client(device, losses.append, 0.3)
             with pytest.raises(TimeoutError):
                 await client.connect()
             assert losses == []
-            room.link.out_of_range.clear()
+            testbed.link.out_of_range.clear()
             await client.connect()
             assert await client.read_gatt_char(BATTERY) == bytes([87])
             await client.disconnect()
 
-    run(main())
+    run_test(main())

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cloud.store import Store
 from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord, encode
-from sync.seal import ClinicPublicKey, DataKey, Header, seal_block, wrap_for_clinic
+from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
 from sync.wire import Lane, WrappedKey
 
 START_US = 1_790_000_000_000_000
@@ -81,13 +81,13 @@ class Hub:
     def wrapped(self) -> WrappedKey:
         return WrappedKey(self.key.id, wrap_for_clinic(self.key, hub=self.name, subject=self.subject, clinic=self.clinic))
 
-    def seal(self, lane: Lane, plaintext: bytes) -> tuple[Header, bytes]:
+    def seal(self, lane: Lane, plaintext: bytes) -> tuple[BlockHeader, bytes]:
         self.seqs[lane] += 1
-        header = Header(self.name, self.subject, self.epoch, lane, self.seqs[lane], self.key.id)
+        header = BlockHeader(self.name, self.subject, self.epoch, lane, self.seqs[lane], self.key.id)
         return header, seal_block(header, plaintext, self.key)
 
     def send(self, store: Store, lane: Lane, *records: Record) -> None:
         self.send_block(store, self.seal(lane, encode(records)))
 
-    def send_block(self, store: Store, block: tuple[Header, bytes]) -> None:
+    def send_block(self, store: Store, block: tuple[BlockHeader, bytes]) -> None:
         assert store.commit(self.name, [self.wrapped()], [block], START_US).fresh == 1

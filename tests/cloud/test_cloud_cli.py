@@ -20,7 +20,7 @@ from cloud.cli import main
 from cloud.store import Quarantined, Store
 from cloud.tables import open_projections
 from sync.records import GapRecord
-from sync.seal import ClinicKeyPair, Header, seal_block
+from sync.seal import BlockHeader, ClinicKeyPair, seal_block
 from sync.wire import BlockId
 from tests.cloud.synthetic import START_US, Hub, alert, counts, ecg_mv, strip, waveform
 
@@ -78,7 +78,7 @@ def test_export_finds_what_is_missing_or_twice(folder: Path, hub: Hub, capsys: p
         lost, set_aside = hub.seal("wave", b""), hub.seal("wave", b"")
         store.quarantine([Quarantined("hub-1", "conflict", set_aside[1], BlockId("wave", 1, 3))], START_US)
         hub.send(store, "wave", waveform(START_US, SAMPLES))
-        header = Header("hub-1", "subject-1", 2, "wave", 1, hub.key.id, prev=(1, 6))
+        header = BlockHeader("hub-1", "subject-1", 2, "wave", 1, hub.key.id, prev=(1, 6))
         hub.send_block(store, (header, seal_block(header, b"\x80", hub.key)))
     code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 0

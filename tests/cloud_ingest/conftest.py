@@ -10,7 +10,7 @@ import pytest
 from cloud.store import Store
 from sync.errors import Transient
 from sync.keys import HubKey
-from sync.mqtt import Connected, Disconnected, Event, Message
+from sync.mqtt import Connected, Disconnected, Message, MqttEvent
 from sync.outbox import Outbox
 from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
 
@@ -22,7 +22,7 @@ class End:
 
     def __init__(self, link: "Link") -> None:
         self.link = link
-        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.events: asyncio.Queue[MqttEvent] = asyncio.Queue()
         self.other: End
 
     async def publish(self, topic: str, payload: bytes) -> None:
@@ -33,7 +33,7 @@ class End:
         if not self.link.loses(message):
             self.other.events.put_nowait(message)
 
-    async def receive(self) -> Event:
+    async def receive(self) -> MqttEvent:
         return await self.events.get()
 
 

@@ -13,7 +13,7 @@ from cloud.ingest import UNKNOWN_HUB, take
 from cloud.store import SCHEMA, Store
 from sync.errors import Permanent, Transient
 from sync.mqtt import Message
-from sync.seal import DataKey, Header, seal_block
+from sync.seal import BlockHeader, DataKey, seal_block
 from sync.wire import Ack, BlockId, Envelope, Lane, Mark, Range, Rejected, WrappedKey, encode_envelope, up_topic
 
 KEY = DataKey(bytes(16), bytes(32))
@@ -23,7 +23,7 @@ NOW_US = 1_790_000_000_000_000
 
 
 def block(seq: int, plaintext: bytes = b"x", *, hub: str = HUB, lane: Lane = "vital", epoch: int = 9) -> bytes:
-    return seal_block(Header(hub, "subject-1", epoch, lane, seq, KEY.id), plaintext, KEY)
+    return seal_block(BlockHeader(hub, "subject-1", epoch, lane, seq, KEY.id), plaintext, KEY)
 
 
 def message(*blocks: bytes, keys: tuple[WrappedKey, ...] = (WRAPPED,), hub: str = HUB, lane: Lane = "vital") -> Message:

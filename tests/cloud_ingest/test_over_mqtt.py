@@ -13,7 +13,7 @@ from amqtt.broker import Broker
 
 from cloud.ingest import run_ingest
 from sync.errors import Permanent, Transient
-from sync.mqtt import IN_FLIGHT, Connected, Disconnected, Message, Mqtt
+from sync.mqtt import IN_FLIGHT, Connected, Disconnected, Message, MqttClient
 from sync.uplink import Uplink
 from sync.wire import UP_TOPICS, ack_topic
 
@@ -68,7 +68,7 @@ async def over_link(link: Any) -> AsyncIterator[tuple[Any, Any, Interrupt]]:
 
 
 @asynccontextmanager
-async def over_broker(_link: Any) -> AsyncIterator[tuple[Mqtt, Mqtt, Interrupt]]:
+async def over_broker(_link: Any) -> AsyncIterator[tuple[MqttClient, MqttClient, Interrupt]]:
     port = free_port()
     async with AsyncExitStack() as running:
         await running.enter_async_context(broker(port))
@@ -77,8 +77,8 @@ async def over_broker(_link: Any) -> AsyncIterator[tuple[Mqtt, Mqtt, Interrupt]]
             await running.aclose()
             await running.enter_async_context(broker(port))
 
-        hub = Mqtt("127.0.0.1", port, client_id=HUB, subscriptions=[ack_topic(HUB)])
-        clinic = Mqtt("127.0.0.1", port, client_id="ingest", subscriptions=UP_TOPICS)
+        hub = MqttClient("127.0.0.1", port, client_id=HUB, subscriptions=[ack_topic(HUB)])
+        clinic = MqttClient("127.0.0.1", port, client_id="ingest", subscriptions=UP_TOPICS)
         async with asyncio.TaskGroup() as tasks:
             tasks_running = [tasks.create_task(client.run()) for client in (hub, clinic)]
             yield hub, clinic, interrupt
@@ -135,7 +135,7 @@ def test_client_speaks_3_1_1_to_a_broker_that_knows_nothing_newer() -> None:
 
     async def scenario() -> None:
         async with broker() as port:
-            client = Mqtt("127.0.0.1", port, client_id="a", subscriptions=["there/#"])
+            client = MqttClient("127.0.0.1", port, client_id="a", subscriptions=["there/#"])
             async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
                 running = tasks.create_task(client.run())
                 assert await client.receive() == Connected()
@@ -153,8 +153,8 @@ def test_client_speaks_3_1_1_to_a_broker_that_knows_nothing_newer() -> None:
 def test_more_messages_than_the_window_all_pass_in_order() -> None:
     async def scenario() -> list[Any]:
         async with broker() as port:
-            sender = Mqtt("127.0.0.1", port, client_id="sender", subscriptions=[])
-            receiver = Mqtt("127.0.0.1", port, client_id="receiver", subscriptions=["n"])
+            sender = MqttClient("127.0.0.1", port, client_id="sender", subscriptions=[])
+            receiver = MqttClient("127.0.0.1", port, client_id="receiver", subscriptions=["n"])
             async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
                 running = [tasks.create_task(client.run()) for client in (sender, receiver)]
                 assert [await client.receive() for client in (sender, receiver)] == [Connected(), Connected()]
@@ -171,7 +171,7 @@ def test_more_messages_than_the_window_all_pass_in_order() -> None:
 def test_client_waits_for_a_broker_that_comes_later_and_says_so_meanwhile() -> None:
     async def scenario() -> None:
         port = free_port()
-        client = Mqtt("127.0.0.1", port, client_id="a", subscriptions=[])
+        client = MqttClient("127.0.0.1", port, client_id="a", subscriptions=[])
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
             running = tasks.create_task(client.run())
             with pytest.raises(Transient, match=f"no connection to the broker 127.0.0.1:{port}"):
@@ -189,7 +189,7 @@ def test_cancelling_leaves_no_thread_while_the_broker_hangs() -> None:
 
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            client = Mqtt("127.0.0.1", silent.getsockname()[1], client_id="a", subscriptions=[])
+            client = MqttClient("127.0.0.1", silent.getsockname()[1], client_id="a", subscriptions=[])
             async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
                 running = tasks.create_task(client.run())
                 accepted, _ = await asyncio.to_thread(silent.accept)
@@ -203,9 +203,9 @@ def test_cancelling_leaves_no_thread_while_the_broker_hangs() -> None:
 @pytest.mark.parametrize("host", ["192.0.2.1", "broker.example.org", "0.0.0.0", "::", ""])  # noqa: S104 - refused
 def test_without_tls_only_this_machine_is_allowed(host: str) -> None:
     with pytest.raises(Permanent, match="without TLS"):
-        Mqtt(host, 1883, client_id="a", subscriptions=[])
+        MqttClient(host, 1883, client_id="a", subscriptions=[])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.5.5.5", "::1", "localhost"])
 def test_this_machine_is_allowed(host: str) -> None:
-    assert Mqtt(host, 1883, client_id="a", subscriptions=[]).statistics().connections == 0
+    assert MqttClient(host, 1883, client_id="a", subscriptions=[]).statistics().connections == 0

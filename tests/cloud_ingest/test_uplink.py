@@ -138,7 +138,7 @@ def test_alerts_overtake_and_live_overtakes_backlog(house: Any) -> None:
 
     async def body(link: Any, uplink: Uplink) -> None:
         def put_at_fourth_message(_message: Message) -> bool:
-            if len(lanes_sent(link)) == 4 and house.outbox.last("alert")[1] == 1:
+            if len(lanes_sent(link)) == 4 and house.outbox.last_position("alert")[1] == 1:
                 house.outbox.put_many([("wave", b"new"), ("alert", b"new")])
                 uplink.wake()
             return False
@@ -269,7 +269,7 @@ def test_what_the_clinic_holds_in_quarantine_is_held(house: Any) -> None:
     assert [block.id.seq for block in house.outbox.pending("vital", (0, 0), 10**6)] == [2]
 
 
-@pytest.mark.parametrize("failing", ["pending", "acknowledge", "keys_for", "last", "key_held"])
+@pytest.mark.parametrize("failing", ["pending", "acknowledge", "keys_for", "last_position", "mark_keys_held"])
 def test_a_storage_failure_that_passes_delays_and_loses_nothing(house: Any, failing: str) -> None:
     house.outbox.put_many([("vital", b"a"), ("wave", b"b")])
     failures = iter([True, True])

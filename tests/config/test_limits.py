@@ -15,36 +15,36 @@ def test_a_patients_own_limit_replaces_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "complaint"),
+    ("values", "message"),
     [
         ({"tachycardia_rate": 300}, "tachycardia_rate = 300 /min is not allowed: set it between 80 and 220"),
         ({"pause": 0.1}, "pause = 0.1 s is not allowed"),
-        ({"heart": 3}, "unknown limit heart: known are tachycardia_rate"),
+        ({"heart": 3}, "unknown limit heart: use one of tachycardia_rate"),
         ({"short_pause": 3.5}, "short_pause = 3.5 s is not allowed: set it below pause = 3 s"),
         ({"spo2_very_low": 84}, "spo2_critical = 85 % is not allowed: set it below spo2_very_low = 84 %"),
         ({"spo2_low": float("nan")}, "spo2_low = nan % is not allowed"),
     ],
 )
-def test_a_limit_that_makes_no_sense_is_refused_by_name(values: dict[str, float], complaint: str) -> None:
-    with pytest.raises(LimitError, match=complaint.replace("(", r"\(")):
+def test_refuses_an_invalid_limit_and_names_it(values: dict[str, float], message: str) -> None:
+    with pytest.raises(LimitError, match=message.replace("(", r"\(")):
         DEFAULT_LIMITS.with_values(values)
 
 
-def test_limits_that_belong_together_may_be_moved_together() -> None:
+def test_related_limits_may_be_changed_together() -> None:
     limits = DEFAULT_LIMITS.with_values({"spo2_low": 85, "spo2_very_low": 83, "spo2_critical": 80})
     assert limits.spo2_low.value == 85
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_default_lies_in_its_own_bands_and_says_where_it_comes_from(name: str) -> None:
+def test_every_default_lies_within_its_bands_and_names_its_source(name: str) -> None:
     limit: Limit = getattr(DEFAULT_LIMITS, name)
-    assert limit.absolute[0] <= limit.usual[0] <= limit.value <= limit.usual[1] <= limit.absolute[1]
+    assert limit.absolute[0] <= limit.typical[0] <= limit.value <= limit.typical[1] <= limit.absolute[1]
     assert limit.unit
     assert limit.source
     assert limit.requirement.startswith("R-RULE-")
 
 
-def test_the_defaults_are_in_order() -> None:
+def test_default_limits_are_in_order() -> None:
     DEFAULT_LIMITS.check_order()
 
 
@@ -57,7 +57,7 @@ def test_the_defaults_are_in_order() -> None:
         ("temperature", ("fever", "high_fever", "hypothermia")),
     ],
 )
-def test_a_limit_can_be_reached_by_plausible_values_wherever_it_is_set(kind: str, names: tuple[str, ...]) -> None:
+def test_plausible_values_extend_beyond_every_allowed_limit(kind: str, names: tuple[str, ...]) -> None:
     low, high = PLAUSIBLE[kind]
     for name in names:
         limit: Limit = getattr(DEFAULT_LIMITS, name)

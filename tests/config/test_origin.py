@@ -6,12 +6,12 @@ import pytest
 from config.origin import OriginError, check_origin
 
 
-def test_our_own_packages_lie_side_by_side() -> None:
+def test_accepts_packages_that_lie_in_one_folder() -> None:
     check_origin()
     assert "config" in sys.modules
 
 
-def test_a_foreign_package_of_the_same_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refuses_a_foreign_package_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "drivers").mkdir()
     (tmp_path / "drivers" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import SettingsError, load
+from config.settings import SettingsError, load_settings
 
 GOOD = """
 hub = "hub-1"
@@ -27,53 +27,53 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_file_is_read_whole(tmp_path: Path) -> None:
-    settings = load(write(tmp_path, GOOD), {})
+def test_reads_all_settings_of_a_file(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, GOOD), {})
     assert settings.data == tmp_path / "data"
     assert settings.sensors[0].address == "A0:9E:1A:00:00:01"
     assert settings.limits.tachycardia_rate.value == 140
 
 
-def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
-    settings = load(write(tmp_path, GOOD), {"PULSEGATE_HUB": "hub-2", "PULSEGATE_CLINIC_PORT": "1884"})
+def test_environment_overrides_the_file(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, GOOD), {"PULSEGATE_HUB": "hub-2", "PULSEGATE_CLINIC_PORT": "1884"})
     assert (settings.hub, settings.clinic.port) == ("hub-2", 1884)
 
 
 @pytest.mark.parametrize("port", ["²", "x", "-1", ""])
-def test_a_port_that_is_none_is_refused_from_the_environment_too(tmp_path: Path, port: str) -> None:
+def test_refuses_an_invalid_port_from_the_environment(tmp_path: Path, port: str) -> None:
     with pytest.raises(SettingsError, match=r"clinic.port = .* is not allowed"):
-        load(write(tmp_path, GOOD), {"PULSEGATE_CLINIC_PORT": port})
+        load_settings(write(tmp_path, GOOD), {"PULSEGATE_CLINIC_PORT": port})
 
 
-def test_the_environment_does_not_hide_a_wrong_table(tmp_path: Path) -> None:
+def test_environment_does_not_hide_a_wrong_table(tmp_path: Path) -> None:
     wrong = GOOD.replace("[clinic]", "[clinics]").replace('radio = "bluetooth"', 'radio = "bluetooth"\nclinic = 3')
     with pytest.raises(SettingsError, match="clinic"):
-        load(write(tmp_path, wrong), {"PULSEGATE_CLINIC_PORT": "5"})
+        load_settings(write(tmp_path, wrong), {"PULSEGATE_CLINIC_PORT": "5"})
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "complaint"),
+    ("old", "new", "message"),
     [
-        ('hub = "hub-1"', 'hub = "a/b"', "hub = 'a/b' is not allowed; allowed: 1 to 64 letters"),
-        ('hub = "hub-1"', "", "hub is missing"),
+        ('hub = "hub-1"', 'hub = "a/b"', "hub = 'a/b' is not allowed: set it to a name of 1 to 64 letters"),
+        ('hub = "hub-1"', "", "hub is missing: set it to a name of 1 to 64 letters"),
         ('radio = "bluetooth"', 'radio = "wifi"', "radio = 'wifi' is not allowed"),
         ('host = "127.0.0.1"', 'host = "mqtt.example.org"', "clinic.host = 'mqtt.example.org' is not allowed"),
-        ("port = 1883", "port = 70000", "clinic.port = 70000 is not allowed; allowed: 1 to 65535"),
+        ("port = 1883", "port = 70000", "clinic.port = 70000 is not allowed: set it to a number from 1 to 65535"),
         ("port = 1883", "port = true", "clinic.port = True is not allowed"),
-        ("port = 1883", "prt = 1883", "unknown setting clinic.prt; known: host, port, public_key"),
-        ('address = "a0:9e:1a:00:00:01"', "", "exactly one of address and advertised_name"),
+        ("port = 1883", "prt = 1883", "unknown setting clinic.prt: use one of host, port, public_key"),
+        ('address = "a0:9e:1a:00:00:01"', "", "sensor[0] has neither of address and advertised_name: set exactly one of them"),
         ('address = "a0:9e:1a:00:00:01"', 'address = "here"', "a Bluetooth address such as"),
         ("tachycardia_rate = 140", "tachycardia_rate = 999", "tachycardia_rate = 999 /min is not allowed"),
         ("tachycardia_rate = 140", 'tachycardia_rate = "fast"', "limits.tachycardia_rate = 'fast' is not allowed"),
-        ('radio = "bluetooth"', "radio = ", "is no TOML"),
+        ('radio = "bluetooth"', "radio = ", "not valid TOML"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_is_allowed(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+def test_error_names_the_wrong_setting_and_what_is_allowed(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(SettingsError) as error:
-        load(write(tmp_path, GOOD.replace(old, new)), {})
-    assert complaint in str(error.value)
+        load_settings(write(tmp_path, GOOD.replace(old, new)), {})
+    assert message in str(error.value)
 
 
-def test_a_missing_file_says_how_to_name_one(tmp_path: Path) -> None:
+def test_error_for_a_missing_file_points_to_the_config_option(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--config"):
-        load(tmp_path / "none.toml", {})
+        load_settings(tmp_path / "none.toml", {})

@@ -1,4 +1,4 @@
-"""`pulsegate demo` as a person runs it: three processes, stopped with Ctrl-C, killed, started again."""
+"""`pulsegate demo` from the command line: three processes, stopped with Ctrl-C, killed and restarted."""
 
 import json
 import os
@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-KILLS_EACH = 10
-START_S = 60.0
-"""For three processes on a loaded machine."""
+KILLS_PER_PROCESS = 10
+START_TIMEOUT_S = 60.0
+"""For three processes to start on a loaded machine."""
 
 
 @contextmanager
-def demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    words = ["demo", "--json", str(folder / "out.json"), *options]
-    process = subprocess.Popen([sys.executable, "-m", "gateway.cli", *words], stderr=subprocess.PIPE, text=True)
+def run_demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    arguments = ["demo", "--json", str(folder / "out.json"), *options]
+    process = subprocess.Popen([sys.executable, "-m", "gateway.cli", *arguments], stderr=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -34,30 +34,30 @@ def demo(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
             process.stderr.close()
 
 
-def children(pid: int) -> dict[str, int]:
-    """The demo's processes by name."""
+def find_processes(pid: int) -> dict[str, int]:
+    """Return the process ids of the demo's processes by name."""
     modules = {"gateway.simulate.strap": "strap", "gateway.cli": "agent", "cloud.cli": "clinic"}
     found: dict[str, int] = {}
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         try:
-            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            arguments = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
         except FileNotFoundError:
             continue
-        found |= {modules[word.decode()]: int(child) for word in words if word.decode() in modules}
+        found |= {modules[each.decode()]: int(child) for each in arguments if each.decode() in modules}
     return found
 
 
-def eventually(condition: Any, seconds: float = START_S) -> Any:
-    """The first true value of the condition."""
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Any, timeout_s: float = START_TIMEOUT_S) -> Any:
+    """Wait until the condition returns a true value, and return it."""
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if value := condition():
             return value
         time.sleep(0.05)
-    raise AssertionError(f"did not happen within {seconds:g} s")
+    raise AssertionError(f"did not happen within {timeout_s:g} s")
 
 
-def status(folder: Path) -> dict[str, Any]:
+def read_status(folder: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((folder / "data" / "agent" / "status.json").read_text()))
     except (OSError, ValueError):
@@ -65,7 +65,7 @@ def status(folder: Path) -> dict[str, Any]:
 
 
 def stop(process: subprocess.Popen[str]) -> str:
-    """Ctrl-C, and what it said."""
+    """Stop the demo as Ctrl-C does; return its standard error."""
     process.send_signal(signal.SIGINT)
     return process.communicate(timeout=60)[1]
 
@@ -76,102 +76,102 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_it_ends_cleanly_on_ctrl_c_and_a_second_start_works(tmp_path: Path) -> None:
+def test_ctrl_c_stops_it_cleanly_and_a_second_start_works(tmp_path: Path) -> None:
     port = str(free_port())
-    for turn in ("first", "second"):
-        folder = tmp_path / turn
+    for name in ("first", "second"):
+        folder = tmp_path / name
         folder.mkdir()
-        with demo(folder, "--port", port, "--data", str(folder / "data")) as process:
-            eventually(lambda folder=folder: status(folder).get("samples_received", 0) > 500)
-            pids = children(process.pid)
+        with run_demo(folder, "--port", port, "--data", str(folder / "data")) as process:
+            wait_until(lambda folder=folder: read_status(folder).get("samples_received", 0) > 500)
+            pids = find_processes(process.pid)
             assert set(pids) == {"strap", "agent", "clinic"}
-            said = stop(process)
-        assert process.returncode == 0, said
-        assert "Traceback" not in said
+            errors = stop(process)
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
         assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
         result = json.loads((folder / "out.json").read_text())
         assert result["blocks_pending"] == result["samples_unaccounted"] == 0
         assert result["samples_stored"] > 300
 
 
-@pytest.mark.parametrize("begun", [{"clinic"}, {"clinic", "strap"}, {"clinic", "strap", "agent"}])
-def test_ctrl_c_while_it_starts_ends_it_too(tmp_path: Path, begun: set[str]) -> None:
-    with demo(tmp_path, "--port", "0", "--data", str(tmp_path / "data")) as process:
-        eventually(lambda: begun <= set(children(process.pid)))
-        pids = children(process.pid)
-        said = stop(process)
-    assert process.returncode == 0, said
-    assert "Traceback" not in said
+@pytest.mark.parametrize("started", [{"clinic"}, {"clinic", "strap"}, {"clinic", "strap", "agent"}])
+def test_ctrl_c_stops_it_during_its_start(tmp_path: Path, started: set[str]) -> None:
+    with run_demo(tmp_path, "--port", "0", "--data", str(tmp_path / "data")) as process:
+        wait_until(lambda: started <= set(find_processes(process.pid)))
+        pids = find_processes(process.pid)
+        errors = stop(process)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
 
 
-def test_a_result_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
-    with demo(tmp_path, "--port", "0", "--json", str(tmp_path / "none" / "out.json")) as process:
-        said = process.communicate(timeout=60)[1]
+def test_a_result_that_cannot_be_written_is_reported_at_once(tmp_path: Path) -> None:
+    with run_demo(tmp_path, "--port", "0", "--json", str(tmp_path / "none" / "out.json")) as process:
+        errors = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert "cannot write" in said
-    assert "Traceback" not in said
+    assert "cannot write" in errors
+    assert "Traceback" not in errors
 
 
-def test_a_port_in_use_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with demo(tmp_path, "--port", str(port)) as process:
-            said = process.communicate(timeout=60)[1]
+        with run_demo(tmp_path, "--port", str(port)) as process:
+            errors = process.communicate(timeout=60)[1]
     assert process.returncode == 1
-    assert f"port {port} is in use" in said
-    assert "--port" in said
-    assert "Traceback" not in said
+    assert f"port {port} is in use" in errors
+    assert "--port" in errors
+    assert "Traceback" not in errors
 
 
-def test_the_processes_end_when_the_demo_itself_is_killed(tmp_path: Path) -> None:
-    with demo(tmp_path, "--port", "0", "--data", str(tmp_path / "data")) as process:
-        eventually(lambda: status(tmp_path).get("samples_received", 0) > 100)
-        pids = children(process.pid)
+def test_its_processes_stop_when_the_demo_is_killed(tmp_path: Path) -> None:
+    with run_demo(tmp_path, "--port", "0", "--data", str(tmp_path / "data")) as process:
+        wait_until(lambda: read_status(tmp_path).get("samples_received", 0) > 100)
+        pids = find_processes(process.pid)
         process.kill()
         process.wait()
-        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values()), 30)
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values()), 30)
     assert len(pids) == 3
 
 
-def test_a_recording_is_played_in_place_of_the_script(tmp_path: Path, data: Path) -> None:
-    with demo(tmp_path, "--port", "0", "--record", str(data / "mitdb" / "101.hea"), "--seconds", "15") as process:
-        said = process.communicate(timeout=90)[1]
-    assert process.returncode == 0, said
+def test_a_recording_replaces_the_script(tmp_path: Path, data: Path) -> None:
+    with run_demo(tmp_path, "--port", "0", "--record", str(data / "mitdb" / "101.hea"), "--seconds", "15") as process:
+        errors = process.communicate(timeout=90)[1]
+    assert process.returncode == 0, errors
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["samples_stored"] == result["samples_sent"] > 13 * 130
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_thirty_kills_lose_no_sample_and_store_nothing_twice(tmp_path: Path, seed: int) -> None:
-    """kill -9 of agent, clinic and strap, ten times each, at random moments: also before a start is complete."""
-    chance = random.Random(seed)
-    names = ["agent", "clinic", "strap"] * KILLS_EACH
-    chance.shuffle(names)
-    with demo(tmp_path, "--port", "0", "--data", str(tmp_path / "data")) as process:
-        eventually(lambda: status(tmp_path).get("samples_received", 0) > 500)
+def test_thirty_kills_neither_lose_nor_duplicate_a_sample(tmp_path: Path, seed: int) -> None:
+    """Kill agent, clinic and strap ten times each with SIGKILL, at random moments, also during a start."""
+    rng = random.Random(seed)
+    names = ["agent", "clinic", "strap"] * KILLS_PER_PROCESS
+    rng.shuffle(names)
+    with run_demo(tmp_path, "--port", "0", "--data", str(tmp_path / "data")) as process:
+        wait_until(lambda: read_status(tmp_path).get("samples_received", 0) > 500)
         for name in names:
-            time.sleep(chance.uniform(0.3, 4.0))
-            os.kill(eventually(lambda name=name: children(process.pid).get(name)), signal.SIGKILL)
-        before = eventually(lambda: status(tmp_path).get("blocks_acked"))
-        eventually(lambda: status(tmp_path).get("blocks_acked", 0) > before + 10)
-        said = stop(process)
+            time.sleep(rng.uniform(0.3, 4.0))
+            os.kill(wait_until(lambda name=name: find_processes(process.pid).get(name)), signal.SIGKILL)
+        before = wait_until(lambda: read_status(tmp_path).get("blocks_acked"))
+        wait_until(lambda: read_status(tmp_path).get("blocks_acked", 0) > before + 10)
+        errors = stop(process)
     result = json.loads((tmp_path / "out.json").read_text())
-    assert result["restarts"] == {"agent": KILLS_EACH, "clinic": KILLS_EACH, "strap": KILLS_EACH}
+    assert result["restarts"] == {"agent": KILLS_PER_PROCESS, "clinic": KILLS_PER_PROCESS, "strap": KILLS_PER_PROCESS}
     assert result["samples_sent"] > 1000
     assert result["samples_stored"] + result["samples_in_gaps"] == result["samples_sent"]
     assert result["samples_unaccounted"] == 0
     assert (result["blocks_stored_twice"], result["samples_stored_twice"], result["blocks_missing"]) == (0, 0, 0)
     assert result["blocks_pending"] == 0
-    assert process.returncode == 0, said
+    assert process.returncode == 0, errors
 
 
-def test_ninety_seconds_of_the_script_find_every_episode_and_nothing_else(tmp_path: Path) -> None:
-    with demo(tmp_path, "--port", "0", "--seconds", "90") as process:
-        said = process.communicate(timeout=180)[1]
-    assert process.returncode == 0, said
+def test_ninety_seconds_of_the_script_raise_exactly_the_expected_alerts(tmp_path: Path) -> None:
+    with run_demo(tmp_path, "--port", "0", "--seconds", "90") as process:
+        errors = process.communicate(timeout=180)[1]
+    assert process.returncode == 0, errors
     result = json.loads((tmp_path / "out.json").read_text())
     assert {"af", "tachycardia", "pause"} <= {episode["kind"] for episode in result["expected"]}
     assert (result["missed"], result["unexpected"]) == ([], [])

@@ -1,7 +1,7 @@
-"""One suite for every driver there is: a driver without vectors fails it.
+"""One test suite for all drivers. It fails for a driver without vectors.
 
-`vectors/<driver>.json` holds facts from specifications, captures and other people's test suites, each with its source.
-`valid_prefixes` lists the lengths at which a vector, cut there, is still a whole payload ("all" for plain text).
+`vectors/<driver>.json` holds known payloads from specifications, captures and other projects' test suites, with their sources.
+`valid_prefixes` lists the lengths at which a truncated vector is still a valid payload ("all" for plain text).
 """
 
 import json
@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from drivers.kinds import KINDS
 from drivers.readings import DecodeError, Intervals, Reading, Status, Vital, Waveform
 from drivers.registry import load_drivers
-from drivers.spec import Decode, DriverSpec, SetupRefusedError, Stream, uuid16
+from drivers.spec import Decoder, DriverSpec, SetupRefusedError, Stream, uuid16
 
 VECTORS: Final = Path(__file__).parent / "vectors"
 REGISTRY: Final = load_drivers()
 STREAMS: Final = {f"{d.name}-{s.characteristic[:8]}-{s.mode}": (d, s) for d in REGISTRY.drivers for s in d.streams + d.reads}
-ANSWERS: Final = {
+RESPONSE_CHECKS: Final = {
     f"{d.name}-{write.payload.hex()}": write.expect for d in REGISTRY.drivers for write in d.setup + d.teardown if write.expect
 }
 
@@ -52,17 +52,17 @@ def expected(item: dict[str, Any]) -> Reading:
     return types[item["type"]](**fields)
 
 
-def decoded(decode: Decode, data: bytes) -> tuple[Reading, ...] | None:
-    """None where the payload is refused; any other exception than `DecodeError` fails the test."""
+def decoded(decode: Decoder, data: bytes) -> tuple[Reading, ...] | None:
+    """The readings, or None where the payload is rejected. Any exception other than `DecodeError` fails the test."""
     try:
         return decode(data)
     except DecodeError:
         return None
 
 
-def accepted(expect: Callable[[bytes], None], answer: bytes) -> bool:
+def is_accepted(expect: Callable[[bytes], None], response: bytes) -> bool:
     try:
-        expect(answer)
+        expect(response)
     except (DecodeError, SetupRefusedError):
         return False
     return True
@@ -87,7 +87,7 @@ def test_every_proper_prefix_is_rejected_or_listed(driver: DriverSpec, stream: S
 
 
 @every_stream
-def test_malformed_payloads_are_refused_with_the_field_named(driver: DriverSpec, stream: Stream) -> None:
+def test_error_for_a_malformed_payload_names_the_field(driver: DriverSpec, stream: Stream) -> None:
     malformed = cases_of(driver, stream, "malformed")
     assert malformed, f"vectors/{driver.name}.json has no malformed vector for {stream.characteristic}"
     for case in malformed:
@@ -97,36 +97,38 @@ def test_malformed_payloads_are_refused_with_the_field_named(driver: DriverSpec,
 
 
 @every_driver
-def test_every_case_is_for_a_stream_of_the_driver(driver: DriverSpec) -> None:
-    spoken = {stream.characteristic for stream in driver.streams + driver.reads}
-    assert {characteristic(case) for group in ("vectors", "malformed") for case in cases(driver, group)} <= spoken
+def test_every_vector_belongs_to_a_characteristic_of_the_driver(driver: DriverSpec) -> None:
+    decoded_characteristics = {stream.characteristic for stream in driver.streams + driver.reads}
+    assert {
+        characteristic(case) for group in ("vectors", "malformed") for case in cases(driver, group)
+    } <= decoded_characteristics
 
 
 @every_stream
 @given(data=st.data())
-def test_random_bytes_yield_known_readings_or_a_decode_error(driver: DriverSpec, stream: Stream, data: st.DataObject) -> None:
+def test_random_bytes_yield_known_kinds_or_a_decode_error(driver: DriverSpec, stream: Stream, data: st.DataObject) -> None:
     known = [payload(case) for case in cases_of(driver, stream, "vectors")]
     any_bytes = st.binary(max_size=300)
     continued = st.builds(lambda start, size, end: start[:size] + end, st.sampled_from(known), st.integers(0, 20), any_bytes)
     drawn = data.draw(any_bytes | continued)
     readings = decoded(stream.decode, drawn)
-    assert readings == decoded(stream.decode, drawn), "a decoder has no memory"
+    assert readings == decoded(stream.decode, drawn), "a decoder keeps no state"
     for reading in readings or ():
         assert isinstance(reading, Vital | Waveform | Intervals | Status)
         assert reading.kind in KINDS
 
 
-@pytest.mark.parametrize("expect", ANSWERS.values(), ids=list(ANSWERS))
-@given(answer=st.binary(max_size=24) | st.binary(max_size=8).map(lambda end: b"\xf0" + end))
-def test_random_answers_raise_nothing_but_the_two_declared_errors(expect: Callable[[bytes], None], answer: bytes) -> None:
-    assert accepted(expect, answer) == accepted(expect, answer)
+@pytest.mark.parametrize("expect", RESPONSE_CHECKS.values(), ids=list(RESPONSE_CHECKS))
+@given(response=st.binary(max_size=24) | st.binary(max_size=8).map(lambda end: b"\xf0" + end))
+def test_random_responses_raise_only_the_two_declared_errors(expect: Callable[[bytes], None], response: bytes) -> None:
+    assert is_accepted(expect, response) == is_accepted(expect, response)
 
 
 @every_driver
-def test_the_declaration_is_well_formed(driver: DriverSpec) -> None:
+def test_declaration_is_well_formed(driver: DriverSpec) -> None:
     for uuid in (driver.service, *driver.characteristics):
         assert len(uuid) == 36
         assert uuid == uuid.lower()
     assert all(stream.mode in ("notify", "indicate") for stream in driver.streams)
     assert all(stream.mode == "read" for stream in driver.reads)
-    assert all(0 < len(write.payload) <= 20 for write in driver.setup + driver.teardown), "fits the default MTU"
+    assert all(0 < len(write.payload) <= 20 for write in driver.setup + driver.teardown), "must fit the default MTU"

@@ -1,4 +1,4 @@
-"""Heart rate against an independent decoder (Bumble's), and the filler constant."""
+"""The heart rate decoder compared with Bumble's independent one, and the filler constant."""
 
 import pytest
 from bumble.profiles.heart_rate_service import HeartRateService
@@ -12,7 +12,7 @@ frames = st.binary(min_size=2, max_size=24)
 
 
 @given(frame=frames)
-def test_what_we_accept_bumble_reads_in_the_same_way(frame: bytes) -> None:
+def test_bumble_decodes_every_accepted_frame_to_the_same_values(frame: bytes) -> None:
     try:
         readings = decode_measurement(frame)
     except DecodeError:
@@ -32,7 +32,7 @@ def test_what_we_accept_bumble_reads_in_the_same_way(frame: bytes) -> None:
     energy=st.none() | st.integers(0, 0xFFFF),
     ticks=st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=9).filter(lambda ticks: set(ticks) != {512}),
 )
-def test_what_bumble_writes_we_read(rate: int, contact: bool | None, energy: int | None, ticks: list[int]) -> None:
+def test_decodes_frames_that_bumble_encodes(rate: int, contact: bool | None, energy: int | None, ticks: list[int]) -> None:
     sent = HeartRateService.HeartRateMeasurement(rate, contact, energy, [t / TICKS_PER_SECOND for t in ticks])
     readings = decode_measurement(bytes(sent))
     assert readings[0] == Vital("heart_rate", rate, () if rate else ("no_pulse_found",))
@@ -45,14 +45,14 @@ def test_what_bumble_writes_we_read(rate: int, contact: bool | None, energy: int
     ("frame", "kind", "flags"),
     [
         ("104800020002", "rr_filler", ("rr_filler",)),  # 72/min, but 500 ms twice
-        ("10480002", "rr", ("rr_filler",)),  # once: perhaps a premature beat
-        ("10000002", "rr_filler", ("no_pulse_found", "rr_filler")),  # but not without a pulse
+        ("10480002", "rr", ("rr_filler",)),  # only once: may be a premature beat
+        ("10000002", "rr_filler", ("no_pulse_found", "rr_filler")),  # without a pulse it cannot be a beat
         ("100000020002", "rr_filler", ("no_pulse_found", "rr_filler")),
-        ("107800020002", "rr", ()),  # 120/min is 500 ms
+        ("107800020002", "rr", ()),  # 500 ms fits 120/min
         ("104800020102", "rr", ()),  # not constant
     ],
 )
-def test_the_constant_of_500_ms_is_no_rhythm(frame: str, kind: str, flags: tuple[str, ...]) -> None:
+def test_the_filler_constant_of_500_ms_is_not_a_rhythm(frame: str, kind: str, flags: tuple[str, ...]) -> None:
     readings = decode_measurement(bytes.fromhex(frame))
     rate, intervals = readings
     assert isinstance(rate, Vital)
@@ -61,6 +61,6 @@ def test_the_constant_of_500_ms_is_no_rhythm(frame: str, kind: str, flags: tuple
     assert intervals.kind == kind
 
 
-def test_intervals_of_a_larger_mtu_are_all_kept() -> None:
+def test_keeps_all_intervals_of_a_frame_with_a_larger_mtu() -> None:
     frame = bytes.fromhex("1048") + b"".join((800 + i).to_bytes(2, "little") for i in range(20))
     assert decode_measurement(frame)[-1] == Intervals("rr", tuple(range(800, 820)))

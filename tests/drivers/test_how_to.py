@@ -1,4 +1,4 @@
-"""The example in docs/how-to-add-a-driver.md is a driver that works."""
+"""The example in docs/how-to-add-a-driver.md is a working driver."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drivers.readings import DecodeError, Vital
-from drivers.registry import load_drivers, registry_of
+from drivers.registry import build_registry, load_drivers
 from drivers.spec import DriverSpec, uuid16
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to-add-a-driver.md"
@@ -33,7 +33,7 @@ def driver(tmp_path: Path) -> DriverSpec:
     return module.DRIVER
 
 
-def test_the_example_decodes_its_vectors_and_refuses_the_malformed(driver: DriverSpec) -> None:
+def test_the_example_decodes_its_vectors_and_rejects_malformed_payloads(driver: DriverSpec) -> None:
     (stream,) = driver.streams
     page = json.loads(block("json vectors"))
     for case in page["vectors"]:
@@ -44,7 +44,7 @@ def test_the_example_decodes_its_vectors_and_refuses_the_malformed(driver: Drive
             stream.decode(bytes.fromhex(case["hex"]))
 
 
-def test_the_example_joins_the_drivers_there_are(driver: DriverSpec) -> None:
+def test_the_example_can_be_registered_with_the_existing_drivers(driver: DriverSpec) -> None:
     others = [other for other in load_drivers().drivers if other.service != driver.service]
-    registry = registry_of([*others, driver])
+    registry = build_registry([*others, driver])
     assert registry.for_services([uuid16(0x1822)]) == (driver,)

@@ -1,4 +1,4 @@
-"""The codes of the kinds, as far as arithmetic can check them."""
+"""Checks of the codes of the kinds: check digits, partitions and units."""
 
 import re
 
@@ -20,7 +20,7 @@ def test_loinc_codes_end_in_their_check_digit(kind: Kind) -> None:
 
 
 @every_kind
-def test_mdc_codes_lie_in_the_partition_of_their_name(kind: Kind) -> None:
+def test_mdc_codes_lie_in_the_partition_that_their_reference_names(kind: Kind) -> None:
     """IEEE 11073-10101: infrastructure 1 (MDC_ATTR), SCADA 2 (signals), device 8 (MDC_ID), health and fitness 129 (MDC_HF)."""
     if kind.mdc is None:
         return
@@ -30,7 +30,7 @@ def test_mdc_codes_lie_in_the_partition_of_their_name(kind: Kind) -> None:
 
 
 @every_kind
-def test_titles_and_names_are_there(kind: Kind) -> None:
+def test_every_kind_has_a_title_and_is_listed_by_its_name(kind: Kind) -> None:
     assert KINDS[kind.name] is kind
     assert kind.title
 
@@ -47,7 +47,7 @@ def test_titles_and_names_are_there(kind: Kind) -> None:
         ("temperature", 19292),
     ],
 )
-def test_the_terms_of_personal_health_devices_are_those_of_their_specialisations(kind: str, term: int) -> None:
+def test_personal_health_devices_use_the_terms_of_their_specialisation(kind: str, term: int) -> None:
     """IEEE 11073-10407 (blood pressure), -10404 (oximeter), -10415 (scale), -10408 (thermometer): partition 2."""
     mdc = KINDS[kind].mdc
     assert mdc is not None

@@ -25,8 +25,8 @@ from evaluation.rr_af import (
     true_episodes,
     window_counts,
 )
-from models.inference.rr_af import conclusive
-from models.rules.af_burden import Episode, Stretch
+from models.inference.rr_af import is_conclusive
+from models.rules.af_tracker import Episode, Stretch
 
 DAY_BEATS = 86_401
 
@@ -151,8 +151,8 @@ class Half:
     def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
         return np.full(len(rr_s), 0.99)
 
-    def conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return conclusive(rr_s, valid)
+    def find_conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        return is_conclusive(rr_s, valid)
 
 
 class TestFolders:

@@ -1,18 +1,23 @@
-"""What the agent loads on a hub: numpy and onnxruntime, and none of the heavy packages of training, simulator and clinic."""
+"""The packages that the agent imports on a hub: numpy and onnxruntime, but none of training, simulator and clinic.
+
+`pulsegate --help` and `pulsegate status` import neither of the two.
+"""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-FORBIDDEN = (
+from gateway.cli import COMMANDS
+
+NOT_ON_A_HUB = (
     "scipy", "wfdb", "bumble", "fastapi", "uvicorn", "sqlalchemy", "torch", "onnx", "amqtt", "pandas", "matplotlib",
     "neurokit2", "biosppy", "sklearn", "rich", "sqlite_utils",
 )  # fmt: skip
-PROGRAM = """
+AGENT = """
 import sys
 import gateway.cli, gateway.app, gateway.models, gateway.radio
-gateway.cli._parser()
 assert not gateway.models.load_models().refused
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
@@ -25,29 +30,53 @@ import models.analysis
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
+COMMAND = """
+import sys
+from gateway.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
 
-def loaded_by(program: str) -> set[str]:
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    return set(run.stdout.split())
+
+def imported_by(program: str, *arguments: str | Path) -> set[str]:
+    """The top-level packages that a program has imported; it prints them in its last line."""
+    command = [sys.executable, "-c", program, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return set(run.stdout.splitlines()[-1].split())
 
 
 @pytest.fixture(scope="module")
-def loaded() -> set[str]:
-    return loaded_by(PROGRAM)
+def imported() -> set[str]:
+    return imported_by(AGENT)
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_the_agent_does_not_load(package: str, loaded: set[str]) -> None:
-    assert package not in loaded
+@pytest.mark.parametrize("package", NOT_ON_A_HUB)
+def test_the_agent_does_not_import(package: str, imported: set[str]) -> None:
+    assert package not in imported
 
 
-def test_the_agent_loads_what_it_runs_on(loaded: set[str]) -> None:
-    assert {"numpy", "onnxruntime", "bleak", "paho", "cryptography"} <= loaded
+def test_the_agent_imports_its_dependencies(imported: set[str]) -> None:
+    assert {"numpy", "onnxruntime", "bleak", "paho", "cryptography"} <= imported
 
 
-def test_no_model_rule_or_filter_needs_more_than_numpy_and_onnxruntime(loaded: set[str]) -> None:
-    """Also those that no released model uses yet."""
-    found = loaded_by(EVERY_MODULE)
-    assert found & set(FORBIDDEN) == set()
+def test_models_rules_and_filters_need_only_numpy_and_onnxruntime(imported: set[str]) -> None:
+    """Includes modules that no released model uses yet."""
+    found = imported_by(EVERY_MODULE)
+    assert found & set(NOT_ON_A_HUB) == set()
     ours = {"config", "models", "sync", "drivers", "gateway"}
-    assert {name for name in found - loaded - ours if not name.startswith("_")} <= set(sys.stdlib_module_names)
+    assert {name for name in found - imported - ours if not name.startswith("_")} <= set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), *((command, "--help") for command in COMMANDS)], ids=" ".join)
+def test_help_imports_neither_numpy_nor_onnxruntime(arguments: tuple[str, ...]) -> None:
+    assert imported_by(COMMAND, *arguments) & {"numpy", "onnxruntime"} == set()
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+def test_status_imports_neither_numpy_nor_onnxruntime(hub: Path, has_run: bool) -> None:
+    if has_run:
+        (hub / "data" / "status.json").write_text('{"at_us": 1000000}')
+    assert imported_by(COMMAND, "status", "--config", hub / "pulsegate.toml") & {"numpy", "onnxruntime"} == set()

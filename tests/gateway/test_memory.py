@@ -1,4 +1,4 @@
-"""What the agent takes of a hub's memory with 20 ECG sensors and all released models: the design allows 110 MB."""
+"""The agent's memory with 20 ECG sensors and all released models; the design allows 110 MB."""
 
 import json
 import random
@@ -22,8 +22,8 @@ LIMIT_MB = 110
 PROGRAM = Path(__file__).with_name("twenty_sensors.py")
 
 
-def beats(rng: random.Random) -> NDArray[np.int16]:
-    """An ECG of narrow beats at irregular intervals, in units of 5 µV, with 20 µV of noise."""
+def simulate_ecg(rng: random.Random) -> NDArray[np.int16]:
+    """Simulates an ECG of narrow beats at irregular intervals, in units of 5 µV, with 20 µV of noise."""
     mv = np.array([rng.gauss(0, 0.02) for _ in range(SECONDS * RATE_HZ)])
     at_s = 0.0
     while (at_s := at_s + 0.32 + rng.gammavariate(9, 0.045)) < SECONDS - 1:
@@ -36,30 +36,30 @@ def beats(rng: random.Random) -> NDArray[np.int16]:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if not Path("/proc/self/status").exists():
-        pytest.skip("needs Linux: /proc tells the memory of a process")
+        pytest.skip("needs Linux: the memory of a process is read from /proc")
     folder = tmp_path_factory.mktemp("hub")
     pair = ClinicKeyPair.generate()
     pair.public.save(folder / "clinic.pub")
     settings = {"hub": "hub-1", "subject": "subject-1", "clinic": pair.public, "clock": lambda: 1_800_000_000}
     with closing(Outbox.open(folder / "buffer.db", hub_key=HubKey.load_or_create(folder / "hub.key"), **settings)):
         pass
-    seconds = np.stack([beats(random.Random(seed)) for seed in range(SENSORS)]).reshape(SENSORS, SECONDS, RATE_HZ)
+    seconds = np.stack([simulate_ecg(random.Random(seed)) for seed in range(SENSORS)]).reshape(SENSORS, SECONDS, RATE_HZ)
     (folder / "ecg.int16").write_bytes(seconds.swapaxes(0, 1).tobytes())
     run = subprocess.run([sys.executable, PROGRAM, folder], capture_output=True, text=True, check=True, timeout=120)
-    found: dict[str, Any] = json.loads(run.stdout)
-    return found
+    result: dict[str, Any] = json.loads(run.stdout)
+    return result
 
 
-def test_twenty_sensors_and_all_models_fit(measured: dict[str, Any]) -> None:
+def test_twenty_sensors_and_all_models_stay_within_the_limit(measured: dict[str, Any]) -> None:
     assert measured["VmRSS"] <= LIMIT_MB, measured
     assert measured["VmHWM"] <= LIMIT_MB, measured
 
 
-def test_what_was_measured_is_the_whole_agent_at_work(measured: dict[str, Any]) -> None:
+def test_the_measured_process_ran_all_models_and_raised_alerts(measured: dict[str, Any]) -> None:
     assert measured["models"] == load_models().status()
     assert not load_models().refused
     assert measured["alerts"] >= 20
 
 
-def test_nothing_heavy_was_loaded(measured: dict[str, Any]) -> None:
+def test_the_measured_process_imported_no_heavy_package(measured: dict[str, Any]) -> None:
     assert measured["forbidden"] == []

@@ -1,4 +1,4 @@
-"""The recorder and its cancellation: what is being written is written once, what was taken is never forgotten."""
+"""The recorder under cancellation and with a full disk: every accepted record is written exactly once."""
 
 import asyncio
 import threading
@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
-from gateway.recorder import HELD_LIMIT, Recorder, lane_of
-from gateway.uninterrupted import uninterrupted
+from gateway.cancellation import finish_despite_cancel
+from gateway.recorder import PENDING_LIMIT, Recorder, lane_of
 from sync.errors import Transient
 from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord, decode
 from sync.wire import Lane
@@ -24,19 +24,19 @@ def vital(value: float) -> VitalRecord:
     return VitalRecord("strap", "heart_rate", TIMES, value)
 
 
-class Disk:
-    """An outbox that stores, waits for `gate`, or is full."""
+class FakeOutbox:
+    """An outbox that stores blocks, waits for `gate`, or fails because the disk is full."""
 
     def __init__(self) -> None:
         self.stored: list[tuple[Lane, bytes]] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.full = False
+        self.is_full = False
 
     def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[object]:
         self.gate.wait(10)
-        if self.full:
-            raise Transient("no room left")
+        if self.is_full:
+            raise Transient("disk full")
         self.stored.extend(blocks)
         return []
 
@@ -44,34 +44,34 @@ class Disk:
         return [record for _, plaintext in self.stored for record in decode(plaintext)]
 
 
-async def inline(function: Callable[..., T], *arguments: object) -> T:
+async def call_inline(function: Callable[..., T], *arguments: object) -> T:
     return function(*arguments)
 
 
-def test_a_cancelled_flush_is_not_written_twice() -> None:
-    disk = Disk()
+def test_writes_a_cancelled_flush_only_once() -> None:
+    outbox = FakeOutbox()
 
-    async def scene() -> None:
+    async def main() -> None:
         with ThreadPoolExecutor(1) as executor:
 
             async def call(function: Callable[..., T], *arguments: object) -> T:
                 return await asyncio.get_running_loop().run_in_executor(executor, lambda: function(*arguments))
 
-            recorder = Recorder(disk, call, lambda: None)
-            disk.gate.clear()
+            recorder = Recorder(outbox, call, lambda: None)
+            outbox.gate.clear()
             adding = asyncio.create_task(recorder.add((ALERT,), {}))
             await asyncio.sleep(0)
             adding.cancel()
-            disk.gate.set()
+            outbox.gate.set()
             with pytest.raises(asyncio.CancelledError):
                 await adding
             assert await recorder.flush()
 
-    asyncio.run(scene())
-    assert disk.records() == [ALERT]
+    asyncio.run(main())
+    assert outbox.records() == [ALERT]
 
 
-def test_uninterrupted_work_ends_before_the_cancellation_does() -> None:
+def test_finishes_the_work_before_raising_the_cancellation() -> None:
     done: list[str] = []
 
     async def work() -> str:
@@ -80,40 +80,40 @@ def test_uninterrupted_work_ends_before_the_cancellation_does() -> None:
         done.append("work")
         return "result"
 
-    async def scene() -> None:
-        task = asyncio.create_task(uninterrupted(work()))
+    async def main() -> None:
+        task = asyncio.create_task(finish_despite_cancel(work()))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         done.append("cancelled")
-        assert await uninterrupted(work()) == "result"
+        assert await finish_despite_cancel(work()) == "result"
 
-    asyncio.run(scene())
+    asyncio.run(main())
     assert done == ["work", "cancelled", "work"]
 
 
-def test_a_full_disk_keeps_records_in_order_and_stops_intake_until_the_agent_ends() -> None:
-    disk = Disk()
-    disk.full = True
+def test_a_full_disk_keeps_records_in_order_and_blocks_add_until_the_agent_stops() -> None:
+    outbox = FakeOutbox()
+    outbox.is_full = True
 
-    async def scene() -> None:
-        recorder = Recorder(disk, inline, lambda: None)
-        await recorder.add([vital(number) for number in range(HELD_LIMIT)], {})
+    async def main() -> None:
+        recorder = Recorder(outbox, call_inline, lambda: None)
+        await recorder.add([vital(number) for number in range(PENDING_LIMIT)], {})
         assert not await recorder.flush()
         waiting = asyncio.create_task(recorder.add((vital(-1),), {}))
         await asyncio.sleep(0)
         assert not waiting.done()
-        recorder.stop_waiting()
+        recorder.stop_blocking()
         await waiting
-        disk.full = False
+        outbox.is_full = False
         assert await recorder.flush()
         assert recorder.counters.failed_writes == 1
 
-    asyncio.run(scene())
-    assert [record.value for record in disk.records() if isinstance(record, VitalRecord)] == [*range(HELD_LIMIT), -1]
+    asyncio.run(main())
+    assert [record.value for record in outbox.records() if isinstance(record, VitalRecord)] == [*range(PENDING_LIMIT), -1]
 
 
-def test_each_record_has_its_lane() -> None:
+def test_chooses_the_lane_by_the_type_of_record() -> None:
     wave = WaveformRecord("strap", "ecg", TIMES, 130.0, 0.001, np.zeros(1, np.int32))
     assert [lane_of(record) for record in (ALERT, vital(1), wave)] == ["alert", "vital", "wave"]

@@ -1,9 +1,10 @@
-"""A process that does what `pulsegate run` does with 20 ECG sensors, and prints what memory that took: for `test_memory.py`.
+"""A process that does the work of `pulsegate run` with 20 ECG sensors and prints its memory use; run by `test_memory.py`.
 
     python twenty_sensors.py FOLDER
 
-The folder holds `hub.key`, `clinic.pub` and `buffer.db` of an earlier start: the first start of all pays for the migration. It
-holds `ecg.int16` too, the samples of all sensors for each second: they come from outside, as those of real sensors do.
+The folder contains `hub.key`, `clinic.pub` and the `buffer.db` of an earlier start, because the very first start needs more
+memory for the migration. It also contains `ecg.int16`, the samples of all sensors for each second. They come from outside the
+process, like those of real sensors.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ import gateway.cli
 from config.limits import DEFAULT_LIMITS
 from drivers.readings import Waveform
 from drivers.registry import load_drivers
-from gateway.app import mqtt_carrier
+from gateway.app import make_mqtt_transport
 from gateway.models import LoadedModels, load_models
 from gateway.pipeline import Pipeline
 from gateway.radio import open_radio
@@ -35,7 +36,8 @@ from sync.seal import ClinicPublicKey
 
 SENSORS, SECONDS, RATE_HZ, SCALE = 20, 75, 250, 0.005
 START_US = 1_800_000_000_000_000
-USED = (bleak, load_drivers, mqtt_carrier, open_radio)
+IMPORTED = (bleak, gateway.cli, load_drivers, make_mqtt_transport, open_radio)
+"""Modules of the agent that count towards its memory although this program does not use them."""
 FORBIDDEN = ("scipy", "wfdb", "torch", "onnx", "pandas", "sqlite_utils", "bumble", "fastapi", "rich")
 
 
@@ -43,7 +45,7 @@ T = TypeVar("T")
 
 
 class Worker:
-    """One thread, as the agent has for the analysis and for the buffer."""
+    """One thread, like those of the agent for the analysis and for the buffer."""
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1)
@@ -53,7 +55,7 @@ class Worker:
 
 
 async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
-    """All sensors, a second at a time, written each second as the agent does; the memory at the end."""
+    """Processes all sensors second by second and writes each second, like the agent; returns the memory use at the end."""
     outbox = Outbox.open(
         folder / "buffer.db",
         hub="hub-1",
@@ -74,23 +76,22 @@ async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
                 await recorder.add(output.records, {f"timeline {pipeline.sensor}": pipeline.state()})
             await recorder.flush()
     assert not recorder.counters.failed_writes
-    found = memory() | {"alerts": recorder.counters.alerts, "stored": outbox.statistics().stored}
+    result = memory_mb() | {"alerts": recorder.counters.alerts, "stored": outbox.statistics().stored}
     outbox.close()
-    return found
+    return result
 
 
-def memory() -> dict[str, float]:
-    """Megabytes: resident now, and at most ever."""
+def memory_mb() -> dict[str, float]:
+    """The current and the peak resident memory, in megabytes."""
     status = Path("/proc/self/status").read_text()
     return {name: int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) / 1024 for name in ("VmRSS", "VmHWM", "RssAnon", "RssFile")}  # type: ignore[index]
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    gateway.cli._parser()  # imports what the commands' arguments need
     models = load_models(folder)
-    found = {"loaded": memory(), **asyncio.run(run(folder, models)), "models": models.status()}
-    sys.stdout.write(json.dumps(found | {"forbidden": [name for name in FORBIDDEN if name in sys.modules]}) + "\n")
+    result = {"loaded": memory_mb(), **asyncio.run(run(folder, models)), "models": models.status()}
+    sys.stdout.write(json.dumps(result | {"forbidden": [name for name in FORBIDDEN if name in sys.modules]}) + "\n")
 
 
 if __name__ == "__main__":

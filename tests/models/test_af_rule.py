@@ -1,4 +1,4 @@
-"""The AF rule on beats placed by hand, and that it tells what the evaluation counts."""
+"""The AF rule on constructed beats, and that it agrees with what the evaluation counts."""
 
 from itertools import accumulate
 from typing import Any
@@ -11,33 +11,33 @@ from captures.rhythms import NOT_AF, Rhythm
 from config.limits import DEFAULT_LIMITS
 from evaluation.rr_af import follow, scored, seconds
 from models.findings import Finding
-from models.inference.rr_af import conclusive
+from models.inference.rr_af import is_conclusive
 from models.rules.af import AfRule
-from models.rules.af_burden import Burden
+from models.rules.af_tracker import Burden
 
 Flags = NDArray[np.bool_]
 
 
-class Irregularity:
-    """A stand-in model with a known answer: AF where successive intervals differ by more than 15 % on average."""
+class IrregularityModel:
+    """A stand-in model with known answers: AF where successive intervals differ by more than 15 % on average."""
 
     name, version, window, on_threshold = "irregularity", "1", 64, 0.5
 
-    def conclusive(self, rr_s: NDArray[np.float64], valid: Flags) -> bool:
-        return bool(conclusive(rr_s, valid))
+    def is_conclusive(self, rr_s: NDArray[np.float64], valid: Flags) -> bool:
+        return bool(is_conclusive(rr_s, valid))
 
     def probability(self, rr_s: NDArray[np.float64], valid: Flags) -> float:
         return float(np.abs(np.diff(rr_s[valid])).mean() > 0.15 * rr_s[valid].mean())
 
-    def conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: Flags) -> Flags:
-        return conclusive(rr_s, valid)
+    def find_conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: Flags) -> Flags:
+        return is_conclusive(rr_s, valid)
 
     def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: Flags) -> NDArray[np.float64]:
         pairs = zip(rr_s.astype(np.float64), valid, strict=True)
         return np.array([self.probability(rr, ok) for rr, ok in pairs])
 
 
-def irregular(seconds: float, seed: int = 3) -> list[float]:
+def irregular_intervals(seconds: float, seed: int = 3) -> list[float]:
     rng = np.random.default_rng(seed)
     intervals: list[float] = []
     while sum(intervals) < seconds:
@@ -47,13 +47,13 @@ def irregular(seconds: float, seed: int = 3) -> list[float]:
 
 def feed(rule: AfRule, intervals: list[float], labels: str = "") -> list[tuple[float, Finding]]:
     beats = zip(accumulate(intervals), intervals, labels or "N" * len(intervals), strict=True)
-    return [(t, finding) for t, rr, label in beats for finding in rule.beat(t, rr, label)]
+    return [(t, finding) for t, rr, label in beats for finding in rule.on_beat(t, rr, label)]
 
 
-def test_af_is_raised_once_after_thirty_seconds_of_it_and_ended() -> None:
-    rule = AfRule(DEFAULT_LIMITS, Irregularity())
-    told = feed(rule, [0.8] * 40 + irregular(90) + [0.8] * 200)
-    (raised_at, raised), (ended_at, ended) = told
+def test_af_is_raised_once_after_30_s_and_ended() -> None:
+    rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
+    findings = feed(rule, [0.8] * 40 + irregular_intervals(90) + [0.8] * 200)
+    (raised_at, raised), (ended_at, ended) = findings
     assert raised.kind == "af"
     assert 32 - 15 <= raised.onset_s <= 32 + 30
     assert raised_at - raised.onset_s >= 30
@@ -63,46 +63,46 @@ def test_af_is_raised_once_after_thirty_seconds_of_it_and_ended() -> None:
     assert ended_at > ended.end_s
 
 
-def test_twenty_seconds_of_irregular_rhythm_are_no_af_episode() -> None:
-    rule = AfRule(DEFAULT_LIMITS, Irregularity())
-    assert feed(rule, [0.8] * 64 + irregular(15) + [0.8] * 200) == []
+def test_a_short_irregular_rhythm_is_not_an_af_episode() -> None:
+    rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
+    assert feed(rule, [0.8] * 64 + irregular_intervals(15) + [0.8] * 200) == []
 
 
 def test_a_long_gap_ends_af_and_a_short_one_does_not() -> None:
-    rule = AfRule(DEFAULT_LIMITS, Irregularity())
-    intervals = irregular(60)
+    rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
+    intervals = irregular_intervals(60)
     assert len(feed(rule, intervals)) == 1
     last_s = sum(intervals)
-    assert list(rule.gap(last_s, 5.0)) == []
-    assert [finding.end_s for finding in rule.gap(last_s, 31.0)] == [pytest.approx(last_s)]
-    assert list(rule.beat(last_s + 35.0, None)) == []
+    assert list(rule.on_gap(last_s, 5.0)) == []
+    assert [finding.end_s for finding in rule.on_gap(last_s, 31.0)] == [pytest.approx(last_s)]
+    assert list(rule.on_beat(last_s + 35.0, None)) == []
 
 
-def test_a_pulse_wave_gives_an_irregular_pulse() -> None:
-    rule = AfRule(DEFAULT_LIMITS, Irregularity(), "irregular_pulse")
-    ((_, finding),) = feed(rule, irregular(60))
+def test_the_kind_for_a_pulse_wave_is_irregular_pulse() -> None:
+    rule = AfRule(DEFAULT_LIMITS, IrregularityModel(), "irregular_pulse")
+    ((_, finding),) = feed(rule, irregular_intervals(60))
     assert finding.kind == "irregular_pulse"
 
 
-def test_ventricular_beats_are_left_out_where_they_are_known() -> None:
+def test_intervals_at_ventricular_beats_are_ignored() -> None:
     intervals = [0.8, 0.8, 0.8, 0.8, 0.4, 1.2] * 40
-    assert len(feed(AfRule(DEFAULT_LIMITS, Irregularity()), intervals)) == 1
-    assert feed(AfRule(DEFAULT_LIMITS, Irregularity()), intervals, "NNNNVN" * 40) == []
+    assert len(feed(AfRule(DEFAULT_LIMITS, IrregularityModel()), intervals)) == 1
+    assert feed(AfRule(DEFAULT_LIMITS, IrregularityModel()), intervals, "NNNNVN" * 40) == []
 
 
 def test_where_every_beat_or_the_next_is_ventricular_nothing_is_said_and_nothing_observed() -> None:
-    rule = AfRule(DEFAULT_LIMITS, Irregularity())
+    rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
     assert feed(rule, [0.5, 1.1] * 100, "VN" * 100) == []
-    assert list(rule.gap(160.0, np.inf)) == []
+    assert list(rule.on_gap(160.0, np.inf)) == []
     assert rule.take_burden() == Burden()
 
 
-def test_burden_is_the_share_of_the_time_observed_and_is_taken_once() -> None:
-    rule = AfRule(DEFAULT_LIMITS, Irregularity())
-    sequence = [0.8] * 300 + irregular(240)
+def test_burden_covers_the_observed_time_and_is_returned_once() -> None:
+    rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
+    sequence = [0.8] * 300 + irregular_intervals(240)
     feed(rule, sequence)
     early = rule.take_burden()
-    list(rule.gap(sum(sequence), np.inf))
+    list(rule.on_gap(sum(sequence), np.inf))
     late = rule.take_burden()
     assert early.observed_s + late.observed_s == pytest.approx(sum(sequence), abs=1.0)  # no interval ends at the first beat
     assert early.af_s + late.af_s == pytest.approx(240, abs=15)
@@ -110,13 +110,13 @@ def test_burden_is_the_share_of_the_time_observed_and_is_taken_once() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_rule_tells_beat_by_beat_what_the_evaluation_counts(seed: int) -> None:
+def test_the_rule_reports_the_episodes_and_burden_that_the_evaluation_counts(seed: int) -> None:
     parts = [
         [0.8] * 150,
-        irregular(150, seed),
+        irregular_intervals(150, seed),
         [0.75] * 180,
         [45.0],
-        irregular(100, seed + 9),
+        irregular_intervals(100, seed + 9),
         [0.9] * 30,
         [2.5] * 60,
         [0.8] * 99,
@@ -124,13 +124,13 @@ def test_the_rule_tells_beat_by_beat_what_the_evaluation_counts(seed: int) -> No
     intervals = [rr for part in parts for rr in part]
     times = np.concatenate([[0.0], np.cumsum(intervals)])
     rhythm = Rhythm("made", "1", 0.001, times, np.full(len(times), NOT_AF, np.int8))
-    expected = follow(scored(rhythm, Irregularity()), 0.5)
-    rule = AfRule(DEFAULT_LIMITS, Irregularity())
-    told = [*rule.beat(0.0, None)]
+    expected = follow(scored(rhythm, IrregularityModel()), 0.5)
+    rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
+    findings = [*rule.on_beat(0.0, None)]
     for t, rr in zip(times[1:], intervals, strict=True):
-        told += rule.beat(float(t), rr)
-    told += rule.gap(float(times[-1]), np.inf)
-    episodes = [(finding.onset_s, finding.end_s) for finding in told if finding.end_s is not None]
+        findings += rule.on_beat(float(t), rr)
+    findings += rule.on_gap(float(times[-1]), np.inf)
+    episodes = [(finding.onset_s, finding.end_s) for finding in findings if finding.end_s is not None]
     assert episodes == [(episode.onset_s, episode.end_s) for episode in expected.episodes]
     assert len(episodes) == 2
     counted = seconds(expected)

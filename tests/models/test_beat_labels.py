@@ -1,4 +1,4 @@
-"""Labels of a stream's beats: the same for any chunks, in order, none lost, and unknown where nothing was received."""
+"""Beat labels of a stream: complete, in order, identical for any chunk sizes, and unknown where the signal is missing."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.beat_labels import UNKNOWN, BeatContexts, BeatLabeller, Context, LabelledBeat
-from models.inference.ecg_beat import BEFORE, CLASSES, HISTORY, NEXT_S, QRS, WAVE, EcgBeat, N, S, early, features
-from models.inference.release import RELEASED
+from models.beat_labels import UNKNOWN, BeatContext, BeatContextBuilder, BeatLabeller, LabelledBeat
+from models.inference.ecg_beat import (
+    BEFORE,
+    CLASSES,
+    HISTORY,
+    MAX_NEXT_RR_S,
+    QRS,
+    WAVE_SAMPLES,
+    EcgBeat,
+    N,
+    S,
+    features,
+    find_early_beats,
+)
+from models.inference.release import RELEASE_DIR
 from models.signal.chain import Beat, EcgChain
 from models.signal.offline import condition
 
@@ -20,11 +32,11 @@ Samples = NDArray[np.float64]
 
 @pytest.fixture(scope="module")
 def model() -> EcgBeat:
-    return EcgBeat((RELEASED / "ecg_beat.onnx").read_bytes())
+    return EcgBeat((RELEASE_DIR / "ecg_beat.onnx").read_bytes())
 
 
 def ecg(beats_s: Sequence[float], wide: Sequence[int] = (), seconds: float | None = None) -> Samples:
-    """P wave, QRS complex and T wave a beat in mV; those numbered in `wide` have no P wave and a broad, deep QRS complex."""
+    """Beats of P wave, QRS complex and T wave in mV; those numbered in `wide` have no P wave and a broad, deep QRS complex."""
     time_s = np.arange(round((seconds or beats_s[-1] + 2.0) * RATE_HZ)) / RATE_HZ
     mv = 0.005 * np.random.default_rng(7).standard_normal(time_s.size)
     for number, beat_s in enumerate(beats_s):
@@ -36,24 +48,24 @@ def ecg(beats_s: Sequence[float], wide: Sequence[int] = (), seconds: float | Non
     return mv
 
 
-def steady(count: int, rr_s: float = 0.8) -> list[float]:
+def regular_beats(count: int, rr_s: float = 0.8) -> list[float]:
     return [1.0 + rr_s * place for place in range(count)]
 
 
-def contexts(mv: Samples, hop: int = 50) -> list[Context]:
-    chain, collector, found = EcgChain(RATE_HZ), BeatContexts(), []
+def build_contexts(mv: Samples, hop: int = 50) -> list[BeatContext]:
+    chain, collector, found = EcgChain(RATE_HZ), BeatContextBuilder(), []
     for start in range(0, mv.size, hop):
         found += collector.push(chain.push(mv[start : start + hop]), chain)
     found += collector.push(chain.finish(), chain)
     return [*found, *collector.flush(chain)]
 
 
-def inputs(context: Context) -> NDArray[np.float32]:
-    """Of the model, for one beat."""
-    return features(context.wave_mv[None], context.usual_mv[None], context.rr_s[None], np.array([context.shape]))
+def model_inputs(context: BeatContext) -> NDArray[np.float32]:
+    """The model's inputs for one beat."""
+    return features(context.wave_mv[None], context.template_mv[None], context.rr_s[None], np.array([context.shape]))
 
 
-def label(mv: Samples, model: EcgBeat | None, hop: int) -> list[LabelledBeat]:
+def label_beats(mv: Samples, model: EcgBeat | None, hop: int) -> list[LabelledBeat]:
     chain, labeller, found = EcgChain(RATE_HZ), BeatLabeller(model), []
     for start in range(0, mv.size, hop):
         found += labeller.push(chain.push(mv[start : start + hop]), chain)
@@ -61,19 +73,19 @@ def label(mv: Samples, model: EcgBeat | None, hop: int) -> list[LabelledBeat]:
     return [*found, *labeller.finish(chain)]
 
 
-class TestContext:
-    def test_the_wave_is_what_training_sees(self) -> None:
-        mv = ecg(steady(40))
+class TestBeatContext:
+    def test_wave_equals_the_conditioned_signal(self) -> None:
+        mv = ecg(regular_beats(40))
         conditioned = condition(mv, RATE_HZ)
-        found = contexts(mv)
+        found = build_contexts(mv)
         assert tuple(context.beat for context in found) == conditioned.beats
         for context in found[1:-2]:
             first = round(context.beat.t_s * 125) - BEFORE
-            np.testing.assert_allclose(context.wave_mv, conditioned.mv[first : first + WAVE], atol=1e-9)
+            np.testing.assert_allclose(context.wave_mv, conditioned.mv[first : first + WAVE_SAMPLES], atol=1e-9)
 
-    def test_intervals_by_hand(self) -> None:
-        beats_s = [*steady(20), 16.5, 17.9, 18.7, 19.5]  # the last steady one is at 16.2, the pause is 1.4 s
-        found = contexts(ecg(beats_s, seconds=20.6))
+    def test_rr_intervals_match_a_worked_example(self) -> None:
+        beats_s = [*regular_beats(20), 16.5, 17.9, 18.7, 19.5]  # the last regular_beats one is at 16.2, the pause is 1.4 s
+        found = build_contexts(ecg(beats_s, seconds=20.6))
         assert len(found) == len(beats_s)
         early = found[20]
         np.testing.assert_allclose(early.rr_s[[HISTORY - 2, HISTORY - 1, HISTORY]], [0.8, 0.3, 1.4], atol=0.01)
@@ -81,29 +93,29 @@ class TestContext:
         assert np.isnan(found[0].rr_s[HISTORY - 1])
         assert np.isnan(found[-1].rr_s[HISTORY])
 
-    def test_a_long_pause_is_not_waited_for(self) -> None:
-        beats_s = [*steady(10), 12.0, 12.8, 13.6]
-        assert contexts(ecg(beats_s))[9].rr_s[HISTORY] == NEXT_S
+    def test_does_not_wait_for_the_end_of_a_long_pause(self) -> None:
+        beats_s = [*regular_beats(10), 12.0, 12.8, 13.6]
+        assert build_contexts(ecg(beats_s))[9].rr_s[HISTORY] == MAX_NEXT_RR_S
 
-    def test_the_usual_beat_stays_the_narrow_one_in_bigeminy(self) -> None:
+    def test_narrow_beat_stays_the_template_in_bigeminy(self) -> None:
         beats_s = [1.0 + 1.6 * (place // 2) + 0.55 * (place % 2) for place in range(80)]
-        found = contexts(ecg(beats_s, wide=range(1, 80, 2)))
+        found = build_contexts(ecg(beats_s, wide=range(1, 80, 2)))
         assert len(found) == 80
         for context in found[10:]:
-            assert context.usual_mv[BEFORE] > 0.6  # the wide ones go to -1.4 mV
+            assert context.template_mv[BEFORE] > 0.6  # the wide ones go to -1.4 mV
         narrow, wide = (np.array([context.shape for context in found[start::2]]) for start in (20, 21))
         assert (narrow[:, 1] > wide[:, 1]).all()
         assert (narrow[:, 2] < 0.9).all()
 
-    def test_the_first_beat_has_no_usual_one_before_it(self) -> None:
-        first = contexts(ecg(steady(10)))[0]
-        assert np.isnan(first.usual_mv).all()
+    def test_first_beat_has_no_template(self) -> None:
+        first = build_contexts(ecg(regular_beats(10)))[0]
+        assert np.isnan(first.template_mv).all()
         assert first.shape[:6] == (0.0,) * 6
 
-    def test_how_early_beats_of_a_shape_come_and_what_their_neighbours_are_like(self) -> None:
+    def test_features_describe_the_timing_of_a_shape_and_the_neighbouring_beats(self) -> None:
         beats_s = np.cumsum([1.0] + [0.8, 0.8, 0.5, 1.1] * 12).tolist()
         wide = [place for place in range(len(beats_s)) if place % 4 == 3]
-        found = contexts(ecg(beats_s, wide=wide))[-9:-1]
+        found = build_contexts(ecg(beats_s, wide=wide))[-9:-1]
         by_place = {(len(beats_s) - 9 + place) % 4: context.shape for place, context in enumerate(found)}
         for narrow in (0, 1, 2):
             assert abs(by_place[narrow][3]) < 0.15
@@ -113,12 +125,12 @@ class TestContext:
         assert by_place[2][6] < 0.9
         assert by_place[0][5] < 0.9
 
-    def test_a_qrs_complex_received_in_part_is_compared_by_that_part_and_not_learnt(self) -> None:
-        beats_s, number = steady(20), 15
+    def test_compares_the_received_part_of_a_qrs_complex_without_learning_it(self) -> None:
+        beats_s, number = regular_beats(20), 15
         mv = ecg(beats_s, wide=[10, 11, number])
-        whole = contexts(mv)
+        whole = build_contexts(mv)
         mv[round((beats_s[number] + 0.11) * RATE_HZ) :][:20] = np.nan
-        cut = contexts(mv)
+        cut = build_contexts(mv)
         assert np.isnan(cut[number].wave_mv[QRS]).any()
         np.testing.assert_allclose(cut[number].shape[:6], whole[number].shape[:6], atol=0.02)
         assert cut[number].shape[1] > 0.1  # like the two wide ones before it
@@ -126,21 +138,21 @@ class TestContext:
         assert cut[number + 1].shape[5] == pytest.approx(whole[number + 1].shape[5], abs=0.02) != 0
         assert cut[number + 1].shape[0] == cut[number].shape[0] > whole[number + 1].shape[0]
 
-    def test_a_beat_after_a_gap_hardly_says_what_is_usual(self) -> None:
+    def test_a_beat_after_a_gap_hardly_changes_the_template(self) -> None:
         beats_s = [1.0 + 0.9 * place for place in range(40)]
         mv = ecg(beats_s, wide=range(10, 40, 2))
         for number in range(10, 40, 2):
             mv[round((beats_s[number] - 0.6) * RATE_HZ) :][:60] = np.nan
-        assert contexts(mv)[-2].shape[0] > 0.7  # of 38 beats 14 are wide
+        assert build_contexts(mv)[-2].shape[0] > 0.7  # of 38 beats 14 are wide
 
-    def test_the_first_beats_of_a_stream_say_as_much_as_others(self) -> None:
-        found = contexts(ecg(steady(8), wide=[1]))
+    def test_first_beats_of_a_stream_have_full_weight(self) -> None:
+        found = build_contexts(ecg(regular_beats(8), wide=[1]))
         assert [context.shape[0] for context in found[2:5]] == pytest.approx([1 / 2, 2 / 3, 3 / 4], abs=0.01)
 
 
 class TestLabeller:
-    def test_without_a_model_every_beat_is_normal(self) -> None:
-        found = label(ecg(steady(20), wide=[7]), None, 25)
+    def test_labels_every_beat_normal_without_a_model(self) -> None:
+        found = label_beats(ecg(regular_beats(20), wide=[7]), None, 25)
         assert len(found) == 20
         assert {(beat.label, beat.probability) for beat in found} == {("N", 1.0)}
 
@@ -153,10 +165,10 @@ class TestLabeller:
         mv = ecg(beats_s, wide=np.flatnonzero(random.random(31) < 0.2).tolist())
         start = int(random.integers(mv.size))
         mv[start : start + int(random.integers(500))] = np.nan
-        assert label(mv, model, hop) == label(mv, model, mv.size)
+        assert label_beats(mv, model, hop) == label_beats(mv, model, mv.size)
 
-    def test_every_beat_once_and_within_two_seconds_and_a_half(self, model: EcgBeat) -> None:
-        mv = ecg(steady(30))
+    def test_labels_every_beat_once_within_2_5_s(self, model: EcgBeat) -> None:
+        mv = ecg(regular_beats(30))
         chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
         reported: list[Beat] = []
         labelled: list[LabelledBeat] = []
@@ -170,54 +182,54 @@ class TestLabeller:
         assert [beat.t_s for beat in labelled][: len(reported)] == [beat.t_s for beat in reported]
         assert len(labelled) == 30
 
-    def test_wide_premature_beats_are_ventricular(self, model: EcgBeat) -> None:
+    def test_labels_wide_premature_beats_ventricular(self, model: EcgBeat) -> None:
         beats_s, wide = [1.0], []
         for number in range(1, 60):
             early = number % 7 == 5
             beats_s.append(beats_s[-1] + (0.5 if early else 1.1 if number % 7 == 6 else 0.8))
             wide += [number] if early else []
-        found = label(ecg(beats_s, wide), model, 50)
+        found = label_beats(ecg(beats_s, wide), model, 50)
         assert [number for number, beat in enumerate(found) if beat.label == "V"] == wide
         assert {beat.label for beat in found[:-1]} == {"N", "V"}  # the last one is followed by silence
 
-    def test_narrow_premature_beats_are_supraventricular(self, model: EcgBeat) -> None:
+    def test_labels_narrow_premature_beats_supraventricular(self, model: EcgBeat) -> None:
         beats_s, early = [1.0], []
         for number in range(1, 80):
             is_early = number % 10 == 8
             beats_s.append(beats_s[-1] + (0.5 if is_early else 0.85))
             early += [number] if is_early else []
-        found = label(ecg(beats_s), model, 50)[:-1]  # nothing is known of what follows the last one
+        found = label_beats(ecg(beats_s), model, 50)[:-1]  # nothing is known of what follows the last one
         assert [number for number, beat in enumerate(found) if beat.label == "S"] == early
 
-    def test_a_supraventricular_run_goes_on(self, model: EcgBeat, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_supraventricular_run_continues(self, model: EcgBeat, monkeypatch: pytest.MonkeyPatch) -> None:
         mv = ecg(np.cumsum([1.0] + [0.85] * 30 + [0.55] * 12 + [0.85] * 10).tolist())
-        seen = contexts(mv)
-        shares = np.concatenate([model.probabilities(inputs(context)) for context in seen])
+        seen = build_contexts(mv)
+        shares = np.concatenate([model.probabilities(model_inputs(context)) for context in seen])
         rr_s = np.array([context.rr_s for context in seen])
-        is_early, now_s = early(rr_s), rr_s[:, HISTORY - 1]
+        is_early, now_s = find_early_beats(rr_s), rr_s[:, HISTORY - 1]
         needed = (shares[:, N] / shares[:, S])[is_early]
         before = needed[:-1][needed[1:] > needed[:-1]][0]  # the weight that makes a beat S, but not by itself the next one
         monkeypatch.setattr(model, "weights", np.array([1.0, before * 1.001, 1.0, 1.0]))
-        found = "".join(beat.label for beat in label(mv, model, 50))
-        assert found == "".join(CLASSES[place] for place in model.called(shares, is_early, now_s))
-        each_alone = model.called(shares, is_early, np.full(now_s.size, np.nan))
+        found = "".join(beat.label for beat in label_beats(mv, model, 50))
+        assert found == "".join(CLASSES[place] for place in model.choose_classes(shares, is_early, now_s))
+        each_alone = model.choose_classes(shares, is_early, np.full(now_s.size, np.nan))
         assert found.count("S") > np.count_nonzero(each_alone == S) > 0
 
-    def test_a_beat_of_which_too_little_was_received_is_unknown(self, model: EcgBeat) -> None:
-        mv = ecg(steady(20))
+    def test_a_mostly_missing_beat_is_unknown(self, model: EcgBeat) -> None:
+        mv = ecg(regular_beats(20))
         place = round((1.0 + 0.8 * 12) * RATE_HZ)
         mv[place + 4 : place + 100] = np.nan
-        found = label(mv, model, 50)
+        found = label_beats(mv, model, 50)
         near = [beat for beat in found if abs(beat.t_s - 10.6) < 0.1]
         assert [beat.label for beat in near] in ([], [UNKNOWN])
         assert all(beat.label != UNKNOWN for beat in found if abs(beat.t_s - 10.6) > 0.5)
 
-    def test_a_gap_ends_what_waits(self, model: EcgBeat) -> None:
+    def test_a_gap_labels_the_pending_beats(self, model: EcgBeat) -> None:
         chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
-        found = labeller.push(chain.push(ecg(steady(10), seconds=8.6)), chain)
+        found = labeller.push(chain.push(ecg(regular_beats(10), seconds=8.6)), chain)
         found += labeller.push(chain.gap(30.0), chain)
         found += labeller.gap(chain)
         assert len(found) == 10
-        later = labeller.push(chain.push(ecg(steady(10))), chain)
+        later = labeller.push(chain.push(ecg(regular_beats(10))), chain)
         assert later[0].after_gap
         assert later[0].t_s == pytest.approx(39.6, abs=0.02)

@@ -1,4 +1,4 @@
-"""`ecg_beat` at run time: its inputs by hand, what it must not depend on, its refusals."""
+"""`ecg_beat` at run time: its inputs, what they must not depend on, and how classes are chosen."""
 
 import json
 import subprocess
@@ -16,20 +16,20 @@ from models.inference.ecg_beat import (
     CLASSES,
     HISTORY,
     INTERVALS,
-    LONG,
+    LONG_TERM_INTERVALS,
     QRS,
     ROWS,
     SCALARS,
-    SHAPES,
-    WAVE,
-    WAVES,
+    SHAPE_FEATURES,
+    WAVE_ROWS,
+    WAVE_SAMPLES,
     EcgBeat,
-    called,
-    early,
+    choose_classes,
     features,
-    usual_intervals,
+    find_early_beats,
+    long_term_rr_quantiles,
 )
-from models.inference.release import RELEASED
+from models.inference.release import RELEASE_DIR
 from models.inference.session import ModelError
 
 Values = NDArray[np.float64]
@@ -37,110 +37,111 @@ Values = NDArray[np.float64]
 
 @pytest.fixture(scope="module")
 def model() -> EcgBeat:
-    return EcgBeat((RELEASED / "ecg_beat.onnx").read_bytes())
+    return EcgBeat((RELEASE_DIR / "ecg_beat.onnx").read_bytes())
 
 
 def spike(height_mv: float = 1.0) -> Values:
     """A QRS complex of 0.1 s."""
-    return height_mv * np.exp(-0.5 * ((np.arange(WAVE) - BEFORE) / 2.5) ** 2)
+    return height_mv * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - BEFORE) / 2.5) ** 2)
 
 
 def steady(rr_s: float = 0.8) -> Values:
     return np.full(INTERVALS, rr_s)
 
 
-USUAL: Values = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
-"""Every beat has the usual shape and comes in time."""
+TYPICAL_SHAPE: Values = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
+"""Shape features if every beat matches the template and comes on time."""
 
 
-def seen(wave: Values, usual: Values, rr_s: Values) -> NDArray[np.float32]:
-    inputs: NDArray[np.float32] = features(wave[None], usual[None], rr_s[None], USUAL[None])[0]
+def inputs_of(wave: Values, template: Values, rr_s: Values) -> NDArray[np.float32]:
+    """The network's input for one beat, (5, 104)."""
+    inputs: NDArray[np.float32] = features(wave[None], template[None], rr_s[None], TYPICAL_SHAPE[None])[0]
     return inputs
 
 
 class TestFeatures:
-    def test_a_usual_beat_by_hand(self) -> None:
-        inputs = seen(spike(), spike(), steady())
-        assert inputs.shape == (ROWS, WAVE)
+    def test_a_typical_beat(self) -> None:
+        inputs = inputs_of(spike(), spike(), steady())
+        assert inputs.shape == (ROWS, WAVE_SAMPLES)
         np.testing.assert_allclose(inputs[0], spike(), atol=1e-6)
         assert (inputs[2] == 0).all()
         assert (inputs[3] == 1).all()
-        numbers = inputs[WAVES]
+        numbers = inputs[WAVE_ROWS]
         np.testing.assert_allclose(numbers[:12], 0, atol=1e-6)  # no interval differs from the median
         np.testing.assert_allclose(numbers[31], 1, atol=1e-3)  # the cosine of the QRS complexes
         assert (numbers[SCALARS:] == 0).all()
 
-    def test_a_premature_beat_by_hand(self) -> None:
+    def test_a_premature_beat(self) -> None:
         rr_s = steady()
         rr_s[HISTORY - 1 : HISTORY + 1] = 0.4, 1.2
-        numbers = seen(spike(), spike(), rr_s)[WAVES]
+        numbers = inputs_of(spike(), spike(), rr_s)[WAVE_ROWS]
         np.testing.assert_allclose(numbers[[7, 8]], np.log([0.5, 1.5]), atol=1e-6)
         np.testing.assert_allclose(numbers[9:11], np.log(0.5), atol=1e-6)  # against the last minutes
 
     @given(gain=st.floats(0.3, 20.0))
-    def test_the_amplifiers_gain_does_not_matter(self, gain: float) -> None:
-        wide = -0.8 * np.exp(-0.5 * ((np.arange(WAVE) - BEFORE) / 6) ** 2)
-        one, other = seen(wide, spike(), steady()), seen(gain * wide, gain * spike(), steady())
+    def test_gain_does_not_matter(self, gain: float) -> None:
+        wide = -0.8 * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - BEFORE) / 6) ** 2)
+        one, other = inputs_of(wide, spike(), steady()), inputs_of(gain * wide, gain * spike(), steady())
         np.testing.assert_allclose(one, other, atol=1e-5)
 
     @given(
-        wave=arrays(np.float64, WAVE, elements=st.floats(-20, 20)),
-        missing=arrays(np.bool_, WAVE),
+        wave=arrays(np.float64, WAVE_SAMPLES, elements=st.floats(-20, 20)),
+        missing=arrays(np.bool_, WAVE_SAMPLES),
         rr_s=arrays(np.float64, INTERVALS, elements=st.floats(0, 10)),
         unknown=arrays(np.bool_, INTERVALS),
-        has_usual=st.booleans(),
+        has_template=st.booleans(),
     )
-    def test_finite_bounded_and_blind_to_what_is_missing(
-        self, wave: Values, missing: NDArray[np.bool_], rr_s: Values, unknown: NDArray[np.bool_], *, has_usual: bool
+    def test_features_are_finite_bounded_and_independent_of_missing_values(
+        self, wave: Values, missing: NDArray[np.bool_], rr_s: Values, unknown: NDArray[np.bool_], *, has_template: bool
     ) -> None:
-        usual = spike() if has_usual else np.full(WAVE, np.nan)
-        inputs = seen(np.where(missing, np.nan, wave), usual, np.where(unknown, np.nan, rr_s))
+        template = spike() if has_template else np.full(WAVE_SAMPLES, np.nan)
+        inputs = inputs_of(np.where(missing, np.nan, wave), template, np.where(unknown, np.nan, rr_s))
         assert np.isfinite(inputs).all()
         assert np.abs(inputs).max() <= 3
         assert (inputs[0, missing] == 0).all()
         assert (inputs[2, missing] == 0).all()
         assert np.array_equal(inputs[3] == 1, ~missing)
-        assert np.array_equal(inputs, seen(np.where(missing, np.nan, wave), usual, np.where(unknown, 99.0, rr_s)))
+        assert np.array_equal(inputs, inputs_of(np.where(missing, np.nan, wave), template, np.where(unknown, 99.0, rr_s)))
 
-    def test_many_at_once_are_the_same_as_one_by_one(self) -> None:
+    def test_a_batch_gives_the_same_as_single_beats(self) -> None:
         random = np.random.default_rng(1)
-        waves, usual = random.normal(0, 1, (5, WAVE)), np.stack([spike(h) for h in (0.3, 1, 2, 1, 1)])
-        rr_s, shape = random.uniform(0.3, 1.5, (5, INTERVALS)), random.uniform(0, 1, (5, SHAPES))
-        together = features(waves, usual, rr_s, shape)
+        waves, templates = random.normal(0, 1, (5, WAVE_SAMPLES)), np.stack([spike(h) for h in (0.3, 1, 2, 1, 1)])
+        rr_s, shape = random.uniform(0.3, 1.5, (5, INTERVALS)), random.uniform(0, 1, (5, SHAPE_FEATURES))
+        together = features(waves, templates, rr_s, shape)
         for place in range(5):
-            one = features(*(part[place : place + 1] for part in (waves, usual, rr_s, shape)))
+            one = features(*(part[place : place + 1] for part in (waves, templates, rr_s, shape)))
             np.testing.assert_allclose(one[0], together[place], atol=1e-5)
 
-    def test_usual_intervals(self) -> None:
-        rr_s = np.full((3, LONG), np.nan)
+    def test_long_term_rr_quantiles(self) -> None:
+        rr_s = np.full((3, LONG_TERM_INTERVALS), np.nan)
         rr_s[0, -11:] = np.arange(11)[::-1]
         rr_s[1] = 0.8
-        np.testing.assert_array_equal(usual_intervals(rr_s), [[5, 8], [0.8, 0.8], [np.nan, np.nan]])
+        np.testing.assert_array_equal(long_term_rr_quantiles(rr_s), [[5, 8], [0.8, 0.8], [np.nan, np.nan]])
 
 
 class TestModel:
-    def test_probabilities(self, model: EcgBeat) -> None:
-        inputs = np.stack([seen(spike(), spike(), steady()), seen(-spike(), spike(), steady(0.4))])
+    def test_probabilities_add_up_to_one(self, model: EcgBeat) -> None:
+        inputs = np.stack([inputs_of(spike(), spike(), steady()), inputs_of(-spike(), spike(), steady(0.4))])
         found = model.probabilities(inputs)
         assert found.shape == (2, len(CLASSES))
         np.testing.assert_allclose(found.sum(-1), 1, atol=1e-5)
 
-    def test_a_usual_beat_in_a_regular_rhythm_is_normal(self, model: EcgBeat) -> None:
+    def test_a_typical_beat_in_a_regular_rhythm_is_normal(self, model: EcgBeat) -> None:
         for rr_s in (0.5, 0.7, 0.9, 1.2):
-            found = model.probabilities(seen(spike(), spike(), steady(rr_s))[None])
-            assert CLASSES[int(model.called(found, early(steady(rr_s)[None]), np.array([rr_s]))[0])] == "N"
+            found = model.probabilities(inputs_of(spike(), spike(), steady(rr_s))[None])
+            assert CLASSES[int(model.choose_classes(found, find_early_beats(steady(rr_s)[None]), np.array([rr_s]))[0])] == "N"
 
-    def test_no_model(self) -> None:
+    def test_bytes_that_are_not_a_model_are_refused(self) -> None:
         with pytest.raises(ModelError, match="ecg_beat cannot be loaded"):
-            EcgBeat(b"no model")
+            EcgBeat(b"not a model")
 
-    def test_size_and_card(self, model: EcgBeat) -> None:
-        card = json.loads((RELEASED / "ecg_beat.json").read_text())
-        assert (RELEASED / "ecg_beat.onnx").stat().st_size == card["outputs"]["bytes"] <= 80_000
+    def test_the_model_matches_its_card_and_its_limits(self, model: EcgBeat) -> None:
+        card = json.loads((RELEASE_DIR / "ecg_beat.json").read_text())
+        assert (RELEASE_DIR / "ecg_beat.onnx").stat().st_size == card["outputs"]["bytes"] <= 80_000
         assert (card["name"], card["version"]) == (model.name, model.version)
-        for windows in ("as_recorded", "augmented"):
-            assert card["int8_parity"][windows]["agreement"] >= 0.995
-            assert card["int8_parity"][windows]["largest_change"] <= 0.05
+        for name in ("as_recorded", "augmented"):
+            assert card["int8_parity"][name]["agreement"] >= 0.995
+            assert card["int8_parity"][name]["largest_change"] <= 0.05
 
     def test_inference_needs_only_numpy_and_onnxruntime(self) -> None:
         code = (
@@ -151,25 +152,25 @@ class TestModel:
         assert run.stdout.strip() == "[]"
 
 
-class TestCalled:
-    def test_the_greatest_product(self) -> None:
+class TestChooseClasses:
+    def test_the_greatest_product_of_probability_and_weight_wins(self) -> None:
         shares = np.array([[0.5, 0.3, 0.15, 0.05], [0.5, 0.05, 0.4, 0.05]])
         assert self.classes(shares, np.ones(4)) == "NN"
         assert self.classes(shares, np.array([1.0, 2.0, 1.5, 1.0])) == "SV"
 
-    def test_only_early_beats_are_supraventricular_by_weight(self) -> None:
+    def test_the_weight_of_s_applies_to_early_beats_only(self) -> None:
         shares = np.array([[0.5, 0.3, 0.15, 0.05], [0.3, 0.5, 0.15, 0.05]])
         weights = np.array([1.0, 2.0, 1.0, 1.0])
         assert self.classes(shares, weights, is_early=[True, False]) == "SS"
         assert self.classes(shares, weights, is_early=[False, False]) == "NS"
 
-    def test_no_ventricular_beat_is_lost_to_the_weight_of_s(self) -> None:
+    def test_the_weight_of_s_cannot_hide_a_ventricular_beat(self) -> None:
         shares = np.array([[0.2, 0.3, 0.45, 0.05]])
         assert self.classes(shares, np.array([1.0, 100.0, 1.0, 1.0])) == "V"
 
-    def test_a_run_goes_on_at_its_rate(self) -> None:
+    def test_a_run_continues_at_its_rate(self) -> None:
         assert self.run([0.5, 0.5, 0.56]) == "SSS"
-        assert self.run([0.5, 0.57]) == "SN"  # too long after it
+        assert self.run([0.5, 0.57]) == "SN"  # the interval is too long
         assert self.run([0.5, np.nan, 0.5]) == "SNN"  # after a gap
         assert self.run([0.5, 0.5], is_early=[True, False]) == "SN"
         assert self.run([0.5, 0.5, 0.5, 0.5], ventricular=1) == "SVNN"
@@ -179,17 +180,19 @@ class TestCalled:
         is_early=arrays(np.bool_, 12),
         now_s=arrays(np.float64, 12, elements=st.one_of(st.floats(0.3, 1.0), st.just(np.nan))),
     )
-    def test_beat_by_beat_as_all_at_once(self, shares: Values, is_early: NDArray[np.bool_], now_s: Values) -> None:
+    def test_a_batch_gives_the_classes_of_single_beats(
+        self, shares: Values, is_early: NDArray[np.bool_], now_s: Values
+    ) -> None:
         weights = np.array([1.0, 2.0, 0.8, 1.0])
         before_s, found = np.nan, ""
         for one in range(12):
-            here = slice(one, one + 1)
-            found += CLASSES[called(shares[here], weights, is_early[here], now_s[here], before_s)[0]]
+            beat = slice(one, one + 1)
+            found += CLASSES[choose_classes(shares[beat], weights, is_early[beat], now_s[beat], before_s)[0]]
             before_s = float(now_s[one]) if found[-1] == "S" else np.nan
         assert found == self.classes(shares, weights, is_early=is_early.tolist(), now_s=now_s.tolist())
 
     def run(self, now_s: list[float], is_early: list[bool] | None = None, ventricular: int | None = None) -> str:
-        """A beat that is called S by itself, then beats that are so only in a run, but for a ventricular one."""
+        """Classes of a beat that is S by itself, then beats that are S only in a run; beat `ventricular` is V."""
         shares = np.array([[0.6, 0.35, 0.04, 0.01], *[[0.6, 0.1, 0.29, 0.01]] * (len(now_s) - 1)])
         if ventricular is not None:
             shares[ventricular] = 0.1, 0.1, 0.79, 0.01
@@ -199,23 +202,23 @@ class TestCalled:
     def classes(
         shares: Values, weights: Values, *, is_early: list[bool] | None = None, now_s: list[float] | None = None
     ) -> str:
-        early_ones = np.array(is_early or [True] * len(shares))
-        places = called(shares, weights, early_ones, np.array(now_s or [0.8] * len(shares)))
+        early = np.array(is_early or [True] * len(shares))
+        places = choose_classes(shares, weights, early, np.array(now_s or [0.8] * len(shares)))
         return "".join(CLASSES[place] for place in places)
 
 
-class TestEarly:
-    def test_against_the_median(self) -> None:
-        assert early(np.stack([self.beat(now) for now in (0.70, 0.71)])).tolist() == [True, False]
+class TestFindEarlyBeats:
+    def test_compares_with_the_median(self) -> None:
+        assert find_early_beats(np.stack([self.beat(now) for now in (0.70, 0.71)])).tolist() == [True, False]
 
-    def test_against_the_slow_ones_of_the_last_minutes(self) -> None:
+    def test_compares_with_the_slow_intervals_of_the_last_minutes(self) -> None:
         runs = [np.where(np.arange(INTERVALS) < HISTORY + 1, 0.5, slow_s) for slow_s in (0.72, 0.71)]
-        assert early(np.stack(runs)).tolist() == [True, False]
+        assert find_early_beats(np.stack(runs)).tolist() == [True, False]
 
-    def test_not_where_nothing_is_known(self) -> None:
-        followed_by_nothing = self.beat(0.5)
-        followed_by_nothing[HISTORY] = np.nan
-        assert early(np.stack([followed_by_nothing, np.full(INTERVALS, np.nan)])).tolist() == [False, False]
+    def test_a_beat_without_known_intervals_is_not_early(self) -> None:
+        without_next = self.beat(0.5)
+        without_next[HISTORY] = np.nan
+        assert find_early_beats(np.stack([without_next, np.full(INTERVALS, np.nan)])).tolist() == [False, False]
 
     @staticmethod
     def beat(now_s: float) -> Values:
@@ -225,4 +228,4 @@ class TestEarly:
 
 
 def test_the_qrs_window_lies_in_the_wave() -> None:
-    assert 0 < QRS.start < BEFORE < QRS.stop < WAVE
+    assert 0 < QRS.start < BEFORE < QRS.stop < WAVE_SAMPLES

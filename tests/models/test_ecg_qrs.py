@@ -1,4 +1,4 @@
-"""`ecg_qrs` at run time, in the detector and by itself: what it brings in noise, and that chunks do not matter."""
+"""`ecg_qrs` at run time, in the detector and by itself: its gain in noise, and independence of chunk sizes."""
 
 import json
 import subprocess
@@ -15,21 +15,21 @@ from evaluation.ec57 import Reference, pair
 from evaluation.noise import add_noise, load_noise
 from evaluation.records import load_annotated
 from models.inference.ecg_qrs import EcgQrs
-from models.inference.release import RELEASED
+from models.inference.release import RELEASE_DIR
 from models.inference.session import ModelError
-from models.signal.candidate import SIZE
+from models.signal.beat_classifier import INPUT_SIZE
 from models.signal.chain import Beat, EcgChain
 
-CARD = RELEASED / "ecg_qrs.json"
+CARD = RELEASE_DIR / "ecg_qrs.json"
 
 
 @pytest.fixture(scope="module")
 def model() -> EcgQrs:
-    return EcgQrs((RELEASED / "ecg_qrs.onnx").read_bytes())
+    return EcgQrs((RELEASE_DIR / "ecg_qrs.onnx").read_bytes())
 
 
 def in_muscle_noise(data: Path, record: str, minutes: int) -> tuple[Reference, NDArray[np.float64]]:
-    """The first minutes of a record with muscle noise at 6 dB; QRS complexes of 2 mV."""
+    """Reference beats and signal of a record's first minutes, with muscle noise at 6 dB for QRS complexes of 2 mV."""
     annotated = load_annotated(data / "mitdb" / f"{record}.hea")
     mv = annotated.recording.mv[: minutes * 60 * 360]
     noisy = add_noise(mv, 360, load_noise(data / "noise"), "MA", 6, 2.0, record)
@@ -37,13 +37,13 @@ def in_muscle_noise(data: Path, record: str, minutes: int) -> tuple[Reference, N
 
 
 class TestInTheDetector:
-    def test_more_beats_are_found_in_noise_and_fewer_invented(self, model: EcgQrs, data: Path) -> None:
+    def test_detection_in_noise_has_at_most_half_the_errors(self, model: EcgQrs, data: Path) -> None:
         truth, mv = in_muscle_noise(data, "122", 5)
-        alone, judged = (pair(truth, detect(mv, 360, judge), 0.05, 10.0).counts for judge in (None, model))
-        assert judged.f1 > 0.95
-        assert 1 - judged.f1 < 0.5 * (1 - alone.f1)
+        without, with_model = (pair(truth, detect(mv, 360, classifier), 0.05, 10.0).counts for classifier in (None, model))
+        assert with_model.f1 > 0.95
+        assert 1 - with_model.f1 < 0.5 * (1 - without.f1)
 
-    def test_beats_are_the_same_bits_for_any_chunking(self, model: EcgQrs, data: Path) -> None:
+    def test_beats_are_bit_identical_for_any_chunk_size(self, model: EcgQrs, data: Path) -> None:
         _, mv = in_muscle_noise(data, "209", 1)
 
         def beats(size: int) -> list[Beat]:
@@ -55,30 +55,30 @@ class TestInTheDetector:
         assert all(beats(size) == whole for size in (17, 73, 360, 5000))
 
 
-class TestAlone:
-    def test_a_probability_and_a_place(self, model: EcgQrs) -> None:
-        verdict = model(np.zeros(SIZE, np.float32))
-        assert 0 <= verdict.probability <= 1
-        assert abs(verdict.place) < 25
+class TestByItself:
+    def test_returns_a_probability_and_an_r_peak_offset(self, model: EcgQrs) -> None:
+        classification = model(np.zeros(INPUT_SIZE, np.float32))
+        assert 0 <= classification.probability <= 1
+        assert abs(classification.r_peak_offset) < 25
 
-    def test_no_model(self) -> None:
+    def test_bytes_that_are_not_a_model_are_refused(self) -> None:
         with pytest.raises(ModelError, match="ecg_qrs cannot be loaded"):
-            EcgQrs(b"no model")
+            EcgQrs(b"not a model")
 
 
 class TestRelease:
-    def test_within_its_limits(self, model: EcgQrs) -> None:
+    def test_the_model_matches_its_card_and_its_limits(self, model: EcgQrs) -> None:
         card = json.loads(CARD.read_text())
         assert (card["name"], card["version"]) == (model.name, model.version)
-        assert (RELEASED / "ecg_qrs.onnx").stat().st_size == card["training"]["size_bytes"] <= 60_000
+        assert (RELEASE_DIR / "ecg_qrs.onnx").stat().st_size == card["training"]["size_bytes"] <= 60_000
         assert card["int8_parity"]["agreement"] >= 0.995
         assert card["int8_parity"]["largest_change"] <= 0.05
         assert card["int8_parity"]["r_peak_moved_ms"]["99 %"] <= 5
         assert card["figures"]["ece"] <= 0.02
 
-    def test_a_bump_takes_a_tenth_of_a_millisecond(self, model: EcgQrs) -> None:
-        """The best of many: the machine may be busy."""
-        values, times = np.zeros(SIZE, np.float32), []
+    def test_a_peak_candidate_takes_less_than_0_1_ms(self, model: EcgQrs) -> None:
+        """Takes the best of many runs, because the machine may be busy."""
+        values, times = np.zeros(INPUT_SIZE, np.float32), []
         for _ in range(200):
             begin = time.perf_counter()
             model(values)

@@ -1,4 +1,4 @@
-"""`ecg_rhythm` at run time: its inputs, its refusals, and what it says of recordings that cardiologists have labelled."""
+"""`ecg_rhythm` at run time: its inputs, what it rejects, and its classification of expert-labelled recordings."""
 
 import csv
 import json
@@ -18,10 +18,10 @@ from models.inference.ecg_rhythm import (
     ROWS,
     WINDOW,
     EcgRhythm,
-    RhythmVerdict,
+    RhythmClassification,
     features,
     record_probabilities,
-    unusable,
+    rejection_reason,
     windows,
 )
 from models.inference.session import ModelError
@@ -38,7 +38,7 @@ def model() -> EcgRhythm:
 
 @pytest.fixture(scope="module")
 def sample(data: Path) -> list[tuple[str, Conditioned]]:
-    """The Challenge's sample: twelve of each class, label first."""
+    """(label, recording) of the Challenge's sample: twelve of each class."""
     folder = data / "cinc2017-sample"
     (reference,) = folder.rglob("REFERENCE*.csv")
     with reference.open(newline="") as file:
@@ -57,7 +57,7 @@ def ecg(samples: int = WINDOW, seed: int = 0) -> NDArray[np.float64]:
 
 
 class TestFeatures:
-    def test_by_hand(self) -> None:
+    def test_a_known_window(self) -> None:
         mv = np.zeros(WINDOW)
         mv[:100] = 2.0  # more than 1 % of the samples: the height
         mv[200] = 9.0
@@ -80,21 +80,21 @@ class TestFeatures:
         mv=st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(float("nan"))), min_size=1, max_size=40), seed=st.integers(0, 99)
     )
     @settings(max_examples=50, deadline=None)
-    def test_always_finite_and_bounded(self, mv: list[float], seed: int) -> None:
+    def test_features_are_finite_and_bounded(self, mv: list[float], seed: int) -> None:
         window = np.random.default_rng(seed).choice(np.array(mv), WINDOW)
         rows = features(window[None])
         assert np.isfinite(rows).all()
         assert np.abs(rows).max() <= 3
         assert (rows[0, 0][rows[0, 1] == 0] == 0).all()
 
-    def test_nothing_known_is_all_zero(self) -> None:
+    def test_a_window_without_known_samples_is_all_zero(self) -> None:
         assert not features(np.full((2, WINDOW), np.nan)).any()
 
 
 class TestWindows:
     @given(size=st.integers(1, 4 * WINDOW))
     @settings(max_examples=40, deadline=None)
-    def test_every_sample_is_seen_and_neighbours_overlap_by_half(self, size: int) -> None:
+    def test_windows_cover_every_sample_and_overlap_by_half(self, size: int) -> None:
         cuts = windows(np.arange(size, dtype=np.float64))
         assert cuts.shape[1] == WINDOW
         assert np.array_equal(np.unique(cuts[np.isfinite(cuts)]), np.arange(size))
@@ -102,92 +102,95 @@ class TestWindows:
         assert np.isfinite(cuts).all() or len(cuts) == 1
 
 
-class TestRefusals:
-    def test_too_short(self, model: EcgRhythm) -> None:
-        verdict = model.judge(ecg(9 * 125 - 1))
-        assert verdict == RhythmVerdict("~", 0.0, (0.0, 0.0, 0.0, 0.0), "too_short")
-        assert unusable(ecg(9 * 125)) is None
+class TestRejection:
+    def test_a_short_recording_is_too_short(self, model: EcgRhythm) -> None:
+        rhythm = model.classify(ecg(9 * 125 - 1))
+        assert rhythm == RhythmClassification("~", 0.0, (0.0, 0.0, 0.0, 0.0), "too_short")
+        assert rejection_reason(ecg(9 * 125)) is None
 
-    def test_gaps(self) -> None:
+    def test_many_missing_samples_are_gaps(self) -> None:
         mv = ecg()
         mv[: round(0.39 * WINDOW)] = np.nan
-        assert unusable(mv) is None
+        assert rejection_reason(mv) is None
         mv[: round(0.41 * WINDOW)] = np.nan
-        assert unusable(mv) == "gaps"
+        assert rejection_reason(mv) == "gaps"
 
-    def test_electrode_off(self) -> None:
+    def test_a_flat_signal_is_lead_off(self) -> None:
         mv = ecg()
         mv[: 13 * 125] = 0.4
-        assert unusable(mv) == "lead_off"
-        assert unusable(np.zeros(WINDOW)) == "lead_off"
+        assert rejection_reason(mv) == "lead_off"
+        assert rejection_reason(np.zeros(WINDOW)) == "lead_off"
 
-    def test_noise_alone_is_no_rhythm(self, model: EcgRhythm) -> None:
+    def test_noise_alone_is_inconclusive(self, model: EcgRhythm) -> None:
         for seed in range(5):
             mv = np.random.default_rng(seed).normal(0, 1, WINDOW)
-            assert model.judge(mv).inconclusive is not None
+            assert model.classify(mv).inconclusive is not None
 
-    def test_more_than_it_was_made_for(self, model: EcgRhythm) -> None:
+    def test_more_than_one_window_is_refused(self, model: EcgRhythm) -> None:
         with pytest.raises(ValueError, match="at most 3750"):
-            model.judge(np.zeros(WINDOW + 1))
+            model.classify(np.zeros(WINDOW + 1))
         with pytest.raises(ValueError, match="one row"):
-            model.judge(np.zeros((2, WINDOW)))
+            model.classify(np.zeros((2, WINDOW)))
 
-    def test_bytes_that_are_no_model(self) -> None:
+    def test_bytes_that_are_not_this_model_are_refused(self) -> None:
         with pytest.raises(ModelError, match="Reinstall"):
             EcgRhythm(b"not a model")
         with pytest.raises(ModelError, match="rr_af"):
             EcgRhythm((RELEASE / "rr_af.onnx").read_bytes())
 
 
-class TestReleased:
-    def test_labelled_recordings(self, model: EcgRhythm, sample: list[tuple[str, Conditioned]]) -> None:
-        called = [CLASSES[int(record_probabilities(model, conditioned).argmax())] for _, conditioned in sample]
-        right = [label == said for (label, _), said in zip(sample, called, strict=True)]
-        assert np.mean(right) >= 0.75
-        fibrillation = [said for (label, _), said in zip(sample, called, strict=True) if label == "A"]
+class TestRelease:
+    def test_labelled_recordings_are_classified(self, model: EcgRhythm, sample: list[tuple[str, Conditioned]]) -> None:
+        classes = [CLASSES[int(record_probabilities(model, conditioned).argmax())] for _, conditioned in sample]
+        correct = [label == found for (label, _), found in zip(sample, classes, strict=True)]
+        assert np.mean(correct) >= 0.75
+        fibrillation = [found for (label, _), found in zip(sample, classes, strict=True) if label == "A"]
         assert fibrillation.count("A") >= 9
-        assert [said for (label, _), said in zip(sample, called, strict=True) if label == "N"].count("A") <= 1
+        assert [found for (label, _), found in zip(sample, classes, strict=True) if label == "N"].count("A") <= 1
 
-    def test_upside_down_and_lost_packets_change_little(self, model: EcgRhythm, sample: list[tuple[str, Conditioned]]) -> None:
+    def test_inversion_and_packet_loss_change_few_classes(
+        self, model: EcgRhythm, sample: list[tuple[str, Conditioned]]
+    ) -> None:
         random = np.random.default_rng(1)
-        same_down, same_lost = [], []
+        same_inverted, same_lost = [], []
         for _, conditioned in sample:
             mv = windows(conditioned.mv)[0]
             lost = np.repeat(random.random(WINDOW // 70 + 1) < 0.05, 70)[:WINDOW]
-            plain, down, gappy = model.probabilities(features(np.stack([mv, -mv, np.where(lost, np.nan, mv)]))).argmax(-1)
-            same_down.append(plain == down)
-            same_lost.append(plain == gappy)
-        assert np.mean(same_down) >= 0.85
+            variants = np.stack([mv, -mv, np.where(lost, np.nan, mv)])
+            original, inverted, with_gaps = model.probabilities(features(variants)).argmax(-1)
+            same_inverted.append(original == inverted)
+            same_lost.append(original == with_gaps)
+        assert np.mean(same_inverted) >= 0.85
         assert np.mean(same_lost) >= 0.9
 
-    def test_probabilities(self, model: EcgRhythm, sample: list[tuple[str, Conditioned]]) -> None:
-        verdict = model.judge(sample[0][1].mv[:WINDOW])
-        assert sum(verdict.probabilities) == pytest.approx(1, abs=1e-5)
-        assert verdict.probability == max(verdict.probabilities) == verdict.probabilities[CLASSES.index(verdict.label)]
+    def test_probabilities_add_up_to_one(self, model: EcgRhythm, sample: list[tuple[str, Conditioned]]) -> None:
+        rhythm = model.classify(sample[0][1].mv[:WINDOW])
+        assert sum(rhythm.probabilities) == pytest.approx(1, abs=1e-5)
+        assert rhythm.probability == max(rhythm.probabilities) == rhythm.probabilities[CLASSES.index(rhythm.label)]
 
-    def test_an_unsure_answer_is_inconclusive(self, model: EcgRhythm, sample: list[tuple[str, Conditioned]]) -> None:
-        verdicts = [model.judge(conditioned.mv[:WINDOW]) for _, conditioned in sample]
-        for verdict in verdicts:
-            unsure = verdict.probability < model.lowest_probability
-            assert (verdict.inconclusive == "out_of_distribution") == (unsure and verdict.label != "~")
-            assert (verdict.inconclusive == "noise") == (verdict.label == "~")
+    def test_an_uncertain_classification_is_inconclusive(self, model: EcgRhythm, sample: list[tuple[str, Conditioned]]) -> None:
+        rhythms = [model.classify(conditioned.mv[:WINDOW]) for _, conditioned in sample]
+        for rhythm in rhythms:
+            uncertain = rhythm.probability < model.lowest_probability
+            assert (rhythm.inconclusive == "out_of_distribution") == (uncertain and rhythm.label != "~")
+            assert (rhythm.inconclusive == "noise") == (rhythm.label == "~")
 
-    def test_small_and_quick(self, model: EcgRhythm) -> None:
+    def test_size_and_run_time_are_within_limits(self, model: EcgRhythm) -> None:
         assert (RELEASE / "ecg_rhythm.onnx").stat().st_size <= SIZE_LIMIT
         mv, seconds = ecg(), []
         for _ in range(20):
             begin = time.perf_counter()
-            model.judge(mv)
+            model.classify(mv)
             seconds.append(time.perf_counter() - begin)
         assert min(seconds) <= 0.003
 
-    def test_card_tells_the_threshold_of_the_file(self, model: EcgRhythm) -> None:
+    def test_the_card_states_the_threshold_of_the_file(self, model: EcgRhythm) -> None:
         card = json.loads((RELEASE / "ecg_rhythm.json").read_text())
         assert card["version"] == model.version
         assert card["coverage"]["lowest_probability"] == pytest.approx(model.lowest_probability, rel=1e-3)
         assert card["int8_parity"]["size_bytes"] == (RELEASE / "ecg_rhythm.onnx").stat().st_size
 
-    def test_card_reaches_the_bars_of_the_project(self) -> None:
+    def test_the_cards_figures_reach_the_targets(self) -> None:
         card = json.loads((RELEASE / "ecg_rhythm.json").read_text())
         figures = card["figures"]
         assert figures["f1_mean"]["value"] >= 83

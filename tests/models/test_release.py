@@ -1,4 +1,4 @@
-"""The signed release: what a pinned key signed is accepted, and nothing that differs from it by a single bit."""
+"""The signed release: exactly what a pinned key signed is accepted; a single changed bit is refused."""
 
 import base64
 import json
@@ -20,17 +20,17 @@ from hypothesis import strategies as st
 
 from config.version import VERSION
 from models.inference import release as release_module
-from models.inference.pinned_keys import PINNED
+from models.inference.pinned_keys import PINNED_KEYS
 from models.inference.release import (
     DOMAIN,
-    LARGEST_MANIFEST,
     MANIFEST,
-    RELEASED,
+    MAX_MANIFEST_BYTES,
+    RELEASE_DIR,
     SIGNATURE,
     ReleaseError,
     key_id,
     open_release,
-    released,
+    read_release_file,
 )
 from models.inference.rr_af import RrAf
 
@@ -41,51 +41,53 @@ PUBLIC = KEY.public_key().public_bytes_raw()
 KEYS = {key_id(PUBLIC): PUBLIC.hex()}
 
 opened: list[str] = []
-"""Every file that this process opened, while it is watched."""
-watching = [False]
+"""Names of the files that this process opened while `is_recording`."""
+is_recording = [False]
 
 
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if watching[0] and event == "open" and isinstance(arguments[0], str):
+def _record_open(event: str, arguments: tuple[Any, ...]) -> None:
+    if is_recording[0] and event == "open" and isinstance(arguments[0], str):
         opened.append(Path(arguments[0]).name)
 
 
-sys.addaudithook(_hook)
+sys.addaudithook(_record_open)
 
 
-def write(folder: Path, manifest: bytes, key: Ed25519PrivateKey = KEY, domain: bytes = DOMAIN) -> None:
+def write_manifest(folder: Path, manifest: bytes, key: Ed25519PrivateKey = KEY, domain: bytes = DOMAIN) -> None:
     (folder / MANIFEST).write_bytes(manifest)
     (folder / SIGNATURE).write_bytes(base64.b64encode(key.sign(domain + manifest)) + b"\n")
 
 
 def manifest_of(**changes: Any) -> dict[str, Any]:
-    """The released manifest, as the key of these tests would state it."""
-    stated: dict[str, Any] = json.loads((RELEASED / MANIFEST).read_bytes())
-    return {**stated, "release": 7, "minimum_agent": "0.1.0", "key": key_id(PUBLIC), **changes}
+    """The released manifest with these tests' key, release 7 and `changes`."""
+    manifest: dict[str, Any] = json.loads((RELEASE_DIR / MANIFEST).read_bytes())
+    return {**manifest, "release": 7, "minimum_agent": "0.1.0", "key": key_id(PUBLIC), **changes}
 
 
-def signed(folder: Path, **changes: Any) -> Path:
-    write(folder, json.dumps(manifest_of(**changes)).encode())
+def sign(folder: Path, **changes: Any) -> Path:
+    """Sign the folder's manifest with these tests' key."""
+    write_manifest(folder, json.dumps(manifest_of(**changes)).encode())
     return folder
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the release, signed with the key of these tests."""
-    shutil.copytree(RELEASED, tmp_path / "release")
-    return signed(tmp_path / "release")
+    """A copy of the release, signed with these tests' key."""
+    shutil.copytree(RELEASE_DIR, tmp_path / "release")
+    return sign(tmp_path / "release")
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, for tests that put back what they change."""
+    """The same, shared by tests that undo their changes."""
     folder = tmp_path_factory.mktemp("shared") / "release"
-    shutil.copytree(RELEASED, folder)
-    return signed(folder)
+    shutil.copytree(RELEASE_DIR, folder)
+    return sign(folder)
 
 
 @contextmanager
 def changed(file: Path, change: Callable[[bytes], bytes]) -> Iterator[None]:
+    """Change a file within the context."""
     before = file.read_bytes()
     file.write_bytes(change(before))
     try:
@@ -100,9 +102,9 @@ def flip(data: bytes, bit: int) -> bytes:
 
 
 def assert_refused(folder: Path, cause: str, *parts: str, **settings: Any) -> None:
-    """With one line that says all of it and what to do."""
+    """Assert that the release is refused with one line that contains `parts` and says what to do."""
     with pytest.raises(ReleaseError) as caught:
-        open_release(folder, **({"keys": KEYS} | settings)).bytes(MODEL)
+        open_release(folder, **({"keys": KEYS} | settings)).read_file(MODEL)
     message = str(caught.value)
     assert caught.value.cause == cause
     assert [part for part in parts if part not in message] == []
@@ -110,22 +112,22 @@ def assert_refused(folder: Path, cause: str, *parts: str, **settings: Any) -> No
     assert message.endswith(("Reinstall pulsegate.", "Update pulsegate."))
 
 
-class TestCommitted:
-    def test_it_verifies_with_the_pinned_keys(self) -> None:
+class TestCommittedRelease:
+    def test_verifies_with_the_pinned_keys(self) -> None:
         release = open_release()
-        assert release.key in PINNED
-        assert all(len(release.bytes(file)) == entry.size for file, entry in release.files.items())
+        assert release.key in PINNED_KEYS
+        assert all(len(release.read_file(file)) == entry.size for file, entry in release.files.items())
 
-    def test_it_has_every_model_and_card_of_the_folder(self) -> None:
-        here = {path.name for path in RELEASED.iterdir() if not path.name.startswith(".")}
-        assert set(open_release().files) == here - {MANIFEST, SIGNATURE}
+    def test_lists_every_model_and_card_of_the_folder(self) -> None:
+        in_folder = {path.name for path in RELEASE_DIR.iterdir() if not path.name.startswith(".")}
+        assert set(open_release().files) == in_folder - {MANIFEST, SIGNATURE}
 
-    def test_the_ids_are_those_of_the_keys(self) -> None:
-        assert all(name == key_id(bytes.fromhex(public)) and len(public) == 64 for name, public in PINNED.items())
+    def test_every_key_id_matches_its_key(self) -> None:
+        assert all(name == key_id(bytes.fromhex(public)) and len(public) == 64 for name, public in PINNED_KEYS.items())
 
-    def test_no_private_key_is_in_the_repository(self) -> None:
+    def test_the_repository_contains_no_private_key(self) -> None:
         if not (ROOT / ".git").exists():
-            pytest.skip("no checkout")
+            pytest.skip("not a checkout")
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
         paths = [ROOT / os.fsdecode(name) for name in names if name]
@@ -135,37 +137,37 @@ class TestCommitted:
         assert [path for path, data in content.items() if armour.search(data)] == []
         for seed in {found for data in content.values() for found in re.findall(rb"\b[0-9a-f]{64}\b", data)}:
             secret = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed.decode()))
-            assert secret.public_key().public_bytes_raw().hex() not in PINNED.values()
+            assert secret.public_key().public_bytes_raw().hex() not in PINNED_KEYS.values()
 
-    def test_the_version_is_that_of_the_package(self) -> None:
+    def test_the_agent_version_is_that_of_the_package(self) -> None:
         assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
 
 
 class TestAccepted:
-    def test_what_was_signed(self, folder: Path) -> None:
+    def test_the_signed_files(self, folder: Path) -> None:
         release = open_release(folder, keys=KEYS, newest_seen=7)
         assert (release.number, release.minimum_agent) == (7, "0.1.0")
-        assert release.bytes(MODEL) == (RELEASED / MODEL).read_bytes()
+        assert release.read_file(MODEL) == (RELEASE_DIR / MODEL).read_bytes()
 
     def test_any_of_the_pinned_keys(self, folder: Path) -> None:
-        assert open_release(folder, keys=PINNED | KEYS).key == key_id(PUBLIC)
+        assert open_release(folder, keys=PINNED_KEYS | KEYS).key == key_id(PUBLIC)
 
-    def test_released_is_the_short_way(self) -> None:
-        assert released(MODEL) == open_release().bytes(MODEL)
+    def test_read_release_file_reads_from_the_packaged_release(self) -> None:
+        assert read_release_file(MODEL) == open_release().read_file(MODEL)
         assert RrAf.load_release().name == "rr_af"
 
-    def test_every_file_is_opened_once_and_its_bytes_are_what_is_used(self, folder: Path) -> None:
+    def test_every_file_is_opened_once_and_the_verified_bytes_are_used(self, folder: Path) -> None:
         opened.clear()
-        watching[0] = True
-        data = open_release(folder, keys=KEYS).bytes(MODEL)
-        watching[0] = False
+        is_recording[0] = True
+        data = open_release(folder, keys=KEYS).read_file(MODEL)
+        is_recording[0] = False
         assert opened == [MANIFEST, SIGNATURE, MODEL]
         (folder / MODEL).write_bytes(b"swapped afterwards")
         assert RrAf(data).name == "rr_af"
 
     @pytest.mark.parametrize(("minimum", "agent"), [("0.1", "0.1.0"), ("0.9.9", "0.10.0"), ("1.2.3", "1.2.3"), ("1", "1.0.1")])
-    def test_minimum_agent(self, folder: Path, minimum: str, agent: str) -> None:
-        assert open_release(signed(folder, minimum_agent=minimum), keys=KEYS, agent=agent).minimum_agent == minimum
+    def test_an_agent_that_is_new_enough(self, folder: Path, minimum: str, agent: str) -> None:
+        assert open_release(sign(folder, minimum_agent=minimum), keys=KEYS, agent=agent).minimum_agent == minimum
 
 
 class TestRefused:
@@ -194,21 +196,21 @@ class TestRefused:
 
     def test_another_key(self, folder: Path) -> None:
         other = Ed25519PrivateKey.generate()
-        write(folder, (folder / MANIFEST).read_bytes(), other)
-        assert_refused(folder, "altered", "not signed with a key of this agent's")
+        write_manifest(folder, (folder / MANIFEST).read_bytes(), other)
+        assert_refused(folder, "altered", "not signed with a key that this agent accepts")
 
-    def test_no_keys_at_all(self, folder: Path) -> None:
+    def test_an_agent_without_keys(self, folder: Path) -> None:
         assert_refused(folder, "altered", "not signed", keys={})
 
     def test_a_key_that_is_no_longer_pinned(self, folder: Path) -> None:
-        assert_refused(folder, "altered", "not signed", keys=dict(PINNED))
+        assert_refused(folder, "altered", "not signed", keys=dict(PINNED_KEYS))
 
     def test_a_manifest_that_names_another_pinned_key(self, folder: Path) -> None:
-        assert_refused(signed(folder, key=next(iter(PINNED))), "altered", "another key", keys=PINNED | KEYS)
+        assert_refused(sign(folder, key=next(iter(PINNED_KEYS))), "altered", "a different key", keys=PINNED_KEYS | KEYS)
 
     @pytest.mark.parametrize("domain", [b"", b"pulsegate model release 2\0", b"pulsegate block 1\0"])
     def test_a_signature_made_for_something_else(self, folder: Path, domain: bytes) -> None:
-        write(folder, (folder / MANIFEST).read_bytes(), domain=domain)
+        write_manifest(folder, (folder / MANIFEST).read_bytes(), domain=domain)
         assert_refused(folder, "altered", "not signed")
 
     def test_an_older_release(self, folder: Path) -> None:
@@ -216,9 +218,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("minimum", ["0.1.1", "0.2", "1", "0.10.0"])
     def test_a_release_for_a_newer_agent(self, folder: Path, minimum: str) -> None:
-        assert_refused(
-            signed(folder, minimum_agent=minimum), "agent", f"needs pulsegate {minimum}, this is 0.1.0", agent="0.1.0"
-        )
+        assert_refused(sign(folder, minimum_agent=minimum), "agent", f"needs pulsegate {minimum}, this is 0.1.0", agent="0.1.0")
 
     def test_swapped_files(self, folder: Path) -> None:
         card, model = (folder / "rr_af.json").read_bytes(), (folder / MODEL).read_bytes()
@@ -228,7 +228,7 @@ class TestRefused:
 
     def test_the_signature_of_an_earlier_release(self, folder: Path) -> None:
         before = (folder / SIGNATURE).read_bytes()
-        signed(folder, release=8)
+        sign(folder, release=8)
         (folder / SIGNATURE).write_bytes(before)
         assert_refused(folder, "altered", "not signed")
 
@@ -244,40 +244,40 @@ class TestRefused:
         assert_refused(folder, "altered", file)
 
     @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-    def test_a_pipe_or_folder_in_its_place(self, folder: Path, make: Callable[[Path], None]) -> None:
+    def test_a_pipe_or_folder_instead_of_a_file(self, folder: Path, make: Callable[[Path], None]) -> None:
         (folder / MODEL).unlink()
         make(folder / MODEL)
-        assert_refused(folder, "altered", MODEL, "no plain file")
+        assert_refused(folder, "altered", MODEL, "not a regular file")
 
     def test_a_huge_file_is_not_read(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with (folder / MANIFEST).open("r+b") as file:
             file.truncate(1 << 40)
         monkeypatch.setattr(release_module.os, "fdopen", None)
-        assert_refused(folder, "altered", f"larger than {LARGEST_MANIFEST} bytes")
+        assert_refused(folder, "altered", f"larger than {MAX_MANIFEST_BYTES} bytes")
 
-    def test_a_file_that_is_not_of_the_release(self, folder: Path) -> None:
-        with pytest.raises(ReleaseError, match=r"other\.onnx is no part of model release 7"):
-            open_release(folder, keys=KEYS).bytes("other.onnx")
+    def test_a_file_that_is_not_part_of_the_release(self, folder: Path) -> None:
+        with pytest.raises(ReleaseError, match=r"other\.onnx is not part of model release 7"):
+            open_release(folder, keys=KEYS).read_file("other.onnx")
 
     @pytest.mark.parametrize(
         "name",
         ["../rr_af.onnx", "/etc/passwd", "a/b.onnx", "..", ".", "", ".hidden", "a\0b", "a\n", "a b", MANIFEST, 101 * "x"],
     )
-    def test_names_that_lead_elsewhere(self, folder: Path, name: str) -> None:
-        entry = json.loads((RELEASED / MANIFEST).read_bytes())["files"][MODEL]
-        assert_refused(signed(folder, files={name: entry}), "altered", "malformed", "no plain file name")
+    def test_file_names_that_lead_elsewhere(self, folder: Path, name: str) -> None:
+        entry = json.loads((RELEASE_DIR / MANIFEST).read_bytes())["files"][MODEL]
+        assert_refused(sign(folder, files={name: entry}), "altered", "malformed", "not a plain file name")
 
 
 class TestMalformed:
-    """Signed with the right key, and yet no manifest: a mistake of ours must be one clear line on the hub."""
+    """Signed with the right key but malformed: a mistake of ours must give one clear line on the hub."""
 
     @pytest.mark.parametrize(
         "manifest",
         [b"", b"[]", b"null", b"{", b"\xff\xfe", b"{}", b'"release"', b"[" * 60_000, b'{"release":' + b"9" * 5000 + b"}"],
-        ids=["empty", "list", "null", "half", "no utf-8", "nothing in it", "string", "deep", "huge number"],
+        ids=["empty", "list", "null", "truncated", "not utf-8", "empty object", "string", "deeply nested", "huge number"],
     )
-    def test_no_manifest(self, folder: Path, manifest: bytes) -> None:
-        write(folder, manifest)
+    def test_bytes_that_are_not_a_manifest(self, folder: Path, manifest: bytes) -> None:
+        write_manifest(folder, manifest)
         assert_refused(folder, "altered", "malformed")
 
     @pytest.mark.parametrize(
@@ -290,15 +290,15 @@ class TestMalformed:
         ids=str,
     )  # fmt: skip
     def test_wrong_values(self, folder: Path, changes: dict[str, Any]) -> None:
-        assert_refused(signed(folder, **changes), "altered", "malformed")
+        assert_refused(sign(folder, **changes), "altered", "malformed")
 
     @pytest.mark.parametrize("size", [0, -1, True, 1.5, "33974", 1 << 23])
     def test_wrong_sizes(self, folder: Path, size: object) -> None:
-        assert_refused(signed(folder, files={MODEL: {"size": size, "sha256": "0" * 64}}), "altered", "malformed")
+        assert_refused(sign(folder, files={MODEL: {"size": size, "sha256": "0" * 64}}), "altered", "malformed")
 
     @pytest.mark.parametrize("sha256", ["", "0" * 63, "0" * 65, "A" * 64, "g" * 64, 0, None])
     def test_wrong_hashes(self, folder: Path, sha256: object) -> None:
-        assert_refused(signed(folder, files={MODEL: {"size": 5, "sha256": sha256}}), "altered", "malformed")
+        assert_refused(sign(folder, files={MODEL: {"size": 5, "sha256": sha256}}), "altered", "malformed")
 
     json_values = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text("a0./-\n", max_size=8),
@@ -312,6 +312,6 @@ class TestMalformed:
         signature = base64.b64encode(KEY.sign(DOMAIN + manifest)) + b"\n"
         with changed(shared / MANIFEST, lambda _: manifest), changed(shared / SIGNATURE, lambda _: signature):
             try:
-                open_release(shared, keys=KEYS).bytes(MODEL)
+                open_release(shared, keys=KEYS).read_file(MODEL)
             except ReleaseError as error:
                 assert len(str(error).splitlines()) == 1  # noqa: PT017

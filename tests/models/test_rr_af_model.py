@@ -1,4 +1,4 @@
-"""`rr_af` at run time: its inputs, its refusals, and what it says of rhythms that everyone can name."""
+"""`rr_af` at run time: its inputs, what it refuses, and its probabilities for well-known rhythms."""
 
 import json
 import subprocess
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from captures.rhythms import load_rhythm, windows
 from evaluation.rr_af import follow, record_report, scored
-from models.inference.release import RELEASED
-from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, conclusive, rr_features
+from models.inference.release import RELEASE_DIR
+from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, is_conclusive, rr_features
 from models.inference.session import ModelError
 
 ALL = np.ones(WINDOW, np.bool_)
@@ -22,7 +22,7 @@ ALL = np.ones(WINDOW, np.bool_)
 
 @pytest.fixture(scope="module")
 def model() -> RrAf:
-    return RrAf((RELEASED / "rr_af.onnx").read_bytes())
+    return RrAf((RELEASE_DIR / "rr_af.onnx").read_bytes())
 
 
 def bigeminy() -> NDArray[np.float64]:
@@ -38,12 +38,12 @@ def breathing() -> NDArray[np.float64]:
 
 
 def fibrillation(seed: int) -> NDArray[np.float64]:
-    """Irregularly irregular: independent intervals, as of a ventricle driven at random with a refractory time."""
+    """Irregularly irregular: independent intervals, as from a ventricle driven at random with a refractory time."""
     return np.random.default_rng(seed).gamma(9, 0.045, WINDOW) + 0.32
 
 
 class TestFeatures:
-    def test_bigeminy_by_hand(self) -> None:
+    def test_features_of_a_bigeminy(self) -> None:
         features = rr_features(bigeminy(), ALL)
         ratio = np.log(1.05 / 0.55)
         assert features.shape == (6, WINDOW)
@@ -57,7 +57,7 @@ class TestFeatures:
         rr_s=st.lists(st.floats(0.0, 5.0), min_size=WINDOW, max_size=WINDOW),
         valid=st.lists(st.booleans(), min_size=WINDOW, max_size=WINDOW),
     )
-    def test_bounded_and_blind_to_what_is_not_valid(self, rr_s: list[float], valid: list[bool]) -> None:
+    def test_features_are_bounded_and_independent_of_invalid_intervals(self, rr_s: list[float], valid: list[bool]) -> None:
         rr, mask = np.array(rr_s), np.array(valid)
         features = rr_features(rr, mask)
         assert np.isfinite(features).all()
@@ -65,7 +65,7 @@ class TestFeatures:
         assert np.array_equal(features, rr_features(np.where(mask, rr, 99.0), mask))
         assert (features[:, ~mask] == 0).all()
 
-    def test_many_at_once_are_the_same_as_one_by_one(self) -> None:
+    def test_a_batch_gives_the_same_as_single_windows(self) -> None:
         rr = np.stack([bigeminy(), trigeminy(), fibrillation(1)])
         mask = np.stack([ALL, np.arange(WINDOW) > 30, np.arange(WINDOW) % 3 > 0])
         assert np.array_equal(rr_features(rr, mask), np.stack([rr_features(*one) for one in zip(rr, mask, strict=True)]))
@@ -77,7 +77,7 @@ class TestRhythms:
         assert model.probability(np.full(WINDOW, 60 / rate_bpm), ALL) < 0.2
 
     @pytest.mark.parametrize("rhythm", [bigeminy(), trigeminy(), breathing()], ids=["bigeminy", "trigeminy", "breathing"])
-    def test_patterns_are_not_af(self, model: RrAf, rhythm: NDArray[np.float64]) -> None:
+    def test_regular_patterns_are_not_af(self, model: RrAf, rhythm: NDArray[np.float64]) -> None:
         assert model.probability(rhythm, ALL) < 0.2
 
     @pytest.mark.parametrize("seed", range(5))
@@ -85,15 +85,15 @@ class TestRhythms:
         assert model.probability(fibrillation(seed), ALL) > 0.5
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_af_is_seen_after_half_a_minute(self, model: RrAf, seed: int) -> None:
-        assert model.probability(fibrillation(seed)[:40], ALL[:40]) > 0.5  # an alert may wait for a fuller window
+    def test_af_is_detected_after_half_a_minute(self, model: RrAf, seed: int) -> None:
+        assert model.probability(fibrillation(seed)[:40], ALL[:40]) > 0.5  # an alert needs more and may have to wait
 
-    def test_a_single_premature_beat_changes_nothing(self, model: RrAf) -> None:
+    def test_a_single_premature_beat_is_not_af(self, model: RrAf) -> None:
         rr = np.full(WINDOW, 0.8)
         rr[40:42] = 0.5, 1.1
         assert model.probability(rr, ALL) < 0.05
 
-    def test_a_short_history_is_the_same_as_a_masked_one(self, model: RrAf) -> None:
+    def test_a_short_history_gives_the_same_as_a_masked_one(self, model: RrAf) -> None:
         rr = fibrillation(3)
         masked = np.arange(WINDOW) >= WINDOW - 30
         assert model.probability(rr[-30:], ALL[:30]) == model.probability(rr, masked)
@@ -101,52 +101,52 @@ class TestRhythms:
     @pytest.mark.parametrize(
         ("record", "is_af"), [("101", False), ("112", False), ("122", False), ("201", True), ("203", True)]
     )
-    def test_real_records(self, model: RrAf, data: Path, record: str, is_af: bool) -> None:
+    def test_recordings_with_and_without_af(self, model: RrAf, data: Path, record: str, is_af: bool) -> None:
         cut = windows(load_rhythm(data / "mitdb" / f"{record}.atr", "mitdb"), 8)
         probability = model.probabilities(cut.rr_s, cut.valid)[cut.valid.sum(-1) >= MIN_VALID]
         assert (probability >= model.on_threshold).any() == is_af
 
 
-class TestRefusals:
-    def test_too_few_valid(self, model: RrAf) -> None:
+class TestRefusal:
+    def test_too_few_valid_intervals_are_refused(self, model: RrAf) -> None:
         with pytest.raises(ValueError, match=f"23 valid intervals are too few: {MIN_VALID} are needed"):
             model.probability(np.full(WINDOW, 0.8), np.arange(WINDOW) < 23)
 
-    def test_shapes(self, model: RrAf) -> None:
+    def test_wrong_shapes_are_refused(self, model: RrAf) -> None:
         with pytest.raises(ValueError, match="at most 64 intervals"):
             model.probability(np.full(65, 0.8), np.ones(65, np.bool_))
         with pytest.raises(ValueError, match="at most 64 intervals"):
             model.probability(np.full(64, 0.8), np.ones(63, np.bool_))
 
-    def test_no_model(self) -> None:
+    def test_bytes_that_are_not_a_model_are_refused(self) -> None:
         with pytest.raises(ModelError, match="rr_af cannot be loaded: ") as caught:
-            RrAf(b"no model")
+            RrAf(b"not a model")
         assert "\n" not in str(caught.value)
 
 
-class TestConclusive:
+class TestIsConclusive:
     def test_24_valid_intervals_are_enough_and_23_are_not(self) -> None:
         rr = np.full(WINDOW, 0.8)
-        assert conclusive(rr, np.arange(WINDOW) >= WINDOW - 24)
-        assert not conclusive(rr, np.arange(WINDOW) >= WINDOW - 23)
+        assert is_conclusive(rr, np.arange(WINDOW) >= WINDOW - 24)
+        assert not is_conclusive(rr, np.arange(WINDOW) >= WINDOW - 23)
 
     @pytest.mark.parametrize(("missed", "expected"), [(16, True), (17, False)])
     @pytest.mark.parametrize("interval_s", [2.2, 5.0])
-    def test_many_missed_beats_leave_nothing_to_say(self, missed: int, interval_s: float, expected: bool) -> None:
+    def test_many_missed_beats_are_inconclusive(self, missed: int, interval_s: float, expected: bool) -> None:
         rr = np.where(np.arange(WINDOW) < missed, interval_s, 0.9)
-        assert conclusive(rr, ALL) == expected
+        assert is_conclusive(rr, ALL) == expected
 
-    def test_many_at_once_and_one_by_one(self, model: RrAf) -> None:
+    def test_the_methods_agree_with_the_function(self, model: RrAf) -> None:
         rr = np.stack([np.full(WINDOW, 0.8), np.full(WINDOW, 2.5)])
         many = np.stack([ALL, ALL])
-        assert model.conclusive_windows(rr, many).tolist() == [True, False]
-        assert [model.conclusive(*one) for one in zip(rr, many, strict=True)] == [True, False]
+        assert model.find_conclusive_windows(rr, many).tolist() == [True, False]
+        assert [model.is_conclusive(*one) for one in zip(rr, many, strict=True)] == [True, False]
 
 
 class TestRelease:
-    def test_size_and_card(self, model: RrAf) -> None:
-        card = json.loads((RELEASED / "rr_af.json").read_text())
-        assert (RELEASED / "rr_af.onnx").stat().st_size == card["training"]["size_bytes"] <= 40_000
+    def test_the_model_matches_its_card_and_its_limits(self, model: RrAf) -> None:
+        card = json.loads((RELEASE_DIR / "rr_af.json").read_text())
+        assert (RELEASE_DIR / "rr_af.onnx").stat().st_size == card["training"]["size_bytes"] <= 40_000
         assert (card["name"], card["version"]) == (model.name, model.version)
         assert card["calibration"]["on_threshold"] == model.on_threshold
         for name in ("as_recorded", "augmented"):
@@ -154,20 +154,20 @@ class TestRelease:
             assert parity["agreement"] >= 0.995
             assert parity["largest_change"] <= 0.05
             assert abs(parity["f1_change"]) <= 0.005
-        assert "Not a medical device" in (RELEASED / "rr_af.md").read_text()
+        assert "Not a medical device" in (RELEASE_DIR / "rr_af.md").read_text()
 
-    def test_the_figures_of_an_unseen_record_on_the_card_can_be_had_again(self, model: RrAf, data: Path) -> None:
-        card = json.loads((RELEASED / "rr_af.json").read_text())
-        judged = record_report(follow(scored(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model.on_threshold))
+    def test_the_cards_figures_of_an_unseen_record_are_reproducible(self, model: RrAf, data: Path) -> None:
+        card = json.loads((RELEASE_DIR / "rr_af.json").read_text())
+        report = record_report(follow(scored(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model.on_threshold))
         figures = card["per_record"]["ltafdb"]["38"]
         for key in ("se", "sp", "coverage"):
-            assert judged["duration"][key] == pytest.approx(figures[key], abs=0.5)
-        assert judged["alerts"]["af"] == figures["alerts_in_af"]
+            assert report["duration"][key] == pytest.approx(figures[key], abs=0.5)
+        assert report["alerts"]["af"] == figures["alerts_in_af"]
 
     def test_inference_needs_only_numpy_and_onnxruntime(self) -> None:
         code = (
             "import sys, models.inference.rr_af as i, models.rules.af; "
-            f"i.RrAf(open({str(RELEASED / 'rr_af.onnx')!r}, 'rb').read()); "
+            f"i.RrAf(open({str(RELEASE_DIR / 'rr_af.onnx')!r}, 'rb').read()); "
             "print([m for m in ('scipy', 'wfdb', 'torch', 'onnx', 'pandas') if m in sys.modules])"
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""The share of a day in atrial fibrillation, of the time that was observed."""
+"""The daily AF burden: time in atrial fibrillation as a share of the observed time."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ H = 3600.0
 DAY = 24 * H
 
 
-def test_a_day_is_told_when_the_next_begins_with_its_share_and_its_hours() -> None:
+def test_a_day_is_reported_with_its_share_and_hours_when_the_next_begins() -> None:
     burden = DailyBurden(DEFAULT_LIMITS)
     assert [*burden.add(0, 9 * H, is_af=False), *burden.add(10 * H, 11 * H, is_af=True)] == []
     (day,) = burden.add(DAY + 5, DAY + 6, is_af=True)
@@ -21,7 +21,7 @@ def test_a_day_is_told_when_the_next_begins_with_its_share_and_its_hours() -> No
     assert day.measured == {"af_percent": 10.0, "observed_h": 10.0, "limit_percent": 11.4}
 
 
-def test_a_stretch_over_midnight_belongs_to_both_days() -> None:
+def test_a_stretch_across_midnight_is_split_between_the_days() -> None:
     burden = DailyBurden(DEFAULT_LIMITS)
     (first,) = burden.add(12 * H, DAY + 6 * H, is_af=True)
     (second,) = burden.finish()
@@ -29,7 +29,7 @@ def test_a_stretch_over_midnight_belongs_to_both_days() -> None:
     assert (second.onset_s, second.end_s) == (DAY, 2 * DAY)
 
 
-def test_too_little_of_a_day_says_nothing_of_it() -> None:
+def test_a_day_with_too_little_observed_time_is_inconclusive() -> None:
     burden = DailyBurden(DEFAULT_LIMITS)
     list(burden.add(0, 7.9 * H, is_af=True))
     (day,) = burden.finish()
@@ -37,28 +37,28 @@ def test_too_little_of_a_day_says_nothing_of_it() -> None:
     assert list(burden.finish()) == []
 
 
-def test_days_begin_where_they_are_said_to() -> None:
+def test_days_begin_at_day_zero() -> None:
     burden = DailyBurden(DEFAULT_LIMITS, day_zero_s=6 * H)
     (night,) = burden.add(5 * H, 7 * H, is_af=False)
     assert (night.onset_s, night.end_s) == (-18 * H, 6 * H)
 
 
-def test_a_restart_loses_nothing() -> None:
+def test_the_state_survives_a_restart() -> None:
     burden = DailyBurden(DEFAULT_LIMITS)
     assert burden.state() is None
-    list(burden.put(3 * H, af_s=1 * H, observed_s=5 * H))
-    again = DailyBurden(DEFAULT_LIMITS, state=burden.state())
-    (day,) = [*again.put(20 * H, af_s=0, observed_s=5 * H), *again.finish()]
+    list(burden.add_total(3 * H, af_s=1 * H, observed_s=5 * H))
+    resumed = DailyBurden(DEFAULT_LIMITS, state=burden.state())
+    (day,) = [*resumed.add_total(20 * H, af_s=0, observed_s=5 * H), *resumed.finish()]
     assert day.measured["af_percent"] == 10.0
     assert day.measured["observed_h"] == 10.0
 
 
 @settings(deadline=None)
 @given(cuts=st.lists(st.floats(0, 3 * DAY), max_size=20), af=st.booleans())
-def test_the_days_add_up_to_what_was_observed_however_it_is_cut(cuts: list[float], af: bool) -> None:
+def test_the_days_add_up_to_the_observed_time_for_any_split(cuts: list[float], af: bool) -> None:
     burden, times = DailyBurden(DEFAULT_LIMITS), sorted({0.0, 3 * DAY, *cuts})
-    told = [day for start, end in pairwise(times) for day in burden.add(start, end, is_af=af)]
-    told += burden.finish()
-    assert [day.onset_s for day in told] == [0.0, DAY, 2 * DAY]
-    assert [day.measured["observed_h"] for day in told] == pytest.approx([24, 24, 24])
-    assert [day.measured["af_percent"] for day in told] == pytest.approx([100 * af] * 3)
+    days = [day for start, end in pairwise(times) for day in burden.add(start, end, is_af=af)]
+    days += burden.finish()
+    assert [day.onset_s for day in days] == [0.0, DAY, 2 * DAY]
+    assert [day.measured["observed_h"] for day in days] == pytest.approx([24, 24, 24])
+    assert [day.measured["af_percent"] for day in days] == pytest.approx([100 * af] * 3)

@@ -1,4 +1,4 @@
-"""Tachycardia and bradycardia on beats placed by hand: what must be said follows from the limits alone."""
+"""Tachycardia and bradycardia on constructed beats; the expected findings follow from the limits."""
 
 from collections.abc import Iterable
 from itertools import accumulate
@@ -13,18 +13,18 @@ from models.rules.rates import RateRule
 
 
 def beats(*stretches: tuple[int, float]) -> list[tuple[float, float]]:
-    """(time, RR) of each beat; each stretch is (how many intervals, interval in s)."""
+    """(time, RR) of each beat; each stretch is (number of intervals, interval in s)."""
     intervals = [rr for count, rr in stretches for _ in range(count)]
     return list(zip(accumulate(intervals), intervals, strict=True))
 
 
 def run(rule: RateRule, sequence: Iterable[tuple[float, float]]) -> list[tuple[float, Finding]]:
-    return [(t, finding) for t, rr in sequence for finding in rule.beat(t, rr)]
+    return [(t, finding) for t, rr in sequence for finding in rule.on_beat(t, rr)]
 
 
-def test_a_tachycardia_is_raised_after_ten_seconds_from_its_first_fast_interval_and_ends_with_its_last() -> None:
-    told = run(RateRule("tachycardia", DEFAULT_LIMITS), beats((10, 0.8), (40, 0.4), (10, 0.8)))
-    (raised_at, raised), (_, ended) = told
+def test_a_tachycardia_starts_at_its_first_fast_interval_is_raised_after_10_s_and_ends_with_its_last() -> None:
+    findings = run(RateRule("tachycardia", DEFAULT_LIMITS), beats((10, 0.8), (40, 0.4), (10, 0.8)))
+    (raised_at, raised), (_, ended) = findings
     assert raised.onset_s == pytest.approx(8.0)
     assert raised.end_s is None
     assert raised_at == pytest.approx(18.0, abs=0.41)  # at the beat that completes 10 s
@@ -32,7 +32,7 @@ def test_a_tachycardia_is_raised_after_ten_seconds_from_its_first_fast_interval_
     assert raised.measured == {"rate_bpm": 150.0, "limit_bpm": 131}
 
 
-def test_a_short_run_is_no_sustained_tachycardia() -> None:
+def test_a_short_run_is_not_a_sustained_tachycardia() -> None:
     assert run(RateRule("tachycardia", DEFAULT_LIMITS), beats((10, 0.8), (22, 0.4), (10, 0.8))) == []
 
 
@@ -40,21 +40,21 @@ def test_a_rate_within_the_hysteresis_neither_starts_nor_ends_an_episode() -> No
     wavering = 60 / 128  # above 131 - 5, below 131
     rule = RateRule("tachycardia", DEFAULT_LIMITS)
     assert run(rule, beats((60, wavering))) == []
-    told = run(rule, beats((30, 0.4), (30, wavering)))
-    assert [finding.end_s for _, finding in told] == [None]
+    findings = run(rule, beats((30, 0.4), (30, wavering)))
+    assert [finding.end_s for _, finding in findings] == [None]
 
 
-def test_a_bradycardia_is_raised_and_two_wrong_intervals_in_five_change_nothing() -> None:
+def test_two_wrong_intervals_in_five_neither_end_nor_start_a_bradycardia() -> None:
     assert len(run(RateRule("bradycardia", DEFAULT_LIMITS), beats((10, 1.7)))) == 1
     disturbed = beats(*[(3, 1.7), (1, 0.8), (1, 0.9)] * 5)
     assert len(run(RateRule("bradycardia", DEFAULT_LIMITS), disturbed)) == 1
     assert run(RateRule("bradycardia", DEFAULT_LIMITS), beats((20, 0.9), (1, 3.6), (20, 0.9))) == []
 
 
-def test_a_gap_ends_an_episode_and_no_interval_is_joined_across_it() -> None:
+def test_a_gap_ends_an_episode_and_a_new_one_must_persist_again() -> None:
     rule = RateRule("tachycardia", DEFAULT_LIMITS)
     run(rule, beats((40, 0.4)))
-    assert [finding.end_s for finding in rule.gap(16.0)] == [16.0]
+    assert [finding.end_s for finding in rule.on_gap(16.0)] == [16.0]
     assert run(rule, [(t + 20, rr) for t, rr in beats((20, 0.4))]) == []
 
 
@@ -67,31 +67,31 @@ def feed(rule: RateRule, intervals: list[float], start_s: float = 0.0) -> list[F
 def test_a_short_gap_changes_nothing_and_a_long_one_ends_the_episode() -> None:
     rule = RateRule("tachycardia", DEFAULT_LIMITS)
     assert len(feed(rule, [0.4] * 40)) == 1
-    assert list(rule.gap(16.0, 9.9)) == []
+    assert list(rule.on_gap(16.0, 9.9)) == []
     assert feed(rule, [0.4] * 10, 26.0) == []
-    (ended,) = rule.gap(30.0, 10.0)
+    (ended,) = rule.on_gap(30.0, 10.0)
     assert (ended.onset_s, ended.end_s) == (0.0, 30.0)
 
 
 @pytest.mark.parametrize("lost_every", [5, 7, 13])
-def test_packets_lost_all_the_time_hide_no_tachycardia_and_split_none(lost_every: int) -> None:
+def test_frequent_packet_loss_neither_hides_nor_splits_a_tachycardia(lost_every: int) -> None:
     rule = RateRule("tachycardia", DEFAULT_LIMITS)
     found, t = [], 0.0
     for beat in range(300):
         t += 0.4
         if beat % lost_every == 0:
-            found += rule.gap(t, 0.56)
+            found += rule.on_gap(t, 0.56)
         else:
-            found += rule.beat(t, 0.4)
+            found += rule.on_beat(t, 0.4)
     assert [(finding.kind, finding.end_s) for finding in found] == [("tachycardia", None)]
 
 
 @settings(deadline=None)
 @given(rates=st.lists(st.floats(30, 220), max_size=200))
-def test_whatever_the_rates_episodes_are_told_once_after_ten_seconds_and_end_once(rates: list[float]) -> None:
+def test_at_any_rates_every_episode_is_raised_once_and_ended_once(rates: list[float]) -> None:
     for kind in ("tachycardia", "bradycardia"):
         rule = RateRule(kind, DEFAULT_LIMITS)
-        found = [*feed(rule, [60 / rate for rate in rates]), *rule.gap(1e4)]
+        found = [*feed(rule, [60 / rate for rate in rates]), *rule.on_gap(1e4)]
         assert [finding.end_s is None for finding in found] == [True, False] * (len(found) // 2)
         for raised, ended in zip(found[::2], found[1::2], strict=True):
             assert raised.onset_s == ended.onset_s

@@ -1,4 +1,4 @@
-"""The rules on vitals: what they say follows from the guidelines' numbers."""
+"""The rules on vital signs; the expected findings follow from the numbers in the guidelines."""
 
 import json
 
@@ -13,11 +13,11 @@ from models.rules.vitals import VitalRules
 US = 1_000_000
 MINUTE, HOUR, DAY = 60, 3600, 86400
 START_S = 20_000 * DAY + 8 * HOUR
-"""Eight in the morning, UTC."""
+"""08:00 UTC."""
 
 
 class Patient:
-    """Someone who measures; `at` is in seconds since the first morning."""
+    """Measures vital signs with one set of rules; `at` is in seconds since `START_S`."""
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.rules = VitalRules(limits)
@@ -29,8 +29,8 @@ class Patient:
         return self.measure(at, "systolic", systolic, *flags) + self.measure(at, "diastolic", diastolic, *flags)
 
 
-def told(findings: list[Finding]) -> list[tuple[str, float, float | None]]:
-    """Kinds with onset and end in seconds since the first morning."""
+def episodes(findings: list[Finding]) -> list[tuple[str, float, float | None]]:
+    """Kind, onset and end of each finding, in seconds since `START_S`."""
     return [(f.kind, f.onset_s - START_S, None if f.end_s is None else f.end_s - START_S) for f in findings]
 
 
@@ -42,7 +42,7 @@ def kinds(findings: list[Finding]) -> list[str]:
     ("pressure", "severe"),
     [((179, 109), False), ((180, 100), True), ((150, 110), True), ((181, 111), True)],
 )
-def test_a_severe_pressure_is_told_at_once(pressure: tuple[float, float], severe: bool) -> None:
+def test_a_severe_pressure_is_reported_at_once(pressure: tuple[float, float], severe: bool) -> None:
     found = Patient().pressure(0, *pressure)
     assert set(kinds(found)) == ({"bp_crisis"} if severe else set())
     if severe:
@@ -50,7 +50,7 @@ def test_a_severe_pressure_is_told_at_once(pressure: tuple[float, float], severe
         assert found[-1].measured["readings"] == 1
 
 
-def test_a_repeat_within_ten_minutes_confirms_a_crisis_and_a_later_one_does_not() -> None:
+def test_a_second_severe_reading_confirms_a_crisis_only_within_ten_minutes() -> None:
     patient = Patient()
     patient.pressure(0, 190, 100)
     assert patient.pressure(6 * MINUTE, 185, 100)[-1].measured["readings"] == 2
@@ -62,20 +62,20 @@ def test_a_crisis_ends_when_both_pressures_are_clearly_below_their_limits() -> N
     patient.pressure(0, 190, 120)
     assert patient.pressure(300, 178, 100) == []
     assert patient.pressure(600, 150, 107) == []
-    assert told(patient.pressure(900, 150, 90)) == [("bp_crisis", 0, 900)]
+    assert episodes(patient.pressure(900, 150, 90)) == [("bp_crisis", 0, 900)]
     assert patient.pressure(1200, 150, 90) == []
 
 
-def test_low_pressure_is_under_ninety() -> None:
+def test_hypotension_is_below_90_mmhg() -> None:
     patient = Patient()
     assert patient.pressure(0, 90, 60) == []
-    assert told(patient.pressure(60, 89, 60)) == [("hypotension", 60, None)]
+    assert episodes(patient.pressure(60, 89, 60)) == [("hypotension", 60, None)]
     assert patient.pressure(120, 94, 60) == []
-    assert told(patient.pressure(180, 95, 60)) == [("hypotension", 60, 180)]
+    assert episodes(patient.pressure(180, 95, 60)) == [("hypotension", 60, 180)]
 
 
-def week(patient: Patient, first_day: int, systolic: float, diastolic: float) -> list[Finding]:
-    """Two readings each morning and evening."""
+def measure_week(patient: Patient, first_day: int, systolic: float, diastolic: float) -> list[Finding]:
+    """Two readings each morning and evening for a week."""
     found = []
     for day in range(first_day, first_day + 7):
         for at in (0, 2 * MINUTE, 12 * HOUR, 12 * HOUR + 2 * MINUTE):
@@ -83,96 +83,100 @@ def week(patient: Patient, first_day: int, systolic: float, diastolic: float) ->
     return found
 
 
-def test_the_home_mean_is_judged_from_the_twelfth_reading_on() -> None:
-    (found,) = week(Patient(), 0, 136, 80)
-    assert told([found]) == [("bp_trend", 2 * DAY + 12 * HOUR + 2 * MINUTE, None)]
+def test_the_home_mean_needs_twelve_readings() -> None:
+    (found,) = measure_week(Patient(), 0, 136, 80)
+    assert episodes([found]) == [("bp_trend", 2 * DAY + 12 * HOUR + 2 * MINUTE, None)]
     assert (found.measured["systolic_mmhg"], found.measured["days"]) == (136.0, 7)
-    assert week(Patient(), 0, 134, 84) == []
-    assert kinds(week(Patient(), 0, 120, 85)) == ["bp_trend"]
+    assert measure_week(Patient(), 0, 134, 84) == []
+    assert kinds(measure_week(Patient(), 0, 120, 85)) == ["bp_trend"]
 
 
-def test_twelve_readings_of_one_day_are_no_home_mean() -> None:
+def test_readings_of_one_day_do_not_make_a_home_mean() -> None:
     patient = Patient()
     assert [f for i in range(20) for f in patient.pressure(i * MINUTE, 150, 95)] == []
 
 
-def test_a_mean_that_rises_by_ten_in_a_week_is_told_below_the_limit_too() -> None:
+def test_a_mean_that_rises_by_10_mmhg_in_a_week_is_reported_below_the_limit() -> None:
     patient = Patient()
-    assert week(patient, 0, 115, 70) == []
-    (found,) = week(patient, 7, 127, 75)
+    assert measure_week(patient, 0, 115, 70) == []
+    (found,) = measure_week(patient, 7, 127, 75)
     assert found.kind == "bp_rise"
     assert 10 <= found.measured["rise_mmhg"] < 12
-    assert told(week(patient, 14, 115, 70)) == [(found.kind, found.onset_s - START_S, pytest.approx(17 * DAY, abs=4 * DAY))]
+    assert episodes(measure_week(patient, 14, 115, 70)) == [
+        (found.kind, found.onset_s - START_S, pytest.approx(17 * DAY, abs=4 * DAY))
+    ]
 
 
-def test_means_outlast_a_restart() -> None:
+def test_readings_survive_a_restart() -> None:
     patient = Patient()
     for i in range(11):
         assert patient.pressure(i * 8 * HOUR, 140, 80) == []
     patient.measure(0, "weight", 80.0)
-    again = Patient()
-    again.rules = VitalRules(DEFAULT_LIMITS, json.loads(json.dumps(patient.rules.state())))
-    assert kinds(again.pressure(90 * HOUR, 140, 80)) == ["bp_trend"]
-    assert kinds(again.measure(2 * DAY, "weight", 82.1)) == ["weight_gain"]
+    resumed = Patient()
+    resumed.rules = VitalRules(DEFAULT_LIMITS, json.loads(json.dumps(patient.rules.state())))
+    assert kinds(resumed.pressure(90 * HOUR, 140, 80)) == ["bp_trend"]
+    assert kinds(resumed.measure(2 * DAY, "weight", 82.1)) == ["weight_gain"]
 
 
 @pytest.mark.parametrize(("percent", "limit"), [(94, None), (93, 93), (92, 93), (91, 91), (86, 91), (85, 85)])
-def test_a_single_saturation_is_told_at_once_with_the_worst_limit_passed(percent: float, limit: float | None) -> None:
+def test_a_single_low_saturation_is_reported_at_once_with_the_most_severe_limit_passed(
+    percent: float, limit: float | None
+) -> None:
     assert [f.measured["limit_percent"] for f in Patient().measure(0, "spo2", percent)] == ([limit] if limit else [])
 
 
-def test_a_continuous_saturation_must_stay_low() -> None:
+def test_a_continuous_saturation_must_stay_low_to_be_reported() -> None:
     patient = Patient()
     found = [(at, f) for at in range(60) for f in patient.measure(at, "spo2", 90 if 10 <= at < 29 else 96, "continuous")]
     assert found == []
     found = [(at, f) for at in range(100, 160) for f in patient.measure(at, "spo2", 84 if at >= 130 else 92, "continuous")]
     assert [(at, f.measured["limit_percent"]) for at, f in found] == [(120, 93), (150, 85)]
-    assert told(patient.measure(160, "spo2", 97, "continuous")) == [("spo2_low", 100, 160)]
+    assert episodes(patient.measure(160, "spo2", 97, "continuous")) == [("spo2_low", 100, 160)]
 
 
-def test_low_values_before_and_after_a_silence_do_not_add_up() -> None:
+def test_low_values_before_and_after_a_gap_do_not_add_up() -> None:
     patient = Patient()
     for at in (*range(15), *range(100, 115)):
         assert patient.measure(at, "spo2", 90, "continuous") == []
 
 
-def test_a_patient_on_scale_two_has_limits_of_their_own() -> None:
+def test_limits_for_spo2_scale_2_can_be_set() -> None:
     scale_2 = DEFAULT_LIMITS.with_values({"spo2_low": 85, "spo2_very_low": 83, "spo2_critical": 80})
     assert Patient(scale_2).measure(0, "spo2", 88) == []
     assert kinds(Patient(scale_2).measure(0, "spo2", 84)) == ["spo2_low"]
 
 
-def test_a_gain_of_more_than_two_kilograms_in_three_days_is_told() -> None:
+def test_a_gain_of_more_than_2_kg_in_3_days_is_reported() -> None:
     patient = Patient()
     found = [f for day, kg in enumerate([80.0, 80.7, 81.4, 82.0]) for f in patient.measure(day * DAY, "weight", kg)]
     assert found == []
     (gained,) = patient.measure(3 * DAY + 60, "weight", 82.2)
     assert gained.measured["gain_kg"] == pytest.approx(2.1)
-    assert told(patient.measure(4 * DAY, "weight", 82.0)) == [("weight_gain", 3 * DAY + 60, 4 * DAY)]
+    assert episodes(patient.measure(4 * DAY, "weight", 82.0)) == [("weight_gain", 3 * DAY + 60, 4 * DAY)]
 
 
-def test_the_same_gain_in_a_week_is_none() -> None:
+def test_the_same_gain_over_a_week_is_not_reported() -> None:
     patient = Patient()
     assert [f for day in range(8) for f in patient.measure(day * DAY, "weight", 80 + 0.4 * day)] == []
 
 
-def test_heavy_clothing_at_one_of_three_tries_is_no_gain() -> None:
+def test_one_heavy_reading_of_three_is_not_a_gain() -> None:
     patient = Patient()
     patient.measure(0, "weight", 80.0)
     found = [f for i, kg in enumerate([80.2, 83.0, 80.3]) for f in patient.measure(DAY + 60 * i, "weight", kg)]
     assert found == []
 
 
-def test_another_person_on_the_scale_is_inconclusive_and_not_remembered() -> None:
+def test_another_persons_weight_is_inconclusive_and_not_kept() -> None:
     patient = Patient()
     patient.measure(0, "weight", 80.0)
     for at in (60, 120):
-        (odd,) = patient.measure(at, "weight", 62.0)
-        assert odd.inconclusive == "out_of_distribution"
+        (found,) = patient.measure(at, "weight", 62.0)
+        assert found.inconclusive == "out_of_distribution"
     assert patient.measure(DAY, "weight", 80.2) == []
 
 
-def test_a_scale_with_a_new_user_starts_anew_the_next_day() -> None:
+def test_the_comparison_starts_over_when_the_scale_has_a_new_user() -> None:
     patient = Patient()
     patient.measure(0, "weight", 80.0)
     assert [f.inconclusive for f in patient.measure(DAY, "weight", 62.0)] == ["out_of_distribution"]
@@ -184,27 +188,27 @@ def test_a_scale_with_a_new_user_starts_anew_the_next_day() -> None:
     ("celsius", "kind", "limit"),
     [(37.9, None, 0), (38.0, "fever", 38.0), (39.1, "fever", 39.1), (35.1, None, 0), (35.0, "hypothermia", 35.0)],
 )
-def test_temperatures_are_told_at_the_limits_of_news2(celsius: float, kind: str | None, limit: float) -> None:
+def test_temperatures_are_reported_at_the_news2_limits(celsius: float, kind: str | None, limit: float) -> None:
     found = Patient().measure(0, "temperature", celsius)
     assert [(f.kind, f.measured["limit_celsius"]) for f in found] == ([(kind, limit)] if kind else [])
 
 
-def test_a_fever_that_rises_is_one_episode() -> None:
+def test_a_rising_fever_is_one_episode() -> None:
     patient = Patient()
     found = [f for hour, c in enumerate([38.2, 39.2, 38.0, 37.8, 37.6]) for f in patient.measure(hour * HOUR, "temperature", c)]
-    assert told(found) == [("fever", 0, None), ("fever", 0, None), ("fever", 0, 4 * HOUR)]
+    assert episodes(found) == [("fever", 0, None), ("fever", 0, None), ("fever", 0, 4 * HOUR)]
     assert found[-1].measured["temperature_celsius"] == 39.2
 
 
-def test_two_of_three_cuff_readings_with_an_irregular_pulse_are_told() -> None:
+def test_an_irregular_pulse_in_two_of_three_cuff_readings_is_reported() -> None:
     patient = Patient()
     flags = ["irregular_pulse", "", "irregular_pulse", "", ""]
     found = [f for i, flag in enumerate(flags) for f in patient.pressure(i * HOUR, 120, 80, *filter(None, [flag]))]
-    assert told(found) == [("irregular_pulse", 2 * HOUR, None), ("irregular_pulse", 2 * HOUR, 3 * HOUR)]
+    assert episodes(found) == [("irregular_pulse", 2 * HOUR, None), ("irregular_pulse", 2 * HOUR, 3 * HOUR)]
 
 
 @pytest.mark.parametrize("kind", PLAUSIBLE)
-def test_a_value_outside_what_can_be_is_inconclusive_and_changes_nothing(kind: str) -> None:
+def test_an_implausible_value_is_inconclusive_and_changes_nothing(kind: str) -> None:
     patient = Patient()
     for value in (PLAUSIBLE[kind][0] - 0.1, PLAUSIBLE[kind][1] + 0.1):
         (found,) = VitalRules(DEFAULT_LIMITS).feed(kind, value, START_S * US)
@@ -214,18 +218,18 @@ def test_a_value_outside_what_can_be_is_inconclusive_and_changes_nothing(kind: s
     assert patient.pressure(120, 190, 120)[-1].measured["readings"] == 2
 
 
-def test_a_value_that_its_sensor_doubts_is_inconclusive() -> None:
+def test_a_value_that_its_sensor_flags_as_doubtful_is_inconclusive() -> None:
     assert [f.inconclusive for f in Patient().pressure(0, 200, 130, "body_movement")] == ["noise", "noise"]
 
 
-def test_a_reading_that_is_sent_again_counts_once() -> None:
+def test_a_repeated_reading_counts_once() -> None:
     patient = Patient()
     patient.pressure(0, 190, 120)
     assert patient.pressure(0, 190, 120) == []
     assert patient.measure(0, "heart_rate", 300) == []
 
 
-def test_a_clock_that_is_set_back_silences_no_rule() -> None:
+def test_rules_continue_after_the_clock_is_set_back() -> None:
     patient = Patient()
     assert patient.pressure(5 * HOUR, 120, 80) == []
     assert set(kinds(patient.pressure(0, 190, 120))) == {"bp_crisis"}
@@ -239,7 +243,7 @@ values = st.tuples(st.sampled_from([*PLAUSIBLE, "battery"]), st.floats(-10, 400)
 
 @settings(deadline=None)
 @given(st.lists(values, max_size=60))
-def test_whatever_is_measured_episodes_are_told_before_they_end(measured: list[tuple[str, float, int, bool]]) -> None:
+def test_for_any_values_episodes_are_reported_before_they_end(measured: list[tuple[str, float, int, bool]]) -> None:
     patient, found = Patient(), []
     for kind, value, at, continuous in sorted(measured, key=lambda m: m[2]):
         found += patient.measure(at, kind, value, *(["continuous"] if continuous else []))

@@ -1,4 +1,4 @@
-"""Streaming equals batch for the whole analysis; what is bad joins nothing and is told; irregular pulses are found."""
+"""PPG analysis: streaming equals batch, bad signal is reported and joins no intervals, irregular pulses are found."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from config.limits import DEFAULT_LIMITS
 from models.findings import INCONCLUSIVE, Finding
 from models.inference.rr_af import MIN_VALID, WINDOW
-from models.ppg_analysis import JudgedPulse, PpgAnalysis
+from models.ppg_analysis import AnalysedPulse, PpgAnalysis
 
 Samples = NDArray[np.float64]
 Synthesise = Callable[..., tuple[Samples, Samples]]
 
 
-class Steady:
-    """A quality model that finds a window bad when its spread is more than ten."""
+class SpreadQualityModel:
+    """A quality model that classifies a window as bad if its spread exceeds ten."""
 
     name, version, threshold = "steady", "7", 0.5
 
@@ -26,12 +26,12 @@ class Steady:
         return 0.0 if np.nanmax(ppg) - np.nanmin(ppg) > 10 else 1.0
 
 
-class Uneven:
-    """A rhythm model that calls AF what varies by a tenth and more."""
+class VariationRhythmModel:
+    """A rhythm model that reports AF if intervals vary by more than a tenth."""
 
     name, version, window, min_valid, on_threshold, off_threshold = "uneven", "3", WINDOW, MIN_VALID, 0.9, 0.5
 
-    def conclusive(self, rr_s: Samples, valid: NDArray[np.bool_]) -> bool:
+    def is_conclusive(self, rr_s: Samples, valid: NDArray[np.bool_]) -> bool:
         return int(valid.sum()) >= MIN_VALID
 
     def probability(self, rr_s: Samples, valid: NDArray[np.bool_]) -> float:
@@ -41,8 +41,8 @@ class Uneven:
 
 def run(
     ppg: Samples, sizes: Sequence[int] = (10**6,), rate_hz: float = 50.0
-) -> tuple[list[JudgedPulse], list[Finding], list[bool]]:
-    analysis, at, turn = PpgAnalysis(rate_hz, DEFAULT_LIMITS, Uneven(), Steady()), 0, 0
+) -> tuple[list[AnalysedPulse], list[Finding], list[bool]]:
+    analysis, at, turn = PpgAnalysis(rate_hz, DEFAULT_LIMITS, VariationRhythmModel(), SpreadQualityModel()), 0, 0
     steps = []
     while at < ppg.size:
         size = sizes[turn % len(sizes)]
@@ -57,8 +57,8 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def troubled(synthesise: Synthesise) -> Samples:
-    """Two minutes: regular, irregular, an artefact, a gap, a minute of rubbish."""
+def disturbed_ppg(synthesise: Synthesise) -> Samples:
+    """A PPG with a regular and an irregular pulse, an artefact, a gap and a stretch of noise."""
     rng = np.random.default_rng(6)
     ppg, _ = synthesise(np.concatenate((np.full(30, 0.8), rng.uniform(0.45, 1.3, 90), np.full(80, 0.8))), noise=0.02)
     ppg[1000:1100] += 50 * rng.normal(size=100)
@@ -69,20 +69,20 @@ def troubled(synthesise: Synthesise) -> Samples:
 
 @settings(max_examples=12, deadline=None)
 @given(sizes=st.lists(st.sampled_from([1, 17, 50, 73, 999]), min_size=1, max_size=4).filter(lambda sizes: max(sizes) > 1))
-def test_any_chunking_gives_the_same_pulses_and_findings_byte_for_byte(sizes: list[int], troubled: Samples) -> None:
-    assert repr(run(troubled, sizes)) == repr(run(troubled))
+def test_output_is_byte_identical_for_any_chunk_sizes(sizes: list[int], disturbed_ppg: Samples) -> None:
+    assert repr(run(disturbed_ppg, sizes)) == repr(run(disturbed_ppg))
 
 
 @pytest.mark.parametrize("rate_hz", [25.0, 128.0, 256.0, 500.0])
-def test_so_it_is_at_other_rates_for_chunks_of_one_sample_and_one_second(rate_hz: float, synthesise: Synthesise) -> None:
+def test_output_is_byte_identical_at_other_rates_and_chunk_sizes(rate_hz: float, synthesise: Synthesise) -> None:
     ppg, _ = synthesise(np.random.default_rng(7).uniform(0.5, 1.2, 16), rate_hz, noise=0.02)
     whole = repr(run(ppg, rate_hz=rate_hz))
     for size in (1, 17, 73, int(rate_hz)):
         assert repr(run(ppg, [size], rate_hz)) == whole
 
 
-def test_intervals_are_those_between_pulses_of_good_signal_only(troubled: Samples) -> None:
-    pulses, _, good = run(troubled)
+def test_joins_only_pulses_in_good_signal(disturbed_ppg: Samples) -> None:
+    pulses, _, good = run(disturbed_ppg)
     for before, pulse in zip([None, *pulses], pulses, strict=False):
         assert pulse.good == good[int(pulse.t_s)]
         if pulse.pp_s is not None:
@@ -95,7 +95,7 @@ def test_intervals_are_those_between_pulses_of_good_signal_only(troubled: Sample
     assert sum(pulse.pp_s is None for pulse in pulses) > 3
 
 
-def test_an_irregular_pulse_is_called_so_and_not_af(synthesise: Synthesise) -> None:
+def test_reports_an_irregular_pulse_but_not_af(synthesise: Synthesise) -> None:
     regular = np.full(70, 0.8)
     ppg, _ = synthesise(np.concatenate((regular, np.random.default_rng(8).uniform(0.45, 1.3, 200), regular, regular)))
     _, findings, _ = run(ppg)
@@ -107,7 +107,7 @@ def test_an_irregular_pulse_is_called_so_and_not_af(synthesise: Synthesise) -> N
     assert "af" not in {finding.kind for finding in findings}
 
 
-def test_a_regular_pulse_says_nothing(synthesise: Synthesise) -> None:
+def test_reports_nothing_for_a_regular_pulse(synthesise: Synthesise) -> None:
     ppg, _ = synthesise(np.full(150, 0.8), noise=0.02)
     pulses, findings, good = run(ppg)
     assert findings == []
@@ -116,18 +116,18 @@ def test_a_regular_pulse_says_nothing(synthesise: Synthesise) -> None:
 
 
 @pytest.mark.parametrize(("interval_s", "kind"), [(0.42, "tachycardia"), (1.6, "bradycardia")])
-def test_a_sustained_fast_or_slow_pulse_is_found(interval_s: float, kind: str, synthesise: Synthesise) -> None:
+def test_reports_a_sustained_fast_or_slow_pulse(interval_s: float, kind: str, synthesise: Synthesise) -> None:
     ppg, _ = synthesise(np.full(round(60 / interval_s), interval_s))
     _, findings, _ = run(ppg)
     assert {finding.kind for finding in findings} == {kind}
     assert findings[0].measured["rate_bpm"] == pytest.approx(60 / interval_s, abs=2)
 
 
-@pytest.mark.parametrize("spoilt", ["noise", "gaps", "lead_off"])
-def test_a_minute_of_bad_signal_is_inconclusive_and_says_why(spoilt: str, synthesise: Synthesise) -> None:
+@pytest.mark.parametrize("defect", ["noise", "gaps", "lead_off"])
+def test_reports_a_minute_of_bad_signal_as_inconclusive_with_its_reason(defect: str, synthesise: Synthesise) -> None:
     ppg, _ = synthesise(np.full(200, 0.8))
     bad = slice(1500, 6000)
-    match spoilt:
+    match defect:
         case "noise":
             ppg[bad] += 100 * np.random.default_rng(9).normal(size=4500)
         case "gaps":
@@ -135,24 +135,24 @@ def test_a_minute_of_bad_signal_is_inconclusive_and_says_why(spoilt: str, synthe
         case _:
             ppg[bad] = 0.25
     _, findings, _ = run(ppg)
-    began, ended = (finding for finding in findings if finding.kind == "ppg_inconclusive")
-    assert began.inconclusive == ended.inconclusive == spoilt
-    assert spoilt in INCONCLUSIVE
-    assert began.onset_s == ended.onset_s == pytest.approx(30, abs=6)
-    assert began.end_s is None
+    started, ended = (finding for finding in findings if finding.kind == "ppg_inconclusive")
+    assert started.inconclusive == ended.inconclusive == defect
+    assert defect in INCONCLUSIVE
+    assert started.onset_s == ended.onset_s == pytest.approx(30, abs=6)
+    assert started.end_s is None
     assert ended.end_s == pytest.approx(120, abs=6)
-    assert began.source == "steady@7"
+    assert started.source == "steady@7"
 
 
-def test_half_a_minute_of_bad_signal_is_not_worth_telling(synthesise: Synthesise) -> None:
+def test_does_not_report_half_a_minute_of_bad_signal(synthesise: Synthesise) -> None:
     ppg, _ = synthesise(np.full(150, 0.8))
     ppg[2000:3500] += 100 * np.random.default_rng(10).normal(size=1500)
     assert run(ppg)[1] == []
 
 
-def test_a_gap_that_is_told_joins_nothing(synthesise: Synthesise) -> None:
+def test_joins_no_interval_across_an_announced_gap(synthesise: Synthesise) -> None:
     ppg, rises_s = synthesise(np.full(30, 0.8))
-    analysis = PpgAnalysis(50.0, DEFAULT_LIMITS, Uneven(), Steady())
+    analysis = PpgAnalysis(50.0, DEFAULT_LIMITS, VariationRhythmModel(), SpreadQualityModel())
     steps = [analysis.push(ppg), analysis.gap(120.0), analysis.push(ppg), analysis.finish()]
     pulses = [pulse for step in steps for pulse in step.pulses]
     assert len(pulses) == 2 * rises_s.size
@@ -161,7 +161,7 @@ def test_a_gap_that_is_told_joins_nothing(synthesise: Synthesise) -> None:
     assert kinds == ["gaps", "gaps"]
 
 
-def test_without_models_pulses_and_rates_are_still_there(synthesise: Synthesise) -> None:
+def test_works_without_models_for_pulses_and_rates(synthesise: Synthesise) -> None:
     ppg, rises_s = synthesise(np.full(100, 0.42))
     analysis = PpgAnalysis(50.0, DEFAULT_LIMITS)
     steps = [analysis.push(ppg), analysis.finish()]
@@ -169,8 +169,8 @@ def test_without_models_pulses_and_rates_are_still_there(synthesise: Synthesise)
     assert {finding.kind for step in steps for finding in step.findings} == {"tachycardia"}
 
 
-def test_no_samples_at_all() -> None:
-    analysis = PpgAnalysis(50.0, DEFAULT_LIMITS, Uneven(), Steady())
+def test_accepts_a_stream_without_samples() -> None:
+    analysis = PpgAnalysis(50.0, DEFAULT_LIMITS, VariationRhythmModel(), SpreadQualityModel())
     assert analysis.push(np.empty(0)).pulses == ()
     assert analysis.gap(0.0).findings == ()
     assert analysis.finish().good == ()

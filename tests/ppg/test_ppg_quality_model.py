@@ -1,4 +1,4 @@
-"""The features of `ppg_quality`, and the released model: size, parity with its card, what it says of plain cases."""
+"""The features of `ppg_quality`, and the size, the card agreement and simple classifications of the released model."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from models.inference.ppg_quality import MIN_KNOWN, WINDOW, PpgQuality, quality_features
+from models.inference.ppg_quality import MIN_KNOWN_SHARE, WINDOW, PpgQuality, quality_features
 from models.inference.session import ModelError
 
 RELEASE = Path(__file__).parents[2] / "models" / "release"
@@ -25,7 +25,7 @@ def model() -> PpgQuality:
 
 @pytest.fixture(scope="module")
 def clean(synthesise: Callable[..., tuple[Samples, Samples]]) -> Samples:
-    """Thirty seconds of a calm pulse."""
+    """Thirty seconds of a clean pulse."""
     ppg, _ = synthesise(np.random.default_rng(12).normal(0.85, 0.03, 40), noise=0.01)
     return ppg
 
@@ -34,7 +34,7 @@ def clean(synthesise: Callable[..., tuple[Samples, Samples]]) -> Samples:
     ppg=arrays.arrays(np.float64, (2, WINDOW), elements=st.just(np.nan) | st.floats(-1e300, 1e300)),
 )
 @settings(max_examples=40, deadline=None)
-def test_features_of_anything_finite_or_missing_are_finite_and_small(ppg: Samples) -> None:
+def test_features_are_finite_and_bounded_for_any_samples(ppg: Samples) -> None:
     features = quality_features(ppg)
     assert features.shape == (2, 2, WINDOW)
     assert features.dtype == np.float32
@@ -45,29 +45,29 @@ def test_features_of_anything_finite_or_missing_are_finite_and_small(ppg: Sample
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(1e-6, 0.0), (1.0, 250.0), (255.0, -1e4), (1e12, 1e13)])
-def test_gain_and_offset_vanish(gain: float, offset: float, clean: Samples) -> None:
+def test_features_do_not_depend_on_gain_and_offset(gain: float, offset: float, clean: Samples) -> None:
     window = clean[300:800]
     assert np.abs(quality_features(gain * window + offset) - quality_features(window)).max() < 1e-5
 
 
-def test_polarity_is_kept(clean: Samples) -> None:
+def test_features_keep_the_polarity(clean: Samples) -> None:
     window = clean[300:800]
     assert np.allclose(quality_features(-window)[0], -quality_features(window)[0], atol=1e-6)
 
 
-def test_flat_and_missing_windows_are_zero() -> None:
+def test_features_of_flat_and_missing_windows_are_zero() -> None:
     assert not quality_features(np.full(WINDOW, 255.1))[0].any()
     assert not quality_features(np.full(WINDOW, np.nan)).any()
 
 
-def test_windows_do_not_see_each_other(clean: Samples) -> None:
+def test_features_of_windows_are_independent(clean: Samples) -> None:
     windows = clean[np.arange(0, 1000, 250)[:, None] + np.arange(WINDOW)]
     windows[1, 100:200] = np.nan
     together = quality_features(windows)
     assert all(np.array_equal(one, quality_features(window)) for one, window in zip(together, windows, strict=True))
 
 
-def test_the_released_model_fits_its_budget_and_agrees_with_its_card(model: PpgQuality) -> None:
+def test_released_model_meets_its_size_limit_and_its_card(model: PpgQuality) -> None:
     card = json.loads((RELEASE / "ppg_quality.json").read_text())
     size = (RELEASE / "ppg_quality.onnx").stat().st_size
     assert size <= 60_000
@@ -78,37 +78,37 @@ def test_the_released_model_fits_its_budget_and_agrees_with_its_card(model: PpgQ
         assert parity["largest_change"] <= 0.05
 
 
-def test_a_calm_pulse_is_good_in_either_polarity(model: PpgQuality, clean: Samples) -> None:
+def test_a_clean_pulse_is_good_in_either_polarity(model: PpgQuality, clean: Samples) -> None:
     starts = np.arange(100, 1000, 50)
     windows = clean[starts[:, None] + np.arange(WINDOW)]
     assert (model.probabilities(windows) > model.threshold).mean() > 0.9
     assert (model.probabilities(-windows) > model.threshold).mean() > 0.9
 
 
-def test_noise_movement_and_no_finger_are_bad(model: PpgQuality, clean: Samples) -> None:
+def test_noise_motion_and_a_missing_finger_are_bad(model: PpgQuality, clean: Samples) -> None:
     rng = np.random.default_rng(13)
     t = np.arange(WINDOW) / 50
     noise = rng.normal(size=(20, WINDOW))
     walk = np.cumsum(rng.normal(size=(20, WINDOW)), axis=-1)
-    shaken = clean[300:800] + 5 * np.array([np.convolve(row, np.hanning(15), "same") for row in noise])
+    in_motion = clean[300:800] + 5 * np.array([np.convolve(row, np.hanning(15), "same") for row in noise])
     flat = np.full((1, WINDOW), 0.7)
-    for windows in (noise, walk, shaken, flat, np.sin(2 * np.pi * 7.3 * t)[None]):
+    for windows in (noise, walk, in_motion, flat, np.sin(2 * np.pi * 7.3 * t)[None]):
         assert (model.probabilities(windows) < model.threshold).mean() >= 0.9
 
 
 def test_too_little_signal_is_never_good(model: PpgQuality, clean: Samples) -> None:
     window = clean[300:800].copy()
-    window[int(WINDOW * MIN_KNOWN) - 1 :] = np.nan
+    window[int(WINDOW * MIN_KNOWN_SHARE) - 1 :] = np.nan
     assert model.probability(window) == 0.0
     assert model.probability(np.full(WINDOW, np.nan)) == 0.0
 
 
-def test_one_window_and_many_give_the_same(model: PpgQuality, clean: Samples) -> None:
+def test_single_windows_and_batches_give_the_same_probabilities(model: PpgQuality, clean: Samples) -> None:
     windows = clean[np.arange(0, 1000, 100)[:, None] + np.arange(WINDOW)]
     assert [model.probability(window) for window in windows] == pytest.approx(model.probabilities(windows).tolist(), abs=1e-6)
 
 
-def test_wrong_shapes_and_wrong_bytes_are_refused(model: PpgQuality) -> None:
+def test_rejects_wrong_shapes_and_invalid_model_files(model: PpgQuality) -> None:
     with pytest.raises(ValueError, match="500"):
         model.probability(np.zeros(499))
     with pytest.raises(ModelError):

@@ -1,4 +1,4 @@
-"""Pulses at known times are found there, at any rate, polarity, gain and chunking; gaps join nothing."""
+"""The pulse detector finds pulses at known times for any rate, polarity, gain and chunk sizes."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ def times(pulses: list[Pulse]) -> Samples:
 
 
 @pytest.mark.parametrize("rate_hz", [25.0, 30.0, 50.0, 64.0, 100.0, 125.0, 130.16, 250.0, 256.0, 500.0])
-def test_pulses_are_found_when_they_rise_at_any_sampling_rate(rate_hz: float, synthesise: Synthesise) -> None:
+def test_times_pulses_at_their_rise_at_any_sampling_rate(rate_hz: float, synthesise: Synthesise) -> None:
     rng = np.random.default_rng(1)
     ppg, rises_s = synthesise(rng.uniform(0.6, 1.1, 40), rate_hz)
     found = times(run(ppg, rate_hz))
@@ -39,7 +39,9 @@ def test_pulses_are_found_when_they_rise_at_any_sampling_rate(rate_hz: float, sy
 
 @pytest.mark.parametrize("bpm", [28, 40, 60, 100, 150, 180])
 @pytest.mark.parametrize("dicrotic", [0.0, 0.3, 0.5])
-def test_every_pulse_and_no_dicrotic_wave_from_28_to_180_a_minute(bpm: int, dicrotic: float, synthesise: Synthesise) -> None:
+def test_detects_every_pulse_but_no_dicrotic_wave_from_28_to_180_per_minute(
+    bpm: int, dicrotic: float, synthesise: Synthesise
+) -> None:
     ppg, rises_s = synthesise(np.full(bpm // 2, 60 / bpm), dicrotic=dicrotic)
     assert abs(len(run(-ppg)) - rises_s.size) <= 1
 
@@ -50,7 +52,9 @@ def test_every_pulse_and_no_dicrotic_wave_from_28_to_180_a_minute(bpm: int, dicr
     offset=st.floats(-1e3, 1e3),
     inverted=st.booleans(),
 )
-def test_gain_offset_and_polarity_do_not_matter(gain: float, offset: float, inverted: bool, synthesise: Synthesise) -> None:
+def test_result_does_not_depend_on_gain_offset_and_polarity(
+    gain: float, offset: float, inverted: bool, synthesise: Synthesise
+) -> None:
     ppg, _ = synthesise(np.random.default_rng(2).uniform(0.5, 1.2, 30), noise=0.01)
     changed = gain * ((-ppg if inverted else ppg) + offset)
     assert np.allclose(times(run(changed)), times(run(ppg)), atol=1e-6)
@@ -61,18 +65,18 @@ def test_gain_offset_and_polarity_do_not_matter(gain: float, offset: float, inve
     sizes=st.lists(st.sampled_from([1, 2, 17, 50, 73, 131, 999]), min_size=1, max_size=5).filter(lambda sizes: max(sizes) > 1)
 )
 @pytest.mark.parametrize("rate_hz", [30.0, 128.0])
-def test_chunks_do_not_matter_bit_for_bit(rate_hz: float, sizes: list[int], synthesise: Synthesise) -> None:
+def test_pulses_are_bit_identical_for_any_chunk_sizes(rate_hz: float, sizes: list[int], synthesise: Synthesise) -> None:
     ppg, _ = synthesise(np.random.default_rng(3).uniform(0.4, 1.3, 20), rate_hz, noise=0.1)
     ppg[ppg.size // 2 : ppg.size // 2 + 20] = np.nan
     assert run(ppg, rate_hz, sizes) == run(ppg, rate_hz)
 
 
-def test_chunks_of_one_sample_give_the_same_too(synthesise: Synthesise) -> None:
+def test_pulses_are_bit_identical_for_chunks_of_one_sample(synthesise: Synthesise) -> None:
     ppg, _ = synthesise(np.random.default_rng(4).uniform(0.4, 1.3, 12), noise=0.05)
     assert run(ppg, sizes=[1]) == run(ppg)
 
 
-def test_no_interval_ends_at_the_first_pulse_after_a_gap(synthesise: Synthesise) -> None:
+def test_marks_the_first_pulse_after_a_gap(synthesise: Synthesise) -> None:
     ppg, rises_s = synthesise(np.full(30, 0.8))
     ppg[600:700] = np.nan
     marked = [pulse for pulse in run(ppg) if pulse.after_gap]
@@ -81,7 +85,7 @@ def test_no_interval_ends_at_the_first_pulse_after_a_gap(synthesise: Synthesise)
     assert marked[1].t_s >= 14.0 - 0.1
 
 
-def test_a_gap_that_is_told_moves_time_on(synthesise: Synthesise) -> None:
+def test_an_announced_gap_advances_the_stream_time(synthesise: Synthesise) -> None:
     ppg, rises_s = synthesise(np.full(20, 0.8))
     chain = PpgChain(50.0)
     before = [*chain.push(ppg), *chain.gap(100.0)]
@@ -91,7 +95,7 @@ def test_a_gap_that_is_told_moves_time_on(synthesise: Synthesise) -> None:
     assert after[0].t_s - before[0].t_s == pytest.approx(100.0 + ppg.size / 50, abs=0.05)
 
 
-def test_an_artefact_deafens_for_less_than_two_seconds(synthesise: Synthesise) -> None:
+def test_detects_pulses_two_seconds_after_an_artefact(synthesise: Synthesise) -> None:
     ppg, rises_s = synthesise(np.full(40, 0.8))
     ppg[800:820] += 40 * np.hanning(20)
     found = times(run(ppg))
@@ -99,24 +103,24 @@ def test_an_artefact_deafens_for_less_than_two_seconds(synthesise: Synthesise) -
     assert all(np.abs(found - rise).min() < 0.05 for rise in clean)
 
 
-def test_a_fall_of_the_amplitude_to_a_tenth_loses_two_pulses_at_most(synthesise: Synthesise) -> None:
+def test_misses_at_most_two_pulses_after_a_drop_to_a_tenth(synthesise: Synthesise) -> None:
     ppg, rises_s = synthesise(np.full(40, 0.8))
     ppg[800:] *= 0.1
     assert len(run(ppg)) >= rises_s.size - 2
 
 
 @pytest.mark.parametrize("value", [0.0, 255.0, -1e12])
-def test_a_flat_signal_has_no_pulse(value: float) -> None:
+def test_detects_no_pulse_in_a_flat_signal(value: float) -> None:
     assert run(np.full(1000, value)) == []
 
 
 @pytest.mark.parametrize("rate_hz", [0.0, 24.9, 501.0, float("nan")])
-def test_a_rate_that_is_no_ppgs_is_refused(rate_hz: float) -> None:
+def test_rejects_a_rate_outside_the_ppg_range(rate_hz: float) -> None:
     with pytest.raises(ValueError, match="PPG"):
         PpgChain(rate_hz)
 
 
-def test_nothing_and_only_missing_samples_are_no_error() -> None:
+def test_accepts_empty_chunks_and_missing_samples() -> None:
     chain = PpgChain(50.0)
     assert chain.push(np.empty(0)) == []
     assert chain.push(np.full(500, np.nan)) == []

@@ -19,7 +19,7 @@ from drivers.registry import load_drivers
 from gateway.models import load_models
 from gateway.pipeline import Pipeline
 from gateway.replay.sources import open_source
-from gateway.streams import Output
+from gateway.waveform_analysis import Output
 from models.analysis import EcgAnalysis
 from sync import records
 from sync.records import AlertRecord, FindingRecord, Record

@@ -26,10 +26,11 @@ X86_KERNELS = {
     "Nehalem": "SSE42",
     "Sandybridge": "AVX",
     "Haswell": "AVX2",
-    "Zen": "AVX2",
     "SkylakeX": "AVX512BW",
 }
-"""OpenBLAS kernels, each with the processor feature (as numpy names it) that it needs."""
+"""The OpenBLAS kernels in numpy's wheels, each with the processor feature (as numpy names it) that it needs."""
+REPORTED_AS = {"Prescott": "Katmai"}
+"""OpenBLAS reports this kernel by its 32-bit predecessor's name."""
 ARM_KERNELS = {"ARMV8": "ASIMD", "CORTEXA57": "ASIMD", "NEOVERSEN1": "ASIMDDP"}
 
 
@@ -71,7 +72,7 @@ def assert_same(result: dict[str, Any], native: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kernel", supported_kernels())
 def test_every_blas_kernel_stores_and_finds_the_same(kernel: str, data: Path, native: dict[str, Any]) -> None:
     result = run(data, OPENBLAS_CORETYPE=kernel, OPENBLAS_NUM_THREADS="2")
-    assert result["kernel"].lower() == kernel.lower()
+    assert result["kernel"].lower() == REPORTED_AS.get(kernel, kernel).lower()
     assert_same(result, native)
 
 

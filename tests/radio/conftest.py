@@ -1,4 +1,4 @@
-"""A small sensor, made of nothing but a Bumble GATT server, and the room it shares with the agent's radio."""
+"""A minimal sensor (a Bumble GATT server), and a testbed with this sensor and the hub's radio."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,30 +17,33 @@ from bumble.gatt import (
 )
 
 from gateway.radio.radio import Radio
-from gateway.radio.virtual import VirtualLink, make_device, virtual_radio
+from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink, make_device, open_in_process_radio
 
-HUB = "C2:00:00:00:00:01"
 SENSOR = "C0:DE:00:00:00:01"
 
 
-class SmallSensor:
-    """Heart Rate with a control point, one characteristic that wants encryption to be read and one to be subscribed to."""
+class MinimalSensor:
+    """A sensor with Heart Rate and Blood Pressure services.
+
+    Reading `feature` and subscribing to `guarded` require an encrypted link.
+    """
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.pairings = 0
         self.written: list[bytes] = []
-        read, notify, indicate, write = (getattr(Characteristic.Properties, n) for n in ("READ", "NOTIFY", "INDICATE", "WRITE"))
+        names = ("READ", "NOTIFY", "INDICATE", "WRITE")
+        read, notify, indicate, write = (getattr(Characteristic.Properties, name) for name in names)
         encrypted = Attribute.READABLE | Attribute.READ_REQUIRES_ENCRYPTION
-        nothing = Attribute.Permissions(0)
-        self.rate = Characteristic(UUID.from_16_bits(0x2A37), notify, nothing, b"")
+        no_access = Attribute.Permissions(0)
+        self.rate = Characteristic(UUID.from_16_bits(0x2A37), notify, no_access, b"")
         self.location = Characteristic(UUID.from_16_bits(0x2A38), read, Attribute.READABLE, b"\x01")
         self.control = Characteristic(
-            UUID.from_16_bits(0x2A39), write, Attribute.WRITEABLE, CharacteristicValue(write=self._control)
+            UUID.from_16_bits(0x2A39), write, Attribute.WRITEABLE, CharacteristicValue(write=self._on_control_write)
         )
-        self.pressure = Characteristic(UUID.from_16_bits(0x2A35), indicate, nothing, b"")
+        self.pressure = Characteristic(UUID.from_16_bits(0x2A35), indicate, no_access, b"")
         self.feature = Characteristic(UUID.from_16_bits(0x2A49), read, encrypted, b"\x1f\x00")
-        self.guarded = Characteristic(UUID.from_16_bits(0x2A5F), notify, nothing, b"")
+        self.guarded = Characteristic(UUID.from_16_bits(0x2A5F), notify, no_access, b"")
         self.guarded.descriptors = [
             Descriptor(
                 GATT_CLIENT_CHARACTERISTIC_CONFIGURATION_DESCRIPTOR,
@@ -65,48 +68,48 @@ class SmallSensor:
                 ]
             )
         )
-        device.on(device.EVENT_CONNECTION, lambda connection: connection.on(connection.EVENT_PAIRING, self._paired))
+        device.on(device.EVENT_CONNECTION, lambda connection: connection.on(connection.EVENT_PAIRING, self._on_pairing))
 
     async def start(self) -> None:
         await self.device.power_on()
         await self.device.start_advertising(auto_restart=True)
 
-    async def beat(self, rate: int) -> None:
-        await self.device.notify_subscribers(self.rate, bytes([0, rate]))
+    async def notify_heart_rate(self, rate_bpm: int) -> None:
+        await self.device.notify_subscribers(self.rate, bytes([0, rate_bpm]))
 
-    def _paired(self, _keys: object) -> None:
+    def _on_pairing(self, _keys: object) -> None:
         self.pairings += 1
 
-    def _control(self, _connection: object, value: bytes) -> None:
+    def _on_control_write(self, _connection: object, value: bytes) -> None:
         if value != b"\x01":
             raise ATT_Error(0x80)  # Heart Rate Service 1.0, 3.3.1: Control Point Not Supported
         self.written.append(bytes(value))
 
 
 @dataclass
-class Room:
-    """One sensor and the agent's radio on one virtual link."""
+class RadioTestbed:
+    """A sensor and the hub's radio on one virtual link."""
 
     link: VirtualLink
-    sensor: SmallSensor
+    sensor: MinimalSensor
     radio: Radio
 
 
 @asynccontextmanager
-async def open_room() -> AsyncIterator[Room]:
+async def run_testbed() -> AsyncIterator[RadioTestbed]:
     link = VirtualLink()
-    sensor = SmallSensor(make_device(link, SENSOR, "small"))
+    sensor = MinimalSensor(make_device(link, SENSOR, "small"))
     await sensor.start()
-    async with virtual_radio(link, HUB) as radio:
-        yield Room(link, sensor, radio)
-    link.remove(SENSOR)
+    async with open_in_process_radio(link, VIRTUAL_HUB_ADDRESS) as radio:
+        yield RadioTestbed(link, sensor, radio)
+    link.remove_device(SENSOR)
 
 
 @pytest.fixture
-def room() -> Callable[[], AbstractAsyncContextManager[Room]]:
-    return open_room
+def open_testbed() -> Callable[[], AbstractAsyncContextManager[RadioTestbed]]:
+    return run_testbed
 
 
 @pytest.fixture
-def small_sensor() -> type[SmallSensor]:
-    return SmallSensor
+def minimal_sensor() -> type[MinimalSensor]:
+    return MinimalSensor

@@ -1,4 +1,4 @@
-"""A connect that is cancelled in the moment in which the link is made."""
+"""A connect that is cancelled at the moment at which the link is established."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,25 +13,25 @@ from gateway import virtual_time
 SENSOR = "C0:DE:00:00:00:01"
 
 
-def test_it_leaves_no_connection_that_nobody_knows(room: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+def test_no_untracked_connection_is_left(open_testbed: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
     async def main() -> None:
-        async with room() as here:
-            device = await here.radio.find(lambda found, _: found.address == SENSOR, 5)
-            client = here.radio.client(device, lambda _: None, 5)
+        async with open_testbed() as testbed:
+            device = await testbed.radio.find(lambda device, _: device.address == SENSOR, 5)
+            client = testbed.radio.client(device, lambda _: None, 5)
             connecting = asyncio.create_task(client.connect())
-            send = here.link.send_advertising_pdu
+            send = testbed.link.send_advertising_pdu
 
-            def cancel_when_made(sender: object, packet: ll.AdvertisingPdu) -> None:
+            def cancel_when_connected(sender: object, packet: ll.AdvertisingPdu) -> None:
                 send(sender, packet)
                 if isinstance(packet, ll.ConnectInd):
                     connecting.cancel()
 
-            here.link.send_advertising_pdu = cancel_when_made
+            testbed.link.send_advertising_pdu = cancel_when_connected
             with pytest.raises(asyncio.CancelledError):
                 await connecting
-            here.link.send_advertising_pdu = send
+            testbed.link.send_advertising_pdu = send
             await asyncio.sleep(1)
-            assert not here.sensor.device.connections
+            assert not testbed.sensor.device.connections
             await client.connect()
             assert await client.read_gatt_char("2a38") == b"\x01"
 

@@ -1,4 +1,4 @@
-"""The bleak calls of the agent, over a virtual link, on virtual time."""
+"""The agent's bleak calls over a virtual link, on virtual time."""
 
 import asyncio
 from collections import Counter
@@ -9,38 +9,38 @@ import pytest
 from bleak.exc import BleakCharacteristicNotFoundError, BleakError, BleakGATTProtocolError
 
 from gateway import virtual_time
-from gateway.radio.virtual import SUPERVISION_TIMEOUT_S, VirtualLink, make_device, virtual_radio
-from tests.radio.hub import HUB, OTHER_HUB, OTHER_SENSOR, SENSOR, Room, connected, ignore
+from gateway.radio.virtual import SUPERVISION_TIMEOUT_S, VirtualLink, make_device, open_in_process_radio
+from tests.radio.hub_actions import HUB, OTHER_HUB, OTHER_SENSOR, SENSOR, OpenTestbed, connect, ignore_disconnection
 
 
-def test_a_scan_shows_each_device_with_what_it_advertises(room: Room) -> None:
+def test_a_scan_returns_each_device_with_its_advertising_data(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here:
-            seen = await here.radio.scan(1)
+        async with open_testbed() as testbed:
+            seen = await testbed.radio.scan(1)
             assert [(device.address, device.name) for device, _ in seen] == [(SENSOR, "small")]
             advertisement = seen[0][1]
-            assert advertisement.service_uuids == [f"0000{u}-0000-1000-8000-00805f9b34fb" for u in ("180d", "1810")]
+            assert advertisement.service_uuids == [f"0000{uuid}-0000-1000-8000-00805f9b34fb" for uuid in ("180d", "1810")]
             assert advertisement.manufacturer_data == {0x006B: b"\x01\x02"}
             assert advertisement.tx_power == -4
 
     virtual_time.run(main())
 
 
-def test_what_is_not_there_is_not_found_in_the_time_given(room: Room) -> None:
+def test_an_absent_device_is_searched_until_the_timeout(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here:
+        async with open_testbed() as testbed:
             loop = asyncio.get_running_loop()
             start = loop.time()
-            assert await here.radio.find(lambda _, advertisement: advertisement.local_name == "absent", 30) is None
+            assert await testbed.radio.find(lambda _, advertisement: advertisement.local_name == "absent", 30) is None
             assert loop.time() - start == pytest.approx(30)
 
     virtual_time.run(main())
 
 
-def test_connecting_exchanges_the_mtu_and_discovers_the_services(room: Room) -> None:
+def test_connecting_exchanges_the_mtu_and_discovers_the_services(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here:
-            client = await connected(here.radio)
+        async with open_testbed() as testbed:
+            client = await connect(testbed.radio)
             assert client.is_connected
             assert client.mtu_size == 517
             heart_rate = client.services.get_service("180d")
@@ -56,13 +56,13 @@ def test_connecting_exchanges_the_mtu_and_discovers_the_services(room: Room) -> 
     virtual_time.run(main())
 
 
-def test_reading_and_writing(room: Room) -> None:
+def test_reading_and_writing(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here:
-            client = await connected(here.radio)
+        async with open_testbed() as testbed:
+            client = await connect(testbed.radio)
             assert await client.read_gatt_char("2a38") == b"\x01"
             await client.write_gatt_char("2a39", b"\x01", response=True)
-            assert here.sensor.written == [b"\x01"]
+            assert testbed.sensor.written == [b"\x01"]
             with pytest.raises(BleakGATTProtocolError) as refused:
                 await client.write_gatt_char("2a39", b"\x02", response=True)
             assert refused.value.args[0] == 0x80
@@ -72,84 +72,86 @@ def test_reading_and_writing(room: Room) -> None:
     virtual_time.run(main())
 
 
-def test_notifications_arrive_in_order_and_indications_are_confirmed(room: Room) -> None:
+def test_notifications_arrive_in_order_and_indications_are_confirmed(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here:
-            client = await connected(here.radio)
-            got: list[tuple[str, bytes]] = []
+        async with open_testbed() as testbed:
+            client = await connect(testbed.radio)
+            received: list[tuple[str, bytes]] = []
             for uuid in ("2a37", "2a35"):
-                await client.start_notify(uuid, lambda sender, value: got.append((sender.uuid[4:8], bytes(value))))
+                await client.start_notify(uuid, lambda sender, value: received.append((sender.uuid[4:8], bytes(value))))
             for rate in range(60, 160):
-                await here.sensor.beat(rate)
-            await here.sensor.device.indicate_subscribers(here.sensor.pressure, b"\x00\x80")  # returns on confirmation
-            assert got == [("2a37", bytes([0, rate])) for rate in range(60, 160)] + [("2a35", b"\x00\x80")]
+                await testbed.sensor.notify_heart_rate(rate)
+            await testbed.sensor.device.indicate_subscribers(testbed.sensor.pressure, b"\x00\x80")  # returns on confirmation
+            assert received == [("2a37", bytes([0, rate])) for rate in range(60, 160)] + [("2a35", b"\x00\x80")]
 
     virtual_time.run(main())
 
 
-def test_one_subscription_at_a_time(room: Room) -> None:
+def test_a_characteristic_has_one_subscription_at_a_time(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here:
-            client = await connected(here.radio)
-            got: list[bytes] = []
+        async with open_testbed() as testbed:
+            client = await connect(testbed.radio)
+            received: list[bytes] = []
             with pytest.raises(BleakError, match="does not notify"):
                 await client.stop_notify("2a37")
             with pytest.raises(BleakError, match="neither notifies nor indicates"):
-                await client.start_notify("2a38", lambda _, value: got.append(bytes(value)))
+                await client.start_notify("2a38", lambda _, value: received.append(bytes(value)))
             for rate in (60, 61):
-                await client.start_notify("2a37", lambda _, value: got.append(bytes(value)))
+                await client.start_notify("2a37", lambda _, value: received.append(bytes(value)))
                 with pytest.raises(BleakError, match="already notifies"):
-                    await client.start_notify("2a37", lambda _, value: got.append(bytes(value)))
-                await here.sensor.beat(rate)
+                    await client.start_notify("2a37", lambda _, value: received.append(bytes(value)))
+                await testbed.sensor.notify_heart_rate(rate)
                 await asyncio.sleep(0.1)
                 await client.stop_notify("2a37")
-                await here.sensor.beat(200)
+                await testbed.sensor.notify_heart_rate(200)
                 await asyncio.sleep(0.1)
-            assert got == [b"\x00\x3c", b"\x00\x3d"]
+            assert received == [b"\x00\x3c", b"\x00\x3d"]
 
     virtual_time.run(main())
 
 
-def test_a_characteristic_that_wants_encryption_gets_a_bond_that_outlives_the_radio(small_sensor: Any, tmp_path: Path) -> None:
+def test_reading_an_encrypted_characteristic_creates_a_bond_that_outlives_the_radio(
+    minimal_sensor: Any, tmp_path: Path
+) -> None:
     async def main() -> None:
         link = VirtualLink()
-        sensor = small_sensor(make_device(link, SENSOR, "small", tmp_path / "sensor.json"))
+        sensor = minimal_sensor(make_device(link, SENSOR, "small", tmp_path / "sensor.json"))
         await sensor.start()
         for _ in range(3):
-            async with virtual_radio(link, HUB, tmp_path / "hub.json") as radio:
-                client = await connected(radio)
+            async with open_in_process_radio(link, HUB, tmp_path / "hub.json") as radio:
+                client = await connect(radio)
                 assert await client.read_gatt_char("2a49") == b"\x1f\x00"
                 await client.disconnect()
         assert sensor.pairings == 1
-        link.remove(SENSOR)
+        link.remove_device(SENSOR)
 
     virtual_time.run(main())
 
 
 @pytest.mark.parametrize("paired_before", [False, True])
-def test_a_subscription_that_wants_encryption_delivers_each_value_once(room: Room, *, paired_before: bool) -> None:
+def test_an_encrypted_subscription_delivers_each_value_once(open_testbed: OpenTestbed, *, paired_before: bool) -> None:
     async def main() -> None:
-        async with room() as here:
-            client = await connected(here.radio)
+        async with open_testbed() as testbed:
+            client = await connect(testbed.radio)
             if paired_before:
                 await client.pair()
-            got: list[bytes] = []
-            await client.start_notify("2a5f", lambda _, value: got.append(bytes(value)))
-            await here.sensor.device.notify_subscribers(here.sensor.guarded, b"\x00\x61")
+            received: list[bytes] = []
+            await client.start_notify("2a5f", lambda _, value: received.append(bytes(value)))
+            await testbed.sensor.device.notify_subscribers(testbed.sensor.guarded, b"\x00\x61")
             await asyncio.sleep(0.1)
-            assert got == [b"\x00\x61"]
-            assert here.sensor.pairings == 1
+            assert received == [b"\x00\x61"]
+            assert testbed.sensor.pairings == 1
 
     virtual_time.run(main())
 
 
-def test_a_bond_that_the_sensor_has_forgotten_says_so_and_can_be_made_anew(room: Room) -> None:
+def test_a_bond_that_the_sensor_lost_is_reported_and_can_be_created_again(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here:
-            client = await connected(here.radio)
+        async with open_testbed() as testbed:
+            client = await connect(testbed.radio)
             await client.pair()
             await client.disconnect()
-            await here.sensor.device.keystore.delete_all()
+            await testbed.sensor.device.keystore.delete_all()
             with pytest.raises(BleakError, match=r"forgotten the bond \(HCI 0x06\): unpair and pair again"):
                 await client.connect()
             assert not client.is_connected
@@ -160,21 +162,21 @@ def test_a_bond_that_the_sensor_has_forgotten_says_so_and_can_be_made_anew(room:
     virtual_time.run(main())
 
 
-def test_two_sensors_connect_at_the_same_time(room: Room, small_sensor: Any) -> None:
+def test_two_sensors_connect_at_the_same_time(open_testbed: OpenTestbed, minimal_sensor: Any) -> None:
     async def main() -> None:
-        async with room() as here:
-            await small_sensor(make_device(here.link, OTHER_SENSOR, "other")).start()
-            clients = [here.radio.client(address, ignore, 10) for address in (SENSOR, OTHER_SENSOR)]
+        async with open_testbed() as testbed:
+            await minimal_sensor(make_device(testbed.link, OTHER_SENSOR, "other")).start()
+            clients = [testbed.radio.client(address, ignore_disconnection, 10) for address in (SENSOR, OTHER_SENSOR)]
             await asyncio.gather(*(client.connect() for client in clients))
             assert [client.is_connected for client in clients] == [True, True]
 
     virtual_time.run(main())
 
 
-def test_a_sensor_belongs_to_the_first_hub_that_connects(room: Room) -> None:
+def test_only_the_first_hub_connects_to_a_sensor(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here, virtual_radio(here.link, OTHER_HUB) as other_radio:
-            clients = [radio.client(SENSOR, ignore, 5) for radio in (here.radio, other_radio)]
+        async with open_testbed() as testbed, open_in_process_radio(testbed.link, OTHER_HUB) as other_radio:
+            clients = [radio.client(SENSOR, ignore_disconnection, 5) for radio in (testbed.radio, other_radio)]
             outcomes = await asyncio.gather(*(client.connect() for client in clients), return_exceptions=True)
             assert Counter(type(outcome) for outcome in outcomes) == {type(None): 1, TimeoutError: 1}
             assert sorted(client.is_connected for client in clients) == [False, True]
@@ -182,77 +184,77 @@ def test_a_sensor_belongs_to_the_first_hub_that_connects(room: Room) -> None:
     virtual_time.run(main())
 
 
-def test_a_zombie_stays_connected_and_says_nothing(room: Room) -> None:
+def test_a_zombie_stays_connected_but_sends_nothing(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here:
-            client = await connected(here.radio)
-            got: list[bytes] = []
-            await client.start_notify("2a37", lambda _, value: got.append(bytes(value)))
-            here.link.zombies.add(SENSOR)
+        async with open_testbed() as testbed:
+            client = await connect(testbed.radio)
+            received: list[bytes] = []
+            await client.start_notify("2a37", lambda _, value: received.append(bytes(value)))
+            testbed.link.zombies.add(SENSOR)
             for rate in range(60, 70):
-                await here.sensor.beat(rate)
+                await testbed.sensor.notify_heart_rate(rate)
                 await asyncio.sleep(60)
             assert client.is_connected
-            assert got == []
+            assert received == []
 
     virtual_time.run(main())
 
 
-def test_latency_delays_and_keeps_the_order(room: Room) -> None:
+def test_latency_delays_values_without_reordering_them(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here:
-            client = await connected(here.radio)
+        async with open_testbed() as testbed:
+            client = await connect(testbed.radio)
             loop = asyncio.get_running_loop()
-            got: list[tuple[int, float]] = []
-            await client.start_notify("2a37", lambda _, value: got.append((value[1], loop.time())))
-            here.link.latency_s = 2.0
+            received: list[tuple[int, float]] = []
+            await client.start_notify("2a37", lambda _, value: received.append((value[1], loop.time())))
+            testbed.link.latency_s = 2.0
             sent_s = loop.time()
             for rate in range(100):
-                await here.sensor.beat(rate)
-            here.link.latency_s = 0.0
-            await here.sensor.beat(100)
+                await testbed.sensor.notify_heart_rate(rate)
+            testbed.link.latency_s = 0.0
+            await testbed.sensor.notify_heart_rate(100)
             await asyncio.sleep(5)
-            assert [rate for rate, _ in got] == list(range(101))
-            assert all(at_s - sent_s == pytest.approx(2.0, abs=0.01) for _, at_s in got)
+            assert [rate for rate, _ in received] == list(range(101))
+            assert all(at_s - sent_s == pytest.approx(2.0, abs=0.01) for _, at_s in received)
 
     virtual_time.run(main())
 
 
-def test_an_empty_battery_is_a_supervision_timeout(room: Room) -> None:
+def test_a_removed_battery_is_noticed_after_the_supervision_timeout(open_testbed: OpenTestbed) -> None:
     async def main() -> None:
-        async with room() as here:
+        async with open_testbed() as testbed:
             lost = asyncio.Event()
-            await connected(here.radio, lambda _client: lost.set())
+            await connect(testbed.radio, lambda _client: lost.set())
             loop = asyncio.get_running_loop()
             removed_s = loop.time()
-            here.link.remove(SENSOR)
+            testbed.link.remove_device(SENSOR)
             await lost.wait()
             assert loop.time() - removed_s == pytest.approx(SUPERVISION_TIMEOUT_S)
-            assert await here.radio.find(lambda device, _: device.address == SENSOR, 5) is None
+            assert await testbed.radio.find(lambda device, _: device.address == SENSOR, 5) is None
 
     virtual_time.run(main())
 
 
-def test_an_hour_with_a_loss_every_ten_minutes_loses_nothing_sent_while_connected(room: Room) -> None:
+def test_no_value_sent_while_connected_is_lost_in_an_hour_with_a_link_loss_every_ten_minutes(open_testbed: OpenTestbed) -> None:
     async def main() -> tuple[int, int]:
-        async with room() as here:
-            sent, got = 0, 0
+        async with open_testbed() as testbed:
+            sent, received = 0, 0
 
             def count(_sender: object, _value: bytearray) -> None:
-                nonlocal got
-                got += 1
+                nonlocal received
+                received += 1
 
-            client = await connected(here.radio)
+            client = await connect(testbed.radio)
             await client.start_notify("2a37", count)
             for second in range(3600):
                 if second % 600 == 599:
-                    here.link.link_loss(SENSOR)
-                    client = await connected(here.radio)
+                    testbed.link.simulate_link_loss(SENSOR)
+                    client = await connect(testbed.radio)
                     await client.start_notify("2a37", count)
-                await here.sensor.beat(second % 256)
+                await testbed.sensor.notify_heart_rate(second % 256)
                 sent += 1
                 await asyncio.sleep(1)
-            return sent, got
+            return sent, received
 
-    sent, got = virtual_time.run(main())
-    assert (sent, got) == (3600, 3600)
+    sent, received = virtual_time.run(main())
+    assert (sent, received) == (3600, 3600)

@@ -11,9 +11,9 @@ from drivers.registry import load_drivers
 from gateway import virtual_time
 from gateway.cli import main
 from gateway.clock import VirtualClock
-from gateway.radio.virtual import VirtualLink, make_device, virtual_radio
+from gateway.radio.virtual import VirtualLink, make_device, open_in_process_radio
 from gateway.replay.record import record
-from gateway.simulate.heart import from_script
+from gateway.simulate.heart import heart_from_script
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.script import load_script
@@ -25,9 +25,9 @@ async def recorded(folder: Path, seconds: float) -> int:
     device = make_device(link, ADDRESS, NAME)
     await device.power_on()
     with Journal(folder / "strap.jsonl", "run") as journal:
-        playback = Playback(from_script(load_script("demo")), SensorClock.set_to(1_800_000_000 * 10**9, 0.0), journal)
+        playback = Playback(heart_from_script(load_script("demo")), SensorClock.set_to(1_800_000_000 * 10**9, 0.0), journal)
         strap = asyncio.create_task(Strap(device, playback, lambda _: None).run())
-        async with virtual_radio(link, "C2:00:00:00:00:01") as radio:
+        async with open_in_process_radio(link, "C2:00:00:00:00:01") as radio:
             clock = VirtualClock(loop, 1_800_000_000_000_000)
             sensor = SensorSettings("recorded", advertised_name="Virtual H10")
             count = await record(sensor, radio, load_drivers(), clock, folder / "strap.capture.jsonl", seconds)
@@ -57,6 +57,6 @@ def test_a_capture_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureF
 
 
 async def recorded_into(file: Path) -> None:
-    async with virtual_radio(VirtualLink(), "C2:00:00:00:00:01") as radio:
+    async with open_in_process_radio(VirtualLink(), "C2:00:00:00:00:01") as radio:
         clock = VirtualClock(asyncio.get_running_loop(), 0)
         await record(SensorSettings("recorded", advertised_name="x"), radio, load_drivers(), clock, file, 1.0)

@@ -1,4 +1,4 @@
-"""The chain on synthetic ECGs, whose beats are known, and on recordings."""
+"""The ECG chain on synthetic ECGs with known beats and on recordings."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ RATES_HZ = (125.0, 128.0, 130.0, 250.0, 256.0, 300.0, 360.0, 500.0)
 
 
 def ecg(beats_s, duration_s, rate_hz, *, height=lambda t: 1.0, p_only_s=(), t_wave_s=0.25, noise_mv=0.01):
-    """P, Q, R, S and T as Gaussians around each beat's R peak; also P waves alone."""
+    """P, Q, R, S and T waves as Gaussians around the R peak of each beat, and isolated P waves."""
     t = np.arange(round(duration_s * rate_hz)) / rate_hz
     mv = np.random.default_rng(5).normal(0, noise_mv, t.size)
     waves = ((-0.17, 0.022, 0.12), (-0.028, 0.010, -0.1), (0.0, 0.012, 1.0), (0.03, 0.012, -0.25), (t_wave_s, 0.045, 0.3))
@@ -27,7 +27,7 @@ def ecg(beats_s, duration_s, rate_hz, *, height=lambda t: 1.0, p_only_s=(), t_wa
 
 
 def run(mv, rate_hz, size=73):
-    """The beats, and how much signal had come after each when it was reported."""
+    """The beats, and the delay with which each was reported."""
     chain = EcgChain(rate_hz)
     found = [(beat, chain.end_s - beat.t_s) for i in range(0, mv.size, size) for beat in chain.push(mv[i : i + size])]
     beats = [beat for beat, _ in found] + chain.finish()
@@ -38,20 +38,20 @@ def times(beats):
     return np.array([beat.t_s for beat in beats])
 
 
-def missed_and_false(truth, beats):
+def count_missed_and_false(truth, beats):
     counts = compare(np.asarray(truth), times(beats), 0.05)
     return counts.fn, counts.fp
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
-def test_peaks_are_found_to_the_millisecond_at_every_rate(rate_hz):
+def test_locates_r_peaks_within_2_ms_at_every_rate(rate_hz):
     truth = np.arange(0.5, 30, 0.813)
     beats, _ = run(ecg(truth, 30, rate_hz), rate_hz)
     np.testing.assert_allclose(times(beats), truth, atol=0.002)
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
-def test_beats_and_strip_are_the_same_bits_for_any_chunking(rate_hz, data):
+def test_beats_and_strip_are_bit_identical_for_any_chunk_size(rate_hz, data):
     record = open_recording(data / "mitdb" / "208.hea")
     mv = record.mv[: round(12 * rate_hz)].copy()
     mv[1000:1010] = np.nan
@@ -70,7 +70,7 @@ def test_beats_and_strip_are_the_same_bits_for_any_chunking(rate_hz, data):
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=10))
-def test_any_chunking_gives_the_same_beats(sizes):
+def test_beats_are_identical_for_irregular_chunks(sizes):
     mv = ecg(np.arange(0.5, 12, 0.7), 12, 130, height=lambda t: 1 if t < 6 else 0.25)
     chain, beats, start, turn = EcgChain(130), [], 0, 0
     while start < mv.size:
@@ -81,7 +81,7 @@ def test_any_chunking_gives_the_same_beats(sizes):
 
 
 @pytest.mark.parametrize(("noise_mv", "pause_s"), [(0.02, 16), (0.15, 20)])
-def test_any_chunking_gives_the_same_beats_after_a_long_pause(noise_mv, pause_s):
+def test_beats_after_a_long_pause_are_identical_for_any_chunk_size(noise_mv, pause_s):
     truth = [t for t in np.arange(0.5, 120, 0.8) if not 60 < t < 60 + pause_s]
     mv = ecg(truth, 120, 125, noise_mv=noise_mv)
     whole = run(mv, 125, mv.size)[0]
@@ -89,18 +89,18 @@ def test_any_chunking_gives_the_same_beats_after_a_long_pause(noise_mv, pause_s)
 
 
 @pytest.mark.parametrize(("per_minute", "t_wave_s"), [(30, 0.3), (75, 0.25), (150, 0.2), (220, 0.14)])
-def test_no_beat_is_missed_or_invented_from_30_to_220_a_minute(per_minute, t_wave_s):
+def test_detects_every_beat_from_30_to_220_per_minute(per_minute, t_wave_s):
     truth = np.arange(0.7, 60, 60 / per_minute)
     beats, _ = run(ecg(truth, 60, 130, t_wave_s=t_wave_s), 130)
-    assert missed_and_false(truth, beats) == (0, 0)
+    assert count_missed_and_false(truth, beats) == (0, 0)
 
 
-def test_a_beat_is_reported_within_035_s_of_signal():
+def test_reports_a_beat_within_360_ms():
     _, delays = run(ecg(np.arange(0.5, 60, 0.8), 60, 130), 130, size=2)
     assert max(delays[4:]) < 0.36
 
 
-def test_polarity_only_turns_the_amplitude():
+def test_inverted_signal_only_inverts_the_amplitude():
     mv = ecg(np.arange(0.5, 20, 0.8), 20, 130)
     upright, inverted = run(mv, 130)[0], run(-mv, 130)[0]
     np.testing.assert_allclose(times(upright), times(inverted), atol=1e-9)
@@ -108,35 +108,35 @@ def test_polarity_only_turns_the_amplitude():
     assert [-beat.amplitude_mv for beat in inverted] == pytest.approx([beat.amplitude_mv for beat in upright])
 
 
-def test_a_four_times_lower_signal_is_followed_at_once():
+def test_detects_beats_at_once_after_a_drop_to_a_quarter():
     truth = np.arange(0.5, 60, 0.8)
     beats, _ = run(ecg(truth, 60, 130, height=lambda t: 1 if t < 30 else 0.25), 130)
-    assert missed_and_false(truth, beats) == (0, 0)
+    assert count_missed_and_false(truth, beats) == (0, 0)
 
 
-def test_a_twenty_times_lower_signal_is_found_again_within_ten_seconds():
+def test_detects_beats_ten_seconds_after_a_drop_to_a_twentieth():
     truth = np.arange(0.5, 60, 0.8)
     beats, _ = run(ecg(truth, 60, 130, height=lambda t: 1 if t < 30 else 0.05, noise_mv=0.002), 130)
     after = times(beats)[times(beats) > 40]
-    assert missed_and_false(truth[truth > 40], [beat for beat in beats if beat.t_s > 40]) == (0, 0), after
+    assert count_missed_and_false(truth[truth > 40], [beat for beat in beats if beat.t_s > 40]) == (0, 0), after
 
 
-def test_after_a_huge_artefact_beats_are_found_within_two_seconds():
+def test_detects_beats_two_seconds_after_a_large_artefact():
     truth = np.arange(0.5, 60, 0.8)
     mv = ecg(truth, 60, 130)
     mv[30 * 130 : 33 * 130] += np.random.default_rng(6).normal(0, 20, 3 * 130)
     beats, _ = run(mv, 130)
-    assert missed_and_false(truth[truth > 35], [beat for beat in beats if beat.t_s > 35]) == (0, 0)
+    assert count_missed_and_false(truth[truth > 35], [beat for beat in beats if beat.t_s > 35]) == (0, 0)
 
 
 @pytest.mark.parametrize("p_only_s", [(), (30.2, 31.0, 31.8, 32.6, 33.4)], ids=["noise", "p-waves"])
-def test_nothing_is_found_in_an_asystole(p_only_s):
+def test_detects_no_beat_in_asystole(p_only_s):
     truth = [t for t in np.arange(0.5, 60, 0.8) if not 30 < t < 34]
     beats, _ = run(ecg(truth, 60, 130, p_only_s=p_only_s), 130)
-    assert missed_and_false(truth, beats) == (0, 0)
+    assert count_missed_and_false(truth, beats) == (0, 0)
 
 
-def test_the_horizon_passes_through_a_pause_and_no_beat_comes_before_it():
+def test_horizon_advances_in_a_pause_and_no_beat_precedes_it():
     truth = [t for t in np.arange(0.5, 40, 0.8) if not 20 < t < 26]
     mv = ecg(truth, 40, 130)
     chain, horizon, in_pause = EcgChain(130), 0.0, 0.0
@@ -150,7 +150,7 @@ def test_the_horizon_passes_through_a_pause_and_no_beat_comes_before_it():
     assert in_pause > 23.4
 
 
-def test_a_gap_flushes_what_came_and_starts_anew():
+def test_a_gap_reports_pending_beats_and_starts_a_new_stretch():
     truth = np.arange(0.5, 10, 0.8)
     mv = ecg(truth, 10, 130)
     chain = EcgChain(130)
@@ -165,7 +165,7 @@ def test_a_gap_flushes_what_came_and_starts_anew():
     )
 
 
-def test_missing_samples_are_a_gap():
+def test_missing_samples_count_as_a_gap():
     truth = np.arange(0.5, 20, 0.8)
     mv = ecg(truth, 20, 130)
     mv[1170:1300] = np.nan
@@ -177,11 +177,11 @@ def test_missing_samples_are_a_gap():
     assert start_s == 8.0
     assert np.isnan(strip[130:245]).all()
     assert not np.isnan(strip[:120]).any()
-    assert chain.usable(3.0, 8.0)
-    assert not chain.usable(8.0, 12.0)
+    assert chain.is_usable(3.0, 8.0)
+    assert not chain.is_usable(8.0, 12.0)
 
 
-def test_the_strip_keeps_45_s_without_wander():
+def test_strip_keeps_45_s_without_wander():
     truth = np.arange(0.5, 100, 0.8)
     t = np.arange(13000) / 130
     chain = EcgChain(130)
@@ -194,28 +194,28 @@ def test_the_strip_keeps_45_s_without_wander():
     assert min(peaks) > 0.75
 
 
-def test_a_flat_line_is_not_usable_and_the_next_beats_are_found():
+def test_a_flat_line_is_not_usable_and_later_beats_are_detected():
     truth = np.arange(0.5, 10, 0.8)
     mv = ecg(truth, 10, 130)
     chain = EcgChain(130)
     chain.push(mv)
-    assert chain.usable(4.0, 9.0)
+    assert chain.is_usable(4.0, 9.0)
     chain.push(np.full(120 * 130, mv[-1]))
-    assert not chain.usable(100.0, 104.0)
+    assert not chain.is_usable(100.0, 104.0)
     beats = chain.push(mv) + chain.finish()
-    assert missed_and_false(truth + 130, [beat for beat in beats if beat.t_s > 130]) == (0, 0)
+    assert count_missed_and_false(truth + 130, [beat for beat in beats if beat.t_s > 130]) == (0, 0)
 
 
 @pytest.mark.parametrize(
     "mv", [np.zeros(0), np.zeros(1), np.zeros(5000), np.full(300, np.nan), np.full(300, np.inf), np.ones(3)]
 )
-def test_signals_without_a_heart_have_no_beats(mv):
+def test_detects_no_beats_in_signals_without_a_heart_beat(mv):
     chain = EcgChain(130)
     assert chain.push(mv) + chain.gap(1.0) + chain.push(mv) + chain.finish() == []
     assert 0 <= chain.horizon_s <= chain.end_s + 0.01
 
 
-def test_short_recordings_of_every_quality_are_read_through(data):
+def test_processes_short_recordings_of_every_quality(data):
     for header in sorted((data / "cinc2017-sample").glob("*.hea"))[::4]:
         record = open_recording(header)
         found = times(run(record.mv, record.rate_hz, 300)[0])
@@ -223,7 +223,7 @@ def test_short_recordings_of_every_quality_are_read_through(data):
         assert 20 < 60 * found.size / record.duration_s < 250
 
 
-LEAST = {
+MIN_SENSITIVITY_AND_PREDICTIVITY = {
     "101": (0.999, 0.998),
     "108": (0.99, 0.99),
     "201": (0.97, 0.998),
@@ -233,20 +233,20 @@ LEAST = {
 }
 
 
-@pytest.mark.parametrize("name", LEAST)
-def test_hard_arrhythmia_records(name, data):
-    """Sinus rhythm, tall P waves, aberrant beats, AF with multiform PVCs, fusion beats, a pacemaker."""
+@pytest.mark.parametrize("name", MIN_SENSITIVITY_AND_PREDICTIVITY)
+def test_difficult_arrhythmia_records(name, data):
+    """In order: sinus rhythm, tall P waves, aberrant beats, AF with multiform PVCs, fusion beats, a pacemaker."""
     record = open_recording(data / "mitdb" / f"{name}.hea")
     notes = read_annotations(data / "mitdb" / f"{name}.atr")
     reference = np.array([sample / 360 for sample, symbol in zip(notes.sample, notes.symbol, strict=True) if symbol in BEATS])
     found = times(run(record.mv, record.rate_hz, 360)[0])
     counts = compare(reference[reference >= 300], found[found >= 300])
-    sensitivity, predictivity = LEAST[name]
+    sensitivity, predictivity = MIN_SENSITIVITY_AND_PREDICTIVITY[name]
     assert counts.sensitivity >= sensitivity
     assert counts.predictivity >= predictivity
 
 
-def test_intervals_agree_with_those_of_the_strap(data):
+def test_rr_intervals_agree_with_the_strap(data):
     record = open_recording(data / "polar-h10" / "polar_h10.csv")
     found = times(run(record.mv, record.rate_hz)[0])
     strap = np.cumsum(record.rr_s)
@@ -259,7 +259,7 @@ def test_intervals_agree_with_those_of_the_strap(data):
 
 
 def wide_complexes(beats_s, duration_s, rate_hz, second):
-    """Two deflections in opposite directions, 64 ms apart, the first of 1 mV: around each beat's first one."""
+    """Complexes of two opposite deflections 64 ms apart; the first one has 1 mV and lies at the time of the beat."""
     t = np.arange(round(duration_s * rate_hz)) / rate_hz
     mv = np.random.default_rng(5).normal(0, 0.01, t.size)
     for beat in beats_s:
@@ -269,7 +269,7 @@ def wide_complexes(beats_s, duration_s, rate_hz, second):
 
 @pytest.mark.parametrize(("second", "offset_s"), [(0.9, 0.0), (1.08, 0.0), (1.4, 0.064)])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_r_peak_is_the_first_of_two_deflections_of_nearly_the_same_height(second, offset_s, sign):
+def test_r_peak_is_the_first_of_two_deflections_of_nearly_equal_height(second, offset_s, sign):
     truth = np.arange(0.5, 30, 0.813)
     beats, _ = run(sign * wide_complexes(truth, 30, 250.0, second), 250.0)
     np.testing.assert_allclose(times(beats), truth + offset_s, atol=0.008)

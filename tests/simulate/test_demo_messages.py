@@ -1,4 +1,4 @@
-"""What `pulsegate demo` says of a failure that the system names without a place."""
+"""Error messages of `pulsegate demo`."""
 
 import errno
 import os
@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from gateway.simulate.demo import told
+from gateway.simulate.demo import describe_failure
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_told_with_its_place_and_what_to_do(number: int) -> None:
-    said = told(OSError(number, os.strerror(number)), Path("/data"))
-    assert said == f"{os.strerror(number)} in /data: make room there, or choose another folder with --data"
+def test_a_full_disk_names_the_folder_and_the_remedy(number: int) -> None:
+    message = describe_failure(OSError(number, os.strerror(number)), Path("/data"))
+    assert message == f"{os.strerror(number)} in /data: free some space there, or choose another folder with --data"
 
 
-def test_a_write_to_a_full_device_is_such_a_failure() -> None:
+def test_a_write_to_a_full_device_is_a_full_disk() -> None:
     with pytest.raises(OSError, match="No space left") as full, Path("/dev/full").open("wb", buffering=0) as device:
         device.write(b"x")
-    assert told(full.value, Path("/data")).startswith("No space left on device in /data")
+    assert describe_failure(full.value, Path("/data")).startswith("No space left on device in /data")
 
 
-def test_other_failures_are_told_as_they_are() -> None:
-    assert told(PermissionError(errno.EACCES, "Permission denied", "/data/x"), Path("/data")) == (
+def test_other_failures_keep_their_message() -> None:
+    assert describe_failure(PermissionError(errno.EACCES, "Permission denied", "/data/x"), Path("/data")) == (
         "[Errno 13] Permission denied: '/data/x'"
     )
-    assert told(ValueError("what it says"), None) == "what it says"
+    assert describe_failure(ValueError("a message"), None) == "a message"

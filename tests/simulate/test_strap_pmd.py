@@ -1,4 +1,4 @@
-"""The control point and the frames, byte for byte as Polar's specification gives them."""
+"""Control point and frames, byte for byte as in Polar's specification."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ START_ECG = "02 00 00 01 82 00 01 01 0e 00"
 
 
 @pytest.mark.parametrize(
-    ("request_hex", "streaming", "answer_hex", "streams_then"),
+    ("request_hex", "streaming", "response_hex", "streaming_after"),
     [
         ("01 00", False, "f0 01 00 00 00 00 01 82 00 01 01 0e 00", False),
         ("01 00", True, "f0 01 00 00 00 00 01 82 00 01 01 0e 00", True),
@@ -36,25 +36,25 @@ START_ECG = "02 00 00 01 82 00 01 01 0e 00"
         ("02 00 00 01 c8 00 01 01 0e 00", False, "f0 02 00 08", False),
     ],
 )
-def test_the_control_point_answers(request_hex: str, streaming: bool, answer_hex: str, streams_then: bool) -> None:
-    answer = pmd.answer(bytes.fromhex(request_hex), streaming=streaming)
-    assert answer == pmd.Answer(bytes.fromhex(answer_hex), streams_then)
+def test_the_control_point_responds(request_hex: str, streaming: bool, response_hex: str, streaming_after: bool) -> None:
+    response = pmd.handle_request(bytes.fromhex(request_hex), streaming=streaming)
+    assert response == pmd.ControlResponse(bytes.fromhex(response_hex), streaming_after)
 
 
 @given(st.binary(max_size=20), st.booleans())
-def test_any_request_has_an_answer_and_only_success_changes_anything(request: bytes, streaming: bool) -> None:
-    answer = pmd.answer(request, streaming=streaming)
-    assert answer.indication[0] == 0xF0
-    assert answer.indication[3] <= 8
-    assert answer.indication[3] == 0 or answer.streaming == streaming
+def test_any_request_gets_a_response_and_only_success_changes_the_state(request: bytes, streaming: bool) -> None:
+    response = pmd.handle_request(request, streaming=streaming)
+    assert response.indication[0] == 0xF0
+    assert response.indication[3] <= 8
+    assert response.indication[3] == 0 or response.streaming == streaming
 
 
-def test_a_frame_is_type_time_frame_type_and_three_bytes_a_sample() -> None:
-    frame = pmd.frame(0x0102030405060708, np.array([1, -1, 8_388_607, -8_388_608, -150], np.int32))
+def test_a_frame_is_type_time_frame_type_and_three_bytes_per_sample() -> None:
+    frame = pmd.encode_frame(0x0102030405060708, np.array([1, -1, 8_388_607, -8_388_608, -150], np.int32))
     assert frame.hex(" ") == "00 08 07 06 05 04 03 02 01 00 01 00 00 ff ff ff ff ff 7f 00 00 80 6a ff ff"
 
 
 @pytest.mark.parametrize(("mtu", "samples"), [(23, 3), (100, 29), (231, 72), (232, 73), (517, 73)])
 def test_a_frame_fills_the_mtu_up_to_73_samples(mtu: int, samples: int) -> None:
-    assert pmd.frame_samples(mtu) == samples
-    assert len(pmd.frame(0, np.zeros(samples, np.int32))) <= mtu - 3
+    assert pmd.samples_per_frame(mtu) == samples
+    assert len(pmd.encode_frame(0, np.zeros(samples, np.int32))) <= mtu - 3

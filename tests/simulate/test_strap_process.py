@@ -1,4 +1,4 @@
-"""The strap as a process of its own: it ends when told, waits for its radio, and comes back from a kill with its bonds."""
+"""The strap in its own process: it stops on request, waits for its radio, and keeps its bonds after a kill."""
 
 import asyncio
 import json
@@ -15,21 +15,21 @@ import pytest
 from bumble.device import Connection, Device, Peer
 from bumble.hci import Address
 
-from gateway.radio.air import Air, open_device
+from gateway.radio.virtual_radio_server import SOCKET_NAME, VirtualRadioServer, open_device
 from gateway.simulate import pmd, strap
 from gateway.simulate.journal import read_journal
 
 START_ECG = bytes.fromhex("02 00 00 01 82 00 01 01 0e 00")
-PATIENCE_S = 30.0
-"""For anything to happen at all on a loaded machine."""
+TIMEOUT_S = 30.0
+"""For any step on a loaded machine."""
 
 
 @asynccontextmanager
-async def process(folder: Path, *arguments: str) -> AsyncIterator[Process]:
-    command = ["-m", "gateway.simulate.strap", "--socket", str(folder / "air.sock"), "--journal", str(folder / "strap.jsonl")]
+async def start_strap(folder: Path, *arguments: str) -> AsyncIterator[Process]:
+    command = ["-m", "gateway.simulate.strap", "--socket", str(folder / SOCKET_NAME), "--journal", str(folder / "strap.jsonl")]
     child = await asyncio.create_subprocess_exec(sys.executable, *command, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             yield child
     finally:
         if child.returncode is None:
@@ -37,13 +37,13 @@ async def process(folder: Path, *arguments: str) -> AsyncIterator[Process]:
         await child.communicate()
 
 
-async def event(child: Process, name: str) -> dict[str, Any]:
-    """The next event of that name; the others are passed over."""
+async def wait_event(child: Process, name: str) -> dict[str, Any]:
+    """Return the next event of that name; skip others."""
     assert child.stdout is not None
     async for line in child.stdout:
-        said: dict[str, Any] = json.loads(line)
-        if said["event"] == name:
-            return said
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] == name:
+            return event
     raise AssertionError(f"the strap ended before {name}")
 
 
@@ -62,10 +62,10 @@ async def start_ecg(hub: Device, *, bonded: bool) -> Connection:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     async def scenario() -> None:
-        async with Air(tmp_path), process(tmp_path) as child:
-            await event(child, "advertising")
+        async with VirtualRadioServer(tmp_path), start_strap(tmp_path) as child:
+            await wait_event(child, "advertising")
             child.send_signal(number)
             assert await child.wait() == 0
             assert child.stderr is not None
@@ -74,10 +74,10 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals) -> Non
     asyncio.run(scenario())
 
 
-def test_the_end_of_a_watched_input_ends_it(tmp_path: Path) -> None:
+def test_the_end_of_standard_input_stops_it_if_watched(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with Air(tmp_path), process(tmp_path, "--watch-stdin") as child:
-            await event(child, "advertising")
+        async with VirtualRadioServer(tmp_path), start_strap(tmp_path, "--watch-stdin") as child:
+            await wait_event(child, "advertising")
             assert child.stdin is not None
             child.stdin.close()
             assert await child.wait() == 0
@@ -85,45 +85,45 @@ def test_the_end_of_a_watched_input_ends_it(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_it_waits_for_a_radio_that_starts_later_or_again(tmp_path: Path) -> None:
+def test_it_waits_for_a_radio_that_starts_later_or_restarts(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with process(tmp_path) as child:
+        async with start_strap(tmp_path) as child:
             for _ in range(2):
-                async with Air(tmp_path):
-                    await event(child, "advertising")
+                async with VirtualRadioServer(tmp_path):
+                    await wait_event(child, "advertising")
 
     asyncio.run(scenario())
 
 
-def test_without_a_radio_it_gives_up_with_one_line(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setattr(strap, "_RADIO_WAIT_S", 0.3)
+def test_without_a_radio_it_fails_with_a_one_line_error(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr(strap, "_RADIO_TIMEOUT_S", 0.3)
     assert strap.main(["--socket", str(tmp_path / "none"), "--journal", str(tmp_path / "strap.jsonl")]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"strap: no virtual radio at {tmp_path / 'none'}")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"strap: no virtual radio at {tmp_path / 'none'}")
+    assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["--record", "missing.hea"], ["--journal", "no/such/folder"]])
-def test_what_it_cannot_do_is_one_line(tmp_path: Path, arguments: list[str], capsys: Any) -> None:
+def test_a_wrong_path_is_a_one_line_error(tmp_path: Path, arguments: list[str], capsys: Any) -> None:
     command = ["--socket", str(tmp_path / "none"), "--journal", str(tmp_path / "strap.jsonl"), *arguments]
     assert strap.main(command) == 1
-    said = capsys.readouterr().err
-    assert arguments[1] in said
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert arguments[1] in message
+    assert message.count("\n") == 1
 
 
-def test_after_a_kill_the_bond_holds_and_the_journal_goes_on(tmp_path: Path) -> None:
+def test_bond_and_journal_survive_a_kill(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with Air(tmp_path) as air, open_device(air.path, "C2:00:00:00:00:02", "hub") as hub:
+        async with VirtualRadioServer(tmp_path) as server, open_device(server.path, "C2:00:00:00:00:02", "hub") as hub:
             for bonded in (False, True):
-                async with process(tmp_path) as child:
-                    await event(child, "advertising")
+                async with start_strap(tmp_path) as child:
+                    await wait_event(child, "advertising")
                     connection = await start_ecg(hub, bonded=bonded)
-                    gone = asyncio.Event()
-                    connection.on("disconnection", lambda _reason, gone=gone: gone.set())
-                    await event(child, "frames")
+                    disconnected = asyncio.Event()
+                    connection.on("disconnection", lambda _, disconnected=disconnected: disconnected.set())
+                    await wait_event(child, "frames")
                     child.kill()
-                    await gone.wait()
+                    await disconnected.wait()
 
     asyncio.run(scenario())
     journal = read_journal(tmp_path / "strap.jsonl")
@@ -136,9 +136,9 @@ def test_after_a_kill_the_bond_holds_and_the_journal_goes_on(tmp_path: Path) -> 
 
 
 def test_a_recording_is_played_with_its_beats(data: Path) -> None:
-    heart = strap.heart_of(data / "polar-h10" / "polar_h10.csv")
+    heart = strap.heart_from_file(data / "polar-h10" / "polar_h10.csv")
     assert heart.period_s == pytest.approx(600, abs=0.5)
-    intervals = heart.intervals(0.0, 600.0)
+    intervals = heart.rr_intervals(0.0, 600.0)
     assert 60 * len(intervals) / sum(intervals) == pytest.approx(80, abs=5)
     swings = [np.ptp(heart.samples(round(beat * 130.16) - 8, 17)) for beat in heart.beats_s[1:-1]]  # its QRS is biphasic
     assert np.percentile(swings, 2) > 800

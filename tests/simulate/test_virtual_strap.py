@@ -1,6 +1,7 @@
-"""The strap seen from a hub: advertising, bonding, heart rate and ECG, over a virtual link and on virtual time.
+"""The strap as a hub sees it: advertising, bonding, heart rate and ECG, over a virtual link on virtual time.
 
-The hub is a bare Bumble device, and payloads are cut by hand: neither our drivers nor our backend could hide an error here.
+The hub is a plain Bumble device, and the tests parse payloads themselves: they use neither our drivers nor our backend, whose
+errors could hide errors of the strap.
 """
 
 import asyncio
@@ -26,41 +27,41 @@ from gateway.simulate.journal import Journal, read_journal
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.script import load_script
 
-HEART = heart.from_script(load_script("demo"))
+HEART = heart.heart_from_script(load_script("demo"))
 RATE, LOCATION, BATTERY, MODEL = "2A37", "2A38", "2A19", "2A24"
 START_ECG = bytes.fromhex("02 00 00 01 82 00 01 01 0e 00")
 STOP_ECG = bytes.fromhex("03 00")
 UNIX_NS = 1_764_000_000 * 10**9
 LOOP_ZERO_NS = UNIX_NS - 946_684_800 * 10**9
-"""The strap's clock when the loop's shows 0."""
+"""The strap's time when the loop's clock shows 0."""
 
 
 @dataclass
 class Frame:
-    """A PMD notification, cut by hand: when it came, the time of its last sample, its samples."""
+    """A PMD notification: when it was received, the time of its last sample, its samples."""
 
-    came_s: float
+    received_s: float
     last_ns: int
     samples: list[int]
 
     @classmethod
-    def cut(cls, came_s: float, payload: bytes) -> "Frame":
+    def parse(cls, received_s: float, payload: bytes) -> "Frame":
         assert payload[0] == 0
         assert payload[9] == 0
-        triples = [payload[at : at + 3] for at in range(10, len(payload), 3)]
+        triples = [payload[offset : offset + 3] for offset in range(10, len(payload), 3)]
         samples = [int.from_bytes(triple, "little", signed=True) for triple in triples]
-        return cls(came_s, int.from_bytes(payload[1:9], "little"), samples)
+        return cls(received_s, int.from_bytes(payload[1:9], "little"), samples)
 
 
 @dataclass
 class Hub:
-    """A bare central, with everything that it heard."""
+    """A plain central, with everything that it received."""
 
     device: Device
     connection: Connection | None = None
     characteristics: dict[str, Any] = field(default_factory=dict)
-    rates: list[tuple[float, bytes]] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
+    heart_rates: list[tuple[float, bytes]] = field(default_factory=list)
+    responses: list[str] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
 
     async def connect(self, mtu: int = 232) -> Connection:
@@ -77,16 +78,16 @@ class Hub:
     def __getitem__(self, uuid: str) -> Any:
         return self.characteristics[uuid.replace("-", "").upper()]
 
-    async def listen(self, mtu: int = 232) -> None:
+    async def stream_all(self, mtu: int = 232) -> None:
         """Connect, subscribe to everything, bond, and start the ECG."""
         connection = await self.connect(mtu)
-        await self[RATE].subscribe(lambda value: self.rates.append((now_s(), bytes(value))))
+        await self[RATE].subscribe(lambda value: self.heart_rates.append((now_s(), bytes(value))))
         await connection.pair()
-        await self.start()
+        await self.start_ecg()
 
-    async def start(self) -> None:
-        await self[pmd.CONTROL_POINT].subscribe(lambda value: self.answers.append(value.hex(" ")), prefer_notify=False)
-        await self[pmd.DATA].subscribe(lambda value: self.frames.append(Frame.cut(now_s(), bytes(value))))
+    async def start_ecg(self) -> None:
+        await self[pmd.CONTROL_POINT].subscribe(lambda value: self.responses.append(value.hex(" ")), prefer_notify=False)
+        await self[pmd.DATA].subscribe(lambda value: self.frames.append(Frame.parse(now_s(), bytes(value))))
         await self.request(START_ECG)
 
     async def request(self, request: bytes) -> None:
@@ -94,7 +95,7 @@ class Hub:
 
 
 @dataclass
-class World:
+class StrapTestbed:
     link: VirtualLink
     strap: Device
     hub: Hub
@@ -108,8 +109,8 @@ def now_s() -> float:
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
-    """A strap that runs and a hub in range of it."""
+async def run_testbed(folder: Path) -> AsyncIterator[StrapTestbed]:
+    """Run a strap, with a hub in range."""
     link, events = VirtualLink(), list[dict[str, Any]]()
     device, hub = make_device(link, strap.ADDRESS, strap.NAME), make_device(link, "C2:00:00:00:00:02", "hub")
     await device.power_on()
@@ -118,7 +119,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         playback = Playback(HEART, SensorClock.set_to(UNIX_NS, now_s()), journal)
         running = asyncio.create_task(strap.Strap(device, playback, lambda event: events.append(dict(event))).run())
         try:
-            yield World(link, device, Hub(hub), running, folder / "strap.jsonl", events)
+            yield StrapTestbed(link, device, Hub(hub), running, folder / "strap.jsonl", events)
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -126,41 +127,41 @@ async def world(folder: Path) -> AsyncIterator[World]:
 
 def test_it_advertises_its_name_and_the_heart_rate_service(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with world(tmp_path) as it:
-            heard: asyncio.Queue[Any] = asyncio.Queue()
-            it.hub.device.on("advertisement", heard.put_nowait)
-            await it.hub.device.start_scanning()
-            advertisement = await heard.get()
+        async with run_testbed(tmp_path) as testbed:
+            advertisements: asyncio.Queue[Any] = asyncio.Queue()
+            testbed.hub.device.on("advertisement", advertisements.put_nowait)
+            await testbed.hub.device.start_scanning()
+            advertisement = await advertisements.get()
             assert advertisement.is_connectable
             assert advertisement.data.get(AdvertisingData.Type.COMPLETE_LOCAL_NAME) == "Virtual H10 0A1B2C3D"
             assert (
                 advertisement.data.get(AdvertisingData.Type.COMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS)[0].to_hex_str()
                 == "180D"
             )
-            assert len(it.strap.advertising_data) <= 31
+            assert len(testbed.strap.advertising_data) <= 31
 
     virtual_time.run(scenario())
 
 
-def test_it_says_what_it_is(tmp_path: Path) -> None:
+def test_it_publishes_its_device_information(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with world(tmp_path) as it:
-            await it.hub.connect()
-            assert await it.hub[LOCATION].read_value() == b"\x01"
-            assert await it.hub[BATTERY].read_value() == b"\x57"
-            assert await it.hub[MODEL].read_value() == b"Virtual H10"
-            assert await it.hub["2A25"].read_value() == b"0A1B2C3D"
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.connect()
+            assert await testbed.hub[LOCATION].read_value() == b"\x01"
+            assert await testbed.hub[BATTERY].read_value() == b"\x57"
+            assert await testbed.hub[MODEL].read_value() == b"Virtual H10"
+            assert await testbed.hub["2A25"].read_value() == b"0A1B2C3D"
 
     virtual_time.run(scenario())
 
 
-def test_the_ecg_is_for_bonded_hubs_only(tmp_path: Path) -> None:
+def test_only_a_bonded_hub_can_start_the_ecg(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with world(tmp_path) as it:
-            connection = await it.hub.connect()
-            control = it.hub[pmd.CONTROL_POINT]
+        async with run_testbed(tmp_path) as testbed:
+            connection = await testbed.hub.connect()
+            control = testbed.hub[pmd.CONTROL_POINT]
             await control.subscribe(lambda _value: None, prefer_notify=False)
-            for attempt in (control.read_value(), it.hub.request(START_ECG)):
+            for attempt in (control.read_value(), testbed.hub.request(START_ECG)):
                 with pytest.raises((ATT_Error, ProtocolError)) as refused:
                     await attempt
                 assert refused.value.error_code in (0x05, 0x0F)  # insufficient authentication or encryption
@@ -171,158 +172,158 @@ def test_the_ecg_is_for_bonded_hubs_only(tmp_path: Path) -> None:
     virtual_time.run(scenario())
 
 
-def test_a_bonded_hub_comes_back_without_pairing(tmp_path: Path) -> None:
+def test_a_bonded_hub_reconnects_without_pairing(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with world(tmp_path) as it:
-            await it.hub.listen()
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
             for _ in range(3):
-                assert it.hub.connection is not None
-                await it.hub.connection.disconnect()
+                assert testbed.hub.connection is not None
+                await testbed.hub.connection.disconnect()
                 await asyncio.sleep(1)
-                connection = await it.hub.connect()
+                connection = await testbed.hub.connect()
                 await connection.encrypt()
-                await it.hub.start()
+                await testbed.hub.start_ecg()
                 await asyncio.sleep(1)
-            assert it.hub.answers == ["f0 02 00 00 00"] * 4
-            assert [event["event"] for event in it.events].count("advertising") == 4
+            assert testbed.hub.responses == ["f0 02 00 00 00"] * 4
+            assert [event["event"] for event in testbed.events].count("advertising") == 4
 
     virtual_time.run(scenario())
 
 
-def test_requests_are_answered_in_turn(tmp_path: Path) -> None:
+def test_requests_are_answered_in_order(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with world(tmp_path) as it:
-            await it.hub.listen()
-            await it.hub.request(START_ECG)
-            await it.hub.request(b"\x63\x00")
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
+            await testbed.hub.request(START_ECG)
+            await testbed.hub.request(b"\x63\x00")
             await asyncio.sleep(1)
-            await it.hub.request(STOP_ECG)
-            stopped = len(it.hub.frames)
+            await testbed.hub.request(STOP_ECG)
+            frames_at_stop = len(testbed.hub.frames)
             await asyncio.sleep(5)
-            assert it.hub.answers == ["f0 02 00 00 00", "f0 02 00 06", "f0 63 00 01", "f0 03 00 00 00"]
-            assert stopped == len(it.hub.frames) > 0
+            assert testbed.hub.responses == ["f0 02 00 00 00", "f0 02 00 06", "f0 63 00 01", "f0 03 00 00 00"]
+            assert frames_at_stop == len(testbed.hub.frames) > 0
 
     virtual_time.run(scenario())
 
 
-def test_the_control_point_wants_indications_on(tmp_path: Path) -> None:
+def test_the_control_point_requires_indications(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with world(tmp_path) as it:
-            connection = await it.hub.connect()
+        async with run_testbed(tmp_path) as testbed:
+            connection = await testbed.hub.connect()
             await connection.pair()
             with pytest.raises((ATT_Error, ProtocolError)) as refused:
-                await it.hub.request(START_ECG)
+                await testbed.hub.request(START_ECG)
             assert refused.value.error_code == 0xFD  # CCC descriptor improperly configured
 
     virtual_time.run(scenario())
 
 
 @pytest.mark.parametrize(("mtu", "count"), [(23, 3), (100, 29), (232, 73), (517, 73)])
-def test_frames_hold_the_hearts_samples_and_the_last_ones_time(tmp_path: Path, mtu: int, count: int) -> None:
-    async def scenario() -> World:
-        async with world(tmp_path) as it:
-            await it.hub.listen(mtu)
+def test_frames_hold_the_hearts_samples_and_the_time_of_the_last_one(tmp_path: Path, mtu: int, count: int) -> None:
+    async def scenario() -> StrapTestbed:
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all(mtu)
             await asyncio.sleep(30)
-            return it
+            return testbed
 
-    it = virtual_time.run(scenario())
-    start_ns = read_journal(it.journal).starts[0].script_start_ns
-    assert len(it.hub.frames) >= 30 * 130 // count - 2
-    for frame in it.hub.frames:
+    testbed = virtual_time.run(scenario())
+    start_ns = read_journal(testbed.journal).starts[0].script_start_ns
+    assert len(testbed.hub.frames) >= 30 * 130 // count - 2
+    for frame in testbed.hub.frames:
         assert len(frame.samples) == count
         last = round((frame.last_ns - start_ns) * 130.16e-9)
         assert abs(frame.last_ns - start_ns - round(last / 130.16e-9)) <= 1
         assert frame.samples == HEART.microvolts[last - count + 1 : last + 1].tolist()
-        assert frame.came_s == pytest.approx((frame.last_ns - LOOP_ZERO_NS) / 1e9, abs=1e-3)
+        assert frame.received_s == pytest.approx((frame.last_ns - LOOP_ZERO_NS) / 1e9, abs=1e-3)
 
 
-def test_twenty_minutes_of_ecg_do_not_drift(tmp_path: Path) -> None:
-    async def scenario() -> World:
-        async with world(tmp_path) as it:
-            await it.hub.listen()
+def test_the_ecg_does_not_drift_in_twenty_minutes(tmp_path: Path) -> None:
+    async def scenario() -> StrapTestbed:
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
             await asyncio.sleep(1200)
-            return it
+            return testbed
 
     frames = virtual_time.run(scenario()).hub.frames
     steps = {after.last_ns - before.last_ns for before, after in pairwise(frames)}
     assert len(frames) == pytest.approx(1200 * 130.16 / 73, abs=2)
     assert max(steps) - min(steps) <= 1
-    assert frames[-1].came_s == pytest.approx((frames[-1].last_ns - LOOP_ZERO_NS) / 1e9, abs=1e-3)
+    assert frames[-1].received_s == pytest.approx((frames[-1].last_ns - LOOP_ZERO_NS) / 1e9, abs=1e-3)
 
 
-def test_the_heart_goes_on_while_nobody_listens(tmp_path: Path) -> None:
-    async def scenario() -> World:
-        async with world(tmp_path) as it:
-            await it.hub.listen()
+def test_the_script_continues_while_no_hub_is_connected(tmp_path: Path) -> None:
+    async def scenario() -> StrapTestbed:
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
             await asyncio.sleep(10)
-            assert it.link.link_loss(strap.ADDRESS) == 2
+            assert testbed.link.simulate_link_loss(strap.ADDRESS) == 2
             await asyncio.sleep(10)
-            connection = await it.hub.connect()
+            connection = await testbed.hub.connect()
             await connection.encrypt()
-            await it.hub.start()
+            await testbed.hub.start_ecg()
             await asyncio.sleep(10)
-            return it
+            return testbed
 
-    it = virtual_time.run(scenario())
-    journal = read_journal(it.journal)
+    testbed = virtual_time.run(scenario())
+    journal = read_journal(testbed.journal)
     assert len(journal.starts) == 1
-    gaps = [after.last_ns - before.last_ns for before, after in pairwise(it.hub.frames)]
+    gaps = [after.last_ns - before.last_ns for before, after in pairwise(testbed.hub.frames)]
     assert [gap > 10 * 10**9 for gap in gaps].count(True) == 1
     assert [gap > 10**9 for gap in gaps].count(True) == 1
-    last = it.hub.frames[-1]
+    last = testbed.hub.frames[-1]
     index = round((last.last_ns - journal.starts[0].script_start_ns) * 130.16e-9)
     assert last.samples == HEART.samples(index - 72, 73).tolist()
-    starts_us = {event["script_start_us"] for event in it.events if event["event"] == "streaming"}
+    starts_us = {event["script_start_us"] for event in testbed.events if event["event"] == "streaming"}
     assert starts_us == {(journal.starts[0].script_start_ns + 946_684_800 * 10**9) // 1000}
 
 
-def test_the_journal_holds_what_was_sent_and_nothing_else(tmp_path: Path) -> None:
-    async def scenario() -> World:
-        async with world(tmp_path) as it:
-            await it.hub.listen()
+def test_the_journal_holds_exactly_the_sent_frames(tmp_path: Path) -> None:
+    async def scenario() -> StrapTestbed:
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
             await asyncio.sleep(5)
-            await it.hub[pmd.DATA].unsubscribe()
+            await testbed.hub[pmd.DATA].unsubscribe()
             await asyncio.sleep(5)
-            await it.hub[pmd.DATA].subscribe(lambda value: it.hub.frames.append(Frame.cut(now_s(), bytes(value))))
+            await testbed.hub[pmd.DATA].subscribe(lambda value: testbed.hub.frames.append(Frame.parse(now_s(), bytes(value))))
             await asyncio.sleep(5)
-            return it
+            return testbed
 
-    it = virtual_time.run(scenario())
-    written = [(frame.last_ns, frame.n) for frame in read_journal(it.journal).frames]
-    assert written == [(frame.last_ns, len(frame.samples)) for frame in it.hub.frames]
+    testbed = virtual_time.run(scenario())
+    written = [(frame.last_ns, frame.n) for frame in read_journal(testbed.journal).frames]
+    assert written == [(frame.last_ns, len(frame.samples)) for frame in testbed.hub.frames]
     assert 10 * 130 / 73 - 4 < len(written) < 10 * 130.16 / 73 + 2
-    assert it.events[-1]["event"] == "frames"
-    assert it.events[-1]["sent_samples"] <= sum(n for _, n in written)
+    assert testbed.events[-1]["event"] == "frames"
+    assert testbed.events[-1]["sent_samples"] <= sum(n for _, n in written)
 
 
-def test_the_heart_rate_carries_every_interval_once(tmp_path: Path) -> None:
-    async def scenario() -> World:
-        async with world(tmp_path) as it:
-            await it.hub.listen()
+def test_the_heart_rate_carries_every_rr_interval_once(tmp_path: Path) -> None:
+    async def scenario() -> StrapTestbed:
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
             await asyncio.sleep(90)
-            return it
+            return testbed
 
-    it = virtual_time.run(scenario())
-    payloads = [payload for _, payload in it.hub.rates]
-    ticks = [int.from_bytes(p[at : at + 2], "little") for p in payloads for at in range(2, len(p), 2)]
+    testbed = virtual_time.run(scenario())
+    payloads = [payload for _, payload in testbed.hub.heart_rates]
+    ticks = [int.from_bytes(p[offset : offset + 2], "little") for p in payloads for offset in range(2, len(p), 2)]
     beats = np.array(HEART.beats_s)
     assert ticks == [round(rr * 1024) for rr in np.diff(beats)][: len(ticks)]
     assert len(ticks) > 130
-    assert {p[0] for p in payloads} == {0x16, 0x06}  # contact; intervals unless a pause lets a second go by without a beat
+    assert {p[0] for p in payloads} == {0x16, 0x06}  # contact; with intervals, except in a second without a beat
     assert all((p[0] == 0x06) == (len(p) == 2) for p in payloads)
-    rates = {round(at): payload[1] for at, payload in it.hub.rates}
+    rates = {round(at_s): payload[1] for at_s, payload in testbed.hub.heart_rates}
     assert rates[70] == pytest.approx(165, abs=3)
     assert rates[4] == pytest.approx(72, abs=4)
-    assert np.diff([at for at, _ in it.hub.rates]) == pytest.approx(1.0)
+    assert np.diff([at_s for at_s, _ in testbed.hub.heart_rates]) == pytest.approx(1.0)
 
 
-def test_a_radio_that_goes_away_ends_the_strap_with_one_error(tmp_path: Path) -> None:
+def test_a_lost_radio_ends_the_strap_with_one_error(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with world(tmp_path) as it:
-            await it.hub.listen()
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
             await asyncio.sleep(3)
-            it.strap.host.on_transport_lost()
-            with pytest.raises(RadioError, match="radio is gone"):
-                await it.running
+            testbed.strap.host.on_transport_lost()
+            with pytest.raises(RadioError, match="lost its radio"):
+                await testbed.running
 
     virtual_time.run(scenario())

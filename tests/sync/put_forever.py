@@ -1,4 +1,4 @@
-"""Puts blocks into an outbox until killed, and prints each block's place only when `put` has returned. Run by test_kill.py."""
+"""Puts blocks into an outbox until killed, and prints the id of each block after `put` returned. Run by test_kill.py."""
 
 import sys
 import time
@@ -19,7 +19,7 @@ def main() -> None:
         clinic=ClinicPublicKey.load(folder / "clinic.pub"),
         clock=lambda: int(time.time()),
     )
-    number = int(outbox.state("number") or b"0")
+    number = int(outbox.load_state("number") or b"0")
     while True:
         number += 1
         blocks = [("vital", b"%d" % number), ("wave", b"%d" % number)]

@@ -1,4 +1,4 @@
-"""The hub's key file and what is sealed with it."""
+"""The hub's key file, and sealing with it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from sync.seal import SealError
 KEY = HubKey(bytes(range(32)))
 
 
-def test_is_created_once_and_private(tmp_path: Path) -> None:
+def test_key_file_is_created_once_with_mode_0600(tmp_path: Path) -> None:
     path = tmp_path / "hub.key"
     key = HubKey.load_or_create(path)
     assert (len(path.read_bytes()), path.stat().st_mode & 0o777) == (32, 0o600)
@@ -20,7 +20,7 @@ def test_is_created_once_and_private(tmp_path: Path) -> None:
     assert HubKey.load_or_create(tmp_path / "other.key") != key
 
 
-def test_open_to_others_is_refused(tmp_path: Path) -> None:
+def test_rejects_a_key_file_that_other_users_can_access(tmp_path: Path) -> None:
     path = tmp_path / "hub.key"
     HubKey.load_or_create(path)
     for mode in (0o604, 0o640, 0o620):
@@ -29,7 +29,7 @@ def test_open_to_others_is_refused(tmp_path: Path) -> None:
             HubKey.load_or_create(path)
 
 
-def test_of_another_length_is_refused_and_kept(tmp_path: Path) -> None:
+def test_rejects_and_keeps_a_key_file_of_another_length(tmp_path: Path) -> None:
     path = tmp_path / "hub.key"
     path.write_bytes(b"short")
     path.chmod(0o600)
@@ -38,18 +38,18 @@ def test_of_another_length_is_refused_and_kept(tmp_path: Path) -> None:
     assert path.read_bytes() == b"short"
 
 
-def test_in_a_missing_folder_says_where(tmp_path: Path) -> None:
-    with pytest.raises(SealError, match="nowhere"):
-        HubKey.load_or_create(tmp_path / "nowhere" / "hub.key")
+def test_error_for_a_missing_folder_names_it(tmp_path: Path) -> None:
+    with pytest.raises(SealError, match="missing"):
+        HubKey.load_or_create(tmp_path / "missing" / "hub.key")
 
 
 @given(st.binary(max_size=100), st.binary(max_size=20))
-def test_what_was_sealed_opens(plaintext: bytes, purpose: bytes) -> None:
+def test_opens_sealed_data(plaintext: bytes, purpose: bytes) -> None:
     assert KEY.open(KEY.seal(plaintext, purpose), purpose) == plaintext
 
 
 @given(st.binary(max_size=40), st.data())
-def test_any_flipped_bit_other_purpose_or_key_is_noticed(plaintext: bytes, data: st.DataObject) -> None:
+def test_detects_a_flipped_bit_another_purpose_and_another_key(plaintext: bytes, data: st.DataObject) -> None:
     sealed = bytearray(KEY.seal(plaintext, b"a"))
     for key, purpose in ((KEY, b"b"), (HubKey(bytes(32)), b"a")):
         with pytest.raises(SealError):
@@ -61,13 +61,13 @@ def test_any_flipped_bit_other_purpose_or_key_is_noticed(plaintext: bytes, data:
 
 
 @given(st.binary(max_size=40))
-def test_random_bytes_raise_nothing_but_seal_error(data: bytes) -> None:
+def test_random_bytes_raise_only_seal_error(data: bytes) -> None:
     for candidate in (data, b"\x01" + data):
         with pytest.raises(SealError):
             KEY.open(candidate, b"a")
 
 
-def test_check_value_tells_keys_apart_and_is_not_the_key() -> None:
+def test_check_value_identifies_the_key_without_containing_it() -> None:
     assert KEY.check_value() == HubKey(bytes(range(32))).check_value()
     assert KEY.check_value() != HubKey(bytes(32)).check_value()
     assert KEY.check_value() not in KEY.secret

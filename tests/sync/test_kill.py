@@ -1,4 +1,4 @@
-"""kill -9 of a process that puts blocks: what `put` returned is there, and no sequence has a hole."""
+"""kill -9 of a process that puts blocks: every block whose `put` returned is stored, and no sequence has a gap."""
 
 import os
 import random
@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from sync.keys import HubKey
-from sync.outbox import Outbox, StoredBlock
+from sync.outbox import Outbox, OutboxBlock
 from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
 from sync.wire import BlockId, Lane
 
@@ -17,26 +17,26 @@ KILLS = 10
 
 
 def run_and_kill(folder: Path, lines: int, delay_s: float) -> list[tuple[BlockId, bytes]]:
-    """What the process said that it had put, before it was killed at a random moment after so many lines."""
+    """The blocks that the process reported as stored before it was killed, `delay_s` after the given number of lines."""
     script = Path(__file__).with_name("put_forever.py")
     environment = os.environ | {"PYTHONPATH": str(script.parents[2])}
     with subprocess.Popen([sys.executable, script, folder], stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(lines)]
+        output = [process.stdout.readline() for _ in range(lines)]
         time.sleep(delay_s)
         process.kill()
-        said += process.stdout.readlines()
-    rows = [line.split() for line in said if line.endswith(b"\n")]
+        output += process.stdout.readlines()
+    rows = [line.split() for line in output if line.endswith(b"\n")]
     return [(BlockId(lane.decode(), int(epoch), int(seq)), number) for lane, epoch, seq, number in rows]  # type: ignore[arg-type]
 
 
-def test_nothing_that_put_returned_is_lost_and_no_sequence_has_a_hole(tmp_path: Path) -> None:
-    seed = random.Random(2)
+def test_no_stored_block_is_lost_and_no_sequence_has_a_gap(tmp_path: Path) -> None:
+    rng = random.Random(2)
     clinic = ClinicKeyPair.generate()
     clinic.public.save(tmp_path / "clinic.pub")
     returned: dict[BlockId, bytes] = {}
     for _ in range(KILLS):
-        returned.update(run_and_kill(tmp_path, seed.randrange(1, 60), seed.uniform(0, 0.02)))
+        returned.update(run_and_kill(tmp_path, rng.randrange(1, 60), rng.uniform(0, 0.02)))
 
     outbox = Outbox.open(
         tmp_path / "outbox.db",
@@ -59,13 +59,15 @@ def test_nothing_that_put_returned_is_lost_and_no_sequence_has_a_hole(tmp_path: 
     assert len({epoch for _, epoch in sequences}) == KILLS
     for lane in ("vital", "wave"):
         numbers = [int(plaintexts[id_]) for id_ in sorted(stored) if id_.lane == lane]
-        assert numbers == list(range(1, len(numbers) + 1))  # the state moved on with the blocks, neither before nor after
-        assert_linked(lane, sequences, stored)
+        assert numbers == list(range(1, len(numbers) + 1))  # the state is stored together with the blocks
+        assert_epochs_are_linked(lane, sequences, stored)
     outbox.close()
 
 
-def assert_linked(lane: Lane, sequences: dict[tuple[Lane, int], list[int]], stored: dict[BlockId, StoredBlock]) -> None:
-    """Every epoch's first block names the last one of the epoch before."""
+def assert_epochs_are_linked(
+    lane: Lane, sequences: dict[tuple[Lane, int], list[int]], stored: dict[BlockId, OutboxBlock]
+) -> None:
+    """The first block of each epoch names the last block of the previous epoch."""
     previous = None
     for epoch in sorted(epoch for other, epoch in sequences if other == lane):
         assert parse_header(stored[BlockId(lane, epoch, 1)].sealed).prev == previous

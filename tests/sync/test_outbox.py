@@ -1,4 +1,4 @@
-"""The outbox: sequences, acknowledgements, keys, state, and every way in which its file can be wrong."""
+"""The outbox: sequences, acknowledgements, keys, state, and invalid database files."""
 
 import shutil
 import sqlite3
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from sync.errors import Permanent, SyncError, Transient
 from sync.keys import HubKey
-from sync.outbox import PLAINTEXT_LIMIT, Outbox
-from sync.outbox_schema import SCHEMA
+from sync.outbox import PLAINTEXT_LIMIT_BYTES, Outbox
+from sync.outbox_migrations import SCHEMA_VERSION
 from sync.records import Record, StatusRecord, Times, VitalRecord, WaveformRecord, encode
 from sync.seal import ClinicKeyPair, SealError, open_block, parse_header, unwrap_at_clinic
 from sync.wire import BlockId, Mark, Range
@@ -54,20 +54,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(path: Path) -> Iterator[OpenOutbox]:
-    made: list[Outbox] = []
+def open_outbox(path: Path) -> Iterator[OpenOutbox]:
+    outboxes: list[Outbox] = []
 
     def open_one(**changes: Any) -> Outbox:
-        made.append(open_at(path, **changes))
-        return made[-1]
+        outboxes.append(open_at(path, **changes))
+        return outboxes[-1]
 
     yield open_one
-    for outbox in made:
+    for outbox in outboxes:
         outbox.close()
 
 
 def plaintext_at_clinic(outbox: Outbox, id_: BlockId, clinic: ClinicKeyPair = CLINIC) -> bytes:
-    """What the clinic makes of a stored block and its wrapped key."""
+    """Open a stored block at the clinic, with its wrapped key."""
     block = outbox.pending(id_.lane, (id_.epoch, id_.seq - 1), 1)[0]
     header = parse_header(block.sealed)
     (key,) = outbox.keys_for([block.key], also_held=True)
@@ -76,26 +76,26 @@ def plaintext_at_clinic(outbox: Outbox, id_: BlockId, clinic: ClinicKeyPair = CL
 
 
 class TestSequences:
-    def test_count_from_1_in_each_lane(self, opened: OpenOutbox) -> None:
-        outbox = opened()
+    def test_numbers_count_from_1_in_each_lane(self, open_outbox: OpenOutbox) -> None:
+        outbox = open_outbox()
         assert outbox.put("vital", b"a") == BlockId("vital", BOOT_S, 1)
         assert outbox.put_many([("wave", b"b"), ("vital", b"c")]) == [BlockId("wave", BOOT_S, 1), BlockId("vital", BOOT_S, 2)]
         assert plaintext_at_clinic(outbox, BlockId("vital", BOOT_S, 2)) == b"c"
 
-    def test_each_opening_is_a_new_epoch_also_when_the_clock_stands_or_goes_back(self, opened: OpenOutbox) -> None:
+    def test_each_opening_begins_a_new_epoch_even_if_the_clock_stands_still_or_goes_back(self, open_outbox: OpenOutbox) -> None:
         clock = Clock()
         epochs = []
         for now in (BOOT_S, BOOT_S, BOOT_S - 100, BOOT_S + 50):
             clock.now = now
-            epochs.append(opened(clock=clock).epoch)
+            epochs.append(open_outbox(clock=clock).epoch)
         assert epochs == [BOOT_S, BOOT_S + 1, BOOT_S + 2, BOOT_S + 50]
 
-    def test_first_block_of_an_epoch_names_the_lanes_last_one_even_if_that_is_gone(self, opened: OpenOutbox) -> None:
-        first = opened()
+    def test_first_block_of_an_epoch_names_the_previous_one_of_its_lane_even_if_deleted(self, open_outbox: OpenOutbox) -> None:
+        first = open_outbox()
         first.put_many([("vital", b"a"), ("vital", b"b")])
         first.acknowledge([Mark("vital", BOOT_S, 2)], [])
-        opened()  # an epoch without blocks
-        third = opened()
+        open_outbox()  # an epoch without blocks
+        third = open_outbox()
         third.put_many([("vital", b"c"), ("vital", b"d"), ("wave", b"e")])
         headers = {
             block.id: parse_header(block.sealed) for lane in ("vital", "wave") for block in third.pending(lane, (0, 0), 9999)
@@ -104,16 +104,16 @@ class TestSequences:
         assert headers[BlockId("vital", BOOT_S + 2, 2)].prev is None
         assert headers[BlockId("wave", BOOT_S + 2, 1)].prev is None
 
-    def test_a_failed_put_leaves_no_hole_and_no_state(self, opened: OpenOutbox) -> None:
-        outbox = opened()
+    def test_a_failed_put_stores_nothing_and_uses_no_number(self, open_outbox: OpenOutbox) -> None:
+        outbox = open_outbox()
         outbox.put("vital", b"a", {"last": b"1"})
         with pytest.raises(Permanent, match="split"):
-            outbox.put_many([("vital", b"b"), ("vital", bytes(PLAINTEXT_LIMIT + 1))], {"last": b"2"})
+            outbox.put_many([("vital", b"b"), ("vital", bytes(PLAINTEXT_LIMIT_BYTES + 1))], {"last": b"2"})
         assert outbox.put("vital", b"c").seq == 2
-        assert outbox.state("last") == b"1"
+        assert outbox.load_state("last") == b"1"
 
-    def test_pending_goes_on_after_a_place_and_respects_the_limit(self, opened: OpenOutbox) -> None:
-        outbox = opened()
+    def test_pending_continues_after_a_position_and_respects_the_limit(self, open_outbox: OpenOutbox) -> None:
+        outbox = open_outbox()
         outbox.put_many([("wave", bytes(1000))] * 5)
         size = len(outbox.pending("wave", (0, 0), 1)[0].sealed)
         assert [block.id.seq for block in outbox.pending("wave", (0, 0), 3 * size)] == [1, 2, 3]
@@ -124,12 +124,12 @@ class TestSequences:
 
 class TestAcknowledge:
     @settings(max_examples=25)
-    @given(marks=st.integers(0, 12), stretches=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 5)), max_size=3))
-    def test_deletes_what_it_covers_and_nothing_else(self, marks: int, stretches: list[tuple[int, int]]) -> None:
+    @given(marks=st.integers(0, 12), spans=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 5)), max_size=3))
+    def test_deletes_only_the_blocks_that_it_covers(self, marks: int, spans: list[tuple[int, int]]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             outbox = open_at(Path(folder) / "outbox.db")
             outbox.put_many([(lane, b"x") for _ in range(10) for lane in ("vital", "wave")])
-            ranges = [Range("vital", BOOT_S, first, first + more) for first, more in stretches]
+            ranges = [Range("vital", BOOT_S, first, first + extra) for first, extra in spans]
             covered = {*range(1, marks + 1), *(seq for row in ranges for seq in range(row.first, row.last + 1))} & set(
                 range(1, 11)
             )
@@ -142,99 +142,99 @@ class TestAcknowledge:
         assert (statistics.stored, statistics.acknowledged) == (20, len(covered))
         assert statistics.pending == {"alert": 0, "vital": len(left), "wave": 10, "archive": 0}
 
-    def test_sequence_goes_on_after_everything_is_deleted(self, opened: OpenOutbox) -> None:
-        outbox = opened()
+    def test_numbers_continue_after_all_blocks_are_deleted(self, open_outbox: OpenOutbox) -> None:
+        outbox = open_outbox()
         outbox.put("alert", b"a")
         assert outbox.acknowledge([Mark("alert", BOOT_S, 1)], []) == 1
         assert outbox.statistics().bytes == 0
         assert outbox.put("alert", b"b").seq == 2
-        assert outbox.last("alert") == (BOOT_S, 2)
-        assert outbox.last("wave") == (0, 0)
+        assert outbox.last_position("alert") == (BOOT_S, 2)
+        assert outbox.last_position("wave") == (0, 0)
 
 
 class TestKeys:
-    def test_one_a_subject_and_utc_day_kept_across_restarts(self, opened: OpenOutbox) -> None:
+    def test_each_subject_and_utc_day_has_one_key_across_restarts(self, open_outbox: OpenOutbox) -> None:
         clock = Clock()
         clock.now = BOOT_S // DAY_S * DAY_S
         keys = []
         for now, subject in ((0, "a"), (DAY_S - 1, "a"), (DAY_S, "a"), (DAY_S, "b")):
-            outbox = opened(clock=clock, subject=subject)
+            outbox = open_outbox(clock=clock, subject=subject)
             clock.now = BOOT_S // DAY_S * DAY_S + now
             outbox.put("vital", b"")
             keys.append(parse_header(outbox.pending("vital", (outbox.epoch, 0), 1)[0].sealed).key)
         assert keys[0] == keys[1]
         assert len(set(keys)) == 3
 
-    def test_are_offered_until_the_clinic_holds_them(self, opened: OpenOutbox) -> None:
-        outbox = opened()
+    def test_keys_are_offered_until_the_clinic_holds_them(self, open_outbox: OpenOutbox) -> None:
+        outbox = open_outbox()
         outbox.put("vital", b"a")
         (block,) = outbox.pending("vital", (0, 0), 1)
         (offered,) = outbox.keys_for([block.key, block.key, bytes(16)])
         assert offered.id == block.key
-        outbox.key_held([block.key])
+        outbox.mark_keys_held([block.key])
         assert outbox.keys_for([block.key]) == []
         assert outbox.keys_for([block.key], also_held=True) == [offered]
 
-    def test_another_clinic_gets_a_key_of_its_own(self, opened: OpenOutbox) -> None:
-        opened().put("vital", b"a")
+    def test_another_clinic_gets_another_key(self, open_outbox: OpenOutbox) -> None:
+        open_outbox().put("vital", b"a")
         other = ClinicKeyPair.generate()
-        outbox = opened(clinic=other.public)
+        outbox = open_outbox(clinic=other.public)
         assert plaintext_at_clinic(outbox, outbox.put("vital", b"b"), other) == b"b"
         assert plaintext_at_clinic(outbox, BlockId("vital", BOOT_S, 1)) == b"a"
 
 
-def test_state_outlives_the_process_and_is_replaced(opened: OpenOutbox) -> None:
-    first = opened()
+def test_state_survives_a_restart_and_can_be_replaced(open_outbox: OpenOutbox) -> None:
+    first = open_outbox()
     first.put("vital", b"", {"a": b"1", "b": b"2"})
     first.put("vital", b"", {"a": b"3"})
-    second = opened()
-    assert [second.state(name) for name in ("a", "b", "c")] == [b"3", b"2", None]
+    second = open_outbox()
+    assert [second.load_state(name) for name in ("a", "b", "c")] == [b"3", b"2", None]
 
 
 class TestFile:
-    def test_is_private(self, opened: OpenOutbox, path: Path) -> None:
-        opened().put("vital", b"a")
+    def test_files_are_accessible_to_the_owner_only(self, open_outbox: OpenOutbox, path: Path) -> None:
+        open_outbox().put("vital", b"a")
         assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
 
-    def test_of_version_1_opens_and_goes_on(self, path: Path) -> None:
+    def test_opens_a_database_of_version_1_and_continues_it(self, path: Path) -> None:
         shutil.copy(VECTORS / "outbox_v1.db", path)
         outbox = open_at(path)
         assert [block.id for lane in ("vital", "wave") for block in outbox.pending(lane, (0, 0), 10**6)] == [
             BlockId("vital", BOOT_S, 2),
             BlockId("wave", BOOT_S, 1),
         ]
-        assert outbox.state("last sample") == b"42"
+        assert outbox.load_state("last sample") == b"42"
         assert outbox.put("vital", b"") == BlockId("vital", BOOT_S + 1, 1)
         outbox.close()
 
-    def test_of_another_hub_key_is_refused_untouched(self, path: Path) -> None:
+    def test_rejects_another_hub_key_without_changes(self, path: Path) -> None:
         open_at(path).close()
-        assert_refused(path, SealError, r"another hub key: restore .* or move the buffer away", hub_key=HubKey(bytes(32)))
+        assert_rejected(path, SealError, r"another hub key: restore .* or move the buffer away", hub_key=HubKey(bytes(32)))
 
-    def test_of_another_hub_is_refused_untouched(self, path: Path) -> None:
+    def test_rejects_another_hub_without_changes(self, path: Path) -> None:
         open_at(path).close()
-        assert_refused(path, Permanent, "belongs to hub hub-1, not hub-2", hub="hub-2")
+        assert_rejected(path, Permanent, "belongs to hub hub-1, not hub-2", hub="hub-2")
 
-    def test_of_a_newer_version_is_refused_untouched(self, path: Path) -> None:
+    def test_rejects_a_newer_version_without_changes(self, path: Path) -> None:
         open_at(path).close()
-        newer = SCHEMA + 1
+        newer = SCHEMA_VERSION + 1
         with sqlite3.connect(path) as connection:
             connection.execute(f"PRAGMA user_version = {newer}")
         connection.close()
-        assert_refused(path, Permanent, rf"newer pulsegate \(schema {newer}.*update")
+        assert_rejected(path, Permanent, rf"newer pulsegate \(schema {newer}.*update")
 
-    def test_of_another_application_is_refused_untouched(self, path: Path) -> None:
+    def test_rejects_the_database_of_another_application_without_changes(self, path: Path) -> None:
         with sqlite3.connect(path) as connection:
             connection.execute("CREATE TABLE recipes (name TEXT)")
         connection.close()
-        assert_refused(path, Permanent, "another application")
+        assert_rejected(path, Permanent, "another application")
 
-    @pytest.mark.parametrize("content", [b"no database " * 1000, b"SQLite format 3\x00" + b"\xff" * 5000])
-    def test_that_is_damaged_is_refused_untouched(self, path: Path, content: bytes) -> None:
+    @pytest.mark.parametrize("content", [b"not a database " * 1000, b"SQLite format 3\x00" + b"\xff" * 5000])
+    def test_rejects_a_damaged_file_without_changes(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
-        assert_refused(path, Permanent, "damaged: move it away")
+        assert_rejected(path, Permanent, "damaged: move it away")
 
-    def test_damaged_later_says_so(self, path: Path) -> None:
+    def test_reports_damage_inside_the_file(self, path: Path) -> None:
         outbox = open_at(path)
         outbox.put_many([("wave", bytes(2000))] * 50)
         outbox.close()
@@ -244,15 +244,15 @@ class TestFile:
         with pytest.raises(Permanent, match="damaged"):
             open_at(path)
 
-    def test_in_a_missing_folder_says_where(self, tmp_path: Path) -> None:
-        with pytest.raises(Permanent, match="nowhere"):
-            open_at(tmp_path / "nowhere" / "outbox.db")
+    def test_error_for_a_missing_folder_names_it(self, tmp_path: Path) -> None:
+        with pytest.raises(Permanent, match="missing"):
+            open_at(tmp_path / "missing" / "outbox.db")
 
-    def test_locked_by_another_process_is_transient(
-        self, opened: OpenOutbox, path: Path, monkeypatch: pytest.MonkeyPatch
+    def test_a_lock_of_another_process_is_transient(
+        self, open_outbox: OpenOutbox, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sync.outbox.BUSY_TIMEOUT_S", 0.01)
-        outbox = opened()
+        outbox = open_outbox()
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(Transient, match="locked"):
@@ -261,8 +261,8 @@ class TestFile:
         other.close()
         assert outbox.put("vital", b"a").seq == 1
 
-    def test_full_disk_is_transient_and_keeps_what_is_stored(self, opened: OpenOutbox) -> None:
-        outbox = opened()
+    def test_a_full_disk_is_transient_and_keeps_the_stored_blocks(self, open_outbox: OpenOutbox) -> None:
+        outbox = open_outbox()
         outbox.put("wave", b"kept")
         pages = outbox._connection.execute("PRAGMA page_count").fetchone()[0]
         outbox._connection.execute(f"PRAGMA max_page_count = {pages}")
@@ -273,12 +273,12 @@ class TestFile:
         assert outbox.put("wave", b"next").seq == 2
 
     @pytest.mark.parametrize("names", [{"hub": "a/b"}, {"subject": ""}])
-    def test_names_that_cannot_be_topics_are_refused(self, path: Path, names: dict[str, str]) -> None:
+    def test_rejects_names_that_cannot_be_in_a_topic(self, path: Path, names: dict[str, str]) -> None:
         with pytest.raises(Permanent, match="letters, digits"):
             open_at(path, **names)
 
 
-def assert_refused(path: Path, error: type[SyncError], message: str, **changes: Any) -> None:
+def assert_rejected(path: Path, error: type[SyncError], message: str, **changes: Any) -> None:
     before = path.read_bytes()
     with pytest.raises(error, match=message):
         open_at(path, **changes)
@@ -286,8 +286,8 @@ def assert_refused(path: Path, error: type[SyncError], message: str, **changes: 
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_no_plaintext_reaches_the_disk(opened: OpenOutbox, path: Path) -> None:
-    """A planted heart rate, time, name and sample pattern, in every form that they could take in a file."""
+def test_no_plaintext_reaches_the_disk(open_outbox: OpenOutbox, path: Path) -> None:
+    """Search the files for a planted heart rate, time, name and sample pattern, in every encoding they could have."""
     time_us, rate, name = 1_789_654_321_987_654, 137.25, "Wilhelmine Musterfrau"
     samples = np.array([31001, -31002, 31003, -31004] * 40, np.int32)
     times = Times(time_us, time_us, 5)
@@ -296,7 +296,7 @@ def test_no_plaintext_reaches_the_disk(opened: OpenOutbox, path: Path) -> None:
         WaveformRecord("strap", "ecg", times, 130.0, 1e-6, samples),
         StatusRecord("strap", "patient", times, name),
     ]
-    outbox = opened()
+    outbox = open_outbox()
     for _ in range(20):
         outbox.put("wave", encode(records), {"timeline strap": encode(records)})
     wal = path.with_name(path.name + "-wal")
@@ -309,4 +309,4 @@ def test_no_plaintext_reaches_the_disk(opened: OpenOutbox, path: Path) -> None:
     needles += [samples[:8].astype(kind).tobytes() for kind in ("<i2", ">i2", "<i4", ">i4")]
     needles += [bytes(next(v["samples"] for v in cbor2.loads(encode(records)) if "samples" in v))[:24], b"heart_rate"]
     assert [needle for needle in needles if needle in written] == []
-    assert b"hub-1" in written  # the search would have found them
+    assert b"hub-1" in written  # proves that the search finds plaintext

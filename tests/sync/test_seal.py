@@ -1,4 +1,4 @@
-"""Blocks and wrapped keys: known answers, an independent reader, and every way to tamper."""
+"""Blocks and wrapped keys: known answers, an independent decoder, and tampering."""
 
 import json
 import struct
@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.seal import (
+    BlockHeader,
     ClinicKeyPair,
     ClinicPublicKey,
     DataKey,
-    Header,
     SealError,
     open_block,
     parse_header,
@@ -31,7 +31,7 @@ VECTOR = json.loads((Path(__file__).parent / "vectors" / "seal_v1.json").read_te
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 counts = st.integers(0, 2**63 - 1)
 headers = st.builds(
-    Header,
+    BlockHeader,
     hub=names,
     subject=names,
     epoch=counts,
@@ -50,13 +50,13 @@ headers = st.builds(
         ("0200000000000000", "01", "1de22967237a813291213f267e3b452f02d01ae33e4ec854"),
     ],
 )
-def test_cipher_is_aes_256_gcm_siv_of_rfc_8452_appendix_c2(plaintext: str, associated: str, sealed: str) -> None:
+def test_cipher_matches_rfc_8452_appendix_c2(plaintext: str, associated: str, sealed: str) -> None:
     key, nonce = bytes([1]) + bytes(31), bytes([3]) + bytes(11)
     assert AESGCMSIV(key).encrypt(nonce, bytes.fromhex(plaintext), bytes.fromhex(associated)).hex() == sealed
 
 
-def test_block_is_laid_out_as_the_protocol_says() -> None:
-    """A second reader, written from docs/protocol.md alone."""
+def test_block_has_the_layout_of_the_protocol() -> None:
+    """An independent decoder, written only from docs/protocol.md."""
     block = bytes.fromhex(VECTOR["block"])
     magic, version, length = struct.unpack(">2sBH", block[:5])
     header = cbor2.loads(block[5 : 5 + length])
@@ -76,7 +76,7 @@ def test_block_is_laid_out_as_the_protocol_says() -> None:
     assert cipher.decrypt(header["nonce"], sealed, clear) == VECTOR["plaintext"].encode()
 
 
-def test_blocks_and_keys_of_version_1_still_open() -> None:
+def test_opens_blocks_and_keys_of_version_1() -> None:
     clinic = ClinicKeyPair.from_bytes(bytes.fromhex(VECTOR["clinic_private"]))
     assert clinic.public.to_bytes().hex() == VECTOR["clinic_public"]
     key = unwrap_at_clinic(
@@ -92,14 +92,14 @@ def test_blocks_and_keys_of_version_1_still_open() -> None:
 
 
 @given(headers, st.binary(max_size=300))
-def test_what_was_sealed_opens(header: Header, plaintext: bytes) -> None:
+def test_opens_a_sealed_block(header: BlockHeader, plaintext: bytes) -> None:
     block = seal_block(header, plaintext, KEY)
     assert open_block(block, KEY) == (header, plaintext)
     assert parse_header(block) == header
 
 
 @given(headers, st.binary(max_size=100), st.data())
-def test_any_flipped_bit_is_noticed(header: Header, plaintext: bytes, data: st.DataObject) -> None:
+def test_detects_a_flipped_bit(header: BlockHeader, plaintext: bytes, data: st.DataObject) -> None:
     block = bytearray(seal_block(header, plaintext, KEY))
     bit = data.draw(st.integers(0, len(block) * 8 - 1))
     block[bit // 8] ^= 1 << bit % 8
@@ -108,14 +108,14 @@ def test_any_flipped_bit_is_noticed(header: Header, plaintext: bytes, data: st.D
 
 
 @given(headers, st.binary(max_size=50), st.data())
-def test_a_block_cut_short_is_noticed(header: Header, plaintext: bytes, data: st.DataObject) -> None:
+def test_rejects_a_truncated_block(header: BlockHeader, plaintext: bytes, data: st.DataObject) -> None:
     block = seal_block(header, plaintext, KEY)
     with pytest.raises(SealError):
         open_block(block[: data.draw(st.integers(0, len(block) - 1))], KEY)
 
 
 @given(st.binary(max_size=400))
-def test_random_bytes_raise_nothing_but_seal_error(data: bytes) -> None:
+def test_random_bytes_raise_only_seal_error(data: bytes) -> None:
     for candidate in (data, b"PG\x01" + data, b"PG\x01" + len(data).to_bytes(2, "big") + data + bytes(16)):
         with pytest.raises(SealError):
             parse_header(candidate)
@@ -137,31 +137,31 @@ def test_random_bytes_raise_nothing_but_seal_error(data: bytes) -> None:
         {"seq": 2, "prev": (1, 1)},
     ],
 )
-def test_header_refuses_what_the_protocol_does_not_allow(change: dict[str, object]) -> None:
+def test_header_rejects_invalid_fields(change: dict[str, object]) -> None:
     fields: dict[str, object] = {"hub": "h", "subject": "s", "epoch": 1, "lane": "wave", "seq": 1, "key": KEY.id}
     with pytest.raises(SealError, match=list(change)[-1]):
-        Header(**(fields | change))  # type: ignore[arg-type]
+        BlockHeader(**(fields | change))  # type: ignore[arg-type]
 
 
-def test_a_block_of_a_newer_format_says_update() -> None:
-    block = bytearray(seal_block(Header("h", "s", 1, "wave", 1, KEY.id), b"", KEY))
+def test_error_for_a_newer_format_says_to_update() -> None:
+    block = bytearray(seal_block(BlockHeader("h", "s", 1, "wave", 1, KEY.id), b"", KEY))
     block[2] = 2
     with pytest.raises(SealError, match=r"format 2.*update"):
         parse_header(bytes(block))
 
 
-def test_a_header_that_names_another_key_is_not_sealed() -> None:
+def test_rejects_a_header_that_names_another_key() -> None:
     with pytest.raises(SealError, match="another key"):
-        seal_block(Header("h", "s", 1, "wave", 1, bytes(15) + b"1"), b"", KEY)
+        seal_block(BlockHeader("h", "s", 1, "wave", 1, bytes(15) + b"1"), b"", KEY)
 
 
-def test_secrets_do_not_show_in_repr() -> None:
+def test_repr_contains_no_secrets() -> None:
     assert repr(KEY.secret) not in repr(KEY)
     assert "mlkem" not in repr(CLINIC)
 
 
 class TestWrappedKey:
-    def test_opens_for_its_hub_subject_and_id_only(self) -> None:
+    def test_unwraps_only_for_its_hub_subject_and_key_id(self) -> None:
         wrapped = wrap_for_clinic(KEY, hub="h", subject="s", clinic=CLINIC.public)
         right: dict[str, Any] = {"key_id": KEY.id, "hub": "h", "subject": "s", "clinic": CLINIC}
         assert unwrap_at_clinic(wrapped, **right) == KEY
@@ -170,7 +170,7 @@ class TestWrappedKey:
                 unwrap_at_clinic(wrapped, **(right | wrong))
 
     @given(st.integers(0, 1177 * 8 - 1))
-    def test_any_flipped_bit_is_noticed(self, bit: int) -> None:
+    def test_detects_a_flipped_bit(self, bit: int) -> None:
         wrapped = bytearray(wrap_for_clinic(KEY, hub="h", subject="s", clinic=CLINIC.public))
         assert len(wrapped) == 1177
         wrapped[bit // 8] ^= 1 << bit % 8
@@ -178,18 +178,18 @@ class TestWrappedKey:
             unwrap_at_clinic(bytes(wrapped), key_id=KEY.id, hub="h", subject="s", clinic=CLINIC)
 
     @given(st.binary(max_size=60))
-    def test_random_bytes_raise_nothing_but_seal_error(self, data: bytes) -> None:
+    def test_random_bytes_raise_only_seal_error(self, data: bytes) -> None:
         for candidate in (data, b"\x01" + CLINIC.public.fingerprint + data):
             with pytest.raises(SealError):
                 unwrap_at_clinic(candidate, key_id=KEY.id, hub="h", subject="s", clinic=CLINIC)
 
-    def test_two_wrappings_of_a_key_differ(self) -> None:
+    def test_wrapping_a_key_twice_gives_different_bytes(self) -> None:
         first, second = (wrap_for_clinic(KEY, hub="h", subject="s", clinic=CLINIC.public) for _ in range(2))
         assert first != second
 
 
 class TestClinicKeyFiles:
-    def test_come_back_as_saved(self, tmp_path: Path) -> None:
+    def test_load_returns_the_saved_keys(self, tmp_path: Path) -> None:
         CLINIC.save(tmp_path / "private")
         CLINIC.public.save(tmp_path / "public")
         assert ClinicKeyPair.load(tmp_path / "private").to_bytes() == CLINIC.to_bytes()
@@ -202,27 +202,27 @@ class TestClinicKeyFiles:
             ClinicKeyPair.generate().save(tmp_path / "private")
         assert ClinicKeyPair.load(tmp_path / "private").to_bytes() == CLINIC.to_bytes()
 
-    def test_private_key_open_to_others_is_refused(self, tmp_path: Path) -> None:
+    def test_rejects_a_private_key_that_other_users_can_access(self, tmp_path: Path) -> None:
         CLINIC.save(tmp_path / "private")
         (tmp_path / "private").chmod(0o640)
         with pytest.raises(SealError, match="chmod 600"):
             ClinicKeyPair.load(tmp_path / "private")
 
-    def test_public_key_is_no_private_key(self, tmp_path: Path) -> None:
+    def test_rejects_a_public_key_file_as_private_key(self, tmp_path: Path) -> None:
         CLINIC.public.save(tmp_path / "public")
         (tmp_path / "public").chmod(0o600)
-        with pytest.raises(SealError, match="no clinic private key"):
+        with pytest.raises(SealError, match="not a clinic private key"):
             ClinicKeyPair.load(tmp_path / "public")
 
     @pytest.mark.parametrize(
         "content", [b"", b"pulsegate clinic public key, version 1\nzz", b"pulsegate clinic public key, version 1\n00"]
     )
-    def test_damaged_file_is_refused(self, tmp_path: Path, content: bytes) -> None:
+    def test_rejects_a_damaged_file(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "public").write_bytes(content)
         with pytest.raises(SealError):
             ClinicPublicKey.load(tmp_path / "public")
 
-    def test_missing_file_is_named(self, tmp_path: Path) -> None:
+    def test_error_for_a_missing_file_names_it(self, tmp_path: Path) -> None:
         for load in (ClinicPublicKey.load, ClinicKeyPair.load):
-            with pytest.raises(SealError, match="nowhere"):
-                load(tmp_path / "nowhere")
+            with pytest.raises(SealError, match="missing"):
+                load(tmp_path / "missing")

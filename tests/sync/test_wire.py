@@ -1,4 +1,4 @@
-"""Messages: round trips, and that no bytes from the network raise anything but WireError."""
+"""Messages: round trips, and bytes from the network, which may raise only WireError."""
 
 import cbor2
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.wire import (
-    MESSAGE_LIMIT,
+    MESSAGE_LIMIT_BYTES,
     Ack,
     Envelope,
     Mark,
@@ -49,21 +49,21 @@ acks = st.builds(
 
 
 @given(envelopes)
-def test_envelope_comes_back(envelope: Envelope) -> None:
+def test_envelope_round_trip(envelope: Envelope) -> None:
     assert decode_envelope(encode_envelope(envelope)) == envelope
 
 
 @given(acks)
-def test_ack_comes_back(ack: Ack) -> None:
+def test_ack_round_trip(ack: Ack) -> None:
     assert decode_ack(encode_ack(ack)) == ack
 
 
-def test_envelope_is_the_map_that_the_protocol_says() -> None:
+def test_envelope_has_the_fields_of_the_protocol() -> None:
     payload = encode_envelope(Envelope("hub-1", (b"block",), (WrappedKey(bytes(16), b"wrapped"),)))
     assert cbor2.loads(payload) == {"v": 1, "hub": "hub-1", "blocks": [b"block"], "keys": [[bytes(16), b"wrapped"]]}
 
 
-def test_ack_is_the_map_that_the_protocol_says() -> None:
+def test_ack_has_the_fields_of_the_protocol() -> None:
     ack = Ack(
         "hub-1", "main", 3, (Mark("vital", 9, 4),), (Range("vital", 9, 6, 7),), (bytes(16),), (Rejected("wave", 9, 1, "x"),)
     )
@@ -80,14 +80,14 @@ def test_ack_is_the_map_that_the_protocol_says() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_random_bytes_raise_nothing_but_wire_error(data: bytes) -> None:
+def test_random_bytes_raise_only_wire_error(data: bytes) -> None:
     for decode in (decode_envelope, decode_ack):
         with pytest.raises(WireError):
             decode(data)
 
 
 @given(st.one_of(envelopes.map(encode_envelope), acks.map(encode_ack)), st.data())
-def test_changed_messages_raise_nothing_but_wire_error(payload: bytes, data: st.DataObject) -> None:
+def test_changed_messages_raise_only_wire_error(payload: bytes, data: st.DataObject) -> None:
     changed = bytearray(payload)
     for _ in range(data.draw(st.integers(1, 3))):
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
@@ -107,7 +107,7 @@ values = st.recursive(
 
 
 @given(values, st.sampled_from(["v", "hub", "blocks", "keys", "site", "fence", "marks", "ranges", "rejected", "more"]))
-def test_fields_of_the_wrong_kind_raise_nothing_but_wire_error(value: object, field: str) -> None:
+def test_fields_of_the_wrong_type_raise_only_wire_error(value: object, field: str) -> None:
     envelope = cbor2.loads(encode_envelope(Envelope("h", (b"1",))))
     ack = cbor2.loads(encode_ack(Ack("h", "s", 1)))
     for decode, encode, message in ((decode_envelope, encode_envelope, envelope), (decode_ack, encode_ack, ack)):
@@ -131,23 +131,23 @@ def test_fields_of_the_wrong_kind_raise_nothing_but_wire_error(value: object, fi
         b"\xd8\x24\x61a",  # tag 36, MIME
     ],
 )
-def test_other_cbor_is_refused(payload: bytes) -> None:
+def test_rejects_other_cbor(payload: bytes) -> None:
     with pytest.raises(WireError):
         decode_envelope(payload)
 
 
-def test_another_protocol_version_says_update() -> None:
+def test_error_for_another_protocol_version_says_to_update() -> None:
     with pytest.raises(WireError, match="update"):
         decode_envelope(cbor2.dumps({"v": 2, "hub": "h", "blocks": [], "keys": []}, canonical=True))
 
 
-def test_oversize_messages_are_not_made() -> None:
+def test_rejects_an_oversized_message() -> None:
     with pytest.raises(WireError, match="fewer blocks"):
-        encode_envelope(Envelope("h", (bytes(MESSAGE_LIMIT),)))
+        encode_envelope(Envelope("h", (bytes(MESSAGE_LIMIT_BYTES),)))
 
 
 @given(names, st.sampled_from(["alert", "vital", "wave"]))
-def test_topics_come_back(hub: str, lane: str) -> None:
+def test_topic_round_trip(hub: str, lane: str) -> None:
     assert parse_up_topic(up_topic(hub, lane)) == (hub, lane)  # type: ignore[arg-type]
 
 
@@ -162,11 +162,11 @@ def test_topics_come_back(hub: str, lane: str) -> None:
         "pulsegate/v1/h/up/wave\n",
     ],
 )
-def test_other_topics_are_refused(topic: str) -> None:
+def test_rejects_other_topics(topic: str) -> None:
     with pytest.raises(WireError):
         parse_up_topic(topic)
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a b", "ä", "a" * 65, "a\n", None, 1])
-def test_what_is_no_name(name: object) -> None:
+def test_rejects_an_invalid_name(name: object) -> None:
     assert not is_name(name)

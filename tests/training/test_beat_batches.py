@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, ROWS, SHAPES, WAVE, V
+from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, ROWS, SHAPE_FEATURES, WAVE_SAMPLES, V
 from training.beat_batches import OF_STRIPS, SHARES, Pool, Sampler, _escaped
 from training.beat_data import Beats
 from training.beat_net import BeatNet
@@ -15,10 +15,10 @@ def beats(count: int, seed: int) -> Beats:
     random = np.random.default_rng(seed)
     return Beats(
         np.arange(count, dtype=np.float64),
-        random.normal(0, 1, (count, WAVE)).astype(np.float32),
-        random.normal(0, 1, (count, WAVE)).astype(np.float32),
+        random.normal(0, 1, (count, WAVE_SAMPLES)).astype(np.float32),
+        random.normal(0, 1, (count, WAVE_SAMPLES)).astype(np.float32),
         random.uniform(0.5, 1.2, (count, INTERVALS)).astype(np.float32),
-        random.random((count, SHAPES)).astype(np.float32),
+        random.random((count, SHAPE_FEATURES)).astype(np.float32),
         np.arange(count).astype(np.int8) % len(CLASSES),
     )
 
@@ -34,7 +34,7 @@ def pool() -> Pool:
 
 def test_a_batch_has_the_shares_of_classes_that_were_asked_for(pool: Pool) -> None:
     inputs, labels = Sampler(pool, 1).batch(4000)
-    assert inputs.shape == (4000, ROWS, WAVE)
+    assert inputs.shape == (4000, ROWS, WAVE_SAMPLES)
     assert np.isfinite(inputs).all()
     np.testing.assert_allclose(np.bincount(labels, minlength=4) / 4000, SHARES, atol=0.03)
 

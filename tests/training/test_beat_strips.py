@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.inference.ecg_beat import BEFORE, HISTORY, INTERVALS, SHAPES, WAVE, N, S, V
+from models.inference.ecg_beat import BEFORE, HISTORY, INTERVALS, SHAPE_FEATURES, WAVE_SAMPLES, N, S, V
 from training.beat_data import UNUSED, Beats
 from training.beat_strips import AF, OTHER, SINUS, by_rule
 
@@ -14,7 +14,7 @@ Wave = NDArray[np.float64]
 
 
 def qrs(width: float = 2.5, height_mv: float = 1.0) -> Wave:
-    return height_mv * np.exp(-0.5 * ((np.arange(WAVE) - BEFORE) / width) ** 2)
+    return height_mv * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - BEFORE) / width) ** 2)
 
 
 NARROW, WIDE = qrs(), -qrs(7.0)
@@ -29,7 +29,7 @@ def beat(wave: Wave, early: float = 1.0, late: float = 1.0, history: Wave | None
         wave[None].astype(np.float32),
         NARROW[None].astype(np.float32),
         rr_s[None].astype(np.float32),
-        np.zeros((1, SHAPES), np.float32),
+        np.zeros((1, SHAPE_FEATURES), np.float32),
         np.full(1, UNUSED, np.int8),
     )
 
@@ -63,7 +63,7 @@ def test_nothing_comes_early_where_every_interval_differs() -> None:
 @given(missing=st.sampled_from(["wave", "usual", "rr"]), rhythm=st.sampled_from([SINUS, AF, OTHER]))
 def test_nothing_is_said_of_what_is_not_known(missing: str, rhythm: int) -> None:
     beats = beat(NARROW)
-    for name in {"wave": ["wave_mv"], "usual": ["usual_mv"], "rr": ["rr_s"]}[missing]:
+    for name in {"wave": ["wave_mv"], "usual": ["template_mv"], "rr": ["rr_s"]}[missing]:
         getattr(beats, name)[:] = np.nan
     labels = by_rule(beats, rhythm)
     assert labels.tolist() == [UNUSED if missing != "rr" or rhythm != AF else N]

@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 from evaluation import beats
 from evaluation.ec57 import Reference
 from evaluation.statistics import softmax
-from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, SHAPES, WAVE, called, early
+from models.inference.ecg_beat import (
+    CLASSES,
+    HISTORY,
+    INTERVALS,
+    SHAPE_FEATURES,
+    WAVE_SAMPLES,
+    choose_classes,
+    find_early_beats,
+)
 from training.beat_cv import FOLDS, Calibration, Scored, calibrated, confusion, nested, scored
 from training.beat_data import RECORDS, Beats
 
@@ -35,10 +43,10 @@ def plain(name: str, logits: NDArray[np.float64], truth: NDArray[np.int64]) -> S
 def found_at(times_s: NDArray[np.float64], random: np.random.Generator) -> Beats:
     """Beats of which one in ten was hardly received, half of them early."""
     count = times_s.size
-    wave = np.where(random.random((count, 1)) < 0.1, np.nan, np.zeros((count, WAVE))).astype(np.float32)
+    wave = np.where(random.random((count, 1)) < 0.1, np.nan, np.zeros((count, WAVE_SAMPLES))).astype(np.float32)
     rr_s = np.full((count, INTERVALS), 0.8, np.float32)
     rr_s[random.random(count) < 0.5, HISTORY - 1] = 0.5
-    return Beats(times_s, wave, wave, rr_s, np.zeros((count, SHAPES), np.float32), np.zeros(count, np.int8))
+    return Beats(times_s, wave, wave, rr_s, np.zeros((count, SHAPE_FEATURES), np.float32), np.zeros(count, np.int8))
 
 
 def test_every_record_is_held_out_once() -> None:
@@ -57,7 +65,9 @@ def test_counts_are_those_of_the_evaluation(seed: int) -> None:
     truth, found = Reference(truth_s, labels), found_at(found_s, random)
     said, before_s = [], np.nan
     for shares, hidden, rr_s in zip(softmax(logits, 1.0), np.isnan(found.wave_mv[:, 0]), found.rr_s, strict=True):
-        place = called(shares[None], WEIGHED.weights, early(rr_s[None]), rr_s[None, HISTORY - 1], before_s)[0]
+        place = choose_classes(shares[None], WEIGHED.weights, find_early_beats(rr_s[None]), rr_s[None, HISTORY - 1], before_s)[
+            0
+        ]
         said.append("?" if hidden else CLASSES[place])
         before_s = float(rr_s[HISTORY - 1]) if said[-1] == "S" else np.nan
     expected = beats.confusion(truth, (found_s, said))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.inference.ecg_rhythm import ROWS, WINDOW
-from models.inference.session import Session
+from models.inference.session import ModelSession
 from training.rhythm_data import stretched, target
 from training.rhythm_equal import equalised
 from training.rhythm_net import RhythmNet, to_onnx
@@ -42,7 +42,7 @@ def logits(network: RhythmNet, windows: np.ndarray) -> np.ndarray:
 
 def test_what_is_written_computes_the_same(network: RhythmNet, windows: np.ndarray, tmp_path: Path) -> None:
     to_onnx(network, CALIBRATION, FACTS, tmp_path / "m.onnx")
-    said = Session("ecg_rhythm", (tmp_path / "m.onnx").read_bytes()).run(windows)
+    said = ModelSession("ecg_rhythm", (tmp_path / "m.onnx").read_bytes()).run(windows)
     np.testing.assert_allclose(said, CALIBRATION.probabilities(logits(network, windows)), atol=1e-5)
 
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from models.inference.release import MANIFEST, RELEASED, SIGNATURE, ReleaseError, key_id, open_release
+from models.inference.release import MANIFEST, RELEASE_DIR, SIGNATURE, ReleaseError, key_id, open_release
 from models.inference.session import ModelError
 from training.release import SigningError, load_key, main, new_key, sign
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "release"
     folder.mkdir()
     for suffix in ("onnx", "json", "md"):
-        shutil.copy(RELEASED / f"rr_af.{suffix}", folder)
+        shutil.copy(RELEASE_DIR / f"rr_af.{suffix}", folder)
     return folder
 
 
@@ -83,7 +83,7 @@ class TestSigning:
         assert sign(folder, KEY, minimum_agent="9.0.0", pinned=KEYS).minimum_agent == "9.0.0"
         with pytest.raises(ReleaseError, match=r"needs pulsegate 9\.0\.0"):
             open_release(folder, keys=KEYS)
-        with pytest.raises(SigningError, match="--minimum-agent: 'new' is no version"):
+        with pytest.raises(SigningError, match="--minimum-agent: 'new' is not a version"):
             sign(folder, KEY, minimum_agent="new", pinned=KEYS)
 
     @pytest.mark.parametrize(
@@ -210,4 +210,4 @@ class TestCommand:
         sign(folder, KEY, pinned=KEYS)
         stated = json.loads((folder / MANIFEST).read_bytes())
         assert list(stated) == ["release", "minimum_agent", "key", "files"]
-        assert stated["files"]["rr_af.onnx"]["size"] == (RELEASED / "rr_af.onnx").stat().st_size
+        assert stated["files"]["rr_af.onnx"]["size"] == (RELEASE_DIR / "rr_af.onnx").stat().st_size

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.inference.rr_af import FEATURES, WINDOW
-from models.inference.session import Session
+from models.inference.session import ModelSession
 from training.rr_equal import equalised
 from training.rr_net import RrNet, logits, to_onnx
 
@@ -32,7 +32,7 @@ def windows() -> np.ndarray:
 
 def test_what_is_written_computes_the_same(network: RrNet, windows: np.ndarray, tmp_path: Path) -> None:
     to_onnx(network, 1.5, {"name": "rr_af", "version": "1"}, tmp_path / "m.onnx")
-    said = Session("rr_af", (tmp_path / "m.onnx").read_bytes()).run(windows)[:, 0]
+    said = ModelSession("rr_af", (tmp_path / "m.onnx").read_bytes()).run(windows)[:, 0]
     np.testing.assert_allclose(said, 1 / (1 + np.exp(-logits(network, windows) / 1.5)), atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""What clinicians and patients read about each kind of alert, in four languages."""
+"""The texts about each kind of alert for clinicians and patients, in four languages."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from config.limits import DEFAULT_LIMITS
-from gateway.alerts import HELD, PRIORITIES
+from gateway.alerts import PRIORITIES, SUPPRESSED_REASON
 from models.findings import INCONCLUSIVE
 
 LANG = Path(__file__).parents[2] / "cloud" / "page" / "static" / "lang"
@@ -27,64 +27,64 @@ DIAGNOSES: Final[Mapping[str, str]] = {
     "es": r"fibrilaci|aleteo|taquicard|bradicard|arritmi|asistol|bigemin|trigemin|ventricul|auricul|hipertens|hipotens"
     r"|hipoterm|fiebre|insuficiencia|infarto|ictus|crisis|\bparo\b|enfermedad|peligro|anormal|diagn",
 }
-"""What only a physician says, by language."""
+"""Diagnostic terms that texts for patients must not contain, by language."""
 
 kinds = pytest.mark.parametrize(("language", "kind"), list(product(LANGUAGES, PRIORITIES)))
-whys = pytest.mark.parametrize(("language", "why"), list(product(LANGUAGES, INCONCLUSIVE)))
+inconclusive_reasons = pytest.mark.parametrize(("language", "reason"), list(product(LANGUAGES, INCONCLUSIVE)))
 languages = pytest.mark.parametrize("language", LANGUAGES)
 
 
-def words(language: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((LANG / f"{language}.json").read_text(encoding="utf-8"))
-    return loaded
+def load_texts(language: str) -> dict[str, Any]:
+    texts: dict[str, Any] = json.loads((LANG / f"{language}.json").read_text(encoding="utf-8"))
+    return texts
 
 
 @kinds
-def test_every_kind_of_alert_has_a_name_a_reason_and_words_for_the_patient(language: str, kind: str) -> None:
-    texts = words(language)
+def test_every_kind_of_alert_has_a_name_a_reason_and_a_text_for_patients(language: str, kind: str) -> None:
+    texts = load_texts(language)
     assert texts["kind"][kind]
     assert texts["reason"][f"{kind}.criterion"]
     assert texts["patient"][f"{kind}.patient"]
 
 
-@whys
-def test_every_reason_not_to_judge_is_said_to_clinician_and_patient(language: str, why: str) -> None:
-    texts = words(language)
-    assert texts["inconclusive"][why]
-    assert texts["patient"][f"{why}.patient"]
+@inconclusive_reasons
+def test_every_inconclusive_reason_has_texts_for_clinicians_and_patients(language: str, reason: str) -> None:
+    texts = load_texts(language)
+    assert texts["inconclusive"][reason]
+    assert texts["patient"][f"{reason}.patient"]
 
 
 @languages
-def test_what_was_held_back_is_said_with_its_number(language: str) -> None:
-    assert "{held}" in words(language)["reason"][HELD]
+def test_the_text_about_suppressed_alerts_contains_their_number(language: str) -> None:
+    assert "{held}" in load_texts(language)["reason"][SUPPRESSED_REASON]
 
 
 @languages
-def test_every_number_in_a_reason_has_words_of_its_own(language: str) -> None:
-    texts = words(language)
+def test_every_number_in_a_reason_has_a_label(language: str) -> None:
+    texts = load_texts(language)
     numbers = {number for reason in texts["reason"].values() for number in re.findall(r"\{(\w+)\}", reason)}
     assert numbers <= texts["measured"].keys()
 
 
 @languages
-def test_patients_are_told_no_diagnosis(language: str) -> None:
-    for key, text in words(language)["patient"].items():
+def test_texts_for_patients_contain_no_diagnosis(language: str) -> None:
+    for key, text in load_texts(language)["patient"].items():
         assert not re.search(DIAGNOSES[language], text, re.IGNORECASE), f"{key}: {text}"
 
 
 @languages
-def test_the_list_of_diagnoses_would_notice_the_clinicians_words(language: str) -> None:
-    texts = words(language)["kind"]
+def test_the_list_of_diagnoses_matches_the_texts_for_clinicians(language: str) -> None:
+    texts = load_texts(language)["kind"]
     for kind in ("af", "tachycardia", "bradycardia", "vt", "bigeminy", "fever"):
         assert re.search(DIAGNOSES[language], texts[kind], re.IGNORECASE), texts[kind]
 
 
 @kinds
-def test_a_patient_is_told_when_to_call_for_help(language: str, kind: str) -> None:
-    assert re.search(r"\b112\b", words(language)["patient"][f"{kind}.patient"])
+def test_every_text_for_patients_contains_the_emergency_number(language: str, kind: str) -> None:
+    assert re.search(r"\b112\b", load_texts(language)["patient"][f"{kind}.patient"])
 
 
-def test_the_manual_names_every_kind_and_every_limit() -> None:
+def test_the_manual_lists_every_kind_and_every_limit() -> None:
     manual = (LANG.parents[3] / "docs" / "alerts.md").read_text(encoding="utf-8")
     names = {*PRIORITIES, *INCONCLUSIVE, *(field.name for field in fields(DEFAULT_LIMITS))}
     assert {name for name in names if f"`{name}`" not in manual} == set()

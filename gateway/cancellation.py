@@ -1,4 +1,4 @@
-"""Work that a cancellation may follow but not cut."""
+"""Work that a cancellation may delay but must not interrupt."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` to its end. A cancellation that comes meanwhile is raised after it.
+async def finish_despite_cancel(work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work` to its end and returns its result. A cancellation that arrives meanwhile is raised afterwards.
 
-    What happens on a worker thread can't be cancelled: whoever stops waiting for it no longer knows whether it was done.
+    Work on a worker thread cannot be cancelled. A caller that stops waiting for it cannot know whether it was done.
     """
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

@@ -1,4 +1,4 @@
-"""A strap, an agent and a clinic on one virtual link and on virtual time: what the tests of the whole agent play in."""
+"""The testbed of the whole agent: a virtual strap, an agent and a clinic on one virtual link, on virtual time."""
 
 import asyncio
 import zlib
@@ -19,14 +19,14 @@ from gateway.app import Agent
 from gateway.clock import VirtualClock
 from gateway.models import LoadedModels
 from gateway.radio import Radio
-from gateway.radio.virtual import VirtualLink, make_device, virtual_radio
+from gateway.radio.virtual import VirtualLink, make_device, open_in_process_radio
 from gateway.simulate.audit import Audit, SentFrame, audit
-from gateway.simulate.heart import from_script
+from gateway.simulate.heart import heart_from_script
 from gateway.simulate.journal import Journal, read_journal
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
-from sync.mqtt import Connected, Event, Message
+from sync.mqtt import Connected, Message, MqttEvent
 from sync.records import (
     GapRecord,
     Record,
@@ -40,12 +40,12 @@ START_US = 1_800_000_000_000_000
 HUB_ADDRESS = "C2:00:00:00:00:01"
 
 
-class Link:
-    """The way to an ingest in the same process: what the broker and the network are in life."""
+class InProcessTransport:
+    """Delivers messages to an ingest in the same process, in place of the broker and the network."""
 
     def __init__(self, store: Store, carried: list[bytes]) -> None:
         self._store, self._carried = store, carried
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[MqttEvent] = asyncio.Queue()
 
     async def run(self) -> NoReturn:
         self._events.put_nowait(Connected())
@@ -58,22 +58,24 @@ class Link:
         assert ack is not None
         self._events.put_nowait(Message(f"pulsegate/v1/{ack.hub}/down/ack", encode_ack(ack)))
 
-    async def receive(self) -> Event:
+    async def receive(self) -> MqttEvent:
         return await self._events.get()
 
 
 @dataclass
-class House:
-    """A strap, an agent and a clinic, on one virtual link."""
+class Testbed:
+    """A strap, an agent and a clinic on one virtual link."""
+
+    __test__ = False  # otherwise pytest collects the class because of its name
 
     folder: Path
     models: LoadedModels
     link: VirtualLink = field(default_factory=VirtualLink)
     clinic: ClinicKeyPair = field(default_factory=ClinicKeyPair.generate)
     carried: list[bytes] = field(default_factory=list)
-    """Every MQTT topic and payload."""
+    """The topic and payload of every MQTT message."""
     device: Device | None = None
-    """The strap's, while there is one."""
+    """The Bluetooth device of the strap while it is running."""
 
     def __post_init__(self) -> None:
         self.clinic.public.save(self.folder / "clinic.pub")
@@ -90,40 +92,40 @@ class House:
 
     @asynccontextmanager
     async def strap(self) -> AsyncIterator[list[dict[str, Any]]]:
-        """A strap in the room, telling what happens to it."""
-        loop, told = asyncio.get_running_loop(), list[dict[str, Any]]()
+        """Runs a strap that plays the demo's script; yields the list of the events that it reports."""
+        loop, events = asyncio.get_running_loop(), list[dict[str, Any]]()
         device = make_device(self.link, ADDRESS, NAME, self.folder / "strap-bonds.json")
         await device.power_on()
         self.device = device
         with Journal(self.folder / "strap.jsonl", f"run-{loop.time():.0f}") as journal:
             clock = SensorClock.set_to((START_US + round(loop.time() * 1e6)) * 1000, loop.time())
-            playback = Playback(from_script(load_script("demo")), clock, journal)
-            running = asyncio.create_task(Strap(device, playback, lambda event: told.append(dict(event))).run())
+            playback = Playback(heart_from_script(load_script("demo")), clock, journal)
+            running = asyncio.create_task(Strap(device, playback, lambda event: events.append(dict(event))).run())
             try:
-                yield told
+                yield events
             finally:
                 running.cancel()
                 await asyncio.wait([running])
-                self.link.remove(ADDRESS)
+                self.link.remove_device(ADDRESS)
 
     @asynccontextmanager
     async def agent(self, *, crash: bool = False) -> AsyncIterator[None]:
-        """A running agent, stopped cleanly or, as `kill -9` does, in the middle of whatever it was doing."""
+        """Runs an agent. At the end it is stopped cleanly or, with `crash`, at an arbitrary point as by `kill -9`."""
 
         @asynccontextmanager
-        async def radio(_spec: str, keys: Path) -> AsyncIterator[Radio]:
-            async with virtual_radio(self.link, HUB_ADDRESS, keys) as opened:
-                yield opened
+        async def open_radio(_spec: str, keys: Path) -> AsyncIterator[Radio]:
+            async with open_in_process_radio(self.link, HUB_ADDRESS, keys) as radio:
+                yield radio
 
         clock = VirtualClock(asyncio.get_running_loop(), START_US)
-        agent = Agent(self.settings, clock, radio, lambda _: Link(self.store, self.carried), self.models)
+        agent = Agent(self.settings, clock, open_radio, lambda _: InProcessTransport(self.store, self.carried), self.models)
         stop = asyncio.Event()
         running = asyncio.create_task(agent.run(stop))
         try:
             yield
         finally:
             if crash:
-                self.link.remove(HUB_ADDRESS)
+                self.link.remove_device(HUB_ADDRESS)
                 running.cancel()
             else:
                 stop.set()
@@ -132,7 +134,7 @@ class House:
             running.result()
 
     def records(self) -> list[Record]:
-        """Everything the clinic holds, opened."""
+        """All records that the clinic has stored, decrypted."""
         found: list[Record] = []
         for row in self.store.blocks_after(0, 10**9):
             header = parse_header(row.block)
@@ -143,14 +145,14 @@ class House:
         return found
 
     def audit(self) -> Audit:
-        """What the strap sent, against what the clinic holds."""
+        """Compares what the strap sent with what the clinic has stored."""
         frames = read_journal(self.folder / "strap.jsonl").frames
         sent = [SentFrame(frame.last_us, frame.n, frame.samples_crc32) for frame in frames]
-        lines = [line for record in self.records() for line in _exported(record)]
+        lines = [line for record in self.records() for line in _export_lines(record)]
         return audit(sent, [*lines, {"type": "account", "duplicate_blocks": 0, "missing_blocks": 0}])
 
 
-def _exported(record: Record) -> list[dict[str, Any]]:
+def _export_lines(record: Record) -> list[dict[str, Any]]:
     match record:
         case WaveformRecord(kind="ecg"):
             crc = zlib.crc32(record.samples.astype("<i4").tobytes())
@@ -162,9 +164,11 @@ def _exported(record: Record) -> list[dict[str, Any]]:
             return []
 
 
-def play(house: House, scenario: Callable[[House], Awaitable[None]]) -> None:
-    async def scene() -> None:
-        await scenario(house)
+def run_scenario(testbed: Testbed, scenario: Callable[[Testbed], Awaitable[None]]) -> None:
+    """Runs a scenario on virtual time and closes the clinic's store."""
 
-    virtual_time.run(scene())
-    house.store.close()
+    async def main() -> None:
+        await scenario(testbed)
+
+    virtual_time.run(main())
+    testbed.store.close()

@@ -1,0 +1,180 @@
+"""The command line of `pulsegate`: its commands, their arguments and their help. Imports none of the code that they run."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
+DEFAULT_PORT: Final = 8600
+
+NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely on it for diagnosis or in an emergency."
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("--watch-stdin", action="store_true", help="stop at the end of standard input, when the parent exits")
+
+
+def _add_scan_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_radio(parser)
+    parser.add_argument("--seconds", type=_positive_seconds, default=10.0, help="duration of the scan (default: %(default)s)")
+
+
+def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="new capture file; it contains unencrypted measurements")
+    parser.add_argument(
+        "--name", required=True, help="the beginning of the sensor's advertised name, as shown by pulsegate scan"
+    )
+    _add_radio(parser)
+    parser.add_argument(
+        "--seconds", type=_positive_seconds, default=60.0, help="duration of the recording (default: %(default)s)"
+    )
+
+
+def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seconds", type=_positive_seconds, help="stop after this many seconds of the script and check the results"
+    )
+    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port of the clinician's page (default: %(default)s)")
+    _add_played_recording(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the counters and alerts to this file at the end")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep all data in this folder (default: a temporary folder)")
+
+
+def _add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="folder for the virtual radio's socket and the strap's journal")
+    _add_played_recording(parser)
+
+
+def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", type=Path, help="WFDB record (.hea), CSV file with time and ECG, or capture"
+    )
+    parser.add_argument("--json", action="store_true", help="write JSON lines instead of a table")
+    parser.add_argument("--beats", action="store_true", help="with --json: also write each R peak")
+    parser.add_argument(
+        "--speed", type=_speed, default=None, metavar="max|X", help="X times real time; max (default): without waiting"
+    )
+    parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report with trend, alerts and ECG strips")
+    parser.add_argument("--as", dest="sensor", metavar="SENSOR", help="replay the files as readings of this sensor")
+
+
+def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", choices=("qrs", "beats", "rhythm", "rr-af", "pulse"), help="what to score")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the databases, or of records")
+    parser.add_argument(
+        "--precision",
+        choices=("int8", "fp32"),
+        default="int8",
+        help="the released models (int8), or the float models written by make train (fp32); default: %(default)s",
+    )
+    ladders = parser.add_argument_group("ladders (qrs, beats, rhythm)")
+    ladders.add_argument("--noise", action="store_true", help="also score with noise at 24 to -6 dB")
+    ladders.add_argument(
+        "--noise-data",
+        type=Path,
+        metavar="DIR",
+        help="folder with BW.mat, EM.mat and MA.mat (default: the folder noise in or beside DATA)",
+    )
+    ladders.add_argument("--drop", action="store_true", help="also score with 1 to 20 %% of the packets lost")
+    ladders.add_argument("--fs", action="store_true", help="also score at other sampling rates")
+    parser.add_argument("--json", action="store_true", help="print one JSON object with every figure instead of tables")
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="settings file (default: %(default)s)")
+
+
+def _add_radio(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--radio", default="bluetooth", help='"bluetooth" or "virtual:SOCKET" (default: %(default)s)')
+
+
+def _add_played_recording(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--record", type=Path, metavar="FILE", help="play this WFDB or CSV recording instead of the script")
+
+
+def _positive_seconds(text: str) -> float:
+    seconds = _positive_number(text)
+    if seconds is None:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return seconds
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    speed = _positive_number(text)
+    if speed is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number above 0")
+    return speed
+
+
+def _positive_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 < number < float("inf") else None
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 0 (any free port) to 65535")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    name: str
+    help: str
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+
+
+_COMMANDS: Final = (
+    _Command("run", "run the agent", "Connects to the sensors and sends their readings to the clinic.", _add_run_arguments),
+    _Command("status", "show what the agent is doing", "Prints the counters of the running agent as JSON.", _add_config),
+    _Command("scan", "list the sensors in range", "Lists the devices that advertise nearby.", _add_scan_arguments),
+    _Command(
+        "record",
+        "record a sensor into a file",
+        "Records the payloads of one sensor byte for byte, for pulsegate replay.",
+        _add_record_arguments,
+    ),
+    _Command(
+        "demo",
+        "run a virtual strap, the agent and the clinic on this machine",
+        "Runs the agent and the clinic with a virtual chest strap that plays a published script.",
+        _add_demo_arguments,
+    ),
+    _Command(
+        "simulate",
+        "run a virtual strap for scan, record and run",
+        "Plays the demo's script or a recording as a virtual chest strap on a virtual radio.",
+        _add_simulate_arguments,
+    ),
+    _Command(
+        "replay",
+        "run recordings through the agent's pipeline",
+        "Runs WFDB, CSV and pulsegate capture files through the same pipeline as live sensors, as fast as possible.",
+        add_replay_arguments,
+    ),
+    _Command(
+        "evaluate",
+        "score the models on annotated recordings",
+        "Scores the QRS detector and the models by the rules of EC57 and of the CinC Challenge 2017. "
+        "docs/evaluation.md explains the results.",
+        _add_evaluate_arguments,
+    ),
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `command` in its result is the name of the chosen one."""
+    parser = argparse.ArgumentParser(prog="pulsegate", description="The agent on a cardiac patient's hub.", epilog=NOT_A_DEVICE)
+    commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_arguments(commands.add_parser(command.name, help=command.help, description=command.description))
+    return parser

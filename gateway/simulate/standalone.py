@@ -1,0 +1,35 @@
+"""`pulsegate simulate`: a virtual strap with its own virtual radio, for `scan`, `record` and `run` on the same machine."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gateway.radio.virtual_radio_server import VirtualRadioServer
+from gateway.simulate.heart import Heart
+from gateway.simulate.strap import run_strap
+
+
+def run_standalone(folder: Path, heart: Heart) -> None:
+    """Run a virtual strap until Ctrl-C. The folder receives the radio's socket and a journal of what the strap sends.
+
+    Raises:
+        RadioError: the folder cannot hold the socket.
+        OSError: the folder cannot be created.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    asyncio.run(_serve_strap(folder, heart))
+
+
+async def _serve_strap(folder: Path, heart: Heart) -> NoReturn:
+    async with VirtualRadioServer(folder) as server:
+        sys.stderr.write(f"A virtual strap is advertising. Use it with: --radio virtual:{server.path}   (Ctrl-C to stop)\n")
+        await run_strap(server.path, heart, folder / "strap.jsonl", _print_event)
+    raise AssertionError("the strap runs until it is cancelled")
+
+
+def _print_event(event: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,151 @@
+"""Labels and episodes of AF from made-up window probabilities; the expected results follow from the definitions."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.rules.af_tracker import (
+    BLOCK_STEPS,
+    EVIDENCE_PER_STEP,
+    LAG_STEPS,
+    P_CHANGE,
+    P_DESTABILISE,
+    P_STABILISE,
+    AfTracker,
+    Burden,
+    Episode,
+    Stretch,
+)
+
+STEP_S = 4.0
+WINDOW_S = 64.0
+LONG = LAG_STEPS + 2 * BLOCK_STEPS
+
+
+def track(probabilities: Sequence[float | None], tracker: AfTracker | None = None) -> tuple[list[Episode], list[Stretch]]:
+    """Run the tracker on one beat a second and a window of 64 beats at every fourth; returns all episodes and stretches."""
+    tracker = tracker or AfTracker(0.9, 30.0)
+    episodes: list[Episode] = []
+    stretches: list[Stretch] = []
+    now_s = WINDOW_S
+    for probability in probabilities:
+        episodes += tracker.add_window(now_s, now_s - WINDOW_S, now_s - WINDOW_S / 2, probability)
+        stretches += tracker.take_labelled()
+        now_s += STEP_S
+    episodes += tracker.end(now_s - STEP_S)
+    return episodes, stretches + tracker.take_labelled()
+
+
+def smooth_by_matrices(probabilities: Sequence[float]) -> list[bool]:
+    """Whether each window is AF by the same four states and probabilities, with matrices over the whole recording."""
+    transitions = np.zeros((4, 4))
+    transitions[[1, 2], [2, 1]] = P_CHANGE
+    transitions[[1, 2], [0, 3]] = P_STABILISE
+    transitions[[0, 3], [1, 2]] = P_DESTABILISE
+    transitions += np.diag(1 - transitions.sum(axis=1))
+    likelihood = np.array([[1, 1, *[(p / (1 - p)) ** EVIDENCE_PER_STEP] * 2] for p in probabilities])
+    forward = [(np.full(4, 0.25) @ transitions) * likelihood[0]]
+    for row in likelihood[1:]:
+        forward.append((forward[-1] @ transitions) * row)
+        forward[-1] /= forward[-1].sum()
+    backward = [np.ones(4)]
+    for row in likelihood[:0:-1]:
+        backward.append(transitions @ (row * backward[-1]))
+        backward[-1] /= backward[-1].sum()
+    return [bool((a * b)[2:].sum() > (a * b)[:2].sum()) for a, b in zip(forward, reversed(backward), strict=True)]
+
+
+def test_smoothing_agrees_with_the_four_state_model() -> None:
+    random = np.random.default_rng(4)
+    probabilities = np.clip(np.repeat([0.1, 0.8, 0.1, 0.9, 0.2], 40) + random.normal(0, 0.3, 200), 0.01, 0.99).tolist()
+    _, stretches = track(probabilities)
+    expected = smooth_by_matrices(probabilities)
+    assert 60 <= sum(expected) <= 100
+    assert (
+        np.mean([stretch.af == want for stretch, want in zip(stretches, expected, strict=True)]) > 0.95
+    )  # not 1: the lag is fixed
+
+
+def test_a_single_outlying_window_changes_no_label_but_a_lasting_change_does() -> None:
+    episodes, stretches = track([0.05] * LONG + [0.97] + [0.05] * LONG)
+    assert episodes == []
+    assert not any(stretch.af for stretch in stretches)
+    _, stretches = track([0.05] * LONG + [0.97] * LONG)
+    onset_s = next(stretch.start_s for stretch in stretches if stretch.af)
+    assert abs(onset_s - (32 + STEP_S * (LONG - 1))) <= 2 * STEP_S
+
+
+def test_an_episode_is_raised_once_and_ends_where_its_labels_end() -> None:
+    episodes, stretches = track([0.05] * LONG + [0.97] * LONG + [0.05] * LONG)
+    (raised, ended) = episodes
+    in_af = [stretch for stretch in stretches if stretch.af]
+    assert raised.end_s is None
+    assert raised.decided_s - raised.onset_s >= 30
+    assert ended.onset_s == raised.onset_s
+    assert ended.end_s == in_af[-1].end_s
+    assert (ended.end_s or 0) <= ended.decided_s
+
+
+def test_no_episode_is_raised_below_the_threshold() -> None:
+    episodes, stretches = track([0.85] * 3 * LONG)
+    assert episodes == []
+    assert all(stretch.af for stretch in stretches)
+
+
+def test_labels_cover_the_first_to_the_last_beat() -> None:
+    _, stretches = track([0.05] * 3)
+    assert (stretches[0].start_s, stretches[-1].end_s) == (0.0, WINDOW_S + 2 * STEP_S)
+
+
+def test_a_long_unknown_stretch_ends_the_episode_and_does_not_count_as_burden() -> None:
+    episodes, stretches = track([0.97] * LONG + [None] * 12 + [0.97] * LONG)
+    assert [episode.end_s is None for episode in episodes] == [True, False, True, False]
+    unknown = [stretch for stretch in stretches if stretch.af is None]
+    assert len(unknown) == 12
+    burden = Burden()
+    for stretch in stretches:
+        burden = burden.plus(stretch)
+    assert burden.percent == 100
+    assert burden.observed_s == pytest.approx(stretches[-1].end_s - 12 * STEP_S)
+
+
+def test_the_tracker_starts_over_after_the_end() -> None:
+    tracker = AfTracker(0.9, 30.0)
+    track([0.97] * LONG, tracker)
+    second = track([0.05] * LONG, tracker)
+    assert second == track([0.05] * LONG)
+
+
+def test_burden_is_the_share_of_the_known_time() -> None:
+    burden = Burden().plus(Stretch(0, 60, True)).plus(Stretch(60, 240, False)).plus(Stretch(240, 300, None))
+    assert (burden.af_s, burden.observed_s, burden.percent) == (60, 240, 25)
+    assert Burden().percent is None
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=120))
+def test_stretches_are_contiguous_and_every_episode_is_raised_and_ended(probabilities: list[float | None]) -> None:
+    episodes, stretches = track(probabilities)
+    unknown_at_start = next(
+        (place for place, probability in enumerate(probabilities) if probability is not None), len(probabilities)
+    )
+    assert len(stretches) == len(probabilities) - unknown_at_start
+    assert all(a.end_s == b.start_s for a, b in pairwise(stretches))
+    assert all(stretch.end_s >= stretch.start_s for stretch in stretches)
+    assert [episode.end_s is None for episode in episodes] == [True, False] * (len(episodes) // 2)
+    for raised, ended in zip(episodes[::2], episodes[1::2], strict=True):
+        assert ended.onset_s == raised.onset_s <= (ended.end_s or 0)
+
+
+@pytest.mark.parametrize(("rhythm", "other"), [(0.02, 0.97), (0.98, 0.03)])
+def test_a_stable_rhythm_needs_more_evidence_to_change_than_a_new_one(rhythm: float, other: float) -> None:
+    def count_changed(before: int) -> int:
+        """Steps labelled as the other rhythm, which lasts 12 steps after `before` steps of the first."""
+        _, stretches = track([rhythm] * before + [other] * 12 + [rhythm] * LONG)
+        return sum(stretch.af == (other > 0.5) for stretch in stretches[before:])
+
+    assert count_changed(5) == 12
+    assert count_changed(10 * LONG) == 0
