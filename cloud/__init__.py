@@ -1,1 +1,1 @@
-"""The clinic: ingest, store, opener and page."""
+"""The clinic: ingest, store of sealed blocks, opener, API and page."""

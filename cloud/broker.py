@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from amqtt.broker import Broker
 
-SHUTDOWN_S: Final = 5.0
-"""For the broker to end its sessions; what it has not ended then dies with the process."""
+SHUTDOWN_TIMEOUT_S: Final = 5.0
+"""Time for the broker to close its sessions. Sessions still open after it end with the process."""
 
-_LISTENER: Final = "ours"
+_LISTENER: Final = "loopback"
 _CONFIG: Final[dict[str, Any]] = {
-    # External: the broker serves connections that we accept, so that the socket and its port are ours to know.
+    # "external": amqtt serves connections that we accept, so that we open the socket ourselves and know its port.
     "listeners": {"default": {"type": "external"}, _LISTENER: {"type": "external"}},
     "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
 }
@@ -22,11 +22,11 @@ _CONFIG: Final[dict[str, Any]] = {
 
 @asynccontextmanager
 async def embedded_broker(listener: socket.socket) -> AsyncIterator[None]:
-    """A broker that takes anyone who reaches `listener`, a bound socket."""
+    """Run a broker on `listener`, a bound socket. It accepts every client without authentication."""
     broker = Broker(_CONFIG)
     writers: set[asyncio.StreamWriter] = set()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.add(writer)
         try:
             await broker.stream_connected(reader, writer, listener_name=_LISTENER)
@@ -35,14 +35,14 @@ async def embedded_broker(listener: socket.socket) -> AsyncIterator[None]:
 
     await broker.start()
     try:
-        server = await asyncio.start_server(serve, sock=listener)
+        server = await asyncio.start_server(serve_client, sock=listener)
         try:
             yield
         finally:
             server.close()
-            for writer in writers:  # amqtt waits for ever for a client that leaves while it shuts down
+            for writer in writers:  # amqtt would wait without limit for a client that disconnects during the shutdown
                 writer.transport.abort()
     finally:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SHUTDOWN_S):
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
                 await broker.shutdown()

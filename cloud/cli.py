@@ -13,12 +13,13 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress
 
-from cloud.dev import ClinicError, Folder, run_dev
-from cloud.export import Account, export
+from cloud.errors import ClinicError
+from cloud.export import ExportAccount, export_records
+from cloud.folder import ClinicFolder
 from cloud.opener import BlockReader, Opener
 from cloud.projections import Changes
 from cloud.store import Store
-from cloud.tables import clear, open_projections
+from cloud.tables import open_projections, reset_projections
 from config.origin import OriginError, check_origin
 from config.process import leaf_errors
 from sync.errors import SyncError
@@ -30,67 +31,75 @@ DEFAULT_PORT: Final = 8600
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     try:
-        options = _parser().parse_args(argv)
-    except SystemExit as end:  # argparse has said what it had to say
+        options = _build_parser().parse_args(argv)
+    except SystemExit as end:  # argparse has already printed its message
         return int(end.code or 0)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # its errors are its clients' lost connections
+    logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it logs each lost client connection as an error
     try:
         check_origin()
         return int(options.run(options))
     except (ClinicError, OriginError, SyncError) as error:
         return _fail(str(error))
     except BaseExceptionGroup as group:
-        return _fail_of(group)
+        return _fail_with_first(group)
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("pulsegate-cloud", description="The clinic of pulsegate. Not a certified medical device.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    dev = commands.add_parser("dev", help="broker, ingest, store, opener and page in one process, on loopback")
-    _add_data(dev)
-    dev.add_argument("--port", type=_port, default=DEFAULT_PORT, help="of the page; 0 takes a free one (default: %(default)s)")
-    dev.add_argument("--mqtt-port", type=_port, default=0, help="of the broker; 0 takes a free one (default)")
-    dev.add_argument("--watch-stdin", action="store_true", help="end when stdin ends, as it does when the parent dies")
-    dev.set_defaults(run=_dev)
-    open_ = commands.add_parser("open", help="open all stored blocks: account for them, export or rebuild")
-    _add_data(open_)
-    open_.add_argument("--json", action="store_true", help="print every record as a JSON line, the account last")
-    open_.add_argument("--rebuild", action="store_true", help="make the projections again from the blocks")
-    open_.set_defaults(run=_open)
+    dev = commands.add_parser("dev", help="run broker, ingest, store, opener and page in one process on loopback")
+    _add_data_option(dev)
+    dev.add_argument(
+        "--port", type=_parse_port, default=DEFAULT_PORT, help="port of the page; 0 takes a free one (default: %(default)s)"
+    )
+    dev.add_argument("--mqtt-port", type=_parse_port, default=0, help="port of the broker; 0 takes a free one (default)")
+    dev.add_argument(
+        "--watch-stdin", action="store_true", help="stop when standard input ends, as it does when the parent process exits"
+    )
+    dev.set_defaults(run=_run_dev)
+    open_ = commands.add_parser(
+        "open", help="open all stored blocks and print totals; export records or rebuild the projections"
+    )
+    _add_data_option(open_)
+    open_.add_argument("--json", action="store_true", help="print every record as a JSON line, then the totals")
+    open_.add_argument("--rebuild", action="store_true", help="rebuild the projections from the blocks")
+    open_.set_defaults(run=_run_open)
     return parser
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_data_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the clinic's keys and databases")
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535")
     return int(text)
 
 
-def _dev(options: argparse.Namespace) -> int:
+def _run_dev(options: argparse.Namespace) -> int:
+    from cloud.dev import run_dev  # `open` must not load the web server and the broker
+
     console = Console(highlight=False)
     asyncio.run(
         run_dev(
-            Folder(options.data),
+            ClinicFolder(options.data),
             options.port,
             options.mqtt_port,
             watch_stdin=options.watch_stdin,
-            say=console.print,
+            print_line=console.print,
         )
     )
     return 0
 
 
-def _open(options: argparse.Namespace) -> int:
-    folder = Folder(options.data)
+def _run_open(options: argparse.Namespace) -> int:
+    folder = ClinicFolder(options.data)
     if not folder.blocks.exists():
         return _fail(f"no clinic in {folder.path}: give the folder that pulsegate-cloud dev was started with")
     clinic = ClinicKeyPair.load(folder.private_key)
@@ -98,12 +107,12 @@ def _open(options: argparse.Namespace) -> int:
         if options.rebuild:
             with folder.locked():
                 _rebuild(folder, store, clinic)
-        return _account(store, clinic, as_json=options.json)
+        return _print_account(store, clinic, as_json=options.json)
 
 
-def _account(store: Store, clinic: ClinicKeyPair, *, as_json: bool) -> int:
-    account = Account()
-    for line in export(store, BlockReader(store, clinic), account):
+def _print_account(store: Store, clinic: ClinicKeyPair, *, as_json: bool) -> int:
+    account = ExportAccount()
+    for line in export_records(store, BlockReader(store, clinic), account):
         if as_json:
             _print_json(line)
     _print_json(account.as_json())
@@ -113,16 +122,16 @@ def _account(store: Store, clinic: ClinicKeyPair, *, as_json: bool) -> int:
     return 0
 
 
-def _rebuild(folder: Folder, store: Store, clinic: ClinicKeyPair) -> None:
-    async def publish(_changes: Changes) -> None:
-        """Nobody watches."""
+def _rebuild(folder: ClinicFolder, store: Store, clinic: ClinicKeyPair) -> None:
+    async def discard(_changes: Changes) -> None:
+        """Publish to no one: a rebuild has no viewers."""
 
     engine = open_projections(folder.projections)
     try:
-        clear(engine)
-        opener = Opener(store, engine, clinic, publish)
+        reset_projections(engine)
+        opener = Opener(store, engine, clinic, discard)
         with Progress(console=Console(stderr=True)) as progress:
-            task = progress.add_task("Opening blocks", total=store.count())
+            task = progress.add_task("Opening blocks", total=store.count_blocks())
             while (changes := opener.step()) is not None:
                 progress.advance(task, changes.blocks)
     finally:
@@ -133,12 +142,12 @@ def _print_json(line: object) -> None:
     sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
 
 
-def _fail_of(group: BaseExceptionGroup[BaseException]) -> int:
-    """The task group's first known trouble in one line; what nobody foresaw keeps its traceback."""
-    known, unknown = group.split((ClinicError, SyncError))
-    if unknown is not None or known is None:
+def _fail_with_first(group: BaseExceptionGroup[BaseException]) -> int:
+    """Report the first expected error of a task group in one line; an unexpected error keeps its traceback."""
+    expected, unexpected = group.split((ClinicError, SyncError))
+    if unexpected is not None or expected is None:
         raise group
-    return _fail(str(leaf_errors(known)[0]))
+    return _fail(str(leaf_errors(expected)[0]))
 
 
 def _fail(message: str) -> int:

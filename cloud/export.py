@@ -1,4 +1,4 @@
-"""Every record of a clinic as JSON lines, and an account of what is there twice or not at all: for audits and export."""
+"""Exports every record of a clinic as JSON lines, with an account of duplicate and missing blocks: for audits and export."""
 
 import zlib
 from collections import Counter, defaultdict
@@ -17,15 +17,19 @@ from sync.wire import BlockId
 
 Json = dict[str, Any]
 
-PAGE: Final = 256
+PAGE_BLOCKS: Final = 256
 """Blocks read at once: at most 16 MiB."""
-MISSING_LISTED: Final = 1000
-"""Missing sequence numbers that the account names one by one; it counts all."""
+MAX_MISSING_LISTED: Final = 1000
+"""Missing blocks that the account lists one by one; `missing_blocks` counts all of them."""
 
 
 @dataclass(slots=True)
-class Account:
-    """What an export found. `missing` are blocks below the highest known number of their sequence."""
+class ExportAccount:
+    """The totals of an export, by which duplicate and missing blocks are found.
+
+    Per sequence (hub, lane, epoch), `held` are the sequence numbers held and `ends` is the highest known number.
+    `waveforms` are (hub, sensor, kind, start, number of samples) of the waveforms seen.
+    """
 
     blocks: int = 0
     records: int = 0
@@ -38,12 +42,21 @@ class Account:
     waveforms: set[tuple[str, str, str, int, int]] = field(default_factory=set)
 
     def missing(self) -> list[tuple[str, str, int, int]]:
-        """(hub, lane, epoch, seq) of every hole, in order. The next epoch, too, says where a sequence ended."""
-        ends = {name: max(self.ends[name], max(self.held[name], default=0)) for name in self.held.keys() | self.ends.keys()}
-        return [(*name, seq) for name, end in sorted(ends.items()) for seq in range(1, end + 1) if seq not in self.held[name]]
+        """Return (hub, lane, epoch, seq) of every missing block, in order.
+
+        The end of a sequence is its highest number held, or the end that the first block of the next epoch names.
+        """
+        sequences = self.held.keys() | self.ends.keys()
+        ends = {sequence: max(self.ends[sequence], max(self.held[sequence], default=0)) for sequence in sequences}
+        return [
+            (*sequence, seq)
+            for sequence, end in sorted(ends.items())
+            for seq in range(1, end + 1)
+            if seq not in self.held[sequence]
+        ]
 
     def as_json(self) -> Json:
-        """The last line of an export."""
+        """Return the last line of an export."""
         missing = self.missing()
         return {
             "type": "account",
@@ -52,21 +65,24 @@ class Account:
             "duplicate_blocks": self.duplicate_blocks,
             "duplicate_waveforms": self.duplicate_waveforms,
             "missing_blocks": len(missing),
-            "missing": [dict(zip(("hub", "lane", "epoch", "seq"), place, strict=True)) for place in missing[:MISSING_LISTED]],
+            "missing": [
+                dict(zip(("hub", "lane", "epoch", "seq"), block, strict=True)) for block in missing[:MAX_MISSING_LISTED]
+            ],
             "unopened": dict(self.unopened),
         }
 
 
-def export(store: Store, reader: BlockReader, account: Account) -> Iterator[Json]:
-    """Every record in order of arrival, with the lane, epoch and sequence number of its block; fills in `account`.
+def export_records(store: Store, reader: BlockReader, account: ExportAccount) -> Iterator[Json]:
+    """Yield every record in order of arrival, with the lane, epoch and sequence number of its block; updates `account`.
 
-    A block that cannot be read is counted in `account.unopened` and passed over.
+    A block that cannot be read is counted in `account.unopened` and skipped.
     """
-    for item in store.quarantined():
-        if item.place is not None:  # held, though not as a block: no hole
-            account.held[item.hub, item.place.lane, item.place.epoch].add(item.place.seq)
+    for rejected in store.quarantined():
+        if rejected.position is not None:  # kept in quarantine, so it is not missing
+            lane, epoch, seq = rejected.position
+            account.held[rejected.hub, lane, epoch].add(seq)
     for block in _all_blocks(store):
-        _enter(account, block)
+        _add_block(account, block)
         try:
             records = reader.read(block)
         except UnreadableError as error:
@@ -75,29 +91,29 @@ def export(store: Store, reader: BlockReader, account: Account) -> Iterator[Json
             continue
         for record in records:
             account.records += 1
-            _enter_waveform(account, block.hub, record)
-            yield record_as_json(block.hub, block.place, record)
+            _add_waveform(account, block.hub, record)
+            yield record_as_json(block.hub, block.position, record)
 
 
-def record_as_json(hub: str, place: BlockId, record: Record) -> Json:
-    """One line: samples as their number and CRC-32 (of little-endian int32), bytes in hexadecimal."""
-    return {"type": type_name(record), "hub": hub, **place._asdict(), **_flat(record)}
+def record_as_json(hub: str, position: BlockId, record: Record) -> Json:
+    """Return one line: samples as their number and CRC-32 (of little-endian int32), bytes in hexadecimal."""
+    return {"type": type_name(record), "hub": hub, **position._asdict(), **_fields_as_json(record)}
 
 
 def samples_crc32(samples: NDArray[np.int32]) -> int:
-    """CRC-32 (zlib) over the samples as little-endian int32."""
+    """Return the CRC-32 (zlib) of the samples as little-endian int32."""
     return zlib.crc32(samples.astype("<i4").tobytes())
 
 
 def _all_blocks(store: Store) -> Iterator[StoredBlock]:
-    last = 0
-    while page := store.blocks_after(last, PAGE):
+    last_id = 0
+    while page := store.blocks_after(last_id, PAGE_BLOCKS):
         yield from page
-        last = page[-1].id
+        last_id = page[-1].id
 
 
-def _enter(account: Account, block: StoredBlock) -> None:
-    lane, epoch, seq = block.place
+def _add_block(account: ExportAccount, block: StoredBlock) -> None:
+    lane, epoch, seq = block.position
     held = account.held[block.hub, lane, epoch]
     account.blocks += 1
     account.duplicate_blocks += seq in held
@@ -105,22 +121,22 @@ def _enter(account: Account, block: StoredBlock) -> None:
     try:
         previous = parse_header(block.block).prev
     except SealError:
-        return  # it cannot be opened either, and is counted there
+        return  # the block cannot be opened either, so `export_records` counts it as unopened
     if previous is not None:
-        name = block.hub, lane, previous[0]
-        account.ends[name] = max(account.ends[name], previous[1])
+        sequence = block.hub, lane, previous[0]
+        account.ends[sequence] = max(account.ends[sequence], previous[1])
 
 
-def _enter_waveform(account: Account, hub: str, record: Record) -> None:
+def _add_waveform(account: ExportAccount, hub: str, record: Record) -> None:
     if not isinstance(record, WaveformRecord):
         return
     start = record.times.sensor_ns if record.times.sensor_ns is not None else record.times.at_us
-    name = hub, record.sensor, record.kind, start, len(record.samples)
-    account.duplicate_waveforms += name in account.waveforms
-    account.waveforms.add(name)
+    waveform = hub, record.sensor, record.kind, start, len(record.samples)
+    account.duplicate_waveforms += waveform in account.waveforms
+    account.waveforms.add(waveform)
 
 
-def _flat(value: Any) -> Json:
+def _fields_as_json(value: Any) -> Json:
     row: Json = {}
     for part in fields(value):
         match getattr(value, part.name):
@@ -129,9 +145,9 @@ def _flat(value: Any) -> Json:
             case bytes() as payload:
                 row[part.name] = payload.hex()
             case inner if is_dataclass(inner) and part.name == "times":
-                row |= _flat(inner)
+                row |= _fields_as_json(inner)
             case inner if is_dataclass(inner):
-                row[part.name] = _flat(inner)
+                row[part.name] = _fields_as_json(inner)
             case plain:
                 row[part.name] = plain
     return row

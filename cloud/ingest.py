@@ -1,9 +1,9 @@
-"""Takes sealed blocks from the broker, commits them, and tells their hub so. It opens nothing and remembers nothing.
+"""Receives sealed blocks from the broker, commits them, and acknowledges them to their hub. It opens no block and has no state.
 
-    message ──form, identity──> commit blocks ──> advance marks ──> acknowledge
-                  └──> quarantine (held, so acknowledged too where its place in the sequence is known)
+    message ──validate form and identity──> commit blocks ──> advance marks ──> acknowledge
+                  └──> quarantine (kept, and acknowledged as rejected if the position in the sequence is known)
 
-Any number of ingests may share the work: a block is stored once, and an acknowledgement repeats safely.
+Several ingests may run at once: a block is stored once, and acknowledging it twice does no harm.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
 
-from cloud.store import Quarantined, Store
+from cloud.store import RejectedBlock, Store
 from sync.errors import Transient
 from sync.mqtt import Message
 from sync.seal import BlockHeader, SealError, parse_header
@@ -35,21 +35,21 @@ from sync.wire import (
 )
 
 SITE: Final = "main"
-FENCE: Final = 1  # one site, which nobody takes over from
+FENCE: Final = 1  # there is one site and no failover
 UNKNOWN_HUB: Final = "?"
-"""Owner of quarantined bytes whose topic names no hub. No hub can be called so (`sync.wire.is_name`)."""
+"""Hub of quarantined bytes whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sorted:
-    """A message's blocks: those to store, and those to set aside."""
+class _ValidatedMessage:
+    """A message's blocks: the valid ones to store, and the rejected ones for quarantine."""
 
     hub: str
     envelope: Envelope
-    good: tuple[tuple[BlockHeader, bytes], ...]
-    bad: tuple[Quarantined, ...]
+    valid: tuple[tuple[BlockHeader, bytes], ...]
+    rejected: tuple[RejectedBlock, ...]
 
 
 async def run_ingest(
@@ -60,9 +60,9 @@ async def run_ingest(
     now_us: Callable[[], int],
     call: WorkerCall = asyncio.to_thread,
 ) -> NoReturn:
-    """Serve until cancelled. `on_committed` is called after each commit of blocks that were not there before.
+    """Handle messages until cancelled. `on_committed` is called after each commit that stored new blocks.
 
-    A commit or answer that fails for a reason that may pass is left to the hub: it sends again what stays unanswered.
+    After a transient failure of a commit or an acknowledgement nothing is retried here: the hub resends unacknowledged blocks.
 
     Raises:
         Permanent: the store is damaged.
@@ -72,54 +72,55 @@ async def run_ingest(
         if not isinstance(event, Message):
             continue
         try:
-            ack, fresh = await call(take, store, event, now_us())
-            if fresh:
+            ack, new_blocks = await call(handle_message, store, event, now_us())
+            if new_blocks:
                 on_committed()
             if ack is not None:
                 await mqtt.publish(ack_topic(ack.hub), encode_ack(ack))
         except Transient as error:
-            _log.warning("left unanswered: %s", error)
+            _log.warning("message not acknowledged; the hub will resend it: %s", error)
 
 
-def take(store: Store, message: Message, received_us: int) -> tuple[Ack | None, int]:
-    """Commit one message; the acknowledgement to send, if any, and how many of its blocks are new.
+def handle_message(store: Store, message: Message, received_us: int) -> tuple[Ack | None, int]:
+    """Commit one message; returns the acknowledgement to send, if any, and the number of new blocks.
 
     Raises:
         Transient, Permanent: the store failed; nothing of the message may be acknowledged.
     """
     try:
-        sorted_ = _sort(message)
+        validated = _validate(message)
     except WireError as error:
-        store.quarantine([Quarantined(_owner(message.topic), str(error), message.payload[:MESSAGE_LIMIT_BYTES])], received_us)
+        bytes_kept = message.payload[:MESSAGE_LIMIT_BYTES]
+        store.quarantine([RejectedBlock(_hub_of_topic(message.topic), str(error), bytes_kept)], received_us)
         return None, 0
-    hub = sorted_.hub
-    if sorted_.bad:
-        store.quarantine(sorted_.bad, received_us)
-    commit = store.commit(hub, sorted_.envelope.keys, sorted_.good, received_us)
+    hub = validated.hub
+    if validated.rejected:
+        store.quarantine(validated.rejected, received_us)
+    commit = store.commit(hub, validated.envelope.keys, validated.valid, received_us)
     rejected = [
-        *(Rejected(*bad.place, bad.reason) for bad in sorted_.bad if bad.place),
-        *(Rejected(*place, "conflict") for place in commit.conflicts),
+        *(Rejected(*block.position, block.reason) for block in validated.rejected if block.position),
+        *(Rejected(*position, "conflict") for position in commit.conflicts),
     ]
     sequences: set[tuple[Lane, int]] = {(block.lane, block.epoch) for block in commit.held}
     sequences.update((block.lane, block.epoch) for block in rejected)
-    marks = [store.advance(hub, lane, epoch) for lane, epoch in sorted(sequences)]
+    marks = [store.advance_mark(hub, lane, epoch) for lane, epoch in sorted(sequences)]
     ack = Ack(
         hub,
         SITE,
         FENCE,
         tuple(marks),
-        tuple(_ranges(commit.held, marks)),
-        tuple(key.id for key in sorted_.envelope.keys),
+        tuple(_ranges_beyond_marks(commit.held, marks)),
+        tuple(key.id for key in validated.envelope.keys),
         tuple(rejected),
     )
-    return ack, commit.fresh
+    return ack, commit.new
 
 
-def _sort(message: Message) -> _Sorted:
+def _validate(message: Message) -> _ValidatedMessage:
     """Check identity and form of a message and of its blocks.
 
     Raises:
-        WireError: not an envelope of the hub that the topic belongs to.
+        WireError: the payload is not an envelope of the topic's hub.
     """
     hub, lane = parse_up_topic(message.topic)
     if len(message.payload) > MESSAGE_LIMIT_BYTES:
@@ -127,32 +128,32 @@ def _sort(message: Message) -> _Sorted:
     envelope = decode_envelope(message.payload)
     if envelope.hub != hub:
         raise WireError("the envelope names another hub than its topic")
-    good: list[tuple[BlockHeader, bytes]] = []
-    bad: list[Quarantined] = []
+    valid: list[tuple[BlockHeader, bytes]] = []
+    rejected: list[RejectedBlock] = []
     for block in envelope.blocks:
         try:
             header = parse_header(block)
         except SealError as error:
-            bad.append(Quarantined(hub, str(error), block))
+            rejected.append(RejectedBlock(hub, str(error), block))
             continue
         if header.hub != hub:
-            bad.append(Quarantined(hub, "the block names another hub than its topic", block))
+            rejected.append(RejectedBlock(hub, "the block names another hub than its topic", block))
         elif header.lane != lane:
-            place = BlockId(header.lane, header.epoch, header.seq)
-            bad.append(Quarantined(hub, "the block belongs to another lane than its topic", block, place))
+            position = BlockId(header.lane, header.epoch, header.seq)
+            rejected.append(RejectedBlock(hub, "the block belongs to another lane than its topic", block, position))
         else:
-            good.append((header, block))
-    return _Sorted(hub, envelope, tuple(good), tuple(bad))
+            valid.append((header, block))
+    return _ValidatedMessage(hub, envelope, tuple(valid), tuple(rejected))
 
 
-def _owner(topic: str) -> str:
-    """The hub that a topic names, also where the rest of the topic is not ours."""
+def _hub_of_topic(topic: str) -> str:
+    """Return the hub that a topic names, even if the rest of the topic is not valid."""
     parts = topic.split("/")
     return parts[2] if len(parts) > 2 and is_name(parts[2]) else UNKNOWN_HUB
 
 
-def _ranges(held: Iterable[BlockId], marks: Iterable[Mark]) -> list[Range]:
-    """The blocks of this message that lie beyond their mark, consecutive ones joined."""
+def _ranges_beyond_marks(held: Iterable[BlockId], marks: Iterable[Mark]) -> list[Range]:
+    """Return the held blocks of this message beyond their mark, consecutive ones joined."""
     ends = {(mark.lane, mark.epoch): mark.seq for mark in marks}
     ranges: list[Range] = []
     for lane, epoch, seq in sorted(set(held)):

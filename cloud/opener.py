@@ -1,9 +1,9 @@
-"""Opens blocks with the clinic's private key and projects what they say.
+"""Opens blocks with the clinic's private key and projects their records.
 
     store of sealed blocks ──(cursor)──▶ open ──▶ decode ──▶ projections + cursor, one transaction ──▶ publish
 
-Killed at any moment, it goes on behind the last block whose transaction was committed: nothing is projected twice. A block
-that cannot be read is set aside with the reason and holds up nothing.
+After a kill at any moment it continues behind the last block whose transaction was committed, so nothing is projected twice. A
+block that cannot be read is recorded with the reason, and the next block follows.
 """
 
 import asyncio
@@ -18,22 +18,22 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
 from cloud import projections
-from cloud.conform import check
-from cloud.projections import Changes, Unopened
+from cloud.projections import Changes, UnopenedBlock
 from cloud.store import Store, StoredBlock
+from cloud.validate import validate_record
 from sync.errors import Transient
 from sync.records import Record, RecordError, decode
 from sync.seal import ClinicKeyPair, DataKey, SealError, open_block, parse_header, unwrap_at_clinic
 from sync.wire import LANES
 
-BATCH: Final = 64
-"""Blocks a transaction: some 30 ms of work, so that an alert that arrives meanwhile waits no longer."""
-SCAN: Final = 512
-"""Blocks looked through at once for alerts, of which only those are opened."""
-KEYS_KEPT: Final = 4096
-"""One data key a patient and day: a month of more than a hundred patients."""
-RETRY_S: Final = 1.0
-"""Wait after a locked or full database: shorter than a person notices, longer than any transaction here."""
+BATCH_BLOCKS: Final = 64
+"""Blocks per transaction: some 30 ms of work. An alert that arrives meanwhile waits no longer than that."""
+ALERT_SCAN_BLOCKS: Final = 512
+"""Blocks scanned at once for alerts; only the alerts among them are opened."""
+CACHED_KEYS: Final = 4096
+"""Unwrapped data keys in memory. There is one per patient and day: this is a month of more than a hundred patients."""
+RETRY_DELAY_S: Final = 1.0
+"""Pause after a locked or full database: shorter than a person notices, longer than any transaction here."""
 
 NO_KEY: Final = "no key"
 DAMAGED: Final = "damaged"
@@ -53,7 +53,7 @@ class UnreadableError(Exception):
 
 
 class BlockReader:
-    """From a stored block to its records. Keeps the data keys that it unwrapped."""
+    """Decrypts and decodes stored blocks. Caches the data keys that it unwrapped."""
 
     def __init__(self, store: Store, clinic: ClinicKeyPair) -> None:
         self._store = store
@@ -61,11 +61,11 @@ class BlockReader:
         self._keys: OrderedDict[tuple[str, str, bytes], DataKey] = OrderedDict()
 
     def read(self, block: StoredBlock) -> list[Record]:
-        """The records of a block.
+        """Return the records of a block.
 
         Raises:
-            UnreadableError: no key that this clinic can unwrap, a changed block, or content that is no list of records.
-            Transient: the store cannot be asked now.
+            UnreadableError: no key that this clinic can unwrap, an altered block, or content that is not a list of records.
+            Transient: the store cannot be read now.
         """
         try:
             subject = parse_header(block.block).subject
@@ -75,17 +75,17 @@ class BlockReader:
         try:
             records = decode(plaintext)
             for record in records:
-                check(record)
+                validate_record(record)
         except RecordError as error:
-            # An error from within the plaintext may quote it.
+            # The message of a decode error may quote the plaintext, so it is not passed on.
             raise UnreadableError(UNDECODABLE, "its content is not a list of records that this version reads") from error
         return records
 
     def _data_key(self, block: StoredBlock, subject: str) -> DataKey:
-        name = block.hub, subject, block.key
-        if name in self._keys:
-            self._keys.move_to_end(name)
-            return self._keys[name]
+        cache_key = block.hub, subject, block.key
+        if cache_key in self._keys:
+            self._keys.move_to_end(cache_key)
+            return self._keys[cache_key]
         wrapped = self._store.wrapped_key(block.hub, block.key)
         if wrapped is None:
             raise UnreadableError(NO_KEY, "its data key has not arrived")
@@ -93,73 +93,77 @@ class BlockReader:
             key = unwrap_at_clinic(wrapped, key_id=block.key, hub=block.hub, subject=subject, clinic=self._clinic)
         except SealError as error:
             raise UnreadableError(NO_KEY, str(error)) from error
-        self._keys[name] = key
-        if len(self._keys) > KEYS_KEPT:
+        self._keys[cache_key] = key
+        if len(self._keys) > CACHED_KEYS:
             self._keys.popitem(last=False)
         return key
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """One way through the store: alerts have their own, so that an alert does not wait behind a day of waveforms."""
+class LaneCursor:
+    """A cursor over the store that opens only the blocks of `lanes`, and reads `limit` blocks at once."""
 
     name: str
     lanes: frozenset[str]
     limit: int
 
 
-PASSES: Final = (Pass("alerts", frozenset({"alert"}), SCAN), Pass("rest", frozenset(LANES) - {"alert"}, BATCH))
+LANE_CURSORS: Final = (
+    LaneCursor("alerts", frozenset({"alert"}), ALERT_SCAN_BLOCKS),
+    LaneCursor("rest", frozenset(LANES) - {"alert"}, BATCH_BLOCKS),
+)
+"""Alerts have a cursor of their own: an alert must not wait behind a day of waveforms."""
 
 
 class Opener:
-    """Follows the store. `step` is synchronous and opens one batch; `run` calls it on a worker thread for ever."""
+    """Opens the blocks of the store as they arrive. `step` opens one batch; `run` repeats it on a worker thread."""
 
     def __init__(self, store: Store, engine: Engine, clinic: ClinicKeyPair, publish: Publish) -> None:
         self._store = store
         self._engine = engine
         self._reader = BlockReader(store, clinic)
         self._publish = publish
-        self._work = asyncio.Event()
+        self._has_work = asyncio.Event()
 
     def wake(self) -> None:
-        """New blocks were committed. Call it on the event loop."""
-        self._work.set()
+        """Tell the opener that blocks were committed. Call it on the event loop."""
+        self._has_work.set()
 
     async def run(self) -> None:
-        """Open what is there and what comes, until cancelled. A database that is locked or full is tried again."""
-        await self._patiently(self.retry_without_key)
+        """Open stored and arriving blocks until cancelled. Retries while a database is locked or full."""
+        await self._run_with_retry(self.retry_missing_keys)
         while True:
-            self._work.clear()
-            while (changes := await self._patiently(self.step)) is not None:
+            self._has_work.clear()
+            while (changes := await self._run_with_retry(self.step)) is not None:
                 await self._publish(changes)
-            await self._work.wait()
+            await self._has_work.wait()
 
-    async def _patiently(self, work: Callable[[], Changes | None]) -> Changes | None:
+    async def _run_with_retry(self, work: Callable[[], Changes | None]) -> Changes | None:
         while True:
             try:
                 return await asyncio.to_thread(work)
             except (Transient, OperationalError) as error:
                 reason = error.orig if isinstance(error, OperationalError) else error
-                _log.warning("opening waits, %s; trying again in %g s", reason, RETRY_S)
-                await asyncio.sleep(RETRY_S)
+                _log.warning("cannot open blocks now: %s; retrying in %g s", reason, RETRY_DELAY_S)
+                await asyncio.sleep(RETRY_DELAY_S)
 
     def step(self) -> Changes | None:
-        """Open the next batch, alerts first; None when there is nothing new."""
-        for one in PASSES:
+        """Open the next batch, alerts first; returns None if there are no new blocks."""
+        for cursor in LANE_CURSORS:
             with self._engine.begin() as connection:
-                blocks = self._store.blocks_after(projections.cursor(connection, one.name), one.limit)
+                blocks = self._store.blocks_after(projections.read_cursor(connection, cursor.name), cursor.limit)
                 if not blocks:
                     continue
-                changes = self._open(connection, [block for block in blocks if block.place.lane in one.lanes])
-                projections.advance(connection, one.name, blocks[-1].id)
+                changes = self._open(connection, [block for block in blocks if block.position.lane in cursor.lanes])
+                projections.move_cursor(connection, cursor.name, blocks[-1].id)
             return changes
         return None
 
-    def retry_without_key(self) -> Changes | None:
-        """Try the blocks again for which there was no key: the clinic may have another one now."""
+    def retry_missing_keys(self) -> Changes | None:
+        """Try again to open the blocks that had no usable key: the key may have arrived, or the clinic's key changed."""
         with self._engine.begin() as connection:
-            for arrival in projections.arrivals_set_aside(connection, NO_KEY):
-                self._open(connection, self._store.blocks_after(arrival - 1, 1))
+            for block_id in projections.unopened_block_ids(connection, NO_KEY):
+                self._open(connection, self._store.blocks_after(block_id - 1, 1))
         return None
 
     def _open(self, connection: Connection, blocks: list[StoredBlock]) -> Changes:
@@ -169,16 +173,17 @@ class Opener:
                 with connection.begin_nested():
                     changes.add(self._project(connection, block))
             except UnreadableError as error:
-                self._set_aside(connection, block, error)
+                self._record_unopened(connection, block, error)
         return changes
 
     def _project(self, connection: Connection, block: StoredBlock) -> Changes:
-        changes = projections.project(connection, block.hub, self._reader.read(block))
-        projections.take_back(connection, block.id)
-        projections.count(connection, "opened", 1)
+        changes = projections.project_records(connection, block.hub, self._reader.read(block))
+        projections.delete_unopened(connection, block.id)
+        projections.increase_counter(connection, "opened", 1)
         return changes
 
-    def _set_aside(self, connection: Connection, block: StoredBlock, error: UnreadableError) -> None:
-        lane, epoch, seq = block.place
-        projections.set_aside(connection, Unopened(block.id, block.hub, epoch, lane, seq, error.reason, str(error)))
-        _log.warning("block %s/%d/%d of hub %s is set aside, %s: %s", lane, epoch, seq, block.hub, error.reason, error)
+    def _record_unopened(self, connection: Connection, block: StoredBlock, error: UnreadableError) -> None:
+        lane, epoch, seq = block.position
+        unopened = UnopenedBlock(block.id, block.hub, epoch, lane, seq, error.reason, str(error))
+        projections.record_unopened(connection, unopened)
+        _log.warning("cannot open block %s/%d/%d of hub %s, %s: %s", lane, epoch, seq, block.hub, error.reason, error)

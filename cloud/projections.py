@@ -1,4 +1,4 @@
-"""From records to rows: the statements by which one opened block changes the projections."""
+"""Writes records to the projections: the SQL statements that apply one opened block."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -25,35 +25,36 @@ from sync.records import (
 )
 
 
-def _upsert(table: Table, changed: Mapping[str, Any] | None = None, where: Any = None, keep: str = "\0") -> Executable:
-    """Insert a row; where its primary key is taken, change that row to the new one, or only as `changed` says, if `where`.
+def _upsert(table: Table, updates: Mapping[str, Any] | None = None, where: Any = None, keep: str = "\0") -> Executable:
+    """Build an INSERT that updates the existing row if the primary key is taken and `where` holds.
 
-    Columns whose name begins with `keep` stay. `_new(table)` is the row that was to be inserted.
+    The update sets the columns in `updates`; by default it sets all columns to the new values, except those whose name begins
+    with `keep`. `_excluded(table)` is the row that could not be inserted.
     """
     statement = insert(table)
     key = list(table.primary_key.columns)
     others = {c.name: statement.excluded[c.name] for c in table.c if not (c.primary_key or c.name.startswith(keep))}
-    return statement.on_conflict_do_update(index_elements=key, set_=dict(changed or others), where=where)
+    return statement.on_conflict_do_update(index_elements=key, set_=dict(updates or others), where=where)
 
 
-def _new(table: Table) -> Any:
+def _excluded(table: Table) -> Any:
     return insert(table).excluded
 
 
-# Built once: to build a statement costs more than to execute it.
+# Built once: building a statement costs more than executing it.
 _MOVE_CURSOR: Final = _upsert(tables.cursors)
-_COUNT: Final = _upsert(tables.counters, {"value": tables.counters.c.value + _new(tables.counters).value})
-_SET_ASIDE: Final = _upsert(tables.unopened)
-_ALERT: Final = _upsert(tables.alerts, keep="strip_")
-_ALERT_WITH_STRIP: Final = _upsert(tables.alerts)
-_STATUS: Final = _upsert(tables.statuses, where=tables.statuses.c.at_us <= _new(tables.statuses).at_us)
-_GAP: Final = _upsert(tables.gaps, where=or_(tables.gaps.c.to_us.is_(None), _new(tables.gaps).to_us.is_not(None)))
-_SEEN: Final = _upsert(
+_INCREASE_COUNTER: Final = _upsert(tables.counters, {"value": tables.counters.c.value + _excluded(tables.counters).value})
+_UPSERT_UNOPENED: Final = _upsert(tables.unopened)
+_UPSERT_ALERT: Final = _upsert(tables.alerts, keep="strip_")
+_UPSERT_ALERT_WITH_STRIP: Final = _upsert(tables.alerts)
+_UPSERT_STATUS: Final = _upsert(tables.statuses, where=tables.statuses.c.at_us <= _excluded(tables.statuses).at_us)
+_UPSERT_GAP: Final = _upsert(tables.gaps, where=or_(tables.gaps.c.to_us.is_(None), _excluded(tables.gaps).to_us.is_not(None)))
+_UPSERT_SENSOR: Final = _upsert(
     tables.sensors,
     {
-        "last_data_us": func.max(tables.sensors.c.last_data_us, _new(tables.sensors).last_data_us),
-        "samples": tables.sensors.c.samples + _new(tables.sensors).samples,
-        "undecodable": tables.sensors.c.undecodable + _new(tables.sensors).undecodable,
+        "last_data_us": func.max(tables.sensors.c.last_data_us, _excluded(tables.sensors).last_data_us),
+        "samples": tables.sensors.c.samples + _excluded(tables.sensors).samples,
+        "undecodable": tables.sensors.c.undecodable + _excluded(tables.sensors).undecodable,
     },
 )
 _INSERT: Final = {table: table.insert() for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)}
@@ -61,7 +62,7 @@ _INSERT: Final = {table: table.insert() for table in (tables.waveforms, tables.v
 
 @dataclass(slots=True)
 class Changes:
-    """What a transaction altered, for those who watch live: `alerts` are (hub, id), `sensors` (hub, sensor), once each."""
+    """What a transaction changed, for live viewers: `alerts` are (hub, id), `sensors` (hub, sensor), each once."""
 
     alerts: dict[tuple[str, str], None] = field(default_factory=dict)
     sensors: dict[tuple[str, str], None] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class Changes:
     blocks: int = 0
 
     def add(self, other: "Changes") -> None:
-        """Take in the changes of another block."""
+        """Add the changes of another block."""
         self.alerts |= other.alerts
         self.sensors |= other.sensors
         self.waves += other.waves
@@ -79,10 +80,10 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
-class Unopened:
-    """A block that could not be read, and why: `no key`, `damaged` or `undecodable`. `arrival` is its id in the store."""
+class UnopenedBlock:
+    """A block that could not be read, and why: `no key`, `damaged` or `undecodable`. `block_id` is its id in the store."""
 
-    arrival: int
+    block_id: int
     hub: str
     epoch: int
     lane: str
@@ -91,43 +92,43 @@ class Unopened:
     detail: str
 
 
-def cursor(connection: Connection, name: str) -> int:
-    """The store's id of the last block that was read under this name, 0 before the first."""
-    query = select(tables.cursors.c.arrival).where(tables.cursors.c.name == name)
+def read_cursor(connection: Connection, name: str) -> int:
+    """Return the store's id of the last block that this cursor has passed, 0 before the first."""
+    query = select(tables.cursors.c.block_id).where(tables.cursors.c.name == name)
     return connection.execute(query).scalar() or 0
 
 
-def advance(connection: Connection, name: str, arrival: int) -> None:
-    """Move a cursor."""
-    connection.execute(_MOVE_CURSOR, {"name": name, "arrival": arrival})
+def move_cursor(connection: Connection, name: str, block_id: int) -> None:
+    """Set a cursor to the block that it has passed last."""
+    connection.execute(_MOVE_CURSOR, {"name": name, "block_id": block_id})
 
 
-def count(connection: Connection, name: str, more: int) -> None:
+def increase_counter(connection: Connection, name: str, amount: int) -> None:
     """Add to a counter."""
-    connection.execute(_COUNT, {"name": name, "value": more})
+    connection.execute(_INCREASE_COUNTER, {"name": name, "value": amount})
 
 
-def set_aside(connection: Connection, block: Unopened) -> None:
-    """Record a block that could not be read; the same block again only renews the reason."""
-    connection.execute(_SET_ASIDE, {name: getattr(block, name) for name in Unopened.__slots__})
+def record_unopened(connection: Connection, block: UnopenedBlock) -> None:
+    """Record a block that could not be read; if it is already recorded, update its reason."""
+    connection.execute(_UPSERT_UNOPENED, {name: getattr(block, name) for name in UnopenedBlock.__slots__})
 
 
-def take_back(connection: Connection, arrival: int) -> None:
-    """A block that was set aside has been read after all."""
-    connection.execute(tables.unopened.delete().where(tables.unopened.c.arrival == arrival))
+def delete_unopened(connection: Connection, block_id: int) -> None:
+    """Delete the record of a block that could not be read before and now was."""
+    connection.execute(tables.unopened.delete().where(tables.unopened.c.block_id == block_id))
 
 
-def arrivals_set_aside(connection: Connection, reason: str) -> list[int]:
-    """Ids in the store of the blocks set aside for `reason`, oldest first."""
+def unopened_block_ids(connection: Connection, reason: str) -> list[int]:
+    """Return the store's ids of the blocks that could not be read for `reason`, oldest first."""
     unopened = tables.unopened.c
-    return list(connection.scalars(select(unopened.arrival).where(unopened.reason == reason).order_by(unopened.arrival)))
+    return list(connection.scalars(select(unopened.block_id).where(unopened.reason == reason).order_by(unopened.block_id)))
 
 
-def project(connection: Connection, hub: str, records: Iterable[Record]) -> Changes:
-    """Write what the records of one block say; returns what is new."""
+def project_records(connection: Connection, hub: str, records: Iterable[Record]) -> Changes:
+    """Write the records of one block to the projections; returns what changed."""
     changes = Changes(blocks=1)
     for record in records:
-        _write(connection, hub, record)
+        _write_record(connection, hub, record)
         match record:
             case AlertRecord():
                 changes.alerts[hub, record.id] = None
@@ -145,28 +146,28 @@ def project(connection: Connection, hub: str, records: Iterable[Record]) -> Chan
     return changes
 
 
-def _write(connection: Connection, hub: str, record: Record) -> None:
+def _write_record(connection: Connection, hub: str, record: Record) -> None:
     match record:
         case AlertRecord():
-            _alert(connection, hub, record)
+            _write_alert(connection, hub, record)
         case WaveformRecord():
-            _waveform(connection, hub, record)
+            _write_waveform(connection, hub, record)
         case VitalRecord():
-            _vital(connection, hub, record)
+            _write_vital(connection, hub, record)
         case IntervalsRecord():
-            _intervals(connection, hub, record)
+            _write_intervals(connection, hub, record)
         case StatusRecord():
-            _status(connection, hub, record)
+            _write_status(connection, hub, record)
         case GapRecord():
-            _gap(connection, hub, record)
+            _write_gap(connection, hub, record)
         case FindingRecord():
-            _finding(connection, hub, record)
+            _write_finding(connection, hub, record)
         case QuarantinedRecord():
-            _seen(connection, hub, record.sensor, 0, undecodable=1)
+            _update_sensor(connection, hub, record.sensor, 0, undecodable=1)
 
 
-def _alert(connection: Connection, hub: str, record: AlertRecord) -> None:
-    """The newest word on an alert counts, but it keeps the time of its first decision and a strip it once had."""
+def _write_alert(connection: Connection, hub: str, record: AlertRecord) -> None:
+    """Keep the newest state of an alert, the time of its first decision, and a strip once received."""
     alerts = tables.alerts
     this = (alerts.c.hub == hub) & (alerts.c.id == record.id)
     known = connection.execute(select(alerts.c.decided_us, alerts.c.updated_us).where(this)).first()
@@ -191,9 +192,9 @@ def _alert(connection: Connection, hub: str, record: AlertRecord) -> None:
         "measured": _json_or_none(record.measured),
     }
     if record.strip is None:
-        connection.execute(_ALERT, columns)
+        connection.execute(_UPSERT_ALERT, columns)
     else:
-        connection.execute(_ALERT_WITH_STRIP, columns | _strip_columns(record.strip))
+        connection.execute(_UPSERT_ALERT_WITH_STRIP, columns | _strip_columns(record.strip))
 
 
 def _strip_columns(strip: Strip) -> dict[str, Any]:
@@ -207,7 +208,7 @@ def _strip_columns(strip: Strip) -> dict[str, Any]:
     }
 
 
-def _waveform(connection: Connection, hub: str, record: WaveformRecord) -> None:
+def _write_waveform(connection: Connection, hub: str, record: WaveformRecord) -> None:
     end_us = record.times.at_us + round(len(record.samples) / record.rate_hz * 1e6)
     columns = {
         "hub": hub,
@@ -222,42 +223,42 @@ def _waveform(connection: Connection, hub: str, record: WaveformRecord) -> None:
         "samples": pack_samples(record.samples),
     }
     connection.execute(_INSERT[tables.waveforms], columns)
-    _seen(connection, hub, record.sensor, end_us, samples=len(record.samples))
+    _update_sensor(connection, hub, record.sensor, end_us, samples=len(record.samples))
 
 
-def _vital(connection: Connection, hub: str, record: VitalRecord) -> None:
+def _write_vital(connection: Connection, hub: str, record: VitalRecord) -> None:
     columns = {"at_us": record.times.at_us, "value": record.value, "flags": json.dumps(record.flags)}
     connection.execute(_INSERT[tables.vitals], {"hub": hub, "sensor": record.sensor, "kind": record.kind} | columns)
-    _seen(connection, hub, record.sensor, record.times.at_us)
+    _update_sensor(connection, hub, record.sensor, record.times.at_us)
 
 
-def _intervals(connection: Connection, hub: str, record: IntervalsRecord) -> None:
+def _write_intervals(connection: Connection, hub: str, record: IntervalsRecord) -> None:
     columns = {"at_us": record.times.at_us, "ticks": json.dumps(record.ticks)}
     connection.execute(_INSERT[tables.intervals], {"hub": hub, "sensor": record.sensor, "kind": record.kind} | columns)
-    _seen(connection, hub, record.sensor, record.times.at_us)
+    _update_sensor(connection, hub, record.sensor, record.times.at_us)
 
 
-def _status(connection: Connection, hub: str, record: StatusRecord) -> None:
+def _write_status(connection: Connection, hub: str, record: StatusRecord) -> None:
     columns = {"at_us": record.times.at_us, "value": json.dumps(record.value)}
-    connection.execute(_STATUS, {"hub": hub, "sensor": record.sensor, "kind": record.kind} | columns)
-    _seen(connection, hub, record.sensor, record.times.at_us)
+    connection.execute(_UPSERT_STATUS, {"hub": hub, "sensor": record.sensor, "kind": record.kind} | columns)
+    _update_sensor(connection, hub, record.sensor, record.times.at_us)
 
 
-def _gap(connection: Connection, hub: str, record: GapRecord) -> None:
-    """A closing record replaces the opening one; an opening record that comes late does not open the gap again."""
-    connection.execute(_GAP, {"hub": hub} | {name: getattr(record, name) for name in GapRecord.__slots__})
-    _seen(connection, hub, record.sensor, 0)
+def _write_gap(connection: Connection, hub: str, record: GapRecord) -> None:
+    """Let the record that closes a gap replace the one that opened it; a late opening record does not reopen the gap."""
+    connection.execute(_UPSERT_GAP, {"hub": hub} | {name: getattr(record, name) for name in GapRecord.__slots__})
+    _update_sensor(connection, hub, record.sensor, 0)
 
 
-def _finding(connection: Connection, hub: str, record: FindingRecord) -> None:
+def _write_finding(connection: Connection, hub: str, record: FindingRecord) -> None:
     columns = {name: getattr(record, name) for name in FindingRecord.__slots__}
     connection.execute(_INSERT[tables.findings], columns | {"hub": hub, "measured": _json_or_none(record.measured)})
 
 
-def _seen(connection: Connection, hub: str, sensor: str, at_us: int, samples: int = 0, undecodable: int = 0) -> None:
-    """Note that the sensor was heard of; `at_us` is 0 where that was no data."""
+def _update_sensor(connection: Connection, hub: str, sensor: str, at_us: int, samples: int = 0, undecodable: int = 0) -> None:
+    """Add to the sensor's row. `at_us` is the time of the data, or 0 if the record carries no data."""
     counts = {"last_data_us": at_us, "samples": samples, "undecodable": undecodable}
-    connection.execute(_SEEN, {"hub": hub, "sensor": sensor} | counts)
+    connection.execute(_UPSERT_SENSOR, {"hub": hub, "sensor": sensor} | counts)
 
 
 def _json_or_none(measured: Mapping[str, float] | None) -> str | None:

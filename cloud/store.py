@@ -1,6 +1,6 @@
-"""The clinic's store of sealed blocks: what ingest commits and the opener reads. It never sees a plaintext.
+"""The clinic's store of sealed blocks: ingest commits them, the opener reads them. The store never sees a plaintext.
 
-SQLAlchemy Core, so that one set of statements serves SQLite (the embedded default) and, later, PostgreSQL. A block is stored
+It uses SQLAlchemy Core: one set of statements serves SQLite (the embedded default) and, later, PostgreSQL. A block is stored
 once, under (hub, epoch, lane, seq), and never without its wrapped key.
 """
 
@@ -36,10 +36,10 @@ from sync.errors import Permanent, Transient
 from sync.seal import BlockHeader
 from sync.wire import BlockId, Lane, Mark, WrappedKey
 
-SCHEMA: Final = 1
+SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5.0
-"""How long a write waits for another ingest's: a commit takes tens of ms, the hub sends again after 30 s."""
-_PAGE: Final = 500
+"""How long a write waits for that of another ingest: a commit takes tens of ms, the hub sends again after 30 s."""
+_SEQ_PAGE: Final = 500
 """Sequence numbers read at once while a mark advances."""
 
 _metadata: Final = MetaData()
@@ -92,40 +92,45 @@ _quarantine: Final = Table(
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """A block as it came. `id` grows with the order of commit; `received_us` is the clinic's clock, microseconds since 1970."""
+    """A block as it was received. `id` grows in the order of commit; `position` is its place in the hub's sequences.
+
+    `key` is the id of its data key; `received_us` is the clinic's clock, microseconds since 1970.
+    """
 
     id: int
     hub: str
-    place: BlockId
+    position: BlockId
     key: bytes
     block: bytes
     received_us: int
 
 
 @dataclass(frozen=True, slots=True)
-class Quarantined:
-    """Bytes that are held but not stored as a block, and why. `place` is known if their header could be trusted to name it."""
+class RejectedBlock:
+    """Bytes kept in quarantine instead of being stored as a block, and why. `position` is None if the header is unreadable."""
 
     hub: str
     reason: str
     bytes: bytes
-    place: BlockId | None = None
+    position: BlockId | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
-    """What became of a message's blocks. `held`: stored, now or before. `conflicts`: another block has the place.
+class CommitResult:
+    """The outcome for a message's blocks.
 
-    Conflicts are in quarantine. A block in neither had no key and was left out; the hub sends it again, with its key.
+    `new`: number of blocks stored now. `held`: blocks stored now or before. `conflicts`: blocks in quarantine, because another
+    block has their position. A block in neither list was not stored, because its key is missing; the hub resends it with the
+    key.
     """
 
-    fresh: int
+    new: int
     held: tuple[BlockId, ...]
     conflicts: tuple[BlockId, ...]
 
 
 class Store:
-    """One clinic's blocks, keys, marks and quarantine. Thread-safe; made by `Store.open`."""
+    """One clinic's blocks, keys, marks and quarantine. Thread-safe; open it with `Store.open`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -135,7 +140,7 @@ class Store:
         """Open the SQLite database, or create it.
 
         Raises:
-            Permanent: damaged, made by a newer version, or not to be written to.
+            Permanent: the database is damaged, was made by a newer version, or cannot be written.
         """
         engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine, "connect", _set_pragmas)
@@ -144,11 +149,11 @@ class Store:
         except OperationalError as error:
             engine.dispose()
             raise Permanent(
-                f"cannot open the store {path} ({error.orig}): check its folder, who may write there, the disk"
+                f"cannot open the store {path} ({error.orig}): check that its folder exists and is writable, and check the disk"
             ) from error
         except DatabaseError as error:
             engine.dispose()
-            raise Permanent(f"the store {path} is damaged ({error.orig}): move it away, and restore a backup") from error
+            raise Permanent(f"the store {path} is damaged ({error.orig}): move it away and restore a backup") from error
         except Permanent:
             engine.dispose()
             raise
@@ -159,69 +164,69 @@ class Store:
 
     def commit(
         self, hub: str, keys: Iterable[WrappedKey], blocks: Iterable[tuple[BlockHeader, bytes]], received_us: int
-    ) -> Commit:
-        """Store keys and blocks that are not there yet, in one transaction.
+    ) -> CommitResult:
+        """Store the keys and blocks that are not stored yet, in one transaction.
 
         Raises:
-            Transient: locked or full; nothing was stored.
+            Transient: the database is locked or full; nothing was stored.
             Permanent: the database is damaged.
         """
-        fresh = 0
+        new = 0
         held: list[BlockId] = []
         conflicts: list[BlockId] = []
         with self._transaction() as connection:
             for key in keys:
                 connection.execute(insert(_keys).values(hub=hub, id=key.id, wrapped=key.wrapped).on_conflict_do_nothing())
             for header, block in blocks:
-                if not _knows_key(connection, hub, header.key):
+                if not _has_key(connection, hub, header.key):
                     continue
-                place = BlockId(header.lane, header.epoch, header.seq)
-                values = {"hub": hub, **place._asdict(), "key": header.key, "block": block, "received_us": received_us}
+                position = BlockId(header.lane, header.epoch, header.seq)
+                values = {"hub": hub, **position._asdict(), "key": header.key, "block": block, "received_us": received_us}
                 if connection.execute(insert(_blocks).values(values).on_conflict_do_nothing()).rowcount:
-                    fresh += 1
-                elif _stored_bytes(connection, hub, place) != block:
-                    conflicts.append(place)
-                    _set_aside(connection, Quarantined(hub, "conflict", block, place), received_us)
+                    new += 1
+                elif _stored_bytes(connection, hub, position) != block:
+                    conflicts.append(position)
+                    _insert_rejected(connection, RejectedBlock(hub, "conflict", block, position), received_us)
                     continue
-                held.append(place)
-        return Commit(fresh, tuple(held), tuple(conflicts))
+                held.append(position)
+        return CommitResult(new, tuple(held), tuple(conflicts))
 
-    def quarantine(self, items: Iterable[Quarantined], received_us: int) -> None:
-        """Keep bytes that are no block of the hub's. The same bytes of the same hub are kept once.
+    def quarantine(self, rejected: Iterable[RejectedBlock], received_us: int) -> None:
+        """Keep bytes that are not a valid block of their hub. The same bytes of the same hub are kept once.
 
         Raises:
             Transient, Permanent: as `commit`.
         """
         with self._transaction() as connection:
-            for item in items:
-                _set_aside(connection, item, received_us)
+            for block in rejected:
+                _insert_rejected(connection, block, received_us)
 
-    def advance(self, hub: str, lane: Lane, epoch: int) -> Mark:
-        """Move the mark over all that is held without a hole (quarantine included) and return it.
+    def advance_mark(self, hub: str, lane: Lane, epoch: int) -> Mark:
+        """Move the mark to the end of the gap-free sequence (quarantine included) and return it.
 
-        A transaction after the commit's, with the mark's row locked first: two ingests that each compute the mark before
-        the other's rows are visible would both stop short of them, for ever.
+        It runs in a transaction after the commit and first locks the mark's row. Otherwise two ingests could each compute the
+        mark before the other's rows are visible, and the mark would stay below those rows.
 
         Raises:
             Transient, Permanent: as `commit`.
         """
-        place = {"hub": hub, "lane": lane, "epoch": epoch}
+        sequence = {"hub": hub, "lane": lane, "epoch": epoch}
         row = (_marks.c.hub == hub) & (_marks.c.lane == lane) & (_marks.c.epoch == epoch)
         with self._transaction() as connection:
             lock = (
                 insert(_marks)
-                .values(**place, seq=0)
-                .on_conflict_do_update(index_elements=list(place), set_={"seq": _marks.c.seq})
+                .values(**sequence, seq=0)
+                .on_conflict_do_update(index_elements=list(sequence), set_={"seq": _marks.c.seq})
             )
             connection.execute(lock)
             before = connection.execute(select(_marks.c.seq).where(row)).scalar_one()
-            seq = _end_of_run(connection, place, before)
+            seq = _last_contiguous_seq(connection, sequence, before)
             if seq > before:
                 connection.execute(update(_marks).where(row).values(seq=seq))
         return Mark(lane, epoch, seq)
 
     def blocks_after(self, id_: int, limit: int) -> list[StoredBlock]:
-        """Blocks in the order in which they were committed, from the first with a larger id on."""
+        """Return up to `limit` blocks with an id above `id_`, in the order of commit."""
         query = select(_blocks).where(_blocks.c.id > id_).order_by(_blocks.c.id).limit(limit)
         with self._transaction() as connection:
             return [
@@ -232,24 +237,24 @@ class Store:
             ]
 
     def wrapped_key(self, hub: str, key_id: bytes) -> bytes | None:
-        """A hub's data key, wrapped for the clinic."""
+        """Return a hub's data key, wrapped for the clinic; None if it has not arrived."""
         query = select(_keys.c.wrapped).where((_keys.c.hub == hub) & (_keys.c.id == key_id))
         with self._transaction() as connection:
             return cast("bytes | None", connection.execute(query).scalar_one_or_none())
 
-    def quarantined(self) -> list[Quarantined]:
-        """All of the quarantine, oldest first."""
+    def quarantined(self) -> list[RejectedBlock]:
+        """Return all rejected blocks, oldest first."""
         with self._transaction() as connection:
             rows = connection.execute(select(_quarantine).order_by(_quarantine.c.id)).all()
-        return [Quarantined(row.hub, row.reason, row.bytes, _place_or_none(row.lane, row.epoch, row.seq)) for row in rows]
+        return [RejectedBlock(row.hub, row.reason, row.bytes, _position_or_none(row.lane, row.epoch, row.seq)) for row in rows]
 
-    def quarantine_count(self) -> int:
-        """How many items are in quarantine."""
+    def count_quarantined(self) -> int:
+        """Return the number of rejected blocks."""
         with self._transaction() as connection:
             return int(connection.execute(select(func.count()).select_from(_quarantine)).scalar_one())
 
-    def count(self) -> int:
-        """How many blocks are stored."""
+    def count_blocks(self) -> int:
+        """Return the number of stored blocks."""
         with self._transaction() as connection:
             return int(connection.execute(select(func.count()).select_from(_blocks)).scalar_one())
 
@@ -259,13 +264,13 @@ class Store:
             with self._engine.begin() as connection:
                 yield connection
         except OperationalError as error:
-            raise Transient(f"the clinic's store cannot be used now ({error.orig}): check its disk and server") from error
+            raise Transient(f"cannot use the clinic's store now ({error.orig}): check its disk and server") from error
         except DatabaseError as error:
-            raise Permanent(f"the clinic's store refused ({error.orig}): restore a backup if it is damaged") from error
+            raise Permanent(f"the clinic's store failed ({error.orig}): if it is damaged, restore a backup") from error
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
-    """FULL: an acknowledged block survives a power cut, also in WAL mode."""
+    """Set synchronous = FULL: an acknowledged block must survive a power cut, also in WAL mode."""
     connection.execute("PRAGMA synchronous = FULL")
 
 
@@ -273,56 +278,57 @@ def _prepare(engine: Engine, path: Path) -> None:
     with engine.connect() as connection:
         if inspect(connection).has_table(_schema.name):
             version = connection.execute(select(_schema.c.version)).scalar_one()
-            if version > SCHEMA:
+            if version > SCHEMA_VERSION:
                 raise Permanent(
-                    f"the store {path} was made by a newer pulsegate (schema {version}, this one knows {SCHEMA}); update"
+                    f"the store {path} was made by a newer pulsegate "
+                    f"(schema {version}, this one knows {SCHEMA_VERSION}): update pulsegate"
                 )
             return
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode = WAL")
     with engine.begin() as connection:
         _metadata.create_all(connection)
-        connection.execute(insert(_schema).values(version=SCHEMA).on_conflict_do_nothing())
+        connection.execute(insert(_schema).values(version=SCHEMA_VERSION).on_conflict_do_nothing())
 
 
-def _knows_key(connection: Connection, hub: str, key_id: bytes) -> bool:
+def _has_key(connection: Connection, hub: str, key_id: bytes) -> bool:
     query = select(_keys.c.id).where((_keys.c.hub == hub) & (_keys.c.id == key_id))
     return connection.execute(query).first() is not None
 
 
-def _stored_bytes(connection: Connection, hub: str, place: BlockId) -> bytes:
-    columns = _blocks.c
-    at = (columns.hub == hub) & (columns.epoch == place.epoch) & (columns.lane == place.lane) & (columns.seq == place.seq)
-    return cast("bytes", connection.execute(select(columns.block).where(at)).scalar_one())
+def _stored_bytes(connection: Connection, hub: str, position: BlockId) -> bytes:
+    row = [_blocks.c.hub == hub, *(_blocks.c[name] == value for name, value in position._asdict().items())]
+    return cast("bytes", connection.execute(select(_blocks.c.block).where(*row)).scalar_one())
 
 
-def _set_aside(connection: Connection, item: Quarantined, received_us: int) -> None:
+def _insert_rejected(connection: Connection, rejected: RejectedBlock, received_us: int) -> None:
     values = {
-        "hub": item.hub,
-        "reason": item.reason,
-        "digest": hashlib.sha256(item.bytes).digest(),
-        "bytes": item.bytes,
+        "hub": rejected.hub,
+        "reason": rejected.reason,
+        "digest": hashlib.sha256(rejected.bytes).digest(),
+        "bytes": rejected.bytes,
         "received_us": received_us,
-        **(item.place._asdict() if item.place else {}),
+        **(rejected.position._asdict() if rejected.position else {}),
     }
     connection.execute(insert(_quarantine).values(values).on_conflict_do_nothing())
 
 
-def _end_of_run(connection: Connection, place: dict[str, Any], mark: int) -> int:
-    """The highest sequence number to which everything after `mark` is held."""
+def _last_contiguous_seq(connection: Connection, sequence: dict[str, Any], mark: int) -> int:
+    """Return the highest sequence number up to which every number after `mark` is held."""
     while True:
-        page = sorted({seq for table in (_blocks, _quarantine) for seq in _held_after(connection, table, place, mark)})[:_PAGE]
-        run = next((i for i, seq in enumerate(page) if seq != mark + 1 + i), len(page))
-        mark += run
-        if run < _PAGE:
+        held = {seq for table in (_blocks, _quarantine) for seq in _seqs_after(connection, table, sequence, mark)}
+        page = sorted(held)[:_SEQ_PAGE]
+        contiguous = next((i for i, seq in enumerate(page) if seq != mark + 1 + i), len(page))
+        mark += contiguous
+        if contiguous < _SEQ_PAGE:
             return mark
 
 
-def _held_after(connection: Connection, table: Table, place: dict[str, Any], mark: int) -> Sequence[int]:
-    here = [table.c[name] == value for name, value in place.items()]
-    query = select(table.c.seq).where(*here, table.c.seq > mark).order_by(table.c.seq).limit(_PAGE)
+def _seqs_after(connection: Connection, table: Table, sequence: dict[str, Any], mark: int) -> Sequence[int]:
+    rows = [table.c[name] == value for name, value in sequence.items()]
+    query = select(table.c.seq).where(*rows, table.c.seq > mark).order_by(table.c.seq).limit(_SEQ_PAGE)
     return connection.execute(query).scalars().all()
 
 
-def _place_or_none(lane: str | None, epoch: int | None, seq: int | None) -> BlockId | None:
+def _position_or_none(lane: str | None, epoch: int | None, seq: int | None) -> BlockId | None:
     return None if lane is None or epoch is None or seq is None else BlockId(cast("Lane", lane), epoch, seq)

@@ -1,11 +1,12 @@
-"""The tables of the projections: what opened blocks say, in a form the page can ask.
+"""The tables of the projections: the content of opened blocks, in a form that the page can query.
 
-This database holds plaintext and is apart from the store of sealed blocks: losing it loses nothing, since
-`pulsegate-cloud open --rebuild` makes it again. The cursors live in it, so that a block's effects and the mark that it was
-read are one transaction.
+This database holds plaintext and is separate from the store of sealed blocks. It can be lost without harm:
+`pulsegate-cloud open --rebuild` rebuilds it. It also holds the cursors: one transaction writes a block's records and moves the
+cursor past the block.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,14 +16,22 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 _log: Final = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 2
-"""Kept in SQLite's `user_version`. Another version is not migrated but rebuilt from the blocks."""
+SCHEMA_VERSION: Final = 3
+"""Kept in SQLite's `user_version`. `_MIGRATIONS` lists the versions that are migrated; any other is rebuilt from the blocks."""
 BUSY_TIMEOUT_S: Final = 10.0
-"""The opener is the only writer; only `open --rebuild` beside a running clinic makes it wait."""
+"""How long the opener, the only writer, waits for `open --rebuild` beside a running clinic."""
+
+_MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {
+    2: (
+        "ALTER TABLE cursors RENAME COLUMN arrival TO block_id",
+        "ALTER TABLE unopened RENAME COLUMN arrival TO block_id",
+    ),
+}
+"""The statements that bring a database of this version to the next version, with its data kept."""
 
 metadata: Final = MetaData()
 cursors: Final = Table(
-    "cursors", metadata, Column("name", String, primary_key=True), Column("arrival", Integer, nullable=False)
+    "cursors", metadata, Column("name", String, primary_key=True), Column("block_id", Integer, nullable=False)
 )
 counters: Final = Table(
     "counters", metadata, Column("name", String, primary_key=True), Column("value", Integer, nullable=False)
@@ -30,7 +39,7 @@ counters: Final = Table(
 unopened: Final = Table(
     "unopened",
     metadata,
-    Column("arrival", Integer, primary_key=True),
+    Column("block_id", Integer, primary_key=True),
     Column("hub", String, nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("lane", String, nullable=False),
@@ -151,20 +160,25 @@ statuses: Final = Table(
 
 
 def open_projections(path: Path) -> Engine:
-    """The projections in `path`, created if absent; those of another version, or damaged, are built again from the blocks."""
+    """Open the projections in `path`, or create them.
+
+    A database of a version in `_MIGRATIONS` is migrated. One of another version, or a damaged one, is emptied: the opener then
+    rebuilds it from the blocks.
+
+    Raises:
+        OperationalError: the database is locked or cannot be written.
+    """
     path.touch(mode=0o600)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
-    event.listen(engine, "connect", _set_up)
-    event.listen(engine, "begin", _begin)
+    event.listen(engine, "connect", _configure_connection)
+    event.listen(engine, "begin", _begin_transaction)
     try:
-        with engine.connect() as connection:
-            version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
-        if version != SCHEMA_VERSION:
-            clear(engine)
+        if _migrate(engine) != SCHEMA_VERSION:
+            reset_projections(engine)
     except OperationalError:
         raise
     except DatabaseError:
-        _log.warning("%s is damaged: building it again from the blocks", path)
+        _log.warning("%s is damaged: rebuilding it from the blocks", path)
         engine.dispose()
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -172,8 +186,8 @@ def open_projections(path: Path) -> Engine:
     return engine
 
 
-def clear(engine: Engine) -> None:
-    """Forget everything that was opened, cursors too: the opener then begins with the first block."""
+def reset_projections(engine: Engine) -> None:
+    """Recreate all tables empty, cursors included: the opener then starts with the first block."""
     with engine.begin() as connection:
         existing = MetaData()
         existing.reflect(connection)
@@ -182,11 +196,23 @@ def clear(engine: Engine) -> None:
         connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _set_up(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # `_begin` begins: Python's sqlite3 would begin too late for a savepoint
+def _migrate(engine: Engine) -> int:
+    """Apply the migrations for the database's version in one transaction; returns the version after them."""
+    with engine.begin() as connection:
+        version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+        while version in _MIGRATIONS:
+            for statement in _MIGRATIONS[version]:
+                connection.exec_driver_sql(statement)
+            version += 1
+            connection.exec_driver_sql(f"PRAGMA user_version = {version}")
+    return version
+
+
+def _configure_connection(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # `_begin_transaction` begins: Python's sqlite3 would begin too late for a savepoint
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")  # what a power cut takes back, the cursor takes back with it
+    connection.execute("PRAGMA synchronous = NORMAL")  # a power cut that loses a transaction also loses its cursor move
 
 
-def _begin(connection: Connection) -> None:
+def _begin_transaction(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN")

@@ -1,4 +1,4 @@
-"""Training batches of `ecg_beat`: beats of the training patients, changed as bodies and electrodes differ."""
+"""Training batches of `ecg_beat`: beats of the training patients, with variations of patient and electrode."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,209 +9,219 @@ import torch
 from numpy.typing import NDArray
 
 from models.inference.ecg_beat import BEFORE, CLASSES, HISTORY, INTERVALS, MAX_NEXT_RR_S, N, S, V, features
-from training.beat_data import Beats, Labels, against_usual
-from training.beat_strips import AF, Strips
+from training.beat_data import Beats, Labels, compare_with_template
+from training.beat_strips import AF, StripBeats
 
 BATCH: Final = 256
-SHARES: Final = (0.54, 0.20, 0.25, 0.01)
-"""Of the classes in a batch. F can hardly be learnt (one patient of two has none, most known ones are of one) and takes from V
-what it gets."""
+CLASS_SHARES: Final = (0.54, 0.20, 0.25, 0.01)
+"""Share of each class in a batch. F can hardly be learnt (half of the patients have none, most F beats are of one patient), and
+a larger share would reduce that of V."""
 
-OF_STRIPS: Final = (0.4, 0.3, 0.3, 0.0)
-"""Share of each class that is drawn from CinC 2017: thousands of hearts, but labels by rule."""
+STRIP_SHARES: Final = (0.4, 0.3, 0.3, 0.0)
+"""Share of each class that is drawn from CinC 2017: thousands of patients, but labelled by rule."""
 
-ODD: Final = 0.5
-"""Share of the normal beats that come early or late or look unusual: most do neither and teach nothing."""
+ATYPICAL_SHARE: Final = 0.5
+"""Share of the normal beats that are early, late or of unusual shape. Most normal beats are neither, and contribute little to
+training."""
 
-ODD_EARLY: Final = (0.92, 1.15)
-ODD_LIKENESS: Final = 0.93
-ODD_HEIGHT: Final = (0.6, 1.6)
-"""Against the median interval and the usual beat."""
+TYPICAL_INTERVAL: Final = (0.92, 1.15)
+TYPICAL_SIMILARITY: Final = 0.93
+TYPICAL_HEIGHT: Final = (0.6, 1.6)
+"""Limits of a typical beat, relative to the median interval and the template."""
 
 AF_WEIGHT: Final = 3.0
-"""Of beats in AF among the strips: irregular, often in noise, none of them supraventricular ectopic."""
+"""Weight of beats in AF among the strips: irregular, often noisy, never supraventricular ectopic."""
 
-LENT: Final = 0.15
-"""Share of the beats of mitdb whose intervals are lent by a beat of the same class of LTAFDB: shapes of 22 patients, rhythms of
+BORROWED_INTERVALS_SHARE: Final = 0.15
+"""Share of the mitdb beats that borrow the intervals of an LTAFDB beat of the same class: shapes of 22 patients, rhythms of
 64."""
 
-BORROWED: Final = 0.6
-"""Share of the supraventricular beats with lent intervals whose shape is that of a normal beat: their QRS complex is the
-patient's own, and 22 patients show too few ways for a P wave to be odd."""
+NORMAL_SHAPE_SHARE: Final = 0.6
+"""Share of the supraventricular beats with borrowed intervals that get the shape of a normal beat. Their QRS complex is the
+patient's own, and 22 patients show too few forms of abnormal P waves."""
 
-ESCAPES: Final = 0.05
-"""Share of the ventricular beats that get the intervals of an escape rhythm: slow, regular, after a pause (EC57 counts them as
-ventricular; only one patient of mitdb has one)."""
+ESCAPE_SHARE: Final = 0.05
+"""Share of the ventricular beats that get the intervals of an escape rhythm: slow, regular, after a pause. EC57 counts them as
+ventricular; only one mitdb patient has them."""
 
 PATIENT_POWER: Final = 0.5
 """A patient of mitdb with k beats of a class is drawn in proportion to k to this power."""
 
-MIRRORED: Final = 0.3
-STRETCH: Final = 0.15
-GAIN: Final = 0.3
+INVERTED_SHARE: Final = 0.3
+MAX_STRETCH: Final = 0.15
+GAIN_SD: Final = 0.3
 
-TAUGHT: Final = 0.7
-"""Share of the teachers' opinion in a target, the rest is the label."""
+DISTILLATION_WEIGHT: Final = 0.7
+"""Weight of the teachers' predictions in a target; the rest is the label."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Beats to draw from: `patients` (n,) tells whose each is; intervals of LTAFDB and their classes; beats of CinC 2017."""
+    """Beats to draw from.
+
+    Attributes:
+        beats: beats of mitdb.
+        patients: the patient of each of them, (n,).
+        rr_s, rr_labels: intervals of LTAFDB beats and their classes.
+        strips: beats of CinC 2017.
+    """
 
     beats: Beats
     patients: NDArray[np.int64]
     rr_s: NDArray[np.float32]
     rr_labels: Labels
-    strips: Strips
+    strips: StripBeats
 
 
 @dataclass(frozen=True, slots=True)
-class _Urn:
-    """Beats of one class and source, and their running sum of weights."""
+class _WeightedPool:
+    """Beats of one class and source, with the cumulative sum of their weights."""
 
-    places: NDArray[np.int64]
-    sums: NDArray[np.float64]
+    indices: NDArray[np.int64]
+    cumulative_weights: NDArray[np.float64]
 
     def draw(self, count: int, random: np.random.Generator) -> NDArray[np.int64]:
-        drawn = np.searchsorted(self.sums, random.random(count) * self.sums[-1], side="right")
-        chosen: NDArray[np.int64] = self.places[np.minimum(drawn, self.places.size - 1)]
+        drawn = np.searchsorted(self.cumulative_weights, random.random(count) * self.cumulative_weights[-1], side="right")
+        chosen: NDArray[np.int64] = self.indices[np.minimum(drawn, self.indices.size - 1)]
         return chosen
 
 
 class Sampler:
-    """Draws batches; the same seed draws the same ones."""
+    """Draws training batches. The same seed draws the same batches."""
 
     def __init__(self, pool: Pool, seed: int) -> None:
         self._pool = pool
         self._random = np.random.default_rng(seed)
-        self._beats = Beats.joined([pool.beats, pool.strips.beats])
-        self._of_mitdb, self._of_strips = _urns(pool)
-        self._lent = [np.flatnonzero(pool.rr_labels == c) for c in range(len(CLASSES))]
+        self._beats = Beats.concatenate([pool.beats, pool.strips.beats])
+        self._mitdb_pools, self._strip_pools = _build_pools(pool)
+        self._lenders = [np.flatnonzero(pool.rr_labels == c) for c in range(len(CLASSES))]
 
     def stream(self, teachers: Sequence[Any] = ()) -> Iterator[tuple[Any, Any]]:
-        """Endless (n, 5, 104) and (n,), or with teachers (n, 4) shares of classes."""
+        """Yield inputs (n, 5, 104) without end, with classes (n,) or, with teachers, class probabilities (n, 4)."""
         while True:
             inputs, labels = (torch.from_numpy(array) for array in self.batch())
-            yield inputs, _taught(teachers, inputs, labels) if teachers else labels
+            yield inputs, _distil(teachers, inputs, labels) if teachers else labels
 
     def batch(self, count: int = BATCH) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Inputs and classes."""
+        """Return inputs (n, 5, 104) and classes (n,)."""
         random = self._random
-        labels = random.choice(len(CLASSES), count, p=SHARES)
-        strips = random.random(count) < np.array(OF_STRIPS)[labels]
-        lent = ~strips & (random.random(count) < LENT)
-        borrowed = lent & (labels == S) & (random.random(count) < BORROWED)
-        beats = self._beats.chosen(self._drawn(np.where(borrowed, N, labels), strips))
-        beats = self._lend(beats, labels, lent)
-        beats = _escaped(beats, (labels == V) & (random.random(count) < ESCAPES), random)
-        beats = _stretched(beats, random)
-        sign = np.where(random.random((count, 1)) < MIRRORED, -1.0, 1.0)
-        gain = np.exp(random.normal(0, GAIN, (count, 1)))
+        labels = random.choice(len(CLASSES), count, p=CLASS_SHARES)
+        strips = random.random(count) < np.array(STRIP_SHARES)[labels]
+        borrows = ~strips & (random.random(count) < BORROWED_INTERVALS_SHARE)
+        normal_shape = borrows & (labels == S) & (random.random(count) < NORMAL_SHAPE_SHARE)
+        beats = self._beats.select(self._draw_indices(np.where(normal_shape, N, labels), strips))
+        beats = self._borrow_intervals(beats, labels, borrows)
+        beats = _make_escape_rhythm(beats, (labels == V) & (random.random(count) < ESCAPE_SHARE), random)
+        beats = _stretch_time(beats, random)
+        sign = np.where(random.random((count, 1)) < INVERTED_SHARE, -1.0, 1.0)
+        gain = np.exp(random.normal(0, GAIN_SD, (count, 1)))
         wave = beats.wave_mv * sign * gain * np.exp(random.normal(0, 0.05, (count, 1)))
         rr_s = beats.rr_s * np.exp(random.uniform(-0.15, 0.15, (count, 1))) + random.normal(0, 0.004, beats.rr_s.shape)
         inputs = features(wave, beats.template_mv * sign * gain, rr_s, beats.shape)
         return inputs, labels.astype(np.int64)
 
-    def _drawn(self, labels: NDArray[np.int64], strips: NDArray[np.bool_]) -> NDArray[np.int64]:
-        odd = (labels == N) & (self._random.random(labels.size) < ODD)
-        places = np.empty(labels.size, np.int64)
-        for urns, source in ((self._of_mitdb, ~strips), (self._of_strips, strips)):
-            for (label, is_odd), urn in urns.items():
-                wanted = source & (labels == label) & (odd == is_odd)
-                places[wanted] = urn.draw(int(wanted.sum()), self._random)
-        return places
+    def _draw_indices(self, labels: NDArray[np.int64], strips: NDArray[np.bool_]) -> NDArray[np.int64]:
+        atypical = (labels == N) & (self._random.random(labels.size) < ATYPICAL_SHARE)
+        indices = np.empty(labels.size, np.int64)
+        for pools, source in ((self._mitdb_pools, ~strips), (self._strip_pools, strips)):
+            for (label, is_atypical), pool in pools.items():
+                wanted = source & (labels == label) & (atypical == is_atypical)
+                indices[wanted] = pool.draw(int(wanted.sum()), self._random)
+        return indices
 
-    def _lend(self, beats: Beats, labels: NDArray[np.int64], lent: NDArray[np.bool_]) -> Beats:
+    def _borrow_intervals(self, beats: Beats, labels: NDArray[np.int64], borrows: NDArray[np.bool_]) -> Beats:
         rr_s = beats.rr_s.copy()
-        for row in np.flatnonzero(lent).tolist():
-            lenders = self._lent[labels[row]]
+        for row in np.flatnonzero(borrows).tolist():
+            lenders = self._lenders[labels[row]]
             if lenders.size:
                 rr_s[row] = self._pool.rr_s[lenders[self._random.integers(lenders.size)]]
         return replace(beats, rr_s=rr_s)
 
 
-def _taught(teachers: Sequence[Any], inputs: Any, labels: Any) -> Any:
-    """Label and the geometric mean of the teachers' probabilities (Hinton 2015)."""
+def _distil(teachers: Sequence[Any], inputs: Any, labels: Any) -> Any:
+    """Return the weighted mean of the labels and of the geometric mean of the teachers' probabilities (Hinton 2015), (n, 4)."""
     with torch.no_grad():
-        opinions = torch.stack([torch.log_softmax(teacher(inputs), -1) for teacher in teachers]).mean(0).softmax(-1)
-    return TAUGHT * opinions + (1 - TAUGHT) * torch.nn.functional.one_hot(labels, len(CLASSES))
+        predictions = torch.stack([torch.log_softmax(teacher(inputs), -1) for teacher in teachers]).mean(0).softmax(-1)
+    return DISTILLATION_WEIGHT * predictions + (1 - DISTILLATION_WEIGHT) * torch.nn.functional.one_hot(labels, len(CLASSES))
 
 
-Urns = dict[tuple[int, bool], _Urn]
-"""By class and whether the beats are odd."""
+ClassPools = dict[tuple[int, bool], _WeightedPool]
+"""Pools by class and by whether the beats are atypical."""
 
 
-def _urns(pool: Pool) -> tuple[Urns, Urns]:
-    """Of mitdb and of the strips, whose places follow those of mitdb."""
+def _build_pools(pool: Pool) -> tuple[ClassPools, ClassPools]:
+    """Return the pools of mitdb and of the strips, whose indices follow those of mitdb."""
     strips = pool.strips
     weights = np.where(strips.rhythms == AF, AF_WEIGHT, 1.0)
-    of_mitdb = _of_source(pool.beats, lambda places: _weights(pool.patients[places]), 0)
-    return of_mitdb, _of_source(strips.beats, lambda places: weights[places], len(pool.beats))
+    of_mitdb = _class_pools(pool.beats, lambda indices: _patient_weights(pool.patients[indices]), 0)
+    return of_mitdb, _class_pools(strips.beats, lambda indices: weights[indices], len(pool.beats))
 
 
-def _of_source(beats: Beats, weigh: Any, first: int) -> Urns:
-    odd = _odd(beats)
-    urns: Urns = {}
+def _class_pools(beats: Beats, weights_of: Any, offset: int) -> ClassPools:
+    atypical = _is_atypical(beats)
+    pools: ClassPools = {}
     for label in range(len(CLASSES)):
-        for is_odd in (False, True) if label == N else (False,):
-            places = np.flatnonzero((beats.labels == label) & (odd | (not is_odd)))
-            if places.size:
-                urns[label, is_odd] = _Urn(places + first, np.cumsum(weigh(places)))
-    return urns
+        for is_atypical in (False, True) if label == N else (False,):
+            indices = np.flatnonzero((beats.labels == label) & (atypical | (not is_atypical)))
+            if indices.size:
+                pools[label, is_atypical] = _WeightedPool(indices + offset, np.cumsum(weights_of(indices)))
+    return pools
 
 
-def _odd(beats: Beats) -> NDArray[np.bool_]:
-    """Beats that came early or late, after an early one, or in an unusual shape: (n,)."""
+def _is_atypical(beats: Beats) -> NDArray[np.bool_]:
+    """Return which beats are early or late, follow an early beat, or have an unusual shape, (n,)."""
     history = np.sort(beats.rr_s[:, : HISTORY - 1], -1)
     count = np.isfinite(history).sum(-1)
-    usual = history[np.arange(len(history)), np.maximum(count - 1, 0) // 2]
-    early, before = beats.rr_s[:, HISTORY - 1] / usual, beats.rr_s[:, HISTORY - 2] / usual
-    like, height = against_usual(beats)
-    in_time = (early >= ODD_EARLY[0]) & (early <= ODD_EARLY[1]) & (before >= ODD_EARLY[0])
-    odd: NDArray[np.bool_] = ~in_time | (like < ODD_LIKENESS) | (height < ODD_HEIGHT[0]) | (height > ODD_HEIGHT[1])
-    return odd
+    median = history[np.arange(len(history)), np.maximum(count - 1, 0) // 2]
+    early, before = beats.rr_s[:, HISTORY - 1] / median, beats.rr_s[:, HISTORY - 2] / median
+    similarity, height = compare_with_template(beats)
+    on_time = (early >= TYPICAL_INTERVAL[0]) & (early <= TYPICAL_INTERVAL[1]) & (before >= TYPICAL_INTERVAL[0])
+    atypical: NDArray[np.bool_] = (
+        ~on_time | (similarity < TYPICAL_SIMILARITY) | (height < TYPICAL_HEIGHT[0]) | (height > TYPICAL_HEIGHT[1])
+    )
+    return atypical
 
 
-def _weights(patients: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of each beat, so that a patient's add up to their number to the power of `PATIENT_POWER`."""
+def _patient_weights(patients: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the weight of each beat, (n,). The weights of a patient add up to its number of beats ** `PATIENT_POWER`."""
     _, inverse, counts = np.unique(patients, return_inverse=True, return_counts=True)
     weights: NDArray[np.float64] = counts[inverse].astype(np.float64) ** (PATIENT_POWER - 1.0)
     return weights
 
 
-def _escaped(beats: Beats, chosen: NDArray[np.bool_], random: np.random.Generator) -> Beats:
-    """These beats as part of an escape rhythm of 30 to 67 a minute, which began up to 33 beats ago."""
+def _make_escape_rhythm(beats: Beats, chosen: NDArray[np.bool_], random: np.random.Generator) -> Beats:
+    """Turn the chosen beats into part of an escape rhythm of 30 to 67 a minute that began up to 33 beats ago."""
     rr_s, shape = beats.rr_s.copy(), beats.shape.copy()
-    like, _ = against_usual(beats)
+    similarity, _ = compare_with_template(beats)
     for row in np.flatnonzero(chosen).tolist():
         slow_s = float(np.exp(random.uniform(np.log(0.9), np.log(2.0))))
-        usual_s = max(slow_s * random.uniform(0.3, 0.85), 0.4)
+        sinus_s = max(slow_s * random.uniform(0.3, 0.85), 0.4)
         length = int(random.integers(1, HISTORY + 1))
-        intervals = np.full(INTERVALS, usual_s) * np.exp(random.normal(0, 0.03, INTERVALS))
+        intervals = np.full(INTERVALS, sinus_s) * np.exp(random.normal(0, 0.03, INTERVALS))
         intervals[HISTORY - length : HISTORY] = slow_s * np.exp(random.normal(0, 0.04, length))
         intervals[HISTORY] = min(slow_s * float(np.exp(random.normal(0, 0.05))), MAX_NEXT_RR_S)
-        intervals[HISTORY + 1 :] = usual_s, slow_s if length > HISTORY // 3 else usual_s
+        intervals[HISTORY + 1 :] = sinus_s, slow_s if length > HISTORY // 3 else sinus_s
         rr_s[row] = intervals
         shape[row, 1] = min(length * random.uniform(0.003, 0.02), 0.5)
-        shape[row, 3:5] = np.log(slow_s / usual_s) * random.uniform(0, 1)
-        shape[row, 6] = like[row] if np.isfinite(like[row]) else 0.0
+        shape[row, 3:5] = np.log(slow_s / sinus_s) * random.uniform(0, 1)
+        shape[row, 6] = similarity[row] if np.isfinite(similarity[row]) else 0.0
         if length > 1:
             shape[row, 2], shape[row, 5] = random.uniform(0.85, 1.0), shape[row, 6]
     return replace(beats, rr_s=rr_s, shape=shape)
 
 
-def _stretched(beats: Beats, random: np.random.Generator) -> Beats:
-    """Beat and usual beat slower or faster by the same factor, and moved a little against each other."""
+def _stretch_time(beats: Beats, random: np.random.Generator) -> Beats:
+    """Stretch beat and template in time by the same factor, and shift the beat slightly against the template."""
     count, samples = beats.wave_mv.shape
-    factor = np.exp(random.uniform(-STRETCH, STRETCH, (count, 1)))
-    places = BEFORE + (np.arange(samples, dtype=np.float64) - BEFORE) * factor
-    moved = places + random.normal(0, 0.7, (count, 1))
-    return replace(beats, wave_mv=_at(beats.wave_mv, moved), template_mv=_at(beats.template_mv, places))
+    factor = np.exp(random.uniform(-MAX_STRETCH, MAX_STRETCH, (count, 1)))
+    positions = BEFORE + (np.arange(samples, dtype=np.float64) - BEFORE) * factor
+    moved = positions + random.normal(0, 0.7, (count, 1))
+    return replace(beats, wave_mv=_interpolate(beats.wave_mv, moved), template_mv=_interpolate(beats.template_mv, positions))
 
 
-def _at(wave: NDArray[Any], places: NDArray[np.float64]) -> NDArray[Any]:
-    """Samples (n, samples) between samples; the ends go on."""
-    inside = np.clip(places, 0, wave.shape[1] - 1.001)
+def _interpolate(wave: NDArray[Any], positions: NDArray[np.float64]) -> NDArray[Any]:
+    """Interpolate samples (n, samples) linearly at these positions, clipped to the ends."""
+    inside = np.clip(positions, 0, wave.shape[1] - 1.001)
     low = inside.astype(np.int64)
     share = (inside - low).astype(np.float32)
     before, after = np.take_along_axis(wave, low, 1), np.take_along_axis(wave, low + 1, 1)

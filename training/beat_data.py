@@ -1,4 +1,6 @@
-"""Beats to train `ecg_beat` on: mitdb as the agent sees it, through leads turned and disturbed, and intervals of LTAFDB."""
+"""Training beats of `ecg_beat`: mitdb as the agent analyses it, as recorded, in rotated leads and with artefacts; intervals of
+LTAFDB.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from rich.progress import Progress
 from captures import open_recording
 from captures.annotations import read_annotations
 from captures.rhythms import RATES_HZ
+from config.files import replacing
 from evaluation.ec57 import LABELS, Reference, load_reference, nearest_pairs
 from evaluation.qrs import WINDOW_S
 from models.beat_labels import BeatContext, BeatContextBuilder
@@ -30,34 +33,35 @@ from models.signal.chain import Beat, EcgChain
 from models.signal.filters import Samples
 from models.signal.offline import resample_recording
 from models.signal.resample import RATE_HZ
-from training.disturb import Disturber
+from training.ecg_augmentation import EcgAugmenter
 
 RECORDS: Final = tuple(
     str(number)
     for number in (101, 106, 108, 109, 112, 114, 115, 116, 118, 119, 122, 124, 201, 203, 205, 207, 208, 209, 215, 220, 223, 230)
 )
-"""DS1 of the split by patient (de Chazal 2004), without the paced ones."""
+"""DS1 of the split by patient (de Chazal 2004), without the paced records."""
 
 COPIES: Final = 8
-"""Of every record: both leads as they are, two turned leads, one lead and three turned leads disturbed."""
+"""Copies of every record: both leads as recorded, two rotated leads, and one lead and three rotated leads with artefacts."""
 
 CLEAN_COPIES: Final = 4
-STRETCH_S: Final = 30.0
-QUIET_SHARE: Final = 0.35
-"""A disturbed copy is cut into stretches of half a minute, each with noise of its own; this share has none."""
+SEGMENT_S: Final = 30.0
+NOISE_FREE_SHARE: Final = 0.35
+"""Artefacts are added in segments of half a minute, each with its own noise; this share of the segments has no noise."""
 
-UNUSED: Final = -1
+UNLABELLED: Final = -1
 LTAFDB_EVERY: Final = 12
-"""Of the normal beats of LTAFDB one in so many is kept: there are four million."""
+"""One in so many normal beats of LTAFDB is used: there are four million."""
 
 Labels = NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True)
 class Beats:
-    """Beats of one record or many, in order: what `models.inference.ecg_beat.features` takes, and (n,) places in `CLASSES`.
+    """Beats of one record or many, in order, with their labels.
 
-    `times_s` (n,) are the R peaks; the label of a beat without partner in the reference, or of class Q, is `UNUSED`.
+    `wave_mv` to `shape` are the inputs of `models.inference.ecg_beat.features`. `times_s` (n,) are the R peaks. `labels` (n,)
+    are indices into `CLASSES`, `UNLABELLED` for a beat of class Q or without a partner in the reference.
     """
 
     times_s: Samples
@@ -70,23 +74,37 @@ class Beats:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def labelled(self, labels: Labels) -> "Beats":
-        """The same beats with these labels."""
+    def with_labels(self, labels: Labels) -> "Beats":
+        """Return the same beats with these labels."""
         return replace(self, labels=labels)
 
-    def chosen(self, places: NDArray[Any]) -> "Beats":
-        """Those at these places, or where a mask is true."""
-        return Beats(*(getattr(self, name)[places] for name in Beats.__slots__))
+    def select(self, indices: NDArray[Any]) -> "Beats":
+        """Return the beats at these indices, or where a mask is true."""
+        return Beats(*(getattr(self, name)[indices] for name in Beats.__slots__))
+
+    def save(self, file: Path) -> None:
+        """Write the beats to an `.npz` file, atomically."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as draft:
+            np.savez(draft, **{name: getattr(self, name) for name in Beats.__slots__})
 
     @classmethod
-    def joined(cls, parts: "list[Beats]") -> "Beats":
-        """One after the other."""
+    def load(cls, file: Path) -> "Beats":
+        """Read what `save` wrote."""
+        with np.load(file) as stored:
+            return cls(*(stored[name] for name in Beats.__slots__))
+
+    @classmethod
+    def concatenate(cls, parts: "list[Beats]") -> "Beats":
+        """Return the beats of all parts in order."""
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in Beats.__slots__))
 
 
-def seen(mv: Samples, rate_hz: float, judge: BeatClassifier | None) -> tuple[list[Beat], list[BeatContext]]:
-    """All beats that the agent finds in a recording, with `ecg_qrs` as its judge, and what it would label each by."""
-    chain, contexts = EcgChain(rate_hz, judge), BeatContextBuilder()
+def analyse_recording(
+    mv: Samples, rate_hz: float, qrs_classifier: BeatClassifier | None
+) -> tuple[list[Beat], list[BeatContext]]:
+    """Return all beats that the agent finds in a recording, and the context from which it would label each of them."""
+    chain, contexts = EcgChain(rate_hz, qrs_classifier), BeatContextBuilder()
     beats: list[Beat] = []
     found: list[BeatContext] = []
     hop = round(2.0 * rate_hz)
@@ -99,77 +117,80 @@ def seen(mv: Samples, rate_hz: float, judge: BeatClassifier | None) -> tuple[lis
     return beats + new, found
 
 
-def labelled(found: list[BeatContext], truth: Reference) -> Beats:
-    """The beats of a record with the labels of its reference."""
-    beats = unlabelled(found)
+def label_beats(found: list[BeatContext], truth: Reference) -> Beats:
+    """Return the beats of a record with the labels of its reference."""
+    beats = unlabelled_beats(found)
     labels = beats.labels.copy()
-    for one, other in nearest_pairs(truth.times_s, beats.times_s, WINDOW_S).tolist():
-        if truth.labels[one] in CLASSES:
-            labels[other] = CLASSES.index(truth.labels[one])
-    return beats.labelled(labels)
+    for reference_index, beat_index in nearest_pairs(truth.times_s, beats.times_s, WINDOW_S).tolist():
+        if truth.labels[reference_index] in CLASSES:
+            labels[beat_index] = CLASSES.index(truth.labels[reference_index])
+    return beats.with_labels(labels)
 
 
-def unlabelled(found: list[BeatContext]) -> Beats:
-    """The beats of a record, `UNUSED` all of them."""
+def unlabelled_beats(found: list[BeatContext]) -> Beats:
+    """Return the beats of a record, all of them `UNLABELLED`."""
     return Beats(
         np.array([context.beat.t_s for context in found]),
         np.array([context.wave_mv for context in found], np.float32).reshape(-1, WAVE_SAMPLES),
         np.array([context.template_mv for context in found], np.float32).reshape(-1, WAVE_SAMPLES),
         np.array([context.rr_s for context in found], np.float32).reshape(-1, INTERVALS),
         np.array([context.shape for context in found], np.float32).reshape(-1, SHAPE_FEATURES),
-        np.full(len(found), UNUSED, np.int8),
+        np.full(len(found), UNLABELLED, np.int8),
     )
 
 
-def copies(data: Path, name: str, judge: BeatClassifier, seed: int) -> list[Beats]:
-    """One record of mitdb `COPIES` times: the first as recorded, see there."""
+def augmented_copies(data: Path, name: str, qrs_classifier: BeatClassifier, seed: int) -> list[Beats]:
+    """Return the labelled beats of one mitdb record in `COPIES` versions, the first as recorded."""
     header = data / "mitdb" / f"{name}.hea"
     recording = open_recording(header)
     truth = load_reference(header.with_suffix(".atr"), recording.rate_hz)
     first = resample_recording(recording.mv, recording.rate_hz)
-    second = resample_recording(other_lead(header, recording.mv), recording.rate_hz)
+    second = resample_recording(read_second_lead(header, recording.mv), recording.rate_hz)
     random = np.random.default_rng([seed, int(name)])
-    disturber = Disturber(data, random)
-    views = [(first, RATE_HZ), (second, RATE_HZ)]
-    for place in range(2, COPIES):
-        angle = random.uniform(0, np.pi) if place != CLEAN_COPIES else 0.0
+    augmenter = EcgAugmenter(data, random)
+    leads = [(first, RATE_HZ), (second, RATE_HZ)]
+    for index in range(2, COPIES):
+        angle = random.uniform(0, np.pi) if index != CLEAN_COPIES else 0.0
         lead = np.cos(angle) * first + np.sin(angle) * second
-        views.append((lead if place < CLEAN_COPIES else disturbed(lead, disturber, random), RATE_HZ))
-    views[0] = (recording.mv, recording.rate_hz)
-    return [labelled(seen(mv, rate_hz, judge)[1], truth) for mv, rate_hz in views]
+        leads.append((lead if index < CLEAN_COPIES else add_artefacts(lead, augmenter, random), RATE_HZ))
+    leads[0] = (recording.mv, recording.rate_hz)
+    return [label_beats(analyse_recording(mv, rate_hz, qrs_classifier)[1], truth) for mv, rate_hz in leads]
 
 
-def disturbed(mv: Samples, disturber: Disturber, random: np.random.Generator) -> Samples:
-    """Half-minute stretches at 125 Hz, each with its own noise, some with gaps or saturation."""
-    width = round(STRETCH_S * RATE_HZ)
-    whole = mv[: mv.size // width * width].reshape(-1, width)
-    noisy = disturber.noisy(whole, random.uniform(-3.0, 24.0, len(whole)))
-    quiet = random.random((len(whole), 1)) < QUIET_SHARE
-    out = disturber.gaps(disturber.saturated(np.where(quiet, whole, noisy)), 0.3)
+def add_artefacts(mv: Samples, augmenter: EcgAugmenter, random: np.random.Generator) -> Samples:
+    """Add artefacts to a signal at 125 Hz, in half-minute segments: noise of its own in most, gaps or saturation in some."""
+    width = round(SEGMENT_S * RATE_HZ)
+    segments = mv[: mv.size // width * width].reshape(-1, width)
+    noisy = augmenter.add_noise(segments, random.uniform(-3.0, 24.0, len(segments)))
+    noise_free = random.random((len(segments), 1)) < NOISE_FREE_SHARE
+    out = augmenter.add_gaps(augmenter.saturate(np.where(noise_free, segments, noisy)), 0.3)
     return np.concatenate((out.reshape(-1), mv[out.size :]))
 
 
-def other_lead(header: Path, mv: Samples) -> Samples:
-    """The second signal of a record of mitdb, which all have two of format 212, 200 units a mV and a baseline of 1024."""
+def read_second_lead(header: Path, mv: Samples) -> Samples:
+    """Return the second signal of a mitdb record.
+
+    All records have two signals in format 212, 200 units per mV, baseline 1024.
+    """
     raw = np.fromfile(header.with_suffix(".dat"), np.uint8).reshape(-1, 3).astype(np.int16)
     adc = raw[:, 2] | (raw[:, 1] & 0xF0) << 4
     lead: Samples = (((adc ^ 0x800) - 0x800)[: mv.size] - 1024) / 200.0
     return lead
 
 
-def intervals(data: Path, progress: Progress) -> tuple[NDArray[np.float32], Labels]:
-    """Intervals around beats of LTAFDB, (n, 36) and (n,) places in `CLASSES`: all its ectopic beats and some normal ones."""
+def load_ltafdb_intervals(data: Path, progress: Progress) -> tuple[NDArray[np.float32], Labels]:
+    """Return intervals around beats of LTAFDB, (n, 36), and their classes (n,): all its ectopic beats and some normal ones."""
     paths = sorted((data / "ltafdb").glob("*.atr"))
-    parts = [_intervals(path) for path in progress.track(paths, description="intervals of LTAFDB")]
+    parts = [_read_intervals(path) for path in progress.track(paths, description="intervals of LTAFDB")]
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([labels for _, labels in parts])
 
 
-def _intervals(path: Path) -> tuple[NDArray[np.float32], Labels]:
-    notes = read_annotations(path)
-    kept = [place for place, symbol in enumerate(notes.symbol) if symbol in LABELS]
-    times_s = notes.sample[kept] / (notes.rate_hz or RATES_HZ["ltafdb"])
-    classes = [LABELS[notes.symbol[place]] for place in kept]
-    labels = np.array([CLASSES.index(name) if name in CLASSES else UNUSED for name in classes], np.int8)
+def _read_intervals(path: Path) -> tuple[NDArray[np.float32], Labels]:
+    annotations = read_annotations(path)
+    beat_indices = [index for index, symbol in enumerate(annotations.symbol) if symbol in LABELS]
+    times_s = annotations.sample[beat_indices] / (annotations.rate_hz or RATES_HZ["ltafdb"])
+    classes = [LABELS[annotations.symbol[index]] for index in beat_indices]
+    labels = np.array([CLASSES.index(name) if name in CLASSES else UNLABELLED for name in classes], np.int8)
     rr_s = np.diff(times_s)
     # The interval before beat k is rr_s[k - 1], the one after it rr_s[k].
     beats = np.arange(LONG_TERM_INTERVALS, rr_s.size)
@@ -182,11 +203,11 @@ def _intervals(path: Path) -> tuple[NDArray[np.float32], Labels]:
     return rows, labels[beats]
 
 
-def against_usual(beats: Beats) -> tuple[Samples, Samples]:
-    """Cosine of each QRS complex with the usual one, and their ratio of heights."""
-    wave, usual = (of_it[:, QRS].astype(np.float64) for of_it in (beats.wave_mv, beats.template_mv))
-    height = np.abs(wave).max(-1) / np.maximum(np.abs(usual).max(-1), 1e-6)
-    wave, usual = wave - wave.mean(-1, keepdims=True), usual - usual.mean(-1, keepdims=True)
-    size = np.sqrt((wave**2).sum(-1) * (usual**2).sum(-1))
-    like: Samples = (wave * usual).sum(-1) / np.maximum(size, 1e-9)
-    return like, height
+def compare_with_template(beats: Beats) -> tuple[Samples, Samples]:
+    """Return the cosine similarity of each QRS complex with the template, and the ratio of their heights."""
+    wave, template = (waves[:, QRS].astype(np.float64) for waves in (beats.wave_mv, beats.template_mv))
+    height = np.abs(wave).max(-1) / np.maximum(np.abs(template).max(-1), 1e-6)
+    wave, template = wave - wave.mean(-1, keepdims=True), template - template.mean(-1, keepdims=True)
+    norm = np.sqrt((wave**2).sum(-1) * (template**2).sum(-1))
+    similarity: Samples = (wave * template).sum(-1) / np.maximum(norm, 1e-9)
+    return similarity, height

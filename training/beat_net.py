@@ -12,26 +12,27 @@ from models.inference.ecg_beat import CLASSES, ROWS, SCALARS, WAVE_ROWS, WAVE_SA
 from training.graph import Graph
 
 CHANNELS: Final = ((WAVE_ROWS, 20, 7, 2), (20, 28, 5, 2), (28, 36, 3, 1), (36, 40, 3, 1))
-"""Convolutions: channels in, channels out, width, stride; each with batch normalisation and a ReLU."""
+"""Convolutions: channels in, channels out, width, stride; each followed by batch normalisation and a ReLU."""
 
 POOL: Final = 2
-TIMES: Final = 13
-"""Steps left of 104 samples."""
+STEPS: Final = 13
+"""Time steps left of 104 samples."""
 
-SQUEEZED: Final = 8
-"""Channels that keep their place in time: P wave and QRS complex are told apart by it."""
+SQUEEZED_CHANNELS: Final = 8
+"""Channels that keep their position in time, which distinguishes the P wave from the QRS complex."""
 
 MIDDLE: Final = 48
 HIDDEN: Final = 48
 DROPOUT: Final = 0.5
 FLOAT_NODES: Final = ("first", "second", "third", "fourth", "numbers", "rhythm", "output")
-"""Convolutions, the dense layers over numbers and the last one: in int8 they change probabilities by up to 0.2."""
+"""Layers that stay float: the convolutions, the dense layers over the scalar features, and the last one. In int8 they change
+probabilities by up to 0.2."""
 
 NAMES: Final = ("first", "second", "third", "fourth")
 
 
-class BeatNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the type checker
-    """Convolutions over the beat beside the usual one, dense layers over the numbers, two dense layers over both."""
+class BeatNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for the type checker
+    """Convolutions over the beat and the template, dense layers over the scalar features, two dense layers over both."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,56 +41,56 @@ class BeatNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the 
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(o) for _, o, _, _ in CHANNELS)
         last = CHANNELS[-1][1]
-        self.squeeze = nn.Conv1d(last, SQUEEZED, 1)
+        self.squeeze = nn.Conv1d(last, SQUEEZED_CHANNELS, 1)
         self.numbers = nn.Linear(SCALARS, MIDDLE)
         self.rhythm = nn.Linear(MIDDLE, MIDDLE)
-        self.hidden = nn.Linear(last + SQUEEZED * TIMES + MIDDLE, HIDDEN)
+        self.hidden = nn.Linear(last + SQUEEZED_CHANNELS * STEPS + MIDDLE, HIDDEN)
         self.output = nn.Linear(HIDDEN, len(CLASSES))
         self.dropout = nn.Dropout(DROPOUT)
 
     def forward(self, inputs: Any) -> Any:
-        """(n, 5, 104) to (n, 4) logits."""
+        """Return logits (n, 4) of inputs (n, 5, 104)."""
         x = inputs[:, :WAVE_ROWS]
-        for place, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+        for index, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
             x = torch.relu(norm(convolution(x)))
-            if place == 1:
+            if index == 1:
                 x = nn.functional.max_pool1d(x, POOL)
-        placed = torch.relu(self.squeeze(x)).flatten(1)
+        squeezed = torch.relu(self.squeeze(x)).flatten(1)
         numbers = torch.relu(self.rhythm(torch.relu(self.numbers(inputs[:, WAVE_ROWS, :SCALARS]))))
-        together = torch.cat([x.amax(-1), placed, numbers], -1)
-        return self.output(self.dropout(torch.relu(self.hidden(self.dropout(together)))))
+        combined = torch.cat([x.amax(-1), squeezed, numbers], -1)
+        return self.output(self.dropout(torch.relu(self.hidden(self.dropout(combined)))))
 
 
-def parameters(network: BeatNet) -> int:
-    """How many weights it has."""
+def count_parameters(network: BeatNet) -> int:
+    """Return the number of trainable weights."""
     return sum(tensor.numel() for tensor in network.parameters())
 
 
-def to_onnx(network: BeatNet, temperature: float, bias: NDArray[np.float64], facts: dict[str, str], path: Path) -> None:
+def write_onnx(network: BeatNet, temperature: float, bias: NDArray[np.float64], facts: dict[str, str], path: Path) -> None:
     """Write the network with calibrated probabilities, softmax((logits + bias) / temperature)."""
     graph = Graph("inputs", ["n", ROWS, WAVE_SAMPLES])
-    places = {"zero": 0, "waves": WAVE_ROWS, "rows": ROWS}
-    rows = [graph.constant(name, np.array([value], np.int64)) for name, value in places.items()]
+    bounds = {"zero": 0, "waves": WAVE_ROWS, "rows": ROWS}
+    rows = [graph.constant(name, np.array([value], np.int64)) for name, value in bounds.items()]
     axis, time = graph.constant("axis", np.array([1], np.int64)), graph.constant("time", np.array([2], np.int64))
     x = graph.node("Slice", ["inputs", rows[0], rows[1], axis])
     for name, convolution, norm in zip(NAMES, network.convolutions, network.norms, strict=True):
         x = graph.relu(graph.conv(x, convolution, norm, name=name))
         if name == "second":
             x = graph.max_pool(x, POOL)
-    placed = graph.node("Flatten", [graph.relu(graph.conv(x, network.squeeze))], axis=1)
+    squeezed = graph.node("Flatten", [graph.relu(graph.conv(x, network.squeeze))], axis=1)
     row = graph.node("Slice", ["inputs", rows[1], rows[2], axis])
-    count = graph.constant("scalars", np.array([SCALARS], np.int64))
-    numbers = graph.node("Flatten", [graph.node("Slice", [row, rows[0], count, time])], axis=1)
+    scalar_count = graph.constant("scalars", np.array([SCALARS], np.int64))
+    numbers = graph.node("Flatten", [graph.node("Slice", [row, rows[0], scalar_count, time])], axis=1)
     numbers = graph.relu(graph.gemm(numbers, network.numbers, name="numbers"))
     numbers = graph.relu(graph.gemm(numbers, network.rhythm, name="rhythm"))
-    together = graph.concat([graph.max_over_time(x), placed, numbers])
-    logits = graph.gemm(graph.relu(graph.gemm(together, network.hidden)), network.output, name="output")
+    combined = graph.concat([graph.max_over_time(x), squeezed, numbers])
+    logits = graph.gemm(graph.relu(graph.gemm(combined, network.hidden)), network.output, name="output")
     logits = graph.add(logits, graph.constant("bias", bias))
     graph.save(graph.softmax(logits, temperature), ["n", len(CLASSES)], facts, path)
 
 
 def logits(network: BeatNet, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Logits of many beats, (n, 4)."""
+    """Return the logits of many beats, (n, 4)."""
     network.eval()
     with torch.inference_mode():
         parts = [network(torch.from_numpy(part)).numpy() for part in np.array_split(inputs, max(1, len(inputs) // 4096))]

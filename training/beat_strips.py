@@ -1,7 +1,7 @@
-"""Beats of CinC 2017 to train `ecg_beat` on: thousands of hearts, a rhythm label for each recording and none for its beats.
+"""Training beats of `ecg_beat` from CinC 2017: thousands of patients, with a rhythm label per recording and no beat labels.
 
-A beat gets a label only where the rhythm of its recording and a rule of the textbook leave little doubt. None of these patients
-is in mitdb, which the network is judged on.
+A beat gets a label only where the rhythm of its recording and a textbook rule leave little doubt. None of these patients is in
+mitdb, on which the network is evaluated.
 """
 
 from collections.abc import Iterator
@@ -17,120 +17,122 @@ from models.inference.ecg_beat import HISTORY, N, S, V
 from models.signal.beat_classifier import BeatClassifier
 from models.signal.filters import Samples
 from models.signal.resample import RATE_HZ
-from training.beat_data import UNUSED, Beats, Labels, against_usual, seen, unlabelled
-from training.cinc import LABELS, Recorded, load_cinc
-from training.disturb import Disturber
+from training.beat_data import UNLABELLED, Beats, Labels, analyse_recording, compare_with_template, unlabelled_beats
+from training.cinc import LABELS, CincRecording, load_cinc
+from training.ecg_augmentation import EcgAugmenter
 
 SINUS, AF, OTHER = (LABELS.index(name) for name in "NAO")
 
-NORMAL_EVERY: Final = 3
-"""Of the recordings in sinus rhythm one in so many is used."""
+SINUS_EVERY: Final = 3
+"""One in so many recordings in sinus rhythm is used."""
 
 SNR_DB: Final = (3.0, 24.0)
-GAPS: Final = 0.3
+GAP_SHARE: Final = 0.3
 
-SHORTEST_S: Final = 6.0
-LONG_ENOUGH_S: Final = 45.0
-"""A recording is repeated, joined between two beats, until the last repetition has so much before it: half a minute alone does
-not tell what is usual."""
+MIN_LENGTH_S: Final = 6.0
+CONTEXT_S: Final = 45.0
+"""A recording is repeated, joined between two beats, until so much precedes the last repetition: half a minute is too short to
+learn the template and the median interval."""
 
 SEAM_S: Final = 2.0
-"""Around the ends of the last repetition no beat is used."""
+"""No beat this close to the ends of the last repetition is used."""
 
 SEAM_SHARE: Final = 0.45
-"""Of the interval after a beat, where the recording is cut: behind the T wave, before the P wave."""
+"""Where the recording is cut, as a share of the interval after a beat: after the T wave, before the P wave."""
 
-SAME_S: Final = 0.05
+MATCH_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Strips:
-    """Labelled beats and the rhythm of the recording that each is of, (n,): `SINUS`, `AF` or `OTHER`."""
+class StripBeats:
+    """Labelled beats, and for each the rhythm of its recording, (n,): `SINUS`, `AF` or `OTHER`."""
 
     beats: Beats
     rhythms: NDArray[np.int8]
 
 
-def strips(data: Path, judge: BeatClassifier, seed: int, progress: Progress) -> Strips:
-    """The beats of all recordings that can be labelled, as recorded and disturbed."""
+def label_strips(data: Path, qrs_classifier: BeatClassifier, seed: int, progress: Progress) -> StripBeats:
+    """Return all beats that can be labelled, as recorded and with artefacts."""
     random = np.random.default_rng(seed)
-    disturber = Disturber(data, random)
+    augmenter = EcgAugmenter(data, random)
     parts, rhythms = [], []
-    for record in progress.track(list(_chosen(load_cinc(data, progress))), description="beats of CinC 2017"):
-        for beats in _views(record, judge, disturber, random):
+    for record in progress.track(list(_select_recordings(load_cinc(data, progress))), description="beats of CinC 2017"):
+        for beats in _label_recording(record, qrs_classifier, augmenter, random):
             parts.append(beats)
             rhythms.append(np.full(len(beats), record.label, np.int8))
-    return Strips(Beats.joined(parts), np.concatenate(rhythms))
+    return StripBeats(Beats.concatenate(parts), np.concatenate(rhythms))
 
 
-def _chosen(records: list[Recorded]) -> Iterator[Recorded]:
+def _select_recordings(records: list[CincRecording]) -> Iterator[CincRecording]:
     count = 0
     for record in records:
         if record.label == SINUS:
             count += 1
-        if record.label in (AF, OTHER) or (record.label == SINUS and count % NORMAL_EVERY == 0):
+        if record.label in (AF, OTHER) or (record.label == SINUS and count % SINUS_EVERY == 0):
             yield record
 
 
-def _views(record: Recorded, judge: BeatClassifier, disturber: Disturber, random: np.random.Generator) -> Iterator[Beats]:
-    """The labelled beats of one recording: as it is, then disturbed."""
-    once = _between_beats(record)
-    if once is None:
+def _label_recording(
+    record: CincRecording, qrs_classifier: BeatClassifier, augmenter: EcgAugmenter, random: np.random.Generator
+) -> Iterator[Beats]:
+    """Yield the labelled beats of one recording: first as recorded, then with artefacts."""
+    section = _cut_between_beats(record)
+    if section is None:
         return
-    times = int(np.ceil(LONG_ENOUGH_S * RATE_HZ / once.size)) + 1
-    mv = np.tile(once, times)
-    start_s, end_s = (mv.size - once.size) / RATE_HZ + SEAM_S, mv.size / RATE_HZ - SEAM_S
-    clean = unlabelled(seen(mv, RATE_HZ, judge)[1])
-    clean = clean.labelled(by_rule(clean, record.label))
-    noisy = disturber.saturated(disturber.noisy(mv[None], random.uniform(*SNR_DB, 1)))
-    other = unlabelled(seen(disturber.gaps(noisy, GAPS)[0], RATE_HZ, judge)[1])
-    for beats in (clean, other.labelled(_labels_at(other.times_s, clean))):
-        yield beats.chosen((beats.labels != UNUSED) & (beats.times_s > start_s) & (beats.times_s < end_s))
+    repeats = int(np.ceil(CONTEXT_S * RATE_HZ / section.size)) + 1
+    mv = np.tile(section, repeats)
+    start_s, end_s = (mv.size - section.size) / RATE_HZ + SEAM_S, mv.size / RATE_HZ - SEAM_S
+    clean = unlabelled_beats(analyse_recording(mv, RATE_HZ, qrs_classifier)[1])
+    clean = clean.with_labels(label_by_rule(clean, record.label))
+    noisy = augmenter.saturate(augmenter.add_noise(mv[None], random.uniform(*SNR_DB, 1)))
+    augmented = unlabelled_beats(analyse_recording(augmenter.add_gaps(noisy, GAP_SHARE)[0], RATE_HZ, qrs_classifier)[1])
+    for beats in (clean, augmented.with_labels(_transfer_labels(augmented.times_s, clean))):
+        yield beats.select((beats.labels != UNLABELLED) & (beats.times_s > start_s) & (beats.times_s < end_s))
 
 
-def _between_beats(record: Recorded) -> Samples | None:
-    """From behind the first beat's T wave to the same place behind the last one that has it; None where that is too short."""
+def _cut_between_beats(record: CincRecording) -> Samples | None:
+    """Cut the recording after the first and after the last complete T wave; None if too little remains."""
     if record.beat_s.size < 2:
         return None
     after_s = SEAM_SHARE * float(np.median(np.diff(record.beat_s)))
     ends = np.floor((record.beat_s + after_s) * RATE_HZ).astype(np.int64)
     ends = ends[ends <= record.mv.size]
-    if ends.size < 2 or ends[-1] - ends[0] < SHORTEST_S * RATE_HZ:
+    if ends.size < 2 or ends[-1] - ends[0] < MIN_LENGTH_S * RATE_HZ:
         return None
     return np.nan_to_num(record.mv[ends[0] : ends[-1]].astype(np.float64))
 
 
-def _labels_at(times_s: Samples, clean: Beats) -> Labels:
-    """The labels of the same beats, found in the undisturbed recording."""
+def _transfer_labels(times_s: Samples, clean: Beats) -> Labels:
+    """Return the labels of the same beats found in the recording without artefacts."""
     if not len(clean):
-        return np.full(times_s.size, UNUSED, np.int8)
-    place = np.searchsorted((clean.times_s[1:] + clean.times_s[:-1]) / 2, times_s)
-    return np.where(np.abs(clean.times_s[place] - times_s) <= SAME_S, clean.labels[place], UNUSED).astype(np.int8)
+        return np.full(times_s.size, UNLABELLED, np.int8)
+    index = np.searchsorted((clean.times_s[1:] + clean.times_s[:-1]) / 2, times_s)
+    return np.where(np.abs(clean.times_s[index] - times_s) <= MATCH_S, clean.labels[index], UNLABELLED).astype(np.int8)
 
 
-def by_rule(beats: Beats, rhythm: int) -> Labels:
-    """Labels (n,) of the beats of a recording with this rhythm; `UNUSED` wherever there is doubt.
+def label_by_rule(beats: Beats, rhythm: int) -> Labels:
+    """Return the labels (n,) of the beats of a recording with this rhythm; `UNLABELLED` wherever there is doubt.
 
-    In sinus rhythm and AF every beat of the usual shape is N. Elsewhere, on a regular background: N where shape and both
-    intervals are the usual ones; S where a beat of the usual shape comes early (Goldberger's Clinical Electrocardiography, 15);
-    V where one of another shape comes early and a pause makes up for it (16).
+    In sinus rhythm and AF every beat that matches the template is N. In other rhythms, on a regular background:
+    N where shape and both intervals are normal; S where a beat that matches the template comes early (Goldberger's Clinical
+    Electrocardiography, 15); V where a beat of another shape comes early and is followed by a compensatory pause (16).
     """
     history = beats.rr_s[:, : HISTORY - 1].astype(np.float64)
     known = np.isfinite(history)
-    usual = np.array([np.median(row[good]) if good.any() else np.nan for row, good in zip(history, known, strict=True)])
-    early, late = beats.rr_s[:, HISTORY - 1] / usual, beats.rr_s[:, HISTORY] / usual
-    steady = (np.abs(history / usual[:, None] - 1) < 0.12).sum(-1) / np.maximum(known.sum(-1), 1)
-    like, height = against_usual(beats)
-    labels = np.full(len(beats), UNUSED, np.int8)
+    median_s = np.array([np.median(row[valid]) if valid.any() else np.nan for row, valid in zip(history, known, strict=True)])
+    early, late = beats.rr_s[:, HISTORY - 1] / median_s, beats.rr_s[:, HISTORY] / median_s
+    steady = (np.abs(history / median_s[:, None] - 1) < 0.12).sum(-1) / np.maximum(known.sum(-1), 1)
+    similarity, height = compare_with_template(beats)
+    labels = np.full(len(beats), UNLABELLED, np.int8)
     if rhythm == SINUS:
-        labels[(like > 0.9) & (early > 0.7)] = N
+        labels[(similarity > 0.9) & (early > 0.7)] = N
     elif rhythm == AF:
-        labels[like > 0.85] = N
+        labels[similarity > 0.85] = N
     else:
-        same = (like > 0.95) & (steady > 0.6)
-        labels[same & (np.abs(early - 1) < 0.1) & (np.abs(late - 1) < 0.15)] = N
-        alike = (like > 0.95) & (height > 0.7) & (height < 1.4) & (steady > 0.7)
-        labels[alike & (early > 0.4) & (early < 0.82) & (late > 0.85)] = S
+        same_shape = (similarity > 0.95) & (steady > 0.6)
+        labels[same_shape & (np.abs(early - 1) < 0.1) & (np.abs(late - 1) < 0.15)] = N
+        similar_height = (similarity > 0.95) & (height > 0.7) & (height < 1.4) & (steady > 0.7)
+        labels[similar_height & (early > 0.4) & (early < 0.82) & (late > 0.85)] = S
         paused = (late > 1.05) & (early + late > 1.7) & (early + late < 2.25)
-        labels[(like < 0.75) & (early < 0.85) & paused & (steady > 0.5)] = V
+        labels[(similarity < 0.75) & (early < 0.85) & paused & (steady > 0.5)] = V
     return labels

@@ -1,4 +1,4 @@
-"""A model's label: what it is for, what it was trained on, how it fared, where it fails; as data and as a page to read."""
+"""Model cards: intended use, training data, measured performance and known failures, as JSON and as a Markdown page."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,11 +26,19 @@ SECTIONS: Final = (
     "attempts",
     "known_failures",
 )
-"""In this order; every card has them all, but `attempts`: what was tried, with its figure."""
+"""The sections of a card, in this order. Every card has all of them; only `attempts` (variants tried, with their results) is
+optional."""
 
 NOT_A_DEVICE: Final = (
-    "Not a medical device. It draws a clinician's attention to a stretch of recording; it makes no diagnosis and is no ground "
-    "for treatment by itself."
+    "Not a medical device. It draws a clinician's attention to a stretch of recording. It makes no diagnosis and must not be "
+    "the only basis for treatment."
+)
+INT8_STORAGE: Final = (
+    "int8 describes how values are stored: the quantized layers hold weights and activations as int8 (QDQ). With the CPU "
+    "kernels of onnxruntime most layers convert them back and compute in float."
+)
+DETECTOR_TUNING: Final = (
+    "About 70 constants of the QRS detector were chosen by their scores on mitdb, so detection figures on mitdb are optimistic."
 )
 LICENCES: Final[Mapping[str, str]] = {
     "mitdb": "MIT-BIH Arrhythmia Database, ODC-By 1.0. Moody GB, Mark RG. IEEE Eng Med Biol 20(3):45-50, 2001.",
@@ -48,11 +56,11 @@ _DIGITS: Final = 4
 
 
 class CardError(ValueError):
-    """A card without one of its sections."""
+    """A section of a card is missing or unknown."""
 
 
 def write_card(release: Path, card: Mapping[str, Any]) -> None:
-    """Write `<name>.json` and `<name>.md`, numbers to four digits.
+    """Write `<name>.json` and `<name>.md`, with numbers rounded to four digits.
 
     Raises:
         CardError: a section is missing or unknown.
@@ -60,30 +68,30 @@ def write_card(release: Path, card: Mapping[str, Any]) -> None:
     wrong = (set(SECTIONS) - {"attempts"} - set(card)) | (set(card) - set(SECTIONS))
     if wrong:
         raise CardError(f"card of {card.get('name', '?')}: missing or unknown sections: {', '.join(sorted(wrong))}")
-    ordered = {section: rounded(card[section]) for section in SECTIONS if section in card}
+    ordered = {section: round_numbers(card[section]) for section in SECTIONS if section in card}
     (release / f"{card['name']}.json").write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
     (release / f"{card['name']}.md").write_text(markdown(ordered))
 
 
-def rounded(value: Any) -> Any:
-    """The same value with every number to four digits, as JSON can hold it: NaN is None."""
+def round_numbers(value: Any) -> Any:
+    """Return the same value with every number rounded to four digits and NaN replaced by None, which JSON can represent."""
     match value:
         case float() if isnan(value):
             return None
         case float():
             return float(f"{value:.{_DIGITS}g}")
         case Mapping():
-            return {str(key): rounded(part) for key, part in value.items()}
+            return {str(key): round_numbers(part) for key, part in value.items()}
         case str() | None | bool() | int():
             return value
         case Sequence():
-            return [rounded(part) for part in value]
+            return [round_numbers(part) for part in value]
         case _:
-            return rounded(value.item())
+            return round_numbers(value.item())
 
 
 def markdown(card: Mapping[str, Any]) -> str:
-    """The page. Tables where every row has the same columns, lists elsewhere."""
+    """Return the card as a Markdown page. Mappings whose rows are all mappings of simple values become tables, others lists."""
     lines = [f"# {card['name']} {card['version']}", ""]
     for section, content in card.items():
         if section not in ("name", "version"):
@@ -97,10 +105,10 @@ def _block(content: Any, level: int) -> Iterator[str]:
             yield from _table(content)
         case Mapping():
             simple = {key: part for key, part in content.items() if not _is_nested(part)}
-            yield from (f"- {_words(key)}: {_cell(part)}" for key, part in simple.items())
+            yield from (f"- {_label(key)}: {_cell(part)}" for key, part in simple.items())
             for key, part in content.items():
                 if key not in simple:
-                    yield from ("", f"{'#' * min(level, 6)} {_words(key)}", "", *_block(part, level + 1))
+                    yield from ("", f"{'#' * min(level, 6)} {_label(key)}", "", *_block(part, level + 1))
         case list():
             yield from (f"- {_cell(part)}" for part in content)
         case _:
@@ -120,13 +128,13 @@ def _is_table(content: Mapping[str, Any]) -> bool:
 
 def _table(content: Mapping[str, Any]) -> Iterator[str]:
     columns = list(dict.fromkeys(column for row in content.values() for column in row))
-    yield f"| | {' | '.join(map(_words, columns))} |"
+    yield f"| | {' | '.join(map(_label, columns))} |"
     yield "|---" * (len(columns) + 1) + "|"
     for name, row in content.items():
-        yield f"| {_words(name)} | {' | '.join(_cell(row.get(column)) for column in columns)} |"
+        yield f"| {_label(name)} | {' | '.join(_cell(row.get(column)) for column in columns)} |"
 
 
-def _words(key: str) -> str:
+def _label(key: str) -> str:
     return key.replace("_", " ")
 
 
@@ -137,6 +145,6 @@ def _cell(value: Any) -> str:
         case list():
             return ", ".join(map(_cell, value))
         case Mapping():
-            return "; ".join(f"{_words(key)} {_cell(part)}" for key, part in value.items())
+            return "; ".join(f"{_label(key)} {_cell(part)}" for key, part in value.items())
         case _:
             return str(value)

@@ -1,4 +1,4 @@
-"""The PhysioNet/CinC Challenge 2017 recordings: one lead, 9 to 61 s, a rhythm label each."""
+"""Recordings of the PhysioNet/CinC Challenge 2017: one lead, 9 to 61 s, one rhythm label per recording."""
 
 import csv
 import sys
@@ -16,18 +16,18 @@ from captures import open_recording
 from config.files import replacing
 from models.signal import chain, envelope, filters, offline, peak, qrs, resample, shape
 from models.signal.offline import condition
-from training.sources import code
+from training.cache import RUNS, source_digest
 
 LABELS: Final = ("N", "A", "O", "~")
-"""Normal, atrial fibrillation, other rhythm, too noisy; a label's place is its class."""
+"""Normal, atrial fibrillation, other rhythm, too noisy. The index of a label is its class."""
 
 ARCHIVE: Final = "cinc2017-dev.tar.xz"
-KEPT: Final = Path(__file__).parent / "runs" / "cinc2017.npz"
+CACHE: Final = RUNS / "cinc2017.npz"
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """One recording: `mv` (samples,) at 125 Hz as `offline.condition` gives it, its R peaks in seconds, its class."""
+class CincRecording:
+    """One recording: `mv` (samples,) at 125 Hz as returned by `offline.condition`, its R peaks in seconds, and its class."""
 
     name: str
     mv: NDArray[np.float32]
@@ -35,47 +35,49 @@ class Recorded:
     label: int
 
 
-def load_cinc(data: Path, progress: Progress, kept: Path = KEPT) -> list[Recorded]:
-    """Every recording in the archive, by name; conditioned once by these very sources, then kept in the runs folder (40 s).
+def load_cinc(data: Path, progress: Progress, cache: Path = CACHE) -> list[CincRecording]:
+    """Return every recording in the archive by name, conditioned as in the agent.
+
+    The result is cached; building the cache takes 40 s.
 
     Raises:
         FileNotFoundError: the archive is not in the data folder.
     """
-    if not _is_kept(kept):
-        _prepare(data / ARCHIVE, kept, progress)
-    with np.load(kept) as store:
+    if not _is_current(cache):
+        _build_cache(data / ARCHIVE, cache, progress)
+    with np.load(cache) as store:
         names, labels, ends, beat_ends = store["names"], store["labels"], store["ends"], store["beat_ends"]
         signals = np.split(store["mv"], ends[:-1])
         beats = np.split(store["beat_s"], beat_ends[:-1])
     return [
-        Recorded(str(name), mv, beat_s, int(label))
+        CincRecording(str(name), mv, beat_s, int(label))
         for name, mv, beat_s, label in zip(names, signals, beats, labels, strict=True)
     ]
 
 
-def folds(records: list[Recorded], count: int = 5) -> list[list[Recorded]]:
-    """Groups alike in labels, by name in turn: there are no patient ids to keep together."""
-    groups: list[list[Recorded]] = [[] for _ in range(count)]
+def split_folds(records: list[CincRecording], count: int = 5) -> list[list[CincRecording]]:
+    """Return groups with the same mix of labels, assigned in turn by name. There are no patient ids to keep together."""
+    groups: list[list[CincRecording]] = [[] for _ in range(count)]
     for label in range(len(LABELS)):
-        for place, record in enumerate(record for record in records if record.label == label):
-            groups[place % count].append(record)
+        for index, record in enumerate(record for record in records if record.label == label):
+            groups[index % count].append(record)
     return groups
 
 
 def digest() -> str:
-    """Of the sources that decide what is kept: the detector's above all."""
-    return code(sys.modules[__name__], offline, chain, envelope, qrs, peak, shape, filters, resample)
+    """Return the digest of the source code that determines the cache, above all that of the QRS detector."""
+    return source_digest(sys.modules[__name__], offline, chain, envelope, qrs, peak, shape, filters, resample)
 
 
-def _is_kept(kept: Path) -> bool:
-    if not kept.exists():
+def _is_current(cache: Path) -> bool:
+    if not cache.exists():
         return False
-    with np.load(kept) as store:
+    with np.load(cache) as store:
         return "sources" in store and str(store["sources"]) == digest()
 
 
-def _prepare(archive: Path, kept: Path, progress: Progress) -> None:
-    folder = kept.parent / "cinc2017-dev"
+def _build_cache(archive: Path, cache: Path, progress: Progress) -> None:
+    folder = cache.parent / "cinc2017-dev"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = folder.with_suffix(".part")
@@ -84,8 +86,8 @@ def _prepare(archive: Path, kept: Path, progress: Progress) -> None:
                 packed.extraction_filter = tarfile.data_filter
             packed.extractall(part)  # noqa: S202  the archive of the Challenge, named by its user
         part.replace(folder)
-    records = list(_read(folder, progress))
-    with replacing(kept) as draft:
+    records = list(_read_recordings(folder, progress))
+    with replacing(cache) as draft:
         np.savez(
             draft,
             sources=digest(),
@@ -98,11 +100,11 @@ def _prepare(archive: Path, kept: Path, progress: Progress) -> None:
         )
 
 
-def _read(folder: Path, progress: Progress) -> Iterator[Recorded]:
+def _read_recordings(folder: Path, progress: Progress) -> Iterator[CincRecording]:
     (reference,) = folder.rglob("REFERENCE*.csv")
     with reference.open(newline="") as file:
         rows = sorted((name, label) for name, label in csv.reader(file))
     for name, label in progress.track(rows, description="CinC 2017"):
         recording = open_recording(reference.parent / f"{name}.hea")
         conditioned = condition(recording.mv, recording.rate_hz)
-        yield Recorded(name, conditioned.mv.astype(np.float32), conditioned.beat_s, LABELS.index(label))
+        yield CincRecording(name, conditioned.mv.astype(np.float32), conditioned.beat_s, LABELS.index(label))

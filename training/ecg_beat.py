@@ -1,6 +1,6 @@
-"""Trains and releases `ecg_beat`: `python -m training.ecg_beat --data DIR`.
+"""Train, cross-validate, calibrate, quantize and release `ecg_beat`: `python -m training.ecg_beat --data DIR`.
 
-Resumable: beats as the agent sees them and every finished network are kept under `training/runs/ecg_beat/`.
+Beats and finished networks are cached under `training/runs/ecg_beat/`, so an interrupted run can be resumed.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from torch import nn
 
 from captures import open_recording
 from captures.rhythms import RATES_HZ
-from config.files import replacing
 from evaluation.beats import figures, total
 from evaluation.ec57 import Reference, load_reference
 from evaluation.ladders import Ecg
@@ -32,230 +31,235 @@ from models.inference.release import RELEASE_DIR
 from models.signal import beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape
 from models.signal.offline import condition
 from models.signal.resample import RATE_HZ
-from training import beat_batches, beat_data, beat_net, beat_strips, cinc, disturb
+from training import beat_batches, beat_data, beat_net, beat_strips, cinc, ecg_augmentation
 from training.beat_batches import Pool, Sampler
-from training.beat_card import Evidence, brief, card, robustness
-from training.beat_cv import FOLDS, Calibration, Scored, calibrated, confusion, nested, scored
-from training.beat_data import RECORDS, Beats, copies, intervals
-from training.beat_net import FLOAT_NODES, BeatNet, logits, to_onnx
-from training.beat_strips import Strips, strips
+from training.beat_card import Results, card, measure_robustness, summarise
+from training.beat_cv import (
+    FOLDS,
+    Calibration,
+    RecordPrediction,
+    confusion,
+    fit_calibration,
+    nested_calibrations,
+    pair_with_reference,
+)
+from training.beat_data import RECORDS, Beats, augmented_copies, load_ltafdb_intervals
+from training.beat_net import FLOAT_NODES, BeatNet, logits, write_onnx
+from training.beat_strips import StripBeats, label_strips
+from training.cache import RUNS, source_digest
 from training.cards import write_card
-from training.fit import Batch, Schedule, fitted
-from training.quantize import parity, quantize, run
-from training.sources import code
+from training.fit import Batch, Schedule, fit_network
+from training.quantize import measure_parity, quantize, run_model
 
 VERSION: Final = "7"
 SEED: Final = 20_261
-SCHEDULE: Final = Schedule(steps=1200, rate=3e-3, decay=5e-2, averaged=0.99)
+SCHEDULE: Final = Schedule(steps=1200, learning_rate=3e-3, weight_decay=5e-2, ema_decay=0.99)
 LABELLED_AFTER_S: Final = 2.0
-"""A beat is labelled so long after its R peak (`models.beat_labels`), by the rhythm as read then."""
-TEACHERS: Final = 2
-"""Networks that each network is taught by: together they do better than one."""
-SMOOTHING: Final = 0.02
-"""Of the labels: two cardiologists agree on ectopic beats in 98 % of cases at best."""
+"""A beat is labelled this long after its R peak (`models.beat_labels`), by the rhythm known at that time."""
+TEACHER_COUNT: Final = 2
+"""Teachers that each network is distilled from: together they perform better than one network."""
+LABEL_SMOOTHING: Final = 0.02
+"""Label smoothing: two cardiologists agree on ectopic beats in 98 % of cases at best."""
 QUANTIZATION_BEATS: Final = 16_000
-"""That int8 ranges are taken from: of 500 beats, they leave out what changed a probability by 0.06."""
+"""Beats from which the int8 ranges are taken. The ranges of 500 beats clipped values and changed a probability by 0.06."""
 FLOAT_INPUTS: Final = ("gemm22",)
-"""The dense layer takes in two branches, each with a range of its own."""
+"""The dense layer that combines two branches, each with its own range."""
 PARITY_BATCHES: Final = 80
 
-QRS_JUDGE: Final = RELEASE_DIR / "ecg_qrs.onnx"
-RUNS: Final = Path(__file__).parent / "runs" / "ecg_beat"
+QRS_MODEL: Final = RELEASE_DIR / "ecg_qrs.onnx"
+CACHE: Final = RUNS / "ecg_beat"
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """All copies of every record, the first as recorded, beats of CinC 2017, and intervals of LTAFDB."""
+class TrainingData:
+    """Copies of every mitdb record (the first as recorded), beats of CinC 2017, and intervals of LTAFDB."""
 
     copies: dict[str, list[Beats]]
-    strips: Strips
+    strips: StripBeats
     rr_s: NDArray[np.float32]
     rr_labels: beat_data.Labels
 
     def pool(self, names: Sequence[str]) -> Pool:
-        """What may be trained on when these are the training patients."""
-        parts = [(name, of_it.chosen(of_it.labels >= 0)) for name in names for of_it in self.copies[name]]
+        """Return the beats to draw from when these are the training patients."""
+        parts = [(name, beats.select(beats.labels >= 0)) for name in names for beats in self.copies[name]]
         patients = np.concatenate([np.full(len(part), int(name)) for name, part in parts])
-        return Pool(Beats.joined([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.strips)
+        return Pool(Beats.concatenate([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.strips)
 
 
 def main() -> None:
-    """Cross-validate, train on all, quantize, write model and card."""
+    """Cross-validate, train on all records, quantize, and write the model and its card."""
     parser = argparse.ArgumentParser(description="train and release ecg_beat")
     parser.add_argument("--data", type=Path, required=True, help="folder with mitdb, ltafdb and noise")
     parser.add_argument("--release", type=Path, default=RELEASE_DIR)
     data: Path = (arguments := parser.parse_args()).data
     torch.set_num_threads(1)
     with Progress() as progress:
-        material = load(data, progress)
+        training_data = load_training_data(data, progress)
         networks = [
-            train(f"fold{place}", material, [name for name in RECORDS if name not in held], SEED + place, progress)
-            for place, held in enumerate(FOLDS)
+            train_network(f"fold{index}", training_data, [name for name in RECORDS if name not in held], SEED + index, progress)
+            for index, held in enumerate(FOLDS)
         ]
         folds = [
-            [in_rhythm(network, name, material.copies[name][0], data) for name in held]
+            [predict_record(network, name, training_data.copies[name][0], data) for name in held]
             for held, network in zip(FOLDS, networks, strict=True)
         ]
-        everyone = [record for fold in folds for record in fold]
-        calibration = calibrated(everyone)
-        network = train("all", material, RECORDS, SEED + len(FOLDS), progress)
-        release(network, calibration, material, arguments.release)
-        evidence = Evidence(everyone, nested(folds), calibration, {})
-        write(data, arguments.release, network, evidence, material)
-        evidence = replace(evidence, ladders=ladders(data, networks, evidence.nested, progress))
-        write(data, arguments.release, network, evidence, material)
+        predictions = [record for fold in folds for record in fold]
+        calibration = fit_calibration(predictions)
+        network = train_network("all", training_data, RECORDS, SEED + len(FOLDS), progress)
+        release_network(network, calibration, training_data, arguments.release)
+        results = Results(predictions, nested_calibrations(folds), calibration, {})
+        write_results_card(data, arguments.release, network, results, training_data)
+        results = replace(results, robustness=robustness(data, networks, results.nested, progress))
+        write_results_card(data, arguments.release, network, results, training_data)
 
 
-def load(data: Path, progress: Progress) -> Material:
-    """From `RUNS` where it was prepared by the same code before."""
+def load_training_data(data: Path, progress: Progress) -> TrainingData:
+    """Return the training data, from the cache where the same code produced it before."""
     found: dict[str, list[Beats]] = {}
-    for name in progress.track(RECORDS, description="beats as the agent sees them"):
-        files = [RUNS / "beats" / f"{name}_{place}_{_digest()}.npz" for place in range(beat_data.COPIES)]
+    for name in progress.track(RECORDS, description="beats as the agent finds them"):
+        files = [CACHE / "beats" / f"{name}_{index}_{_digest()}.npz" for index in range(beat_data.COPIES)]
         if not all(file.exists() for file in files):
-            for file, of_it in zip(files, copies(data, name, qrs_judge(), SEED), strict=True):
-                _keep(file, of_it)
-        found[name] = [_kept(file) for file in files]
-    return Material(found, _strips(data, progress), *intervals(data, progress))
+            for file, beats in zip(files, augmented_copies(data, name, qrs_classifier(), SEED), strict=True):
+                beats.save(file)
+        found[name] = [Beats.load(file) for file in files]
+    return TrainingData(found, _load_strips(data, progress), *load_ltafdb_intervals(data, progress))
 
 
-def _strips(data: Path, progress: Progress) -> Strips:
-    file = RUNS / "beats" / f"cinc2017_{_digest()}.npz"
+def _load_strips(data: Path, progress: Progress) -> StripBeats:
+    file = CACHE / "beats" / f"cinc2017_{_digest()}.npz"
     rhythms = file.with_suffix(".npy")
     if not file.exists():
-        made = strips(data, qrs_judge(), SEED, progress)
-        np.save(rhythms, made.rhythms)
-        _keep(file, made.beats)
-    return Strips(_kept(file), np.load(rhythms))
-
-
-def _keep(file: Path, beats: Beats) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as draft:
-        np.savez(draft, **{key: getattr(beats, key) for key in Beats.__slots__})
-
-
-def _kept(file: Path) -> Beats:
-    with np.load(file) as kept:
-        return Beats(*(kept[key] for key in Beats.__slots__))
+        strips = label_strips(data, qrs_classifier(), SEED, progress)
+        np.save(rhythms, strips.rhythms)
+        strips.beats.save(file)
+    return StripBeats(Beats.load(file), np.load(rhythms))
 
 
 def _digest() -> str:
-    """Of all that decides what the agent sees of a beat."""
-    detector = code(beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape)
-    sources = f"{code(beat_data, beat_strips, disturb, beat_labels, inference)}{detector}{cinc.digest()}"
-    return hashlib.sha256(sources.encode() + QRS_JUDGE.read_bytes()).hexdigest()[:16]
+    """Return the digest of all code that determines what the agent finds out about a beat."""
+    detector = source_digest(beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape)
+    sources = f"{source_digest(beat_data, beat_strips, ecg_augmentation, beat_labels, inference)}{detector}{cinc.digest()}"
+    return hashlib.sha256(sources.encode() + QRS_MODEL.read_bytes()).hexdigest()[:16]
 
 
-def qrs_judge() -> EcgQrs:
-    """The released `ecg_qrs`, which has seen no record of mitdb."""
-    return EcgQrs(QRS_JUDGE.read_bytes())
+def qrs_classifier() -> EcgQrs:
+    """Return the released `ecg_qrs`, which was not trained on mitdb."""
+    return EcgQrs(QRS_MODEL.read_bytes())
 
 
-def train(name: str, material: Material, names: Sequence[str], seed: int, progress: Progress) -> BeatNet:
-    """One network of these patients, taught by `TEACHERS` others of the same patients: it does as well as all of them."""
-    recipe = {"records": list(names), "data": _digest(), "code": code(beat_batches, beat_net)}
-    pool = material.pool(names)
+def train_network(name: str, training_data: TrainingData, names: Sequence[str], seed: int, progress: Progress) -> BeatNet:
+    """Return a network trained on these patients, distilled from `TEACHER_COUNT` teachers. It performs as well as they do."""
+    recipe = {"records": list(names), "data": _digest(), "code": source_digest(beat_batches, beat_net)}
+    pool = training_data.pool(names)
 
     def teachers() -> list[BeatNet]:
         return [
-            fit(f"{name}_teacher{place}", seed + 100 * place, Sampler(pool, seed + 100 * place).stream)
-            for place in range(1, TEACHERS + 1)
+            fit(f"{name}_teacher{index}", seed + 100 * index, Sampler(pool, seed + 100 * index).stream)
+            for index in range(1, TEACHER_COUNT + 1)
         ]
 
     def fit(label: str, own_seed: int, batches: Callable[[], Iterator[Batch]]) -> BeatNet:
-        loss = nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
-        network: BeatNet = fitted(RUNS / f"{label}.pt", BeatNet, batches, loss, SCHEDULE, recipe | {"seed": own_seed}, progress)
+        loss = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
+        network: BeatNet = fit_network(
+            CACHE / f"{label}.pt", BeatNet, batches, loss, SCHEDULE, recipe | {"seed": own_seed}, progress
+        )
         return network
 
     return fit(name, seed, lambda: Sampler(pool, seed).stream(teachers()))
 
 
-def in_rhythm(network: BeatNet, name: str, beats: Beats, data: Path) -> Scored:
-    """One record by a network that never saw the patient, with the rhythm known."""
+def predict_record(network: BeatNet, name: str, beats: Beats, data: Path) -> RecordPrediction:
+    """Predict one record by a network that was not trained on the patient, with the rhythm that the agent would know."""
     recording = open_recording(data / "mitdb" / f"{name}.hea")
-    in_af = af_at(beats.times_s, recording.mv, recording.rate_hz)
-    return paired(name, beats, logits(network, inputs(beats)), data, in_af)
+    in_af = detect_af(beats.times_s, recording.mv, recording.rate_hz)
+    return pair_record(name, beats, logits(network, network_inputs(beats)), data, in_af)
 
 
-def af_at(times_s: NDArray[np.float64], recorded_mv: NDArray[np.float64], rate_hz: float) -> NDArray[np.bool_]:
-    """Whether `ecg_rhythm`, which has seen no record of mitdb, reads AF when a beat is labelled, as in the agent; (beats,)."""
+def detect_af(times_s: NDArray[np.float64], recorded_mv: NDArray[np.float64], rate_hz: float) -> NDArray[np.bool_]:
+    """Return whether `ecg_rhythm`, not trained on mitdb, detects AF when each beat is labelled, as in the agent, (beats,)."""
     model = EcgRhythm((RELEASE_DIR / "ecg_rhythm.onnx").read_bytes())
     mv = condition(recorded_mv, rate_hz).mv
     ends_s = np.arange(RHYTHM_WINDOW_S, mv.size / RATE_HZ, RHYTHM_EVERY_S)
     readings = [model.classify(mv[round((end_s - RHYTHM_WINDOW_S) * RATE_HZ) :][:WINDOW]) for end_s in ends_s.tolist()]
-    told = [(end_s, read.probabilities[1]) for end_s, read in zip(ends_s, readings, strict=True) if not read.inconclusive]
-    latest = np.searchsorted([end_s + BASELINE_SETTLING_S for end_s, _ in told], times_s + LABELLED_AFTER_S) - 1
-    af: NDArray[np.bool_] = np.array([False, *(p >= AF_LIKELY_PROBABILITY for _, p in told)])[latest + 1]
+    conclusive = [(end_s, read.probabilities[1]) for end_s, read in zip(ends_s, readings, strict=True) if not read.inconclusive]
+    latest = np.searchsorted([end_s + BASELINE_SETTLING_S for end_s, _ in conclusive], times_s + LABELLED_AFTER_S) - 1
+    af: NDArray[np.bool_] = np.array([False, *(p >= AF_LIKELY_PROBABILITY for _, p in conclusive)])[latest + 1]
     return af
 
 
-def paired(name: str, beats: Beats, outputs: NDArray[np.float64], data: Path, in_af: NDArray[np.bool_] | None = None) -> Scored:
-    """A record's outputs beside its reference."""
+def pair_record(
+    name: str, beats: Beats, outputs: NDArray[np.float64], data: Path, in_af: NDArray[np.bool_] | None = None
+) -> RecordPrediction:
+    """Pair a record's outputs with its reference."""
     truth = load_reference(data / "mitdb" / f"{name}.atr", RATES_HZ["mitdb"])
-    return scored(name, truth, beats, outputs, in_af)
+    return pair_with_reference(name, truth, beats, outputs, in_af)
 
 
-def inputs(beats: Beats) -> NDArray[np.float32]:
-    """(n, 5, 104)."""
+def network_inputs(beats: Beats) -> NDArray[np.float32]:
+    """Return the network's inputs, (n, 5, 104)."""
     return features(beats.wave_mv, beats.template_mv, beats.rr_s, beats.shape)
 
 
-def ladders(
+def robustness(
     data: Path, networks: Sequence[BeatNet], calibrations: Mapping[str, Calibration], progress: Progress
 ) -> dict[str, Any]:
-    """Out-of-fold figures with rising noise and rising loss of packets."""
-    of_record = {name: network for held, network in zip(FOLDS, networks, strict=True) for name in held}
+    """Return out-of-fold figures by noise level and by loss of packets."""
+    networks_by_record = {name: network for held, network in zip(FOLDS, networks, strict=True) for name in held}
 
-    def judge(ecg: Ecg, beats: Beats, truth: Reference) -> Scored:
-        in_af = af_at(beats.times_s, ecg.mv, ecg.rate_hz)
-        return scored(ecg.name, truth, beats, logits(of_record[ecg.name], inputs(beats)), in_af)
+    def predict(ecg: Ecg, beats: Beats, truth: Reference) -> RecordPrediction:
+        in_af = detect_af(beats.times_s, ecg.mv, ecg.rate_hz)
+        return pair_with_reference(ecg.name, truth, beats, logits(networks_by_record[ecg.name], network_inputs(beats)), in_af)
 
-    return robustness(data, qrs_judge(), judge, calibrations, RUNS / f"ladder_{_digest()}", progress)
+    return measure_robustness(data, qrs_classifier(), predict, calibrations, CACHE / f"robustness_{_digest()}", progress)
 
 
-def release(network: BeatNet, calibration: Calibration, material: Material, folder: Path) -> None:
-    """Write the int8 model, and the float one beside the kept networks."""
+def release_network(network: BeatNet, calibration: Calibration, training_data: TrainingData, folder: Path) -> None:
+    """Write the int8 model, and the float model into the cache."""
     facts = {"name": "ecg_beat", "version": VERSION, "classes": " ".join(CLASSES)}
     facts |= {f"weight_{name}": f"{weight:.4f}" for name, weight in zip(CLASSES, calibration.weights.tolist(), strict=True)}
-    to_onnx(network, calibration.temperature, calibration.bias, facts, RUNS / "ecg_beat.float.onnx")
-    sampler = Sampler(material.pool(RECORDS), SEED)
-    ranged = sampler.batch(QUANTIZATION_BEATS)[0]
-    files = RUNS / "ecg_beat.float.onnx", folder / "ecg_beat.onnx"
-    quantize(*files, ranged, FLOAT_NODES, float_sums=True, float_inputs=FLOAT_INPUTS)
+    write_onnx(network, calibration.temperature, calibration.bias, facts, CACHE / "ecg_beat.float.onnx")
+    sampler = Sampler(training_data.pool(RECORDS), SEED)
+    range_inputs = sampler.batch(QUANTIZATION_BEATS)[0]
+    files = CACHE / "ecg_beat.float.onnx", folder / "ecg_beat.onnx"
+    quantize(*files, range_inputs, FLOAT_NODES, float_outputs=True, float_inputs=FLOAT_INPUTS)
 
 
-def write(data: Path, folder: Path, network: BeatNet, evidence: Evidence, material: Material) -> None:
-    """The card, with int8 against float."""
-    size = (folder / "ecg_beat.onnx").stat().st_size
+def write_results_card(data: Path, folder: Path, network: BeatNet, results: Results, training_data: TrainingData) -> None:
+    """Write the model card, with the comparison of int8 and float."""
+    size_bytes = (folder / "ecg_beat.onnx").stat().st_size
     training = {
         "seed": SEED,
         "steps": SCHEDULE.steps,
         "batch": beat_batches.BATCH,
-        "teachers": f"{TEACHERS} networks of the same patients; {beat_batches.TAUGHT} of a target is their opinion",
-        "parameters": beat_net.parameters(network),
+        "distillation": f"{TEACHER_COUNT} teachers trained on the same patients; {beat_batches.DISTILLATION_WEIGHT} of a "
+        "target is their prediction",
+        "parameters": beat_net.count_parameters(network),
         "schedule": repr(SCHEDULE),
     }
-    write_card(folder, card(VERSION, evidence, agreements(data, folder, evidence.calibration, material), size, training))
+    write_card(
+        folder,
+        card(VERSION, results, measure_agreement(data, folder, results.calibration, training_data), size_bytes, training),
+    )
 
 
-def agreements(data: Path, folder: Path, calibration: Calibration, material: Material) -> dict[str, Any]:
-    """int8 against float: decisions, probabilities, and F1 in the records as they are (which both were trained on)."""
-    models = RUNS / "ecg_beat.float.onnx", folder / "ecg_beat.onnx"
-    drawn = Sampler(material.pool(RECORDS), SEED + 1)
-    augmented = np.concatenate([drawn.batch()[0] for _ in range(PARITY_BATCHES)])
-    clean = {name: inputs(material.copies[name][0]) for name in RECORDS}
+def measure_agreement(data: Path, folder: Path, calibration: Calibration, training_data: TrainingData) -> dict[str, Any]:
+    """Compare int8 with float: decisions, probabilities, and F1 on the records as recorded (which both were trained on)."""
+    models = CACHE / "ecg_beat.float.onnx", folder / "ecg_beat.onnx"
+    sampler = Sampler(training_data.pool(RECORDS), SEED + 1)
+    augmented = np.concatenate([sampler.batch()[0] for _ in range(PARITY_BATCHES)])
+    clean_inputs = {name: network_inputs(training_data.copies[name][0]) for name in RECORDS}
     found = {
-        "as_recorded": asdict(parity(*models, np.concatenate(list(clean.values())))),
-        "augmented": asdict(parity(*models, augmented)),
+        "as_recorded": asdict(measure_parity(*models, np.concatenate(list(clean_inputs.values())))),
+        "augmented": asdict(measure_parity(*models, augmented)),
     }
     released = Calibration(1.0, np.zeros(len(CLASSES)), calibration.weights)
     for model, kind in zip(models, ("float", "int8"), strict=True):
         records = []
-        for name, of_it in clean.items():
-            beats = material.copies[name][0]
-            outputs = np.log(np.maximum(run(model, of_it), 1e-12)).astype(np.float64)
-            records.append(confusion(paired(name, beats, outputs, data), released))
-        found[kind] = brief(figures(total(records)))
+        for name, inputs in clean_inputs.items():
+            beats = training_data.copies[name][0]
+            outputs = np.log(np.maximum(run_model(model, inputs), 1e-12)).astype(np.float64)
+            records.append(confusion(pair_record(name, beats, outputs, data), released))
+        found[kind] = summarise(figures(total(records)))
     return found
 
 

@@ -1,9 +1,9 @@
 """Train, quantize and release `ecg_qrs`: `python -m training.ecg_qrs --data DIR`.
 
-The bumps that it learns from depend on who decides while the detector runs. In the first round it is the truth, in each later
-one the network of the round before, so that it learns to go on after its own errors.
+The candidates in training depend on what classifies them while the detector runs. In the first round the true beats decide, in
+each later one the network of the previous round, so that it learns to continue after its own errors.
 
-Takes a quarter of an hour on one core. What an interrupted run has done, bumps and networks, is taken from `--runs`.
+Takes a quarter of an hour on one core. Candidates and networks are cached in `--runs`, so an interrupted run can be resumed.
 """
 
 import argparse
@@ -19,54 +19,53 @@ from rich.progress import Progress
 from evaluation.statistics import best_temperature
 from models.inference.ecg_qrs import EcgQrs
 from models.inference.release import RELEASE_DIR
-from training import qrs_check as check
-from training import qrs_data, qrs_net
+from training import qrs_data, qrs_evaluation, qrs_net
+from training.cache import RUNS, source_digest
 from training.cards import write_card
 from training.cinc import load_cinc
-from training.fit import Schedule, fitted
-from training.qrs_card import describe
-from training.qrs_data import Bumps, Group, clean_recordings, collected, joined
-from training.qrs_net import QrsNet, batches, loss, parameters, to_onnx
-from training.qrs_premature import ventricular
-from training.quantize import Parity, quantize, run
-from training.sources import code
+from training.fit import Schedule, fit_network
+from training.qrs_card import INT8, describe
+from training.qrs_data import Candidates, RecordingGroup, concatenate, load_candidates, select_clean_recordings
+from training.qrs_net import QrsNet, batches, count_parameters, loss, write_onnx
+from training.qrs_premature import extract_ventricular_complexes
+from training.quantize import Parity, quantize, run_model
 
 NAME: Final = "ecg_qrs"
 VERSION: Final = "3"
 SEED: Final = 31_700
-TIMES: Final = (1, 2)
-"""That each recording is met in a round, each time in other noise."""
+REPEATS: Final = (1, 2)
+"""How often each recording is played in a round, each time with other noise."""
 
 STEPS: Final = (3500, 14_000)
-"""Of gradient descent, a round: each has the bumps of the one before too, and the last one's network is released."""
+"""Steps of gradient descent per round. Each round also uses the candidates of the previous one, and the network of the last one
+is released."""
 
-HELD_OUT: Final = 10
+HELD_OUT_EVERY: Final = 10
 """Every tenth recording is held out of all rounds, for the temperature and the figures."""
 
 FLOAT_NODES: Final = ("convolution0", "convolution1", "convolution2", "hidden1", "output")
-"""Layers that stay float, a quarter of the weights: as int8 they would bring most of the error and, so small, take longer."""
+"""Layers that stay float, a quarter of the weights: in int8 they would cause most of the error and, being so small, take
+longer."""
 
-CALIBRATION: Final = 1500
-"""Bumps that the ranges of int8 are taken from."""
-
-HERE: Final = Path(__file__).parent
+RANGE_CANDIDATES: Final = 1500
+"""Candidates from which the int8 ranges are taken."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """Where everything lies, and what is learnt from."""
+class TrainingSetup:
+    """Folders and recordings of a training run."""
 
     data: Path
     runs: Path
-    learnt: Group
-    held_out: Group
+    training: RecordingGroup
+    held_out: RecordingGroup
 
 
 def main() -> None:
     """Write the model and its card."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="folder that holds mitdb, noise and the archive of CinC 2017")
-    options.add_argument("--runs", type=Path, default=HERE / "runs" / NAME, help="where bumps and networks are kept")
+    options.add_argument("--runs", type=Path, default=RUNS / NAME, help="where candidates and networks are cached")
     options.add_argument("--release", type=Path, default=RELEASE_DIR)
     chosen = options.parse_args()
     torch.set_num_threads(1)
@@ -75,96 +74,107 @@ def main() -> None:
 
 
 def train(data: Path, runs: Path, release: Path) -> None:
-    """Everything from recordings to released files."""
+    """Run everything from recordings to released files."""
     with Progress() as progress:
-        setting = _setting(data, runs, progress)
-        network, judge, learnt = _rounds(setting, progress)
-        unseen = collected(setting.held_out, SEED + len(STEPS), data, judge, runs / "held_out.npz", progress)
-        temperature = best_temperature(_two_classes(network, unseen), unseen.beats.astype(np.int64))
+        setup = _set_up(data, runs, progress)
+        network, classifier, training = _train_rounds(setup, progress)
+        held_out = load_candidates(setup.held_out, SEED + len(STEPS), data, classifier, runs / "held_out.npz", progress)
+        temperature = best_temperature(_two_class_logits(network, held_out), held_out.beats.astype(np.int64))
         float_model, int8_model = runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx"
-        to_onnx(network, temperature, {"name": NAME, "version": VERSION}, float_model)
-        quantize(float_model, int8_model, _calibration(learnt), FLOAT_NODES, float_sums=True)
+        write_onnx(network, temperature, {"name": NAME, "version": VERSION}, float_model)
+        quantize(float_model, int8_model, _range_inputs(training), FLOAT_NODES, float_outputs=True)
     card = {
         "name": NAME,
         "version": VERSION,
-        **describe(len(setting.learnt.records), len(setting.held_out.records)),
+        **describe(len(setup.training.records), len(setup.held_out.records)),
         "training": {
             "seed": SEED,
             "steps": list(STEPS),
-            "parameters": parameters(network),
+            "parameters": count_parameters(network),
             "size_bytes": int8_model.stat().st_size,
-            "bumps": len(learnt.beats),
-            "share_of_beats": float(learnt.beats.mean()),
+            "candidates": len(training.beats),
+            "share_of_beats": float(training.beats.mean()),
         },
-        "calibration": {"temperature": temperature, "chosen_on": "bumps of the recordings held out, by cross-entropy"},
-        "int8_parity": asdict(_parity(float_model, int8_model, unseen)) | _moved(float_model, int8_model, unseen),
-        **check.figures(data, unseen, run(int8_model, unseen.values), EcgQrs(int8_model.read_bytes())),
+        "calibration": {
+            "temperature": temperature,
+            "method": "the temperature with the least cross-entropy on the held-out candidates",
+        },
+        "int8_parity": {"method": INT8}
+        | asdict(_parity(float_model, int8_model, held_out))
+        | _location_change(float_model, int8_model, held_out),
+        **qrs_evaluation.figures(data, held_out, run_model(int8_model, held_out.values), EcgQrs(int8_model.read_bytes())),
     }
     write_card(release, card)
 
 
-def _setting(data: Path, runs: Path, progress: Progress) -> Setting:
-    """Recordings learnt from and held out, each with the ventricular beats in them."""
-    clean = clean_recordings(load_cinc(data, progress))
-    held_out = clean[::HELD_OUT]
+def _set_up(data: Path, runs: Path, progress: Progress) -> TrainingSetup:
+    """Return the training and the held-out recordings, each with the ventricular beats found in them."""
+    recordings = select_clean_recordings(load_cinc(data, progress))
+    held_out = recordings[::HELD_OUT_EVERY]
     names = {record.name for record in held_out}
-    learnt = [record for record in clean if record.name not in names]
-    groups = (Group(records, ventricular(records, progress)) for records in (learnt, held_out))
-    return Setting(data, runs, *groups)
+    training = [record for record in recordings if record.name not in names]
+    groups = (RecordingGroup(records, extract_ventricular_complexes(records, progress)) for records in (training, held_out))
+    return TrainingSetup(data, runs, *groups)
 
 
-def _rounds(setting: Setting, progress: Progress) -> tuple[QrsNet, bytes, Bumps]:
-    """The last round's network, the judge that its bumps were met with, and the bumps that it learnt from."""
-    judge: bytes | None = None
+def _train_rounds(setup: TrainingSetup, progress: Progress) -> tuple[QrsNet, bytes, Candidates]:
+    """Return the network of the last round, the classifier of its candidates, and the candidates that it was trained on."""
+    classifier: bytes | None = None
     network: QrsNet | None = None
-    before: list[Bumps] = []
-    for place, times in enumerate(TIMES):
-        group = replace(setting.learnt, records=setting.learnt.records * times)
-        bumps = collected(group, SEED + place, setting.data, judge, setting.runs / f"bumps{place}.npz", progress)
-        learnt = joined([*before[-1:], bumps])
-        before.append(bumps)
-        network = _fitted(setting, learnt, place, progress)
-        file = setting.runs / f"round{place}.onnx"
-        to_onnx(network, 1.0, {"name": NAME, "version": VERSION}, file)
-        judge = file.read_bytes()
+    previous: list[Candidates] = []
+    for round_index, repeats in enumerate(REPEATS):
+        group = replace(setup.training, records=setup.training.records * repeats)
+        candidates = load_candidates(
+            group, SEED + round_index, setup.data, classifier, setup.runs / f"candidates{round_index}.npz", progress
+        )
+        training = concatenate([*previous[-1:], candidates])
+        previous.append(candidates)
+        network = _fit(setup, training, round_index, progress)
+        file = setup.runs / f"round{round_index}.onnx"
+        write_onnx(network, 1.0, {"name": NAME, "version": VERSION}, file)
+        classifier = file.read_bytes()
     assert network is not None
-    assert judge is not None
-    return network, judge, learnt
+    assert classifier is not None
+    return network, classifier, training
 
 
-def _fitted(setting: Setting, learnt: Bumps, place: int, progress: Progress) -> QrsNet:
+def _fit(setup: TrainingSetup, training: Candidates, round_index: int, progress: Progress) -> QrsNet:
     recipe = {
-        "seed": SEED + place,
-        "steps": list(STEPS[: place + 1]),
-        "records": [record.name for record in setting.learnt.records],
-        "code": code(qrs_net, qrs_data) + qrs_data.digest(),
+        "seed": SEED + round_index,
+        "steps": list(STEPS[: round_index + 1]),
+        "records": [record.name for record in setup.training.records],
+        "code": source_digest(qrs_net, qrs_data) + qrs_data.digest(),
     }
-    stream = lambda: batches(learnt, SEED + place)  # noqa: E731
-    schedule = Schedule(STEPS[place])
-    network: QrsNet = fitted(setting.runs / f"round{place}.pt", QrsNet, stream, loss, schedule, recipe, progress)
+    stream = lambda: batches(training, SEED + round_index)  # noqa: E731
+    schedule = Schedule(STEPS[round_index])
+    network: QrsNet = fit_network(setup.runs / f"round{round_index}.pt", QrsNet, stream, loss, schedule, recipe, progress)
     return network
 
 
-def _two_classes(network: QrsNet, bumps: Bumps) -> NDArray[np.float64]:
-    """Logits of no beat and beat, (n, 2)."""
+def _two_class_logits(network: QrsNet, candidates: Candidates) -> NDArray[np.float64]:
+    """Return logits of no beat and beat, (n, 2)."""
     with torch.inference_mode():
-        logits = network(torch.from_numpy(bumps.values))[:, 0].numpy().astype(np.float64)
+        logits = network(torch.from_numpy(candidates.values))[:, 0].numpy().astype(np.float64)
     return np.stack((np.zeros_like(logits), logits), -1)
 
 
-def _calibration(bumps: Bumps) -> NDArray[np.float32]:
-    return bumps.values[np.random.default_rng(SEED).permutation(len(bumps.beats))[:CALIBRATION]]
+def _range_inputs(candidates: Candidates) -> NDArray[np.float32]:
+    return candidates.values[np.random.default_rng(SEED).permutation(len(candidates.beats))[:RANGE_CANDIDATES]]
 
 
-def _parity(float_model: Path, int8_model: Path, bumps: Bumps) -> Parity:
-    one, other = (run(path, bumps.values)[:, 0] for path in (float_model, int8_model))
-    return Parity(float(np.mean((one >= 0.5) == (other >= 0.5))), float(np.abs(one - other).max()), len(one))
+def _parity(float_model: Path, int8_model: Path, candidates: Candidates) -> Parity:
+    float_output, int8_output = (run_model(path, candidates.values)[:, 0] for path in (float_model, int8_model))
+    return Parity(
+        float(np.mean((float_output >= 0.5) == (int8_output >= 0.5))),
+        float(np.abs(float_output - int8_output).max()),
+        len(float_output),
+    )
 
 
-def _moved(float_model: Path, int8_model: Path, bumps: Bumps) -> dict[str, Any]:
-    beats = bumps[bumps.beats > 0]
-    one, other = (run(path, beats.values)[:, 1] for path in (float_model, int8_model))
-    moved_ms = 1000 * qrs_data.UNIT_S * np.abs(one - other)
+def _location_change(float_model: Path, int8_model: Path, candidates: Candidates) -> dict[str, Any]:
+    beats = candidates[candidates.beats > 0]
+    float_output, int8_output = (run_model(path, beats.values)[:, 1] for path in (float_model, int8_model))
+    moved_ms = 1000 * qrs_data.UNIT_S * np.abs(float_output - int8_output)
     return {"r_peak_moved_ms": {"mean": float(moved_ms.mean()), "99 %": float(np.percentile(moved_ms, 99))}}
 
 

@@ -1,7 +1,6 @@
 """Train, cross-validate, calibrate, quantize and release `ecg_rhythm`: `python -m training.ecg_rhythm --data DIR`.
 
-Takes about half an hour on one core. Networks already trained by this very recipe are taken from `--runs`, so that a run
-that was interrupted goes on where it was.
+Takes about half an hour on one core. Windows and networks are cached in `--runs`, so an interrupted run can be resumed.
 """
 
 import argparse
@@ -18,21 +17,21 @@ from rich.progress import Progress
 from models.inference import ecg_rhythm
 from models.inference.release import RELEASE_DIR
 from training import rhythm_data, rhythm_net
+from training.cache import RUNS, source_digest
 from training.cards import write_card
-from training.cinc import Recorded, folds, load_cinc
-from training.fit import Schedule, fitted
+from training.cinc import CincRecording, load_cinc, split_folds
+from training.fit import Schedule, fit_network
 from training.quantize import quantize
 from training.rhythm_card import card
-from training.rhythm_data import Example, Sampler, examples
-from training.rhythm_equal import equalised
-from training.rhythm_net import RhythmNet, to_onnx
+from training.rhythm_cv import CrossValidation, ModelFiles, parity_figures
+from training.rhythm_data import Example, Sampler, load_examples
+from training.rhythm_equalise import equalise_channels
+from training.rhythm_net import RhythmNet, write_onnx
 from training.rhythm_score import Calibration
-from training.rhythm_test import Exported, Tested, parity_figures
-from training.sources import code
 
 
 def soft_cross_entropy(logits: Any, targets: Any) -> Any:
-    """Of (n, classes) logits and shares of each class."""
+    """Return the cross-entropy of logits (n, classes) with shares of each class."""
     return -(torch.log_softmax(logits, -1) * targets).sum(-1).mean()
 
 
@@ -40,15 +39,15 @@ NAME: Final = "ecg_rhythm"
 VERSION: Final = "1"
 SEED: Final = 20_261
 BATCH: Final = 64
-SCHEDULE: Final = Schedule(steps=3600, rate=4e-3, decay=2e-2, averaged=0.997, bfloat16=True)
-RANGES: Final = 600
-"""Training windows that the ranges of int8 are taken from."""
+SCHEDULE: Final = Schedule(steps=3600, learning_rate=4e-3, weight_decay=2e-2, ema_decay=0.997, bfloat16=True)
+RANGE_WINDOWS: Final = 600
+"""Training windows from which the int8 ranges are taken."""
 
-COVERAGE: Final = 0.9
-"""Share of the recordings that gets an answer: the least confident rest is inconclusive."""
+ANSWERED_SHARE: Final = 0.9
+"""Share of the recordings that gets an answer; the least confident ones are inconclusive."""
 
-PLAIN: Final = Calibration(1.0, (0.0,) * len(ecg_rhythm.CLASSES))
-SOURCES: Final = (
+UNCALIBRATED: Final = Calibration(1.0, (0.0,) * len(ecg_rhythm.CLASSES))
+CODE: Final = (
     RhythmNet,
     rhythm_net.Block,
     rhythm_data,
@@ -56,14 +55,13 @@ SOURCES: Final = (
     ecg_rhythm.features,
     ecg_rhythm._scale_window,
 )
-HERE: Final = Path(__file__).parent
 
 
 def main() -> None:
     """Write the model and its card."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="folder that holds cinc2017-dev.tar.xz and noise")
-    options.add_argument("--runs", type=Path, default=HERE / "runs" / NAME, help="where trained networks are kept")
+    options.add_argument("--runs", type=Path, default=RUNS / NAME, help="where windows and networks are cached")
     options.add_argument("--release", type=Path, default=RELEASE_DIR)
     options.add_argument("--steps", type=int, default=SCHEDULE.steps, help="of gradient descent, per network")
     chosen = options.parse_args()
@@ -74,61 +72,66 @@ def main() -> None:
 
 
 def train(data: Path, runs: Path, release: Path, schedule: Schedule, progress: Progress) -> None:
-    """Everything from recordings to released files."""
+    """Run everything from recordings to released files."""
     records = load_cinc(data, progress)
-    pool = examples(records, data, runs, SEED, progress)
-    groups = folds(records)
+    pool = load_examples(records, data, runs, SEED, progress)
+    groups = split_folds(records)
     facts = {"name": NAME, "version": VERSION, "lowest_probability": "0"}
-    exported = []
-    for place, group in enumerate(groups):
+    model_files = []
+    for fold, group in enumerate(groups):
         others = [record for other in groups if other is not group for record in other]
-        network = _fitted(place, others, pool, runs, schedule, progress)
-        pair = Exported(runs / f"fold{place}.float.onnx", runs / f"fold{place}.int8.onnx")
-        exported.append(_exported(network, PLAIN, facts, pair, _ranges(others, pool)))
-    final = _fitted(len(groups), records, pool, runs, schedule, progress)
-    tested = Tested.of(exported, groups, progress)
-    facts["lowest_probability"] = f"{tested.confidence(COVERAGE):.3f}"
-    pair = Exported(runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx")
-    _exported(final, tested.calibration, facts, pair, _ranges(records, pool))
+        network = _fit(fold, others, pool, runs, schedule, progress)
+        files = ModelFiles(runs / f"fold{fold}.float.onnx", runs / f"fold{fold}.int8.onnx")
+        model_files.append(_export(network, UNCALIBRATED, facts, files, _range_inputs(others, pool)))
+    final = _fit(len(groups), records, pool, runs, schedule, progress)
+    cross_validation = CrossValidation.run(model_files, groups, progress)
+    facts["lowest_probability"] = f"{cross_validation.confidence_quantile(ANSWERED_SHARE):.3f}"
+    files = ModelFiles(runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx")
+    _export(final, cross_validation.calibration, facts, files, _range_inputs(records, pool))
     training = {
         "seed": SEED,
         "steps": schedule.steps,
         "batch": BATCH,
-        "parameters": rhythm_net.parameters(final),
-        "rate": schedule.rate,
-        "decay": schedule.decay,
+        "parameters": rhythm_net.count_parameters(final),
+        "learning_rate": schedule.learning_rate,
+        "weight_decay": schedule.weight_decay,
     }
-    figures = parity_figures(pair, tested, Sampler([pool[record.name] for record in records], SEED + 101))
-    write_card(release, card(facts, training, tested, figures, pair.int8_model.stat().st_size, data, progress))
+    figures = parity_figures(files, cross_validation, Sampler([pool[record.name] for record in records], SEED + 101))
+    write_card(release, card(facts, training, cross_validation, figures, files.int8_model.stat().st_size, data, progress))
 
 
-def _ranges(records: Sequence[Recorded], pool: dict[str, list[Example]]) -> NDArray[np.float32]:
-    return Sampler([pool[record.name] for record in records], SEED + 100).batch(RANGES)[0]
+def _range_inputs(records: Sequence[CincRecording], pool: dict[str, list[Example]]) -> NDArray[np.float32]:
+    return Sampler([pool[record.name] for record in records], SEED + 100).batch(RANGE_WINDOWS)[0]
 
 
-def _exported(
-    network: RhythmNet, calibration: Calibration, facts: Mapping[str, str], files: Exported, ranges: NDArray[np.float32]
-) -> Exported:
-    """Both files of one network written."""
-    to_onnx(network, calibration, facts, files.float_model)
-    like = files.float_model.with_suffix(".equalised.onnx")
-    to_onnx(equalised(network, ranges[:200]), calibration, facts, like)
-    quantize(like, files.int8_model, ranges, rhythm_net.FLOAT_NODES, float_sums=True)
+def _export(
+    network: RhythmNet, calibration: Calibration, facts: Mapping[str, str], files: ModelFiles, range_inputs: NDArray[np.float32]
+) -> ModelFiles:
+    """Write the float and the int8 file of one network."""
+    write_onnx(network, calibration, facts, files.float_model)
+    equalised = files.float_model.with_suffix(".equalised.onnx")
+    write_onnx(equalise_channels(network, range_inputs[:200]), calibration, facts, equalised)
+    quantize(equalised, files.int8_model, range_inputs, rhythm_net.FLOAT_NODES, float_outputs=True)
     return files
 
 
-def _fitted(
-    place: int, records: Sequence[Recorded], pool: dict[str, list[Example]], runs: Path, schedule: Schedule, progress: Progress
+def _fit(
+    fold: int,
+    records: Sequence[CincRecording],
+    pool: dict[str, list[Example]],
+    runs: Path,
+    schedule: Schedule,
+    progress: Progress,
 ) -> RhythmNet:
-    """The network of one fold (0 to 4), or of all recordings (5)."""
-    sampler = Sampler([pool[record.name] for record in records], SEED + 1 + place)
+    """Return the network of one fold (0 to 4), or of all recordings (5)."""
+    sampler = Sampler([pool[record.name] for record in records], SEED + 1 + fold)
     recipe: dict[str, Any] = {
-        "seed": SEED + 1 + place,
+        "seed": SEED + 1 + fold,
         "records": [record.name for record in records],
-        "code": code(*SOURCES),
+        "code": source_digest(*CODE),
     }
-    network: RhythmNet = fitted(
-        runs / f"network{place}.pt", RhythmNet, lambda: sampler.batches(BATCH), soft_cross_entropy, schedule, recipe, progress
+    network: RhythmNet = fit_network(
+        runs / f"network{fold}.pt", RhythmNet, lambda: sampler.batches(BATCH), soft_cross_entropy, schedule, recipe, progress
     )
     return network
 

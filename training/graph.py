@@ -1,4 +1,4 @@
-"""A PyTorch network's weights as an ONNX graph, node by node: small, without PyTorch's exporter, the same at every run."""
+"""Writes a PyTorch network as an ONNX graph, node by node, without PyTorch's exporter: small, and identical in every run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,19 +13,19 @@ OPSET: Final = 17
 
 
 class Graph:
-    """Builds a graph with one input and one output. Every method adds a node and returns the name of what comes out of it.
+    """Builds a graph with one input and one output. Every method adds a node and returns the name of its output.
 
-    Nodes are named by what they do and a running number (`conv0`, `gemm7`), or by `name`.
+    Nodes are named by their operator and a running number (`conv0`, `gemm7`), or by `name`.
     """
 
-    def __init__(self, source: str, shape: Sequence[int | str]) -> None:
-        self.source = source
+    def __init__(self, input_name: str, shape: Sequence[int | str]) -> None:
+        self.input_name = input_name
         self._shape = list(shape)
         self._nodes: list[Any] = []
         self._values: dict[str, NDArray[Any]] = {}
 
     def conv(self, x: str, layer: Any, norm: Any = None, *, name: str | None = None) -> str:
-        """A `Conv1d`, with the batch normalisation behind it folded into its weights."""
+        """Add a `Conv1d`, with the batch normalisation that follows it folded into its weights."""
         weight = layer.weight.detach().numpy().astype(np.float64)
         bias = np.zeros(weight.shape[0]) if layer.bias is None else layer.bias.detach().numpy().astype(np.float64)
         if norm is not None:
@@ -45,7 +45,7 @@ class Graph:
         )
 
     def gemm(self, x: str, layer: Any, *, name: str | None = None) -> str:
-        """A `Linear` on (n, features)."""
+        """Add a `Linear` on (n, features)."""
         name = name or f"gemm{len(self._nodes)}"
         weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
         return self.node(
@@ -68,43 +68,43 @@ class Graph:
         return self.node("AveragePool", [x], kernel_shape=[width], strides=[width])
 
     def mean_over_time(self, x: str) -> str:
-        """(n, channels, time) → (n, channels)."""
+        """Add a mean over time: (n, channels, time) → (n, channels)."""
         return self.node("ReduceMean", [x], axes=[2], keepdims=0)
 
     def max_over_time(self, x: str) -> str:
-        """(n, channels, time) → (n, channels)."""
+        """Add a maximum over time: (n, channels, time) → (n, channels)."""
         return self.node("ReduceMax", [x], axes=[2], keepdims=0)
 
     def concat(self, parts: Sequence[str], axis: int = 1) -> str:
         return self.node("Concat", list(parts), axis=axis)
 
     def softmax(self, x: str, temperature: float) -> str:
-        """Calibrated probabilities of (n, classes) logits."""
+        """Add calibrated class probabilities of (n, classes) logits."""
         scaled = self.node("Div", [x, self.constant("temperature", np.array([temperature]))])
         return self.node("Softmax", [scaled], axis=-1)
 
     def sigmoid(self, x: str, temperature: float) -> str:
-        """A calibrated probability."""
+        """Add a calibrated probability of a logit."""
         return self.node("Sigmoid", [self.node("Div", [x, self.constant("temperature", np.array([temperature]))])])
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
-        """A named weight, float32 unless it counts."""
+        """Add a named constant, as float32 unless it holds integers."""
         self._values[name] = value if np.issubdtype(value.dtype, np.integer) else value.astype(np.float32)
         return name
 
     def node(self, kind: str, inputs: Sequence[str], name: str | None = None, **attributes: Any) -> str:
-        """Any other operator."""
+        """Add any other operator."""
         name = name or f"{kind.lower()}{len(self._nodes)}"
         output = f"{name}.out"
         self._nodes.append(helper.make_node(kind, list(inputs), [output], name, **attributes))
         return output
 
     def save(self, output: str, shape: Sequence[int | str], facts: Mapping[str, str], path: Path) -> None:
-        """Write the model: the value called `output` comes out as `probability`; `facts` are what the file says of itself."""
+        """Write the model. The value named `output` becomes the graph's output `probability`; `facts` become its metadata."""
         graph = helper.make_graph(
             [*self._nodes, helper.make_node("Identity", [output], ["probability"], "probability")],
             facts["name"],
-            [helper.make_tensor_value_info(self.source, TensorProto.FLOAT, self._shape)],
+            [helper.make_tensor_value_info(self.input_name, TensorProto.FLOAT, self._shape)],
             [helper.make_tensor_value_info("probability", TensorProto.FLOAT, list(shape))],
             [numpy_helper.from_array(value, name) for name, value in self._values.items()],
         )

@@ -1,4 +1,4 @@
-"""The label of `ppg_quality`: what it is for, what it learnt from, and how it fared."""
+"""The model card of `ppg_quality`: purpose, training data, held-out figures, noise and packet loss, int8 parity."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,51 +13,57 @@ from evaluation.pulse_reference import LARGEST_PP_ERROR_S
 from evaluation.statistics import bootstrap, calibration_error
 from models.inference.ppg_quality import PpgQuality, quality_features
 from models.inference.rr_af import RrAf
-from training.cards import LICENCES, NOT_A_DEVICE
-from training.ppg_data import SIMULATED, Source, Windows, as_recorded, drawn
-from training.quantize import parity
+from training.cards import INT8_STORAGE, LICENCES, NOT_A_DEVICE
+from training.ppg_data import SIMULATED, Source, Windows, sample_windows, windows_as_recorded
+from training.quantize import measure_parity
 
 THRESHOLDS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 PARITY_MINUTES: Final = 200
 SEED: Final = 20_364
 
 PURPOSE: Final = (
-    "Tells whether the pulses that the detector finds in 10 s of PPG (phone camera, wrist, finger) can be trusted: all of them "
-    "there, none false, every interval within 70 ms. Nothing is concluded from pulses elsewhere."
+    "Quality gate for 10 s of PPG (phone camera, wrist, finger): whether the pulses that the detector finds can be trusted, "
+    "that is, none is missing or false and every interval is within 70 ms. Pulses elsewhere lead to no finding."
 )
 LABELS: Final = (
-    "Decided by comparison, not by eye: a window is good when every expected pulse was found within 150 ms, no other, and no "
-    f"interval is more than {1e3 * LARGEST_PP_ERROR_S:.0f} ms from the reference's. Disturbed windows are compared after the "
-    "disturbance."
+    "By comparison with a reference, not by eye. A window is good when every expected pulse was found within 150 ms, no other "
+    f"one was found, and no interval is more than {1e3 * LARGEST_PP_ERROR_S:.0f} ms from the reference's. Augmented windows "
+    "are compared after the augmentation."
 )
 AUGMENTATION: Final = (
-    "Half of the minutes are recorded, at 0.8 to 1.25 of their pace, 80 % of them disturbed; half are simulated (sinus rhythm, "
-    "respiratory arrhythmia, AF, premature beats with weak and missing pulses), all disturbed: movement in the pulses' band, "
-    "nearly periodic movement, steps, knocks, saturation, finger off with ambient light and its flicker, flicker over pulses, "
-    "collapse of the amplitude, camera noise, coarse quantisation, gaps of 0.1 to 3 s, either polarity."
+    "Half of the minutes are recorded and played at 0.8 to 1.25 of their speed; artefacts are added to 80 % of them. Half are "
+    "simulated (sinus rhythm, respiratory arrhythmia, AF, premature beats with weak and missing pulses), all with artefacts. "
+    "Artefacts: movement in the pulses' frequency band, nearly periodic movement, steps, knocks, saturation, finger off with "
+    "ambient light and its flicker, flicker on top of pulses, collapse of the amplitude, camera noise, coarse quantisation, "
+    "gaps of 0.1 to 3 s, either polarity."
 )
+INT8: Final = f"{INT8_STORAGE} The first three convolutions and the output layer stay float, a fifth of the weights."
 KNOWN_FAILURES: Final = (
-    "Few people: 15, all in sinus rhythm. AF and ectopic beats were simulated only; a pulse deficit hides beats from any PPG.",
-    "A window with one weak pulse missed looks much like a good one.",
-    "Nearly periodic movement at the pulse's own rate cannot be told from a pulse by the PPG alone.",
-    "Coverage falls around every artefact by some 5 s on either side, since a second is judged by the 10 s around it.",
-    "No recording of a wrist sensor, of dark skin, of cold hands or of a child is among them.",
+    "Few people: 15, all in sinus rhythm. AF and ectopic beats were only simulated. Beats without a pulse (pulse deficit) are "
+    "invisible to any PPG.",
+    "A window in which one weak pulse was missed looks much like a good one.",
+    "Nearly periodic movement at the pulse rate cannot be distinguished from a pulse by the PPG alone.",
+    "Coverage falls around every artefact by some 5 s on either side, since a second is classified by the 10 s around it.",
+    "The data contain no recording of a wrist sensor, of dark skin, of cold hands or of a child.",
 )
 
 ATTEMPTS: Final[Mapping[str, str]] = {
     "detector that remembers the last eight pulses and searches back": "F1 96.4 to 97.1 % on welltory-ppg; "
     "comparing with 1.5 s on either side: 97.6 to 97.7 %",
-    "moment of a pulse": "median error of PP intervals: steepest point 6.1 ms, half height 6.4, largest acceleration 6.8, foot "
+    "time of a pulse": "median error of PP intervals: steepest point 6.1 ms, half height 6.4, largest acceleration 6.8, foot "
     "by tangents 7.1 to 7.6",
-    "polarity by quantiles of the slope, or by its third moment with the largest 5 % cut": "F1 97.5 % at best (all recordings, "
-    "all the time), against 98.0 % with the third moment and a memory of 15 s",
-    "500 steps on 1500 minutes": "first fold: area under the curve 90 % (recorded and disturbed)",
+    "polarity by quantiles of the slope, or by its third moment with the largest 5 % cut "
+    "off": "F1 97.5 % at best (all recordings, all the time), against 98.0 % with the third moment and a memory of 15 s",
+    "500 steps on 1500 minutes": "first fold: area under the curve 90 % (recorded, with artefacts)",
 }
+
+_AF_LABELS: Final = {"judged": "classified", "same_verdict": "same_result"}
+"""How the card names these figures of `evaluate_pulse`."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What the training brought. `logits` are those of networks that have not seen the window's person."""
+class TrainingResult:
+    """Data and models of one training run. `logits` are by networks that were not trained on the window's person."""
 
     windows: Windows
     logits: NDArray[np.float64]
@@ -69,19 +75,19 @@ class Trained:
     int8_model: Path
 
 
-def card(data: Path, sources: Sequence[Source], trained: Trained) -> dict[str, Any]:
-    """Everything on the card, by the sections of `training.cards`."""
-    rhythm = RrAf((trained.int8_model.parent / "rr_af.onnx").read_bytes())
-    pulse = evaluate_pulse(data, held_out=trained.held_out, rhythm=rhythm)
+def card(data: Path, sources: Sequence[Source], result: TrainingResult) -> dict[str, Any]:
+    """Return every section of the card."""
+    rhythm = RrAf((result.int8_model.parent / "rr_af.onnx").read_bytes())
+    pulse = evaluate_pulse(data, held_out=result.held_out, rhythm=rhythm)
     records = pulse.pop("records")
-    model = PpgQuality(trained.int8_model.read_bytes())
+    model = PpgQuality(result.int8_model.read_bytes())
     return {
         "name": model.name,
         "version": model.version,
         "intended_use": PURPOSE,
         "not_a_medical_device": NOT_A_DEVICE,
-        "inputs": "PPG of 10 s at 50 Hz in any unit and polarity, and the mask of samples that are there; (n, 2, 500) float32",
-        "outputs": f"The calibrated probability that the window is good; it counts as good from {model.threshold}.",
+        "inputs": "PPG of 10 s at 50 Hz in any unit and polarity, and the mask of the samples received; (n, 2, 500) float32",
+        "outputs": f"The calibrated probability that the window is good. It counts as good from {model.threshold}.",
         "data": {
             "welltory-ppg": f"{LICENCES['welltory-ppg']} 14 people, phone camera, RR intervals of a Polar H10.",
             "bidmc": f"{LICENCES['bidmc']} Record 01: PLETH, beats by this project's detector on lead II.",
@@ -90,42 +96,46 @@ def card(data: Path, sources: Sequence[Source], trained: Trained) -> dict[str, A
             "labels": LABELS,
         },
         "splits": {
-            "kind": "five folds by person; the released network learns from all",
-            **{f"fold {place + 1}": list(group) for place, group in enumerate(trained.groups)},
+            "method": "Five folds by person. The released network is trained on all of them",
+            **{f"fold {index + 1}": list(group) for index, group in enumerate(result.groups)},
         },
-        "training": {**trained.training, "size_bytes": trained.int8_model.stat().st_size, "augmentation": AUGMENTATION},
+        "training": {**result.training, "size_bytes": result.int8_model.stat().st_size, "augmentation": AUGMENTATION},
         "calibration": {
-            "method": "one temperature, least cross-entropy on held-out windows (Guo 2017)",
-            "temperature": trained.temperature,
-            "ece": calibration_error(_probability(trained), trained.windows.good),
+            "method": "one temperature with the least cross-entropy on held-out windows (Guo 2017)",
+            "temperature": result.temperature,
+            "ece": calibration_error(_probability(result), result.windows.good),
         },
         "figures": {
-            "windows_held_out": _windows(trained, model.threshold),
-            "pulses_held_out": pulse | {"ci95": _intervals(list(records.values()))},
-            "pulses_released": _short(evaluate_pulse(data, model)),
+            "windows_held_out": _windows(result, model.threshold),
+            "pulses_held_out": pulse | {"af": _rename(pulse["af"]), "ci95": _intervals(list(records.values()))},
+            "pulses_released": _brief(evaluate_pulse(data, model)),
         },
         "per_record": {name: _row(record) for name, record in records.items()},
         "subgroups": _subgroups(records),
-        "robustness": _ladders(data, trained.held_out),
-        "int8_parity": _parity(sources, trained),
-        "coverage": _coverage(data, trained.held_out),
+        "robustness": _robustness(data, result.held_out),
+        "int8_parity": {"method": INT8, **_parity(sources, result)},
+        "coverage": _coverage(data, result.held_out),
         "attempts": ATTEMPTS,
         "known_failures": list(KNOWN_FAILURES),
     }
 
 
-def _probability(trained: Trained) -> NDArray[np.float64]:
-    return np.asarray(1 / (1 + np.exp(-trained.logits / trained.temperature)))
+def _rename(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {_AF_LABELS.get(name, name): value for name, value in figures.items()}
 
 
-def _windows(trained: Trained, threshold: float) -> dict[str, Any]:
-    """Held-out windows by where they come from."""
-    windows, probability = trained.windows, _probability(trained)
+def _probability(result: TrainingResult) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-result.logits / result.temperature)))
+
+
+def _windows(result: TrainingResult, threshold: float) -> dict[str, Any]:
+    """Return the figures of held-out windows by origin."""
+    windows, probability = result.windows, _probability(result)
     simulated = np.char.startswith(windows.origin, SIMULATED)
     parts = {
-        "recorded": ~simulated & ~windows.touched,
-        "recorded_and_disturbed": ~simulated & windows.touched,
-        "simulated_and_disturbed": simulated,
+        "recorded": ~simulated & ~windows.augmented,
+        "recorded_with_artefacts": ~simulated & windows.augmented,
+        "simulated_with_artefacts": simulated,
         "all": np.ones(simulated.size, np.bool_),
     }
     return {name: _shares(windows.good[part], probability[part], threshold) for name, part in parts.items()}
@@ -142,19 +152,19 @@ def _shares(good: NDArray[np.bool_], probability: NDArray[np.float64], threshold
         "auc": _auc(good, probability),
         "ece": calibration_error(probability, good),
         "coverage": 100 * float(called.mean()),
-        "good_of_called": 100 * float(good[called].mean()),
+        "ppv": 100 * float(good[called].mean()),
     }
 
 
 def _auc(good: NDArray[np.bool_], probability: NDArray[np.float64]) -> float:
-    """The chance that a good window is given more than a bad one (Hanley & McNeil 1982); ties count half."""
+    """Return the percentage of pairs in which a good window scores above a bad one (Hanley & McNeil 1982); ties count half."""
     bad = np.sort(probability[~good])
     below = np.searchsorted(bad, probability[good], "left") + np.searchsorted(bad, probability[good], "right")
     return 100 * float(below.mean()) / 2 / bad.size
 
 
 def _intervals(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """95 % intervals by drawing people."""
+    """Return 95 % confidence intervals by bootstrap over people."""
 
     def f1(drawn_records: Sequence[Mapping[str, Any]]) -> float:
         matched, wrong = (sum(r[a] + r[b] for r in drawn_records) for a, b in (("matched", "matched"), ("missed", "false")))
@@ -200,12 +210,12 @@ def _subgroups(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _short(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: result[key] for key in ("pulse_f1", "pp_error_ms", "coverage")}
+def _brief(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: figures[key] for key in ("pulse_f1", "pp_error_ms", "coverage")}
 
 
-def _ladders(data: Path, held_out: Mapping[str, PpgQuality]) -> dict[str, Any]:
-    """Lost packets, movement and sampling rates, by held-out models."""
+def _robustness(data: Path, held_out: Mapping[str, PpgQuality]) -> dict[str, Any]:
+    """Return figures with lost packets, other sampling rates and movement, by held-out models."""
     changes = {f"{round(100 * share)} % of packets lost": dropped(share) for share in (0.02, 0.05, 0.1, 0.2)}
     changes |= {f"at {rate_hz:g} Hz": at_rate(rate_hz) for rate_hz in (25.0, 64.0, 128.0, 250.0, 500.0)}
     changes |= {f"movement at {db:g} dB": noisy(db) for db in (24.0, 18.0, 12.0, 6.0, 0.0)}
@@ -224,23 +234,23 @@ def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parity(sources: Sequence[Source], trained: Trained) -> dict[str, Any]:
-    recorded = np.concatenate([as_recorded(source).ppg for source in sources])
-    sets = {"as_recorded": recorded, "drawn": drawn(sources, PARITY_MINUTES, SEED).ppg}
+def _parity(sources: Sequence[Source], result: TrainingResult) -> dict[str, Any]:
+    recorded = np.concatenate([windows_as_recorded(source).ppg for source in sources])
+    sets = {"as_recorded": recorded, "augmented": sample_windows(sources, PARITY_MINUTES, SEED).ppg}
     return {
-        name: asdict(parity(trained.float_model, trained.int8_model, quality_features(windows)))
+        name: asdict(measure_parity(result.float_model, result.int8_model, quality_features(windows)))
         for name, windows in sets.items()
     }
 
 
 def _coverage(data: Path, held_out: Mapping[str, PpgQuality]) -> dict[str, Any]:
-    """What a stricter or a laxer threshold would give, by held-out models."""
-    kept = {model: model.threshold for model in held_out.values()}
+    """Return figures with stricter and laxer thresholds, by held-out models."""
+    thresholds = {model: model.threshold for model in held_out.values()}
     found: dict[str, Any] = {}
     for threshold in THRESHOLDS:
-        for model in kept:
+        for model in thresholds:
             model.threshold = threshold
-        found[f"p of {threshold} and more"] = _flat(evaluate_pulse(data, held_out=held_out))
-    for model, threshold in kept.items():
+        found[f"probability from {threshold}"] = _flat(evaluate_pulse(data, held_out=held_out))
+    for model, threshold in thresholds.items():
         model.threshold = threshold
     return found

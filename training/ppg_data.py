@@ -1,4 +1,4 @@
-"""Windows of PPG with a label that a comparison decides: whether the detector found every pulse, in time, and no other."""
+"""Training windows of `ppg_quality`, labelled by comparison: whether the detector found every pulse, in time, and no other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,33 +13,33 @@ from evaluation.pulse_reference import aligned, compared, faultless
 from models.inference.ppg_quality import MIN_KNOWN_SHARE, RATE_HZ, WINDOW
 from models.signal.ppg import PPG, PpgChain, Pulse
 from models.signal.resample import Resampler
-from training.ppg_disturb import disturbed
-from training.ppg_synth import synthesised
+from training.ppg_augmentation import augment
+from training.ppg_synth import simulate_ppg
 
 Samples = NDArray[np.float64]
 NONE: Final[Samples] = np.empty(0)
 
 WINDOW_S: Final = WINDOW / RATE_HZ
 MINUTE_S: Final = 60.0
-PER_MINUTE: Final = 10
-REAL: Final = 0.5
+WINDOWS_PER_MINUTE: Final = 10
+RECORDED_SHARE: Final = 0.5
 """Share of the minutes that come from recordings."""
 
-UNTOUCHED: Final = 0.2
-"""Share of the recorded minutes that are left as they are."""
+UNCHANGED_SHARE: Final = 0.2
+"""Share of the recorded minutes that get no artefacts."""
 
 STRETCH: Final = (0.8, 1.25)
-"""Time is stretched by a factor between these: other heart rates, other shapes."""
+"""Range of the factor by which time is stretched: other heart rates, other shapes."""
 
 SIMULATED: Final = "simulated"
-"""Origins of simulated minutes are this and the fold that they are held out of."""
+"""Origins of simulated minutes are this word and the fold that holds them out."""
 
 FOLDS: Final = 5
 
 
 @dataclass(frozen=True)
 class Source:
-    """A recording at 50 Hz in units of its pulses' height, and when its pulses are expected, in seconds."""
+    """A recording at 50 Hz in units of its pulses' height, and the expected times of its pulses in seconds."""
 
     name: str
     ppg: Samples
@@ -48,104 +48,113 @@ class Source:
 
 @dataclass(frozen=True)
 class Windows:
-    """`ppg` (n, 500) float32, NaN where missing; `good` (n,); `origin` (n,) source names; `touched` (n,) by disturbances."""
+    """Windows with their labels.
+
+    Attributes:
+        ppg: (n, 500) float32, NaN where missing.
+        good: (n,) the label.
+        origin: (n,) name of the source.
+        augmented: (n,) whether artefacts were added.
+    """
 
     ppg: NDArray[np.float32]
     good: NDArray[np.bool_]
     origin: NDArray[np.str_]
-    touched: NDArray[np.bool_]
+    augmented: NDArray[np.bool_]
 
-    def of(self, chosen: NDArray[np.bool_]) -> "Windows":
-        """Those of a mask (n,)."""
-        return Windows(self.ppg[chosen], self.good[chosen], self.origin[chosen], self.touched[chosen])
+    def select(self, chosen: NDArray[np.bool_]) -> "Windows":
+        """Return the windows of a mask (n,)."""
+        return Windows(self.ppg[chosen], self.good[chosen], self.origin[chosen], self.augmented[chosen])
 
 
 def load_sources(data: Path) -> list[Source]:
-    """Every recording below the folder."""
-    return [_source(read_ppg(path)) for path in find_ppg(data)]
+    """Load every recording below the folder."""
+    return [_prepare_source(read_ppg(path)) for path in find_ppg(data)]
 
 
-def folds(sources: Sequence[Source]) -> list[list[str]]:
-    """Origins of windows, every person in one fold."""
+def split_folds(sources: Sequence[Source]) -> list[list[str]]:
+    """Return the origins of each fold; every person is in one fold."""
     names = sorted(source.name for source in sources)
-    return [[*names[place::FOLDS], f"{SIMULATED} {place}"] for place in range(FOLDS)]
+    return [[*names[fold::FOLDS], f"{SIMULATED} {fold}"] for fold in range(FOLDS)]
 
 
-def drawn(sources: Sequence[Source], minutes: int, seed: int) -> Windows:
-    """Windows out of so many minutes, recorded and simulated, most of them disturbed."""
+def sample_windows(sources: Sequence[Source], minutes: int, seed: int) -> Windows:
+    """Return windows from this many minutes, recorded and simulated, most of them with artefacts."""
     rng = np.random.default_rng(seed)
-    parts = [_minute(sources, rng) for _ in range(minutes)]
-    return _joined([part for part in parts if part])
+    parts = [_sample_minute(sources, rng) for _ in range(minutes)]
+    return _concatenate([part for part in parts if part])
 
 
-def as_recorded(source: Source, step_s: float = 1.0) -> Windows:
-    """Every window of a recording, one a second, untouched."""
+def windows_as_recorded(source: Source, step_s: float = 1.0) -> Windows:
+    """Return every window of a recording, one a second, without artefacts."""
     starts = np.arange(0, source.ppg.size - WINDOW + 1, round(step_s * RATE_HZ))
-    return _cut(source.ppg, source.expected_s, NONE, starts, source.name, False)
+    return _cut_windows(source.ppg, source.expected_s, NONE, starts, source.name, False)
 
 
-def detected(ppg: Samples) -> list[Pulse]:
-    """The pulses of a stretch at 50 Hz."""
+def detect_pulses(ppg: Samples) -> list[Pulse]:
+    """Return the pulses of a stretch at 50 Hz."""
     chain = PpgChain(RATE_HZ)
     return [*chain.push(ppg), *chain.finish()]
 
 
-def _source(recording: PpgRecording) -> Source:
+def _prepare_source(recording: PpgRecording) -> Source:
     ppg = recording.ppg
     if recording.rate_hz != RATE_HZ:
         resampler = Resampler(recording.rate_hz, 0.0, PPG)
         known = np.interp(np.arange(ppg.size), np.flatnonzero(np.isfinite(ppg)), ppg[np.isfinite(ppg)])
         ppg = np.concatenate((resampler.push(known), resampler.finish()))
-    swings = [float(np.ptp(part)) for part in np.array_split(ppg, ppg.size // WINDOW) if np.isfinite(part).all()]
+    swings = [float(np.ptp(section)) for section in np.array_split(ppg, ppg.size // WINDOW) if np.isfinite(section).all()]
     ppg = (ppg - np.nanmedian(ppg)) / float(np.median(swings))
-    pulses_s = np.array([pulse.t_s for pulse in detected(ppg)])
+    pulses_s = np.array([pulse.t_s for pulse in detect_pulses(ppg)])
     return Source(recording.name, ppg, aligned(recording.beats_s, pulses_s, recording.same_clock))
 
 
-def _minute(sources: Sequence[Source], rng: np.random.Generator) -> Windows | None:
-    if rng.random() < REAL:
+def _sample_minute(sources: Sequence[Source], rng: np.random.Generator) -> Windows | None:
+    if rng.random() < RECORDED_SHARE:
         source = sources[int(rng.integers(len(sources)))]
-        ppg, expected_s = _stretched(source, rng)
-        touched = rng.random() >= UNTOUCHED
-        x = disturbed(ppg, rng) if touched else ppg * rng.choice([-1.0, 1.0])
-        return _cut(x, expected_s, NONE, _starts(x, rng), source.name, bool(touched))
-    truth = synthesised(MINUTE_S, rng)
-    found_s = np.array([pulse.t_s for pulse in detected(truth.ppg)])
-    if truth.pulses_s.size < 2 or found_s.size < 2:
+        ppg, expected_s = _stretch_time(source, rng)
+        augmented = rng.random() >= UNCHANGED_SHARE
+        x = augment(ppg, rng) if augmented else ppg * rng.choice([-1.0, 1.0])
+        return _cut_windows(x, expected_s, NONE, _draw_starts(x, rng), source.name, bool(augmented))
+    simulated = simulate_ppg(MINUTE_S, rng)
+    found_s = np.array([pulse.t_s for pulse in detect_pulses(simulated.ppg)])
+    if simulated.pulses_s.size < 2 or found_s.size < 2:
         return None
-    shift = float(np.median(aligned(truth.pulses_s - 0.3, found_s, True) - truth.pulses_s))
-    x = disturbed(truth.ppg, rng)
+    shift = float(np.median(aligned(simulated.pulses_s - 0.3, found_s, True) - simulated.pulses_s))
+    x = augment(simulated.ppg, rng)
     name = f"{SIMULATED} {rng.integers(FOLDS)}"
-    return _cut(x, truth.pulses_s + shift, truth.faint_s + shift, _starts(x, rng), name, True)
+    return _cut_windows(x, simulated.pulses_s + shift, simulated.faint_s + shift, _draw_starts(x, rng), name, True)
 
 
-def _stretched(source: Source, rng: np.random.Generator) -> tuple[Samples, Samples]:
-    """A minute of a recording at another pace."""
-    pace = float(np.exp(rng.uniform(*np.log(STRETCH))))
-    first = int(rng.integers(0, max(source.ppg.size - int(MINUTE_S * RATE_HZ * pace), 1)))
-    part = source.ppg[first : first + int(MINUTE_S * RATE_HZ * pace)]
-    at = np.arange(int(part.size / pace)) * pace
-    ppg = np.interp(at, np.arange(part.size), part)
-    return ppg, (source.expected_s - first / RATE_HZ) / pace
+def _stretch_time(source: Source, rng: np.random.Generator) -> tuple[Samples, Samples]:
+    """Return a minute of a recording at another speed, with the expected pulses."""
+    speed = float(np.exp(rng.uniform(*np.log(STRETCH))))
+    first = int(rng.integers(0, max(source.ppg.size - int(MINUTE_S * RATE_HZ * speed), 1)))
+    section = source.ppg[first : first + int(MINUTE_S * RATE_HZ * speed)]
+    at = np.arange(int(section.size / speed)) * speed
+    ppg = np.interp(at, np.arange(section.size), section)
+    return ppg, (source.expected_s - first / RATE_HZ) / speed
 
 
-def _starts(x: Samples, rng: np.random.Generator) -> NDArray[np.int64]:
-    return np.sort(rng.integers(0, x.size - WINDOW + 1, PER_MINUTE))
+def _draw_starts(x: Samples, rng: np.random.Generator) -> NDArray[np.int64]:
+    return np.sort(rng.integers(0, x.size - WINDOW + 1, WINDOWS_PER_MINUTE))
 
 
-def _cut(x: Samples, expected_s: Samples, faint_s: Samples, starts: NDArray[np.int64], name: str, touched: bool) -> Windows:
-    comparison = compared(expected_s, detected(x), x, RATE_HZ, faint_s)
+def _cut_windows(
+    x: Samples, expected_s: Samples, faint_s: Samples, starts: NDArray[np.int64], name: str, augmented: bool
+) -> Windows:
+    comparison = compared(expected_s, detect_pulses(x), x, RATE_HZ, faint_s)
     windows = x[starts[:, None] + np.arange(WINDOW)]
     good = faultless(comparison.faults_s, starts / RATE_HZ, WINDOW_S)
     good &= np.diff(np.searchsorted(expected_s, np.stack((starts, starts + WINDOW)) / RATE_HZ), axis=0)[0] >= 3
     known = np.isfinite(windows).mean(-1) >= MIN_KNOWN_SHARE
-    return Windows(windows[known].astype(np.float32), good[known], np.full(known.sum(), name), np.full(known.sum(), touched))
+    return Windows(windows[known].astype(np.float32), good[known], np.full(known.sum(), name), np.full(known.sum(), augmented))
 
 
-def _joined(parts: Sequence[Windows]) -> Windows:
+def _concatenate(parts: Sequence[Windows]) -> Windows:
     return Windows(
         np.concatenate([part.ppg for part in parts]),
         np.concatenate([part.good for part in parts]),
         np.concatenate([part.origin for part in parts]),
-        np.concatenate([part.touched for part in parts]),
+        np.concatenate([part.augmented for part in parts]),
     )

@@ -13,13 +13,13 @@ from models.inference.ppg_quality import CHANNELS, WINDOW
 from training.graph import Graph
 
 LAYERS: Final = ((CHANNELS, 16, 9, 2), (16, 24, 7, 2), (24, 32, 5, 1), (32, 32, 5, 2), (32, 40, 5, 1), (40, 48, 5, 2))
-"""Convolutions: channels in, channels out, width, stride; each with batch normalisation and a ReLU. 500 → 32 steps of 0.32 s,
-each of which sees 4 s: several pulses."""
+"""Convolutions: channels in, channels out, width, stride; each with batch normalisation and a ReLU. 500 samples become 32 steps
+of 0.32 s, each of which covers 4 s: several pulses."""
 
 HIDDEN: Final = 32
 
 
-class PpgNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the type checker
+class PpgNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for the type checker
     """Convolutions over 10 s, mean and maximum over time, two dense layers: 31 thousand parameters."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class PpgNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the t
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, features: Any) -> Any:
-        """(n, 2, 500) features to (n,) logits."""
+        """Return logits (n,) of features (n, 2, 500)."""
         x = features
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = torch.relu(norm(convolution(x)))
@@ -42,17 +42,17 @@ class PpgNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the t
         return self.output(self.dropout(torch.relu(self.hidden(x)))).squeeze(-1)
 
 
-def parameters(network: PpgNet) -> int:
-    """How many weights it has."""
+def count_parameters(network: PpgNet) -> int:
+    """Return the number of trainable weights."""
     return sum(tensor.numel() for tensor in network.parameters())
 
 
-def to_onnx(network: PpgNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
-    """Write the network, its logit divided by the temperature, and a sigmoid: `features` (n, 2, 500) → `probability` (n, 1)."""
+def write_onnx(network: PpgNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
+    """Write the network with a sigmoid of its logit over the temperature: `features` (n, 2, 500) → `probability` (n, 1)."""
     graph = Graph("features", ["n", CHANNELS, WINDOW])
-    x = graph.source
-    for place, (convolution, norm) in enumerate(zip(network.convolutions, network.norms, strict=True)):
-        x = graph.relu(graph.conv(x, convolution, norm, name=f"conv{place}"))
+    x = graph.input_name
+    for index, (convolution, norm) in enumerate(zip(network.convolutions, network.norms, strict=True)):
+        x = graph.relu(graph.conv(x, convolution, norm, name=f"conv{index}"))
     summary = graph.concat([graph.mean_over_time(x), graph.max_over_time(x)])
     dense = graph.relu(graph.gemm(summary, network.hidden, name="hidden"))
     logit = graph.gemm(dense, network.output, name="output")
@@ -60,7 +60,7 @@ def to_onnx(network: PpgNet, temperature: float, facts: Mapping[str, str], path:
 
 
 def logits(network: PpgNet, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Logits of many windows, (n,)."""
+    """Return the logits of many windows, (n,)."""
     network.eval()
     with torch.inference_mode():
         parts = [network(torch.from_numpy(part)).numpy() for part in np.array_split(features, max(1, len(features) // 1024))]

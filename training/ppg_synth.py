@@ -1,7 +1,7 @@
-"""Pulses as an artery carries them: heart rhythms, the shape of each pulse, and how breathing moves both.
+"""Simulates PPG: heart rhythms, the shape of each pulse, and the effect of breathing on both.
 
 A pulse is a sum of two to three Gaussian waves (Allen 2007, Physiol Meas 28:R1: systolic wave, reflected wave and the one after
-the dicrotic notch), with the steep systolic rise that the detector looks for. A beat that comes early finds an empty ventricle:
+the dicrotic notch), with the steep systolic rise that the detector looks for. At an early beat the ventricle is hardly filled:
 its pulse is weak or missing (pulse deficit), the next one strong.
 """
 
@@ -16,21 +16,21 @@ from models.signal.ppg import RATE_HZ
 Samples = NDArray[np.float64]
 
 RHYTHMS: Final = ("sinus", "sinus", "arrhythmia", "af", "af", "ectopic")
-PALPABLE: Final = 0.3
-"""Share of the usual height under which a pulse may be missed: it is neither asked for nor counted as wrong."""
+PALPABLE_SHARE: Final = 0.3
+"""Share of the median height below which a pulse is optional: it is neither required nor counted as wrong."""
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
-    """A PPG at 50 Hz with the times at which its pulses rise; `faint_s` are those that may be missed."""
+class SimulatedPpg:
+    """A PPG at 50 Hz with the times at which its pulses rise; `faint_s` are the optional ones."""
 
     ppg: Samples
     pulses_s: Samples
     faint_s: Samples
 
 
-def synthesised(seconds: float, rng: np.random.Generator) -> Truth:
-    """One simulated person at rest."""
+def simulate_ppg(seconds: float, rng: np.random.Generator) -> SimulatedPpg:
+    """Simulate one person at rest."""
     rr_s, heights = _rhythm(seconds + 4.0, rng)
     onset_s = np.cumsum(rr_s) - 3.0
     breath_hz, phase = rng.uniform(0.1, 0.4), rng.uniform(0, 2 * np.pi)
@@ -48,12 +48,12 @@ def synthesised(seconds: float, rng: np.random.Generator) -> Truth:
     ppg += rng.uniform(0, 0.4) * np.sin(2 * np.pi * breath_hz * t + phase + rng.uniform(0, 6))
     inside = (onset_s > 0) & (onset_s < seconds)
     upstroke_s = onset_s - waves[0][2]  # the steepest point of a Gaussian's flank
-    strong = heights >= PALPABLE * float(np.median(heights))
-    return Truth(ppg, upstroke_s[inside & strong], upstroke_s[inside & ~strong])
+    strong = heights >= PALPABLE_SHARE * float(np.median(heights))
+    return SimulatedPpg(ppg, upstroke_s[inside & strong], upstroke_s[inside & ~strong])
 
 
 def _waves(rng: np.random.Generator) -> list[tuple[float, float, float, float]]:
-    """Share of the height, delay after the systolic peak, and the flanks' standard deviations, in seconds."""
+    """Return, per wave: share of the height, delay after the systolic peak, standard deviations of its flanks (seconds)."""
     rise_s = rng.uniform(0.045, 0.085)
     systolic = (1.0, 0.0, rise_s, rng.uniform(0.09, 0.2))
     reflected = (rng.uniform(0.0, 0.5), rng.uniform(0.14, 0.22), 0.07, 0.12)
@@ -62,7 +62,7 @@ def _waves(rng: np.random.Generator) -> list[tuple[float, float, float, float]]:
 
 
 def _rhythm(seconds: float, rng: np.random.Generator) -> tuple[Samples, Samples]:
-    """RR intervals in seconds that fill the time, and each pulse's height by the filling before it."""
+    """Return RR intervals in seconds that fill the time, and the height of each pulse by the filling before it."""
     kind = RHYTHMS[rng.integers(len(RHYTHMS))]
     mean = 60 / rng.uniform(45, 130)
     count = int(seconds / mean * 1.6) + 8
@@ -83,5 +83,5 @@ def _rhythm(seconds: float, rng: np.random.Generator) -> tuple[Samples, Samples]
             pass
     filling = np.clip(rr / mean, 0.2, 1.6)
     heights = np.clip((filling - 0.3) / 0.7, 0.03, 1.4) ** rng.uniform(0.4, 1.2)
-    kept = np.cumsum(rr) < seconds
-    return rr[kept], heights[kept]
+    included = np.cumsum(rr) < seconds
+    return rr[included], heights[included]

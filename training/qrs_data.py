@@ -1,7 +1,8 @@
-"""What `ecg_qrs` learns from: bumps that the detector met in clean recordings with noise, and which of them were beats.
+"""Training data of `ecg_qrs`: the candidates that the detector meets in clean recordings with added noise, and which of them
+are beats.
 
-The recordings are of CinC 2017; R peaks are those that the agent's own detector finds without noise. Every recording runs twice
-in a row: the detector learns the patient's shape in the first half minute.
+The recordings are those of CinC 2017. R peaks are those that the agent's own detector finds without noise. Every recording is
+played twice in a row, because the detector learns the patient's QRS template in the first half minute.
 """
 
 import hashlib
@@ -25,201 +26,221 @@ from models.signal.filters import RingBuffer, Samples
 from models.signal.noisy_qrs import LEARN_ONE_IN, DoubtfulBeat, NoisyQrsDetector, SubsampledQrsShape
 from models.signal.qrs import BUFFER_SAMPLES, PeakCandidate, QrsDetector
 from models.signal.resample import RATE_HZ
-from training import beat_data, beat_strips, cinc, disturb, qrs_noise, qrs_premature
-from training.cinc import LABELS, Recorded
-from training.disturb import Random
-from training.qrs_noise import Noises, level, steady_level
-from training.qrs_premature import repeated, with_premature
-from training.sources import code
+from training import beat_data, beat_strips, cinc, ecg_augmentation, qrs_noise, qrs_premature
+from training.cache import source_digest
+from training.cinc import LABELS, CincRecording
+from training.ecg_augmentation import Random
+from training.qrs_noise import NoiseGenerator, constant_level, varying_level
+from training.qrs_premature import insert_premature_beats, repeat_recording
 
-CLEAN: Final = 0.16
-"""Noise as a share of a beat up to which a recording's own R peaks are taken for the truth: nine of ten beats of clean records
-of mitdb have less."""
+MAX_NOISE: Final = 0.16
+"""Noise as a share of a beat up to which the R peaks found in a recording count as the truth. Nine of ten beats of clean mitdb
+records have less."""
 
-LEAST_S: Final = 20.0
-LEAST_BEATS: Final = 12
-"""A recording must show its rhythm, and its shape often enough to be learnt."""
+MIN_LENGTH_S: Final = 20.0
+MIN_BEATS: Final = 12
+"""A recording must be long enough to show its rhythm, and have enough beats to learn its template."""
 
 UNIT_S: Final = OFFSET_UNIT / RATE_HZ
-"""Of a place of an R peak."""
+"""Unit of the offset of an R peak, in seconds."""
 
-NEAR_S: Final = 0.15
-"""The candidate of a beat lies this close to the R peak; of several, it is the nearest. A wide complex's envelope
-peaks late, and a burst of noise draws it to itself."""
+MAX_DISTANCE_S: Final = 0.15
+"""The candidate of a beat is the nearest one within this distance of the R peak. The envelope of a wide complex peaks late, and
+a burst of noise shifts the peak towards itself."""
 
-NEAREST: Final = 12
-WRONG: Final = 0.03
-"""While the truth decides: samples from an R peak within which a candidate is a beat, and the share of beats that it leaves out."""
+TRUTH_DISTANCE: Final = 12
+TRUTH_ERROR_SHARE: Final = 0.03
+"""While the true beats decide: samples from an R peak within which a candidate is a beat, and the share of beats that is
+wrongly rejected."""
 
 SETTLING: Final = round(8.0 * RATE_HZ)
-"""Samples after which bumps count: before, the shape is not known."""
+"""Samples after which candidates are used; before, the QRS template is not known."""
 
-STEADY: Final = 0.4
-QUIET: Final = 0.12
-"""Shares of the recordings with noise at one level throughout, and with none."""
+CONSTANT_LEVEL_SHARE: Final = 0.4
+NOISE_FREE_SHARE: Final = 0.12
+"""Shares of the recordings with noise at a constant level, and without noise."""
 
-READABLE_DB: Final = 9.0
-"""Usual level of noise from which on premature beats are put in. In stronger noise rhythm tells beats better than shape does,
-and who has often seen it broken loses more normal beats than are premature ones to find."""
+PREMATURE_FROM_DB: Final = 9.0
+"""Typical noise level up to which premature beats are inserted. In stronger noise the rhythm identifies beats better than the
+shape, and a network trained on many broken rhythms loses more normal beats than there are premature ones to find."""
 
-_PIECE: Final = 250
+_CHUNK: Final = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Bumps:
-    """`values` (n, 265) as the network sees them, whether each is a beat (n,), its R peak in `OFFSET_UNIT` samples from it (n,)."""
+class Candidates:
+    """Candidates of the detector.
+
+    Attributes:
+        values: (n, 265) the inputs of the network.
+        beats: (n,) 1 where a candidate is a beat.
+        offsets: (n,) distance of its R peak in `OFFSET_UNIT` samples.
+    """
 
     values: NDArray[np.float32]
     beats: NDArray[np.float32]
-    places: NDArray[np.float32]
+    offsets: NDArray[np.float32]
 
-    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> "Bumps":
-        return Bumps(self.values[chosen], self.beats[chosen], self.places[chosen])
+    def __getitem__(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> "Candidates":
+        return Candidates(self.values[chosen], self.beats[chosen], self.offsets[chosen])
 
 
-class Watched(NoisyQrsDetector):
-    """Shows every candidate to its judge, in a clean signal too, and keeps where each was and what the judge saw of it.
+class CandidateRecorder(NoisyQrsDetector):
+    """Asks its classifier about every candidate, even in a clean signal, and records the position and the values of each.
 
-    Without a judge the true R peaks decide, with errors now and then: the network must go on after its own.
+    Without a classifier the true R peaks decide, with occasional errors, because the network must continue after its own
+    errors.
     """
 
-    def __init__(self, signal: RingBuffer, judge: BeatClassifier | None, peaks: Samples, random: Random) -> None:
-        super().__init__(signal, self._keep)
-        self._shape = SubsampledQrsShape(LEARN_ONE_IN)  # a minute has no more than one in `LEARN_ONE_IN_CLEAN`
-        self._judge_of_it, self._peaks, self._random = judge, peaks, random
-        self._shown = 0
-        self.at: list[int] = []
-        self.seen: list[InputVector] = []
+    def __init__(self, signal: RingBuffer, classifier: BeatClassifier | None, peaks: Samples, random: Random) -> None:
+        super().__init__(signal, self._record_candidate)
+        self._shape = SubsampledQrsShape(LEARN_ONE_IN)  # a minute has at most one beat in `LEARN_ONE_IN_CLEAN`
+        self._recorded_classifier, self._true_peaks, self._truth_random = classifier, peaks, random
+        self._current_position = 0
+        self.positions: list[int] = []
+        self.inputs: list[InputVector] = []
 
     def _measure(self, candidate: PeakCandidate) -> PeakCandidate:
-        self._shown = candidate.sample
+        self._current_position = candidate.sample
         return candidate if self._learning else self._classify(candidate)
 
     def _retract(self, doubtful: DoubtfulBeat) -> None:
-        """Nothing: what follows a beat that was none is to be learnt from."""
+        """Keep the beat: what follows a false beat is training data too."""
 
-    def _keep(self, values: InputVector) -> Classification:
-        self.at.append(self._shown)
-        self.seen.append(values)
-        return self._judge_of_it(values) if self._judge_of_it else self._truth()
+    def _record_candidate(self, values: InputVector) -> Classification:
+        self.positions.append(self._current_position)
+        self.inputs.append(values)
+        return self._recorded_classifier(values) if self._recorded_classifier else self._classify_by_truth()
 
-    def _truth(self) -> Classification:
-        place = float(self._peaks[np.abs(self._peaks - self._shown).argmin()]) - self._shown
-        right = abs(place) <= NEAREST and self._random.random() >= WRONG
-        return Classification(0.98 if right else 0.02, place if right else 0.0)
+    def _classify_by_truth(self) -> Classification:
+        offset = float(self._true_peaks[np.abs(self._true_peaks - self._current_position).argmin()]) - self._current_position
+        is_beat = abs(offset) <= TRUTH_DISTANCE and self._truth_random.random() >= TRUTH_ERROR_SHARE
+        return Classification(0.98 if is_beat else 0.02, offset if is_beat else 0.0)
 
 
-class _Listener(QrsDetector):
+class _NoiseMeter(QrsDetector):
     @property
     def noise_share(self) -> float:
-        """As it is at the end."""
+        """The noise as a share of a beat, at the end of what was pushed."""
         return self._noise_ratio()
 
 
-def clean_recordings(records: Sequence[Recorded]) -> list[Recorded]:
-    """Those whose R peaks may be taken for the truth."""
+def select_clean_recordings(records: Sequence[CincRecording]) -> list[CincRecording]:
+    """Return the recordings whose R peaks can count as the truth."""
     return [record for record in records if LABELS[record.label] != "~" and _is_clean(record)]
 
 
-def _is_clean(record: Recorded) -> bool:
-    if record.mv.size < LEAST_S * RATE_HZ or record.beat_s.size < LEAST_BEATS or not np.isfinite(record.mv).all():
+def _is_clean(record: CincRecording) -> bool:
+    if record.mv.size < MIN_LENGTH_S * RATE_HZ or record.beat_s.size < MIN_BEATS or not np.isfinite(record.mv).all():
         return False
     buffer = RingBuffer(BUFFER_SAMPLES)
-    detector = _Listener(buffer)
-    _run(detector, buffer, record.mv.astype(np.float64))
-    return detector.noise_share < CLEAN
+    detector = _NoiseMeter(buffer)
+    _run_detector(detector, buffer, record.mv.astype(np.float64))
+    return detector.noise_share < MAX_NOISE
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """What recordings are changed with: noise, and ventricular complexes in heights of a usual one."""
+class AugmentationSources:
+    """What recordings are augmented with: noise, and ventricular complexes scaled to the height of a normal complex."""
 
-    noises: Noises
+    noise_generator: NoiseGenerator
     complexes: Sequence[Samples]
 
 
-def met(record: Recorded, sources: Sources, judge: BeatClassifier | None) -> Bumps:
-    """The bumps of one recording, run twice with noise; without a judge the truth decides."""
-    noisy, peaks = _noisy(*repeated(record, 2), sources)
+def record_candidates(record: CincRecording, sources: AugmentationSources, classifier: BeatClassifier | None) -> Candidates:
+    """Return the candidates of one recording, played twice with noise. Without a classifier the true beats decide."""
+    noisy, peaks = _augment(*repeat_recording(record, 2), sources)
     buffer = RingBuffer(BUFFER_SAMPLES)
-    detector = Watched(buffer, judge, peaks, sources.noises.random)
-    _run(detector, buffer, noisy)
-    at = np.array(detector.at, np.int64)
-    beats, places = _labels(at, peaks)
-    values = np.array(detector.seen, np.float32).reshape(-1, INPUT_SIZE)
-    return Bumps(values, beats, places)[at > SETTLING]
+    detector = CandidateRecorder(buffer, classifier, peaks, sources.noise_generator.random)
+    _run_detector(detector, buffer, noisy)
+    positions = np.array(detector.positions, np.int64)
+    beats, offsets = _label_candidates(positions, peaks)
+    values = np.array(detector.inputs, np.float32).reshape(-1, INPUT_SIZE)
+    return Candidates(values, beats, offsets)[positions > SETTLING]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Recordings, and the ventricular complexes in them: none that is learnt from is shown to the held-out ones."""
+class RecordingGroup:
+    """Recordings and the ventricular complexes found in them. Held-out recordings get none of a training recording."""
 
-    records: list[Recorded]
+    records: list[CincRecording]
     complexes: Sequence[Samples]
 
 
-def collected(group: Group, seed: int, data: Path, judge: bytes | None, kept: Path, progress: Progress) -> Bumps:
-    """The bumps of all of them, met once (two minutes) by these very sources with this very judge, and kept.
+def load_candidates(
+    group: RecordingGroup, seed: int, data: Path, classifier: bytes | None, cache: Path, progress: Progress
+) -> Candidates:
+    """Return the candidates of all recordings. They are cached; computing them takes two minutes.
 
-    `judge` is an ONNX file's content; `data` the folder that holds the noise.
+    The cache is valid for the same code, recordings and classifier.
+
+    Args:
+        group: the recordings.
+        seed: of the augmentation.
+        data: the folder that holds the noise.
+        classifier: content of an ONNX file; None if the true beats decide.
+        cache: the file.
+        progress: where progress is shown.
     """
-    of_it = hashlib.sha256("".join([digest(), f"{seed}", *(record.name for record in group.records)]).encode() + (judge or b""))
-    wanted = of_it.hexdigest()
-    network = EcgQrs(judge) if judge else None
-    if not (kept.exists() and np.load(kept)["sources"] == wanted):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        sources = Sources(Noises(data, np.random.default_rng(seed)), group.complexes)
-        made = joined([met(record, sources, network) for record in progress.track(group.records, description=kept.stem)])
-        fields = {name: getattr(made, name) for name in Bumps.__slots__}
-        with replacing(kept) as draft:
-            np.savez(draft, sources=wanted, **fields)
-    with np.load(kept) as store:
-        return Bumps(*(store[name] for name in Bumps.__slots__))
+    names = "".join(record.name for record in group.records)
+    key = hashlib.sha256(f"{digest()}{seed}{names}".encode() + (classifier or b"")).hexdigest()
+    network = EcgQrs(classifier) if classifier else None
+    if not (cache.exists() and np.load(cache)["sources"] == key):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        sources = AugmentationSources(NoiseGenerator(data, np.random.default_rng(seed)), group.complexes)
+        candidates = concatenate(
+            [record_candidates(record, sources, network) for record in progress.track(group.records, description=cache.stem)]
+        )
+        fields = {name: getattr(candidates, name) for name in Candidates.__slots__}
+        with replacing(cache) as draft:
+            np.savez(draft, sources=key, **fields)
+    with np.load(cache) as store:
+        return Candidates(*(store[name] for name in Candidates.__slots__))
 
 
 def digest() -> str:
-    """Of the sources that decide the bumps and their labels."""
+    """Return the digest of the source code that determines the candidates and their labels."""
     signal = envelope, filters, qrs, noisy_qrs, shape, beat_classifier
     premature = qrs_premature, beat_strips, beat_data, beat_labels
-    return code(sys.modules[__name__], qrs_noise, disturb, *premature, *signal) + cinc.digest()
+    return source_digest(sys.modules[__name__], qrs_noise, ecg_augmentation, *premature, *signal) + cinc.digest()
 
 
-def joined(parts: Sequence[Bumps]) -> Bumps:
-    """All of them."""
-    return Bumps(
+def concatenate(parts: Sequence[Candidates]) -> Candidates:
+    """Return the candidates of all parts."""
+    return Candidates(
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.beats for part in parts]),
-        np.concatenate([part.places for part in parts]),
+        np.concatenate([part.offsets for part in parts]),
     )
 
 
-def _run(detector: QrsDetector, buffer: RingBuffer, mv: Samples) -> None:
-    for start in range(0, mv.size, _PIECE):
-        piece = mv[start : start + _PIECE]
+def _run_detector(detector: QrsDetector, buffer: RingBuffer, mv: Samples) -> None:
+    for start in range(0, mv.size, _CHUNK):
+        piece = mv[start : start + _CHUNK]
         buffer.extend(piece)
         detector.push()
     detector.finish()
 
 
-def _noisy(mv: Samples, peaks: Samples, sources: Sources) -> tuple[Samples, Samples]:
-    """With premature beats, some of it, and noise; and the R peaks."""
-    random = sources.noises.random
+def _augment(mv: Samples, peaks: Samples, sources: AugmentationSources) -> tuple[Samples, Samples]:
+    """Return the recording with premature beats (in some) and noise, and its R peaks."""
+    random = sources.noise_generator.random
     height = qrs_amplitude(mv, RATE_HZ, peaks / RATE_HZ)
-    factor = (level if random.random() >= STEADY else steady_level)(mv.size, random)
-    if random.random() < QUIET:
+    factor = (varying_level if random.random() >= CONSTANT_LEVEL_SHARE else constant_level)(mv.size, random)
+    if random.random() < NOISE_FREE_SHARE:
         factor = 0.0 * factor
-    if np.median(factor) <= 10 ** (-READABLE_DB / 20):
-        mv, peaks = with_premature(mv, peaks, height, sources.complexes, random)
-    noise = sources.noises.draw(mv.size)
+    if np.median(factor) <= 10 ** (-PREMATURE_FROM_DB / 20):
+        mv, peaks = insert_premature_beats(mv, peaks, height, sources.complexes, random)
+    noise = sources.noise_generator.draw(mv.size)
     noisy: Samples = random.choice((-1.0, 1.0), p=(0.3, 0.7)) * (mv + height / np.sqrt(8) * factor * noise)
     return noisy, peaks
 
 
-def _labels(at: NDArray[np.int64], peaks: Samples) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    beats, places = np.zeros(at.size, np.float32), np.zeros(at.size, np.float32)
+def _label_candidates(positions: NDArray[np.int64], peaks: Samples) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    beats, offsets = np.zeros(positions.size, np.float32), np.zeros(positions.size, np.float32)
     for peak in peaks.tolist():
-        near = np.flatnonzero(np.abs(at - peak) <= NEAR_S * RATE_HZ)
-        if near.size:
-            nearest = near[np.abs(at[near] - peak).argmin()]
-            beats[nearest], places[nearest] = 1.0, (peak - at[nearest]) / OFFSET_UNIT
-    return beats, places
+        near_peak = np.flatnonzero(np.abs(positions - peak) <= MAX_DISTANCE_S * RATE_HZ)
+        if near_peak.size:
+            nearest = near_peak[np.abs(positions[near_peak] - peak).argmin()]
+            beats[nearest], offsets[nearest] = 1.0, (peak - positions[nearest]) / OFFSET_UNIT
+    return beats, offsets

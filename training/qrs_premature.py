@@ -1,6 +1,7 @@
-"""Premature beats put into recordings for `ecg_qrs`: few of CinC 2017 have any, and what is rare there is doubted in noise.
+"""Inserts premature beats into training recordings of `ecg_qrs`. Few recordings of CinC 2017 have any, and a network doubts in
+noise what is rare in training.
 
-A beat gives way to one that comes sooner, with the pause that makes up for it: the patient's own complex, as after an atrial
+A beat is replaced by one that comes earlier, followed by a compensatory pause. It is the patient's own complex, as in an atrial
 premature beat, or a ventricular one of another patient (Goldberger's Clinical Electrocardiography, 15 and 16).
 """
 
@@ -14,99 +15,113 @@ from evaluation.noise import qrs_amplitude
 from models.inference.ecg_beat import V
 from models.signal.filters import Samples
 from models.signal.resample import RATE_HZ
-from training.beat_data import seen, unlabelled
-from training.beat_strips import OTHER, by_rule
-from training.cinc import Recorded
-from training.disturb import Random
+from training.beat_data import analyse_recording, unlabelled_beats
+from training.beat_strips import OTHER, label_by_rule
+from training.cinc import CincRecording
+from training.ecg_augmentation import Random
 
 BEFORE: Final = round(0.2 * RATE_HZ)
 AFTER: Final = round(0.4 * RATE_HZ)
-"""Samples of a beat before its R peak, with a P wave, and after it, with the T wave."""
+"""Samples of a beat before its R peak, including the P wave, and after it, including the T wave."""
 
-PATIENTS: Final = 0.4
-SHARES: Final = (0.03, 0.1, 0.25, 0.5)
-"""Share of the recordings that get premature beats, and of their beats that are: now and then, to every other one."""
+PATIENT_SHARE: Final = 0.4
+BEAT_SHARES: Final = (0.03, 0.1, 0.25, 0.5)
+"""Share of the recordings that get premature beats, and shares of their beats to choose from: from occasional ones to every
+other one."""
 
-VENTRICULAR: Final = 0.7
+VENTRICULAR_SHARE: Final = 0.7
 """Share of these recordings whose premature beats are ventricular."""
 
-SHAPES: Final = 2
-"""Ventricular shapes that a patient has at most."""
+MAX_SHAPES: Final = 2
+"""Ventricular shapes of one patient."""
 
-SOONER: Final = (0.12, 0.5)
-"""How much sooner, in intervals, a beat comes."""
+PREMATURITY: Final = (0.12, 0.5)
+"""How much earlier a beat comes, in intervals."""
 
-SOONEST: Final = round(0.3 * RATE_HZ)
-"""Samples after the beat before."""
+MIN_INTERVAL: Final = round(0.3 * RATE_HZ)
+"""Least samples after the previous beat."""
 
-LARGER: Final = 0.25
-WIDER: Final = (0.85, 1.2)
-UPSIDE_DOWN: Final = 0.2
-"""How another patient's complex is changed: spread of its height's logarithm, width, and share that is mirrored."""
+HEIGHT_SD: Final = 0.25
+WIDTH_RANGE: Final = (0.85, 1.2)
+INVERTED_SHARE: Final = 0.2
+"""How another patient's complex is varied: standard deviation of the logarithm of its height, range of its width, share
+inverted."""
 
 
-def repeated(record: Recorded, times: int) -> tuple[Samples, Samples]:
-    """From the middle of its first interval to that of its last, so many times in a row without a step; and its R peaks, in
-    samples.
+def repeat_recording(record: CincRecording, times: int) -> tuple[Samples, Samples]:
+    """Return the recording repeated without a step, and its R peaks in samples.
+
+    The repeated section begins in the middle of the first interval and ends in the middle of the last.
     """
     beats = record.beat_s
     first, end = (round(0.5 * float(pair.sum()) * RATE_HZ) for pair in (beats[:2], beats[-2:]))
-    part = record.mv[first:end].astype(np.float64)
-    part -= np.linspace(0.0, part[-1] - part[0], part.size)
+    section = record.mv[first:end].astype(np.float64)
+    section -= np.linspace(0.0, section[-1] - section[0], section.size)
     inside = beats[1:-1] * RATE_HZ - first
-    return np.tile(part, times), (inside + part.size * np.arange(times)[:, None]).ravel()
+    return np.tile(section, times), (inside + section.size * np.arange(times)[:, None]).ravel()
 
 
-def ventricular(records: Sequence[Recorded], progress: Progress) -> list[Samples]:
-    """Ventricular complexes, (`BEFORE` + 1 + `AFTER`,) each, in heights of their patient's usual QRS complex."""
-    others = [record for record in records if record.label == OTHER]
-    tracked = progress.track(others, description="premature beats")
-    return [complexes for record in tracked for complexes in _ventricular(record)]
+def extract_ventricular_complexes(records: Sequence[CincRecording], progress: Progress) -> list[Samples]:
+    """Return ventricular complexes, (`BEFORE` + 1 + `AFTER`,) each, in units of their patient's normal QRS height."""
+    candidates = [record for record in records if record.label == OTHER]
+    tracked = progress.track(candidates, description="premature beats")
+    return [shape for record in tracked for shape in _ventricular_complexes(record)]
 
 
-def _ventricular(record: Recorded) -> Iterator[Samples]:
-    """Those that a rule of the textbook tells, in the last repetition of the recording."""
-    mv, _ = repeated(record, 3)
-    beats = unlabelled(seen(mv, RATE_HZ, None)[1])
-    times_s = beats.times_s[by_rule(beats, OTHER) == V]
+def _ventricular_complexes(record: CincRecording) -> Iterator[Samples]:
+    """Yield the complexes that a textbook rule identifies, in the last repetition of the recording."""
+    mv, _ = repeat_recording(record, 3)
+    beats = unlabelled_beats(analyse_recording(mv, RATE_HZ, None)[1])
+    times_s = beats.times_s[label_by_rule(beats, OTHER) == V]
     height = qrs_amplitude(mv, RATE_HZ, beats.times_s)
-    for at in np.round(times_s[times_s > (mv.size - record.mv.size) / RATE_HZ] * RATE_HZ).astype(np.int64).tolist():
-        complexes = mv[at - BEFORE : at + AFTER + 1]
-        if complexes.size == BEFORE + 1 + AFTER:
-            yield complexes / height
+    for position in np.round(times_s[times_s > (mv.size - record.mv.size) / RATE_HZ] * RATE_HZ).astype(np.int64).tolist():
+        complex_mv = mv[position - BEFORE : position + AFTER + 1]
+        if complex_mv.size == BEFORE + 1 + AFTER:
+            yield complex_mv / height
 
 
-def with_premature(
+def insert_premature_beats(
     mv: Samples, peaks: Samples, height_mv: float, complexes: Sequence[Samples], random: Random
 ) -> tuple[Samples, Samples]:
-    """The recording and its R peaks, in samples, some of them sooner; `height_mv` is that of its usual QRS complex."""
-    if random.random() >= PATIENTS:
+    """Return the recording and its R peaks in samples, with some beats earlier.
+
+    `height_mv` is the height of its normal QRS complex.
+    """
+    if random.random() >= PATIENT_SHARE:
         return mv, peaks
-    share = random.choice(SHARES)
-    is_ventricular = bool(complexes) and random.random() < VENTRICULAR
+    share = random.choice(BEAT_SHARES)
+    is_ventricular = bool(complexes) and random.random() < VENTRICULAR_SHARE
     shapes = (
-        [_changed(complexes[int(random.integers(len(complexes)))], random) for _ in range(SHAPES)] if is_ventricular else []
+        [_vary_complex(complexes[int(random.integers(len(complexes)))], random) for _ in range(MAX_SHAPES)]
+        if is_ventricular
+        else []
     )
-    at = np.round(peaks).astype(np.int64)
-    out, moved = mv.copy(), peaks.astype(np.float64)
-    hiss = float(np.median(np.abs(np.diff(mv))))
-    for place in np.flatnonzero(random.random(at.size) < share).tolist():
-        if not 0 < place < at.size - 1:
+    positions = np.round(peaks).astype(np.int64)
+    out, new_peaks = mv.copy(), peaks.astype(np.float64)
+    noise_floor = float(np.median(np.abs(np.diff(mv))))
+    for index in np.flatnonzero(random.random(positions.size) < share).tolist():
+        if not 0 < index < positions.size - 1:
             continue
-        sooner = at[place] - round(random.uniform(*SOONER) * int(at[place] - at[place - 1]))
-        start, end = sooner - BEFORE, at[place] + AFTER
-        if sooner - moved[place - 1] < SOONEST or start < 1 or end + BEFORE > at[place + 1]:
+        new_position = positions[index] - round(random.uniform(*PREMATURITY) * int(positions[index] - positions[index - 1]))
+        start, end = new_position - BEFORE, positions[index] + AFTER
+        if new_position - new_peaks[index - 1] < MIN_INTERVAL or start < 1 or end + BEFORE > positions[index + 1]:
             continue
-        beat = height_mv * shapes[int(random.integers(SHAPES))] if shapes else mv[at[place] - BEFORE : at[place] + AFTER + 1]
-        out[start : end + 1] = np.linspace(out[start - 1], mv[end], end + 1 - start) + random.normal(0, hiss, end + 1 - start)
-        out[start : start + beat.size] += beat - np.linspace(beat[0], beat[-1], beat.size)
-        moved[place] = sooner
-    return out, moved
+        complex_mv = (
+            height_mv * shapes[int(random.integers(MAX_SHAPES))]
+            if shapes
+            else mv[positions[index] - BEFORE : positions[index] + AFTER + 1]
+        )
+        out[start : end + 1] = np.linspace(out[start - 1], mv[end], end + 1 - start) + random.normal(
+            0, noise_floor, end + 1 - start
+        )
+        out[start : start + complex_mv.size] += complex_mv - np.linspace(complex_mv[0], complex_mv[-1], complex_mv.size)
+        new_peaks[index] = new_position
+    return out, new_peaks
 
 
-def _changed(complexes: Samples, random: Random) -> Samples:
-    """Higher or lower, wider or narrower, now and then upside down."""
-    factor = np.exp(random.normal(0, LARGER)) * (-1.0 if random.random() < UPSIDE_DOWN else 1.0)
-    places = BEFORE + (np.arange(complexes.size) - BEFORE) / random.uniform(*WIDER)
-    changed: Samples = factor * np.interp(places, np.arange(complexes.size), complexes)
+def _vary_complex(shape: Samples, random: Random) -> Samples:
+    """Return the complex higher or lower, wider or narrower, sometimes inverted."""
+    factor = np.exp(random.normal(0, HEIGHT_SD)) * (-1.0 if random.random() < INVERTED_SHARE else 1.0)
+    positions = BEFORE + (np.arange(shape.size) - BEFORE) / random.uniform(*WIDTH_RANGE)
+    changed: Samples = factor * np.interp(positions, np.arange(shape.size), shape)
     return changed

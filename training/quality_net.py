@@ -19,11 +19,11 @@ CHANNELS: Final = ((FEATURES, 16, 9, 2), (16, 24, 7, 2), (24, 32, 7, 2), (32, 40
 
 HIDDEN: Final = 32
 BATCH: Final = 128
-SETTLING: Final = 40
-"""Batches that the means and variances of the finished network are taken over."""
+STATISTICS_BATCHES: Final = 40
+"""Batches over which the means and variances of the finished network are computed."""
 
 
-class QualityNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the type checker
+class QualityNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for the type checker
     """Convolutions over ten seconds, mean and maximum over time, two dense layers: 29 thousand parameters."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class QualityNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for t
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Any) -> Any:
-        """(n, 2, 1250) features to (n, 3) logits."""
+        """Return logits (n, 3) of features (n, 2, 1250)."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = torch.relu(norm(convolution(x)))
         x = torch.cat([x.mean(-1), x.amax(-1)], -1)
@@ -43,7 +43,7 @@ class QualityNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for t
 
 
 def batches(windows: Windows, seed: int) -> Iterator[Batch]:
-    """Endless: every window once a round, half of them upside down."""
+    """Yield batches without end, every window once per epoch, half of them inverted."""
     random = np.random.default_rng(seed)
     while True:
         order = random.permutation(len(windows.labels))
@@ -55,39 +55,39 @@ def batches(windows: Windows, seed: int) -> Iterator[Batch]:
             yield torch.from_numpy(rows), targets
 
 
-def settle(network: QualityNet, windows: Windows, seed: int) -> QualityNet:
-    """Take the batch normalisations' means and variances anew: those kept in training are not of the averaged weights."""
+def recompute_norm_statistics(network: QualityNet, windows: Windows, seed: int) -> QualityNet:
+    """Recompute the means and variances of the batch normalisations: those kept in training do not fit the averaged weights."""
     stream = batches(windows, seed)
-    torch.optim.swa_utils.update_bn((next(stream)[0] for _ in range(SETTLING)), network)
-    settled: QualityNet = network.eval()
-    return settled
+    torch.optim.swa_utils.update_bn((next(stream)[0] for _ in range(STATISTICS_BATCHES)), network)
+    recomputed: QualityNet = network.eval()
+    return recomputed
 
 
 def loss(outputs: Any, targets: Any) -> Any:
-    """Weighted cross-entropy."""
+    """Return the weighted cross-entropy."""
     labels, weights = targets
     return (nn.functional.cross_entropy(outputs, labels, reduction="none") * weights).sum() / weights.sum()
 
 
 def logits(network: QualityNet, mv: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of many windows (n, 1250): (n, 3)."""
+    """Return the logits (n, 3) of many windows (n, 1250)."""
     network.eval()
     with torch.inference_mode():
         parts = [network(torch.from_numpy(features(part))).numpy() for part in np.array_split(mv, len(mv) // 512 + 1)]
     return np.concatenate(parts).astype(np.float64)
 
 
-def parameters(network: QualityNet) -> int:
-    """How many weights it has."""
+def count_parameters(network: QualityNet) -> int:
+    """Return the number of trainable weights."""
     return sum(tensor.numel() for tensor in network.parameters())
 
 
-def to_onnx(network: QualityNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
+def write_onnx(network: QualityNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
     """Write the network and a softmax of its logits over the temperature: `features` (n, 2, 1250) → `probability` (n, 3)."""
     graph = Graph("features", ["n", FEATURES, WINDOW])
     x = "features"
-    for place, (convolution, norm) in enumerate(zip(network.convolutions, network.norms, strict=True)):
-        x = graph.relu(graph.conv(x, convolution, norm, name=f"convolution{place}"))
+    for index, (convolution, norm) in enumerate(zip(network.convolutions, network.norms, strict=True)):
+        x = graph.relu(graph.conv(x, convolution, norm, name=f"convolution{index}"))
     x = graph.concat([graph.mean_over_time(x), graph.max_over_time(x)])
     x = graph.gemm(graph.relu(graph.gemm(x, network.hidden, name="hidden")), network.output, name="output")
     graph.save(graph.softmax(x, temperature), ["n", len(CLASSES)], facts, path)

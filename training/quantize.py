@@ -1,4 +1,4 @@
-"""From a float ONNX model to the int8 one that is released, and how far the two agree."""
+"""Quantizes a float ONNX model to the released int8 model, and measures how far the two agree."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 
-class _Windows(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carries no types
+class _CalibrationWindows(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carries no types
     def __init__(self, name: str, windows: NDArray[np.float32]) -> None:
         self._feeds: Iterator[dict[str, Any]] = iter([{name: window[None]} for window in windows])
 
@@ -22,7 +22,13 @@ class _Windows(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carr
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """int8 against float: share of equal decisions (the likeliest class, or 0.5), largest change of a probability, windows."""
+    """Agreement of int8 and float.
+
+    Attributes:
+        agreement: share of equal decisions (most probable class, or 0.5).
+        largest_change: of a probability.
+        windows: number compared.
+    """
 
     agreement: float
     largest_change: float
@@ -35,26 +41,28 @@ def quantize(
     windows: NDArray[np.float32],
     float_nodes: Sequence[str] = (),
     *,
-    float_sums: bool = False,
+    float_outputs: bool = False,
     float_inputs: Sequence[str] = (),
 ) -> None:
-    """Static int8 QDQ (weights per channel, activations signed, ranges by minimum and maximum), optimised ahead for loading.
+    """Quantize statically to int8 QDQ, and optimise the graph for loading.
+
+    Weights are quantized per channel, activations signed, with ranges by minimum and maximum.
 
     Args:
         source: float model with one input.
-        target: where the int8 model goes.
-        windows: some 200 inputs, (n, …), that the ranges are taken from.
-        float_nodes: names of nodes that stay float, where a few weights bring most of the error.
-        float_sums: what comes out of a layer stays float until the next one takes it in: in a residual network the parts of
-            a sum would be rounded each by itself, which makes most of the error.
-        float_inputs: names of nodes that take in what comes as it is: their weights are int8, and nothing else.
+        target: where the int8 model is written.
+        windows: some 200 inputs, (n, …), from which the ranges are taken.
+        float_nodes: names of nodes that stay float, where a few weights cause most of the error.
+        float_outputs: the output of a layer stays float until the next layer quantizes its input. In a residual network the
+            terms of a sum would otherwise be rounded separately, which causes most of the error.
+        float_inputs: names of nodes whose weights are int8 and whose input is not rounded.
     """
     qdq = target.with_suffix(".qdq.onnx")
     (name,) = (value.name for value in onnx.load(str(source)).graph.input)
     quantize_static(
         str(source),
         str(qdq),
-        _Windows(name, windows),
+        _CalibrationWindows(name, windows),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         weight_type=QuantType.QInt8,
@@ -62,59 +70,63 @@ def quantize(
         calibrate_method=CalibrationMethod.MinMax,
         op_types_to_quantize=["Conv", "MaxPool", "Gemm"],
         nodes_to_exclude=list(float_nodes),
-        extra_options={"OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"]} if float_sums else {},
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"]} if float_outputs else {},
     )
-    _unround(qdq, float_inputs)
+    _bypass_input_rounding(qdq, float_inputs)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(target)
     options.log_severity_level = 3
     onnxruntime.InferenceSession(str(qdq), options, providers=["CPUExecutionProvider"])
     qdq.unlink()
-    _shorten(target)
+    _shorten_names(target)
 
 
-def _unround(path: Path, nodes: Sequence[str]) -> None:
-    """Give these nodes their input from before it is rounded."""
+def _bypass_input_rounding(path: Path, nodes: Sequence[str]) -> None:
+    """Connect these nodes to their input as it was before it was rounded."""
     model = onnx.load(str(path))
-    made_by = {name: node for node in model.graph.node for name in node.output}
+    producers = {name: node for node in model.graph.node for name in node.output}
     for node in [node for node in model.graph.node if node.name in nodes]:
-        back = made_by[node.input[0]]
-        rounded = made_by[back.input[0]]
-        node.input[0] = rounded.input[0]
-        model.graph.node.remove(back)
-        model.graph.node.remove(rounded)
+        dequantize = producers[node.input[0]]
+        quantize_node = producers[dequantize.input[0]]
+        node.input[0] = quantize_node.input[0]
+        model.graph.node.remove(dequantize)
+        model.graph.node.remove(quantize_node)
     onnx.save(model, str(path))
 
 
-def _shorten(path: Path) -> None:
+def _shorten_names(path: Path) -> None:
     """Give every value inside the graph a short name: in small networks names are a tenth of the file."""
     model = onnx.load(str(path))
     graph = model.graph
-    outside = {value.name for value in (*graph.input, *graph.output)} | {""}
-    short: dict[str, str] = {}
+    kept_names = {value.name for value in (*graph.input, *graph.output)} | {""}
+    short_names: dict[str, str] = {}
 
-    def renamed(name: str) -> str:
-        return name if name in outside else short.setdefault(name, f"{len(short):x}")
+    def shorten(name: str) -> str:
+        return name if name in kept_names else short_names.setdefault(name, f"{len(short_names):x}")
 
     for initializer in graph.initializer:
-        initializer.name = renamed(initializer.name)
+        initializer.name = shorten(initializer.name)
     for node in graph.node:
         node.name = ""
-        node.input[:] = [renamed(name) for name in node.input]
-        node.output[:] = [renamed(name) for name in node.output]
+        node.input[:] = [shorten(name) for name in node.input]
+        node.output[:] = [shorten(name) for name in node.output]
     del graph.value_info[:]
     onnx.save(model, str(path))
 
 
-def parity(float_model: Path, int8_model: Path, windows: NDArray[np.float32]) -> Parity:
-    """Compare both on the same windows."""
-    one, other = (run(path, windows) for path in (float_model, int8_model))
-    return Parity(float(np.mean(_decisions(one) == _decisions(other))), float(np.max(np.abs(one - other))), len(windows))
+def measure_parity(float_model: Path, int8_model: Path, windows: NDArray[np.float32]) -> Parity:
+    """Compare both models on the same windows."""
+    float_output, int8_output = (run_model(path, windows) for path in (float_model, int8_model))
+    return Parity(
+        float(np.mean(_decide(float_output) == _decide(int8_output))),
+        float(np.max(np.abs(float_output - int8_output))),
+        len(windows),
+    )
 
 
-def run(model: Path, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The model's output for many windows, (n,) or (n, classes)."""
+def run_model(model: Path, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the model's output for many windows, (n,) or (n, classes)."""
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     (source,) = session.get_inputs()
     parts = np.array_split(windows, max(1, len(windows) // 1024))
@@ -122,5 +134,5 @@ def run(model: Path, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     return out.reshape(len(out)) if out.size == len(out) else out
 
 
-def _decisions(probability: NDArray[np.float32]) -> NDArray[np.int64]:
+def _decide(probability: NDArray[np.float32]) -> NDArray[np.int64]:
     return (probability >= 0.5).astype(np.int64) if probability.ndim == 1 else probability.argmax(-1)

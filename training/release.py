@@ -1,7 +1,7 @@
-"""Sign the released models: `python -m training.release --key PATH`, or make a key: `--new-key PATH`.
+"""Sign the released models: `python -m training.release --key PATH`, or create a key: `--new-key PATH`.
 
-A step of its own, taken by a person who holds the private key. The key lies outside every checkout, readable by its owner
-alone; a passphrase is asked for or comes through a file descriptor, never as an argument.
+A separate step, done by a person who holds the private key. The key is stored outside every checkout and readable by its owner
+only. The passphrase is asked for or read from a file descriptor; it is never an argument.
 """
 
 import argparse
@@ -62,14 +62,15 @@ class SigningError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Signs the release, or makes a key; exit status 0, 1 or 2."""
+    """Sign the release or create a key; return exit status 0, 1 or 2."""
     chosen = _arguments(argv)
-    ask = _from_descriptor(chosen.passphrase_fd) if chosen.passphrase_fd is not None else _from_terminal
+    ask_passphrase = _read_from_descriptor(chosen.passphrase_fd) if chosen.passphrase_fd is not None else _ask_on_terminal
     try:
         if chosen.new_key:
-            print(f"pin this line in models/inference/pinned_keys.py:\n{new_key(chosen.new_key, ask('New passphrase: '))}")
+            line = create_key(chosen.new_key, ask_passphrase("New passphrase: "))
+            print(f"pin this line in models/inference/pinned_keys.py:\n{line}")
             return 0
-        release = sign(chosen.folder, load_key(chosen.key, ask), chosen.release, chosen.minimum_agent)
+        release = sign(chosen.folder, load_key(chosen.key, ask_passphrase), chosen.release, chosen.minimum_agent)
     except (SigningError, ModelError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
@@ -81,12 +82,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     options = argparse.ArgumentParser(prog="release", description=__doc__)
     action = options.add_mutually_exclusive_group(required=True)
     action.add_argument("--key", type=Path, help="private key (PEM) to sign with")
-    action.add_argument("--new-key", type=Path, metavar="PATH", help="make a private key there")
-    options.add_argument("--release", type=int, metavar="N", help="number of this release (default: the last one's and 1)")
+    action.add_argument("--new-key", type=Path, metavar="PATH", help="create a private key there")
+    options.add_argument("--release", type=int, metavar="N", help="number of this release (default: the last number plus 1)")
     options.add_argument(
-        "--minimum-agent", default=VERSION, metavar="X.Y.Z", help="oldest that may run it (default: %(default)s)"
+        "--minimum-agent", default=VERSION, metavar="X.Y.Z", help="oldest agent that may run the release (default: %(default)s)"
     )
-    options.add_argument("--folder", type=Path, default=RELEASE_DIR, help="with the files to sign (default: %(default)s)")
+    options.add_argument(
+        "--folder", type=Path, default=RELEASE_DIR, help="folder with the files to sign (default: %(default)s)"
+    )
     options.add_argument("--passphrase-fd", type=int, metavar="FD", help="read the passphrase from this file descriptor")
     return options.parse_args(argv)
 
@@ -98,15 +101,17 @@ def sign(
     minimum_agent: str = VERSION,
     pinned: Mapping[str, str] = PINNED_KEYS,
 ) -> Release:
-    """Writes manifest and signature over all that lies in the folder, and verifies both as an agent would.
+    """Write manifest and signature for all files in the folder, and verify both as an agent would.
 
     Raises:
-        SigningError: the number does not rise, the key is not pinned, or the folder holds what is no release.
+        SigningError: the number does not rise, the key is not pinned, or the folder does not hold a complete release.
         ModelError: a model cannot be loaded.
     """
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     if pinned.get(key_id(public)) != public.hex():
-        raise SigningError(f"no agent would accept this key: first pin it in models/inference/pinned_keys.py:\n{_pin(public)}")
+        raise SigningError(
+            f"no agent would accept this key: pin it first in models/inference/pinned_keys.py:\n{_pin_line(public)}"
+        )
     last = _last_number(folder)
     number = last + 1 if number is None else number
     if not last < number <= MAX_RELEASE_NUMBER:
@@ -115,26 +120,26 @@ def sign(
         parse_version(minimum_agent)
     except ValueError as error:
         raise SigningError(f"--minimum-agent: {error}") from error
-    files = {path.name: _checked(path) for path in _files(folder)}
-    stated = {"release": number, "minimum_agent": minimum_agent, "key": key_id(public), "files": files}
-    manifest = (json.dumps(stated, indent=1) + "\n").encode()
+    files = {path.name: _describe_file(path) for path in _files(folder)}
+    manifest_content = {"release": number, "minimum_agent": minimum_agent, "key": key_id(public), "files": files}
+    manifest = (json.dumps(manifest_content, indent=1) + "\n").encode()
     if len(manifest) > MAX_MANIFEST_BYTES:
         raise SigningError(f"{len(files)} files are too many for a manifest of {MAX_MANIFEST_BYTES} bytes")
-    _replace(folder / MANIFEST, manifest)
-    _replace(folder / SIGNATURE, base64.b64encode(key.sign(DOMAIN + manifest)) + b"\n")
+    _write_atomically(folder / MANIFEST, manifest)
+    _write_atomically(folder / SIGNATURE, base64.b64encode(key.sign(DOMAIN + manifest)) + b"\n")
     release = open_release(folder, keys=pinned, newest_seen=number, agent=minimum_agent)
     for file in release.files:
         release.read_file(file)
     return release
 
 
-def load_key(path: Path, ask: AskPassphrase) -> Ed25519PrivateKey:
-    """The private key in a PEM file.
+def load_key(path: Path, ask_passphrase: AskPassphrase) -> Ed25519PrivateKey:
+    """Load the private key from a PEM file.
 
     Raises:
-        SigningError: inside a checkout, open to other users, or no Ed25519 key; or the passphrase is wrong.
+        SigningError: the file is inside a checkout, open to other users, or not an Ed25519 key; or the passphrase is wrong.
     """
-    _refuse_checkout(path)
+    _reject_checkout(path)
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -144,96 +149,102 @@ def load_key(path: Path, ask: AskPassphrase) -> Ed25519PrivateKey:
     except OSError as error:
         raise SigningError(f"cannot read the key {path} ({error.strerror}): name the file with the private key") from error
     try:
-        key = load_pem_private_key(pem, ask(f"Passphrase of {path.name}: ") if b"ENCRYPTED" in pem else None)
+        key = load_pem_private_key(pem, ask_passphrase(f"Passphrase of {path.name}: ") if b"ENCRYPTED" in pem else None)
     except ValueError as error:
-        raise SigningError(f"{path} is no private key in PEM, or the passphrase is wrong") from error
+        raise SigningError(f"{path} is not a PEM private key, or the passphrase is wrong: check both") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise SigningError(f"{path} is no Ed25519 key: make one with --new-key")
+        raise SigningError(f"{path} is not an Ed25519 key: create one with --new-key")
     return key
 
 
-def new_key(path: Path, passphrase: bytes) -> str:
-    """Makes a private key (mode 0600, encrypted unless the passphrase is empty); returns the line that pins its public half.
+def create_key(path: Path, passphrase: bytes) -> str:
+    """Create a private key (mode 0600, encrypted unless the passphrase is empty) and return the line that pins its public half.
 
     Raises:
-        SigningError: inside a checkout, the file exists, or it cannot be written.
+        SigningError: the file is inside a checkout, exists already, or cannot be written.
     """
-    _refuse_checkout(path)
+    _reject_checkout(path)
     key = Ed25519PrivateKey.generate()
-    lock = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
+            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise SigningError(f"cannot make the key {path} ({error.strerror}): name a new file in a folder of yours") from error
-    return _pin(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        raise SigningError(
+            f"cannot create the key {path} ({error.strerror}): name a new file in a folder that you can write to"
+        ) from error
+    return _pin_line(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
 
-def _pin(public: bytes) -> str:
+def _pin_line(public: bytes) -> str:
     return f'    "{key_id(public)}": "{public.hex()}",  # since {datetime.now(UTC):%Y-%m-%d}'
 
 
-def _refuse_checkout(path: Path) -> None:
-    real = path.resolve()
-    if real.is_relative_to(CHECKOUT) or any((folder / ".git").exists() for folder in real.parents):
-        raise SigningError(f"{path} lies in a checkout, where a private key must never be: move it to a folder of its own")
+def _reject_checkout(path: Path) -> None:
+    resolved = path.resolve()
+    if resolved.is_relative_to(CHECKOUT) or any((folder / ".git").exists() for folder in resolved.parents):
+        raise SigningError(f"{path} is inside a checkout, where a private key must never be stored: move it to another folder")
 
 
 def _last_number(folder: Path) -> int:
-    """The number in the manifest that is there, signed or not; 0 where there is none yet."""
+    """Return the number in the existing manifest, signed or not; 0 without a manifest."""
     path = folder / MANIFEST
     if not path.exists():
         return 0
     found = _NUMBER.search(read_regular_file(path, MAX_MANIFEST_BYTES))
     if found is None:
-        raise SigningError(f"{path} states no release number: restore it from version control, so that the number rises")
+        raise SigningError(f"{path} contains no release number: restore it from version control, because the number must rise")
     return int(found[1])
 
 
 def _files(folder: Path) -> list[Path]:
-    """Models and cards, in order of their names; each model must have both its cards."""
+    """Return the files of all models and cards, by name. Each model must have both cards."""
     if not folder.is_dir():
-        raise SigningError(f"{folder} is no folder: run make train first")
+        raise SigningError(f"{folder} is not a folder: run make train first")
     names = sorted(path.name for path in folder.iterdir() if path.suffix in {MODEL, *CARDS} and path.name != MANIFEST)
     models = [Path(name).stem for name in names if name.endswith(MODEL)]
     if not models:
-        raise SigningError(f"{folder} holds no model: run make train first")
+        raise SigningError(f"{folder} contains no model: run make train first")
     expected = sorted(stem + suffix for stem in models for suffix in (MODEL, *CARDS))
-    odd = sorted(set(expected) ^ set(names))
-    if odd:
-        raise SigningError(f"each model needs its two cards, and nothing else belongs into {folder}: see {', '.join(odd)}")
+    unexpected = sorted(set(expected) ^ set(names))
+    if unexpected:
+        raise SigningError(
+            f"each model needs its two cards, and {folder} must contain nothing else: check {', '.join(unexpected)}"
+        )
     return [folder / name for name in names]
 
 
-def _checked(path: Path) -> dict[str, object]:
-    """Size and SHA-256 of a file, which must load if it is a model."""
+def _describe_file(path: Path) -> dict[str, object]:
+    """Return size and SHA-256 of a file; a model must also load."""
     if not is_release_file_name(path.name):
-        raise SigningError(f"{path.name} is no name for a released file: use letters, digits, '_', '-' and '.'")
+        raise SigningError(f"{path.name} is not a valid name for a released file: use letters, digits, '_', '-' and '.'")
     data = read_regular_file(path, MAX_FILE_BYTES)
     if path.suffix == MODEL:
         ModelSession(path.stem, data)
     return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _write_atomically(path: Path, content: bytes) -> None:
     with replacing(path, mode=0o644) as draft:
         draft.write_bytes(content)
 
 
-def _from_terminal(prompt: str) -> bytes:
+def _ask_on_terminal(prompt: str) -> bytes:
     return getpass.getpass(prompt).encode() if sys.stdin.isatty() else b""
 
 
-def _from_descriptor(descriptor: int) -> AskPassphrase:
+def _read_from_descriptor(descriptor: int) -> AskPassphrase:
     def read(_prompt: str) -> bytes:
         try:
             with os.fdopen(descriptor, "rb") as file:
                 return file.readline(1024).rstrip(b"\n")
         except OSError as error:
-            raise SigningError(f"cannot read the passphrase from descriptor {descriptor} ({error.strerror})") from error
+            raise SigningError(
+                f"cannot read the passphrase from descriptor {descriptor} ({error.strerror}): pass an open one"
+            ) from error
 
     return read
 

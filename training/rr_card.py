@@ -1,78 +1,79 @@
-"""The label of `rr_af`: what it is for, what it was trained on, and how it fared."""
+"""The model card of `rr_af`: purpose, training data, cross-validated figures, robustness, int8 parity, known failures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from captures.rhythms import Rhythm
-from training.cards import LICENCES, NOT_A_DEVICE
+from training.cards import INT8_STORAGE, LICENCES, NOT_A_DEVICE
 from training.rr_data import STEADY_BPM, STEADY_SHARE
 
 PURPOSE: Final = (
-    "Tells atrial fibrillation from other rhythms by the last 64 RR (or PP) intervals, for alerts to a clinician and for the "
-    "share of the time in AF (burden). From a pulse wave, or RR intervals without an ECG, it says irregular pulse: AF is "
-    "diagnosed on an ECG."
+    "Distinguishes atrial fibrillation from other rhythms by the last 64 RR (or PP) intervals, for alerts to a clinician and "
+    "for the share of the time in AF (burden). From a pulse wave, or RR intervals without an ECG, it reports an irregular "
+    "pulse: AF is diagnosed on an ECG."
 )
 INPUTS: Final = (
     "64 RR or PP intervals in seconds and a validity mask. Not valid: intervals across a gap, outside 0.2 to 3 s, and before "
-    "and behind a ventricular ectopic beat. At least 24 must be valid, and at most a quarter over 2 s: else inconclusive."
+    "and after a ventricular ectopic beat. At least 24 must be valid, and at most a quarter over 2 s; otherwise the result is "
+    "inconclusive."
 )
 OUTPUTS: Final = (
-    "Calibrated probability of AF in the window, asked every 4 beats. Labels of beats by fixed-lag smoothing of those "
-    "(AF or not, each passing or lasting; final some 2 min late). An alert: a window at the threshold, and 30 s or more "
-    "labelled AF up to it."
+    "Calibrated probability of AF in the window, computed every 4 beats. Beats are labelled by fixed-lag smoothing of the "
+    "probabilities (four states: AF or not, each brief or lasting), final some 2 min late. An alert requires a window at the "
+    "threshold that ends 30 s or more labelled AF."
 )
 AUGMENTATION: Final = (
-    "Rate scaled by 0.85 to 1.2, beat times dithered over their tick, jitter of 1 to 6 ms (15 % of windows: 8 to 30 ms, as of "
-    "pulse waves), up to 6 % of beats missed and 5 % false, up to 25 % of intervals lost, half of the windows filled with 24 "
-    "to 64 intervals only, times in 1/1024 s. Those without AF also get respiratory arrhythmia, premature beats (every "
-    "2nd to 5th, scattered, in couplets; any coupling and pause) and blocked beats, or become steady "
-    f"({STEADY_SHARE:.0%}: {STEADY_BPM[0]:g} to {STEADY_BPM[1]:g} a minute). Every network is taught by another one "
-    "of the same patients."
+    "Rate scaled by 0.85 to 1.2, beat times dithered over their tick, jitter of 1 to 6 ms (15 % of windows: 8 to 30 ms, as in "
+    "pulse waves), up to 6 % of beats missed and 5 % false, up to 25 % of intervals lost, half of the windows filled with only "
+    "24 to 64 intervals, times in 1/1024 s. Windows without AF also get respiratory arrhythmia, premature beats (every 2nd to "
+    f"5th, scattered, in couplets; any coupling and pause) and blocked beats, or become steady ({STEADY_SHARE:.0%}: "
+    f"{STEADY_BPM[0]:g} to {STEADY_BPM[1]:g} a minute). Every network is distilled from another one trained on the same "
+    "patients."
 )
 LABELS: Final = (
-    "A window is AF when most of its beats lie in (AFIB; flutter, (AFL, neither trains nor counts: the share of it called AF "
-    "is given apart. Half of the training windows are AF: 60 % of those from AFDB, 30 % CinC 2017, 10 % mitdb; others: 35 % "
-    "AFDB, 25 % NSR2DB, 30 % CinC 2017 (N and O), 10 % mitdb."
+    "A window is AF when most of its beats lie in (AFIB. Flutter, (AFL, neither trains nor counts; the share of it called AF "
+    "is given separately. Half of the training windows are AF: 60 % of those from AFDB, 30 % CinC 2017, 10 % mitdb; others: 35 "
+    "% AFDB, 25 % NSR2DB, 30 % CinC 2017 (N and O), 10 % mitdb."
 )
 INT8: Final = (
-    "Static QDQ, weights per channel, signed activations by minimum and maximum of thousands of windows. The first and the "
-    "last layer stay float (777 weights), and what the first gives is not rounded. Before, channels are brought to like "
-    "ranges, which changes nothing in float."
+    f"{INT8_STORAGE} Static QDQ, weights per channel, signed activations by minimum and maximum of thousands of windows. The "
+    "first and the last layer stay float (777 weights), and the output of the first is not rounded. The ranges of the channels "
+    "are equalised first, which changes nothing in float."
 )
 LTAFDB_USE: Final = (
-    "Nothing was trained or calibrated on LTAFDB. It was looked at: its missing beats led to the rule that a window with many "
-    "long intervals is inconclusive, it stood beside the cross-validation when two networks were compared, and the figures of "
-    "each later version on it were seen before that was released."
+    "Nothing was trained or calibrated on LTAFDB. But it was used for evaluation during development: its missing beats led to "
+    "the rule that a window with many long intervals is inconclusive, it was consulted with the cross-validation when two "
+    "networks were compared, and the figures of each later version on it were seen before the release."
 )
 KNOWN_FAILURES: Final = (
     "Frequent ectopic beats of varying coupling without AF look like AF, least where beats are classified (rows with V beats "
-    "left out); frequent supraventricular ones are not left out, for in AF the S label is not reliable.",
+    "excluded). Frequent supraventricular beats are not excluded, because in AF the S label is not reliable.",
     "AF with regular ventricular response (AV block, pacing, rate control) and flutter with fixed conduction are missed.",
     "Flutter with varying conduction and multifocal atrial tachycardia look like AF.",
-    "Episodes shorter than about 60 beats are often not labelled, and short ones in runs are joined.",
-    "Where a detector misses many beats (ltafdb 112, 208, 62), it says nothing: see coverage.",
-    "The patients with long recordings of AF are few (17), all adults, on two-channel Holter recorders.",
+    "Episodes shorter than about 60 beats are often not labelled, and short ones close to each other are joined.",
+    "Where a detector misses many beats (ltafdb 112, 208, 62), the result is inconclusive: see coverage.",
+    "Few patients have long recordings of AF (17), all adults, on two-channel Holter recorders.",
 )
 
 
 @dataclass(slots=True)
 class Figures:
-    """What was measured: by database, by record, by disturbance; `unseen` is the released model's on LTAFDB."""
+    """Measured figures by database, by record, for changed intervals; `unseen` holds those of the released model on LTAFDB."""
 
-    tested: dict[str, Any]
+    cross_validated: dict[str, Any]
     records: dict[str, Any]
-    short: dict[str, float]
+    last_windows: dict[str, float]
     robustness: dict[str, Any]
-    filled: dict[str, Any]
+    partly_filled: dict[str, Any]
     subgroups: dict[str, Any]
     unseen: dict[str, Any] = field(default_factory=dict)
     int8: dict[str, Any] = field(default_factory=dict)
 
 
 def card(groups: Sequence[Sequence[Rhythm]], facts: Mapping[str, str], figures: Figures) -> dict[str, Any]:
-    """Every section of the card."""
-    tested = {f"{name} (cross-validated by patient)": of_it for name, of_it in figures.tested.items()}
+    """Return every section of the card."""
+    by_database = {f"{name} (cross-validated by patient)": one for name, one in figures.cross_validated.items()}
     unseen = {key: value for key, value in figures.unseen.items() if key != "records"}
     return {
         "name": facts["name"],
@@ -82,34 +83,37 @@ def card(groups: Sequence[Sequence[Rhythm]], facts: Mapping[str, str], figures: 
         "inputs": INPUTS,
         "outputs": OUTPUTS,
         "data": {name: LICENCES[name] for name in ("afdb", "nsr2db", "mitdb", "cinc2017", "ltafdb", "physionet")}
-        | {"labels": LABELS, "use": LTAFDB_USE},
+        | {"labels": LABELS, "use_of_ltafdb": LTAFDB_USE},
         "splits": {
-            "rule": "Five folds by record, which is by patient: mitdb 202, of the same person as 201, is not used. CinC 2017 "
+            "method": "Five folds by record, which is by patient: mitdb 202, of the same person as 201, is not used. CinC 2017 "
             "has no patient ids.",
             "folds": [[f"{r.database}/{r.name}" for r in group if not r.database.startswith("cinc")] for group in groups],
-            "cinc2017": "sorted by name within each label, dealt in turn",
+            "cinc2017": "sorted by name within each label and assigned in turn",
         },
         "training": {key: int(facts[key]) for key in ("seed", "steps", "parameters", "size_bytes")}
-        | {"augmentation": AUGMENTATION, "optimiser": "AdamW, one-cycle rate, batches of 256, moving average of the weights"},
+        | {
+            "augmentation": AUGMENTATION,
+            "optimiser": "AdamW, one-cycle learning rate, batches of 256, moving average of the weights",
+        },
         "calibration": {
-            "method": "temperature (Guo 2017) on the held-out windows of AFDB",
+            "method": "a temperature (Guo 2017), fitted on the held-out windows of AFDB",
             "temperature": float(facts["temperature"]),
             "on_threshold": float(facts["on_threshold"]),
-            "ece": {name: of_it["ece"] for name, of_it in tested.items()} | {"ltafdb": unseen["ece"]},
+            "ece": {name: one["ece"] for name, one in by_database.items()} | {"ltafdb": unseen["ece"]},
         },
         "figures": {
-            **tested,
+            **by_database,
             "ltafdb (not trained on; released int8 model)": unseen,
-            "cinc2017 (cross-validated), last window of each recording": figures.short,
+            "cinc2017 (cross-validated), last window of each recording": figures.last_windows,
         },
         "per_record": _rows({**figures.records, "ltafdb": figures.unseen["records"]}),
         "subgroups": figures.subgroups,
         "robustness": {
             "by_duration (afdb, cross-validated)": figures.robustness,
-            "partly_filled_windows (afdb)": figures.filled,
+            "partly_filled_windows (afdb)": figures.partly_filled,
         },
-        "int8_parity": {"how": INT8, **figures.int8},
-        "coverage": {name: of_it["duration"]["coverage"] for name, of_it in [*tested.items(), ("ltafdb", unseen)]},
+        "int8_parity": {"method": INT8, **figures.int8},
+        "coverage": {name: one["duration"]["coverage"] for name, one in [*by_database.items(), ("ltafdb", unseen)]},
         "attempts": dict(ATTEMPTS),
         "known_failures": [*KNOWN_FAILURES, *_measured_failures(figures)],
     }
@@ -120,9 +124,9 @@ def _measured_failures(figures: Figures) -> list[str]:
     plain, jittered = (figures.robustness[name]["sp"] for name in ("as recorded", "jitter 30 ms"))
     mostly_af = figures.subgroups["afdb, AF more than half of the time"]["ece"]
     return [
-        f"int8 changes a single probability by up to {recorded:.3f} as recorded and {augmented:.3f} under augmentation.",
-        f"Jitter of 30 ms, as of a poor pulse wave, changes Sp from {plain:.1f} to {jittered:.1f} %.",
-        f"Calibration is worse in patients in AF most of the time (ECE {mostly_af:.3f}).",
+        f"int8 changes a single probability by up to {recorded:.3f} as recorded and {augmented:.3f} with augmentation.",
+        f"Jitter of 30 ms, as in a poor pulse wave, changes Sp from {plain:.1f} to {jittered:.1f} %.",
+        f"Calibration is worse in patients who are in AF most of the time (ECE {mostly_af:.3f}).",
     ]
 
 
@@ -130,14 +134,14 @@ def _rows(databases: Mapping[str, Any]) -> dict[str, Any]:
     return {
         database: {
             name: {
-                **{key: of_it["duration"][key] for key in ("se", "sp", "coverage")},
-                "burden_percent": of_it["burden_percent"]["true"],
-                "found": of_it["burden_percent"]["found"],
-                "alerts_in_af": of_it["alerts"]["af"],
-                "in_flutter": of_it["alerts"]["flutter"],
-                "false": of_it["alerts"]["false"],
+                **{key: one["duration"][key] for key in ("se", "sp", "coverage")},
+                "burden_percent": one["burden_percent"]["true"],
+                "burden_found_percent": one["burden_percent"]["found"],
+                "alerts_in_af": one["alerts"]["af"],
+                "alerts_in_flutter": one["alerts"]["flutter"],
+                "false_alerts": one["alerts"]["false"],
             }
-            for name, of_it in records.items()
+            for name, one in records.items()
         }
         for database, records in databases.items()
     }
@@ -147,25 +151,27 @@ ATTEMPTS: Final[Mapping[str, str]] = {
     "version 1 (AFDB and NSR2DB only; labels from alerts)": "AFDB duration Se 94.3, Sp 98.7; LTAFDB windows 96.6, 94.9",
     "CinC 2017 and mitdb as more patients (1500 steps), window by window": "AFDB duration Se 95.8, Sp 98.6; LTAFDB Sp 95.7",
     "mean probability of the windows within 32 / 64 / 128 beats": "AFDB Se 96.5 / 97.1 / 97.0, Sp 98.7 / 98.6 / 98.0",
-    "two-state smoothing instead (once in 1000 beats a change)": "AFDB Se 97.6, Sp 98.5; once in 10 thousand: 97.7, 98.4",
-    "no statement where more than a quarter of the intervals exceed 2 s": "LTAFDB Se 90.2 to 97.8 at 92 % coverage, Sp 96.4",
+    "two-state smoothing instead (a change once in 1000 beats)": "AFDB Se 97.6, Sp 98.5; once in 10 thousand: 97.7, 98.4",
+    "inconclusive where more than a quarter of the intervals exceed 2 s": "LTAFDB Se 90.2 to 97.8 at 92 % coverage, Sp 96.4",
     "residual, dilated network of the same size": "AFDB Se 97.3, Sp 98.6; LTAFDB Se 95.6, Sp 97.7: not better on AFDB",
     "4000 steps, a wider network (26 thousand weights), temperature only: released": "AFDB Se 97.8, Sp 98.7 (cross-validated)",
     "scale and offset (Platt 1999) on AFDB windows": "offset 0.73: AFDB Se 98.6, Sp 98.4, ECE 0.007; mitdb Sp 97.1, ECE 0.043",
     "the same on AFDB, mitdb and CinC 2017, each with the same weight": "offset -0.52: AFDB Se 96.7, Sp 98.9, ECE 0.033",
     "the same with both classes of the same weight": "offset 1.31: AFDB Se 99.3, Sp 97.9; mitdb Sp 96.4",
-    "version 3 again, with R peaks of CinC 2017 as the detector places them since": "AFDB Se 97.5 (version 2: 97.8, 3: 97.6), "
-    "Sp 98.7; the mean of two such networks 97.7, 98.7: chance alone is worth 0.3",
-    "the same, taught by one of these": "AFDB Se 97.4, Sp 98.7",
-    "half as many steady windows": "Se 97.3, Sp 98.7; taught 97.4, 98.7",
-    "of that an offset of the log-odds of 0.1, 0.2, 0.3, 0.5 (version 4: 0.2)": "Se 97.6, 97.7, 97.8, 98.1, Sp 98.7, 98.7, "
+    "version 3 again, with the R peaks of CinC 2017 that the detector now finds": "AFDB Se 97.5 (version 2: 97.8, 3: 97.6), "
+    "Sp 98.7; the mean of two such networks 97.7, 98.7: chance alone makes a difference of 0.3",
+    "the same, distilled from one of these": "AFDB Se 97.4, Sp 98.7",
+    "half as many steady windows": "Se 97.3, Sp 98.7; distilled 97.4, 98.7",
+    "the latter with an offset of the log-odds of 0.1, 0.2, 0.3, 0.5 (version 4: "
+    "0.2)": "Se 97.6, 97.7, 97.8, 98.1, Sp 98.7, 98.7, "
     "98.6, 98.5; ECE 0.013, 0.011, 0.009, 0.007, on mitdb with V beats 0.034 to 0.042 instead of 0.032",
-    "an offset at which Se and Sp lie alike above 97.5 and 98.5 %, chosen by the other folds' patients": "-0.4 to 0.7; AFDB "
-    "Se 97.3, Sp 98.7: so few patients cannot tell. Without any 97.4, 98.7",
-    "version 5, without: smoothing with four states, each rhythm passing or lasting (ten settings)": "AFDB Se 97.6, Sp 98.7 to "
-    "98.8 in each; LTAFDB Se and Sp both a little better",
-    "int8 ranges from 200 to 1200 windows (to version 4)": "cut the rare ones that reach further: of 25,000 windows the worst "
-    "probability changes by 0.1 to 0.4; from 2,000 to 8,000 windows by 0.054 to 0.07, of which the first layer's output makes "
-    "a third. That left unrounded 0.04",
+    "an offset at which Se and Sp exceed 97.5 and 98.5 % by as much, chosen on the patients of the other "
+    "folds": "-0.4 to 0.7; AFDB Se 97.3, Sp 98.7: too few patients to decide. Without an offset 97.4, 98.7",
+    "version 5, without an offset: smoothing with four states, each rhythm brief or lasting (ten settings)": "AFDB Se 97.6, "
+    "Sp 98.7 to 98.8 in each; LTAFDB Se and Sp both a little better",
+    "int8 ranges from 200 to 1200 windows (to version 4)": "rare windows beyond the range are clipped: in 25,000 windows a "
+    "probability changes by up to 0.1 to 0.4; with ranges from 2,000 to 8,000 windows by up to 0.054 to 0.07, a third of it "
+    "due to rounding the first layer's output. Without that rounding 0.04",
     "evidence of a step 2, 4, 8 times its share (9 records)": "AFDB Se 99.0, 98.9, 98.8, Sp 98.7 each (with an offset)",
 }
+"""Variants tried for versions 1 to 5. Se, Sp and F1 are in percent."""

@@ -16,21 +16,22 @@ CHANNELS: Final = ((FEATURES, 24, 5), (24, 32, 5), (32, 36, 5), (36, 44, 3), (44
 """Convolutions: channels in, channels out, width; each followed by a ReLU."""
 
 POOLED: Final = (1, 3)
-"""After these the length is halved: 64 → 32 → 16."""
+"""After these convolutions the length is halved: 64 → 32 → 16."""
 
 HIDDEN: Final = 32
 CONVOLUTIONS: Final = ("first", "second", "third", "fourth", "fifth")
 FLOAT_NODES: Final = ("first", "output")
-"""First and last layer, 777 weights: in int8 they would double the largest change of a probability."""
+"""Layers that stay float, the first and the last, 777 weights: in int8 they would double the largest change of a
+probability."""
 
 FLOAT_INPUTS: Final = ("second",)
-"""What the first layer gives is not rounded: it would make a third of the largest change."""
+"""The input of this layer, the first layer's output, is not rounded: rounding would make a third of the largest change."""
 
 TINY: Final = 1e-3
 
 
-class RrNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the type checker
-    """Convolutions over 64 intervals, mean and maximum over those that are valid, two dense layers: 26 thousand parameters."""
+class RrNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for the type checker
+    """Convolutions over 64 intervals, mean and maximum over the valid ones, two dense layers: 26 thousand parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,11 +41,11 @@ class RrNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the ty
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, features: Any) -> Any:
-        """(n, 6, 64) features to (n,) logits."""
+        """Return logits (n,) of features (n, 6, 64)."""
         x = features
-        for place, convolution in enumerate(self.convolutions):
+        for index, convolution in enumerate(self.convolutions):
             x = torch.relu(convolution(x))
-            if place in POOLED:
+            if index in POOLED:
                 x = nn.functional.max_pool1d(x, 2)
         weight = nn.functional.avg_pool1d(features[:, 1:2], 4)
         x = x * weight
@@ -53,21 +54,21 @@ class RrNet(nn.Module):  # type: ignore[misc]  # PyTorch is not there for the ty
         return self.output(self.dropout(torch.relu(self.hidden(x)))).squeeze(-1)
 
 
-def parameters(network: RrNet) -> int:
-    """How many weights it has."""
+def count_parameters(network: RrNet) -> int:
+    """Return the number of trainable weights."""
     return sum(tensor.numel() for tensor in network.parameters())
 
 
-def to_onnx(network: RrNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
-    """Write the network, logit over temperature, then a sigmoid: `features` (n, 6, 64) → `probability` (n, 1)."""
+def write_onnx(network: RrNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
+    """Write the network with a sigmoid of its logit over the temperature: `features` (n, 6, 64) → `probability` (n, 1)."""
     graph = Graph("features", ["n", FEATURES, WINDOW])
-    x = graph.source
-    for place, convolution in enumerate(network.convolutions):
-        x = graph.relu(graph.conv(x, convolution, name=CONVOLUTIONS[place]))
-        if place in POOLED:
+    x = graph.input_name
+    for index, convolution in enumerate(network.convolutions):
+        x = graph.relu(graph.conv(x, convolution, name=CONVOLUTIONS[index]))
+        if index in POOLED:
             x = graph.max_pool(x, 2)
     limits = [graph.constant(name, np.array([value])) for name, value in (("from", 1), ("to", 2), ("rows", 1))]
-    weight = graph.average_pool(graph.node("Slice", [graph.source, *limits]), 4)
+    weight = graph.average_pool(graph.node("Slice", [graph.input_name, *limits]), 4)
     x = graph.mul(x, weight)
     time = graph.constant("time", np.array([2]))
     total = graph.add(graph.node("ReduceSum", [weight, time], keepdims=0), graph.constant("tiny", np.array([TINY])))
@@ -78,7 +79,7 @@ def to_onnx(network: RrNet, temperature: float, facts: Mapping[str, str], path: 
 
 
 def logits(network: RrNet, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Logits of many windows, (n,)."""
+    """Return the logits of many windows, (n,)."""
     network.eval()
     with torch.inference_mode():
         parts = [network(torch.from_numpy(part)).numpy() for part in np.array_split(features, max(1, len(features) // 4096))]

@@ -1,4 +1,4 @@
-"""The clinic's HTTP and WebSocket interface: the page, its questions, and its live feed."""
+"""The clinic's HTTP and WebSocket interface: the page, its REST routes and its live feed."""
 
 import asyncio
 import re
@@ -14,29 +14,29 @@ from sqlalchemy import Engine
 from cloud.api import queries
 from cloud.api.feed import Feed, now_us
 from cloud.api.queries import SILENT_AFTER_US, Json
-from cloud.api.security import Guard
+from cloud.api.security import SecurityMiddleware
 from cloud.store import Store
 
 STATIC: Final = Path(__file__).parents[1] / "page" / "static"
 LANGUAGES: Final = ("en", "de", "fr", "es")
 
-Time = Annotated[int, Query(ge=0, lt=2**53)]
+TimeUs = Annotated[int, Query(ge=0, lt=2**53)]
 Name = Annotated[str, Query(min_length=1, max_length=200)]
 
 
 def create_app(store: Store, engine: Engine, feed: Feed) -> FastAPI:
-    """The application over the sealed store, the projections and the live feed."""
-    # No generated documentation: FastAPI's pages load scripts from elsewhere.
+    """Return the application that serves the sealed store, the projections and the live feed."""
+    # FastAPI's documentation pages load scripts from other sites, so they are switched off.
     app = FastAPI(title="pulsegate clinic", docs_url=None, redoc_url=None, openapi_url=None)
     _add_page(app)
-    _add_questions(app, store, engine)
-    _add_live(app, feed)
-    app.add_middleware(Guard)
+    _add_rest_routes(app, store, engine)
+    _add_websocket(app, feed)
+    app.add_middleware(SecurityMiddleware)
     return app
 
 
-def preferred_language(accept: str) -> str:
-    """The first of our languages by the weights of an Accept-Language header (RFC 9110, section 12.5.4); English otherwise."""
+def select_language(accept: str) -> str:
+    """Return the page language that an Accept-Language header (RFC 9110, section 12.5.4) weights highest, else English."""
     ranked: list[tuple[float, str]] = []
     for part in accept.split(","):
         match = re.fullmatch(r"\s*([a-zA-Z]{1,8})(?:-[\w-]+)?\s*(?:;\s*q=([01](?:\.\d{0,3})?))?\s*", part)
@@ -51,66 +51,66 @@ def _add_page(app: FastAPI) -> None:
 
     @app.get("/")
     async def index(request: Request) -> Response:
-        language = preferred_language(request.headers.get("accept-language", ""))
+        language = select_language(request.headers.get("accept-language", ""))
         headers = {"cache-control": "no-cache", "vary": "accept-language"}
         return HTMLResponse(page.replace('<html lang="en">', f'<html lang="{language}">', 1), headers=headers)
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
-def _add_questions(app: FastAPI, store: Store, engine: Engine) -> None:
-    """Plain functions: FastAPI runs them on worker threads, so that the event loop never waits for the database."""
+def _add_rest_routes(app: FastAPI, store: Store, engine: Engine) -> None:
+    """Add the REST routes. They are not coroutines: FastAPI runs them on worker threads, which may wait for the database."""
 
     @app.get("/api/alerts")
     def alerts(after_revision: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> Json:
-        return queries.alerts_after(engine, after_revision)
+        return queries.find_alerts_after(engine, after_revision)
 
     @app.get("/api/alerts/{id_}")
     def alert(id_: str) -> Json:
-        found = queries.alert(engine, id_)
+        found = queries.find_alert(engine, id_)
         if found is None:
-            raise HTTPException(404, "no alert of this id")
+            raise HTTPException(404, "no alert with this id")
         return found
 
     @app.get("/api/sensors")
     def sensors() -> Json:
-        return {"now_us": now_us(), "silent_after_us": SILENT_AFTER_US, "sensors": queries.sensors(engine)}
+        return {"now_us": now_us(), "silent_after_us": SILENT_AFTER_US, "sensors": queries.list_sensors(engine)}
 
     @app.get("/api/ecg")
-    def ecg(sensor: Name, from_us: Time, to_us: Time) -> Json:
-        return {"sensor": sensor, "segments": queries.ecg(engine, sensor, from_us, to_us)}
+    def ecg(sensor: Name, from_us: TimeUs, to_us: TimeUs) -> Json:
+        return {"sensor": sensor, "segments": queries.read_ecg(engine, sensor, from_us, to_us)}
 
     @app.get("/api/vitals")
-    def vitals(sensor: Name, kind: Name, from_us: Time = 0) -> Json:
-        return {"sensor": sensor, "kind": kind, "vitals": queries.vitals(engine, sensor, kind, from_us)}
+    def vitals(sensor: Name, kind: Name, from_us: TimeUs = 0) -> Json:
+        return {"sensor": sensor, "kind": kind, "vitals": queries.read_vitals(engine, sensor, kind, from_us)}
 
     @app.get("/api/counters")
     def counters() -> Json:
-        opened = queries.counters(engine)
-        sealed = {"stored": store.count(), "quarantined": store.quarantine_count()}
+        opened = queries.read_counters(engine)
+        sealed = {"stored": store.count_blocks(), "quarantined": store.count_quarantined()}
         return opened | {"blocks": sealed | opened["blocks"]}
 
 
-def _add_live(app: FastAPI, feed: Feed) -> None:
+def _add_websocket(app: FastAPI, feed: Feed) -> None:
     @app.websocket("/ws")
     async def live(socket: WebSocket) -> None:
-        with feed.viewer() as viewer:
+        with feed.register_viewer() as viewer:
             await socket.accept()
             async with asyncio.TaskGroup() as tasks:
-                talk = tasks.create_task(_talk(socket, lambda: feed.next_text(viewer)))
-                await _until_closed(socket)
-                talk.cancel()
+                sending = tasks.create_task(_send_messages(socket, lambda: feed.next_message(viewer)))
+                await _wait_closed(socket)
+                sending.cancel()
 
 
-async def _talk(socket: WebSocket, next_text: Callable[[], Awaitable[str]]) -> None:
+async def _send_messages(socket: WebSocket, next_message: Callable[[], Awaitable[str]]) -> None:
     try:
         while True:
-            await socket.send_text(await next_text())
+            await socket.send_text(await next_message())
     except (WebSocketDisconnect, RuntimeError):
-        return  # the viewer has gone; `_until_closed` sees it too
+        return  # the viewer has disconnected; `_wait_closed` returns too
 
 
-async def _until_closed(socket: WebSocket) -> None:
-    """The page has nothing to say; whatever a client sends is ignored."""
+async def _wait_closed(socket: WebSocket) -> None:
+    """Return when the client disconnects; ignore all messages from it, since the page sends none."""
     while (await socket.receive())["type"] != "websocket.disconnect":
         pass

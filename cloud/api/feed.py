@@ -1,4 +1,4 @@
-"""What the page's WebSockets hear: every change, as soon as its transaction is committed."""
+"""The live feed of the page's WebSockets: sends every change as soon as its transaction is committed."""
 
 import asyncio
 import json
@@ -11,26 +11,26 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from cloud.api import queries
-from cloud.api.queries import Json, millivolts
+from cloud.api.queries import Json, to_millivolts
 from cloud.projections import Changes
 from sync.records import WaveformRecord
 
-QUEUE: Final = 256
-"""Messages that wait for one viewer: a minute of three sensors. Beyond it the viewer re-syncs by REST."""
-BEAT_S: Final = 2.0
-"""Longest silence on a healthy WebSocket; the page takes three times as much (js/link.js) for a lost line."""
-HISTORY_BATCH: Final = 20
-"""ECG stretches in one transaction that are no longer live: while the opener catches up, viewers fetch instead."""
+QUEUE_MESSAGES: Final = 256
+"""Messages that can wait for one viewer: a minute of three sensors. A viewer whose queue is full re-syncs over REST."""
+HEARTBEAT_S: Final = 2.0
+"""Longest silence on a healthy WebSocket. The page treats three times as much (js/link.js) as a lost connection."""
+MAX_LIVE_WAVES: Final = 20
+"""A transaction with more ECG segments is a backlog, not live data: viewers are told to fetch it over REST instead."""
 
 
 def now_us() -> int:
-    """The server's clock, microseconds since 1970."""
+    """Return the server's clock, microseconds since 1970."""
     return time.time_ns() // 1000
 
 
 @dataclass(slots=True)
 class Viewer:
-    """One WebSocket's queue. `dropped` counts what did not fit since the last re-sync."""
+    """The message queue of one WebSocket. `dropped` counts the messages that did not fit since it connected."""
 
     queue: asyncio.Queue[Json]
     dropped: int = 0
@@ -38,7 +38,7 @@ class Viewer:
 
 @dataclass(frozen=True, slots=True)
 class FeedStatistics:
-    """Viewers now, and what was published and dropped since the start."""
+    """Connected viewers, and messages published and dropped since the start."""
 
     viewers: int
     published: int
@@ -46,7 +46,7 @@ class FeedStatistics:
 
 
 class Feed:
-    """Hands changes to every viewer; a slow one loses its queue, never holds up the others or the opener."""
+    """Sends changes to every viewer. A slow viewer loses its queued messages; it never delays other viewers or the opener."""
 
     def __init__(self, engine: Engine, clock_us: Callable[[], int] = now_us) -> None:
         self._engine = engine
@@ -56,37 +56,37 @@ class Feed:
         self._dropped = 0
 
     def statistics(self) -> FeedStatistics:
-        """A snapshot of the counters."""
+        """Return a snapshot of the counters."""
         return FeedStatistics(len(self._viewers), self._published, self._dropped)
 
     async def publish(self, changes: Changes) -> None:
-        """Tell every viewer, alerts first."""
+        """Queue messages for every viewer, alerts first."""
         if self._viewers:
-            for message in await asyncio.to_thread(self._messages, changes):
+            for message in await asyncio.to_thread(self._build_messages, changes):
                 self._published += 1
                 for viewer in self._viewers.values():
-                    self._offer(viewer, message)
+                    self._enqueue(viewer, message)
 
     @contextmanager
-    def viewer(self) -> Iterator[Viewer]:
-        """A new viewer, for as long as its connection lasts."""
-        viewer = Viewer(asyncio.Queue(QUEUE))
+    def register_viewer(self) -> Iterator[Viewer]:
+        """Register a viewer for the duration of its connection."""
+        viewer = Viewer(asyncio.Queue(QUEUE_MESSAGES))
         self._viewers[id(viewer)] = viewer
         try:
             yield viewer
         finally:
             del self._viewers[id(viewer)]
 
-    async def next_text(self, viewer: Viewer) -> str:
-        """The next message for a viewer as JSON, stamped with the time of its leaving; a beat where there is nothing to say."""
+    async def next_message(self, viewer: Viewer) -> str:
+        """Wait for a viewer's next message and return it as JSON with the time of sending; a heartbeat after `HEARTBEAT_S`."""
         try:
-            async with asyncio.timeout(BEAT_S):
+            async with asyncio.timeout(HEARTBEAT_S):
                 message = await viewer.queue.get()
         except TimeoutError:
             message = {"type": "beat"}
         return json.dumps(message | {"published_us": self._clock_us()}, separators=(",", ":"), allow_nan=False)
 
-    def _offer(self, viewer: Viewer, message: Json) -> None:
+    def _enqueue(self, viewer: Viewer, message: Json) -> None:
         if viewer.queue.full():
             lost = viewer.queue.qsize()
             while not viewer.queue.empty():
@@ -96,22 +96,23 @@ class Feed:
             viewer.queue.put_nowait({"type": "resync", "dropped": viewer.dropped})
         viewer.queue.put_nowait(message)
 
-    def _messages(self, changes: Changes) -> list[Json]:
-        alerts = [queries.alert(self._engine, id_, hub) for hub, id_ in changes.alerts]
-        sensors = [queries.sensor(self._engine, hub, name) for hub, name in changes.sensors]
+    def _build_messages(self, changes: Changes) -> list[Json]:
+        alerts = [queries.find_alert(self._engine, id_, hub) for hub, id_ in changes.alerts]
+        sensors = [queries.find_sensor(self._engine, hub, name) for hub, name in changes.sensors]
         waves = [wave for wave in changes.waves if wave.kind == "ecg"]
-        live = [_ecg(wave) for wave in waves] if len(waves) <= HISTORY_BATCH else [{"type": "resync", "dropped": len(waves)}]
+        is_live = len(waves) <= MAX_LIVE_WAVES
+        ecg = [_ecg_message(wave) for wave in waves] if is_live else [{"type": "resync", "dropped": len(waves)}]
         vitals = [
             {"type": "vital", "sensor": vital.sensor, "kind": vital.kind, "at_us": vital.times.at_us, "value": vital.value}
             for vital in changes.vitals
         ]
-        return [*_typed("alert", alerts), *live, *vitals, *_typed("sensor", sensors)]
+        return [*_with_type("alert", alerts), *ecg, *vitals, *_with_type("sensor", sensors)]
 
 
-def _ecg(wave: WaveformRecord) -> Json:
-    start_us, mv = wave.times.at_us, millivolts(wave.samples, wave.scale)
+def _ecg_message(wave: WaveformRecord) -> Json:
+    start_us, mv = wave.times.at_us, to_millivolts(wave.samples, wave.scale)
     return {"type": "ecg", "sensor": wave.sensor, "start_us": start_us, "rate_hz": wave.rate_hz, "mv": mv}
 
 
-def _typed(name: str, items: list[Json | None]) -> list[dict[str, Any]]:
+def _with_type(name: str, items: list[Json | None]) -> list[dict[str, Any]]:
     return [{"type": name} | item for item in items if item is not None]

@@ -1,4 +1,4 @@
-"""What every answer carries and what every request must show, so that no other site can read or frame the page."""
+"""Security headers of every response and checks of every request: no other site can read or frame the page."""
 
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,23 +22,23 @@ _RAW_HEADERS: Final = [(name.encode(), value.encode()) for name, value in _HEADE
 _NO_STORE: Final = (b"cache-control", b"no-store")
 
 
-class Guard:
-    """ASGI middleware: strict headers; only loopback names as Host (DNS rebinding); only our own Origin on a WebSocket."""
+class SecurityMiddleware:
+    """ASGI middleware: strict headers; only loopback names as Host (DNS rebinding); only the page's Origin on a WebSocket."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer for the application, or pass on."""
+        """Reject the request, or pass it to the application."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if not _is_loopback(host):
-            await _refuse(scope, send, 421, b"this page is served on loopback names only")
-        elif scope["type"] == "websocket" and not _same_origin(headers.get(b"origin", b"").decode("latin-1"), host):
-            await _refuse(scope, send, 403, b"the WebSocket serves its own page only")
+            await _reject(scope, send, 421, b"this page is served on loopback names only")
+        elif scope["type"] == "websocket" and not _is_same_origin(headers.get(b"origin", b"").decode("latin-1"), host):
+            await _reject(scope, send, 403, b"the WebSocket serves its own page only")
         else:
             await self._app(scope, receive, _with_headers(send, no_store=scope["path"].startswith("/api/")))
 
@@ -50,21 +50,21 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _same_origin(origin: str, host: str) -> bool:
-    """Whether the page that opens the socket came from here. Every browser names its Origin; who names none is no browser."""
+def _is_same_origin(origin: str, host: str) -> bool:
+    """Whether this host served the page that opens the socket. Browsers always send Origin; other clients may omit it."""
     return origin in {"", f"http://{host}", f"https://{host}"}
 
 
 def _with_headers(send: Send, *, no_store: bool) -> Send:
-    async def send_guarded(message: Message) -> None:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], *_RAW_HEADERS, *([_NO_STORE] if no_store else [])]
         await send(message)
 
-    return send_guarded
+    return send_with_headers
 
 
-async def _refuse(scope: Scope, send: Send, status: int, reason: bytes) -> None:
+async def _reject(scope: Scope, send: Send, status: int, reason: bytes) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})
         return

@@ -1,4 +1,4 @@
-"""Fixtures of the clinic's tests."""
+"""Fixtures for the clinic's tests."""
 
 from collections.abc import Iterator
 from contextlib import closing

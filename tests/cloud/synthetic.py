@@ -1,4 +1,4 @@
-"""A hub that seals like a real one, and a plausible ECG for it to send."""
+"""A hub that seals blocks as the agent does, and a synthetic ECG for it to send."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ WAVES = ((-0.17, 0.022, 0.14), (-0.028, 0.009, -0.1), (0.0, 0.0105, 1.15), (0.02
 
 
 def ecg_mv(beats_s: Sequence[float], seconds: float, rate_hz: float = RATE_HZ, p_wave: bool = True) -> NDArray[np.float64]:
-    """Synthetic ECG with an R peak at each of `beats_s`, breathing baseline and a little noise."""
+    """Return a synthetic ECG with an R peak at each of `beats_s`, respiratory baseline wander and a little noise."""
     t = np.arange(int(seconds * rate_hz)) / rate_hz
     mv = 0.05 * np.sin(2 * np.pi * 0.25 * t) + np.random.default_rng(7).normal(0, 0.012, t.size)
     for beat in beats_s:
@@ -90,4 +90,4 @@ class Hub:
         self.send_block(store, self.seal(lane, encode(records)))
 
     def send_block(self, store: Store, block: tuple[BlockHeader, bytes]) -> None:
-        assert store.commit(self.name, [self.wrapped()], [block], START_US).fresh == 1
+        assert store.commit(self.name, [self.wrapped()], [block], START_US).new == 1

@@ -1,4 +1,4 @@
-"""The page's interface: what it answers, what it refuses, and what its WebSocket hears."""
+"""The page's interface: REST responses, rejected requests, and messages on the WebSocket."""
 
 import asyncio
 import http.client
@@ -13,10 +13,10 @@ import websockets
 from sqlalchemy import Engine
 from websockets.asyncio.client import connect
 
-from cloud.api.app import create_app, preferred_language
-from cloud.api.feed import QUEUE, Feed
-from cloud.dev import make_server
+from cloud.api.app import create_app, select_language
+from cloud.api.feed import QUEUE_MESSAGES, Feed
 from cloud.opener import Opener
+from cloud.page_server import make_page_server
 from cloud.projections import Changes
 from cloud.store import Store
 from sync.records import StatusRecord
@@ -26,8 +26,8 @@ from tests.cloud.synthetic import RATE_HZ, START_US, Hub, alert, counts, ecg_mv,
 Json = dict[str, Any]
 
 
-class Running:
-    """A clinic's server on a free port with its opener, inside the test's event loop."""
+class RunningClinic:
+    """A clinic's page server on a free port and its opener, inside the test's event loop."""
 
     def __init__(self, port: int, opener: Opener, feed: Feed) -> None:
         self.port, self.opener, self.feed = port, opener, feed
@@ -47,55 +47,55 @@ class Running:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", path, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read().decode()
+            response = connection.getresponse()
+            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode()
         finally:
             connection.close()
 
 
 @asynccontextmanager
-async def running(store: Store, engine: Engine, keys: ClinicKeyPair) -> AsyncIterator[Running]:
+async def run_clinic(store: Store, engine: Engine, keys: ClinicKeyPair) -> AsyncIterator[RunningClinic]:
     feed = Feed(engine)
     opener = Opener(store, engine, keys, feed.publish)
-    server = make_server(create_app(store, engine, feed))
+    server = make_page_server(create_app(store, engine, feed))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
             opening = tasks.create_task(opener.run())
-            yield Running(listener.getsockname()[1], opener, feed)
+            yield RunningClinic(listener.getsockname()[1], opener, feed)
             server.should_exit = True
             await serving
             opening.cancel()
 
 
-def in_clinic(store: Store, engine: Engine, keys: ClinicKeyPair, test: Callable[[Running], Awaitable[None]]) -> None:
+def run_in_clinic(store: Store, engine: Engine, keys: ClinicKeyPair, test: Callable[[RunningClinic], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with running(store, engine, keys) as clinic:
+        async with run_clinic(store, engine, keys) as clinic:
             await test(clinic)
 
     asyncio.run(run())
 
 
-async def opened(clinic: Running, blocks: int) -> None:
+async def wait_opened(clinic: RunningClinic, blocks: int) -> None:
     while (await clinic.json("/api/counters"))["blocks"]["opened"] < blocks:
         await asyncio.sleep(0.01)
 
 
-async def next_of(viewer: websockets.ClientConnection, kind: str) -> Json:
+async def next_message(viewer: websockets.ClientConnection, kind: str) -> Json:
     while True:
         message: Json = json.loads(await viewer.recv())
         if message["type"] == kind:
             return message
 
 
-def test_rest_answers(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
     mv = ecg_mv([0.5, 1.5], 2.0)
     hub.send(store, "alert", alert(strip=strip(START_US, [0.5, 1.3], 2.0)))
     hub.send(store, "wave", waveform(START_US, counts(mv[:130])), waveform(START_US + 1_000_000, counts(mv[130:])))
     hub.send(store, "vital", heart_rate(START_US, 72.5), StatusRecord("strap-1", "skin_contact", times(START_US), True))
 
-    async def test(clinic: Running) -> None:
-        await opened(clinic, 3)
+    async def test(clinic: RunningClinic) -> None:
+        await wait_opened(clinic, 3)
         listed = await clinic.json("/api/alerts")
         assert listed["revision"] == 1
         assert [(one["kind"], one["has_strip"], "strip" in one) for one in listed["alerts"]] == [("tachycardia", True, False)]
@@ -107,8 +107,8 @@ def test_rest_answers(store: Store, engine: Engine, hub: Hub, clinic_keys: Clini
         assert shown["mv"] == [round(value, 3) for value in (counts(ecg_mv([0.5, 1.3], 2.0)) * 0.001).tolist()]
         assert (await clinic.get("/api/alerts/none"))[0] == 404
 
-        told = await clinic.json("/api/sensors")
-        assert [(one["sensor"], one["samples"], one["skin_contact"]) for one in told["sensors"]] == [("strap-1", 260, True)]
+        answer = await clinic.json("/api/sensors")
+        assert [(one["sensor"], one["samples"], one["skin_contact"]) for one in answer["sensors"]] == [("strap-1", 260, True)]
 
         cut = (await clinic.json(f"/api/ecg?sensor=strap-1&from_us={START_US + 500_000}&to_us={START_US + 1_100_000}"))[
             "segments"
@@ -128,11 +128,11 @@ def test_rest_answers(store: Store, engine: Engine, hub: Hub, clinic_keys: Clini
         }
         assert (await clinic.get("/api/ecg?sensor=strap-1&from_us=x&to_us=1"))[0] == 422
 
-    in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic_keys, test)
 
 
-def test_every_answer_is_closed_to_other_sites(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
-    async def test(clinic: Running) -> None:
+def test_every_response_has_strict_security_headers(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
+    async def test(clinic: RunningClinic) -> None:
         for path in ("/", "/static/js/main.js", "/api/alerts", "/nowhere"):
             _, headers, _ = await clinic.get(path)
             policy = headers["content-security-policy"]
@@ -145,38 +145,38 @@ def test_every_answer_is_closed_to_other_sites(store: Store, engine: Engine, cli
         for path in ("/docs", "/redoc", "/openapi.json", "/static/../app.py", "/static/%2e%2e/%2e%2e/api/app.py"):
             assert (await clinic.get(path))[0] == 404
 
-    in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic_keys, test)
 
 
-def test_only_loopback_names_are_served(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
-    async def test(clinic: Running) -> None:
+def test_rejects_host_names_other_than_loopback(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
+    async def test(clinic: RunningClinic) -> None:
         for host in ("evil.example", f"evil.example:{clinic.port}", "127.0.0.1.evil.example", "", "[::1"):
             status, _, body = await clinic.get("/api/alerts", Host=host)
             assert (status, body) == (421, "this page is served on loopback names only")
         for host in (f"127.0.0.1:{clinic.port}", f"localhost:{clinic.port}", f"[::1]:{clinic.port}"):
             assert (await clinic.get("/api/alerts", Host=host))[0] == 200
 
-    in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic_keys, test)
 
 
-def test_a_websocket_of_another_origin_is_refused(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
-    async def test(clinic: Running) -> None:
+def test_rejects_a_websocket_from_another_origin(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
+    async def test(clinic: RunningClinic) -> None:
         for origin in ("https://evil.example", "null", f"http://localhost:{clinic.port}", "http://127.0.0.1"):
-            with pytest.raises(websockets.InvalidStatus) as refused:
+            with pytest.raises(websockets.InvalidStatus) as rejected:
                 await clinic.websocket(origin=origin)
-            assert refused.value.response.status_code == 403
+            assert rejected.value.response.status_code == 403
         async with clinic.websocket() as viewer:
             assert json.loads(await viewer.recv())["type"] == "beat"
 
-    in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic_keys, test)
 
 
-def test_the_page_speaks_the_readers_language(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
-    async def test(clinic: Running) -> None:
+def test_serves_the_page_in_the_language_of_the_browser(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
+    async def test(clinic: RunningClinic) -> None:
         _, _, page = await clinic.get("/", **{"Accept-Language": "fr-CH, de;q=0.8"})
         assert '<html lang="fr">' in page
 
-    in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic_keys, test)
 
 
 @pytest.mark.parametrize(
@@ -191,52 +191,52 @@ def test_the_page_speaks_the_readers_language(store: Store, engine: Engine, clin
         ("de;q=nonsense, es", "es"),
     ],
 )
-def test_accept_language(accept: str, expected: str) -> None:
-    assert preferred_language(accept) == expected
+def test_selects_the_preferred_language_of_accept_language(accept: str, expected: str) -> None:
+    assert select_language(accept) == expected
 
 
-def test_the_websocket_hears_alerts_with_strips_ecg_vitals_and_sensors(
+def test_the_websocket_sends_alerts_with_strips_ecg_vitals_and_sensors(
     store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
 ) -> None:
-    async def test(clinic: Running) -> None:
+    async def test(clinic: RunningClinic) -> None:
         async with clinic.websocket() as viewer:
             hub.send(store, "alert", alert(strip=strip(START_US, [0.5, 1.3], 2.0)))
             hub.send(store, "wave", waveform(START_US, counts(ecg_mv([0.5], 1.0))), heart_rate(START_US, 72.0))
             clinic.opener.wake()
-            raised = await next_of(viewer, "alert")
+            raised = await next_message(viewer, "alert")
             assert (raised["kind"], raised["priority"], len(raised["strip"]["beats_us"])) == ("tachycardia", "medium", 2)
             assert raised["published_us"] > START_US
-            live = await next_of(viewer, "ecg")
+            live = await next_message(viewer, "ecg")
             assert (live["sensor"], live["start_us"], live["rate_hz"], len(live["mv"])) == ("strap-1", START_US, RATE_HZ, 130)
-            assert (await next_of(viewer, "vital"))["value"] == 72.0
-            assert (await next_of(viewer, "sensor"))["samples"] == 130
+            assert (await next_message(viewer, "vital"))["value"] == 72.0
+            assert (await next_message(viewer, "sensor"))["samples"] == 130
 
-    in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic_keys, test)
 
 
-def test_a_slow_viewer_loses_its_queue_and_is_told_to_fetch_again(engine: Engine) -> None:
+def test_a_slow_viewer_loses_its_queue_and_gets_a_resync_message(engine: Engine) -> None:
     async def test() -> None:
         feed = Feed(engine)
-        with feed.viewer() as slow:
-            for second in range(QUEUE + 1):
+        with feed.register_viewer() as slow:
+            for second in range(QUEUE_MESSAGES + 1):
                 await feed.publish(Changes(vitals=[heart_rate(START_US + second, 60.0)]))
             assert slow.queue.qsize() == 2
-            assert feed.statistics().dropped == QUEUE
-            first = json.loads(await feed.next_text(slow))
-            assert (first["type"], first["dropped"]) == ("resync", QUEUE)
-            assert json.loads(await feed.next_text(slow))["at_us"] == START_US + QUEUE
+            assert feed.statistics().dropped == QUEUE_MESSAGES
+            first = json.loads(await feed.next_message(slow))
+            assert (first["type"], first["dropped"]) == ("resync", QUEUE_MESSAGES)
+            assert json.loads(await feed.next_message(slow))["at_us"] == START_US + QUEUE_MESSAGES
         assert feed.statistics().viewers == 0
 
     asyncio.run(test())
 
 
-def test_a_long_backlog_is_not_pushed_but_fetched(engine: Engine) -> None:
+def test_a_long_backlog_is_replaced_by_a_resync_message(engine: Engine) -> None:
     async def test() -> None:
         feed = Feed(engine)
-        with feed.viewer() as viewer:
+        with feed.register_viewer() as viewer:
             wave = waveform(START_US, counts(ecg_mv([0.5], 1.0)))
             await feed.publish(Changes(waves=[wave] * 50))
-            assert json.loads(await feed.next_text(viewer))["type"] == "resync"
+            assert json.loads(await feed.next_message(viewer))["type"] == "resync"
             assert viewer.queue.empty()
 
     asyncio.run(test())

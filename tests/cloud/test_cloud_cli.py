@@ -1,4 +1,4 @@
-"""`pulsegate-cloud`: exit codes, one-line errors, export and rebuild, start and end of the embedded clinic."""
+"""`pulsegate-cloud`: exit codes, one-line errors, export and rebuild, start and stop of the embedded clinic."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import pytest
 from cloud import tables
 from cloud.api import queries
 from cloud.cli import main
-from cloud.store import Quarantined, Store
+from cloud.store import RejectedBlock, Store
 from cloud.tables import open_projections
 from sync.records import GapRecord
 from sync.seal import BlockHeader, ClinicKeyPair, seal_block
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, clinic_keys: ClinicKeyPair) -> Path:
     return tmp_path
 
 
-def fill(folder: Path, hub: Hub) -> None:
+def fill_store(folder: Path, hub: Hub) -> None:
     with closing(Store.open(folder / "blocks.db")) as store:
         hub.send(store, "wave", waveform(START_US, SAMPLES))
         hub.send(store, "wave", GapRecord("strap-1", "ecg", START_US + 1_000_000, None, None, "the link was lost"))
@@ -43,11 +43,11 @@ def fill(folder: Path, hub: Hub) -> None:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[Any], str]:
     code = main(arguments)
-    told = capsys.readouterr()
-    return code, [json.loads(line) for line in told.out.splitlines()], told.err
+    output = capsys.readouterr()
+    return code, [json.loads(line) for line in output.out.splitlines()], output.err
 
 
-def test_help_and_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_exits_0_and_bad_usage_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "dev" in capsys.readouterr().out
     for arguments in ([], ["dev"], ["dev", "--data", "x", "--port", "70000"], ["open", "--data", "x", "--colour"]):
@@ -55,8 +55,8 @@ def test_help_and_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
         assert "usage: pulsegate-cloud" in capsys.readouterr().err
 
 
-def test_export_tells_every_record_and_its_place(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(folder, hub)
+def test_exports_every_record_with_its_sequence_number(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    fill_store(folder, hub)
     code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 0
     wave, gap, raised, account = lines
@@ -72,23 +72,25 @@ def test_export_tells_every_record_and_its_place(folder: Path, hub: Hub, capsys:
     assert (account["blocks"], account["records"], account["missing_blocks"], account["duplicate_blocks"]) == (3, 3, 0, 0)
 
 
-def test_export_finds_what_is_missing_or_twice(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_finds_missing_blocks_and_duplicate_waveforms(
+    folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
     with closing(Store.open(folder / "blocks.db")) as store:
         hub.send(store, "wave", waveform(START_US, SAMPLES))
-        lost, set_aside = hub.seal("wave", b""), hub.seal("wave", b"")
-        store.quarantine([Quarantined("hub-1", "conflict", set_aside[1], BlockId("wave", 1, 3))], START_US)
+        lost, rejected = hub.seal("wave", b""), hub.seal("wave", b"")
+        store.quarantine([RejectedBlock("hub-1", "conflict", rejected[1], BlockId("wave", 1, 3))], START_US)
         hub.send(store, "wave", waveform(START_US, SAMPLES))
         header = BlockHeader("hub-1", "subject-1", 2, "wave", 1, hub.key.id, prev=(1, 6))
         hub.send_block(store, (header, seal_block(header, b"\x80", hub.key)))
     code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 0
-    assert [(hole["epoch"], hole["seq"]) for hole in lines[-1]["missing"]] == [(1, lost[0].seq), (1, 5), (1, 6)]
+    assert [(missing["epoch"], missing["seq"]) for missing in lines[-1]["missing"]] == [(1, lost[0].seq), (1, 5), (1, 6)]
     assert lines[-1]["duplicate_waveforms"] == 1
 
 
-def test_a_wrong_key_is_one_clear_line(tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_a_wrong_key_in_one_line(tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     ClinicKeyPair.generate().save(tmp_path / "clinic.key")
-    fill(tmp_path, hub)
+    fill_store(tmp_path, hub)
     code, lines, error = run(capsys, "open", "--data", str(tmp_path), "--json")
     assert code == 1
     assert [line["type"] for line in lines] == ["account"]
@@ -97,21 +99,21 @@ def test_a_wrong_key_is_one_clear_line(tmp_path: Path, hub: Hub, capsys: pytest.
     assert "3 of 3 blocks could not be opened, the first because the data key was wrapped for another clinic key" in error
 
 
-def test_no_clinic_and_no_key_are_one_clear_line(tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_a_missing_clinic_or_key_in_one_line(tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = run(capsys, "open", "--data", str(tmp_path / "nowhere"))
     assert (code, error) == (
         1,
         f"pulsegate-cloud: no clinic in {tmp_path}/nowhere: give the folder that pulsegate-cloud dev was started with\n",
     )
-    fill(tmp_path, hub)
+    fill_store(tmp_path, hub)
     code, _, error = run(capsys, "open", "--data", str(tmp_path))
     assert code == 1
     assert f"cannot read the key file {tmp_path}/clinic.key" in error
     assert error.count("\n") == 1
 
 
-def test_rebuild_makes_the_projections_from_the_blocks(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(folder, hub)
+def test_rebuilds_the_projections_from_the_blocks(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    fill_store(folder, hub)
     engine = open_projections(folder / "projections.db")
     with engine.begin() as connection:
         connection.execute(
@@ -121,30 +123,29 @@ def test_rebuild_makes_the_projections_from_the_blocks(folder: Path, hub: Hub, c
     assert main(["open", "--data", str(folder), "--rebuild"]) == 0
     capsys.readouterr()
     engine = open_projections(folder / "projections.db")
-    assert queries.vitals(engine, "stale", "heart_rate", 0) == []
-    assert queries.counters(engine)["samples"] == 130
-    assert len(queries.alerts_after(engine, 0)["alerts"]) == 1
+    assert queries.read_vitals(engine, "stale", "heart_rate", 0) == []
+    assert queries.read_counters(engine)["samples"] == 130
+    assert len(queries.find_alerts_after(engine, 0)["alerts"]) == 1
     engine.dispose()
 
 
-def test_projections_of_another_version_are_made_anew(folder: Path) -> None:
+def test_recreates_projections_of_an_unknown_version(folder: Path) -> None:
     engine = open_projections(folder / "projections.db")
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE alerts")
         connection.exec_driver_sql("PRAGMA user_version = 99")
     engine.dispose()
     engine = open_projections(folder / "projections.db")
-    assert queries.alerts_after(engine, 0) == {"revision": 0, "alerts": []}
+    assert queries.find_alerts_after(engine, 0) == {"revision": 0, "alerts": []}
     engine.dispose()
 
 
 def start_dev(folder: Path, *more: str) -> "subprocess.Popen[bytes]":
-
     command = [sys.executable, "-m", "cloud.cli", "dev", "--data", str(folder), *more]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def wait_ready(folder: Path) -> Any:
+def wait_endpoints(folder: Path) -> Any:
     deadline = time.monotonic() + START_LIMIT_S
     while not (folder / "clinic.json").exists():
         assert time.monotonic() < deadline
@@ -152,12 +153,12 @@ def wait_ready(folder: Path) -> Any:
     return json.loads((folder / "clinic.json").read_text())
 
 
-def test_dev_tells_where_it_is_and_refuses_a_second_one(tmp_path: Path) -> None:
+def test_dev_writes_its_endpoints_and_locks_its_folder(tmp_path: Path) -> None:
     first = start_dev(tmp_path, "--port", "0", "--watch-stdin")
-    ready = wait_ready(tmp_path)
-    assert ready["pid"] == first.pid
-    assert ready["mqtt"]["host"] == "127.0.0.1"
-    assert Path(ready["public_key"]).exists()
+    endpoints = wait_endpoints(tmp_path)
+    assert endpoints["pid"] == first.pid
+    assert endpoints["mqtt"]["host"] == "127.0.0.1"
+    assert Path(endpoints["public_key"]).exists()
     assert (tmp_path / "clinic.key").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "projections.db").stat().st_mode & 0o777 == 0o600
     second = start_dev(tmp_path, "--port", "0")
@@ -168,14 +169,14 @@ def test_dev_tells_where_it_is_and_refuses_a_second_one(tmp_path: Path) -> None:
     assert not (tmp_path / "clinic.json").exists()
 
 
-def test_dev_starts_again_after_a_kill(tmp_path: Path) -> None:
+def test_dev_restarts_after_a_kill(tmp_path: Path) -> None:
     killed = start_dev(tmp_path, "--port", "0")
-    port = wait_ready(tmp_path)["page"].rstrip("/").rsplit(":", 1)[1]
+    port = wait_endpoints(tmp_path)["page"].rstrip("/").rsplit(":", 1)[1]
     killed.kill()
     killed.communicate()
     again = start_dev(tmp_path, "--port", port, "--watch-stdin")
     deadline = time.monotonic() + START_LIMIT_S
-    while not (tmp_path / "clinic.json").exists() or wait_ready(tmp_path)["pid"] != again.pid:
+    while not (tmp_path / "clinic.json").exists() or wait_endpoints(tmp_path)["pid"] != again.pid:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     _, error = again.communicate(timeout=START_LIMIT_S)
@@ -183,18 +184,36 @@ def test_dev_starts_again_after_a_kill(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_dev_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+def test_dev_stops_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     process = start_dev(tmp_path, "--port", "0")
-    wait_ready(tmp_path)
+    wait_endpoints(tmp_path)
     os.kill(process.pid, number)
     _, error = process.communicate(timeout=START_LIMIT_S)
     assert (process.returncode, error) == (0, b"")
 
 
 @pytest.mark.parametrize("option", ["--port", "--mqtt-port"])
-def test_a_port_in_use_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+def test_reports_a_port_in_use_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         other = {"--port": "--mqtt-port", "--mqtt-port": "--port"}[option]
         assert main(["dev", "--data", str(tmp_path), option, str(port), other, "0"]) == 1
     assert capsys.readouterr().err == f"pulsegate-cloud: port {port} is in use: choose another with {option}\n"
+
+
+OPEN_AND_LIST_MODULES = """
+import json, sys
+from cloud.cli import main
+code = main(["open", "--data", sys.argv[1], "--rebuild"])
+print(json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]))
+"""
+
+
+def test_open_imports_no_web_server_and_no_broker(folder: Path, hub: Hub) -> None:
+    fill_store(folder, hub)
+    command = [sys.executable, "-c", OPEN_AND_LIST_MODULES, str(folder)]
+    output = subprocess.run(command, check=True, capture_output=True, timeout=START_LIMIT_S).stdout
+    code, modules = json.loads(output.splitlines()[-1])
+    assert code == 0
+    assert "sqlalchemy" in modules
+    assert {"fastapi", "starlette", "uvicorn", "amqtt", "websockets"}.isdisjoint(modules)

@@ -1,4 +1,4 @@
-"""A hub's outbox, a clinic's store, and a link between them within this process that can lose what it carries."""
+"""A hub's outbox, a clinic's store, and a link between them in one process that can lose messages."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -17,20 +17,20 @@ from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
 HUB = "hub-1"
 
 
-class End:
+class LinkEnd:
     """One end of the link."""
 
     def __init__(self, link: "Link") -> None:
         self.link = link
         self.events: asyncio.Queue[MqttEvent] = asyncio.Queue()
-        self.other: End
+        self.other: LinkEnd
 
     async def publish(self, topic: str, payload: bytes) -> None:
         if not self.link.is_up:
             raise Transient("no connection")
         message = Message(topic, payload)
         self.link.sent.append(message)
-        if not self.link.loses(message):
+        if not self.link.is_lost(message):
             self.other.events.put_nowait(message)
 
     async def receive(self) -> MqttEvent:
@@ -38,13 +38,13 @@ class End:
 
 
 class Link:
-    """Both ends, up or down together. `loses` decides message by message; `sent` keeps them all."""
+    """Two ends that are up or down together. `is_lost` decides whether a message is lost; `sent` keeps all messages."""
 
     def __init__(self) -> None:
-        self.hub, self.clinic = End(self), End(self)
+        self.hub, self.clinic = LinkEnd(self), LinkEnd(self)
         self.hub.other, self.clinic.other = self.clinic, self.hub
         self.is_up = False
-        self.loses: Callable[[Message], bool] = lambda _message: False
+        self.is_lost: Callable[[Message], bool] = lambda _message: False
         self.sent: list[Message] = []
 
     def connect(self) -> None:
@@ -53,7 +53,7 @@ class Link:
             end.events.put_nowait(Connected())
 
     def cut(self) -> None:
-        """Lose the connection and all that is on its way."""
+        """Lose the connection and all messages in transit."""
         self.is_up = False
         for end in (self.hub, self.clinic):
             while not end.events.empty():
@@ -62,8 +62,8 @@ class Link:
 
 
 @dataclass
-class House:
-    """A hub and a clinic that knows how to open its blocks."""
+class Testbed:
+    """The outbox of a hub, and the store and keys of a clinic."""
 
     outbox: Outbox
     store: Store
@@ -71,8 +71,8 @@ class House:
     folder: Path
     sealed_at_s: list[int] = field(default_factory=lambda: [1_790_000_000])
 
-    def opened(self) -> list[bytes]:
-        """The plaintexts of all stored blocks, in the order of commit."""
+    def opened_plaintexts(self) -> list[bytes]:
+        """Return the plaintexts of all stored blocks, in the order of commit."""
         plaintexts = []
         for row in self.store.blocks_after(0, 100_000):
             header = parse_header(row.block)
@@ -87,7 +87,7 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def testbed(tmp_path: Path) -> Iterator[Testbed]:
     keys = ClinicKeyPair.generate()
     sealed_at_s = [1_790_000_000]
     outbox = Outbox.open(
@@ -99,7 +99,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         clock=lambda: sealed_at_s[0],
     )
     store = Store.open(tmp_path / "store.db")
-    yield House(outbox, store, keys, tmp_path, sealed_at_s)
+    yield Testbed(outbox, store, keys, tmp_path, sealed_at_s)
     outbox.close()
     store.close()
 

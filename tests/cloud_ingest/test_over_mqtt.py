@@ -1,4 +1,4 @@
-"""The same scenario over the in-process link and over a real broker: the link of the other tests must behave as MQTT does."""
+"""One scenario over the in-process link and over a real broker: the link of the other tests must behave like MQTT."""
 
 import asyncio
 import contextlib
@@ -18,22 +18,22 @@ from sync.uplink import Uplink
 from sync.wire import UP_TOPICS, ack_topic
 
 HUB = "hub-1"
-LIMIT_S = 30.0
+TIMEOUT_S = 30.0
 Interrupt = Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
 async def broker(port: int = 0) -> AsyncIterator[int]:
-    """amqtt on this port, or one that the system chooses. Its own end may hang or forget connections; here they are cut."""
+    """Run amqtt on this port, or on a free one. All connections are aborted at the end, because amqtt may hang on them."""
     listener = {"type": "external"}
     plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
-    amqtt = Broker({"listeners": {"default": listener, "ours": listener}, "plugins": plugins})
+    amqtt = Broker({"listeners": {"default": listener, "test": listener}, "plugins": plugins})
     await amqtt.start()
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
-        await amqtt.stream_connected(reader, writer, "ours")
+        await amqtt.stream_connected(reader, writer, "test")
 
     server = await asyncio.start_server(serve, "127.0.0.1", port)
     try:
@@ -52,7 +52,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def inline(function: Callable[..., Any], /, *values: Any) -> Any:
+async def call_inline(function: Callable[..., Any], /, *values: Any) -> Any:
     return function(*values)
 
 
@@ -86,16 +86,14 @@ async def over_broker(_link: Any) -> AsyncIterator[tuple[MqttClient, MqttClient,
                 task.cancel()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(LIMIT_S):
+async def wait_until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("transport", [over_link, over_broker])
-def test_everything_arrives_once_though_the_broker_restarts_in_the_middle(
-    house: Any, make_link: Callable[[], Any], transport: Any
-) -> None:
+def test_every_block_arrives_once_despite_a_broker_restart(testbed: Any, make_link: Callable[[], Any], transport: Any) -> None:
     async def scenario() -> Uplink:
         committed = 0
 
@@ -104,18 +102,18 @@ def test_everything_arrives_once_though_the_broker_restarts_in_the_middle(
             committed += 1
 
         async with transport(make_link()) as (hub, clinic, interrupt):
-            uplink = Uplink(house.outbox, hub, hub=HUB, call=inline)
+            uplink = Uplink(testbed.outbox, hub, hub=HUB, call=call_inline)
             async with asyncio.TaskGroup() as tasks:
-                ingest = run_ingest(house.store, clinic, on_committed, now_us=lambda: 7)
+                ingest = run_ingest(testbed.store, clinic, on_committed, now_us=lambda: 7)
                 running = [tasks.create_task(uplink.run()), tasks.create_task(ingest)]
                 for i in range(60):
-                    house.outbox.put_many([("vital", b"v%d" % i), ("wave", b"w%d" % i + bytes(4000)), ("alert", b"a%d" % i)])
+                    testbed.outbox.put_many([("vital", b"v%d" % i), ("wave", b"w%d" % i + bytes(4000)), ("alert", b"a%d" % i)])
                     uplink.wake()
                     await asyncio.sleep(0.002)
                     if i == 30:
-                        await until(lambda: house.store.count() > 20)
+                        await wait_until(lambda: testbed.store.count_blocks() > 20)
                         await interrupt()
-                await until(house.is_drained)
+                await wait_until(testbed.is_drained)
                 for task in running:
                     task.cancel()
         assert committed > 0
@@ -123,20 +121,20 @@ def test_everything_arrives_once_though_the_broker_restarts_in_the_middle(
 
     threads = set(threading.enumerate())
     uplink = asyncio.run(scenario())
-    opened = house.opened()
+    opened = testbed.opened_plaintexts()
     assert len(opened) == len(set(opened)) == 180
     assert uplink.statistics.blocks_acked == 180
-    assert house.store.quarantined() == []
+    assert testbed.store.quarantined() == []
     assert [t.name for t in set(threading.enumerate()) - threads if t.name.startswith("paho")] == []
 
 
-def test_client_speaks_3_1_1_to_a_broker_that_knows_nothing_newer() -> None:
-    """amqtt refuses MQTT 5 with the return code of 3.1.1, and hangs up."""
+def test_the_client_falls_back_to_mqtt_3_1_1() -> None:
+    """amqtt rejects MQTT 5 with the return code of 3.1.1 and closes the connection."""
 
     async def scenario() -> None:
         async with broker() as port:
             client = MqttClient("127.0.0.1", port, client_id="a", subscriptions=["there/#"])
-            async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
+            async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
                 running = tasks.create_task(client.run())
                 assert await client.receive() == Connected()
                 await client.publish("there/and/back", b"\x00\xff" * 30_000)
@@ -150,12 +148,12 @@ def test_client_speaks_3_1_1_to_a_broker_that_knows_nothing_newer() -> None:
     asyncio.run(scenario())
 
 
-def test_more_messages_than_the_window_all_pass_in_order() -> None:
+def test_more_messages_than_the_window_arrive_in_order() -> None:
     async def scenario() -> list[Any]:
         async with broker() as port:
             sender = MqttClient("127.0.0.1", port, client_id="sender", subscriptions=[])
             receiver = MqttClient("127.0.0.1", port, client_id="receiver", subscriptions=["n"])
-            async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
+            async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
                 running = [tasks.create_task(client.run()) for client in (sender, receiver)]
                 assert [await client.receive() for client in (sender, receiver)] == [Connected(), Connected()]
                 for i in range(2 * IN_FLIGHT):
@@ -168,11 +166,11 @@ def test_more_messages_than_the_window_all_pass_in_order() -> None:
     assert asyncio.run(scenario()) == [Message("n", b"%d" % i) for i in range(2 * IN_FLIGHT)]
 
 
-def test_client_waits_for_a_broker_that_comes_later_and_says_so_meanwhile() -> None:
+def test_the_client_waits_for_a_broker_and_reports_the_missing_connection() -> None:
     async def scenario() -> None:
         port = free_port()
         client = MqttClient("127.0.0.1", port, client_id="a", subscriptions=[])
-        async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
             running = tasks.create_task(client.run())
             with pytest.raises(Transient, match=f"no connection to the broker 127.0.0.1:{port}"):
                 await client.publish("a", b"")
@@ -184,13 +182,13 @@ def test_client_waits_for_a_broker_that_comes_later_and_says_so_meanwhile() -> N
     asyncio.run(scenario())
 
 
-def test_cancelling_leaves_no_thread_while_the_broker_hangs() -> None:
-    """A listener that accepts and never says a word."""
+def test_cancelling_leaves_no_thread_when_the_broker_does_not_respond() -> None:
+    """The listener accepts the connection and sends nothing."""
 
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             client = MqttClient("127.0.0.1", silent.getsockname()[1], client_id="a", subscriptions=[])
-            async with asyncio.TaskGroup() as tasks, asyncio.timeout(LIMIT_S):
+            async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
                 running = tasks.create_task(client.run())
                 accepted, _ = await asyncio.to_thread(silent.accept)
                 running.cancel()
@@ -200,12 +198,12 @@ def test_cancelling_leaves_no_thread_while_the_broker_hangs() -> None:
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("paho")] == []
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "broker.example.org", "0.0.0.0", "::", ""])  # noqa: S104 - refused
-def test_without_tls_only_this_machine_is_allowed(host: str) -> None:
+@pytest.mark.parametrize("host", ["192.0.2.1", "broker.example.org", "0.0.0.0", "::", ""])  # noqa: S104 - rejected
+def test_rejects_other_hosts_without_tls(host: str) -> None:
     with pytest.raises(Permanent, match="without TLS"):
         MqttClient(host, 1883, client_id="a", subscriptions=[])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.5.5.5", "::1", "localhost"])
-def test_this_machine_is_allowed(host: str) -> None:
+def test_accepts_the_local_host_without_tls(host: str) -> None:
     assert MqttClient(host, 1883, client_id="a", subscriptions=[]).statistics().connections == 0

@@ -12,7 +12,7 @@ from evaluation.ladders import DROPPED_PERCENT, PACKET_S, RATES_HZ, Ecg, find_no
 from evaluation.noise import CHANNEL, KINDS, MIX, RATE_HZ, SNR_DB, add_noise, load_noise, noise_rms, qrs_amplitude
 from evaluation.records import EvaluationError
 from evaluation.resampling import resampled
-from training.disturb import TRAINING_CHANNEL
+from training.ecg_augmentation import TRAINING_CHANNEL
 
 
 @pytest.fixture(scope="module")

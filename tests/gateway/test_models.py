@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from cloud.conform import check
+from cloud.validate import validate_record
 from gateway import models as models_module
 from gateway.alerts import PRIORITIES
 from gateway.models import NEWEST_RELEASE_FILE, LoadedModels, load_models, read_newest_release, update_refusal_alert
@@ -164,5 +164,5 @@ class TestAlert:
         (raised,), _ = update_refusal_alert(loaded, None, NOW_US)
         (read,) = decode(encode([raised]))
         assert isinstance(read, AlertRecord)
-        check(read)
+        validate_record(read)
         assert read == raised

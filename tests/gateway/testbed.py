@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from bumble.device import Device
 
-from cloud.ingest import take
+from cloud.ingest import handle_message
 from cloud.store import Store
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
@@ -54,7 +54,7 @@ class InProcessTransport:
 
     async def publish(self, topic: str, payload: bytes) -> None:
         self._carried.append(topic.encode() + payload)
-        ack, _ = take(self._store, Message(topic, payload), 0)
+        ack, _ = handle_message(self._store, Message(topic, payload), 0)
         assert ack is not None
         self._events.put_nowait(Message(f"pulsegate/v1/{ack.hub}/down/ack", encode_ack(ack)))
 

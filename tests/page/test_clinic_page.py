@@ -1,4 +1,4 @@
-"""The clinician's page in a real browser, fed by a real clinic process."""
+"""The clinician's page in a real browser, with a real clinic process."""
 
 import json
 import re
@@ -15,17 +15,17 @@ STATIC = Path(__file__).parents[2] / "cloud" / "page" / "static"
 ARTEFACTS = Path(__file__).parents[2] / "build" / "artefacts"
 LANGUAGES = {
     "en": ("Alerts", "Pause (no beat)", "No beat for 3.7 s (limit 3 s)"),
-    "de": ("Alarme", "Pause (kein Herzschlag)", "Kein Herzschlag während 3,7 s (Grenze 3 s)"),
+    "de": ("Alarme", "Pause (kein Herzschlag)", "Kein Herzschlag für 3,7 s (Grenzwert 3 s)"),
     "fr": ("Alertes", "Pause (aucun battement)", "Aucun battement pendant 3,7 s (limite 3 s)"),
     "es": ("Alertas", "Pausa (sin latido)", "Sin latido durante 3,7 s (límite 3 s)"),
 }
 
-# WCAG 2.2, 1.4.3: contrast of every visible text with the first opaque ground behind it.
+# WCAG 2.2, 1.4.3: the contrast of every visible text to the first opaque background behind it.
 CONTRASTS = """() => {
   const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const part = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
-  const ground = (node) => {
+  const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const background = (node) => {
     for (; node; node = node.parentElement) {
       const colour = rgb(getComputedStyle(node).backgroundColor);
       if (colour.length < 4 || colour[3] === 1) return colour;
@@ -38,34 +38,34 @@ CONTRASTS = """() => {
     const node = walker.currentNode.parentElement;
     if (!walker.currentNode.textContent.trim() || !node.checkVisibility()) continue;
     if (node.closest("svg, noscript, .skip, .visually-hidden")) continue;
-    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(ground(node))];
+    const [a, b] = [luminance(rgb(getComputedStyle(node).color)), luminance(background(node))];
     found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), walker.currentNode.textContent.trim()]);
   }
   return found;
 }"""
 
-# Opaque pixels of the mark's colour in the row of beat marks, as the x of each run's middle, in CSS pixels.
+# The x of each beat mark in CSS pixels: the centres of the runs in the colour of the marks, in their row of the canvas.
 BEAT_MARKS = """() => {
   const canvas = document.querySelector(".strip canvas");
   const ratio = canvas.width / parseFloat(canvas.style.width);
   const row = canvas.getContext("2d").getImageData(0, Math.round(28 * ratio), canvas.width, 1).data;
   const mark = getComputedStyle(document.documentElement).getPropertyValue("--mark").trim();
-  const wanted = [1, 3, 5].map((i) => parseInt(mark.slice(i, i + 2), 16));
-  const middles = [];
+  const colour = [1, 3, 5].map((i) => parseInt(mark.slice(i, i + 2), 16));
+  const centres = [];
   let start = null;
   for (let x = 0; x <= canvas.width; x += 1) {
-    const hit = x < canvas.width && wanted.every((value, i) => Math.abs(row[4 * x + i] - value) < 40);
-    if (hit && start === null) start = x;
-    if (!hit && start !== null) { middles.push((start + x) / 2 / ratio); start = null; }
+    const isMark = x < canvas.width && colour.every((value, i) => Math.abs(row[4 * x + i] - value) < 40);
+    if (isMark && start === null) start = x;
+    if (!isMark && start !== null) { centres.push((start + x) / 2 / ratio); start = null; }
   }
-  return middles;
+  return centres;
 }"""
 
 TRACE_HEIGHT_MM = """() => {
   const canvas = document.querySelector(".strip canvas");
   const ratio = canvas.width / parseFloat(canvas.style.width);
-  const [left, above] = [70 * ratio, 36 * ratio];
-  const area = canvas.getContext("2d").getImageData(left, above, canvas.width - left, canvas.height - above);
+  const [left, top] = [70 * ratio, 36 * ratio];
+  const area = canvas.getContext("2d").getImageData(left, top, canvas.width - left, canvas.height - top);
   const rows = [];
   for (let i = 0; i < area.data.length; i += 4) {
     if (Math.max(...area.data.slice(i, i + 3)) < 60) rows.push(Math.floor(i / 4 / area.width));
@@ -84,10 +84,10 @@ def screenshot(page: Page, name: str) -> None:
     page.screenshot(path=ARTEFACTS / name, full_page=True)
 
 
-def test_an_alert_appears_live_with_its_strip_and_beats(empty_clinic: Any, watched: Any) -> None:
-    page = watched.page
+def test_an_alert_appears_live_with_its_strip_and_beats(empty_clinic: Any, monitored: Any) -> None:
+    page = monitored.page
     open_page(page, empty_clinic.page)
-    expect(page.get_by_text("No alerts. New ones appear here")).to_be_visible()
+    expect(page.get_by_text("No alerts. New alerts appear here")).to_be_visible()
     expect(page.get_by_text("No sensor has sent data yet.")).to_be_visible()
     onset_us = time.time_ns() // 1000
     beats_s = [0.5, 1.3, 2.1, 5.8, 6.6, 7.4]
@@ -98,15 +98,15 @@ def test_an_alert_appears_live_with_its_strip_and_beats(empty_clinic: Any, watch
     expect(page.locator("#announcer")).to_have_text("New alert, High priority: Pause (no beat), strap-1")
     canvas = page.locator(".strip canvas")
     expect(canvas).to_have_attribute("aria-label", re.compile(r"8 seconds with 6 detected beats"))
-    assert "/api/alerts/" not in " ".join(watched.requests)  # the strip came over the WebSocket
-    assert watched.complaints == []
+    assert "/api/alerts/" not in " ".join(monitored.requests)  # the strip came over the WebSocket
+    assert monitored.errors == []
     marks = page.evaluate(BEAT_MARKS)
     assert marks == pytest.approx([60 + 100 * beat for beat in beats_s], abs=1.5)  # 25 mm/s at 4 px/mm
     assert page.evaluate(TRACE_HEIGHT_MM) == pytest.approx(14.0, abs=1.5)  # R to S: about 1.4 mV at 10 mm/mV
 
 
-def test_the_picture_of_the_page(clinic: Any, watched: Any) -> None:
-    page = watched.page
+def test_takes_screenshots_of_the_page(clinic: Any, monitored: Any) -> None:
+    page = monitored.page
     open_page(page, clinic.page)
     expect(page.locator(".alert-row")).to_have_count(3)
     expect(page.locator("#detail")).to_contain_text("No beat for 3.7 s (limit 3 s)")
@@ -121,11 +121,11 @@ def test_the_picture_of_the_page(clinic: Any, watched: Any) -> None:
     page.emulate_media(color_scheme="dark")
     screenshot(page, "clinic-page-dark.png")
     assert (ARTEFACTS / "clinic-page.png").stat().st_size > 50_000
-    assert watched.complaints == []
+    assert monitored.errors == []
 
 
-def test_newest_first_with_priority_by_colour_shape_word_and_rate(clinic: Any, watched: Any) -> None:
-    page = watched.page
+def test_lists_the_newest_alert_first_with_priority_as_colour_shape_word_and_flash_rate(clinic: Any, monitored: Any) -> None:
+    page = monitored.page
     open_page(page, clinic.page)
     rows = page.locator(".alert-row")
     expect(rows.locator(".kind")).to_have_text(["Pause (no beat)", "Tachycardia", "Bradycardia"])
@@ -146,17 +146,17 @@ def test_newest_first_with_priority_by_colour_shape_word_and_rate(clinic: Any, w
     assert rows.nth(0).locator(".sign svg").evaluate(flash)[0] == "none"
 
 
-def test_nothing_is_asked_of_anyone_else(clinic: Any, watched: Any) -> None:
-    open_page(watched.page, clinic.page)
-    expect(watched.page.locator(".strip canvas")).to_be_visible()
+def test_requests_only_its_own_server(clinic: Any, monitored: Any) -> None:
+    open_page(monitored.page, clinic.page)
+    expect(monitored.page.locator(".strip canvas")).to_be_visible()
     origin = clinic.page.removeprefix("http://").rstrip("/")
-    assert len(watched.requests) > 10
-    assert [url for url in watched.requests if not re.match(rf"(http|ws)://{re.escape(origin)}/", url)] == []
-    assert watched.complaints == []
+    assert len(monitored.requests) > 10
+    assert [url for url in monitored.requests if not re.match(rf"(http|ws)://{re.escape(origin)}/", url)] == []
+    assert monitored.errors == []
 
 
-def test_a_lost_clinic_is_told_and_only_what_is_missing_is_fetched(empty_clinic: Any, watched: Any) -> None:
-    page = watched.page
+def test_reports_a_lost_connection_and_then_fetches_only_missing_alerts(empty_clinic: Any, monitored: Any) -> None:
+    page = monitored.page
     now_us = time.time_ns() // 1000
     empty_clinic.send("alert", alert("af", "medium", now_us))
     open_page(page, empty_clinic.page)
@@ -164,39 +164,39 @@ def test_a_lost_clinic_is_told_and_only_what_is_missing_is_fetched(empty_clinic:
     assert empty_clinic.stop() == 0
     expect(page.locator("#notices")).to_contain_text("Connection to the clinic server lost")
     expect(page.locator("#link-text")).to_have_text("Connection lost")
-    watched.requests.clear()
-    watched.complaints.clear()  # the browser reports each refused connection
+    monitored.requests.clear()
+    monitored.errors.clear()  # the browser reports each refused connection
     empty_clinic.start()
     empty_clinic.send("alert", alert("pause", "high", now_us + 1))
     expect(page.locator(".alert-row")).to_have_count(2, timeout=20_000)
     expect(page.locator("#notices")).not_to_contain_text("clinic server")
-    asked = [url for url in watched.requests if "/api/alerts" in url]
-    assert asked
-    assert all(url.endswith("?after_revision=1") or url.endswith("?after_revision=2") for url in asked)
+    requested = [url for url in monitored.requests if "/api/alerts" in url]
+    assert requested
+    assert all(url.endswith("?after_revision=1") or url.endswith("?after_revision=2") for url in requested)
 
 
-def test_a_silent_sensor_is_a_notice(empty_clinic: Any, watched: Any) -> None:
+def test_shows_a_notice_for_a_sensor_without_data(empty_clinic: Any, monitored: Any) -> None:
     long_ago_us = time.time_ns() // 1000 - 60_000_000
     empty_clinic.send("vital", heart_rate(long_ago_us, 60.0))
-    open_page(watched.page, empty_clinic.page)
-    expect(watched.page.locator("#notices")).to_contain_text("strap-1: silent since")
-    expect(watched.page.locator("#sensor-state")).to_contain_text("Silent")
-    expect(watched.page.locator("#heart-rate")).to_have_text("–")
+    open_page(monitored.page, empty_clinic.page)
+    expect(monitored.page.locator("#notices")).to_contain_text("strap-1: no data since")
+    expect(monitored.page.locator("#sensor-state")).to_contain_text("No data")
+    expect(monitored.page.locator("#heart-rate")).to_have_text("–")
 
 
-def test_what_comes_over_the_wire_never_becomes_markup(empty_clinic: Any, watched: Any) -> None:
+def test_received_texts_never_become_markup(empty_clinic: Any, monitored: Any) -> None:
     hostile = "<img src=x onerror=alert(1)>"
     now_us = time.time_ns() // 1000
     empty_clinic.send("vital", heart_rate(now_us, 60.0, sensor=hostile))
     empty_clinic.send("alert", alert(hostile, hostile, now_us, sensor=hostile, source=hostile, reasons=(hostile,)))
-    open_page(watched.page, empty_clinic.page)
-    expect(watched.page.locator(".alert-row")).to_contain_text(hostile)
-    expect(watched.page.locator("img[src=x]")).to_have_count(0)
-    assert watched.complaints == []
+    open_page(monitored.page, empty_clinic.page)
+    expect(monitored.page.locator(".alert-row")).to_contain_text(hostile)
+    expect(monitored.page.locator("img[src=x]")).to_have_count(0)
+    assert monitored.errors == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_each_language_and_no_overflow_on_a_telephone(clinic: Any, browser: Browser, language: str) -> None:
+def test_each_language_fits_on_a_phone_screen(clinic: Any, browser: Browser, language: str) -> None:
     context = browser.new_context(locale=language, viewport={"width": 360, "height": 740})
     page = context.new_page()
     open_page(page, clinic.page)
@@ -215,8 +215,8 @@ def test_each_language_and_no_overflow_on_a_telephone(clinic: Any, browser: Brow
     context.close()
 
 
-def test_the_reader_changes_the_language_and_it_is_kept(clinic: Any, watched: Any) -> None:
-    page = watched.page
+def test_keeps_the_selected_language_after_a_reload(clinic: Any, monitored: Any) -> None:
+    page = monitored.page
     open_page(page, clinic.page)
     page.get_by_label("Language").select_option("fr")
     expect(page.locator("#alerts-heading")).to_have_text("Alertes")
@@ -226,8 +226,8 @@ def test_the_reader_changes_the_language_and_it_is_kept(clinic: Any, watched: An
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_has_contrast(clinic: Any, watched: Any, scheme: Any) -> None:
-    page = watched.page
+def test_every_text_has_sufficient_contrast(clinic: Any, monitored: Any, scheme: Any) -> None:
+    page = monitored.page
     page.emulate_media(color_scheme=scheme)
     open_page(page, clinic.page)
     expect(page.locator(".strip canvas")).to_be_visible()
@@ -236,8 +236,8 @@ def test_every_text_has_contrast(clinic: Any, watched: Any, scheme: Any) -> None
     assert [(round(ratio, 2), text) for ratio, text in contrasts if ratio < 4.5] == []
 
 
-def test_keyboard_and_screen_reader(clinic: Any, watched: Any) -> None:
-    page = watched.page
+def test_can_be_used_with_keyboard_and_screen_reader(clinic: Any, monitored: Any) -> None:
+    page = monitored.page
     open_page(page, clinic.page)
     expect(page.locator(".alert-row")).to_have_count(3)
     page.keyboard.press("Tab")
@@ -261,12 +261,12 @@ def test_keyboard_and_screen_reader(clinic: Any, watched: Any) -> None:
     assert [node["role"]["value"] for node in active if not node["name"]["value"].strip()] == []
 
 
-def test_all_languages_have_the_same_texts() -> None:
-    def shape(value: Any) -> Any:
+def test_all_languages_have_the_same_keys_and_placeholders() -> None:
+    def keys_and_placeholders(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: shape(inner) for key, inner in value.items()}
+            return {key: keys_and_placeholders(inner) for key, inner in value.items()}
         return sorted(re.findall(r"\{\w+\}", value))
 
-    words = {language: json.loads((STATIC / "lang" / f"{language}.json").read_text()) for language in LANGUAGES}
+    texts = {language: json.loads((STATIC / "lang" / f"{language}.json").read_text()) for language in LANGUAGES}
     for language in LANGUAGES:
-        assert shape(words[language]) == shape(words["en"]), language
+        assert keys_and_placeholders(texts[language]) == keys_and_placeholders(texts["en"]), language

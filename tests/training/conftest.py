@@ -1,4 +1,4 @@
-"""Tests of what only training needs are there where the `train` extra is."""
+"""Collects the tests that need PyTorch only where the `train` extra is installed."""
 
 from importlib.util import find_spec
 

@@ -1,14 +1,14 @@
-"""Training batches of `ecg_beat`: their classes, that a seed draws the same ones, and what escape rhythms look like."""
+"""Training batches of `ecg_beat`: class shares, reproducibility by seed, distillation targets and escape rhythms."""
 
 import numpy as np
 import pytest
 import torch
 
 from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, ROWS, SHAPE_FEATURES, WAVE_SAMPLES, V
-from training.beat_batches import OF_STRIPS, SHARES, Pool, Sampler, _escaped
+from training.beat_batches import CLASS_SHARES, STRIP_SHARES, Pool, Sampler, _make_escape_rhythm
 from training.beat_data import Beats
 from training.beat_net import BeatNet
-from training.beat_strips import AF, SINUS, Strips
+from training.beat_strips import AF, SINUS, StripBeats
 
 
 def beats(count: int, seed: int) -> Beats:
@@ -26,30 +26,30 @@ def beats(count: int, seed: int) -> Beats:
 @pytest.fixture
 def pool() -> Pool:
     strips = beats(90, 2)
-    strips = strips.chosen(strips.labels < 3)
+    strips = strips.select(strips.labels < 3)
     rhythms = np.where(np.arange(len(strips)) % 2, AF, SINUS).astype(np.int8)
-    lent = np.full((8, INTERVALS), 0.9, np.float32)
-    return Pool(beats(120, 1), np.arange(120) % 5, lent, np.arange(8).astype(np.int8) % 4, Strips(strips, rhythms))
+    borrowed_rr_s = np.full((8, INTERVALS), 0.9, np.float32)
+    return Pool(beats(120, 1), np.arange(120) % 5, borrowed_rr_s, np.arange(8).astype(np.int8) % 4, StripBeats(strips, rhythms))
 
 
-def test_a_batch_has_the_shares_of_classes_that_were_asked_for(pool: Pool) -> None:
+def test_a_batch_has_the_configured_class_shares(pool: Pool) -> None:
     inputs, labels = Sampler(pool, 1).batch(4000)
     assert inputs.shape == (4000, ROWS, WAVE_SAMPLES)
     assert np.isfinite(inputs).all()
-    np.testing.assert_allclose(np.bincount(labels, minlength=4) / 4000, SHARES, atol=0.03)
+    np.testing.assert_allclose(np.bincount(labels, minlength=4) / 4000, CLASS_SHARES, atol=0.03)
 
 
 def test_the_same_seed_draws_the_same_batches(pool: Pool) -> None:
-    one, other, third = (Sampler(pool, seed).batch(64)[0] for seed in (3, 3, 4))
-    assert np.array_equal(one, other)
-    assert not np.array_equal(one, third)
+    first, second, third = (Sampler(pool, seed).batch(64)[0] for seed in (3, 3, 4))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, third)
 
 
-def test_no_fusion_beat_comes_from_where_none_is_labelled() -> None:
-    assert OF_STRIPS[CLASSES.index("F")] == 0
+def test_no_fusion_beat_is_drawn_from_the_strips_which_have_none() -> None:
+    assert STRIP_SHARES[CLASSES.index("F")] == 0
 
 
-def test_teachers_and_labels_make_the_targets(pool: Pool) -> None:
+def test_targets_combine_labels_and_teacher_predictions(pool: Pool) -> None:
     torch.manual_seed(1)
     inputs, targets = next(Sampler(pool, 1).stream([BeatNet().eval(), BeatNet().eval()]))
     _, labels = next(Sampler(pool, 1).stream())
@@ -58,11 +58,11 @@ def test_teachers_and_labels_make_the_targets(pool: Pool) -> None:
     assert inputs.shape[0] == targets.shape[0]
 
 
-def test_an_escape_rhythm_is_slow_and_other_beats_stay_as_they_are() -> None:
-    made = beats(40, 5)
-    chosen = made.labels == V
-    escaped = _escaped(made, chosen, np.random.default_rng(1))
-    assert np.array_equal(escaped.rr_s[~chosen], made.rr_s[~chosen])
-    assert np.array_equal(escaped.shape[~chosen], made.shape[~chosen])
+def test_an_escape_rhythm_is_slow_and_other_beats_are_unchanged() -> None:
+    original = beats(40, 5)
+    chosen = original.labels == V
+    escaped = _make_escape_rhythm(original, chosen, np.random.default_rng(1))
+    assert np.array_equal(escaped.rr_s[~chosen], original.rr_s[~chosen])
+    assert np.array_equal(escaped.shape[~chosen], original.shape[~chosen])
     assert (escaped.rr_s[chosen, HISTORY - 1] > 0.75).all()
     assert np.isfinite(escaped.rr_s[chosen]).all()

@@ -1,4 +1,4 @@
-"""Labels by rule: what a textbook calls clear is labelled, whatever leaves doubt is not."""
+"""Labels by rule: beats that are clear by the textbook get a label, doubtful ones get none."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.inference.ecg_beat import BEFORE, HISTORY, INTERVALS, SHAPE_FEATURES, WAVE_SAMPLES, N, S, V
-from training.beat_data import UNUSED, Beats
-from training.beat_strips import AF, OTHER, SINUS, by_rule
+from training.beat_data import UNLABELLED, Beats
+from training.beat_strips import AF, OTHER, SINUS, label_by_rule
 
 Wave = NDArray[np.float64]
 
@@ -21,7 +21,7 @@ NARROW, WIDE = qrs(), -qrs(7.0)
 
 
 def beat(wave: Wave, early: float = 1.0, late: float = 1.0, history: Wave | None = None) -> Beats:
-    """After a history of 0.8 s intervals, or as given; `early` and `late` are the intervals around it over 0.8 s."""
+    """Return one beat after intervals of 0.8 s, or as given; `early` and `late` are the intervals around it over 0.8 s."""
     rr_s = np.full(INTERVALS, 0.8) if history is None else np.concatenate((history, [0.8] * (INTERVALS - history.size)))
     rr_s[HISTORY - 1 : HISTORY + 1] = 0.8 * early, 0.8 * late
     return Beats(
@@ -30,7 +30,7 @@ def beat(wave: Wave, early: float = 1.0, late: float = 1.0, history: Wave | None
         NARROW[None].astype(np.float32),
         rr_s[None].astype(np.float32),
         np.zeros((1, SHAPE_FEATURES), np.float32),
-        np.full(1, UNUSED, np.int8),
+        np.full(1, UNLABELLED, np.int8),
     )
 
 
@@ -42,28 +42,28 @@ def beat(wave: Wave, early: float = 1.0, late: float = 1.0, history: Wave | None
         (beat(NARROW, 0.6, 1.3), AF, N),
         (beat(NARROW, 0.7, 1.1), OTHER, S),
         (beat(WIDE, 0.6, 1.4), OTHER, V),
-        (beat(WIDE), SINUS, UNUSED),
-        (beat(WIDE, 0.6, 1.4), AF, UNUSED),
-        (beat(WIDE, 0.6, 1.0), OTHER, UNUSED),
-        (beat(WIDE, 1.0, 1.0), OTHER, UNUSED),
-        (beat(NARROW, 0.87, 1.0), OTHER, UNUSED),
-        (beat(qrs(2.5, 2.0), 0.7, 1.1), OTHER, UNUSED),
+        (beat(WIDE), SINUS, UNLABELLED),
+        (beat(WIDE, 0.6, 1.4), AF, UNLABELLED),
+        (beat(WIDE, 0.6, 1.0), OTHER, UNLABELLED),
+        (beat(WIDE, 1.0, 1.0), OTHER, UNLABELLED),
+        (beat(NARROW, 0.87, 1.0), OTHER, UNLABELLED),
+        (beat(qrs(2.5, 2.0), 0.7, 1.1), OTHER, UNLABELLED),
     ],
 )
-def test_clear_beats_are_labelled_and_doubtful_ones_are_not(beats: Beats, rhythm: int, label: int) -> None:
-    assert by_rule(beats, rhythm).tolist() == [label]
+def test_labels_clear_beats_and_not_doubtful_ones(beats: Beats, rhythm: int, label: int) -> None:
+    assert label_by_rule(beats, rhythm).tolist() == [label]
 
 
-def test_nothing_comes_early_where_every_interval_differs() -> None:
+def test_labels_no_early_beat_in_an_irregular_rhythm() -> None:
     irregular = np.random.default_rng(1).uniform(0.4, 1.2, HISTORY - 1)
     for wave in (NARROW, WIDE):
-        assert by_rule(beat(wave, 0.6, 1.4, irregular), OTHER).tolist() == [UNUSED]
+        assert label_by_rule(beat(wave, 0.6, 1.4, irregular), OTHER).tolist() == [UNLABELLED]
 
 
-@given(missing=st.sampled_from(["wave", "usual", "rr"]), rhythm=st.sampled_from([SINUS, AF, OTHER]))
-def test_nothing_is_said_of_what_is_not_known(missing: str, rhythm: int) -> None:
+@given(missing=st.sampled_from(["wave", "template", "rr"]), rhythm=st.sampled_from([SINUS, AF, OTHER]))
+def test_labels_no_beat_whose_inputs_are_missing(missing: str, rhythm: int) -> None:
     beats = beat(NARROW)
-    for name in {"wave": ["wave_mv"], "usual": ["template_mv"], "rr": ["rr_s"]}[missing]:
+    for name in {"wave": ["wave_mv"], "template": ["template_mv"], "rr": ["rr_s"]}[missing]:
         getattr(beats, name)[:] = np.nan
-    labels = by_rule(beats, rhythm)
-    assert labels.tolist() == [UNUSED if missing != "rr" or rhythm != AF else N]
+    labels = label_by_rule(beats, rhythm)
+    assert labels.tolist() == [UNLABELLED if missing != "rr" or rhythm != AF else N]

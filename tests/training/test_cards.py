@@ -1,4 +1,4 @@
-"""A card holds every section, in order, and says the same as data and as a page."""
+"""A card has every section in order, and the same content as JSON and as a page."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.cards import LICENCES, NOT_A_DEVICE, SECTIONS, CardError, markdown, rounded, write_card
+from training.cards import LICENCES, NOT_A_DEVICE, SECTIONS, CardError, markdown, round_numbers, write_card
 
 
 def card() -> dict[str, Any]:
@@ -22,7 +22,7 @@ def card() -> dict[str, Any]:
     }
 
 
-def test_both_files_hold_every_section_in_order(tmp_path: Path) -> None:
+def test_both_files_contain_every_section_in_order(tmp_path: Path) -> None:
     write_card(tmp_path, card())
     stored = json.loads((tmp_path / "example.json").read_text())
     assert tuple(stored) == SECTIONS
@@ -33,14 +33,14 @@ def test_both_files_hold_every_section_in_order(tmp_path: Path) -> None:
     assert "Not a medical device." in page
 
 
-def test_numbers_to_four_digits_and_nothing_that_json_cannot_hold(tmp_path: Path) -> None:
+def test_rounds_numbers_to_four_digits_and_writes_valid_json(tmp_path: Path) -> None:
     write_card(tmp_path, card())
     text = (tmp_path / "example.json").read_text()
     assert json.loads(text)["figures"] == {"f1": {"value": 0.1235, "low": 0.1, "high": None}}
     assert "NaN" not in text
 
 
-def test_attempts_may_be_missing_but_nothing_else(tmp_path: Path) -> None:
+def test_only_attempts_may_be_missing(tmp_path: Path) -> None:
     whole = card()
     del whole["attempts"]
     write_card(tmp_path, whole)
@@ -51,21 +51,21 @@ def test_attempts_may_be_missing_but_nothing_else(tmp_path: Path) -> None:
             write_card(tmp_path, part)
 
 
-def test_an_unknown_section_is_refused(tmp_path: Path) -> None:
+def test_rejects_an_unknown_section(tmp_path: Path) -> None:
     with pytest.raises(CardError, match="weather"):
         write_card(tmp_path, card() | {"weather": "fine"})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_table_where_rows_are_alike() -> None:
-    page = markdown(rounded(card()))
+def test_rows_with_the_same_columns_become_a_table() -> None:
+    page = markdown(round_numbers(card()))
     assert "| | se | ppv |\n|---|---|---|\n| 101 | 99.5 | 98.0 |\n| 106 | – | 97 |" in page
     assert "- flutter\n- paced beats" in page
 
 
-def test_rounding_keeps_what_is_no_number() -> None:
-    assert rounded({"a": [1, True, None, "x", 12345.678], 2: np.int64(3)}) == {"a": [1, True, None, "x", 12350.0], "2": 3}
+def test_rounding_keeps_values_that_are_not_floats() -> None:
+    assert round_numbers({"a": [1, True, None, "x", 12345.678], 2: np.int64(3)}) == {"a": [1, True, None, "x", 12350.0], "2": 3}
 
 
-def test_every_source_names_its_licence() -> None:
+def test_every_data_source_states_its_licence() -> None:
     assert all("ODC-By 1.0" in text or "CC0" in text for name, text in LICENCES.items() if name != "physionet")

@@ -1,4 +1,4 @@
-"""The labels of `ecg_quality` follow from what is done to a stretch; the checks count as they say."""
+"""Labels of `ecg_quality` by the artefacts added to a stretch, and its evaluation figures."""
 
 import warnings
 from pathlib import Path
@@ -12,106 +12,106 @@ from scipy.stats import mannwhitneyu
 from captures.annotations import read_annotations
 from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, WINDOW
 from models.signal.resample import RATE_HZ
-from training.disturb import Disturber
-from training.quality_check import auc, ladder_row, quality_notes, remarks, scores
+from training.ecg_augmentation import EcgAugmenter
 from training.quality_data import (
-    Disturbed,
+    AugmentedStretch,
     Stretch,
     Windows,
-    collected,
-    correlation,
-    disturbed_windows,
-    folds,
-    labelled,
+    assign_folds,
+    augmented_windows,
+    beat_correlations,
+    label_windows,
     mitdb_stretches,
+    stack_windows,
 )
+from training.quality_evaluation import agreement_figures, auc, load_expert_notes, noise_figures, read_quality_notes
 
-with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 calls what pandas 3 deprecates
+with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 uses what pandas 3 deprecates
     import wfdb
 
 LENGTH = 3 * WINDOW
 
 
-def heart(seed: int = 1) -> Stretch:
-    """30 s of P, QRS and T as bumps, 75 times a minute, with a little noise."""
+def synthetic_ecg(seed: int = 1) -> Stretch:
+    """Return 30 s of P, QRS and T waves as Gaussians, 75 times a minute, with a little noise."""
     t_s = np.arange(LENGTH) / RATE_HZ
     beat_s = np.arange(0.5, 30, 0.8)
     mv = np.random.default_rng(seed).normal(0, 0.005, LENGTH)
     for at_s, height, width_s in ((-0.16, 0.12, 0.02), (0.0, 1.0, 0.012), (0.03, -0.2, 0.012), (0.25, 0.25, 0.04)):
         mv += height * np.exp(-0.5 * ((t_s[:, None] - beat_s - at_s) / width_s) ** 2).sum(-1)
-    return Stretch("mitdb/made", mv, beat_s)
+    return Stretch("mitdb/synthetic", mv, beat_s)
 
 
-def done(mv: NDArray[np.float64], off: NDArray[np.bool_] | None = None) -> Disturbed:
-    nothing = np.zeros(LENGTH, np.bool_)
-    return Disturbed(mv, nothing if off is None else off, np.full(LENGTH, np.nan), "by hand")
+def with_signal(mv: NDArray[np.float64], off: NDArray[np.bool_] | None = None) -> AugmentedStretch:
+    nowhere = np.zeros(LENGTH, np.bool_)
+    return AugmentedStretch(mv, nowhere if off is None else off, np.full(LENGTH, np.nan), "by hand")
 
 
-def labels(result: Disturbed) -> list[int]:
-    return [window.label for window in labelled(heart(), result)]
+def window_labels(result: AugmentedStretch) -> list[int]:
+    return [window.label for window in label_windows(synthetic_ecg(), result)]
 
 
 class TestLabels:
-    def test_undisturbed_is_good(self) -> None:
-        assert labels(done(heart().mv)) == [GOOD] * 3
+    def test_a_clean_stretch_is_good(self) -> None:
+        assert window_labels(with_signal(synthetic_ecg().mv)) == [GOOD] * 3
 
-    def test_a_heart_that_is_hidden_is_bad(self) -> None:
+    def test_beats_hidden_by_noise_are_bad(self) -> None:
         noise = np.random.default_rng(2).normal(0, 1.0, LENGTH)
-        assert labels(done(noise)) == [BAD] * 3
+        assert window_labels(with_signal(noise)) == [BAD] * 3
 
-    def test_noise_in_one_window_spoils_that_one(self) -> None:
-        mv = heart().mv
+    def test_noise_in_one_window_affects_only_that_one(self) -> None:
+        mv = synthetic_ecg().mv
         mv[WINDOW : 2 * WINDOW] += np.random.default_rng(2).normal(0, 1.5, WINDOW)
-        assert labels(done(mv)) == [GOOD, BAD, GOOD]
+        assert window_labels(with_signal(mv)) == [GOOD, BAD, GOOD]
 
-    def test_slow_artefacts_hide_waves_but_not_beats(self) -> None:
+    def test_slow_artefacts_leave_only_the_beats_usable(self) -> None:
         slow = 0.3 * np.sin(2 * np.pi * 2.3 * np.arange(LENGTH) / RATE_HZ)
-        assert labels(done(heart().mv + slow)) == [BEATS_ONLY] * 3
+        assert window_labels(with_signal(synthetic_ecg().mv + slow)) == [BEATS_ONLY] * 3
 
-    def test_a_lost_packet_does_no_harm(self) -> None:
-        mv = heart().mv
+    def test_a_lost_packet_is_tolerated(self) -> None:
+        mv = synthetic_ecg().mv
         mv[300:370] = np.nan
-        assert labels(done(mv)) == [GOOD] * 3
+        assert window_labels(with_signal(mv)) == [GOOD] * 3
 
     def test_half_of_the_samples_are_needed(self) -> None:
-        mv = heart().mv
+        mv = synthetic_ecg().mv
         mv[: WINDOW // 2 + 1] = np.nan
-        assert labels(done(mv)) == [BAD, GOOD, GOOD]
+        assert window_labels(with_signal(mv)) == [BAD, GOOD, GOOD]
 
     def test_a_fifth_without_electrode_is_bad(self) -> None:
         off = np.zeros(LENGTH, np.bool_)
         off[WINDOW : WINDOW + WINDOW // 5] = True
-        assert labels(done(heart().mv, off)) == [GOOD, BAD, GOOD]
+        assert window_labels(with_signal(synthetic_ecg().mv, off)) == [GOOD, BAD, GOOD]
 
-    def test_no_signal_at_all(self) -> None:
-        assert labels(done(np.full(LENGTH, np.nan))) == [BAD] * 3
+    def test_a_missing_signal_is_bad(self) -> None:
+        assert window_labels(with_signal(np.full(LENGTH, np.nan))) == [BAD] * 3
 
 
 class TestCorrelation:
     def test_gain_and_offset_do_not_matter(self) -> None:
-        stretch = heart()
-        alike = correlation(stretch.mv, 3 * stretch.mv + 7, stretch.beat_s)
-        np.testing.assert_allclose(alike, 1.0)
+        stretch = synthetic_ecg()
+        intact_share = beat_correlations(stretch.mv, 3 * stretch.mv + 7, stretch.beat_s)
+        np.testing.assert_allclose(intact_share, 1.0)
 
-    def test_as_numpy_has_it(self) -> None:
+    def test_matches_numpy(self) -> None:
         random = np.random.default_rng(1)
         one, other = random.normal(0, 1, (2, 200))
         at = 100
         part = slice(at - round(0.25 * RATE_HZ), at + round(0.45 * RATE_HZ))
         expected = np.corrcoef(one[part], other[part])[0, 1]
-        assert correlation(one, other, np.array([at / RATE_HZ]))[0] == pytest.approx(expected)
+        assert beat_correlations(one, other, np.array([at / RATE_HZ]))[0] == pytest.approx(expected)
 
-    def test_nothing_is_said_of_a_beat_in_a_gap(self) -> None:
-        stretch = heart()
+    def test_a_beat_in_a_gap_has_no_correlation(self) -> None:
+        stretch = synthetic_ecg()
         broken = stretch.mv.copy()
         broken[300:330] = np.nan
         lost = (stretch.beat_s > 2.1) & (stretch.beat_s < 2.7)
-        assert np.isnan(correlation(stretch.mv, broken, stretch.beat_s)[lost]).all()
+        assert np.isnan(beat_correlations(stretch.mv, broken, stretch.beat_s)[lost]).all()
 
 
 @pytest.fixture(scope="module")
 def stretches(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Stretch]:
-    """Of one record only, to be quick."""
+    """Stretches of a single record, for speed."""
     folder = tmp_path_factory.mktemp("data") / "mitdb"
     folder.mkdir()
     for file in (data / "mitdb").glob("122.*"):
@@ -120,42 +120,44 @@ def stretches(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Stre
 
 
 class TestStretches:
-    def test_a_clean_record_is_clean_throughout(self, stretches: list[Stretch], data: Path) -> None:
+    def test_all_stretches_of_a_clean_record_are_used(self, stretches: list[Stretch], data: Path) -> None:
         assert len(stretches) == 60
         assert all(stretch.mv.size == LENGTH and np.isfinite(stretch.mv).all() for stretch in stretches)
         beats = read_annotations(data / "mitdb" / "122.atr").beats()
         assert sum(stretch.beat_s.size for stretch in stretches) == np.sum(beats < 1800 * 360)
 
-    def test_the_more_noise_the_worse(self, stretches: list[Stretch], data: Path) -> None:
+    def test_more_noise_gives_worse_labels(self, stretches: list[Stretch], data: Path) -> None:
         shares = []
         for snr_db in (24.0, 6.0, -6.0):
             random = np.random.default_rng(1)
-            disturber = Disturber(data, random)
-            made = collected(w for stretch in stretches[:6] for w in disturbed_windows(stretch, disturber, random, snr_db))
-            shares.append(np.bincount(made.labels, minlength=3) / len(made.labels))
+            augmenter = EcgAugmenter(data, random)
+            windows_made = stack_windows(
+                w for stretch in stretches[:6] for w in augmented_windows(stretch, augmenter, random, snr_db)
+            )
+            shares.append(np.bincount(windows_made.labels, minlength=3) / len(windows_made.labels))
         assert shares[0][GOOD] > 0.9
         assert shares[1][BEATS_ONLY] + shares[1][BAD] > 0.8
         assert shares[2][BAD] > 0.7
 
-    def test_one_seed_one_window(self, stretches: list[Stretch], data: Path) -> None:
-        def made() -> Windows:
+    def test_the_same_seed_draws_the_same_windows(self, stretches: list[Stretch], data: Path) -> None:
+        def windows_made() -> Windows:
             random = np.random.default_rng(7)
-            disturber = Disturber(data, random)
-            return collected(w for stretch in stretches[:5] for w in disturbed_windows(stretch, disturber, random))
+            augmenter = EcgAugmenter(data, random)
+            return stack_windows(w for stretch in stretches[:5] for w in augmented_windows(stretch, augmenter, random))
 
-        one, other = made(), made()
+        one, other = windows_made(), windows_made()
         assert np.array_equal(one.mv, other.mv, equal_nan=True)
         assert np.array_equal(one.labels, other.labels)
 
 
 def test_no_patient_is_in_two_folds() -> None:
     patients = np.array([f"{base}/{name}" for base in ("mitdb", "cinc2017") for name in range(20) for _ in range(3)])
-    fold = folds(patients)
+    fold = assign_folds(patients)
     assert all(len(set(fold[patients == name])) == 1 for name in patients)
     assert np.bincount(fold).tolist() == [24] * 5
 
 
-class TestChecks:
+class TestFigures:
     def windows(self) -> Windows:
         count = 8
         return Windows(
@@ -169,9 +171,9 @@ class TestChecks:
             np.ones(count, np.float32),
         )
 
-    def test_scores_by_hand(self) -> None:
+    def test_agreement_matches_a_manual_count(self) -> None:
         called = np.array([0, 0, 0, 1, 1, 1, 2, 0])
-        figures = scores(self.windows(), np.eye(3)[called])["agreement"]
+        figures = agreement_figures(self.windows(), np.eye(3)[called])["agreement"]
         assert figures["accuracy"]["value"] == pytest.approx(75)
         assert figures["f1_good"]["value"] == pytest.approx(75)
         assert figures["f1_beats_only"]["value"] == pytest.approx(80)
@@ -180,31 +182,31 @@ class TestChecks:
         assert figures["bad_ppv"]["value"] == pytest.approx(100)
         assert figures["ece"]["value"] == pytest.approx(0.25)
 
-    def test_a_ladder_row_by_hand(self) -> None:
-        row = ladder_row(self.windows(), np.eye(3)[np.array([0, 0, 0, 0, 1, 1, 2, 2])])
+    def test_noise_figures_match_a_manual_count(self) -> None:
+        row = noise_figures(self.windows(), np.eye(3)[np.array([0, 0, 0, 0, 1, 1, 2, 2])])
         assert (row["good"], row["beats_only"], row["bad"], row["accuracy"]) == (50, 25, 25, 100)
         assert row["beat_f1"] == pytest.approx(87.5)
         assert row["beat_f1_where_not_bad"] == pytest.approx(100)
 
-    def test_auc_is_that_of_scipy(self) -> None:
+    def test_auc_matches_scipy(self) -> None:
         random = np.random.default_rng(1)
         one, other = random.integers(0, 9, 40) / 1.0, random.integers(2, 12, 60) / 1.0
         assert auc(one, other) == pytest.approx(mannwhitneyu(one, other).statistic / (40 * 60))
 
-    @pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb 4.3 calls what pandas 3 deprecates
+    @pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb 4.3 uses what pandas 3 deprecates
     @pytest.mark.parametrize("record", ["104", "203", "208"])
-    def test_notes_on_quality_are_those_that_wfdb_reads(self, data: Path, record: str) -> None:
+    def test_quality_notes_match_wfdb(self, data: Path, record: str) -> None:
         path = data / "mitdb" / f"{record}.atr"
-        theirs: Any = wfdb.rdann(str(path.with_suffix("")), "atr")
+        annotation: Any = wfdb.rdann(str(path.with_suffix("")), "atr")
         expected = [
             (int(tick), bool(int(kind) & 1))
-            for tick, symbol, kind in zip(theirs.sample, theirs.symbol, theirs.subtype, strict=True)
+            for tick, symbol, kind in zip(annotation.sample, annotation.symbol, annotation.subtype, strict=True)
             if symbol == "~"
         ]
-        assert list(quality_notes(path.read_bytes())) == expected
+        assert list(read_quality_notes(path.read_bytes())) == expected
 
-    def test_remarks_cover_a_record(self, data: Path) -> None:
-        mv, noisy, clean = remarks(data / "mitdb" / "122.hea")
+    def test_expert_notes_cover_a_record(self, data: Path) -> None:
+        mv, noisy, clean = load_expert_notes(data / "mitdb" / "122.hea")
         assert mv.shape == (180, WINDOW)
         assert not noisy.any()
         assert clean.all()

@@ -1,4 +1,4 @@
-"""What `ppg_quality` learns from: simulated truth is true, disturbances disturb, people stay in one fold."""
+"""Training data of `ppg_quality`: simulated pulse times, artefacts, folds by person and labels."""
 
 from collections.abc import Callable
 
@@ -7,19 +7,19 @@ import pytest
 from numpy.typing import NDArray
 
 from models.inference.ppg_quality import WINDOW
-from training.ppg_data import FOLDS, SIMULATED, Source, detected, drawn, folds
-from training.ppg_disturb import ARTEFACTS, disturbed, with_gaps
-from training.ppg_synth import synthesised
+from training.ppg_augmentation import ARTEFACTS, add_gaps, augment
+from training.ppg_data import FOLDS, SIMULATED, Source, detect_pulses, sample_windows, split_folds
+from training.ppg_synth import simulate_ppg
 
 Samples = NDArray[np.float64]
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_simulated_pulses_are_where_they_are_said_to_be(seed: int) -> None:
-    truth = synthesised(30.0, np.random.default_rng(seed))
+def test_simulated_pulses_are_at_their_stated_times(seed: int) -> None:
+    truth = simulate_ppg(30.0, np.random.default_rng(seed))
     assert truth.ppg.size == 1500
     assert np.isfinite(truth.ppg).all()
-    found = np.array([pulse.t_s for pulse in detected(truth.ppg)])
+    found = np.array([pulse.t_s for pulse in detect_pulses(truth.ppg)])
     inner = truth.pulses_s[(truth.pulses_s > 1) & (truth.pulses_s < 29)]
     near = np.array([np.abs(found - t).min() for t in inner])
     assert (near < 0.1).mean() > 0.8
@@ -37,37 +37,37 @@ def test_every_artefact_keeps_the_length_and_changes_the_signal(
     assert any(not np.array_equal(artefact(x.copy(), np.random.default_rng(seed)), x) for seed in range(5))
 
 
-def test_disturbances_are_the_same_for_a_seed_and_leave_their_input_alone() -> None:
+def test_augmentation_is_reproducible_and_does_not_change_its_input() -> None:
     x = np.sin(np.arange(3000) / 8)
     before = x.copy()
-    one, two = (disturbed(x, np.random.default_rng(3)) for _ in range(2))
+    one, two = (augment(x, np.random.default_rng(3)) for _ in range(2))
     assert np.array_equal(one, two, equal_nan=True)
     assert np.array_equal(x, before)
-    assert 0 < np.isnan(with_gaps(x, np.random.default_rng(4))).sum() < 1000
+    assert 0 < np.isnan(add_gaps(x, np.random.default_rng(4))).sum() < 1000
 
 
 def sources() -> list[Source]:
     found = []
-    for place in range(7):
-        truth = synthesised(60.0, np.random.default_rng(100 + place))
-        found.append(Source(f"person {place}", truth.ppg, np.array([pulse.t_s for pulse in detected(truth.ppg)])))
+    for index in range(7):
+        truth = simulate_ppg(60.0, np.random.default_rng(100 + index))
+        found.append(Source(f"person {index}", truth.ppg, np.array([pulse.t_s for pulse in detect_pulses(truth.ppg)])))
     return found
 
 
 def test_no_person_is_in_two_folds() -> None:
-    groups = folds(sources())
+    groups = split_folds(sources())
     everyone = [name for group in groups for name in group]
     assert len(groups) == FOLDS
     assert len(everyone) == len(set(everyone)) == 7 + FOLDS
 
 
-def test_windows_have_a_label_and_an_origin_and_both_kinds_occur() -> None:
-    windows = drawn(sources(), 15, seed=5)
+def test_windows_have_both_labels_and_an_origin() -> None:
+    windows = sample_windows(sources(), 15, seed=5)
     assert windows.ppg.shape == (windows.good.size, WINDOW)
     assert 0.1 < windows.good.mean() < 0.9
     assert {name.split()[0] for name in windows.origin} == {"person", SIMULATED}
-    untouched = windows.of(~windows.touched & np.char.startswith(windows.origin, "person"))
-    assert untouched.good.mean() > 0.8
-    again = drawn(sources(), 15, seed=5)
+    unchanged = windows.select(~windows.augmented & np.char.startswith(windows.origin, "person"))
+    assert unchanged.good.mean() > 0.8
+    again = sample_windows(sources(), 15, seed=5)
     assert np.array_equal(again.good, windows.good)
     assert np.array_equal(again.ppg, windows.ppg, equal_nan=True)

@@ -1,4 +1,4 @@
-"""The signing step: who may sign what, and that nothing is signed which an agent would refuse."""
+"""Signing of a release: keys, folders, and that nothing is signed that an agent would reject."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from models.inference.release import MANIFEST, RELEASE_DIR, SIGNATURE, ReleaseError, key_id, open_release
 from models.inference.session import ModelError
-from training.release import SigningError, load_key, main, new_key, sign
+from training.release import SigningError, create_key, load_key, main, sign
 
 ROOT = Path(__file__).parents[2]
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -30,7 +30,7 @@ def no_passphrase(_prompt: str) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One model with its cards, not signed yet."""
+    """A folder with one model and its cards, not signed yet."""
     folder = tmp_path / "release"
     folder.mkdir()
     for suffix in ("onnx", "json", "md"):
@@ -51,14 +51,14 @@ def content(folder: Path) -> Mapping[str, bytes]:
 
 
 class TestSigning:
-    def test_an_agent_accepts_it(self, folder: Path) -> None:
+    def test_an_agent_accepts_a_signed_release(self, folder: Path) -> None:
         signed = sign(folder, KEY, pinned=KEYS)
         assert open_release(folder, keys=KEYS) == signed
         assert signed.number == 1
         assert set(signed.files) == {"rr_af.onnx", "rr_af.json", "rr_af.md"}
         assert set(content(folder)) == {*signed.files, MANIFEST, SIGNATURE}
 
-    def test_the_number_rises_by_itself(self, folder: Path) -> None:
+    def test_the_number_rises_by_default(self, folder: Path) -> None:
         assert [sign(folder, KEY, pinned=KEYS).number for _ in range(3)] == [1, 2, 3]
 
     def test_a_chosen_number_must_be_higher(self, folder: Path) -> None:
@@ -75,11 +75,11 @@ class TestSigning:
         with pytest.raises(SigningError, match="restore it from version control"):
             sign(folder, KEY, pinned=KEYS)
 
-    def test_a_key_that_no_agent_accepts(self, folder: Path) -> None:
-        with pytest.raises(SigningError, match=f'first pin it in .*\n    "{key_id(PUBLIC)}": "{PUBLIC.hex()}",'):
+    def test_rejects_a_key_that_is_not_pinned(self, folder: Path) -> None:
+        with pytest.raises(SigningError, match=f'pin it first in .*\n    "{key_id(PUBLIC)}": "{PUBLIC.hex()}",'):
             sign(folder, KEY)
 
-    def test_minimum_agent(self, folder: Path) -> None:
+    def test_states_and_checks_the_minimum_agent(self, folder: Path) -> None:
         assert sign(folder, KEY, minimum_agent="9.0.0", pinned=KEYS).minimum_agent == "9.0.0"
         with pytest.raises(ReleaseError, match=r"needs pulsegate 9\.0\.0"):
             open_release(folder, keys=KEYS)
@@ -88,9 +88,9 @@ class TestSigning:
 
     @pytest.mark.parametrize(
         ("file", "text", "expected"),
-        [("rr_af.md", None, "see rr_af.md"), ("other.onnx", "", "see other"), ("notes.md", "", "see notes")],
+        [("rr_af.md", None, "check rr_af.md"), ("other.onnx", "", "check other"), ("notes.md", "", "check notes")],
     )
-    def test_a_folder_that_is_not_whole(self, folder: Path, file: str, text: str | None, expected: str) -> None:
+    def test_rejects_an_incomplete_folder(self, folder: Path, file: str, text: str | None, expected: str) -> None:
         if text is None:
             (folder / file).unlink()
         else:
@@ -99,24 +99,24 @@ class TestSigning:
             sign(folder, KEY, pinned=KEYS)
         assert not (folder / MANIFEST).exists()
 
-    def test_a_folder_without_models(self, tmp_path: Path) -> None:
-        with pytest.raises(SigningError, match="holds no model: run make train"):
+    def test_rejects_a_folder_without_models(self, tmp_path: Path) -> None:
+        with pytest.raises(SigningError, match="contains no model: run make train"):
             sign(tmp_path, KEY, pinned=KEYS)
-        with pytest.raises(SigningError, match="is no folder: run make train"):
+        with pytest.raises(SigningError, match="is not a folder: run make train"):
             sign(tmp_path / "none", KEY, pinned=KEYS)
 
-    def test_a_model_that_does_not_load(self, folder: Path) -> None:
+    def test_rejects_a_model_that_does_not_load(self, folder: Path) -> None:
         (folder / "rr_af.onnx").write_bytes(b"no model")
         with pytest.raises(ModelError, match="rr_af cannot be loaded"):
             sign(folder, KEY, pinned=KEYS)
 
-    def test_a_model_under_another_name(self, folder: Path) -> None:
+    def test_rejects_a_model_under_another_name(self, folder: Path) -> None:
         for suffix in ("onnx", "json", "md"):
             (folder / f"rr_af.{suffix}").rename(folder / f"ecg_beat.{suffix}")
         with pytest.raises(ModelError, match="ecg_beat cannot be loaded: the file holds rr_af"):
             sign(folder, KEY, pinned=KEYS)
 
-    def test_a_link_is_not_signed(self, folder: Path) -> None:
+    def test_rejects_a_symbolic_link(self, folder: Path) -> None:
         (folder / "rr_af.md").unlink()
         (folder / "rr_af.md").symlink_to("rr_af.json")
         with pytest.raises(ModelError, match=r"rr_af\.md cannot be read"):
@@ -125,72 +125,72 @@ class TestSigning:
 
 class TestKeys:
     def test_a_new_key_is_private_and_its_line_pins_it(self, tmp_path: Path) -> None:
-        line = new_key(tmp_path / "new.pem", b"")
+        line = create_key(tmp_path / "new.pem", b"")
         assert stat.S_IMODE((tmp_path / "new.pem").stat().st_mode) == 0o600
         public = load_key(tmp_path / "new.pem", no_passphrase).public_key().public_bytes_raw()
         assert line.startswith(f'    "{key_id(public)}": "{public.hex()}",  # since ')
 
-    def test_no_key_is_overwritten(self, key_file: Path) -> None:
+    def test_does_not_overwrite_a_key(self, key_file: Path) -> None:
         before = key_file.read_bytes()
-        with pytest.raises(SigningError, match=r"cannot make the key .* \(File exists"):
-            new_key(key_file, b"")
+        with pytest.raises(SigningError, match=r"cannot create the key .* \(File exists"):
+            create_key(key_file, b"")
         assert key_file.read_bytes() == before
 
-    def test_passphrase(self, tmp_path: Path) -> None:
-        new_key(tmp_path / "new.pem", b"right")
+    def test_loads_an_encrypted_key_with_its_passphrase(self, tmp_path: Path) -> None:
+        create_key(tmp_path / "new.pem", b"right")
         assert b"ENCRYPTED" in (tmp_path / "new.pem").read_bytes()
         assert load_key(tmp_path / "new.pem", lambda _: b"right")
         with pytest.raises(SigningError, match="the passphrase is wrong"):
             load_key(tmp_path / "new.pem", lambda _: b"wrong")
 
     @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644, 0o660])
-    def test_open_to_others(self, key_file: Path, mode: int) -> None:
+    def test_rejects_a_key_open_to_other_users(self, key_file: Path, mode: int) -> None:
         key_file.chmod(mode)
         with pytest.raises(SigningError, match=f"open to other users .mode {mode:04o}.: run chmod 600"):
             load_key(key_file, no_passphrase)
 
-    def test_inside_this_checkout(self) -> None:
+    def test_rejects_a_key_inside_this_checkout(self) -> None:
         path = ROOT / "build" / "key.pem"
-        for refuse in (lambda: load_key(path, no_passphrase), lambda: new_key(path, b"")):
-            with pytest.raises(SigningError, match="lies in a checkout"):
+        for refuse in (lambda: load_key(path, no_passphrase), lambda: create_key(path, b"")):
+            with pytest.raises(SigningError, match="is inside a checkout"):
                 refuse()
         assert not path.exists()
 
-    def test_inside_any_checkout_and_through_a_link(self, tmp_path: Path, key_file: Path) -> None:
+    def test_rejects_a_key_inside_any_checkout_or_linked_from_one(self, tmp_path: Path, key_file: Path) -> None:
         (tmp_path / "other" / ".git").mkdir(parents=True)
         inside = key_file.rename(tmp_path / "other" / "key.pem")
         (tmp_path / "link.pem").symlink_to(inside)
         for path in (inside, tmp_path / "link.pem"):
-            with pytest.raises(SigningError, match="lies in a checkout"):
+            with pytest.raises(SigningError, match="is inside a checkout"):
                 load_key(path, no_passphrase)
 
-    def test_no_key_of_ours(self, tmp_path: Path) -> None:
+    def test_rejects_files_that_are_not_ed25519_keys(self, tmp_path: Path) -> None:
         path = tmp_path / "key.pem"
         with pytest.raises(SigningError, match=r"cannot read the key .* \(No such file"):
             load_key(path, no_passphrase)
         path.touch(mode=0o600)
-        with pytest.raises(SigningError, match="is no private key in PEM"):
+        with pytest.raises(SigningError, match="is not a PEM private key"):
             load_key(path, no_passphrase)
         path.write_bytes(X25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        with pytest.raises(SigningError, match="is no Ed25519 key"):
+        with pytest.raises(SigningError, match="is not an Ed25519 key"):
             load_key(path, no_passphrase)
 
 
 class TestCommand:
-    def test_failures_are_one_line(self, key_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_reports_a_failure_in_one_line(self, key_file: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         key_file.chmod(0o644)
         assert main(["--key", str(key_file), "--folder", str(folder)]) == 1
         printed = capsys.readouterr()
         assert printed.err.startswith("release: the key ")
         assert printed.err.count("\n") == 1
 
-    def test_bad_usage(self) -> None:
+    def test_bad_usage_exits_with_2(self) -> None:
         for words in ([], ["--key", "a", "--new-key", "b"], ["--key", "a", "--passphrase", "secret"]):
             with pytest.raises(SystemExit) as caught:
                 main(words)
             assert caught.value.code == 2
 
-    def test_the_passphrase_comes_through_a_descriptor(self, tmp_path: Path) -> None:
+    def test_reads_the_passphrase_from_a_descriptor(self, tmp_path: Path) -> None:
         read_end, write_end = os.pipe()
         os.write(write_end, b"secret\n")
         os.close(write_end)
@@ -201,13 +201,13 @@ class TestCommand:
         assert "pin this line" in run.stdout
         assert load_key(path, lambda _: b"secret")
 
-    def test_it_needs_no_torch(self) -> None:
+    def test_does_not_import_torch(self) -> None:
         code = "import sys, training.release; print([m for m in ('torch', 'onnx', 'scipy') if m in sys.modules])"
         run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
         assert run.stdout.strip() == "[]"
 
-    def test_the_manifest_is_plain_to_read(self, folder: Path) -> None:
+    def test_the_manifest_is_readable_json(self, folder: Path) -> None:
         sign(folder, KEY, pinned=KEYS)
-        stated = json.loads((folder / MANIFEST).read_bytes())
-        assert list(stated) == ["release", "minimum_agent", "key", "files"]
-        assert stated["files"]["rr_af.onnx"]["size"] == (RELEASE_DIR / "rr_af.onnx").stat().st_size
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        assert list(manifest) == ["release", "minimum_agent", "key", "files"]
+        assert manifest["files"]["rr_af.onnx"]["size"] == (RELEASE_DIR / "rr_af.onnx").stat().st_size

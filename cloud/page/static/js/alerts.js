@@ -1,4 +1,4 @@
-/** The list of alerts, and the chosen one with the ECG behind it. */
+/** The list of alerts, and the selected alert with its ECG. */
 
 import { byId, element, setText, svg } from "./dom.js";
 import { clockTime, dayAndTime, duration, fill, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
@@ -11,8 +11,8 @@ const GLYPH_Y = { high: 24, medium: 20.5, low: 20.5 };
 export const kindName = (kind) => lookup("kind", kind) ?? kind.replaceAll("_", " ");
 const isOngoing = (alert) => alert.end_us === null;
 
-/** Shape, colour, word and, while it lasts, flashing. */
-function sign(alert) {
+/** The priority sign: shape, colour and word; it flashes while the alert is ongoing. */
+function prioritySign(alert) {
   const { priority } = alert;
   const shape = svg("svg", { viewBox: "0 0 32 32", "aria-hidden": "true" },
     svg("path", { class: "shape", d: SHAPES[priority] ?? SHAPES.low }),
@@ -22,14 +22,14 @@ function sign(alert) {
 }
 
 export class AlertList {
-  constructor(state, onChoose) {
-    Object.assign(this, { state, onChoose, chosen: null, followNewest: true });
+  constructor(state, onSelect) {
+    Object.assign(this, { state, onSelect, selected: null, followsNewest: true });
   }
 
-  /** Rebuilds the rows; the row that had the keyboard keeps it. */
+  /** Rebuilds the rows; the focused row keeps the focus. */
   render() {
     const alerts = this.state.alertsNewestFirst();
-    if (this.followNewest || !this.state.alerts.has(this.chosen)) this.chosen = alerts[0]?.id ?? null;
+    if (this.followsNewest || !this.state.alerts.has(this.selected)) this.selected = alerts[0]?.id ?? null;
     const focused = document.activeElement?.dataset?.alert;
     byId("alert-list").replaceChildren(...alerts.map((alert) => element("li", {}, this.#row(alert))));
     if (focused) document.querySelector(`[data-alert="${CSS.escape(focused)}"]`)?.focus();
@@ -41,7 +41,7 @@ export class AlertList {
     this.tick();
   }
 
-  /** What changes by itself: ages and durations. */
+  /** Updates ages and durations. */
   tick() {
     const now_us = this.state.now_us();
     for (const row of document.querySelectorAll("[data-alert]")) {
@@ -52,23 +52,23 @@ export class AlertList {
     }
   }
 
-  choose(id) {
-    this.chosen = id;
-    this.followNewest = this.state.alertsNewestFirst()[0]?.id === id;
+  select(id) {
+    this.selected = id;
+    this.followsNewest = this.state.alertsNewestFirst()[0]?.id === id;
     this.render();
-    this.onChoose();
+    this.onSelect();
   }
 
   #row(alert) {
     const now_us = this.state.now_us();
     const row = element("button",
-      { type: "button", class: "alert-row", "data-alert": alert.id, "aria-current": alert.id === this.chosen ? "true" : null },
-      sign(alert),
+      { type: "button", class: "alert-row", "data-alert": alert.id, "aria-current": alert.id === this.selected ? "true" : null },
+      prioritySign(alert),
       element("span", { class: "kind" }, kindName(alert.kind)),
       element("span", { class: "when" }, element("span", { class: "age" }), ` · ${clockTime(alert.decided_us, now_us)}`),
       element("span", { class: "course" },
         element("span", { class: isOngoing(alert) ? "span ongoing" : "span" }), element("span", { class: "quiet" }, alert.sensor)));
-    row.addEventListener("click", () => this.choose(alert.id));
+    row.addEventListener("click", () => this.select(alert.id));
     return row;
   }
 }
@@ -76,9 +76,9 @@ export class AlertList {
 export class AlertDetail {
   #shown = "";
 
-  constructor(state, stripOf) { Object.assign(this, { state, stripOf }); }
+  constructor(state, fetchStrip) { Object.assign(this, { state, fetchStrip }); }
 
-  /** Draws the alert anew if it, the language or the theme changed; the strip keeps its place while it is the same alert. */
+  /** Redraws the alert if it has changed, or if `force` is set; the strip of the same alert keeps its scroll position. */
   async render(id, force = false) {
     const alert = this.state.alerts.get(id);
     const key = alert ? `${id}|${alert.revision}|${Boolean(alert.strip)}` : "";
@@ -86,9 +86,9 @@ export class AlertDetail {
     const sameAlert = this.#shown.startsWith(`${id}|`);
     const scrolled = sameAlert ? document.querySelector(".strip")?.scrollLeft : undefined;
     this.#shown = key;
-    byId("detail").replaceChildren(...(alert ? this.#parts(alert, scrolled) : [placeholder()]));
+    byId("detail").replaceChildren(...(alert ? this.#content(alert, scrolled) : [placeholder()]));
     this.tick(id);
-    if (alert?.has_strip && !alert.strip) await this.stripOf(id);
+    if (alert?.has_strip && !alert.strip) await this.fetchStrip(id);
   }
 
   tick(id) {
@@ -97,17 +97,17 @@ export class AlertDetail {
     if (alert && course) setText(course, courseText(alert, this.state.now_us()));
   }
 
-  #parts(alert, scrolled) {
+  #content(alert, scrolled) {
     const end = alert.end_us === null ? null : t("ended_at", { time: dayAndTime(alert.end_us) });
-    const head = element("header", { class: "detail-head" }, sign(alert), element("div", {},
+    const head = element("header", { class: "detail-head" }, prioritySign(alert), element("div", {},
       element("h2", { id: "detail-heading" }, kindName(alert.kind)),
       element("p", { class: isOngoing(alert) ? "span ongoing" : "span" }),
       element("p", { class: "quiet" }, [t("onset", { time: dayAndTime(alert.onset_us) }), end].filter(Boolean).join(" · ")),
       element("p", { class: "quiet" }, `${alert.sensor} · ${sourceText(alert.source)}`)));
     const reasons = element("ul", { class: "reasons" }, ...reasonTexts(alert).map((text) => element("li", {}, text)));
-    if (alert.strip?.mv.length) return [head, reasons, ...stripParts(alert, scrolled)];
-    const waiting = alert.has_strip ? t("loading") : t("no_strip");
-    return [head, reasons, element("p", { class: "empty" }, waiting)];
+    if (alert.strip?.mv.length) return [head, reasons, ...stripElements(alert, scrolled)];
+    const note = alert.has_strip ? t("loading") : t("no_strip");
+    return [head, reasons, element("p", { class: "empty" }, note)];
   }
 }
 
@@ -116,13 +116,13 @@ function placeholder() {
     element("p", { class: "empty" }, t("choose_alert")));
 }
 
-function stripParts(alert, scrolled) {
-  const drawn = drawStrip(alert.strip, alert);
-  const values = { seconds: number(drawn.seconds), beats: number(alert.strip.beats_us.length), kind: kindName(alert.kind) };
-  drawn.canvas.setAttribute("role", "img");
-  drawn.canvas.setAttribute("aria-label", t("strip_label", values));
-  const box = element("div", { class: "strip", tabindex: 0, role: "region", "aria-label": t("strip") }, drawn.canvas);
-  requestAnimationFrame(() => { box.scrollLeft = scrolled ?? firstScroll(drawn.onset_px, box.clientWidth); });
+function stripElements(alert, scrolled) {
+  const drawing = drawStrip(alert.strip, alert);
+  const values = { seconds: number(drawing.seconds), beats: number(alert.strip.beats_us.length), kind: kindName(alert.kind) };
+  drawing.canvas.setAttribute("role", "img");
+  drawing.canvas.setAttribute("aria-label", t("strip_label", values));
+  const box = element("div", { class: "strip", tabindex: 0, role: "region", "aria-label": t("strip") }, drawing.canvas);
+  requestAnimationFrame(() => { box.scrollLeft = scrolled ?? initialScroll(drawing.onset_px, box.clientWidth); });
   const legend = element("p", { class: "legend" },
     element("span", {}, element("i", { "aria-hidden": "true" }, "▼"), t("legend_beat")),
     element("span", {}, t("legend_numbers")),
@@ -130,12 +130,12 @@ function stripParts(alert, scrolled) {
     element("span", {}, t("legend_calibration")));
   return [
     element("p", { class: "strip-head" }, element("strong", {}, t("strip")), element("span", {}, t("strip_length", values)),
-      element("span", {}, scaleText(drawn.gain))),
+      element("span", {}, scaleText(drawing.gain))),
     box, legend];
 }
 
-/** From the beginning, with the 1 mV step in view, unless the onset would then be out of sight. */
-const firstScroll = (onset_px, width) => (onset_px < 0.7 * width ? 0 : onset_px - width / 3);
+/** Scroll to the start, where the 1 mV pulse is; if the onset would then be out of view, scroll to the onset. */
+const initialScroll = (onset_px, width) => (onset_px < 0.7 * width ? 0 : onset_px - width / 3);
 
 function courseText(alert, now_us) {
   return isOngoing(alert)
@@ -143,17 +143,17 @@ function courseText(alert, now_us) {
     : t("ended", { duration: duration(alert.end_us - alert.onset_us) });
 }
 
-/** Reasons in words with their numbers; a reason of a newer hub shows as its key and its numbers. */
+/** The reasons as texts with their numbers; an unknown reason (of a newer hub) shows its key and its numbers. */
 function reasonTexts({ reasons, measured, probability }) {
   const numbers = Object.fromEntries(Object.entries(measured ?? {}).map(([name, value]) => [name, number(value, 2)]));
   const texts = reasons.map((key) => {
-    const words = lookup("reason", key);
-    return words ? fill(words, numbers) : [key.replaceAll(/[._]/g, " "), ...measuredTexts(numbers)].join(", ");
+    const template = lookup("reason", key);
+    return template ? fill(template, numbers) : [key.replaceAll(/[._]/g, " "), ...measuredTexts(numbers)].join(", ");
   });
   return probability === null ? texts : [...texts, t("probability", { percent: probabilityText(probability) })];
 }
 
-/** Rounding must not make a model's word a certainty. */
+/** Rounding must not show a model's probability as 0 % or 100 %. */
 const probabilityText = (p) => (p > 0.99 ? `> ${percent(0.99)}` : p < 0.01 ? `< ${percent(0.01)}` : percent(p));
 
 function measuredTexts(numbers) {

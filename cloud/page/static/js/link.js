@@ -1,42 +1,42 @@
-/** The WebSocket: reconnects with growing, jittered waits; a quiet line counts as a lost one. */
+/** The WebSocket: reconnects after growing, jittered delays; a silent connection counts as lost. */
 
-const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 15_000;
-/** The server says something every 2 s; three missed beats are a dead line. */
-const QUIET_LIMIT_MS = 6_000;
+const FIRST_DELAY_MS = 500;
+const MAX_DELAY_MS = 15_000;
+/** The server sends a message at least every 2 s; after three missed ones the connection counts as lost. */
+const SILENCE_TIMEOUT_MS = 6_000;
 
 export class Link {
-  #wait = FIRST_WAIT_MS;
+  #delay_ms = FIRST_DELAY_MS;
   #socket = null;
-  #watch = null;
+  #silenceTimer = null;
 
-  /** `onUp` runs after each connection, before later messages; `onDown` with the time of loss in ms. */
+  /** `onUp` is called after each connection, before its messages; `onDown` with the time of the loss in ms. */
   constructor({ onUp, onMessage, onDown }) {
     Object.assign(this, { onUp, onMessage, onDown });
     window.addEventListener("offline", () => this.#socket?.close());
-    window.addEventListener("online", () => { this.#wait = FIRST_WAIT_MS; });
+    window.addEventListener("online", () => { this.#delay_ms = FIRST_DELAY_MS; });
   }
 
   connect() {
     const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
     this.#socket = socket;
-    this.#listen(socket);
-    socket.onopen = () => { this.#wait = FIRST_WAIT_MS; this.onUp(); };
-    socket.onmessage = ({ data }) => { this.#listen(socket); this.onMessage(JSON.parse(data)); };
-    socket.onclose = () => this.#lost(socket);
+    this.#restartSilenceTimer(socket);
+    socket.onopen = () => { this.#delay_ms = FIRST_DELAY_MS; this.onUp(); };
+    socket.onmessage = ({ data }) => { this.#restartSilenceTimer(socket); this.onMessage(JSON.parse(data)); };
+    socket.onclose = () => this.#onLost(socket);
   }
 
-  #listen(socket) {
-    clearTimeout(this.#watch);
-    this.#watch = setTimeout(() => { this.#lost(socket); socket.close(); }, QUIET_LIMIT_MS);
+  #restartSilenceTimer(socket) {
+    clearTimeout(this.#silenceTimer);
+    this.#silenceTimer = setTimeout(() => { this.#onLost(socket); socket.close(); }, SILENCE_TIMEOUT_MS);
   }
 
-  #lost(socket) {
+  #onLost(socket) {
     if (this.#socket !== socket) return;
     this.#socket = null;
-    clearTimeout(this.#watch);
+    clearTimeout(this.#silenceTimer);
     this.onDown(Date.now());
-    setTimeout(() => this.connect(), this.#wait * (0.75 + 0.5 * Math.random()));
-    this.#wait = Math.min(LONGEST_WAIT_MS, this.#wait * 2);
+    setTimeout(() => this.connect(), this.#delay_ms * (0.75 + 0.5 * Math.random()));
+    this.#delay_ms = Math.min(MAX_DELAY_MS, this.#delay_ms * 2);
   }
 }

@@ -1,4 +1,4 @@
-/** The page: fetches what it lacks, follows the WebSocket, and keeps every part drawn. */
+/** The page: fetches missing data over REST, receives live data over the WebSocket, and keeps every part up to date. */
 
 import { AlertDetail, AlertList, kindName } from "./alerts.js";
 import { byId, element, setText } from "./dom.js";
@@ -10,24 +10,24 @@ import { SensorPanel, unopenedNotice } from "./sensors.js";
 import { State } from "./state.js";
 import { Trend } from "./trend.js";
 
-/** What the page fetches at its start, back from the last data. */
-const FIRST_ECG_US = 15e6;
-const FIRST_TREND_US = 6 * 3600e6;
+/** History that the page fetches at its start, before the last data. */
+const INITIAL_ECG_US = 15e6;
+const INITIAL_TREND_US = 6 * 3600e6;
 
-const oneColumn = matchMedia("(max-width: 900px)"); // as in base.css
+const oneColumnQuery = matchMedia("(max-width: 900px)"); // as in base.css
 const state = new State();
 const sensors = new SensorPanel(state, (name) => { live.show(name); trend.render(name); });
 const live = new LiveEcg(byId("live-paper"), (gain) => setText(byId("live-scale"), scaleText(gain)), state);
 const detail = new AlertDetail(state, fetchStrip);
 const list = new AlertList(state, () => {
-  detail.render(list.chosen);
-  if (oneColumn.matches) document.querySelector(".detail").scrollIntoView();
+  detail.render(list.selected);
+  if (oneColumnQuery.matches) document.querySelector(".detail").scrollIntoView();
 });
 const trend = new Trend(state);
 let lost_ms = null;
-let missing = new Map();
+let dataEnds = new Map();
 let isSyncing = false;
-let isAskedAgain = false;
+let needsAnotherSync = false;
 let linkState = "connecting";
 
 async function getJson(path) {
@@ -38,42 +38,42 @@ async function getJson(path) {
 
 async function fetchStrip(id) {
   state.putAlert(await getJson(`/api/alerts/${encodeURIComponent(id)}`));
-  if (list.chosen === id) detail.render(id);
+  if (list.selected === id) detail.render(id);
 }
 
-/** Since when each sensor's data may have holes: noted before anything newer comes over the WebSocket. */
-function noteMissing() {
+/** Records for each sensor up to when its data is complete, before newer data arrives over the WebSocket. */
+function recordDataEnds() {
   for (const name of state.sensors.keys()) {
-    if (!missing.has(name)) missing.set(name, { ecg_us: state.ecgEnd_us(name), rate_us: state.heartRates(name).at(-1)?.at_us ?? 0 });
+    if (!dataEnds.has(name)) dataEnds.set(name, { ecg_us: state.ecgEnd_us(name), rate_us: state.heartRates(name).at(-1)?.at_us ?? 0 });
   }
 }
 
-/** Fetches what is missing; asked again meanwhile, it goes round once more. */
+/** Fetches missing data; if called while it runs, it fetches once more afterwards. */
 async function resync() {
-  noteMissing();
-  isAskedAgain = isSyncing;
+  recordDataEnds();
+  needsAnotherSync = isSyncing;
   if (isSyncing) return;
   isSyncing = true;
   try {
     do {
-      isAskedAgain = false;
-      const since = missing;
-      missing = new Map();
+      needsAnotherSync = false;
+      const since = dataEnds;
+      dataEnds = new Map();
       try { await fetchMissing(since); } catch (error) {
-        since.forEach((ends, name) => missing.set(name, ends)); // for the next attempt
+        since.forEach((ends, name) => dataEnds.set(name, ends)); // for the next attempt
         throw error;
       }
-    } while (isAskedAgain);
+    } while (needsAnotherSync);
   } finally { isSyncing = false; }
 }
 
 async function fetchMissing(since) {
   const [alerts, sensorList] = await Promise.all([getJson(`/api/alerts?after_revision=${state.revision}`), getJson("/api/sensors")]);
   state.setServerTime(sensorList.now_us);
-  if (alerts.revision < state.revision) { // the clinic has rebuilt its projections
+  if (alerts.revision < state.revision) { // the clinic rebuilt its projections
     state.alerts.clear();
     state.revision = 0;
-    isAskedAgain = true;
+    needsAnotherSync = true;
     return;
   }
   alerts.alerts.forEach((alert) => state.putAlert(alert));
@@ -86,8 +86,8 @@ async function fetchMissing(since) {
 async function fetchSensor(name, since = { ecg_us: 0, rate_us: 0 }) {
   const sensor = encodeURIComponent(name);
   const end_us = state.sensors.get(name).last_data_us;
-  const ecgFrom = Math.round(Math.max(0, end_us - FIRST_ECG_US, since.ecg_us));
-  const rateFrom = Math.round(Math.max(0, end_us - FIRST_TREND_US, since.rate_us + 1));
+  const ecgFrom = Math.round(Math.max(0, end_us - INITIAL_ECG_US, since.ecg_us));
+  const rateFrom = Math.round(Math.max(0, end_us - INITIAL_TREND_US, since.rate_us + 1));
   const [ecg, vitals] = await Promise.all([
     getJson(`/api/ecg?sensor=${sensor}&from_us=${ecgFrom}&to_us=${end_us}`),
     getJson(`/api/vitals?sensor=${sensor}&kind=heart_rate&from_us=${rateFrom}`)]);
@@ -97,46 +97,46 @@ async function fetchSensor(name, since = { ecg_us: 0, rate_us: 0 }) {
 
 async function refreshCounters() {
   state.counters = await getJson("/api/counters");
-  const shown = Object.fromEntries(Object.entries(state.counters.blocks).concat(Object.entries(state.counters)).map(([name, value]) => [name, number(value, 0)]));
-  setText(byId("counters"), t("counters", shown));
+  const values = Object.fromEntries(Object.entries(state.counters.blocks).concat(Object.entries(state.counters)).map(([name, value]) => [name, number(value, 0)]));
+  setText(byId("counters"), t("counters", values));
 }
 
 const handlers = {
   alert(message) {
     const isNew = state.putAlert(message);
     list.render();
-    detail.render(list.chosen);
-    trend.render(sensors.chosen);
-    if (isNew) setText(byId("announcer"), t("new_alert", announced(message)));
+    detail.render(list.selected);
+    trend.render(sensors.selected);
+    if (isNew) setText(byId("announcer"), t("new_alert", announcementValues(message)));
   },
   sensor(message) { state.putSensor(message); sensors.render(); },
-  ecg(message) { state.putEcg(message); if (message.sensor === live.sensor) live.arrived(message); },
+  ecg(message) { state.putEcg(message); if (message.sensor === live.sensor) live.onChunk(message); },
   vital(message) { if (message.kind === "heart_rate") state.putHeartRate(message); },
   resync,
   beat() {},
 };
 
-function announced({ priority, kind, sensor }) {
+function announcementValues({ priority, kind, sensor }) {
   return { priority: lookup("priority_label", priority) ?? priority, kind: kindName(kind), sensor };
 }
 
 const link = new Link({
-  onUp() { lost_ms = null; linkState = "connected"; resync().catch(report); tick(); },
+  onUp() { lost_ms = null; linkState = "connected"; resync().catch(reportError); tick(); },
   onMessage(message) {
     state.setServerTime(message.published_us);
-    Promise.resolve(handlers[message.type]?.(message)).catch(report);
+    Promise.resolve(handlers[message.type]?.(message)).catch(reportError);
   },
   onDown(ms) { lost_ms ??= ms; linkState = "lost"; tick(); },
 });
 
-function report(error) { console.warn(`re-sync failed, the next connection tries again: ${error.message}`); }
+function reportError(error) { console.warn(`cannot fetch the missing data, will retry at the next connection: ${error.message}`); }
 
 function renderNotices() {
   const now_us = state.now_us();
   const texts = lost_ms === null ? sensors.notices(now_us) : [t("notice_link", { time: clockTime(lost_ms * 1000, Date.now() * 1000) })];
   texts.push(...(state.counters ? unopenedNotice(state.counters.blocks) : []));
-  const shown = [...byId("notices").children].map((notice) => notice.textContent);
-  if (texts.join("\n") !== shown.join("\n")) byId("notices").replaceChildren(...texts.map((text) => element("p", { class: "notice" }, text)));
+  const currentTexts = [...byId("notices").children].map((notice) => notice.textContent);
+  if (texts.join("\n") !== currentTexts.join("\n")) byId("notices").replaceChildren(...texts.map((text) => element("p", { class: "notice" }, text)));
   document.querySelector(".live").dataset.stale = lost_ms !== null;
 }
 
@@ -148,7 +148,7 @@ function tick() {
   renderNotices();
   sensors.tick();
   list.tick();
-  detail.tick(list.chosen);
+  detail.tick(list.selected);
 }
 
 function renderAll() {
@@ -156,26 +156,26 @@ function renderAll() {
   byId("language").value = currentLanguage();
   sensors.render();
   list.render();
-  detail.render(list.chosen, true);
-  trend.render(sensors.chosen);
+  detail.render(list.selected, true);
+  trend.render(sensors.selected);
   tick();
 }
 
-async function offerLanguages() {
+async function fillLanguageMenu() {
   const names = await Promise.all(LANGUAGES.map(async (language) => [language, (await getJson(`/static/lang/${language}.json`)).name]));
   byId("language").replaceChildren(...names.map(([value, name]) => element("option", { value, lang: value }, name)));
   byId("language").addEventListener("change", async ({ target }) => {
     await chooseLanguage(target.value);
-    if (state.counters) refreshCounters().catch(report);
+    if (state.counters) refreshCounters().catch(reportError);
     live.redraw();
     renderAll();
   });
 }
 
 await loadLanguage(preferredLanguage());
-await offerLanguages();
+await fillLanguageMenu();
 renderAll();
 link.connect();
 setInterval(tick, 1000);
-setInterval(() => { if (lost_ms === null) { refreshCounters().catch(report); trend.render(sensors.chosen); } }, 5000);
+setInterval(() => { if (lost_ms === null) { refreshCounters().catch(reportError); trend.render(sensors.selected); } }, 5000);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", renderAll);

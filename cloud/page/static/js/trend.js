@@ -1,12 +1,12 @@
-/** Heart rate over time, with the alerts as bands behind it. */
+/** The heart rate over time, with the alerts as bands in the background. */
 
 import uPlot from "/static/vendor/uplot/uPlot.esm.js";
 import { byId, cssColour, element, setText } from "./dom.js";
 import { clockTime, currentLanguage, number, t } from "./i18n.js";
 
 const HEIGHT = 200;
-/** A longer silence between two values is shown as a break in the line. */
-const BREAK_S = 15;
+/** A longer gap between two values breaks the line. */
+const MAX_GAP_S = 15;
 const PRIORITY_COLOURS = { high: "--high", medium: "--medium", low: "--low" };
 
 export class Trend {
@@ -20,15 +20,15 @@ export class Trend {
 
   render(sensor) {
     const rates = this.state.heartRates(sensor);
-    if (!rates.length) return this.#empty();
+    if (!rates.length) return this.#showEmpty();
     const style = [currentLanguage(), cssColour("--surface"), sensor].join();
     if (style !== this.#style) this.#create(style);
     this.#plot.setData(withBreaks(rates));
-    this.#describe(rates);
+    this.#describeRange(rates);
     return undefined;
   }
 
-  #empty() {
+  #showEmpty() {
     this.#plot?.destroy();
     [this.#plot, this.#style] = [null, ""];
     this.host.setAttribute("aria-label", t("no_trend"));
@@ -43,7 +43,7 @@ export class Trend {
     this.#plot = new uPlot(options(this.#width(), () => this.state.alertsNewestFirst(), () => this.state.now_us()), [[], []], this.host);
   }
 
-  #describe(rates) {
+  #describeRange(rates) {
     const now_us = this.state.now_us();
     const values = rates.map(({ value }) => value);
     const ends = { from: clockTime(rates[0].at_us, now_us), to: clockTime(rates.at(-1).at_us, now_us) };
@@ -59,7 +59,7 @@ function withBreaks(rates) {
   const [times, values] = [[], []];
   for (const { at_us, value } of rates) {
     const second = at_us / 1e6;
-    if (times.length && second - times.at(-1) > BREAK_S) { times.push(times.at(-1) + 1); values.push(null); }
+    if (times.length && second - times.at(-1) > MAX_GAP_S) { times.push(times.at(-1) + 1); values.push(null); }
     times.push(second);
     values.push(value);
   }
@@ -73,15 +73,15 @@ function options(width, alerts, now_us) {
     { hour: "2-digit", minute: "2-digit", hourCycle: "h23", ...(step < 60 ? { second: "2-digit" } : {}) }).format(new Date(second * 1000));
   return {
     width, height: HEIGHT, legend: { show: false }, cursor: { y: false, drag: { x: false, y: false } },
-    scales: { x: { time: true, range: (_, low, high) => [low, Math.max(high, low + 60)] }, y: { range: (_, low, high) => niceRange(low, high) } },
+    scales: { x: { time: true, range: (_, low, high) => [low, Math.max(high, low + 60)] }, y: { range: (_, low, high) => paddedRange(low, high) } },
     axes: [{ ...axis, size: 30, space: 80, values: (_, splits, __, ___, step) => splits.map((second) => clock(second, step)) }, { ...axis, size: 44 }],
     series: [{}, { stroke: cssColour("--accent"), width: 2, points: { show: false }, spanGaps: false }],
     hooks: { drawClear: [(plot) => drawBands(plot, alerts(), now_us())] },
   };
 }
 
-/** At least 40 to 120 /min, so that small changes look small. */
-const niceRange = (low, high) => [Math.min(40, Math.floor((low - 5) / 10) * 10), Math.max(120, Math.ceil((high + 5) / 10) * 10)];
+/** At least 40 to 120 /min, so small changes look small. */
+const paddedRange = (low, high) => [Math.min(40, Math.floor((low - 5) / 10) * 10), Math.max(120, Math.ceil((high + 5) / 10) * 10)];
 
 function drawBands(plot, alerts, now_us) {
   const { ctx, bbox } = plot;

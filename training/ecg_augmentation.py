@@ -1,7 +1,7 @@
-"""What bodies, electrodes and radios do to an ECG, for training: noise, gaps, saturation, lead-off, polarity, gain.
+"""Augmentation of ECG training signals: noise, gaps, saturation, lead-off, polarity and gain.
 
-Everything takes and returns windows (n, samples) of mV at 125 Hz, 0.5 to 40 Hz, NaN where samples are missing, as
-`models.signal.offline.condition` gives them.
+All functions take and return windows (n, samples) of mV at 125 Hz, 0.5 to 40 Hz, NaN where samples are missing, as returned by
+`models.signal.offline.condition`.
 """
 
 from pathlib import Path
@@ -23,16 +23,16 @@ KINDS: Final = ("BW", "EM", "MA")
 """Baseline wander, electrode motion, muscle artefact: MIT-BIH Noise Stress Test Database (Moody 1984)."""
 
 TRAINING_CHANNEL: Final = 0
-"""The other channel of the noise records is kept for the ladders of the evaluation."""
+"""The other channel of the noise records is reserved for evaluation."""
 
 SNR_DB: Final = (-6.0, 24.0)
 
 PACKET: Final = round(73 / 130 * RATE_HZ)
-"""Samples that are lost with one notification of a chest strap: 73 at 130 Hz."""
+"""Samples lost with one notification of a chest strap: 73 at 130 Hz."""
 
 
-def noise_bank(data: Path, channel: int = TRAINING_CHANNEL) -> dict[str, Windows]:
-    """Each kind's 30 s at 125 Hz, conditioned as an ECG is, with power 1."""
+def load_noise(data: Path, channel: int = TRAINING_CHANNEL) -> dict[str, Windows]:
+    """Return 30 s of each kind of noise at 125 Hz, conditioned like an ECG and scaled to power 1."""
     bank = {}
     for kind in KINDS:
         samples = scipy.io.loadmat(data / "noise" / f"{kind}.mat")[kind][:, 1 + channel].astype(np.float64)
@@ -41,15 +41,18 @@ def noise_bank(data: Path, channel: int = TRAINING_CHANNEL) -> dict[str, Windows
     return bank
 
 
-class Disturber:
-    """Draws disturbances; the same seed draws the same ones."""
+class EcgAugmenter:
+    """Draws random artefacts. The same seed draws the same ones."""
 
     def __init__(self, data: Path, random: Random, channel: int = TRAINING_CHANNEL) -> None:
-        self._bank = list(noise_bank(data, channel).values())
+        self._bank = list(load_noise(data, channel).values())
         self.random = self._random = random
 
-    def noise(self, count: int, samples: int) -> Windows:
-        """Noise of power 1: recorded kinds mixed, stretched, mirrored, some of it muscle-like or mains-like made up."""
+    def draw_noise(self, count: int, samples: int) -> Windows:
+        """Return noise of power 1, (count, samples).
+
+        Recorded kinds are mixed, stretched and inverted, partly with synthetic muscle-like or mains-like noise.
+        """
         random = self._random
         out = np.empty((count, samples))
         for row in out:
@@ -60,23 +63,29 @@ class Disturber:
         out /= np.sqrt(np.mean(out**2, -1, keepdims=True))
         return out
 
-    def one_kind(self, samples: int) -> Windows:
-        """One recorded kind alone, of power 1, stretched, mirrored and swelling, (samples,)."""
+    def draw_one_kind(self, samples: int) -> Windows:
+        """Return one recorded kind alone, of power 1, stretched, inverted and swelling, (samples,)."""
         row = self._recorded(self._bank[self._random.integers(len(self._bank))], samples)
         normed: Windows = row / np.sqrt(np.mean(row**2))
         return normed
 
-    def noisy(self, mv: Windows, snr_db: NDArray[np.float64]) -> Windows:
-        """Noise added at a ratio a window, (n,) dB, as the Noise Stress Test Database counts it (see `signal_power`)."""
-        scale = np.sqrt(signal_power(mv) / 10 ** (snr_db / 10))
-        return mv + scale[:, None] * self.noise(*mv.shape)
+    def add_noise(self, mv: Windows, snr_db: NDArray[np.float64]) -> Windows:
+        """Add noise at one signal-to-noise ratio per window, (n,) dB.
 
-    def gaps(self, mv: Windows, share: float = 0.5) -> Windows:
-        """In so many windows: lost packets (up to a fifth, single and in bursts) or one gap of up to a third of the window."""
+        The ratio is that of the Noise Stress Test Database, see `qrs_equivalent_power`.
+        """
+        scale = np.sqrt(qrs_equivalent_power(mv) / 10 ** (snr_db / 10))
+        return mv + scale[:, None] * self.draw_noise(*mv.shape)
+
+    def add_gaps(self, mv: Windows, share: float = 0.5) -> Windows:
+        """Add gaps to this share of the windows.
+
+        They are lost packets (up to a fifth, single and in bursts) or one gap of up to a third of the window.
+        """
         random, (count, samples) = self._random, mv.shape
         out = mv.copy()
-        for place in np.flatnonzero(random.random(count) < share):
-            row = out[place]
+        for row_index in np.flatnonzero(random.random(count) < share):
+            row = out[row_index]
             if random.random() < 0.6:
                 lost = random.random(samples // PACKET + 2) < random.uniform(0.01, 0.2)
                 lost = np.repeat(lost, PACKET)[random.integers(PACKET) :][:samples]
@@ -87,8 +96,8 @@ class Disturber:
                 row[max(start, 0) : start + width] = np.nan
         return out
 
-    def saturated(self, mv: Windows, share: float = 0.1) -> Windows:
-        """In so many windows the amplifier's range ends below the highest peaks, to one side or both."""
+    def saturate(self, mv: Windows, share: float = 0.1) -> Windows:
+        """Clip this share of the windows below their highest peaks, on one side or both."""
         random, count = self._random, len(mv)
         top = np.nanmax(np.abs(np.nan_to_num(mv)), -1, keepdims=True) + 1e-6
         limit = top * random.uniform(0.35, 0.95, (count, 1))
@@ -96,8 +105,8 @@ class Disturber:
         clipped = np.clip(mv, np.where(one_sided, -np.inf, -limit), limit)
         return np.where(random.random((count, 1)) < share, clipped, mv)
 
-    def lead_off(self, mv: Windows, share: float = 0.1, longest: float = 1.0) -> Windows:
-        """In so many windows the electrode is off for a stretch: flat, rail to rail, or noise without heart."""
+    def detach_electrode(self, mv: Windows, share: float = 0.1, longest: float = 1.0) -> Windows:
+        """Detach the electrode for a while in this share of the windows: flat, rail to rail, or noise without a heartbeat."""
         random, (count, samples) = self._random, mv.shape
         out = mv.copy()
         for row in np.flatnonzero(random.random(count) < share):
@@ -106,19 +115,19 @@ class Disturber:
             out[row, start : start + width] = self._open_electrode(width)
         return out
 
-    def polarity(self, mv: Windows, share: float = 0.3) -> Windows:
-        """In so many windows the electrodes are swapped."""
+    def flip_polarity(self, mv: Windows, share: float = 0.3) -> Windows:
+        """Invert this share of the windows, as if the electrodes were swapped."""
         return np.where(self._random.random((len(mv), 1)) < share, -mv, mv)
 
-    def gain(self, mv: Windows, widest: float = 2.0) -> Windows:
-        """Every window scaled between 1 / `widest` and `widest`."""
+    def scale_gain(self, mv: Windows, widest: float = 2.0) -> Windows:
+        """Scale every window by a factor between 1 / `widest` and `widest`."""
         return mv * np.exp(self._random.uniform(-np.log(widest), np.log(widest), (len(mv), 1)))
 
     def _recorded(self, kind: Windows, samples: int) -> Windows:
         random = self._random
         stretch = random.uniform(0.8, 1.25)
-        places = (random.uniform(0, kind.size) + np.arange(samples) * stretch) % kind.size
-        row = np.interp(places, np.arange(kind.size), kind, period=kind.size)
+        positions = (random.uniform(0, kind.size) + np.arange(samples) * stretch) % kind.size
+        row = np.interp(positions, np.arange(kind.size), kind, period=kind.size)
         swelling: Windows = row * random.choice((-1.0, 1.0)) * (1 + random.uniform(0, 1) * _swell(samples, random))
         return swelling
 
@@ -138,14 +147,14 @@ class Disturber:
                 rails: Windows = level * np.sign(random.normal(0, 1, width // 25 + 1)).repeat(25)[:width]
                 return rails
             case _:
-                noise: Windows = level * self.noise(1, width)[0]
+                noise: Windows = level * self.draw_noise(1, width)[0]
                 return noise
 
 
-def signal_power(mv: Windows) -> NDArray[np.float64]:
-    """Power of a sinusoid as high as the QRS complexes, (n,): peak to peak squared over 8 (Moody 1984; WFDB `nst`).
+def qrs_equivalent_power(mv: Windows) -> NDArray[np.float64]:
+    """Return the power of a sine wave as high as the QRS complexes, (n,): peak to peak squared over 8 (Moody 1984; WFDB `nst`).
 
-    The peak to peak amplitude is taken where all but 0.4 % of the samples lie: two samples of a QRS complex every second.
+    The peak-to-peak amplitude is the range of all but 0.4 % of the samples: two samples of a QRS complex every second.
     """
     known = np.where(np.isnan(mv), 0.0, mv)
     low, high = np.percentile(known, (0.4, 99.6), axis=-1)
@@ -154,13 +163,13 @@ def signal_power(mv: Windows) -> NDArray[np.float64]:
 
 
 def _swell(samples: int, random: Random) -> Windows:
-    """A slow rise and fall between 0 and 2: artefacts come and go."""
+    """Return a slow rise and fall between 0 and 2: artefacts come and go."""
     period = random.uniform(2, 20) * RATE_HZ
     wave: Windows = 1 + _sine(2 * np.pi * np.arange(samples) / period + random.uniform(0, 2 * np.pi)) / np.sqrt(2)
     return wave
 
 
 def _sine(phase: NDArray[np.floating[Any]]) -> Windows:
-    """Of power 1."""
+    """Return a sine wave of power 1."""
     wave: Windows = np.sqrt(2) * np.sin(phase)
     return wave

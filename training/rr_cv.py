@@ -1,4 +1,4 @@
-"""How `rr_af` fares in patients that it was not trained on: cross-validation, and what is left of it under disturbances."""
+"""Cross-validation of `rr_af`: its performance in patients that it was not trained on, also with errors in the intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,32 +16,32 @@ from training.rr_net import RrNet, logits
 Change = Callable[[Rhythm, np.random.Generator], Rhythm]
 
 SEED: Final = 77
-DROPPED: Final = (0.02, 0.05, 0.1)
+LOST_SHARES: Final = (0.02, 0.05, 0.1)
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A network and its calibration, asked as the agent asks the released model."""
+class CalibratedNetwork:
+    """A network and its calibration, with the interface of the released model."""
 
     network: RrNet
     on_threshold: float
     temperature: float = 1.0
 
     def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.floating[Any]]:
-        """(windows, 64) each to (windows,)."""
+        """Return probabilities (windows,) of intervals and validity, (windows, 64) each."""
         logit = logits(self.network, rr_features(rr_s, valid))
         return 1 / (1 + np.exp(-logit / self.temperature))
 
     def find_conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(windows, 64) each to (windows,)."""
+        """Return which windows are conclusive, (windows,), by intervals and validity, (windows, 64) each."""
         return is_conclusive(rr_s, valid)
 
 
-def calibration(records: Sequence[Scored]) -> float:
-    """The temperature: divisor of the log-odds with the least cross-entropy on held-out windows."""
+def fit_temperature(records: Sequence[Scored]) -> float:
+    """Return the temperature: the divisor of the log-odds with the least cross-entropy on held-out windows."""
     used = [(record.windows.labels != UNUSED) & np.isfinite(record.probability) for record in records]
-    probability = np.concatenate([record.probability[of_it] for record, of_it in zip(records, used, strict=True)])
-    classes = np.concatenate([record.windows.labels[of_it] for record, of_it in zip(records, used, strict=True)]).astype(
+    probability = np.concatenate([record.probability[chosen] for record, chosen in zip(records, used, strict=True)])
+    classes = np.concatenate([record.windows.labels[chosen] for record, chosen in zip(records, used, strict=True)]).astype(
         np.int64
     )
     likely = np.clip(probability, 1e-9, 1 - 1e-9)
@@ -49,35 +49,35 @@ def calibration(records: Sequence[Scored]) -> float:
     return best_temperature(np.stack([0 * logit, logit], -1), classes)
 
 
-def judged(pairs: Sequence[tuple[Rhythm, Judge]], drop: float = 0.0) -> list[Followed]:
-    """Every record with the judge that has not seen the patient."""
-    return [follow(scored(rhythm, judge, drop), judge.on_threshold) for rhythm, judge in pairs]
+def follow_records(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]], drop: float = 0.0) -> list[Followed]:
+    """Run every record through the network that was not trained on the patient."""
+    return [follow(scored(rhythm, model, drop), model.on_threshold) for rhythm, model in pairs]
 
 
 def f1(records: Sequence[Followed]) -> float:
-    """Of the seconds in AF, 0–100; what is not judged counts as missed or rightly left out."""
+    """Return the F1 of the seconds in AF, 0–100. Seconds without a conclusive result count as not called AF."""
     counts = [seconds(record) for record in records]
-    both = sum(count["af_called"] for count in counts)
-    return 100 * 2 * both / (both + sum(count["not_af_called"] for count in counts) + sum(map(_in_af, records)))
+    found = sum(count["af_called"] for count in counts)
+    return 100 * 2 * found / (found + sum(count["not_af_called"] for count in counts) + sum(map(_af_seconds, records)))
 
 
-def _in_af(record: Followed) -> float:
+def _af_seconds(record: Followed) -> float:
     interval_s = np.diff(record.rhythm.times_s, prepend=record.rhythm.times_s[0])
     return float(interval_s[record.rhythm.labels == AF].sum())
 
 
-def robustness(pairs: Sequence[tuple[Rhythm, Judge]]) -> dict[str, Any]:
-    """Se, Sp, coverage and F1 by duration with lost intervals, and with times and beats that the detector got wrong."""
+def measure_robustness(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]]) -> dict[str, Any]:
+    """Return Se, Sp, coverage and F1 by duration, with intervals lost, and with errors of the detector in times and beats."""
     changes: dict[str, Change] = {
-        **{f"jitter {round(1000 * s)} ms": _jittered(s) for s in (0.01, 0.03)},
-        **{f"{round(100 * share)} % of beats missed": _missed(share) for share in (0.05,)},
-        **{f"{round(100 * share)} % of false beats": _false(share) for share in (0.05,)},
+        **{f"jitter {round(1000 * s)} ms": _jitter(s) for s in (0.01, 0.03)},
+        **{f"{round(100 * share)} % of beats missed": _miss_beats(share) for share in (0.05,)},
+        **{f"{round(100 * share)} % of false beats": _add_false_beats(share) for share in (0.05,)},
     }
-    rows = {"as recorded": _row(judged(pairs))}
-    rows |= {f"{round(100 * drop)} % of intervals lost": _row(judged(pairs, drop)) for drop in DROPPED}
+    rows = {"as recorded": _row(follow_records(pairs))}
+    rows |= {f"{round(100 * drop)} % of intervals lost": _row(follow_records(pairs, drop)) for drop in LOST_SHARES}
     for name, change in changes.items():
         random = np.random.default_rng(SEED)
-        rows[name] = _row(judged([(change(rhythm, random), judge) for rhythm, judge in pairs]))
+        rows[name] = _row(follow_records([(change(rhythm, random), model) for rhythm, model in pairs]))
     return rows
 
 
@@ -86,19 +86,19 @@ def _row(records: Sequence[Followed]) -> dict[str, Any]:
     return {key: duration[key] for key in ("se", "sp", "coverage")} | {"f1": f1(records)}
 
 
-def _jittered(sd_s: float) -> Change:
+def _jitter(sd_s: float) -> Change:
     return lambda rhythm, random: replace(rhythm, times_s=np.sort(rhythm.times_s + random.normal(0, sd_s, len(rhythm.times_s))))
 
 
-def _missed(share: float) -> Change:
+def _miss_beats(share: float) -> Change:
     def change(rhythm: Rhythm, random: np.random.Generator) -> Rhythm:
-        kept = random.random(len(rhythm.times_s)) >= share
-        return replace(rhythm, times_s=rhythm.times_s[kept], labels=rhythm.labels[kept])
+        included = random.random(len(rhythm.times_s)) >= share
+        return replace(rhythm, times_s=rhythm.times_s[included], labels=rhythm.labels[included])
 
     return change
 
 
-def _false(share: float) -> Change:
+def _add_false_beats(share: float) -> Change:
     def change(rhythm: Rhythm, random: np.random.Generator) -> Rhythm:
         before = 1 + np.flatnonzero(random.random(len(rhythm.times_s) - 1) < share)
         interval_s = rhythm.times_s[before] - rhythm.times_s[before - 1]

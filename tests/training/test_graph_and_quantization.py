@@ -1,4 +1,4 @@
-"""From weights to a released graph: ONNX nodes against numpy, int8 against float. PyTorch is not needed."""
+"""From weights to a released graph: ONNX nodes against numpy, int8 against float, without PyTorch."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,15 +9,15 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from models.inference.session import ModelSession
+from models.inference.session import Session
 from training.graph import Graph
-from training.quantize import parity, quantize, run
+from training.quantize import measure_parity, quantize, run_model
 
 FACTS = {"name": "example", "version": "1"}
 
 
 class Tensor:
-    """As much of a PyTorch tensor as the graph asks for."""
+    """The part of a PyTorch tensor that the graph uses."""
 
     def __init__(self, values: NDArray[np.float64]) -> None:
         self.values = values.astype(np.float32)
@@ -59,7 +59,7 @@ def dense_layer(seed: int, out: int, inside: int) -> Any:
 
 
 def convolved(x: NDArray[np.float64], layer: Any) -> NDArray[np.float64]:
-    """By the definition: (n, in, time) to (n, out, time / stride)."""
+    """Convolve by definition: (n, in, time) → (n, out, time / stride)."""
     weight, width = layer.weight.values, layer.weight.values.shape[-1]
     padded = np.pad(x, ((0, 0), (0, 0), (width // 2, width // 2)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, width, axis=-1)[:, :, :: layer.stride[0]]
@@ -80,7 +80,7 @@ def softmaxed(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def small_net(path: Path) -> Any:
-    """A convolution with a norm, one without, mean and maximum, a dense layer and a softmax; and the same in numpy."""
+    """Write two convolutions, one with a norm, mean and maximum, a dense layer and a softmax; return the same in numpy."""
     first, norm, second = conv_layer(1, 8, 2, 5, 2), norm_layer(5, 8), conv_layer(11, 6, 8, 3, 1)
     dense = dense_layer(21, 3, 12)
     graph = Graph("features", ["n", 2, 64])
@@ -103,20 +103,20 @@ def windows() -> NDArray[np.float32]:
     return np.random.default_rng(9).normal(0, 0.4, (300, 2, 64)).astype(np.float32)
 
 
-def test_the_graph_computes_what_numpy_does(tmp_path: Path, windows: NDArray[np.float32]) -> None:
+def test_the_graph_computes_the_same_as_numpy(tmp_path: Path, windows: NDArray[np.float32]) -> None:
     in_numpy = small_net(tmp_path / "example.onnx")
-    np.testing.assert_allclose(run(tmp_path / "example.onnx", windows), in_numpy(windows), atol=1e-5)
+    np.testing.assert_allclose(run_model(tmp_path / "example.onnx", windows), in_numpy(windows), atol=1e-5)
 
 
-def test_the_same_file_at_every_run(tmp_path: Path) -> None:
+def test_writes_identical_files_in_every_run(tmp_path: Path) -> None:
     small_net(tmp_path / "one.onnx")
     small_net(tmp_path / "other.onnx")
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "other.onnx").read_bytes()
 
 
-def test_the_agent_can_load_it(tmp_path: Path, windows: NDArray[np.float32]) -> None:
+def test_the_agent_loads_the_file(tmp_path: Path, windows: NDArray[np.float32]) -> None:
     small_net(tmp_path / "example.onnx")
-    session = ModelSession("example", (tmp_path / "example.onnx").read_bytes())
+    session = Session("example", (tmp_path / "example.onnx").read_bytes())
     assert session.version == "1"
     assert session.run(windows[:4]).shape == (4, 3)
 
@@ -132,20 +132,20 @@ def test_the_agent_can_load_it(tmp_path: Path, windows: NDArray[np.float32]) -> 
     ],
     ids=["max_pool", "average_pool", "add", "mul", "sigmoid"],
 )
-def test_single_nodes_by_hand(tmp_path: Path, build: Any, expected: list[float]) -> None:
+def test_single_nodes_match_a_manual_computation(tmp_path: Path, build: Any, expected: list[float]) -> None:
     graph = Graph("x", ["n", 1, 4])
     graph.save(build(graph), ["n", 1, len(expected)], FACTS, tmp_path / "node.onnx")
-    out = ModelSession("example", (tmp_path / "node.onnx").read_bytes()).run(np.arange(1, 5, dtype=np.float32).reshape(1, 1, 4))
+    out = Session("example", (tmp_path / "node.onnx").read_bytes()).run(np.arange(1, 5, dtype=np.float32).reshape(1, 1, 4))
     np.testing.assert_allclose(out.ravel(), expected, rtol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore")  # onnxruntime's quantizer uses what other packages deprecate
+@pytest.mark.filterwarnings("ignore")  # onnxruntime's quantizer uses deprecated functions
 def test_int8_is_close_to_float(tmp_path: Path, windows: NDArray[np.float32]) -> None:
     small_net(tmp_path / "float.onnx")
     quantize(tmp_path / "float.onnx", tmp_path / "int8.onnx", windows[:200], ("output",))
     assert not (tmp_path / "int8.qdq.onnx").exists()
-    found = parity(tmp_path / "float.onnx", tmp_path / "int8.onnx", windows)
-    one, other = (run(tmp_path / f"{name}.onnx", windows) for name in ("float", "int8"))
+    found = measure_parity(tmp_path / "float.onnx", tmp_path / "int8.onnx", windows)
+    one, other = (run_model(tmp_path / f"{name}.onnx", windows) for name in ("float", "int8"))
     assert found.windows == 300
     assert found.largest_change == pytest.approx(np.abs(one - other).max())
     assert found.agreement == np.mean(one.argmax(-1) == other.argmax(-1))
@@ -154,14 +154,19 @@ def test_int8_is_close_to_float(tmp_path: Path, windows: NDArray[np.float32]) ->
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_input_that_is_not_rounded_is_not_cut_either(tmp_path: Path, windows: NDArray[np.float32]) -> None:
+def test_an_unrounded_input_is_not_clipped_either(tmp_path: Path, windows: NDArray[np.float32]) -> None:
     small_net(tmp_path / "float.onnx")
     changes = {}
     for names in ((), ("first",)):
         quantize(
-            tmp_path / "float.onnx", tmp_path / "int8.onnx", windows[:200] / 8, ("output",), float_sums=True, float_inputs=names
+            tmp_path / "float.onnx",
+            tmp_path / "int8.onnx",
+            windows[:200] / 8,
+            ("output",),
+            float_outputs=True,
+            float_inputs=names,
         )
-        changes[names] = parity(tmp_path / "float.onnx", tmp_path / "int8.onnx", windows).largest_change
+        changes[names] = measure_parity(tmp_path / "float.onnx", tmp_path / "int8.onnx", windows).largest_change
         weights = [tensor.data_type for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer if len(tensor.dims) == 3]
         assert weights == [onnx.TensorProto.INT8] * 2
     assert changes["first",] < 0.9 * changes[()]
@@ -169,5 +174,5 @@ def test_an_input_that_is_not_rounded_is_not_cut_either(tmp_path: Path, windows:
 
 def test_a_model_agrees_with_itself(tmp_path: Path, windows: NDArray[np.float32]) -> None:
     small_net(tmp_path / "float.onnx")
-    found = parity(tmp_path / "float.onnx", tmp_path / "float.onnx", windows)
+    found = measure_parity(tmp_path / "float.onnx", tmp_path / "float.onnx", windows)
     assert (found.agreement, found.largest_change) == (1.0, 0.0)

@@ -1,0 +1,111 @@
+"""The files of one clinic.
+
+folder/clinic.key, clinic.pub   key pair; only its owner may read the private key
+folder/blocks.db                sealed blocks
+folder/projections.db           opened blocks: plaintext, can be rebuilt from blocks.db at any time
+folder/clinic.json              addresses of the running clinic; exists only while it runs
+folder/lock                     locked by the process that writes the projections
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloud.errors import ClinicError
+from config.files import replacing
+from sync.seal import ClinicKeyPair
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Addresses of a running clinic: the page's URL, the broker's host and port, the file of the public key."""
+
+    page: str
+    mqtt_host: str
+    mqtt_port: int
+    public_key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ClinicFolder:
+    """Paths of the clinic's files, the lock, the key pair and the endpoints file."""
+
+    path: Path
+
+    @property
+    def private_key(self) -> Path:
+        return self.path / "clinic.key"
+
+    @property
+    def public_key(self) -> Path:
+        return self.path / "clinic.pub"
+
+    @property
+    def blocks(self) -> Path:
+        return self.path / "blocks.db"
+
+    @property
+    def projections(self) -> Path:
+        return self.path / "projections.db"
+
+    @property
+    def endpoints(self) -> Path:
+        return self.path / "clinic.json"
+
+    def create(self) -> None:
+        """Create the folder if it is missing, readable by its owner only.
+
+        Raises:
+            ClinicError: the folder cannot be created.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ClinicError(f"cannot create {self.path} ({error.strerror}): choose another --data") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock: two openers on one folder would project every block twice.
+
+        Raises:
+            ClinicError: another process holds the lock.
+        """
+        with (self.path / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ClinicError(
+                    f"{self.path} is in use by another pulsegate-cloud: stop it or choose another --data"
+                ) from error
+            yield
+
+    def load_or_create_key_pair(self) -> ClinicKeyPair:
+        """Load the clinic's key pair; create it at the first start. Writes the public key file each time.
+
+        Raises:
+            SealError: the private key is damaged, readable by others, or cannot be written.
+        """
+        if not self.private_key.exists():
+            ClinicKeyPair.generate().save(self.private_key)
+        pair = ClinicKeyPair.load(self.private_key)
+        pair.public.save(self.public_key)
+        return pair
+
+    def write_endpoints(self, endpoints: Endpoints) -> None:
+        """Write clinic.json atomically: a process that waits for the file may read it as soon as it exists."""
+        content = {
+            "page": endpoints.page,
+            "mqtt": {"host": endpoints.mqtt_host, "port": endpoints.mqtt_port},
+            "public_key": str(endpoints.public_key),
+            "pid": os.getpid(),
+        }
+        with replacing(self.endpoints) as draft:
+            draft.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+    def delete_endpoints(self) -> None:
+        """Delete clinic.json if it exists."""
+        self.endpoints.unlink(missing_ok=True)

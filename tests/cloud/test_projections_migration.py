@@ -1,0 +1,114 @@
+"""Projection databases of older versions are migrated in place, with their data kept."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import inspect, select
+
+from cloud import projections, tables
+from cloud.opener import NO_KEY, Opener
+from cloud.projections import Changes
+from cloud.store import Store
+from cloud.tables import SCHEMA_VERSION, open_projections
+from sync.seal import ClinicKeyPair
+from tests.cloud.synthetic import START_US, Hub, heart_rate
+
+SCHEMA_2 = """
+CREATE TABLE cursors (name VARCHAR NOT NULL, arrival INTEGER NOT NULL, PRIMARY KEY (name));
+CREATE TABLE counters (name VARCHAR NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (name));
+CREATE TABLE unopened (
+    arrival INTEGER NOT NULL, hub VARCHAR NOT NULL, epoch INTEGER NOT NULL, lane VARCHAR NOT NULL, seq INTEGER NOT NULL,
+    reason VARCHAR NOT NULL, detail VARCHAR NOT NULL, PRIMARY KEY (arrival));
+CREATE TABLE alerts (
+    hub VARCHAR NOT NULL, id VARCHAR NOT NULL, revision INTEGER NOT NULL, sensor VARCHAR NOT NULL, kind VARCHAR NOT NULL,
+    priority VARCHAR NOT NULL, onset_us INTEGER NOT NULL, end_us INTEGER, decided_us INTEGER NOT NULL,
+    updated_us INTEGER NOT NULL, source VARCHAR NOT NULL, reasons VARCHAR NOT NULL, probability FLOAT, measured VARCHAR,
+    strip_start_us INTEGER, strip_rate_hz FLOAT, strip_scale FLOAT, strip_samples BLOB, strip_beats_us VARCHAR,
+    strip_labels VARCHAR, PRIMARY KEY (hub, id));
+CREATE TABLE vitals (
+    id INTEGER NOT NULL, hub VARCHAR NOT NULL, sensor VARCHAR NOT NULL, kind VARCHAR NOT NULL, at_us INTEGER NOT NULL,
+    value FLOAT NOT NULL, flags VARCHAR NOT NULL, PRIMARY KEY (id));
+CREATE TABLE intervals (
+    id INTEGER NOT NULL, hub VARCHAR NOT NULL, sensor VARCHAR NOT NULL, kind VARCHAR NOT NULL, at_us INTEGER NOT NULL,
+    ticks VARCHAR NOT NULL, PRIMARY KEY (id));
+CREATE TABLE waveforms (
+    id INTEGER NOT NULL, hub VARCHAR NOT NULL, sensor VARCHAR NOT NULL, kind VARCHAR NOT NULL, start_us INTEGER NOT NULL,
+    end_us INTEGER NOT NULL, sensor_ns INTEGER, rate_hz FLOAT NOT NULL, scale FLOAT NOT NULL, n INTEGER NOT NULL,
+    samples BLOB NOT NULL, PRIMARY KEY (id));
+CREATE TABLE gaps (
+    hub VARCHAR NOT NULL, sensor VARCHAR NOT NULL, kind VARCHAR NOT NULL, from_us INTEGER NOT NULL, to_us INTEGER,
+    missing INTEGER, reason VARCHAR NOT NULL, from_sensor_ns INTEGER, to_sensor_ns INTEGER,
+    PRIMARY KEY (hub, sensor, kind, from_us));
+CREATE TABLE findings (
+    id INTEGER NOT NULL, hub VARCHAR NOT NULL, sensor VARCHAR NOT NULL, kind VARCHAR NOT NULL, onset_us INTEGER NOT NULL,
+    end_us INTEGER, source VARCHAR NOT NULL, probability FLOAT, inconclusive VARCHAR, measured VARCHAR, PRIMARY KEY (id));
+CREATE TABLE sensors (
+    hub VARCHAR NOT NULL, sensor VARCHAR NOT NULL, last_data_us INTEGER NOT NULL, samples INTEGER NOT NULL,
+    undecodable INTEGER NOT NULL, PRIMARY KEY (hub, sensor));
+CREATE TABLE statuses (
+    hub VARCHAR NOT NULL, sensor VARCHAR NOT NULL, kind VARCHAR NOT NULL, at_us INTEGER NOT NULL, value VARCHAR NOT NULL,
+    PRIMARY KEY (hub, sensor, kind));
+CREATE INDEX alerts_by_revision ON alerts (revision);
+CREATE INDEX vitals_by_time ON vitals (sensor, kind, at_us);
+CREATE INDEX intervals_by_time ON intervals (sensor, at_us);
+CREATE INDEX waveforms_by_time ON waveforms (sensor, kind, start_us);
+CREATE INDEX findings_by_time ON findings (sensor, onset_us);
+PRAGMA user_version = 2;
+"""
+DATA_2 = """
+INSERT INTO cursors VALUES ('alerts', 2), ('rest', 2);
+INSERT INTO counters VALUES ('opened', 1);
+INSERT INTO unopened VALUES (1, 'hub-1', 1, 'vital', 1, 'no key', 'its data key has not arrived');
+INSERT INTO vitals VALUES (1, 'hub-1', 'strap-1', 'heart_rate', 1790000000000001, 62.0, '[]');
+"""
+
+
+def test_version_2_keeps_its_data_and_its_cursors(tmp_path: Path, store: Store, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+    for i in range(3):
+        hub.send(store, "vital", heart_rate(START_US + i, 61.0 + i))
+    path = tmp_path / "projections.db"
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(SCHEMA_2 + DATA_2)
+
+    engine = open_projections(path)
+    columns = {table: {column["name"] for column in inspect(engine).get_columns(table)} for table in ("cursors", "unopened")}
+    assert columns["cursors"] == {"name", "block_id"}
+    assert "arrival" not in columns["unopened"]
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA user_version").scalar_one() == SCHEMA_VERSION
+        assert [projections.read_cursor(connection, name) for name in ("alerts", "rest")] == [2, 2]
+        assert projections.unopened_block_ids(connection, NO_KEY) == [1]
+        assert connection.scalars(select(tables.vitals.c.value)).all() == [62.0]
+
+    async def discard(_changes: Changes) -> None:
+        """Publish to no one."""
+
+    opener = Opener(store, engine, clinic_keys, discard)
+    while opener.step() is not None:
+        pass
+    opener.retry_missing_keys()
+    with engine.connect() as connection:
+        assert sorted(connection.scalars(select(tables.vitals.c.value)).all()) == [61.0, 62.0, 63.0]
+        assert projections.unopened_block_ids(connection, NO_KEY) == []
+        assert connection.scalars(select(tables.counters.c.value)).all() == [3]
+    engine.dispose()
+
+
+def test_a_migrated_database_has_the_columns_of_a_new_one(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "old.db")) as old:
+        old.executescript(SCHEMA_2)
+    columns = []
+    for name in ("old.db", "new.db"):
+        engine = open_projections(tmp_path / name)
+        inspector = inspect(engine)
+        columns.append(
+            {
+                table: sorted(
+                    (column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(table)
+                )
+                for table in inspector.get_table_names()
+            }
+        )
+        engine.dispose()
+    assert columns[0] == columns[1]
