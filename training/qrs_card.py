@@ -24,7 +24,8 @@ PURPOSE: Final = (
     "Decides in noise whether a candidate, a local maximum of the ECG's QRS envelope, is a heart beat, and locates its R peak. "
     "Which candidates the QRS detector asks about depends on the noise between beats, as a share of a beat's height. "
     f"Above {NOISE_MILD_MAX:g} it asks about every candidate. Above {NOISE_CLEAN_MAX:g}, or once {AGREEMENTS_FOR_MILD} "
-    "classifications in a row agreed with the height, it asks about those that height and time leave in doubt. Below, it asks about candidates that come sooner than "
+    "classifications in a row agreed with the height, it asks about those that height and time leave in doubt. "
+    "Below, it asks about candidates that come sooner than "
     f"{EARLY_SHORT_RR_SHARE:g} of the second shortest of the last eight intervals. Without the model the detector "
     "decides alone, which works less well in noise."
 )
@@ -41,7 +42,8 @@ INPUTS: Final = (
 OUTPUTS: Final = (
     f"Calibrated probability of a beat. In noise a candidate is a beat from {P_BEAT:g}, and search-back may accept it from "
     f"{P_SEARCHBACK:g}. A beat under {P_CERTAIN:g} is discarded if the next beat comes within "
-    f"{ON_TIME_TOLERANCE:.0%} of one interval after the beat before it. In a clean signal a candidate under {P_VETO:g} is not a beat.",
+    f"{ON_TIME_TOLERANCE:.0%} of one interval after the beat before it. In a clean signal a "
+    f"candidate under {P_VETO:g} is not a beat.",
     "Distance of the R peak from the candidate, in units of 8 samples.",
 )
 LABELS: Final = (

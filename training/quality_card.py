@@ -86,7 +86,8 @@ def _labels() -> list[str]:
     return [
         "Artefacts are added to clean stretches, and the agent's own detector runs on the result; no human labels are used.",
         f"{bad}: under {MIN_KNOWN_SHARE:.0%} of the samples received, electrode off for {LEAD_OFF_SHARE:.0%} of "
-        f"the time, or the F1 of the beats at 150 ms under {MIN_F1:g} (EC57's window; IEC 60601-2-27 allows a heart rate an error of a tenth).",
+        f"the time, or the F1 of the beats at 150 ms under {MIN_F1:g} (EC57's window; IEC 60601-2-27 allows a "
+        "heart rate an error of a tenth).",
         f"{beats_only}: the beats are found, but more than a tenth of them, from {BEFORE_S:g} s before to {AFTER_S:g} s after "
         f"R, correlate with their clean version by less than {MIN_CORRELATION:g}.",
         f"{good}: the others.",

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from models.inference.session import Session
+from models.inference.session import ModelSession
 from training.graph import Graph
 from training.quantize import measure_parity, quantize, run_model
 
@@ -116,7 +116,7 @@ def test_writes_identical_files_in_every_run(tmp_path: Path) -> None:
 
 def test_the_agent_loads_the_file(tmp_path: Path, windows: NDArray[np.float32]) -> None:
     small_net(tmp_path / "example.onnx")
-    session = Session("example", (tmp_path / "example.onnx").read_bytes())
+    session = ModelSession("example", (tmp_path / "example.onnx").read_bytes())
     assert session.version == "1"
     assert session.run(windows[:4]).shape == (4, 3)
 
@@ -135,7 +135,7 @@ def test_the_agent_loads_the_file(tmp_path: Path, windows: NDArray[np.float32]) 
 def test_single_nodes_match_a_manual_computation(tmp_path: Path, build: Any, expected: list[float]) -> None:
     graph = Graph("x", ["n", 1, 4])
     graph.save(build(graph), ["n", 1, len(expected)], FACTS, tmp_path / "node.onnx")
-    out = Session("example", (tmp_path / "node.onnx").read_bytes()).run(np.arange(1, 5, dtype=np.float32).reshape(1, 1, 4))
+    out = ModelSession("example", (tmp_path / "node.onnx").read_bytes()).run(np.arange(1, 5, dtype=np.float32).reshape(1, 1, 4))
     np.testing.assert_allclose(out.ravel(), expected, rtol=1e-6)
 
 
