@@ -1,1 +1,1 @@
-"""Figures of speed and latency: `make bench`. What is true of them is printed and written, never asserted in a test."""
+"""Speed and latency benchmarks: `make bench`. They print and store figures; no test asserts them."""

@@ -13,7 +13,7 @@ RESULT = Path("build") / "bench.json"
 
 
 def main() -> None:
-    """Prints each figure as it comes."""
+    """Runs the benchmarks and prints each figure as soon as it is measured."""
     console = Console(soft_wrap=True)
     figures: dict[str, Any] = {}
     console.print("Alert latency, notification to page (3 minutes of the latency script)")
@@ -24,7 +24,7 @@ def main() -> None:
         console.print("Replay of 30-minute records, process start included")
         figures["replay_speed"] = replay_speed.measure(recordings)
         console.print(figures["replay_speed"])
-        console.print("Detection, models and rules: processor time a second of ECG, one thread")
+        console.print("Detection, models and rules: CPU time per second of ECG, one thread")
         figures["chain_cost"] = chain_cost.measure(recordings, chain_cost.released_models())
         console.print(figures["chain_cost"])
     RESULT.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""From the arrival of the notification that decides an alert, at the agent, to the alert on the page's WebSocket."""
+"""Measures alert latency: from the notification that decides an alert, at the agent, to the alert on the page's WebSocket."""
 
 import json
 import tempfile
@@ -9,11 +9,11 @@ import numpy as np
 from gateway.simulate.demo import DemoOptions, run_demo
 
 SECONDS = 180.0
-"""The latency script has a pause every 8 s: 22 alerts, so that their 95th percentile is no single one."""
+"""The latency script has a pause every 8 s: 22 alerts, enough for a 95th percentile that is not a single alert."""
 
 
 def measure() -> dict[str, float]:
-    """Milliseconds over all alerts of three minutes, through three processes, a broker and two databases."""
+    """Returns latencies in ms over all alerts of three minutes, through three processes, a broker and two databases."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "out.json"
         run_demo(DemoOptions(SECONDS, 0, None, result, script="latency"))

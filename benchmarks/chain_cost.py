@@ -1,6 +1,6 @@
-"""What one second of one ECG sensor costs the agent: `python -m benchmarks.chain_cost`.
+"""Measures the CPU time of the agent's analysis for one second of one ECG sensor: `python -m benchmarks.chain_cost`.
 
-Detection, models and rules on one thread. Processor time, so that other work on the machine does not count. The bar is 1 ms.
+Detection, models and rules run on one thread. CPU time is not affected by other work on the machine. The limit is 1 ms.
 """
 
 import json
@@ -26,19 +26,19 @@ RATES_HZ: Final = (130.0, 250.0, 500.0)
 CHUNK: Final = 73
 """Samples in one notification of a chest strap."""
 WARM_S: Final = 60.0
-"""Before the clock runs: caches fill, models answer for the first time."""
+"""Analysed before the measurement starts: caches fill, and models run for the first time."""
 MEASURED_S: Final = 600.0
 RECORDS: Final = ("101", "106", "203", "208", "223")
-"""Quiet sinus rhythm, bigeminy, AF with runs, ventricular and fusion beats: what costs most is in it."""
+"""Quiet sinus rhythm, bigeminy, AF with runs, ventricular and fusion beats: the most expensive rhythms are among them."""
 
 
 def released_models() -> Models:
-    """Those of the release, as the agent loads them."""
+    """Returns the released models, loaded as in the agent."""
     return load_models()
 
 
 def measure(data: Path, models: Models) -> dict[str, dict[str, float]]:
-    """Milliseconds of processor time a second of ECG, by sampling rate: mean over the records, and the dearest of them."""
+    """Returns milliseconds of CPU time per second of ECG, by sampling rate: mean and maximum over the records."""
     headers = dict(annotated_headers(data))
     chosen = [headers[name] for name in RECORDS if name in headers] or list(headers.values())[: len(RECORDS)]
     recordings = [open_recording(header) for header in chosen]
@@ -73,7 +73,7 @@ def main() -> None:
     console.print(f"with {', '.join(running) or 'rules alone'}")
     result = measure(data, models)
     for rate, cost in result.items():
-        console.print(f"{rate}: {cost['mean_ms']} ms per sensor-second (dearest record {cost['max_ms']})")
+        console.print(f"{rate}: {cost['mean_ms']} ms per sensor-second (slowest record {cost['max_ms']})")
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({"models": running, **result}, indent=2) + "\n", encoding="utf-8")
 

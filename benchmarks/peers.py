@@ -1,6 +1,7 @@
-"""QRS detectors of other projects beside ours: `make bench-peers`. The same records, scorer, process and single thread for all.
+"""Compares QRS detectors of other projects with ours: `make bench-peers`.
 
-Speed is processor time, so that other work on the machine does not count; of each record, the least of three runs.
+All run on the same records, with the same scorer, in one process on one thread. Speed is CPU time, which other work on the
+machine does not affect; for each record, the fastest of three runs counts.
 """
 
 import gc
@@ -23,7 +24,7 @@ from rich.table import Table
 from captures import Recording
 from evaluation.detection import WINDOWS_S, gross
 from evaluation.ec57 import pair
-from evaluation.qrs import BeatCounts
+from evaluation.matching import BeatCounts
 from evaluation.records import annotated_headers, load_annotated
 from models.inference.ecg_qrs import EcgQrs
 from models.inference.release import RELEASE_DIR
@@ -32,12 +33,12 @@ from models.signal.chain import EcgChain
 
 Samples = NDArray[np.float64]
 Detector = Callable[[Samples, float], NDArray[np.float64]]
-"""From samples in mV and their rate to R peaks in seconds."""
+"""Takes samples in mV and their rate; returns R peaks in seconds."""
 
 RESULT: Final = Path("build") / "peers.json"
 
 OURS: Final = "pulsegate, stream in 1 s hops"
-ALONE: Final = "the same without ecg_qrs"
+WITHOUT_MODEL: Final = "the same without ecg_qrs"
 WINDOWED: Final = "neurokit2, 10 s windows"
 OVERLAPPING: Final = "neurokit2, 10 s windows every 8 s"
 WINDOW_S: Final = 10.0
@@ -45,11 +46,11 @@ WINDOW_S: Final = 10.0
 RUNS: Final = 3
 
 
-def ours(judge: BeatClassifier | None) -> Detector:
-    """The agent's chain, fed a second at a time; the agent has a judge."""
+def our_detector(classifier: BeatClassifier | None) -> Detector:
+    """Returns the agent's chain, fed one second at a time; the agent runs it with a beat classifier."""
 
     def detector(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
-        chain, hop = EcgChain(rate_hz, judge), round(rate_hz)
+        chain, hop = EcgChain(rate_hz, classifier), round(rate_hz)
         beats = [beat for start in range(0, mv.size, hop) for beat in chain.push(mv[start : start + hop])]
         return np.array([beat.t_s for beat in (*beats, *chain.finish())])
 
@@ -74,7 +75,7 @@ def _neurokit(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
 
 
 def _windowed(step_s: float) -> Detector:
-    """neurokit2 on ten seconds at a time, every `step_s`; of windows that overlap, the middle counts."""
+    """Returns neurokit2 on windows of 10 s, one every `step_s`; where windows overlap, their middle counts."""
 
     def detector(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
         found: list[NDArray[np.float64]] = []
@@ -82,7 +83,7 @@ def _windowed(step_s: float) -> Detector:
             window = mv[start : start + round(WINDOW_S * rate_hz)]
             try:
                 peaks = _neurokit(window, rate_hz)
-            except (ValueError, IndexError, ZeroDivisionError):  # what it raises where it finds nothing
+            except (ValueError, IndexError, ZeroDivisionError):  # raised where it finds no peaks
                 continue
             margin_s = (WINDOW_S - step_s) / 2
             last = start + window.size >= mv.size
@@ -94,7 +95,7 @@ def _windowed(step_s: float) -> Detector:
 
 
 def _biosppy(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
-    """As `biosppy.signals.ecg.ecg` does: band-pass, Hamilton's segmenter, peaks corrected within 50 ms."""
+    """Runs the steps of `biosppy.signals.ecg.ecg`: band-pass, Hamilton's segmenter, peaks corrected within 50 ms."""
     ecg, tools = import_module("biosppy.signals.ecg"), import_module("biosppy.signals.tools")
     order = int(0.3 * rate_hz)
     filtered, _, _ = tools.filter_signal(
@@ -106,8 +107,8 @@ def _biosppy(mv: Samples, rate_hz: float) -> NDArray[np.float64]:
 
 
 DETECTORS: Final[dict[str, Detector]] = {
-    OURS: ours(EcgQrs((RELEASE_DIR / "ecg_qrs.onnx").read_bytes())),
-    ALONE: ours(None),
+    OURS: our_detector(EcgQrs((RELEASE_DIR / "ecg_qrs.onnx").read_bytes())),
+    WITHOUT_MODEL: our_detector(None),
     "wfdb gqrs": _gqrs,
     "wfdb XQRS": _xqrs,
     "neurokit2, whole record": _neurokit,
@@ -118,7 +119,7 @@ DETECTORS: Final[dict[str, Detector]] = {
 
 
 def measure(data: Path, progress: Progress) -> dict[str, Any]:
-    """Accuracy and speed of each detector over all records: percentages 0–100, millions of samples a second."""
+    """Returns accuracy and speed of each detector over all records: percentages 0–100, millions of samples per second."""
     records = [load_annotated(header) for _, header in annotated_headers(data)]
     counts: dict[str, list[dict[str, BeatCounts]]] = {name: [] for name in DETECTORS}
     seconds = dict.fromkeys(DETECTORS, 0.0)
@@ -127,11 +128,11 @@ def measure(data: Path, progress: Progress) -> dict[str, Any]:
         detector(warm.mv[: round(60 * warm.rate_hz)], warm.rate_hz)
     for record in progress.track(records, description="detectors"):
         for name, detector in DETECTORS.items():
-            found, taken = _timed(detector, record.recording)
-            seconds[name] += taken
+            found, taken_s = _time_detector(detector, record.recording)
+            seconds[name] += taken_s
             counts[name].append({window: pair(record.reference, found, width).counts for window, width in WINDOWS_S.items()})
     samples = sum(record.recording.mv.size for record in records)
-    speed = {name: samples / 1e6 / taken for name, taken in seconds.items()}
+    speed = {name: samples / 1e6 / taken_s for name, taken_s in seconds.items()}
     return {
         "records": len(records),
         "detectors": {name: gross(counts[name]) | {"msamples_per_s": round(speed[name], 2)} for name in DETECTORS},
@@ -140,15 +141,15 @@ def measure(data: Path, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _timed(detector: Detector, recording: Recording) -> tuple[NDArray[np.float64], float]:
-    """The R peaks, and the processor time in seconds."""
-    found, taken = np.empty(0), []
+def _time_detector(detector: Detector, recording: Recording) -> tuple[NDArray[np.float64], float]:
+    """Returns the R peaks and the CPU time in seconds."""
+    found, taken_s = np.empty(0), []
     for _ in range(RUNS):
-        gc.collect()  # each pays for its own garbage: what others leave behind would cost the fastest a sixth of its time
+        gc.collect()  # garbage of the run before would cost the fastest detector a sixth of its time
         began = time.process_time()
         found = detector(recording.mv, recording.rate_hz)
-        taken.append(time.process_time() - began)
-    return np.sort(found), min(taken)
+        taken_s.append(time.process_time() - began)
+    return np.sort(found), min(taken_s)
 
 
 def main() -> None:
@@ -164,8 +165,8 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     console.print(
-        f"ours in 1 s hops is {result['times_neurokit2_in_windows']} times as fast as neurokit2 in 10 s windows, "
-        f"{result['times_neurokit2_in_overlapping_windows']} times as fast where they overlap by 2 s, as its accuracy needs"
+        f"Ours in 1 s hops is {result['times_neurokit2_in_windows']} times as fast as neurokit2 in 10 s windows, "
+        f"{result['times_neurokit2_in_overlapping_windows']} times as fast as in windows that overlap by 2 s"
     )
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How long `pulsegate replay` takes for a 30-minute record, process start included, and beside a plain read of the file."""
+"""Measures how long `pulsegate replay` takes for a 30-minute record, process start included."""
 
 import subprocess
 import sys
@@ -9,9 +9,9 @@ import numpy as np
 
 
 def measure(recordings: Path) -> dict[str, float]:
-    """Seconds for each half-hour record of the folder, and how many times faster than the heart that is."""
+    """Returns the seconds for the half-hour records of the folder, and how many times faster than real time that is."""
     records = sorted((recordings / "mitdb").glob("*.hea"))
-    seconds = [_timed(record) for record in records]
+    seconds = [_replay_s(record) for record in records]
     duration_s = 650_000 / 360
     return {
         "records": len(records),
@@ -21,7 +21,7 @@ def measure(recordings: Path) -> dict[str, float]:
     }
 
 
-def _timed(record: Path) -> float:
+def _replay_s(record: Path) -> float:
     started = time.perf_counter()
     words = [sys.executable, "-m", "gateway.cli", "replay", str(record), "--json"]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""Recorded ECGs: WFDB records and CSV exports."""
+"""Readers of recordings: WFDB records, CSV exports, PPG with a reference, and captures of sensor payloads."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ __all__ = ["LONGEST_S", "Recording", "RecordingError", "Segment", "UnknownKindEr
 
 
 def open_recording(path: Path) -> Recording:
-    """Read the first ECG channel of a WFDB record (its `.hea`, `.dat` or `.mat`) or of a CSV file (`.csv`, `.tsv`, also `.gz`).
+    """Reads the first ECG channel of a WFDB record (`.hea`, `.dat` or `.mat`) or of a CSV file (`.csv`, `.tsv`, also `.gz`).
 
     Raises:
-        RecordingError: the file is missing, damaged or (`UnknownKindError`) of a kind that is not read; the message says what
-            to do.
+        UnknownKindError: the file name is not that of a supported recording.
+        RecordingError: the file is missing, damaged or not supported; the message says what to do.
     """
     try:
         match [suffix.lower() for suffix in path.suffixes[-2:]]:
@@ -26,9 +26,9 @@ def open_recording(path: Path) -> Recording:
                 return read_csv(path)
             case _:
                 raise UnknownKindError(
-                    f"{path}: not a recording that can be read; give a WFDB header (.hea) or a CSV file (.csv, .tsv, .csv.gz)"
+                    f"{path}: not a supported recording; give a WFDB header (.hea) or a CSV file (.csv, .tsv, .csv.gz)"
                 )
     except FileNotFoundError as error:
         raise RecordingError(f"{error.filename}: no such file; check the path") from error
     except OSError as error:
-        raise RecordingError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise RecordingError(f"{path}: cannot read the file: {error.strerror or error}; check its permissions") from error

@@ -1,4 +1,4 @@
-"""Reader of MIT annotation files (`.atr`, `.qrs`, `.ecg`): beats, rhythm changes and notes of PhysioNet records."""
+"""Reads MIT annotation files (`.atr`, `.qrs`, `.ecg`): beats, rhythm changes and notes of PhysioNet records."""
 
 import struct
 from dataclasses import dataclass
@@ -23,15 +23,16 @@ _RESOLUTION: Final = "## time resolution: "
 
 
 class AnnotationError(ValueError):
-    """A file that is no MIT annotation file. The message names the file, the place and what is wrong there."""
+    """A file that is not a valid MIT annotation file. The message names the file, the place and the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """One entry an annotation, in order of time.
+    """Annotations in order of time, one entry each.
 
-    `sample` counts ticks from the record's start, at `rate_hz` where the file states it (otherwise the record's own sampling
-    rate); `symbol` is as in `SYMBOLS`; `aux` is the note that belongs to it, a rhythm such as `(AFIB` after `+`, mostly empty.
+    `sample` counts ticks from the start of the record, at `rate_hz` where the file states it, otherwise at the sampling rate of
+    the record. `symbol` is one of `SYMBOLS`. `aux` is the note of the annotation, such as the rhythm `(AFIB` after `+`; it is
+    mostly empty.
     """
 
     sample: NDArray[np.int64]
@@ -40,35 +41,35 @@ class Annotations:
     rate_hz: float | None = None
 
     def beats(self) -> NDArray[np.int64]:
-        """Ticks of the annotations that mark a QRS complex, shape (beats,)."""
+        """Returns the ticks of the annotations that mark a QRS complex, shape (beats,)."""
         return self.sample[[symbol in BEATS for symbol in self.symbol]]
 
     def rhythm_at(self, sample: NDArray[np.int64]) -> list[str]:
-        """The rhythm label in force at each tick, such as `(N`; empty before the first one."""
+        """Returns the rhythm at each tick, such as `(N`; empty before the first rhythm label."""
         changes = [index for index, aux in enumerate(self.aux) if aux.startswith("(")]
         labels = ["", *(self.aux[index] for index in changes)]
-        return [labels[place] for place in np.searchsorted(self.sample[changes], sample, side="right")]
+        return [labels[index] for index in np.searchsorted(self.sample[changes], sample, side="right")]
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read one annotation file.
+    """Reads one annotation file.
 
     Raises:
-        AnnotationError: the file ends early, holds an unknown code, or its times run backwards.
+        AnnotationError: the file ends early, holds an unknown code, or its times decrease.
         OSError: the file cannot be read.
     """
     data = path.read_bytes()
     try:
-        entries = _entries(data)
+        entries = _parse_entries(data)
     except AnnotationError as error:
         raise AnnotationError(f"{path.name}: {error}") from None
     rate_hz = None
     while entries and entries[0].code == _NOTE and entries[0].aux.startswith("## "):
-        rate_hz = _rate(path, entries[0].aux, rate_hz)
+        rate_hz = _parse_rate(path, entries[0].aux, rate_hz)
         entries = entries[1:]
     kept = [entry for entry in entries if entry.code]
     if any(later.sample < earlier.sample for earlier, later in pairwise(kept)):
-        raise AnnotationError(f"{path.name}: times run backwards: the file is damaged")
+        raise AnnotationError(f"{path.name}: times decrease; the file is damaged, fetch it again")
     return Annotations(
         np.array([entry.sample for entry in kept], np.int64),
         tuple(SYMBOLS[entry.code] for entry in kept),
@@ -84,7 +85,7 @@ class _Entry:
     aux: str = ""
 
 
-def _entries(data: bytes) -> list[_Entry]:
+def _parse_entries(data: bytes) -> list[_Entry]:
     entries: list[_Entry] = []
     time = at = 0
     while True:
@@ -99,12 +100,14 @@ def _entries(data: bytes) -> list[_Entry]:
             at += 4
         elif code == _AUX:
             if not entries or at + value > len(data):
-                raise AnnotationError(f"the note at byte {at} is cut short or belongs to no annotation")
+                raise AnnotationError(
+                    f"the note at byte {at} is truncated or does not follow an annotation; fetch the file again"
+                )
             entries[-1].aux = data[at : at + value].split(b"\0")[0].decode("latin-1")
             at += value + value % 2
         elif code not in (_NUM, _SUB, _CHN):
             if code and code not in SYMBOLS:
-                raise AnnotationError(f"unknown annotation code {code} at byte {at - 2}")
+                raise AnnotationError(f"unknown annotation code {code} at byte {at - 2}; fetch the file again")
             time += value
             entries.append(_Entry(time, code))
 
@@ -113,11 +116,11 @@ def _unpack(form: str, data: bytes, at: int) -> int:
     try:
         value: int = struct.unpack_from(form, data, at)[0]
     except struct.error:
-        raise AnnotationError(f"ends at byte {len(data)} without an end mark: the file is cut short") from None
+        raise AnnotationError(f"ends at byte {len(data)} without an end mark; the file is truncated, fetch it again") from None
     return value
 
 
-def _rate(path: Path, note: str, known: float | None) -> float | None:
+def _parse_rate(path: Path, note: str, known: float | None) -> float | None:
     if not note.startswith(_RESOLUTION):
         return known
     try:
@@ -125,5 +128,5 @@ def _rate(path: Path, note: str, known: float | None) -> float | None:
     except ValueError:
         rate_hz = 0.0
     if not 0 < rate_hz < 1e6:
-        raise AnnotationError(f"{path.name}: {note!r} is no time resolution in ticks per second")
+        raise AnnotationError(f"{path.name}: {note!r} does not give a time resolution in ticks per second; correct the file")
     return rate_hz

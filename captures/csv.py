@@ -1,9 +1,9 @@
-"""ECG from CSV: a header row, a column of times and one of samples.
+"""Reads an ECG from CSV: a header row, a column of times and a column of samples.
 
-Columns are found by name, units by what stands in the name: `ecg [uV]`, `ecg_mv`, `time (ms)`, `timestamp_ns`. Where no unit
-stands there, it follows from the values. Time advances 0.5 to 20 ms a sample (2000 to 50 Hz), and these ranges do not overlap
-in s, ms, µs and ns; samples are µV when they spread over more than 20, else mV; RR intervals are ms when above 10, else s.
-Delimiters are comma, semicolon (the decimal sign may then be a comma) and tab.
+Columns are found by name; units are part of the name: `ecg [uV]`, `ecg_mv`, `time (ms)`, `timestamp_ns`. A missing unit is
+inferred from the values. Time advances by 0.5 to 20 ms per sample (2000 to 50 Hz), and these ranges do not overlap in s, ms, µs
+and ns. Samples are µV if their spread exceeds 20, else mV. RR intervals are ms if above 10, else s. Delimiters are comma,
+semicolon (the decimal mark may then be a comma) and tab.
 """
 
 import csv
@@ -19,8 +19,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from captures.leads import ACCEPTED_ECG, is_ecg, volts_in_mv
-from captures.recording import LONGEST_S, Recording, RecordingError, gaps, split
+from captures.leads import ACCEPTED_ECG, is_ecg_name, millivolts_per_unit
+from captures.recording import LONGEST_S, Recording, RecordingError, find_gaps, split_segments
 
 _NAME: Final = re.compile(
     r"\s*(?P<base>.*?)[\s_]*(?:[\[(]\s*(?P<bracketed>[^\])]*?)\s*[\])]|(?<=_)(?P<suffix>[mµun]?[sv]))?\s*", re.IGNORECASE
@@ -30,11 +30,11 @@ _RR: Final = re.compile(r"rr(?:[\s_-]?intervals?)?", re.IGNORECASE)
 _SECONDS: Final = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _RATES_HZ: Final = (50.0, 2000.0)
 _UNIX_S: Final = (1e9, 4e9)
-"""Times in this range (2001 to 2096) are seconds since 1970; others have an epoch of their own."""
+"""Times in this range (2001 to 2096) are seconds since 1970; other times have an unknown epoch."""
 _UV_SPREAD: Final = 20.0
-"""An ECG of 20 mV does not exist, one of 20 µV shows no QRS."""
+"""No ECG spans 20 mV, and an ECG of 20 µV shows no QRS."""
 _LARGEST: Final = 1e30
-"""No value of any unit here is larger: nanoseconds since 1970 are 2e18."""
+"""Larger than any value in any of the units: nanoseconds since 1970 are 2e18."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +52,29 @@ class _Table:
     decimal_comma: bool
 
     def numbers(self, path: Path, column: _Column) -> NDArray[np.float64]:
-        """The column's values; NaN where a cell is empty or holds what cannot be measured, such as inf."""
+        """Returns the values of a column; NaN where a cell is empty or not a measurable number, such as inf."""
         cells = [cell.strip() or "nan" for cell in self.cells[column.index]]
         if self.decimal_comma:
             cells = [cell.replace(",", ".") for cell in cells]
-        values = np.array([_number(path, column, row, cell) for row, cell in enumerate(cells, start=2)])
+        values = np.array([_parse_number(path, column, row, cell) for row, cell in enumerate(cells, start=2)])
         values[~(np.abs(values) <= _LARGEST)] = np.nan
         return values
 
 
 def read_csv(path: Path) -> Recording:
-    """The first ECG column of a CSV file, plain or gzipped.
+    """Reads the first ECG column of a CSV file, plain or gzipped.
 
     Raises:
-        RecordingError: no such columns, a cell that is no number, times that go back or give no ECG's rate.
+        RecordingError: a column is missing, a cell is not a number, or the times decrease or do not give the rate of an ECG.
         OSError: the file cannot be opened.
     """
-    rows, delimiter, ended = _read_rows(path)
+    rows, delimiter, is_complete = _read_rows(path)
     try:
         return _recording(path, _table(path, rows, delimiter))
     except RecordingError:
-        if ended or len(rows) <= 3:
+        if is_complete or len(rows) <= 3:
             raise
-    note = f"row {len(rows)} is cut and left out: the file ends in it; the rows before are whole"
+    note = f"row {len(rows)}, the last one, is truncated and left out; the rows before it are complete"
     return _recording(path, _table(path, rows[:-1], delimiter), note)
 
 
@@ -91,21 +91,21 @@ def _recording(path: Path, table: _Table, *notes: str) -> Recording:
         rate_hz=rate_hz,
         start_us=start_us,
         notes=(f"ECG from column {ecg.title!r} in {unit}, time from {time.title!r}", *notes),
-        segments=split(seconds, mv, rate_hz),
+        segments=split_segments(seconds, mv, rate_hz),
         rr_s=rr_s,
         rr_t_s=rr_t_s,
     )
 
 
 def _read_rows(path: Path) -> tuple[list[list[str]], str, bool]:
-    """The rows with the header, the delimiter, and whether the last row is ended by a line end."""
+    """Returns the rows with the header, the delimiter, and whether the last row ends with a line end."""
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise RecordingError(f"{path}: damaged gzip ({error}); fetch the file again") from error
+        raise RecordingError(f"{path}: damaged gzip file ({error}); fetch the file again") from error
     except UnicodeDecodeError as error:
-        raise RecordingError(f"{path}: not text in UTF-8 (byte {error.start}); export it as UTF-8 CSV") from error
+        raise RecordingError(f"{path}: not UTF-8 text (byte {error.start}); export it as UTF-8 CSV") from error
     lines = [line for line in text.splitlines() if line.strip()]
     delimiter = max(";\t,", key=lines[0].count) if lines else ","
     try:
@@ -119,10 +119,10 @@ def _read_rows(path: Path) -> tuple[list[list[str]], str, bool]:
 
 def _table(path: Path, rows: Sequence[Sequence[str]], delimiter: str) -> _Table:
     width = len(rows[0])
-    odd = next((number for number, row in enumerate(rows, start=1) if len(row) != width), None)
-    if odd is not None:
+    uneven = next((number for number, row in enumerate(rows, start=1) if len(row) != width), None)
+    if uneven is not None:
         raise RecordingError(
-            f"{path}: row {odd} has {len(rows[odd - 1])} cells, the header {width}; remove or complete that row"
+            f"{path}: row {uneven} has {len(rows[uneven - 1])} cells, the header has {width}; remove or complete that row"
         )
     return _Table(
         tuple(_column(i, title) for i, title in enumerate(rows[0])), tuple(zip(*rows[1:], strict=True)), delimiter == ";"
@@ -138,20 +138,22 @@ def _column(index: int, title: str) -> _Column:
 
 
 def _find_ecg(path: Path, table: _Table) -> _Column:
-    found = next((column for column in table.columns if is_ecg(column.base)), None)
+    found = next((column for column in table.columns if is_ecg_name(column.base)), None)
     if found is None:
-        raise RecordingError(f"{path}: no ECG column among {_titles(table)}; name one {ACCEPTED_ECG}, with its unit: ecg [mV]")
-    if found.unit and not volts_in_mv(found.unit):
-        raise RecordingError(f"{path}: unit {found.unit!r} of column {found.title!r} is not read; use mV or uV")
+        raise RecordingError(
+            f"{path}: no ECG column among {_titles(table)}; name a column {ACCEPTED_ECG}, with its unit: ecg [mV]"
+        )
+    if found.unit and not millivolts_per_unit(found.unit):
+        raise RecordingError(f"{path}: unit {found.unit!r} of column {found.title!r} is not supported; use mV or uV")
     return found
 
 
 def _find_time(path: Path, table: _Table) -> _Column:
-    """The first time column with a unit, else the first."""
+    """Returns the first time column with a unit, else the first time column."""
     found = [column for column in table.columns if _TIME.fullmatch(column.base)]
     if not found:
         raise RecordingError(
-            f"{path}: no time column among {_titles(table)}; name one time, timestamp or t, with its unit: time [s]"
+            f"{path}: no time column among {_titles(table)}; name a column time, timestamp or t, with its unit: time [s]"
         )
     return next((column for column in found if column.unit in _SECONDS), found[0])
 
@@ -161,7 +163,7 @@ def _titles(table: _Table) -> str:
 
 
 def _times(path: Path, table: _Table, column: _Column) -> tuple[NDArray[np.float64], int | None]:
-    """Seconds from the first sample, and when that was (µs since 1970) where the times are absolute."""
+    """Returns seconds from the first sample, and its time (µs since 1970) where the times are absolute."""
     cells = table.cells[column.index]
     if "T" in cells[0] or cells[0].count("-") == 2:
         return _calendar_times(path, column, cells)
@@ -173,17 +175,17 @@ def _times(path: Path, table: _Table, column: _Column) -> tuple[NDArray[np.float
         unknown = np.flatnonzero(np.isnan(values))
         if unknown.size:
             cell = cells[unknown[0]].strip()
-            told = f"{cell[:20]!r} is no time" if cell else "has no time"
-            raise RecordingError(f"{path}: row {unknown[0] + 2} {told}; remove that row") from None
+            problem = f"has {cell[:20]!r} as its time, which is not a valid number" if cell else "has no time"
+            raise RecordingError(f"{path}: row {unknown[0] + 2} {problem}; remove that row") from None
         first, since = float(values[0]), values - values[0]
     _check_order(path, column, since)
     unit_s = _SECONDS.get(column.unit) or _unit_by_step(path, column, float(np.median(np.diff(since))))
     known = _UNIX_S[0] <= first * unit_s <= _UNIX_S[1]
-    return _within_reach(path, since * unit_s), round(first * unit_s * 1e6) if known else None
+    return _check_length(path, since * unit_s), round(first * unit_s * 1e6) if known else None
 
 
 def _calendar_times(path: Path, column: _Column, cells: Sequence[str]) -> tuple[NDArray[np.float64], int]:
-    """Times like 2024-05-05T12:30:00.123Z; without a zone they are taken as UTC."""
+    """Parses times like 2024-05-05T12:30:00.123Z; times without a zone count as UTC."""
     try:
         stamps = [datetime.fromisoformat(cell.strip()) for cell in cells]
     except ValueError as error:
@@ -191,26 +193,26 @@ def _calendar_times(path: Path, column: _Column, cells: Sequence[str]) -> tuple[
     start = np.array([(stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp() for stamp in stamps])
     since = start - start[0]
     _check_order(path, column, since)
-    return _within_reach(path, since), round(float(start[0]) * 1e6)
+    return _check_length(path, since), round(float(start[0]) * 1e6)
 
 
 def _check_order(path: Path, column: _Column, times: NDArray[np.float64]) -> None:
     steps = np.diff(times)
     if (steps < 0).any():
-        raise RecordingError(f"{path}: time goes back at row {int(np.flatnonzero(steps < 0)[0]) + 3}; sort the rows by time")
+        raise RecordingError(f"{path}: time decreases at row {int(np.flatnonzero(steps < 0)[0]) + 3}; sort the rows by time")
     if np.median(steps) == 0:
         raise RecordingError(
-            f"{path}: most rows repeat the time of the row before in column {column.title!r}, as where a whole packet has one"
-            " time; export a time for each sample"
+            f"{path}: most rows repeat the time of the row before in column {column.title!r}, perhaps one time per packet;"
+            " export a time for each sample"
         )
 
 
-def _within_reach(path: Path, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+def _check_length(path: Path, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     if seconds[-1] > LONGEST_S:
         steps = np.diff(seconds)
         raise RecordingError(
-            f"{path}: time jumps by {steps.max():.3g} s at row {int(steps.argmax()) + 3}, and no recording is longer than"
-            f" {LONGEST_S:g} s; correct the times or split the file there"
+            f"{path}: time jumps by {steps.max():.3g} s at row {int(steps.argmax()) + 3}, but no recording is longer than"
+            f" {LONGEST_S:g} s; correct the times or split the file at this row"
         )
     return seconds
 
@@ -221,34 +223,35 @@ def _unit_by_step(path: Path, column: _Column, step: float) -> float:
         if 1 / fast <= step * unit_s <= 1 / slow:
             return unit_s
     raise RecordingError(
-        f"{path}: steps of {step:g} in column {column.title!r} are no ECG's; put the unit in its name: time [ms]"
+        f"{path}: steps of {step:g} in column {column.title!r} do not fit the sampling rate of an ECG; add the unit to"
+        " its name: time [ms]"
     )
 
 
 def _rate(path: Path, seconds: NDArray[np.float64]) -> float:
-    """Samples a second: by the median step first, then exactly by the time between samples that have no gap between them."""
+    """Returns samples per second: first from the median step, then exactly from the time between samples without a gap."""
     steps = np.diff(seconds)
     rate_hz = 1 / float(np.median(steps))
     slow, fast = _RATES_HZ
     if not slow <= rate_hz <= fast:
         raise RecordingError(
-            f"{path}: the sampling rate by the times is {rate_hz:g} Hz, not {slow:g} to {fast:g} Hz; check the time unit"
+            f"{path}: the times give a sampling rate of {rate_hz:g} Hz, outside {slow:g} to {fast:g} Hz; check the time unit"
         )
-    for _ in range(2):  # the median step of times in whole ms is up to 10 % off, and so is what first seems a gap
-        regular = steps[~gaps(seconds, rate_hz)]
+    for _ in range(2):  # the median step of times in whole ms is up to 10 % off, and so are the first gaps found
+        regular = steps[~find_gaps(seconds, rate_hz)]
         rate_hz = float(regular.size / regular.sum())
     return rate_hz
 
 
 def _millivolts(raw: NDArray[np.float64], column: _Column) -> tuple[NDArray[np.float64], str]:
     if column.unit:
-        return raw * volts_in_mv(column.unit), column.unit
+        return raw * millivolts_per_unit(column.unit), column.unit
     spread = float(np.nanpercentile(raw, 99) - np.nanpercentile(raw, 1)) if not np.isnan(raw).all() else 0.0
-    return (raw * 1e-3, "µV (by its spread)") if spread > _UV_SPREAD else (raw, "mV (by its spread)")
+    return (raw * 1e-3, "µV (inferred from its spread)") if spread > _UV_SPREAD else (raw, "mV (inferred from its spread)")
 
 
 def _intervals(path: Path, table: _Table, seconds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """When the device reported RR intervals, and how long they were, both in seconds; empty where there is no such column."""
+    """Returns when the device reported RR intervals, and their lengths, both in seconds; empty without such a column."""
     column = next((column for column in table.columns if _RR.fullmatch(column.base)), None)
     if column is None:
         return np.empty(0), np.empty(0)
@@ -259,10 +262,10 @@ def _intervals(path: Path, table: _Table, seconds: NDArray[np.float64]) -> tuple
     return seconds[given], rr * 1e-3 if in_ms else rr
 
 
-def _number(path: Path, column: _Column, row: int, cell: str) -> float:
+def _parse_number(path: Path, column: _Column, row: int, cell: str) -> float:
     try:
         return float(cell)
     except ValueError as error:
         raise RecordingError(
-            f"{path}: row {row}, column {column.title!r}: {cell!r} is no number; correct or empty the cell"
+            f"{path}: row {row}, column {column.title!r}: {cell!r} is not a number; correct or empty the cell"
         ) from error

@@ -1,17 +1,17 @@
-"""Our own capture format: what a sensor sent, byte for byte, as JSON lines.
+"""The capture format of pulsegate: the payloads of a sensor, byte for byte, as JSON lines.
 
 Version 1. The first line is the header::
 
     {"format": "pulsegate-capture", "version": 1, "sensor": "Polar H10 1A2B", "started_us": 1714920600000000,
      "device_information": {"manufacturer": "Polar Electro Oy", "model": "H10", "firmware": "5.0.0"}}
 
-Every other line is a payload as it came from a characteristic, or an event of the link. `t` is seconds since the start by the
-monotonic clock, below 1e9, and never goes back; the wall clock at the start is `started_us`, in UTC, microseconds since 1970::
+Every other line is a payload received from a characteristic, or an event of the link. `t` is seconds since the start on the
+monotonic clock, below 1e9, and never decreases; `started_us` is the wall clock at the start, in UTC, microseconds since 1970::
 
     {"t": 0.512, "char": "00002a37-0000-1000-8000-00805f9b34fb", "hex": "1648c502"}
     {"t": 61.7, "event": "disconnected"}
 
-Keys that a reader does not know are ignored. A change that an older reader would misunderstand takes a new version.
+Readers ignore unknown keys. A change that an older reader would misunderstand needs a new version.
 """
 
 import json
@@ -36,12 +36,12 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 
 
 class CaptureError(ValueError):
-    """A file that is no capture, or a line in it that is damaged. One line: file, line number, what is wrong, what to do."""
+    """A file that is not a capture, or a damaged line. The one-line message names file, line, error and remedy."""
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """Whose payloads these are and when they began."""
+class CaptureHeader:
+    """The sensor of a capture, and when the capture started."""
 
     sensor: str
     started_us: int
@@ -50,7 +50,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Bytes that came from a characteristic (128-bit UUID in lower case), `t` seconds after the start."""
+    """Bytes received from a characteristic (128-bit UUID in lower case), `t` seconds after the start."""
 
     t: float
     characteristic: str
@@ -58,33 +58,33 @@ class Payload:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to the link: one of `EVENTS`."""
+class LinkEvent:
+    """A change of the link: one of `EVENTS`."""
 
     t: float
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """The file ends in the middle of line `line`: the writer was stopped there. Everything before it is whole."""
+class TruncatedLine:
+    """The file ends within this line because the writer was stopped. The lines before it are complete."""
 
     line: int
 
 
-Entry = Payload | Event | Cut
+Entry = Payload | LinkEvent | TruncatedLine
 
 
 class CaptureWriter:
-    """Writes a new capture; every line is complete in the file when a call returns.
+    """Writes a new capture; when a call returns, its line is complete in the file.
 
     Raises:
-        FileExistsError: the file exists; a capture is never written over.
+        FileExistsError: the file exists; a capture is never overwritten.
         OSError: the file cannot be created or written.
     """
 
-    def __init__(self, path: Path, header: Header) -> None:
-        # Only its owner may read it: these are a patient's measurements.
+    def __init__(self, path: Path, header: CaptureHeader) -> None:
+        # Readable only by its owner: these are measurements of a patient.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._file: TextIO = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
         self._write(
@@ -103,14 +103,14 @@ class CaptureWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def payload(self, t: float, characteristic: str, payload: bytes) -> None:
-        """A payload that came `t` seconds after the start."""
+    def write_payload(self, t: float, characteristic: str, payload: bytes) -> None:
+        """Writes a payload that was received `t` seconds after the start."""
         self._write({"t": round(t, 6), "char": characteristic.lower(), "hex": payload.hex()})
 
-    def event(self, t: float, name: str) -> None:
-        """An event of the link: one of `EVENTS`."""
+    def write_event(self, t: float, name: str) -> None:
+        """Writes an event of the link: one of `EVENTS`."""
         if name not in EVENTS:
-            raise ValueError(f"{name!r} is no event of a capture: {', '.join(EVENTS)}")
+            raise ValueError(f"{name!r} is not an event of a capture; use {' or '.join(EVENTS)}")
         self._write({"t": round(t, 6), "event": name})
 
     def close(self) -> None:
@@ -120,36 +120,38 @@ class CaptureWriter:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def read_header(path: Path) -> Header:
-    """The first line of a capture.
+def read_header(path: Path) -> CaptureHeader:
+    """Reads the first line of a capture.
 
     Raises:
-        CaptureError: it is no capture, or of a newer version.
+        CaptureError: the file is not a capture, or has a newer version.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         line = file.readline(LINE_LIMIT)
     found = _json_object(path, 1, line)
     if found.get("format") != FORMAT:
-        raise CaptureError(f'{path}: line 1: not a capture, whose first line holds "format": "{FORMAT}"; give one')
+        raise CaptureError(f'{path}: line 1: not a capture, which has "format": "{FORMAT}" in its first line; give a capture')
     if found.get("version") != VERSION:
-        raise CaptureError(f"{path}: line 1: version {found.get('version')!r} is not read, only {VERSION}; update pulsegate")
+        raise CaptureError(
+            f"{path}: line 1: version {found.get('version')!r} is not supported, only {VERSION}; update pulsegate"
+        )
     sensor, started_us, device = found.get("sensor"), found.get("started_us"), found.get("device_information", {})
     if not isinstance(sensor, str) or not sensor:
         raise CaptureError(f'{path}: line 1: "sensor" is {sensor!r}, not a name; name the sensor')
     if isinstance(started_us, bool) or not isinstance(started_us, int) or not 0 <= started_us < 1 << 53:
         raise CaptureError(f'{path}: line 1: "started_us" is {started_us!r}, not microseconds since 1970; correct it')
     if not isinstance(device, dict) or not all(isinstance(value, str) for value in device.values()):
-        raise CaptureError(f'{path}: line 1: "device_information" must hold texts only; correct or remove it')
+        raise CaptureError(f'{path}: line 1: "device_information" must hold strings only; correct or remove it')
     known = {name: device[name] for name in ("manufacturer", "model", "firmware") if name in device}
-    return Header(sensor, started_us, DeviceInformation(**known))
+    return CaptureHeader(sensor, started_us, DeviceInformation(**known))
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """The lines after the header, in order, without holding the file in memory. A last line that is cut becomes a `Cut`.
+    """Yields the lines after the header in order, without holding the file in memory; the last may be a `TruncatedLine`.
 
     Raises:
-        CaptureError: a line is damaged; what was yielded before it is good.
+        CaptureError: a line is damaged; the entries before it are valid.
         OSError: the file cannot be read.
     """
     last_t = 0.0
@@ -158,21 +160,21 @@ def read_entries(path: Path) -> Iterator[Entry]:
         number = 2
         while line := file.readline(LINE_LIMIT):
             try:
-                entry = _entry(path, number, line)
+                entry = _parse_entry(path, number, line)
             except CaptureError:
                 if line.endswith(b"\n") or len(line) == LINE_LIMIT:
                     raise
-                yield Cut(number)
+                yield TruncatedLine(number)
                 return
             if entry is not None:
                 if entry.t < last_t:
-                    raise CaptureError(f"{path}: line {number}: t goes back from {last_t} to {entry.t}; sort the lines by t")
+                    raise CaptureError(f"{path}: line {number}: t decreases from {last_t} to {entry.t}; sort the lines by t")
                 last_t = entry.t
                 yield entry
             number += 1
 
 
-def _entry(path: Path, number: int, line: bytes) -> Payload | Event | None:
+def _parse_entry(path: Path, number: int, line: bytes) -> Payload | LinkEvent | None:
     if not line.strip():
         return None
     found = _json_object(path, number, line)
@@ -182,8 +184,8 @@ def _entry(path: Path, number: int, line: bytes) -> Payload | Event | None:
         raise CaptureError(f'{path}: line {number}: "t" is {reprlib.repr(t)}, {wanted}; correct or remove the line')
     if "event" in found:
         if found["event"] not in EVENTS:
-            raise CaptureError(f"{path}: line {number}: event {found['event']!r} is unknown: {', '.join(EVENTS)}")
-        return Event(float(t), found["event"])
+            raise CaptureError(f"{path}: line {number}: unknown event {found['event']!r}; use {' or '.join(EVENTS)}")
+        return LinkEvent(float(t), found["event"])
     characteristic, payload = found.get("char"), found.get("hex")
     if not isinstance(characteristic, str) or not _UUID.fullmatch(characteristic.lower()):
         raise CaptureError(
@@ -192,12 +194,12 @@ def _entry(path: Path, number: int, line: bytes) -> Payload | Event | None:
     try:
         return Payload(float(t), characteristic.lower(), bytes.fromhex(payload or ""))
     except (TypeError, ValueError):
-        raise CaptureError(f'{path}: line {number}: "hex" is no hexadecimal text; correct or remove the line') from None
+        raise CaptureError(f'{path}: line {number}: "hex" is not hexadecimal text; correct or remove the line') from None
 
 
 def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     if len(line) == LINE_LIMIT:
-        raise CaptureError(f"{path}: line {number}: longer than {LINE_LIMIT} bytes; this is no capture, or it is damaged")
+        raise CaptureError(f"{path}: line {number}: longer than {LINE_LIMIT} bytes; the file is not a capture, or is damaged")
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):

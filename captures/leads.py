@@ -1,4 +1,4 @@
-"""Which names mean an ECG, and which units are volts."""
+"""Recognises the names of ECG leads and the units of voltage."""
 
 import re
 from typing import Final
@@ -12,11 +12,11 @@ _ECG: Final = re.compile(
 _MV: Final = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6, "millivolts": 1.0, "microvolts": 1e-3}
 
 
-def is_ecg(name: str) -> bool:
+def is_ecg_name(name: str) -> bool:
     """Whether a signal or column of this name (without its unit) is an ECG lead."""
     return _ECG.fullmatch(name) is not None
 
 
-def volts_in_mv(unit: str) -> float:
-    """How many millivolts one such unit is; 0 when it is no voltage."""
+def millivolts_per_unit(unit: str) -> float:
+    """Returns the millivolts in one such unit; 0 if it is not a unit of voltage."""
     return _MV.get(unit.strip().lower(), 0.0)

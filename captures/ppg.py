@@ -1,8 +1,9 @@
-"""Recorded PPGs with a reference of the heart beats: phone cameras with RR intervals, and monitors with an ECG.
+"""Reads PPG recordings with reference heart beats: phone cameras with RR intervals, and monitors with an ECG.
 
-A folder with `PPG.csv` (times of the frames in ms, mean of each colour) and `RR.txt` (RR intervals in ms, of a chest strap worn
-at the same time, by a clock of its own) is one recording: the form of the Welltory PPG dataset. A file `*Signals.csv`, also
-`.gz`, with columns `Time [s]`, `PLETH` and `II` is another: the form of BIDMC. Cells that are no numbers count as missing.
+A camera recording is a folder with `PPG.csv` and `RR.txt`, as in the Welltory PPG dataset. `PPG.csv` has the times of the
+frames in ms and the mean of each colour. `RR.txt` has the RR intervals in ms of a chest strap worn at the same time, on its own
+clock. A monitor recording is a file `*Signals.csv`, also `.gz`, with columns `Time [s]`, `PLETH` and `II`, as in BIDMC. Cells
+that are not numbers count as missing.
 """
 
 import csv
@@ -24,27 +25,27 @@ from models.signal.ppg import PPG, RATE_HZ
 from models.signal.resample import MAX_RATE_HZ, MIN_RATE_HZ
 
 LONGEST_STEP_S: Final = 0.25
-"""Frames further apart leave a gap; closer ones are joined by a straight line. A camera that adjusts its exposure drops two or
-three frames in a row, and a systolic rise lasts 0.2 s."""
+"""Frames further apart leave a gap; between closer frames, samples are interpolated. A camera that adjusts its exposure drops
+two or three frames in a row, and a systolic rise lasts 0.2 s."""
 
 SHORTEST_S: Final = 5.0
 LONGEST_S: Final = 7 * 86_400.0
 _STEPS: Final = (2e-3, 0.2)
-"""Seconds between two samples; what the unit of times without one is found by."""
+"""Seconds between two samples: shortest and longest. Times without a unit get the unit that fits this range."""
 
 _WINDOW: Final = round(10 * RATE_HZ)
 _LAGS: Final = slice(round(0.33 * RATE_HZ), round(1.5 * RATE_HZ))
-"""Intervals at 40 to 180/min."""
+"""Lags of one pulse at 180 to 40/min, in samples."""
 
 Table = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class PpgRecording:
-    """One PPG at an even rate with the heart beats of a reference.
+    """One evenly sampled PPG with reference heart beats.
 
     `ppg` (n,) in the file's unit, NaN where samples are missing. `beats_s` (beats,) are seconds since the first sample where
-    `same_clock`; otherwise seconds since the reference's first beat, whose time is not known.
+    `same_clock`; otherwise seconds since the first reference beat, whose time is unknown.
     """
 
     name: str
@@ -56,24 +57,24 @@ class PpgRecording:
 
 
 def find_ppg(data: Path) -> list[Path]:
-    """Every recording below a folder: `PPG.csv` and `*Signals.csv`, also `.gz`, wherever they lie."""
+    """Returns every recording at any depth below a folder: `PPG.csv` and `*Signals.csv`, also `.gz`."""
     return sorted(path for path in data.rglob("*.[cC][sS][vV]*") if path.is_file() and _kind(path))
 
 
 def read_ppg(path: Path) -> PpgRecording:
-    """One recording, by one of the paths that `find_ppg` gives.
+    """Reads one recording at a path from `find_ppg`.
 
     Raises:
-        RecordingError: the file or its reference is missing, damaged or of another form; the message says which and what to do.
+        RecordingError: the file or its reference is missing, damaged or of another format; the message says what to do.
     """
     try:
         return _read_camera(path) if _kind(path) == "camera" else _read_monitor(path)
     except FileNotFoundError as error:
         raise RecordingError(
-            f"{error.filename}: no such file; the reference beats of the recording are read from it"
+            f"{error.filename}: no such file; add it, it holds the reference beats of the recording"
         ) from error
     except OSError as error:
-        raise RecordingError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise RecordingError(f"{path}: cannot read the file: {error.strerror or error}; check its permissions") from error
 
 
 def _kind(path: Path) -> str | None:
@@ -85,32 +86,34 @@ def _kind(path: Path) -> str | None:
 
 def _read_camera(path: Path) -> PpgRecording:
     table = _read_table(path)
-    times, *channels = _split(path, table)
+    times, *channels = _columns(path, table)
     if not channels:
-        raise RecordingError(f"{path}: there is no column beside the times; columns R, G and B are expected")
-    at_s, order, notes = _in_order(path, table[times])
-    found = {name: _even(at_s, table[name][order]) for name in channels}
+        raise RecordingError(f"{path}: no column besides the times; add the columns R, G and B")
+    at_s, order, notes = _sort_times(path, table[times])
+    found = {name: _resample_evenly(at_s, table[name][order]) for name in channels}
     best = max(found, key=lambda name: _periodicity(found[name]))
     if not np.isfinite(found[best]).any():
-        raise RecordingError(f"{path}: no column holds samples")
+        raise RecordingError(f"{path}: no column holds samples; record it again")
     beats_s = np.concatenate(([0.0], np.cumsum(_read_intervals(path.parent / "RR.txt"))))
     return PpgRecording(path.parent.name, found[best], RATE_HZ, beats_s, False, (*notes, f"column {best}"))
 
 
 def _read_monitor(path: Path) -> PpgRecording:
     table = _read_table(path)
-    times = _split(path, table)[0]
+    times = _columns(path, table)[0]
     wanted = {name: next((column for column in table if column.lower() == name), None) for name in ("pleth", "ii")}
     missing = [name.upper() for name, column in wanted.items() if column is None]
     if missing:
-        raise RecordingError(f"{path}: no column {' and no column '.join(missing)} among {', '.join(table)}")
+        raise RecordingError(f"{path}: no column {' and no column '.join(missing)} among {', '.join(table)}; add it")
     known = np.flatnonzero(np.isfinite(table[times]))
-    lasted = float(np.ptp(table[times][known])) if known.size else 0.0
-    if not SHORTEST_S <= lasted <= LONGEST_S or (np.diff(table[times][known]) < 0).any():
-        raise RecordingError(f"{path}: times from {SHORTEST_S:g} s to a week, in s and rising, are expected")
-    rate_hz = float(known[-1] - known[0]) / lasted  # times are rounded to 10 ms in part: only the whole tells the rate
+    duration_s = float(np.ptp(table[times][known])) if known.size else 0.0
+    if not SHORTEST_S <= duration_s <= LONGEST_S or (np.diff(table[times][known]) < 0).any():
+        raise RecordingError(f"{path}: times must be in s, increase, and span {SHORTEST_S:g} s to a week; correct them")
+    rate_hz = float(known[-1] - known[0]) / duration_s  # some times are rounded to 10 ms; only the whole gives the rate
     if not max(PPG.min_rate_hz, MIN_RATE_HZ) <= rate_hz <= min(PPG.max_rate_hz, MAX_RATE_HZ):
-        raise RecordingError(f"{path}: {rate_hz:g} samples a second; {MIN_RATE_HZ:g} to {PPG.max_rate_hz:g} can be read")
+        raise RecordingError(
+            f"{path}: {rate_hz:g} samples per second, outside {MIN_RATE_HZ:g} to {PPG.max_rate_hz:g}; resample it"
+        )
     ppg, ecg = (table[str(wanted[name])] for name in ("pleth", "ii"))
     chain = EcgChain(rate_hz)
     beats_s = np.array([beat.t_s for beat in (*chain.push(ecg), *chain.finish())])
@@ -119,24 +122,24 @@ def _read_monitor(path: Path) -> PpgRecording:
 
 
 def _read_table(path: Path) -> Table:
-    """Columns by name, without the empty ones."""
+    """Returns the columns that are not empty, by name."""
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
         rows = [row for row in csv.reader(text.splitlines(), delimiter=";" if ";" in text[:200] else ",") if row]
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
-        raise RecordingError(f"{path}: damaged, or no table of numbers ({error})") from error
+        raise RecordingError(f"{path}: damaged or not a table of numbers ({error}); fetch the file again") from error
     if len(rows) < 3:
-        raise RecordingError(f"{path}: {len(rows)} rows; a header and samples are expected")
+        raise RecordingError(f"{path}: holds {len(rows)} rows; a header row and at least two samples are needed")
     names = [name.strip() for name in rows[0]]
     values = np.full((len(rows) - 1, len(names)), np.nan)
-    for at, row in enumerate(rows[1:]):
-        for place, cell in enumerate(row[: len(names)]):
-            values[at, place] = _number(cell)
-    return {name: values[:, place] for place, name in enumerate(names) if np.isfinite(values[:, place]).any()}
+    for line, row in enumerate(rows[1:]):
+        for column, cell in enumerate(row[: len(names)]):
+            values[line, column] = _parse_number(cell)
+    return {name: values[:, column] for column, name in enumerate(names) if np.isfinite(values[:, column]).any()}
 
 
-def _number(cell: str) -> float:
+def _parse_number(cell: str) -> float:
     try:
         value = float(cell)
     except ValueError:
@@ -144,35 +147,37 @@ def _number(cell: str) -> float:
     return value if abs(value) < 1e30 else np.nan
 
 
-def _split(path: Path, table: Table) -> list[str]:
-    """The names of the columns, the one of the times first."""
+def _columns(path: Path, table: Table) -> list[str]:
+    """Returns the names of the columns, the time column first."""
     times = next((name for name in table if re.match(r"time|t$|t[\s_\[(]|elapsed", name, re.IGNORECASE)), None)
     if times is None:
-        raise RecordingError(f"{path}: no column time among {', '.join(table) or 'its columns'}")
+        raise RecordingError(f"{path}: no time column among {', '.join(table) or 'its columns'}; name a column time")
     return [times, *(name for name in table if name != times)]
 
 
-def _in_order(path: Path, times: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp], tuple[str, ...]]:
-    """Rising times in seconds since the first, the rows that they belong to, and what was odd."""
+def _sort_times(path: Path, times: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp], tuple[str, ...]]:
+    """Returns increasing times in seconds since the first, the rows that they belong to, and notes."""
     known = np.flatnonzero(np.isfinite(times))
     order = known[np.argsort(times[known], kind="stable")]
     order = order[np.concatenate(([True], np.diff(times[order]) > 0))] if order.size else order
     if order.size < 3:
-        raise RecordingError(f"{path}: fewer than three samples have a time")
-    notes = () if order.size == times.size else (f"{times.size - order.size} rows without a time of their own left out",)
+        raise RecordingError(f"{path}: fewer than three samples have a time; add the times")
+    notes = () if order.size == times.size else (f"{times.size - order.size} rows with a missing or repeated time left out",)
     since = times[order] - times[order[0]]
     step = float(np.median(np.diff(since)))
     unit_s = next((unit for unit in (1.0, 1e-3, 1e-6, 1e-9) if _STEPS[0] <= step * unit <= _STEPS[1]), None)
     if unit_s is None:
-        raise RecordingError(f"{path}: steps of {step:g} in the times are no PPG's; give them in ms")
+        raise RecordingError(
+            f"{path}: steps of {step:g} in the times do not fit the sampling rate of a PPG; give the times in ms"
+        )
     seconds = since * unit_s
     if not SHORTEST_S <= seconds[-1] <= LONGEST_S:
-        raise RecordingError(f"{path}: {seconds[-1]:.3g} s long; {SHORTEST_S:g} s to a week can be read")
+        raise RecordingError(f"{path}: {seconds[-1]:.3g} s long; a recording must last {SHORTEST_S:g} s to a week")
     return seconds, order, notes
 
 
-def _even(at_s: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Samples at uneven times on a grid of 50 Hz, NaN in gaps."""
+def _resample_evenly(at_s: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Interpolates samples at uneven times on a grid of 50 Hz; NaN in gaps."""
     known = np.isfinite(values)
     grid = np.arange(int(at_s[-1] * RATE_HZ) + 1) / RATE_HZ
     if known.sum() < 2:
@@ -185,7 +190,7 @@ def _even(at_s: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.
 
 
 def _periodicity(ppg: NDArray[np.float64]) -> float:
-    """How alike the signal is to itself one pulse later: median over windows of 10 s, between -1 and 1."""
+    """Returns the autocorrelation of the signal at the best lag of one pulse: median over windows of 10 s, -1 to 1."""
     known = np.flatnonzero(np.isfinite(ppg))
     if known.size < _WINDOW or not np.ptp(ppg[known]):
         return -1.0
@@ -195,16 +200,16 @@ def _periodicity(ppg: NDArray[np.float64]) -> float:
     found: list[float] = []
     for start in range(0, band.size - _WINDOW + 1, _WINDOW // 2):
         part = band[start : start + _WINDOW]
-        likeness = np.correlate(part, part, "full")[_WINDOW - 1 :]
-        found.append(float(likeness[_LAGS].max() / likeness[0]) if likeness[0] > 0 else -1.0)
+        correlation = np.correlate(part, part, "full")[_WINDOW - 1 :]
+        found.append(float(correlation[_LAGS].max() / correlation[0]) if correlation[0] > 0 else -1.0)
     return float(np.median(found))
 
 
 def _read_intervals(path: Path) -> NDArray[np.float64]:
-    """RR intervals in seconds from a text of numbers, in ms (or in s, when they are below 10)."""
+    """Reads RR intervals in seconds from a text of numbers in ms (or in s, if their median is at most 10)."""
     text = path.read_bytes().decode("utf-8-sig", errors="replace")
     cells = [cell for cell in re.split(r"[\s,;]+", text) if cell]
-    values = np.array([_number(cell) for cell in cells])
+    values = np.array([_parse_number(cell) for cell in cells])
     if values.size < 3 or not np.isfinite(values).all() or (values <= 0).any():
-        raise RecordingError(f"{path}: not a list of RR intervals in ms")
+        raise RecordingError(f"{path}: not a list of RR intervals in ms; correct the file")
     return values / 1e3 if np.median(values) > 10 else values

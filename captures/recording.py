@@ -1,4 +1,4 @@
-"""One ECG channel read from a file, and the errors of reading."""
+"""One ECG channel of a file, and the errors of the readers."""
 
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 LONGEST_S: Final = 1e9
-"""31 years: no sensor is worn longer, so a later time is damaged. Its nanoseconds still fit 63 bits."""
+"""31 years: no sensor is worn longer, so a larger time is damaged. Its nanoseconds still fit in 63 bits."""
 _WINDOW: Final = 25
-"""Samples on either side of a long step by which it is judged: their median quiets jitter of half an interval to a tenth."""
+"""Samples on either side of a long step that decide whether it is a gap: the median reduces jitter of half an interval to a
+tenth."""
 
 
 class RecordingError(ValueError):
@@ -17,7 +18,7 @@ class RecordingError(ValueError):
 
 
 class UnknownKindError(RecordingError):
-    """A file whose name does not tell a recording."""
+    """A file whose name is not that of a supported recording."""
 
 
 class Segment(NamedTuple):
@@ -32,11 +33,11 @@ class Segment(NamedTuple):
 class Recording:
     """The first ECG channel of a file.
 
-    `mv` are millivolts, finite or NaN: what the file marks as invalid. `start_us` is the time of the first sample in UTC,
-    microseconds since 1970, where the file tells. `segments` are the stretches without gap or invalid sample, in order,
-    none where no sample is valid; their times and those of `rr_t_s` are seconds from the first sample. `rr_s` are RR intervals
-    that the recording device measured itself, in seconds, `rr_t_s` when it reported them. `notes` tell what is odd about the
-    file and how it was read.
+    `mv` are millivolts, NaN where the file marks a sample as invalid. `start_us` is the time of the first sample in UTC,
+    microseconds since 1970, or None where the file does not state it. `segments` are the stretches without gaps and invalid
+    samples, in order; their times and those of `rr_t_s` are seconds from the first sample. `rr_s` are RR intervals measured by
+    the recording device, in seconds; `rr_t_s` are the times at which it reported them. `notes` say how the file was read and
+    what is unusual about it.
     """
 
     name: str
@@ -50,40 +51,41 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
-        """From the first sample to the end of the last valid one."""
+        """Time from the first sample to the end of the last valid sample."""
         if not self.segments:
             return 0.0
         last = self.segments[-1]
         return last.start_s + (last.last - last.first + 1) / self.rate_hz
 
 
-def split(times_s: NDArray[np.float64] | None, mv: NDArray[np.float64], rate_hz: float) -> tuple[Segment, ...]:
-    """The stretches of consecutive valid samples.
+def split_segments(times_s: NDArray[np.float64] | None, mv: NDArray[np.float64], rate_hz: float) -> tuple[Segment, ...]:
+    """Returns the stretches of consecutive valid samples.
 
-    `times_s` are the samples' times; None when they are evenly spaced.
+    `times_s` are the times of the samples; None if they are evenly spaced.
     """
     valid = ~np.isnan(mv)
     joined = valid[1:] & valid[:-1]
     if times_s is not None:
-        joined &= ~gaps(times_s, rate_hz)
+        joined &= ~find_gaps(times_s, rate_hz)
     firsts = np.flatnonzero(valid & np.concatenate(([True], ~joined)))
     lasts = np.flatnonzero(valid & np.concatenate((~joined, [True])))
     starts = firsts / rate_hz if times_s is None else times_s[firsts]
     return tuple(map(Segment, starts.tolist(), firsts.tolist(), lasts.tolist()))
 
 
-def gaps(times_s: NDArray[np.float64], rate_hz: float) -> NDArray[np.bool_]:
-    """Which steps from one time to the next miss at least one sample, shape (times - 1,).
+def find_gaps(times_s: NDArray[np.float64], rate_hz: float) -> NDArray[np.bool_]:
+    """Returns which steps from one time to the next miss at least one sample, shape (times - 1,).
 
-    Such a step is longer than 1.5 intervals, and the samples after it stay late by at least half of one. After a step that is
-    long by jitter alone they come early again. (Within half a window of a gap such a step counts too; it moves no sample.)
+    Such a step is longer than 1.5 intervals, and the samples after it stay late by at least half an interval. After a step that
+    is long only because of jitter, the samples are no longer late. (Within half a window of a gap such a step counts as a gap
+    too; this moves no sample.)
     """
     found = np.diff(times_s) > 1.5 / rate_hz
     steps = np.flatnonzero(found)
     if steps.size:
         late_s = np.pad(times_s - np.arange(times_s.size) / rate_hz, _WINDOW, mode="edge")
         windows = np.lib.stride_tricks.sliding_window_view(late_s, _WINDOW)
-        # By the padding, window i + 1 ends with sample i, and window i + 1 + _WINDOW begins after it.
+        # Because of the padding, window i + 1 ends with sample i, and window i + 1 + _WINDOW begins after it.
         shift = np.median(windows[steps + 1 + _WINDOW], axis=1) - np.median(windows[steps + 1], axis=1)
         found[steps] = shift > 0.5 / rate_hz
     return found

@@ -1,4 +1,4 @@
-"""Beats and rhythm of long-term records (`.qrs` and `.atr`), as windows of RR intervals."""
+"""Reads beats and rhythms of long-term records (`.qrs` and `.atr`) and cuts them into windows of RR intervals."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 from captures.annotations import BEATS, read_annotations
 
 WINDOW: Final = 64
-"""RR intervals in one window: what the model `rr_af` looks at."""
+"""RR intervals in one window, the input of the model `rr_af`."""
 
 NOT_AF, AF, UNUSED = 0, 1, 2
 """Labels of a beat. Flutter is UNUSED: with fixed conduction its RR intervals are regular, with varying conduction they look
-like AF, and clinically an alarm in it is right; so it neither trains nor counts, and is reported apart."""
+like AF, and an alarm is clinically correct. So it is used neither for training nor for scoring, and is reported separately."""
 
 NO_INTERVAL: Final = 3
-"""Instead of a label where no interval ends."""
+"""Replaces the label where no interval ends."""
 
 VENTRICULAR: Final = frozenset("VE")
 """Symbols of ventricular ectopic beats: class V of ANSI/AAMI EC57."""
 
 LONGEST_SILENCE_S: Final = 30.0
-"""Beats further apart belong to two stretches of recording, as in `models.rules.af`."""
+"""Beats further apart belong to separate parts of the recording, as in `models.rules.af`."""
 
 RATES_HZ: Final = {"afdb": 250.0, "ltafdb": 128.0, "mitdb": 360.0, "nsr2db": 128.0}
-"""Ticks per second of annotations whose file does not state them: the sampling rates of the databases."""
+"""Ticks per second of annotations whose file does not state them: the sampling rate of the database."""
 
 Beats = NDArray[np.float64]
 Labels = NDArray[np.int8]
@@ -34,9 +34,9 @@ Labels = NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """One record: beat times in seconds and a label a beat, both (beats,); `tick_s` is the resolution of the times.
+    """One record: beat times in seconds and one label per beat, both (beats,); `tick_s` is the resolution of the times.
 
-    `ventricular` (beats,) marks ventricular ectopic beats, None where beats are not classified.
+    `ventricular` (beats,) marks ventricular ectopic beats; None where beats are not classified.
     """
 
     database: str
@@ -49,11 +49,12 @@ class Rhythm:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Windows of the last 64 intervals, every few beats, in the order of time; the first ones after a start are partly filled.
+    """Windows of the last 64 intervals, every few beats, in order of time; the first windows of a part are partly filled.
 
-    `rr_s` (windows, 64) in seconds and `valid` (windows, 64), false where no interval is; `labels` (windows,) by majority of
-    beats; `first_s`, `middle_s` and `end_s` (windows,): the times of the first, the middle and the last beat. `part` (windows,)
-    counts the parts of the recording that silence separates: nothing is joined across.
+    `rr_s` (windows, 64) are seconds; `valid` (windows, 64) is false where there is no interval. `labels` (windows,) are those
+    of the majority of beats. `first_s`, `middle_s` and `end_s` (windows,) are the times of the first, middle and last beat.
+    `part` (windows,) is the index of the part of the recording; a long time without beats separates parts, and no window spans
+    it.
     """
 
     rr_s: Beats
@@ -66,11 +67,12 @@ class Windows:
 
 
 def load_rhythms(data: Path, database: str, beats: str = ".qrs", *, classified: bool = False) -> list[Rhythm]:
-    """All records of a database, by name: beats from the files with this suffix (`classified`: their class too), rhythms from
-    `.atr`.
+    """Reads all records of a database, sorted by name.
+
+    Beats come from the files with the suffix `beats`, with their class if `classified`; rhythms come from `.atr`.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no record.
         AnnotationError: a file is damaged.
     """
     records = [load_rhythm(path, database, classified=classified) for path in sorted((data / database).glob(f"*{beats}"))]
@@ -80,12 +82,12 @@ def load_rhythms(data: Path, database: str, beats: str = ".qrs", *, classified: 
 
 
 def load_rhythm(beats: Path, database: str, *, classified: bool = False) -> Rhythm:
-    """One record, by its file of beats."""
-    found, rhythms = read_annotations(beats), read_annotations(beats.with_suffix(".atr"))
-    tick_s = 1 / (found.rate_hz or RATES_HZ[database])
-    samples = found.beats()
+    """Reads one record; `beats` is its file of beats."""
+    annotations, rhythms = read_annotations(beats), read_annotations(beats.with_suffix(".atr"))
+    tick_s = 1 / (annotations.rate_hz or RATES_HZ[database])
+    samples = annotations.beats()
     labels = [_label(rhythm) for rhythm in rhythms.rhythm_at(samples)]
-    ventricular = np.array([symbol in VENTRICULAR for symbol in found.symbol if symbol in BEATS]) if classified else None
+    ventricular = np.array([symbol in VENTRICULAR for symbol in annotations.symbol if symbol in BEATS]) if classified else None
     return Rhythm(database, beats.stem, tick_s, samples.astype(np.float64) * tick_s, np.array(labels, np.int8), ventricular)
 
 
@@ -94,20 +96,20 @@ def _label(rhythm: str) -> int:
 
 
 def windows(rhythm: Rhythm, step: int) -> Windows:
-    """The windows that the agent sees, at every so many beats since the start or since more than 30 s without a beat."""
+    """Returns the windows that the agent sees: one every `step` beats from the start of each part of the recording."""
     interval_s = np.diff(rhythm.times_s, prepend=-np.inf)
     starts = np.flatnonzero(interval_s > LONGEST_SILENCE_S)
     part = np.cumsum(interval_s > LONGEST_SILENCE_S) - 1
-    place = np.arange(len(part)) - starts[part]
-    last = np.flatnonzero((place + 1) % step == 0)
-    count = np.minimum(place[last] + 1, WINDOW)
+    position = np.arange(len(part)) - starts[part]
+    last = np.flatnonzero((position + 1) % step == 0)
+    count = np.minimum(position[last] + 1, WINDOW)
     index = last[:, None] + np.arange(1 - WINDOW, 1)
-    held = np.arange(WINDOW) >= WINDOW - count[:, None]
+    filled = np.arange(WINDOW) >= WINDOW - count[:, None]
     index = np.maximum(index, 0)
-    valid = held & (place[index] > 0)
+    valid = filled & (position[index] > 0)
     if rhythm.ventricular is not None:
-        early = rhythm.ventricular
-        valid &= ~(early | np.concatenate([[False], early[:-1]]))[index]
+        ectopic = rhythm.ventricular
+        valid &= ~(ectopic | np.concatenate([[False], ectopic[:-1]]))[index]
     return Windows(
         np.where(valid, interval_s[index], 0.0),
         valid,
@@ -120,7 +122,7 @@ def windows(rhythm: Rhythm, step: int) -> Windows:
 
 
 def majority(labels: Labels) -> Labels:
-    """The most frequent label along the last axis; other values than the three do not vote."""
+    """Returns the most frequent of the three labels along the last axis; other values are ignored."""
     votes = np.stack([(labels == label).sum(-1) for label in (NOT_AF, AF, UNUSED)], -1)
     most: Labels = votes.argmax(-1).astype(np.int8)
     return most

@@ -1,4 +1,4 @@
-"""WFDB records: a text header `.hea` beside binary signal files (WFDB Applications Guide, header(5) and signal(5))."""
+"""Reads WFDB records: a text header `.hea` and binary signal files (WFDB Applications Guide, header(5) and signal(5))."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from captures.leads import is_ecg, volts_in_mv
-from captures.recording import Recording, RecordingError, split
+from captures.leads import is_ecg_name, millivolts_per_unit
+from captures.recording import Recording, RecordingError, split_segments
 
 _DEFAULT_GAIN: Final = 200.0
-"""ADC units per mV where the header gives none, or 0: header(5)."""
+"""ADC units per mV if the header gives none, or 0: header(5)."""
 
 _DEFAULT_RATE_HZ: Final = 250.0
-"""Where the header gives none: header(5)."""
+"""Sampling rate if the header gives none: header(5)."""
 
 _RECORD_LINE: Final = re.compile(
     r"(?P<name>[\w./-]+?)(?P<parts>/\d+)?\s+(?P<signals>\d+)"
@@ -55,7 +55,7 @@ class _Header:
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """How samples lie in a file: `unpack` turns its bytes into samples, `invalid` is the value that means none."""
+    """A signal format: `unpack` turns bytes into samples, `bits` is the size of a sample, `invalid` marks a missing sample."""
 
     unpack: Callable[[bytes], NDArray[np.int16]]
     bits: int
@@ -63,17 +63,17 @@ class _Format:
 
 
 def read_wfdb(header_path: Path) -> Recording:
-    """The first ECG signal of a record, in mV.
+    """Reads the first ECG signal of a record, in mV.
 
     Raises:
-        RecordingError: the header or its signal file is damaged, cut, missing, or of a kind that is not read.
+        RecordingError: the header or its signal file is damaged, truncated, missing or not supported.
         OSError: the header cannot be opened.
     """
     header = _parse_header(header_path)
     chosen = _first_ecg(header_path, header.signals)
     signal = header.signals[chosen]
     adc, notes = _samples(header_path, header, chosen)
-    mv = (adc.astype(np.float64) - signal.baseline) * (volts_in_mv(signal.unit) / signal.gain)
+    mv = (adc.astype(np.float64) - signal.baseline) * (millivolts_per_unit(signal.unit) / signal.gain)
     mv[adc == _FORMATS[signal.format].invalid] = np.nan
     rate_hz = header.rate_hz * signal.per_frame
     if len(header.signals) > 1:
@@ -84,7 +84,7 @@ def read_wfdb(header_path: Path) -> Recording:
         rate_hz=rate_hz,
         start_us=header.start_us,
         notes=tuple(notes),
-        segments=split(None, mv, rate_hz),
+        segments=split_segments(None, mv, rate_hz),
     )
 
 
@@ -98,23 +98,23 @@ def _parse_header(path: Path) -> _Header:
     if record is None:
         raise RecordingError(f"{path}: not a WFDB header; its first line must be: name, number of signals, rate, length")
     if record["parts"]:
-        raise RecordingError(f"{path}: a multi-segment record, which is not read; give the header of one of its segments")
+        raise RecordingError(f"{path}: multi-segment records are not supported; give the header of one of its segments")
     if not record["signals"].strip("0"):
-        raise RecordingError(
-            f"{path}: a record without signals, at most with annotations: nothing to replay; give one with an ECG signal"
-        )
+        raise RecordingError(f"{path}: the record has no signals, only annotations; give a record with an ECG signal")
     try:
         count = int(record["signals"])
         if count > len(lines) - 1:
-            raise RecordingError(f"{path}: announces {count} signals and describes {len(lines) - 1}; fetch the header again")
+            raise RecordingError(
+                f"{path}: the header states {count} signals but describes {len(lines) - 1}; fetch the header again"
+            )
         rate_hz = float(record["rate"] or _DEFAULT_RATE_HZ)
         signals = tuple(_parse_signal(path, line) for line in lines[1 : count + 1])
     except ValueError as error:
         if isinstance(error, RecordingError):
             raise
-        raise RecordingError(f"{path}: a number in the header cannot be read ({error}); fetch the header again") from error
+        raise RecordingError(f"{path}: invalid number in the header ({error}); fetch the header again") from error
     if not 0 < rate_hz < 1e6:
-        raise RecordingError(f"{path}: a sampling rate of {rate_hz} Hz cannot be; correct the header")
+        raise RecordingError(f"{path}: invalid sampling rate of {rate_hz} Hz; correct the header")
     return _Header(
         rate_hz=rate_hz,
         length=int(record["length"] or 0) or None,
@@ -126,12 +126,12 @@ def _parse_header(path: Path) -> _Header:
 def _parse_signal(path: Path, line: str) -> _Signal:
     match = _SIGNAL_LINE.fullmatch(line)
     if match is None:
-        raise RecordingError(f"{path}: signal line {line!r} cannot be read; correct the header")
+        raise RecordingError(f"{path}: invalid signal line {line!r}; correct the header")
     zero = int(match["zero"] or 0)
     gain = float(match["gain"] or 0) or _DEFAULT_GAIN
     baseline = zero if match["baseline"] is None else int(match["baseline"])
     if not 1e-9 < abs(gain) < 1e9 or abs(baseline) > 1 << 31:
-        raise RecordingError(f"{path}: signal line {line[:80]!r}: such a gain or baseline cannot be; correct the header")
+        raise RecordingError(f"{path}: invalid gain or baseline in signal line {line[:80]!r}; correct the header")
     return _Signal(
         file=match["file"],
         format=int(match["format"]),
@@ -147,7 +147,7 @@ def _parse_signal(path: Path, line: str) -> _Signal:
 
 
 def _start_us(time: str | None, date: str | None) -> int | None:
-    """Base time and date as UTC; WFDB knows no time zone. None where the header lacks one of them or it cannot be."""
+    """Returns base time and date as UTC, since WFDB has no time zone; None if one of them is missing or invalid."""
     if time is None or date is None:
         return None
     clock = f"{time}{'' if '.' in time else '.0'}"
@@ -159,22 +159,24 @@ def _start_us(time: str | None, date: str | None) -> int | None:
 
 
 def _first_ecg(path: Path, signals: tuple[_Signal, ...]) -> int:
-    """The first signal named like an ECG lead, else the first in volts."""
-    electric = [i for i, signal in enumerate(signals) if volts_in_mv(signal.unit)]
-    named = [i for i in electric if is_ecg(signals[i].description)]
-    if not electric:
+    """Returns the first signal with the name of an ECG lead, else the first in a unit of voltage."""
+    voltages = [i for i, signal in enumerate(signals) if millivolts_per_unit(signal.unit)]
+    named = [i for i in voltages if is_ecg_name(signals[i].description)]
+    if not voltages:
         listed = ", ".join(f"{signal.description} [{signal.unit}]" for signal in signals)
         raise RecordingError(f"{path}: no ECG among its signals ({listed}); give a record with a signal in mV")
-    return (named or electric)[0]
+    return (named or voltages)[0]
 
 
 def _samples(path: Path, header: _Header, chosen: int) -> tuple[NDArray[np.int16], list[str]]:
-    """The ADC values of one signal, and what is odd about them."""
+    """Returns the ADC values of one signal, and notes."""
     signal = header.signals[chosen]
     kind = _FORMATS.get(signal.format)
     if kind is None:
         known = ", ".join(map(str, _FORMATS))
-        raise RecordingError(f"{path}: signal format {signal.format} is not read (only {known}); convert it with WFDB's xform")
+        raise RecordingError(
+            f"{path}: signal format {signal.format} is not supported (only {known}); convert it with WFDB's xform"
+        )
     if Path(signal.file).name != signal.file:
         raise RecordingError(f"{path}: signal file {signal.file!r} is not a plain file name; correct the header")
     file = path.with_name(signal.file)
@@ -187,7 +189,7 @@ def _samples(path: Path, header: _Header, chosen: int) -> tuple[NDArray[np.int16
     stored = len(raw) * 8 // (kind.bits * sum(frame))
     length = stored if header.length is None else header.length
     if stored < length:
-        raise RecordingError(f"{file}: cut: holds {stored} of {length} samples a signal; fetch the file again")
+        raise RecordingError(f"{file}: truncated: holds {stored} of {length} samples per signal; fetch the file again")
     if length == 0:
         raise RecordingError(f"{file}: holds no samples; fetch the file again")
     needed = -(-length * sum(frame) * kind.bits // 8)
@@ -195,14 +197,14 @@ def _samples(path: Path, header: _Header, chosen: int) -> tuple[NDArray[np.int16
     samples = frames[:, position : position + signal.per_frame].reshape(-1)
     notes = []
     if stored > length + 1:
-        notes.append(f"{signal.file} holds {stored} samples a signal, the header says {length}: the rest is left out")
+        notes.append(f"{signal.file} holds {stored} samples per signal, the header states {length}: the rest is left out")
     if signal.checksum and (int(samples.sum(dtype=np.int64)) - signal.checksum) % 65536:
-        notes.append(f"the checksum of {signal.file} does not agree with the header: samples may be damaged")
+        notes.append(f"the checksum of {signal.file} does not match the header: samples may be damaged")
     return samples[signal.skew * signal.per_frame :], notes
 
 
 def _unpack_212(raw: bytes) -> NDArray[np.int16]:
-    """Pairs of 12-bit two's complement samples in three bytes; the middle byte holds both high nibbles."""
+    """Unpacks pairs of 12-bit two's complement samples from three bytes; the middle byte holds both high nibbles."""
     padded = raw + bytes(-len(raw) % 3)
     low, middle, high = np.frombuffer(padded, np.uint8).reshape(-1, 3).T.astype(np.int16)
     pairs = np.empty((low.size, 2), np.int16)

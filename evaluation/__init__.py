@@ -1,1 +1,1 @@
-"""Scoring of the models."""
+"""`pulsegate evaluate`: scores the models on annotated recordings."""

@@ -1,8 +1,8 @@
-"""`pulsegate evaluate beats`: which beats are normal (N), supraventricular (S) or ventricular ectopic (V), fusion (F).
+"""`pulsegate evaluate beats`: scores the labels normal (N), supraventricular (S), ventricular ectopic (V) and fusion (F).
 
-Rules of ANSI/AAMI EC57 as WFDB's `bxb` counts them: every reference beat counts, found or not; a V called where the reference
-has a fusion beat (F) or one it does not classify (Q) is no false V, nor is an S or F called at a Q. Figures without these
-exemptions stand under `plain`.
+Beats are counted by the rules of ANSI/AAMI EC57 as in WFDB's `bxb`. Every reference beat counts, detected or not. A V called at
+a fusion beat (F) or at an unclassified beat (Q) of the reference is not a false V; neither is an S or F called at a Q. `plain`
+has the figures without these exemptions.
 """
 
 from collections import Counter
@@ -15,18 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from evaluation.detection import difference, ecg_of, received
+from evaluation.detection import difference, ecg_of, is_received
 from evaluation.ec57 import Reference, pair
-from evaluation.ladders import AS_RECORDED, Rung
-from evaluation.qrs import WINDOW_S
+from evaluation.matching import WINDOW_S
+from evaluation.perturbations import AS_RECORDED, Perturbation
 from evaluation.records import (
-    Annotated,
+    AnnotatedRecord,
     EvaluationError,
-    Judged,
+    RecordScorer,
     annotated_headers,
     load_annotated,
     mean,
-    nested,
+    nest,
     rate_intervals,
     rates,
 )
@@ -42,48 +42,50 @@ NOT_FALSE: Final[Mapping[str, frozenset[str]]] = {
     "V": frozenset("FQ"),
     "F": frozenset("Q"),
 }
-"""Reference beats at which calling this class is no false positive."""
+"""Reference beats at which calling this class is not a false positive."""
 
 Labelled = tuple[NDArray[np.float64], Sequence[str]]
-"""Beat times in seconds, ascending, and a label each."""
+"""Beat times in seconds, ascending, and one label for each."""
 Labeller = Callable[[NDArray[np.float64], float], Labelled]
-"""From samples in mV and their rate."""
+"""Takes samples in mV and their rate."""
 
 Confusion = Counter[tuple[str, str]]
-"""How often (reference, called); `missed` is called and `extra` is reference where there is no partner."""
+"""Counts of (reference, called); an undetected beat is called `missed`, a false detection has the reference `extra`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """One record on one rung: all beats, and only those whose QRS complex was received in full."""
+class LabelCounts:
+    """Counts of one record under one perturbation: of all beats, and of those whose QRS complex was received in full."""
 
-    counted: Confusion
+    every_beat: Confusion
     received: Confusion
 
 
-def evaluate_beats(data: Path, label: Labeller, progress: Progress, rungs: Sequence[Rung] = (AS_RECORDED,)) -> dict[str, Any]:
-    """Every figure of the task, percentages 0–100; from 5:00, 150 ms, records with paced beats left out.
+def evaluate_beats(
+    data: Path, label: Labeller, progress: Progress, perturbations: Sequence[Perturbation] = (AS_RECORDED,)
+) -> dict[str, Any]:
+    """Returns the report: percentages 0–100, from 5:00 on, match window 150 ms, without records that have paced beats.
 
     Raises:
-        EvaluationError: no record can be judged.
+        EvaluationError: no record can be scored.
     """
-    judged = Judged()
+    scorer = RecordScorer()
 
-    def judge(header: Path) -> list[Counted] | None:
+    def score(header: Path) -> list[LabelCounts] | None:
         record = load_annotated(header)
-        return None if record.reference.paced else [label_record(record, rung, label) for rung in rungs]
+        return None if record.reference.paced else [score_record(record, step, label) for step in perturbations]
 
-    results = dict(judged.each(annotated_headers(data), judge, progress, "beat classes"))
+    results = dict(scorer.score_each(annotated_headers(data), score, progress, "beat classes"))
     found = {name: result for name, result in results.items() if result is not None}
     if not found:
-        raise EvaluationError("every record has paced beats, which are no part of beat classes: give others")
-    clean = [of_it[0].counted for of_it in found.values()]
+        raise EvaluationError("every record has paced beats, which EC57 leaves out of beat classes: give other records")
+    clean = [counts[0].every_beat for counts in found.values()]
     before = figures(total(clean))
-    records = {name: figures(of_it[0].counted) for name, of_it in found.items()}
-    ladder: list[tuple[tuple[str, ...], Any]] = []
-    for place, rung in enumerate(rungs):
-        if rung.path:
-            ladder.append((rung.path, _rung_figures([of_it[place] for of_it in found.values()], before, rung)))
+    records = {name: figures(counts[0].every_beat) for name, counts in found.items()}
+    perturbed: list[tuple[tuple[str, ...], Any]] = []
+    for index, step in enumerate(perturbations):
+        if step.path:
+            perturbed.append((step.path, _perturbed_figures([counts[index] for counts in found.values()], before, step)))
     return {
         "task": "beats",
         **before,
@@ -91,40 +93,40 @@ def evaluate_beats(data: Path, label: Labeller, progress: Progress, rungs: Seque
             name: {key: mean([record[name][key] for record in records.values()]) for key in ("se", "ppv", "f1")}
             for name in CLASSES
         },
-        "interval_95": {name: rate_intervals([_counts(of_it, name, NOT_FALSE[name]) for of_it in clean]) for name in CLASSES},
+        "interval_95": {name: rate_intervals([_counts(record, name, NOT_FALSE[name]) for record in clean]) for name in CLASSES},
         "records": records,
-        **nested(ladder),
+        **nest(perturbed),
         "paced": [name for name, result in results.items() if result is None],
-        "skipped": judged.skipped,
+        "skipped": scorer.skipped,
     }
 
 
-def label_record(record: Annotated, rung: Rung, label: Labeller) -> Counted:
-    """One record on one rung."""
-    ecg = rung.change(ecg_of(record)) if rung.path else None
+def score_record(record: AnnotatedRecord, perturbation: Perturbation, label: Labeller) -> LabelCounts:
+    """Labels and scores one record under one perturbation."""
+    ecg = perturbation.change(ecg_of(record)) if perturbation.path else None
     recording = record.recording
     mv, rate_hz = (recording.mv, recording.rate_hz) if ecg is None else (ecg.mv, ecg.rate_hz)
     labelled = label(mv, rate_hz)
-    known = received(record.reference.times_s, mv, rate_hz)
-    return Counted(confusion(record.reference, labelled), confusion(record.reference.only(known), labelled))
+    known = is_received(record.reference.times_s, mv, rate_hz)
+    return LabelCounts(confusion(record.reference, labelled), confusion(record.reference.only(known), labelled))
 
 
 def confusion(truth: Reference, labelled: Labelled) -> Confusion:
-    """Compare one record's labels."""
+    """Compares the labels of one record with its reference."""
     times_s, called = labelled
     pairing = pair(truth, times_s, WINDOW_S)
     counted: Confusion = Counter()
-    for one, other in pairing.pairs.tolist():
-        counted[truth.labels[one], _class(called[int(other)])] += 1
-    for one in pairing.missed.tolist():
-        counted[truth.labels[one], MISSED] += 1
-    for other in pairing.extra.tolist():
-        counted[EXTRA, _class(called[int(other)])] += 1
+    for beat, detection in pairing.pairs.tolist():
+        counted[truth.labels[beat], _class(called[int(detection)])] += 1
+    for beat in pairing.missed.tolist():
+        counted[truth.labels[beat], MISSED] += 1
+    for detection in pairing.extra.tolist():
+        counted[EXTRA, _class(called[int(detection)])] += 1
     return counted
 
 
 def total(records: Sequence[Confusion]) -> Confusion:
-    """Of all records: every beat has the same weight."""
+    """Sums the counts of all records; every beat has the same weight."""
     together: Confusion = Counter()
     for record in records:
         together.update(record)
@@ -132,7 +134,7 @@ def total(records: Sequence[Confusion]) -> Confusion:
 
 
 def figures(counted: Confusion) -> dict[str, Any]:
-    """Se, P+ and F1 of each class by EC57 and plain, and the matrix they come from."""
+    """Returns Se, P+ and F1 of each class by EC57 and without its exemptions, and the confusion matrix."""
     return {
         **{name: rates([_counts(counted, name, NOT_FALSE[name])]) for name in CLASSES},
         "confusion": _matrix(counted),
@@ -141,27 +143,27 @@ def figures(counted: Confusion) -> dict[str, Any]:
 
 
 def _counts(counted: Confusion, name: str, exempt: frozenset[str] = frozenset()) -> tuple[int, int, int]:
-    """True positives, false positives and false negatives of one class."""
+    """Returns true positives, false positives and false negatives of one class."""
     found = counted[name, name]
-    there = sum(count for (truth, _), count in counted.items() if truth == name)
-    called = sum(count for (truth, said), count in counted.items() if said == name and truth not in exempt)
-    return found, called - found, there - found
+    annotated = sum(count for (truth, _), count in counted.items() if truth == name)
+    called = sum(count for (truth, label), count in counted.items() if label == name and truth not in exempt)
+    return found, called - found, annotated - found
 
 
 def _matrix(counted: Confusion) -> dict[str, dict[str, int]]:
-    """Rows: the reference; columns: what was called."""
+    """Returns the confusion matrix: the reference in rows, the called class in columns."""
     columns = (*CLASSES, UNCLASSIFIED)
-    rows = {truth: {said: counted[truth, said] for said in (*columns, MISSED)} for truth in columns}
-    return rows | {EXTRA: {said: counted[EXTRA, said] for said in columns}}
+    rows = {truth: {label: counted[truth, label] for label in (*columns, MISSED)} for truth in columns}
+    return rows | {EXTRA: {label: counted[EXTRA, label] for label in columns}}
 
 
-def _rung_figures(found: Sequence[Counted], before: Mapping[str, Any], rung: Rung) -> dict[str, Any]:
-    """Of lost packets the figures of the beats that were received come first: nothing can be said of what never came."""
-    everything = figures(total([of_it.counted for of_it in found]))
+def _perturbed_figures(found: Sequence[LabelCounts], before: Mapping[str, Any], perturbation: Perturbation) -> dict[str, Any]:
+    """With lost packets, the main figures count only the beats that were received: a lost beat cannot be labelled."""
+    everything = figures(total([counts.every_beat for counts in found]))
     everything |= {"f1_change": _changes(everything, before)}
-    if rung.path[0] != "drop":
+    if perturbation.path[0] != "drop":
         return everything
-    received_only = figures(total([of_it.received for of_it in found]))
+    received_only = figures(total([counts.received for counts in found]))
     return received_only | {"f1_change": _changes(received_only, before), "with_lost_beats": everything}
 
 
@@ -169,5 +171,5 @@ def _changes(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, flo
     return {name: difference(now[name]["f1"], before[name]["f1"]) for name in CLASSES}
 
 
-def _class(said: str) -> str:
-    return said if said in CLASSES else UNCLASSIFIED
+def _class(label: str) -> str:
+    return label if label in CLASSES else UNCLASSIFIED

@@ -1,4 +1,4 @@
-"""Loads the models, runs the scorers of `evaluation`, and prints what they found."""
+"""`pulsegate evaluate`: loads the models, scores them on annotated recordings, and prints the report."""
 
 import json
 import os
@@ -19,12 +19,13 @@ from rich.table import Table
 from config.limits import DEFAULT_LIMITS
 from evaluation.beats import Labelled, Labeller, evaluate_beats
 from evaluation.detection import detect, evaluate_qrs
-from evaluation.ladders import DROPPED_PERCENT, Rung, find_noise, rungs
-from evaluation.pulse import dropped, evaluate_pulse
-from evaluation.records import EvaluationError
-from evaluation.rhythm import Classifier, evaluate_rhythm
+from evaluation.perturbations import DROPPED_PERCENT, Perturbation, find_noise, list_perturbations
+from evaluation.pulse import drop_packets, evaluate_pulse
+from evaluation.records import EvaluationError, annotated_headers
+from evaluation.rhythm import DATABASE, Classifier, evaluate_rhythm
 from evaluation.rr_af import evaluate_rr_af
-from evaluation.tables import tables
+from evaluation.tables import build_tables
+from evaluation.training_data import EvaluatedRecord, describe_trained_on, find_trained_on, record_in
 from models.analysis import EcgAnalysis
 from models.inference.ecg_beat import EcgBeat
 from models.inference.ecg_qrs import EcgQrs
@@ -36,18 +37,29 @@ from models.inference.rr_af import RrAf
 from models.signal.offline import condition
 
 RUNS: Final = Path(__file__).parents[1] / "training" / "runs"
-"""Where training keeps the float models that the released ones are made from."""
+"""Where training keeps the float models that the released int8 models are quantized from."""
+
+Report = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to evaluate, on what, and how."""
+    """What to evaluate, on which data, and how."""
 
     data: Path
     precision: str
-    rungs: Sequence[Rung]
+    perturbations: Sequence[Perturbation]
     drop: bool
     progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task of the command: `run` makes the report, `find_records` names the records in it, `models` are the model ids."""
+
+    run: Callable[[Request], Report]
+    models: tuple[str, ...]
+    find_records: Callable[[Path, Report], list[EvaluatedRecord]]
 
 
 def evaluate(arguments: Namespace) -> int:
@@ -58,42 +70,49 @@ def evaluate(arguments: Namespace) -> int:
     """
     data: Path = arguments.data
     if not data.exists():
-        raise EvaluationError(f"{data}: no such folder; give the one that holds the recordings")
+        raise EvaluationError(f"{data}: no such folder; give the folder that holds the recordings")
     noise = (arguments.noise_data or find_noise(data)) if arguments.noise else None
-    ladders = rungs(noise, drop=arguments.drop, fs=arguments.fs)
+    perturbations = list_perturbations(noise, drop=arguments.drop, fs=arguments.fs)
+    task = TASKS[arguments.task]
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        report = TASKS[arguments.task](Request(data, arguments.precision, ladders, arguments.drop, progress))
-    facts = {"task": arguments.task, "precision": arguments.precision, "data": str(data)}
+        report = task.run(Request(data, arguments.precision, perturbations, arguments.drop, progress))
+    trained_on = find_trained_on(_released_models(task.models), task.find_records(data, report))
+    header = {"task": arguments.task, "precision": arguments.precision, "data": str(data), "trained_on": trained_on}
     try:
-        _print(facts | plain(report) if arguments.json else tables(arguments.task, report))
+        if arguments.json:
+            _print_json(header | to_json(report))
+        else:
+            _print_tables(build_tables(arguments.task, report), describe_trained_on(trained_on))
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again at exit
-        raise EvaluationError(f"the output cannot be written ({error.strerror}); make room or choose another place") from error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the error again at exit
+        raise EvaluationError(f"cannot write the output: {error.strerror}; free space or choose another destination") from error
     return 0
 
 
-def _print(result: Mapping[str, Any] | Iterable[Table]) -> None:
-    """As one JSON object, or as tables."""
-    if isinstance(result, Mapping):
-        sys.stdout.write(json.dumps(result, allow_nan=False) + "\n")
-    else:
-        console = Console()
-        for table in result:
-            console.print(table)
+def _print_json(report: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(report, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
-def first_reason(report: Mapping[str, Any]) -> str:
-    """Why the first record was left out, or what to give where there was none."""
+def _print_tables(tables: Iterable[Table], trained_on: str) -> None:
+    console = Console()
+    for table in tables:
+        console.print(table)
+    console.print(trained_on, highlight=False)
+    sys.stdout.flush()
+
+
+def first_skipped(report: Mapping[str, Any]) -> str:
+    """Returns the first skipped record and the reason, or which files are expected where no record was found."""
     skipped = dict(report["skipped"])
     return next((f"{name}: {reason}" for name, reason in skipped.items()), "give a folder with PPG.csv beside RR.txt")
 
 
 def model_bytes(name: str, precision: str) -> bytes:
-    """A model's file: the released int8 one, or the float one that training left.
+    """Returns a model's file: the released int8 model, or the float model that training left.
 
     Raises:
-        ModelError: the released one is damaged.
+        ModelError: the released file is damaged.
         EvaluationError: there is no float model.
     """
     if precision == "int8":
@@ -102,58 +121,63 @@ def model_bytes(name: str, precision: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise EvaluationError(f"the float model {path} is not there: run make train") from error
+        raise EvaluationError(f"cannot read the float model {path}: run make train to create it") from error
 
 
-def plain(value: Any) -> Any:
-    """For JSON: numpy's numbers as Python's, and null for what is not finite."""
+def to_json(value: Any) -> Any:
+    """Returns the value with numpy's types as Python's, and None for numbers that are not finite."""
     match value:
         case Mapping():
-            return {str(key): plain(part) for key, part in value.items()}
+            return {str(key): to_json(part) for key, part in value.items()}
         case list() | tuple():
-            return [plain(part) for part in value]
+            return [to_json(part) for part in value]
         case np.ndarray():
-            return plain(value.tolist())
+            return to_json(value.tolist())
         case np.generic():
-            return plain(value.item())
+            return to_json(value.item())
         case float():
             return value if np.isfinite(value) else None
         case _:
             return value
 
 
-def judge(precision: str) -> EcgQrs | None:
-    """What the agent's detector asks in noise; None where the release has no such model, as in the agent.
+def load_noise_classifier(precision: str) -> EcgQrs | None:
+    """Returns the beat classifier that the detector asks in noise; None where the release has none, as in the agent.
 
     Raises:
-        ModelError: the released one is damaged.
+        ModelError: the released file is damaged.
         EvaluationError: there is no float model.
     """
-    if precision == "int8" and "ecg_qrs.onnx" not in open_release().files:
+    if precision == "int8" and not _released_models(("ecg_qrs",)):
         return None
     return EcgQrs(model_bytes("ecg_qrs", precision))
 
 
-def _qrs(request: Request) -> dict[str, Any]:
-    detector = partial(detect, judge=judge(request.precision))
-    return evaluate_qrs(request.data, request.progress, request.rungs, detector)
+def _released_models(names: Iterable[str]) -> list[str]:
+    files = open_release().files
+    return [name for name in names if f"{name}.onnx" in files]
 
 
-def _beats(request: Request) -> dict[str, Any]:
+def _qrs(request: Request) -> Report:
+    detector = partial(detect, classifier=load_noise_classifier(request.precision))
+    return evaluate_qrs(request.data, request.progress, request.perturbations, detector)
+
+
+def _beats(request: Request) -> Report:
     models = Models(
         ecg_beat=EcgBeat(model_bytes("ecg_beat", request.precision)),
         ecg_rhythm=EcgRhythm(model_bytes("ecg_rhythm", request.precision)),
-        ecg_qrs=judge(request.precision),
+        ecg_qrs=load_noise_classifier(request.precision),
     )
-    return evaluate_beats(request.data, beat_labeller(models), request.progress, request.rungs)
+    return evaluate_beats(request.data, beat_labeller(models), request.progress, request.perturbations)
 
 
-def _rhythm(request: Request) -> dict[str, Any]:
+def _rhythm(request: Request) -> Report:
     model = EcgRhythm(model_bytes("ecg_rhythm", request.precision))
-    return evaluate_rhythm(request.data, rhythm_classifier(model), request.progress, request.rungs)
+    return evaluate_rhythm(request.data, rhythm_classifier(model), request.progress, request.perturbations)
 
 
-def _rr_af(request: Request) -> dict[str, Any]:
+def _rr_af(request: Request) -> Report:
     model = RrAf(model_bytes("rr_af", request.precision))
     report = evaluate_rr_af(request.data, model)
     if request.drop:
@@ -161,28 +185,46 @@ def _rr_af(request: Request) -> dict[str, Any]:
     return report
 
 
-def _pulse(request: Request) -> dict[str, Any]:
-    # Without the released model every second counts as good, and that is told.
+def _pulse(request: Request) -> Report:
+    # None stands for the released model. Where the release has none, every second counts as good and `coverage` is null.
     model = None if request.precision == "int8" else PpgQuality(model_bytes("ppg_quality", request.precision))
     report = evaluate_pulse(request.data, model)
     if not report["records"]:
-        raise EvaluationError(f"no PPG recording that can be judged below {request.data}: {first_reason(report)}")
+        raise EvaluationError(f"no PPG recording below {request.data} can be evaluated: {first_skipped(report)}")
     if request.drop:
-        report["drop"] = {f"{lost}": evaluate_pulse(request.data, model, dropped(lost / 100)) for lost in DROPPED_PERCENT}
+        report["drop"] = {f"{lost}": evaluate_pulse(request.data, model, drop_packets(lost / 100)) for lost in DROPPED_PERCENT}
     return report
 
 
-TASKS: Final[Mapping[str, Callable[[Request], dict[str, Any]]]] = {
-    "qrs": _qrs,
-    "beats": _beats,
-    "rhythm": _rhythm,
-    "rr-af": _rr_af,
-    "pulse": _pulse,
+def _ecg_records(data: Path, report: Report) -> list[EvaluatedRecord]:
+    headers = dict(annotated_headers(data))
+    return [record_in(headers[name]) for name in report["records"]]
+
+
+def _challenge_records(_data: Path, report: Report) -> list[EvaluatedRecord]:
+    return [EvaluatedRecord(name, (DATABASE,)) for name in report["records"]]
+
+
+def _rhythm_records(_data: Path, report: Report) -> list[EvaluatedRecord]:
+    names = [name.split("/", 1) for name in report["records"]]
+    return [EvaluatedRecord(record, (database,)) for database, record in names]
+
+
+def _ppg_records(_data: Path, report: Report) -> list[EvaluatedRecord]:
+    return [EvaluatedRecord(name) for name in report["records"]]
+
+
+TASKS: Final[Mapping[str, Task]] = {
+    "qrs": Task(_qrs, ("ecg_qrs",), _ecg_records),
+    "beats": Task(_beats, ("ecg_beat", "ecg_rhythm", "ecg_qrs"), _ecg_records),
+    "rhythm": Task(_rhythm, ("ecg_rhythm",), _challenge_records),
+    "rr-af": Task(_rr_af, ("rr_af",), _rhythm_records),
+    "pulse": Task(_pulse, ("ppg_quality", "rr_af"), _ppg_records),
 }
 
 
 def beat_labeller(models: Models) -> Labeller:
-    """The beats and labels that the agent's analysis gives of a stream; without `ecg_beat` every beat is N."""
+    """Returns a function that gives the beats and labels of the agent's analysis; without `ecg_beat` every beat is N."""
 
     def label(mv: NDArray[np.float64], rate_hz: float) -> Labelled:
         analysis = EcgAnalysis(rate_hz, DEFAULT_LIMITS, models)
@@ -193,5 +235,5 @@ def beat_labeller(models: Models) -> Labeller:
 
 
 def rhythm_classifier(model: EcgRhythm) -> Classifier:
-    """The model's probabilities for a whole short recording, conditioned as in the agent."""
+    """Returns a function that gives the model's probabilities for a short recording, conditioned as in the agent."""
     return lambda mv, rate_hz: record_probabilities(model, condition(mv, rate_hz))

@@ -1,4 +1,4 @@
-"""`pulsegate evaluate qrs`: how well QRS complexes are found, at 150 ms and at 50 ms."""
+"""`pulsegate evaluate qrs`: scores QRS detection with match windows of 150 ms and 50 ms."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +10,19 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from evaluation.ec57 import pair
-from evaluation.ladders import AS_RECORDED, Ecg, Rung
+from evaluation.matching import WINDOW_S, BeatCounts
 from evaluation.noise import qrs_amplitude
-from evaluation.qrs import WINDOW_S, BeatCounts
-from evaluation.records import Annotated, Judged, annotated_headers, load_annotated, mean, nested, rate_intervals, rates
+from evaluation.perturbations import AS_RECORDED, Ecg, Perturbation
+from evaluation.records import (
+    AnnotatedRecord,
+    RecordScorer,
+    annotated_headers,
+    load_annotated,
+    mean,
+    nest,
+    rate_intervals,
+    rates,
+)
 from models.signal.beat_classifier import BeatClassifier
 from models.signal.chain import EcgChain
 
@@ -21,48 +30,48 @@ Times = NDArray[np.float64]
 Detector = Callable[[NDArray[np.float64], float], Times]
 
 WINDOWS_S: Final = {"150ms": WINDOW_S, "50ms": 0.05}
-"""EC57's window, and one that shows jitter, which the intervals between beats suffer from."""
+"""The window of EC57, and a narrow one that shows timing jitter, which degrades RR intervals."""
 
 Counts = Mapping[str, BeatCounts]
-"""By the name of the window."""
+"""Keyed by the name of the window."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Counts of one record on one rung; in `received`, beats whose QRS complex was not received in full are not missed."""
+class DetectionCounts:
+    """Counts of one record under one perturbation. `received` ignores beats whose QRS complex was not received in full."""
 
     counts: Counts
     received: Counts
 
 
-def detect(mv: NDArray[np.float64], rate_hz: float, judge: BeatClassifier | None = None) -> Times:
-    """R peaks in seconds, as the agent's chain finds them in a stream of these samples in mV."""
-    chain = EcgChain(rate_hz, judge)
+def detect(mv: NDArray[np.float64], rate_hz: float, classifier: BeatClassifier | None = None) -> Times:
+    """Returns the R peaks in seconds that the agent's chain finds in a stream of these samples in mV."""
+    chain = EcgChain(rate_hz, classifier)
     return np.array([beat.t_s for beat in (*chain.push(mv), *chain.finish())], np.float64)
 
 
 def evaluate_qrs(
-    data: Path, progress: Progress, rungs: Sequence[Rung] = (AS_RECORDED,), detector: Detector = detect
+    data: Path, progress: Progress, perturbations: Sequence[Perturbation] = (AS_RECORDED,), detector: Detector = detect
 ) -> dict[str, Any]:
-    """Every figure of the task, percentages 0–100; channel 0, from 5:00, ventricular flutter excluded.
+    """Returns the report: percentages 0–100, on channel 0, from 5:00 on, without ventricular flutter.
 
     Raises:
-        EvaluationError: no record can be judged.
+        EvaluationError: no record can be scored.
     """
-    judged = Judged()
+    scorer = RecordScorer()
 
-    def judge(header: Path) -> list[Found]:
+    def score(header: Path) -> list[DetectionCounts]:
         record = load_annotated(header)
-        return [find(record, rung, detector) for rung in rungs]
+        return [count_detections(record, perturbation, detector) for perturbation in perturbations]
 
-    found = dict(judged.each(annotated_headers(data), judge, progress, "QRS detection"))
-    clean = {name: of_it[0].counts for name, of_it in found.items()}
+    found = dict(scorer.score_each(annotated_headers(data), score, progress, "QRS detection"))
+    clean = {name: results[0].counts for name, results in found.items()}
     records = {name: gross([counts]) for name, counts in clean.items()}
     report = gross(list(clean.values()))
-    ladder = [
-        (rung.path, _rung_figures([of_it[place] for of_it in found.values()], list(clean.values()), rung))
-        for place, rung in enumerate(rungs)
-        if rung.path
+    perturbed = [
+        (step.path, _perturbed_figures([results[index] for results in found.values()], list(clean.values()), step))
+        for index, step in enumerate(perturbations)
+        if step.path
     ]
     return {
         "task": "qrs",
@@ -73,35 +82,35 @@ def evaluate_qrs(
         },
         "interval_95": {window: rate_intervals(_triples(list(clean.values()), window)) for window in WINDOWS_S},
         "records": records,
-        **nested(ladder),
-        "skipped": judged.skipped,
+        **nest(perturbed),
+        "skipped": scorer.skipped,
     }
 
 
-def ecg_of(record: Annotated) -> Ecg:
-    """What the ladders disturb. The amplitude is that of normal beats, or of all where none is normal."""
+def ecg_of(record: AnnotatedRecord) -> Ecg:
+    """Returns the input of `Perturbation.change`; the amplitude is that of normal beats, or of all if none is normal."""
     truth, recording = record.reference, record.recording
     normal = truth.times_s[[label == "N" for label in truth.labels]]
     beats = normal if normal.size else truth.times_s
     return Ecg(record.name, recording.mv, recording.rate_hz, qrs_amplitude(recording.mv, recording.rate_hz, beats))
 
 
-def find(record: Annotated, rung: Rung, detector: Detector = detect) -> Found:
-    """One record on one rung."""
-    ecg = rung.change(ecg_of(record)) if rung.path else None
+def count_detections(record: AnnotatedRecord, perturbation: Perturbation, detector: Detector = detect) -> DetectionCounts:
+    """Scores one record under one perturbation."""
+    ecg = perturbation.change(ecg_of(record)) if perturbation.path else None
     recording = record.recording
     mv, rate_hz = (recording.mv, recording.rate_hz) if ecg is None else (ecg.mv, ecg.rate_hz)
     detected = detector(mv, rate_hz)
-    known = received(record.reference.times_s, mv, rate_hz)
+    known = is_received(record.reference.times_s, mv, rate_hz)
     pairings = {window: pair(record.reference, detected, width_s) for window, width_s in WINDOWS_S.items()}
-    return Found(
-        {window: of_it.counts for window, of_it in pairings.items()},
-        {window: replace(of_it, missed=of_it.missed[known[of_it.missed]]).counts for window, of_it in pairings.items()},
+    return DetectionCounts(
+        {window: pairing.counts for window, pairing in pairings.items()},
+        {window: replace(pairing, missed=pairing.missed[known[pairing.missed]]).counts for window, pairing in pairings.items()},
     )
 
 
 def gross(records: Sequence[Counts]) -> dict[str, dict[str, Any]]:
-    """Se, P+ and F1 for each window, over all beats of these records, with the counts behind them."""
+    """Returns Se, P+ and F1 for each window over all beats of these records, with the counts."""
     return {window: rates(_triples(records, window)) for window in WINDOWS_S}
 
 
@@ -109,12 +118,12 @@ def _triples(records: Sequence[Counts], window: str) -> list[tuple[int, int, int
     return [(record[window].tp, record[window].fp, record[window].fn) for record in records]
 
 
-def _rung_figures(found: Sequence[Found], clean: Sequence[Counts], rung: Rung) -> dict[str, Any]:
-    """Of lost packets the figures of the beats that were received come first: nothing can be found in what never came."""
-    everything = gross([of_it.counts for of_it in found])
-    if rung.path[0] != "drop":
+def _perturbed_figures(found: Sequence[DetectionCounts], clean: Sequence[Counts], perturbation: Perturbation) -> dict[str, Any]:
+    """With lost packets, the main figures count only the beats that were received: a lost beat cannot be detected."""
+    everything = gross([counts.counts for counts in found])
+    if perturbation.path[0] != "drop":
         return everything | {"f1_change": _change(everything, clean)}
-    received = gross([of_it.received for of_it in found])
+    received = gross([counts.received for counts in found])
     lost = everything | {"f1_change": _change(everything, clean)}
     return received | {"f1_change": _change(received, clean), "with_lost_beats": lost}
 
@@ -125,12 +134,12 @@ def _change(now: Mapping[str, Mapping[str, Any]], clean: Sequence[Counts]) -> di
 
 
 def difference(now: float | None, before: float | None) -> float | None:
-    """In percentage points, to two decimals."""
+    """Returns the change in percentage points, to two decimals."""
     return None if now is None or before is None else round(now - before, 2)
 
 
-def received(times_s: Times, mv: NDArray[np.float64], rate_hz: float) -> NDArray[np.bool_]:
-    """The beats of whose QRS complex (50 ms to either side) every sample is there, (beats,)."""
+def is_received(times_s: Times, mv: NDArray[np.float64], rate_hz: float) -> NDArray[np.bool_]:
+    """Whether every sample of a beat's QRS complex (50 ms on either side) was received, shape (beats,)."""
     lost = np.concatenate(([0], np.cumsum(~np.isfinite(mv))))
     first, last = (np.clip(np.round((times_s + side) * rate_hz).astype(np.int64), 0, mv.size) for side in (-0.05, 0.05))
     whole: NDArray[np.bool_] = (lost[last] == lost[first]) & (last > first)

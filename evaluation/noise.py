@@ -1,8 +1,8 @@
-"""Noise of the MIT-BIH Noise Stress Test Database added to a recording at a stated ratio (Moody, Muldrow & Mark 1984).
+"""Adds noise of the MIT-BIH Noise Stress Test Database to a recording at a given SNR (Moody, Muldrow & Mark 1984).
 
-The ratio is that of WFDB's `nst` and `sigamp`: S is the mean peak-to-peak amplitude of the QRS complexes, squared, over 8 (the
-power of a sine so high); N is the power of the noise about its mean in each second. Unlike there the noise lasts throughout the
-record, not every other two minutes, so that the figure is not diluted.
+The SNR is that of WFDB's `nst` and `sigamp`. S is the mean peak-to-peak amplitude of the QRS complexes, squared, over 8: the
+power of a sine of this amplitude. N is the power of the noise about its mean in each second. `nst` adds noise in every other
+two minutes; here it lasts throughout the record, so undisturbed stretches do not improve the figures.
 """
 
 from collections.abc import Mapping
@@ -24,23 +24,23 @@ SNR_DB: Final = (24, 18, 12, 6, 0, -6)
 
 RATE_HZ: Final = 360
 CHANNEL: Final = 1
-"""Training draws from the other channel of the noise records."""
+"""Channel of the noise records; training uses channel 0."""
 
 QRS_HALF_S: Final = 0.05
-"""The amplitude of a QRS complex is taken so far around its R peak: `sigamp`."""
+"""The amplitude of a QRS complex is measured within this time of its R peak, as in `sigamp`."""
 
 TRIM: Final = 0.05
-"""Share of the amplitudes left out at either end of their mean: `sigamp`."""
+"""Share of the amplitudes that the trimmed mean leaves out at each end, as in `sigamp`."""
 
 
 def load_noise(folder: Path) -> dict[str, Samples]:
-    """Noise of power 1 at 360 Hz, by kind; its ends meet, so that it can be repeated.
+    """Returns noise of power 1 at 360 Hz, by kind; its ends meet, so it can be repeated.
 
     Raises:
         OSError: a file is missing.
-        ValueError: a file is damaged or holds something else.
+        ValueError: a file is damaged or does not hold noise of its kind.
     """
-    import scipy.io  # noqa: PLC0415  an evaluation without noise goes without scipy
+    import scipy.io  # noqa: PLC0415  an evaluation without noise works without scipy
 
     noise = {}
     for kind in KINDS:
@@ -49,7 +49,9 @@ def load_noise(folder: Path) -> dict[str, Samples]:
         except scipy.io.matlab.MatReadError as error:
             raise ValueError(f"{kind}.mat: {error}") from error
         if stored is None or stored.ndim != 2 or stored.shape[1] <= 1 + CHANNEL or len(stored) < 2 * RATE_HZ:
-            raise ValueError(f"{folder / kind}.mat does not hold {kind}: number, channel 0, channel 1 at 360 Hz")
+            raise ValueError(
+                f"{folder / kind}.mat does not hold the array {kind} with columns index, channel 0, channel 1 at 360 Hz"
+            )
         samples = stored[:, 1 + CHANNEL].astype(np.float64)
         level = samples - np.linspace(samples[0], samples[-1], samples.size)
         noise[kind] = level / noise_rms(level, RATE_HZ)
@@ -58,14 +60,14 @@ def load_noise(folder: Path) -> dict[str, Samples]:
 
 
 def noise_rms(samples: Samples, rate_hz: float) -> float:
-    """Root mean square about the mean of each second, averaged over the seconds."""
+    """Returns the root mean square about the mean of each second, averaged over the seconds."""
     width = round(rate_hz)
     seconds = samples[: samples.size // width * width].reshape(-1, width)
     return _trimmed_mean(seconds.std(axis=1))
 
 
 def qrs_amplitude(mv: Samples, rate_hz: float, beats_s: Samples) -> float:
-    """Mean peak-to-peak amplitude of the QRS complexes at these times, in mV; NaN if there are none."""
+    """Returns the mean peak-to-peak amplitude of the QRS complexes at these times, in mV; NaN if there are none."""
     half = round(QRS_HALF_S * rate_hz)
     if mv.size <= 2 * half:
         return float("nan")
@@ -79,16 +81,16 @@ def qrs_amplitude(mv: Samples, rate_hz: float, beats_s: Samples) -> float:
 def add_noise(
     mv: Samples, rate_hz: float, noise: Mapping[str, Samples], kind: str, snr_db: float, amplitude_mv: float, name: str
 ) -> Samples:
-    """A recording with noise throughout; where it begins in the noise is drawn from the recording's name.
+    """Returns a recording with noise throughout; the name of the recording seeds the start position in the noise.
 
     Args:
         mv: (n,) with NaN where samples are missing.
-        rate_hz: of the recording.
-        noise: as `load_noise` gives it.
+        rate_hz: sampling rate of the recording.
+        noise: from `load_noise`.
         kind: one of its keys.
-        snr_db: ratio.
-        amplitude_mv: as `qrs_amplitude` gives it.
-        name: of the recording; the same name gets the same noise.
+        snr_db: signal-to-noise ratio in dB.
+        amplitude_mv: from `qrs_amplitude`.
+        name: name of the recording; the same name gets the same noise.
     """
     power = amplitude_mv**2 / 8 / 10 ** (snr_db / 10)
     wave = _at_rate(noise[kind], rate_hz)
@@ -98,7 +100,7 @@ def add_noise(
 
 
 def _at_rate(wave: Samples, rate_hz: float) -> Samples:
-    """The noise at the recording's rate, its ends meeting still."""
+    """Returns the noise at the recording's rate; its ends still meet."""
     if rate_hz == RATE_HZ:
         return wave
     from evaluation.resampling import resampled  # noqa: PLC0415  needs scipy
@@ -109,5 +111,5 @@ def _at_rate(wave: Samples, rate_hz: float) -> Samples:
 
 
 def _trimmed_mean(values: Samples) -> float:
-    cut = int(values.size * TRIM)
-    return float(np.sort(values)[cut : values.size - cut].mean())
+    trimmed = int(values.size * TRIM)
+    return float(np.sort(values)[trimmed : values.size - trimmed].mean())

@@ -1,12 +1,12 @@
-"""How well pulses are found in a PPG: beside the heart beats of a chest strap or an ECG recorded at the same time.
+"""`pulsegate evaluate pulse`: scores pulse detection in a PPG against heart beats of a chest strap or ECG recorded with it.
 
-Reference beats are shifted by one number a recording, the median time from a beat to its pulse (and, where the strap has a
-clock of its own, the clocks' offset, found by the shift with the most pulses beside a beat). A pulse within 150 ms of where one
-is expected is that pulse (the window of ANSI/AAMI EC57). Nothing is asked for within 0.3 s of either end or a gap. Percentages
-are 0–100, errors are in ms.
+The reference beats of a recording are shifted by one number: the median time from a beat to its pulse. Where the strap has a
+clock of its own, the shift includes the offset of the clocks, found as the shift with the most pulses close to a beat. A pulse
+within 150 ms of an expected pulse matches it (the window of ANSI/AAMI EC57). The first and last 0.3 s of a recording, and 0.3 s
+beside a gap, do not count. Percentages are 0–100, errors are in ms.
 
-The figures at the top are of the seconds that the quality model calls good: what the agent uses. `coverage` is their share;
-`all_time` has the same figures without it.
+The main figures are of the seconds that the quality model accepts, which the agent uses. `coverage` is their share; `all_time`
+has the same figures over all seconds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from captures.ppg import PpgRecording, find_ppg, read_ppg
 from captures.recording import RecordingError
 from config.limits import DEFAULT_LIMITS
-from evaluation.pulse_reference import aligned, compared
+from evaluation.pulse_reference import align_beats, compare_pulses
 from models.inference.ppg_quality import PpgQuality
 from models.inference.rr_af import RrAf
 from models.inference.session import ModelError
@@ -32,17 +32,17 @@ from models.signal.ppg import Pulse
 Change = Callable[[PpgRecording], PpgRecording]
 
 PACKET_S: Final = 0.2
-"""What one Bluetooth packet of a wrist sensor carries, and what is lost with it."""
+"""Length of the signal in one Bluetooth packet of a wrist sensor."""
 
 DROP_SEED: Final = 20_261
 
 _STRIDE: Final = 4
-"""Pulses between two windows of the AF model."""
+"""Step between two windows of the AF model, in pulses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Pulses of a recording: matched with the reference, missed, false; and the errors of PP intervals."""
+    """Counts of pulses that match the reference, are missed, or are false; and the errors of PP intervals."""
 
     matched: int
     missed: int
@@ -52,7 +52,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """Counts in good seconds and in all, which seconds are good, and the AF model's verdicts."""
+    """Counts in good seconds and in all seconds, which seconds are good, and the AF model's probabilities."""
 
     good: Counts
     all_time: Counts
@@ -67,20 +67,20 @@ def evaluate_pulse(
     held_out: Mapping[str, QualityModel] | None = None,
     rhythm: RhythmModel | None = None,
 ) -> dict[str, Any]:
-    """Every figure of `pulsegate evaluate pulse`, as one object.
+    """Returns the report of `pulsegate evaluate pulse`.
 
     Args:
         data: a folder with recordings anywhere below it: `PPG.csv` beside `RR.txt`, or `*Signals.csv[.gz]` with PLETH and II.
-        model: of the signal's quality; by default the released one.
-        change: what is done to each recording first, such as `dropped(0.05)` or `at_rate(128.0)`.
+        model: the quality model; the released one by default.
+        change: applied to each recording first, such as `drop_packets(0.05)` or `resample_to(128.0)`.
         held_out: in cross-validation, the model of each recording by its name, instead of `model`.
-        rhythm: the model that tells AF from intervals; by default the released one.
+        rhythm: the AF model; the released one by default.
 
     Returns:
-        `pulse_f1`, `pp_error_ms`, `coverage`, `all_time`, `af`, `records`, and `skipped`: file names and why.
+        `pulse_f1`, `pp_error_ms`, `coverage`, `all_time`, `af`, `records`, and `skipped`: file names and reasons.
     """
     quality = model or (None if held_out else _released(PpgQuality.load_release))
-    judged = bool(quality or held_out)
+    has_quality = bool(quality or held_out)
     rhythm = rhythm or _released(RrAf.load_release)
     records: dict[str, dict[str, Any]] = {}
     scores: list[_Score] = []
@@ -94,9 +94,9 @@ def evaluate_pulse(
             continue
         scores.append(score)
         name = recording.name if recording.name not in records else str(path.relative_to(data))
-        records[name] = _told([score], judged) | {"af": score.af, "notes": list(recording.notes)}
+        records[name] = _report([score], has_quality) | {"af": score.af, "notes": list(recording.notes)}
     return {
-        **_told(scores, judged),
+        **_report(scores, has_quality),
         "af": _agreement([score.af for score in scores]),
         "model": f"{quality.name}@{quality.version}" if quality else None,
         "records": records,
@@ -104,8 +104,8 @@ def evaluate_pulse(
     }
 
 
-def dropped(share: float) -> Change:
-    """Packets of 0.2 s are lost, so many of all (0 to 1), always the same ones of a recording."""
+def drop_packets(share: float) -> Change:
+    """Returns a change that drops this share (0 to 1) of the packets of 0.2 s, always the same packets of a recording."""
 
     def change(recording: PpgRecording) -> PpgRecording:
         rng = np.random.default_rng(DROP_SEED)
@@ -116,8 +116,8 @@ def dropped(share: float) -> Change:
     return change
 
 
-def at_rate(rate_hz: float) -> Change:
-    """The same signal at another sampling rate, by straight lines between the samples."""
+def resample_to(rate_hz: float) -> Change:
+    """Returns a change to another sampling rate by linear interpolation."""
 
     def change(recording: PpgRecording) -> PpgRecording:
         at = np.arange(int(recording.ppg.size / recording.rate_hz * rate_hz)) / rate_hz
@@ -126,8 +126,8 @@ def at_rate(rate_hz: float) -> Change:
     return change
 
 
-def noisy(snr_db: float) -> Change:
-    """Random movement between 0.5 and 5 Hz is added, its power so many dB below that of the signal in the same band."""
+def add_movement(snr_db: float) -> Change:
+    """Returns a change that adds random movement of 0.5 to 5 Hz, its power this many dB below the signal's in this band."""
 
     def change(recording: PpgRecording) -> PpgRecording:
         noise = np.random.default_rng(DROP_SEED).normal(size=recording.ppg.size)
@@ -152,7 +152,7 @@ def _with(recording: PpgRecording, ppg: NDArray[np.float64], rate_hz: float) -> 
 
 
 def _released(load: Callable[[], Any]) -> Any:
-    """The released model, or None: then the rules speak alone, and the output says so."""
+    """Returns the released model, or None where it cannot be loaded; the report then has null in its place."""
     try:
         return load()
     except ModelError:
@@ -163,22 +163,22 @@ def _scored(recording: PpgRecording, quality: QualityModel | None, rhythm: Rhyth
     analysis = PpgAnalysis(recording.rate_hz, DEFAULT_LIMITS, rhythm, quality)
     steps = (analysis.push(recording.ppg), analysis.finish())
     pulses = [pulse for step in steps for pulse in step.pulses]
-    seconds = np.array([good for step in steps for good in step.good])
-    expected_s = aligned(recording.beats_s, np.array([pulse.t_s for pulse in pulses]), recording.same_clock)
+    good_seconds = np.array([good for step in steps for good in step.good])
+    expected_s = align_beats(recording.beats_s, np.array([pulse.t_s for pulse in pulses]), recording.same_clock)
     found = [Pulse(pulse.t_s, pulse.after_gap) for pulse in pulses]
-    comparison = compared(expected_s, found, recording.ppg, recording.rate_hz, np.empty(0))
+    comparison = compare_pulses(expected_s, found, recording.ppg, recording.rate_hz, np.empty(0))
     joined_s = [pulse.t_s for pulse in pulses if pulse.pp_s is not None]
     pp_ms = 1e3 * comparison.pp[:, 1]
     return _Score(
         Counts(
-            int(np.sum(_in_good(comparison.matched_s, seconds))),
-            int(np.sum(_in_good(comparison.missed_s, seconds))),
-            int(np.sum(_in_good(comparison.false_s, seconds))),
+            int(np.sum(_in_good(comparison.matched_s, good_seconds))),
+            int(np.sum(_in_good(comparison.missed_s, good_seconds))),
+            int(np.sum(_in_good(comparison.false_s, good_seconds))),
             pp_ms[np.isin(comparison.pp[:, 0], joined_s)],
         ),
         Counts(comparison.matched_s.size, comparison.missed_s.size, comparison.false_s.size, pp_ms),
-        seconds,
-        _verdicts(pulses, expected_s, rhythm) | {"findings": sum(len(step.findings) for step in steps)},
+        good_seconds,
+        _af_probabilities(pulses, expected_s, rhythm) | {"findings": sum(len(step.findings) for step in steps)},
     )
 
 
@@ -186,17 +186,17 @@ def _in_good(times_s: NDArray[np.float64], seconds: NDArray[np.bool_]) -> NDArra
     return np.asarray(seconds[np.clip(times_s.astype(np.int64), 0, seconds.size - 1)])
 
 
-def _told(scores: Sequence["_Score"], judged: bool) -> dict[str, Any]:
+def _report(scores: Sequence["_Score"], has_quality: bool) -> dict[str, Any]:
     seconds = np.concatenate([score.seconds for score in scores]) if scores else np.empty(0)
     everything = _figures([score.all_time for score in scores])
-    if not judged:
+    if not has_quality:
         return everything | {"coverage": None, "all_time": everything}
     coverage = _percent(float(np.sum(seconds)), seconds.size)
     return _figures([score.good for score in scores]) | {"coverage": coverage, "all_time": everything}
 
 
 def _figures(counts: Sequence[Counts]) -> dict[str, Any]:
-    """Gross: summed over recordings."""
+    """Returns gross figures, summed over recordings."""
     matched, missed, false = (sum(getattr(count, name) for count in counts) for name in ("matched", "missed", "false"))
     errors = np.concatenate([count.pp_error_ms for count in counts]) if counts else np.empty(0)
     quantiles = {"median": 50, "p95": 95}
@@ -211,8 +211,10 @@ def _figures(counts: Sequence[Counts]) -> dict[str, Any]:
     }
 
 
-def _verdicts(pulses: Sequence[AnalysedPulse], expected_s: NDArray[np.float64], rhythm: RhythmModel | None) -> dict[str, Any]:
-    """The AF model's probability by the pulses and by the reference's beats: mean over windows, None where it says nothing."""
+def _af_probabilities(
+    pulses: Sequence[AnalysedPulse], expected_s: NDArray[np.float64], rhythm: RhythmModel | None
+) -> dict[str, Any]:
+    """Returns the mean AF probability over windows, from the pulses and from the reference beats; None if inconclusive."""
     pp_s = [pulse.pp_s for pulse in pulses if pulse.good]
     rr_s: list[float | None] = [None, *np.diff(expected_s).tolist()]
     return {"by_pulses": _mean_probability(pp_s, rhythm), "by_reference": _mean_probability(rr_s, rhythm)}
@@ -230,18 +232,20 @@ def _mean_probability(intervals: Sequence[float | None], rhythm: RhythmModel | N
     return float(np.mean(found)) if found else None
 
 
-def _agreement(verdicts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of the recordings that both can judge, how many both call AF or both do not."""
+def _agreement(probabilities: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Returns how often pulses and reference beats lead to the same AF decision, where both are is_conclusive."""
     known = [
-        (v["by_pulses"], v["by_reference"]) for v in verdicts if v["by_pulses"] is not None and v["by_reference"] is not None
+        (p["by_pulses"], p["by_reference"])
+        for p in probabilities
+        if p["by_pulses"] is not None and p["by_reference"] is not None
     ]
-    same = sum((one >= 0.5) == (other >= 0.5) for one, other in known)
+    same = sum((pulses >= 0.5) == (reference >= 0.5) for pulses, reference in known)
     return {
-        "records": len(verdicts),
+        "records": len(probabilities),
         "judged": len(known),
         "same_verdict": _percent(same, len(known)),
-        "called_by_pulses": sum(one >= 0.5 for one, _ in known),
-        "called_by_reference": sum(other >= 0.5 for _, other in known),
+        "called_by_pulses": sum(pulses >= 0.5 for pulses, _ in known),
+        "called_by_reference": sum(reference >= 0.5 for _, reference in known),
     }
 
 

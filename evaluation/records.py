@@ -1,4 +1,4 @@
-"""The recordings that `pulsegate evaluate` reads, found in the layout of the data folder or right in the folder given."""
+"""The recordings that `pulsegate evaluate` reads: in the database's folder below the data folder, or in the folder itself."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SEED: Final = 57
-"""Of the bootstrap."""
+"""Seed of the bootstrap."""
 
-ODD: Final = (ValueError, OSError, ArithmeticError, LookupError)
-"""What an odd record may raise wherever it is read or judged: it is skipped and named, and the others are judged."""
+RECORD_ERRORS: Final = (ValueError, OSError, ArithmeticError, LookupError)
+"""What a damaged or unusual record may raise while it is read or scored. It is skipped and reported; the others are scored."""
 
 
 class EvaluationError(Exception):
@@ -27,8 +27,8 @@ class EvaluationError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Annotated:
-    """An ECG and what experts say of its beats."""
+class AnnotatedRecord:
+    """An ECG and the experts' annotations of its beats."""
 
     name: str
     recording: Recording
@@ -36,24 +36,24 @@ class Annotated:
 
 
 @dataclass(slots=True)
-class Judged:
-    """Results by record, and the records that were left out with the reason."""
+class RecordScorer:
+    """Scores records one by one; `skipped` holds the reason for each record that could not be scored."""
 
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def each(
-        self, items: Sequence[tuple[str, Item]], judge: Callable[[Item], Result], progress: Progress, what: str
+    def score_each(
+        self, items: Sequence[tuple[str, Item]], score: Callable[[Item], Result], progress: Progress, description: str
     ) -> Iterator[tuple[str, Result]]:
-        """Every item's name and result, but for those that cannot be judged.
+        """Yields each item's name and result, except for those that cannot be scored.
 
         Raises:
-            EvaluationError: none can.
+            EvaluationError: no item can be scored.
         """
         done = 0
-        for name, item in progress.track(items, description=what):
+        for name, item in progress.track(items, description=description):
             try:
-                result = judge(item)
-            except ODD as error:
+                result = score(item)
+            except RECORD_ERRORS as error:
                 self.skipped[name] = " ".join(f"{error}".split()) or type(error).__name__
                 continue
             done += 1
@@ -64,10 +64,10 @@ class Judged:
 
 
 def annotated_headers(data: Path, database: str = "mitdb") -> list[tuple[str, Path]]:
-    """Name and header of every ECG record of the database's folder in `data`, or of `data` itself, or of a folder in it.
+    """Returns name and header of every ECG record: in the database's folder in `data`, in `data`, or in another folder in it.
 
     Raises:
-        EvaluationError: there is none.
+        EvaluationError: there is no ECG record with annotations.
     """
     folders = [data / database, data, *sorted(path for path in _entries(data) if path.is_dir())]
     for folder in folders:
@@ -79,21 +79,21 @@ def annotated_headers(data: Path, database: str = "mitdb") -> list[tuple[str, Pa
     )
 
 
-def load_annotated(header: Path) -> Annotated:
-    """Read a record and its `.atr`.
+def load_annotated(header: Path) -> AnnotatedRecord:
+    """Reads a record and its `.atr`.
 
     Raises:
-        ValueError, OSError: a file is missing or damaged, or no beat is to be found after the learning time.
+        ValueError, OSError: a file is missing or damaged, or no beat is annotated after the learning period.
     """
     recording = open_recording(header)
     truth = load_reference(header.with_suffix(".atr"), recording.rate_hz).until(recording.mv.size / recording.rate_hz)
     if not (truth.times_s >= LEARNING_S).any():
         raise ValueError(f"no annotated beat after the first {LEARNING_S:.0f} s, which do not count")
-    return Annotated(header.stem, recording, truth)
+    return AnnotatedRecord(header.stem, recording, truth)
 
 
 def has_signals(header: Path) -> bool:
-    """Whether a WFDB header announces signals; those of the long-term databases here announce none."""
+    """Whether a WFDB header lists signals. Some long-term databases have annotations only."""
     try:
         words = next(line for line in header.read_text("utf-8", "replace").splitlines() if line[:1] not in ("", "#")).split()
         return words[1] != "0"
@@ -105,22 +105,22 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise EvaluationError(f"{folder} cannot be read ({error.strerror}): give the folder that holds the records") from error
+        raise EvaluationError(f"cannot read {folder}: {error.strerror}; give the folder that holds the records") from error
 
 
 def percent(part: float, whole: float) -> float | None:
-    """0–100 to two decimals; None where there is nothing to count."""
+    """Returns 0–100 to two decimals; None where `whole` is 0."""
     return round(100 * part / whole, 2) if whole else None
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Of those that are known, to two decimals; None without any."""
+    """Returns the mean of the values that are not None, to two decimals; None without any."""
     known = [value for value in values if value is not None]
     return round(sum(known) / len(known), 2) if known else None
 
 
 def interval(patients: Sequence[Item], figure: Callable[[Sequence[Item]], float | None]) -> list[float] | None:
-    """The 95 % interval of a gross figure by drawing whole records, to two decimals; None for fewer than two."""
+    """Returns the 95 % bootstrap interval of a gross figure over whole records, to two decimals; None for fewer than two."""
     if len(patients) < 2:
         return None
 
@@ -133,7 +133,7 @@ def interval(patients: Sequence[Item], figure: Callable[[Sequence[Item]], float 
 
 
 def rates(counts: Sequence[tuple[int, int, int]]) -> dict[str, Any]:
-    """Gross Se, P+ and F1 of records' (true positives, false positives, false negatives), and the counts themselves."""
+    """Returns gross Se, P+ and F1 of the records' (true positives, false positives, false negatives), and the sums."""
     tp, fp, fn = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0, 0)
     return {
         "se": percent(tp, tp + fn),
@@ -146,7 +146,7 @@ def rates(counts: Sequence[tuple[int, int, int]]) -> dict[str, Any]:
 
 
 def rate_intervals(counts: Sequence[tuple[int, int, int]]) -> dict[str, list[float] | None]:
-    """The 95 % intervals of `rates`."""
+    """Returns the 95 % intervals of the figures of `rates`."""
 
     def rate(key: str) -> Callable[[Sequence[tuple[int, int, int]]], float | None]:
         return lambda drawn: rates(drawn)[key]
@@ -154,8 +154,8 @@ def rate_intervals(counts: Sequence[tuple[int, int, int]]) -> dict[str, list[flo
     return {key: interval(counts, rate(key)) for key in ("se", "ppv", "f1")}
 
 
-def nested(entries: Sequence[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
-    """A tree of dicts from (path, leaf)."""
+def nest(entries: Sequence[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    """Returns a tree of dicts from (path, leaf)."""
     tree: dict[str, Any] = {}
     for path, leaf in entries:
         branch = tree

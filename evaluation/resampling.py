@@ -1,4 +1,4 @@
-"""Recordings at other sampling rates, by scipy's polyphase filter: none of the agent's own code."""
+"""Resamples recordings with scipy's polyphase filter, independent of the agent's own resampler."""
 
 from fractions import Fraction
 
@@ -10,7 +10,7 @@ Samples = NDArray[np.float64]
 
 
 def resampled(mv: Samples, from_hz: float, to_hz: float) -> Samples:
-    """(n,) at one rate to the same stretch of time at another; NaN where the nearest sample is."""
+    """Returns samples (n,) at another rate over the same time; NaN where the nearest original sample is NaN."""
     ratio = Fraction(to_hz / from_hz).limit_denominator(1000)
     known = np.isfinite(mv)
     out: Samples = scipy.signal.resample_poly(np.where(known, mv, 0.0), ratio.numerator, ratio.denominator, padtype="line")

@@ -1,4 +1,4 @@
-"""`pulsegate evaluate rhythm`: N, AF, other or noise, scored as the PhysioNet/CinC Challenge 2017 does."""
+"""`pulsegate evaluate rhythm`: normal, AF, other rhythm or noise, scored as in the PhysioNet/CinC Challenge 2017."""
 
 import csv
 import tarfile
@@ -15,10 +15,13 @@ from rich.progress import Progress
 
 from captures import open_recording
 from evaluation.detection import detect, difference
-from evaluation.ladders import AS_RECORDED, Ecg, Rung
 from evaluation.noise import qrs_amplitude
-from evaluation.records import EvaluationError, Judged, interval, nested, percent
+from evaluation.perturbations import AS_RECORDED, Ecg, Perturbation
+from evaluation.records import EvaluationError, RecordScorer, interval, nest, percent
 from evaluation.statistics import class_f1, coverage_curve, top_label_error
+
+DATABASE: Final = "cinc2017"
+"""Folders and archives of the Challenge's recordings begin with this name."""
 
 LABELS: Final = ("N", "A", "O", "~")
 """Normal, atrial fibrillation, other rhythm, too noisy, in the order of the model's classes."""
@@ -28,56 +31,66 @@ SCORED: Final = 3
 
 FRACTIONS: Final = (1.0, 0.95, 0.9, 0.8, 0.7)
 
-LADDER_RECORDS: Final = 300
-"""Ladders take 30 times as long as the recordings alone; of more than so many, every n-th is taken."""
+MAX_PERTURBED_RECORDS: Final = 300
+"""Perturbations take 30 times as long as the recordings alone. Of more records than this, every n-th is perturbed."""
 
 Probabilities = NDArray[np.float64]
 Classifier = Callable[[NDArray[np.float64], float], Probabilities]
-"""From samples in mV and their rate to the probabilities of the four classes."""
+"""Takes samples in mV and their rate; returns the probabilities of the four classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A recording's header, and the class an expert gave it."""
+    """A recording's header, and the class that an expert gave it."""
 
     header: Path
     label: int
 
 
 def evaluate_rhythm(
-    data: Path, classify: Classifier, progress: Progress, rungs: Sequence[Rung] = (AS_RECORDED,)
+    data: Path, classify: Classifier, progress: Progress, perturbations: Sequence[Perturbation] = (AS_RECORDED,)
 ) -> dict[str, Any]:
-    """Every figure of the task, F1 as 0–100, ECE as a fraction.
+    """Returns the report: F1 as 0–100, ECE as a fraction.
 
     Raises:
-        EvaluationError: no record can be judged.
+        EvaluationError: no record can be scored.
     """
     with challenge_records(data) as found:
-        judged = Judged()
+        scorer = RecordScorer()
         headers = [(name, record) for name, record in found.items() if isinstance(record, Labelled)]
-        judged.skipped.update((name, record) for name, record in found.items() if isinstance(record, str))
-        step = -(-len(headers) // LADDER_RECORDS) if len(rungs) > 1 else 1
+        scorer.skipped.update((name, record) for name, record in found.items() if isinstance(record, str))
+        step = -(-len(headers) // MAX_PERTURBED_RECORDS) if len(perturbations) > 1 else 1
         chosen = {name for name, _ in headers[::step]}
 
-        def judge(record: Labelled) -> tuple[int, list[Probabilities]]:
-            steps = rungs if record.header.stem in chosen else rungs[:1]
+        def score(record: Labelled) -> tuple[int, list[Probabilities]]:
+            steps = perturbations if record.header.stem in chosen else perturbations[:1]
             return record.label, _probabilities(record, classify, steps)
 
-        results = dict(judged.each(headers, judge, progress, "rhythm"))
+        results = dict(scorer.score_each(headers, score, progress, "rhythm"))
     classes = np.array([label for label, _ in results.values()])
-    report = figures(np.stack([of_it[0] for _, of_it in results.values()]), classes)
+    report = figures(np.stack([probability[0] for _, probability in results.values()]), classes)
     records = {
-        name: {"label": LABELS[label], "called": LABELS[int(of_it[0].argmax())], "p": [round(float(p), 4) for p in of_it[0]]}
-        for name, (label, of_it) in results.items()
+        name: {
+            "label": LABELS[label],
+            "called": LABELS[int(probability[0].argmax())],
+            "p": [round(float(p), 4) for p in probability[0]],
+        }
+        for name, (label, probability) in results.items()
     }
-    ladder = _ladder({name: result for name, result in results.items() if name in chosen}, rungs)
-    called = [(label, int(of_it[0].argmax())) for label, of_it in results.values()]
-    spread = {"f1_mean": interval(called, _drawn_f1)}
-    return {"task": "rhythm", **report, "interval_95": spread, "records": records, **nested(ladder), "skipped": judged.skipped}
+    perturbed = _perturbed_figures({name: result for name, result in results.items() if name in chosen}, perturbations)
+    called = [(label, int(probability[0].argmax())) for label, probability in results.values()]
+    return {
+        "task": "rhythm",
+        **report,
+        "interval_95": {"f1_mean": interval(called, _drawn_f1)},
+        "records": records,
+        **nest(perturbed),
+        "skipped": scorer.skipped,
+    }
 
 
 def figures(probability: Probabilities, classes: NDArray[np.integer[Any]]) -> dict[str, Any]:
-    """From the probabilities (n, 4) and the true classes (n,) of many recordings."""
+    """Returns the figures from the probabilities (n, 4) and the true classes (n,) of many recordings."""
     called = probability.argmax(-1)
     curve = coverage_curve(probability.max(-1), lambda kept: _mean_f1(called[kept], classes[kept]), FRACTIONS)
     return {
@@ -86,7 +99,7 @@ def figures(probability: Probabilities, classes: NDArray[np.integer[Any]]) -> di
         "coverage": [{"fraction": fraction, "f1_mean": _percent(value)} for fraction, value in curve],
         "ece": round(top_label_error(probability, classes), 4),
         "confusion": {
-            truth: {said: int(np.sum((classes == i) & (called == j))) for j, said in enumerate(LABELS)}
+            truth: {label: int(np.sum((classes == i) & (called == j))) for j, label in enumerate(LABELS)}
             for i, truth in enumerate(LABELS)
         },
         "accuracy": percent(int(np.sum(called == classes)), classes.size),
@@ -96,19 +109,19 @@ def figures(probability: Probabilities, classes: NDArray[np.integer[Any]]) -> di
 
 @contextmanager
 def challenge_records(data: Path) -> Iterator[dict[str, Labelled | str]]:
-    """The records of every folder with a REFERENCE.csv, by name; a reason in place of one that has no known label.
+    """Yields the records of every folder with a REFERENCE.csv, by name; a record with an unknown label maps to the reason.
 
-    Such folders are `data` itself, or those in it named cinc2017…; without any, the archive cinc2017….tar.xz is unpacked for as
-    long as the context lasts.
+    Such a folder is `data` itself or a folder cinc2017… in it. If there is none, the archive cinc2017….tar.xz is unpacked for
+    the lifetime of the context.
 
     Raises:
-        EvaluationError: there is none of them.
+        EvaluationError: there is neither a folder nor an archive.
     """
     references = _references(data)
     if references:
         yield _read_references(references)
         return
-    archives = [data] if data.is_file() else sorted(data.glob("cinc2017*.tar.xz"))
+    archives = [data] if data.is_file() else sorted(data.glob(f"{DATABASE}*.tar.xz"))
     if not archives:
         raise EvaluationError(
             f"no REFERENCE.csv in {data} or a folder cinc2017… in it, and no cinc2017….tar.xz: give the folder that holds them"
@@ -119,15 +132,15 @@ def challenge_records(data: Path) -> Iterator[dict[str, Labelled | str]]:
                 with tarfile.open(archive) as packed:
                     if hasattr(tarfile, "data_filter"):  # not in every Python 3.11
                         packed.extraction_filter = tarfile.data_filter
-                    packed.extractall(folder)  # noqa: S202  the archive of the Challenge, named by its user
+                    packed.extractall(folder)  # noqa: S202  an archive that the user chose
             except (tarfile.TarError, OSError, EOFError) as error:
-                raise EvaluationError(f"{archive} cannot be unpacked ({error}): fetch it again") from error
+                raise EvaluationError(f"cannot unpack {archive}: {error}; fetch it again") from error
         yield _read_references(sorted(Path(folder).rglob("REFERENCE*.csv")))
 
 
 def _references(data: Path) -> list[Path]:
-    """One a folder: REFERENCE.csv, or the newest version of the labels."""
-    for folders in (("",), ("cinc2017*/", "cinc2017*/*/"), ("*/", "*/*/")):
+    """Returns one file per folder: REFERENCE.csv, or the newest version of the labels."""
+    for folders in (("",), (f"{DATABASE}*/", f"{DATABASE}*/*/"), ("*/", "*/*/")):
         found = sorted({path for folder in folders for path in data.glob(f"{folder}REFERENCE*.csv")})
         by_folder = {path.parent: path for path in found} | {p.parent: p for p in found if p.name == "REFERENCE.csv"}
         if by_folder:
@@ -148,38 +161,45 @@ def _read_references(paths: Sequence[Path]) -> dict[str, Labelled | str]:
     return found
 
 
-def _probabilities(record: Labelled, classify: Classifier, rungs: Sequence[Rung]) -> list[Probabilities]:
+def _probabilities(record: Labelled, classify: Classifier, perturbations: Sequence[Perturbation]) -> list[Probabilities]:
     recording = open_recording(record.header)
     if not np.isfinite(recording.mv).any():
         raise ValueError("no valid sample")
-    beats_s = detect(recording.mv, recording.rate_hz) if len(rungs) > 1 else np.empty(0)
+    beats_s = detect(recording.mv, recording.rate_hz) if len(perturbations) > 1 else np.empty(0)
     amplitude = qrs_amplitude(recording.mv, recording.rate_hz, beats_s)
     ecg = Ecg(recording.name, recording.mv, recording.rate_hz, amplitude if np.isfinite(amplitude) else 1.0)
     results = []
-    for rung in rungs:
-        changed = rung.change(ecg)
+    for perturbation in perturbations:
+        changed = perturbation.change(ecg)
         probability = np.asarray(classify(changed.mv, changed.rate_hz), np.float64)
         if probability.shape != (len(LABELS),) or not np.isfinite(probability).all():
-            raise ValueError(f"the model gave {probability.shape} in place of {len(LABELS)} probabilities")
+            raise ValueError(
+                f"the model returned an array of shape {probability.shape}, not {len(LABELS)} finite probabilities"
+            )
         results.append(probability)
     return results
 
 
-def _ladder(results: Mapping[str, tuple[int, list[Probabilities]]], rungs: Sequence[Rung]) -> list[tuple[tuple[str, ...], Any]]:
-    """Figures of each rung, and the change against the same recordings undisturbed."""
-    if len(rungs) < 2 or not results:
+def _perturbed_figures(
+    results: Mapping[str, tuple[int, list[Probabilities]]], perturbations: Sequence[Perturbation]
+) -> list[tuple[tuple[str, ...], Any]]:
+    """Returns the figures under each perturbation, and the change against the same recordings as recorded."""
+    if len(perturbations) < 2 or not results:
         return []
     classes = np.array([label for label, _ in results.values()])
-    tested = [figures(np.stack([of_it[place] for _, of_it in results.values()]), classes) for place in range(len(rungs))]
+    tested = [
+        figures(np.stack([probability[index] for _, probability in results.values()]), classes)
+        for index in range(len(perturbations))
+    ]
     return [
-        (rung.path, now | {"f1_mean_change": difference(now["f1_mean"], tested[0]["f1_mean"])})
-        for rung, now in zip(rungs, tested, strict=True)
-        if rung.path
+        (perturbation.path, now | {"f1_mean_change": difference(now["f1_mean"], tested[0]["f1_mean"])})
+        for perturbation, now in zip(perturbations, tested, strict=True)
+        if perturbation.path
     ]
 
 
 def _mean_f1(called: NDArray[np.integer[Any]], classes: NDArray[np.integer[Any]]) -> float:
-    """Of N, A and O; a class that neither is nor was called has none and does not count."""
+    """Returns the mean F1 of N, A and O; a class that occurs in neither array does not count."""
     scores = class_f1(called, classes, len(LABELS))[:SCORED]
     known = scores[np.isfinite(scores)]
     return float(known.mean()) if known.size else float("nan")

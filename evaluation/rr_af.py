@@ -1,7 +1,7 @@
-"""How well AF is found from RR intervals: windows, beats, episodes, and alerts in people who have no AF.
+"""`pulsegate evaluate rr-af`: scores AF detection from RR intervals by windows, beats and episodes, and counts false alerts.
 
-Terms as in ANSI/AAMI EC57 and IEC 60601-2-47: AF by episode and by duration. Percentages are 0–100. Labels and alerts are those
-of `models.rules.af_tracker.AfTracker`, which the agent runs too.
+Terms as in ANSI/AAMI EC57 and IEC 60601-2-47: AF by episode and by duration. Percentages are 0–100. Labels and alerts come
+from `models.rules.af_tracker.AfTracker`, which the agent runs too.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from captures.rhythms import AF, LONGEST_SILENCE_S, NOT_AF, RATES_HZ, UNUSED, Rhythm, Windows, load_rhythm, windows
 from config.limits import DEFAULT_LIMITS
-from evaluation.records import ODD, EvaluationError
+from evaluation.records import RECORD_ERRORS, EvaluationError
 from evaluation.statistics import bootstrap, calibration_error
 from models.rules.af_tracker import STEP_BEATS, AfTracker, Episode, Stretch
 
@@ -24,40 +24,40 @@ Flags = NDArray[np.bool_]
 Probabilities = NDArray[np.floating[Any]]
 
 LONG_EPISODE_S: Final = 600.0
-"""True episodes of at least 10 min are those that must be found and that latency is measured on."""
+"""True episodes of at least this length, 10 min, count for episode sensitivity and for latency."""
 
 DAY_S: Final = 86_400.0
 
 LONG_RECORD_S: Final = 6 * 3600.0
-"""From shorter records no rate per day is derived: one false alert in half an hour would count as 48 a day."""
+"""Shorter records have no rate per day: one false alert in half an hour would count as 48 a day."""
 
 LONGEST_INTERVAL_S: Final = 3.0
-"""Between beats further apart, beats are missing in the annotation: such time counts as not covered."""
+"""Where beats are further apart, the annotation misses beats; this time counts as not covered."""
 
 DATABASES: Final = ("afdb", "ltafdb", "nsr2db")
 SEED: Final = 3
 
 
 class WindowModel(Protocol):
-    """`models.inference.rr_af.RrAf`, as far as it is needed here."""
+    """The part of `models.inference.rr_af.RrAf` that scoring needs."""
 
     @property
     def on_threshold(self) -> float:
-        """The probability at which an alert may be raised."""
+        """The probability from which an alert may be raised."""
         ...
 
     def probabilities(self, rr_s: NDArray[np.floating[Any]], valid: Flags) -> Probabilities:
-        """(windows, 64) intervals and validity to (windows,)."""
+        """Returns P(AF), (windows,), from (windows, 64) intervals and validity."""
         ...
 
     def find_conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: Flags) -> Flags:
-        """(windows, 64) intervals and validity to (windows,)."""
+        """Returns which windows the model can classify, (windows,), from (windows, 64) intervals and validity."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One record, its windows, and the model's probability for each, NaN where it says nothing."""
+    """One record, its windows, and the model's probability for each, NaN where it is inconclusive."""
 
     rhythm: Rhythm
     windows: Windows
@@ -65,10 +65,10 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
-    """What the agent tells of one record: every beat's label (-1 where nothing is said), and the episodes it alerts to.
+class TrackedRecord:
+    """The agent's output for one record: the label of every beat, and the episodes that raise an alert.
 
-    `labels` (beats,) are 1 in AF and 0 elsewhere; `end_s` of every episode is known.
+    `labels` (beats,) are 1 in AF, 0 elsewhere, and -1 where the agent is inconclusive; every episode has its `end_s`.
     """
 
     scored: Scored
@@ -77,42 +77,47 @@ class Followed:
 
     @property
     def rhythm(self) -> Rhythm:
-        """The truth."""
+        """The annotated rhythm."""
         return self.scored.rhythm
 
 
 def evaluate_rr_af(data: Path, model: WindowModel, drop: float = 0.0) -> dict[str, Any]:
-    """Every figure over the databases found in a folder, over each, and of each record.
+    """Returns the report over the databases in a folder, with the figures of each database and each record.
 
-    The overall figures are gross, over the records of the databases that hold AF (over all, if none does); false alerts are
-    those of the records without AF in any of them.
+    The overall figures are gross over the records of the databases that hold AF (over all, if none does). False alerts are
+    counted in the records without AF of every database.
 
     Args:
-        data: holds `afdb`, `ltafdb`, `nsr2db`, some of them, or is one of them.
-        model: what is judged.
-        drop: share of the intervals lost on the way, at random.
+        data: a folder with some of `afdb`, `ltafdb` and `nsr2db`, or one of these folders.
+        model: the model to score.
+        drop: share of the intervals that is dropped at random, 0 to 1.
 
     Raises:
         EvaluationError: there is no record.
     """
-    followed: dict[str, list[Followed]] = {}
+    tracked: dict[str, list[TrackedRecord]] = {}
     skipped: dict[str, str] = {}
     for folder in _folders(data):
         for path in sorted(folder.glob("*.qrs")):
             try:
-                judged = follow(scored(load_rhythm(path, folder.name), model, drop), model.on_threshold)
-            except ODD as error:
+                record = track_episodes(scored(load_rhythm(path, folder.name), model, drop), model.on_threshold)
+            except RECORD_ERRORS as error:
                 skipped[f"{folder.name}/{path.stem}"] = " ".join(f"{error}".split()) or type(error).__name__
             else:
-                followed.setdefault(folder.name, []).append(judged)
-    if not followed:
+                tracked.setdefault(folder.name, []).append(record)
+    if not tracked:
         raise EvaluationError(f"no record (.qrs and .atr) in {data}: give the folder that holds {', '.join(DATABASES)}")
-    everyone = [record for of_it in followed.values() for record in of_it]
-    with_af = [record for of_it in followed.values() if any((r.rhythm.labels == AF).any() for r in of_it) for record in of_it]
+    everyone = [record for records in tracked.values() for record in records]
+    with_af = [
+        record
+        for records in tracked.values()
+        if any((other.rhythm.labels == AF).any() for other in records)
+        for record in records
+    ]
     return {
         **report(with_af or everyone),
         "false_alerts_per_patient_day": false_alerts(everyone),
-        "databases": {name: report(of_it) for name, of_it in followed.items()},
+        "databases": {name: report(records) for name, records in tracked.items()},
         "records": {f"{r.rhythm.database}/{r.rhythm.name}": record_report(r) for r in everyone},
         "skipped": skipped,
     }
@@ -124,98 +129,101 @@ def _folders(data: Path) -> list[Path]:
 
 
 def scored(rhythm: Rhythm, model: WindowModel, drop: float = 0.0) -> Scored:
-    """The model's probability for every window that the agent would ask about."""
+    """Returns the model's probability for every window that the agent passes to it."""
     cut = windows(rhythm, STEP_BEATS)
     valid = cut.valid
     if drop:
         lost = np.random.default_rng(SEED).random(len(rhythm.times_s)) < drop
         valid = valid & ~lost[np.searchsorted(rhythm.times_s, cut.end_s)[:, None] + np.arange(1 - valid.shape[1], 1)]
     probability = np.full(len(valid), nan)
-    spoken = model.find_conclusive_windows(cut.rr_s, valid)
-    probability[spoken] = model.probabilities(cut.rr_s[spoken], valid[spoken])
+    conclusive = model.find_conclusive_windows(cut.rr_s, valid)
+    probability[conclusive] = model.probabilities(cut.rr_s[conclusive], valid[conclusive])
     return Scored(rhythm, cut, probability)
 
 
-def follow(record: Scored, on_threshold: float) -> Followed:
-    """The agent's labels and episodes, from the windows' probabilities."""
+def track_episodes(record: Scored, on_threshold: float) -> TrackedRecord:
+    """Returns the agent's labels and episodes from the probabilities of the windows."""
     tracker = AfTracker(on_threshold, DEFAULT_LIMITS.af_duration.value)
     cut, times_s = record.windows, record.rhythm.times_s
     last_s = [*times_s[:-1][np.diff(times_s) > LONGEST_SILENCE_S].tolist(), float(times_s[-1])]
-    told: list[Episode] = []
+    episodes: list[Episode] = []
     stretches: list[Stretch] = []
     part = 0
     columns = (cut.end_s, cut.first_s, cut.middle_s, record.probability, cut.part)
-    for now_s, first_s, middle_s, probability, of_part in zip(*(column.tolist() for column in columns), strict=True):
-        if of_part != part:
-            told += tracker.end(last_s[part])
-            part = of_part
-        told += tracker.add_window(now_s, first_s, middle_s, None if isnan(probability) else probability)
+    for now_s, first_s, middle_s, probability, window_part in zip(*(column.tolist() for column in columns), strict=True):
+        if window_part != part:
+            episodes += tracker.end(last_s[part])
+            part = window_part
+        episodes += tracker.add_window(now_s, first_s, middle_s, None if isnan(probability) else probability)
         stretches += tracker.take_labelled()
-    told += tracker.end(last_s[part])
+    episodes += tracker.end(last_s[part])
     stretches += tracker.take_labelled()
-    ended = {episode.onset_s: episode.end_s for episode in told}
-    raised = [episode._replace(end_s=ended[episode.onset_s]) for episode in told if episode.end_s is None]
-    return Followed(record, beat_labels(times_s, stretches), raised)
+    ended = {episode.onset_s: episode.end_s for episode in episodes}
+    raised = [episode._replace(end_s=ended[episode.onset_s]) for episode in episodes if episode.end_s is None]
+    return TrackedRecord(record, beat_labels(times_s, stretches), raised)
 
 
 def beat_labels(times_s: NDArray[np.float64], stretches: Sequence[Stretch]) -> NDArray[np.int8]:
-    """The label of the stretch that each beat's interval ends in: 1, 0, or -1 where nothing is said."""
+    """Returns for each beat the label of the stretch that its interval ends in: 1, 0, or -1 where inconclusive."""
     if not stretches:
         return np.full(len(times_s), -1, np.int8)
     ends = np.array([stretch.end_s for stretch in stretches])
-    said = np.array([-1 if stretch.af is None else stretch.af for stretch in stretches], np.int8)
-    place = np.minimum(np.searchsorted(ends, times_s), len(ends) - 1)
+    labels = np.array([-1 if stretch.af is None else stretch.af for stretch in stretches], np.int8)
+    index = np.minimum(np.searchsorted(ends, times_s), len(ends) - 1)
     starts = np.array([stretch.start_s for stretch in stretches])
-    within = (times_s > starts[place]) & (times_s <= ends[place])
-    return np.where(within, said[place], np.int8(-1))
+    within = (times_s > starts[index]) & (times_s <= ends[index])
+    return np.where(within, labels[index], np.int8(-1))
 
 
 def true_episodes(rhythm: Rhythm, label: int = AF) -> list[tuple[float, float]]:
-    """Onset and end in seconds of every stretch of beats with this label."""
+    """Returns onset and end in seconds of every stretch of beats with this label."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], rhythm.labels == label, [False]]).astype(np.int8)))
     last = len(rhythm.times_s) - 1
     return [(float(rhythm.times_s[a]), float(rhythm.times_s[min(b, last)])) for a, b in edges.reshape(-1, 2)]
 
 
 def window_counts(record: Scored, threshold: float = 0.5) -> dict[str, float]:
-    """Windows called AF, of those that are AF, not AF, and flutter; those of which nothing is said are left out."""
+    """Counts the windows of AF, other rhythms and flutter, and those of them called AF; inconclusive windows are left out."""
     called, labels = record.probability >= threshold, record.windows.labels
-    spoken = np.isfinite(record.probability)
+    conclusive = np.isfinite(record.probability)
     names = {AF: "af", NOT_AF: "not_af", UNUSED: "flutter"}
-    return {name: float(np.sum(spoken & (labels == label))) for label, name in names.items()} | {
+    return {name: float(np.sum(conclusive & (labels == label))) for label, name in names.items()} | {
         f"{name}_called": float(np.sum(called & (labels == label))) for label, name in names.items()
     }
 
 
-def beat_counts(record: Followed, weight: NDArray[np.float64]) -> dict[str, float]:
-    """Beats, or the seconds that they stand for, that are AF or not, by what is said of them. Flutter is left out."""
-    truth, said = record.rhythm.labels, record.labels
-    known = (said >= 0) & (weight > 0)
+def beat_counts(record: TrackedRecord, weight: NDArray[np.float64]) -> dict[str, float]:
+    """Sums the weights of conclusive beats of AF, other rhythms and flutter, and of those called AF."""
+    truth, called = record.rhythm.labels, record.labels
+    known = (called >= 0) & (weight > 0)
     groups = {
         "af": (truth == AF) & known,
-        "af_called": (truth == AF) & known & (said == 1),
+        "af_called": (truth == AF) & known & (called == 1),
         "not_af": (truth == NOT_AF) & known,
-        "not_af_called": (truth == NOT_AF) & known & (said == 1),
+        "not_af_called": (truth == NOT_AF) & known & (called == 1),
         "flutter": (truth == UNUSED) & known,
-        "flutter_called": (truth == UNUSED) & known & (said == 1),
+        "flutter_called": (truth == UNUSED) & known & (called == 1),
     }
     return {name: float(weight[which].sum()) for name, which in groups.items()}
 
 
-def seconds(record: Followed) -> dict[str, float]:
-    """By duration: a beat stands for the interval that it ends, unless beats are missing there. `all`: judged or not."""
+def seconds(record: TrackedRecord) -> dict[str, float]:
+    """Counts by duration: a beat stands for the interval that it ends, unless beats are missing there.
+
+    `all` includes the beats for which the agent is inconclusive.
+    """
     interval_s = np.diff(record.rhythm.times_s, prepend=record.rhythm.times_s[0])
     counts = beat_counts(record, np.where(interval_s <= LONGEST_INTERVAL_S, interval_s, 0.0))
     return counts | {"all": float(interval_s[record.rhythm.labels != UNUSED].sum())}
 
 
-def beats(record: Followed) -> dict[str, float]:
-    """By number of beats."""
+def beats(record: TrackedRecord) -> dict[str, float]:
+    """Counts by number of beats."""
     return beat_counts(record, np.ones(len(record.labels)))
 
 
 def se_sp(counts: Sequence[dict[str, float]]) -> dict[str, float | None]:
-    """Gross sensitivity and specificity, and the share of flutter called AF."""
+    """Returns gross sensitivity and specificity, and the share of flutter called AF."""
     total = {key: sum(record[key] for record in counts) for key in counts[0]}
     return {
         "se": _percent(total["af_called"], total["af"]),
@@ -224,15 +232,15 @@ def se_sp(counts: Sequence[dict[str, float]]) -> dict[str, float | None]:
     }
 
 
-def report(records: Sequence[Followed]) -> dict[str, Any]:
-    """Every figure over some records."""
+def report(records: Sequence[TrackedRecord]) -> dict[str, Any]:
+    """Returns every figure over these records."""
     by_second = [seconds(record) for record in records]
-    judged, everything = (sum(count(c) for c in by_second) for count in (_judged, lambda c: c["all"]))
+    conclusive, everything = (sum(count(c) for c in by_second) for count in (_conclusive, lambda c: c["all"]))
     latencies = [latency for record in records for latency in _latencies(record)]
     detected = [latency for latency in latencies if latency < inf]
     probability, is_af = _known(records)
     return {
-        "duration": se_sp(by_second) | {"coverage": _percent(judged, everything)},
+        "duration": se_sp(by_second) | {"coverage": _percent(conclusive, everything)},
         "duration_95": _intervals(by_second),
         "beats": se_sp([beats(record) for record in records]),
         "windows": se_sp([window_counts(record.scored) for record in records]),
@@ -243,12 +251,12 @@ def report(records: Sequence[Followed]) -> dict[str, Any]:
     }
 
 
-def record_report(record: Followed) -> dict[str, Any]:
-    """The figures of one record."""
+def record_report(record: TrackedRecord) -> dict[str, Any]:
+    """Returns the figures of one record."""
     by_second = seconds(record)
     burden = by_second["af"] + by_second["not_af"]
     return {
-        "duration": se_sp([by_second]) | {"coverage": _percent(_judged(by_second), by_second["all"])},
+        "duration": se_sp([by_second]) | {"coverage": _percent(_conclusive(by_second), by_second["all"])},
         "burden_percent": {
             "true": _percent(by_second["af"], burden),
             "found": _percent(by_second["af_called"] + by_second["not_af_called"], burden),
@@ -258,8 +266,8 @@ def record_report(record: Followed) -> dict[str, Any]:
     }
 
 
-def false_alerts(records: Sequence[Followed]) -> dict[str, float] | None:
-    """Alerts a day in each patient without AF or flutter who was recorded for 6 h or more."""
+def false_alerts(records: Sequence[TrackedRecord]) -> dict[str, float] | None:
+    """Returns the alerts per day over the patients without AF or flutter who were recorded for 6 h or more."""
     rates = [
         len(record.episodes) * DAY_S / _length_s(record.rhythm)
         for record in records
@@ -271,40 +279,40 @@ def false_alerts(records: Sequence[Followed]) -> dict[str, float] | None:
     return {"mean": float(np.mean(rates))} | known | {"share_zero": 100 * float(np.mean(np.array(rates) == 0))}
 
 
-def alert_count(record: Followed) -> dict[str, int]:
-    """Alerts in one record: those that meet AF, those that meet only flutter, and false ones."""
+def alert_count(record: TrackedRecord) -> dict[str, int]:
+    """Counts the alerts of one record that overlap AF, that overlap only flutter, and false alerts."""
     af, flutter = true_episodes(record.rhythm), true_episodes(record.rhythm, UNUSED)
-    in_af = [_meets(episode, af) for episode in record.episodes]
-    in_flutter = [_meets(episode, flutter) for episode in record.episodes]
+    in_af = [_overlaps(episode, af) for episode in record.episodes]
+    in_flutter = [_overlaps(episode, flutter) for episode in record.episodes]
     flutter_only = sum(second and not first for first, second in zip(in_af, in_flutter, strict=True))
     return {"af": sum(in_af), "flutter": flutter_only, "false": len(in_af) - sum(in_af) - flutter_only}
 
 
-def _meets(episode: Episode, stretches: Sequence[tuple[float, float]]) -> bool:
+def _overlaps(episode: Episode, stretches: Sequence[tuple[float, float]]) -> bool:
     return any(onset_s < (episode.end_s or inf) and end_s > episode.onset_s for onset_s, end_s in stretches)
 
 
-def _latencies(record: Followed) -> list[float]:
-    """Seconds from each long true episode's onset to the decision: 0 when an alert was on already, infinite without one."""
+def _latencies(record: TrackedRecord) -> list[float]:
+    """Returns the seconds from each long true episode's onset to the alert: 0 if an alert was on already, infinite without."""
     latencies = []
     for onset_s, end_s in true_episodes(record.rhythm):
         if end_s - onset_s >= LONG_EPISODE_S:
-            met = [episode for episode in record.episodes if _meets(episode, [(onset_s, end_s)])]
-            decided = [episode.decided_s for episode in met if episode.decided_s < end_s]
+            alerts = [episode for episode in record.episodes if _overlaps(episode, [(onset_s, end_s)])]
+            decided = [episode.decided_s for episode in alerts if episode.decided_s < end_s]
             latencies.append(max(0.0, min(decided) - onset_s) if decided else inf)
     return latencies
 
 
-def _known(records: Sequence[Followed]) -> tuple[Probabilities, Flags]:
-    """Probability and truth of the windows that count."""
+def _known(records: Sequence[TrackedRecord]) -> tuple[Probabilities, Flags]:
+    """Returns probability and truth of the conclusive windows without flutter."""
     used = [(r.scored.windows.labels != UNUSED) & np.isfinite(r.scored.probability) for r in records]
-    probability = [record.scored.probability[of_it] for record, of_it in zip(records, used, strict=True)]
-    is_af = [record.scored.windows.labels[of_it] == AF for record, of_it in zip(records, used, strict=True)]
+    probability = [record.scored.probability[which] for record, which in zip(records, used, strict=True)]
+    is_af = [record.scored.windows.labels[which] == AF for record, which in zip(records, used, strict=True)]
     return np.concatenate(probability), np.concatenate(is_af)
 
 
 def _intervals(counts: Sequence[dict[str, float]]) -> dict[str, list[float] | None]:
-    """95 % intervals by drawing patients."""
+    """Returns 95 % bootstrap intervals over patients."""
     known: dict[str, list[float] | None] = {}
     for name in ("se", "sp"):
         low, high = bootstrap(counts, partial(_gross, name), SEED)
@@ -317,7 +325,7 @@ def _gross(name: str, counts: Sequence[dict[str, float]]) -> float:
     return nan if value is None else value
 
 
-def _judged(counts: dict[str, float]) -> float:
+def _conclusive(counts: dict[str, float]) -> float:
     return counts["af"] + counts["not_af"]
 
 

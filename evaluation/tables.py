@@ -1,4 +1,4 @@
-"""Reports as tables for people; `--json` has every figure."""
+"""Formats reports as tables for people; `--json` has every figure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -21,37 +21,40 @@ COLUMNS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "pulse": (("pulse_f1",), ("pp_error_ms", "median"), ("pp_error_ms", "p95"), ("coverage",)),
     "rhythm": (("f1_mean",), ("f1", "N"), ("f1", "A"), ("f1", "O"), ("f1", "~"), ("ece",)),
 }
-"""What the line of a record, a database or a rung shows."""
+"""The columns of a record, a database or a perturbation, by task."""
 
-APART: Final = frozenset(
+OWN_TABLES: Final = frozenset(
     {"records", "confusion", "plain", "noise", "drop", "fs", "skipped", "paced", "task", "interval_95", "databases"}
 )
+"""Parts of a report that have a table of their own, or none."""
 RATES: Final = ("se", "ppv", "f1", "tp", "fp", "fn")
-LADDERS: Final = ("noise", "drop", "fs")
+PERTURBATIONS: Final = ("noise", "drop", "fs")
 
 
-def tables(task: str, report: Mapping[str, Any]) -> Iterator[Table]:
-    """The gross figures, each record's, the confusion matrix, the ladders, and what was left out."""
+def build_tables(task: str, report: Mapping[str, Any]) -> Iterator[Table]:
+    """Yields the tables: records, gross figures, databases, confusion matrix, perturbations, and the records left out."""
     columns = COLUMNS[task]
     records: Mapping[str, Any] = report.get("records", {})
     if records:
-        yield _lines(f"{task}, by record", "record", dict(records), None if task == "rhythm" else columns)
-    yield from _figures(task, {key: part for key, part in report.items() if key not in APART}, report.get("interval_95", {}))
+        yield _rows(f"{task}, by record", "record", dict(records), None if task == "rhythm" else columns)
+    yield from _figures(
+        task, {key: part for key, part in report.items() if key not in OWN_TABLES}, report.get("interval_95", {})
+    )
     if "databases" in report:
-        yield _lines(f"{task}, by database", "database", report["databases"], columns)
+        yield _rows(f"{task}, by database", "database", report["databases"], columns)
     if "confusion" in report:
-        yield _lines("reference in rows, called in columns", "", report["confusion"], None)
-    for ladder in LADDERS:
-        if ladder in report:
-            yield _lines(ladder, "rung", dict(_rungs(report[ladder])), columns)
+        yield _rows("reference in rows, called in columns", "", report["confusion"], None)
+    for kind in PERTURBATIONS:
+        if kind in report:
+            yield _rows(kind, "step", dict(_steps(report[kind])), columns)
     left_out = {name: {"reason": "paced beats"} for name in report.get("paced", ())}
     left_out |= {name: {"reason": reason} for name, reason in dict(report.get("skipped", {})).items()}
     if left_out:
-        yield _lines("left out", "record", left_out, None)
+        yield _rows("left out", "record", left_out, None)
 
 
 def _figures(task: str, report: Mapping[str, Any], intervals: Mapping[str, Any]) -> Iterator[Table]:
-    """Se, P+ and F1 of each class or window in a line, with 95 % intervals; then what else there is."""
+    """Yields one row per class or window with Se, P+, F1 and 95 % intervals; then a table of the other figures."""
     spread = dict(_leaves(intervals))
     rates = Table("", *RATES, title=f"{task}, over all records (95 % interval)")
     others = Table("figure", "value", title=f"{task}, over all records")
@@ -69,22 +72,22 @@ def _with_interval(value: Any, interval: Any) -> str:
     return f"{_text(value)} ({interval[0]}–{interval[1]})" if interval else _text(value)
 
 
-def _lines(title: str, head: str, rows: Mapping[str, Mapping[str, Any]], columns: tuple[tuple[str, ...], ...] | None) -> Table:
-    """One line each; without `columns`, with all that there is. A column that would be empty is left out."""
+def _rows(title: str, head: str, rows: Mapping[str, Mapping[str, Any]], columns: tuple[tuple[str, ...], ...] | None) -> Table:
+    """Returns a table with one row per entry; without `columns`, with every figure. Empty columns are left out."""
     leaves = {name: dict(_leaves(row)) for name, row in rows.items()}
-    there = dict.fromkeys(path for row in leaves.values() for path in row)
-    shown = [path for path in columns if path in there] if columns else list(there)
+    present = dict.fromkeys(path for row in leaves.values() for path in row)
+    shown = [path for path in columns if path in present] if columns else list(present)
     table = Table(head, *(" ".join(path) for path in shown), title=title)
     for name, row in leaves.items():
         table.add_row(name, *(_text(row.get(path)) for path in shown))
     return table
 
 
-def _rungs(ladder: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Kind and step of each rung: a rung is a branch that holds figures, not rungs."""
-    for key, branch in ladder.items():
+def _steps(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields name and figures of each perturbation: the branches that hold figures, not further perturbations."""
+    for key, branch in tree.items():
         if all(isinstance(part, Mapping) and part and all(_is_step(step) for step in branch) for part in branch.values()):
-            yield from _rungs(branch, (*path, key))
+            yield from _steps(branch, (*path, key))
         else:
             yield " ".join((*path, key)), branch
 
@@ -94,13 +97,13 @@ def _is_step(key: str) -> bool:
 
 
 def _leaves(branch: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Path and value of everything that is no branch itself; a list of plain values is one."""
+    """Yields path and value of every leaf; a list of plain values is a leaf."""
     if isinstance(branch, Mapping):
         for key, part in branch.items():
             yield from _leaves(part, (*path, str(key)))
     elif isinstance(branch, list) and any(isinstance(part, Mapping) for part in branch):
-        for place, part in enumerate(branch):
-            yield from _leaves(part, (*path, str(place)))
+        for index, part in enumerate(branch):
+            yield from _leaves(part, (*path, str(index)))
     else:
         yield path, branch
 

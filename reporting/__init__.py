@@ -1,1 +1,1 @@
-"""One drawing of ECG strips and charts, and the report pages made of them, for hub, clinic and replay."""
+"""ECG strips, charts and the replay report. The clinic's page shares the drawing of strips and the colours."""

@@ -1,6 +1,6 @@
-"""The pictures of a replay report as SVG text: heart-rate trend with alerts on its time axis, RR plots.
+"""Draws the charts of a replay report as SVG: heart-rate trend with alerts, Poincaré plot and histogram of RR intervals.
 
-Colours and type come from the page's style sheet by class, so that a picture follows light, dark and print.
+Colours and type come from the style sheet by class, so the charts follow light, dark and print.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reporting.text import clock
+from reporting.text import format_clock
 
 TIME_STEPS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
 
@@ -21,7 +21,7 @@ _TOP, _PLOT_HEIGHT, _ROW_HEIGHT = 14, 210, 24
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """An episode on the time axis, in seconds from the file's start; `title` is told when it is pointed at."""
+    """An episode on the time axis, in seconds from the start of the file; `title` is its tooltip."""
 
     onset: float
     end: float
@@ -31,14 +31,14 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """Heart rate in /min at `t` seconds: of each interval, and smoothed; NaN where unknown."""
+    """Heart rate in /min at `t` seconds: `each` of single intervals, and `smoothed`; NaN where unknown."""
 
     t: NDArray[np.float64]
     each: NDArray[np.float64]
     smoothed: NDArray[np.float64]
 
 
-def timeline(
+def draw_timeline(
     name: str,
     duration_s: float,
     trend: Trend,
@@ -46,7 +46,7 @@ def timeline(
     gaps: Sequence[tuple[float, float]],
     limits: Sequence[tuple[float, str]],
 ) -> str:
-    """The trend over time, gaps shaded, `limits` (value, label) dashed, and below it one row of bars for each of `rows`."""
+    """Draws the trend with shaded gaps and dashed `limits` (value, label), and below it a row of bars for each of `rows`."""
     span = max(duration_s, 1.0)
     bottom = _TOP + _PLOT_HEIGHT
     low, high = rate_range(trend)
@@ -67,11 +67,11 @@ def timeline(
         f'<path class="smooth" d="{_smooth(trend.t, trend.smoothed, x, y)}"/>',
         *_bar_rows(rows, x, bottom),
     ]
-    return svg("timeline", (_WIDTH, axis + 34), f"Heart rate and alerts over time: {name}", parts)
+    return _svg("timeline", (_WIDTH, axis + 34), f"Heart rate and alerts over time: {name}", parts)
 
 
-def poincare(rr_s: NDArray[np.float64], known: NDArray[np.bool_]) -> str:
-    """Each interval against the one before it: a tight spot is a steady rhythm, a wide cloud an irregular one."""
+def draw_poincare(rr_s: NDArray[np.float64], known: NDArray[np.bool_]) -> str:
+    """Draws each interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud."""
     pairs = known[1:] & known[:-1]
     before, after = rr_s[:-1][pairs], rr_s[1:][pairs]
     low, high = _rr_range(rr_s[known])
@@ -83,15 +83,15 @@ def poincare(rr_s: NDArray[np.float64], known: NDArray[np.bool_]) -> str:
     path = _raster(left + place(before), bottom - place(after))
     diagonal = f'<path class="grid" d="M{left} {bottom}L{left + bottom - 14} 14"/>'
     parts = [
-        *_square_axes(low, high, left, bottom, "RR before, s", "RR after, s"),
+        *_square_axes(low, high, left, bottom, "previous RR, s", "RR, s"),
         diagonal,
         f'<path class="dots" d="{path}"/>',
     ]
-    return svg("square", (size + 14, size), f"Each RR interval against the one before it, {pairs.sum()} pairs", parts)
+    return _svg("square", (size + 14, size), f"Each RR interval against the one before it, {pairs.sum()} pairs", parts)
 
 
-def histogram(rr_s: NDArray[np.float64]) -> str:
-    """How often each length of interval occurs."""
+def draw_histogram(rr_s: NDArray[np.float64]) -> str:
+    """Draws how often each length of interval occurs."""
     low, high = _rr_range(rr_s)
     size, left, bottom = 340, 50, 300
     counts, edges = np.histogram(np.clip(rr_s, low, high), bins=40, range=(low, high))
@@ -103,11 +103,11 @@ def histogram(rr_s: NDArray[np.float64]) -> str:
     )
     label = f"Histogram of {rr_s.size} RR intervals, most often {edges[int(counts.argmax())]:.2f} s"
     parts = [*_square_axes(low, high, left, bottom, "RR, s", None), f'<g class="columns">{bars}</g>']
-    return svg("square", (size + 14, size), label, parts)
+    return _svg("square", (size + 14, size), label, parts)
 
 
 def rate_range(trend: Trend) -> tuple[float, float]:
-    """Whole twenties around the smoothed rate and 98 % of the single ones, at least 40 to 120 /min."""
+    """Returns multiples of 20 /min around 98 % of all rates, at least 40 to 120 /min."""
     shown = np.concatenate((trend.smoothed, trend.each))
     shown = shown[np.isfinite(shown)]
     if not shown.size:
@@ -116,18 +116,18 @@ def rate_range(trend: Trend) -> tuple[float, float]:
     return min(40.0, 20.0 * float(np.floor(low / 20))), max(120.0, 20.0 * float(np.ceil(high / 20)))
 
 
-def svg(kind: str, size: tuple[float, float], label: str, parts: Iterable[str], attributes: str = "") -> str:
-    """One picture of class `kind`, with `label` for those who cannot see it."""
+def _svg(kind: str, size: tuple[float, float], label: str, parts: Iterable[str]) -> str:
+    """Returns an SVG of class `kind`; screen readers read `label`."""
     view = f'viewBox="0 0 {size[0]:g} {size[1]:g}"'
-    return f'<svg class="{kind}" {view}{attributes} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    return f'<svg class="chart {kind}" {view} role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
 
 
 def _time_axis(span: float, x: Callable[[float], float], bottom: float) -> Iterable[str]:
     step = next((step for step in TIME_STEPS_S if span / step <= 12), 86400 * max(1, round(span / 86400 / 10)))
     for t in range(0, int(span) + 1, step):
         yield f'<path class="grid" d="M{x(t):.1f} {_TOP}V{bottom:.1f}"/>'
-        yield f'<text class="tick mid" x="{x(t):.1f}" y="{bottom + 16:.1f}">{clock(t)}</text>'
-    title = "hours : minutes : seconds" if span >= 3600 else "minutes : seconds"
+        yield f'<text class="tick mid" x="{x(t):.1f}" y="{bottom + 16:.1f}">{format_clock(t)}</text>'
+    title = "hours:minutes:seconds" if span >= 3600 else "minutes:seconds"
     yield f'<text class="tick end" x="{_WIDTH - _RIGHT}" y="{bottom + 31:.1f}">{title} from the start</text>'
 
 
@@ -148,7 +148,7 @@ def _limit(y: float, label: str) -> str:
 def _gap_shades(gaps: Sequence[tuple[float, float]], x: Callable[[float], float], bottom: float) -> Iterable[str]:
     for start, end in gaps:
         width = max(1.5, x(end) - x(start))
-        title = f"<title>no signal {clock(start)} to {clock(end)}</title>"
+        title = f"<title>no signal {format_clock(start)} to {format_clock(end)}</title>"
         yield f'<rect class="gap" x="{x(start):.1f}" y="{_TOP}" width="{width:.1f}" height="{bottom - _TOP:.1f}">{title}</rect>'
 
 
@@ -169,7 +169,7 @@ def _dots(t: NDArray[np.float64], values: NDArray[np.float64], x: Callable[[floa
 
 
 def _raster(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
-    """Dots on whole units, each place once, close ones in a column joined: a day takes no more than can be seen of it."""
+    """Draws dots on whole units, each place once, and joins close dots of a column, so the chart of a day stays small."""
     cells = np.unique(np.stack((np.rint(x), np.rint(y)), axis=1).astype(np.int64), axis=0)
     path: list[str] = []
     start = 0
@@ -184,7 +184,7 @@ def _raster(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
 def _smooth(
     t: NDArray[np.float64], values: NDArray[np.float64], x: Callable[[float], float], y: Callable[[float], float]
 ) -> str:
-    """A line through the median of each column of two units, broken where nothing is known for long."""
+    """Draws a line through the median of each column of two units, with a break where no rate is known for 15 s."""
     known = np.isfinite(values)
     columns = np.array([int(x(v) / 2) for v in t[known]], np.int64)
     times, rates = t[known], values[known]

@@ -1,10 +1,12 @@
-"""The replay's page for people: one HTML file that loads nothing from anywhere."""
+"""The replay report: one HTML file with trend, alerts and ECG strips that loads nothing from anywhere."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from html import escape
-from importlib import metadata, resources
+from importlib import metadata
 from itertools import groupby
 from string import Template
 from typing import Final
@@ -13,9 +15,10 @@ import numpy as np
 
 from config.limits import DEFAULT_LIMITS
 from reporting import charts
-from reporting.paper import strip_rows
-from reporting.result import Rates, Replayed
-from reporting.text import clock, start_time
+from reporting.assets import read_asset
+from reporting.result import Rates, ReplayResult
+from reporting.strips import strip_json
+from reporting.text import format_clock, format_start
 from sync.records import AlertRecord
 
 TITLES: Final[Mapping[str, str]] = {
@@ -26,11 +29,11 @@ TITLES: Final[Mapping[str, str]] = {
     "short_pause": "Short pause",
     "vt": "Possible ventricular tachycardia",
     "v_run": "Several extra beats in a row",
-    "bigeminy": "Every second beat extra",
-    "trigeminy": "Every third beat extra",
+    "bigeminy": "Extra beat every 2nd beat",
+    "trigeminy": "Extra beat every 3rd beat",
     "irregular_pulse": "Irregular pulse",
 }
-"""Non-diagnostic wording: a model suggests, a clinician decides. A kind without a title is shown by its name."""
+"""Non-diagnostic wording: a model suggests, a clinician decides. A kind without a title is shown under its own name."""
 PRIORITIES: Final = ("high", "medium", "low")
 MEASURES: Final[Mapping[str, str]] = {
     "rate_bpm": "{:.0f}/min",
@@ -42,36 +45,48 @@ MEASURES: Final[Mapping[str, str]] = {
     "cycles": "{:.0f} cycles",
     "limit_beats": "limit {:.0f} beats",
     "limit_cycles": "limit {:.0f} cycles",
-    "held": "{:.0f} held back",
+    "held": "{:.0f} suppressed",
     "af_percent": "AF {:.1f} %",
     "observed_h": "{:.1f} h observed",
     "limit_percent": "limit {:g} %",
 }
+"""How each number behind an alert is written, by its key."""
 STRIPS_SHOWN: Final = 40
-"""Strips of one file: some 10 kB each keeps a page of a bad day below half a megabyte."""
+"""Strips of one file: at 5 to 10 kB each, the report of a bad day stays below half a megabyte."""
 ROWS_SHOWN: Final = 50
+"""Rows of one table."""
 PERIODS_S: Final = (60, 300, 600, 1800, 3600, 14400, 86400)
+"""Lengths of one row of the trend's table; the shortest that needs at most 40 rows is used."""
 
 
-def render(results: Sequence[Replayed], models: Sequence[str], made: datetime) -> str:
-    """The page. `models` are names with versions for the footer, `made` is when the report was made (UTC)."""
+def render(results: Sequence[ReplayResult], models: Sequence[str], created: datetime) -> str:
+    """Returns the page. `models` are names with versions for the footer; `created` is the time in UTC."""
     sections = [_section(index, result) for index, result in enumerate(results)]
     contents = "".join(
-        f'<li><a href="#file-{index}">{escape(result.file)}</a> <span class="muted">{_headline(result)}</span></li>'
+        f'<li><a href="#file-{index}">{escape(result.file)}</a> <span class="quiet">{_headline(result)}</span></li>'
         for index, result in enumerate(results)
     )
-    return Template(_resource("report.html")).substitute(
-        style=_resource("report.css"),
+    style = read_asset("static/theme.css") + read_asset("report.css")
+    script = read_asset("static/paper.js") + read_asset("report.js")
+    return Template(read_asset("report.html")).substitute(
+        policy=f"default-src 'none'; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; base-uri 'none'",
+        style=style,
+        script=script,
         title=escape(f"Replay of {results[0].file}" if len(results) == 1 else f"Replay of {len(results)} files"),
         contents=f'<nav aria-label="Files"><ol>{contents}</ol></nav>' if len(results) > 1 else "",
         sections="".join(sections),
-        made=f"{made:%Y-%m-%d %H:%M} UTC",
+        created=f"{created:%Y-%m-%d %H:%M} UTC",
         version=escape(metadata.version("pulsegate")),
         models=escape(", ".join(models) or "none"),
     )
 
 
-def _section(index: int, result: Replayed) -> str:
+def _csp_hash(text: str) -> str:
+    """The source expression that allows exactly this inline text (Content Security Policy Level 3, section 8.3)."""
+    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
+
+
+def _section(index: int, result: ReplayResult) -> str:
     rates = result.rates()
     return "".join(
         (
@@ -89,49 +104,49 @@ def _section(index: int, result: Replayed) -> str:
     )
 
 
-def _headline(result: Replayed) -> str:
-    """What was found, in one sentence."""
-    length = clock(result.duration_s)
+def _headline(result: ReplayResult) -> str:
+    """Returns one sentence that sums up the alerts, as HTML."""
+    length = format_clock(result.duration_s)
     if not result.alerts:
-        return f"No alert in {length}."
+        return f"No alerts in {length}."
     parts = []
-    for kind, episodes in groupby(sorted(result.alerts, key=_rank), key=lambda alert: alert.kind):
-        lengths = [_length_s(alert, result) for alert in episodes]
+    for kind, episodes in groupby(sorted(result.alerts, key=_urgency), key=lambda alert: alert.kind):
+        lengths = [_duration_s(alert, result) for alert in episodes]
         times = "once" if len(lengths) == 1 else f"{len(lengths)} times"
-        parts.append(f"<strong>{escape(_title(kind)).lower()}</strong> {times} ({_spoken(sum(lengths))})")
+        parts.append(f"<strong>{escape(_title(kind)).lower()}</strong> {times} ({_duration_text(sum(lengths))})")
     text = ", ".join(parts)
     return f"Found in {length}: {text}."
 
 
-def _facts(result: Replayed, rates: Rates) -> str:
+def _facts(result: ReplayResult, rates: Rates) -> str:
     mean, lowest, highest = rates.mean, rates.lowest, rates.highest
     if mean is None and result.heart_rates:
         values = [value for _, value in result.heart_rates]
         mean, lowest, highest = float(np.mean(values)), min(values), max(values)
     coverage = 100 * min(1.0, result.covered_s / result.duration_s) if result.duration_s else 0.0
-    start = start_time(result)
+    start = format_start(result)
     facts = [
         ("Sensor", escape(result.sensor)),
-        ("Began", escape(start.replace("T", " ").removesuffix("Z")[:19] + " UTC") if start else "not known"),
-        ("Duration", clock(result.duration_s)),
-        ("ECG", f"{coverage:.1f} % of it" + (f" at {result.ecg_rate_hz:.4g} Hz" if result.ecg_rate_hz else "")),
+        ("Start", escape(start.replace("T", " ").removesuffix("Z")[:19] + " UTC") if start else "unknown"),
+        ("Duration", format_clock(result.duration_s)),
+        ("ECG coverage", f"{coverage:.1f} %" + (f" at {result.ecg_rate_hz:.4g} Hz" if result.ecg_rate_hz else "")),
         ("Beats", f"{len(result.beats):,}"),
-        ("Heart rate", "not known" if mean is None else f"<b>{mean:.0f}</b>/min on average"),
-        ("Lowest", "not known" if lowest is None else f"{lowest:.0f}/min"),
-        ("Highest", "not known" if highest is None else f"{highest:.0f}/min"),
+        ("Heart rate", "unknown" if mean is None else f"<b>{mean:.0f}</b>/min on average"),
+        ("Lowest", "unknown" if lowest is None else f"{lowest:.0f}/min"),
+        ("Highest", "unknown" if highest is None else f"{highest:.0f}/min"),
     ]
     return '<dl class="facts">' + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts) + "</dl>"
 
 
-def _trend(result: Replayed, rates: Rates) -> str:
+def _trend(result: ReplayResult, rates: Rates) -> str:
     t, each, smoothed = rates.t, rates.each, rates.smoothed
-    told = "Dots are single beats, the line the median of five"
+    source = "Dots are single beats, the line is the median of five"
     if not t.size and result.heart_rates:
         t, smoothed = np.array(result.heart_rates, np.float64).T
-        each, told = smoothed, "As the sensor reported it"
+        each, source = smoothed, "As reported by the sensor"
     rows = [
         (_title(kind), [_bar(alert, result) for alert in alerts])
-        for kind, alerts in groupby(sorted(result.alerts, key=_rank), key=lambda alert: alert.kind)
+        for kind, alerts in groupby(sorted(result.alerts, key=_urgency), key=lambda alert: alert.kind)
     ]
     gaps = [
         (result.seconds(gap.from_us), result.seconds(gap.to_us or result.end_us)) for gap in result.gaps if gap.missing != 0
@@ -140,18 +155,18 @@ def _trend(result: Replayed, rates: Rates) -> str:
         (DEFAULT_LIMITS.tachycardia_rate.value, f"fast from {DEFAULT_LIMITS.tachycardia_rate.value:g}"),
         (DEFAULT_LIMITS.bradycardia_rate.value, f"slow to {DEFAULT_LIMITS.bradycardia_rate.value:g}"),
     ]
-    picture = charts.timeline(result.file, result.duration_s, charts.Trend(t, each, smoothed), rows, gaps, limits)
-    shaded = "; shaded where there is no signal" if gaps else ""
+    picture = charts.draw_timeline(result.file, result.duration_s, charts.Trend(t, each, smoothed), rows, gaps, limits)
+    shaded = ". Shaded: no signal" if gaps else ""
     caption = (
-        f"<figcaption>{told}{shaded}. Bars below are alerts.</figcaption>"
+        f"<figcaption>{source}{shaded}. The bars below the trend are alerts.</figcaption>"
         if rows
-        else f"<figcaption>{told}{shaded}.</figcaption>"
+        else f"<figcaption>{source}{shaded}.</figcaption>"
     )
     return f'<h3>Heart rate over time</h3><figure><div class="wide">{picture}</div>{caption}</figure>{_periods(rates, result)}'
 
 
-def _periods(rates: Rates, result: Replayed) -> str:
-    """The trend as a table, for those who cannot see it."""
+def _periods(rates: Rates, result: ReplayResult) -> str:
+    """Returns the trend as a table, for readers who cannot see the chart."""
     if not rates.t.size:
         return ""
     whole_days = 86400 * math.ceil(result.duration_s / 86400 / 40)
@@ -161,107 +176,113 @@ def _periods(rates: Rates, result: Replayed) -> str:
         part = slice(*np.searchsorted(rates.t, (start, start + step)))
         known = rates.smoothed[part][np.isfinite(rates.smoothed[part])]
         figures = [f"{value:.0f}" for value in (np.median(known), known.min(), known.max())] if known.size else ["–"] * 3
-        rows.append([clock(start), str(rates.t[part].size), *figures])
-    return _details("The same as a table", _table(("From", "Beats", "Median /min", "Lowest", "Highest"), rows))
+        rows.append([format_clock(start), str(rates.t[part].size), *figures])
+    return _details("Show as a table", _table(("From", "Beats", "Median /min", "Lowest", "Highest"), rows))
 
 
-def _alerts(result: Replayed) -> str:
+def _alerts(result: ReplayResult) -> str:
     if not result.alerts:
         return ""
     rows = [
         [
             escape(_title(alert.kind)),
             f'<span class="tag {escape(alert.priority)}">{escape(alert.priority)}</span>',
-            clock(result.seconds(alert.onset_us)),
-            "–" if alert.end_us is None else clock(result.seconds(alert.end_us)),
-            _spoken(_length_s(alert, result)),
-            _measured(alert),
+            format_clock(result.seconds(alert.onset_us)),
+            "–" if alert.end_us is None else format_clock(result.seconds(alert.end_us)),
+            _duration_text(_duration_s(alert, result)),
+            _measured_text(alert),
             "–" if alert.probability is None else f"{100 * alert.probability:.0f} %",
             escape(alert.source),
         ]
         for alert in result.alerts
     ]
-    headings = ("Alert", "Priority", "Onset", "End", "Length", "Measured", "Probability", "By")
-    shown = sorted((alert for alert in result.alerts if alert.strip), key=_rank)[:STRIPS_SHOWN]
+    headings = ("Alert", "Priority", "Onset", "End", "Duration", "Measured", "Probability", "Source")
+    shown = sorted((alert for alert in result.alerts if alert.strip), key=_urgency)[:STRIPS_SHOWN]
     left_out = sum(1 for alert in result.alerts if alert.strip) - len(shown)
     more = (
-        f"<p>{left_out} more strips, of later and less urgent alerts, are left out to keep the page small.</p>"
-        if left_out
-        else ""
+        f"<p>{left_out} more strips of less urgent or later alerts are left out to keep the page small.</p>" if left_out else ""
     )
     strips = "".join(_strip(alert, result) for alert in shown)
-    scale = "25 mm/s and 10 mm/mV at full size. Triangles are detected beats, numbers the RR intervals in ms."
+    scale = (
+        "25 mm/s and 10 mm/mV at full size. Triangles mark detected beats; the numbers between them are the RR interval in ms"
+        " and the rate per minute. The step at the left edge is 1 mV and 0.2 s. The shaded stretch is the episode."
+    )
+    noscript = (
+        "<noscript><p>The ECG strips are drawn by JavaScript, which is switched off. Nothing else needs it.</p></noscript>"
+    )
     pictures = (
-        f'<h3>ECG behind the alerts</h3><p class="muted">{scale}</p><div class="strips">{strips}</div>{more}' if shown else ""
+        f'<h3>ECG behind the alerts</h3><p class="quiet">{scale}</p>{noscript}<div class="strips">{strips}</div>{more}'
+        if shown
+        else ""
     )
     return f"<h3>Alerts</h3>{_table(headings, rows)}{pictures}"
 
 
-def _strip(alert: AlertRecord, result: Replayed) -> str:
+def _strip(alert: AlertRecord, result: ReplayResult) -> str:
     if alert.strip is None:
         return ""
-    marks = [(alert.onset_us, "onset")] + ([(alert.end_us, "end")] if alert.end_us is not None else [])
-    rows = "".join(strip_rows(alert.strip, result.seconds, marks))
-    until = "" if alert.end_us is None else f" to {clock(result.seconds(alert.end_us))}"
+    data = strip_json(alert, alert.strip, lambda at_us: at_us - result.start_us)
+    start = format_clock(result.seconds(alert.onset_us))
+    until = "" if alert.end_us is None else f" to {format_clock(result.seconds(alert.end_us))}"
     tag = f'<span class="tag {escape(alert.priority)}">{escape(alert.priority)}</span>'
-    caption = f"<b>{escape(_title(alert.kind))}</b> {tag} {clock(result.seconds(alert.onset_us))}{until} · {_measured(alert)}"
-    return f"<figure><figcaption>{caption}</figcaption>{rows}</figure>"
+    caption = f"<b>{escape(_title(alert.kind))}</b> {tag} {start}{until} · {_measured_text(alert)}"
+    return f'<figure><figcaption>{caption}</figcaption><script type="application/json" class="strip">{data}</script></figure>'
 
 
 def _rr_plots(rates: Rates) -> str:
     known = ~rates.after_gap
     if known.sum() < 20:
         return ""
-    told = "Each RR interval against the one before: a steady rhythm is one spot, an irregular one a cloud."
-    spread = f"<figure>{charts.poincare(rates.rr_s, known)}<figcaption>{told}</figcaption></figure>"
-    counts = f"<figure>{charts.histogram(rates.rr_s[known])}<figcaption>How often each interval occurs.</figcaption></figure>"
-    return f'<h3>Beat-to-beat intervals</h3><div class="pair">{spread}{counts}</div>'
+    caption = "Each RR interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud."
+    poincare = f"<figure>{charts.draw_poincare(rates.rr_s, known)}<figcaption>{caption}</figcaption></figure>"
+    caption = "How often each RR interval occurs."
+    histogram = f"<figure>{charts.draw_histogram(rates.rr_s[known])}<figcaption>{caption}</figcaption></figure>"
+    return f'<h3>Beat-to-beat intervals</h3><div class="pair">{poincare}{histogram}</div>'
 
 
-def _gaps(result: Replayed) -> str:
+def _gaps(result: ReplayResult) -> str:
     if not result.gaps:
         return ""
     rows = [
         [
             escape(gap.kind),
-            clock(result.seconds(gap.from_us)),
-            _spoken(((gap.to_us or result.end_us) - gap.from_us) / 1e6),
+            format_clock(result.seconds(gap.from_us)),
+            _duration_text(((gap.to_us or result.end_us) - gap.from_us) / 1e6),
             "–" if gap.missing is None else f"{gap.missing:,}",
             escape(gap.reason),
         ]
         for gap in result.gaps
     ]
-    return f"<h3>Gaps</h3>{_table(('Signal', 'From', 'Length', 'Samples', 'Why'), rows)}"
+    return f"<h3>Gaps</h3>{_table(('Signal', 'Start', 'Duration', 'Missing samples', 'Reason'), rows)}"
 
 
-def _quarantined(result: Replayed) -> str:
+def _quarantined(result: ReplayResult) -> str:
     if not result.quarantined:
         return ""
     rows = [
         [
-            clock(result.seconds(record.times.at_us)),
+            format_clock(result.seconds(record.times.at_us)),
             f"<code>{escape(record.characteristic)}</code>",
             f"<code>{record.payload[:32].hex(' ')}{'…' if len(record.payload) > 32 else ''}</code>",
             escape(record.reason),
         ]
         for record in result.quarantined
     ]
-    count = result.quarantined_count
-    told = f"<p>{count:,} payload{'s' if count > 1 else ''} could not be decoded, and are kept as they came.</p>"
-    return f"<h3>Not decoded</h3>{told}{_table(('At', 'Characteristic', 'Bytes', 'Why'), rows)}"
+    count = f"<p>Payloads that could not be decoded and are stored as received: {result.quarantined_count:,}.</p>"
+    return f"<h3>Undecodable payloads</h3>{count}{_table(('Time', 'Characteristic', 'Bytes', 'Reason'), rows)}"
 
 
-def _notes(result: Replayed) -> str:
+def _notes(result: ReplayResult) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
     return f"<h3>Notes</h3><ul>{notes}</ul>" if notes else ""
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are HTML. Long tables end with how many rows were left out."""
+    """Returns a table; cells are HTML. A long table is followed by the number of rows left out."""
     head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows[:ROWS_SHOWN])
     left_out = len(rows) - ROWS_SHOWN
-    more = f"<p>{left_out} more rows are left out; they are in the output of <code>--json</code>.</p>" if left_out > 0 else ""
+    more = f"<p>{left_out} more rows are left out; the output of <code>--json</code> has them.</p>" if left_out > 0 else ""
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
 
 
@@ -269,14 +290,16 @@ def _details(summary: str, content: str) -> str:
     return f"<details><summary>{summary}</summary>{content}</details>"
 
 
-def _bar(alert: AlertRecord, result: Replayed) -> charts.Bar:
+def _bar(alert: AlertRecord, result: ReplayResult) -> charts.Bar:
     onset = result.seconds(alert.onset_us)
-    end = onset + _length_s(alert, result)
-    return charts.Bar(onset, end, alert.priority, f"{_title(alert.kind)}, {alert.priority}: {clock(onset)} to {clock(end)}")
+    end = onset + _duration_s(alert, result)
+    return charts.Bar(
+        onset, end, alert.priority, f"{_title(alert.kind)}, {alert.priority}: {format_clock(onset)} to {format_clock(end)}"
+    )
 
 
-def _rank(alert: AlertRecord) -> tuple[int, str, int]:
-    """The most urgent first, one kind together, then by time."""
+def _urgency(alert: AlertRecord) -> tuple[int, str, int]:
+    """Sort key: the most urgent alerts first, then by kind, then by onset."""
     priority = PRIORITIES.index(alert.priority) if alert.priority in PRIORITIES else len(PRIORITIES)
     return priority, alert.kind, alert.onset_us
 
@@ -285,25 +308,17 @@ def _title(kind: str) -> str:
     return TITLES.get(kind, kind)
 
 
-def _length_s(alert: AlertRecord, result: Replayed) -> float:
+def _duration_s(alert: AlertRecord, result: ReplayResult) -> float:
     return ((result.end_us if alert.end_us is None else alert.end_us) - alert.onset_us) / 1e6
 
 
-def _spoken(seconds: float) -> str:
-    """A length as a person says it: 3.2 s, 45 s, 4:05 min."""
+def _duration_text(seconds: float) -> str:
+    """A duration for people: 3.2 s, 45 s, 4:05 min, 1:02:03 h."""
     if seconds < 10:
         return f"{seconds:.1f} s"
-    return f"{seconds:.0f} s" if seconds < 60 else f"{clock(seconds)} {'h' if seconds >= 3600 else 'min'}"
+    return f"{seconds:.0f} s" if seconds < 60 else f"{format_clock(seconds)} {'h' if seconds >= 3600 else 'min'}"
 
 
-def _measured(alert: AlertRecord) -> str:
-    return ", ".join(_phrases(alert.measured or {}))
-
-
-def _phrases(measured: Mapping[str, float]) -> Iterable[str]:
-    for key, value in measured.items():
-        yield MEASURES[key].format(value) if key in MEASURES else f"{escape(key)} {value:g}"
-
-
-def _resource(name: str) -> str:
-    return (resources.files("reporting") / name).read_text(encoding="utf-8")
+def _measured_text(alert: AlertRecord) -> str:
+    measured = (alert.measured or {}).items()
+    return ", ".join(MEASURES[key].format(value) if key in MEASURES else f"{escape(key)} {value:g}" for key, value in measured)

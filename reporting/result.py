@@ -1,4 +1,4 @@
-"""What the replay of one file brought: every episode once with its final values, and the figures that sum it up."""
+"""The result of replaying one file: every episode once with its final values, and summary figures."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,26 +20,28 @@ from sync.records import (
 )
 
 SMOOTHED_BEATS: Final = 5
-"""Beats in the running median of the heart rate: two wrong intervals cannot move it. The rules smooth the same way."""
+"""Beats in the running median of the heart rate, robust against two wrong intervals. The rules use the same smoothing."""
 SHORTEST_RR_S: Final = 0.2
 """Refractory period of the ventricle: no interval can be shorter (Pan & Tompkins 1985, section III)."""
 LONGEST_RR_S: Final = 15.0
-"""Beyond it no beat was found because none could be seen; a ventricular standstill of this length is an alert of its own."""
+"""In a longer interval the signal showed no beats. A real ventricular standstill of this length raises its own alert."""
 QUARANTINED_KEPT: Final = 100
-"""Payloads kept to be listed in a report; all are counted and written."""
+"""Undecoded payloads that are kept for the report; all are counted and written."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedBeat:
-    """A detected R peak at the hub's time; `label` is N, S, V, F or ?."""
+    """A detected R peak, at the time of the hub's clock; `label` is N, S, V, F or ?."""
 
     at_us: int
     label: str
     amplitude_mv: float
 
 
-Line = VitalRecord | IntervalsRecord | StatusRecord | QuarantinedRecord | GapRecord | FindingRecord | AlertRecord | TimedBeat
-"""What is written to the output: everything but samples, and each episode only when it is over."""
+OutputRecord = (
+    VitalRecord | IntervalsRecord | StatusRecord | QuarantinedRecord | GapRecord | FindingRecord | AlertRecord | TimedBeat
+)
+"""An output record: everything except samples, and each episode only when it is over."""
 Episode = GapRecord | FindingRecord | AlertRecord
 
 
@@ -47,7 +49,7 @@ Episode = GapRecord | FindingRecord | AlertRecord
 class Rates:
     """Heart rate in /min; `t` is seconds from the file's start, at the beat that ends the interval.
 
-    `each` is of that interval alone, `smoothed` the median of five; `after_gap` marks a beat whose interval is not known.
+    `each` is the rate of that interval, `smoothed` the median of five; `after_gap` marks a beat whose interval is unknown.
     """
 
     t: NDArray[np.float64]
@@ -58,7 +60,7 @@ class Rates:
 
     @property
     def mean(self) -> float | None:
-        """Beats over the time that they took."""
+        """Number of intervals over their total time."""
         known = self.rr_s[~self.after_gap]
         return float(60.0 * known.size / known.sum()) if known.size else None
 
@@ -72,8 +74,8 @@ class Rates:
 
 
 @dataclass(slots=True)
-class Replayed:
-    """One file's result, filled while it is replayed. Times inside are the hub's, in microseconds since 1970."""
+class ReplayResult:
+    """The result of one file, filled during the replay. Times are those of the hub's clock, in microseconds since 1970."""
 
     file: str
     sensor: str
@@ -90,53 +92,53 @@ class Replayed:
     gaps: list[GapRecord] = field(default_factory=list)
     quarantined: list[QuarantinedRecord] = field(default_factory=list)
     quarantined_count: int = 0
-    took_s: float = 0.0
+    replay_s: float = 0.0
     failure: str | None = None
     _open: dict[object, Episode] = field(default_factory=dict)
 
     def seconds(self, at_us: int) -> float:
-        """Seconds from the file's start."""
+        """Returns seconds from the start of the file."""
         return (at_us - self.start_us) / 1e6
 
     @property
     def duration_s(self) -> float:
         return self.seconds(self.end_us)
 
-    def add(self, records: Iterable[Record], beats: Sequence[TimedBeat]) -> Iterator[Line]:
-        """Takes one output of the pipeline; yields what has become final by it, in order."""
+    def add(self, records: Iterable[Record], beats: Sequence[TimedBeat]) -> Iterator[OutputRecord]:
+        """Adds one output of the pipeline; yields the records that have become final, in order."""
         for record in records:
-            yield from self._record(record)
+            yield from self._add_record(record)
         self.beats.extend(beats)
         yield from beats
 
-    def close(self) -> Iterator[Line]:
-        """The file has ended: what still goes on is closed with it, in order of onset."""
+    def close(self) -> Iterator[OutputRecord]:
+        """Ends the file: yields the episodes that are still open, in order of onset."""
         for episode in sorted(self._open.values(), key=_onset_us):
-            yield self._final(replace(episode, to_us=self.end_us) if isinstance(episode, GapRecord) else episode)
+            yield self._keep(replace(episode, to_us=self.end_us) if isinstance(episode, GapRecord) else episode)
         self._open.clear()
         for episodes in (self.alerts, self.findings, self.gaps):
             episodes.sort(key=_onset_us)
 
     def rates(self) -> Rates:
-        """The heart rate by the detected beats."""
+        """Returns the heart rate from the detected beats."""
         t = np.array([self.seconds(beat.at_us) for beat in self.beats], np.float64)
         rr = np.diff(t, prepend=np.nan)
-        crossed = np.zeros(t.size, np.bool_)
+        crosses_gap = np.zeros(t.size, np.bool_)
         for gap in self.gaps:
             if gap.kind == "ecg" and gap.missing:
                 first = int(np.searchsorted(t, self.seconds(gap.from_us), side="right"))
-                crossed[first : first + 1] = True
-        unknown = crossed | ~((rr >= SHORTEST_RR_S) & (rr <= LONGEST_RR_S))
+                crosses_gap[first : first + 1] = True
+        unknown = crosses_gap | ~((rr >= SHORTEST_RR_S) & (rr <= LONGEST_RR_S))
         each = np.divide(60.0, rr, out=np.full(t.size, np.nan), where=~unknown)
-        return Rates(t, each, _smoothed(each, unknown), rr, unknown)
+        return Rates(t, each, _smooth(each, unknown), rr, unknown)
 
-    def _record(self, record: Record) -> Iterator[Line]:
+    def _add_record(self, record: Record) -> Iterator[OutputRecord]:
         match record:
             case WaveformRecord():
-                self._waveform(record)
+                self._add_waveform(record)
                 return
             case AlertRecord() | FindingRecord() | GapRecord():
-                yield from self._episode(record)
+                yield from self._add_episode(record)
                 return
             case VitalRecord(kind="heart_rate"):
                 self.heart_rates.append((self.seconds(record.times.at_us), record.value))
@@ -148,24 +150,24 @@ class Replayed:
                 pass
         yield record
 
-    def _waveform(self, record: WaveformRecord) -> None:
+    def _add_waveform(self, record: WaveformRecord) -> None:
         length_s = record.samples.size / record.rate_hz
         self.end_us = max(self.end_us, record.times.at_us + round(length_s * 1e6))
         if record.kind == "ecg":
             self.ecg_rate_hz = record.rate_hz
             self.covered_s += length_s
 
-    def _episode(self, record: Episode) -> Iterator[Line]:
+    def _add_episode(self, record: Episode) -> Iterator[OutputRecord]:
         key = (type(record), record.kind, _onset_us(record))
         before = self._open.pop(key, None)
         if isinstance(record, AlertRecord) and isinstance(before, AlertRecord) and record.strip is None:
             record = replace(record, strip=before.strip)
         if _is_over(record):
-            yield self._final(record)
+            yield self._keep(record)
         else:
             self._open[key] = record
 
-    def _final(self, episode: Episode) -> Episode:
+    def _keep(self, episode: Episode) -> Episode:
         match episode:
             case AlertRecord():
                 self.alerts.append(episode)
@@ -184,8 +186,8 @@ def _is_over(episode: Episode) -> bool:
     return (episode.to_us if isinstance(episode, GapRecord) else episode.end_us) is not None
 
 
-def _smoothed(each: NDArray[np.float64], unknown: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The median of each value and the four before it; NaN until five follow each other without a gap."""
+def _smooth(each: NDArray[np.float64], unknown: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Returns the median of each value and the four before it; NaN until five values in a row are known."""
     smoothed = np.full(each.size, np.nan)
     if each.size >= SMOOTHED_BEATS:
         windows = np.lib.stride_tricks.sliding_window_view(each, SMOOTHED_BEATS)

@@ -1,19 +1,19 @@
-"""Times as people read them."""
+"""Formats times for people."""
 
 from datetime import UTC, datetime
 
-from reporting.result import Replayed
+from reporting.result import ReplayResult
 
 
-def start_time(result: Replayed) -> str | None:
-    """When the file began, ISO 8601 in UTC; None where it does not tell."""
+def format_start(result: ReplayResult) -> str | None:
+    """Returns the start time of the file, ISO 8601 in UTC; None if unknown."""
     if not result.start_known:
         return None
     return datetime.fromtimestamp(result.start_us / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def clock(seconds: float) -> str:
-    """Seconds as a person reads a clock: 1:02:03, 4:05."""
+def format_clock(seconds: float) -> str:
+    """Returns seconds in clock format: 1:02:03, 4:05."""
     whole = max(0, round(seconds))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -8,10 +8,10 @@ from typing import Any, Final
 from rich.progress import Progress
 
 from evaluation.beats import figures, total
-from evaluation.detection import ecg_of, received
+from evaluation.detection import ecg_of, is_received
 from evaluation.ec57 import Reference
-from evaluation.ladders import DROPPED_PERCENT, Ecg, dropping, find_noise, rungs
 from evaluation.noise import SNR_DB
+from evaluation.perturbations import DROPPED_PERCENT, Ecg, drop_packets, find_noise, list_perturbations
 from evaluation.records import load_annotated
 from models.inference.ecg_beat import CLASSES
 from models.signal.beat_classifier import BeatClassifier
@@ -149,10 +149,10 @@ def measure_robustness(
 ) -> dict[str, Any]:
     """Return figures by noise level and by loss of packets, out of fold, over the beats that were received in full."""
     noises = [("noise", NOISE, f"{snr_db}") for snr_db in SNR_DB]
-    noisy = [rung for rung in rungs(find_noise(data), drop=False, fs=False) if rung.path in noises]
+    noisy = [rung for rung in list_perturbations(find_noise(data), drop=False, fs=False) if rung.path in noises]
     ladder = {f"mixed noise at {rung.path[-1]} dB": [rung.change] for rung in noisy}
     ladder |= {
-        f"{percent} % of packets lost": [dropping(percent, draw) for draw in range(DRAWS)] for percent in DROPPED_PERCENT
+        f"{percent} % of packets lost": [drop_packets(percent, draw) for draw in range(DRAWS)] for percent in DROPPED_PERCENT
     }
     counted: dict[str, list[Any]] = {label: [] for label in ladder}
     for name in progress.track(RECORDS, description="noise and lost packets"):
@@ -163,7 +163,7 @@ def measure_robustness(
                 changed = change(ecg)
                 file = cache / f"{name}_{step}_{draw}.npz"
                 beats = _find_beats(file, changed.mv, changed.rate_hz, qrs_classifier, annotated.reference)
-                truth = annotated.reference.only(received(annotated.reference.times_s, changed.mv, changed.rate_hz))
+                truth = annotated.reference.only(is_received(annotated.reference.times_s, changed.mv, changed.rate_hz))
                 counted[label].append(confusion(predict(changed, beats, truth), calibrations[name]))
     return {label: summarise(figures(total(records))) for label, records in counted.items()}
 

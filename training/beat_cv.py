@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from evaluation.beats import CLASSES, EXTRA, MISSED, NOT_FALSE, Confusion, figures, total
 from evaluation.ec57 import Reference, pair
-from evaluation.qrs import WINDOW_S
+from evaluation.matching import WINDOW_S
 from evaluation.statistics import bootstrap, softmax, top_label_error
 from models.beat_labels import MIN_KNOWN_SHARE, adjust_for_af
 from models.inference.ecg_beat import HISTORY, QRS, N, S, V, choose_classes, find_early_beats

@@ -15,7 +15,7 @@ from captures.annotations import read_annotations
 from captures.rhythms import RATES_HZ
 from config.files import replacing
 from evaluation.ec57 import LABELS, Reference, load_reference, nearest_pairs
-from evaluation.qrs import WINDOW_S
+from evaluation.matching import WINDOW_S
 from models.beat_labels import BeatContext, BeatContextBuilder
 from models.inference.ecg_beat import (
     CLASSES,

@@ -20,7 +20,7 @@ from captures import open_recording
 from captures.rhythms import RATES_HZ
 from evaluation.beats import figures, total
 from evaluation.ec57 import Reference, load_reference
-from evaluation.ladders import Ecg
+from evaluation.perturbations import Ecg
 from models import beat_labels
 from models.alarm_validation import AF_LIKELY_PROBABILITY, BASELINE_SETTLING_S, RHYTHM_EVERY_S, RHYTHM_WINDOW_S
 from models.inference import ecg_beat as inference

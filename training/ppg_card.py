@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.pulse import at_rate, dropped, evaluate_pulse, noisy
+from evaluation.pulse import add_movement, drop_packets, evaluate_pulse, resample_to
 from evaluation.pulse_reference import LARGEST_PP_ERROR_S
 from evaluation.statistics import bootstrap, calibration_error
 from models.inference.ppg_quality import PpgQuality, quality_features
@@ -216,9 +216,9 @@ def _brief(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _robustness(data: Path, held_out: Mapping[str, PpgQuality]) -> dict[str, Any]:
     """Return figures with lost packets, other sampling rates and movement, by held-out models."""
-    changes = {f"{round(100 * share)} % of packets lost": dropped(share) for share in (0.02, 0.05, 0.1, 0.2)}
-    changes |= {f"at {rate_hz:g} Hz": at_rate(rate_hz) for rate_hz in (25.0, 64.0, 128.0, 250.0, 500.0)}
-    changes |= {f"movement at {db:g} dB": noisy(db) for db in (24.0, 18.0, 12.0, 6.0, 0.0)}
+    changes = {f"{round(100 * share)} % of packets lost": drop_packets(share) for share in (0.02, 0.05, 0.1, 0.2)}
+    changes |= {f"at {rate_hz:g} Hz": resample_to(rate_hz) for rate_hz in (25.0, 64.0, 128.0, 250.0, 500.0)}
+    changes |= {f"movement at {db:g} dB": add_movement(db) for db in (24.0, 18.0, 12.0, 6.0, 0.0)}
     found = {name: evaluate_pulse(data, change=change, held_out=held_out) for name, change in changes.items()}
     return {name: _flat(result) for name, result in found.items()}
 

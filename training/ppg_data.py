@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captures.ppg import PpgRecording, find_ppg, read_ppg
-from evaluation.pulse_reference import aligned, compared, faultless
+from evaluation.pulse_reference import align_beats, compare_pulses, find_faultless
 from models.inference.ppg_quality import MIN_KNOWN_SHARE, RATE_HZ, WINDOW
 from models.signal.ppg import PPG, PpgChain, Pulse
 from models.signal.resample import Resampler
@@ -106,7 +106,7 @@ def _prepare_source(recording: PpgRecording) -> Source:
     swings = [float(np.ptp(section)) for section in np.array_split(ppg, ppg.size // WINDOW) if np.isfinite(section).all()]
     ppg = (ppg - np.nanmedian(ppg)) / float(np.median(swings))
     pulses_s = np.array([pulse.t_s for pulse in detect_pulses(ppg)])
-    return Source(recording.name, ppg, aligned(recording.beats_s, pulses_s, recording.same_clock))
+    return Source(recording.name, ppg, align_beats(recording.beats_s, pulses_s, recording.same_clock))
 
 
 def _sample_minute(sources: Sequence[Source], rng: np.random.Generator) -> Windows | None:
@@ -120,7 +120,7 @@ def _sample_minute(sources: Sequence[Source], rng: np.random.Generator) -> Windo
     found_s = np.array([pulse.t_s for pulse in detect_pulses(simulated.ppg)])
     if simulated.pulses_s.size < 2 or found_s.size < 2:
         return None
-    shift = float(np.median(aligned(simulated.pulses_s - 0.3, found_s, True) - simulated.pulses_s))
+    shift = float(np.median(align_beats(simulated.pulses_s - 0.3, found_s, True) - simulated.pulses_s))
     x = augment(simulated.ppg, rng)
     name = f"{SIMULATED} {rng.integers(FOLDS)}"
     return _cut_windows(x, simulated.pulses_s + shift, simulated.faint_s + shift, _draw_starts(x, rng), name, True)
@@ -143,9 +143,9 @@ def _draw_starts(x: Samples, rng: np.random.Generator) -> NDArray[np.int64]:
 def _cut_windows(
     x: Samples, expected_s: Samples, faint_s: Samples, starts: NDArray[np.int64], name: str, augmented: bool
 ) -> Windows:
-    comparison = compared(expected_s, detect_pulses(x), x, RATE_HZ, faint_s)
+    comparison = compare_pulses(expected_s, detect_pulses(x), x, RATE_HZ, faint_s)
     windows = x[starts[:, None] + np.arange(WINDOW)]
-    good = faultless(comparison.faults_s, starts / RATE_HZ, WINDOW_S)
+    good = find_faultless(comparison.faults_s, starts / RATE_HZ, WINDOW_S)
     good &= np.diff(np.searchsorted(expected_s, np.stack((starts, starts + WINDOW)) / RATE_HZ), axis=0)[0] >= 3
     known = np.isfinite(windows).mean(-1) >= MIN_KNOWN_SHARE
     return Windows(windows[known].astype(np.float32), good[known], np.full(known.sum(), name), np.full(known.sum(), augmented))

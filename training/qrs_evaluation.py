@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.detection import Counts, Detector, detect, ecg_of, find, gross
+from evaluation.detection import Counts, Detector, count_detections, detect, ecg_of, gross
 from evaluation.ec57 import Pairing, pair
-from evaluation.ladders import Rung, find_noise, rungs
-from evaluation.qrs import WINDOW_S
-from evaluation.records import Annotated, annotated_headers, load_annotated
+from evaluation.matching import WINDOW_S
+from evaluation.perturbations import Perturbation, find_noise, list_perturbations
+from evaluation.records import AnnotatedRecord, annotated_headers, load_annotated
 from evaluation.statistics import calibration_error, class_f1, coverage_curve
 from models.inference.ecg_beat import CLASSES
 from models.signal.beat_classifier import BeatClassifier
@@ -31,12 +31,12 @@ Figures = dict[str, Any]
 def figures(data: Path, held_out: Candidates, output: NDArray[np.float32], classifier: BeatClassifier) -> Figures:
     """Return the card's sections with figures; `output` (n, 2) is that of the released network for the held-out candidates."""
     probability = output[:, 0].astype(np.float64)
-    alone, assisted = (_count_beats(data, detector) for detector in (detect, partial(detect, judge=classifier)))
+    alone, assisted = (_count_beats(data, detector) for detector in (detect, partial(detect, classifier=classifier)))
     return {
         "figures": _candidate_figures(held_out, output),
         "per_record": {name: _record_figures(alone, assisted, name) for name in alone[()]},
         "subgroups": {"mitdb without noise, percent": _compare(alone, assisted, ())}
-        | _class_figures(data, partial(detect, judge=classifier)),
+        | _class_figures(data, partial(detect, classifier=classifier)),
         "robustness": {
             "mitdb with noise not used in training, percent": {
                 f"{KINDS[path[1]]} at {path[2]} dB": _compare(alone, assisted, path) for path in alone if path
@@ -74,7 +74,7 @@ def _coverage(held_out: Candidates, probability: NDArray[np.float64]) -> list[Fi
 def _class_figures(data: Path, detector: Detector) -> Figures:
     """Return the share of the beats of each class that is found, at 150 ms."""
     records = [load_annotated(header) for _, header in annotated_headers(data)]
-    chosen = {rung.path: rung for rung in rungs(find_noise(data), drop=False, fs=False)}
+    chosen = {rung.path: rung for rung in list_perturbations(find_noise(data), drop=False, fs=False)}
     levels = {"without noise": chosen[()], "with muscle noise at 6 dB": chosen["noise", "MA", "6"]}
     return {
         f"beats of mitdb found {label}, percent": _found_by_class([_pairing(record, rung, detector) for record in records])
@@ -82,7 +82,7 @@ def _class_figures(data: Path, detector: Detector) -> Figures:
     }
 
 
-def _pairing(record: Annotated, rung: Rung, detector: Detector) -> tuple[Pairing, NDArray[np.str_]]:
+def _pairing(record: AnnotatedRecord, rung: Perturbation, detector: Detector) -> tuple[Pairing, NDArray[np.str_]]:
     """Return the pairing of a record with this noise, and the classes of the reference's beats."""
     ecg = rung.change(ecg_of(record)) if rung.path else ecg_of(record)
     return pair(record.reference, detector(ecg.mv, ecg.rate_hz), WINDOW_S), np.array(record.reference.labels)
@@ -100,17 +100,17 @@ CountsByNoise = Mapping[tuple[str, ...], Mapping[str, Counts]]
 
 
 def _count_beats(data: Path, detector: Detector) -> CountsByNoise:
-    chosen = [rung for rung in rungs(find_noise(data), drop=False, fs=False) if _is_compared(rung)]
+    chosen = [rung for rung in list_perturbations(find_noise(data), drop=False, fs=False) if _is_compared(rung)]
     records = [load_annotated(header) for _, header in annotated_headers(data)]
     return {rung.path: _count_records(records, rung, detector) for rung in chosen}
 
 
-def _is_compared(rung: Rung) -> bool:
+def _is_compared(rung: Perturbation) -> bool:
     return not rung.path or (rung.path[1] in KINDS and rung.path[2] in LEVELS_DB)
 
 
-def _count_records(records: Sequence[Annotated], rung: Rung, detector: Detector) -> dict[str, Counts]:
-    return {record.name: find(record, rung, detector).counts for record in records}
+def _count_records(records: Sequence[AnnotatedRecord], rung: Perturbation, detector: Detector) -> dict[str, Counts]:
+    return {record.name: count_detections(record, rung, detector).counts for record in records}
 
 
 def _compare(alone: CountsByNoise, assisted: CountsByNoise, path: tuple[str, ...]) -> Figures:

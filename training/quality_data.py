@@ -24,7 +24,7 @@ from rich.progress import Progress
 from captures import open_recording
 from captures.annotations import read_annotations
 from config.files import replacing
-from evaluation.qrs import match
+from evaluation.matching import match
 from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, LEAD_OFF_SHARE, MIN_KNOWN_SHARE, WINDOW, WINDOW_S
 from models.signal import chain, envelope, filters, peak, qrs, resample
 from models.signal.chain import remove_baseline

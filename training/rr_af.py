@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from captures.rhythms import AF, NO_INTERVAL, UNUSED, Rhythm, load_rhythms, windows
-from evaluation.rr_af import Followed, follow, record_report, report, scored, se_sp, window_counts
+from evaluation.rr_af import TrackedRecord, record_report, report, scored, se_sp, track_episodes, window_counts
 from models.inference.release import RELEASE_DIR
 from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, rr_features
 from training.cache import RUNS
@@ -163,11 +163,11 @@ def _partly_filled(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]]) -> dict[st
     return rows
 
 
-def _subgroups(afdb: Sequence[Followed], mitdb: Sequence[Followed], classified: dict[str, Rhythm]) -> dict[str, Any]:
-    def burden(record: Followed) -> float:
+def _subgroups(afdb: Sequence[TrackedRecord], mitdb: Sequence[TrackedRecord], classified: dict[str, Rhythm]) -> dict[str, Any]:
+    def burden(record: TrackedRecord) -> float:
         return float(np.mean(record.rhythm.labels == AF))
 
-    def ectopy(record: Followed) -> float:
+    def ectopy(record: TrackedRecord) -> float:
         flags = classified[record.rhythm.name].ventricular
         return 0.0 if flags is None else float(np.mean(flags))
 
@@ -187,7 +187,7 @@ def _subgroups(afdb: Sequence[Followed], mitdb: Sequence[Followed], classified: 
 
 def _evaluate_release(model: RrAf, data: Path) -> dict[str, Any]:
     """Evaluate the released int8 model on the database that it was not trained on."""
-    records = [follow(scored(rhythm, model), model.on_threshold) for rhythm in load_rhythms(data, "ltafdb")]
+    records = [track_episodes(scored(rhythm, model), model.on_threshold) for rhythm in load_rhythms(data, "ltafdb")]
     return {**report(records), "records": {record.rhythm.name: record_report(record) for record in records}}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captures.rhythms import AF, UNUSED, Rhythm
-from evaluation.rr_af import Followed, Scored, follow, report, scored, seconds
+from evaluation.rr_af import Scored, TrackedRecord, report, scored, seconds, track_episodes
 from evaluation.statistics import best_temperature
 from models.inference.rr_af import is_conclusive, rr_features
 from training.rr_net import RrNet, logits
@@ -49,19 +49,19 @@ def fit_temperature(records: Sequence[Scored]) -> float:
     return best_temperature(np.stack([0 * logit, logit], -1), classes)
 
 
-def follow_records(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]], drop: float = 0.0) -> list[Followed]:
+def follow_records(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]], drop: float = 0.0) -> list[TrackedRecord]:
     """Run every record through the network that was not trained on the patient."""
-    return [follow(scored(rhythm, model, drop), model.on_threshold) for rhythm, model in pairs]
+    return [track_episodes(scored(rhythm, model, drop), model.on_threshold) for rhythm, model in pairs]
 
 
-def f1(records: Sequence[Followed]) -> float:
+def f1(records: Sequence[TrackedRecord]) -> float:
     """Return the F1 of the seconds in AF, 0–100. Seconds without a conclusive result count as not called AF."""
     counts = [seconds(record) for record in records]
     found = sum(count["af_called"] for count in counts)
     return 100 * 2 * found / (found + sum(count["not_af_called"] for count in counts) + sum(map(_af_seconds, records)))
 
 
-def _af_seconds(record: Followed) -> float:
+def _af_seconds(record: TrackedRecord) -> float:
     interval_s = np.diff(record.rhythm.times_s, prepend=record.rhythm.times_s[0])
     return float(interval_s[record.rhythm.labels == AF].sum())
 
@@ -81,7 +81,7 @@ def measure_robustness(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]]) -> dic
     return rows
 
 
-def _row(records: Sequence[Followed]) -> dict[str, Any]:
+def _row(records: Sequence[TrackedRecord]) -> dict[str, Any]:
     duration = report(records)["duration"]
     return {key: duration[key] for key in ("se", "sp", "coverage")} | {"f1": f1(records)}
 

@@ -16,6 +16,7 @@ from cloud.api.feed import Feed, now_us
 from cloud.api.queries import SILENT_AFTER_US, Json
 from cloud.api.security import SecurityMiddleware
 from cloud.store import Store
+from reporting import assets
 
 STATIC: Final = Path(__file__).parents[1] / "page" / "static"
 LANGUAGES: Final = ("en", "de", "fr", "es")
@@ -55,6 +56,7 @@ def _add_page(app: FastAPI) -> None:
         headers = {"cache-control": "no-cache", "vary": "accept-language"}
         return HTMLResponse(page.replace('<html lang="en">', f'<html lang="{language}">', 1), headers=headers)
 
+    app.mount("/static/reporting", StaticFiles(directory=assets.SHARED), name="reporting")
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 

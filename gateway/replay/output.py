@@ -1,9 +1,9 @@
-"""What replay writes: JSON lines for programs, a table for people.
+"""The output of replay: JSON lines for programs, a table for people.
 
-One JSON object a line, with `type`, `file` and `t`, seconds from the file's start (rounded to 1 ms), in the order in which
-things became final. A gap, finding or alert is written **once, when it is over** or at the end of the file, with its final
-values: `onset` (equal to `t`) and `end` in the same seconds. `end` is null only where a sensor's stream ended with it.
-Each file ends with a `summary`. Samples are not written.
+Each line is one JSON object with `type`, `file` and `t`, the seconds from the start of the file (rounded to 1 ms). Lines are
+written in the order in which they became final. A gap, finding or alert is written **once, when it is over** or at the end of
+the file, with its final values: `onset` (equal to `t`) and `end` in the same seconds. `end` is null only if the episode was
+still going on when the stream ended. A `summary` ends each file. Samples are not written.
 """
 
 import io
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from drivers.kinds import KINDS
 from drivers.readings import TICKS_PER_SECOND
-from reporting.result import Line, Replayed, TimedBeat
-from reporting.text import clock, start_time
+from reporting.result import OutputRecord, ReplayResult, TimedBeat
+from reporting.text import format_clock, format_start
 from sync.records import (
     AlertRecord,
     FindingRecord,
@@ -34,8 +34,8 @@ Json = dict[str, Any]
 PRIORITY_STYLES: Final[Mapping[str, str]] = {"high": "bold red", "medium": "yellow", "low": "cyan"}
 
 
-def json_lines(line: Line, result: Replayed) -> Iterator[Json]:
-    """The objects to be written for one record or beat: one, but one for each interval of an `IntervalsRecord`."""
+def json_lines(line: OutputRecord, result: ReplayResult) -> Iterator[Json]:
+    """Yields the objects for one record or beat: a single one, except for an `IntervalsRecord`, which has one per interval."""
     match line:
         case IntervalsRecord():
             yield from _intervals(line, result)
@@ -53,22 +53,27 @@ def json_lines(line: Line, result: Replayed) -> Iterator[Json]:
             yield _object("gap", result, line.from_us, kind=kind, **span, missing=missing, reason=reason)
         case FindingRecord():
             yield _object(
-                "finding", result, line.onset_us, kind=line.kind, **_judgement(line, result), inconclusive=line.inconclusive
+                "finding",
+                result,
+                line.onset_us,
+                kind=line.kind,
+                **_finding_fields(line, result),
+                inconclusive=line.inconclusive,
             )
         case AlertRecord():
-            more = {"priority": line.priority, **_judgement(line, result), "reasons": list(line.reasons), "id": line.id}
+            more = {"priority": line.priority, **_finding_fields(line, result), "reasons": list(line.reasons), "id": line.id}
             yield _object("alert", result, line.onset_us, kind=line.kind, **more)
 
 
-def summary(result: Replayed) -> Json:
-    """The last line of a file: its length and what was found in it. The same for every run on the same file."""
+def summary(result: ReplayResult) -> Json:
+    """Returns the last line of a file: its length and the counts. It is the same for every run on the same file."""
     rates = result.rates()
     return _object(
         "summary",
         result,
         result.end_us,
         sensor=result.sensor,
-        start=start_time(result),
+        start=format_start(result),
         duration=round(result.duration_s, 3),
         ecg_seconds=round(result.covered_s, 3),
         beats=len(result.beats),
@@ -83,13 +88,13 @@ def summary(result: Replayed) -> Json:
     )
 
 
-def print_table(results: Sequence[Replayed]) -> None:
-    """One row a file, and below it one row an alert."""
-    from rich.console import Console  # noqa: PLC0415  only people need it: JSON starts 0.1 s sooner without
+def print_table(results: Sequence[ReplayResult]) -> None:
+    """Prints a table with one row per file and a table with one row per alert."""
+    from rich.console import Console  # noqa: PLC0415  the JSON output starts 0.1 s faster without it
     from rich.markup import escape  # noqa: PLC0415  as above
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a file's name need not be text, a terminal not know every letter
+        sys.stdout.reconfigure(errors="replace")  # a file name may not be text, and a terminal may lack a letter
     console = Console(highlight=False)
     names = _names(results)
     console.print(_files_table(results, names))
@@ -100,24 +105,24 @@ def print_table(results: Sequence[Replayed]) -> None:
             console.print(f"{name}: {escape(note)}", style="dim")
 
 
-def _files_table(results: Sequence[Replayed], names: Sequence[str]) -> "Table":
-    table = _table("Replayed", "File", "Duration", "Beats", "Mean /min", "Alerts", "Gaps", "Bad", "Speed")
+def _files_table(results: Sequence[ReplayResult], names: Sequence[str]) -> "Table":
+    table = _table("Replayed", "File", "Duration", "Beats", "Mean /min", "Alerts", "Gaps", "Errors", "Speed")
     for result, name in zip(results, names, strict=True):
         mean = result.rates().mean
         table.add_row(
             name,
-            clock(result.duration_s),
+            format_clock(result.duration_s),
             str(len(result.beats)),
             "–" if mean is None else f"{mean:.0f}",
             str(len(result.alerts)),
             str(len(result.gaps)),
             str(result.quarantined_count),
-            f"{result.duration_s / result.took_s:,.0f}×" if result.took_s > 0 else "–",
+            f"{result.duration_s / result.replay_s:,.0f}×" if result.replay_s > 0 else "–",
         )
     return table
 
 
-def _alerts_table(results: Sequence[Replayed], names: Sequence[str]) -> "Table":
+def _alerts_table(results: Sequence[ReplayResult], names: Sequence[str]) -> "Table":
     table = _table("Alerts", "File", "Kind", "Priority", "Onset", "End", "Probability")
     for result, name in zip(results, names, strict=True):
         for alert in result.alerts:
@@ -126,15 +131,15 @@ def _alerts_table(results: Sequence[Replayed], names: Sequence[str]) -> "Table":
                 name,
                 alert.kind,
                 f"[{style}]{alert.priority}[/]" if style else alert.priority,
-                clock(result.seconds(alert.onset_us)),
-                "–" if alert.end_us is None else clock(result.seconds(alert.end_us)),
+                format_clock(result.seconds(alert.onset_us)),
+                "–" if alert.end_us is None else format_clock(result.seconds(alert.end_us)),
                 "–" if alert.probability is None else f"{alert.probability:.2f}",
             )
     return table
 
 
 def _table(title: str, *headings: str) -> "Table":
-    from rich import box  # noqa: PLC0415  only people need it: JSON starts 0.1 s sooner without
+    from rich import box  # noqa: PLC0415  the JSON output starts 0.1 s faster without it
     from rich.table import Table  # noqa: PLC0415  as above
 
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
@@ -143,34 +148,34 @@ def _table(title: str, *headings: str) -> "Table":
     return table
 
 
-def _names(results: Sequence[Replayed]) -> list[str]:
-    """The files' names without their folders, where that tells them apart."""
+def _names(results: Sequence[ReplayResult]) -> list[str]:
+    """Returns the file names, with their folders where two names are equal."""
     from rich.markup import escape  # noqa: PLC0415  as above
 
     names = [Path(result.file).name for result in results]
     return [escape(name if names.count(name) == 1 else result.file) for name, result in zip(names, results, strict=True)]
 
 
-def _object(type_: str, result: Replayed, at_us: int, /, **fields: object) -> Json:
+def _object(type_: str, result: ReplayResult, at_us: int, /, **fields: object) -> Json:
     return {"type": type_, "file": result.file, "t": _seconds(result, at_us), **fields}
 
 
-def _seconds(result: Replayed, at_us: int) -> float:
+def _seconds(result: ReplayResult, at_us: int) -> float:
     return round(result.seconds(at_us), 3)
 
 
-def _span(result: Replayed, from_us: int, to_us: int | None) -> Json:
+def _span(result: ReplayResult, from_us: int, to_us: int | None) -> Json:
     return {"onset": _seconds(result, from_us), "end": None if to_us is None else _seconds(result, to_us)}
 
 
-def _judgement(record: FindingRecord | AlertRecord, result: Replayed) -> Json:
+def _finding_fields(record: FindingRecord | AlertRecord, result: ReplayResult) -> Json:
     measured = dict(record.measured) if record.measured else {}
     span = _span(result, record.onset_us, record.end_us)
     return {**span, "probability": record.probability, "measured": measured, "source": record.source}
 
 
-def _intervals(record: IntervalsRecord, result: Replayed) -> Iterator[Json]:
-    """Each interval at the beat that ends it: the last of them when the payload came, the others before it."""
+def _intervals(record: IntervalsRecord, result: ReplayResult) -> Iterator[Json]:
+    """Yields each interval at the beat that ends it: the last one when the payload arrived, the others before it."""
     for index, ticks in enumerate(record.ticks):
         later_us = round(sum(record.ticks[index + 1 :]) * 1e6 / TICKS_PER_SECOND)
         ms = round(ticks * 1000 / TICKS_PER_SECOND, 3)

@@ -1,10 +1,10 @@
-"""`pulsegate record`: writes what a sensor sends into a capture, for `pulsegate replay`."""
+"""`pulsegate record`: writes the payloads of a sensor to a capture for `pulsegate replay`."""
 
 import asyncio
 from pathlib import Path
 from typing import Final
 
-from captures.jsonl import CaptureWriter, Header
+from captures.jsonl import CaptureHeader, CaptureWriter
 from config.settings import SensorSettings
 from drivers.registry import Registry
 from gateway.clock import Clock
@@ -15,10 +15,10 @@ _LINK_EVENTS: Final = {"streaming": "connected"}
 
 
 async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock: Clock, path: Path, seconds: float) -> int:
-    """Records one sensor for so long and returns how many payloads came.
+    """Records one sensor for `seconds` and returns the number of payloads.
 
     Raises:
-        FileExistsError: there is such a file already.
+        FileExistsError: the file exists already.
         OSError: the file cannot be written.
     """
     started_ns = clock.mono_ns()
@@ -26,25 +26,25 @@ async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock
     def elapsed(mono_ns: int) -> float:
         return (mono_ns - started_ns) / 1e9
 
-    with CaptureWriter(path, Header(sensor.name, clock.wall_us())) as capture:
+    with CaptureWriter(path, CaptureHeader(sensor.name, clock.wall_us())) as capture:
 
-        def changed(_name: str, state: LinkState) -> None:
+        def on_state(_name: str, state: LinkState) -> None:
             if state in _LINK_EVENTS:
-                capture.event(elapsed(clock.mono_ns()), _LINK_EVENTS[state])
+                capture.write_event(elapsed(clock.mono_ns()), _LINK_EVENTS[state])
 
-        session = SensorSession(sensor, radio, registry, clock, changed)
+        session = SensorSession(sensor, radio, registry, clock, on_state)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(session.run()), group.create_task(_write(session, capture, started_ns))]
+            tasks = [group.create_task(session.run()), group.create_task(_write_events(session, capture, started_ns))]
             await asyncio.sleep(seconds)
             for task in tasks:
                 task.cancel()
     return session.statistics.notifications
 
 
-async def _write(session: SensorSession, capture: CaptureWriter, started_ns: int) -> None:
+async def _write_events(session: SensorSession, capture: CaptureWriter, started_ns: int) -> None:
     while True:
         match await session.events.get():
             case Notification(characteristic, payload, arrival):
-                capture.payload((arrival.mono_ns - started_ns) / 1e9, characteristic, payload)
+                capture.write_payload((arrival.mono_ns - started_ns) / 1e9, characteristic, payload)
             case Interruption(_, arrival):
-                capture.event((arrival.mono_ns - started_ns) / 1e9, "disconnected")
+                capture.write_event((arrival.mono_ns - started_ns) / 1e9, "disconnected")

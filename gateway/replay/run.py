@@ -1,4 +1,4 @@
-"""`pulsegate replay`: recordings through the pipeline that the agent runs, as fast as it goes or at a chosen speed."""
+"""`pulsegate replay`: plays recordings through the agent's pipeline, as fast as possible or at a chosen speed."""
 
 import argparse
 import json
@@ -20,49 +20,49 @@ from gateway.replay.output import json_lines, print_table, summary
 from gateway.replay.sources import Source, SourceError, Step, open_source
 from gateway.waveform_analysis import Output
 from models.inference.models import Models
-from reporting.result import Line, Replayed
+from reporting.result import OutputRecord, ReplayResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `pulsegate replay`."""
+    """Adds the arguments of `pulsegate replay`."""
     parser.add_argument(
         "files", nargs="+", metavar="FILE", type=Path, help="WFDB record (.hea), CSV with time and ECG, or capture"
     )
-    parser.add_argument("--json", action="store_true", help="write JSON lines, not a table")
+    parser.add_argument("--json", action="store_true", help="write JSON lines instead of a table")
     parser.add_argument("--beats", action="store_true", help="with --json: also each R peak")
     parser.add_argument(
-        "--speed", type=_speed, default=None, metavar="max|X", help="X times real time; max (default): no waiting"
+        "--speed", type=_speed, default=None, metavar="max|X", help="X times real time; max (default): as fast as possible"
     )
-    parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a page for people: trend, alerts, ECG strips")
-    parser.add_argument("--as", dest="sensor", metavar="SENSOR", help="play the files as this sensor")
+    parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report page: trend, alerts, ECG strips")
+    parser.add_argument("--as", dest="sensor", metavar="SENSOR", help="name the sensor, in place of the name in the file")
 
 
 def replay(args: argparse.Namespace) -> int:
-    """Runs the command; 0 when every file was replayed whole, else 1, each failure one line on stderr."""
+    """Runs the command. Returns 0 if every file was replayed completely, else 1; each failure is one line on stderr."""
     try:
         models = load_models()
-        return _failed(" ".join(models.refused)) if models.refused else _replay(args, models)
+        return _fail(" ".join(models.refused)) if models.refused else _replay_files(args, models)
     except BrokenPipeError:
-        # The reader of our output went away, as `head` does. Python would complain again when it flushes at exit.
+        # The reader of the output has closed it, as `head` does. Without this, Python reports the error again at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _failed(f"the output cannot be written ({error.strerror or error}); make room or choose another place")
+        return _fail(f"cannot write the output: {error.strerror or error}; free space or choose another destination")
 
 
-def _replay(args: argparse.Namespace, models: Models) -> int:
+def _replay_files(args: argparse.Namespace, models: Models) -> int:
     if args.report and not args.report.absolute().parent.is_dir():
-        return _failed(f"{args.report.parent}: no such folder for the report; create it")
+        return _fail(f"{args.report.parent}: no such folder for the report; create it")
     registry = load_drivers()
     player = Player(models, registry, args.speed)
-    results: list[Replayed] = []
+    results: list[ReplayResult] = []
     status = 0
     for path in args.files:
         try:
             source = open_source(path, registry, args.sensor)
         except SourceError as error:
-            status = _failed(str(error))
+            status = _fail(str(error))
             continue
         result = empty_result(source)
         results.append(result)
@@ -73,11 +73,11 @@ def _replay(args: argparse.Namespace, models: Models) -> int:
             for _ in lines:
                 pass
         if result.failure:
-            status = _failed(result.failure)
+            status = _fail(result.failure)
     if results and not args.json:
         print_table(results)
     if args.report and not results:
-        return _failed("no file was replayed, so no report is written; correct the files named above")
+        return _fail("no file was replayed, so no report was written; correct the files named above")
     if args.report:
         status = max(status, _write_report(args.report, results, models))
     return status
@@ -85,7 +85,7 @@ def _replay(args: argparse.Namespace, models: Models) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Player:
-    """Plays sources, each through a pipeline of its own. `speed`: times real time, None without waiting."""
+    """Plays each source through its own pipeline. `speed` is a multiple of real time; None plays as fast as possible."""
 
     models: Models
     registry: Registry
@@ -93,45 +93,47 @@ class Player:
     now: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
 
-    def play(self, source: Source, result: Replayed) -> Iterable[Line]:
-        """Yields what becomes final; `result` is complete when it ends. Damage in the file ends it with `result.failure`."""
-        began = self.now()
+    def play(self, source: Source, result: ReplayResult) -> Iterable[OutputRecord]:
+        """Yields records and beats as they become final and fills `result`; damage in the file sets `result.failure`."""
+        start_s = self.now()
         pipeline = Pipeline(source.sensor, DEFAULT_LIMITS, self.models)
         try:
             for step in source.steps:
-                self._wait(began, (step.arrival.wall_us - source.start_us) / 1e6)
+                self._wait(start_s, (step.arrival.wall_us - source.start_us) / 1e6)
                 result.end_us = max(result.end_us, step.arrival.wall_us)
                 if step.note:
                     result.notes.append(step.note)
-                yield from _added(result, _through(pipeline, step))
+                yield from _add_output(result, _feed(pipeline, step))
         except SourceError as error:
             result.failure = str(error)
             result.notes.append(f"replayed only in part: {error}")
-        yield from _added(result, pipeline.finish(source.arrival(result.duration_s)))
+        yield from _add_output(result, pipeline.finish(source.arrival(result.duration_s)))
         yield from result.close()
-        result.took_s = self.now() - began
+        result.replay_s = self.now() - start_s
 
-    def _wait(self, began: float, t: float) -> None:
+    def _wait(self, start_s: float, t: float) -> None:
         if self.speed is not None:
-            self.sleep(max(0.0, began + t / self.speed - self.now()))
+            self.sleep(max(0.0, start_s + t / self.speed - self.now()))
 
 
-def empty_result(source: Source) -> Replayed:
-    """The result of a file that has not been replayed yet."""
-    return Replayed(str(source.path), source.sensor, source.start_us, source.start_known, list(source.notes), source.start_us)
+def empty_result(source: Source) -> ReplayResult:
+    """Returns the result of a file before its replay."""
+    return ReplayResult(
+        str(source.path), source.sensor, source.start_us, source.start_known, list(source.notes), source.start_us
+    )
 
 
-def _added(result: Replayed, output: Output) -> Iterable[Line]:
+def _add_output(result: ReplayResult, output: Output) -> Iterable[OutputRecord]:
     return result.add(output.records, output.beats)
 
 
-def _through(pipeline: Pipeline, step: Step) -> Output:
+def _feed(pipeline: Pipeline, step: Step) -> Output:
     if step.interruption:
         return pipeline.on_interruption(step.interruption, step.arrival)
     return pipeline.feed(step.readings, step.arrival)
 
 
-def _write_json(lines: Iterable[Line], result: Replayed, *, beats: bool) -> None:
+def _write_json(lines: Iterable[OutputRecord], result: ReplayResult, *, beats: bool) -> None:
     for line in lines:
         for item in json_lines(line, result):
             if beats or item["type"] != "beat":
@@ -140,20 +142,20 @@ def _write_json(lines: Iterable[Line], result: Replayed, *, beats: bool) -> None
     sys.stdout.flush()
 
 
-def _write_report(path: Path, results: list[Replayed], models: Models) -> int:
+def _write_report(path: Path, results: list[ReplayResult], models: Models) -> int:
     from reporting.report import render  # noqa: PLC0415  only a report needs it
 
     page = render(results, models.names, datetime.now(UTC))
     try:
-        _write_whole(path, page.encode("utf-8", errors="replace"))  # a file's name need not be text
+        _write_atomically(path, page.encode("utf-8", errors="replace"))  # a file name may not be text
     except OSError as error:
-        return _failed(f"{path}: the report cannot be written ({error.strerror or error}); choose another place")
+        return _fail(f"cannot write the report {path}: {error.strerror or error}; choose another destination")
     return 0
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Writes all of it or leaves what was there: a full disk must not cost an older report."""
-    if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Writes the whole content or keeps the existing file: a full disk must not destroy an older report."""
+    if path.exists() and not path.is_file():  # devices and pipes are written to, not replaced
         path.write_bytes(content)
         return
     with replacing(path) as draft:
@@ -172,6 +174,6 @@ def _speed(text: str) -> float | None:
     return speed
 
 
-def _failed(message: str) -> int:
+def _fail(message: str) -> int:
     sys.stderr.write(f"pulsegate replay: {message}\n")
     return 1

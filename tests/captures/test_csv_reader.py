@@ -1,4 +1,4 @@
-"""CSV exports as they are found, and what is refused."""
+"""CSV exports of several devices, and invalid files."""
 
 import gzip
 
@@ -20,7 +20,7 @@ def rows(times, values, delimiter=","):
     return "".join(f"{time}{delimiter}{value}\n" for time, value in zip(times, values, strict=True))
 
 
-def test_a_polar_h10_recording(data):
+def test_reads_a_polar_h10_recording(data):
     record = open_recording(data / "polar-h10" / "polar_h10.csv")
     assert record.mv.size == 78096
     assert record.mv[:3] == pytest.approx([-0.098, -0.084, -0.072])
@@ -31,7 +31,7 @@ def test_a_polar_h10_recording(data):
     assert record.rr_t_s[0] == pytest.approx(0.4302, abs=1e-4)
 
 
-def test_a_gzipped_export_with_several_signals(data):
+def test_reads_a_gzipped_export_with_several_signals(data):
     record = open_recording(data / "bidmc01" / "bidmc_01_Signals.csv.gz")
     assert (record.name, record.rate_hz, record.mv.size) == ("bidmc_01_Signals", 125.0, 60001)
     assert record.start_us is None
@@ -52,7 +52,7 @@ def test_a_gzipped_export_with_several_signals(data):
         ("seconds,ECG II", 0.008),
     ],
 )
-def test_units_of_time_by_name_or_by_step(header, step, tmp_path):
+def test_finds_the_time_unit_by_name_or_by_step(header, step, tmp_path):
     values = np.round(np.sin(np.arange(50)), 3)
     record = open_recording(write(tmp_path, header + "\n" + rows(np.arange(50) * step, values)))
     assert record.rate_hz == pytest.approx(125)
@@ -60,13 +60,13 @@ def test_units_of_time_by_name_or_by_step(header, step, tmp_path):
 
 
 @pytest.mark.parametrize(("header", "scale"), [("t,ecg_uv", 1e-3), ("t,ecg [µV]", 1e-3), ("t,ecg (V)", 1e3), ("t,ecg", 1e-3)])
-def test_units_of_the_ecg_by_name_or_by_spread(header, scale, tmp_path):
+def test_finds_the_ecg_unit_by_name_or_by_spread(header, scale, tmp_path):
     values = np.arange(50) * 7
     record = open_recording(write(tmp_path, header + "\n" + rows(np.arange(50) * 8, values)))
     assert record.mv == pytest.approx(values * scale)
 
 
-def test_the_polar_sensor_logger_export(tmp_path):
+def test_reads_an_export_of_polar_sensor_logger(tmp_path):
     text = "Phone timestamp;sensor timestamp [ns];timestamp [ms];ecg [uV]\n" + "".join(
         f"2023-05-04T10:11:12.{n:03d};{599616000000000000 + n * 7692308};{n * 7.692308};{n * 10}\n" for n in range(100)
     )
@@ -76,7 +76,7 @@ def test_the_polar_sensor_logger_export(tmp_path):
     assert record.start_us is None
 
 
-def test_calendar_times_and_decimal_commas(tmp_path):
+def test_reads_calendar_times_and_decimal_commas(tmp_path):
     text = "\ufeffDateTime;ECG\n" + "".join(f"2024-05-05T14:50:00.{8 * n:03d}+02:00;0,{n:03d}\n" for n in range(100))
     record = open_recording(write(tmp_path, text))
     assert record.rate_hz == pytest.approx(125)
@@ -94,20 +94,20 @@ def test_missing_rows_and_cells_split_the_segments(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["inf", "-Infinity", "nan", "1e308", ""])
-def test_what_cannot_be_measured_is_missing(value, tmp_path):
+def test_values_that_cannot_be_measured_are_missing(value, tmp_path):
     record = open_recording(write(tmp_path, "t,ecg [V]\n" + rows(np.arange(6) * 8, [1, 2, value, 4, 5, 6])))
     assert record.mv == pytest.approx([1000, 2000, np.nan, 4000, 5000, 6000], nan_ok=True)
     assert [segment[1:] for segment in record.segments] == [(0, 1), (3, 5)]
 
 
-def test_without_a_valid_sample_there_is_no_segment(tmp_path):
+def test_a_recording_without_valid_samples_has_no_segments(tmp_path):
     record = open_recording(write(tmp_path, "t,ecg\n" + rows(np.arange(6) * 8, ["inf", "nan", "", "", "", ""])))
     assert record.segments == ()
     assert np.isnan(record.mv).all()
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_jitter_makes_no_gap_and_hides_none(seed, tmp_path):
+def test_jitter_neither_creates_nor_hides_a_gap(seed, tmp_path):
     jitter = np.random.default_rng(seed).uniform(-3, 3, 7800)
     times = np.arange(7800) * 1000 / 130 + jitter
     kept = np.delete(np.arange(7800), [2000, *range(4000, 4073)])
@@ -119,27 +119,27 @@ def test_jitter_makes_no_gap_and_hides_none(seed, tmp_path):
 
 
 @pytest.mark.parametrize("rate_hz", [130, 256, 300, 360, 450, 600])
-def test_times_in_whole_ms_show_each_missing_row(rate_hz, tmp_path):
+def test_finds_each_missing_row_with_times_in_whole_ms(rate_hz, tmp_path):
     kept = np.delete(np.arange(4000), [1000, 1010, 3000, 3001])
     record = open_recording(write(tmp_path, "t [ms],ecg\n" + rows(kept * 1000 // rate_hz, np.sin(kept))))
     assert record.rate_hz == pytest.approx(rate_hz, rel=1e-3)
     assert [segment[1:] for segment in record.segments] == [(0, 999), (1000, 1008), (1009, 2997), (2998, 3995)]
 
 
-@pytest.mark.parametrize(("columns", "cut"), [("t,ecg", "24.0"), ("t,ecg", "24.0,-"), ("ecg,t", "4,1")])
-def test_a_cut_last_row_is_left_out_and_told(columns, cut, tmp_path):
-    whole = rows([0, 8, 16], [1, 2, 3]) if columns == "t,ecg" else rows([1, 2, 3], [0, 8, 16])
-    record = open_recording(write(tmp_path, f"{columns}\n{whole}{cut}"))
+@pytest.mark.parametrize(("columns", "last_row"), [("t,ecg", "24.0"), ("t,ecg", "24.0,-"), ("ecg,t", "4,1")])
+def test_a_truncated_last_row_is_left_out_with_a_note(columns, last_row, tmp_path):
+    complete = rows([0, 8, 16], [1, 2, 3]) if columns == "t,ecg" else rows([1, 2, 3], [0, 8, 16])
+    record = open_recording(write(tmp_path, f"{columns}\n{complete}{last_row}"))
     assert record.mv == pytest.approx([1, 2, 3])
-    assert record.notes[1:] == ("row 5 is cut and left out: the file ends in it; the rows before are whole",)
+    assert record.notes[1:] == ("row 5, the last one, is truncated and left out; the rows before it are complete",)
 
 
-def test_a_whole_last_row_needs_no_line_end(tmp_path):
+def test_a_complete_last_row_needs_no_line_end(tmp_path):
     record = open_recording(write(tmp_path, "t,ecg\n0,1\n8,2\n16,3"))
     assert (record.mv.size, len(record.notes)) == (3, 1)
 
 
-def test_gzip_without_its_suffix(tmp_path):
+def test_reads_a_gzipped_file_without_the_suffix(tmp_path):
     (tmp_path / "r.csv").write_bytes(gzip.compress(b"t,ecg\n0,1\n8,2\n16,3\n"))
     assert open_recording(tmp_path / "r.csv").mv.size == 3
 
@@ -149,27 +149,33 @@ def test_gzip_without_its_suffix(tmp_path):
     [
         ("", "holds 0 lines; a header row and at least two samples are needed"),
         ("time,ecg\n0,1\n", "holds 2 lines"),
-        ("time,pulse\n0,1\n8,1\n", "no ECG column among 'time', 'pulse'; name one ecg, ekg, or a lead"),
-        ("beat,ecg\n0,1\n8,1\n", "no time column among 'beat', 'ecg'; name one time, timestamp or t"),
-        ("t,ecg [bpm]\n0,1\n8,1\n", "unit 'bpm' of column 'ecg \\[bpm\\]' is not read; use mV or uV"),
-        ("t,ecg\n0,1\n8,1,3\n", "row 3 has 3 cells, the header 2"),
-        ("t,ecg\n0,1\n8,x\n", "row 3, column 'ecg': 'x' is no number"),
+        ("time,pulse\n0,1\n8,1\n", "no ECG column among 'time', 'pulse'; name a column ecg, ekg, or a lead"),
+        ("beat,ecg\n0,1\n8,1\n", "no time column among 'beat', 'ecg'; name a column time, timestamp or t"),
+        ("t,ecg [bpm]\n0,1\n8,1\n", "unit 'bpm' of column 'ecg \\[bpm\\]' is not supported; use mV or uV"),
+        ("t,ecg\n0,1\n8,1,3\n", "row 3 has 3 cells, the header has 2"),
+        ("t,ecg\n0,1\n8,x\n", "row 3, column 'ecg': 'x' is not a number"),
         ("t,ecg\n0,1\n,2\n16,3\n", "row 3 has no time; remove that row"),
-        ("t,ecg\nnoon,1\n8,2\n16,3\n", "'noon' is no number"),
-        ("t,ecg\n0,1\n8,2\n4,3\n12,3\n20,3\n", "time goes back at row 4; sort the rows by time"),
-        ("t,ecg\n0,1\n300,2\n600,3\n", "steps of 300 in column 't' are no ECG's; put the unit in its name"),
-        ("t [s],ecg\n0,1\n8,2\n16,3\n", "sampling rate by the times is 0.125 Hz, not 50 to 2000 Hz; check the time unit"),
+        ("t,ecg\nnoon,1\n8,2\n16,3\n", "'noon' is not a number"),
+        ("t,ecg\n0,1\n8,2\n4,3\n12,3\n20,3\n", "time decreases at row 4; sort the rows by time"),
+        (
+            "t,ecg\n0,1\n300,2\n600,3\n",
+            "steps of 300 in column 't' do not fit the .* of an ECG; add the unit to its name",
+        ),
+        (
+            "t [s],ecg\n0,1\n8,2\n16,3\n",
+            "times give a sampling rate of 0.125 Hz, outside 50 to 2000 Hz; check the time unit",
+        ),
         ("t,ecg\n5,1\n5,2\n5,3\n", "most rows repeat the time .* in column 't'.*packet.*; export a time for each sample"),
         ("t [s],ecg\n5,1\n5,2\n5,3\n", "most rows repeat the time .* in column 't \\[s\\]'"),
-        ("t,ecg\n0,1\n8,2\ninf,3\n24,4\n", "row 4 'inf' is no time; remove that row"),
-        ("t,ecg\n1e300,1\n2e300,2\n", "row 2 '1e300' is no time"),
-        ("t [ms],ecg\n0,1\n8,2\n16,3\n1e15,4\n", "jumps by 1e\\+12 s at row 5, and no recording is longer than 1e\\+09 s"),
+        ("t,ecg\n0,1\n8,2\ninf,3\n24,4\n", "row 4 has 'inf' as its time, which is not a valid number; remove that row"),
+        ("t,ecg\n1e300,1\n2e300,2\n", "row 2 has '1e300' as its time"),
+        ("t [ms],ecg\n0,1\n8,2\n16,3\n1e15,4\n", "jumps by 1e\\+12 s at row 5, but no recording is longer than 1e\\+09 s"),
         ('t,ecg\n0,"1\n8,2\n16,3\n', "holds 2 lines"),
         ("t,ecg\n0,1\n8,2\n16," + "3" * 200_000 + "\n", "not a table .*; export it as UTF-8 CSV"),
         ("time,ecg\n2024-05-05T25:00:00,1\n2024-05-05T25:00:01,2\n", "write times as seconds or in ISO 8601"),
     ],
 )
-def test_what_cannot_be_read_is_said_in_one_line(text, message, tmp_path):
+def test_an_invalid_file_gives_a_one_line_error(text, message, tmp_path):
     with pytest.raises(RecordingError, match=message) as error:
         open_recording(write(tmp_path, text))
     assert "\n" not in str(error.value)
@@ -177,16 +183,16 @@ def test_what_cannot_be_read_is_said_in_one_line(text, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"\xff\xfe1", "not text in UTF-8"), (gzip.compress(b"t,ecg\n" * 99)[:-9], "damaged gzip")]
+    ("content", "message"), [(b"\xff\xfe1", "not UTF-8 text"), (gzip.compress(b"t,ecg\n" * 99)[:-9], "damaged gzip")]
 )
-def test_damaged_files_are_refused(content, message, tmp_path):
+def test_a_damaged_file_gives_an_error(content, message, tmp_path):
     (tmp_path / "r.csv").write_bytes(content)
     with pytest.raises(RecordingError, match=message):
         open_recording(tmp_path / "r.csv")
 
 
 @given(st.text("0123456789.,;\t-:TZ \"'\nnaintime ecg[msuV]", max_size=120))
-def test_any_text_is_read_or_refused(tmp_path_factory, text):
+def test_any_text_is_read_or_gives_a_recording_error(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "any.csv"
     path.write_text("time,ecg\n" + text, "utf-8")
     try:

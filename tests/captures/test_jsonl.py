@@ -1,4 +1,4 @@
-"""The capture format: what is written is what its documentation says, and what is damaged is told by line."""
+"""The capture format: the writer follows its documentation, and errors name the damaged line."""
 
 import contextlib
 import stat
@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captures.jsonl import CaptureError, CaptureWriter, Cut, Event, Header, Payload, read_entries, read_header
+from captures.jsonl import (
+    CaptureError,
+    CaptureHeader,
+    CaptureWriter,
+    LinkEvent,
+    Payload,
+    TruncatedLine,
+    read_entries,
+    read_header,
+)
 from drivers.spec import DeviceInformation
 
 HEART_RATE = "00002a37-0000-1000-8000-00805f9b34fb"
@@ -21,13 +30,13 @@ def capture(folder: Path, *lines: str | bytes) -> Path:
     return path
 
 
-def test_what_is_written_reads_as_documented(tmp_path: Path) -> None:
+def test_writes_the_documented_format(tmp_path: Path) -> None:
     path = tmp_path / "strap.jsonl"
-    header = Header("Polar H10 1A2B", 1_714_920_600_000_000, DeviceInformation("Polar Electro Oy", "H10", "5.0.0"))
+    header = CaptureHeader("Polar H10 1A2B", 1_714_920_600_000_000, DeviceInformation("Polar Electro Oy", "H10", "5.0.0"))
     with CaptureWriter(path, header) as writer:
-        writer.event(0.0, "connected")
-        writer.payload(0.5121234567, HEART_RATE.upper(), bytes.fromhex("1648c502"))
-        writer.event(61.7, "disconnected")
+        writer.write_event(0.0, "connected")
+        writer.write_payload(0.5121234567, HEART_RATE.upper(), bytes.fromhex("1648c502"))
+        writer.write_event(61.7, "disconnected")
 
     assert path.read_text().splitlines() == [
         '{"format": "pulsegate-capture", "version": 1, "sensor": "Polar H10 1A2B", "started_us": 1714920600000000, '
@@ -38,72 +47,75 @@ def test_what_is_written_reads_as_documented(tmp_path: Path) -> None:
     ]
     assert read_header(path) == header
     assert list(read_entries(path)) == [
-        Event(0.0, "connected"),
+        LinkEvent(0.0, "connected"),
         Payload(0.512123, HEART_RATE, bytes.fromhex("1648c502")),
-        Event(61.7, "disconnected"),
+        LinkEvent(61.7, "disconnected"),
     ]
 
 
-def test_only_its_owner_may_read_a_capture_and_none_is_written_over(tmp_path: Path) -> None:
+def test_only_its_owner_may_read_a_capture_and_it_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "strap.jsonl"
-    CaptureWriter(path, Header("H10", 0)).close()
+    CaptureWriter(path, CaptureHeader("H10", 0)).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(FileExistsError):
-        CaptureWriter(path, Header("H10", 0))
+        CaptureWriter(path, CaptureHeader("H10", 0))
 
 
-def test_an_event_that_no_reader_knows_is_not_written(tmp_path: Path) -> None:
-    with CaptureWriter(tmp_path / "strap.jsonl", Header("H10", 0)) as writer, pytest.raises(ValueError, match="'paired'"):
-        writer.event(0.0, "paired")
+def test_rejects_an_unknown_event(tmp_path: Path) -> None:
+    with (
+        CaptureWriter(tmp_path / "strap.jsonl", CaptureHeader("H10", 0)) as writer,
+        pytest.raises(ValueError, match="'paired'"),
+    ):
+        writer.write_event(0.0, "paired")
 
 
-def test_lines_are_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
+def test_a_line_is_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
     path = tmp_path / "strap.jsonl"
-    with CaptureWriter(path, Header("H10", 0)) as writer:
-        writer.event(1.0, "connected")
-        assert list(read_entries(path)) == [Event(1.0, "connected")]
+    with CaptureWriter(path, CaptureHeader("H10", 0)) as writer:
+        writer.write_event(1.0, "connected")
+        assert list(read_entries(path)) == [LinkEvent(1.0, "connected")]
 
 
-def test_unknown_keys_and_empty_lines_are_no_harm(tmp_path: Path) -> None:
+def test_ignores_unknown_keys_and_empty_lines(tmp_path: Path) -> None:
     path = capture(tmp_path, FIRST, "\n", '{"t": 1, "event": "connected", "rssi": -60}\n')
-    assert list(read_entries(path)) == [Event(1.0, "connected")]
+    assert list(read_entries(path)) == [LinkEvent(1.0, "connected")]
 
 
-@pytest.mark.parametrize("cut", ['{"t": 2.0, "char": "00002a37-0000', b'{"t": 2.0, "hex": "\xc3', '{"t": 2.0'])
-def test_a_cut_last_line_is_told_and_costs_nothing_else(tmp_path: Path, cut: str | bytes) -> None:
-    path = capture(tmp_path, FIRST, '{"t": 1, "event": "connected"}\n', cut)
-    assert list(read_entries(path)) == [Event(1.0, "connected"), Cut(3)]
+@pytest.mark.parametrize("last_line", ['{"t": 2.0, "char": "00002a37-0000', b'{"t": 2.0, "hex": "\xc3', '{"t": 2.0'])
+def test_a_truncated_last_line_is_reported_and_the_rest_is_read(tmp_path: Path, last_line: str | bytes) -> None:
+    path = capture(tmp_path, FIRST, '{"t": 1, "event": "connected"}\n', last_line)
+    assert list(read_entries(path)) == [LinkEvent(1.0, "connected"), TruncatedLine(3)]
 
 
-def test_a_last_line_that_is_whole_needs_no_line_feed(tmp_path: Path) -> None:
+def test_a_complete_last_line_needs_no_line_feed(tmp_path: Path) -> None:
     path = capture(tmp_path, FIRST, '{"t": 1, "event": "connected"}')
-    assert list(read_entries(path)) == [Event(1.0, "connected")]
+    assert list(read_entries(path)) == [LinkEvent(1.0, "connected")]
 
 
 @pytest.mark.parametrize(
-    ("first", "told"),
+    ("first", "message"),
     [
         ("", "not JSON"),
         ("\x00\x01\n", "not JSON"),
         ("[1]\n", "not a JSON object"),
         ('{"format": "har"}\n', "not a capture"),
-        (FIRST.replace("1,", "2,", 1), "version 2 is not read, only 1; update pulsegate"),
+        (FIRST.replace("1,", "2,", 1), "version 2 is not supported, only 1; update pulsegate"),
         (FIRST.replace('"H10"', '""'), '"sensor" is'),
         (FIRST.replace("1714920600000000", '"now"'), '"started_us" is'),
-        (FIRST.replace("}", ', "device_information": [1]}'), '"device_information" must hold texts'),
+        (FIRST.replace("}", ', "device_information": [1]}'), '"device_information" must hold strings'),
         ("{" + " " * 20_000 + "}\n", "longer than 16384 bytes"),
         ("[" * 10_000 + "\n", "not JSON"),
     ],
 )
-def test_a_first_line_that_is_no_header(tmp_path: Path, first: str, told: str) -> None:
+def test_an_invalid_header_gives_an_error(tmp_path: Path, first: str, message: str) -> None:
     with pytest.raises(CaptureError) as caught:
         read_header(capture(tmp_path, first))
     assert str(caught.value).startswith(f"{tmp_path / 'capture.jsonl'}: line 1: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("nonsense\n", "not JSON"),
         ('{"event": "connected"}\n', '"t" is None'),
@@ -116,22 +128,22 @@ def test_a_first_line_that_is_no_header(tmp_path: Path, first: str, told: str) -
         ),
         ('{"t": 1e300, "event": "connected"}\n', '"t" is 1e+300'),
         (f'{{"t": {"9" * 400}, "event": "connected"}}\n', '"t" is 999'),
-        ('{"t": 0.5, "event": "connected"}\n', "t goes back from 1.0 to 0.5"),
-        ('{"t": 2, "event": "exploded"}\n', "event 'exploded' is unknown"),
+        ('{"t": 0.5, "event": "connected"}\n', "t decreases from 1.0 to 0.5"),
+        ('{"t": 2, "event": "exploded"}\n', "unknown event 'exploded'"),
         ('{"t": 2, "char": "2a37", "hex": "00"}\n', "not a 128-bit UUID"),
-        (f'{{"t": 2, "char": "{HEART_RATE}", "hex": "0"}}\n', "no hexadecimal text"),
-        (f'{{"t": 2, "char": "{HEART_RATE}", "hex": 7}}\n', "no hexadecimal text"),
+        (f'{{"t": 2, "char": "{HEART_RATE}", "hex": "0"}}\n', "not hexadecimal text"),
+        (f'{{"t": 2, "char": "{HEART_RATE}", "hex": 7}}\n', "not hexadecimal text"),
     ],
 )
-def test_a_damaged_line_is_named_after_what_was_good_before_it(tmp_path: Path, line: str, told: str) -> None:
+def test_a_damaged_line_gives_an_error_after_the_entries_before_it(tmp_path: Path, line: str, message: str) -> None:
     entries = read_entries(
         capture(tmp_path, FIRST, '{"t": 1, "event": "connected"}\n', line, '{"t": 3, "event": "connected"}\n')
     )
-    assert next(entries) == Event(1.0, "connected")
+    assert next(entries) == LinkEvent(1.0, "connected")
     with pytest.raises(CaptureError) as caught:
         next(entries)
     assert str(caught.value).startswith(f"{tmp_path / 'capture.jsonl'}: line 3: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @given(st.binary(max_size=400))
@@ -140,4 +152,4 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     entries: list[object] = []
     with contextlib.suppress(CaptureError):
         entries.extend(read_entries(path))
-    assert all(isinstance(entry, Payload | Event | Cut) for entry in entries)
+    assert all(isinstance(entry, Payload | LinkEvent | TruncatedLine) for entry in entries)

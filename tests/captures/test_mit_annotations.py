@@ -1,4 +1,4 @@
-"""MIT annotation files, against wfdb's own reader and by hand."""
+"""MIT annotation files, compared with wfdb's reader and checked by hand."""
 
 import struct
 import warnings
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from captures.annotations import SYMBOLS, AnnotationError, read_annotations
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # wfdb uses pandas in a way that pandas warns of
+    warnings.simplefilter("ignore")  # wfdb uses a deprecated feature of pandas
     import wfdb
 
 END = struct.pack("<H", 0)
@@ -54,13 +54,13 @@ def test_agrees_with_wfdb(data: Path, record: str, suffix: str) -> None:
         assert ours.rate_hz == theirs.fs
 
 
-def test_every_pseudo_annotation(tmp_path: Path) -> None:
+def test_reads_every_pseudo_annotation(tmp_path: Path) -> None:
     written = tmp_path / "a.atr"
     written.write_bytes(
         word(28, 18) + note(b"(AFIB\0")  # + at 18 with a rhythm of even length
-        + word(1, 100) + word(61, 3) + word(62, 1) + word(60, 2)  # N at 118; subtype, channel and number say nothing new
+        + word(1, 100) + word(61, 3) + word(62, 1) + word(60, 2)  # N at 118; subtype, channel and number are ignored
         + skip(100_000) + word(5, 7) + note(b"odd")  # V at 100125 after a skip, a padded note
-        + skip(-5) + word(22, 1000)  # a skip may go back, as long as the annotations do not
+        + skip(-5) + word(22, 1000)  # a skip may be negative, as long as the times of the annotations do not decrease
         + END
     )  # fmt: skip
     found = read_annotations(written)
@@ -72,7 +72,7 @@ def test_every_pseudo_annotation(tmp_path: Path) -> None:
     assert found.rate_hz is None
 
 
-def test_no_annotations_is_no_damage(tmp_path: Path) -> None:
+def test_a_file_without_annotations_is_valid(tmp_path: Path) -> None:
     (tmp_path / "a.qrs").write_bytes(END)
     assert len(read_annotations(tmp_path / "a.qrs").sample) == 0
 
@@ -84,14 +84,14 @@ def test_no_annotations_is_no_damage(tmp_path: Path) -> None:
         (word(1, 100), "a.atr: ends at byte 2 without an end mark"),
         (word(1, 100) + b"\x01", "a.atr: ends at byte 3 without an end mark"),
         (skip(70_000)[:4], "a.atr: ends at byte 4 without an end mark"),
-        (word(1, 1) + word(63, 40) + b"(N" + END, "a.atr: the note at byte 4 is cut short or belongs to no annotation"),
-        (note(b"(N") + END, "belongs to no annotation"),
+        (word(1, 1) + word(63, 40) + b"(N" + END, "a.atr: the note at byte 4 is truncated or does not follow an annotation"),
+        (note(b"(N") + END, "does not follow an annotation"),
         (word(50, 1) + END, "a.atr: unknown annotation code 50 at byte 0"),
-        (word(1, 100) + skip(-90) + word(1, 1) + END, "a.atr: times run backwards"),
-        (word(22, 0) + note(b"## time resolution: x") + END, "a.atr: '## time resolution: x' is no time resolution"),
+        (word(1, 100) + skip(-90) + word(1, 1) + END, "a.atr: times decrease"),
+        (word(22, 0) + note(b"## time resolution: x") + END, "a.atr: '## time resolution: x' does not give a time resolution"),
     ],
 )
-def test_damage_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_the_error_names_the_damage(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.atr").write_bytes(content)
     with pytest.raises(AnnotationError) as caught:
         read_annotations(tmp_path / "a.atr")
@@ -100,7 +100,7 @@ def test_damage_is_named(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 @given(content=st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_bytes_are_read_or_give_an_annotation_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "random.atr"
     file.write_bytes(content)
     try:

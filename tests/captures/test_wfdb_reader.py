@@ -1,4 +1,4 @@
-"""WFDB records as wfdb (an independent reader) reads them, and what is refused."""
+"""WFDB records compared with wfdb, an independent reader, and invalid files."""
 
 import struct
 import warnings
@@ -23,7 +23,7 @@ def test_signals_agree_with_wfdb(name, data):
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb 4.3 calls what pandas 3 deprecates
 @pytest.mark.parametrize("fmt", ["16", "80", "212"])
-def test_every_format_as_wfdb_writes_it(fmt, tmp_path):
+def test_reads_every_format_that_wfdb_writes(fmt, tmp_path):
     top = 100 if fmt == "80" else 2000
     adc = np.random.default_rng(7).integers(-top, top, (501, 3))
     wfdb.wrsamp(
@@ -54,23 +54,23 @@ def test_invalid_samples_are_nan_and_split_the_segments(tmp_path):
     assert record.duration_s == pytest.approx(0.06)
 
 
-def test_signals_with_more_samples_a_frame_and_missing_fields_take_the_defaults(tmp_path):
+def test_missing_header_fields_take_the_defaults(tmp_path):
     record = open_recording(write(tmp_path, "# a comment\nr 2\nr.dat 16 1/bpm\nr.dat 16x2\n", [7, 200, 400, 7, 600, 800]))
     assert record.rate_hz == 500
     assert record.mv == pytest.approx([1, 2, 3, 4])
 
 
-def test_the_start_is_utc(tmp_path):
+def test_the_start_time_is_utc(tmp_path):
     record = open_recording(write(tmp_path, "r 1 100/1 2 12:30:15.5 24/12/2023\nr.dat 16 100\n", [1, 2]))
     assert record.start_us == 1703421015_500_000
 
 
-def test_odd_but_readable_files_get_notes(tmp_path):
+def test_unusual_but_readable_files_get_notes(tmp_path):
     record = open_recording(write(tmp_path, "r 1 100 2\nr.dat 16 100 16 0 0 9 0 ECG\n", [1, 2, 3, 4, 5]))
     assert len(record.mv) == 2
     assert [note.split(":")[0] for note in record.notes] == [
-        "r.dat holds 5 samples a signal, the header says 2",
-        "the checksum of r.dat does not agree with the header",
+        "r.dat holds 5 samples per signal, the header states 2",
+        "the checksum of r.dat does not match the header",
     ]
 
 
@@ -79,23 +79,23 @@ def test_odd_but_readable_files_get_notes(tmp_path):
     [
         ("", "not a WFDB header"),
         ("hello, world\n", "not a WFDB header"),
-        ("r/3 1 100 10\nr_1 5\n", "multi-segment record.*one of its segments"),
-        ("r 2 100 4\nr.dat 16 100\n", "announces 2 signals and describes 1"),
-        ("r 0 250 9205760\n", "a record without signals, at most with annotations: nothing to replay"),
-        ("r 1 100 4\nr.dat 16 1e-320\n", "such a gain or baseline cannot be; correct the header"),
-        (f"r 1 100 4\nr.dat 16 100({'9' * 400})\n", "such a gain or baseline cannot be"),
-        (f"r {'9' * 5000} 100 4\nr.dat 16 100\n", "a number in the header cannot be read"),
+        ("r/3 1 100 10\nr_1 5\n", "multi-segment records are not supported.*one of its segments"),
+        ("r 2 100 4\nr.dat 16 100\n", "states 2 signals but describes 1"),
+        ("r 0 250 9205760\n", "the record has no signals, only annotations"),
+        ("r 1 100 4\nr.dat 16 1e-320\n", "invalid gain or baseline in signal line .*; correct the header"),
+        (f"r 1 100 4\nr.dat 16 100({'9' * 400})\n", "invalid gain or baseline"),
+        (f"r {'9' * 5000} 100 4\nr.dat 16 100\n", "invalid number in the header"),
         ("r 1 0 4\nr.dat 16 100\n", "sampling rate of 0.0 Hz"),
-        ("r 1 1-2 4\nr.dat 16 100\n", "a number in the header cannot be read"),
-        ("r 1 100 4\nr.dat sixteen\n", "signal line 'r.dat sixteen' cannot be read"),
-        ("r 1 100 4\nr.dat 310 100\n", "format 310 is not read .*16, 61, 80, 212.*xform"),
+        ("r 1 1-2 4\nr.dat 16 100\n", "invalid number in the header"),
+        ("r 1 100 4\nr.dat sixteen\n", "invalid signal line 'r.dat sixteen'"),
+        ("r 1 100 4\nr.dat 310 100\n", "format 310 is not supported .*16, 61, 80, 212.*xform"),
         ("r 1 100 4\n../r.dat 16 100\n", "not a plain file name"),
         ("r 1 100 4\ngone.dat 16 100\n", "signal file gone.dat is missing; put it beside the header"),
-        ("r 1 100 5\nr.dat 16 100\n", "cut: holds 4 of 5 samples a signal; fetch the file again"),
+        ("r 1 100 5\nr.dat 16 100\n", "truncated: holds 4 of 5 samples per signal; fetch the file again"),
         ("r 1 100 4\nr.dat 16 100/mmHg\n", "no ECG among its signals"),
     ],
 )
-def test_what_cannot_be_read_is_said_in_one_line(header, message, tmp_path):
+def test_an_invalid_record_gives_a_one_line_error(header, message, tmp_path):
     path = write(tmp_path, header, [1, 2, 3, 4])
     with pytest.raises(RecordingError, match=message) as error:
         open_recording(path)
@@ -103,21 +103,21 @@ def test_what_cannot_be_read_is_said_in_one_line(header, message, tmp_path):
     assert str(tmp_path) in str(error.value)
 
 
-def test_bytes_that_are_no_header_are_refused(tmp_path):
+def test_a_binary_header_gives_an_error(tmp_path):
     (tmp_path / "r.hea").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(RecordingError, match="it is not text"):
         open_recording(tmp_path / "r.hea")
 
 
 @pytest.mark.parametrize("name", ["gone.hea", "gone.dat", "gone.csv"])
-def test_a_missing_file_is_named(name, tmp_path):
+def test_the_error_names_a_missing_file(name, tmp_path):
     with pytest.raises(RecordingError, match="no such file; check the path"):
         open_recording(tmp_path / name)
 
 
-def test_other_kinds_of_files_and_folders_are_refused(tmp_path):
+def test_other_files_and_folders_give_errors(tmp_path):
     with pytest.raises(RecordingError, match=r"give a WFDB header \(.hea\) or a CSV file"):
         open_recording(tmp_path / "picture.png")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(RecordingError, match="cannot be read"):
+    with pytest.raises(RecordingError, match="cannot read the file"):
         open_recording(tmp_path / "folder.csv")

@@ -1,4 +1,4 @@
-"""The beginning of a few records, each looked through once."""
+"""Beats that the detector finds at the beginning of a few records, computed once for each."""
 
 from collections.abc import Callable
 from functools import cache
@@ -11,12 +11,12 @@ from captures import open_recording
 from evaluation.detection import detect
 
 END_S = 600.0
-"""Ten minutes, of which the first five do not count."""
+"""Length of the beginning: ten minutes, of which the first five do not count."""
 
 
 @pytest.fixture(scope="session")
 def detected(data: Path) -> Callable[[str], np.ndarray]:
-    """The detector's beats in the first ten minutes of a record of mitdb, on whole samples, in seconds."""
+    """Returns the detected beats in the first ten minutes of a record of mitdb, in seconds, rounded to whole samples."""
 
     @cache
     def of_record(name: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The confusion of beat classes and its rates: by hand, by EC57's rules, and against a second implementation on WFDB."""
+"""The confusion matrix of beat classes and its rates: by hand, by the rules of EC57, and against a second implementation."""
 
 import warnings
 from collections import Counter
@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.progress import Progress
 
-from evaluation.beats import EXTRA, MISSED, confusion, evaluate_beats, figures, label_record, total
-from evaluation.detection import received
+from evaluation.beats import EXTRA, MISSED, confusion, evaluate_beats, figures, score_record, total
+from evaluation.detection import is_received
 from evaluation.ec57 import Reference, load_reference
-from evaluation.ladders import rungs
+from evaluation.perturbations import list_perturbations
 from evaluation.records import EvaluationError, load_annotated, rate_intervals
 
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 calls what pandas 3 deprecates
@@ -36,14 +36,14 @@ def record(labels: str) -> Reference:
     return Reference(301.0 + np.arange(len(labels)), tuple(labels))
 
 
-def test_a_matrix_by_hand() -> None:
+def test_confusion_matrix_by_hand() -> None:
     called = (np.array([301.02, 302.0, 303.0, 304.1, 306.0, 306.5]), list("NNVV?S"))
     counted = confusion(record("NSVFNN"), called)
     assert counted == Counter({
         ("N", "N"): 1, ("S", "N"): 1, ("V", "V"): 1, ("F", "V"): 1, ("N", MISSED): 1, ("N", "Q"): 1, (EXTRA, "S"): 1
     })  # fmt: skip
     rates = figures(counted)
-    assert (rates["V"]["se"], rates["V"]["ppv"]) == (100, 100)  # a fusion beat called V is no false V
+    assert (rates["V"]["se"], rates["V"]["ppv"]) == (100, 100)  # a fusion beat called V is not a false V
     assert (rates["plain"]["V"]["se"], rates["plain"]["V"]["ppv"]) == (100, 50)
     assert (rates["S"]["se"], rates["S"]["ppv"]) == (0, 0)
     assert (rates["F"]["se"], rates["F"]["ppv"]) == (0, None)
@@ -52,14 +52,14 @@ def test_a_matrix_by_hand() -> None:
 
 
 @given(cells)
-def test_rates_are_those_of_bxb(counts: dict[tuple[str, str], int]) -> None:
-    """Its last page: VFP = Nv + Sv + Ov + Xv, VFN = Vn + Vs + Vf + Vq + Vo + Vx; SFP = Ns + Vs + Fs + Os + Xs, SFN likewise."""
+def test_rates_follow_the_formulas_of_bxb(counts: dict[tuple[str, str], int]) -> None:
+    """Manual, end: VFP = Nv + Sv + Ov + Xv, VFN = Vn + Vs + Vf + Vq + Vo + Vx; SFP = Ns + Vs + Fs + Os + Xs, SFN likewise."""
     counted = Counter(counts)
     rates = figures(counted)
     for name, false_at in (("V", ("N", "S", EXTRA)), ("S", ("N", "V", "F", EXTRA))):
         assert rates[name]["tp"] == counted[name, name]
         assert rates[name]["fp"] == sum(counted[truth, name] for truth in false_at)
-        assert rates[name]["fn"] == sum(counted[name, said] for said in ("N", "S", "V", "F", "Q", MISSED) if said != name)
+        assert rates[name]["fn"] == sum(counted[name, label] for label in ("N", "S", "V", "F", "Q", MISSED) if label != name)
 
 
 @given(cells)
@@ -99,13 +99,13 @@ def test_what_experts_say_is_perfect(data: Path) -> None:
     assert all((rates[name]["se"], rates[name]["ppv"]) == (100, 100) for name in "NSVF")
 
 
-def test_records_add_up(data: Path) -> None:
-    parts = [confusion(record("NSV"), (np.array([301.0, 303.0]), ["N", said])) for said in "NV"]
+def test_counts_add_up_over_records(data: Path) -> None:
+    parts = [confusion(record("NSV"), (np.array([301.0, 303.0]), ["N", label])) for label in "NV"]
     assert total(parts)["V", "V"] == 1
     assert total(parts)["S", MISSED] == 2
 
 
-def test_paced_and_odd_records_are_named_and_left_out(data: Path, tmp_path: Path) -> None:
+def test_leaves_out_paced_and_damaged_records_and_names_them(data: Path, tmp_path: Path) -> None:
     for name in ("101", "102"):
         for suffix in (".hea", ".dat", ".atr"):
             (tmp_path / f"{name}{suffix}").symlink_to(data / "mitdb" / f"{name}{suffix}")
@@ -118,31 +118,31 @@ def test_paced_and_odd_records_are_named_and_left_out(data: Path, tmp_path: Path
     assert sum(report["confusion"]["S"].values()) == 3  # as Moody & Mark 2001 list for 101
 
 
-def test_intervals_are_of_the_records_drawn_with_replacement() -> None:
-    """Two records, one perfect, one without a hit: a draw has neither, one or two of them."""
+def test_intervals_come_from_drawing_records_with_replacement() -> None:
+    """Of a perfect record and one without a hit, a draw contains each record zero, one or two times."""
     assert rate_intervals([(10, 0, 0), (0, 0, 10)])["se"] == [0, 100]
     assert rate_intervals([(9, 1, 0)] * 5) == {"se": [100, 100], "ppv": [90, 90], "f1": [94.74, 94.74]}
     assert rate_intervals([(9, 1, 0)]) == {"se": None, "ppv": None, "f1": None}
     assert rate_intervals([(0, 0, 0)] * 3)["se"] is None
 
 
-def test_nothing_but_paced_records_is_an_error(data: Path, tmp_path: Path) -> None:
+def test_a_folder_with_only_paced_records_is_an_error(data: Path, tmp_path: Path) -> None:
     for suffix in (".hea", ".dat", ".atr"):
         (tmp_path / f"102{suffix}").symlink_to(data / "mitdb" / f"102{suffix}")
     with pytest.raises(EvaluationError, match="paced"):
         evaluate_beats(tmp_path, lambda mv, rate_hz: (np.empty(0), []), SILENT)
 
 
-def test_beats_in_lost_packets_are_told_apart(data: Path) -> None:
-    """A labeller that knows every beat loses what was not received, and only in `with_lost_beats`."""
+def test_beats_in_lost_packets_count_only_in_with_lost_beats(data: Path) -> None:
+    """A labeller that knows the received beats scores 100 % on these, and less when lost beats count as missed."""
     truth = load_reference(data / "mitdb" / "119.atr", 360.0)
-    lost = next(rung for rung in rungs(None, drop=True, fs=False) if rung.path == ("drop", "10"))
+    lost = next(step for step in list_perturbations(None, drop=True, fs=False) if step.path == ("drop", "10"))
 
     def label(mv: np.ndarray, rate_hz: float) -> tuple[np.ndarray, list[str]]:
-        known = received(truth.times_s, mv, rate_hz)
+        known = is_received(truth.times_s, mv, rate_hz)
         return truth.times_s[known], [name for name, kept in zip(truth.labels, known, strict=True) if kept]
 
-    counted = label_record(load_annotated(data / "mitdb" / "119.hea"), lost, label)
-    everything, known = figures(counted.counted), figures(counted.received)
+    counted = score_record(load_annotated(data / "mitdb" / "119.hea"), lost, label)
+    everything, known = figures(counted.every_beat), figures(counted.received)
     assert known["V"]["se"] == known["V"]["ppv"] == everything["V"]["ppv"] == 100
     assert 75 < everything["V"]["se"] < 95

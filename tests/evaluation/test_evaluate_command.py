@@ -1,4 +1,4 @@
-"""`pulsegate evaluate` as a person types it: one JSON object or tables, odd records named, failures one line."""
+"""`pulsegate evaluate` from the command line: one JSON object or tables, damaged records named, errors on one line."""
 
 import json
 import os
@@ -13,10 +13,10 @@ from rich.progress import Progress
 
 from captures import open_recording
 from captures.annotations import read_annotations
-from evaluation.command import beat_labeller, plain
+from evaluation.command import beat_labeller, to_json
 from evaluation.detection import detect, evaluate_qrs
-from evaluation.ladders import rungs
-from evaluation.tables import tables
+from evaluation.perturbations import list_perturbations
+from evaluation.tables import build_tables
 from gateway.cli import main
 from models.inference.models import Models
 
@@ -35,7 +35,7 @@ def one_line(err: str) -> str:
 
 @pytest.fixture
 def beginning(tmp_path: Path, data: Path) -> Path:
-    """The first 330 s of a record: its header announces less than is stored."""
+    """The first 330 s of a record: its header states fewer samples than the file holds."""
     header = (data / "mitdb" / "101.hea").read_text()
     (tmp_path / "101.hea").write_text(header.replace(" 650000", f" {330 * 360}", 1))
     for suffix in (".dat", ".atr"):
@@ -45,7 +45,7 @@ def beginning(tmp_path: Path, data: Path) -> Path:
 
 @pytest.fixture
 def records(beginning: Path, data: Path) -> Path:
-    """A good record, one cut in its signal, one without annotations, one that is nonsense."""
+    """A good record, one with a truncated signal, one without annotations, and one with an invalid header."""
     for suffix in (".hea", ".atr"):
         (beginning / f"118{suffix}").symlink_to(data / "mitdb" / f"118{suffix}")
     (beginning / "118.dat").write_bytes((data / "mitdb" / "118.dat").read_bytes()[:999])
@@ -55,7 +55,7 @@ def records(beginning: Path, data: Path) -> Path:
     return beginning
 
 
-def test_qrs_prints_one_object_with_the_agreed_keys(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_qrs_prints_one_object_with_the_documented_keys(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "qrs", "--data", records, "--json")
     assert status == 0
     assert len(out.splitlines()) == 1
@@ -68,10 +68,10 @@ def test_qrs_prints_one_object_with_the_agreed_keys(records: Path, capsys: pytes
     counted = np.count_nonzero((annotated >= 300 * 360) & (annotated < 330 * 360))
     assert report["150ms"]["tp"] + report["150ms"]["fn"] == counted
     assert report["skipped"].keys() == {"118", "119", "bad"}
-    assert "cut" in report["skipped"]["118"]
+    assert "truncated" in report["skipped"]["118"]
 
 
-def test_ladders_are_in_the_object(beginning: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_perturbations_are_in_the_object(beginning: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "qrs", "--data", beginning, "--json", "--drop")
     report = json.loads(out)
     assert status == 0
@@ -80,16 +80,16 @@ def test_ladders_are_in_the_object(beginning: Path, capsys: pytest.CaptureFixtur
     assert abs(report["drop"]["5"]["f1_change"]["150ms"]) < 1
 
 
-def test_noise_is_a_ladder_by_kind_and_ratio(beginning: Path, data: Path) -> None:
-    every = rungs(data / "noise", drop=False, fs=False)
-    report = evaluate_qrs(beginning, Progress(disable=True), [rung for rung in every if rung.path[1:2] in ((), ("mix",))])
+def test_noise_is_reported_by_kind_and_snr(beginning: Path, data: Path) -> None:
+    every = list_perturbations(data / "noise", drop=False, fs=False)
+    report = evaluate_qrs(beginning, Progress(disable=True), [step for step in every if step.path[1:2] in ((), ("mix",))])
     assert list(report["noise"]["mix"]) == ["24", "18", "12", "6", "0", "-6"]
     falling = [report["noise"]["mix"][snr_db]["50ms"]["f1"] for snr_db in ("24", "12", "0", "-6")]
     assert falling == sorted(falling, reverse=True)
     assert report["noise"]["mix"]["-6"]["f1_change"]["50ms"] == round(falling[-1] - report["50ms"]["f1"], 2)
 
 
-def test_tables_are_for_people(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_tables_without_json(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "qrs", "--data", records)
     assert status == 0
     assert "101" in out
@@ -98,7 +98,7 @@ def test_tables_are_for_people(records: Path, capsys: pytest.CaptureFixture[str]
         json.loads(out)
 
 
-def test_the_data_folder_works_too(beginning: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_accepts_the_folder_above_the_database(beginning: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mitdb").symlink_to(beginning)
     status, out, _ = run(capsys, "qrs", "--data", tmp_path / "data", "--json")
@@ -107,28 +107,26 @@ def test_the_data_folder_works_too(beginning: Path, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("task", ["qrs", "beats", "rhythm", "rr-af", "pulse"])
-def test_an_empty_folder_is_one_line_that_says_what_to_give(
-    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_empty_folder_gives_a_one_line_error(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, err = run(capsys, task, "--data", tmp_path)
     assert (status, out) == (1, "")
     assert one_line(err)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_folder_gives_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(capsys, "qrs", "--data", tmp_path / "none")
     assert status == 1
     assert "no such folder" in one_line(err)
 
 
-def test_nothing_but_odd_records_is_a_failure(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fails_when_every_record_is_damaged(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (records / "101.dat").unlink()
     status, out, err = run(capsys, "qrs", "--data", records)
     assert (status, out) == (1, "")
     assert "101.dat" in one_line(err)
 
 
-def test_missing_float_models_say_how_to_make_them(
+def test_a_missing_float_model_names_the_command_that_makes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("evaluation.command.RUNS", tmp_path)
@@ -145,7 +143,7 @@ def test_bad_usage_is_exit_status_2(words: tuple[str, ...], capsys: pytest.Captu
 
 
 def test_scoring_needs_no_scipy(records: Path) -> None:
-    """Only ladders do."""
+    """Only perturbations need it."""
     program = "import sys; sys.modules['scipy'] = None; from gateway.cli import main; sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", program, "evaluate", "qrs", "--data", str(records), "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -154,28 +152,28 @@ def test_scoring_needs_no_scipy(records: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [("--json",), ()])
-def test_output_that_cannot_be_written_is_one_line(beginning: Path, form: tuple[str, ...]) -> None:
+def test_an_output_error_gives_one_line(beginning: Path, form: tuple[str, ...]) -> None:
     words = [sys.executable, "-m", "gateway.cli", "evaluate", "qrs", "--data", str(beginning), *form]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    said = "pulsegate: the output cannot be written (No space left on device); make room or choose another place"
-    assert (done.returncode, one_line(done.stderr)) == (1, said)
+    expected = "pulsegate: cannot write the output: No space left on device; free space or choose another destination"
+    assert (done.returncode, one_line(done.stderr)) == (1, expected)
 
 
-def test_labels_of_beats_do_not_depend_on_the_model_being_there(data: Path) -> None:
+def test_every_beat_is_normal_without_the_beat_model(data: Path) -> None:
     mv = open_recording(data / "mitdb" / "101.hea").mv[: 360 * 30]
     times_s, labels = beat_labeller(Models())(mv, 360.0)
     assert times_s.tolist() == detect(mv, 360.0).tolist()
     assert set(labels) == {"N"}
 
 
-def test_json_has_no_number_that_json_has_not() -> None:
+def test_to_json_replaces_numbers_that_json_cannot_hold() -> None:
     value: Any = {"a": np.float32(0.5), "b": [np.nan, float("inf")], 3: (np.int64(2), np.array([1.0])), "c": np.bool_(True)}
-    assert plain(value) == {"a": 0.5, "b": [None, None], "3": [2, [1.0]], "c": True}
+    assert to_json(value) == {"a": 0.5, "b": [None, None], "3": [2, [1.0]], "c": True}
 
 
-def test_ladders_become_lines_of_a_table() -> None:
+def test_each_perturbation_becomes_a_row_of_a_table() -> None:
     figures = {"f1_mean": 80.0, "f1": {"N": 90.0}}
     report = {"records": {}, **figures, "noise": {"BW": {"24": figures, "-6": figures}}, "fs": {"128": figures}}
-    shown = {table.title: table.row_count for table in tables("rhythm", report)}
+    shown = {table.title: table.row_count for table in build_tables("rhythm", report)}
     assert shown == {"rhythm, over all records": 2, "noise": 2, "fs": 1}

@@ -1,4 +1,4 @@
-"""The scorer on recordings whose answer is known, beside wfdb's own comparison, and over folders with odd files."""
+"""Pulse scoring on recordings with a known answer, against wfdb's comparison, and over folders with damaged files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from captures.ppg import PpgRecording
-from evaluation.pulse import at_rate, dropped, evaluate_pulse, noisy
-from evaluation.pulse_reference import aligned, compared, faultless
+from evaluation.pulse import add_movement, drop_packets, evaluate_pulse, resample_to
+from evaluation.pulse_reference import align_beats, compare_pulses, find_faultless
 from models.signal.ppg import Pulse
 
 Samples = NDArray[np.float64]
@@ -25,10 +25,10 @@ def pulses(times: Any) -> list[Pulse]:
     return [Pulse(float(t), after_gap=False) for t in times]
 
 
-class Everything:
-    """A quality model that finds all good, or nothing."""
+class ConstantQuality:
+    """A quality model that accepts every window, or none."""
 
-    name, version = "everything", "1"
+    name, version = "constant", "1"
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
@@ -39,7 +39,7 @@ class Everything:
 
 @given(shift=st.floats(-25, 25), seed=st.integers(0, 20), lost=st.integers(0, 8))
 @settings(max_examples=20, deadline=None)
-def test_the_clocks_offset_is_found_from_the_rhythm_alone(shift: float, seed: int, lost: int) -> None:
+def test_finds_the_clock_offset_from_the_rhythm(shift: float, seed: int, lost: int) -> None:
     rng = np.random.default_rng(seed)
     beats = np.concatenate(([0.0], np.cumsum(rng.normal(0.85, 0.06, 100))))
     seen = (
@@ -47,20 +47,20 @@ def test_the_clocks_offset_is_found_from_the_rhythm_alone(shift: float, seed: in
         + shift
         + rng.normal(0, 0.01, beats.size - lost - 1)
     )
-    assert np.abs(aligned(beats, seen, same_clock=False) - beats - shift).max() < 0.02
+    assert np.abs(align_beats(beats, seen, same_clock=False) - beats - shift).max() < 0.02
 
 
-def test_on_one_clock_the_transit_time_is_found_and_stays_below_a_second() -> None:
+def test_finds_the_transit_time_on_one_clock() -> None:
     beats = np.arange(0, 60, 0.8)
-    assert np.allclose(aligned(beats, beats + 0.31, same_clock=True), beats + 0.31, atol=0.01)
+    assert np.allclose(align_beats(beats, beats + 0.31, same_clock=True), beats + 0.31, atol=0.01)
 
 
-def test_missed_false_and_late_pulses_are_counted_as_they_are() -> None:
+def test_counts_missed_false_and_late_pulses() -> None:
     expected = np.arange(1.0, 59.0, 1.0)
     found = expected.copy()
     found[20] += 0.1
     seen = np.sort(np.append(np.delete(found, [5, 40]), [30.5]))
-    comparison = compared(expected, pulses(seen), SIGNAL, 50.0, NONE)
+    comparison = compare_pulses(expected, pulses(seen), SIGNAL, 50.0, NONE)
     assert comparison.matched_s.size == 56
     assert comparison.missed_s.tolist() == [6.0, 41.0]
     assert comparison.false_s.tolist() == [30.5]
@@ -68,23 +68,23 @@ def test_missed_false_and_late_pulses_are_counted_as_they_are() -> None:
     assert late[:, 0].tolist() == pytest.approx([21.1, 22.0])
     assert late[:, 1].tolist() == pytest.approx([0.1, 0.1])
     assert comparison.faults_s.tolist() == pytest.approx([6.0, 21.1, 22.0, 30.5, 41.0])
-    # 58 pulses give 57 intervals; each missed pulse takes two, and the false one stands in one.
+    # 58 pulses give 57 intervals; each missed pulse removes two, and the false pulse splits one.
     assert comparison.pp.shape == (57 - 4 - 1, 2)
 
 
-def test_nothing_is_asked_for_beside_gaps_and_ends_nor_of_faint_pulses() -> None:
+def test_pulses_beside_gaps_and_ends_and_faint_pulses_do_not_count() -> None:
     signal = SIGNAL.copy()
     signal[1000:1100] = np.nan
     expected = np.concatenate(([0.1], np.arange(1.0, 59.0, 1.0), [59.9]))
     seen = [t for t in expected if not 19.5 < t < 23.5 and 0.2 < t < 59.5]
-    clean = compared(expected, pulses(seen), signal, 50.0, NONE)
-    assert clean.missed_s.tolist() == [23.0]  # the gap ends at 22 s; the pulse of that moment is not asked for
-    faint = compared(expected, pulses([*seen, 59.5]), signal, 50.0, np.array([59.5]))
+    clean = compare_pulses(expected, pulses(seen), signal, 50.0, NONE)
+    assert clean.missed_s.tolist() == [23.0]  # the gap ends at 22 s; the pulse at this time does not count
+    faint = compare_pulses(expected, pulses([*seen, 59.5]), signal, 50.0, np.array([59.5]))
     assert faint.false_s.size == 0
 
 
-def test_windows_are_good_where_no_fault_lies() -> None:
-    good = faultless(np.array([12.0, 30.0]), np.array([0.0, 1.9, 2.1, 12.0, 12.1, 19.9, 20.1, 31.0]), 10.0)
+def test_finds_windows_without_faults() -> None:
+    good = find_faultless(np.array([12.0, 30.0]), np.array([0.0, 1.9, 2.1, 12.0, 12.1, 19.9, 20.1, 31.0]), 10.0)
     assert good.tolist() == [True, True, False, False, True, True, False, True]
 
 
@@ -95,19 +95,19 @@ def test_counts_agree_with_wfdb(synthesise: Synthesise) -> None:
     kept = expected[rng.random(60) < 0.9]
     seen = np.sort(np.concatenate((kept + rng.normal(0, 0.08, kept.size), rng.uniform(2, 40, 4))))
     inside = seen[(seen >= expected[0] - 0.15) & (seen <= expected[-1] + 0.15)]
-    ours = compared(expected, pulses(inside), np.zeros(50 * 90), 50.0, NONE)
+    ours = compare_pulses(expected, pulses(inside), np.zeros(50 * 90), 50.0, NONE)
     theirs = processing.compare_annotations(np.round(expected * 1000).astype(int), np.round(inside * 1000).astype(int), 150)
-    assert abs(ours.matched_s.size - theirs.tp) <= 1  # wfdb pairs each with its nearest, EC57 as many as it can
+    assert abs(ours.matched_s.size - theirs.tp) <= 1  # wfdb pairs each beat with its nearest, EC57 pairs as many as possible
     assert abs(ours.missed_s.size - theirs.fn) <= 1
     assert abs(ours.false_s.size - theirs.fp) <= 1
 
 
 def folder(tmp_path: Path, synthesise: Synthesise, count: int = 2) -> Path:
-    for place in range(count):
-        rng = np.random.default_rng(place)
+    for index in range(count):
+        rng = np.random.default_rng(index)
         intervals = rng.normal(0.85, 0.06, 60)
         ppg, _ = synthesise(intervals, 30.0, noise=0.01)
-        here = tmp_path / f"subject_{place:02}"
+        here = tmp_path / f"subject_{index:02}"
         here.mkdir()
         rows = [f"{k * 100 / 3:.0f},{200 - 3 * x:.4f},0,0" for k, x in enumerate(ppg)]
         (here / "PPG.csv").write_text("\n".join(["time,R,G,B", *rows]))
@@ -115,11 +115,11 @@ def folder(tmp_path: Path, synthesise: Synthesise, count: int = 2) -> Path:
     return tmp_path
 
 
-def test_a_folder_of_recordings(tmp_path: Path, synthesise: Synthesise) -> None:
+def test_scores_a_folder_and_names_damaged_files(tmp_path: Path, synthesise: Synthesise) -> None:
     data = folder(tmp_path, synthesise)
     (data / "subject_00" / "odd").mkdir()
     (data / "subject_00" / "odd" / "PPG.csv").write_text("no table")
-    result = evaluate_pulse(data, Everything(0.5))
+    result = evaluate_pulse(data, ConstantQuality(0.5))
     assert result["pulse_f1"] == 100.0
     assert 0 < result["pp_error_ms"]["median"] < 5
     assert result["pp_error_ms"]["p95"] < 15
@@ -130,38 +130,38 @@ def test_a_folder_of_recordings(tmp_path: Path, synthesise: Synthesise) -> None:
     assert sum(record["matched"] for record in result["records"].values()) == result["matched"]
 
 
-def test_what_is_not_good_counts_not_and_is_told(tmp_path: Path, synthesise: Synthesise) -> None:
-    result = evaluate_pulse(folder(tmp_path, synthesise, 1), Everything(0.6))
+def test_rejected_seconds_lower_coverage_and_do_not_count(tmp_path: Path, synthesise: Synthesise) -> None:
+    result = evaluate_pulse(folder(tmp_path, synthesise, 1), ConstantQuality(0.6))
     assert (result["pulse_f1"], result["coverage"], result["pp_error_ms"]["median"]) == (None, 0.0, None)
     assert result["all_time"]["pulse_f1"] == 100.0
 
 
-def test_nothing_there() -> None:
-    result = evaluate_pulse(Path("nowhere"), Everything(0.5))
+def test_a_missing_folder_gives_an_empty_report() -> None:
+    result = evaluate_pulse(Path("nowhere"), ConstantQuality(0.5))
     assert (result["pulse_f1"], result["records"], result["skipped"]) == (None, {}, {})
 
 
 def test_lost_packets_and_another_rate(tmp_path: Path, synthesise: Synthesise) -> None:
     data = folder(tmp_path, synthesise, 1)
-    assert evaluate_pulse(data, Everything(0.5), at_rate(128.0))["pulse_f1"] == 100.0
-    lossy = evaluate_pulse(data, Everything(0.5), dropped(0.1))
+    assert evaluate_pulse(data, ConstantQuality(0.5), resample_to(128.0))["pulse_f1"] == 100.0
+    lossy = evaluate_pulse(data, ConstantQuality(0.5), drop_packets(0.1))
     assert lossy["coverage"] <= 100.0
     recording = PpgRecording("x", np.zeros(5000), 50.0, NONE, same_clock=True)
-    assert np.isnan(dropped(0.1)(recording).ppg).mean() == pytest.approx(0.1, abs=0.04)
-    assert np.array_equal(dropped(0.1)(recording).ppg, dropped(0.1)(recording).ppg, equal_nan=True)
+    assert np.isnan(drop_packets(0.1)(recording).ppg).mean() == pytest.approx(0.1, abs=0.04)
+    assert np.array_equal(drop_packets(0.1)(recording).ppg, drop_packets(0.1)(recording).ppg, equal_nan=True)
 
 
-def test_the_recordings_at_hand(data: Path) -> None:
-    result = evaluate_pulse(data / "welltory-ppg", Everything(0.5))
+def test_scores_the_welltory_recordings(data: Path) -> None:
+    result = evaluate_pulse(data / "welltory-ppg", ConstantQuality(0.5))
     assert len(result["records"]) == 14
     assert result["skipped"] == {}
     assert result["all_time"]["pulse_f1"] > 95
     assert result["all_time"]["pp_error_ms"]["median"] < 10
 
 
-def test_movement_is_added_at_the_ratio_that_is_asked_for() -> None:
+def test_adds_movement_at_the_given_snr() -> None:
     t = np.arange(6000) / 50
     recording = PpgRecording("x", 3 + np.sin(2 * np.pi * 1.2 * t), 50.0, NONE, same_clock=True)
-    added = noisy(12.0)(recording).ppg - recording.ppg
+    added = add_movement(12.0)(recording).ppg - recording.ppg
     assert 10 * np.log10(0.5 / np.var(added)) == pytest.approx(12.0, abs=0.5)
-    assert np.array_equal(noisy(12.0)(recording).ppg, noisy(12.0)(recording).ppg)
+    assert np.array_equal(add_movement(12.0)(recording).ppg, add_movement(12.0)(recording).ppg)

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from captures.rhythms import AF, NO_INTERVAL, NOT_AF, UNUSED, Rhythm, windows
 from evaluation.records import EvaluationError
 from evaluation.rr_af import (
-    Followed,
     Scored,
+    TrackedRecord,
     alert_count,
     beat_labels,
     beats,
     evaluate_rr_af,
     false_alerts,
-    follow,
     report,
     se_sp,
     seconds,
+    track_episodes,
     true_episodes,
     window_counts,
 )
@@ -37,8 +37,8 @@ def record(*stretches: tuple[int, int]) -> Rhythm:
     return Rhythm("made", "1", 0.001, np.arange(len(labels), dtype=np.float64), labels)
 
 
-def followed(rhythm: Rhythm, *called: tuple[int, int]) -> Followed:
-    """Beats after the first second up to the last one of each stretch are called AF; an alert 32 s after each onset."""
+def tracked(rhythm: Rhythm, *called: tuple[int, int]) -> TrackedRecord:
+    """Calls AF from each begin to its end, in seconds, with an alert 32 s after each begin."""
     labels = np.zeros(len(rhythm.times_s), np.int8)
     for begin, end in called:
         labels[(rhythm.times_s > begin) & (rhythm.times_s <= end)] = 1
@@ -46,11 +46,11 @@ def followed(rhythm: Rhythm, *called: tuple[int, int]) -> Followed:
     probability = np.zeros(len(cut.middle_s))
     for begin, end in called:
         probability[(cut.middle_s > begin) & (cut.middle_s <= end)] = 1.0
-    return Followed(Scored(rhythm, cut, probability), labels, [Episode(a, b, a + 32) for a, b in called])
+    return TrackedRecord(Scored(rhythm, cut, probability), labels, [Episode(a, b, a + 32) for a, b in called])
 
 
 class TestWindows:
-    def test_the_last_64_intervals_every_few_beats_partly_filled_at_first(self) -> None:
+    def test_windows_hold_the_last_64_intervals_and_are_partly_filled_at_first(self) -> None:
         cut = windows(record((NOT_AF, 101), (AF, 100)), 4)
         assert cut.rr_s.shape == (201 // 4, 64)
         assert cut.end_s.tolist() == list(range(3, 201, 4))
@@ -61,7 +61,7 @@ class TestWindows:
         assert cut.middle_s[[0, 15, 16]].tolist() == [2, 32, 36]
         assert (cut.labels == (cut.end_s >= 101 + 32)).all()  # more than 32 of 64 beats
 
-    def test_nothing_is_joined_across_silence(self) -> None:
+    def test_windows_do_not_cross_a_silence(self) -> None:
         rhythm = record((NOT_AF, 100))
         rhythm.times_s[50:] += 31
         cut = windows(rhythm, 4)
@@ -80,7 +80,7 @@ class TestWindows:
 class TestCounts:
     def test_duration_beats_latency_and_long_episodes_by_hand(self) -> None:
         rhythm = record((NOT_AF, 1000), (AF, 1000), (NOT_AF, 1000), (AF, 700), (NOT_AF, 300))
-        figures = report([followed(rhythm, (1100, 2050))])
+        figures = report([tracked(rhythm, (1100, 2050))])
         # Called: beats 1101 to 2050. True: 1000 to 1999 and 3000 to 3699.
         assert figures["duration"]["se"] == pytest.approx(100 * 899 / 1700)
         assert figures["duration"]["sp"] == pytest.approx(100 * (2299 - 51) / 2299)  # the first beat ends no interval
@@ -91,10 +91,10 @@ class TestCounts:
         assert figures["latency_s"] == {"median": 132, "p95": 132}
         assert figures["false_alerts_per_patient_day"] is None
 
-    def test_what_is_not_judged_or_has_no_beats_lowers_coverage_only(self) -> None:
+    def test_inconclusive_or_missing_beats_lower_only_coverage(self) -> None:
         rhythm = record((AF, 50), (NOT_AF, 51))
         rhythm.times_s[80:] += 5.0
-        one = followed(rhythm, (-1, 49))
+        one = tracked(rhythm, (-1, 49))
         one.labels[:20] = -1
         counts = seconds(one)
         assert counts["af"] == counts["af_called"] == 30
@@ -103,22 +103,22 @@ class TestCounts:
         assert counts["all"] == 105
         assert beats(one)["not_af"] == 51
 
-    def test_false_alerts_count_in_patients_without_af_only(self) -> None:
+    def test_false_alerts_count_only_in_patients_without_af(self) -> None:
         day = record((NOT_AF, DAY_BEATS))
-        noisy = followed(day, (1000, 1100), (5000, 5100), (9000, 9100))
+        noisy = tracked(day, (1000, 1100), (5000, 5100), (9000, 9100))
         with_af, short = (
-            followed(record((NOT_AF, 500), (AF, DAY_BEATS)), (100, 200)),
-            followed(record((NOT_AF, 500)), (100, 200)),
+            tracked(record((NOT_AF, 500), (AF, DAY_BEATS)), (100, 200)),
+            tracked(record((NOT_AF, 500)), (100, 200)),
         )
         expected = {"mean": 1.5, "median": 1.5, "p95": pytest.approx(2.85), "share_zero": 50}
-        assert false_alerts([noisy, followed(day), with_af, short]) == expected
+        assert false_alerts([noisy, tracked(day), with_af, short]) == expected
 
-    def test_alerts_are_told_apart(self) -> None:
+    def test_counts_alerts_in_af_in_flutter_and_false_alerts(self) -> None:
         rhythm = record((NOT_AF, 1000), (AF, 500), (NOT_AF, 1000), (UNUSED, 500), (NOT_AF, 1000))
-        assert alert_count(followed(rhythm, (1100, 1400), (2600, 2900), (3500, 3600))) == {"af": 1, "flutter": 1, "false": 1}
+        assert alert_count(tracked(rhythm, (1100, 1400), (2600, 2900), (3500, 3600))) == {"af": 1, "flutter": 1, "false": 1}
 
-    def test_flutter_counts_neither_way(self) -> None:
-        made = followed(record((NOT_AF, 1000), (UNUSED, 1000)), (1200, 1500))
+    def test_flutter_counts_neither_as_af_nor_as_another_rhythm(self) -> None:
+        made = tracked(record((NOT_AF, 1000), (UNUSED, 1000)), (1200, 1500))
         figures = report([made])
         assert (figures["duration"]["se"], figures["duration"]["sp"]) == (None, 100)
         assert figures["duration"]["flutter_called"] == pytest.approx(30)
@@ -129,22 +129,22 @@ class TestCounts:
     def test_true_episodes(self) -> None:
         assert true_episodes(record((AF, 10), (NOT_AF, 20), (UNUSED, 5), (AF, 15))) == [(0, 10), (35, 49)]
 
-    def test_a_beat_has_the_label_of_the_stretch_that_its_interval_ends_in(self) -> None:
+    def test_a_beat_takes_the_label_of_the_stretch_in_which_its_interval_ends(self) -> None:
         stretches = [Stretch(1, 4, True), Stretch(4, 6, False), Stretch(6, 7, None), Stretch(9, 10, True)]
         assert beat_labels(np.arange(12.0), stretches).tolist() == [-1, -1, 1, 1, 1, 0, 0, -1, -1, -1, 1, -1]
         assert beat_labels(np.arange(2.0), []).tolist() == [-1, -1]
 
-    def test_silence_ends_what_is_followed(self) -> None:
+    def test_a_silence_ends_an_episode(self) -> None:
         rhythm = record((AF, 400))
         rhythm.times_s[200:] += 100
         cut = windows(rhythm, 4)
-        told = follow(Scored(rhythm, cut, np.where(cut.valid.sum(-1) >= 24, 1.0, np.nan)), 0.9)
-        assert [(episode.onset_s, episode.end_s) for episode in told.episodes] == [(0, 199), (300, 499)]
-        assert (told.labels == 1).sum() == 398
+        record_ = track_episodes(Scored(rhythm, cut, np.where(cut.valid.sum(-1) >= 24, 1.0, np.nan)), 0.9)
+        assert [(episode.onset_s, episode.end_s) for episode in record_.episodes] == [(0, 199), (300, 499)]
+        assert (record_.labels == 1).sum() == 398
 
 
-class Half:
-    """A model that says AF wherever it may say anything."""
+class AlwaysAf:
+    """A model that calls every is_conclusive window AF."""
 
     on_threshold = 0.5
 
@@ -167,8 +167,8 @@ class TestFolders:
         (tmp_path / "afdb" / "lonely.qrs").write_bytes((data / "afdb" / "04048.qrs").read_bytes())
         return tmp_path
 
-    def test_every_figure_by_database_and_record_and_the_damaged_named(self, folder: Path) -> None:
-        figures = evaluate_rr_af(folder, Half())
+    def test_reports_by_database_and_record_and_names_damaged_files(self, folder: Path) -> None:
+        figures = evaluate_rr_af(folder, AlwaysAf())
         assert set(figures["databases"]) == {"afdb", "nsr2db"}
         assert set(figures["records"]) == {"afdb/04048", "nsr2db/nsr001"}
         assert set(figures["skipped"]) == {"afdb/broken", "afdb/lonely"}
@@ -180,15 +180,15 @@ class TestFolders:
         assert figures["false_alerts_per_patient_day"]["share_zero"] == 0
         json.dumps(figures, allow_nan=False)
 
-    def test_one_database_alone_and_lost_intervals(self, folder: Path) -> None:
-        figures = evaluate_rr_af(folder / "nsr2db", Half(), drop=0.9)
+    def test_scores_one_database_with_lost_intervals(self, folder: Path) -> None:
+        figures = evaluate_rr_af(folder / "nsr2db", AlwaysAf(), drop=0.9)
         assert set(figures["records"]) == {"nsr2db/nsr001"}
         assert figures["duration"]["coverage"] < 1  # hardly ever 24 valid intervals in 64
 
-    def test_no_record(self, tmp_path: Path) -> None:
+    def test_a_folder_without_records_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(EvaluationError, match="give the folder that holds afdb, ltafdb, nsr2db"):
-            evaluate_rr_af(tmp_path, Half())
+            evaluate_rr_af(tmp_path, AlwaysAf())
 
 
-def test_nothing_votes_where_no_interval_is() -> None:
+def test_a_window_without_intervals_is_not_af() -> None:
     assert windows(record((NO_INTERVAL, 64)), 64).labels.tolist() == [NOT_AF]

@@ -1,4 +1,4 @@
-"""Calibration, intervals and coverage against values worked out by hand or by scipy."""
+"""Calibration, intervals and coverage against values computed by hand or by scipy."""
 
 import numpy as np
 import pytest
@@ -21,13 +21,13 @@ logit_rows = st.lists(st.lists(st.floats(-50, 50), min_size=3, max_size=3), min_
 
 
 @given(logit_rows, st.floats(0.2, 5))
-def test_softmax_is_that_of_scipy(rows: list[list[float]], temperature: float) -> None:
+def test_softmax_agrees_with_scipy(rows: list[list[float]], temperature: float) -> None:
     logits = np.array(rows)
     np.testing.assert_allclose(softmax(logits, temperature), scipy_softmax(logits / temperature, axis=-1), atol=1e-12)
 
 
 def drawn(temperature: float, seed: int = 1) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Logits, and classes that happen as often as the logits over the temperature say."""
+    """Logits, and classes drawn with the probabilities of the logits at this temperature."""
     random = np.random.default_rng(seed)
     logits = random.normal(0, 3, (20_000, 3))
     shares = softmax(logits, temperature)
@@ -36,7 +36,7 @@ def drawn(temperature: float, seed: int = 1) -> tuple[NDArray[np.float64], NDArr
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
-def test_the_temperature_is_found_again(temperature: float) -> None:
+def test_finds_the_temperature(temperature: float) -> None:
     logits, classes = drawn(temperature)
     assert best_temperature(logits, classes) == pytest.approx(temperature, rel=0.05)
     assert top_label_error(softmax(logits, temperature), classes) < 0.015
@@ -51,7 +51,7 @@ def test_weights_leave_windows_out() -> None:
 
 
 def test_calibration_error_by_hand() -> None:
-    """Two bins: 0.1 said of four, one happened (off by 0.15); 0.9 said of four, all happened (off by 0.1)."""
+    """Two bins: four events at 0.1, of which one happened (off by 0.15); four at 0.9, which all happened (off by 0.1)."""
     probability = np.array([0.1] * 4 + [0.9] * 4)
     happened = np.array([True, False, False, False, True, True, True, True])
     assert calibration_error(probability, happened) == pytest.approx((4 * 0.15 + 4 * 0.1) / 8)
@@ -77,7 +77,7 @@ def test_coverage_keeps_the_most_confident() -> None:
     assert curve == [(1.0, 0.5), (0.75, pytest.approx(2 / 3)), (0.5, 1.0)]
 
 
-def test_bootstrap_of_a_mean_is_as_wide_as_theory_says() -> None:
+def test_bootstrap_interval_of_a_mean_has_the_expected_width() -> None:
     values = np.random.default_rng(3).normal(10, 2, 100)
     low, high = bootstrap(values.tolist(), lambda chosen: float(np.mean(chosen)), seed=1)
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 10, rel=0.12)
@@ -91,7 +91,7 @@ def test_bootstrap_leaves_undefined_results_out() -> None:
 
 
 @given(st.integers(0, 1000))
-def test_one_seed_one_interval(seed: int) -> None:
+def test_the_same_seed_gives_the_same_interval(seed: int) -> None:
     def mean(chosen: object) -> float:
         return float(np.mean(np.asarray(chosen)))
 

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,24 +12,14 @@ from pathlib import Path
 import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from sync.records import Record, StatusRecord, encode
 from sync.seal import ClinicPublicKey
 from sync.wire import Envelope, Lane, encode_envelope, up_topic
+from tests.browser import chromium
 from tests.cloud.synthetic import Hub, alert, counts, ecg_mv, heart_rate, strip, times, waveform
 
-CHROMIUM = "/usr/bin/chromium"
-CHROMIUM_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 START_LIMIT_S = 60
 SENSOR = "strap-1"
 ARTEFACTS = Path(__file__).parents[2] / "build" / "artefacts"
@@ -148,15 +136,8 @@ def send_history(clinic: Clinic) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser per module: while Playwright's event loop runs, tests of other modules could not run one."""
-    if shutil.which(CHROMIUM) is None:
-        reason = f"no {CHROMIUM}: install Debian's package chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 class MonitoredPage:

@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.browser import css_colour, pixels, runs
 from tests.cloud.synthetic import alert, counts, ecg_mv, heart_rate, strip, waveform
 
 STATIC = Path(__file__).parents[2] / "cloud" / "page" / "static"
@@ -44,34 +46,18 @@ CONTRASTS = """() => {
   return found;
 }"""
 
-# The x of each beat mark in CSS pixels: the centres of the runs in the colour of the marks, in their row of the canvas.
-BEAT_MARKS = """() => {
-  const canvas = document.querySelector(".strip canvas");
-  const ratio = canvas.width / parseFloat(canvas.style.width);
-  const row = canvas.getContext("2d").getImageData(0, Math.round(28 * ratio), canvas.width, 1).data;
-  const mark = getComputedStyle(document.documentElement).getPropertyValue("--mark").trim();
-  const colour = [1, 3, 5].map((i) => parseInt(mark.slice(i, i + 2), 16));
-  const centres = [];
-  let start = null;
-  for (let x = 0; x <= canvas.width; x += 1) {
-    const isMark = x < canvas.width && colour.every((value, i) => Math.abs(row[4 * x + i] - value) < 40);
-    if (isMark && start === null) start = x;
-    if (!isMark && start !== null) { centres.push((start + x) / 2 / ratio); start = null; }
-  }
-  return centres;
-}"""
 
-TRACE_HEIGHT_MM = """() => {
-  const canvas = document.querySelector(".strip canvas");
-  const ratio = canvas.width / parseFloat(canvas.style.width);
-  const [left, top] = [70 * ratio, 36 * ratio];
-  const area = canvas.getContext("2d").getImageData(left, top, canvas.width - left, canvas.height - top);
-  const rows = [];
-  for (let i = 0; i < area.data.length; i += 4) {
-    if (Math.max(...area.data.slice(i, i + 3)) < 60) rows.push(Math.floor(i / 4 / area.width));
-  }
-  return (rows.at(-1) - rows[0]) / ratio / 4;
-}"""
+def beat_marks(strip_picture: Locator) -> list[float]:
+    """The x of each beat mark in CSS pixels: the middles of the runs in the mark's colour."""
+    row = pixels(strip_picture)[28]
+    return runs((np.abs(row - css_colour(strip_picture, "--mark")) < 40).all(axis=1))
+
+
+def trace_height_mm(strip_picture: Locator) -> float:
+    """The height of the dark trace to the right of the calibration pulse."""
+    dark = pixels(strip_picture)[36:, 70:].max(axis=2) < 60
+    rows = np.flatnonzero(dark.any(axis=1))
+    return float(rows[-1] - rows[0]) / 4
 
 
 def open_page(page: Page, address: str) -> None:
@@ -96,13 +82,12 @@ def test_an_alert_appears_live_with_its_strip_and_beats(empty_clinic: Any, monit
     row = page.locator(".alert-row")
     expect(row).to_contain_text("Pause (no beat)")
     expect(page.locator("#announcer")).to_have_text("New alert, High priority: Pause (no beat), strap-1")
-    canvas = page.locator(".strip canvas")
-    expect(canvas).to_have_attribute("aria-label", re.compile(r"8 seconds with 6 detected beats"))
+    picture = page.locator(".strip svg")
+    expect(picture).to_have_attribute("aria-label", re.compile(r"8 seconds with 6 detected beats"))
     assert "/api/alerts/" not in " ".join(monitored.requests)  # the strip came over the WebSocket
     assert monitored.errors == []
-    marks = page.evaluate(BEAT_MARKS)
-    assert marks == pytest.approx([60 + 100 * beat for beat in beats_s], abs=1.5)  # 25 mm/s at 4 px/mm
-    assert page.evaluate(TRACE_HEIGHT_MM) == pytest.approx(14.0, abs=1.5)  # R to S: about 1.4 mV at 10 mm/mV
+    assert beat_marks(picture) == pytest.approx([60 + 100 * beat for beat in beats_s], abs=1.5)  # 25 mm/s at 4 px/mm
+    assert trace_height_mm(picture) == pytest.approx(14.0, abs=1.5)  # R to S: about 1.4 mV at 10 mm/mV
 
 
 def test_takes_screenshots_of_the_page(clinic: Any, monitored: Any) -> None:
@@ -148,7 +133,7 @@ def test_lists_the_newest_alert_first_with_priority_as_colour_shape_word_and_fla
 
 def test_requests_only_its_own_server(clinic: Any, monitored: Any) -> None:
     open_page(monitored.page, clinic.page)
-    expect(monitored.page.locator(".strip canvas")).to_be_visible()
+    expect(monitored.page.locator(".strip svg")).to_be_visible()
     origin = clinic.page.removeprefix("http://").rstrip("/")
     assert len(monitored.requests) > 10
     assert [url for url in monitored.requests if not re.match(rf"(http|ws)://{re.escape(origin)}/", url)] == []
@@ -230,7 +215,7 @@ def test_every_text_has_sufficient_contrast(clinic: Any, monitored: Any, scheme:
     page = monitored.page
     page.emulate_media(color_scheme=scheme)
     open_page(page, clinic.page)
-    expect(page.locator(".strip canvas")).to_be_visible()
+    expect(page.locator(".strip svg")).to_be_visible()
     contrasts = page.evaluate(CONTRASTS)
     assert len(contrasts) > 40
     assert [(round(ratio, 2), text) for ratio, text in contrasts if ratio < 4.5] == []

@@ -13,31 +13,31 @@ from drivers.registry import load_drivers
 from gateway.models import load_models
 from gateway.replay.run import Player, add_arguments, empty_result, replay
 from gateway.replay.sources import open_source
-from reporting.result import Line, Replayed
+from reporting.result import OutputRecord, ReplayResult
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What one run of the command left behind."""
+class CommandResult:
+    """Exit status and output of one run of the command."""
 
     status: int
     lines: list[dict[str, Any]]
     errors: list[str]
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """The lines of one type."""
+        """Returns the lines of one type."""
         return [line for line in self.lines if line["type"] == kind]
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The only summary."""
+        """The summary, of which there is exactly one."""
         (line,) = self.of("summary")
         return line
 
 
 @pytest.fixture
 def command() -> Callable[..., int]:
-    """`pulsegate replay` with these arguments; returns its exit status."""
+    """Runs `pulsegate replay` with these arguments; returns its exit status."""
 
     def command_(*arguments: str | Path) -> int:
         parser = argparse.ArgumentParser()
@@ -48,22 +48,22 @@ def command() -> Callable[..., int]:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], command: Callable[..., int]) -> Callable[..., Ran]:
-    """The same with `--json --beats`; returns what it wrote."""
+def run(capsys: pytest.CaptureFixture[str], command: Callable[..., int]) -> Callable[..., CommandResult]:
+    """Runs `pulsegate replay --json --beats`; returns its status and output."""
 
-    def run_(*arguments: str | Path) -> Ran:
+    def run_(*arguments: str | Path) -> CommandResult:
         status = command("--json", "--beats", *arguments)
         written = capsys.readouterr()
-        return Ran(status, [json.loads(line) for line in written.out.splitlines()], written.err.splitlines())
+        return CommandResult(status, [json.loads(line) for line in written.out.splitlines()], written.err.splitlines())
 
     return run_
 
 
 @pytest.fixture
-def play() -> Callable[..., tuple[Replayed, list[Line]]]:
-    """One file through a player with these settings; returns its result and everything that became final."""
+def play() -> Callable[..., tuple[ReplayResult, list[OutputRecord]]]:
+    """Plays one file with these settings of `Player`; returns its result and all output records."""
 
-    def play_(path: Path, **settings: Any) -> tuple[Replayed, list[Line]]:
+    def play_(path: Path, **settings: Any) -> tuple[ReplayResult, list[OutputRecord]]:
         registry = load_drivers()
         source = open_source(path, registry)
         result = empty_result(source)

@@ -1,4 +1,4 @@
-"""What `pulsegate record` writes, `pulsegate replay` reads: on virtual time, from the virtual strap."""
+"""`pulsegate replay` reads what `pulsegate record` writes, from the virtual strap on virtual time."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
 
 
-async def recorded(folder: Path, seconds: float) -> int:
+async def record_demo(folder: Path, seconds: float) -> int:
     link, loop = VirtualLink(), asyncio.get_running_loop()
     device = make_device(link, ADDRESS, NAME)
     await device.power_on()
@@ -37,7 +37,7 @@ async def recorded(folder: Path, seconds: float) -> int:
 
 
 def test_a_recorded_strap_replays_with_its_episodes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    payloads = virtual_time.run(recorded(tmp_path, 95.0))
+    payloads = virtual_time.run(record_demo(tmp_path, 95.0))
     assert payloads > 90 + 90 * 130 // 73
     assert main(["replay", str(tmp_path / "strap.capture.jsonl"), "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -46,17 +46,17 @@ def test_a_recorded_strap_replays_with_its_episodes(tmp_path: Path, capsys: pyte
     assert any(line["type"] == "vital" and line["kind"] == "heart_rate" for line in lines)
 
 
-def test_a_capture_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_never_overwrites_a_capture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "there.jsonl"
     file.touch()
     assert main(["record", str(file), "--name", "Strap", "--radio", f"virtual:{tmp_path / 'none.sock'}"]) == 1
     assert "no virtual radio at" in capsys.readouterr().err
     with pytest.raises(FileExistsError):
-        virtual_time.run(recorded_into(file))
+        virtual_time.run(record_into(file))
     assert file.read_bytes() == b""
 
 
-async def recorded_into(file: Path) -> None:
+async def record_into(file: Path) -> None:
     async with open_in_process_radio(VirtualLink(), "C2:00:00:00:00:01") as radio:
         clock = VirtualClock(asyncio.get_running_loop(), 0)
         await record(SensorSettings("recorded", advertised_name="x"), radio, load_drivers(), clock, file, 1.0)

@@ -1,4 +1,4 @@
-"""`pulsegate replay` on real recordings and on what is no recording."""
+"""`pulsegate replay` on real recordings and on files that are not recordings."""
 
 import errno
 import json
@@ -17,54 +17,56 @@ from captures import open_recording
 from captures.annotations import read_annotations
 
 
-def nearest(times: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each of `times` the distance to the nearest of `others`, in s; positive where it comes later."""
+def distance_to_nearest(times: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns for each of `times` the distance in s to the nearest of `others`; positive if that is later."""
     after = np.clip(np.searchsorted(others, times), 1, others.size - 1)
     distances = np.stack((others[after - 1] - times, others[after] - times))
     best: NDArray[np.float64] = np.take_along_axis(distances, np.abs(distances).argmin(axis=0)[None], axis=0)[0]
     return best
 
 
-def beat_times(ran: Any) -> NDArray[np.float64]:
-    return np.array([beat["t"] for beat in ran.of("beat")])
+def beat_times(result: Any) -> NDArray[np.float64]:
+    return np.array([beat["t"] for beat in result.of("beat")])
 
 
-def test_af_is_found_where_it_is_and_nowhere_else(run: Any, data: Path) -> None:
+def test_finds_af_in_the_records_that_have_it_and_in_no_other(run: Any, data: Path) -> None:
     records = {name: data / "mitdb" / f"{name}.hea" for name in ("201", "203", "101", "112", "122")}
-    ran = run(*records.values())
-    assert (ran.status, ran.errors) == (0, [])
-    found = {Path(alert["file"]).stem for alert in ran.of("alert") if alert["kind"] == "af"}
+    result = run(*records.values())
+    assert (result.status, result.errors) == (0, [])
+    found = {Path(alert["file"]).stem for alert in result.of("alert") if alert["kind"] == "af"}
     assert found == {"201", "203"}
-    assert [line["file"] for line in ran.of("summary")] == [str(path) for path in records.values()]
-    for alert in ran.of("alert"):
+    assert [line["file"] for line in result.of("summary")] == [str(path) for path in records.values()]
+    for alert in result.of("alert"):
         assert 0 <= alert["onset"] <= alert["end"] <= 1805.556
         assert alert["t"] == alert["onset"]
         assert alert["priority"] in {"high", "medium", "low"}
-    identities = [alert["id"] for alert in ran.of("alert")]
+    identities = [alert["id"] for alert in result.of("alert")]
     assert len(set(identities)) == len(identities)
 
 
-def test_beats_are_the_annotated_ones(run: Any, data: Path) -> None:
-    ran = run(data / "mitdb" / "101.hea")
+def test_beats_match_the_annotations(run: Any, data: Path) -> None:
+    result = run(data / "mitdb" / "101.hea")
     annotated = read_annotations(data / "mitdb" / "101.atr").beats() / 360.0
-    detected = beat_times(ran)
-    assert np.mean(np.abs(nearest(annotated, detected)) <= 0.15) >= 0.995
-    assert np.mean(np.abs(nearest(detected, annotated)) <= 0.15) >= 0.995
-    assert abs(np.median(nearest(annotated, detected))) <= 0.010
-    assert {beat["label"] for beat in ran.of("beat")} <= {"N", "S", "V", "F"}
-    assert ran.summary["beats"] == detected.size
-    assert ran.summary["duration"] == pytest.approx(650_000 / 360, abs=0.001)
-    assert ran.summary["ecg_seconds"] == pytest.approx(650_000 / 360, abs=0.001)
+    detected = beat_times(result)
+    assert np.mean(np.abs(distance_to_nearest(annotated, detected)) <= 0.15) >= 0.995
+    assert np.mean(np.abs(distance_to_nearest(detected, annotated)) <= 0.15) >= 0.995
+    assert abs(np.median(distance_to_nearest(annotated, detected))) <= 0.010
+    assert {beat["label"] for beat in result.of("beat")} <= {"N", "S", "V", "F"}
+    assert result.summary["beats"] == detected.size
+    assert result.summary["duration"] == pytest.approx(650_000 / 360, abs=0.001)
+    assert result.summary["ecg_seconds"] == pytest.approx(650_000 / 360, abs=0.001)
 
 
-def test_intervals_agree_with_the_straps_own(run: Any, data: Path) -> None:
+def test_intervals_agree_with_those_of_the_strap(run: Any, data: Path) -> None:
     path = data / "polar-h10" / "polar_h10.csv"
-    ran = run(path)
-    assert (ran.status, ran.errors) == (0, [])
-    detected, rr = beat_times(ran), open_recording(path).rr_s
+    result = run(path)
+    assert (result.status, result.errors) == (0, [])
+    detected, rr = beat_times(result), open_recording(path).rr_s
     ends = np.cumsum(rr)
-    lag = min(np.arange(-3.0, 8.0, 0.01), key=lambda shift: float(np.median(np.abs(nearest(ends + shift, detected)))))
-    beats = ends + lag + nearest(ends + lag, detected)
+    lag = min(
+        np.arange(-3.0, 8.0, 0.01), key=lambda shift: float(np.median(np.abs(distance_to_nearest(ends + shift, detected))))
+    )
+    beats = ends + lag + distance_to_nearest(ends + lag, detected)
     typical = np.array([np.median(rr[max(0, i - 10) : i + 11]) for i in range(rr.size)])
     premature, late = rr < 0.8 * typical, rr > 1.3 * typical
     ectopic = premature | late | np.roll(premature, 1)
@@ -74,7 +76,7 @@ def test_intervals_agree_with_the_straps_own(run: Any, data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["A00178", "A00321"])
-def test_matlab_files_of_wfdb_records_are_replayed(run: Any, data: Path, name: str) -> None:
+def test_replays_the_matlab_files_of_wfdb_records(run: Any, data: Path, name: str) -> None:
     by_header = run(data / "cinc2017-sample" / f"{name}.hea")
     by_signal = run(data / "cinc2017-sample" / f"{name}.mat")
     assert by_header.status == by_signal.status == 0
@@ -82,13 +84,13 @@ def test_matlab_files_of_wfdb_records_are_replayed(run: Any, data: Path, name: s
     assert [line["t"] for line in by_header.of("beat")] == [line["t"] for line in by_signal.of("beat")]
 
 
-def test_the_same_file_gives_the_same_lines(run: Any, data: Path) -> None:
+def test_output_is_reproducible(run: Any, data: Path) -> None:
     path = data / "cinc2017-sample" / "A00178.hea"
     assert run(path).lines == run(path).lines
 
 
-def _bad(folder: Path, name: str) -> Path:
-    """A file of that name that cannot be replayed."""
+def _invalid_file(folder: Path, name: str) -> Path:
+    """Creates a file of that name that cannot be replayed."""
     path = folder / name
     match name:
         case "alone.hea":
@@ -131,66 +133,68 @@ def _bad(folder: Path, name: str) -> Path:
         "slow.csv",
     ],
 )
-def test_what_is_no_recording_is_one_line_and_status_1(run: Any, tmp_path: Path, name: str) -> None:
-    path = _bad(tmp_path, name)
-    ran = run(path)
-    assert ran.status == 1
-    assert ran.lines == []
-    (error,) = ran.errors
+def test_an_invalid_file_gives_one_line_and_status_1(run: Any, tmp_path: Path, name: str) -> None:
+    path = _invalid_file(tmp_path, name)
+    result = run(path)
+    assert result.status == 1
+    assert result.lines == []
+    (error,) = result.errors
     assert error.startswith("pulsegate replay: ")
     assert name.rpartition(".")[0] in error
-    assert ";" in error, "an error says what is wrong; what to do"
+    assert ";" in error, "an error says what is wrong and, after a semicolon, what to do"
 
 
-def test_the_other_files_go_on(run: Any, data: Path, tmp_path: Path) -> None:
+def test_replays_the_other_files_after_an_invalid_one(run: Any, data: Path, tmp_path: Path) -> None:
     good = data / "cinc2017-sample" / "A00178.hea"
-    ran = run(_bad(tmp_path, "alone.hea"), good, _bad(tmp_path, "junk"))
-    assert ran.status == 1
-    assert len(ran.errors) == 2
-    assert [line["file"] for line in ran.of("summary")] == [str(good)]
+    result = run(_invalid_file(tmp_path, "alone.hea"), good, _invalid_file(tmp_path, "junk"))
+    assert result.status == 1
+    assert len(result.errors) == 2
+    assert [line["file"] for line in result.of("summary")] == [str(good)]
 
 
-def test_a_file_plays_as_another_sensor(run: Any, data: Path) -> None:
+def test_the_sensor_name_can_be_replaced(run: Any, data: Path) -> None:
     path = data / "cinc2017-sample" / "A00178.hea"
     assert run(path).summary["sensor"] == "A00178"
     assert run(path, "--as", "strap").summary["sensor"] == "strap"
 
 
-def test_only_asked_beats_are_written(capsys: pytest.CaptureFixture[str], data: Path, command: Any) -> None:
+def test_writes_beats_only_with_the_option(capsys: pytest.CaptureFixture[str], data: Path, command: Any) -> None:
     assert command(str(data / "cinc2017-sample" / "A00178.hea"), "--json") == 0
     assert '"type": "beat"' not in capsys.readouterr().out
 
 
-def test_people_get_a_table(capsys: pytest.CaptureFixture[str], data: Path, command: Any) -> None:
+def test_prints_a_table_without_json(capsys: pytest.CaptureFixture[str], data: Path, command: Any) -> None:
     assert command(str(data / "cinc2017-sample" / "A00178.hea")) == 0
     written = capsys.readouterr().out
     assert re.search(r"A00178\.hea +0:11 +17 +93 +0 +0 +0", written)
 
 
 @pytest.mark.parametrize("speed", ["0", "-1", "fast", "nan", "inf"])
-def test_a_speed_that_cannot_be_is_bad_usage(capsys: pytest.CaptureFixture[str], command: Any, speed: str) -> None:
+def test_an_invalid_speed_is_bad_usage(capsys: pytest.CaptureFixture[str], command: Any, speed: str) -> None:
     with pytest.raises(SystemExit) as ended:
         command("record.hea", "--speed", speed)
     assert ended.value.code == 2
     assert f"'{speed}' is neither max nor a number above 0" in capsys.readouterr().err
 
 
-def test_a_report_with_no_place_is_told_before_anything_is_replayed(run: Any, data: Path, tmp_path: Path) -> None:
-    ran = run(data / "cinc2017-sample" / "A00178.hea", "--report", tmp_path / "nowhere" / "out.html")
-    assert (ran.status, ran.lines) == (1, [])
-    assert ran.errors == [f"pulsegate replay: {tmp_path / 'nowhere'}: no such folder for the report; create it"]
+def test_a_missing_report_folder_fails_before_the_replay(run: Any, data: Path, tmp_path: Path) -> None:
+    result = run(data / "cinc2017-sample" / "A00178.hea", "--report", tmp_path / "nowhere" / "out.html")
+    assert (result.status, result.lines) == (1, [])
+    assert result.errors == [f"pulsegate replay: {tmp_path / 'nowhere'}: no such folder for the report; create it"]
 
 
-def test_no_report_is_written_about_nothing(run: Any, tmp_path: Path) -> None:
-    ran = run(tmp_path / "missing.csv", "--report", tmp_path / "out.html")
-    assert ran.status == 1
-    assert ran.errors[1:] == ["pulsegate replay: no file was replayed, so no report is written; correct the files named above"]
+def test_writes_no_report_when_no_file_was_replayed(run: Any, tmp_path: Path) -> None:
+    result = run(tmp_path / "missing.csv", "--report", tmp_path / "out.html")
+    assert result.status == 1
+    assert result.errors[1:] == [
+        "pulsegate replay: no file was replayed, so no report was written; correct the files named above"
+    ]
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["f\udcffe.hea", "Größe.hea"])
-def test_any_file_name_can_be_told(data: Path, tmp_path: Path, name: str) -> None:
-    """By a process with an ASCII output: names of files need not be text, and an output need not know every letter."""
+def test_handles_any_file_name(data: Path, tmp_path: Path, name: str) -> None:
+    """With an ASCII output: a file name may not be text, and an output encoding may lack a letter."""
     for suffix in (".hea", ".mat"):
         source = (data / "cinc2017-sample" / "A00178").with_suffix(suffix)
         (tmp_path / (name if suffix == ".hea" else source.name)).write_bytes(source.read_bytes())
@@ -205,24 +209,22 @@ def test_any_file_name_can_be_told(data: Path, tmp_path: Path, name: str) -> Non
     assert name.replace("\udcff", "?") in report.read_text("utf-8")
 
 
-def test_a_report_that_cannot_be_written_costs_no_older_one(
-    run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_keeps_the_older_report(run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_self: Path, _target: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     report = tmp_path / "out.html"
     report.write_text("the older one")
     monkeypatch.setattr(Path, "replace", full)
-    ran = run(data / "cinc2017-sample" / "A00178.hea", "--report", report)
-    assert ran.status == 1
-    assert ran.errors == [
-        f"pulsegate replay: {report}: the report cannot be written (No space left on device); choose another place"
+    result = run(data / "cinc2017-sample" / "A00178.hea", "--report", report)
+    assert result.status == 1
+    assert result.errors == [
+        f"pulsegate replay: cannot write the report {report}: No space left on device; choose another destination"
     ]
     assert [path.read_text() for path in tmp_path.iterdir()] == ["the older one"]
 
 
-def test_a_speed_spreads_the_steps_over_time(data: Path, play: Any) -> None:
+def test_a_speed_spreads_the_replay_over_time(data: Path, play: Any) -> None:
     waited: list[float] = []
     now = [0.0]
 
@@ -230,12 +232,12 @@ def test_a_speed_spreads_the_steps_over_time(data: Path, play: Any) -> None:
         waited.append(seconds)
         now[0] += seconds
 
-    result, _ = play(data / "cinc2017-sample" / "A00178.hea", speed=10.0, now=lambda: now[0], sleep=sleep)
-    assert sum(waited) == pytest.approx(result.duration_s / 10, abs=0.01)
+    played, _ = play(data / "cinc2017-sample" / "A00178.hea", speed=10.0, now=lambda: now[0], sleep=sleep)
+    assert sum(waited) == pytest.approx(played.duration_s / 10, abs=0.01)
     assert max(waited) == pytest.approx(0.1, abs=0.01)
 
 
-def test_a_reader_that_goes_away_is_no_traceback(data: Path) -> None:
+def test_a_closed_output_pipe_gives_no_traceback(data: Path) -> None:
     command = [sys.executable, "-m", "gateway.cli", "replay", "--json", "--beats", str(data / "polar-h10" / "polar_h10.csv")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout

@@ -1,4 +1,4 @@
-"""Episodes that are told more than once are written once; the figures that sum a file up."""
+"""Each episode is written once, with its final values; summary figures of a file."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ import pytest
 from gateway.replay.output import json_lines, summary
 from gateway.replay.run import empty_result
 from gateway.replay.sources import Source
-from reporting.result import Line, Replayed, TimedBeat
-from reporting.text import clock
+from reporting.result import OutputRecord, ReplayResult, TimedBeat
+from reporting.text import format_clock
 from sync.records import AlertRecord, FindingRecord, GapRecord, IntervalsRecord, Strip, Times, VitalRecord
 
 START_US = 1_714_920_600_000_000
@@ -20,7 +20,7 @@ def at(seconds: float) -> int:
     return START_US + round(seconds * 1e6)
 
 
-def fresh() -> Replayed:
+def new_result() -> ReplayResult:
     return empty_result(Source(Path("a.hea"), "strap", START_US, True, (), iter(())))
 
 
@@ -32,14 +32,14 @@ def alert(onset: float, end: float | None, probability: float, strip: Strip | No
     )
 
 
-def taken(result: Replayed, *records: AlertRecord | FindingRecord | GapRecord) -> list[Line]:
+def add_records(result: ReplayResult, *records: AlertRecord | FindingRecord | GapRecord) -> list[OutputRecord]:
     return [line for record in records for line in result.add((record,), ())]
 
 
-def test_an_alert_is_written_once_with_its_last_values_and_its_strip() -> None:
-    result = fresh()
-    assert taken(result, alert(10.0004, None, 0.91, STRIP)) == []
-    (line,) = taken(result, alert(10.0004, 62.0, 0.98, None))
+def test_writes_an_alert_once_with_its_final_values_and_its_strip() -> None:
+    result = new_result()
+    assert add_records(result, alert(10.0004, None, 0.91, STRIP)) == []
+    (line,) = add_records(result, alert(10.0004, 62.0, 0.98, None))
     assert list(json_lines(line, result)) == [
         {
             "type": "alert",
@@ -60,11 +60,11 @@ def test_an_alert_is_written_once_with_its_last_values_and_its_strip() -> None:
     assert list(result.close()) == []
 
 
-def test_what_goes_on_at_the_end_is_written_there_in_order_of_onset() -> None:
-    result = fresh()
+def test_writes_open_episodes_at_the_end_in_order_of_onset() -> None:
+    result = new_result()
     result.end_us = at(100)
     gap = GapRecord("strap", "ecg", at(80), None, None, "the link was lost")
-    taken(result, alert(50, None, 0.9, STRIP), gap, alert(20, None, 0.9, STRIP, "tachycardia"))
+    add_records(result, alert(50, None, 0.9, STRIP), gap, alert(20, None, 0.9, STRIP, "tachycardia"))
     lines = [item for line in result.close() for item in json_lines(line, result)]
     assert [(line["type"], line["onset"], line["end"]) for line in lines] == [
         ("alert", 20.0, None),
@@ -74,19 +74,21 @@ def test_what_goes_on_at_the_end_is_written_there_in_order_of_onset() -> None:
     assert [alert.kind for alert in result.alerts] == ["tachycardia", "af"]
 
 
-def test_two_episodes_of_a_kind_are_two() -> None:
-    result = fresh()
-    taken(result, alert(10, None, 0.9, STRIP), alert(10, 20, 0.9, None), alert(30, None, 0.9, STRIP), alert(30, 40, 0.9, None))
+def test_counts_two_episodes_of_one_kind() -> None:
+    result = new_result()
+    add_records(
+        result, alert(10, None, 0.9, STRIP), alert(10, 20, 0.9, None), alert(30, None, 0.9, STRIP), alert(30, 40, 0.9, None)
+    )
     assert summary(result)["alerts"] == {"af": 2}
 
 
-def test_intervals_are_placed_before_their_arrival() -> None:
+def test_places_intervals_before_their_arrival() -> None:
     record = IntervalsRecord("strap", "rr", Times(at(5), at(5), 0), (1024, 512))
-    assert [(line["t"], line["ms"]) for line in json_lines(record, fresh())] == [(4.5, 1000.0), (5.0, 500.0)]
+    assert [(line["t"], line["ms"]) for line in json_lines(record, new_result())] == [(4.5, 1000.0), (5.0, 500.0)]
 
 
 def test_a_vital_carries_its_ucum_unit() -> None:
-    (line,) = json_lines(VitalRecord("strap", "heart_rate", Times(at(5.5555), at(6), 0), 72.0, ("no_contact",)), fresh())
+    (line,) = json_lines(VitalRecord("strap", "heart_rate", Times(at(5.5555), at(6), 0), 72.0, ("no_contact",)), new_result())
     assert line == {
         "type": "vital",
         "file": "a.hea",
@@ -98,12 +100,12 @@ def test_a_vital_carries_its_ucum_unit() -> None:
     }
 
 
-def test_rates_are_of_intervals_and_never_across_a_gap() -> None:
-    result = fresh()
+def test_rates_never_span_a_gap() -> None:
+    result = new_result()
     first = [TimedBeat(at(second), "N", 1.0) for second in range(1, 11)]
     second = [TimedBeat(at(20 + 0.5 * index), "N", 1.0) for index in range(10)]
     list(result.add((), tuple(first)))
-    taken(result, GapRecord("strap", "ecg", at(10.5), at(19.5), 1000, "the link was lost"))
+    add_records(result, GapRecord("strap", "ecg", at(10.5), at(19.5), 1000, "the link was lost"))
     list(result.add((), tuple(second)))
     result.end_us = at(25)
     rates = result.rates()
@@ -112,14 +114,14 @@ def test_rates_are_of_intervals_and_never_across_a_gap() -> None:
     assert rates.each[11:] == pytest.approx(120.0)
     assert rates.mean == pytest.approx(60 * 18 / 13.5)
     assert [rates.lowest, rates.highest] == pytest.approx([60.0, 120.0])
-    assert np.isnan(rates.smoothed[10:15]).all(), "a median of five never joins both sides"
+    assert np.isnan(rates.smoothed[10:15]).all(), "a median of five does not span the gap"
 
 
-def test_a_file_without_a_beat_has_no_rate() -> None:
-    told = summary(fresh())
-    assert (told["beats"], told["mean_rate"], told["lowest_rate"], told["highest_rate"]) == (0, None, None, None)
+def test_a_file_without_beats_has_no_rate() -> None:
+    line = summary(new_result())
+    assert (line["beats"], line["mean_rate"], line["lowest_rate"], line["highest_rate"]) == (0, None, None, None)
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (245, "4:05"), (3723, "1:02:03"), (-1, "0:00")])
-def test_seconds_are_shown_as_a_clock(seconds: float, shown: str) -> None:
-    assert clock(seconds) == shown
+def test_formats_seconds_as_a_clock(seconds: float, shown: str) -> None:
+    assert format_clock(seconds) == shown

@@ -1,7 +1,10 @@
-"""The report: one well-formed file that loads nothing, with every alert's strip at true scale."""
+"""The report: one well-formed file that loads nothing, with the samples of every alert's strip."""
 
+import json
 import re
+from base64 import b64encode
 from datetime import UTC, datetime
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,12 @@ import numpy as np
 from gateway.replay.run import empty_result
 from gateway.replay.sources import Source
 from reporting import charts
-from reporting.paper import strip_rows
 from reporting.report import STRIPS_SHOWN, render
-from reporting.result import Replayed, TimedBeat
+from reporting.result import ReplayResult, TimedBeat
+from reporting.strips import strip_json
 from sync.records import AlertRecord, GapRecord, QuarantinedRecord, Strip, Times
 
-MADE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+CREATED = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -28,12 +31,15 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.feed(html)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -44,15 +50,20 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if "script" in self.open:
+            attributes, script = self.scripts.pop()
+            self.scripts.append((attributes, script + data))
+        elif "style" not in self.open:
             self.text += data + " "
 
-    def svgs(self, kind: str) -> list[dict[str, str | None]]:
-        return [attributes for tag, attributes in self.tags if tag == "svg" and attributes.get("class") == kind]
+    @property
+    def strips(self) -> list[dict[str, Any]]:
+        """The data of the strips."""
+        return [json.loads(script) for attributes, script in self.scripts if attributes.get("class") == "strip"]
 
 
-def result_of(alerts: int = 1, file: str = "a.hea") -> Replayed:
-    """Five minutes at 75/min with a gap, a bad payload, and `alerts` pauses of 4 s."""
+def result_of(alerts: int = 1, file: str = "a.hea") -> ReplayResult:
+    """Five minutes at 75/min with a gap, an undecodable payload, and `alerts` pauses of 4 s."""
     result = empty_result(Source(Path(file), "strap", 0, False, ("note <1>",), iter(())))
     result.end_us, result.covered_s, result.ecg_rate_hz = 300_000_000, 290.0, 130.0
     beats = tuple(TimedBeat(round(0.8e6 * index), "N", 1.0) for index in range(1, 370))
@@ -74,39 +85,57 @@ def result_of(alerts: int = 1, file: str = "a.hea") -> Replayed:
     return result
 
 
-def test_the_page_is_whole_and_loads_nothing() -> None:
-    html = render([result_of()], ("rr_af 1",), MADE)
+def test_is_well_formed_and_loads_nothing() -> None:
+    html = render([result_of()], ("rr_af 1",), CREATED)
     page = Page(html)
-    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed"}
+    assert not {tag for tag, _ in page.tags} & {"link", "img", "iframe", "object", "embed"}
     addresses = [
         value for _, attributes in page.tags for name, value in attributes.items() if name in {"src", "href", "srcset"}
     ]
     assert all(address and address.startswith("#") for address in addresses)
-    assert not re.search(r"url\(|@import|https?:", html)
+    assert not re.search(r"url\(|@import|\bimport\b|\bfetch\b", html)
+    assert set(re.findall(r"https?://[^\"\s]+", html)) == {"http://www.w3.org/2000/svg"}, "the name of SVG, not an address"
 
 
-def test_it_says_what_a_person_needs() -> None:
-    text = " ".join(Page(render([result_of()], ("rr_af 1",), MADE)).text.split())
+def test_allows_its_one_script_and_style_by_their_hashes_only() -> None:
+    html = render([result_of()], ("rr_af 1",), CREATED)
+    page = Page(html)
+    (script,) = [text for attributes, text in page.scripts if attributes == {"type": "module"}]
+    (style,) = re.findall("<style>(.*?)</style>", html, re.DOTALL)
+    hashes = [b64encode(sha256(text.encode()).digest()).decode() for text in (style, script)]
+    (policy,) = [attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes]
+    assert policy == f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; base-uri 'none'"
+    assert not [attributes for _, attributes in page.tags if "style" in attributes]
+    assert {attributes.get("type") for attributes, _ in page.scripts} == {"module", "application/json"}
+
+
+def test_names_findings_sources_and_limits() -> None:
+    text = " ".join(Page(render([result_of()], ("rr_af 1",), CREATED)).text.split())
     for words in (
         "Found in 5:00: pause once (4.0 s).",
         "Not a medical device.",
         "models: rr_af 1",
-        "Made 2026-01-02 03:04 UTC",
+        "Created 2026-01-02 03:04 UTC",
         "75 /min on average",
-        "96.7 % of it at 130 Hz",
+        "96.7 % at 130 Hz",
         "4.0 s, limit 3 s",
         "the link was lost",
-        "1 payload could not be decoded",
+        "Payloads that could not be decoded and are stored as received: 1.",
         "too short & wrong",
         "note <1>",
     ):
         assert words in text, words
 
 
-def test_every_picture_has_a_name_and_every_table_its_headings() -> None:
-    page = Page(render([result_of()], (), MADE))
+def test_without_javascript_a_sentence_says_why_the_strips_are_missing() -> None:
+    html = render([result_of()], (), CREATED)
+    assert "<noscript><p>The ECG strips are drawn by JavaScript, which is switched off." in html
+
+
+def test_every_chart_has_a_name_and_every_table_has_headings() -> None:
+    page = Page(render([result_of()], (), CREATED))
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(pictures) == 1 + 2 + 2
+    assert len(pictures) == 1 + 2
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
     headings = [tag for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert headings[:2] == ["h1", "h2"]
@@ -115,72 +144,75 @@ def test_every_picture_has_a_name_and_every_table_its_headings() -> None:
 
 
 def test_names_from_files_cannot_become_markup() -> None:
-    html = render([result_of(file='<script>alert("x")</script>.csv'), result_of(file="b&b.csv")], (), MADE)
-    assert "<script" not in html
+    hostile = '<script>alert("x")</script>.csv'
+    html = render([result_of(file=hostile), result_of(file="b&b.csv")], (), CREATED)
+    assert len(Page(html).scripts) == 3, "one strip for each file and the page's own script"
     assert "&lt;script&gt;" in html
     assert "b&amp;b.csv" in html
 
 
-def test_a_bad_day_stays_a_page(tmp_path: Path) -> None:
-    html = render([result_of(alerts=58)], (), MADE)
+def test_labels_from_files_cannot_end_the_strip_data() -> None:
+    strip = Strip(0, 125.0, 0.001, np.zeros(10, np.int32), (1,), "</script><b>")
+    alert = AlertRecord("0", "strap", "pause", "high", 0, None, 0, "rule:pause", ())
+    text = strip_json(alert, strip, int)
+    assert "<" not in text
+    assert json.loads(text)["strip"]["labels"] == "</script><b>"
+
+
+def test_leaves_out_strips_and_rows_of_a_day_with_many_alerts() -> None:
+    html = render([result_of(alerts=58)], (), CREATED)
     page = Page(html)
-    assert len(page.svgs("strip")) == 2 * STRIPS_SHOWN
+    assert len(page.strips) == STRIPS_SHOWN
     assert "18 more strips" in page.text
     assert "8 more rows" in page.text
-    assert len(html) < 700_000
+    assert len(html) < 300_000
 
 
-def test_years_make_a_page_too() -> None:
+def test_a_recording_of_years_makes_a_small_page() -> None:
     result = result_of()
     result.end_us = 999_999_999_000_000
-    assert len(render([result], (), MADE)) < 700_000
+    assert len(render([result], (), CREATED)) < 700_000
 
 
-def test_an_empty_file_makes_a_page_too() -> None:
+def test_an_empty_file_makes_a_page() -> None:
     empty = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
-    assert "No alert in 0:00." in Page(render([empty], (), MADE)).text
+    assert "No alerts in 0:00." in Page(render([empty], (), CREATED)).text
 
 
 def test_a_capture_without_ecg_shows_the_sensors_own_rate() -> None:
     result = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
     result.end_us = 60_000_000
     result.heart_rates.extend((float(t), 70.0 + t % 3) for t in range(60))
-    text = " ".join(Page(render([result], (), MADE)).text.split())
+    text = " ".join(Page(render([result], (), CREATED)).text.split())
     assert "71 /min on average" in text
-    assert "As the sensor reported it" in text
+    assert "As reported by the sensor" in text
 
 
-def test_a_strip_is_at_true_scale() -> None:
-    samples = np.zeros(1500, np.int32)
-    samples[125] = 1000
-    strip = Strip(10_000_000, 125.0, 0.001, samples, (11_000_000, 12_000_000))
-    first, second = strip_rows(strip, lambda at_us: at_us / 1e6, [(11_000_000, "onset")])
-    # 10 mm for the calibration pulse and 6 s * 25 mm/s; 1.5 mV * 10 mm/mV and 12 mm for marks; 20 units a mm.
-    assert 'viewBox="0 0 3200 540" width="160mm" height="27mm"' in first
-    trace = re.search(r'class="trace" d="M200 320l([^"]*)"', first)
-    assert trace is not None
-    steps = [tuple(map(int, step)) for step in re.findall(r"(-?\d+) (-?\d+)", trace[1])]
-    assert len(steps) == 749
-    assert {dx for dx, _ in steps} == {4}, "a sample is 4 units: 0.2 mm, 8 ms at 25 mm/s"
-    assert steps[124:126] == [(4, -200), (4, 200)], "1 mV is 200 units: 10 mm"
-    assert first.count('class="beat"') == 2
-    assert '<text class="rr" x="950" y="106">1000</text>' in first
-    assert first.count('class="mark"') == 1
-    assert 'class="mark"' not in second
-    assert 'aria-label="ECG from 0:10 to 0:16, 2 beats"' in first
+def test_the_strip_data_gives_back_samples_and_times() -> None:
+    samples = np.random.default_rng(1).integers(-2000, 2000, 1500).astype(np.int32)
+    samples[125] = 9000
+    strip = Strip(10_000_000, 125.0, 0.001, samples, (11_000_000, 12_000_000), "NV")
+    alert = AlertRecord("0", "strap", "vt", "high", 11_000_000, None, 0, "rule:vt", ())
+    data = json.loads(strip_json(alert, strip, lambda at_us: at_us - 1_000_000))
+    assert (data["onset_us"], data["end_us"]) == (10_000_000, None)
+    assert (data["strip"]["start_us"], data["strip"]["beats_us"]) == (9_000_000, [10_000_000, 11_000_000])
+    assert (data["strip"]["rate_hz"], data["strip"]["labels"]) == (125.0, "NV")
+    mv = np.cumsum(data["strip"]["differences"]) * data["strip"]["step_mv"]
+    assert np.abs(mv - np.clip(samples * 0.001, -3, 3)).max() <= 0.0025 + 1e-9, "rounded to 5 µV and clipped at 3 mV"
+    assert mv[125] == 3.0
 
 
-def test_a_day_is_no_larger_than_what_can_be_seen_of_it() -> None:
+def test_the_trend_of_a_day_stays_small() -> None:
     t = np.cumsum(np.full(100_000, 0.86))
     noise = np.random.default_rng(1).normal(0, 10, t.size)
     trend = charts.Trend(t, 70 + noise, 70 + noise / 5)
-    svg = charts.timeline("a", float(t[-1]), trend, [], [(1000.0, 2000.0)], [(131.0, "fast")])
+    svg = charts.draw_timeline("a", float(t[-1]), trend, [], [(1000.0, 2000.0)], [(131.0, "fast")])
     assert len(svg) < 150_000
     assert svg.count('class="gap"') == 1
 
 
-def test_an_episode_too_short_to_see_is_drawn_all_the_same() -> None:
+def test_a_very_short_episode_is_drawn_wide_enough_to_see() -> None:
     nothing = np.array([])
     bars = [charts.Bar(3600.0, 3603.0, "high", "Pause")]
-    svg = charts.timeline("a", 86_400.0, charts.Trend(nothing, nothing, nothing), [("Pause", bars)], [], [])
+    svg = charts.draw_timeline("a", 86_400.0, charts.Trend(nothing, nothing, nothing), [("Pause", bars)], [], [])
     assert re.search(r'<rect class="bar high" x="[\d.]+" y="[\d.]+" width="4.0"', svg)

@@ -1,4 +1,4 @@
-"""Files made here, of which every sample is known: holes, scales, sensor frames, damage in the middle."""
+"""Synthetic files with known samples: gaps, scales, sensor frames, damage in the middle."""
 
 import struct
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from captures.jsonl import CaptureWriter, Header
+from captures.jsonl import CaptureHeader, CaptureWriter
 from drivers.readings import Waveform
 from drivers.registry import load_drivers
 from drivers.spec import DeviceInformation
@@ -37,7 +37,7 @@ def csv_file(folder: Path, mv: NDArray[np.float64], rate_hz: float, start_s: flo
 
 
 def wfdb_record(folder: Path, adc: NDArray[np.int16]) -> Path:
-    """Format 16, 250 Hz, 1000 units per mV, began on 5 May 2024 at 14:50 UTC."""
+    """Format 16, 250 Hz, 1000 units per mV, started on 5 May 2024 at 14:50 UTC."""
     (folder / "made.dat").write_bytes(adc.astype("<i2").tobytes())
     path = folder / "made.hea"
     path.write_text(f"made 1 250 {adc.size} 14:50:00 05/05/2024\nmade.dat 16 1000/mV 16 0 {adc[0]} 0 0 II\n")
@@ -50,12 +50,12 @@ def heart_rate(bpm: int, *ticks: int) -> bytes:
 
 
 def pmd_frame(microvolts: NDArray[np.int64], last_ns: int) -> bytes:
-    """ECG, uncompressed frame type 0: 3 bytes a sample, two's complement: Polar PMD specification."""
+    """ECG, uncompressed frame type 0: 3 bytes per sample, two's complement: Polar PMD specification."""
     samples = b"".join(int(value).to_bytes(3, "little", signed=True) for value in microvolts)
     return struct.pack("<BQB", 0, last_ns, 0) + samples
 
 
-def test_every_sample_comes_through_as_it_is(tmp_path: Path) -> None:
+def test_every_sample_is_passed_on_unchanged(tmp_path: Path) -> None:
     adc = np.random.default_rng(1).integers(-32767, 32767, 1100).astype(np.int16)
     source = open_source(wfdb_record(tmp_path, adc), load_drivers())
     waves = [reading for step in source.steps for reading in step.readings if isinstance(reading, Waveform)]
@@ -65,120 +65,120 @@ def test_every_sample_comes_through_as_it_is(tmp_path: Path) -> None:
     assert (source.start_us, source.start_known) == (START_US, True)
 
 
-def test_a_hole_in_a_record_is_a_gap_with_its_times(run: Any, tmp_path: Path) -> None:
+def test_invalid_samples_in_a_record_are_a_gap(run: Any, tmp_path: Path) -> None:
     adc = np.round(1000 * ecg_mv(40, 250, 0.8)).astype(np.int16)
     adc[250 * 20 : 250 * 26] = -32768
-    ran = run(wfdb_record(tmp_path, adc))
-    assert ran.status == 0
-    (gap,) = ran.of("gap")
+    result = run(wfdb_record(tmp_path, adc))
+    assert result.status == 0
+    (gap,) = result.of("gap")
     assert (gap["onset"], gap["end"], gap["missing"]) == (19.996, 26.0, 1500)
     assert gap["reason"] == "no valid samples in the recording"
-    assert ran.summary["ecg_seconds"] == pytest.approx(34.0)
-    assert ran.summary["duration"] == pytest.approx(40.0)
-    assert ran.summary["start"] == "2024-05-05T14:50:00.000Z"
-    assert ran.summary["mean_rate"] == pytest.approx(75.0, abs=0.2)
-    assert not ran.of("alert"), "a hole is no pause"
+    assert result.summary["ecg_seconds"] == pytest.approx(34.0)
+    assert result.summary["duration"] == pytest.approx(40.0)
+    assert result.summary["start"] == "2024-05-05T14:50:00.000Z"
+    assert result.summary["mean_rate"] == pytest.approx(75.0, abs=0.2)
+    assert not result.of("alert"), "missing samples are not a pause"
 
 
-def test_a_hole_at_either_end_is_told(run: Any, tmp_path: Path) -> None:
+def test_invalid_samples_at_either_end_are_reported(run: Any, tmp_path: Path) -> None:
     mv = ecg_mv(40, 250, 0.8)
     mv[:500], mv[-1000:] = np.nan, np.nan
-    ran = run(csv_file(tmp_path, mv, 250))
-    (gap,) = ran.of("gap")
+    result = run(csv_file(tmp_path, mv, 250))
+    (gap,) = result.of("gap")
     assert (gap["onset"], gap["end"]) == (35.996, 40.0)
-    assert "the first 2.000 s hold no valid sample" in ran.summary["notes"]
-    assert ran.summary["ecg_seconds"] == pytest.approx(34.0)
-    assert ran.summary["duration"] == pytest.approx(40.0)
+    assert "the first 2.000 s hold no valid sample" in result.summary["notes"]
+    assert result.summary["ecg_seconds"] == pytest.approx(34.0)
+    assert result.summary["duration"] == pytest.approx(40.0)
 
 
-def test_jittered_times_make_no_gap(run: Any, tmp_path: Path) -> None:
+def test_jittered_times_do_not_make_a_gap(run: Any, tmp_path: Path) -> None:
     times = np.arange(7800) / 130 + np.random.default_rng(1).uniform(-0.003, 0.003, 7800)
     path = tmp_path / "jittered.csv"
     rows = zip(times, ecg_mv(60, 130, 0.8), strict=True)
     path.write_text("time [s],ecg [mV]\n" + "".join(f"{t:.5f},{mv:.4f}\n" for t, mv in rows))
-    ran = run(path)
-    assert (ran.status, ran.of("gap")) == (0, [])
-    assert ran.summary["duration"] == pytest.approx(60, abs=0.05)
-    assert ran.summary["mean_rate"] == pytest.approx(75.0, abs=0.3)
+    result = run(path)
+    assert (result.status, result.of("gap")) == (0, [])
+    assert result.summary["duration"] == pytest.approx(60, abs=0.05)
+    assert result.summary["mean_rate"] == pytest.approx(75.0, abs=0.3)
 
 
-def test_beats_lie_where_they_were_put(run: Any, tmp_path: Path) -> None:
+def test_beats_are_found_at_their_true_times(run: Any, tmp_path: Path) -> None:
     beats = np.array([beat["t"] for beat in run(csv_file(tmp_path, ecg_mv(60, 250, 0.8), 250)).of("beat")])
     inside = beats[beats > 3.0]
     assert inside.size >= 70
     assert np.abs(inside / 0.8 - np.round(inside / 0.8)).max() * 0.8 <= 0.004
 
 
-def test_a_capture_goes_through_the_drivers(run: Any, tmp_path: Path) -> None:
+def test_the_drivers_decode_a_capture(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "strap.jsonl"
     microvolts = np.round(1000 * ecg_mv(60, 130, 0.75)).astype(np.int64)
     epoch_ns = 600_000_000_000_000_000
-    with CaptureWriter(path, Header("H10", START_US, DeviceInformation("Polar Electro Oy", "H10"))) as writer:
-        writer.event(0.0, "connected")
-        writer.payload(0.2, MODEL_NUMBER, b"H10")
-        writer.payload(0.5, HEART_RATE, heart_rate(80, 512, 1024))
+    with CaptureWriter(path, CaptureHeader("H10", START_US, DeviceInformation("Polar Electro Oy", "H10"))) as writer:
+        writer.write_event(0.0, "connected")
+        writer.write_payload(0.2, MODEL_NUMBER, b"H10")
+        writer.write_payload(0.5, HEART_RATE, heart_rate(80, 512, 1024))
         for second in (*range(1, 21), *range(31, 61)):
             if second == 31:
-                writer.event(22.0, "disconnected")
-                writer.event(30.0, "connected")
+                writer.write_event(22.0, "disconnected")
+                writer.write_event(30.0, "connected")
             frame = microvolts[130 * (second - 1) : 130 * second]
             last_ns = epoch_ns + round((130 * second - 1) / 130 * 1e9)
-            writer.payload(float(second), PMD_DATA, pmd_frame(frame, last_ns))
-        writer.payload(60.5, HEART_RATE, b"\x10")
-        writer.payload(60.6, "00002a19-0000-1000-8000-00805f9b34fb", b"\x5a")
-    ran = run(path)
-    assert (ran.status, ran.errors) == (0, [])
-    assert ran.summary["sensor"] == "H10"
-    (vital,) = ran.of("vital")
+            writer.write_payload(float(second), PMD_DATA, pmd_frame(frame, last_ns))
+        writer.write_payload(60.5, HEART_RATE, b"\x10")
+        writer.write_payload(60.6, "00002a19-0000-1000-8000-00805f9b34fb", b"\x5a")
+    result = run(path)
+    assert (result.status, result.errors) == (0, [])
+    assert result.summary["sensor"] == "H10"
+    (vital,) = result.of("vital")
     assert (vital["kind"], vital["value"], vital["unit"], vital["t"]) == ("heart_rate", 80.0, "/min", 0.5)
-    assert [(line["ms"], line["t"]) for line in ran.of("interval")] == [(500.0, -0.5), (1000.0, 0.5)]
-    assert {(line["kind"], line["value"]) for line in ran.of("status")} >= {("model", "H10"), ("battery", 90)}
-    (bad,) = ran.of("quarantined")
-    assert (bad["characteristic"], bad["payload"], bad["t"]) == (HEART_RATE, "10", 60.5)
-    assert ran.summary["quarantined"] == 1
-    (gap,) = ran.of("gap")
+    assert [(line["ms"], line["t"]) for line in result.of("interval")] == [(500.0, -0.5), (1000.0, 0.5)]
+    assert {(line["kind"], line["value"]) for line in result.of("status")} >= {("model", "H10"), ("battery", 90)}
+    (undecoded,) = result.of("quarantined")
+    assert (undecoded["characteristic"], undecoded["payload"], undecoded["t"]) == (HEART_RATE, "10", 60.5)
+    assert result.summary["quarantined"] == 1
+    (gap,) = result.of("gap")
     assert (gap["missing"], gap["reason"]) == (1300, "the link was lost")
     assert gap["end"] - gap["onset"] == pytest.approx(10.0, abs=0.02)
-    assert ran.summary["ecg_seconds"] == pytest.approx(50.0, abs=0.01)
-    assert ran.summary["mean_rate"] == pytest.approx(80.0, abs=0.3)
-    assert not ran.of("alert"), "a lost link is no pause"
+    assert result.summary["ecg_seconds"] == pytest.approx(50.0, abs=0.01)
+    assert result.summary["mean_rate"] == pytest.approx(80.0, abs=0.3)
+    assert not result.of("alert"), "a lost link is not a pause"
 
 
-def test_a_cut_last_line_is_a_note(run: Any, tmp_path: Path) -> None:
+def test_a_truncated_last_line_gives_a_note(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "strap.jsonl"
-    with CaptureWriter(path, Header("H10", START_US)) as writer:
-        writer.payload(1.0, HEART_RATE, heart_rate(80))
+    with CaptureWriter(path, CaptureHeader("H10", START_US)) as writer:
+        writer.write_payload(1.0, HEART_RATE, heart_rate(80))
     path.write_text(path.read_text() + '{"t": 2.0, "char"')
-    ran = run(path)
-    assert (ran.status, ran.errors, len(ran.of("vital"))) == (0, [], 1)
-    assert ran.summary["notes"] == ["line 3 is cut: the recording was stopped while it was written; the lines before are whole"]
+    result = run(path)
+    assert (result.status, result.errors, len(result.of("vital"))) == (0, [], 1)
+    assert result.summary["notes"] == ["line 3, the last one, is truncated and left out; the lines before it are complete"]
 
 
-def test_damage_in_the_middle_keeps_what_was_before_it(run: Any, tmp_path: Path) -> None:
+def test_damage_in_the_middle_keeps_the_lines_before_it(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "strap.jsonl"
-    with CaptureWriter(path, Header("H10", START_US)) as writer:
-        writer.payload(1.0, HEART_RATE, heart_rate(80))
+    with CaptureWriter(path, CaptureHeader("H10", START_US)) as writer:
+        writer.write_payload(1.0, HEART_RATE, heart_rate(80))
     path.write_text(path.read_text() + "garbage\n" + '{"t": 2.0, "event": "connected"}\n')
-    ran = run(path)
-    assert ran.status == 1
-    assert ran.errors == [f"pulsegate replay: {path}: line 3: not JSON; correct or remove the line"]
-    assert len(ran.of("vital")) == 1
-    assert ran.summary["complete"] is False
-    assert ran.summary["duration"] == 1.0
+    result = run(path)
+    assert result.status == 1
+    assert result.errors == [f"pulsegate replay: {path}: line 3: not JSON; correct or remove the line"]
+    assert len(result.of("vital")) == 1
+    assert result.summary["complete"] is False
+    assert result.summary["duration"] == 1.0
 
 
-def test_an_unreadable_file_is_no_traceback(tmp_path: Path) -> None:
+def test_an_unreadable_file_gives_an_error(tmp_path: Path) -> None:
     path = tmp_path / "loop.csv"
     path.symlink_to(path)
-    with pytest.raises(SourceError, match=r"loop\.csv: cannot be read .*; check the file"):
+    with pytest.raises(SourceError, match=r"loop\.csv: cannot read the file: .*; check its permissions"):
         open_source(path, load_drivers())
 
 
-def test_episodes_and_quarantined_payloads_are_kept_for_the_report(play: Any, tmp_path: Path) -> None:
+def test_keeps_a_limited_number_of_undecoded_payloads_for_the_report(play: Any, tmp_path: Path) -> None:
     path = tmp_path / "strap.jsonl"
-    with CaptureWriter(path, Header("H10", START_US)) as writer:
+    with CaptureWriter(path, CaptureHeader("H10", START_US)) as writer:
         for index in range(150):
-            writer.payload(float(index), HEART_RATE, b"\x10")
+            writer.write_payload(float(index), HEART_RATE, b"\x10")
     result, lines = play(path)
     assert len(lines) == result.quarantined_count == 150
     assert all(isinstance(line, QuarantinedRecord) for line in lines)
@@ -186,26 +186,26 @@ def test_episodes_and_quarantined_payloads_are_kept_for_the_report(play: Any, tm
     assert not any(isinstance(line, GapRecord) for line in lines)
 
 
-def test_a_capture_may_begin_with_a_byte_order_mark(run: Any, tmp_path: Path) -> None:
+def test_reads_a_capture_with_a_byte_order_mark(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "strap.jsonl"
-    with CaptureWriter(path, Header("H10", START_US)) as writer:
-        writer.payload(1.0, HEART_RATE, heart_rate(80))
+    with CaptureWriter(path, CaptureHeader("H10", START_US)) as writer:
+        writer.write_payload(1.0, HEART_RATE, heart_rate(80))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    ran = run(path)
-    assert (ran.status, ran.errors, len(ran.of("vital"))) == (0, [], 1)
+    result = run(path)
+    assert (result.status, result.errors, len(result.of("vital"))) == (0, [], 1)
 
 
-def test_a_capture_of_years_ends(play: Any, tmp_path: Path) -> None:
+def test_replays_a_capture_that_spans_years(play: Any, tmp_path: Path) -> None:
     path = tmp_path / "strap.jsonl"
-    with CaptureWriter(path, Header("H10", START_US)) as writer:
+    with CaptureWriter(path, CaptureHeader("H10", START_US)) as writer:
         for t in (0.0, 999_999_999.0):
-            writer.payload(t, PMD_DATA, pmd_frame(np.zeros(73, np.int64), 600_000_000_000_000_000 + round(t * 1e9)))
+            writer.write_payload(t, PMD_DATA, pmd_frame(np.zeros(73, np.int64), 600_000_000_000_000_000 + round(t * 1e9)))
     result, _ = play(path)
     assert result.failure is None
     assert result.duration_s == pytest.approx(1e9, rel=1e-6)
 
 
-def test_a_file_of_another_kind_is_told_all_that_can_be_given(tmp_path: Path) -> None:
+def test_an_unsupported_file_gives_an_error_that_lists_the_supported_kinds(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(b"\x89PNG")
     with pytest.raises(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from captures import open_recording
 from captures.annotations import BEATS, read_annotations
-from evaluation.qrs import BeatCounts, compare, match
+from evaluation.matching import BeatCounts, compare, match
 from models.signal.chain import EcgChain
 
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 uses functions that pandas 3 deprecates

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from captures import open_recording
 from captures.annotations import BEATS, read_annotations
-from evaluation.qrs import compare, match
+from evaluation.matching import compare, match
 from models.signal.chain import EcgChain
 
 RATES_HZ = (125.0, 128.0, 130.0, 250.0, 256.0, 300.0, 360.0, 500.0)

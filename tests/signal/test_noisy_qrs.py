@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from captures import open_recording
-from evaluation.qrs import compare
+from evaluation.matching import compare
 from models.inference.ecg_qrs import EcgQrs
 from models.signal.beat_classifier import (
     FEATURE_COUNT,

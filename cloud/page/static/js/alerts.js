@@ -1,13 +1,14 @@
 /** The list of alerts, and the selected alert with its ECG. */
 
+import { drawStrip, showsOnset } from "/static/reporting/paper.js";
 import { byId, element, setText, svg } from "./dom.js";
 import { clockTime, dayAndTime, duration, fill, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
-import { drawStrip, scaleText, showsOnset } from "./paper.js";
 
 const SHAPES = { high: "M16 3 30 28H2Z", medium: "M16 2 30 16 16 30 2 16Z", low: "M4 16a12 12 0 1 0 24 0a12 12 0 1 0-24 0" };
 const GLYPHS = { high: "!!!", medium: "!!", low: "!" };
 const GLYPH_Y = { high: 24, medium: 20.5, low: 20.5 };
 
+export const scaleText = (gain) => t("scale", { gain, ms: number(40), mv: number(1 / gain, 2) });
 export const kindName = (kind) => lookup("kind", kind) ?? kind.replaceAll("_", " ");
 const isOngoing = (alert) => alert.end_us === null;
 
@@ -117,12 +118,12 @@ function placeholder() {
 }
 
 function stripElements(alert, scrolled) {
-  const drawing = drawStrip(alert.strip, alert);
-  const values = { seconds: number(drawing.seconds), beats: number(alert.strip.beats_us.length), kind: kindName(alert.kind) };
-  drawing.canvas.setAttribute("role", "img");
-  drawing.canvas.setAttribute("aria-label", t("strip_label", values));
-  const box = element("div", { class: "strip", tabindex: 0, role: "region", "aria-label": t("strip") }, drawing.canvas);
-  requestAnimationFrame(() => { box.scrollLeft = scrolled ?? initialScroll(drawing.onset_px, box.clientWidth); });
+  const seconds = alert.strip.mv.length / alert.strip.rate_hz;
+  const values = { seconds: number(seconds), beats: number(alert.strip.beats_us.length), kind: kindName(alert.kind) };
+  const texts = { number: (value) => number(value, 0), per_minute: t("per_minute"), label: () => t("strip_label", values) };
+  const { rows: [{ picture }], gain, onset_x } = drawStrip(alert.strip, alert, texts, { row_s: seconds });
+  const box = element("div", { class: "strip", tabindex: 0, role: "region", "aria-label": t("strip") }, picture);
+  requestAnimationFrame(() => { box.scrollLeft = scrolled ?? initialScroll(onset_x, box.clientWidth); });
   const legend = element("p", { class: "legend" },
     element("span", {}, element("i", { "aria-hidden": "true" }, "▼"), t("legend_beat")),
     element("span", {}, t("legend_numbers")),
@@ -130,12 +131,12 @@ function stripElements(alert, scrolled) {
     element("span", {}, t("legend_calibration")));
   return [
     element("p", { class: "strip-head" }, element("strong", {}, t("strip")), element("span", {}, t("strip_length", values)),
-      element("span", {}, scaleText(drawing.gain))),
+      element("span", {}, scaleText(gain))),
     box, legend];
 }
 
 /** Scroll to the start, where the 1 mV pulse is; if the onset would then be out of view, scroll to the onset. */
-const initialScroll = (onset_px, width) => (onset_px < 0.7 * width ? 0 : onset_px - width / 3);
+const initialScroll = (onset_x, width) => (onset_x < 0.7 * width ? 0 : onset_x - width / 3);
 
 function courseText(alert, now_us) {
   return isOngoing(alert)

@@ -1,8 +1,8 @@
 /** The live ECG, drawn like a bedside monitor: the trace sweeps over a fixed grid. */
 
-import { element, setText } from "./dom.js";
+import { UNITS_PER_MM, UNITS_PER_S, addTrace, createPicture, fitPaper, gridParts, median } from "/static/reporting/paper.js";
+import { cssColour, element, setText } from "./dom.js";
 import { t } from "./i18n.js";
-import { PX_PER_S, drawGrid, drawTrace, fitPaper, makeCanvas, median } from "./paper.js";
 
 const MIN_HEIGHT_MM = 35;
 /** Blank time ahead of the newest sample. */
@@ -15,7 +15,6 @@ const MAX_SPEED_CHANGE = 0.05;
 const FIT_WINDOW_US = 8e6;
 
 export class LiveEcg {
-  #grid = null;
   #view = null;
   #head_us = 0;
   #drawn_ms = 0;
@@ -82,30 +81,45 @@ export class LiveEcg {
   #createCanvas() {
     const width = Math.floor(this.host.clientWidth);
     if (!width) return;
-    this.#grid = makeCanvas(width, this.#layout.height);
-    drawGrid(this.#grid.context, width, this.#layout.height);
+    const grid = createPicture(width, this.#layout.height);
+    grid.append(...gridParts(width, this.#layout.height));
     this.#view = makeCanvas(width, this.#layout.height);
-    this.host.replaceChildren(this.#view.canvas, this.note);
+    this.host.replaceChildren(grid, this.#view.canvas, this.note);
     this.host.setAttribute("aria-label", t("live_ecg"));
     this.onGain(this.#layout.gain);
   }
 
   #draw(chunks) {
     const { context, width, height } = this.#view;
-    const sweep_us = (width / PX_PER_S) * 1e6;
+    const sweep_us = (width / UNITS_PER_S) * 1e6;
     const start_us = this.#head_us - (this.#head_us % sweep_us);
-    context.drawImage(this.#grid.canvas, 0, 0, width, height);
+    context.clearRect(0, 0, width, height);
     this.#drawSamples(chunks, start_us, this.#head_us, start_us);
     this.#drawSamples(chunks, this.#head_us - sweep_us + BLANK_US, start_us, start_us - sweep_us);
   }
 
-  /** Draws the samples between two times; `left_us` is the time at the left edge. */
+  /** Draws the samples between two times, with `left_us` at the left edge. */
   #drawSamples(chunks, from_us, to_us, left_us) {
-    const y = (mv) => (this.#layout.high_mm - (mv - this.#baseline_mv) * this.#layout.gain) * 4;
+    const { context } = this.#view;
+    const y = (mv) => (this.#layout.high_mm - (mv - this.#baseline_mv) * this.#layout.gain) * UNITS_PER_MM;
     for (const run of gapFreeRuns(chunks, from_us, to_us)) {
-      drawTrace(this.#view.context, run.map(([, mv]) => mv), (i) => ((run[i][0] - left_us) / 1e6) * PX_PER_S, y);
+      context.beginPath();
+      addTrace(context, run.map(([, mv]) => mv), (i) => ((run[i][0] - left_us) / 1e6) * UNITS_PER_S, y);
+      context.stroke();
     }
   }
+}
+
+/** Creates a transparent canvas of this size in CSS pixels. Its resolution is at most twice that, to stay fast. */
+function makeCanvas(width, height) {
+  const ratio = Math.min(2, window.devicePixelRatio || 1);
+  const canvas = element("canvas", { width: Math.round(width * ratio), height: Math.round(height * ratio) });
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  Object.assign(context, { strokeStyle: cssColour("--trace"), lineWidth: 1.5, lineJoin: "round" });
+  return { canvas, context, width, height };
 }
 
 /** Splits the samples between two times into gap-free runs of [time, mV]; a step of more than 1.5 periods is a gap. */

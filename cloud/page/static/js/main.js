@@ -1,11 +1,10 @@
 /** The page: fetches missing data over REST, receives live data over the WebSocket, and keeps every part up to date. */
 
-import { AlertDetail, AlertList, kindName } from "./alerts.js";
+import { AlertDetail, AlertList, kindName, scaleText } from "./alerts.js";
 import { byId, element, setText } from "./dom.js";
 import { LANGUAGES, chooseLanguage, clockTime, currentLanguage, dayAndTime, loadLanguage, lookup, number, preferredLanguage, t, zoneName } from "./i18n.js";
 import { Link } from "./link.js";
 import { LiveEcg } from "./live.js";
-import { scaleText } from "./paper.js";
 import { SensorPanel, unopenedNotice } from "./sensors.js";
 import { State } from "./state.js";
 import { Trend } from "./trend.js";

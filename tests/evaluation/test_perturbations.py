@@ -1,4 +1,4 @@
-"""Noise at a stated ratio, by the definition of the Noise Stress Test Database; lost packets; other sampling rates."""
+"""Noise at a given SNR as defined by the Noise Stress Test Database; lost packets; other sampling rates."""
 
 import sys
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 import scipy.io
 import scipy.signal
 
-from evaluation.ladders import DROPPED_PERCENT, PACKET_S, RATES_HZ, Ecg, find_noise, lost_samples, rungs
 from evaluation.noise import CHANNEL, KINDS, MIX, RATE_HZ, SNR_DB, add_noise, load_noise, noise_rms, qrs_amplitude
+from evaluation.perturbations import DROPPED_PERCENT, PACKET_S, RATES_HZ, Ecg, find_noise, list_perturbations, lost_samples
 from evaluation.records import EvaluationError
 from evaluation.resampling import resampled
 from training.ecg_augmentation import TRAINING_CHANNEL
@@ -21,7 +21,7 @@ def noise(data: Path) -> dict[str, np.ndarray]:
 
 
 def by_sigamp(samples: np.ndarray) -> float:
-    """As WFDB's `sigamp` describes itself: RMS about the mean of each second, mean of all but the lowest and highest 5 %."""
+    """As in the manual of WFDB's `sigamp`: RMS about the mean of each second, mean of all but the lowest and highest 5 %."""
     levels = sorted(
         float(np.sqrt(np.mean((samples[at : at + 360] - samples[at : at + 360].mean()) ** 2)))
         for at in range(0, len(samples) - 359, 360)
@@ -39,7 +39,7 @@ def test_training_and_evaluation_use_different_noise(data: Path, noise: dict[str
 
 @pytest.mark.parametrize("kind", [*KINDS, MIX])
 @pytest.mark.parametrize("snr_db", [24, 0, -6])
-def test_the_ratio_is_that_of_nst(kind: str, snr_db: int, noise: dict[str, np.ndarray]) -> None:
+def test_the_snr_is_that_of_nst(kind: str, snr_db: int, noise: dict[str, np.ndarray]) -> None:
     """nst.c: noise RMS = peak-to-peak amplitude × 10^(-SNR / 20) × √2 / 4."""
     added = add_noise(np.zeros(30 * 360), 360.0, noise, kind, snr_db, 1.6, "a")
     assert by_sigamp(added) == pytest.approx(1.6 * 10 ** (-snr_db / 20) * 2**0.5 / 4, rel=0.05)
@@ -61,7 +61,7 @@ def test_noise_lasts_throughout_and_repeats_without_a_step(noise: dict[str, np.n
     assert all(noise_rms(part, 360.0) > 0 for part in np.split(added, 9))
 
 
-def test_noise_begins_elsewhere_in_every_record_but_always_there(noise: dict[str, np.ndarray]) -> None:
+def test_the_start_of_the_noise_depends_only_on_the_name_of_the_record(noise: dict[str, np.ndarray]) -> None:
     one, again, other = (add_noise(np.zeros(720), 360.0, noise, "EM", 6, 1.0, name) for name in ("a", "a", "b"))
     assert np.array_equal(one, again)
     assert not np.allclose(one, other)
@@ -79,7 +79,7 @@ def test_noise_keeps_its_power_at_other_rates(rate_hz: float, noise: dict[str, n
 
 
 @pytest.mark.parametrize("percent", DROPPED_PERCENT)
-def test_so_many_packets_are_lost_and_whole(percent: int) -> None:
+def test_drops_the_given_share_of_whole_packets(percent: int) -> None:
     lost = lost_samples(360 * 1800, 360.0, percent / 100, "a")
     assert lost.mean() == pytest.approx(percent / 100, abs=0.002)
     edges = np.flatnonzero(np.diff(lost.astype(int))) + 1
@@ -87,7 +87,7 @@ def test_so_many_packets_are_lost_and_whole(percent: int) -> None:
 
 
 @pytest.mark.parametrize("to_hz", RATES_HZ)
-def test_resampling_keeps_a_wave_and_its_time(to_hz: int) -> None:
+def test_resampling_keeps_waveform_and_time(to_hz: int) -> None:
     wave = np.sin(2 * np.pi * 7 * np.arange(3600) / 360 + 0.4)
     wave[1000:1100] = np.nan
     out = resampled(wave, 360.0, to_hz)
@@ -99,17 +99,17 @@ def test_resampling_keeps_a_wave_and_its_time(to_hz: int) -> None:
     assert np.isfinite(out[(t < 2.77) | (t > 3.06)]).all()
 
 
-def test_the_ladders_have_every_rung(data: Path) -> None:
-    every = rungs(data / "noise", drop=True, fs=True)
-    assert len({rung.path for rung in every}) == len(every) == 1 + 4 * len(SNR_DB) + len(DROPPED_PERCENT) + len(RATES_HZ)
+def test_lists_every_perturbation_once(data: Path) -> None:
+    every = list_perturbations(data / "noise", drop=True, fs=True)
+    assert len({step.path for step in every}) == len(every) == 1 + 4 * len(SNR_DB) + len(DROPPED_PERCENT) + len(RATES_HZ)
     ecg = Ecg("a", np.random.default_rng(1).normal(0, 1, 3600), 360.0, 1.0)
-    for rung in every:
-        changed = rung.change(ecg)
+    for step in every:
+        changed = step.change(ecg)
         assert changed.mv.size == pytest.approx(changed.rate_hz * 10, abs=1)
-        assert (rung.path == ()) == (changed is ecg)
+        assert (step.path == ()) == (changed is ecg)
 
 
-def test_noise_is_found_in_and_beside_the_folder(tmp_path: Path) -> None:
+def test_finds_the_noise_in_and_beside_the_folder(tmp_path: Path) -> None:
     (tmp_path / "noise").mkdir()
     (tmp_path / "noise" / "BW.mat").touch()
     (tmp_path / "mitdb").mkdir()
@@ -118,21 +118,21 @@ def test_noise_is_found_in_and_beside_the_folder(tmp_path: Path) -> None:
         find_noise(tmp_path / "mitdb" / "x")
 
 
-def test_damaged_noise_is_named(tmp_path: Path) -> None:
+def test_damaged_noise_gives_an_error(tmp_path: Path) -> None:
     for kind in KINDS:
         scipy.io.savemat(tmp_path / f"{kind}.mat", {kind: np.zeros((5, 5))})
-    with pytest.raises(EvaluationError, match="cannot be read"):
-        rungs(tmp_path, drop=False, fs=False)
+    with pytest.raises(EvaluationError, match="cannot read the noise"):
+        list_perturbations(tmp_path, drop=False, fs=False)
     (tmp_path / "BW.mat").write_bytes(b"no")
-    with pytest.raises(EvaluationError, match="cannot be read"):
-        rungs(tmp_path, drop=False, fs=False)
+    with pytest.raises(EvaluationError, match="cannot read the noise"):
+        list_perturbations(tmp_path, drop=False, fs=False)
 
 
-def test_without_scipy_ladders_say_what_to_install(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scipy_the_error_says_what_to_install(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(EvaluationError, match="the ladders need scipy"):
-        rungs(data / "noise", drop=False, fs=False)
+    with pytest.raises(EvaluationError, match="--noise and --fs need scipy"):
+        list_perturbations(data / "noise", drop=False, fs=False)
 
 
-def test_noise_of_the_recordings_has_the_rate_it_is_taken_for(noise: dict[str, np.ndarray]) -> None:
+def test_the_noise_records_are_at_360_hz(noise: dict[str, np.ndarray]) -> None:
     assert all(wave.size == 30 * RATE_HZ for wave in noise.values())

@@ -1,4 +1,4 @@
-"""The same recordings with rising noise, rising loss of packets, and at other sampling rates."""
+"""Perturbations of recordings for robustness tests: added noise, lost packets, other sampling rates."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ Samples = NDArray[np.float64]
 
 DROPPED_PERCENT: Final = (1, 2, 5, 10, 20)
 PACKET_S: Final = 73 / 130
-"""One notification of a chest strap: 73 samples at 130 Hz."""
+"""Length of one notification of a chest strap: 73 samples at 130 Hz."""
 
 RATES_HZ: Final = (128, 130, 250, 256, 300, 500)
 
@@ -32,42 +32,42 @@ class Ecg:
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """One way to disturb a recording; `path` is where its figures lie in the report, empty for the recording as it is."""
+class Perturbation:
+    """One way to change a recording. `path` is the place of its figures in the report, empty for the unchanged recording."""
 
     path: tuple[str, ...]
     change: Callable[[Ecg], Ecg]
 
 
-AS_RECORDED: Final = Rung((), lambda ecg: ecg)
+AS_RECORDED: Final = Perturbation((), lambda ecg: ecg)
 
 
-def rungs(noise_folder: Path | None, *, drop: bool, fs: bool) -> list[Rung]:
-    """The recording as it is, and every step of the ladders asked for.
+def list_perturbations(noise_folder: Path | None, *, drop: bool, fs: bool) -> list[Perturbation]:
+    """Returns `AS_RECORDED` and every perturbation asked for; noise if there is a folder for it.
 
     Raises:
-        EvaluationError: the noise is not there, or scipy is not.
+        EvaluationError: the noise records or scipy are missing.
     """
     chosen = [AS_RECORDED]
     try:
         if noise_folder is not None:
-            chosen += _noise_rungs(noise_folder)
+            chosen += _noise_perturbations(noise_folder)
         if drop:
-            chosen += [Rung(("drop", f"{percent}"), dropping(percent)) for percent in DROPPED_PERCENT]
+            chosen += [Perturbation(("drop", f"{percent}"), drop_packets(percent)) for percent in DROPPED_PERCENT]
         if fs:
-            chosen += [Rung(("fs", f"{rate_hz}"), _resampling(rate_hz)) for rate_hz in RATES_HZ]
+            chosen += [Perturbation(("fs", f"{rate_hz}"), _resampling(rate_hz)) for rate_hz in RATES_HZ]
     except ImportError as error:
         raise EvaluationError(
-            f"the ladders need {error.name}: run make setup, or install pulsegate with the extra evaluate"
+            f"--noise and --fs need {error.name}: run make setup, or install pulsegate with the extra evaluate"
         ) from error
     return chosen
 
 
 def find_noise(data: Path) -> Path:
-    """The folder `noise` with BW.mat, EM.mat and MA.mat, in the data folder or beside it.
+    """Returns the folder `noise` with BW.mat, EM.mat and MA.mat, in the data folder or beside it.
 
     Raises:
-        EvaluationError: it is not there.
+        EvaluationError: there is no such folder.
     """
     for folder in (data, data / "noise", data.resolve().parent / "noise"):
         if (folder / "BW.mat").exists():
@@ -75,24 +75,22 @@ def find_noise(data: Path) -> Path:
     raise EvaluationError(f"no noise/BW.mat in {data} or beside it: give its folder, as in --noise ../shared/data/noise")
 
 
-def _noise_rungs(folder: Path) -> Iterator[Rung]:
+def _noise_perturbations(folder: Path) -> Iterator[Perturbation]:
     try:
         noise = load_noise(folder)
     except (OSError, ValueError, TypeError) as error:
-        raise EvaluationError(
-            f"the noise in {folder} cannot be read ({error}): fetch BW.mat, EM.mat and MA.mat again"
-        ) from error
+        raise EvaluationError(f"cannot read the noise in {folder}: {error}; fetch BW.mat, EM.mat and MA.mat again") from error
 
-    def noisy(kind: str, snr_db: int, bank: Mapping[str, Samples]) -> Callable[[Ecg], Ecg]:
-        return lambda ecg: replace(ecg, mv=add_noise(ecg.mv, ecg.rate_hz, bank, kind, snr_db, ecg.qrs_mv, ecg.name))
+    def adding(kind: str, snr_db: int, noise: Mapping[str, Samples]) -> Callable[[Ecg], Ecg]:
+        return lambda ecg: replace(ecg, mv=add_noise(ecg.mv, ecg.rate_hz, noise, kind, snr_db, ecg.qrs_mv, ecg.name))
 
     for kind in noise:
         for snr_db in SNR_DB:
-            yield Rung(("noise", kind, f"{snr_db}"), noisy(kind, snr_db, noise))
+            yield Perturbation(("noise", kind, f"{snr_db}"), adding(kind, snr_db, noise))
 
 
-def dropping(percent: int, draw: int = 0) -> Callable[[Ecg], Ecg]:
-    """Loses so many of the packets of 73 samples at 130 Hz; other draws lose others."""
+def drop_packets(percent: int, draw: int = 0) -> Callable[[Ecg], Ecg]:
+    """Returns a change that drops this percentage of the packets of 73 samples at 130 Hz; each `draw` drops other packets."""
 
     def change(ecg: Ecg) -> Ecg:
         seed = f"{ecg.name} {percent} {draw}" if draw else f"{ecg.name} {percent}"
@@ -103,7 +101,7 @@ def dropping(percent: int, draw: int = 0) -> Callable[[Ecg], Ecg]:
 
 
 def lost_samples(count: int, rate_hz: float, share: float, seed: str) -> NDArray[np.bool_]:
-    """Which samples were in lost packets, (count,): so many packets, rounded, drawn at random by `seed`."""
+    """Returns which samples lie in lost packets, shape (count,): a share of all packets, drawn at random by `seed`."""
     size = max(round(PACKET_S * rate_hz), 1)
     packets = -(-count // size)
     lost = np.zeros(packets, np.bool_)
