@@ -1,8 +1,8 @@
 """Finds the evaluated records that the evaluated models were trained on, from the models' cards.
 
-A card lists the databases under `data` and, for most of them, the records of each fold under `splits`. The released networks
-were trained on all folds, so every record of a fold counts as training data. Where a card names no record of a database, the
-whole database counts.
+A card lists the databases under `data`, names those used for training there, and gives for most of them the records of each
+fold under `splits`. The released networks were trained on all folds, so every record of a fold counts as training data. Where
+a card names no record of a database, the whole database counts.
 """
 
 import json
@@ -14,12 +14,6 @@ from typing import Any, Final
 
 from models.inference.release import read_release_file
 
-_LICENCE: Final = re.compile(r"\b(ODC-By|CC0|CC BY)\b")
-"""What the entry of a database states; the other entries under `data` are notes."""
-_FIGURES_ONLY: Final = "For the figures alone"
-"""How a card's entry for a database begins that was used for figures, not for training."""
-_NOT_TRAINED: Final = re.compile(r"Nothing was trained or calibrated on ([\w-]+)")
-"""How another entry under `data` states that a listed database was not used for training."""
 _NAMED: Final = 12
 """Names listed in the sentence; it gives the number of the others."""
 
@@ -72,11 +66,7 @@ class TrainingData:
 def read_card(card: Mapping[str, Any]) -> TrainingData:
     """Reads `data` and `splits` of a model's card."""
     data: Mapping[str, Any] = card["data"]
-    texts = {key: text for key, text in data.items() if isinstance(text, str)}
-    unused = {found[1].lower() for text in texts.values() for found in _NOT_TRAINED.finditer(text)}
-    listed = tuple(key for key, text in texts.items() if _LICENCE.search(text))
-    databases = tuple(key for key in listed if key not in unused and not texts[key].startswith(_FIGURES_ONLY))
-    return TrainingData(listed, databases, frozenset(_record_names(card["splits"])))
+    return TrainingData(tuple(data), tuple(data["used_for_training"]), frozenset(_record_names(card["splits"])))
 
 
 def find_trained_on(models: Iterable[str], records: Sequence[EvaluatedRecord]) -> list[str]:

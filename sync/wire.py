@@ -224,7 +224,8 @@ def _check_size(payload: bytes) -> bytes:
 
 def _decode_message(data: bytes, what: str, fields: set[str]) -> dict[str, Any]:
     message = decode_cbor_map(data, what=what)
-    if message.get("v") != PROTOCOL:
+    version = message.get("v")
+    if type(version) is not int or version != PROTOCOL:
         raise WireError(f"{what} has another protocol version than this pulsegate ({PROTOCOL}): update the older side")
     missing, unknown = sorted(fields - message.keys()), sorted(message.keys() - fields)
     if missing or unknown:

@@ -200,6 +200,7 @@ def card(
         },
         "outputs": {"classes": list(CLASSES), "bytes": size_bytes, "weights": _class_weights(results.calibration)},
         "data": {
+            "used_for_training": ["mitdb", "ltafdb", "cinc2017", "nstdb"],
             "mitdb": f"{LICENCES['mitdb']} 22 records of DS1 (de Chazal 2004). The test set DS2 was not used.",
             "ltafdb": f"{LICENCES['ltafdb']} 42 records: beat labels and intervals only, no signal; never for rhythms.",
             "cinc2017": f"{LICENCES['cinc2017']} Sinus rhythm (one recording in {SINUS_EVERY}), AF and other rhythms. Beats "

@@ -89,6 +89,7 @@ def card(data: Path, sources: Sequence[Source], result: TrainingResult) -> dict[
         "inputs": "PPG of 10 s at 50 Hz in any unit and polarity, and the mask of the samples received; (n, 2, 500) float32",
         "outputs": f"The calibrated probability that the window is good. It counts as good from {model.threshold}.",
         "data": {
+            "used_for_training": ["welltory-ppg", "bidmc"],
             "welltory-ppg": f"{LICENCES['welltory-ppg']} 14 people, phone camera, RR intervals of a Polar H10.",
             "bidmc": f"{LICENCES['bidmc']} Record 01: PLETH, beats by this project's detector on lead II.",
             "physionet": LICENCES["physionet"],

@@ -160,6 +160,7 @@ def describe(training_count: int, held_out_count: int) -> dict[str, Any]:
         "inputs": list(INPUTS),
         "outputs": list(OUTPUTS),
         "data": {
+            "used_for_training": ["cinc2017", "nstdb"],
             **{name: LICENCES[name] for name in ("cinc2017", "nstdb", "physionet")},
             "mitdb": f"For evaluation and the choice between variants, not for training: {LICENCES['mitdb']}",
             "labels": list(LABELS),

@@ -67,6 +67,7 @@ def describe(windows: Windows, folds: NDArray[np.int64]) -> dict[str, Any]:
         "inputs": list(INPUTS),
         "outputs": list(OUTPUTS),
         "data": {
+            "used_for_training": ["mitdb", "cinc2017", "nstdb"],
             **{name: LICENCES[name] for name in ("mitdb", "cinc2017", "nstdb", "physionet")},
             "labels": _labels(),
             "augmentation": AUGMENTATION,

@@ -11,6 +11,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+from models.inference.session import PRECISE_INT8
+
 
 class _CalibrationWindows(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime carries no types
     def __init__(self, name: str, windows: NDArray[np.float32]) -> None:
@@ -127,7 +129,9 @@ def measure_parity(float_model: Path, int8_model: Path, windows: NDArray[np.floa
 
 def run_model(model: Path, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the model's output for many windows, (n,) or (n, classes)."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*PRECISE_INT8)
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     (source,) = session.get_inputs()
     parts = np.array_split(windows, max(1, len(windows) // 1024))
     out = np.concatenate([np.asarray(session.run(None, {source.name: part})[0], np.float32) for part in parts])

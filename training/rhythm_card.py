@@ -125,6 +125,7 @@ def card(
         "inputs": INPUTS,
         "outputs": OUTPUTS,
         "data": {
+            "used_for_training": ["cinc2017", "nstdb"],
             "cinc2017": LICENCES["cinc2017"] + f" {len(labels)} recordings of its training set.",
             "nstdb": LICENCES["nstdb"],
             "physionet": LICENCES["physionet"],

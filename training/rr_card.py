@@ -82,7 +82,8 @@ def card(groups: Sequence[Sequence[Rhythm]], facts: Mapping[str, str], figures: 
         "not_a_medical_device": NOT_A_DEVICE,
         "inputs": INPUTS,
         "outputs": OUTPUTS,
-        "data": {name: LICENCES[name] for name in ("afdb", "nsr2db", "mitdb", "cinc2017", "ltafdb", "physionet")}
+        "data": {"used_for_training": ["afdb", "nsr2db", "mitdb", "cinc2017"]}
+        | {name: LICENCES[name] for name in ("afdb", "nsr2db", "mitdb", "cinc2017", "ltafdb", "physionet")}
         | {"labels": LABELS, "use_of_ltafdb": LTAFDB_USE},
         "splits": {
             "method": "Five folds by record, which is by patient: mitdb 202, of the same person as 201, is not used. CinC 2017 "

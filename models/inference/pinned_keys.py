@@ -9,6 +9,6 @@ from collections.abc import Mapping
 from typing import Final
 
 PINNED_KEYS: Final[Mapping[str, str]] = {
-    "4af47bded1321f01": "b8698da1fa95986e3b600ac37275d008084e4d1b7608d1e67ff66151a80801e1",  # since 2026-11-25
+    "bee102ffd65ea5af": "c424afb854f5651b1f3f41ad2dc625cfd4dfc5eff837b65fbb17cc3c5be14f05",  # since 2026-11-29
 }
 """Ed25519 public keys in hexadecimal, by key id: the first 16 hexadecimal digits of the key's SHA-256."""

@@ -49,7 +49,7 @@ def test_a_database_without_named_records_counts_as_a_whole() -> None:
 
 def test_records_that_no_fold_names_are_unseen() -> None:
     card = {
-        "data": {"mitdb": "ODC-By 1.0"},
+        "data": {"used_for_training": ["mitdb"], "mitdb": "ODC-By 1.0"},
         "splits": {"how": "2 folds by patient", "folds": {"fold 0": "101 106", "fold 1": "108"}},
     }
     known = read_card(card)
