@@ -18,7 +18,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
 from cloud import projections
-from cloud.projections import Changes, UnopenedBlock
+from cloud.changes import BlockOrigin, Changes, Position
+from cloud.projections import UnopenedBlock
 from cloud.store import Store, StoredBlock
 from cloud.validate import validate_record
 from sync.errors import Transient
@@ -177,7 +178,14 @@ class Opener:
         return changes
 
     def _project(self, connection: Connection, block: StoredBlock) -> Changes:
-        changes = projections.project_records(connection, block.hub, self._reader.read(block))
+        records = self._reader.read(block)
+        subject = parse_header(block.block).subject  # authenticated: `read` has opened the block
+        lane, epoch, seq = block.position
+        origin = BlockOrigin(subject, block.hub, lane, Position(epoch, seq), block.received_us)
+        try:
+            changes = projections.project_records(connection, origin, records)
+        except RecordError as error:
+            raise UnreadableError(UNDECODABLE, str(error)) from error
         projections.delete_unopened(connection, block.id)
         projections.increase_counter(connection, "opened", 1)
         return changes

@@ -134,6 +134,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._counted = (0, 0)  # the highest id counted so far, and the number of blocks up to it
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -254,9 +255,14 @@ class Store:
             return int(connection.execute(select(func.count()).select_from(_quarantine)).scalar_one())
 
     def count_blocks(self) -> int:
-        """Return the number of stored blocks."""
+        """Return the number of stored blocks. Counts only the blocks that are new since the last call."""
+        last_id, n = self._counted
+        query = select(func.count(), func.max(_blocks.c.id)).where(_blocks.c.id > last_id)
         with self._transaction() as connection:
-            return int(connection.execute(select(func.count()).select_from(_blocks)).scalar_one())
+            new, newest = connection.execute(query).one()
+        if new:
+            self._counted = (newest, n + new)
+        return n + int(new)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

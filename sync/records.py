@@ -177,8 +177,9 @@ _TYPES: Final[Mapping[str, type[Record]]] = {
 }
 _NAMES: Final[Mapping[type[Record], str]] = {cls: name for name, cls in _TYPES.items()}
 T = TypeVar("T")
-_MAX_SAMPLES: Final = 1_000_000
-"""Samples in one block: over half an hour at 500 Hz. The limit prevents a forged length from exhausting memory."""
+MAX_BLOCK_SAMPLES: Final = 200_000
+"""Samples in one block, strips included: ten times those in a full block of a strap's frames. Flat samples compress to almost
+nothing, so without a limit one block of 56 kB could exhaust the clinic's memory."""
 
 
 def type_name(record: Record) -> str:
@@ -200,11 +201,11 @@ def unpack_samples(packed: bytes) -> NDArray[np.int32]:
     """
     inflate = zlib.decompressobj()
     try:
-        plain = inflate.decompress(packed, 4 * _MAX_SAMPLES)
+        plain = inflate.decompress(packed, 4 * MAX_BLOCK_SAMPLES)
     except zlib.error as error:
         raise RecordError(f"cannot inflate the samples: {error}") from error
     if not inflate.eof or len(plain) % 4:
-        raise RecordError(f"the samples are truncated or more than {_MAX_SAMPLES}")
+        raise RecordError(f"the samples are truncated or more than {MAX_BLOCK_SAMPLES}")
     deltas = np.frombuffer(plain, np.uint8).reshape(4, -1).T.copy().view("<i4").reshape(-1)
     return np.cumsum(deltas, dtype=np.int32)
 
@@ -226,7 +227,22 @@ def decode(data: bytes) -> list[Record]:
         raise RecordError(f"not CBOR: {error}") from error
     if not isinstance(items, list):
         raise RecordError(f"expected a list of records, found {type(items).__name__}")
-    return [_parse_record(item) for item in items]
+    records: list[Record] = []
+    n_samples = 0
+    for item in items:
+        records.append(_parse_record(item))
+        n_samples += _count_samples(records[-1])
+        if n_samples > MAX_BLOCK_SAMPLES:
+            raise RecordError(f"the records have more than {MAX_BLOCK_SAMPLES} samples")
+    return records
+
+
+def _count_samples(record: Record) -> int:
+    match record:
+        case WaveformRecord(samples=samples) | AlertRecord(strip=Strip(samples=samples)):
+            return len(samples)
+        case _:
+            return 0
 
 
 def _to_plain(value: Any) -> dict[str, Any]:

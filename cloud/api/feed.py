@@ -3,24 +3,21 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Engine
 
-from cloud.api import queries
-from cloud.api.queries import Json, to_millivolts
-from cloud.projections import Changes
-from sync.records import WaveformRecord
+from cloud.api import alert_queries, queries
+from cloud.api.numbers import Json, to_millivolts
+from cloud.changes import Changes, LiveVital, LiveWave
 
 QUEUE_MESSAGES: Final = 256
 """Messages that can wait for one viewer: a minute of three sensors. A viewer whose queue is full re-syncs over REST."""
 HEARTBEAT_S: Final = 2.0
 """Longest silence on a healthy WebSocket. The page treats three times as much (js/link.js) as a lost connection."""
-MAX_LIVE_WAVES: Final = 20
-"""A transaction with more ECG segments is a backlog, not live data: viewers are told to fetch it over REST instead."""
 
 
 def now_us() -> int:
@@ -97,22 +94,41 @@ class Feed:
         viewer.queue.put_nowait(message)
 
     def _build_messages(self, changes: Changes) -> list[Json]:
-        alerts = [queries.find_alert(self._engine, id_, hub) for hub, id_ in changes.alerts]
-        sensors = [queries.find_sensor(self._engine, hub, name) for hub, name in changes.sensors]
-        waves = [wave for wave in changes.waves if wave.kind == "ecg"]
-        is_live = len(waves) <= MAX_LIVE_WAVES
-        ecg = [_ecg_message(wave) for wave in waves] if is_live else [{"type": "resync", "dropped": len(waves)}]
-        vitals = [
-            {"type": "vital", "sensor": vital.sensor, "kind": vital.kind, "at_us": vital.times.at_us, "value": vital.value}
-            for vital in changes.vitals
-        ]
-        return [*_with_type("alert", alerts), *ecg, *vitals, *_with_type("sensor", sensors)]
+        """Build the messages about the changes; for a backlog the one that makes the page fetch what it shows over REST."""
+        if changes.is_backlog:
+            return [{"type": "resync", "dropped": changes.blocks}]
+        alerts = [alert_queries.find_alert(self._engine, key) for key in changes.alerts]
+        subjects = dict.fromkeys(key.subject for key in changes.alerts)
+        patients = [alert_queries.find_patient(self._engine, subject) for subject in subjects]
+        sensors = [queries.find_sensor(self._engine, key) for key in changes.sensors]
+        ecg = [_ecg_message(wave) for wave in changes.waves if wave.record.kind == "ecg"]
+        vitals = [_vital_message(vital) for vital in changes.vitals]
+        return [*_with_type("alert", alerts), *_with_type("patient", patients), *ecg, *vitals, *_with_type("sensor", sensors)]
 
 
-def _ecg_message(wave: WaveformRecord) -> Json:
-    start_us, mv = wave.times.at_us, to_millivolts(wave.samples, wave.scale)
-    return {"type": "ecg", "sensor": wave.sensor, "start_us": start_us, "rate_hz": wave.rate_hz, "mv": mv}
+def _ecg_message(wave: LiveWave) -> Json:
+    record = wave.record
+    return {
+        "type": "ecg",
+        **wave.key._asdict(),
+        "position": wave.position,
+        "start_us": record.times.at_us,
+        "rate_hz": record.rate_hz,
+        "mv": to_millivolts(record.samples, record.scale),
+    }
 
 
-def _with_type(name: str, items: list[Json | None]) -> list[dict[str, Any]]:
+def _vital_message(vital: LiveVital) -> Json:
+    record = vital.record
+    return {
+        "type": "vital",
+        **vital.key._asdict(),
+        "position": vital.position,
+        "kind": record.kind,
+        "at_us": record.times.at_us,
+        "value": record.value,
+    }
+
+
+def _with_type(name: str, items: Sequence[Json | None]) -> list[dict[str, Any]]:
     return [{"type": name} | item for item in items if item is not None]
