@@ -21,10 +21,8 @@ from sync.errors import Permanent
 from sync.keys import HubKey
 from sync.outbox_schema import prepare_database, storage_errors, transaction
 from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
-from sync.wire import LANES, BlockId, Lane, Mark, Range, WrappedKey, is_name
+from sync.wire import LANES, PLAINTEXT_LIMIT_BYTES, BlockId, Lane, Mark, Range, WrappedKey, is_name
 
-PLAINTEXT_LIMIT_BYTES: Final = 56 * 1024
-"""Plaintext in one block. A message of 64 KiB always has room for the block, its header (< 400) and its wrapped key (1,177)."""
 BUSY_TIMEOUT_S: Final = 2.0
 """How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), and short enough for
 a person who waits at start for the message that a second agent is running."""

@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey, Suite
 
+from sync.cbor import encode_cbor
 from sync.errors import Permanent
-from sync.wire import LANES, Lane, WireError, decode_cbor_map, encode_cbor, is_name, is_uint63
+from sync.wire import LANES, Lane, WireError, decode_cbor_map, is_name, is_uint63
 
 FORMAT: Final = 1
 MAGIC: Final = b"PG"
@@ -31,6 +32,8 @@ NONCE_BYTES: Final = 12
 KEY_BYTES: Final = 32
 KEY_ID_BYTES: Final = 16
 TAG_BYTES: Final = 16
+HEADER_LIMIT_BYTES: Final = 1024
+"""A header takes less than 400 bytes; the rest is room for the fields of a later format."""
 
 _PREFIX: Final = struct.Struct(">2sBH")
 _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -318,7 +321,7 @@ def _split_block(block: bytes) -> tuple[BlockHeader, int]:
 
 def _decode_header(data: bytes) -> BlockHeader:
     try:
-        fields = decode_cbor_map(data, what="block header")
+        fields = decode_cbor_map(data, limit_bytes=HEADER_LIMIT_BYTES, what="block header")
     except WireError as error:
         raise SealError(str(error)) from error
     if fields.keys() - {"prev"} != _HEADER_FIELDS:

@@ -46,7 +46,7 @@ IN_FLIGHT_BLOCKS: Final = 1000
 """Limit of unacknowledged blocks, alerts included: every acknowledgement is compared with all of them."""
 MESSAGE_BLOCK_BYTES: Final = 48 * 1024
 """Blocks in one message: with their keys it stays below the limit of 64 KiB. A larger block (up to
-`sync.outbox.PLAINTEXT_LIMIT_BYTES`) is sent alone."""
+`sync.wire.PLAINTEXT_LIMIT_BYTES`) is sent alone."""
 MESSAGE_KEYS: Final = 10
 """Wrapped keys in one message, 1.2 KB each: ten days of sparse readings."""
 RETRY_S: Final = 1.0

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from sync.errors import Permanent, SyncError, Transient
 from sync.keys import HubKey
-from sync.outbox import PLAINTEXT_LIMIT_BYTES, Outbox
+from sync.outbox import Outbox
 from sync.outbox_migrations import SCHEMA_VERSION
 from sync.records import Record, StatusRecord, Times, VitalRecord, WaveformRecord, encode
 from sync.seal import ClinicKeyPair, SealError, open_block, parse_header, unwrap_at_clinic
-from sync.wire import BlockId, Mark, Range
+from sync.wire import PLAINTEXT_LIMIT_BYTES, BlockId, Mark, Range
 
 VECTORS = Path(__file__).parent / "vectors"
 HUB_KEY = HubKey(bytes(range(32)))
