@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 import struct
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey, Suite
 
+from config.files import replacing
 from sync.cbor import encode_cbor
 from sync.errors import Permanent
 from sync.wire import LANES, Lane, WireError, decode_cbor_map, is_name, is_uint63
@@ -32,6 +34,8 @@ NONCE_BYTES: Final = 12
 KEY_BYTES: Final = 32
 KEY_ID_BYTES: Final = 16
 TAG_BYTES: Final = 16
+PUBLIC_MODE: Final = 0o644
+"""Mode of a public key file: any user may read it. `umask` does not apply to it."""
 HEADER_LIMIT_BYTES: Final = 1024
 """A header takes less than 400 bytes; the rest is room for the fields of a later format."""
 
@@ -171,8 +175,13 @@ class ClinicPublicKey:
         return hashlib.sha256(self.to_bytes()).digest()[:_FINGERPRINT_BYTES]
 
     def save(self, path: Path) -> None:
-        """Write the key as a text file: a title line, then a line of hexadecimal digits."""
-        path.write_bytes(_PUBLIC_TITLE + self.to_bytes().hex().encode() + b"\n")
+        """Write the key as a text file: a title line, then a line of hexadecimal digits. An existing file is replaced as a whole.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with replacing(path, durable=True, mode=PUBLIC_MODE) as draft:
+            draft.write_bytes(_PUBLIC_TITLE + self.to_bytes().hex().encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -266,26 +275,36 @@ def unwrap_at_clinic(wrapped: bytes, *, key_id: bytes, hub: str, subject: str, c
 
 
 def create_secret_file(path: Path, content: bytes) -> None:
-    """Create a file with mode 0600, and sync it and its folder to the disk.
+    """Create a file with mode 0600, complete and on the disk, or not at all: on a full disk or after a crash it does not exist.
 
     Raises:
         SealError: the file exists, or cannot be written.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # creates it with mode 0600
+        draft = Path(name)
         try:
-            os.fsync(folder)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path)  # unlike a rename, it never replaces an existing file
         finally:
-            os.close(folder)
+            draft.unlink()
+        _sync_folder(path.parent)
     except OSError as error:
         raise SealError(
-            f"cannot create the key file {path}: {error.strerror}; check that its folder is writable and holds no such file"
+            f"cannot create the key file {path}: {error.strerror}; check that its folder is writable, has room and holds no"
+            " such file"
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_private_file(path: Path) -> None:
