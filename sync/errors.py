@@ -9,5 +9,9 @@ class Transient(SyncError):  # noqa: N818 - the design names the kind so
     """A retry with back-off may succeed: the broker is unreachable, the disk full, or the database locked."""
 
 
+class DiskFull(Transient):
+    """A write failed because the disk has no room. What was stored before is kept."""
+
+
 class Permanent(SyncError):  # noqa: N818 - the design names the kind so
     """A retry cannot succeed: a wrong key, a malformed message, a damaged or newer database. A person must act."""

@@ -144,6 +144,17 @@ def parse_header(block: bytes) -> BlockHeader:
     return _split_block(block)[0]
 
 
+def restore_header(block: bytes, header: BlockHeader) -> bytes:
+    """The block with this header in place of its own, of which only the nonce is kept.
+
+    It repairs bits of the header that changed while the block was stored: all fields but the nonce are known from elsewhere.
+    """
+    clear = _encode_header(header)
+    start = clear.index(header.nonce)
+    end = start + NONCE_BYTES
+    return clear[:start] + block[start:end] + clear[end:] + block[len(clear) :]
+
+
 @dataclass(frozen=True, slots=True)
 class ClinicPublicKey:
     """The key that a hub wraps data keys for: an ML-KEM-768 and an X25519 public key."""
