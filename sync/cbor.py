@@ -20,9 +20,13 @@ class CborError(ValueError):
 class _RefusedTags(dict[int, Any]):
     """Gives the decoder a function that refuses, for every tag and before its content is decoded."""
 
+    refused: int | None = None
+    """The tag that was found."""
+
     def __missing__(self, tag: int) -> Any:
-        def refuse(_decoder: object) -> NoReturn:
-            raise CborError(f"tag {tag} is not allowed")
+        def refuse(*_: object) -> NoReturn:
+            self.refused = tag
+            raise CborError
 
         return refuse
 
@@ -42,14 +46,15 @@ def decode_cbor(data: bytes, *, limit_bytes: int) -> Any:
         raise CborError(f"{len(data)} bytes, over the limit of {limit_bytes}")
     source = io.BytesIO(data)
     # Keys of other kinds could have equal hashes, and would make a map of 6,000 keys take a second.
+    tags = _RefusedTags()
     decoder = cbor2.CBORDecoder(
-        source, semantic_decoders=_RefusedTags(), max_depth=MAX_DEPTH, strict_hashable_types=True, str_errors="strict"
+        source, semantic_decoders=tags, max_depth=MAX_DEPTH, strict_hashable_types=True, str_errors="strict"
     )
     try:
         value = decoder.decode()
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        refused_tag = error.__cause__
-        raise CborError(str(refused_tag) if isinstance(refused_tag, CborError) else type(error).__name__) from error
+        reason = type(error).__name__ if tags.refused is None else f"tag {tags.refused} is not allowed"
+        raise CborError(reason) from error
     if source.tell() != len(data):
         raise CborError(f"{len(data) - source.tell()} bytes after the item")
     return value

@@ -100,6 +100,20 @@ class MqttStatistics:
     dropped: int
 
 
+@dataclass(slots=True)
+class Backoff:
+    """The pause before the next connection."""
+
+    _pause_s: float = BACKOFF_S[0]
+
+    def next_pause_s(self, lasted_s: float) -> float:
+        """The pause after a connection that was open for `lasted_s`; 0 if it was never accepted."""
+        shortest, longest = BACKOFF_S
+        pause_s = shortest if lasted_s >= USEFUL_AFTER_S else self._pause_s
+        self._pause_s = min(2 * pause_s, longest)
+        return pause_s
+
+
 class MqttClient:
     """A client of one broker. It subscribes to fixed topics and publishes, both at QoS 1."""
 
@@ -123,19 +137,17 @@ class MqttClient:
 
     async def run(self) -> NoReturn:
         """Keep a connection open until cancelled. Afterwards no thread and no socket of the client is left."""
-        pause, longest = BACKOFF_S
+        backoff = Backoff()
         while True:
             connection = await self._connect_once()
-            if connection.lasted_s >= USEFUL_AFTER_S:
-                pause = BACKOFF_S[0]
             if connection.lasted_s == 0.0 and self._protocol == MQTTProtocolVersion.MQTTv5:
                 self._protocol = MQTTProtocolVersion.MQTTv311
                 continue
             if connection.lasted_s == 0.0:
                 self._protocol = MQTTProtocolVersion.MQTTv5
                 self._emit(Disconnected(connection.end_reason))
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, keeps no secret
-            pause = min(2 * pause, longest)
+            pause_s = backoff.next_pause_s(connection.lasted_s)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, keeps no secret
 
     async def receive(self) -> MqttEvent:
         """Wait for the next event; events come in the order in which they happened."""
