@@ -40,7 +40,10 @@ class Reserve:
         except OSError:
             return
         try:
-            self._bytes = next((size for size in range(RESERVE_BYTES, 0, -STEP_BYTES) if _allocate(descriptor, size)), 0)
+            disk = os.fstatvfs(descriptor)
+            room = os.fstat(descriptor).st_blocks * 512 + disk.f_bavail * disk.f_frsize
+            largest = min(RESERVE_BYTES, room // STEP_BYTES * STEP_BYTES)
+            self._bytes = next((size for size in range(largest, 0, -STEP_BYTES) if _allocate(descriptor, size)), 0)
         finally:
             os.close(descriptor)
 
