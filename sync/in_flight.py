@@ -1,9 +1,10 @@
 """The blocks that were sent and are not acknowledged: how many more bytes may be sent, and when a block is overdue.
 
-Bytes in flight wait in the buffers of sockets, modems and the broker, and an alert waits behind them. They are therefore limited
-to what the link carries in `WINDOW_S`, measured by the clinic's acknowledgements: the bytes acknowledged between a block's
-sending and its acknowledgement, divided by that time. With a round trip under `WINDOW_S` the limit at least doubles with each
-round trip until the link is full. If the round trip itself is longer, one message at a time is sent.
+Bytes in flight wait in the buffers of sockets, modems and the broker, and an alert waits behind them. They are therefore
+limited to what the link carries in `WINDOW_S`, measured by the clinic's acknowledgements: the bytes acknowledged between a
+block's sending and its acknowledgement, divided by that time. While the round trip is shorter than `WINDOW_S`, each
+acknowledgement raises the limit in the ratio of the two. If the round trip of an idle link is longer, the limit falls to its
+lower bound.
 """
 
 import bisect
@@ -14,7 +15,8 @@ from typing import Final
 from sync.wire import BlockId, Lane, Range
 
 WINDOW_S: Final = 1.0
-"""Time that the bytes in flight may take on the link. An alert must arrive within 2 s; half of it is left for the alert itself."""
+"""Time that the bytes in flight may take on the link. An alert must arrive within 2 s; the other half is for the way to the
+store, and for a link that has just slowed down."""
 WINDOW_BYTES: Final = (8 * 1024, 256 * 1024)
 """Bounds of the limit of bytes in flight, alerts excluded. The lower is 1 s at 64 kbit/s and applies until the clinic answers;
 the upper is 0.1 s at 20 Mbit/s."""
@@ -65,7 +67,7 @@ class InFlight:
         return not self._blocks
 
     def room_bytes(self, lane: Lane) -> int | None:
-        """Bytes that may be sent now in a lane; 0 if none. None means any number: for alerts, or if nothing else is in flight."""
+        """Bytes that may be sent now in a lane; 0 if none. None: any number, as for alerts, or if only alerts are in flight."""
         others = len(self._blocks) - self._alerts
         if lane == "alert":
             return 0 if self._alerts >= MAX_BLOCKS else None

@@ -81,7 +81,7 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message on a subscribed topic. A payload over `MESSAGE_LIMIT_BYTES` is cut to one byte more, so that receivers reject it."""
+    """A message on a subscribed topic. A payload over `MESSAGE_LIMIT_BYTES` is cut to one byte more: receivers reject it."""
 
     topic: str
     payload: bytes
@@ -271,7 +271,7 @@ class _Connection:
         if self.client.publish(topic, payload, qos=1).rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             return False
         self.unanswered += 1
-        if not self.client.want_write():  # written before `publish` asked to be told, so `on_socket_unregister_write` is not called
+        if not self.client.want_write():  # paho's thread was faster, and may not call `on_socket_unregister_write`
             self.written.set()
         return True
 

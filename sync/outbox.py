@@ -7,15 +7,17 @@ Each change of a block's state is one transaction:
 Only the uplink keeps track of the blocks that were sent, in memory. After a crash it sends them again, and the clinic stores
 each block once, however often it arrives. Only the acknowledgement of a committed row deletes a block.
 
+A reserve file (`sync.reserve`) keeps room to delete, to store alerts and to start on a full disk.
+
 The class is synchronous and used by one thread at a time: the agent's storage worker.
 """
 
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -104,13 +106,9 @@ class Outbox:
                 "cannot open the buffer: hub or subject is not a valid name; use 1 to 64 letters, digits, '.', '_' and '-'"
             )
         reserve = Reserve(path.with_name(path.name + RESERVE_SUFFIX))
-
-        def open_once() -> Self:
-            with _open_database(path, hub=hub, hub_key=hub_key) as connection:
-                return cls(
-                    connection, path, hub=hub, subject=subject, hub_key=hub_key, clinic=clinic, clock=clock, reserve=reserve
-                )
-
+        open_once = partial(
+            cls._open_once, path, reserve, hub=hub, subject=subject, hub_key=hub_key, clinic=clinic, clock=clock
+        )
         try:
             outbox = open_once()
         except SyncError as error:
@@ -120,6 +118,30 @@ class Outbox:
             shrink_wal(outbox._connection)
         reserve.fill()
         return outbox
+
+    @classmethod
+    def _open_once(
+        cls,
+        path: Path,
+        reserve: Reserve,
+        *,
+        hub: str,
+        subject: str,
+        hub_key: HubKey,
+        clinic: ClinicPublicKey,
+        clock: Callable[[], int],
+    ) -> Self:
+        with storage_errors(path):
+            _create_private_file(path)
+            connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            try:
+                prepare_database(connection, path, hub=hub, hub_key=hub_key)
+                return cls(
+                    connection, path, hub=hub, subject=subject, hub_key=hub_key, clinic=clinic, clock=clock, reserve=reserve
+                )
+            except BaseException:
+                connection.close()
+                raise
 
     def close(self) -> None:
         self._connection.close()
@@ -169,7 +191,8 @@ class Outbox:
     def pending(self, lane: Lane, after: tuple[int, int], limit_bytes: int) -> list[OutboxBlock]:
         """Stored blocks of a lane after a position (epoch, seq), in order: at most `limit_bytes`, but at least one block.
 
-        A header that was damaged on the disk is restored; the clinic could not acknowledge the block, and would get it for ever.
+        A header that was damaged on the disk is restored: the clinic could not acknowledge the block, and would get it again
+        and again.
         """
         query = "SELECT epoch, seq, key, sealed FROM blocks WHERE lane = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq"
         found: list[OutboxBlock] = []
@@ -329,20 +352,6 @@ class Outbox:
     def _rows(self, query: str, *values: Any) -> Sequence[tuple[Any, ...]]:
         with storage_errors(self._path):
             return self._connection.execute(query, values).fetchall()
-
-
-@contextmanager
-def _open_database(path: Path, *, hub: str, hub_key: HubKey) -> Iterator[sqlite3.Connection]:
-    """Open and prepare the database; it is closed again if the body raises."""
-    with storage_errors(path):
-        _create_private_file(path)
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        try:
-            prepare_database(connection, path, hub=hub, hub_key=hub_key)
-            yield connection
-        except BaseException:
-            connection.close()
-            raise
 
 
 def _is_disk_full(path: Path) -> bool:

@@ -12,7 +12,6 @@ from sync.keys import HubKey
 from sync.outbox_migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 from sync.seal import SealError
 
-
 WAL_PAGES: Final = 256
 """Pages of 4 KiB after which SQLite moves the WAL into the database. With its default of 1000 the reserve for a full disk would
 have to be four times as large."""

@@ -33,7 +33,10 @@ class Reserve:
         return self._bytes > ALERT_KEEPS_BYTES
 
     def fill(self) -> None:
-        """Allocate the file (mode 0600) as far as the disk has room. Best effort: without it the buffer works until the disk is full."""
+        """Allocate the file (mode 0600) as far as the disk has room.
+
+        Best effort: without it the buffer works until the disk is full.
+        """
         self._bytes = 0
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

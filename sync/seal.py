@@ -186,7 +186,7 @@ class ClinicPublicKey:
         return hashlib.sha256(self.to_bytes()).digest()[:_FINGERPRINT_BYTES]
 
     def save(self, path: Path) -> None:
-        """Write the key as a text file: a title line, then a line of hexadecimal digits. An existing file is replaced as a whole.
+        """Write the key as a text file: a title line, then a line of hexadecimal digits. A file of that name is replaced.
 
         Raises:
             OSError: the file cannot be written.

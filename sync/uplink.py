@@ -168,7 +168,7 @@ class Uplink:
         return cursors
 
     async def _read_next(self, lane: Lane, cursor: _Cursor, is_live: bool, room: int | None) -> list[OutboxBlock] | None:
-        """Read the next blocks of a lane that are not in flight; empty at the end of the lane, None if the first has no room."""
+        """Read the next blocks of a lane that are not in flight: none at the lane's end; None if there is no room for one."""
         limit_bytes = MESSAGE_BLOCK_BYTES if lane == "alert" else min(MESSAGE_BLOCK_BYTES, self._in_flight.message_bytes)
         if room is not None:
             limit_bytes = min(limit_bytes, room - PACKET_OVERHEAD_BYTES)

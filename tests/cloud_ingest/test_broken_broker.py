@@ -33,7 +33,7 @@ async def read_packet(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 @asynccontextmanager
 async def mqtt_5_broker(on_packet: OnPacket) -> AsyncIterator[int]:
-    """Accepts connections and subscriptions. `on_packet` sees each packet first; the connection closes when it returns False."""
+    """Accepts connections and subscriptions, then calls `on_packet`; closes the connection when that returns False."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, OSError):

@@ -21,9 +21,7 @@ CLINIC = ClinicKeyPair.generate().public
 
 def open_outbox(folder: Path) -> Outbox:
     clock = lambda: 1_790_000_000  # noqa: E731
-    return Outbox.open(
-        folder / "buffer.db", hub="hub-1", subject="s", hub_key=HubKey(bytes(32)), clinic=CLINIC, clock=clock
-    )
+    return Outbox.open(folder / "buffer.db", hub="hub-1", subject="s", hub_key=HubKey(bytes(32)), clinic=CLINIC, clock=clock)
 
 
 def fill(folder: Path) -> None:
@@ -42,8 +40,13 @@ def fill(folder: Path) -> None:
     write_log(folder)
     after = put_until_full(outbox, "wave", 5)
     pending = sum(outbox.statistics().pending.values())
-    print(json.dumps({"alerts": alerts, "waves": [before, after], "deleted": deleted, "pending": pending}), flush=True)
+    report(alerts=alerts, waves=[before, after], deleted=deleted, pending=pending)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def report(**values: object) -> None:
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
 
 
 def write_log(folder: Path) -> None:
@@ -70,7 +73,7 @@ def reopen(folder: Path) -> None:
     for lane in ("alert", "wave"):
         for block in outbox.pending(lane, (0, 0), 2**40):  # one by one, as an uplink on a slow link
             outbox.acknowledge([Mark(lane, block.id.epoch, block.id.seq)], [])
-    print(json.dumps({"pending": pending, "left": sum(outbox.statistics().pending.values())}))
+    report(pending=pending, left=sum(outbox.statistics().pending.values()))
     outbox.close()
     write_log(folder)  # takes the room of the files that a clean stop removed
     open_outbox(folder).close()

@@ -1,5 +1,6 @@
 """CBOR from outside: what could take much memory or time is refused before it is decoded."""
 
+import contextlib
 import struct
 import zlib
 
@@ -46,10 +47,8 @@ def test_other_bytes_are_refused(data: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_random_bytes_raise_only_cbor_error(data: bytes) -> None:
-    try:
+    with contextlib.suppress(CborError):
         decode_cbor(data, limit_bytes=LIMIT)
-    except CborError:
-        pass
 
 
 def test_a_shared_value_is_refused_in_messages_and_in_plaintexts() -> None:
@@ -77,7 +76,7 @@ def test_a_plaintext_over_the_limit_is_refused() -> None:
 
 @pytest.mark.parametrize("name", [[1], {"a": 1}, None, 10**18, "CANARY-4711"])
 def test_a_record_of_an_unknown_type_is_refused_without_quoting_it(name: object) -> None:
-    with pytest.raises(RecordError, match="^a record has an unknown type$"):
+    with pytest.raises(RecordError, match=r"^a record has an unknown type$"):
         decode(encode_cbor([{"type": name}]))
 
 

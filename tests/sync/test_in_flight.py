@@ -91,7 +91,5 @@ ranges = st.tuples(lanes, st.integers(1, 2), st.integers(1, 12), st.integers(0, 
 
 @given(st.lists(block_ids), st.lists(ranges, max_size=8))
 def test_covered_are_the_blocks_within_a_range(blocks: Sequence[BlockId], rows: Sequence[Range]) -> None:
-    expected = {
-        id_ for id_ in blocks for row in rows if id_[:2] == (row.lane, row.epoch) and row.first <= id_.seq <= row.last
-    }
+    expected = {id_ for id_ in blocks for row in rows if id_[:2] == (row.lane, row.epoch) and row.first <= id_.seq <= row.last}
     assert find_covered(blocks, rows) == expected
