@@ -20,7 +20,7 @@ from cloud.opener import BlockReader, Opener
 from cloud.projections import Changes
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
-from config.origin import OriginError, check_origin
+from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors
 from sync.errors import SyncError
 from sync.seal import ClinicKeyPair
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it logs each lost client connection as an error
     try:
-        check_origin()
+        check_package_folders()
         return int(options.run(options))
     except (ClinicError, OriginError, SyncError) as error:
         return _fail(str(error))

@@ -21,8 +21,8 @@ from cloud import projections
 from cloud.projections import Changes, UnopenedBlock
 from cloud.store import Store, StoredBlock
 from cloud.validate import validate_record
-from sync.errors import Transient
-from sync.records import Record, RecordError, decode
+from sync.errors import TransientError
+from sync.records import Record, RecordError, decode_records
 from sync.seal import ClinicKeyPair, DataKey, SealError, open_block, parse_header, unwrap_at_clinic
 from sync.wire import LANES
 
@@ -65,7 +65,7 @@ class BlockReader:
 
         Raises:
             UnreadableError: no key that this clinic can unwrap, an altered block, or content that is not a list of records.
-            Transient: the store cannot be read now.
+            TransientError: the store cannot be read now.
         """
         try:
             subject = parse_header(block.block).subject
@@ -73,7 +73,7 @@ class BlockReader:
         except SealError as error:
             raise UnreadableError(DAMAGED, str(error)) from error
         try:
-            records = decode(plaintext)
+            records = decode_records(plaintext)
             for record in records:
                 validate_record(record)
         except RecordError as error:
@@ -142,7 +142,7 @@ class Opener:
         while True:
             try:
                 return await asyncio.to_thread(work)
-            except (Transient, OperationalError) as error:
+            except (TransientError, OperationalError) as error:
                 reason = error.orig if isinstance(error, OperationalError) else error
                 _log.warning("cannot open blocks now: %s; retrying in %g s", reason, RETRY_DELAY_S)
                 await asyncio.sleep(RETRY_DELAY_S)

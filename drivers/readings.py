@@ -1,4 +1,4 @@
-"""The readings that drivers yield. All times are by the sensor's clock; `gateway.timeline` adds the hub's times."""
+"""The readings that drivers yield. All times are on the sensor's clock; `gateway.timeline` adds the hub's times."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -25,7 +25,7 @@ from gateway.recorder import Recorder
 from gateway.sensor_runner import SensorRunner, run_sensors, state_key
 from gateway.status import StatusReporter
 from gateway.storage import Storage
-from sync.errors import Permanent, Transient
+from sync.errors import PermanentError, TransientError
 from sync.keys import HubKey
 from sync.mqtt import MqttClient
 from sync.outbox import Outbox
@@ -68,7 +68,7 @@ class Agent:
         far as `UPLOAD_TIMEOUT_S` allows.
 
         Raises:
-            sync.errors.Permanent: the buffer, a key or a setting does not allow a start. Nothing was changed.
+            sync.errors.PermanentError: the buffer, a key or a setting does not allow a start. Nothing was changed.
         """
         with _worker_thread("storage") as on_storage, _worker_thread("analysis") as on_analysis:
             outbox = await on_storage(self._open_outbox)
@@ -88,7 +88,7 @@ class Agent:
         try:
             data.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise Permanent(
+            raise PermanentError(
                 f"cannot create the data folder {data} ({error.strerror}): set `data` to a folder that you may write"
             ) from error
         return Outbox.open(
@@ -140,7 +140,7 @@ class Agent:
             for sensor in sensors:
                 await sensor.finish()
             await storage.recorder.flush()
-            with contextlib.suppress(TimeoutError, Transient):
+            with contextlib.suppress(TimeoutError, TransientError):
                 async with asyncio.timeout(UPLOAD_TIMEOUT_S):
                     await storage.wait_acknowledged()
             for task in background:

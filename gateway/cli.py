@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from config.origin import OriginError, check_origin
+from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors, watching_stdin
 from config.settings import SettingsError, load_settings
 from gateway.arguments import build_parser
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noisy in ("bumble", "bleak", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        check_origin()
+        check_package_folders()
         return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
         return 130

@@ -25,7 +25,7 @@ from bleak.exc import BleakError
 from config.settings import SensorSettings
 from drivers.readings import DecodeError
 from drivers.registry import Registry
-from drivers.spec import DriverSpec, SetupRefusedError, Stream, Write
+from drivers.spec import Characteristic, DriverSpec, SetupRefusedError, Write
 from gateway.clock import Clock
 from gateway.radio import Radio
 from gateway.timeline import Arrival
@@ -165,21 +165,21 @@ class SensorSession:
 
     async def _subscribe(self, client: BleakClient, driver: DriverSpec) -> None:
         for read in driver.reads:
-            if client.services.get_characteristic(read.characteristic):
-                self._on_value(read.characteristic, bytes(await client.read_gatt_char(read.characteristic)))
+            if client.services.get_characteristic(read.uuid):
+                self._on_value(read.uuid, bytes(await client.read_gatt_char(read.uuid)))
         for stream in driver.streams:
-            if client.services.get_characteristic(stream.characteristic):
-                await client.start_notify(stream.characteristic, self._notification_handler(stream))
+            if client.services.get_characteristic(stream.uuid):
+                await client.start_notify(stream.uuid, self._notification_handler(stream))
         await self._write_requests(client, driver, driver.setup)
 
-    def _notification_handler(self, stream: Stream) -> Callable[[object, bytearray], None]:
+    def _notification_handler(self, stream: Characteristic) -> Callable[[object, bytearray], None]:
         if stream.silent_after_s is not None:
-            self._last_value_ns[stream.characteristic] = self.clock.mono_ns()
+            self._last_value_ns[stream.uuid] = self.clock.mono_ns()
 
         def on_notification(_characteristic: object, payload: bytearray) -> None:
             if stream.silent_after_s is not None:
-                self._last_value_ns[stream.characteristic] = self.clock.mono_ns()
-            self._on_value(stream.characteristic, bytes(payload))
+                self._last_value_ns[stream.uuid] = self.clock.mono_ns()
+            self._on_value(stream.uuid, bytes(payload))
 
         return on_notification
 
@@ -217,10 +217,10 @@ class SensorSession:
     def _silence_limits_s(self) -> Mapping[str, float]:
         """The longest silence allowed for each subscribed characteristic that has a limit."""
         return {
-            stream.characteristic: stream.silent_after_s
+            stream.uuid: stream.silent_after_s
             for driver in self.registry.drivers
             for stream in driver.streams
-            if stream.silent_after_s is not None and stream.characteristic in self._last_value_ns
+            if stream.silent_after_s is not None and stream.uuid in self._last_value_ns
         }
 
     def _on_value(self, characteristic: str, payload: bytes) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from config.files import replacing
 from gateway.clock import Clock
-from sync.errors import Transient
+from sync.errors import TransientError
 
 if TYPE_CHECKING:  # these modules import numpy
     from gateway.models import LoadedModels
@@ -59,7 +59,7 @@ class StatusReporter:
 
     async def write(self) -> None:
         """Best effort: a full disk or a locked buffer must not stop the agent; a stale status file is acceptable."""
-        with contextlib.suppress(OSError, Transient):
+        with contextlib.suppress(OSError, TransientError):
             status = await self._collect()
             await self.storage.call(_replace_file, self.folder / STATUS_FILE, json.dumps(status, indent=1))
 

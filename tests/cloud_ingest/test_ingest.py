@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 
 from cloud.ingest import UNKNOWN_HUB, handle_message
 from cloud.store import SCHEMA_VERSION, Store
-from sync.errors import Permanent, Transient
+from sync.errors import PermanentError, TransientError
 from sync.mqtt import Message
 from sync.seal import BlockHeader, DataKey, seal_block
 from sync.wire import Ack, BlockId, Envelope, Lane, Mark, Range, Rejected, WrappedKey, encode_envelope, up_topic
@@ -173,19 +173,19 @@ class TestStoreFile:
             connection.execute(text("UPDATE schema_version SET version = version + 1"))
         engine.dispose()
         before = path.read_bytes()
-        with pytest.raises(Permanent, match=rf"newer pulsegate \(schema {SCHEMA_VERSION + 1}.*update"):
+        with pytest.raises(PermanentError, match=rf"newer pulsegate \(schema {SCHEMA_VERSION + 1}.*update"):
             Store.open(path)
         assert path.read_bytes() == before
 
     def test_rejects_a_damaged_file_and_keeps_it(self, tmp_path: Path) -> None:
         path = tmp_path / "store.db"
         path.write_bytes(b"not a database " * 500)
-        with pytest.raises(Permanent, match="damaged"):
+        with pytest.raises(PermanentError, match="damaged"):
             Store.open(path)
         assert path.read_bytes() == b"not a database " * 500
 
     def test_names_the_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(Permanent, match="nowhere"):
+        with pytest.raises(PermanentError, match="nowhere"):
             Store.open(tmp_path / "nowhere" / "store.db")
 
     def test_keeps_blocks_and_marks_after_reopening(self, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ class TestStoreFile:
         store, other = Store.open(tmp_path / "store.db"), create_engine(f"sqlite:///{tmp_path / 'store.db'}")
         with other.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-            with pytest.raises(Transient, match="locked"):
+            with pytest.raises(TransientError, match="locked"):
                 handle_message(store, message(block(1)), NOW_US)
             connection.exec_driver_sql("ROLLBACK")
         assert acknowledge(store, message(block(1))).marks == (Mark("vital", 9, 1),)

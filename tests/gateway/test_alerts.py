@@ -16,7 +16,7 @@ from models.rules.pauses import PauseRule
 from models.rules.rates import RateRule
 from models.rules.ventricular import GeminyRule, RunRule
 from models.rules.vitals import VitalRules
-from sync.records import AlertRecord, FindingRecord, decode, encode
+from sync.records import AlertRecord, FindingRecord, decode_records, encode_records
 
 MEASURED: dict[str, dict[str, float]] = {
     "af_burden": {"af_percent": 20.0, "limit_percent": 11.4},
@@ -102,7 +102,7 @@ def test_records_an_inconclusive_finding_with_its_reason_and_raises_no_alert(why
         (record,) = AlertTracker("strap-1").on_finding(inconclusive, to_us, 0)
         assert isinstance(record, FindingRecord)
         assert record.inconclusive == why
-        assert decode(encode([record])) == [record]
+        assert decode_records(encode_records([record])) == [record]
 
 
 def test_raises_no_alert_for_a_kind_that_is_only_recorded() -> None:

@@ -31,7 +31,7 @@ from sync.records import (
     GapRecord,
     Record,
     WaveformRecord,
-    decode,
+    decode_records,
 )
 from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
 from sync.wire import encode_ack
@@ -141,7 +141,7 @@ class Testbed:
             wrapped = self.store.wrapped_key(row.hub, header.key)
             assert wrapped is not None
             key = unwrap_at_clinic(wrapped, key_id=header.key, hub=row.hub, subject=header.subject, clinic=self.clinic)
-            found.extend(decode(open_block(row.block, key)[1]))
+            found.extend(decode_records(open_block(row.block, key)[1]))
         return found
 
     def audit(self) -> Audit:

@@ -72,7 +72,7 @@ def main(seconds: float, files: list[Path]) -> None:
     digest, findings = hashlib.sha256(), []
     for file in files:
         for output in outputs(file, seconds):
-            digest.update(records.encode(list(output.records)))
+            digest.update(records.encode_records(list(output.records)))
             findings += [found for record in output.records if (found := finding(record))]
     recording = open_recording(files[0])
     mv = recording.mv[: round(BATCH_S * recording.rate_hz)]
