@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (  # noqa: TID251  training/__init__.py has turned telemetry off
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 
+from models.inference.runtime import onnxruntime
 from models.inference.session import PRECISE_INT8
 
 
