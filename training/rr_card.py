@@ -118,8 +118,8 @@ def card(groups: Sequence[Sequence[Rhythm]], facts: Mapping[str, str], figures: 
         "per_record": _rows({**figures.records, "ltafdb": figures.unseen["records"]}),
         "subgroups": figures.subgroups,
         "robustness": {
-            "by duration (afdb, cross-validated)": figures.robustness,
-            "partly filled windows (afdb)": figures.partly_filled,
+            "by_duration (afdb, cross-validated)": figures.robustness,
+            "partly_filled_windows (afdb)": figures.partly_filled,
         },
         "int8_parity": {"method": INT8, **figures.int8},
         "coverage": {name: one["duration"]["coverage"] for name, one in [*by_database.items(), ("ltafdb", unseen)]},
