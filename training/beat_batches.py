@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from models.inference.ecg_beat import BEFORE, CLASSES, HISTORY, INTERVALS, MAX_NEXT_RR_S, N, S, V, features
+from training.beat_cinc import AF, CincBeats
 from training.beat_data import Beats, Labels, compare_with_template
-from training.beat_strips import AF, StripBeats
 
 BATCH: Final = 256
 CLASS_SHARES: Final = (0.54, 0.20, 0.25, 0.01)
 """Share of each class in a batch. F can hardly be learnt (half of the patients have none, most F beats are of one patient), and
 a larger share would reduce that of V."""
 
-STRIP_SHARES: Final = (0.4, 0.3, 0.3, 0.0)
+CINC_SHARES: Final = (0.4, 0.3, 0.3, 0.0)
 """Share of each class that is drawn from CinC 2017: thousands of patients, but labelled by rule."""
 
 ATYPICAL_SHARE: Final = 0.5
@@ -30,7 +30,7 @@ TYPICAL_HEIGHT: Final = (0.6, 1.6)
 """Limits of a typical beat, relative to the median interval and the template."""
 
 AF_WEIGHT: Final = 3.0
-"""Weight of beats in AF among the strips: irregular, often noisy, never supraventricular ectopic."""
+"""Weight of beats in AF among those of CinC 2017: irregular, often noisy, never supraventricular ectopic."""
 
 BORROWED_INTERVALS_SHARE: Final = 0.15
 """Share of the mitdb beats that borrow the intervals of an LTAFDB beat of the same class: shapes of 22 patients, rhythms of
@@ -63,14 +63,14 @@ class Pool:
         beats: beats of mitdb.
         patients: the patient of each of them, (n,).
         rr_s, rr_labels: intervals of LTAFDB beats and their classes.
-        strips: beats of CinC 2017.
+        cinc_beats: beats of CinC 2017.
     """
 
     beats: Beats
     patients: NDArray[np.int64]
     rr_s: NDArray[np.float32]
     rr_labels: Labels
-    strips: StripBeats
+    cinc_beats: CincBeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class Sampler:
     def __init__(self, pool: Pool, seed: int) -> None:
         self._pool = pool
         self._random = np.random.default_rng(seed)
-        self._beats = Beats.concatenate([pool.beats, pool.strips.beats])
-        self._mitdb_pools, self._strip_pools = _build_pools(pool)
+        self._beats = Beats.concatenate([pool.beats, pool.cinc_beats.beats])
+        self._mitdb_pools, self._cinc_pools = _build_pools(pool)
         self._lenders = [np.flatnonzero(pool.rr_labels == c) for c in range(len(CLASSES))]
 
     def stream(self, teachers: Sequence[Any] = ()) -> Iterator[tuple[Any, Any]]:
@@ -106,10 +106,10 @@ class Sampler:
         """Return inputs (n, 5, 104) and classes (n,)."""
         random = self._random
         labels = random.choice(len(CLASSES), count, p=CLASS_SHARES)
-        strips = random.random(count) < np.array(STRIP_SHARES)[labels]
-        borrows = ~strips & (random.random(count) < BORROWED_INTERVALS_SHARE)
+        from_cinc = random.random(count) < np.array(CINC_SHARES)[labels]
+        borrows = ~from_cinc & (random.random(count) < BORROWED_INTERVALS_SHARE)
         normal_shape = borrows & (labels == S) & (random.random(count) < NORMAL_SHAPE_SHARE)
-        beats = self._beats.select(self._draw_indices(np.where(normal_shape, N, labels), strips))
+        beats = self._beats.select(self._draw_indices(np.where(normal_shape, N, labels), from_cinc))
         beats = self._borrow_intervals(beats, labels, borrows)
         beats = _make_escape_rhythm(beats, (labels == V) & (random.random(count) < ESCAPE_SHARE), random)
         beats = _stretch_time(beats, random)
@@ -120,10 +120,10 @@ class Sampler:
         inputs = features(wave, beats.template_mv * sign * gain, rr_s, beats.shape)
         return inputs, labels.astype(np.int64)
 
-    def _draw_indices(self, labels: NDArray[np.int64], strips: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _draw_indices(self, labels: NDArray[np.int64], from_cinc: NDArray[np.bool_]) -> NDArray[np.int64]:
         atypical = (labels == N) & (self._random.random(labels.size) < ATYPICAL_SHARE)
         indices = np.empty(labels.size, np.int64)
-        for pools, source in ((self._mitdb_pools, ~strips), (self._strip_pools, strips)):
+        for pools, source in ((self._mitdb_pools, ~from_cinc), (self._cinc_pools, from_cinc)):
             for (label, is_atypical), pool in pools.items():
                 wanted = source & (labels == label) & (atypical == is_atypical)
                 indices[wanted] = pool.draw(int(wanted.sum()), self._random)
@@ -150,11 +150,11 @@ ClassPools = dict[tuple[int, bool], _WeightedPool]
 
 
 def _build_pools(pool: Pool) -> tuple[ClassPools, ClassPools]:
-    """Return the pools of mitdb and of the strips, whose indices follow those of mitdb."""
-    strips = pool.strips
-    weights = np.where(strips.rhythms == AF, AF_WEIGHT, 1.0)
+    """Return the pools of mitdb and of CinC 2017; the indices of CinC 2017 follow those of mitdb."""
+    cinc_beats = pool.cinc_beats
+    weights = np.where(cinc_beats.rhythms == AF, AF_WEIGHT, 1.0)
     of_mitdb = _class_pools(pool.beats, lambda indices: _patient_weights(pool.patients[indices]), 0)
-    return of_mitdb, _class_pools(strips.beats, lambda indices: weights[indices], len(pool.beats))
+    return of_mitdb, _class_pools(cinc_beats.beats, lambda indices: weights[indices], len(pool.beats))
 
 
 def _class_pools(beats: Beats, weights_of: Any, offset: int) -> ClassPools:

@@ -42,7 +42,7 @@ WEIGHTS_V: Final = tuple(np.exp(np.linspace(-1.0, 0.5, 16)).tolist())
 """Weights of V against the other classes to choose from."""
 
 TARGETS: Final = {S: (0.75, 0.50), V: (0.93, 0.93)}
-"""Targets for Se and P+. Of S rather one too many than one too few."""
+"""Targets for Se and P+. For S, a false one is preferred to a missed one."""
 
 REFERENCE: Final = (*CLASSES, "Q", EXTRA)
 UNCOUNTED: Final = -1
@@ -54,7 +54,7 @@ class RecordPrediction:
     """Logits of all beats found in a record, in order, by a network that was not trained on the patient.
 
     Attributes:
-        name: of the record.
+        name: name of the record.
         logits: (n, 4).
         truth: (n,) indices into `REFERENCE`, or `UNCOUNTED`.
         missed: (5,) number of reference beats of each class that were not found.

@@ -45,13 +45,17 @@ COPIES: Final = 8
 """Copies of every record: both leads as recorded, two rotated leads, and one lead and three rotated leads with artefacts."""
 
 CLEAN_COPIES: Final = 4
+"""The first copies, which have no artefacts."""
+
 SEGMENT_S: Final = 30.0
+"""Artefacts are added in segments of this length, each with its own noise."""
+
 NOISE_FREE_SHARE: Final = 0.35
-"""Artefacts are added in segments of half a minute, each with its own noise; this share of the segments has no noise."""
+"""Share of the segments without noise."""
 
 UNLABELLED: Final = -1
 LTAFDB_EVERY: Final = 12
-"""One in so many normal beats of LTAFDB is used: there are four million."""
+"""Only every 12th normal beat of LTAFDB is used, because there are four million."""
 
 Labels = NDArray[np.int8]
 
@@ -158,7 +162,7 @@ def augmented_copies(data: Path, name: str, qrs_classifier: BeatClassifier, seed
 
 
 def add_artefacts(mv: Samples, augmenter: EcgAugmenter, random: np.random.Generator) -> Samples:
-    """Add artefacts to a signal at 125 Hz, in half-minute segments: noise of its own in most, gaps or saturation in some."""
+    """Add artefacts to a signal at 125 Hz, in half-minute segments: most get noise of their own, some gaps or saturation."""
     width = round(SEGMENT_S * RATE_HZ)
     segments = mv[: mv.size // width * width].reshape(-1, width)
     noisy = augmenter.add_noise(segments, random.uniform(-3.0, 24.0, len(segments)))

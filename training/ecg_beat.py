@@ -31,9 +31,10 @@ from models.inference.release import RELEASE_DIR
 from models.signal import beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape
 from models.signal.offline import condition
 from models.signal.resample import RATE_HZ
-from training import beat_batches, beat_data, beat_net, beat_strips, cinc, ecg_augmentation
+from training import beat_batches, beat_cinc, beat_data, beat_net, cinc, ecg_augmentation
 from training.beat_batches import Pool, Sampler
 from training.beat_card import Results, card, measure_robustness, summarise
+from training.beat_cinc import CincBeats, label_cinc_beats
 from training.beat_cv import (
     FOLDS,
     Calibration,
@@ -45,7 +46,6 @@ from training.beat_cv import (
 )
 from training.beat_data import RECORDS, Beats, augmented_copies, load_ltafdb_intervals
 from training.beat_net import FLOAT_NODES, BeatNet, logits, write_onnx
-from training.beat_strips import StripBeats, label_strips
 from training.cache import RUNS, source_digest
 from training.cards import write_card
 from training.fit import Batch, Schedule, fit_network
@@ -75,7 +75,7 @@ class TrainingData:
     """Copies of every mitdb record (the first as recorded), beats of CinC 2017, and intervals of LTAFDB."""
 
     copies: dict[str, list[Beats]]
-    strips: StripBeats
+    cinc_beats: CincBeats
     rr_s: NDArray[np.float32]
     rr_labels: beat_data.Labels
 
@@ -83,7 +83,7 @@ class TrainingData:
         """Return the beats to draw from when these are the training patients."""
         parts = [(name, beats.select(beats.labels >= 0)) for name in names for beats in self.copies[name]]
         patients = np.concatenate([np.full(len(part), int(name)) for name, part in parts])
-        return Pool(Beats.concatenate([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.strips)
+        return Pool(Beats.concatenate([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.cinc_beats)
 
 
 def main() -> None:
@@ -122,23 +122,23 @@ def load_training_data(data: Path, progress: Progress) -> TrainingData:
             for file, beats in zip(files, augmented_copies(data, name, qrs_classifier(), SEED), strict=True):
                 beats.save(file)
         found[name] = [Beats.load(file) for file in files]
-    return TrainingData(found, _load_strips(data, progress), *load_ltafdb_intervals(data, progress))
+    return TrainingData(found, _load_cinc_beats(data, progress), *load_ltafdb_intervals(data, progress))
 
 
-def _load_strips(data: Path, progress: Progress) -> StripBeats:
+def _load_cinc_beats(data: Path, progress: Progress) -> CincBeats:
     file = CACHE / "beats" / f"cinc2017_{_digest()}.npz"
     rhythms = file.with_suffix(".npy")
     if not file.exists():
-        strips = label_strips(data, qrs_classifier(), SEED, progress)
-        np.save(rhythms, strips.rhythms)
-        strips.beats.save(file)
-    return StripBeats(Beats.load(file), np.load(rhythms))
+        cinc_beats = label_cinc_beats(data, qrs_classifier(), SEED, progress)
+        np.save(rhythms, cinc_beats.rhythms)
+        cinc_beats.beats.save(file)
+    return CincBeats(Beats.load(file), np.load(rhythms))
 
 
 def _digest() -> str:
     """Return the digest of all code that determines what the agent finds out about a beat."""
     detector = source_digest(beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape)
-    sources = f"{source_digest(beat_data, beat_strips, ecg_augmentation, beat_labels, inference)}{detector}{cinc.digest()}"
+    sources = f"{source_digest(beat_data, beat_cinc, ecg_augmentation, beat_labels, inference)}{detector}{cinc.digest()}"
     return hashlib.sha256(sources.encode() + QRS_MODEL.read_bytes()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Training windows of `ppg_quality`, labelled by comparison: whether the detector found every pulse, in time, and no other."""
+"""Training windows of `ppg_quality`, labelled by whether the detector found every pulse, accurately in time, and no other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from training.ppg_augmentation import augment
 from training.ppg_synth import simulate_ppg
 
 Samples = NDArray[np.float64]
-NONE: Final[Samples] = np.empty(0)
+NO_TIMES_S: Final[Samples] = np.empty(0)
+"""The times of faint pulses in a recording, where none are known."""
 
 WINDOW_S: Final = WINDOW / RATE_HZ
 MINUTE_S: Final = 60.0
@@ -29,10 +30,10 @@ UNCHANGED_SHARE: Final = 0.2
 """Share of the recorded minutes that get no artefacts."""
 
 STRETCH: Final = (0.8, 1.25)
-"""Range of the factor by which time is stretched: other heart rates, other shapes."""
+"""Range of the factor by which a recording is sped up or slowed down, for other heart rates and shapes."""
 
 SIMULATED: Final = "simulated"
-"""Origins of simulated minutes are this word and the fold that holds them out."""
+"""The origin of a simulated minute is this word, followed by the fold in which the minute is held out."""
 
 FOLDS: Final = 5
 
@@ -68,7 +69,7 @@ class Windows:
 
 
 def load_sources(data: Path) -> list[Source]:
-    """Load every recording below the folder."""
+    """Load every recording in the folder and its subfolders."""
     return [_prepare_source(read_ppg(path)) for path in find_ppg(data)]
 
 
@@ -86,9 +87,9 @@ def sample_windows(sources: Sequence[Source], minutes: int, seed: int) -> Window
 
 
 def windows_as_recorded(source: Source, step_s: float = 1.0) -> Windows:
-    """Return every window of a recording, one a second, without artefacts."""
+    """Return the windows of a recording without artefacts, one every `step_s` seconds."""
     starts = np.arange(0, source.ppg.size - WINDOW + 1, round(step_s * RATE_HZ))
-    return _cut_windows(source.ppg, source.expected_s, NONE, starts, source.name, False)
+    return _cut_windows(source.ppg, source.expected_s, NO_TIMES_S, starts, source.name, False)
 
 
 def detect_pulses(ppg: Samples) -> list[Pulse]:
@@ -115,7 +116,7 @@ def _sample_minute(sources: Sequence[Source], rng: np.random.Generator) -> Windo
         ppg, expected_s = _stretch_time(source, rng)
         augmented = rng.random() >= UNCHANGED_SHARE
         x = augment(ppg, rng) if augmented else ppg * rng.choice([-1.0, 1.0])
-        return _cut_windows(x, expected_s, NONE, _draw_starts(x, rng), source.name, bool(augmented))
+        return _cut_windows(x, expected_s, NO_TIMES_S, _draw_starts(x, rng), source.name, bool(augmented))
     simulated = simulate_ppg(MINUTE_S, rng)
     found_s = np.array([pulse.t_s for pulse in detect_pulses(simulated.ppg)])
     if simulated.pulses_s.size < 2 or found_s.size < 2:

@@ -17,8 +17,8 @@ from training.qrs_data import Candidates
 CHANNELS: Final = ((ROWS, 16, 7, 2), (16, 24, 5, 2), (24, 24, 5, 2))
 """Convolutions: channels in, channels out, width, stride; each followed by a ReLU."""
 
-STEPS_LEFT: Final = -(-WINDOW // 8)
-"""Time steps left after three strides of 2."""
+REMAINING_STEPS: Final = -(-WINDOW // 8)
+"""Time steps that remain after three strides of 2."""
 
 MAX_ACTIVATION: Final = 2.0
 """The output of the last convolution is clipped there. One value in ten thousand would be larger, and would widen the int8
@@ -40,7 +40,9 @@ class QrsNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for t
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv1d(i, o, w, s, padding=w // 2) for i, o, w, s in CHANNELS)
         first, second = HIDDEN
-        self.hidden = nn.ModuleList((nn.Linear(CHANNELS[-1][1] * STEPS_LEFT, first), nn.Linear(first + FEATURE_COUNT, second)))
+        self.hidden = nn.ModuleList(
+            (nn.Linear(CHANNELS[-1][1] * REMAINING_STEPS, first), nn.Linear(first + FEATURE_COUNT, second))
+        )
         self.output = nn.Linear(second, 2)
 
     def forward(self, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Cross-validation of `rr_af`: its performance in patients that it was not trained on, also with errors in the intervals."""
+"""Cross-validation of `rr_af`: performance in new patients, as recorded and with errors in the intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +49,7 @@ def fit_temperature(records: Sequence[Scored]) -> float:
     return best_temperature(np.stack([0 * logit, logit], -1), classes)
 
 
-def follow_records(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]], drop: float = 0.0) -> list[TrackedRecord]:
+def track_records(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]], drop: float = 0.0) -> list[TrackedRecord]:
     """Run every record through the network that was not trained on the patient."""
     return [track_episodes(scored(rhythm, model, drop), model.on_threshold) for rhythm, model in pairs]
 
@@ -73,11 +73,11 @@ def measure_robustness(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]]) -> dic
         **{f"{round(100 * share)} % of beats missed": _miss_beats(share) for share in (0.05,)},
         **{f"{round(100 * share)} % of false beats": _add_false_beats(share) for share in (0.05,)},
     }
-    rows = {"as recorded": _row(follow_records(pairs))}
-    rows |= {f"{round(100 * drop)} % of intervals lost": _row(follow_records(pairs, drop)) for drop in LOST_SHARES}
+    rows = {"as recorded": _row(track_records(pairs))}
+    rows |= {f"{round(100 * drop)} % of intervals lost": _row(track_records(pairs, drop)) for drop in LOST_SHARES}
     for name, change in changes.items():
         random = np.random.default_rng(SEED)
-        rows[name] = _row(follow_records([(change(rhythm, random), model) for rhythm, model in pairs]))
+        rows[name] = _row(track_records([(change(rhythm, random), model) for rhythm, model in pairs]))
     return rows
 
 

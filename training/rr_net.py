@@ -25,9 +25,10 @@ FLOAT_NODES: Final = ("first", "output")
 probability."""
 
 FLOAT_INPUTS: Final = ("second",)
-"""The input of this layer, the first layer's output, is not rounded: rounding would make a third of the largest change."""
+"""The input of this layer, the first layer's output, is not rounded: rounding it would cause a third of the largest change."""
 
 TINY: Final = 1e-3
+"""Added to the number of valid intervals, so that the mean is finite without any."""
 
 
 class RrNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for the type checker

@@ -51,7 +51,7 @@ def create_prediction(name: str, logits: NDArray[np.float64], truth: NDArray[np.
 
 
 def create_beats(times_s: NDArray[np.float64], random: np.random.Generator) -> Beats:
-    """Return beats of which one in ten was hardly received and half are early."""
+    """Return beats of which half are early; one in ten was not received."""
     count = times_s.size
     wave = np.where(random.random((count, 1)) < 0.1, np.nan, np.zeros((count, WAVE_SAMPLES))).astype(np.float32)
     rr_s = np.full((count, INTERVALS), 0.8, np.float32)

@@ -1,4 +1,4 @@
-"""The trained form of `rr_af`: its ONNX export, and the equalisation before quantization."""
+"""The PyTorch network of `rr_af`: its ONNX export, and the equalisation before quantization."""
 
 from pathlib import Path
 
@@ -44,9 +44,9 @@ def test_equalisation_changes_no_output(network: RrNet, windows: np.ndarray, str
 
 
 def test_equalisation_makes_ranges_more_equal(network: RrNet, windows: np.ndarray) -> None:
-    def spread(of: RrNet) -> float:
+    def spread(measured: RrNet) -> float:
         with torch.inference_mode():
-            maxima = torch.relu(of.convolutions[0](torch.from_numpy(windows))).amax((0, 2))
+            maxima = torch.relu(measured.convolutions[0](torch.from_numpy(windows))).amax((0, 2))
         return float(maxima.max() / maxima.median())
 
     assert spread(equalise_channels(network, windows, 1.0)) < spread(network)

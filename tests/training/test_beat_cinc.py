@@ -1,4 +1,4 @@
-"""Labels by rule: beats that are clear by the textbook get a label, doubtful ones get none."""
+"""Labels by rule: beats that a textbook rule identifies get a label, doubtful ones get none."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.inference.ecg_beat import BEFORE, HISTORY, INTERVALS, SHAPE_FEATURES, WAVE_SAMPLES, N, S, V
+from training.beat_cinc import AF, OTHER, SINUS, label_by_rule
 from training.beat_data import UNLABELLED, Beats
-from training.beat_strips import AF, OTHER, SINUS, label_by_rule
 
 Wave = NDArray[np.float64]
 
@@ -21,7 +21,7 @@ NARROW, WIDE = qrs(), -qrs(7.0)
 
 
 def beat(wave: Wave, early: float = 1.0, late: float = 1.0, history: Wave | None = None) -> Beats:
-    """Return one beat after intervals of 0.8 s, or as given; `early` and `late` are the intervals around it over 0.8 s."""
+    """Return one beat. The intervals around it are `early` and `late` times 0.8 s, those before are `history` or 0.8 s each."""
     rr_s = np.full(INTERVALS, 0.8) if history is None else np.concatenate((history, [0.8] * (INTERVALS - history.size)))
     rr_s[HISTORY - 1 : HISTORY + 1] = 0.8 * early, 0.8 * late
     return Beats(
