@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,7 +56,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     dev = _add_command(
-        commands,
+        commands.add_parser,
         "dev",
         "run the whole clinic in one process for this computer only: MQTT broker, databases, decryption, web page",
     )
@@ -79,7 +79,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     dev.set_defaults(run=_run_dev)
     open_ = _add_command(
-        commands,
+        commands.add_parser,
         "open",
         "decrypt all stored blocks and print totals; with options, also print the records or rebuild the projections",
     )
@@ -92,10 +92,9 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str
-) -> argparse.ArgumentParser:
-    return commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+def _add_command(add_parser: Callable[..., argparse.ArgumentParser], name: str, summary: str) -> argparse.ArgumentParser:
+    """Add a command whose own --help begins with the summary in the list of commands."""
+    return add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
 
 
 def _add_data_option(parser: argparse.ArgumentParser) -> None:
