@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.detection import Counts, Detector, count_detections, detect, ecg_of, gross
+from evaluation.detection import Counts, Detector, count_detections, detect, ecg_of, gross_figures
 from evaluation.ec57 import Pairing, pair
 from evaluation.matching import WINDOW_S
 from evaluation.perturbations import Perturbation, find_noise, list_perturbations
@@ -120,7 +120,7 @@ def _count_records(records: Sequence[AnnotatedRecord], perturbation: Perturbatio
 
 
 def _compare(alone: CountsByNoise, assisted: CountsByNoise, path: tuple[str, ...]) -> Figures:
-    alone_figures, assisted_figures = (gross(list(counts[path].values())) for counts in (alone, assisted))
+    alone_figures, assisted_figures = (gross_figures(list(counts[path].values())) for counts in (alone, assisted))
     return {
         "f1 at 50 ms, detector alone": alone_figures["50ms"]["f1"],
         "f1 at 50 ms, with ecg_qrs": assisted_figures["50ms"]["f1"],
@@ -134,5 +134,5 @@ def _record_figures(alone: CountsByNoise, assisted: CountsByNoise, name: str) ->
     row = {}
     for label, path in (("without noise", ()), ("muscle noise at 6 dB", ("noise", "MA", "6"))):
         for variant, counts in (("detector alone", alone), ("with ecg_qrs", assisted)):
-            row[f"{label}, {variant}"] = gross([counts[path][name]])["50ms"]["f1"]
+            row[f"{label}, {variant}"] = gross_figures([counts[path][name]])["50ms"]["f1"]
     return row

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from captures.rhythms import AF, NO_INTERVAL, UNUSED, Rhythm, load_rhythms, windows
-from evaluation.rr_af import TrackedRecord, record_report, report, scored, se_sp, track_episodes, window_counts
+from evaluation.rr_af import TrackedRecord, record_report, report, score_windows, se_sp, track_episodes, window_counts
 from models.inference.release import RELEASE_DIR
 from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, rr_features
 from training.cache import RUNS
@@ -78,7 +78,7 @@ def train(data: Path, runs: Path, release: Path, steps: int, progress: Progress)
         for fold in range(len(groups))
     ]
     pairs = [(rhythm, model) for group, model in zip(groups, models, strict=True) for rhythm in group]
-    temperature = fit_temperature([scored(*pair) for pair in pairs if pair[0].database == "afdb"])
+    temperature = fit_temperature([score_windows(*pair) for pair in pairs if pair[0].database == "afdb"])
     figures = cross_validate([(rhythm, replace(model, temperature=temperature)) for rhythm, model in pairs], data)
     network = distil_network("final", rhythms, SEED, steps, runs, progress)
     float_model, int8_model = runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx"
@@ -147,7 +147,7 @@ def _last_windows(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]]) -> dict[str
     """Return the share of CinC 2017 recordings called AF at their last window, by label."""
     called: dict[str, list[bool]] = {"N": [], "A": [], "O": []}
     for rhythm, model in pairs:
-        probability = scored(rhythm, model).probability
+        probability = score_windows(rhythm, model).probability
         known = probability[np.isfinite(probability)]
         if len(known):
             called[rhythm.database[-1]].append(bool(known[-1] >= 1 / 2))
@@ -161,7 +161,7 @@ def _partly_filled(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]]) -> dict[st
         for rhythm, model in pairs:
             part = windows(rhythm, WINDOW)
             part = replace(part, valid=part.valid & (np.arange(WINDOW) >= WINDOW - filled))
-            record = replace(scored(rhythm, model), windows=part, probability=model.probabilities(part.rr_s, part.valid))
+            record = replace(score_windows(rhythm, model), windows=part, probability=model.probabilities(part.rr_s, part.valid))
             counts.append(window_counts(record))
         rows[f"{filled} valid intervals"] = {key: value for key, value in se_sp(counts).items() if key != "flutter_called"}
     return rows
@@ -191,7 +191,7 @@ def _subgroups(afdb: Sequence[TrackedRecord], mitdb: Sequence[TrackedRecord], cl
 
 def _evaluate_release(model: RrAf, data: Path) -> dict[str, Any]:
     """Evaluate the released int8 model on the database that it was not trained on."""
-    records = [track_episodes(scored(rhythm, model), model.on_threshold) for rhythm in load_rhythms(data, "ltafdb")]
+    records = [track_episodes(score_windows(rhythm, model), model.on_threshold) for rhythm in load_rhythms(data, "ltafdb")]
     return {**report(records), "records": {record.rhythm.name: record_report(record) for record in records}}
 
 

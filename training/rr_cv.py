@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captures.rhythms import AF, UNUSED, Rhythm
-from evaluation.rr_af import Scored, TrackedRecord, report, scored, seconds, track_episodes
+from evaluation.rr_af import ScoredRecord, TrackedRecord, report, score_windows, seconds, track_episodes
 from evaluation.statistics import best_temperature
 from models.inference.rr_af import is_conclusive, rr_features
 from training.rr_net import RrNet, logits
@@ -37,7 +37,7 @@ class CalibratedNetwork:
         return is_conclusive(rr_s, valid)
 
 
-def fit_temperature(records: Sequence[Scored]) -> float:
+def fit_temperature(records: Sequence[ScoredRecord]) -> float:
     """Return the temperature: the divisor of the log-odds with the least cross-entropy on held-out windows."""
     used = [(record.windows.labels != UNUSED) & np.isfinite(record.probability) for record in records]
     probability = np.concatenate([record.probability[chosen] for record, chosen in zip(records, used, strict=True)])
@@ -51,7 +51,7 @@ def fit_temperature(records: Sequence[Scored]) -> float:
 
 def track_records(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]], drop: float = 0.0) -> list[TrackedRecord]:
     """Run every record through the network that was not trained on the patient."""
-    return [track_episodes(scored(rhythm, model, drop), model.on_threshold) for rhythm, model in pairs]
+    return [track_episodes(score_windows(rhythm, model, drop), model.on_threshold) for rhythm, model in pairs]
 
 
 def f1(records: Sequence[TrackedRecord]) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from captures.rhythms import load_rhythm, windows
-from evaluation.rr_af import record_report, scored, track_episodes
+from evaluation.rr_af import record_report, score_windows, track_episodes
 from models.inference.release import RELEASE_DIR
 from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, is_conclusive, rr_features
 from models.inference.session import ModelError
@@ -159,7 +159,7 @@ class TestRelease:
     def test_the_cards_figures_of_an_unseen_record_are_reproducible(self, model: RrAf, data: Path) -> None:
         card = json.loads((RELEASE_DIR / "rr_af.json").read_text())
         report = record_report(
-            track_episodes(scored(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model.on_threshold)
+            track_episodes(score_windows(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model.on_threshold)
         )
         figures = card["per_record"]["ltafdb"]["38"]
         for key in ("se", "sp", "coverage"):

@@ -112,8 +112,8 @@ def test_allows_its_one_script_and_style_by_their_hashes_only() -> None:
 def test_names_findings_sources_and_limits() -> None:
     text = " ".join(Page(render([result_of()], ("rr_af 1",), CREATED)).text.split())
     for words in (
-        "Found in 5:00: pause once (4.0 s).",
-        "Not a medical device.",
+        "Alerts in 5:00 min: pause once (4.0 s).",
+        "Not a certified medical device.",
         "models: rr_af 1",
         "Created 2026-01-02 03:04 UTC",
         "75 /min on average",
@@ -176,7 +176,7 @@ def test_a_recording_of_years_makes_a_small_page() -> None:
 
 def test_an_empty_file_makes_a_page() -> None:
     empty = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
-    assert "No alerts in 0:00." in Page(render([empty], (), CREATED)).text
+    assert "No alerts in 0.0 s." in Page(render([empty], (), CREATED)).text
 
 
 def test_a_capture_without_ecg_shows_the_sensors_own_rate() -> None:
