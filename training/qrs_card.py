@@ -5,14 +5,14 @@ from typing import Any, Final
 from models.signal.beat_classifier import CLIP_LEVEL, SAMPLES_AFTER, SAMPLES_BEFORE
 from models.signal.noisy_qrs import (
     AGREEMENTS_FOR_MILD,
+    BEAT_PROBABILITY,
+    CERTAIN_PROBABILITY,
     EARLY_SHORT_RR_SHARE,
-    NOISE_CLEAN_MAX,
-    NOISE_MILD_MAX,
+    MAX_CLEAN_NOISE_RATIO,
+    MAX_MILD_NOISE_RATIO,
     ON_TIME_TOLERANCE,
-    P_BEAT,
-    P_CERTAIN,
-    P_SEARCHBACK,
-    P_VETO,
+    SEARCHBACK_PROBABILITY,
+    VETO_PROBABILITY,
 )
 from models.signal.resample import RATE_HZ
 from training.cards import DETECTOR_TUNING, INT8_STORAGE, LICENCES, NOT_A_DEVICE
@@ -23,9 +23,9 @@ from training.qrs_premature import PATIENT_SHARE, VENTRICULAR_SHARE
 PURPOSE: Final = (
     "Decides in noise whether a candidate, a local maximum of the ECG's QRS envelope, is a heart beat, and locates its R peak. "
     "Which candidates the QRS detector asks about depends on the noise between beats, as a share of a beat's height. "
-    f"Above {NOISE_MILD_MAX:g} it asks about every candidate. Above {NOISE_CLEAN_MAX:g}, or once {AGREEMENTS_FOR_MILD} "
-    "classifications in a row agreed with the height, it asks about those that height and time leave in doubt. "
-    "Below, it asks about candidates that come sooner than "
+    f"Above {MAX_MILD_NOISE_RATIO:g} it asks about every candidate. Above {MAX_CLEAN_NOISE_RATIO:g}, or once "
+    f"{AGREEMENTS_FOR_MILD} classifications in a row agreed with the height, it asks about those that height and time leave in "
+    "doubt. Below, it asks about candidates that come sooner than "
     f"{EARLY_SHORT_RR_SHARE:g} of the second shortest of the last eight intervals. Without the model the detector "
     "decides alone, which works less well in noise."
 )
@@ -40,10 +40,10 @@ INPUTS: Final = (
     "intervals.",
 )
 OUTPUTS: Final = (
-    f"Calibrated probability of a beat. In noise a candidate is a beat from {P_BEAT:g}, and search-back may accept it from "
-    f"{P_SEARCHBACK:g}. A beat under {P_CERTAIN:g} is discarded if the next beat comes within "
+    f"Calibrated probability of a beat. In noise a candidate is a beat from {BEAT_PROBABILITY:g}, and search-back may accept "
+    f"it from {SEARCHBACK_PROBABILITY:g}. A beat under {CERTAIN_PROBABILITY:g} is discarded if the next beat comes within "
     f"{ON_TIME_TOLERANCE:.0%} of one interval after the beat before it. In a clean signal a "
-    f"candidate under {P_VETO:g} is not a beat.",
+    f"candidate under {VETO_PROBABILITY:g} is not a beat.",
     "Distance of the R peak from the candidate, in units of 8 samples.",
 )
 LABELS: Final = (
