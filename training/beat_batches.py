@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.inference.ecg_beat import BEFORE, CLASSES, HISTORY, INTERVALS, MAX_NEXT_RR_S, N, S, V, features
+from models.inference.ecg_beat import CLASSES, HISTORY_INTERVALS, MAX_NEXT_RR_S, RR_INPUTS, SAMPLES_BEFORE_R, N, S, V, features
 from training.beat_cinc import AF, CincBeats
 from training.beat_data import Beats, Labels, compare_with_template
 
@@ -170,10 +170,10 @@ def _class_pools(beats: Beats, weights_of: Any, offset: int) -> ClassPools:
 
 def _is_atypical(beats: Beats) -> NDArray[np.bool_]:
     """Return which beats are early or late, follow an early beat, or have an unusual shape, (n,)."""
-    history = np.sort(beats.rr_s[:, : HISTORY - 1], -1)
+    history = np.sort(beats.rr_s[:, : HISTORY_INTERVALS - 1], -1)
     count = np.isfinite(history).sum(-1)
     median = history[np.arange(len(history)), np.maximum(count - 1, 0) // 2]
-    early, before = beats.rr_s[:, HISTORY - 1] / median, beats.rr_s[:, HISTORY - 2] / median
+    early, before = beats.rr_s[:, HISTORY_INTERVALS - 1] / median, beats.rr_s[:, HISTORY_INTERVALS - 2] / median
     similarity, height = compare_with_template(beats)
     on_time = (early >= TYPICAL_INTERVAL[0]) & (early <= TYPICAL_INTERVAL[1]) & (before >= TYPICAL_INTERVAL[0])
     atypical: NDArray[np.bool_] = (
@@ -196,11 +196,11 @@ def _make_escape_rhythm(beats: Beats, chosen: NDArray[np.bool_], random: np.rand
     for row in np.flatnonzero(chosen).tolist():
         slow_s = float(np.exp(random.uniform(np.log(0.9), np.log(2.0))))
         sinus_s = max(slow_s * random.uniform(0.3, 0.85), 0.4)
-        length = int(random.integers(1, HISTORY + 1))
-        intervals = np.full(INTERVALS, sinus_s) * np.exp(random.normal(0, 0.03, INTERVALS))
-        intervals[HISTORY - length : HISTORY] = slow_s * np.exp(random.normal(0, 0.04, length))
-        intervals[HISTORY] = min(slow_s * float(np.exp(random.normal(0, 0.05))), MAX_NEXT_RR_S)
-        intervals[HISTORY + 1 :] = sinus_s, slow_s if length > HISTORY // 3 else sinus_s
+        length = int(random.integers(1, HISTORY_INTERVALS + 1))
+        intervals = np.full(RR_INPUTS, sinus_s) * np.exp(random.normal(0, 0.03, RR_INPUTS))
+        intervals[HISTORY_INTERVALS - length : HISTORY_INTERVALS] = slow_s * np.exp(random.normal(0, 0.04, length))
+        intervals[HISTORY_INTERVALS] = min(slow_s * float(np.exp(random.normal(0, 0.05))), MAX_NEXT_RR_S)
+        intervals[HISTORY_INTERVALS + 1 :] = sinus_s, slow_s if length > HISTORY_INTERVALS // 3 else sinus_s
         rr_s[row] = intervals
         shape[row, 1] = min(length * random.uniform(0.003, 0.02), 0.5)
         shape[row, 3:5] = np.log(slow_s / sinus_s) * random.uniform(0, 1)
@@ -214,7 +214,7 @@ def _stretch_time(beats: Beats, random: np.random.Generator) -> Beats:
     """Stretch beat and template in time by the same factor, and shift the beat slightly against the template."""
     count, samples = beats.wave_mv.shape
     factor = np.exp(random.uniform(-MAX_STRETCH, MAX_STRETCH, (count, 1)))
-    positions = BEFORE + (np.arange(samples, dtype=np.float64) - BEFORE) * factor
+    positions = SAMPLES_BEFORE_R + (np.arange(samples, dtype=np.float64) - SAMPLES_BEFORE_R) * factor
     moved = positions + random.normal(0, 0.7, (count, 1))
     return replace(beats, wave_mv=_interpolate(beats.wave_mv, moved), template_mv=_interpolate(beats.template_mv, positions))
 

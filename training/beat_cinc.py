@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from models.inference.ecg_beat import HISTORY, N, S, V
+from models.inference.ecg_beat import HISTORY_INTERVALS, N, S, V
 from models.signal.beat_classifier import BeatClassifier
 from models.signal.filters import Samples
 from models.signal.resample import RATE_HZ
@@ -118,10 +118,10 @@ def label_by_rule(beats: Beats, rhythm: int) -> Labels:
     Electrocardiography, chapter 15); V where a beat of another shape comes early, followed by a compensatory pause (chapter
     16).
     """
-    history = beats.rr_s[:, : HISTORY - 1].astype(np.float64)
+    history = beats.rr_s[:, : HISTORY_INTERVALS - 1].astype(np.float64)
     known = np.isfinite(history)
     median_s = np.array([np.median(row[valid]) if valid.any() else np.nan for row, valid in zip(history, known, strict=True)])
-    early, late = beats.rr_s[:, HISTORY - 1] / median_s, beats.rr_s[:, HISTORY] / median_s
+    early, late = beats.rr_s[:, HISTORY_INTERVALS - 1] / median_s, beats.rr_s[:, HISTORY_INTERVALS] / median_s
     steady = (np.abs(history / median_s[:, None] - 1) < 0.12).sum(-1) / np.maximum(known.sum(-1), 1)
     similarity, height = compare_with_template(beats)
     labels = np.full(len(beats), UNLABELLED, np.int8)

@@ -14,7 +14,7 @@ from evaluation.ec57 import Reference, pair
 from evaluation.matching import WINDOW_S
 from evaluation.statistics import bootstrap, softmax, top_label_error
 from models.beat_labels import MIN_KNOWN_SHARE, adjust_for_af
-from models.inference.ecg_beat import HISTORY, QRS, N, S, V, choose_classes, find_early_beats
+from models.inference.ecg_beat import HISTORY_INTERVALS, QRS, N, S, V, choose_classes, find_early_beats
 from training.beat_data import Beats
 
 FOLDS: Final = tuple(
@@ -125,7 +125,7 @@ def pair_with_reference(
     classes[pairing.extra] = REFERENCE.index(EXTRA)
     missed = np.bincount(labels[pairing.missed], minlength=len(REFERENCE) - 1)
     return RecordPrediction(
-        name, logits, classes, missed, unknown, af, find_early_beats(beats.rr_s), beats.rr_s[:, HISTORY - 1]
+        name, logits, classes, missed, unknown, af, find_early_beats(beats.rr_s), beats.rr_s[:, HISTORY_INTERVALS - 1]
     )
 
 

@@ -19,11 +19,11 @@ from evaluation.matching import WINDOW_S
 from models.beat_labels import BeatContext, BeatContextBuilder
 from models.inference.ecg_beat import (
     CLASSES,
-    HISTORY,
-    INTERVALS,
+    HISTORY_INTERVALS,
     LONG_TERM_INTERVALS,
     MAX_NEXT_RR_S,
     QRS,
+    RR_INPUTS,
     SHAPE_FEATURES,
     WAVE_SAMPLES,
     long_term_rr_quantiles,
@@ -137,7 +137,7 @@ def unlabelled_beats(found: list[BeatContext]) -> Beats:
         np.array([context.beat.t_s for context in found]),
         np.array([context.wave_mv for context in found], np.float32).reshape(-1, WAVE_SAMPLES),
         np.array([context.template_mv for context in found], np.float32).reshape(-1, WAVE_SAMPLES),
-        np.array([context.rr_s for context in found], np.float32).reshape(-1, INTERVALS),
+        np.array([context.rr_s for context in found], np.float32).reshape(-1, RR_INPUTS),
         np.array([context.shape for context in found], np.float32).reshape(-1, SHAPE_FEATURES),
         np.full(len(found), UNLABELLED, np.int8),
     )
@@ -199,11 +199,13 @@ def _read_intervals(path: Path) -> tuple[NDArray[np.float32], Labels]:
     # The interval before beat k is rr_s[k - 1], the one after it rr_s[k].
     beats = np.arange(LONG_TERM_INTERVALS, rr_s.size)
     beats = beats[(labels[beats] > 0) | ((labels[beats] == 0) & (beats % LTAFDB_EVERY == 0))]
-    rows = np.empty((beats.size, INTERVALS), np.float32)
-    rows[:, : HISTORY + 1] = rr_s[beats[:, None] + np.arange(-HISTORY, 1)]
-    rows[:, HISTORY] = np.minimum(rows[:, HISTORY], MAX_NEXT_RR_S)
+    rows = np.empty((beats.size, RR_INPUTS), np.float32)
+    rows[:, : HISTORY_INTERVALS + 1] = rr_s[beats[:, None] + np.arange(-HISTORY_INTERVALS, 1)]
+    rows[:, HISTORY_INTERVALS] = np.minimum(rows[:, HISTORY_INTERVALS], MAX_NEXT_RR_S)
     for part in np.array_split(np.arange(beats.size), max(1, beats.size // 4096)):
-        rows[part, HISTORY + 1 :] = long_term_rr_quantiles(rr_s[beats[part, None] + np.arange(-LONG_TERM_INTERVALS, 0)])
+        rows[part, HISTORY_INTERVALS + 1 :] = long_term_rr_quantiles(
+            rr_s[beats[part, None] + np.arange(-LONG_TERM_INTERVALS, 0)]
+        )
     return rows, labels[beats]
 
 

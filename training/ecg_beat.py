@@ -22,11 +22,11 @@ from evaluation.beats import figures, total
 from evaluation.ec57 import Reference, load_reference
 from evaluation.perturbations import Ecg
 from models import beat_labels
-from models.alarm_validation import AF_LIKELY_PROBABILITY, BASELINE_SETTLING_S, RHYTHM_EVERY_S, RHYTHM_WINDOW_S
+from models.alarm_validation import AF_LIKELY_PROBABILITY, BASELINE_SETTLING_S, RHYTHM_PERIOD_S, RHYTHM_WINDOW_S
 from models.inference import ecg_beat as inference
 from models.inference.ecg_beat import CLASSES, features
 from models.inference.ecg_qrs import EcgQrs
-from models.inference.ecg_rhythm import WINDOW, EcgRhythm
+from models.inference.ecg_rhythm import WINDOW_SAMPLES, EcgRhythm
 from models.inference.release import RELEASE_DIR
 from models.signal import beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape
 from models.signal.offline import condition
@@ -179,8 +179,8 @@ def detect_af(times_s: NDArray[np.float64], recorded_mv: NDArray[np.float64], ra
     """Return whether `ecg_rhythm`, not trained on mitdb, detects AF when each beat is labelled, as in the agent, (beats,)."""
     model = EcgRhythm((RELEASE_DIR / "ecg_rhythm.onnx").read_bytes())
     mv = condition(recorded_mv, rate_hz).mv
-    ends_s = np.arange(RHYTHM_WINDOW_S, mv.size / RATE_HZ, RHYTHM_EVERY_S)
-    readings = [model.classify(mv[round((end_s - RHYTHM_WINDOW_S) * RATE_HZ) :][:WINDOW]) for end_s in ends_s.tolist()]
+    ends_s = np.arange(RHYTHM_WINDOW_S, mv.size / RATE_HZ, RHYTHM_PERIOD_S)
+    readings = [model.classify(mv[round((end_s - RHYTHM_WINDOW_S) * RATE_HZ) :][:WINDOW_SAMPLES]) for end_s in ends_s.tolist()]
     conclusive = [(end_s, read.probabilities[1]) for end_s, read in zip(ends_s, readings, strict=True) if not read.inconclusive]
     latest = np.searchsorted([end_s + BASELINE_SETTLING_S for end_s, _ in conclusive], times_s + LABELLED_AFTER_S) - 1
     af: NDArray[np.bool_] = np.array([False, *(p >= AF_LIKELY_PROBABILITY for _, p in conclusive)])[latest + 1]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from evaluation.statistics import best_temperature, class_f1, softmax
-from models.inference.ecg_quality import CLASSES, WINDOW, EcgQuality, features, find_signal_defect
+from models.inference.ecg_quality import CLASSES, WINDOW_SAMPLES, EcgQuality, features, find_signal_defect
 from models.inference.release import RELEASE_DIR
 from training import quality_evaluation, quality_net
 from training.cache import RUNS, source_digest
@@ -168,8 +168,10 @@ def _expert_figures(data: Path, records: Sequence[CincRecording], fold_networks:
 
     No training label was made from them, except the weak ones of CinC 2017, which are of other folds.
     """
-    long_records = [record for record in records if record.mv.size >= WINDOW]
-    windows_by_record = [record.mv[: record.mv.size // WINDOW * WINDOW].reshape(-1, WINDOW) for record in long_records]
+    long_records = [record for record in records if record.mv.size >= WINDOW_SAMPLES]
+    windows_by_record = [
+        record.mv[: record.mv.size // WINDOW_SAMPLES * WINDOW_SAMPLES].reshape(-1, WINDOW_SAMPLES) for record in long_records
+    ]
     names = np.repeat([f"cinc2017/{record.name}" for record in long_records], [len(part) for part in windows_by_record])
     ends = np.cumsum([len(part) for part in windows_by_record])[:-1]
     probabilities = dict(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from captures.ppg import PpgRecording, find_ppg, read_ppg
 from evaluation.pulse_reference import align_beats, compare_pulses, find_faultless
-from models.inference.ppg_quality import MIN_KNOWN_SHARE, RATE_HZ, WINDOW
+from models.inference.ppg_quality import MIN_KNOWN_SHARE, RATE_HZ, WINDOW_SAMPLES
 from models.signal.ppg import PPG, PpgChain, Pulse
 from models.signal.resample import Resampler
 from training.ppg_augmentation import augment
@@ -20,7 +20,7 @@ Samples = NDArray[np.float64]
 NO_TIMES_S: Final[Samples] = np.empty(0)
 """The times of faint pulses in a recording, where none are known."""
 
-WINDOW_S: Final = WINDOW / RATE_HZ
+WINDOW_S: Final = WINDOW_SAMPLES / RATE_HZ
 MINUTE_S: Final = 60.0
 WINDOWS_PER_MINUTE: Final = 10
 RECORDED_SHARE: Final = 0.5
@@ -88,7 +88,7 @@ def sample_windows(sources: Sequence[Source], minutes: int, seed: int) -> Window
 
 def windows_as_recorded(source: Source, step_s: float = 1.0) -> Windows:
     """Return the windows of a recording without artefacts, one every `step_s` seconds."""
-    starts = np.arange(0, source.ppg.size - WINDOW + 1, round(step_s * RATE_HZ))
+    starts = np.arange(0, source.ppg.size - WINDOW_SAMPLES + 1, round(step_s * RATE_HZ))
     return _cut_windows(source.ppg, source.expected_s, NO_TIMES_S, starts, source.name, False)
 
 
@@ -104,7 +104,9 @@ def _prepare_source(recording: PpgRecording) -> Source:
         resampler = Resampler(recording.rate_hz, 0.0, PPG)
         known = np.interp(np.arange(ppg.size), np.flatnonzero(np.isfinite(ppg)), ppg[np.isfinite(ppg)])
         ppg = np.concatenate((resampler.push(known), resampler.finish()))
-    swings = [float(np.ptp(section)) for section in np.array_split(ppg, ppg.size // WINDOW) if np.isfinite(section).all()]
+    swings = [
+        float(np.ptp(section)) for section in np.array_split(ppg, ppg.size // WINDOW_SAMPLES) if np.isfinite(section).all()
+    ]
     ppg = (ppg - np.nanmedian(ppg)) / float(np.median(swings))
     pulses_s = np.array([pulse.t_s for pulse in detect_pulses(ppg)])
     return Source(recording.name, ppg, align_beats(recording.beats_s, pulses_s, recording.same_clock))
@@ -138,16 +140,16 @@ def _stretch_time(source: Source, rng: np.random.Generator) -> tuple[Samples, Sa
 
 
 def _draw_starts(x: Samples, rng: np.random.Generator) -> NDArray[np.int64]:
-    return np.sort(rng.integers(0, x.size - WINDOW + 1, WINDOWS_PER_MINUTE))
+    return np.sort(rng.integers(0, x.size - WINDOW_SAMPLES + 1, WINDOWS_PER_MINUTE))
 
 
 def _cut_windows(
     x: Samples, expected_s: Samples, faint_s: Samples, starts: NDArray[np.int64], name: str, augmented: bool
 ) -> Windows:
     comparison = compare_pulses(expected_s, detect_pulses(x), x, RATE_HZ, faint_s)
-    windows = x[starts[:, None] + np.arange(WINDOW)]
+    windows = x[starts[:, None] + np.arange(WINDOW_SAMPLES)]
     good = find_faultless(comparison.faults_s, starts / RATE_HZ, WINDOW_S)
-    good &= np.diff(np.searchsorted(expected_s, np.stack((starts, starts + WINDOW)) / RATE_HZ), axis=0)[0] >= 3
+    good &= np.diff(np.searchsorted(expected_s, np.stack((starts, starts + WINDOW_SAMPLES)) / RATE_HZ), axis=0)[0] >= 3
     known = np.isfinite(windows).mean(-1) >= MIN_KNOWN_SHARE
     return Windows(windows[known].astype(np.float32), good[known], np.full(known.sum(), name), np.full(known.sum(), augmented))
 

@@ -5,14 +5,14 @@ from typing import Any, Final
 from models.signal.beat_classifier import CLIP_LEVEL, SAMPLES_AFTER, SAMPLES_BEFORE
 from models.signal.noisy_qrs import (
     AGREEMENTS_FOR_MILD,
+    BEAT_PROBABILITY,
+    CERTAIN_PROBABILITY,
     EARLY_SHORT_RR_SHARE,
-    NOISE_CLEAN_MAX,
-    NOISE_MILD_MAX,
+    MAX_CLEAN_NOISE_RATIO,
+    MAX_MILD_NOISE_RATIO,
     ON_TIME_TOLERANCE,
-    P_BEAT,
-    P_CERTAIN,
-    P_SEARCHBACK,
-    P_VETO,
+    SEARCHBACK_PROBABILITY,
+    VETO_PROBABILITY,
 )
 from models.signal.resample import RATE_HZ
 from training.cards import DETECTOR_TUNING, INT8_STORAGE, LICENCES, NOT_A_DEVICE
@@ -22,10 +22,10 @@ from training.qrs_premature import RECORDING_SHARE, VENTRICULAR_SHARE
 
 PURPOSE: Final = (
     "Decides in noise whether a candidate, a local maximum of the ECG's QRS envelope, is a heart beat, and locates its R peak. "
-    f"Noise is measured between beats, as a share of a beat's height. Above {NOISE_MILD_MAX:g} the QRS detector asks the model "
-    f"about every candidate. Between {NOISE_CLEAN_MAX:g} and {NOISE_MILD_MAX:g}, or above it after {AGREEMENTS_FOR_MILD} "
+    f"Noise is measured between beats, as a share of a beat's height. Above {MAX_MILD_NOISE_RATIO:g} the QRS detector asks the model "
+    f"about every candidate. Between {MAX_CLEAN_NOISE_RATIO:g} and {MAX_MILD_NOISE_RATIO:g}, or above it after {AGREEMENTS_FOR_MILD} "
     "consecutive classifications that agreed with the height threshold, it asks only about candidates that are doubtful by "
-    f"height or timing. Up to {NOISE_CLEAN_MAX:g} it asks only about candidates that come before {EARLY_SHORT_RR_SHARE:g} of "
+    f"height or timing. Up to {MAX_CLEAN_NOISE_RATIO:g} it asks only about candidates that come before {EARLY_SHORT_RR_SHARE:g} of "
     "the second shortest of the last eight intervals. Without the model the detector decides alone, which is less accurate in "
     "noise."
 )
@@ -40,10 +40,10 @@ INPUTS: Final = (
     "the spread of the last eight intervals.",
 )
 OUTPUTS: Final = (
-    f"Calibrated probability that the candidate is a beat. In noise it counts as a beat from {P_BEAT:g}; the search back "
-    f"accepts it from {P_SEARCHBACK:g}. A beat with less than {P_CERTAIN:g} is discarded if the next beat arrives on time "
+    f"Calibrated probability that the candidate is a beat. In noise it counts as a beat from {BEAT_PROBABILITY:g}; the search back "
+    f"accepts it from {SEARCHBACK_PROBABILITY:g}. A beat with less than {CERTAIN_PROBABILITY:g} is discarded if the next beat arrives on time "
     f"without it: one interval after the previous beat, ±{100 * ON_TIME_TOLERANCE:.0f} %. In a clean signal a candidate with "
-    f"less than {P_VETO:g} is rejected.",
+    f"less than {VETO_PROBABILITY:g} is rejected.",
     "Distance of the R peak from the candidate, in units of 8 samples.",
 )
 LABELS: Final = (

@@ -21,9 +21,9 @@ from evaluation.noise import qrs_amplitude
 from models import beat_labels
 from models.inference.ecg_qrs import EcgQrs
 from models.signal import beat_classifier, envelope, filters, noisy_qrs, qrs, shape
-from models.signal.beat_classifier import INPUT_SIZE, OFFSET_UNIT, BeatClassifier, Classification, InputVector
+from models.signal.beat_classifier import INPUT_SIZE, OFFSET_UNIT_SAMPLES, BeatClassifier, Classification, InputVector
 from models.signal.filters import RingBuffer, Samples
-from models.signal.noisy_qrs import LEARN_ONE_IN, DoubtfulBeat, NoisyQrsDetector, SubsampledQrsShape
+from models.signal.noisy_qrs import LEARN_EVERY_N_BEATS, DoubtfulBeat, NoisyQrsDetector, SubsampledQrsShape
 from models.signal.qrs import BUFFER_SAMPLES, PeakCandidate, QrsDetector
 from models.signal.resample import RATE_HZ
 from training import beat_cinc, beat_data, cinc, ecg_augmentation, qrs_noise, qrs_premature
@@ -41,7 +41,7 @@ MIN_LENGTH_S: Final = 20.0
 MIN_BEATS: Final = 12
 """A recording must be long enough to show its rhythm, and have enough beats to learn its template."""
 
-UNIT_S: Final = OFFSET_UNIT / RATE_HZ
+UNIT_S: Final = OFFSET_UNIT_SAMPLES / RATE_HZ
 """Unit of the offset of an R peak, in seconds."""
 
 MAX_DISTANCE_S: Final = 0.15
@@ -74,7 +74,7 @@ class Candidates:
     Attributes:
         values: (n, 265) the inputs of the network.
         beats: (n,) 1 where a candidate is a beat.
-        offsets: (n,) distance of its R peak in `OFFSET_UNIT` samples.
+        offsets: (n,) distance of its R peak in `OFFSET_UNIT_SAMPLES` samples.
     """
 
     values: NDArray[np.float32]
@@ -94,7 +94,7 @@ class CandidateRecorder(NoisyQrsDetector):
 
     def __init__(self, signal: RingBuffer, classifier: BeatClassifier | None, peaks: Samples, random: Random) -> None:
         super().__init__(signal, self._record_candidate)
-        self._shape = SubsampledQrsShape(LEARN_ONE_IN)  # a minute has at most one beat in `LEARN_ONE_IN_CLEAN`
+        self._shape = SubsampledQrsShape(LEARN_EVERY_N_BEATS)  # a minute has at most one beat in `LEARN_EVERY_N_CLEAN_BEATS`
         self._recorded_classifier, self._true_peaks, self._truth_random = classifier, peaks, random
         self._current_position = 0
         self.positions: list[int] = []
@@ -242,5 +242,5 @@ def _label_candidates(positions: NDArray[np.int64], peaks: Samples) -> tuple[NDA
         near_peak = np.flatnonzero(np.abs(positions - peak) <= MAX_DISTANCE_S * RATE_HZ)
         if near_peak.size:
             nearest = near_peak[np.abs(positions[near_peak] - peak).argmin()]
-            beats[nearest], offsets[nearest] = 1.0, (peak - positions[nearest]) / OFFSET_UNIT
+            beats[nearest], offsets[nearest] = 1.0, (peak - positions[nearest]) / OFFSET_UNIT_SAMPLES
     return beats, offsets

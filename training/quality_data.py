@@ -25,7 +25,7 @@ from captures import open_recording
 from captures.annotations import read_annotations
 from config.files import replacing
 from evaluation.matching import match
-from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, LEAD_OFF_SHARE, MIN_KNOWN_SHARE, WINDOW, WINDOW_S
+from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, LEAD_OFF_SHARE, MIN_KNOWN_SHARE, WINDOW_S, WINDOW_SAMPLES
 from models.signal import chain, envelope, filters, peak, qrs, resample
 from models.signal.chain import remove_baseline
 from models.signal.offline import condition, resample_recording
@@ -219,8 +219,8 @@ def label_windows(stretch: Stretch, augmented: AugmentedStretch) -> Iterator[_Wi
     is_found[[pair[0] for pair in pairs]], is_true[[pair[1] for pair in pairs]] = True, True
     is_true |= ~_is_surrounded(known, conditioned.beat_s)
     correlations = beat_correlations(clean, conditioned.mv, beat_s)
-    for start in range(0, stretch.mv.size - WINDOW + 1, WINDOW):
-        window = slice(start, start + WINDOW)
+    for start in range(0, stretch.mv.size - WINDOW_SAMPLES + 1, WINDOW_SAMPLES):
+        window = slice(start, start + WINDOW_SAMPLES)
         in_window = _is_in_window(beat_s, start)
         f1 = _beat_f1(is_found[in_window], is_true[_is_in_window(conditioned.beat_s, start)])
         measured = correlations[in_window][np.isfinite(correlations[in_window])]
@@ -275,17 +275,17 @@ def _make_windows(data: Path, progress: Progress) -> Iterator[_Window]:
 
 
 def _noise_windows(record: CincRecording) -> Iterator[_Window]:
-    for start in range(0, record.mv.size - WINDOW + 1, WINDOW):
-        mv, nan = record.mv[start : start + WINDOW], float("nan")
+    for start in range(0, record.mv.size - WINDOW_SAMPLES + 1, WINDOW_SAMPLES):
+        mv, nan = record.mv[start : start + WINDOW_SAMPLES], float("nan")
         yield _Window(mv, BAD, LABELLED_NOISE_WEIGHT, f"cinc2017/{record.name}", nan, LABELLED_NOISE, nan, nan)
 
 
 def _clean_stretches(patient: str, mv: Samples, beat_s: Samples) -> Iterator[Stretch]:
     """Yield stretches of 30 s (or the rest, from 10 s) in which all windows are clean."""
     length = round(STRETCH_S * RATE_HZ)
-    for start in range(0, mv.size - WINDOW + 1, length):
+    for start in range(0, mv.size - WINDOW_SAMPLES + 1, length):
         section = mv[start : start + length]
-        section = section[: section.size // WINDOW * WINDOW]
+        section = section[: section.size // WINDOW_SAMPLES * WINDOW_SAMPLES]
         beats = beat_s - start / RATE_HZ
         beats = beats[(beats >= 0) & (beats < section.size / RATE_HZ)]
         if np.isfinite(section).all() and _is_clean(section, beats):
@@ -299,7 +299,7 @@ def _is_clean(mv: Samples, beat_s: Samples) -> bool:
     if 2 * found < CLEAN_F1 * (beat_s.size + len(conditioned.beats)) or beat_s.size < 2:
         return False
     correlations = _best_correlations(conditioned.mv, beat_s)
-    shapes = [correlations[_is_in_window(beat_s, start)] >= CLEAN_CORRELATION for start in range(0, mv.size, WINDOW)]
+    shapes = [correlations[_is_in_window(beat_s, start)] >= CLEAN_CORRELATION for start in range(0, mv.size, WINDOW_SAMPLES)]
     return all(shape.size > 0 and np.mean(shape) >= MIN_INTACT_SHARE for shape in shapes)
 
 

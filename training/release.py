@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SigningError, ModelError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
-    print(f"signed model release {release.number} with key {release.key}: {', '.join(release.files)}")
+    print(f"signed model release {release.number} with key {release.key_id}: {', '.join(release.files)}")
     return 0
 
 

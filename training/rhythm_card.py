@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from models.inference.ecg_rhythm import CLASSES, ROWS, WINDOW
+from models.inference.ecg_rhythm import CLASSES, ROWS, WINDOW_SAMPLES
 from models.signal.resample import RATE_HZ
 from training.cards import INT8_STORAGE, LICENCES, NOT_A_DEVICE
 from training.cinc import CincRecording
@@ -21,7 +21,7 @@ PURPOSE: Final = (
     "clinician's attention to a stretch of recording."
 )
 INPUTS: Final = (
-    f"features (n, {ROWS}, {WINDOW}) float32, computed by models.inference.ecg_rhythm.features from 30 s of mV at 125 Hz (0.5 "
+    f"features (n, {ROWS}, {WINDOW_SAMPLES}) float32, computed by models.inference.ecg_rhythm.features from 30 s of mV at 125 Hz (0.5 "
     "to 40 Hz, NaN where missing): the signal, divided by the 99th percentile of its absolute samples, and the gap mask."
 )
 OUTPUTS: Final = (

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from captures.rhythms import AF, NO_INTERVAL, UNUSED, Rhythm, load_rhythms, windows
 from evaluation.rr_af import TrackedRecord, record_report, report, score_windows, se_sp, track_episodes, window_counts
 from models.inference.release import RELEASE_DIR
-from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, rr_features
+from models.inference.rr_af import MIN_VALID, WINDOW_INTERVALS, RrAf, rr_features
 from training.cache import RUNS
 from training.cards import write_card
 from training.quantize import measure_parity, quantize, run_model
@@ -159,8 +159,8 @@ def _partly_filled(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]]) -> dict[st
     for filled in FILL_LEVELS:
         counts = []
         for rhythm, model in pairs:
-            part = windows(rhythm, WINDOW)
-            part = replace(part, valid=part.valid & (np.arange(WINDOW) >= WINDOW - filled))
+            part = windows(rhythm, WINDOW_INTERVALS)
+            part = replace(part, valid=part.valid & (np.arange(WINDOW_INTERVALS) >= WINDOW_INTERVALS - filled))
             record = replace(score_windows(rhythm, model), windows=part, probability=model.probabilities(part.rr_s, part.valid))
             counts.append(window_counts(record))
         rows[f"{filled} valid intervals"] = {key: value for key, value in se_sp(counts).items() if key != "flutter_called"}

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.inference.rr_af import FEATURES, WINDOW
+from models.inference.rr_af import ROWS, WINDOW_INTERVALS
 from training.graph import Graph
 
-CHANNELS: Final = ((FEATURES, 24, 5), (24, 32, 5), (32, 36, 5), (36, 44, 3), (44, 56, 3))
+CHANNELS: Final = ((ROWS, 24, 5), (24, 32, 5), (32, 36, 5), (36, 44, 3), (44, 56, 3))
 """Convolutions: channels in, channels out, width; each followed by a ReLU."""
 
 POOLED: Final = (1, 3)
@@ -62,7 +62,7 @@ def count_parameters(network: RrNet) -> int:
 
 def write_onnx(network: RrNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
     """Write the network with a sigmoid of its logit over the temperature: `features` (n, 6, 64) → `probability` (n, 1)."""
-    graph = Graph("features", ["n", FEATURES, WINDOW])
+    graph = Graph("features", ["n", ROWS, WINDOW_INTERVALS])
     x = graph.input_name
     for index, convolution in enumerate(network.convolutions):
         x = graph.relu(graph.conv(x, convolution, name=CONVOLUTIONS[index]))

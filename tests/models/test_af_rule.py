@@ -90,7 +90,7 @@ def test_intervals_at_ventricular_beats_are_ignored() -> None:
     assert feed(AfRule(DEFAULT_LIMITS, IrregularityModel()), intervals, "NNNNVN" * 40) == []
 
 
-def test_where_every_beat_or_the_next_is_ventricular_nothing_is_said_and_nothing_observed() -> None:
+def test_nothing_is_reported_or_observed_if_every_second_beat_is_ventricular() -> None:
     rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
     assert feed(rule, [0.5, 1.1] * 100, "VN" * 100) == []
     assert list(rule.on_gap(160.0, np.inf)) == []

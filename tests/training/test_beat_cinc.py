@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.inference.ecg_beat import BEFORE, HISTORY, INTERVALS, SHAPE_FEATURES, WAVE_SAMPLES, N, S, V
+from models.inference.ecg_beat import HISTORY, INTERVALS, SHAPE_FEATURES, WAVE_SAMPLES, N, S, V
 from training.beat_cinc import AF, OTHER, SINUS, label_by_rule
 from training.beat_data import UNLABELLED, Beats
 
@@ -14,7 +14,7 @@ Wave = NDArray[np.float64]
 
 
 def qrs(width: float = 2.5, height_mv: float = 1.0) -> Wave:
-    return height_mv * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - BEFORE) / width) ** 2)
+    return height_mv * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - SAMPLES_BEFORE_R) / width) ** 2)
 
 
 NARROW, WIDE = qrs(), -qrs(7.0)
@@ -55,7 +55,7 @@ def test_labels_clear_beats_and_not_doubtful_ones(beats: Beats, rhythm: int, lab
 
 
 def test_labels_no_early_beat_in_an_irregular_rhythm() -> None:
-    irregular = np.random.default_rng(1).uniform(0.4, 1.2, HISTORY - 1)
+    irregular = np.random.default_rng(1).uniform(0.4, 1.2, HISTORY_INTERVALS - 1)
     for wave in (NARROW, WIDE):
         assert label_by_rule(beat(wave, 0.6, 1.4, irregular), OTHER).tolist() == [UNLABELLED]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
 from captures.annotations import read_annotations
-from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, WINDOW
+from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, WINDOW_SAMPLES
 from models.signal.resample import RATE_HZ
 from training.ecg_augmentation import EcgAugmenter
 from training.quality_data import (
@@ -29,7 +29,7 @@ from training.quality_evaluation import agreement_figures, auc, load_expert_note
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 uses what pandas 3 deprecates
     import wfdb
 
-LENGTH = 3 * WINDOW
+LENGTH = 3 * WINDOW_SAMPLES
 
 
 def synthetic_ecg(seed: int = 1) -> Stretch:
@@ -61,7 +61,7 @@ class TestLabels:
 
     def test_noise_in_one_window_affects_only_that_one(self) -> None:
         mv = synthetic_ecg().mv
-        mv[WINDOW : 2 * WINDOW] += np.random.default_rng(2).normal(0, 1.5, WINDOW)
+        mv[WINDOW_SAMPLES : 2 * WINDOW_SAMPLES] += np.random.default_rng(2).normal(0, 1.5, WINDOW_SAMPLES)
         assert window_labels(augmented_stretch(mv)) == [GOOD, BAD, GOOD]
 
     def test_slow_artefacts_leave_only_the_beats_usable(self) -> None:
@@ -75,12 +75,12 @@ class TestLabels:
 
     def test_half_of_the_samples_are_needed(self) -> None:
         mv = synthetic_ecg().mv
-        mv[: WINDOW // 2 + 1] = np.nan
+        mv[: WINDOW_SAMPLES // 2 + 1] = np.nan
         assert window_labels(augmented_stretch(mv)) == [BAD, GOOD, GOOD]
 
     def test_an_electrode_off_for_a_fifth_of_the_time_is_bad(self) -> None:
         off = np.zeros(LENGTH, np.bool_)
-        off[WINDOW : WINDOW + WINDOW // 5] = True
+        off[WINDOW_SAMPLES : WINDOW_SAMPLES + WINDOW_SAMPLES // 5] = True
         assert window_labels(augmented_stretch(synthetic_ecg().mv, off)) == [GOOD, BAD, GOOD]
 
     def test_a_missing_signal_is_bad(self) -> None:
@@ -161,7 +161,7 @@ class TestFigures:
     def windows(self) -> Windows:
         count = 8
         return Windows(
-            np.zeros((count, WINDOW), np.float32),
+            np.zeros((count, WINDOW_SAMPLES), np.float32),
             np.array([0, 0, 0, 0, 1, 1, 2, 2]),
             np.ones(count, np.float32),
             np.array(["a", "a", "b", "b"] * 2),
@@ -207,6 +207,6 @@ class TestFigures:
 
     def test_expert_notes_cover_a_record(self, data: Path) -> None:
         mv, noisy, clean = load_expert_notes(data / "mitdb" / "122.hea")
-        assert mv.shape == (180, WINDOW)
+        assert mv.shape == (180, WINDOW_SAMPLES)
         assert not noisy.any()
         assert clean.all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.inference.ecg_rhythm import ROWS, WINDOW
+from models.inference.ecg_rhythm import ROWS, WINDOW_SAMPLES
 from models.inference.session import ModelSession
 from training.rhythm_data import class_target, stretch_time
 from training.rhythm_equalise import equalise_channels
@@ -32,7 +32,7 @@ def network() -> RhythmNet:
 
 @pytest.fixture
 def windows() -> np.ndarray:
-    return np.random.default_rng(2).normal(0, 1, (8, ROWS, WINDOW)).astype(np.float32)
+    return np.random.default_rng(2).normal(0, 1, (8, ROWS, WINDOW_SAMPLES)).astype(np.float32)
 
 
 def logits(network: RhythmNet, windows: np.ndarray) -> np.ndarray:

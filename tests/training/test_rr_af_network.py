@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.inference.rr_af import FEATURES, WINDOW
+from models.inference.rr_af import ROWS, WINDOW_INTERVALS
 from models.inference.session import ModelSession
 from training.rr_equalise import equalise_channels
 from training.rr_net import RrNet, logits, write_onnx
@@ -25,8 +25,8 @@ def network() -> RrNet:
 
 @pytest.fixture
 def windows() -> np.ndarray:
-    created = np.random.default_rng(2).normal(0, 1, (8, FEATURES, WINDOW)).astype(np.float32)
-    created[:, 1] = np.random.default_rng(3).random((8, WINDOW)) < 0.8
+    created = np.random.default_rng(2).normal(0, 1, (8, ROWS, WINDOW_INTERVALS)).astype(np.float32)
+    created[:, 1] = np.random.default_rng(3).random((8, WINDOW_INTERVALS)) < 0.8
     return created
 
 
