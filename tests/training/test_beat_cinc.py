@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.inference.ecg_beat import HISTORY, INTERVALS, SHAPE_FEATURES, WAVE_SAMPLES, N, S, V
+from models.inference.ecg_beat import HISTORY_INTERVALS, RR_INPUTS, SAMPLES_BEFORE_R, SHAPE_FEATURES, WAVE_SAMPLES, N, S, V
 from training.beat_cinc import AF, OTHER, SINUS, label_by_rule
 from training.beat_data import UNLABELLED, Beats
 
@@ -22,8 +22,8 @@ NARROW, WIDE = qrs(), -qrs(7.0)
 
 def beat(wave: Wave, early: float = 1.0, late: float = 1.0, history: Wave | None = None) -> Beats:
     """Return one beat. The intervals around it are `early` and `late` times 0.8 s, those before are `history` or 0.8 s each."""
-    rr_s = np.full(INTERVALS, 0.8) if history is None else np.concatenate((history, [0.8] * (INTERVALS - history.size)))
-    rr_s[HISTORY - 1 : HISTORY + 1] = 0.8 * early, 0.8 * late
+    rr_s = np.full(RR_INPUTS, 0.8) if history is None else np.concatenate((history, [0.8] * (RR_INPUTS - history.size)))
+    rr_s[HISTORY_INTERVALS - 1 : HISTORY_INTERVALS + 1] = 0.8 * early, 0.8 * late
     return Beats(
         np.zeros(1),
         wave[None].astype(np.float32),
