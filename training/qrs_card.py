@@ -22,11 +22,11 @@ from training.qrs_premature import RECORDING_SHARE, VENTRICULAR_SHARE
 
 PURPOSE: Final = (
     "Decides in noise whether a candidate, a local maximum of the ECG's QRS envelope, is a heart beat, and locates its R peak. "
-    f"Noise is measured between beats, as a share of a beat's height. Above {MAX_MILD_NOISE_RATIO:g} the QRS detector asks the model "
-    f"about every candidate. Between {MAX_CLEAN_NOISE_RATIO:g} and {MAX_MILD_NOISE_RATIO:g}, or above it after {AGREEMENTS_FOR_MILD} "
-    "consecutive classifications that agreed with the height threshold, it asks only about candidates that are doubtful by "
-    f"height or timing. Up to {MAX_CLEAN_NOISE_RATIO:g} it asks only about candidates that come before {EARLY_SHORT_RR_SHARE:g} of "
-    "the second shortest of the last eight intervals. Without the model the detector decides alone, which is less accurate in "
+    f"Noise is measured between beats, as a share of a beat's height. Above {MAX_MILD_NOISE_RATIO:g} the QRS detector asks "
+    f"the model about every candidate. Between {MAX_CLEAN_NOISE_RATIO:g} and {MAX_MILD_NOISE_RATIO:g}, or above it after "
+    f"{AGREEMENTS_FOR_MILD} consecutive classifications that agreed with the height threshold, it asks only about candidates that are doubtful by "
+    f"height or timing. Up to {MAX_CLEAN_NOISE_RATIO:g} it asks only about candidates that come before "
+    f"{EARLY_SHORT_RR_SHARE:g} of the second shortest of the last eight intervals. Without the model the detector decides alone, which is less accurate in "
     "noise."
 )
 INPUTS: Final = (
@@ -40,9 +40,9 @@ INPUTS: Final = (
     "the spread of the last eight intervals.",
 )
 OUTPUTS: Final = (
-    f"Calibrated probability that the candidate is a beat. In noise it counts as a beat from {BEAT_PROBABILITY:g}; the search back "
-    f"accepts it from {SEARCHBACK_PROBABILITY:g}. A beat with less than {CERTAIN_PROBABILITY:g} is discarded if the next beat arrives on time "
-    f"without it: one interval after the previous beat, ±{100 * ON_TIME_TOLERANCE:.0f} %. In a clean signal a candidate with "
+    f"Calibrated probability that the candidate is a beat. In noise it counts as a beat from {BEAT_PROBABILITY:g}; the "
+    f"search back accepts it from {SEARCHBACK_PROBABILITY:g}. A beat with less than "
+    f"{CERTAIN_PROBABILITY:g} is discarded if the next beat arrives on time without it: one interval after the previous beat, ±{100 * ON_TIME_TOLERANCE:.0f} %. In a clean signal a candidate with "
     f"less than {VETO_PROBABILITY:g} is rejected.",
     "Distance of the R peak from the candidate, in units of 8 samples.",
 )
