@@ -1,4 +1,4 @@
-"""The readings that drivers yield. All times are by the sensor's clock; `gateway.timeline` adds the hub's times."""
+"""The readings that drivers yield. All times are on the sensor's clock; `gateway.timeline` adds the hub's times."""
 
 import math
 from array import array
@@ -9,8 +9,8 @@ TICKS_PER_SECOND: Final = 1024
 """Resolution of RR intervals: Heart Rate Service 1.0, section 3.1.1.4 (1/1024 s)."""
 SENSOR_NS_LIMIT: Final = 2**62
 """A sensor's clock reads less than this: 146 years in its own epoch. The clinic refuses times from here on."""
-RATE_RANGE_HZ: Final = (1e-3, 1e6)
-"""From one sample in 17 minutes to far above any sensor: a sample period that the clinic can represent."""
+RATE_RANGE_HZ: Final = (1.0, 1e4)
+"""From one sample a second, slower than any signal worth a waveform, to ten times the rate of the fastest ECG recorders."""
 MAX_SCALE: Final = 1e6
 """Largest value of one least significant bit; the clinic refuses a larger one."""
 TICKS_LIMIT: Final = 2**16

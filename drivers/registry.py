@@ -16,7 +16,7 @@ class DriverConflictError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """All drivers, ordered by name, and the decoder of each characteristic. Made by `build_registry` or `load_drivers`."""
+    """All drivers, ordered by name, and the decoder of each characteristic. See `load_drivers` and `build_registry`."""
 
     drivers: tuple[DriverSpec, ...]
     _owners: Mapping[str, DriverSpec]
@@ -72,7 +72,7 @@ def build_registry(specs: Iterable[DriverSpec]) -> Registry:
                 raise DriverConflictError(
                     f"drivers {other.name!r} and {driver.name!r} both claim characteristic {characteristic}: remove it from one"
                 )
-    decoders = {s.characteristic: s.decode for driver in ordered for s in driver.streams + driver.reads}
+    decoders = {s.uuid: s.decode for driver in ordered for s in driver.streams + driver.reads}
     return Registry(ordered, owners, decoders)
 
 

@@ -29,9 +29,9 @@ HELD_BACK_NS: Final = 32 * NS_PER_S
 CLOCK_JUMP_NS: Final = 5 * NS_PER_S
 """Across an interruption, where no frame can be held back, a sensor's clock that differs by more than this from the hub's was set.
 A healthy link delays a frame by much less: its supervision timeout is typically under 5 s."""
-MINIMUM_SPAN_NS: Final = 10 * NS_PER_S
-"""Each minimum of the transport delay is taken over this time: some 20 frames, at least one of which is likely to arrive
-promptly."""
+DELAY_WINDOW_NS: Final = 10 * NS_PER_S
+"""Each minimum of the transport delay is taken over a window of this length: some 20 frames, at least one of which is likely
+to arrive promptly."""
 MINIMA_KEPT: Final = 60
 """Ten minutes of minima: a drift of 1 ppm moves the clock by 0.6 ms in this time, which is the size of their jitter."""
 MINIMA_FOR_DRIFT: Final = 6
@@ -69,18 +69,18 @@ class TimedFrame:
     Attributes:
         record: the samples and their times; None for a duplicate frame.
         gap: the closed gap before the frame, if there was one.
-        follows: whether its first sample directly follows the previous one. This can be true after a gap: a link may be lost
-            without any sample being lost.
+        is_contiguous: whether the first sample of the frame directly follows the last sample before it. This can be true after
+            a gap: a link may be lost without any sample being lost.
     """
 
     record: WaveformRecord | None
     gap: GapRecord | None = None
-    follows: bool = True
+    is_contiguous: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class LastSample:
-    """The last sample of a waveform, which must survive a crash. The field names are stored."""
+    """The last sample of a waveform, which must survive a crash. The field names are keys of the stored state."""
 
     at_us: int
     arrived_us: int
@@ -93,14 +93,14 @@ class ClockOffsetEstimator:
 
     def __init__(self) -> None:
         self._minima: deque[tuple[int, int]] = deque(maxlen=MINIMA_KEPT)
-        """Time and offset of the best arrival of each span."""
-        self._span_start_ns: int | None = None
+        """Time and offset of the best arrival of each window."""
+        self._window_start_ns: int | None = None
 
     def observe(self, sensor_ns: int, mono_ns: int) -> None:
         """Adds one arrival. The offset that it shows is the true offset plus the transport delay."""
         offset_ns = mono_ns - sensor_ns
-        if self._span_start_ns is None or mono_ns - self._span_start_ns >= MINIMUM_SPAN_NS:
-            self._span_start_ns = mono_ns
+        if self._window_start_ns is None or mono_ns - self._window_start_ns >= DELAY_WINDOW_NS:
+            self._window_start_ns = mono_ns
             self._minima.append((mono_ns, offset_ns))
         elif offset_ns <= _upper_bound_ns(self._minima[-1], mono_ns):
             self._minima[-1] = (mono_ns, offset_ns)
@@ -196,7 +196,7 @@ class WaveformTimeline:
         self._gap_reason: str | None = None
         self._rate = RateMeter(restored.rate_hz if restored else None)
 
-    def place(self, wave: Waveform, arrival: Arrival) -> TimedFrame:
+    def assign_times(self, wave: Waveform, arrival: Arrival) -> TimedFrame:
         """Assigns times to the samples of one frame and detects samples missing before them."""
         if self._is_duplicate(wave, arrival):
             self.duplicates += 1
@@ -223,8 +223,8 @@ class WaveformTimeline:
         if wave.last_ns is not None:
             self._recent.append((wave.last_ns, hash(wave.samples)))
         samples = np.array(wave.samples, np.int32)
-        follows = gap is None or (gap.missing == 0 and not step.jumped)
-        return TimedFrame(WaveformRecord(self.sensor, self.kind, times, rate_hz, wave.scale, samples), gap, follows)
+        is_contiguous = gap is None or (gap.missing == 0 and not step.jumped)
+        return TimedFrame(WaveformRecord(self.sensor, self.kind, times, rate_hz, wave.scale, samples), gap, is_contiguous)
 
     def open_gap(self, reason: str) -> GapRecord | None:
         """Opens a gap because the link or the recording was interrupted; the next frame closes it.

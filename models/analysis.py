@@ -33,10 +33,10 @@ HOP_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class EcgStep:
-    """Result of a chunk of signal.
+    """The result of processing a chunk of signal.
 
     Attributes:
-        beats: the beats labelled by it, in order.
+        beats: the beats labelled in this step, in order.
         findings: in the order in which they were reported.
         burden: the time labelled as AF or not AF since the previous step.
     """
@@ -79,7 +79,7 @@ class EcgAnalysis:
         return self._join_steps(self.push_hops(mv))
 
     def push_hops(self, mv: NDArray[np.float64]) -> Iterator[EcgStep]:
-        """Process samples like `push`, but yield after each hop; chunk sizes do not change the state between hops either."""
+        """Process samples like `push`, but yield after each hop. The state after each hop does not depend on chunk sizes."""
         samples = np.concatenate((self._incomplete_hop, mv))
         whole = samples.size // self._hop * self._hop
         self._incomplete_hop = samples[whole:]
@@ -87,17 +87,17 @@ class EcgAnalysis:
             yield self._process_hop(samples[start : start + self._hop])
 
     def gap(self, seconds: float) -> EcgStep:
-        """Skip a gap of `seconds`: decide everything pending, and join no RR interval across the gap."""
+        """Skip a gap of `seconds`: process everything pending, and no RR interval spans the gap."""
         step = self._join_steps((self._flush_hop(), self._end_stretch(seconds)))
         self.chain.gap(seconds)
         return step
 
     def finish(self) -> EcgStep:
-        """End the stream: decide everything pending and close ongoing findings."""
+        """End the stream: process everything pending and close ongoing findings."""
         return self._join_steps((self._flush_hop(), self._end_stretch(inf)))
 
     def _end_stretch(self, gap_s: float) -> EcgStep:
-        """Decide everything pending by the signal so far, before which a gap of this length begins."""
+        """Process everything pending by the signal so far, before which a gap of this length begins."""
         beats = self._drop_implausible(self.chain.finish())
         labelled = self._label_beats(beats)
         findings = (

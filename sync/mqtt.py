@@ -1,9 +1,9 @@
 """An MQTT client for asyncio. `MqttClient.run` keeps one connection open and reconnects after each loss.
 
-It is built on paho but does not use paho's queues, retries and reconnects, which can drop, repeat and stall: a full queue drops
-the newest message, and a reconnect may publish twice. Every connection is a new paho client with a clean session, and at most
-`IN_FLIGHT` publishes wait for the broker. Callers keep each message that must not be lost until the application at the other
-end confirms it.
+It is built on paho but does not use paho's queues, retries and reconnects, which can lose, repeat or delay messages: a full
+queue drops the newest message, and a reconnect may publish twice. Every connection is a new paho client with a clean session,
+and at most `IN_FLIGHT_LIMIT` publishes wait for the broker. Callers keep each message that must not be lost until the
+application at the other end confirms it.
 
 The client tries MQTT 5 first, then 3.1.1 for brokers that support nothing newer.
 """
@@ -22,13 +22,15 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from sync.errors import Permanent, Transient
+from sync.errors import PermanentError, TransientError
 from sync.wire import MESSAGE_LIMIT_BYTES
 
-IN_FLIGHT: Final = 100
-"""Publishes that the broker has not answered. More adds no throughput on a real link and uses more broker memory."""
+IN_FLIGHT_LIMIT: Final = 100
+"""Limit of publishes that the broker has not answered. A higher limit adds no throughput on a real link and uses
+more memory in the broker."""
 RECEIVE_QUEUE_LENGTH: Final = 256
-"""Events that wait for `receive`: at most 16 MiB. A full queue drops and counts the oldest event; its sender repeats it."""
+"""Limit of events that wait for `receive`, together at most 16 MiB. A full queue drops and counts the oldest event; its
+sender repeats it."""
 KEEPALIVE_S: Final = 20
 """A dead link is detected after at most 1.5 times this: below the 60 s after which a mobile network may drop an idle flow."""
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -92,10 +94,10 @@ class MqttClient:
         """Store the configuration; `run` opens the connection.
 
         Raises:
-            Permanent: the host is not this machine. Other hosts need TLS, which this version lacks.
+            PermanentError: the host is not this machine. Other hosts need TLS, which this version lacks.
         """
         if not _is_loopback(host):
-            raise Permanent(
+            raise PermanentError(
                 f"cannot use broker {host}: without TLS only a broker on this machine is allowed; use 127.0.0.1 or localhost"
             )
         self._host, self._port, self._client_id = host, port, client_id
@@ -116,7 +118,7 @@ class MqttClient:
                 continue
             else:
                 self._protocol = MQTTProtocolVersion.MQTTv5
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, keeps no secret
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             pause = min(2 * pause, longest)
 
     async def receive(self) -> MqttEvent:
@@ -124,23 +126,23 @@ class MqttClient:
         return await self._events.get()
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Send a message; waits while `IN_FLIGHT` others are unanswered.
+        """Send a message; waits while `IN_FLIGHT_LIMIT` others are unanswered.
 
         On return the message is sent, not delivered. Only the receiving application can confirm delivery.
 
         Raises:
-            Transient: there is no connection, or it was lost while waiting.
+            TransientError: there is no connection, or it was lost while waiting.
         """
         connection = self._connection
         if connection is None:
-            raise Transient(f"no connection to the broker {self._host}:{self._port}: check that it runs")
+            raise TransientError(f"no connection to the broker {self._host}:{self._port}: check that it runs")
         await connection.slots.acquire()
         if (
             connection is not self._connection
             or connection.client.publish(topic, payload, qos=1).rc != MQTTErrorCode.MQTT_ERR_SUCCESS
         ):
             connection.slots.release()
-            raise Transient(f"lost the connection to the broker {self._host}:{self._port}: pulsegate reconnects")
+            raise TransientError(f"lost the connection to the broker {self._host}:{self._port}: pulsegate reconnects")
         self._published += 1
 
     def statistics(self) -> MqttStatistics:
@@ -156,7 +158,7 @@ class MqttClient:
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.max_inflight_messages_set(IN_FLIGHT)
+        client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
         connection = _Connection(client, self)
         client.connect_async(self._host, self._port, KEEPALIVE_S)
         client.loop_start()
@@ -179,7 +181,7 @@ class MqttClient:
         if connection.closed.is_set():
             return
         connection.closed.set()
-        for _ in range(IN_FLIGHT):  # wake the tasks that wait to publish
+        for _ in range(IN_FLIGHT_LIMIT):  # wake the tasks that wait to publish
             connection.slots.release()
         if self._connection is connection:
             self._connection = None
@@ -207,7 +209,7 @@ class _Connection:
 
     def __init__(self, client: Client, owner: MqttClient) -> None:
         self.client = client
-        self.slots = asyncio.Semaphore(IN_FLIGHT)
+        self.slots = asyncio.Semaphore(IN_FLIGHT_LIMIT)
         self.is_open = False
         self.closed = asyncio.Event()
         self._owner = owner
@@ -217,7 +219,7 @@ class _Connection:
             setattr(client, callback, getattr(self, callback))
 
     def on_socket_open(self, _client: Client, _data: Any, opened: Any) -> None:
-        # Without it, one message in flight at a time means only 22 messages a second.
+        # With Nagle's algorithm, a caller that sends one message at a time reaches only 22 messages a second.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = opened
 
@@ -264,7 +266,7 @@ class _Connection:
             await asyncio.to_thread(self._stop_thread)
         finally:
             timeout.cancel()
-            for callback in _CALLBACKS:  # they keep the client alive; without them it closes its sockets now
+            for callback in _CALLBACKS:  # its callbacks keep the client alive; without them its sockets are closed now
                 setattr(self.client, callback, None)
 
     def _post(self, function: Callable[..., None], *values: Any) -> None:
@@ -281,7 +283,7 @@ class _Connection:
 
 
 def _packet_limit_problem(properties: Properties | None) -> str | None:
-    """Why the broker cannot carry our messages, by the packet limit that it announces in MQTT 5; None if it can."""
+    """Why the broker's packet limit, which it announces in MQTT 5, is too small for our messages; None if it is not."""
     largest = getattr(properties, "MaximumPacketSize", None)
     needed = MESSAGE_LIMIT_BYTES + PACKET_OVERHEAD_BYTES
     if largest is not None and largest < needed:

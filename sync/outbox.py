@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from sync.errors import Permanent
+from sync.errors import PermanentError
 from sync.keys import HubKey
-from sync.outbox_schema import prepare_database, storage_errors, transaction
+from sync.outbox_schema import prepare_database, transaction, translating_sqlite_errors
 from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
 from sync.wire import LANES, BlockId, Lane, Mark, Range, WrappedKey, is_name
 
 PLAINTEXT_LIMIT_BYTES: Final = 56 * 1024
-"""Plaintext in one block. A message of 64 KiB always has room for the block, its header (< 400) and its wrapped key (1,177)."""
+"""The longest plaintext of one block. A message of 64 KiB always has room for the block, its header (< 400) and its
+wrapped key (1,177)."""
 BUSY_TIMEOUT_S: Final = 2.0
 """How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), and short enough for
 a person who waits at start for the message that a second agent is running."""
@@ -51,7 +52,7 @@ class OutboxStatistics:
 
 
 class Outbox:
-    """The open buffer of one hub. Made by `Outbox.open`."""
+    """The open buffer of one hub. Create it with `Outbox.open`."""
 
     def __init__(
         self,
@@ -81,15 +82,15 @@ class Outbox:
         """Open the buffer, or create it (mode 0600), and begin a new epoch. `clock` returns seconds since 1970, UTC.
 
         Raises:
-            Permanent: the file is damaged, of a newer version, of another hub or application, or not writable.
+            PermanentError: the file is damaged, of a newer version, of another hub or application, or not writable.
             SealError: it was sealed with another hub key.
-            Transient: it is locked by another process, or the disk is full.
+            TransientError: it is locked by another process, or the disk is full.
         """
         if not (is_name(hub) and is_name(subject)):
-            raise Permanent(
+            raise PermanentError(
                 "cannot open the buffer: hub or subject is not a valid name; use 1 to 64 letters, digits, '.', '_' and '-'"
             )
-        with storage_errors(path):
+        with translating_sqlite_errors(path):
             _create_private_file(path)
             connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
@@ -110,8 +111,8 @@ class Outbox:
         """Seal and store blocks together with named values of the caller, in one transaction that is on the disk on return.
 
         Raises:
-            Permanent: a plaintext exceeds `PLAINTEXT_LIMIT_BYTES`, or the buffer is damaged.
-            Transient: the disk is full or the buffer locked. Nothing was stored; the call may be repeated.
+            PermanentError: a plaintext exceeds `PLAINTEXT_LIMIT_BYTES`, or the buffer is damaged.
+            TransientError: the disk is full or the buffer locked. Nothing was stored; the call may be repeated.
         """
         with self._transaction():
             day, key = self._current_key()
@@ -136,7 +137,7 @@ class Outbox:
         """Stored blocks of a lane after a position (epoch, seq), in order: at most `limit_bytes`, but at least one block."""
         query = "SELECT epoch, seq, key, sealed FROM blocks WHERE lane = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq"
         found: list[OutboxBlock] = []
-        with storage_errors(self._path):
+        with translating_sqlite_errors(self._path):
             for epoch, seq, key, sealed in self._connection.execute(query, (lane, *after)):
                 limit_bytes -= len(sealed)
                 if found and limit_bytes < 0:
@@ -201,7 +202,7 @@ class Outbox:
 
     def _insert(self, lane: Lane, plaintext: bytes, key: DataKey) -> BlockId:
         if len(plaintext) > PLAINTEXT_LIMIT_BYTES:
-            raise Permanent(
+            raise PermanentError(
                 f"cannot store a block of {len(plaintext)} bytes: the limit is {PLAINTEXT_LIMIT_BYTES}; split its records"
             )
         last = self._rows("SELECT last FROM lanes WHERE lane = ? AND epoch = ?", lane, self.epoch)
@@ -234,11 +235,11 @@ class Outbox:
         return transaction(self._connection, self._path)
 
     def _execute(self, statement: str, *values: Any) -> None:
-        with storage_errors(self._path):
+        with translating_sqlite_errors(self._path):
             self._connection.execute(statement, values)
 
     def _rows(self, query: str, *values: Any) -> Sequence[tuple[Any, ...]]:
-        with storage_errors(self._path):
+        with translating_sqlite_errors(self._path):
             return self._connection.execute(query, values).fetchall()
 
 
@@ -246,7 +247,7 @@ def _create_private_file(path: Path) -> None:
     try:
         path.touch(mode=0o600, exist_ok=True)
     except OSError as error:
-        raise Permanent(
+        raise PermanentError(
             f"cannot create the buffer {path}: {error.strerror}; check that its folder exists and is writable"
         ) from error
 

@@ -81,9 +81,10 @@ class StatusRecord:
 
 @dataclass(frozen=True, slots=True)
 class GapRecord:
-    """Missing samples, and the reason. `to_us` is None while the gap is open; the record that closes it repeats `from_us`.
+    """A stretch of a signal without samples, and the reason. `missing` is the number of samples, None if it is not known.
 
-    The sensor times are those of the last sample before and the first sample after the gap, if the sensor's clock kept running.
+    `to_us` is None while the gap is open; the record that closes it repeats `from_us`. The sensor times are those of the
+    last sample before and the first sample after the gap, if the sensor's clock kept running.
     """
 
     sensor: str
@@ -111,7 +112,8 @@ class QuarantinedRecord:
 class FindingRecord:
     """A result of a rule or model about an interval of readings. If it has no result, `inconclusive` gives the reason.
 
-    `measured` holds the underlying numbers, in the units named by their keys (`rate_bpm`, `rr_ms`, `limit_bpm`).
+    `source` names the rule or model. `end_us` is None while the episode lasts. `measured` holds the underlying
+    numbers, in the units named by their keys (`rate_bpm`, `rr_ms`, `limit_bpm`).
     """
 
     sensor: str
@@ -200,22 +202,22 @@ def unpack_samples(packed: bytes) -> NDArray[np.int32]:
     """
     inflate = zlib.decompressobj()
     try:
-        plain = inflate.decompress(packed, 4 * _MAX_SAMPLES)
+        inflated = inflate.decompress(packed, 4 * _MAX_SAMPLES)
     except zlib.error as error:
         raise RecordError(f"cannot inflate the samples: {error}") from error
-    if not inflate.eof or len(plain) % 4:
+    if not inflate.eof or len(inflated) % 4:
         raise RecordError(f"the samples are truncated or more than {_MAX_SAMPLES}")
-    deltas = np.frombuffer(plain, np.uint8).reshape(4, -1).T.copy().view("<i4").reshape(-1)
+    deltas = np.frombuffer(inflated, np.uint8).reshape(4, -1).T.copy().view("<i4").reshape(-1)
     return np.cumsum(deltas, dtype=np.int32)
 
 
-def encode(records: Iterable[Record]) -> bytes:
+def encode_records(records: Iterable[Record]) -> bytes:
     """Encode records as one CBOR array."""
-    return cbor2.dumps([{"type": type_name(record), **_to_plain(record)} for record in records])
+    return cbor2.dumps([{"type": type_name(record), **_to_map(record)} for record in records])
 
 
-def decode(data: bytes) -> list[Record]:
-    """The inverse of `encode`.
+def decode_records(data: bytes) -> list[Record]:
+    """The inverse of `encode_records`.
 
     Raises:
         RecordError: the bytes are not CBOR, not a list of records, or a record has missing fields or fields of the wrong type.
@@ -229,16 +231,16 @@ def decode(data: bytes) -> list[Record]:
     return [_parse_record(item) for item in items]
 
 
-def _to_plain(value: Any) -> dict[str, Any]:
-    return {field.name: _to_plain_value(getattr(value, field.name)) for field in fields(value)}
+def _to_map(value: Any) -> dict[str, Any]:
+    return {field.name: _to_cbor_value(getattr(value, field.name)) for field in fields(value)}
 
 
-def _to_plain_value(value: Any) -> Any:
+def _to_cbor_value(value: Any) -> Any:
     match value:
         case np.ndarray():
             return pack_samples(value)
         case Times() | Strip():
-            return _to_plain(value)
+            return _to_map(value)
         case _:
             return value
 

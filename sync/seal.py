@@ -1,4 +1,4 @@
-"""Sealing: encrypt a plaintext to a block that only the clinic can open, or the hub's own key on the hub.
+"""Sealing: encrypt a plaintext to a block that only the clinic, or the hub with its own key, can open.
 
     block = b"PG" | format version (u8) | header length (u16, big endian) | header (CBOR) | ciphertext | tag (16 bytes)
 
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey, Suite
 
-from sync.errors import Permanent
+from sync.errors import PermanentError
 from sync.wire import LANES, Lane, WireError, decode_cbor_map, encode_cbor, is_name, is_uint63
 
 FORMAT: Final = 1
@@ -45,7 +45,7 @@ _X25519_BYTES: Final = 32
 T = TypeVar("T")
 
 
-class SealError(Permanent):
+class SealError(PermanentError):
     """Bytes are not a valid block, key or key file, or this key does not open them."""
 
 
@@ -281,7 +281,7 @@ def create_secret_file(path: Path, content: bytes) -> None:
             os.close(folder)
     except OSError as error:
         raise SealError(
-            f"cannot create the key file {path}: {error.strerror}; check that its folder is writable and holds no such file"
+            f"cannot create the key file {path}: {error.strerror}; check that it does not exist yet and its folder is writable"
         ) from error
 
 

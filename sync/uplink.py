@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
 
-from sync.errors import Transient
+from sync.errors import TransientError
 from sync.mqtt import Connected, Disconnected, Message
 from sync.outbox import Outbox, OutboxBlock
 from sync.transport import Transport, WorkerCall
@@ -40,15 +40,16 @@ ACK_TIMEOUT_S: Final = (2.0, 60.0)
 """Bounds of the acknowledgement timeout, after which a block is sent again. The timeout is four times the latest round trip,
 doubled by each expiry. The clinic answers in 30 ms (p95), over 2G in 2 s; a hub that restarts before its clinic should not
 wait long."""
-IN_FLIGHT_BYTES: Final = 256 * 1024
-"""Limit of unacknowledged bytes, without alerts: 0.1 s on a link of 20 Mbit/s; at 64 kbit/s below the longest timeout."""
-IN_FLIGHT_BLOCKS: Final = 1000
+IN_FLIGHT_LIMIT_BYTES: Final = 256 * 1024
+"""Limit of unacknowledged bytes, without alerts. Sending them takes 0.1 s at 20 Mbit/s, and 33 s at 64 kbit/s: less than the
+longest timeout."""
+IN_FLIGHT_LIMIT_BLOCKS: Final = 1000
 """Limit of unacknowledged blocks, alerts included: every acknowledgement is compared with all of them."""
-MESSAGE_BLOCK_BYTES: Final = 48 * 1024
-"""Blocks in one message: with their keys it stays below the limit of 64 KiB. A larger block (up to
+MESSAGE_BLOCKS_LIMIT_BYTES: Final = 48 * 1024
+"""Limit of the blocks' bytes in one message: with their keys it stays below 64 KiB. A larger block (up to
 `sync.outbox.PLAINTEXT_LIMIT_BYTES`) is sent alone."""
-MESSAGE_KEYS: Final = 10
-"""Wrapped keys in one message, 1.2 KB each: ten days of sparse readings."""
+MESSAGE_KEYS_LIMIT: Final = 10
+"""Limit of wrapped keys in one message, 1.2 KB each. Every UTC day has its own key, so ten keys cover ten days."""
 RETRY_S: Final = 1.0
 """Pause after a transient failure: a locked database, a full disk, a lost connection."""
 
@@ -118,7 +119,7 @@ class Uplink:
         """Send and receive until cancelled.
 
         Raises:
-            ExceptionGroup: of Permanent, if the outbox is damaged.
+            ExceptionGroup: of PermanentError, if the outbox is damaged.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._receive())
@@ -136,7 +137,7 @@ class Uplink:
             try:
                 is_idle = not await self._send_message()
                 pause_s = self._time_to_expiry_s()
-            except Transient as error:
+            except TransientError as error:
                 self.statistics.problem = str(error)
                 self._cursors = None  # read again the blocks that were read but not sent
                 is_idle, pause_s = True, RETRY_S
@@ -174,7 +175,7 @@ class Uplink:
         """Read the next blocks of a lane that are not in flight; empty at the end of the lane."""
         while True:
             after = cursor.live if is_live else cursor.backlog
-            rows = await self._call(self._outbox.pending, lane, after, MESSAGE_BLOCK_BYTES)
+            rows = await self._call(self._outbox.pending, lane, after, MESSAGE_BLOCKS_LIMIT_BYTES)
             if not is_live:
                 rows = [row for row in rows if _position(row) <= cursor.boundary]
             rows = _limit_keys(rows)
@@ -189,7 +190,7 @@ class Uplink:
                 return blocks
 
     async def _publish(self, lane: Lane, blocks: list[OutboxBlock]) -> None:
-        """Send one message. Its blocks count as in flight beforehand, because the acknowledgement may overtake this task."""
+        """Send one message. Its blocks count as in flight beforehand: they may be acknowledged before `publish` returns."""
         cursors = self._cursors
         resent = self._sent_before.intersection(block.id for block in blocks)
         # A clinic that lost its store has lost the keys too, so blocks that are sent again carry their keys again.
@@ -201,7 +202,7 @@ class Uplink:
         self._in_flight.update({block.id: (now, len(block.sealed)) for block in blocks})
         try:
             await self._transport.publish(up_topic(self._hub, lane), payload)
-        except Transient:
+        except TransientError:
             for block in blocks:
                 self._in_flight.pop(block.id, None)
             raise
@@ -225,7 +226,7 @@ class Uplink:
                     self.statistics.malformed_acks += 1
 
     async def _on_ack(self, payload: bytes) -> None:
-        """Delete the blocks that the clinic holds. If that fails, the blocks are sent and acknowledged again."""
+        """Delete the blocks that the clinic holds. If the outbox fails, they are sent again after the timeout."""
         try:
             ack = decode_ack(payload)
         except WireError as error:
@@ -240,7 +241,7 @@ class Uplink:
             self.statistics.blocks_acked += await self._call(self._outbox.acknowledge, (), held)
             if ack.keys:
                 await self._call(self._outbox.mark_keys_held, ack.keys)
-        except Transient as error:
+        except TransientError as error:
             self.statistics.problem = str(error)
             return
         self.statistics.rejected += len(ack.rejected)
@@ -286,18 +287,18 @@ class Uplink:
         return max(0.0, first_sent_at + self._ack_timeout_s - asyncio.get_running_loop().time())
 
     def _has_room(self, lane: Lane) -> bool:
-        if len(self._in_flight) >= IN_FLIGHT_BLOCKS:
+        if len(self._in_flight) >= IN_FLIGHT_LIMIT_BLOCKS:
             return False
         sizes = [size for id_, (_, size) in self._in_flight.items() if id_.lane != "alert"]
-        return lane == "alert" or sum(sizes) < (IN_FLIGHT_BYTES if self._is_clinic_responding else 1)
+        return lane == "alert" or sum(sizes) < (IN_FLIGHT_LIMIT_BYTES if self._is_clinic_responding else 1)
 
 
 def _limit_keys(rows: list[OutboxBlock]) -> list[OutboxBlock]:
-    """The longest prefix of the rows that needs at most `MESSAGE_KEYS` keys."""
+    """The longest prefix of the rows that needs at most `MESSAGE_KEYS_LIMIT` keys."""
     keys: set[bytes] = set()
     for i, row in enumerate(rows):
         keys.add(row.key)
-        if len(keys) > MESSAGE_KEYS:
+        if len(keys) > MESSAGE_KEYS_LIMIT:
             return rows[:i]
     return rows
 

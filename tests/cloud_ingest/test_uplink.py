@@ -9,10 +9,10 @@ import pytest
 from cloud.ingest import handle_message, run_ingest
 from cloud.store import Store
 from gateway.virtual_time import run
-from sync.errors import Permanent, Transient
+from sync.errors import PermanentError, TransientError
 from sync.mqtt import Message
 from sync.seal import parse_header
-from sync.uplink import ACK_TIMEOUT_S, IN_FLIGHT_BYTES, Uplink
+from sync.uplink import ACK_TIMEOUT_S, IN_FLIGHT_LIMIT_BYTES, Uplink
 from sync.wire import Ack, Mark, Rejected, ack_topic, decode_envelope, encode_ack
 
 HUB = "hub-1"
@@ -62,7 +62,7 @@ def blocks_in(message: Message) -> list[tuple[str, int]]:
 
 
 def test_a_backlog_larger_than_the_window_arrives_once(testbed: Any) -> None:
-    plaintexts = [b"%04d" % i + bytes(2000) for i in range(3 * IN_FLIGHT_BYTES // 2000)]
+    plaintexts = [b"%04d" % i + bytes(2000) for i in range(3 * IN_FLIGHT_LIMIT_BYTES // 2000)]
     testbed.outbox.put_many([("wave", plaintext) for plaintext in plaintexts])
 
     async def scenario(link: Any, _uplink: Uplink) -> None:
@@ -206,7 +206,7 @@ def test_sends_keys_until_acknowledged_and_again_after_the_clinic_lost_its_store
     assert testbed.opened_plaintexts() == [b"c"]
 
 
-def test_a_hundred_days_of_sparse_readings_fit_into_messages(testbed: Any) -> None:
+def test_the_keys_of_a_hundred_days_fit_into_messages(testbed: Any) -> None:
     for _ in range(100):
         testbed.sealed_at_s[0] += 86_400
         testbed.outbox.put("vital", b"weight")
@@ -277,7 +277,7 @@ def test_a_transient_outbox_failure_loses_no_block(testbed: Any, failing: str) -
     async def call(function: Callable[..., Any], /, *values: Any) -> Any:
         name = "keys_for" if function.__name__ == "_keys" else function.__name__
         if name == failing and next(failures, False):
-            raise Transient("locked")
+            raise TransientError("locked")
         return function(*values)
 
     async def scenario(link: Any, _uplink: Uplink) -> None:
@@ -291,7 +291,7 @@ def test_a_transient_outbox_failure_loses_no_block(testbed: Any, failing: str) -
 
 def test_a_damaged_outbox_stops_the_uplink(testbed: Any) -> None:
     async def call(_function: Callable[..., Any], /, *_values: Any) -> Any:
-        raise Permanent("damaged")
+        raise PermanentError("damaged")
 
     async def scenario(link: Any, _uplink: Uplink) -> None:
         link.connect()
@@ -299,7 +299,7 @@ def test_a_damaged_outbox_stops_the_uplink(testbed: Any) -> None:
 
     with pytest.raises(ExceptionGroup) as caught:
         run_scenario(testbed, scenario, call=call)
-    assert caught.group_contains(Permanent, match="damaged")
+    assert caught.group_contains(PermanentError, match="damaged")
 
 
 def test_the_hub_resends_after_a_transient_failure_at_the_clinic(testbed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +308,7 @@ def test_the_hub_resends_after_a_transient_failure_at_the_clinic(testbed: Any, m
 
     def failing_twice(*values: Any) -> Any:
         if next(failures, False):
-            raise Transient("the disk is full")
+            raise TransientError("the disk is full")
         return handle_message(*values)
 
     monkeypatch.setattr("cloud.ingest.handle_message", failing_twice)

@@ -13,9 +13,9 @@ import pytest
 
 from config.limits import DEFAULT_LIMITS
 from config.settings import SensorSettings
-from drivers.readings import DecodeError, Intervals, Reading, Status, Vital, Waveform, check_reading
+from drivers.readings import Reading, Vital, Waveform
 from drivers.registry import build_registry
-from drivers.spec import DriverSpec, Stream, uuid16
+from drivers.spec import Characteristic, DriverSpec, uuid16
 from gateway import virtual_time
 from gateway.clock import VirtualClock
 from gateway.models import LoadedModels
@@ -24,7 +24,7 @@ from gateway.radio import Radio
 from gateway.recorder import Recorder
 from gateway.sensor_runner import RESTART_REASON, SensorRunner
 from gateway.timeline import Arrival
-from sync.records import GapRecord, QuarantinedRecord, Record, WaveformRecord, decode
+from sync.records import GapRecord, QuarantinedRecord, Record, WaveformRecord, decode_records
 from sync.wire import Lane
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class ListOutbox:
         return []
 
     def records(self) -> list[Record]:
-        return [record for _, plaintext in self.stored for record in decode(plaintext)]
+        return [record for _, plaintext in self.stored for record in decode_records(plaintext)]
 
 
 async def call_inline(function: Callable[..., T], *arguments: Any) -> T:
@@ -108,7 +108,7 @@ async def run_two_sensors(bad: bytes) -> tuple[list[Record], list[SensorRunner]]
     """Thirty seconds of two sensors, one of which sends the bad frame."""
     outbox = ListOutbox()
     recorder = Recorder(outbox, call_inline, lambda: None)
-    registry = build_registry([DriverSpec("made", SERVICE, (Stream(VALUE, "notify", decode_frame),))])
+    registry = build_registry([DriverSpec("made", SERVICE, (Characteristic(VALUE, "notify", decode_frame),))])
     clock = VirtualClock(asyncio.get_running_loop(), START_US)
     runners = [
         SensorRunner(
@@ -152,24 +152,6 @@ def test_a_frame_that_cannot_be_processed_is_set_aside_and_all_sensors_go_on(
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(errors) == restarts
     assert all("ValueError in resample.py" in error and "Hz" not in error for error in errors)
-
-
-@pytest.mark.parametrize(
-    "reading",
-    [
-        *REFUSED_BY_THE_DRIVERS.values(),
-        Waveform("ecg", (), 130.0, 0.001),
-        Waveform("ecg", (1,), NAN, 0.001),
-        Waveform("ecg", (1,), 130.0, NAN),
-        Waveform("ecg", (1,), 130.0, 0.001, -1),
-        Vital("heart_rate", NAN),
-        Status("battery", float("inf")),
-        Intervals("rr", (2**16,)),
-    ],
-)
-def test_a_reading_that_later_stages_cannot_represent_is_refused(reading: Reading) -> None:
-    with pytest.raises(DecodeError):
-        check_reading(reading)
 
 
 def test_a_stopped_agent_keeps_the_state_of_a_waveform_that_this_run_did_not_see() -> None:

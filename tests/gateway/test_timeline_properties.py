@@ -44,7 +44,7 @@ def send(samples: int, rate_hz: float, delays_s: list[float], lost: frozenset[in
 
 
 def place(timeline: WaveformTimeline, frames: list[SentFrame]) -> list[TimedFrame]:
-    return [timeline.place(frame.wave, frame.arrival) for frame in frames]
+    return [timeline.assign_times(frame.wave, frame.arrival) for frame in frames]
 
 
 def stored(placed: list[TimedFrame]) -> list[WaveformRecord]:
@@ -120,9 +120,9 @@ def test_each_missing_sample_is_a_gap(samples: int, missing: list[int], jitter_n
         last += (samples + lost) if number else 0
         last_ns = round(last / NOMINAL_HZ * 1e9) + (jitter_ns if number % 2 else 0)
         wave = Waveform("ecg", tuple(range(last, last + samples)), NOMINAL_HZ, 0.001, SENSOR_NS + last_ns)
-        placed = timeline.place(wave, Arrival(WALL_US + last_ns // 1000, last_ns))
+        placed = timeline.assign_times(wave, Arrival(WALL_US + last_ns // 1000, last_ns))
         found.append(placed.gap.missing if placed.gap else 0)
-        assert placed.follows == (found[-1] == 0)
+        assert placed.is_contiguous == (found[-1] == 0)
     assert found == place_at
 
 
@@ -162,17 +162,15 @@ def test_across_a_lost_link_a_clock_that_started_again_does_not_follow_even_if_i
     place(timeline, frames[:10])
     timeline.open_gap("the link was lost")
     again = replace(frames[10].wave, samples=frames[50].wave.samples)
-    placed = timeline.place(again, frames[50].arrival)
+    placed = timeline.assign_times(again, frames[50].arrival)
     assert placed.gap is not None
-    assert (placed.gap.missing, placed.follows) == (pytest.approx(40 * 73, abs=5), False)
+    assert (placed.gap.missing, placed.is_contiguous) == (pytest.approx(40 * 73, abs=5), False)
 
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_a_clock_that_stands_still_loses_no_frame(flat: bool) -> None:
     frames = send(73, 130.0, [0.05] * 60)
-    stuck = [
-        replace(f, wave=replace(f.wave, last_ns=SENSOR_NS, samples=(5,) * 73 if flat else f.wave.samples)) for f in frames
-    ]
+    stuck = [replace(f, wave=replace(f.wave, last_ns=SENSOR_NS, samples=(5,) * 73 if flat else f.wave.samples)) for f in frames]
     placed = place(WaveformTimeline("strap", "ecg"), stuck)
     assert (len(stored(placed)), told(placed)) == (60, [])
     assert_monotone(stored(placed))
@@ -198,7 +196,9 @@ def test_a_new_nominal_rate_ends_the_measured_one() -> None:
     place(timeline, frames)
     last_ns = (frames[-1].wave.last_ns or 0) + 73 * 4_000_000
     wave = Waveform("ecg", tuple(range(73)), 250.0, 0.001, last_ns)
-    placed = timeline.place(wave, Arrival(frames[-1].arrival.wall_us + 292_000, frames[-1].arrival.mono_ns + 292_000_000))
+    placed = timeline.assign_times(
+        wave, Arrival(frames[-1].arrival.wall_us + 292_000, frames[-1].arrival.mono_ns + 292_000_000)
+    )
     assert placed.record is not None
     assert (placed.record.rate_hz, placed.gap) == (250.0, None)
 
