@@ -22,7 +22,7 @@ from cloud.projections import Changes, UnopenedBlock
 from cloud.store import Store, StoredBlock
 from cloud.validate import validate_record
 from sync.errors import TransientError
-from sync.records import Record, RecordError, decode_records
+from sync.records import Record, RecordError, decode_readable_records
 from sync.seal import ClinicKeyPair, DataKey, SealError, open_block, parse_header, unwrap_at_clinic
 from sync.wire import LANES
 
@@ -73,9 +73,7 @@ class BlockReader:
         except SealError as error:
             raise UnreadableError(DAMAGED, str(error)) from error
         try:
-            records = decode_records(plaintext)
-            for record in records:
-                validate_record(record)
+            records = decode_readable_records(plaintext, validate_record)
         except RecordError as error:
             # The message of a decode error may quote the plaintext, so it is not passed on.
             raise UnreadableError(UNDECODABLE, "its content is not a list of records that this version reads") from error

@@ -18,36 +18,37 @@ from sync.records import GapRecord, Times, WaveformRecord
 
 NS_PER_S: Final = 1_000_000_000
 GAP_TOLERANCE_PERIODS: Final = 0.5
-"""A step of the sensor's time that is longer than its samples by this or more misses a sample. A frame of 73 samples at 130.16 Hz
-that is taken for 130 Hz is 0.09 periods off, and one of a clock that counts milliseconds at most 0.13."""
+"""If the sensor's time advances by the duration of the frame and this or more, a sample is missing. A frame of 73 samples at
+130.16 Hz that is taken for 130 Hz is 0.09 periods off; a clock that counts milliseconds adds at most 0.13 at 130 Hz."""
 OVERLAP_TOLERANCE_PERIODS: Final = 1.5
-"""A sensor's time that overlaps the last frame by more than this went back. Less is the jitter of a clock that stamps a frame when
-it is sent."""
+"""If a frame overlaps the previous one by more than this, the sensor's clock went back. A smaller overlap is jitter of the time
+stamps."""
 HELD_BACK_NS: Final = 32 * NS_PER_S
 """Longest time for which a link holds frames back: it is lost after its supervision timeout without a packet, 32 s at most
 (Core 5.4, vol 4, part E, 7.8.12)."""
 CLOCK_JUMP_NS: Final = 5 * NS_PER_S
-"""Across an interruption, where no frame can be held back, a sensor's clock that differs by more than this from the hub's was set.
-A healthy link delays a frame by much less: its supervision timeout is typically under 5 s."""
+"""Across an interruption no frame is held back. If the sensor's and the hub's elapsed times then differ by more than this, the
+sensor's clock was set: the supervision timeout of a link, and so the delay of a frame, is typically under 5 s."""
 DELAY_WINDOW_NS: Final = 10 * NS_PER_S
 """Each minimum of the transport delay is taken over a window of this length: some 20 frames, at least one of which is likely
 to arrive promptly."""
 MINIMA_KEPT: Final = 60
 """Ten minutes of minima: a drift of 1 ppm moves the clock by 0.6 ms in this time, which is the size of their jitter."""
 MINIMA_FOR_DRIFT: Final = 6
-"""One minute: a jitter of 1 ms in this time is 17 ppm, less than the 50 ppm of a poor crystal. After it, the smallest delay is known
-well enough to recognise a frame that comes from the future."""
+"""One minute: a jitter of 1 ms in this time is 17 ppm, less than the 50 ppm of a poor crystal. After one minute the smallest
+delay is also known well enough to recognise a frame that would have arrived before it was measured."""
 MAX_DRIFT_PPM: Final = 100
-"""Two poor crystals, of sensor and hub: by this the offset may have grown since a minimum was observed."""
+"""Largest drift assumed: a poor crystal of 50 ppm in the sensor and one in the hub. The offset may have grown by it since a
+minimum was observed."""
 MAX_CORRECTION_PERIODS: Final = 0.5
-"""A better estimate of the offset moves the times of contiguous samples by at most this per frame: no time runs backwards, and a
-frame of 73 samples is stretched by less than 1 %."""
+"""A new estimate of the offset moves the times of contiguous samples by at most this per frame. Times then never run backwards,
+and a frame of 73 samples is stretched by less than 1 %."""
 MIN_RATE_SPAN_S: Final = 10.0
 """The sample rate is measured over at least this much contiguous signal; a clock tick of 1 ms in it is 0.01 %."""
 MAX_RATE_ERROR: Final = 0.02
-"""A stored rate that differs by more than this from the sensor's nominal rate was measured at another setting."""
+"""A restored rate that differs by more than this from the nominal rate was measured at another setting of the sensor."""
 DUPLICATES_KEPT: Final = 16
-"""Frames by which a repeated one is recognised: nine seconds of a strap. Only the last is repeated by a link in practice."""
+"""Frames that are remembered to recognise a repeated one: nine seconds of a strap."""
 WALL_STEP_US: Final = 500_000
 """A wall clock that moved by more than this against the monotonic clock was set, not slewed (NTP slews below 0.128 s)."""
 JUMP_REASON: Final = "the sensor's clock jumped"
@@ -128,7 +129,7 @@ class ClockOffsetEstimator:
 
 
 def _upper_bound_ns(minimum: tuple[int, int], mono_ns: int) -> int:
-    """The largest offset now that agrees with an arrival at an earlier time."""
+    """The largest offset at `mono_ns` that is consistent with an earlier minimum."""
     observed_ns, offset_ns = minimum
     return offset_ns + (mono_ns - observed_ns) * MAX_DRIFT_PPM // 1_000_000
 
@@ -162,11 +163,11 @@ class _Step:
     """The step from the last sample of the previous frame to that of a new one.
 
     Attributes:
-        sensor_ns: the sensor's clock at the last sample; counted on from the previous frame where the frame has no time.
+        sensor_ns: the sensor's clock at the last sample. If the frame has no time, it is counted from the previous frame.
         is_stamped: whether the sensor sent that time.
         period_ns: the sample period.
-        missing: samples missing before the frame by the sensor's clock, as a fraction; None where nothing can be compared.
-        jumped: whether the sensor's clock does not tell the time since the previous frame.
+        missing: samples missing before the frame by the sensor's clock, not rounded; None if there is no earlier time.
+        jumped: whether the sensor's clock was set or restarted, so that it does not measure the time since the previous frame.
     """
 
     sensor_ns: int
@@ -187,7 +188,7 @@ class WaveformTimeline:
         self._clock: ClockOffsetEstimator | None = None
         """None before the first frame of this run."""
         self._sensor_ns = restored.sensor_ns if restored else None
-        """The sensor's clock at the last sample, counted on over frames without a time."""
+        """The sensor's clock at the last sample, counted by samples over frames without a time."""
         self._recent: deque[tuple[int, int]] = deque(maxlen=DUPLICATES_KEPT)
         """Time and hash of the samples of each of the last frames that had a time."""
         self._last_mono_ns = 0
@@ -243,7 +244,7 @@ class WaveformTimeline:
     def _is_duplicate(self, wave: Waveform, arrival: Arrival) -> bool:
         """Whether one of the last frames had the same time and the same samples.
 
-        A clock that stands still while the signal is flat gives equal frames too, but not sooner than it can measure them.
+        If the clock stands still and the signal is flat, new frames are equal too, but they arrive a frame's duration apart.
         """
         if wave.last_ns is None or (wave.last_ns, hash(wave.samples)) not in self._recent:
             return False
@@ -304,7 +305,7 @@ class WaveformTimeline:
         return self._clock
 
     def _limit_correction(self, first_us: int, previous_us: int, step: _Step) -> int:
-        """Limits how far a new estimate of the offset moves samples whose distance the sensor's clock tells."""
+        """Limits how far a new estimate of the offset moves samples whose distance is known from the sensor's clock."""
         period_us, missing = step.period_ns / 1000, 0 if step.missing is None else max(round(step.missing), 0)
         is_known = not step.jumped and self._gap_reason is None
         earliest_us = previous_us + round(((missing if is_known else 0) + 1 - MAX_CORRECTION_PERIODS) * period_us)
