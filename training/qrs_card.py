@@ -22,12 +22,14 @@ from training.qrs_premature import RECORDING_SHARE, VENTRICULAR_SHARE
 
 PURPOSE: Final = (
     "Decides in noise whether a candidate, a local maximum of the ECG's QRS envelope, is a heart beat, and locates its R peak. "
-    f"Noise is measured between beats, as a share of a beat's height. Above {MAX_MILD_NOISE_RATIO:g} the QRS detector asks "
-    f"the model about every candidate. Between {MAX_CLEAN_NOISE_RATIO:g} and {MAX_MILD_NOISE_RATIO:g}, or above it after "
-    f"{AGREEMENTS_FOR_MILD} consecutive classifications that agreed with the height threshold, it asks only about candidates that are doubtful by "
-    f"height or timing. Up to {MAX_CLEAN_NOISE_RATIO:g} it asks only about candidates that come before "
-    f"{EARLY_SHORT_RR_SHARE:g} of the second shortest of the last eight intervals. Without the model the detector decides alone, which is less accurate in "
-    "noise."
+    "Noise is measured between beats, as a share of a beat's height. "
+    f"Above {MAX_MILD_NOISE_RATIO:g} the QRS detector asks the model about every candidate. "
+    f"Between {MAX_CLEAN_NOISE_RATIO:g} and {MAX_MILD_NOISE_RATIO:g}, or above it after {AGREEMENTS_FOR_MILD} consecutive "
+    "classifications that agreed with the height threshold, it asks only about candidates that are doubtful by height or "
+    "timing. "
+    f"Up to {MAX_CLEAN_NOISE_RATIO:g} it asks only about candidates that come before {EARLY_SHORT_RR_SHARE:g} of the second "
+    "shortest of the last eight intervals. "
+    "Without the model the detector decides alone, which is less accurate in noise."
 )
 INPUTS: Final = (
     f"One lead at 125 Hz, 3 to 30 Hz, from {1000 * SAMPLES_BEFORE / RATE_HZ:.0f} ms before the candidate to "
@@ -40,10 +42,10 @@ INPUTS: Final = (
     "the spread of the last eight intervals.",
 )
 OUTPUTS: Final = (
-    f"Calibrated probability that the candidate is a beat. In noise it counts as a beat from {BEAT_PROBABILITY:g}; the "
-    f"search back accepts it from {SEARCHBACK_PROBABILITY:g}. A beat with less than "
-    f"{CERTAIN_PROBABILITY:g} is discarded if the next beat arrives on time without it: one interval after the previous beat, ±{100 * ON_TIME_TOLERANCE:.0f} %. In a clean signal a candidate with "
-    f"less than {VETO_PROBABILITY:g} is rejected.",
+    f"Calibrated probability that the candidate is a beat. In noise it counts as a beat from {BEAT_PROBABILITY:g}; the search "
+    f"back accepts it from {SEARCHBACK_PROBABILITY:g}. A beat with less than {CERTAIN_PROBABILITY:g} is discarded if the next "
+    f"beat arrives on time without it: one interval after the previous beat, ±{100 * ON_TIME_TOLERANCE:.0f} %. In a clean "
+    f"signal a candidate with less than {VETO_PROBABILITY:g} is rejected.",
     "Distance of the R peak from the candidate, in units of 8 samples.",
 )
 LABELS: Final = (
