@@ -52,10 +52,17 @@ class SensorRunner:
     analysis_restarts: int = 0
     _device: DeviceInformation = field(default_factory=DeviceInformation)
     _logged_failures: set[str] = field(default_factory=set)
+    _saved: SavedState = field(init=False)
+    """The pipeline's state after the last event: stored with its records, and resumed from after a failure."""
+
+    def __post_init__(self) -> None:
+        self._saved = self.pipeline.state()
 
     async def resume(self) -> None:
         """Resumes where the last run ended and records the gap since then."""
-        await self._record(self.pipeline.resume(self._now()))
+        output = self.pipeline.resume(self._now())
+        self._saved = self.pipeline.state()
+        await self._record(output)
 
     async def run(self, radio: Radio) -> None:
         """Keeps the sensor connected over this radio and processes its events until cancelled."""
@@ -107,18 +114,19 @@ class SensorRunner:
 
     async def _record(self, output: Output) -> None:
         """Records the output and, in the same transaction, the state that a restart resumes from."""
-        await self.recorder.add(output.records, {state_key(self.settings.name): self.pipeline.state()})
+        await self.recorder.add(output.records, {state_key(self.settings.name): self._saved})
 
     def _process(self, events: list[SensorEvent]) -> Output:
         """Converts events to records and beats; called on the analysis thread."""
         return join_outputs([self._process_one(event) for event in events])
 
     def _process_one(self, event: SensorEvent) -> Output:
-        before = self.pipeline.state()
         try:
-            return self._feed_pipeline(event)
+            output = self._feed_pipeline(event)
         except Exception as error:  # noqa: BLE001  whatever one sensor's analysis raises, the other sensors go on
-            return self._restart_pipeline(event, before, error)
+            output = self._restart_pipeline(event, error)
+        self._saved = self.pipeline.state()
+        return output
 
     def _feed_pipeline(self, event: SensorEvent) -> Output:
         match event:
@@ -131,16 +139,18 @@ class SensorRunner:
 
     def _finish_pipeline(self, now: Arrival) -> Output:
         try:
-            return self.pipeline.finish(now)
-        except Exception as error:  # noqa: BLE001  as above
+            output = self.pipeline.finish(now)
+            self._saved = self.pipeline.state()
+        except Exception as error:  # noqa: BLE001  the other sensors' last results must still be stored
             self._log_failure(error)
             return Output()
+        return output
 
-    def _restart_pipeline(self, event: SensorEvent, before: SavedState, error: Exception) -> Output:
+    def _restart_pipeline(self, event: SensorEvent, error: Exception) -> Output:
         """Replaces a pipeline that raised; returns the payload that it could not process, and the start of a gap."""
         failure = self._log_failure(error)
         self.analysis_restarts += 1
-        self.pipeline = self.pipeline.restarted(before)
+        self.pipeline = self.pipeline.restarted(self._saved)
         records = self.pipeline.resume(event.arrival, RESTART_REASON).records
         match event:
             case Notification(characteristic, payload, arrival):
