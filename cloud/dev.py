@@ -35,7 +35,7 @@ async def run_dev(
     Raises:
         ClinicError: a port or the folder is in use, or the folder cannot be written.
         SealError: the key file is damaged or readable by others.
-        Permanent: the store is damaged or of a newer version.
+        PermanentError: the store is damaged or of a newer version.
     """
     stop = asyncio.Event()
     _set_on_signals(stop)

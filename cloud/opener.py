@@ -2,8 +2,8 @@
 
     store of sealed blocks ──(cursor)──▶ open ──▶ decode ──▶ projections + cursor, one transaction ──▶ publish
 
-After a kill at any moment it continues behind the last block whose transaction was committed, so nothing is projected twice. A
-block that cannot be read is recorded with the reason, and the next block follows.
+After a kill at any moment it continues with the block after the last one whose transaction was committed, so nothing is
+projected twice. A block that cannot be read is recorded with the reason, and the opener continues with the next one.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ from cloud import projections
 from cloud.projections import Changes, UnopenedBlock
 from cloud.store import Store, StoredBlock
 from cloud.validate import validate_record
-from sync.errors import Transient
-from sync.records import Record, RecordError, decode
+from sync.errors import TransientError
+from sync.records import Record, RecordError, decode_readable_records
 from sync.seal import ClinicKeyPair, DataKey, SealError, open_block, parse_header, unwrap_at_clinic
 from sync.wire import LANES
 
 BATCH_BLOCKS: Final = 64
-"""Blocks per transaction: some 30 ms of work. An alert that arrives meanwhile waits no longer than that."""
+"""Blocks per transaction: about 30 ms of work. An alert that arrives meanwhile waits no longer than that."""
 ALERT_SCAN_BLOCKS: Final = 512
 """Blocks scanned at once for alerts; only the alerts among them are opened."""
 CACHED_KEYS: Final = 4096
-"""Unwrapped data keys in memory. There is one per patient and day: this is a month of more than a hundred patients."""
+"""Unwrapped data keys in memory. There is one key per patient and day: these are enough for a hundred patients for a month."""
 RETRY_DELAY_S: Final = 1.0
-"""Pause after a locked or full database: shorter than a person notices, longer than any transaction here."""
+"""Delay before the next attempt while a database is locked or full: longer than any transaction here."""
 
 NO_KEY: Final = "no key"
 DAMAGED: Final = "damaged"
@@ -65,7 +65,7 @@ class BlockReader:
 
         Raises:
             UnreadableError: no key that this clinic can unwrap, an altered block, or content that is not a list of records.
-            Transient: the store cannot be read now.
+            TransientError: the store cannot be read now.
         """
         try:
             subject = parse_header(block.block).subject
@@ -73,9 +73,7 @@ class BlockReader:
         except SealError as error:
             raise UnreadableError(DAMAGED, str(error)) from error
         try:
-            records = decode(plaintext)
-            for record in records:
-                validate_record(record)
+            records = decode_readable_records(plaintext, validate_record)
         except RecordError as error:
             # The message of a decode error may quote the plaintext, so it is not passed on.
             raise UnreadableError(UNDECODABLE, "its content is not a list of records that this version reads") from error
@@ -116,7 +114,7 @@ LANE_CURSORS: Final = (
 
 
 class Opener:
-    """Opens the blocks of the store as they arrive. `step` opens one batch; `run` repeats it on a worker thread."""
+    """Opens the blocks of the store as they arrive. `open_batch` opens one batch; `run` repeats it on a worker thread."""
 
     def __init__(self, store: Store, engine: Engine, clinic: ClinicKeyPair, publish: Publish) -> None:
         self._store = store
@@ -134,7 +132,7 @@ class Opener:
         await self._run_with_retry(self.retry_missing_keys)
         while True:
             self._has_work.clear()
-            while (changes := await self._run_with_retry(self.step)) is not None:
+            while (changes := await self._run_with_retry(self.open_batch)) is not None:
                 await self._publish(changes)
             await self._has_work.wait()
 
@@ -142,12 +140,12 @@ class Opener:
         while True:
             try:
                 return await asyncio.to_thread(work)
-            except (Transient, OperationalError) as error:
+            except (TransientError, OperationalError) as error:
                 reason = error.orig if isinstance(error, OperationalError) else error
                 _log.warning("cannot open blocks now: %s; retrying in %g s", reason, RETRY_DELAY_S)
                 await asyncio.sleep(RETRY_DELAY_S)
 
-    def step(self) -> Changes | None:
+    def open_batch(self) -> Changes | None:
         """Open the next batch, alerts first; returns None if there are no new blocks."""
         for cursor in LANE_CURSORS:
             with self._engine.begin() as connection:

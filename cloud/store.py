@@ -32,13 +32,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from sync.errors import Permanent, Transient
+from sync.errors import PermanentError, TransientError
 from sync.seal import BlockHeader
 from sync.wire import BlockId, Lane, Mark, WrappedKey
 
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5.0
-"""How long a write waits for that of another ingest: a commit takes tens of ms, the hub sends again after 30 s."""
+"""How long a write waits for the write of another ingest. A commit takes tens of ms; the hub resends after 30 s."""
 _SEQ_PAGE: Final = 500
 """Sequence numbers read at once while a mark advances."""
 
@@ -140,21 +140,21 @@ class Store:
         """Open the SQLite database, or create it.
 
         Raises:
-            Permanent: the database is damaged, was made by a newer version, or cannot be written.
+            PermanentError: the database is damaged, was made by a newer version, or cannot be written.
         """
         engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine, "connect", _set_pragmas)
         try:
-            _prepare(engine, path)
+            _create_or_check_schema(engine, path)
         except OperationalError as error:
             engine.dispose()
-            raise Permanent(
+            raise PermanentError(
                 f"cannot open the store {path} ({error.orig}): check that its folder exists and is writable, and check the disk"
             ) from error
         except DatabaseError as error:
             engine.dispose()
-            raise Permanent(f"the store {path} is damaged ({error.orig}): move it away and restore a backup") from error
-        except Permanent:
+            raise PermanentError(f"the store {path} is damaged ({error.orig}): move it away and restore a backup") from error
+        except PermanentError:
             engine.dispose()
             raise
         return cls(engine)
@@ -168,8 +168,8 @@ class Store:
         """Store the keys and blocks that are not stored yet, in one transaction.
 
         Raises:
-            Transient: the database is locked or full; nothing was stored.
-            Permanent: the database is damaged.
+            TransientError: the database is locked or full; nothing was stored.
+            PermanentError: the database is damaged.
         """
         new = 0
         held: list[BlockId] = []
@@ -195,7 +195,7 @@ class Store:
         """Keep bytes that are not a valid block of their hub. The same bytes of the same hub are kept once.
 
         Raises:
-            Transient, Permanent: as `commit`.
+            TransientError, PermanentError: as `commit`.
         """
         with self._transaction() as connection:
             for block in rejected:
@@ -208,7 +208,7 @@ class Store:
         mark before the other's rows are visible, and the mark would stay below those rows.
 
         Raises:
-            Transient, Permanent: as `commit`.
+            TransientError, PermanentError: as `commit`.
         """
         sequence = {"hub": hub, "lane": lane, "epoch": epoch}
         row = (_marks.c.hub == hub) & (_marks.c.lane == lane) & (_marks.c.epoch == epoch)
@@ -242,7 +242,7 @@ class Store:
         with self._transaction() as connection:
             return cast("bytes | None", connection.execute(query).scalar_one_or_none())
 
-    def quarantined(self) -> list[RejectedBlock]:
+    def list_quarantined(self) -> list[RejectedBlock]:
         """Return all rejected blocks, oldest first."""
         with self._transaction() as connection:
             rows = connection.execute(select(_quarantine).order_by(_quarantine.c.id)).all()
@@ -264,9 +264,11 @@ class Store:
             with self._engine.begin() as connection:
                 yield connection
         except OperationalError as error:
-            raise Transient(f"cannot use the clinic's store now ({error.orig}): check its disk and server") from error
+            raise TransientError(
+                f"cannot use the clinic's store now ({error.orig}): check that its disk has space and no other program locks it"
+            ) from error
         except DatabaseError as error:
-            raise Permanent(f"the clinic's store failed ({error.orig}): if it is damaged, restore a backup") from error
+            raise PermanentError(f"the clinic's store failed ({error.orig}): if it is damaged, restore a backup") from error
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
@@ -274,12 +276,12 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def _prepare(engine: Engine, path: Path) -> None:
+def _create_or_check_schema(engine: Engine, path: Path) -> None:
     with engine.connect() as connection:
         if inspect(connection).has_table(_schema.name):
             version = connection.execute(select(_schema.c.version)).scalar_one()
             if version > SCHEMA_VERSION:
-                raise Permanent(
+                raise PermanentError(
                     f"the store {path} was made by a newer pulsegate "
                     f"(schema {version}, this one knows {SCHEMA_VERSION}): update pulsegate"
                 )

@@ -1,10 +1,10 @@
 """An MQTT client for asyncio. `MqttClient.run` keeps one connection open and reconnects after each loss.
 
-It is built on paho but does not use paho's queues, retries and reconnects, which can drop, repeat and stall: a full queue drops
-the newest message, and a reconnect may publish twice. Every connection is a new paho client with a clean session. `publish`
-returns when the socket has taken the message, so at most one message and `UNSENT_BYTES` wait on the hub, and the next message
-may still be chosen by urgency. Callers keep each message that must not be lost until the application at the other end confirms
-it.
+It is built on paho but does not use paho's queues, retries and reconnects, which can lose, repeat or delay messages: a full
+queue drops the newest message, and a reconnect may publish twice. Every connection is a new paho client with a clean session,
+and at most `IN_FLIGHT_LIMIT` publishes wait for the broker. `publish` returns when the socket has taken the message: at most
+one message and `UNSENT_BYTES` wait on the hub, so a more urgent one overtakes the others. Callers keep each message that must
+not be lost until the application at the other end confirms it.
 
 The client tries MQTT 5 first, then 3.1.1 for brokers that support nothing newer.
 """
@@ -24,14 +24,15 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from sync.errors import Permanent, Transient
+from sync.errors import PermanentError, TransientError
 from sync.wire import MESSAGE_LIMIT_BYTES
 
-IN_FLIGHT: Final = 100
-"""Publishes that the broker has not answered. More adds no throughput on a real link and uses more broker memory."""
+IN_FLIGHT_LIMIT: Final = 100
+"""Limit of publishes that the broker has not answered. A higher limit adds no throughput on a real link and uses
+more memory in the broker."""
 RECEIVE_QUEUE_LENGTH: Final = 256
-"""Events that wait for `receive`: at most 16 MiB. A full queue drops and counts the oldest message; its sender repeats it.
-Connects and disconnects are never dropped for a message."""
+"""Limit of events that wait for `receive`, together at most 16 MiB. A full queue drops and counts the oldest message; its
+sender repeats it. A connect or disconnect is never dropped for a message."""
 UNSENT_BYTES: Final = 16 * 1024
 """Bytes that the kernel accepts beyond those already on their way (TCP_NOTSENT_LOWAT). It fills a link of 100 Mbit/s for 1 ms,
 longer than the client needs to hand over more, and an alert waits for no more than this."""
@@ -121,10 +122,10 @@ class MqttClient:
         """Store the configuration; `run` opens the connection.
 
         Raises:
-            Permanent: the host is not this machine. Other hosts need TLS, which this version lacks.
+            PermanentError: the host is not this machine. Other hosts need TLS, which this version lacks.
         """
         if not _is_loopback(host):
-            raise Permanent(
+            raise PermanentError(
                 f"cannot use broker {host}: without TLS only a broker on this machine is allowed; use 127.0.0.1 or localhost"
             )
         self._host, self._port, self._client_id = host, port, client_id
@@ -147,7 +148,7 @@ class MqttClient:
                 self._protocol = MQTTProtocolVersion.MQTTv5
                 self._emit(Disconnected(connection.end_reason))
             pause_s = backoff.next_pause_s(connection.lasted_s)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, keeps no secret
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
     async def receive(self) -> MqttEvent:
         """Wait for the next event; events come in the order in which they happened."""
@@ -157,21 +158,21 @@ class MqttClient:
         return self._events.popleft()
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Send a message; waits while `IN_FLIGHT` others are unanswered, and until the socket has taken this one.
+        """Send a message; waits while `IN_FLIGHT_LIMIT` others are unanswered, and until the socket has taken this one.
 
         On return the message is sent, not delivered; if the connection was lost meanwhile, `receive` reports it. Only the
         receiving application can confirm delivery.
 
         Raises:
-            Transient: there is no connection. The message was not sent.
+            TransientError: there is no connection. The message was not sent.
         """
         connection = self._connection
         if connection is None:
-            raise Transient(f"no connection to the broker {self._host}:{self._port}: check that it runs")
+            raise TransientError(f"no connection to the broker {self._host}:{self._port}: check that it runs")
         await connection.slots.acquire()
         if connection is not self._connection or not connection.hand_over(topic, payload):
             connection.slots.release()
-            raise Transient(f"lost the connection to the broker {self._host}:{self._port}: pulsegate reconnects")
+            raise TransientError(f"lost the connection to the broker {self._host}:{self._port}: pulsegate reconnects")
         self._published += 1
         await connection.written.wait()
 
@@ -188,7 +189,7 @@ class MqttClient:
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.max_inflight_messages_set(IN_FLIGHT)
+        client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
         connection = _Connection(client, self, f"{self._host}:{self._port}", self._client_id)
         client.connect_async(self._host, self._port, KEEPALIVE_S)
         client.loop_start()
@@ -211,7 +212,7 @@ class MqttClient:
         if connection.closed.is_set():
             return
         connection.on_closed(reason)
-        for _ in range(IN_FLIGHT):  # wake the tasks that wait to publish
+        for _ in range(IN_FLIGHT_LIMIT):  # wake the tasks that wait to publish
             connection.slots.release()
         if self._connection is connection:
             self._connection = None
@@ -248,7 +249,7 @@ class _Connection:
 
     def __init__(self, client: Client, owner: MqttClient, broker: str, client_id: str) -> None:
         self.client = client
-        self.slots = asyncio.Semaphore(IN_FLIGHT)
+        self.slots = asyncio.Semaphore(IN_FLIGHT_LIMIT)
         self.unanswered = 0
         """Publishes that the broker has not acknowledged."""
         self.written = asyncio.Event()
@@ -296,7 +297,7 @@ class _Connection:
         return f"lost the connection to the broker {self._broker}{detail}: pulsegate reconnects"
 
     def on_socket_open(self, _client: Client, _data: Any, opened: Any) -> None:
-        # Without it, one message in flight at a time means only 22 messages a second.
+        # With Nagle's algorithm, a caller that sends one message at a time reaches only 22 messages a second.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._socket = opened
@@ -349,7 +350,7 @@ class _Connection:
             await asyncio.to_thread(self._stop_thread)
         finally:
             timeout.cancel()
-            for callback in _CALLBACKS:  # they keep the client alive; without them it closes its sockets now
+            for callback in _CALLBACKS:  # its callbacks keep the client alive; without them its sockets are closed now
                 setattr(self.client, callback, None)
 
     def _post(self, function: Callable[..., None], *values: Any) -> None:
@@ -366,7 +367,7 @@ class _Connection:
 
 
 def _packet_limit_problem(properties: Properties | None) -> str | None:
-    """Why the broker cannot carry our messages, by the packet limit that it announces in MQTT 5; None if it can."""
+    """Why the broker's packet limit, which it announces in MQTT 5, is too small for our messages; None if it is not."""
     largest = getattr(properties, "MaximumPacketSize", None)
     needed = MESSAGE_LIMIT_BYTES + PACKET_OVERHEAD_BYTES
     if largest is not None and largest < needed:

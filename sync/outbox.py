@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from sync.errors import DiskFull, Permanent, SyncError
+from sync.errors import DiskFullError, PermanentError, SyncError
 from sync.keys import HubKey
-from sync.outbox_schema import count_free_bytes, prepare_database, shrink_wal, storage_errors, transaction
+from sync.outbox_schema import count_free_bytes, prepare_database, shrink_wal, transaction, translating_sqlite_errors
 from sync.reserve import Reserve
 from sync.seal import BlockHeader, ClinicPublicKey, DataKey, restore_header, seal_block, wrap_for_clinic
 from sync.wire import LANES, PLAINTEXT_LIMIT_BYTES, BlockId, Lane, Mark, Range, WrappedKey, is_name
@@ -64,7 +64,7 @@ class OutboxStatistics:
 
 
 class Outbox:
-    """The open buffer of one hub. Made by `Outbox.open`."""
+    """The open buffer of one hub. Create it with `Outbox.open`."""
 
     def __init__(
         self,
@@ -97,12 +97,12 @@ class Outbox:
         """Open the buffer, or create it (mode 0600), and begin a new epoch. `clock` returns seconds since 1970, UTC.
 
         Raises:
-            Permanent: the file is damaged, of a newer version, of another hub or application, or not writable.
+            PermanentError: the file is damaged, of a newer version, of another hub or application, or not writable.
             SealError: it was sealed with another hub key.
-            Transient: it is locked by another process, or the disk is full.
+            TransientError: it is locked by another process, or the disk is full.
         """
         if not (is_name(hub) and is_name(subject)):
-            raise Permanent(
+            raise PermanentError(
                 "cannot open the buffer: hub or subject is not a valid name; use 1 to 64 letters, digits, '.', '_' and '-'"
             )
         reserve = Reserve(path.with_name(path.name + RESERVE_SUFFIX))
@@ -112,7 +112,7 @@ class Outbox:
         try:
             outbox = open_once()
         except SyncError as error:
-            if not (isinstance(error, DiskFull) or _is_disk_full(path)) or not reserve.release():
+            if not (isinstance(error, DiskFullError) or _is_disk_full(path)) or not reserve.release():
                 raise
             outbox = open_once()
             shrink_wal(outbox._connection)
@@ -131,7 +131,7 @@ class Outbox:
         clinic: ClinicPublicKey,
         clock: Callable[[], int],
     ) -> Self:
-        with storage_errors(path):
+        with translating_sqlite_errors(path):
             _create_private_file(path)
             connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
@@ -156,8 +156,8 @@ class Outbox:
         On a full disk alerts may spend a part of the reserve, and other blocks the space of deleted ones.
 
         Raises:
-            Permanent: a plaintext exceeds `PLAINTEXT_LIMIT_BYTES`, or the buffer is damaged.
-            Transient: the disk is full or the buffer locked. Nothing was stored; the call may be repeated.
+            PermanentError: a plaintext exceeds `PLAINTEXT_LIMIT_BYTES`, or the buffer is damaged.
+            TransientError: the disk is full or the buffer locked. Nothing was stored; the call may be repeated.
         """
         blocks = list(blocks)
 
@@ -171,7 +171,7 @@ class Outbox:
 
         try:
             self._day_key, ids = self._run_transaction(store)
-        except DiskFull:
+        except DiskFullError:
             has_alert = any(lane == "alert" for lane, _ in blocks)
             if not (has_alert and self._reserve.has_room_for_alerts) and not self._fits_free_space(blocks):
                 raise
@@ -196,7 +196,7 @@ class Outbox:
         """
         query = "SELECT epoch, seq, key, sealed FROM blocks WHERE lane = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq"
         found: list[OutboxBlock] = []
-        with storage_errors(self._path):
+        with translating_sqlite_errors(self._path):
             for epoch, seq, key, sealed in self._connection.execute(query, (lane, *after)):
                 limit_bytes -= len(sealed)
                 if found and limit_bytes < 0:
@@ -214,7 +214,7 @@ class Outbox:
 
         try:
             deleted = self._run_transaction(delete)
-        except DiskFull:
+        except DiskFullError:
             return self._run_with_reserve(delete)
         if not self._reserve.is_full:
             self._reserve.fill()
@@ -235,7 +235,7 @@ class Outbox:
 
         try:
             self._run_transaction(mark)
-        except DiskFull:
+        except DiskFullError:
             self._run_with_reserve(mark)
 
     def statistics(self) -> OutboxStatistics:
@@ -278,7 +278,7 @@ class Outbox:
 
     def _insert(self, lane: Lane, plaintext: bytes, key: DataKey) -> BlockId:
         if len(plaintext) > PLAINTEXT_LIMIT_BYTES:
-            raise Permanent(
+            raise PermanentError(
                 f"cannot store a block of {len(plaintext)} bytes: the limit is {PLAINTEXT_LIMIT_BYTES}; split its records"
             )
         last = self._rows("SELECT last FROM lanes WHERE lane = ? AND epoch = ?", lane, self.epoch)
@@ -342,15 +342,15 @@ class Outbox:
     def _fits_free_space(self, blocks: Sequence[tuple[Lane, bytes]]) -> bool:
         """Whether deleted blocks have left room for these in the database file."""
         needed = sum(len(plaintext) + BLOCK_OVERHEAD_BYTES for _, plaintext in blocks)
-        with storage_errors(self._path):
+        with translating_sqlite_errors(self._path):
             return needed <= count_free_bytes(self._connection)
 
     def _execute(self, statement: str, *values: Any) -> None:
-        with storage_errors(self._path):
+        with translating_sqlite_errors(self._path):
             self._connection.execute(statement, values)
 
     def _rows(self, query: str, *values: Any) -> Sequence[tuple[Any, ...]]:
-        with storage_errors(self._path):
+        with translating_sqlite_errors(self._path):
             return self._connection.execute(query, values).fetchall()
 
 
@@ -367,7 +367,7 @@ def _create_private_file(path: Path) -> None:
     try:
         path.touch(mode=0o600, exist_ok=True)
     except OSError as error:
-        raise Permanent(
+        raise PermanentError(
             f"cannot create the buffer {path}: {error.strerror}; check that its folder exists and is writable"
         ) from error
 

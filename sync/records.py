@@ -6,8 +6,9 @@ sample for a 130 Hz ECG, where plain int16 takes 2.
 """
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import cbor2
@@ -84,9 +85,10 @@ class StatusRecord:
 
 @dataclass(frozen=True, slots=True)
 class GapRecord:
-    """Missing samples, and the reason. `to_us` is None while the gap is open; the record that closes it repeats `from_us`.
+    """A stretch of a signal without samples, and the reason. `missing` is the number of samples, None if it is not known.
 
-    The sensor times are those of the last sample before and the first sample after the gap, if the sensor's clock kept running.
+    `to_us` is None while the gap is open; the record that closes it repeats `from_us`. The sensor times are those of the
+    last sample before and the first sample after the gap, if the sensor's clock kept running.
     """
 
     sensor: str
@@ -114,7 +116,8 @@ class QuarantinedRecord:
 class FindingRecord:
     """A result of a rule or model about an interval of readings. If it has no result, `inconclusive` gives the reason.
 
-    `measured` holds the underlying numbers, in the units named by their keys (`rate_bpm`, `rr_ms`, `limit_bpm`).
+    `source` names the rule or model. `end_us` is None while the episode lasts. `measured` holds the underlying
+    numbers, in the units named by their keys (`rate_bpm`, `rr_ms`, `limit_bpm`).
     """
 
     sensor: str
@@ -180,6 +183,8 @@ _TYPES: Final[Mapping[str, type[Record]]] = {
 }
 _NAMES: Final[Mapping[type[Record], str]] = {cls: name for name, cls in _TYPES.items()}
 T = TypeVar("T")
+SET_ASIDE: Final = "a record of the hub"
+"""The `characteristic` of a record that could not be read: it is not known of which characteristic its payload was."""
 MAX_SAMPLES: Final = 1_000_000
 """Samples in one block: over half an hour at 500 Hz. The limit prevents forged lengths from exhausting memory: 56 kB of
 deflated zeros would otherwise be 14 million samples."""
@@ -204,22 +209,41 @@ def unpack_samples(packed: bytes, limit: int = MAX_SAMPLES) -> NDArray[np.int32]
     """
     inflate = zlib.decompressobj()
     try:
-        plain = inflate.decompress(packed, 4 * limit + 1)  # 0 would mean no limit
+        inflated = inflate.decompress(packed, 4 * limit + 1)  # 0 would mean no limit
     except zlib.error as error:
         raise RecordError(f"cannot inflate the samples: {error}") from error
-    if not inflate.eof or len(plain) % 4 or len(plain) > 4 * limit:
+    if not inflate.eof or len(inflated) % 4 or len(inflated) > 4 * limit:
         raise RecordError(f"the samples are truncated, or those of the block more than {MAX_SAMPLES}")
-    deltas = np.frombuffer(plain, np.uint8).reshape(4, -1).T.copy().view("<i4").reshape(-1)
+    deltas = np.frombuffer(inflated, np.uint8).reshape(4, -1).T.copy().view("<i4").reshape(-1)
     return np.cumsum(deltas, dtype=np.int32)
 
 
-def encode(records: Iterable[Record]) -> bytes:
+def encode_records(records: Iterable[Record]) -> bytes:
     """Encode records as one CBOR array."""
-    return cbor2.dumps([{"type": type_name(record), **_to_plain(record)} for record in records])
+    return cbor2.dumps([{"type": type_name(record), **_to_map(record)} for record in records])
 
 
-def decode(data: bytes) -> list[Record]:
-    """The inverse of `encode`.
+def decode_readable_records(data: bytes, validate: Callable[[Record], None]) -> list[Record]:
+    """The inverse of `encode_records` for a block of which some records may be damaged.
+
+    A record that cannot be parsed, or that `validate` rejects by a `RecordError`, costs only itself: it is returned as a
+    `QuarantinedRecord` of its sensor, with its CBOR bytes and the reason.
+
+    Raises:
+        RecordError: as for `decode_records`, if not one of the records can be read or a damaged one names no sensor.
+    """
+    records = decode_records(data, partial(_parse_or_set_aside, validate))
+    if records and all(_is_set_aside(record) for record in records):
+        raise RecordError("none of the records can be read")
+    return records
+
+
+def decode_records(data: bytes, parse: Callable[[Any, int], Record] | None = None) -> list[Record]:
+    """The inverse of `encode_records`.
+
+    Args:
+        data: the plaintext of a block.
+        parse: converts a decoded CBOR map that may have so many samples, by default strictly.
 
     Raises:
         RecordError: the bytes are more than a block may hold, not CBOR without tags, not a list of records, or have more than
@@ -234,22 +258,22 @@ def decode(data: bytes) -> list[Record]:
     records: list[Record] = []
     samples_left = MAX_SAMPLES
     for item in items:
-        record = _parse_record(item, samples_left)
+        record = (parse or _parse_record)(item, samples_left)
         samples_left -= _count_samples(record)
         records.append(record)
     return records
 
 
-def _to_plain(value: Any) -> dict[str, Any]:
-    return {field.name: _to_plain_value(getattr(value, field.name)) for field in fields(value)}
+def _to_map(value: Any) -> dict[str, Any]:
+    return {field.name: _to_cbor_value(getattr(value, field.name)) for field in fields(value)}
 
 
-def _to_plain_value(value: Any) -> Any:
+def _to_cbor_value(value: Any) -> Any:
     match value:
         case np.ndarray():
             return pack_samples(value)
         case Times() | Strip():
-            return _to_plain(value)
+            return _to_map(value)
         case _:
             return value
 
@@ -262,6 +286,24 @@ def _count_samples(record: Record) -> int:
             return len(strip.samples)
         case _:
             return 0
+
+
+def _parse_or_set_aside(validate: Callable[[Record], None], item: Any, samples_left: int) -> Record:
+    try:
+        record = _parse_record(item, samples_left)
+        validate(record)
+    except RecordError as error:
+        sensor = item.get("sensor") if isinstance(item, dict) else None
+        if not isinstance(sensor, str):
+            raise
+        set_aside = QuarantinedRecord(sensor, SET_ASIDE, Times(0, 0, 0), cbor2.dumps(item), str(error))
+        validate(set_aside)
+        return set_aside
+    return record
+
+
+def _is_set_aside(record: Record) -> bool:
+    return isinstance(record, QuarantinedRecord) and record.characteristic == SET_ASIDE
 
 
 def _parse_record(item: Any, samples_left: int) -> Record:

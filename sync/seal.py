@@ -1,4 +1,4 @@
-"""Sealing: encrypt a plaintext to a block that only the clinic can open, or the hub's own key on the hub.
+"""Sealing: encrypt a plaintext to a block that only the clinic, or the hub with its own key, can open.
 
     block = b"PG" | format version (u8) | header length (u16, big endian) | header (CBOR) | ciphertext | tag (16 bytes)
 
@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519Pr
 
 from config.files import replacing
 from sync.cbor import encode_cbor
-from sync.errors import Permanent
+from sync.errors import PermanentError
 from sync.wire import LANES, Lane, WireError, decode_cbor_map, is_name, is_uint63
 
 FORMAT: Final = 1
@@ -52,7 +52,7 @@ _X25519_BYTES: Final = 32
 T = TypeVar("T")
 
 
-class SealError(Permanent):
+class SealError(PermanentError):
     """Bytes are not a valid block, key or key file, or this key does not open them."""
 
 

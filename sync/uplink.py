@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
 
-from sync.errors import Transient
+from sync.errors import TransientError
 from sync.in_flight import InFlight
 from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message
 from sync.outbox import Outbox, OutboxBlock
@@ -39,11 +39,11 @@ from sync.wire import (
 
 log: Final = logging.getLogger(__name__)
 
-MESSAGE_BLOCK_BYTES: Final = 48 * 1024
-"""Blocks in one message: with their keys it stays below the limit of 64 KiB. A larger block (up to
+MESSAGE_BLOCKS_LIMIT_BYTES: Final = 48 * 1024
+"""Limit of the blocks' bytes in one message: with their keys it stays below 64 KiB. A larger block (up to
 `sync.wire.PLAINTEXT_LIMIT_BYTES`) is sent alone."""
-MESSAGE_KEYS: Final = 10
-"""Wrapped keys in one message, 1.2 KB each: ten days of sparse readings."""
+MESSAGE_KEYS_LIMIT: Final = 10
+"""Limit of wrapped keys in one message, 1.2 KB each. Every UTC day has its own key, so ten keys cover ten days."""
 RETRY_S: Final = 1.0
 """Pause after a transient failure: a locked database, a full disk, a lost connection."""
 
@@ -110,7 +110,7 @@ class Uplink:
         """Send and receive until cancelled.
 
         Raises:
-            ExceptionGroup: of Permanent, if the outbox is damaged.
+            ExceptionGroup: of PermanentError, if the outbox is damaged.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._receive())
@@ -128,7 +128,7 @@ class Uplink:
             try:
                 is_idle = not await self._send_message()
                 pause_s = self._time_to_expiry_s()
-            except Transient as error:
+            except TransientError as error:
                 self._set_problem(str(error))
                 self._cursors = None  # read again the blocks that were read but not sent
                 is_idle, pause_s = True, RETRY_S
@@ -169,7 +169,9 @@ class Uplink:
 
     async def _read_next(self, lane: Lane, cursor: _Cursor, is_live: bool, room: int | None) -> list[OutboxBlock] | None:
         """Read the next blocks of a lane that are not in flight: none at the lane's end; None if there is no room for one."""
-        limit_bytes = MESSAGE_BLOCK_BYTES if lane == "alert" else min(MESSAGE_BLOCK_BYTES, self._in_flight.message_bytes)
+        limit_bytes = MESSAGE_BLOCKS_LIMIT_BYTES
+        if lane != "alert":
+            limit_bytes = min(limit_bytes, self._in_flight.message_bytes)
         if room is not None:
             limit_bytes = min(limit_bytes, room - PACKET_OVERHEAD_BYTES)
         while True:
@@ -191,7 +193,7 @@ class Uplink:
                 return blocks
 
     async def _publish(self, lane: Lane, blocks: list[OutboxBlock]) -> None:
-        """Send one message. Its blocks count as in flight beforehand, because the acknowledgement may overtake this task."""
+        """Send one message. Its blocks count as in flight beforehand: they may be acknowledged before `publish` returns."""
         cursors = self._cursors
         ids = [block.id for block in blocks]
         resent = self._in_flight.sent_before(ids)
@@ -203,7 +205,7 @@ class Uplink:
         self._in_flight.add(ids, len(payload) + PACKET_OVERHEAD_BYTES, asyncio.get_running_loop().time())
         try:
             await self._transport.publish(up_topic(self._hub, lane), payload)
-        except Transient:
+        except TransientError:
             self._in_flight.remove_unsent(ids)
             raise
         self.statistics.blocks_sent += len(blocks)
@@ -226,7 +228,7 @@ class Uplink:
                     self.statistics.malformed_acks += 1
 
     async def _on_ack(self, payload: bytes) -> None:
-        """Delete the blocks that the clinic holds. If that fails, the blocks are sent and acknowledged again."""
+        """Delete the blocks that the clinic holds. If the outbox fails, they are sent again after the timeout."""
         try:
             ack = decode_ack(payload)
         except WireError as error:
@@ -242,7 +244,7 @@ class Uplink:
             self.statistics.blocks_acked += deleted
             if ack.keys:
                 await self._call(self._outbox.mark_keys_held, ack.keys)
-        except Transient as error:
+        except TransientError as error:
             self._set_problem(str(error))
             return
         self.statistics.rejected += len(ack.rejected)
@@ -279,11 +281,11 @@ class Uplink:
 
 
 def _limit_keys(rows: list[OutboxBlock]) -> list[OutboxBlock]:
-    """The longest prefix of the rows that needs at most `MESSAGE_KEYS` keys."""
+    """The longest prefix of the rows that needs at most `MESSAGE_KEYS_LIMIT` keys."""
     keys: set[bytes] = set()
     for i, row in enumerate(rows):
         keys.add(row.key)
-        if len(keys) > MESSAGE_KEYS:
+        if len(keys) > MESSAGE_KEYS_LIMIT:
             return rows[:i]
     return rows
 

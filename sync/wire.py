@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_args
 
 from sync.cbor import CborError, decode_cbor, encode_cbor
-from sync.errors import Permanent
+from sync.errors import PermanentError
 
 PROTOCOL: Final = 1
 MESSAGE_LIMIT_BYTES: Final = 64 * 1024
-"""Size of one MQTT payload. Every broker accepts it by default, and a 2G uplink sends it within a keep-alive interval."""
+"""Largest MQTT payload. Every broker accepts it by default, and a 2G uplink sends it within a keep-alive interval."""
 PLAINTEXT_LIMIT_BYTES: Final = 56 * 1024
-"""Plaintext in one block. A message of 64 KiB always has room for the block, its header (< 400) and its wrapped key (1,177)."""
+"""The longest plaintext of one block. A message of 64 KiB always has room for the block, its header (< 400) and its
+wrapped key (1,177)."""
 MAX_INTEGER: Final = 2**63 - 1
 """Largest epoch and sequence number: the largest integer of a column in SQLite and PostgreSQL."""
 
@@ -31,7 +32,7 @@ _TOPIC: Final = re.compile(rf"pulsegate/v1/({_NAME.pattern})/up/(alert|vital|wav
 T = TypeVar("T")
 
 
-class WireError(Permanent):
+class WireError(PermanentError):
     """Bytes or a topic that do not follow this protocol."""
 
 
@@ -224,7 +225,7 @@ def _decode_message(data: bytes, what: str, fields: set[str]) -> dict[str, Any]:
         raise WireError(f"{what} has another protocol version than this pulsegate ({PROTOCOL}): update the older side")
     missing, unknown = sorted(fields - message.keys()), sorted(message.keys() - fields)
     if missing or unknown:
-        raise WireError(f"{what} lacks the fields {missing} and has {len(unknown)} unknown fields")
+        raise WireError(f"{what}: missing fields: {missing}; number of unknown fields: {len(unknown)}")
     if not is_name(message["hub"]):
         raise WireError(f"{what}: hub is not a name of 1 to 64 letters, digits, '.', '_' and '-'")
     return message

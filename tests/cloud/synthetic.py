@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.store import Store
-from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord, encode
+from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord, encode_records
 from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
 from sync.wire import Lane, WrappedKey
 
@@ -31,6 +31,7 @@ def ecg_mv(beats_s: Sequence[float], seconds: float, rate_hz: float = RATE_HZ, p
 
 
 def counts(mv: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return millivolts as ADC counts of `SCALE` mV."""
     return np.round(mv / SCALE).astype(np.int32)
 
 
@@ -87,7 +88,7 @@ class Hub:
         return header, seal_block(header, plaintext, self.key)
 
     def send(self, store: Store, lane: Lane, *records: Record) -> None:
-        self.send_block(store, self.seal(lane, encode(records)))
+        self.send_block(store, self.seal(lane, encode_records(records)))
 
     def send_block(self, store: Store, block: tuple[BlockHeader, bytes]) -> None:
         assert store.commit(self.name, [self.wrapped()], [block], START_US).new == 1

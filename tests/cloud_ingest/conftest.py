@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloud.store import Store
-from sync.errors import Transient
+from sync.errors import TransientError
 from sync.keys import HubKey
 from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message, MqttEvent
 from sync.outbox import Outbox
@@ -27,7 +27,7 @@ class LinkEnd:
 
     async def publish(self, topic: str, payload: bytes) -> None:
         if not self.link.is_up:
-            raise Transient("no connection")
+            raise TransientError("no connection")
         message = Message(topic, payload)
         self.link.sent.append(message)
         if self.link.is_lost(message):
@@ -67,7 +67,7 @@ class Link:
             end.events.put_nowait(Connected())
 
     def cut(self) -> None:
-        """Lose the connection and all messages in transit."""
+        """Cut the connection; all messages in transit are lost."""
         self.is_up = False
         for end in (self.hub, self.clinic):
             while not end.events.empty():

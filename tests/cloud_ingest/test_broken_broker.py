@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sync.errors import Transient
+from sync.errors import TransientError
 from sync.mqtt import BACKOFF_S, RECEIVE_QUEUE_LENGTH, USEFUL_AFTER_S, Backoff, Connected, Disconnected, Message, MqttClient
 from sync.uplink import Uplink
 from sync.wire import MESSAGE_LIMIT_BYTES, ack_topic
@@ -176,7 +176,7 @@ def test_publish_waits_for_a_broker_that_does_not_read_and_ends_with_the_connect
 
     async def publish_all(client: MqttClient) -> None:
         nonlocal published
-        with contextlib.suppress(Transient):
+        with contextlib.suppress(TransientError):
             for _ in range(99):
                 await client.publish("a", bytes(60_000))
                 published += 1

@@ -10,7 +10,7 @@ from cloud.ingest import handle_message, run_ingest
 from cloud.store import Store
 from gateway.virtual_time import run
 from sync.cbor import encode_cbor
-from sync.errors import Permanent, Transient
+from sync.errors import PermanentError, TransientError
 from sync.in_flight import ACK_TIMEOUT_S, WINDOW_BYTES
 from sync.mqtt import Message
 from sync.seal import parse_header
@@ -255,7 +255,7 @@ def test_sends_keys_until_acknowledged_and_again_after_the_clinic_lost_its_store
     assert testbed.opened_plaintexts() == [b"c"]
 
 
-def test_a_hundred_days_of_sparse_readings_fit_into_messages(testbed: Any) -> None:
+def test_the_keys_of_a_hundred_days_fit_into_messages(testbed: Any) -> None:
     for _ in range(100):
         testbed.sealed_at_s[0] += 86_400
         testbed.outbox.put("vital", b"weight")
@@ -341,7 +341,7 @@ def test_a_transient_outbox_failure_loses_no_block(testbed: Any, failing: str, c
     async def call(function: Callable[..., Any], /, *values: Any) -> Any:
         name = "keys_for" if function.__name__ == "_keys" else function.__name__
         if name == failing and next(failures, False):
-            raise Transient("locked")
+            raise TransientError("locked")
         return function(*values)
 
     async def scenario(link: Any, uplink: Uplink) -> None:
@@ -356,7 +356,7 @@ def test_a_transient_outbox_failure_loses_no_block(testbed: Any, failing: str, c
 
 def test_a_damaged_outbox_stops_the_uplink(testbed: Any) -> None:
     async def call(_function: Callable[..., Any], /, *_values: Any) -> Any:
-        raise Permanent("damaged")
+        raise PermanentError("damaged")
 
     async def scenario(link: Any, _uplink: Uplink) -> None:
         link.connect()
@@ -364,7 +364,7 @@ def test_a_damaged_outbox_stops_the_uplink(testbed: Any) -> None:
 
     with pytest.raises(ExceptionGroup) as caught:
         run_scenario(testbed, scenario, call=call)
-    assert caught.group_contains(Permanent, match="damaged")
+    assert caught.group_contains(PermanentError, match="damaged")
 
 
 def test_the_hub_resends_after_a_transient_failure_at_the_clinic(testbed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +373,7 @@ def test_the_hub_resends_after_a_transient_failure_at_the_clinic(testbed: Any, m
 
     def failing_twice(*values: Any) -> Any:
         if next(failures, False):
-            raise Transient("the disk is full")
+            raise TransientError("the disk is full")
         return handle_message(*values)
 
     monkeypatch.setattr("cloud.ingest.handle_message", failing_twice)

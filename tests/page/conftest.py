@@ -14,7 +14,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from playwright.sync_api import Browser, Page
 
-from sync.records import Record, StatusRecord, encode
+from sync.records import Record, StatusRecord, encode_records
 from sync.seal import ClinicPublicKey
 from sync.wire import Envelope, Lane, encode_envelope, up_topic
 from tests.browser import chromium
@@ -64,7 +64,7 @@ class Clinic:
         """Seal the records and publish them as the uplink does."""
         assert self.hub is not None
         assert self._client is not None
-        _, block = self.hub.seal(lane, encode(records))
+        _, block = self.hub.seal(lane, encode_records(records))
         payload = encode_envelope(Envelope(self.hub.name, (block,), (self.hub.wrapped(),)))
         self._client.publish(up_topic(self.hub.name, lane), payload, qos=1).wait_for_publish(10)
 

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from sync.errors import DiskFull, SyncError
+from sync.errors import DiskFullError, SyncError
 from sync.keys import HubKey
 from sync.outbox import Outbox
 from sync.seal import ClinicKeyPair
@@ -31,7 +31,7 @@ def fill(folder: Path) -> None:
     while size >= 100:
         try:
             outbox.put("wave", os.urandom(size))
-        except DiskFull:
+        except DiskFullError:
             size //= 2
     write_log(folder)
     alerts = put_until_full(outbox, "alert", 400)
