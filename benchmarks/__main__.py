@@ -16,7 +16,7 @@ def main() -> None:
     """Runs the benchmarks and prints each figure as soon as it is measured."""
     console = Console(soft_wrap=True)
     figures: dict[str, Any] = {}
-    console.print("Alert latency, notification to page (3 minutes of the latency script)")
+    console.print("Alert latency from notification to page, over 3 minutes of a simulated patient")
     figures["alert_latency"] = alert_latency.measure()
     console.print(figures["alert_latency"])
     recordings = Path(os.environ.get("PULSEGATE_DATA", Path(__file__).parents[2] / "shared" / "data"))

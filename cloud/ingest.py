@@ -35,7 +35,9 @@ from sync.wire import (
 )
 
 SITE: Final = "main"
-FENCE: Final = 1  # there is one site and no failover
+"""Name of the site in acknowledgements. There is one site."""
+FENCE: Final = 1
+"""Fencing token of the acknowledgements: hubs ignore those with a lower one. It never changes, because there is one site."""
 UNKNOWN_HUB: Final = "?"
 """Hub of quarantined bytes whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 T = TypeVar("T")

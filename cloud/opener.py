@@ -2,9 +2,9 @@
 
     store of sealed blocks ──(cursor)──▶ open ──▶ decode ──▶ projections + cursor, one transaction ──▶ publish
 
-After a kill at any moment it continues behind the last block whose transaction was committed, so nothing is projected twice. A
-block that cannot be read is set aside: it is recorded with the reason, and the next block follows. Only a failure of a database
-stops the opener, and only while that failure lasts.
+After a kill at any moment it continues with the block after the last one whose transaction was committed, so nothing is
+projected twice. A block that cannot be read is set aside: recorded with the reason, and the opener continues with the next one.
+Only a failure of a database makes the opener wait, and only while it lasts.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ from sync.seal import ClinicKeyPair, DataKey, SealError, open_block, parse_heade
 from sync.wire import LANES
 
 BATCH_BLOCKS: Final = 64
-"""Blocks per transaction: some 30 ms of work. An alert that arrives meanwhile waits no longer than that."""
+"""Blocks per transaction: about 30 ms of work. An alert that arrives meanwhile waits no longer than that."""
 ALERT_SCAN_BLOCKS: Final = 512
 """Blocks scanned at once for alerts; only the alerts among them are opened."""
 CACHED_KEYS: Final = 4096
-"""Data keys in memory, those that do not fit included. One per patient and day: a month of more than a hundred patients."""
+"""Data keys in memory, one per patient and day, unusable ones included: enough for a hundred patients for a month."""
 RETRY_DELAY_S: Final = 1.0
-"""Pause after a locked or full database: shorter than a person notices, longer than any transaction here."""
+"""Delay before the next attempt while a database is locked or full: longer than any transaction here."""
 
 NO_KEY: Final = "no key"
 DAMAGED: Final = "damaged"
@@ -135,7 +135,7 @@ LANE_CURSORS: Final = (
 
 
 class Opener:
-    """Opens the blocks of the store as they arrive. `step` opens one batch; `run` repeats it on a worker thread."""
+    """Opens the blocks of the store as they arrive. `open_batch` opens one batch; `run` repeats it on a worker thread."""
 
     def __init__(self, store: Store, engine: Engine, clinic: ClinicKeyPair, publish: Publish) -> None:
         self._store = store
@@ -158,12 +158,12 @@ class Opener:
         """
         while True:
             self._has_work.clear()
-            while (changes := await self._run_with_retry(self._step_or_retry_keys)) is not None:
+            while (changes := await self._run_with_retry(self._open_or_retry)) is not None:
                 await self._publish(changes)
             await self._has_work.wait()
 
-    def _step_or_retry_keys(self) -> Changes | None:
-        changes = self.step()
+    def _open_or_retry(self) -> Changes | None:
+        changes = self.open_batch()
         return self.retry_missing_keys() if changes is None else changes
 
     async def _run_with_retry(self, work: Callable[[], Changes | None]) -> Changes | None:
@@ -175,7 +175,7 @@ class Opener:
                 _log.warning("cannot open blocks now: %s; retrying in %g s", reason, RETRY_DELAY_S)
                 await asyncio.sleep(RETRY_DELAY_S)
 
-    def step(self) -> Changes | None:
+    def open_batch(self) -> Changes | None:
         """Open the next batch, alerts first; returns None if there are no new blocks."""
         for cursor in LANE_CURSORS:
             with self._engine.begin() as connection:

@@ -29,7 +29,7 @@ def _upsert(table: Table, updates: Mapping[str, Any] | None = None, where: Any =
     """Build an INSERT that updates the existing row if the primary key is taken and `where` holds.
 
     The update sets the columns in `updates`; by default it sets all columns to the new values, except those whose name begins
-    with `keep`. `_excluded(table)` is the row that could not be inserted.
+    with `keep` (none by default: no name begins with NUL). `_excluded(table)` is the row that could not be inserted.
     """
     statement = insert(table)
     key = list(table.primary_key.columns)
@@ -62,11 +62,14 @@ _INSERT: Final = {table: table.insert() for table in (tables.waveforms, tables.v
 
 @dataclass(slots=True)
 class Changes:
-    """What a transaction changed, for live viewers: `alerts` are (hub, id), `sensors` (hub, sensor), each once."""
+    """What a transaction changed, for live viewers.
+
+    The keys of `alerts` are (hub, alert id) and those of `sensors` are (hub, sensor): each once, in the order of change.
+    """
 
     alerts: dict[tuple[str, str], None] = field(default_factory=dict)
     sensors: dict[tuple[str, str], None] = field(default_factory=dict)
-    waves: list[WaveformRecord] = field(default_factory=list)
+    waveforms: list[WaveformRecord] = field(default_factory=list)
     vitals: list[VitalRecord] = field(default_factory=list)
     blocks: int = 0
 
@@ -74,7 +77,7 @@ class Changes:
         """Add the changes of another block."""
         self.alerts |= other.alerts
         self.sensors |= other.sensors
-        self.waves += other.waves
+        self.waveforms += other.waveforms
         self.vitals += other.vitals
         self.blocks += other.blocks
 
@@ -139,7 +142,7 @@ def project_records(connection: Connection, hub: str, records: Iterable[Record])
                 changes.sensors[hub, record.sensor] = None
         match record:
             case WaveformRecord():
-                changes.waves.append(record)
+                changes.waveforms.append(record)
             case VitalRecord():
                 changes.vitals.append(record)
             case _:
@@ -170,10 +173,10 @@ def _write_record(connection: Connection, hub: str, record: Record) -> None:
 def _write_alert(connection: Connection, hub: str, record: AlertRecord) -> None:
     """Keep the newest state of an alert, the time of its first decision, and a strip once received."""
     alerts = tables.alerts
-    this = (alerts.c.hub == hub) & (alerts.c.id == record.id)
-    known = connection.execute(select(alerts.c.decided_us, alerts.c.updated_us).where(this)).first()
+    same_alert = (alerts.c.hub == hub) & (alerts.c.id == record.id)
+    known = connection.execute(select(alerts.c.decided_us, alerts.c.updated_us).where(same_alert)).first()
     if known and known.updated_us > record.decided_us:
-        connection.execute(alerts.update().where(this).values(decided_us=min(known.decided_us, record.decided_us)))
+        connection.execute(alerts.update().where(same_alert).values(decided_us=min(known.decided_us, record.decided_us)))
         return
     newest = connection.execute(select(func.max(alerts.c.revision))).scalar() or 0
     columns = {

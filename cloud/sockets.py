@@ -36,7 +36,7 @@ class ConnectionLimit:
 
 
 def listen_on_loopback(port: int, option: str) -> socket.socket:
-    """Return a socket that listens on `port`; 0 takes a free port. `option` is the command-line option of the port.
+    """Return a socket that listens on `port`; 0 chooses a free port. `option` is the command-line option of the port.
 
     Raises:
         ClinicError: the port is in use or cannot be bound.

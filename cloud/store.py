@@ -41,7 +41,7 @@ from sync.wire import BlockId, Lane, Mark, WrappedKey
 
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5.0
-"""How long a write waits for that of another ingest: a commit takes tens of ms, the hub sends again after 30 s."""
+"""How long a write waits for the write of another ingest. A commit takes tens of ms; the hub resends after 30 s."""
 _SEQ_PAGE: Final = 500
 """Sequence numbers read at once while a mark advances."""
 
@@ -161,7 +161,7 @@ class Store:
         engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine, "connect", _set_pragmas)
         try:
-            _prepare(engine, path)
+            _create_or_check_schema(engine, path)
         except OperationalError as error:
             engine.dispose()
             raise PermanentError(
@@ -264,7 +264,7 @@ class Store:
         with self._transaction() as connection:
             return cast("bytes | None", connection.execute(query).scalar_one_or_none())
 
-    def quarantined(self) -> list[RejectedBlock]:
+    def list_quarantined(self) -> list[RejectedBlock]:
         """Return all rejected blocks, oldest first."""
         with self._transaction() as connection:
             rows = connection.execute(select(_quarantine).order_by(_quarantine.c.id)).all()
@@ -288,7 +288,9 @@ class Store:
         except PoolTimeoutError as error:
             raise TransientError("cannot use the clinic's store now: all its connections are in use") from error
         except OperationalError as error:
-            raise TransientError(f"cannot use the clinic's store now ({error.orig}): check its disk and server") from error
+            raise TransientError(
+                f"cannot use the clinic's store now ({error.orig}): check that its disk has space and no other program locks it"
+            ) from error
         except DatabaseError as error:
             raise PermanentError(f"the clinic's store failed ({error.orig}): if it is damaged, restore a backup") from error
 
@@ -298,7 +300,7 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def _prepare(engine: Engine, path: Path) -> None:
+def _create_or_check_schema(engine: Engine, path: Path) -> None:
     with engine.connect() as connection:
         if inspect(connection).has_table(_schema.name):
             version = connection.execute(select(_schema.c.version)).scalar_one()

@@ -60,7 +60,7 @@ class Pipeline:
         return join_outputs(self._process(reading, arrival) for reading in readings)
 
     def on_interruption(self, reason: str, arrival: Arrival) -> Output:
-        """Opens a gap in every waveform because the link was lost or a recording has a hole."""
+        """Opens a gap in every waveform because the link was lost or a recording has no valid samples."""
         del arrival
         gaps = (timeline.open_gap(reason) for timeline in self._timelines.values())
         return Output(tuple(gap for gap in gaps if gap))
@@ -73,7 +73,7 @@ class Pipeline:
         return output
 
     def state(self) -> SavedState:
-        """The last sample of every waveform, the ongoing alerts and the state of the rules, for a pipeline after a crash."""
+        """The last sample of every waveform, the ongoing alerts and the state of the rules; a restart resumes from it."""
         states = {kind: timeline.state() for kind, timeline in self._timelines.items()}
         ongoing = [alert for analysis in self._analyses.values() for alert in analysis.ongoing_alerts()]
         ongoing += self._vital_alerts.ongoing_alerts()
@@ -116,14 +116,14 @@ class Pipeline:
 
     def _process_waveform(self, wave: Waveform, arrival: Arrival) -> Output:
         timeline = self._timelines.setdefault(wave.kind, WaveformTimeline(self.sensor, wave.kind))
-        frame = timeline.place(wave, arrival)
+        frame = timeline.assign_times(wave, arrival)
         if frame.record is None:
             return Output()
         stored = Output((frame.gap, frame.record) if frame.gap else (frame.record,))
         if wave.kind not in ANALYSED_WAVEFORMS:
             return stored
         values = np.array(wave.samples, np.float64) * wave.scale
-        missing = None if frame.follows or frame.gap is None else frame.gap.missing or 0
+        missing = None if frame.is_contiguous or frame.gap is None else frame.gap.missing or 0
         return join_outputs(iter([stored, *self._analyse(wave.kind, values, wave.rate_hz, missing, frame.record, arrival)]))
 
     def _analyse(

@@ -39,7 +39,7 @@ class SensorRunner:
     registry: Registry
     clock: Clock
     recorder: Recorder
-    on_analysis: WorkerCall
+    run_on_analysis_thread: WorkerCall
     state: LinkState = "stopped"
     dropped: int = 0
     _device: DeviceInformation = field(default_factory=DeviceInformation)
@@ -49,7 +49,7 @@ class SensorRunner:
         await self._record(self.pipeline.resume(self._now()))
 
     async def run(self, radio: Radio) -> None:
-        """Serves the sensor over this radio until cancelled."""
+        """Keeps the sensor connected over this radio and processes its events until cancelled."""
         states: asyncio.Queue[LinkState] = asyncio.Queue(64)
 
         def on_state(_name: str, state: LinkState) -> None:
@@ -66,13 +66,13 @@ class SensorRunner:
                 group.create_task(self._record_states(states))
                 group.create_task(self._process_events(session))
         finally:
-            # The session's last events, the interruption among them, must be processed although all tasks are cancelled.
+            # The session's last events, including the interruption, must be processed even though all tasks are cancelled.
             await self._process_batch(_drain(session.events))
             self.dropped += session.statistics.dropped
 
     async def finish(self) -> None:
         """Ends the analysis when the agent stops and records its last results."""
-        await self._record(await self.on_analysis(self.pipeline.finish, self._now()))
+        await self._record(await self.run_on_analysis_thread(self.pipeline.finish, self._now()))
 
     async def _record_states(self, states: asyncio.Queue[LinkState]) -> None:
         while True:
@@ -91,9 +91,9 @@ class SensorRunner:
 
     async def _process_and_record(self, events: list[SensorEvent]) -> None:
         had_samples = self.pipeline.has_samples
-        await self._record(await self.on_analysis(self._process, events))
+        await self._record(await self.run_on_analysis_thread(self._process, events))
         if not had_samples and self.pipeline.has_samples:
-            # The stored state now holds the last sample, so a crash from here on leaves a gap record.
+            # Store the first sample at once: after a crash, the gap record begins at the last sample in the stored state.
             await self.recorder.flush()
 
     async def _record(self, output: Output) -> None:

@@ -39,7 +39,7 @@ CONNECT_TIMEOUT_S: Final = 20.0
 RESPONSE_TIMEOUT_S: Final = 10.0
 """A control point responds within a few hundred ms. An ATT transaction may take 30 s, which is too long for a patient."""
 TEARDOWN_TIMEOUT_S: Final = 3.0
-"""For the stop request and the disconnect at a clean end. A link that needs longer is dead."""
+"""Time limit of the stop requests and of the disconnect at the end of a connection. A link that needs longer is dead."""
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses after consecutive failures, each with ±50 % jitter. The longest is short because a patient who puts the strap on wants
 to see it work."""
@@ -101,22 +101,22 @@ class SensorSession:
     _last_value_ns: dict[str, int] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Serves the sensor until cancelled; reconnects after any failure of the link."""
+        """Keeps the sensor connected until cancelled; reconnects after any failure of the link."""
         failures = 0
         try:
             while True:
-                connects = self.statistics.connects
+                connects_before = self.statistics.connects
                 try:
-                    await self._serve_connection()
+                    await self._run_connection()
                 except (BleakError, SensorSilentError, SetupRefusedError, TimeoutError, OSError, EOFError) as error:
                     self.statistics.failures += 1
                     log.warning("%s: %s", self.sensor.name, error or type(error).__name__)
-                failures = 0 if self.statistics.connects > connects else failures + 1
+                failures = 0 if self.statistics.connects > connects_before else failures + 1
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         finally:
             self._set_state("stopped")
 
-    async def _serve_connection(self) -> None:
+    async def _run_connection(self) -> None:
         """Finds the sensor, connects, and returns when the link is lost."""
         self._set_state("searching")
         device = await self.radio.find(partial(_is_sensor, self.sensor), SEARCH_TIMEOUT_S)
@@ -144,7 +144,7 @@ class SensorSession:
 
     @asynccontextmanager
     async def _open_connection(self, device: BLEDevice, lost: asyncio.Event) -> AsyncIterator[BleakClient]:
-        """A connected client with all subscriptions made; they are undone and the link is closed at the end."""
+        """Yields a connected client with all subscriptions made; afterwards stops the streams and disconnects."""
         client = self.radio.client(device, lambda _client: lost.set(), CONNECT_TIMEOUT_S)
         self._last_value_ns.clear()
         await client.connect()
@@ -251,7 +251,7 @@ def _is_sensor(sensor: SensorSettings, device: BLEDevice, advertisement: Adverti
     if sensor.address is not None:
         return device.address.upper() == sensor.address
     name = advertisement.local_name or device.name or ""
-    return name.startswith(sensor.advertised_name or "\0")
+    return name.startswith(sensor.advertised_name or "\0")  # no name starts with "\0"
 
 
 def _is_expected(expect: Callable[[bytes], None], response: bytes) -> bool:

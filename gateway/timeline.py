@@ -16,13 +16,14 @@ from sync.records import GapRecord, Times, WaveformRecord
 
 NS_PER_S: Final = 1_000_000_000
 GAP_TOLERANCE_PERIODS: Final = 1.5
-"""A frame of 73 samples at 130.16 Hz that is taken for 130 Hz is 0.09 periods off; a lost frame is at least 3 (ATT MTU 23)."""
+"""A frame of 73 samples at 130.16 Hz that is taken for 130 Hz is 0.09 periods off; a lost frame is
+at least 3 periods long, because a frame has 3 samples or more (3 at the smallest ATT MTU, 23)."""
 CLOCK_JUMP_NS: Final = 5 * NS_PER_S
 """If the sensor's and the hub's elapsed times differ by more than this, the sensor's clock was set. A BLE link buffers less:
 its supervision timeout is 0.1 to 32 s and typically under 5 s (Core 5.4, vol 4, part E, 7.8.12)."""
-MINIMUM_SPAN_NS: Final = 10 * NS_PER_S
-"""Each minimum of the transport delay is taken over this time: some 20 frames, at least one of which is likely to arrive
-promptly."""
+DELAY_WINDOW_NS: Final = 10 * NS_PER_S
+"""Each minimum of the transport delay is taken over a window of this length: some 20 frames, at least one of which is likely
+to arrive promptly."""
 MINIMA_KEPT: Final = 60
 """Ten minutes of minima: a drift of 1 ppm moves the clock by 0.6 ms in this time, which is the size of their jitter."""
 MINIMA_FOR_DRIFT: Final = 6
@@ -48,18 +49,18 @@ class TimedFrame:
     Attributes:
         record: the samples and their times; None for a duplicate frame.
         gap: the closed gap before the frame, if there was one.
-        follows: whether its first sample directly follows the previous one. This can be true after a gap: a link may be lost
-            without any sample being lost.
+        is_contiguous: whether the first sample of the frame directly follows the last sample before it. This can be true after
+            a gap: a link may be lost without any sample being lost.
     """
 
     record: WaveformRecord | None
     gap: GapRecord | None = None
-    follows: bool = True
+    is_contiguous: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class LastSample:
-    """The last sample of a waveform, which must survive a crash. The field names are stored."""
+    """The last sample of a waveform, which must survive a crash. The field names are keys of the stored state."""
 
     at_us: int
     arrived_us: int
@@ -72,13 +73,13 @@ class ClockOffsetEstimator:
 
     def __init__(self) -> None:
         self._minima: deque[tuple[int, int]] = deque(maxlen=MINIMA_KEPT)
-        self._span_start_ns: int | None = None
+        self._window_start_ns: int | None = None
 
     def observe(self, sensor_ns: int, mono_ns: int) -> None:
         """Adds one arrival. The offset that it shows is the true offset plus the transport delay."""
         offset_ns = mono_ns - sensor_ns
-        if self._span_start_ns is None or mono_ns - self._span_start_ns >= MINIMUM_SPAN_NS:
-            self._span_start_ns = mono_ns
+        if self._window_start_ns is None or mono_ns - self._window_start_ns >= DELAY_WINDOW_NS:
+            self._window_start_ns = mono_ns
             self._minima.append((mono_ns, offset_ns))
         elif offset_ns < self._minima[-1][1]:
             self._minima[-1] = (mono_ns, offset_ns)
@@ -87,7 +88,7 @@ class ClockOffsetEstimator:
     def offset_ns(self) -> int:
         """Nanoseconds to add to the sensor's time.
 
-        The smaller of the last two minima is used, so a span in which every frame was late does not shift the offset.
+        The smaller of the last two minima is used, so a window in which every frame was late does not shift the offset.
         """
         return min(offset for _, offset in list(self._minima)[-2:])
 
@@ -116,10 +117,10 @@ class WaveformTimeline:
         self._wall_minus_mono_us: int | None = None
         self._last_mono_ns: int | None = None
         self._gap_reason: str | None = None
-        self._contiguous_run: tuple[int, int] | None = None
+        self._contiguous_run: tuple[int, int] | None = None  # sensor time of its start in ns, and samples since then
         self._rate_hz = restored.rate_hz if restored else None
 
-    def place(self, wave: Waveform, arrival: Arrival) -> TimedFrame:
+    def assign_times(self, wave: Waveform, arrival: Arrival) -> TimedFrame:
         """Assigns times to the samples of one frame and detects samples missing before them."""
         if wave.last_ns is not None and self.last and wave.last_ns == self.last.sensor_ns:
             self.duplicates += 1
@@ -129,7 +130,7 @@ class WaveformTimeline:
         jumped = self._has_clock_jumped(wave, arrival, period_ns)
         if jumped:
             self._reset_clock()
-        last_us = self._time_last_sample(wave, arrival)
+        last_us = self._last_sample_us(wave, arrival)
         first_us = last_us - round((len(wave.samples) - 1) * period_ns / 1000)
         gap = self._find_gap(wave, first_us, period_ns, jumped)
         if gap is None and self.last and wave.last_ns is None:
@@ -141,8 +142,8 @@ class WaveformTimeline:
         self.last = LastSample(last_us, arrival.wall_us, wave.last_ns, rate_hz)
         self._last_mono_ns, self._gap_reason = arrival.mono_ns, None
         samples = np.array(wave.samples, np.int32)
-        follows = gap is None or (gap.missing == 0 and not jumped)
-        return TimedFrame(WaveformRecord(self.sensor, self.kind, times, rate_hz, wave.scale, samples), gap, follows)
+        is_contiguous = gap is None or (gap.missing == 0 and not jumped)
+        return TimedFrame(WaveformRecord(self.sensor, self.kind, times, rate_hz, wave.scale, samples), gap, is_contiguous)
 
     def open_gap(self, reason: str) -> GapRecord | None:
         """Opens a gap because the link or the recording was interrupted; the next frame closes it.
@@ -177,7 +178,7 @@ class WaveformTimeline:
         self._clock = ClockOffsetEstimator()
         self._contiguous_run = None
 
-    def _time_last_sample(self, wave: Waveform, arrival: Arrival) -> int:
+    def _last_sample_us(self, wave: Waveform, arrival: Arrival) -> int:
         """The hub's time of the frame's last sample, in microseconds since 1970."""
         difference_us = arrival.wall_us - arrival.mono_ns // 1000
         if self._wall_minus_mono_us is None or abs(difference_us - self._wall_minus_mono_us) > WALL_STEP_US:

@@ -32,10 +32,10 @@ HOP_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class EcgStep:
-    """Result of a chunk of signal.
+    """The result of processing a chunk of signal.
 
     Attributes:
-        beats: the beats labelled by it, in order.
+        beats: the beats labelled in this step, in order.
         findings: in the order in which they were reported.
         burden: the time labelled as AF or not AF since the previous step.
     """
@@ -78,7 +78,7 @@ class EcgAnalysis:
         return self._join_steps(self.push_hops(mv))
 
     def push_hops(self, mv: NDArray[np.float64]) -> Iterator[EcgStep]:
-        """Process samples like `push`, but yield after each hop; chunk sizes do not change the state between hops either."""
+        """Process samples like `push`, but yield after each hop. The state after each hop does not depend on chunk sizes."""
         samples = np.concatenate((self._incomplete_hop, mv))
         whole = samples.size // self._hop * self._hop
         self._incomplete_hop = samples[whole:]
@@ -86,7 +86,7 @@ class EcgAnalysis:
             yield self._process_hop(samples[start : start + self._hop])
 
     def gap(self, seconds: float) -> EcgStep:
-        """Skip a gap of `seconds`: decide everything pending, and join no RR interval across the gap."""
+        """Skip a gap of `seconds`: process everything pending. No RR interval spans the gap."""
         rest = self._flush_hop()
         start_s = self.chain.end_s
         beats = self._drop_implausible(self.chain.gap(seconds))
@@ -95,7 +95,7 @@ class EcgAnalysis:
         return self._join_steps((rest, self._make_step(labelled, findings)))
 
     def finish(self) -> EcgStep:
-        """End the stream: decide everything pending and close ongoing findings."""
+        """End the stream: process everything pending and close ongoing findings."""
         rest = self._flush_hop()
         beats = self._drop_implausible(self.chain.finish())
         labelled = [*self._labeller.push(beats, self.chain, self._rhythm.in_af), *self._labeller.finish(self.chain)]

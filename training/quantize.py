@@ -33,9 +33,9 @@ class Parity:
     """Agreement of int8 and float.
 
     Attributes:
-        agreement: share of equal decisions (most probable class, or 0.5).
-        largest_change: of a probability.
-        windows: number compared.
+        agreement: share of equal decisions (most probable class, or probability from 0.5).
+        largest_change: largest change of a probability.
+        windows: number of windows compared.
     """
 
     agreement: float
@@ -91,7 +91,7 @@ def quantize(
 
 
 def _bypass_input_rounding(path: Path, nodes: Sequence[str]) -> None:
-    """Connect these nodes to their input as it was before it was rounded."""
+    """Connect these nodes to their unrounded input."""
     model = onnx.load(str(path))
     producers = {name: node for node in model.graph.node for name in node.output}
     for node in [node for node in model.graph.node if node.name in nodes]:

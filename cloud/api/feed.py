@@ -17,11 +17,12 @@ from cloud.projections import Changes
 from sync.records import WaveformRecord
 
 QUEUE_MESSAGES: Final = 256
-"""Messages that can wait for one viewer: a minute of three sensors. A viewer whose queue is full re-syncs over REST."""
+"""Messages that can wait for one viewer: enough for a minute of data from three sensors. If the queue is full, the viewer
+fetches the data over REST instead."""
 HEARTBEAT_S: Final = 2.0
-"""Longest silence on a healthy WebSocket. The page treats three times as much (js/link.js) as a lost connection."""
-MAX_LIVE_WAVES: Final = 20
-"""A transaction with more ECG segments is a backlog, not live data: viewers are told to fetch it over REST instead."""
+"""Longest silence on a healthy WebSocket. After three times this silence the page reports a lost connection (js/link.js)."""
+MAX_LIVE_WAVEFORMS: Final = 20
+"""A transaction with more ECG waveform records is a backlog, not live data: viewers are told to fetch it over REST instead."""
 
 
 _log: Final = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Feed:
             async with asyncio.timeout(HEARTBEAT_S):
                 message = await viewer.queue.get()
         except TimeoutError:
-            message = {"type": "beat"}
+            message = {"type": "beat"}  # the heartbeat of the connection, not of the patient
         return json.dumps(message | {"published_us": self._clock_us()}, separators=(",", ":"), allow_nan=False)
 
     def _enqueue(self, viewer: Viewer, message: Json) -> None:
@@ -108,9 +109,9 @@ class Feed:
     def _build_messages(self, changes: Changes) -> list[Json]:
         alerts = [queries.find_alert(self._engine, id_, hub) for hub, id_ in changes.alerts]
         sensors = [queries.find_sensor(self._engine, hub, name) for hub, name in changes.sensors]
-        waves = [wave for wave in changes.waves if wave.kind == "ecg"]
-        is_live = len(waves) <= MAX_LIVE_WAVES
-        ecg = [_ecg_message(wave) for wave in waves] if is_live else [{"type": "resync", "dropped": len(waves)}]
+        waveforms = [waveform for waveform in changes.waveforms if waveform.kind == "ecg"]
+        is_live = len(waveforms) <= MAX_LIVE_WAVEFORMS
+        ecg = [_ecg_message(waveform) for waveform in waveforms] if is_live else [{"type": "resync", "dropped": len(waveforms)}]
         vitals = [
             {"type": "vital", "sensor": vital.sensor, "kind": vital.kind, "at_us": vital.times.at_us, "value": vital.value}
             for vital in changes.vitals
@@ -118,9 +119,9 @@ class Feed:
         return [*_with_type("alert", alerts), *ecg, *vitals, *_with_type("sensor", sensors)]
 
 
-def _ecg_message(wave: WaveformRecord) -> Json:
-    start_us, mv = wave.times.at_us, to_millivolts(wave.samples, wave.scale)
-    return {"type": "ecg", "sensor": wave.sensor, "start_us": start_us, "rate_hz": wave.rate_hz, "mv": mv}
+def _ecg_message(waveform: WaveformRecord) -> Json:
+    start_us, mv = waveform.times.at_us, to_millivolts(waveform.samples, waveform.scale)
+    return {"type": "ecg", "sensor": waveform.sensor, "start_us": start_us, "rate_hz": waveform.rate_hz, "mv": mv}
 
 
 def _with_type(name: str, items: list[Json | None]) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ def ecg_mv(beats_s: Sequence[float], seconds: float, rate_hz: float = RATE_HZ, p
 
 
 def counts(mv: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return millivolts as ADC counts of `SCALE` mV."""
     return np.round(mv / SCALE).astype(np.int32)
 
 

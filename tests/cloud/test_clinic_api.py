@@ -234,8 +234,8 @@ def test_a_long_backlog_is_replaced_by_a_resync_message(engine: Engine) -> None:
     async def test() -> None:
         feed = Feed(engine)
         with feed.register_viewer() as viewer:
-            wave = waveform(START_US, counts(ecg_mv([0.5], 1.0)))
-            await feed.publish(Changes(waves=[wave] * 50))
+            one = waveform(START_US, counts(ecg_mv([0.5], 1.0)))
+            await feed.publish(Changes(waveforms=[one] * 50))
             assert json.loads(await feed.next_message(viewer))["type"] == "resync"
             assert viewer.queue.empty()
 

@@ -33,7 +33,7 @@ async def discard(_changes: Changes) -> None:
 
 def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> Changes:
     opener, changes = Opener(store, engine, keys, discard), Changes()
-    while (more := opener.step()) is not None:
+    while (more := opener.open_batch()) is not None:
         changes.add(more)
     return changes
 
@@ -95,10 +95,10 @@ def test_opens_alerts_before_waves(store: Store, engine: Engine, hub: Hub, clini
     for second in range(100):
         hub.send(store, "wave", waveform(START_US + second * 1_000_000, counts(ecg_mv([0.5], 1.0))))
     hub.send(store, "alert", alert())
-    first = Opener(store, engine, clinic_keys, discard).step()
+    first = Opener(store, engine, clinic_keys, discard).open_batch()
     assert first is not None
     assert len(first.alerts) == 1
-    assert first.waves == []
+    assert first.waveforms == []
 
 
 def test_an_alert_update_keeps_the_first_decision_time_and_the_strip(
@@ -248,7 +248,7 @@ opener.LANE_CURSORS = tuple(opener.LaneCursor(one.name, one.lanes, 7) for one in
 running = opener.Opener(
     Store.open(folder / "blocks.db"), tables.open_projections(folder / "projections.db"),
     ClinicKeyPair.load(folder / "clinic.key"), None)
-while running.step() is not None:
+while running.open_batch() is not None:
     pass
 time.sleep(60)
 """

@@ -85,7 +85,7 @@ def test_version_2_keeps_its_data_and_its_cursors(tmp_path: Path, store: Store, 
         """Publish to no one."""
 
     opener = Opener(store, engine, clinic_keys, discard)
-    while opener.step() is not None:
+    while opener.open_batch() is not None:
         pass
     opener.retry_missing_keys()
     with engine.connect() as connection:

@@ -53,7 +53,7 @@ class Link:
             end.events.put_nowait(Connected())
 
     def cut(self) -> None:
-        """Lose the connection and all messages in transit."""
+        """Cut the connection; all messages in transit are lost."""
         self.is_up = False
         for end in (self.hub, self.clinic):
             while not end.events.empty():

@@ -30,7 +30,7 @@ def message(*blocks: bytes, keys: tuple[WrappedKey, ...] = (WRAPPED,), hub: str 
     return Message(up_topic(hub, lane), encode_envelope(Envelope(hub, blocks, keys)))
 
 
-def acknowledge(store: Store, sent: Message) -> Ack:
+def ingest_message(store: Store, sent: Message) -> Ack:
     ack, _ = handle_message(store, sent, NOW_US)
     assert ack is not None
     return ack
@@ -61,13 +61,13 @@ def test_stores_a_repeated_message_once_and_acknowledges_it_twice(store: Store) 
     assert first[0] == second[0]
     assert (first[1], second[1]) == (2, 0)
     assert store.count_blocks() == 2
-    assert store.quarantined() == []
+    assert store.list_quarantined() == []
 
 
 def test_ranges_acknowledge_blocks_beyond_a_gap_until_the_mark_passes_it(store: Store) -> None:
-    late = acknowledge(store, message(block(3), block(4), block(7)))
+    late = ingest_message(store, message(block(3), block(4), block(7)))
     assert (late.marks, late.ranges) == ((Mark("vital", 9, 0),), (Range("vital", 9, 3, 4), Range("vital", 9, 7, 7)))
-    filled = acknowledge(store, message(block(1), block(2), keys=()))
+    filled = ingest_message(store, message(block(1), block(2), keys=()))
     assert (filled.marks, filled.ranges) == ((Mark("vital", 9, 4),), ())
 
 
@@ -80,7 +80,7 @@ def test_the_mark_is_the_end_of_the_gap_free_sequence_in_any_order(
     edges = [0, *sorted(set(cuts)), 12]
     received: set[int] = set()
     for start, end in pairwise(edges):
-        ack = acknowledge(store, message(*(block(seq) for seq in order[start:end])))
+        ack = ingest_message(store, message(*(block(seq) for seq in order[start:end])))
         received.update(order[start:end])
         mark = next(seq for seq in range(14) if seq + 1 not in received)
         assert ack.marks == (Mark("vital", 9, mark),)
@@ -91,44 +91,48 @@ def test_the_mark_is_the_end_of_the_gap_free_sequence_in_any_order(
 
 def test_a_mark_can_advance_over_more_than_a_thousand_blocks(store: Store) -> None:
     for start in range(2, 1400, 200):
-        acknowledge(store, message(*(block(seq) for seq in range(start, start + 200))))
-    assert acknowledge(store, message(block(1))).marks == (Mark("vital", 9, 1401),)
+        ingest_message(store, message(*(block(seq) for seq in range(start, start + 200))))
+    assert ingest_message(store, message(block(1))).marks == (Mark("vital", 9, 1401),)
 
 
 def test_quarantines_a_second_block_with_the_same_position_and_keeps_the_first(store: Store) -> None:
     first, other, next_ = block(1, b"first"), block(1, b"other"), block(2)
-    acknowledge(store, message(first))
+    ingest_message(store, message(first))
     for _ in range(2):
-        ack = acknowledge(store, message(other, next_))
+        ack = ingest_message(store, message(other, next_))
         assert ack.rejected == (Rejected("vital", 9, 1, "conflict"),)
         assert ack.marks == (Mark("vital", 9, 2),)
     assert store.blocks_after(0, 1)[0].block == first
-    assert [(row.reason, row.bytes, row.position) for row in store.quarantined()] == [
+    assert [(row.reason, row.bytes, row.position) for row in store.list_quarantined()] == [
         ("conflict", other, BlockId("vital", 9, 1))
     ]
 
 
 def test_does_not_store_a_block_before_its_key_has_arrived(store: Store) -> None:
-    without = acknowledge(store, message(block(1), keys=()))
+    without = ingest_message(store, message(block(1), keys=()))
     assert (without.marks, without.ranges, store.count_blocks()) == ((), (), 0)
-    assert acknowledge(store, message(block(1))).marks == (Mark("vital", 9, 1),)
+    assert ingest_message(store, message(block(1))).marks == (Mark("vital", 9, 1),)
     assert (
-        acknowledge(store, message(block(1, hub="hub-2"), hub="hub-2", keys=())).marks == ()
+        ingest_message(store, message(block(1, hub="hub-2"), hub="hub-2", keys=())).marks == ()
     )  # another hub's key does not count
 
 
 def test_quarantines_invalid_blocks_and_stores_the_others(store: Store) -> None:
     foreign, wrong_lane = block(2, hub="hub-2"), block(5, lane="wave")
-    ack = acknowledge(store, message(block(1), b"PG garbage", foreign, wrong_lane, block(2)))
+    ack = ingest_message(store, message(block(1), b"PG garbage", foreign, wrong_lane, block(2)))
     assert ack.marks == (Mark("vital", 9, 2), Mark("wave", 9, 0))
     assert [row[:3] for row in ack.rejected] == [("wave", 9, 5)]
     assert store.count_blocks() == 2
-    assert [(row.hub, row.bytes) for row in store.quarantined()] == [(HUB, b"PG garbage"), (HUB, foreign), (HUB, wrong_lane)]
+    assert [(row.hub, row.bytes) for row in store.list_quarantined()] == [
+        (HUB, b"PG garbage"),
+        (HUB, foreign),
+        (HUB, wrong_lane),
+    ]
 
 
 def test_the_mark_advances_over_a_quarantined_block(store: Store) -> None:
-    acknowledge(store, message(block(1, lane="wave")))  # on the topic of another lane
-    assert acknowledge(store, message(block(2, lane="wave"), lane="wave")).marks == (Mark("wave", 9, 2),)
+    ingest_message(store, message(block(1, lane="wave")))  # on the topic of another lane
+    assert ingest_message(store, message(block(2, lane="wave"), lane="wave")).marks == (Mark("wave", 9, 2),)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ def test_the_mark_advances_over_a_quarantined_block(store: Store) -> None:
 def test_quarantines_an_invalid_message_without_acknowledging_it(store: Store, sent: Message, hub: str) -> None:
     assert handle_message(store, sent, NOW_US) == (None, 0)
     assert handle_message(store, sent, NOW_US) == (None, 0)
-    (row,) = store.quarantined()
+    (row,) = store.list_quarantined()
     assert (row.hub, row.position) == (hub, None)
     assert row.bytes == sent.payload[: 64 * 1024]
     assert store.count_blocks() == 0
@@ -159,9 +163,9 @@ def test_fuzzed_messages_do_not_raise(store: Store, payload: bytes, flips: list[
     for at, mask in flips:
         changed[at % len(changed)] ^= mask
     for sent in (payload, bytes(changed)):
-        before = len(store.quarantined()) + store.count_blocks()
+        before = len(store.list_quarantined()) + store.count_blocks()
         ack, _ = handle_message(store, Message(up_topic(HUB, "vital"), sent), NOW_US)
-        assert ack is not None or len(store.quarantined()) + store.count_blocks() >= before
+        assert ack is not None or len(store.list_quarantined()) + store.count_blocks() >= before
 
 
 class TestStoreFile:
@@ -191,7 +195,7 @@ class TestStoreFile:
     def test_keeps_blocks_and_marks_after_reopening(self, tmp_path: Path) -> None:
         for seq in (1, 2, 3):
             store = Store.open(tmp_path / "store.db")
-            assert acknowledge(store, message(block(seq))).marks == (Mark("vital", 9, seq),)
+            assert ingest_message(store, message(block(seq))).marks == (Mark("vital", 9, seq),)
             store.close()
 
     def test_a_lock_of_another_process_is_a_transient_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +206,6 @@ class TestStoreFile:
             with pytest.raises(TransientError, match="locked"):
                 handle_message(store, message(block(1)), NOW_US)
             connection.exec_driver_sql("ROLLBACK")
-        assert acknowledge(store, message(block(1))).marks == (Mark("vital", 9, 1),)
+        assert ingest_message(store, message(block(1))).marks == (Mark("vital", 9, 1),)
         store.close()
         other.dispose()

@@ -124,7 +124,7 @@ def test_every_block_arrives_once_despite_a_broker_restart(testbed: Any, make_li
     opened = testbed.opened_plaintexts()
     assert len(opened) == len(set(opened)) == 180
     assert uplink.statistics.blocks_acked == 180
-    assert testbed.store.quarantined() == []
+    assert testbed.store.list_quarantined() == []
     assert [t.name for t in set(threading.enumerate()) - threads if t.name.startswith("paho")] == []
 
 

@@ -206,7 +206,7 @@ def test_sends_keys_until_acknowledged_and_again_after_the_clinic_lost_its_store
     assert testbed.opened_plaintexts() == [b"c"]
 
 
-def test_a_hundred_days_of_sparse_readings_fit_into_messages(testbed: Any) -> None:
+def test_the_keys_of_a_hundred_days_fit_into_messages(testbed: Any) -> None:
     for _ in range(100):
         testbed.sealed_at_s[0] += 86_400
         testbed.outbox.put("vital", b"weight")

@@ -9,7 +9,7 @@ import { SensorPanel, unopenedNotice } from "./sensors.js";
 import { State } from "./state.js";
 import { Trend } from "./trend.js";
 
-/** History that the page fetches at its start, before the last data. */
+/** How much history before the newest data the page fetches at its start. */
 const INITIAL_ECG_US = 15e6;
 const INITIAL_TREND_US = 6 * 3600e6;
 
@@ -23,7 +23,7 @@ const list = new AlertList(state, () => {
   if (oneColumnQuery.matches) document.querySelector(".detail").scrollIntoView();
 });
 const trend = new Trend(state);
-let lost_ms = null;
+let linkLostAt_ms = null;
 let dataEnds = new Map();
 let isSyncing = false;
 let needsAnotherSync = false;
@@ -40,7 +40,7 @@ async function fetchStrip(id) {
   if (list.selected === id) detail.render(id);
 }
 
-/** Records for each sensor up to when its data is complete, before newer data arrives over the WebSocket. */
+/** Notes for each sensor the time up to which its data is complete, before newer data arrives over the WebSocket. */
 function recordDataEnds() {
   for (const name of state.sensors.keys()) {
     if (!dataEnds.has(name)) dataEnds.set(name, { ecg_us: state.ecgEnd_us(name), rate_us: state.heartRates(name).at(-1)?.at_us ?? 0 });
@@ -85,11 +85,11 @@ async function fetchMissing(since) {
 async function fetchSensor(name, since = { ecg_us: 0, rate_us: 0 }) {
   const sensor = encodeURIComponent(name);
   const end_us = state.sensors.get(name).last_data_us;
-  const ecgFrom = Math.round(Math.max(0, end_us - INITIAL_ECG_US, since.ecg_us));
-  const rateFrom = Math.round(Math.max(0, end_us - INITIAL_TREND_US, since.rate_us + 1));
+  const ecgFrom_us = Math.round(Math.max(0, end_us - INITIAL_ECG_US, since.ecg_us));
+  const rateFrom_us = Math.round(Math.max(0, end_us - INITIAL_TREND_US, since.rate_us + 1));
   const [ecg, vitals] = await Promise.all([
-    getJson(`/api/ecg?sensor=${sensor}&from_us=${ecgFrom}&to_us=${end_us}`),
-    getJson(`/api/vitals?sensor=${sensor}&kind=heart_rate&from_us=${rateFrom}`)]);
+    getJson(`/api/ecg?sensor=${sensor}&from_us=${ecgFrom_us}&to_us=${end_us}`),
+    getJson(`/api/vitals?sensor=${sensor}&kind=heart_rate&from_us=${rateFrom_us}`)]);
   ecg.segments.forEach((segment) => state.putEcg({ sensor: name, ...segment }));
   vitals.vitals.forEach(({ at_us, value }) => state.putHeartRate({ sensor: name, at_us, value }));
 }
@@ -112,7 +112,7 @@ const handlers = {
   ecg(message) { state.putEcg(message); if (message.sensor === live.sensor) live.onChunk(message); },
   vital(message) { if (message.kind === "heart_rate") state.putHeartRate(message); },
   resync,
-  beat() {},
+  beat() {}, // the heartbeat of the connection, not of the patient
 };
 
 function announcementValues({ priority, kind, sensor }) {
@@ -120,23 +120,23 @@ function announcementValues({ priority, kind, sensor }) {
 }
 
 const link = new Link({
-  onUp() { lost_ms = null; linkState = "connected"; resync().catch(reportError); tick(); },
+  onUp() { linkLostAt_ms = null; linkState = "connected"; resync().catch(reportError); tick(); },
   onMessage(message) {
     state.setServerTime(message.published_us);
     Promise.resolve(handlers[message.type]?.(message)).catch(reportError);
   },
-  onDown(ms) { lost_ms ??= ms; linkState = "lost"; tick(); },
+  onDown(ms) { linkLostAt_ms ??= ms; linkState = "lost"; tick(); },
 });
 
 function reportError(error) { console.warn(`cannot fetch the missing data, will retry at the next connection: ${error.message}`); }
 
 function renderNotices() {
   const now_us = state.now_us();
-  const texts = lost_ms === null ? sensors.notices(now_us) : [t("notice_link", { time: clockTime(lost_ms * 1000, Date.now() * 1000) })];
+  const texts = linkLostAt_ms === null ? sensors.notices(now_us) : [t("notice_link", { time: clockTime(linkLostAt_ms * 1000, Date.now() * 1000) })];
   texts.push(...(state.counters ? unopenedNotice(state.counters.blocks) : []));
   const currentTexts = [...byId("notices").children].map((notice) => notice.textContent);
   if (texts.join("\n") !== currentTexts.join("\n")) byId("notices").replaceChildren(...texts.map((text) => element("p", { class: "notice" }, text)));
-  document.querySelector(".live").dataset.stale = lost_ms !== null;
+  document.querySelector(".live").dataset.stale = linkLostAt_ms !== null;
 }
 
 function tick() {
@@ -176,5 +176,5 @@ await fillLanguageMenu();
 renderAll();
 link.connect();
 setInterval(tick, 1000);
-setInterval(() => { if (lost_ms === null) { refreshCounters().catch(reportError); trend.render(sensors.selected); } }, 5000);
+setInterval(() => { if (linkLostAt_ms === null) { refreshCounters().catch(reportError); trend.render(sensors.selected); } }, 5000);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", renderAll);

@@ -7,7 +7,7 @@ const LOW_BATTERY_PERCENT = 20;
 /** An older heart rate is not shown as the current one. */
 const RATE_MAX_AGE_US = 10e6;
 
-/** The hub reports a gap; a sensor is silent if neither it nor its hub sends data. */
+/** Returns "gap" while the hub reports a gap, "silent" if neither sensor nor hub has sent data for `silentAfter_us`, else "connected". */
 export function sensorState(sensor, now_us, silentAfter_us) {
   if (sensor.gap_since_us !== null) return "gap";
   return now_us - sensor.last_data_us > silentAfter_us ? "silent" : "connected";
