@@ -23,14 +23,25 @@ _CONTENT_CODES: Final = frozenset(
 """Results that the values of a statement cause. All others are the state of the file, disk or lock."""
 
 
-def is_database_failure(connection: Connection, error: Exception) -> bool:
-    """Whether this error of a savepoint is a failure of a database, not of the content that was written in the savepoint.
+def find_database_failure(connection: Connection, error: Exception) -> Exception | None:
+    """Return the failure of a database behind an error of a savepoint; None if the content of the savepoint caused the error.
 
-    SQLite rolls back the whole transaction on some failures. Nothing may be written after that: it would be committed alone.
+    SQLite rolls back the whole transaction on some failures, and leaving the savepoint then raises an error that hides the first.
+    Nothing may be written after that: it would be committed alone.
     """
-    if isinstance(error, (TransientError, PermanentError, PoolTimeoutError)) or not _is_in_transaction(connection):
-        return True
-    return isinstance(error, DatabaseError) and not _is_caused_by_content(error)
+    errors: list[Exception] = [error]
+    while isinstance(errors[-1].__context__, Exception):
+        errors.append(errors[-1].__context__)
+    failures = [found for found in errors if _is_failure(found)]
+    if failures:
+        return failures[-1]
+    return None if _is_in_transaction(connection) else error
+
+
+def _is_failure(error: Exception) -> bool:
+    if isinstance(error, DatabaseError):
+        return not _is_caused_by_content(error)
+    return isinstance(error, (TransientError, PermanentError, PoolTimeoutError))
 
 
 def _is_in_transaction(connection: Connection) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloud import projections
-from cloud.database_errors import is_database_failure
+from cloud.database_errors import find_database_failure
 from cloud.projections import Changes, UnopenedBlock
 from cloud.store import Store, StoredBlock
 from cloud.validate import validate_record
@@ -224,8 +224,8 @@ class Opener:
             except UnreadableError as error:
                 unopened.append((block, error))
             except Exception as error:
-                if is_database_failure(connection, error):
-                    raise
+                if failure := find_database_failure(connection, error):
+                    raise failure from None
                 unopened.append((block, UnreadableError(UNDECODABLE, f"its records cannot be shown: {type(error).__name__}")))
         return changes, unopened
 
