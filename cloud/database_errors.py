@@ -26,7 +26,7 @@ _CONTENT_CODES: Final = frozenset(
 def find_database_failure(connection: Connection, error: Exception) -> Exception | None:
     """Return the failure of a database behind an error of a savepoint; None if the content of the savepoint caused the error.
 
-    SQLite rolls back the whole transaction on some failures, and leaving the savepoint then raises an error that hides the first.
+    SQLite rolls back the whole transaction on some failures. Leaving the savepoint then raises an error that hides the first.
     Nothing may be written after that: it would be committed alone.
     """
     errors: list[Exception] = [error]

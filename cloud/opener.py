@@ -26,7 +26,7 @@ from cloud.projections import Changes, UnopenedBlock
 from cloud.store import Store, StoredBlock
 from cloud.validate import validate_record
 from sync.errors import PermanentError, TransientError
-from sync.records import Record, RecordError, decode_records
+from sync.records import Record, RecordError, decode_readable_records
 from sync.seal import ClinicKeyPair, DataKey, SealError, open_block, parse_header, unwrap_at_clinic
 from sync.wire import LANES
 
@@ -86,10 +86,7 @@ class BlockReader:
     def _read(self, block: StoredBlock) -> list[Record]:
         subject = parse_header(block.block).subject
         _, plaintext = open_block(block.block, self._data_key(block, subject))
-        records = decode_records(plaintext)
-        for record in records:
-            validate_record(record)
-        return records
+        return decode_readable_records(plaintext, validate_record)
 
     def _data_key(self, block: StoredBlock, subject: str) -> DataKey:
         cache_key = block.hub, subject, block.key
@@ -223,7 +220,7 @@ class Opener:
                     changes.add(self._project(connection, block))
             except UnreadableError as error:
                 unopened.append((block, error))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - no block may stop the blocks of other hubs
                 if failure := find_database_failure(connection, error):
                     raise failure from None
                 unopened.append((block, UnreadableError(UNDECODABLE, f"its records cannot be shown: {type(error).__name__}")))

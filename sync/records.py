@@ -6,8 +6,9 @@ sample for a 130 Hz ECG, where plain int16 takes 2.
 """
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import cbor2
@@ -179,6 +180,8 @@ _TYPES: Final[Mapping[str, type[Record]]] = {
 }
 _NAMES: Final[Mapping[type[Record], str]] = {cls: name for name, cls in _TYPES.items()}
 T = TypeVar("T")
+SET_ASIDE: Final = "a record of the hub"
+"""The `characteristic` of a record that could not be read: it is not known of which characteristic its payload was."""
 _MAX_SAMPLES: Final = 1_000_000
 """Samples in one block: over half an hour at 500 Hz. The limit prevents a forged length from exhausting memory."""
 
@@ -216,8 +219,23 @@ def encode_records(records: Iterable[Record]) -> bytes:
     return cbor2.dumps([{"type": type_name(record), **_to_map(record)} for record in records])
 
 
-def decode_records(data: bytes) -> list[Record]:
-    """The inverse of `encode_records`.
+def decode_readable_records(data: bytes, validate: Callable[[Record], None]) -> list[Record]:
+    """The inverse of `encode_records` for a block of which some records may be damaged.
+
+    A record that cannot be parsed, or that `validate` rejects by a `RecordError`, costs only itself: it is returned as a
+    `QuarantinedRecord` of its sensor, with its CBOR bytes and the reason.
+
+    Raises:
+        RecordError: as for `decode_records`, if not one of the records can be read or a damaged one names no sensor.
+    """
+    records = decode_records(data, partial(_parse_or_set_aside, validate))
+    if records and all(_is_set_aside(record) for record in records):
+        raise RecordError("none of the records can be read")
+    return records
+
+
+def decode_records(data: bytes, parse: Callable[[Any], Record] | None = None) -> list[Record]:
+    """The inverse of `encode_records`. `parse` converts one decoded CBOR map, by default strictly.
 
     Raises:
         RecordError: the bytes are not CBOR, not a list of records, or a record has missing fields or fields of the wrong type.
@@ -228,7 +246,7 @@ def decode_records(data: bytes) -> list[Record]:
         raise RecordError(f"not CBOR: {error}") from error
     if not isinstance(items, list):
         raise RecordError(f"expected a list of records, found {type(items).__name__}")
-    return [_parse_record(item) for item in items]
+    return [(parse or _parse_record)(item) for item in items]
 
 
 def _to_map(value: Any) -> dict[str, Any]:
@@ -245,8 +263,26 @@ def _to_cbor_value(value: Any) -> Any:
             return value
 
 
+def _parse_or_set_aside(validate: Callable[[Record], None], item: Any) -> Record:
+    try:
+        record = _parse_record(item)
+        validate(record)
+    except RecordError as error:
+        sensor = item.get("sensor") if isinstance(item, dict) else None
+        if not isinstance(sensor, str):
+            raise
+        set_aside = QuarantinedRecord(sensor, SET_ASIDE, Times(0, 0, 0), cbor2.dumps(item), str(error))
+        validate(set_aside)
+        return set_aside
+    return record
+
+
+def _is_set_aside(record: Record) -> bool:
+    return isinstance(record, QuarantinedRecord) and record.characteristic == SET_ASIDE
+
+
 def _parse_record(item: Any) -> Record:
-    if not isinstance(item, dict) or item.get("type") not in _TYPES:
+    if not isinstance(item, dict) or not isinstance(item.get("type"), str) or item["type"] not in _TYPES:
         raise RecordError(f"unknown record type {item.get('type')!r}" if isinstance(item, dict) else "a record is not a map")
     return _build(_TYPES[item["type"]], item)
 

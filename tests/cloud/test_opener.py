@@ -279,3 +279,13 @@ def test_damaged_projections_are_recreated(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM alerts").scalar_one() == 0
     engine.dispose()
+
+
+def test_a_damaged_record_costs_only_itself(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+    good = waveform(START_US, counts(ecg_mv([0.5], 1.0)))
+    late = replace(good, times=replace(times(START_US + 1_000_000), sensor_ns=2**62 + 1))
+    hub.send(store, "wave", good, late)
+    open_all(store, engine, clinic_keys)
+    (sensor,) = queries.list_sensors(engine)
+    assert (sensor["samples"], sensor["undecodable"]) == (130, 1)
+    assert rows(engine, tables.unopened) == []

@@ -48,7 +48,7 @@ def other(clinic_keys: ClinicKeyPair) -> Hub:
     return Hub(clinic_keys.public, name="hub-2", subject="subject-2")
 
 
-@pytest.mark.parametrize("stage", ["decode_records", "validate_record", "project_records"])
+@pytest.mark.parametrize("stage", ["decode_readable_records", "validate_record", "project_records"])
 @pytest.mark.parametrize("error", [TypeError, OverflowError, RecursionError, MemoryError, KeyError, AttributeError])
 def test_any_exception_of_one_block_sets_only_that_block_aside(
     store: Store,

@@ -73,7 +73,7 @@ def test_ranges_acknowledge_blocks_beyond_a_gap_until_the_mark_passes_it(store: 
     assert (filled.marks, filled.ranges) == ((Mark("vital", 9, 4),), ())
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(1, 13)), cuts=st.lists(st.integers(1, 11), max_size=4))
 def test_the_mark_is_the_end_of_the_gap_free_sequence_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int]
@@ -188,7 +188,7 @@ def test_quarantines_an_invalid_message_without_acknowledging_it(store: Store, s
     assert store.count_blocks() == 0
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=st.binary(max_size=200), flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), max_size=3))
 def test_fuzzed_messages_do_not_raise(store: Store, payload: bytes, flips: list[tuple[int, int]]) -> None:
     changed = bytearray(message(block(1), block(2)).payload)
