@@ -13,18 +13,18 @@ DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
 help:
 	@echo 'make setup   install everything into .venv'
-	@echo 'make demo    virtual chest strap, agent and clinic page; Ctrl-C ends it'
-	@echo 'make test    all tests'
-	@echo 'make check   linters, type checkers, import rules'
-	@echo 'make bench   latency and speed figures'
-	@echo 'make bench-peers     QRS detectors of other projects beside ours'
-	@echo 'make train           the models again, from the recordings in DATA (some two hours; goes on where it was)'
-	@echo 'make evaluate        every figure of the cards again, and the reports of pulsegate evaluate in build/evaluate'
-	@echo 'make release-models  sign the models: KEY=/path/to/key.pem'
+	@echo 'make demo    run a virtual chest strap, the agent and the clinic page; Ctrl-C stops them'
+	@echo 'make test    run all tests'
+	@echo 'make check   run the linters, type checkers and import rules'
+	@echo 'make bench   measure latency and speed'
+	@echo 'make bench-peers     compare our QRS detector with those of other projects'
+	@echo 'make train           retrain the models from the recordings in DATA (about two hours; resumes after an interruption)'
+	@echo 'make evaluate        recompute the figures on the model cards, and write evaluation reports to build/evaluate'
+	@echo 'make release-models  sign the models with KEY=/path/to/key.pem'
 
 setup: $(VENV)/.all
 
-# The demo needs a third of what the tests need: it starts sooner.
+# The demo installs a third of the packages that the tests need, so it starts sooner.
 demo: $(VENV)/.demo
 	$(BIN)/pulsegate demo
 
@@ -71,13 +71,13 @@ check: setup node-library
 bench: setup
 	$(BIN)/python -m benchmarks
 
-# In an environment of their own: they pin older packages.
+# The other projects pin older packages, so they are installed into a virtual environment of their own.
 bench-peers: setup
 	$(PYTHON) -m venv build/peers
 	build/peers/bin/python -m pip install --quiet --editable '.[peers]'
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 build/peers/bin/python -m benchmarks.peers
 
-# ecg_beat learns from the beats that ecg_qrs finds, and is judged with the rhythm as ecg_rhythm reads it.
+# ecg_beat comes last: it trains on the beats that ecg_qrs detects, and is evaluated with the rhythm that ecg_rhythm reports.
 MODELS := rr_af ecg_quality ecg_rhythm ppg_quality ecg_qrs ecg_beat
 TASKS := qrs beats rhythm rr-af pulse
 
@@ -86,14 +86,14 @@ train: setup
 	@for model in $(MODELS); do \
 		echo $$model; OMP_NUM_THREADS=1 $(BIN)/python -m training.$$model --data $(DATA) || exit 1; done
 
-# The cards come out of the training, which keeps what it has learnt: figures are computed again, networks are not trained again.
+# Training writes the model cards. It reuses finished networks, so this recomputes the figures without training again.
 evaluate: train
 	@mkdir -p build/evaluate
 	@for task in $(TASKS); do \
 		$(BIN)/pulsegate evaluate $$task --data $(DATA) --noise --drop --fs --json > build/evaluate/$$task.json || exit 1; done
 
 release-models: setup
-	@test -n '$(KEY)' || { echo 'name the private key: make release-models KEY=/path/to/key.pem'; exit 2; }
+	@test -n '$(KEY)' || { echo 'give the private key: make release-models KEY=/path/to/key.pem'; exit 2; }
 	$(BIN)/python -m training.release --key '$(KEY)'
 
 lock:

@@ -1,6 +1,7 @@
 """Measures the CPU time of the agent's analysis for one second of one ECG sensor: `python -m benchmarks.chain_cost`.
 
-Detection, models and rules run on one thread. CPU time is not affected by other work on the machine. The limit is 1 ms.
+Detection, models and rules run on one thread. CPU time is not affected by other work on the machine. The agent may
+take at most 1 ms.
 """
 
 import json
@@ -48,13 +49,13 @@ def measure(data: Path, models: Models) -> dict[str, dict[str, float]]:
         for recording in recordings:
             cut = recording.mv[: round((WARM_S + MEASURED_S) * recording.rate_hz)]
             costs.append(
-                _cost(EcgAnalysis(rate_hz, DEFAULT_LIMITS, models), resampled(cut, recording.rate_hz, rate_hz), rate_hz)
+                _cpu_ms_per_s(EcgAnalysis(rate_hz, DEFAULT_LIMITS, models), resampled(cut, recording.rate_hz, rate_hz), rate_hz)
             )
         result[f"{rate_hz:g} Hz"] = {"mean_ms": round(float(np.mean(costs)), 3), "max_ms": round(max(costs), 3)}
     return result
 
 
-def _cost(analysis: EcgAnalysis, mv: np.ndarray[tuple[int], np.dtype[np.float64]], rate_hz: float) -> float:
+def _cpu_ms_per_s(analysis: EcgAnalysis, mv: np.ndarray[tuple[int], np.dtype[np.float64]], rate_hz: float) -> float:
     warm = round(WARM_S * rate_hz)
     for start in range(0, warm, CHUNK):
         analysis.push(mv[start : min(start + CHUNK, warm)])
@@ -73,7 +74,9 @@ def main() -> None:
     console.print(f"with {', '.join(running) or 'rules alone'}")
     result = measure(data, models)
     for rate, cost in result.items():
-        console.print(f"{rate}: {cost['mean_ms']} ms per sensor-second (slowest record {cost['max_ms']})")
+        console.print(
+            f"{rate}: {cost['mean_ms']} ms of CPU time per second of ECG (most expensive record: {cost['max_ms']} ms)"
+        )
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({"models": running, **result}, indent=2) + "\n", encoding="utf-8")
 

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from captures import Recording
-from evaluation.detection import WINDOWS_S, gross
+from evaluation.detection import WINDOWS_S, gross_figures
 from evaluation.ec57 import pair
 from evaluation.matching import BeatCounts
 from evaluation.records import annotated_headers, load_annotated
@@ -135,7 +135,7 @@ def measure(data: Path, progress: Progress) -> dict[str, Any]:
     speed = {name: samples / 1e6 / taken_s for name, taken_s in seconds.items()}
     return {
         "records": len(records),
-        "detectors": {name: gross(counts[name]) | {"msamples_per_s": round(speed[name], 2)} for name in DETECTORS},
+        "detectors": {name: gross_figures(counts[name]) | {"msamples_per_s": round(speed[name], 2)} for name in DETECTORS},
         "times_neurokit2_in_windows": round(speed[OURS] / speed[WINDOWED], 2),
         "times_neurokit2_in_overlapping_windows": round(speed[OURS] / speed[OVERLAPPING], 2),
     }

@@ -180,8 +180,8 @@ def _times(path: Path, table: _Table, column: _Column) -> tuple[NDArray[np.float
         first, since = float(values[0]), values - values[0]
     _check_order(path, column, since)
     unit_s = _SECONDS.get(column.unit) or _unit_by_step(path, column, float(np.median(np.diff(since))))
-    known = _UNIX_S[0] <= first * unit_s <= _UNIX_S[1]
-    return _check_length(path, since * unit_s), round(first * unit_s * 1e6) if known else None
+    is_unix_time = _UNIX_S[0] <= first * unit_s <= _UNIX_S[1]
+    return _check_length(path, since * unit_s), round(first * unit_s * 1e6) if is_unix_time else None
 
 
 def _calendar_times(path: Path, column: _Column, cells: Sequence[str]) -> tuple[NDArray[np.float64], int]:

@@ -131,7 +131,7 @@ def read_header(path: Path) -> CaptureHeader:
         line = file.readline(LINE_LIMIT)
     found = _json_object(path, 1, line)
     if found.get("format") != FORMAT:
-        raise CaptureError(f'{path}: line 1: not a capture, which has "format": "{FORMAT}" in its first line; give a capture')
+        raise CaptureError(f'{path}: line 1: not a capture: "format" is not "{FORMAT}"; give a capture of pulsegate')
     if found.get("version") != VERSION:
         raise CaptureError(
             f"{path}: line 1: version {found.get('version')!r} is not supported, only {VERSION}; update pulsegate"

@@ -30,10 +30,11 @@ two or three frames in a row, and a systolic rise lasts 0.2 s."""
 
 SHORTEST_S: Final = 5.0
 LONGEST_S: Final = 7 * 86_400.0
-_STEPS: Final = (2e-3, 0.2)
+_STEPS_S: Final = (2e-3, 0.2)
 """Seconds between two samples: shortest and longest. Times without a unit get the unit that fits this range."""
 
-_WINDOW: Final = round(10 * RATE_HZ)
+_WINDOW_SAMPLES: Final = round(10 * RATE_HZ)
+"""Length of the windows in which a pulse is looked for: 10 s."""
 _LAGS: Final = slice(round(0.33 * RATE_HZ), round(1.5 * RATE_HZ))
 """Lags of one pulse at 180 to 40/min, in samples."""
 
@@ -71,7 +72,7 @@ def read_ppg(path: Path) -> PpgRecording:
         return _read_camera(path) if _kind(path) == "camera" else _read_monitor(path)
     except FileNotFoundError as error:
         raise RecordingError(
-            f"{error.filename}: no such file; add it, it holds the reference beats of the recording"
+            f"{error.filename}: no such file; add it: it holds the reference beats of the recording"
         ) from error
     except OSError as error:
         raise RecordingError(f"{path}: cannot read the file: {error.strerror or error}; check its permissions") from error
@@ -86,10 +87,10 @@ def _kind(path: Path) -> str | None:
 
 def _read_camera(path: Path) -> PpgRecording:
     table = _read_table(path)
-    times, *channels = _columns(path, table)
+    time_column, *channels = _columns(path, table)
     if not channels:
         raise RecordingError(f"{path}: no column besides the times; add the columns R, G and B")
-    at_s, order, notes = _sort_times(path, table[times])
+    at_s, order, notes = _sort_times(path, table[time_column])
     found = {name: _resample_evenly(at_s, table[name][order]) for name in channels}
     best = max(found, key=lambda name: _periodicity(found[name]))
     if not np.isfinite(found[best]).any():
@@ -100,16 +101,18 @@ def _read_camera(path: Path) -> PpgRecording:
 
 def _read_monitor(path: Path) -> PpgRecording:
     table = _read_table(path)
-    times = _columns(path, table)[0]
+    time_column = _columns(path, table)[0]
     wanted = {name: next((column for column in table if column.lower() == name), None) for name in ("pleth", "ii")}
     missing = [name.upper() for name, column in wanted.items() if column is None]
     if missing:
         raise RecordingError(f"{path}: no column {' and no column '.join(missing)} among {', '.join(table)}; add it")
-    known = np.flatnonzero(np.isfinite(table[times]))
-    duration_s = float(np.ptp(table[times][known])) if known.size else 0.0
-    if not SHORTEST_S <= duration_s <= LONGEST_S or (np.diff(table[times][known]) < 0).any():
+    known = np.flatnonzero(np.isfinite(table[time_column]))
+    duration_s = float(np.ptp(table[time_column][known])) if known.size else 0.0
+    if not SHORTEST_S <= duration_s <= LONGEST_S or (np.diff(table[time_column][known]) < 0).any():
         raise RecordingError(f"{path}: times must be in s, increase, and span {SHORTEST_S:g} s to a week; correct them")
-    rate_hz = float(known[-1] - known[0]) / duration_s  # some times are rounded to 10 ms; only the whole gives the rate
+    rate_hz = (
+        float(known[-1] - known[0]) / duration_s
+    )  # some times are rounded to 10 ms, so only the whole duration gives the rate
     if not max(PPG.min_rate_hz, MIN_RATE_HZ) <= rate_hz <= min(PPG.max_rate_hz, MAX_RATE_HZ):
         raise RecordingError(
             f"{path}: {rate_hz:g} samples per second, outside {MIN_RATE_HZ:g} to {PPG.max_rate_hz:g}; resample it"
@@ -149,10 +152,10 @@ def _parse_number(cell: str) -> float:
 
 def _columns(path: Path, table: Table) -> list[str]:
     """Returns the names of the columns, the time column first."""
-    times = next((name for name in table if re.match(r"time|t$|t[\s_\[(]|elapsed", name, re.IGNORECASE)), None)
-    if times is None:
+    time_column = next((name for name in table if re.match(r"time|t$|t[\s_\[(]|elapsed", name, re.IGNORECASE)), None)
+    if time_column is None:
         raise RecordingError(f"{path}: no time column among {', '.join(table) or 'its columns'}; name a column time")
-    return [times, *(name for name in table if name != times)]
+    return [time_column, *(name for name in table if name != time_column)]
 
 
 def _sort_times(path: Path, times: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp], tuple[str, ...]]:
@@ -162,10 +165,14 @@ def _sort_times(path: Path, times: NDArray[np.float64]) -> tuple[NDArray[np.floa
     order = order[np.concatenate(([True], np.diff(times[order]) > 0))] if order.size else order
     if order.size < 3:
         raise RecordingError(f"{path}: fewer than three samples have a time; add the times")
-    notes = () if order.size == times.size else (f"{times.size - order.size} rows with a missing or repeated time left out",)
+    notes = (
+        ()
+        if order.size == times.size
+        else (f"rows left out because their time is missing or repeated: {times.size - order.size}",)
+    )
     since = times[order] - times[order[0]]
     step = float(np.median(np.diff(since)))
-    unit_s = next((unit for unit in (1.0, 1e-3, 1e-6, 1e-9) if _STEPS[0] <= step * unit <= _STEPS[1]), None)
+    unit_s = next((unit for unit in (1.0, 1e-3, 1e-6, 1e-9) if _STEPS_S[0] <= step * unit <= _STEPS_S[1]), None)
     if unit_s is None:
         raise RecordingError(
             f"{path}: steps of {step:g} in the times do not fit the sampling rate of a PPG; give the times in ms"
@@ -192,15 +199,15 @@ def _resample_evenly(at_s: NDArray[np.float64], values: NDArray[np.float64]) -> 
 def _periodicity(ppg: NDArray[np.float64]) -> float:
     """Returns the autocorrelation of the signal at the best lag of one pulse: median over windows of 10 s, -1 to 1."""
     known = np.flatnonzero(np.isfinite(ppg))
-    if known.size < _WINDOW or not np.ptp(ppg[known]):
+    if known.size < _WINDOW_SAMPLES or not np.ptp(ppg[known]):
         return -1.0
     filled = np.interp(np.arange(ppg.size), known, ppg[known])
     smooth, drift = Fir(lowpass(6.0, RATE_HZ, 16)), Fir(lowpass(0.5, RATE_HZ, 50))
     band = np.concatenate((smooth.push(filled), smooth.finish())) - np.concatenate((drift.push(filled), drift.finish()))
     found: list[float] = []
-    for start in range(0, band.size - _WINDOW + 1, _WINDOW // 2):
-        part = band[start : start + _WINDOW]
-        correlation = np.correlate(part, part, "full")[_WINDOW - 1 :]
+    for start in range(0, band.size - _WINDOW_SAMPLES + 1, _WINDOW_SAMPLES // 2):
+        part = band[start : start + _WINDOW_SAMPLES]
+        correlation = np.correlate(part, part, "full")[_WINDOW_SAMPLES - 1 :]
         found.append(float(correlation[_LAGS].max() / correlation[0]) if correlation[0] > 0 else -1.0)
     return float(np.median(found))
 

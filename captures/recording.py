@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 LONGEST_S: Final = 1e9
 """31 years: no sensor is worn longer, so a larger time is damaged. Its nanoseconds still fit in 63 bits."""
 _WINDOW: Final = 25
-"""Samples on either side of a long step that decide whether it is a gap: the median reduces jitter of half an interval to a
-tenth."""
+"""Samples before and after a long step whose median times are compared: medians cut jitter of half an interval to a tenth."""
 
 
 class RecordingError(ValueError):
@@ -77,8 +76,8 @@ def find_gaps(times_s: NDArray[np.float64], rate_hz: float) -> NDArray[np.bool_]
     """Returns which steps from one time to the next miss at least one sample, shape (times - 1,).
 
     Such a step is longer than 1.5 intervals, and the samples after it stay late by at least half an interval. After a step that
-    is long only because of jitter, the samples are no longer late. (Within half a window of a gap such a step counts as a gap
-    too; this moves no sample.)
+    is long only because of jitter, the samples are no longer late. (Within half a window of a gap, such a step also counts as a
+    gap. This splits a segment, but does not change the time of any sample.)
     """
     found = np.diff(times_s) > 1.5 / rate_hz
     steps = np.flatnonzero(found)

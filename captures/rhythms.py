@@ -66,29 +66,33 @@ class Windows:
     part: NDArray[np.int64]
 
 
-def load_rhythms(data: Path, database: str, beats: str = ".qrs", *, classified: bool = False) -> list[Rhythm]:
+def load_rhythms(data: Path, database: str, beats_suffix: str = ".qrs", *, classified: bool = False) -> list[Rhythm]:
     """Reads all records of a database, sorted by name.
 
-    Beats come from the files with the suffix `beats`, with their class if `classified`; rhythms come from `.atr`.
+    Beats come from the files with the suffix `beats_suffix`, with their class if `classified`; rhythms come from `.atr`.
 
     Raises:
         FileNotFoundError: there is no record.
         AnnotationError: a file is damaged.
     """
-    records = [load_rhythm(path, database, classified=classified) for path in sorted((data / database).glob(f"*{beats}"))]
+    records = [
+        load_rhythm(path, database, classified=classified) for path in sorted((data / database).glob(f"*{beats_suffix}"))
+    ]
     if not records:
-        raise FileNotFoundError(f"no {beats} files in {data / database}: give the folder that holds the databases")
+        raise FileNotFoundError(f"no {beats_suffix} files in {data / database}: give the folder that holds the databases")
     return records
 
 
-def load_rhythm(beats: Path, database: str, *, classified: bool = False) -> Rhythm:
-    """Reads one record; `beats` is its file of beats."""
-    annotations, rhythms = read_annotations(beats), read_annotations(beats.with_suffix(".atr"))
+def load_rhythm(beats_path: Path, database: str, *, classified: bool = False) -> Rhythm:
+    """Reads the beats of one record from `beats_path` and its rhythms from the `.atr` file beside it."""
+    annotations, rhythms = read_annotations(beats_path), read_annotations(beats_path.with_suffix(".atr"))
     tick_s = 1 / (annotations.rate_hz or RATES_HZ[database])
     samples = annotations.beats()
     labels = [_label(rhythm) for rhythm in rhythms.rhythm_at(samples)]
     ventricular = np.array([symbol in VENTRICULAR for symbol in annotations.symbol if symbol in BEATS]) if classified else None
-    return Rhythm(database, beats.stem, tick_s, samples.astype(np.float64) * tick_s, np.array(labels, np.int8), ventricular)
+    return Rhythm(
+        database, beats_path.stem, tick_s, samples.astype(np.float64) * tick_s, np.array(labels, np.int8), ventricular
+    )
 
 
 def _label(rhythm: str) -> int:

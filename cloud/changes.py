@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from sync.records import VitalRecord, WaveformRecord
 from sync.wire import Lane
 
-MAX_LIVE_WAVES: Final = 20
+MAX_LIVE_WAVEFORMS: Final = 20
 """Waveforms of one sensor in one transaction. A sensor sends about one a second: more are a backlog, not live data."""
 MAX_LIVE_SAMPLES: Final = 30_000
 """Samples of all sensors in one transaction: one second of two hundred straps at 130 Hz, 200 kB for each viewer."""
@@ -56,7 +56,7 @@ class BlockOrigin:
         return SensorKey(self.subject, self.hub, sensor)
 
 
-class LiveWave(NamedTuple):
+class LiveWaveform(NamedTuple):
     """A waveform with its sensor and its block's position."""
 
     key: SensorKey
@@ -78,7 +78,7 @@ class Changes:
 
     alerts: dict[AlertKey, None] = field(default_factory=dict)
     sensors: dict[SensorKey, None] = field(default_factory=dict)
-    waves: list[LiveWave] = field(default_factory=list)
+    waveforms: list[LiveWaveform] = field(default_factory=list)
     vitals: list[LiveVital] = field(default_factory=list)
     blocks: int = 0
     is_backlog: bool = False
@@ -90,18 +90,18 @@ class Changes:
         if not self.is_backlog:
             self.alerts |= other.alerts
             self.sensors |= other.sensors
-            self.waves += other.waves
+            self.waveforms += other.waveforms
             self.vitals += other.vitals
             self.is_backlog = self._exceeds_limits()
         if self.is_backlog:
-            for held in (self.alerts, self.sensors, self.waves, self.vitals):
+            for held in (self.alerts, self.sensors, self.waveforms, self.vitals):
                 held.clear()
 
     def _exceeds_limits(self) -> bool:
-        waves = Counter(wave.key for wave in self.waves)
+        waves = Counter(wave.key for wave in self.waveforms)
         return (
-            max(waves.values(), default=0) > MAX_LIVE_WAVES
-            or sum(len(wave.record.samples) for wave in self.waves) > MAX_LIVE_SAMPLES
+            max(waves.values(), default=0) > MAX_LIVE_WAVEFORMS
+            or sum(len(wave.record.samples) for wave in self.waveforms) > MAX_LIVE_SAMPLES
             or len(self.vitals) > MAX_LIVE_VITALS
             or len(self.alerts) > MAX_LIVE_ALERTS
             or len(self.sensors) > MAX_LIVE_SENSORS

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +15,12 @@ from rich.progress import Progress
 
 from cloud.changes import Changes
 from cloud.errors import ClinicError
-from cloud.export import ExportAccount, export_records
+from cloud.export import ExportTotals, export_records
 from cloud.folder import ClinicFolder
 from cloud.opener import BlockReader, Opener
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
-from config.origin import OriginError, check_origin
+from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors
 from sync.errors import SyncError
 from sync.seal import ClinicKeyPair
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it logs each lost client connection as an error
     try:
-        check_origin()
+        check_package_folders()
         return int(options.run(options))
     except (ClinicError, OriginError, SyncError) as error:
         return _fail(str(error))
@@ -50,26 +50,51 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("pulsegate-cloud", description="The clinic of pulsegate. Not a certified medical device.")
+    parser = argparse.ArgumentParser(
+        "pulsegate-cloud",
+        description="The clinic side of pulsegate: receives, decrypts and shows data of hubs. Not a certified medical device.",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    dev = commands.add_parser("dev", help="run broker, ingest, store, opener and page in one process on loopback")
+    dev = _add_command(
+        commands.add_parser,
+        "dev",
+        "run the whole clinic in one process for this computer only: MQTT broker, databases, decryption, web page",
+    )
     _add_data_option(dev)
     dev.add_argument(
-        "--port", type=_parse_port, default=DEFAULT_PORT, help="port of the page; 0 takes a free one (default: %(default)s)"
+        "--port",
+        type=_parse_port,
+        default=DEFAULT_PORT,
+        help="port of the web page; 0 chooses a free port (default: %(default)s)",
     )
-    dev.add_argument("--mqtt-port", type=_parse_port, default=0, help="port of the broker; 0 takes a free one (default)")
+    dev.add_argument(
+        "--mqtt-port",
+        type=_parse_port,
+        default=0,
+        metavar="PORT",
+        help="port of the MQTT broker; 0 chooses a free port (default: 0)",
+    )
     dev.add_argument(
         "--watch-stdin", action="store_true", help="stop when standard input ends, as it does when the parent process exits"
     )
     dev.set_defaults(run=_run_dev)
-    open_ = commands.add_parser(
-        "open", help="open all stored blocks and print totals; export records or rebuild the projections"
+    open_ = _add_command(
+        commands.add_parser,
+        "open",
+        "decrypt all stored blocks and print totals; with options, also print the records or rebuild the projections",
     )
     _add_data_option(open_)
     open_.add_argument("--json", action="store_true", help="print every record as a JSON line, then the totals")
-    open_.add_argument("--rebuild", action="store_true", help="rebuild the projections from the blocks")
+    open_.add_argument(
+        "--rebuild", action="store_true", help="before that, rebuild projections.db, the decrypted data, from the blocks"
+    )
     open_.set_defaults(run=_run_open)
     return parser
+
+
+def _add_command(add_parser: Callable[..., argparse.ArgumentParser], name: str, summary: str) -> argparse.ArgumentParser:
+    """Add a command whose own --help begins with the summary in the list of commands."""
+    return add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
 
 
 def _add_data_option(parser: argparse.ArgumentParser) -> None:
@@ -107,18 +132,18 @@ def _run_open(options: argparse.Namespace) -> int:
         if options.rebuild:
             with folder.locked():
                 _rebuild(folder, store, clinic)
-        return _print_account(store, clinic, as_json=options.json)
+        return _print_totals(store, clinic, as_json=options.json)
 
 
-def _print_account(store: Store, clinic: ClinicKeyPair, *, as_json: bool) -> int:
-    account = ExportAccount()
-    for line in export_records(store, BlockReader(store, clinic), account):
+def _print_totals(store: Store, clinic: ClinicKeyPair, *, as_json: bool) -> int:
+    totals = ExportTotals()
+    for line in export_records(store, BlockReader(store, clinic), totals):
         if as_json:
             _print_json(line)
-    _print_json(account.as_json())
-    unopened = account.unopened.total()
+    _print_json(totals.as_json())
+    unopened = totals.unopened.total()
     if unopened:
-        return _fail(f"{unopened} of {account.blocks} blocks could not be opened, the first because {account.first_problem}")
+        return _fail(f"{unopened} of {totals.blocks} blocks could not be opened, the first because {totals.first_problem}")
     return 0
 
 
@@ -132,7 +157,7 @@ def _rebuild(folder: ClinicFolder, store: Store, clinic: ClinicKeyPair) -> None:
         opener = Opener(store, engine, clinic, discard)
         with Progress(console=Console(stderr=True)) as progress:
             task = progress.add_task("Opening blocks", total=store.count_blocks())
-            while (changes := opener.step()) is not None:
+            while (changes := opener.open_batch()) is not None:
                 progress.advance(task, changes.blocks)
     finally:
         engine.dispose()

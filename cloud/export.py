@@ -1,4 +1,4 @@
-"""Exports every record of a clinic as JSON lines, with an account of duplicate and missing blocks: for audits and export."""
+"""Exports every record of a clinic as JSON lines, and finds duplicate and missing blocks."""
 
 import zlib
 from collections import Counter, defaultdict
@@ -20,11 +20,11 @@ Json = dict[str, Any]
 PAGE_BLOCKS: Final = 256
 """Blocks read at once: at most 16 MiB."""
 MAX_MISSING_LISTED: Final = 1000
-"""Missing blocks that the account lists one by one; `missing_blocks` counts all of them."""
+"""Missing blocks that the totals list one by one; `missing_blocks` counts all of them."""
 
 
 @dataclass(slots=True)
-class ExportAccount:
+class ExportTotals:
     """The totals of an export, by which duplicate and missing blocks are found.
 
     Per sequence (hub, lane, epoch), `held` are the sequence numbers held and `ends` is the highest known number.
@@ -72,26 +72,26 @@ class ExportAccount:
         }
 
 
-def export_records(store: Store, reader: BlockReader, account: ExportAccount) -> Iterator[Json]:
-    """Yield every record in order of arrival, with the lane, epoch and sequence number of its block; updates `account`.
+def export_records(store: Store, reader: BlockReader, totals: ExportTotals) -> Iterator[Json]:
+    """Yield every record in order of arrival, with the lane, epoch and sequence number of its block; updates `totals`.
 
-    A block that cannot be read is counted in `account.unopened` and skipped.
+    A block that cannot be read is counted in `totals.unopened` and skipped.
     """
-    for rejected in store.quarantined():
+    for rejected in store.list_quarantined():
         if rejected.position is not None:  # kept in quarantine, so it is not missing
             lane, epoch, seq = rejected.position
-            account.held[rejected.hub, lane, epoch].add(seq)
+            totals.held[rejected.hub, lane, epoch].add(seq)
     for block in _all_blocks(store):
-        _add_block(account, block)
+        _add_block(totals, block)
         try:
             records = reader.read(block)
         except UnreadableError as error:
-            account.unopened[error.reason] += 1
-            account.first_problem = account.first_problem or str(error)
+            totals.unopened[error.reason] += 1
+            totals.first_problem = totals.first_problem or str(error)
             continue
         for record in records:
-            account.records += 1
-            _add_waveform(account, block.hub, record)
+            totals.records += 1
+            _add_waveform(totals, block.hub, record)
             yield record_as_json(block.hub, block.position, record)
 
 
@@ -112,11 +112,11 @@ def _all_blocks(store: Store) -> Iterator[StoredBlock]:
         last_id = page[-1].id
 
 
-def _add_block(account: ExportAccount, block: StoredBlock) -> None:
+def _add_block(totals: ExportTotals, block: StoredBlock) -> None:
     lane, epoch, seq = block.position
-    held = account.held[block.hub, lane, epoch]
-    account.blocks += 1
-    account.duplicate_blocks += seq in held
+    held = totals.held[block.hub, lane, epoch]
+    totals.blocks += 1
+    totals.duplicate_blocks += seq in held
     held.add(seq)
     try:
         previous = parse_header(block.block).prev
@@ -124,16 +124,16 @@ def _add_block(account: ExportAccount, block: StoredBlock) -> None:
         return  # the block cannot be opened either, so `export_records` counts it as unopened
     if previous is not None:
         sequence = block.hub, lane, previous[0]
-        account.ends[sequence] = max(account.ends[sequence], previous[1])
+        totals.ends[sequence] = max(totals.ends[sequence], previous[1])
 
 
-def _add_waveform(account: ExportAccount, hub: str, record: Record) -> None:
+def _add_waveform(totals: ExportTotals, hub: str, record: Record) -> None:
     if not isinstance(record, WaveformRecord):
         return
     start = record.times.sensor_ns if record.times.sensor_ns is not None else record.times.at_us
     waveform = hub, record.sensor, record.kind, start, len(record.samples)
-    account.duplicate_waveforms += waveform in account.waveforms
-    account.waveforms.add(waveform)
+    totals.duplicate_waveforms += waveform in totals.waveforms
+    totals.waveforms.add(waveform)
 
 
 def _fields_as_json(value: Any) -> Json:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
 
 from cloud.store import RejectedBlock, Store
-from sync.errors import Transient
+from sync.errors import TransientError
 from sync.mqtt import Message
 from sync.seal import BlockHeader, SealError, parse_header
 from sync.transport import Transport, WorkerCall
@@ -35,7 +35,9 @@ from sync.wire import (
 )
 
 SITE: Final = "main"
-FENCE: Final = 1  # there is one site and no failover
+"""Name of the site in acknowledgements. There is one site."""
+FENCE: Final = 1
+"""Fencing token of the acknowledgements: hubs ignore those with a lower one. It never changes, because there is one site."""
 UNKNOWN_HUB: Final = "?"
 """Hub of quarantined bytes whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 T = TypeVar("T")
@@ -65,7 +67,7 @@ async def run_ingest(
     After a transient failure of a commit or an acknowledgement nothing is retried here: the hub resends unacknowledged blocks.
 
     Raises:
-        Permanent: the store is damaged.
+        PermanentError: the store is damaged.
     """
     while True:
         event = await mqtt.receive()
@@ -77,7 +79,7 @@ async def run_ingest(
                 on_committed()
             if ack is not None:
                 await mqtt.publish(ack_topic(ack.hub), encode_ack(ack))
-        except Transient as error:
+        except TransientError as error:
             _log.warning("message not acknowledged; the hub will resend it: %s", error)
 
 
@@ -85,14 +87,14 @@ def handle_message(store: Store, message: Message, received_us: int) -> tuple[Ac
     """Commit one message; returns the acknowledgement to send, if any, and the number of new blocks.
 
     Raises:
-        Transient, Permanent: the store failed; nothing of the message may be acknowledged.
+        TransientError, PermanentError: the store failed; nothing of the message may be acknowledged.
     """
     try:
         validated = _validate(message)
     except WireError as error:
-        bytes_kept = message.payload[:MESSAGE_LIMIT_BYTES]
-        store.quarantine([RejectedBlock(_hub_of_topic(message.topic), str(error), bytes_kept)], received_us)
-        return None, 0
+        return _quarantine_message(store, message, str(error), received_us)
+    except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
+        return _quarantine_message(store, message, f"reading it failed: {type(error).__name__}", received_us)
     hub = validated.hub
     if validated.rejected:
         store.quarantine(validated.rejected, received_us)
@@ -116,6 +118,12 @@ def handle_message(store: Store, message: Message, received_us: int) -> tuple[Ac
     return ack, commit.new
 
 
+def _quarantine_message(store: Store, message: Message, reason: str, received_us: int) -> tuple[None, int]:
+    kept = message.payload[:MESSAGE_LIMIT_BYTES]
+    store.quarantine([RejectedBlock(_hub_of_topic(message.topic), reason, kept)], received_us)
+    return None, 0
+
+
 def _validate(message: Message) -> _ValidatedMessage:
     """Check identity and form of a message and of its blocks.
 
@@ -135,6 +143,9 @@ def _validate(message: Message) -> _ValidatedMessage:
             header = parse_header(block)
         except SealError as error:
             rejected.append(RejectedBlock(hub, str(error), block))
+            continue
+        except Exception as error:  # noqa: BLE001 - the other blocks of the message are kept
+            rejected.append(RejectedBlock(hub, f"reading its header failed: {type(error).__name__}", block))
             continue
         if header.hub != hub:
             rejected.append(RejectedBlock(hub, "the block names another hub than its topic", block))

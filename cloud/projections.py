@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection, Row
 
 from cloud import tables
-from cloud.changes import AlertKey, BlockOrigin, Changes, LiveVital, LiveWave, Position
+from cloud.changes import AlertKey, BlockOrigin, Changes, LiveVital, LiveWaveform, Position
 from sync.records import (
     AlertRecord,
     FindingRecord,
@@ -118,10 +118,11 @@ def delete_unopened(connection: Connection, block_id: int) -> None:
     connection.execute(tables.unopened.delete().where(tables.unopened.c.block_id == block_id))
 
 
-def unopened_block_ids(connection: Connection, reason: str) -> list[int]:
-    """Return the store's ids of the blocks that could not be read for `reason`, oldest first."""
+def unopened_block_ids(connection: Connection, reason: str, after_id: int, limit: int) -> list[int]:
+    """Return the store's ids, above `after_id`, of up to `limit` blocks that could not be read for `reason`, oldest first."""
     unopened = tables.unopened.c
-    return list(connection.scalars(select(unopened.block_id).where(unopened.reason == reason).order_by(unopened.block_id)))
+    query = select(unopened.block_id).where(unopened.reason == reason, unopened.block_id > after_id)
+    return list(connection.scalars(query.order_by(unopened.block_id).limit(limit)))
 
 
 def project_records(connection: Connection, origin: BlockOrigin, records: Iterable[Record]) -> Changes:
@@ -236,7 +237,7 @@ class _BlockWriter:
         self._insert(tables.waveforms, record, columns | self._position)
         self._totals[record.sensor].samples += len(record.samples)
         self._add_data(record.sensor, end_us)
-        self.changes.waves.append(LiveWave(self._origin.sensor_key(record.sensor), self._origin.position, record))
+        self.changes.waveforms.append(LiveWaveform(self._origin.sensor_key(record.sensor), self._origin.position, record))
 
     def _write_vital(self, record: VitalRecord) -> None:
         measured = {"at_us": record.times.at_us, "value": record.value}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Select,
     Table,
     Text,
     UniqueConstraint,
@@ -31,14 +32,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from sync.errors import Permanent, Transient
+from config.files import make_private
+from sync.errors import PermanentError, TransientError
 from sync.seal import BlockHeader
 from sync.wire import BlockId, Lane, Mark, WrappedKey
 
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_S: Final = 5.0
-"""How long a write waits for that of another ingest: a commit takes tens of ms, the hub sends again after 30 s."""
+"""How long a write waits for the write of another ingest. A commit takes tens of ms; the hub resends after 30 s."""
 _SEQ_PAGE: Final = 500
 """Sequence numbers read at once while a mark advances."""
 
@@ -129,6 +132,13 @@ class CommitResult:
     conflicts: tuple[BlockId, ...]
 
 
+class StoreCounts(NamedTuple):
+    """Numbers of blocks stored and of blocks rejected."""
+
+    stored: int
+    quarantined: int
+
+
 class Store:
     """One clinic's blocks, keys, marks and quarantine. Thread-safe; open it with `Store.open`."""
 
@@ -138,24 +148,30 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the SQLite database, or create it.
+        """Open the SQLite database, or create it. Only its owner may read it.
 
         Raises:
-            Permanent: the database is damaged, was made by a newer version, or cannot be written.
+            PermanentError: the database is damaged, was made by a newer version, or cannot be written.
         """
+        try:
+            make_private(path)
+        except OSError as error:
+            raise PermanentError(
+                f"cannot open the store {path} ({error.strerror}): check that its folder exists, and that you own both"
+            ) from error
         engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine, "connect", _set_pragmas)
         try:
-            _prepare(engine, path)
+            _create_or_check_schema(engine, path)
         except OperationalError as error:
             engine.dispose()
-            raise Permanent(
+            raise PermanentError(
                 f"cannot open the store {path} ({error.orig}): check that its folder exists and is writable, and check the disk"
             ) from error
         except DatabaseError as error:
             engine.dispose()
-            raise Permanent(f"the store {path} is damaged ({error.orig}): move it away and restore a backup") from error
-        except Permanent:
+            raise PermanentError(f"the store {path} is damaged ({error.orig}): move it away and restore a backup") from error
+        except PermanentError:
             engine.dispose()
             raise
         return cls(engine)
@@ -169,8 +185,8 @@ class Store:
         """Store the keys and blocks that are not stored yet, in one transaction.
 
         Raises:
-            Transient: the database is locked or full; nothing was stored.
-            Permanent: the database is damaged.
+            TransientError: the database is locked or full; nothing was stored.
+            PermanentError: the database is damaged.
         """
         new = 0
         held: list[BlockId] = []
@@ -196,7 +212,7 @@ class Store:
         """Keep bytes that are not a valid block of their hub. The same bytes of the same hub are kept once.
 
         Raises:
-            Transient, Permanent: as `commit`.
+            TransientError, PermanentError: as `commit`.
         """
         with self._transaction() as connection:
             for block in rejected:
@@ -209,7 +225,7 @@ class Store:
         mark before the other's rows are visible, and the mark would stay below those rows.
 
         Raises:
-            Transient, Permanent: as `commit`.
+            TransientError, PermanentError: as `commit`.
         """
         sequence = {"hub": hub, "lane": lane, "epoch": epoch}
         row = (_marks.c.hub == hub) & (_marks.c.lane == lane) & (_marks.c.epoch == epoch)
@@ -228,7 +244,13 @@ class Store:
 
     def blocks_after(self, id_: int, limit: int) -> list[StoredBlock]:
         """Return up to `limit` blocks with an id above `id_`, in the order of commit."""
-        query = select(_blocks).where(_blocks.c.id > id_).order_by(_blocks.c.id).limit(limit)
+        return self._read_blocks(select(_blocks).where(_blocks.c.id > id_).order_by(_blocks.c.id).limit(limit))
+
+    def blocks_by_id(self, ids: Iterable[int]) -> list[StoredBlock]:
+        """Return the blocks with these ids, in the order of commit."""
+        return self._read_blocks(select(_blocks).where(_blocks.c.id.in_(list(ids))).order_by(_blocks.c.id))
+
+    def _read_blocks(self, query: Select[Any]) -> list[StoredBlock]:
         with self._transaction() as connection:
             return [
                 StoredBlock(
@@ -243,36 +265,43 @@ class Store:
         with self._transaction() as connection:
             return cast("bytes | None", connection.execute(query).scalar_one_or_none())
 
-    def quarantined(self) -> list[RejectedBlock]:
+    def list_quarantined(self) -> list[RejectedBlock]:
         """Return all rejected blocks, oldest first."""
         with self._transaction() as connection:
             rows = connection.execute(select(_quarantine).order_by(_quarantine.c.id)).all()
         return [RejectedBlock(row.hub, row.reason, row.bytes, _position_or_none(row.lane, row.epoch, row.seq)) for row in rows]
 
-    def count_quarantined(self) -> int:
-        """Return the number of rejected blocks."""
-        with self._transaction() as connection:
-            return int(connection.execute(select(func.count()).select_from(_quarantine)).scalar_one())
-
     def count_blocks(self) -> int:
-        """Return the number of stored blocks. Counts only the blocks that are new since the last call."""
+        """Return the number of stored blocks."""
+        return self.counts().stored
+
+    def counts(self) -> StoreCounts:
+        """Return the numbers of stored and of rejected blocks, both of one moment.
+
+        Counts only the stored blocks that are new since the last call: their number grows for years.
+        """
         last_id, n = self._counted
-        query = select(func.count(), func.max(_blocks.c.id)).where(_blocks.c.id > last_id)
+        newest_id = func.coalesce(func.max(_blocks.c.id), last_id)
+        quarantined_query = select(func.count()).select_from(_quarantine).scalar_subquery()
+        query = select(func.count(), newest_id, quarantined_query).where(_blocks.c.id > last_id)
         with self._transaction() as connection:
-            new, newest = connection.execute(query).one()
-        if new:
-            self._counted = (newest, n + new)
-        return n + int(new)
+            n_new, newest, quarantined = connection.execute(query).one()
+        self._counted = (newest, n + n_new)
+        return StoreCounts(n + n_new, quarantined)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         try:
             with self._engine.begin() as connection:
                 yield connection
+        except PoolTimeoutError as error:
+            raise TransientError("cannot use the clinic's store now: all its connections are in use") from error
         except OperationalError as error:
-            raise Transient(f"cannot use the clinic's store now ({error.orig}): check its disk and server") from error
+            raise TransientError(
+                f"cannot use the clinic's store now ({error.orig}): check that its disk has space and no other program locks it"
+            ) from error
         except DatabaseError as error:
-            raise Permanent(f"the clinic's store failed ({error.orig}): if it is damaged, restore a backup") from error
+            raise PermanentError(f"the clinic's store failed ({error.orig}): if it is damaged, restore a backup") from error
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
@@ -280,12 +309,12 @@ def _set_pragmas(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def _prepare(engine: Engine, path: Path) -> None:
+def _create_or_check_schema(engine: Engine, path: Path) -> None:
     with engine.connect() as connection:
         if inspect(connection).has_table(_schema.name):
             version = connection.execute(select(_schema.c.version)).scalar_one()
             if version > SCHEMA_VERSION:
-                raise Permanent(
+                raise PermanentError(
                     f"the store {path} was made by a newer pulsegate "
                     f"(schema {version}, this one knows {SCHEMA_VERSION}): update pulsegate"
                 )

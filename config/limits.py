@@ -1,4 +1,4 @@
-"""Clinical limits as data: every threshold that decides about a finding, with its unit, bands, source and requirement."""
+"""Clinical limits as data: every threshold of the rules, with its unit, bands, source and requirement."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -27,7 +27,7 @@ class LimitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One threshold with two bands: a value outside `typical` is questionable, a value outside `absolute` is refused."""
+    """One threshold with two bands: a value outside `typical` is unusual but allowed, one outside `absolute` is rejected."""
 
     value: float
     unit: str
@@ -101,8 +101,8 @@ class EcgLimits:
         "beats",
         (3, 8),
         (3, 30),
-        "PhysioNet/CinC Challenge 2015: the bedside alarm for VT is 5 or more ventricular beats over 100/min; sustained VT"
-        " (30 s or more) has reached high priority long before",
+        "PhysioNet/CinC Challenge 2015: the bedside alarm for VT is 5 or more ventricular beats over 100/min; VT reaches"
+        " high priority long before it is sustained (30 s or more)",
         "R-RULE-9",
     )
     geminy_cycles: Limit = Limit(
@@ -118,11 +118,16 @@ class EcgLimits:
         "%",
         (5, 25),
         (0.1, 100),
-        "KP-RHYTHM (Go et al., JAMA Cardiol 3:601, 2018): from 11.4 % of the observed time, strokes are three times as many",
+        "KP-RHYTHM (Go et al., JAMA Cardiol 3:601, 2018): from 11.4 % of the observed time, the stroke rate triples",
         "R-RULE-11",
     )
     af_burden_observed: Limit = Limit(
-        8, "h", (8, 16), (1, 24), "a third of a day; less does not represent the day (our choice, no guideline)", "R-RULE-11"
+        8,
+        "h",
+        (8, 16),
+        (1, 24),
+        "a third of a day; a shorter time does not represent the day (our choice, no guideline)",
+        "R-RULE-11",
     )
 
 
@@ -159,13 +164,18 @@ class VitalLimits:
         5, "mmHg", (3, 10), (0, 20), "ISO 81060-2:2018: the permitted mean error of a validated cuff", "R-RULE-23"
     )
     home_systolic: Limit = Limit(
-        135, "mmHg", (125, 145), (110, 180), _ESC_BP + "home mean of 135/85 mmHg or more is hypertension", "R-RULE-24"
+        135, "mmHg", (125, 145), (110, 180), _ESC_BP + "a mean of 135/85 mmHg or more at home is hypertension", "R-RULE-24"
     )
     home_diastolic: Limit = Limit(
-        85, "mmHg", (80, 95), (60, 110), _ESC_BP + "home mean of 135/85 mmHg or more is hypertension", "R-RULE-24"
+        85, "mmHg", (80, 95), (60, 110), _ESC_BP + "a mean of 135/85 mmHg or more at home is hypertension", "R-RULE-24"
     )
     home_readings: Limit = Limit(
-        12, "readings", (12, 28), (6, 56), "ESH 2023: twice a day for 7 days (at least 3), 12 readings", "R-RULE-24"
+        12,
+        "readings",
+        (12, 28),
+        (6, 56),
+        "ESH 2023: measure twice a day for 7 days (at least 3 days); at least 12 readings",
+        "R-RULE-24",
     )
     home_days: Limit = Limit(7, "d", (3, 7), (3, 28), "ESC 2024 and ESH 2023: home means over 7 days, at least 3", "R-RULE-24")
     home_rise: Limit = Limit(
@@ -173,15 +183,26 @@ class VitalLimits:
         "mmHg",
         (5, 20),
         (5, 60),
-        "Ettehad et al., Lancet 387:957 (2016): a fifth fewer cardiovascular events for each 10 mmHg of systolic pressure",
+        "Ettehad et al., Lancet 387:957 (2016): systolic pressure 10 mmHg lower, a fifth fewer cardiovascular events",
         "R-RULE-25",
     )
     spo2_low: Limit = Limit(
-        93, "%", (88, 94), (75, 96), _NEWS2 + "92 to 93 % scores 2; scale 2 (target 88 to 92 %): set 85, 83 and 80", "R-RULE-26"
+        93,
+        "%",
+        (88, 94),
+        (75, 96),
+        _NEWS2 + "92 to 93 % scores 2; for patients on scale 2 (target 88 to 92 %) set spo2_low to 85, spo2_very_low to 83 and"
+        " spo2_critical to 80",
+        "R-RULE-26",
     )
     spo2_very_low: Limit = Limit(91, "%", (83, 92), (70, 94), _NEWS2 + "91 % or less scores 3, urgent", "R-RULE-26")
     spo2_critical: Limit = Limit(
-        85, "%", (80, 88), (60, 90), "ISO 80601-2-61:2017: a low-saturation alarm is not set below 85 % by default", "R-RULE-26"
+        85,
+        "%",
+        (80, 88),
+        (60, 90),
+        "ISO 80601-2-61:2017: the default limit of the low-saturation alarm is at least 85 %",
+        "R-RULE-26",
     )
     spo2_hysteresis: Limit = Limit(
         1, "%", (1, 2), (0, 5), "keeps one episode from being split by the resolution of 1 %", "R-RULE-27"
@@ -191,7 +212,7 @@ class VitalLimits:
         "s",
         (10, 60),
         (5, 300),
-        "Görges et al., Anesth Analg 108:1546 (2009): a delay of 19 s removes two of three ineffective or ignored alarms",
+        "Görges et al., Anesth Analg 108:1546 (2009): a delay of 19 s removes two thirds of the ineffective or ignored alarms",
         "R-RULE-28",
     )
     weight_gain: Limit = Limit(
@@ -213,7 +234,7 @@ class VitalLimits:
         "kg",
         (4, 10),
         (3, 20),
-        "a larger change in a day or two is taken for another person or a bag until a second reading agrees",
+        "a larger change in a day or two is treated as another person or a bag on the scale until a second reading confirms it",
         "R-RULE-31",
     )
     fever: Limit = Limit(
@@ -227,7 +248,7 @@ class VitalLimits:
 
 
 @dataclass(frozen=True)
-class AlarmLimits:
+class AlertRepeatLimits:
     """How long after an alert further alerts of its kind are suppressed. High-priority alerts are never suppressed."""
 
     repeat_medium: Limit = Limit(
@@ -235,8 +256,8 @@ class AlarmLimits:
         "s",
         (60, 600),
         (0, 900),
-        "IEC 60601-1-8:2020, 6.8 and Joint Commission NPSG.06.01.01 (alarm fatigue); 5 min, so that a second episode is not"
-        " reported later than a first episode may be",
+        "IEC 60601-1-8:2020, 6.8 and Joint Commission NPSG.06.01.01 (alarm fatigue); 5 min, so that a"
+        " suppressed episode is reported at most 5 min late",
         "R-RULE-40",
     )
     repeat_low: Limit = Limit(
@@ -250,7 +271,7 @@ class AlarmLimits:
 
 
 @dataclass(frozen=True)
-class Limits(AlarmLimits, VitalLimits, EcgLimits):
+class Limits(AlertRepeatLimits, VitalLimits, EcgLimits):
     """All limits."""
 
     def with_values(self, values: Mapping[str, float]) -> "Limits":

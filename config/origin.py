@@ -15,7 +15,7 @@ class OriginError(RuntimeError):
     """Two of our packages come from different folders."""
 
 
-def check_origin() -> None:
+def check_package_folders() -> None:
     """Check that all our packages lie in the same folder.
 
     Raises:

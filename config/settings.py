@@ -29,10 +29,10 @@ from typing import Any, Final
 from config.limits import DEFAULT_LIMITS, LimitError, Limits
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""Hub and sensor names. They appear in MQTT topics and so exclude slash, plus, hash and space."""
+"""Hub names, subjects and sensor names. The hub name is part of MQTT topics, so slash, plus, hash and space are excluded."""
 ADDRESS: Final = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
 """A Bluetooth device address, or the UUID that macOS reports instead of it."""
-ENVIRONMENT: Final[Mapping[str, tuple[str, ...]]] = {
+ENVIRONMENT_OVERRIDES: Final[Mapping[str, tuple[str, ...]]] = {
     "PULSEGATE_HUB": ("hub",),
     "PULSEGATE_SUBJECT": ("subject",),
     "PULSEGATE_DATA": ("data",),
@@ -99,11 +99,13 @@ def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
 
 
 def _apply_environment(table: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    for variable, (*parents, key) in ENVIRONMENT.items():
+    for variable, (*parents, key) in ENVIRONMENT_OVERRIDES.items():
         target: Any = table
         for parent in parents:
             target = target.setdefault(parent, {}) if variable in environment else {}
-        if variable in environment and isinstance(target, dict):  # otherwise the file is wrong here; the parser reports it
+        if variable in environment and isinstance(
+            target, dict
+        ):  # otherwise the file has a wrong type here; the parser reports it
             value = environment[variable]
             target[key] = int(value) if key == "port" and value.isdecimal() else value
     return table
@@ -116,9 +118,9 @@ class _SettingsParser:
         self._path, self._table = path, table
 
     def parse(self) -> Settings:
-        self._refuse_unknown_keys(self._table, "", {"hub", "subject", "data", "radio", "clinic", "sensor", "limits"})
-        clinic = self._get(self._table, "", "clinic", dict, "a [clinic] table")
-        self._refuse_unknown_keys(clinic, "clinic.", {"host", "port", "public_key"})
+        self._reject_unknown_keys(self._table, "", {"hub", "subject", "data", "radio", "clinic", "sensor", "limits"})
+        clinic = self._require(self._table, "", "clinic", dict, "a [clinic] table")
+        self._reject_unknown_keys(clinic, "clinic.", {"host", "port", "public_key"})
         return Settings(
             hub=self._parse_identifier(self._table, "", "hub"),
             subject=self._parse_identifier(self._table, "", "subject"),
@@ -135,37 +137,37 @@ class _SettingsParser:
         problem = "is missing" if value is None else f"= {value!r} is not allowed"
         return SettingsError(f"{self._path}: {key} {problem}: set it to {allowed}")
 
-    def _refuse_unknown_keys(self, table: Mapping[str, Any], prefix: str, known: set[str]) -> None:
+    def _reject_unknown_keys(self, table: Mapping[str, Any], prefix: str, known: set[str]) -> None:
         for key in table:
             if key not in known:
                 raise SettingsError(f"{self._path}: unknown setting {prefix}{key}: use one of {', '.join(sorted(known))}")
 
-    def _get(self, table: Mapping[str, Any], prefix: str, key: str, kind: type, allowed: str) -> Any:
+    def _require(self, table: Mapping[str, Any], prefix: str, key: str, type_: type, allowed: str) -> Any:
         value = table.get(key)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        if not isinstance(value, type_) or (isinstance(value, bool) and type_ is not bool):
             raise self._error(prefix + key, value, allowed)
         return value
 
     def _parse_identifier(self, table: Mapping[str, Any], prefix: str, key: str) -> str:
         allowed = "a name of 1 to 64 letters, digits, - and _"
-        value: str = self._get(table, prefix, key, str, allowed)
+        value: str = self._require(table, prefix, key, str, allowed)
         if not IDENTIFIER.fullmatch(value):
             raise self._error(prefix + key, value, allowed)
         return value
 
     def _parse_path(self, table: Mapping[str, Any], prefix: str, key: str) -> Path:
-        return self._path.parent / Path(self._get(table, prefix, key, str, "a path")).expanduser()
+        return self._path.parent / Path(self._require(table, prefix, key, str, "a path")).expanduser()
 
     def _parse_radio(self) -> str:
         allowed = '"bluetooth" or "virtual:SOCKET"'
-        value: str = self._get(self._table, "", "radio", str, allowed)
+        value: str = self._require(self._table, "", "radio", str, allowed)
         if value != "bluetooth" and not (value.startswith("virtual:") and value != "virtual:"):
             raise self._error("radio", value, allowed)
         return value
 
     def _parse_host(self, clinic: Mapping[str, Any]) -> str:
         allowed = "a loopback address (127.0.0.1 or ::1); a clinic on another host needs enrolment, which this version lacks"
-        value: str = self._get(clinic, "clinic.", "host", str, allowed)
+        value: str = self._require(clinic, "clinic.", "host", str, allowed)
         try:
             loopback = ipaddress.ip_address(value).is_loopback
         except ValueError:
@@ -176,14 +178,14 @@ class _SettingsParser:
 
     def _parse_port(self, clinic: Mapping[str, Any]) -> int:
         allowed = "a number from 1 to 65535"
-        value: int = self._get(clinic, "clinic.", "port", int, allowed)
+        value: int = self._require(clinic, "clinic.", "port", int, allowed)
         if not 1 <= value <= 65535:
             raise self._error("clinic.port", value, allowed)
         return value
 
     def _parse_sensors(self) -> tuple[SensorSettings, ...]:
         allowed = "at least one [[sensor]] table, each with a unique name"
-        tables = self._get(self._table, "", "sensor", list, allowed)
+        tables = self._require(self._table, "", "sensor", list, allowed)
         sensors = tuple(self._parse_sensor(f"sensor[{index}]", table) for index, table in enumerate(tables))
         names = [sensor.name for sensor in sensors]
         if not names or len(set(names)) != len(names):
@@ -193,7 +195,7 @@ class _SettingsParser:
     def _parse_sensor(self, key: str, table: Any) -> SensorSettings:
         if not isinstance(table, dict):
             raise self._error(key, table, "a [[sensor]] table")
-        self._refuse_unknown_keys(table, f"{key}.", {"name", "address", "advertised_name"})
+        self._reject_unknown_keys(table, f"{key}.", {"name", "address", "advertised_name"})
         address, advertised = table.get("address"), table.get("advertised_name")
         if (address is None) == (advertised is None):
             count = "neither" if address is None else "both"

@@ -4,7 +4,7 @@ from typing import Final
 
 from drivers.codec import Reader
 from drivers.readings import DecodeError, Reading, Status
-from drivers.spec import DriverSpec, Stream, uuid16
+from drivers.spec import Characteristic, DriverSpec, uuid16
 
 _LEVEL: Final = uuid16(0x2A19)
 
@@ -22,6 +22,6 @@ def decode_battery_level(payload: bytes) -> tuple[Reading, ...]:
 DRIVER: Final = DriverSpec(
     name="battery",
     service=uuid16(0x180F),
-    streams=(Stream(_LEVEL, "notify", decode_battery_level),),
-    reads=(Stream(_LEVEL, "read", decode_battery_level),),
+    streams=(Characteristic(_LEVEL, "notify", decode_battery_level),),
+    reads=(Characteristic(_LEVEL, "read", decode_battery_level),),
 )

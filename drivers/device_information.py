@@ -6,7 +6,7 @@ from typing import Final
 
 from drivers.codec import Reader
 from drivers.readings import Reading, Status
-from drivers.spec import DriverSpec, Stream, uuid16
+from drivers.spec import Characteristic, DriverSpec, uuid16
 
 _TEXTS: Final[Mapping[int, str]] = {
     0x2A29: "manufacturer",
@@ -36,7 +36,7 @@ DRIVER: Final = DriverSpec(
     name="device_information",
     service=uuid16(0x180A),
     reads=(
-        *(Stream(uuid16(number), "read", partial(decode_text, kind)) for number, kind in _TEXTS.items()),
-        Stream(uuid16(0x2A23), "read", decode_system_id),
+        *(Characteristic(uuid16(number), "read", partial(decode_text, kind)) for number, kind in _TEXTS.items()),
+        Characteristic(uuid16(0x2A23), "read", decode_system_id),
     ),
 )

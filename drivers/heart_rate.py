@@ -4,7 +4,7 @@ from typing import Final
 
 from drivers.codec import Reader
 from drivers.readings import DecodeError, Intervals, Reading, Status, Vital
-from drivers.spec import DriverSpec, Stream, uuid16
+from drivers.spec import Characteristic, DriverSpec, uuid16
 
 _UINT16_RATE: Final = 1 << 0
 _CONTACT_DETECTED: Final = 1 << 1
@@ -18,7 +18,7 @@ _BODY_LOCATIONS: Final = ("other", "chest", "wrist", "finger", "hand", "ear lobe
 _FILLER_TICKS: Final = 512
 """Exactly 500 ms: some sensors send this constant where they have not measured an interval."""
 _FILLER_RATES: Final = range(114, 127)
-"""Rates in 1/min at which measured intervals may all be 500 ms: 120 within 5 %, because the rate is an average over seconds."""
+"""Heart rates (1/min) that agree with intervals of 500 ms: 120/min within 5 %, because the rate is a mean over seconds."""
 
 
 def decode_measurement(payload: bytes) -> tuple[Reading, ...]:
@@ -28,8 +28,8 @@ def decode_measurement(payload: bytes) -> tuple[Reading, ...]:
     kJ, intervals in ticks of 1/1024 s, oldest first. A rate of 0, sent until a pulse is found, has the flag `no_pulse_found`.
 
     Where all intervals are the filler constant and contradict the rate, the rate has the flag `rr_filler`. The intervals then
-    have the kind `rr_filler`, and rhythm analysis ignores them. A single one beside a nonzero rate keeps the kind `rr`, because
-    it may be a premature beat.
+    have the kind `rr_filler`, and rhythm analysis ignores them. A single filler beside a nonzero rate keeps the kind `rr`,
+    because it may be the interval of a premature beat.
 
     Reserved flags are ignored, as the Core Specification requires. Bytes that no flag announces are an error.
     """
@@ -77,6 +77,6 @@ DRIVER: Final = DriverSpec(
     name="heart_rate",
     service=uuid16(0x180D),
     # A measurement comes about once a second (section 3.1); ten missing in a row exceed any normal radio loss.
-    streams=(Stream(uuid16(0x2A37), "notify", decode_measurement, silent_after_s=10.0),),
-    reads=(Stream(uuid16(0x2A38), "read", decode_body_sensor_location),),
+    streams=(Characteristic(uuid16(0x2A37), "notify", decode_measurement, silent_after_s=10.0),),
+    reads=(Characteristic(uuid16(0x2A38), "read", decode_body_sensor_location),),
 )

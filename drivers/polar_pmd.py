@@ -11,7 +11,7 @@ from typing import Final
 
 from drivers.codec import Reader
 from drivers.readings import DecodeError, Reading, Waveform
-from drivers.spec import DriverSpec, SetupRefusedError, Stream, Write
+from drivers.spec import Characteristic, DriverSpec, SetupRefusedError, Write
 
 SERVICE: Final = "fb005c80-02e7-f387-1cad-8acd2d8df0c8"
 CONTROL_POINT: Final = "fb005c81-02e7-f387-1cad-8acd2d8df0c8"
@@ -79,7 +79,7 @@ def _read_signed_24(reader: Reader) -> int:
 
 
 def _read_low_bits(reader: Reader, bits: int) -> int:
-    """An unsigned sample. Polar does not publish the meaning of the tag bits above it (oversampling, contact, pace)."""
+    """An unsigned sample. The bits above it are tags (oversampling, contact, pace) whose coding Polar does not publish."""
     return reader.u24("sample") & ((1 << bits) - 1)
 
 
@@ -123,7 +123,7 @@ DRIVER: Final = DriverSpec(
     name="polar_pmd",
     service=SERVICE,
     # A full frame holds 73 samples and arrives every 0.56 s; eight missing in a row exceed any normal radio loss.
-    streams=(Stream(DATA, "notify", decode_ecg_frame, silent_after_s=5.0),),
+    streams=(Characteristic(DATA, "notify", decode_ecg_frame, silent_after_s=5.0),),
     setup=(_request(_START, _setting(0, RATE_HZ), _setting(1, _RESOLUTION_BITS)),),
     teardown=(_request(_STOP),),
 )

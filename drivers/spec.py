@@ -30,14 +30,14 @@ class SetupRefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """One characteristic and the decoder of its values.
+class Characteristic:
+    """One characteristic that a session subscribes to or reads, and the decoder of its values.
 
-    `characteristic` is a 128-bit UUID in lower case. After `silent_after_s` without a value, a subscription counts as silent: a
+    `uuid` has 128 bits and is in lower case. After `silent_after_s` without a value, a subscription counts as silent: a
     healthy sensor always sends sooner. It is None where the sensor sends only changes.
     """
 
-    characteristic: str
+    uuid: str
     mode: Literal["notify", "indicate", "read"]
     decode: Decoder
     silent_after_s: float | None = None
@@ -48,7 +48,7 @@ class Write:
     """A write with response. Where `expect` is given, the sensor answers by an indication of the same characteristic.
 
     `expect` checks such an indication. It returns if the sensor accepts the write, raises `SetupRefusedError` if the sensor
-    refuses it, and `DecodeError` if the indication does not answer this write; then keep waiting for the answer.
+    refuses it, and `DecodeError` if the indication does not answer this write. After a `DecodeError` the session keeps waiting.
     """
 
     characteristic: str
@@ -74,8 +74,8 @@ class DeviceInformation:
 class Quirk:
     """A deviation of one model from its service's declaration, and the evidence for it (`why`).
 
-    It applies where all given fields match: `manufacturer` and `model` exactly, `firmware` by prefix, None anything. `rate_hz`
-    is the model's true rate by kind of waveform; `ignored` are kinds that it reports wrongly.
+    It applies where all given fields match: `manufacturer` and `model` exactly, `firmware` by prefix. None matches
+    anything. `rate_hz` is the model's true rate by kind of waveform; `ignored` are kinds that it reports wrongly.
     """
 
     why: str
@@ -104,12 +104,15 @@ class Quirk:
 
 @dataclass(frozen=True, slots=True)
 class DriverSpec:
-    """The driver of one GATT service. `bonding`: its characteristics need an encrypted link."""
+    """The driver of one GATT service. The module's docstring says when a session uses each field.
+
+    `service` is the UUID of the service. `bonding` is True if its characteristics need an encrypted link.
+    """
 
     name: str
     service: str
-    streams: tuple[Stream, ...] = ()
-    reads: tuple[Stream, ...] = ()
+    streams: tuple[Characteristic, ...] = ()
+    reads: tuple[Characteristic, ...] = ()
     setup: tuple[Write, ...] = ()
     teardown: tuple[Write, ...] = ()
     bonding: bool = False
@@ -123,5 +126,5 @@ class DriverSpec:
     @property
     def characteristics(self) -> frozenset[str]:
         """Every characteristic that this driver claims."""
-        streams = {stream.characteristic for stream in self.streams + self.reads}
+        streams = {stream.uuid for stream in self.streams + self.reads}
         return frozenset(streams | {write.characteristic for write in self.setup + self.teardown})

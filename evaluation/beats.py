@@ -107,8 +107,8 @@ def score_record(record: AnnotatedRecord, perturbation: Perturbation, label: Lab
     recording = record.recording
     mv, rate_hz = (recording.mv, recording.rate_hz) if ecg is None else (ecg.mv, ecg.rate_hz)
     labelled = label(mv, rate_hz)
-    known = is_received(record.reference.times_s, mv, rate_hz)
-    return LabelCounts(confusion(record.reference, labelled), confusion(record.reference.only(known), labelled))
+    received = is_received(record.reference.times_s, mv, rate_hz)
+    return LabelCounts(confusion(record.reference, labelled), confusion(record.reference.only(received), labelled))
 
 
 def confusion(truth: Reference, labelled: Labelled) -> Confusion:

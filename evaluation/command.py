@@ -142,7 +142,7 @@ def to_json(value: Any) -> Any:
 
 
 def load_noise_classifier(precision: str) -> EcgQrs | None:
-    """Returns the beat classifier that the detector asks in noise; None where the release has none, as in the agent.
+    """Returns the beat classifier that the detector uses in noise; None where the release has none, as in the agent.
 
     Raises:
         ModelError: the released file is damaged.

@@ -66,8 +66,8 @@ def evaluate_qrs(
 
     found = dict(scorer.score_each(annotated_headers(data), score, progress, "QRS detection"))
     clean = {name: results[0].counts for name, results in found.items()}
-    records = {name: gross([counts]) for name, counts in clean.items()}
-    report = gross(list(clean.values()))
+    records = {name: gross_figures([counts]) for name, counts in clean.items()}
+    report = gross_figures(list(clean.values()))
     perturbed = [
         (step.path, _perturbed_figures([results[index] for results in found.values()], list(clean.values()), step))
         for index, step in enumerate(perturbations)
@@ -80,7 +80,7 @@ def evaluate_qrs(
             window: {key: mean([record[window][key] for record in records.values()]) for key in ("se", "ppv", "f1")}
             for window in WINDOWS_S
         },
-        "interval_95": {window: rate_intervals(_triples(list(clean.values()), window)) for window in WINDOWS_S},
+        "interval_95": {window: rate_intervals(_tp_fp_fn(list(clean.values()), window)) for window in WINDOWS_S},
         "records": records,
         **nest(perturbed),
         "skipped": scorer.skipped,
@@ -101,35 +101,38 @@ def count_detections(record: AnnotatedRecord, perturbation: Perturbation, detect
     recording = record.recording
     mv, rate_hz = (recording.mv, recording.rate_hz) if ecg is None else (ecg.mv, ecg.rate_hz)
     detected = detector(mv, rate_hz)
-    known = is_received(record.reference.times_s, mv, rate_hz)
+    received = is_received(record.reference.times_s, mv, rate_hz)
     pairings = {window: pair(record.reference, detected, width_s) for window, width_s in WINDOWS_S.items()}
     return DetectionCounts(
         {window: pairing.counts for window, pairing in pairings.items()},
-        {window: replace(pairing, missed=pairing.missed[known[pairing.missed]]).counts for window, pairing in pairings.items()},
+        {
+            window: replace(pairing, missed=pairing.missed[received[pairing.missed]]).counts
+            for window, pairing in pairings.items()
+        },
     )
 
 
-def gross(records: Sequence[Counts]) -> dict[str, dict[str, Any]]:
+def gross_figures(records: Sequence[Counts]) -> dict[str, dict[str, Any]]:
     """Returns Se, P+ and F1 for each window over all beats of these records, with the counts."""
-    return {window: rates(_triples(records, window)) for window in WINDOWS_S}
+    return {window: rates(_tp_fp_fn(records, window)) for window in WINDOWS_S}
 
 
-def _triples(records: Sequence[Counts], window: str) -> list[tuple[int, int, int]]:
+def _tp_fp_fn(records: Sequence[Counts], window: str) -> list[tuple[int, int, int]]:
     return [(record[window].tp, record[window].fp, record[window].fn) for record in records]
 
 
 def _perturbed_figures(found: Sequence[DetectionCounts], clean: Sequence[Counts], perturbation: Perturbation) -> dict[str, Any]:
     """With lost packets, the main figures count only the beats that were received: a lost beat cannot be detected."""
-    everything = gross([counts.counts for counts in found])
+    everything = gross_figures([counts.counts for counts in found])
     if perturbation.path[0] != "drop":
         return everything | {"f1_change": _change(everything, clean)}
-    received = gross([counts.received for counts in found])
+    received = gross_figures([counts.received for counts in found])
     lost = everything | {"f1_change": _change(everything, clean)}
     return received | {"f1_change": _change(received, clean), "with_lost_beats": lost}
 
 
 def _change(now: Mapping[str, Mapping[str, Any]], clean: Sequence[Counts]) -> dict[str, float | None]:
-    before = gross(clean)
+    before = gross_figures(clean)
     return {window: difference(now[window]["f1"], before[window]["f1"]) for window in WINDOWS_S}
 
 

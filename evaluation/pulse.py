@@ -5,7 +5,7 @@ clock of its own, the shift includes the offset of the clocks, found as the shif
 within 150 ms of an expected pulse matches it (the window of ANSI/AAMI EC57). The first and last 0.3 s of a recording, and 0.3 s
 beside a gap, do not count. Percentages are 0–100, errors are in ms.
 
-The main figures are of the seconds that the quality model accepts, which the agent uses. `coverage` is their share; `all_time`
+The main figures cover the seconds that the quality model accepts, as in the agent. `coverage` is their share; `all_time`
 has the same figures over all seconds.
 """
 
@@ -34,7 +34,8 @@ Change = Callable[[PpgRecording], PpgRecording]
 PACKET_S: Final = 0.2
 """Length of the signal in one Bluetooth packet of a wrist sensor."""
 
-DROP_SEED: Final = 20_261
+SEED: Final = 20_261
+"""Seed of the lost packets and of the movement."""
 
 _STRIDE: Final = 4
 """Step between two windows of the AF model, in pulses."""
@@ -52,11 +53,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Score:
-    """Counts in good seconds and in all seconds, which seconds are good, and the AF model's probabilities."""
+    """Counts in good seconds and in all seconds, whether each second is good, and the AF model's probabilities."""
 
     good: Counts
     all_time: Counts
-    seconds: NDArray[np.bool_]
+    is_good: NDArray[np.bool_]
     af: dict[str, Any]
 
 
@@ -88,7 +89,7 @@ def evaluate_pulse(
     for path in find_ppg(data):
         try:
             recording = change(read_ppg(path)) if change else read_ppg(path)
-            score = _scored(recording, held_out[recording.name] if held_out else quality, rhythm)
+            score = _score_recording(recording, held_out[recording.name] if held_out else quality, rhythm)
         except (RecordingError, ValueError) as error:
             skipped[str(path.relative_to(data))] = str(error)
             continue
@@ -108,10 +109,10 @@ def drop_packets(share: float) -> Change:
     """Returns a change that drops this share (0 to 1) of the packets of 0.2 s, always the same packets of a recording."""
 
     def change(recording: PpgRecording) -> PpgRecording:
-        rng = np.random.default_rng(DROP_SEED)
+        rng = np.random.default_rng(SEED)
         packet = np.arange(recording.ppg.size) // round(PACKET_S * recording.rate_hz)
         lost = rng.random(int(packet[-1]) + 1) < share
-        return _with(recording, np.where(lost[packet], np.nan, recording.ppg), recording.rate_hz)
+        return _replace_signal(recording, np.where(lost[packet], np.nan, recording.ppg), recording.rate_hz)
 
     return change
 
@@ -121,7 +122,9 @@ def resample_to(rate_hz: float) -> Change:
 
     def change(recording: PpgRecording) -> PpgRecording:
         at = np.arange(int(recording.ppg.size / recording.rate_hz * rate_hz)) / rate_hz
-        return _with(recording, np.interp(at, np.arange(recording.ppg.size) / recording.rate_hz, recording.ppg), rate_hz)
+        return _replace_signal(
+            recording, np.interp(at, np.arange(recording.ppg.size) / recording.rate_hz, recording.ppg), rate_hz
+        )
 
     return change
 
@@ -130,14 +133,14 @@ def add_movement(snr_db: float) -> Change:
     """Returns a change that adds random movement of 0.5 to 5 Hz, its power this many dB below the signal's in this band."""
 
     def change(recording: PpgRecording) -> PpgRecording:
-        noise = np.random.default_rng(DROP_SEED).normal(size=recording.ppg.size)
+        noise = np.random.default_rng(SEED).normal(size=recording.ppg.size)
         known = np.isfinite(recording.ppg)
         if known.sum() < 2:
             return recording
         filled = np.interp(np.arange(known.size), np.flatnonzero(known), recording.ppg[known])
         signal, movement = (_in_band(x, recording.rate_hz) for x in (filled, noise))
         scale = float(np.std(signal)) * 10 ** (-snr_db / 20) / float(np.std(movement))
-        return _with(recording, recording.ppg + scale * movement, recording.rate_hz)
+        return _replace_signal(recording, recording.ppg + scale * movement, recording.rate_hz)
 
     return change
 
@@ -147,7 +150,7 @@ def _in_band(x: NDArray[np.float64], rate_hz: float) -> NDArray[np.float64]:
     return np.convolve(np.pad(x, taps.size // 2, mode="edge"), taps, "valid")
 
 
-def _with(recording: PpgRecording, ppg: NDArray[np.float64], rate_hz: float) -> PpgRecording:
+def _replace_signal(recording: PpgRecording, ppg: NDArray[np.float64], rate_hz: float) -> PpgRecording:
     return PpgRecording(recording.name, ppg, rate_hz, recording.beats_s, recording.same_clock, recording.notes)
 
 
@@ -159,7 +162,7 @@ def _released(load: Callable[[], Any]) -> Any:
         return None
 
 
-def _scored(recording: PpgRecording, quality: QualityModel | None, rhythm: RhythmModel | None) -> "_Score":
+def _score_recording(recording: PpgRecording, quality: QualityModel | None, rhythm: RhythmModel | None) -> "_Score":
     analysis = PpgAnalysis(recording.rate_hz, DEFAULT_LIMITS, rhythm, quality)
     steps = (analysis.push(recording.ppg), analysis.finish())
     pulses = [pulse for step in steps for pulse in step.pulses]
@@ -187,7 +190,7 @@ def _in_good(times_s: NDArray[np.float64], seconds: NDArray[np.bool_]) -> NDArra
 
 
 def _report(scores: Sequence["_Score"], has_quality: bool) -> dict[str, Any]:
-    seconds = np.concatenate([score.seconds for score in scores]) if scores else np.empty(0)
+    seconds = np.concatenate([score.is_good for score in scores]) if scores else np.empty(0)
     everything = _figures([score.all_time for score in scores])
     if not has_quality:
         return everything | {"coverage": None, "all_time": everything}
@@ -233,7 +236,7 @@ def _mean_probability(intervals: Sequence[float | None], rhythm: RhythmModel | N
 
 
 def _agreement(probabilities: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Returns how often pulses and reference beats lead to the same AF decision, where both are is_conclusive."""
+    """Returns how often pulses and reference beats lead to the same AF decision, where both are conclusive."""
     known = [
         (p["by_pulses"], p["by_reference"])
         for p in probabilities

@@ -1,4 +1,4 @@
-"""The recordings that `pulsegate evaluate` reads: in the database's folder below the data folder, or in the folder itself."""
+"""Finds and scores the records that `pulsegate evaluate` reads, and computes the figures that its tasks share."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -124,11 +124,11 @@ def interval(patients: Sequence[Item], figure: Callable[[Sequence[Item]], float 
     if len(patients) < 2:
         return None
 
-    def known(drawn: Sequence[Item]) -> float:
+    def figure_or_nan(drawn: Sequence[Item]) -> float:
         value = figure(drawn)
         return float("nan") if value is None else value
 
-    low, high = bootstrap(patients, known, SEED)
+    low, high = bootstrap(patients, figure_or_nan, SEED)
     return [round(low, 2), round(high, 2)] if isfinite(low) else None
 
 

@@ -30,9 +30,10 @@ SCORED: Final = 3
 """The Challenge's score is the mean F1 of the first three (Clifford et al. 2017)."""
 
 FRACTIONS: Final = (1.0, 0.95, 0.9, 0.8, 0.7)
+"""Shares of the records for which `coverage` has the score, the most confident records first."""
 
 MAX_PERTURBED_RECORDS: Final = 300
-"""Perturbations take 30 times as long as the recordings alone. Of more records than this, every n-th is perturbed."""
+"""With more records than this, only every n-th is perturbed: perturbations take 30 times as long as the recordings alone."""
 
 Probabilities = NDArray[np.float64]
 Classifier = Callable[[NDArray[np.float64], float], Probabilities]
@@ -59,12 +60,12 @@ def evaluate_rhythm(
         scorer = RecordScorer()
         headers = [(name, record) for name, record in found.items() if isinstance(record, Labelled)]
         scorer.skipped.update((name, record) for name, record in found.items() if isinstance(record, str))
-        step = -(-len(headers) // MAX_PERTURBED_RECORDS) if len(perturbations) > 1 else 1
-        chosen = {name for name, _ in headers[::step]}
+        stride = -(-len(headers) // MAX_PERTURBED_RECORDS) if len(perturbations) > 1 else 1
+        chosen = {name for name, _ in headers[::stride]}
 
         def score(record: Labelled) -> tuple[int, list[Probabilities]]:
-            steps = perturbations if record.header.stem in chosen else perturbations[:1]
-            return record.label, _probabilities(record, classify, steps)
+            applied = perturbations if record.header.stem in chosen else perturbations[:1]
+            return record.label, _probabilities(record, classify, applied)
 
         results = dict(scorer.score_each(headers, score, progress, "rhythm"))
     classes = np.array([label for label, _ in results.values()])
@@ -82,7 +83,7 @@ def evaluate_rhythm(
     return {
         "task": "rhythm",
         **report,
-        "interval_95": {"f1_mean": interval(called, _drawn_f1)},
+        "interval_95": {"f1_mean": interval(called, _f1_of_sample)},
         "records": records,
         **nest(perturbed),
         "skipped": scorer.skipped,
@@ -205,7 +206,8 @@ def _mean_f1(called: NDArray[np.integer[Any]], classes: NDArray[np.integer[Any]]
     return float(known.mean()) if known.size else float("nan")
 
 
-def _drawn_f1(drawn: Sequence[tuple[int, int]]) -> float | None:
+def _f1_of_sample(drawn: Sequence[tuple[int, int]]) -> float | None:
+    """Returns the mean F1, 0–100, of one bootstrap sample of (true class, called class)."""
     classes, called = np.array(drawn).T
     return _percent(_mean_f1(called, classes))
 

@@ -56,7 +56,7 @@ class WindowModel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredRecord:
     """One record, its windows, and the model's probability for each, NaN where it is inconclusive."""
 
     rhythm: Rhythm
@@ -71,7 +71,7 @@ class TrackedRecord:
     `labels` (beats,) are 1 in AF, 0 elsewhere, and -1 where the agent is inconclusive; every episode has its `end_s`.
     """
 
-    scored: Scored
+    scored: ScoredRecord
     labels: NDArray[np.int8]
     episodes: list[Episode]
 
@@ -100,14 +100,14 @@ def evaluate_rr_af(data: Path, model: WindowModel, drop: float = 0.0) -> dict[st
     for folder in _folders(data):
         for path in sorted(folder.glob("*.qrs")):
             try:
-                record = track_episodes(scored(load_rhythm(path, folder.name), model, drop), model.on_threshold)
+                record = track_episodes(score_windows(load_rhythm(path, folder.name), model, drop), model.on_threshold)
             except RECORD_ERRORS as error:
                 skipped[f"{folder.name}/{path.stem}"] = " ".join(f"{error}".split()) or type(error).__name__
             else:
                 tracked.setdefault(folder.name, []).append(record)
     if not tracked:
         raise EvaluationError(f"no record (.qrs and .atr) in {data}: give the folder that holds {', '.join(DATABASES)}")
-    everyone = [record for records in tracked.values() for record in records]
+    all_records = [record for records in tracked.values() for record in records]
     with_af = [
         record
         for records in tracked.values()
@@ -115,10 +115,10 @@ def evaluate_rr_af(data: Path, model: WindowModel, drop: float = 0.0) -> dict[st
         for record in records
     ]
     return {
-        **report(with_af or everyone),
-        "false_alerts_per_patient_day": false_alerts(everyone),
+        **report(with_af or all_records),
+        "false_alerts_per_patient_day": false_alerts(all_records),
         "databases": {name: report(records) for name, records in tracked.items()},
-        "records": {f"{r.rhythm.database}/{r.rhythm.name}": record_report(r) for r in everyone},
+        "records": {f"{r.rhythm.database}/{r.rhythm.name}": record_report(r) for r in all_records},
         "skipped": skipped,
     }
 
@@ -128,7 +128,7 @@ def _folders(data: Path) -> list[Path]:
     return inside or ([data] if data.name in RATES_HZ and any(data.glob("*.qrs")) else [])
 
 
-def scored(rhythm: Rhythm, model: WindowModel, drop: float = 0.0) -> Scored:
+def score_windows(rhythm: Rhythm, model: WindowModel, drop: float = 0.0) -> ScoredRecord:
     """Returns the model's probability for every window that the agent passes to it."""
     cut = windows(rhythm, STEP_BEATS)
     valid = cut.valid
@@ -138,10 +138,10 @@ def scored(rhythm: Rhythm, model: WindowModel, drop: float = 0.0) -> Scored:
     probability = np.full(len(valid), nan)
     conclusive = model.find_conclusive_windows(cut.rr_s, valid)
     probability[conclusive] = model.probabilities(cut.rr_s[conclusive], valid[conclusive])
-    return Scored(rhythm, cut, probability)
+    return ScoredRecord(rhythm, cut, probability)
 
 
-def track_episodes(record: Scored, on_threshold: float) -> TrackedRecord:
+def track_episodes(record: ScoredRecord, on_threshold: float) -> TrackedRecord:
     """Returns the agent's labels and episodes from the probabilities of the windows."""
     tracker = AfTracker(on_threshold, DEFAULT_LIMITS.af_duration.value)
     cut, times_s = record.windows, record.rhythm.times_s
@@ -182,7 +182,7 @@ def true_episodes(rhythm: Rhythm, label: int = AF) -> list[tuple[float, float]]:
     return [(float(rhythm.times_s[a]), float(rhythm.times_s[min(b, last)])) for a, b in edges.reshape(-1, 2)]
 
 
-def window_counts(record: Scored, threshold: float = 0.5) -> dict[str, float]:
+def window_counts(record: ScoredRecord, threshold: float = 0.5) -> dict[str, float]:
     """Counts the windows of AF, other rhythms and flutter, and those of them called AF; inconclusive windows are left out."""
     called, labels = record.probability >= threshold, record.windows.labels
     conclusive = np.isfinite(record.probability)
@@ -238,7 +238,7 @@ def report(records: Sequence[TrackedRecord]) -> dict[str, Any]:
     conclusive, everything = (sum(count(c) for c in by_second) for count in (_conclusive, lambda c: c["all"]))
     latencies = [latency for record in records for latency in _latencies(record)]
     detected = [latency for latency in latencies if latency < inf]
-    probability, is_af = _known(records)
+    probability, is_af = _conclusive_windows(records)
     return {
         "duration": se_sp(by_second) | {"coverage": _percent(conclusive, everything)},
         "duration_95": _intervals(by_second),
@@ -293,7 +293,7 @@ def _overlaps(episode: Episode, stretches: Sequence[tuple[float, float]]) -> boo
 
 
 def _latencies(record: TrackedRecord) -> list[float]:
-    """Returns the seconds from each long true episode's onset to the alert: 0 if an alert was on already, infinite without."""
+    """Returns the seconds from each long true episode's onset to the alert: 0 if one was already on, infinite if none came."""
     latencies = []
     for onset_s, end_s in true_episodes(record.rhythm):
         if end_s - onset_s >= LONG_EPISODE_S:
@@ -303,7 +303,7 @@ def _latencies(record: TrackedRecord) -> list[float]:
     return latencies
 
 
-def _known(records: Sequence[TrackedRecord]) -> tuple[Probabilities, Flags]:
+def _conclusive_windows(records: Sequence[TrackedRecord]) -> tuple[Probabilities, Flags]:
     """Returns probability and truth of the conclusive windows without flutter."""
     used = [(r.scored.windows.labels != UNUSED) & np.isfinite(r.scored.probability) for r in records]
     probability = [record.scored.probability[which] for record, which in zip(records, used, strict=True)]

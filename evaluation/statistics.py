@@ -13,7 +13,7 @@ BINS: Final = 15
 """Bins of a calibration curve (Guo et al., On Calibration of Modern Neural Networks, 2017)."""
 
 REPLICATES: Final = 1000
-"""Replicates of a bootstrap; the ends of the 95 % interval then vary by some 2 % of its width."""
+"""Replicates of a bootstrap; the ends of the 95 % interval then vary by about 2 % of its width."""
 
 
 def softmax(logits: Probabilities, temperature: float = 1.0) -> NDArray[np.float64]:

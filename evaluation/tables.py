@@ -46,7 +46,7 @@ def build_tables(task: str, report: Mapping[str, Any]) -> Iterator[Table]:
         yield _rows("reference in rows, called in columns", "", report["confusion"], None)
     for kind in PERTURBATIONS:
         if kind in report:
-            yield _rows(kind, "step", dict(_steps(report[kind])), columns)
+            yield _rows(kind, "perturbation", dict(_perturbations(report[kind])), columns)
     left_out = {name: {"reason": "paced beats"} for name in report.get("paced", ())}
     left_out |= {name: {"reason": reason} for name, reason in dict(report.get("skipped", {})).items()}
     if left_out:
@@ -83,16 +83,16 @@ def _rows(title: str, head: str, rows: Mapping[str, Mapping[str, Any]], columns:
     return table
 
 
-def _steps(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _perturbations(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields name and figures of each perturbation: the branches that hold figures, not further perturbations."""
     for key, branch in tree.items():
-        if all(isinstance(part, Mapping) and part and all(_is_step(step) for step in branch) for part in branch.values()):
-            yield from _steps(branch, (*path, key))
+        if all(isinstance(part, Mapping) and part and all(_is_level(level) for level in branch) for part in branch.values()):
+            yield from _perturbations(branch, (*path, key))
         else:
             yield " ".join((*path, key)), branch
 
 
-def _is_step(key: str) -> bool:
+def _is_level(key: str) -> bool:
     return key.lstrip("-").isdecimal()
 
 

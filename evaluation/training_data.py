@@ -20,7 +20,7 @@ _NAMED: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedRecord:
-    """The name of a record, and its folders, one of which may have the name of the database; innermost first."""
+    """The name of a record and those of its folders, innermost first. One of them may be the name of the database."""
 
     name: str
     folders: Sequence[str] = ()

@@ -71,8 +71,8 @@ def alert_priority(finding: Finding, limits: Limits) -> str:
     if finding.kind == "spo2_low":
         limit = measured.get("limit_percent", 100)
         return "high" if limit <= limits.spo2_critical.value else "medium" if limit <= limits.spo2_very_low.value else "low"
-    is_escalated, escalated = escalations.get(finding.kind, (False, ""))
-    return escalated if is_escalated else PRIORITIES[finding.kind]
+    is_escalated, higher_priority = escalations.get(finding.kind, (False, ""))
+    return higher_priority if is_escalated else PRIORITIES[finding.kind]
 
 
 def raises_alert(finding: Finding) -> bool:
@@ -117,7 +117,8 @@ class AlertTracker:
     ) -> tuple[FindingRecord | AlertRecord, ...]:
         """Returns the finding's record and, if there is one to send, its alert.
 
-        `beats` are the latest beats, for the strip. Without an `analysis` the alert has no strip.
+        `beats` are the latest beats, for the strip. Without an `analysis` the alert has no strip. `decided_us` is explained in
+        `AlertRecord`.
         """
         key = finding.kind, finding.onset_s
         known = self._open.get(key) or self._suppressed.get(key)
@@ -153,37 +154,36 @@ class AlertTracker:
         )
         return (record, *self._on_alert(key, alert))
 
-    def end_suppression(self, until_us: int, decided_us: int) -> tuple[AlertRecord, ...]:
-        """The suppressed alerts that may now be sent: their episodes are in progress and the stream has reached `until_us`.
+    def end_suppression(self, now_us: int, decided_us: int) -> tuple[AlertRecord, ...]:
+        """Returns the suppressed alerts that must now be sent, because their episodes still last at `now_us` of the stream.
 
         Must be called at fixed times of the stream, so the result does not depend on how the stream was divided into chunks.
         """
-        free = [
+        due = [
             key
             for key, alert in self._suppressed.items()
-            if not self._limiter.is_suppressed(alert.kind, alert.priority, until_us)
+            if not self._limiter.is_suppressed(alert.kind, alert.priority, now_us)
         ]
         return tuple(
-            self._send_first(key, replace(self._suppressed.pop(key), decided_us=decided_us), was_suppressed=True)
-            for key in free
+            self._send_first(key, replace(self._suppressed.pop(key), decided_us=decided_us), was_suppressed=True) for key in due
         )
 
     def _on_alert(self, key: tuple[str, float], alert: AlertRecord) -> tuple[AlertRecord, ...]:
         if key in self._open:
             return (self._update(key, alert),)
-        before = self._suppressed.pop(key, None)
-        if before is not None:
-            alert = replace(alert, priority=_higher_priority(alert, before), strip=alert.strip or before.strip)
+        suppressed = self._suppressed.pop(key, None)
+        if suppressed is not None:
+            alert = replace(alert, priority=_higher_priority(alert, suppressed), strip=alert.strip or suppressed.strip)
         if not self._limiter.is_suppressed(alert.kind, alert.priority, alert.onset_us):
-            return (self._send_first(key, alert, was_suppressed=before is not None),)
-        if before is None:
+            return (self._send_first(key, alert, was_suppressed=suppressed is not None),)
+        if suppressed is None:
             self._limiter.suppress(alert.kind)
         if alert.end_us is None:
             self._suppressed[key] = alert
         return ()
 
     def _send_first(self, key: tuple[str, float], alert: AlertRecord, *, was_suppressed: bool) -> AlertRecord:
-        """The first alert of an episode. If it was suppressed, it is itself among those that the limiter counted."""
+        """Returns the first alert of an episode. An alert that was suppressed before was also counted, so it is subtracted."""
         count = self._limiter.emit(alert.kind, alert.priority, alert.onset_us) - int(was_suppressed)
         if count:
             measured = {**(alert.measured or {}), "held": float(count)}
@@ -210,8 +210,8 @@ class AlertTracker:
             self._limiter.end_episode(alert.kind, alert.end_us)
 
 
-def _higher_priority(alert: AlertRecord, before: AlertRecord) -> str:
-    return max(alert.priority, before.priority, key=RANKS.__getitem__)
+def _higher_priority(alert: AlertRecord, earlier: AlertRecord) -> str:
+    return max(alert.priority, earlier.priority, key=RANKS.__getitem__)
 
 
 def _needs_new_strip(finding: Finding) -> bool:

@@ -25,7 +25,7 @@ from gateway.recorder import Recorder
 from gateway.sensor_runner import SensorRunner, run_sensors, state_key
 from gateway.status import StatusReporter
 from gateway.storage import Storage
-from sync.errors import Permanent, Transient
+from sync.errors import PermanentError, TransientError
 from sync.keys import HubKey
 from sync.mqtt import MqttClient
 from sync.outbox import Outbox
@@ -35,7 +35,7 @@ from sync.uplink import Uplink
 from sync.wire import ack_topic
 
 UPLOAD_TIMEOUT_S: Final = 10.0
-"""Time at a clean stop for the clinic to acknowledge the last blocks. The rest is sent after the next start."""
+"""How long a clean stop waits until the clinic acknowledges the last blocks. The rest is sent after the next start."""
 
 T = TypeVar("T")
 OpenRadio = Callable[[str, Path], AbstractAsyncContextManager[Radio]]
@@ -68,28 +68,28 @@ class Agent:
         far as `UPLOAD_TIMEOUT_S` allows.
 
         Raises:
-            sync.errors.Permanent: the buffer, a key or a setting does not allow a start. Nothing was changed.
+            sync.errors.PermanentError: the buffer, a key or a setting prevents the start. Nothing was changed.
         """
-        with _worker_thread("storage") as on_storage, _worker_thread("analysis") as on_analysis:
-            outbox = await on_storage(self._open_outbox)
+        with _worker_thread("storage") as run_on_storage_thread, _worker_thread("analysis") as run_on_analysis_thread:
+            outbox = await run_on_storage_thread(self._open_outbox)
             try:
                 transport = self.make_transport(self.settings)
-                uplink = Uplink(outbox, transport, hub=self.settings.hub, call=on_storage)
-                storage = Storage(outbox, Recorder(outbox, on_storage, uplink.wake), uplink, on_storage)
-                sensors = await self._resume_sensors(storage, on_analysis)
+                uplink = Uplink(outbox, transport, hub=self.settings.hub, call=run_on_storage_thread)
+                storage = Storage(outbox, Recorder(outbox, run_on_storage_thread, uplink.wake), uplink, run_on_storage_thread)
+                sensors = await self._resume_sensors(storage, run_on_analysis_thread)
                 await self._update_refusal_alert(storage)
                 await storage.recorder.flush()
                 await self._run_tasks(stop, transport, storage, sensors)
             finally:
-                await on_storage(outbox.close)
+                await run_on_storage_thread(outbox.close)
 
     def _open_outbox(self) -> Outbox:
         data = self.settings.data
         try:
             data.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise Permanent(
-                f"cannot create the data folder {data} ({error.strerror}): set `data` to a folder that you may write"
+            raise PermanentError(
+                f"cannot create the data folder {data} ({error.strerror}): set `data` to a folder that you can write to"
             ) from error
         return Outbox.open(
             data / "buffer.db",
@@ -100,13 +100,13 @@ class Agent:
             clock=lambda: self.clock.wall_us() // 1_000_000,
         )
 
-    async def _resume_sensors(self, storage: Storage, on_analysis: WorkerCall) -> list[SensorRunner]:
+    async def _resume_sensors(self, storage: Storage, run_on_analysis_thread: WorkerCall) -> list[SensorRunner]:
         """Resumes every sensor where the last run ended; the time since then is an open gap."""
         sensors: list[SensorRunner] = []
         for sensor in self.settings.sensors:
             stored = await storage.call(storage.outbox.load_state, state_key(sensor.name))
             pipeline = Pipeline(sensor.name, self.settings.limits, self.models, json.loads(stored) if stored else None)
-            runner = SensorRunner(sensor, pipeline, self.registry, self.clock, storage.recorder, on_analysis)
+            runner = SensorRunner(sensor, pipeline, self.registry, self.clock, storage.recorder, run_on_analysis_thread)
             sensors.append(runner)
             await runner.resume()
         return sensors
@@ -140,7 +140,7 @@ class Agent:
             for sensor in sensors:
                 await sensor.finish()
             await storage.recorder.flush()
-            with contextlib.suppress(TimeoutError, Transient):
+            with contextlib.suppress(TimeoutError, TransientError):
                 async with asyncio.timeout(UPLOAD_TIMEOUT_S):
                     await storage.wait_acknowledged()
             for task in background:

@@ -14,12 +14,16 @@ NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely o
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
-    parser.add_argument("--watch-stdin", action="store_true", help="stop at the end of standard input, when the parent exits")
+    parser.add_argument(
+        "--watch-stdin", action="store_true", help="stop when standard input ends (the parent process has exited)"
+    )
 
 
 def _add_scan_arguments(parser: argparse.ArgumentParser) -> None:
     _add_radio(parser)
-    parser.add_argument("--seconds", type=_positive_seconds, default=10.0, help="duration of the scan (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=_parse_positive_seconds, default=10.0, help="duration of the scan (default: %(default)s)"
+    )
 
 
 def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,15 +33,17 @@ def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_radio(parser)
     parser.add_argument(
-        "--seconds", type=_positive_seconds, default=60.0, help="duration of the recording (default: %(default)s)"
+        "--seconds", type=_parse_positive_seconds, default=60.0, help="duration of the recording (default: %(default)s)"
     )
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seconds", type=_positive_seconds, help="stop after this many seconds of the script and check the results"
+        "--seconds", type=_parse_positive_seconds, help="stop after this many seconds of the script and check the results"
     )
-    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="port of the clinician's page (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=_parse_port, default=DEFAULT_PORT, help="port of the clinician's page (default: %(default)s)"
+    )
     _add_played_recording(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counters and alerts to this file at the end")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep all data in this folder (default: a temporary folder)")
@@ -55,31 +61,39 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write JSON lines instead of a table")
     parser.add_argument("--beats", action="store_true", help="with --json: also write each R peak")
     parser.add_argument(
-        "--speed", type=_speed, default=None, metavar="max|X", help="X times real time; max (default): without waiting"
+        "--speed",
+        type=_parse_speed,
+        default=None,
+        metavar="max|X",
+        help="replay at X times real time; max (default): as fast as possible",
     )
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report with trend, alerts and ECG strips")
-    parser.add_argument("--as", dest="sensor", metavar="SENSOR", help="replay the files as readings of this sensor")
+    parser.add_argument(
+        "--as", dest="sensor", metavar="SENSOR", help="sensor name in the output, instead of the name in the file"
+    )
 
 
 def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", choices=("qrs", "beats", "rhythm", "rr-af", "pulse"), help="what to score")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the databases, or of records")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="folder that contains the databases or the records"
+    )
     parser.add_argument(
         "--precision",
         choices=("int8", "fp32"),
         default="int8",
         help="the released models (int8), or the float models written by make train (fp32); default: %(default)s",
     )
-    ladders = parser.add_argument_group("ladders (qrs, beats, rhythm)")
-    ladders.add_argument("--noise", action="store_true", help="also score with noise at 24 to -6 dB")
-    ladders.add_argument(
+    robustness = parser.add_argument_group("robustness (qrs, beats, rhythm)")
+    robustness.add_argument("--noise", action="store_true", help="also score with noise at 24 to -6 dB")
+    robustness.add_argument(
         "--noise-data",
         type=Path,
         metavar="DIR",
-        help="folder with BW.mat, EM.mat and MA.mat (default: the folder noise in or beside DATA)",
+        help="folder with BW.mat, EM.mat and MA.mat (default: the folder noise inside or next to the --data folder)",
     )
-    ladders.add_argument("--drop", action="store_true", help="also score with 1 to 20 %% of the packets lost")
-    ladders.add_argument("--fs", action="store_true", help="also score at other sampling rates")
+    robustness.add_argument("--drop", action="store_true", help="also score with 1 to 20 %% of the packets lost")
+    robustness.add_argument("--fs", action="store_true", help="also score at other sampling rates")
     parser.add_argument("--json", action="store_true", help="print one JSON object with every figure instead of tables")
 
 
@@ -92,26 +106,28 @@ def _add_radio(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_played_recording(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--record", type=Path, metavar="FILE", help="play this WFDB or CSV recording instead of the script")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="play this WFDB or CSV recording instead of the demo's script"
+    )
 
 
-def _positive_seconds(text: str) -> float:
-    seconds = _positive_number(text)
+def _parse_positive_seconds(text: str) -> float:
+    seconds = _parse_positive_number(text)
     if seconds is None:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
     return seconds
 
 
-def _speed(text: str) -> float | None:
+def _parse_speed(text: str) -> float | None:
     if text == "max":
         return None
-    speed = _positive_number(text)
+    speed = _parse_positive_number(text)
     if speed is None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number above 0")
     return speed
 
 
-def _positive_number(text: str) -> float | None:
+def _parse_positive_number(text: str) -> float | None:
     try:
         number = float(text)
     except ValueError:
@@ -119,9 +135,9 @@ def _positive_number(text: str) -> float | None:
     return number if 0 < number < float("inf") else None
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port: give a number from 0 (any free port) to 65535")
+        raise argparse.ArgumentTypeError(f"{text} is not a port: use a number from 0 (any free port) to 65535")
     return int(text)
 
 
@@ -136,22 +152,27 @@ class _Command:
 _COMMANDS: Final = (
     _Command("run", "run the agent", "Connects to the sensors and sends their readings to the clinic.", _add_run_arguments),
     _Command("status", "show what the agent is doing", "Prints the counters of the running agent as JSON.", _add_config),
-    _Command("scan", "list the sensors in range", "Lists the devices that advertise nearby.", _add_scan_arguments),
+    _Command(
+        "scan",
+        "list the Bluetooth LE devices in range",
+        "Lists the address, RSSI and name of every Bluetooth LE device that advertises in range.",
+        _add_scan_arguments,
+    ),
     _Command(
         "record",
-        "record a sensor into a file",
+        "record a sensor's payloads to a file",
         "Records the payloads of one sensor byte for byte, for pulsegate replay.",
         _add_record_arguments,
     ),
     _Command(
         "demo",
         "run a virtual strap, the agent and the clinic on this machine",
-        "Runs the agent and the clinic with a virtual chest strap that plays a published script.",
+        "Runs the agent and the clinic with a virtual chest strap that plays a scripted ECG.",
         _add_demo_arguments,
     ),
     _Command(
         "simulate",
-        "run a virtual strap for scan, record and run",
+        "run a virtual strap that scan, record and run can use",
         "Plays the demo's script or a recording as a virtual chest strap on a virtual radio.",
         _add_simulate_arguments,
     ),

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from config.origin import OriginError, check_origin
+from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors, watching_stdin
 from config.settings import SettingsError, load_settings
 from gateway.arguments import build_parser
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for noisy in ("bumble", "bleak", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        check_origin()
+        check_package_folders()
         return COMMANDS[arguments.command](arguments)
     except KeyboardInterrupt:
         return 130
@@ -80,12 +80,12 @@ def _status(arguments: argparse.Namespace) -> int:
         status = read_status(settings.data)
     except (OSError, ValueError) as error:
         raise CommandError(
-            f"cannot read a status in {settings.data}, the agent has never run there: start it with pulsegate run ({error})"
+            f"cannot read a status in {settings.data} ({error}): the agent has never run there; start it with pulsegate run"
         ) from error
     print(json.dumps(dict(status), indent=1))
     age_s = (SystemClock().wall_us() - status["at_us"]) / 1e6
     if age_s > STALE_AFTER_S:
-        raise CommandError(f"this status is {age_s:.0f} s old, the agent is not running: start it with pulsegate run")
+        raise CommandError(f"this status is {age_s:.0f} s old: the agent is not running; start it with pulsegate run")
     return 0
 
 
@@ -117,13 +117,13 @@ def _record(arguments: argparse.Namespace) -> int:
         payloads = asyncio.run(run())
     except OSError as error:
         raise CommandError(
-            f"cannot write {arguments.file} ({error.strerror}): name a new file in a folder that you may write"
+            f"cannot write {arguments.file} ({error.strerror}): choose a new file in a folder that you can write to"
         ) from error
     if not payloads:
         raise CommandError(
             f"no sensor named {arguments.name} was found: check that it is worn, in range and not connected to another device"
         )
-    print(f"{payloads} payloads in {arguments.file}")
+    print(f"{payloads} payloads written to {arguments.file}")
     return 0
 
 
@@ -139,20 +139,22 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _simulate(arguments: argparse.Namespace) -> int:
     try:
         from captures import RecordingError
-        from gateway.simulate.heart import heart_from_script
+        from gateway.simulate.repeating_ecg import ecg_from_script
         from gateway.simulate.script import load_script
         from gateway.simulate.standalone import run_standalone
-        from gateway.simulate.strap import heart_from_file
+        from gateway.simulate.strap import ecg_from_file
     except ImportError as error:
         raise CommandError(f"the simulator needs the extra sim ({error.name} is missing): run make setup") from error
     try:
-        heart = heart_from_file(arguments.record) if arguments.record else heart_from_script(load_script("demo"))
+        ecg = ecg_from_file(arguments.record) if arguments.record else ecg_from_script(load_script("demo"))
     except RecordingError as error:
         raise CommandError(str(error)) from error
     try:
-        run_standalone(arguments.folder, heart)
+        run_standalone(arguments.folder, ecg)
     except OSError as error:
-        raise CommandError(f"cannot use {arguments.folder} ({error.strerror}): name a folder that you may write") from error
+        raise CommandError(
+            f"cannot use {arguments.folder} ({error.strerror}): choose a folder that you can write to"
+        ) from error
     return 0
 
 

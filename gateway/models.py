@@ -1,8 +1,8 @@
 """Loads the released models, or states why the agent runs with its rules alone.
 
-Either all models of a release are loaded or none. Models of different releases must not be mixed, and on a hub that was
-tampered with the remaining models cannot be trusted. A refusal is reported in the log, in `pulsegate status` and to the clinic
-as a technical alert.
+Either all models of a release are loaded or none. Models of different releases must not be mixed. If one file of a
+release was altered, its other files cannot be trusted either. A refusal is reported in the log, in `pulsegate status` and to
+the clinic as a technical alert.
 """
 
 import json
@@ -149,7 +149,7 @@ def update_refusal_alert(
 ) -> tuple[tuple[AlertRecord, ...], Mapping[str, Any]]:
     """Raises, updates or ends the alert that the models were refused; called once at each start.
 
-    The alert stays ongoing over restarts until the models run again.
+    The alert stays ongoing across restarts until the models run again.
 
     Args:
         loaded: the models, or why they were refused.

@@ -60,7 +60,7 @@ class Pipeline:
         return join_outputs(self._process(reading, arrival) for reading in readings)
 
     def on_interruption(self, reason: str, arrival: Arrival) -> Output:
-        """Opens a gap in every waveform because the link was lost or a recording has a hole."""
+        """Opens a gap in every waveform because the link was lost or a recording has no valid samples."""
         del arrival
         gaps = (timeline.open_gap(reason) for timeline in self._timelines.values())
         return Output(tuple(gap for gap in gaps if gap))
@@ -68,34 +68,42 @@ class Pipeline:
     def finish(self, arrival: Arrival) -> Output:
         """Ends the analyses because no more readings will come: pending beats are decided and open episodes are closed."""
         output = join_outputs(analysis.finish(arrival.wall_us) for analysis in self._analyses.values())
-        self._analysis_states = {kind: analysis.state() for kind, analysis in self._analyses.items()}
+        self._analysis_states = self._collect_analysis_states()
         self._analyses = {}
         return output
 
     def state(self) -> SavedState:
-        """The last sample of every waveform, the ongoing alerts and the state of the rules, for a pipeline after a crash."""
+        """The last sample of every waveform, the ongoing alerts and the state of the rules; a restart resumes from it."""
         states = {kind: timeline.state() for kind, timeline in self._timelines.items()}
         ongoing = [alert for analysis in self._analyses.values() for alert in analysis.ongoing_alerts()]
         ongoing += self._vital_alerts.ongoing_alerts()
         return {
             "waveforms": {kind: state for kind, state in states.items() if state},
             "alerts": [asdict(alert) for alert in ongoing],
-            "streams": {**self._analysis_states, **{kind: analysis.state() for kind, analysis in self._analyses.items()}},
+            "streams": self._collect_analysis_states(),
             "vitals": {"rules": self._vitals.state(), "flood": self._vital_alerts.limiter_state()},
         }
 
-    def resume(self, arrival: Arrival) -> Output:
+    def restarted(self, saved: SavedState) -> "Pipeline":
+        """A new pipeline of the same sensor that resumes from `saved`; this one must not be used any more."""
+        return Pipeline(self.sensor, self._limits, self._models, saved)
+
+    def resume(self, arrival: Arrival, reason: str = "the agent was restarted") -> Output:
         """Resumes after a restart: opens a gap since the last run and closes the alerts that were ongoing when it ended."""
         alerts = [replace(AlertRecord(**alert), reasons=tuple(alert["reasons"])) for alert in self._restored["alerts"]]
         ecg = self._timelines.get("ecg")
         end_us = ecg.last.at_us if ecg and ecg.last else arrival.wall_us
         ended = tuple(replace(alert, end_us=max(alert.onset_us, end_us)) for alert in alerts)
-        return Output((*self.on_interruption("the agent was restarted", arrival).records, *ended))
+        return Output((*self.on_interruption(reason, arrival).records, *ended))
 
     @property
     def has_samples(self) -> bool:
         """Whether any waveform has a sample."""
         return any(timeline.last for timeline in self._timelines.values())
+
+    def _collect_analysis_states(self) -> dict[str, Any]:
+        """The state of each waveform's analysis; where none has run in this run of the agent, the restored state."""
+        return {**self._analysis_states, **{kind: analysis.state() for kind, analysis in self._analyses.items()}}
 
     def _process(self, reading: Reading, arrival: Arrival) -> Output:
         now = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)
@@ -116,14 +124,14 @@ class Pipeline:
 
     def _process_waveform(self, wave: Waveform, arrival: Arrival) -> Output:
         timeline = self._timelines.setdefault(wave.kind, WaveformTimeline(self.sensor, wave.kind))
-        frame = timeline.place(wave, arrival)
+        frame = timeline.assign_times(wave, arrival)
         if frame.record is None:
             return Output()
         stored = Output((frame.gap, frame.record) if frame.gap else (frame.record,))
         if wave.kind not in ANALYSED_WAVEFORMS:
             return stored
         values = np.array(wave.samples, np.float64) * wave.scale
-        missing = None if frame.follows or frame.gap is None else frame.gap.missing or 0
+        missing = None if frame.is_contiguous or frame.gap is None else frame.gap.missing or 0
         return join_outputs(iter([stored, *self._analyse(wave.kind, values, wave.rate_hz, missing, frame.record, arrival)]))
 
     def _analyse(

@@ -9,11 +9,10 @@ from typing import Final, Protocol
 
 from gateway.cancellation import finish_despite_cancel
 from sync import records
-from sync.errors import Transient
-from sync.outbox import PLAINTEXT_LIMIT_BYTES
+from sync.errors import TransientError
 from sync.records import AlertRecord, GapRecord, Record, WaveformRecord
 from sync.transport import WorkerCall
-from sync.wire import Lane
+from sync.wire import PLAINTEXT_LIMIT_BYTES, Lane
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +98,7 @@ class Recorder:
             blocks = list(_encode_blocks(pending))
             try:
                 await self.call(self.outbox.put_many, blocks, state)
-            except Transient as error:
+            except TransientError as error:
                 self.counters.failed_writes += 1
                 log.error("cannot store readings, keeping them in memory: %s", error)
                 return False
@@ -145,7 +144,7 @@ def _encode_blocks(pending: Sequence[Record]) -> list[tuple[Lane, bytes]]:
 
 def _encode_to_fit(group: list[Record]) -> Iterator[bytes]:
     """Encodes the records, halving the group until each part fits into a block."""
-    plaintext = records.encode(group)
+    plaintext = records.encode_records(group)
     if len(plaintext) <= PLAINTEXT_LIMIT_BYTES or len(group) == 1:
         yield plaintext
         return

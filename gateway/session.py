@@ -25,7 +25,7 @@ from bleak.exc import BleakError
 from config.settings import SensorSettings
 from drivers.readings import DecodeError
 from drivers.registry import Registry
-from drivers.spec import DriverSpec, SetupRefusedError, Stream, Write
+from drivers.spec import Characteristic, DriverSpec, SetupRefusedError, Write
 from gateway.clock import Clock
 from gateway.radio import Radio
 from gateway.timeline import Arrival
@@ -39,7 +39,7 @@ CONNECT_TIMEOUT_S: Final = 20.0
 RESPONSE_TIMEOUT_S: Final = 10.0
 """A control point responds within a few hundred ms. An ATT transaction may take 30 s, which is too long for a patient."""
 TEARDOWN_TIMEOUT_S: Final = 3.0
-"""For the stop request and the disconnect at a clean end. A link that needs longer is dead."""
+"""Time limit of the stop requests and of the disconnect at the end of a connection. A link that needs longer is dead."""
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses after consecutive failures, each with ±50 % jitter. The longest is short because a patient who puts the strap on wants
 to see it work."""
@@ -101,22 +101,22 @@ class SensorSession:
     _last_value_ns: dict[str, int] = field(default_factory=dict)
 
     async def run(self) -> None:
-        """Serves the sensor until cancelled; reconnects after any failure of the link."""
+        """Keeps the sensor connected until cancelled; reconnects after any failure of the link."""
         failures = 0
         try:
             while True:
-                connects = self.statistics.connects
+                connects_before = self.statistics.connects
                 try:
-                    await self._serve_connection()
+                    await self._run_connection()
                 except (BleakError, SensorSilentError, SetupRefusedError, TimeoutError, OSError, EOFError) as error:
                     self.statistics.failures += 1
                     log.warning("%s: %s", self.sensor.name, error or type(error).__name__)
-                failures = 0 if self.statistics.connects > connects else failures + 1
+                failures = 0 if self.statistics.connects > connects_before else failures + 1
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         finally:
             self._set_state("stopped")
 
-    async def _serve_connection(self) -> None:
+    async def _run_connection(self) -> None:
         """Finds the sensor, connects, and returns when the link is lost."""
         self._set_state("searching")
         device = await self.radio.find(partial(_is_sensor, self.sensor), SEARCH_TIMEOUT_S)
@@ -144,7 +144,7 @@ class SensorSession:
 
     @asynccontextmanager
     async def _open_connection(self, device: BLEDevice, lost: asyncio.Event) -> AsyncIterator[BleakClient]:
-        """A connected client with all subscriptions made; they are undone and the link is closed at the end."""
+        """Yields a connected client with all subscriptions made; afterwards stops the streams and disconnects."""
         client = self.radio.client(device, lambda _client: lost.set(), CONNECT_TIMEOUT_S)
         self._last_value_ns.clear()
         await client.connect()
@@ -165,21 +165,21 @@ class SensorSession:
 
     async def _subscribe(self, client: BleakClient, driver: DriverSpec) -> None:
         for read in driver.reads:
-            if client.services.get_characteristic(read.characteristic):
-                self._on_value(read.characteristic, bytes(await client.read_gatt_char(read.characteristic)))
+            if client.services.get_characteristic(read.uuid):
+                self._on_value(read.uuid, bytes(await client.read_gatt_char(read.uuid)))
         for stream in driver.streams:
-            if client.services.get_characteristic(stream.characteristic):
-                await client.start_notify(stream.characteristic, self._notification_handler(stream))
+            if client.services.get_characteristic(stream.uuid):
+                await client.start_notify(stream.uuid, self._notification_handler(stream))
         await self._write_requests(client, driver, driver.setup)
 
-    def _notification_handler(self, stream: Stream) -> Callable[[object, bytearray], None]:
+    def _notification_handler(self, stream: Characteristic) -> Callable[[object, bytearray], None]:
         if stream.silent_after_s is not None:
-            self._last_value_ns[stream.characteristic] = self.clock.mono_ns()
+            self._last_value_ns[stream.uuid] = self.clock.mono_ns()
 
         def on_notification(_characteristic: object, payload: bytearray) -> None:
             if stream.silent_after_s is not None:
-                self._last_value_ns[stream.characteristic] = self.clock.mono_ns()
-            self._on_value(stream.characteristic, bytes(payload))
+                self._last_value_ns[stream.uuid] = self.clock.mono_ns()
+            self._on_value(stream.uuid, bytes(payload))
 
         return on_notification
 
@@ -217,10 +217,10 @@ class SensorSession:
     def _silence_limits_s(self) -> Mapping[str, float]:
         """The longest silence allowed for each subscribed characteristic that has a limit."""
         return {
-            stream.characteristic: stream.silent_after_s
+            stream.uuid: stream.silent_after_s
             for driver in self.registry.drivers
             for stream in driver.streams
-            if stream.silent_after_s is not None and stream.characteristic in self._last_value_ns
+            if stream.silent_after_s is not None and stream.uuid in self._last_value_ns
         }
 
     def _on_value(self, characteristic: str, payload: bytes) -> None:
@@ -251,7 +251,7 @@ def _is_sensor(sensor: SensorSettings, device: BLEDevice, advertisement: Adverti
     if sensor.address is not None:
         return device.address.upper() == sensor.address
     name = advertisement.local_name or device.name or ""
-    return name.startswith(sensor.advertised_name or "\0")
+    return name.startswith(sensor.advertised_name or "\0")  # no name starts with "\0"
 
 
 def _is_expected(expect: Callable[[bytes], None], response: bytes) -> bool:

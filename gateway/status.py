@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from config.files import replacing
 from gateway.clock import Clock
-from sync.errors import Transient
+from sync.errors import TransientError
 
 if TYPE_CHECKING:  # these modules import numpy
     from gateway.models import LoadedModels
@@ -58,13 +58,13 @@ class StatusReporter:
                 self.loop_stalls += 1
 
     async def write(self) -> None:
-        """Best effort: a full disk or a locked buffer must not stop the agent; a stale status file is acceptable."""
-        with contextlib.suppress(OSError, Transient):
+        """Writes the status file if possible: a full disk or a locked buffer leaves it stale and does not stop the agent."""
+        with contextlib.suppress(OSError, TransientError):
             status = await self._collect()
             await self.storage.call(_replace_file, self.folder / STATUS_FILE, json.dumps(status, indent=1))
 
     async def _collect(self) -> dict[str, object]:
-        """Counters and states, and never a health value."""
+        """Returns counters and states, but no health values."""
         buffered = await self.storage.call(self.storage.outbox.statistics)
         counters, uplink = self.storage.recorder.counters, self.storage.uplink.statistics
         return {
@@ -84,6 +84,7 @@ class StatusReporter:
             "blocks_acked": buffered.acknowledged,
             "blocks_pending": sum(buffered.pending.values()),
             "notifications_dropped": sum(sensor.dropped for sensor in self.sensors),
+            "analysis_restarts": sum(sensor.analysis_restarts for sensor in self.sensors),
             "loop_stalls": self.loop_stalls,
         }
 

@@ -11,7 +11,7 @@ from sync.uplink import Uplink
 from sync.wire import UPLINK_LANES
 
 POLL_INTERVAL_S: Final = 0.1
-"""Pause between two looks at the blocks that are still pending."""
+"""Interval at which the number of pending blocks is checked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Analyses one waveform of a sensor: samples in, records out.
 
-The analysis counts in stream seconds, which are seconds since the waveform's first sample. Records carry the hub's time.
+The analysis measures time in stream seconds, which are seconds since the waveform's first sample. Records carry the hub's time.
 """
 
 from collections import deque
@@ -28,7 +28,8 @@ BEATS_FOR_STRIPS: Final = 64
 
 Samples = NDArray[np.float64]
 SavedState = Mapping[str, Any]
-"""What must survive a restart, ready for JSON. It is stored, so its keys must not change."""
+"""What must survive a restart, ready for JSON. It is stored, so its keys must not change. The value of the key "flood" is the
+state of the alarm rate limiter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Output:
 
 
 class WaveformAnalysis(Protocol):
-    """The analysis of one waveform of a sensor, at one nominal sampling rate."""
+    """The analysis of one waveform of a sensor, at one nominal sampling rate. `decided_us` is explained in `AlertRecord`."""
 
     rate_hz: float
 
@@ -72,7 +73,7 @@ class EcgWaveformAnalysis:
         """`saved` is the last `state()` of the previous analysis.
 
         Raises:
-            ValueError: the sampling rate is not that of an ECG.
+            ValueError: the sampling rate is not supported for an ECG.
         """
         restored = saved or {}
         self.rate_hz = rate_hz
@@ -92,7 +93,7 @@ class EcgWaveformAnalysis:
         return self._collect_output(self.analysis.gap(seconds), decided_us)
 
     def finish(self, decided_us: int) -> Output:
-        """See `WaveformAnalysis`. The AF burden of the day is resumed by the next analysis."""
+        """See `WaveformAnalysis`. The next analysis continues the AF burden of the day."""
         return self._collect_output(self.analysis.finish(), decided_us)
 
     def ongoing_alerts(self) -> tuple[AlertRecord, ...]:
@@ -127,7 +128,7 @@ class PpgWaveformAnalysis:
         """`saved` is the last `state()` of the previous analysis.
 
         Raises:
-            ValueError: the sampling rate is not that of a PPG.
+            ValueError: the sampling rate is not supported for a PPG.
         """
         self.rate_hz = rate_hz
         self._analysis = PpgAnalysis(rate_hz, limits, models.rr_af, models.ppg_quality)
@@ -182,10 +183,10 @@ def join_outputs(outputs: Iterable[Output]) -> Output:
 
 
 def utc_s_to_us(utc_s: float) -> int:
-    """Converts seconds since 1970, the times of findings on vital signs and on days, to microseconds."""
+    """Converts seconds since 1970, in which vital signs and daily AF burdens are timed, to microseconds."""
     return round(utc_s * 1e6)
 
 
 def alert_records(alerts: AlertTracker, findings: Sequence[Finding], decided_us: int) -> tuple[Record, ...]:
-    """The finding and alert records of findings whose times are seconds since 1970."""
+    """Passes findings whose times are seconds since 1970 to the tracker; returns their finding and alert records."""
     return tuple(record for finding in findings for record in alerts.on_finding(finding, utc_s_to_us, decided_us))

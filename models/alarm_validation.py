@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from models.inference.ecg_quality import EcgQuality, QualityClassification
     from models.inference.ecg_rhythm import EcgRhythm, RhythmClassification
 
-QUALITY_EVERY_S: Final = 5.0
+QUALITY_PERIOD_S: Final = 5.0
 QUALITY_WINDOW_S: Final = 10.0
 
-RHYTHM_EVERY_S: Final = 10.0
+RHYTHM_PERIOD_S: Final = 10.0
 RHYTHM_WINDOW_S: Final = 30.0
 
 BASELINE_SETTLING_S: Final = 1.0
@@ -26,10 +26,10 @@ MIN_BAD_S: Final = 30.0
 """A bad stretch of this length is reported: it is as long as the shortest AF episode, so an episode could have been missed."""
 
 AF_QUALITY_WINDOWS: Final = 10
-"""Quality windows that count for AF; they span about the time of its 64 intervals."""
+"""Number of latest quality windows that are checked for an AF finding; they last about as long as `rr_af`'s 64 intervals."""
 
 MAX_BAD_SHARE: Final = 0.5
-"""Largest share of these windows that may be bad."""
+"""Largest share of bad windows among them at which AF is still reported."""
 
 MORPHOLOGY_KINDS: Final = frozenset({"vt", "v_run", "bigeminy", "trigeminy"})
 RHYTHM_KINDS: Final = frozenset({"af"})
@@ -45,7 +45,7 @@ AF_LIKELY_PROBABILITY: Final = 0.5
 """AF probability of the latest ECG window at and above which early beats are not labelled supraventricular ectopic."""
 
 RHYTHM_WINDOWS: Final = 3
-"""ECG windows in the mean AF probability."""
+"""Number of latest ECG windows in the mean AF probability."""
 
 
 @dataclass(slots=True)
@@ -61,14 +61,14 @@ class QualityMonitor:
     """Classifies the quality of the last ten seconds every five seconds, and reports long bad stretches.
 
     Attributes:
-        windows_assessed: number of windows classified so far.
+        windows_classified: number of windows classified so far.
     """
 
     def __init__(self, model: "EcgQuality | None") -> None:
         self._model = model
         self._next_s = QUALITY_WINDOW_S + BASELINE_SETTLING_S
         self._recent_bad = deque[bool](maxlen=AF_QUALITY_WINDOWS)
-        self.windows_assessed = 0
+        self.windows_classified = 0
         self._bad: _Episode | None = None
 
     def step(self, chain: EcgChain) -> Iterator[Finding]:
@@ -76,15 +76,15 @@ class QualityMonitor:
         if self._model is None or chain.end_s < self._next_s:
             return
         end_s = chain.end_s - BASELINE_SETTLING_S
-        self._next_s = chain.end_s + QUALITY_EVERY_S
+        self._next_s = chain.end_s + QUALITY_PERIOD_S
         classification = self.classify_window(chain, end_s)
         if classification is None:
             return
-        self.windows_assessed += 1
+        self.windows_classified += 1
         bad = classification.label == "bad"
         self._recent_bad.append(bad)
         if not bad:
-            yield from self._end_episode(end_s - QUALITY_EVERY_S)
+            yield from self._end_episode(end_s - QUALITY_PERIOD_S)
             return
         if self._bad is None:
             source = f"{self._model.name}@{self._model.version}"
@@ -128,16 +128,16 @@ class RhythmMonitor:
         self._model = model
         self._next_s = RHYTHM_WINDOW_S + BASELINE_SETTLING_S
         self._af_probabilities = deque[float](maxlen=RHYTHM_WINDOWS)
-        self._last: str | None = None
-        self._current: _Episode | None = None
-        self._label: str | None = None
+        self._last_label: str | None = None
+        self._reported_episode: _Episode | None = None
+        self._reported_label: str | None = None
 
     def step(self, chain: EcgChain) -> Iterator[Finding]:
         """Classify the newest window when it is due; call this at every hop."""
         if self._model is None or chain.end_s < self._next_s:
             return
         end_s = chain.end_s - BASELINE_SETTLING_S
-        self._next_s = chain.end_s + RHYTHM_EVERY_S
+        self._next_s = chain.end_s + RHYTHM_PERIOD_S
         count = round(RHYTHM_WINDOW_S * RATE_HZ)
         _, mv = chain.strip(end_s - RHYTHM_WINDOW_S, end_s)
         if mv.size < count:
@@ -164,29 +164,30 @@ class RhythmMonitor:
         """End the current episode: there is no signal from `start_s` on."""
         yield from self._end_episode(start_s)
         self._af_probabilities.clear()
-        self._last = None
+        self._last_label = None
 
     def _update_rhythm(self, classification: "RhythmClassification", end_s: float) -> Iterator[Finding]:
         label = classification.inconclusive or classification.label
-        confirmed = label == self._last
-        self._last = label
-        if not confirmed or label == self._label:
+        confirmed = label == self._last_label
+        self._last_label = label
+        if not confirmed or label == self._reported_label:
             return
-        onset_s = end_s - RHYTHM_WINDOW_S - RHYTHM_EVERY_S
+        onset_s = end_s - RHYTHM_WINDOW_S - RHYTHM_PERIOD_S
         yield from self._end_episode(onset_s)
         assert self._model is not None
         source = f"{self._model.name}@{self._model.version}"
-        self._current, self._label = _Episode(onset_s, source, classification.inconclusive, classification.probability), label
+        self._reported_episode = _Episode(onset_s, source, classification.inconclusive, classification.probability)
+        self._reported_label = label
         yield self._finding(label, None)
 
     def _end_episode(self, end_s: float) -> Iterator[Finding]:
-        if self._current and self._label:
-            yield self._finding(self._label, max(end_s, self._current.onset_s))
-        self._current = self._label = None
+        if self._reported_episode and self._reported_label:
+            yield self._finding(self._reported_label, max(end_s, self._reported_episode.onset_s))
+        self._reported_episode = self._reported_label = None
 
     def _finding(self, label: str, end_s: float | None) -> Finding:
-        assert self._current is not None
-        current = self._current
+        assert self._reported_episode is not None
+        current = self._reported_episode
         kind = RHYTHM_FINDING_KINDS.get(label, "rhythm")
         return Finding(kind, current.onset_s, end_s, current.source, current.probability, inconclusive=current.reason)
 
@@ -197,16 +198,16 @@ class QualityGate:
     def __init__(self, quality: QualityMonitor, rhythm: RhythmMonitor) -> None:
         self._quality, self._rhythm = quality, rhythm
         self._held_back: dict[tuple[str, float], Finding] = {}
-        self._windows_assessed = 0
+        self._windows_classified = 0
 
     def filter_finding(self, finding: Finding, chain: EcgChain) -> Iterator[Finding]:
-        """Yield the finding as it may be reported: unchanged, as inconclusive, or not at all if that is already reported."""
+        """Yield the finding, unchanged or as inconclusive; nothing if the same inconclusive finding was already reported."""
         key = finding.kind, finding.onset_s
         if finding.end_s is not None:
             ongoing = self._held_back.pop(key, None)
             yield replace(finding, inconclusive=ongoing.inconclusive) if ongoing else finding
             return
-        reason = self._find_doubt(finding, chain)
+        reason = self._inconclusive_reason(finding, chain)
         if reason is None:
             self._held_back.pop(key, None)
             yield finding
@@ -218,14 +219,14 @@ class QualityGate:
 
     def step(self, chain: EcgChain) -> Iterator[Finding]:
         """Yield ongoing findings that were held back and are plausible now; checked after each new quality window."""
-        if self._windows_assessed == self._quality.windows_assessed:
+        if self._windows_classified == self._quality.windows_classified:
             return
-        self._windows_assessed = self._quality.windows_assessed
+        self._windows_classified = self._quality.windows_classified
         for finding in list(self._held_back.values()):
-            if self._find_doubt(finding, chain) is None:
+            if self._inconclusive_reason(finding, chain) is None:
                 yield from self.filter_finding(replace(finding, inconclusive=None), chain)
 
-    def _find_doubt(self, finding: Finding, chain: EcgChain) -> str | None:
+    def _inconclusive_reason(self, finding: Finding, chain: EcgChain) -> str | None:
         """Return why the finding is inconclusive, or None if it is plausible."""
         if finding.kind in RHYTHM_KINDS:
             if self._quality.is_mostly_bad:

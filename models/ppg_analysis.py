@@ -1,6 +1,6 @@
 """Analysis of one PPG stream: takes samples, returns pulses, their intervals and findings.
 
-Each second of stream time is analysed once all the signal that it depends on has arrived, some six seconds later. The result is
+Each second of stream time is analysed as soon as all signal that affects it has arrived, some six seconds later. The result is
 therefore identical, byte for byte, for any chunk sizes.
 """
 
@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 
 from config.limits import Limits
 from models.findings import Finding
-from models.inference.ppg_quality import FLAT_RATIO, MIN_KNOWN_SHARE, WINDOW
+from models.inference.ppg_quality import FLAT_RATIO, MIN_KNOWN_SHARE, WINDOW_SAMPLES
 from models.rules.af import AfRule, RhythmModel
 from models.rules.rates import RateRule
 from models.signal.ppg import RATE_HZ, PpgChain, Pulse
 
 SECOND_SAMPLES: Final = round(RATE_HZ)
-_SAMPLES_TO_WINDOW_END: Final = (WINDOW + SECOND_SAMPLES) // 2
+_SAMPLES_TO_WINDOW_END: Final = (WINDOW_SAMPLES + SECOND_SAMPLES) // 2
 """Samples from the start of a second to the end of the quality window around it."""
 
 INCONCLUSIVE_WINDOW_S: Final = 60
 """A signal that is bad for this long is inconclusive for the rhythm: the window of the AF model is as long."""
 
-MAX_GOOD_INCONCLUSIVE_S: Final = 6
-"""Largest number of good seconds among them: too few for the 24 intervals in which AF can be detected."""
+MAX_GOOD_IN_WINDOW_S: Final = 6
+"""Largest number of good seconds in an inconclusive minute: too few for the 24 intervals in which AF can be detected."""
 
-MIN_GOOD_S: Final = 5
+RECOVERY_S: Final = 5
 """Consecutive good seconds that end an inconclusive stretch."""
 
 MAX_BRIDGED_AF_S: Final = 30
@@ -71,7 +71,7 @@ class AnalysedPulse:
 
 @dataclass(frozen=True, slots=True)
 class PpgStep:
-    """Result of a chunk of signal.
+    """The result of processing a chunk of signal.
 
     Attributes:
         pulses, findings: in order.
@@ -114,14 +114,14 @@ class PpgAnalysis:
         return step.build()
 
     def gap(self, seconds: float) -> PpgStep:
-        """Skip a gap of `seconds`: decide everything pending, and join no PP interval across the gap."""
+        """Skip a gap of `seconds`: process everything pending. No PP interval spans the gap."""
         step = _StepBuilder()
         self._pending += self.chain.gap(seconds)
         self._advance(step)
         return step.build()
 
     def finish(self) -> PpgStep:
-        """End the stream: decide everything pending and close ongoing findings."""
+        """End the stream: process everything pending and close ongoing findings."""
         step = _StepBuilder()
         self._pending += self.chain.finish()
         end_s = self.chain.end_s
@@ -143,7 +143,7 @@ class PpgAnalysis:
     def _analyse_second(self, step: "_StepBuilder") -> None:
         second = self._second
         self._second += 1
-        window = self.chain.window(second * SECOND_SAMPLES + _SAMPLES_TO_WINDOW_END, WINDOW)
+        window = self.chain.window(second * SECOND_SAMPLES + _SAMPLES_TO_WINDOW_END, WINDOW_SAMPLES)
         reason = self._find_defect(window)
         step.good.append(reason is None)
         step.findings += self._end_doubtful_episodes(second, reason is None)
@@ -158,7 +158,7 @@ class PpgAnalysis:
 
     def _find_defect(self, window: NDArray[np.float64]) -> str | None:
         """Return why the second in the middle of a window is bad, or None if it is good."""
-        middle = (WINDOW - SECOND_SAMPLES) // 2
+        middle = (WINDOW_SAMPLES - SECOND_SAMPLES) // 2
         known = np.isfinite(window)
         if not known[middle : middle + SECOND_SAMPLES].any() or known.mean() < MIN_KNOWN_SHARE:
             return "gaps"
@@ -207,15 +207,15 @@ class _InconclusiveMonitor:
         self._reasons.append(reason)
         self._good_s = self._good_s + 1 if reason is None else 0
         if self._onset_s is not None:
-            if self._good_s >= MIN_GOOD_S:
-                yield from self.end_episode(second + 1.0 - MIN_GOOD_S)
+            if self._good_s >= RECOVERY_S:
+                yield from self.end_episode(second + 1.0 - RECOVERY_S)
             return
         bad = [reason for reason in self._reasons if reason is not None]
-        if reason is not None and len(bad) >= INCONCLUSIVE_WINDOW_S - MAX_GOOD_INCONCLUSIVE_S:
+        if reason is not None and len(bad) >= INCONCLUSIVE_WINDOW_S - MAX_GOOD_IN_WINDOW_S:
             first = next(index for index, reason in enumerate(self._reasons) if reason is not None)
             self._onset_s = float(second + 1 - len(self._reasons) + first)
             self._reason = max(sorted(set(bad)), key=bad.count)
-            if second + 1 - self._onset_s >= INCONCLUSIVE_WINDOW_S - MAX_GOOD_INCONCLUSIVE_S:
+            if second + 1 - self._onset_s >= INCONCLUSIVE_WINDOW_S - MAX_GOOD_IN_WINDOW_S:
                 yield self._finding(None)
 
     def end_episode(self, t_s: float) -> Iterator[Finding]:

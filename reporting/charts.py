@@ -31,10 +31,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """Heart rate in /min at `t` seconds: `each` of single intervals, and `smoothed`; NaN where unknown."""
+    """Heart rate in /min at `t` seconds: `per_beat` of single intervals, and `smoothed`; NaN where unknown."""
 
     t: NDArray[np.float64]
-    each: NDArray[np.float64]
+    per_beat: NDArray[np.float64]
     smoothed: NDArray[np.float64]
 
 
@@ -63,7 +63,7 @@ def draw_timeline(
         *_rate_axis(low, high, y),
         *_gap_shades(gaps, x, axis),
         *(_limit(y(value), label) for value, label in limits if low < value < high),
-        f'<path class="dots" d="{_dots(trend.t, trend.each, x, y)}"/>',
+        f'<path class="dots" d="{_dots(trend.t, trend.per_beat, x, y)}"/>',
         f'<path class="smooth" d="{_smooth(trend.t, trend.smoothed, x, y)}"/>',
         *_bar_rows(rows, x, bottom),
     ]
@@ -107,8 +107,8 @@ def draw_histogram(rr_s: NDArray[np.float64]) -> str:
 
 
 def rate_range(trend: Trend) -> tuple[float, float]:
-    """Returns multiples of 20 /min around 98 % of all rates, at least 40 to 120 /min."""
-    shown = np.concatenate((trend.smoothed, trend.each))
+    """Returns the ends of the rate axis: multiples of 20 /min that enclose 98 % of all rates, and at least 40 to 120 /min."""
+    shown = np.concatenate((trend.smoothed, trend.per_beat))
     shown = shown[np.isfinite(shown)]
     if not shown.size:
         return 40.0, 120.0
@@ -169,7 +169,7 @@ def _dots(t: NDArray[np.float64], values: NDArray[np.float64], x: Callable[[floa
 
 
 def _raster(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
-    """Draws dots on whole units, each place once, and joins close dots of a column, so the chart of a day stays small."""
+    """Draws dots on whole units, each place once, and joins close dots of a column: the chart of a day stays a small file."""
     cells = np.unique(np.stack((np.rint(x), np.rint(y)), axis=1).astype(np.int64), axis=0)
     path: list[str] = []
     start = 0
@@ -205,15 +205,15 @@ def _rr_range(rr_s: NDArray[np.float64]) -> tuple[float, float]:
     return max(0.2, float(np.floor(low * 5) / 5)), min(3.0, float(np.floor(high * 5) / 5) + 0.2)
 
 
-def _square_axes(low: float, high: float, left: float, bottom: float, below: str, beside: str | None) -> Iterable[str]:
+def _square_axes(low: float, high: float, left: float, bottom: float, x_title: str, y_title: str | None) -> Iterable[str]:
     count = round((high - low) / 0.2)
     for index in range(0, count + 1, 1 if count <= 8 else 2):
         value, place = low + 0.2 * index, (bottom - 14) * index / count
         yield f'<path class="grid" d="M{left + place:.1f} 14V{bottom}"/>'
         yield f'<text class="tick mid" x="{left + place:.1f}" y="{bottom + 16}">{value:.1f}</text>'
-        if beside:
+        if y_title:
             yield f'<path class="grid" d="M{left} {bottom - place:.1f}H{left + bottom - 14}"/>'
             yield f'<text class="tick end" x="{left - 6}" y="{bottom - place + 4:.1f}">{value:.1f}</text>'
-    yield f'<text class="tick end" x="{left + bottom - 14}" y="{bottom + 34}">{below}</text>'
-    if beside:
-        yield f'<text class="tick mid" transform="translate(12 {bottom / 2}) rotate(-90)">{beside}</text>'
+    yield f'<text class="tick end" x="{left + bottom - 14}" y="{bottom + 34}">{x_title}</text>'
+    if y_title:
+        yield f'<text class="tick mid" transform="translate(12 {bottom / 2}) rotate(-90)">{y_title}</text>'

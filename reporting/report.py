@@ -23,17 +23,17 @@ from sync.records import AlertRecord
 
 TITLES: Final[Mapping[str, str]] = {
     "af": "Possible atrial fibrillation",
-    "tachycardia": "Fast heart rate",
-    "bradycardia": "Slow heart rate",
+    "tachycardia": "Tachycardia",
+    "bradycardia": "Bradycardia",
     "pause": "Pause",
     "short_pause": "Short pause",
     "vt": "Possible ventricular tachycardia",
-    "v_run": "Several extra beats in a row",
-    "bigeminy": "Extra beat every 2nd beat",
-    "trigeminy": "Extra beat every 3rd beat",
+    "v_run": "Slow ventricular run",
+    "bigeminy": "Ventricular bigeminy",
+    "trigeminy": "Ventricular trigeminy",
     "irregular_pulse": "Irregular pulse",
 }
-"""Non-diagnostic wording: a model suggests, a clinician decides. A kind without a title is shown under its own name."""
+"""The terms of the clinician's page, with "Possible" before the diagnoses. A kind without a title keeps its name."""
 PRIORITIES: Final = ("high", "medium", "low")
 MEASURES: Final[Mapping[str, str]] = {
     "rate_bpm": "{:.0f}/min",
@@ -45,16 +45,16 @@ MEASURES: Final[Mapping[str, str]] = {
     "cycles": "{:.0f} cycles",
     "limit_beats": "limit {:.0f} beats",
     "limit_cycles": "limit {:.0f} cycles",
-    "held": "{:.0f} suppressed",
+    "held": "suppressed since the last alert: {:.0f}",
     "af_percent": "AF {:.1f} %",
     "observed_h": "{:.1f} h observed",
     "limit_percent": "limit {:g} %",
 }
 """How each number behind an alert is written, by its key."""
 STRIPS_SHOWN: Final = 40
-"""Strips of one file: at 5 to 10 kB each, the report of a bad day stays below half a megabyte."""
+"""Strips shown for one file. At 5 to 10 kB each, a report with this many strips stays below half a megabyte."""
 ROWS_SHOWN: Final = 50
-"""Rows of one table."""
+"""Rows shown of one table."""
 PERIODS_S: Final = (60, 300, 600, 1800, 3600, 14400, 86400)
 """Lengths of one row of the trend's table; the shortest that needs at most 40 rows is used."""
 
@@ -106,7 +106,7 @@ def _section(index: int, result: ReplayResult) -> str:
 
 def _headline(result: ReplayResult) -> str:
     """Returns one sentence that sums up the alerts, as HTML."""
-    length = format_clock(result.duration_s)
+    length = _duration_text(result.duration_s)
     if not result.alerts:
         return f"No alerts in {length}."
     parts = []
@@ -115,7 +115,7 @@ def _headline(result: ReplayResult) -> str:
         times = "once" if len(lengths) == 1 else f"{len(lengths)} times"
         parts.append(f"<strong>{escape(_title(kind)).lower()}</strong> {times} ({_duration_text(sum(lengths))})")
     text = ", ".join(parts)
-    return f"Found in {length}: {text}."
+    return f"Alerts in {length}: {text}."
 
 
 def _facts(result: ReplayResult, rates: Rates) -> str:
@@ -132,18 +132,18 @@ def _facts(result: ReplayResult, rates: Rates) -> str:
         ("ECG coverage", f"{coverage:.1f} %" + (f" at {result.ecg_rate_hz:.4g} Hz" if result.ecg_rate_hz else "")),
         ("Beats", f"{len(result.beats):,}"),
         ("Heart rate", "unknown" if mean is None else f"<b>{mean:.0f}</b>/min on average"),
-        ("Lowest", "unknown" if lowest is None else f"{lowest:.0f}/min"),
-        ("Highest", "unknown" if highest is None else f"{highest:.0f}/min"),
+        ("Lowest rate", "unknown" if lowest is None else f"{lowest:.0f}/min"),
+        ("Highest rate", "unknown" if highest is None else f"{highest:.0f}/min"),
     ]
     return '<dl class="facts">' + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts) + "</dl>"
 
 
 def _trend(result: ReplayResult, rates: Rates) -> str:
-    t, each, smoothed = rates.t, rates.each, rates.smoothed
+    t, per_beat, smoothed = rates.t, rates.per_beat, rates.smoothed
     source = "Dots are single beats, the line is the median of five"
     if not t.size and result.heart_rates:
         t, smoothed = np.array(result.heart_rates, np.float64).T
-        each, source = smoothed, "As reported by the sensor"
+        per_beat, source = smoothed, "As reported by the sensor"
     rows = [
         (_title(kind), [_bar(alert, result) for alert in alerts])
         for kind, alerts in groupby(sorted(result.alerts, key=_urgency), key=lambda alert: alert.kind)
@@ -152,10 +152,10 @@ def _trend(result: ReplayResult, rates: Rates) -> str:
         (result.seconds(gap.from_us), result.seconds(gap.to_us or result.end_us)) for gap in result.gaps if gap.missing != 0
     ]
     limits = [
-        (DEFAULT_LIMITS.tachycardia_rate.value, f"fast from {DEFAULT_LIMITS.tachycardia_rate.value:g}"),
-        (DEFAULT_LIMITS.bradycardia_rate.value, f"slow to {DEFAULT_LIMITS.bradycardia_rate.value:g}"),
+        (DEFAULT_LIMITS.tachycardia_rate.value, f"tachycardia from {DEFAULT_LIMITS.tachycardia_rate.value:g}"),
+        (DEFAULT_LIMITS.bradycardia_rate.value, f"bradycardia to {DEFAULT_LIMITS.bradycardia_rate.value:g}"),
     ]
-    picture = charts.draw_timeline(result.file, result.duration_s, charts.Trend(t, each, smoothed), rows, gaps, limits)
+    picture = charts.draw_timeline(result.file, result.duration_s, charts.Trend(t, per_beat, smoothed), rows, gaps, limits)
     shaded = ". Shaded: no signal" if gaps else ""
     caption = (
         f"<figcaption>{source}{shaded}. The bars below the trend are alerts.</figcaption>"
@@ -205,7 +205,8 @@ def _alerts(result: ReplayResult) -> str:
     strips = "".join(_strip(alert, result) for alert in shown)
     scale = (
         "25 mm/s and 10 mm/mV at full size. Triangles mark detected beats; the numbers between them are the RR interval in ms"
-        " and the rate per minute. The step at the left edge is 1 mV and 0.2 s. The shaded stretch is the episode."
+        " and the rate per minute. Letters mark beats that are not normal: S supraventricular, V ventricular, F fusion, ?"
+        " unclassified. The calibration pulse at the left edge is 1 mV high and 0.2 s long. The shaded stretch is the episode."
     )
     noscript = (
         "<noscript><p>The ECG strips are drawn by JavaScript, which is switched off. Nothing else needs it.</p></noscript>"
@@ -230,7 +231,7 @@ def _strip(alert: AlertRecord, result: ReplayResult) -> str:
 
 
 def _rr_plots(rates: Rates) -> str:
-    known = ~rates.after_gap
+    known = ~rates.unknown
     if known.sum() < 20:
         return ""
     caption = "Each RR interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud."

@@ -24,9 +24,9 @@ SMOOTHED_BEATS: Final = 5
 SHORTEST_RR_S: Final = 0.2
 """Refractory period of the ventricle: no interval can be shorter (Pan & Tompkins 1985, section III)."""
 LONGEST_RR_S: Final = 15.0
-"""In a longer interval the signal showed no beats. A real ventricular standstill of this length raises its own alert."""
+"""A longer interval counts as unknown: no beats were detected in it. A real standstill of this length raises its own alert."""
 QUARANTINED_KEPT: Final = 100
-"""Undecoded payloads that are kept for the report; all are counted and written."""
+"""Undecodable payloads that are kept for the report. All of them are counted and written to the output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +49,20 @@ Episode = GapRecord | FindingRecord | AlertRecord
 class Rates:
     """Heart rate in /min; `t` is seconds from the file's start, at the beat that ends the interval.
 
-    `each` is the rate of that interval, `smoothed` the median of five; `after_gap` marks a beat whose interval is unknown.
+    `per_beat` is the rate of that interval, `smoothed` the median of five; `unknown` marks a beat without a valid interval,
+    such as the first one after a gap.
     """
 
     t: NDArray[np.float64]
-    each: NDArray[np.float64]
+    per_beat: NDArray[np.float64]
     smoothed: NDArray[np.float64]
     rr_s: NDArray[np.float64]
-    after_gap: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
 
     @property
     def mean(self) -> float | None:
         """Number of intervals over their total time."""
-        known = self.rr_s[~self.after_gap]
+        known = self.rr_s[~self.unknown]
         return float(60.0 * known.size / known.sum()) if known.size else None
 
     @property
@@ -129,8 +130,8 @@ class ReplayResult:
                 first = int(np.searchsorted(t, self.seconds(gap.from_us), side="right"))
                 crosses_gap[first : first + 1] = True
         unknown = crosses_gap | ~((rr >= SHORTEST_RR_S) & (rr <= LONGEST_RR_S))
-        each = np.divide(60.0, rr, out=np.full(t.size, np.nan), where=~unknown)
-        return Rates(t, each, _smooth(each, unknown), rr, unknown)
+        per_beat = np.divide(60.0, rr, out=np.full(t.size, np.nan), where=~unknown)
+        return Rates(t, per_beat, _smooth(per_beat, unknown), rr, unknown)
 
     def _add_record(self, record: Record) -> Iterator[OutputRecord]:
         match record:
@@ -186,11 +187,11 @@ def _is_over(episode: Episode) -> bool:
     return (episode.to_us if isinstance(episode, GapRecord) else episode.end_us) is not None
 
 
-def _smooth(each: NDArray[np.float64], unknown: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _smooth(per_beat: NDArray[np.float64], unknown: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Returns the median of each value and the four before it; NaN until five values in a row are known."""
-    smoothed = np.full(each.size, np.nan)
-    if each.size >= SMOOTHED_BEATS:
-        windows = np.lib.stride_tricks.sliding_window_view(each, SMOOTHED_BEATS)
+    smoothed = np.full(per_beat.size, np.nan)
+    if per_beat.size >= SMOOTHED_BEATS:
+        windows = np.lib.stride_tricks.sliding_window_view(per_beat, SMOOTHED_BEATS)
         smoothed[SMOOTHED_BEATS - 1 :] = np.median(windows, axis=1)
     smoothed[unknown] = np.nan
     return smoothed

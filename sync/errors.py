@@ -1,13 +1,17 @@
-"""The two kinds of failure. Callers decide how to react by the class of an error, never by its message."""
+"""The two classes of failure. Callers decide how to react by the class of an error, never by its message."""
 
 
 class SyncError(Exception):
     """A step between a reading and the clinic's store failed. The message says what failed, on what, and what to do."""
 
 
-class Transient(SyncError):  # noqa: N818 - the design names the kind so
+class TransientError(SyncError):
     """A retry with back-off may succeed: the broker is unreachable, the disk full, or the database locked."""
 
 
-class Permanent(SyncError):  # noqa: N818 - the design names the kind so
+class DiskFullError(TransientError):
+    """A write failed because the disk has no room. What was stored before is kept."""
+
+
+class PermanentError(SyncError):
     """A retry cannot succeed: a wrong key, a malformed message, a damaged or newer database. A person must act."""

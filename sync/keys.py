@@ -1,4 +1,4 @@
-"""The hub's own key, which opens the buffer on the hub."""
+"""The hub's own key. It encrypts what only the hub itself needs to read: the data keys and the state in its buffer."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from sync.seal import KEY_BYTES, NONCE_BYTES, SealError, check_private_file, create_secret_file, random_nonce
 
 _VERSION: Final = b"\x01"
-_CHECK_BYTES: Final = 16
+_CHECK_VALUE_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class HubKey:
-    """A secret of 256 random bits. Data sealed with it stays on the hub; the clinic unwraps data keys with its own key."""
+    """A secret of 256 random bits that never leaves the hub. The clinic unwraps data keys with a private key of its own."""
 
     secret: bytes = field(repr=False)
 
@@ -39,12 +39,15 @@ class HubKey:
                 f"cannot read the hub key file {path}: {error.strerror}; make it readable to the user who runs pulsegate"
             ) from error
         if len(secret) != KEY_BYTES:
-            raise SealError(f"the hub key file {path} has {len(secret)} bytes, not {KEY_BYTES}: restore it from a backup")
+            raise SealError(
+                f"the hub key file {path} has {len(secret)} bytes, not {KEY_BYTES}: restore it from a backup,"
+                " or delete it if this hub has no buffer yet"
+            )
         return cls(secret)
 
     def check_value(self) -> bytes:
         """16 bytes that identify this key without revealing it (HKDF-Expand, RFC 5869)."""
-        return HKDFExpand(SHA256(), _CHECK_BYTES, b"pulsegate hub key check value").derive(self.secret)
+        return HKDFExpand(SHA256(), _CHECK_VALUE_BYTES, b"pulsegate hub key check value").derive(self.secret)
 
     def seal(self, plaintext: bytes, purpose: bytes) -> bytes:
         """Seal for this hub only; `open` needs the same `purpose`.

@@ -10,7 +10,7 @@ from typing import Final
 from sync.keys import HubKey
 
 APPLICATION_ID: Final = int.from_bytes(b"PGOB", "big")
-"""SQLite's `application_id` of our database file: it tells the file from any other database."""
+"""SQLite's `application_id` of our database file: it distinguishes the file from any other database."""
 SCHEMA_VERSION: Final = 1
 """The schema that this pulsegate reads and writes: the number of the last migration."""
 

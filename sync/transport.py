@@ -1,4 +1,4 @@
-"""The two interfaces through which uplink and ingest reach the outside: a message transport and a worker thread."""
+"""The two interfaces that uplink and ingest depend on: a message transport and a worker thread."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -17,6 +17,6 @@ class Transport(Protocol):
 
 
 class WorkerCall(Protocol):
-    """Runs a function on the worker thread that owns its database, or inline on virtual time, and returns its result."""
+    """Runs a function on the worker thread that owns its database, or inline on virtual time. Returns the result."""
 
     async def __call__(self, function: Callable[..., T], /, *values: Any) -> T: ...

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import models.inference.runtime  # noqa: F401  before any test imports onnxruntime
+
 Samples = NDArray[np.float64]
 Synthesise = Callable[..., tuple[Samples, Samples]]
 

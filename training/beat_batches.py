@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.inference.ecg_beat import BEFORE, CLASSES, HISTORY, INTERVALS, MAX_NEXT_RR_S, N, S, V, features
+from models.inference.ecg_beat import CLASSES, HISTORY_INTERVALS, MAX_NEXT_RR_S, RR_INPUTS, SAMPLES_BEFORE_R, N, S, V, features
+from training.beat_cinc import AF, CincBeats
 from training.beat_data import Beats, Labels, compare_with_template
-from training.beat_strips import AF, StripBeats
 
 BATCH: Final = 256
 CLASS_SHARES: Final = (0.54, 0.20, 0.25, 0.01)
 """Share of each class in a batch. F can hardly be learnt (half of the patients have none, most F beats are of one patient), and
 a larger share would reduce that of V."""
 
-STRIP_SHARES: Final = (0.4, 0.3, 0.3, 0.0)
+CINC_SHARES: Final = (0.4, 0.3, 0.3, 0.0)
 """Share of each class that is drawn from CinC 2017: thousands of patients, but labelled by rule."""
 
 ATYPICAL_SHARE: Final = 0.5
@@ -30,7 +30,7 @@ TYPICAL_HEIGHT: Final = (0.6, 1.6)
 """Limits of a typical beat, relative to the median interval and the template."""
 
 AF_WEIGHT: Final = 3.0
-"""Weight of beats in AF among the strips: irregular, often noisy, never supraventricular ectopic."""
+"""Weight of beats in AF among those of CinC 2017: irregular, often noisy, never supraventricular ectopic."""
 
 BORROWED_INTERVALS_SHARE: Final = 0.15
 """Share of the mitdb beats that borrow the intervals of an LTAFDB beat of the same class: shapes of 22 patients, rhythms of
@@ -63,14 +63,14 @@ class Pool:
         beats: beats of mitdb.
         patients: the patient of each of them, (n,).
         rr_s, rr_labels: intervals of LTAFDB beats and their classes.
-        strips: beats of CinC 2017.
+        cinc_beats: beats of CinC 2017.
     """
 
     beats: Beats
     patients: NDArray[np.int64]
     rr_s: NDArray[np.float32]
     rr_labels: Labels
-    strips: StripBeats
+    cinc_beats: CincBeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ class Sampler:
     def __init__(self, pool: Pool, seed: int) -> None:
         self._pool = pool
         self._random = np.random.default_rng(seed)
-        self._beats = Beats.concatenate([pool.beats, pool.strips.beats])
-        self._mitdb_pools, self._strip_pools = _build_pools(pool)
+        self._beats = Beats.concatenate([pool.beats, pool.cinc_beats.beats])
+        self._mitdb_pools, self._cinc_pools = _build_pools(pool)
         self._lenders = [np.flatnonzero(pool.rr_labels == c) for c in range(len(CLASSES))]
 
     def stream(self, teachers: Sequence[Any] = ()) -> Iterator[tuple[Any, Any]]:
@@ -106,10 +106,10 @@ class Sampler:
         """Return inputs (n, 5, 104) and classes (n,)."""
         random = self._random
         labels = random.choice(len(CLASSES), count, p=CLASS_SHARES)
-        strips = random.random(count) < np.array(STRIP_SHARES)[labels]
-        borrows = ~strips & (random.random(count) < BORROWED_INTERVALS_SHARE)
+        from_cinc = random.random(count) < np.array(CINC_SHARES)[labels]
+        borrows = ~from_cinc & (random.random(count) < BORROWED_INTERVALS_SHARE)
         normal_shape = borrows & (labels == S) & (random.random(count) < NORMAL_SHAPE_SHARE)
-        beats = self._beats.select(self._draw_indices(np.where(normal_shape, N, labels), strips))
+        beats = self._beats.select(self._draw_indices(np.where(normal_shape, N, labels), from_cinc))
         beats = self._borrow_intervals(beats, labels, borrows)
         beats = _make_escape_rhythm(beats, (labels == V) & (random.random(count) < ESCAPE_SHARE), random)
         beats = _stretch_time(beats, random)
@@ -120,10 +120,10 @@ class Sampler:
         inputs = features(wave, beats.template_mv * sign * gain, rr_s, beats.shape)
         return inputs, labels.astype(np.int64)
 
-    def _draw_indices(self, labels: NDArray[np.int64], strips: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _draw_indices(self, labels: NDArray[np.int64], from_cinc: NDArray[np.bool_]) -> NDArray[np.int64]:
         atypical = (labels == N) & (self._random.random(labels.size) < ATYPICAL_SHARE)
         indices = np.empty(labels.size, np.int64)
-        for pools, source in ((self._mitdb_pools, ~strips), (self._strip_pools, strips)):
+        for pools, source in ((self._mitdb_pools, ~from_cinc), (self._cinc_pools, from_cinc)):
             for (label, is_atypical), pool in pools.items():
                 wanted = source & (labels == label) & (atypical == is_atypical)
                 indices[wanted] = pool.draw(int(wanted.sum()), self._random)
@@ -150,11 +150,11 @@ ClassPools = dict[tuple[int, bool], _WeightedPool]
 
 
 def _build_pools(pool: Pool) -> tuple[ClassPools, ClassPools]:
-    """Return the pools of mitdb and of the strips, whose indices follow those of mitdb."""
-    strips = pool.strips
-    weights = np.where(strips.rhythms == AF, AF_WEIGHT, 1.0)
+    """Return the pools of mitdb and of CinC 2017; the indices of CinC 2017 follow those of mitdb."""
+    cinc_beats = pool.cinc_beats
+    weights = np.where(cinc_beats.rhythms == AF, AF_WEIGHT, 1.0)
     of_mitdb = _class_pools(pool.beats, lambda indices: _patient_weights(pool.patients[indices]), 0)
-    return of_mitdb, _class_pools(strips.beats, lambda indices: weights[indices], len(pool.beats))
+    return of_mitdb, _class_pools(cinc_beats.beats, lambda indices: weights[indices], len(pool.beats))
 
 
 def _class_pools(beats: Beats, weights_of: Any, offset: int) -> ClassPools:
@@ -170,10 +170,10 @@ def _class_pools(beats: Beats, weights_of: Any, offset: int) -> ClassPools:
 
 def _is_atypical(beats: Beats) -> NDArray[np.bool_]:
     """Return which beats are early or late, follow an early beat, or have an unusual shape, (n,)."""
-    history = np.sort(beats.rr_s[:, : HISTORY - 1], -1)
+    history = np.sort(beats.rr_s[:, : HISTORY_INTERVALS - 1], -1)
     count = np.isfinite(history).sum(-1)
     median = history[np.arange(len(history)), np.maximum(count - 1, 0) // 2]
-    early, before = beats.rr_s[:, HISTORY - 1] / median, beats.rr_s[:, HISTORY - 2] / median
+    early, before = beats.rr_s[:, HISTORY_INTERVALS - 1] / median, beats.rr_s[:, HISTORY_INTERVALS - 2] / median
     similarity, height = compare_with_template(beats)
     on_time = (early >= TYPICAL_INTERVAL[0]) & (early <= TYPICAL_INTERVAL[1]) & (before >= TYPICAL_INTERVAL[0])
     atypical: NDArray[np.bool_] = (
@@ -196,11 +196,11 @@ def _make_escape_rhythm(beats: Beats, chosen: NDArray[np.bool_], random: np.rand
     for row in np.flatnonzero(chosen).tolist():
         slow_s = float(np.exp(random.uniform(np.log(0.9), np.log(2.0))))
         sinus_s = max(slow_s * random.uniform(0.3, 0.85), 0.4)
-        length = int(random.integers(1, HISTORY + 1))
-        intervals = np.full(INTERVALS, sinus_s) * np.exp(random.normal(0, 0.03, INTERVALS))
-        intervals[HISTORY - length : HISTORY] = slow_s * np.exp(random.normal(0, 0.04, length))
-        intervals[HISTORY] = min(slow_s * float(np.exp(random.normal(0, 0.05))), MAX_NEXT_RR_S)
-        intervals[HISTORY + 1 :] = sinus_s, slow_s if length > HISTORY // 3 else sinus_s
+        length = int(random.integers(1, HISTORY_INTERVALS + 1))
+        intervals = np.full(RR_INPUTS, sinus_s) * np.exp(random.normal(0, 0.03, RR_INPUTS))
+        intervals[HISTORY_INTERVALS - length : HISTORY_INTERVALS] = slow_s * np.exp(random.normal(0, 0.04, length))
+        intervals[HISTORY_INTERVALS] = min(slow_s * float(np.exp(random.normal(0, 0.05))), MAX_NEXT_RR_S)
+        intervals[HISTORY_INTERVALS + 1 :] = sinus_s, slow_s if length > HISTORY_INTERVALS // 3 else sinus_s
         rr_s[row] = intervals
         shape[row, 1] = min(length * random.uniform(0.003, 0.02), 0.5)
         shape[row, 3:5] = np.log(slow_s / sinus_s) * random.uniform(0, 1)
@@ -214,7 +214,7 @@ def _stretch_time(beats: Beats, random: np.random.Generator) -> Beats:
     """Stretch beat and template in time by the same factor, and shift the beat slightly against the template."""
     count, samples = beats.wave_mv.shape
     factor = np.exp(random.uniform(-MAX_STRETCH, MAX_STRETCH, (count, 1)))
-    positions = BEFORE + (np.arange(samples, dtype=np.float64) - BEFORE) * factor
+    positions = SAMPLES_BEFORE_R + (np.arange(samples, dtype=np.float64) - SAMPLES_BEFORE_R) * factor
     moved = positions + random.normal(0, 0.7, (count, 1))
     return replace(beats, wave_mv=_interpolate(beats.wave_mv, moved), template_mv=_interpolate(beats.template_mv, positions))
 

@@ -14,7 +14,7 @@ from evaluation.ec57 import Reference, pair
 from evaluation.matching import WINDOW_S
 from evaluation.statistics import bootstrap, softmax, top_label_error
 from models.beat_labels import MIN_KNOWN_SHARE, adjust_for_af
-from models.inference.ecg_beat import HISTORY, QRS, N, S, V, choose_classes, find_early_beats
+from models.inference.ecg_beat import HISTORY_INTERVALS, QRS, N, S, V, choose_classes, find_early_beats
 from training.beat_data import Beats
 
 FOLDS: Final = tuple(
@@ -42,7 +42,7 @@ WEIGHTS_V: Final = tuple(np.exp(np.linspace(-1.0, 0.5, 16)).tolist())
 """Weights of V against the other classes to choose from."""
 
 TARGETS: Final = {S: (0.75, 0.50), V: (0.93, 0.93)}
-"""Targets for Se and P+. Of S rather one too many than one too few."""
+"""Targets for Se and P+. For S, a false one is preferred to a missed one."""
 
 REFERENCE: Final = (*CLASSES, "Q", EXTRA)
 UNCOUNTED: Final = -1
@@ -54,7 +54,7 @@ class RecordPrediction:
     """Logits of all beats found in a record, in order, by a network that was not trained on the patient.
 
     Attributes:
-        name: of the record.
+        name: name of the record.
         logits: (n, 4).
         truth: (n,) indices into `REFERENCE`, or `UNCOUNTED`.
         missed: (5,) number of reference beats of each class that were not found.
@@ -125,7 +125,7 @@ def pair_with_reference(
     classes[pairing.extra] = REFERENCE.index(EXTRA)
     missed = np.bincount(labels[pairing.missed], minlength=len(REFERENCE) - 1)
     return RecordPrediction(
-        name, logits, classes, missed, unknown, af, find_early_beats(beats.rr_s), beats.rr_s[:, HISTORY - 1]
+        name, logits, classes, missed, unknown, af, find_early_beats(beats.rr_s), beats.rr_s[:, HISTORY_INTERVALS - 1]
     )
 
 

@@ -19,11 +19,11 @@ from evaluation.matching import WINDOW_S
 from models.beat_labels import BeatContext, BeatContextBuilder
 from models.inference.ecg_beat import (
     CLASSES,
-    HISTORY,
-    INTERVALS,
+    HISTORY_INTERVALS,
     LONG_TERM_INTERVALS,
     MAX_NEXT_RR_S,
     QRS,
+    RR_INPUTS,
     SHAPE_FEATURES,
     WAVE_SAMPLES,
     long_term_rr_quantiles,
@@ -45,13 +45,17 @@ COPIES: Final = 8
 """Copies of every record: both leads as recorded, two rotated leads, and one lead and three rotated leads with artefacts."""
 
 CLEAN_COPIES: Final = 4
+"""The first copies, which have no artefacts."""
+
 SEGMENT_S: Final = 30.0
+"""Artefacts are added in segments of this length, each with its own noise."""
+
 NOISE_FREE_SHARE: Final = 0.35
-"""Artefacts are added in segments of half a minute, each with its own noise; this share of the segments has no noise."""
+"""Share of the segments without noise."""
 
 UNLABELLED: Final = -1
 LTAFDB_EVERY: Final = 12
-"""One in so many normal beats of LTAFDB is used: there are four million."""
+"""Only every 12th normal beat of LTAFDB is used, because there are four million."""
 
 Labels = NDArray[np.int8]
 
@@ -133,7 +137,7 @@ def unlabelled_beats(found: list[BeatContext]) -> Beats:
         np.array([context.beat.t_s for context in found]),
         np.array([context.wave_mv for context in found], np.float32).reshape(-1, WAVE_SAMPLES),
         np.array([context.template_mv for context in found], np.float32).reshape(-1, WAVE_SAMPLES),
-        np.array([context.rr_s for context in found], np.float32).reshape(-1, INTERVALS),
+        np.array([context.rr_s for context in found], np.float32).reshape(-1, RR_INPUTS),
         np.array([context.shape for context in found], np.float32).reshape(-1, SHAPE_FEATURES),
         np.full(len(found), UNLABELLED, np.int8),
     )
@@ -158,7 +162,7 @@ def augmented_copies(data: Path, name: str, qrs_classifier: BeatClassifier, seed
 
 
 def add_artefacts(mv: Samples, augmenter: EcgAugmenter, random: np.random.Generator) -> Samples:
-    """Add artefacts to a signal at 125 Hz, in half-minute segments: noise of its own in most, gaps or saturation in some."""
+    """Add artefacts to a signal at 125 Hz, in half-minute segments: most get noise of their own, some gaps or saturation."""
     width = round(SEGMENT_S * RATE_HZ)
     segments = mv[: mv.size // width * width].reshape(-1, width)
     noisy = augmenter.add_noise(segments, random.uniform(-3.0, 24.0, len(segments)))
@@ -195,11 +199,13 @@ def _read_intervals(path: Path) -> tuple[NDArray[np.float32], Labels]:
     # The interval before beat k is rr_s[k - 1], the one after it rr_s[k].
     beats = np.arange(LONG_TERM_INTERVALS, rr_s.size)
     beats = beats[(labels[beats] > 0) | ((labels[beats] == 0) & (beats % LTAFDB_EVERY == 0))]
-    rows = np.empty((beats.size, INTERVALS), np.float32)
-    rows[:, : HISTORY + 1] = rr_s[beats[:, None] + np.arange(-HISTORY, 1)]
-    rows[:, HISTORY] = np.minimum(rows[:, HISTORY], MAX_NEXT_RR_S)
+    rows = np.empty((beats.size, RR_INPUTS), np.float32)
+    rows[:, : HISTORY_INTERVALS + 1] = rr_s[beats[:, None] + np.arange(-HISTORY_INTERVALS, 1)]
+    rows[:, HISTORY_INTERVALS] = np.minimum(rows[:, HISTORY_INTERVALS], MAX_NEXT_RR_S)
     for part in np.array_split(np.arange(beats.size), max(1, beats.size // 4096)):
-        rows[part, HISTORY + 1 :] = long_term_rr_quantiles(rr_s[beats[part, None] + np.arange(-LONG_TERM_INTERVALS, 0)])
+        rows[part, HISTORY_INTERVALS + 1 :] = long_term_rr_quantiles(
+            rr_s[beats[part, None] + np.arange(-LONG_TERM_INTERVALS, 0)]
+        )
     return rows, labels[beats]
 
 

@@ -16,17 +16,19 @@ CHANNELS: Final = ((WAVE_ROWS, 20, 7, 2), (20, 28, 5, 2), (28, 36, 3, 1), (36, 4
 
 POOL: Final = 2
 STEPS: Final = 13
-"""Time steps left of 104 samples."""
+"""Time steps that remain of 104 samples after the strides and the pooling."""
 
 SQUEEZED_CHANNELS: Final = 8
 """Channels that keep their position in time, which distinguishes the P wave from the QRS complex."""
 
-MIDDLE: Final = 48
+SCALAR_WIDTH: Final = 48
 HIDDEN: Final = 48
+"""Widths of the dense layers over the scalar features, and of the dense layer over both branches."""
+
 DROPOUT: Final = 0.5
 FLOAT_NODES: Final = ("first", "second", "third", "fourth", "numbers", "rhythm", "output")
-"""Layers that stay float: the convolutions, the dense layers over the scalar features, and the last one. In int8 they change
-probabilities by up to 0.2."""
+"""Layers that stay float: the convolutions, the dense layers over the scalar features (`numbers` and `rhythm`), and the output
+layer. In int8 they would change probabilities by up to 0.2."""
 
 NAMES: Final = ("first", "second", "third", "fourth")
 
@@ -42,9 +44,9 @@ class BeatNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for 
         self.norms = nn.ModuleList(nn.BatchNorm1d(o) for _, o, _, _ in CHANNELS)
         last = CHANNELS[-1][1]
         self.squeeze = nn.Conv1d(last, SQUEEZED_CHANNELS, 1)
-        self.numbers = nn.Linear(SCALARS, MIDDLE)
-        self.rhythm = nn.Linear(MIDDLE, MIDDLE)
-        self.hidden = nn.Linear(last + SQUEEZED_CHANNELS * STEPS + MIDDLE, HIDDEN)
+        self.numbers = nn.Linear(SCALARS, SCALAR_WIDTH)
+        self.rhythm = nn.Linear(SCALAR_WIDTH, SCALAR_WIDTH)
+        self.hidden = nn.Linear(last + SQUEEZED_CHANNELS * STEPS + SCALAR_WIDTH, HIDDEN)
         self.output = nn.Linear(HIDDEN, len(CLASSES))
         self.dropout = nn.Dropout(DROPOUT)
 

@@ -1,6 +1,7 @@
 """Model cards: intended use, training data, measured performance and known failures, as JSON and as a Markdown page."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 from pathlib import Path
@@ -52,7 +53,94 @@ LICENCES: Final[Mapping[str, str]] = {
     "physionet": "PhysioNet: Goldberger AL et al. Circulation 101(23):e215-e220, 2000.",
 }
 
-_DIGITS: Final = 4
+LABELS: Final[Mapping[str, str]] = {
+    "af_by_pulses": "AF probability by pulses",
+    "af_by_reference": "AF probability by reference",
+    "all_time": "all windows",
+    "answered_percent": "recordings answered, percent",
+    "auc_noise_against_rest": "AUC of recordings labelled noise against all others",
+    "beat_f1_where_not_bad": "beat F1 in windows not called bad",
+    "beats_only": "beats_only",
+    "beats_with_intact_shape": "beats with intact shape, percent",
+    "burden_found_percent": "AF burden found, percent",
+    "burden_percent": "AF burden annotated, percent",
+    "by_duration (afdb, cross-validated)": "by duration (afdb, cross-validated)",
+    "bytes": "size of the file in bytes",
+    "called_by_pulses": "records called AF by pulses",
+    "called_by_reference": "records called AF by reference",
+    "change_of_f1_mean": "change of mean F1 (0 to 1)",
+    "change_of_f1_mean_at_5_percent_lost": "change of mean F1 (0 to 1) with 5 % of packets lost",
+    "ci95": "95 % confidence intervals",
+    "cinc2017_experts": "CinC 2017, labels of experts",
+    "cinc2017_other_than_noise_measured_as_lead_off_percent": "CinC 2017 windows called lead_off although not labelled noise, "
+    "percent",
+    "classified_as": "classified as, percent of windows",
+    "camera, column G": "camera, green channel (column G)",
+    "camera, column R": "camera, red channel (column R)",
+    "correct_of_answered_percent": "correct among these, percent",
+    "duration_95": "95 % confidence intervals by duration",
+    "episodes_10min": "AF episodes of 10 min or more",
+    "f1_beats_only": "F1 beats_only",
+    "f1_mean": "mean F1",
+    "f1_mean_at_90_percent": "mean F1 of the most confident 90 %",
+    "flutter_called": "flutter called AF, percent",
+    "float": "figures of the float model on its training records",
+    "fraction": "most certain share",
+    "gain": "standard deviation of the gain, natural logarithm",
+    "high": "upper 95 % limit",
+    "int8": "figures of the int8 model on its training records",
+    "interval_95": "95 % confidence interval",
+    "interval_95_by_patient": "95 % confidence intervals by patient",
+    "inverted": "share inverted",
+    "low": "lower 95 % limit",
+    "latency_s": "latency in s",
+    "lowest_probability": "lowest probability of a conclusive answer",
+    "median_pp_error_ms_of_a_record": "median PP error of a record in ms",
+    "mitdb_experts": "mitdb, notes of experts",
+    "muscle noise at 6 dB, detector alone": "F1 at 50 ms with muscle noise at 6 dB, detector alone",
+    "muscle noise at 6 dB, with ecg_qrs": "F1 at 50 ms with muscle noise at 6 dB, with ecg_qrs",
+    "on_threshold": "probability from which an alert is raised",
+    "partly_filled_windows (afdb)": "partly filled windows (afdb)",
+    "pp_error_ms": "PP error in ms",
+    "pp_error_ms_median": "median PP error in ms",
+    "pp_error_ms_p95": "95th percentile of the PP error in ms",
+    "pp_error_ms_p95_all_time": "95th percentile of the PP error in ms, all windows",
+    "pulse_f1_all_time": "pulse F1, all windows",
+    "pulses_held_out": "pulses, held-out figures",
+    "pulses_released": "pulses, released network on people that it was trained on",
+    "r_peak_error_ms": "error of the R peak in ms, median and 95th percentile",
+    "r_peak_moved_ms": "movement of the R peak by int8 in ms, mean and 99th percentile",
+    "same_result": "records with the same result, percent",
+    "share": "most certain share",
+    "share_zero": "patients without any, percent",
+    "size_bytes": "size of the file in bytes",
+    "time_stretch": "largest time stretch, natural logarithm",
+    "weights": "class weights",
+    "windows_clean": "windows that experts marked clean",
+    "windows_held_out": "windows, held-out figures",
+    "windows_noisy": "windows that experts marked noisy",
+    "windows_with_f1_under_90": "windows with beat F1 under 90 %, percent",
+    "without noise, detector alone": "F1 at 50 ms without noise, detector alone",
+    "without noise, with ecg_qrs": "F1 at 50 ms without noise, with ecg_qrs",
+}
+"""Labels on the page of keys that are too short to be understood without the code."""
+
+_ABBREVIATIONS: Final = {
+    "af": "AF",
+    "auc": "AUC",
+    "ece": "ECE",
+    "f1": "F1",
+    "fn": "FN",
+    "fp": "FP",
+    "p95": "95th percentile",
+    "pp": "PP",
+    "ppv": "P+",
+    "se": "Se",
+    "sp": "Sp",
+    "tp": "TP",
+}
+_ABBREVIATION: Final = re.compile(rf"\b(?:{'|'.join(_ABBREVIATIONS)})\b")
+_SIGNIFICANT_DIGITS: Final = 4
 
 
 class CardError(ValueError):
@@ -60,7 +148,7 @@ class CardError(ValueError):
 
 
 def write_card(release: Path, card: Mapping[str, Any]) -> None:
-    """Write `<name>.json` and `<name>.md`, with numbers rounded to four digits.
+    """Write `<name>.json` and `<name>.md`, with numbers rounded to four significant digits.
 
     Raises:
         CardError: a section is missing or unknown.
@@ -74,12 +162,12 @@ def write_card(release: Path, card: Mapping[str, Any]) -> None:
 
 
 def round_numbers(value: Any) -> Any:
-    """Return the same value with every number rounded to four digits and NaN replaced by None, which JSON can represent."""
+    """Return the same value with numbers rounded to four significant digits, and NaN replaced by None as in JSON."""
     match value:
         case float() if isnan(value):
             return None
         case float():
-            return float(f"{value:.{_DIGITS}g}")
+            return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
         case Mapping():
             return {str(key): round_numbers(part) for key, part in value.items()}
         case str() | None | bool() | int():
@@ -91,7 +179,7 @@ def round_numbers(value: Any) -> Any:
 
 
 def markdown(card: Mapping[str, Any]) -> str:
-    """Return the card as a Markdown page. Mappings whose rows are all mappings of simple values become tables, others lists."""
+    """Return the card as a Markdown page: mappings of rows of simple values become tables, others become lists."""
     lines = [f"# {card['name']} {card['version']}", ""]
     for section, content in card.items():
         if section not in ("name", "version"):
@@ -117,7 +205,7 @@ def _block(content: Any, level: int) -> Iterator[str]:
 
 def _is_nested(part: Any) -> bool:
     if isinstance(part, Mapping):
-        return True
+        return bool(part)
     return isinstance(part, list) and any(isinstance(item, (Mapping, list)) or len(str(item)) > 40 for item in part)
 
 
@@ -135,7 +223,10 @@ def _table(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _label(key: str) -> str:
-    return key.replace("_", " ")
+    """Return the label of a key. Keys with spaces are text already, keys like `bidmc_01` are names of records."""
+    is_text = " " in key or re.fullmatch(r"[a-z]+_\d+", key)
+    text = LABELS.get(key) or (key if is_text else key.replace("_", " "))
+    return _ABBREVIATION.sub(lambda found: _ABBREVIATIONS[found[0]], text)
 
 
 def _cell(value: Any) -> str:
@@ -144,6 +235,8 @@ def _cell(value: Any) -> str:
             return "–"
         case list():
             return ", ".join(map(_cell, value))
+        case Mapping() if not value:
+            return "none"
         case Mapping():
             return "; ".join(f"{_label(key)} {_cell(part)}" for key, part in value.items())
         case _:

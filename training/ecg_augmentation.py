@@ -26,8 +26,9 @@ TRAINING_CHANNEL: Final = 0
 """The other channel of the noise records is reserved for evaluation."""
 
 SNR_DB: Final = (-6.0, 24.0)
+"""Range of the signal-to-noise ratio."""
 
-PACKET: Final = round(73 / 130 * RATE_HZ)
+PACKET_SAMPLES: Final = round(73 / 130 * RATE_HZ)
 """Samples lost with one notification of a chest strap: 73 at 130 Hz."""
 
 
@@ -64,7 +65,7 @@ class EcgAugmenter:
         return out
 
     def draw_one_kind(self, samples: int) -> Windows:
-        """Return one recorded kind alone, of power 1, stretched, inverted and swelling, (samples,)."""
+        """Return one recorded kind alone, of power 1, stretched, inverted and of slowly varying level, (samples,)."""
         row = self._recorded(self._bank[self._random.integers(len(self._bank))], samples)
         normed: Windows = row / np.sqrt(np.mean(row**2))
         return normed
@@ -80,15 +81,15 @@ class EcgAugmenter:
     def add_gaps(self, mv: Windows, share: float = 0.5) -> Windows:
         """Add gaps to this share of the windows.
 
-        They are lost packets (up to a fifth, single and in bursts) or one gap of up to a third of the window.
+        A gap consists of lost packets (up to a fifth of all, single or in a row), or is one of up to a third of the window.
         """
         random, (count, samples) = self._random, mv.shape
         out = mv.copy()
         for row_index in np.flatnonzero(random.random(count) < share):
             row = out[row_index]
             if random.random() < 0.6:
-                lost = random.random(samples // PACKET + 2) < random.uniform(0.01, 0.2)
-                lost = np.repeat(lost, PACKET)[random.integers(PACKET) :][:samples]
+                lost = random.random(samples // PACKET_SAMPLES + 2) < random.uniform(0.01, 0.2)
+                lost = np.repeat(lost, PACKET_SAMPLES)[random.integers(PACKET_SAMPLES) :][:samples]
                 row[lost] = np.nan
             else:
                 width = int(random.uniform(0.02, 0.33) * samples)
@@ -105,12 +106,15 @@ class EcgAugmenter:
         clipped = np.clip(mv, np.where(one_sided, -np.inf, -limit), limit)
         return np.where(random.random((count, 1)) < share, clipped, mv)
 
-    def detach_electrode(self, mv: Windows, share: float = 0.1, longest: float = 1.0) -> Windows:
-        """Detach the electrode for a while in this share of the windows: flat, rail to rail, or noise without a heartbeat."""
+    def detach_electrode(self, mv: Windows, share: float = 0.1, max_share: float = 1.0) -> Windows:
+        """Detach the electrode in this share of the windows, for up to `max_share` of their length.
+
+        The signal is then flat, jumps from rail to rail, or is noise without a heartbeat.
+        """
         random, (count, samples) = self._random, mv.shape
         out = mv.copy()
         for row in np.flatnonzero(random.random(count) < share):
-            width = int(random.uniform(0.1, longest) * samples)
+            width = int(random.uniform(0.1, max_share) * samples)
             start = random.integers(0, samples - width + 1)
             out[row, start : start + width] = self._open_electrode(width)
         return out
@@ -119,9 +123,9 @@ class EcgAugmenter:
         """Invert this share of the windows, as if the electrodes were swapped."""
         return np.where(self._random.random((len(mv), 1)) < share, -mv, mv)
 
-    def scale_gain(self, mv: Windows, widest: float = 2.0) -> Windows:
-        """Scale every window by a factor between 1 / `widest` and `widest`."""
-        return mv * np.exp(self._random.uniform(-np.log(widest), np.log(widest), (len(mv), 1)))
+    def scale_gain(self, mv: Windows, max_factor: float = 2.0) -> Windows:
+        """Scale every window by a random factor between 1 / `max_factor` and `max_factor`."""
+        return mv * np.exp(self._random.uniform(-np.log(max_factor), np.log(max_factor), (len(mv), 1)))
 
     def _recorded(self, kind: Windows, samples: int) -> Windows:
         random = self._random
@@ -163,7 +167,7 @@ def qrs_equivalent_power(mv: Windows) -> NDArray[np.float64]:
 
 
 def _swell(samples: int, random: Random) -> Windows:
-    """Return a slow rise and fall between 0 and 2: artefacts come and go."""
+    """Return a slow rise and fall between 0 and 2, because artefacts come and go."""
     period = random.uniform(2, 20) * RATE_HZ
     wave: Windows = 1 + _sine(2 * np.pi * np.arange(samples) / period + random.uniform(0, 2 * np.pi)) / np.sqrt(2)
     return wave

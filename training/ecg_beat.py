@@ -22,18 +22,19 @@ from evaluation.beats import figures, total
 from evaluation.ec57 import Reference, load_reference
 from evaluation.perturbations import Ecg
 from models import beat_labels
-from models.alarm_validation import AF_LIKELY_PROBABILITY, BASELINE_SETTLING_S, RHYTHM_EVERY_S, RHYTHM_WINDOW_S
+from models.alarm_validation import AF_LIKELY_PROBABILITY, BASELINE_SETTLING_S, RHYTHM_PERIOD_S, RHYTHM_WINDOW_S
 from models.inference import ecg_beat as inference
 from models.inference.ecg_beat import CLASSES, features
 from models.inference.ecg_qrs import EcgQrs
-from models.inference.ecg_rhythm import WINDOW, EcgRhythm
+from models.inference.ecg_rhythm import WINDOW_SAMPLES, EcgRhythm
 from models.inference.release import RELEASE_DIR
 from models.signal import beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape
 from models.signal.offline import condition
 from models.signal.resample import RATE_HZ
-from training import beat_batches, beat_data, beat_net, beat_strips, cinc, ecg_augmentation
+from training import beat_batches, beat_cinc, beat_data, beat_net, cinc, ecg_augmentation
 from training.beat_batches import Pool, Sampler
 from training.beat_card import Results, card, measure_robustness, summarise
+from training.beat_cinc import CincBeats, label_cinc_beats
 from training.beat_cv import (
     FOLDS,
     Calibration,
@@ -45,7 +46,6 @@ from training.beat_cv import (
 )
 from training.beat_data import RECORDS, Beats, augmented_copies, load_ltafdb_intervals
 from training.beat_net import FLOAT_NODES, BeatNet, logits, write_onnx
-from training.beat_strips import StripBeats, label_strips
 from training.cache import RUNS, source_digest
 from training.cards import write_card
 from training.fit import Batch, Schedule, fit_network
@@ -75,7 +75,7 @@ class TrainingData:
     """Copies of every mitdb record (the first as recorded), beats of CinC 2017, and intervals of LTAFDB."""
 
     copies: dict[str, list[Beats]]
-    strips: StripBeats
+    cinc_beats: CincBeats
     rr_s: NDArray[np.float32]
     rr_labels: beat_data.Labels
 
@@ -83,7 +83,7 @@ class TrainingData:
         """Return the beats to draw from when these are the training patients."""
         parts = [(name, beats.select(beats.labels >= 0)) for name in names for beats in self.copies[name]]
         patients = np.concatenate([np.full(len(part), int(name)) for name, part in parts])
-        return Pool(Beats.concatenate([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.strips)
+        return Pool(Beats.concatenate([part for _, part in parts]), patients, self.rr_s, self.rr_labels, self.cinc_beats)
 
 
 def main() -> None:
@@ -122,23 +122,23 @@ def load_training_data(data: Path, progress: Progress) -> TrainingData:
             for file, beats in zip(files, augmented_copies(data, name, qrs_classifier(), SEED), strict=True):
                 beats.save(file)
         found[name] = [Beats.load(file) for file in files]
-    return TrainingData(found, _load_strips(data, progress), *load_ltafdb_intervals(data, progress))
+    return TrainingData(found, _load_cinc_beats(data, progress), *load_ltafdb_intervals(data, progress))
 
 
-def _load_strips(data: Path, progress: Progress) -> StripBeats:
+def _load_cinc_beats(data: Path, progress: Progress) -> CincBeats:
     file = CACHE / "beats" / f"cinc2017_{_digest()}.npz"
     rhythms = file.with_suffix(".npy")
     if not file.exists():
-        strips = label_strips(data, qrs_classifier(), SEED, progress)
-        np.save(rhythms, strips.rhythms)
-        strips.beats.save(file)
-    return StripBeats(Beats.load(file), np.load(rhythms))
+        cinc_beats = label_cinc_beats(data, qrs_classifier(), SEED, progress)
+        np.save(rhythms, cinc_beats.rhythms)
+        cinc_beats.beats.save(file)
+    return CincBeats(Beats.load(file), np.load(rhythms))
 
 
 def _digest() -> str:
     """Return the digest of all code that determines what the agent finds out about a beat."""
     detector = source_digest(beat_classifier, chain, envelope, filters, noisy_qrs, peak, qrs, resample, shape)
-    sources = f"{source_digest(beat_data, beat_strips, ecg_augmentation, beat_labels, inference)}{detector}{cinc.digest()}"
+    sources = f"{source_digest(beat_data, beat_cinc, ecg_augmentation, beat_labels, inference)}{detector}{cinc.digest()}"
     return hashlib.sha256(sources.encode() + QRS_MODEL.read_bytes()).hexdigest()[:16]
 
 
@@ -179,8 +179,8 @@ def detect_af(times_s: NDArray[np.float64], recorded_mv: NDArray[np.float64], ra
     """Return whether `ecg_rhythm`, not trained on mitdb, detects AF when each beat is labelled, as in the agent, (beats,)."""
     model = EcgRhythm((RELEASE_DIR / "ecg_rhythm.onnx").read_bytes())
     mv = condition(recorded_mv, rate_hz).mv
-    ends_s = np.arange(RHYTHM_WINDOW_S, mv.size / RATE_HZ, RHYTHM_EVERY_S)
-    readings = [model.classify(mv[round((end_s - RHYTHM_WINDOW_S) * RATE_HZ) :][:WINDOW]) for end_s in ends_s.tolist()]
+    ends_s = np.arange(RHYTHM_WINDOW_S, mv.size / RATE_HZ, RHYTHM_PERIOD_S)
+    readings = [model.classify(mv[round((end_s - RHYTHM_WINDOW_S) * RATE_HZ) :][:WINDOW_SAMPLES]) for end_s in ends_s.tolist()]
     conclusive = [(end_s, read.probabilities[1]) for end_s, read in zip(ends_s, readings, strict=True) if not read.inconclusive]
     latest = np.searchsorted([end_s + BASELINE_SETTLING_S for end_s, _ in conclusive], times_s + LABELLED_AFTER_S) - 1
     af: NDArray[np.bool_] = np.array([False, *(p >= AF_LIKELY_PROBABILITY for _, p in conclusive)])[latest + 1]

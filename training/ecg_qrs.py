@@ -1,7 +1,8 @@
 """Train, quantize and release `ecg_qrs`: `python -m training.ecg_qrs --data DIR`.
 
-The candidates in training depend on what classifies them while the detector runs. In the first round the true beats decide, in
-each later one the network of the previous round, so that it learns to continue after its own errors.
+Which candidates the detector meets depends on its earlier decisions. In the first round of training the reference beats decide
+which candidates it accepts; in each later round the network of the previous round decides, so that it learns to continue after
+its own errors.
 
 Takes a quarter of an hour on one core. Candidates and networks are cached in `--runs`, so an interrupted run can be resumed.
 """
@@ -24,7 +25,7 @@ from training.cache import RUNS, source_digest
 from training.cards import write_card
 from training.cinc import load_cinc
 from training.fit import Schedule, fit_network
-from training.qrs_card import INT8, describe
+from training.qrs_card import INT8, TRAINING_ROUNDS, describe
 from training.qrs_data import Candidates, RecordingGroup, concatenate, load_candidates, select_clean_recordings
 from training.qrs_net import QrsNet, batches, count_parameters, loss, write_onnx
 from training.qrs_premature import extract_ventricular_complexes
@@ -89,6 +90,7 @@ def train(data: Path, runs: Path, release: Path) -> None:
         **describe(len(setup.training.records), len(setup.held_out.records)),
         "training": {
             "seed": SEED,
+            "rounds": TRAINING_ROUNDS,
             "steps": list(STEPS),
             "parameters": count_parameters(network),
             "size_bytes": int8_model.stat().st_size,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from evaluation.statistics import best_temperature, class_f1, softmax
-from models.inference.ecg_quality import CLASSES, WINDOW, EcgQuality, features, find_signal_defect
+from models.inference.ecg_quality import CLASSES, WINDOW_SAMPLES, EcgQuality, features, find_signal_defect
 from models.inference.release import RELEASE_DIR
 from training import quality_evaluation, quality_net
 from training.cache import RUNS, source_digest
@@ -55,15 +55,15 @@ class FoldNetworks:
 
     def calibrated(self, windows: Windows) -> "FoldNetworks":
         """Return the same networks with the temperature that fits these windows best."""
-        raw = self._logits(windows.mv, windows.patients)
-        return FoldNetworks(self.networks, best_temperature(raw, windows.labels), self.fold_by_patient)
+        window_logits = self._logits(windows.mv, windows.patients)
+        return FoldNetworks(self.networks, best_temperature(window_logits, windows.labels), self.fold_by_patient)
 
     def _logits(self, mv: NDArray[np.float32], patients: NDArray[np.str_]) -> Probabilities:
         folds = np.array([self.fold_by_patient.get(name, 0) for name in patients.tolist()])
-        raw = np.empty((len(mv), len(CLASSES)))
+        window_logits = np.empty((len(mv), len(CLASSES)))
         for fold in np.unique(folds).tolist():
-            raw[folds == fold] = logits(self.networks[fold], mv[folds == fold])
-        return raw
+            window_logits[folds == fold] = logits(self.networks[fold], mv[folds == fold])
+        return window_logits
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True, help="folder that holds mitdb, noise and the archive of CinC 2017")
     options.add_argument("--runs", type=Path, default=RUNS / NAME, help="where windows and networks are cached")
     options.add_argument("--release", type=Path, default=RELEASE_DIR)
-    options.add_argument("--steps", type=int, default=STEPS, help="of gradient descent, per network")
+    options.add_argument("--steps", type=int, default=STEPS, help="gradient descent steps per network")
     chosen = options.parse_args()
     torch.set_num_threads(1)
     chosen.release.mkdir(parents=True, exist_ok=True)
@@ -168,8 +168,10 @@ def _expert_figures(data: Path, records: Sequence[CincRecording], fold_networks:
 
     No training label was made from them, except the weak ones of CinC 2017, which are of other folds.
     """
-    long_records = [record for record in records if record.mv.size >= WINDOW]
-    windows_by_record = [record.mv[: record.mv.size // WINDOW * WINDOW].reshape(-1, WINDOW) for record in long_records]
+    long_records = [record for record in records if record.mv.size >= WINDOW_SAMPLES]
+    windows_by_record = [
+        record.mv[: record.mv.size // WINDOW_SAMPLES * WINDOW_SAMPLES].reshape(-1, WINDOW_SAMPLES) for record in long_records
+    ]
     names = np.repeat([f"cinc2017/{record.name}" for record in long_records], [len(part) for part in windows_by_record])
     ends = np.cumsum([len(part) for part in windows_by_record])[:-1]
     probabilities = dict(

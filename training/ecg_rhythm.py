@@ -55,6 +55,7 @@ CODE: Final = (
     ecg_rhythm.features,
     ecg_rhythm._scale_window,
 )
+"""The code that determines a trained network, for the cache."""
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True, help="folder that holds cinc2017-dev.tar.xz and noise")
     options.add_argument("--runs", type=Path, default=RUNS / NAME, help="where windows and networks are cached")
     options.add_argument("--release", type=Path, default=RELEASE_DIR)
-    options.add_argument("--steps", type=int, default=SCHEDULE.steps, help="of gradient descent, per network")
+    options.add_argument("--steps", type=int, default=SCHEDULE.steps, help="gradient descent steps per network")
     chosen = options.parse_args()
     torch.set_num_threads(1)
     chosen.release.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Training windows of `ppg_quality`, labelled by comparison: whether the detector found every pulse, in time, and no other."""
+"""Training windows of `ppg_quality`, labelled by whether the detector found every pulse, accurately in time, and no other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from captures.ppg import PpgRecording, find_ppg, read_ppg
 from evaluation.pulse_reference import align_beats, compare_pulses, find_faultless
-from models.inference.ppg_quality import MIN_KNOWN_SHARE, RATE_HZ, WINDOW
+from models.inference.ppg_quality import MIN_KNOWN_SHARE, RATE_HZ, WINDOW_SAMPLES
 from models.signal.ppg import PPG, PpgChain, Pulse
 from models.signal.resample import Resampler
 from training.ppg_augmentation import augment
 from training.ppg_synth import simulate_ppg
 
 Samples = NDArray[np.float64]
-NONE: Final[Samples] = np.empty(0)
+NO_TIMES_S: Final[Samples] = np.empty(0)
+"""The times of faint pulses in a recording, where none are known."""
 
-WINDOW_S: Final = WINDOW / RATE_HZ
+WINDOW_S: Final = WINDOW_SAMPLES / RATE_HZ
 MINUTE_S: Final = 60.0
 WINDOWS_PER_MINUTE: Final = 10
 RECORDED_SHARE: Final = 0.5
@@ -29,10 +30,10 @@ UNCHANGED_SHARE: Final = 0.2
 """Share of the recorded minutes that get no artefacts."""
 
 STRETCH: Final = (0.8, 1.25)
-"""Range of the factor by which time is stretched: other heart rates, other shapes."""
+"""Range of the factor by which a recording is sped up or slowed down, for other heart rates and shapes."""
 
 SIMULATED: Final = "simulated"
-"""Origins of simulated minutes are this word and the fold that holds them out."""
+"""The origin of a simulated minute is this word, followed by the fold in which the minute is held out."""
 
 FOLDS: Final = 5
 
@@ -68,7 +69,7 @@ class Windows:
 
 
 def load_sources(data: Path) -> list[Source]:
-    """Load every recording below the folder."""
+    """Load every recording in the folder and its subfolders."""
     return [_prepare_source(read_ppg(path)) for path in find_ppg(data)]
 
 
@@ -86,9 +87,9 @@ def sample_windows(sources: Sequence[Source], minutes: int, seed: int) -> Window
 
 
 def windows_as_recorded(source: Source, step_s: float = 1.0) -> Windows:
-    """Return every window of a recording, one a second, without artefacts."""
-    starts = np.arange(0, source.ppg.size - WINDOW + 1, round(step_s * RATE_HZ))
-    return _cut_windows(source.ppg, source.expected_s, NONE, starts, source.name, False)
+    """Return the windows of a recording without artefacts, one every `step_s` seconds."""
+    starts = np.arange(0, source.ppg.size - WINDOW_SAMPLES + 1, round(step_s * RATE_HZ))
+    return _cut_windows(source.ppg, source.expected_s, NO_TIMES_S, starts, source.name, False)
 
 
 def detect_pulses(ppg: Samples) -> list[Pulse]:
@@ -103,7 +104,9 @@ def _prepare_source(recording: PpgRecording) -> Source:
         resampler = Resampler(recording.rate_hz, 0.0, PPG)
         known = np.interp(np.arange(ppg.size), np.flatnonzero(np.isfinite(ppg)), ppg[np.isfinite(ppg)])
         ppg = np.concatenate((resampler.push(known), resampler.finish()))
-    swings = [float(np.ptp(section)) for section in np.array_split(ppg, ppg.size // WINDOW) if np.isfinite(section).all()]
+    swings = [
+        float(np.ptp(section)) for section in np.array_split(ppg, ppg.size // WINDOW_SAMPLES) if np.isfinite(section).all()
+    ]
     ppg = (ppg - np.nanmedian(ppg)) / float(np.median(swings))
     pulses_s = np.array([pulse.t_s for pulse in detect_pulses(ppg)])
     return Source(recording.name, ppg, align_beats(recording.beats_s, pulses_s, recording.same_clock))
@@ -115,7 +118,7 @@ def _sample_minute(sources: Sequence[Source], rng: np.random.Generator) -> Windo
         ppg, expected_s = _stretch_time(source, rng)
         augmented = rng.random() >= UNCHANGED_SHARE
         x = augment(ppg, rng) if augmented else ppg * rng.choice([-1.0, 1.0])
-        return _cut_windows(x, expected_s, NONE, _draw_starts(x, rng), source.name, bool(augmented))
+        return _cut_windows(x, expected_s, NO_TIMES_S, _draw_starts(x, rng), source.name, bool(augmented))
     simulated = simulate_ppg(MINUTE_S, rng)
     found_s = np.array([pulse.t_s for pulse in detect_pulses(simulated.ppg)])
     if simulated.pulses_s.size < 2 or found_s.size < 2:
@@ -137,16 +140,16 @@ def _stretch_time(source: Source, rng: np.random.Generator) -> tuple[Samples, Sa
 
 
 def _draw_starts(x: Samples, rng: np.random.Generator) -> NDArray[np.int64]:
-    return np.sort(rng.integers(0, x.size - WINDOW + 1, WINDOWS_PER_MINUTE))
+    return np.sort(rng.integers(0, x.size - WINDOW_SAMPLES + 1, WINDOWS_PER_MINUTE))
 
 
 def _cut_windows(
     x: Samples, expected_s: Samples, faint_s: Samples, starts: NDArray[np.int64], name: str, augmented: bool
 ) -> Windows:
     comparison = compare_pulses(expected_s, detect_pulses(x), x, RATE_HZ, faint_s)
-    windows = x[starts[:, None] + np.arange(WINDOW)]
+    windows = x[starts[:, None] + np.arange(WINDOW_SAMPLES)]
     good = find_faultless(comparison.faults_s, starts / RATE_HZ, WINDOW_S)
-    good &= np.diff(np.searchsorted(expected_s, np.stack((starts, starts + WINDOW)) / RATE_HZ), axis=0)[0] >= 3
+    good &= np.diff(np.searchsorted(expected_s, np.stack((starts, starts + WINDOW_SAMPLES)) / RATE_HZ), axis=0)[0] >= 3
     known = np.isfinite(windows).mean(-1) >= MIN_KNOWN_SHARE
     return Windows(windows[known].astype(np.float32), good[known], np.full(known.sum(), name), np.full(known.sum(), augmented))
 

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.inference.ppg_quality import CHANNELS, WINDOW
+from models.inference.ppg_quality import ROWS, WINDOW_SAMPLES
 from training.graph import Graph
 
-LAYERS: Final = ((CHANNELS, 16, 9, 2), (16, 24, 7, 2), (24, 32, 5, 1), (32, 32, 5, 2), (32, 40, 5, 1), (40, 48, 5, 2))
+LAYERS: Final = ((ROWS, 16, 9, 2), (16, 24, 7, 2), (24, 32, 5, 1), (32, 32, 5, 2), (32, 40, 5, 1), (40, 48, 5, 2))
 """Convolutions: channels in, channels out, width, stride; each with batch normalisation and a ReLU. 500 samples become 32 steps
 of 0.32 s, each of which covers 4 s: several pulses."""
 
@@ -49,7 +49,7 @@ def count_parameters(network: PpgNet) -> int:
 
 def write_onnx(network: PpgNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
     """Write the network with a sigmoid of its logit over the temperature: `features` (n, 2, 500) → `probability` (n, 1)."""
-    graph = Graph("features", ["n", CHANNELS, WINDOW])
+    graph = Graph("features", ["n", ROWS, WINDOW_SAMPLES])
     x = graph.input_name
     for index, (convolution, norm) in enumerate(zip(network.convolutions, network.norms, strict=True)):
         x = graph.relu(graph.conv(x, convolution, norm, name=f"conv{index}"))

@@ -67,7 +67,7 @@ def train(data: Path, runs: Path, release: Path) -> None:
             for fold, group in enumerate(groups)
         ]
         network = _fit("final", pool, features, np.ones(pool.good.size, np.bool_), SEED, runs, progress)
-    raw, temperature, held_out = cross_validate(pool, features, groups, networks, runs)
+    held_out_logits, temperature, held_out = cross_validate(pool, features, groups, networks, runs)
     float_model, int8_model = runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx"
     write_onnx(network, temperature, _facts(), float_model)
     range_windows = sample_windows(sources, 60, SEED + 100)
@@ -81,7 +81,7 @@ def train(data: Path, runs: Path, release: Path) -> None:
         "batch": BATCH,
         "parameters": count_parameters(network),
     }
-    result = TrainingResult(pool, raw, temperature, held_out, groups, training, float_model, int8_model)
+    result = TrainingResult(pool, held_out_logits, temperature, held_out, groups, training, float_model, int8_model)
     write_card(release, card(data, sources, result))
 
 
@@ -89,17 +89,17 @@ def cross_validate(
     pool: Windows, features: NDArray[np.float32], groups: Sequence[Sequence[str]], networks: Sequence[PpgNet], runs: Path
 ) -> tuple[NDArray[np.float64], float, dict[str, PpgQuality]]:
     """Predict every window by a network not trained on its person; return logits, temperature and each person's model."""
-    raw = np.empty(pool.good.size)
+    held_out_logits = np.empty(pool.good.size)
     for group, network in zip(groups, networks, strict=True):
         is_held_out = np.isin(pool.origin, group)
-        raw[is_held_out] = logits(network, features[is_held_out])
-    temperature = best_temperature(np.stack([0 * raw, raw], -1), pool.good.astype(np.int64))
+        held_out_logits[is_held_out] = logits(network, features[is_held_out])
+    temperature = best_temperature(np.stack([0 * held_out_logits, held_out_logits], -1), pool.good.astype(np.int64))
     models: dict[str, PpgQuality] = {}
     for fold, (group, network) in enumerate(zip(groups, networks, strict=True)):
         file = runs / f"fold{fold}.onnx"
         write_onnx(network, temperature, _facts(), file)
         models |= dict.fromkeys(group, PpgQuality(file.read_bytes()))
-    return raw, temperature, models
+    return held_out_logits, temperature, models
 
 
 def _load_pool(sources: Sequence[Source], runs: Path) -> Windows:

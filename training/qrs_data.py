@@ -1,4 +1,4 @@
-"""Training data of `ecg_qrs`: the candidates that the detector meets in clean recordings with added noise, and which of them
+"""Training data of `ecg_qrs`: the candidates that the detector finds in clean recordings with added noise, and which of them
 are beats.
 
 The recordings are those of CinC 2017. R peaks are those that the agent's own detector finds without noise. Every recording is
@@ -21,12 +21,12 @@ from evaluation.noise import qrs_amplitude
 from models import beat_labels
 from models.inference.ecg_qrs import EcgQrs
 from models.signal import beat_classifier, envelope, filters, noisy_qrs, qrs, shape
-from models.signal.beat_classifier import INPUT_SIZE, OFFSET_UNIT, BeatClassifier, Classification, InputVector
+from models.signal.beat_classifier import INPUT_SIZE, OFFSET_UNIT_SAMPLES, BeatClassifier, Classification, InputVector
 from models.signal.filters import RingBuffer, Samples
-from models.signal.noisy_qrs import LEARN_ONE_IN, DoubtfulBeat, NoisyQrsDetector, SubsampledQrsShape
+from models.signal.noisy_qrs import LEARN_EVERY_N_BEATS, DoubtfulBeat, NoisyQrsDetector, SubsampledQrsShape
 from models.signal.qrs import BUFFER_SAMPLES, PeakCandidate, QrsDetector
 from models.signal.resample import RATE_HZ
-from training import beat_data, beat_strips, cinc, ecg_augmentation, qrs_noise, qrs_premature
+from training import beat_cinc, beat_data, cinc, ecg_augmentation, qrs_noise, qrs_premature
 from training.cache import source_digest
 from training.cinc import LABELS, CincRecording
 from training.ecg_augmentation import Random
@@ -41,7 +41,7 @@ MIN_LENGTH_S: Final = 20.0
 MIN_BEATS: Final = 12
 """A recording must be long enough to show its rhythm, and have enough beats to learn its template."""
 
-UNIT_S: Final = OFFSET_UNIT / RATE_HZ
+UNIT_S: Final = OFFSET_UNIT_SAMPLES / RATE_HZ
 """Unit of the offset of an R peak, in seconds."""
 
 MAX_DISTANCE_S: Final = 0.15
@@ -50,8 +50,8 @@ a burst of noise shifts the peak towards itself."""
 
 TRUTH_DISTANCE: Final = 12
 TRUTH_ERROR_SHARE: Final = 0.03
-"""While the true beats decide: samples from an R peak within which a candidate is a beat, and the share of beats that is
-wrongly rejected."""
+"""Where the reference beats decide which candidates the detector accepts: the distance from an R peak, in samples, within which
+a candidate is accepted, and the share of the beats that are rejected nevertheless."""
 
 SETTLING: Final = round(8.0 * RATE_HZ)
 """Samples after which candidates are used; before, the QRS template is not known."""
@@ -74,7 +74,7 @@ class Candidates:
     Attributes:
         values: (n, 265) the inputs of the network.
         beats: (n,) 1 where a candidate is a beat.
-        offsets: (n,) distance of its R peak in `OFFSET_UNIT` samples.
+        offsets: (n,) distance of its R peak in `OFFSET_UNIT_SAMPLES` samples.
     """
 
     values: NDArray[np.float32]
@@ -94,7 +94,7 @@ class CandidateRecorder(NoisyQrsDetector):
 
     def __init__(self, signal: RingBuffer, classifier: BeatClassifier | None, peaks: Samples, random: Random) -> None:
         super().__init__(signal, self._record_candidate)
-        self._shape = SubsampledQrsShape(LEARN_ONE_IN)  # a minute has at most one beat in `LEARN_ONE_IN_CLEAN`
+        self._shape = SubsampledQrsShape(LEARN_EVERY_N_BEATS)  # a minute has at most one beat in `LEARN_EVERY_N_CLEAN_BEATS`
         self._recorded_classifier, self._true_peaks, self._truth_random = classifier, peaks, random
         self._current_position = 0
         self.positions: list[int] = []
@@ -148,7 +148,7 @@ class AugmentationSources:
 
 
 def record_candidates(record: CincRecording, sources: AugmentationSources, classifier: BeatClassifier | None) -> Candidates:
-    """Return the candidates of one recording, played twice with noise. Without a classifier the true beats decide."""
+    """Return the candidates of one recording, played twice with noise. Without a classifier the reference beats decide."""
     noisy, peaks = _augment(*repeat_recording(record, 2), sources)
     buffer = RingBuffer(BUFFER_SAMPLES)
     detector = CandidateRecorder(buffer, classifier, peaks, sources.noise_generator.random)
@@ -176,9 +176,9 @@ def load_candidates(
 
     Args:
         group: the recordings.
-        seed: of the augmentation.
+        seed: seed of the augmentation.
         data: the folder that holds the noise.
-        classifier: content of an ONNX file; None if the true beats decide.
+        classifier: content of an ONNX file; None if the reference beats decide.
         cache: the file.
         progress: where progress is shown.
     """
@@ -201,7 +201,7 @@ def load_candidates(
 def digest() -> str:
     """Return the digest of the source code that determines the candidates and their labels."""
     signal = envelope, filters, qrs, noisy_qrs, shape, beat_classifier
-    premature = qrs_premature, beat_strips, beat_data, beat_labels
+    premature = qrs_premature, beat_cinc, beat_data, beat_labels
     return source_digest(sys.modules[__name__], qrs_noise, ecg_augmentation, *premature, *signal) + cinc.digest()
 
 
@@ -242,5 +242,5 @@ def _label_candidates(positions: NDArray[np.int64], peaks: Samples) -> tuple[NDA
         near_peak = np.flatnonzero(np.abs(positions - peak) <= MAX_DISTANCE_S * RATE_HZ)
         if near_peak.size:
             nearest = near_peak[np.abs(positions[near_peak] - peak).argmin()]
-            beats[nearest], offsets[nearest] = 1.0, (peak - positions[nearest]) / OFFSET_UNIT
+            beats[nearest], offsets[nearest] = 1.0, (peak - positions[nearest]) / OFFSET_UNIT_SAMPLES
     return beats, offsets

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.detection import Counts, Detector, count_detections, detect, ecg_of, gross
+from evaluation.detection import Counts, Detector, count_detections, detect, ecg_of, gross_figures
 from evaluation.ec57 import Pairing, pair
 from evaluation.matching import WINDOW_S
 from evaluation.perturbations import Perturbation, find_noise, list_perturbations
@@ -74,17 +74,19 @@ def _coverage(held_out: Candidates, probability: NDArray[np.float64]) -> list[Fi
 def _class_figures(data: Path, detector: Detector) -> Figures:
     """Return the share of the beats of each class that is found, at 150 ms."""
     records = [load_annotated(header) for _, header in annotated_headers(data)]
-    chosen = {rung.path: rung for rung in list_perturbations(find_noise(data), drop=False, fs=False)}
+    chosen = {perturbation.path: perturbation for perturbation in list_perturbations(find_noise(data), drop=False, fs=False)}
     levels = {"without noise": chosen[()], "with muscle noise at 6 dB": chosen["noise", "MA", "6"]}
     return {
-        f"beats of mitdb found {label}, percent": _found_by_class([_pairing(record, rung, detector) for record in records])
-        for label, rung in levels.items()
+        f"beats of mitdb found {label}, percent": _found_by_class(
+            [_pairing(record, perturbation, detector) for record in records]
+        )
+        for label, perturbation in levels.items()
     }
 
 
-def _pairing(record: AnnotatedRecord, rung: Perturbation, detector: Detector) -> tuple[Pairing, NDArray[np.str_]]:
+def _pairing(record: AnnotatedRecord, perturbation: Perturbation, detector: Detector) -> tuple[Pairing, NDArray[np.str_]]:
     """Return the pairing of a record with this noise, and the classes of the reference's beats."""
-    ecg = rung.change(ecg_of(record)) if rung.path else ecg_of(record)
+    ecg = perturbation.change(ecg_of(record)) if perturbation.path else ecg_of(record)
     return pair(record.reference, detector(ecg.mv, ecg.rate_hz), WINDOW_S), np.array(record.reference.labels)
 
 
@@ -100,21 +102,25 @@ CountsByNoise = Mapping[tuple[str, ...], Mapping[str, Counts]]
 
 
 def _count_beats(data: Path, detector: Detector) -> CountsByNoise:
-    chosen = [rung for rung in list_perturbations(find_noise(data), drop=False, fs=False) if _is_compared(rung)]
+    chosen = [
+        perturbation
+        for perturbation in list_perturbations(find_noise(data), drop=False, fs=False)
+        if _is_compared(perturbation)
+    ]
     records = [load_annotated(header) for _, header in annotated_headers(data)]
-    return {rung.path: _count_records(records, rung, detector) for rung in chosen}
+    return {perturbation.path: _count_records(records, perturbation, detector) for perturbation in chosen}
 
 
-def _is_compared(rung: Perturbation) -> bool:
-    return not rung.path or (rung.path[1] in KINDS and rung.path[2] in LEVELS_DB)
+def _is_compared(perturbation: Perturbation) -> bool:
+    return not perturbation.path or (perturbation.path[1] in KINDS and perturbation.path[2] in LEVELS_DB)
 
 
-def _count_records(records: Sequence[AnnotatedRecord], rung: Perturbation, detector: Detector) -> dict[str, Counts]:
-    return {record.name: count_detections(record, rung, detector).counts for record in records}
+def _count_records(records: Sequence[AnnotatedRecord], perturbation: Perturbation, detector: Detector) -> dict[str, Counts]:
+    return {record.name: count_detections(record, perturbation, detector).counts for record in records}
 
 
 def _compare(alone: CountsByNoise, assisted: CountsByNoise, path: tuple[str, ...]) -> Figures:
-    alone_figures, assisted_figures = (gross(list(counts[path].values())) for counts in (alone, assisted))
+    alone_figures, assisted_figures = (gross_figures(list(counts[path].values())) for counts in (alone, assisted))
     return {
         "f1 at 50 ms, detector alone": alone_figures["50ms"]["f1"],
         "f1 at 50 ms, with ecg_qrs": assisted_figures["50ms"]["f1"],
@@ -128,5 +134,5 @@ def _record_figures(alone: CountsByNoise, assisted: CountsByNoise, name: str) ->
     row = {}
     for label, path in (("without noise", ()), ("muscle noise at 6 dB", ("noise", "MA", "6"))):
         for variant, counts in (("detector alone", alone), ("with ecg_qrs", assisted)):
-            row[f"{label}, {variant}"] = gross([counts[path][name]])["50ms"]["f1"]
+            row[f"{label}, {variant}"] = gross_figures([counts[path][name]])["50ms"]["f1"]
     return row

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.signal.beat_classifier import FEATURE_COUNT, INPUT_SIZE, ROWS, WINDOW
+from models.signal.beat_classifier import FEATURE_COUNT, INPUT_SIZE, ROWS, WINDOW_SAMPLES
 from training.fit import Batch
 from training.graph import Graph
 from training.qrs_data import Candidates
@@ -17,8 +17,8 @@ from training.qrs_data import Candidates
 CHANNELS: Final = ((ROWS, 16, 7, 2), (16, 24, 5, 2), (24, 24, 5, 2))
 """Convolutions: channels in, channels out, width, stride; each followed by a ReLU."""
 
-STEPS_LEFT: Final = -(-WINDOW // 8)
-"""Time steps left after three strides of 2."""
+REMAINING_STEPS: Final = -(-WINDOW_SAMPLES // 8)
+"""Time steps that remain after three strides of 2."""
 
 MAX_ACTIVATION: Final = 2.0
 """The output of the last convolution is clipped there. One value in ten thousand would be larger, and would widen the int8
@@ -29,8 +29,8 @@ HIDDEN: Final = (48, 24)
 
 BATCH: Final = 512
 OFFSET_WEIGHT: Final = 1.0
-"""Weight of the offset loss relative to the decision loss: an offset one `OFFSET_UNIT` off costs as much as a beat rated
-slightly unlikely."""
+"""Weight of the offset loss relative to the decision loss: an offset one `OFFSET_UNIT_SAMPLES` off costs as much as a beat
+rated slightly unlikely."""
 
 
 class QrsNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for the type checker
@@ -40,12 +40,14 @@ class QrsNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for t
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv1d(i, o, w, s, padding=w // 2) for i, o, w, s in CHANNELS)
         first, second = HIDDEN
-        self.hidden = nn.ModuleList((nn.Linear(CHANNELS[-1][1] * STEPS_LEFT, first), nn.Linear(first + FEATURE_COUNT, second)))
+        self.hidden = nn.ModuleList(
+            (nn.Linear(CHANNELS[-1][1] * REMAINING_STEPS, first), nn.Linear(first + FEATURE_COUNT, second))
+        )
         self.output = nn.Linear(second, 2)
 
     def forward(self, x: Any) -> Any:
-        """Return, for values (n, 265), a logit and the offset of the R peak in `OFFSET_UNIT` samples, (n, 2)."""
-        rows = x[:, :-FEATURE_COUNT].reshape(-1, ROWS, WINDOW)
+        """Return, for values (n, 265), a logit and the offset of the R peak in `OFFSET_UNIT_SAMPLES` samples, (n, 2)."""
+        rows = x[:, :-FEATURE_COUNT].reshape(-1, ROWS, WINDOW_SAMPLES)
         for convolution in self.convolutions:
             rows = torch.relu(convolution(rows))
         signal_features = torch.relu(self.hidden[0](rows.clamp(max=MAX_ACTIVATION).flatten(1)))
@@ -78,7 +80,7 @@ def write_onnx(network: QrsNet, temperature: float, facts: Mapping[str, str], pa
     """Write the network: `values` (n, 265) → `probability` (n, 2), the probability and the offset of the R peak."""
     graph = Graph("values", ["n", INPUT_SIZE])
     rows = _slice(graph, "values", "rows", 0, INPUT_SIZE - FEATURE_COUNT)
-    x = graph.node("Reshape", [rows, graph.constant("window", np.array([-1, ROWS, WINDOW]))])
+    x = graph.node("Reshape", [rows, graph.constant("window", np.array([-1, ROWS, WINDOW_SAMPLES]))])
     limits = [graph.constant(name, np.array(value)) for name, value in (("lowest", 0.0), ("highest", MAX_ACTIVATION))]
     *first, last = network.convolutions
     for index, convolution in enumerate(first):

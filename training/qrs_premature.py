@@ -1,8 +1,8 @@
-"""Inserts premature beats into training recordings of `ecg_qrs`. Few recordings of CinC 2017 have any, and a network doubts in
-noise what is rare in training.
+"""Inserts premature beats into training recordings of `ecg_qrs`. Few recordings of CinC 2017 have any, and in noise a
+network is uncertain about what is rare in training.
 
 A beat is replaced by one that comes earlier, followed by a compensatory pause. It is the patient's own complex, as in an atrial
-premature beat, or a ventricular one of another patient (Goldberger's Clinical Electrocardiography, 15 and 16).
+premature beat, or a ventricular one of another patient (Goldberger's Clinical Electrocardiography, chapters 15 and 16).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ from evaluation.noise import qrs_amplitude
 from models.inference.ecg_beat import V
 from models.signal.filters import Samples
 from models.signal.resample import RATE_HZ
+from training.beat_cinc import OTHER, label_by_rule
 from training.beat_data import analyse_recording, unlabelled_beats
-from training.beat_strips import OTHER, label_by_rule
 from training.cinc import CincRecording
 from training.ecg_augmentation import Random
 
@@ -24,22 +24,23 @@ BEFORE: Final = round(0.2 * RATE_HZ)
 AFTER: Final = round(0.4 * RATE_HZ)
 """Samples of a beat before its R peak, including the P wave, and after it, including the T wave."""
 
-PATIENT_SHARE: Final = 0.4
+RECORDING_SHARE: Final = 0.4
+"""Share of the recordings that get premature beats."""
+
 BEAT_SHARES: Final = (0.03, 0.1, 0.25, 0.5)
-"""Share of the recordings that get premature beats, and shares of their beats to choose from: from occasional ones to every
-other one."""
+"""Share of the beats that become premature, one of these values per recording: from occasional beats to every other one."""
 
 VENTRICULAR_SHARE: Final = 0.7
 """Share of these recordings whose premature beats are ventricular."""
 
 MAX_SHAPES: Final = 2
-"""Ventricular shapes of one patient."""
+"""Number of different ventricular shapes in one recording."""
 
 PREMATURITY: Final = (0.12, 0.5)
-"""How much earlier a beat comes, in intervals."""
+"""How much earlier a beat comes, as a share of the interval before it."""
 
 MIN_INTERVAL: Final = round(0.3 * RATE_HZ)
-"""Least samples after the previous beat."""
+"""Smallest distance from the previous beat, in samples."""
 
 HEIGHT_SD: Final = 0.25
 WIDTH_RANGE: Final = (0.85, 1.2)
@@ -49,7 +50,7 @@ inverted."""
 
 
 def repeat_recording(record: CincRecording, times: int) -> tuple[Samples, Samples]:
-    """Return the recording repeated without a step, and its R peaks in samples.
+    """Return the recording repeated without a jump where repetitions join, and its R peaks in samples.
 
     The repeated section begins in the middle of the first interval and ends in the middle of the last.
     """
@@ -83,11 +84,11 @@ def _ventricular_complexes(record: CincRecording) -> Iterator[Samples]:
 def insert_premature_beats(
     mv: Samples, peaks: Samples, height_mv: float, complexes: Sequence[Samples], random: Random
 ) -> tuple[Samples, Samples]:
-    """Return the recording and its R peaks in samples, with some beats earlier.
+    """Return the recording and its R peaks in samples, with some beats made premature.
 
     `height_mv` is the height of its normal QRS complex.
     """
-    if random.random() >= PATIENT_SHARE:
+    if random.random() >= RECORDING_SHARE:
         return mv, peaks
     share = random.choice(BEAT_SHARES)
     is_ventricular = bool(complexes) and random.random() < VENTRICULAR_SHARE

@@ -25,7 +25,7 @@ from captures import open_recording
 from captures.annotations import read_annotations
 from config.files import replacing
 from evaluation.matching import match
-from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, LEAD_OFF_SHARE, MIN_KNOWN_SHARE, WINDOW, WINDOW_S
+from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, LEAD_OFF_SHARE, MIN_KNOWN_SHARE, WINDOW_S, WINDOW_SAMPLES
 from models.signal import chain, envelope, filters, peak, qrs, resample
 from models.signal.chain import remove_baseline
 from models.signal.offline import condition, resample_recording
@@ -42,11 +42,14 @@ STRETCH_S: Final = 30.0
 """Artefacts are added to, and beats detected in, a stretch as a whole, so the detector has a history when a window begins."""
 
 DRAWS: Final = {"mitdb": 3, "cinc2017": 1}
-"""How often a stretch is used, each time with other artefacts: there are four times as many stretches of CinC 2017."""
+"""How often a stretch is used, each time with other artefacts. There are four times as many stretches of CinC 2017."""
 
 MIN_F1: Final = 0.9
 MIN_CORRELATION: Final = 0.9
-MIN_SHARE: Final = 0.9
+MIN_INTACT_SHARE: Final = 0.9
+"""Smallest F1 of the beats in a window that is not bad; smallest correlation of a beat of intact shape; smallest share of such
+beats in a good window, and in every window of a clean stretch."""
+
 BEFORE_S, AFTER_S = 0.25, 0.45
 """Seconds before and after the R peak: P, QRS and most of T."""
 
@@ -54,7 +57,7 @@ CLEAN_F1: Final = 0.95
 CLEAN_CORRELATION: Final = 0.9
 """A stretch is clean only if the detector finds its beats, and if every beat resembles another one."""
 
-WEAK_WEIGHT: Final = 0.3
+LABELLED_NOISE_WEIGHT: Final = 0.3
 """Weight of a window of a CinC 2017 recording labelled noise, because not all of its windows are noise."""
 
 UNCHANGED_SHARE: Final = 0.12
@@ -64,6 +67,7 @@ LABELLED_NOISE: Final = "labelled noise"
 """The kind of the windows of recordings labelled noise."""
 
 RAIL_MV: Final = 5.0
+"""Highest output of a saturated amplifier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Windows:
     Attributes:
         mv: (n, 1250) as conditioned in the agent, NaN in gaps.
         labels: (n,) classes.
-        weights: (n,) in the loss.
+        weights: (n,) weights in the loss.
         patients: (n,) names.
         snr_db: (n,) mean ratio of the added noise, NaN without noise.
         kinds: (n,) which artefacts were added.
@@ -126,7 +130,7 @@ class _Window:
 
 
 def load_windows(data: Path, cache: Path, progress: Progress) -> Windows:
-    """Return all training windows. They are cached for the same code (computing takes two minutes)."""
+    """Return all training windows. They are cached as long as the code is the same; computing them takes two minutes."""
     sources = digest()
     if not (cache.exists() and np.load(cache)["sources"] == sources):
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +189,7 @@ def cinc_stretches(records: Sequence[CincRecording]) -> Iterator[Stretch]:
 def augment(
     stretch: Stretch, augmenter: EcgAugmenter, random: np.random.Generator, snr_db: float | None = None
 ) -> AugmentedStretch:
-    """Add all kinds of artefacts at random to a stretch, or noise alone at one ratio."""
+    """Add artefacts of all kinds at random to a stretch, or only noise at `snr_db` if that is given."""
     if snr_db is not None:
         return _add_noise(stretch.mv, augmenter, np.full(stretch.mv.size, snr_db), "noise")
     if random.random() < UNCHANGED_SHARE:
@@ -215,8 +219,8 @@ def label_windows(stretch: Stretch, augmented: AugmentedStretch) -> Iterator[_Wi
     is_found[[pair[0] for pair in pairs]], is_true[[pair[1] for pair in pairs]] = True, True
     is_true |= ~_is_surrounded(known, conditioned.beat_s)
     correlations = beat_correlations(clean, conditioned.mv, beat_s)
-    for start in range(0, stretch.mv.size - WINDOW + 1, WINDOW):
-        window = slice(start, start + WINDOW)
+    for start in range(0, stretch.mv.size - WINDOW_SAMPLES + 1, WINDOW_SAMPLES):
+        window = slice(start, start + WINDOW_SAMPLES)
         in_window = _is_in_window(beat_s, start)
         f1 = _beat_f1(is_found[in_window], is_true[_is_in_window(conditioned.beat_s, start)])
         measured = correlations[in_window][np.isfinite(correlations[in_window])]
@@ -230,7 +234,7 @@ def label_windows(stretch: Stretch, augmented: AugmentedStretch) -> Iterator[_Wi
 def _label(known: float, off: float, f1: float, intact_share: float) -> int:
     if known < MIN_KNOWN_SHARE or off >= LEAD_OFF_SHARE or not f1 >= MIN_F1:
         return BAD
-    return GOOD if intact_share >= MIN_SHARE else BEATS_ONLY
+    return GOOD if intact_share >= MIN_INTACT_SHARE else BEATS_ONLY
 
 
 def beat_correlations(first: Samples, second: Samples, beat_s: Samples) -> Samples:
@@ -271,17 +275,17 @@ def _make_windows(data: Path, progress: Progress) -> Iterator[_Window]:
 
 
 def _noise_windows(record: CincRecording) -> Iterator[_Window]:
-    for start in range(0, record.mv.size - WINDOW + 1, WINDOW):
-        mv, nan = record.mv[start : start + WINDOW], float("nan")
-        yield _Window(mv, BAD, WEAK_WEIGHT, f"cinc2017/{record.name}", nan, LABELLED_NOISE, nan, nan)
+    for start in range(0, record.mv.size - WINDOW_SAMPLES + 1, WINDOW_SAMPLES):
+        mv, nan = record.mv[start : start + WINDOW_SAMPLES], float("nan")
+        yield _Window(mv, BAD, LABELLED_NOISE_WEIGHT, f"cinc2017/{record.name}", nan, LABELLED_NOISE, nan, nan)
 
 
 def _clean_stretches(patient: str, mv: Samples, beat_s: Samples) -> Iterator[Stretch]:
     """Yield stretches of 30 s (or the rest, from 10 s) in which all windows are clean."""
     length = round(STRETCH_S * RATE_HZ)
-    for start in range(0, mv.size - WINDOW + 1, length):
+    for start in range(0, mv.size - WINDOW_SAMPLES + 1, length):
         section = mv[start : start + length]
-        section = section[: section.size // WINDOW * WINDOW]
+        section = section[: section.size // WINDOW_SAMPLES * WINDOW_SAMPLES]
         beats = beat_s - start / RATE_HZ
         beats = beats[(beats >= 0) & (beats < section.size / RATE_HZ)]
         if np.isfinite(section).all() and _is_clean(section, beats):
@@ -295,8 +299,8 @@ def _is_clean(mv: Samples, beat_s: Samples) -> bool:
     if 2 * found < CLEAN_F1 * (beat_s.size + len(conditioned.beats)) or beat_s.size < 2:
         return False
     correlations = _best_correlations(conditioned.mv, beat_s)
-    shapes = [correlations[_is_in_window(beat_s, start)] >= CLEAN_CORRELATION for start in range(0, mv.size, WINDOW)]
-    return all(shape.size > 0 and np.mean(shape) >= MIN_SHARE for shape in shapes)
+    shapes = [correlations[_is_in_window(beat_s, start)] >= CLEAN_CORRELATION for start in range(0, mv.size, WINDOW_SAMPLES)]
+    return all(shape.size > 0 and np.mean(shape) >= MIN_INTACT_SHARE for shape in shapes)
 
 
 def _best_correlations(mv: Samples, beat_s: Samples) -> Samples:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from captures import open_recording
 from evaluation.statistics import BINS, bootstrap, class_f1, coverage_curve
-from models.inference.ecg_quality import BAD, CLASSES, GOOD, WINDOW
+from models.inference.ecg_quality import BAD, CLASSES, GOOD, WINDOW_SAMPLES
 from models.signal.offline import condition
 from models.signal.resample import RATE_HZ
 from training.cinc import LABELS, CincRecording
@@ -141,12 +141,12 @@ def load_expert_notes(header: Path) -> tuple[NDArray[np.float64], NDArray[np.boo
     """Return the windows (n, 1250) of a mitdb record, and which ones experts marked as noisy (half or more) or clean."""
     recording = open_recording(header)
     mv = condition(recording.mv, recording.rate_hz).mv
-    mv = mv[: mv.size // WINDOW * WINDOW]
+    mv = mv[: mv.size // WINDOW_SAMPLES * WINDOW_SAMPLES]
     noisy = np.zeros(mv.size, np.bool_)
     for tick, is_noisy in read_quality_notes(header.with_suffix(".atr").read_bytes()):
         noisy[round(tick / recording.rate_hz * RATE_HZ) :] = is_noisy
-    share = noisy.reshape(-1, WINDOW).mean(-1)
-    return mv.reshape(-1, WINDOW), share >= 0.5, share == 0
+    share = noisy.reshape(-1, WINDOW_SAMPLES).mean(-1)
+    return mv.reshape(-1, WINDOW_SAMPLES), share >= 0.5, share == 0
 
 
 def read_quality_notes(data: bytes) -> Iterator[tuple[int, bool]]:

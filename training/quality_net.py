@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.inference.ecg_quality import CLASSES, FEATURES, WINDOW, features
+from models.inference.ecg_quality import CLASSES, ROWS, WINDOW_SAMPLES, features
 from training.fit import Batch
 from training.graph import Graph
 from training.quality_data import Windows
 
-CHANNELS: Final = ((FEATURES, 16, 9, 2), (16, 24, 7, 2), (24, 32, 7, 2), (32, 40, 5, 2), (40, 48, 5, 1))
+CHANNELS: Final = ((ROWS, 16, 9, 2), (16, 24, 7, 2), (24, 32, 7, 2), (32, 40, 5, 2), (40, 48, 5, 1))
 """Convolutions: channels in, channels out, width, stride; each followed by a batch normalisation and a ReLU."""
 
 HIDDEN: Final = 32
@@ -84,7 +84,7 @@ def count_parameters(network: QualityNet) -> int:
 
 def write_onnx(network: QualityNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
     """Write the network and a softmax of its logits over the temperature: `features` (n, 2, 1250) → `probability` (n, 3)."""
-    graph = Graph("features", ["n", FEATURES, WINDOW])
+    graph = Graph("features", ["n", ROWS, WINDOW_SAMPLES])
     x = "features"
     for index, (convolution, norm) in enumerate(zip(network.convolutions, network.norms, strict=True)):
         x = graph.relu(graph.conv(x, convolution, norm, name=f"convolution{index}"))

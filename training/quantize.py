@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (  # noqa: TID251  training/__init__.py has turned telemetry off
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 
+from models.inference.runtime import onnxruntime
 from models.inference.session import PRECISE_INT8
 
 
@@ -27,9 +33,9 @@ class Parity:
     """Agreement of int8 and float.
 
     Attributes:
-        agreement: share of equal decisions (most probable class, or 0.5).
-        largest_change: of a probability.
-        windows: number compared.
+        agreement: share of equal decisions (most probable class, or probability from 0.5).
+        largest_change: largest change of a probability.
+        windows: number of windows compared.
     """
 
     agreement: float
@@ -85,7 +91,7 @@ def quantize(
 
 
 def _bypass_input_rounding(path: Path, nodes: Sequence[str]) -> None:
-    """Connect these nodes to their input as it was before it was rounded."""
+    """Connect these nodes to their unrounded input."""
     model = onnx.load(str(path))
     producers = {name: node for node in model.graph.node for name in node.output}
     for node in [node for node in model.graph.node if node.name in nodes]:

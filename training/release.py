@@ -1,7 +1,7 @@
 """Sign the released models: `python -m training.release --key PATH`, or create a key: `--new-key PATH`.
 
-A separate step, done by a person who holds the private key. The key is stored outside every checkout and readable by its owner
-only. The passphrase is asked for or read from a file descriptor; it is never an argument.
+Signing is a separate step, done by the person who holds the private key. The key is stored outside every checkout, and only its
+owner may read it. The passphrase is typed on the terminal or read from a file descriptor; it is never an argument.
 """
 
 import argparse
@@ -51,7 +51,7 @@ from models.inference.session import ModelError, ModelSession
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 MODEL: Final = ".onnx"
 CARDS: Final = (".json", ".md")
-_LARGEST_KEY: Final = 1 << 14
+_MAX_KEY_BYTES: Final = 1 << 14
 _NUMBER: Final = re.compile(rb'"release"\s*:\s*([0-9]{1,10})\b')
 
 AskPassphrase = Callable[[str], bytes]
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SigningError, ModelError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
-    print(f"signed model release {release.number} with key {release.key}: {', '.join(release.files)}")
+    print(f"signed model release {release.number} with key {release.key_id}: {', '.join(release.files)}")
     return 0
 
 
@@ -83,7 +83,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     action = options.add_mutually_exclusive_group(required=True)
     action.add_argument("--key", type=Path, help="private key (PEM) to sign with")
     action.add_argument("--new-key", type=Path, metavar="PATH", help="create a private key there")
-    options.add_argument("--release", type=int, metavar="N", help="number of this release (default: the last number plus 1)")
+    options.add_argument("--release", type=int, metavar="N", help="number of this release (default: one more than the last)")
     options.add_argument(
         "--minimum-agent", default=VERSION, metavar="X.Y.Z", help="oldest agent that may run the release (default: %(default)s)"
     )
@@ -104,7 +104,7 @@ def sign(
     """Write manifest and signature for all files in the folder, and verify both as an agent would.
 
     Raises:
-        SigningError: the number does not rise, the key is not pinned, or the folder does not hold a complete release.
+        SigningError: the number is not higher than the last, the key is not pinned, or the folder is not a complete release.
         ModelError: a model cannot be loaded.
     """
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
@@ -115,7 +115,10 @@ def sign(
     last = _last_number(folder)
     number = last + 1 if number is None else number
     if not last < number <= MAX_RELEASE_NUMBER:
-        raise SigningError(f"the last release was {last}: choose a higher number than {number}, or leave --release out")
+        raise SigningError(
+            f"the number {number} cannot follow release {last}: choose one from {last + 1} to {MAX_RELEASE_NUMBER}, or leave "
+            "--release out"
+        )
     try:
         parse_version(minimum_agent)
     except ValueError as error:
@@ -145,7 +148,7 @@ def load_key(path: Path, ask_passphrase: AskPassphrase) -> Ed25519PrivateKey:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             if mode & 0o077:
                 raise SigningError(f"the key {path} is open to other users (mode {mode:04o}): run chmod 600 on it")
-            pem = file.read(_LARGEST_KEY)
+            pem = file.read(_MAX_KEY_BYTES)
     except OSError as error:
         raise SigningError(f"cannot read the key {path} ({error.strerror}): name the file with the private key") from error
     try:

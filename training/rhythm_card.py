@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from models.inference.ecg_rhythm import CLASSES, ROWS, WINDOW
+from models.inference.ecg_rhythm import CLASSES, ROWS, WINDOW_SAMPLES
 from models.signal.resample import RATE_HZ
 from training.cards import INT8_STORAGE, LICENCES, NOT_A_DEVICE
 from training.cinc import CincRecording
@@ -21,46 +21,54 @@ PURPOSE: Final = (
     "clinician's attention to a stretch of recording."
 )
 INPUTS: Final = (
-    f"features (n, {ROWS}, {WINDOW}) float32, computed by models.inference.ecg_rhythm.features from 30 s of mV at 125 Hz (0.5 "
-    "to 40 Hz, NaN where missing): the signal divided by the height that 1 % of it exceeds, and the gap mask."
+    f"features (n, {ROWS}, {WINDOW_SAMPLES}) float32, computed by models.inference.ecg_rhythm.features from 30 s of mV at 125 "
+    "Hz (0.5 to 40 Hz, NaN where missing): the signal, divided by the 99th percentile of its absolute samples, and the gap "
+    "mask."
 )
 OUTPUTS: Final = (
-    "probability (n, 4) of N, A, O, ~: calibrated. Offsets of A and O make the most probable class the one with the best mean "
-    "F1. Recordings longer than 30 s: the mean over windows that overlap by half. Inconclusive when too_short (< 9 s), gaps (< "
-    "60 % known), lead_off (> 40 % of the seconds flat), noise (~ is most probable) or out_of_distribution (the most probable "
-    "class is below lowest_probability, a limit that nine recordings in ten reach)."
+    "Calibrated probabilities (n, 4) of normal sinus rhythm (N), atrial fibrillation (A), other rhythms (O) and noise (~). "
+    "Offsets of A and O are chosen so that the most probable class has the best mean F1. For recordings longer than 30 s, the "
+    "probabilities are the mean over windows that overlap by half. The result is inconclusive for one of these reasons: "
+    "too_short (less than 9 s), gaps (less than 60 % of the samples received), lead_off (more than 40 % of the seconds flat), "
+    "noise (~ is most probable), out_of_distribution (the probability of the most probable class is below lowest_probability, "
+    "a limit that nine recordings in ten reach)."
 )
 AUGMENTATION: Final = (
-    "Two copies of every recording with artefacts, drawn 40 % of the time: noise at 24 to -6 dB (channel 0 of the noise "
-    "records, muscle- and mains-like noise; below 0 dB up to 70 % of the label is moved to noise), saturation, lead off, lost "
-    "packets and gaps. Windows are cut anywhere, last 10 to 30 s, are stretched in time by up to 12 %, and 30 % are inverted. "
-    "Labels are smoothed by 0.07; rare classes are drawn more often than they occur."
+    "Every recording has two copies with artefacts, from which 40 % of the windows are drawn. Artefacts are noise at 24 to -6 "
+    "dB (channel 0 of the noise records, muscle- and mains-like noise), saturation, lead off, lost packets and gaps. Below 0 "
+    "dB, up to 70 % of the target moves from the label to noise. Windows are cut anywhere, last 10 to 30 s and are stretched "
+    "in time by up to 12 %; 30 % are inverted. Labels are smoothed by 0.07. Rare classes are drawn more often than they occur."
 )
 INT8: Final = (
     f"{INT8_STORAGE} Static QDQ, weights per channel, signed activations by minimum and maximum. The stem, the first block, "
     "the layers that read its output and the last layer stay float. The ranges of the channels are equalised first, which "
     "changes nothing in float. The folds use int8 networks too, so every figure here is an int8 figure."
 )
+FIGURES: Final = (
+    "F1 in percent. The mean F1 includes N, A and O, as in the Challenge. The most confident 90 % are the recordings with the "
+    "most probable answers. Confidence intervals are by bootstrap over recordings. In the confusion matrix, rows are the "
+    "labels and columns the answers."
+)
 KNOWN_FAILURES: Final = (
     "Other rhythms are the hardest class: one in six is called normal, and one normal recording in fifteen is called other. "
     "The Challenge does not say which rhythms they are, so it is unknown which of them are missed.",
-    "Slow AF (below 60 bpm, 42 recordings): half is called other. Over 100 bpm 19 recordings are labelled normal: three of "
-    "them are called normal, most of the rest other.",
+    "Slow AF (below 60 bpm, 42 recordings): half of these recordings are called other. Over 100 bpm, three of the 19 "
+    "recordings labelled normal are called normal, most of the others other.",
     "Noise unlike that of training: F1 falls fast below 12 dB of SNR and means little from 0 dB down, where the probabilities "
-    "are not calibrated either. With more noise fewer recordings get an answer (see answered percent); those answers stay as "
-    "accurate.",
+    "are not calibrated either. With more noise fewer recordings get an answer (see the recordings answered under "
+    "robustness); those answers stay as accurate.",
     "Noise is the rarest class and experts disagree about it: half of what they call noise is classified as a rhythm.",
-    "It performs worse under 20 s than over 40 s.",
+    "Recordings shorter than 20 s are classified less accurately than those longer than 40 s.",
     "There are no patient ids: recordings of one patient may be in training and test folds. Results vary between the folds "
     "(see per record).",
-    "One kind of device (AliveCor, hand to hand, mostly lead I), adults who chose to record. Straps and other leads were not "
-    "included.",
+    "All recordings come from one kind of device (AliveCor, hand to hand, mostly lead I) and from adults who chose to record. "
+    "Straps and other leads were not included.",
     "The threshold for inconclusive answers reflects uncertainty between the four classes, not inputs of an unknown kind. It "
     "was chosen on the recordings for which it is reported.",
 )
 ATTEMPTS: Final[Mapping[str, Any]] = {
-    "method": "Unless stated otherwise: the first fold, without offsets, one seed each. Differences below 1 mean little. "
-    "Design choices were made on the first two folds; no other recipe was tried on the other three.",
+    "method": "Unless stated otherwise: the first fold, without offsets, one seed each. Differences below one percentage "
+    "point mean little. Design choices were made on the first two folds; no other recipe was tried on the other three.",
     "variants": {
         "signal and gap mask, 16 epochs": {"f1_mean": 79.1, "f1_mean_at_90_percent": 84.1},
         "signal and gap mask, 24 epochs": {"f1_mean": 81.4, "f1_mean_at_90_percent": 86.3},
@@ -69,31 +77,31 @@ ATTEMPTS: Final[Mapping[str, Any]] = {
             "f1_mean": 82.2,
             "f1_mean_at_90_percent": 86.2,
         },
-        "with rows of the detected beats (RR, its change, QRS similarity), the mean beat and 20 RR statistics, 24 epochs": {
+        "with rows for the detected beats (RR, its change, QRS similarity), the mean beat and 20 RR statistics, 24 epochs": {
             "f1_mean": 78.1,
             "f1_mean_at_90_percent": 82.2,
         },
-        "rows of the detected beats added at a low rate, stem of stride 4, 24 epochs": {
+        "rows for the detected beats added at a low rate, stem of stride 4, 24 epochs": {
             "f1_mean": 78.9,
             "f1_mean_at_90_percent": 82.5,
         },
-        "mean of the networks with and without beats": {"f1_mean": 81.1},
-        "20 RR statistics alone, regression": {"f1_mean": 69.3, "f1_mean_at_90_percent": 72.7},
-        "signal and gap mask, 24 epochs, followed by a regression with the 20 RR statistics": {
+        "mean of the networks with and without rows for the beats": {"f1_mean": 81.1},
+        "regression on 20 RR statistics alone": {"f1_mean": 69.3, "f1_mean_at_90_percent": 72.7},
+        "signal and gap mask, 24 epochs, followed by a regression that adds the 20 RR statistics": {
             "f1_mean": 82.2,
             "f1_mean_at_90_percent": 85.3,
         },
         "released recipe (42 epochs)": {"f1_mean": 81.7, "f1_mean_at_90_percent": 85.7},
         "released recipe, the first two folds": {"f1_mean": 83.6, "f1_mean_at_90_percent": 87.6},
-        "released recipe, the first two folds, followed by a regression with 10 RR statistics": {
+        "released recipe, the first two folds, followed by a regression that adds 10 RR statistics": {
             "f1_mean": 84.0,
             "f1_mean_at_90_percent": 87.9,
         },
-        "released recipe, the first two folds, followed by a regression without them": {
+        "released recipe, the first two folds, followed by a regression without RR statistics": {
             "f1_mean": 84.0,
             "f1_mean_at_90_percent": 87.7,
         },
-        "int8 without equalised ranges, sums rounded": {"agreement": 99.4, "largest_change": 0.2},
+        "int8 without equalised channel ranges, with the terms of sums rounded": {"agreement": 99.4, "largest_change": 0.2},
     },
 }
 """Variants tried. Figures are in percent, except `largest_change`."""
@@ -142,9 +150,8 @@ def card(
             "method": "Each fold is evaluated with the temperature and the offsets of the other four; the released model has "
             "those of all five. Both are part of the graph.",
         },
-        "figures": {
-            name: {"value": value, "interval_95": limits[name], "target": TARGETS.get(name)} for name, value in figures.items()
-        }
+        "figures": {"method": FIGURES}
+        | {name: {"value": value, "interval_95": limits[name], "target": TARGETS.get(name)} for name, value in figures.items()}
         | {"confusion": confusion(probability, labels)},
         "per_record": _misclassified(result),
         "subgroups": _subgroups(result),

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from models.inference.ecg_rhythm import CLASSES
 from models.signal.chain import remove_baseline
 from training.cinc import CincRecording
-from training.ecg_augmentation import PACKET, load_noise, qrs_equivalent_power
+from training.ecg_augmentation import PACKET_SAMPLES, load_noise, qrs_equivalent_power
 from training.quantize import measure_parity, run_model
 from training.rhythm_data import Sampler
 from training.rhythm_score import (
@@ -207,7 +207,9 @@ def _lose_packets(share: float) -> Change:
     """Lose this share of a strap's notifications, independently of each other."""
 
     def change(mv: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-        lost = np.repeat(random.random(mv.size // PACKET + 2) < share, PACKET)[random.integers(PACKET) :][: mv.size]
+        lost = np.repeat(random.random(mv.size // PACKET_SAMPLES + 2) < share, PACKET_SAMPLES)[
+            random.integers(PACKET_SAMPLES) :
+        ][: mv.size]
         return np.where(lost, np.nan, mv)
 
     return change

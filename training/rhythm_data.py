@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from config.files import replacing
-from models.inference.ecg_rhythm import CLASSES, WINDOW, features
+from models.inference.ecg_rhythm import CLASSES, WINDOW_SAMPLES, features
 from models.signal.chain import remove_baseline
 from models.signal.resample import RATE_HZ
 from training.cinc import CincRecording
@@ -115,10 +115,10 @@ class Sampler:
         random, mv = self._random, recorded.astype(np.float64)
         if random.random() < 0.6:
             mv = stretch_time(mv, float(np.exp(random.uniform(-MAX_STRETCH, MAX_STRETCH))))
-        wanted = WINDOW if random.random() < 0.7 else int(random.uniform(MIN_LENGTH_S * RATE_HZ, WINDOW))
+        wanted = WINDOW_SAMPLES if random.random() < 0.7 else int(random.uniform(MIN_LENGTH_S * RATE_HZ, WINDOW_SAMPLES))
         width = min(wanted, mv.size)
-        start, position = random.integers(0, mv.size - width + 1), random.integers(0, WINDOW - width + 1)
-        window = np.full(WINDOW, np.nan)
+        start, position = random.integers(0, mv.size - width + 1), random.integers(0, WINDOW_SAMPLES - width + 1)
+        window = np.full(WINDOW_SAMPLES, np.nan)
         window[position : position + width] = mv[start : start + width]
         return -window if random.random() < 0.3 else window
 

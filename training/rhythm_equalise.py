@@ -71,7 +71,7 @@ def channel_scales(maxima: Any, next_weights: Sequence[Any], strength: float) ->
     """Return the divisor of each channel, (channels,).
 
     Args:
-        maxima: of the channels, (channels,).
+        maxima: largest value of each channel, (channels,).
         next_weights: the weights that read them, (n, channels, width) each.
         strength: see `MIGRATION_STRENGTH`.
     """

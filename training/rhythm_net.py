@@ -7,7 +7,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from models.inference.ecg_rhythm import CLASSES, ROWS, WINDOW
+from models.inference.ecg_rhythm import CLASSES, ROWS, WINDOW_SAMPLES
 from training.graph import Graph
 from training.rhythm_score import Calibration
 
@@ -76,7 +76,7 @@ class RhythmNet(nn.Module):  # type: ignore[misc]
 
 def write_onnx(network: RhythmNet, calibration: Calibration, facts: Mapping[str, str], path: Path) -> None:
     """Write the network and its calibration: `features` (n, 2, 3750) → `probability` (n, 4)."""
-    graph = Graph("features", ["n", ROWS, WINDOW])
+    graph = Graph("features", ["n", ROWS, WINDOW_SAMPLES])
     x = graph.relu(graph.conv("features", network.stem, network.stem_norm, name="stem"))
     for block in network.blocks:
         x = block.add_to_graph(graph, x)

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from captures.rhythms import AF, NO_INTERVAL, UNUSED, Rhythm, load_rhythms, windows
-from evaluation.rr_af import TrackedRecord, record_report, report, scored, se_sp, track_episodes, window_counts
+from evaluation.rr_af import TrackedRecord, record_report, report, score_windows, se_sp, track_episodes, window_counts
 from models.inference.release import RELEASE_DIR
-from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, rr_features
+from models.inference.rr_af import MIN_VALID, WINDOW_INTERVALS, RrAf, rr_features
 from training.cache import RUNS
 from training.cards import write_card
 from training.quantize import measure_parity, quantize, run_model
 from training.rr_card import Figures, card
-from training.rr_cv import CalibratedNetwork, fit_temperature, follow_records, measure_robustness
+from training.rr_cv import CalibratedNetwork, fit_temperature, measure_robustness, track_records
 from training.rr_data import Sampler, load_cinc_rhythms, split_folds
 from training.rr_equalise import equalise_channels
 from training.rr_fit import SEED, STEPS, distil_network
@@ -34,18 +34,19 @@ NAME: Final = "rr_af"
 VERSION: Final = "5"
 
 ON_THRESHOLD: Final = 0.93
-"""Chosen by cross-validation: every AF episode of 10 min is found, and a patient without AF has a false alert in many days."""
+"""Chosen by cross-validation: every AF episode of 10 min is found; false alerts in patients without AF are many days apart."""
 
 QUANTIZATION_OPTIONS: Final = tuple(product((2000, 4000, 8000), (0.45, 0.55, 0.65, 0.75, 0.85)))
-"""Options to choose from: number of windows from which the int8 ranges are taken, and migration strength (`rr_equalise`). The
-largest change of a probability depends on both. Ranges from a few hundred windows clip the rare larger values, which would
+"""Options to choose from: number of windows from which the int8 ranges are taken, and migration strength (`rr_equalise`). Both
+affect the largest change of a probability. Ranges from a few hundred windows clip the rare larger values, which would
 change a probability by up to 0.4."""
 
-SELECTION_STEP: Final = 61
-CARD_STEP: Final = 200
-SELECTION_AUGMENTED: Final = 20_000
-"""Windows as recorded are taken every so many beats: for the choice of the int8 model, and for the card. This many augmented
-windows are added for the choice."""
+SELECTION_STEP_BEATS: Final = 61
+SELECTION_AUGMENTED_WINDOWS: Final = 20_000
+"""The int8 model is chosen on windows as recorded, one in this many beats, and on this many augmented windows."""
+
+CARD_STEP_BEATS: Final = 200
+"""The card compares int8 with float on windows as recorded, one in this many beats."""
 
 FILL_LEVELS: Final = (MIN_VALID, 32, 48)
 """Windows that are only partly filled: this many valid intervals, the older ones missing."""
@@ -57,7 +58,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True, help="folder that holds afdb, nsr2db, ltafdb, mitdb and CinC 2017")
     options.add_argument("--runs", type=Path, default=RUNS / NAME, help="where trained networks are cached")
     options.add_argument("--release", type=Path, default=RELEASE_DIR)
-    options.add_argument("--steps", type=int, default=STEPS, help="of gradient descent, per network")
+    options.add_argument("--steps", type=int, default=STEPS, help="gradient descent steps per network")
     chosen = options.parse_args()
     torch.set_num_threads(1)
     chosen.release.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def train(data: Path, runs: Path, release: Path, steps: int, progress: Progress)
         for fold in range(len(groups))
     ]
     pairs = [(rhythm, model) for group, model in zip(groups, models, strict=True) for rhythm in group]
-    temperature = fit_temperature([scored(*pair) for pair in pairs if pair[0].database == "afdb"])
+    temperature = fit_temperature([score_windows(*pair) for pair in pairs if pair[0].database == "afdb"])
     figures = cross_validate([(rhythm, replace(model, temperature=temperature)) for rhythm, model in pairs], data)
     network = distil_network("final", rhythms, SEED, steps, runs, progress)
     float_model, int8_model = runs / f"{NAME}.float.onnx", release / f"{NAME}.onnx"
@@ -85,7 +86,10 @@ def train(data: Path, runs: Path, release: Path, steps: int, progress: Progress)
     write_onnx(network, temperature, facts, float_model)
     write = partial(write_onnx, temperature=temperature, facts=facts)
     selection_windows = np.concatenate(
-        [_sample_windows(long_rhythms, SELECTION_STEP)[0], Sampler(rhythms, SEED + 102).batch(SELECTION_AUGMENTED)[0]]
+        [
+            _sample_windows(long_rhythms, SELECTION_STEP_BEATS)[0],
+            Sampler(rhythms, SEED + 102).batch(SELECTION_AUGMENTED_WINDOWS)[0],
+        ]
     )
     _quantize_best(
         network, lambda: Sampler(rhythms, SEED + 100), selection_windows, write, runs / f"{NAME}.trial.onnx", int8_model
@@ -128,14 +132,14 @@ def cross_validate(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]], data: Path
     by_database = {name: [pair for pair in pairs if pair[0].database == name] for name in ("afdb", "nsr2db", "mitdb")}
     classified = {rhythm.name: rhythm for rhythm in load_rhythms(data, "mitdb", ".atr", classified=True)}
     by_database["mitdb, V beats excluded"] = [(classified[rhythm.name], model) for rhythm, model in by_database["mitdb"]]
-    followed = {name: follow_records(of_database) for name, of_database in by_database.items()}
+    tracked = {name: track_records(of_database) for name, of_database in by_database.items()}
     return Figures(
-        cross_validated={name: report(records) for name, records in followed.items()},
-        records={name: {r.rhythm.name: record_report(r) for r in records} for name, records in followed.items()},
+        cross_validated={name: report(records) for name, records in tracked.items()},
+        records={name: {r.rhythm.name: record_report(r) for r in records} for name, records in tracked.items()},
         last_windows=_last_windows([pair for pair in pairs if pair[0].database.startswith("cinc2017")]),
         robustness=measure_robustness(by_database["afdb"]),
         partly_filled=_partly_filled(by_database["afdb"]),
-        subgroups=_subgroups(followed["afdb"], followed["mitdb"], classified),
+        subgroups=_subgroups(tracked["afdb"], tracked["mitdb"], classified),
     )
 
 
@@ -143,7 +147,7 @@ def _last_windows(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]]) -> dict[str
     """Return the share of CinC 2017 recordings called AF at their last window, by label."""
     called: dict[str, list[bool]] = {"N": [], "A": [], "O": []}
     for rhythm, model in pairs:
-        probability = scored(rhythm, model).probability
+        probability = score_windows(rhythm, model).probability
         known = probability[np.isfinite(probability)]
         if len(known):
             called[rhythm.database[-1]].append(bool(known[-1] >= 1 / 2))
@@ -155,9 +159,9 @@ def _partly_filled(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]]) -> dict[st
     for filled in FILL_LEVELS:
         counts = []
         for rhythm, model in pairs:
-            part = windows(rhythm, WINDOW)
-            part = replace(part, valid=part.valid & (np.arange(WINDOW) >= WINDOW - filled))
-            record = replace(scored(rhythm, model), windows=part, probability=model.probabilities(part.rr_s, part.valid))
+            part = windows(rhythm, WINDOW_INTERVALS)
+            part = replace(part, valid=part.valid & (np.arange(WINDOW_INTERVALS) >= WINDOW_INTERVALS - filled))
+            record = replace(score_windows(rhythm, model), windows=part, probability=model.probabilities(part.rr_s, part.valid))
             counts.append(window_counts(record))
         rows[f"{filled} valid intervals"] = {key: value for key, value in se_sp(counts).items() if key != "flutter_called"}
     return rows
@@ -187,7 +191,7 @@ def _subgroups(afdb: Sequence[TrackedRecord], mitdb: Sequence[TrackedRecord], cl
 
 def _evaluate_release(model: RrAf, data: Path) -> dict[str, Any]:
     """Evaluate the released int8 model on the database that it was not trained on."""
-    records = [track_episodes(scored(rhythm, model), model.on_threshold) for rhythm in load_rhythms(data, "ltafdb")]
+    records = [track_episodes(score_windows(rhythm, model), model.on_threshold) for rhythm in load_rhythms(data, "ltafdb")]
     return {**report(records), "records": {record.rhythm.name: record_report(record) for record in records}}
 
 
@@ -195,8 +199,8 @@ def _other_folds(groups: Sequence[Sequence[Rhythm]], fold: int) -> list[Rhythm]:
     return list(chain.from_iterable(group for other, group in enumerate(groups) if other != fold))
 
 
-def _sample_windows(rhythms: Sequence[Rhythm], every: int = CARD_STEP) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return features and targets of windows as recorded, one in so many beats."""
+def _sample_windows(rhythms: Sequence[Rhythm], every: int = CARD_STEP_BEATS) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return features and targets of windows as recorded, one in `every` beats."""
     parts = [windows(rhythm, every) for rhythm in rhythms]
     used = [(part.labels != UNUSED) & (part.valid.sum(-1) >= MIN_VALID) & (part.labels != NO_INTERVAL) for part in parts]
     features = np.concatenate(

@@ -19,47 +19,54 @@ INPUTS: Final = (
     "inconclusive."
 )
 OUTPUTS: Final = (
-    "Calibrated probability of AF in the window, computed every 4 beats. Beats are labelled by fixed-lag smoothing of the "
-    "probabilities (four states: AF or not, each brief or lasting), final some 2 min late. An alert requires a window at the "
-    "threshold that ends 30 s or more labelled AF."
+    "Calibrated probability of AF in the window, computed every 4 beats. Beats are labelled by fixed-lag smoothing of these "
+    "probabilities (four states: AF or not, each brief or lasting); a label is final some 2 min later. An alert requires 30 s "
+    "or more labelled AF, and at their end a window whose probability reaches the threshold."
 )
 AUGMENTATION: Final = (
-    "Rate scaled by 0.85 to 1.2, beat times dithered over their tick, jitter of 1 to 6 ms (15 % of windows: 8 to 30 ms, as in "
-    "pulse waves), up to 6 % of beats missed and 5 % false, up to 25 % of intervals lost, half of the windows filled with only "
-    "24 to 64 intervals, times in 1/1024 s. Windows without AF also get respiratory arrhythmia, premature beats (every 2nd to "
-    f"5th, scattered, in couplets; any coupling and pause) and blocked beats, or become steady ({STEADY_SHARE:.0%}: "
-    f"{STEADY_BPM[0]:g} to {STEADY_BPM[1]:g} a minute). Every network is distilled from another one trained on the same "
-    "patients."
+    "Rate scaled by 0.85 to 1.2, beat times dithered over one tick of their clock, jitter of 1 to 6 ms (15 % of windows: 8 to "
+    "30 ms, as in pulse waves), up to 6 % of beats missed and 5 % false, up to 25 % of intervals lost, half of the windows "
+    "filled with only 24 to 64 intervals, times in 1/1024 s. Windows without AF also get respiratory arrhythmia, premature "
+    "beats (every 2nd to 5th, scattered, in couplets; any coupling and pause) and blocked beats, or become steady "
+    f"({100 * STEADY_SHARE:.0f} %: {STEADY_BPM[0]:g} to {STEADY_BPM[1]:g} a minute). Every network is distilled from another "
+    "one trained on the same patients."
 )
 LABELS: Final = (
-    "A window is AF when most of its beats lie in (AFIB. Flutter, (AFL, neither trains nor counts; the share of it called AF "
-    "is given separately. Half of the training windows are AF: 60 % of those from AFDB, 30 % CinC 2017, 10 % mitdb; others: 35 "
-    "% AFDB, 25 % NSR2DB, 30 % CinC 2017 (N and O), 10 % mitdb."
+    "A window is AF when most of its beats are annotated AF (AFIB in the databases). Flutter (AFL) is used neither for "
+    "training nor for Se and Sp; the share of it called AF is given separately. Half of the training windows are AF: 60 % of "
+    "these are from AFDB, 30 % from CinC 2017 and 10 % from mitdb. Of the others, 35 % are from AFDB, 25 % from NSR2DB, 30 % "
+    "from CinC 2017 (N and O) and 10 % from mitdb."
 )
 INT8: Final = (
-    f"{INT8_STORAGE} Static QDQ, weights per channel, signed activations by minimum and maximum of thousands of windows. The "
-    "first and the last layer stay float (777 weights), and the output of the first is not rounded. The ranges of the channels "
-    "are equalised first, which changes nothing in float."
+    f"{INT8_STORAGE} Static QDQ, weights per channel, signed activations with ranges by minimum and maximum of thousands of "
+    "windows. The first and the last layer stay float (777 weights), and the output of the first is not rounded. The ranges of "
+    "the channels are equalised first, which changes nothing in float."
 )
 LTAFDB_USE: Final = (
     "Nothing was trained or calibrated on LTAFDB. But it was used for evaluation during development: its missing beats led to "
-    "the rule that a window with many long intervals is inconclusive, it was consulted with the cross-validation when two "
-    "networks were compared, and the figures of each later version on it were seen before the release."
+    "the rule that a window with many long intervals is inconclusive, two networks were compared on it as well as by "
+    "cross-validation, and the figures of each later version on it were seen before the release."
+)
+FIGURES: Final = (
+    "Se and Sp in percent: by duration (in seconds), by number of beats, and by single windows at a probability of 0.5. "
+    "Coverage is the percentage of the time with a conclusive result. Confidence intervals are by bootstrap over patients. "
+    "Latency is the time from the onset of an AF episode of 10 min or more to its alert. False alerts are counted in patients "
+    "without AF or flutter who were recorded for 6 h or more."
 )
 KNOWN_FAILURES: Final = (
-    "Frequent ectopic beats of varying coupling without AF look like AF, least where beats are classified (rows with V beats "
-    "excluded). Frequent supraventricular beats are not excluded, because in AF the S label is not reliable.",
+    "Frequent ectopic beats of varying coupling without AF look like AF. This is rarer where beats are classified (rows with "
+    "V beats excluded). Frequent supraventricular beats are not excluded, because in AF the S label is not reliable.",
     "AF with regular ventricular response (AV block, pacing, rate control) and flutter with fixed conduction are missed.",
     "Flutter with varying conduction and multifocal atrial tachycardia look like AF.",
     "Episodes shorter than about 60 beats are often not labelled, and short ones close to each other are joined.",
     "Where a detector misses many beats (ltafdb 112, 208, 62), the result is inconclusive: see coverage.",
-    "Few patients have long recordings of AF (17), all adults, on two-channel Holter recorders.",
+    "Only 17 patients have long recordings of AF; all are adults, recorded with two-channel Holter recorders.",
 )
 
 
 @dataclass(slots=True)
 class Figures:
-    """Measured figures by database, by record, for changed intervals; `unseen` holds those of the released model on LTAFDB."""
+    """Measured figures, by database and record, and with changed intervals. `unseen`: those of the released model on LTAFDB."""
 
     cross_validated: dict[str, Any]
     records: dict[str, Any]
@@ -86,8 +93,8 @@ def card(groups: Sequence[Sequence[Rhythm]], facts: Mapping[str, str], figures: 
         | {name: LICENCES[name] for name in ("afdb", "nsr2db", "mitdb", "cinc2017", "ltafdb", "physionet")}
         | {"labels": LABELS, "use_of_ltafdb": LTAFDB_USE},
         "splits": {
-            "method": "Five folds by record, which is by patient: mitdb 202, of the same person as 201, is not used. CinC 2017 "
-            "has no patient ids.",
+            "method": "Five folds by record. Every record is of another patient: mitdb 202, of the same person as 201, is not "
+            "used. CinC 2017 has no patient ids.",
             "folds": [[f"{r.database}/{r.name}" for r in group if not r.database.startswith("cinc")] for group in groups],
             "cinc2017": "sorted by name within each label and assigned in turn",
         },
@@ -103,6 +110,7 @@ def card(groups: Sequence[Sequence[Rhythm]], facts: Mapping[str, str], figures: 
             "ece": {name: one["ece"] for name, one in by_database.items()} | {"ltafdb": unseen["ece"]},
         },
         "figures": {
+            "method": FIGURES,
             **by_database,
             "ltafdb (not trained on; released int8 model)": unseen,
             "cinc2017 (cross-validated), last window of each recording": figures.last_windows,
@@ -150,29 +158,32 @@ def _rows(databases: Mapping[str, Any]) -> dict[str, Any]:
 
 ATTEMPTS: Final[Mapping[str, str]] = {
     "version 1 (AFDB and NSR2DB only; labels from alerts)": "AFDB duration Se 94.3, Sp 98.7; LTAFDB windows 96.6, 94.9",
-    "CinC 2017 and mitdb as more patients (1500 steps), window by window": "AFDB duration Se 95.8, Sp 98.6; LTAFDB Sp 95.7",
+    "CinC 2017 and mitdb added as patients (1500 steps), labels of single windows": "AFDB duration Se 95.8, Sp 98.6; LTAFDB "
+    "Sp 95.7",
     "mean probability of the windows within 32 / 64 / 128 beats": "AFDB Se 96.5 / 97.1 / 97.0, Sp 98.7 / 98.6 / 98.0",
-    "two-state smoothing instead (a change once in 1000 beats)": "AFDB Se 97.6, Sp 98.5; once in 10 thousand: 97.7, 98.4",
-    "inconclusive where more than a quarter of the intervals exceed 2 s": "LTAFDB Se 90.2 to 97.8 at 92 % coverage, Sp 96.4",
+    "two-state smoothing instead (a change of rhythm once in 1000 beats)": "AFDB Se 97.6, Sp 98.5; once in 10 thousand: 97.7, "
+    "98.4",
+    "inconclusive where more than a quarter of the intervals exceed 2 s": "LTAFDB Se from 90.2 to 97.8 at 92 % coverage, Sp "
+    "96.4",
     "residual, dilated network of the same size": "AFDB Se 97.3, Sp 98.6; LTAFDB Se 95.6, Sp 97.7: not better on AFDB",
     "4000 steps, a wider network (26 thousand weights), temperature only: released": "AFDB Se 97.8, Sp 98.7 (cross-validated)",
     "scale and offset (Platt 1999) on AFDB windows": "offset 0.73: AFDB Se 98.6, Sp 98.4, ECE 0.007; mitdb Sp 97.1, ECE 0.043",
     "the same on AFDB, mitdb and CinC 2017, each with the same weight": "offset -0.52: AFDB Se 96.7, Sp 98.9, ECE 0.033",
     "the same with both classes of the same weight": "offset 1.31: AFDB Se 99.3, Sp 97.9; mitdb Sp 96.4",
-    "version 3 again, with the R peaks of CinC 2017 that the detector now finds": "AFDB Se 97.5 (version 2: 97.8, 3: 97.6), "
-    "Sp 98.7; the mean of two such networks 97.7, 98.7: chance alone makes a difference of 0.3",
+    "version 3 again, with the R peaks of CinC 2017 that the detector now finds": "AFDB Se 97.5 (version 2: 97.8, version 3: "
+    "97.6), Sp 98.7; the mean of two such networks 97.7, 98.7: chance alone makes a difference of 0.3",
     "the same, distilled from one of these": "AFDB Se 97.4, Sp 98.7",
     "half as many steady windows": "Se 97.3, Sp 98.7; distilled 97.4, 98.7",
-    "the latter with an offset of the log-odds of 0.1, 0.2, 0.3, 0.5 (version 4: "
-    "0.2)": "Se 97.6, 97.7, 97.8, 98.1, Sp 98.7, 98.7, "
-    "98.6, 98.5; ECE 0.013, 0.011, 0.009, 0.007, on mitdb with V beats 0.034 to 0.042 instead of 0.032",
-    "an offset at which Se and Sp exceed 97.5 and 98.5 % by as much, chosen on the patients of the other "
-    "folds": "-0.4 to 0.7; AFDB Se 97.3, Sp 98.7: too few patients to decide. Without an offset 97.4, 98.7",
+    "the latter with an offset of the log-odds of 0.1, 0.2, 0.3, 0.5 (version 4: 0.2)": "Se 97.6, 97.7, 97.8, 98.1, Sp 98.7, "
+    "98.7, 98.6, 98.5; ECE 0.013, 0.011, 0.009, 0.007, on mitdb with V beats 0.034 to 0.042 instead of 0.032",
+    "an offset at which Se exceeds 97.5 % by as much as Sp exceeds 98.5 %, chosen on the patients of the other folds": "-0.4 "
+    "to 0.7; AFDB Se 97.3, Sp 98.7: too few patients to decide. Without an offset 97.4, 98.7",
     "version 5, without an offset: smoothing with four states, each rhythm brief or lasting (ten settings)": "AFDB Se 97.6, "
     "Sp 98.7 to 98.8 in each; LTAFDB Se and Sp both a little better",
-    "int8 ranges from 200 to 1200 windows (to version 4)": "rare windows beyond the range are clipped: in 25,000 windows a "
-    "probability changes by up to 0.1 to 0.4; with ranges from 2,000 to 8,000 windows by up to 0.054 to 0.07, a third of it "
-    "due to rounding the first layer's output. Without that rounding 0.04",
-    "evidence of a step 2, 4, 8 times its share (9 records)": "AFDB Se 99.0, 98.9, 98.8, Sp 98.7 each (with an offset)",
+    "int8 ranges from 200 to 1200 windows (up to version 4)": "rare values beyond the range are clipped: in 25,000 windows a "
+    "probability changes by up to 0.1 to 0.4. With ranges from 2,000 to 8,000 windows it changes by up to 0.054 to 0.07, a "
+    "third of it due to rounding the first layer's output; without that rounding by up to 0.04",
+    "smoothing with the log-odds of each step of 4 beats weighted 2, 4, 8 times its share of the window (9 records)": "AFDB "
+    "Se 99.0, 98.9, 98.8, Sp 98.7 each (with an offset)",
 }
 """Variants tried for versions 1 to 5. Se, Sp and F1 are in percent."""

@@ -1,4 +1,4 @@
-"""Cross-validation of `rr_af`: its performance in patients that it was not trained on, also with errors in the intervals."""
+"""Cross-validation of `rr_af`: performance in new patients, as recorded and with errors in the intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from captures.rhythms import AF, UNUSED, Rhythm
-from evaluation.rr_af import Scored, TrackedRecord, report, scored, seconds, track_episodes
+from evaluation.rr_af import ScoredRecord, TrackedRecord, report, score_windows, seconds, track_episodes
 from evaluation.statistics import best_temperature
 from models.inference.rr_af import is_conclusive, rr_features
 from training.rr_net import RrNet, logits
@@ -37,7 +37,7 @@ class CalibratedNetwork:
         return is_conclusive(rr_s, valid)
 
 
-def fit_temperature(records: Sequence[Scored]) -> float:
+def fit_temperature(records: Sequence[ScoredRecord]) -> float:
     """Return the temperature: the divisor of the log-odds with the least cross-entropy on held-out windows."""
     used = [(record.windows.labels != UNUSED) & np.isfinite(record.probability) for record in records]
     probability = np.concatenate([record.probability[chosen] for record, chosen in zip(records, used, strict=True)])
@@ -49,9 +49,9 @@ def fit_temperature(records: Sequence[Scored]) -> float:
     return best_temperature(np.stack([0 * logit, logit], -1), classes)
 
 
-def follow_records(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]], drop: float = 0.0) -> list[TrackedRecord]:
+def track_records(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]], drop: float = 0.0) -> list[TrackedRecord]:
     """Run every record through the network that was not trained on the patient."""
-    return [track_episodes(scored(rhythm, model, drop), model.on_threshold) for rhythm, model in pairs]
+    return [track_episodes(score_windows(rhythm, model, drop), model.on_threshold) for rhythm, model in pairs]
 
 
 def f1(records: Sequence[TrackedRecord]) -> float:
@@ -73,11 +73,11 @@ def measure_robustness(pairs: Sequence[tuple[Rhythm, CalibratedNetwork]]) -> dic
         **{f"{round(100 * share)} % of beats missed": _miss_beats(share) for share in (0.05,)},
         **{f"{round(100 * share)} % of false beats": _add_false_beats(share) for share in (0.05,)},
     }
-    rows = {"as recorded": _row(follow_records(pairs))}
-    rows |= {f"{round(100 * drop)} % of intervals lost": _row(follow_records(pairs, drop)) for drop in LOST_SHARES}
+    rows = {"as recorded": _row(track_records(pairs))}
+    rows |= {f"{round(100 * drop)} % of intervals lost": _row(track_records(pairs, drop)) for drop in LOST_SHARES}
     for name, change in changes.items():
         random = np.random.default_rng(SEED)
-        rows[name] = _row(follow_records([(change(rhythm, random), model) for rhythm, model in pairs]))
+        rows[name] = _row(track_records([(change(rhythm, random), model) for rhythm, model in pairs]))
     return rows
 
 

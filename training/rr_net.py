@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.inference.rr_af import FEATURES, WINDOW
+from models.inference.rr_af import ROWS, WINDOW_INTERVALS
 from training.graph import Graph
 
-CHANNELS: Final = ((FEATURES, 24, 5), (24, 32, 5), (32, 36, 5), (36, 44, 3), (44, 56, 3))
+CHANNELS: Final = ((ROWS, 24, 5), (24, 32, 5), (32, 36, 5), (36, 44, 3), (44, 56, 3))
 """Convolutions: channels in, channels out, width; each followed by a ReLU."""
 
 POOLED: Final = (1, 3)
@@ -25,9 +25,10 @@ FLOAT_NODES: Final = ("first", "output")
 probability."""
 
 FLOAT_INPUTS: Final = ("second",)
-"""The input of this layer, the first layer's output, is not rounded: rounding would make a third of the largest change."""
+"""The input of this layer, the first layer's output, is not rounded: rounding it would cause a third of the largest change."""
 
 TINY: Final = 1e-3
+"""Added to the number of valid intervals, so that the mean is finite without any."""
 
 
 class RrNet(nn.Module):  # type: ignore[misc]  # PyTorch is not installed for the type checker
@@ -61,7 +62,7 @@ def count_parameters(network: RrNet) -> int:
 
 def write_onnx(network: RrNet, temperature: float, facts: Mapping[str, str], path: Path) -> None:
     """Write the network with a sigmoid of its logit over the temperature: `features` (n, 6, 64) → `probability` (n, 1)."""
-    graph = Graph("features", ["n", FEATURES, WINDOW])
+    graph = Graph("features", ["n", ROWS, WINDOW_INTERVALS])
     x = graph.input_name
     for index, convolution in enumerate(network.convolutions):
         x = graph.relu(graph.conv(x, convolution, name=CONVOLUTIONS[index]))

@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import CURRENT_US, CursorError, ListCursor
+from cloud.api.counters import read_counters
 from cloud.api.feed import Feed, now_us
 from cloud.api.numbers import Json
 from cloud.api.queries import SILENT_AFTER_US
@@ -72,9 +73,7 @@ def _add_rest_routes(app: FastAPI, store: Store, engine: Engine) -> None:
 
     @app.get("/api/counters")
     def counters() -> Json:
-        opened = queries.read_counters(engine)
-        sealed = {"stored": store.count_blocks(), "quarantined": store.count_quarantined()}
-        return opened | {"blocks": sealed | opened["blocks"]}
+        return read_counters(store, engine)
 
 
 def _add_alert_routes(app: FastAPI, engine: Engine) -> None:

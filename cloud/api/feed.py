@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,12 +13,15 @@ from sqlalchemy import Engine
 
 from cloud.api import alert_queries, queries
 from cloud.api.numbers import Json, to_millivolts
-from cloud.changes import Changes, LiveVital, LiveWave
+from cloud.changes import Changes, LiveVital, LiveWaveform
 
 QUEUE_MESSAGES: Final = 256
-"""Messages that can wait for one viewer: a minute of three sensors. A viewer whose queue is full re-syncs over REST."""
+"""Messages that can wait for one viewer: enough for a minute of data from three sensors. If the queue is full, the viewer
+fetches the data over REST instead."""
 HEARTBEAT_S: Final = 2.0
-"""Longest silence on a healthy WebSocket. The page treats three times as much (js/link.js) as a lost connection."""
+"""Longest silence on a healthy WebSocket. After three times this silence the page reports a lost connection (js/link.js)."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 def now_us() -> int:
@@ -57,9 +61,14 @@ class Feed:
         return FeedStatistics(len(self._viewers), self._published, self._dropped)
 
     async def publish(self, changes: Changes) -> None:
-        """Queue messages for every viewer, alerts first."""
+        """Queue messages for every viewer, alerts first. If they cannot be built, viewers are told to fetch all over REST."""
         if self._viewers:
-            for message in await asyncio.to_thread(self._build_messages, changes):
+            try:
+                messages = await asyncio.to_thread(self._build_messages, changes)
+            except Exception as error:  # noqa: BLE001 - one block must not stop the live feed of the others
+                _log.error("cannot build live messages (%s): viewers fetch the changes instead", type(error).__name__)
+                messages = [{"type": "resync", "dropped": changes.blocks}]
+            for message in messages:
                 self._published += 1
                 for viewer in self._viewers.values():
                     self._enqueue(viewer, message)
@@ -80,7 +89,7 @@ class Feed:
             async with asyncio.timeout(HEARTBEAT_S):
                 message = await viewer.queue.get()
         except TimeoutError:
-            message = {"type": "beat"}
+            message = {"type": "beat"}  # the heartbeat of the connection, not of the patient
         return json.dumps(message | {"published_us": self._clock_us()}, separators=(",", ":"), allow_nan=False)
 
     def _enqueue(self, viewer: Viewer, message: Json) -> None:
@@ -101,12 +110,12 @@ class Feed:
         subjects = dict.fromkeys(key.subject for key in changes.alerts)
         patients = [alert_queries.find_patient(self._engine, subject) for subject in subjects]
         sensors = [queries.find_sensor(self._engine, key) for key in changes.sensors]
-        ecg = [_ecg_message(wave) for wave in changes.waves if wave.record.kind == "ecg"]
+        ecg = [_ecg_message(wave) for wave in changes.waveforms if wave.record.kind == "ecg"]
         vitals = [_vital_message(vital) for vital in changes.vitals]
         return [*_with_type("alert", alerts), *_with_type("patient", patients), *ecg, *vitals, *_with_type("sensor", sensors)]
 
 
-def _ecg_message(wave: LiveWave) -> Json:
+def _ecg_message(wave: LiveWaveform) -> Json:
     record = wave.record
     return {
         "type": "ecg",

@@ -1,4 +1,4 @@
-"""Makes a radio of a Bumble device."""
+"""Makes a radio from a Bumble device."""
 
 from bumble.device import Device
 

@@ -28,7 +28,7 @@ DEFAULT_MTU: Final = 23
 """The MTU before the exchange: Core 5.4, Vol 3, Part G, 5.2.1."""
 
 CANCEL_TIMEOUT_S: Final = 0.2
-"""For a cancelled operation to end: an HCI command in progress takes a few milliseconds. Then it is cancelled again."""
+"""A cancelled operation that has not ended after this time is cancelled again. An HCI command takes a few milliseconds."""
 
 _NEEDS_SECURITY: Final = frozenset(
     {ErrorCode.INSUFFICIENT_AUTHENTICATION, ErrorCode.INSUFFICIENT_ENCRYPTION, ErrorCode.INSUFFICIENT_ENCRYPTION_KEY_SIZE}
@@ -78,7 +78,7 @@ class BumbleClient(BaseBleakClient):
     async def connect(self, pair: bool, **_kwargs: Any) -> None:
         if self._connection is not None:
             raise BleakError(f"connect {self.address}: already connected")
-        with self.central.raise_bleak_errors(f"connect {self.address}"):
+        with self.central.convert_errors(f"connect {self.address}"):
             async with asyncio.timeout(self._timeout):
                 connection = await self.central.connect(self._peer)
                 self._connection = connection
@@ -106,11 +106,11 @@ class BumbleClient(BaseBleakClient):
 
     async def disconnect(self) -> None:
         if self._connection is not None:
-            with self.central.raise_bleak_errors(f"disconnect {self.address}"):
+            with self.central.convert_errors(f"disconnect {self.address}"):
                 await self._connection.disconnect()
 
     async def pair(self, *_args: Any, **_kwargs: Any) -> None:
-        with self.central.raise_bleak_errors(f"pair {self.address}"):
+        with self.central.convert_errors(f"pair {self.address}"):
             await self._encrypt()
 
     async def unpair(self) -> None:
@@ -133,7 +133,7 @@ class BumbleClient(BaseBleakClient):
                 await connection.pair()
 
     async def _run_while_connected(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and cancel it when the connection ends: Bumble would wait without end for the peer's answer."""
+        """Run a coroutine and cancel it when the connection ends: Bumble would wait forever for the peer's answer."""
         task = asyncio.ensure_future(work)
         futures: set[asyncio.Future[Any]] = {task, self._disconnected}
         try:
@@ -169,8 +169,8 @@ class BumbleClient(BaseBleakClient):
         return collection
 
     async def _request(self, action: str, operation: Callable[[Any], Awaitable[T]]) -> T:
-        """Run one GATT operation; raise its errors as bleak's."""
-        with self.central.raise_bleak_errors(f"{action} of {self.address}"):
+        """Run one GATT operation; convert Bumble's errors to bleak's."""
+        with self.central.convert_errors(f"{action} of {self.address}"):
             connection = self._require_connection()
             return await self._run_while_connected(self._retry_encrypted(connection, operation))
 
@@ -215,7 +215,8 @@ class BumbleClient(BaseBleakClient):
         def deliver(value: bytes) -> None:
             callback(bytearray(value))
 
-        # The same `deliver` serves both attempts: Bumble keeps subscribers in a set, and keeps those that were refused.
+        # If encryption is required, `_request` subscribes twice. Bumble also keeps the refused subscriber, in a set: the same
+        # `deliver` is then still called only once for each value.
         self._subscribers[characteristic.handle] = deliver
         try:
             await self._request(f"subscribe to {characteristic.uuid}", lambda gatt: gatt.subscribe(characteristic.obj, deliver))

@@ -68,11 +68,11 @@ class BumbleScanner(BaseBleakScanner):
 
     async def start(self) -> None:
         self.seen_devices.clear()
-        with self.central.raise_bleak_errors("start scanning"):
+        with self.central.convert_errors("start scanning"):
             await self._scan.enter_async_context(self.central.scanning(self._on_advertisement))
 
     async def stop(self) -> None:
-        with self.central.raise_bleak_errors("stop scanning"):
+        with self.central.convert_errors("stop scanning"):
             await self._scan.aclose()
 
     def _on_advertisement(self, advertisement: Advertisement) -> None:

@@ -1,4 +1,4 @@
-"""Access to one Bumble device, shared by all its clients and scanners: it connects to one peer at a time and scans once."""
+"""Access to one Bumble device, shared by all its clients and scanners: one connect and one scan at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,7 +14,7 @@ from bumble.device import Connection, Device
 from bumble.keys import MemoryKeyStore
 
 CONNECT_CANCEL_TIMEOUT_S: Final = 1.0
-"""For the Connection Complete event that answers a Create Connection Cancel; a controller sends it within milliseconds."""
+"""Time limit of the Connection Complete event after a Create Connection Cancel; controllers send it within milliseconds."""
 
 
 class Central:
@@ -48,7 +48,7 @@ class Central:
 
     async def _cancel_connect(self, connecting: asyncio.Future[Connection]) -> None:
         """Cancel a connect in the controller, which would otherwise keep waiting for the peer and refuse later connections."""
-        for _attempt in range(2):  # the first may precede the command by which Bumble asks the controller to connect
+        for _attempt in range(2):  # the first cancel may reach the controller before Bumble's connect command
             if not connecting.done():
                 with suppress(hci.HCI_Error):  # no connect is pending: the cancel is too early, or too late
                     await self.device.send_sync_command(hci.HCI_LE_Create_Connection_Cancel_Command())
@@ -82,7 +82,7 @@ class Central:
             raise BleakError("the radio was lost: open it again")
 
     @contextmanager
-    def raise_bleak_errors(self, action: str) -> Iterator[None]:
+    def convert_errors(self, action: str) -> Iterator[None]:
         """Convert Bumble's errors to those that bleak documents. `action` begins the message, as in "read 2a37 of C2:…"."""
         try:
             yield

@@ -1,4 +1,4 @@
-"""A radio: the only place of the project that creates bleak's clients and scanners."""
+"""A radio: the only module that creates clients and scanners of bleak."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -47,7 +47,7 @@ class Radio:
             if not found.done() and match(device, advertisement):
                 found.set_result(device)
 
-        async with _raise_radio_errors(), BleakScanner(on_detection, backend=self.scanner_backend):
+        async with _convert_errors(), BleakScanner(on_detection, backend=self.scanner_backend):
             await asyncio.wait({found}, timeout=timeout_s)
         return found.result() if found.done() else None
 
@@ -58,14 +58,14 @@ class Radio:
             BleakError: scanning failed.
             RadioError: there is no Bluetooth on this machine.
         """
-        async with _raise_radio_errors(), BleakScanner(backend=self.scanner_backend) as scanner:
+        async with _convert_errors(), BleakScanner(backend=self.scanner_backend) as scanner:
             await asyncio.sleep(seconds)
         return list(scanner.discovered_devices_and_advertisement_data.values())
 
 
 @asynccontextmanager
-async def _raise_radio_errors() -> AsyncIterator[None]:
-    """Tell a machine without Bluetooth from a sensor that is out of range.
+async def _convert_errors() -> AsyncIterator[None]:
+    """Convert bleak's errors on a machine without Bluetooth, so they differ from those of a sensor that is out of range.
 
     Raises:
         RadioError: there is no Bluetooth service (bleak's backend cannot reach its bus), or no adapter.

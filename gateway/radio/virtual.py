@@ -1,4 +1,4 @@
-"""A virtual radio in this process: Bumble's link and controllers, with the faults of a real one."""
+"""A virtual radio in this process: Bumble's link and controllers, with simulated faults."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,10 +26,10 @@ SUPERVISION_TIMEOUT_S: Final = 0.5
 """A link counts as lost after this silence. BlueZ asks for 0.42 s (its LE default, 42 × 10 ms); Core 5.4 allows 0.1–32 s."""
 
 ADVERTISING_INTERVAL_MS: Final = 100
-"""That of a chest strap; Core 5.4, Vol 6, Part B, 4.4.2.2 allows 20 ms to 10,485 s."""
+"""The interval of a chest strap; Core 5.4, Vol 6, Part B, 4.4.2.2 allows 20 ms to 10,485 s."""
 
 CANCELLED_COMMAND_TIMEOUT_S: Final = 1.0
-"""For the controller's response to a command whose caller was cancelled; a response takes milliseconds."""
+"""Time limit of the controller's response to a command whose caller was cancelled; a response takes milliseconds."""
 
 
 def _format_address(address: hci.Address) -> str:
@@ -38,7 +38,7 @@ def _format_address(address: hci.Address) -> str:
 
 
 class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumble's imports
-    """The radio link between virtual controllers, with faults to inject. Addresses are written "C2:00:00:00:00:01".
+    """The radio link between virtual controllers, with fault injection. Addresses are written "C2:00:00:00:00:01".
 
     A real link loses no data: it delays data or breaks. Therefore data is dropped in two cases only. A device in
     `out_of_range` neither sends nor receives anything, and its links are about to break. A device in `zombies` keeps its link,
@@ -144,7 +144,7 @@ def _time_out(controller: Controller, connection: Connection) -> None:
 
 
 class VirtualController(Controller):  # type: ignore[misc]  # mypy does not follow Bumble's imports
-    """Bumble's controller, with fixes for three bugs of version 0.0.236 after which a host no longer works."""
+    """Bumble's controller, with fixes for three bugs of version 0.0.236 that make a host unusable."""
 
     le_acl_data_packet_length = 251  # that of controllers with data length extension; Bumble's 27 costs ten packets a frame
     pending_le_connection: Any

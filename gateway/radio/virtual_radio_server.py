@@ -1,7 +1,8 @@
 """A virtual radio between processes: virtual controllers behind a Unix socket that speaks HCI.
 
 Every connection to the socket is one end of an HCI UART (H4, Core 5.4, Vol 4, Part A) with a controller of its own at the other
-end. A process that closes its connection or dies looks like a device whose battery was removed: its peers see a link timeout.
+end. A process that closes its connection or dies looks like a device whose battery was removed: its peers see a supervision
+timeout.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ SOCKET_NAME: Final = "air.sock"
 """The socket's name in the server's folder. Settings files refer to it (`radio = "virtual:…/air.sock"`)."""
 
 POWER_ON_TIMEOUT_S: Final = 10.0
-"""For some twenty HCI commands of a few milliseconds each, with a margin for a loaded machine."""
+"""Powering on takes some twenty HCI commands of a few milliseconds each; the rest is a margin for a loaded machine."""
 
 MAX_UNREAD_BYTES: Final = 1 << 20
 """A connection whose peer leaves this much unread, an hour of ECG, is cut: that process has stopped."""

@@ -2,8 +2,8 @@
 
 Each line is one JSON object with `type`, `file` and `t`, the seconds from the start of the file (rounded to 1 ms). Lines are
 written in the order in which they became final. A gap, finding or alert is written **once, when it is over** or at the end of
-the file, with its final values: `onset` (equal to `t`) and `end` in the same seconds. `end` is null only if the episode was
-still going on when the stream ended. A `summary` ends each file. Samples are not written.
+the file, with its final values: `onset` (equal to `t`) and `end`, on the same time scale as `t`. `end` is null only if the
+episode was still in progress when the stream ended. A `summary` ends the output of each file. Samples are not written.
 """
 
 import io
@@ -34,39 +34,44 @@ Json = dict[str, Any]
 PRIORITY_STYLES: Final[Mapping[str, str]] = {"high": "bold red", "medium": "yellow", "low": "cyan"}
 
 
-def json_lines(line: OutputRecord, result: ReplayResult) -> Iterator[Json]:
+def json_lines(record: OutputRecord, result: ReplayResult) -> Iterator[Json]:
     """Yields the objects for one record or beat: a single one, except for an `IntervalsRecord`, which has one per interval."""
-    match line:
+    match record:
         case IntervalsRecord():
-            yield from _intervals(line, result)
+            yield from _intervals(record, result)
         case TimedBeat():
-            yield _object("beat", result, line.at_us, label=line.label)
+            yield _object("beat", result, record.at_us, label=record.label)
         case VitalRecord(kind=kind, value=value, flags=flags):
-            yield _object("vital", result, line.times.at_us, kind=kind, value=value, unit=_unit(kind), flags=list(flags))
+            yield _object("vital", result, record.times.at_us, kind=kind, value=value, unit=_unit(kind), flags=list(flags))
         case StatusRecord(kind=kind, value=value):
-            yield _object("status", result, line.times.at_us, kind=kind, value=value)
+            yield _object("status", result, record.times.at_us, kind=kind, value=value)
         case QuarantinedRecord(characteristic=characteristic, payload=payload, reason=reason):
             fields = {"characteristic": characteristic, "payload": payload.hex(), "reason": reason}
-            yield _object("quarantined", result, line.times.at_us, **fields)
+            yield _object("quarantined", result, record.times.at_us, **fields)
         case GapRecord(kind=kind, missing=missing, reason=reason):
-            span = _span(result, line.from_us, line.to_us)
-            yield _object("gap", result, line.from_us, kind=kind, **span, missing=missing, reason=reason)
+            span = _span(result, record.from_us, record.to_us)
+            yield _object("gap", result, record.from_us, kind=kind, **span, missing=missing, reason=reason)
         case FindingRecord():
             yield _object(
                 "finding",
                 result,
-                line.onset_us,
-                kind=line.kind,
-                **_finding_fields(line, result),
-                inconclusive=line.inconclusive,
+                record.onset_us,
+                kind=record.kind,
+                **_finding_fields(record, result),
+                inconclusive=record.inconclusive,
             )
         case AlertRecord():
-            more = {"priority": line.priority, **_finding_fields(line, result), "reasons": list(line.reasons), "id": line.id}
-            yield _object("alert", result, line.onset_us, kind=line.kind, **more)
+            more = {
+                "priority": record.priority,
+                **_finding_fields(record, result),
+                "reasons": list(record.reasons),
+                "id": record.id,
+            }
+            yield _object("alert", result, record.onset_us, kind=record.kind, **more)
 
 
 def summary(result: ReplayResult) -> Json:
-    """Returns the last line of a file: its length and the counts. It is the same for every run on the same file."""
+    """Returns the object that ends the output of a file: its duration and counts. It is the same in every run on a file."""
     rates = result.rates()
     return _object(
         "summary",
@@ -94,9 +99,9 @@ def print_table(results: Sequence[ReplayResult]) -> None:
     from rich.markup import escape  # noqa: PLC0415  as above
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a file name may not be text, and a terminal may lack a letter
+        sys.stdout.reconfigure(errors="replace")  # a file name need not be valid Unicode, and the encoding may lack a character
     console = Console(highlight=False)
-    names = _names(results)
+    names = _display_names(results)
     console.print(_files_table(results, names))
     if any(result.alerts for result in results):
         console.print(_alerts_table(results, names))
@@ -148,7 +153,7 @@ def _table(title: str, *headings: str) -> "Table":
     return table
 
 
-def _names(results: Sequence[ReplayResult]) -> list[str]:
+def _display_names(results: Sequence[ReplayResult]) -> list[str]:
     """Returns the file names, with their folders where two names are equal."""
     from rich.markup import escape  # noqa: PLC0415  as above
 

@@ -12,6 +12,7 @@ from gateway.radio import Radio
 from gateway.session import Interruption, LinkState, Notification, SensorSession
 
 _LINK_EVENTS: Final = {"streaming": "connected"}
+"""The event that a capture contains for a state of the session; other states are not recorded."""
 
 
 async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock: Clock, path: Path, seconds: float) -> int:
@@ -23,14 +24,11 @@ async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock
     """
     started_ns = clock.mono_ns()
 
-    def elapsed(mono_ns: int) -> float:
-        return (mono_ns - started_ns) / 1e9
-
     with CaptureWriter(path, CaptureHeader(sensor.name, clock.wall_us())) as capture:
 
         def on_state(_name: str, state: LinkState) -> None:
             if state in _LINK_EVENTS:
-                capture.write_event(elapsed(clock.mono_ns()), _LINK_EVENTS[state])
+                capture.write_event((clock.mono_ns() - started_ns) / 1e9, _LINK_EVENTS[state])
 
         session = SensorSession(sensor, radio, registry, clock, on_state)
         async with asyncio.TaskGroup() as group:

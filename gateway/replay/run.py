@@ -23,27 +23,13 @@ from models.inference.models import Models
 from reporting.result import OutputRecord, ReplayResult
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `pulsegate replay`."""
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", type=Path, help="WFDB record (.hea), CSV with time and ECG, or capture"
-    )
-    parser.add_argument("--json", action="store_true", help="write JSON lines instead of a table")
-    parser.add_argument("--beats", action="store_true", help="with --json: also each R peak")
-    parser.add_argument(
-        "--speed", type=_speed, default=None, metavar="max|X", help="X times real time; max (default): as fast as possible"
-    )
-    parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report page: trend, alerts, ECG strips")
-    parser.add_argument("--as", dest="sensor", metavar="SENSOR", help="name the sensor, in place of the name in the file")
-
-
 def replay(args: argparse.Namespace) -> int:
     """Runs the command. Returns 0 if every file was replayed completely, else 1; each failure is one line on stderr."""
     try:
         models = load_models()
         return _fail(" ".join(models.refused)) if models.refused else _replay_files(args, models)
     except BrokenPipeError:
-        # The reader of the output has closed it, as `head` does. Without this, Python reports the error again at exit.
+        # The reader of the output has closed it, as `head` does. Without a redirection, Python reports the error again at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -66,11 +52,11 @@ def _replay_files(args: argparse.Namespace, models: Models) -> int:
             continue
         result = empty_result(source)
         results.append(result)
-        lines = player.play(source, result)
+        records = player.play(source, result)
         if args.json:
-            _write_json(lines, result, beats=args.beats)
+            _write_json(records, result, beats=args.beats)
         else:
-            for _ in lines:
+            for _ in records:
                 pass
         if result.failure:
             status = _fail(result.failure)
@@ -133,9 +119,9 @@ def _feed(pipeline: Pipeline, step: Step) -> Output:
     return pipeline.feed(step.readings, step.arrival)
 
 
-def _write_json(lines: Iterable[OutputRecord], result: ReplayResult, *, beats: bool) -> None:
-    for line in lines:
-        for item in json_lines(line, result):
+def _write_json(records: Iterable[OutputRecord], result: ReplayResult, *, beats: bool) -> None:
+    for record in records:
+        for item in json_lines(record, result):
             if beats or item["type"] != "beat":
                 sys.stdout.write(json.dumps(item, allow_nan=False) + "\n")
     sys.stdout.write(json.dumps(summary(result), allow_nan=False) + "\n")
@@ -147,7 +133,7 @@ def _write_report(path: Path, results: list[ReplayResult], models: Models) -> in
 
     page = render(results, models.names, datetime.now(UTC))
     try:
-        _write_atomically(path, page.encode("utf-8", errors="replace"))  # a file name may not be text
+        _write_atomically(path, page.encode("utf-8", errors="replace"))  # a file name need not be valid Unicode
     except OSError as error:
         return _fail(f"cannot write the report {path}: {error.strerror or error}; choose another destination")
     return 0
@@ -160,18 +146,6 @@ def _write_atomically(path: Path, content: bytes) -> None:
         return
     with replacing(path) as draft:
         draft.write_bytes(content)
-
-
-def _speed(text: str) -> float | None:
-    if text == "max":
-        return None
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = 0.0
-    if not 0 < speed < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number above 0")
-    return speed
 
 
 def _fail(message: str) -> int:

@@ -54,12 +54,12 @@ class Source:
     steps: Iterator[Step]
 
     def arrival(self, t: float) -> Arrival:
-        """Returns the clocks `t` seconds after the start of the file."""
+        """Returns the clock readings `t` seconds after the start of the file."""
         return arrival_at(self.start_us, t)
 
 
 def arrival_at(start_us: int, t: float) -> Arrival:
-    """Returns the clocks `t` seconds after `start_us`; the monotonic clock starts at 0 with the file."""
+    """Returns the clock readings `t` seconds after `start_us`; the monotonic clock starts at 0 with the file."""
     return Arrival(start_us + round(t * 1e6), round(t * NS_PER_S))
 
 
@@ -99,10 +99,10 @@ def _open_recording(path: Path, recording: Recording, sensor: str | None) -> Sou
         supported = f"only {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz; resample it or correct its header"
         raise SourceError(f"{path}: an ECG at {recording.rate_hz:g} Hz is not supported, {supported}")
     start_us = recording.start_us or 0
-    late_s = recording.segments[0].start_s
-    late = (f"the first {late_s:.3f} s hold no valid sample",) if late_s > 0 else ()
+    invalid_s = recording.segments[0].start_s
+    notes = (f"the first {invalid_s:.3f} s contain no valid sample",) if invalid_s > 0 else ()
     steps = _recording_steps(recording, start_us)
-    return Source(path, sensor or recording.name, start_us, recording.start_us is not None, recording.notes + late, steps)
+    return Source(path, sensor or recording.name, start_us, recording.start_us is not None, recording.notes + notes, steps)
 
 
 def _recording_steps(recording: Recording, start_us: int) -> Iterator[Step]:
@@ -146,7 +146,7 @@ def _capture_steps(path: Path, header: capture.CaptureHeader, registry: Registry
                 case capture.LinkEvent(t):
                     yield Step(arrival_at(header.started_us, t))
                 case capture.TruncatedLine(line):
-                    note = f"line {line}, the last one, is truncated and left out; the lines before it are complete"
+                    note = f"line {line}, the last one, is truncated and ignored; the lines before it are complete"
                     yield Step(arrival_at(header.started_us, last_t), note=note)
                     return
             last_t = entry.t

@@ -1,4 +1,4 @@
-"""The loss audit: compares what the strap sent with what the clinic holds."""
+"""The loss audit: compares what the strap sent with what the clinic has stored."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ class SentFrame:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Counts of the samples that the strap sent while connected, by where they are now, and counts of blocks.
+    """How many of the samples that the strap sent while connected are stored, in gaps or missing, and counts of blocks.
 
     `samples_unaccounted`, both `…_twice` and `blocks_missing` must be 0.
     """

@@ -9,7 +9,7 @@ from gateway.simulate.script import Episode
 ONSET_TOLERANCE_S: Final[Mapping[str, float]] = {"af": 15.0}
 """How far an alert's onset may be from the script's, by kind. AF shows only in a window of many intervals."""
 DEFAULT_ONSET_TOLERANCE_S: Final = 3.0
-"""For the kinds whose onset is a single beat."""
+"""The tolerance for the kinds whose onset is a single beat."""
 
 
 @dataclass(frozen=True, slots=True)

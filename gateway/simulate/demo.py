@@ -2,7 +2,7 @@
 
 The demo's own process runs the virtual radio between strap and agent, and restarts the three processes when they exit. It reads
 the clinic's page over the same WebSocket as a browser. At the end it compares the alerts with the script, and the samples that
-the clinic holds with those that the strap sent.
+the clinic has stored with those that the strap sent.
 """
 
 import asyncio
@@ -37,12 +37,12 @@ from gateway.simulate.script import Episode, expected_episodes, load_script
 HUB: Final = "demo-hub"
 SENSOR: Final = "strap"
 REFRESH_S: Final = 0.5
-"""Between two updates on a terminal."""
+"""Interval between two updates on a terminal."""
 PLAIN_REFRESH_S: Final = 10.0
-"""Between two lines where the output is not a terminal."""
+"""Interval between two lines if the output is not a terminal."""
 POLL_S: Final = 0.05
 CLINIC_START_TIMEOUT_S: Final = 45.0
-"""For the clinic to start on a slow machine and to create its key pair and database."""
+"""Time limit for the clinic to start on a slow machine and to create its key pair and database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def run_demo(options: DemoOptions) -> int:
 
 
 def describe_failure(failure: BaseException, folder: Path | None) -> str:
-    """Return the failure's message. The system's message for a full disk lacks the place and the remedy; they are added."""
+    """Return the failure's message. For a full disk, add the folder and what to do, which the system does not say."""
     if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT) and failure.filename is None:
         return f"{failure.strerror} in {folder}: free some space there, or choose another folder with --data"
     return str(failure)
@@ -88,7 +88,7 @@ def describe_failure(failure: BaseException, folder: Path | None) -> str:
 def _prepare_folder(options: DemoOptions) -> Path:
     """Return the folder for all data. Check now, not after the demo, that the result can be written."""
     if options.json and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
-        raise DemoError(f"cannot write {options.json}: name a file in a folder that exists")
+        raise DemoError(f"cannot write {options.json}: choose a file in a folder that exists")
     if options.data is None:
         return Path(tempfile.mkdtemp(prefix="pulsegate-demo-"))
     try:
@@ -149,7 +149,7 @@ class _Demo:
             return await self._audit()
 
     async def _run_strap_and_agent(self, radio: Path, page: Json) -> None:
-        """Run strap and agent until the time is over or the user stops the demo."""
+        """Run strap and agent until the time limit is reached or the user stops the demo."""
         source = self._source_arguments()
         strap = self._add_process("strap", "gateway.simulate.strap", "--socket", radio, "--journal", self.journal, *source)
         strap.on_event = self.progress.on_strap_event
@@ -218,7 +218,7 @@ class _Demo:
             await asyncio.sleep(REFRESH_S)
 
     async def _show_progress(self, page: str) -> None:
-        """Show the progress until the time is over or the user stops the demo."""
+        """Show the progress until the time limit is reached or the user stops the demo."""
         self.console.print(f"The clinician's page: [bold]{page}[/bold]   (Ctrl-C to stop)", highlight=False)
         if self.console.is_terminal:
             with Live(self.progress.make_table(self._restarts()), console=self.console, auto_refresh=False) as live:
@@ -241,7 +241,7 @@ class _Demo:
         return self.stop.is_set() or (left_s is not None and left_s <= seconds)
 
     async def _wait_last_alerts(self) -> None:
-        """Give an alert that was decided at the last moment the time to reach the page."""
+        """Wait briefly, so an alert that the agent decided at the last moment reaches the page."""
         await asyncio.sleep(0 if self.stop.is_set() else REFRESH_S)
 
     async def _audit(self) -> Audit:
@@ -262,10 +262,10 @@ class _Demo:
     def _compare(
         self, alerts: list[dict[str, Any]], restarts: Mapping[str, int]
     ) -> tuple[tuple[Episode, ...], AlertComparison]:
-        """Return the expected episodes and their comparison with the alerts; both are empty where there is no expectation.
+        """Return the expected episodes and their comparison with the alerts; both are empty if none can be expected.
 
-        That is so for a recording, for a demo without a time limit or stopped early, and after a restart: an episode may then
-        fall into a gap, and only the samples are audited.
+        That is the case for a recording, for a demo without a time limit or stopped early, and after a restart, because an
+        episode may then fall into a gap. Only the samples are audited in these cases.
         """
         seconds = self.options.seconds
         if self.options.record or seconds is None or self.stop.is_set() or any(restarts.values()):

@@ -1,7 +1,8 @@
-"""The strap's journal: every frame that it sent. For the audit, each sample must be in the store or inside a gap record.
+"""The strap's journal: every frame that it sent. For the audit, each sample must be in the clinic's store or inside a gap
+record.
 
-An append-only file of JSON lines. A line is written in one call before its frame is handed to the Bluetooth stack. From then on
-it is in the hands of the operating system: it survives `kill -9` of the strap, but not a loss of power.
+An append-only file of JSON lines. A line is written in one call before its frame is handed to the Bluetooth stack. The
+operating system then has it: it survives `kill -9` of the strap, but not a loss of power.
 """
 
 import json
@@ -64,7 +65,7 @@ class Journal:
     """A journal open for appending. Use it as a context manager."""
 
     def __init__(self, path: Path, run: str) -> None:
-        """`run` tells this process from others that wrote to the file."""
+        """`run` distinguishes this process from others that wrote to the file."""
         self._run = run
         self._file = path.open("ab", buffering=0)
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):

@@ -2,9 +2,10 @@
 
 The model follows McSharry et al. 2003 (IEEE Trans Biomed Eng 50:289-294): each beat is a sum of Gaussian P, Q, R, S and T
 waves, QT follows the square root of RR (Bazett), and RR intervals vary with breathing (0.25 Hz) and the Mayer wave (0.1 Hz).
-Wave widths are set in seconds, not in phase, because conduction does not slow with the heart. They are those of a healthy
-adult: P 90 ms, PR 160 ms, QRS 90 ms, QT 400 ms at 60/min. Fibrillatory waves follow Stridh & Sörnmo 2001 (IEEE Trans Biomed
-Eng 48:105-111). All random numbers come from one seeded generator: the same script and seed give the same samples.
+Wave widths are set in seconds, not in phase, because conduction does not slow down when the heart rate falls. They are
+those of a healthy adult: P 90 ms, PR 160 ms, QRS 90 ms, QT 400 ms at 60/min. Fibrillatory waves follow Stridh & Sörnmo 2001
+(IEEE Trans Biomed Eng 48:105-111). All random numbers come from one seeded generator: the same script and seed give the same
+samples.
 """
 
 from collections.abc import Mapping
@@ -25,9 +26,10 @@ _PVC_COUPLING: Final = 0.60
 _PAC_COUPLING: Final = 0.65
 """Coupling interval of an atrial beat as a share of the sinus interval."""
 _PAC_RETURN: Final = 1.1
-"""Interval after an atrial beat as a share of the sinus interval. The beat resets the sinus node: no full compensation."""
+"""Interval after an atrial beat as a share of the sinus interval. The atrial beat resets the sinus node, so the pause
+is not fully compensatory."""
 _SVT_RETURN: Final = 2.5
-"""The interval that ends a tachycardia, as a share of the tachycardia's own: the sinus node recovers late."""
+"""Length of the interval that ends a tachycardia, in RR intervals of the tachycardia: the sinus node recovers late."""
 _AF_RR_VARIATION: Final = 0.23
 """Coefficient of variation of RR in untreated atrial fibrillation (0.2 to 0.25)."""
 _AF_MIN_RR_S: Final = 0.36
@@ -109,31 +111,31 @@ def _rr_intervals(segment: Segment, onset_s: float, rng: np.random.Generator) ->
     count = max(1, round(segment.duration_s * segment.rate_bpm / 60))
     match segment.rhythm:
         case "af":
-            shares = _af_shares(count, segment.rate_bpm, rng)
+            relative_rr = _relative_af_rr(count, segment.rate_bpm, rng)
         case "svt":
-            shares = 1 + rng.normal(0.0, 0.006, count - 1)
-            shares[-1] = _SVT_RETURN
+            relative_rr = 1 + rng.normal(0.0, 0.006, count - 1)
+            relative_rr[-1] = _SVT_RETURN
         case _:
-            shares = _sinus_shares(count, onset_s + np.arange(count) * 60 / segment.rate_bpm, rng)
-    labels = ["S" if segment.rhythm == "svt" else "N"] * shares.size
+            relative_rr = _relative_sinus_rr(count, onset_s + np.arange(count) * 60 / segment.rate_bpm, rng)
+    labels = ["S" if segment.rhythm == "svt" else "N"] * relative_rr.size
     for at_s, label in [(pvc_s, "V") for pvc_s in segment.pvc_s] + [(pac_s, "S") for pac_s in segment.pac_s]:
         beat = min(max(1, round(at_s * segment.rate_bpm / 60)), count - 1)
         before, after = (_PVC_COUPLING, 2 - _PVC_COUPLING) if label == "V" else (_PAC_COUPLING, _PAC_RETURN)
-        shares[beat - 1] *= before
-        shares[beat] *= after
+        relative_rr[beat - 1] *= before
+        relative_rr[beat] *= after
         labels[beat] = label
-    return shares * (segment.duration_s / shares.sum()), labels
+    return relative_rr * (segment.duration_s / relative_rr.sum()), labels
 
 
-def _sinus_shares(count: int, times_s: Samples, rng: np.random.Generator) -> Samples:
-    """Return RR intervals of sinus rhythm over their mean: respiratory arrhythmia, Mayer wave and noise."""
+def _relative_sinus_rr(count: int, times_s: Samples, rng: np.random.Generator) -> Samples:
+    """Return RR intervals of sinus rhythm divided by their mean: respiratory arrhythmia, Mayer wave and noise."""
     breath = 0.035 * np.sin(2 * np.pi * _BREATH_HZ * times_s)
     mayer = 0.02 * np.sin(2 * np.pi * _MAYER_HZ * times_s)
     return np.asarray(1 + breath + mayer + rng.normal(0.0, 0.008, count))
 
 
-def _af_shares(count: int, rate_bpm: float, rng: np.random.Generator) -> Samples:
-    """Return RR intervals of AF over their mean: independent, log-normal, between refractory period and escape interval."""
+def _relative_af_rr(count: int, rate_bpm: float, rng: np.random.Generator) -> Samples:
+    """Return RR intervals of AF divided by their mean: independent, log-normal, from refractory period to escape interval."""
     mean_s = 60 / rate_bpm
     sigma = np.sqrt(np.log1p(_AF_RR_VARIATION**2))
     drawn_s = rng.lognormal(np.log(mean_s) - sigma**2 / 2, sigma, 4 * count)

@@ -1,12 +1,12 @@
-"""Plays a heart in real time: when each sample is measured by the strap's clock, and how many samples were sent."""
+"""Plays an ECG in real time: computes the times of its samples on the strap's clock, and counts the samples that were sent."""
 
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
 from gateway.simulate import pmd
-from gateway.simulate.heart import Heart
 from gateway.simulate.journal import Journal
+from gateway.simulate.repeating_ecg import RepeatingEcg
 
 _NS: Final = 10**9
 
@@ -34,13 +34,13 @@ class SensorClock:
 
 @dataclass(slots=True)
 class Playback:
-    """Plays a heart from the first subscription until the process ends.
+    """Plays an ECG from the first subscription until the process ends.
 
     Sample 0 is measured at `start_ns`, and sample n exactly n / 130.16 s later. Times are computed from the sample's number, so
     rounding errors do not accumulate.
     """
 
-    heart: Heart
+    ecg: RepeatingEcg
     clock: SensorClock
     journal: Journal
     start_ns: int | None = None
@@ -68,7 +68,7 @@ class Playback:
     def take_frame(self, first: int, count: int) -> bytes:
         """Return the PMD frame of `count` samples, after writing it to the journal as sent."""
         last_ns = self._sample_ns(first + count - 1)
-        samples = self.heart.samples(first, count)
+        samples = self.ecg.samples(first, count)
         self.journal.write_frame(last_ns, samples)
         self.sent_samples += count
         return pmd.encode_frame(last_ns, samples)

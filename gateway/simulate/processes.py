@@ -17,7 +17,7 @@ MAX_FAST_EXITS: Final = 5
 """The demo fails when a process exits this many times in a row, each time within `FAST_EXIT_S` of its start."""
 FAST_EXIT_S: Final = 2.0
 STOP_TIMEOUT_S: Final = 20.0
-"""For a clean stop: the agent's stop request, its last blocks and their acknowledgements. Then the process is killed."""
+"""Time limit of a clean stop, in which the agent stops the sensor and sends its last blocks. Then the process is killed."""
 MAX_LINE_BYTES: Final = 1 << 20
 
 
@@ -53,7 +53,7 @@ class ManagedProcess:
             started_s = loop.time()
             status = await self._run_once()
             if not self.is_stopping:
-                is_fast = status >= 0 and loop.time() - started_s < FAST_EXIT_S  # a negative status is a signal from outside
+                is_fast = status >= 0 and loop.time() - started_s < FAST_EXIT_S  # negative: killed by a signal from outside
                 fast_exits = fast_exits + 1 if is_fast else 0
                 self._raise_if_failed(status, fast_exits)
                 self.restarts += 1

@@ -22,7 +22,7 @@ class DemoProgress:
     samples_sent: int = 0
     script_start_us: int | None = None
     first_ecg_s: float | None = None
-    """From the demo's start to the first ECG on the page."""
+    """Seconds from the demo's start to the first ECG on the page."""
     alerts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The alerts on the page by id, with the latency from the agent's decision."""
     agent: Json = field(default_factory=dict)

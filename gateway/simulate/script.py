@@ -1,7 +1,7 @@
-"""The published scripts of the simulated heart: which rhythm plays when, and which alerts it must raise.
+"""Scripts of simulated ECGs: which rhythm plays when, and which alerts it must raise.
 
 A script is a list of segments that repeats. Every segment begins and ends with a beat: the onset of an episode is its first
-beat, and a pause lasts exactly as long as its segment. Scripts are TOML files beside this module (`scripts/*.toml`).
+beat, and a pause lasts exactly as long as its segment. Built-in scripts are TOML files beside this module (`scripts/*.toml`).
 """
 
 import tomllib
@@ -17,7 +17,7 @@ _ALERT_KINDS: Final[Mapping[Rhythm, str]] = {"af": "af", "svt": "tachycardia", "
 """The kind of alert that each rhythm must raise; sinus rhythm raises none."""
 
 MAX_ALERT_DELAY_S: Final[Mapping[str, float]] = {"af": 51.0, "tachycardia": 13.0, "bradycardia": 16.0, "pause": 6.0}
-"""Seconds from an episode's onset to its alert, at the latest. Each includes 2 s for the beat detector's delay and the frame.
+"""The longest time in seconds from an episode's onset to its alert. Each includes 2 s for the beat detector and the frame.
 
 af: some 30 intervals until AF outweighs the sinus beats before it (20 s at 100/min), then the 30 s that an episode must last.
 tachycardia, bradycardia: the rate must persist for 10 s, then one or three more beats pass until the median follows.
@@ -55,7 +55,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """An alert of `kind` that must be raised, from `onset_s` to `end_s` in seconds of the script."""
+    """An episode that must raise an alert of `kind`; `onset_s` and `end_s` are seconds since the start of the script."""
 
     kind: str
     onset_s: float
@@ -99,12 +99,12 @@ def expected_episodes(script: Script, seconds: float) -> tuple[Episode, ...]:
 
 
 def script_names() -> tuple[str, ...]:
-    """Return the names of the published scripts, sorted."""
+    """Return the names of the built-in scripts, sorted."""
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml")))
 
 
 def load_script(name: str) -> Script:
-    """Load a published script by its name.
+    """Load a built-in script by its name.
 
     Raises:
         ScriptError: there is no script of that name, or it is malformed.

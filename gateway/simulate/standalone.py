@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gateway.radio.virtual_radio_server import VirtualRadioServer
-from gateway.simulate.heart import Heart
+from gateway.simulate.repeating_ecg import RepeatingEcg
 from gateway.simulate.strap import run_strap
 
 
-def run_standalone(folder: Path, heart: Heart) -> None:
+def run_standalone(folder: Path, ecg: RepeatingEcg) -> None:
     """Run a virtual strap until Ctrl-C. The folder receives the radio's socket and a journal of what the strap sends.
 
     Raises:
@@ -20,13 +20,13 @@ def run_standalone(folder: Path, heart: Heart) -> None:
         OSError: the folder cannot be created.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    asyncio.run(_serve_strap(folder, heart))
+    asyncio.run(_serve_strap(folder, ecg))
 
 
-async def _serve_strap(folder: Path, heart: Heart) -> NoReturn:
+async def _serve_strap(folder: Path, ecg: RepeatingEcg) -> NoReturn:
     async with VirtualRadioServer(folder) as server:
         sys.stderr.write(f"A virtual strap is advertising. Use it with: --radio virtual:{server.path}   (Ctrl-C to stop)\n")
-        await run_strap(server.path, heart, folder / "strap.jsonl", _print_event)
+        await run_strap(server.path, ecg, folder / "strap.jsonl", _print_event)
     raise AssertionError("the strap runs until it is cancelled")
 
 

@@ -1,6 +1,7 @@
-"""A virtual chest strap: advertises, bonds, and sends heart rate and ECG as a Polar H10 does. Its heart plays a script.
+"""A virtual chest strap: advertises, bonds, and sends heart rate and ECG as a Polar H10 does. It plays a script or a
+recording.
 
-The script starts (time 0) at the first subscription to the heart rate or the first start of the ECG since the process began. It
+The ECG starts (time 0) at the first subscription to the heart rate or the first start of the ECG since the process began. It
 continues during disconnections; data without a subscriber is lost, as on a real strap. All timing uses the event loop's clock,
 so the strap also runs on virtual time.
 """
@@ -33,9 +34,9 @@ from config.process import watching_stdin
 from gateway.radio.radio import RadioError
 from gateway.radio.virtual_radio_server import open_device
 from gateway.simulate import pmd
-from gateway.simulate.heart import Heart, heart_from_recording, heart_from_script
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
+from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_recording, ecg_from_script
 from gateway.simulate.script import load_script, script_names
 from models.signal.chain import EcgChain
 
@@ -62,7 +63,7 @@ _CCCD_IMPROPERLY_CONFIGURED: Final = 0xFD
 _PROCEDURE_IN_PROGRESS: Final = 0xFE
 
 _RADIO_TIMEOUT_S: Final = 10.0
-"""For the virtual radio to start after the strap, or to restart. Then the strap gives up."""
+"""How long the strap waits for the virtual radio to start or restart before it gives up."""
 _RADIO_RETRY_S: Final = 0.2
 
 
@@ -85,7 +86,7 @@ class Strap:
         device.advertising_data = _encode_advertising_data(device.name)
 
     async def run(self) -> NoReturn:
-        """Serve until cancelled.
+        """Advertise and serve connections until cancelled.
 
         Raises:
             RadioError: the radio was lost.
@@ -188,7 +189,7 @@ class Strap:
             next_s += 1.0
             await _sleep_until(next_s)
             elapsed_s = self._playback.elapsed_s(next_s)
-            intervals = self._playback.heart.rr_intervals(sent_until_s, elapsed_s)
+            intervals = self._playback.ecg.rr_intervals(sent_until_s, elapsed_s)
             sent_until_s = max(sent_until_s, elapsed_s)
             recent.extend(intervals)
             if recent:
@@ -258,14 +259,14 @@ def _encode_advertising_data(name: str) -> bytes:
     )
 
 
-async def run_strap(socket: Path, heart: Heart, journal: Path, on_event: OnEvent) -> NoReturn:
+async def run_strap(socket: Path, ecg: RepeatingEcg, journal: Path, on_event: OnEvent) -> NoReturn:
     """Run the strap on the virtual radio at `socket` until cancelled. Its bonds are stored in a file beside the journal.
 
     Raises:
         RadioError: there was no virtual radio for ten seconds.
     """
     with Journal(journal, run=secrets.token_hex(4)) as entries:
-        playback = Playback(heart, SensorClock.set_to(time.time_ns(), _now_s()), entries)
+        playback = Playback(ecg, SensorClock.set_to(time.time_ns(), _now_s()), entries)
         deadline_s = _now_s() + _RADIO_TIMEOUT_S
         while True:
             try:
@@ -283,9 +284,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the strap as a process. Return 0 after a stop request, or 1 after an error, which is printed to standard error."""
     options = _parser().parse_args(arguments)
     try:
-        heart = heart_from_script(load_script(options.script)) if options.record is None else heart_from_file(options.record)
+        ecg = ecg_from_script(load_script(options.script)) if options.record is None else ecg_from_file(options.record)
         asyncio.run(
-            _run_until_stopped(run_strap(options.socket, heart, options.journal, _print_event), watch_stdin=options.watch_stdin)
+            _run_until_stopped(run_strap(options.socket, ecg, options.journal, _print_event), watch_stdin=options.watch_stdin)
         )
     except (RadioError, RecordingError, OSError) as error:
         sys.stderr.write(f"strap: {error}\n")
@@ -304,8 +305,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def heart_from_file(path: Path) -> Heart:
-    """Load a heart that plays a recording. Its RR intervals come from the beats detected in the recording.
+def ecg_from_file(path: Path) -> RepeatingEcg:
+    """Load a recording to play. Its RR intervals come from the beats detected in the recording.
 
     Missing samples are played as 0 mV, because a strap sends without interruption.
 
@@ -319,7 +320,7 @@ def heart_from_file(path: Path) -> Heart:
     chain = EcgChain(recording.rate_hz)
     seconds = np.array_split(mv, max(1, round(mv.size / recording.rate_hz)))
     beats = [beat for second in seconds for beat in chain.push(second)] + chain.finish()
-    return heart_from_recording(mv, recording.rate_hz, [beat.t_s for beat in beats])
+    return ecg_from_recording(mv, recording.rate_hz, [beat.t_s for beat in beats])
 
 
 async def _run_until_stopped(coroutine: Coroutine[Any, Any, NoReturn], *, watch_stdin: bool) -> None:

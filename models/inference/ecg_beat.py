@@ -17,23 +17,23 @@ from models.inference.session import ModelError, ModelSession
 CLASSES: Final = ("N", "S", "V", "F")
 N, S, V, F = range(4)
 
-BEFORE: Final = 45
-AFTER: Final = 59
-WAVE_SAMPLES: Final = BEFORE + AFTER
+SAMPLES_BEFORE_R: Final = 45
+SAMPLES_AFTER_R: Final = 59
+WAVE_SAMPLES: Final = SAMPLES_BEFORE_R + SAMPLES_AFTER_R
 """Samples of a beat at 125 Hz, 0.36 s before the R peak to 0.46 s after it: P wave, QRS complex and most of the T wave."""
 
-QRS: Final = slice(BEFORE - 12, BEFORE + 20)
+QRS: Final = slice(SAMPLES_BEFORE_R - 12, SAMPLES_BEFORE_R + 20)
 """Samples of the QRS complex. A wide one lasts 0.2 s, and its R peak may be its first or its last deflection."""
 
-HISTORY: Final = 33
+HISTORY_INTERVALS: Final = 33
 """RR intervals up to and including the one that ends at the beat."""
-INTERVALS: Final = HISTORY + 3
-"""RR inputs of a beat: its `HISTORY`, the next interval, and the two quantiles of `long_term_rr_quantiles`."""
+RR_INPUTS: Final = HISTORY_INTERVALS + 3
+"""RR inputs of a beat: its `HISTORY_INTERVALS`, the next interval, and the two quantiles of `long_term_rr_quantiles`."""
 
 LONG_TERM_INTERVALS: Final = 256
 LONG_TERM_QUANTILES: Final = (0.5, 0.8)
-"""The last 256 intervals, some minutes, tell a fast run from the rhythm before it. The 0.8 quantile is that of the sinus rhythm
-even where most beats are premature."""
+"""These quantiles of the last 256 intervals (some minutes) show whether a fast run differs from the rhythm before it. The 0.8
+quantile belongs to the sinus rhythm even if most beats are premature."""
 
 SHAPE_FEATURES: Final = 7
 """Numbers that compare the beat with the patient's morphology templates: see `features`."""
@@ -57,7 +57,7 @@ definition, and sinus rhythm rarely changes that much between two beats. Chosen 
 
 RUN_WEIGHT: Final = 5.0
 RUN_MAX_RATIO: Final = 1.12
-"""The weight of S is multiplied by 5 for an early beat that follows a beat called S, if its interval is at most 1.12 times that
+"""The weight of S is multiplied by 5 for an early beat that follows an S beat, if its interval is at most 1.12 times the S
 beat's. A run keeps its rate until it ends, whereas a lone ectopic beat is followed by a longer interval (Goldberger's Clinical
 Electrocardiography, 15). Chosen by cross-validation with packets lost: weights of 4 to 30 and ratios of 1.12 to 1.2 perform
 about equally, a ratio of 1.06 is worse."""
@@ -97,7 +97,7 @@ def features(wave_mv: Values, template_mv: Values, rr_s: Values, shape: Values) 
     known = np.isfinite(both)
     both[~known] = 0.0
     height = np.maximum.reduce(np.abs(both[:, :, QRS]), -1)
-    has_template = known[:, 1, BEFORE : BEFORE + 1]
+    has_template = known[:, 1, SAMPLES_BEFORE_R : SAMPLES_BEFORE_R + 1]
     scale = np.maximum(np.where(has_template, height[:, 1:], height[:, :1]), _MIN_SCALE_MV)
     both /= scale[:, None]
     out = np.zeros((len(both), ROWS, WAVE_SAMPLES), np.float32)
@@ -112,29 +112,33 @@ def features(wave_mv: Values, template_mv: Values, rr_s: Values, shape: Values) 
 
 
 def _rhythm_features(rr_s: Values) -> tuple[Values, ...]:
-    """How early the beat came, what followed, and how irregular the rhythm was before: (n, 31) in parts."""
+    """Return features of prematurity, of the next interval and of the irregularity before the beat: columns, 31 in all."""
     known = (rr_s >= RR_RANGE_S[0]) & (rr_s <= RR_RANGE_S[1])
     log_rr = np.log(np.where(known, rr_s, 1.0))
-    is_known = known[:, : HISTORY - 1]
+    is_known = known[:, : HISTORY_INTERVALS - 1]
     count = _row_sums(is_known)
-    ordered = np.where(is_known, log_rr[:, : HISTORY - 1], np.inf)
+    ordered = np.where(is_known, log_rr[:, : HISTORY_INTERVALS - 1], np.inf)
     ordered.sort(-1)
-    places = (np.maximum(count - 1, 0) * _QUANTILES).astype(np.int64)
-    quantiles = ordered[np.arange(len(ordered))[:, None], places]
+    ranks = (np.maximum(count - 1, 0) * _QUANTILES).astype(np.int64)
+    quantiles = ordered[np.arange(len(ordered))[:, None], ranks]
     quantiles[count[:, 0] == 0] = 0.0
     median = quantiles[:, 1:2]
     level = np.where(known, np.minimum(np.maximum(log_rr - median, -1.0), 1.0), 0.0)
-    past, now, after = level[:, : HISTORY - 1], level[:, HISTORY - 1 : HISTORY], level[:, HISTORY : HISTORY + 1]
+    past, now, after = (
+        level[:, : HISTORY_INTERVALS - 1],
+        level[:, HISTORY_INTERVALS - 1 : HISTORY_INTERVALS],
+        level[:, HISTORY_INTERVALS : HISTORY_INTERVALS + 1],
+    )
     latest = _row_sums(past[:, -8:])
     at_least_one = np.maximum(count, 1)
     pair = is_known[:, 1:] & is_known[:, :-1]
     change = np.where(pair, np.abs(past[:, 1:] - past[:, :-1]), 0.0)
     pairs = np.maximum(_row_sums(pair), 1)
     return (
-        level[:, HISTORY - 8 : HISTORY + 1],
-        np.where(known[:, HISTORY:], now - level[:, HISTORY:], 0.0)[:, 1:],
-        np.where(known[:, HISTORY + 1 :], latest / 8 - level[:, HISTORY + 1 :], 0.0),
-        known[:, HISTORY - 2 : HISTORY + 1].astype(np.float64),
+        level[:, HISTORY_INTERVALS - 8 : HISTORY_INTERVALS + 1],
+        np.where(known[:, HISTORY_INTERVALS:], now - level[:, HISTORY_INTERVALS:], 0.0)[:, 1:],
+        np.where(known[:, HISTORY_INTERVALS + 1 :], latest / 8 - level[:, HISTORY_INTERVALS + 1 :], 0.0),
+        known[:, HISTORY_INTERVALS - 2 : HISTORY_INTERVALS + 1].astype(np.float64),
         median - _REFERENCE_LOG_RR,
         after - now,
         now - past[:, -1:],
@@ -147,12 +151,12 @@ def _rhythm_features(rr_s: Values) -> tuple[Values, ...]:
         _row_sums(is_known & (past < now + 0.02)) / at_least_one,
         _row_sums(past < -0.12) / at_least_one,
         latest / np.maximum(_row_sums(is_known[:, -8:]), 1),
-        count / (HISTORY - 1),
+        count / (HISTORY_INTERVALS - 1),
     )
 
 
 def _shape_features(both: Values) -> tuple[Values, ...]:
-    """Similarity, height, width and area of beat and template (n, 2, 104): (n, 14) in parts."""
+    """Return similarity, height, width and area of beat and template (n, 2, 104): columns, 14 in all."""
     wave, template = both[:, 0], both[:, 1]
     cross = np.add.reduceat(wave * template, _REGIONS, -1)
     heights = np.sqrt(np.add.reduceat(both * both, _REGIONS, -1))
@@ -175,7 +179,7 @@ def _shape_features(both: Values) -> tuple[Values, ...]:
 
 
 def _row_sums(rows: NDArray[Any]) -> NDArray[Any]:
-    """Sum over the last axis, kept as length 1. For so few numbers the array's own `sum` takes twice as long."""
+    """Return the sum over the last axis, kept with length 1. For so few numbers, the method `sum` takes twice as long."""
     total: NDArray[Any] = np.add.reduce(rows, -1, keepdims=True)
     return total
 
@@ -191,8 +195,8 @@ def long_term_rr_quantiles(rr_s: Values) -> Values:
     """
     ordered = np.sort(rr_s, -1)
     count = np.isfinite(ordered).sum(-1, keepdims=True)
-    places = (np.maximum(count - 1, 0) * np.array(LONG_TERM_QUANTILES)).astype(np.int64)
-    return np.take_along_axis(ordered, places, -1)
+    ranks = (np.maximum(count - 1, 0) * np.array(LONG_TERM_QUANTILES)).astype(np.int64)
+    return np.take_along_axis(ordered, ranks, -1)
 
 
 class EcgBeat:
@@ -229,28 +233,32 @@ class EcgBeat:
         return self._session.run(inputs)
 
     def choose_classes(
-        self, probabilities: Values, is_early: NDArray[np.bool_], now_s: Values, before_s: float = np.nan
+        self, probabilities: Values, is_early: NDArray[np.bool_], rr_before_s: Values, previous_ectopic_rr_s: float = np.nan
     ) -> NDArray[np.int64]:
         """Choose the classes by this model's weights: see the function `choose_classes`."""
-        return choose_classes(probabilities, self.weights, is_early, now_s, before_s)
+        return choose_classes(probabilities, self.weights, is_early, rr_before_s, previous_ectopic_rr_s)
 
 
 def find_early_beats(rr_s: Values) -> NDArray[np.bool_]:
-    """Which beats came early (`EARLY_RATIOS`), by intervals as in `features`: (n, 36) to (n,).
+    """Return which beats came early (`EARLY_RATIOS`), by their intervals as in `features`: (n, 36) to (n,).
 
     A beat without a known next interval, before a gap or at the end, does not count as early: the evidence is too weak.
     """
-    before = rr_s[:, : HISTORY - 1].copy()
+    before = rr_s[:, : HISTORY_INTERVALS - 1].copy()
     before.sort(-1)
     middle = np.maximum(np.add.reduce(np.isfinite(before), -1) - 1, 0) // 2
     median = before[np.arange(len(before)), middle]
-    now = rr_s[:, HISTORY - 1]
+    now = rr_s[:, HISTORY_INTERVALS - 1]
     is_early: NDArray[np.bool_] = (now < EARLY_RATIOS[0] * median) | (now < EARLY_RATIOS[1] * rr_s[:, -1])
-    return is_early & np.isfinite(rr_s[:, HISTORY])
+    return is_early & np.isfinite(rr_s[:, HISTORY_INTERVALS])
 
 
 def choose_classes(
-    probabilities: Values, weights: Values, is_early: NDArray[np.bool_], now_s: Values, before_s: float = np.nan
+    probabilities: Values,
+    weights: Values,
+    is_early: NDArray[np.bool_],
+    rr_before_s: Values,
+    previous_ectopic_rr_s: float = np.nan,
 ) -> NDArray[np.int64]:
     """Choose the class of each of consecutive beats: the one with the greatest product of probability and weight.
 
@@ -261,18 +269,18 @@ def choose_classes(
         probabilities: (n, 4).
         weights: (4,).
         is_early: (n,) see `find_early_beats`.
-        now_s: (n,) the intervals that end at the beats, NaN where unknown.
-        before_s: the interval that ends at the beat before the first, if that beat was called S, otherwise NaN.
+        rr_before_s: (n,) the intervals that end at the beats, NaN where unknown.
+        previous_ectopic_rr_s: the interval that ends at the beat before the first one if that is an S beat, otherwise NaN.
 
     Returns:
         (n,) indices into `CLASSES`.
     """
     without_s = weights.copy()
     without_s[S] = 1.0
-    place: NDArray[np.int64] = (probabilities * without_s).argmax(-1)
-    for beat in np.flatnonzero(is_early & (place < V)).tolist():
+    indices: NDArray[np.int64] = (probabilities * without_s).argmax(-1)
+    for beat in np.flatnonzero(is_early & (indices < V)).tolist():
         if beat:
-            before_s = float(now_s[beat - 1]) if place[beat - 1] == S else np.nan
-        weight = weights[S] * (RUN_WEIGHT if now_s[beat] <= RUN_MAX_RATIO * before_s else 1.0)
-        place[beat] = S if probabilities[beat, S] * weight > probabilities[beat, N] * weights[N] else N
-    return place
+            previous_ectopic_rr_s = float(rr_before_s[beat - 1]) if indices[beat - 1] == S else np.nan
+        weight = weights[S] * (RUN_WEIGHT if rr_before_s[beat] <= RUN_MAX_RATIO * previous_ectopic_rr_s else 1.0)
+        indices[beat] = S if probabilities[beat, S] * weight > probabilities[beat, N] * weights[N] else N
+    return indices

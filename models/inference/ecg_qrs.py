@@ -6,11 +6,11 @@ import numpy as np
 
 from models.inference.release import read_release_file
 from models.inference.session import ModelSession
-from models.signal.beat_classifier import OFFSET_UNIT, Classification, InputVector
+from models.signal.beat_classifier import OFFSET_UNIT_SAMPLES, Classification, InputVector
 
 
 class EcgQrs:
-    """The beat classifier of a noisy-QRS detector. It is stateless, so detectors can share it.
+    """The beat classifier of a `NoisyQrsDetector`. It is stateless, so several detectors can share it.
 
     Attributes:
         name, version: of the model, for findings (`ecg_qrs@1`).
@@ -36,5 +36,5 @@ class EcgQrs:
 
     def __call__(self, values: InputVector) -> Classification:
         """Classify one peak candidate by its input vector, as `beat_classifier.input_vector` builds it."""
-        probability, place = self._session.run(values[np.newaxis])[0].tolist()
-        return Classification(probability, OFFSET_UNIT * place)
+        probability, scaled_offset = self._session.run(values[np.newaxis])[0].tolist()
+        return Classification(probability, OFFSET_UNIT_SAMPLES * scaled_offset)

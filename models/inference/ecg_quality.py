@@ -18,29 +18,32 @@ CLASSES: Final = ("good", "beats_only", "bad")
 GOOD, BEATS_ONLY, BAD = range(3)
 
 WINDOW_S: Final = 10.0
-WINDOW: Final = round(WINDOW_S * RATE_HZ)
-FEATURES: Final = 2
+WINDOW_SAMPLES: Final = round(WINDOW_S * RATE_HZ)
+ROWS: Final = 2
 
 MIN_KNOWN_SHARE: Final = 0.5
-"""With less than this share of the samples a window is bad: five seconds hold the three beats that a rate needs at 36/min."""
+"""A window with less than this share of its samples is bad: five seconds hold the three beats that a rate needs at 36/min."""
 
 STRAIGHT_S: Final = 0.4
 STRAIGHT_MV: Final = 0.001
-"""Maximum second difference of the samples in a straight stretch, and its minimum length. So straight a signal does not come
-from an electrode on a skin but from an open input or a saturated amplifier: at 125 Hz even 5 uV of noise bends it by as much.
+"""Maximum second difference of the samples in a straight stretch, and its minimum length. Such a straight signal comes from
+an open input or a saturated amplifier, not from an electrode on skin: at 125 Hz even 5 uV of noise bends it by as much.
 (`EcgChain.is_usable` looks for a single second without change; here the straight stretches add up.)"""
 
 OVER_RANGE_MV: Final = 5.0
-"""An ECG is never so high: IEC 60601-2-47, 201.12.4.4.101 requires an input range of 10 mV peak to peak."""
+"""An ECG never exceeds this: IEC 60601-2-47, 201.12.4.4.101 requires an input range of 10 mV peak to peak."""
 
 LEAD_OFF_SHARE: Final = 0.2
-"""From this share of samples, straight or over the range, the window counts as lead-off."""
+"""A window counts as lead-off if at least this share of its samples is straight or over the range."""
 
 MIN_PEAK_RATIO: Final = 3.0
-"""QRS complexes rise this many times above the median of the QRS band's envelope; noise reaches 2.5 (`models.signal.chain`)."""
+"""QRS complexes reach more than this multiple of the median of the QRS band's envelope; noise reaches 2.5
+(`models.signal.chain`)."""
 
 _SCALE_QUANTILE: Final = 0.98
-"""Of the absolute samples: it lies within the QRS complexes, which fill a tenth of a window, and below their peaks."""
+"""Quantile of the absolute samples that sets the scale. It lies within the QRS complexes, which fill a tenth of a window, and
+below their peaks."""
+
 _MIN_SCALE_MV: Final = 0.05
 _RANGE: Final = 4.0
 _MIN_STRAIGHT: Final = round(STRAIGHT_S * RATE_HZ)
@@ -128,16 +131,16 @@ class EcgQuality:
         Raises:
             ValueError: the window has another length.
         """
-        if mv.shape != (WINDOW,):
-            raise ValueError(f"expected a window of {WINDOW} samples, found shape {mv.shape}")
+        if mv.shape != (WINDOW_SAMPLES,):
+            raise ValueError(f"expected a window of {WINDOW_SAMPLES} samples, found shape {mv.shape}")
         defect = find_signal_defect(mv)
         if defect in ("gaps", "lead_off"):
             return QualityClassification("bad", 1.0, (0.0, 0.0, 1.0), defect)
         good, beats_only, bad = self.probabilities(mv[None])[0].tolist()
-        place = int(np.argmax((good, beats_only, bad)))
-        label: Quality = CLASSES[place]
+        index = int(np.argmax((good, beats_only, bad)))
+        label: Quality = CLASSES[index]
         return QualityClassification(
-            label, (good, beats_only, bad)[place], (good, beats_only, bad), None if place == GOOD else defect or "noise"
+            label, (good, beats_only, bad)[index], (good, beats_only, bad), None if index == GOOD else defect or "noise"
         )
 
     def probabilities(self, mv: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -160,16 +163,16 @@ def _mark_straight_stretches(mv: NDArray[np.floating[Any]]) -> NDArray[np.bool_]
 
 
 def _has_qrs_peaks(signal: NDArray[np.floating[Any]]) -> bool:
-    """Whether peaks stand out of the QRS band's envelope as QRS complexes do."""
+    """Return whether peaks stand out of the QRS band's envelope as QRS complexes do."""
     heights = envelope(signal)
     return bool(_quantile(heights, 0.95) > MIN_PEAK_RATIO * median(heights))
 
 
 def _quantile(values: NDArray[Any], share: float) -> NDArray[Any]:
     """Compute `numpy.quantile` along the last axis, without the megabytes of modules that it would load into the agent."""
-    place = share * (values.shape[-1] - 1)
-    low = int(place)
+    rank = share * (values.shape[-1] - 1)
+    low = int(rank)
     high = min(low + 1, values.shape[-1] - 1)
     ordered = np.partition(values, (low, high), -1)
-    found: NDArray[Any] = ordered[..., low] + (place - low) * (ordered[..., high] - ordered[..., low])
+    found: NDArray[Any] = ordered[..., low] + (rank - low) * (ordered[..., high] - ordered[..., low])
     return found

@@ -16,7 +16,7 @@ CLASSES: Final = ("N", "A", "O", "~")
 """Normal sinus rhythm, atrial fibrillation, another rhythm, too noisy to classify (PhysioNet/CinC Challenge 2017)."""
 
 WINDOW_S: Final = 30.0
-WINDOW: Final = round(WINDOW_S * RATE_HZ)
+WINDOW_SAMPLES: Final = round(WINDOW_S * RATE_HZ)
 
 ROWS: Final = 2
 """Rows of the features: the signal and the mask of known samples."""
@@ -25,10 +25,10 @@ MIN_LENGTH_S: Final = 9.0
 """Length of the Challenge's shortest recording; anything shorter is not classified."""
 
 MIN_KNOWN_SHARE: Final = 0.6
-"""With less than this share of the samples a stretch is not classified."""
+"""A stretch with less than this share of its samples is not classified."""
 
 MAX_FLAT_SHARE: Final = 0.4
-"""With more than this share of flat seconds (within `FLAT_MV`) a stretch counts as lead-off."""
+"""A stretch with more than this share of flat seconds (within `FLAT_MV`) counts as lead-off."""
 
 _HEIGHT_QUANTILE: Final = 0.99
 _CLIP: Final = 3.0
@@ -67,7 +67,7 @@ def features(mv: Values) -> NDArray[np.float32]:
     Returns:
         (n, 2, 3750) float32.
     """
-    out = np.zeros((len(mv), ROWS, WINDOW), np.float32)
+    out = np.zeros((len(mv), ROWS, WINDOW_SAMPLES), np.float32)
     for rows, window in zip(out, mv, strict=True):
         known = np.isfinite(window)
         if known.any():
@@ -77,10 +77,10 @@ def features(mv: Values) -> NDArray[np.float32]:
 
 def windows(mv: Values) -> NDArray[np.float64]:
     """Cut a recording (n,) into windows (k, 3750): one padded with NaN, or several that overlap by at least half."""
-    further = int(np.ceil(max(mv.size - WINDOW, 0) / (WINDOW / 2)))
-    starts = np.rint(np.linspace(0, max(mv.size - WINDOW, 0), further + 1)).astype(int)
-    padded = np.pad(mv.astype(np.float64), (0, max(WINDOW - mv.size, 0)), constant_values=np.nan)
-    return np.stack([padded[start : start + WINDOW] for start in starts.tolist()])
+    further = int(np.ceil(max(mv.size - WINDOW_SAMPLES, 0) / (WINDOW_SAMPLES / 2)))
+    starts = np.rint(np.linspace(0, max(mv.size - WINDOW_SAMPLES, 0), further + 1)).astype(int)
+    padded = np.pad(mv.astype(np.float64), (0, max(WINDOW_SAMPLES - mv.size, 0)), constant_values=np.nan)
+    return np.stack([padded[start : start + WINDOW_SAMPLES] for start in starts.tolist()])
 
 
 class EcgRhythm(ModelSession):
@@ -121,8 +121,8 @@ class EcgRhythm(ModelSession):
         Raises:
             ValueError: more than 30 s, or not one row.
         """
-        if mv.ndim != 1 or mv.size > WINDOW:
-            raise ValueError(f"expected one row of at most {WINDOW} samples, found shape {mv.shape}")
+        if mv.ndim != 1 or mv.size > WINDOW_SAMPLES:
+            raise ValueError(f"expected one row of at most {WINDOW_SAMPLES} samples, found shape {mv.shape}")
         reason = rejection_reason(mv)
         if reason:
             return RhythmClassification(CLASSES[-1], 0.0, (0.0,) * len(CLASSES), reason)
@@ -152,7 +152,7 @@ def rejection_reason(mv: Values) -> str | None:
 
 
 def _flat_seconds_share(mv: Values) -> float:
-    """The share of the whole seconds in which the signal stays within `FLAT_MV`. A second with missing samples is not flat."""
+    """Return the share of whole seconds in which the signal stays within `FLAT_MV`; those with missing samples are not flat."""
     seconds = mv[: mv.size // round(RATE_HZ) * round(RATE_HZ)].reshape(-1, round(RATE_HZ))
     return float((seconds.max(-1) - seconds.min(-1) < FLAT_MV).mean())
 

@@ -1,7 +1,7 @@
 """The public keys whose model releases this agent accepts.
 
 There may be several, because replacing a key takes three steps: pin the new key and update every hub; sign with the new key;
-then remove the old key. `python -m training.release --new-key PATH` makes a key and prints its line; see
+then remove the old key. `python -m training.release --new-key PATH` generates a key and prints its line; see
 docs/model-release.md.
 """
 

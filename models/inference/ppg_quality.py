@@ -9,19 +9,19 @@ from models.inference.release import read_release_file
 from models.inference.session import ModelSession
 
 RATE_HZ: Final = 50.0
-WINDOW: Final = 500
+WINDOW_SAMPLES: Final = 500
 """Samples of 10 s, which hold eight pulses or more."""
 
 MIN_KNOWN_SHARE: Final = 0.4
-"""With less than this share of the samples the probability is 0. Four seconds are enough, so that the beginning of a signal can
-be classified by what follows it."""
+"""If less than this share of the samples is known, the probability is 0. Four seconds are enough, so that the beginning of a
+signal can be classified by what follows it."""
 
-CHANNELS: Final = 2
+ROWS: Final = 2
 BASELINE_SAMPLES: Final = 51
 """Width of the moving mean that is applied twice to get the baseline: together a high-pass of about 0.6 Hz."""
 
 CLIP: Final = 4.0
-"""In robust standard deviations: pulses reach 3, artefacts are clipped."""
+"""Clipping level in robust standard deviations: pulses reach 3; artefacts are clipped."""
 
 FLAT_RATIO: Final = 1e-9
 """A signal that varies by less than this share of its own level is flat."""
@@ -50,14 +50,14 @@ def quality_features(ppg: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     height = np.where(known, np.abs(x), np.where(any_known, np.nan, 0.0))
     spread = 1.4826 * np.nanmedian(height, axis=-1, keepdims=True)
     is_flat = (spread <= FLAT_RATIO) | (reach <= FLAT_RATIO)
-    features = np.empty((*ppg.shape[:-1], CHANNELS, ppg.shape[-1]), np.float32)
+    features = np.empty((*ppg.shape[:-1], ROWS, ppg.shape[-1]), np.float32)
     features[..., 0, :] = np.clip(np.where(is_flat, 0.0, x / np.where(is_flat, 1.0, CLIP * spread)), -1.0, 1.0)
     features[..., 1, :] = known
     return features
 
 
 def _moving_mean(x: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean of the known samples within half of `BASELINE_SAMPLES` on either side; 0 where there are none."""
+    """Return the mean of the known samples within half of `BASELINE_SAMPLES` on either side; 0 where there are none."""
     total, count = (_moving_sum(part) for part in (np.where(known, x, 0.0), known.astype(np.float64)))
     mean: NDArray[np.float64] = total / np.maximum(count, 1.0)
     return mean
@@ -75,7 +75,7 @@ class PpgQuality:
 
     Attributes:
         name, version: of the model, for findings (`ppg_quality@1`).
-        threshold: the probability from which a window counts as good; chosen by cross-validation, see the model's card.
+        threshold: the probability at and above which a window counts as good; chosen by cross-validation, see the model's card.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
@@ -108,8 +108,8 @@ class PpgQuality:
         Raises:
             ValueError: another shape.
         """
-        if ppg.shape != (WINDOW,):
-            raise ValueError(f"expected {WINDOW} samples, found shape {ppg.shape}")
+        if ppg.shape != (WINDOW_SAMPLES,):
+            raise ValueError(f"expected {WINDOW_SAMPLES} samples, found shape {ppg.shape}")
         if np.isfinite(ppg).mean() < MIN_KNOWN_SHARE:
             return 0.0
         return float(self.probabilities(ppg[None])[0])

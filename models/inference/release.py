@@ -1,4 +1,4 @@
-"""Reads the signed set of model files: each file is read once, verified, and used as read.
+"""Reads the signed set of model files. Each file is read once and verified; exactly the verified bytes are used.
 
 `manifest.json` lists every file with its size and SHA-256, the oldest agent version that may run the models, the release number
 (which only rises) and the id of the signing key. `manifest.sig` is the Ed25519 signature (64 bytes as one line of base64) over
@@ -30,7 +30,8 @@ MANIFEST: Final = "manifest.json"
 SIGNATURE: Final = "manifest.sig"
 
 DOMAIN: Final = b"pulsegate model release 1\0"
-"""Prefix of the signed bytes: a signature made for another purpose is not valid for a release. The number is the format's."""
+"""Prefix of the signed bytes: a signature made for another purpose is not valid for a release. The 1 is the version of the
+format."""
 
 MAX_MANIFEST_BYTES: Final = 1 << 16
 """Enough for some 500 files."""
@@ -78,7 +79,7 @@ class Release:
     folder: Path
     number: int
     minimum_agent: str
-    key: str
+    key_id: str
     files: Mapping[str, ManifestEntry]
 
     def read_file(self, file: str) -> bytes:
@@ -128,7 +129,7 @@ def open_release(
         release = _parse_manifest(folder, manifest)
     except (ValueError, RecursionError) as error:
         raise ReleaseError("altered", f"the models' {MANIFEST} is malformed ({error}). Reinstall pulsegate.") from error
-    if release.key != signer:
+    if release.key_id != signer:
         raise ReleaseError(
             "altered", f"the models' {MANIFEST} names a different key from the one that signed it. Reinstall pulsegate."
         )
@@ -174,7 +175,7 @@ def parse_version(text: str) -> tuple[int, ...]:
 
 
 def is_release_file_name(name: str) -> bool:
-    """Whether a release may contain a file of this name."""
+    """Return whether a release may contain a file of this name."""
     return _FILE_NAME.fullmatch(name) is not None and name not in {MANIFEST, SIGNATURE}
 
 

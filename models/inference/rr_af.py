@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from models.inference.release import read_release_file
 from models.inference.session import ModelSession
 
-WINDOW: Final = 64
+WINDOW_INTERVALS: Final = 64
 """RR intervals that `rr_af` sees: 40 to 60 s of heart beats."""
 
 MIN_VALID: Final = 24
-"""Minimum number of valid intervals: `rr_af` must decide after 30 s (ESC 2024: the shortest AF), also at 50 bpm."""
+"""Minimum number of valid intervals: `rr_af` must work after 30 s, the shortest AF episode (ESC 2024), also at 50 bpm."""
 
 RR_RANGE_S: Final = (0.2, 3.0)
 """Intervals outside this range are not valid: 300 bpm is beyond any conducted rhythm, and 3 s is a pause or a missed beat."""
@@ -20,10 +20,10 @@ RR_RANGE_S: Final = (0.2, 3.0)
 LONG_RR_S: Final = 2.0
 MAX_MISSED_SHARE: Final = 0.25
 """If more than this share of the intervals is longer than 2 s or outside `RR_RANGE_S`, the detector is missing beats: a patient
-at home does not have a ventricular rate below 30 bpm for a minute. The intervals that remain would look like AF or like nothing
-in particular."""
+at home does not have a ventricular rate below 30 bpm for a minute. The remaining intervals could then look like AF or like any
+other rhythm."""
 
-FEATURES: Final = 6
+ROWS: Final = 6
 _REFERENCE_RR_S: Final = 0.8
 
 
@@ -47,7 +47,7 @@ def rr_features(rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> ND
     median = np.take_along_axis(np.sort(np.where(known, log_rr, np.inf), -1), middle, -1)
     median = np.where(np.isfinite(median), median, 0.0)
     deviation = np.where(known, log_rr - median, 0.0)
-    features = np.zeros((*rr_s.shape[:-1], FEATURES, rr_s.shape[-1]), np.float32)
+    features = np.zeros((*rr_s.shape[:-1], ROWS, rr_s.shape[-1]), np.float32)
     features[..., 0, :] = deviation
     features[..., 1, :] = known
     for lag in (1, 2, 3):
@@ -58,7 +58,7 @@ def rr_features(rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> ND
 
 
 def is_conclusive(rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether `rr_af` may make a statement: at least 24 valid intervals and few missed beats. (..., n) each to (...)."""
+    """Return whether `rr_af` is conclusive: with at least 24 valid intervals and few missed beats. (..., n) each to (...)."""
     known = valid & (rr_s >= RR_RANGE_S[0]) & (rr_s <= RR_RANGE_S[1])
     short = np.count_nonzero(known & (rr_s <= LONG_RR_S), -1)
     enough_valid = np.count_nonzero(known, -1) >= MIN_VALID
@@ -80,7 +80,7 @@ class RrAf:
         Raises:
             ModelError: the bytes are not a model that this version can run.
         """
-        self.window, self.min_valid = WINDOW, MIN_VALID
+        self.window, self.min_valid = WINDOW_INTERVALS, MIN_VALID
         self._session = ModelSession("rr_af", model_bytes)
         self.name, self.version = self._session.name, self._session.version
         self.on_threshold = self._session.read_number("on_threshold")
@@ -95,7 +95,7 @@ class RrAf:
         return cls(read_release_file("rr_af.onnx"))
 
     def is_conclusive(self, rr_s: NDArray[np.float64], valid: NDArray[np.bool_]) -> bool:
-        """Whether the intervals, (n,) each, allow a statement."""
+        """Return whether the model is conclusive for these intervals, (n,) each."""
         return bool(is_conclusive(rr_s, valid))
 
     def probability(self, rr_s: NDArray[np.float64], valid: NDArray[np.bool_]) -> float:
@@ -108,12 +108,14 @@ class RrAf:
         Raises:
             ValueError: more than 64 intervals, or fewer than 24 valid ones (`min_valid`).
         """
-        if rr_s.shape != valid.shape or rr_s.ndim != 1 or len(rr_s) > WINDOW:
-            raise ValueError(f"expected two arrays of at most {WINDOW} intervals, found shapes {rr_s.shape} and {valid.shape}")
+        if rr_s.shape != valid.shape or rr_s.ndim != 1 or len(rr_s) > WINDOW_INTERVALS:
+            raise ValueError(
+                f"expected two arrays of at most {WINDOW_INTERVALS} intervals, found shapes {rr_s.shape} and {valid.shape}"
+            )
         if np.count_nonzero(valid) < MIN_VALID:
             raise ValueError(f"{np.count_nonzero(valid)} valid intervals are too few: {MIN_VALID} are needed")
-        missing = WINDOW - len(rr_s)
-        window_s, is_valid = np.zeros((1, WINDOW)), np.zeros((1, WINDOW), np.bool_)
+        missing = WINDOW_INTERVALS - len(rr_s)
+        window_s, is_valid = np.zeros((1, WINDOW_INTERVALS)), np.zeros((1, WINDOW_INTERVALS), np.bool_)
         window_s[0, missing:], is_valid[0, missing:] = rr_s, valid
         return float(self.probabilities(window_s, is_valid)[0])
 
@@ -122,5 +124,5 @@ class RrAf:
         return self._session.run(rr_features(rr_s, valid)).reshape(-1)
 
     def find_conclusive_windows(self, rr_s: NDArray[np.floating[Any]], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of many windows allow a statement: (n, 64) each to (n,)."""
+        """Return for which of many windows the model is conclusive: (n, 64) each to (n,)."""
         return is_conclusive(rr_s, valid)

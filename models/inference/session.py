@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
+from models.inference.runtime import onnxruntime
 
 PRECISE_INT8: Final = ("session.x64quantprecision", "1")
-"""A session option for every session whose results count. Without it, ONNX Runtime's int8 kernels for x86 processors with AVX2
-but without VNNI add products in 16 bits, which saturate: a probability of a test network changed by 0.05 there, with the option
-by 0.000001."""
+"""An option for every session whose results are used. Without it, ONNX Runtime's int8 kernels for x86 processors with AVX2
+but without VNNI add products in 16 bits, which saturate: a probability of a test network was off by 0.05.
+With the option the result is the same as with VNNI (docs/decisions/0013)."""
 
 
 class ModelError(Exception):

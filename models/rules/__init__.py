@@ -1,4 +1,4 @@
 """Rules that turn beats and vital signs into findings.
 
-Rules on heart beats take the beats one by one, in stream seconds, and never join intervals across a gap.
+Rules on heart beats take the beats one by one, with times in stream seconds. No interval that they use spans a gap.
 """

@@ -26,13 +26,13 @@ class RhythmModel(Protocol):
     def is_conclusive(
         self, rr_s: "np.ndarray[tuple[int], np.dtype[np.float64]]", valid: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     ) -> bool:
-        """Whether there are enough intervals, and few enough missed beats, for a statement."""
+        """Return whether there are enough intervals, and few enough missed beats, to detect AF."""
         ...
 
     def probability(
         self, rr_s: "np.ndarray[tuple[int], np.dtype[np.float64]]", valid: "np.ndarray[tuple[int], np.dtype[np.bool_]]"
     ) -> float:
-        """The probability of AF in at most `window` intervals, in seconds, oldest first."""
+        """Return the probability of AF in at most `window` intervals, in seconds, oldest first."""
         ...
 
 
@@ -48,10 +48,10 @@ class AfRule:
         self._duration_s = limits.af_duration.value
         self._model = model
         self._tracker = AfTracker(model.on_threshold, self._duration_s)
-        self._ends = deque[float](maxlen=model.window)
+        self._beat_times_s = deque[float](maxlen=model.window)
         self._intervals = deque[float](maxlen=model.window)
         self._valid = deque[bool](maxlen=model.window)
-        self._beats = 0
+        self._beat_count = 0
         self._after_ventricular = False
         self._probability = 0.0
         self._rate_bpm = 0.0
@@ -65,21 +65,21 @@ class AfRule:
             rr_s: the interval that ends at it, None after a gap.
             label: N, S, V or F.
         """
-        if self._ends and t_s - self._ends[-1] > MAX_UNKNOWN_S:
+        if self._beat_times_s and t_s - self._beat_times_s[-1] > MAX_UNKNOWN_S:
             yield from self._end_segment()
             rr_s = None
         ventricular = label == VENTRICULAR
-        self._ends.append(t_s)
+        self._beat_times_s.append(t_s)
         self._intervals.append(rr_s or 0.0)
         self._valid.append(rr_s is not None and not ventricular and not self._after_ventricular)
         self._after_ventricular = ventricular
-        self._beats += 1
-        if self._beats % STEP_BEATS == 0:
+        self._beat_count += 1
+        if self._beat_count % STEP_BEATS == 0:
             yield from self._evaluate_window()
 
     def on_gap(self, t_s: float, seconds: float) -> Iterator[Finding]:
         """Process a gap of `seconds` that begins at `t_s`; infinite at the end of a recording."""
-        if seconds > MAX_UNKNOWN_S and self._ends:
+        if seconds > MAX_UNKNOWN_S and self._beat_times_s:
             yield from self._end_segment()
 
     def take_burden(self) -> Burden:
@@ -95,28 +95,28 @@ class AfRule:
         probability = self._model.probability(rr_s, valid) if self._model.is_conclusive(rr_s, valid) else None
         if probability is not None:
             self._probability = max(self._probability, probability) if self._tracker.has_open_episode else probability
-        middle_s = self._ends[len(self._ends) // 2]
-        for episode in self._tracker.add_window(self._ends[-1], self._ends[0], middle_s, probability):
+        middle_s = self._beat_times_s[len(self._beat_times_s) // 2]
+        for episode in self._tracker.add_window(self._beat_times_s[-1], self._beat_times_s[0], middle_s, probability):
             if episode.end_s is None:
                 self._rate_bpm = self._mean_rate()
             yield self._finding(episode)
         self._collect_burden()
 
     def _end_segment(self) -> Iterator[Finding]:
-        """Close the open episode and start over: what follows cannot be joined to what came before."""
-        for episode in self._tracker.end(self._ends[-1]):
+        """Close the open episode and start over: later beats cannot be related to earlier ones."""
+        for episode in self._tracker.end(self._beat_times_s[-1]):
             yield self._finding(episode)
         self._collect_burden()
-        for history in (self._ends, self._intervals, self._valid):
+        for history in (self._beat_times_s, self._intervals, self._valid):
             history.clear()
-        self._beats, self._after_ventricular = 0, False
+        self._beat_count, self._after_ventricular = 0, False
 
     def _collect_burden(self) -> None:
         for stretch in self._tracker.take_labelled():
             self._burden = self._burden.plus(stretch)
 
     def _mean_rate(self) -> float:
-        """Beats a minute in the window that raised the episode."""
+        """Return the mean heart rate, in beats per minute, in the window that raised the episode."""
         valid = [rr for rr, ok in zip(self._intervals, self._valid, strict=True) if ok]
         return round(float(60.0 * len(valid) / sum(valid)), 1)
 

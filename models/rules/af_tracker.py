@@ -1,9 +1,9 @@
 """Labels which stretches are in atrial fibrillation by smoothing the model's window probabilities, and detects episodes.
 
-A single window is sometimes wrong, but a rhythm lasts, and the longer it has lasted the longer it will: some patients are in AF
-for minutes, others for months. The labels therefore come from a hidden Markov model with four states, AF or not, each transient
-or stable (forward-backward smoothing at a fixed lag, Rabiner 1989). A stretch gets its final label some two minutes late, when
-the windows after it are known. The AF burden waits for these labels; alerts do not.
+A single window is sometimes wrong, but a rhythm persists, and the longer it has lasted, the longer it is likely to last: some
+patients are in AF for minutes, others for months. The labels therefore come from a hidden Markov model with four states, AF or
+not, each transient or stable (forward-backward smoothing at a fixed lag, Rabiner 1989). A stretch gets its final label some two
+minutes late, when the windows after it are known. The AF burden waits for these labels; alerts do not.
 """
 
 from collections.abc import Iterator
@@ -14,19 +14,20 @@ STEP_BEATS: Final = 4
 """The model runs at every fourth beat: windows of 64 beats change slowly, and a decision comes at most 3 beats later."""
 
 EVIDENCE_PER_STEP: Final = 4.0 * STEP_BEATS / 64
-"""Share of a window's log-odds that counts at one step, because 16 successive windows share their beats. The factor 4 is by
-cross-validation: 2 to 6 perform equally for long episodes, less loses episodes of a minute."""
+"""Share of a window's log-odds that counts at one step, because 16 successive windows share their beats. The factor 4 was
+chosen by cross-validation: 2 to 6 perform equally for long episodes, a smaller one misses episodes of a minute."""
 
 P_CHANGE: Final = STEP_BEATS / 200
-"""Probability per step that a transient rhythm changes to the other. By cross-validation, like the next two: once in 200 to 500
-beats performs equally."""
+"""Probability per step that a transient rhythm changes to the other. It was chosen by cross-validation, like the next two: all
+values from once in 200 to once in 500 beats perform equally."""
 
 P_STABILISE: Final = STEP_BEATS / 200
-"""Probability per step that a transient rhythm becomes stable; once in 200 to 500 beats performs equally."""
+"""Probability per step that a transient rhythm becomes stable; all values from once in 200 to once in 500 beats perform
+equally."""
 
 P_DESTABILISE: Final = STEP_BEATS / 4000
-"""Probability per step that a stable rhythm becomes transient, before it can change; once in 4,000 to 20,000 beats performs
-equally."""
+"""Probability per step that a stable rhythm becomes transient, before it can change; all values from once in 4,000 to once in
+20,000 beats perform equally."""
 
 LAG_STEPS: Final = 24
 """Steps that must follow a stretch before it is labelled: beats further than 96 away do not change a label."""
@@ -131,7 +132,7 @@ class AfTracker:
             now_s: the window's last beat.
             first_s: its first beat. If no window came before, its label applies from there.
             middle_s: the beat in its middle. Its label applies from the middle of the window before up to here.
-            probability: of AF; None where the model makes no statement.
+            probability: of AF; None where the model is inconclusive.
         """
         if self._labelled_to_s is None and probability is None:
             return
@@ -164,7 +165,7 @@ class AfTracker:
         self._forward, self._labelled_to_s, self._onset_s = _UNIFORM, None, None
 
     def take_labelled(self) -> list[Stretch]:
-        """Return the stretches labelled since the last call, in order and without holes between windows."""
+        """Return the stretches labelled since the last call, in order and contiguous."""
         taken, self._labelled = self._labelled, []
         return taken
 
@@ -189,7 +190,7 @@ class AfTracker:
         self._open_onset_s = None
 
     def _smooth(self) -> list[bool]:
-        """Whether each pending step is more likely AF than not, given all windows before and after it."""
+        """Return whether each pending step is more likely AF than not, given all windows before and after it."""
         backward, out = _UNIFORM, []
         for step in reversed(self._pending):
             stable_other, transient_other, transient_af, stable_af = (

@@ -21,7 +21,7 @@ class DailyBurden:
 
         Args:
             limits: the burden that raises an alert, and the minimum observed time.
-            day_zero_s: a moment at which a day begins, by the clock of `add`.
+            day_zero_s: a time at which a day begins, on the time scale of `add`.
             state: see `state`.
         """
         self._limit = limits.af_burden.value

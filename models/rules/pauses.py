@@ -26,11 +26,11 @@ class Signal(Protocol):
     """The ECG in which beats were detected: `models.signal.chain.EcgChain`."""
 
     def is_usable(self, start_s: float, end_s: float) -> bool:
-        """Whether the signal between two times was received and is never flat."""
+        """Return whether the signal between two times was received and is never flat."""
         ...
 
     def is_beat_free(self, start_s: float, end_s: float, max_peaks: int = 1) -> bool:
-        """Whether the signal could have shown beats and shows at most `max_peaks` peaks that could be one."""
+        """Return whether the signal could have shown beats and shows at most `max_peaks` peaks that could be one."""
         ...
 
 

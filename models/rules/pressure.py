@@ -12,7 +12,7 @@ from models.rules.threshold import STALE_S, Criterion, ThresholdRule
 DAY_S: Final = 86400.0
 
 MIN_DAYS: Final = 3
-"""A home mean needs readings of at least three days (ESH 2023)."""
+"""A home mean needs readings from at least three days (ESH 2023)."""
 
 MAX_READINGS: Final = 512
 """Readings kept: two weeks of 36 a day."""
@@ -54,7 +54,7 @@ class PressureRules:
         self._rise = _MeanEpisode("bp_rise")
         self._values: dict[str, float] = {}
         self._at_s: float | None = None
-        self.past = deque[Pressure](past, maxlen=MAX_READINGS)
+        self.readings = deque[Pressure](past, maxlen=MAX_READINGS)
 
     def add_value(self, kind: str, value: float, at_s: float) -> Iterator[Finding]:
         """Process one plausible value, `systolic` or `diastolic`; the two of a measurement have the same time."""
@@ -68,7 +68,7 @@ class PressureRules:
             yield from self._update_means(Pressure(at_s, self._values["systolic"], self._values["diastolic"]))
 
     def _update_means(self, pressure: Pressure) -> Iterator[Finding]:
-        self.past.append(pressure)
+        self.readings.append(pressure)
         days = self._limits.home_days.value
         now = self._mean(pressure.at_s, days)
         before = self._mean(pressure.at_s - days * DAY_S, days)
@@ -92,12 +92,12 @@ class PressureRules:
         yield from self._rise.update(pressure.at_s, rise >= limit, rise < limit - hysteresis, rise_measured)
 
     def _mean(self, until_s: float, days: float) -> Pressure | None:
-        """Return the mean of the days before `until_s`; None with too few readings, or readings of too few days."""
-        used = [past for past in self.past if until_s - days * DAY_S < past.at_s <= until_s]
-        if len(used) < self._limits.home_readings.value or len({past.at_s // DAY_S for past in used}) < MIN_DAYS:
+        """Return the mean of the days before `until_s`; None if there are too few readings, or readings from too few days."""
+        used = [reading for reading in self.readings if until_s - days * DAY_S < reading.at_s <= until_s]
+        if len(used) < self._limits.home_readings.value or len({reading.at_s // DAY_S for reading in used}) < MIN_DAYS:
             return None
         n = len(used)
-        return Pressure(until_s, sum(past.systolic for past in used) / n, sum(past.diastolic for past in used) / n)
+        return Pressure(until_s, sum(reading.systolic for reading in used) / n, sum(reading.diastolic for reading in used) / n)
 
 
 class _MeanEpisode:
@@ -122,14 +122,14 @@ class _CrisisRule:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._onset_s: float | None = None
-        self._severe_s = 0.0
+        self._last_severe_s = 0.0
         self._readings = 0
-        self._severe: dict[str, float] = {}
+        self._severe_values: dict[str, float] = {}
 
     def update(self, values: dict[str, float], at_s: float) -> Iterator[Finding]:
         """Process the values known so far of the measurement at `at_s`."""
-        if self._onset_s is not None and at_s - self._severe_s > STALE_S:
-            yield self._finding(self._severe_s)
+        if self._onset_s is not None and at_s - self._last_severe_s > STALE_S:
+            yield self._finding(self._last_severe_s)
             self._onset_s = None
         if self._excess(values) >= 0:
             yield from self._add_severe(values, at_s)
@@ -140,20 +140,20 @@ class _CrisisRule:
     def _add_severe(self, values: dict[str, float], at_s: float) -> Iterator[Finding]:
         if self._onset_s is None:
             self._onset_s, self._readings = at_s, 1
-        elif at_s != self._severe_s:
-            soon = abs(at_s - self._severe_s) <= self._limits.crisis_repeat.value
+        elif at_s != self._last_severe_s:
+            soon = abs(at_s - self._last_severe_s) <= self._limits.crisis_repeat.value
             self._readings = self._readings + 1 if soon else 1
-        self._severe_s, self._severe = at_s, dict(values)
+        self._last_severe_s, self._severe_values = at_s, dict(values)
         yield self._finding(None)
 
     def _excess(self, values: dict[str, float]) -> float:
-        """By how much the worse of the values exceeds its limit; negative below it."""
+        """Return by how much the worse of the values exceeds its limit; negative below it."""
         limits = {"systolic": self._limits.crisis_systolic.value, "diastolic": self._limits.crisis_diastolic.value}
         return max(value - limits[kind] for kind, value in values.items())
 
     def _finding(self, end_s: float | None) -> Finding:
         assert self._onset_s is not None
-        measured = {f"{kind}_mmhg": value for kind, value in self._severe.items()}
+        measured = {f"{kind}_mmhg": value for kind, value in self._severe_values.items()}
         measured |= {
             "readings": float(self._readings),
             "limit_systolic_mmhg": self._limits.crisis_systolic.value,

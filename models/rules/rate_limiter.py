@@ -47,7 +47,7 @@ class AlarmRateLimiter:
         self._last = {kind: _LastAlert(**saved) for kind, saved in (state or {}).items()}
 
     def is_suppressed(self, kind: str, priority: str, at_us: int) -> bool:
-        """Whether an alert of this kind and priority must be held back, if it would be emitted at `at_us` at the earliest."""
+        """Return whether an alert of this kind and priority must be suppressed; it could be emitted at `at_us` or later."""
         last = self._last.get(kind)
         if last is None or priority == "high" or RANKS[priority] > RANKS[last.priority]:
             return False

@@ -9,7 +9,7 @@ from config.limits import Limits
 from models.findings import Finding
 from models.signal.filters import median_of
 
-SMOOTHED_BEATS: Final = 5
+MEDIAN_INTERVALS: Final = 5
 """Intervals in the running median of the rate: two wrong ones (a premature beat and its pause) do not move it."""
 
 
@@ -27,7 +27,7 @@ class RateRule:
         self._limit = limits.tachycardia_rate.value if self._is_tachycardia else limits.bradycardia_rate.value
         self._hysteresis = limits.rate_hysteresis.value
         self._persistence_s = limits.rate_persistence.value
-        self._intervals: deque[tuple[float, float]] = deque(maxlen=SMOOTHED_BEATS)
+        self._intervals: deque[tuple[float, float]] = deque(maxlen=MEDIAN_INTERVALS)
         self._onset_s: float | None = None
         self._raised = False
         self._extreme = 0.0
@@ -35,7 +35,7 @@ class RateRule:
     def on_beat(self, t_s: float, rr_s: float) -> Iterator[Finding]:
         """Process one beat with the interval that ends at it. Do not call it for the first beat after a gap."""
         self._intervals.append((t_s, rr_s))
-        if len(self._intervals) < SMOOTHED_BEATS:
+        if len(self._intervals) < MEDIAN_INTERVALS:
             return
         rate = 60.0 / median_of(rr for _, rr in self._intervals)
         if self._onset_s is None:
@@ -52,7 +52,7 @@ class RateRule:
                 yield self._finding(None)
 
     def end_episode(self, t_s: float) -> Iterator[Finding]:
-        """End the episode at `t_s`, by the rate, a gap or the end of the recording; yields nothing if none was raised."""
+        """End the episode at `t_s`, because of the rate, a gap or the end; yield nothing if no episode was raised."""
         if self._onset_s is not None and self._raised:
             yield self._finding(t_s)
         self._onset_s, self._raised = None, False
@@ -67,11 +67,11 @@ class RateRule:
         return rate >= self._limit - hysteresis if self._is_tachycardia else rate <= self._limit + hysteresis
 
     def _first_beyond_s(self) -> float:
-        """The start of the oldest interval in the window that is itself beyond the limit."""
+        """Return the start of the oldest interval in the window that is itself beyond the limit."""
         return next(t - rr for t, rr in self._intervals if self._is_beyond(60.0 / rr, 0.0))
 
     def _first_within_s(self) -> float:
-        """The end of the episode's last interval, which is the start of the newest run of intervals within the limit."""
+        """Return the end of the episode's last interval, which is the start of the newest run of intervals within the limit."""
         end = self._intervals[-1][0]
         for t, rr in reversed(self._intervals):
             if self._is_beyond(60.0 / rr, self._hysteresis):

@@ -1,4 +1,7 @@
-"""Detects when a measured value passes its limits: one episode however severe it gets, with hysteresis and persistence."""
+"""Detects when a measured value passes its limits, with hysteresis and persistence.
+
+An episode stays the same episode if its value passes a more severe limit.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,16 +9,17 @@ from typing import Final
 
 from models.findings import Finding
 
-CONTINUOUS_S: Final = 10.0
-"""Values closer together than this come from a continuous sensor: nobody measures by hand so often."""
+MAX_CONTINUOUS_SPACING_S: Final = 10.0
+"""Values closer together than this come from a continuous sensor: manual measurements are not so frequent."""
 
 STALE_S: Final = 86400.0
-"""After a day without a value the episode ends, because nobody knows whether it continued; the next value may start another."""
+"""After a day without a value the episode ends, because it is unknown whether it continued; the next value may start
+another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """What to watch for.
+    """When a measured value is abnormal.
 
     Attributes:
         kind: of the findings.
@@ -38,12 +42,12 @@ class Criterion:
     inclusive: bool = True
 
     def is_beyond(self, value: float, limit: float) -> bool:
-        """Whether a value violates a limit."""
+        """Return whether a value violates a limit."""
         distance = value - limit if self.above else limit - value
         return distance > 0 or (self.inclusive and distance == 0)
 
     def is_within(self, value: float, limit: float) -> bool:
-        """Whether a value is back inside a limit by more than the hysteresis."""
+        """Return whether a value is back inside a limit by more than the hysteresis."""
         return not self.is_beyond(value, limit - self.hysteresis if self.above else limit + self.hysteresis)
 
 
@@ -56,7 +60,7 @@ class ThresholdRule:
     def __init__(self, criterion: Criterion) -> None:
         self._criterion = criterion
         self._since: list[float | None] = [None] * len(criterion.limits)
-        """For each limit, since when it has been violated."""
+        """For each limit, the time since which it has been violated."""
         self._level = 0
         """How many limits the episode has passed; 0 without an episode."""
         self._onset_s = 0.0
@@ -65,12 +69,12 @@ class ThresholdRule:
 
     def add_value(self, at_s: float, value: float, *, continuous: bool = False) -> Iterator[Finding]:
         """Process one plausible value; `continuous` if its sensor measures without being asked."""
-        apart_s = None if self._last_s is None else at_s - self._last_s
-        if self._last_s is not None and apart_s is not None and apart_s > STALE_S:
+        since_last_s = None if self._last_s is None else at_s - self._last_s
+        if self._last_s is not None and since_last_s is not None and since_last_s > STALE_S:
             yield from self._end_episode(self._last_s)
-        close = apart_s is not None and abs(apart_s) <= CONTINUOUS_S
-        set_back = apart_s is not None and apart_s < 0
-        if set_back or (continuous and not close):
+        close = since_last_s is not None and abs(since_last_s) <= MAX_CONTINUOUS_SPACING_S
+        clock_set_back = since_last_s is not None and since_last_s < 0
+        if clock_set_back or (continuous and not close):
             self._since[self._level :] = [None] * (len(self._since) - self._level)
         self._last_s = at_s
         if self._level and self._criterion.is_within(value, self._criterion.limits[0]):

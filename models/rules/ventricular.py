@@ -16,18 +16,19 @@ UNDECIDED: Final = frozenset({"F", "?"})
 """Labels that are evidence neither for nor against a ventricular rhythm."""
 
 TOLERANCE_BEATS: Final = 3
-"""Among the last three beats of a run one may have another label: a capture or fusion beat, or a wrong label."""
+"""Among the last three beats of a run, one may have another label: a capture or fusion beat, or a wrong label."""
 
 FAST_INTERVALS: Final = 2
-"""Latest intervals whose mean turns a slow run into a fast one: as soon as a new fast run would be reported."""
+"""A slow run becomes fast when the mean of this many latest intervals is fast: at the beat at which a new fast run would be
+reported."""
 
 SLOW_INTERVALS: Final = 8
 """Consecutive intervals below the rate limit that turn a fast run into a slow one, as when an escape rhythm follows it: VT is
-over 100/min (AHA/ACC/HRS 2017 ventricular arrhythmia guideline). The number is our choice: a VT whose rate varies about the
-limit rarely has so many in a row."""
+over 100/min (AHA/ACC/HRS 2017 ventricular arrhythmia guideline). The number is our choice: a VT whose rate varies around
+the limit rarely has so many in a row."""
 
 MISSES_TO_END: Final = 2
-"""Cycles of another length that end a bigeminy or trigeminy: one wrong label spoils one or two cycles."""
+"""Cycles of another length that end bigeminy or trigeminy: one wrong label spoils one or two cycles."""
 
 
 @dataclass(slots=True)
@@ -39,7 +40,7 @@ class _Run:
         after_v: whether the last beat was ventricular.
         recent: of the last beats, whether each may belong to the run.
         latest: the last intervals between two ventricular beats, each with the time of its end.
-        end_s, sure_beats: time of the last ventricular beat, and number of beats, when the last other beat came.
+        end_s, beats_at_end: end of the run, and number of its beats, if it does not continue after the latest other beat.
     """
 
     kind: str
@@ -52,7 +53,7 @@ class _Run:
     recent: deque[bool] = field(default_factory=lambda: deque([True] * TOLERANCE_BEATS, TOLERANCE_BEATS))
     latest: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SLOW_INTERVALS))
     end_s: float = 0.0
-    sure_beats: int = 0
+    beats_at_end: int = 0
 
 
 class RunRule:
@@ -67,7 +68,7 @@ class RunRule:
         self._min_beats = round(limits.v_run_beats.value)
         self._fast_bpm = limits.vt_rate.value
         self._urgent_beats = round(limits.vt_high_beats.value)
-        self._silence_s = limits.pause.value
+        self._max_rr_s = limits.pause.value
         self._streak: list[tuple[float, float]] = []
         self._run: _Run | None = None
         self._last_beat_s: float | None = None
@@ -83,7 +84,7 @@ class RunRule:
 
     def advance_to(self, t_s: float) -> Iterator[Finding]:
         """Process the time up to `t_s`, before which no further beat will be reported."""
-        if self._last_beat_s is not None and t_s >= self._last_beat_s + self._silence_s:
+        if self._last_beat_s is not None and t_s >= self._last_beat_s + self._max_rr_s:
             yield from self.end_episode()
 
     def end_episode(self) -> Iterator[Finding]:
@@ -103,7 +104,7 @@ class RunRule:
             yield self._start_run()
 
     def _start_run(self) -> Finding:
-        """Start a run of the beats in the streak. The interval before the first is its coupling and not part of the run."""
+        """Start a run with the beats in the streak. The coupling interval before the first one is not part of the run."""
         inner = self._streak[1:]
         seconds = sum(rr for _, rr in inner)
         kind = "vt" if 60.0 * len(inner) >= self._fast_bpm * seconds else "v_run"
@@ -120,11 +121,11 @@ class RunRule:
         elif label in UNDECIDED:
             run.recent.append(True)
         elif False in list(run.recent)[1:]:
-            yield self._finding(run, run.end_s, run.sure_beats)
+            yield self._finding(run, run.end_s, run.beats_at_end)
             self._run = None
         else:
             run.recent.append(False)
-            run.end_s, run.sure_beats = run.last_s, run.beats
+            run.end_s, run.beats_at_end = run.last_s, run.beats
         run.after_v = label == "V"
 
     def _add_ventricular(self, run: _Run, t_s: float, rr_s: float | None) -> Iterator[Finding]:
@@ -177,13 +178,13 @@ class GeminyRule:
     def __init__(self, kind: str, limits: Limits) -> None:
         """Watch for `kind`, `bigeminy` or `trigeminy`."""
         self._kind = kind
-        self._others = 1 if kind == "bigeminy" else 2
+        self._other_beats = 1 if kind == "bigeminy" else 2
         """Other beats between two ventricular ones."""
         self._min_cycles = round(limits.geminy_cycles.value)
-        self._silence_s = limits.pause.value
-        self._since = 0
+        self._max_rr_s = limits.pause.value
+        self._beats_since_v = 0
         """Beats since the last ventricular one."""
-        self._known = False
+        self._no_gap_since_v = False
         """Whether there has been no gap since the last ventricular beat."""
         self._onset_s: float | None = None
         self._end_s = 0.0
@@ -196,20 +197,22 @@ class GeminyRule:
         yield from self.advance_to(t_s)
         self._last_beat_s = t_s
         if rr_s is None:
-            self._since, self._known = 0, False
+            self._beats_since_v, self._no_gap_since_v = 0, False
             if not self._is_raised:
                 self._onset_s = None
-        if label == "V" or (label in UNDECIDED and self._is_raised and self._known and self._since == self._others):
+        if label == "V" or (
+            label in UNDECIDED and self._is_raised and self._no_gap_since_v and self._beats_since_v == self._other_beats
+        ):
             yield from self._add_ventricular(t_s)
-            self._since, self._known = 0, True
+            self._beats_since_v, self._no_gap_since_v = 0, True
             return
-        self._since += 1
-        if self._known and self._since >= 2 * (self._others + 1):
+        self._beats_since_v += 1
+        if self._no_gap_since_v and self._beats_since_v >= 2 * (self._other_beats + 1):
             yield from self.end_episode()
 
     def advance_to(self, t_s: float) -> Iterator[Finding]:
         """Process the time up to `t_s`, before which no further beat will be reported."""
-        if self._last_beat_s is not None and t_s >= self._last_beat_s + self._silence_s:
+        if self._last_beat_s is not None and t_s >= self._last_beat_s + self._max_rr_s:
             yield from self.end_episode()
 
     def end_episode(self) -> Iterator[Finding]:
@@ -223,17 +226,17 @@ class GeminyRule:
         return self._onset_s is not None and self._cycles >= self._min_cycles
 
     def _add_ventricular(self, t_s: float) -> Iterator[Finding]:
-        if self._known and self._onset_s is not None and self._since == self._others:
+        if self._no_gap_since_v and self._onset_s is not None and self._beats_since_v == self._other_beats:
             self._cycles, self._misses, self._end_s = self._cycles + 1, 0, t_s
             if self._cycles == self._min_cycles:
                 yield self._finding(self._onset_s, None)
             return
         if self._is_raised:
-            self._misses += self._known
+            self._misses += self._no_gap_since_v
             if self._misses < MISSES_TO_END:
                 return
             yield from self.end_episode()
-        may_start = self._since >= self._others
+        may_start = self._beats_since_v >= self._other_beats
         self._onset_s, self._cycles, self._end_s = (t_s, 1, t_s) if may_start else (None, 0, t_s)
 
     def _finding(self, onset_s: float, end_s: float | None) -> Finding:

@@ -31,14 +31,14 @@ MIN_IRREGULAR: Final = 2
 MAX_SEEN: Final = 64
 """Values remembered to recognise repeats: more than a cuff or scale stores between two connections."""
 
-MAIN_RULE: Final[Mapping[str, str]] = {
+INCONCLUSIVE_FINDING_KINDS: Final[Mapping[str, str]] = {
     "systolic": "bp_crisis",
     "diastolic": "bp_crisis",
     "spo2": "spo2_low",
     "weight": "weight_gain",
     "temperature": "fever",
 }
-"""The kind of finding that reports an inconclusive value."""
+"""For each kind of value, the kind of the finding that reports it if it is inconclusive."""
 
 VitalRulesState = Mapping[str, Any]
 
@@ -76,10 +76,10 @@ class VitalRules:
             yield from self._apply_rules(kind, value, at_s, flags)
 
     def state(self) -> VitalRulesState:
-        """Return what must survive a restart, ready for JSON: the readings that means and comparisons are made of."""
+        """Return what must survive a restart, ready for JSON: the readings that means and comparisons are computed from."""
         return {
-            "pressure": [[past.at_s, past.systolic, past.diastolic] for past in self._pressure.past],
-            "weight": [[past.at_s, past.kg] for past in self._weight.past],
+            "pressure": [[reading.at_s, reading.systolic, reading.diastolic] for reading in self._pressure.readings],
+            "weight": [[reading.at_s, reading.kg] for reading in self._weight.readings],
         }
 
     def _apply_rules(self, kind: str, value: float, at_s: float, flags: tuple[str, ...]) -> Iterator[Finding]:
@@ -110,7 +110,7 @@ class VitalRules:
             self._irregular_onset_s = None
 
     def _inconclusive(self, kind: str, value: float, at_s: float, reason: str) -> Finding:
-        rule = MAIN_RULE[kind]
+        rule = INCONCLUSIVE_FINDING_KINDS[kind]
         return Finding(rule, at_s, at_s, f"rule:{rule}", None, {_KEYS[kind]: value}, reason)
 
 

@@ -1,4 +1,4 @@
-"""Detects rapid weight gain: fluid that a failing heart retains."""
+"""Detects rapid weight gain, a sign that the body retains fluid in heart failure."""
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ class WeightRule:
         self._days = limits.weight_days.value
         self._hysteresis = limits.weight_hysteresis.value
         self._step = limits.weight_step.value
-        self.past = deque[Weight](past, maxlen=MAX_READINGS)
+        self.readings = deque[Weight](past, maxlen=MAX_READINGS)
         self._implausible: Weight | None = None
         self._onset_s: float | None = None
 
@@ -54,9 +54,9 @@ class WeightRule:
                 yield Finding("weight_gain", at_s, at_s, "rule:weight_gain", None, {"weight_kg": kg}, "out_of_distribution")
                 return
             yield from self._end_episode(at_s, {"weight_kg": kg})
-            self.past.clear()
+            self.readings.clear()
         self._implausible = None
-        self.past.append(reading)
+        self.readings.append(reading)
         yield from self._check_gain(at_s)
 
     def _check_gain(self, at_s: float) -> Iterator[Finding]:
@@ -79,11 +79,11 @@ class WeightRule:
         self._onset_s = None
 
     def _daily_medians(self, at_s: float) -> dict[float, float]:
-        """The median of today and of each earlier day that is compared, by day number (UTC)."""
+        """Return the median of today and of each earlier day that is compared, by day number (UTC)."""
         days = defaultdict[float, list[float]](list)
-        for past in self.past:
-            if at_s // DAY_S - self._days <= past.at_s // DAY_S <= at_s // DAY_S:
-                days[past.at_s // DAY_S].append(past.kg)
+        for reading in self.readings:
+            if at_s // DAY_S - self._days <= reading.at_s // DAY_S <= at_s // DAY_S:
+                days[reading.at_s // DAY_S].append(reading.kg)
         return {day: median_of(weights) for day, weights in days.items()}
 
     def _matches_implausible(self, reading: Weight) -> bool:

@@ -19,22 +19,22 @@ SAMPLES_BEFORE: Final = 96
 SAMPLES_AFTER: Final = 32
 """Samples before a candidate (0.77 s) and after it. The samples after it have always arrived when it is classified."""
 
-WINDOW: Final = SAMPLES_BEFORE + 1 + SAMPLES_AFTER
+WINDOW_SAMPLES: Final = SAMPLES_BEFORE + 1 + SAMPLES_AFTER
 ROWS: Final = 2
 FEATURE_COUNT: Final = 7
-INPUT_SIZE: Final = ROWS * WINDOW + FEATURE_COUNT
+INPUT_SIZE: Final = ROWS * WINDOW_SAMPLES + FEATURE_COUNT
 """Signal rows, scalar features and total length of the classifier's input."""
 
 CLIP_LEVEL: Final = 3.0
-"""Signal and filter output are clipped at this many heights of the QRS template, because artefacts can be arbitrarily high."""
+"""Signal and filter output are clipped at this multiple of the QRS template's height: artefacts can be arbitrarily high."""
 
 MIN_SPREAD_INTERVALS: Final = 8
 """RR intervals needed before their spread counts as known."""
 
-MAX_R_PEAK_OFFSET: Final = 18
+MAX_R_PEAK_OFFSET_SAMPLES: Final = 18
 """Largest offset of an R peak from its candidate, in samples (144 ms): a noise burst near a beat shifts the envelope's peak."""
 
-OFFSET_UNIT: Final = 8.0
+OFFSET_UNIT_SAMPLES: Final = 8.0
 """Samples per unit of the R peak offset in the network's output."""
 
 InputVector = NDArray[np.float32]
@@ -75,25 +75,25 @@ def input_vector(rows: Samples, features: CandidateFeatures) -> InputVector:
     """Return the classifier's input: the rows (2, 129) of `QrsShape.classifier_rows`, then the scaled features."""
     out = np.empty(INPUT_SIZE, np.float32)
     out[:-FEATURE_COUNT] = np.minimum(np.maximum(rows, -CLIP_LEVEL), CLIP_LEVEL).ravel()  # np.clip takes twice as long
-    out[-FEATURE_COUNT:] = _scaled(features)
+    out[-FEATURE_COUNT:] = _scale_features(features)
     return out
 
 
-def _scaled(features: CandidateFeatures) -> tuple[float, ...]:
+def _scale_features(features: CandidateFeatures) -> tuple[float, ...]:
     """Return the features, each scaled to a mean near 0 and a spread near 1."""
     ordered = sorted(features.rr_intervals)
     median_rr = median_of_sorted(ordered) if ordered else RATE_HZ
     spread = (ordered[-2] - ordered[1]) / median_rr if len(ordered) >= MIN_SPREAD_INTERVALS else 1.0
     return (
-        _log(features.height) + 0.9,
-        1.5 * _log(features.noise) + 2.4,
+        _clipped_log(features.height) + 0.9,
+        1.5 * _clipped_log(features.noise) + 2.4,
         min(features.since_last_beat / median_rr, 2.5) - 0.7,
         min(features.since_last_beat / RATE_HZ, 2.5) - 0.5,
         2.0 * min(spread, 1.0) - 0.6,
-        _log(features.previous_height),
-        2.0 * _log(features.tall_height) - 0.3,
+        _clipped_log(features.previous_height),
+        2.0 * _clipped_log(features.tall_height) - 0.3,
     )
 
 
-def _log(ratio: float) -> float:
+def _clipped_log(ratio: float) -> float:
     return log(min(max(ratio, 0.01), 10.0))

@@ -16,7 +16,7 @@ from models.signal.qrs import LOOKAHEAD_SAMPLES, REFRACTORY_SAMPLES, T_WAVE_SAMP
 from models.signal.resample import RATE_HZ, Resampler
 
 BUFFER_S: Final = 45.0
-"""Length of the signal kept: half a minute for the rhythm model, strips, and beats that are not decided yet."""
+"""Length of the signal kept: half a minute for the rhythm model, plus strips and beats that are still pending."""
 
 FLAT_S: Final = 1.0
 FLAT_MV: Final = 0.001
@@ -26,17 +26,18 @@ JUMP_MV: Final = 1.5
 """A baseline shift of this size within a few seconds comes from the electrode, and the amplifier shows no beats until it has
 recovered. Respiration and wander shift the baseline by a few tenths of a mV."""
 
-LOW_QRS_MV: Final = 0.04
-"""Envelope of a QRS complex of 0.2 mV. The sharpest P waves of 0.2 mV reach 0.038, noise of 50 uV rms reaches 0.035."""
+MIN_QRS_ENVELOPE_MV: Final = 0.04
+"""Height of the envelope at a QRS complex of 0.2 mV. The sharpest P waves of 0.2 mV reach 0.038 mV, noise of 50 uV rms 0.035
+mV."""
 
 QRS_PROMINENCE: Final = 3.0
 """Smallest height of a QRS complex as a multiple of the median of the envelope around it. Noise reaches 2.5 times the median,
 fibrillation 2 times."""
 
-_BASELINE: Final = hann(round(2 * RATE_HZ) | 1)
+_BASELINE_WINDOW: Final = hann(round(2 * RATE_HZ) | 1)
 """Smoothing window whose complement is a high-pass of 0.5 Hz (-6 dB), the lower edge of the monitoring bandwidth."""
 
-_BASELINE_GAIN: Final = float(np.correlate(np.ones(_BASELINE.size), _BASELINE)[0])
+_BASELINE_GAIN: Final = float(np.correlate(np.ones(_BASELINE_WINDOW.size), _BASELINE_WINDOW)[0])
 """Value of `_smoothing_weight` away from the ends."""
 
 _MAX_CHUNK_S: Final = 2.0
@@ -60,13 +61,13 @@ class Beat(NamedTuple):
 class EcgChain:
     """Resamples one lead, detects its beats and keeps the last 45 s of it. The result is bit-identical for any chunk sizes.
 
-    A beat is reported 0.33 s after its R peak, with these exceptions: a low beat after 0.6 s, because it may be a P wave; a
-    beat that the classifier doubts in noise after one RR interval; a beat found by a search back later still. The detector
-    learns from the first two seconds of a stream and then reports their beats together.
+    A beat is reported 0.33 s after its R peak, with three exceptions. A low beat is reported after 0.6 s, because it may be a P
+    wave. In noise, a beat that the classifier doubts is reported after one RR interval. A beat found by a search-back is
+    reported later still. The detector learns from the first two seconds of a stream and then reports their beats together.
     """
 
     def __init__(self, rate_hz: float, classifier: BeatClassifier | None = None) -> None:
-        """Without a `classifier`, which separates beats from noise, detection is less accurate in noise."""
+        """Start a stream. Without a `classifier`, which separates beats from noise, detection is less accurate in noise."""
         self._rate_hz = rate_hz
         self._max_chunk_samples = ceil(_MAX_CHUNK_S * rate_hz)
         self._origin_s = 0.0
@@ -86,8 +87,13 @@ class EcgChain:
         """Stream time before which every beat has been reported. In strong noise, one or two beats per hour are found later."""
         return max(self._detector.horizon / RATE_HZ, 0.0)
 
+    @property
+    def in_gap(self) -> bool:
+        """Whether no stretch of signal is in progress: samples are missing at present, or the signal has ended."""
+        return self._resampler is None
+
     def push(self, mv: Samples) -> list[Beat]:
-        """Process consecutive samples in mV, NaN where one is missing, and return the beats that they decide, in order."""
+        """Process consecutive samples in mV, NaN where one is missing; return the beats that can now be reported, in order."""
         if 0 < mv.size <= self._max_chunk_samples and isfinite(mv.dot(mv)):  # ten times faster than testing each sample
             return self._extend(mv)
         beats: list[Beat] = []
@@ -100,14 +106,14 @@ class EcgChain:
         return beats
 
     def gap(self, seconds: float) -> list[Beat]:
-        """Skip a gap of `seconds` (not negative) and return the beats before it that were still undecided."""
+        """Skip a gap of `seconds` (not negative) and return the beats before it that were still pending."""
         beats = self.finish()
         self._origin_s = self.end_s + seconds
         self._count = 0
         return beats
 
     def finish(self) -> list[Beat]:
-        """End the signal and return the beats that were still undecided."""
+        """End the signal and return the beats that were still pending."""
         if self._resampler is None:
             return []
         self._buffer.extend(self._resampler.finish())
@@ -124,12 +130,12 @@ class EcgChain:
         """
         first = max(ceil(start_s * RATE_HZ), self._buffer.first)
         end = max(min(floor(end_s * RATE_HZ) + 1, self._buffer.end), first)
-        margin = _BASELINE.size // 2
+        margin = _BASELINE_WINDOW.size // 2
         before = min(margin, first - self._buffer.first)
         newest = self._buffer.end if until_s == inf else floor(until_s * RATE_HZ) + 1
         signal = self._buffer[first - before : min(end + margin, newest)]
         if first < end and signal.size == end - first + 2 * margin and not isnan(np.add.reduce(signal)):
-            return first / RATE_HZ, signal[margin:-margin] - np.correlate(signal, _BASELINE, "valid") / _BASELINE_GAIN
+            return first / RATE_HZ, signal[margin:-margin] - np.correlate(signal, _BASELINE_WINDOW, "valid") / _BASELINE_GAIN
         return first / RATE_HZ, remove_baseline(signal)[before : before + end - first]
 
     def is_usable(self, start_s: float, end_s: float) -> bool:
@@ -143,7 +149,9 @@ class EcgChain:
         return not (np.ptp(np.lib.stride_tricks.sliding_window_view(signal, width), axis=1) < FLAT_MV).any()
 
     def is_beat_free(self, start_s: float, end_s: float, max_peaks: int = 1) -> bool:
-        """Return whether the signal after a beat, for a second or more and up to `horizon_s`, could show beats but shows none.
+        """Return whether the signal after a beat at `start_s` contains no further beat, although it could have shown one.
+
+        The two times are at least a second apart, and `end_s` is at most `horizon_s`.
 
         False if the signal is not usable (or no longer kept), if the baseline jumps, or if more than `max_peaks` peaks look
         like QRS complexes: after a sudden drop of the amplitude the detector misses beats until it has learnt the lower ones.
@@ -190,6 +198,8 @@ def remove_baseline(signal: Samples) -> Samples:
 
     The edges of a gap are treated like the ends of the signal.
     """
+    if signal.size == 0:
+        return signal
     known = ~np.isnan(signal)
     if known.all():
         whole: Samples = signal - _smooth(signal) / _smoothing_weight(signal.size)
@@ -200,15 +210,18 @@ def remove_baseline(signal: Samples) -> Samples:
 
 
 def _smooth(signal: Samples | NDArray[np.bool_]) -> Samples:
-    if signal.size >= _BASELINE.size:
-        return np.convolve(signal, _BASELINE, "same")
-    margin = _BASELINE.size // 2
-    return np.convolve(signal, _BASELINE)[margin:][: signal.size]
+    if signal.size >= _BASELINE_WINDOW.size:
+        return np.convolve(signal, _BASELINE_WINDOW, "same")
+    margin = _BASELINE_WINDOW.size // 2
+    return np.convolve(signal, _BASELINE_WINDOW)[margin:][: signal.size]
 
 
 @lru_cache(maxsize=64)
 def _smoothing_weight(size: int) -> Samples:
-    """Return the sum of the smoothing window inside a signal of `size` samples, at each sample. Strips have few lengths."""
+    """Return, for each sample of a signal of `size` samples, the sum of the smoothing window's taps that lie in the signal.
+
+    The result is cached, because strips have few different lengths.
+    """
     return _smooth(np.ones(size))
 
 
@@ -224,4 +237,4 @@ def _count_qrs_like_peaks(signal: Samples) -> int:
     heights = envelope(signal)
     around = np.lib.stride_tricks.sliding_window_view(heights, 2 * LOOKAHEAD_SAMPLES + 1)
     peaks = around[around[:, LOOKAHEAD_SAMPLES] == around.max(axis=1), LOOKAHEAD_SAMPLES]
-    return int(np.count_nonzero(peaks > max(LOW_QRS_MV, QRS_PROMINENCE * median(heights))))
+    return int(np.count_nonzero(peaks > max(MIN_QRS_ENVELOPE_MV, QRS_PROMINENCE * median(heights))))

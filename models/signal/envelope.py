@@ -19,16 +19,18 @@ ENVELOPE_MARGIN: Final = _HALF + SMOOTHING.size // 2
 """Samples at each end by which the envelope is shorter than the signal."""
 
 
-def envelope(signal: NDArray[np.floating[Any]], before: int = 0, after: int = 0) -> Samples:
-    """Return the envelope of (n,) samples at 125 Hz, (n - 2 `ENVELOPE_MARGIN`,); empty if the signal is shorter than that.
+def envelope(signal: NDArray[np.floating[Any]], padding_before: int = 0, padding_after: int = 0) -> Samples:
+    """Return the envelope of (n,) samples at 125 Hz, (n - 2 `ENVELOPE_MARGIN`,).
 
-    The first `before` and the last `after` samples are padding of a stretch. They cause no peak in the envelope.
+    It is empty if the signal is not longer than the two margins.
+
+    The first `padding_before` and the last `padding_after` samples are padding. They cause no peak in the envelope.
     """
     if signal.size <= 2 * ENVELOPE_MARGIN:
         return np.empty(0)
     level = np.abs(np.correlate(signal, QRS_BAND, "valid"))  # both filters are symmetric
-    if before > _HALF:
-        level[: before - _HALF] = level[before - _HALF]
-    if after > _HALF:
-        level[_HALF - after :] = level[_HALF - after - 1]
+    if padding_before > _HALF:
+        level[: padding_before - _HALF] = level[padding_before - _HALF]
+    if padding_after > _HALF:
+        level[_HALF - padding_after :] = level[_HALF - padding_after - 1]
     return np.correlate(level, SMOOTHING, "valid")

@@ -145,7 +145,7 @@ class RingBuffer:
         return self._buffer[max(start, 0) : max(min(stop, self.end - self.first), 0)]
 
     def edge_padded(self, start: int, stop: int, begin: int) -> Samples:
-        """Return the samples `start` to before `stop`, padded with sample `begin` before it and with the last sample after it.
+        """Return the samples `start` to before `stop`; sample `begin` is repeated before it, and the last sample after it.
 
         All samples from `begin` on that the range covers must still be kept.
         """

@@ -8,8 +8,8 @@ them better than any threshold, and locates the R peak where the highest point i
 - in a clean signal: only about early candidates, because a noise burst starts with those. There the detector errs once in a
   thousand beats, and the classifier can only reject a beat.
 
-A beat with a probability below `P_CERTAIN` is held back until the next beat is due; if that one arrives on time, the doubtful
-one is discarded.
+A beat with a probability below `CERTAIN_PROBABILITY` is held back until the next beat is due; if that one arrives on time, the
+doubtful one is discarded.
 
 The noise constants are noise-to-beat ratios (noise level over median beat height). `models.signal.qrs` states how the constants
 were chosen.
@@ -19,7 +19,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from models.signal.beat_classifier import (
-    MAX_R_PEAK_OFFSET,
+    MAX_R_PEAK_OFFSET_SAMPLES,
     SAMPLES_AFTER,
     SAMPLES_BEFORE,
     BeatClassifier,
@@ -31,22 +31,22 @@ from models.signal.peak import R_PEAK_SEARCH_SAMPLES
 from models.signal.qrs import (
     LOW_BEAT_SHARE,
     MAX_HEIGHT_RATIO,
-    NOISE_TRUST_SHAPE,
     REFRACTORY_SAMPLES,
     SHAPE_TRUST_SLOPE,
     THRESHOLD_BEAT_SHARE,
     THRESHOLD_NOISE_FACTOR,
+    TRUST_SHAPE_NOISE_RATIO,
     PeakCandidate,
     QrsDetector,
     RPeak,
 )
 from models.signal.shape import BAND_MARGIN, HISTORY_BEATS, MAX_SHIFT_SAMPLES, QrsShape
 
-NOISE_CLEAN_MAX: Final = 0.13
-"""Largest noise-to-beat ratio of a clean signal. Above it the classifier decides doubtful candidates, and the detector itself
-starts to raise its threshold (`qrs.NOISE_DOUBT_RANGE`)."""
+MAX_CLEAN_NOISE_RATIO: Final = 0.13
+"""Largest noise-to-beat ratio of a clean signal. Above it the classifier decides on doubtful candidates, and the detector
+itself starts to raise its threshold (`qrs.DOUBT_NOISE_RATIOS`)."""
 
-NOISE_MILD_MAX: Final = 0.15
+MAX_MILD_NOISE_RATIO: Final = 0.15
 """Largest noise-to-beat ratio of mild noise, in which a candidate is not doubtful if height and timing agree. Most records that
 look clean have less."""
 
@@ -54,39 +54,39 @@ AGREEMENTS_FOR_MILD: Final = 40
 """Noise counts as mild after this many consecutive classifications that agree with the height threshold and are certain. The
 noise then consists of tall T waves; muscle noise at 12 dB hardly ever produces so many agreements."""
 
-NOISE_VERY_CLEAN_MAX: Final = 0.1
+MAX_VERY_CLEAN_NOISE_RATIO: Final = 0.1
 """Largest noise-to-beat ratio at which an early candidate of full height (`FULL_HEIGHT_SHARE`) is accepted unclassified. P and
 T waves alone reach this ratio; above it, bursts of muscle noise are as high as beats."""
 
 EARLY_THRESHOLD_SHARE: Final = 0.7
 """In mild noise, the classifier is not asked about an early candidate below this share of the threshold."""
 
-P_BEAT: Final = 0.5
+BEAT_PROBABILITY: Final = 0.5
 """Probability at and above which a candidate is a beat."""
 
-P_CERTAIN: Final = 0.8
+CERTAIN_PROBABILITY: Final = 0.8
 """Probability below which a beat stays pending, because a candidate within the refractory period may be more probable."""
 
 ON_TIME_TOLERANCE: Final = 0.15
-"""A beat is on time if it ends an RR interval within this share of the running median. It then refutes a doubtful beat before
-it."""
+"""A beat is on time if its RR interval, without the doubtful beat, differs from the running median by at most this share of the
+median. It then refutes the doubtful beat."""
 
-P_SEARCHBACK: Final = 0.2
-"""Probability at and above which a search back may still accept a candidate."""
+SEARCHBACK_PROBABILITY: Final = 0.2
+"""Probability at and above which a search-back may still accept a candidate."""
 
-P_VETO: Final = 0.05
+VETO_PROBABILITY: Final = 0.05
 """Probability below which a beat of a clean signal is rejected."""
 
 MIN_THRESHOLD_SHARE: Final = 0.5
 """A candidate below this share of the threshold is not a beat in any noise; the classifier is not asked."""
 
-NOISE_SUBSAMPLED_MAX: Final = 0.2
-LEARN_ONE_IN: Final = 16
-"""Up to this noise-to-beat ratio, one in so many beats is learnt from: shape and noise of a nearly clean signal change within
-minutes, and learning from a beat costs as much time as a classification."""
+MAX_SUBSAMPLED_NOISE_RATIO: Final = 0.2
+LEARN_EVERY_N_BEATS: Final = 16
+"""Up to this noise-to-beat ratio, the detector learns from one in `LEARN_EVERY_N_BEATS` beats. Shape and noise of a nearly
+clean signal change only within minutes, and learning from a beat takes as much time as a classification."""
 
-LEARN_ONE_IN_CLEAN: Final = 64
-"""One in so many beats of a clean signal is learnt from; the result hardly depends on the value."""
+LEARN_EVERY_N_CLEAN_BEATS: Final = 64
+"""The detector learns from one in this many beats of a clean signal; the result hardly depends on the value."""
 
 EARLY_SHORT_RR_SHARE: Final = 0.9
 """A candidate is early if it comes before this share of the second shortest of the last RR intervals. In an irregular rhythm
@@ -106,20 +106,27 @@ _NEAR_CANDIDATE: Final = slice(SAMPLES_BEFORE - MAX_SHIFT_SAMPLES, SAMPLES_BEFOR
 class SubsampledQrsShape(QrsShape):
     """A `QrsShape` that learns from every beat in noise, but from few beats of a nearly clean signal once enough is known."""
 
-    def __init__(self, one_in_clean: int = LEARN_ONE_IN_CLEAN) -> None:
-        """Learn from one in `one_in_clean` beats of a clean signal."""
+    def __init__(self, every_n_clean_beats: int = LEARN_EVERY_N_CLEAN_BEATS) -> None:
+        """Learn from one in `every_n_clean_beats` beats of a clean signal."""
         super().__init__()
-        self._one_in_clean = one_in_clean
+        self._every_n_clean_beats = every_n_clean_beats
         self._offered = 0
 
     def should_learn(self, noise: float) -> bool:
         self._offered += 1
-        one_in = self._one_in_clean if noise <= NOISE_CLEAN_MAX else LEARN_ONE_IN if noise <= NOISE_SUBSAMPLED_MAX else 1
-        return self._offered <= HISTORY_BEATS or self._offered % one_in == 0
+        every_n_noisy_beats = LEARN_EVERY_N_BEATS if noise <= MAX_SUBSAMPLED_NOISE_RATIO else 1
+        every_n_beats = self._every_n_clean_beats if noise <= MAX_CLEAN_NOISE_RATIO else every_n_noisy_beats
+        return self._offered <= HISTORY_BEATS or self._offered % every_n_beats == 0
 
 
 class DoubtfulBeat(NamedTuple):
-    """A beat with a probability below `P_CERTAIN`, the beat before it, and the median RR interval at that time, in samples."""
+    """A beat with a probability below `CERTAIN_PROBABILITY`.
+
+    Attributes:
+        beat: the doubtful beat.
+        previous: the beat before it.
+        median_rr: the median RR interval at that time, in samples.
+    """
 
     beat: PeakCandidate
     previous: PeakCandidate
@@ -147,7 +154,7 @@ class NoisyQrsDetector(QrsDetector):
         self._agreements = 0
         """Consecutive classifications that agreed with the height threshold."""
         self._doubtful: DoubtfulBeat | None = None
-        """The last beat with a probability below `P_CERTAIN`."""
+        """The last beat with a probability below `CERTAIN_PROBABILITY`."""
 
     @property
     def horizon(self) -> int:
@@ -155,7 +162,7 @@ class NoisyQrsDetector(QrsDetector):
         decided = super().horizon
         return (
             (min(decided, held.beat.sample - R_PEAK_SEARCH_SAMPLES) if held else decided)
-            - MAX_R_PEAK_OFFSET
+            - MAX_R_PEAK_OFFSET_SAMPLES
             + R_PEAK_SEARCH_SAMPLES
         )
 
@@ -165,21 +172,21 @@ class NoisyQrsDetector(QrsDetector):
         return beats + self._take_beats()
 
     def _measure(self, candidate: PeakCandidate) -> PeakCandidate:
-        """Return the candidate with its classification, where height and timing leave a doubt."""
+        """Return the candidate with its classification, where height and timing leave doubt."""
         if self._learning:
             return candidate
         noise = self._noise / self._median_height
         since = candidate.sample - self._last_beat.sample if self._last_beat else inf
         early = since < EARLY_SHORT_RR_SHARE * self._short_rr
-        if noise <= NOISE_CLEAN_MAX and not early:
+        if noise <= MAX_CLEAN_NOISE_RATIO and not early:
             return candidate
         threshold_ratio = candidate.height / (THRESHOLD_NOISE_FACTOR * self._noise + THRESHOLD_BEAT_SHARE * self._median_height)
         if threshold_ratio < MIN_THRESHOLD_SHARE:
             return candidate
-        if noise <= NOISE_CLEAN_MAX:
-            low = noise > NOISE_VERY_CLEAN_MAX or candidate.height < FULL_HEIGHT_SHARE * self._median_height
+        if noise <= MAX_CLEAN_NOISE_RATIO:
+            low = noise > MAX_VERY_CLEAN_NOISE_RATIO or candidate.height < FULL_HEIGHT_SHARE * self._median_height
             doubtful = threshold_ratio >= 1.0 and (low or since < VERY_EARLY_RR_SHARE * self._median_rr)
-        elif noise > NOISE_MILD_MAX and self._agreements < AGREEMENTS_FOR_MILD:
+        elif noise > MAX_MILD_NOISE_RATIO and self._agreements < AGREEMENTS_FOR_MILD:
             doubtful = True
         elif early:
             doubtful = threshold_ratio >= EARLY_THRESHOLD_SHARE
@@ -188,14 +195,14 @@ class NoisyQrsDetector(QrsDetector):
         if not doubtful:
             return candidate
         classified = self._classify(candidate)
-        if classified.classification and noise > NOISE_CLEAN_MAX:
+        if classified.classification and noise > MAX_CLEAN_NOISE_RATIO:
             probability = classified.classification.probability
-            agree = probability >= P_CERTAIN if threshold_ratio >= 1.0 else probability < P_SEARCHBACK
+            agree = probability >= CERTAIN_PROBABILITY if threshold_ratio >= 1.0 else probability < SEARCHBACK_PROBABILITY
             self._agreements = self._agreements + 1 if agree else 0
         return classified
 
     def _is_noisy(self) -> bool:
-        return self._noise > NOISE_CLEAN_MAX * self._median_height
+        return self._noise > MAX_CLEAN_NOISE_RATIO * self._median_height
 
     def _classify(self, candidate: PeakCandidate) -> PeakCandidate:
         """Return the candidate with its classification and, in noise, its height measured by the matched filter."""
@@ -205,7 +212,7 @@ class NoisyQrsDetector(QrsDetector):
         rows = self._shape.classifier_rows(context)
         if rows is None:
             return super()._measure(candidate)
-        trust = min(max(SHAPE_TRUST_SLOPE * (self._noise_ratio() - NOISE_TRUST_SHAPE), 0.0), 1.0)
+        trust = min(max(SHAPE_TRUST_SLOPE * (self._noise_ratio() - TRUST_SHAPE_NOISE_RATIO), 0.0), 1.0)
         matched = max(0.0, *rows[1, _NEAR_CANDIDATE].tolist()) * self._template_height
         height = (1 - trust) * candidate.height + trust * matched
         return PeakCandidate(
@@ -225,13 +232,13 @@ class NoisyQrsDetector(QrsDetector):
             QrsDetector._decide(self, candidate)  # faster than super()
         elif self._is_noisy():
             self._decide_by_probability(candidate, candidate.classification.probability)
-        elif candidate.classification.probability < P_VETO:
+        elif candidate.classification.probability < VETO_PROBABILITY:
             self._update_noise(candidate)
         else:
             super()._decide(candidate)
 
     def _decide_by_probability(self, candidate: PeakCandidate, probability: float) -> None:
-        """Decide a candidate in noise by the classifier's probability."""
+        """Decide on a candidate in noise by the classifier's probability."""
         pending = self._pending
         if pending and pending.classification and candidate.sample - pending.sample < REFRACTORY_SAMPLES:
             if probability <= pending.classification.probability:
@@ -242,9 +249,9 @@ class NoisyQrsDetector(QrsDetector):
         self._commit()
         if self._last_beat and candidate.sample - self._last_beat.sample < REFRACTORY_SAMPLES:
             return
-        if probability < P_BEAT:
+        if probability < BEAT_PROBABILITY:
             self._update_noise(candidate)
-            if probability >= P_SEARCHBACK:
+            if probability >= SEARCHBACK_PROBABILITY:
                 self._searchback_candidates.append(candidate)
             return
         beat = (
@@ -252,7 +259,7 @@ class NoisyQrsDetector(QrsDetector):
             if candidate.height >= self._median_height / MAX_HEIGHT_RATIO
             else candidate._replace(height=self._median_height / MAX_HEIGHT_RATIO)
         )
-        if probability < P_CERTAIN:
+        if probability < CERTAIN_PROBABILITY:
             self._pending = beat
             return
         if self._doubtful and self._doubtful.beat is self._last_beat and self._doubtful.is_refuted_by(candidate):
@@ -262,7 +269,13 @@ class NoisyQrsDetector(QrsDetector):
     def _commit(self) -> None:
         beat, previous, median_rr = self._pending, self._last_beat, self._median_rr
         super()._commit()
-        if beat and beat.classification and beat.classification.probability < P_CERTAIN and previous and self._is_noisy():
+        if (
+            beat
+            and beat.classification
+            and beat.classification.probability < CERTAIN_PROBABILITY
+            and previous
+            and self._is_noisy()
+        ):
             self._doubtful = DoubtfulBeat(beat, previous, median_rr)
 
     def _find_held_beat(self) -> DoubtfulBeat | None:

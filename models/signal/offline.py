@@ -1,4 +1,4 @@
-"""Conditions a whole recording at once, exactly as the agent does it in a stream. For training and evaluation."""
+"""Conditions a whole recording at once, exactly as the agent conditions a stream. Used in training and evaluation."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Locates the R peak near a peak of the envelope, and the top of a maximum between samples."""
+"""Locates the R peak near a peak of the envelope, and interpolates a maximum between samples."""
 
 from typing import Final
 

@@ -12,13 +12,13 @@ from typing import Final
 import numpy as np
 
 from models.signal.filters import Fir, RingBuffer, Samples
-from models.signal.resample import Resampler, Target
+from models.signal.resample import Resampler, ResamplingTarget
 
 RATE_HZ: Final = 50.0
 """Sampling rate after the resampler; the energy of a pulse ends near 8 Hz."""
 
-PPG: Final = Target("a PPG", RATE_HZ, 10.0, 0.2, 25.0, 500.0)
-"""The band ends at 10 Hz, below half of the lowest rate of cameras and wristbands, 25 Hz."""
+PPG: Final = ResamplingTarget(name="a PPG", rate_hz=RATE_HZ, cutoff_hz=10.0, half_s=0.2, min_rate_hz=25.0, max_rate_hz=500.0)
+"""The band ends at 10 Hz: below half of 25 Hz, the lowest rate of cameras and wristbands."""
 
 
 def _samples(seconds: float) -> int:
@@ -42,7 +42,7 @@ UPSTROKE_TAPS: Final = _slope_taps(0.05)
 wave. The median error of PP intervals is 6.1 ms (foot by tangents: 7.1 ms; largest acceleration: 6.8 ms)."""
 
 MIN_PULSE_SPACING_SAMPLES: Final = _samples(0.24)
-"""Smallest distance between two pulses: 250 per minute."""
+"""Smallest distance between two pulses: a rate of 250/min."""
 
 COMPARE_SAMPLES: Final = _samples(1.5)
 """A peak is compared with the peaks within this distance on each side; at 40/min or more there is a pulse in it."""
@@ -52,15 +52,15 @@ DICROTIC_SAMPLES: Final = _samples(0.6)
 because below 40/min no other pulse is near."""
 
 MIN_HEIGHT_SHARE: Final = 0.3
-"""Smallest height of a pulse, as a share of the lower of the highest peaks before and after it. On recordings F1 is the same
-from 0.25 to 0.42. A lower share accepts dicrotic waves and noise; a higher one misses the weak pulses of early beats, as in AF
-(simulated: 5.7 % missed at 0.25, 10 % at 0.42)."""
+"""Smallest height of a pulse, as a share of the highest peak before it or the highest peak after it, whichever is lower. On
+recordings, shares from 0.25 to 0.42 give the same F1. A lower share accepts dicrotic waves and noise; a higher one misses the
+weak pulses of early beats, as in AF (simulated: 5.7 % missed at 0.25, 10 % at 0.42)."""
 
 LOCATE_SAMPLES: Final = _samples(0.12)
 """Largest distance of the steepest point from the peak of the `RISE_TAPS` output."""
 
 HOP_SAMPLES: Final = _samples(1.0)
-"""Pulses are decided at whole seconds since the start of the stretch, independent of chunk sizes."""
+"""Peaks are accepted or rejected as pulses at whole seconds since the start of the stretch, whatever the chunk sizes."""
 
 POLARITY_SAMPLES: Final = _samples(4.0)
 """Length of the signal from which the polarity is determined: two pulses at 30/min."""
@@ -72,9 +72,10 @@ MIN_FLIP_VOTE: Final = 0.2
 """Smallest mean of the votes that flips the polarity; a clean pulse gives votes of 0.6 to 1."""
 
 BUFFER_S: Final = 15.0
-"""Length of the signal kept: a window of the quality model, and pulses that are not decided yet."""
+"""Length of the signal kept: a window of the quality model, and pulses that are still pending."""
+
 ROUNDING_SHARE: Final = 1e-9
-"""Rounding error of the filters for a constant signal, as a share of its level; it is not a pulse."""
+"""Rounding error of the filters for a constant signal, as a share of its level; a slope up to it is not a pulse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class PulseDetector:
     """
 
     def __init__(self) -> None:
-        self._polarity = self._votes = 0.0
+        self._polarity = self._mean_vote = 0.0
         self.start(0)
 
     def start(self, index: int) -> None:
@@ -117,7 +118,7 @@ class PulseDetector:
         return max(self._position - LOCATE_SAMPLES, self._stretch_start)
 
     def push(self, x: Samples) -> list[tuple[float, bool]]:
-        """Return the pulses decided by these samples: sample number, and whether no interval may end at the pulse."""
+        """Return the pulses that can now be reported: sample number and `Pulse.after_gap` of each."""
         pulses: list[tuple[float, bool]] = []
         if self._first_level is None and x.size:
             self._first_level = abs(float(x[0]))
@@ -126,7 +127,7 @@ class PulseDetector:
             self._rise.extend(self._rise_fir.push(hop))
             self._upstroke.extend(self._upstroke_fir.push(hop))
             while self._rise.end >= self._next_hop and self._upstroke.end >= self._next_hop:
-                pulses += self._hop(self._next_hop)
+                pulses += self._process_hop(self._next_hop)
                 self._next_hop += HOP_SAMPLES
         return pulses
 
@@ -136,29 +137,29 @@ class PulseDetector:
         self._upstroke.extend(self._upstroke_fir.finish())
         pulses: list[tuple[float, bool]] = []
         while self._rise.end >= self._next_hop:
-            pulses += self._hop(self._next_hop)
+            pulses += self._process_hop(self._next_hop)
             self._next_hop += HOP_SAMPLES
         if not self._polarity and self._rise.end - self._stretch_start >= HOP_SAMPLES:
-            self._vote(self._rise.end)
+            self._update_polarity(self._rise.end)
         return pulses + list(self._decide(self._rise.end, self._rise.end))
 
-    def _hop(self, now: int) -> Iterator[tuple[float, bool]]:
+    def _process_hop(self, now: int) -> Iterator[tuple[float, bool]]:
         if now - self._stretch_start >= POLARITY_SAMPLES:
-            self._vote(now)
+            self._update_polarity(now)
         if self._polarity:
             yield from self._decide(now - COMPARE_SAMPLES, now)
 
-    def _vote(self, now: int) -> None:
+    def _update_polarity(self, now: int) -> None:
         """Update the polarity with the slope of the last four seconds."""
         slope = self._upstroke[max(now - POLARITY_SAMPLES, self._stretch_start) : now]
         slope = slope - slope.mean()
         power = float((slope**2).mean())
         vote = float(np.clip((slope**3).mean() / power**1.5, -1.0, 1.0)) if power > 0 else 0.0
         if not self._polarity:
-            self._polarity, self._votes = (-1.0 if vote < 0 else 1.0), vote
+            self._polarity, self._mean_vote = (-1.0 if vote < 0 else 1.0), vote
             return
-        self._votes += VOTE_WEIGHT * (vote - self._votes)
-        if self._votes * self._polarity < -MIN_FLIP_VOTE:
+        self._mean_vote += VOTE_WEIGHT * (vote - self._mean_vote)
+        if self._mean_vote * self._polarity < -MIN_FLIP_VOTE:
             self._polarity = -self._polarity
             self._last_pulse = None
 
@@ -241,7 +242,7 @@ class PpgChain:
         return self._detector.horizon / RATE_HZ if self._resampler else self.end_s
 
     def push(self, x: Samples) -> list[Pulse]:
-        """Process consecutive samples in any unit, NaN where one is missing, and return the decided pulses in order."""
+        """Process consecutive samples in any unit, NaN where one is missing; return the pulses that can now be reported."""
         pulses: list[Pulse] = []
         for part in self._split_chunk(x):
             if np.isnan(part[0]):
@@ -252,14 +253,14 @@ class PpgChain:
         return pulses
 
     def gap(self, seconds: float) -> list[Pulse]:
-        """Skip a gap of `seconds` (not negative) and return the pulses before it that were still undecided."""
+        """Skip a gap of `seconds` (not negative) and return the pulses before it that were still pending."""
         pulses = self.finish()
         self._origin_s = self.end_s + seconds
         self._count = 0
         return pulses
 
     def finish(self) -> list[Pulse]:
-        """End the signal and return the pulses that were still undecided."""
+        """End the signal and return the pulses that were still pending."""
         if self._resampler is None:
             return []
         x = self._resampler.finish()

@@ -1,8 +1,8 @@
 """Streaming QRS detection at 125 Hz, derived from Pan & Tompkins (IEEE Trans. Biomed. Eng. 32, 1985).
 
 The envelope of the QRS band has one peak per heart beat. A peak is a beat if it exceeds a threshold: a multiple of the noise
-plus a share of the median height of the last eight beats. Lower peaks are kept for a search back when a beat is overdue. Every
-decision depends on sample numbers only: neither chunk sizes nor the polarity of the lead change the result.
+plus a share of the median height of the last eight beats. Lower peaks are kept for a search-back, which runs when a beat is
+overdue. Every decision depends on sample numbers only: neither chunk sizes nor the polarity of the lead change the result.
 
 How the constants were chosen: some 70 constants of this detector (here and in `noisy_qrs`, `shape`, `envelope` and `peak`) were
 chosen by its scores on the MIT-BIH Arrhythmia Database (mitdb), as recorded and with added noise. Its figures on mitdb are
@@ -15,7 +15,7 @@ from collections import deque
 from math import inf
 from typing import Final, NamedTuple
 
-from models.signal.beat_classifier import MAX_R_PEAK_OFFSET, Classification
+from models.signal.beat_classifier import MAX_R_PEAK_OFFSET_SAMPLES, Classification
 from models.signal.envelope import ENVELOPE_MARGIN, envelope
 from models.signal.filters import RingBuffer, Samples, median, median_of_sorted
 from models.signal.peak import R_PEAK_CONTEXT_SAMPLES, R_PEAK_SEARCH_SAMPLES, locate_r_peak
@@ -42,7 +42,7 @@ LOOKAHEAD_SAMPLES: Final = _samples(0.08)
 REFRACTORY_SAMPLES: Final = _samples(0.2)
 """The refractory period, in which the ventricles cannot be excited again: Pan & Tompkins, section III."""
 
-MIN_R_PEAK_SPACING: Final = REFRACTORY_SAMPLES / 2
+MIN_R_PEAK_SPACING_SAMPLES: Final = REFRACTORY_SAMPLES / 2
 """Smallest distance between two reported R peaks, in samples."""
 
 T_WAVE_SAMPLES: Final = _samples(0.36)
@@ -60,31 +60,31 @@ THRESHOLD_NOISE_FACTOR: Final = 1.75
 THRESHOLD_BEAT_SHARE: Final = 0.1
 """The threshold is this multiple of the noise plus this share of the median beat height."""
 
-NOISE_TRUST_SHAPE: Final = 0.13
+TRUST_SHAPE_NOISE_RATIO: Final = 0.13
 SHAPE_TRUST_SLOPE: Final = 6.0
 """Noise-to-beat ratio above which the matched filter measures a candidate's height instead of the envelope, and the increase of
 the filter's weight per unit of the ratio."""
 
 MIN_CORRELATION: Final = 0.2
-UNLIKENESS_FACTOR: Final = 1.0
-"""At or below this correlation with the known shapes, the threshold rises by this share of itself; from `QRS_CORRELATION` on it
-does not rise. Muscle noise at 12 dB has correlations of 0.25 to 0.6."""
+DISSIMILARITY_FACTOR: Final = 1.0
+"""If the correlation with the known shapes is at most `MIN_CORRELATION`, the threshold is raised by this share of itself; if it
+is at least `QRS_CORRELATION`, the threshold is not raised. Muscle noise at 12 dB has correlations of 0.25 to 0.6."""
 
 EARLY_RR_SHARE: Final = 0.9
 EARLINESS_FACTOR: Final = 2.0
-"""The threshold rises for a candidate before this share of the median RR interval: the earlier, the more, and by at most this
-factor times the noise-to-beat ratio."""
+"""The threshold is raised for a candidate that comes before `EARLY_RR_SHARE` of the median RR interval has passed: the earlier
+it comes, the more, and at most by `EARLINESS_FACTOR` times the noise-to-beat ratio."""
 
-NOISE_DOUBT_RANGE: Final = (0.13, 0.17)
+DOUBT_NOISE_RATIOS: Final = (0.13, 0.17)
 """Noise-to-beat ratios at which a candidate's shape and timing start to raise the threshold, and at which they count fully. In
 most clean records, P and T waves alone cause a ratio of 0.1."""
 
-NOISE_LOCATE_BY_SHAPE: Final = 0.25
+LOCATE_BY_SHAPE_NOISE_RATIO: Final = 0.25
 """Noise-to-beat ratio from which the matched filter locates the R peak, because the highest point may be noise."""
 
 SEARCHBACK_NOISE_FACTOR: Final = 1.0
 SEARCHBACK_BEAT_SHARE: Final = 0.1
-"""The threshold of the search back: this multiple of the noise plus this share of the median beat height."""
+"""The threshold of the search-back: this multiple of the noise plus this share of the median beat height."""
 
 SEARCHBACK_RR_FACTOR: Final = 1.66
 """A beat is overdue after this many median RR intervals: Pan & Tompkins, section III."""
@@ -99,10 +99,10 @@ DECAY_AFTER_SAMPLES: Final = _samples(4.0)
 """After this time without a beat the threshold decays: the electrode moved, or the last beats were artefacts."""
 
 DECAY_FACTOR: Final = 4.0
-"""Factor of each decay of the expected beat height. P waves during a ventricular standstill are still lower."""
+"""The expected beat height is divided by this at each decay. P waves during a ventricular standstill are lower still."""
 
 MAX_HEIGHT_RATIO: Final = 3.0
-"""Largest counted height of a beat, as a multiple of the median: an artefact must not raise the threshold above real beats."""
+"""Heights above this multiple of the median are limited to it: an artefact must not raise the threshold above real beats."""
 
 MIN_ENVELOPE_MV: Final = 0.01
 MAX_ENVELOPE_MV: Final = 1.5
@@ -115,7 +115,7 @@ BUFFER_SAMPLES: Final = _samples(17.0)
 """Samples that a decision may need, back from the newest one."""
 
 _MAX_NOISE_SAMPLES: Final = _samples(12.0)
-"""Longest signal between two beats from which noise is learnt: the buffer still holds it when the beat is decided."""
+"""Longest signal between two beats from which noise is learnt: the buffer still holds it when the beat is accepted."""
 
 _CONTEXT_SAMPLES: Final = COMPARE_SAMPLES + BAND_MARGIN
 """Samples on each side of a candidate that are needed to locate its R peak and to learn its shape."""
@@ -183,7 +183,7 @@ class QrsDetector:
 
     @property
     def horizon(self) -> int:
-        """Sample number before which every beat has been reported; rarely, a search back in falling noise finds another."""
+        """Sample number before which every beat has been reported; rarely, a search-back in falling noise finds another."""
         threshold = 0.0 if self._learning else self._searchback_threshold()
         undecided = [candidate.sample for candidate in self._searchback_candidates if candidate.height >= threshold]
         if self._pending:
@@ -191,7 +191,7 @@ class QrsDetector:
         return min([self._position, *undecided]) - R_PEAK_SEARCH_SAMPLES
 
     def push(self) -> list[RPeak]:
-        """Return the beats decided by the samples appended since the last call (at most 2 s), in order."""
+        """Process the samples appended since the last call (at most 2 s); return the beats that can now be reported."""
         self._extend_envelope(self._signal.end - ENVELOPE_MARGIN)
         self._process_until(self._envelope.end - LOOKAHEAD_SAMPLES)
         return self._take_beats()
@@ -223,7 +223,7 @@ class QrsDetector:
         return beats
 
     def _process_until(self, end: int) -> None:
-        """Decide all candidates before sample `end`."""
+        """Decide on all candidates before sample `end`."""
         if end <= self._position:
             return
         for candidate in self._find_candidates(self._position, end):
@@ -264,12 +264,12 @@ class QrsDetector:
     def _measure(self, candidate: PeakCandidate) -> PeakCandidate:
         """Return the candidate with its height measured by the matched filter, if the noise is high enough for that."""
         noise = self._noise / self._median_height if not self._learning else 0.0
-        if noise <= NOISE_TRUST_SHAPE:
+        if noise <= TRUST_SHAPE_NOISE_RATIO:
             return candidate
         match = self._shape.match(self._context(candidate.sample))
         if match is None:
             return candidate
-        trust = min(SHAPE_TRUST_SLOPE * (noise - NOISE_TRUST_SHAPE), 1.0)
+        trust = min(SHAPE_TRUST_SLOPE * (noise - TRUST_SHAPE_NOISE_RATIO), 1.0)
         height = (1 - trust) * candidate.height + trust * match.height * self._template_height
         return PeakCandidate(candidate.sample, candidate.envelope, height, match)
 
@@ -278,15 +278,15 @@ class QrsDetector:
         threshold = (
             self._searchback_threshold() if self._overdue else THRESHOLD_NOISE_FACTOR * noise + THRESHOLD_BEAT_SHARE * beat
         )
-        low, high = NOISE_DOUBT_RANGE
+        low, high = DOUBT_NOISE_RATIOS
         if noise <= low * beat:
             return threshold
         doubt = min((noise / beat - low) / (high - low), 1.0)
         if candidate.match:
-            unlikeness = min(
+            dissimilarity = min(
                 max((QRS_CORRELATION - candidate.match.correlation) / (QRS_CORRELATION - MIN_CORRELATION), 0.0), 1.0
             )
-            threshold *= 1 + UNLIKENESS_FACTOR * unlikeness * doubt
+            threshold *= 1 + DISSIMILARITY_FACTOR * dissimilarity * doubt
         if self._last_beat and len(self._rr_intervals) == _HISTORY_BEATS:
             early = max(1 - (candidate.sample - self._last_beat.sample) / (EARLY_RR_SHARE * self._median_rr), 0.0)
             threshold *= 1 + EARLINESS_FACTOR * min(self._noise_ratio(), 1.0) * early * doubt
@@ -309,7 +309,7 @@ class QrsDetector:
             self._decay_threshold()
 
     def _finish_learning(self, end: int) -> None:
-        """Take the highest candidate so far as the expected beat height, and decide all candidates by it."""
+        """Take the highest candidate so far as the expected beat height, and decide on all candidates by it."""
         candidates, self._searchback_candidates = self._searchback_candidates, []
         if not candidates:
             return
@@ -370,14 +370,14 @@ class QrsDetector:
             self._accept(self._pending)
 
     def _search_back(self) -> None:
-        """Accept the highest candidate since the last beat, if it exceeds the threshold of the search back."""
+        """Accept the highest candidate since the last beat, if it reaches the threshold of the search-back."""
         best = max(self._searchback_candidates, key=lambda candidate: candidate.height, default=None)
         if best is None or best.height < self._searchback_threshold():
             self._overdue = True
             self._searchback_at = inf
             return
         later = [candidate for candidate in self._searchback_candidates if candidate.sample >= best.sample + REFRACTORY_SAMPLES]
-        self._noise = max(0.0, self._noise - (best.height - self._noise) / (_HISTORY_BEATS - 1))  # undo update_noise
+        self._noise = max(0.0, self._noise - (best.height - self._noise) / (_HISTORY_BEATS - 1))  # undo `_update_noise`
         self._accept(best)
         self._searchback_candidates = later
 
@@ -414,15 +414,15 @@ class QrsDetector:
         context = self._context(beat.sample)
         offset, amplitude = locate_r_peak(context[_R_PEAK_CONTEXT])
         noise, match = self._noise / self._median_height, beat.match
-        by_shape = noise >= NOISE_LOCATE_BY_SHAPE
+        by_shape = noise >= LOCATE_BY_SHAPE_NOISE_RATIO
         if by_shape and not match:
             match = self._shape.match(context)
         if self._shape.should_learn(noise):
             self._shape.add(BeatSignal(context.copy(), self._signal_before(beat).copy(), match, offset, noise))
         if beat.classification:
-            offset = min(max(beat.classification.r_peak_offset, -MAX_R_PEAK_OFFSET), MAX_R_PEAK_OFFSET)
+            offset = min(max(beat.classification.r_peak_offset, -MAX_R_PEAK_OFFSET_SAMPLES), MAX_R_PEAK_OFFSET_SAMPLES)
         elif by_shape and match:
             from_match = self._shape.r_peak_offset(match)
             offset = offset if from_match is None else match.shift + from_match
-        self._last_r_peak = max(beat.sample + offset, self._last_r_peak + MIN_R_PEAK_SPACING)
+        self._last_r_peak = max(beat.sample + offset, self._last_r_peak + MIN_R_PEAK_SPACING_SAMPLES)
         return RPeak(self._last_r_peak, amplitude)

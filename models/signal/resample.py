@@ -40,7 +40,7 @@ _MAX_BLOCK_TAPS: Final = 9000
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ResamplingTarget:
     """Target of the resampling: output rate, upper edge of the band, half length of the kernel, and supported input rates."""
 
     name: str
@@ -51,7 +51,7 @@ class Target:
     max_rate_hz: float
 
 
-ECG: Final = Target("an ECG", RATE_HZ, CUTOFF_HZ, _HALF_S, MIN_RATE_HZ, MAX_RATE_HZ)
+ECG: Final = ResamplingTarget("an ECG", RATE_HZ, CUTOFF_HZ, _HALF_S, MIN_RATE_HZ, MAX_RATE_HZ)
 
 
 class Resampler:
@@ -61,7 +61,7 @@ class Resampler:
     depend on chunk sizes. The signal is padded at both ends with its first and last value.
     """
 
-    def __init__(self, rate_hz: float, start_s: float, target: Target = ECG) -> None:
+    def __init__(self, rate_hz: float, start_s: float, target: ResamplingTarget = ECG) -> None:
         """Start a stretch whose first sample has the stream time `start_s`.
 
         Raises:
@@ -105,7 +105,7 @@ class Resampler:
 class _GatherInterpolator:
     """Interpolation at any rate: gathers the kernel row and the window of each output."""
 
-    def __init__(self, rate_hz: float, target: Target, first_phase: float) -> None:
+    def __init__(self, rate_hz: float, target: ResamplingTarget, first_phase: float) -> None:
         """Put the first output floor(`first_phase`) phases after the first sample; the others follow at the target's rate."""
         self._step = rate_hz / target.rate_hz * _PHASES
         self._first_phase = first_phase
@@ -206,8 +206,11 @@ class _BlockInterpolator:
 
 
 @lru_cache(maxsize=16)
-def _block(rate_hz: float, target: Target, first_phase: float) -> _Block | None:
-    """Return the block of a rate, or None if its kernel positions repeat too late. `first_phase`: see `_GatherInterpolator`."""
+def _block(rate_hz: float, target: ResamplingTarget, first_phase: float) -> _Block | None:
+    """Return the block of a rate, or None if its kernel positions repeat after too many outputs.
+
+    `first_phase`: see `_GatherInterpolator`.
+    """
     ratio = Fraction(rate_hz) / Fraction(target.rate_hz)
     if ratio.denominator > _MAX_BLOCK_TAPS:
         return None
@@ -217,7 +220,7 @@ def _block(rate_hz: float, target: Target, first_phase: float) -> _Block | None:
     width = phases[-1] // _PHASES + 1 + kernel.shape[1]
     if width * outputs > _MAX_BLOCK_TAPS:
         return None
-    matrix = np.zeros((width, outputs), order="F")  # a fifth faster in `vecmat`
+    matrix = np.zeros((width, outputs), order="F")  # column-major, because `vecmat` is then a fifth faster
     for column, phase in enumerate(phases):
         start = phase // _PHASES + 1
         matrix[start : start + kernel.shape[1], column] = kernel[phase % _PHASES]
@@ -225,7 +228,7 @@ def _block(rate_hz: float, target: Target, first_phase: float) -> _Block | None:
 
 
 @lru_cache(maxsize=16)
-def _kernel(rate_hz: float, target: Target) -> Samples:
+def _kernel(rate_hz: float, target: ResamplingTarget) -> Samples:
     """Return the kernel: row p holds the taps of an output p / `_PHASES` samples after an input; each row has sum 1."""
     half = ceil(target.half_s * rate_hz)
     t = (np.arange(1 - half, half + 1) - np.arange(_PHASES)[:, None] / _PHASES) / rate_hz

@@ -52,7 +52,7 @@ SAME_SHAPE_CORRELATION: Final = 0.5
 """Correlation with the template from which a complex counts as the same shape. Normal beats in a clean signal reach 0.83 and
 more."""
 
-SECOND_SHAPE_MAX_NOISE: Final = 0.25
+SECOND_SHAPE_MAX_NOISE_RATIO: Final = 0.25
 """Largest noise-to-beat ratio at which a complex of another shape is learnt as a second shape, for ventricular beats. In more
 noise the deviating shape may be noise."""
 
@@ -222,7 +222,7 @@ class QrsShape:
         """Update template or second shape with one beat."""
         shift = round(match.shift) if match else 0
         complex_ = context[MAX_SHIFT_SAMPLES + shift : MAX_SHIFT_SAMPLES + shift + 2 * HALF_COMPLEX_SAMPLES + 1]
-        if match and match.template_correlation < SAME_SHAPE_CORRELATION and noise < SECOND_SHAPE_MAX_NOISE:
+        if match and match.template_correlation < SAME_SHAPE_CORRELATION and noise < SECOND_SHAPE_MAX_NOISE_RATIO:
             self._update_second_shape(context)
         self._count += 1
         if self._count == 1 or self._correlate_with_template(complex_) > SAME_SHAPE_CORRELATION:

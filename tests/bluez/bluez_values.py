@@ -8,7 +8,7 @@ from bumble.att import ErrorCode
 from dbus_fast import Variant
 
 from gateway.radio.bumble_scanner import format_uuid
-from tests.bluez.objects import Properties
+from tests.bluez.dbus_objects import Properties
 
 NEEDS_SECURITY: Final = frozenset(
     {ErrorCode.INSUFFICIENT_AUTHENTICATION, ErrorCode.INSUFFICIENT_ENCRYPTION, ErrorCode.INSUFFICIENT_ENCRYPTION_KEY_SIZE}

@@ -1,6 +1,6 @@
-"""The agent's sensor session over bleak's own Linux backend, a façade of BlueZ on D-Bus, and a virtual strap, in real time.
+"""The agent's sensor session over bleak's own Linux backend, a fake BlueZ on D-Bus, and a virtual strap, in real time.
 
-Not covered: bluetoothd, the kernel and real radio. The façade's docstring says what it leaves out.
+Not covered: bluetoothd, the kernel and real radio. The docstring of `fake_bluez` says what it leaves out.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The same bleak calls return the same values and raise the same error classes on both radios."""
+"""The same bleak calls have the same results and error classes on the virtual radio and with bleak's BlueZ backend."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,9 +19,9 @@ from tests.bluez.testbed import OpenTestbed, StrapTestbed, refuse_reads, run_tes
 START, STOP = DRIVER.setup[0].payload, DRIVER.teardown[0].payload
 BATTERY, HEART_RATE, LOCATION, UNKNOWN = "2a19", "2a37", "2a38", "2aff"
 
-PASSED_ATT_ERRORS = {*BleakGATTProtocolErrorCode, 0x80, 0x9F} - {0x05, 0x0C, 0x0F}
+FORWARDED_ATT_ERRORS = {*BleakGATTProtocolErrorCode, 0x80, 0x9F} - {0x05, 0x0C, 0x0F}
 """The errors of the Core Specification (5.4, volume 3, part F, 3.4.1.1) and its Supplement that do not lead to pairing, and two
-application errors."""
+application errors: a radio must forward them unchanged."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ def test_reads_writes_and_their_errors(open_either_testbed: OpenTestbed) -> None
             with pytest.raises(BleakGATTProtocolError) as refused:
                 await connected.client.write_gatt_char(CONTROL_POINT, START, response=True)  # response not subscribed
             assert refused.value.code == BleakGATTProtocolErrorCode.CCCD_IMPROPERLY_CONFIGURED
-            for code in PASSED_ATT_ERRORS:
+            for code in FORWARDED_ATT_ERRORS:
                 refuse_reads(connected.testbed.strap, 0x2A19, code)
                 with pytest.raises(BleakGATTProtocolError) as refused:
                     await connected.client.read_gatt_char(BATTERY)

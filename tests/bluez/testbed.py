@@ -1,4 +1,4 @@
-"""Testbeds: a virtual strap with one of two radios, bleak's BlueZ backend on the façade or the virtual radio."""
+"""Testbeds: a virtual strap with one of two radios, bleak's backend on the fake BlueZ or the virtual radio."""
 
 import asyncio
 import time
@@ -17,20 +17,20 @@ from bumble.gatt import CharacteristicValue
 
 from gateway.radio import Radio, open_radio
 from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink, make_device, open_in_process_radio
-from gateway.simulate.heart import Heart
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
+from gateway.simulate.repeating_ecg import RepeatingEcg
 from gateway.simulate.strap import ADDRESS, NAME, Strap
-from tests.bluez.facade import BlueZFacade, serve_bluez
+from tests.bluez.fake_bluez import FakeBlueZ, serve_bluez
 
-RAMP: Final = Heart(np.arange(100_000, dtype=np.int32), ())
-"""A "heart" whose sample number n is n µV, so that a missing or repeated sample is visible."""
+RAMP: Final = RepeatingEcg(np.arange(100_000, dtype=np.int32), ())
+"""An ECG whose sample number n is n µV, so that a missing or repeated sample is visible."""
 
 WAIT_TIMEOUT_S: Final = 10.0
-"""For an event that takes a second, on a loaded machine."""
+"""Time limit of an event that takes a second, with a margin for a loaded machine."""
 
 TEST_TIMEOUT_S: Final = 30.0
-"""For a whole test: a test that hangs fails."""
+"""Time limit of a whole test: a test that hangs fails."""
 
 
 @dataclass
@@ -98,8 +98,8 @@ def refuse_reads(strap: Device, number: int, code: int) -> None:
 
 
 @asynccontextmanager
-async def run_bluez(link: VirtualLink, bus: str, folder: Path) -> AsyncIterator[BlueZFacade]:
-    """Run the façade with its own adapter. Its bonds are stored in the folder and outlive it."""
+async def run_bluez(link: VirtualLink, bus: str, folder: Path) -> AsyncIterator[FakeBlueZ]:
+    """Run the fake BlueZ with its own adapter. Its bonds are stored in the folder and outlive it."""
     device = make_device(link, VIRTUAL_HUB_ADDRESS, "hub", folder / "hub-bonds.json")
     await device.power_on()
     try:

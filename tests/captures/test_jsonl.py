@@ -147,7 +147,7 @@ def test_a_damaged_line_gives_an_error_after_the_entries_before_it(tmp_path: Pat
 
 
 @given(st.binary(max_size=400))
-def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
+def test_any_bytes_are_read_or_give_a_capture_error(tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
     path = capture(tmp_path_factory.mktemp("junk"), FIRST, junk)
     entries: list[object] = []
     with contextlib.suppress(CaptureError):

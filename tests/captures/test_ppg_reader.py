@@ -85,11 +85,11 @@ def test_rows_out_of_order_are_sorted_and_repeated_rows_are_left_out(tmp_path: P
     rows[100], rows[101] = rows[101], rows[100]
     sorted_ = read_ppg(camera(tmp_path / "b", "\n".join([*rows, rows[-1]])))
     assert np.array_equal(sorted_.ppg, straight.ppg, equal_nan=True)
-    assert "1 rows with a missing or repeated time left out" in sorted_.notes
+    assert "rows left out because their time is missing or repeated: 1" in sorted_.notes
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3, 1e6])
-def test_times_in_s_ms_us_and_ns(tmp_path: Path, unit: float) -> None:
+def test_reads_times_in_s_ms_us_and_ns(tmp_path: Path, unit: float) -> None:
     rows = [row.split(",") for row in frames().splitlines()]
     table = "\n".join([",".join(rows[0]), *(f"{float(t) * unit!r},{','.join(rest)}" for t, *rest in rows[1:])])
     assert read_ppg(camera(tmp_path / "s", table)).ppg.size == pytest.approx(1500, abs=5)

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from cloud.changes import Changes
 from cloud.opener import Opener
 from cloud.store import Store
-from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord, encode
+from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord, encode_records
 from sync.seal import BlockHeader, ClinicKeyPair, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
 from sync.wire import Lane, WrappedKey
 
@@ -34,6 +34,7 @@ def ecg_mv(beats_s: Sequence[float], seconds: float, rate_hz: float = RATE_HZ, p
 
 
 def counts(mv: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Return millivolts as ADC counts of `SCALE` mV."""
     return np.round(mv / SCALE).astype(np.int32)
 
 
@@ -90,7 +91,7 @@ class Hub:
         return header, seal_block(header, plaintext, self.key)
 
     def send(self, store: Store, lane: Lane, *records: Record, received_us: int = START_US) -> None:
-        self.send_block(store, self.seal(lane, encode(records)), received_us)
+        self.send_block(store, self.seal(lane, encode_records(records)), received_us)
 
     def send_block(self, store: Store, block: tuple[BlockHeader, bytes], received_us: int = START_US) -> None:
         assert store.commit(self.name, [self.wrapped()], [block], received_us).new == 1
@@ -103,5 +104,5 @@ async def discard(_changes: Changes) -> None:
 def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> None:
     """Open everything that is stored."""
     opener = Opener(store, engine, keys, discard)
-    while opener.step() is not None:
+    while opener.open_batch() is not None:
         pass

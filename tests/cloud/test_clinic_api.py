@@ -13,9 +13,10 @@ import websockets
 from sqlalchemy import Engine
 from websockets.asyncio.client import connect
 
+from cloud.api import queries
 from cloud.api.app import create_app, select_language
 from cloud.api.feed import QUEUE_MESSAGES, Feed
-from cloud.changes import Changes, LiveVital, LiveWave, Position, SensorKey
+from cloud.changes import Changes, LiveVital, LiveWaveform, Position, SensorKey
 from cloud.opener import Opener
 from cloud.page_server import make_page_server
 from cloud.store import Store
@@ -142,6 +143,30 @@ def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, 
     run_in_clinic(store, engine, clinic_keys, test)
 
 
+def test_counters_are_of_one_moment(
+    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks arrive and are opened while the counters are read."""
+    read, arrivals = queries.read_counters, iter(range(3))
+    opener = Opener(store, engine, clinic_keys, Feed(engine).publish)
+
+    def read_while_blocks_arrive(engine: Engine) -> Json:
+        counters = read(engine)
+        if (second := next(arrivals, None)) is not None:
+            hub.send(store, "vital", heart_rate(START_US + second, 60.0))
+            while opener.open_batch() is not None:
+                pass
+        return counters
+
+    monkeypatch.setattr(queries, "read_counters", read_while_blocks_arrive)
+
+    async def test(clinic: RunningClinic) -> None:
+        blocks = (await clinic.json("/api/counters"))["blocks"]
+        assert (blocks["stored"], blocks["opened"]) == (3, 3)
+
+    run_in_clinic(store, engine, clinic_keys, test)
+
+
 def test_every_response_has_strict_security_headers(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
     async def test(clinic: RunningClinic) -> None:
         for path in ("/", "/static/js/main.js", "/api/alerts", "/nowhere"):
@@ -245,11 +270,11 @@ def test_a_long_backlog_is_replaced_by_a_resync_message(engine: Engine) -> None:
     async def test() -> None:
         feed = Feed(engine)
         with feed.register_viewer() as viewer:
-            wave = LiveWave(STRAP, Position(1, 1), waveform(START_US, counts(ecg_mv([0.5], 1.0))))
+            wave = LiveWaveform(STRAP, Position(1, 1), waveform(START_US, counts(ecg_mv([0.5], 1.0))))
             changes = Changes()
             for _ in range(50):
-                changes.add(Changes(waves=[wave], blocks=1))
-            assert changes.waves == []
+                changes.add(Changes(waveforms=[wave], blocks=1))
+            assert changes.waveforms == []
             await feed.publish(changes)
             assert json.loads(await feed.next_message(viewer))["type"] == "resync"
             assert viewer.queue.empty()

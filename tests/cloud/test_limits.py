@@ -18,7 +18,7 @@ from cloud.projections import MAX_SENSORS, MAX_TOTAL, project_records
 from cloud.store import Store
 from cloud.tables import reset_projections
 from cloud.validate import MAX_NAME_CHARS, MAX_STRIP_SAMPLES, MAX_TEXT_CHARS, MAX_TIME_US, MAX_WAVEFORM_US, validate_record
-from sync.records import MAX_BLOCK_SAMPLES, GapRecord, Record, RecordError, StatusRecord, decode, encode, pack_samples
+from sync.records import MAX_SAMPLES, GapRecord, Record, RecordError, StatusRecord, decode_records, encode_records, pack_samples
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import RATE_HZ, SCALE, START_US, Hub, alert, discard, heart_rate, open_all, strip, times, waveform
 
@@ -71,13 +71,13 @@ def test_rejects_what_is_beyond_the_limit(record: Record) -> None:
 
 def test_a_block_of_many_samples_is_set_aside(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
     """Fourteen flat waveforms of a million samples take 57 kB, and 56 MB when they are unpacked."""
-    half = MAX_BLOCK_SAMPLES // 2
+    half = MAX_SAMPLES // 2
     longest = replace(waveform(START_US, flat(half)), rate_hz=1000.0)
-    assert len(decode(encode([longest] * 2))) == 2
+    assert len(decode_records(encode_records([longest] * 2))) == 2
     with pytest.raises(RecordError):
-        decode(encode([longest] * 2 + [waveform(START_US, flat(1))]))
+        decode_records(encode_records([longest] * 2 + [waveform(START_US, flat(1))]))
     with pytest.raises(RecordError):
-        decode(encode([longest, longest, alert(strip=STRIP)]))
+        decode_records(encode_records([longest, longest, alert(strip=STRIP)]))
     hub.send(store, "wave", *(waveform(START_US + n, flat(1_000_000)) for n in range(14)))
     hub.send(store, "wave", waveform(START_US, flat(130)))
     open_all(store, engine, clinic_keys)
@@ -115,16 +115,16 @@ def test_what_a_transaction_holds_for_viewers_is_limited(
     hub.send(store, "wave", *(waveform(START_US, flat(1000), sensor=f"s{n}") for n in range(MAX_LIVE_SAMPLES // 1000)))
     hub.send(store, "alert", *(alert(onset_us=START_US + n) for n in range(MAX_LIVE_ALERTS)))
     few = take_changes(store, engine, clinic_keys)
-    assert [(one.is_backlog, len(one.alerts), len(one.waves)) for one in few] == [(False, 20, 0), (False, 0, 30)]
+    assert [(one.is_backlog, len(one.alerts), len(one.waveforms)) for one in few] == [(False, 20, 0), (False, 0, 30)]
     hub.send(store, "wave", *(waveform(START_US, flat(1001), sensor=f"s{n}") for n in range(MAX_LIVE_SAMPLES // 1000)))
     hub.send(store, "alert", *(alert(onset_us=START_US + n) for n in range(MAX_LIVE_ALERTS + 1)))
     many = take_changes(store, engine, clinic_keys)
-    assert [(one.is_backlog, len(one.alerts), len(one.waves)) for one in many] == [(True, 0, 0)] * 2
+    assert [(one.is_backlog, len(one.alerts), len(one.waveforms)) for one in many] == [(True, 0, 0)] * 2
 
 
 def take_changes(store: Store, engine: Engine, keys: ClinicKeyPair) -> list[Changes]:
     opener, found = Opener(store, engine, keys, discard), []
-    while (changes := opener.step()) is not None:
+    while (changes := opener.open_batch()) is not None:
         found.append(changes)
     return [changes for changes in found if changes.blocks]
 

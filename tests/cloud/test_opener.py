@@ -21,8 +21,8 @@ from cloud.changes import AlertKey, Changes, SensorKey
 from cloud.opener import DAMAGED, NO_KEY, UNDECODABLE, Opener
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
-from sync.errors import Transient
-from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord, encode
+from sync.errors import TransientError
+from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord, encode_records
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import START_US, Hub, alert, counts, discard, ecg_mv, heart_rate, strip, times, waveform
 
@@ -31,7 +31,7 @@ STRAP = SensorKey("subject-1", "hub-1", "strap-1")
 
 def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> Changes:
     opener, changes = Opener(store, engine, keys, discard), Changes()
-    while (more := opener.step()) is not None:
+    while (more := opener.open_batch()) is not None:
         changes.add(more)
     return changes
 
@@ -98,10 +98,10 @@ def test_opens_alerts_before_waves(store: Store, engine: Engine, hub: Hub, clini
     for second in range(100):
         hub.send(store, "wave", waveform(START_US + second * 1_000_000, counts(ecg_mv([0.5], 1.0))))
     hub.send(store, "alert", alert())
-    first = Opener(store, engine, clinic_keys, discard).step()
+    first = Opener(store, engine, clinic_keys, discard).open_batch()
     assert first is not None
     assert len(first.alerts) == 1
-    assert first.waves == []
+    assert first.waveforms == []
 
 
 def test_an_alert_update_keeps_the_first_decision_time_and_the_strip(
@@ -122,7 +122,7 @@ def test_an_older_alert_record_that_arrives_late_does_not_replace_a_newer_one(
     store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
 ) -> None:
     first = alert()
-    earlier = hub.seal("alert", encode([first]))
+    earlier = hub.seal("alert", encode_records([first]))
     hub.send(store, "alert", replace(first, end_us=START_US + 9, decided_us=first.decided_us + 5))
     hub.send_block(store, earlier)
     open_all(store, engine, clinic_keys)
@@ -159,7 +159,7 @@ def test_blocks_for_another_clinic_key_are_recorded_and_opened_with_the_right_ke
 def test_a_damaged_block_does_not_stop_the_next_block(
     store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
 ) -> None:
-    header, block = hub.seal("vital", encode([heart_rate(START_US, 61.0)]))
+    header, block = hub.seal("vital", encode_records([heart_rate(START_US, 61.0)]))
     hub.send_block(store, (header, block[:-1] + bytes([block[-1] ^ 1])))
     hub.send(store, "vital", heart_rate(START_US, 62.0))
     open_all(store, engine, clinic_keys)
@@ -171,13 +171,16 @@ INVALID_PLAINTEXTS = {
     "not CBOR": b"\xff",
     "not a list": cbor2.dumps({"type": "vital"}),
     "unknown type": cbor2.dumps([{"type": "CANARY-4711"}]),
-    "text instead of a number": encode([replace(heart_rate(START_US, 60.0), value="CANARY-4711")]),  # type: ignore[arg-type]
-    "NaN": encode([heart_rate(START_US, float("nan"))]),
-    "a time beyond 64 bits": encode([heart_rate(2**70, 60.0)]),
-    "a rate of zero": encode([replace(waveform(START_US, np.zeros(3, np.int32)), rate_hz=0.0)]),
-    "a rate close to zero": encode([replace(waveform(START_US, np.zeros(3, np.int32)), rate_hz=1e-300)]),
-    "an infinite scale": encode([replace(waveform(START_US, np.zeros(3, np.int32)), scale=1e300)]),
-    "a time near the 64-bit limit": encode([waveform(2**63 - 1, np.zeros(3, np.int32))]),
+    "text instead of a number": encode_records([replace(heart_rate(START_US, 60.0), value="CANARY-4711")]),  # type: ignore[arg-type]
+    "NaN": encode_records([heart_rate(START_US, float("nan"))]),
+    "a time beyond 64 bits": encode_records([heart_rate(2**70, 60.0)]),
+    "a rate of zero": encode_records([replace(waveform(START_US, np.zeros(3, np.int32)), rate_hz=0.0)]),
+    "a rate close to zero": encode_records([replace(waveform(START_US, np.zeros(3, np.int32)), rate_hz=1e-300)]),
+    "an infinite scale": encode_records([replace(waveform(START_US, np.zeros(3, np.int32)), scale=1e300)]),
+    "a time near the 64-bit limit": encode_records([waveform(2**63 - 1, np.zeros(3, np.int32))]),
+    "a list as type": cbor2.dumps([{"type": [1]}]),
+    "a value of 400 digits": encode_records([heart_rate(START_US, 10**400)]),
+    "a sensor of another type": encode_records([heart_rate(START_US, 60.0, sensor=["CANARY-4711"])]),  # type: ignore[arg-type]
     "missing samples": cbor2.dumps([{"type": "waveform", "sensor": "strap-1", "kind": "ecg"}]),
 }
 
@@ -205,7 +208,7 @@ def test_opens_new_blocks_and_retries_while_the_store_is_locked(
 
     def locked_twice(id_: int, limit: int) -> object:
         if next(failures, False):
-            raise Transient("locked")
+            raise TransientError("locked")
         return blocks_after(id_, limit)
 
     monkeypatch.setattr(store, "blocks_after", locked_twice)
@@ -252,7 +255,7 @@ opener.LANE_CURSORS = tuple(opener.LaneCursor(one.name, one.lanes, 7) for one in
 running = opener.Opener(
     Store.open(folder / "blocks.db"), tables.open_projections(folder / "projections.db"),
     ClinicKeyPair.load(folder / "clinic.key"), None)
-while running.step() is not None:
+while running.open_batch() is not None:
     pass
 time.sleep(60)
 """
@@ -280,3 +283,13 @@ def test_damaged_projections_are_recreated(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM alerts").scalar_one() == 0
     engine.dispose()
+
+
+def test_a_damaged_record_costs_only_itself(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+    good = waveform(START_US, counts(ecg_mv([0.5], 1.0)))
+    late = replace(good, times=replace(times(START_US + 1_000_000), sensor_ns=2**62 + 1))
+    hub.send(store, "wave", good, late)
+    open_all(store, engine, clinic_keys)
+    (sensor,) = queries.list_sensors(engine)
+    assert (sensor["samples"], sensor["undecodable"]) == (130, 1)
+    assert rows(engine, tables.unopened) == []

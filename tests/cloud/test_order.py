@@ -14,7 +14,7 @@ from cloud.api.queries import CLOCK_AHEAD_US, LATE_US
 from cloud.changes import AlertKey, SensorKey
 from cloud.store import Store
 from cloud.tables import reset_projections
-from sync.records import AlertRecord, GapRecord, Record, StatusRecord, encode
+from sync.records import AlertRecord, GapRecord, Record, StatusRecord, encode_records
 from sync.seal import ClinicKeyPair
 from sync.wire import Lane
 from tests.cloud.synthetic import START_US, Hub, alert, heart_rate, open_all, strip, times, waveform
@@ -82,7 +82,7 @@ def test_tells_whether_the_hubs_clock_agrees(
 def test_a_late_block_does_not_make_a_silent_sensor_look_alive(
     store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
 ) -> None:
-    late = hub.seal("wave", encode([waveform(START_US - 60_000_000, SAMPLES)]))
+    late = hub.seal("wave", encode_records([waveform(START_US - 60_000_000, SAMPLES)]))
     hub.send(store, "wave", waveform(START_US, SAMPLES), received_us=START_US)
     hub.send_block(store, late, received_us=START_US + 3_600_000_000)
     open_all(store, engine, clinic_keys)
@@ -120,7 +120,7 @@ def test_the_order_of_arrival_does_not_matter(store: Store, engine: Engine, clin
     results = []
     for n, order in enumerate(permutations(range(len(records)))):
         hub = Hub(clinic_keys.public, name=f"hub-{n}")
-        blocks = [hub.seal(lane, encode([record])) for record in records]
+        blocks = [hub.seal(lane, encode_records([record])) for record in records]
         for i in order:
             hub.send_block(store, blocks[i])
         open_all(store, engine, clinic_keys)

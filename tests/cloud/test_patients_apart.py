@@ -123,7 +123,7 @@ def _send(store: Store, streams: list[Stream], random: Any) -> None:
 async def _open_and_collect(store: Store, engine: Engine, keys: ClinicKeyPair, feed: Feed) -> list[Json]:
     opener, messages = Opener(store, engine, keys, feed.publish), []
     with feed.register_viewer() as viewer:
-        while (changes := opener.step()) is not None:
+        while (changes := opener.open_batch()) is not None:
             await feed.publish(changes)
             while not viewer.queue.empty():
                 messages.append(viewer.queue.get_nowait())

@@ -1,5 +1,7 @@
 """Ingest of one message: form, identity, invalid blocks, duplicates, marks."""
 
+import os
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ from sqlalchemy import create_engine, text
 
 from cloud.ingest import UNKNOWN_HUB, handle_message
 from cloud.store import SCHEMA_VERSION, Store
-from sync.errors import Permanent, Transient
+from sync.errors import PermanentError, TransientError
 from sync.mqtt import Message
-from sync.seal import BlockHeader, DataKey, seal_block
+from sync.seal import BlockHeader, DataKey, parse_header, seal_block
 from sync.wire import Ack, BlockId, Envelope, Lane, Mark, Range, Rejected, WrappedKey, encode_envelope, up_topic
 
 KEY = DataKey(bytes(16), bytes(32))
@@ -30,7 +32,7 @@ def message(*blocks: bytes, keys: tuple[WrappedKey, ...] = (WRAPPED,), hub: str 
     return Message(up_topic(hub, lane), encode_envelope(Envelope(hub, blocks, keys)))
 
 
-def acknowledge(store: Store, sent: Message) -> Ack:
+def ingest_message(store: Store, sent: Message) -> Ack:
     ack, _ = handle_message(store, sent, NOW_US)
     assert ack is not None
     return ack
@@ -61,17 +63,17 @@ def test_stores_a_repeated_message_once_and_acknowledges_it_twice(store: Store) 
     assert first[0] == second[0]
     assert (first[1], second[1]) == (2, 0)
     assert store.count_blocks() == 2
-    assert store.quarantined() == []
+    assert store.list_quarantined() == []
 
 
 def test_ranges_acknowledge_blocks_beyond_a_gap_until_the_mark_passes_it(store: Store) -> None:
-    late = acknowledge(store, message(block(3), block(4), block(7)))
+    late = ingest_message(store, message(block(3), block(4), block(7)))
     assert (late.marks, late.ranges) == ((Mark("vital", 9, 0),), (Range("vital", 9, 3, 4), Range("vital", 9, 7, 7)))
-    filled = acknowledge(store, message(block(1), block(2), keys=()))
+    filled = ingest_message(store, message(block(1), block(2), keys=()))
     assert (filled.marks, filled.ranges) == ((Mark("vital", 9, 4),), ())
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(1, 13)), cuts=st.lists(st.integers(1, 11), max_size=4))
 def test_the_mark_is_the_end_of_the_gap_free_sequence_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int]
@@ -80,7 +82,7 @@ def test_the_mark_is_the_end_of_the_gap_free_sequence_in_any_order(
     edges = [0, *sorted(set(cuts)), 12]
     received: set[int] = set()
     for start, end in pairwise(edges):
-        ack = acknowledge(store, message(*(block(seq) for seq in order[start:end])))
+        ack = ingest_message(store, message(*(block(seq) for seq in order[start:end])))
         received.update(order[start:end])
         mark = next(seq for seq in range(14) if seq + 1 not in received)
         assert ack.marks == (Mark("vital", 9, mark),)
@@ -91,44 +93,78 @@ def test_the_mark_is_the_end_of_the_gap_free_sequence_in_any_order(
 
 def test_a_mark_can_advance_over_more_than_a_thousand_blocks(store: Store) -> None:
     for start in range(2, 1400, 200):
-        acknowledge(store, message(*(block(seq) for seq in range(start, start + 200))))
-    assert acknowledge(store, message(block(1))).marks == (Mark("vital", 9, 1401),)
+        ingest_message(store, message(*(block(seq) for seq in range(start, start + 200))))
+    assert ingest_message(store, message(block(1))).marks == (Mark("vital", 9, 1401),)
 
 
 def test_quarantines_a_second_block_with_the_same_position_and_keeps_the_first(store: Store) -> None:
     first, other, next_ = block(1, b"first"), block(1, b"other"), block(2)
-    acknowledge(store, message(first))
+    ingest_message(store, message(first))
     for _ in range(2):
-        ack = acknowledge(store, message(other, next_))
+        ack = ingest_message(store, message(other, next_))
         assert ack.rejected == (Rejected("vital", 9, 1, "conflict"),)
         assert ack.marks == (Mark("vital", 9, 2),)
     assert store.blocks_after(0, 1)[0].block == first
-    assert [(row.reason, row.bytes, row.position) for row in store.quarantined()] == [
+    assert [(row.reason, row.bytes, row.position) for row in store.list_quarantined()] == [
         ("conflict", other, BlockId("vital", 9, 1))
     ]
 
 
 def test_does_not_store_a_block_before_its_key_has_arrived(store: Store) -> None:
-    without = acknowledge(store, message(block(1), keys=()))
+    without = ingest_message(store, message(block(1), keys=()))
     assert (without.marks, without.ranges, store.count_blocks()) == ((), (), 0)
-    assert acknowledge(store, message(block(1))).marks == (Mark("vital", 9, 1),)
+    assert ingest_message(store, message(block(1))).marks == (Mark("vital", 9, 1),)
     assert (
-        acknowledge(store, message(block(1, hub="hub-2"), hub="hub-2", keys=())).marks == ()
+        ingest_message(store, message(block(1, hub="hub-2"), hub="hub-2", keys=())).marks == ()
     )  # another hub's key does not count
 
 
 def test_quarantines_invalid_blocks_and_stores_the_others(store: Store) -> None:
     foreign, wrong_lane = block(2, hub="hub-2"), block(5, lane="wave")
-    ack = acknowledge(store, message(block(1), b"PG garbage", foreign, wrong_lane, block(2)))
+    ack = ingest_message(store, message(block(1), b"PG garbage", foreign, wrong_lane, block(2)))
     assert ack.marks == (Mark("vital", 9, 2), Mark("wave", 9, 0))
     assert [row[:3] for row in ack.rejected] == [("wave", 9, 5)]
     assert store.count_blocks() == 2
-    assert [(row.hub, row.bytes) for row in store.quarantined()] == [(HUB, b"PG garbage"), (HUB, foreign), (HUB, wrong_lane)]
+    assert [(row.hub, row.bytes) for row in store.list_quarantined()] == [
+        (HUB, b"PG garbage"),
+        (HUB, foreign),
+        (HUB, wrong_lane),
+    ]
+
+
+@pytest.mark.parametrize("error", [TypeError, OverflowError, RecursionError, MemoryError])
+def test_any_exception_of_one_block_quarantines_only_that_block(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    poison = block(2)
+
+    def parse(data: bytes) -> BlockHeader:
+        if data == poison:
+            raise error("CANARY-4711")
+        return parse_header(data)
+
+    monkeypatch.setattr("cloud.ingest.parse_header", parse)
+    ack = ingest_message(store, message(block(1), poison, block(3)))
+    assert (ack.marks, ack.ranges) == ((Mark("vital", 9, 1),), (Range("vital", 9, 3, 3),))
+    assert [(row.reason, row.bytes) for row in store.list_quarantined()] == [
+        (f"reading its header failed: {error.__name__}", poison)
+    ]
+
+
+def test_any_exception_of_one_message_quarantines_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_payload: bytes) -> Envelope:
+        raise RecursionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cloud.ingest.decode_envelope", fail)
+        assert handle_message(store, message(block(1)), NOW_US) == (None, 0)
+    assert [(row.hub, row.reason) for row in store.list_quarantined()] == [(HUB, "reading it failed: RecursionError")]
+    assert ingest_message(store, message(block(1))).marks == (Mark("vital", 9, 1),)
 
 
 def test_the_mark_advances_over_a_quarantined_block(store: Store) -> None:
-    acknowledge(store, message(block(1, lane="wave")))  # on the topic of another lane
-    assert acknowledge(store, message(block(2, lane="wave"), lane="wave")).marks == (Mark("wave", 9, 2),)
+    ingest_message(store, message(block(1, lane="wave")))  # on the topic of another lane
+    assert ingest_message(store, message(block(2, lane="wave"), lane="wave")).marks == (Mark("wave", 9, 2),)
 
 
 @pytest.mark.parametrize(
@@ -146,22 +182,22 @@ def test_the_mark_advances_over_a_quarantined_block(store: Store) -> None:
 def test_quarantines_an_invalid_message_without_acknowledging_it(store: Store, sent: Message, hub: str) -> None:
     assert handle_message(store, sent, NOW_US) == (None, 0)
     assert handle_message(store, sent, NOW_US) == (None, 0)
-    (row,) = store.quarantined()
+    (row,) = store.list_quarantined()
     assert (row.hub, row.position) == (hub, None)
     assert row.bytes == sent.payload[: 64 * 1024]
     assert store.count_blocks() == 0
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=st.binary(max_size=200), flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), max_size=3))
 def test_fuzzed_messages_do_not_raise(store: Store, payload: bytes, flips: list[tuple[int, int]]) -> None:
     changed = bytearray(message(block(1), block(2)).payload)
     for at, mask in flips:
         changed[at % len(changed)] ^= mask
     for sent in (payload, bytes(changed)):
-        before = len(store.quarantined()) + store.count_blocks()
+        before = len(store.list_quarantined()) + store.count_blocks()
         ack, _ = handle_message(store, Message(up_topic(HUB, "vital"), sent), NOW_US)
-        assert ack is not None or len(store.quarantined()) + store.count_blocks() >= before
+        assert ack is not None or len(store.list_quarantined()) + store.count_blocks() >= before
 
 
 class TestStoreFile:
@@ -173,25 +209,41 @@ class TestStoreFile:
             connection.execute(text("UPDATE schema_version SET version = version + 1"))
         engine.dispose()
         before = path.read_bytes()
-        with pytest.raises(Permanent, match=rf"newer pulsegate \(schema {SCHEMA_VERSION + 1}.*update"):
+        with pytest.raises(PermanentError, match=rf"newer pulsegate \(schema {SCHEMA_VERSION + 1}.*update"):
             Store.open(path)
         assert path.read_bytes() == before
 
     def test_rejects_a_damaged_file_and_keeps_it(self, tmp_path: Path) -> None:
         path = tmp_path / "store.db"
         path.write_bytes(b"not a database " * 500)
-        with pytest.raises(Permanent, match="damaged"):
+        with pytest.raises(PermanentError, match="damaged"):
             Store.open(path)
         assert path.read_bytes() == b"not a database " * 500
 
+    def test_only_the_owner_may_read_it(self, tmp_path: Path) -> None:
+        """The files of a new store, and those of an older version that were readable by all."""
+        path = tmp_path / "store.db"
+        files = [tmp_path / f"store.db{suffix}" for suffix in ("", "-wal", "-shm")]
+        umask = os.umask(0o022)
+        try:
+            with closing(Store.open(path)) as store:
+                ingest_message(store, message(block(1)))
+                assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+                for file in files:
+                    file.chmod(0o644)
+                with closing(Store.open(path)):
+                    assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+        finally:
+            os.umask(umask)
+
     def test_names_the_missing_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(Permanent, match="nowhere"):
+        with pytest.raises(PermanentError, match="nowhere"):
             Store.open(tmp_path / "nowhere" / "store.db")
 
     def test_keeps_blocks_and_marks_after_reopening(self, tmp_path: Path) -> None:
         for seq in (1, 2, 3):
             store = Store.open(tmp_path / "store.db")
-            assert acknowledge(store, message(block(seq))).marks == (Mark("vital", 9, seq),)
+            assert ingest_message(store, message(block(seq))).marks == (Mark("vital", 9, seq),)
             store.close()
 
     def test_a_lock_of_another_process_is_a_transient_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,9 +251,9 @@ class TestStoreFile:
         store, other = Store.open(tmp_path / "store.db"), create_engine(f"sqlite:///{tmp_path / 'store.db'}")
         with other.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-            with pytest.raises(Transient, match="locked"):
+            with pytest.raises(TransientError, match="locked"):
                 handle_message(store, message(block(1)), NOW_US)
             connection.exec_driver_sql("ROLLBACK")
-        assert acknowledge(store, message(block(1))).marks == (Mark("vital", 9, 1),)
+        assert ingest_message(store, message(block(1))).marks == (Mark("vital", 9, 1),)
         store.close()
         other.dispose()

@@ -12,8 +12,8 @@ import pytest
 from amqtt.broker import Broker
 
 from cloud.ingest import run_ingest
-from sync.errors import Permanent, Transient
-from sync.mqtt import IN_FLIGHT, Connected, Disconnected, Message, MqttClient
+from sync.errors import PermanentError, TransientError
+from sync.mqtt import IN_FLIGHT_LIMIT, Connected, Disconnected, Message, MqttClient
 from sync.uplink import Uplink
 from sync.wire import UP_TOPICS, ack_topic
 
@@ -124,7 +124,7 @@ def test_every_block_arrives_once_despite_a_broker_restart(testbed: Any, make_li
     opened = testbed.opened_plaintexts()
     assert len(opened) == len(set(opened)) == 180
     assert uplink.statistics.blocks_acked == 180
-    assert testbed.store.quarantined() == []
+    assert testbed.store.list_quarantined() == []
     assert [t.name for t in set(threading.enumerate()) - threads if t.name.startswith("paho")] == []
 
 
@@ -156,14 +156,14 @@ def test_more_messages_than_the_window_arrive_in_order() -> None:
             async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
                 running = [tasks.create_task(client.run()) for client in (sender, receiver)]
                 assert [await client.receive() for client in (sender, receiver)] == [Connected(), Connected()]
-                for i in range(2 * IN_FLIGHT):
+                for i in range(2 * IN_FLIGHT_LIMIT):
                     await sender.publish("n", b"%d" % i)
-                received = [await receiver.receive() for _ in range(2 * IN_FLIGHT)]
+                received = [await receiver.receive() for _ in range(2 * IN_FLIGHT_LIMIT)]
                 for task in running:
                     task.cancel()
         return received
 
-    assert asyncio.run(scenario()) == [Message("n", b"%d" % i) for i in range(2 * IN_FLIGHT)]
+    assert asyncio.run(scenario()) == [Message("n", b"%d" % i) for i in range(2 * IN_FLIGHT_LIMIT)]
 
 
 def test_the_client_waits_for_a_broker_and_reports_the_missing_connection() -> None:
@@ -172,7 +172,7 @@ def test_the_client_waits_for_a_broker_and_reports_the_missing_connection() -> N
         client = MqttClient("127.0.0.1", port, client_id="a", subscriptions=[])
         async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
             running = tasks.create_task(client.run())
-            with pytest.raises(Transient, match=f"no connection to the broker 127.0.0.1:{port}"):
+            with pytest.raises(TransientError, match=f"no connection to the broker 127.0.0.1:{port}"):
                 await client.publish("a", b"")
             async with broker(port):
                 assert await client.receive() == Connected()
@@ -200,7 +200,7 @@ def test_cancelling_leaves_no_thread_when_the_broker_does_not_respond() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "broker.example.org", "0.0.0.0", "::", ""])  # noqa: S104 - rejected
 def test_rejects_other_hosts_without_tls(host: str) -> None:
-    with pytest.raises(Permanent, match="without TLS"):
+    with pytest.raises(PermanentError, match="without TLS"):
         MqttClient(host, 1883, client_id="a", subscriptions=[])
 
 

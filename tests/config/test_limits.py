@@ -25,7 +25,7 @@ def test_a_patients_own_limit_replaces_the_default() -> None:
         ({"spo2_low": float("nan")}, "spo2_low = nan % is not allowed"),
     ],
 )
-def test_refuses_an_invalid_limit_and_names_it(values: dict[str, float], message: str) -> None:
+def test_rejects_an_invalid_limit_and_names_it(values: dict[str, float], message: str) -> None:
     with pytest.raises(LimitError, match=message.replace("(", r"\(")):
         DEFAULT_LIMITS.with_values(values)
 

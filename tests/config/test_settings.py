@@ -40,7 +40,7 @@ def test_environment_overrides_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("port", ["²", "x", "-1", ""])
-def test_refuses_an_invalid_port_from_the_environment(tmp_path: Path, port: str) -> None:
+def test_rejects_an_invalid_port_from_the_environment(tmp_path: Path, port: str) -> None:
     with pytest.raises(SettingsError, match=r"clinic.port = .* is not allowed"):
         load_settings(write(tmp_path, GOOD), {"PULSEGATE_CLINIC_PORT": port})
 

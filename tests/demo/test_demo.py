@@ -17,7 +17,7 @@ import pytest
 
 KILLS_PER_PROCESS = 10
 START_TIMEOUT_S = 60.0
-"""For three processes to start on a loaded machine."""
+"""Time limit for three processes to start on a loaded machine."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def wait_until(condition: Any, timeout_s: float = START_TIMEOUT_S) -> Any:
         if value := condition():
             return value
         time.sleep(0.05)
-    raise AssertionError(f"did not happen within {timeout_s:g} s")
+    raise AssertionError(f"the condition was not met within {timeout_s:g} s")
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_ctrl_c_stops_it_cleanly_and_a_second_start_works(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_demo_cleanly_and_a_second_start_works(tmp_path: Path) -> None:
     port = str(free_port())
     for name in ("first", "second"):
         folder = tmp_path / name
@@ -95,7 +95,7 @@ def test_ctrl_c_stops_it_cleanly_and_a_second_start_works(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("started", [{"clinic"}, {"clinic", "strap"}, {"clinic", "strap", "agent"}])
-def test_ctrl_c_stops_it_during_its_start(tmp_path: Path, started: set[str]) -> None:
+def test_ctrl_c_stops_the_demo_during_its_start(tmp_path: Path, started: set[str]) -> None:
     with run_demo(tmp_path, "--port", "0", "--data", str(tmp_path / "data")) as process:
         wait_until(lambda: started <= set(find_processes(process.pid)))
         pids = find_processes(process.pid)
@@ -126,7 +126,7 @@ def test_a_port_in_use_is_reported_with_the_remedy(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-def test_its_processes_stop_when_the_demo_is_killed(tmp_path: Path) -> None:
+def test_the_processes_stop_when_the_demo_is_killed(tmp_path: Path) -> None:
     with run_demo(tmp_path, "--port", "0", "--data", str(tmp_path / "data")) as process:
         wait_until(lambda: read_status(tmp_path).get("samples_received", 0) > 100)
         pids = find_processes(process.pid)

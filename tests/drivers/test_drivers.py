@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from drivers.kinds import KINDS
 from drivers.readings import DecodeError, Intervals, Reading, Status, Vital, Waveform
 from drivers.registry import load_drivers
-from drivers.spec import Decoder, DriverSpec, SetupRefusedError, Stream, uuid16
+from drivers.spec import Characteristic, Decoder, DriverSpec, SetupRefusedError, uuid16
 
 VECTORS: Final = Path(__file__).parent / "vectors"
 REGISTRY: Final = load_drivers()
-STREAMS: Final = {f"{d.name}-{s.characteristic[:8]}-{s.mode}": (d, s) for d in REGISTRY.drivers for s in d.streams + d.reads}
+STREAMS: Final = {f"{d.name}-{s.uuid[:8]}-{s.mode}": (d, s) for d in REGISTRY.drivers for s in d.streams + d.reads}
 RESPONSE_CHECKS: Final = {
     f"{d.name}-{write.payload.hex()}": write.expect for d in REGISTRY.drivers for write in d.setup + d.teardown if write.expect
 }
@@ -33,8 +33,8 @@ def cases(driver: DriverSpec, group: str) -> list[dict[str, Any]]:
     return list(json.loads((VECTORS / f"{driver.name}.json").read_text())[group])
 
 
-def cases_of(driver: DriverSpec, stream: Stream, group: str) -> list[dict[str, Any]]:
-    return [case for case in cases(driver, group) if characteristic(case) == stream.characteristic]
+def cases_for(driver: DriverSpec, stream: Characteristic, group: str) -> list[dict[str, Any]]:
+    return [case for case in cases(driver, group) if characteristic(case) == stream.uuid]
 
 
 def characteristic(case: dict[str, Any]) -> str:
@@ -69,17 +69,17 @@ def is_accepted(expect: Callable[[bytes], None], response: bytes) -> bool:
 
 
 @every_stream
-def test_known_vectors_decode_to_the_expected_readings(driver: DriverSpec, stream: Stream) -> None:
-    known = cases_of(driver, stream, "vectors")
-    assert known, f"vectors/{driver.name}.json has no vector for {stream.characteristic}"
+def test_known_vectors_decode_to_the_expected_readings(driver: DriverSpec, stream: Characteristic) -> None:
+    known = cases_for(driver, stream, "vectors")
+    assert known, f"vectors/{driver.name}.json has no vector for {stream.uuid}"
     for case in known:
         assert case["source"]
         assert stream.decode(payload(case)) == tuple(expected(item) for item in case["readings"]), case
 
 
 @every_stream
-def test_every_proper_prefix_is_rejected_or_listed(driver: DriverSpec, stream: Stream) -> None:
-    for case in cases_of(driver, stream, "vectors"):
+def test_every_proper_prefix_is_rejected_or_listed(driver: DriverSpec, stream: Characteristic) -> None:
+    for case in cases_for(driver, stream, "vectors"):
         data = payload(case)
         listed = case.get("valid_prefixes", [])
         valid = [size for size in range(len(data)) if decoded(stream.decode, data[:size]) is not None]
@@ -87,9 +87,9 @@ def test_every_proper_prefix_is_rejected_or_listed(driver: DriverSpec, stream: S
 
 
 @every_stream
-def test_error_for_a_malformed_payload_names_the_field(driver: DriverSpec, stream: Stream) -> None:
-    malformed = cases_of(driver, stream, "malformed")
-    assert malformed, f"vectors/{driver.name}.json has no malformed vector for {stream.characteristic}"
+def test_error_for_a_malformed_payload_names_the_field(driver: DriverSpec, stream: Characteristic) -> None:
+    malformed = cases_for(driver, stream, "malformed")
+    assert malformed, f"vectors/{driver.name}.json has no malformed vector for {stream.uuid}"
     for case in malformed:
         with pytest.raises(DecodeError) as refusal:
             stream.decode(payload(case))
@@ -98,7 +98,7 @@ def test_error_for_a_malformed_payload_names_the_field(driver: DriverSpec, strea
 
 @every_driver
 def test_every_vector_belongs_to_a_characteristic_of_the_driver(driver: DriverSpec) -> None:
-    decoded_characteristics = {stream.characteristic for stream in driver.streams + driver.reads}
+    decoded_characteristics = {stream.uuid for stream in driver.streams + driver.reads}
     assert {
         characteristic(case) for group in ("vectors", "malformed") for case in cases(driver, group)
     } <= decoded_characteristics
@@ -106,13 +106,15 @@ def test_every_vector_belongs_to_a_characteristic_of_the_driver(driver: DriverSp
 
 @every_stream
 @given(data=st.data())
-def test_random_bytes_yield_known_kinds_or_a_decode_error(driver: DriverSpec, stream: Stream, data: st.DataObject) -> None:
-    known = [payload(case) for case in cases_of(driver, stream, "vectors")]
+def test_random_bytes_yield_known_kinds_or_a_decode_error(
+    driver: DriverSpec, stream: Characteristic, data: st.DataObject
+) -> None:
+    known = [payload(case) for case in cases_for(driver, stream, "vectors")]
     any_bytes = st.binary(max_size=300)
     continued = st.builds(lambda start, size, end: start[:size] + end, st.sampled_from(known), st.integers(0, 20), any_bytes)
     drawn = data.draw(any_bytes | continued)
     readings = decoded(stream.decode, drawn)
-    assert readings == decoded(stream.decode, drawn), "a decoder keeps no state"
+    assert readings == decoded(stream.decode, drawn), "decoding twice gave different readings"
     for reading in readings or ():
         assert isinstance(reading, Vital | Waveform | Intervals | Status)
         assert reading.kind in KINDS

@@ -52,7 +52,7 @@ def test_decodes_frames_that_bumble_encodes(rate: int, contact: bool | None, ene
         ("104800020102", "rr", ()),  # not constant
     ],
 )
-def test_the_filler_constant_of_500_ms_is_not_a_rhythm(frame: str, kind: str, flags: tuple[str, ...]) -> None:
+def test_500_ms_intervals_are_filler_unless_they_may_be_beats(frame: str, kind: str, flags: tuple[str, ...]) -> None:
     readings = decode_measurement(bytes.fromhex(frame))
     rate, intervals = readings
     assert isinstance(rate, Vital)

@@ -14,16 +14,16 @@ from drivers.spec import DriverSpec, uuid16
 PAGE = Path(__file__).parents[2] / "docs" / "how-to-add-a-driver.md"
 
 
-def block(title: str) -> str:
+def code_block(title: str) -> str:
     found = re.search(rf"^```{title}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert found, f"{PAGE.name} has no block {title!r}"
+    assert found, f"{PAGE.name} has no code block {title!r}"
     return found[1]
 
 
 @pytest.fixture
 def driver(tmp_path: Path) -> DriverSpec:
     file = tmp_path / "pulse_oximeter.py"
-    file.write_text(block("python driver"))
+    file.write_text(code_block("python driver"))
     spec = importlib.util.spec_from_file_location("pulse_oximeter", file)
     assert spec
     assert spec.loader
@@ -35,7 +35,7 @@ def driver(tmp_path: Path) -> DriverSpec:
 
 def test_the_example_decodes_its_vectors_and_rejects_malformed_payloads(driver: DriverSpec) -> None:
     (stream,) = driver.streams
-    page = json.loads(block("json vectors"))
+    page = json.loads(code_block("json vectors"))
     for case in page["vectors"]:
         expected = tuple(Vital(item["kind"], item["value"]) for item in case["readings"])
         assert stream.decode(bytes.fromhex(case["hex"])) == expected

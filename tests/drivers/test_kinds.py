@@ -47,7 +47,7 @@ def test_every_kind_has_a_title_and_is_listed_by_its_name(kind: Kind) -> None:
         ("temperature", 19292),
     ],
 )
-def test_personal_health_devices_use_the_terms_of_their_specialisation(kind: str, term: int) -> None:
+def test_vital_kinds_have_the_codes_of_the_ieee_device_specialisations(kind: str, term: int) -> None:
     """IEEE 11073-10407 (blood pressure), -10404 (oximeter), -10415 (scale), -10408 (thermometer): partition 2."""
     mdc = KINDS[kind].mdc
     assert mdc is not None

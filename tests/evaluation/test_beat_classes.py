@@ -53,7 +53,10 @@ def test_confusion_matrix_by_hand() -> None:
 
 @given(cells)
 def test_rates_follow_the_formulas_of_bxb(counts: dict[tuple[str, str], int]) -> None:
-    """Manual, end: VFP = Nv + Sv + Ov + Xv, VFN = Vn + Vs + Vf + Vq + Vo + Vx; SFP = Ns + Vs + Fs + Os + Xs, SFN likewise."""
+    """Formulas at the end of the manual of bxb.
+
+    VFP = Nv + Sv + Ov + Xv, VFN = Vn + Vs + Vf + Vq + Vo + Vx; SFP = Ns + Vs + Fs + Os + Xs, SFN likewise.
+    """
     counted = Counter(counts)
     rates = figures(counted)
     for name, false_at in (("V", ("N", "S", EXTRA)), ("S", ("N", "V", "F", EXTRA))):
@@ -74,7 +77,7 @@ def test_the_matrix_holds_every_beat(counts: dict[tuple[str, str], int]) -> None
 
 @pytest.mark.parametrize("name", ["203", "208", "223"])
 def test_the_matrix_agrees_with_a_second_implementation(name: str, data: Path, detected: Callable[[str], np.ndarray]) -> None:
-    """Labels at random; WFDB reads the annotations and pairs them (its window excludes its end)."""
+    """The labels are random. WFDB reads and pairs the annotations; its window excludes its end."""
     times_s = detected(name)
     labels = np.random.default_rng(3).choice(list("NSVF"), times_s.size).tolist()
     with warnings.catch_warnings(action="ignore"):
@@ -93,7 +96,7 @@ def test_the_matrix_agrees_with_a_second_implementation(name: str, data: Path, d
     assert confusion(truth, (times_s, labels)) == expected
 
 
-def test_what_experts_say_is_perfect(data: Path) -> None:
+def test_the_annotations_score_100_percent_against_themselves(data: Path) -> None:
     truth = load_reference(data / "mitdb" / "208.atr", 360.0)
     rates = figures(confusion(truth, (truth.times_s, truth.labels)))
     assert all((rates[name]["se"], rates[name]["ppv"]) == (100, 100) for name in "NSVF")

@@ -71,7 +71,7 @@ def test_qrs_prints_one_object_with_the_documented_keys(records: Path, capsys: p
     assert "truncated" in report["skipped"]["118"]
 
 
-def test_perturbations_are_in_the_object(beginning: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_perturbations_are_in_the_json_report(beginning: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "qrs", "--data", beginning, "--json", "--drop")
     report = json.loads(out)
     assert status == 0

@@ -17,7 +17,7 @@ from models.signal.ppg import Pulse
 
 Samples = NDArray[np.float64]
 Synthesise = Callable[..., tuple[Samples, Samples]]
-NONE: Samples = np.empty(0)
+NO_TIMES: Samples = np.empty(0)
 SIGNAL = np.zeros(50 * 60)
 
 
@@ -60,7 +60,7 @@ def test_counts_missed_false_and_late_pulses() -> None:
     found = expected.copy()
     found[20] += 0.1
     seen = np.sort(np.append(np.delete(found, [5, 40]), [30.5]))
-    comparison = compare_pulses(expected, pulses(seen), SIGNAL, 50.0, NONE)
+    comparison = compare_pulses(expected, pulses(seen), SIGNAL, 50.0, NO_TIMES)
     assert comparison.matched_s.size == 56
     assert comparison.missed_s.tolist() == [6.0, 41.0]
     assert comparison.false_s.tolist() == [30.5]
@@ -77,7 +77,7 @@ def test_pulses_beside_gaps_and_ends_and_faint_pulses_do_not_count() -> None:
     signal[1000:1100] = np.nan
     expected = np.concatenate(([0.1], np.arange(1.0, 59.0, 1.0), [59.9]))
     seen = [t for t in expected if not 19.5 < t < 23.5 and 0.2 < t < 59.5]
-    clean = compare_pulses(expected, pulses(seen), signal, 50.0, NONE)
+    clean = compare_pulses(expected, pulses(seen), signal, 50.0, NO_TIMES)
     assert clean.missed_s.tolist() == [23.0]  # the gap ends at 22 s; the pulse at this time does not count
     faint = compare_pulses(expected, pulses([*seen, 59.5]), signal, 50.0, np.array([59.5]))
     assert faint.false_s.size == 0
@@ -95,14 +95,14 @@ def test_counts_agree_with_wfdb(synthesise: Synthesise) -> None:
     kept = expected[rng.random(60) < 0.9]
     seen = np.sort(np.concatenate((kept + rng.normal(0, 0.08, kept.size), rng.uniform(2, 40, 4))))
     inside = seen[(seen >= expected[0] - 0.15) & (seen <= expected[-1] + 0.15)]
-    ours = compare_pulses(expected, pulses(inside), np.zeros(50 * 90), 50.0, NONE)
+    ours = compare_pulses(expected, pulses(inside), np.zeros(50 * 90), 50.0, NO_TIMES)
     theirs = processing.compare_annotations(np.round(expected * 1000).astype(int), np.round(inside * 1000).astype(int), 150)
     assert abs(ours.matched_s.size - theirs.tp) <= 1  # wfdb pairs each beat with its nearest, EC57 pairs as many as possible
     assert abs(ours.missed_s.size - theirs.fn) <= 1
     assert abs(ours.false_s.size - theirs.fp) <= 1
 
 
-def folder(tmp_path: Path, synthesise: Synthesise, count: int = 2) -> Path:
+def write_recordings(tmp_path: Path, synthesise: Synthesise, count: int = 2) -> Path:
     for index in range(count):
         rng = np.random.default_rng(index)
         intervals = rng.normal(0.85, 0.06, 60)
@@ -116,7 +116,7 @@ def folder(tmp_path: Path, synthesise: Synthesise, count: int = 2) -> Path:
 
 
 def test_scores_a_folder_and_names_damaged_files(tmp_path: Path, synthesise: Synthesise) -> None:
-    data = folder(tmp_path, synthesise)
+    data = write_recordings(tmp_path, synthesise)
     (data / "subject_00" / "odd").mkdir()
     (data / "subject_00" / "odd" / "PPG.csv").write_text("no table")
     result = evaluate_pulse(data, ConstantQuality(0.5))
@@ -131,7 +131,7 @@ def test_scores_a_folder_and_names_damaged_files(tmp_path: Path, synthesise: Syn
 
 
 def test_rejected_seconds_lower_coverage_and_do_not_count(tmp_path: Path, synthesise: Synthesise) -> None:
-    result = evaluate_pulse(folder(tmp_path, synthesise, 1), ConstantQuality(0.6))
+    result = evaluate_pulse(write_recordings(tmp_path, synthesise, 1), ConstantQuality(0.6))
     assert (result["pulse_f1"], result["coverage"], result["pp_error_ms"]["median"]) == (None, 0.0, None)
     assert result["all_time"]["pulse_f1"] == 100.0
 
@@ -141,12 +141,12 @@ def test_a_missing_folder_gives_an_empty_report() -> None:
     assert (result["pulse_f1"], result["records"], result["skipped"]) == (None, {}, {})
 
 
-def test_lost_packets_and_another_rate(tmp_path: Path, synthesise: Synthesise) -> None:
-    data = folder(tmp_path, synthesise, 1)
+def test_scores_with_lost_packets_and_at_another_rate(tmp_path: Path, synthesise: Synthesise) -> None:
+    data = write_recordings(tmp_path, synthesise, 1)
     assert evaluate_pulse(data, ConstantQuality(0.5), resample_to(128.0))["pulse_f1"] == 100.0
     lossy = evaluate_pulse(data, ConstantQuality(0.5), drop_packets(0.1))
     assert lossy["coverage"] <= 100.0
-    recording = PpgRecording("x", np.zeros(5000), 50.0, NONE, same_clock=True)
+    recording = PpgRecording("x", np.zeros(5000), 50.0, NO_TIMES, same_clock=True)
     assert np.isnan(drop_packets(0.1)(recording).ppg).mean() == pytest.approx(0.1, abs=0.04)
     assert np.array_equal(drop_packets(0.1)(recording).ppg, drop_packets(0.1)(recording).ppg, equal_nan=True)
 
@@ -161,7 +161,7 @@ def test_scores_the_welltory_recordings(data: Path) -> None:
 
 def test_adds_movement_at_the_given_snr() -> None:
     t = np.arange(6000) / 50
-    recording = PpgRecording("x", 3 + np.sin(2 * np.pi * 1.2 * t), 50.0, NONE, same_clock=True)
+    recording = PpgRecording("x", 3 + np.sin(2 * np.pi * 1.2 * t), 50.0, NO_TIMES, same_clock=True)
     added = add_movement(12.0)(recording).ppg - recording.ppg
     assert 10 * np.log10(0.5 / np.var(added)) == pytest.approx(12.0, abs=0.5)
     assert np.array_equal(add_movement(12.0)(recording).ppg, add_movement(12.0)(recording).ppg)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from captures.rhythms import AF, NO_INTERVAL, NOT_AF, UNUSED, Rhythm, windows
 from evaluation.records import EvaluationError
 from evaluation.rr_af import (
-    Scored,
+    ScoredRecord,
     TrackedRecord,
     alert_count,
     beat_labels,
@@ -46,7 +46,7 @@ def tracked(rhythm: Rhythm, *called: tuple[int, int]) -> TrackedRecord:
     probability = np.zeros(len(cut.middle_s))
     for begin, end in called:
         probability[(cut.middle_s > begin) & (cut.middle_s <= end)] = 1.0
-    return TrackedRecord(Scored(rhythm, cut, probability), labels, [Episode(a, b, a + 32) for a, b in called])
+    return TrackedRecord(ScoredRecord(rhythm, cut, probability), labels, [Episode(a, b, a + 32) for a, b in called])
 
 
 class TestWindows:
@@ -61,7 +61,7 @@ class TestWindows:
         assert cut.middle_s[[0, 15, 16]].tolist() == [2, 32, 36]
         assert (cut.labels == (cut.end_s >= 101 + 32)).all()  # more than 32 of 64 beats
 
-    def test_windows_do_not_cross_a_silence(self) -> None:
+    def test_windows_do_not_cross_a_time_without_beats(self) -> None:
         rhythm = record((NOT_AF, 100))
         rhythm.times_s[50:] += 31
         cut = windows(rhythm, 4)
@@ -134,17 +134,17 @@ class TestCounts:
         assert beat_labels(np.arange(12.0), stretches).tolist() == [-1, -1, 1, 1, 1, 0, 0, -1, -1, -1, 1, -1]
         assert beat_labels(np.arange(2.0), []).tolist() == [-1, -1]
 
-    def test_a_silence_ends_an_episode(self) -> None:
+    def test_a_time_without_beats_ends_an_episode(self) -> None:
         rhythm = record((AF, 400))
         rhythm.times_s[200:] += 100
         cut = windows(rhythm, 4)
-        record_ = track_episodes(Scored(rhythm, cut, np.where(cut.valid.sum(-1) >= 24, 1.0, np.nan)), 0.9)
+        record_ = track_episodes(ScoredRecord(rhythm, cut, np.where(cut.valid.sum(-1) >= 24, 1.0, np.nan)), 0.9)
         assert [(episode.onset_s, episode.end_s) for episode in record_.episodes] == [(0, 199), (300, 499)]
         assert (record_.labels == 1).sum() == 398
 
 
 class AlwaysAf:
-    """A model that calls every is_conclusive window AF."""
+    """A model that calls every conclusive window AF."""
 
     on_threshold = 0.5
 
@@ -164,14 +164,14 @@ class TestFolders:
             for suffix in (".qrs", ".atr"):
                 (tmp_path / database / f"{name}{suffix}").write_bytes((data / database / f"{name}{suffix}").read_bytes())
         (tmp_path / "afdb" / "broken.qrs").write_bytes(b"\x01")
-        (tmp_path / "afdb" / "lonely.qrs").write_bytes((data / "afdb" / "04048.qrs").read_bytes())
+        (tmp_path / "afdb" / "without_atr.qrs").write_bytes((data / "afdb" / "04048.qrs").read_bytes())
         return tmp_path
 
     def test_reports_by_database_and_record_and_names_damaged_files(self, folder: Path) -> None:
         figures = evaluate_rr_af(folder, AlwaysAf())
         assert set(figures["databases"]) == {"afdb", "nsr2db"}
         assert set(figures["records"]) == {"afdb/04048", "nsr2db/nsr001"}
-        assert set(figures["skipped"]) == {"afdb/broken", "afdb/lonely"}
+        assert set(figures["skipped"]) == {"afdb/broken", "afdb/without_atr"}
         assert figures["duration"] == figures["databases"]["afdb"]["duration"]
         assert figures["duration"]["se"] == pytest.approx(100)
         assert figures["duration"]["sp"] == pytest.approx(0)

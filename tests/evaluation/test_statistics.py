@@ -42,7 +42,7 @@ def test_finds_the_temperature(temperature: float) -> None:
     assert top_label_error(softmax(logits, temperature), classes) < 0.015
 
 
-def test_weights_leave_windows_out() -> None:
+def test_windows_of_weight_zero_do_not_count() -> None:
     logits, classes = drawn(2.0)
     wrong = np.concatenate([classes, (classes + 1) % 3])
     twice = np.concatenate([logits, logits])

@@ -47,7 +47,7 @@ def test_a_database_without_named_records_counts_as_a_whole() -> None:
     assert find_trained_on(["ecg_qrs"], records_of("cinc2017-sample", "A00001", "A00002")) == ["cinc2017"]
 
 
-def test_records_that_no_fold_names_are_unseen() -> None:
+def test_records_that_no_fold_names_are_not_training_data() -> None:
     card = {
         "data": {"used_for_training": ["mitdb"], "mitdb": "ODC-By 1.0"},
         "splits": {"how": "2 folds by patient", "folds": {"fold 0": "101 106", "fold 1": "108"}},
@@ -67,25 +67,23 @@ def test_a_folder_of_any_other_name_is_searched_by_record_name() -> None:
     ]
 
 
-def test_other_databases_are_unseen() -> None:
+def test_other_databases_are_not_training_data() -> None:
     for folder, name in (("svdb", "800"), ("vfdb", "418"), ("cudb", "cu01"), ("nsrdb-2h", "16265")):
         assert find_trained_on(["ecg_beat", "ecg_rhythm", "ecg_qrs"], records_of(folder, name)) == []
 
 
-def test_a_record_knows_the_folders_it_lies_in() -> None:
+def test_record_in_keeps_the_names_of_the_folders() -> None:
     assert record_in(Path("/data/mitdb/101.hea")) == EvaluatedRecord("101", ("mitdb", "data"))
 
 
-def test_the_sentence_names_at_most_twelve() -> None:
+def test_the_sentence_names_at_most_twelve_records() -> None:
     assert describe_trained_on([]) == "The cards of the evaluated models name none of these records as training data."
     text = describe_trained_on([f"mitdb/{name}" for name in DS1])
     assert text.startswith("The evaluated models were trained on mitdb/101, mitdb/106,")
     assert "mitdb/124 and 10 more. Figures on training data are better than on new patients." in text
 
 
-def test_evaluate_beats_says_what_the_models_were_trained_on(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_beats_names_the_training_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Half a minute after the learning period of one training record."""
     link(tmp_path / "mitdb", data / "mitdb" / "101.hea")
     header = tmp_path / "mitdb" / "101.hea"
@@ -98,7 +96,9 @@ def test_evaluate_beats_says_what_the_models_were_trained_on(
     assert "The evaluated models were trained on mitdb/101." in " ".join(capsys.readouterr().out.split())
 
 
-def test_evaluate_rhythm_and_rr_af_say_it_too(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_rhythm_and_rr_af_name_the_training_data(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     link(tmp_path / "cinc2017-two", data / "cinc2017-sample" / "A00178.hea")
     (tmp_path / "cinc2017-two" / "REFERENCE.csv").write_text("A00178,N\n")
     assert trained_on(capsys, "rhythm", tmp_path) == ["cinc2017/A00178"]
@@ -107,7 +107,7 @@ def test_evaluate_rhythm_and_rr_af_say_it_too(data: Path, tmp_path: Path, capsys
     assert trained_on(capsys, "rr-af", tmp_path) == ["afdb/04048"]
 
 
-def test_evaluate_pulse_says_it_too(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_pulse_names_the_training_data(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("subject_01", "subject_99"):
         (tmp_path / name).mkdir()
         for file in ("PPG.csv", "RR.txt"):

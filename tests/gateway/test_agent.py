@@ -92,14 +92,14 @@ def test_reconnects_a_link_that_is_up_but_dead(tmp_path: Path) -> None:
     run_scenario(testbed, scenario)
 
 
-@pytest.mark.parametrize("moment", [3.0, 11.37, 29.81, 47.2])
-def test_accounts_for_every_sample_after_a_kill_at_any_moment(tmp_path: Path, moment: float) -> None:
+@pytest.mark.parametrize("moment_s", [3.0, 11.37, 29.81, 47.2])
+def test_accounts_for_every_sample_after_a_kill_at_any_moment(tmp_path: Path, moment_s: float) -> None:
     testbed = Testbed(tmp_path, LoadedModels())
 
     async def scenario(testbed: Testbed) -> None:
         async with testbed.strap():
             async with testbed.agent(crash=True):
-                await asyncio.sleep(moment)
+                await asyncio.sleep(moment_s)
             await asyncio.sleep(7)
             async with testbed.agent():
                 await asyncio.sleep(30)
@@ -173,9 +173,9 @@ def test_buffer_log_and_messages_contain_no_plaintext_value_time_or_name(
     async def scenario(testbed: Testbed) -> None:
         async with testbed.strap(), testbed.agent():
             await asyncio.sleep(60)
-            in_use.extend((tmp_path / "agent" / name).read_bytes() for name in ("buffer.db", "buffer.db-wal"))
+            files_while_running.extend((tmp_path / "agent" / name).read_bytes() for name in ("buffer.db", "buffer.db-wal"))
 
-    in_use: list[bytes] = []
+    files_while_running: list[bytes] = []
     run_scenario(testbed, scenario)
     records = testbed.records()
     wave = next(record for record in records if isinstance(record, WaveformRecord))
@@ -196,14 +196,14 @@ def test_buffer_log_and_messages_contain_no_plaintext_value_time_or_name(
         **{f"time {number} as text": str(number).encode() for number in _times(wave)},
     }
     searched = {
-        "sent": b"".join(testbed.carried),
+        "sent": b"".join(testbed.sent_messages),
         "log": caplog.text.encode(),
-        "in use": b"".join(in_use),
+        "files while running": b"".join(files_while_running),
         **{path.name: path.read_bytes() for path in (tmp_path / "agent").iterdir() if path.name != "bonds.json"},
         "clinic.db": (tmp_path / "clinic.db").read_bytes(),
     }
     assert len(searched["sent"]) > 20_000
-    assert len(searched["in use"]) > 20_000
+    assert len(searched["files while running"]) > 20_000
     assert [(what, where) for what, secret in secrets.items() for where, data in searched.items() if secret in data] == []
 
 
@@ -214,7 +214,7 @@ def _times(wave: WaveformRecord) -> list[int]:
 
 @pytest.mark.parametrize("crash", [True, False])
 def test_closes_an_alert_that_was_ongoing_when_the_agent_ended(tmp_path: Path, models: LoadedModels, crash: bool) -> None:
-    """The alert ends with the last sample: at a clean stop immediately, after a kill at the restart."""
+    """The alert ends at the last sample. A clean stop closes it immediately; after a kill, the restart closes it."""
     testbed = Testbed(tmp_path, models)
 
     async def scenario(testbed: Testbed) -> None:
@@ -239,9 +239,9 @@ def test_stopping_the_agent_while_frames_arrive_leaves_gap_records_for_the_loss(
 
     async def scenario(testbed: Testbed) -> None:
         async with testbed.strap():
-            for moment in (6.1, 9.7, 12.34):
+            for moment_s in (6.1, 9.7, 12.34):
                 async with testbed.agent():
-                    await asyncio.sleep(moment)
+                    await asyncio.sleep(moment_s)
                 await asyncio.sleep(1.5)
         audited = testbed.audit()
         assert audited.passed, audited

@@ -16,7 +16,7 @@ from models.rules.pauses import PauseRule
 from models.rules.rates import RateRule
 from models.rules.ventricular import GeminyRule, RunRule
 from models.rules.vitals import VitalRules
-from sync.records import AlertRecord, FindingRecord, decode, encode
+from sync.records import AlertRecord, FindingRecord, decode_records, encode_records
 
 MEASURED: dict[str, dict[str, float]] = {
     "af_burden": {"af_percent": 20.0, "limit_percent": 11.4},
@@ -102,7 +102,7 @@ def test_records_an_inconclusive_finding_with_its_reason_and_raises_no_alert(why
         (record,) = AlertTracker("strap-1").on_finding(inconclusive, to_us, 0)
         assert isinstance(record, FindingRecord)
         assert record.inconclusive == why
-        assert decode(encode([record])) == [record]
+        assert decode_records(encode_records([record])) == [record]
 
 
 def test_raises_no_alert_for_a_kind_that_is_only_recorded() -> None:
@@ -183,7 +183,7 @@ def test_an_alert_without_ecg_has_no_strip() -> None:
     assert SecondsTracker().alerts("bp_crisis", 1.7e9, readings=1)[0].strip is None
 
 
-class Quiet:
+class BeatFreeSignal:
     """A usable signal without beats."""
 
     def is_usable(self, start_s: float, end_s: float) -> bool:
@@ -202,7 +202,7 @@ def ecg_findings() -> list[Finding]:
     for kind, pattern in (("bigeminy", "NV" * 4), ("trigeminy", "NNV" * 4)):
         geminy = GeminyRule(kind, DEFAULT_LIMITS)
         found += [f for i, label in enumerate(pattern) for f in geminy.on_beat(float(i), 1.0, label)]
-    found += [f for t in (0.0, 1.0, 3.5, 8.0) for f in pauses.on_beat(t, Quiet())]
+    found += [f for t in (0.0, 1.0, 3.5, 8.0) for f in pauses.on_beat(t, BeatFreeSignal())]
     for kind, rr in (("tachycardia", 0.3), ("bradycardia", 2.0)):
         rates = RateRule(kind, DEFAULT_LIMITS)
         found += [f for i in range(60) for f in rates.on_beat(i * rr, rr)]
@@ -227,8 +227,8 @@ def vital_findings() -> list[Finding]:
 
 
 def test_the_rules_measure_every_number_in_the_reason_texts() -> None:
-    words = Path(__file__).parents[2] / "cloud" / "page" / "static" / "lang" / "en.json"
-    reasons = json.loads(words.read_text(encoding="utf-8"))["reason"]
+    texts_file = Path(__file__).parents[2] / "cloud" / "page" / "static" / "lang" / "en.json"
+    reasons = json.loads(texts_file.read_text(encoding="utf-8"))["reason"]
     findings = [*ecg_findings(), *vital_findings()]
     for result in findings:
         if raises_alert(result) and (result.kind, result.end_s) != ("bp_crisis", None):

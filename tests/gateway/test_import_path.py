@@ -1,6 +1,6 @@
-"""The packages that the agent imports on a hub: numpy and onnxruntime, but none of training, simulator and clinic.
+"""The agent on a hub imports numpy and onnxruntime, but no package that only training, simulator or clinic need.
 
-`pulsegate --help` and `pulsegate status` import neither of the two.
+`pulsegate --help` and `pulsegate status` import neither numpy nor onnxruntime.
 """
 
 import subprocess

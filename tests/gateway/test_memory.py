@@ -16,7 +16,7 @@ from gateway.models import load_models
 from sync.keys import HubKey
 from sync.outbox import Outbox
 from sync.seal import ClinicKeyPair
-from tests.gateway.twenty_sensors import RATE_HZ, SCALE, SECONDS, SENSORS
+from tests.gateway.twenty_sensors import RATE_HZ, SCALE_MV, SECONDS, SENSORS
 
 LIMIT_MB = 110
 PROGRAM = Path(__file__).with_name("twenty_sensors.py")
@@ -30,7 +30,7 @@ def simulate_ecg(rng: random.Random) -> NDArray[np.int16]:
         first = round((at_s - 0.1) * RATE_HZ)
         t_s = np.arange(first, first + RATE_HZ // 5) / RATE_HZ
         mv[first : first + t_s.size] += np.exp(-(((t_s - at_s) / 0.012) ** 2))
-    return np.round(mv / SCALE).astype("<i2")
+    return np.round(mv / SCALE_MV).astype("<i2")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from gateway.alerts import PRIORITIES
 from gateway.models import NEWEST_RELEASE_FILE, LoadedModels, load_models, read_newest_release, update_refusal_alert
 from models.inference.models import Models
 from models.inference.release import MANIFEST, RELEASE_DIR, SIGNATURE, ReleaseError, key_id
-from sync.records import AlertRecord, decode, encode
+from sync.records import AlertRecord, decode_records, encode_records
 from training.release import sign
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -162,7 +162,7 @@ class TestAlert:
     @pytest.mark.parametrize("loaded", [REFUSED, LoadedModels(refused=("x",), cause="unusable")])
     def test_the_alert_passes_the_validation_of_the_clinic(self, loaded: LoadedModels) -> None:
         (raised,), _ = update_refusal_alert(loaded, None, NOW_US)
-        (read,) = decode(encode([raised]))
+        (read,) = decode_records(encode_records([raised]))
         assert isinstance(read, AlertRecord)
         validate_record(read)
         assert read == raised

@@ -11,8 +11,8 @@ import pytest
 
 from gateway.cancellation import finish_despite_cancel
 from gateway.recorder import PENDING_LIMIT, Recorder, lane_of
-from sync.errors import Transient
-from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord, decode
+from sync.errors import TransientError
+from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord, decode_records
 from sync.wire import Lane
 
 T = TypeVar("T")
@@ -36,12 +36,12 @@ class FakeOutbox:
     def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[object]:
         self.gate.wait(10)
         if self.is_full:
-            raise Transient("disk full")
+            raise TransientError("disk full")
         self.stored.extend(blocks)
         return []
 
     def records(self) -> list[Record]:
-        return [record for _, plaintext in self.stored for record in decode(plaintext)]
+        return [record for _, plaintext in self.stored for record in decode_records(plaintext)]
 
 
 async def call_inline(function: Callable[..., T], *arguments: object) -> T:

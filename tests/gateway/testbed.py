@@ -21,9 +21,9 @@ from gateway.models import LoadedModels
 from gateway.radio import Radio
 from gateway.radio.virtual import VirtualLink, make_device, open_in_process_radio
 from gateway.simulate.audit import Audit, SentFrame, audit
-from gateway.simulate.heart import heart_from_script
 from gateway.simulate.journal import Journal, read_journal
 from gateway.simulate.playback import Playback, SensorClock
+from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
 from sync.mqtt import Connected, Message, MqttEvent
@@ -31,7 +31,7 @@ from sync.records import (
     GapRecord,
     Record,
     WaveformRecord,
-    decode,
+    decode_records,
 )
 from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
 from sync.wire import encode_ack
@@ -43,8 +43,8 @@ HUB_ADDRESS = "C2:00:00:00:00:01"
 class InProcessTransport:
     """Delivers messages to an ingest in the same process, in place of the broker and the network."""
 
-    def __init__(self, store: Store, carried: list[bytes]) -> None:
-        self._store, self._carried = store, carried
+    def __init__(self, store: Store, sent_messages: list[bytes]) -> None:
+        self._store, self._sent_messages = store, sent_messages
         self._events: asyncio.Queue[MqttEvent] = asyncio.Queue()
 
     async def run(self) -> NoReturn:
@@ -53,7 +53,7 @@ class InProcessTransport:
         raise AssertionError
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        self._carried.append(topic.encode() + payload)
+        self._sent_messages.append(topic.encode() + payload)
         ack, _ = handle_message(self._store, Message(topic, payload), 0)
         assert ack is not None
         self._events.put_nowait(Message(f"pulsegate/v1/{ack.hub}/down/ack", encode_ack(ack)))
@@ -72,7 +72,7 @@ class Testbed:
     models: LoadedModels
     link: VirtualLink = field(default_factory=VirtualLink)
     clinic: ClinicKeyPair = field(default_factory=ClinicKeyPair.generate)
-    carried: list[bytes] = field(default_factory=list)
+    sent_messages: list[bytes] = field(default_factory=list)
     """The topic and payload of every MQTT message."""
     device: Device | None = None
     """The Bluetooth device of the strap while it is running."""
@@ -99,7 +99,7 @@ class Testbed:
         self.device = device
         with Journal(self.folder / "strap.jsonl", f"run-{loop.time():.0f}") as journal:
             clock = SensorClock.set_to((START_US + round(loop.time() * 1e6)) * 1000, loop.time())
-            playback = Playback(heart_from_script(load_script("demo")), clock, journal)
+            playback = Playback(ecg_from_script(load_script("demo")), clock, journal)
             running = asyncio.create_task(Strap(device, playback, lambda event: events.append(dict(event))).run())
             try:
                 yield events
@@ -118,7 +118,9 @@ class Testbed:
                 yield radio
 
         clock = VirtualClock(asyncio.get_running_loop(), START_US)
-        agent = Agent(self.settings, clock, open_radio, lambda _: InProcessTransport(self.store, self.carried), self.models)
+        agent = Agent(
+            self.settings, clock, open_radio, lambda _: InProcessTransport(self.store, self.sent_messages), self.models
+        )
         stop = asyncio.Event()
         running = asyncio.create_task(agent.run(stop))
         try:
@@ -141,7 +143,7 @@ class Testbed:
             wrapped = self.store.wrapped_key(row.hub, header.key)
             assert wrapped is not None
             key = unwrap_at_clinic(wrapped, key_id=header.key, hub=row.hub, subject=header.subject, clinic=self.clinic)
-            found.extend(decode(open_block(row.block, key)[1]))
+            found.extend(decode_records(open_block(row.block, key)[1]))
         return found
 
     def audit(self) -> Audit:

@@ -34,7 +34,7 @@ from sync.keys import HubKey
 from sync.outbox import Outbox
 from sync.seal import ClinicPublicKey
 
-SENSORS, SECONDS, RATE_HZ, SCALE = 20, 75, 250, 0.005
+SENSORS, SECONDS, RATE_HZ, SCALE_MV = 20, 75, 250, 0.005
 START_US = 1_800_000_000_000_000
 IMPORTED = (bleak, gateway.cli, load_drivers, make_mqtt_transport, open_radio)
 """Modules of the agent that count towards its memory although this program does not use them."""
@@ -64,15 +64,15 @@ async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
         clinic=ClinicPublicKey.load(folder / "clinic.pub"),
         clock=lambda: START_US // 1_000_000,
     )
-    on_analysis, recorder = Worker(), Recorder(outbox, Worker(), lambda: None)
+    run_on_analysis_thread, recorder = Worker(), Recorder(outbox, Worker(), lambda: None)
     pipelines = [Pipeline(f"strap-{number}", DEFAULT_LIMITS, models) for number in range(SENSORS)]
     with (folder / "ecg.int16").open("rb") as samples:
         for second in range(SECONDS):
             arrival = Arrival(START_US + (second + 1) * 1_000_000, (second + 1) * 1_000_000_000)
             for pipeline in pipelines:
                 frame = tuple(np.frombuffer(samples.read(2 * RATE_HZ), "<i2").tolist())
-                wave = Waveform("ecg", frame, RATE_HZ, SCALE, last_ns=arrival.mono_ns)
-                output = await on_analysis(pipeline.feed, [wave], arrival)
+                wave = Waveform("ecg", frame, RATE_HZ, SCALE_MV, last_ns=arrival.mono_ns)
+                output = await run_on_analysis_thread(pipeline.feed, [wave], arrival)
                 await recorder.add(output.records, {f"timeline {pipeline.sensor}": pipeline.state()})
             await recorder.flush()
     assert not recorder.counters.failed_writes

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from captures.rhythms import NOT_AF, Rhythm
 from config.limits import DEFAULT_LIMITS
-from evaluation.rr_af import scored, seconds, track_episodes
+from evaluation.rr_af import score_windows, seconds, track_episodes
 from models.findings import Finding
 from models.inference.rr_af import is_conclusive
 from models.rules.af import AfRule
@@ -90,7 +90,7 @@ def test_intervals_at_ventricular_beats_are_ignored() -> None:
     assert feed(AfRule(DEFAULT_LIMITS, IrregularityModel()), intervals, "NNNNVN" * 40) == []
 
 
-def test_where_every_beat_or_the_next_is_ventricular_nothing_is_said_and_nothing_observed() -> None:
+def test_nothing_is_reported_or_observed_if_every_second_beat_is_ventricular() -> None:
     rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
     assert feed(rule, [0.5, 1.1] * 100, "VN" * 100) == []
     assert list(rule.on_gap(160.0, np.inf)) == []
@@ -124,7 +124,7 @@ def test_the_rule_reports_the_episodes_and_burden_that_the_evaluation_counts(see
     intervals = [rr for part in parts for rr in part]
     times = np.concatenate([[0.0], np.cumsum(intervals)])
     rhythm = Rhythm("made", "1", 0.001, times, np.full(len(times), NOT_AF, np.int8))
-    expected = track_episodes(scored(rhythm, IrregularityModel()), 0.5)
+    expected = track_episodes(score_windows(rhythm, IrregularityModel()), 0.5)
     rule = AfRule(DEFAULT_LIMITS, IrregularityModel())
     findings = [*rule.on_beat(0.0, None)]
     for t, rr in zip(times[1:], intervals, strict=True):

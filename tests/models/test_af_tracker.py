@@ -23,11 +23,11 @@ from models.rules.af_tracker import (
 
 STEP_S = 4.0
 WINDOW_S = 64.0
-LONG = LAG_STEPS + 2 * BLOCK_STEPS
+LONG_STEPS = LAG_STEPS + 2 * BLOCK_STEPS
 
 
 def track(probabilities: Sequence[float | None], tracker: AfTracker | None = None) -> tuple[list[Episode], list[Stretch]]:
-    """Run the tracker on one beat a second and a window of 64 beats at every fourth; returns all episodes and stretches."""
+    """Run the tracker with one beat per second and a 64-beat window at every fourth beat; return all episodes and stretches."""
     tracker = tracker or AfTracker(0.9, 30.0)
     episodes: list[Episode] = []
     stretches: list[Stretch] = []
@@ -41,7 +41,7 @@ def track(probabilities: Sequence[float | None], tracker: AfTracker | None = Non
 
 
 def smooth_by_matrices(probabilities: Sequence[float]) -> list[bool]:
-    """Whether each window is AF by the same four states and probabilities, with matrices over the whole recording."""
+    """Return whether each window is AF: the same four states and probabilities, computed with matrices over the recording."""
     transitions = np.zeros((4, 4))
     transitions[[1, 2], [2, 1]] = P_CHANGE
     transitions[[1, 2], [0, 3]] = P_STABILISE
@@ -71,16 +71,16 @@ def test_smoothing_agrees_with_the_four_state_model() -> None:
 
 
 def test_a_single_outlying_window_changes_no_label_but_a_lasting_change_does() -> None:
-    episodes, stretches = track([0.05] * LONG + [0.97] + [0.05] * LONG)
+    episodes, stretches = track([0.05] * LONG_STEPS + [0.97] + [0.05] * LONG_STEPS)
     assert episodes == []
     assert not any(stretch.af for stretch in stretches)
-    _, stretches = track([0.05] * LONG + [0.97] * LONG)
+    _, stretches = track([0.05] * LONG_STEPS + [0.97] * LONG_STEPS)
     onset_s = next(stretch.start_s for stretch in stretches if stretch.af)
-    assert abs(onset_s - (32 + STEP_S * (LONG - 1))) <= 2 * STEP_S
+    assert abs(onset_s - (32 + STEP_S * (LONG_STEPS - 1))) <= 2 * STEP_S
 
 
 def test_an_episode_is_raised_once_and_ends_where_its_labels_end() -> None:
-    episodes, stretches = track([0.05] * LONG + [0.97] * LONG + [0.05] * LONG)
+    episodes, stretches = track([0.05] * LONG_STEPS + [0.97] * LONG_STEPS + [0.05] * LONG_STEPS)
     (raised, ended) = episodes
     in_af = [stretch for stretch in stretches if stretch.af]
     assert raised.end_s is None
@@ -91,7 +91,7 @@ def test_an_episode_is_raised_once_and_ends_where_its_labels_end() -> None:
 
 
 def test_no_episode_is_raised_below_the_threshold() -> None:
-    episodes, stretches = track([0.85] * 3 * LONG)
+    episodes, stretches = track([0.85] * 3 * LONG_STEPS)
     assert episodes == []
     assert all(stretch.af for stretch in stretches)
 
@@ -102,7 +102,7 @@ def test_labels_cover_the_first_to_the_last_beat() -> None:
 
 
 def test_a_long_unknown_stretch_ends_the_episode_and_does_not_count_as_burden() -> None:
-    episodes, stretches = track([0.97] * LONG + [None] * 12 + [0.97] * LONG)
+    episodes, stretches = track([0.97] * LONG_STEPS + [None] * 12 + [0.97] * LONG_STEPS)
     assert [episode.end_s is None for episode in episodes] == [True, False, True, False]
     unknown = [stretch for stretch in stretches if stretch.af is None]
     assert len(unknown) == 12
@@ -115,9 +115,9 @@ def test_a_long_unknown_stretch_ends_the_episode_and_does_not_count_as_burden() 
 
 def test_the_tracker_starts_over_after_the_end() -> None:
     tracker = AfTracker(0.9, 30.0)
-    track([0.97] * LONG, tracker)
-    second = track([0.05] * LONG, tracker)
-    assert second == track([0.05] * LONG)
+    track([0.97] * LONG_STEPS, tracker)
+    second = track([0.05] * LONG_STEPS, tracker)
+    assert second == track([0.05] * LONG_STEPS)
 
 
 def test_burden_is_the_share_of_the_known_time() -> None:
@@ -130,7 +130,7 @@ def test_burden_is_the_share_of_the_known_time() -> None:
 def test_stretches_are_contiguous_and_every_episode_is_raised_and_ended(probabilities: list[float | None]) -> None:
     episodes, stretches = track(probabilities)
     unknown_at_start = next(
-        (place for place, probability in enumerate(probabilities) if probability is not None), len(probabilities)
+        (index for index, probability in enumerate(probabilities) if probability is not None), len(probabilities)
     )
     assert len(stretches) == len(probabilities) - unknown_at_start
     assert all(a.end_s == b.start_s for a, b in pairwise(stretches))
@@ -143,9 +143,9 @@ def test_stretches_are_contiguous_and_every_episode_is_raised_and_ended(probabil
 @pytest.mark.parametrize(("rhythm", "other"), [(0.02, 0.97), (0.98, 0.03)])
 def test_a_stable_rhythm_needs_more_evidence_to_change_than_a_new_one(rhythm: float, other: float) -> None:
     def count_changed(before: int) -> int:
-        """Steps labelled as the other rhythm, which lasts 12 steps after `before` steps of the first."""
-        _, stretches = track([rhythm] * before + [other] * 12 + [rhythm] * LONG)
+        """Count the steps labelled as the other rhythm, which lasts 12 steps after `before` steps of the first."""
+        _, stretches = track([rhythm] * before + [other] * 12 + [rhythm] * LONG_STEPS)
         return sum(stretch.af == (other > 0.5) for stretch in stretches[before:])
 
     assert count_changed(5) == 12
-    assert count_changed(10 * LONG) == 0
+    assert count_changed(10 * LONG_STEPS) == 0

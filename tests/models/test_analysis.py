@@ -94,7 +94,7 @@ def test_rules_work_without_models(mv: Samples) -> None:
     assert "tachycardia" in {finding.kind for finding in findings}
 
 
-def test_joins_no_interval_across_a_gap(mv: Samples, models: Models) -> None:
+def test_no_rr_interval_spans_a_gap(mv: Samples, models: Models) -> None:
     analysis = EcgAnalysis(RATE_HZ, DEFAULT_LIMITS, models)
     sinus = mv[int(84 * RATE_HZ) : int(96 * RATE_HZ)]
     steps = [analysis.push(sinus), analysis.gap(10.0), analysis.push(sinus), analysis.finish()]

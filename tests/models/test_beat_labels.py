@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from models.beat_labels import UNKNOWN, BeatContext, BeatContextBuilder, BeatLabeller, LabelledBeat
 from models.inference.ecg_beat import (
-    BEFORE,
     CLASSES,
-    HISTORY,
+    HISTORY_INTERVALS,
     MAX_NEXT_RR_S,
     QRS,
+    SAMPLES_BEFORE_R,
     WAVE_SAMPLES,
     EcgBeat,
     N,
@@ -36,7 +36,7 @@ def model() -> EcgBeat:
 
 
 def ecg(beats_s: Sequence[float], wide: Sequence[int] = (), seconds: float | None = None) -> Samples:
-    """Beats of P wave, QRS complex and T wave in mV; those numbered in `wide` have no P wave and a broad, deep QRS complex."""
+    """Return beats of P wave, QRS complex and T wave in mV; beats in `wide` have no P wave and a broad, deep QRS complex."""
     time_s = np.arange(round((seconds or beats_s[-1] + 2.0) * RATE_HZ)) / RATE_HZ
     mv = 0.005 * np.random.default_rng(7).standard_normal(time_s.size)
     for number, beat_s in enumerate(beats_s):
@@ -49,19 +49,19 @@ def ecg(beats_s: Sequence[float], wide: Sequence[int] = (), seconds: float | Non
 
 
 def regular_beats(count: int, rr_s: float = 0.8) -> list[float]:
-    return [1.0 + rr_s * place for place in range(count)]
+    return [1.0 + rr_s * number for number in range(count)]
 
 
 def build_contexts(mv: Samples, hop: int = 50) -> list[BeatContext]:
-    chain, collector, found = EcgChain(RATE_HZ), BeatContextBuilder(), []
+    chain, builder, found = EcgChain(RATE_HZ), BeatContextBuilder(), []
     for start in range(0, mv.size, hop):
-        found += collector.push(chain.push(mv[start : start + hop]), chain)
-    found += collector.push(chain.finish(), chain)
-    return [*found, *collector.flush(chain)]
+        found += builder.push(chain.push(mv[start : start + hop]), chain)
+    found += builder.push(chain.finish(), chain)
+    return [*found, *builder.flush(chain)]
 
 
 def model_inputs(context: BeatContext) -> NDArray[np.float32]:
-    """The model's inputs for one beat."""
+    """Return the model's inputs for one beat."""
     return features(context.wave_mv[None], context.template_mv[None], context.rr_s[None], np.array([context.shape]))
 
 
@@ -70,7 +70,7 @@ def label_beats(mv: Samples, model: EcgBeat | None, hop: int) -> list[LabelledBe
     for start in range(0, mv.size, hop):
         found += labeller.push(chain.push(mv[start : start + hop]), chain)
     found += labeller.push(chain.finish(), chain)
-    return [*found, *labeller.finish(chain)]
+    return [*found, *labeller.flush(chain)]
 
 
 class TestBeatContext:
@@ -80,7 +80,7 @@ class TestBeatContext:
         found = build_contexts(mv)
         assert tuple(context.beat for context in found) == conditioned.beats
         for context in found[1:-2]:
-            first = round(context.beat.t_s * 125) - BEFORE
+            first = round(context.beat.t_s * 125) - SAMPLES_BEFORE_R
             np.testing.assert_allclose(context.wave_mv, conditioned.mv[first : first + WAVE_SAMPLES], atol=1e-9)
 
     def test_rr_intervals_match_a_worked_example(self) -> None:
@@ -88,21 +88,23 @@ class TestBeatContext:
         found = build_contexts(ecg(beats_s, seconds=20.6))
         assert len(found) == len(beats_s)
         early = found[20]
-        np.testing.assert_allclose(early.rr_s[[HISTORY - 2, HISTORY - 1, HISTORY]], [0.8, 0.3, 1.4], atol=0.01)
-        assert np.isnan(early.rr_s[: HISTORY - 20]).all()
-        assert np.isnan(found[0].rr_s[HISTORY - 1])
-        assert np.isnan(found[-1].rr_s[HISTORY])
+        np.testing.assert_allclose(
+            early.rr_s[[HISTORY_INTERVALS - 2, HISTORY_INTERVALS - 1, HISTORY_INTERVALS]], [0.8, 0.3, 1.4], atol=0.01
+        )
+        assert np.isnan(early.rr_s[: HISTORY_INTERVALS - 20]).all()
+        assert np.isnan(found[0].rr_s[HISTORY_INTERVALS - 1])
+        assert np.isnan(found[-1].rr_s[HISTORY_INTERVALS])
 
     def test_does_not_wait_for_the_end_of_a_long_pause(self) -> None:
         beats_s = [*regular_beats(10), 12.0, 12.8, 13.6]
-        assert build_contexts(ecg(beats_s))[9].rr_s[HISTORY] == MAX_NEXT_RR_S
+        assert build_contexts(ecg(beats_s))[9].rr_s[HISTORY_INTERVALS] == MAX_NEXT_RR_S
 
     def test_narrow_beat_stays_the_template_in_bigeminy(self) -> None:
-        beats_s = [1.0 + 1.6 * (place // 2) + 0.55 * (place % 2) for place in range(80)]
+        beats_s = [1.0 + 1.6 * (number // 2) + 0.55 * (number % 2) for number in range(80)]
         found = build_contexts(ecg(beats_s, wide=range(1, 80, 2)))
         assert len(found) == 80
         for context in found[10:]:
-            assert context.template_mv[BEFORE] > 0.6  # the wide ones go to -1.4 mV
+            assert context.template_mv[SAMPLES_BEFORE_R] > 0.6  # the wide ones go to -1.4 mV
         narrow, wide = (np.array([context.shape for context in found[start::2]]) for start in (20, 21))
         assert (narrow[:, 1] > wide[:, 1]).all()
         assert (narrow[:, 2] < 0.9).all()
@@ -114,16 +116,16 @@ class TestBeatContext:
 
     def test_features_describe_the_timing_of_a_shape_and_the_neighbouring_beats(self) -> None:
         beats_s = np.cumsum([1.0] + [0.8, 0.8, 0.5, 1.1] * 12).tolist()
-        wide = [place for place in range(len(beats_s)) if place % 4 == 3]
+        wide = [number for number in range(len(beats_s)) if number % 4 == 3]
         found = build_contexts(ecg(beats_s, wide=wide))[-9:-1]
-        by_place = {(len(beats_s) - 9 + place) % 4: context.shape for place, context in enumerate(found)}
+        by_phase = {(len(beats_s) - 9 + number) % 4: context.shape for number, context in enumerate(found)}
         for narrow in (0, 1, 2):
-            assert abs(by_place[narrow][3]) < 0.15
-        np.testing.assert_allclose(by_place[3][3:5], np.log([0.5 / 0.8, 1.1 / 0.8]), atol=0.05)
-        assert by_place[3][5] > 0.9
-        assert by_place[3][6] > 0.9
-        assert by_place[2][6] < 0.9
-        assert by_place[0][5] < 0.9
+            assert abs(by_phase[narrow][3]) < 0.15
+        np.testing.assert_allclose(by_phase[3][3:5], np.log([0.5 / 0.8, 1.1 / 0.8]), atol=0.05)
+        assert by_phase[3][5] > 0.9
+        assert by_phase[3][6] > 0.9
+        assert by_phase[2][6] < 0.9
+        assert by_phase[0][5] < 0.9
 
     def test_compares_the_received_part_of_a_qrs_complex_without_learning_it(self) -> None:
         beats_s, number = regular_beats(20), 15
@@ -139,7 +141,7 @@ class TestBeatContext:
         assert cut[number + 1].shape[0] == cut[number].shape[0] > whole[number + 1].shape[0]
 
     def test_a_beat_after_a_gap_hardly_changes_the_template(self) -> None:
-        beats_s = [1.0 + 0.9 * place for place in range(40)]
+        beats_s = [1.0 + 0.9 * number for number in range(40)]
         mv = ecg(beats_s, wide=range(10, 40, 2))
         for number in range(10, 40, 2):
             mv[round((beats_s[number] - 0.6) * RATE_HZ) :][:60] = np.nan
@@ -178,7 +180,7 @@ class TestLabeller:
             for beat in labeller.push(new, chain):
                 labelled.append(beat)
                 assert chain.end_s - beat.t_s < 2.5
-        labelled += [*labeller.push(chain.finish(), chain), *labeller.finish(chain)]
+        labelled += [*labeller.push(chain.finish(), chain), *labeller.flush(chain)]
         assert [beat.t_s for beat in labelled][: len(reported)] == [beat.t_s for beat in reported]
         assert len(labelled) == 30
 
@@ -206,19 +208,19 @@ class TestLabeller:
         seen = build_contexts(mv)
         shares = np.concatenate([model.probabilities(model_inputs(context)) for context in seen])
         rr_s = np.array([context.rr_s for context in seen])
-        is_early, now_s = find_early_beats(rr_s), rr_s[:, HISTORY - 1]
+        is_early, rr_before_s = find_early_beats(rr_s), rr_s[:, HISTORY_INTERVALS - 1]
         needed = (shares[:, N] / shares[:, S])[is_early]
         before = needed[:-1][needed[1:] > needed[:-1]][0]  # the weight that makes a beat S, but not by itself the next one
         monkeypatch.setattr(model, "weights", np.array([1.0, before * 1.001, 1.0, 1.0]))
         found = "".join(beat.label for beat in label_beats(mv, model, 50))
-        assert found == "".join(CLASSES[place] for place in model.choose_classes(shares, is_early, now_s))
-        each_alone = model.choose_classes(shares, is_early, np.full(now_s.size, np.nan))
+        assert found == "".join(CLASSES[index] for index in model.choose_classes(shares, is_early, rr_before_s))
+        each_alone = model.choose_classes(shares, is_early, np.full(rr_before_s.size, np.nan))
         assert found.count("S") > np.count_nonzero(each_alone == S) > 0
 
     def test_a_mostly_missing_beat_is_unknown(self, model: EcgBeat) -> None:
         mv = ecg(regular_beats(20))
-        place = round((1.0 + 0.8 * 12) * RATE_HZ)
-        mv[place + 4 : place + 100] = np.nan
+        peak = round((1.0 + 0.8 * 12) * RATE_HZ)
+        mv[peak + 4 : peak + 100] = np.nan
         found = label_beats(mv, model, 50)
         near = [beat for beat in found if abs(beat.t_s - 10.6) < 0.1]
         assert [beat.label for beat in near] in ([], [UNKNOWN])
@@ -228,7 +230,7 @@ class TestLabeller:
         chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
         found = labeller.push(chain.push(ecg(regular_beats(10), seconds=8.6)), chain)
         found += labeller.push(chain.gap(30.0), chain)
-        found += labeller.gap(chain)
+        found += labeller.flush(chain)
         assert len(found) == 10
         later = labeller.push(chain.push(ecg(regular_beats(10))), chain)
         assert later[0].after_gap

@@ -12,13 +12,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from models.inference.ecg_beat import (
-    BEFORE,
     CLASSES,
-    HISTORY,
-    INTERVALS,
+    HISTORY_INTERVALS,
     LONG_TERM_INTERVALS,
     QRS,
     ROWS,
+    RR_INPUTS,
+    SAMPLES_BEFORE_R,
     SCALARS,
     SHAPE_FEATURES,
     WAVE_ROWS,
@@ -41,12 +41,12 @@ def model() -> EcgBeat:
 
 
 def spike(height_mv: float = 1.0) -> Values:
-    """A QRS complex of 0.1 s."""
-    return height_mv * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - BEFORE) / 2.5) ** 2)
+    """Return a QRS complex of 0.1 s."""
+    return height_mv * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - SAMPLES_BEFORE_R) / 2.5) ** 2)
 
 
 def steady(rr_s: float = 0.8) -> Values:
-    return np.full(INTERVALS, rr_s)
+    return np.full(RR_INPUTS, rr_s)
 
 
 TYPICAL_SHAPE: Values = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
@@ -54,7 +54,7 @@ TYPICAL_SHAPE: Values = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0])
 
 
 def inputs_of(wave: Values, template: Values, rr_s: Values) -> NDArray[np.float32]:
-    """The network's input for one beat, (5, 104)."""
+    """Return the network's input for one beat, (5, 104)."""
     inputs: NDArray[np.float32] = features(wave[None], template[None], rr_s[None], TYPICAL_SHAPE[None])[0]
     return inputs
 
@@ -73,22 +73,22 @@ class TestFeatures:
 
     def test_a_premature_beat(self) -> None:
         rr_s = steady()
-        rr_s[HISTORY - 1 : HISTORY + 1] = 0.4, 1.2
+        rr_s[HISTORY_INTERVALS - 1 : HISTORY_INTERVALS + 1] = 0.4, 1.2
         numbers = inputs_of(spike(), spike(), rr_s)[WAVE_ROWS]
         np.testing.assert_allclose(numbers[[7, 8]], np.log([0.5, 1.5]), atol=1e-6)
         np.testing.assert_allclose(numbers[9:11], np.log(0.5), atol=1e-6)  # against the last minutes
 
     @given(gain=st.floats(0.3, 20.0))
     def test_gain_does_not_matter(self, gain: float) -> None:
-        wide = -0.8 * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - BEFORE) / 6) ** 2)
+        wide = -0.8 * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - SAMPLES_BEFORE_R) / 6) ** 2)
         one, other = inputs_of(wide, spike(), steady()), inputs_of(gain * wide, gain * spike(), steady())
         np.testing.assert_allclose(one, other, atol=1e-5)
 
     @given(
         wave=arrays(np.float64, WAVE_SAMPLES, elements=st.floats(-20, 20)),
         missing=arrays(np.bool_, WAVE_SAMPLES),
-        rr_s=arrays(np.float64, INTERVALS, elements=st.floats(0, 10)),
-        unknown=arrays(np.bool_, INTERVALS),
+        rr_s=arrays(np.float64, RR_INPUTS, elements=st.floats(0, 10)),
+        unknown=arrays(np.bool_, RR_INPUTS),
         has_template=st.booleans(),
     )
     def test_features_are_finite_bounded_and_independent_of_missing_values(
@@ -106,11 +106,11 @@ class TestFeatures:
     def test_a_batch_gives_the_same_as_single_beats(self) -> None:
         random = np.random.default_rng(1)
         waves, templates = random.normal(0, 1, (5, WAVE_SAMPLES)), np.stack([spike(h) for h in (0.3, 1, 2, 1, 1)])
-        rr_s, shape = random.uniform(0.3, 1.5, (5, INTERVALS)), random.uniform(0, 1, (5, SHAPE_FEATURES))
+        rr_s, shape = random.uniform(0.3, 1.5, (5, RR_INPUTS)), random.uniform(0, 1, (5, SHAPE_FEATURES))
         together = features(waves, templates, rr_s, shape)
-        for place in range(5):
-            one = features(*(part[place : place + 1] for part in (waves, templates, rr_s, shape)))
-            np.testing.assert_allclose(one[0], together[place], atol=1e-5)
+        for index in range(5):
+            one = features(*(part[index : index + 1] for part in (waves, templates, rr_s, shape)))
+            np.testing.assert_allclose(one[0], together[index], atol=1e-5)
 
     def test_long_term_rr_quantiles(self) -> None:
         rr_s = np.full((3, LONG_TERM_INTERVALS), np.nan)
@@ -178,33 +178,33 @@ class TestChooseClasses:
     @given(
         shares=arrays(np.float64, (12, 4), elements=st.floats(0.01, 1.0)),
         is_early=arrays(np.bool_, 12),
-        now_s=arrays(np.float64, 12, elements=st.one_of(st.floats(0.3, 1.0), st.just(np.nan))),
+        rr_before_s=arrays(np.float64, 12, elements=st.one_of(st.floats(0.3, 1.0), st.just(np.nan))),
     )
     def test_a_batch_gives_the_classes_of_single_beats(
-        self, shares: Values, is_early: NDArray[np.bool_], now_s: Values
+        self, shares: Values, is_early: NDArray[np.bool_], rr_before_s: Values
     ) -> None:
         weights = np.array([1.0, 2.0, 0.8, 1.0])
-        before_s, found = np.nan, ""
+        previous_ectopic_rr_s, found = np.nan, ""
         for one in range(12):
             beat = slice(one, one + 1)
-            found += CLASSES[choose_classes(shares[beat], weights, is_early[beat], now_s[beat], before_s)[0]]
-            before_s = float(now_s[one]) if found[-1] == "S" else np.nan
-        assert found == self.classes(shares, weights, is_early=is_early.tolist(), now_s=now_s.tolist())
+            found += CLASSES[choose_classes(shares[beat], weights, is_early[beat], rr_before_s[beat], previous_ectopic_rr_s)[0]]
+            previous_ectopic_rr_s = float(rr_before_s[one]) if found[-1] == "S" else np.nan
+        assert found == self.classes(shares, weights, is_early=is_early.tolist(), rr_before_s=rr_before_s.tolist())
 
-    def run(self, now_s: list[float], is_early: list[bool] | None = None, ventricular: int | None = None) -> str:
-        """Classes of a beat that is S by itself, then beats that are S only in a run; beat `ventricular` is V."""
-        shares = np.array([[0.6, 0.35, 0.04, 0.01], *[[0.6, 0.1, 0.29, 0.01]] * (len(now_s) - 1)])
+    def run(self, rr_before_s: list[float], is_early: list[bool] | None = None, ventricular: int | None = None) -> str:
+        """Return the classes of a beat that is S by itself, then of beats that are S only in a run; beat `ventricular` is V."""
+        shares = np.array([[0.6, 0.35, 0.04, 0.01], *[[0.6, 0.1, 0.29, 0.01]] * (len(rr_before_s) - 1)])
         if ventricular is not None:
             shares[ventricular] = 0.1, 0.1, 0.79, 0.01
-        return self.classes(shares, np.array([1.0, 2.0, 1.0, 1.0]), is_early=is_early, now_s=now_s)
+        return self.classes(shares, np.array([1.0, 2.0, 1.0, 1.0]), is_early=is_early, rr_before_s=rr_before_s)
 
     @staticmethod
     def classes(
-        shares: Values, weights: Values, *, is_early: list[bool] | None = None, now_s: list[float] | None = None
+        shares: Values, weights: Values, *, is_early: list[bool] | None = None, rr_before_s: list[float] | None = None
     ) -> str:
         early = np.array(is_early or [True] * len(shares))
-        places = choose_classes(shares, weights, early, np.array(now_s or [0.8] * len(shares)))
-        return "".join(CLASSES[place] for place in places)
+        indices = choose_classes(shares, weights, early, np.array(rr_before_s or [0.8] * len(shares)))
+        return "".join(CLASSES[index] for index in indices)
 
 
 class TestFindEarlyBeats:
@@ -212,20 +212,20 @@ class TestFindEarlyBeats:
         assert find_early_beats(np.stack([self.beat(now) for now in (0.70, 0.71)])).tolist() == [True, False]
 
     def test_compares_with_the_slow_intervals_of_the_last_minutes(self) -> None:
-        runs = [np.where(np.arange(INTERVALS) < HISTORY + 1, 0.5, slow_s) for slow_s in (0.72, 0.71)]
+        runs = [np.where(np.arange(RR_INPUTS) < HISTORY_INTERVALS + 1, 0.5, slow_s) for slow_s in (0.72, 0.71)]
         assert find_early_beats(np.stack(runs)).tolist() == [True, False]
 
     def test_a_beat_without_known_intervals_is_not_early(self) -> None:
         without_next = self.beat(0.5)
-        without_next[HISTORY] = np.nan
-        assert find_early_beats(np.stack([without_next, np.full(INTERVALS, np.nan)])).tolist() == [False, False]
+        without_next[HISTORY_INTERVALS] = np.nan
+        assert find_early_beats(np.stack([without_next, np.full(RR_INPUTS, np.nan)])).tolist() == [False, False]
 
     @staticmethod
-    def beat(now_s: float) -> Values:
+    def beat(rr_before_s: float) -> Values:
         rr_s = steady()
-        rr_s[HISTORY - 1] = now_s
+        rr_s[HISTORY_INTERVALS - 1] = rr_before_s
         return rr_s
 
 
 def test_the_qrs_window_lies_in_the_wave() -> None:
-    assert 0 < QRS.start < BEFORE < QRS.stop < WAVE_SAMPLES
+    assert 0 < QRS.start < SAMPLES_BEFORE_R < QRS.stop < WAVE_SAMPLES

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,8 @@ def model() -> EcgQrs:
     return EcgQrs((RELEASE_DIR / "ecg_qrs.onnx").read_bytes())
 
 
-def in_muscle_noise(data: Path, record: str, minutes: int) -> tuple[Reference, NDArray[np.float64]]:
-    """Reference beats and signal of a record's first minutes, with muscle noise at 6 dB for QRS complexes of 2 mV."""
+def load_in_muscle_noise(data: Path, record: str, minutes: int) -> tuple[Reference, NDArray[np.float64]]:
+    """Return reference beats and signal of a record's first minutes, with muscle noise at 6 dB for QRS complexes of 2 mV."""
     annotated = load_annotated(data / "mitdb" / f"{record}.hea")
     mv = annotated.recording.mv[: minutes * 60 * 360]
     noisy = add_noise(mv, 360, load_noise(data / "noise"), "MA", 6, 2.0, record)
@@ -38,13 +37,13 @@ def in_muscle_noise(data: Path, record: str, minutes: int) -> tuple[Reference, N
 
 class TestInTheDetector:
     def test_detection_in_noise_has_at_most_half_the_errors(self, model: EcgQrs, data: Path) -> None:
-        truth, mv = in_muscle_noise(data, "122", 5)
+        truth, mv = load_in_muscle_noise(data, "122", 5)
         without, with_model = (pair(truth, detect(mv, 360, classifier), 0.05, 10.0).counts for classifier in (None, model))
         assert with_model.f1 > 0.95
         assert 1 - with_model.f1 < 0.5 * (1 - without.f1)
 
     def test_beats_are_bit_identical_for_any_chunk_size(self, model: EcgQrs, data: Path) -> None:
-        _, mv = in_muscle_noise(data, "209", 1)
+        _, mv = load_in_muscle_noise(data, "209", 1)
 
         def beats(size: int) -> list[Beat]:
             chain = EcgChain(360, model)
@@ -75,15 +74,6 @@ class TestRelease:
         assert card["int8_parity"]["largest_change"] <= 0.05
         assert card["int8_parity"]["r_peak_moved_ms"]["99 %"] <= 5
         assert card["figures"]["ece"] <= 0.02
-
-    def test_a_peak_candidate_takes_less_than_0_1_ms(self, model: EcgQrs) -> None:
-        """Takes the best of many runs, because the machine may be busy."""
-        values, times = np.zeros(INPUT_SIZE, np.float32), []
-        for _ in range(200):
-            begin = time.perf_counter()
-            model(values)
-            times.append(time.perf_counter() - begin)
-        assert min(times) < 0.1e-3
 
     def test_inference_needs_only_numpy_and_onnxruntime(self) -> None:
         code = (

@@ -1,4 +1,4 @@
-"""The signed release: exactly what a pinned key signed is accepted; a single changed bit is refused."""
+"""A release is accepted only if every byte is what a pinned key signed; a single changed bit is refused."""
 
 import base64
 import json
@@ -58,28 +58,28 @@ def write_manifest(folder: Path, manifest: bytes, key: Ed25519PrivateKey = KEY, 
     (folder / SIGNATURE).write_bytes(base64.b64encode(key.sign(domain + manifest)) + b"\n")
 
 
-def manifest_of(**changes: Any) -> dict[str, Any]:
-    """The released manifest with these tests' key, release 7 and `changes`."""
+def make_manifest(**changes: Any) -> dict[str, Any]:
+    """Return the released manifest with the test key, release 7 and `changes`."""
     manifest: dict[str, Any] = json.loads((RELEASE_DIR / MANIFEST).read_bytes())
     return {**manifest, "release": 7, "minimum_agent": "0.1.0", "key": key_id(PUBLIC), **changes}
 
 
 def sign(folder: Path, **changes: Any) -> Path:
-    """Sign the folder's manifest with these tests' key."""
-    write_manifest(folder, json.dumps(manifest_of(**changes)).encode())
+    """Write the folder's manifest and sign it with the test key."""
+    write_manifest(folder, json.dumps(make_manifest(**changes)).encode())
     return folder
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of the release, signed with these tests' key."""
+    """A copy of the release, signed with the test key."""
     shutil.copytree(RELEASE_DIR, tmp_path / "release")
     return sign(tmp_path / "release")
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, shared by tests that undo their changes."""
+    """A signed copy like `folder`, shared by tests that undo their changes."""
     folder = tmp_path_factory.mktemp("shared") / "release"
     shutil.copytree(RELEASE_DIR, folder)
     return sign(folder)
@@ -96,9 +96,9 @@ def changed(file: Path, change: Callable[[bytes], bytes]) -> Iterator[None]:
         file.write_bytes(before)
 
 
-def flip(data: bytes, bit: int) -> bytes:
-    place = bit % (8 * len(data))
-    return data[: place // 8] + bytes([data[place // 8] ^ 1 << place % 8]) + data[place // 8 + 1 :]
+def flip_bit(data: bytes, bit: int) -> bytes:
+    index = bit % (8 * len(data))
+    return data[: index // 8] + bytes([data[index // 8] ^ 1 << index % 8]) + data[index // 8 + 1 :]
 
 
 def assert_refused(folder: Path, cause: str, *parts: str, **settings: Any) -> None:
@@ -115,7 +115,7 @@ def assert_refused(folder: Path, cause: str, *parts: str, **settings: Any) -> No
 class TestCommittedRelease:
     def test_verifies_with_the_pinned_keys(self) -> None:
         release = open_release()
-        assert release.key in PINNED_KEYS
+        assert release.key_id in PINNED_KEYS
         assert all(len(release.read_file(file)) == entry.size for file, entry in release.files.items())
 
     def test_lists_every_model_and_card_of_the_folder(self) -> None:
@@ -150,7 +150,7 @@ class TestAccepted:
         assert release.read_file(MODEL) == (RELEASE_DIR / MODEL).read_bytes()
 
     def test_any_of_the_pinned_keys(self, folder: Path) -> None:
-        assert open_release(folder, keys=PINNED_KEYS | KEYS).key == key_id(PUBLIC)
+        assert open_release(folder, keys=PINNED_KEYS | KEYS).key_id == key_id(PUBLIC)
 
     def test_read_release_file_reads_from_the_packaged_release(self) -> None:
         assert read_release_file(MODEL) == open_release().read_file(MODEL)
@@ -171,26 +171,26 @@ class TestAccepted:
 
 
 class TestRefused:
-    def test_every_bit_of_the_signature(self, folder: Path) -> None:
+    def test_a_flip_of_any_bit_of_the_signature(self, folder: Path) -> None:
         signature = (folder / SIGNATURE).read_bytes()
         for bit in range(8 * len(signature)):
-            (folder / SIGNATURE).write_bytes(flip(signature, bit))
+            (folder / SIGNATURE).write_bytes(flip_bit(signature, bit))
             with pytest.raises(ReleaseError, match=SIGNATURE if bit >= 8 * 88 else "sign"):
                 open_release(folder, keys=KEYS)
 
     @given(bit=st.integers(0, 1 << 20))
-    def test_any_bit_of_the_manifest(self, shared: Path, bit: int) -> None:
-        with changed(shared / MANIFEST, lambda data: flip(data, bit)):
+    def test_a_flip_of_any_bit_of_the_manifest(self, shared: Path, bit: int) -> None:
+        with changed(shared / MANIFEST, lambda data: flip_bit(data, bit)):
             assert_refused(shared, "altered", MANIFEST, "not signed")
 
     @given(bit=st.integers(0, 1 << 20))
-    def test_any_bit_of_a_model(self, shared: Path, bit: int) -> None:
-        with changed(shared / MODEL, lambda data: flip(data, bit)):
+    def test_a_flip_of_any_bit_of_a_model(self, shared: Path, bit: int) -> None:
+        with changed(shared / MODEL, lambda data: flip_bit(data, bit)):
             assert_refused(shared, "altered", MODEL, "is not the released file")
 
     @pytest.mark.parametrize("file", [MANIFEST, SIGNATURE, MODEL])
     @pytest.mark.parametrize("change", [lambda d: d[:-1], lambda d: d + b"\n", lambda d: d[1:], lambda _: b""])
-    def test_shorter_or_longer(self, shared: Path, file: str, change: Callable[[bytes], bytes]) -> None:
+    def test_a_file_that_is_shorter_or_longer(self, shared: Path, file: str, change: Callable[[bytes], bytes]) -> None:
         with changed(shared / file, change):
             assert_refused(shared, "altered", file)
 
@@ -263,13 +263,13 @@ class TestRefused:
         "name",
         ["../rr_af.onnx", "/etc/passwd", "a/b.onnx", "..", ".", "", ".hidden", "a\0b", "a\n", "a b", MANIFEST, 101 * "x"],
     )
-    def test_file_names_that_lead_elsewhere(self, folder: Path, name: str) -> None:
+    def test_names_that_are_not_plain_file_names(self, folder: Path, name: str) -> None:
         entry = json.loads((RELEASE_DIR / MANIFEST).read_bytes())["files"][MODEL]
         assert_refused(sign(folder, files={name: entry}), "altered", "malformed", "not a plain file name")
 
 
 class TestMalformed:
-    """Signed with the right key but malformed: a mistake of ours must give one clear line on the hub."""
+    """Manifests signed with a pinned key but malformed: a mistake at signing must give one clear error line on the hub."""
 
     @pytest.mark.parametrize(
         "manifest",
@@ -307,8 +307,8 @@ class TestMalformed:
     )
 
     @given(values=st.fixed_dictionaries({}, optional=dict.fromkeys(["release", "minimum_agent", "key", "files"], json_values)))
-    def test_any_json(self, shared: Path, values: dict[str, Any]) -> None:
-        manifest = json.dumps(manifest_of() | values).encode()
+    def test_any_json_is_accepted_or_refused_with_one_line(self, shared: Path, values: dict[str, Any]) -> None:
+        manifest = json.dumps(make_manifest() | values).encode()
         signature = base64.b64encode(KEY.sign(DOMAIN + manifest)) + b"\n"
         with changed(shared / MANIFEST, lambda _: manifest), changed(shared / SIGNATURE, lambda _: signature):
             try:

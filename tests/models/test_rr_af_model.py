@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from captures.rhythms import load_rhythm, windows
-from evaluation.rr_af import record_report, scored, track_episodes
+from evaluation.rr_af import record_report, score_windows, track_episodes
 from models.inference.release import RELEASE_DIR
-from models.inference.rr_af import MIN_VALID, WINDOW, RrAf, is_conclusive, rr_features
+from models.inference.rr_af import MIN_VALID, WINDOW_INTERVALS, RrAf, is_conclusive, rr_features
 from models.inference.session import ModelError
 
-ALL = np.ones(WINDOW, np.bool_)
+ALL_VALID = np.ones(WINDOW_INTERVALS, np.bool_)
 
 
 @pytest.fixture(scope="module")
@@ -26,27 +26,27 @@ def model() -> RrAf:
 
 
 def bigeminy() -> NDArray[np.float64]:
-    return np.tile([0.55, 1.05], WINDOW // 2)
+    return np.tile([0.55, 1.05], WINDOW_INTERVALS // 2)
 
 
 def trigeminy() -> NDArray[np.float64]:
-    return np.tile([0.8, 0.5, 1.1], WINDOW)[:WINDOW]
+    return np.tile([0.8, 0.5, 1.1], WINDOW_INTERVALS)[:WINDOW_INTERVALS]
 
 
-def breathing() -> NDArray[np.float64]:
-    return 0.9 + 0.12 * np.sin(2 * np.pi * np.arange(WINDOW) / 5)
+def sinus_arrhythmia() -> NDArray[np.float64]:
+    return 0.9 + 0.12 * np.sin(2 * np.pi * np.arange(WINDOW_INTERVALS) / 5)
 
 
 def fibrillation(seed: int) -> NDArray[np.float64]:
-    """Irregularly irregular: independent intervals, as from a ventricle driven at random with a refractory time."""
-    return np.random.default_rng(seed).gamma(9, 0.045, WINDOW) + 0.32
+    """Return irregularly irregular intervals: independent, as from a ventricle driven at random, with a refractory period."""
+    return np.random.default_rng(seed).gamma(9, 0.045, WINDOW_INTERVALS) + 0.32
 
 
 class TestFeatures:
-    def test_features_of_a_bigeminy(self) -> None:
-        features = rr_features(bigeminy(), ALL)
+    def test_features_of_bigeminy(self) -> None:
+        features = rr_features(bigeminy(), ALL_VALID)
         ratio = np.log(1.05 / 0.55)
-        assert features.shape == (6, WINDOW)
+        assert features.shape == (6, WINDOW_INTERVALS)
         np.testing.assert_allclose(features[0], np.tile([0, ratio], 32), atol=1e-6)  # the lower median is 0.55 s
         assert (features[1] == 1).all()
         np.testing.assert_allclose(features[2, 1:4], [ratio, -ratio, ratio], atol=1e-6)
@@ -54,8 +54,8 @@ class TestFeatures:
         np.testing.assert_allclose(features[5], np.log(0.55 / 0.8), atol=1e-6)
 
     @given(
-        rr_s=st.lists(st.floats(0.0, 5.0), min_size=WINDOW, max_size=WINDOW),
-        valid=st.lists(st.booleans(), min_size=WINDOW, max_size=WINDOW),
+        rr_s=st.lists(st.floats(0.0, 5.0), min_size=WINDOW_INTERVALS, max_size=WINDOW_INTERVALS),
+        valid=st.lists(st.booleans(), min_size=WINDOW_INTERVALS, max_size=WINDOW_INTERVALS),
     )
     def test_features_are_bounded_and_independent_of_invalid_intervals(self, rr_s: list[float], valid: list[bool]) -> None:
         rr, mask = np.array(rr_s), np.array(valid)
@@ -67,36 +67,39 @@ class TestFeatures:
 
     def test_a_batch_gives_the_same_as_single_windows(self) -> None:
         rr = np.stack([bigeminy(), trigeminy(), fibrillation(1)])
-        mask = np.stack([ALL, np.arange(WINDOW) > 30, np.arange(WINDOW) % 3 > 0])
+        mask = np.stack([ALL_VALID, np.arange(WINDOW_INTERVALS) > 30, np.arange(WINDOW_INTERVALS) % 3 > 0])
         assert np.array_equal(rr_features(rr, mask), np.stack([rr_features(*one) for one in zip(rr, mask, strict=True)]))
 
 
 class TestRhythms:
     @pytest.mark.parametrize("rate_bpm", range(35, 225, 5))
     def test_regular_rhythms_are_not_af(self, model: RrAf, rate_bpm: int) -> None:
-        assert model.probability(np.full(WINDOW, 60 / rate_bpm), ALL) < 0.2
+        assert model.probability(np.full(WINDOW_INTERVALS, 60 / rate_bpm), ALL_VALID) < 0.2
 
-    @pytest.mark.parametrize("rhythm", [bigeminy(), trigeminy(), breathing()], ids=["bigeminy", "trigeminy", "breathing"])
+    @pytest.mark.parametrize(
+        "rhythm", [bigeminy(), trigeminy(), sinus_arrhythmia()], ids=["bigeminy", "trigeminy", "sinus_arrhythmia"]
+    )
     def test_regular_patterns_are_not_af(self, model: RrAf, rhythm: NDArray[np.float64]) -> None:
-        assert model.probability(rhythm, ALL) < 0.2
+        assert model.probability(rhythm, ALL_VALID) < 0.2
 
     @pytest.mark.parametrize("seed", range(5))
     def test_independent_intervals_are_af(self, model: RrAf, seed: int) -> None:
-        assert model.probability(fibrillation(seed), ALL) > 0.5
+        assert model.probability(fibrillation(seed), ALL_VALID) > 0.5
 
     @pytest.mark.parametrize("seed", range(5))
     def test_af_is_detected_after_half_a_minute(self, model: RrAf, seed: int) -> None:
-        assert model.probability(fibrillation(seed)[:40], ALL[:40]) > 0.5  # an alert needs more and may have to wait
+        # an alert needs a higher probability and may come later
+        assert model.probability(fibrillation(seed)[:40], ALL_VALID[:40]) > 0.5
 
     def test_a_single_premature_beat_is_not_af(self, model: RrAf) -> None:
-        rr = np.full(WINDOW, 0.8)
+        rr = np.full(WINDOW_INTERVALS, 0.8)
         rr[40:42] = 0.5, 1.1
-        assert model.probability(rr, ALL) < 0.05
+        assert model.probability(rr, ALL_VALID) < 0.05
 
     def test_a_short_history_gives_the_same_as_a_masked_one(self, model: RrAf) -> None:
         rr = fibrillation(3)
-        masked = np.arange(WINDOW) >= WINDOW - 30
-        assert model.probability(rr[-30:], ALL[:30]) == model.probability(rr, masked)
+        masked = np.arange(WINDOW_INTERVALS) >= WINDOW_INTERVALS - 30
+        assert model.probability(rr[-30:], ALL_VALID[:30]) == model.probability(rr, masked)
 
     @pytest.mark.parametrize(
         ("record", "is_af"), [("101", False), ("112", False), ("122", False), ("201", True), ("203", True)]
@@ -110,7 +113,7 @@ class TestRhythms:
 class TestRefusal:
     def test_too_few_valid_intervals_are_refused(self, model: RrAf) -> None:
         with pytest.raises(ValueError, match=f"23 valid intervals are too few: {MIN_VALID} are needed"):
-            model.probability(np.full(WINDOW, 0.8), np.arange(WINDOW) < 23)
+            model.probability(np.full(WINDOW_INTERVALS, 0.8), np.arange(WINDOW_INTERVALS) < 23)
 
     def test_wrong_shapes_are_refused(self, model: RrAf) -> None:
         with pytest.raises(ValueError, match="at most 64 intervals"):
@@ -126,19 +129,19 @@ class TestRefusal:
 
 class TestIsConclusive:
     def test_24_valid_intervals_are_enough_and_23_are_not(self) -> None:
-        rr = np.full(WINDOW, 0.8)
-        assert is_conclusive(rr, np.arange(WINDOW) >= WINDOW - 24)
-        assert not is_conclusive(rr, np.arange(WINDOW) >= WINDOW - 23)
+        rr = np.full(WINDOW_INTERVALS, 0.8)
+        assert is_conclusive(rr, np.arange(WINDOW_INTERVALS) >= WINDOW_INTERVALS - 24)
+        assert not is_conclusive(rr, np.arange(WINDOW_INTERVALS) >= WINDOW_INTERVALS - 23)
 
     @pytest.mark.parametrize(("missed", "expected"), [(16, True), (17, False)])
     @pytest.mark.parametrize("interval_s", [2.2, 5.0])
     def test_many_missed_beats_are_inconclusive(self, missed: int, interval_s: float, expected: bool) -> None:
-        rr = np.where(np.arange(WINDOW) < missed, interval_s, 0.9)
-        assert is_conclusive(rr, ALL) == expected
+        rr = np.where(np.arange(WINDOW_INTERVALS) < missed, interval_s, 0.9)
+        assert is_conclusive(rr, ALL_VALID) == expected
 
     def test_the_methods_agree_with_the_function(self, model: RrAf) -> None:
-        rr = np.stack([np.full(WINDOW, 0.8), np.full(WINDOW, 2.5)])
-        many = np.stack([ALL, ALL])
+        rr = np.stack([np.full(WINDOW_INTERVALS, 0.8), np.full(WINDOW_INTERVALS, 2.5)])
+        many = np.stack([ALL_VALID, ALL_VALID])
         assert model.find_conclusive_windows(rr, many).tolist() == [True, False]
         assert [model.is_conclusive(*one) for one in zip(rr, many, strict=True)] == [True, False]
 
@@ -159,7 +162,7 @@ class TestRelease:
     def test_the_cards_figures_of_an_unseen_record_are_reproducible(self, model: RrAf, data: Path) -> None:
         card = json.loads((RELEASE_DIR / "rr_af.json").read_text())
         report = record_report(
-            track_episodes(scored(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model.on_threshold)
+            track_episodes(score_windows(load_rhythm(data / "ltafdb" / "38.qrs", "ltafdb"), model), model.on_threshold)
         )
         figures = card["per_record"]["ltafdb"]["38"]
         for key in ("se", "sp", "coverage"):

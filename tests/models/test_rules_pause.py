@@ -34,7 +34,7 @@ class Trace:
 
 
 def episodes(findings: Iterable[Finding]) -> Episodes:
-    """Kind, onset and end of each finding."""
+    """Return kind, onset and end of each finding."""
     return [(finding.kind, finding.onset_s, finding.end_s) for finding in findings]
 
 

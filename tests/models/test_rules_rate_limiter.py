@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from config.limits import DEFAULT_LIMITS
 from models.rules.rate_limiter import RANKS, AlarmRateLimiter
 
-MINUTE = 60 * 1_000_000
+MINUTE_US = 60 * 1_000_000
 
 
-def after_alert(priority: str, end_us: int) -> AlarmRateLimiter:
-    """A limiter that has emitted one alert, of an episode from 0 to `end_us`."""
+def make_limiter_after_alert(priority: str, end_us: int) -> AlarmRateLimiter:
+    """Return a limiter that has emitted one alert, of an episode from 0 to `end_us`."""
     limiter = AlarmRateLimiter(DEFAULT_LIMITS)
     limiter.emit("af", priority, 0)
     limiter.end_episode("af", end_us)
@@ -20,50 +20,50 @@ def after_alert(priority: str, end_us: int) -> AlarmRateLimiter:
 
 
 def test_the_first_alert_of_a_kind_is_not_suppressed() -> None:
-    limiter = after_alert("medium", MINUTE)
-    assert not limiter.is_suppressed("vt", "low", 2 * MINUTE)
-    assert limiter.is_suppressed("af", "medium", 2 * MINUTE)
+    limiter = make_limiter_after_alert("medium", MINUTE_US)
+    assert not limiter.is_suppressed("vt", "low", 2 * MINUTE_US)
+    assert limiter.is_suppressed("af", "medium", 2 * MINUTE_US)
 
 
 def test_the_time_out_begins_at_the_end_of_the_emitted_episode() -> None:
-    limiter = after_alert("medium", 60 * MINUTE)
-    assert limiter.is_suppressed("af", "medium", 65 * MINUTE - 1)
-    assert not limiter.is_suppressed("af", "medium", 65 * MINUTE)
+    limiter = make_limiter_after_alert("medium", 60 * MINUTE_US)
+    assert limiter.is_suppressed("af", "medium", 65 * MINUTE_US - 1)
+    assert not limiter.is_suppressed("af", "medium", 65 * MINUTE_US)
 
 
 def test_low_priority_is_suppressed_longer_and_high_never() -> None:
-    assert after_alert("low", 0).is_suppressed("af", "low", 29 * MINUTE)
-    assert not after_alert("low", 0).is_suppressed("af", "low", 30 * MINUTE)
-    assert not after_alert("high", 0).is_suppressed("af", "high", 1)
-    assert after_alert("high", 0).is_suppressed("af", "medium", MINUTE)
+    assert make_limiter_after_alert("low", 0).is_suppressed("af", "low", 29 * MINUTE_US)
+    assert not make_limiter_after_alert("low", 0).is_suppressed("af", "low", 30 * MINUTE_US)
+    assert not make_limiter_after_alert("high", 0).is_suppressed("af", "high", 1)
+    assert make_limiter_after_alert("high", 0).is_suppressed("af", "medium", MINUTE_US)
 
 
 def test_a_more_urgent_alert_is_not_suppressed() -> None:
-    limiter = after_alert("low", 0)
+    limiter = make_limiter_after_alert("low", 0)
     assert not limiter.is_suppressed("af", "medium", 1)
     limiter.escalate("af", "medium")
     assert limiter.is_suppressed("af", "medium", 1)
 
 
 def test_suppressed_alerts_are_counted_until_the_next_is_emitted() -> None:
-    limiter = after_alert("medium", 0)
+    limiter = make_limiter_after_alert("medium", 0)
     limiter.suppress("af")
     limiter.suppress("af")
-    assert limiter.emit("af", "medium", 10 * MINUTE) == 2
-    assert limiter.emit("af", "medium", 20 * MINUTE) == 0
+    assert limiter.emit("af", "medium", 10 * MINUTE_US) == 2
+    assert limiter.emit("af", "medium", 20 * MINUTE_US) == 0
 
 
 def test_the_time_out_survives_a_restart() -> None:
-    limiter = after_alert("medium", MINUTE)
+    limiter = make_limiter_after_alert("medium", MINUTE_US)
     limiter.suppress("af")
     resumed = AlarmRateLimiter(DEFAULT_LIMITS, json.loads(json.dumps(limiter.state())))
-    assert resumed.is_suppressed("af", "medium", 2 * MINUTE)
-    assert resumed.emit("af", "medium", 7 * MINUTE) == 1
+    assert resumed.is_suppressed("af", "medium", 2 * MINUTE_US)
+    assert resumed.emit("af", "medium", 7 * MINUTE_US) == 1
 
 
 def test_setting_the_clock_back_suppresses_no_alert() -> None:
-    limiter = after_alert("medium", 600 * MINUTE)
-    assert not limiter.is_suppressed("af", "medium", 60 * MINUTE)
+    limiter = make_limiter_after_alert("medium", 600 * MINUTE_US)
+    assert not limiter.is_suppressed("af", "medium", 60 * MINUTE_US)
 
 
 def test_the_time_out_can_be_zero() -> None:
@@ -84,6 +84,6 @@ def test_medium_alerts_of_one_kind_are_never_closer_than_the_time_out(episodes: 
             limiter.suppress("af")
             suppressed += 1
         else:
-            assert last is None or RANKS[priority] > RANKS[last[1]] or priority == "high" or at_us >= last[0] + 5 * MINUTE
+            assert last is None or RANKS[priority] > RANKS[last[1]] or priority == "high" or at_us >= last[0] + 5 * MINUTE_US
             assert limiter.emit("af", priority, at_us) == suppressed
             last, suppressed = (at_us, priority), 0

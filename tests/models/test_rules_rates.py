@@ -13,7 +13,7 @@ from models.rules.rates import RateRule
 
 
 def beats(*stretches: tuple[int, float]) -> list[tuple[float, float]]:
-    """(time, RR) of each beat; each stretch is (number of intervals, interval in s)."""
+    """Return the time and RR interval of each beat; a stretch is a number of intervals and their length in seconds."""
     intervals = [rr for count, rr in stretches for _ in range(count)]
     return list(zip(accumulate(intervals), intervals, strict=True))
 
@@ -22,7 +22,7 @@ def run(rule: RateRule, sequence: Iterable[tuple[float, float]]) -> list[tuple[f
     return [(t, finding) for t, rr in sequence for finding in rule.on_beat(t, rr)]
 
 
-def test_a_tachycardia_starts_at_its_first_fast_interval_is_raised_after_10_s_and_ends_with_its_last() -> None:
+def test_a_tachycardia_is_raised_after_10_s_and_lasts_from_its_first_to_its_last_fast_interval() -> None:
     findings = run(RateRule("tachycardia", DEFAULT_LIMITS), beats((10, 0.8), (40, 0.4), (10, 0.8)))
     (raised_at, raised), (_, ended) = findings
     assert raised.onset_s == pytest.approx(8.0)
@@ -37,10 +37,10 @@ def test_a_short_run_is_not_a_sustained_tachycardia() -> None:
 
 
 def test_a_rate_within_the_hysteresis_neither_starts_nor_ends_an_episode() -> None:
-    wavering = 60 / 128  # above 131 - 5, below 131
+    within_hysteresis_s = 60 / 128  # above 131 - 5, below 131
     rule = RateRule("tachycardia", DEFAULT_LIMITS)
-    assert run(rule, beats((60, wavering))) == []
-    findings = run(rule, beats((30, 0.4), (30, wavering)))
+    assert run(rule, beats((60, within_hysteresis_s))) == []
+    findings = run(rule, beats((30, 0.4), (30, within_hysteresis_s)))
     assert [finding.end_s for _, finding in findings] == [None]
 
 
@@ -88,7 +88,7 @@ def test_frequent_packet_loss_neither_hides_nor_splits_a_tachycardia(lost_every:
 
 @settings(deadline=None)
 @given(rates=st.lists(st.floats(30, 220), max_size=200))
-def test_at_any_rates_every_episode_is_raised_once_and_ended_once(rates: list[float]) -> None:
+def test_for_any_rates_every_episode_is_raised_once_and_ended_once(rates: list[float]) -> None:
     for kind in ("tachycardia", "bradycardia"):
         rule = RateRule(kind, DEFAULT_LIMITS)
         found = [*feed(rule, [60 / rate for rate in rates]), *rule.on_gap(1e4)]

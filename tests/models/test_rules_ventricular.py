@@ -23,7 +23,7 @@ Episodes = list[tuple[str, float, float | None]]
 
 
 def beats(labels: str, rr_s: float = 0.5) -> list[tuple[float, float | None, str]]:
-    """One beat per letter, `rr_s` apart, from second 0 on; a space is a gap of one beat."""
+    """Return one beat per letter, `rr_s` apart, from second 0 on; a space is a gap of one beat."""
     return [
         (i * rr_s, None if i == 0 or labels[i - 1] == " " else rr_s, label) for i, label in enumerate(labels) if label != " "
     ]
@@ -34,7 +34,7 @@ def run(rule: Rule, labels: str, rr_s: float = 0.5) -> list[Finding]:
 
 
 def episodes(findings: list[Finding]) -> Episodes:
-    """Kind, onset and end of each finding."""
+    """Return kind, onset and end of each finding."""
     return [(finding.kind, finding.onset_s, finding.end_s) for finding in findings]
 
 
@@ -151,7 +151,7 @@ def test_bigeminy_and_trigeminy_are_reported_at_their_third_cycle() -> None:
 
 
 @pytest.mark.parametrize("labels", ["NVNVNVNNNVNVNVNV", "NVNVNVNVVNVNVNVN", "NVNVNVNFNVNVNVNV", "NVNVNVNV NVNVNVNV"])
-def test_a_wrong_label_or_a_gap_does_not_end_a_bigeminy(labels: str) -> None:
+def test_a_wrong_label_or_a_gap_does_not_end_bigeminy(labels: str) -> None:
     last = len(labels) - 1 - labels[::-1].index("V")
     assert geminy("bigeminy", labels) == [("bigeminy", 1.0, None), ("bigeminy", 1.0, last)]
 
@@ -177,7 +177,7 @@ def test_every_reported_episode_ends_once_and_after_its_onset(labels: str) -> No
 
 @settings(deadline=None)
 @given(rr_s=st.lists(st.sampled_from([0.3, 0.59, 0.61, 1.0]), min_size=3, max_size=60))
-def test_a_run_of_varying_rate_has_no_holes_and_each_part_states_the_rate_of_its_beats(rr_s: list[float]) -> None:
+def test_parts_of_a_run_of_varying_rate_are_contiguous_and_each_has_the_rate_of_its_beats(rr_s: list[float]) -> None:
     rule, times_s = RunRule(DEFAULT_LIMITS), [0.0, *accumulate(rr_s)]
     found = [finding for t, rr in zip(times_s, [None, *rr_s], strict=True) for finding in rule.on_beat(t, rr, "V")]
     found += rule.end_episode()
@@ -194,7 +194,7 @@ RHYTHMS = {"(VT": {"vt", "v_run"}, "(IVR": {"vt", "v_run"}, "(B": {"bigeminy"}, 
 
 
 def annotated_rhythms(path: Path) -> Iterator[tuple[str, float, float]]:
-    """Name, start and end in seconds of each rhythm."""
+    """Yield name, start and end in seconds of each rhythm."""
     notes = read_annotations(path)
     changes = [i for i, aux in enumerate(notes.aux) if aux.startswith("(")]
     for i, after in zip(changes, [*changes[1:], len(notes.aux) - 1], strict=True):
@@ -202,7 +202,7 @@ def annotated_rhythms(path: Path) -> Iterator[tuple[str, float, float]]:
 
 
 def ended_episodes(path: Path) -> list[Finding]:
-    """The ended episodes that the rules find in a record's reference labels."""
+    """Return the ended episodes that the rules find in a record's reference labels."""
     notes = read_annotations(path)
     rules = RunRule(DEFAULT_LIMITS), GeminyRule("bigeminy", DEFAULT_LIMITS), GeminyRule("trigeminy", DEFAULT_LIMITS)
     last, found = None, []

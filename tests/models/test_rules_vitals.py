@@ -10,10 +10,10 @@ from config.limits import DEFAULT_LIMITS, PLAUSIBLE, Limits
 from models.findings import Finding
 from models.rules.vitals import VitalRules
 
-US = 1_000_000
+US_PER_S = 1_000_000
 MINUTE, HOUR, DAY = 60, 3600, 86400
 START_S = 20_000 * DAY + 8 * HOUR
-"""08:00 UTC."""
+"""A day at 08:00 UTC, in seconds since 1970."""
 
 
 class Patient:
@@ -23,14 +23,14 @@ class Patient:
         self.rules = VitalRules(limits)
 
     def measure(self, at: float, kind: str, value: float, *flags: str) -> list[Finding]:
-        return list(self.rules.feed(kind, value, round((START_S + at) * US), flags))
+        return list(self.rules.feed(kind, value, round((START_S + at) * US_PER_S), flags))
 
     def pressure(self, at: float, systolic: float, diastolic: float, *flags: str) -> list[Finding]:
         return self.measure(at, "systolic", systolic, *flags) + self.measure(at, "diastolic", diastolic, *flags)
 
 
 def episodes(findings: list[Finding]) -> list[tuple[str, float, float | None]]:
-    """Kind, onset and end of each finding, in seconds since `START_S`."""
+    """Return kind, onset and end of each finding, in seconds since `START_S`."""
     return [(f.kind, f.onset_s - START_S, None if f.end_s is None else f.end_s - START_S) for f in findings]
 
 
@@ -75,7 +75,7 @@ def test_hypotension_is_below_90_mmhg() -> None:
 
 
 def measure_week(patient: Patient, first_day: int, systolic: float, diastolic: float) -> list[Finding]:
-    """Two readings each morning and evening for a week."""
+    """Take two readings each morning and evening for a week."""
     found = []
     for day in range(first_day, first_day + 7):
         for at in (0, 2 * MINUTE, 12 * HOUR, 12 * HOUR + 2 * MINUTE):
@@ -91,7 +91,7 @@ def test_the_home_mean_needs_twelve_readings() -> None:
     assert kinds(measure_week(Patient(), 0, 120, 85)) == ["bp_trend"]
 
 
-def test_readings_of_one_day_do_not_make_a_home_mean() -> None:
+def test_readings_from_one_day_do_not_make_a_home_mean() -> None:
     patient = Patient()
     assert [f for i in range(20) for f in patient.pressure(i * MINUTE, 150, 95)] == []
 
@@ -211,7 +211,7 @@ def test_an_irregular_pulse_in_two_of_three_cuff_readings_is_reported() -> None:
 def test_an_implausible_value_is_inconclusive_and_changes_nothing(kind: str) -> None:
     patient = Patient()
     for value in (PLAUSIBLE[kind][0] - 0.1, PLAUSIBLE[kind][1] + 0.1):
-        (found,) = VitalRules(DEFAULT_LIMITS).feed(kind, value, START_S * US)
+        (found,) = VitalRules(DEFAULT_LIMITS).feed(kind, value, START_S * US_PER_S)
         assert found.inconclusive == "out_of_distribution"
     patient.pressure(0, 190, 120)
     assert [f.inconclusive for f in patient.measure(60, "systolic", 30)] == ["out_of_distribution"]

@@ -14,7 +14,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from playwright.sync_api import Browser, Page
 
-from sync.records import Record, StatusRecord, encode
+from sync.records import Record, StatusRecord, encode_records
 from sync.seal import ClinicPublicKey
 from sync.wire import Envelope, Lane, encode_envelope, up_topic
 from tests.browser import chromium
@@ -65,7 +65,7 @@ class Clinic:
         hub = hub or self.hub
         assert hub is not None
         assert self._client is not None
-        _, block = hub.seal(lane, encode(records))
+        _, block = hub.seal(lane, encode_records(records))
         payload = encode_envelope(Envelope(hub.name, (block,), (hub.wrapped(),)))
         self._client.publish(up_topic(hub.name, lane), payload, qos=1).wait_for_publish(10)
 

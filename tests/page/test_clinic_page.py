@@ -17,7 +17,7 @@ STATIC = Path(__file__).parents[2] / "cloud" / "page" / "static"
 ARTEFACTS = Path(__file__).parents[2] / "build" / "artefacts"
 LANGUAGES = {
     "en": ("Alerts", "Pause (no beat)", "No beat for 3.7 s (limit 3 s)"),
-    "de": ("Alarme", "Pause (kein Herzschlag)", "Kein Herzschlag für 3,7 s (Grenzwert 3 s)"),
+    "de": ("Alarme", "Pause (kein Herzschlag)", "3,7 s ohne Herzschlag (Grenzwert 3 s)"),
     "fr": ("Alertes", "Pause (aucun battement)", "Aucun battement pendant 3,7 s (limite 3 s)"),
     "es": ("Alertas", "Pausa (sin latido)", "Sin latido durante 3,7 s (límite 3 s)"),
 }

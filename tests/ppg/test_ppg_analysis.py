@@ -1,4 +1,4 @@
-"""PPG analysis: streaming equals batch, bad signal is reported and joins no intervals, irregular pulses are found."""
+"""PPG analysis: streaming equals batch, bad signal is reported and interrupts intervals, irregular pulses are found."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from config.limits import DEFAULT_LIMITS
 from models.findings import INCONCLUSIVE, Finding
-from models.inference.rr_af import MIN_VALID, WINDOW
+from models.inference.rr_af import MIN_VALID, WINDOW_INTERVALS
 from models.ppg_analysis import AnalysedPulse, PpgAnalysis
 
 Samples = NDArray[np.float64]
@@ -29,7 +29,7 @@ class SpreadQualityModel:
 class VariationRhythmModel:
     """A rhythm model that reports AF if intervals vary by more than a tenth."""
 
-    name, version, window, min_valid, on_threshold, off_threshold = "uneven", "3", WINDOW, MIN_VALID, 0.9, 0.5
+    name, version, window, min_valid, on_threshold, off_threshold = "uneven", "3", WINDOW_INTERVALS, MIN_VALID, 0.9, 0.5
 
     def is_conclusive(self, rr_s: Samples, valid: NDArray[np.bool_]) -> bool:
         return int(valid.sum()) >= MIN_VALID
@@ -81,7 +81,7 @@ def test_output_is_byte_identical_at_other_rates_and_chunk_sizes(rate_hz: float,
         assert repr(run(ppg, [size], rate_hz)) == whole
 
 
-def test_joins_only_pulses_in_good_signal(disturbed_ppg: Samples) -> None:
+def test_pp_intervals_lie_between_pulses_in_good_signal(disturbed_ppg: Samples) -> None:
     pulses, _, good = run(disturbed_ppg)
     for before, pulse in zip([None, *pulses], pulses, strict=False):
         assert pulse.good == good[int(pulse.t_s)]
@@ -150,7 +150,7 @@ def test_does_not_report_half_a_minute_of_bad_signal(synthesise: Synthesise) -> 
     assert run(ppg)[1] == []
 
 
-def test_joins_no_interval_across_an_announced_gap(synthesise: Synthesise) -> None:
+def test_no_pp_interval_spans_an_explicit_gap(synthesise: Synthesise) -> None:
     ppg, rises_s = synthesise(np.full(30, 0.8))
     analysis = PpgAnalysis(50.0, DEFAULT_LIMITS, VariationRhythmModel(), SpreadQualityModel())
     steps = [analysis.push(ppg), analysis.gap(120.0), analysis.push(ppg), analysis.finish()]
@@ -161,7 +161,7 @@ def test_joins_no_interval_across_an_announced_gap(synthesise: Synthesise) -> No
     assert kinds == ["gaps", "gaps"]
 
 
-def test_works_without_models_for_pulses_and_rates(synthesise: Synthesise) -> None:
+def test_detects_pulses_and_rates_without_models(synthesise: Synthesise) -> None:
     ppg, rises_s = synthesise(np.full(100, 0.42))
     analysis = PpgAnalysis(50.0, DEFAULT_LIMITS)
     steps = [analysis.push(ppg), analysis.finish()]

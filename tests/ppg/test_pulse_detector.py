@@ -28,7 +28,7 @@ def times(pulses: list[Pulse]) -> Samples:
 
 
 @pytest.mark.parametrize("rate_hz", [25.0, 30.0, 50.0, 64.0, 100.0, 125.0, 130.16, 250.0, 256.0, 500.0])
-def test_times_pulses_at_their_rise_at_any_sampling_rate(rate_hz: float, synthesise: Synthesise) -> None:
+def test_locates_pulses_at_their_rise_at_any_sampling_rate(rate_hz: float, synthesise: Synthesise) -> None:
     rng = np.random.default_rng(1)
     ppg, rises_s = synthesise(rng.uniform(0.6, 1.1, 40), rate_hz)
     found = times(run(ppg, rate_hz))
@@ -85,7 +85,7 @@ def test_marks_the_first_pulse_after_a_gap(synthesise: Synthesise) -> None:
     assert marked[1].t_s >= 14.0 - 0.1
 
 
-def test_an_announced_gap_advances_the_stream_time(synthesise: Synthesise) -> None:
+def test_an_explicit_gap_advances_the_stream_time(synthesise: Synthesise) -> None:
     ppg, rises_s = synthesise(np.full(20, 0.8))
     chain = PpgChain(50.0)
     before = [*chain.push(ppg), *chain.gap(100.0)]
@@ -103,7 +103,7 @@ def test_detects_pulses_two_seconds_after_an_artefact(synthesise: Synthesise) ->
     assert all(np.abs(found - rise).min() < 0.05 for rise in clean)
 
 
-def test_misses_at_most_two_pulses_after_a_drop_to_a_tenth(synthesise: Synthesise) -> None:
+def test_misses_at_most_two_pulses_after_the_amplitude_drops_to_a_tenth(synthesise: Synthesise) -> None:
     ppg, rises_s = synthesise(np.full(40, 0.8))
     ppg[800:] *= 0.1
     assert len(run(ppg)) >= rises_s.size - 2

@@ -1,7 +1,7 @@
-"""Runs the released models on fixed inputs. As a program it writes `model_outputs.json`, the outputs on this processor.
+"""Runs the released models on fixed inputs. Run as a program, it writes the outputs on this processor to `model_outputs.json`.
 
-After a new model release run it on a processor without AVX2, or an emulated one, so that the tests on other processors compare
-two sets of onnxruntime's kernels: `PYTHONPATH=. qemu-x86_64 -cpu Nehalem .venv/bin/python tests/processor/model_outputs.py`.
+After a new model release, run it on a real or emulated processor without AVX2. The tests on other processors then compare two
+sets of onnxruntime's kernels: `PYTHONPATH=. qemu-x86_64 -cpu Nehalem .venv/bin/python tests/processor/model_outputs.py`.
 """
 
 import json
@@ -14,7 +14,7 @@ from models.inference.release import open_release
 from models.inference.session import ModelSession
 
 FILE = Path(__file__).with_suffix(".json")
-WINDOWS = 16
+WINDOW_COUNT = 16
 INPUT_SHAPES = {
     "ecg_beat": (5, 104),
     "ecg_qrs": (265,),
@@ -26,15 +26,15 @@ INPUT_SHAPES = {
 
 
 def run_released_models() -> dict[str, NDArray[np.float32]]:
-    """The outputs of each released model for `WINDOWS` windows of noise, (windows, outputs)."""
+    """Return the outputs of each released model for `WINDOW_COUNT` windows of noise, (windows, outputs)."""
     release = open_release()
     sessions = {name: ModelSession(name, release.read_file(f"{name}.onnx")) for name in INPUT_SHAPES}
     return {name: session.run(noise(INPUT_SHAPES[name])) for name, session in sessions.items()}
 
 
 def noise(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The same noise on every machine, (windows, *shape)."""
-    return np.random.default_rng(7).normal(0, 0.5, (WINDOWS, *shape)).astype(np.float32)
+    """Return noise that is the same on every machine, (windows, *shape)."""
+    return np.random.default_rng(7).normal(0, 0.5, (WINDOW_COUNT, *shape)).astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Runs the agent's pipeline on recordings and prints what it stores and finds, as one JSON object.
 
-Run as a program, since a process chooses its numeric kernels when it starts: `python stored_bytes.py SECONDS FILE…`.
+It is a separate program, because a process chooses its numeric kernels at its start: `python stored_bytes.py SECONDS FILE…`.
 """
 
 import ctypes
@@ -25,21 +25,22 @@ from sync import records
 from sync.records import AlertRecord, FindingRecord, Record
 
 BATCH_S = 60.0
-"""Of the first file: analysed in chunks and at once."""
-STRAP_CHUNK = 73
+"""Length of the beginning of the first file that is analysed twice: in chunks, and at once."""
+
+STRAP_CHUNK_SAMPLES = 73
 """Samples in one notification of a chest strap."""
 
 
 def blas_kernel() -> str:
-    """The name of the kernel that numpy's OpenBLAS has chosen, such as "Haswell"."""
+    """Return the name of the kernel that numpy's OpenBLAS has chosen, such as "Haswell"."""
     (library,) = (Path(np.__file__).parents[1] / "numpy.libs").glob("libscipy_openblas64_*.so*")
     get_name = ctypes.CDLL(str(library)).scipy_openblas_get_corename64_
     get_name.restype = ctypes.c_char_p
     return str(get_name().decode())
 
 
-def outputs(file: Path, seconds: float) -> Iterator[Output]:
-    """What the pipeline gives for each second of the beginning of a file."""
+def run_pipeline(file: Path, seconds: float) -> Iterator[Output]:
+    """Yield the output of the pipeline for each second of the beginning of a file."""
     source = open_source(file, load_drivers())
     pipeline = Pipeline(source.sensor, DEFAULT_LIMITS, load_models())
     for step in source.steps:
@@ -48,8 +49,8 @@ def outputs(file: Path, seconds: float) -> Iterator[Output]:
         yield pipeline.feed(step.readings, step.arrival)
 
 
-def finding(record: Record) -> list[object] | None:
-    """Kind, times and priority of a finding or alert; None for other records."""
+def describe_finding(record: Record) -> list[object] | None:
+    """Return kind, times and priority of an alert, or kind, times and reason of a finding; None for other records."""
     match record:
         case AlertRecord():
             return [record.kind, record.onset_us, record.end_us, record.priority]
@@ -59,8 +60,8 @@ def finding(record: Record) -> list[object] | None:
             return None
 
 
-def analysed(mv: NDArray[np.float64], rate_hz: float, chunk: int) -> str:
-    """Digest of every beat and finding when the samples come in chunks of this size."""
+def digest_analysis(mv: NDArray[np.float64], rate_hz: float, chunk: int) -> str:
+    """Return a digest of every beat and finding when the samples come in chunks of this size."""
     analysis = EcgAnalysis(rate_hz, DEFAULT_LIMITS, load_models())
     steps = [analysis.push(mv[start : start + chunk]) for start in range(0, mv.size, chunk)] + [analysis.finish()]
     beats = [beat for step in steps for beat in step.beats]
@@ -71,17 +72,17 @@ def analysed(mv: NDArray[np.float64], rate_hz: float, chunk: int) -> str:
 def main(seconds: float, files: list[Path]) -> None:
     digest, findings = hashlib.sha256(), []
     for file in files:
-        for output in outputs(file, seconds):
-            digest.update(records.encode(list(output.records)))
-            findings += [found for record in output.records if (found := finding(record))]
+        for output in run_pipeline(file, seconds):
+            digest.update(records.encode_records(list(output.records)))
+            findings += [found for record in output.records if (found := describe_finding(record))]
     recording = open_recording(files[0])
     mv = recording.mv[: round(BATCH_S * recording.rate_hz)]
     result = {
         "kernel": blas_kernel(),
         "stored": digest.hexdigest(),
         "findings": findings,
-        "streamed": analysed(mv, recording.rate_hz, STRAP_CHUNK),
-        "batch": analysed(mv, recording.rate_hz, mv.size),
+        "streamed": digest_analysis(mv, recording.rate_hz, STRAP_CHUNK_SAMPLES),
+        "batch": digest_analysis(mv, recording.rate_hz, mv.size),
     }
     json.dump(result, sys.stdout)
 

@@ -70,16 +70,16 @@ def assert_same(result: dict[str, Any], native: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kernel", supported_kernels())
-def test_every_blas_kernel_stores_and_finds_the_same(kernel: str, data: Path, native: dict[str, Any]) -> None:
+def test_results_are_the_same_with_every_blas_kernel(kernel: str, data: Path, native: dict[str, Any]) -> None:
     result = run(data, OPENBLAS_CORETYPE=kernel, OPENBLAS_NUM_THREADS="2")
     assert result["kernel"].lower() == REPORTED_AS.get(kernel, kernel).lower()
     assert_same(result, native)
 
 
-def test_two_threads_store_and_find_the_same(data: Path, native: dict[str, Any]) -> None:
+def test_results_are_the_same_with_two_threads(data: Path, native: dict[str, Any]) -> None:
     assert_same(run(data, OPENBLAS_NUM_THREADS="2"), native)
 
 
-def test_numpy_without_vector_extensions_stores_and_finds_the_same(data: Path, native: dict[str, Any]) -> None:
-    found = " ".join(feature for feature in __cpu_dispatch__ if __cpu_features__[feature])
-    assert_same(run(data, NPY_DISABLE_CPU_FEATURES=found), native)
+def test_results_are_the_same_without_vector_extensions(data: Path, native: dict[str, Any]) -> None:
+    enabled = " ".join(feature for feature in __cpu_dispatch__ if __cpu_features__[feature])
+    assert_same(run(data, NPY_DISABLE_CPU_FEATURES=enabled), native)

@@ -1,4 +1,4 @@
-"""The virtual radio between processes, over real sockets: a process that dies is a lost link for its peer."""
+"""The virtual radio between processes, over real sockets: to its peer, a process that dies looks like a lost link."""
 
 import asyncio
 import os
@@ -59,7 +59,7 @@ class ForkServer:
 
     @asynccontextmanager
     async def running(self, role: str) -> AsyncIterator[None]:
-        """A process that has finished the start of its role; killed with SIGKILL on leaving."""
+        """Runs a process that has started in this role, and kills it with SIGKILL at the end."""
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
         self._parent.stdin.write(role.encode() + b"\n")

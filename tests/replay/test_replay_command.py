@@ -40,8 +40,8 @@ def test_finds_af_in_the_records_that_have_it_and_in_no_other(run: Any, data: Pa
         assert 0 <= alert["onset"] <= alert["end"] <= 1805.556
         assert alert["t"] == alert["onset"]
         assert alert["priority"] in {"high", "medium", "low"}
-    identities = [alert["id"] for alert in result.of("alert")]
-    assert len(set(identities)) == len(identities)
+    ids = [alert["id"] for alert in result.of("alert")]
+    assert len(set(ids)) == len(ids)
 
 
 def test_beats_match_the_annotations(run: Any, data: Path) -> None:
@@ -194,7 +194,7 @@ def test_writes_no_report_when_no_file_was_replayed(run: Any, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["f\udcffe.hea", "Größe.hea"])
 def test_handles_any_file_name(data: Path, tmp_path: Path, name: str) -> None:
-    """With an ASCII output: a file name may not be text, and an output encoding may lack a letter."""
+    """With an ASCII output: a file name need not be valid Unicode, and the encoding of the output may lack a character."""
     for suffix in (".hea", ".mat"):
         source = (data / "cinc2017-sample" / "A00178").with_suffix(suffix)
         (tmp_path / (name if suffix == ".hea" else source.name)).write_bytes(source.read_bytes())

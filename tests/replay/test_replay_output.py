@@ -109,9 +109,9 @@ def test_rates_never_span_a_gap() -> None:
     list(result.add((), tuple(second)))
     result.end_us = at(25)
     rates = result.rates()
-    assert np.isnan(rates.each[[0, 10]]).all()
-    assert rates.each[1:10] == pytest.approx(60.0)
-    assert rates.each[11:] == pytest.approx(120.0)
+    assert np.isnan(rates.per_beat[[0, 10]]).all()
+    assert rates.per_beat[1:10] == pytest.approx(60.0)
+    assert rates.per_beat[11:] == pytest.approx(120.0)
     assert rates.mean == pytest.approx(60 * 18 / 13.5)
     assert [rates.lowest, rates.highest] == pytest.approx([60.0, 120.0])
     assert np.isnan(rates.smoothed[10:15]).all(), "a median of five does not span the gap"

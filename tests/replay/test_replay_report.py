@@ -1,4 +1,4 @@
-"""The report: one well-formed file that loads nothing, with the samples of every alert's strip."""
+"""The report: one well-formed file that loads no other resource, with the samples of every alert's strip."""
 
 import json
 import re
@@ -62,7 +62,7 @@ class Page(HTMLParser):
         return [json.loads(script) for attributes, script in self.scripts if attributes.get("class") == "strip"]
 
 
-def result_of(alerts: int = 1, file: str = "a.hea") -> ReplayResult:
+def make_result(alerts: int = 1, file: str = "a.hea") -> ReplayResult:
     """Five minutes at 75/min with a gap, an undecodable payload, and `alerts` pauses of 4 s."""
     result = empty_result(Source(Path(file), "strap", 0, False, ("note <1>",), iter(())))
     result.end_us, result.covered_s, result.ecg_rate_hz = 300_000_000, 290.0, 130.0
@@ -85,8 +85,8 @@ def result_of(alerts: int = 1, file: str = "a.hea") -> ReplayResult:
     return result
 
 
-def test_is_well_formed_and_loads_nothing() -> None:
-    html = render([result_of()], ("rr_af 1",), CREATED)
+def test_is_well_formed_and_loads_no_other_resource() -> None:
+    html = render([make_result()], ("rr_af 1",), CREATED)
     page = Page(html)
     assert not {tag for tag, _ in page.tags} & {"link", "img", "iframe", "object", "embed"}
     addresses = [
@@ -98,7 +98,7 @@ def test_is_well_formed_and_loads_nothing() -> None:
 
 
 def test_allows_its_one_script_and_style_by_their_hashes_only() -> None:
-    html = render([result_of()], ("rr_af 1",), CREATED)
+    html = render([make_result()], ("rr_af 1",), CREATED)
     page = Page(html)
     (script,) = [text for attributes, text in page.scripts if attributes == {"type": "module"}]
     (style,) = re.findall("<style>(.*?)</style>", html, re.DOTALL)
@@ -110,10 +110,10 @@ def test_allows_its_one_script_and_style_by_their_hashes_only() -> None:
 
 
 def test_names_findings_sources_and_limits() -> None:
-    text = " ".join(Page(render([result_of()], ("rr_af 1",), CREATED)).text.split())
+    text = " ".join(Page(render([make_result()], ("rr_af 1",), CREATED)).text.split())
     for words in (
-        "Found in 5:00: pause once (4.0 s).",
-        "Not a medical device.",
+        "Alerts in 5:00 min: pause once (4.0 s).",
+        "Not a certified medical device.",
         "models: rr_af 1",
         "Created 2026-01-02 03:04 UTC",
         "75 /min on average",
@@ -128,12 +128,12 @@ def test_names_findings_sources_and_limits() -> None:
 
 
 def test_without_javascript_a_sentence_says_why_the_strips_are_missing() -> None:
-    html = render([result_of()], (), CREATED)
+    html = render([make_result()], (), CREATED)
     assert "<noscript><p>The ECG strips are drawn by JavaScript, which is switched off." in html
 
 
 def test_every_chart_has_a_name_and_every_table_has_headings() -> None:
-    page = Page(render([result_of()], (), CREATED))
+    page = Page(render([make_result()], (), CREATED))
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(pictures) == 1 + 2
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
@@ -145,7 +145,7 @@ def test_every_chart_has_a_name_and_every_table_has_headings() -> None:
 
 def test_names_from_files_cannot_become_markup() -> None:
     hostile = '<script>alert("x")</script>.csv'
-    html = render([result_of(file=hostile), result_of(file="b&b.csv")], (), CREATED)
+    html = render([make_result(file=hostile), make_result(file="b&b.csv")], (), CREATED)
     assert len(Page(html).scripts) == 3, "one strip for each file and the page's own script"
     assert "&lt;script&gt;" in html
     assert "b&amp;b.csv" in html
@@ -160,7 +160,7 @@ def test_labels_from_files_cannot_end_the_strip_data() -> None:
 
 
 def test_leaves_out_strips_and_rows_of_a_day_with_many_alerts() -> None:
-    html = render([result_of(alerts=58)], (), CREATED)
+    html = render([make_result(alerts=58)], (), CREATED)
     page = Page(html)
     assert len(page.strips) == STRIPS_SHOWN
     assert "18 more strips" in page.text
@@ -169,14 +169,14 @@ def test_leaves_out_strips_and_rows_of_a_day_with_many_alerts() -> None:
 
 
 def test_a_recording_of_years_makes_a_small_page() -> None:
-    result = result_of()
+    result = make_result()
     result.end_us = 999_999_999_000_000
     assert len(render([result], (), CREATED)) < 700_000
 
 
 def test_an_empty_file_makes_a_page() -> None:
     empty = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
-    assert "No alerts in 0:00." in Page(render([empty], (), CREATED)).text
+    assert "No alerts in 0.0 s." in Page(render([empty], (), CREATED)).text
 
 
 def test_a_capture_without_ecg_shows_the_sensors_own_rate() -> None:
@@ -188,7 +188,7 @@ def test_a_capture_without_ecg_shows_the_sensors_own_rate() -> None:
     assert "As reported by the sensor" in text
 
 
-def test_the_strip_data_gives_back_samples_and_times() -> None:
+def test_samples_and_times_can_be_restored_from_the_strip_data() -> None:
     samples = np.random.default_rng(1).integers(-2000, 2000, 1500).astype(np.int32)
     samples[125] = 9000
     strip = Strip(10_000_000, 125.0, 0.001, samples, (11_000_000, 12_000_000), "NV")

@@ -86,7 +86,7 @@ def test_invalid_samples_at_either_end_are_reported(run: Any, tmp_path: Path) ->
     result = run(csv_file(tmp_path, mv, 250))
     (gap,) = result.of("gap")
     assert (gap["onset"], gap["end"]) == (35.996, 40.0)
-    assert "the first 2.000 s hold no valid sample" in result.summary["notes"]
+    assert "the first 2.000 s contain no valid sample" in result.summary["notes"]
     assert result.summary["ecg_seconds"] == pytest.approx(34.0)
     assert result.summary["duration"] == pytest.approx(40.0)
 
@@ -151,7 +151,7 @@ def test_a_truncated_last_line_gives_a_note(run: Any, tmp_path: Path) -> None:
     path.write_text(path.read_text() + '{"t": 2.0, "char"')
     result = run(path)
     assert (result.status, result.errors, len(result.of("vital"))) == (0, [], 1)
-    assert result.summary["notes"] == ["line 3, the last one, is truncated and left out; the lines before it are complete"]
+    assert result.summary["notes"] == ["line 3, the last one, is truncated and ignored; the lines before it are complete"]
 
 
 def test_damage_in_the_middle_keeps_the_lines_before_it(run: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The report in a real browser: its script runs under its own policy and draws each strip at true scale."""
+"""The report in a real browser: its script runs under its Content Security Policy and draws each strip at true scale."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -63,7 +63,9 @@ def page(browser: Browser, report: Path) -> Page:
     return open_report(browser, report)[0]
 
 
-def test_draws_under_its_own_policy_and_asks_for_nothing(browser: Browser, report: Path) -> None:
+def test_the_strips_are_drawn_under_the_content_security_policy_and_nothing_else_is_loaded(
+    browser: Browser, report: Path
+) -> None:
     page, seen = open_report(browser, report)
     assert page.locator(".ecg-paper").count() == 2
     assert seen == [report.as_uri()]
@@ -94,33 +96,34 @@ def test_texts_name_intervals_rates_labels_seconds_onset_and_end(page: Page) -> 
     assert "V" not in second
 
 
-def test_the_trace_has_ink_at_every_r_peak_and_on_the_baseline(page: Page) -> None:
+def test_the_trace_is_drawn_at_every_r_peak_and_on_the_baseline(page: Page) -> None:
     picture = page.locator(".ecg-paper").first
     image = pixels(picture)
-    unit = 96 / 25.4 / 4  # CSS pixels in a quarter of a millimetre
-    top, zero, one = 34 * unit, (34 + 15 * 4) * unit, (34 + 5 * 4) * unit
+    quarter_mm = 96 / 25.4 / 4  # in CSS pixels
+    top_y, baseline_y, one_mv_y = 34 * quarter_mm, (34 + 15 * 4) * quarter_mm, (34 + 5 * 4) * quarter_mm
     dark = image.max(axis=2) < 120
-    x = [round((60 + 100 * at_s) * unit) for at_s in BEATS_S[:3]]
-    for centre in x:
-        column = np.flatnonzero(dark[round(top) :, centre - 1 : centre + 2].any(axis=1)) + top
-        assert column[0] == pytest.approx(one, abs=2), "the R wave reaches 1 mV: 10 mm above the baseline"
-    baseline = dark[round(zero) - 2 : round(zero) + 3, round(70 * unit) : round(640 * unit)].any(axis=0)
+    peaks_x = [round((60 + 100 * at_s) * quarter_mm) for at_s in BEATS_S[:3]]
+    for peak_x in peaks_x:
+        column = np.flatnonzero(dark[round(top_y) :, peak_x - 1 : peak_x + 2].any(axis=1)) + top_y
+        assert column[0] == pytest.approx(one_mv_y, abs=2), "the R wave reaches 1 mV: 10 mm above the baseline"
+    baseline = dark[round(baseline_y) - 2 : round(baseline_y) + 3, round(70 * quarter_mm) : round(640 * quarter_mm)].any(axis=0)
     assert baseline.mean() > 0.95
-    pulse = dark[round(one) - 2 : round(one) + 3, : round(60 * unit)].any(axis=0)
-    assert pulse.sum() == pytest.approx(20 * unit, abs=3), "the calibration pulse is 1 mV for 200 ms: 5 mm"
+    pulse = dark[round(one_mv_y) - 2 : round(one_mv_y) + 3, : round(60 * quarter_mm)].any(axis=0)
+    assert pulse.sum() == pytest.approx(20 * quarter_mm, abs=3), "the calibration pulse is 1 mV for 200 ms: 5 mm"
 
 
-def test_beat_marks_onset_and_episode_are_where_they_belong(page: Page) -> None:
+def test_beat_marks_onset_and_episode_are_drawn_at_their_times(page: Page) -> None:
     picture = page.locator(".ecg-paper").first
     image = pixels(picture)
-    unit = 96 / 25.4 / 4
-    marks = runs((np.abs(image[round(28 * unit)] - css_colour(picture, "--mark")) < 40).all(axis=1))
-    assert marks == pytest.approx([(60 + 100 * at_s) * unit for at_s in BEATS_S[:3]], abs=1.5)
-    below = image[round((34 + 78) * unit)]
+    quarter_mm = 96 / 25.4 / 4
+    marks = runs((np.abs(image[round(28 * quarter_mm)] - css_colour(picture, "--mark")) < 40).all(axis=1))
+    assert marks == pytest.approx([(60 + 100 * at_s) * quarter_mm for at_s in BEATS_S[:3]], abs=1.5)
+    below = image[round((34 + 78) * quarter_mm)]
     lines = runs((np.abs(below - css_colour(picture, "--onset")) < 60).all(axis=1))
-    assert lines[0] == pytest.approx((60 + 100 * ONSET_S) * unit, abs=2)
+    assert lines[0] == pytest.approx((60 + 100 * ONSET_S) * quarter_mm, abs=2)
     before, during = (
-        image[round(45 * unit) : round(52 * unit), round(a * unit) : round(b * unit)] for a, b in ((250, 300), (450, 500))
+        image[round(45 * quarter_mm) : round(52 * quarter_mm), round(a * quarter_mm) : round(b * quarter_mm)]
+        for a, b in ((250, 300), (450, 500))
     )
     assert during[:, :, 1].mean() < before[:, :, 1].mean() - 5, "the episode is shaded"
 

@@ -19,14 +19,16 @@ instants = st.lists(st.integers(0, 60), max_size=6, unique=True).map(lambda tick
 
 
 def count_with_wfdb(reference, found, window):
-    """The window of wfdb excludes its end: 54 samples are too far."""
+    """Count matches with wfdb. Its window excludes its end: with a window of 54, beats 54 samples apart do not match."""
     result = wfdb.processing.compare_annotations(reference, found, window)
     return BeatCounts(result.tp, result.fp, result.fn)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_counts_agree_with_wfdb(seed):
-    """Jittered, missed and false beats. None lies between two beats, where wfdb pairs the nearest and may pair fewer."""
+    """The detections are jittered, some are missed and some are false. None lies within the window of two
+    reference beats: there wfdb pairs the nearest beats and may find fewer pairs.
+    """
     rng = np.random.default_rng(seed)
     reference = np.cumsum(rng.integers(300, 430, 400))
     jittered = reference + np.clip(rng.normal(0, 30, 400), -75, 75).astype(int)
@@ -51,7 +53,7 @@ def test_matching_has_the_largest_possible_number_of_pairs(reference, found):
 
 
 def max_pairs(reference, found):
-    """Exhaustive search: match the first reference beat with each possible detection, or with none."""
+    """Search exhaustively: match the first reference beat with each possible detection, or with none."""
     if not reference.size:
         return 0
     partners = np.flatnonzero(np.abs(found - reference[0]) <= 0.151)

@@ -14,20 +14,20 @@ RATES_HZ = (125.0, 128.0, 130.0, 250.0, 256.0, 300.0, 360.0, 500.0)
 
 
 def ecg(beats_s, duration_s, rate_hz, *, height=lambda t: 1.0, p_only_s=(), t_wave_s=0.25, noise_mv=0.01):
-    """P, Q, R, S and T waves as Gaussians around the R peak of each beat, and isolated P waves."""
+    """Return P, Q, R, S and T waves as Gaussians around the R peak of each beat, and isolated P waves."""
     t = np.arange(round(duration_s * rate_hz)) / rate_hz
     mv = np.random.default_rng(5).normal(0, noise_mv, t.size)
     waves = ((-0.17, 0.022, 0.12), (-0.028, 0.010, -0.1), (0.0, 0.012, 1.0), (0.03, 0.012, -0.25), (t_wave_s, 0.045, 0.3))
     for beat in beats_s:
-        for at, width, mv_high in waves:
-            mv += height(beat) * mv_high * np.exp(-(((t - beat - at) / width) ** 2) / 2)
+        for at, width, height_mv in waves:
+            mv += height(beat) * height_mv * np.exp(-(((t - beat - at) / width) ** 2) / 2)
     for at in p_only_s:
         mv += 0.12 * np.exp(-(((t - at) / 0.022) ** 2) / 2)
     return mv
 
 
 def run(mv, rate_hz, size=73):
-    """The beats, and the delay with which each was reported."""
+    """Return the beats, and the delay with which each was reported before the end."""
     chain = EcgChain(rate_hz)
     found = [(beat, chain.end_s - beat.t_s) for i in range(0, mv.size, size) for beat in chain.push(mv[i : i + size])]
     beats = [beat for beat, _ in found] + chain.finish()
@@ -108,13 +108,13 @@ def test_inverted_signal_only_inverts_the_amplitude():
     assert [-beat.amplitude_mv for beat in inverted] == pytest.approx([beat.amplitude_mv for beat in upright])
 
 
-def test_detects_beats_at_once_after_a_drop_to_a_quarter():
+def test_detects_beats_at_once_after_the_amplitude_drops_to_a_quarter():
     truth = np.arange(0.5, 60, 0.8)
     beats, _ = run(ecg(truth, 60, 130, height=lambda t: 1 if t < 30 else 0.25), 130)
     assert count_missed_and_false(truth, beats) == (0, 0)
 
 
-def test_detects_beats_ten_seconds_after_a_drop_to_a_twentieth():
+def test_detects_beats_ten_seconds_after_the_amplitude_drops_to_a_twentieth():
     truth = np.arange(0.5, 60, 0.8)
     beats, _ = run(ecg(truth, 60, 130, height=lambda t: 1 if t < 30 else 0.05, noise_mv=0.002), 130)
     after = times(beats)[times(beats) > 40]
@@ -181,7 +181,7 @@ def test_missing_samples_count_as_a_gap():
     assert not chain.is_usable(8.0, 12.0)
 
 
-def test_strip_keeps_45_s_without_wander():
+def test_strip_covers_45_s_without_baseline_wander():
     truth = np.arange(0.5, 100, 0.8)
     t = np.arange(13000) / 130
     chain = EcgChain(130)
@@ -234,8 +234,8 @@ MIN_SENSITIVITY_AND_PREDICTIVITY = {
 
 
 @pytest.mark.parametrize("name", MIN_SENSITIVITY_AND_PREDICTIVITY)
-def test_difficult_arrhythmia_records(name, data):
-    """In order: sinus rhythm, tall P waves, aberrant beats, AF with multiform PVCs, fusion beats, a pacemaker."""
+def test_detects_beats_in_difficult_arrhythmia_records(name, data):
+    """The records show sinus rhythm, tall P waves, aberrant beats, AF with multiform PVCs, fusion beats and a pacemaker."""
     record = open_recording(data / "mitdb" / f"{name}.hea")
     notes = read_annotations(data / "mitdb" / f"{name}.atr")
     reference = np.array([sample / 360 for sample, symbol in zip(notes.sample, notes.symbol, strict=True) if symbol in BEATS])
@@ -258,19 +258,19 @@ def test_rr_intervals_agree_with_the_strap(data):
     assert np.median(differences) < 0.003
 
 
-def wide_complexes(beats_s, duration_s, rate_hz, second):
-    """Complexes of two opposite deflections 64 ms apart; the first one has 1 mV and lies at the time of the beat."""
+def wide_complexes(beats_s, duration_s, rate_hz, second_mv):
+    """Return complexes of two opposite deflections 64 ms apart; the first is 1 mV high, at the time of the beat."""
     t = np.arange(round(duration_s * rate_hz)) / rate_hz
     mv = np.random.default_rng(5).normal(0, 0.01, t.size)
     for beat in beats_s:
-        mv += np.exp(-(((t - beat) / 0.016) ** 2) / 2) - second * np.exp(-(((t - beat - 0.064) / 0.016) ** 2) / 2)
+        mv += np.exp(-(((t - beat) / 0.016) ** 2) / 2) - second_mv * np.exp(-(((t - beat - 0.064) / 0.016) ** 2) / 2)
     return mv
 
 
-@pytest.mark.parametrize(("second", "offset_s"), [(0.9, 0.0), (1.08, 0.0), (1.4, 0.064)])
+@pytest.mark.parametrize(("second_mv", "offset_s"), [(0.9, 0.0), (1.08, 0.0), (1.4, 0.064)])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_r_peak_is_the_first_of_two_deflections_of_nearly_equal_height(second, offset_s, sign):
+def test_r_peak_is_the_first_of_two_deflections_of_nearly_equal_height(second_mv, offset_s, sign):
     truth = np.arange(0.5, 30, 0.813)
-    beats, _ = run(sign * wide_complexes(truth, 30, 250.0, second), 250.0)
+    beats, _ = run(sign * wide_complexes(truth, 30, 250.0, second_mv), 250.0)
     np.testing.assert_allclose(times(beats), truth + offset_s, atol=0.008)
     assert all(np.sign(beat.amplitude_mv) == (sign if offset_s == 0 else -sign) for beat in beats)

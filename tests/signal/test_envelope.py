@@ -24,7 +24,7 @@ def test_removes_offset_and_slow_wander():
 
 
 def test_padding_causes_no_peak():
-    """A stretch that starts within a wave and is padded with its first sample: the band rises at the start."""
+    """A stretch starts within a wave and is padded with its first sample, so the band-passed signal is high at the start."""
     wave = np.sin(2 * np.pi * 14 * np.arange(125) / 125 + 1)
     margin = np.full(ENVELOPE_MARGIN, 1.0)
     padded = np.concatenate((wave[0] * margin, wave, wave[-1] * margin))

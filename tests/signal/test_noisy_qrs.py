@@ -11,14 +11,14 @@ from models.inference.ecg_qrs import EcgQrs
 from models.signal.beat_classifier import (
     FEATURE_COUNT,
     INPUT_SIZE,
-    MAX_R_PEAK_OFFSET,
+    MAX_R_PEAK_OFFSET_SAMPLES,
     CandidateFeatures,
     Classification,
     input_vector,
 )
 from models.signal.chain import EcgChain
 from models.signal.noisy_qrs import AGREEMENTS_FOR_MILD, ON_TIME_TOLERANCE, DoubtfulBeat
-from models.signal.qrs import MIN_R_PEAK_SPACING, PeakCandidate
+from models.signal.qrs import MIN_R_PEAK_SPACING_SAMPLES, PeakCandidate
 
 RATE_HZ = 125.0
 
@@ -37,7 +37,7 @@ class StubClassifier:
 
 
 def ecg(beats_s, duration_s, noise_mv, quiet_s=8.0):
-    """Synthetic QRS complexes in noise; the first seconds are almost free of noise."""
+    """Return synthetic QRS complexes in noise; the first seconds are almost free of noise."""
     t = np.arange(round(duration_s * RATE_HZ)) / RATE_HZ
     mv = np.random.default_rng(5).normal(0, 1, t.size) * np.where(t < quiet_s, 0.01, noise_mv)
     for beat in beats_s:
@@ -83,7 +83,7 @@ def test_accepts_an_early_beat_of_full_height_unclassified_in_a_very_clean_signa
 
 
 def test_classifies_early_beats_of_full_height_while_no_noise_was_measured():
-    """The noise level starts at an eighth of a beat, above `NOISE_VERY_CLEAN_MAX`."""
+    """The noise level starts at an eighth of a beat, above `MAX_VERY_CLEAN_NOISE_RATIO`."""
     mv = ecg([*REGULAR_S[:25], REGULAR_S[24] + 0.5, *REGULAR_S[26:]], 40, 0.01)
     accepting, rejecting = StubClassifier(1.0), StubClassifier(0.0)
     np.testing.assert_allclose(beats(mv, accepting), beats(mv, None), atol=0.03)
@@ -91,10 +91,10 @@ def test_classifies_early_beats_of_full_height_while_no_noise_was_measured():
     assert len(beats(mv, rejecting)) < REGULAR_S.size
 
 
-@pytest.mark.parametrize("lead_s", [0.38, 0.5, 0.6, 0.68])
+@pytest.mark.parametrize("early_rr_s", [0.38, 0.5, 0.6, 0.68])
 @pytest.mark.parametrize("noise_mv", [0.0, 0.01, 0.03])
-def test_released_classifier_rejects_no_early_beat_of_full_height(lead_s, noise_mv):
-    mv = ecg([*REGULAR_S[:25], REGULAR_S[24] + lead_s, *REGULAR_S[26:]], 40, noise_mv)
+def test_released_classifier_rejects_no_early_beat_of_full_height(early_rr_s, noise_mv):
+    mv = ecg([*REGULAR_S[:25], REGULAR_S[24] + early_rr_s, *REGULAR_S[26:]], 40, noise_mv)
     assert len(beats(mv, EcgQrs.load_release())) == REGULAR_S.size
 
 
@@ -114,7 +114,7 @@ def test_classifier_locates_the_r_peak_in_noise():
 def test_limits_the_offset_of_an_r_peak_from_its_candidate():
     mv = ecg(REGULAR_S, 40, 0.25)
     here, far = beats(mv, StubClassifier(1.0)), beats(mv, StubClassifier(1.0, 100.0))
-    assert far[here > 20] - here[here > 20] == pytest.approx(MAX_R_PEAK_OFFSET / RATE_HZ)
+    assert far[here > 20] - here[here > 20] == pytest.approx(MAX_R_PEAK_OFFSET_SAMPLES / RATE_HZ)
 
 
 def test_r_peaks_stay_in_order_for_any_offsets():
@@ -124,7 +124,7 @@ def test_r_peaks_stay_in_order_for_any_offsets():
             return Classification(1.0, 100.0 if self.calls % 2 else -100.0)
 
     found = beats(ecg(REGULAR_S, 40, 0.25), AlternatingOffset(1.0))
-    assert np.diff(found).min() >= MIN_R_PEAK_SPACING / RATE_HZ - 1e-9
+    assert np.diff(found).min() >= MIN_R_PEAK_SPACING_SAMPLES / RATE_HZ - 1e-9
 
 
 @pytest.mark.parametrize("probability", [0.6, 1.0])
@@ -136,7 +136,7 @@ def test_reports_no_beat_before_the_horizon(probability):
 
 
 class CertainOfTall(StubClassifier):
-    """Certain about candidates of full height and below half of it; returns its fixed classification for those between."""
+    """Accepts tall candidates and rejects low ones with certainty; gives medium ones its fixed classification."""
 
     def __call__(self, values):
         fixed, height = super().__call__(values), np.exp(values[-FEATURE_COUNT] - 0.9)
@@ -147,7 +147,7 @@ BETWEEN_S = REGULAR_S[15::4] + 0.4
 
 
 def ecg_with_low_beats(regular_s=REGULAR_S, between_s=BETWEEN_S):
-    """Beats in noise, with complexes of half the height midway between some of them."""
+    """Return beats in noise, with complexes of half the height midway between some of them."""
     return ecg(regular_s, 40, 0.14) + 0.5 * ecg(between_s, 40, 0.0)
 
 
@@ -165,7 +165,7 @@ def test_discards_a_doubtful_beat_if_the_next_is_on_time():
 @example(interval=100.0, since=115, at=0)
 @given(interval=st.integers(40, 600).map(lambda halves: halves / 2), since=st.integers(1, 400), at=st.integers(0, 10**8))
 def test_does_not_refute_a_beat_that_was_reported(interval, since, at):
-    """A beat is reported after `pending_until`. With a median of 100 samples, sample 115 was once on time and also past it."""
+    """A beat is reported after `pending_until`. At a median of 100 samples, sample 115 must not be both on time and late."""
     doubtful = DoubtfulBeat(PeakCandidate(at + 30, 1.0, 1.0), PeakCandidate(at, 1.0, 1.0), interval)
     refuted = doubtful.is_refuted_by(PeakCandidate(at + since, 1.0, 1.0))
     assert not (refuted and at + since > doubtful.pending_until)
@@ -175,7 +175,7 @@ def test_does_not_refute_a_beat_that_was_reported(interval, since, at):
 
 
 def test_keeps_a_doubtful_beat_if_the_next_is_late():
-    """A premature beat followed by a pause."""
+    """Premature beats are followed by a pause."""
     followed = REGULAR_S[16::4]
     found = beats(ecg_with_low_beats(regular_s=np.setdiff1d(REGULAR_S, followed)), CertainOfTall(0.6))
     assert count_found(BETWEEN_S, found) >= 8

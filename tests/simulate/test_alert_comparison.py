@@ -20,7 +20,7 @@ def test_each_episode_with_its_alert_passes() -> None:
 
 
 @pytest.mark.parametrize(("kind", "onset_s"), [("pause", 82.5), ("pause", 76.3), ("bradycardia", 79.4)])
-def test_another_kind_or_onset_is_missed_and_unexpected(kind: str, onset_s: float) -> None:
+def test_an_alert_of_another_kind_or_onset_is_unexpected_and_its_episode_missed(kind: str, onset_s: float) -> None:
     compared = compare_alerts([alert(kind, onset_s)], (PAUSE,))
     assert compared == AlertComparison((PAUSE,), (alert(kind, onset_s),))
     assert not compared.passed

@@ -22,7 +22,7 @@ def intervals(rendering: Rendering, onset_s: float, end_s: float) -> NDArray[np.
 
 
 def complexes(rendering: Rendering, beats: list[Beat], from_s: float, to_s: float) -> NDArray[np.float64]:
-    """Return the signal around each R peak, one row per beat, less its isoelectric level (80 to 60 ms before the peak)."""
+    """Return the signal around each R peak, one row per beat, minus its isoelectric level (80 to 60 ms before the peak)."""
     span = np.arange(round(from_s * RATE_HZ), round(to_s * RATE_HZ))
     peaks = np.array([round(beat.time_s * RATE_HZ) for beat in beats])[:, None]
     level = rendering.mv[(peaks + np.arange(-80, -60)) % rendering.mv.size].mean(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The published scripts: their expected episodes, and the errors of malformed scripts."""
+"""The built-in scripts: their expected episodes, and the errors of malformed scripts."""
 
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ from gateway.simulate.script import (
 SINUS = '[[segment]]\nrhythm = "sinus"\nduration_s = 10\nrate_bpm = 60\n'
 
 
-def test_the_published_scripts_load() -> None:
+def test_the_built_in_scripts_load() -> None:
     assert script_names() == ("demo", "latency")
     assert all(load_script(name).segments for name in script_names())
 

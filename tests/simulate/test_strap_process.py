@@ -21,7 +21,7 @@ from gateway.simulate.journal import read_journal
 
 START_ECG = bytes.fromhex("02 00 00 01 82 00 01 01 0e 00")
 TIMEOUT_S = 30.0
-"""For any step on a loaded machine."""
+"""Time limit of a whole test on a loaded machine."""
 
 
 @asynccontextmanager
@@ -62,7 +62,7 @@ async def start_ecg(hub: Device, *, bonded: bool) -> Connection:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_the_strap_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     async def scenario() -> None:
         async with VirtualRadioServer(tmp_path), start_strap(tmp_path) as child:
             await wait_event(child, "advertising")
@@ -74,7 +74,7 @@ def test_a_signal_stops_it_cleanly(tmp_path: Path, number: signal.Signals) -> No
     asyncio.run(scenario())
 
 
-def test_the_end_of_standard_input_stops_it_if_watched(tmp_path: Path) -> None:
+def test_the_end_of_standard_input_stops_the_strap_if_watched(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with VirtualRadioServer(tmp_path), start_strap(tmp_path, "--watch-stdin") as child:
             await wait_event(child, "advertising")
@@ -85,7 +85,7 @@ def test_the_end_of_standard_input_stops_it_if_watched(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_it_waits_for_a_radio_that_starts_later_or_restarts(tmp_path: Path) -> None:
+def test_the_strap_waits_for_a_radio_that_starts_later_or_restarts(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with start_strap(tmp_path) as child:
             for _ in range(2):
@@ -95,7 +95,7 @@ def test_it_waits_for_a_radio_that_starts_later_or_restarts(tmp_path: Path) -> N
     asyncio.run(scenario())
 
 
-def test_without_a_radio_it_fails_with_a_one_line_error(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_without_a_radio_the_strap_fails_with_a_one_line_error(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(strap, "_RADIO_TIMEOUT_S", 0.3)
     assert strap.main(["--socket", str(tmp_path / "none"), "--journal", str(tmp_path / "strap.jsonl")]) == 1
     message = capsys.readouterr().err
@@ -136,9 +136,9 @@ def test_bond_and_journal_survive_a_kill(tmp_path: Path) -> None:
 
 
 def test_a_recording_is_played_with_its_beats(data: Path) -> None:
-    heart = strap.heart_from_file(data / "polar-h10" / "polar_h10.csv")
-    assert heart.period_s == pytest.approx(600, abs=0.5)
-    intervals = heart.rr_intervals(0.0, 600.0)
+    ecg = strap.ecg_from_file(data / "polar-h10" / "polar_h10.csv")
+    assert ecg.period_s == pytest.approx(600, abs=0.5)
+    intervals = ecg.rr_intervals(0.0, 600.0)
     assert 60 * len(intervals) / sum(intervals) == pytest.approx(80, abs=5)
-    swings = [np.ptp(heart.samples(round(beat * 130.16) - 8, 17)) for beat in heart.beats_s[1:-1]]  # its QRS is biphasic
+    swings = [np.ptp(ecg.samples(round(beat * 130.16) - 8, 17)) for beat in ecg.beats_s[1:-1]]  # its QRS is biphasic
     assert np.percentile(swings, 2) > 800

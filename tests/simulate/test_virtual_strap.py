@@ -22,12 +22,13 @@ from bumble.hci import Address
 from gateway import virtual_time
 from gateway.radio.radio import RadioError
 from gateway.radio.virtual import VirtualLink, make_device
-from gateway.simulate import heart, pmd, strap
+from gateway.simulate import pmd, strap
 from gateway.simulate.journal import Journal, read_journal
 from gateway.simulate.playback import Playback, SensorClock
+from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 
-HEART = heart.heart_from_script(load_script("demo"))
+ECG = ecg_from_script(load_script("demo"))
 RATE, LOCATION, BATTERY, MODEL = "2A37", "2A38", "2A19", "2A24"
 START_ECG = bytes.fromhex("02 00 00 01 82 00 01 01 0e 00")
 STOP_ECG = bytes.fromhex("03 00")
@@ -116,7 +117,7 @@ async def run_testbed(folder: Path) -> AsyncIterator[StrapTestbed]:
     await device.power_on()
     await hub.power_on()
     with Journal(folder / "strap.jsonl", "test") as journal:
-        playback = Playback(HEART, SensorClock.set_to(UNIX_NS, now_s()), journal)
+        playback = Playback(ECG, SensorClock.set_to(UNIX_NS, now_s()), journal)
         running = asyncio.create_task(strap.Strap(device, playback, lambda event: events.append(dict(event))).run())
         try:
             yield StrapTestbed(link, device, Hub(hub), running, folder / "strap.jsonl", events)
@@ -125,7 +126,7 @@ async def run_testbed(folder: Path) -> AsyncIterator[StrapTestbed]:
             await asyncio.wait([running])
 
 
-def test_it_advertises_its_name_and_the_heart_rate_service(tmp_path: Path) -> None:
+def test_the_strap_advertises_its_name_and_the_heart_rate_service(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with run_testbed(tmp_path) as testbed:
             advertisements: asyncio.Queue[Any] = asyncio.Queue()
@@ -143,7 +144,7 @@ def test_it_advertises_its_name_and_the_heart_rate_service(tmp_path: Path) -> No
     virtual_time.run(scenario())
 
 
-def test_it_publishes_its_device_information(tmp_path: Path) -> None:
+def test_the_strap_publishes_its_device_information(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with run_testbed(tmp_path) as testbed:
             await testbed.hub.connect()
@@ -219,7 +220,7 @@ def test_the_control_point_requires_indications(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mtu", "count"), [(23, 3), (100, 29), (232, 73), (517, 73)])
-def test_frames_hold_the_hearts_samples_and_the_time_of_the_last_one(tmp_path: Path, mtu: int, count: int) -> None:
+def test_frames_contain_the_samples_of_the_ecg_and_the_time_of_the_last_one(tmp_path: Path, mtu: int, count: int) -> None:
     async def scenario() -> StrapTestbed:
         async with run_testbed(tmp_path) as testbed:
             await testbed.hub.stream_all(mtu)
@@ -233,7 +234,7 @@ def test_frames_hold_the_hearts_samples_and_the_time_of_the_last_one(tmp_path: P
         assert len(frame.samples) == count
         last = round((frame.last_ns - start_ns) * 130.16e-9)
         assert abs(frame.last_ns - start_ns - round(last / 130.16e-9)) <= 1
-        assert frame.samples == HEART.microvolts[last - count + 1 : last + 1].tolist()
+        assert frame.samples == ECG.microvolts[last - count + 1 : last + 1].tolist()
         assert frame.received_s == pytest.approx((frame.last_ns - LOOP_ZERO_NS) / 1e9, abs=1e-3)
 
 
@@ -272,12 +273,12 @@ def test_the_script_continues_while_no_hub_is_connected(tmp_path: Path) -> None:
     assert [gap > 10**9 for gap in gaps].count(True) == 1
     last = testbed.hub.frames[-1]
     index = round((last.last_ns - journal.starts[0].script_start_ns) * 130.16e-9)
-    assert last.samples == HEART.samples(index - 72, 73).tolist()
+    assert last.samples == ECG.samples(index - 72, 73).tolist()
     starts_us = {event["script_start_us"] for event in testbed.events if event["event"] == "streaming"}
     assert starts_us == {(journal.starts[0].script_start_ns + 946_684_800 * 10**9) // 1000}
 
 
-def test_the_journal_holds_exactly_the_sent_frames(tmp_path: Path) -> None:
+def test_the_journal_contains_exactly_the_sent_frames(tmp_path: Path) -> None:
     async def scenario() -> StrapTestbed:
         async with run_testbed(tmp_path) as testbed:
             await testbed.hub.stream_all()
@@ -306,7 +307,7 @@ def test_the_heart_rate_carries_every_rr_interval_once(tmp_path: Path) -> None:
     testbed = virtual_time.run(scenario())
     payloads = [payload for _, payload in testbed.hub.heart_rates]
     ticks = [int.from_bytes(p[offset : offset + 2], "little") for p in payloads for offset in range(2, len(p), 2)]
-    beats = np.array(HEART.beats_s)
+    beats = np.array(ECG.beats_s)
     assert ticks == [round(rr * 1024) for rr in np.diff(beats)][: len(ticks)]
     assert len(ticks) > 130
     assert {p[0] for p in payloads} == {0x16, 0x06}  # contact; with intervals, except in a second without a beat

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync.errors import Permanent, SyncError, Transient
+from sync.errors import PermanentError, SyncError, TransientError
 from sync.keys import HubKey
-from sync.outbox import PLAINTEXT_LIMIT_BYTES, Outbox
+from sync.outbox import Outbox
 from sync.outbox_migrations import SCHEMA_VERSION
-from sync.records import Record, StatusRecord, Times, VitalRecord, WaveformRecord, encode
+from sync.records import Record, StatusRecord, Times, VitalRecord, WaveformRecord, encode_records
 from sync.seal import ClinicKeyPair, SealError, open_block, parse_header, unwrap_at_clinic
-from sync.wire import BlockId, Mark, Range
+from sync.wire import PLAINTEXT_LIMIT_BYTES, BlockId, Mark, Range
 
 VECTORS = Path(__file__).parent / "vectors"
 HUB_KEY = HubKey(bytes(range(32)))
@@ -107,7 +107,7 @@ class TestSequences:
     def test_a_failed_put_stores_nothing_and_uses_no_number(self, open_outbox: OpenOutbox) -> None:
         outbox = open_outbox()
         outbox.put("vital", b"a", {"last": b"1"})
-        with pytest.raises(Permanent, match="split"):
+        with pytest.raises(PermanentError, match="split"):
             outbox.put_many([("vital", b"b"), ("vital", bytes(PLAINTEXT_LIMIT_BYTES + 1))], {"last": b"2"})
         assert outbox.put("vital", b"c").seq == 2
         assert outbox.load_state("last") == b"1"
@@ -124,16 +124,16 @@ class TestSequences:
 
 class TestAcknowledge:
     @settings(max_examples=25)
-    @given(marks=st.integers(0, 12), spans=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 5)), max_size=3))
-    def test_deletes_only_the_blocks_that_it_covers(self, marks: int, spans: list[tuple[int, int]]) -> None:
+    @given(mark_seq=st.integers(0, 12), spans=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 5)), max_size=3))
+    def test_deletes_only_the_blocks_that_it_covers(self, mark_seq: int, spans: list[tuple[int, int]]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             outbox = open_at(Path(folder) / "outbox.db")
             outbox.put_many([(lane, b"x") for _ in range(10) for lane in ("vital", "wave")])
             ranges = [Range("vital", BOOT_S, first, first + extra) for first, extra in spans]
-            covered = {*range(1, marks + 1), *(seq for row in ranges for seq in range(row.first, row.last + 1))} & set(
+            covered = {*range(1, mark_seq + 1), *(seq for row in ranges for seq in range(row.first, row.last + 1))} & set(
                 range(1, 11)
             )
-            deleted = outbox.acknowledge([Mark("vital", BOOT_S, marks), Mark("wave", BOOT_S - 1, 9)], ranges)
+            deleted = outbox.acknowledge([Mark("vital", BOOT_S, mark_seq), Mark("wave", BOOT_S - 1, 9)], ranges)
             left = {block.id.seq for block in outbox.pending("vital", (0, 0), 10**6)}
             statistics = outbox.statistics()
             outbox.close()
@@ -165,15 +165,15 @@ class TestKeys:
         assert keys[0] == keys[1]
         assert len(set(keys)) == 3
 
-    def test_keys_are_offered_until_the_clinic_holds_them(self, open_outbox: OpenOutbox) -> None:
+    def test_keys_for_omits_keys_that_the_clinic_holds(self, open_outbox: OpenOutbox) -> None:
         outbox = open_outbox()
         outbox.put("vital", b"a")
         (block,) = outbox.pending("vital", (0, 0), 1)
-        (offered,) = outbox.keys_for([block.key, block.key, bytes(16)])
-        assert offered.id == block.key
+        (wrapped,) = outbox.keys_for([block.key, block.key, bytes(16)])
+        assert wrapped.id == block.key
         outbox.mark_keys_held([block.key])
         assert outbox.keys_for([block.key]) == []
-        assert outbox.keys_for([block.key], also_held=True) == [offered]
+        assert outbox.keys_for([block.key], also_held=True) == [wrapped]
 
     def test_another_clinic_gets_another_key(self, open_outbox: OpenOutbox) -> None:
         open_outbox().put("vital", b"a")
@@ -213,7 +213,7 @@ class TestFile:
 
     def test_rejects_another_hub_without_changes(self, path: Path) -> None:
         open_at(path).close()
-        assert_rejected(path, Permanent, "belongs to hub hub-1, not hub-2", hub="hub-2")
+        assert_rejected(path, PermanentError, "belongs to hub hub-1, not hub-2", hub="hub-2")
 
     def test_rejects_a_newer_version_without_changes(self, path: Path) -> None:
         open_at(path).close()
@@ -221,18 +221,18 @@ class TestFile:
         with sqlite3.connect(path) as connection:
             connection.execute(f"PRAGMA user_version = {newer}")
         connection.close()
-        assert_rejected(path, Permanent, rf"newer pulsegate \(schema {newer}.*update")
+        assert_rejected(path, PermanentError, rf"newer pulsegate \(schema {newer}.*update")
 
     def test_rejects_the_database_of_another_application_without_changes(self, path: Path) -> None:
         with sqlite3.connect(path) as connection:
             connection.execute("CREATE TABLE recipes (name TEXT)")
         connection.close()
-        assert_rejected(path, Permanent, "another application")
+        assert_rejected(path, PermanentError, "another application")
 
     @pytest.mark.parametrize("content", [b"not a database " * 1000, b"SQLite format 3\x00" + b"\xff" * 5000])
     def test_rejects_a_damaged_file_without_changes(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
-        assert_rejected(path, Permanent, "damaged: move it away")
+        assert_rejected(path, PermanentError, "damaged: move it away")
 
     def test_reports_damage_inside_the_file(self, path: Path) -> None:
         outbox = open_at(path)
@@ -241,11 +241,11 @@ class TestFile:
         content = bytearray(path.read_bytes())
         content[4096:] = bytes(len(content) - 4096)
         path.write_bytes(content)
-        with pytest.raises(Permanent, match="damaged"):
+        with pytest.raises(PermanentError, match="damaged"):
             open_at(path)
 
     def test_error_for_a_missing_folder_names_it(self, tmp_path: Path) -> None:
-        with pytest.raises(Permanent, match="missing"):
+        with pytest.raises(PermanentError, match="missing"):
             open_at(tmp_path / "missing" / "outbox.db")
 
     def test_a_lock_of_another_process_is_transient(
@@ -255,7 +255,7 @@ class TestFile:
         outbox = open_outbox()
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Transient, match="locked"):
+        with pytest.raises(TransientError, match="locked"):
             outbox.put("vital", b"a")
         other.execute("ROLLBACK")
         other.close()
@@ -266,24 +266,24 @@ class TestFile:
         outbox.put("wave", b"kept")
         pages = outbox._connection.execute("PRAGMA page_count").fetchone()[0]
         outbox._connection.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(Transient, match="free some disk space"):
+        with pytest.raises(TransientError, match="free some disk space"):
             outbox.put_many([("wave", bytes(5000))] * 5)
         outbox._connection.execute("PRAGMA max_page_count = 100000")
         assert plaintext_at_clinic(outbox, BlockId("wave", BOOT_S, 1)) == b"kept"
         assert outbox.put("wave", b"next").seq == 2
 
     @pytest.mark.parametrize("names", [{"hub": "a/b"}, {"subject": ""}])
-    def test_rejects_names_that_cannot_be_in_a_topic(self, path: Path, names: dict[str, str]) -> None:
-        with pytest.raises(Permanent, match="letters, digits"):
+    def test_rejects_an_invalid_hub_or_subject(self, path: Path, names: dict[str, str]) -> None:
+        with pytest.raises(PermanentError, match="letters, digits"):
             open_at(path, **names)
 
 
 def assert_rejected(path: Path, error: type[SyncError], message: str, **changes: Any) -> None:
-    before = path.read_bytes()
+    before, files = path.read_bytes(), set(path.parent.iterdir())
     with pytest.raises(error, match=message):
         open_at(path, **changes)
     assert path.read_bytes() == before
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert set(path.parent.iterdir()) == files
 
 
 def test_no_plaintext_reaches_the_disk(open_outbox: OpenOutbox, path: Path) -> None:
@@ -298,7 +298,7 @@ def test_no_plaintext_reaches_the_disk(open_outbox: OpenOutbox, path: Path) -> N
     ]
     outbox = open_outbox()
     for _ in range(20):
-        outbox.put("wave", encode(records), {"timeline strap": encode(records)})
+        outbox.put("wave", encode_records(records), {"timeline strap": encode_records(records)})
     wal = path.with_name(path.name + "-wal")
     assert wal.stat().st_size > 0
     written = path.read_bytes() + wal.read_bytes()
@@ -307,6 +307,6 @@ def test_no_plaintext_reaches_the_disk(open_outbox: OpenOutbox, path: Path) -> N
         struct.pack(order + form, value) for order in "<>" for form, value in (("q", time_us), ("d", rate), ("f", rate))
     ]
     needles += [samples[:8].astype(kind).tobytes() for kind in ("<i2", ">i2", "<i4", ">i4")]
-    needles += [bytes(next(v["samples"] for v in cbor2.loads(encode(records)) if "samples" in v))[:24], b"heart_rate"]
+    needles += [bytes(next(v["samples"] for v in cbor2.loads(encode_records(records)) if "samples" in v))[:24], b"heart_rate"]
     assert [needle for needle in needles if needle in written] == []
     assert b"hub-1" in written  # proves that the search finds plaintext

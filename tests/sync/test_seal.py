@@ -56,7 +56,7 @@ def test_cipher_matches_rfc_8452_appendix_c2(plaintext: str, associated: str, se
 
 
 def test_block_has_the_layout_of_the_protocol() -> None:
-    """An independent decoder, written only from docs/protocol.md."""
+    """The block is decoded here without our code, by docs/protocol.md only."""
     block = bytes.fromhex(VECTOR["block"])
     magic, version, length = struct.unpack(">2sBH", block[:5])
     header = cbor2.loads(block[5 : 5 + length])

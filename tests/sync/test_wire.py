@@ -131,7 +131,7 @@ def test_fields_of_the_wrong_type_raise_only_wire_error(value: object, field: st
         b"\xd8\x24\x61a",  # tag 36, MIME
     ],
 )
-def test_rejects_other_cbor(payload: bytes) -> None:
+def test_rejects_cbor_that_is_not_a_deterministic_envelope(payload: bytes) -> None:
     with pytest.raises(WireError):
         decode_envelope(payload)
 
@@ -162,7 +162,7 @@ def test_topic_round_trip(hub: str, lane: str) -> None:
         "pulsegate/v1/h/up/wave\n",
     ],
 )
-def test_rejects_other_topics(topic: str) -> None:
+def test_rejects_topics_that_do_not_carry_blocks(topic: str) -> None:
     with pytest.raises(WireError):
         parse_up_topic(topic)
 

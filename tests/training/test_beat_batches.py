@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.inference.ecg_beat import CLASSES, HISTORY, INTERVALS, ROWS, SHAPE_FEATURES, WAVE_SAMPLES, V
-from training.beat_batches import CLASS_SHARES, STRIP_SHARES, Pool, Sampler, _make_escape_rhythm
+from models.inference.ecg_beat import CLASSES, HISTORY_INTERVALS, ROWS, RR_INPUTS, SHAPE_FEATURES, WAVE_SAMPLES, V
+from training.beat_batches import CINC_SHARES, CLASS_SHARES, Pool, Sampler, _make_escape_rhythm
+from training.beat_cinc import AF, SINUS, CincBeats
 from training.beat_data import Beats
 from training.beat_net import BeatNet
-from training.beat_strips import AF, SINUS, StripBeats
 
 
 def beats(count: int, seed: int) -> Beats:
@@ -17,7 +17,7 @@ def beats(count: int, seed: int) -> Beats:
         np.arange(count, dtype=np.float64),
         random.normal(0, 1, (count, WAVE_SAMPLES)).astype(np.float32),
         random.normal(0, 1, (count, WAVE_SAMPLES)).astype(np.float32),
-        random.uniform(0.5, 1.2, (count, INTERVALS)).astype(np.float32),
+        random.uniform(0.5, 1.2, (count, RR_INPUTS)).astype(np.float32),
         random.random((count, SHAPE_FEATURES)).astype(np.float32),
         np.arange(count).astype(np.int8) % len(CLASSES),
     )
@@ -25,11 +25,11 @@ def beats(count: int, seed: int) -> Beats:
 
 @pytest.fixture
 def pool() -> Pool:
-    strips = beats(90, 2)
-    strips = strips.select(strips.labels < 3)
-    rhythms = np.where(np.arange(len(strips)) % 2, AF, SINUS).astype(np.int8)
-    borrowed_rr_s = np.full((8, INTERVALS), 0.9, np.float32)
-    return Pool(beats(120, 1), np.arange(120) % 5, borrowed_rr_s, np.arange(8).astype(np.int8) % 4, StripBeats(strips, rhythms))
+    cinc = beats(90, 2)
+    cinc = cinc.select(cinc.labels < 3)
+    rhythms = np.where(np.arange(len(cinc)) % 2, AF, SINUS).astype(np.int8)
+    borrowed_rr_s = np.full((8, RR_INPUTS), 0.9, np.float32)
+    return Pool(beats(120, 1), np.arange(120) % 5, borrowed_rr_s, np.arange(8).astype(np.int8) % 4, CincBeats(cinc, rhythms))
 
 
 def test_a_batch_has_the_configured_class_shares(pool: Pool) -> None:
@@ -45,8 +45,8 @@ def test_the_same_seed_draws_the_same_batches(pool: Pool) -> None:
     assert not np.array_equal(first, third)
 
 
-def test_no_fusion_beat_is_drawn_from_the_strips_which_have_none() -> None:
-    assert STRIP_SHARES[CLASSES.index("F")] == 0
+def test_no_fusion_beat_is_drawn_from_cinc_which_has_none() -> None:
+    assert CINC_SHARES[CLASSES.index("F")] == 0
 
 
 def test_targets_combine_labels_and_teacher_predictions(pool: Pool) -> None:
@@ -64,5 +64,5 @@ def test_an_escape_rhythm_is_slow_and_other_beats_are_unchanged() -> None:
     escaped = _make_escape_rhythm(original, chosen, np.random.default_rng(1))
     assert np.array_equal(escaped.rr_s[~chosen], original.rr_s[~chosen])
     assert np.array_equal(escaped.shape[~chosen], original.shape[~chosen])
-    assert (escaped.rr_s[chosen, HISTORY - 1] > 0.75).all()
+    assert (escaped.rr_s[chosen, HISTORY_INTERVALS - 1] > 0.75).all()
     assert np.isfinite(escaped.rr_s[chosen]).all()

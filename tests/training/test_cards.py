@@ -33,7 +33,7 @@ def test_both_files_contain_every_section_in_order(tmp_path: Path) -> None:
     assert "Not a medical device." in page
 
 
-def test_rounds_numbers_to_four_digits_and_writes_valid_json(tmp_path: Path) -> None:
+def test_rounds_numbers_to_four_significant_digits_and_writes_valid_json(tmp_path: Path) -> None:
     write_card(tmp_path, card())
     text = (tmp_path / "example.json").read_text()
     assert json.loads(text)["figures"] == {"f1": {"value": 0.1235, "low": 0.1, "high": None}}
@@ -59,8 +59,14 @@ def test_rejects_an_unknown_section(tmp_path: Path) -> None:
 
 def test_rows_with_the_same_columns_become_a_table() -> None:
     page = markdown(round_numbers(card()))
-    assert "| | se | ppv |\n|---|---|---|\n| 101 | 99.5 | 98.0 |\n| 106 | – | 97 |" in page
+    assert "| | Se | P+ |\n|---|---|---|\n| 101 | 99.5 | 98.0 |\n| 106 | – | 97 |" in page
     assert "- flutter\n- paced beats" in page
+
+
+def test_labels_keep_names_and_spell_out_short_keys() -> None:
+    figures = {"f1, with ecg_qrs": 99.1, "beat_f1": 98.0, "interval_95": [1, 2], "skipped": {}}
+    page = markdown(round_numbers(card() | {"figures": figures}))
+    assert "- F1, with ecg_qrs: 99.1\n- beat F1: 98.0\n- 95 % confidence interval: 1, 2\n- skipped: none" in page
 
 
 def test_rounding_keeps_values_that_are_not_floats() -> None:

@@ -72,7 +72,7 @@ def test_saturation_clips_only_the_peaks(augmenter: EcgAugmenter) -> None:
 
 def test_lead_off_replaces_one_segment(augmenter: EcgAugmenter) -> None:
     mv = spikes(40) + 0.01
-    out = augmenter.detach_electrode(mv, 1.0, longest=0.5)
+    out = augmenter.detach_electrode(mv, 1.0, max_share=0.5)
     for row in out != mv:
         changed = np.flatnonzero(row)
         assert changed.size

@@ -11,8 +11,8 @@ from evaluation.ec57 import Reference
 from evaluation.statistics import softmax
 from models.inference.ecg_beat import (
     CLASSES,
-    HISTORY,
-    INTERVALS,
+    HISTORY_INTERVALS,
+    RR_INPUTS,
     SHAPE_FEATURES,
     WAVE_SAMPLES,
     choose_classes,
@@ -51,11 +51,11 @@ def create_prediction(name: str, logits: NDArray[np.float64], truth: NDArray[np.
 
 
 def create_beats(times_s: NDArray[np.float64], random: np.random.Generator) -> Beats:
-    """Return beats of which one in ten was hardly received and half are early."""
+    """Return beats of which half are early; one in ten was not received."""
     count = times_s.size
     wave = np.where(random.random((count, 1)) < 0.1, np.nan, np.zeros((count, WAVE_SAMPLES))).astype(np.float32)
-    rr_s = np.full((count, INTERVALS), 0.8, np.float32)
-    rr_s[random.random(count) < 0.5, HISTORY - 1] = 0.5
+    rr_s = np.full((count, RR_INPUTS), 0.8, np.float32)
+    rr_s[random.random(count) < 0.5, HISTORY_INTERVALS - 1] = 0.5
     return Beats(times_s, wave, wave, rr_s, np.zeros((count, SHAPE_FEATURES), np.float32), np.zeros(count, np.int8))
 
 
@@ -75,11 +75,11 @@ def test_counts_match_those_of_the_evaluation(seed: int) -> None:
     truth, found = Reference(truth_s, labels), create_beats(found_s, random)
     labels_called, before_s = [], np.nan
     for shares, missing, rr_s in zip(softmax(logits, 1.0), np.isnan(found.wave_mv[:, 0]), found.rr_s, strict=True):
-        index = choose_classes(shares[None], WEIGHTED.weights, find_early_beats(rr_s[None]), rr_s[None, HISTORY - 1], before_s)[
-            0
-        ]
+        index = choose_classes(
+            shares[None], WEIGHTED.weights, find_early_beats(rr_s[None]), rr_s[None, HISTORY_INTERVALS - 1], before_s
+        )[0]
         labels_called.append("?" if missing else CLASSES[index])
-        before_s = float(rr_s[HISTORY - 1]) if labels_called[-1] == "S" else np.nan
+        before_s = float(rr_s[HISTORY_INTERVALS - 1]) if labels_called[-1] == "S" else np.nan
     expected = beats.confusion(truth, (found_s, labels_called))
     assert confusion(pair_with_reference("1", truth, found, logits), WEIGHTED) == expected
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
 from captures.annotations import read_annotations
-from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, WINDOW
+from models.inference.ecg_quality import BAD, BEATS_ONLY, GOOD, WINDOW_SAMPLES
 from models.signal.resample import RATE_HZ
 from training.ecg_augmentation import EcgAugmenter
 from training.quality_data import (
@@ -29,7 +29,7 @@ from training.quality_evaluation import agreement_figures, auc, load_expert_note
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 uses what pandas 3 deprecates
     import wfdb
 
-LENGTH = 3 * WINDOW
+LENGTH = 3 * WINDOW_SAMPLES
 
 
 def synthetic_ecg(seed: int = 1) -> Stretch:
@@ -42,9 +42,9 @@ def synthetic_ecg(seed: int = 1) -> Stretch:
     return Stretch("mitdb/synthetic", mv, beat_s)
 
 
-def with_signal(mv: NDArray[np.float64], off: NDArray[np.bool_] | None = None) -> AugmentedStretch:
-    nowhere = np.zeros(LENGTH, np.bool_)
-    return AugmentedStretch(mv, nowhere if off is None else off, np.full(LENGTH, np.nan), "by hand")
+def augmented_stretch(mv: NDArray[np.float64], off: NDArray[np.bool_] | None = None) -> AugmentedStretch:
+    never_off = np.zeros(LENGTH, np.bool_)
+    return AugmentedStretch(mv, never_off if off is None else off, np.full(LENGTH, np.nan), "by hand")
 
 
 def window_labels(result: AugmentedStretch) -> list[int]:
@@ -53,38 +53,38 @@ def window_labels(result: AugmentedStretch) -> list[int]:
 
 class TestLabels:
     def test_a_clean_stretch_is_good(self) -> None:
-        assert window_labels(with_signal(synthetic_ecg().mv)) == [GOOD] * 3
+        assert window_labels(augmented_stretch(synthetic_ecg().mv)) == [GOOD] * 3
 
     def test_beats_hidden_by_noise_are_bad(self) -> None:
         noise = np.random.default_rng(2).normal(0, 1.0, LENGTH)
-        assert window_labels(with_signal(noise)) == [BAD] * 3
+        assert window_labels(augmented_stretch(noise)) == [BAD] * 3
 
     def test_noise_in_one_window_affects_only_that_one(self) -> None:
         mv = synthetic_ecg().mv
-        mv[WINDOW : 2 * WINDOW] += np.random.default_rng(2).normal(0, 1.5, WINDOW)
-        assert window_labels(with_signal(mv)) == [GOOD, BAD, GOOD]
+        mv[WINDOW_SAMPLES : 2 * WINDOW_SAMPLES] += np.random.default_rng(2).normal(0, 1.5, WINDOW_SAMPLES)
+        assert window_labels(augmented_stretch(mv)) == [GOOD, BAD, GOOD]
 
     def test_slow_artefacts_leave_only_the_beats_usable(self) -> None:
         slow = 0.3 * np.sin(2 * np.pi * 2.3 * np.arange(LENGTH) / RATE_HZ)
-        assert window_labels(with_signal(synthetic_ecg().mv + slow)) == [BEATS_ONLY] * 3
+        assert window_labels(augmented_stretch(synthetic_ecg().mv + slow)) == [BEATS_ONLY] * 3
 
     def test_a_lost_packet_is_tolerated(self) -> None:
         mv = synthetic_ecg().mv
         mv[300:370] = np.nan
-        assert window_labels(with_signal(mv)) == [GOOD] * 3
+        assert window_labels(augmented_stretch(mv)) == [GOOD] * 3
 
     def test_half_of_the_samples_are_needed(self) -> None:
         mv = synthetic_ecg().mv
-        mv[: WINDOW // 2 + 1] = np.nan
-        assert window_labels(with_signal(mv)) == [BAD, GOOD, GOOD]
+        mv[: WINDOW_SAMPLES // 2 + 1] = np.nan
+        assert window_labels(augmented_stretch(mv)) == [BAD, GOOD, GOOD]
 
-    def test_a_fifth_without_electrode_is_bad(self) -> None:
+    def test_an_electrode_off_for_a_fifth_of_the_time_is_bad(self) -> None:
         off = np.zeros(LENGTH, np.bool_)
-        off[WINDOW : WINDOW + WINDOW // 5] = True
-        assert window_labels(with_signal(synthetic_ecg().mv, off)) == [GOOD, BAD, GOOD]
+        off[WINDOW_SAMPLES : WINDOW_SAMPLES + WINDOW_SAMPLES // 5] = True
+        assert window_labels(augmented_stretch(synthetic_ecg().mv, off)) == [GOOD, BAD, GOOD]
 
     def test_a_missing_signal_is_bad(self) -> None:
-        assert window_labels(with_signal(np.full(LENGTH, np.nan))) == [BAD] * 3
+        assert window_labels(augmented_stretch(np.full(LENGTH, np.nan))) == [BAD] * 3
 
 
 class TestCorrelation:
@@ -131,21 +131,21 @@ class TestStretches:
         for snr_db in (24.0, 6.0, -6.0):
             random = np.random.default_rng(1)
             augmenter = EcgAugmenter(data, random)
-            windows_made = stack_windows(
+            windows = stack_windows(
                 w for stretch in stretches[:6] for w in augmented_windows(stretch, augmenter, random, snr_db)
             )
-            shares.append(np.bincount(windows_made.labels, minlength=3) / len(windows_made.labels))
+            shares.append(np.bincount(windows.labels, minlength=3) / len(windows.labels))
         assert shares[0][GOOD] > 0.9
         assert shares[1][BEATS_ONLY] + shares[1][BAD] > 0.8
         assert shares[2][BAD] > 0.7
 
     def test_the_same_seed_draws_the_same_windows(self, stretches: list[Stretch], data: Path) -> None:
-        def windows_made() -> Windows:
+        def make_windows() -> Windows:
             random = np.random.default_rng(7)
             augmenter = EcgAugmenter(data, random)
             return stack_windows(w for stretch in stretches[:5] for w in augmented_windows(stretch, augmenter, random))
 
-        one, other = windows_made(), windows_made()
+        one, other = make_windows(), make_windows()
         assert np.array_equal(one.mv, other.mv, equal_nan=True)
         assert np.array_equal(one.labels, other.labels)
 
@@ -161,7 +161,7 @@ class TestFigures:
     def windows(self) -> Windows:
         count = 8
         return Windows(
-            np.zeros((count, WINDOW), np.float32),
+            np.zeros((count, WINDOW_SAMPLES), np.float32),
             np.array([0, 0, 0, 0, 1, 1, 2, 2]),
             np.ones(count, np.float32),
             np.array(["a", "a", "b", "b"] * 2),
@@ -207,6 +207,6 @@ class TestFigures:
 
     def test_expert_notes_cover_a_record(self, data: Path) -> None:
         mv, noisy, clean = load_expert_notes(data / "mitdb" / "122.hea")
-        assert mv.shape == (180, WINDOW)
+        assert mv.shape == (180, WINDOW_SAMPLES)
         assert not noisy.any()
         assert clean.all()

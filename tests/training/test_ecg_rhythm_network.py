@@ -1,4 +1,4 @@
-"""The trained form of `ecg_rhythm`: its ONNX export, and the equalisation before quantization."""
+"""The PyTorch network of `ecg_rhythm`: its ONNX export, and the equalisation before quantization."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.inference.ecg_rhythm import ROWS, WINDOW
+from models.inference.ecg_rhythm import ROWS, WINDOW_SAMPLES
 from models.inference.session import ModelSession
 from training.rhythm_data import class_target, stretch_time
 from training.rhythm_equalise import equalise_channels
@@ -32,7 +32,7 @@ def network() -> RhythmNet:
 
 @pytest.fixture
 def windows() -> np.ndarray:
-    return np.random.default_rng(2).normal(0, 1, (8, ROWS, WINDOW)).astype(np.float32)
+    return np.random.default_rng(2).normal(0, 1, (8, ROWS, WINDOW_SAMPLES)).astype(np.float32)
 
 
 def logits(network: RhythmNet, windows: np.ndarray) -> np.ndarray:
@@ -55,9 +55,9 @@ def test_equalisation_changes_no_output(network: RhythmNet, windows: np.ndarray,
 
 
 def test_equalisation_makes_ranges_equal(network: RhythmNet, windows: np.ndarray) -> None:
-    def spread(of: RhythmNet) -> float:
+    def spread(measured: RhythmNet) -> float:
         with torch.inference_mode():
-            x = torch.relu(of.stem_norm(of.stem(torch.from_numpy(windows)[:, :, None]))).amax((0, 2, 3))
+            x = torch.relu(measured.stem_norm(measured.stem(torch.from_numpy(windows)[:, :, None]))).amax((0, 2, 3))
         return float(x.max() / x.median())
 
     assert spread(equalise_channels(network, windows, 1.0)) == pytest.approx(1, abs=0.01)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation.statistics import softmax, top_label_error
-from models.inference.ecg_rhythm import WINDOW
+from models.inference.ecg_rhythm import WINDOW_SAMPLES
 from training.rhythm_score import (
     Calibration,
     average_windows,
@@ -55,7 +55,7 @@ class TestScores:
 
 class TestWindowsOfRecordings:
     def test_assigns_windows_to_recordings_and_averages_them(self) -> None:
-        parts = cut_windows([np.ones(WINDOW // 2), np.ones(2 * WINDOW), np.ones(WINDOW)])
+        parts = cut_windows([np.ones(WINDOW_SAMPLES // 2), np.ones(2 * WINDOW_SAMPLES), np.ones(WINDOW_SAMPLES)])
         assert parts.recording_index.tolist() == [0, 1, 1, 1, 2]
         assert len(parts.features) == 5
         probability = np.arange(20.0).reshape(5, 4)

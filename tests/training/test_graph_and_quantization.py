@@ -29,14 +29,14 @@ class Tensor:
         return self.values
 
 
-def drawn(seed: int, *shape: int) -> NDArray[np.float64]:
+def random_array(seed: int, *shape: int) -> NDArray[np.float64]:
     return np.random.default_rng(seed).normal(0, 0.5, shape)
 
 
 def conv_layer(seed: int, out: int, inside: int, width: int, stride: int) -> Any:
     return SimpleNamespace(
-        weight=Tensor(drawn(seed, out, inside, width)),
-        bias=Tensor(drawn(seed + 1, out)),
+        weight=Tensor(random_array(seed, out, inside, width)),
+        bias=Tensor(random_array(seed + 1, out)),
         padding=(width // 2,),
         stride=(stride,),
         dilation=(1,),
@@ -46,19 +46,19 @@ def conv_layer(seed: int, out: int, inside: int, width: int, stride: int) -> Any
 
 def norm_layer(seed: int, count: int) -> Any:
     return SimpleNamespace(
-        weight=Tensor(drawn(seed, count)),
-        bias=Tensor(drawn(seed + 1, count)),
-        running_mean=Tensor(drawn(seed + 2, count)),
-        running_var=Tensor(np.abs(drawn(seed + 3, count)) + 0.1),
+        weight=Tensor(random_array(seed, count)),
+        bias=Tensor(random_array(seed + 1, count)),
+        running_mean=Tensor(random_array(seed + 2, count)),
+        running_var=Tensor(np.abs(random_array(seed + 3, count)) + 0.1),
         eps=1e-5,
     )
 
 
 def dense_layer(seed: int, out: int, inside: int) -> Any:
-    return SimpleNamespace(weight=Tensor(drawn(seed, out, inside)), bias=Tensor(drawn(seed + 1, out)))
+    return SimpleNamespace(weight=Tensor(random_array(seed, out, inside)), bias=Tensor(random_array(seed + 1, out)))
 
 
-def convolved(x: NDArray[np.float64], layer: Any) -> NDArray[np.float64]:
+def convolve(x: NDArray[np.float64], layer: Any) -> NDArray[np.float64]:
     """Convolve by definition: (n, in, time) → (n, out, time / stride)."""
     weight, width = layer.weight.values, layer.weight.values.shape[-1]
     padded = np.pad(x, ((0, 0), (0, 0), (width // 2, width // 2)))
@@ -67,19 +67,19 @@ def convolved(x: NDArray[np.float64], layer: Any) -> NDArray[np.float64]:
     return out
 
 
-def normed(x: NDArray[np.float64], norm: Any) -> NDArray[np.float64]:
+def normalise(x: NDArray[np.float64], norm: Any) -> NDArray[np.float64]:
     scale = norm.weight.values / np.sqrt(norm.running_var.values + norm.eps)
     out: NDArray[np.float64] = (x - norm.running_mean.values[:, None]) * scale[:, None] + norm.bias.values[:, None]
     return out
 
 
-def softmaxed(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     power = np.exp(logits - logits.max(-1, keepdims=True))
     shares: NDArray[np.float64] = power / power.sum(-1, keepdims=True)
     return shares
 
 
-def small_net(path: Path) -> Any:
+def write_small_network(path: Path) -> Any:
     """Write two convolutions, one with a norm, mean and maximum, a dense layer and a softmax; return the same in numpy."""
     first, norm, second = conv_layer(1, 8, 2, 5, 2), norm_layer(5, 8), conv_layer(11, 6, 8, 3, 1)
     dense = dense_layer(21, 3, 12)
@@ -89,13 +89,13 @@ def small_net(path: Path) -> Any:
     x = graph.gemm(graph.concat([graph.mean_over_time(x), graph.max_over_time(x)]), dense, name="output")
     graph.save(graph.softmax(x, 2.0), ["n", 3], FACTS, path)
 
-    def in_numpy(features: NDArray[np.float32]) -> NDArray[np.float64]:
-        y = np.maximum(normed(convolved(features.astype(np.float64), first), norm), 0)
-        y = np.maximum(convolved(y, second), 0)
+    def compute_in_numpy(features: NDArray[np.float32]) -> NDArray[np.float64]:
+        y = np.maximum(normalise(convolve(features.astype(np.float64), first), norm), 0)
+        y = np.maximum(convolve(y, second), 0)
         y = np.concatenate([y.mean(-1), y.max(-1)], -1) @ dense.weight.values.T + dense.bias.values
-        return softmaxed(y / 2)
+        return softmax(y / 2)
 
-    return in_numpy
+    return compute_in_numpy
 
 
 @pytest.fixture
@@ -104,18 +104,18 @@ def windows() -> NDArray[np.float32]:
 
 
 def test_the_graph_computes_the_same_as_numpy(tmp_path: Path, windows: NDArray[np.float32]) -> None:
-    in_numpy = small_net(tmp_path / "example.onnx")
-    np.testing.assert_allclose(run_model(tmp_path / "example.onnx", windows), in_numpy(windows), atol=1e-5)
+    compute_in_numpy = write_small_network(tmp_path / "example.onnx")
+    np.testing.assert_allclose(run_model(tmp_path / "example.onnx", windows), compute_in_numpy(windows), atol=1e-5)
 
 
 def test_writes_identical_files_in_every_run(tmp_path: Path) -> None:
-    small_net(tmp_path / "one.onnx")
-    small_net(tmp_path / "other.onnx")
+    write_small_network(tmp_path / "one.onnx")
+    write_small_network(tmp_path / "other.onnx")
     assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "other.onnx").read_bytes()
 
 
 def test_the_agent_loads_the_file(tmp_path: Path, windows: NDArray[np.float32]) -> None:
-    small_net(tmp_path / "example.onnx")
+    write_small_network(tmp_path / "example.onnx")
     session = ModelSession("example", (tmp_path / "example.onnx").read_bytes())
     assert session.version == "1"
     assert session.run(windows[:4]).shape == (4, 3)
@@ -141,7 +141,7 @@ def test_single_nodes_match_a_manual_computation(tmp_path: Path, build: Any, exp
 
 @pytest.mark.filterwarnings("ignore")  # onnxruntime's quantizer uses deprecated functions
 def test_int8_is_close_to_float(tmp_path: Path, windows: NDArray[np.float32]) -> None:
-    small_net(tmp_path / "float.onnx")
+    write_small_network(tmp_path / "float.onnx")
     quantize(tmp_path / "float.onnx", tmp_path / "int8.onnx", windows[:200], ("output",))
     assert not (tmp_path / "int8.qdq.onnx").exists()
     found = measure_parity(tmp_path / "float.onnx", tmp_path / "int8.onnx", windows)
@@ -155,7 +155,7 @@ def test_int8_is_close_to_float(tmp_path: Path, windows: NDArray[np.float32]) ->
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_unrounded_input_is_not_clipped_either(tmp_path: Path, windows: NDArray[np.float32]) -> None:
-    small_net(tmp_path / "float.onnx")
+    write_small_network(tmp_path / "float.onnx")
     changes = {}
     for names in ((), ("first",)):
         quantize(
@@ -173,6 +173,6 @@ def test_an_unrounded_input_is_not_clipped_either(tmp_path: Path, windows: NDArr
 
 
 def test_a_model_agrees_with_itself(tmp_path: Path, windows: NDArray[np.float32]) -> None:
-    small_net(tmp_path / "float.onnx")
+    write_small_network(tmp_path / "float.onnx")
     found = measure_parity(tmp_path / "float.onnx", tmp_path / "float.onnx", windows)
     assert (found.agreement, found.largest_change) == (1.0, 0.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.inference.ppg_quality import WINDOW
+from models.inference.ppg_quality import WINDOW_SAMPLES
 from training.ppg_augmentation import ARTEFACTS, add_gaps, augment
 from training.ppg_data import FOLDS, SIMULATED, Source, detect_pulses, sample_windows, split_folds
 from training.ppg_synth import simulate_ppg
@@ -63,7 +63,7 @@ def test_no_person_is_in_two_folds() -> None:
 
 def test_windows_have_both_labels_and_an_origin() -> None:
     windows = sample_windows(sources(), 15, seed=5)
-    assert windows.ppg.shape == (windows.good.size, WINDOW)
+    assert windows.ppg.shape == (windows.good.size, WINDOW_SAMPLES)
     assert 0.1 < windows.good.mean() < 0.9
     assert {name.split()[0] for name in windows.origin} == {"person", SIMULATED}
     unchanged = windows.select(~windows.augmented & np.char.startswith(windows.origin, "person"))

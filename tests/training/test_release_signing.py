@@ -65,7 +65,7 @@ class TestSigning:
         sign(folder, KEY, 41, pinned=KEYS)
         before = content(folder)
         for number in (41, 40, 0, -1, 1 << 31):
-            with pytest.raises(SigningError, match="the last release was 41: choose a higher number"):
+            with pytest.raises(SigningError, match="cannot follow release 41: choose one from 42 to"):
                 sign(folder, KEY, number, pinned=KEYS)
         assert content(folder) == before
         assert sign(folder, KEY, 50, pinned=KEYS).number == 50
@@ -151,9 +151,9 @@ class TestKeys:
 
     def test_rejects_a_key_inside_this_checkout(self) -> None:
         path = ROOT / "build" / "key.pem"
-        for refuse in (lambda: load_key(path, no_passphrase), lambda: create_key(path, b"")):
+        for use_key in (lambda: load_key(path, no_passphrase), lambda: create_key(path, b"")):
             with pytest.raises(SigningError, match="is inside a checkout"):
-                refuse()
+                use_key()
         assert not path.exists()
 
     def test_rejects_a_key_inside_any_checkout_or_linked_from_one(self, tmp_path: Path, key_file: Path) -> None:

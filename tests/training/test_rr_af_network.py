@@ -1,4 +1,4 @@
-"""The trained form of `rr_af`: its ONNX export, and the equalisation before quantization."""
+"""The PyTorch network of `rr_af`: its ONNX export, and the equalisation before quantization."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.inference.rr_af import FEATURES, WINDOW
+from models.inference.rr_af import ROWS, WINDOW_INTERVALS
 from models.inference.session import ModelSession
 from training.rr_equalise import equalise_channels
 from training.rr_net import RrNet, logits, write_onnx
@@ -25,8 +25,8 @@ def network() -> RrNet:
 
 @pytest.fixture
 def windows() -> np.ndarray:
-    created = np.random.default_rng(2).normal(0, 1, (8, FEATURES, WINDOW)).astype(np.float32)
-    created[:, 1] = np.random.default_rng(3).random((8, WINDOW)) < 0.8
+    created = np.random.default_rng(2).normal(0, 1, (8, ROWS, WINDOW_INTERVALS)).astype(np.float32)
+    created[:, 1] = np.random.default_rng(3).random((8, WINDOW_INTERVALS)) < 0.8
     return created
 
 
@@ -44,9 +44,9 @@ def test_equalisation_changes_no_output(network: RrNet, windows: np.ndarray, str
 
 
 def test_equalisation_makes_ranges_more_equal(network: RrNet, windows: np.ndarray) -> None:
-    def spread(of: RrNet) -> float:
+    def spread(measured: RrNet) -> float:
         with torch.inference_mode():
-            maxima = torch.relu(of.convolutions[0](torch.from_numpy(windows))).amax((0, 2))
+            maxima = torch.relu(measured.convolutions[0](torch.from_numpy(windows))).amax((0, 2))
         return float(maxima.max() / maxima.median())
 
     assert spread(equalise_channels(network, windows, 1.0)) < spread(network)

@@ -83,7 +83,7 @@ def test_simulated_sensor_output_has_the_stated_properties() -> None:
     assert abs(np.median(intervals_s[full]) - 0.8) < 0.02
 
 
-def test_sinus_variants_keep_positive_intervals_and_half_of_the_windows() -> None:
+def test_sinus_variants_keep_intervals_positive_and_leave_half_of_the_windows_unchanged() -> None:
     random = np.random.default_rng(1)
     rr = np.full((2000, SOURCE_LENGTH), 0.8)
     varied = vary_sinus_rhythm(rr, random)

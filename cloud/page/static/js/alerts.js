@@ -7,6 +7,7 @@ import { alertKey, isOngoing } from "./state.js";
 
 const SHAPES = { high: "M16 3 30 28H2Z", medium: "M16 2 30 16 16 30 2 16Z", low: "M4 16a12 12 0 1 0 24 0a12 12 0 1 0-24 0" };
 const GLYPHS = { high: "!!!", medium: "!!", low: "!" };
+/** Baseline of the glyph in the sign's view box of 32 by 32 units. */
 const GLYPH_Y = { high: 24, medium: 20.5, low: 20.5 };
 
 export const scaleText = (gain) => t("scale", { gain, ms: number(40), mv: number(1 / gain, 2) });
@@ -58,7 +59,7 @@ export class AlertList {
       const alert = this.state.alerts.get(row.dataset.alert);
       if (!alert) continue;
       setText(row.querySelector(".age"), relativeTime(alert.decided_us, now_us));
-      setText(row.querySelector(".span"), courseText(alert, now_us));
+      setText(row.querySelector(".span"), stateText(alert, now_us));
     }
   }
 
@@ -117,7 +118,7 @@ export class AlertDetail {
   tick(key) {
     const alert = this.state.alerts.get(key);
     const course = document.querySelector("#detail .span");
-    if (alert && course) setText(course, courseText(alert, this.state.now_us()));
+    if (alert && course) setText(course, stateText(alert, this.state.now_us()));
   }
 
   #content(alert, scrolled) {
@@ -161,7 +162,7 @@ function stripElements(alert, scrolled) {
 /** Scroll to the start, where the 1 mV pulse is; if the onset would then be out of view, scroll to the onset. */
 const initialScroll = (onset_x, width) => (onset_x < 0.7 * width ? 0 : onset_x - width / 3);
 
-function courseText(alert, now_us) {
+function stateText(alert, now_us) {
   return isOngoing(alert)
     ? t("ongoing", { duration: duration(Math.floor((now_us - alert.onset_us) / 1e6) * 1e6) })
     : t("ended", { duration: duration(alert.end_us - alert.onset_us) });

@@ -8,18 +8,20 @@ import { sensorKey } from "./state.js";
 const MIN_HEIGHT_MM = 35;
 /** Blank time ahead of the newest sample. */
 const BLANK_US = 400_000;
-/** If the play head is further than this from its target distance to the data, it jumps. */
-const MAX_LAG_US = 6e6;
-/** Largest relative change of the playback speed that keeps the head at its distance from the data. */
+/** If the delay of the head differs from its target by more than this, the head jumps. */
+const MAX_DELAY_ERROR_US = 6e6;
+/** Largest relative change of the playback speed, which keeps the delay of the head at its target. */
 const MAX_SPEED_CHANGE = 0.05;
 /** The gain fits the range of the last seconds. It changes only if the trace no longer fits, to keep the scale steady. */
 const FIT_WINDOW_US = 8e6;
 
 export class LiveEcg {
   #view = null;
+  /** The time of the newest sample drawn. */
   #head_us = 0;
   #drawn_ms = 0;
-  #margin_us = 1.2e6;
+  /** Target delay of the head behind the newest data. */
+  #delay_us = 1.2e6;
   #layout = null;
   #baseline_mv = 0;
 
@@ -45,10 +47,10 @@ export class LiveEcg {
   /** Creates a new canvas and grid in the next frame, for another size, theme or gain. */
   redraw() { this.#view = null; }
 
-  /** Adapts the delay of the head to the chunk length: 1.3 chunks behind the newest data, within 0.6 to 3 s. */
+  /** Adapts the delay to the length of the chunks: 1.3 chunks, within 0.6 to 3 s. */
   onChunk({ mv, rate_hz, ...names }) {
     if (sensorKey(names) !== this.key) return;
-    this.#margin_us = Math.max(0.6e6, Math.min(3e6, 1.3 * (mv.length / rate_hz) * 1e6));
+    this.#delay_us = Math.max(0.6e6, Math.min(3e6, 1.3 * (mv.length / rate_hz) * 1e6));
   }
 
   #onFrame(now_ms) {
@@ -64,8 +66,8 @@ export class LiveEcg {
   }
 
   #moveHead(elapsed_us, end_us) {
-    const target_us = end_us - this.#margin_us;
-    if (Math.abs(target_us - this.#head_us) > MAX_LAG_US) this.#head_us = target_us;
+    const target_us = end_us - this.#delay_us;
+    if (Math.abs(target_us - this.#head_us) > MAX_DELAY_ERROR_US) this.#head_us = target_us;
     const speed = 1 + Math.max(-MAX_SPEED_CHANGE, Math.min(MAX_SPEED_CHANGE, (target_us - this.#head_us) / 10e6));
     this.#head_us = Math.min(end_us, this.#head_us + elapsed_us * speed);
   }

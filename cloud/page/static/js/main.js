@@ -10,7 +10,7 @@ import { SensorPanel, unopenedNotice } from "./sensors.js";
 import { State, alertKey, comparePositions } from "./state.js";
 import { Trend } from "./trend.js";
 
-/** History that the page fetches at its start, before the last data. */
+/** How much history before the newest data the page fetches at its start. */
 const INITIAL_ECG_US = 15e6;
 const INITIAL_TREND_US = 6 * 3600e6;
 
@@ -22,8 +22,8 @@ const live = new LiveEcg(byId("live-paper"), (gain) => setText(byId("live-scale"
 const detail = new AlertDetail(state, fetchStrip);
 const list = new AlertList(state, onAlert, () => fetchMoreAlerts().catch(reportError));
 const trend = new Trend(state);
-let lost_ms = null;
-/** For each sensor, up to when its data is complete, before newer data arrives over the WebSocket. */
+let linkLostAt_ms = null;
+/** For each sensor, the time up to which its data is complete, before newer data arrives over the WebSocket. */
 let dataEnds = new Map();
 /** The sensors whose history was fetched, or is being fetched, since the last connection. */
 let fetched = new Set();
@@ -76,6 +76,7 @@ async function fetchMoreAlerts() {
   list.render();
 }
 
+/** Notes for each sensor the time up to which its data is complete, before newer data arrives over the WebSocket. */
 function recordDataEnds() {
   for (const key of state.sensors.keys()) {
     if (!dataEnds.has(key)) dataEnds.set(key, { ecg_us: state.ecgEnd_us(key), rate_us: state.heartRates(key).at(-1)?.at_us ?? 0 });
@@ -162,7 +163,7 @@ const handlers = {
   ecg(message) { state.putEcg(message); live.onChunk(message); },
   vital(message) { if (message.kind === "heart_rate") state.putHeartRate(message); },
   resync,
-  beat() {},
+  beat() {}, // the heartbeat of the connection, not of the patient
 };
 
 function announcementValues(alert) {
@@ -171,23 +172,23 @@ function announcementValues(alert) {
 }
 
 const link = new Link({
-  onUp() { lost_ms = null; linkState = "connected"; resync().catch(reportError); tick(); },
+  onUp() { linkLostAt_ms = null; linkState = "connected"; resync().catch(reportError); tick(); },
   onMessage(message) {
     state.setServerTime(message.published_us);
     Promise.resolve(handlers[message.type]?.(message)).catch(reportError);
   },
-  onDown(ms) { lost_ms ??= ms; linkState = "lost"; tick(); },
+  onDown(ms) { linkLostAt_ms ??= ms; linkState = "lost"; tick(); },
 });
 
 function reportError(error) { console.warn(`cannot fetch the missing data, will retry at the next connection: ${error.message}`); }
 
 function renderNotices() {
   const now_us = state.now_us();
-  const texts = lost_ms === null ? sensors.notices(now_us) : [t("notice_link", { time: clockTime(lost_ms * 1000, Date.now() * 1000) })];
+  const texts = linkLostAt_ms === null ? sensors.notices(now_us) : [t("notice_link", { time: clockTime(linkLostAt_ms * 1000, Date.now() * 1000) })];
   texts.push(...(state.counters ? unopenedNotice(state.counters.blocks) : []));
   const currentTexts = [...byId("notices").children].map((notice) => notice.textContent);
   if (texts.join("\n") !== currentTexts.join("\n")) byId("notices").replaceChildren(...texts.map((text) => element("p", { class: "notice" }, text)));
-  document.querySelector(".live").dataset.stale = lost_ms !== null;
+  document.querySelector(".live").dataset.stale = linkLostAt_ms !== null;
 }
 
 /** Names the patient whose ECG and trend are shown, and marks that patient in the list. */
@@ -237,5 +238,5 @@ await fillLanguageMenu();
 renderAll();
 link.connect();
 setInterval(tick, 1000);
-setInterval(() => { if (lost_ms === null) { refreshCounters().catch(reportError); trend.render(sensors.selected); } }, 5000);
+setInterval(() => { if (linkLostAt_ms === null) { refreshCounters().catch(reportError); trend.render(sensors.selected); } }, 5000);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", renderAll);

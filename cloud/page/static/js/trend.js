@@ -83,7 +83,7 @@ function options(width, alerts, now_us) {
   };
 }
 
-/** At least 40 to 120 /min, so small changes look small. */
+/** Returns the range of the axis: at least 40 to 120 /min, so that small changes look small. */
 const paddedRange = (low, high) => [Math.min(40, Math.floor((low - 5) / 10) * 10), Math.max(120, Math.ceil((high + 5) / 10) * 10)];
 
 function drawBands(plot, alerts, now_us) {

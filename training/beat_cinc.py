@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from models.inference.ecg_beat import HISTORY, N, S, V
+from models.inference.ecg_beat import HISTORY_INTERVALS, N, S, V
 from models.signal.beat_classifier import BeatClassifier
 from models.signal.filters import Samples
 from models.signal.resample import RATE_HZ
@@ -24,15 +24,15 @@ from training.ecg_augmentation import EcgAugmenter
 SINUS, AF, OTHER = (LABELS.index(name) for name in "NAO")
 
 SINUS_EVERY: Final = 3
-"""One in so many recordings in sinus rhythm is used."""
+"""Only every third recording in sinus rhythm is used."""
 
 SNR_DB: Final = (3.0, 24.0)
 GAP_SHARE: Final = 0.3
 
 MIN_LENGTH_S: Final = 6.0
 CONTEXT_S: Final = 45.0
-"""A recording is repeated, joined between two beats, until so much precedes the last repetition: half a minute is too short to
-learn the template and the median interval."""
+"""A recording is repeated, joined between two beats, until at least this time precedes the last repetition: half a minute is
+too short to learn the template and the median interval."""
 
 SEAM_S: Final = 2.0
 """No beat this close to the ends of the last repetition is used."""
@@ -44,14 +44,14 @@ MATCH_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class StripBeats:
+class CincBeats:
     """Labelled beats, and for each the rhythm of its recording, (n,): `SINUS`, `AF` or `OTHER`."""
 
     beats: Beats
     rhythms: NDArray[np.int8]
 
 
-def label_strips(data: Path, qrs_classifier: BeatClassifier, seed: int, progress: Progress) -> StripBeats:
+def label_cinc_beats(data: Path, qrs_classifier: BeatClassifier, seed: int, progress: Progress) -> CincBeats:
     """Return all beats that can be labelled, as recorded and with artefacts."""
     random = np.random.default_rng(seed)
     augmenter = EcgAugmenter(data, random)
@@ -60,7 +60,7 @@ def label_strips(data: Path, qrs_classifier: BeatClassifier, seed: int, progress
         for beats in _label_recording(record, qrs_classifier, augmenter, random):
             parts.append(beats)
             rhythms.append(np.full(len(beats), record.label, np.int8))
-    return StripBeats(Beats.concatenate(parts), np.concatenate(rhythms))
+    return CincBeats(Beats.concatenate(parts), np.concatenate(rhythms))
 
 
 def _select_recordings(records: list[CincRecording]) -> Iterator[CincRecording]:
@@ -115,12 +115,13 @@ def label_by_rule(beats: Beats, rhythm: int) -> Labels:
 
     In sinus rhythm and AF every beat that matches the template is N. In other rhythms, on a regular background:
     N where shape and both intervals are normal; S where a beat that matches the template comes early (Goldberger's Clinical
-    Electrocardiography, 15); V where a beat of another shape comes early and is followed by a compensatory pause (16).
+    Electrocardiography, chapter 15); V where a beat of another shape comes early, followed by a compensatory pause (chapter
+    16).
     """
-    history = beats.rr_s[:, : HISTORY - 1].astype(np.float64)
+    history = beats.rr_s[:, : HISTORY_INTERVALS - 1].astype(np.float64)
     known = np.isfinite(history)
     median_s = np.array([np.median(row[valid]) if valid.any() else np.nan for row, valid in zip(history, known, strict=True)])
-    early, late = beats.rr_s[:, HISTORY - 1] / median_s, beats.rr_s[:, HISTORY] / median_s
+    early, late = beats.rr_s[:, HISTORY_INTERVALS - 1] / median_s, beats.rr_s[:, HISTORY_INTERVALS] / median_s
     steady = (np.abs(history / median_s[:, None] - 1) < 0.12).sum(-1) / np.maximum(known.sum(-1), 1)
     similarity, height = compare_with_template(beats)
     labels = np.full(len(beats), UNLABELLED, np.int8)

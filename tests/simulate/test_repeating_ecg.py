@@ -1,4 +1,4 @@
-"""The simulated heart: repetition, RR intervals, and recordings resampled to the strap's rate."""
+"""The repeating ECG: repetition, RR intervals, and recordings resampled to the strap's rate."""
 
 from itertools import pairwise
 
@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.simulate.heart import Heart, heart_from_recording, heart_from_script, resample
 from gateway.simulate.pmd import RATE_HZ
+from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_recording, ecg_from_script, resample
 from gateway.simulate.script import load_script
 
-RAMP = Heart(np.arange(1000, dtype=np.int32), (1.0, 2.5, 6.0))
+RAMP = RepeatingEcg(np.arange(1000, dtype=np.int32), (1.0, 2.5, 6.0))
 
 
 @given(st.integers(0, 100_000), st.integers(0, 3000), st.integers(0, 3000))
@@ -32,13 +32,13 @@ def test_intervals_continue_across_the_repetition() -> None:
     assert RAMP.rr_intervals(0.0, 6.0) == pytest.approx((1.5, 3.5))
     assert RAMP.rr_intervals(6.0, 10.5) == pytest.approx((1000 / RATE_HZ + 1.0 - 6.0, 1.5))
     assert RAMP.rr_intervals(-5.0, 1.5) == ()
-    assert heart_from_recording(np.zeros(1000), 250.0).rr_intervals(0.0, 100.0) == ()
+    assert ecg_from_recording(np.zeros(1000), 250.0).rr_intervals(0.0, 100.0) == ()
 
 
 def test_the_script_is_played_in_microvolts() -> None:
-    heart = heart_from_script(load_script("demo"))
-    assert heart.period_s == pytest.approx(300.0)
-    peaks = [heart.samples(round(beat * RATE_HZ) - 1, 3).max() for beat in heart.beats_s]
+    ecg = ecg_from_script(load_script("demo"))
+    assert ecg.period_s == pytest.approx(300.0)
+    peaks = [ecg.samples(round(beat * RATE_HZ) - 1, 3).max() for beat in ecg.beats_s]
     assert 700 < min(peaks) < max(peaks) < 2200
 
 
@@ -57,4 +57,4 @@ def test_resampling_removes_frequencies_above_the_straps_band() -> None:
 
 
 def test_values_beyond_three_bytes_are_clipped() -> None:
-    assert heart_from_recording(np.full(1000, 1e6), 250.0).microvolts.max() == 2**23 - 1
+    assert ecg_from_recording(np.full(1000, 1e6), 250.0).microvolts.max() == 2**23 - 1

@@ -1,4 +1,4 @@
-"""Labels by rule: beats that are clear by the textbook get a label, doubtful ones get none."""
+"""Labels by rule: beats that a textbook rule identifies get a label, doubtful ones get none."""
 
 import numpy as np
 import pytest
@@ -6,24 +6,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.inference.ecg_beat import BEFORE, HISTORY, INTERVALS, SHAPE_FEATURES, WAVE_SAMPLES, N, S, V
+from models.inference.ecg_beat import HISTORY_INTERVALS, RR_INPUTS, SAMPLES_BEFORE_R, SHAPE_FEATURES, WAVE_SAMPLES, N, S, V
+from training.beat_cinc import AF, OTHER, SINUS, label_by_rule
 from training.beat_data import UNLABELLED, Beats
-from training.beat_strips import AF, OTHER, SINUS, label_by_rule
 
 Wave = NDArray[np.float64]
 
 
 def qrs(width: float = 2.5, height_mv: float = 1.0) -> Wave:
-    return height_mv * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - BEFORE) / width) ** 2)
+    return height_mv * np.exp(-0.5 * ((np.arange(WAVE_SAMPLES) - SAMPLES_BEFORE_R) / width) ** 2)
 
 
 NARROW, WIDE = qrs(), -qrs(7.0)
 
 
 def beat(wave: Wave, early: float = 1.0, late: float = 1.0, history: Wave | None = None) -> Beats:
-    """Return one beat after intervals of 0.8 s, or as given; `early` and `late` are the intervals around it over 0.8 s."""
-    rr_s = np.full(INTERVALS, 0.8) if history is None else np.concatenate((history, [0.8] * (INTERVALS - history.size)))
-    rr_s[HISTORY - 1 : HISTORY + 1] = 0.8 * early, 0.8 * late
+    """Return one beat. The intervals around it are `early` and `late` times 0.8 s, those before are `history` or 0.8 s each."""
+    rr_s = np.full(RR_INPUTS, 0.8) if history is None else np.concatenate((history, [0.8] * (RR_INPUTS - history.size)))
+    rr_s[HISTORY_INTERVALS - 1 : HISTORY_INTERVALS + 1] = 0.8 * early, 0.8 * late
     return Beats(
         np.zeros(1),
         wave[None].astype(np.float32),
@@ -55,7 +55,7 @@ def test_labels_clear_beats_and_not_doubtful_ones(beats: Beats, rhythm: int, lab
 
 
 def test_labels_no_early_beat_in_an_irregular_rhythm() -> None:
-    irregular = np.random.default_rng(1).uniform(0.4, 1.2, HISTORY - 1)
+    irregular = np.random.default_rng(1).uniform(0.4, 1.2, HISTORY_INTERVALS - 1)
     for wave in (NARROW, WIDE):
         assert label_by_rule(beat(wave, 0.6, 1.4, irregular), OTHER).tolist() == [UNLABELLED]
 

@@ -1,4 +1,4 @@
-"""A façade of BlueZ: `org.bluez` on a private D-Bus, backed by a Bumble device. bleak's Linux backend runs on it unmodified.
+"""A fake BlueZ: `org.bluez` on a private D-Bus, backed by a Bumble device. bleak's Linux backend runs on it unmodified.
 
 It answers the D-Bus calls of bleak 3.1 as bluetoothd 5.55 and later do (`doc/org.bluez.*.rst` and `src/gatt-client.c` of
 BlueZ). It contains neither bluetoothd nor the kernel. It leaves out:
@@ -7,7 +7,7 @@ BlueZ). It contains neither bluetoothd nor the kernel. It leaves out:
 - pairing agents, `Pair` and `RemoveDevice`: it pairs "Just Works" when an attribute requires an encrypted link;
 - `AcquireNotify`, `AcquireWrite` and access to descriptors, which are only listed;
 - the cache of services: their objects are removed at a disconnection;
-- `InProgress` errors for simultaneous operations, and the removal of devices that were seen once.
+- `InProgress` errors for simultaneous operations, and the removal of devices that no longer advertise.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from dbus_fast.aio import MessageBus
 from gateway.radio.bumble_scanner import format_uuid, parse_advertisement
 from gateway.radio.central import Central
 from tests.bluez.bluez_values import DBUS_ERRORS, NEEDS_SECURITY, device_properties, uuid_variant
-from tests.bluez.objects import (
+from tests.bluez.dbus_objects import (
     ADAPTER,
     BLUEZ,
     CHARACTERISTIC,
@@ -71,8 +71,8 @@ class RemoteDevice:
     """The paths of the characteristics that notify."""
 
 
-class BlueZFacade:
-    """The façade; create it with `serve_bluez`."""
+class FakeBlueZ:
+    """The fake BlueZ service; create it with `serve_bluez`."""
 
     def __init__(self, central: Central, bus: MessageBus, tasks: asyncio.TaskGroup) -> None:
         self._remotes: dict[str, RemoteDevice] = {}
@@ -99,7 +99,7 @@ class BlueZFacade:
     async def start(self) -> None:
         self._bus.add_message_handler(self._on_message)
         if await self._bus.request_name(BLUEZ) is not RequestNameReply.PRIMARY_OWNER:
-            raise RuntimeError(f"{BLUEZ} is already owned on this bus: give each façade its own bus")
+            raise RuntimeError(f"{BLUEZ} is already owned on this bus: give each fake its own bus")
         address = str(self._central.device.random_address)[:17]
         self._tree.add(
             ADAPTER_PATH,
@@ -368,7 +368,7 @@ class BlueZFacade:
 
 @contextmanager
 def _cancel_on_disconnection(remote: RemoteDevice) -> Iterator[None]:
-    """Cancel the task when the connection ends: Bumble would wait without end for the answer to its next request."""
+    """Cancel the task when the connection ends: Bumble would wait forever for the answer to its next request."""
     task = asyncio.current_task()
     assert task is not None
     remote.tasks.add(task)
@@ -384,11 +384,11 @@ def _device_path(path: str) -> str:
 
 
 @asynccontextmanager
-async def serve_bluez(device: Device, bus_address: str) -> AsyncIterator[BlueZFacade]:
+async def serve_bluez(device: Device, bus_address: str) -> AsyncIterator[FakeBlueZ]:
     """Serve `org.bluez` on the bus at this address, with a powered Bumble device as its adapter."""
     bus = await MessageBus(bus_address=bus_address).connect()
     async with asyncio.TaskGroup() as tasks:
-        bluez = BlueZFacade(Central(device), bus, tasks)
+        bluez = FakeBlueZ(Central(device), bus, tasks)
         try:
             await bluez.start()
             yield bluez

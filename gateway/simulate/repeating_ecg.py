@@ -1,4 +1,4 @@
-"""The simulated heart: an endless ECG in microvolts at the strap's sampling rate, from a script or from a recording."""
+"""An ECG that repeats without end: in microvolts at the strap's sampling rate, from a script or from a recording."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _CHUNK_SAMPLES: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Heart:
+class RepeatingEcg:
     """One period of an ECG that repeats: samples in µV at `RATE_HZ`, and the times of its R peaks in the period."""
 
     microvolts: NDArray[np.int32]
@@ -29,13 +29,13 @@ class Heart:
         return self.microvolts.size / RATE_HZ
 
     def samples(self, first: int, count: int) -> NDArray[np.int32]:
-        """Return samples `first` … `first + count - 1`, counted from the script's start."""
+        """Return samples `first` … `first + count - 1`, counted from the start of the first period."""
         return self.microvolts.take(range(first, first + count), mode="wrap")
 
     def rr_intervals(self, since_s: float, until_s: float) -> tuple[float, ...]:
         """Return the RR intervals, in seconds, whose second beat is after `since_s` and not after `until_s`.
 
-        The first interval starts at the first beat of the script; there is no beat before it.
+        The first interval starts at the first beat of the first period; there is no beat before it.
         """
         if not self.beats_s:
             return ()
@@ -44,15 +44,15 @@ class Heart:
         return tuple(after - before for before, after in pairwise(beats) if since_s < after <= until_s)
 
 
-def heart_from_script(script: Script) -> Heart:
-    """Return a heart that plays a published script."""
+def ecg_from_script(script: Script) -> RepeatingEcg:
+    """Return the ECG of a script."""
     rendered = physiology.render_ecg(script, script.seed, RATE_HZ)
-    return Heart(_to_microvolts(rendered.mv), tuple(beat.time_s for beat in rendered.beats))
+    return RepeatingEcg(_to_microvolts(rendered.mv), tuple(beat.time_s for beat in rendered.beats))
 
 
-def heart_from_recording(mv: NDArray[np.float64], rate_hz: float, beats_s: Sequence[float] = ()) -> Heart:
-    """Return a heart that plays a recorded ECG. All samples must be finite; `beats_s` are its R peaks, if known."""
-    return Heart(_to_microvolts(resample(mv, rate_hz, RATE_HZ)), tuple(beats_s))
+def ecg_from_recording(mv: NDArray[np.float64], rate_hz: float, beats_s: Sequence[float] = ()) -> RepeatingEcg:
+    """Return a recorded ECG, resampled to the strap's rate. All samples must be finite; `beats_s` are its R peaks, if known."""
+    return RepeatingEcg(_to_microvolts(resample(mv, rate_hz, RATE_HZ)), tuple(beats_s))
 
 
 def resample(mv: NDArray[np.float64], from_hz: float, to_hz: float) -> NDArray[np.float64]:
