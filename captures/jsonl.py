@@ -24,7 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
-from captures import LONGEST_S
+from captures.files import check_regular_file
+from captures.recording import LONGEST_S, RecordingError
 from drivers.spec import DeviceInformation
 
 FORMAT: Final = "pulsegate-capture"
@@ -127,6 +128,10 @@ def read_header(path: Path) -> CaptureHeader:
         CaptureError: the file is not a capture, or has a newer version.
         OSError: the file cannot be read.
     """
+    try:
+        check_regular_file(path)
+    except RecordingError as error:
+        raise CaptureError(str(error)) from None
     with path.open("rb") as file:
         line = file.readline(LINE_LIMIT)
     found = _json_object(path, 1, line)
