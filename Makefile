@@ -13,7 +13,7 @@ DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
 help:
 	@echo 'make setup   install everything into .venv'
-	@echo 'make demo    run a virtual chest strap, the agent and the clinic page; Ctrl-C stops them'
+	@echo 'make demo    run a virtual chest strap, the agent and the clinic page; Ctrl-C stops them (PORT=8600)'
 	@echo 'make test    run all tests'
 	@echo 'make check   run the linters, type checkers and import rules'
 	@echo 'make bench   measure latency and speed'
@@ -26,7 +26,7 @@ setup: $(VENV)/.all
 
 # The demo installs a third of the packages that the tests need, so it starts sooner.
 demo: $(VENV)/.demo
-	$(BIN)/pulsegate demo
+	$(BIN)/pulsegate demo $(if $(PORT),--port $(PORT))
 
 $(VENV)/.demo: requirements/demo.txt pyproject.toml | $(VENV)/.made
 	$(call install,requirements/demo.txt)

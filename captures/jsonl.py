@@ -86,6 +86,7 @@ class CaptureWriter:
 
     def __init__(self, path: Path, header: CaptureHeader) -> None:
         # Readable only by its owner: these are measurements of a patient.
+        self._path = path
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._file: TextIO = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
         self._write(
@@ -116,6 +117,11 @@ class CaptureWriter:
 
     def close(self) -> None:
         self._file.close()
+
+    def delete(self) -> None:
+        """Closes and deletes the file, because nothing was recorded."""
+        self.close()
+        self._path.unlink(missing_ok=True)
 
     def _write(self, line: Mapping[str, object]) -> None:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")

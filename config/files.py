@@ -37,6 +37,23 @@ def replacing(path: Path, *, durable: bool = False, mode: int = 0o600) -> Iterat
         raise
 
 
+def create_private_file(path: Path, text: str) -> None:
+    """Create a file that only its owner may read, and its folder if it is missing. A file that cannot be written is removed.
+
+    Raises:
+        FileExistsError: the file exists; it is unchanged.
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
