@@ -82,10 +82,9 @@ class Agent:
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
                 await self._update_refusal_alert(storage)
                 await storage.recorder.flush()
-                log.info(
-                    "started: hub %s, %d sensors, model release %s, data in %s",
-                    *(self.settings.hub, len(sensors), self.models.release or "refused", self.settings.data),
-                )
+                names = ", ".join(sensor.settings.name for sensor in sensors)
+                release = self.models.release or "refused"
+                log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
                 await self._run_tasks(stop, transport, storage, sensors)
             finally:
                 await run_on_storage_thread(outbox.close)
