@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers train evaluate release-models clean lock browser node-library message-bus
+.PHONY: help setup demo test check bench bench-peers train evaluate release-models clean lock browser node-library message-bus network-tools
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -58,7 +58,11 @@ message-bus:
 browser: setup node-library
 	@command -v chromium >/dev/null || ./deploy/system-packages chromium
 
-test: setup browser message-bus
+# The test of what leaves the machine runs in a network of its own.
+network-tools:
+	@command -v ip >/dev/null || ./deploy/system-packages iproute2
+
+test: setup browser message-bus network-tools
 	$(BIN)/python -m pytest
 
 check: setup node-library
