@@ -44,6 +44,23 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE_MODE) ->
         raise
 
 
+def create_private_file(path: Path, text: str) -> None:
+    """Create a file that only its owner may read, and its folder if it is missing. A file that cannot be written is removed.
+
+    Raises:
+        FileExistsError: the file exists; it is unchanged.
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 def make_private(path: Path) -> None:
     """Create an empty file if there is none, and let only the owner access it, and the -wal and -shm files of a database.
 

@@ -7,6 +7,7 @@ session ─events→ decode, timeline (worker) ─records→ recorder ─blocks�
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -33,6 +34,8 @@ from sync.seal import ClinicPublicKey
 from sync.transport import Transport, WorkerCall
 from sync.uplink import Uplink
 from sync.wire import ack_topic
+
+log = logging.getLogger(__name__)
 
 UPLOAD_TIMEOUT_S: Final = 10.0
 """How long a clean stop waits until the clinic acknowledges the last blocks. The rest is sent after the next start."""
@@ -79,6 +82,9 @@ class Agent:
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
                 await self._update_refusal_alert(storage)
                 await storage.recorder.flush()
+                names = ", ".join(sensor.settings.name for sensor in sensors)
+                release = self.models.release or "refused"
+                log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
                 await self._run_tasks(stop, transport, storage, sensors)
             finally:
                 await run_on_storage_thread(outbox.close)
@@ -134,6 +140,7 @@ class Agent:
             open_radio = partial(self.open_radio, settings.radio, settings.data / "bonds.json")
             running = group.create_task(run_sensors(open_radio, sensors), name="sensors")
             await stop.wait()
+            log.info("stopping: the sensors are disconnected and the last readings stored and sent")
             storage.recorder.stop_blocking()
             running.cancel()
             await asyncio.wait([running])
@@ -147,6 +154,7 @@ class Agent:
                 task.cancel()
             await asyncio.wait(background)
         await reporter.write()
+        log.info("stopped")
 
 
 @contextmanager

@@ -55,6 +55,7 @@ class Recorder:
     counters: RecorderCounters = field(default_factory=RecorderCounters)
     _pending: list[Record] = field(default_factory=list)
     _pending_state: dict[str, bytes] = field(default_factory=dict)
+    _problem: str | None = None
     _is_stopping: bool = False
     _has_space: asyncio.Event = field(default_factory=asyncio.Event)
     _flush_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -100,12 +101,23 @@ class Recorder:
                 await self.call(self.outbox.put_many, blocks, state)
             except TransientError as error:
                 self.counters.failed_writes += 1
-                log.error("cannot store readings, keeping them in memory: %s", error)
+                self._set_problem(str(error))
                 return False
+            self._set_problem(None)
             del self._pending[: len(pending)]
             self._has_space.set()
             self.on_stored()
             return True
+
+    def _set_problem(self, problem: str | None) -> None:
+        """Logs a problem, or its end, once: a full disk is met again at every attempt."""
+        if problem == self._problem:
+            return
+        self._problem = problem
+        if problem is None:
+            log.info("readings are stored again")
+        else:
+            log.error("cannot store readings, keeping them in memory: %s", problem)
 
     def _update_counters(self, new: Sequence[Record]) -> None:
         for record in new:

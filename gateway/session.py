@@ -99,6 +99,7 @@ class SensorSession:
     statistics: SessionStatistics = field(default_factory=SessionStatistics)
     state: LinkState = "stopped"
     _last_value_ns: dict[str, int] = field(default_factory=dict)
+    _last_failure: str = ""
 
     async def run(self) -> None:
         """Keeps the sensor connected until cancelled; reconnects after any failure of the link."""
@@ -110,7 +111,7 @@ class SensorSession:
                     await self._run_connection()
                 except (BleakError, SensorSilentError, SetupRefusedError, TimeoutError, OSError, EOFError) as error:
                     self.statistics.failures += 1
-                    log.warning("%s: %s", self.sensor.name, error or type(error).__name__)
+                    self._log_failure(str(error) or type(error).__name__)
                 failures = 0 if self.statistics.connects > connects_before else failures + 1
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         finally:
@@ -238,8 +239,19 @@ class SensorSession:
 
     def _set_state(self, state: LinkState) -> None:
         if state != self.state:
+            if state == "streaming":
+                self._last_failure = ""
+                log.info("%s: connected", self.sensor.name)
+            elif self.state == "streaming":
+                log.info("%s: disconnected", self.sensor.name)
             self.state = state
             self.on_state(self.sensor.name, state)
+
+    def _log_failure(self, message: str) -> None:
+        """Logs a failure once. Until the next connection, its repetitions every few seconds are only debug messages."""
+        level = logging.DEBUG if message == self._last_failure else logging.WARNING
+        self._last_failure = message
+        log.log(level, "%s: %s", self.sensor.name, message)
 
 
 def _ignore_teardown_errors() -> contextlib.AbstractContextManager[None]:

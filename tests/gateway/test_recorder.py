@@ -114,6 +114,24 @@ def test_a_full_disk_keeps_records_in_order_and_blocks_add_until_the_agent_stops
     assert [record.value for record in outbox.records() if isinstance(record, VitalRecord)] == [*range(PENDING_LIMIT), -1]
 
 
+def test_a_full_disk_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    outbox = FakeOutbox()
+
+    async def main() -> None:
+        recorder = Recorder(outbox, call_inline, lambda: None)
+        for is_full in (False, True, True, False, False):
+            outbox.is_full = is_full
+            await recorder.add((vital(60),), {})
+            await recorder.flush()
+
+    with caplog.at_level("INFO"):
+        asyncio.run(main())
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot store readings, keeping them in memory: disk full",
+        "readings are stored again",
+    ]
+
+
 def test_chooses_the_lane_by_the_type_of_record() -> None:
     wave = WaveformRecord("strap", "ecg", TIMES, 130.0, 0.001, np.zeros(1, np.int32))
     assert [lane_of(record) for record in (ALERT, vital(1), wave)] == ["alert", "vital", "wave"]
