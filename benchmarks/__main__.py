@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import alert_latency, chain_cost, replay_speed
+from benchmarks import alert_latency, chain_cost, model_cost, replay_speed
 
 RESULT = Path("build") / "bench.json"
 
@@ -19,6 +19,9 @@ def main() -> None:
     console.print("Alert latency from notification to page, over 3 minutes of a simulated patient")
     figures["alert_latency"] = alert_latency.measure()
     console.print(figures["alert_latency"])
+    console.print("One inference of each model, fastest run, and its ratio to a matrix product")
+    figures["model_cost"] = model_cost.measure()
+    console.print(figures["model_cost"])
     recordings = Path(os.environ.get("PULSEGATE_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if recordings.is_dir():
         console.print("Replay of 30-minute records, process start included")

@@ -1,4 +1,4 @@
-"""Files that other processes use too: replaced atomically, and locked.
+"""Files that other processes use too: replaced atomically, locked, and readable by their owner only.
 
 A reader, or a restart after a crash, finds either the old content of a replaced file or the new one, complete.
 """
@@ -7,12 +7,16 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
+
+PRIVATE_MODE: Final = 0o600
+"""Only the owner may read and write."""
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False, mode: int = 0o600) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE_MODE) -> Iterator[Path]:
     """Yield a temporary file in the folder of `path`; when the body ends, it replaces `path`.
 
     If the body raises, the temporary file is deleted and `path` is unchanged. A symbolic link is followed. The temporary
@@ -55,6 +59,22 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def make_private(path: Path) -> None:
+    """Create an empty file if there is none, and let only the owner access it, and the -wal and -shm files of a database.
+
+    SQLite gives new -wal and -shm files the mode of the database, so this is enough for those that it makes later.
+
+    Raises:
+        OSError: the file cannot be created, or belongs to another user.
+    """
+    path.touch(mode=PRIVATE_MODE)
+    for suffix in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        with suppress(FileNotFoundError):  # SQLite deletes these two with the last connection
+            if file.stat().st_mode & ~PRIVATE_MODE & 0o777:
+                file.chmod(PRIVATE_MODE)
 
 
 def _sync(path: Path) -> None:

@@ -1,10 +1,20 @@
 """The readings that drivers yield. All times are on the sensor's clock; `gateway.timeline` adds the hub's times."""
 
+import math
+from array import array
 from dataclasses import dataclass
 from typing import Final
 
 TICKS_PER_SECOND: Final = 1024
 """Resolution of RR intervals: Heart Rate Service 1.0, section 3.1.1.4 (1/1024 s)."""
+SENSOR_NS_LIMIT: Final = 2**62
+"""A sensor's clock reads less than this: 146 years in its own epoch. The clinic refuses times from here on."""
+RATE_RANGE_HZ: Final = (1.0, 1e4)
+"""From one sample a second, slower than any signal worth a waveform, to ten times the rate of the fastest ECG recorders."""
+MAX_SCALE: Final = 1e6
+"""Largest value of one least significant bit; the clinic refuses a larger one."""
+TICKS_LIMIT: Final = 2**16
+"""Intervals are sent as unsigned 16-bit numbers: Heart Rate Service 1.0, section 3.1.1.4."""
 
 
 class DecodeError(ValueError):
@@ -61,3 +71,38 @@ class Quarantined:
 
 
 Reading = Vital | Waveform | Intervals | Status | Quarantined
+
+
+def check_reading(reading: Reading) -> None:
+    """Check that a decoded reading has values which every later stage can represent, whatever they mean.
+
+    Raises:
+        DecodeError: names the field and what is allowed, never the value.
+    """
+    match reading:
+        case Waveform():
+            _check_waveform(reading)
+        case Vital(kind, value) | Status(kind, float(value)):
+            if not math.isfinite(value):
+                raise DecodeError(f"{kind}: the value is not a finite number")
+        case Intervals(kind, ticks):
+            if not all(0 <= tick < TICKS_LIMIT for tick in ticks):
+                raise DecodeError(f"{kind}: an interval is outside 0 to {TICKS_LIMIT - 1} ticks")
+        case _:
+            pass
+
+
+def _check_waveform(wave: Waveform) -> None:
+    low_hz, high_hz = RATE_RANGE_HZ
+    if not low_hz <= wave.rate_hz <= high_hz:
+        raise DecodeError(f"{wave.kind}: the sampling rate is outside {low_hz:g} to {high_hz:g} Hz")
+    if not abs(wave.scale) <= MAX_SCALE:
+        raise DecodeError(f"{wave.kind}: the scale is larger than {MAX_SCALE:g} or not a number")
+    if wave.last_ns is not None and not 0 <= wave.last_ns < SENSOR_NS_LIMIT:
+        raise DecodeError(f"{wave.kind}: the sensor's time is outside 0 to 2^62 - 1 ns")
+    try:
+        samples = array("i", wave.samples)
+    except (OverflowError, TypeError) as error:
+        raise DecodeError(f"{wave.kind}: a sample is not an integer of 32 bits") from error
+    if not samples:
+        raise DecodeError(f"{wave.kind}: a frame without a sample")

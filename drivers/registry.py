@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import drivers
-from drivers.readings import DecodeError, Quarantined, Reading
+from drivers.readings import DecodeError, Quarantined, Reading, check_reading
 from drivers.spec import Decoder, DeviceInformation, DriverSpec
 
 
@@ -28,18 +28,23 @@ class Registry:
         return tuple(driver for driver in self.drivers if driver.service in offered)
 
     def decode(self, characteristic: str, payload: bytes, device: DeviceInformation | None = None) -> tuple[Reading, ...]:
-        """Decode `payload` and apply the quirks declared for `device`. Yields `Quarantined` where decoding fails."""
+        """Decode `payload` and apply the quirks declared for `device`.
+
+        Yields `Quarantined` where decoding fails or gives a value that the stages after it cannot represent.
+        """
         characteristic = characteristic.lower()
         decoder = self._decoders.get(characteristic)
         if decoder is None:
             return (Quarantined(characteristic, payload, "no driver decodes this characteristic"),)
         try:
             readings = decoder(payload)
+            for quirk in self._owners[characteristic].quirks:
+                if device is not None and quirk.applies_to(device):
+                    readings = quirk.correct(readings)
+            for reading in readings:
+                check_reading(reading)
         except DecodeError as error:
             return (Quarantined(characteristic, payload, str(error)),)
-        for quirk in self._owners[characteristic].quirks:
-            if device is not None and quirk.applies_to(device):
-                readings = quirk.correct(readings)
         return readings
 
 

@@ -82,7 +82,7 @@ class Pipeline:
     def finish(self, arrival: Arrival) -> Output:
         """Ends the analyses because no more readings will come: pending beats are decided and open episodes are closed."""
         output = join_outputs(analysis.finish(arrival.wall_us) for analysis in self._analyses.values())
-        self._analysis_states = {kind: analysis.state() for kind, analysis in self._analyses.items()}
+        self._analysis_states = self._collect_analysis_states()
         self._analyses = {}
         return output
 
@@ -94,19 +94,27 @@ class Pipeline:
         return {
             "waveforms": {kind: state for kind, state in states.items() if state},
             "alerts": [asdict(alert) for alert in ongoing],
-            "streams": {**self._analysis_states, **{kind: analysis.state() for kind, analysis in self._analyses.items()}},
+            "streams": self._collect_analysis_states(),
             "vitals": {"rules": self._vitals.state(), "flood": self._vital_alerts.limiter_state()},
         }
 
-    def resume(self, arrival: Arrival) -> Output:
+    def restarted(self, saved: SavedState) -> "Pipeline":
+        """A new pipeline of the same sensor that resumes from `saved`; this one must not be used any more."""
+        return Pipeline(self.sensor, self._limits, self._models, saved)
+
+    def resume(self, arrival: Arrival, reason: str = "the agent was restarted") -> Output:
         """Resumes after a restart: opens a gap since the last run and closes the alerts that were ongoing when it ended."""
         ended = end_saved_alerts(self._restored, arrival.wall_us)
-        return Output((*self.on_interruption("the agent was restarted", arrival).records, *ended))
+        return Output((*self.on_interruption(reason, arrival).records, *ended))
 
     @property
     def has_samples(self) -> bool:
         """Whether any waveform has a sample."""
         return any(timeline.last for timeline in self._timelines.values())
+
+    def _collect_analysis_states(self) -> dict[str, Any]:
+        """The state of each waveform's analysis; where none has run in this run of the agent, the restored state."""
+        return {**self._analysis_states, **{kind: analysis.state() for kind, analysis in self._analyses.items()}}
 
     def _process(self, reading: Reading, arrival: Arrival) -> Output:
         now = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)

@@ -10,10 +10,9 @@ from typing import Final, Protocol
 from gateway.cancellation import finish_despite_cancel
 from sync import records
 from sync.errors import TransientError
-from sync.outbox import PLAINTEXT_LIMIT_BYTES
 from sync.records import AlertRecord, GapRecord, Record, WaveformRecord
 from sync.transport import WorkerCall
-from sync.wire import Lane
+from sync.wire import PLAINTEXT_LIMIT_BYTES, Lane
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NoReturn
 
 from config.process import leaf_errors
@@ -29,8 +31,8 @@ from gateway.sensor_events import (
 )
 from gateway.session import SensorSession
 from gateway.timeline import WALL_STEP_US, Arrival
-from gateway.waveform_analysis import Output, join_outputs
-from sync.records import StatusRecord, Times
+from gateway.waveform_analysis import Output, SavedState, join_outputs
+from sync.records import QuarantinedRecord, StatusRecord, Times
 from sync.transport import WorkerCall
 
 log = logging.getLogger(__name__)
@@ -44,13 +46,18 @@ CLOCK_STEP_KIND: Final = "clock_step_s"
 """The kind of the status record that a step of the hub's wall clock leaves: its value is the new time minus the old one."""
 RADIO_RETRY_S: Final = 2.0
 """Pause before the radio is reopened: an unplugged dongle or a restarting Bluetooth service is back within seconds."""
+RESTART_REASON: Final = "the analysis failed and was restarted"
 BATCH_EVENTS: Final = 64
 """The most events of one sensor that are processed in one call on the analysis thread when it is behind."""
 
 
 @dataclass(slots=True)
 class SensorRunner:
-    """Runs one sensor. Its pipeline outlives every link; each opened radio gets a new session."""
+    """Runs one sensor. Its pipeline outlives every link; each opened radio gets a new session.
+
+    A pipeline that raises is replaced by a new one that resumes from the state before, and the payload is set aside: a defect
+    costs one frame of one sensor, not the agent.
+    """
 
     settings: SensorSettings
     pipeline: Pipeline
@@ -61,11 +68,20 @@ class SensorRunner:
     state: LinkState = "stopped"
     events: EventQueue = field(default_factory=EventQueue)
     _wall_minus_mono_us: int | None = None
+    analysis_restarts: int = 0
     _device: DeviceInformation = field(default_factory=DeviceInformation)
+    _logged_failures: set[str] = field(default_factory=set)
+    _saved: SavedState = field(init=False)
+    """The pipeline's state after the last event: stored with its records, and resumed from after a failure."""
+
+    def __post_init__(self) -> None:
+        self._saved = self.pipeline.state()
 
     async def resume(self) -> None:
         """Resumes where the last run ended and records the gap since then."""
-        await self._record(self.pipeline.resume(self._now()))
+        output = self.pipeline.resume(self._now())
+        self._saved = self.pipeline.state()
+        await self._record(output)
 
     async def run(self, radio: Radio) -> None:
         """Keeps the sensor connected over this radio and processes its events until cancelled."""
@@ -80,7 +96,7 @@ class SensorRunner:
 
     async def finish(self) -> None:
         """Ends the analysis when the agent stops and records its last results."""
-        await self._record(await self.run_on_analysis_thread(self.pipeline.finish, self._now()))
+        await self._record(await self.run_on_analysis_thread(self._finish_pipeline, self._now()))
 
     def _on_state(self, _name: str, state: LinkState) -> None:
         self.state = state
@@ -103,16 +119,22 @@ class SensorRunner:
 
     async def _record(self, output: Output) -> None:
         """Records the output and, in the same transaction, the state that a restart resumes from."""
-        await self.recorder.add(output.records, {state_key(self.settings.name): self.pipeline.state()})
+        await self.recorder.add(output.records, {state_key(self.settings.name): self._saved})
 
     def _process(self, events: list[SensorEvent]) -> Output:
         """Converts events to records and beats; called on the analysis thread."""
         return join_outputs([self._process_one(event) for event in events])
 
     def _process_one(self, event: SensorEvent) -> Output:
-        return join_outputs([Output(self._check_clock(event.arrival)), self._process_event(event)])
+        clock_step = self._check_clock(event.arrival)
+        try:
+            output = self._feed_pipeline(event)
+        except Exception as error:  # noqa: BLE001  whatever one sensor's analysis raises, the other sensors go on
+            output = self._restart_pipeline(event, error)
+        self._saved = self.pipeline.state()
+        return join_outputs([Output(clock_step), output])
 
-    def _process_event(self, event: SensorEvent) -> Output:
+    def _feed_pipeline(self, event: SensorEvent) -> Output:
         match event:
             case Notification(characteristic, payload, arrival):
                 readings = self.registry.decode(characteristic, payload, self._device)
@@ -137,6 +159,38 @@ class SensorRunner:
 
     def _status(self, kind: str, value: str | int | float, arrival: Arrival) -> StatusRecord:
         return StatusRecord(self.settings.name, kind, Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns), value)
+
+    def _finish_pipeline(self, now: Arrival) -> Output:
+        try:
+            output = self.pipeline.finish(now)
+            self._saved = self.pipeline.state()
+        except Exception as error:  # noqa: BLE001  the other sensors' last results must still be stored
+            self._log_failure(error)
+            return Output()
+        return output
+
+    def _restart_pipeline(self, event: SensorEvent, error: Exception) -> Output:
+        """Replaces a pipeline that raised; returns the payload that it could not process, and the start of a gap."""
+        failure = self._log_failure(error)
+        self.analysis_restarts += 1
+        self.pipeline = self.pipeline.restarted(self._saved)
+        records = self.pipeline.resume(event.arrival, RESTART_REASON).records
+        match event:
+            case Notification(characteristic, payload, arrival):
+                times = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)
+                reason = f"its analysis failed: {failure}"
+                return Output((QuarantinedRecord(self.settings.name, characteristic, times, payload, reason), *records))
+            case _:
+                return Output(records)
+
+    def _log_failure(self, error: Exception) -> str:
+        """Logs each failure once and returns its type and place. The message of an error could hold a health value."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        failure = f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}"
+        if failure not in self._logged_failures:
+            self._logged_failures.add(failure)
+            log.error("%s: the analysis failed and goes on without this frame; report %s", self.settings.name, failure)
+        return failure
 
     def _now(self) -> Arrival:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())

@@ -6,6 +6,7 @@ byte, for any chunk sizes.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 import numpy as np
@@ -86,25 +87,25 @@ class EcgAnalysis:
             yield self._process_hop(samples[start : start + self._hop])
 
     def gap(self, seconds: float) -> EcgStep:
-        """Skip a gap of `seconds`: process everything pending. No RR interval spans the gap."""
-        rest = self._flush_hop()
-        start_s = self.chain.end_s
-        beats = self._drop_implausible(self.chain.gap(seconds))
-        labelled = [*self._labeller.push(beats, self.chain, self._rhythm.in_af), *self._labeller.gap(self.chain)]
-        findings = (*self._apply_beat_rules(beats), *self._apply_label_rules(labelled), *self._end_episodes(start_s, seconds))
-        return self._join_steps((rest, self._make_step(labelled, findings)))
+        """Skip a gap of `seconds`: process everything pending, and no RR interval spans the gap."""
+        step = self._join_steps((self._flush_hop(), self._end_stretch(seconds)))
+        self.chain.gap(seconds)
+        return step
 
     def finish(self) -> EcgStep:
         """End the stream: process everything pending and close ongoing findings."""
-        rest = self._flush_hop()
+        return self._join_steps((self._flush_hop(), self._end_stretch(inf)))
+
+    def _end_stretch(self, gap_s: float) -> EcgStep:
+        """Process everything pending by the signal so far, before which a gap of this length begins."""
         beats = self._drop_implausible(self.chain.finish())
-        labelled = [*self._labeller.push(beats, self.chain, self._rhythm.in_af), *self._labeller.finish(self.chain)]
+        labelled = self._label_beats(beats)
         findings = (
             *self._apply_beat_rules(beats),
             *self._apply_label_rules(labelled),
-            *self._end_episodes(self.chain.end_s, float("inf")),
+            *self._end_episodes(self.chain.end_s, gap_s),
         )
-        return self._join_steps((rest, self._make_step(labelled, findings)))
+        return self._make_step(labelled, findings)
 
     def _flush_hop(self) -> EcgStep:
         held, self._incomplete_hop = self._incomplete_hop, np.empty(0)
@@ -112,7 +113,7 @@ class EcgAnalysis:
 
     def _process_hop(self, mv: NDArray[np.float64]) -> EcgStep:
         beats = self._drop_implausible(self.chain.push(mv))
-        labelled = self._labeller.push(beats, self.chain, self._rhythm.in_af)
+        labelled = self._label_beats(beats)
         horizon_s = self.chain.horizon_s
         findings = (
             *self._apply_beat_rules(beats),
@@ -123,6 +124,11 @@ class EcgAnalysis:
             *self._rhythm.step(self.chain),
         )
         return self._make_step(labelled, findings)
+
+    def _label_beats(self, beats: Sequence[Beat]) -> list[LabelledBeat]:
+        """Label the beats that can be labelled; where samples are missing now, all of them, because no beat follows."""
+        labelled = self._labeller.push(beats, self.chain, self._rhythm.in_af)
+        return [*labelled, *self._labeller.flush(self.chain)] if self.chain.in_gap else labelled
 
     def _drop_implausible(self, beats: Iterable[Beat]) -> list[Beat]:
         """Return the beats without those closer than `MIN_RR_S` to the previous one."""

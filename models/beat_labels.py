@@ -117,12 +117,8 @@ class BeatLabeller:
         self._in_af = in_af
         return self._label_all(self._context_builder.push(beats, chain))
 
-    def finish(self, chain: EcgChain) -> list[LabelledBeat]:
-        """Return the remaining beats at the end of the stream; `chain` has been finished and its beats pushed."""
-        return self._label_all(self._context_builder.flush(chain))
-
-    def gap(self, chain: EcgChain) -> list[LabelledBeat]:
-        """Return the remaining beats before a gap."""
+    def flush(self, chain: EcgChain) -> list[LabelledBeat]:
+        """Return the remaining beats before a gap or the end; the stretch of `chain` has been finished and its beats pushed."""
         return self._label_all(self._context_builder.flush(chain))
 
     def _label_all(self, contexts: Iterator[BeatContext]) -> list[LabelledBeat]:

@@ -9,5 +9,9 @@ class TransientError(SyncError):
     """A retry with back-off may succeed: the broker is unreachable, the disk full, or the database locked."""
 
 
+class DiskFullError(TransientError):
+    """A write failed because the disk has no room. What was stored before is kept."""
+
+
 class PermanentError(SyncError):
     """A retry cannot succeed: a wrong key, a malformed message, a damaged or newer database. A person must act."""

@@ -39,7 +39,10 @@ class HubKey:
                 f"cannot read the hub key file {path}: {error.strerror}; make it readable to the user who runs pulsegate"
             ) from error
         if len(secret) != KEY_BYTES:
-            raise SealError(f"the hub key file {path} has {len(secret)} bytes, not {KEY_BYTES}: restore it from a backup")
+            raise SealError(
+                f"the hub key file {path} has {len(secret)} bytes, not {KEY_BYTES}: restore it from a backup,"
+                " or delete it if this hub has no buffer yet"
+            )
         return cls(secret)
 
     def check_value(self) -> bytes:

@@ -2,8 +2,9 @@
 
 It is built on paho but does not use paho's queues, retries and reconnects, which can lose, repeat or delay messages: a full
 queue drops the newest message, and a reconnect may publish twice. Every connection is a new paho client with a clean session,
-and at most `IN_FLIGHT_LIMIT` publishes wait for the broker. Callers keep each message that must not be lost until the
-application at the other end confirms it.
+and at most `IN_FLIGHT_LIMIT` publishes wait for the broker. `publish` returns when the socket has taken the message: at most
+one message and `UNSENT_BYTES` wait on the hub, so a more urgent one overtakes the others. Callers keep each message that must
+not be lost until the application at the other end confirms it.
 
 The client tries MQTT 5 first, then 3.1.1 for brokers that support nothing newer.
 """
@@ -13,6 +14,7 @@ import contextlib
 import ipaddress
 import random
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -29,8 +31,11 @@ IN_FLIGHT_LIMIT: Final = 100
 """Limit of publishes that the broker has not answered. A higher limit adds no throughput on a real link and uses
 more memory in the broker."""
 RECEIVE_QUEUE_LENGTH: Final = 256
-"""Limit of events that wait for `receive`, together at most 16 MiB. A full queue drops and counts the oldest event; its
-sender repeats it."""
+"""Limit of events that wait for `receive`, together at most 16 MiB. A full queue drops and counts the oldest message; its
+sender repeats it. A connect or disconnect is never dropped for a message."""
+UNSENT_BYTES: Final = 16 * 1024
+"""Bytes that the kernel accepts beyond those already on their way (TCP_NOTSENT_LOWAT). It fills a link of 100 Mbit/s for 1 ms,
+longer than the client needs to hand over more, and an alert waits for no more than this."""
 KEEPALIVE_S: Final = 20
 """A dead link is detected after at most 1.5 times this: below the 60 s after which a mobile network may drop an idle flow."""
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -38,13 +43,19 @@ CONNECT_TIMEOUT_S: Final = 5.0
 DISCONNECT_TIMEOUT_S: Final = 1.0
 """Time to send the DISCONNECT packet; after it the socket is shut down."""
 BACKOFF_S: Final = (0.5, 30.0)
-"""Shortest and longest pause before a new connection. It doubles after each failure and is shortened at random by up to a half,
-so the hubs of a restarted broker do not all reconnect at once."""
+"""Shortest and longest pause before a new connection. It doubles until a connection lasts `USEFUL_AFTER_S`, and is shortened at
+random by up to a half, so the hubs of a restarted broker do not all reconnect at once."""
+USEFUL_AFTER_S: Final = 10.0
+"""A connection that lasts as long is useful: the broker had time to accept messages. One that refuses a publish by closing, or
+two clients with one id that disconnect each other, end a connection within a few round trips (2 s each over 2G)."""
 
 PACKET_OVERHEAD_BYTES: Final = 256
 """Size of a PUBLISH packet without its payload: the topic (≤ 100 bytes), lengths and properties."""
+_UNSPECIFIED_ERROR: Final = 0x80
+"""paho's reason code for a connection that ended without one."""
 _CALLBACKS: Final = (
     "on_socket_open",
+    "on_socket_unregister_write",
     "on_connect",
     "on_connect_fail",
     "on_subscribe",
@@ -61,14 +72,17 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The connection is closed; messages published on it may or may not have arrived."""
+    """There is no connection: it was closed, or an attempt to open one failed. Messages published on it may have arrived.
+
+    `reason` names the broker and says what to check.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message on a subscribed topic."""
+    """A message on a subscribed topic. A payload over `MESSAGE_LIMIT_BYTES` is cut to one byte more: receivers reject it."""
 
     topic: str
     payload: bytes
@@ -87,6 +101,20 @@ class MqttStatistics:
     dropped: int
 
 
+@dataclass(slots=True)
+class Backoff:
+    """The pause before the next connection."""
+
+    _pause_s: float = BACKOFF_S[0]
+
+    def next_pause_s(self, lasted_s: float) -> float:
+        """The pause after a connection that was open for `lasted_s`; 0 if it was never accepted."""
+        shortest, longest = BACKOFF_S
+        pause_s = shortest if lasted_s >= USEFUL_AFTER_S else self._pause_s
+        self._pause_s = min(2 * pause_s, longest)
+        return pause_s
+
+
 class MqttClient:
     """A client of one broker. It subscribes to fixed topics and publishes, both at QoS 1."""
 
@@ -103,53 +131,56 @@ class MqttClient:
         self._host, self._port, self._client_id = host, port, client_id
         self.subscriptions = [(topic, 1) for topic in subscriptions]
         self._protocol = MQTTProtocolVersion.MQTTv5
-        self._events: asyncio.Queue[MqttEvent] = asyncio.Queue(RECEIVE_QUEUE_LENGTH)
+        self._events: deque[MqttEvent] = deque()
+        self._has_events = asyncio.Event()
         self._connection: _Connection | None = None
         self._connections = self._published = self._refused = self._dropped = 0
 
     async def run(self) -> NoReturn:
         """Keep a connection open until cancelled. Afterwards no thread and no socket of the client is left."""
-        pause, longest = BACKOFF_S
+        backoff = Backoff()
         while True:
-            if await self._connect_once():
-                pause = BACKOFF_S[0]
-            elif self._protocol == MQTTProtocolVersion.MQTTv5:
+            connection = await self._connect_once()
+            if connection.lasted_s == 0.0 and self._protocol == MQTTProtocolVersion.MQTTv5:
                 self._protocol = MQTTProtocolVersion.MQTTv311
                 continue
-            else:
+            if connection.lasted_s == 0.0:
                 self._protocol = MQTTProtocolVersion.MQTTv5
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-            pause = min(2 * pause, longest)
+                self._emit(Disconnected(connection.end_reason))
+            pause_s = backoff.next_pause_s(connection.lasted_s)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
     async def receive(self) -> MqttEvent:
         """Wait for the next event; events come in the order in which they happened."""
-        return await self._events.get()
+        while not self._events:
+            self._has_events.clear()
+            await self._has_events.wait()
+        return self._events.popleft()
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        """Send a message; waits while `IN_FLIGHT_LIMIT` others are unanswered.
+        """Send a message; waits while `IN_FLIGHT_LIMIT` others are unanswered, and until the socket has taken this one.
 
-        On return the message is sent, not delivered. Only the receiving application can confirm delivery.
+        On return the message is sent, not delivered; if the connection was lost meanwhile, `receive` reports it. Only the
+        receiving application can confirm delivery.
 
         Raises:
-            TransientError: there is no connection, or it was lost while waiting.
+            TransientError: there is no connection. The message was not sent.
         """
         connection = self._connection
         if connection is None:
             raise TransientError(f"no connection to the broker {self._host}:{self._port}: check that it runs")
         await connection.slots.acquire()
-        if (
-            connection is not self._connection
-            or connection.client.publish(topic, payload, qos=1).rc != MQTTErrorCode.MQTT_ERR_SUCCESS
-        ):
+        if connection is not self._connection or not connection.hand_over(topic, payload):
             connection.slots.release()
             raise TransientError(f"lost the connection to the broker {self._host}:{self._port}: pulsegate reconnects")
         self._published += 1
+        await connection.written.wait()
 
     def statistics(self) -> MqttStatistics:
         return MqttStatistics(self._connections, self._published, self._refused, self._dropped)
 
-    async def _connect_once(self) -> bool:
-        """Open one connection and wait until it closes. Returns whether the broker accepted it."""
+    async def _connect_once(self) -> "_Connection":
+        """Open one connection, wait until it closes, and return it."""
         client = Client(
             CallbackAPIVersion.VERSION2,
             self._client_id,
@@ -159,7 +190,7 @@ class MqttClient:
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
-        connection = _Connection(client, self)
+        connection = _Connection(client, self, f"{self._host}:{self._port}", self._client_id)
         client.connect_async(self._host, self._port, KEEPALIVE_S)
         client.loop_start()
         try:
@@ -167,11 +198,11 @@ class MqttClient:
         finally:
             self.on_closed(connection, "stopped")
             await connection.stop()
-        return connection.is_open
+        return connection
 
     def on_opened(self, connection: "_Connection") -> None:
         if not connection.closed.is_set():
-            connection.is_open = True
+            connection.opened_at = asyncio.get_running_loop().time()
             self._connections += 1
             self._connection = connection
             self._emit(Connected())
@@ -180,25 +211,34 @@ class MqttClient:
         """Handle the end of a connection. The first call per connection takes effect; later ones do nothing."""
         if connection.closed.is_set():
             return
-        connection.closed.set()
+        connection.on_closed(reason)
         for _ in range(IN_FLIGHT_LIMIT):  # wake the tasks that wait to publish
             connection.slots.release()
         if self._connection is connection:
             self._connection = None
             self._emit(Disconnected(reason))
 
+    def on_lost(self, connection: "_Connection", code: ReasonCode) -> None:
+        self.on_closed(connection, connection.describe_loss(code))
+
     def on_answered(self, connection: "_Connection", is_failure: bool) -> None:
+        connection.unanswered -= 1
         connection.slots.release()
         self._refused += is_failure
 
     def on_received(self, _connection: "_Connection", message: Message) -> None:
         self._emit(message)
 
+    def on_written(self, connection: "_Connection") -> None:
+        connection.written.set()
+
     def _emit(self, event: MqttEvent) -> None:
-        if self._events.full():
-            self._events.get_nowait()
+        if len(self._events) >= RECEIVE_QUEUE_LENGTH:
+            oldest_message = (i for i, queued in enumerate(self._events) if isinstance(queued, Message))
+            del self._events[next(oldest_message, 0)]
             self._dropped += 1
-        self._events.put_nowait(event)
+        self._events.append(event)
+        self._has_events.set()
 
 
 class _Connection:
@@ -207,28 +247,70 @@ class _Connection:
     The `on_…` methods run on paho's thread and only post what happened to the event loop. All other code runs on the loop.
     """
 
-    def __init__(self, client: Client, owner: MqttClient) -> None:
+    def __init__(self, client: Client, owner: MqttClient, broker: str, client_id: str) -> None:
         self.client = client
         self.slots = asyncio.Semaphore(IN_FLIGHT_LIMIT)
-        self.is_open = False
+        self.unanswered = 0
+        """Publishes that the broker has not acknowledged."""
+        self.written = asyncio.Event()
+        """Whether the socket has taken everything that was published."""
+        self.opened_at: float | None = None
+        self.lasted_s = 0.0
+        """How long the connection was open; 0 if the broker never accepted it."""
+        self.end_reason = ""
         self.closed = asyncio.Event()
         self._owner = owner
+        self._broker, self._client_id = broker, client_id
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         for callback in _CALLBACKS:
             setattr(client, callback, getattr(self, callback))
 
+    def hand_over(self, topic: str, payload: bytes) -> bool:
+        """Give a message to paho. Returns False if the connection is lost."""
+        self.written.clear()
+        if self.client.publish(topic, payload, qos=1).rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return False
+        self.unanswered += 1
+        if not self.client.want_write():  # paho's thread was faster, and may not call `on_socket_unregister_write`
+            self.written.set()
+        return True
+
+    def on_closed(self, reason: str) -> None:
+        """Note the end of the connection, and wake the tasks that wait for it."""
+        if self.opened_at is not None:
+            self.lasted_s = self._loop.time() - self.opened_at
+        self.end_reason = reason
+        self.closed.set()
+        self.written.set()
+
+    def describe_loss(self, code: ReasonCode) -> str:
+        """What happened and what to check, for a connection that this side did not close."""
+        detail = "" if code.value == _UNSPECIFIED_ERROR else f" ({code})"
+        if self.opened_at is None:
+            return f"the broker {self._broker} closed a new connection{detail}: check that it accepts {self._client_id}"
+        if self.unanswered and self._loop.time() - self.opened_at < USEFUL_AFTER_S:
+            return (
+                f"the broker {self._broker} closed the connection after a publish{detail}:"
+                f" check that it allows {self._client_id} to publish"
+            )
+        return f"lost the connection to the broker {self._broker}{detail}: pulsegate reconnects"
+
     def on_socket_open(self, _client: Client, _data: Any, opened: Any) -> None:
         # With Nagle's algorithm, a caller that sends one message at a time reaches only 22 messages a second.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._socket = opened
+
+    def on_socket_unregister_write(self, _client: Client, _data: Any, _socket: Any) -> None:
+        self._post(self._owner.on_written)
 
     def on_connect(
         self, client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, properties: Properties | None
     ) -> None:
-        refusal = str(code) if code.is_failure else _packet_limit_problem(properties)
+        refusal = f"refused the connection: {code}" if code.is_failure else _packet_limit_problem(properties)
         if refusal is not None:
-            self._post(self._owner.on_closed, refusal)
+            self._post(self._owner.on_closed, f"the broker {self._broker} {refusal}")
         elif self._owner.subscriptions:
             client.subscribe(self._owner.subscriptions)
         else:
@@ -239,7 +321,8 @@ class _Connection:
     ) -> None:
         refused = [str(code) for code in codes if code.is_failure]
         if refused:
-            self._post(self._owner.on_closed, f"the broker refused a subscription: {refused[0]}")
+            problem = f"refused a subscription ({refused[0]}): check that it allows {self._client_id} to subscribe"
+            self._post(self._owner.on_closed, f"the broker {self._broker} {problem}")
         else:
             self._post(self._owner.on_opened)
 
@@ -247,16 +330,17 @@ class _Connection:
         self._post(self._owner.on_answered, code.is_failure)
 
     def on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        self._post(self._owner.on_received, Message(message.topic, bytes(message.payload)))
+        self._post(self._owner.on_received, Message(message.topic, bytes(message.payload[: MESSAGE_LIMIT_BYTES + 1])))
 
     def on_disconnect(
         self, _client: Client, _data: Any, _flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
     ) -> None:
-        self._post(self._owner.on_closed, str(code))
+        self._post(self._owner.on_lost, code)
 
     def on_connect_fail(self, client: Client, _data: Any) -> None:
         client.disconnect()  # otherwise paho's thread would retry by itself
-        self._post(self._owner.on_closed, "the broker does not answer")
+        problem = "does not answer: check that it runs, and the host and port in the settings"
+        self._post(self._owner.on_closed, f"the broker {self._broker} {problem}")
 
     async def stop(self) -> None:
         """Disconnect and end paho's thread, even if the broker no longer reads from its socket."""
@@ -287,7 +371,7 @@ def _packet_limit_problem(properties: Properties | None) -> str | None:
     largest = getattr(properties, "MaximumPacketSize", None)
     needed = MESSAGE_LIMIT_BYTES + PACKET_OVERHEAD_BYTES
     if largest is not None and largest < needed:
-        return f"the broker accepts packets of at most {largest} bytes: set its limit to {needed} or more"
+        return f"accepts packets of at most {largest} bytes: set its limit to {needed} or more"
     return None
 
 

@@ -7,29 +7,41 @@ Each change of a block's state is one transaction:
 Only the uplink keeps track of the blocks that were sent, in memory. After a crash it sends them again, and the clinic stores
 each block once, however often it arrives. Only the acknowledgement of a committed row deletes a block.
 
+A reserve file (`sync.reserve`) keeps room to delete, to store alerts and to start on a full disk.
+
 The class is synchronous and used by one thread at a time: the agent's storage worker.
 """
 
+import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
-from sync.errors import PermanentError
+from sync.errors import DiskFullError, PermanentError, SyncError
 from sync.keys import HubKey
-from sync.outbox_schema import prepare_database, transaction, translating_sqlite_errors
-from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
-from sync.wire import LANES, BlockId, Lane, Mark, Range, WrappedKey, is_name
+from sync.outbox_schema import count_free_bytes, prepare_database, shrink_wal, transaction, translating_sqlite_errors
+from sync.reserve import Reserve
+from sync.seal import BlockHeader, ClinicPublicKey, DataKey, restore_header, seal_block, wrap_for_clinic
+from sync.wire import LANES, PLAINTEXT_LIMIT_BYTES, BlockId, Lane, Mark, Range, WrappedKey, is_name
 
-PLAINTEXT_LIMIT_BYTES: Final = 56 * 1024
-"""The longest plaintext of one block. A message of 64 KiB always has room for the block, its header (< 400) and its
-wrapped key (1,177)."""
 BUSY_TIMEOUT_S: Final = 2.0
 """How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), and short enough for
 a person who waits at start for the message that a second agent is running."""
+log: Final = logging.getLogger(__name__)
+
 SECONDS_PER_DAY: Final = 86_400
+RESERVE_SUFFIX: Final = "-reserve"
+FULL_DISK_BYTES: Final = 256 * 1024
+"""Less than this is a full disk at the start: SQLite needs 32 KiB for its shared-memory file and some pages for the WAL, and
+reports a failure to create them in several ways."""
+BLOCK_OVERHEAD_BYTES: Final = 8 * 1024
+"""Space of a block in the database beyond its plaintext: header and tag (under 500 bytes), a partly filled last page, and its
+share of the pages of the index."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +92,10 @@ class Outbox:
         hub_key: HubKey,
         clinic: ClinicPublicKey,
         clock: Callable[[], int],
+        reserve: Reserve,
     ) -> None:
         self._connection = connection
+        self._reserve = reserve
         self._path = path
         self._hub = hub
         self._subject = subject
@@ -89,6 +103,7 @@ class Outbox:
         self._clinic = clinic
         self._clock = clock
         self._day_key: _DayKey | None = None
+        self._key_subjects: dict[bytes, str | None] = {}
         self.epoch: Final = self._begin_epoch()
 
     @classmethod
@@ -106,12 +121,40 @@ class Outbox:
             raise PermanentError(
                 "cannot open the buffer: hub or subject is not a valid name; use 1 to 64 letters, digits, '.', '_' and '-'"
             )
+        reserve = Reserve(path.with_name(path.name + RESERVE_SUFFIX))
+        open_once = partial(
+            cls._open_once, path, reserve, hub=hub, subject=subject, hub_key=hub_key, clinic=clinic, clock=clock
+        )
+        try:
+            outbox = open_once()
+        except SyncError as error:
+            if not (isinstance(error, DiskFullError) or _is_disk_full(path)) or not reserve.release():
+                raise
+            outbox = open_once()
+            shrink_wal(outbox._connection)
+        reserve.fill()
+        return outbox
+
+    @classmethod
+    def _open_once(
+        cls,
+        path: Path,
+        reserve: Reserve,
+        *,
+        hub: str,
+        subject: str,
+        hub_key: HubKey,
+        clinic: ClinicPublicKey,
+        clock: Callable[[], int],
+    ) -> Self:
         with translating_sqlite_errors(path):
             _create_private_file(path)
             connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             try:
                 prepare_database(connection, path, hub=hub, hub_key=hub_key)
-                return cls(connection, path, hub=hub, subject=subject, hub_key=hub_key, clinic=clinic, clock=clock)
+                return cls(
+                    connection, path, hub=hub, subject=subject, hub_key=hub_key, clinic=clinic, clock=clock, reserve=reserve
+                )
             except BaseException:
                 connection.close()
                 raise
@@ -133,19 +176,29 @@ class Outbox:
         """Seal and store blocks together with named values of the caller, in one transaction that is on the disk on return.
 
         All of it belongs to the outbox's subject, or to an earlier `subject` of this hub.
+        On a full disk alerts may spend a part of the reserve, and other blocks the space of deleted ones.
 
         Raises:
             PermanentError: a plaintext exceeds `PLAINTEXT_LIMIT_BYTES`, or the buffer is damaged.
             TransientError: the disk is full or the buffer locked. Nothing was stored; the call may be repeated.
         """
-        owner = subject or self._subject
-        with self._transaction():
+        blocks, owner = list(blocks), subject or self._subject
+
+        def store() -> tuple[_DayKey, list[BlockId]]:
             day_key = self._current_key(owner)
             ids = [self._insert(lane, plaintext, day_key) for lane, plaintext in blocks]
             for name, value in (state or {}).items():
                 sealed = self._hub_key.seal(value, _state_purpose(owner, name))
                 self._execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", owner, name, sealed)
-        self._day_key = day_key
+            return day_key, ids
+
+        try:
+            self._day_key, ids = self._run_transaction(store)
+        except DiskFullError:
+            has_alert = any(lane == "alert" for lane, _ in blocks)
+            if not (has_alert and self._reserve.has_room_for_alerts) and not self._fits_free_space(blocks):
+                raise
+            self._day_key, ids = self._run_with_reserve(store)
         return ids
 
     def load_state(self, name: str) -> bytes | None:
@@ -166,8 +219,14 @@ class Outbox:
 
     def delete_states(self, subject: str) -> None:
         """Delete the stored values of a subject."""
-        with self._transaction():
+
+        def delete() -> None:
             self._execute("DELETE FROM state WHERE subject = ?", subject)
+
+        try:
+            self._run_transaction(delete)
+        except DiskFullError:
+            self._run_with_reserve(delete)
 
     def last_position(self, lane: Lane) -> tuple[int, int]:
         """(epoch, seq) of the newest block ever stored in the lane, even if it is deleted by now; (0, 0) if there was none."""
@@ -175,7 +234,11 @@ class Outbox:
         return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
 
     def pending(self, lane: Lane, after: tuple[int, int], limit_bytes: int) -> list[OutboxBlock]:
-        """Stored blocks of a lane after a position (epoch, seq), in order: at most `limit_bytes`, but at least one block."""
+        """Stored blocks of a lane after a position (epoch, seq), in order: at most `limit_bytes`, but at least one block.
+
+        A header that was damaged on the disk is restored: the clinic could not acknowledge the block, and would get it again
+        and again.
+        """
         query = "SELECT epoch, seq, key, sealed FROM blocks WHERE lane = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq"
         found: list[OutboxBlock] = []
         with translating_sqlite_errors(self._path):
@@ -183,14 +246,24 @@ class Outbox:
                 limit_bytes -= len(sealed)
                 if found and limit_bytes < 0:
                     break
-                found.append(OutboxBlock(BlockId(lane, epoch, seq), key, sealed))
+                id_ = BlockId(lane, epoch, seq)
+                found.append(OutboxBlock(id_, key, self._check_header(id_, key, sealed)))
         return found
 
     def acknowledge(self, marks: Iterable[Mark], ranges: Iterable[Range]) -> int:
         """Delete the blocks that the clinic has committed. Returns how many were deleted."""
         held = [*(Range(mark.lane, mark.epoch, 1, mark.seq) for mark in marks), *ranges]
-        with self._transaction():
+
+        def delete() -> int:
             return sum(self._delete(range_) for range_ in held)
+
+        try:
+            deleted = self._run_transaction(delete)
+        except DiskFullError:
+            return self._run_with_reserve(delete)
+        if not self._reserve.is_full:
+            self._reserve.fill()
+        return deleted
 
     def keys_for(self, ids: Iterable[bytes], *, also_held: bool = False) -> list[WrappedKey]:
         """These data keys, wrapped for the clinic. Omits those that the clinic has confirmed, unless `also_held`."""
@@ -199,9 +272,16 @@ class Outbox:
 
     def mark_keys_held(self, ids: Iterable[bytes]) -> None:
         """Record that the clinic holds these data keys."""
-        with self._transaction():
+        ids = list(ids)
+
+        def mark() -> None:
             for id_ in ids:
                 self._execute("UPDATE keys SET held = 1 WHERE id = ?", id_)
+
+        try:
+            self._run_transaction(mark)
+        except DiskFullError:
+            self._run_with_reserve(mark)
 
     def statistics(self) -> OutboxStatistics:
         query = "SELECT lane, sum(last), sum(acknowledged), sum(bytes) FROM lanes GROUP BY lane"
@@ -215,7 +295,7 @@ class Outbox:
         )
 
     def _begin_epoch(self) -> int:
-        with self._transaction():
+        with transaction(self._connection, self._path):
             latest = self._rows("SELECT epoch FROM buffer")[0][0]
             epoch = max(int(latest) + 1, self._clock())
             self._execute("UPDATE buffer SET epoch = ?", epoch)
@@ -248,9 +328,8 @@ class Outbox:
             )
         last = self._rows("SELECT last FROM lanes WHERE lane = ? AND epoch = ?", lane, self.epoch)
         seq = last[0][0] + 1 if last else 1
-        prev = self._previous_position(lane) if seq == 1 else None
         key = day_key.key
-        header = BlockHeader(self._hub, day_key.subject, self.epoch, lane, seq, key.id, prev=prev)
+        header = self._make_header(BlockId(lane, self.epoch, seq), key.id, day_key.subject)
         sealed = seal_block(header, plaintext, key)
         self._execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", lane, self.epoch, seq, key.id, sealed)
         upsert = """INSERT INTO lanes (lane, epoch, last, bytes) VALUES (?, ?, ?, ?)
@@ -258,10 +337,30 @@ class Outbox:
         self._execute(upsert, lane, self.epoch, seq, len(sealed))
         return BlockId(lane, self.epoch, seq)
 
-    def _previous_position(self, lane: Lane) -> tuple[int, int] | None:
-        """The position of the lane's last block of any earlier epoch, even if it is deleted by now."""
-        last = self.last_position(lane)
-        return None if last == (0, 0) else last
+    def _make_header(self, id_: BlockId, key: bytes, subject: str) -> BlockHeader:
+        """The header of a block, with a new nonce. The first of an epoch names the lane's last block of any earlier epoch."""
+        prev = None
+        if id_.seq == 1:
+            query = "SELECT epoch, last FROM lanes WHERE lane = ? AND epoch < ? ORDER BY epoch DESC LIMIT 1"
+            rows = self._rows(query, id_.lane, id_.epoch)
+            prev = (int(rows[0][0]), int(rows[0][1])) if rows else None
+        return BlockHeader(self._hub, subject, id_.epoch, id_.lane, id_.seq, key, prev=prev)
+
+    def _check_header(self, id_: BlockId, key: bytes, sealed: bytes) -> bytes:
+        """The block, with its header restored if it is not the one that it was stored with."""
+        subject = self._subject_of_key(key)
+        if subject is None:
+            return sealed
+        restored = restore_header(sealed, self._make_header(id_, key, subject))
+        if restored != sealed:
+            log.warning("restored the damaged header of block %d of epoch %d in lane %s", id_.seq, id_.epoch, id_.lane)
+        return restored
+
+    def _subject_of_key(self, key: bytes) -> str | None:
+        if key not in self._key_subjects:
+            rows = self._rows("SELECT subject FROM keys WHERE id = ?", key)
+            self._key_subjects[key] = rows[0][0] if rows else None
+        return self._key_subjects[key]
 
     def _delete(self, held: Range) -> int:
         bounds = (held.lane, held.epoch, held.first, held.last)
@@ -273,8 +372,24 @@ class Outbox:
             self._execute(update, count, int(size), held.lane, held.epoch)
         return int(count)
 
-    def _transaction(self) -> AbstractContextManager[None]:
-        return transaction(self._connection, self._path)
+    def _run_transaction(self, body: Callable[[], T]) -> T:
+        with transaction(self._connection, self._path):
+            return body()
+
+    def _run_with_reserve(self, body: Callable[[], T]) -> T:
+        """Run a transaction in the room of the reserve, and fill the reserve again."""
+        self._reserve.release()
+        try:
+            return self._run_transaction(body)
+        finally:
+            shrink_wal(self._connection)
+            self._reserve.fill()
+
+    def _fits_free_space(self, blocks: Sequence[tuple[Lane, bytes]]) -> bool:
+        """Whether deleted blocks have left room for these in the database file."""
+        needed = sum(len(plaintext) + BLOCK_OVERHEAD_BYTES for _, plaintext in blocks)
+        with translating_sqlite_errors(self._path):
+            return needed <= count_free_bytes(self._connection)
 
     def _execute(self, statement: str, *values: Any) -> None:
         with translating_sqlite_errors(self._path):
@@ -283,6 +398,15 @@ class Outbox:
     def _rows(self, query: str, *values: Any) -> Sequence[tuple[Any, ...]]:
         with translating_sqlite_errors(self._path):
             return self._connection.execute(query, values).fetchall()
+
+
+def _is_disk_full(path: Path) -> bool:
+    """Whether the disk has no room for the files that SQLite creates beside the database."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < FULL_DISK_BYTES
 
 
 def _create_private_file(path: Path) -> None:

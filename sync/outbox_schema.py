@@ -1,14 +1,20 @@
 """Opening the outbox's database: identity checks, migration, transactions, and the translation of SQLite's errors."""
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from sync.errors import PermanentError, SyncError, TransientError
+from sync.errors import DiskFullError, PermanentError, SyncError, TransientError
 from sync.keys import HubKey
 from sync.outbox_migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 from sync.seal import SealError
+
+WAL_PAGES: Final = 256
+"""Pages of 4 KiB after which SQLite moves the WAL into the database. With its default of 1000 the reserve for a full disk would
+have to be four times as large."""
 
 
 def prepare_database(connection: sqlite3.Connection, path: Path, *, hub: str, hub_key: HubKey) -> None:
@@ -29,6 +35,7 @@ def prepare_database(connection: sqlite3.Connection, path: Path, *, hub: str, hu
         _check_owner(connection, path, hub, hub_key)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
     if version < SCHEMA_VERSION:
         with translating_sqlite_errors(path):
             migrate(connection, hub=hub, hub_key=hub_key)
@@ -44,6 +51,18 @@ def _check_owner(connection: sqlite3.Connection, path: Path, hub: str, hub_key: 
         raise PermanentError(
             f"the buffer {path} belongs to hub {owner}, not {hub}: set `hub` back to {owner}, or move the buffer away"
         )
+
+
+def shrink_wal(connection: sqlite3.Connection) -> None:
+    """Move the WAL into the database and free its space. Best effort: on a full disk there may be no room for its pages."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def count_free_bytes(connection: sqlite3.Connection) -> int:
+    """Space of deleted blocks in the database file, which new ones can use."""
+    pages, size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_size"))
+    return pages * size
 
 
 @contextmanager
@@ -75,7 +94,7 @@ def translating_sqlite_errors(path: Path) -> Iterator[None]:
 def _translate(error: sqlite3.DatabaseError, code: int, path: Path) -> SyncError:
     match code:
         case sqlite3.SQLITE_FULL:
-            return TransientError(
+            return DiskFullError(
                 f"cannot write the buffer {path}: the disk is full; free some disk space. Stored blocks are kept."
             )
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

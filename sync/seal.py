@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 import struct
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +23,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey, Suite
 
+from config.files import replacing
+from sync.cbor import encode_cbor
 from sync.errors import PermanentError
-from sync.wire import LANES, Lane, WireError, decode_cbor_map, encode_cbor, is_name, is_uint63
+from sync.wire import LANES, Lane, WireError, decode_cbor_map, is_name, is_uint63
 
 FORMAT: Final = 1
 MAGIC: Final = b"PG"
@@ -31,6 +34,10 @@ NONCE_BYTES: Final = 12
 KEY_BYTES: Final = 32
 KEY_ID_BYTES: Final = 16
 TAG_BYTES: Final = 16
+PUBLIC_MODE: Final = 0o644
+"""Mode of a public key file: any user may read it. `umask` does not apply to it."""
+HEADER_LIMIT_BYTES: Final = 1024
+"""A header takes less than 400 bytes; the rest is room for the fields of a later format."""
 
 _PREFIX: Final = struct.Struct(">2sBH")
 _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -137,6 +144,17 @@ def parse_header(block: bytes) -> BlockHeader:
     return _split_block(block)[0]
 
 
+def restore_header(block: bytes, header: BlockHeader) -> bytes:
+    """The block with this header in place of its own, of which only the nonce is kept.
+
+    It repairs bits of the header that changed while the block was stored: all fields but the nonce are known from elsewhere.
+    """
+    clear = _encode_header(header)
+    start = clear.index(header.nonce)
+    end = start + NONCE_BYTES
+    return clear[:start] + block[start:end] + clear[end:] + block[len(clear) :]
+
+
 @dataclass(frozen=True, slots=True)
 class ClinicPublicKey:
     """The key that a hub wraps data keys for: an ML-KEM-768 and an X25519 public key."""
@@ -168,8 +186,13 @@ class ClinicPublicKey:
         return hashlib.sha256(self.to_bytes()).digest()[:_FINGERPRINT_BYTES]
 
     def save(self, path: Path) -> None:
-        """Write the key as a text file: a title line, then a line of hexadecimal digits."""
-        path.write_bytes(_PUBLIC_TITLE + self.to_bytes().hex().encode() + b"\n")
+        """Write the key as a text file: a title line, then a line of hexadecimal digits. A file of that name is replaced.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with replacing(path, durable=True, mode=PUBLIC_MODE) as draft:
+            draft.write_bytes(_PUBLIC_TITLE + self.to_bytes().hex().encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -263,26 +286,36 @@ def unwrap_at_clinic(wrapped: bytes, *, key_id: bytes, hub: str, subject: str, c
 
 
 def create_secret_file(path: Path, content: bytes) -> None:
-    """Create a file with mode 0600, and sync it and its folder to the disk.
+    """Create a file with mode 0600, complete and on the disk, or not at all: on a full disk or after a crash it does not exist.
 
     Raises:
         SealError: the file exists, or cannot be written.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # creates it with mode 0600
+        draft = Path(name)
         try:
-            os.fsync(folder)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, path)  # unlike a rename, it never replaces an existing file
         finally:
-            os.close(folder)
+            draft.unlink()
+        _sync_folder(path.parent)
     except OSError as error:
         raise SealError(
-            f"cannot create the key file {path}: {error.strerror}; check that it does not exist yet and its folder is writable"
+            f"cannot create the key file {path}: {error.strerror}; check that its folder is writable, has room and holds no"
+            " such file"
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_private_file(path: Path) -> None:
@@ -318,7 +351,7 @@ def _split_block(block: bytes) -> tuple[BlockHeader, int]:
 
 def _decode_header(data: bytes) -> BlockHeader:
     try:
-        fields = decode_cbor_map(data, what="block header")
+        fields = decode_cbor_map(data, limit_bytes=HEADER_LIMIT_BYTES, what="block header")
     except WireError as error:
         raise SealError(str(error)) from error
     if fields.keys() - {"prev"} != _HEADER_FIELDS:

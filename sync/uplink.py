@@ -6,25 +6,26 @@ The blocks in flight are tracked only in memory:
        ^                     │
        └── no acknowledgement in time, or a new connection
 
-Alerts are sent first and never wait. Blocks stored since the connection began (live) are sent before older ones (backlog).
-Before the first acknowledgement, and again after a timeout, only one message is in flight instead of a full window, so an
-unreachable clinic costs the hub very little.
+Alerts are sent first and never wait for an acknowledgement. Blocks stored since the connection began (live) are sent before
+older ones (backlog). `sync.in_flight` limits what is in flight to what the link carries in a second, because on a slow link an
+alert waits behind it.
 """
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
 
 from sync.errors import TransientError
-from sync.mqtt import Connected, Disconnected, Message
+from sync.in_flight import InFlight
+from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message
 from sync.outbox import Outbox, OutboxBlock
 from sync.transport import Transport, WorkerCall
 from sync.wire import (
     UPLINK_LANES,
     Ack,
-    BlockId,
     Envelope,
     Lane,
     Range,
@@ -36,18 +37,11 @@ from sync.wire import (
     up_topic,
 )
 
-ACK_TIMEOUT_S: Final = (2.0, 60.0)
-"""Bounds of the acknowledgement timeout, after which a block is sent again. The timeout is four times the latest round trip,
-doubled by each expiry. The clinic answers in 30 ms (p95), over 2G in 2 s; a hub that restarts before its clinic should not
-wait long."""
-IN_FLIGHT_LIMIT_BYTES: Final = 256 * 1024
-"""Limit of unacknowledged bytes, without alerts. Sending them takes 0.1 s at 20 Mbit/s, and 33 s at 64 kbit/s: less than the
-longest timeout."""
-IN_FLIGHT_LIMIT_BLOCKS: Final = 1000
-"""Limit of unacknowledged blocks, alerts included: every acknowledgement is compared with all of them."""
+log: Final = logging.getLogger(__name__)
+
 MESSAGE_BLOCKS_LIMIT_BYTES: Final = 48 * 1024
 """Limit of the blocks' bytes in one message: with their keys it stays below 64 KiB. A larger block (up to
-`sync.outbox.PLAINTEXT_LIMIT_BYTES`) is sent alone."""
+`sync.wire.PLAINTEXT_LIMIT_BYTES`) is sent alone."""
 MESSAGE_KEYS_LIMIT: Final = 10
 """Limit of wrapped keys in one message, 1.2 KB each. Every UTC day has its own key, so ten keys cover ten days."""
 RETRY_S: Final = 1.0
@@ -63,7 +57,7 @@ _START: Final[Position] = (0, 0)
 class UplinkStatistics:
     """Counts of blocks since start: `resent` counts repeated sends, `rejected` the blocks that the clinic quarantined.
 
-    `problem` is the message of the latest transient failure.
+    `problem` says why blocks do not reach the clinic and what to check; None once one is acknowledged, or none is left.
     """
 
     blocks_sent: int = 0
@@ -108,10 +102,7 @@ class Uplink:
         self._is_connected = False
         self._fence = 0
         self._cursors: dict[Lane, _Cursor] | None = None
-        self._in_flight: dict[BlockId, tuple[float, int]] = {}  # when it was sent, its size in bytes
-        self._sent_before: set[BlockId] = set()  # sent at least once before, without an acknowledgement
-        self._is_clinic_responding = False
-        self._ack_timeout_s = ACK_TIMEOUT_S[0]
+        self._in_flight = InFlight()
         self._wakeup = asyncio.Event()
         self.statistics: Final = UplinkStatistics()
 
@@ -138,7 +129,7 @@ class Uplink:
                 is_idle = not await self._send_message()
                 pause_s = self._time_to_expiry_s()
             except TransientError as error:
-                self.statistics.problem = str(error)
+                self._set_problem(str(error))
                 self._cursors = None  # read again the blocks that were read but not sent
                 is_idle, pause_s = True, RETRY_S
             if is_idle:
@@ -154,14 +145,19 @@ class Uplink:
             self._cursors = await self._create_cursors()
         cursors = self._cursors
         for lane, is_live in _SEND_ORDER:
-            if not self._has_room(lane):
+            room = self._in_flight.room_bytes(lane)
+            if room == 0:
                 return False
-            blocks = await self._read_next(lane, cursors[lane], is_live)
+            blocks = await self._read_next(lane, cursors[lane], is_live, room)
             if cursors is not self._cursors:  # a new connection replaced the cursors meanwhile
                 return True
+            if blocks is None:
+                return False
             if blocks:
                 await self._publish(lane, blocks)
                 return True
+        if self._in_flight.is_empty:
+            self._set_problem(None)
         return False
 
     async def _create_cursors(self) -> dict[Lane, _Cursor]:
@@ -171,16 +167,23 @@ class Uplink:
             cursors[lane] = _Cursor(end, end)
         return cursors
 
-    async def _read_next(self, lane: Lane, cursor: _Cursor, is_live: bool) -> list[OutboxBlock]:
-        """Read the next blocks of a lane that are not in flight; empty at the end of the lane."""
+    async def _read_next(self, lane: Lane, cursor: _Cursor, is_live: bool, room: int | None) -> list[OutboxBlock] | None:
+        """Read the next blocks of a lane that are not in flight: none at the lane's end; None if there is no room for one."""
+        limit_bytes = MESSAGE_BLOCKS_LIMIT_BYTES
+        if lane != "alert":
+            limit_bytes = min(limit_bytes, self._in_flight.message_bytes)
+        if room is not None:
+            limit_bytes = min(limit_bytes, room - PACKET_OVERHEAD_BYTES)
         while True:
             after = cursor.live if is_live else cursor.backlog
-            rows = await self._call(self._outbox.pending, lane, after, MESSAGE_BLOCKS_LIMIT_BYTES)
+            rows = await self._call(self._outbox.pending, lane, after, limit_bytes)
             if not is_live:
                 rows = [row for row in rows if _position(row) <= cursor.boundary]
             rows = _limit_keys(rows)
             if not rows:
                 return []
+            if room is not None and len(rows[0].sealed) > limit_bytes and rows[0].id not in self._in_flight:
+                return None
             if is_live:
                 cursor.live = _position(rows[-1])
             else:
@@ -192,19 +195,18 @@ class Uplink:
     async def _publish(self, lane: Lane, blocks: list[OutboxBlock]) -> None:
         """Send one message. Its blocks count as in flight beforehand: they may be acknowledged before `publish` returns."""
         cursors = self._cursors
-        resent = self._sent_before.intersection(block.id for block in blocks)
+        ids = [block.id for block in blocks]
+        resent = self._in_flight.sent_before(ids)
         # A clinic that lost its store has lost the keys too, so blocks that are sent again carry their keys again.
         keys = await self._call(_keys, self._outbox, [block.key for block in blocks], bool(resent))
         if cursors is not self._cursors:
             return
         payload = encode_envelope(Envelope(self._hub, tuple(block.sealed for block in blocks), keys))
-        now = asyncio.get_running_loop().time()
-        self._in_flight.update({block.id: (now, len(block.sealed)) for block in blocks})
+        self._in_flight.add(ids, len(payload) + PACKET_OVERHEAD_BYTES, asyncio.get_running_loop().time())
         try:
             await self._transport.publish(up_topic(self._hub, lane), payload)
         except TransientError:
-            for block in blocks:
-                self._in_flight.pop(block.id, None)
+            self._in_flight.remove_unsent(ids)
             raise
         self.statistics.blocks_sent += len(blocks)
         self.statistics.resent += len(resent)
@@ -219,7 +221,7 @@ class Uplink:
                 case Disconnected(reason):
                     self._is_connected = False
                     self._reset_connection()
-                    self.statistics.problem = reason
+                    self._set_problem(reason)
                 case Message(topic, payload) if topic == ack_topic(self._hub):
                     await self._on_ack(payload)
                 case Message():
@@ -231,66 +233,51 @@ class Uplink:
             ack = decode_ack(payload)
         except WireError as error:
             self.statistics.malformed_acks += 1
-            self.statistics.problem = str(error)
+            self._set_problem(str(error))
             return
         if ack.hub != self._hub or ack.fence < self._fence:
             return
         self._fence = ack.fence
         held = _held_ranges(ack)
         try:
-            self.statistics.blocks_acked += await self._call(self._outbox.acknowledge, (), held)
+            deleted = await self._call(self._outbox.acknowledge, (), held)
+            self.statistics.blocks_acked += deleted
             if ack.keys:
                 await self._call(self._outbox.mark_keys_held, ack.keys)
         except TransientError as error:
-            self.statistics.problem = str(error)
+            self._set_problem(str(error))
             return
         self.statistics.rejected += len(ack.rejected)
-        self._drop_acknowledged(held)
+        self._in_flight.acknowledge(held, asyncio.get_running_loop().time())
+        if deleted:
+            self._set_problem(None)
         self._wakeup.set()
-
-    def _drop_acknowledged(self, held: list[Range]) -> None:
-        """Drop the blocks that the clinic holds, and set the timeout by those sent only once (RFC 6298, section 3)."""
-        now = asyncio.get_running_loop().time()
-        for id_ in _covered(self._in_flight, held):
-            sent_at, _ = self._in_flight.pop(id_)
-            self._is_clinic_responding = True
-            if id_ not in self._sent_before:
-                self._ack_timeout_s = min(max(4 * (now - sent_at), ACK_TIMEOUT_S[0]), ACK_TIMEOUT_S[1])
-        self._sent_before.difference_update(_covered(self._sent_before, held))
 
     def _reset_connection(self) -> None:
         """Forget the blocks in flight, which may be lost, and read the outbox from its start again."""
-        self._sent_before.update(self._in_flight)
-        self._in_flight.clear()
+        self._in_flight.reset()
         self._cursors = None
-        self._is_clinic_responding = False
-        self._ack_timeout_s = ACK_TIMEOUT_S[0]
 
     def _expire_in_flight(self) -> None:
-        """Drop the blocks whose acknowledgement is overdue, and read their lanes from the start again."""
-        cutoff = asyncio.get_running_loop().time() - self._ack_timeout_s
-        overdue = [id_ for id_, (sent_at, _) in self._in_flight.items() if sent_at <= cutoff]
-        if overdue:
-            self._is_clinic_responding = False
-            self._ack_timeout_s = min(2 * self._ack_timeout_s, ACK_TIMEOUT_S[1])
-        self._sent_before.update(overdue)
-        for id_ in overdue:
-            del self._in_flight[id_]
+        """Read the lanes of blocks whose acknowledgement is overdue from the start again."""
+        for id_ in self._in_flight.expire(asyncio.get_running_loop().time()):
             if self._cursors is not None:
                 cursor = self._cursors[id_.lane]
                 cursor.backlog, cursor.boundary = _START, cursor.live
 
     def _time_to_expiry_s(self) -> float | None:
-        if not self._in_flight:
-            return None
-        first_sent_at = next(iter(self._in_flight.values()))[0]
-        return max(0.0, first_sent_at + self._ack_timeout_s - asyncio.get_running_loop().time())
+        due_at = self._in_flight.next_expiry()
+        return None if due_at is None else max(0.0, due_at - asyncio.get_running_loop().time())
 
-    def _has_room(self, lane: Lane) -> bool:
-        if len(self._in_flight) >= IN_FLIGHT_LIMIT_BLOCKS:
-            return False
-        sizes = [size for id_, (_, size) in self._in_flight.items() if id_.lane != "alert"]
-        return lane == "alert" or sum(sizes) < (IN_FLIGHT_LIMIT_BYTES if self._is_clinic_responding else 1)
+    def _set_problem(self, problem: str | None) -> None:
+        """Report a problem, or its end, in the statistics and once in the log."""
+        if problem == self.statistics.problem:
+            return
+        self.statistics.problem = problem
+        if problem is None:
+            log.info("the clinic acknowledges blocks again")
+        else:
+            log.warning("cannot send to the clinic: %s", problem)
 
 
 def _limit_keys(rows: list[OutboxBlock]) -> list[OutboxBlock]:
@@ -315,11 +302,3 @@ def _held_ranges(ack: Ack) -> list[Range]:
     """The ranges of blocks that an acknowledgement covers. The clinic also holds the blocks in its quarantine."""
     marks = [Range(lane, epoch, 1, seq) for lane, epoch, seq in ack.marks]
     return [*marks, *ack.ranges, *(Range(lane, epoch, seq, seq) for lane, epoch, seq, _ in ack.rejected)]
-
-
-def _covered(ids: Iterable[BlockId], held: list[Range]) -> list[BlockId]:
-    return [
-        id_
-        for id_ in ids
-        if any(id_.lane == lane and id_.epoch == epoch and first <= id_.seq <= last for lane, epoch, first, last in held)
-    ]

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast, get_args
 
-import cbor2
-
+from sync.cbor import CborError, decode_cbor, encode_cbor
 from sync.errors import PermanentError
 
 PROTOCOL: Final = 1
 MESSAGE_LIMIT_BYTES: Final = 64 * 1024
 """Largest MQTT payload. Every broker accepts it by default, and a 2G uplink sends it within a keep-alive interval."""
+PLAINTEXT_LIMIT_BYTES: Final = 56 * 1024
+"""The longest plaintext of one block. A message of 64 KiB always has room for the block, its header (< 400) and its
+wrapped key (1,177)."""
 MAX_INTEGER: Final = 2**63 - 1
 """Largest epoch and sequence number: the largest integer of a column in SQLite and PostgreSQL."""
 
@@ -134,25 +136,19 @@ def parse_up_topic(topic: str) -> tuple[str, Lane]:
     return match[1], cast("Lane", match[2])
 
 
-def encode_cbor(value: Any) -> bytes:
-    """Encode a value in deterministic CBOR."""
-    return cbor2.dumps(value, canonical=True)
-
-
-def decode_cbor_map(data: bytes, *, what: str) -> dict[str, Any]:
+def decode_cbor_map(data: bytes, *, limit_bytes: int, what: str) -> dict[str, Any]:
     """Decode a deterministic CBOR map with text keys; `what` names the message in errors.
 
     Raises:
-        WireError: not CBOR, not such a map, or not in the deterministic form.
+        WireError: larger than `limit_bytes`, not CBOR without tags, not such a map, or not in the deterministic form.
     """
     try:
-        value = cbor2.loads(data)
-        is_deterministic = encode_cbor(value) == data
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-        raise WireError(f"{what} is not CBOR: {type(error).__name__}") from error
+        value = decode_cbor(data, limit_bytes=limit_bytes)
+    except CborError as error:
+        raise WireError(f"{what} is not valid CBOR: {error}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise WireError(f"{what} is not a CBOR map with text keys")
-    if not is_deterministic:
+    if encode_cbor(value) != data:
         raise WireError(f"{what} is not deterministic CBOR (RFC 8949, section 4.2.1)")
     return value
 
@@ -223,7 +219,7 @@ def _check_size(payload: bytes) -> bytes:
 
 
 def _decode_message(data: bytes, what: str, fields: set[str]) -> dict[str, Any]:
-    message = decode_cbor_map(data, what=what)
+    message = decode_cbor_map(data, limit_bytes=MESSAGE_LIMIT_BYTES, what=what)
     version = message.get("v")
     if type(version) is not int or version != PROTOCOL:
         raise WireError(f"{what} has another protocol version than this pulsegate ({PROTOCOL}): update the older side")

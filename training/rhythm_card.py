@@ -22,7 +22,8 @@ PURPOSE: Final = (
 )
 INPUTS: Final = (
     f"features (n, {ROWS}, {WINDOW_SAMPLES}) float32, computed by models.inference.ecg_rhythm.features from 30 s of mV at 125 "
-    "Hz (0.5 to 40 Hz, NaN where missing): the signal, divided by the 99th percentile of its absolute samples, and the gap mask."
+    "Hz (0.5 to 40 Hz, NaN where missing): the signal, divided by the 99th percentile of its absolute samples, and the gap "
+    "mask."
 )
 OUTPUTS: Final = (
     "Calibrated probabilities (n, 4) of normal sinus rhythm (N), atrial fibrillation (A), other rhythms (O) and noise (~). "

@@ -23,26 +23,6 @@ from models.inference.models import Models
 from reporting.result import OutputRecord, ReplayResult
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `pulsegate replay`."""
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", type=Path, help="WFDB record (.hea), CSV file with time and ECG, or capture"
-    )
-    parser.add_argument("--json", action="store_true", help="write JSON lines instead of a table")
-    parser.add_argument("--beats", action="store_true", help="with --json: also write each R peak")
-    parser.add_argument(
-        "--speed",
-        type=_parse_speed,
-        default=None,
-        metavar="max|X",
-        help="replay at X times real time; max (default): as fast as possible",
-    )
-    parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report with trend, alerts and ECG strips")
-    parser.add_argument(
-        "--as", dest="sensor", metavar="SENSOR", help="sensor name in the output, instead of the name in the file"
-    )
-
-
 def replay(args: argparse.Namespace) -> int:
     """Runs the command. Returns 0 if every file was replayed completely, else 1; each failure is one line on stderr."""
     try:
@@ -166,18 +146,6 @@ def _write_atomically(path: Path, content: bytes) -> None:
         return
     with replacing(path) as draft:
         draft.write_bytes(content)
-
-
-def _parse_speed(text: str) -> float | None:
-    if text == "max":
-        return None
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = 0.0
-    if not 0 < speed < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number above 0")
-    return speed
 
 
 def _fail(message: str) -> int:

@@ -87,6 +87,11 @@ class EcgChain:
         """Stream time before which every beat has been reported. In strong noise, one or two beats per hour are found later."""
         return max(self._detector.horizon / RATE_HZ, 0.0)
 
+    @property
+    def in_gap(self) -> bool:
+        """Whether no stretch of signal is in progress: samples are missing at present, or the signal has ended."""
+        return self._resampler is None
+
     def push(self, mv: Samples) -> list[Beat]:
         """Process consecutive samples in mV, NaN where one is missing; return the beats that can now be reported, in order."""
         if 0 < mv.size <= self._max_chunk_samples and isfinite(mv.dot(mv)):  # ten times faster than testing each sample
@@ -193,6 +198,8 @@ def remove_baseline(signal: Samples) -> Samples:
 
     The edges of a gap are treated like the ends of the signal.
     """
+    if signal.size == 0:
+        return signal
     known = ~np.isnan(signal)
     if known.all():
         whole: Samples = signal - _smooth(signal) / _smoothing_weight(signal.size)

@@ -174,6 +174,9 @@ INVALID_PLAINTEXTS = {
     "a rate close to zero": encode_records([replace(waveform(START_US, np.zeros(3, np.int32)), rate_hz=1e-300)]),
     "an infinite scale": encode_records([replace(waveform(START_US, np.zeros(3, np.int32)), scale=1e300)]),
     "a time near the 64-bit limit": encode_records([waveform(2**63 - 1, np.zeros(3, np.int32))]),
+    "a list as type": cbor2.dumps([{"type": [1]}]),
+    "a value of 400 digits": encode_records([heart_rate(START_US, 10**400)]),
+    "a sensor of another type": encode_records([heart_rate(START_US, 60.0, sensor=["CANARY-4711"])]),  # type: ignore[arg-type]
     "missing samples": cbor2.dumps([{"type": "waveform", "sensor": "strap-1", "kind": "ecg"}]),
 }
 
@@ -276,3 +279,13 @@ def test_damaged_projections_are_recreated(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM alerts").scalar_one() == 0
     engine.dispose()
+
+
+def test_a_damaged_record_costs_only_itself(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+    good = waveform(START_US, counts(ecg_mv([0.5], 1.0)))
+    late = replace(good, times=replace(times(START_US + 1_000_000), sensor_ns=2**62 + 1))
+    hub.send(store, "wave", good, late)
+    open_all(store, engine, clinic_keys)
+    (sensor,) = queries.list_sensors(engine)
+    assert (sensor["samples"], sensor["undecodable"]) == (130, 1)
+    assert rows(engine, tables.unopened) == []

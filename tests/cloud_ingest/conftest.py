@@ -10,7 +10,7 @@ import pytest
 from cloud.store import Store
 from sync.errors import TransientError
 from sync.keys import HubKey
-from sync.mqtt import Connected, Disconnected, Message, MqttEvent
+from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message, MqttEvent
 from sync.outbox import Outbox
 from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
 
@@ -30,7 +30,11 @@ class LinkEnd:
             raise TransientError("no connection")
         message = Message(topic, payload)
         self.link.sent.append(message)
-        if not self.link.is_lost(message):
+        if self.link.is_lost(message):
+            return
+        if self is self.link.hub and self.link.bytes_per_s is not None:
+            self.link.carry_slowly(message)
+        else:
             self.other.events.put_nowait(message)
 
     async def receive(self) -> MqttEvent:
@@ -46,6 +50,16 @@ class Link:
         self.is_up = False
         self.is_lost: Callable[[Message], bool] = lambda _message: False
         self.sent: list[Message] = []
+        self.bytes_per_s: float | None = None
+        """What the link carries towards the clinic; None: no limit. Unlimited buffers hold what it cannot carry yet."""
+        self._free_at = 0.0
+
+    def carry_slowly(self, message: Message) -> None:
+        assert self.bytes_per_s is not None
+        loop = asyncio.get_running_loop()
+        size = len(message.payload) + PACKET_OVERHEAD_BYTES
+        self._free_at = max(self._free_at, loop.time()) + size / self.bytes_per_s
+        loop.call_at(self._free_at, self.clinic.events.put_nowait, message)
 
     def connect(self) -> None:
         self.is_up = True

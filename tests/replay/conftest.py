@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from drivers.registry import load_drivers
+from gateway.arguments import add_replay_arguments
 from gateway.models import load_models
-from gateway.replay.run import Player, add_arguments, empty_result, replay
+from gateway.replay.run import Player, empty_result, replay
 from gateway.replay.sources import open_source
 from reporting.result import OutputRecord, ReplayResult
 
@@ -41,7 +42,7 @@ def command() -> Callable[..., int]:
 
     def command_(*arguments: str | Path) -> int:
         parser = argparse.ArgumentParser()
-        add_arguments(parser)
+        add_replay_arguments(parser)
         return replay(parser.parse_args([str(argument) for argument in arguments]))
 
     return command_

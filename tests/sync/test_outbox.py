@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from sync.errors import PermanentError, SyncError, TransientError
 from sync.keys import HubKey
-from sync.outbox import PLAINTEXT_LIMIT_BYTES, Outbox, StoredState
+from sync.outbox import Outbox, StoredState
 from sync.outbox_migrations import SCHEMA_VERSION
 from sync.records import Record, StatusRecord, Times, VitalRecord, WaveformRecord, encode_records
 from sync.seal import ClinicKeyPair, SealError, open_block, parse_header, unwrap_at_clinic
-from sync.wire import BlockId, Mark, Range
+from sync.wire import PLAINTEXT_LIMIT_BYTES, BlockId, Mark, Range
 
 VECTORS = Path(__file__).parent / "vectors"
 HUB_KEY = HubKey(bytes(range(32)))
@@ -308,11 +308,11 @@ class TestFile:
 
 
 def assert_rejected(path: Path, error: type[SyncError], message: str, **changes: Any) -> None:
-    before = path.read_bytes()
+    before, files = path.read_bytes(), set(path.parent.iterdir())
     with pytest.raises(error, match=message):
         open_at(path, **changes)
     assert path.read_bytes() == before
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert set(path.parent.iterdir()) == files
 
 
 def test_no_plaintext_reaches_the_disk(open_outbox: OpenOutbox, path: Path) -> None:

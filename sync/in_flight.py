@@ -1,0 +1,189 @@
+"""The blocks that were sent and are not acknowledged: how many more bytes may be sent, and when a block is overdue.
+
+Bytes in flight wait in the buffers of sockets, modems and the broker, and an alert waits behind them. They are therefore
+limited to what the link carries in `WINDOW_S`, measured by the clinic's acknowledgements: the bytes acknowledged between a
+block's sending and its acknowledgement, divided by that time. While the round trip is shorter than `WINDOW_S`, each
+acknowledgement raises the limit in the ratio of the two. If the round trip of an idle link is longer, the limit falls to its
+lower bound.
+"""
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sync.wire import BlockId, Lane, Range
+
+WINDOW_S: Final = 1.0
+"""Time that the bytes in flight may take on the link. An alert must arrive within 2 s; the other half is for the way to the
+store, and for a link that has just slowed down."""
+WINDOW_BYTES: Final = (8 * 1024, 256 * 1024)
+"""Bounds of the limit of bytes in flight, alerts excluded. The lower is 1 s at 64 kbit/s and applies until the clinic answers;
+the upper is 0.1 s at 20 Mbit/s."""
+MAX_BLOCKS: Final = 1000
+"""Limit of blocks in flight, for alerts and for all others: it bounds the memory."""
+ACK_TIMEOUT_S: Final = (2.0, 60.0)
+"""Bounds of the acknowledgement timeout, after which a block is sent again. The timeout is four times the latest round trip,
+doubled by each expiry. The clinic answers in 30 ms (p95), over 2G in 2 s; a hub that restarts before its clinic should not
+wait long."""
+SHORTEST_S: Final = 1e-6
+"""Shortest time between sending and acknowledgement; on virtual time there may be none."""
+SLOWEST_BYTES_PER_S: Final = 2_500.0
+"""20 kbit/s, a poor 2G uplink: the assumed throughput until it is measured. The timeout begins when the link has had time to
+carry what was sent before, and the block itself."""
+
+
+@dataclass(slots=True)
+class _SentBlock:
+    """One block in flight. `acked_before`: bytes that had been acknowledged when it was sent."""
+
+    sent_at: float
+    due_at: float
+    size: int
+    acked_before: int
+
+
+@dataclass(slots=True)
+class InFlight:
+    """The blocks in flight. Times are those of the event loop, in seconds."""
+
+    is_clinic_responding: bool = False
+    """Whether a block was acknowledged since the connection began and since the last timeout. If not, one message at a time is
+    sent, so an unreachable clinic costs the hub very little."""
+    _blocks: dict[BlockId, _SentBlock] = field(default_factory=dict)
+    _first_sent: dict[BlockId, float] = field(default_factory=dict)
+    """Blocks that were sent at least once before, without an acknowledgement, and when first."""
+    _alerts: int = 0
+    _bytes: int = 0
+    _acked_bytes: int = 0
+    _bytes_per_s: float | None = None
+    _ack_timeout_s: float = ACK_TIMEOUT_S[0]
+
+    def __contains__(self, id_: BlockId) -> bool:
+        return id_ in self._blocks
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._blocks
+
+    def room_bytes(self, lane: Lane) -> int | None:
+        """Bytes that may be sent now in a lane; 0 if none. None: any number, as for alerts, or if only alerts are in flight."""
+        others = len(self._blocks) - self._alerts
+        if lane == "alert":
+            return 0 if self._alerts >= MAX_BLOCKS else None
+        if not others:
+            return None
+        if others >= MAX_BLOCKS or not self.is_clinic_responding:
+            return 0
+        return max(0, self.window_bytes - self._bytes)
+
+    @property
+    def window_bytes(self) -> int:
+        """The limit of bytes in flight, alerts excluded."""
+        if not self.is_clinic_responding or self._bytes_per_s is None:
+            return WINDOW_BYTES[0]
+        return round(_clamp(self._bytes_per_s * WINDOW_S, WINDOW_BYTES))
+
+    @property
+    def message_bytes(self) -> int:
+        """Limit of one message: half of the window, so that the link carries one while the other is acknowledged."""
+        return max(WINDOW_BYTES[0], self.window_bytes // 2)
+
+    def sent_before(self, ids: Iterable[BlockId]) -> set[BlockId]:
+        """Those of the blocks that were sent before, without an acknowledgement."""
+        return {id_ for id_ in ids if id_ in self._first_sent}
+
+    def add(self, ids: Sequence[BlockId], message_bytes: int, now: float) -> None:
+        """Note that the blocks are sent in one message of this size."""
+        size = message_bytes // len(ids)
+        carried_s = (self._bytes + message_bytes) / max(self._bytes_per_s or 0.0, SLOWEST_BYTES_PER_S)
+        due_at = now + max(self._ack_timeout_s, ACK_TIMEOUT_S[0] + carried_s)
+        for id_ in ids:
+            self._blocks[id_] = _SentBlock(now, due_at, size, self._acked_bytes)
+            self._count(id_, size, 1)
+
+    def remove_unsent(self, ids: Iterable[BlockId]) -> None:
+        """Undo `add` for a message that was not sent."""
+        for id_ in ids:
+            self._remove(id_)
+
+    def acknowledge(self, held: Iterable[Range], now: float) -> None:
+        """Remove the blocks that the clinic holds, and measure the link by them.
+
+        A block that was sent more than once counts from its first sending: nobody knows which copy the clinic answered
+        (RFC 6298, section 3). That is at least the round trip, so the throughput is not overestimated.
+        """
+        covered = find_covered([*self._blocks, *self._first_sent], held)
+        acknowledged = {id_: block for id_ in covered if (block := self._remove(id_))}
+        self._acked_bytes += sum(block.size for block in acknowledged.values())
+        if acknowledged:
+            self.is_clinic_responding = True
+            latest = max(acknowledged, key=lambda id_: self._first_sent.get(id_, acknowledged[id_].sent_at))
+            is_resent, block = latest in self._first_sent, acknowledged[latest]
+            elapsed_s = max(now - self._first_sent.get(latest, block.sent_at), SHORTEST_S)
+            self._bytes_per_s = (self._acked_bytes - block.acked_before) / elapsed_s
+            self._ack_timeout_s = _clamp(elapsed_s if is_resent else 4 * elapsed_s, ACK_TIMEOUT_S)
+        for id_ in covered:
+            self._first_sent.pop(id_, None)
+
+    def expire(self, now: float) -> list[BlockId]:
+        """Remove and return the blocks whose acknowledgement is overdue."""
+        overdue = [id_ for id_, block in self._blocks.items() if block.due_at <= now]
+        if overdue:
+            self.is_clinic_responding = False
+            self._ack_timeout_s = min(2 * self._ack_timeout_s, ACK_TIMEOUT_S[1])
+        for id_ in overdue:
+            self._forget(id_)
+        return overdue
+
+    def next_expiry(self) -> float | None:
+        """When the next block is overdue; None if none is in flight."""
+        return min((block.due_at for block in self._blocks.values()), default=None)
+
+    def reset(self) -> None:
+        """Forget the blocks in flight, which may be lost with their connection, and what was measured on it."""
+        for id_ in list(self._blocks):
+            self._forget(id_)
+        self._bytes_per_s = None
+        self.is_clinic_responding = False
+        self._ack_timeout_s = ACK_TIMEOUT_S[0]
+
+    def _forget(self, id_: BlockId) -> None:
+        """Remove a block that has to be sent again."""
+        block = self._remove(id_)
+        if block is not None:
+            self._first_sent.setdefault(id_, block.sent_at)
+
+    def _remove(self, id_: BlockId) -> _SentBlock | None:
+        block = self._blocks.pop(id_, None)
+        if block is not None:
+            self._count(id_, block.size, -1)
+        return block
+
+    def _count(self, id_: BlockId, size: int, sign: int) -> None:
+        if id_.lane == "alert":
+            self._alerts += sign
+        else:
+            self._bytes += sign * size
+
+
+def _clamp(value: float, bounds: tuple[float, float]) -> float:
+    return min(max(value, bounds[0]), bounds[1])
+
+
+def find_covered(ids: Iterable[BlockId], held: Iterable[Range]) -> set[BlockId]:
+    """Those of the blocks that one of the ranges covers. An acknowledgement may hold thousands of ranges."""
+    ends: dict[tuple[Lane, int], list[tuple[int, int]]] = {}
+    for lane, epoch, first, last in sorted(held):
+        merged = ends.setdefault((lane, epoch), [])
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    covered: set[BlockId] = set()
+    for id_ in ids:
+        ranges = ends.get((id_.lane, id_.epoch), [])
+        at = bisect.bisect_right(ranges, (id_.seq, float("inf"))) - 1
+        if at >= 0 and id_.seq <= ranges[at][1]:
+            covered.add(id_)
+    return covered
