@@ -7,8 +7,11 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
 
 from cloud.api.app import create_app
 from cloud.api.feed import Feed, now_us
@@ -47,30 +50,49 @@ async def run_dev(
             stdin_watch = watching_stdin(stop.set) if watch_stdin else contextlib.nullcontext()
             page_url = f"http://{HOST}:{listener.getsockname()[1]}/"
             endpoints = Endpoints(page_url, HOST, bound_mqtt_port, folder.public_key.resolve())
-            with contextlib.closing(Store.open(folder.blocks)) as store, stdin_watch:
-                await _run_services(folder, store, clinic, listener, endpoints, stop, print_line)
+            with _open_databases(folder) as databases, stdin_watch:
+                await _run_services(folder, databases, clinic, listener, endpoints, stop, print_line)
+
+
+@dataclass(frozen=True, slots=True)
+class _Databases:
+    """The store and the projections, each opened twice: the page must not use up the connections of ingest and opener."""
+
+    store: Store
+    projections: Engine
+    page_store: Store
+    page_projections: Engine
+
+
+@contextmanager
+def _open_databases(folder: ClinicFolder) -> Iterator[_Databases]:
+    with ExitStack() as stack:
+        stores = [stack.enter_context(contextlib.closing(Store.open(folder.blocks))) for _ in range(2)]
+        engines = [open_projections(folder.projections) for _ in range(2)]
+        for engine in engines:
+            stack.callback(engine.dispose)
+        yield _Databases(stores[0], engines[0], stores[1], engines[1])
 
 
 async def _run_services(
     folder: ClinicFolder,
-    store: Store,
+    databases: _Databases,
     clinic: ClinicKeyPair,
     listener: socket.socket,
     endpoints: Endpoints,
     stop: asyncio.Event,
     print_line: Callable[[str], None],
 ) -> None:
-    engine = open_projections(folder.projections)
-    feed = Feed(engine)
-    opener = Opener(store, engine, clinic, feed.publish)
+    feed = Feed(databases.projections)
+    opener = Opener(databases.store, databases.projections, clinic, feed.publish)
     mqtt = MqttClient(HOST, endpoints.mqtt_port, client_id="clinic", subscriptions=UP_TOPICS)
     transport = SubscribedTransport(mqtt)
-    server = make_page_server(create_app(store, engine, feed))
+    server = make_page_server(create_app(databases.page_store, databases.page_projections, feed))
     try:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(mqtt.run()),
-                tasks.create_task(run_ingest(store, transport, opener.wake, now_us=now_us)),
+                tasks.create_task(run_ingest(databases.store, transport, opener.wake, now_us=now_us)),
                 tasks.create_task(opener.run()),
             ]
             serving = tasks.create_task(server.serve(sockets=[listener]))
@@ -84,7 +106,6 @@ async def _run_services(
                 task.cancel()
     finally:
         folder.delete_endpoints()
-        engine.dispose()
 
 
 def _start_message(endpoints: Endpoints) -> str:

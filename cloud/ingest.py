@@ -92,9 +92,9 @@ def handle_message(store: Store, message: Message, received_us: int) -> tuple[Ac
     try:
         validated = _validate(message)
     except WireError as error:
-        bytes_kept = message.payload[:MESSAGE_LIMIT_BYTES]
-        store.quarantine([RejectedBlock(_hub_of_topic(message.topic), str(error), bytes_kept)], received_us)
-        return None, 0
+        return _quarantine_message(store, message, str(error), received_us)
+    except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
+        return _quarantine_message(store, message, f"reading it failed: {type(error).__name__}", received_us)
     hub = validated.hub
     if validated.rejected:
         store.quarantine(validated.rejected, received_us)
@@ -118,6 +118,12 @@ def handle_message(store: Store, message: Message, received_us: int) -> tuple[Ac
     return ack, commit.new
 
 
+def _quarantine_message(store: Store, message: Message, reason: str, received_us: int) -> tuple[None, int]:
+    kept = message.payload[:MESSAGE_LIMIT_BYTES]
+    store.quarantine([RejectedBlock(_hub_of_topic(message.topic), reason, kept)], received_us)
+    return None, 0
+
+
 def _validate(message: Message) -> _ValidatedMessage:
     """Check identity and form of a message and of its blocks.
 
@@ -137,6 +143,9 @@ def _validate(message: Message) -> _ValidatedMessage:
             header = parse_header(block)
         except SealError as error:
             rejected.append(RejectedBlock(hub, str(error), block))
+            continue
+        except Exception as error:  # noqa: BLE001 - the other blocks of the message are kept
+            rejected.append(RejectedBlock(hub, f"reading its header failed: {type(error).__name__}", block))
             continue
         if header.hub != hub:
             rejected.append(RejectedBlock(hub, "the block names another hub than its topic", block))

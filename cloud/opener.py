@@ -3,25 +3,29 @@
     store of sealed blocks ──(cursor)──▶ open ──▶ decode ──▶ projections + cursor, one transaction ──▶ publish
 
 After a kill at any moment it continues with the block after the last one whose transaction was committed, so nothing is
-projected twice. A block that cannot be read is recorded with the reason, and the opener continues with the next one.
+projected twice. A block that cannot be read is set aside: recorded with the reason, and the opener continues with the next one.
+Only a failure of a database makes the opener wait, and only while it lasts.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloud import projections
+from cloud.database_errors import find_database_failure
 from cloud.projections import Changes, UnopenedBlock
 from cloud.store import Store, StoredBlock
 from cloud.validate import validate_record
-from sync.errors import TransientError
+from sync.errors import PermanentError, TransientError
 from sync.records import Record, RecordError, decode_readable_records
 from sync.seal import ClinicKeyPair, DataKey, SealError, open_block, parse_header, unwrap_at_clinic
 from sync.wire import LANES
@@ -31,7 +35,7 @@ BATCH_BLOCKS: Final = 64
 ALERT_SCAN_BLOCKS: Final = 512
 """Blocks scanned at once for alerts; only the alerts among them are opened."""
 CACHED_KEYS: Final = 4096
-"""Unwrapped data keys in memory. There is one key per patient and day: these are enough for a hundred patients for a month."""
+"""Data keys in memory, one per patient and day, unusable ones included: enough for a hundred patients for a month."""
 RETRY_DELAY_S: Final = 1.0
 """Delay before the next attempt while a database is locked or full: longer than any transaction here."""
 
@@ -53,48 +57,59 @@ class UnreadableError(Exception):
 
 
 class BlockReader:
-    """Decrypts and decodes stored blocks. Caches the data keys that it unwrapped."""
+    """Decrypts and decodes stored blocks. Caches the data keys that it unwrapped, and why it could not unwrap others."""
 
     def __init__(self, store: Store, clinic: ClinicKeyPair) -> None:
         self._store = store
         self._clinic = clinic
-        self._keys: OrderedDict[tuple[str, str, bytes], DataKey] = OrderedDict()
+        self._keys: OrderedDict[tuple[str, str, bytes], DataKey | str] = OrderedDict()
 
     def read(self, block: StoredBlock) -> list[Record]:
         """Return the records of a block.
 
         Raises:
             UnreadableError: no key that this clinic can unwrap, an altered block, or content that is not a list of records.
-            TransientError: the store cannot be read now.
+            TransientError, PermanentError: the store cannot be read.
         """
         try:
-            subject = parse_header(block.block).subject
-            _, plaintext = open_block(block.block, self._data_key(block, subject))
+            return self._read(block)
         except SealError as error:
             raise UnreadableError(DAMAGED, str(error)) from error
-        try:
-            records = decode_readable_records(plaintext, validate_record)
         except RecordError as error:
             # The message of a decode error may quote the plaintext, so it is not passed on.
             raise UnreadableError(UNDECODABLE, "its content is not a list of records that this version reads") from error
-        return records
+        except (UnreadableError, TransientError, PermanentError):
+            raise
+        except Exception as error:
+            raise UnreadableError(UNDECODABLE, f"reading it failed: {type(error).__name__}") from error
+
+    def _read(self, block: StoredBlock) -> list[Record]:
+        subject = parse_header(block.block).subject
+        _, plaintext = open_block(block.block, self._data_key(block, subject))
+        return decode_readable_records(plaintext, validate_record)
 
     def _data_key(self, block: StoredBlock, subject: str) -> DataKey:
         cache_key = block.hub, subject, block.key
         if cache_key in self._keys:
             self._keys.move_to_end(cache_key)
-            return self._keys[cache_key]
+        else:
+            self._keys[cache_key] = self._unwrap_key(block, subject)
+            if len(self._keys) > CACHED_KEYS:
+                self._keys.popitem(last=False)
+        key = self._keys[cache_key]
+        if isinstance(key, str):
+            raise UnreadableError(NO_KEY, key)
+        return key
+
+    def _unwrap_key(self, block: StoredBlock, subject: str) -> DataKey | str:
+        """Return a block's data key, or why this clinic cannot unwrap it: the store never replaces a wrapped key."""
         wrapped = self._store.wrapped_key(block.hub, block.key)
         if wrapped is None:
             raise UnreadableError(NO_KEY, "its data key has not arrived")
         try:
-            key = unwrap_at_clinic(wrapped, key_id=block.key, hub=block.hub, subject=subject, clinic=self._clinic)
+            return unwrap_at_clinic(wrapped, key_id=block.key, hub=block.hub, subject=subject, clinic=self._clinic)
         except SealError as error:
-            raise UnreadableError(NO_KEY, str(error)) from error
-        self._keys[cache_key] = key
-        if len(self._keys) > CACHED_KEYS:
-            self._keys.popitem(last=False)
-        return key
+            return str(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +120,9 @@ class LaneCursor:
     lanes: frozenset[str]
     limit: int
 
+
+Unopened = list[tuple[StoredBlock, UnreadableError]]
+"""Blocks that could not be read, and why."""
 
 LANE_CURSORS: Final = (
     LaneCursor("alerts", frozenset({"alert"}), ALERT_SCAN_BLOCKS),
@@ -122,26 +140,35 @@ class Opener:
         self._reader = BlockReader(store, clinic)
         self._publish = publish
         self._has_work = asyncio.Event()
+        self._retried_id = 0
+        """Store's id of the last block that `retry_missing_keys` tried again."""
+        self._has_retried_all = False
 
     def wake(self) -> None:
         """Tell the opener that blocks were committed. Call it on the event loop."""
         self._has_work.set()
 
     async def run(self) -> None:
-        """Open stored and arriving blocks until cancelled. Retries while a database is locked or full."""
-        await self._run_with_retry(self.retry_missing_keys)
+        """Open stored and arriving blocks until cancelled. Retries while a database is locked or full.
+
+        When no new block waits, it tries blocks again that had no usable key. A hub with a wrong key thus delays no other hub.
+        """
         while True:
             self._has_work.clear()
-            while (changes := await self._run_with_retry(self.open_batch)) is not None:
+            while (changes := await self._run_with_retry(self._open_or_retry)) is not None:
                 await self._publish(changes)
             await self._has_work.wait()
+
+    def _open_or_retry(self) -> Changes | None:
+        changes = self.open_batch()
+        return self.retry_missing_keys() if changes is None else changes
 
     async def _run_with_retry(self, work: Callable[[], Changes | None]) -> Changes | None:
         while True:
             try:
                 return await asyncio.to_thread(work)
-            except (TransientError, OperationalError) as error:
-                reason = error.orig if isinstance(error, OperationalError) else error
+            except (TransientError, OperationalError, PoolTimeoutError, MemoryError) as error:
+                reason = error.orig if isinstance(error, OperationalError) else repr(error)
                 _log.warning("cannot open blocks now: %s; retrying in %g s", reason, RETRY_DELAY_S)
                 await asyncio.sleep(RETRY_DELAY_S)
 
@@ -152,27 +179,52 @@ class Opener:
                 blocks = self._store.blocks_after(projections.read_cursor(connection, cursor.name), cursor.limit)
                 if not blocks:
                     continue
-                changes = self._open(connection, [block for block in blocks if block.position.lane in cursor.lanes])
+                changes, unopened = self._open(connection, (block for block in blocks if block.position.lane in cursor.lanes))
+                for block, error in unopened:
+                    _record_unopened(connection, block, error)
                 projections.move_cursor(connection, cursor.name, blocks[-1].id)
+            _log_unopened(unopened)
             return changes
         return None
 
     def retry_missing_keys(self) -> Changes | None:
-        """Try again to open the blocks that had no usable key: the key may have arrived, or the clinic's key changed."""
-        with self._engine.begin() as connection:
-            for block_id in projections.unopened_block_ids(connection, NO_KEY):
-                self._open(connection, self._store.blocks_after(block_id - 1, 1))
-        return None
+        """Try the next batch of blocks again that had no usable key: the clinic's key may have changed since the last run.
 
-    def _open(self, connection: Connection, blocks: list[StoredBlock]) -> Changes:
+        Returns None when each of them has been tried once since the start.
+        """
+        if self._has_retried_all:
+            return None
+        with self._engine.begin() as connection:
+            ids = projections.unopened_block_ids(connection, NO_KEY, self._retried_id, BATCH_BLOCKS)
+            changes, unopened = self._open(connection, self._store.blocks_by_id(ids))
+            for block, error in unopened:
+                if error.reason != NO_KEY:  # otherwise it is recorded and logged already
+                    _record_unopened(connection, block, error)
+        if not ids:
+            self._has_retried_all = True
+            return None
+        self._retried_id = ids[-1]
+        return changes
+
+    def _open(self, connection: Connection, blocks: Iterable[StoredBlock]) -> tuple[Changes, Unopened]:
+        """Project each block in a savepoint; returns the changes, and the blocks that could not be read.
+
+        Raises:
+            TransientError, PermanentError, DBAPIError: a database failed; the transaction cannot be committed.
+        """
         changes = Changes()
+        unopened: Unopened = []
         for block in blocks:
             try:
                 with connection.begin_nested():
                     changes.add(self._project(connection, block))
             except UnreadableError as error:
-                self._record_unopened(connection, block, error)
-        return changes
+                unopened.append((block, error))
+            except Exception as error:  # noqa: BLE001 - no block may stop the blocks of other hubs
+                if failure := find_database_failure(connection, error):
+                    raise failure from None
+                unopened.append((block, UnreadableError(UNDECODABLE, f"its records cannot be shown: {type(error).__name__}")))
+        return changes, unopened
 
     def _project(self, connection: Connection, block: StoredBlock) -> Changes:
         changes = projections.project_records(connection, block.hub, self._reader.read(block))
@@ -180,8 +232,20 @@ class Opener:
         projections.increase_counter(connection, "opened", 1)
         return changes
 
-    def _record_unopened(self, connection: Connection, block: StoredBlock, error: UnreadableError) -> None:
-        lane, epoch, seq = block.position
-        unopened = UnopenedBlock(block.id, block.hub, epoch, lane, seq, error.reason, str(error))
-        projections.record_unopened(connection, unopened)
-        _log.warning("cannot open block %s/%d/%d of hub %s, %s: %s", lane, epoch, seq, block.hub, error.reason, error)
+
+def _record_unopened(connection: Connection, block: StoredBlock, error: UnreadableError) -> None:
+    lane, epoch, seq = block.position
+    projections.record_unopened(connection, UnopenedBlock(block.id, block.hub, epoch, lane, seq, error.reason, str(error)))
+
+
+def _log_unopened(unopened: Unopened) -> None:
+    """Log one line for each hub and reason: a hub with a wrong key can have a hundred thousand blocks."""
+    for (hub, reason), found in groupby(sorted(unopened, key=_hub_and_reason), key=_hub_and_reason):
+        blocks = list(found)
+        (lane, epoch, seq), error = blocks[0][0].position, blocks[0][1]
+        text = "cannot open %d blocks of hub %s, the first of them %s/%d/%d, %s: %s"
+        _log.warning(text, len(blocks), hub, lane, epoch, seq, reason, error)
+
+
+def _hub_and_reason(unopened: tuple[StoredBlock, UnreadableError]) -> tuple[str, str]:
+    return unopened[0].hub, unopened[1].reason

@@ -1,14 +1,90 @@
-"""The HTTP server of the clinic's page: uvicorn without signal handlers and logs of its own."""
+"""The HTTP server of the clinic's page: uvicorn with limits on connections, without signal handlers and logs of its own.
 
+A browser's connection is idle until its request is complete, and between two requests. A viewer's WebSocket is never idle: it
+gets a message every two seconds and answers uvicorn's pings.
+"""
+
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, ClassVar, Final
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from cloud.sockets import LISTEN_BACKLOG, ConnectionLimit
 
 SHUTDOWN_TIMEOUT_S: Final = 1
 """Time for open requests and WebSockets to close at shutdown; uvicorn then cuts the remaining connections."""
+IDLE_TIMEOUT_S: Final = 10.0
+"""Time for a complete request to arrive on an open connection. A browser that had no request for so long opens another."""
+STALL_TIMEOUT_S: Final = 30.0
+"""Time for a client to read a response that fills its buffers. On loopback that takes ms, in a suspended tab some seconds."""
+
+
+class PageConnection(H11Protocol):
+    """Uvicorn's HTTP connection, cut when too many are open, when it is idle, or when the client does not read a response."""
+
+    _limit: ClassVar = ConnectionLimit("page")
+    _deadline: asyncio.TimerHandle | None = None
+    _timeout_s: float | None = None
+    _is_upgraded = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._limit.allows(len(self.connections)):
+            self._update_deadline()
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._set_deadline(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._update_deadline()
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        self._is_upgraded = True
+        super().handle_websocket_upgrade(event)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._update_deadline()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._update_deadline()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._update_deadline()
+
+    def _update_deadline(self) -> None:
+        """Start the timeout of the connection's state when the state changes: bytes of an incomplete request change nothing."""
+        is_responding = bool(self.cycle and not self.cycle.response_complete)
+        timeout_s = None if is_responding or self._is_upgraded else IDLE_TIMEOUT_S
+        if self.flow.write_paused and not self._is_upgraded:
+            timeout_s = STALL_TIMEOUT_S
+        if timeout_s != self._timeout_s:
+            self._set_deadline(timeout_s)
+
+    def _set_deadline(self, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if timeout_s is None else self.loop.call_later(timeout_s, self.transport.abort)
+
+
+class ViewerConnection(WebSocketsSansIOProtocol):
+    """Uvicorn's WebSocket, cut when a ping is not answered: a close would wait until the client reads what was sent before."""
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()
 
 
 class PageServer(uvicorn.Server):
@@ -28,7 +104,9 @@ def make_page_server(app: FastAPI) -> PageServer:
             access_log=False,
             lifespan="off",
             server_header=False,
-            ws="websockets-sansio",
+            http=PageConnection,
+            ws=ViewerConnection,
+            backlog=LISTEN_BACKLOG,
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )
     )

@@ -121,10 +121,11 @@ def delete_unopened(connection: Connection, block_id: int) -> None:
     connection.execute(tables.unopened.delete().where(tables.unopened.c.block_id == block_id))
 
 
-def unopened_block_ids(connection: Connection, reason: str) -> list[int]:
-    """Return the store's ids of the blocks that could not be read for `reason`, oldest first."""
+def unopened_block_ids(connection: Connection, reason: str, after_id: int, limit: int) -> list[int]:
+    """Return the store's ids, above `after_id`, of up to `limit` blocks that could not be read for `reason`, oldest first."""
     unopened = tables.unopened.c
-    return list(connection.scalars(select(unopened.block_id).where(unopened.reason == reason).order_by(unopened.block_id)))
+    query = select(unopened.block_id).where(unopened.reason == reason, unopened.block_id > after_id)
+    return list(connection.scalars(query.order_by(unopened.block_id).limit(limit)))
 
 
 def project_records(connection: Connection, hub: str, records: Iterable[Record]) -> Changes:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Select,
     Table,
     Text,
     UniqueConstraint,
@@ -31,7 +32,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from config.files import make_private
 from sync.errors import PermanentError, TransientError
 from sync.seal import BlockHeader
 from sync.wire import BlockId, Lane, Mark, WrappedKey
@@ -129,6 +132,13 @@ class CommitResult:
     conflicts: tuple[BlockId, ...]
 
 
+class StoreCounts(NamedTuple):
+    """Numbers of blocks stored and of blocks rejected."""
+
+    stored: int
+    quarantined: int
+
+
 class Store:
     """One clinic's blocks, keys, marks and quarantine. Thread-safe; open it with `Store.open`."""
 
@@ -137,11 +147,17 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the SQLite database, or create it.
+        """Open the SQLite database, or create it. Only its owner may read it.
 
         Raises:
             PermanentError: the database is damaged, was made by a newer version, or cannot be written.
         """
+        try:
+            make_private(path)
+        except OSError as error:
+            raise PermanentError(
+                f"cannot open the store {path} ({error.strerror}): check that its folder exists, and that you own both"
+            ) from error
         engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
         event.listen(engine, "connect", _set_pragmas)
         try:
@@ -227,7 +243,13 @@ class Store:
 
     def blocks_after(self, id_: int, limit: int) -> list[StoredBlock]:
         """Return up to `limit` blocks with an id above `id_`, in the order of commit."""
-        query = select(_blocks).where(_blocks.c.id > id_).order_by(_blocks.c.id).limit(limit)
+        return self._read_blocks(select(_blocks).where(_blocks.c.id > id_).order_by(_blocks.c.id).limit(limit))
+
+    def blocks_by_id(self, ids: Iterable[int]) -> list[StoredBlock]:
+        """Return the blocks with these ids, in the order of commit."""
+        return self._read_blocks(select(_blocks).where(_blocks.c.id.in_(list(ids))).order_by(_blocks.c.id))
+
+    def _read_blocks(self, query: Select[Any]) -> list[StoredBlock]:
         with self._transaction() as connection:
             return [
                 StoredBlock(
@@ -248,21 +270,23 @@ class Store:
             rows = connection.execute(select(_quarantine).order_by(_quarantine.c.id)).all()
         return [RejectedBlock(row.hub, row.reason, row.bytes, _position_or_none(row.lane, row.epoch, row.seq)) for row in rows]
 
-    def count_quarantined(self) -> int:
-        """Return the number of rejected blocks."""
-        with self._transaction() as connection:
-            return int(connection.execute(select(func.count()).select_from(_quarantine)).scalar_one())
-
     def count_blocks(self) -> int:
         """Return the number of stored blocks."""
+        return self.counts().stored
+
+    def counts(self) -> StoreCounts:
+        """Return the numbers of stored and of rejected blocks, both of one moment."""
+        stored, quarantined = (select(func.count()).select_from(table).scalar_subquery() for table in (_blocks, _quarantine))
         with self._transaction() as connection:
-            return int(connection.execute(select(func.count()).select_from(_blocks)).scalar_one())
+            return StoreCounts(*connection.execute(select(stored, quarantined)).one())
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         try:
             with self._engine.begin() as connection:
                 yield connection
+        except PoolTimeoutError as error:
+            raise TransientError("cannot use the clinic's store now: all its connections are in use") from error
         except OperationalError as error:
             raise TransientError(
                 f"cannot use the clinic's store now ({error.orig}): check that its disk has space and no other program locks it"

@@ -14,6 +14,8 @@ from sqlalchemy import Column, Engine, Float, Index, Integer, LargeBinary, MetaD
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from config.files import make_private
+
 _log: Final = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 3
@@ -167,8 +169,9 @@ def open_projections(path: Path) -> Engine:
 
     Raises:
         OperationalError: the database is locked or cannot be written.
+        OSError: the file cannot be created, or belongs to another user.
     """
-    path.touch(mode=0o600)
+    make_private(path)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _configure_connection)
     event.listen(engine, "begin", _begin_transaction)

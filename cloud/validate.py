@@ -52,8 +52,8 @@ def _has_type(value: Any, declared: Any) -> bool:
 
 
 def _has_scalar_type(value: Any, declared: Any) -> bool:
-    if declared is float:
-        return type(value) in {int, float} and math.isfinite(value)
-    if declared is int:
+    if declared is float and type(value) is float:
+        return math.isfinite(value)
+    if declared in {int, float}:
         return type(value) is int and abs(value) <= _MAX_INTEGER
     return type(value) is declared

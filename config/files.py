@@ -1,14 +1,21 @@
-"""Replace files atomically: a reader, or a restart after a crash, finds either the old content or the new one, complete."""
+"""Replace files atomically: a reader, or a restart after a crash, finds either the old content or the new one, complete.
+
+Also: keep files readable by their owner only.
+"""
 
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
+
+PRIVATE_MODE: Final = 0o600
+"""Only the owner may read and write."""
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = False, mode: int = 0o600) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE_MODE) -> Iterator[Path]:
     """Yield a temporary file in the folder of `path`; when the body ends, it replaces `path`.
 
     If the body raises, the temporary file is deleted and `path` is unchanged. A symbolic link is followed. The temporary
@@ -35,6 +42,22 @@ def replacing(path: Path, *, durable: bool = False, mode: int = 0o600) -> Iterat
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def make_private(path: Path) -> None:
+    """Create an empty file if there is none, and let only the owner access it, and the -wal and -shm files of a database.
+
+    SQLite gives new -wal and -shm files the mode of the database, so this is enough for those that it makes later.
+
+    Raises:
+        OSError: the file cannot be created, or belongs to another user.
+    """
+    path.touch(mode=PRIVATE_MODE)
+    for suffix in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        with suppress(FileNotFoundError):  # SQLite deletes these two with the last connection
+            if file.stat().st_mode & ~PRIVATE_MODE & 0o777:
+                file.chmod(PRIVATE_MODE)
 
 
 def _sync(path: Path) -> None:

@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
 
 from cloud.api import queries
+from cloud.api.counters import read_counters
 from cloud.api.feed import Feed, now_us
 from cloud.api.queries import SILENT_AFTER_US, Json
 from cloud.api.security import SecurityMiddleware
@@ -88,9 +89,7 @@ def _add_rest_routes(app: FastAPI, store: Store, engine: Engine) -> None:
 
     @app.get("/api/counters")
     def counters() -> Json:
-        opened = queries.read_counters(engine)
-        sealed = {"stored": store.count_blocks(), "quarantined": store.count_quarantined()}
-        return opened | {"blocks": sealed | opened["blocks"]}
+        return read_counters(store, engine)
 
 
 def _add_websocket(app: FastAPI, feed: Feed) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ HEARTBEAT_S: Final = 2.0
 """Longest silence on a healthy WebSocket. After three times this silence the page reports a lost connection (js/link.js)."""
 MAX_LIVE_WAVEFORMS: Final = 20
 """A transaction with more ECG waveform records is a backlog, not live data: viewers are told to fetch it over REST instead."""
+
+
+_log: Final = logging.getLogger(__name__)
 
 
 def now_us() -> int:
@@ -61,9 +65,14 @@ class Feed:
         return FeedStatistics(len(self._viewers), self._published, self._dropped)
 
     async def publish(self, changes: Changes) -> None:
-        """Queue messages for every viewer, alerts first."""
+        """Queue messages for every viewer, alerts first. If they cannot be built, viewers are told to fetch all over REST."""
         if self._viewers:
-            for message in await asyncio.to_thread(self._build_messages, changes):
+            try:
+                messages = await asyncio.to_thread(self._build_messages, changes)
+            except Exception as error:  # noqa: BLE001 - one block must not stop the live feed of the others
+                _log.error("cannot build live messages (%s): viewers fetch the changes instead", type(error).__name__)
+                messages = [{"type": "resync", "dropped": changes.blocks}]
+            for message in messages:
                 self._published += 1
                 for viewer in self._viewers.values():
                     self._enqueue(viewer, message)

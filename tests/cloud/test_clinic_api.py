@@ -13,6 +13,7 @@ import websockets
 from sqlalchemy import Engine
 from websockets.asyncio.client import connect
 
+from cloud.api import queries
 from cloud.api.app import create_app, select_language
 from cloud.api.feed import QUEUE_MESSAGES, Feed
 from cloud.opener import Opener
@@ -127,6 +128,30 @@ def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, 
             "unopened_reasons": {},
         }
         assert (await clinic.get("/api/ecg?sensor=strap-1&from_us=x&to_us=1"))[0] == 422
+
+    run_in_clinic(store, engine, clinic_keys, test)
+
+
+def test_counters_are_of_one_moment(
+    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks arrive and are opened while the counters are read."""
+    read, arrivals = queries.read_counters, iter(range(3))
+    opener = Opener(store, engine, clinic_keys, Feed(engine).publish)
+
+    def read_while_blocks_arrive(engine: Engine) -> Json:
+        counters = read(engine)
+        if (second := next(arrivals, None)) is not None:
+            hub.send(store, "vital", heart_rate(START_US + second, 60.0))
+            while opener.open_batch() is not None:
+                pass
+        return counters
+
+    monkeypatch.setattr(queries, "read_counters", read_while_blocks_arrive)
+
+    async def test(clinic: RunningClinic) -> None:
+        blocks = (await clinic.json("/api/counters"))["blocks"]
+        assert (blocks["stored"], blocks["opened"]) == (3, 3)
 
     run_in_clinic(store, engine, clinic_keys, test)
 

@@ -159,14 +159,24 @@ def test_dev_writes_its_endpoints_and_locks_its_folder(tmp_path: Path) -> None:
     assert endpoints["pid"] == first.pid
     assert endpoints["mqtt"]["host"] == "127.0.0.1"
     assert Path(endpoints["public_key"]).exists()
-    assert (tmp_path / "clinic.key").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "projections.db").stat().st_mode & 0o777 == 0o600
+    assert {file.name for file in tmp_path.iterdir() if file.stat().st_mode & 0o077} == {"clinic.pub", "lock"}
     second = start_dev(tmp_path, "--port", "0")
     assert second.communicate(timeout=START_LIMIT_S)[1].decode().count("is in use by another pulsegate-cloud") == 1
     assert second.returncode == 1
     _, error = first.communicate(timeout=START_LIMIT_S)  # closes its stdin
     assert (first.returncode, error) == (0, b"")
     assert not (tmp_path / "clinic.json").exists()
+
+
+def test_a_start_makes_files_of_an_older_version_private(tmp_path: Path) -> None:
+    open_projections(tmp_path / "projections.db").dispose()
+    Store.open(tmp_path / "blocks.db").close()
+    names = ("projections.db", "blocks.db")
+    for name in names:
+        (tmp_path / name).chmod(0o644)
+    open_projections(tmp_path / "projections.db").dispose()
+    Store.open(tmp_path / "blocks.db").close()
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in names] == [0o600] * 2
 
 
 def test_dev_restarts_after_a_kill(tmp_path: Path) -> None:

@@ -174,6 +174,9 @@ INVALID_PLAINTEXTS = {
     "a rate close to zero": encode_records([replace(waveform(START_US, np.zeros(3, np.int32)), rate_hz=1e-300)]),
     "an infinite scale": encode_records([replace(waveform(START_US, np.zeros(3, np.int32)), scale=1e300)]),
     "a time near the 64-bit limit": encode_records([waveform(2**63 - 1, np.zeros(3, np.int32))]),
+    "a list as type": cbor2.dumps([{"type": [1]}]),
+    "a value of 400 digits": encode_records([heart_rate(START_US, 10**400)]),
+    "a sensor of another type": encode_records([heart_rate(START_US, 60.0, sensor=["CANARY-4711"])]),  # type: ignore[arg-type]
     "missing samples": cbor2.dumps([{"type": "waveform", "sensor": "strap-1", "kind": "ecg"}]),
 }
 

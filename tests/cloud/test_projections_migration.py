@@ -78,7 +78,7 @@ def test_version_2_keeps_its_data_and_its_cursors(tmp_path: Path, store: Store, 
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA user_version").scalar_one() == SCHEMA_VERSION
         assert [projections.read_cursor(connection, name) for name in ("alerts", "rest")] == [2, 2]
-        assert projections.unopened_block_ids(connection, NO_KEY) == [1]
+        assert projections.unopened_block_ids(connection, NO_KEY, 0, 10) == [1]
         assert connection.scalars(select(tables.vitals.c.value)).all() == [62.0]
 
     async def discard(_changes: Changes) -> None:
@@ -90,7 +90,7 @@ def test_version_2_keeps_its_data_and_its_cursors(tmp_path: Path, store: Store, 
     opener.retry_missing_keys()
     with engine.connect() as connection:
         assert sorted(connection.scalars(select(tables.vitals.c.value)).all()) == [61.0, 62.0, 63.0]
-        assert projections.unopened_block_ids(connection, NO_KEY) == []
+        assert projections.unopened_block_ids(connection, NO_KEY, 0, 10) == []
         assert connection.scalars(select(tables.counters.c.value)).all() == [3]
     engine.dispose()
 

@@ -1,5 +1,7 @@
 """Ingest of one message: form, identity, invalid blocks, duplicates, marks."""
 
+import os
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from cloud.ingest import UNKNOWN_HUB, handle_message
 from cloud.store import SCHEMA_VERSION, Store
 from sync.errors import PermanentError, TransientError
 from sync.mqtt import Message
-from sync.seal import BlockHeader, DataKey, seal_block
+from sync.seal import BlockHeader, DataKey, parse_header, seal_block
 from sync.wire import Ack, BlockId, Envelope, Lane, Mark, Range, Rejected, WrappedKey, encode_envelope, up_topic
 
 KEY = DataKey(bytes(16), bytes(32))
@@ -71,7 +73,7 @@ def test_ranges_acknowledge_blocks_beyond_a_gap_until_the_mark_passes_it(store: 
     assert (filled.marks, filled.ranges) == ((Mark("vital", 9, 4),), ())
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(range(1, 13)), cuts=st.lists(st.integers(1, 11), max_size=4))
 def test_the_mark_is_the_end_of_the_gap_free_sequence_in_any_order(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], cuts: list[int]
@@ -130,6 +132,36 @@ def test_quarantines_invalid_blocks_and_stores_the_others(store: Store) -> None:
     ]
 
 
+@pytest.mark.parametrize("error", [TypeError, OverflowError, RecursionError, MemoryError])
+def test_any_exception_of_one_block_quarantines_only_that_block(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    poison = block(2)
+
+    def parse(data: bytes) -> BlockHeader:
+        if data == poison:
+            raise error("CANARY-4711")
+        return parse_header(data)
+
+    monkeypatch.setattr("cloud.ingest.parse_header", parse)
+    ack = ingest_message(store, message(block(1), poison, block(3)))
+    assert (ack.marks, ack.ranges) == ((Mark("vital", 9, 1),), (Range("vital", 9, 3, 3),))
+    assert [(row.reason, row.bytes) for row in store.list_quarantined()] == [
+        (f"reading its header failed: {error.__name__}", poison)
+    ]
+
+
+def test_any_exception_of_one_message_quarantines_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_payload: bytes) -> Envelope:
+        raise RecursionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cloud.ingest.decode_envelope", fail)
+        assert handle_message(store, message(block(1)), NOW_US) == (None, 0)
+    assert [(row.hub, row.reason) for row in store.list_quarantined()] == [(HUB, "reading it failed: RecursionError")]
+    assert ingest_message(store, message(block(1))).marks == (Mark("vital", 9, 1),)
+
+
 def test_the_mark_advances_over_a_quarantined_block(store: Store) -> None:
     ingest_message(store, message(block(1, lane="wave")))  # on the topic of another lane
     assert ingest_message(store, message(block(2, lane="wave"), lane="wave")).marks == (Mark("wave", 9, 2),)
@@ -156,7 +188,7 @@ def test_quarantines_an_invalid_message_without_acknowledging_it(store: Store, s
     assert store.count_blocks() == 0
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=st.binary(max_size=200), flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), max_size=3))
 def test_fuzzed_messages_do_not_raise(store: Store, payload: bytes, flips: list[tuple[int, int]]) -> None:
     changed = bytearray(message(block(1), block(2)).payload)
@@ -187,6 +219,22 @@ class TestStoreFile:
         with pytest.raises(PermanentError, match="damaged"):
             Store.open(path)
         assert path.read_bytes() == b"not a database " * 500
+
+    def test_only_the_owner_may_read_it(self, tmp_path: Path) -> None:
+        """The files of a new store, and those of an older version that were readable by all."""
+        path = tmp_path / "store.db"
+        files = [tmp_path / f"store.db{suffix}" for suffix in ("", "-wal", "-shm")]
+        umask = os.umask(0o022)
+        try:
+            with closing(Store.open(path)) as store:
+                ingest_message(store, message(block(1)))
+                assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+                for file in files:
+                    file.chmod(0o644)
+                with closing(Store.open(path)):
+                    assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 3
+        finally:
+            os.umask(umask)
 
     def test_names_the_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(PermanentError, match="nowhere"):

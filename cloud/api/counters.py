@@ -1,0 +1,30 @@
+"""The counters of `/api/counters`: numbers of the store and of the projections, all of one moment."""
+
+from typing import Final
+
+from sqlalchemy import Engine
+
+from cloud.api import queries
+from cloud.api.queries import Json
+from cloud.store import Store
+
+MAX_READINGS: Final = 10
+"""Readings take some ms each, blocks arrive some ten times a second: a second reading is rarely needed, a tenth never."""
+
+
+def read_counters(store: Store, engine: Engine) -> Json:
+    """Return how many blocks are stored, quarantined, opened and unopened, and the totals of what the opened ones hold.
+
+    Two databases have no common snapshot. Blocks are only ever added: if the store's counts are the same before and after the
+    projections are read, all numbers belong to the moment of that reading. Under a load that never pauses, `stored` may count
+    blocks that came a few ms later; it is never less than `opened` and `unopened` together.
+    """
+    counts, opened = store.counts(), queries.read_counters(engine)
+    for _ in range(MAX_READINGS):
+        after = store.counts()
+        if after == counts:
+            break
+        counts, opened = after, queries.read_counters(engine)
+    else:
+        counts = store.counts()
+    return opened | {"blocks": counts._asdict() | opened["blocks"]}

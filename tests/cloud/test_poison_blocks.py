@@ -1,0 +1,224 @@
+"""No block of one hub stops those of another: what cannot be read is set aside, and only a failed database is waited for."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, select
+from sqlalchemy.exc import OperationalError
+
+from cloud import opener as opener_module
+from cloud import projections, tables
+from cloud.api import queries
+from cloud.api.feed import Feed
+from cloud.opener import BATCH_BLOCKS, NO_KEY, UNDECODABLE, Opener
+from cloud.projections import Changes
+from cloud.store import Store
+from sync.errors import TransientError
+from sync.seal import ClinicKeyPair, unwrap_at_clinic
+from tests.cloud.synthetic import START_US, Hub, alert, heart_rate
+
+
+async def discard(_changes: Changes) -> None:
+    """Publish to no one."""
+
+
+def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> None:
+    opener = Opener(store, engine, keys, discard)
+    while opener.open_batch() is not None:
+        pass
+
+
+def unopened(engine: Engine) -> list[tuple[str, int, str]]:
+    columns = tables.unopened.c
+    with engine.connect() as connection:
+        rows = connection.execute(select(columns.hub, columns.seq, columns.reason).order_by(columns.block_id))
+        return [tuple(row) for row in rows]
+
+
+def values(engine: Engine) -> list[float]:
+    with engine.connect() as connection:
+        return list(connection.scalars(select(tables.vitals.c.value).order_by(tables.vitals.c.id)))
+
+
+@pytest.fixture
+def other(clinic_keys: ClinicKeyPair) -> Hub:
+    return Hub(clinic_keys.public, name="hub-2", subject="subject-2")
+
+
+@pytest.mark.parametrize("stage", ["decode_readable_records", "validate_record", "project_records"])
+@pytest.mark.parametrize("error", [TypeError, OverflowError, RecursionError, MemoryError, KeyError, AttributeError])
+def test_any_exception_of_one_block_sets_only_that_block_aside(
+    store: Store,
+    engine: Engine,
+    hub: Hub,
+    other: Hub,
+    clinic_keys: ClinicKeyPair,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    error: type[Exception],
+) -> None:
+    module = projections if stage == "project_records" else opener_module
+    genuine: Callable[..., Any] = getattr(module, stage)
+    calls = iter([error("CANARY-4711")])
+
+    def fail_once(*arguments: Any) -> Any:
+        if (failure := next(calls, None)) is not None:
+            raise failure
+        return genuine(*arguments)
+
+    monkeypatch.setattr(module, stage, fail_once)
+    hub.send(store, "vital", heart_rate(START_US, 61.0))
+    other.send(store, "vital", heart_rate(START_US, 62.0))
+    open_all(store, engine, clinic_keys)
+    assert unopened(engine) == [("hub-1", 1, UNDECODABLE)]
+    assert values(engine) == [62.0]
+    with engine.connect() as connection:
+        detail = connection.scalar(select(tables.unopened.c.detail))
+    assert error.__name__ in detail
+    assert "CANARY" not in detail
+
+
+def test_a_value_that_the_database_refuses_sets_its_block_aside(
+    store: Store, engine: Engine, hub: Hub, other: Hub, clinic_keys: ClinicKeyPair
+) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE INSERT ON vitals WHEN new.value = 61.0 BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+    hub.send(store, "vital", heart_rate(START_US, 60.0), heart_rate(START_US, 61.0))
+    other.send(store, "vital", heart_rate(START_US, 62.0))
+    open_all(store, engine, clinic_keys)
+    assert unopened(engine) == [("hub-1", 1, UNDECODABLE)]
+    assert values(engine) == [62.0]  # nothing of the block set aside is left behind
+
+
+def test_a_full_disk_sets_no_block_aside(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+    n = 40
+    for second in range(n):
+        hub.send(store, "vital", *(heart_rate(START_US + second, float(second)) for _ in range(100)))
+    with engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 4}")
+    with pytest.raises(OperationalError, match="full"):
+        open_all(store, engine, clinic_keys)
+    assert (unopened(engine), values(engine)) == ([], [])
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    open_all(store, engine, clinic_keys)
+    assert len(values(engine)) == 100 * n
+    assert unopened(engine) == []
+
+
+def test_a_store_without_a_free_connection_is_a_transient_error(tmp_path: Any) -> None:
+    Store.open(tmp_path / "blocks.db").close()
+    engine = create_engine(f"sqlite:///{tmp_path}/blocks.db", pool_size=1, max_overflow=0, pool_timeout=0.01)
+    with engine.connect(), pytest.raises(TransientError, match="connections are in use"):
+        Store(engine).count_blocks()
+    engine.dispose()
+
+
+class KeyCounter:
+    """Counts how often the opener unwraps a data key."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.n = 0
+        monkeypatch.setattr(opener_module, "unwrap_at_clinic", self._unwrap)
+
+    def _unwrap(self, *arguments: Any, **options: Any) -> Any:
+        self.n += 1
+        return unwrap_at_clinic(*arguments, **options)
+
+
+def test_many_blocks_without_a_usable_key_cost_one_attempt_and_one_line_a_batch(
+    store: Store, engine: Engine, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stranger = Hub(ClinicKeyPair.generate().public, name="hub-3")
+    for second in range(2 * BATCH_BLOCKS):
+        stranger.send(store, "vital", heart_rate(START_US + second, 60.0))
+    counter = KeyCounter(monkeypatch)
+    open_all(store, engine, clinic_keys)
+    assert counter.n == 1
+    assert len(unopened(engine)) == 2 * BATCH_BLOCKS
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    assert f"cannot open {BATCH_BLOCKS} blocks of hub hub-3" in caplog.text
+
+
+def test_a_start_opens_new_blocks_before_it_tries_old_ones_again(
+    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = Hub(ClinicKeyPair.generate().public, name="hub-3")
+    for second in range(2 * BATCH_BLOCKS):
+        stranger.send(store, "vital", heart_rate(START_US + second, 60.0))
+    open_all(store, engine, clinic_keys)
+    hub.send(store, "alert", alert())
+    tried_before: list[int] = []
+    by_id = store.blocks_by_id
+
+    async def start_again() -> Changes:
+        published: asyncio.Queue[Changes] = asyncio.Queue()
+        monkeypatch.setattr(store, "blocks_by_id", lambda ids: tried_before.append(len(ids)) or by_id(ids))
+        opener = Opener(store, engine, clinic_keys, published.put)
+        running = asyncio.create_task(opener.run())
+        async with asyncio.timeout(10):
+            changes = await published.get()
+            first = list(tried_before)
+            while sum(tried_before) < 2 * BATCH_BLOCKS:
+                await published.get()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert first in ([], [BATCH_BLOCKS])  # the worker thread may already be one batch ahead
+        return changes
+
+    assert len(asyncio.run(start_again()).alerts) == 1
+    assert [reason for _, _, reason in unopened(engine)] == [NO_KEY] * 2 * BATCH_BLOCKS
+
+
+def test_opens_and_publishes_old_blocks_when_their_key_fits_now(
+    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
+) -> None:
+    n = BATCH_BLOCKS + 5
+    for second in range(n):
+        hub.send(store, "alert", alert(onset_us=START_US + second))
+    open_all(store, engine, ClinicKeyPair.generate())
+    assert len(unopened(engine)) == n
+
+    async def start_again() -> int:
+        published: asyncio.Queue[Changes] = asyncio.Queue()
+        running = asyncio.create_task(Opener(store, engine, clinic_keys, published.put).run())
+        alerts = 0
+        async with asyncio.timeout(10):
+            while alerts < n:
+                alerts += len((await published.get()).alerts)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return alerts
+
+    assert asyncio.run(start_again()) == n
+    assert unopened(engine) == []
+
+
+def test_viewers_fetch_what_no_live_message_can_tell(
+    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(*_: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(queries, "find_sensor", overflow)
+    hub.send(store, "vital", heart_rate(START_US, 61.0))
+
+    async def publish_one() -> Any:
+        feed = Feed(engine)
+        opener = Opener(store, engine, clinic_keys, feed.publish)
+        with feed.register_viewer() as viewer:
+            running = asyncio.create_task(opener.run())
+            async with asyncio.timeout(10):
+                message = await viewer.queue.get()
+            assert not running.done()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        return message
+
+    assert asyncio.run(publish_one()) == {"type": "resync", "dropped": 1}
