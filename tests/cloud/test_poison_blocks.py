@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import cbor2
 import pytest
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.exc import OperationalError
@@ -79,6 +80,26 @@ def test_any_exception_of_one_block_sets_only_that_block_aside(
         detail = connection.scalar(select(tables.unopened.c.detail))
     assert error.__name__ in detail
     assert "CANARY" not in detail
+
+
+TIMES = {"at_us": START_US, "arrived_us": START_US, "arrived_mono_ns": 1}
+VITAL = {"type": "vital", "sensor": "strap-1", "kind": "heart_rate", "times": TIMES, "value": 61.0}
+HOSTILE_PLAINTEXTS = {
+    "value sharing": b"\x82\xd8\x1c" + cbor2.dumps(VITAL) + b"\xd8\x1d\x00",  # tag 28 marks the record, tag 29 repeats it
+    "a tag": cbor2.dumps([VITAL | {"source": cbor2.CBORTag(32, "CANARY-4711")}]),
+    "many levels": cbor2.dumps([VITAL])[:1] + b"\x81" * 5000 + b"\x80",
+}
+
+
+@pytest.mark.parametrize("plaintext", HOSTILE_PLAINTEXTS.values(), ids=HOSTILE_PLAINTEXTS.keys())
+def test_small_blocks_that_would_take_much_memory_are_set_aside(
+    store: Store, engine: Engine, hub: Hub, other: Hub, clinic_keys: ClinicKeyPair, plaintext: bytes
+) -> None:
+    hub.send_block(store, hub.seal("vital", plaintext))
+    other.send(store, "vital", heart_rate(START_US, 62.0))
+    open_all(store, engine, clinic_keys)
+    assert unopened(engine) == [("hub-1", 1, UNDECODABLE)]
+    assert values(engine) == [62.0]
 
 
 def test_a_value_that_the_database_refuses_sets_its_block_aside(
