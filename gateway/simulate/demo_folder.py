@@ -1,4 +1,4 @@
-"""The folder of one demo. It holds private keys, so a temporary one is deleted however the demo ends."""
+"""The folders of one demo. They hold private keys, so temporary ones are deleted however the demo ends."""
 
 import contextlib
 import fcntl
