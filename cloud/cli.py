@@ -13,11 +13,11 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress
 
+from cloud.changes import Changes
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
 from cloud.folder import ClinicFolder
 from cloud.opener import BlockReader, Opener
-from cloud.projections import Changes
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from config.origin import OriginError, check_package_folders

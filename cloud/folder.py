@@ -7,16 +7,15 @@ folder/clinic.json              addresses of the running clinic; exists only whi
 folder/lock                     locked by the process that writes the projections
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloud.errors import ClinicError
-from config.files import replacing
+from config.files import locked, replacing
 from sync.seal import ClinicKeyPair
 
 
@@ -74,13 +73,15 @@ class ClinicFolder:
         Raises:
             ClinicError: another process holds the lock.
         """
-        with (self.path / "lock").open("a") as file:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+                stack.enter_context(locked(self.path / "lock"))
+            except BlockingIOError as error:
                 raise ClinicError(
                     f"{self.path} is in use by another pulsegate-cloud: stop it or choose another --data"
                 ) from error
+            except OSError as error:
+                raise ClinicError(f"cannot lock {self.path} ({error.strerror}): choose another --data") from error
             yield
 
     def load_or_create_key_pair(self) -> ClinicKeyPair:

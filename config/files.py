@@ -1,8 +1,9 @@
-"""Replace files atomically: a reader, or a restart after a crash, finds either the old content or the new one, complete.
+"""Files that other processes use too: replaced atomically, locked, and readable by their owner only.
 
-Also: keep files readable by their owner only.
+A reader, or a restart after a crash, finds either the old content of a replaced file or the new one, complete.
 """
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -59,6 +60,22 @@ def create_private_file(path: Path, text: str) -> None:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, which is created if it is missing. The lock ends with the process at the latest.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+        OSError: the file cannot be created.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def make_private(path: Path) -> None:

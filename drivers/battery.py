@@ -22,6 +22,6 @@ def decode_battery_level(payload: bytes) -> tuple[Reading, ...]:
 DRIVER: Final = DriverSpec(
     name="battery",
     service=uuid16(0x180F),
-    streams=(Characteristic(_LEVEL, "notify", decode_battery_level),),
+    streams=(Characteristic(_LEVEL, "notify", decode_battery_level, is_optional=True),),
     reads=(Characteristic(_LEVEL, "read", decode_battery_level),),
 )

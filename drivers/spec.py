@@ -2,7 +2,7 @@
 
 For each driver whose service the sensor offers, a session performs these steps in order:
 
-1. read and decode each of `reads` that the sensor has;
+1. read and decode each of `reads` that the sensor has and does not refuse;
 2. subscribe to each of `streams` that the sensor has;
 3. subscribe to `control_points`, then send each of `setup`, and wait for the answer that `expect` accepts;
 4. at a clean stop, send each of `teardown` in the same way, then disconnect.
@@ -34,13 +34,15 @@ class Characteristic:
     """One characteristic that a session subscribes to or reads, and the decoder of its values.
 
     `uuid` has 128 bits and is in lower case. After `silent_after_s` without a value, a subscription counts as silent: a
-    healthy sensor always sends sooner. It is None where the sensor sends only changes.
+    healthy sensor always sends sooner. It is None where the sensor sends only changes. If a sensor refuses a subscription that
+    `is_optional`, or any read, the session continues without it.
     """
 
     uuid: str
     mode: Literal["notify", "indicate", "read"]
     decode: Decoder
     silent_after_s: float | None = None
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,10 @@ PRIORITIES: Final[Mapping[str, str]] = {
 where it may come within minutes, low for information only. A finding of another kind does not raise an alert."""
 SUPPRESSED_REASON: Final = "repeat.held"
 """The reason key of an alert before which others of its kind were suppressed; `measured["held"]` is their number."""
+SENSOR_REMOVED_REASON: Final = "ended.sensor_removed"
+"""The reason key of an alert that ended because its sensor is no longer in the settings under this name."""
+SUBJECT_CHANGED_REASON: Final = "ended.subject_changed"
+"""The reason key of an alert that ended because the hub now serves another subject."""
 STRIP_BEFORE_S: Final = 3.0
 """Normal beats before the onset, for comparison: three at 60/min."""
 MAX_STRIP_S: Final = 12.0

@@ -10,15 +10,17 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
+from config.files import locked
 from config.settings import Settings
 from drivers.registry import Registry, load_drivers
 from gateway.clock import Clock
+from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
 from gateway.pipeline import Pipeline
 from gateway.radio import Radio
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 
 UPLOAD_TIMEOUT_S: Final = 10.0
 """How long a clean stop waits until the clinic acknowledges the last blocks. The rest is sent after the next start."""
+
+LOCK_FILE: Final = "lock"
+"""The file in the data folder that the running agent locks."""
 
 T = TypeVar("T")
 OpenRadio = Callable[[str, Path], AbstractAsyncContextManager[Radio]]
@@ -71,11 +76,16 @@ class Agent:
         far as `UPLOAD_TIMEOUT_S` allows.
 
         Raises:
-            sync.errors.PermanentError: the buffer, a key or a setting prevents the start. Nothing was changed.
+            sync.errors.PermanentError: another agent, the buffer, a key or a setting prevents the start. Nothing was changed.
         """
-        with _worker_thread("storage") as run_on_storage_thread, _worker_thread("analysis") as run_on_analysis_thread:
+        with (
+            self._locked_data_folder(),
+            _worker_thread("storage") as run_on_storage_thread,
+            _worker_thread("analysis") as run_on_analysis_thread,
+        ):
             outbox = await run_on_storage_thread(self._open_outbox)
             try:
+                await run_on_storage_thread(self._end_left_behind_alerts, outbox)
                 transport = self.make_transport(self.settings)
                 uplink = Uplink(outbox, transport, hub=self.settings.hub, call=run_on_storage_thread)
                 storage = Storage(outbox, Recorder(outbox, run_on_storage_thread, uplink.wake), uplink, run_on_storage_thread)
@@ -89,7 +99,9 @@ class Agent:
             finally:
                 await run_on_storage_thread(outbox.close)
 
-    def _open_outbox(self) -> Outbox:
+    @contextmanager
+    def _locked_data_folder(self) -> Iterator[None]:
+        """Keeps other agents out of the data folder: the broker would disconnect one whenever the other connects."""
         data = self.settings.data
         try:
             data.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -97,6 +109,21 @@ class Agent:
             raise PermanentError(
                 f"cannot create the data folder {data} ({error.strerror}): set `data` to a folder that you can write to"
             ) from error
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(data / LOCK_FILE))
+            except BlockingIOError as error:
+                raise PermanentError(
+                    f"the data folder {data} is in use by another agent: stop that one, or set `data` to another folder"
+                ) from error
+            except OSError as error:
+                raise PermanentError(
+                    f"cannot lock the data folder {data} ({error.strerror}): set `data` to a folder that you can write to"
+                ) from error
+            yield
+
+    def _open_outbox(self) -> Outbox:
+        data = self.settings.data
         return Outbox.open(
             data / "buffer.db",
             hub=self.settings.hub,
@@ -105,6 +132,10 @@ class Agent:
             clinic=ClinicPublicKey.load(self.settings.clinic.public_key),
             clock=lambda: self.clock.wall_us() // 1_000_000,
         )
+
+    def _end_left_behind_alerts(self, outbox: Outbox) -> None:
+        names = [sensor.name for sensor in self.settings.sensors]
+        end_left_behind_alerts(outbox, self.settings.subject, names, self.clock.wall_us())
 
     async def _resume_sensors(self, storage: Storage, run_on_analysis_thread: WorkerCall) -> list[SensorRunner]:
         """Resumes every sensor where the last run ended; the time since then is an open gap."""
@@ -139,9 +170,12 @@ class Agent:
             ]
             open_radio = partial(self.open_radio, settings.radio, settings.data / "bonds.json")
             running = group.create_task(run_sensors(open_radio, sensors), name="sensors")
-            await stop.wait()
-            log.info("stopping: the sensors are disconnected and the last readings stored and sent")
-            storage.recorder.stop_blocking()
+            try:
+                await stop.wait()
+                log.info("stopping: the sensors are disconnected and the last readings stored and sent")
+            finally:
+                # Also when another task fails: a sensor whose records wait for space could otherwise never be cancelled.
+                storage.recorder.stop_blocking()
             running.cancel()
             await asyncio.wait([running])
             for sensor in sensors:

@@ -159,8 +159,7 @@ def update_refusal_alert(
     Returns:
         The records for the clinic, and the state to store with them under `ALERT_STATE_KEY`.
     """
-    ongoing = (saved or {}).get("alert")
-    known = replace(AlertRecord(**ongoing), reasons=tuple(ongoing["reasons"])) if ongoing else None
+    known = _ongoing_alert(saved)
     reasons = (f"{ALERT_KIND}.criterion", f"{ALERT_KIND}.{loaded.cause}")
     if not loaded.refused:
         ended = (replace(known, end_us=max(known.onset_us, now_us), decided_us=now_us),) if known else ()
@@ -181,3 +180,16 @@ def update_refusal_alert(
         measured=loaded.measured or None,
     )
     return (alert,), {"alert": asdict(alert)}
+
+
+def end_refusal_alert(saved: Mapping[str, Any], now_us: int, reason: str) -> tuple[AlertRecord, ...]:
+    """The end of the alert in a state that was stored under `ALERT_STATE_KEY`, with an additional reason key; empty if none."""
+    known = _ongoing_alert(saved)
+    if known is None:
+        return ()
+    return (replace(known, end_us=max(known.onset_us, now_us), decided_us=now_us, reasons=(*known.reasons, reason)),)
+
+
+def _ongoing_alert(saved: Mapping[str, Any] | None) -> AlertRecord | None:
+    ongoing = (saved or {}).get("alert")
+    return replace(AlertRecord(**ongoing), reasons=tuple(ongoing["reasons"])) if ongoing else None

@@ -35,6 +35,20 @@ from sync.records import (
 )
 
 
+def end_saved_alerts(saved: SavedState, now_us: int, reason: str | None = None) -> tuple[AlertRecord, ...]:
+    """The end of each alert that a pipeline's saved state holds as ongoing: at its last ECG sample, otherwise at `now_us`.
+
+    `reason` is an additional reason key: why the alerts end.
+    """
+    ecg = saved.get("waveforms", {}).get("ecg")
+    end_us = ecg["at_us"] if ecg else now_us
+    added = (reason,) if reason else ()
+    return tuple(
+        replace(AlertRecord(**alert), reasons=(*alert["reasons"], *added), end_us=max(alert["onset_us"], end_us))
+        for alert in saved.get("alerts", ())
+    )
+
+
 class Pipeline:
     """Timeline, analysis and alerts for the readings of one sensor.
 
@@ -90,10 +104,7 @@ class Pipeline:
 
     def resume(self, arrival: Arrival, reason: str = "the agent was restarted") -> Output:
         """Resumes after a restart: opens a gap since the last run and closes the alerts that were ongoing when it ended."""
-        alerts = [replace(AlertRecord(**alert), reasons=tuple(alert["reasons"])) for alert in self._restored["alerts"]]
-        ecg = self._timelines.get("ecg")
-        end_us = ecg.last.at_us if ecg and ecg.last else arrival.wall_us
-        ended = tuple(replace(alert, end_us=max(alert.onset_us, end_us)) for alert in alerts)
+        ended = end_saved_alerts(self._restored, arrival.wall_us)
         return Output((*self.on_interruption(reason, arrival).records, *ended))
 
     @property

@@ -21,8 +21,8 @@ FLUSH_INTERVAL_S: Final = 1.0
 RETRY_DELAY_S: Final = 2.0
 """Pause after a failed write: longer than a checkpoint of the database, short enough for a patient who is waiting."""
 PENDING_LIMIT: Final = 2_000
-"""Records that may wait for a disk that cannot be written: ten minutes of one strap. At this limit `add` waits. The session's
-queue then overflows, counts what it drops, and the timeline reports the loss as a gap."""
+"""Records that may wait for a disk that cannot be written: ten minutes of one strap. At this limit `add` waits. The queues of
+the sensors then overflow, and each leaves a record of what it dropped."""
 
 
 class OutboxLike(Protocol):
@@ -45,6 +45,15 @@ class RecorderCounters:
     alerts: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Encoded records of one transaction, kept until it succeeds: a full disk must not cost an encoding at every attempt."""
+
+    records: int
+    blocks: Sequence[tuple[Lane, bytes]]
+    state: Mapping[str, bytes]
+
+
 @dataclass(slots=True)
 class Recorder:
     """Keeps records in memory until they are durable. One instance serves all sensors."""
@@ -56,6 +65,8 @@ class Recorder:
     _pending: list[Record] = field(default_factory=list)
     _pending_state: dict[str, bytes] = field(default_factory=dict)
     _problem: str | None = None
+    _batch: _Batch | None = None
+    """The batch whose write is in progress or has failed."""
     _is_stopping: bool = False
     _has_space: asyncio.Event = field(default_factory=asyncio.Event)
     _flush_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -72,7 +83,7 @@ class Recorder:
         self._pending.extend(new)
         self._pending_state.update({name: json.dumps(value).encode() for name, value in state.items()})
         self._update_counters(new)
-        if len(self._pending) >= PENDING_LIMIT and not self._is_stopping:
+        if len(self._pending) + (self._batch.records if self._batch else 0) >= PENDING_LIMIT and not self._is_stopping:
             self._has_space.clear()
         if any(isinstance(record, AlertRecord) for record in new):
             await self.flush()
@@ -93,21 +104,27 @@ class Recorder:
 
     async def _flush(self) -> bool:
         async with self._flush_lock:
+            if self._batch is not None and not await self._store_batch(self._batch):
+                return False
             if not self._pending:
                 return True
-            pending, state = list(self._pending), dict(self._pending_state)
-            blocks = list(_encode_blocks(pending))
-            try:
-                await self.call(self.outbox.put_many, blocks, state)
-            except TransientError as error:
-                self.counters.failed_writes += 1
-                self._set_problem(str(error))
-                return False
-            self._set_problem(None)
-            del self._pending[: len(pending)]
-            self._has_space.set()
-            self.on_stored()
-            return True
+            pending, state = self._pending, self._pending_state
+            self._pending, self._pending_state = [], {}
+            self._batch = _Batch(len(pending), await self.call(_encode_blocks, pending), state)
+            return await self._store_batch(self._batch)
+
+    async def _store_batch(self, batch: _Batch) -> bool:
+        try:
+            await self.call(self.outbox.put_many, batch.blocks, batch.state)
+        except TransientError as error:
+            self.counters.failed_writes += 1
+            self._set_problem(str(error))
+            return False
+        self._set_problem(None)
+        self._batch = None
+        self._has_space.set()
+        self.on_stored()
+        return True
 
     def _set_problem(self, problem: str | None) -> None:
         """Logs a problem, or its end, once: a full disk is met again at every attempt."""
@@ -155,11 +172,12 @@ def _encode_blocks(pending: Sequence[Record]) -> list[tuple[Lane, bytes]]:
 
 
 def _encode_to_fit(group: list[Record]) -> Iterator[bytes]:
-    """Encodes the records, halving the group until each part fits into a block."""
+    """Encodes the records, dividing the group until each part fits into a block."""
     plaintext = records.encode_records(group)
     if len(plaintext) <= PLAINTEXT_LIMIT_BYTES or len(group) == 1:
         yield plaintext
         return
-    middle = len(group) // 2
-    yield from _encode_to_fit(group[:middle])
-    yield from _encode_to_fit(group[middle:])
+    parts = -(-len(plaintext) * 4 // (PLAINTEXT_LIMIT_BYTES * 3))  # parts of about three quarters of a block: most fit at once
+    size = -(-len(group) // parts)
+    for first in range(0, len(group), size):
+        yield from _encode_to_fit(group[first : first + size])

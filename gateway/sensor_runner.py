@@ -18,14 +18,32 @@ from gateway.clock import Clock
 from gateway.pipeline import Pipeline
 from gateway.radio import Radio, RadioError
 from gateway.recorder import Recorder
-from gateway.session import Interruption, LinkState, Notification, SensorEvent, SensorSession
-from gateway.timeline import Arrival
+from gateway.sensor_events import (
+    QUEUE_LIMIT,
+    QUEUE_RESERVE,
+    EventQueue,
+    Interruption,
+    LinkState,
+    LinkStateChange,
+    Notification,
+    Overflow,
+    SensorEvent,
+)
+from gateway.session import SensorSession
+from gateway.timeline import WALL_STEP_US, Arrival
 from gateway.waveform_analysis import Output, SavedState, join_outputs
 from sync.records import QuarantinedRecord, StatusRecord, Times
 from sync.transport import WorkerCall
 
 log = logging.getLogger(__name__)
 
+STATE_KEY_PREFIX: Final = "timeline "
+"""The name of a sensor follows it; see `state_key`."""
+OVERFLOW_REASON: Final = "the hub was overloaded"
+"""The reason of a gap after notifications were dropped. If the sensor's clock shows no missing sample, the next frame closes
+the gap as empty."""
+CLOCK_STEP_KIND: Final = "clock_step_s"
+"""The kind of the status record that a step of the hub's wall clock leaves: its value is the new time minus the old one."""
 RADIO_RETRY_S: Final = 2.0
 """Pause before the radio is reopened: an unplugged dongle or a restarting Bluetooth service is back within seconds."""
 RESTART_REASON: Final = "the analysis failed and was restarted"
@@ -48,7 +66,8 @@ class SensorRunner:
     recorder: Recorder
     run_on_analysis_thread: WorkerCall
     state: LinkState = "stopped"
-    dropped: int = 0
+    events: EventQueue = field(default_factory=EventQueue)
+    _wall_minus_mono_us: int | None = None
     analysis_restarts: int = 0
     _device: DeviceInformation = field(default_factory=DeviceInformation)
     _logged_failures: set[str] = field(default_factory=set)
@@ -66,40 +85,26 @@ class SensorRunner:
 
     async def run(self, radio: Radio) -> None:
         """Keeps the sensor connected over this radio and processes its events until cancelled."""
-        states: asyncio.Queue[LinkState] = asyncio.Queue(64)
-
-        def on_state(_name: str, state: LinkState) -> None:
-            self.state = state
-            try:
-                states.put_nowait(state)
-            except asyncio.QueueFull:
-                self.dropped += 1
-
-        session = SensorSession(self.settings, radio, self.registry, self.clock, on_state)
+        session = SensorSession(self.settings, radio, self.registry, self.clock, self._on_state, self.events)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(session.run(), name=f"session {self.settings.name}")
-                group.create_task(self._record_states(states))
-                group.create_task(self._process_events(session))
+                group.create_task(self._process_events())
         finally:
             # The session's last events, including the interruption, must be processed even though all tasks are cancelled.
-            await self._process_batch(_drain(session.events))
-            self.dropped += session.statistics.dropped
+            await self._process_batch(self.events.drain(QUEUE_LIMIT + QUEUE_RESERVE + 1))
 
     async def finish(self) -> None:
         """Ends the analysis when the agent stops and records its last results."""
         await self._record(await self.run_on_analysis_thread(self._finish_pipeline, self._now()))
 
-    async def _record_states(self, states: asyncio.Queue[LinkState]) -> None:
-        while True:
-            state, now = await states.get(), self._now()
-            record = StatusRecord(self.settings.name, "link", Times(now.wall_us, now.wall_us, now.mono_ns), state)
-            await finish_despite_cancel(self.recorder.add((record,), {}))
+    def _on_state(self, _name: str, state: LinkState) -> None:
+        self.state = state
 
-    async def _process_events(self, session: SensorSession) -> None:
+    async def _process_events(self) -> None:
         while True:
-            first = await session.events.get()
-            await self._process_batch([first, *_drain(session.events, BATCH_EVENTS - 1)])
+            first = await self.events.get()
+            await self._process_batch([first, *self.events.drain(BATCH_EVENTS - 1)])
 
     async def _process_batch(self, events: list[SensorEvent]) -> None:
         if events:
@@ -121,12 +126,13 @@ class SensorRunner:
         return join_outputs([self._process_one(event) for event in events])
 
     def _process_one(self, event: SensorEvent) -> Output:
+        clock_step = self._check_clock(event.arrival)
         try:
             output = self._feed_pipeline(event)
         except Exception as error:  # noqa: BLE001  whatever one sensor's analysis raises, the other sensors go on
             output = self._restart_pipeline(event, error)
         self._saved = self.pipeline.state()
-        return output
+        return join_outputs([Output(clock_step), output])
 
     def _feed_pipeline(self, event: SensorEvent) -> Output:
         match event:
@@ -136,6 +142,23 @@ class SensorRunner:
                 return self.pipeline.feed(readings, arrival)
             case Interruption(reason, arrival):
                 return self.pipeline.on_interruption(reason, arrival)
+            case LinkStateChange(state, arrival):
+                return Output((self._status("link", state, arrival),))
+            case Overflow(notifications, arrival, state):
+                dropped = self._status("notifications_dropped", notifications, arrival)
+                link = (self._status("link", state, arrival),) if state else ()
+                gaps = self.pipeline.on_interruption(OVERFLOW_REASON, arrival).records
+                return Output((*gaps, dropped, *link))
+
+    def _check_clock(self, arrival: Arrival) -> tuple[StatusRecord, ...]:
+        """Returns a record of the seconds by which the wall clock was set since the last event, if it was."""
+        difference_us = arrival.wall_us - arrival.mono_ns // 1000
+        step_us = 0 if self._wall_minus_mono_us is None else difference_us - self._wall_minus_mono_us
+        self._wall_minus_mono_us = difference_us
+        return () if abs(step_us) <= WALL_STEP_US else (self._status(CLOCK_STEP_KIND, step_us / 1e6, arrival),)
+
+    def _status(self, kind: str, value: str | int | float, arrival: Arrival) -> StatusRecord:
+        return StatusRecord(self.settings.name, kind, Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns), value)
 
     def _finish_pipeline(self, now: Arrival) -> Output:
         try:
@@ -202,12 +225,4 @@ async def _run_until_lost(radio: Radio, sensors: Sequence[SensorRunner]) -> None
 
 def state_key(sensor: str) -> str:
     """The key in the buffer's state under which a sensor's pipeline state is stored."""
-    return f"timeline {sensor}"
-
-
-def _drain(events: asyncio.Queue[SensorEvent], limit: int = 1 << 16) -> list[SensorEvent]:
-    """Takes the events that are already queued, at most `limit`, without waiting."""
-    drained: list[SensorEvent] = []
-    while len(drained) < limit and not events.empty():
-        drained.append(events.get_nowait())
-    return drained
+    return f"{STATE_KEY_PREFIX}{sensor}"

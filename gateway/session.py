@@ -4,20 +4,22 @@
 
 No Bluetooth stack reports a link that is up but dead (a "zombie"). Every characteristic that a healthy sensor notifies
 regularly therefore has a deadline. Notifications are timestamped in the callback and put into a bounded queue; they are
-decoded elsewhere.
+decoded elsewhere. What a sensor is useful without, such as its battery level, never costs the connection.
 """
 
 import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 from bleak import BleakClient
+from bleak.backends.characteristic import BleakGATTCharacteristic
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
 from bleak.exc import BleakError
@@ -27,7 +29,8 @@ from drivers.readings import DecodeError
 from drivers.registry import Registry
 from drivers.spec import Characteristic, DriverSpec, SetupRefusedError, Write
 from gateway.clock import Clock
-from gateway.radio import Radio
+from gateway.radio import Radio, RadioError
+from gateway.sensor_events import EventQueue, Interruption, LinkState, LinkStateChange, Notification
 from gateway.timeline import Arrival
 
 log = logging.getLogger(__name__)
@@ -43,34 +46,16 @@ TEARDOWN_TIMEOUT_S: Final = 3.0
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses after consecutive failures, each with ±50 % jitter. The longest is short because a patient who puts the strap on wants
 to see it work."""
-QUEUE_LIMIT: Final = 1024
-"""Notifications that may wait for the pipeline: nine minutes of one strap."""
+OPTIONAL_ATTEMPTS: Final = 2
+"""Failures in a row after which an optional read or subscription is left out. One may be the link's fault; a sensor that never
+answers such a read blocks the link until it is lost, so a third attempt would only cost another connection."""
 
-LinkState = Literal["searching", "connecting", "streaming", "silent", "lost", "stopped"]
+LINK_ERRORS: Final = (BleakError, SetupRefusedError, TimeoutError, OSError, EOFError)
+"""Errors of a link that is bad or lost."""
 
 
 class SensorSilentError(Exception):
     """A characteristic that should notify regularly sent nothing before its deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """One value of a characteristic, as received."""
-
-    characteristic: str
-    payload: bytes
-    arrival: Arrival
-
-
-@dataclass(frozen=True, slots=True)
-class Interruption:
-    """The link ended, or could not be established."""
-
-    reason: str
-    arrival: Arrival
-
-
-SensorEvent = Notification | Interruption
 
 
 @dataclass(slots=True)
@@ -80,7 +65,6 @@ class SessionStatistics:
     connects: int = 0
     failures: int = 0
     notifications: int = 0
-    dropped: int = 0
 
 
 @dataclass(slots=True)
@@ -95,23 +79,30 @@ class SensorSession:
     registry: Registry
     clock: Clock
     on_state: Callable[[str, LinkState], None]
-    events: asyncio.Queue[SensorEvent] = field(default_factory=lambda: asyncio.Queue(QUEUE_LIMIT))
+    events: EventQueue = field(default_factory=EventQueue)
     statistics: SessionStatistics = field(default_factory=SessionStatistics)
     state: LinkState = "stopped"
     _last_value_ns: dict[str, int] = field(default_factory=dict)
     _last_failure: str = ""
+    _optional_failures: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> None:
-        """Keeps the sensor connected until cancelled; reconnects after any failure of the link."""
+        """Keeps the sensor connected until cancelled; reconnects after any failure.
+
+        Raises:
+            RadioError: the Bluetooth stack cannot be used.
+        """
         failures = 0
         try:
             while True:
                 connects_before = self.statistics.connects
                 try:
                     await self._run_connection()
-                except (BleakError, SensorSilentError, SetupRefusedError, TimeoutError, OSError, EOFError) as error:
+                except RadioError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever a Bluetooth stack raises must not end the agent
                     self.statistics.failures += 1
-                    self._log_failure(str(error) or type(error).__name__)
+                    self._log_failure(_describe(error))
                 failures = 0 if self.statistics.connects > connects_before else failures + 1
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         finally:
@@ -139,7 +130,7 @@ class SensorSession:
             reason = "the agent was stopped"
             raise
         finally:
-            self._enqueue(Interruption(reason, self._now()))
+            self.events.put(Interruption(reason, self._now()))
             if self.state != "silent":
                 self._set_state("lost")
 
@@ -153,7 +144,7 @@ class SensorSession:
         try:
             drivers = self.registry.for_services(service.uuid for service in client.services)
             for driver in drivers:
-                await self._subscribe(client, driver)
+                await self._subscribe(client, driver, lost)
             yield client
         finally:
             with _ignore_teardown_errors():
@@ -164,14 +155,38 @@ class SensorSession:
                 async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
                     await client.disconnect()
 
-    async def _subscribe(self, client: BleakClient, driver: DriverSpec) -> None:
+    async def _subscribe(self, client: BleakClient, driver: DriverSpec, lost: asyncio.Event) -> None:
         for read in driver.reads:
-            if client.services.get_characteristic(read.uuid):
-                self._on_value(read.uuid, bytes(await client.read_gatt_char(read.uuid)))
+            await self._try_optional(partial(self._read, client, read), read.uuid, lost)
         for stream in driver.streams:
-            if client.services.get_characteristic(stream.uuid):
-                await client.start_notify(stream.uuid, self._notification_handler(stream))
+            if stream.is_optional:
+                await self._try_optional(partial(self._start_notify, client, stream), stream.uuid, lost)
+            else:
+                await self._start_notify(client, stream)
         await self._write_requests(client, driver, driver.setup)
+
+    async def _try_optional(self, step: Callable[[], Awaitable[None]], uuid: str, lost: asyncio.Event) -> None:
+        """Performs a step that the sensor is useful without. Its failure is raised only if it cost the link."""
+        if self._optional_failures[uuid] >= OPTIONAL_ATTEMPTS:
+            return
+        self._optional_failures[uuid] += 1  # counted first: the link may be lost while the step waits
+        try:
+            async with asyncio.timeout(RESPONSE_TIMEOUT_S):
+                await step()
+        except Exception as error:
+            log.warning("%s: continues without characteristic %s: %s", self.sensor.name, uuid, _describe(error))
+            if lost.is_set():
+                raise
+        else:
+            del self._optional_failures[uuid]
+
+    async def _read(self, client: BleakClient, read: Characteristic) -> None:
+        if found := _find_characteristic(client, read.uuid):
+            self._on_value(read, bytes(await client.read_gatt_char(found)))
+
+    async def _start_notify(self, client: BleakClient, stream: Characteristic) -> None:
+        if found := _find_characteristic(client, stream.uuid):
+            await client.start_notify(found, self._notification_handler(stream))
 
     def _notification_handler(self, stream: Characteristic) -> Callable[[object, bytearray], None]:
         if stream.silent_after_s is not None:
@@ -180,7 +195,7 @@ class SensorSession:
         def on_notification(_characteristic: object, payload: bytearray) -> None:
             if stream.silent_after_s is not None:
                 self._last_value_ns[stream.uuid] = self.clock.mono_ns()
-            self._on_value(stream.uuid, bytes(payload))
+            self._on_value(stream, bytes(payload))
 
         return on_notification
 
@@ -224,15 +239,10 @@ class SensorSession:
             if stream.silent_after_s is not None and stream.uuid in self._last_value_ns
         }
 
-    def _on_value(self, characteristic: str, payload: bytes) -> None:
+    def _on_value(self, characteristic: Characteristic, payload: bytes) -> None:
         self.statistics.notifications += 1
-        self._enqueue(Notification(characteristic, payload, self._now()))
-
-    def _enqueue(self, event: SensorEvent) -> None:
-        try:
-            self.events.put_nowait(event)
-        except asyncio.QueueFull:
-            self.statistics.dropped += 1
+        is_indicated = characteristic.mode == "indicate"
+        self.events.put(Notification(characteristic.uuid, payload, self._now(), is_indicated))
 
     def _now(self) -> Arrival:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())
@@ -245,6 +255,7 @@ class SensorSession:
             elif self.state == "streaming":
                 log.info("%s: disconnected", self.sensor.name)
             self.state = state
+            self.events.put(LinkStateChange(state, self._now()))
             self.on_state(self.sensor.name, state)
 
     def _log_failure(self, message: str) -> None:
@@ -256,7 +267,25 @@ class SensorSession:
 
 def _ignore_teardown_errors() -> contextlib.AbstractContextManager[None]:
     """Suppresses the errors that can occur while a link is closed; the link ends in any case."""
-    return contextlib.suppress(BleakError, TimeoutError, OSError, EOFError, SetupRefusedError)
+    return contextlib.suppress(*LINK_ERRORS)
+
+
+def _find_characteristic(client: BleakClient, uuid: str) -> str | BleakGATTCharacteristic | None:
+    """What bleak needs to address a characteristic, or None if the sensor lacks it.
+
+    Where several have this UUID, as in a strap with two batteries, it is the one with the lowest handle.
+    """
+    try:
+        return uuid if client.services.get_characteristic(uuid) else None
+    except BleakError:
+        return min((c for c in client.services.characteristics.values() if c.uuid == uuid), key=lambda c: c.handle)
+
+
+def _describe(error: Exception) -> str:
+    """One line about an error; an unexpected one with its type, because its message alone may say nothing."""
+    if isinstance(error, (SensorSilentError, *LINK_ERRORS)) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _is_sensor(sensor: SensorSettings, device: BLEDevice, advertisement: AdvertisementData) -> bool:

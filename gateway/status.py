@@ -88,7 +88,7 @@ class StatusReporter:
             "blocks_sent": uplink.blocks_sent,
             "blocks_acked": buffered.acknowledged,
             "blocks_pending": sum(buffered.pending.values()),
-            "notifications_dropped": sum(sensor.dropped for sensor in self.sensors),
+            "notifications_dropped": sum(sensor.events.dropped for sensor in self.sensors),
             "analysis_restarts": sum(sensor.analysis_restarts for sensor in self.sensors),
             "loop_stalls": self.loop_stalls,
         }

@@ -12,7 +12,6 @@ A reserve file (`sync.reserve`) keeps room to delete, to store alerts and to sta
 The class is synchronous and used by one thread at a time: the agent's storage worker.
 """
 
-import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,14 +24,13 @@ from sync.errors import DiskFullError, PermanentError, SyncError
 from sync.keys import HubKey
 from sync.outbox_schema import count_free_bytes, prepare_database, shrink_wal, transaction, translating_sqlite_errors
 from sync.reserve import Reserve
-from sync.seal import BlockHeader, ClinicPublicKey, DataKey, restore_header, seal_block, wrap_for_clinic
+from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
+from sync.stored_headers import StoredHeaders
 from sync.wire import LANES, PLAINTEXT_LIMIT_BYTES, BlockId, Lane, Mark, Range, WrappedKey, is_name
 
 BUSY_TIMEOUT_S: Final = 2.0
 """How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), and short enough for
 a person who waits at start for the message that a second agent is running."""
-log: Final = logging.getLogger(__name__)
-
 SECONDS_PER_DAY: Final = 86_400
 RESERVE_SUFFIX: Final = "-reserve"
 FULL_DISK_BYTES: Final = 256 * 1024
@@ -63,6 +61,22 @@ class OutboxStatistics:
     bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _DayKey:
+    subject: str
+    day: int
+    key: DataKey
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """A named value of the caller and the subject that it belongs to."""
+
+    subject: str
+    name: str
+    value: bytes
+
+
 class Outbox:
     """The open buffer of one hub. Create it with `Outbox.open`."""
 
@@ -86,8 +100,8 @@ class Outbox:
         self._hub_key = hub_key
         self._clinic = clinic
         self._clock = clock
-        self._day_key: tuple[int, DataKey] | None = None
-        self._key_subjects: dict[bytes, str | None] = {}
+        self._day_key: _DayKey | None = None
+        self._headers = StoredHeaders(self._header_of_stored)
         self.epoch: Final = self._begin_epoch()
 
     @classmethod
@@ -150,24 +164,31 @@ class Outbox:
         """Seal and store one block; see `put_many`."""
         return self.put_many([(lane, plaintext)], state)[0]
 
-    def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[BlockId]:
+    def put_many(
+        self,
+        blocks: Iterable[tuple[Lane, bytes]],
+        state: Mapping[str, bytes] | None = None,
+        *,
+        subject: str | None = None,
+    ) -> list[BlockId]:
         """Seal and store blocks together with named values of the caller, in one transaction that is on the disk on return.
 
+        All of it belongs to the outbox's subject, or to an earlier `subject` of this hub.
         On a full disk alerts may spend a part of the reserve, and other blocks the space of deleted ones.
 
         Raises:
             PermanentError: a plaintext exceeds `PLAINTEXT_LIMIT_BYTES`, or the buffer is damaged.
             TransientError: the disk is full or the buffer locked. Nothing was stored; the call may be repeated.
         """
-        blocks = list(blocks)
+        blocks, owner = list(blocks), subject or self._subject
 
-        def store() -> tuple[tuple[int, DataKey], list[BlockId]]:
-            day, key = self._current_key()
-            ids = [self._insert(lane, plaintext, key) for lane, plaintext in blocks]
+        def store() -> tuple[_DayKey, list[BlockId]]:
+            day_key = self._current_key(owner)
+            ids = [self._insert(lane, plaintext, day_key) for lane, plaintext in blocks]
             for name, value in (state or {}).items():
-                sealed = self._hub_key.seal(value, _state_purpose(name))
-                self._execute("INSERT OR REPLACE INTO state VALUES (?, ?)", name, sealed)
-            return (day, key), ids
+                sealed = self._hub_key.seal(value, _state_purpose(owner, name))
+                self._execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", owner, name, sealed)
+            return day_key, ids
 
         try:
             self._day_key, ids = self._run_transaction(store)
@@ -179,9 +200,31 @@ class Outbox:
         return ids
 
     def load_state(self, name: str) -> bytes | None:
-        """The value that a `put`, in this or an earlier process, last stored under this name; None if there is none."""
-        rows = self._rows("SELECT sealed FROM state WHERE name = ?", name)
-        return self._hub_key.open(rows[0][0], _state_purpose(name)) if rows else None
+        """The value that a `put`, in this or an earlier process, last stored under this name; None if there is none.
+
+        Values of another subject are not returned.
+        """
+        rows = self._rows("SELECT sealed FROM state WHERE subject = ? AND name = ?", self._subject, name)
+        return self._hub_key.open(rows[0][0], _state_purpose(self._subject, name)) if rows else None
+
+    def stored_states(self) -> list[StoredState]:
+        """Every stored value, also those of earlier subjects."""
+        rows = self._rows("SELECT subject, name, sealed FROM state ORDER BY subject, name")
+        return [
+            StoredState(subject, name, self._hub_key.open(sealed, _state_purpose(subject, name)))
+            for subject, name, sealed in rows
+        ]
+
+    def delete_states(self, subject: str) -> None:
+        """Delete the stored values of a subject."""
+
+        def delete() -> None:
+            self._execute("DELETE FROM state WHERE subject = ?", subject)
+
+        try:
+            self._run_transaction(delete)
+        except DiskFullError:
+            self._run_with_reserve(delete)
 
     def last_position(self, lane: Lane) -> tuple[int, int]:
         """(epoch, seq) of the newest block ever stored in the lane, even if it is deleted by now; (0, 0) if there was none."""
@@ -191,8 +234,7 @@ class Outbox:
     def pending(self, lane: Lane, after: tuple[int, int], limit_bytes: int) -> list[OutboxBlock]:
         """Stored blocks of a lane after a position (epoch, seq), in order: at most `limit_bytes`, but at least one block.
 
-        A header that was damaged on the disk is restored: the clinic could not acknowledge the block, and would get it again
-        and again.
+        Headers that were damaged on the disk are restored.
         """
         query = "SELECT epoch, seq, key, sealed FROM blocks WHERE lane = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq"
         found: list[OutboxBlock] = []
@@ -202,7 +244,7 @@ class Outbox:
                 if found and limit_bytes < 0:
                     break
                 id_ = BlockId(lane, epoch, seq)
-                found.append(OutboxBlock(id_, key, self._check_header(id_, key, sealed)))
+                found.append(OutboxBlock(id_, key, self._headers.restore(id_, key, sealed)))
         return found
 
     def acknowledge(self, marks: Iterable[Mark], ranges: Iterable[Range]) -> int:
@@ -256,34 +298,35 @@ class Outbox:
             self._execute("UPDATE buffer SET epoch = ?", epoch)
         return epoch
 
-    def _current_key(self) -> tuple[int, DataKey]:
-        """The UTC day and its data key, created for the day's first block. Call it within a transaction."""
+    def _current_key(self, subject: str) -> _DayKey:
+        """The subject's data key of this UTC day, created for the day's first block. Call it within a transaction."""
         day = self._clock() // SECONDS_PER_DAY
-        if self._day_key is not None and self._day_key[0] == day:
+        if self._day_key is not None and (self._day_key.subject, self._day_key.day) == (subject, day):
             return self._day_key
         query = "SELECT id, local FROM keys WHERE subject = ? AND day = ? AND clinic = ?"
-        rows = self._rows(query, self._subject, day, self._clinic.fingerprint)
+        rows = self._rows(query, subject, day, self._clinic.fingerprint)
         if rows:
             id_, local = rows[0]
-            return day, DataKey(id_, self._hub_key.open(local, _key_purpose(id_)))
-        return day, self._create_key(day)
+            return _DayKey(subject, day, DataKey(id_, self._hub_key.open(local, _key_purpose(id_))))
+        return _DayKey(subject, day, self._create_key(subject, day))
 
-    def _create_key(self, day: int) -> DataKey:
+    def _create_key(self, subject: str, day: int) -> DataKey:
         key = DataKey.generate()
         local = self._hub_key.seal(key.secret, _key_purpose(key.id))
-        wrapped = wrap_for_clinic(key, hub=self._hub, subject=self._subject, clinic=self._clinic)
+        wrapped = wrap_for_clinic(key, hub=self._hub, subject=subject, clinic=self._clinic)
         insert = "INSERT INTO keys (id, subject, day, clinic, local, wrapped) VALUES (?, ?, ?, ?, ?, ?)"
-        self._execute(insert, key.id, self._subject, day, self._clinic.fingerprint, local, wrapped)
+        self._execute(insert, key.id, subject, day, self._clinic.fingerprint, local, wrapped)
         return key
 
-    def _insert(self, lane: Lane, plaintext: bytes, key: DataKey) -> BlockId:
+    def _insert(self, lane: Lane, plaintext: bytes, day_key: _DayKey) -> BlockId:
         if len(plaintext) > PLAINTEXT_LIMIT_BYTES:
             raise PermanentError(
                 f"cannot store a block of {len(plaintext)} bytes: the limit is {PLAINTEXT_LIMIT_BYTES}; split its records"
             )
         last = self._rows("SELECT last FROM lanes WHERE lane = ? AND epoch = ?", lane, self.epoch)
         seq = last[0][0] + 1 if last else 1
-        header = self._make_header(BlockId(lane, self.epoch, seq), key.id, self._subject)
+        key = day_key.key
+        header = self._make_header(BlockId(lane, self.epoch, seq), key.id, day_key.subject)
         sealed = seal_block(header, plaintext, key)
         self._execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", lane, self.epoch, seq, key.id, sealed)
         upsert = """INSERT INTO lanes (lane, epoch, last, bytes) VALUES (?, ?, ?, ?)
@@ -300,21 +343,9 @@ class Outbox:
             prev = (int(rows[0][0]), int(rows[0][1])) if rows else None
         return BlockHeader(self._hub, subject, id_.epoch, id_.lane, id_.seq, key, prev=prev)
 
-    def _check_header(self, id_: BlockId, key: bytes, sealed: bytes) -> bytes:
-        """The block, with its header restored if it is not the one that it was stored with."""
-        subject = self._subject_of_key(key)
-        if subject is None:
-            return sealed
-        restored = restore_header(sealed, self._make_header(id_, key, subject))
-        if restored != sealed:
-            log.warning("restored the damaged header of block %d of epoch %d in lane %s", id_.seq, id_.epoch, id_.lane)
-        return restored
-
-    def _subject_of_key(self, key: bytes) -> str | None:
-        if key not in self._key_subjects:
-            rows = self._rows("SELECT subject FROM keys WHERE id = ?", key)
-            self._key_subjects[key] = rows[0][0] if rows else None
-        return self._key_subjects[key]
+    def _header_of_stored(self, id_: BlockId, key: bytes) -> BlockHeader | None:
+        rows = self._rows("SELECT subject FROM keys WHERE id = ?", key)
+        return self._make_header(id_, key, rows[0][0]) if rows else None
 
     def _delete(self, held: Range) -> int:
         bounds = (held.lane, held.epoch, held.first, held.last)
@@ -372,8 +403,8 @@ def _create_private_file(path: Path) -> None:
         ) from error
 
 
-def _state_purpose(name: str) -> bytes:
-    return b"state " + name.encode()
+def _state_purpose(subject: str, name: str) -> bytes:
+    return f"state {subject} {name}".encode()
 
 
 def _key_purpose(key_id: bytes) -> bytes:

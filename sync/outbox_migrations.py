@@ -11,7 +11,7 @@ from sync.keys import HubKey
 
 APPLICATION_ID: Final = int.from_bytes(b"PGOB", "big")
 """SQLite's `application_id` of our database file: it distinguishes the file from any other database."""
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """The schema that this pulsegate reads and writes: the number of the last migration."""
 
 _VERSION_1: Final = """
@@ -50,6 +50,15 @@ CREATE TABLE state (name TEXT PRIMARY KEY, sealed BLOB NOT NULL) STRICT;
 """
 """SQLite stores this text with its comments in the database file: never edit it, add a migration."""
 
+_VERSION_2_STATE: Final = """
+CREATE TABLE state (
+    subject TEXT NOT NULL,       -- to whom the value belongs
+    name TEXT NOT NULL,
+    sealed BLOB NOT NULL,        -- with the hub's key
+    PRIMARY KEY (subject, name)
+) STRICT
+"""
+
 
 def migrate(connection: sqlite3.Connection, *, hub: str, hub_key: HubKey) -> None:
     """Apply the missing migrations, each in its own transaction together with its entry in the table of migrations."""
@@ -64,5 +73,19 @@ def migrate(connection: sqlite3.Connection, *, hub: str, hub_key: HubKey) -> Non
         database.conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.conn.execute("INSERT INTO buffer VALUES (?, ?, 0)", (hub, hub_key.check_value()))
         database.conn.execute("PRAGMA user_version = 1")
+
+    @migrations(name="2")
+    def _key_state_by_subject(database: Database) -> None:
+        """Give each state to the subject of the newest data key: the one whose readings were stored last."""
+        rows = database.conn.execute("SELECT name, sealed FROM state").fetchall()
+        subjects = database.conn.execute("SELECT subject FROM keys ORDER BY day DESC, rowid DESC LIMIT 1").fetchall()
+        database.conn.execute("DROP TABLE state")
+        database.conn.execute(_VERSION_2_STATE)
+        for name, sealed in rows:
+            subject = subjects[0][0]
+            value = hub_key.open(sealed, f"state {name}".encode())
+            resealed = hub_key.seal(value, f"state {subject} {name}".encode())
+            database.conn.execute("INSERT INTO state VALUES (?, ?, ?)", (subject, name, resealed))
+        database.conn.execute("PRAGMA user_version = 2")
 
     migrations.apply(Database(connection, execute_plugins=False))

@@ -9,7 +9,8 @@ from config.settings import SensorSettings
 from drivers.registry import Registry
 from gateway.clock import Clock
 from gateway.radio import Radio
-from gateway.session import Interruption, LinkState, Notification, SensorSession
+from gateway.sensor_events import Interruption, LinkState, LinkStateChange, Notification, Overflow
+from gateway.session import SensorSession
 
 _LINK_EVENTS: Final = {"streaming": "connected"}
 """The event that a capture contains for a state of the session; other states are not recorded."""
@@ -48,5 +49,7 @@ async def _write_events(session: SensorSession, capture: CaptureWriter, started_
         match await session.events.get():
             case Notification(characteristic, payload, arrival):
                 capture.write_payload((arrival.mono_ns - started_ns) / 1e9, characteristic, payload)
-            case Interruption(_, arrival):
+            case Interruption(_, arrival) | Overflow(_, arrival):
                 capture.write_event((arrival.mono_ns - started_ns) / 1e9, "disconnected")
+            case LinkStateChange():
+                pass

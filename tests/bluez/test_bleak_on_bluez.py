@@ -20,7 +20,8 @@ from gateway import session
 from gateway.clock import SystemClock
 from gateway.radio import Radio
 from gateway.radio.virtual import VirtualLink
-from gateway.session import Interruption, LinkState, Notification, SensorEvent, SensorSession
+from gateway.sensor_events import Interruption, LinkState, Notification, SensorEvent
+from gateway.session import SensorSession
 from gateway.simulate import pmd
 from gateway.simulate.strap import ADDRESS, NAME
 from tests.bluez.testbed import OpenTestbed, open_bleak_radio, run_bluez, run_strap, run_test, wait_until

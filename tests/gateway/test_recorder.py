@@ -12,6 +12,7 @@ import pytest
 from gateway.cancellation import finish_despite_cancel
 from gateway.recorder import PENDING_LIMIT, Recorder, lane_of
 from sync.errors import TransientError
+from sync.outbox import PLAINTEXT_LIMIT_BYTES
 from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord, decode_records
 from sync.wire import Lane
 
@@ -130,6 +131,46 @@ def test_a_full_disk_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixtur
         "cannot store readings, keeping them in memory: disk full",
         "readings are stored again",
     ]
+
+
+def test_encodes_on_the_storage_thread_and_only_once_if_the_disk_is_full() -> None:
+    outbox = FakeOutbox()
+    outbox.is_full = True
+    calls: list[tuple[str, object]] = []
+
+    async def call(function: Callable[..., T], *arguments: object) -> T:
+        calls.append((function.__name__, arguments[0]))
+        return function(*arguments)
+
+    async def main() -> None:
+        recorder = Recorder(outbox, call, lambda: None)
+        first, second = [vital(number) for number in range(3)], [vital(number) for number in range(3, 5)]
+        await recorder.add(first, {})
+        assert not await recorder.flush()
+        await recorder.add(second, {})
+        assert not await recorder.flush()
+        outbox.is_full = False
+        assert await recorder.flush()
+        assert [arguments for name, arguments in calls if name == "_encode_blocks"] == [first, second]
+        assert [name for name, _ in calls].count("put_many") == 4
+
+    asyncio.run(main())
+    assert [record.value for record in outbox.records() if isinstance(record, VitalRecord)] == [0, 1, 2, 3, 4]
+
+
+def test_divides_a_backlog_into_blocks_that_fit() -> None:
+    outbox, rng = FakeOutbox(), np.random.default_rng(1)
+    waves = [WaveformRecord("strap", "ecg", TIMES, 130.0, 0.001, rng.integers(-4000, 4000, 73, np.int32)) for _ in range(1000)]
+
+    async def main() -> None:
+        recorder = Recorder(outbox, call_inline, lambda: None)
+        await recorder.add(waves, {})
+        assert await recorder.flush()
+
+    asyncio.run(main())
+    assert all(len(plaintext) <= PLAINTEXT_LIMIT_BYTES for _, plaintext in outbox.stored)
+    stored = [record for record in outbox.records() if isinstance(record, WaveformRecord)]
+    assert [record.samples.tolist() for record in stored] == [wave.samples.tolist() for wave in waves]
 
 
 def test_chooses_the_lane_by_the_type_of_record() -> None:

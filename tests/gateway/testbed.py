@@ -16,7 +16,6 @@ from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
 from gateway import virtual_time
 from gateway.app import Agent
-from gateway.clock import VirtualClock
 from gateway.models import LoadedModels
 from gateway.radio import Radio
 from gateway.radio.virtual import VirtualLink, make_device, open_in_process_radio
@@ -63,6 +62,20 @@ class InProcessTransport:
 
 
 @dataclass
+class AdjustableClock:
+    """The event loop's time; the wall clock can be set to another time."""
+
+    loop: asyncio.AbstractEventLoop
+    testbed: "Testbed"
+
+    def mono_ns(self) -> int:
+        return round(self.loop.time() * 1e9)
+
+    def wall_us(self) -> int:
+        return START_US + round(self.loop.time() * 1e6) + self.testbed.wall_step_us
+
+
+@dataclass
 class Testbed:
     """A strap, an agent and a clinic on one virtual link."""
 
@@ -76,6 +89,9 @@ class Testbed:
     """The topic and payload of every MQTT message."""
     device: Device | None = None
     """The Bluetooth device of the strap while it is running."""
+    wall_step_us: int = 0
+    """By how much the hub's wall clock was set since the start."""
+    transport_type: type[InProcessTransport] = InProcessTransport
 
     def __post_init__(self) -> None:
         self.clinic.public.save(self.folder / "clinic.pub")
@@ -117,9 +133,9 @@ class Testbed:
             async with open_in_process_radio(self.link, HUB_ADDRESS, keys) as radio:
                 yield radio
 
-        clock = VirtualClock(asyncio.get_running_loop(), START_US)
+        clock = AdjustableClock(asyncio.get_running_loop(), self)
         agent = Agent(
-            self.settings, clock, open_radio, lambda _: InProcessTransport(self.store, self.sent_messages), self.models
+            self.settings, clock, open_radio, lambda _: self.transport_type(self.store, self.sent_messages), self.models
         )
         stop = asyncio.Event()
         running = asyncio.create_task(agent.run(stop))
@@ -135,15 +151,19 @@ class Testbed:
         if not crash:
             running.result()
 
-    def records(self) -> list[Record]:
-        """All records that the clinic has stored, decrypted."""
-        found: list[Record] = []
+    def records(self, subject: str | None = None) -> list[Record]:
+        """All records that the clinic has stored, or those of one subject, decrypted."""
+        return [record for owner, record in self.records_by_subject() if subject in (None, owner)]
+
+    def records_by_subject(self) -> list[tuple[str, Record]]:
+        """All records that the clinic has stored, in order of arrival, each with the subject that it was sealed for."""
+        found: list[tuple[str, Record]] = []
         for row in self.store.blocks_after(0, 10**9):
             header = parse_header(row.block)
             wrapped = self.store.wrapped_key(row.hub, header.key)
             assert wrapped is not None
             key = unwrap_at_clinic(wrapped, key_id=header.key, hub=row.hub, subject=header.subject, clinic=self.clinic)
-            found.extend(decode_records(open_block(row.block, key)[1]))
+            found += [(header.subject, record) for record in decode_records(open_block(row.block, key)[1])]
         return found
 
     def audit(self) -> Audit:

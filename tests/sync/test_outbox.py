@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sync.errors import PermanentError, SyncError, TransientError
 from sync.keys import HubKey
-from sync.outbox import Outbox
+from sync.outbox import Outbox, StoredState
 from sync.outbox_migrations import SCHEMA_VERSION
 from sync.records import Record, StatusRecord, Times, VitalRecord, WaveformRecord, encode_records
 from sync.seal import ClinicKeyPair, SealError, open_block, parse_header, unwrap_at_clinic
@@ -120,6 +120,35 @@ class TestSequences:
         assert [block.id.seq for block in outbox.pending("wave", (BOOT_S, 3), 10**6)] == [4, 5]
         assert [block.id.seq for block in outbox.pending("wave", (BOOT_S, 4), 1)] == [5]
         assert outbox.pending("wave", (BOOT_S, 5), 10**6) == []
+
+
+class TestSubjects:
+    def test_state_belongs_to_the_subject_that_stored_it(self, open_outbox: OpenOutbox) -> None:
+        first = open_outbox()
+        first.put("vital", b"a", {"alerts": b"first"})
+        first.close()
+        second = open_outbox(subject="subject-2")
+        assert second.load_state("alerts") is None
+        second.put("vital", b"b", {"alerts": b"second"})
+        assert second.stored_states() == [
+            StoredState("subject-1", "alerts", b"first"),
+            StoredState("subject-2", "alerts", b"second"),
+        ]
+        second.delete_states("subject-1")
+        assert second.stored_states() == [StoredState("subject-2", "alerts", b"second")]
+
+    def test_seals_for_an_earlier_subject_with_that_subjects_key(self, open_outbox: OpenOutbox) -> None:
+        outbox = open_outbox(subject="subject-2")
+        outbox.put("alert", b"own")
+        outbox.put_many([("alert", b"of the first")], {"alerts": b"none"}, subject="subject-1")
+        outbox.put("alert", b"own again")
+        blocks = outbox.pending("alert", (0, 0), 10**6)
+        assert [parse_header(block.sealed).subject for block in blocks] == ["subject-2", "subject-1", "subject-2"]
+        assert blocks[0].key == blocks[2].key != blocks[1].key
+        (wrapped,) = outbox.keys_for([blocks[1].key])
+        key = unwrap_at_clinic(wrapped.wrapped, key_id=wrapped.id, hub="hub-1", subject="subject-1", clinic=CLINIC)
+        assert open_block(blocks[1].sealed, key)[1] == b"of the first"
+        assert outbox.stored_states() == [StoredState("subject-1", "alerts", b"none")]
 
 
 class TestAcknowledge:

@@ -1,0 +1,132 @@
+"""Saved state belongs to one subject and to the sensors of the settings: what is left behind is ended, never inherited."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.settings import SensorSettings
+from gateway.alerts import SENSOR_REMOVED_REASON, SUBJECT_CHANGED_REASON
+from gateway.left_behind import end_left_behind_alerts
+from gateway.models import ALERT_STATE_KEY, LoadedModels
+from gateway.sensor_runner import state_key
+from sync.errors import TransientError
+from sync.keys import HubKey
+from sync.outbox import Outbox
+from sync.records import AlertRecord, GapRecord
+from tests.gateway.testbed import START_US, Testbed, run_scenario
+
+FEVER = AlertRecord("a" * 24, "strap", "fever", "low", START_US - 10, None, START_US - 9, "rule:fever", ("fever.criterion",))
+WEIGHTS = [[START_US / 1e6 - 86400.0, 80.0]]
+STATE = {
+    "waveforms": {},
+    "alerts": [asdict(FEVER)],
+    "streams": {},
+    "vitals": {"rules": {"pressure": [], "weight": WEIGHTS}, "flood": {}},
+}
+NEXT_PATIENT = "subject-2"
+
+
+def store_state(testbed: Testbed, name: str, state: Any) -> None:
+    """Stores a state in the hub's buffer, as an earlier run of the agent for subject-1 did."""
+    data = testbed.settings.data
+    data.mkdir(exist_ok=True)
+    with closing(open_outbox(testbed)) as outbox:
+        outbox.put_many([("vital", b"\x80")], {name: json.dumps(state).encode()})
+
+
+def open_outbox(testbed: Testbed, subject: str = "subject-1") -> Outbox:
+    data = testbed.settings.data
+    return Outbox.open(
+        data / "buffer.db",
+        hub="hub-1",
+        subject=subject,
+        hub_key=HubKey.load_or_create(data / "hub.key"),
+        clinic=testbed.clinic.public,
+        clock=lambda: START_US // 1_000_000,
+    )
+
+
+def run_agent(testbed: Testbed) -> None:
+    async def scenario(testbed: Testbed) -> None:
+        async with testbed.strap(), testbed.agent():
+            await asyncio.sleep(6)
+
+    run_scenario(testbed, scenario)
+
+
+def alerts(records: Sequence[object]) -> list[AlertRecord]:
+    return [record for record in records if isinstance(record, AlertRecord)]
+
+
+@pytest.fixture
+def testbed(tmp_path: Path) -> Testbed:
+    return Testbed(tmp_path, LoadedModels())
+
+
+def test_the_next_patient_inherits_nothing_and_the_alerts_of_the_patient_before_end(testbed: Testbed) -> None:
+    store_state(testbed, state_key("strap"), STATE)
+    testbed.settings = replace(testbed.settings, subject=NEXT_PATIENT)
+    run_agent(testbed)
+    owners = [owner for owner, _ in testbed.records_by_subject()]
+    assert owners == sorted(owners)  # everything of the patient before comes first
+    (ended,) = alerts(testbed.records("subject-1"))
+    assert (ended.id, ended.onset_us, ended.reasons) == (FEVER.id, FEVER.onset_us, (*FEVER.reasons, SUBJECT_CHANGED_REASON))
+    assert ended.end_us is not None
+    own = testbed.records(NEXT_PATIENT)
+    assert alerts(own) == []
+    assert len(own) > 10
+    assert not any(isinstance(record, GapRecord) and record.reason == "the agent was restarted" for record in own)
+    with closing(open_outbox(testbed, NEXT_PATIENT)) as outbox:
+        states = outbox.stored_states()
+    assert {state.subject for state in states} == {NEXT_PATIENT}
+    assert all(json.loads(state.value)["vitals"]["rules"]["weight"] == [] for state in states)
+
+
+@pytest.mark.parametrize("new_name", ["belt", "strap-2"])
+def test_the_alert_of_a_renamed_sensor_ends_once_and_its_other_state_stays(testbed: Testbed, new_name: str) -> None:
+    store_state(testbed, state_key("strap"), STATE)
+    testbed.settings = replace(testbed.settings, sensors=(SensorSettings(new_name, advertised_name="Virtual H10"),))
+    run_agent(testbed)
+    (ended,) = alerts(testbed.records())
+    assert (ended.id, ended.sensor, ended.reasons) == (FEVER.id, "strap", (*FEVER.reasons, SENSOR_REMOVED_REASON))
+    assert ended.end_us is not None
+    with closing(open_outbox(testbed)) as outbox:
+        end_left_behind_alerts(outbox, "subject-1", [new_name], START_US)
+        assert outbox.last_position("alert")[0] < outbox.epoch  # nothing more to end
+        saved = json.loads(outbox.load_state(state_key("strap")) or b"{}")
+    assert (saved["alerts"], saved["vitals"]["rules"]["weight"]) == ([], WEIGHTS)
+
+
+def test_refused_models_are_reported_for_each_patient(testbed: Testbed) -> None:
+    testbed.models = LoadedModels(refused=("a model file was altered.",), cause="altered")
+    models_alert = replace(FEVER, id="b" * 24, sensor="hub", kind="models_refused", reasons=("models_refused.criterion",))
+    store_state(testbed, ALERT_STATE_KEY, {"alert": asdict(models_alert)})
+    testbed.settings = replace(testbed.settings, subject=NEXT_PATIENT)
+    run_agent(testbed)
+    (ended,) = alerts(testbed.records("subject-1"))
+    assert (ended.id, ended.end_us) == (models_alert.id, START_US)
+    (raised,) = alerts(testbed.records(NEXT_PATIENT))
+    assert (raised.kind, raised.end_us) == ("models_refused", None)
+
+
+def test_a_full_disk_leaves_the_state_for_the_next_start(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_state(testbed, state_key("strap"), STATE)
+    with closing(open_outbox(testbed, NEXT_PATIENT)) as outbox:
+        before = outbox.stored_states()
+        with monkeypatch.context() as full:
+
+            def put_many(*_arguments: object, **_settings: object) -> list[object]:
+                raise TransientError("the disk is full")
+
+            full.setattr(Outbox, "put_many", put_many)
+            end_left_behind_alerts(outbox, NEXT_PATIENT, ["strap"], START_US)
+        assert outbox.stored_states() == before
+        end_left_behind_alerts(outbox, NEXT_PATIENT, ["strap"], START_US)
+        assert outbox.stored_states() == []
+        assert len(outbox.pending("alert", (0, 0), 10**6)) == 1
