@@ -143,8 +143,8 @@ class _Demo:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last when the terminal is closed
             loop.add_signal_handler(number, self._on_stop_signal)
-        with tempfile.TemporaryDirectory(prefix="pulsegate-air-") as short:  # a socket's path has at most 107 bytes
-            async with VirtualRadioServer(Path(short)) as server:
+        with demo_folder(None) as short:  # a socket's path has at most 107 bytes
+            async with VirtualRadioServer(short) as server:
                 audited = await self._run_with_radio(server.path)
         return 0 if audited is None else self._report(audited)
 

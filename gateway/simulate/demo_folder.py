@@ -1,7 +1,6 @@
-"""The folder of one demo. It holds private keys, so a temporary one is deleted however the demo ends."""
+"""The folders of one demo. They hold private keys, so temporary ones are deleted however the demo ends."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -10,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+
+from config.files import locked
 
 _PREFIX: Final = "pulsegate-demo-"
 _LOCK: Final = "lock"
@@ -32,8 +33,7 @@ def demo_folder(chosen: Path | None) -> Iterator[Path]:
     _delete_leftovers(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
-        with (folder / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(folder / _LOCK):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -44,16 +44,7 @@ def _delete_leftovers(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             status = folder.lstat()
-            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not _is_locked(folder / _LOCK):
-                shutil.rmtree(folder)
-
-
-def _is_locked(path: Path) -> bool:
-    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            if is_ours and (folder / _LOCK).exists():  # a demo that has just begun has none yet
+                with locked(folder / _LOCK):
+                    shutil.rmtree(folder)
