@@ -9,11 +9,11 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers train evaluate release-models clean lock browser node-library message-bus
+.PHONY: help setup demo test check bench bench-peers train evaluate release-models clean lock browser node-library message-bus network-tools
 
 help:
 	@echo 'make setup   install everything into .venv'
-	@echo 'make demo    run a virtual chest strap, the agent and the clinic page; Ctrl-C stops them'
+	@echo 'make demo    run a virtual chest strap, the agent and the clinic page; Ctrl-C stops them (PORT=8600)'
 	@echo 'make test    run all tests'
 	@echo 'make check   run the linters, type checkers and import rules'
 	@echo 'make bench   measure latency and speed'
@@ -26,7 +26,7 @@ setup: $(VENV)/.all
 
 # The demo installs a third of the packages that the tests need, so it starts sooner.
 demo: $(VENV)/.demo
-	$(BIN)/pulsegate demo
+	$(BIN)/pulsegate demo $(if $(PORT),--port $(PORT))
 
 $(VENV)/.demo: requirements/demo.txt pyproject.toml | $(VENV)/.made
 	$(call install,requirements/demo.txt)
@@ -58,7 +58,11 @@ message-bus:
 browser: setup node-library
 	@command -v chromium >/dev/null || ./deploy/system-packages chromium
 
-test: setup browser message-bus
+# The test of what leaves the machine runs in a network of its own.
+network-tools:
+	@command -v ip >/dev/null || ./deploy/system-packages iproute2
+
+test: setup browser message-bus network-tools
 	$(BIN)/python -m pytest
 
 check: setup node-library

@@ -30,5 +30,7 @@ def open_recording(path: Path) -> Recording:
                 )
     except FileNotFoundError as error:
         raise RecordingError(f"{error.filename}: no such file; check the path") from error
+    except MemoryError:
+        raise RecordingError(f"{path}: needs more memory than this machine has; split the recording") from None
     except OSError as error:
         raise RecordingError(f"{path}: cannot read the file: {error.strerror or error}; check its permissions") from error

@@ -9,6 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from captures.files import read_file
+from captures.recording import RecordingError
+
 SYMBOLS: Final = dict(enumerate("NLRaVFJASEj/Q~", start=1)) | {16: "|"} | dict(enumerate('sT*D"=pB^t+u?![]en@xf()r', start=18))
 """Annotation code to symbol: WFDB library, `ecgcodes.h` and `ecgmap.h`."""
 
@@ -55,10 +58,13 @@ def read_annotations(path: Path) -> Annotations:
     """Reads one annotation file.
 
     Raises:
-        AnnotationError: the file ends early, holds an unknown code, or its times decrease.
+        AnnotationError: not a regular file, or it ends early, holds an unknown code, or its times decrease.
         OSError: the file cannot be read.
     """
-    data = path.read_bytes()
+    try:
+        data = read_file(path)
+    except RecordingError as error:
+        raise AnnotationError(str(error)) from None
     try:
         entries = _parse_entries(data)
     except AnnotationError as error:

@@ -7,9 +7,8 @@ semicolon (the decimal mark may then be a comma) and tab.
 """
 
 import csv
-import gzip
 import re
-import zlib
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,12 +18,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from captures.files import read_text
 from captures.leads import ACCEPTED_ECG, is_ecg_name, millivolts_per_unit
 from captures.recording import LONGEST_S, Recording, RecordingError, find_gaps, split_segments
 
-_NAME: Final = re.compile(
-    r"\s*(?P<base>.*?)[\s_]*(?:[\[(]\s*(?P<bracketed>[^\])]*?)\s*[\])]|(?<=_)(?P<suffix>[mµun]?[sv]))?\s*", re.IGNORECASE
-)
+_UNIT_SUFFIX: Final = re.compile(r"[mµun]?[sv]", re.IGNORECASE)
+_FILLERS: Final = f"{string.whitespace}_"
+"""What may stand between a column's name and its unit."""
 _TIME: Final = re.compile(r"(?:.*[\s_])?(?:time|timestamp|t|seconds|datetime)", re.IGNORECASE)
 _RR: Final = re.compile(r"rr(?:[\s_-]?intervals?)?", re.IGNORECASE)
 _SECONDS: Final = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
@@ -99,13 +99,7 @@ def _recording(path: Path, table: _Table, *notes: str) -> Recording:
 
 def _read_rows(path: Path) -> tuple[list[list[str]], str, bool]:
     """Returns the rows with the header, the delimiter, and whether the last row ends with a line end."""
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise RecordingError(f"{path}: damaged gzip file ({error}); fetch the file again") from error
-    except UnicodeDecodeError as error:
-        raise RecordingError(f"{path}: not UTF-8 text (byte {error.start}); export it as UTF-8 CSV") from error
+    text = read_text(path)
     lines = [line for line in text.splitlines() if line.strip()]
     delimiter = max(";\t,", key=lines[0].count) if lines else ","
     try:
@@ -130,11 +124,24 @@ def _table(path: Path, rows: Sequence[Sequence[str]], delimiter: str) -> _Table:
 
 
 def _column(index: int, title: str) -> _Column:
-    match = _NAME.fullmatch(title)
-    if match is None:
-        return _Column(index, title.strip(), title.strip(), "")
-    unit = match["bracketed"] or match["suffix"] or ""
-    return _Column(index, title.strip(), match["base"], unit.lower())
+    base, unit = _split_unit(title.strip())
+    return _Column(index, title.strip(), base, unit.lower())
+
+
+def _split_unit(title: str) -> tuple[str, str]:
+    """Splits a title into name and unit, which stands in brackets or after an underscore; the unit may be empty.
+
+    A title may be of any length, so each step takes time in proportion to it: a regular expression for the whole would not.
+    """
+    if title.endswith(("]", ")")):
+        inner = max(title.rfind("]", 0, -1), title.rfind(")", 0, -1)) + 1
+        openings = [at for at in (title.find("[", inner), title.find("(", inner)) if at >= 0]
+        if openings:
+            return title[: min(openings)].rstrip(_FILLERS), title[min(openings) + 1 : -1].strip()
+    name, underscore, suffix = title.rpartition("_")
+    if underscore and _UNIT_SUFFIX.fullmatch(suffix):
+        return name.rstrip(_FILLERS), suffix
+    return title.rstrip(_FILLERS), ""
 
 
 def _find_ecg(path: Path, table: _Table) -> _Column:

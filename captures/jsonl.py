@@ -24,7 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
-from captures import LONGEST_S
+from captures.files import check_regular_file
+from captures.recording import LONGEST_S, RecordingError
 from drivers.spec import DeviceInformation
 
 FORMAT: Final = "pulsegate-capture"
@@ -85,6 +86,7 @@ class CaptureWriter:
 
     def __init__(self, path: Path, header: CaptureHeader) -> None:
         # Readable only by its owner: these are measurements of a patient.
+        self._path = path
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._file: TextIO = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
         self._write(
@@ -116,6 +118,11 @@ class CaptureWriter:
     def close(self) -> None:
         self._file.close()
 
+    def delete(self) -> None:
+        """Closes and deletes the file, because nothing was recorded."""
+        self.close()
+        self._path.unlink(missing_ok=True)
+
     def _write(self, line: Mapping[str, object]) -> None:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -127,6 +134,10 @@ def read_header(path: Path) -> CaptureHeader:
         CaptureError: the file is not a capture, or has a newer version.
         OSError: the file cannot be read.
     """
+    try:
+        check_regular_file(path)
+    except RecordingError as error:
+        raise CaptureError(str(error)) from None
     with path.open("rb") as file:
         line = file.readline(LINE_LIMIT)
     found = _json_object(path, 1, line)

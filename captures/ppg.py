@@ -7,9 +7,7 @@ that are not numbers count as missing.
 """
 
 import csv
-import gzip
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from captures.files import read_file, read_text
 from captures.recording import RecordingError
 from models.signal.chain import EcgChain
 from models.signal.filters import Fir, lowpass
@@ -127,10 +126,9 @@ def _read_monitor(path: Path) -> PpgRecording:
 def _read_table(path: Path) -> Table:
     """Returns the columns that are not empty, by name."""
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+        text = read_text(path)
         rows = [row for row in csv.reader(text.splitlines(), delimiter=";" if ";" in text[:200] else ",") if row]
-    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise RecordingError(f"{path}: damaged or not a table of numbers ({error}); fetch the file again") from error
     if len(rows) < 3:
         raise RecordingError(f"{path}: holds {len(rows)} rows; a header row and at least two samples are needed")
@@ -214,7 +212,7 @@ def _periodicity(ppg: NDArray[np.float64]) -> float:
 
 def _read_intervals(path: Path) -> NDArray[np.float64]:
     """Reads RR intervals in seconds from a text of numbers in ms (or in s, if their median is at most 10)."""
-    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    text = read_file(path).decode("utf-8-sig", errors="replace")
     cells = [cell for cell in re.split(r"[\s,;]+", text) if cell]
     values = np.array([_parse_number(cell) for cell in cells])
     if values.size < 3 or not np.isfinite(values).all() or (values <= 0).any():

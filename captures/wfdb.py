@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from captures.files import read_file
 from captures.leads import is_ecg_name, millivolts_per_unit
 from captures.recording import Recording, RecordingError, split_segments
 
@@ -18,6 +19,9 @@ _DEFAULT_GAIN: Final = 200.0
 
 _DEFAULT_RATE_HZ: Final = 250.0
 """Sampling rate if the header gives none: header(5)."""
+
+_HEADER_LIMIT_BYTES: Final = 1 << 20
+"""A signal line has some 80 characters, so this is a record of thousands of signals, comments included."""
 
 _RECORD_LINE: Final = re.compile(
     r"(?P<name>[\w./-]+?)(?P<parts>/\d+)?\s+(?P<signals>\d+)"
@@ -90,7 +94,7 @@ def read_wfdb(header_path: Path) -> Recording:
 
 def _parse_header(path: Path) -> _Header:
     try:
-        text = path.read_text("utf-8")
+        text = read_file(path, _HEADER_LIMIT_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise RecordingError(f"{path}: not a WFDB header (it is not text); give the record's .hea file") from error
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -181,7 +185,7 @@ def _samples(path: Path, header: _Header, chosen: int) -> tuple[NDArray[np.int16
         raise RecordingError(f"{path}: signal file {signal.file!r} is not a plain file name; correct the header")
     file = path.with_name(signal.file)
     try:
-        raw = file.read_bytes()[signal.offset :]
+        raw = read_file(file)[signal.offset :]
     except FileNotFoundError as error:
         raise RecordingError(f"{path}: its signal file {signal.file} is missing; put it beside the header") from error
     frame = [other.per_frame for other in header.signals if other.file == signal.file]

@@ -13,15 +13,17 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress
 
+from cloud.changes import Changes
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
 from cloud.folder import ClinicFolder
 from cloud.opener import BlockReader, Opener
-from cloud.projections import Changes
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors
+from config.terminal import LineFormatter, escape_controls
+from config.version import VERSION
 from sync.errors import SyncError
 from sync.seal import ClinicKeyPair
 
@@ -34,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _build_parser().parse_args(argv)
     except SystemExit as end:  # argparse has already printed its message
         return int(end.code or 0)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it logs each lost client connection as an error
     try:
         check_package_folders()
@@ -54,6 +58,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "pulsegate-cloud",
         description="The clinic side of pulsegate: receives, decrypts and shows data of hubs. Not a certified medical device.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     dev = _add_command(
         commands.add_parser,
@@ -176,7 +181,7 @@ def _fail_with_first(group: BaseExceptionGroup[BaseException]) -> int:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"pulsegate-cloud: {message}\n")
+    sys.stderr.write(f"pulsegate-cloud: {escape_controls(message)}\n")
     return 1
 
 

@@ -21,8 +21,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cloud import projections
+from cloud.changes import BlockOrigin, Changes, Position
 from cloud.database_errors import find_database_failure
-from cloud.projections import Changes, UnopenedBlock
+from cloud.projections import UnopenedBlock
 from cloud.store import Store, StoredBlock
 from cloud.validate import validate_record
 from sync.errors import PermanentError, TransientError
@@ -227,7 +228,14 @@ class Opener:
         return changes, unopened
 
     def _project(self, connection: Connection, block: StoredBlock) -> Changes:
-        changes = projections.project_records(connection, block.hub, self._reader.read(block))
+        records = self._reader.read(block)
+        subject = parse_header(block.block).subject  # authenticated: `read` has opened the block
+        lane, epoch, seq = block.position
+        origin = BlockOrigin(subject, block.hub, lane, Position(epoch, seq), block.received_us)
+        try:
+            changes = projections.project_records(connection, origin, records)
+        except RecordError as error:
+            raise UnreadableError(UNDECODABLE, str(error)) from error
         projections.delete_unopened(connection, block.id)
         projections.increase_counter(connection, "opened", 1)
         return changes

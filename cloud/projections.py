@@ -1,15 +1,21 @@
-"""Writes records to the projections: the SQL statements that apply one opened block."""
+"""Writes records to the projections: the SQL statements that apply one opened block.
+
+Every row belongs to one patient: its key begins with the subject, which the block's authenticated header names. Where one
+record replaces another, the later position in the lane wins, never the later time: the hub's clock can be set back.
+"""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Executable, Table, func, or_, select
+from sqlalchemy import Executable, Table, func, or_, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from cloud import tables
+from cloud.changes import AlertKey, BlockOrigin, Changes, LiveVital, LiveWaveform, Position
 from sync.records import (
     AlertRecord,
     FindingRecord,
@@ -17,6 +23,7 @@ from sync.records import (
     IntervalsRecord,
     QuarantinedRecord,
     Record,
+    RecordError,
     StatusRecord,
     Strip,
     VitalRecord,
@@ -24,16 +31,23 @@ from sync.records import (
     pack_samples,
 )
 
+PRIORITY_RANKS: Final[Mapping[str, int]] = {"high": 0, "medium": 1, "low": 2}
+"""Order of the priorities in the list of alerts. An unknown one, of a newer hub, ranks with high: it must not be hidden."""
+MAX_SENSORS: Final = 256
+"""Sensors of one patient on one hub over the years. A hub serves some twenty at a time; more names than this are an error."""
+MAX_TOTAL: Final = 2**53 - 1
+"""Totals stay at this value: the largest integer that JavaScript represents exactly."""
 
-def _upsert(table: Table, updates: Mapping[str, Any] | None = None, where: Any = None, keep: str = "\0") -> Executable:
+
+def _upsert(table: Table, updates: Mapping[str, Any] | None = None, where: Any = None) -> Executable:
     """Build an INSERT that updates the existing row if the primary key is taken and `where` holds.
 
-    The update sets the columns in `updates`; by default it sets all columns to the new values, except those whose name begins
-    with `keep` (none by default: no name begins with NUL). `_excluded(table)` is the row that could not be inserted.
+    The update sets the columns in `updates`; by default it sets all columns to the new values. `_excluded(table)` is the row
+    that could not be inserted.
     """
     statement = insert(table)
     key = list(table.primary_key.columns)
-    others = {c.name: statement.excluded[c.name] for c in table.c if not (c.primary_key or c.name.startswith(keep))}
+    others = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
     return statement.on_conflict_do_update(index_elements=key, set_=dict(updates or others), where=where)
 
 
@@ -41,45 +55,28 @@ def _excluded(table: Table) -> Any:
     return insert(table).excluded
 
 
+def _upsert_latest(table: Table) -> Executable:
+    """Build an INSERT that replaces the existing row unless that row's record comes later in its lane."""
+    new = _excluded(table)
+    return _upsert(table, where=tuple_(table.c.epoch, table.c.seq) <= tuple_(new.epoch, new.seq))
+
+
+def _add_to_total(table: Table, name: str) -> Any:
+    return func.min(table.c[name] + _excluded(table)[name], MAX_TOTAL)
+
+
 # Built once: building a statement costs more than executing it.
 _MOVE_CURSOR: Final = _upsert(tables.cursors)
 _INCREASE_COUNTER: Final = _upsert(tables.counters, {"value": tables.counters.c.value + _excluded(tables.counters).value})
 _UPSERT_UNOPENED: Final = _upsert(tables.unopened)
-_UPSERT_ALERT: Final = _upsert(tables.alerts, keep="strip_")
-_UPSERT_ALERT_WITH_STRIP: Final = _upsert(tables.alerts)
-_UPSERT_STATUS: Final = _upsert(tables.statuses, where=tables.statuses.c.at_us <= _excluded(tables.statuses).at_us)
+_INSERT_PATIENT: Final = insert(tables.patients).on_conflict_do_nothing()
+_UPSERT_STATUS: Final = _upsert_latest(tables.statuses)
+_UPSERT_LATEST_VITAL: Final = _upsert_latest(tables.latest_vitals)
+_UPSERT_LAST_DATA: Final = _upsert_latest(tables.last_data)
 _UPSERT_GAP: Final = _upsert(tables.gaps, where=or_(tables.gaps.c.to_us.is_(None), _excluded(tables.gaps).to_us.is_not(None)))
-_UPSERT_SENSOR: Final = _upsert(
-    tables.sensors,
-    {
-        "last_data_us": func.max(tables.sensors.c.last_data_us, _excluded(tables.sensors).last_data_us),
-        "samples": tables.sensors.c.samples + _excluded(tables.sensors).samples,
-        "undecodable": tables.sensors.c.undecodable + _excluded(tables.sensors).undecodable,
-    },
-)
+_TOTALS: Final = ("samples", "undecodable", "gaps", "missing_samples")
+_UPSERT_SENSOR: Final = _upsert(tables.sensors, {name: _add_to_total(tables.sensors, name) for name in _TOTALS})
 _INSERT: Final = {table: table.insert() for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)}
-
-
-@dataclass(slots=True)
-class Changes:
-    """What a transaction changed, for live viewers.
-
-    The keys of `alerts` are (hub, alert id) and those of `sensors` are (hub, sensor): each once, in the order of change.
-    """
-
-    alerts: dict[tuple[str, str], None] = field(default_factory=dict)
-    sensors: dict[tuple[str, str], None] = field(default_factory=dict)
-    waveforms: list[WaveformRecord] = field(default_factory=list)
-    vitals: list[VitalRecord] = field(default_factory=list)
-    blocks: int = 0
-
-    def add(self, other: "Changes") -> None:
-        """Add the changes of another block."""
-        self.alerts |= other.alerts
-        self.sensors |= other.sensors
-        self.waveforms += other.waveforms
-        self.vitals += other.vitals
-        self.blocks += other.blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,77 +125,196 @@ def unopened_block_ids(connection: Connection, reason: str, after_id: int, limit
     return list(connection.scalars(query.order_by(unopened.block_id).limit(limit)))
 
 
-def project_records(connection: Connection, hub: str, records: Iterable[Record]) -> Changes:
-    """Write the records of one block to the projections; returns what changed."""
-    changes = Changes(blocks=1)
+def project_records(connection: Connection, origin: BlockOrigin, records: Iterable[Record]) -> Changes:
+    """Write the records of one block to the projections; returns what changed.
+
+    Raises:
+        RecordError: the hub names more sensors than `MAX_SENSORS`.
+    """
+    connection.execute(_INSERT_PATIENT, {"subject": origin.subject})
+    writer = _BlockWriter(connection, origin)
     for record in records:
-        _write_record(connection, hub, record)
+        writer.write(record)
+    writer.write_totals()
+    return writer.changes
+
+
+@dataclass(slots=True)
+class _SensorTotals:
+    """What one block adds to a sensor's row. `data_us` is the end of its last data by the hub's clock; None without data."""
+
+    samples: int = 0
+    undecodable: int = 0
+    gaps: int = 0
+    missing_samples: int = 0
+    data_us: int | None = None
+
+
+class _BlockWriter:
+    """Writes the records of one block in their order."""
+
+    def __init__(self, connection: Connection, origin: BlockOrigin) -> None:
+        self._connection = connection
+        self._origin = origin
+        self._position = origin.position._asdict()
+        self._totals: dict[str, _SensorTotals] = defaultdict(_SensorTotals)
+        self.changes = Changes(blocks=1)
+
+    def write(self, record: Record) -> None:
         match record:
             case AlertRecord():
-                changes.alerts[hub, record.id] = None
-            case FindingRecord():
-                pass
-            case _:
-                changes.sensors[hub, record.sensor] = None
-        match record:
+                self._write_alert(record)
             case WaveformRecord():
-                changes.waveforms.append(record)
+                self._write_waveform(record)
             case VitalRecord():
-                changes.vitals.append(record)
-            case _:
-                pass
-    return changes
+                self._write_vital(record)
+            case IntervalsRecord():
+                self._insert(tables.intervals, record, {"at_us": record.times.at_us, "ticks": json.dumps(record.ticks)})
+                self._add_data(record.sensor, record.times.at_us)
+            case StatusRecord():
+                row = self._row(record) | self._position | {"value": json.dumps(record.value)}
+                self._connection.execute(_UPSERT_STATUS, row)
+                self._add_data(record.sensor, record.times.at_us)
+            case GapRecord():
+                self._write_gap(record)
+            case FindingRecord():
+                columns = {name: getattr(record, name) for name in FindingRecord.__slots__}
+                self._insert(tables.findings, record, columns | {"measured": _json_or_none(record.measured)})
+            case QuarantinedRecord():
+                self._totals[record.sensor].undecodable += 1
+
+    def write_totals(self) -> None:
+        """Add to the totals of the block's sensors, and keep their latest data."""
+        for sensor, totals in self._totals.items():
+            key = self._origin.sensor_key(sensor)
+            self.changes.sensors[key] = None
+            values = {name: getattr(totals, name) for name in _TOTALS}
+            self._connection.execute(_UPSERT_SENSOR, key._asdict() | values)
+            if totals.data_us is not None:
+                received = {"data_us": totals.data_us, "received_us": self._origin.received_us}
+                self._connection.execute(
+                    _UPSERT_LAST_DATA, key._asdict() | {"lane": self._origin.lane} | self._position | received
+                )
+        if self._totals:
+            self._check_number_of_sensors()
+
+    def _check_number_of_sensors(self) -> None:
+        sensors = tables.sensors.c
+        mine = (sensors.subject == self._origin.subject) & (sensors.hub == self._origin.hub)
+        n = self._connection.execute(select(func.count()).select_from(tables.sensors).where(mine)).scalar_one()
+        if n > MAX_SENSORS:
+            raise RecordError(f"its hub names more than {MAX_SENSORS} sensors of one patient")
+
+    def _write_alert(self, record: AlertRecord) -> None:
+        """Keep the latest state of an alert, the time of its first decision, and its latest strip."""
+        alerts, origin = tables.alerts, self._origin
+        key = AlertKey(origin.subject, origin.hub, record.id)
+        this = (alerts.c.subject == key.subject) & (alerts.c.hub == key.hub) & (alerts.c.id == key.id)
+        known = self._connection.execute(select(*_POSITIONS_OF_ALERT).where(this)).first()
+        changed = _alert_columns(record, origin, known)
+        if not changed:
+            return
+        newest = self._connection.execute(select(func.max(alerts.c.revision))).scalar() or 0
+        changed["revision"] = newest + 1
+        if known is None:
+            self._connection.execute(alerts.insert(), key._asdict() | changed)
+            increase_counter(self._connection, "alerts", 1)
+        else:
+            self._connection.execute(alerts.update().where(this).values(changed))
+        self.changes.alerts[key] = None
+
+    def _write_waveform(self, record: WaveformRecord) -> None:
+        end_us = record.times.at_us + round(len(record.samples) / record.rate_hz * 1e6)
+        columns = {
+            "start_us": record.times.at_us,
+            "end_us": end_us,
+            "sensor_ns": record.times.sensor_ns,
+            "rate_hz": record.rate_hz,
+            "scale": record.scale,
+            "n": len(record.samples),
+            "samples": pack_samples(record.samples),
+        }
+        self._insert(tables.waveforms, record, columns | self._position)
+        self._totals[record.sensor].samples += len(record.samples)
+        self._add_data(record.sensor, end_us)
+        self.changes.waveforms.append(LiveWaveform(self._origin.sensor_key(record.sensor), self._origin.position, record))
+
+    def _write_vital(self, record: VitalRecord) -> None:
+        measured = {"at_us": record.times.at_us, "value": record.value}
+        self._insert(tables.vitals, record, measured | {"flags": json.dumps(record.flags)})
+        latest = self._row(record) | self._position | measured | {"received_us": self._origin.received_us}
+        self._connection.execute(_UPSERT_LATEST_VITAL, latest)
+        self._add_data(record.sensor, record.times.at_us)
+        self.changes.vitals.append(LiveVital(self._origin.sensor_key(record.sensor), self._origin.position, record))
+
+    def _write_gap(self, record: GapRecord) -> None:
+        """Let the record that closes a gap replace the one that opened it; a late opening record does not reopen the gap."""
+        gaps, row = tables.gaps, self._row(record) | {"from_us": record.from_us}
+        this = [gaps.c[name] == value for name, value in row.items()]
+        known = self._connection.execute(select(gaps.c.missing).where(*this)).first()
+        values = {name: getattr(record, name) for name in GapRecord.__slots__}
+        self._connection.execute(_UPSERT_GAP, row | values | self._position)
+        totals = self._totals[record.sensor]
+        if known is None:
+            totals.gaps += 1
+        if known is None or record.to_us is not None:
+            totals.missing_samples += (record.missing or 0) - (known.missing or 0 if known else 0)
+
+    def _row(self, record: Any) -> dict[str, Any]:
+        return {**self._origin.sensor_key(record.sensor)._asdict(), "kind": record.kind}
+
+    def _insert(self, table: Table, record: Any, columns: Mapping[str, Any]) -> None:
+        self._connection.execute(_INSERT[table], {**columns, **self._row(record)})
+
+    def _add_data(self, sensor: str, end_us: int) -> None:
+        self._totals[sensor].data_us = end_us
 
 
-def _write_record(connection: Connection, hub: str, record: Record) -> None:
-    match record:
-        case AlertRecord():
-            _write_alert(connection, hub, record)
-        case WaveformRecord():
-            _write_waveform(connection, hub, record)
-        case VitalRecord():
-            _write_vital(connection, hub, record)
-        case IntervalsRecord():
-            _write_intervals(connection, hub, record)
-        case StatusRecord():
-            _write_status(connection, hub, record)
-        case GapRecord():
-            _write_gap(connection, hub, record)
-        case FindingRecord():
-            _write_finding(connection, hub, record)
-        case QuarantinedRecord():
-            _update_sensor(connection, hub, record.sensor, 0, undecodable=1)
+_POSITIONS_OF_ALERT: Final = tuple(
+    tables.alerts.c[prefix + name] for prefix in ("", "first_", "strip_") for name in Position._fields
+)
 
 
-def _write_alert(connection: Connection, hub: str, record: AlertRecord) -> None:
-    """Keep the newest state of an alert, the time of its first decision, and a strip once received."""
-    alerts = tables.alerts
-    same_alert = (alerts.c.hub == hub) & (alerts.c.id == record.id)
-    known = connection.execute(select(alerts.c.decided_us, alerts.c.updated_us).where(same_alert)).first()
-    if known and known.updated_us > record.decided_us:
-        connection.execute(alerts.update().where(same_alert).values(decided_us=min(known.decided_us, record.decided_us)))
-        return
-    newest = connection.execute(select(func.max(alerts.c.revision))).scalar() or 0
-    columns = {
-        "hub": hub,
-        "id": record.id,
-        "revision": newest + 1,
+def _alert_columns(record: AlertRecord, origin: BlockOrigin, known: Row[Any] | None) -> dict[str, Any]:
+    """Return the columns that this record changes; `known` has the positions of the records that the row holds so far."""
+    latest, first, strip = (_position_at(known, index) for index in (0, 2, 4))
+    columns: dict[str, Any] = {}
+    if latest is None or latest <= origin.position:
+        columns |= _alert_state(record, origin)
+    if first is None or origin.position < first:
+        columns |= {
+            "decided_us": record.decided_us,
+            "raised_us": min(record.decided_us, origin.received_us),
+            **_position_columns("first_", origin),
+        }
+    if record.strip is not None and (strip is None or strip <= origin.position):
+        columns |= _strip_columns(record.strip) | _position_columns("strip_", origin)
+    return columns
+
+
+def _position_at(known: Row[Any] | None, index: int) -> Position | None:
+    return None if known is None or known[index] is None else Position(*known[index : index + 2])
+
+
+def _alert_state(record: AlertRecord, origin: BlockOrigin) -> dict[str, Any]:
+    return {
         "sensor": record.sensor,
         "kind": record.kind,
         "priority": record.priority,
+        "rank": PRIORITY_RANKS.get(record.priority, 0),
         "onset_us": record.onset_us,
         "end_us": record.end_us,
-        "decided_us": known.decided_us if known else record.decided_us,
-        "updated_us": record.decided_us,
+        "received_us": origin.received_us,
         "source": record.source,
         "reasons": json.dumps(record.reasons),
         "probability": record.probability,
         "measured": _json_or_none(record.measured),
+        **_position_columns("", origin),
     }
-    if record.strip is None:
-        connection.execute(_UPSERT_ALERT, columns)
-    else:
-        connection.execute(_UPSERT_ALERT_WITH_STRIP, columns | _strip_columns(record.strip))
+
+
+def _position_columns(prefix: str, origin: BlockOrigin) -> dict[str, int]:
+    return {prefix + name: value for name, value in origin.position._asdict().items()}
 
 
 def _strip_columns(strip: Strip) -> dict[str, Any]:
@@ -210,59 +326,6 @@ def _strip_columns(strip: Strip) -> dict[str, Any]:
         "strip_beats_us": json.dumps(strip.beats_us),
         "strip_labels": strip.labels,
     }
-
-
-def _write_waveform(connection: Connection, hub: str, record: WaveformRecord) -> None:
-    end_us = record.times.at_us + round(len(record.samples) / record.rate_hz * 1e6)
-    columns = {
-        "hub": hub,
-        "sensor": record.sensor,
-        "kind": record.kind,
-        "start_us": record.times.at_us,
-        "end_us": end_us,
-        "sensor_ns": record.times.sensor_ns,
-        "rate_hz": record.rate_hz,
-        "scale": record.scale,
-        "n": len(record.samples),
-        "samples": pack_samples(record.samples),
-    }
-    connection.execute(_INSERT[tables.waveforms], columns)
-    _update_sensor(connection, hub, record.sensor, end_us, samples=len(record.samples))
-
-
-def _write_vital(connection: Connection, hub: str, record: VitalRecord) -> None:
-    columns = {"at_us": record.times.at_us, "value": record.value, "flags": json.dumps(record.flags)}
-    connection.execute(_INSERT[tables.vitals], {"hub": hub, "sensor": record.sensor, "kind": record.kind} | columns)
-    _update_sensor(connection, hub, record.sensor, record.times.at_us)
-
-
-def _write_intervals(connection: Connection, hub: str, record: IntervalsRecord) -> None:
-    columns = {"at_us": record.times.at_us, "ticks": json.dumps(record.ticks)}
-    connection.execute(_INSERT[tables.intervals], {"hub": hub, "sensor": record.sensor, "kind": record.kind} | columns)
-    _update_sensor(connection, hub, record.sensor, record.times.at_us)
-
-
-def _write_status(connection: Connection, hub: str, record: StatusRecord) -> None:
-    columns = {"at_us": record.times.at_us, "value": json.dumps(record.value)}
-    connection.execute(_UPSERT_STATUS, {"hub": hub, "sensor": record.sensor, "kind": record.kind} | columns)
-    _update_sensor(connection, hub, record.sensor, record.times.at_us)
-
-
-def _write_gap(connection: Connection, hub: str, record: GapRecord) -> None:
-    """Let the record that closes a gap replace the one that opened it; a late opening record does not reopen the gap."""
-    connection.execute(_UPSERT_GAP, {"hub": hub} | {name: getattr(record, name) for name in GapRecord.__slots__})
-    _update_sensor(connection, hub, record.sensor, 0)
-
-
-def _write_finding(connection: Connection, hub: str, record: FindingRecord) -> None:
-    columns = {name: getattr(record, name) for name in FindingRecord.__slots__}
-    connection.execute(_INSERT[tables.findings], columns | {"hub": hub, "measured": _json_or_none(record.measured)})
-
-
-def _update_sensor(connection: Connection, hub: str, sensor: str, at_us: int, samples: int = 0, undecodable: int = 0) -> None:
-    """Add to the sensor's row. `at_us` is the time of the data, or 0 if the record carries no data."""
-    counts = {"last_data_us": at_us, "samples": samples, "undecodable": undecodable}
-    connection.execute(_UPSERT_SENSOR, {"hub": hub, "sensor": sensor} | counts)
 
 
 def _json_or_none(measured: Mapping[str, float] | None) -> str | None:

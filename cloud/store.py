@@ -144,6 +144,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._counted = (0, 0)  # the highest id counted so far, and the number of blocks up to it
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -275,10 +276,18 @@ class Store:
         return self.counts().stored
 
     def counts(self) -> StoreCounts:
-        """Return the numbers of stored and of rejected blocks, both of one moment."""
-        stored, quarantined = (select(func.count()).select_from(table).scalar_subquery() for table in (_blocks, _quarantine))
+        """Return the numbers of stored and of rejected blocks, both of one moment.
+
+        Counts only the stored blocks that are new since the last call: their number grows for years.
+        """
+        last_id, n = self._counted
+        newest_id = func.coalesce(func.max(_blocks.c.id), last_id)
+        quarantined_query = select(func.count()).select_from(_quarantine).scalar_subquery()
+        query = select(func.count(), newest_id, quarantined_query).where(_blocks.c.id > last_id)
         with self._transaction() as connection:
-            return StoreCounts(*connection.execute(select(stored, quarantined)).one())
+            n_new, newest, quarantined = connection.execute(query).one()
+        self._counted = (newest, n + n_new)
+        return StoreCounts(n + n_new, quarantined)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -6,7 +6,6 @@ cursor past the block.
 """
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,18 +17,23 @@ from config.files import make_private
 
 _log: Final = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 3
-"""Kept in SQLite's `user_version`. `_MIGRATIONS` lists the versions that are migrated; any other is rebuilt from the blocks."""
+SCHEMA_VERSION: Final = 4
+"""Kept in SQLite's `user_version`. A database of another version is rebuilt from the blocks."""
+_EMPTY_DATABASE: Final = 0
+"""SQLite's `user_version` of a new file."""
 BUSY_TIMEOUT_S: Final = 10.0
 """How long the opener, the only writer, waits for `open --rebuild` beside a running clinic."""
 
-_MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {
-    2: (
-        "ALTER TABLE cursors RENAME COLUMN arrival TO block_id",
-        "ALTER TABLE unopened RENAME COLUMN arrival TO block_id",
-    ),
-}
-"""The statements that bring a database of this version to the next version, with its data kept."""
+
+def _sensor_key(*, is_primary: bool = False) -> tuple[Column[str], ...]:
+    """The columns that say whose data a row holds: the patient's pseudonym, the hub, and the sensor's name on that hub."""
+    return tuple(Column(name, String, primary_key=is_primary, nullable=False) for name in ("subject", "hub", "sensor"))
+
+
+def _position(prefix: str = "", *, is_nullable: bool = False) -> tuple[Column[int], ...]:
+    """The columns that order the records of one lane: a later one has the higher (epoch, seq), whatever the clock says."""
+    return tuple(Column(prefix + name, Integer, nullable=is_nullable) for name in ("epoch", "seq"))
+
 
 metadata: Final = MetaData()
 cursors: Final = Table(
@@ -49,61 +53,82 @@ unopened: Final = Table(
     Column("reason", String, nullable=False),
     Column("detail", String, nullable=False),
 )
+patients: Final = Table("patients", metadata, Column("subject", String, primary_key=True))
 alerts: Final = Table(
     "alerts",
     metadata,
+    Column("subject", String, primary_key=True),
     Column("hub", String, primary_key=True),
     Column("id", String, primary_key=True),
     Column("revision", Integer, nullable=False),
     Column("sensor", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("priority", String, nullable=False),
+    Column("rank", Integer, nullable=False),
     Column("onset_us", Integer, nullable=False),
     Column("end_us", Integer),
     Column("decided_us", Integer, nullable=False),
-    Column("updated_us", Integer, nullable=False),
+    Column("raised_us", Integer, nullable=False),
+    Column("received_us", Integer, nullable=False),
     Column("source", String, nullable=False),
     Column("reasons", String, nullable=False),
     Column("probability", Float),
     Column("measured", String),
+    *_position(),
+    *_position("first_"),
     Column("strip_start_us", Integer),
     Column("strip_rate_hz", Float),
     Column("strip_scale", Float),
     Column("strip_samples", LargeBinary),
     Column("strip_beats_us", String),
     Column("strip_labels", String),
+    *_position("strip_", is_nullable=True),
     Index("alerts_by_revision", "revision"),
+    Index("alerts_by_receipt", "received_us"),
+    Index("alerts_by_age", "raised_us", "revision"),
 )
+"""`rank` orders the priorities, 0 first. `decided_us` is the hub's time of the first decision; `raised_us` is the same, but
+never later than the clinic received it. `received_us` is when the clinic received the latest record. The position is that of
+the latest record, with `first_` that of the first, with `strip_` that of the record whose strip is kept."""
+Index("alerts_ongoing", alerts.c.subject, alerts.c.rank, sqlite_where=alerts.c.end_us.is_(None))
 vitals: Final = Table(
     "vitals",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("hub", String, nullable=False),
-    Column("sensor", String, nullable=False),
+    *_sensor_key(),
     Column("kind", String, nullable=False),
     Column("at_us", Integer, nullable=False),
     Column("value", Float, nullable=False),
     Column("flags", String, nullable=False),
-    Index("vitals_by_time", "sensor", "kind", "at_us"),
+    Index("vitals_by_time", "subject", "hub", "sensor", "kind", "at_us"),
+)
+latest_vitals: Final = Table(
+    "latest_vitals",
+    metadata,
+    *_sensor_key(is_primary=True),
+    Column("kind", String, primary_key=True),
+    *_position(),
+    Column("at_us", Integer, nullable=False),
+    Column("received_us", Integer, nullable=False),
+    Column("value", Float, nullable=False),
 )
 intervals: Final = Table(
     "intervals",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("hub", String, nullable=False),
-    Column("sensor", String, nullable=False),
+    *_sensor_key(),
     Column("kind", String, nullable=False),
     Column("at_us", Integer, nullable=False),
     Column("ticks", String, nullable=False),
-    Index("intervals_by_time", "sensor", "at_us"),
+    Index("intervals_by_time", "subject", "hub", "sensor", "at_us"),
 )
 waveforms: Final = Table(
     "waveforms",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("hub", String, nullable=False),
-    Column("sensor", String, nullable=False),
+    *_sensor_key(),
     Column("kind", String, nullable=False),
+    *_position(),
     Column("start_us", Integer, nullable=False),
     Column("end_us", Integer, nullable=False),
     Column("sensor_ns", Integer),
@@ -111,27 +136,27 @@ waveforms: Final = Table(
     Column("scale", Float, nullable=False),
     Column("n", Integer, nullable=False),
     Column("samples", LargeBinary, nullable=False),
-    Index("waveforms_by_time", "sensor", "kind", "start_us"),
+    Index("waveforms_by_time", "subject", "hub", "sensor", "kind", "start_us", "end_us"),
 )
 gaps: Final = Table(
     "gaps",
     metadata,
-    Column("hub", String, primary_key=True),
-    Column("sensor", String, primary_key=True),
+    *_sensor_key(is_primary=True),
     Column("kind", String, primary_key=True),
     Column("from_us", Integer, primary_key=True),
+    *_position(),
     Column("to_us", Integer),
     Column("missing", Integer),
     Column("reason", String, nullable=False),
     Column("from_sensor_ns", Integer),
     Column("to_sensor_ns", Integer),
 )
+Index("gaps_open", gaps.c.subject, gaps.c.hub, gaps.c.sensor, sqlite_where=gaps.c.to_us.is_(None))
 findings: Final = Table(
     "findings",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("hub", String, nullable=False),
-    Column("sensor", String, nullable=False),
+    *_sensor_key(),
     Column("kind", String, nullable=False),
     Column("onset_us", Integer, nullable=False),
     Column("end_us", Integer),
@@ -139,24 +164,34 @@ findings: Final = Table(
     Column("probability", Float),
     Column("inconclusive", String),
     Column("measured", String),
-    Index("findings_by_time", "sensor", "onset_us"),
+    Index("findings_by_time", "subject", "hub", "sensor", "onset_us"),
 )
 sensors: Final = Table(
     "sensors",
     metadata,
-    Column("hub", String, primary_key=True),
-    Column("sensor", String, primary_key=True),
-    Column("last_data_us", Integer, nullable=False, default=0),
-    Column("samples", Integer, nullable=False, default=0),
-    Column("undecodable", Integer, nullable=False, default=0),
+    *_sensor_key(is_primary=True),
+    Column("samples", Integer, nullable=False),
+    Column("undecodable", Integer, nullable=False),
+    Column("gaps", Integer, nullable=False),
+    Column("missing_samples", Integer, nullable=False),
 )
+"""Totals, kept up to date with each block: a query must not count a sensor's history."""
+last_data: Final = Table(
+    "last_data",
+    metadata,
+    *_sensor_key(is_primary=True),
+    Column("lane", String, primary_key=True),
+    *_position(),
+    Column("data_us", Integer, nullable=False),
+    Column("received_us", Integer, nullable=False),
+)
+"""The latest data of a sensor in each lane: its end by the hub's clock, and when the clinic received it."""
 statuses: Final = Table(
     "statuses",
     metadata,
-    Column("hub", String, primary_key=True),
-    Column("sensor", String, primary_key=True),
+    *_sensor_key(is_primary=True),
     Column("kind", String, primary_key=True),
-    Column("at_us", Integer, nullable=False),
+    *_position(),
     Column("value", String, nullable=False),
 )
 
@@ -164,8 +199,7 @@ statuses: Final = Table(
 def open_projections(path: Path) -> Engine:
     """Open the projections in `path`, or create them.
 
-    A database of a version in `_MIGRATIONS` is migrated. One of another version, or a damaged one, is emptied: the opener then
-    rebuilds it from the blocks.
+    A database of another version, or a damaged one, is emptied: the opener then rebuilds it from the blocks.
 
     Raises:
         OperationalError: the database is locked or cannot be written.
@@ -176,7 +210,10 @@ def open_projections(path: Path) -> Engine:
     event.listen(engine, "connect", _configure_connection)
     event.listen(engine, "begin", _begin_transaction)
     try:
-        if _migrate(engine) != SCHEMA_VERSION:
+        version = _read_version(engine)
+        if version != SCHEMA_VERSION:
+            if version != _EMPTY_DATABASE:
+                _log.warning("%s has schema %d, not %d: rebuilding it from the blocks", path, version, SCHEMA_VERSION)
             reset_projections(engine)
     except OperationalError:
         raise
@@ -199,16 +236,9 @@ def reset_projections(engine: Engine) -> None:
         connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _migrate(engine: Engine) -> int:
-    """Apply the migrations for the database's version in one transaction; returns the version after them."""
-    with engine.begin() as connection:
-        version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-        while version in _MIGRATIONS:
-            for statement in _MIGRATIONS[version]:
-                connection.exec_driver_sql(statement)
-            version += 1
-            connection.exec_driver_sql(f"PRAGMA user_version = {version}")
-    return version
+def _read_version(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
 
 
 def _configure_connection(connection: Any, _record: object) -> None:

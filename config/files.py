@@ -45,6 +45,23 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE_MODE) ->
         raise
 
 
+def create_private_file(path: Path, text: str) -> None:
+    """Create a file that only its owner may read, and its folder if it is missing. A file that cannot be written is removed.
+
+    Raises:
+        FileExistsError: the file exists; it is unchanged.
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file, which is created if it is missing. The lock ends with the process at the latest.

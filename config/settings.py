@@ -1,21 +1,6 @@
 """The agent's settings: one TOML file, overridden by the environment, checked completely before anything starts.
 
-hub = "hub-7f3a"                  # PULSEGATE_HUB
-subject = "subject-19c2"          # PULSEGATE_SUBJECT: the patient's pseudonym, never a name
-data = "/var/lib/pulsegate"       # PULSEGATE_DATA: folder of the buffer, the hub key and the status file
-radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth" or "virtual:SOCKET"
-
-[clinic]
-host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST
-port = 1883                       # PULSEGATE_CLINIC_PORT
-public_key = "clinic.pub"         # PULSEGATE_CLINIC_PUBLIC_KEY
-
-[[sensor]]
-name = "strap"                    # our name for it, shown in logs and on pages
-address = "A0:9E:1A:00:00:01"     # or instead: advertised_name = "Polar H10"
-
-[limits]                          # this patient's own values; names in config/limits.py
-tachycardia_rate = 140
+`config/sample.py` holds a commented file with every setting; `pulsegate init` writes it.
 """
 
 import ipaddress

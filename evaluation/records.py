@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 
 from rich.progress import Progress
 
-from captures import Recording, open_recording
+from captures import Recording, RecordingError, open_recording
+from captures.files import read_file
 from evaluation.ec57 import LEARNING_S, Reference, load_reference
 from evaluation.statistics import bootstrap
 
@@ -95,9 +96,10 @@ def load_annotated(header: Path) -> AnnotatedRecord:
 def has_signals(header: Path) -> bool:
     """Whether a WFDB header lists signals. Some long-term databases have annotations only."""
     try:
-        words = next(line for line in header.read_text("utf-8", "replace").splitlines() if line[:1] not in ("", "#")).split()
+        text = read_file(header).decode("utf-8", "replace")
+        words = next(line for line in text.splitlines() if line[:1] not in ("", "#")).split()
         return words[1] != "0"
-    except (StopIteration, IndexError, OSError):
+    except (StopIteration, IndexError, OSError, RecordingError):
         return False
 
 

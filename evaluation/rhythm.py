@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from captures import open_recording
+from captures.files import read_file
 from evaluation.detection import detect, difference
 from evaluation.noise import qrs_amplitude
 from evaluation.perturbations import AS_RECORDED, Ecg, Perturbation
@@ -152,7 +153,7 @@ def _references(data: Path) -> list[Path]:
 def _read_references(paths: Sequence[Path]) -> dict[str, Labelled | str]:
     found: dict[str, Labelled | str] = {}
     for path in paths:
-        for row in csv.reader(path.read_text("utf-8-sig", "replace").splitlines()):
+        for row in csv.reader(read_file(path).decode("utf-8-sig", "replace").splitlines()):
             name, label = (row[0].strip(), row[1].strip()) if len(row) > 1 else (",".join(row).strip(), "")
             if name:
                 known = label in LABELS

@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from rich.markup import escape
 from rich.table import Table
+
+from config.terminal import escape_controls
 
 COLUMNS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "qrs": tuple((window, key) for window in ("150ms", "50ms") for key in ("se", "ppv", "f1")),
@@ -79,7 +82,7 @@ def _rows(title: str, head: str, rows: Mapping[str, Mapping[str, Any]], columns:
     shown = [path for path in columns if path in present] if columns else list(present)
     table = Table(head, *(" ".join(path) for path in shown), title=title)
     for name, row in leaves.items():
-        table.add_row(name, *(_text(row.get(path)) for path in shown))
+        table.add_row(_literal(name), *(_text(row.get(path)) for path in shown))
     return table
 
 
@@ -117,4 +120,9 @@ def _text(value: Any) -> str:
         case list():
             return " ".join(map(_text, value))
         case _:
-            return str(value)
+            return _literal(str(value))
+
+
+def _literal(text: str) -> str:
+    """Returns a text of a file, such as a record's name, so that rich and the terminal show it as it is."""
+    return escape(escape_controls(text))

@@ -7,6 +7,7 @@ session ─events→ decode, timeline (worker) ─records→ recorder ─blocks�
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
@@ -35,6 +36,8 @@ from sync.seal import ClinicPublicKey
 from sync.transport import Transport, WorkerCall
 from sync.uplink import Uplink
 from sync.wire import ack_topic
+
+log = logging.getLogger(__name__)
 
 UPLOAD_TIMEOUT_S: Final = 10.0
 """How long a clean stop waits until the clinic acknowledges the last blocks. The rest is sent after the next start."""
@@ -89,6 +92,9 @@ class Agent:
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
                 await self._update_refusal_alert(storage)
                 await storage.recorder.flush()
+                names = ", ".join(sensor.settings.name for sensor in sensors)
+                release = self.models.release or "refused"
+                log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
                 await self._run_tasks(stop, transport, storage, sensors)
             finally:
                 await run_on_storage_thread(outbox.close)
@@ -166,6 +172,7 @@ class Agent:
             running = group.create_task(run_sensors(open_radio, sensors), name="sensors")
             try:
                 await stop.wait()
+                log.info("stopping: the sensors are disconnected and the last readings stored and sent")
             finally:
                 # Also when another task fails: a sensor whose records wait for space could otherwise never be cancelled.
                 storage.recorder.stop_blocking()
@@ -181,6 +188,7 @@ class Agent:
                 task.cancel()
             await asyncio.wait(background)
         await reporter.write()
+        log.info("stopped")
 
 
 @contextmanager

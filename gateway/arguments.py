@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from config.version import VERSION
+
 DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
 DEFAULT_PORT: Final = 8600
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 
 NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely on it for diagnosis or in an emergency."
 
@@ -15,8 +18,23 @@ NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely o
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
     parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default="info",
+        help="the least important messages to log; info: every change of state (default: %(default)s)",
+    )
+    parser.add_argument(
         "--watch-stdin", action="store_true", help="stop when standard input ends (the parent process has exited)"
     )
+
+
+def _add_status_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def _add_init_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="new settings file (default: %(default)s)")
 
 
 def _add_scan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +169,24 @@ class _Command:
 
 _COMMANDS: Final = (
     _Command("run", "run the agent", "Connects to the sensors and sends their readings to the clinic.", _add_run_arguments),
-    _Command("status", "show what the agent is doing", "Prints the counters of the running agent as JSON.", _add_config),
+    _Command(
+        "status",
+        "show what the agent is doing",
+        "Shows the states and counters of the running agent. Exits with 1 if it is not running.",
+        _add_status_arguments,
+    ),
+    _Command(
+        "init",
+        "write a commented settings file to edit",
+        "Writes a commented settings file with a new name for hub and patient. Never overwrites a file.",
+        _add_init_arguments,
+    ),
+    _Command(
+        "check-config",
+        "check the settings without starting the agent",
+        "Checks the settings file, the clinic's public key and the data folder as pulsegate run does. Changes nothing.",
+        _add_config,
+    ),
     _Command(
         "scan",
         "list the Bluetooth LE devices in range",
@@ -195,6 +230,7 @@ _COMMANDS: Final = (
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; `command` in its result is the name of the chosen one."""
     parser = argparse.ArgumentParser(prog="pulsegate", description="The agent on a cardiac patient's hub.", epilog=NOT_A_DEVICE)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_arguments(commands.add_parser(command.name, help=command.help, description=command.description))

@@ -12,11 +12,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors, watching_stdin
 from config.settings import SettingsError, load_settings
+from config.terminal import LineFormatter, escape_controls
 from gateway.arguments import build_parser
 from gateway.clock import SystemClock
 from gateway.radio import RadioError
@@ -36,9 +38,7 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     arguments = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("bumble", "bleak", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    _set_up_logging(getattr(arguments, "log_level", "info"))
     try:
         check_package_folders()
         return COMMANDS[arguments.command](arguments)
@@ -53,12 +53,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report_failure(leaf_errors(expected)[0])
 
 
+def _set_up_logging(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    for noisy in ("bumble", "bleak", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def _keep_files_private() -> None:
+    """Let only the owner read what this process creates: the buffer, bonds, logs and journals, by whichever library."""
+    os.umask(0o077)
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from gateway.app import Agent, make_mqtt_transport
     from gateway.models import load_models
     from gateway.radio import open_radio
+    from gateway.startup import check_startup, prepare_data_folder
 
     settings = load_settings(arguments.config, os.environ)
+    check_startup(settings)
+    _keep_files_private()
+    prepare_data_folder(settings.data)
     agent = Agent(settings, SystemClock(), open_radio, make_mqtt_transport, load_models(settings.data))
 
     async def run_until_stopped() -> None:
@@ -78,14 +95,55 @@ def _status(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments.config, os.environ)
     try:
         status = read_status(settings.data)
+    except FileNotFoundError as error:
+        raise CommandError(
+            f"there is no status in {settings.data}, the agent has never run there: start it with pulsegate run"
+        ) from error
     except (OSError, ValueError) as error:
         raise CommandError(
-            f"cannot read a status in {settings.data} ({error}): the agent has never run there; start it with pulsegate run"
+            f"cannot read the status in {settings.data}: {error}; run pulsegate status as the agent's user"
         ) from error
-    print(json.dumps(dict(status), indent=1))
-    age_s = (SystemClock().wall_us() - status["at_us"]) / 1e6
+    now_us = SystemClock().wall_us()
+    if arguments.json:
+        print(json.dumps(dict(status), indent=1))
+    else:
+        from rich.console import Console
+
+        from gateway.status_table import make_status_table
+
+        Console(highlight=False).print(make_status_table(status, now_us))
+    age_s = (now_us - status["at_us"]) / 1e6
     if age_s > STALE_AFTER_S:
-        raise CommandError(f"this status is {age_s:.0f} s old: the agent is not running; start it with pulsegate run")
+        raise CommandError(f"this status is {age_s:.0f} s old, the agent is not running: start it with pulsegate run")
+    return 0
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from config.files import create_private_file
+    from config.sample import make_sample
+
+    path: Path = arguments.config
+    try:
+        create_private_file(path, make_sample())
+    except OSError as error:
+        if path.exists():
+            raise CommandError(
+                f"{path} exists and is not overwritten: edit it, or choose another file with --config"
+            ) from error
+        raise CommandError(
+            f"cannot write {path} ({error.strerror}): choose a file in a folder that you can write to with --config"
+        ) from error
+    print(f"settings written to {path}: edit them, then run pulsegate check-config --config {path}")
+    return 0
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from gateway.startup import check_startup
+
+    settings = load_settings(arguments.config, os.environ)
+    check_startup(settings)
+    sensors = ", ".join(sensor.name for sensor in settings.sensors)
+    print(f"{arguments.config} is valid: hub {settings.hub}, data folder {settings.data}, sensors {sensors}")
     return 0
 
 
@@ -95,8 +153,8 @@ def _scan(arguments: argparse.Namespace) -> int:
     async def scan() -> None:
         async with open_radio(arguments.radio) as radio:
             for device, advertisement in await radio.scan(arguments.seconds):
-                name = advertisement.local_name or device.name or "(no name)"
-                print(f"{device.address}  {advertisement.rssi:>4} dBm  {name}")
+                name = escape_controls(advertisement.local_name or device.name or "(no name)")
+                print(f"{escape_controls(device.address)}  {advertisement.rssi:>4} dBm  {name}")
 
     asyncio.run(scan())
     return 0
@@ -132,6 +190,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         from gateway.simulate.demo import DemoOptions, run_demo
     except ImportError as error:
         raise CommandError(f"the demo needs the extras sim and clinic ({error.name} is missing): run make setup") from error
+    _keep_files_private()
     options = DemoOptions(arguments.seconds, arguments.port, arguments.record, arguments.json, data=arguments.data)
     return run_demo(options)
 
@@ -149,6 +208,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
         ecg = ecg_from_file(arguments.record) if arguments.record else ecg_from_script(load_script("demo"))
     except RecordingError as error:
         raise CommandError(str(error)) from error
+    _keep_files_private()
     try:
         run_standalone(arguments.folder, ecg)
     except OSError as error:
@@ -178,6 +238,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "run": _run,
     "status": _status,
+    "init": _init,
+    "check-config": _check_config,
     "scan": _scan,
     "record": _record,
     "demo": _demo,
@@ -188,7 +250,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
 
 
 def _report_failure(error: BaseException) -> int:
-    print(f"pulsegate: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"pulsegate: {escape_controls(' '.join(str(error).split()))}", file=sys.stderr)
     return 1
 
 

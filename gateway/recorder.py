@@ -64,6 +64,7 @@ class Recorder:
     counters: RecorderCounters = field(default_factory=RecorderCounters)
     _pending: list[Record] = field(default_factory=list)
     _pending_state: dict[str, bytes] = field(default_factory=dict)
+    _problem: str | None = None
     _batch: _Batch | None = None
     """The batch whose write is in progress or has failed."""
     _is_stopping: bool = False
@@ -117,12 +118,23 @@ class Recorder:
             await self.call(self.outbox.put_many, batch.blocks, batch.state)
         except TransientError as error:
             self.counters.failed_writes += 1
-            log.error("cannot store readings, keeping them in memory: %s", error)
+            self._set_problem(str(error))
             return False
+        self._set_problem(None)
         self._batch = None
         self._has_space.set()
         self.on_stored()
         return True
+
+    def _set_problem(self, problem: str | None) -> None:
+        """Logs a problem, or its end, once: a full disk is met again at every attempt."""
+        if problem == self._problem:
+            return
+        self._problem = problem
+        if problem is None:
+            log.info("readings are stored again")
+        else:
+            log.error("cannot store readings, keeping them in memory: %s", problem)
 
     def _update_counters(self, new: Sequence[Record]) -> None:
         for record in new:

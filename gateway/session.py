@@ -83,6 +83,7 @@ class SensorSession:
     statistics: SessionStatistics = field(default_factory=SessionStatistics)
     state: LinkState = "stopped"
     _last_value_ns: dict[str, int] = field(default_factory=dict)
+    _last_failure: str = ""
     _optional_failures: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> None:
@@ -101,7 +102,7 @@ class SensorSession:
                     raise
                 except Exception as error:  # noqa: BLE001 - whatever a Bluetooth stack raises must not end the agent
                     self.statistics.failures += 1
-                    log.warning("%s: %s", self.sensor.name, _describe(error))
+                    self._log_failure(_describe(error))
                 failures = 0 if self.statistics.connects > connects_before else failures + 1
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         finally:
@@ -248,9 +249,20 @@ class SensorSession:
 
     def _set_state(self, state: LinkState) -> None:
         if state != self.state:
+            if state == "streaming":
+                self._last_failure = ""
+                log.info("%s: connected", self.sensor.name)
+            elif self.state == "streaming":
+                log.info("%s: disconnected", self.sensor.name)
             self.state = state
             self.events.put(LinkStateChange(state, self._now()))
             self.on_state(self.sensor.name, state)
+
+    def _log_failure(self, message: str) -> None:
+        """Logs a failure once. Until the next connection, its repetitions every few seconds are only debug messages."""
+        level = logging.DEBUG if message == self._last_failure else logging.WARNING
+        self._last_failure = message
+        log.log(level, "%s: %s", self.sensor.name, message)
 
 
 def _ignore_teardown_errors() -> contextlib.AbstractContextManager[None]:

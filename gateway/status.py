@@ -60,12 +60,17 @@ class StatusReporter:
     async def write(self) -> None:
         """Writes the status file if possible: a full disk or a locked buffer leaves it stale and does not stop the agent."""
         with contextlib.suppress(OSError, TransientError):
-            status = await self._collect()
-            await self.storage.call(_replace_file, self.folder / STATUS_FILE, json.dumps(status, indent=1))
+            await self.storage.call(self._write_file)
 
-    async def _collect(self) -> dict[str, object]:
-        """Returns counters and states, but no health values."""
-        buffered = await self.storage.call(self.storage.outbox.statistics)
+    def _write_file(self) -> None:
+        _replace_file(self.folder / STATUS_FILE, json.dumps(self._collect(), indent=1))
+
+    def _collect(self) -> dict[str, object]:
+        """Returns counters and states of one moment, but no health values.
+
+        Called on the storage thread: meanwhile the buffer does not change, so what was stored, sent and acknowledged agrees.
+        """
+        buffered = self.storage.outbox.statistics()
         counters, uplink = self.storage.recorder.counters, self.storage.uplink.statistics
         return {
             "at_us": self.clock.wall_us(),

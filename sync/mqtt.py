@@ -12,6 +12,7 @@ The client tries MQTT 5 first, then 3.1.1 for brokers that support nothing newer
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import random
 import socket
 from collections import deque
@@ -26,6 +27,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from sync.errors import PermanentError, TransientError
 from sync.wire import MESSAGE_LIMIT_BYTES
+
+log = logging.getLogger(__name__)
 
 IN_FLIGHT_LIMIT: Final = 100
 """Limit of publishes that the broker has not answered. A higher limit adds no throughput on a real link and uses
@@ -206,6 +209,7 @@ class MqttClient:
             self._connections += 1
             self._connection = connection
             self._emit(Connected())
+            log.info("connected to the broker %s:%d", self._host, self._port)
 
     def on_closed(self, connection: "_Connection", reason: str) -> None:
         """Handle the end of a connection. The first call per connection takes effect; later ones do nothing."""

@@ -12,7 +12,6 @@ A reserve file (`sync.reserve`) keeps room to delete, to store alerts and to sta
 The class is synchronous and used by one thread at a time: the agent's storage worker.
 """
 
-import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,14 +24,13 @@ from sync.errors import DiskFullError, PermanentError, SyncError
 from sync.keys import HubKey
 from sync.outbox_schema import count_free_bytes, prepare_database, shrink_wal, transaction, translating_sqlite_errors
 from sync.reserve import Reserve
-from sync.seal import BlockHeader, ClinicPublicKey, DataKey, restore_header, seal_block, wrap_for_clinic
+from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
+from sync.stored_headers import StoredHeaders
 from sync.wire import LANES, PLAINTEXT_LIMIT_BYTES, BlockId, Lane, Mark, Range, WrappedKey, is_name
 
 BUSY_TIMEOUT_S: Final = 2.0
 """How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), and short enough for
 a person who waits at start for the message that a second agent is running."""
-log: Final = logging.getLogger(__name__)
-
 SECONDS_PER_DAY: Final = 86_400
 RESERVE_SUFFIX: Final = "-reserve"
 FULL_DISK_BYTES: Final = 256 * 1024
@@ -103,7 +101,7 @@ class Outbox:
         self._clinic = clinic
         self._clock = clock
         self._day_key: _DayKey | None = None
-        self._key_subjects: dict[bytes, str | None] = {}
+        self._headers = StoredHeaders(self._header_of_stored)
         self.epoch: Final = self._begin_epoch()
 
     @classmethod
@@ -236,8 +234,7 @@ class Outbox:
     def pending(self, lane: Lane, after: tuple[int, int], limit_bytes: int) -> list[OutboxBlock]:
         """Stored blocks of a lane after a position (epoch, seq), in order: at most `limit_bytes`, but at least one block.
 
-        A header that was damaged on the disk is restored: the clinic could not acknowledge the block, and would get it again
-        and again.
+        Headers that were damaged on the disk are restored.
         """
         query = "SELECT epoch, seq, key, sealed FROM blocks WHERE lane = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq"
         found: list[OutboxBlock] = []
@@ -247,7 +244,7 @@ class Outbox:
                 if found and limit_bytes < 0:
                     break
                 id_ = BlockId(lane, epoch, seq)
-                found.append(OutboxBlock(id_, key, self._check_header(id_, key, sealed)))
+                found.append(OutboxBlock(id_, key, self._headers.restore(id_, key, sealed)))
         return found
 
     def acknowledge(self, marks: Iterable[Mark], ranges: Iterable[Range]) -> int:
@@ -346,21 +343,9 @@ class Outbox:
             prev = (int(rows[0][0]), int(rows[0][1])) if rows else None
         return BlockHeader(self._hub, subject, id_.epoch, id_.lane, id_.seq, key, prev=prev)
 
-    def _check_header(self, id_: BlockId, key: bytes, sealed: bytes) -> bytes:
-        """The block, with its header restored if it is not the one that it was stored with."""
-        subject = self._subject_of_key(key)
-        if subject is None:
-            return sealed
-        restored = restore_header(sealed, self._make_header(id_, key, subject))
-        if restored != sealed:
-            log.warning("restored the damaged header of block %d of epoch %d in lane %s", id_.seq, id_.epoch, id_.lane)
-        return restored
-
-    def _subject_of_key(self, key: bytes) -> str | None:
-        if key not in self._key_subjects:
-            rows = self._rows("SELECT subject FROM keys WHERE id = ?", key)
-            self._key_subjects[key] = rows[0][0] if rows else None
-        return self._key_subjects[key]
+    def _header_of_stored(self, id_: BlockId, key: bytes) -> BlockHeader | None:
+        rows = self._rows("SELECT subject FROM keys WHERE id = ?", key)
+        return self._make_header(id_, key, rows[0][0]) if rows else None
 
     def _delete(self, held: Range) -> int:
         bounds = (held.lane, held.epoch, held.first, held.last)

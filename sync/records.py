@@ -185,9 +185,9 @@ _NAMES: Final[Mapping[type[Record], str]] = {cls: name for name, cls in _TYPES.i
 T = TypeVar("T")
 SET_ASIDE: Final = "a record of the hub"
 """The `characteristic` of a record that could not be read: it is not known of which characteristic its payload was."""
-MAX_SAMPLES: Final = 1_000_000
-"""Samples in one block: over half an hour at 500 Hz. The limit prevents forged lengths from exhausting memory: 56 kB of
-deflated zeros would otherwise be 14 million samples."""
+MAX_SAMPLES: Final = 200_000
+"""Samples in one block, strips included: ten times those in a full block of a strap's frames. The limit prevents forged lengths
+from exhausting memory: 56 kB of deflated zeros would otherwise be 14 million samples."""
 
 
 def type_name(record: Record) -> str:

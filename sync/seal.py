@@ -116,7 +116,7 @@ def seal_block(header: BlockHeader, plaintext: bytes, key: DataKey) -> bytes:
     """
     if header.key != key.id:
         raise SealError("cannot seal the block: its header names another key than the one given")
-    associated = _encode_header(header)
+    associated = encode_header(header)
     return associated + AESGCMSIV(key.secret).encrypt(header.nonce, plaintext, associated)
 
 
@@ -135,6 +135,15 @@ def open_block(block: bytes, key: DataKey) -> tuple[BlockHeader, bytes]:
         raise SealError("cannot open the block: it was changed after it was sealed, or its key is wrong") from error
 
 
+def encode_header(header: BlockHeader) -> bytes:
+    """The part of a block before its ciphertext."""
+    fields: dict[str, Any] = {name: getattr(header, name) for name in _HEADER_FIELDS}
+    if header.prev is not None:
+        fields["prev"] = list(header.prev)
+    encoded = encode_cbor(fields)
+    return _PREFIX.pack(MAGIC, FORMAT, len(encoded)) + encoded
+
+
 def parse_header(block: bytes) -> BlockHeader:
     """The header of a block. It is not authenticated until the block is opened.
 
@@ -142,17 +151,6 @@ def parse_header(block: bytes) -> BlockHeader:
         SealError: not a block, or of a newer format.
     """
     return _split_block(block)[0]
-
-
-def restore_header(block: bytes, header: BlockHeader) -> bytes:
-    """The block with this header in place of its own, of which only the nonce is kept.
-
-    It repairs bits of the header that changed while the block was stored: all fields but the nonce are known from elsewhere.
-    """
-    clear = _encode_header(header)
-    start = clear.index(header.nonce)
-    end = start + NONCE_BYTES
-    return clear[:start] + block[start:end] + clear[end:] + block[len(clear) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,14 +324,6 @@ def check_private_file(path: Path) -> None:
         raise SealError(f"cannot read the key file {path}: {error.strerror}; check the path and its permissions") from error
     if mode & 0o077:
         raise SealError(f"the key file {path} is accessible to other users (mode {mode:04o}): run chmod 600 on it")
-
-
-def _encode_header(header: BlockHeader) -> bytes:
-    fields: dict[str, Any] = {name: getattr(header, name) for name in _HEADER_FIELDS}
-    if header.prev is not None:
-        fields["prev"] = list(header.prev)
-    encoded = encode_cbor(fields)
-    return _PREFIX.pack(MAGIC, FORMAT, len(encoded)) + encoded
 
 
 def _split_block(block: bytes) -> tuple[BlockHeader, int]:

@@ -11,19 +11,24 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
 
-from cloud.api import queries
+from cloud.api import alert_queries, queries
+from cloud.api.alert_queries import CURRENT_US, CursorError, ListCursor
 from cloud.api.counters import read_counters
 from cloud.api.feed import Feed, now_us
-from cloud.api.queries import SILENT_AFTER_US, Json
+from cloud.api.numbers import Json
+from cloud.api.queries import SILENT_AFTER_US
 from cloud.api.security import SecurityMiddleware
+from cloud.changes import AlertKey, SensorKey
 from cloud.store import Store
+from cloud.validate import MAX_NAME_CHARS, MAX_TIME_US
 from reporting import assets
 
 STATIC: Final = Path(__file__).parents[1] / "page" / "static"
 LANGUAGES: Final = ("en", "de", "fr", "es")
 
-TimeUs = Annotated[int, Query(ge=0, lt=2**53)]
-Name = Annotated[str, Query(min_length=1, max_length=200)]
+TimeUs = Annotated[int, Query(ge=-2 * MAX_TIME_US, le=2 * MAX_TIME_US)]
+Name = Annotated[str, Query(min_length=1, max_length=MAX_NAME_CHARS)]
+Revision = Annotated[int, Query(ge=0, lt=2**53)]
 
 
 def create_app(store: Store, engine: Engine, feed: Feed) -> FastAPI:
@@ -63,33 +68,51 @@ def _add_page(app: FastAPI) -> None:
 
 def _add_rest_routes(app: FastAPI, store: Store, engine: Engine) -> None:
     """Add the REST routes. They are not coroutines: FastAPI runs them on worker threads, which may wait for the database."""
+    _add_alert_routes(app, engine)
+    _add_sensor_routes(app, engine)
+
+    @app.get("/api/counters")
+    def counters() -> Json:
+        return read_counters(store, engine)
+
+
+def _add_alert_routes(app: FastAPI, engine: Engine) -> None:
+    @app.get("/api/patients")
+    def patients() -> Json:
+        return {"patients": alert_queries.list_patients(engine)}
 
     @app.get("/api/alerts")
-    def alerts(after_revision: Annotated[int, Query(ge=0, lt=2**63)] = 0) -> Json:
-        return queries.find_alerts_after(engine, after_revision)
+    def alerts(after_revision: Revision = 0, cursor: Annotated[str | None, Query(max_length=200)] = None) -> Json:
+        if after_revision:
+            return alert_queries.list_changed_alerts(engine, after_revision)
+        try:
+            start = ListCursor.parse(cursor) if cursor else ListCursor(now_us() - CURRENT_US)
+        except CursorError as error:
+            raise HTTPException(422, str(error)) from error
+        return {"current_us": CURRENT_US} | alert_queries.list_alerts(engine, start)
 
-    @app.get("/api/alerts/{id_}")
-    def alert(id_: str) -> Json:
-        found = queries.find_alert(engine, id_)
+    @app.get("/api/alerts/{id_:path}")
+    def alert(subject: Name, hub: Name, id_: str) -> Json:
+        found = alert_queries.find_alert(engine, AlertKey(subject, hub, id_))
         if found is None:
-            raise HTTPException(404, "no alert with this id")
+            raise HTTPException(404, "this patient and hub have no alert with this id")
         return found
 
+
+def _add_sensor_routes(app: FastAPI, engine: Engine) -> None:
     @app.get("/api/sensors")
     def sensors() -> Json:
         return {"now_us": now_us(), "silent_after_us": SILENT_AFTER_US, "sensors": queries.list_sensors(engine)}
 
     @app.get("/api/ecg")
-    def ecg(sensor: Name, from_us: TimeUs, to_us: TimeUs) -> Json:
-        return {"sensor": sensor, "segments": queries.read_ecg(engine, sensor, from_us, to_us)}
+    def ecg(subject: Name, hub: Name, sensor: Name, from_us: TimeUs, to_us: TimeUs) -> Json:
+        key = SensorKey(subject, hub, sensor)
+        return key._asdict() | {"segments": queries.read_ecg(engine, key, from_us, to_us)}
 
     @app.get("/api/vitals")
-    def vitals(sensor: Name, kind: Name, from_us: TimeUs = 0) -> Json:
-        return {"sensor": sensor, "kind": kind, "vitals": queries.read_vitals(engine, sensor, kind, from_us)}
-
-    @app.get("/api/counters")
-    def counters() -> Json:
-        return read_counters(store, engine)
+    def vitals(subject: Name, hub: Name, sensor: Name, kind: Name, from_us: TimeUs = 0, to_us: TimeUs = MAX_TIME_US) -> Json:
+        key = SensorKey(subject, hub, sensor)
+        return key._asdict() | {"kind": kind} | queries.read_vitals(engine, key, kind, from_us, to_us)
 
 
 def _add_websocket(app: FastAPI, feed: Feed) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 from sqlalchemy import Engine
 
 from cloud.api import queries
-from cloud.api.queries import Json
+from cloud.api.numbers import Json
 from cloud.store import Store
 
 MAX_READINGS: Final = 10

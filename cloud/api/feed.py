@@ -4,26 +4,22 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Engine
 
-from cloud.api import queries
-from cloud.api.queries import Json, to_millivolts
-from cloud.projections import Changes
-from sync.records import WaveformRecord
+from cloud.api import alert_queries, queries
+from cloud.api.numbers import Json, to_millivolts
+from cloud.changes import Changes, LiveVital, LiveWaveform
 
 QUEUE_MESSAGES: Final = 256
 """Messages that can wait for one viewer: enough for a minute of data from three sensors. If the queue is full, the viewer
 fetches the data over REST instead."""
 HEARTBEAT_S: Final = 2.0
 """Longest silence on a healthy WebSocket. After three times this silence the page reports a lost connection (js/link.js)."""
-MAX_LIVE_WAVEFORMS: Final = 20
-"""A transaction with more ECG waveform records is a backlog, not live data: viewers are told to fetch it over REST instead."""
-
 
 _log: Final = logging.getLogger(__name__)
 
@@ -107,22 +103,41 @@ class Feed:
         viewer.queue.put_nowait(message)
 
     def _build_messages(self, changes: Changes) -> list[Json]:
-        alerts = [queries.find_alert(self._engine, id_, hub) for hub, id_ in changes.alerts]
-        sensors = [queries.find_sensor(self._engine, hub, name) for hub, name in changes.sensors]
-        waveforms = [waveform for waveform in changes.waveforms if waveform.kind == "ecg"]
-        is_live = len(waveforms) <= MAX_LIVE_WAVEFORMS
-        ecg = [_ecg_message(waveform) for waveform in waveforms] if is_live else [{"type": "resync", "dropped": len(waveforms)}]
-        vitals = [
-            {"type": "vital", "sensor": vital.sensor, "kind": vital.kind, "at_us": vital.times.at_us, "value": vital.value}
-            for vital in changes.vitals
-        ]
-        return [*_with_type("alert", alerts), *ecg, *vitals, *_with_type("sensor", sensors)]
+        """Build the messages about the changes; for a backlog the one that makes the page fetch what it shows over REST."""
+        if changes.is_backlog:
+            return [{"type": "resync", "dropped": changes.blocks}]
+        alerts = [alert_queries.find_alert(self._engine, key) for key in changes.alerts]
+        subjects = dict.fromkeys(key.subject for key in changes.alerts)
+        patients = [alert_queries.find_patient(self._engine, subject) for subject in subjects]
+        sensors = [queries.find_sensor(self._engine, key) for key in changes.sensors]
+        ecg = [_ecg_message(wave) for wave in changes.waveforms if wave.record.kind == "ecg"]
+        vitals = [_vital_message(vital) for vital in changes.vitals]
+        return [*_with_type("alert", alerts), *_with_type("patient", patients), *ecg, *vitals, *_with_type("sensor", sensors)]
 
 
-def _ecg_message(waveform: WaveformRecord) -> Json:
-    start_us, mv = waveform.times.at_us, to_millivolts(waveform.samples, waveform.scale)
-    return {"type": "ecg", "sensor": waveform.sensor, "start_us": start_us, "rate_hz": waveform.rate_hz, "mv": mv}
+def _ecg_message(wave: LiveWaveform) -> Json:
+    record = wave.record
+    return {
+        "type": "ecg",
+        **wave.key._asdict(),
+        "position": wave.position,
+        "start_us": record.times.at_us,
+        "rate_hz": record.rate_hz,
+        "mv": to_millivolts(record.samples, record.scale),
+    }
 
 
-def _with_type(name: str, items: list[Json | None]) -> list[dict[str, Any]]:
+def _vital_message(vital: LiveVital) -> Json:
+    record = vital.record
+    return {
+        "type": "vital",
+        **vital.key._asdict(),
+        "position": vital.position,
+        "kind": record.kind,
+        "at_us": record.times.at_us,
+        "value": record.value,
+    }
+
+
+def _with_type(name: str, items: Sequence[Json | None]) -> list[dict[str, Any]]:
     return [{"type": name} | item for item in items if item is not None]

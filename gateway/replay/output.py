@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from config.terminal import escape_controls
 from drivers.kinds import KINDS
 from drivers.readings import TICKS_PER_SECOND
 from reporting.result import OutputRecord, ReplayResult, TimedBeat
@@ -107,7 +108,7 @@ def print_table(results: Sequence[ReplayResult]) -> None:
         console.print(_alerts_table(results, names))
     for result, name in zip(results, names, strict=True):
         for note in result.notes:
-            console.print(f"{name}: {escape(note)}", style="dim")
+            console.print(f"{name}: {escape(escape_controls(note))}", style="dim")
 
 
 def _files_table(results: Sequence[ReplayResult], names: Sequence[str]) -> "Table":
@@ -158,7 +159,8 @@ def _display_names(results: Sequence[ReplayResult]) -> list[str]:
     from rich.markup import escape  # noqa: PLC0415  as above
 
     names = [Path(result.file).name for result in results]
-    return [escape(name if names.count(name) == 1 else result.file) for name, result in zip(names, results, strict=True)]
+    shown = [name if names.count(name) == 1 else result.file for name, result in zip(names, results, strict=True)]
+    return [escape(escape_controls(name)) for name in shown]
 
 
 def _object(type_: str, result: ReplayResult, at_us: int, /, **fields: object) -> Json:

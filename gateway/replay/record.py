@@ -17,7 +17,7 @@ _LINK_EVENTS: Final = {"streaming": "connected"}
 
 
 async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock: Clock, path: Path, seconds: float) -> int:
-    """Records one sensor for `seconds` and returns the number of payloads.
+    """Records one sensor for `seconds` and returns the number of payloads. Without a payload, no file is left.
 
     Raises:
         FileExistsError: the file exists already.
@@ -32,11 +32,15 @@ async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock
                 capture.write_event((clock.mono_ns() - started_ns) / 1e9, _LINK_EVENTS[state])
 
         session = SensorSession(sensor, radio, registry, clock, on_state)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(session.run()), group.create_task(_write_events(session, capture, started_ns))]
-            await asyncio.sleep(seconds)
-            for task in tasks:
-                task.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(session.run()), group.create_task(_write_events(session, capture, started_ns))]
+                await asyncio.sleep(seconds)
+                for task in tasks:
+                    task.cancel()
+        finally:
+            if not session.statistics.notifications:
+                capture.delete()
     return session.statistics.notifications
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from config.files import replacing
 from config.limits import DEFAULT_LIMITS
+from config.terminal import escape_controls
 from drivers.registry import Registry, load_drivers
 from gateway.models import load_models
 from gateway.pipeline import Pipeline
@@ -149,5 +150,5 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"pulsegate replay: {message}\n")
+    sys.stderr.write(f"pulsegate replay: {escape_controls(message)}\n")
     return 1

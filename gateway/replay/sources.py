@@ -10,6 +10,7 @@ import numpy as np
 
 from captures import Recording, RecordingError, UnknownKindError, open_recording
 from captures import jsonl as capture
+from captures.files import check_regular_file
 from captures.jsonl import CaptureError
 from drivers.readings import Reading, Waveform
 from drivers.registry import Registry
@@ -72,6 +73,7 @@ def open_source(path: Path, registry: Registry, sensor: str | None = None) -> So
     try:
         if path.is_dir():
             raise SourceError(f"{path}: is a folder; give the files in it")
+        check_regular_file(path)
         with path.open("rb") as file:
             begin = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()
         if not begin:

@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import errno
 import json
-import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +26,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from config.process import leaf_errors
+from config.terminal import escape_controls
 from gateway.radio.virtual_radio_server import VirtualRadioServer
 from gateway.simulate.audit import Audit, SentFrame, audit
 from gateway.simulate.comparison import AlertComparison, compare_alerts
+from gateway.simulate.demo_folder import demo_folder
 from gateway.simulate.journal import read_journal
 from gateway.simulate.processes import ManagedProcess, ProcessFailedError, run_processes
 from gateway.simulate.progress import COUNTERS, DemoProgress, Json
@@ -65,37 +67,48 @@ def run_demo(options: DemoOptions) -> int:
     """Run the demo. Return 0 if no sample was lost and every expected alert was shown, else 1."""
     console = Console(stderr=True, soft_wrap=True)
     failures: list[BaseException] = []
-    status, folder = 1, options.data
+    status = 1
     try:
-        folder = _prepare_folder(options)
-        status = asyncio.run(_Demo(options, folder, console).run())
+        _check_result_file(options.json)
+        with _open_folder(options.data) as folder:
+            status = asyncio.run(_Demo(options, folder, console).run())
     except* (ProcessFailedError, DemoError, OSError) as group:
         failures = leaf_errors(group)
     for failure in failures:
-        console.print(f"pulsegate demo: {describe_failure(failure, folder)}", style="bold red", highlight=False)
-    if folder and folder != options.data and status == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+        message = escape_controls(describe_failure(failure, options.data))
+        console.print(f"pulsegate demo: {message}", style="bold red", highlight=False, markup=False)
     return status
 
 
-def describe_failure(failure: BaseException, folder: Path | None) -> str:
-    """Return the failure's message. For a full disk, add the folder and what to do, which the system does not say."""
+def describe_failure(failure: BaseException, data: Path | None) -> str:
+    """Return the failure's message, completed by what the system does not say: where the log is, which disk is full.
+
+    Args:
+        failure: why the demo failed.
+        data: the folder that was chosen with --data; None for a temporary folder, which is deleted by now.
+    """
+    if isinstance(failure, ProcessFailedError):
+        return f"{failure} ({f'log: {failure.log}' if data else 'to keep its log, run the demo again with --data'})"
     if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT) and failure.filename is None:
+        folder = data or tempfile.gettempdir()
         return f"{failure.strerror} in {folder}: free some space there, or choose another folder with --data"
     return str(failure)
 
 
-def _prepare_folder(options: DemoOptions) -> Path:
-    """Return the folder for all data. Check now, not after the demo, that the result can be written."""
-    if options.json and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
-        raise DemoError(f"cannot write {options.json}: choose a file in a folder that exists")
-    if options.data is None:
-        return Path(tempfile.mkdtemp(prefix="pulsegate-demo-"))
-    try:
-        options.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise DemoError(f"cannot create {options.data} ({error.strerror}): choose another --data") from error
-    return options.data
+def _check_result_file(path: Path | None) -> None:
+    """Check now, not after the demo, that the result can be written."""
+    if path and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise DemoError(f"cannot write {path}: choose a file in a folder that exists")
+
+
+@contextmanager
+def _open_folder(chosen: Path | None) -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(demo_folder(chosen))
+        except OSError as error:
+            raise DemoError(f"cannot create {error.filename} ({error.strerror}): choose another folder with --data") from error
+        yield folder
 
 
 def _read_json(path: Path) -> Json:
@@ -103,6 +116,10 @@ def _read_json(path: Path) -> Json:
     with contextlib.suppress(OSError, ValueError):
         return dict(json.loads(path.read_text(encoding="utf-8")))
     return {}
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _free_port() -> int:
@@ -124,7 +141,7 @@ class _Demo:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last when the terminal is closed
             loop.add_signal_handler(number, self._on_stop_signal)
         with tempfile.TemporaryDirectory(prefix="pulsegate-air-") as short:  # a socket's path has at most 107 bytes
             async with VirtualRadioServer(Path(short)) as server:
@@ -152,7 +169,7 @@ class _Demo:
         """Run strap and agent until the time limit is reached or the user stops the demo."""
         source = self._source_arguments()
         strap = self._add_process("strap", "gateway.simulate.strap", "--socket", radio, "--journal", self.journal, *source)
-        strap.on_event = self.progress.on_strap_event
+        strap.on_event = lambda event: self.progress.on_strap_event(event, _now_us())
         agent = self._add_process("agent", "gateway.cli", "run", "--config", self._write_settings(radio, page))
         async with run_processes(agent, strap), asyncio.TaskGroup() as group:
             watchers = [group.create_task(self._watch_page(page["page"])), group.create_task(self._watch_agent())]
@@ -160,7 +177,7 @@ class _Demo:
             await self._wait_last_alerts()
             for watcher in watchers:
                 watcher.cancel()
-        self.progress.agent = _read_json(self.status) or self.progress.agent
+        self.progress.on_agent_status(_read_json(self.status))
 
     def _add_process(self, name: str, module: str, *arguments: object) -> ManagedProcess:
         command = [module, *map(str, arguments), "--watch-stdin"]
@@ -187,7 +204,7 @@ class _Demo:
                         return page
                     await asyncio.sleep(POLL_S)
                 return None
-        raise DemoError(f"the clinic did not start within {CLINIC_START_TIMEOUT_S:g} s: see {clinic.log}")
+        raise ProcessFailedError(f"the clinic did not start within {CLINIC_START_TIMEOUT_S:g} s", clinic.log)
 
     def _write_settings(self, radio: Path, page: Json) -> Path:
         path = self.folder / "agent.toml"
@@ -209,12 +226,12 @@ class _Demo:
             with contextlib.suppress(OSError, WebSocketException):
                 async with connect(address, origin=page.rstrip("/"), max_size=1 << 22) as viewer:  # type: ignore[arg-type]
                     async for message in viewer:
-                        self.progress.on_page_message(json.loads(message), time.time_ns() // 1000)
+                        self.progress.on_page_message(json.loads(message), _now_us())
             await asyncio.sleep(REFRESH_S)
 
     async def _watch_agent(self) -> None:
         while True:
-            self.progress.agent = _read_json(self.status) or self.progress.agent
+            self.progress.on_agent_status(_read_json(self.status))
             await asyncio.sleep(REFRESH_S)
 
     async def _show_progress(self, page: str) -> None:
@@ -234,7 +251,7 @@ class _Demo:
     async def _wait_end(self, seconds: float) -> bool:
         """Wait at most `seconds` for the end of the demo; return whether it has come."""
         start_us, limit_s = self.progress.script_start_us, self.options.seconds
-        left_s = None if start_us is None or limit_s is None else limit_s - (time.time_ns() // 1000 - start_us) / 1e6
+        left_s = None if start_us is None or limit_s is None else limit_s - (_now_us() - start_us) / 1e6
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds if left_s is None else min(seconds, left_s))):
                 await self.stop.wait()

@@ -22,7 +22,11 @@ MAX_LINE_BYTES: Final = 1 << 20
 
 
 class ProcessFailedError(Exception):
-    """A process cannot be kept running. The message holds the last line of its standard error."""
+    """A process cannot be kept running. The message holds the last line of its standard error; `log` has all of it."""
+
+    def __init__(self, message: str, log: Path) -> None:
+        super().__init__(message)
+        self.log = log
 
 
 @dataclass(slots=True)
@@ -62,7 +66,7 @@ class ManagedProcess:
     def _raise_if_failed(self, status: int, fast_exits: int) -> None:
         if status == 1 or fast_exits >= MAX_FAST_EXITS:
             reason = self._last_error_line or f"exit status {status}"
-            raise ProcessFailedError(f"cannot run the {self.name}: {reason} (log: {self.log})")
+            raise ProcessFailedError(f"cannot run the {self.name}: {reason}", self.log)
 
     @property
     def is_stopping(self) -> bool:

@@ -1,14 +1,19 @@
 """The progress of the demo: collected from the strap, the agent and the clinic's page, and shown on the terminal."""
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
 from rich.table import Table
 
 COUNTERS: Final = ("samples_received", "samples_lost", "blocks_stored", "blocks_sent", "blocks_acked", "blocks_pending")
 """The agent's counters that the demo shows and reports."""
+
+_SENT_LENGTH: Final = 1024
+"""The strap reports every few frames: some minutes, longer than the agent takes to restart."""
 
 Json = Mapping[str, Any]
 
@@ -19,20 +24,31 @@ class DemoProgress:
 
     started_s: float = field(default_factory=time.monotonic)
     strap_state: str = "starting"
-    samples_sent: int = 0
     script_start_us: int | None = None
     first_ecg_s: float | None = None
     """Seconds from the demo's start to the first ECG on the page."""
     alerts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The alerts on the page by id, with the latency from the agent's decision."""
     agent: Json = field(default_factory=dict)
-    """The agent's status file."""
+    """The agent's latest status."""
+    _sent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_SENT_LENGTH))
+    """When the strap reported how many samples it had sent, in microseconds since 1970, and how many."""
 
-    def on_strap_event(self, event: Json) -> None:
-        """Handle a line of the strap's standard output."""
+    @property
+    def samples_sent(self) -> int:
+        """The samples that the strap had sent when the agent wrote its status, so that they compare with those received."""
+        at_us = self.agent.get("at_us", inf)
+        return next((count for sent_us, count in reversed(self._sent) if sent_us <= at_us), 0)
+
+    def on_agent_status(self, status: Json) -> None:
+        """Handle the agent's status file; an empty status is ignored."""
+        self.agent = status or self.agent
+
+    def on_strap_event(self, event: Json, now_us: int) -> None:
+        """Handle a line of the strap's standard output, received at `now_us` (Unix time)."""
         match event.get("event"):
             case "frames":
-                self.samples_sent = event["sent_samples"]
+                self._sent.append((now_us, event["sent_samples"]))
             case "streaming":
                 self.strap_state = "streaming"
                 if self.script_start_us is None:

@@ -119,5 +119,5 @@ def test_other_files_and_folders_give_errors(tmp_path):
     with pytest.raises(RecordingError, match=r"give a WFDB header \(.hea\) or a CSV file"):
         open_recording(tmp_path / "picture.png")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(RecordingError, match="cannot read the file"):
+    with pytest.raises(RecordingError, match="not a regular file but a folder"):
         open_recording(tmp_path / "folder.csv")

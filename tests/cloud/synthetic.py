@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import Engine
 
+from cloud.changes import Changes
+from cloud.opener import Opener
 from cloud.store import Store
 from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord, encode_records
-from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
+from sync.seal import BlockHeader, ClinicKeyPair, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
 from sync.wire import Lane, WrappedKey
 
 START_US = 1_790_000_000_000_000
@@ -87,8 +90,19 @@ class Hub:
         header = BlockHeader(self.name, self.subject, self.epoch, lane, self.seqs[lane], self.key.id)
         return header, seal_block(header, plaintext, self.key)
 
-    def send(self, store: Store, lane: Lane, *records: Record) -> None:
-        self.send_block(store, self.seal(lane, encode_records(records)))
+    def send(self, store: Store, lane: Lane, *records: Record, received_us: int = START_US) -> None:
+        self.send_block(store, self.seal(lane, encode_records(records)), received_us)
 
-    def send_block(self, store: Store, block: tuple[BlockHeader, bytes]) -> None:
-        assert store.commit(self.name, [self.wrapped()], [block], START_US).new == 1
+    def send_block(self, store: Store, block: tuple[BlockHeader, bytes], received_us: int = START_US) -> None:
+        assert store.commit(self.name, [self.wrapped()], [block], received_us).new == 1
+
+
+async def discard(_changes: Changes) -> None:
+    """Publish to no one."""
+
+
+def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> None:
+    """Open everything that is stored."""
+    opener = Opener(store, engine, keys, discard)
+    while opener.open_batch() is not None:
+        pass

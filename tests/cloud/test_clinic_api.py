@@ -16,15 +16,18 @@ from websockets.asyncio.client import connect
 from cloud.api import queries
 from cloud.api.app import create_app, select_language
 from cloud.api.feed import QUEUE_MESSAGES, Feed
+from cloud.changes import Changes, LiveVital, LiveWaveform, Position, SensorKey
 from cloud.opener import Opener
 from cloud.page_server import make_page_server
-from cloud.projections import Changes
 from cloud.store import Store
 from sync.records import StatusRecord
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import RATE_HZ, START_US, Hub, alert, counts, ecg_mv, heart_rate, strip, times, waveform
 
 Json = dict[str, Any]
+
+STRAP = SensorKey("subject-1", "hub-1", "strap-1")
+ABOUT_STRAP = "subject=subject-1&hub=hub-1&sensor=strap-1"
 
 
 class RunningClinic:
@@ -101,25 +104,33 @@ def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, 
         assert listed["revision"] == 1
         assert [(one["kind"], one["has_strip"], "strip" in one) for one in listed["alerts"]] == [("tachycardia", True, False)]
         assert listed["alerts"][0]["measured"] == {"rate_bpm": 150.0, "limit_bpm": 131}
-        assert (await clinic.json("/api/alerts?after_revision=1"))["alerts"] == []
+        assert [listed["alerts"][0][name] for name in ("subject", "hub", "sensor")] == list(STRAP)
+        changed = await clinic.json("/api/alerts?after_revision=1")
+        assert (changed["alerts"], changed["complete"]) == ([], True)
+        assert (await clinic.json("/api/patients"))["patients"] == [
+            {"subject": "subject-1", "ongoing": {"high": 0, "medium": 1, "low": 0}}
+        ]
 
-        shown = (await clinic.json(f"/api/alerts/{listed['alerts'][0]['id']}"))["strip"]
+        about_alert = f"{listed['alerts'][0]['id']}?subject=subject-1&hub=hub-1"
+        shown = (await clinic.json(f"/api/alerts/{about_alert}"))["strip"]
         assert shown["rate_hz"] == RATE_HZ
         assert shown["mv"] == [round(value, 3) for value in (counts(ecg_mv([0.5, 1.3], 2.0)) * 0.001).tolist()]
-        assert (await clinic.get("/api/alerts/none"))[0] == 404
+        assert (await clinic.get("/api/alerts/none?subject=subject-1&hub=hub-1"))[0] == 404
+        assert (await clinic.get("/api/alerts?cursor=none"))[0] == 422
 
         answer = await clinic.json("/api/sensors")
         assert [(one["sensor"], one["samples"], one["skin_contact"]) for one in answer["sensors"]] == [("strap-1", 260, True)]
 
-        cut = (await clinic.json(f"/api/ecg?sensor=strap-1&from_us={START_US + 500_000}&to_us={START_US + 1_100_000}"))[
+        cut = (await clinic.json(f"/api/ecg?{ABOUT_STRAP}&from_us={START_US + 500_000}&to_us={START_US + 1_100_000}"))[
             "segments"
         ]
         assert [segment["start_us"] for segment in cut] == [START_US + 500_000, START_US + 1_000_000]
         assert [len(segment["mv"]) for segment in cut] == [65, 13]
         assert cut[0]["mv"] == [round(value, 3) for value in (counts(mv[65:130]) * 0.001).tolist()]
 
-        vitals = await clinic.json("/api/vitals?sensor=strap-1&kind=heart_rate")
+        vitals = await clinic.json(f"/api/vitals?{ABOUT_STRAP}&kind=heart_rate")
         assert vitals["vitals"] == [{"at_us": START_US, "value": 72.5}]
+        assert vitals["latest"] == {"at_us": START_US, "received_us": START_US, "value": 72.5, "position": [1, 1]}
         assert (await clinic.json("/api/counters"))["blocks"] == {
             "stored": 3,
             "quarantined": 0,
@@ -127,7 +138,7 @@ def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, 
             "unopened": 0,
             "unopened_reasons": {},
         }
-        assert (await clinic.get("/api/ecg?sensor=strap-1&from_us=x&to_us=1"))[0] == 422
+        assert (await clinic.get(f"/api/ecg?{ABOUT_STRAP}&from_us=x&to_us=1"))[0] == 422
 
     run_in_clinic(store, engine, clinic_keys, test)
 
@@ -244,7 +255,7 @@ def test_a_slow_viewer_loses_its_queue_and_gets_a_resync_message(engine: Engine)
         feed = Feed(engine)
         with feed.register_viewer() as slow:
             for second in range(QUEUE_MESSAGES + 1):
-                await feed.publish(Changes(vitals=[heart_rate(START_US + second, 60.0)]))
+                await feed.publish(Changes(vitals=[LiveVital(STRAP, Position(1, 1), heart_rate(START_US + second, 60.0))]))
             assert slow.queue.qsize() == 2
             assert feed.statistics().dropped == QUEUE_MESSAGES
             first = json.loads(await feed.next_message(slow))
@@ -259,8 +270,12 @@ def test_a_long_backlog_is_replaced_by_a_resync_message(engine: Engine) -> None:
     async def test() -> None:
         feed = Feed(engine)
         with feed.register_viewer() as viewer:
-            one = waveform(START_US, counts(ecg_mv([0.5], 1.0)))
-            await feed.publish(Changes(waveforms=[one] * 50))
+            wave = LiveWaveform(STRAP, Position(1, 1), waveform(START_US, counts(ecg_mv([0.5], 1.0))))
+            changes = Changes()
+            for _ in range(50):
+                changes.add(Changes(waveforms=[wave], blocks=1))
+            assert changes.waveforms == []
+            await feed.publish(changes)
             assert json.loads(await feed.next_message(viewer))["type"] == "resync"
             assert viewer.queue.empty()
 

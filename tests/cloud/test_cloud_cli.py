@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from cloud import tables
-from cloud.api import queries
+from cloud.api import alert_queries, queries
+from cloud.api.alert_queries import ListCursor
+from cloud.changes import SensorKey
 from cloud.cli import main
 from cloud.store import RejectedBlock, Store
 from cloud.tables import open_projections
@@ -115,17 +117,18 @@ def test_reports_a_missing_clinic_or_key_in_one_line(tmp_path: Path, hub: Hub, c
 def test_rebuilds_the_projections_from_the_blocks(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     fill_store(folder, hub)
     engine = open_projections(folder / "projections.db")
+    stale = SensorKey("x", "x", "stale")
     with engine.begin() as connection:
         connection.execute(
-            tables.vitals.insert().values(hub="x", sensor="stale", kind="heart_rate", at_us=1, value=1, flags="[]")
+            tables.vitals.insert().values({**stale._asdict(), "kind": "heart_rate", "at_us": 1, "value": 1, "flags": "[]"})
         )
     engine.dispose()
     assert main(["open", "--data", str(folder), "--rebuild"]) == 0
     capsys.readouterr()
     engine = open_projections(folder / "projections.db")
-    assert queries.read_vitals(engine, "stale", "heart_rate", 0) == []
+    assert queries.read_vitals(engine, stale, "heart_rate", 0, 10)["vitals"] == []
     assert queries.read_counters(engine)["samples"] == 130
-    assert len(queries.find_alerts_after(engine, 0)["alerts"]) == 1
+    assert len(alert_queries.list_alerts(engine, ListCursor(0))["alerts"]) == 1
     engine.dispose()
 
 
@@ -136,7 +139,7 @@ def test_recreates_projections_of_an_unknown_version(folder: Path) -> None:
         connection.exec_driver_sql("PRAGMA user_version = 99")
     engine.dispose()
     engine = open_projections(folder / "projections.db")
-    assert queries.find_alerts_after(engine, 0) == {"revision": 0, "alerts": []}
+    assert alert_queries.list_alerts(engine, ListCursor(0)) == {"revision": 0, "alerts": [], "next": None}
     engine.dispose()
 
 

@@ -16,19 +16,17 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from cloud import tables
-from cloud.api import queries
+from cloud.api import alert_queries, queries
+from cloud.changes import AlertKey, Changes, SensorKey
 from cloud.opener import DAMAGED, NO_KEY, UNDECODABLE, Opener
-from cloud.projections import Changes
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
 from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord, encode_records
 from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import START_US, Hub, alert, counts, ecg_mv, heart_rate, strip, times, waveform
+from tests.cloud.synthetic import START_US, Hub, alert, counts, discard, ecg_mv, heart_rate, strip, times, waveform
 
-
-async def discard(_changes: Changes) -> None:
-    """Publish to no one."""
+STRAP = SensorKey("subject-1", "hub-1", "strap-1")
 
 
 def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> Changes:
@@ -47,6 +45,11 @@ def all_rows(engine: Engine) -> dict[str, list[dict[str, object]]]:
     return {table.name: rows(engine, table) for table in tables.metadata.sorted_tables}
 
 
+def heart_rates(engine: Engine) -> list[float]:
+    vitals = queries.read_vitals(engine, STRAP, "heart_rate", 0, 2 * START_US)["vitals"]
+    return [vital["value"] for vital in vitals]
+
+
 def send_one_of_each(hub: Hub, store: Store) -> None:
     samples = counts(ecg_mv([0.5], 1.0))
     hub.send(store, "wave", waveform(START_US, samples), heart_rate(START_US, 72.0))
@@ -61,7 +64,7 @@ def send_one_of_each(hub: Hub, store: Store) -> None:
 def test_projects_every_kind_of_record(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
     send_one_of_each(hub, store)
     changes = open_all(store, engine, clinic_keys)
-    assert list(changes.alerts) == [("hub-1", f"tachycardia-{START_US}")]
+    assert list(changes.alerts) == [("subject-1", "hub-1", f"tachycardia-{START_US}")]
     (sensor,) = queries.list_sensors(engine)
     assert sensor["samples"] == 130
     assert sensor["battery_percent"] == 87
@@ -108,7 +111,7 @@ def test_an_alert_update_keeps_the_first_decision_time_and_the_strip(
     hub.send(store, "alert", first)
     hub.send(store, "alert", replace(first, priority="high", end_us=START_US + 9, decided_us=first.decided_us + 5, strip=None))
     open_all(store, engine, clinic_keys)
-    found = queries.find_alert(engine, first.id)
+    found = alert_queries.find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
     assert found is not None
     assert (found["priority"], found["end_us"], found["decided_us"]) == ("high", START_US + 9, first.decided_us)
     assert found["strip"]["beats_us"] == [START_US + 500_000, START_US + 1_300_000]
@@ -119,10 +122,11 @@ def test_an_older_alert_record_that_arrives_late_does_not_replace_a_newer_one(
     store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
 ) -> None:
     first = alert()
+    earlier = hub.seal("alert", encode_records([first]))
     hub.send(store, "alert", replace(first, end_us=START_US + 9, decided_us=first.decided_us + 5))
-    hub.send(store, "alert", first)
+    hub.send_block(store, earlier)
     open_all(store, engine, clinic_keys)
-    found = queries.find_alert(engine, first.id)
+    found = alert_queries.find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
     assert found is not None
     assert (found["end_us"], found["decided_us"]) == (START_US + 9, first.decided_us)
 
@@ -148,7 +152,7 @@ def test_blocks_for_another_clinic_key_are_recorded_and_opened_with_the_right_ke
     assert "another clinic key" in caplog.text
     Opener(store, engine, clinic_keys, discard).retry_missing_keys()
     assert rows(engine, tables.unopened) == []
-    assert queries.read_vitals(engine, "strap-1", "heart_rate", 0) == [{"at_us": START_US, "value": 61.0}]
+    assert heart_rates(engine) == [61.0]
     assert queries.read_counters(engine)["blocks"]["opened"] == 1
 
 
@@ -160,7 +164,7 @@ def test_a_damaged_block_does_not_stop_the_next_block(
     hub.send(store, "vital", heart_rate(START_US, 62.0))
     open_all(store, engine, clinic_keys)
     assert [row["reason"] for row in rows(engine, tables.unopened)] == [DAMAGED]
-    assert [vital["value"] for vital in queries.read_vitals(engine, "strap-1", "heart_rate", 0)] == [62.0]
+    assert heart_rates(engine) == [62.0]
 
 
 INVALID_PLAINTEXTS = {

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import cbor2
 import pytest
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.exc import OperationalError
@@ -13,22 +14,12 @@ from cloud import opener as opener_module
 from cloud import projections, tables
 from cloud.api import queries
 from cloud.api.feed import Feed
+from cloud.changes import Changes
 from cloud.opener import BATCH_BLOCKS, NO_KEY, UNDECODABLE, Opener
-from cloud.projections import Changes
 from cloud.store import Store
 from sync.errors import TransientError
 from sync.seal import ClinicKeyPair, unwrap_at_clinic
-from tests.cloud.synthetic import START_US, Hub, alert, heart_rate
-
-
-async def discard(_changes: Changes) -> None:
-    """Publish to no one."""
-
-
-def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> None:
-    opener = Opener(store, engine, keys, discard)
-    while opener.open_batch() is not None:
-        pass
+from tests.cloud.synthetic import START_US, Hub, alert, heart_rate, open_all
 
 
 def unopened(engine: Engine) -> list[tuple[str, int, str]]:
@@ -79,6 +70,26 @@ def test_any_exception_of_one_block_sets_only_that_block_aside(
         detail = connection.scalar(select(tables.unopened.c.detail))
     assert error.__name__ in detail
     assert "CANARY" not in detail
+
+
+TIMES = {"at_us": START_US, "arrived_us": START_US, "arrived_mono_ns": 1}
+VITAL = {"type": "vital", "sensor": "strap-1", "kind": "heart_rate", "times": TIMES, "value": 61.0}
+HOSTILE_PLAINTEXTS = {
+    "value sharing": b"\x82\xd8\x1c" + cbor2.dumps(VITAL) + b"\xd8\x1d\x00",  # tag 28 marks the record, tag 29 repeats it
+    "a tag": cbor2.dumps([VITAL | {"source": cbor2.CBORTag(32, "CANARY-4711")}]),
+    "many levels": cbor2.dumps([VITAL])[:1] + b"\x81" * 5000 + b"\x80",
+}
+
+
+@pytest.mark.parametrize("plaintext", HOSTILE_PLAINTEXTS.values(), ids=HOSTILE_PLAINTEXTS.keys())
+def test_small_blocks_that_would_take_much_memory_are_set_aside(
+    store: Store, engine: Engine, hub: Hub, other: Hub, clinic_keys: ClinicKeyPair, plaintext: bytes
+) -> None:
+    hub.send_block(store, hub.seal("vital", plaintext))
+    other.send(store, "vital", heart_rate(START_US, 62.0))
+    open_all(store, engine, clinic_keys)
+    assert unopened(engine) == [("hub-1", 1, UNDECODABLE)]
+    assert values(engine) == [62.0]
 
 
 def test_a_value_that_the_database_refuses_sets_its_block_aside(
@@ -188,13 +199,13 @@ def test_opens_and_publishes_old_blocks_when_their_key_fits_now(
     async def start_again() -> int:
         published: asyncio.Queue[Changes] = asyncio.Queue()
         running = asyncio.create_task(Opener(store, engine, clinic_keys, published.put).run())
-        alerts = 0
+        blocks = 0
         async with asyncio.timeout(10):
-            while alerts < n:
-                alerts += len((await published.get()).alerts)
+            while blocks < n:
+                blocks += (await published.get()).blocks
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        return alerts
+        return blocks
 
     assert asyncio.run(start_again()) == n
     assert unopened(engine) == []

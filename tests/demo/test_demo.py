@@ -113,7 +113,10 @@ def test_a_result_that_cannot_be_written_is_reported_at_once(tmp_path: Path) -> 
     assert "Traceback" not in errors
 
 
-def test_a_port_in_use_is_reported_with_the_remedy(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_with_the_remedy_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -123,7 +126,25 @@ def test_a_port_in_use_is_reported_with_the_remedy(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert f"port {port} is in use" in errors
     assert "--port" in errors
+    assert "run the demo again with --data" in errors
     assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_that_does_not_exist_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with run_demo(tmp_path, "--port", "0", "--record", str(tmp_path / "none.hea")) as process:
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "none.hea: no such file" in errors
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_make_demo_takes_a_port() -> None:
+    make = ["make", "--dry-run", "demo", "PORT=8765"]
+    done = subprocess.run(make, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].endswith("pulsegate demo --port 8765")
 
 
 def test_the_processes_stop_when_the_demo_is_killed(tmp_path: Path) -> None:

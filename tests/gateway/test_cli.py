@@ -1,16 +1,25 @@
 """The commands as a user types them: a failure is reported in one line that says what to do, and changes nothing."""
 
+import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from config.limits import DEFAULT_LIMITS
+from config.sample import make_sample
+from config.settings import ENVIRONMENT_OVERRIDES, ClinicSettings, Settings, load_settings
+from config.version import VERSION
 from gateway.cli import COMMANDS
+from gateway.startup import PRIVATE_FILES, check_data_folder, check_startup, prepare_data_folder
+from sync.errors import PermanentError
 from sync.keys import HubKey
 
 
@@ -65,9 +74,132 @@ def test_status_says_how_to_start_an_agent_that_never_ran(hub: Path) -> None:
 
 def test_shows_a_stale_status_and_says_that_it_is_stale(hub: Path) -> None:
     (hub / "data" / "status.json").write_text('{"at_us": 1000000, "blocks_pending": 3}')
-    run = pulsegate(hub, "status", "--config", "pulsegate.toml")
-    assert '"blocks_pending": 3' in run.stdout
+    run = pulsegate(hub, "status", "--config", "pulsegate.toml", "--json")
+    assert json.loads(run.stdout) == {"at_us": 1000000, "blocks_pending": 3}
     assert_fails(run, "is not running", "pulsegate run")
+
+
+def test_status_is_a_table_without_escapes_for_people(hub: Path) -> None:
+    status = {"at_us": time.time_ns() // 1000 + 60_000_000, "hub": "hub-1", "sensors": {"strap": "streaming"}}
+    status |= {"uplink_problem": "lost\x1b[2J the broker", "models": {"release": 23, "running": ["rr_af"]}, "blocks_pending": 3}
+    (hub / "data" / "status.json").write_text(json.dumps(status))
+    run = pulsegate(hub, "status", "--config", "pulsegate.toml")
+    assert run.returncode == 0
+    rows = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in run.stdout.splitlines())
+    assert rows == {
+        "agent": "running",
+        "hub": "hub-1",
+        "sensor strap": "streaming",
+        "clinic": r"lost\x1b[2J the broker",
+        "models": "release 23: rr_af",
+        "blocks not acknowledged yet": "3",
+    }
+
+
+def test_status_says_why_the_models_were_refused(hub: Path) -> None:
+    (hub / "data" / "status.json").write_text('{"at_us": 1000000, "models": {"release": null, "refused": ["altered."]}}')
+    assert "rules alone: altered." in pulsegate(hub, "status", "--config", "pulsegate.toml").stdout
+
+
+@pytest.mark.parametrize("module", ["gateway.cli", "cloud.cli"])
+def test_both_programs_have_a_version(module: str) -> None:
+    run = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    name = {"gateway.cli": "pulsegate", "cloud.cli": "pulsegate-cloud"}[module]
+    assert (run.returncode, run.stdout) == (0, f"{name} {VERSION}\n")
+
+
+def test_init_writes_settings_that_are_valid_and_new_each_time(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        path = tmp_path / name / "pulsegate.toml"
+        run = pulsegate(tmp_path, "init", "--config", str(path))
+        assert (run.returncode, run.stderr) == (0, "")
+        assert str(path) in run.stdout
+        assert path.stat().st_mode & 0o777 == 0o600
+        found.append(load_settings(path, {}))
+    assert found[0].hub != found[1].hub
+    assert found[0].subject != found[1].subject
+
+
+def test_init_explains_every_setting_and_variable() -> None:
+    sample = make_sample()
+    assert [name for name in ENVIRONMENT_OVERRIDES if name not in sample] == []
+    assert all("#" in line for line in sample.splitlines() if "=" in line)
+
+
+def test_init_never_overwrites_a_file(hub: Path) -> None:
+    before = (hub / "pulsegate.toml").read_bytes()
+    assert_fails(pulsegate(hub, "init", "--config", "pulsegate.toml"), "exists and is not overwritten")
+    assert (hub / "pulsegate.toml").read_bytes() == before
+
+
+def test_init_names_a_folder_that_cannot_be_written(hub: Path) -> None:
+    assert_fails(pulsegate(hub, "init", "--config", "clinic.pub/pulsegate.toml"), "cannot write clinic.pub/pulsegate.toml")
+
+
+def test_check_config_changes_nothing(hub: Path) -> None:
+    shutil.rmtree(hub / "data")
+    run = pulsegate(hub, "check-config", "--config", "pulsegate.toml")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "pulsegate.toml is valid: hub hub-1, data folder data, sensors strap" in run.stdout
+    assert sorted(path.name for path in hub.iterdir()) == ["clinic.pub", "pulsegate.toml"]
+
+
+@pytest.mark.parametrize("command", ["run", "check-config"])
+def test_a_wrong_clinic_key_leaves_nothing_behind(hub: Path, command: str) -> None:
+    shutil.rmtree(hub / "data")
+    (hub / "clinic.pub").write_text("not a key")
+    assert_fails(pulsegate(hub, command, "--config", "pulsegate.toml"), "clinic.pub", "is not a clinic public key")
+    assert not (hub / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "check-config"])
+def test_a_data_folder_of_another_user_is_refused_and_unchanged(hub: Path, command: str) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give a folder to another user")
+    shutil.rmtree(hub / "data")
+    (hub / "data").mkdir()
+    os.chown(hub / "data", 12345, 12345)
+    assert_fails(pulsegate(hub, command, "--config", "pulsegate.toml"), "belongs to another user (id 12345", "run pulsegate as")
+    assert list((hub / "data").iterdir()) == []
+
+
+def test_a_data_folder_that_others_keep_closed_is_named(hub: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root can run a program as another user")
+    (hub / "data").chmod(0o700)
+    for path in (hub, *hub.parents):
+        path.chmod(path.stat().st_mode | 0o055)
+    settings = Settings(
+        "hub-1", "subject-1", hub / "data", "bluetooth", ClinicSettings("127.0.0.1", 1, hub / "clinic.pub"), (), DEFAULT_LIMITS
+    )
+    os.seteuid(12345)
+    try:
+        with pytest.raises(PermanentError, match=r"data folder .* belongs to another user"):
+            check_startup(settings)
+        with pytest.raises(PermanentError, match=r"cannot use the data folder .*Permission denied"):
+            check_data_folder(hub / "data" / "deeper")
+    finally:
+        os.seteuid(0)
+
+
+def test_files_that_others_may_read_are_made_private(hub: Path) -> None:
+    for name in PRIVATE_FILES:
+        (hub / "data" / name).touch()
+        (hub / "data" / name).chmod(0o664)
+    (hub / "elsewhere").touch(0o644)
+    (hub / "data" / "status.json").unlink()
+    (hub / "data" / "status.json").symlink_to(hub / "elsewhere")
+    prepare_data_folder(hub / "data")
+    modes = {name: (hub / "data" / name).lstat().st_mode & 0o777 for name in PRIVATE_FILES if name != "status.json"}
+    assert set(modes.values()) == {0o600}
+    assert (hub / "elsewhere").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_record_without_a_sensor_leaves_no_file(tmp_path: Path) -> None:
+    missing = pulsegate(tmp_path, "record", "x.jsonl", "--name", "Strap", "--radio", "virtual:none.sock", "--seconds", "1")
+    assert_fails(missing, "no virtual radio at none.sock")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_a_data_folder_that_cannot_be_created(hub: Path) -> None:

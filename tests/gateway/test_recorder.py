@@ -115,6 +115,24 @@ def test_a_full_disk_keeps_records_in_order_and_blocks_add_until_the_agent_stops
     assert [record.value for record in outbox.records() if isinstance(record, VitalRecord)] == [*range(PENDING_LIMIT), -1]
 
 
+def test_a_full_disk_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    outbox = FakeOutbox()
+
+    async def main() -> None:
+        recorder = Recorder(outbox, call_inline, lambda: None)
+        for is_full in (False, True, True, False, False):
+            outbox.is_full = is_full
+            await recorder.add((vital(60),), {})
+            await recorder.flush()
+
+    with caplog.at_level("INFO"):
+        asyncio.run(main())
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot store readings, keeping them in memory: disk full",
+        "readings are stored again",
+    ]
+
+
 def test_encodes_on_the_storage_thread_and_only_once_if_the_disk_is_full() -> None:
     outbox = FakeOutbox()
     outbox.is_full = True

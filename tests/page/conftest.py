@@ -60,13 +60,19 @@ class Clinic:
         process.stdin.close()
         return process.wait(timeout=30)
 
-    def send(self, lane: Lane, *records: Record) -> None:
-        """Seal the records and publish them as the uplink does."""
-        assert self.hub is not None
+    def send(self, lane: Lane, *records: Record, hub: Hub | None = None) -> None:
+        """Seal the records and publish them as the uplink does, by default as `self.hub`."""
+        hub = hub or self.hub
+        assert hub is not None
         assert self._client is not None
-        _, block = self.hub.seal(lane, encode_records(records))
-        payload = encode_envelope(Envelope(self.hub.name, (block,), (self.hub.wrapped(),)))
-        self._client.publish(up_topic(self.hub.name, lane), payload, qos=1).wait_for_publish(10)
+        _, block = hub.seal(lane, encode_records(records))
+        payload = encode_envelope(Envelope(hub.name, (block,), (hub.wrapped(),)))
+        self._client.publish(up_topic(hub.name, lane), payload, qos=1).wait_for_publish(10)
+
+    def make_hub(self, name: str, subject: str) -> Hub:
+        """Return another hub of this clinic, of another patient."""
+        assert self.hub is not None
+        return Hub(self.hub.clinic, name=name, subject=subject)
 
     def _wait_endpoints(self, deadline: float) -> dict[str, object]:
         path = self.folder / "clinic.json"

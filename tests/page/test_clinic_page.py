@@ -81,7 +81,7 @@ def test_an_alert_appears_live_with_its_strip_and_beats(empty_clinic: Any, monit
     empty_clinic.send("alert", raised)
     row = page.locator(".alert-row")
     expect(row).to_contain_text("Pause (no beat)")
-    expect(page.locator("#announcer")).to_have_text("New alert, High priority: Pause (no beat), strap-1")
+    expect(page.locator("#announcer")).to_have_text("New alert, High priority: Pause (no beat), Patient subject-1, strap-1")
     picture = page.locator(".strip svg")
     expect(picture).to_have_attribute("aria-label", re.compile(r"8 seconds with 6 detected beats"))
     assert "/api/alerts/" not in " ".join(monitored.requests)  # the strip came over the WebSocket
@@ -109,7 +109,9 @@ def test_takes_screenshots_of_the_page(clinic: Any, monitored: Any) -> None:
     assert monitored.errors == []
 
 
-def test_lists_the_newest_alert_first_with_priority_as_colour_shape_word_and_flash_rate(clinic: Any, monitored: Any) -> None:
+def test_lists_the_most_important_alert_first_with_priority_as_colour_shape_word_and_flash_rate(
+    clinic: Any, monitored: Any
+) -> None:
     page = monitored.page
     open_page(page, clinic.page)
     rows = page.locator(".alert-row")
@@ -161,12 +163,32 @@ def test_reports_a_lost_connection_and_then_fetches_only_missing_alerts(empty_cl
 
 
 def test_shows_a_notice_for_a_sensor_without_data(empty_clinic: Any, monitored: Any) -> None:
-    long_ago_us = time.time_ns() // 1000 - 60_000_000
-    empty_clinic.send("vital", heart_rate(long_ago_us, 60.0))
-    open_page(monitored.page, empty_clinic.page)
-    expect(monitored.page.locator("#notices")).to_contain_text("strap-1: no data since")
-    expect(monitored.page.locator("#sensor-state")).to_contain_text("No data")
-    expect(monitored.page.locator("#heart-rate")).to_have_text("–")
+    page = monitored.page
+    page.route("**/api/sensors", lambda route: route.fulfill(json=route.fetch().json() | {"silent_after_us": 100_000}))
+    empty_clinic.send("vital", heart_rate(time.time_ns() // 1000, 60.0))
+    open_page(page, empty_clinic.page)
+    expect(page.locator("#notices")).to_contain_text("Patient subject-1, strap-1: no data since")
+    expect(page.locator("#sensor-state")).to_contain_text("No data")
+    expect(page.locator(".patient-row")).to_contain_text("1 sensor without data")
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "notice", "fact", "rate"),
+    [
+        (3600.5, "Patient subject-1, hub hub-1: the hub’s clock is 1 h 0 min fast.", "Hub clock1 h 0 min fast", "60"),
+        (-3600.5, "Patient subject-1, hub hub-1: data arrives 1 h 0 min late", "StatusData late", "–"),
+    ],
+)
+def test_tells_that_the_hubs_clock_disagrees(
+    empty_clinic: Any, monitored: Any, offset_s: float, notice: str, fact: str, rate: str
+) -> None:
+    """A sensor that sends is not silent, whatever its hub's clock says."""
+    page = monitored.page
+    open_page(page, empty_clinic.page)
+    empty_clinic.send("vital", heart_rate(time.time_ns() // 1000 + round(offset_s * 1e6), 60.0))
+    expect(page.locator("#notices")).to_contain_text(notice)
+    expect(page.locator("#sensor-state")).to_contain_text(fact)
+    expect(page.locator("#heart-rate")).to_have_text(rate)
 
 
 def test_received_texts_never_become_markup(empty_clinic: Any, monitored: Any) -> None:
@@ -238,7 +260,8 @@ def test_can_be_used_with_keyboard_and_screen_reader(clinic: Any, monitored: Any
     expect(page.get_by_role("button", name=re.compile("Medium.*Tachycardia"))).to_be_focused()
     for role in ("banner", "main", "contentinfo"):
         expect(page.get_by_role(role)).to_have_count(1)
-    for region in ("Live ECG", "Alerts", "Tachycardia", "Heart rate trend"):
+    patient = "Patient subject-1"
+    for region in ("Patients", f"Live ECG {patient}", "Alerts", f"Tachycardia {patient}", f"Heart rate trend {patient}"):
         expect(page.get_by_role("region", name=region, exact=True)).to_have_count(1)
     expect(page.get_by_role("img", name=re.compile("ECG strip of 12 seconds with 28 detected beats"))).to_be_visible()
     tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]

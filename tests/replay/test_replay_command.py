@@ -246,3 +246,16 @@ def test_a_closed_output_pipe_gives_no_traceback(data: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("name", ["\x1b[2Jodd", "plain"])
+def test_names_in_files_cannot_control_the_terminal(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x.dat").write_bytes(bytes(2 * 2 * 2500))
+    header = "x 2 250 2500\n" + 2 * "x.dat 16 200/mV 16 0 0 0 0 ECG \x1b[2J\n"
+    (tmp_path / f"{name}.hea").write_text(header)
+    files = [tmp_path / f"{name}.hea", tmp_path / f"{name}.missing.csv"]
+    done = subprocess.run([sys.executable, "-m", "gateway.cli", "replay", *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert r"ECG \x1b[2J" in done.stdout
+    assert "no such file" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr

@@ -3,6 +3,7 @@
 import { drawStrip, showsOnset } from "/static/reporting/paper.js";
 import { byId, element, setText, svg } from "./dom.js";
 import { clockTime, dayAndTime, duration, fill, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
+import { alertKey, isOngoing } from "./state.js";
 
 const SHAPES = { high: "M16 3 30 28H2Z", medium: "M16 2 30 16 16 30 2 16Z", low: "M4 16a12 12 0 1 0 24 0a12 12 0 1 0-24 0" };
 const GLYPHS = { high: "!!!", medium: "!!", low: "!" };
@@ -11,10 +12,10 @@ const GLYPH_Y = { high: 24, medium: 20.5, low: 20.5 };
 
 export const scaleText = (gain) => t("scale", { gain, ms: number(40), mv: number(1 / gain, 2) });
 export const kindName = (kind) => lookup("kind", kind) ?? kind.replaceAll("_", " ");
-const isOngoing = (alert) => alert.end_us === null;
+export const patientName = ({ subject }) => t("patient_name", { patient: subject });
 
 /** The priority sign: shape, colour and word; it flashes while the alert is ongoing. */
-function prioritySign(alert) {
+export function prioritySign(alert) {
   const { priority } = alert;
   const shape = svg("svg", { viewBox: "0 0 32 32", "aria-hidden": "true" },
     svg("path", { class: "shape", d: SHAPES[priority] ?? SHAPES.low }),
@@ -24,23 +25,31 @@ function prioritySign(alert) {
 }
 
 export class AlertList {
-  constructor(state, onSelect) {
-    Object.assign(this, { state, onSelect, selected: null, followsNewest: true });
+  constructor(state, onSelect, onMore) {
+    Object.assign(this, { state, onSelect, selected: null, followsFirst: true });
+    byId("more-alerts").addEventListener("click", onMore);
   }
 
   /** Rebuilds the rows; the focused row keeps the focus. */
   render() {
-    const alerts = this.state.alertsNewestFirst();
-    if (this.followsNewest || !this.state.alerts.has(this.selected)) this.selected = alerts[0]?.id ?? null;
+    const alerts = this.state.alertsInOrder();
+    if (this.followsFirst || !this.state.alerts.has(this.selected)) this.selected = alerts[0] ? alertKey(alerts[0]) : null;
     const focused = document.activeElement?.dataset?.alert;
     byId("alert-list").replaceChildren(...alerts.map((alert) => element("li", {}, this.#row(alert))));
     if (focused) document.querySelector(`[data-alert="${CSS.escape(focused)}"]`)?.focus();
-    const ongoing = alerts.filter(isOngoing).length;
-    setText(byId("alert-count"), alerts.length ? plural("alert_count", alerts.length, { ongoing }) : "");
+    const ongoing = this.#countOngoing();
+    const n = `${number(alerts.length)}${this.state.nextAlerts ? "+" : ""}`;
+    setText(byId("alert-count"), alerts.length ? plural("alert_count", alerts.length, { n, ongoing }) : "");
+    byId("more-alerts").hidden = this.state.nextAlerts === null;
     byId("no-alerts").hidden = alerts.length > 0;
     setText(byId("no-alerts"), t("no_alerts"));
     document.title = `${ongoing ? `(${ongoing}) ` : ""}pulsegate`;
     this.tick();
+  }
+
+  /** The ongoing alerts of all patients, those included that are not loaded. */
+  #countOngoing() {
+    return [...this.state.patients.values()].flatMap(({ ongoing }) => Object.values(ongoing)).reduce((sum, n) => sum + n, 0);
   }
 
   /** Updates ages and durations. */
@@ -54,23 +63,36 @@ export class AlertList {
     }
   }
 
-  select(id) {
-    this.selected = id;
-    this.followsNewest = this.state.alertsNewestFirst()[0]?.id === id;
+  select(alert) {
+    this.#choose(alert);
+    this.onSelect(alert);
+  }
+
+  /** Selects the most important alert of a patient, if there is one. */
+  showPatient(subject) {
+    const alert = this.state.alertsInOrder().find((each) => each.subject === subject);
+    if (alert) this.#choose(alert);
+  }
+
+  #choose(alert) {
+    const [first] = this.state.alertsInOrder();
+    this.selected = alertKey(alert);
+    this.followsFirst = this.selected === alertKey(first);
     this.render();
-    this.onSelect();
   }
 
   #row(alert) {
     const now_us = this.state.now_us();
+    const key = alertKey(alert);
     const row = element("button",
-      { type: "button", class: "alert-row", "data-alert": alert.id, "aria-current": alert.id === this.selected ? "true" : null },
+      { type: "button", class: "alert-row", "data-alert": key, "aria-current": key === this.selected ? "true" : null },
       prioritySign(alert),
       element("span", { class: "kind" }, kindName(alert.kind)),
+      element("span", { class: "patient" }, patientName(alert)),
       element("span", { class: "when" }, element("span", { class: "age" }), ` · ${clockTime(alert.decided_us, now_us)}`),
       element("span", { class: "course" },
         element("span", { class: isOngoing(alert) ? "span ongoing" : "span" }), element("span", { class: "quiet" }, alert.sensor)));
-    row.addEventListener("click", () => this.select(alert.id));
+    row.addEventListener("click", () => this.select(alert));
     return row;
   }
 }
@@ -81,20 +103,20 @@ export class AlertDetail {
   constructor(state, fetchStrip) { Object.assign(this, { state, fetchStrip }); }
 
   /** Redraws the alert if it has changed, or if `force` is set; the strip of the same alert keeps its scroll position. */
-  async render(id, force = false) {
-    const alert = this.state.alerts.get(id);
-    const key = alert ? `${id}|${alert.revision}|${Boolean(alert.strip)}` : "";
-    if (key === this.#shown && !force && byId("detail").hasChildNodes()) return this.tick(id);
-    const sameAlert = this.#shown.startsWith(`${id}|`);
+  async render(key, force = false) {
+    const alert = this.state.alerts.get(key);
+    const shown = alert ? `${key}|${alert.revision}|${Boolean(alert.strip)}` : "";
+    if (shown === this.#shown && !force && byId("detail").hasChildNodes()) return this.tick(key);
+    const sameAlert = this.#shown.startsWith(`${key}|`);
     const scrolled = sameAlert ? document.querySelector(".strip")?.scrollLeft : undefined;
-    this.#shown = key;
+    this.#shown = shown;
     byId("detail").replaceChildren(...(alert ? this.#content(alert, scrolled) : [placeholder()]));
-    this.tick(id);
-    if (alert?.has_strip && !alert.strip) await this.fetchStrip(id);
+    this.tick(key);
+    if (alert?.has_strip && !alert.strip) await this.fetchStrip(alert);
   }
 
-  tick(id) {
-    const alert = this.state.alerts.get(id);
+  tick(key) {
+    const alert = this.state.alerts.get(key);
     const course = document.querySelector("#detail .span");
     if (alert && course) setText(course, stateText(alert, this.state.now_us()));
   }
@@ -103,6 +125,7 @@ export class AlertDetail {
     const end = alert.end_us === null ? null : t("ended_at", { time: dayAndTime(alert.end_us) });
     const head = element("header", { class: "detail-head" }, prioritySign(alert), element("div", {},
       element("h2", { id: "detail-heading" }, kindName(alert.kind)),
+      element("p", { id: "detail-patient", class: "patient" }, patientName(alert)),
       element("p", { class: isOngoing(alert) ? "span ongoing" : "span" }),
       element("p", { class: "quiet" }, [t("onset", { time: dayAndTime(alert.onset_us) }), end].filter(Boolean).join(" · ")),
       element("p", { class: "quiet" }, `${alert.sensor} · ${sourceText(alert.source)}`)));
@@ -120,7 +143,7 @@ function placeholder() {
 
 function stripElements(alert, scrolled) {
   const seconds = alert.strip.mv.length / alert.strip.rate_hz;
-  const values = { seconds: number(seconds), beats: number(alert.strip.beats_us.length), kind: kindName(alert.kind) };
+  const values = { seconds: number(seconds), beats: number(alert.strip.beats_us.length), kind: kindName(alert.kind), patient: patientName(alert) };
   const texts = { number: (value) => number(value, 0), per_minute: t("per_minute"), label: () => t("strip_label", values) };
   const { rows: [{ picture }], gain, onset_x } = drawStrip(alert.strip, alert, texts, { row_s: seconds });
   const box = element("div", { class: "strip", tabindex: 0, role: "region", "aria-label": t("strip") }, picture);
@@ -131,7 +154,7 @@ function stripElements(alert, scrolled) {
     showsOnset(alert.strip, alert) ? element("span", {}, element("i", { class: "onset", "aria-hidden": "true" }, "┃"), t("legend_onset")) : null,
     element("span", {}, t("legend_calibration")));
   return [
-    element("p", { class: "strip-head" }, element("strong", {}, t("strip")), element("span", {}, t("strip_length", values)),
+    element("p", { class: "strip-head" }, element("strong", {}, t("strip")), element("span", { class: "patient" }, patientName(alert)), element("span", {}, t("strip_length", values)),
       element("span", {}, scaleText(gain))),
     box, legend];
 }

@@ -3,6 +3,7 @@
 import { UNITS_PER_MM, UNITS_PER_S, addTrace, createPicture, fitPaper, gridParts, median } from "/static/reporting/paper.js";
 import { cssColour, element, setText } from "./dom.js";
 import { t } from "./i18n.js";
+import { sensorKey } from "./state.js";
 
 const MIN_HEIGHT_MM = 35;
 /** Blank time ahead of the newest sample. */
@@ -25,7 +26,7 @@ export class LiveEcg {
   #baseline_mv = 0;
 
   constructor(host, onGain, state) {
-    Object.assign(this, { host, onGain, state, sensor: null, note: element("p", { class: "paper-note" }, element("span")) });
+    Object.assign(this, { host, onGain, state, key: null, note: element("p", { class: "paper-note" }, element("span")) });
     this.host.setAttribute("role", "img");
     this.host.append(this.note);
     new ResizeObserver(() => this.redraw()).observe(host);
@@ -34,23 +35,26 @@ export class LiveEcg {
     requestAnimationFrame(tick);
   }
 
-  show(sensor) {
-    if (this.sensor === sensor) return;
-    Object.assign(this, { sensor });
+  /** Shows another sensor: nothing of the one before stays on the screen. */
+  show(key) {
+    if (this.key === key) return;
+    Object.assign(this, { key });
     this.#head_us = 0;
     this.#layout = null;
+    if (this.#view) this.#view.context.clearRect(0, 0, this.#view.width, this.#view.height);
   }
 
   /** Creates a new canvas and grid in the next frame, for another size, theme or gain. */
   redraw() { this.#view = null; }
 
   /** Adapts the delay to the length of the chunks: 1.3 chunks, within 0.6 to 3 s. */
-  onChunk({ mv, rate_hz }) {
+  onChunk({ mv, rate_hz, ...names }) {
+    if (sensorKey(names) !== this.key) return;
     this.#delay_us = Math.max(0.6e6, Math.min(3e6, 1.3 * (mv.length / rate_hz) * 1e6));
   }
 
   #onFrame(now_ms) {
-    const chunks = this.state.ecg(this.sensor);
+    const chunks = this.state.ecg(this.key);
     this.note.hidden = chunks.length > 0;
     if (!chunks.length) setText(this.note.firstChild, t("no_ecg"));
     if (now_ms - this.#drawn_ms < 30) return;
@@ -71,7 +75,7 @@ export class LiveEcg {
   #fitRange(chunks) {
     const recent = chunks.filter((chunk) => chunk.end_us > this.#head_us - FIT_WINDOW_US).flatMap((chunk) => chunk.mv);
     if (!recent.length && this.#layout) return;
-    const [low, high] = [Math.min(0, ...recent), Math.max(0, ...recent)];
+    const [low, high] = recent.reduce(([lowest, highest], mv) => [Math.min(lowest, mv), Math.max(highest, mv)], [0, 0]);
     const fits = this.#layout && (low - this.#baseline_mv) * this.#layout.gain > this.#layout.low_mm
       && (high - this.#baseline_mv) * this.#layout.gain < this.#layout.high_mm;
     if (fits) return;
@@ -87,7 +91,8 @@ export class LiveEcg {
     grid.append(...gridParts(width, this.#layout.height));
     this.#view = makeCanvas(width, this.#layout.height);
     this.host.replaceChildren(grid, this.#view.canvas, this.note);
-    this.host.setAttribute("aria-label", t("live_ecg"));
+    const sensor = this.state.sensors.get(this.key);
+    this.host.setAttribute("aria-label", sensor ? t("live_ecg_label", { patient: sensor.subject, sensor: sensor.sensor }) : t("live_ecg"));
     this.onGain(this.#layout.gain);
   }
 
@@ -133,7 +138,7 @@ function gapFreeRuns(chunks, from_us, to_us) {
     const period_us = 1e6 / rate_hz;
     mv.forEach((value, i) => {
       const us = start_us + i * period_us;
-      if (us < from_us || us > to_us) return;
+      if (us < from_us || us > to_us || us <= last_us) return; // never backwards, where chunks overlap
       if (us - last_us > 1.5 * period_us) found.push([]);
       found.at(-1).push([us, value]);
       last_us = us;

@@ -1,12 +1,13 @@
 /** The page: fetches missing data over REST, receives live data over the WebSocket, and keeps every part up to date. */
 
-import { AlertDetail, AlertList, kindName, scaleText } from "./alerts.js";
+import { AlertDetail, AlertList, kindName, patientName, scaleText } from "./alerts.js";
 import { byId, element, setText } from "./dom.js";
 import { LANGUAGES, chooseLanguage, clockTime, currentLanguage, dayAndTime, loadLanguage, lookup, number, preferredLanguage, t, zoneName } from "./i18n.js";
 import { Link } from "./link.js";
 import { LiveEcg } from "./live.js";
+import { PatientList } from "./patients.js";
 import { SensorPanel, unopenedNotice } from "./sensors.js";
-import { State } from "./state.js";
+import { State, alertKey, comparePositions } from "./state.js";
 import { Trend } from "./trend.js";
 
 /** How much history before the newest data the page fetches at its start. */
@@ -15,36 +16,72 @@ const INITIAL_TREND_US = 6 * 3600e6;
 
 const oneColumnQuery = matchMedia("(max-width: 900px)"); // as in base.css
 const state = new State();
-const sensors = new SensorPanel(state, (name) => { live.show(name); trend.render(name); });
+const sensors = new SensorPanel(state, onSensor);
+const patients = new PatientList(state, onPatient);
 const live = new LiveEcg(byId("live-paper"), (gain) => setText(byId("live-scale"), scaleText(gain)), state);
 const detail = new AlertDetail(state, fetchStrip);
-const list = new AlertList(state, () => {
-  detail.render(list.selected);
-  if (oneColumnQuery.matches) document.querySelector(".detail").scrollIntoView();
-});
+const list = new AlertList(state, onAlert, () => fetchMoreAlerts().catch(reportError));
 const trend = new Trend(state);
 let linkLostAt_ms = null;
+/** For each sensor, the time up to which its data is complete, before newer data arrives over the WebSocket. */
 let dataEnds = new Map();
+/** The sensors whose history was fetched, or is being fetched, since the last connection. */
+let fetched = new Set();
 let isSyncing = false;
 let needsAnotherSync = false;
 let linkState = "connecting";
 
-async function getJson(path) {
-  const response = await fetch(path, { cache: "no-store" });
+async function getJson(path, query = {}) {
+  const address = Object.keys(query).length ? `${path}?${new URLSearchParams(query)}` : path;
+  const response = await fetch(address, { cache: "no-store" });
   if (!response.ok) throw new Error(`${path}: ${response.status}`);
   return response.json();
 }
 
-async function fetchStrip(id) {
-  state.putAlert(await getJson(`/api/alerts/${encodeURIComponent(id)}`));
-  if (list.selected === id) detail.render(id);
+/** Shows another sensor everywhere, and fetches its history unless that is complete. */
+function onSensor(key) {
+  live.show(key);
+  trend.render(key);
+  renderPatients();
+  if (key && !fetched.has(key)) fetchSensor(key).then(() => trend.render(sensors.selected)).catch(reportError);
+}
+
+/** Shows a patient everywhere: the ECG, the trend and the most important alert. */
+function onPatient(subject) {
+  sensors.selectPatient(subject);
+  list.showPatient(subject);
+  renderPatients();
+  detail.render(list.selected);
+}
+
+function onAlert(alert) {
+  sensors.select(alert);
+  renderPatients();
+  detail.render(list.selected);
+  if (oneColumnQuery.matches) document.querySelector(".detail").scrollIntoView();
+}
+
+async function fetchStrip({ subject, hub, id }) {
+  const alert = await getJson(`/api/alerts/${encodeURIComponent(id)}`, { subject, hub });
+  state.putAlert(alert);
+  if (list.selected === alertKey(alert)) detail.render(list.selected);
+}
+
+async function fetchMoreAlerts() {
+  const cursor = state.nextAlerts;
+  const answer = await getJson("/api/alerts", { cursor });
+  if (state.nextAlerts !== cursor) return; // the list was loaded again meanwhile
+  answer.alerts.forEach((alert) => state.putAlert(alert));
+  state.nextAlerts = answer.next;
+  list.render();
 }
 
 /** Notes for each sensor the time up to which its data is complete, before newer data arrives over the WebSocket. */
 function recordDataEnds() {
-  for (const name of state.sensors.keys()) {
-    if (!dataEnds.has(name)) dataEnds.set(name, { ecg_us: state.ecgEnd_us(name), rate_us: state.heartRates(name).at(-1)?.at_us ?? 0 });
+  for (const key of state.sensors.keys()) {
+    if (!dataEnds.has(key)) dataEnds.set(key, { ecg_us: state.ecgEnd_us(key), rate_us: state.heartRates(key).at(-1)?.at_us ?? 0 });
   }
+  fetched = new Set();
 }
 
 /** Fetches missing data; if called while it runs, it fetches once more afterwards. */
@@ -56,42 +93,54 @@ async function resync() {
   try {
     do {
       needsAnotherSync = false;
-      const since = dataEnds;
-      dataEnds = new Map();
-      try { await fetchMissing(since); } catch (error) {
-        since.forEach((ends, name) => dataEnds.set(name, ends)); // for the next attempt
-        throw error;
-      }
+      await fetchMissing();
     } while (needsAnotherSync);
   } finally { isSyncing = false; }
 }
 
-async function fetchMissing(since) {
-  const [alerts, sensorList] = await Promise.all([getJson(`/api/alerts?after_revision=${state.revision}`), getJson("/api/sensors")]);
+async function fetchMissing() {
+  const known = state.revision;
+  const [alerts, patientList, sensorList] = await Promise.all(
+    [getJson("/api/alerts", { after_revision: known }), getJson("/api/patients"), getJson("/api/sensors")]);
   state.setServerTime(sensorList.now_us);
-  if (alerts.revision < state.revision) { // the clinic rebuilt its projections
-    state.alerts.clear();
-    state.revision = 0;
+  if (alerts.revision < known || alerts.complete === false) { // the clinic rebuilt its projections, or too much has changed
+    state.clearAlerts();
     needsAnotherSync = true;
     return;
   }
   alerts.alerts.forEach((alert) => state.putAlert(alert));
+  state.revision = Math.max(state.revision, alerts.revision);
+  if (known === 0) Object.assign(state, { nextAlerts: alerts.next, current_us: alerts.current_us });
+  patientList.patients.forEach((patient) => state.putPatient(patient));
   sensors.silentAfter_us = sensorList.silent_after_us;
   sensorList.sensors.forEach((sensor) => state.putSensor(sensor));
-  await Promise.all([...state.sensors.keys()].map((name) => fetchSensor(name, since.get(name))).concat(refreshCounters()));
+  sensors.render();
+  const isMissing = sensors.selected && !fetched.has(sensors.selected);
+  await Promise.all([isMissing ? fetchSensor(sensors.selected) : null, refreshCounters()]);
   renderAll();
 }
 
-async function fetchSensor(name, since = { ecg_us: 0, rate_us: 0 }) {
-  const sensor = encodeURIComponent(name);
-  const end_us = state.sensors.get(name).last_data_us;
-  const ecgFrom_us = Math.round(Math.max(0, end_us - INITIAL_ECG_US, since.ecg_us));
-  const rateFrom_us = Math.round(Math.max(0, end_us - INITIAL_TREND_US, since.rate_us + 1));
+/** Fetches the latest ECG and heart rates of a sensor, from the last that the page has. */
+async function fetchSensor(key) {
+  fetched.add(key);
+  try { await fetchHistory(key); } catch (error) {
+    fetched.delete(key); // for the next attempt
+    throw error;
+  }
+}
+
+async function fetchHistory(key) {
+  const { subject, hub, sensor, last_data_us, last_waveform_us } = state.sensors.get(key);
+  const since = dataEnds.get(key) ?? { ecg_us: 0, rate_us: 0 };
+  const names = { subject, hub, sensor };
+  const from = (end_us, history_us, known_us) => Math.round(known_us < end_us ? Math.max(end_us - history_us, known_us) : end_us - history_us);
   const [ecg, vitals] = await Promise.all([
-    getJson(`/api/ecg?sensor=${sensor}&from_us=${ecgFrom_us}&to_us=${end_us}`),
-    getJson(`/api/vitals?sensor=${sensor}&kind=heart_rate&from_us=${rateFrom_us}`)]);
-  ecg.segments.forEach((segment) => state.putEcg({ sensor: name, ...segment }));
-  vitals.vitals.forEach(({ at_us, value }) => state.putHeartRate({ sensor: name, at_us, value }));
+    getJson("/api/ecg", { ...names, from_us: from(last_waveform_us ?? 0, INITIAL_ECG_US, since.ecg_us), to_us: last_waveform_us ?? 0 }),
+    getJson("/api/vitals", { ...names, kind: "heart_rate", from_us: from(last_data_us ?? 0, INITIAL_TREND_US, since.rate_us + 1), to_us: last_data_us ?? 0 })]);
+  ecg.segments.sort((a, b) => comparePositions(a.position, b.position)).forEach((segment) => state.putEcg({ ...names, ...segment }));
+  vitals.vitals.forEach(({ at_us, value }) => state.putHeartRate({ ...names, at_us, value }));
+  state.setHeartRatePosition(key, vitals.latest?.position);
+  dataEnds.delete(key);
 }
 
 async function refreshCounters() {
@@ -107,16 +156,19 @@ const handlers = {
     detail.render(list.selected);
     trend.render(sensors.selected);
     if (isNew) setText(byId("announcer"), t("new_alert", announcementValues(message)));
+    if (state.hasTooManyAlerts()) { state.clearAlerts(); resync().catch(reportError); }
   },
+  patient(message) { state.putPatient(message); list.render(); renderPatients(); },
   sensor(message) { state.putSensor(message); sensors.render(); },
-  ecg(message) { state.putEcg(message); if (message.sensor === live.sensor) live.onChunk(message); },
+  ecg(message) { state.putEcg(message); live.onChunk(message); },
   vital(message) { if (message.kind === "heart_rate") state.putHeartRate(message); },
   resync,
   beat() {}, // the heartbeat of the connection, not of the patient
 };
 
-function announcementValues({ priority, kind, sensor }) {
-  return { priority: lookup("priority_label", priority) ?? priority, kind: kindName(kind), sensor };
+function announcementValues(alert) {
+  const { priority, kind, sensor } = alert;
+  return { priority: lookup("priority_label", priority) ?? priority, kind: kindName(kind), patient: patientName(alert), sensor };
 }
 
 const link = new Link({
@@ -139,6 +191,15 @@ function renderNotices() {
   document.querySelector(".live").dataset.stale = linkLostAt_ms !== null;
 }
 
+/** Names the patient whose ECG and trend are shown, and marks that patient in the list. */
+function renderPatients() {
+  patients.selected = sensors.subject;
+  patients.render(sensors.silentAfter_us);
+  const name = sensors.subject === null ? "" : patientName({ subject: sensors.subject });
+  setText(byId("live-patient"), name);
+  setText(byId("trend-patient"), name);
+}
+
 function tick() {
   byId("link").dataset.state = linkState;
   setText(byId("link-text"), t(`link_${linkState}`));
@@ -146,6 +207,7 @@ function tick() {
   byId("clock").title = t("zone", { zone: zoneName() });
   renderNotices();
   sensors.tick();
+  renderPatients();
   list.tick();
   detail.tick(list.selected);
 }

@@ -1,26 +1,46 @@
-/** The state of the sensors (connected, silent or in a gap), battery, skin contact, last data, and the notices about them. */
+/** The state of the sensors (connected, late, silent or in a gap), battery, skin contact, clock, and the notices about them. */
 
 import { byId, element, setText } from "./dom.js";
-import { clockTime, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
+import { clockTime, duration, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
+import { sensorKey } from "./state.js";
 
 const LOW_BATTERY_PERCENT = 20;
 /** An older heart rate is not shown as the current one. */
 const RATE_MAX_AGE_US = 10e6;
+/** More notices about sensors than this would push everything else off the screen. */
+const MAX_NOTICES = 4;
 
-/** Returns "gap" while the hub reports a gap, "silent" if neither sensor nor hub has sent data for `silentAfter_us`, else "connected". */
+/** The hub reports a gap. A sensor is silent if neither it nor its hub sends data, judged by the clinic's clock alone. */
 export function sensorState(sensor, now_us, silentAfter_us) {
   if (sensor.gap_since_us !== null) return "gap";
-  return now_us - sensor.last_data_us > silentAfter_us ? "silent" : "connected";
+  if (sensor.last_received_us === null || now_us - sensor.last_received_us > silentAfter_us) return "silent";
+  return sensor.clock === "behind" ? "late" : "connected";
 }
 
+/** The panel of the selected sensor, one of the selected patient. */
 export class SensorPanel {
-  constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null, silentAfter_us: 10e6 }); }
+  constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null, subject: null, silentAfter_us: 10e6 }); }
 
+  /** Keeps the selection, or else selects the first sensor of the first patient. */
   render() {
-    const sensors = [...this.state.sensors.values()].sort((a, b) => a.sensor.localeCompare(b.sensor));
-    if (!this.state.sensors.has(this.selected)) this.#select(sensors[0]?.sensor ?? null);
+    if (!this.state.patients.has(this.subject)) this.subject = this.state.patientsInOrder()[0]?.subject ?? null;
+    const sensors = this.state.sensorsOf(this.subject);
+    if (this.state.sensors.get(this.selected)?.subject !== this.subject) this.#choose(sensors[0] ? sensorKey(sensors[0]) : null);
     this.#renderTabs(sensors);
     this.tick();
+  }
+
+  selectPatient(subject) {
+    this.subject = subject;
+    this.render();
+  }
+
+  /** Selects a sensor and its patient; without such a sensor, the patient alone. */
+  select({ subject, hub, sensor }) {
+    this.subject = subject;
+    const key = sensorKey({ subject, hub, sensor });
+    if (this.state.sensors.has(key) && key !== this.selected) this.#choose(key);
+    this.render();
   }
 
   /** Updates everything that depends on the time: called every second and when a sensor changes. */
@@ -31,29 +51,46 @@ export class SensorPanel {
     const facts = rows.map(([name, value, level]) =>
       element("div", {}, element("dt", {}, name), element("dd", { "data-level": level ?? null }, value)));
     byId("sensor-state").replaceChildren(...facts);
-    this.#renderHeartRate(now_us);
+    this.#renderHeartRate(sensor, now_us);
   }
 
+  /** The notices about all patients' sensors, most important patient first. */
   notices(now_us) {
-    return [...this.state.sensors.values()].flatMap((sensor) => {
-      const name = sensor.model ? `${sensor.model} (${sensor.sensor})` : sensor.sensor;
-      switch (sensorState(sensor, now_us, this.silentAfter_us)) {
-        case "gap": return [t("notice_gap", { sensor: name, time: clockTime(sensor.gap_since_us, now_us), reason: gapReason(sensor.gap_reason) })];
-        case "silent": return [t("notice_silent", { sensor: name, time: clockTime(sensor.last_data_us, now_us) })];
-        default: return [];
-      }
-    });
+    const sensors = this.state.patientsInOrder().flatMap(({ subject }) => this.state.sensorsOf(subject));
+    const clocks = new Map(sensors.map((sensor) => [JSON.stringify([sensor.subject, sensor.hub]), this.#clockNotice(sensor, now_us)]));
+    const texts = [...sensors.map((sensor) => this.#dataNotice(sensor, now_us)), ...clocks.values()].filter(Boolean);
+    const hidden = texts.length - MAX_NOTICES;
+    return hidden > 0 ? [...texts.slice(0, MAX_NOTICES), plural("notice_more", hidden)] : texts;
   }
 
-  #select(name) {
-    this.selected = name;
-    this.onSelect(name);
+  #dataNotice(sensor, now_us) {
+    const name = sensor.model ? `${sensor.model} (${sensor.sensor})` : sensor.sensor;
+    const values = { patient: t("patient_name", { patient: sensor.subject }), sensor: name };
+    switch (sensorState(sensor, now_us, this.silentAfter_us)) {
+      case "gap": return t("notice_gap", { ...values, time: clockTime(sensor.gap_since_us, now_us), reason: gapReason(sensor.gap_reason) });
+      case "silent": return sensor.last_received_us === null ? null : t("notice_silent", { ...values, time: clockTime(sensor.last_received_us, now_us) });
+      default: return null;
+    }
+  }
+
+  #clockNotice(sensor, now_us) {
+    if (!sensor.clock || ["gap", "silent"].includes(sensorState(sensor, now_us, this.silentAfter_us))) return null;
+    const values = { patient: t("patient_name", { patient: sensor.subject }), hub: sensor.hub, duration: duration(Math.abs(sensor.clock_offset_us)) };
+    return t(`notice_clock_${sensor.clock}`, values);
+  }
+
+  #choose(key) {
+    this.selected = key;
+    this.onSelect(key);
   }
 
   #renderTabs(sensors) {
-    const tabs = sensors.length < 2 ? [] : sensors.map(({ sensor }) => {
-      const tab = element("button", { type: "button", "aria-pressed": sensor === this.selected }, sensor);
-      tab.addEventListener("click", () => { this.#select(sensor); this.render(); });
+    const isAmbiguous = ({ sensor }) => sensors.filter((other) => other.sensor === sensor).length > 1;
+    const tabs = sensors.length < 2 ? [] : sensors.map((sensor) => {
+      const key = sensorKey(sensor);
+      const label = isAmbiguous(sensor) ? `${sensor.sensor} (${sensor.hub})` : sensor.sensor;
+      const tab = element("button", { type: "button", "aria-pressed": key === this.selected }, label);
+      tab.addEventListener("click", () => this.select(sensor));
       return tab;
     });
     byId("sensor-tabs").replaceChildren(...tabs);
@@ -62,22 +99,26 @@ export class SensorPanel {
   #factRows(sensor, now_us) {
     const state = sensorState(sensor, now_us, this.silentAfter_us);
     const battery = sensor.battery_percent;
+    const clock = sensor.clock ? [[t("hub_clock"), t(`clock_${sensor.clock}`, { duration: duration(Math.abs(sensor.clock_offset_us)) }), "warn"]] : [];
     return [
       [t("sensor"), [sensor.model, sensor.sensor].filter(Boolean).join(" · ")],
+      [t("hub"), sensor.hub],
       [t("state"), t(`state_${state}`), state === "connected" ? "good" : "warn"],
       [t("skin_contact"), contactText(sensor.skin_contact), sensor.skin_contact === false ? "warn" : undefined],
       [t("battery"), battery === null ? t("unknown") : percent(battery / 100), battery !== null && battery <= LOW_BATTERY_PERCENT ? "warn" : undefined],
-      [t("last_data"), sensor.last_data_us ? relativeTime(sensor.last_data_us, now_us) : t("unknown")],
+      [t("last_data"), sensor.last_received_us === null ? t("unknown") : relativeTime(sensor.last_received_us, now_us)],
+      ...clock,
       [t("samples"), number(sensor.samples, 0)],
       [t("missing"), number(sensor.missing_samples, 0)],
     ];
   }
 
-  #renderHeartRate(now_us) {
-    const newest = this.state.heartRates(this.selected).at(-1);
-    const isCurrent = newest && now_us - newest.at_us < RATE_MAX_AGE_US;
-    setText(byId("heart-rate"), isCurrent ? number(newest.value, 0) : "–");
-    setText(byId("heart-rate-age"), newest && !isCurrent ? relativeTime(newest.at_us, now_us) : "");
+  /** The latest heart rate in the hub's sequence: current only if it came a moment ago and was not late. */
+  #renderHeartRate(sensor, now_us) {
+    const latest = sensor?.heart_rate;
+    const isCurrent = latest && now_us - latest.received_us < RATE_MAX_AGE_US && sensor.clock !== "behind";
+    setText(byId("heart-rate"), isCurrent ? number(latest.value, 0) : "–");
+    setText(byId("heart-rate-age"), latest && !isCurrent ? relativeTime(latest.at_us, now_us) : "");
   }
 }
 

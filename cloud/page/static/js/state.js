@@ -1,13 +1,27 @@
-/** The data of the page: alerts by id, sensors by name, their ECG and heart rate. This module draws nothing. */
+/** The data of the page: patients, alerts, sensors, and the ECG and heart rate of each sensor. This module draws nothing.
+ *
+ * Names of sensors and ids of alerts are unique only for one patient and hub; every key therefore names all three.
+ */
 
 const ECG_HISTORY_US = 30e6;
 const TREND_HISTORY_US = 6 * 3600e6;
+/** More alerts than this slow the page down; it then starts again with the first page of the list. */
+const MAX_ALERTS = 1000;
+
+export const sensorKey = ({ subject, hub, sensor }) => JSON.stringify([subject, hub, sensor]);
+export const alertKey = ({ subject, hub, id }) => JSON.stringify([subject, hub, id]);
+export const isOngoing = (alert) => alert.end_us === null;
 
 export class State {
+  patients = new Map();
   alerts = new Map();
   sensors = new Map();
   counters = null;
   revision = 0;
+  /** The place in the server's list behind the alerts that are loaded; null if all are. */
+  nextAlerts = null;
+  /** An ended alert is among the current ones for this long after its receipt; the server says how long. */
+  current_us = 86_400e6;
   #ecg = new Map();
   #rates = new Map();
   #serverOffset_us = 0;
@@ -17,54 +31,108 @@ export class State {
 
   setServerTime(us) { if (us) this.#serverOffset_us = us - Date.now() * 1000; }
 
-  /** Alerts in the order of their decision, latest first; an old alert that arrives late is sorted in by its time. */
-  alertsNewestFirst() {
-    return [...this.alerts.values()].sort((a, b) => b.decided_us - a.decided_us || b.revision - a.revision);
+  /** Alerts in the order of the server's list: the current ones by priority, state and age, then the earlier ones by age. */
+  alertsInOrder() {
+    const since_us = this.now_us() - this.current_us;
+    const places = new Map([...this.alerts.values()].map((alert) => [alert, placeInList(alert, since_us)]));
+    return [...places.keys()].sort((a, b) => comparePositions(places.get(a), places.get(b)));
   }
 
   /** Stores an alert; returns whether it is new to the page. A strip once received is kept. */
   putAlert(alert) {
-    const known = this.alerts.get(alert.id);
+    const key = alertKey(alert);
+    const known = this.alerts.get(key);
     this.revision = Math.max(this.revision, alert.revision);
     if (known && known.revision >= alert.revision && !alert.strip) return false;
-    this.alerts.set(alert.id, { ...alert, strip: alert.strip ?? known?.strip });
+    this.alerts.set(key, { ...alert, strip: alert.strip ?? known?.strip });
     return !known;
   }
 
-  putSensor(sensor) { this.sensors.set(sensor.sensor, sensor); }
+  hasTooManyAlerts() { return this.alerts.size > MAX_ALERTS; }
 
-  ecg(sensor) { return this.#ecg.get(sensor) ?? []; }
-
-  ecgEnd_us(sensor) { return this.ecg(sensor).at(-1)?.end_us ?? 0; }
-
-  putEcg({ sensor, start_us, rate_hz, mv }) {
-    const chunks = this.#getOrCreateList(this.#ecg, sensor);
-    const chunk = { start_us, rate_hz, mv, end_us: start_us + (mv.length / rate_hz) * 1e6 };
-    insertInOrder(chunks, chunk, "start_us");
-    dropBefore(chunks, chunks.at(-1).end_us - ECG_HISTORY_US, "end_us");
+  clearAlerts() {
+    this.alerts.clear();
+    this.revision = 0;
+    this.nextAlerts = null;
   }
 
-  heartRates(sensor) { return this.#rates.get(sensor) ?? []; }
+  putPatient(patient) { this.patients.set(patient.subject, patient); }
 
-  putHeartRate({ sensor, at_us, value }) {
-    const rates = this.#getOrCreateList(this.#rates, sensor);
-    insertInOrder(rates, { at_us, value }, "at_us");
-    dropBefore(rates, rates.at(-1).at_us - TREND_HISTORY_US, "at_us");
+  /** Patients with the most important ongoing alert first, then by name. */
+  patientsInOrder() {
+    const place = ({ ongoing }) => { const rank = Object.values(ongoing).findIndex((n) => n > 0); return rank < 0 ? Number.MAX_VALUE : rank; };
+    return [...this.patients.values()].sort((a, b) => place(a) - place(b) || a.subject.localeCompare(b.subject));
   }
 
-  #getOrCreateList(lists, name) {
-    if (!lists.has(name)) lists.set(name, []);
-    return lists.get(name);
+  putSensor(sensor) {
+    this.sensors.set(sensorKey(sensor), sensor);
+    if (!this.patients.has(sensor.subject)) this.putPatient({ subject: sensor.subject, ongoing: {} });
+  }
+
+  sensorsOf(subject) {
+    const sensors = [...this.sensors.values()].filter((sensor) => sensor.subject === subject);
+    return sensors.sort((a, b) => a.sensor.localeCompare(b.sensor) || a.hub.localeCompare(b.hub));
+  }
+
+  ecg(key) { return this.#ecg.get(key)?.items ?? []; }
+
+  ecgEnd_us(key) { return this.ecg(key).at(-1)?.end_us ?? 0; }
+
+  putEcg({ start_us, rate_hz, mv, position, ...names }) {
+    const chunk = { time_us: start_us, start_us, rate_hz, mv, end_us: start_us + (mv.length / rate_hz) * 1e6 };
+    this.#series(this.#ecg, sensorKey(names), ECG_HISTORY_US).put(chunk, position);
+  }
+
+  heartRates(key) { return this.#rates.get(key)?.items ?? []; }
+
+  putHeartRate({ at_us, value, position, ...names }) {
+    this.#series(this.#rates, sensorKey(names), TREND_HISTORY_US).put({ time_us: at_us, at_us, value }, position);
+  }
+
+  /** Says which of the hub's blocks the heart rates of a sensor reach to, after they were fetched. */
+  setHeartRatePosition(key, position) {
+    const names = Object.fromEntries(["subject", "hub", "sensor"].map((name, i) => [name, JSON.parse(key)[i]]));
+    this.#series(this.#rates, sensorKey(names), TREND_HISTORY_US).advance(position);
+  }
+
+  #series(all, key, history_us) {
+    if (!all.has(key)) all.set(key, new Series(history_us));
+    return all.get(key);
   }
 }
 
-function insertInOrder(list, item, key) {
-  let index = list.length;
-  while (index > 0 && list[index - 1][key] > item[key]) index -= 1;
-  if (list[index - 1]?.[key] !== item[key]) list.splice(index, 0, item);
+/** Items in the order of their time, for a limited history. If the hub's clock was set back, what is now later is dropped. */
+class Series {
+  items = [];
+  #position = null;
+
+  constructor(history_us) { this.history_us = history_us; }
+
+  put(item, position) {
+    if (this.advance(position)) this.items = this.items.filter(({ time_us }) => time_us <= item.time_us);
+    let index = this.items.length;
+    while (index > 0 && this.items[index - 1].time_us > item.time_us) index -= 1;
+    if (this.items[index - 1]?.time_us !== item.time_us) this.items.splice(index, 0, item);
+    const limit_us = this.items.at(-1).time_us - this.history_us;
+    const firstKept = this.items.findIndex(({ time_us }) => time_us >= limit_us);
+    if (firstKept > 0) this.items.splice(0, firstKept);
+  }
+
+  /** Notes the position of a block in the hub's sequence; returns whether it is later than all before. */
+  advance(position) {
+    if (!position || (this.#position && comparePositions(position, this.#position) <= 0)) return false;
+    this.#position = position;
+    return true;
+  }
 }
 
-function dropBefore(list, limit, key) {
-  const firstKept = list.findIndex((item) => item[key] >= limit);
-  if (firstKept > 0) list.splice(0, firstKept);
+function placeInList({ rank, end_us, raised_us, received_us, revision }, since_us) {
+  const age = [-raised_us, -revision];
+  return end_us !== null && received_us < since_us ? [1, ...age] : [0, rank, Number(end_us !== null), ...age];
+}
+
+/** Compares two positions, or two lists of numbers, by their first difference. */
+export function comparePositions(a, b) {
+  const index = a.findIndex((value, i) => value !== b[i]);
+  return index < 0 ? 0 : a[index] - b[index];
 }

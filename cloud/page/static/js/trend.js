@@ -18,13 +18,15 @@ export class Trend {
     new ResizeObserver(() => this.#plot?.setSize({ width: this.#width(), height: HEIGHT })).observe(this.host);
   }
 
-  render(sensor) {
-    const rates = this.state.heartRates(sensor);
+  /** Shows the heart rates of a sensor, and the alerts of its patient alone. */
+  render(key) {
+    const rates = this.state.heartRates(key);
     if (!rates.length) return this.#showEmpty();
-    const style = [currentLanguage(), cssColour("--surface"), sensor].join();
-    if (style !== this.#style) this.#create(style);
+    const { subject } = this.state.sensors.get(key);
+    const style = [currentLanguage(), cssColour("--surface"), key].join();
+    if (style !== this.#style) this.#create(style, subject);
     this.#plot.setData(withBreaks(rates));
-    this.#describeRange(rates);
+    this.#describeRange(rates, subject);
     return undefined;
   }
 
@@ -36,20 +38,21 @@ export class Trend {
     setText(byId("trend-range"), "");
   }
 
-  #create(style) {
+  #create(style, subject) {
     this.#plot?.destroy();
     this.host.replaceChildren();
     this.#style = style;
-    this.#plot = new uPlot(options(this.#width(), () => this.state.alertsNewestFirst(), () => this.state.now_us()), [[], []], this.host);
+    const alerts = () => [...this.state.alerts.values()].filter((alert) => alert.subject === subject);
+    this.#plot = new uPlot(options(this.#width(), alerts, () => this.state.now_us()), [[], []], this.host);
   }
 
-  #describeRange(rates) {
+  #describeRange(rates, subject) {
     const now_us = this.state.now_us();
-    const values = rates.map(({ value }) => value);
+    const [low, high] = rates.reduce(([lowest, highest], { value }) => [Math.min(lowest, value), Math.max(highest, value)], [Infinity, -Infinity]);
     const ends = { from: clockTime(rates[0].at_us, now_us), to: clockTime(rates.at(-1).at_us, now_us) };
     setText(byId("trend-range"), t("trend_range", ends));
     this.host.setAttribute("aria-label",
-      t("trend_label", { ...ends, low: number(Math.min(...values), 0), high: number(Math.max(...values), 0) }));
+      t("trend_label", { ...ends, patient: subject, low: number(low, 0), high: number(high, 0) }));
   }
 
   #width() { return Math.max(200, this.host.clientWidth - 16); }

@@ -1,25 +1,24 @@
-"""Projection databases of older versions are migrated in place, with their data kept."""
+"""Projections of an older version, which do not say whose data a row holds, are rebuilt from the blocks."""
 
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from sqlalchemy import inspect, select
 
 from cloud import projections, tables
-from cloud.opener import NO_KEY, Opener
-from cloud.projections import Changes
 from cloud.store import Store
 from cloud.tables import SCHEMA_VERSION, open_projections
 from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import START_US, Hub, heart_rate
+from tests.cloud.synthetic import START_US, Hub, heart_rate, open_all
 
-SCHEMA_2 = """
-CREATE TABLE cursors (name VARCHAR NOT NULL, arrival INTEGER NOT NULL, PRIMARY KEY (name));
+SCHEMA_3 = """
+CREATE TABLE cursors (name VARCHAR NOT NULL, block_id INTEGER NOT NULL, PRIMARY KEY (name));
 CREATE TABLE counters (name VARCHAR NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (name));
 CREATE TABLE unopened (
-    arrival INTEGER NOT NULL, hub VARCHAR NOT NULL, epoch INTEGER NOT NULL, lane VARCHAR NOT NULL, seq INTEGER NOT NULL,
-    reason VARCHAR NOT NULL, detail VARCHAR NOT NULL, PRIMARY KEY (arrival));
+    block_id INTEGER NOT NULL, hub VARCHAR NOT NULL, epoch INTEGER NOT NULL, lane VARCHAR NOT NULL, seq INTEGER NOT NULL,
+    reason VARCHAR NOT NULL, detail VARCHAR NOT NULL, PRIMARY KEY (block_id));
 CREATE TABLE alerts (
     hub VARCHAR NOT NULL, id VARCHAR NOT NULL, revision INTEGER NOT NULL, sensor VARCHAR NOT NULL, kind VARCHAR NOT NULL,
     priority VARCHAR NOT NULL, onset_us INTEGER NOT NULL, end_us INTEGER, decided_us INTEGER NOT NULL,
@@ -54,9 +53,9 @@ CREATE INDEX vitals_by_time ON vitals (sensor, kind, at_us);
 CREATE INDEX intervals_by_time ON intervals (sensor, at_us);
 CREATE INDEX waveforms_by_time ON waveforms (sensor, kind, start_us);
 CREATE INDEX findings_by_time ON findings (sensor, onset_us);
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 """
-DATA_2 = """
+DATA_3 = """
 INSERT INTO cursors VALUES ('alerts', 2), ('rest', 2);
 INSERT INTO counters VALUES ('opened', 1);
 INSERT INTO unopened VALUES (1, 'hub-1', 1, 'vital', 1, 'no key', 'its data key has not arrived');
@@ -64,51 +63,34 @@ INSERT INTO vitals VALUES (1, 'hub-1', 'strap-1', 'heart_rate', 1790000000000001
 """
 
 
-def test_version_2_keeps_its_data_and_its_cursors(tmp_path: Path, store: Store, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_version_3_is_rebuilt_with_the_patient_of_each_row(
+    tmp_path: Path, store: Store, hub: Hub, clinic_keys: ClinicKeyPair, caplog: pytest.LogCaptureFixture
+) -> None:
     for i in range(3):
         hub.send(store, "vital", heart_rate(START_US + i, 61.0 + i))
     path = tmp_path / "projections.db"
     with closing(sqlite3.connect(path)) as old:
-        old.executescript(SCHEMA_2 + DATA_2)
+        old.executescript(SCHEMA_3 + DATA_3)
 
     engine = open_projections(path)
-    columns = {table: {column["name"] for column in inspect(engine).get_columns(table)} for table in ("cursors", "unopened")}
-    assert columns["cursors"] == {"name", "block_id"}
-    assert "arrival" not in columns["unopened"]
+    assert "schema 3, not 4: rebuilding it from the blocks" in caplog.text
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA user_version").scalar_one() == SCHEMA_VERSION
-        assert [projections.read_cursor(connection, name) for name in ("alerts", "rest")] == [2, 2]
-        assert projections.unopened_block_ids(connection, NO_KEY, 0, 10) == [1]
-        assert connection.scalars(select(tables.vitals.c.value)).all() == [62.0]
-
-    async def discard(_changes: Changes) -> None:
-        """Publish to no one."""
-
-    opener = Opener(store, engine, clinic_keys, discard)
-    while opener.open_batch() is not None:
-        pass
-    opener.retry_missing_keys()
+        assert projections.read_cursor(connection, "rest") == 0
+    open_all(store, engine, clinic_keys)
     with engine.connect() as connection:
-        assert sorted(connection.scalars(select(tables.vitals.c.value)).all()) == [61.0, 62.0, 63.0]
-        assert projections.unopened_block_ids(connection, NO_KEY, 0, 10) == []
-        assert connection.scalars(select(tables.counters.c.value)).all() == [3]
+        rows = connection.execute(select(tables.vitals.c.subject, tables.vitals.c.value)).all()
+    assert sorted(rows) == [("subject-1", 61.0), ("subject-1", 62.0), ("subject-1", 63.0)]
     engine.dispose()
 
 
-def test_a_migrated_database_has_the_columns_of_a_new_one(tmp_path: Path) -> None:
+def test_a_rebuilt_database_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "old.db")) as old:
-        old.executescript(SCHEMA_2)
-    columns = []
+        old.executescript(SCHEMA_3)
+    schemas = []
     for name in ("old.db", "new.db"):
         engine = open_projections(tmp_path / name)
         inspector = inspect(engine)
-        columns.append(
-            {
-                table: sorted(
-                    (column["name"], str(column["type"]), column["nullable"]) for column in inspector.get_columns(table)
-                )
-                for table in inspector.get_table_names()
-            }
-        )
+        schemas.append({table: str(inspector.get_columns(table)) for table in inspector.get_table_names()})
         engine.dispose()
-    assert columns[0] == columns[1]
+    assert schemas[0] == schemas[1]

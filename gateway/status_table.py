@@ -1,0 +1,66 @@
+"""`pulsegate status` for people: the status file as a table. Programs read it with `--json`."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from rich.table import Table
+from rich.text import Text
+
+from config.terminal import escape_controls
+from gateway.status import STALE_AFTER_S
+
+_IN_ROWS_OF_THEIR_OWN: Final = ("at_us", "hub", "sensors", "uplink_problem", "models")
+_LABELS: Final[Mapping[str, str]] = {
+    "samples_received": "ECG samples received",
+    "samples_lost": "ECG samples lost",
+    "quarantined": "payloads not decoded",
+    "failed_writes": "failed writes to the buffer",
+    "blocks_stored": "blocks stored in all",
+    "blocks_sent": "blocks sent since the start",
+    "blocks_acked": "blocks acknowledged in all",
+    "blocks_pending": "blocks not acknowledged yet",
+    "loop_stalls": "delays of the event loop",
+}
+"""The labels of counters whose name in the status file does not say enough. Other counters are shown under their name."""
+
+
+def make_status_table(status: Mapping[str, Any], now_us: int) -> Table:
+    """Return a table of everything in the status file. `now_us` is the present time, in microseconds since 1970."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for label, value, style in _rows(status, now_us):
+        table.add_row(Text(escape_controls(label)), Text(escape_controls(value), style))
+    return table
+
+
+def describe_age(seconds: float) -> str:
+    """Return a duration in its largest whole unit, such as `3 min`."""
+    for unit, length_s in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _rows(status: Mapping[str, Any], now_us: int) -> Iterator[tuple[str, str, str]]:
+    """Yield label, value and style of each row."""
+    age_s = (now_us - status["at_us"]) / 1e6
+    if age_s > STALE_AFTER_S:
+        yield "agent", f"not running; this status is {describe_age(age_s)} old", "bold red"
+    else:
+        yield "agent", "running", "green"
+    yield "hub", str(status.get("hub", "unknown")), ""
+    for name, state in dict(status.get("sensors") or {}).items():
+        yield f"sensor {name}", str(state), "green" if state == "streaming" else "yellow"
+    problem = status.get("uplink_problem")
+    yield "clinic", str(problem or "no problem"), "red" if problem else "green"
+    yield "models", *_describe_models(status.get("models") or {})
+    for name, value in status.items():
+        if name not in _IN_ROWS_OF_THEIR_OWN:
+            yield _LABELS.get(name, name.replace("_", " ")), str(value), ""
+
+
+def _describe_models(models: Mapping[str, Any]) -> tuple[str, str]:
+    if models.get("refused"):
+        return f"rules alone: {' '.join(map(str, models['refused']))}", "red"
+    if models.get("release") is None:
+        return "unknown", ""
+    return f"release {models['release']}: {', '.join(map(str, models.get('running', ())))}", ""
