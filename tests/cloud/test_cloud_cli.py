@@ -162,7 +162,7 @@ def test_dev_writes_its_endpoints_and_locks_its_folder(tmp_path: Path) -> None:
     assert endpoints["pid"] == first.pid
     assert endpoints["mqtt"]["host"] == "127.0.0.1"
     assert Path(endpoints["public_key"]).exists()
-    assert {file.name for file in tmp_path.iterdir() if file.stat().st_mode & 0o077} == {"clinic.pub", "lock"}
+    assert {file.name for file in tmp_path.iterdir() if file.stat().st_mode & 0o077} == {"clinic.pub"}
     second = start_dev(tmp_path, "--port", "0")
     assert second.communicate(timeout=START_LIMIT_S)[1].decode().count("is in use by another pulsegate-cloud") == 1
     assert second.returncode == 1
