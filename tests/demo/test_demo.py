@@ -142,8 +142,9 @@ def test_a_recording_that_does_not_exist_leaves_no_folder(tmp_path: Path, monkey
 
 
 def test_make_demo_takes_a_port() -> None:
-    make = ["make", "--dry-run", "demo", "PORT=8765"]
-    done = subprocess.run(make, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    make = ["make", "--dry-run", "--no-print-directory", "demo", "PORT=8765"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # those of `make test`
+    done = subprocess.run(make, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].endswith("pulsegate demo --port 8765")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from sync.seal import ClinicKeyPair
+from tests.namespaces import unshare_command
 
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 calls what pandas 3 deprecates
     import wfdb
@@ -28,7 +29,6 @@ OBSERVED_S = 12
 RATE_HZ = 250
 RECORD_S = 310
 """`pulsegate evaluate` does not count the first five minutes."""
-NAMESPACES = ["unshare", "--net", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
 
 
 def refuse(reason: str) -> None:
@@ -43,10 +43,7 @@ def namespaces() -> list[str]:
     missing = [name for name in ("unshare", "ip", "mount", "chroot") if shutil.which(name) is None]
     if missing:
         refuse(f"cannot isolate a process: {', '.join(missing)} is not installed")
-    tried = subprocess.run([*NAMESPACES, "true"], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        refuse(f"namespaces are not permitted here: {tried.stderr.strip()}")
-    return NAMESPACES
+    return unshare_command("--net", "--mount")
 
 
 def write_record(folder: Path) -> None:

@@ -13,15 +13,14 @@ import pytest
 from sync.keys import HubKey
 from sync.reserve import RESERVE_BYTES, STEP_BYTES, Reserve
 from sync.seal import ClinicKeyPair, SealError
+from tests.namespaces import unshare_command
 
 DISK_BYTES = 6 * 1024 * 1024
 
 
 def run_on_small_disk(folder: Path, commands: list[list[str]]) -> list[dict[str, object]]:
     """Run the commands one after the other on a tmpfs that only they see; returns the JSON that each printed."""
-    namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
-    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs in a namespace of its own")
+    namespace = unshare_command("--mount")
     script = Path(__file__).with_name("full_disk.py")
     shell = [f"mount -t tmpfs -o size={DISK_BYTES} tmpfs {folder}"]
     shell += [f"{sys.executable} {script} {' '.join(command)} {folder} || [ $? = 137 ]" for command in commands]
