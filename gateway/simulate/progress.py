@@ -13,7 +13,7 @@ COUNTERS: Final = ("samples_received", "samples_lost", "blocks_stored", "blocks_
 """The agent's counters that the demo shows and reports."""
 
 _SENT_LENGTH: Final = 1024
-"""The strap reports every few frames: some minutes, longer than the agent takes to restart."""
+"""The strap reports every frame: some ten minutes, longer than the agent takes to restart."""
 
 Json = Mapping[str, Any]
 

@@ -178,12 +178,15 @@ class Strap:
             count = pmd.samples_per_frame(connection.att_mtu)
             await _sleep_until(self._playback.sample_time_s(first + count - 1))
             if self._is_subscribed(connection, self._ecg_data):
-                await self._device.notify_subscriber(connection, self._ecg_data, self._playback.take_frame(first, count))
+                frame = self._playback.take_frame(first, count)
+                # Before it is sent: what the agent has received is never more than what was reported.
+                self._on_event({"event": "frames", "sent_samples": self._playback.sent_samples})
+                await self._device.notify_subscriber(connection, self._ecg_data, frame)
             first += count
 
     async def _send_heart_rates(self) -> NoReturn:
-        """Send a heart rate with the RR intervals since the last one, and report the samples sent, every second."""
-        next_s, sent_until_s, reported_samples = _now_s(), 0.0, 0
+        """Send a heart rate with the RR intervals since the last one, every second."""
+        next_s, sent_until_s = _now_s(), 0.0
         recent: deque[float] = deque(maxlen=_RATE_INTERVALS)
         while True:
             next_s += 1.0
@@ -194,9 +197,6 @@ class Strap:
             recent.extend(intervals)
             if recent:
                 await self._notify_rate(encode_heart_rate(tuple(recent), intervals))
-            if self._playback.sent_samples != reported_samples:
-                reported_samples = self._playback.sent_samples
-                self._on_event({"event": "frames", "sent_samples": reported_samples})
 
     async def _notify_rate(self, value: bytes) -> None:
         for connection in tuple(self._connections):
