@@ -22,9 +22,10 @@ from models import beat_labels
 from models.inference.ecg_qrs import EcgQrs
 from models.signal import beat_classifier, envelope, filters, noisy_qrs, qrs, shape
 from models.signal.beat_classifier import INPUT_SIZE, OFFSET_UNIT_SAMPLES, BeatClassifier, Classification, InputVector
+from models.signal.candidates import PeakCandidate
 from models.signal.filters import RingBuffer, Samples
 from models.signal.noisy_qrs import LEARN_EVERY_N_BEATS, DoubtfulBeat, NoisyQrsDetector, SubsampledQrsShape
-from models.signal.qrs import BUFFER_SAMPLES, PeakCandidate, QrsDetector
+from models.signal.qrs import BUFFER_SAMPLES, QrsDetector
 from models.signal.resample import RATE_HZ
 from training import beat_cinc, beat_data, cinc, ecg_augmentation, qrs_noise, qrs_premature
 from training.cache import source_digest

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.signal.beat_classifier import BeatClassifier
+from models.signal.candidates import RPeak
 from models.signal.envelope import ENVELOPE_MARGIN, envelope
 from models.signal.filters import RingBuffer, Samples, hann, median
 from models.signal.noisy_qrs import NoisyQrsDetector
-from models.signal.qrs import LOOKAHEAD_SAMPLES, REFRACTORY_SAMPLES, T_WAVE_SAMPLES, QrsDetector, RPeak
+from models.signal.qrs import LOOKAHEAD_SAMPLES, REFRACTORY_SAMPLES, T_WAVE_SAMPLES, QrsDetector
 from models.signal.resample import RATE_HZ, Resampler
 
 BUFFER_S: Final = 45.0

@@ -26,6 +26,7 @@ from models.signal.beat_classifier import (
     CandidateFeatures,
     input_vector,
 )
+from models.signal.candidates import PeakCandidate, RPeak
 from models.signal.filters import RingBuffer
 from models.signal.peak import R_PEAK_SEARCH_SAMPLES
 from models.signal.qrs import (
@@ -36,9 +37,7 @@ from models.signal.qrs import (
     THRESHOLD_BEAT_SHARE,
     THRESHOLD_NOISE_FACTOR,
     TRUST_SHAPE_NOISE_RATIO,
-    PeakCandidate,
     QrsDetector,
-    RPeak,
 )
 from models.signal.shape import BAND_MARGIN, HISTORY_BEATS, MAX_SHIFT_SAMPLES, QrsShape
 

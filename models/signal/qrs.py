@@ -13,9 +13,10 @@ A noise-to-beat ratio is the noise level divided by the median height of the las
 
 from collections import deque
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
-from models.signal.beat_classifier import MAX_R_PEAK_OFFSET_SAMPLES, Classification
+from models.signal.beat_classifier import MAX_R_PEAK_OFFSET_SAMPLES
+from models.signal.candidates import PeakCandidate, RPeak
 from models.signal.envelope import ENVELOPE_MARGIN, envelope
 from models.signal.filters import RingBuffer, Samples, median, median_of_sorted
 from models.signal.peak import R_PEAK_CONTEXT_SAMPLES, R_PEAK_SEARCH_SAMPLES, locate_r_peak
@@ -27,7 +28,6 @@ from models.signal.shape import (
     QRS_CORRELATION,
     TEMPLATE_WEIGHT,
     BeatSignal,
-    Match,
     QrsShape,
 )
 
@@ -122,27 +122,6 @@ _CONTEXT_SAMPLES: Final = COMPARE_SAMPLES + BAND_MARGIN
 
 _R_PEAK_CONTEXT: Final = slice(_CONTEXT_SAMPLES - R_PEAK_CONTEXT_SAMPLES, _CONTEXT_SAMPLES + R_PEAK_CONTEXT_SAMPLES + 1)
 """The part of these samples in which the R peak is located."""
-
-
-class RPeak(NamedTuple):
-    """An R peak: its sample number at 125 Hz, and its height over the baseline in mV (negative in an inverted lead)."""
-
-    sample: float
-    amplitude_mv: float
-
-
-class PeakCandidate(NamedTuple):
-    """A local maximum of the envelope, which may be a beat.
-
-    `envelope` is the height of the envelope in mV. Decisions use `height`, which the matched filter measures in noise. `match`
-    and `classification` (see `models.signal.noisy_qrs`) are None where they were not needed.
-    """
-
-    sample: int
-    envelope: float
-    height: float
-    match: Match | None = None
-    classification: Classification | None = None
 
 
 class QrsDetector:

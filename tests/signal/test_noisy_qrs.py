@@ -16,9 +16,10 @@ from models.signal.beat_classifier import (
     Classification,
     input_vector,
 )
+from models.signal.candidates import PeakCandidate
 from models.signal.chain import EcgChain
 from models.signal.noisy_qrs import AGREEMENTS_FOR_MILD, ON_TIME_TOLERANCE, DoubtfulBeat
-from models.signal.qrs import MIN_R_PEAK_SPACING_SAMPLES, PeakCandidate
+from models.signal.qrs import MIN_R_PEAK_SPACING_SAMPLES
 
 RATE_HZ = 125.0
 
