@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from captures.files import read_text
 from captures.leads import ACCEPTED_ECG, is_ecg_name, millivolts_per_unit
-from captures.recording import LONGEST_S, Recording, RecordingError, find_gaps, split_segments
+from captures.recording import LONGEST_S, Recording, RecordingError, find_gaps, split_chunks
 
 _UNIT_SUFFIX: Final = re.compile(r"[mµun]?[sv]", re.IGNORECASE)
 _FILLERS: Final = f"{string.whitespace}_"
@@ -87,11 +87,10 @@ def _recording(path: Path, table: _Table, *notes: str) -> Recording:
     rr_t_s, rr_s = _intervals(path, table, seconds)
     return Recording(
         name=path.name.removesuffix(".gz").rpartition(".")[0],
-        mv=mv,
         rate_hz=rate_hz,
         start_us=start_us,
         notes=(f"ECG from column {ecg.title!r} in {unit}, time from {time.title!r}", *notes),
-        segments=split_segments(seconds, mv, rate_hz),
+        read_chunks=lambda: split_chunks(seconds, mv, rate_hz),
         rr_s=rr_s,
         rr_t_s=rr_t_s,
     )

@@ -18,7 +18,7 @@ EXPANSION_LIMIT: Final = 100
 bytes of a gzip bomb a thousandfold."""
 _SMALLEST_LIMIT_BYTES: Final = 1 << 20
 """A text of this length is accepted at any ratio: a short file of zeros is harmless."""
-_GZIP_MAGIC: Final = b"\x1f\x8b"
+GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 def check_regular_file(path: Path) -> None:
@@ -58,7 +58,7 @@ def read_text(path: Path) -> str:
     """
     raw = read_file(path)
     try:
-        return (_decompress(path, raw) if raw.startswith(_GZIP_MAGIC) else raw).decode("utf-8-sig")
+        return (_decompress(path, raw) if raw.startswith(GZIP_MAGIC) else raw).decode("utf-8-sig")
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise RecordingError(f"{path}: damaged gzip file ({error}); fetch the file again") from error
     except UnicodeDecodeError as error:

@@ -19,12 +19,13 @@ import os
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
 from captures.files import check_regular_file
+from captures.payloads import EVENTS, CaptureHeader, Entry, LinkEvent, Payload, PayloadCapture, Truncation
 from captures.recording import LONGEST_S, RecordingError
 from drivers.spec import DeviceInformation
 
@@ -32,48 +33,7 @@ FORMAT: Final = "pulsegate-capture"
 VERSION: Final = 1
 LINE_LIMIT: Final = 16_384
 """Characters in a line: an attribute has at most 512 bytes (Core 5.4, vol 3, part F, 3.2.9), 1,024 hexadecimal digits."""
-EVENTS: Final = ("connected", "disconnected")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-
-
-class CaptureError(ValueError):
-    """A file that is not a capture, or a damaged line. The one-line message names file, line, error and remedy."""
-
-
-@dataclass(frozen=True, slots=True)
-class CaptureHeader:
-    """The sensor of a capture, and when the capture started."""
-
-    sensor: str
-    started_us: int
-    device: DeviceInformation = field(default_factory=DeviceInformation)
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """Bytes received from a characteristic (128-bit UUID in lower case), `t` seconds after the start."""
-
-    t: float
-    characteristic: str
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class LinkEvent:
-    """A change of the link: one of `EVENTS`."""
-
-    t: float
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class TruncatedLine:
-    """The file ends within this line because the writer was stopped. The lines before it are complete."""
-
-    line: int
-
-
-Entry = Payload | LinkEvent | TruncatedLine
 
 
 class CaptureWriter:
@@ -127,42 +87,49 @@ class CaptureWriter:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
+def read_capture(path: Path) -> PayloadCapture:
+    """Open a capture.
+
+    Raises:
+        RecordingError: the file is not a capture, or has a newer version.
+        OSError: the file cannot be read.
+    """
+    return PayloadCapture(read_header(path), lambda: read_entries(path))
+
+
 def read_header(path: Path) -> CaptureHeader:
     """Reads the first line of a capture.
 
     Raises:
-        CaptureError: the file is not a capture, or has a newer version.
+        RecordingError: the file is not a capture, or has a newer version.
         OSError: the file cannot be read.
     """
-    try:
-        check_regular_file(path)
-    except RecordingError as error:
-        raise CaptureError(str(error)) from None
+    check_regular_file(path)
     with path.open("rb") as file:
         line = file.readline(LINE_LIMIT)
     found = _json_object(path, 1, line)
     if found.get("format") != FORMAT:
-        raise CaptureError(f'{path}: line 1: not a capture: "format" is not "{FORMAT}"; give a capture of pulsegate')
+        raise RecordingError(f'{path}: line 1: not a capture: "format" is not "{FORMAT}"; give a capture of pulsegate')
     if found.get("version") != VERSION:
-        raise CaptureError(
+        raise RecordingError(
             f"{path}: line 1: version {found.get('version')!r} is not supported, only {VERSION}; update pulsegate"
         )
     sensor, started_us, device = found.get("sensor"), found.get("started_us"), found.get("device_information", {})
     if not isinstance(sensor, str) or not sensor:
-        raise CaptureError(f'{path}: line 1: "sensor" is {sensor!r}, not a name; name the sensor')
+        raise RecordingError(f'{path}: line 1: "sensor" is {sensor!r}, not a name; name the sensor')
     if isinstance(started_us, bool) or not isinstance(started_us, int) or not 0 <= started_us < 1 << 53:
-        raise CaptureError(f'{path}: line 1: "started_us" is {started_us!r}, not microseconds since 1970; correct it')
+        raise RecordingError(f'{path}: line 1: "started_us" is {started_us!r}, not microseconds since 1970; correct it')
     if not isinstance(device, dict) or not all(isinstance(value, str) for value in device.values()):
-        raise CaptureError(f'{path}: line 1: "device_information" must hold strings only; correct or remove it')
+        raise RecordingError(f'{path}: line 1: "device_information" must hold strings only; correct or remove it')
     known = {name: device[name] for name in ("manufacturer", "model", "firmware") if name in device}
     return CaptureHeader(sensor, started_us, DeviceInformation(**known))
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
-    """Yields the lines after the header in order, without holding the file in memory; the last may be a `TruncatedLine`.
+    """Yields the lines after the header in order, without holding the file in memory; the last may be a `Truncation`.
 
     Raises:
-        CaptureError: a line is damaged; the entries before it are valid.
+        RecordingError: a line is damaged; the entries before it are valid.
         OSError: the file cannot be read.
     """
     last_t = 0.0
@@ -172,14 +139,14 @@ def read_entries(path: Path) -> Iterator[Entry]:
         while line := file.readline(LINE_LIMIT):
             try:
                 entry = _parse_entry(path, number, line)
-            except CaptureError:
+            except RecordingError:
                 if line.endswith(b"\n") or len(line) == LINE_LIMIT:
                     raise
-                yield TruncatedLine(number)
+                yield Truncation(f"line {number}, the last one, is truncated and ignored; the lines before it are complete")
                 return
             if entry is not None:
                 if entry.t < last_t:
-                    raise CaptureError(f"{path}: line {number}: t decreases from {last_t} to {entry.t}; sort the lines by t")
+                    raise RecordingError(f"{path}: line {number}: t decreases from {last_t} to {entry.t}; sort the lines by t")
                 last_t = entry.t
                 yield entry
             number += 1
@@ -192,29 +159,29 @@ def _parse_entry(path: Path, number: int, line: bytes) -> Payload | LinkEvent | 
     t = found.get("t")
     if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < LONGEST_S:
         wanted = f"not seconds since the start, 0 to {LONGEST_S:g}"
-        raise CaptureError(f'{path}: line {number}: "t" is {reprlib.repr(t)}, {wanted}; correct or remove the line')
+        raise RecordingError(f'{path}: line {number}: "t" is {reprlib.repr(t)}, {wanted}; correct or remove the line')
     if "event" in found:
         if found["event"] not in EVENTS:
-            raise CaptureError(f"{path}: line {number}: unknown event {found['event']!r}; use {' or '.join(EVENTS)}")
+            raise RecordingError(f"{path}: line {number}: unknown event {found['event']!r}; use {' or '.join(EVENTS)}")
         return LinkEvent(float(t), found["event"])
     characteristic, payload = found.get("char"), found.get("hex")
     if not isinstance(characteristic, str) or not _UUID.fullmatch(characteristic.lower()):
-        raise CaptureError(
+        raise RecordingError(
             f'{path}: line {number}: "char" is {characteristic!r}, not a 128-bit UUID; correct or remove the line'
         )
     try:
         return Payload(float(t), characteristic.lower(), bytes.fromhex(payload or ""))
     except (TypeError, ValueError):
-        raise CaptureError(f'{path}: line {number}: "hex" is not hexadecimal text; correct or remove the line') from None
+        raise RecordingError(f'{path}: line {number}: "hex" is not hexadecimal text; correct or remove the line') from None
 
 
 def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     if len(line) == LINE_LIMIT:
-        raise CaptureError(f"{path}: line {number}: longer than {LINE_LIMIT} bytes; the file is not a capture, or is damaged")
+        raise RecordingError(f"{path}: line {number}: longer than {LINE_LIMIT} bytes; the file is not a capture, or is damaged")
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        raise CaptureError(f"{path}: line {number}: not JSON; correct or remove the line") from None
+        raise RecordingError(f"{path}: line {number}: not JSON; correct or remove the line") from None
     if not isinstance(found, dict):
-        raise CaptureError(f"{path}: line {number}: not a JSON object; correct or remove the line")
+        raise RecordingError(f"{path}: line {number}: not a JSON object; correct or remove the line")
     return found

@@ -1,21 +1,218 @@
-"""Recognises the names of ECG leads and the units of voltage."""
+"""Recognises ECG leads and pulse waves by their names, reads units of voltage, and chooses the signal to read."""
 
 import re
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from captures.recording import ReadOptions, RecordingError, Samples
 
 ACCEPTED_ECG: Final = "ecg, ekg, or a lead (I, II, III, aVR, aVL, aVF, V, V1 … V6, MLII, MCL1)"
+NAME_LIMIT: Final = 200
+"""Characters of a name that are looked at. The longest name of a public export has 60."""
+_SHOWN: Final = 8
+"""Names that a message lists; the rest is counted."""
 
-_ECG_WORD: Final = re.compile(r"(?:^|[\W_])e[ck]g(?:\d*\W*\Z|[\W_])", re.IGNORECASE)
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
+"""A word of a title: `EcgWaveform`, `ecg_value` and `ECG1` have two each."""
+_ECG_WORDS: Final = frozenset(("ecg", "ekg"))
+_PPG_WORDS: Final = frozenset(("ppg", "pleth", "plethysmogram", "plethysmograph", "photoplethysmogram", "bvp", "pulsewave"))
+_OTHER_WORDS: Final = frozenset(
+    (
+        "hr",
+        "bpm",
+        "rate",
+        "resp",
+        "rsp",
+        "respiration",
+        "time",
+        "timestamp",
+        "date",
+        "datetime",
+        "off",
+        "lo",
+        "status",
+        "state",
+        "quality",
+        "sqi",
+        "rr",
+        "ibi",
+        "interval",
+        "intervals",
+        "battery",
+        "temp",
+        "temperature",
+        "acc",
+        "gyro",
+        "flag",
+        "marker",
+        "label",
+        "annotation",
+        "event",
+        "events",
+        "impedance",
+        "eeg",
+        "eog",
+        "emg",
+        "index",
+        "counter",
+    )
+)
+"""Words of titles that are not samples of an ECG although the title names one, such as `ECG_RESP` and `lead off`."""
 _LEAD: Final = re.compile(r"\W*(?:lead\W.*|(?:i{1,3}|av[rlf]|v\d*|m?cl\d|ml\s?i{1,3}|mv\d)\W*)", re.IGNORECASE)
-"""A name may be of any length. Both take time in proportion to it: no two repetitions side by side match the same text."""
-_MV: Final = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6, "millivolts": 1.0, "microvolts": 1e-3}
+"""It takes time in proportion to the name's length: no two repetitions side by side match the same text."""
+_MV: Final = {
+    **dict.fromkeys(("v", "volt", "volts"), 1e3),
+    **dict.fromkeys(("mv", "millivolt", "millivolts"), 1.0),
+    **dict.fromkeys(("uv", "µv", "μv", "mcv", "microvolt", "microvolts"), 1e-3),
+    **dict.fromkeys(("nv", "nanovolt", "nanovolts"), 1e-6),
+}
+_GAIN: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*/\s*mv", re.IGNORECASE)
+
+IMPLAUSIBLE_MV: Final = 20.0
+"""No ECG spans as much within a second: the largest QRS complexes have 5 mV, pacing artefacts are shorter than a sample."""
+_LONGEST_LOOK_S: Final = 60.0
+_LOOK_S: Final = 1.5
+"""Length of the windows in which an amplitude is measured: one beat at 40/min or faster."""
+
+
+def split_words(name: str) -> list[str]:
+    """The words of a title, in lower case."""
+    return [word.lower() for word in _WORD.findall(name[:NAME_LIMIT])]
 
 
 def is_ecg_name(name: str) -> bool:
     """Whether a signal or column of this name (without its unit) is an ECG lead."""
-    return bool(_ECG_WORD.search(name) or _LEAD.fullmatch(name))
+    return ecg_rank(name) > 0
+
+
+def ecg_rank(name: str) -> int:
+    """2 for a name that says ECG, 1 for the name of a lead, 0 for all others. `V` may also be a voltage."""
+    words = split_words(name)
+    if not _OTHER_WORDS.isdisjoint(words):
+        return 0
+    if not _ECG_WORDS.isdisjoint(words):
+        return 2
+    return 1 if _LEAD.fullmatch(name[:NAME_LIMIT].replace("_", " ").strip()) else 0
+
+
+def is_ppg_name(name: str) -> bool:
+    """Whether a signal or column of this name is a pulse wave."""
+    words = split_words(name)
+    return not _PPG_WORDS.isdisjoint(words) and _OTHER_WORDS.isdisjoint(words)
 
 
 def millivolts_per_unit(unit: str) -> float:
-    """Returns the millivolts in one such unit; 0 if it is not a unit of voltage."""
-    return _MV.get(unit.strip().lower(), 0.0)
+    """The millivolts in one such unit; 0 if it is not a unit of voltage. `200/mV` means 200 counts per millivolt."""
+    text = unit.strip()[:NAME_LIMIT]
+    gain = _GAIN.fullmatch(text)
+    if gain:
+        return 1.0 / float(gain[1]) if float(gain[1]) > 0 else 0.0
+    return _MV.get(text.lower(), 0.0)
+
+
+def typical_amplitude(values: Samples, rate_hz: float) -> float:
+    """The median peak-to-peak amplitude of windows of 1.5 s in the first minute, in the unit of the values; NaN if unknown.
+
+    Drift, single artefacts and invalid samples change it little.
+    """
+    length = max(1, round(_LOOK_S * rate_hz))
+    head = values[: max(length, round(_LONGEST_LOOK_S * rate_hz))]
+    count = head.size // length
+    rows = head[: count * length].reshape(count, length) if count else head[None, :]
+    known = rows[np.isfinite(rows).all(axis=1)] if rows.size else rows
+    return float(np.median(np.ptp(known, axis=1))) if known.size else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One signal or column of a file. `read` yields its samples, of which as many are read as it takes to see them vary."""
+
+    number: int
+    name: str
+    unit: str
+    read: Callable[[], Iterator[Samples]]
+
+    def __str__(self) -> str:
+        return f"{self.name or 'unnamed'} [{self.unit}]" if self.unit else self.name or "unnamed"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen signal, its kind, and notes on those that were passed over."""
+
+    candidate: Candidate
+    kind: Literal["ecg", "ppg"]
+    notes: tuple[str, ...] = ()
+
+
+def choose_signal(
+    file: str, what: Literal["signal", "column"], candidates: Sequence[Candidate], options: ReadOptions
+) -> Choice:
+    """Choose the signal that the user names; otherwise the first that is named like an ECG and is not constant.
+
+    Names that say ECG come before those of leads, and those with a unit of voltage before others.
+
+    Raises:
+        RecordingError: none is named like an ECG, or the user names one that the file does not have.
+    """
+    if options.signal is not None:
+        candidate = find_signal(file, what, candidates, options.signal)
+        return Choice(candidate, "ppg" if is_ppg_name(candidate.name) else "ecg")
+    ranked = sorted(
+        (candidate for candidate in candidates if is_ecg_name(candidate.name)),
+        key=lambda candidate: (-ecg_rank(candidate.name), not millivolts_per_unit(candidate.unit), candidate.number),
+    )
+    if not ranked:
+        pulse = next((candidate for candidate in candidates if is_ppg_name(candidate.name)), None)
+        hint = (
+            f"; to replay the pulse wave, give --{what} {pulse.name!r}"
+            if pulse
+            else f"; if one is an ECG, name it with --{what}"
+        )
+        raise RecordingError(f"{file}: no ECG among its {what}s ({list_names(candidates)}){hint}")
+    flat: list[str] = []
+    for candidate in ranked:
+        state = find_constancy(candidate.read())
+        if state is None:
+            return Choice(candidate, "ecg", (f"{', '.join(flat)}: the next ECG {what} is read",) if flat else ())
+        flat.append(f"{what} {candidate.name or candidate.number} {state}")
+    return Choice(ranked[0], "ecg", (f"{', '.join(flat)}: no beats can be found",))
+
+
+def find_signal(file: str, what: str, candidates: Sequence[Candidate], wanted: str) -> Candidate:
+    """The signal of this name, whatever its case; otherwise of this number, from 1.
+
+    Raises:
+        RecordingError: there is none, or several have the name.
+    """
+    same = [candidate for candidate in candidates if candidate.name.strip().casefold() == wanted.strip().casefold()]
+    if len(same) > 1:
+        numbers = ", ".join(str(candidate.number) for candidate in same)
+        raise RecordingError(f"{file}: {len(same)} {what}s are named {wanted!r}; choose one by its number: {numbers}")
+    by_number = [candidate for candidate in candidates if str(candidate.number) == wanted.strip()]
+    if not (same or by_number):
+        raise RecordingError(
+            f"{file}: no {what} {wanted[:NAME_LIMIT]!r} among {list_names(candidates)}; give a name or number with --{what}"
+        )
+    return (same or by_number)[0]
+
+
+def list_names(candidates: Sequence[Candidate]) -> str:
+    """The names for a message: at most a few, and the number of the others."""
+    shown = ", ".join(str(candidate)[:40] for candidate in candidates[:_SHOWN])
+    return shown if len(candidates) <= _SHOWN else f"{shown} and {len(candidates) - _SHOWN} more"
+
+
+def find_constancy(parts: Iterator[Samples]) -> str | None:
+    """What is wrong with a signal whose samples never change: "is constant" or "has no valid sample"; None if they do."""
+    seen: float | None = None
+    for part in parts:
+        valid = part[np.isfinite(part)]
+        if valid.size:
+            seen = float(valid[0]) if seen is None else seen
+            if (valid != seen).any():
+                return None
+    return "has no valid sample" if seen is None else "is constant (flat)"

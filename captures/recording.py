@@ -1,15 +1,22 @@
-"""One ECG channel of a file, and the errors of the readers."""
+"""What the readers return: one signal of a file in chunks, or a list of RR intervals; and what the user states about a file."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from functools import cached_property
+from itertools import pairwise
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 LONGEST_S: Final = 1e9
 """31 years: no sensor is worn longer, so a larger time is damaged. Its nanoseconds still fit in 63 bits."""
+CHUNK_SAMPLES: Final = 1 << 16
+"""Samples that a reader holds at a time: 1 MiB with their times, 2 minutes at 500 Hz."""
 _WINDOW: Final = 25
 """Samples before and after a long step whose median times are compared: medians cut jitter of half an interval to a tenth."""
+
+Samples = NDArray[np.float64]
 
 
 class RecordingError(ValueError):
@@ -17,7 +24,41 @@ class RecordingError(ValueError):
 
 
 class UnknownKindError(RecordingError):
-    """A file whose name is not that of a supported recording."""
+    """A file whose name and content are not those of a supported recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What the user states about a file; it takes the place of what the file states, or leaves open.
+
+    `signal` is the name of a signal or column, or its number from 1. `unit` is a unit of voltage, or counts per millivolt such
+    as `200/mV`. `rate_hz` is the sampling rate.
+    """
+
+    signal: str | None = None
+    unit: str | None = None
+    rate_hz: float | None = None
+
+
+class Chunk(NamedTuple):
+    """Evenly spaced samples; NaN where the file marks a sample as invalid.
+
+    `start_s` is the time of the first one, seconds from the start of the recording. `continues` is False where there is a gap
+    between this chunk and the one before.
+    """
+
+    start_s: float
+    values: Samples
+    continues: bool = True
+
+
+class Piece(NamedTuple):
+    """Consecutive valid samples; `first` is the number of the first one in the file. `continues` as in `Chunk`."""
+
+    start_s: float
+    values: Samples
+    continues: bool
+    first: int
 
 
 class Segment(NamedTuple):
@@ -30,23 +71,62 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Recording:
-    """The first ECG channel of a file.
+    """One signal of a file.
 
-    `mv` are millivolts, NaN where the file marks a sample as invalid. `start_us` is the time of the first sample in UTC,
-    microseconds since 1970, or None where the file does not state it. `segments` are the stretches without gaps and invalid
-    samples, in order; their times and those of `rr_t_s` are seconds from the first sample. `rr_s` are RR intervals measured by
-    the recording device, in seconds; `rr_t_s` are the times at which it reported them. `notes` say how the file was read and
-    what is unusual about it.
+    `read_chunks` reads the file from its start with each call; a chunk has at most `CHUNK_SAMPLES` samples. It raises
+    `RecordingError` where the file is damaged. Samples of an `ecg` are millivolts, those of a `ppg` (pulse wave) have any unit.
+    `start_us` is the time of the first sample in UTC, microseconds since 1970, or None where the file does not state it. `rr_s`
+    are RR intervals measured by the recording device, in seconds; `rr_t_s` are the times at which it reported them, in seconds
+    from the first sample. `notes` say how the file was read and what is unusual about it.
     """
 
     name: str
-    mv: NDArray[np.float64]
     rate_hz: float
     start_us: int | None
     notes: tuple[str, ...]
-    segments: tuple[Segment, ...]
-    rr_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
-    rr_t_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    read_chunks: Callable[[], Iterator[Chunk]]
+    kind: Literal["ecg", "ppg"] = "ecg"
+    rr_s: Samples = field(default_factory=lambda: np.empty(0))
+    rr_t_s: Samples = field(default_factory=lambda: np.empty(0))
+
+    @cached_property
+    def mv(self) -> Samples:
+        """All samples, shape (n,), in memory."""
+        chunks = [chunk.values for chunk in self.read_chunks()]
+        return np.concatenate(chunks) if chunks else np.empty(0)
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The stretches of `mv` without gaps and invalid samples, in order."""
+        found: list[Segment] = []
+        for piece in self.read_pieces():
+            if not piece.values.size:
+                break
+            last = piece.first + piece.values.size - 1
+            if piece.continues:
+                found[-1] = found[-1]._replace(last=last)
+            else:
+                found.append(Segment(piece.start_s, piece.first, last))
+        return tuple(found)
+
+    def read_pieces(self) -> Iterator[Piece]:
+        """Read the file from its start, without its invalid samples. If it ends with some, the last piece is empty, at the end.
+
+        Raises:
+            RecordingError: the file is damaged; the pieces before are valid.
+            OSError: the file cannot be read.
+        """
+        first, end_s = 0, 0.0
+        was_valid = True
+        for chunk in self.read_chunks():
+            for start, stop in _valid_ranges(chunk.values):
+                continues = was_valid and chunk.continues and first + start > 0 and start == 0
+                yield Piece(chunk.start_s + start / self.rate_hz, chunk.values[start:stop], continues, first + start)
+            was_valid = chunk.values.size > 0 and not np.isnan(chunk.values[-1])
+            first += chunk.values.size
+            end_s = chunk.start_s + chunk.values.size / self.rate_hz
+        if not was_valid:
+            yield Piece(end_s, np.empty(0), False, first)
 
     @property
     def duration_s(self) -> float:
@@ -57,7 +137,43 @@ class Recording:
         return last.start_s + (last.last - last.first + 1) / self.rate_hz
 
 
-def split_segments(times_s: NDArray[np.float64] | None, mv: NDArray[np.float64], rate_hz: float) -> tuple[Segment, ...]:
+@dataclass(frozen=True)
+class RrRecording:
+    """RR intervals of a device that records nothing else: `rr_s` in seconds, and the time of the beat that ends each, `t_s`.
+
+    `t_s` are seconds from the start of the recording. `start_us` and `notes` are those of a `Recording`.
+    """
+
+    name: str
+    start_us: int | None
+    notes: tuple[str, ...]
+    t_s: Samples
+    rr_s: Samples
+
+
+def split_chunks(times_s: Samples | None, values: Samples, rate_hz: float) -> Iterator[Chunk]:
+    """Yield the samples of a recording in memory as chunks; a gap or an invalid stretch starts a new one.
+
+    `times_s` are the times of the samples; None if they are evenly spaced.
+    """
+    starts = [] if times_s is None else [segment.first for segment in split_segments(times_s, values, rate_hz)]
+    for first, stop in pairwise([*sorted({0, *starts}), values.size]):
+        for at in range(first, stop, CHUNK_SAMPLES):
+            offset_s = at / rate_hz if times_s is None else float(times_s[first]) + (at - first) / rate_hz
+            yield Chunk(offset_s, values[at : min(at + CHUNK_SAMPLES, stop)], continues=at > first)
+
+
+def _valid_ranges(values: Samples) -> list[list[int]]:
+    """The stretches [first, stop) of samples that are not NaN."""
+    invalid = np.isnan(values)
+    if not invalid.any():
+        return [[0, values.size]] if values.size else []
+    edges = np.flatnonzero(np.diff(np.concatenate(([True], invalid, [True]))))
+    ranges: list[list[int]] = edges.reshape(-1, 2).tolist()
+    return ranges
+
+
+def split_segments(times_s: Samples | None, mv: Samples, rate_hz: float) -> tuple[Segment, ...]:
     """Returns the stretches of consecutive valid samples.
 
     `times_s` are the times of the samples; None if they are evenly spaced.
@@ -72,7 +188,7 @@ def split_segments(times_s: NDArray[np.float64] | None, mv: NDArray[np.float64],
     return tuple(map(Segment, starts.tolist(), firsts.tolist(), lasts.tolist()))
 
 
-def find_gaps(times_s: NDArray[np.float64], rate_hz: float) -> NDArray[np.bool_]:
+def find_gaps(times_s: Samples, rate_hz: float) -> NDArray[np.bool_]:
     """Returns which steps from one time to the next miss at least one sample, shape (times - 1,).
 
     Such a step is longer than 1.5 intervals, and the samples after it stay late by at least half an interval. After a step that

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from captures.files import read_file
 from captures.leads import is_ecg_name, millivolts_per_unit
-from captures.recording import Recording, RecordingError, split_segments
+from captures.recording import Recording, RecordingError, split_chunks
 
 _DEFAULT_GAIN: Final = 200.0
 """ADC units per mV if the header gives none, or 0: header(5)."""
@@ -84,11 +84,10 @@ def read_wfdb(header_path: Path) -> Recording:
         notes.append(f"signal {chosen} ({signal.description or 'unnamed'}) of {len(header.signals)}")
     return Recording(
         name=header_path.stem,
-        mv=mv,
         rate_hz=rate_hz,
         start_us=header.start_us,
         notes=tuple(notes),
-        segments=split_segments(None, mv, rate_hz),
+        read_chunks=lambda: split_chunks(None, mv, rate_hz),
     )
 
 

@@ -89,6 +89,14 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as", dest="sensor", metavar="SENSOR", help="sensor name in the output, instead of the name in the file"
     )
+    stated = parser.add_argument_group("what a file leaves open", "docs/replay.md lists what each format states itself.")
+    stated.add_argument(
+        "--signal", "--column", dest="signal", metavar="NAME|N", help="the signal or column to read, by name or number from 1"
+    )
+    stated.add_argument(
+        "--unit", metavar="UNIT", help="unit of the samples: V, mV, uV, nV, or counts per millivolt such as 200/mV"
+    )
+    stated.add_argument("--rate", dest="rate_hz", type=_parse_rate, metavar="HZ", help="samples per second")
 
 
 def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +151,13 @@ def _parse_speed(text: str) -> float | None:
     if speed is None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number above 0")
     return speed
+
+
+def _parse_rate(text: str) -> float:
+    rate_hz = _parse_positive_number(text)
+    if rate_hz is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of samples per second above 0")
+    return rate_hz
 
 
 def _parse_positive_number(text: str) -> float | None:

@@ -4,7 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-from captures.jsonl import CaptureHeader, CaptureWriter
+from captures.jsonl import CaptureWriter
+from captures.payloads import CaptureHeader
 from config.settings import SensorSettings
 from drivers.registry import Registry
 from gateway.clock import Clock

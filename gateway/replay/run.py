@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from captures import ReadOptions
+from captures.leads import millivolts_per_unit
 from config.files import replacing
 from config.limits import DEFAULT_LIMITS
 from config.terminal import escape_controls
@@ -39,15 +41,17 @@ def replay(args: argparse.Namespace) -> int:
 
 
 def _replay_files(args: argparse.Namespace, models: Models) -> int:
-    if args.report and not args.report.absolute().parent.is_dir():
-        return _fail(f"{args.report.parent}: no such folder for the report; create it")
+    problem = _find_wrong_argument(args)
+    if problem:
+        return _fail(problem)
     registry = load_drivers()
     player = Player(models, registry, args.speed)
+    options = ReadOptions(args.signal, args.unit, args.rate_hz)
     results: list[ReplayResult] = []
     status = 0
     for path in args.files:
         try:
-            source = open_source(path, registry, args.sensor)
+            source = open_source(path, registry, args.sensor, options)
         except SourceError as error:
             status = _fail(str(error))
             continue
@@ -68,6 +72,14 @@ def _replay_files(args: argparse.Namespace, models: Models) -> int:
     if args.report:
         status = max(status, _write_report(args.report, results, models))
     return status
+
+
+def _find_wrong_argument(args: argparse.Namespace) -> str | None:
+    if args.report and not args.report.absolute().parent.is_dir():
+        return f"{args.report.parent}: no such folder for the report; create it"
+    if args.unit is not None and not millivolts_per_unit(args.unit):
+        return f"--unit {args.unit[:40]}: not a unit of voltage; give V, mV, uV, nV or counts per millivolt such as 200/mV"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

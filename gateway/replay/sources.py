@@ -1,6 +1,5 @@
 """Turns files into the pipeline's input: readings with the time at which a sensor would have sent them."""
 
-import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from captures import Recording, RecordingError, UnknownKindError, open_recording
-from captures import jsonl as capture
-from captures.files import check_regular_file
-from captures.jsonl import CaptureError
-from drivers.readings import Reading, Waveform
+from captures import NO_OPTIONS, PayloadCapture, ReadOptions, Recording, RecordingError, RrRecording, open_file
+from captures.payloads import LinkEvent, Payload, Truncation
+from captures.recording import Piece, Samples
+from drivers.readings import TICKS_LIMIT, TICKS_PER_SECOND, Intervals, Reading, Waveform
 from drivers.registry import Registry
 from gateway.timeline import GAP_TOLERANCE_PERIODS, NS_PER_S, Arrival
 from models.signal.resample import MAX_RATE_HZ, MIN_RATE_HZ
@@ -64,95 +62,120 @@ def arrival_at(start_us: int, t: float) -> Arrival:
     return Arrival(start_us + round(t * 1e6), round(t * NS_PER_S))
 
 
-def open_source(path: Path, registry: Registry, sensor: str | None = None) -> Source:
-    """Opens a recording (WFDB, CSV) or a capture (JSON lines); its first bytes decide. `sensor` replaces the name in the file.
+def open_source(path: Path, registry: Registry, sensor: str | None = None, options: ReadOptions = NO_OPTIONS) -> Source:
+    """Open a file of any kind that `captures` reads. `sensor` replaces the name in the file.
 
     Raises:
         SourceError: the file is missing, unreadable, damaged, or neither a recording nor a capture.
     """
     try:
-        if path.is_dir():
-            raise SourceError(f"{path}: is a folder; give the files in it")
-        check_regular_file(path)
-        with path.open("rb") as file:
-            begin = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()
-        if not begin:
-            raise SourceError(f"{path}: the file is empty; give a recording or a capture")
-        if begin.startswith(b"{"):
-            return _open_capture(path, registry, sensor)
-        return _open_recording(path, open_recording(path), sensor)
-    except UnknownKindError as error:
-        raise SourceError(
-            f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz) or a"
-            " capture (JSON lines that `pulsegate record` wrote)"
-        ) from error
-    except (RecordingError, CaptureError) as error:
+        match open_file(path, options):
+            case Recording() as recording:
+                return _open_recording(path, recording, sensor)
+            case RrRecording() as intervals:
+                return _open_intervals(path, intervals, sensor)
+            case PayloadCapture() as capture:
+                return _open_capture(path, capture, registry, sensor)
+    except RecordingError as error:
         raise SourceError(str(error)) from error
-    except FileNotFoundError as error:
-        raise SourceError(f"{path}: no such file; check the name") from error
-    except OSError as error:
-        raise SourceError(f"{path}: cannot read the file: {error.strerror or error}; check its permissions") from error
 
 
 def _open_recording(path: Path, recording: Recording, sensor: str | None) -> Source:
-    if not recording.segments:
+    first = next(recording.read_pieces(), None)
+    if first is None or not first.values.size:
         raise SourceError(f"{path}: no valid ECG sample in the file; give another recording")
     if not MIN_RATE_HZ <= recording.rate_hz <= MAX_RATE_HZ:
         supported = f"only {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz; resample it or correct its header"
         raise SourceError(f"{path}: an ECG at {recording.rate_hz:g} Hz is not supported, {supported}")
     start_us = recording.start_us or 0
-    invalid_s = recording.segments[0].start_s
-    notes = (f"the first {invalid_s:.3f} s contain no valid sample",) if invalid_s > 0 else ()
-    steps = _recording_steps(recording, start_us)
+    notes = (f"the first {first.start_s:.3f} s contain no valid sample",) if first.start_s > 0 else ()
+    steps = _recording_steps(path, recording, start_us)
     return Source(path, sensor or recording.name, start_us, recording.start_us is not None, recording.notes + notes, steps)
 
 
-def _recording_steps(recording: Recording, start_us: int) -> Iterator[Step]:
+def _recording_steps(path: Path, recording: Recording, start_us: int) -> Iterator[Step]:
     rate_hz = recording.rate_hz
-    chunk = max(1, round(STEP_S * rate_hz))
     tolerated_s = (1 + GAP_TOLERANCE_PERIODS) / rate_hz
     end_s: float | None = None
-    for segment in recording.segments:
-        if end_s is not None and segment.start_s - end_s > tolerated_s:
-            yield Step(arrival_at(start_us, end_s), interruption=INVALID_SAMPLES)
-        for first in range(segment.first, segment.last + 1, chunk):
-            stop = min(first + chunk, segment.last + 1)
-            end_s = segment.start_s + (stop - 1 - segment.first) / rate_hz
-            microvolts = np.clip(recording.mv[first:stop], -LARGEST_MV, LARGEST_MV) / SCALE_MV
-            samples = tuple(np.rint(microvolts).astype(np.int64).tolist())
-            at = arrival_at(start_us, end_s)
-            yield Step(at, (Waveform("ecg", samples, rate_hz, SCALE_MV, at.mono_ns),))
-    invalid_s = (recording.mv.size - 1 - recording.segments[-1].last) / rate_hz
-    if end_s is not None and invalid_s > tolerated_s:
-        yield Step(arrival_at(start_us, end_s), interruption=INVALID_SAMPLES)
-        yield Step(arrival_at(start_us, end_s + invalid_s + 1 / rate_hz))
-
-
-def _open_capture(path: Path, registry: Registry, sensor: str | None) -> Source:
-    header = capture.read_header(path)
-    steps = _capture_steps(path, header, registry)
-    return Source(path, sensor or header.sensor, header.started_us, True, (), steps)
-
-
-def _capture_steps(path: Path, header: capture.CaptureHeader, registry: Registry) -> Iterator[Step]:
-    device, last_t = header.device, 0.0
     try:
-        for entry in capture.read_entries(path):
+        for start_s, values in _regroup(recording.read_pieces(), rate_hz):
+            if end_s is not None and start_s - end_s > tolerated_s:
+                yield Step(arrival_at(start_us, end_s), interruption=INVALID_SAMPLES)
+            if not values.size:
+                yield Step(arrival_at(start_us, start_s))
+                return
+            end_s = start_s + (values.size - 1) / rate_hz
+            at = arrival_at(start_us, end_s)
+            yield Step(at, (Waveform(recording.kind, _to_integers(values), rate_hz, SCALE_MV, at.mono_ns),))
+    except RecordingError as error:
+        raise SourceError(str(error)) from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot read the rest of the file: {error.strerror or error}; check the disk") from error
+
+
+def _regroup(pieces: Iterator[Piece], rate_hz: float) -> Iterator[tuple[float, Samples]]:
+    """Yield the samples in steps of `STEP_S`, each with the time of its first one.
+
+    The last step of a stretch without a gap may be shorter. Invalid samples at the end of the file give an empty step there.
+    """
+    length = max(1, round(STEP_S * rate_hz))
+    begin_s, count, rest = 0.0, 0, np.empty(0)
+    for piece in pieces:
+        if not piece.continues:
+            if rest.size:
+                yield begin_s + count / rate_hz, rest
+            begin_s, count, rest = piece.start_s, 0, np.empty(0)
+            if not piece.values.size:
+                yield begin_s, rest
+        rest = np.concatenate((rest, piece.values))
+        full = rest.size - rest.size % length
+        for first in range(0, full, length):
+            yield begin_s + count / rate_hz, rest[first : first + length]
+            count += length
+        rest = rest[full:]
+    if rest.size:
+        yield begin_s + count / rate_hz, rest
+
+
+def _to_integers(values: Samples) -> tuple[int, ...]:
+    microvolts = np.clip(values, -LARGEST_MV, LARGEST_MV) / SCALE_MV
+    return tuple(np.rint(microvolts).astype(np.int64).tolist())
+
+
+def _open_intervals(path: Path, recording: RrRecording, sensor: str | None) -> Source:
+    start_us = recording.start_us or 0
+    ticks = np.clip(np.rint(recording.rr_s * TICKS_PER_SECOND), 0, TICKS_LIMIT - 1).astype(np.int64).tolist()
+    steps = (
+        Step(arrival_at(start_us, t), (Intervals("rr", (tick,)),))
+        for t, tick in zip(recording.t_s.tolist(), ticks, strict=True)
+    )
+    return Source(path, sensor or recording.name, start_us, recording.start_us is not None, recording.notes, steps)
+
+
+def _open_capture(path: Path, capture: PayloadCapture, registry: Registry, sensor: str | None) -> Source:
+    header = capture.header
+    steps = _capture_steps(path, capture, registry)
+    return Source(path, sensor or header.sensor, header.started_us, True, capture.notes, steps)
+
+
+def _capture_steps(path: Path, capture: PayloadCapture, registry: Registry) -> Iterator[Step]:
+    started_us, device, last_t = capture.header.started_us, capture.header.device, 0.0
+    try:
+        for entry in capture.read_entries():
             match entry:
-                case capture.Payload(t, characteristic, payload):
+                case Payload(t, characteristic, payload):
                     readings = registry.decode(characteristic, payload, device)
                     device = device.updated(readings)
-                    yield Step(arrival_at(header.started_us, t), readings)
-                case capture.LinkEvent(t, "disconnected"):
-                    yield Step(arrival_at(header.started_us, t), interruption=LINK_LOST)
-                case capture.LinkEvent(t):
-                    yield Step(arrival_at(header.started_us, t))
-                case capture.TruncatedLine(line):
-                    note = f"line {line}, the last one, is truncated and ignored; the lines before it are complete"
-                    yield Step(arrival_at(header.started_us, last_t), note=note)
+                    yield Step(arrival_at(started_us, t), readings)
+                case LinkEvent(t, "disconnected"):
+                    yield Step(arrival_at(started_us, t), interruption=LINK_LOST)
+                case LinkEvent(t):
+                    yield Step(arrival_at(started_us, t))
+                case Truncation(note):
+                    yield Step(arrival_at(started_us, last_t), note=note)
                     return
             last_t = entry.t
-    except CaptureError as error:
+    except RecordingError as error:
         raise SourceError(str(error)) from error
     except OSError as error:
         raise SourceError(f"{path}: cannot read the rest of the file: {error.strerror or error}; check the disk") from error

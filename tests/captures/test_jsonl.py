@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captures.jsonl import (
-    CaptureError,
-    CaptureHeader,
-    CaptureWriter,
-    LinkEvent,
-    Payload,
-    TruncatedLine,
-    read_entries,
-    read_header,
-)
+from captures.jsonl import CaptureWriter, read_entries, read_header
+from captures.payloads import CaptureHeader, LinkEvent, Payload, Truncation
+from captures.recording import RecordingError
 from drivers.spec import DeviceInformation
 
 HEART_RATE = "00002a37-0000-1000-8000-00805f9b34fb"
@@ -84,7 +77,10 @@ def test_ignores_unknown_keys_and_empty_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("last_line", ['{"t": 2.0, "char": "00002a37-0000', b'{"t": 2.0, "hex": "\xc3', '{"t": 2.0'])
 def test_a_truncated_last_line_is_reported_and_the_rest_is_read(tmp_path: Path, last_line: str | bytes) -> None:
     path = capture(tmp_path, FIRST, '{"t": 1, "event": "connected"}\n', last_line)
-    assert list(read_entries(path)) == [LinkEvent(1.0, "connected"), TruncatedLine(3)]
+    assert list(read_entries(path)) == [
+        LinkEvent(1.0, "connected"),
+        Truncation("line 3, the last one, is truncated and ignored; the lines before it are complete"),
+    ]
 
 
 def test_a_complete_last_line_needs_no_line_feed(tmp_path: Path) -> None:
@@ -108,7 +104,7 @@ def test_a_complete_last_line_needs_no_line_feed(tmp_path: Path) -> None:
     ],
 )
 def test_an_invalid_header_gives_an_error(tmp_path: Path, first: str, message: str) -> None:
-    with pytest.raises(CaptureError) as caught:
+    with pytest.raises(RecordingError) as caught:
         read_header(capture(tmp_path, first))
     assert str(caught.value).startswith(f"{tmp_path / 'capture.jsonl'}: line 1: ")
     assert message in str(caught.value)
@@ -140,7 +136,7 @@ def test_a_damaged_line_gives_an_error_after_the_entries_before_it(tmp_path: Pat
         capture(tmp_path, FIRST, '{"t": 1, "event": "connected"}\n', line, '{"t": 3, "event": "connected"}\n')
     )
     assert next(entries) == LinkEvent(1.0, "connected")
-    with pytest.raises(CaptureError) as caught:
+    with pytest.raises(RecordingError) as caught:
         next(entries)
     assert str(caught.value).startswith(f"{tmp_path / 'capture.jsonl'}: line 3: ")
     assert message in str(caught.value)
@@ -150,6 +146,6 @@ def test_a_damaged_line_gives_an_error_after_the_entries_before_it(tmp_path: Pat
 def test_any_bytes_are_read_or_give_a_capture_error(tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
     path = capture(tmp_path_factory.mktemp("junk"), FIRST, junk)
     entries: list[object] = []
-    with contextlib.suppress(CaptureError):
+    with contextlib.suppress(RecordingError):
         entries.extend(read_entries(path))
-    assert all(isinstance(entry, Payload | LinkEvent | TruncatedLine) for entry in entries)
+    assert all(isinstance(entry, Payload | LinkEvent | Truncation) for entry in entries)

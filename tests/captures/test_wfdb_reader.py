@@ -111,13 +111,14 @@ def test_a_binary_header_gives_an_error(tmp_path):
 
 @pytest.mark.parametrize("name", ["gone.hea", "gone.dat", "gone.csv"])
 def test_the_error_names_a_missing_file(name, tmp_path):
-    with pytest.raises(RecordingError, match="no such file; check the path"):
+    with pytest.raises(RecordingError, match="no such file; check the name"):
         open_recording(tmp_path / name)
 
 
 def test_other_files_and_folders_give_errors(tmp_path):
-    with pytest.raises(RecordingError, match=r"give a WFDB header \(.hea\) or a CSV file"):
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(RecordingError, match=r"give a WFDB header \(.hea\), a CSV file"):
         open_recording(tmp_path / "picture.png")
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(RecordingError, match="not a regular file but a folder"):
+    with pytest.raises(RecordingError, match="is a folder"):
         open_recording(tmp_path / "folder.csv")
