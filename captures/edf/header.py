@@ -23,6 +23,10 @@ _CLIPPING_YEAR: Final = 85
 """Years of two digits from 85 on are 19yy, those before 20yy: EDF+ specification, 2.1.3."""
 _NO_DATE: Final = date(1985, 1, 1)
 """EDF+ writers set this date where the true one is removed. EDF exists since 1992."""
+_YEARS: Final = range(1985, 2200)
+"""A longer year is damaged. Times of this range fit in every type of date."""
+_LARGEST_SCALE: Final = 1e12
+"""No unit of a sensor is as large; the product with a sample stays finite."""
 _ODD_MICRO: Final = re.compile(r"[^\x00-\x7f]{1,2}(v(?:olts?)?)", re.IGNORECASE)
 """A unit whose µ is written in an unknown code page. No other prefix of a unit is outside ASCII."""
 
@@ -54,14 +58,15 @@ class Signal:
         if low is None or high is None or first is None or last is None or low == high or first == last:
             return None
         gain = (high - low) / (last - first)
-        return gain, low - first * gain
+        offset = low - first * gain
+        return (gain, offset) if 0 < abs(gain) < _LARGEST_SCALE and abs(offset) < _LARGEST_SCALE else None
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """What a header states. `sample_bytes` is 2 (EDF) or 3 (BDF), `record_s` is 0 where the file gives no duration.
 
-    `records` is the stated number of data records, or None if it is open. `data_starts` are the places where the data may start.
+    `records` is the stated number of data records, or None if it is open. The data may start at each of `data_starts`.
     """
 
     sample_bytes: int
@@ -81,11 +86,12 @@ class Header:
 
 def is_edf(begin: bytes) -> bool:
     """Whether a file that begins with these 256 bytes is of the EDF family, whatever its name."""
-    version = begin[:8]
-    if version == _BDF_VERSION or (version.strip(b" \0") == b"0" and version[:1] == b"0" and not {10, 13} & set(begin)):
+    if begin.startswith(_BDF_VERSION):
         return True
     count, length = parse_integer(begin[252:256]), parse_integer(begin[184:192])
-    return count is not None and count > 0 and length == FIXED_BYTES * (count + 1)
+    if count is not None and count > 0 and length == FIXED_BYTES * (count + 1):
+        return True
+    return begin[:8].rstrip(b" \0") == b"0" and _CLOCK.fullmatch(_text(begin[176:184])) is not None
 
 
 def parse_header(path: Path, fixed: bytes, rest: bytes) -> Header:
@@ -187,12 +193,12 @@ def _parse_start(fixed: bytes) -> tuple[int | None, list[str]]:
     """
     day, notes = _parse_date(fixed)
     clock = _CLOCK.fullmatch(_text(fixed[176:184]))
-    parts = [int(part) for part in clock.groups()] if clock else []
-    if not parts or parts[0] > 23 or parts[1] > 59 or parts[2] > 59:
+    hour, minute, second = map(int, clock.groups()) if clock else (24, 0, 0)
+    if hour > 23 or minute > 59 or second > 59:
         return None, [*notes, f"its start time {_text(fixed[176:184])[:8]!r} is not a time: the start is unknown"]
     if day is None:
         return None, notes
-    start = datetime(day.year, day.month, day.day, *parts, tzinfo=UTC)
+    start = datetime(day.year, day.month, day.day, hour, minute, second, tzinfo=UTC)
     return (start - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1), notes
 
 
@@ -228,6 +234,6 @@ def _long_date(recording: str) -> date | None:
 
 def _date(year: int, month: int, day: int) -> date | None:
     try:
-        return date(year, month, day)
+        return date(year, month, day) if year in _YEARS else None
     except ValueError:
         return None

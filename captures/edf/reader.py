@@ -1,7 +1,8 @@
 """Reads one signal of an EDF, EDF+, BDF or BDF+ file as a recording, in chunks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal
@@ -13,10 +14,13 @@ from captures.edf.records import Records, decode_samples, measure_bytes, open_by
 from captures.edf.times import Times, read_times
 from captures.files import check_regular_file
 from captures.leads import IMPLAUSIBLE_MV, Candidate, Choice, choose_signal, millivolts_per_unit, typical_amplitude
-from captures.recording import LONGEST_S, Chunk, ReadOptions, Recording, RecordingError, Samples
+from captures.recording import CHUNK_SAMPLES, LONGEST_S, Chunk, ReadOptions, Recording, RecordingError, Samples
 
 _LOOK_S: Final = 60.0
 """Length of the start of a signal whose amplitude is looked at."""
+_LOOK_SAMPLES: Final = 4 * CHUNK_SAMPLES
+"""The most samples that are looked at: one minute at 4 kHz."""
+_HIGHEST_HZ: Final = 1e6
 _SMALLEST_MV: Final = 0.02
 """No QRS complex on the skin is as small; a signal in the wrong unit is, or one without a patient."""
 _UNIT_HINT: Final = "give the unit with --unit (V, mV, uV, nV, or counts per millivolt such as 200/mV)"
@@ -43,19 +47,19 @@ def read_edf(path: Path, options: ReadOptions) -> Recording:
     records, notes = _find_records(path, header)
     choice = _choose(path, header, records, options)
     signal = header.signals[choice.candidate.number - 1]
-    rate_hz, record_s = _find_rate(path, header, signal, options)
-    if records.count * record_s > LONGEST_S:
-        raise RecordingError(f"{path}: its header states a recording of {records.count * record_s:.3g} s; correct the header")
+    rate_hz, record_s = _find_rate(path, header, records.count, signal, options)
     channel = _find_scale(path, signal, choice.kind, options)
     times = _find_times(header, records, record_s, rate_hz)
     start_us, late_notes = _find_start(header, times)
-    shown = f"signal {signal.number} of {len(header.signals)} ({signal.label[:40] or 'unnamed'})"
-    in_unit = f" in {(options.unit or signal.unit or 'its own unit')[:40]}"
+    unit = (options.unit if choice.kind == "ecg" else None) or signal.unit or "an unknown unit"
+    shown = (
+        f"signal {signal.number} of {len(header.signals)} ({signal.label[:40] or 'unnamed'}) in {unit[:40]}, {rate_hz:.6g} Hz"
+    )
     recording = Recording(
         name=Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem,
         rate_hz=rate_hz,
         start_us=start_us,
-        notes=(f"{shown}{in_unit}, {rate_hz:.6g} Hz", *choice.notes, *header.notes, *notes, *times.notes, *late_notes),
+        notes=(shown, *choice.notes, *header.notes, *notes, *times.notes, *late_notes, *_turned(channel)),
         read_chunks=lambda: _read_chunks(records, channel, header.sample_bytes, rate_hz, times),
         kind=choice.kind,
     )
@@ -98,7 +102,7 @@ def _choose(path: Path, header: Header, records: Records, options: ReadOptions) 
             number=signal.number,
             name=signal.label,
             unit=signal.unit if signal.scale else "",
-            read=lambda signal=signal: _read_raw(records, signal, header.sample_bytes),
+            read=partial(_read_raw, records, signal, header.sample_bytes),
         )
         for signal in header.signals
         if signal.samples and not signal.is_annotations
@@ -113,13 +117,21 @@ def _read_raw(records: Records, signal: Signal, sample_bytes: int) -> Iterator[S
         yield decode_samples(block.rows, sample_bytes).astype(np.float64)
 
 
-def _find_rate(path: Path, header: Header, signal: Signal, options: ReadOptions) -> tuple[float, float]:
-    """The sampling rate and the duration of a data record."""
-    if options.rate_hz is not None:
-        return options.rate_hz, signal.samples / options.rate_hz
-    if not header.record_s:
+def _find_rate(path: Path, header: Header, count: int, signal: Signal, options: ReadOptions) -> tuple[float, float]:
+    """The sampling rate and the duration of a data record.
+
+    Raises:
+        RecordingError: the header states no rate, or an impossible one or length, and the user none.
+    """
+    if options.rate_hz is None and not header.record_s:
         raise RecordingError(f"{path}: its header states no duration of a data record; give the sampling rate with --rate")
-    return signal.samples / header.record_s, header.record_s
+    rate_hz = options.rate_hz or signal.samples / header.record_s
+    record_s = header.record_s if options.rate_hz is None else signal.samples / options.rate_hz
+    if not 0 < rate_hz < _HIGHEST_HZ:
+        raise RecordingError(f"{path}: a sampling rate of {rate_hz:.4g} Hz is not possible; give it with --rate")
+    if count * record_s > LONGEST_S:
+        raise RecordingError(f"{path}: a recording of {count * record_s:.3g} s is not possible; give the rate with --rate")
+    return rate_hz, record_s
 
 
 def _find_scale(path: Path, signal: Signal, kind: Literal["ecg", "ppg"], options: ReadOptions) -> _Channel:
@@ -141,6 +153,12 @@ def _find_scale(path: Path, signal: Signal, kind: Literal["ecg", "ppg"], options
     return _Channel(signal, gain * factor, offset * factor)
 
 
+def _turned(channel: _Channel) -> tuple[str, ...]:
+    low, high = channel.signal.physical
+    turned = channel.gain < 0 and low is not None and high is not None and low > high
+    return (f"the physical minimum {low:g} is above the maximum {high:g}: the signal is turned over",) if turned else ()
+
+
 def _limits(pair: tuple[float | None, float | None]) -> str:
     return " to ".join("unknown" if value is None else f"{value:g}" for value in pair)
 
@@ -156,7 +174,9 @@ def _find_times(header: Header, records: Records, record_s: float, rate_hz: floa
 
 def _find_start(header: Header, times: Times) -> tuple[int | None, tuple[str, ...]]:
     notes = (
-        (f"the first data record starts {times.offset_s:g} s after the start in the header",) if abs(times.offset_s) >= 1 else ()
+        (f"the first data record starts {times.offset_s:g} s after the start in the header",)
+        if abs(times.offset_s) >= 1
+        else ()
     )
     return None if header.start_us is None else header.start_us + round(times.offset_s * 1e6), notes
 
@@ -166,7 +186,7 @@ def _read_chunks(records: Records, channel: _Channel, sample_bytes: int, rate_hz
     base_s, base = 0.0, 0
     starts_s = dict(zip(times.gaps, times.starts_s, strict=True))
     for block in read_blocks(records, channel.signal.start * sample_bytes, samples * sample_bytes, sample_bytes):
-        values = decode_samples(block.rows, sample_bytes) * channel.gain + channel.offset
+        values = decode_samples(block.rows, sample_bytes).astype(np.float64) * channel.gain + channel.offset
         first = block.first * samples + block.at // sample_bytes
         rows = range(block.first, block.first + len(block.rows)) if block.at == 0 else ()
         cuts = [0, *((row - block.first) * samples for row in rows if row in starts_s and row > block.first), values.size]
@@ -190,9 +210,7 @@ def _check_amplitude(path: Path, recording: Recording, signal: Signal, options: 
         )
     if 0 < found_mv < _SMALLEST_MV:
         note = f"the signal spans only {found_mv:.2g} mV; if its unit {signal.unit[:8]!r} is wrong, {_UNIT_HINT}"
-        return Recording(
-            recording.name, recording.rate_hz, recording.start_us, (*recording.notes, note), recording.read_chunks, recording.kind
-        )
+        return replace(recording, notes=(*recording.notes, note))
     return recording
 
 
@@ -202,6 +220,6 @@ def _read_start(recording: Recording) -> Samples:
     for chunk in recording.read_chunks():
         parts.append(chunk.values)
         count += chunk.values.size
-        if count >= _LOOK_S * recording.rate_hz:
+        if count >= min(_LOOK_S * recording.rate_hz, _LOOK_SAMPLES):
             break
     return np.concatenate(parts)

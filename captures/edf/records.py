@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,11 +51,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         packed = file.read(2) == GZIP_MAGIC
         file.seek(0)
         try:
-            if packed:
-                with gzip.GzipFile(fileobj=file) as unpacked:
-                    yield unpacked
-            else:
-                yield file
+            yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise RecordingError(f"{path}: damaged gzip file ({str(error)[:80]}); fetch the file again") from error
 
@@ -67,19 +63,18 @@ def measure_bytes(path: Path) -> int:
         RecordingError: a damaged gzip file, or one that unpacks to too much.
         OSError: the file cannot be read.
     """
-    packed_size = path.stat().st_size
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(2) != GZIP_MAGIC:
+            return size
+    limit = min(FILE_LIMIT_BYTES, max(_SMALLEST_LIMIT_BYTES, EXPANSION_LIMIT * size))
+    unpacked = 0
     with open_bytes(path) as file:
-        if not isinstance(file, gzip.GzipFile):
-            return packed_size
-        limit = min(FILE_LIMIT_BYTES, max(_SMALLEST_LIMIT_BYTES, EXPANSION_LIMIT * packed_size))
-        size = 0
         while part := file.read(_BLOCK_BYTES):
-            size += len(part)
-            if size > limit:
-                raise RecordingError(
-                    f"{path}: a gzip file of more than {limit} bytes; decompress it and check what it holds"
-                )
-        return size
+            unpacked += len(part)
+            if unpacked > limit:
+                raise RecordingError(f"{path}: a gzip file of more than {limit} bytes; decompress it and check what it holds")
+    return unpacked
 
 
 def read_blocks(records: Records, start: int, width: int, item: int) -> Iterator[Block]:
