@@ -11,6 +11,8 @@ from captures.recording import RecordingError
 
 FIXED_BYTES: Final = 256
 """Length of the first part of a header, and of the part of each signal."""
+_MOST_SIGNALS: Final = 9999
+"""Four digits."""
 _BDF_VERSION: Final = b"\xffBIOSEMI"
 _SIGNAL_FIELDS: Final = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
 """Widths: label, transducer, unit, physical minimum and maximum, digital minimum and maximum, filters, samples, reserved."""
@@ -131,7 +133,7 @@ def count_signals(path: Path, fixed: bytes) -> int:
     if len(fixed) < FIXED_BYTES:
         raise RecordingError(f"{path}: cut within its EDF header, at byte {len(fixed)} of {FIXED_BYTES}; fetch the file again")
     count = parse_integer(fixed[252:256])
-    if count is None or count < 1:
+    if count is None or not 1 <= count <= _MOST_SIGNALS:
         stated = _text(fixed[252:256])[:4]
         raise RecordingError(f"{path}: its EDF header states {stated!r} signals; fetch the file again, or export it again")
     return count
@@ -145,18 +147,18 @@ def parse_number(field: bytes) -> float | None:
 
 
 def parse_integer(field: bytes) -> int | None:
-    """A whole number in ASCII; None if it is none."""
+    """A whole number in ASCII of at most eight digits, which is what a field holds; None if it is none."""
     value = parse_number(field)
-    return int(value) if value is not None and value.is_integer() else None
+    return int(value) if value is not None and value.is_integer() and abs(value) < 1e8 else None
 
 
 def _text(field: bytes) -> str:
-    """Latin-1, as most writers put it, or UTF-8; without the blanks and zeros around it."""
+    """Text in UTF-8 or Latin-1, up to the first zero byte, on one line; blanks around it and doubled ones are left out."""
     try:
         text = field.decode("utf-8")
     except UnicodeDecodeError:
         text = field.decode("latin-1")
-    return text.split("\0")[0].strip()
+    return " ".join(text.split("\0")[0].split())
 
 
 def _unit(field: bytes) -> str:

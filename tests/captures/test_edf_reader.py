@@ -247,6 +247,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path):
         (edf(signal())[:600], "holds no complete data record"),
         (edf(signal(), count=0), "states '0' signals"),
         (edf(signal(), count="x"), "states 'x' signals"),
+        (edf(signal(), count="9e99"), "states '9e99' signals"),
         (edf(signal(), duration="0"), "no duration of a data record; give the sampling rate with --rate"),
         (edf(signal(), duration="-1"), "no duration"),
         (edf(signal(), duration="1e-300"), "Hz is not possible"),
