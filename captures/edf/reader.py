@@ -135,14 +135,17 @@ def _find_rate(path: Path, header: Header, count: int, signal: Signal, options: 
 
 
 def _find_scale(path: Path, signal: Signal, kind: Literal["ecg", "ppg"], options: ReadOptions) -> _Channel:
-    """The scale to millivolts; for a pulse wave, to the unit of the file."""
+    """The scale to millivolts; for a pulse wave, to the unit of the file.
+
+    Counts per millivolt that the user states replace the scale in the header.
+    """
     unit = signal.unit if options.unit is None else options.unit
     factor = 1.0 if kind == "ppg" else millivolts_per_unit(unit)
     shown = f"signal {signal.number} ({signal.label[:40]!r})"
     if not factor:
         named = f"unit {unit[:40]!r}, which is not a unit of voltage" if unit else "no unit"
         raise RecordingError(f"{path}: {shown} has {named}; {_UNIT_HINT}")
-    if "/" in unit and kind == "ecg":
+    if kind == "ecg" and options.unit and "/" in options.unit:
         return _Channel(signal, factor, 0.0)
     if signal.scale is None:
         raise RecordingError(

@@ -309,7 +309,7 @@ def test_the_user_names_a_signal_by_name_or_number(tmp_path):
 def test_ecgs_are_found_under_the_names_that_recorders_give(label, tmp_path):
     others = [
         signal(name, 10)
-        for name in ("EEG Fp1-REF", "EOG Right", "EMG Submental", "ECG Quality", "HR", "RESP", "Pleth", "Status")
+        for name in ("EEG Fp1-REF", "EOG Right", "EMG Submental", "ECG Quality", "ECG Imp", "HR", "RESP", "Pleth", "Status")
     ]
     assert read(tmp_path, edf(*others, signal(label))).rate_hz == 100
 
