@@ -4,6 +4,7 @@ import datetime
 import gzip
 import os
 import re
+import tracemalloc
 
 import edfio
 import numpy as np
@@ -152,7 +153,7 @@ def test_records_longer_than_a_chunk_are_read_in_parts(tmp_path):
     record = read(tmp_path, edf(signal("RESP", 10, data[:20]), signal(samples=150_000, data=data), duration="300"))
     chunks = list(record.read_chunks())
     assert max(chunk.values.size for chunk in chunks) == CHUNK_SAMPLES
-    assert np.concatenate([chunk.values for chunk in chunks]) == pytest.approx(data * 1e-4, abs=1e-9)
+    np.testing.assert_allclose(np.concatenate([chunk.values for chunk in chunks]), data * 1e-4, atol=1e-9)
     assert [chunk.start_s for chunk in chunks] == pytest.approx(
         [0, 65536 / 500, 131072 / 500, 300, 300 + 65536 / 500, 300 + 131072 / 500]
     )
@@ -463,6 +464,35 @@ def test_a_first_record_long_after_the_start_is_told(tmp_path):
     record = read(tmp_path, plus(["+3600", "+3601"]))
     assert record.start_us == NOON_US + 3_600_000_000
     assert "starts 3600 s after the start in the header" in told(record)
+
+
+def test_memory_is_bounded_by_the_chunk(tmp_path):
+    raw = plus([f"+{i}" for i in range(4)], samples=500)
+    with (tmp_path / "r.edf").open("wb") as file:
+        file.write(raw[:236] + field(-1, 8) + raw[244:])
+        for _ in range(20_000):
+            file.write(bytes(500) + bytes([3, 4] * 250) + bytes(60))
+    tracemalloc.start()
+    record = open_recording(tmp_path / "r.edf", ReadOptions())
+    count = sum(chunk.values.size for chunk in record.read_chunks())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 20_004 * 500
+    assert peak < 6_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("EDF+D", "data records with times are too many; split the recording"), ("EDF+C", "")]
+)
+def test_a_file_of_millions_of_records(kind, message, tmp_path):
+    raw = edf(signal(samples=5, data=np.arange(0, 4000, 10)), annotations([onset("+0.5")] * 4), kind=kind, duration="0.01")
+    (tmp_path / "r.edf").write_bytes(raw)
+    os.truncate(tmp_path / "r.edf", 768 + 70 * 4_200_000)
+    if message:
+        with pytest.raises(RecordingError, match=message):
+            open_recording(tmp_path / "r.edf")
+    else:
+        assert open_recording(tmp_path / "r.edf").start_us == NOON_US + 500_000
 
 
 # edfio
