@@ -17,7 +17,7 @@ _SHOWN: Final = 8
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
 """A word of a title: `EcgWaveform`, `ecg_value` and `ECG1` have two each."""
-_ECG_WORDS: Final = frozenset(("ecg", "ekg"))
+_ECG_WORDS: Final = frozenset(name + lead for name in ("ecg", "ekg") for lead in ("", "l", "r", "i", "ii", "iii"))
 _PPG_WORDS: Final = frozenset(("ppg", "pleth", "plethysmogram", "plethysmograph", "photoplethysmogram", "bvp", "pulsewave"))
 _OTHER_WORDS: Final = frozenset(
     (
@@ -52,15 +52,14 @@ _OTHER_WORDS: Final = frozenset(
         "annotation",
         "event",
         "events",
+        "imp",
         "impedance",
-        "eeg",
-        "eog",
-        "emg",
         "index",
         "counter",
     )
 )
-"""Words of titles that are not samples of an ECG although the title names one, such as `ECG_RESP` and `lead off`."""
+"""Words of titles that are not samples of an ECG although the title names one, such as `ECG_RESP` and `lead off`. EEG is not
+one of them: recorders of the EEG name the ECG `EEG EKG-REF`."""
 _LEAD: Final = re.compile(r"\W*(?:lead\W.*|(?:i{1,3}|av[rlf]|v\d*|m?cl\d|ml\s?i{1,3}|mv\d)\W*)", re.IGNORECASE)
 """It takes time in proportion to the name's length: no two repetitions side by side match the same text."""
 _MV: Final = {

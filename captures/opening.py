@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from captures.csv import read_csv
+from captures.edf import is_edf, read_edf
 from captures.files import GZIP_MAGIC, check_regular_file
 from captures.jsonl import read_capture
 from captures.payloads import PayloadCapture
@@ -60,13 +61,15 @@ def _open(path: Path, options: ReadOptions) -> Opened:
     begin = _first_bytes(path)
     if not begin.strip():
         raise RecordingError(f"{path}: the file is empty; give a recording or a capture")
+    if is_edf(begin):
+        return read_edf(path, options)
     if begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
         return read_capture(path)
     if path.with_suffix("").suffix.lower() in _TABLE_SUFFIXES or suffix in _TABLE_SUFFIXES:
         return read_csv(path)
     raise UnknownKindError(
-        f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz) or a"
-        " capture (JSON lines that `pulsegate record` wrote)"
+        f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz), an"
+        " EDF or BDF file, or a capture (JSON lines that `pulsegate record` wrote)"
     )
 
 
