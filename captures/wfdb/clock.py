@@ -12,6 +12,8 @@ _DATES: Final = (
     re.compile(r"(?P<year>\d{4})[-/.](?P<month>\d{1,2})[-/.](?P<day>\d{1,2})"),
     re.compile(r"(?P<day>\d{1,2})[-/. ]?(?P<month>[A-Za-z]{3,9})[-/. ]?(?P<year>\d{4})"),
 )
+_YEARS: Final = (1900, 3000)
+"""MIMIC shifts its dates to later centuries."""
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
@@ -52,7 +54,8 @@ def _parse_date(text: str) -> datetime | None:
         if month.isalpha():
             month = str(_MONTHS.index(month[:3]) + 1) if month[:3] in _MONTHS else "0"
         try:
-            return datetime(int(match["year"]), int(month), int(match["day"]), tzinfo=UTC)
+            date = datetime(int(match["year"]), int(month), int(match["day"]), tzinfo=UTC)
         except ValueError:
             return None
+        return date if _YEARS[0] <= date.year <= _YEARS[1] else None
     return None

@@ -24,7 +24,32 @@ from captures.wfdb.segments import Key, Part, Record, find_parts, load_record
 from captures.wfdb.stored import UNKNOWN_LENGTH, StoredSignal
 
 _UNKNOWN_UNITS: Final = frozenset(
-    ("nu", "n.u.", "adu", "adc", "count", "counts", "raw", "lsb", "a.u.", "au", "none", "n/a", "na", "-", "?")
+    (
+        "nu",
+        "n.u.",
+        "adu",
+        "adus",
+        "adc",
+        "count",
+        "counts",
+        "raw",
+        "lsb",
+        "bit",
+        "bits",
+        "digit",
+        "digits",
+        "unit",
+        "units",
+        "a.u.",
+        "au",
+        "none",
+        "n/a",
+        "na",
+        "unknown",
+        "1",
+        "-",
+        "?",
+    )
 )
 """Units in use where the scale is not known; `NU` are the normalized units of MIMIC."""
 _SMALL_MV: Final = 0.02
