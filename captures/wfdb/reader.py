@@ -121,6 +121,7 @@ def read_wfdb(path: Path, options: ReadOptions) -> Recording:
         notes=(*record.notes, *notes),
         read_chunks=partial(_read_chunks, parts, scale, rate_hz, total),
         kind=choice.kind,
+        is_truncated=any(part.stored.missing for part in parts),
     )
 
 
@@ -133,41 +134,43 @@ def _choose(path: Path, candidates: Sequence[Candidate], options: ReadOptions) -
             return Choice(first, "ecg", (note,))
     choice = choose_signal(str(path), "signal", candidates, options)
     if choice.kind == "ecg" and not is_ecg_name(choice.candidate.name):
-        note = f"signal {choice.candidate.number} ({choice.candidate.name[:40] or 'unnamed'}) is not named like an ECG"
-        return replace(choice, notes=(*choice.notes, f"{note}, but read as one, as stated"))
+        name = choice.candidate.name[:40] or "the signal"
+        return replace(choice, notes=(*choice.notes, f"{name} is not named like an ECG, but read as one, as stated"))
     return choice
 
 
 def _measure(parts: Sequence[Part]) -> tuple[tuple[Part, ...], list[str]]:
     """Compare the signal files with their headers: length and checksum. Returns the parts that the files hold, and notes."""
-    measured: dict[StoredSignal, tuple[StoredSignal, str | None]] = {}
+    measured: dict[StoredSignal, tuple[StoredSignal, list[str]]] = {}
     for part in parts:
         if part.stored not in measured:
             measured[part.stored] = _measure_stored(part.stored)
-    found = [note for _, note in measured.values() if note]
+    found = [note for _, notes in measured.values() for note in notes]
     if len(found) > _SHOWN_NOTES:
-        found = [*found[:_SHOWN_NOTES], f"so it is with {len(found) - _SHOWN_NOTES} more signal files"]
+        found = [*found[:_SHOWN_NOTES], f"{len(found) - _SHOWN_NOTES} more such notes on other segments"]
     held = (replace(part, stored=measured[part.stored][0]) for part in parts)
     return tuple(replace(part, frames=min(part.frames, part.stored.usable)) for part in held), found
 
 
-def _measure_stored(stored: StoredSignal) -> tuple[StoredSignal, str | None]:
+def _measure_stored(stored: StoredSignal) -> tuple[StoredSignal, list[str]]:
     signal, frames, missing, total = stored.signal, stored.frames, stored.missing, None
     if signal.format in FLAC_BITS or (signal.checksum and not missing):
         frames, total = stored.measure()
         missing += 0 if stored.frames == UNKNOWN_LENGTH else stored.frames - frames
     if not frames:
         raise RecordingError(f"{stored.file}: truncated or damaged: no sample can be read; fetch the file again")
-    note = None
+    notes = []
     if missing:
         held, stated = frames * signal.per_frame, (frames + missing) * signal.per_frame
-        note = f"{stored.file.name} is truncated: it holds {held} of {stated} samples per signal, {stated - held} are missing"
+        notes.append(
+            f"{stored.file.name} is truncated: it holds {held} of {stated} samples per signal, {stated - held} are missing"
+        )
     elif stored.surplus > 1:
         held, stated = (frames + stored.surplus) * signal.per_frame, frames * signal.per_frame
-        note = f"{stored.file.name} holds {held} samples per signal, the header states {stated}: the rest is left out"
-    elif total is not None and signal.checksum and (total - signal.checksum) % 65536:
-        note = f"the checksum of {stored.file.name} does not match the header: samples may be damaged"
-    return replace(stored, frames=frames, missing=missing), note
+        notes.append(f"{stored.file.name} holds {held} samples per signal, the header states {stated}: the rest is left out")
+    if total is not None and signal.checksum and not missing and (total - signal.checksum) % 65536:
+        notes.append(f"the checksum of {stored.file.name} does not match the header: samples may be damaged")
+    return replace(stored, frames=frames, missing=missing), notes
 
 
 def _describe_scale(path: Path, candidate: Candidate, scale: _Scale, parts: Sequence[Part], rate_hz: float) -> list[str]:

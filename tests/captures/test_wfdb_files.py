@@ -91,6 +91,7 @@ def test_a_truncated_signal_file_is_read_with_a_note(tmp_path: Path, lost: int) 
     held = (1000 - lost) // 2
     assert recording.mv == pytest.approx(WAVE[:held] / 200)
     assert recording.notes[0] == f"r.dat is truncated: it holds {held} of 500 samples per signal, {500 - held} are missing"
+    assert recording.is_truncated
 
 
 def test_a_file_that_becomes_shorter_after_it_was_opened_is_told(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_the_signal_that_the_user_names_is_read(tmp_path: Path) -> None:
     signals = ["200 12 0 0 0 0 II", "400 12 0 0 0 0 FECG", "1000/NU 12 0 0 0 0 PLETH"]
     fetal = read(tmp_path, signals, signal="FECG")
     assert fetal.mv == pytest.approx(WAVE / 400)
-    assert "signal 2 (FECG) is not named like an ECG, but read as one, as stated" in fetal.notes
+    assert "FECG is not named like an ECG, but read as one, as stated" in fetal.notes
     assert read(tmp_path, signals, signal="2").mv == pytest.approx(WAVE / 400)
     pulse = read(tmp_path, signals, signal="pleth")
     assert pulse.kind == "ppg"

@@ -66,11 +66,13 @@ def test_the_start_time_is_utc(tmp_path):
 
 
 def test_unusual_but_readable_files_get_notes(tmp_path):
-    record = open_recording(write(tmp_path, "r 1 100 2\nr.dat 16 100 16 0 0 9 0 ECG\n", [1, 2, 3, 4, 5]))
+    record = open_recording(write(tmp_path, "r 1 100 2\nr.dat 16 1 16 0 0 9 0 ECG\n", [1, 2, 3, 4, 5]))
     assert len(record.mv) == 2
-    assert record.notes[0] == "r.dat holds 5 samples per signal, the header states 2: the rest is left out"
-    damaged = open_recording(write(tmp_path, "r 1 100 2\nr.dat 16 1 16 0 0 9 0 ECG\n", [1, 2]))
-    assert damaged.notes[0] == "the checksum of r.dat does not match the header: samples may be damaged"
+    assert not record.is_truncated
+    assert record.notes == (
+        "r.dat holds 5 samples per signal, the header states 2: the rest is left out",
+        "the checksum of r.dat does not match the header: samples may be damaged",
+    )
 
 
 @pytest.mark.parametrize(
