@@ -1,6 +1,8 @@
 """Reads MIT annotation files (`.atr`, `.qrs`, `.ecg`): beats, rhythm changes and notes of PhysioNet records."""
 
+import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +25,10 @@ _SKIP, _NUM, _SUB, _CHN, _AUX = range(59, 64)
 
 _NOTE: Final = 22
 _RESOLUTION: Final = "## time resolution: "
+_DEFINITIONS: Final = "## annotation type definitions"
+_END_OF_DEFINITIONS: Final = "## end of definitions"
+_DEFINITION: Final = re.compile(r"(\d{1,2})\s+(\S+)(?:\s.*)?", re.DOTALL)
+"""Code, symbol and description of a type that the file defines: WFDB Programmer's Guide, `setanndesc`."""
 
 
 class AnnotationError(ValueError):
@@ -34,8 +40,8 @@ class Annotations:
     """Annotations in order of time, one entry each.
 
     `sample` counts ticks from the start of the record, at `rate_hz` where the file states it, otherwise at the sampling rate of
-    the record. `symbol` is one of `SYMBOLS`. `aux` is the note of the annotation, such as the rhythm `(AFIB` after `+`; it is
-    mostly empty.
+    the record. `symbol` is one of `SYMBOLS`, or one that the file defines, or `[42]` for an unknown code, as the WFDB library
+    shows it. `aux` is the note of the annotation, such as the rhythm `(AFIB` after `+`; it is mostly empty.
     """
 
     sample: NDArray[np.int64]
@@ -58,7 +64,7 @@ def read_annotations(path: Path) -> Annotations:
     """Reads one annotation file.
 
     Raises:
-        AnnotationError: not a regular file, or it ends early, holds an unknown code, or its times decrease.
+        AnnotationError: not a regular file, or it ends early, or its times decrease.
         OSError: the file cannot be read.
     """
     try:
@@ -69,16 +75,14 @@ def read_annotations(path: Path) -> Annotations:
         entries = _parse_entries(data)
     except AnnotationError as error:
         raise AnnotationError(f"{path.name}: {error}") from None
-    rate_hz = None
-    while entries and entries[0].code == _NOTE and entries[0].aux.startswith("## "):
-        rate_hz = _parse_rate(path, entries[0].aux, rate_hz)
-        entries = entries[1:]
-    kept = [entry for entry in entries if entry.code]
+    rate_hz, defined, preamble = _parse_preamble(path, entries)
+    symbols = _name_codes(defined)
+    kept = [entry for entry in entries[preamble:] if entry.code]
     if any(later.sample < earlier.sample for earlier, later in pairwise(kept)):
         raise AnnotationError(f"{path.name}: times decrease; the file is damaged, fetch it again")
     return Annotations(
         np.array([entry.sample for entry in kept], np.int64),
-        tuple(SYMBOLS[entry.code] for entry in kept),
+        tuple(symbols.get(entry.code, f"[{entry.code}]") for entry in kept),
         tuple(entry.aux for entry in kept),
         rate_hz,
     )
@@ -112,8 +116,6 @@ def _parse_entries(data: bytes) -> list[_Entry]:
             entries[-1].aux = data[at : at + value].split(b"\0")[0].decode("latin-1")
             at += value + value % 2
         elif code not in (_NUM, _SUB, _CHN):
-            if code and code not in SYMBOLS:
-                raise AnnotationError(f"unknown annotation code {code} at byte {at - 2}; fetch the file again")
             time += value
             entries.append(_Entry(time, code))
 
@@ -124,6 +126,29 @@ def _unpack(form: str, data: bytes, at: int) -> int:
     except struct.error:
         raise AnnotationError(f"ends at byte {len(data)} without an end mark; the file is truncated, fetch it again") from None
     return value
+
+
+def _parse_preamble(path: Path, entries: list[_Entry]) -> tuple[float | None, dict[int, str], int]:
+    """Read the notes that describe the file. Returns ticks per second, symbols that it defines, and how many notes."""
+    rate_hz: float | None = None
+    defined: dict[int, str] = {}
+    is_defining = False
+    for count, entry in enumerate(entries):
+        if entry.code != _NOTE or entry.sample or not (is_defining or entry.aux.startswith("## ")):
+            return rate_hz, defined, count
+        match = _DEFINITION.fullmatch(entry.aux) if is_defining else None
+        if match:
+            defined[int(match[1])] = match[2]
+        is_defining = (is_defining or entry.aux == _DEFINITIONS) and entry.aux != _END_OF_DEFINITIONS
+        rate_hz = _parse_rate(path, entry.aux, rate_hz)
+    return rate_hz, defined, len(entries)
+
+
+def _name_codes(defined: Mapping[int, str]) -> dict[int, str]:
+    """The symbols of a file. A code cannot take the symbol of another one, which may mean a beat: it gets no name."""
+    codes = {symbol: code for code, symbol in SYMBOLS.items()}
+    own = {code: symbol if codes.get(symbol, code) == code else f"[{code}]" for code, symbol in defined.items()}
+    return SYMBOLS | own
 
 
 def _parse_rate(path: Path, note: str, known: float | None) -> float | None:

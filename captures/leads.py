@@ -60,7 +60,9 @@ _OTHER_WORDS: Final = frozenset(
 )
 """Words of titles that are not samples of an ECG although the title names one, such as `ECG_RESP` and `lead off`. EEG is not
 one of them: recorders of the EEG name the ECG `EEG EKG-REF`."""
-_LEAD: Final = re.compile(r"\W*(?:lead\W.*|(?:i{1,3}|av[rlf]|v\d*|m?cl\d|ml\s?i{1,3}|mv\d)\W*)", re.IGNORECASE)
+_LEAD: Final = re.compile(
+    r"\W*(?:lead\W.*|(?:i{1,3}|av[rlf]|v\d*r?|v[xyz]|mcl\d?|c[lmc]\d|ml\s?(?:i{1,3}|\d)|mv\d)\W*)", re.IGNORECASE
+)
 """It takes time in proportion to the name's length: no two repetitions side by side match the same text."""
 _MV: Final = {
     **dict.fromkeys(("v", "volt", "volts"), 1e3),

@@ -12,7 +12,7 @@ from captures.files import GZIP_MAGIC, check_regular_file
 from captures.jsonl import read_capture
 from captures.payloads import PayloadCapture
 from captures.recording import ReadOptions, Recording, RecordingError, RrRecording, UnknownKindError
-from captures.wfdb import read_wfdb
+from captures.wfdb import find_header, read_wfdb
 
 NO_OPTIONS: Final = ReadOptions()
 _FIRST_BYTES: Final = 256
@@ -52,13 +52,16 @@ def open_recording(path: Path, options: ReadOptions = NO_OPTIONS) -> Recording:
 
 
 def _open(path: Path, options: ReadOptions) -> Opened:
-    if path.is_dir():
-        raise RecordingError(f"{path}: is a folder; give the files in it")
+    header = find_header(path)
+    if header is not None:
+        return read_wfdb(header, options)
     check_regular_file(path)
     suffix = path.suffix.lower()
-    if suffix in (".hea", ".dat", ".mat"):
-        return read_wfdb(path.with_suffix(".hea") if suffix != ".hea" else path)
     begin = _first_bytes(path)
+    if suffix == ".mat" or (suffix == ".dat" and b"\0" in begin):
+        raise RecordingError(
+            f"{path}: holds samples without their rate and gain; its header {path.stem}.hea is missing; put it beside the file"
+        )
     if not begin.strip():
         raise RecordingError(f"{path}: the file is empty; give a recording or a capture")
     if is_edf(begin):

@@ -77,7 +77,8 @@ class Recording:
     `RecordingError` where the file is damaged. Samples of an `ecg` are millivolts, those of a `ppg` (pulse wave) have any unit.
     `start_us` is the time of the first sample in UTC, microseconds since 1970, or None where the file does not state it. `rr_s`
     are RR intervals measured by the recording device, in seconds; `rr_t_s` are the times at which it reported them, in seconds
-    from the first sample. `notes` say how the file was read and what is unusual about it.
+    from the first sample. `notes` say how the file was read and what is unusual about it. `is_truncated` is True where the file
+    holds fewer samples than it states.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Recording:
     kind: Literal["ecg", "ppg"] = "ecg"
     rr_s: Samples = field(default_factory=lambda: np.empty(0))
     rr_t_s: Samples = field(default_factory=lambda: np.empty(0))
+    is_truncated: bool = False
 
     @cached_property
     def mv(self) -> Samples:

@@ -80,13 +80,26 @@ def annotated_headers(data: Path, database: str = "mitdb") -> list[tuple[str, Pa
     )
 
 
+def open_complete(header: Path) -> Recording:
+    """Open a recording that is scored as a whole.
+
+    Raises:
+        RecordingError: see `open_recording`; or the recording is truncated.
+        OSError: a file cannot be read.
+    """
+    recording = open_recording(header)
+    if recording.is_truncated:
+        raise RecordingError(f"{header}: truncated: {'; '.join(recording.notes)[:200]}; fetch the record again")
+    return recording
+
+
 def load_annotated(header: Path) -> AnnotatedRecord:
     """Reads a record and its `.atr`.
 
     Raises:
         ValueError, OSError: a file is missing or damaged, or no beat is annotated after the learning period.
     """
-    recording = open_recording(header)
+    recording = open_complete(header)
     truth = load_reference(header.with_suffix(".atr"), recording.rate_hz).until(recording.mv.size / recording.rate_hz)
     if not (truth.times_s >= LEARNING_S).any():
         raise ValueError(f"no annotated beat after the first {LEARNING_S:.0f} s, which do not count")

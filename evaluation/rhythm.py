@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from captures import open_recording
 from captures.files import read_file
 from evaluation.detection import detect, difference
 from evaluation.noise import qrs_amplitude
 from evaluation.perturbations import AS_RECORDED, Ecg, Perturbation
-from evaluation.records import EvaluationError, RecordScorer, interval, nest, percent
+from evaluation.records import EvaluationError, RecordScorer, interval, nest, percent, open_complete
 from evaluation.statistics import class_f1, coverage_curve, top_label_error
 
 DATABASE: Final = "cinc2017"
@@ -164,7 +163,7 @@ def _read_references(paths: Sequence[Path]) -> dict[str, Labelled | str]:
 
 
 def _probabilities(record: Labelled, classify: Classifier, perturbations: Sequence[Perturbation]) -> list[Probabilities]:
-    recording = open_recording(record.header)
+    recording = open_complete(record.header)
     if not np.isfinite(recording.mv).any():
         raise ValueError("no valid sample")
     beats_s = detect(recording.mv, recording.rate_hz) if len(perturbations) > 1 else np.empty(0)

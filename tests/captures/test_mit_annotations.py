@@ -77,6 +77,35 @@ def test_a_file_without_annotations_is_valid(tmp_path: Path) -> None:
     assert len(read_annotations(tmp_path / "a.qrs").sample) == 0
 
 
+def test_codes_beyond_the_table_are_read_as_the_wfdb_library_shows_them(tmp_path: Path) -> None:
+    (tmp_path / "a.atr").write_bytes(word(1, 10) + word(42, 10) + word(5, 10) + word(58, 10) + END)
+    found = read_annotations(tmp_path / "a.atr")
+    assert found.symbol == ("N", "[42]", "V", "[58]")
+    assert found.beats().tolist() == [10, 30]
+
+
+@pytest.mark.filterwarnings("ignore")  # wfdb's use of pandas
+def test_types_that_the_file_defines_agree_with_wfdb(tmp_path: Path) -> None:
+    samples = np.array([10, 20, 30, 40])
+    wfdb.wrann(
+        "a", "atr", samples, symbol=["N", "w", "V", "y"], fs=250, write_dir=str(tmp_path),
+        custom_labels=[(42, "w", "wiggle"), (15, "y", "calibration"), (1, "N", "normal")],
+    )  # fmt: skip
+    found, theirs = read_annotations(tmp_path / "a.atr"), wfdb.rdann(str(tmp_path / "a"), "atr")
+    assert found.symbol == tuple(theirs.symbol) == ("N", "w", "V", "y")
+    assert found.sample.tolist() == theirs.sample.tolist() == samples.tolist()
+    assert found.rate_hz == 250
+
+
+def test_a_defined_type_cannot_pass_for_a_beat(tmp_path: Path) -> None:
+    definitions = [b"## annotation type definitions", b"42 V wobble", b"43 k", b"## end of definitions"]
+    content = b"".join(word(22, 0) + note(text) for text in definitions) + word(42, 10) + word(43, 10) + END
+    (tmp_path / "a.atr").write_bytes(content)
+    found = read_annotations(tmp_path / "a.atr")
+    assert found.symbol == ("[42]", "k")
+    assert not found.beats().size
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -86,7 +115,6 @@ def test_a_file_without_annotations_is_valid(tmp_path: Path) -> None:
         (skip(70_000)[:4], "a.atr: ends at byte 4 without an end mark"),
         (word(1, 1) + word(63, 40) + b"(N" + END, "a.atr: the note at byte 4 is truncated or does not follow an annotation"),
         (note(b"(N") + END, "does not follow an annotation"),
-        (word(50, 1) + END, "a.atr: unknown annotation code 50 at byte 0"),
         (word(1, 100) + skip(-90) + word(1, 1) + END, "a.atr: times decrease"),
         (word(22, 0) + note(b"## time resolution: x") + END, "a.atr: '## time resolution: x' does not give a time resolution"),
     ],
@@ -108,5 +136,5 @@ def test_any_bytes_are_read_or_give_an_annotation_error(tmp_path_factory: pytest
     except AnnotationError:
         return
     assert len(found.sample) == len(found.symbol) == len(found.aux)
-    assert set(found.symbol) <= set(SYMBOLS.values())
+    assert {symbol for symbol in found.symbol if not symbol.startswith("[")} <= set(SYMBOLS.values())
     assert (np.diff(found.sample) >= 0).all()

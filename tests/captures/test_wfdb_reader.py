@@ -66,12 +66,13 @@ def test_the_start_time_is_utc(tmp_path):
 
 
 def test_unusual_but_readable_files_get_notes(tmp_path):
-    record = open_recording(write(tmp_path, "r 1 100 2\nr.dat 16 100 16 0 0 9 0 ECG\n", [1, 2, 3, 4, 5]))
+    record = open_recording(write(tmp_path, "r 1 100 2\nr.dat 16 1 16 0 0 9 0 ECG\n", [1, 2, 3, 4, 5]))
     assert len(record.mv) == 2
-    assert [note.split(":")[0] for note in record.notes] == [
-        "r.dat holds 5 samples per signal, the header states 2",
-        "the checksum of r.dat does not match the header",
-    ]
+    assert not record.is_truncated
+    assert record.notes == (
+        "r.dat holds 5 samples per signal, the header states 2: the rest is left out",
+        "the checksum of r.dat does not match the header: samples may be damaged",
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,20 +80,28 @@ def test_unusual_but_readable_files_get_notes(tmp_path):
     [
         ("", "not a WFDB header"),
         ("hello, world\n", "not a WFDB header"),
-        ("r/3 1 100 10\nr_1 5\n", "multi-segment records are not supported.*one of its segments"),
+        ("r/3 1 100 10\nr_1 5\n", "states 3 segments but names 1"),
         ("r 2 100 4\nr.dat 16 100\n", "states 2 signals but describes 1"),
         ("r 0 250 9205760\n", "the record has no signals, only annotations"),
-        ("r 1 100 4\nr.dat 16 1e-320\n", "invalid gain or baseline in signal line .*; correct the header"),
-        (f"r 1 100 4\nr.dat 16 100({'9' * 400})\n", "invalid gain or baseline"),
-        (f"r {'9' * 5000} 100 4\nr.dat 16 100\n", "invalid number in the header"),
-        ("r 1 0 4\nr.dat 16 100\n", "sampling rate of 0.0 Hz"),
-        ("r 1 1-2 4\nr.dat 16 100\n", "invalid number in the header"),
+        ("r 1 100 4\nr.dat 16 1e-320\n", "invalid gain, baseline or frame in signal line .*; correct the header"),
+        (f"r 1 100 4\nr.dat 16 100({'9' * 400})\n", "invalid gain, baseline or frame"),
+        (f"r {'9' * 4000} 100 4\nr.dat 16 100\n", "invalid number of signals in the header"),
+        (f"r 1 100 {'9' * 5000}\nr.dat 16 100\n", "a number in it, is longer than 4096 characters"),
+        (f"r 1 100 {'9' * 400}\nr.dat 16 100\n", "invalid number of samples in the header"),
+        ("r 1 100 -4\nr.dat 16 100\n", "invalid number of samples in the header"),
+        ("r 1 0 4\nr.dat 16 100\n", "the sampling rate in the header is '0'.*--rate"),
+        ("r 1 1-2 4\nr.dat 16 100\n", "the sampling rate in the header is '1-2'"),
+        ("r 1 100 999999999999999\nr.dat 16 100\n", "31 years"),
+        ("r 2 100 4\nr.dat 16x1000000 100\nr.dat 16x1000000 100\n", "frame of 2000000 samples is too long"),
+        ("r 2 100 2\nr.dat 16 100\nr.dat 212 100\n", "signals of r.dat differ in format"),
         ("r 1 100 4\nr.dat sixteen\n", "invalid signal line 'r.dat sixteen'"),
-        ("r 1 100 4\nr.dat 310 100\n", "format 310 is not supported .*16, 61, 80, 212.*xform"),
-        ("r 1 100 4\n../r.dat 16 100\n", "not a plain file name"),
+        ("r 1 100 4\nr.dat 17 100\n", "format 17 is not known .*16, 24, 32, 61, 80, 160, 212, 310, 311, 508, 516, 524"),
+        ("r 1 100 4\n/etc/passwd 16 100\n", "signal file /etc/passwd is missing; put it beside the header"),
+        ("r 1 100 4\n.. 16 100\n", "signal file .. is missing"),
         ("r 1 100 4\ngone.dat 16 100\n", "signal file gone.dat is missing; put it beside the header"),
-        ("r 1 100 5\nr.dat 16 100\n", "truncated: holds 4 of 5 samples per signal; fetch the file again"),
-        ("r 1 100 4\nr.dat 16 100/mmHg\n", "no ECG among its signals"),
+        ("r 1 100 5\nr.dat 16+8 100\n", "truncated: holds no samples; fetch the file again"),
+        ("r 1 100 4\nr.dat 16 100/mmHg 16 0 0 0 0 ART\n", r"no ECG among its signals \(ART"),
+        ("r 1 100 4\nr.dat 16 100/mmHg 16 0 0 0 0 ECG\n", "unit of ECG is 'mmHg', not a voltage; state it with --unit"),
     ],
 )
 def test_an_invalid_record_gives_a_one_line_error(header, message, tmp_path):
@@ -104,7 +113,7 @@ def test_an_invalid_record_gives_a_one_line_error(header, message, tmp_path):
 
 
 def test_a_binary_header_gives_an_error(tmp_path):
-    (tmp_path / "r.hea").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "r.hea").write_bytes(b"\xff\xfd\x00\x01")
     with pytest.raises(RecordingError, match="it is not text"):
         open_recording(tmp_path / "r.hea")
 
