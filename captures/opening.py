@@ -6,11 +6,11 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from captures.csv import read_csv
 from captures.files import GZIP_MAGIC, check_regular_file
 from captures.jsonl import read_capture
 from captures.payloads import PayloadCapture
 from captures.recording import ReadOptions, Recording, RecordingError, RrRecording, UnknownKindError
+from captures.table.reader import read_table
 from captures.wfdb import read_wfdb
 
 NO_OPTIONS: Final = ReadOptions()
@@ -63,7 +63,7 @@ def _open(path: Path, options: ReadOptions) -> Opened:
     if begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
         return read_capture(path)
     if path.with_suffix("").suffix.lower() in _TABLE_SUFFIXES or suffix in _TABLE_SUFFIXES:
-        return read_csv(path)
+        return read_table(path, options)
     raise UnknownKindError(
         f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz) or a"
         " capture (JSON lines that `pulsegate record` wrote)"
