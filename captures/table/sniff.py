@@ -43,13 +43,14 @@ class Grid:
     score: float
 
 
-def sniff(path: Path, head: Sequence[str]) -> Layout:
-    """The layout of a table by its first lines.
+def sniff(path: Path, head: Sequence[str], delimiter: str = "") -> Layout:
+    """The layout of a table by its first lines. `delimiter` is the only one that is tried, if given.
 
     Raises:
         RecordingError: they hold no table.
     """
     forced, start = _read_sep(head)
+    forced = delimiter or forced
     content = [(at, line) for at, line in enumerate(head) if at >= start and line.strip()]
     grids = [_build_grid(content, delimiter) for delimiter in ((forced,) if forced else _DELIMITERS)]
     grid = max(grids, key=lambda grid: grid.score)
@@ -97,7 +98,7 @@ def _build_grid(content: Sequence[tuple[int, str]], delimiter: str | None) -> Gr
     widths = Counter(map(len, rows))
     width = max(widths, key=lambda width: (widths[width], width), default=0)
     same = [cells for cells in rows if len(cells) == width]
-    comma = delimiter != "," and any(_COMMA.fullmatch(cell) for cells in same for cell in cells)
+    comma = any(_COMMA.fullmatch(cell) for cells in same for cell in cells)
     values = tuple(_share(same, column, comma) >= _MOST for column in range(width))
     good = sum(all(is_value(cells[at], comma) for at in range(width) if values[at]) for cells in same) if any(values) else 0
     weight = 1.01 if width > 1 else 0.5 if comma else 1.0  # 0,1 is more likely two cells than one with a decimal comma
@@ -148,7 +149,7 @@ def _is_broken_row(grid: Grid, cells: Sequence[str]) -> bool:
 def _find_header(grid: Grid, first: int) -> tuple[list[str], list[str]]:
     """The titles above the first row, and the units; empty where there are none."""
     above = [line.cells for line in grid.lines[max(0, first - 2) : first]]
-    above = [cells for cells in above if abs(len(cells) - grid.width) <= 1 or _trim(cells) == grid.width]
+    above = [cells for cells in above if _trim(cells) > 1 or grid.width == 1]
     if not above:
         return [], []
     units = [read_unit(cell) for cell in above[-1]]

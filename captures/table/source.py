@@ -1,8 +1,9 @@
 """Reads the times and samples of the chosen columns from a table, batch by batch, in the order of the file."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from captures.table.text import Text
 from captures.table.times import TimeFormat, parse_times
 from captures.table.wraps import Unwrapper
 
+_THOUSANDS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+")
+
 
 class Batch(NamedTuple):
     """Rows of a table: their times in the unit of the file (without a column of times, the numbers of the rows from 0), the
@@ -25,8 +28,8 @@ class Batch(NamedTuple):
 
     times: Samples
     values: Samples
-    rr: Samples | None
     lines: NDArray[np.int64]
+    rr: Samples | None = None
     cut_line: int | None = None
 
 
@@ -41,7 +44,12 @@ class Table:
 
     def has_comma(self, column: Column) -> bool:
         """Whether the numbers of a column have decimal commas."""
-        return self.layout.decimal_comma and any("," in row[column.number - 1] for row in self.rows)
+        if not self.layout.decimal_comma:
+            return False
+        cells = self.cells(column)
+        dotted = [cell for cell in cells if "." in cell]
+        has_thousands = 0 < len(dotted) < len(cells) and all(_THOUSANDS.fullmatch(cell) for cell in dotted)
+        return has_thousands or any("," in cell for cell in cells)
 
     def cells(self, column: Column) -> list[str]:
         """The cells of a column in the first rows."""
@@ -101,7 +109,7 @@ class Source:
         times = self._times(columns, values) if self.time else np.empty(0)
         rr = self._numbers(self.rr, next(columns)) if self.rr else None
         cut_line = rows.open_line if rows.is_cut else None
-        return Batch(times, values, rr, rows.lines, cut_line)
+        return Batch(times, values, rows.lines, rr, cut_line)
 
     def _numbers(self, column: Column, cells: Sequence[str]) -> Samples:
         try:

@@ -162,7 +162,10 @@ def _decode(data: bytes, encoding: str) -> str:
 def _find_separators(decoded: str) -> str:
     """The characters between the numbers of a text whose first line of numbers is a whole recording; empty for a table."""
     lines = [line for line in decoded.splitlines() if line.strip()]
-    numbers = next((at for at, line in enumerate(lines[:20]) if _NUMBER.fullmatch(line.split(maxsplit=1)[0].strip(",;"))), None)
+    numbers = next(
+        (at for at, line in enumerate(lines[:20]) if _NUMBER.fullmatch(re.split(r"[ \t,;]+", line.strip(), maxsplit=1)[0])),
+        None,
+    )
     if numbers is None or len(lines) - numbers > 2:
         return ""
     line = lines[numbers][:_LOOK_BYTES]
