@@ -115,6 +115,11 @@ def _plan(path: Path, table: Table, column: Column, choice: Choice, options: Rea
     line = judge_times(path, seconds, time, stated_hz, choice.kind)
     if line is None:
         assert stated_hz
+        if options.rate_hz is None:
+            raise RecordingError(
+                f"{path}: the times in column {show_title(time)!r} do not fit the {stated_hz:g} Hz that the header states; give"
+                " the right rate with --rate"
+            )
         return _even_plan(replace(source, time=None, form=None, date=None), stated_hz)
     return Plan(source, scale, line, is_single=is_single)
 
@@ -214,7 +219,7 @@ def _build(
         rr.unit == "ms" or (not rr.unit and findings.rr_s.size > 0 and float(np.median(findings.rr_s)) > 10)
     )
     return Recording(
-        name=path.name.removesuffix(".gz").rpartition(".")[0],
+        name=path.name.removesuffix(".gz").rpartition(".")[0] or path.name,
         rate_hz=rate_hz,
         start_us=start_us,
         notes=_describe(plan, findings, choice, unit, options),
@@ -257,6 +262,8 @@ def _describe(plan: Plan, findings: Findings, choice: Choice, unit: str, options
         notes.append("the dates do not say whether the day or the month stands first, so the start is unknown")
     if plan.missing:
         notes.append(f"samples of {', '.join(f'{value:g}' for value in plan.missing)} are missing ones")
+    if findings.limit:
+        notes.append(f"the times begin again at {findings.limit:.10g} in the unit of the file, and are counted on")
     if findings.repeated:
         notes.append(f"{findings.repeated} repeated rows (same time and value) are left out")
     if findings.cut_line:

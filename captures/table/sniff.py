@@ -58,6 +58,7 @@ def sniff(path: Path, head: Sequence[str], delimiter: str = "") -> Layout:
     if first is None:
         raise RecordingError(f"{path}: holds no row of numbers; give a table with a header row and a row for each sample")
     titles, units = _find_header(grid, first)
+    titles = _join_brackets(titles) if len(titles) > grid.width and grid.delimiter is None else titles
     titles = titles or _find_comment_header(head, grid.lines[first].number, grid)
     rows = [line.cells for line in grid.lines[first:] if len(line.cells) >= grid.width]
     columns = _read_columns(path, titles, units, rows, grid.width)
@@ -158,11 +159,23 @@ def _find_header(grid: Grid, first: int) -> tuple[list[str], list[str]]:
     return above[-1], []
 
 
+def _join_brackets(cells: Sequence[str]) -> list[str]:
+    """The titles of a header that is split at blanks, each with its unit: `Time (s)  ECG (mV)`."""
+    found: list[str] = []
+    for cell in cells:
+        if found and cell.startswith(("(", "[")):
+            found[-1] += f" {cell}"
+        else:
+            found.append(cell)
+    return found
+
+
 def _find_comment_header(head: Sequence[str], first_line: int, grid: Grid) -> list[str]:
     """The titles in the last comment above the first row, as numpy.savetxt writes them."""
     if not first_line or not is_comment(head[first_line - 1], grid.delimiter):
         return []
     cells = split_line(head[first_line - 1].strip().lstrip('#%/;" ').rstrip('"'), grid.delimiter)
+    cells = _join_brackets(cells) if grid.delimiter is None else cells
     fits = _trim(cells) == grid.width and not any(is_value(cell, grid.decimal_comma) for cell in cells)
     return cells if fits else []
 

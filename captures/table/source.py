@@ -23,7 +23,8 @@ class Batch(NamedTuple):
     """Rows of a table: their times in the unit of the file (without a column of times, the numbers of the rows from 0), the
     samples and RR intervals (NaN where a cell is empty), and the numbers of their lines.
 
-    `cut_line` is the line of a truncated last row, which is left out.
+    `cut_line` is the line of a truncated last row, which is left out. `limit` is the value at which the counter of the times
+    began again, 0 if it did not.
     """
 
     times: Samples
@@ -31,6 +32,7 @@ class Batch(NamedTuple):
     lines: NDArray[np.int64]
     rr: Samples | None = None
     cut_line: int | None = None
+    limit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class Source:
         for batch in read_rows(table.text, table.layout, wanted, table.header, self._parse):
             times = np.arange(count, count + batch.values.size, dtype=np.float64) if self.time is None else batch.times
             count += batch.values.size
-            yield batch._replace(times=unwrapper.unwrap(times) if self.time else times)
+            times = unwrapper.unwrap(times) if self.time else times
+            yield batch._replace(times=times, limit=unwrapper.limit)
 
     def _parse(self, rows: Rows) -> Batch:
         """The values of some rows. A last row without a line end that cannot be read is truncated.

@@ -43,9 +43,8 @@ class Findings:
     """What a table is like.
 
     `start` is the first time in the unit of the file, `tail_s` the last one in seconds from it, `last_s` that of the last
-    sample. `level` is the median of the
-    first samples and `amplitude` their typical one, in the unit of the file. `repeated` rows are left out. `sentinels` counts
-    values.
+    sample. `level` is the median of the first samples and `amplitude` their typical one, in the unit of the file. `repeated`
+    rows are left out. `limit`: see `Batch`. `sentinels` counts values.
     """
 
     samples: int = 0
@@ -53,6 +52,7 @@ class Findings:
     tail_s: float = 0.0
     last_s: float = 0.0
     repeated: int = 0
+    limit: float = 0.0
     cut_line: int | None = None
     is_whole: bool = True
     lowest: float = float("inf")
@@ -80,6 +80,7 @@ def read_samples(plan: Plan, findings: Findings | None = None) -> Iterator[tuple
             found.repeated += int(again.sum())
             keep[keep] = ~again
         times, values = seconds[keep], batch.values[keep]
+        found.limit = batch.limit or found.limit
         found.cut_line = batch.cut_line or found.cut_line
         found.tail_s = float(seconds[known][-1]) if known.any() else found.tail_s
         found.last_s = float(times[-1]) if times.size else found.last_s

@@ -17,7 +17,7 @@ BLOCK_BYTES: Final = 1 << 18
 """Bytes that are read at a time: 8 to 20 thousand rows of two columns."""
 LINE_LIMIT_BYTES: Final = 1 << 20
 """Longest line: 20,000 columns of 50 characters."""
-_HEAD_BYTES: Final = 4 << 20
+_HEAD_BYTES: Final = 1 << 20
 _LOOK_BYTES: Final = 1 << 16
 _ENDLESS_NUMBERS: Final = 50
 """Numbers in a line that is no row but a whole recording."""
