@@ -2,12 +2,15 @@
 
 import codecs
 import gzip
+import re
 import zlib
 from pathlib import Path
 from typing import Final
 
 from captures.csv import read_csv
+from captures.exports.reading import read_json
 from captures.files import GZIP_MAGIC, check_regular_file
+from captures.intervals import read_intervals
 from captures.jsonl import read_capture
 from captures.payloads import PayloadCapture
 from captures.recording import ReadOptions, Recording, RecordingError, RrRecording, UnknownKindError
@@ -15,6 +18,8 @@ from captures.wfdb import read_wfdb
 
 NO_OPTIONS: Final = ReadOptions()
 _FIRST_BYTES: Final = 256
+_JSON: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|\[\s*[\[{\d-])")
+"""How a JSON document of objects or numbers begins, or a line of JSON lines."""
 _TABLE_SUFFIXES: Final = (".csv", ".tsv", ".txt")
 
 Opened = Recording | RrRecording | PayloadCapture
@@ -60,14 +65,20 @@ def _open(path: Path, options: ReadOptions) -> Opened:
     begin = _first_bytes(path)
     if not begin.strip():
         raise RecordingError(f"{path}: the file is empty; give a recording or a capture")
-    if begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+    if _holds_capture(begin):
         return read_capture(path)
+    if _JSON.match(begin):
+        return read_json(path, options)
     if path.with_suffix("").suffix.lower() in _TABLE_SUFFIXES or suffix in _TABLE_SUFFIXES:
-        return read_csv(path)
+        return read_intervals(path, options) or read_csv(path)
     raise UnknownKindError(
         f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz) or a"
         " capture (JSON lines that `pulsegate record` wrote)"
     )
+
+
+def _holds_capture(begin: bytes) -> bool:
+    return begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and b'"format"' in begin
 
 
 def _first_bytes(path: Path) -> bytes:
