@@ -39,6 +39,8 @@ _LARGEST_S: Final = 60.0
 """A longer interval is none: the sensor was off."""
 _FIT: Final = (0.7, 1.4)
 """Times belong to the intervals if their median step is as long as an interval within these factors."""
+_UNTITLED_FIT: Final = 0.1
+"""Columns without titles are times and intervals if at least 90 % of the steps are as long as the interval, within 10 %."""
 _EMPATICA: Final = re.compile(r"\s*(\d{9,10}(?:\.\d{1,9})?)\s*[,;]\s*IBI\s*", re.IGNORECASE)
 
 
@@ -183,7 +185,8 @@ def _are_intervals(
     if not whole or (cells is not None and times is None):
         return False
     if times is not None:
-        return True
+        gaps = np.abs(np.diff(times[0]) - rr_s[1:]) > _UNTITLED_FIT * rr_s[1:]
+        return float(np.mean(gaps)) < _UNTITLED_FIT
     match compare_with_intervals(rr_s):
         case Likeness.INTERVALS:
             return True

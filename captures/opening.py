@@ -9,6 +9,7 @@ from typing import Final
 
 from captures.csv import read_csv
 from captures.exports.reading import read_json
+from captures.exports.viatom import read_viatom, starts_viatom
 from captures.files import GZIP_MAGIC, check_regular_file
 from captures.intervals import read_intervals
 from captures.jsonl import read_capture
@@ -69,6 +70,8 @@ def _open(path: Path, options: ReadOptions) -> Opened:
         return read_capture(path)
     if _JSON.match(begin):
         return read_json(path, options)
+    if starts_viatom(begin):
+        return read_viatom(path, begin, options)
     if path.with_suffix("").suffix.lower() in _TABLE_SUFFIXES or suffix in _TABLE_SUFFIXES:
         return read_intervals(path, options) or read_csv(path)
     raise UnknownKindError(

@@ -140,7 +140,7 @@ def _read_points(place: _Place, points: list[object]) -> Signal | None:
     rows = [point if isinstance(point, dict) else {} for point in points]
     times = read_times([row.get(time_key) for row in rows]) if time_key is not None else None
     inner = _Place(place.value, (*place.keys, key), (first, *place.objects))
-    signal = _make_signal(inner, np.array([to_number(row.get(key)) for row in rows]), times)
+    signal = _make_signal(inner, np.array([to_number(row.get(key)) for row in rows]), times, place.objects)
     microvolts = key == "voltage" and time_key == "timeStamp" and not signal.unit  # Polar's SDK: PolarEcgDataSample
     return replace(signal, unit=unit_of_key(key) or ("uV" if microvolts else signal.unit))
 
@@ -176,8 +176,11 @@ def _read_sampled_data(place: _Place, found: Mapping[str, Any]) -> Signal | None
     return replace(signal, unit=unit, rate_hz=1000.0 / period_ms)
 
 
-def _make_signal(place: _Place, values: Samples, times: Times | None) -> Signal:
-    stated_us = find_start(place.objects)
+def _make_signal(
+    place: _Place, values: Samples, times: Times | None, around: Sequence[Mapping[str, Any]] | None = None
+) -> Signal:
+    """The signal at a place; `around` are the objects that may state its start, if not all around it do."""
+    stated_us = find_start(place.objects if around is None else around)
     start_us = times.start_us if times else None
     if start_us is None or (stated_us is not None and abs(start_us - stated_us) > _START_TOLERANCE_US):
         start_us = stated_us
