@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from captures.exports.keys import find_kind, find_time_key, find_value_key, split_key, to_number, unit_of_key
-from captures.exports.times import Times, read_times
+from captures.exports.keys import find_kind, find_time_key, find_unit, find_value_key, split_key, to_number, unit_of_key
+from captures.exports.times import Times, read_times, to_time
 from captures.leads import is_ecg_name
 from captures.moments import moment_of_number
 from captures.recording import Samples
@@ -63,6 +63,23 @@ def _parse_points(item: Mapping[str, Any]) -> Packet | None:
     start_us = times.start_us if arrived_us is None else arrived_us - round(float(times.seconds[-1]) * 1e6)
     t_s = to_number(points[0].get(time_key)) * _scale(points, time_key, times)
     return Packet(find_kind(item) or split_key(key), unit, t_s, values, times, start_us)
+
+
+def parse_sample(item: Mapping[str, Any]) -> Packet | None:
+    """The packet of an object that holds one sample of an ECG and its time, in any unit: `{"t": 0.004, "ecg_mv": 0.1}`."""
+    key, time_key = find_value_key(item), find_time_key(item)
+    if key is None or time_key is None or key == time_key or not is_ecg_name(split_key(key)):
+        return None
+    t = to_time(item[time_key])
+    unit = unit_of_key(key) or find_unit((item,))
+    return None if math.isnan(t) else Packet(split_key(key), unit, t, np.array([to_number(item[key])]))
+
+
+def scale_samples(packets: Sequence[Packet]) -> tuple[float, int | None]:
+    """Seconds in the unit of the times of single samples, and when the first one was; 1 if that is unknown."""
+    times = read_times([packet.t_s for packet in packets])
+    span = packets[-1].t_s - packets[0].t_s
+    return (float(times.seconds[-1]) / span, times.start_us) if times and span > 0 else (1.0, None)
 
 
 def _scale(points: Sequence[Mapping[str, Any]], time_key: str, times: Times) -> float:

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from captures.exports.loading import is_cut, load_document, read_objects, starts_json_lines
-from captures.exports.packets import Packet, choose_name, parse_packet, period_of
+from captures.exports.packets import Packet, choose_name, parse_packet, parse_sample, period_of, scale_samples
 from captures.exports.signals import Signal, find_signals
 from captures.leads import Candidate, choose_signal, is_ecg_name, is_ppg_name, millivolts_per_unit
 from captures.recording import CHUNK_SAMPLES, Chunk, ReadOptions, Recording, RecordingError, Samples, split_chunks
@@ -106,7 +106,8 @@ def _read_lines(path: Path, options: ReadOptions) -> Recording:
         kind = "a pulse wave" if is_ppg_name(name) else "no ECG"
         raise RecordingError(f"{path}: its packets ({name:.40}) are {kind}; to read them nevertheless, give --signal 1")
     mine = [packet for packet in head if packet.name == name]
-    period_s = period_of(mine)
+    unit_s, start_us = scale_samples(mine) if all(packet.values.size == 1 for packet in mine) else (1.0, mine[0].start_us)
+    period_s = period_of([packet._replace(t_s=packet.t_s * unit_s) for packet in mine])
     rate_hz = options.rate_hz or (1 / period_s if period_s else None)
     candidate = Candidate(1, name, mine[0].unit, lambda: iter(()))
     kind_of = "ppg" if is_ppg_name(name) else "ecg"
@@ -120,24 +121,24 @@ def _read_lines(path: Path, options: ReadOptions) -> Recording:
     return Recording(
         name=path.name.split(".")[0],
         rate_hz=rate_hz,
-        start_us=mine[0].start_us,
+        start_us=start_us,
         notes=tuple(notes),
-        read_chunks=lambda: _chunks(path, _packets(path, name, cut=cut), rate_hz, factor),
+        read_chunks=lambda: _chunks(path, _packets(path, name, unit_s, cut=cut), rate_hz, factor),
         kind="ppg" if kind_of == "ppg" else "ecg",
     )
 
 
-def _packets(path: Path, name: str | None = None, *, cut: bool) -> Iterator[Packet]:
-    """The packets of a file; those of this name, if one is given."""
+def _packets(path: Path, name: str | None = None, unit_s: float = 1.0, *, cut: bool) -> Iterator[Packet]:
+    """The packets of a file, their times in units of `unit_s` seconds; those of this name, if one is given."""
     for _, item in read_objects(path, cut=cut):
-        packet = parse_packet(item)
+        packet = parse_packet(item) or parse_sample(item)
         if packet is not None and name in (None, packet.name):
-            yield packet
+            yield packet._replace(t_s=packet.t_s * unit_s)
 
 
 def _chunks(path: Path, packets: Iterator[Packet], rate_hz: float, factor: float) -> Iterator[Chunk]:
     """Join packets to chunks. A packet with the time of the one before repeats it and is left out."""
-    first_s, before_s, end_s, begin_s, continues = None, -1.0, 0.0, 0.0, True
+    first_s, before_s, end_s, begin_s, size, continues = None, -1.0, 0.0, 0.0, 0, True
     parts: list[Samples] = []
     for packet in packets:
         first_s = packet.t_s if first_s is None else first_s
@@ -147,10 +148,11 @@ def _chunks(path: Path, packets: Iterator[Packet], rate_hz: float, factor: float
         if t_s < before_s - _BACK_S:
             raise RecordingError(f"{path}: the times go back from {before_s:.3f} to {t_s:.3f} s; split the recordings")
         late = t_s - end_s > _LONG_STEP / rate_hz
-        if parts and (late or sum(map(len, parts)) + packet.values.size > CHUNK_SAMPLES):
+        if parts and (late or size + packet.values.size > CHUNK_SAMPLES):
             yield from _split(Chunk(begin_s, np.concatenate(parts) * factor, continues), rate_hz)
-            parts, continues, begin_s = [], not late, t_s
+            parts, size, continues, begin_s = [], 0, not late, t_s
         parts.append(packet.values)
+        size += packet.values.size
         before_s, end_s = t_s, t_s + packet.values.size / rate_hz
     if parts:
         yield from _split(Chunk(begin_s, np.concatenate(parts) * factor, continues), rate_hz)

@@ -28,7 +28,7 @@ class Times(NamedTuple):
 
 def read_times(values: Sequence[object]) -> Times | None:
     """Return the times of samples from numbers or dates; None if they do not rise from sample to sample."""
-    raw = np.array([_to_time(value) for value in values])
+    raw = np.array([to_time(value) for value in values])
     if raw.size < 2 or not np.isfinite(raw).all():
         return None
     steps = np.diff(raw)
@@ -39,7 +39,7 @@ def read_times(values: Sequence[object]) -> Times | None:
     return Times((raw - raw[0]) * scale, _epoch_of(float(raw[0])))
 
 
-def _to_time(value: object) -> float:
+def to_time(value: object) -> float:
     """A time as a number; a date in seconds since 1970."""
     number = to_number(value)
     if not math.isnan(number) or not isinstance(value, str):

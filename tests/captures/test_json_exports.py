@@ -229,6 +229,23 @@ def test_a_cut_last_line_is_told(tmp_path):
     assert record.mv.size == 3 * 73
 
 
+@pytest.mark.parametrize(
+    ("time", "stamp"),
+    [
+        ("t", lambda place: place / 250),
+        ("timestamp", lambda place: START_US // 1000 + place * 4),
+        ("time", lambda place: f"2024-05-05T12:30:0{place // 250}.{place * 4 % 1000:03}Z"),
+    ],
+)
+def test_json_lines_of_single_samples(time, stamp, tmp_path):
+    lines = [json.dumps({time: stamp(place), "ecg_mv": value, "hr": 70}) for place, value in enumerate(wave().tolist())]
+    record = open_recording(write(tmp_path, "\n".join(lines), "ecg.jsonl"))
+    assert record.rate_hz == pytest.approx(250)
+    assert record.start_us == (None if time == "t" else START_US)
+    assert record.mv == pytest.approx(wave())
+    assert len(record.segments) == 1
+
+
 def test_lines_of_another_sensor_are_refused(tmp_path):
     values = list(range(73))
     lines = [polar_line(packet, values, "PPG") for packet in range(4)]
