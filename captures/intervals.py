@@ -18,16 +18,15 @@ from typing import Final
 
 import numpy as np
 
-from captures.exports.loading import open_bytes
 from captures.interval_kind import Likeness, compare_with_intervals
 from captures.leads import is_ecg_name, is_ppg_name, split_words
 from captures.moments import moment_of_number, parse_moment
 from captures.recording import ReadOptions, RecordingError, RrRecording, Samples
+from captures.table.text import open_text, read_blocks, read_head
 
-LIMIT_BYTES: Final = 32 << 20
+LIMIT_CHARACTERS: Final = 32 << 20
 """Longer texts are no RR intervals: those of a week take 20 MB with their times."""
 _HEAD_LINES: Final = 60
-_HEAD_BYTES: Final = 1 << 16
 _RR_WORDS: Final = frozenset(("rr", "rri", "rrs", "ibi", "ibis", "nn", "nni", "ppi"))
 _MORE_WORDS: Final = frozenset(
     ("interval", "intervals", "ms", "s", "sec", "secs", "seconds", "msec", "duration", "raw", "value")
@@ -71,17 +70,19 @@ def read_intervals(path: Path, options: ReadOptions) -> RrRecording | None:
     """
     if options.signal is not None or options.unit is not None or options.rate_hz is not None:
         return None
-    with open_bytes(path) as file:
-        head = _decode(file.read(_HEAD_BYTES)).splitlines()[:_HEAD_LINES]
-    layout = recognise_intervals(head)
+    text = open_text(path)
+    layout = recognise_intervals(read_head(text)[:_HEAD_LINES])
     if layout is None:
         return None
-    with open_bytes(path) as file:
-        raw = file.read(LIMIT_BYTES + 1)
-    if len(raw) > LIMIT_BYTES:
-        return None
-    lines = _decode(raw).splitlines()[layout.first_line :]
-    rows = [row for row in (_split(line, layout.delimiter) for line in lines) if row]
+    blocks: list[str] = []
+    size = 0
+    for block in read_blocks(text):
+        blocks.append(block)
+        size += len(block)
+        if size > LIMIT_CHARACTERS:
+            return None
+    lines = "".join(blocks).split("\n")[layout.first_line :]
+    rows = [row for row in (_split(line, layout.delimiter) for line in lines if line.strip()) if row]
     return _recording_of(path, layout, rows)
 
 
@@ -228,13 +229,3 @@ def _to_number(cell: str) -> float:
     except ValueError:
         return math.nan
     return value if math.isfinite(value) else math.nan
-
-
-def _decode(raw: bytes) -> str:
-    """The text of bytes in UTF-16 with a mark, UTF-8 or else Latin-1."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", errors="replace")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")

@@ -7,7 +7,6 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from captures.csv import read_csv
 from captures.exports.reading import read_json
 from captures.exports.viatom import read_viatom, starts_viatom
 from captures.files import GZIP_MAGIC, check_regular_file
@@ -15,13 +14,14 @@ from captures.intervals import read_intervals
 from captures.jsonl import read_capture
 from captures.payloads import PayloadCapture
 from captures.recording import ReadOptions, Recording, RecordingError, RrRecording, UnknownKindError
+from captures.table.reader import read_table
 from captures.wfdb import read_wfdb
 
 NO_OPTIONS: Final = ReadOptions()
 _FIRST_BYTES: Final = 256
-_JSON: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|\[\s*[\[{\d-])")
+_JSON: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|\[\s*[\[{\d-])|\xff\xfe[\[{]\0|\xfe\xff\0[\[{]")
 """How a JSON document of objects or numbers begins, or a line of JSON lines."""
-_TABLE_SUFFIXES: Final = (".csv", ".tsv", ".txt")
+_TEXT_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".hrm", ".rr", ".ibi")
 
 Opened = Recording | RrRecording | PayloadCapture
 
@@ -72,8 +72,8 @@ def _open(path: Path, options: ReadOptions) -> Opened:
         return read_json(path, options)
     if starts_viatom(begin):
         return read_viatom(path, begin, options)
-    if path.with_suffix("").suffix.lower() in _TABLE_SUFFIXES or suffix in _TABLE_SUFFIXES:
-        return read_intervals(path, options) or read_csv(path)
+    if path.with_suffix("").suffix.lower() in _TEXT_SUFFIXES or suffix in _TEXT_SUFFIXES:
+        return read_intervals(path, options) or read_table(path, options)
     raise UnknownKindError(
         f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz) or a"
         " capture (JSON lines that `pulsegate record` wrote)"

@@ -201,7 +201,7 @@ def test_reads_polar_recorder_lines_in_microvolts_from_the_phones_clock(name, tm
 
 
 def test_reads_long_json_lines_in_bounded_chunks(tmp_path):
-    counts, lines = polar_lines(1000)
+    counts, lines = polar_lines(950)
     chunks = list(open_recording(write(tmp_path, "\n".join(lines), "ECG.jsonl")).read_chunks())
     assert len(chunks) > 1
     assert max(chunk.values.size for chunk in chunks) <= CHUNK_SAMPLES

@@ -20,7 +20,7 @@ def test_counts_are_divided_by_the_factor_of_the_header(tmp_path):
 
 
 def test_a_long_line_is_read_in_chunks(tmp_path):
-    counts = np.arange(200_000) % 700
+    counts = np.arange(100_000) % 700
     record = open_recording(write(tmp_path, "F-0-01,500,I,100.5," + ",".join(map(str, counts)) + ",\n"))
     sizes = [chunk.values.size for chunk in record.read_chunks()]
     assert max(sizes) <= CHUNK_SAMPLES
