@@ -46,6 +46,8 @@ _STAMP: Final = re.compile(
     r"[._]?(?P<fraction>\d{3}|\d{6}|\d{9})?Z?",
     re.ASCII,
 )
+_BRACKETED: Final = re.compile(r"\[(\d{1,2}:\d{2}:\d{2}(?:\.\d{1,9})?)(?:\s+(\d{1,2})/(\d{1,2})/(\d{4}))?\]", re.ASCII)
+"""A time of day and a date as WFDB's programs print them: [12:30:00.000 05/05/2024], day first."""
 _LONGEST: Final = 64
 
 Kind = Literal["number", "calendar", "clock", "stamp"]
@@ -64,7 +66,7 @@ class TimeFormat:
 
 def find_format(cells: Sequence[str], decimal_comma: bool) -> TimeFormat | None:
     """The format of most of some times; None if they are not times."""
-    given = [cell.strip() for cell in cells if cell.strip().lower() not in MISSING]
+    given = [_open_brackets(cell.strip()) for cell in cells if cell.strip().lower() not in MISSING]
     if not given or any(len(cell) > _LONGEST for cell in given):
         return None
     kinds: tuple[tuple[Kind, Callable[[str], object]], ...] = (
@@ -114,7 +116,7 @@ def parse_times(cells: Sequence[str], form: TimeFormat, decimal_comma: bool) -> 
     parse = {"calendar": _parse_calendar, "clock": _parse_clock, "stamp": _parse_stamp}[form.kind]
     found = np.empty(len(cells))
     for at, cell in enumerate(cells):
-        value = parse(cell.strip(), form)
+        value = parse(_open_brackets(cell.strip()), form)
         if value is None and cell.strip().lower() not in MISSING:
             raise CellError(at, cell.strip())
         found[at] = np.nan if value is None else value
@@ -129,6 +131,15 @@ def seconds_per_unit(unit: str) -> float | None:
         parts = int(fraction[1] or fraction[2])
         return 1 / parts if parts else None
     return SECONDS.get(text)
+
+
+def _open_brackets(cell: str) -> str:
+    """A time of WFDB's programs with its date first; any other cell as it is."""
+    found = _BRACKETED.fullmatch(cell) if cell.startswith("[") else None
+    if found is None:
+        return cell
+    clock, day, month, year = found.groups()
+    return f"{day}.{month}.{year} {clock}" if day else clock
 
 
 def _find_day_first(cells: Sequence[str]) -> bool | None:

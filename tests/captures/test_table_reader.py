@@ -83,7 +83,7 @@ def test_reads_an_export_of_polar_sensor_logger(tmp_path):
     record = open_recording(write(tmp_path, text, "ecg.txt"))
     assert record.rate_hz == pytest.approx(130, abs=0.001)
     assert record.mv[99] == pytest.approx(0.99)
-    assert record.start_us is None
+    assert record.start_us == 1683195072_000_000
 
 
 def test_reads_calendar_times_and_decimal_commas(tmp_path):
