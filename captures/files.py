@@ -16,7 +16,7 @@ memory."""
 EXPANSION_LIMIT: Final = 100
 """How many times longer than the compressed file its text may be. Times and samples compress fivefold to tenfold, the equal
 bytes of a gzip bomb a thousandfold."""
-_SMALLEST_LIMIT_BYTES: Final = 1 << 20
+SMALLEST_LIMIT_BYTES: Final = 1 << 20
 """A text of this length is accepted at any ratio: a short file of zeros is harmless."""
 GZIP_MAGIC: Final = b"\x1f\x8b"
 
@@ -66,7 +66,7 @@ def read_text(path: Path) -> str:
 
 
 def _decompress(path: Path, raw: bytes) -> bytes:
-    limit = min(TEXT_LIMIT_BYTES, max(_SMALLEST_LIMIT_BYTES, EXPANSION_LIMIT * len(raw)))
+    limit = min(TEXT_LIMIT_BYTES, max(SMALLEST_LIMIT_BYTES, EXPANSION_LIMIT * len(raw)))
     with gzip.GzipFile(fileobj=io.BytesIO(raw)) as file:
         text = file.read(limit + 1)
     if len(text) > limit:

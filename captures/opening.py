@@ -2,21 +2,27 @@
 
 import codecs
 import gzip
+import re
 import zlib
 from pathlib import Path
 from typing import Final
 
-from captures.csv import read_csv
 from captures.edf import is_edf, read_edf
+from captures.exports.reading import read_json
+from captures.exports.viatom import read_viatom, starts_viatom
 from captures.files import GZIP_MAGIC, check_regular_file
+from captures.intervals import read_intervals
 from captures.jsonl import read_capture
 from captures.payloads import PayloadCapture
 from captures.recording import ReadOptions, Recording, RecordingError, RrRecording, UnknownKindError
+from captures.table.reader import read_table
 from captures.wfdb import find_header, read_wfdb
 
 NO_OPTIONS: Final = ReadOptions()
 _FIRST_BYTES: Final = 256
-_TABLE_SUFFIXES: Final = (".csv", ".tsv", ".txt")
+_JSON: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|\[\s*[\[{\d-])|\xff\xfe[\[{]\0|\xfe\xff\0[\[{]")
+"""How a JSON document of objects or numbers begins, or a line of JSON lines."""
+_TEXT_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".hrm", ".rr", ".ibi")
 
 Opened = Recording | RrRecording | PayloadCapture
 
@@ -66,14 +72,22 @@ def _open(path: Path, options: ReadOptions) -> Opened:
         raise RecordingError(f"{path}: the file is empty; give a recording or a capture")
     if is_edf(begin):
         return read_edf(path, options)
-    if begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
+    if _holds_capture(begin):
         return read_capture(path)
-    if path.with_suffix("").suffix.lower() in _TABLE_SUFFIXES or suffix in _TABLE_SUFFIXES:
-        return read_csv(path)
+    if _JSON.match(begin):
+        return read_json(path, options)
+    if starts_viatom(begin):
+        return read_viatom(path, begin, options)
+    if path.with_suffix("").suffix.lower() in _TEXT_SUFFIXES or suffix in _TEXT_SUFFIXES:
+        return read_intervals(path, options) or read_table(path, options)
     raise UnknownKindError(
         f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz), an"
         " EDF or BDF file, or a capture (JSON lines that `pulsegate record` wrote)"
     )
+
+
+def _holds_capture(begin: bytes) -> bool:
+    return begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and b'"format"' in begin
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -20,11 +20,12 @@ class Column:
 class Layout:
     """Where the samples of a text stand, and what its header says about them.
 
-    `program` names the program or device that writes such texts; empty for a table of unknown origin. `first_line` is the number
-    of the line with the first sample, from 0. `delimiter` separates the cells; None where blanks do. `time` is the column of the
-    times; None if there is none, and then the samples are evenly spaced at `rate_hz`. `rate_hz` is None where the header does not
-    state it, `start_us` likewise (microseconds since 1970; local times count as UTC). A table of which only one column can be the
-    ECG names it as `signal`.
+    `program` names the program or device that writes such texts; empty for a table of unknown origin. `first_line` is the
+    number of the line with the first sample, from 0. `delimiter` separates the cells; None where blanks do. `time` is the
+    column of the times; None if there is none, and then the samples are evenly spaced at `rate_hz`. `date` is the column of the
+    dates where they stand apart from the times of day. `rate_hz` is None where the header does not state it, `start_us`
+    likewise (microseconds since 1970; local times count as UTC). A table of which only one column can be the ECG names it as
+    `signal`. `columns` has a column for each cell of a row, so also for one that a separator at the end of the rows adds.
     """
 
     program: str
@@ -33,7 +34,13 @@ class Layout:
     columns: tuple[Column, ...]
     decimal_comma: bool = False
     time: Column | None = None
+    date: Column | None = None
     signal: Column | None = None
     rate_hz: float | None = None
     start_us: int | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Cells of a row."""
+        return len(self.columns)

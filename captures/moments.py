@@ -1,0 +1,37 @@
+"""Reads dates with times as exports write them in their headers."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ISO: Final = re.compile(
+    r"(\d{4})-(\d{1,2})-(\d{1,2})[T ]+(\d{1,2})(:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?)\s*(Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
+)
+_UNITS_US: Final = ((1e9, 4e9, 1e6), (1e12, 4e12, 1e3), (1e15, 4e15, 1.0), (1e18, 4e18, 1e-3))
+"""Numbers from 2001 to 2096 in seconds, milliseconds, microseconds and nanoseconds since 1970: these ranges do not overlap."""
+LONGEST_MOMENT: Final = 64
+"""Characters of a text that are looked at."""
+
+
+def parse_moment(text: str) -> int | None:
+    """The microseconds since 1970 of a date with time as in ISO 8601; None if the text is something else.
+
+    A blank may stand for the `T`, and before the zone. A time without a zone counts as UTC.
+    """
+    found = _ISO.fullmatch(text[:LONGEST_MOMENT].strip())
+    if not found:
+        return None
+    year, month, day, hour, rest, zone = found.groups()
+    offset = "+00:00" if zone in (None, "Z", "UTC", "GMT") else zone
+    try:
+        moment = datetime.fromisoformat(f"{year}-{int(month):02}-{int(day):02}T{int(hour):02}{rest}{offset}")
+        return (moment - _EPOCH) // timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        return None
+
+
+def moment_of_number(value: float) -> int | None:
+    """The microseconds since 1970 of a number that counts from 1970 in s, ms, µs or ns; None outside 2001 to 2096."""
+    factor = next((factor for low, high, factor in _UNITS_US if low <= value < high), None)
+    return None if factor is None else round(value * factor)
