@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
+from captures.bluetooth import is_bluetooth_capture, read_bluetooth_capture
 from captures.csv import read_csv
 from captures.files import GZIP_MAGIC, check_regular_file
 from captures.jsonl import read_capture
@@ -58,6 +59,8 @@ def _open(path: Path, options: ReadOptions) -> Opened:
     if suffix in (".hea", ".dat", ".mat"):
         return read_wfdb(path.with_suffix(".hea") if suffix != ".hea" else path)
     begin = _first_bytes(path)
+    if is_bluetooth_capture(begin):
+        return read_bluetooth_capture(path, begin, options)
     if not begin.strip():
         raise RecordingError(f"{path}: the file is empty; give a recording or a capture")
     if begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{"):
@@ -65,8 +68,8 @@ def _open(path: Path, options: ReadOptions) -> Opened:
     if path.with_suffix("").suffix.lower() in _TABLE_SUFFIXES or suffix in _TABLE_SUFFIXES:
         return read_csv(path)
     raise UnknownKindError(
-        f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz) or a"
-        " capture (JSON lines that `pulsegate record` wrote)"
+        f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz), a"
+        " capture (JSON lines that `pulsegate record` wrote) or a Bluetooth capture (btsnoop, pcap, pcapng)"
     )
 
 
