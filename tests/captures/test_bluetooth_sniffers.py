@@ -28,10 +28,14 @@ class Air:
         kind = 0 if access == ADVERTISING else (3 if received else 2)
         if self.link_type == 256:
             bits = 0x0C11 if crc_is_right else 0x0411
-            packet = struct.pack("<BbbBIH", 5, -40, -90, 0, access, bits | kind << 7 | flags) + packet
+            packet = (
+                struct.pack("<BbbBIH", 0 if access == ADVERTISING else 5, -40, -90, 0, access, bits | kind << 7 | flags)
+                + packet
+            )
         elif self.link_type == 272:
-            low = (1 if crc_is_right else 0) | (0 if received else 2) | (0x0C if flags else 0)
-            radio = bytes((10, low, 5, 40)) + struct.pack("<HI", 1, 150) + packet
+            is_advertising = access == ADVERTISING
+            low = (1 if crc_is_right else 0) | (0 if received or is_advertising else 2) | (0x0C if flags else 0)
+            radio = bytes((10, low, 37 if is_advertising else 5, 40)) + struct.pack("<HI", 1, 150) + packet
             packet = b"\0" + struct.pack("<HBHB", len(radio), 3, 1, 2 if access == ADVERTISING else 6) + radio
         self.frames.append((self.t_us, packet))
         self.t_us += 50_000
