@@ -1,17 +1,16 @@
 """Opens a file of any supported kind: its first bytes decide, then its name."""
 
 import codecs
-import gzip
-import zlib
 from pathlib import Path
 from typing import Final
 
 from captures.bluetooth import is_bluetooth_capture, read_bluetooth_capture
 from captures.csv import read_csv
-from captures.files import GZIP_MAGIC, check_regular_file
+from captures.files import check_regular_file
 from captures.jsonl import read_capture
 from captures.payloads import PayloadCapture
 from captures.recording import ReadOptions, Recording, RecordingError, RrRecording, UnknownKindError
+from captures.streams import open_stream
 from captures.wfdb import read_wfdb
 
 NO_OPTIONS: Final = ReadOptions()
@@ -75,12 +74,5 @@ def _open(path: Path, options: ReadOptions) -> Opened:
 
 def _first_bytes(path: Path) -> bytes:
     """The first bytes of a file, decompressed."""
-    with path.open("rb") as file:
-        begin = file.read(_FIRST_BYTES)
-    if not begin.startswith(GZIP_MAGIC):
-        return begin
-    try:
-        with gzip.open(path) as unpacked:
-            return unpacked.read(_FIRST_BYTES)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RecordingError(f"{path}: damaged gzip file ({error}); fetch the file again") from error
+    with open_stream(path) as stream:
+        return stream.read(_FIRST_BYTES)
