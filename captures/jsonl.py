@@ -112,8 +112,8 @@ def read_header(path: Path) -> CaptureHeader:
         raise RecordingError(
             f"{path}: line 1: version {reprlib.repr(found.get('version'))} is not supported, only {VERSION}; update pulsegate"
         )
-    sensor, started_us, device = found.get("sensor"), found.get("started_us"), found.get("device_information", {})
-    if not isinstance(sensor, str) or not sensor:
+    sensor, started_us, device = found.get("sensor", ""), found.get("started_us"), found.get("device_information", {})
+    if not isinstance(sensor, str):
         raise RecordingError(f'{path}: line 1: "sensor" is {reprlib.repr(sensor)}, not a name; name the sensor')
     if isinstance(started_us, bool) or not isinstance(started_us, int) or not 0 <= started_us < 1 << 53:
         wanted = "not microseconds since 1970; correct it"

@@ -23,6 +23,8 @@ from captures.payloads import CaptureHeader, Entry, LinkEvent, Payload, PayloadC
 from captures.recording import LONGEST_S, ReadOptions, RecordingError
 from drivers.registry import load_drivers
 
+_EARLIEST_US: Final = 1_262_304_000_000_000
+"""2010-01-01: Bluetooth LE is of that year, so earlier times are those of a clock that was not set."""
 _LATEST_US: Final = 1 << 53
 _READERS: Final[Mapping[bytes, Callable[[Path], Iterator[Record | Ending]]]] = {
     btsnoop.MAGIC: btsnoop.read_btsnoop,
@@ -70,11 +72,12 @@ def read_bluetooth_capture(path: Path, begin: bytes, options: ReadOptions) -> Pa
     main = frozenset(uuid for uuid, is_optional in streams.items() if not is_optional)
     choice = choose_sensor(str(path), found, tracker.names, stated, main, known, options.signal)
     sensor = choice.sensor
-    if not 0 <= sensor.first_us < _LATEST_US:
-        raise RecordingError(f"{path}: its times are not dates after 1970; correct them with Wireshark's editcap -t")
+    has_date = _EARLIEST_US <= sensor.first_us < _LATEST_US
+    notes = () if has_date else ("the clock of the recorder was not set, so the date is unknown",)
     characteristics = {handle: uuid for handle, uuid in {**stated, **sensor.handles}.items() if uuid in known}
     read_entries = partial(_read_entries, path, read_records, sensor.key, sensor.first_us, characteristics, known)
-    return PayloadCapture(CaptureHeader(choice.name, sensor.first_us), read_entries, (*choice.notes, *clock.notes))
+    header = CaptureHeader(choice.name, sensor.first_us if has_date else 0)
+    return PayloadCapture(header, read_entries, (*choice.notes, *clock.notes, *notes))
 
 
 def _find_reader(begin: bytes) -> Callable[[Path], Iterator[Record | Ending]] | None:
@@ -107,7 +110,7 @@ def _read_entries(
     path: Path,
     read_records: Callable[[Path], Iterator[Record | Ending]],
     key: Key,
-    started_us: int,
+    first_us: int,
     characteristics: Mapping[int, str],
     known: frozenset[str],
 ) -> Iterator[Entry]:
@@ -120,7 +123,7 @@ def _read_entries(
             return
         if event.address != address or event.is_received not in (None, side):
             continue
-        t = (time_us - started_us) / 1e6
+        t = (time_us - first_us) / 1e6
         if t >= LONGEST_S:
             raise RecordingError(f"{path}: lasts longer than {LONGEST_S:g} s; correct its times with Wireshark's editcap -t")
         match event.what:

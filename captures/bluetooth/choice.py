@@ -9,6 +9,8 @@ from captures.recording import RecordingError
 
 _NAME_LIMIT: Final = 60
 _SHOWN: Final = 4
+_LISTED: Final = 12
+"""Characteristics of a sensor that a note lists; a strap has some ten."""
 _BASE_UUID_END: Final = "-0000-1000-8000-00805f9b34fb"
 
 
@@ -22,13 +24,18 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class _Found:
-    """A sensor and what is known about its values."""
+    """A sensor and what is known about its values: numbers of values, known characteristics by handle, unknown handles."""
 
     sensor: Sensor
     name: str
     main: int
     known: int
+    characteristics: Mapping[int, str]
     unknown: Mapping[int, int]
+
+    @property
+    def sends(self) -> bool:
+        return bool(self.known or self.unknown)
 
     def __str__(self) -> str:
         address = self.sensor.address
@@ -56,7 +63,8 @@ def choose_sensor(
     if not readable:
         raise RecordingError(f"{file}: {_explain(found)}")
     if wanted is not None:
-        chosen = _find(file, [item for item in found if item.known], wanted)
+        others = [item for item in found if item.known and item not in readable]
+        chosen = _find(file, readable + others, wanted)
     elif len(readable) > 1:
         raise RecordingError(f"{file}: values of {len(readable)} sensors: {_list(readable)}; choose one with --signal ADDRESS")
     else:
@@ -76,31 +84,42 @@ def _examine(
         name[:_NAME_LIMIT],
         sum(count for handle, count in sensor.pushed.items() if uuids.get(handle) in main),
         sum(count for handle, count in values.items() if uuids.get(handle) in known),
+        {handle: uuids[handle] for handle in sorted(values) if uuids.get(handle) in known},
         {handle: count for handle, count in sensor.pushed.items() if handle not in uuids},
     )
 
 
 def _find(file: str, candidates: Sequence[_Found], wanted: str) -> _Found:
     text = wanted.strip().casefold()
-    for item in candidates:
-        if text in (item.sensor.address.casefold(), item.name.casefold()):
-            return item
-    if text.isdecimal() and len(text) < 4 and 0 < int(text) <= len(candidates):
+    matches = [item for item in candidates if text in (item.sensor.address.casefold(), item.name.casefold())]
+    if not matches and text.isdecimal() and len(text) < 4 and 0 < int(text) <= len(candidates):
         return candidates[int(text) - 1]
-    raise RecordingError(f"{file}: no sensor {wanted[:40]!r}; give --signal with one of: {_list(candidates)}")
+    if len(matches) != 1:
+        what = "several sensors are" if matches else "no sensor is"
+        raise RecordingError(
+            f"{file}: {what} named {wanted[:40]!r}; give --signal with an address or number of: {_list(candidates)}"
+        )
+    return matches[0]
 
 
 def _list(found: Sequence[_Found]) -> str:
-    shown = "; ".join(f"{item}, {item.known} values" for item in found[:_SHOWN])
+    shown = "; ".join(f"{number}. {item}, {item.known} values" for number, item in enumerate(found[:_SHOWN], start=1))
     return shown + (f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
 
 
 def _make_notes(chosen: _Found, found: Sequence[_Found], stated: Mapping[int, str]) -> Iterator[str]:
     sensor = chosen.sensor
-    yield f"read: the {chosen.known} values of {chosen}"
-    others = [item for item in found if item is not chosen and (item.known or item.unknown)]
+    by_map = ", by --gatt" if any(handle not in sensor.handles for handle in chosen.characteristics) else ""
+    handles = list(chosen.characteristics.items())
+    shown = ", ".join(f"{_shorten(uuid)} at handle {handle:#06x}" for handle, uuid in handles[:_LISTED])
+    shown += f" and {len(handles) - _LISTED} more" if len(handles) > _LISTED else ""
+    yield f"{chosen.known} values of {chosen} are read: {shown}{by_map}"
+    others = [
+        f"{item}, {sum(item.sensor.pushed.values())} notifications" for item in found if item is not chosen and item.sends
+    ]
     if others:
-        yield f"not read: {_list(others)}"
+        more = f"; and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+        yield f"not read: {'; '.join(others[:_SHOWN])}{more}"
     if chosen.unknown:
         yield f"not read: notifications of unknown handles ({_list_handles(chosen.unknown)}); name them with --gatt"
     wrong = [handle for handle, uuid in stated.items() if sensor.handles.get(handle, uuid) != uuid]
@@ -137,14 +156,16 @@ def _explain(found: Sequence[_Found]) -> str:
         item.sensor.handles.get(handle, ""): count for item in found for handle, count in item.sensor.pushed.most_common(_SHOWN)
     }
     if pushed:
-        shown = ", ".join(
-            f"{uuid.removesuffix(_BASE_UUID_END).removeprefix('0000')} ({count})"
-            for uuid, count in list(pushed.items())[:_SHOWN]
-        )
+        shown = ", ".join(f"{_shorten(uuid)} ({count})" for uuid, count in list(pushed.items())[:_SHOWN])
         return f"no values that a driver reads, only notifications of characteristics {shown}; give a heart sensor's capture"
     if found:
         return "no notification of a sensor, only its services or single values; record while the sensor sends"
     return "no values of a Bluetooth LE sensor; record the HCI log while the sensor is connected"
+
+
+def _shorten(uuid: str) -> str:
+    """The four digits of a UUID of the Bluetooth SIG, else the whole UUID."""
+    return uuid.removesuffix(_BASE_UUID_END).removeprefix("0000") if uuid.endswith(_BASE_UUID_END) else uuid
 
 
 def _list_handles(unknown: Mapping[int, int]) -> str:

@@ -5,7 +5,17 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from captures.bluetooth.l2cap import Reassembler
-from captures.bluetooth.messages import Advertised, Connected, Disconnected, Link, Lost, Message, find_name, format_address
+from captures.bluetooth.messages import (
+    Advertised,
+    AttPdu,
+    Connected,
+    Disconnected,
+    Link,
+    Lost,
+    Message,
+    find_name,
+    format_address,
+)
 from captures.bluetooth.packets import Packet
 
 _HANDLE_BITS: Final = 0x0FFF
@@ -52,8 +62,9 @@ class HciReader:
             self._reassembler.drop(link, received)
             yield Lost(link)
         else:
-            is_start = boundary != _CONTINUATION
-            yield from self._reassembler.feed(link, received, data[:length], is_start=is_start)
+            for message in self._reassembler.feed(link, received, data[:length], is_start=boundary != _CONTINUATION):
+                # Hosts differ in the boundary flags that they send, so a direction that follows from them is not passed on.
+                yield message._replace(is_received=packet.is_received) if isinstance(message, AttPdu) else message
 
     def _find_direction(self, link: Link, boundary: int) -> bool | None:
         """The direction of a packet whose capture does not state it: only first fragments tell."""

@@ -65,7 +65,8 @@ def unpack_record(record: Record) -> Packet | None:
         packet = unpack(record)
     except (IndexError, struct.error):
         return None
-    return packet._replace(is_cut=len(record.data) < record.original) if packet else None
+    is_cut = len(record.data) < record.original
+    return packet._replace(is_cut=True) if packet and is_cut else packet
 
 
 def _unpack_h1(record: Record) -> Packet:

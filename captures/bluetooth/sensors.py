@@ -1,6 +1,6 @@
 """Finds the sensors of a Bluetooth capture: what each sent, and which characteristics its handles are."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
@@ -63,7 +63,7 @@ class Tracker:
     """Follows the links and reads what their two ends send each other."""
 
     def __init__(self) -> None:
-        self.names: dict[str, str] = {}
+        self.names: OrderedDict[str, str] = OrderedDict()  # whose oldest entry is removed in constant time
         self._addresses: dict[Link, str] = {}
         self._bearers: dict[tuple[Link, bool], AttReader] = {}
 
@@ -79,7 +79,7 @@ class Tracker:
                 self.names.pop(address, None)
                 self.names[address] = name
                 if len(self.names) > _NAMES:
-                    del self.names[next(iter(self.names))]
+                    self.names.popitem(last=False)
             case Lost(link):
                 yield Event(self._address(link), None, "lost")
             case Encrypted(link):

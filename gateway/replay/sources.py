@@ -154,8 +154,10 @@ def _open_intervals(path: Path, recording: RrRecording, sensor: str | None) -> S
 
 def _open_capture(path: Path, capture: PayloadCapture, registry: Registry, sensor: str | None) -> Source:
     header = capture.header
+    if not (sensor or header.sensor):
+        raise SourceError(f"{path}: does not name its sensor; name it with --as SENSOR")
     steps = _capture_steps(path, capture, registry)
-    return Source(path, sensor or header.sensor, header.started_us, True, capture.notes, steps)
+    return Source(path, sensor or header.sensor, header.started_us, header.started_us > 0, capture.notes, steps)
 
 
 def _capture_steps(path: Path, capture: PayloadCapture, registry: Registry) -> Iterator[Step]:

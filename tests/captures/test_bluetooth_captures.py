@@ -293,7 +293,36 @@ def test_two_sensors_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
         assert part in message
     for choice in (WATCH, WATCH.lower(), "watch", "2"):
         assert [item.payload for item in payloads(open_bytes(tmp_path, content, signal=choice))] == [rate(9)]
-    assert "no sensor 'H10'" in refuse(tmp_path, content, signal="H10")
+    message = refuse(tmp_path, content, signal="H10")
+    for part in ("no sensor is named 'H10'", f"1. {SENSOR}", f"2. Watch ({WATCH})"):
+        assert part in message
+
+
+def test_a_name_of_two_sensors_chooses_none(tmp_path: Path) -> None:
+    second = Session(handle=0x41, address=WATCH).at(10).connect().discover({0x31: RATE}).notify(0x31, rate(9))
+    content = btsnoop(heart_rate_session().advertise("HRM").packets + second.advertise("HRM").packets)
+    assert "several sensors are named 'HRM'" in refuse(tmp_path, content, signal="HRM")
+
+
+def test_notes_say_what_was_read(tmp_path: Path) -> None:
+    session = heart_rate_session().discover({0x21: BATTERY}).read(0x21, b"\x50")
+    (note,) = open_bytes(tmp_path, btsnoop(session.packets)).notes
+    assert note == f"6 values of {SENSOR} are read: 2a37 at handle 0x0011, 2a19 at handle 0x0021"
+    gatt = tmp_path / "map.json"
+    gatt.write_text('{"0x0011": "2a37"}')
+    cached = [session.packets[0], *session.packets[5:10]]
+    (note,) = open_bytes(tmp_path, btsnoop(cached), gatt=gatt).notes
+    assert note.endswith("2a37 at handle 0x0011, by --gatt")
+
+
+@pytest.mark.parametrize("boundary", [0, 2])
+def test_hosts_may_send_either_boundary_flag(tmp_path: Path, boundary: int) -> None:
+    """Where the capture does not state directions, requests are known by their numbers."""
+    frames = []
+    for t_us, from_host, packet in heart_rate_session().packets:
+        changed = packet[:2] + bytes((boundary << 4,)) + packet[3:] if packet[0] == 2 and from_host else packet
+        frames.append((t_us, changed))
+    assert payloads(open_bytes(tmp_path, pcap(frames, 187))) == RATES
 
 
 def test_a_battery_beside_the_strap_needs_no_choice(tmp_path: Path) -> None:
@@ -385,7 +414,8 @@ def test_a_clock_set_for_the_first_time_is_told(tmp_path: Path) -> None:
     booted = [packet._replace(t_us=packet.t_us - START_US + 10**6) for packet in heart_rate_session(2).packets]
     later = heart_rate_session(4).packets[-2:]
     capture = open_bytes(tmp_path, btsnoop(booted + later))
-    assert capture.header.started_us == 10**6
+    assert capture.header.started_us == 0
+    assert any("the date is unknown" in note for note in capture.notes)
     assert [item.t for item in payloads(capture)] == pytest.approx([1.0, 2.0, 2.0, 3.0])
     assert any("the clock was set by +17149" in note for note in capture.notes)
 
@@ -412,3 +442,10 @@ def test_the_handle_of_a_connection_is_that_of_its_controller(tmp_path: Path) ->
         at += 24 + included
     assert other.handle == HANDLE
     assert payloads(open_bytes(tmp_path, content + shifted)) == RATES
+
+
+def test_times_before_the_epoch_are_read_without_a_date(tmp_path: Path) -> None:
+    packets = [packet._replace(t_us=packet.t_us - START_US - 10**12) for packet in heart_rate_session().packets]
+    capture = open_bytes(tmp_path, btsnoop(packets))
+    assert capture.header.started_us == 0
+    assert payloads(capture) == RATES

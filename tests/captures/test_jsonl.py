@@ -99,7 +99,7 @@ def test_a_complete_last_line_needs_no_line_feed(tmp_path: Path) -> None:
         ("[1]\n", "not a JSON object"),
         ('{"format": "har"}\n', "not a capture"),
         (FIRST.replace("1,", "2,", 1), "version 2 is not supported, only 1; update pulsegate"),
-        (FIRST.replace('"H10"', '""'), '"sensor" is'),
+        (FIRST.replace('"H10"', "7"), '"sensor" is'),
         (FIRST.replace("1714920600000000", '"now"'), '"started_us" is'),
         (FIRST.replace("}", ', "device_information": [1]}'), '"device_information" must hold strings'),
         ("{" + " " * 20_000 + "}\n", "longer than 16384 bytes"),

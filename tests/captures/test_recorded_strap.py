@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from bumble.snoop import BtSnooper, PcapSnooper, Snooper
 
 from captures import PayloadCapture, open_file
 from captures.jsonl import read_entries
-from captures.payloads import LinkEvent, Payload
+from captures.payloads import Entry, LinkEvent, Payload
 from config.settings import SensorSettings
 from drivers.registry import load_drivers
 from gateway import virtual_time
@@ -59,9 +59,8 @@ async def record_strap(folder: Path) -> dict[str, bytes]:
     return {name: file.getvalue() for name, file in files.items()}
 
 
-def pushed(entries: object) -> list[tuple[str, bytes]]:
+def pushed(entries: Iterable[Entry]) -> list[tuple[str, bytes]]:
     streams = {stream.uuid for driver in load_drivers().drivers for stream in driver.streams if not stream.is_optional}
-    assert hasattr(entries, "__iter__")
     found = [entry for entry in entries if isinstance(entry, Payload)]
     return [(entry.characteristic, entry.payload) for entry in found if entry.characteristic in streams]
 
@@ -96,11 +95,10 @@ def test_the_device_information_is_read_too(folder: Path) -> None:
     assert {b"pulsegate", b"Virtual H10", b"0A1B2C3D"} <= texts
 
 
-def test_the_command_replays_it(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_replays_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs: list[list[dict[str, object]]] = []
-    run: Callable[[list[str]], int] = main
     for arguments in ([], ["--as", "chest"]):
-        assert run(["replay", str(folder / "hub.log"), *arguments, "--json"]) == 0
+        assert main(["replay", str(folder / "hub.log"), *arguments, "--json"]) == 0
         outputs.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
     assert [lines[-1]["sensor"] for lines in outputs] == [NAME, "chest"]
     assert not any(line["type"] == "quarantined" for line in outputs[0])
