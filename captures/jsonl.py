@@ -26,13 +26,15 @@ from typing import Any, Final, Self, TextIO
 
 from captures.payloads import EVENTS, CaptureHeader, Entry, LinkEvent, Payload, PayloadCapture, Truncation
 from captures.recording import LONGEST_S, RecordingError
-from captures.streams import open_stream
+from captures.streams import Stream, open_stream
 from drivers.spec import DeviceInformation
 
 FORMAT: Final = "pulsegate-capture"
 VERSION: Final = 1
 LINE_LIMIT: Final = 16_384
 """Characters in a line: an attribute has at most 512 bytes (Core 5.4, vol 3, part F, 3.2.9), 1,024 hexadecimal digits."""
+_BLANK_LINES: Final = 100
+"""Blank lines before the header that are skipped."""
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -105,21 +107,21 @@ def read_header(path: Path) -> CaptureHeader:
         OSError: the file cannot be read.
     """
     with open_stream(path) as file:
-        found = _json_object(path, 1, file.readline(LINE_LIMIT))
+        number, line = _read_first_line(file)
+    found = _json_object(path, number, line)
     if found.get("format") != FORMAT:
-        raise RecordingError(f'{path}: line 1: not a capture: "format" is not "{FORMAT}"; give a capture of pulsegate')
+        raise RecordingError(f'{path}: line {number}: not a capture: "format" is not "{FORMAT}"; give a capture of pulsegate')
     if found.get("version") != VERSION:
-        raise RecordingError(
-            f"{path}: line 1: version {reprlib.repr(found.get('version'))} is not supported, only {VERSION}; update pulsegate"
-        )
+        version = reprlib.repr(found.get("version"))
+        raise RecordingError(f"{path}: line {number}: version {version} is not supported, only {VERSION}; update pulsegate")
     sensor, started_us, device = found.get("sensor", ""), found.get("started_us"), found.get("device_information", {})
     if not isinstance(sensor, str):
-        raise RecordingError(f'{path}: line 1: "sensor" is {reprlib.repr(sensor)}, not a name; name the sensor')
+        raise RecordingError(f'{path}: line {number}: "sensor" is {reprlib.repr(sensor)}, not a name; name the sensor')
     if isinstance(started_us, bool) or not isinstance(started_us, int) or not 0 <= started_us < 1 << 53:
         wanted = "not microseconds since 1970; correct it"
-        raise RecordingError(f'{path}: line 1: "started_us" is {reprlib.repr(started_us)}, {wanted}')
+        raise RecordingError(f'{path}: line {number}: "started_us" is {reprlib.repr(started_us)}, {wanted}')
     if not isinstance(device, dict) or not all(isinstance(value, str) for value in device.values()):
-        raise RecordingError(f'{path}: line 1: "device_information" must hold strings only; correct or remove it')
+        raise RecordingError(f'{path}: line {number}: "device_information" must hold strings only; correct or remove it')
     known = {name: device[name] for name in ("manufacturer", "model", "firmware") if name in device}
     return CaptureHeader(sensor, started_us, DeviceInformation(**known))
 
@@ -133,8 +135,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
     """
     last_t = 0.0
     with open_stream(path) as file:
-        file.readline(LINE_LIMIT)
-        number = 2
+        number = _read_first_line(file)[0] + 1
         while line := file.readline(LINE_LIMIT):
             try:
                 entry = _parse_entry(path, number, line)
@@ -151,6 +152,14 @@ def read_entries(path: Path) -> Iterator[Entry]:
             number += 1
         if file.is_cut:
             yield Truncation(f"the gzip file is cut after line {number - 1}; the lines before are complete")
+
+
+def _read_first_line(file: Stream) -> tuple[int, bytes]:
+    """The first line that is not blank, and its number."""
+    number = 1
+    while (line := file.readline(LINE_LIMIT)).isspace() and number < _BLANK_LINES:
+        number += 1
+    return number, line
 
 
 def _parse_entry(path: Path, number: int, line: bytes) -> Payload | LinkEvent | None:

@@ -177,6 +177,15 @@ def test_reads_a_gzipped_capture(tmp_path: Path) -> None:
         list(read_entries(path))
 
 
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
+    path = capture(tmp_path, "\n \r\n", FIRST, "\n", '{"t": 1, "event": "connected"}\n', "damaged\n")
+    entries = read_entries(path)
+    assert read_header(path).sensor == "H10"
+    assert next(entries) == LinkEvent(1.0, "connected")
+    with pytest.raises(RecordingError, match="line 6: not JSON"):
+        next(entries)
+
+
 def test_a_second_capture_in_the_file_is_named(tmp_path: Path) -> None:
     path = capture(tmp_path, FIRST, '{"t": 1, "event": "connected"}\n', FIRST, '{"t": 2, "event": "connected"}\n')
     entries = read_entries(path)

@@ -237,3 +237,9 @@ def test_a_bluetooth_capture_without_discovery_is_replayed_with_the_map_that_the
     assert [line["ms"] for line in replayed.of("interval")] == pytest.approx(
         [1000 * (1000 + n) / 1024 for n in range(4)], abs=1e-3
     )
+
+
+def test_a_capture_without_payloads_says_so(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    CaptureWriter(path, CaptureHeader("strap", START_US)).close()
+    assert run(path).summary["notes"] == ["the capture holds no payload of a sensor"]
