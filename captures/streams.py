@@ -67,13 +67,14 @@ class _Gzip(io.RawIOBase):
             if not self._rest:
                 self._rest = self._file.read(_PIECE_BYTES)
                 self._read_bytes += len(self._rest)
-            if not self._rest and (self._member.eof or self._member.unconsumed_tail == b""):
-                self.is_cut = not self._member.eof
-                return 0
+            is_end = not self._rest
             piece = self._decompress(len(buffer))
             if piece:
                 buffer[: len(piece)] = piece
                 return len(piece)
+            if is_end:
+                self.is_cut = not self._member.eof
+                return 0
 
     def _decompress(self, limit: int) -> bytes:
         if self._member.eof:  # the next member; zeros between members and at the end are padding

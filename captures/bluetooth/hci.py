@@ -39,6 +39,7 @@ class HciReader:
     def __init__(self) -> None:
         self._reassembler = Reassembler()
         self._open: dict[Link, None] = {}
+        self._flags_tell_directions = False
 
     def feed(self, packet: Packet) -> Iterator[Message]:
         """Yield what an HCI packet says about links. Other packets and damaged events say nothing."""
@@ -62,12 +63,16 @@ class HciReader:
             self._reassembler.drop(link, received)
             yield Lost(link)
         else:
+            known = received if packet.is_received is not None or self._flags_tell_directions else None
             for message in self._reassembler.feed(link, received, data[:length], is_start=boundary != _CONTINUATION):
-                # Hosts differ in the boundary flags that they send, so a direction that follows from them is not passed on.
-                yield message._replace(is_received=packet.is_received) if isinstance(message, AttPdu) else message
+                yield message._replace(is_received=known) if isinstance(message, AttPdu) else message
 
     def _find_direction(self, link: Link, boundary: int) -> bool | None:
-        """The direction of a packet whose capture does not state it: only first fragments tell."""
+        """The direction of a packet whose capture does not state it: only first fragments tell.
+
+        Some hosts send the flag of controllers. Until a packet has the flag of hosts, the flags do not tell directions.
+        """
+        self._flags_tell_directions |= boundary == _FROM_HOST
         if boundary == _CONTINUATION:
             return self._reassembler.is_unfinished(link, is_received=True)
         return {_FROM_HOST: False, _FROM_CONTROLLER: True}.get(boundary)

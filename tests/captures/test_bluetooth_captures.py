@@ -315,6 +315,15 @@ def test_notes_say_what_was_read(tmp_path: Path) -> None:
     assert note.endswith("2a37 at handle 0x0011, by --gatt")
 
 
+@pytest.mark.parametrize("link_type", [187, 201])
+def test_what_the_sensor_asks_the_phone_does_not_change_its_handles(tmp_path: Path, link_type: int) -> None:
+    """A watch reads the phone's characteristics while the phone reads those of the watch."""
+    session = heart_rate_session(1)
+    session.answer(b"\x08\x01\x00\xff\xff\x03\x28").request(b"\x09\x07\x10\x00\x02\x11\x00\x19\x2a").notify(0x11, rate(1))
+    capture = open_bytes(tmp_path, pcap([(packet.t_us, framed(packet, link_type)) for packet in session.packets], link_type))
+    assert [(item.characteristic, item.payload) for item in payloads(capture)] == [(RATE, rate(0)), (RATE, rate(1))]
+
+
 @pytest.mark.parametrize("boundary", [0, 2])
 def test_hosts_may_send_either_boundary_flag(tmp_path: Path, boundary: int) -> None:
     """Where the capture does not state directions, requests are known by their numbers."""
