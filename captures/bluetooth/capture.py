@@ -18,7 +18,7 @@ from captures.bluetooth.gatt_map import read_gatt_map
 from captures.bluetooth.hci import HciReader
 from captures.bluetooth.link_layer import LinkLayerReader
 from captures.bluetooth.packets import Ending, Record, unpack_record
-from captures.bluetooth.sensors import Event, Key, SensorList, Tracker
+from captures.bluetooth.sensors import Event, Key, SensorList, TooManyError, Tracker
 from captures.payloads import CaptureHeader, Entry, LinkEvent, Payload, PayloadCapture, Truncation
 from captures.recording import LONGEST_S, ReadOptions, RecordingError
 from drivers.registry import load_drivers
@@ -63,6 +63,8 @@ def read_bluetooth_capture(path: Path, begin: bytes, options: ReadOptions) -> Pa
         for time_us, event in _read_events(read_records(path), tracker, clock):
             if isinstance(event, Event):
                 sensors.add(event, time_us)
+    except TooManyError:
+        raise
     except RecordingError as error:
         damage = error  # what comes before it is read; the second reading raises it again
     found = sensors.finish()

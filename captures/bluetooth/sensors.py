@@ -25,6 +25,9 @@ Key = tuple[str, bool]
 """A sensor: its address, and whether its values are received. They are sent where the sensor itself recorded the capture."""
 DEVICE_NAME: Final = uuid16(0x2A00)
 _SENSORS: Final = 256
+"""Sensors with values. A phone that is worn for days connects to some ten."""
+_ADDRESSES: Final = 4096
+"""Addresses of connected devices; some change theirs every quarter of an hour."""
 _HANDLES: Final = 4096
 """Handles of a sensor with values; a sensor has some fifty."""
 _NAMES: Final = 4096
@@ -32,6 +35,10 @@ _NAMES: Final = 4096
 _BEARERS: Final = 1024
 
 Trouble = Literal["lost", "encrypted", "enhanced"]
+
+
+class TooManyError(RecordingError):
+    """A capture with more devices or handles than is plausible."""
 
 
 class Event(NamedTuple):
@@ -145,14 +152,14 @@ class SensorList:
         """Add an event.
 
         Raises:
-            RecordingError: more devices or handles than a capture of sensors has.
+            TooManyError: more devices or handles than a capture of sensors has.
         """
         match event.what:
             case "connected":
-                self._bound(self._linked_us)
+                self._bound(self._linked_us, _ADDRESSES)
                 self._linked_us.setdefault(event.address, time_us)
             case "lost" | "encrypted" | "enhanced" as trouble:
-                self._bound(self._troubles)
+                self._bound(self._troubles, _ADDRESSES)
                 self._troubles.setdefault(event.address, Counter())[trouble] += 1
             case Named(handle, uuid):
                 handles = self._sensor(event, time_us).handles
@@ -176,7 +183,7 @@ class SensorList:
         key = (event.address, bool(event.is_received))
         found = self._sensors.get(key)
         if found is None:
-            self._bound(self._sensors)
+            self._bound(self._sensors, _SENSORS)
             found = self._sensors[key] = Sensor(key, self._linked_us.get(event.address, time_us))
         return found
 
@@ -187,12 +194,10 @@ class SensorList:
         if sensor.handles.get(value.handle) == DEVICE_NAME and not value.is_pushed:
             sensor.gap_name = clean_name(value.payload)
 
-    def _bound(self, entries: dict[Key, Sensor] | dict[str, int] | dict[str, Counter[Trouble]]) -> None:
-        if len(entries) > _SENSORS:
-            raise RecordingError(
-                f"{self._file}: more than {_SENSORS} connected devices; split the file with Wireshark's editcap"
-            )
+    def _bound(self, entries: dict[Key, Sensor] | dict[str, int] | dict[str, Counter[Trouble]], limit: int) -> None:
+        if len(entries) > limit:
+            raise TooManyError(f"{self._file}: more than {limit} connected devices; split the file with Wireshark's editcap")
 
     def _bound_handles(self, entries: dict[int, str] | Counter[int]) -> None:
         if len(entries) > _HANDLES:
-            raise RecordingError(f"{self._file}: a device with more than {_HANDLES} handles; the file is damaged")
+            raise TooManyError(f"{self._file}: a device with more than {_HANDLES} handles; the file is damaged")

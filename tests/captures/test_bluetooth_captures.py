@@ -458,3 +458,16 @@ def test_times_before_the_epoch_are_read_without_a_date(tmp_path: Path) -> None:
     capture = open_bytes(tmp_path, btsnoop(packets))
     assert capture.header.started_us == 0
     assert payloads(capture) == RATES
+
+
+def test_more_devices_or_handles_than_a_capture_has_are_refused(tmp_path: Path) -> None:
+    devices = Session()
+    for number in range(300):
+        devices.handle, devices.address = number, f"C0:00:00:00:{number >> 8:02X}:{number & 255:02X}"
+        devices.connect().notify(0x11, b"\0")
+    for packets in (devices.packets, heart_rate_session().packets + devices.packets):
+        assert "more than 256 connected devices" in refuse(tmp_path, btsnoop(packets))
+    handles = heart_rate_session()
+    for number in range(4100):
+        handles.notify(0x1000 + number, b"\0")
+    assert "more than 4096 handles" in refuse(tmp_path, btsnoop(handles.packets))
