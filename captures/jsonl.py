@@ -11,7 +11,7 @@ monotonic clock, below 1e9, and never decreases; `started_us` is the wall clock 
     {"t": 0.512, "char": "00002a37-0000-1000-8000-00805f9b34fb", "hex": "1648c502"}
     {"t": 61.7, "event": "disconnected"}
 
-Readers ignore unknown keys. A change that an older reader would misunderstand needs a new version.
+Readers ignore unknown keys and accept a gzipped file. A change that an older reader would misunderstand needs a new version.
 """
 
 import json
@@ -24,15 +24,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
-from captures.files import check_regular_file
 from captures.payloads import EVENTS, CaptureHeader, Entry, LinkEvent, Payload, PayloadCapture, Truncation
 from captures.recording import LONGEST_S, RecordingError
+from captures.streams import Stream, open_stream
 from drivers.spec import DeviceInformation
 
 FORMAT: Final = "pulsegate-capture"
 VERSION: Final = 1
 LINE_LIMIT: Final = 16_384
 """Characters in a line: an attribute has at most 512 bytes (Core 5.4, vol 3, part F, 3.2.9), 1,024 hexadecimal digits."""
+_BLANK_LINES: Final = 100
+"""Blank lines before the header that are skipped."""
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -104,23 +106,22 @@ def read_header(path: Path) -> CaptureHeader:
         RecordingError: the file is not a capture, or has a newer version.
         OSError: the file cannot be read.
     """
-    check_regular_file(path)
-    with path.open("rb") as file:
-        line = file.readline(LINE_LIMIT)
-    found = _json_object(path, 1, line)
+    with open_stream(path) as file:
+        number, line = _read_first_line(file)
+    found = _json_object(path, number, line)
     if found.get("format") != FORMAT:
-        raise RecordingError(f'{path}: line 1: not a capture: "format" is not "{FORMAT}"; give a capture of pulsegate')
+        raise RecordingError(f'{path}: line {number}: not a capture: "format" is not "{FORMAT}"; give a capture of pulsegate')
     if found.get("version") != VERSION:
-        raise RecordingError(
-            f"{path}: line 1: version {found.get('version')!r} is not supported, only {VERSION}; update pulsegate"
-        )
-    sensor, started_us, device = found.get("sensor"), found.get("started_us"), found.get("device_information", {})
-    if not isinstance(sensor, str) or not sensor:
-        raise RecordingError(f'{path}: line 1: "sensor" is {sensor!r}, not a name; name the sensor')
+        version = reprlib.repr(found.get("version"))
+        raise RecordingError(f"{path}: line {number}: version {version} is not supported, only {VERSION}; update pulsegate")
+    sensor, started_us, device = found.get("sensor", ""), found.get("started_us"), found.get("device_information", {})
+    if not isinstance(sensor, str):
+        raise RecordingError(f'{path}: line {number}: "sensor" is {reprlib.repr(sensor)}, not a name; name the sensor')
     if isinstance(started_us, bool) or not isinstance(started_us, int) or not 0 <= started_us < 1 << 53:
-        raise RecordingError(f'{path}: line 1: "started_us" is {started_us!r}, not microseconds since 1970; correct it')
+        wanted = "not microseconds since 1970; correct it"
+        raise RecordingError(f'{path}: line {number}: "started_us" is {reprlib.repr(started_us)}, {wanted}')
     if not isinstance(device, dict) or not all(isinstance(value, str) for value in device.values()):
-        raise RecordingError(f'{path}: line 1: "device_information" must hold strings only; correct or remove it')
+        raise RecordingError(f'{path}: line {number}: "device_information" must hold strings only; correct or remove it')
     known = {name: device[name] for name in ("manufacturer", "model", "firmware") if name in device}
     return CaptureHeader(sensor, started_us, DeviceInformation(**known))
 
@@ -133,9 +134,8 @@ def read_entries(path: Path) -> Iterator[Entry]:
         OSError: the file cannot be read.
     """
     last_t = 0.0
-    with path.open("rb") as file:
-        file.readline(LINE_LIMIT)
-        number = 2
+    with open_stream(path) as file:
+        number = _read_first_line(file)[0] + 1
         while line := file.readline(LINE_LIMIT):
             try:
                 entry = _parse_entry(path, number, line)
@@ -150,24 +150,38 @@ def read_entries(path: Path) -> Iterator[Entry]:
                 last_t = entry.t
                 yield entry
             number += 1
+        if file.is_cut:
+            yield Truncation(f"the gzip file is cut after line {number - 1}; the lines before are complete")
+
+
+def _read_first_line(file: Stream) -> tuple[int, bytes]:
+    """The first line that is not blank, and its number."""
+    number = 1
+    while (line := file.readline(LINE_LIMIT)).isspace() and number < _BLANK_LINES:
+        number += 1
+    return number, line
 
 
 def _parse_entry(path: Path, number: int, line: bytes) -> Payload | LinkEvent | None:
     if not line.strip():
         return None
     found = _json_object(path, number, line)
+    if "format" in found:
+        raise RecordingError(f"{path}: line {number}: a second capture begins here; split the file there and replay both parts")
     t = found.get("t")
     if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t < LONGEST_S:
         wanted = f"not seconds since the start, 0 to {LONGEST_S:g}"
         raise RecordingError(f'{path}: line {number}: "t" is {reprlib.repr(t)}, {wanted}; correct or remove the line')
     if "event" in found:
         if found["event"] not in EVENTS:
-            raise RecordingError(f"{path}: line {number}: unknown event {found['event']!r}; use {' or '.join(EVENTS)}")
+            raise RecordingError(
+                f"{path}: line {number}: unknown event {reprlib.repr(found['event'])}; use {' or '.join(EVENTS)}"
+            )
         return LinkEvent(float(t), found["event"])
     characteristic, payload = found.get("char"), found.get("hex")
     if not isinstance(characteristic, str) or not _UUID.fullmatch(characteristic.lower()):
         raise RecordingError(
-            f'{path}: line {number}: "char" is {characteristic!r}, not a 128-bit UUID; correct or remove the line'
+            f'{path}: line {number}: "char" is {reprlib.repr(characteristic)}, not a 128-bit UUID; correct or remove the line'
         )
     try:
         return Payload(float(t), characteristic.lower(), bytes.fromhex(payload or ""))

@@ -1,20 +1,20 @@
 """Opens a file of any supported kind: its first bytes decide, then its name."""
 
 import codecs
-import gzip
 import re
-import zlib
 from pathlib import Path
 from typing import Final
 
+from captures.bluetooth import is_bluetooth_capture, read_bluetooth_capture
 from captures.edf import is_edf, read_edf
 from captures.exports.reading import read_json
 from captures.exports.viatom import read_viatom, starts_viatom
-from captures.files import GZIP_MAGIC, check_regular_file
+from captures.files import check_regular_file
 from captures.intervals import read_intervals
 from captures.jsonl import read_capture
 from captures.payloads import PayloadCapture
 from captures.recording import ReadOptions, Recording, RecordingError, RrRecording, UnknownKindError
+from captures.streams import open_stream
 from captures.table.reader import read_table
 from captures.wfdb import find_header, read_wfdb
 
@@ -64,6 +64,8 @@ def _open(path: Path, options: ReadOptions) -> Opened:
     check_regular_file(path)
     suffix = path.suffix.lower()
     begin = _first_bytes(path)
+    if is_bluetooth_capture(begin):
+        return read_bluetooth_capture(path, begin, options)
     if suffix == ".mat" or (suffix == ".dat" and b"\0" in begin):
         raise RecordingError(
             f"{path}: holds samples without their rate and gain; its header {path.stem}.hea is missing; put it beside the file"
@@ -81,8 +83,8 @@ def _open(path: Path, options: ReadOptions) -> Opened:
     if path.with_suffix("").suffix.lower() in _TEXT_SUFFIXES or suffix in _TEXT_SUFFIXES:
         return read_intervals(path, options) or read_table(path, options)
     raise UnknownKindError(
-        f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz), an"
-        " EDF or BDF file, or a capture (JSON lines that `pulsegate record` wrote)"
+        f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz), an EDF or"
+        " BDF file, a capture (JSON lines that `pulsegate record` wrote) or a Bluetooth capture (btsnoop, pcap, pcapng)"
     )
 
 
@@ -92,12 +94,5 @@ def _holds_capture(begin: bytes) -> bool:
 
 def _first_bytes(path: Path) -> bytes:
     """The first bytes of a file, decompressed."""
-    with path.open("rb") as file:
-        begin = file.read(_FIRST_BYTES)
-    if not begin.startswith(GZIP_MAGIC):
-        return begin
-    try:
-        with gzip.open(path) as unpacked:
-            return unpacked.read(_FIRST_BYTES)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RecordingError(f"{path}: damaged gzip file ({error}); fetch the file again") from error
+    with open_stream(path) as stream:
+        return stream.read(_FIRST_BYTES)

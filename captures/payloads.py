@@ -11,7 +11,7 @@ EVENTS: Final = ("connected", "disconnected")
 
 @dataclass(frozen=True, slots=True)
 class CaptureHeader:
-    """The sensor of a capture, and when the capture started."""
+    """The sensor of a capture, and when the capture started; "" and 0 where the file does not say."""
 
     sensor: str
     started_us: int

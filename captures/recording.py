@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -32,12 +33,13 @@ class ReadOptions:
     """What the user states about a file; it takes the place of what the file states, or leaves open.
 
     `signal` is the name of a signal or column, or its number from 1. `unit` is a unit of voltage, or counts per millivolt such
-    as `200/mV`. `rate_hz` is the sampling rate.
+    as `200/mV`. `rate_hz` is the sampling rate. `gatt` is a file with the characteristics of a Bluetooth capture's handles.
     """
 
     signal: str | None = None
     unit: str | None = None
     rate_hz: float | None = None
+    gatt: Path | None = None
 
 
 class Chunk(NamedTuple):

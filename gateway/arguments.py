@@ -96,6 +96,9 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     stated.add_argument(
         "--unit", metavar="UNIT", help="unit of the samples: V, mV, uV, nV, or counts per millivolt such as 200/mV"
     )
+    stated.add_argument(
+        "--gatt", type=Path, metavar="MAP.json", help="characteristics by handle, for a Bluetooth capture without a discovery"
+    )
     stated.add_argument("--rate", dest="rate_hz", type=_parse_rate, metavar="HZ", help="samples per second")
 
 

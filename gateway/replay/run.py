@@ -46,7 +46,7 @@ def _replay_files(args: argparse.Namespace, models: Models) -> int:
         return _fail(problem)
     registry = load_drivers()
     player = Player(models, registry, args.speed)
-    options = ReadOptions(args.signal, args.unit, args.rate_hz)
+    options = ReadOptions(args.signal, args.unit, args.rate_hz, args.gatt)
     results: list[ReplayResult] = []
     status = 0
     for path in args.files:

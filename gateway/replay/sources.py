@@ -154,16 +154,20 @@ def _open_intervals(path: Path, recording: RrRecording, sensor: str | None) -> S
 
 def _open_capture(path: Path, capture: PayloadCapture, registry: Registry, sensor: str | None) -> Source:
     header = capture.header
+    if not (sensor or header.sensor):
+        raise SourceError(f"{path}: does not name its sensor; name it with --as SENSOR")
     steps = _capture_steps(path, capture, registry)
-    return Source(path, sensor or header.sensor, header.started_us, True, capture.notes, steps)
+    return Source(path, sensor or header.sensor, header.started_us, header.started_us > 0, capture.notes, steps)
 
 
 def _capture_steps(path: Path, capture: PayloadCapture, registry: Registry) -> Iterator[Step]:
     started_us, device, last_t = capture.header.started_us, capture.header.device, 0.0
+    is_empty = True
     try:
         for entry in capture.read_entries():
             match entry:
                 case Payload(t, characteristic, payload):
+                    is_empty = False
                     readings = registry.decode(characteristic, payload, device)
                     device = device.updated(readings)
                     yield Step(arrival_at(started_us, t), readings)
@@ -175,6 +179,8 @@ def _capture_steps(path: Path, capture: PayloadCapture, registry: Registry) -> I
                     yield Step(arrival_at(started_us, last_t), note=note)
                     return
             last_t = entry.t
+        if is_empty:
+            yield Step(arrival_at(started_us, last_t), note="the capture holds no payload of a sensor")
     except RecordingError as error:
         raise SourceError(str(error)) from error
     except OSError as error:

@@ -1,6 +1,8 @@
 """The capture format: the writer follows its documentation, and errors name the damaged line."""
 
 import contextlib
+import gzip
+import json
 import stat
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from captures import PayloadCapture, open_file
 from captures.jsonl import CaptureWriter, read_entries, read_header
 from captures.payloads import CaptureHeader, LinkEvent, Payload, Truncation
 from captures.recording import RecordingError
@@ -96,7 +99,7 @@ def test_a_complete_last_line_needs_no_line_feed(tmp_path: Path) -> None:
         ("[1]\n", "not a JSON object"),
         ('{"format": "har"}\n', "not a capture"),
         (FIRST.replace("1,", "2,", 1), "version 2 is not supported, only 1; update pulsegate"),
-        (FIRST.replace('"H10"', '""'), '"sensor" is'),
+        (FIRST.replace('"H10"', "7"), '"sensor" is'),
         (FIRST.replace("1714920600000000", '"now"'), '"started_us" is'),
         (FIRST.replace("}", ', "device_information": [1]}'), '"device_information" must hold strings'),
         ("{" + " " * 20_000 + "}\n", "longer than 16384 bytes"),
@@ -149,3 +152,66 @@ def test_any_bytes_are_read_or_give_a_capture_error(tmp_path_factory: pytest.Tem
     with contextlib.suppress(RecordingError):
         entries.extend(read_entries(path))
     assert all(isinstance(entry, Payload | LinkEvent | Truncation) for entry in entries)
+
+
+def test_reads_a_gzipped_capture(tmp_path: Path) -> None:
+    path = tmp_path / "capture.jsonl.gz"
+    lines = [FIRST, *(f'{{"t": {number}, "char": "{HEART_RATE}", "hex": "0048"}}\n' for number in range(3))]
+    packed = gzip.compress("".join(lines).encode())
+    path.write_bytes(packed)
+    expected = [Payload(float(number), HEART_RATE, b"\x00\x48") for number in range(3)]
+    opened = open_file(path)
+    assert isinstance(opened, PayloadCapture)
+    assert list(opened.read_entries()) == expected
+    path.write_bytes(packed[:-3])
+    opened = open_file(path)
+    assert isinstance(opened, PayloadCapture)
+    assert list(opened.read_entries()) == [
+        *expected,
+        Truncation("the gzip file is cut after line 4; the lines before are complete"),
+    ]
+    path.write_bytes(gzip.compress(lines[0].encode()) + gzip.compress("".join(lines[1:]).encode()))
+    assert list(read_entries(path)) == expected
+    path.write_bytes(packed[:-8] + b"\1\2\3\4" + packed[-4:])
+    with pytest.raises(RecordingError, match="damaged gzip file"):
+        list(read_entries(path))
+
+
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
+    path = capture(tmp_path, "\n \r\n", FIRST, "\n", '{"t": 1, "event": "connected"}\n', "damaged\n")
+    entries = read_entries(path)
+    assert read_header(path).sensor == "H10"
+    assert next(entries) == LinkEvent(1.0, "connected")
+    with pytest.raises(RecordingError, match="line 6: not JSON"):
+        next(entries)
+
+
+def test_a_second_capture_in_the_file_is_named(tmp_path: Path) -> None:
+    path = capture(tmp_path, FIRST, '{"t": 1, "event": "connected"}\n', FIRST, '{"t": 2, "event": "connected"}\n')
+    entries = read_entries(path)
+    assert next(entries) == LinkEvent(1.0, "connected")
+    with pytest.raises(RecordingError, match="line 3: a second capture begins here; split the file there"):
+        next(entries)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'{{"t": 2, "event": "{"e" * 9000}"}}\n',
+        f'{{"t": 2, "char": "{"c" * 9000}", "hex": ""}}\n',
+        f'{{"t": "{"t" * 9000}"}}\n',
+        f'{{"t": {"9" * 9000}}}\n',
+    ],
+)
+def test_a_message_is_short(tmp_path: Path, line: str) -> None:
+    with pytest.raises(RecordingError) as caught:
+        list(read_entries(capture(tmp_path, FIRST, line)))
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["version", "sensor", "started_us"])
+def test_a_message_about_the_header_is_short(tmp_path: Path, key: str) -> None:
+    header = json.loads(FIRST) | {key: ["x" * 9000]}
+    with pytest.raises(RecordingError) as caught:
+        read_header(capture(tmp_path, json.dumps(header) + "\n"))
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))

@@ -1,5 +1,6 @@
 """Synthetic files with known samples: gaps, scales, sensor frames, damage in the middle."""
 
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from drivers.registry import load_drivers
 from drivers.spec import DeviceInformation
 from gateway.replay.sources import SourceError, open_source
 from sync.records import GapRecord, QuarantinedRecord
+from tests.captures.bluetooth_files import btsnoop, heart_rate_session
 
 HEART_RATE = "00002a37-0000-1000-8000-00805f9b34fb"
 MODEL_NUMBER = "00002a24-0000-1000-8000-00805f9b34fb"
@@ -212,3 +214,32 @@ def test_an_unsupported_file_gives_an_error_that_lists_the_supported_kinds(tmp_p
         SourceError, match=r"picture\.png: neither a recording nor a capture; give a WFDB header .*CSV.*capture"
     ):
         open_source(path, load_drivers())
+
+
+def test_the_user_names_the_sensor_of_a_capture_that_does_not(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "unnamed.jsonl"
+    payload = json.dumps({"t": 1, "char": HEART_RATE, "hex": heart_rate(60, 1024).hex()})
+    path.write_text(f'{{"format": "pulsegate-capture", "version": 1, "started_us": {START_US}}}\n{payload}\n')
+    assert run(path).errors == [f"pulsegate replay: {path}: does not name its sensor; name it with --as SENSOR"]
+    replayed = run(path, "--as", "strap")
+    assert replayed.status == 0
+    assert replayed.summary["sensor"] == "strap"
+
+
+def test_a_bluetooth_capture_without_discovery_is_replayed_with_the_map_that_the_error_names(run: Any, tmp_path: Path) -> None:
+    session = heart_rate_session(4)
+    path, gatt = tmp_path / "btsnoop_hci.log", tmp_path / "map.json"
+    path.write_bytes(btsnoop(session.packets[:1] + session.packets[-4:]))
+    (error,) = run(path).errors
+    assert 'give --gatt MAP.json with {"0x0011": "UUID"}' in error
+    gatt.write_text('{"0x0011": "2a37"}')
+    replayed = run(path, "--gatt", gatt)
+    assert [line["ms"] for line in replayed.of("interval")] == pytest.approx(
+        [1000 * (1000 + n) / 1024 for n in range(4)], abs=1e-3
+    )
+
+
+def test_a_capture_without_payloads_says_so(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    CaptureWriter(path, CaptureHeader("strap", START_US)).close()
+    assert run(path).summary["notes"] == ["the capture holds no payload of a sensor"]

@@ -1,0 +1,96 @@
+"""Opens a file of bytes, plain or gzipped, to be read from its start in pieces."""
+
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from captures.files import EXPANSION_LIMIT, GZIP_MAGIC, check_regular_file
+from captures.recording import RecordingError
+
+_PIECE_BYTES: Final = 1 << 16
+_HARMLESS_BYTES: Final = 1 << 20
+"""So many bytes are accepted at any ratio of compression: a short file of zeros is harmless."""
+_GZIP: Final = 16 + zlib.MAX_WBITS
+"""zlib's name for the gzip format (RFC 1952)."""
+
+
+class Stream(io.BufferedReader):
+    """The bytes of a file. `is_cut` is True at the end of a gzip file that ends too early; the bytes before are right."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__(raw, _PIECE_BYTES)
+        self._source = raw
+
+    @property
+    def is_cut(self) -> bool:
+        return isinstance(self._source, _Gzip) and self._source.is_cut
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[Stream]:
+    """Open a regular file; a gzip file is decompressed while it is read, in constant memory.
+
+    Reading raises `RecordingError` where a gzip file is damaged or expands more than any capture does.
+
+    Raises:
+        RecordingError: not a regular file.
+        OSError: the file cannot be opened.
+    """
+    check_regular_file(path)
+    with path.open("rb", buffering=0) as file:
+        is_gzip = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        file.seek(0)
+        with Stream(_Gzip(path, file) if is_gzip else file) as stream:
+            yield stream
+
+
+class _Gzip(io.RawIOBase):
+    """The decompressed bytes of a gzip file, of one or several members."""
+
+    def __init__(self, path: Path, file: io.FileIO) -> None:
+        super().__init__()
+        self._path = path
+        self._file = file
+        self._member = zlib.decompressobj(_GZIP)
+        self._rest = b""
+        self._read_bytes = self._given_bytes = 0
+        self.is_cut = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # always called by BufferedReader
+        while True:
+            if not self._rest:
+                self._rest = self._file.read(_PIECE_BYTES)
+                self._read_bytes += len(self._rest)
+            is_end = not self._rest
+            piece = self._decompress(len(buffer))
+            if piece:
+                buffer[: len(piece)] = piece
+                return len(piece)
+            if is_end:
+                self.is_cut = not self._member.eof
+                return 0
+
+    def _decompress(self, limit: int) -> bytes:
+        if self._member.eof:  # the next member; zeros between members and at the end are padding
+            self._rest = self._rest.lstrip(b"\0")
+            if not self._rest:
+                return b""
+            self._member = zlib.decompressobj(_GZIP)
+        try:
+            piece = self._member.decompress(self._rest, limit)
+        except zlib.error as error:
+            raise RecordingError(f"{self._path}: damaged gzip file ({error}); fetch the file again") from error
+        self._rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+        self._given_bytes += len(piece)
+        if self._given_bytes > max(_HARMLESS_BYTES, EXPANSION_LIMIT * self._read_bytes):
+            raise RecordingError(
+                f"{self._path}: a gzip file that expands more than {EXPANSION_LIMIT} times;"
+                " decompress it and check what it holds"
+            )
+        return piece
