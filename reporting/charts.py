@@ -146,10 +146,21 @@ def _limit(y: float, label: str) -> str:
 
 
 def _gap_shades(gaps: Sequence[tuple[float, float]], x: Callable[[float], float], bottom: float) -> Iterable[str]:
-    for start, end in gaps:
+    for start, end in _join_close(gaps, x):
         width = max(1.5, x(end) - x(start))
         title = f"<title>no signal {format_clock(start)} to {format_clock(end)}</title>"
         yield f'<rect class="gap" x="{x(start):.1f}" y="{_TOP}" width="{width:.1f}" height="{bottom - _TOP:.1f}">{title}</rect>'
+
+
+def _join_close(gaps: Sequence[tuple[float, float]], x: Callable[[float], float]) -> Iterable[tuple[float, float]]:
+    """Joins gaps that cannot be told apart, in order of time: less than two units are between them."""
+    joined: list[tuple[float, float]] = []
+    for start, end in gaps:
+        if joined and x(start) - x(joined[-1][1]) < 2.0:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def _bar_rows(rows: Sequence[tuple[str, Sequence[Bar]]], x: Callable[[float], float], top: float) -> Iterable[str]:

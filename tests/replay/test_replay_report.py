@@ -14,10 +14,10 @@ import numpy as np
 from gateway.replay.run import empty_result
 from gateway.replay.sources import Source
 from reporting import charts
-from reporting.report import STRIPS_SHOWN, render
-from reporting.result import ReplayResult, TimedBeat
-from reporting.strips import strip_json
-from sync.records import AlertRecord, GapRecord, QuarantinedRecord, Strip, Times
+from reporting.report import render
+from reporting.result import STRIPS_KEPT, ReplayResult, TimedBeat
+from reporting.strips import draw_trace, strip_json
+from sync.records import AlertRecord, GapRecord, QuarantinedRecord, Strip, Times, VitalRecord
 
 CREATED = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -65,8 +65,8 @@ class Page(HTMLParser):
 def make_result(alerts: int = 1, file: str = "a.hea") -> ReplayResult:
     """Five minutes at 75/min with a gap, an undecodable payload, and `alerts` pauses of 4 s."""
     result = empty_result(Source(Path(file), "strap", 0, False, ("note <1>",), iter(())))
-    result.end_us, result.covered_s, result.ecg_rate_hz = 300_000_000, 290.0, 130.0
-    beats = tuple(TimedBeat(round(0.8e6 * index), "N", 1.0) for index in range(1, 370))
+    result.end_us, result.ecg.covered_s, result.ecg.rate_hz = 300_000_000, 290.0, 130.0
+    beats = tuple(TimedBeat(round(0.8e6 * index), "N") for index in range(1, 370))
     records: list[Any] = [
         GapRecord("strap", "ecg", 100_000_000, 110_000_000, 1300, "the link was lost"),
         QuarantinedRecord("strap", "2a37", Times(5_000_000, 5_000_000, 0), b"\x10", "too short & wrong"),
@@ -127,15 +127,15 @@ def test_names_findings_sources_and_limits() -> None:
         assert words in text, words
 
 
-def test_without_javascript_a_sentence_says_why_the_strips_are_missing() -> None:
+def test_without_javascript_the_traces_are_shown_and_a_sentence_says_what_is_missing() -> None:
     html = render([make_result()], (), CREATED)
-    assert "<noscript><p>The ECG strips are drawn by JavaScript, which is switched off." in html
+    assert "<noscript><p>JavaScript is switched off: the strips show the trace only" in html
 
 
 def test_every_chart_has_a_name_and_every_table_has_headings() -> None:
     page = Page(render([make_result()], (), CREATED))
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(pictures) == 1 + 2
+    assert len(pictures) == 1 + 2 + 1
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
     headings = [tag for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert headings[:2] == ["h1", "h2"]
@@ -144,7 +144,7 @@ def test_every_chart_has_a_name_and_every_table_has_headings() -> None:
 
 
 def test_names_from_files_cannot_become_markup() -> None:
-    hostile = '<script>alert("x")</script>.csv'
+    hostile = '<script>alert("x")<b>.csv'
     html = render([make_result(file=hostile), make_result(file="b&b.csv")], (), CREATED)
     assert len(Page(html).scripts) == 3, "one strip for each file and the page's own script"
     assert "&lt;script&gt;" in html
@@ -162,10 +162,10 @@ def test_labels_from_files_cannot_end_the_strip_data() -> None:
 def test_leaves_out_strips_and_rows_of_a_day_with_many_alerts() -> None:
     html = render([make_result(alerts=58)], (), CREATED)
     page = Page(html)
-    assert len(page.strips) == STRIPS_SHOWN
+    assert len(page.strips) == STRIPS_KEPT
     assert "18 more strips" in page.text
     assert "8 more rows" in page.text
-    assert len(html) < 300_000
+    assert len(html) < 400_000
 
 
 def test_a_recording_of_years_makes_a_small_page() -> None:
@@ -176,19 +176,21 @@ def test_a_recording_of_years_makes_a_small_page() -> None:
 
 def test_an_empty_file_makes_a_page() -> None:
     empty = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
-    assert "No alerts in 0.0 s." in Page(render([empty], (), CREATED)).text
+    assert "0.0 s without an ECG or a pulse wave" in Page(render([empty], (), CREATED)).text
 
 
 def test_a_capture_without_ecg_shows_the_sensors_own_rate() -> None:
     result = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
     result.end_us = 60_000_000
-    result.heart_rates.extend((float(t), 70.0 + t % 3) for t in range(60))
+    for second in range(60):
+        at_us = 1_000_000 * second
+        list(result.add((VitalRecord("strap", "heart_rate", Times(at_us, at_us, 0), 70.0 + second % 3),), ()))
     text = " ".join(Page(render([result], (), CREATED)).text.split())
     assert "71 /min on average" in text
     assert "As reported by the sensor" in text
 
 
-def test_samples_and_times_can_be_restored_from_the_strip_data() -> None:
+def test_samples_and_times_can_be_restored_from_the_page() -> None:
     samples = np.random.default_rng(1).integers(-2000, 2000, 1500).astype(np.int32)
     samples[125] = 9000
     strip = Strip(10_000_000, 125.0, 0.001, samples, (11_000_000, 12_000_000), "NV")
@@ -197,7 +199,10 @@ def test_samples_and_times_can_be_restored_from_the_strip_data() -> None:
     assert (data["onset_us"], data["end_us"]) == (10_000_000, None)
     assert (data["strip"]["start_us"], data["strip"]["beats_us"]) == (9_000_000, [10_000_000, 11_000_000])
     assert (data["strip"]["rate_hz"], data["strip"]["labels"]) == (125.0, "NV")
-    mv = np.cumsum(data["strip"]["differences"]) * data["strip"]["step_mv"]
+    first, steps = re.findall(r'class="trace" d="M0 (-?\d+)l([^"]*)"', draw_trace(strip, "a"))[0]
+    numbers = [int(number) for number in steps.split()]
+    assert set(numbers[::2]) == {4}, "500 units are 1 s: 25 mm"
+    mv = -np.cumsum([int(first), *numbers[1::2]]) / 200
     assert np.abs(mv - np.clip(samples * 0.001, -3, 3)).max() <= 0.0025 + 1e-9, "rounded to 5 µV and clipped at 3 mV"
     assert mv[125] == 3.0
 
