@@ -55,7 +55,7 @@ MEASURES: Final[Mapping[str, str]] = {
     "limit_percent": "limit {:g} %",
 }
 """How each number behind an alert is written, by its key."""
-SCROLLED: Final = 'tabindex="0" role="region" aria-label="{}"'
+SCROLLED: Final = 'tabindex="0" role="group" aria-label="{}"'
 """A wide chart or table is scrolled on a phone, and by the keyboard if it can have the focus and a name."""
 ROWS_SHOWN: Final = 50
 """Rows shown of one table."""
