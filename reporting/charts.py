@@ -70,8 +70,11 @@ def draw_timeline(
     return _svg("timeline", (_WIDTH, axis + 34), f"Heart rate and alerts over time: {name}", parts)
 
 
-def draw_poincare(rr_s: NDArray[np.float64], known: NDArray[np.bool_]) -> str:
-    """Draws each interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud."""
+def draw_poincare(rr_s: NDArray[np.float64], known: NDArray[np.bool_], name: str) -> str:
+    """Draws each interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud.
+
+    `name` says what the intervals are: RR or PP.
+    """
     pairs = known[1:] & known[:-1]
     before, after = rr_s[:-1][pairs], rr_s[1:][pairs]
     low, high = _rr_range(rr_s[known])
@@ -83,15 +86,15 @@ def draw_poincare(rr_s: NDArray[np.float64], known: NDArray[np.bool_]) -> str:
     path = _raster(left + place(before), bottom - place(after))
     diagonal = f'<path class="grid" d="M{left} {bottom}L{left + bottom - 14} 14"/>'
     parts = [
-        *_square_axes(low, high, left, bottom, "previous RR, s", "RR, s"),
+        *_square_axes(low, high, left, bottom, f"previous {name}, s", f"{name}, s"),
         diagonal,
         f'<path class="dots" d="{path}"/>',
     ]
-    return _svg("square", (size + 14, size), f"Each RR interval against the one before it, {pairs.sum()} pairs", parts)
+    return _svg("square", (size + 14, size), f"Each {name} interval against the one before it, {pairs.sum()} pairs", parts)
 
 
-def draw_histogram(rr_s: NDArray[np.float64]) -> str:
-    """Draws how often each length of interval occurs."""
+def draw_histogram(rr_s: NDArray[np.float64], name: str) -> str:
+    """Draws how often each length of interval occurs; `name` as above."""
     low, high = _rr_range(rr_s)
     size, left, bottom = 340, 50, 300
     counts, edges = np.histogram(np.clip(rr_s, low, high), bins=40, range=(low, high))
@@ -101,8 +104,8 @@ def draw_histogram(rr_s: NDArray[np.float64]) -> str:
         for index, height in enumerate(counts / max(1, counts.max()) * (bottom - 20))
         if height
     )
-    label = f"Histogram of {rr_s.size} RR intervals, most often {edges[int(counts.argmax())]:.2f} s"
-    parts = [*_square_axes(low, high, left, bottom, "RR, s", None), f'<g class="columns">{bars}</g>']
+    label = f"Histogram of {rr_s.size} {name} intervals, most often {edges[int(counts.argmax())]:.2f} s"
+    parts = [*_square_axes(low, high, left, bottom, f"{name}, s", None), f'<g class="columns">{bars}</g>']
     return _svg("square", (size + 14, size), label, parts)
 
 

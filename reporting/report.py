@@ -105,7 +105,7 @@ def _section(index: int, name: str, result: ReplayResult) -> str:
             _facts(result, rates),
             _trend(name, result, rates),
             _alerts(result),
-            _rr_plots(rates),
+            _rr_plots(result, rates),
             _gaps(result),
             _quarantined(result),
             _notes(name, result),
@@ -118,7 +118,7 @@ def _headline(result: ReplayResult) -> str:
     """Returns one sentence that sums up the alerts, as HTML."""
     length = _duration_text(result.duration_s)
     if not result.alerts and result.kind not in ("ecg", "ppg"):
-        return f"{length} without an ECG or a pulse wave that is checked for alerts."
+        return f"No ECG or pulse wave in {length}: the rhythm was not checked."
     if not result.alerts:
         return f"No alerts in {length}."
     parts = []
@@ -257,14 +257,15 @@ def _strip(alert: AlertRecord, result: ReplayResult) -> str:
     return f"<figure><figcaption>{caption}</figcaption>{picture}{script}</figure>"
 
 
-def _rr_plots(rates: Rates) -> str:
+def _rr_plots(result: ReplayResult, rates: Rates) -> str:
     known = ~rates.unknown
     if known.sum() < 20:
         return ""
-    caption = "Each RR interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud."
-    poincare = f"<figure>{charts.draw_poincare(rates.rr_s, known)}<figcaption>{caption}</figcaption></figure>"
-    caption = "How often each RR interval occurs."
-    histogram = f"<figure>{charts.draw_histogram(rates.rr_s[known])}<figcaption>{caption}</figcaption></figure>"
+    name = "PP" if result.kind == "ppg" else "RR"
+    caption = f"Each {name} interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud."
+    poincare = f"<figure>{charts.draw_poincare(rates.rr_s, known, name)}<figcaption>{caption}</figcaption></figure>"
+    caption = f"How often each {name} interval occurs."
+    histogram = f"<figure>{charts.draw_histogram(rates.rr_s[known], name)}<figcaption>{caption}</figcaption></figure>"
     return f'<h3>Beat-to-beat intervals</h3><div class="pair">{poincare}{histogram}</div>'
 
 

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gateway.replay.run import empty_result
 from gateway.replay.sources import Source
 from reporting import charts
 from reporting.report import render
-from reporting.result import STRIPS_KEPT, ReplayResult, TimedBeat
+from reporting.result import STRIPS_KEPT
 from reporting.strips import draw_trace, strip_json
-from sync.records import AlertRecord, GapRecord, QuarantinedRecord, Strip, Times, VitalRecord
+from reporting.text import format_probability
+from sync.records import AlertRecord, GapRecord, Strip, Times, VitalRecord
+from tests.replay.results import make_interval_result, make_pulse_result, make_result
 
 CREATED = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -60,29 +63,6 @@ class Page(HTMLParser):
     def strips(self) -> list[dict[str, Any]]:
         """The data of the strips."""
         return [json.loads(script) for attributes, script in self.scripts if attributes.get("class") == "strip"]
-
-
-def make_result(alerts: int = 1, file: str = "a.hea") -> ReplayResult:
-    """Five minutes at 75/min with a gap, an undecodable payload, and `alerts` pauses of 4 s."""
-    result = empty_result(Source(Path(file), "strap", 0, False, ("note <1>",), iter(())))
-    result.end_us, result.ecg.covered_s, result.ecg.rate_hz = 300_000_000, 290.0, 130.0
-    beats = tuple(TimedBeat(round(0.8e6 * index), "N") for index in range(1, 370))
-    records: list[Any] = [
-        GapRecord("strap", "ecg", 100_000_000, 110_000_000, 1300, "the link was lost"),
-        QuarantinedRecord("strap", "2a37", Times(5_000_000, 5_000_000, 0), b"\x10", "too short & wrong"),
-    ]
-    for index in range(alerts):
-        onset = 4_000_000 + 5_000_000 * index
-        strip = Strip(onset - 3_000_000, 125.0, 0.001, np.zeros(1500, np.int32), (onset, onset + 4_000_000))
-        measured = {"pause_s": 4.0, "limit_s": 3.0}
-        records.append(
-            AlertRecord(
-                f"{index}", "strap", "pause", "high", onset, onset + 4_000_000, 0, "rule:pause", (), None, measured, strip
-            )
-        )
-    list(result.add(tuple(records), beats))
-    list(result.close())
-    return result
 
 
 def test_is_well_formed_and_loads_no_other_resource() -> None:
@@ -176,7 +156,7 @@ def test_a_recording_of_years_makes_a_small_page() -> None:
 
 def test_an_empty_file_makes_a_page() -> None:
     empty = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
-    assert "0.0 s without an ECG or a pulse wave" in Page(render([empty], (), CREATED)).text
+    assert "No ECG or pulse wave in 0.0 s: the rhythm was not checked." in Page(render([empty], (), CREATED)).text
 
 
 def test_a_capture_without_ecg_shows_the_sensors_own_rate() -> None:
@@ -221,3 +201,65 @@ def test_a_very_short_episode_is_drawn_wide_enough_to_see() -> None:
     bars = [charts.Bar(3600.0, 3603.0, "high", "Pause")]
     svg = charts.draw_timeline("a", 86_400.0, charts.Trend(nothing, nothing, nothing), [("Pause", bars)], [], [])
     assert re.search(r'<rect class="bar high" x="[\d.]+" y="[\d.]+" width="4.0"', svg)
+
+
+def test_names_files_without_their_folders() -> None:
+    first, second = make_result(file="/home/jane/a.hea"), make_result(file="/home/joe/a.hea")
+    first.notes += ["/home/jane/a.hea: cut", "the file /home/jane/a.dat is short"]
+    html = render([first, second], (), CREATED)
+    assert "/home" not in html
+    text = " ".join(Page(html).text.split())
+    assert "a.hea (2)" in text
+    assert "a.hea: cut" in text
+    assert "the file a.dat is short" in text
+
+
+def test_control_characters_of_a_file_are_written_as_escapes() -> None:
+    result = make_result(file="a\x1b[2J.hea")
+    result.sensor = "strap\x07"
+    result.notes.append("signal 'ECG\x00\x9b'")
+    html = render([result], (), CREATED)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", html)
+    for shown in (r"a\x1b[2J.hea", r"strap\x07", r"ECG\x00\x9b"):
+        assert shown in html
+
+
+def test_a_pulse_wave_and_intervals_are_called_what_they_are() -> None:
+    pulse, intervals = (
+        " ".join(Page(render([result], (), CREATED)).text.split()) for result in (make_pulse_result(), make_interval_result())
+    )
+    for words in (
+        "Pulse wave coverage 100.0 % at 64 Hz",
+        "Pulses 74",
+        "75 /min on average",
+        "Dots are single pulses",
+        "> 99 %",
+    ):
+        assert words in pulse, words
+    assert "How often each PP interval occurs." in pulse
+    assert "RR" not in pulse
+    assert "ECG" not in pulse.removesuffix("pulse")
+    for words in ("Intervals 59", "60 /min on average", "Dots are single intervals", "No ECG or pulse wave in 59 s"):
+        assert words in intervals, words
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (1.0, "100 %"), (0.9999999, "> 99 %"), (0.996, "> 99 %"), (0.994, "99 %"), (0.004, "< 1 %"), (0.0, "0 %")],
+)
+def test_only_a_certain_result_has_a_probability_of_100_percent(value: float | None, shown: str) -> None:
+    assert format_probability(value) == shown
+
+
+def test_a_day_with_a_gap_in_every_second_and_an_alert_in_every_minute_makes_a_small_page() -> None:
+    result = make_result(alerts=1440)
+    for second in range(86_400):
+        from_us = 1_000_000 * second
+        list(result.add((GapRecord("strap", "ecg", from_us, from_us + 10_000, 5, "no valid samples"),), ()))
+    result.end_us = 86_400_000_000
+    html = render([result], (), CREATED)
+    text = Page(html).text
+    assert len(html) < 1_500_000
+    assert "86351 more rows" in text, "of 86,401 gaps 50 are shown"
+    assert sum(1 for alert in result.alerts if alert.strip) == STRIPS_KEPT
+    assert f"{1440 - STRIPS_KEPT} more strips" in text
