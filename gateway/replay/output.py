@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Json = dict[str, Any]
+LONGEST_NAME: Final = 80
+"""Characters of a file name in the table. The column is narrow, so that a longer name would take many rows."""
 PRIORITY_STYLES: Final[Mapping[str, str]] = {"high": "bold red", "medium": "yellow", "low": "cyan"}
 
 
@@ -160,12 +162,17 @@ def _table(title: str, *headings: str) -> "Table":
 
 
 def _display_names(results: Sequence[ReplayResult]) -> list[str]:
-    """Returns the file names, with their folders where two names are equal."""
+    """Returns the file names, with their folders where two names are equal; long ones without their middle."""
     from rich.markup import escape  # noqa: PLC0415  as above
 
     names = [Path(result.file).name for result in results]
     shown = [name if names.count(name) == 1 else result.file for name, result in zip(names, results, strict=True)]
-    return [escape(escape_controls(name)) for name in shown]
+    return [escape(_shorten(escape_controls(name))) for name in shown]
+
+
+def _shorten(name: str) -> str:
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _object(type_: str, result: ReplayResult, at_us: int, /, **fields: object) -> Json:

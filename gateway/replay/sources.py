@@ -178,7 +178,12 @@ def _open_intervals(path: Path, recording: RrRecording, sensor: str | None) -> S
         Step(arrival_at(start_us, t), (Intervals("rr", (tick,)),))
         for t, tick in zip(recording.t_s.tolist(), ticks, strict=True)
     )
-    notes = (*recording.notes, INTERVALS_NOTE)
+    too_long = int(np.sum(recording.rr_s * TICKS_PER_SECOND >= TICKS_LIMIT))
+    notes = (
+        *recording.notes,
+        INTERVALS_NOTE,
+        *((f"intervals above 64 s are written as 64 s: {too_long}",) if too_long else ()),
+    )
     return Source(path, sensor or recording.name, start_us, recording.start_us is not None, notes, steps)
 
 

@@ -122,7 +122,8 @@ def test_intervals_alone_give_their_mean_rate(run: Any, opened: Open) -> None:
 
 
 def test_an_impossible_interval_is_not_in_the_rate(run: Any, opened: Open) -> None:
-    rr_s = np.array([0.8] * 10 + [0.05, 30.0] + [0.8] * 10)
+    rr_s = np.array([0.8] * 10 + [0.05, 30.0, 80.0] + [0.8] * 10)
     result = run(opened(RrRecording("made", None, (), np.cumsum(rr_s), rr_s)))
-    assert len(result.of("interval")) == 22
+    assert len(result.of("interval")) == 23
+    assert "intervals above 64 s are written as 64 s: 1" in result.summary["notes"]
     assert result.summary["mean_rate"] == pytest.approx(75.0, abs=0.1)

@@ -259,3 +259,14 @@ def test_names_in_files_cannot_control_the_terminal(tmp_path: Path, name: str) -
     assert r"ECG \x1b[2J" in done.stdout
     assert "no such file" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_long_name_keeps_its_ends_in_the_table(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for suffix in (".hea", ".mat"):
+        source = (data / "cinc2017-sample" / "A00178").with_suffix(suffix)
+        (tmp_path / (f"begin{'-' * 200}end.hea" if suffix == ".hea" else source.name)).write_bytes(source.read_bytes())
+    assert command(tmp_path / f"begin{'-' * 200}end.hea") == 0
+    assert re.search(r"begin-{35}…-{33}end\.hea ", capsys.readouterr().out)
