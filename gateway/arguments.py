@@ -77,7 +77,9 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
         "files", nargs="+", metavar="FILE", type=Path, help="WFDB record (.hea), CSV file with time and ECG, or capture"
     )
     parser.add_argument("--json", action="store_true", help="write JSON lines instead of a table")
-    parser.add_argument("--beats", action="store_true", help="with --json: also write each R peak")
+    parser.add_argument(
+        "--beats", action="store_true", help="with --json: also write each R peak, or each pulse of a pulse wave"
+    )
     parser.add_argument(
         "--speed",
         type=_parse_speed,
@@ -86,6 +88,7 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
         help="replay at X times real time; max (default): as fast as possible",
     )
     parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report with trend, alerts and ECG strips")
+    parser.add_argument("--force", action="store_true", help="replace an existing report without asking")
     parser.add_argument(
         "--as", dest="sensor", metavar="SENSOR", help="sensor name in the output, instead of the name in the file"
     )

@@ -20,7 +20,7 @@ from models.findings import Finding
 from models.inference.models import Models
 from models.ppg_analysis import PpgAnalysis, PpgStep
 from models.rules.burden import DailyBurden
-from reporting.result import TimedBeat
+from reporting.result import PULSE, TimedBeat
 from sync.records import AlertRecord, Record
 
 BEATS_FOR_STRIPS: Final = 64
@@ -34,7 +34,7 @@ state of the alarm rate limiter."""
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The results of one step: records in the order in which they are to be stored, and detected beats."""
+    """The results of one step: records in the order in which they are to be stored, and detected beats or good pulses."""
 
     records: tuple[Record, ...] = ()
     beats: tuple[TimedBeat, ...] = ()
@@ -117,7 +117,7 @@ class EcgWaveformAnalysis:
         for finding in self._burden.add_total(now_us / 1e6, step.burden.af_s, step.burden.observed_s):
             records += self._alerts.on_finding(finding, utc_s_to_us, decided_us)
         records += self._alerts.end_suppression(now_us, decided_us)
-        beats = tuple(TimedBeat(self._to_utc_us(beat.t_s), beat.label, beat.amplitude_mv) for beat in step.beats)
+        beats = tuple(TimedBeat(self._to_utc_us(beat.t_s), beat.label) for beat in step.beats)
         return Output(tuple(records), beats)
 
 
@@ -164,7 +164,10 @@ class PpgWaveformAnalysis:
         for finding in step.findings:
             records += self._alerts.on_finding(finding, self._to_utc_us, decided_us)
         records += self._alerts.end_suppression(self._to_utc_us(self._analysis.chain.end_s), decided_us)
-        return Output(tuple(records))
+        pulses = tuple(
+            TimedBeat(self._to_utc_us(pulse.t_s), PULSE, pulse.pp_s is not None) for pulse in step.pulses if pulse.good
+        )
+        return Output(tuple(records), pulses)
 
 
 ANALYSED_WAVEFORMS: Final[Mapping[str, type[EcgWaveformAnalysis] | type[PpgWaveformAnalysis]]] = {

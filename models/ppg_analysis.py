@@ -92,7 +92,7 @@ class PpgAnalysis:
         """Start a stream. Without a quality model, every second that has a signal counts as good.
 
         Raises:
-            ValueError: the rate is outside 25 to 500 Hz.
+            ValueError: the rate is outside 25 to 4000 Hz.
         """
         self.chain = PpgChain(rate_hz)
         self._max_chunk_samples = ceil(rate_hz)

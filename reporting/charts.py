@@ -70,8 +70,11 @@ def draw_timeline(
     return _svg("timeline", (_WIDTH, axis + 34), f"Heart rate and alerts over time: {name}", parts)
 
 
-def draw_poincare(rr_s: NDArray[np.float64], known: NDArray[np.bool_]) -> str:
-    """Draws each interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud."""
+def draw_poincare(rr_s: NDArray[np.float64], known: NDArray[np.bool_], name: str) -> str:
+    """Draws each interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud.
+
+    `name` says what the intervals are: RR or PP.
+    """
     pairs = known[1:] & known[:-1]
     before, after = rr_s[:-1][pairs], rr_s[1:][pairs]
     low, high = _rr_range(rr_s[known])
@@ -83,15 +86,15 @@ def draw_poincare(rr_s: NDArray[np.float64], known: NDArray[np.bool_]) -> str:
     path = _raster(left + place(before), bottom - place(after))
     diagonal = f'<path class="grid" d="M{left} {bottom}L{left + bottom - 14} 14"/>'
     parts = [
-        *_square_axes(low, high, left, bottom, "previous RR, s", "RR, s"),
+        *_square_axes(low, high, left, bottom, f"previous {name}, s", f"{name}, s"),
         diagonal,
         f'<path class="dots" d="{path}"/>',
     ]
-    return _svg("square", (size + 14, size), f"Each RR interval against the one before it, {pairs.sum()} pairs", parts)
+    return _svg("square", (size + 14, size), f"Each {name} interval against the one before it, {pairs.sum()} pairs", parts)
 
 
-def draw_histogram(rr_s: NDArray[np.float64]) -> str:
-    """Draws how often each length of interval occurs."""
+def draw_histogram(rr_s: NDArray[np.float64], name: str) -> str:
+    """Draws how often each length of interval occurs; `name` as above."""
     low, high = _rr_range(rr_s)
     size, left, bottom = 340, 50, 300
     counts, edges = np.histogram(np.clip(rr_s, low, high), bins=40, range=(low, high))
@@ -101,8 +104,8 @@ def draw_histogram(rr_s: NDArray[np.float64]) -> str:
         for index, height in enumerate(counts / max(1, counts.max()) * (bottom - 20))
         if height
     )
-    label = f"Histogram of {rr_s.size} RR intervals, most often {edges[int(counts.argmax())]:.2f} s"
-    parts = [*_square_axes(low, high, left, bottom, "RR, s", None), f'<g class="columns">{bars}</g>']
+    label = f"Histogram of {rr_s.size} {name} intervals, most often {edges[int(counts.argmax())]:.2f} s"
+    parts = [*_square_axes(low, high, left, bottom, f"{name}, s", None), f'<g class="columns">{bars}</g>']
     return _svg("square", (size + 14, size), label, parts)
 
 
@@ -146,10 +149,21 @@ def _limit(y: float, label: str) -> str:
 
 
 def _gap_shades(gaps: Sequence[tuple[float, float]], x: Callable[[float], float], bottom: float) -> Iterable[str]:
-    for start, end in gaps:
+    for start, end in _join_close(gaps, x):
         width = max(1.5, x(end) - x(start))
         title = f"<title>no signal {format_clock(start)} to {format_clock(end)}</title>"
         yield f'<rect class="gap" x="{x(start):.1f}" y="{_TOP}" width="{width:.1f}" height="{bottom - _TOP:.1f}">{title}</rect>'
+
+
+def _join_close(gaps: Sequence[tuple[float, float]], x: Callable[[float], float]) -> Iterable[tuple[float, float]]:
+    """Joins gaps that cannot be told apart, in order of time: less than two units are between them."""
+    joined: list[tuple[float, float]] = []
+    for start, end in gaps:
+        if joined and x(start) - x(joined[-1][1]) < 2.0:
+            joined[-1] = joined[-1][0], max(joined[-1][1], end)
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def _bar_rows(rows: Sequence[tuple[str, Sequence[Bar]]], x: Callable[[float], float], top: float) -> Iterable[str]:

@@ -1,7 +1,9 @@
-/* The second part of the report's script, after paper.js in the same module: replaces each strip's JSON with its picture. */
+/* The second part of the report's script, after paper.js in the same module: draws the paper of each strip in place of its plain
+   trace. */
 
 const ROW_S = 6;
 const MIN_HEIGHT_MM = 15;
+const STEPS_PER_MV = 200;
 
 /** Formats a time from the start of the file: 1:02:03, 4:05. */
 function clockText(us) {
@@ -15,10 +17,17 @@ function labelText({ start_us, seconds, beats }) {
   return `ECG from ${clockText(start_us)} to ${clockText(start_us + seconds * 1e6)}, ${beats} beats`;
 }
 
-/** The millivolts of a strip that is stored as first differences in units of `step_mv`. */
-function decodeSamples({ differences, step_mv }) {
-  let sum = 0;
-  return differences.map((difference) => { sum += difference; return sum * step_mv; });
+/** The millivolts of a plain trace: a path of relative steps, 200 units for 1 mV, downwards. */
+function decodeSamples(path) {
+  const [, first, steps] = path.getAttribute("d").match(/^M0 (-?\d+)l(.*)$/);
+  const numbers = steps.split(" ");
+  const samples = [-first / STEPS_PER_MV];
+  let y = Number(first);
+  for (let i = 1; i < numbers.length; i += 2) {
+    y += Number(numbers[i]);
+    samples.push(-y / STEPS_PER_MV);
+  }
+  return samples;
 }
 
 const TEXTS = {
@@ -27,12 +36,14 @@ const TEXTS = {
 
 for (const data of document.querySelectorAll("script.strip")) {
   const alert = JSON.parse(data.textContent);
-  const strip = { ...alert.strip, mv: decodeSamples(alert.strip) };
+  const trace = data.previousElementSibling;
+  const strip = { ...alert.strip, mv: decodeSamples(trace.querySelector(".trace")) };
   const layout = { row_s: ROW_S, min_height_mm: MIN_HEIGHT_MM, gains: [GAINS[0]] };
   const { rows } = drawStrip(strip, alert, TEXTS, layout);
   for (const { picture, width, height } of rows) {
     picture.setAttribute("width", `${width / UNITS_PER_MM}mm`);
     picture.setAttribute("height", `${height / UNITS_PER_MM}mm`);
   }
+  trace.remove();
   data.replaceWith(...rows.map(({ picture }) => picture));
 }

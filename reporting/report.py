@@ -8,17 +8,19 @@ from hashlib import sha256
 from html import escape
 from importlib import metadata
 from itertools import groupby
+from pathlib import Path
 from string import Template
 from typing import Final
 
 import numpy as np
 
 from config.limits import DEFAULT_LIMITS
+from config.terminal import escape_controls
 from reporting import charts
 from reporting.assets import read_asset
-from reporting.result import Rates, ReplayResult
-from reporting.strips import strip_json
-from reporting.text import format_clock, format_start
+from reporting.result import Rates, ReplayResult, urgency
+from reporting.strips import draw_trace, strip_json
+from reporting.text import format_clock, format_probability, format_start, short_names
 from sync.records import AlertRecord
 
 TITLES: Final[Mapping[str, str]] = {
@@ -34,7 +36,9 @@ TITLES: Final[Mapping[str, str]] = {
     "irregular_pulse": "Irregular pulse",
 }
 """The terms of the clinician's page, with "Possible" before the diagnoses. A kind without a title keeps its name."""
-PRIORITIES: Final = ("high", "medium", "low")
+SIGNALS: Final = {"ecg": "ECG", "ppg": "Pulse wave", "intervals": "RR interval", None: "Signal"}
+BEATS: Final = {"ecg": "beats", "ppg": "pulses", "intervals": "intervals", None: "beats"}
+"""What the heart rate is measured from and what is counted, by `ReplayResult.kind`."""
 MEASURES: Final[Mapping[str, str]] = {
     "rate_bpm": "{:.0f}/min",
     "pause_s": "{:.1f} s",
@@ -51,8 +55,8 @@ MEASURES: Final[Mapping[str, str]] = {
     "limit_percent": "limit {:g} %",
 }
 """How each number behind an alert is written, by its key."""
-STRIPS_SHOWN: Final = 40
-"""Strips shown for one file. At 5 to 10 kB each, a report with this many strips stays below half a megabyte."""
+SCROLLED: Final = 'tabindex="0" role="group" aria-label="{}"'
+"""A wide chart or table is scrolled on a phone, and by the keyboard if it can have the focus and a name."""
 ROWS_SHOWN: Final = 50
 """Rows shown of one table."""
 PERIODS_S: Final = (60, 300, 600, 1800, 3600, 14400, 86400)
@@ -61,10 +65,11 @@ PERIODS_S: Final = (60, 300, 600, 1800, 3600, 14400, 86400)
 
 def render(results: Sequence[ReplayResult], models: Sequence[str], created: datetime) -> str:
     """Returns the page. `models` are names with versions for the footer; `created` is the time in UTC."""
-    sections = [_section(index, result) for index, result in enumerate(results)]
+    names = [escape_controls(name) for name in short_names([result.file for result in results])]
+    sections = [_section(index, name, result) for index, (name, result) in enumerate(zip(names, results, strict=True))]
     contents = "".join(
-        f'<li><a href="#file-{index}">{escape(result.file)}</a> <span class="quiet">{_headline(result)}</span></li>'
-        for index, result in enumerate(results)
+        f'<li><a href="#file-{index}">{escape(name)}</a> <span class="quiet">{_headline(result)}</span></li>'
+        for index, (name, result) in enumerate(zip(names, results, strict=True))
     )
     style = read_asset("static/theme.css") + read_asset("report.css")
     script = read_asset("static/paper.js") + read_asset("report.js")
@@ -72,7 +77,7 @@ def render(results: Sequence[ReplayResult], models: Sequence[str], created: date
         policy=f"default-src 'none'; style-src '{_csp_hash(style)}'; script-src '{_csp_hash(script)}'; base-uri 'none'",
         style=style,
         script=script,
-        title=escape(f"Replay of {results[0].file}" if len(results) == 1 else f"Replay of {len(results)} files"),
+        title=escape(f"Replay of {names[0]}" if len(results) == 1 else f"Replay of {len(results)} files"),
         contents=f'<nav aria-label="Files"><ol>{contents}</ol></nav>' if len(results) > 1 else "",
         sections="".join(sections),
         created=f"{created:%Y-%m-%d %H:%M} UTC",
@@ -86,19 +91,24 @@ def _csp_hash(text: str) -> str:
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
-def _section(index: int, result: ReplayResult) -> str:
+def _text(text: str) -> str:
+    """Returns text of foreign origin, such as a name in a file, as HTML without control characters."""
+    return escape(escape_controls(text))
+
+
+def _section(index: int, name: str, result: ReplayResult) -> str:
     rates = result.rates()
     return "".join(
         (
-            f'<section id="file-{index}" aria-labelledby="name-{index}"><h2 id="name-{index}">{escape(result.file)}</h2>',
+            f'<section id="file-{index}" aria-labelledby="name-{index}"><h2 id="name-{index}">{escape(name)}</h2>',
             f'<p class="lead">{_headline(result)}</p>',
             _facts(result, rates),
-            _trend(result, rates),
+            _trend(name, result, rates),
             _alerts(result),
-            _rr_plots(rates),
+            _rr_plots(result, rates),
             _gaps(result),
             _quarantined(result),
-            _notes(result),
+            _notes(name, result),
             "</section>",
         )
     )
@@ -107,10 +117,12 @@ def _section(index: int, result: ReplayResult) -> str:
 def _headline(result: ReplayResult) -> str:
     """Returns one sentence that sums up the alerts, as HTML."""
     length = _duration_text(result.duration_s)
+    if not result.alerts and result.kind not in ("ecg", "ppg"):
+        return f"No ECG or pulse wave in {length}: the rhythm was not checked."
     if not result.alerts:
         return f"No alerts in {length}."
     parts = []
-    for kind, episodes in groupby(sorted(result.alerts, key=_urgency), key=lambda alert: alert.kind):
+    for kind, episodes in groupby(sorted(result.alerts, key=urgency), key=lambda alert: alert.kind):
         lengths = [_duration_s(alert, result) for alert in episodes]
         times = "once" if len(lengths) == 1 else f"{len(lengths)} times"
         parts.append(f"<strong>{escape(_title(kind)).lower()}</strong> {times} ({_duration_text(sum(lengths))})")
@@ -121,16 +133,14 @@ def _headline(result: ReplayResult) -> str:
 def _facts(result: ReplayResult, rates: Rates) -> str:
     mean, lowest, highest = rates.mean, rates.lowest, rates.highest
     if mean is None and result.heart_rates:
-        values = [value for _, value in result.heart_rates]
-        mean, lowest, highest = float(np.mean(values)), min(values), max(values)
-    coverage = 100 * min(1.0, result.covered_s / result.duration_s) if result.duration_s else 0.0
+        mean, lowest, highest = float(np.mean(result.heart_rates)), min(result.heart_rates), max(result.heart_rates)
     start = format_start(result)
     facts = [
-        ("Sensor", escape(result.sensor)),
+        ("Sensor", _text(result.sensor)),
         ("Start", escape(start.replace("T", " ").removesuffix("Z")[:19] + " UTC") if start else "unknown"),
         ("Duration", format_clock(result.duration_s)),
-        ("ECG coverage", f"{coverage:.1f} %" + (f" at {result.ecg_rate_hz:.4g} Hz" if result.ecg_rate_hz else "")),
-        ("Beats", f"{len(result.beats):,}"),
+        (f"{SIGNALS[result.kind]} coverage", _coverage(result)),
+        (BEATS[result.kind].capitalize(), f"{rates.t.size:,}"),
         ("Heart rate", "unknown" if mean is None else f"<b>{mean:.0f}</b>/min on average"),
         ("Lowest rate", "unknown" if lowest is None else f"{lowest:.0f}/min"),
         ("Highest rate", "unknown" if highest is None else f"{highest:.0f}/min"),
@@ -138,31 +148,43 @@ def _facts(result: ReplayResult, rates: Rates) -> str:
     return '<dl class="facts">' + "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts) + "</dl>"
 
 
-def _trend(result: ReplayResult, rates: Rates) -> str:
+def _coverage(result: ReplayResult) -> str:
+    """Returns the share of the time that has samples; for intervals, the share that they fill."""
+    if result.kind is None or not result.duration_s:
+        return "none"
+    covered_s = sum(result.intervals_s) if result.kind == "intervals" else result.signal.covered_s
+    share = f"{100 * min(1.0, covered_s / result.duration_s):.1f} %"
+    return share if result.signal.rate_hz is None else f"{share} at {result.signal.rate_hz:.4g} Hz"
+
+
+def _trend(name: str, result: ReplayResult, rates: Rates) -> str:
     t, per_beat, smoothed = rates.t, rates.per_beat, rates.smoothed
-    source = "Dots are single beats, the line is the median of five"
-    if not t.size and result.heart_rates:
-        t, smoothed = np.array(result.heart_rates, np.float64).T
-        per_beat, source = smoothed, "As reported by the sensor"
+    source = f"Dots are single {BEATS[result.kind]}, the line is the median of five"
+    if not t.size:
+        t, smoothed = np.array(result.vitals_s), np.array(result.heart_rates)
+        per_beat, source = smoothed, "As reported by the sensor" if t.size else "No heart rate is known"
     rows = [
         (_title(kind), [_bar(alert, result) for alert in alerts])
-        for kind, alerts in groupby(sorted(result.alerts, key=_urgency), key=lambda alert: alert.kind)
+        for kind, alerts in groupby(sorted(result.alerts, key=urgency), key=lambda alert: alert.kind)
     ]
+    signal = result.signal
     gaps = [
-        (result.seconds(gap.from_us), result.seconds(gap.to_us or result.end_us)) for gap in result.gaps if gap.missing != 0
+        (result.seconds(start), result.seconds(end))
+        for start, end in sorted(zip(signal.gaps_from_us, signal.gaps_to_us, strict=True))
     ]
     limits = [
         (DEFAULT_LIMITS.tachycardia_rate.value, f"tachycardia from {DEFAULT_LIMITS.tachycardia_rate.value:g}"),
         (DEFAULT_LIMITS.bradycardia_rate.value, f"bradycardia to {DEFAULT_LIMITS.bradycardia_rate.value:g}"),
     ]
-    picture = charts.draw_timeline(result.file, result.duration_s, charts.Trend(t, per_beat, smoothed), rows, gaps, limits)
+    picture = charts.draw_timeline(name, result.duration_s, charts.Trend(t, per_beat, smoothed), rows, gaps, limits)
     shaded = ". Shaded: no signal" if gaps else ""
     caption = (
         f"<figcaption>{source}{shaded}. The bars below the trend are alerts.</figcaption>"
         if rows
         else f"<figcaption>{source}{shaded}.</figcaption>"
     )
-    return f'<h3>Heart rate over time</h3><figure><div class="wide">{picture}</div>{caption}</figure>{_periods(rates, result)}'
+    chart = f'<div class="wide" {SCROLLED.format("Heart rate over time")}>{picture}</div>'
+    return f"<h3>Heart rate over time</h3><figure>{chart}{caption}</figure>{_periods(rates, result)}"
 
 
 def _periods(rates: Rates, result: ReplayResult) -> str:
@@ -177,7 +199,9 @@ def _periods(rates: Rates, result: ReplayResult) -> str:
         known = rates.smoothed[part][np.isfinite(rates.smoothed[part])]
         figures = [f"{value:.0f}" for value in (np.median(known), known.min(), known.max())] if known.size else ["–"] * 3
         rows.append([format_clock(start), str(rates.t[part].size), *figures])
-    return _details("Show as a table", _table(("From", "Beats", "Median /min", "Lowest", "Highest"), rows))
+    return _details(
+        "Show as a table", _table(("From", BEATS[result.kind].capitalize(), "Median /min", "Lowest", "Highest"), rows)
+    )
 
 
 def _alerts(result: ReplayResult) -> str:
@@ -191,14 +215,14 @@ def _alerts(result: ReplayResult) -> str:
             "–" if alert.end_us is None else format_clock(result.seconds(alert.end_us)),
             _duration_text(_duration_s(alert, result)),
             _measured_text(alert),
-            "–" if alert.probability is None else f"{100 * alert.probability:.0f} %",
+            escape(format_probability(alert.probability)),
             escape(alert.source),
         ]
         for alert in result.alerts
     ]
     headings = ("Alert", "Priority", "Onset", "End", "Duration", "Measured", "Probability", "Source")
-    shown = sorted((alert for alert in result.alerts if alert.strip), key=_urgency)[:STRIPS_SHOWN]
-    left_out = sum(1 for alert in result.alerts if alert.strip) - len(shown)
+    shown = sorted((alert for alert in result.alerts if alert.strip), key=urgency)
+    left_out = result.strip_count - len(shown)
     more = (
         f"<p>{left_out} more strips of less urgent or later alerts are left out to keep the page small.</p>" if left_out else ""
     )
@@ -209,7 +233,8 @@ def _alerts(result: ReplayResult) -> str:
         " unclassified. The calibration pulse at the left edge is 1 mV high and 0.2 s long. The shaded stretch is the episode."
     )
     noscript = (
-        "<noscript><p>The ECG strips are drawn by JavaScript, which is switched off. Nothing else needs it.</p></noscript>"
+        "<noscript><p>JavaScript is switched off: the strips show the trace only, without paper, beats and numbers."
+        " Nothing else needs it.</p></noscript>"
     )
     pictures = (
         f'<h3>ECG behind the alerts</h3><p class="quiet">{scale}</p>{noscript}<div class="strips">{strips}</div>{more}'
@@ -227,17 +252,20 @@ def _strip(alert: AlertRecord, result: ReplayResult) -> str:
     until = "" if alert.end_us is None else f" to {format_clock(result.seconds(alert.end_us))}"
     tag = f'<span class="tag {escape(alert.priority)}">{escape(alert.priority)}</span>'
     caption = f"<b>{escape(_title(alert.kind))}</b> {tag} {start}{until} · {_measured_text(alert)}"
-    return f'<figure><figcaption>{caption}</figcaption><script type="application/json" class="strip">{data}</script></figure>'
+    picture = draw_trace(alert.strip, f"ECG of {_title(alert.kind)} at {start}")
+    script = f'<script type="application/json" class="strip">{data}</script>'
+    return f"<figure><figcaption>{caption}</figcaption>{picture}{script}</figure>"
 
 
-def _rr_plots(rates: Rates) -> str:
+def _rr_plots(result: ReplayResult, rates: Rates) -> str:
     known = ~rates.unknown
     if known.sum() < 20:
         return ""
-    caption = "Each RR interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud."
-    poincare = f"<figure>{charts.draw_poincare(rates.rr_s, known)}<figcaption>{caption}</figcaption></figure>"
-    caption = "How often each RR interval occurs."
-    histogram = f"<figure>{charts.draw_histogram(rates.rr_s[known])}<figcaption>{caption}</figcaption></figure>"
+    name = "PP" if result.kind == "ppg" else "RR"
+    caption = f"Each {name} interval against the one before it: a steady rhythm gives one spot, an irregular rhythm a cloud."
+    poincare = f"<figure>{charts.draw_poincare(rates.rr_s, known, name)}<figcaption>{caption}</figcaption></figure>"
+    caption = f"How often each {name} interval occurs."
+    histogram = f"<figure>{charts.draw_histogram(rates.rr_s[known], name)}<figcaption>{caption}</figcaption></figure>"
     return f'<h3>Beat-to-beat intervals</h3><div class="pair">{poincare}{histogram}</div>'
 
 
@@ -254,7 +282,8 @@ def _gaps(result: ReplayResult) -> str:
         ]
         for gap in result.gaps
     ]
-    return f"<h3>Gaps</h3>{_table(('Signal', 'Start', 'Duration', 'Missing samples', 'Reason'), rows)}"
+    headings = ("Signal", "Start", "Duration", "Missing samples", "Reason")
+    return f"<h3>Gaps</h3>{_table(headings, rows, result.gap_count)}"
 
 
 def _quarantined(result: ReplayResult) -> str:
@@ -263,28 +292,31 @@ def _quarantined(result: ReplayResult) -> str:
     rows = [
         [
             format_clock(result.seconds(record.times.at_us)),
-            f"<code>{escape(record.characteristic)}</code>",
+            f"<code>{_text(record.characteristic)}</code>",
             f"<code>{record.payload[:32].hex(' ')}{'…' if len(record.payload) > 32 else ''}</code>",
-            escape(record.reason),
+            _text(record.reason),
         ]
         for record in result.quarantined
     ]
     count = f"<p>Payloads that could not be decoded and are stored as received: {result.quarantined_count:,}.</p>"
-    return f"<h3>Undecodable payloads</h3>{count}{_table(('Time', 'Characteristic', 'Bytes', 'Reason'), rows)}"
+    headings = ("Time", "Characteristic", "Bytes", "Reason")
+    return f"<h3>Undecodable payloads</h3>{count}{_table(headings, rows, result.quarantined_count)}"
 
 
-def _notes(result: ReplayResult) -> str:
-    notes = "".join(f"<li>{escape(note)}</li>" for note in result.notes)
+def _notes(name: str, result: ReplayResult) -> str:
+    folder = f"{Path(result.file).parent}/"
+    notes = "".join(f"<li>{_text(note.replace(result.file, name).replace(folder, ''))}</li>" for note in result.notes)
     return f"<h3>Notes</h3><ul>{notes}</ul>" if notes else ""
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table; cells are HTML. A long table is followed by the number of rows left out."""
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], count: int | None = None) -> str:
+    """Returns a table; cells are HTML. A long table is followed by the number of rows left out of `count`, or of `rows`."""
     head = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows[:ROWS_SHOWN])
-    left_out = len(rows) - ROWS_SHOWN
+    left_out = (len(rows) if count is None else count) - ROWS_SHOWN
     more = f"<p>{left_out} more rows are left out; the output of <code>--json</code> has them.</p>" if left_out > 0 else ""
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
+    scrolled = SCROLLED.format(f"Table: {', '.join(headings)}")
+    return f'<div class="scroll" {scrolled}><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}'
 
 
 def _details(summary: str, content: str) -> str:
@@ -297,12 +329,6 @@ def _bar(alert: AlertRecord, result: ReplayResult) -> charts.Bar:
     return charts.Bar(
         onset, end, alert.priority, f"{_title(alert.kind)}, {alert.priority}: {format_clock(onset)} to {format_clock(end)}"
     )
-
-
-def _urgency(alert: AlertRecord) -> tuple[int, str, int]:
-    """Sort key: the most urgent alerts first, then by kind, then by onset."""
-    priority = PRIORITIES.index(alert.priority) if alert.priority in PRIORITIES else len(PRIORITIES)
-    return priority, alert.kind, alert.onset_us
 
 
 def _title(kind: str) -> str:

@@ -1,12 +1,14 @@
 """The result of replaying one file: every episode once with its final values, and summary figures."""
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from drivers.readings import TICKS_PER_SECOND
 from sync.records import (
     AlertRecord,
     FindingRecord,
@@ -27,15 +29,25 @@ LONGEST_RR_S: Final = 15.0
 """A longer interval counts as unknown: no beats were detected in it. A real standstill of this length raises its own alert."""
 QUARANTINED_KEPT: Final = 100
 """Undecodable payloads that are kept for the report. All of them are counted and written to the output."""
+GAPS_KEPT: Final = 100
+"""Gaps that are kept with their reasons for the report. All of them are counted and written to the output."""
+STRIPS_KEPT: Final = 40
+"""Strips that are kept for the report: those of the most urgent alerts. At 5 to 10 kB each, they take half a megabyte."""
+PRIORITIES: Final = ("high", "medium", "low")
+PULSE: Final = "pulse"
 
 
 @dataclass(frozen=True, slots=True)
 class TimedBeat:
-    """A detected R peak, at the time of the hub's clock; `label` is N, S, V, F or ?."""
+    """A detected R peak, or a pulse of a pulse wave, at the time of the hub's clock.
+
+    `label` is N, S, V, F or ? for an R peak, `pulse` for a pulse. `joined` is False if the interval before the beat is not
+    known, for another reason than a gap: the signal before it is bad.
+    """
 
     at_us: int
     label: str
-    amplitude_mv: float
+    joined: bool = True
 
 
 OutputRecord = (
@@ -75,8 +87,28 @@ class Rates:
 
 
 @dataclass(slots=True)
+class SignalResult:
+    """What was replayed of one kind of waveform, in arrays: a day has 100,000 beats, and may have as many gaps.
+
+    `covered_s` is the length of its samples. `beats_us` are the times of its beats; `joined` has a 1 for each beat whose
+    interval is known. The gaps are those in which samples are missing.
+    """
+
+    rate_hz: float | None = None
+    covered_s: float = 0.0
+    beats_us: "array[int]" = field(default_factory=lambda: array("q"))
+    joined: bytearray = field(default_factory=bytearray)
+    gaps_from_us: "array[int]" = field(default_factory=lambda: array("q"))
+    gaps_to_us: "array[int]" = field(default_factory=lambda: array("q"))
+
+
+@dataclass(slots=True)
 class ReplayResult:
-    """The result of one file, filled during the replay. Times are those of the hub's clock, in microseconds since 1970."""
+    """The result of one file, filled during the replay. Times are those of the hub's clock, in microseconds since 1970.
+
+    `vitals_s` and `heart_rates` are the times and values of the heart rates that the sensor reported, `interval_ends_s` and
+    `intervals_s` its RR or PP intervals; times are seconds from the start of the file.
+    """
 
     file: str
     sensor: str
@@ -84,13 +116,16 @@ class ReplayResult:
     start_known: bool
     notes: list[str]
     end_us: int = 0
-    ecg_rate_hz: float | None = None
-    covered_s: float = 0.0
-    beats: list[TimedBeat] = field(default_factory=list)
-    heart_rates: list[tuple[float, float]] = field(default_factory=list)
+    ecg: SignalResult = field(default_factory=SignalResult)
+    ppg: SignalResult = field(default_factory=SignalResult)
+    vitals_s: "array[float]" = field(default_factory=lambda: array("d"))
+    heart_rates: "array[float]" = field(default_factory=lambda: array("d"))
+    interval_ends_s: "array[float]" = field(default_factory=lambda: array("d"))
+    intervals_s: "array[float]" = field(default_factory=lambda: array("d"))
     alerts: list[AlertRecord] = field(default_factory=list)
-    findings: list[FindingRecord] = field(default_factory=list)
+    strip_count: int = 0
     gaps: list[GapRecord] = field(default_factory=list)
+    gap_count: int = 0
     quarantined: list[QuarantinedRecord] = field(default_factory=list)
     quarantined_count: int = 0
     replay_s: float = 0.0
@@ -105,11 +140,28 @@ class ReplayResult:
     def duration_s(self) -> float:
         return self.seconds(self.end_us)
 
+    @property
+    def kind(self) -> Literal["ecg", "ppg", "intervals"] | None:
+        """What the heart rate is measured from: the ECG, otherwise the pulse wave, otherwise intervals of the sensor."""
+        if self.ecg.rate_hz is not None:
+            return "ecg"
+        if self.ppg.rate_hz is not None:
+            return "ppg"
+        return "intervals" if self.intervals_s else None
+
+    @property
+    def signal(self) -> SignalResult:
+        """The waveform that the heart rate is measured from; an empty one if there is none."""
+        return self.ppg if self.kind == "ppg" else self.ecg
+
     def add(self, records: Iterable[Record], beats: Sequence[TimedBeat]) -> Iterator[OutputRecord]:
         """Adds one output of the pipeline; yields the records that have become final, in order."""
         for record in records:
             yield from self._add_record(record)
-        self.beats.extend(beats)
+        for beat in beats:
+            signal = self.ppg if beat.label == PULSE else self.ecg
+            signal.beats_us.append(beat.at_us)
+            signal.joined.append(beat.joined)
         yield from beats
 
     def close(self) -> Iterator[OutputRecord]:
@@ -117,19 +169,23 @@ class ReplayResult:
         for episode in sorted(self._open.values(), key=_onset_us):
             yield self._keep(replace(episode, to_us=self.end_us) if isinstance(episode, GapRecord) else episode)
         self._open.clear()
-        for episodes in (self.alerts, self.findings, self.gaps):
+        self._drop_strips()
+        for episodes in (self.alerts, self.gaps):
             episodes.sort(key=_onset_us)
 
     def rates(self) -> Rates:
-        """Returns the heart rate from the detected beats."""
-        t = np.array([self.seconds(beat.at_us) for beat in self.beats], np.float64)
-        rr = np.diff(t, prepend=np.nan)
-        crosses_gap = np.zeros(t.size, np.bool_)
-        for gap in self.gaps:
-            if gap.kind == "ecg" and gap.missing:
-                first = int(np.searchsorted(t, self.seconds(gap.from_us), side="right"))
-                crosses_gap[first : first + 1] = True
-        unknown = crosses_gap | ~((rr >= SHORTEST_RR_S) & (rr <= LONGEST_RR_S))
+        """Returns the heart rate from the detected beats or pulses; if there is no waveform, from the sensor's intervals."""
+        if self.kind == "intervals":
+            t, rr = np.array(self.interval_ends_s), np.array(self.intervals_s)
+            unknown = np.zeros(t.size, np.bool_)
+        else:
+            t = (np.array(self.signal.beats_us, np.int64) - self.start_us) / 1e6
+            rr = np.diff(t, prepend=np.nan)
+            unknown = np.frombuffer(bytes(self.signal.joined), np.uint8) == 0
+            gaps_s = (np.array(self.signal.gaps_from_us, np.int64) - self.start_us) / 1e6
+            after_gaps = np.searchsorted(t, gaps_s, side="right")
+            unknown[after_gaps[after_gaps < t.size]] = True
+        unknown |= ~((rr >= SHORTEST_RR_S) & (rr <= LONGEST_RR_S))
         per_beat = np.divide(60.0, rr, out=np.full(t.size, np.nan), where=~unknown)
         return Rates(t, per_beat, _smooth(per_beat, unknown), rr, unknown)
 
@@ -142,7 +198,12 @@ class ReplayResult:
                 yield from self._add_episode(record)
                 return
             case VitalRecord(kind="heart_rate"):
-                self.heart_rates.append((self.seconds(record.times.at_us), record.value))
+                self.vitals_s.append(self.seconds(record.times.at_us))
+                self.heart_rates.append(record.value)
+            case IntervalsRecord():
+                for at_us, ticks in interval_ends(record):
+                    self.interval_ends_s.append(self.seconds(at_us))
+                    self.intervals_s.append(ticks / TICKS_PER_SECOND)
             case QuarantinedRecord():
                 self.quarantined_count += 1
                 if len(self.quarantined) < QUARANTINED_KEPT:
@@ -154,9 +215,13 @@ class ReplayResult:
     def _add_waveform(self, record: WaveformRecord) -> None:
         length_s = record.samples.size / record.rate_hz
         self.end_us = max(self.end_us, record.times.at_us + round(length_s * 1e6))
-        if record.kind == "ecg":
-            self.ecg_rate_hz = record.rate_hz
-            self.covered_s += length_s
+        signal = self._signal(record.kind)
+        if signal:
+            signal.rate_hz = record.rate_hz
+            signal.covered_s += length_s
+
+    def _signal(self, kind: str) -> SignalResult | None:
+        return {"ecg": self.ecg, "ppg": self.ppg}.get(kind)
 
     def _add_episode(self, record: Episode) -> Iterator[OutputRecord]:
         key = (type(record), record.kind, _onset_us(record))
@@ -171,12 +236,51 @@ class ReplayResult:
     def _keep(self, episode: Episode) -> Episode:
         match episode:
             case AlertRecord():
-                self.alerts.append(episode)
-            case FindingRecord():
-                self.findings.append(episode)
+                self._keep_alert(episode)
             case GapRecord():
-                self.gaps.append(episode)
+                self._keep_gap(episode)
+            case FindingRecord():
+                pass
         return episode
+
+    def _keep_alert(self, alert: AlertRecord) -> None:
+        self.alerts.append(alert)
+        if alert.strip:
+            self.strip_count += 1
+            if self.strip_count % STRIPS_KEPT == 0:
+                self._drop_strips()
+
+    def _drop_strips(self) -> None:
+        """Keeps the strips of the most urgent alerts only."""
+        with_strip = [index for index, alert in enumerate(self.alerts) if alert.strip]
+        with_strip.sort(key=lambda index: urgency(self.alerts[index]))
+        for index in with_strip[STRIPS_KEPT:]:
+            self.alerts[index] = replace(self.alerts[index], strip=None)
+
+    def _keep_gap(self, gap: GapRecord) -> None:
+        self.gap_count += 1
+        if len(self.gaps) < GAPS_KEPT:
+            self.gaps.append(gap)
+        signal = self._signal(gap.kind)
+        if signal and gap.missing != 0:
+            signal.gaps_from_us.append(gap.from_us)
+            signal.gaps_to_us.append(self.end_us if gap.to_us is None else gap.to_us)
+
+
+def interval_ends(record: IntervalsRecord) -> Iterator[tuple[int, int]]:
+    """Yields for each interval the time of the beat that ends it, and its ticks.
+
+    The last one ends when the payload arrived, the others before it.
+    """
+    for index, ticks in enumerate(record.ticks):
+        later_us = round(sum(record.ticks[index + 1 :]) * 1e6 / TICKS_PER_SECOND)
+        yield record.times.at_us - later_us, ticks
+
+
+def urgency(alert: AlertRecord) -> tuple[int, str, int]:
+    """Sort key: the most urgent alerts first, then by kind, then by onset."""
+    priority = PRIORITIES.index(alert.priority) if alert.priority in PRIORITIES else len(PRIORITIES)
+    return priority, alert.kind, alert.onset_us
 
 
 def _onset_us(episode: Episode) -> int:

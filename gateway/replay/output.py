@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from config.terminal import escape_controls
 from drivers.kinds import KINDS
 from drivers.readings import TICKS_PER_SECOND
-from reporting.result import OutputRecord, ReplayResult, TimedBeat
-from reporting.text import format_clock, format_start
+from reporting.result import OutputRecord, ReplayResult, TimedBeat, interval_ends
+from reporting.text import format_clock, format_probability, format_start
 from sync.records import (
     AlertRecord,
     FindingRecord,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Json = dict[str, Any]
+LONGEST_NAME: Final = 80
+"""Characters of a file name in the table. The column is narrow, so that a longer name would take many rows."""
 PRIORITY_STYLES: Final[Mapping[str, str]] = {"high": "bold red", "medium": "yellow", "low": "cyan"}
 
 
@@ -72,7 +74,10 @@ def json_lines(record: OutputRecord, result: ReplayResult) -> Iterator[Json]:
 
 
 def summary(result: ReplayResult) -> Json:
-    """Returns the object that ends the output of a file: its duration and counts. It is the same in every run on a file."""
+    """Returns the object that ends the output of a file: its duration and counts. It is the same in every run on a file.
+
+    `read_as` is what the rates are measured from: `ecg`, `ppg` (its beats are pulses), `intervals`, or null.
+    """
     rates = result.rates()
     return _object(
         "summary",
@@ -81,13 +86,15 @@ def summary(result: ReplayResult) -> Json:
         sensor=result.sensor,
         start=format_start(result),
         duration=round(result.duration_s, 3),
-        ecg_seconds=round(result.covered_s, 3),
-        beats=len(result.beats),
+        read_as=result.kind,
+        ecg_seconds=round(result.ecg.covered_s, 3),
+        ppg_seconds=round(result.ppg.covered_s, 3),
+        beats=len(result.signal.beats_us),
         mean_rate=_rounded(rates.mean),
         lowest_rate=_rounded(rates.lowest),
         highest_rate=_rounded(rates.highest),
         alerts=dict(sorted(Counter(alert.kind for alert in result.alerts).items())),
-        gaps=len(result.gaps),
+        gaps=result.gap_count,
         quarantined=result.quarantined_count,
         notes=result.notes,
         complete=result.failure is None,
@@ -118,10 +125,10 @@ def _files_table(results: Sequence[ReplayResult], names: Sequence[str]) -> "Tabl
         table.add_row(
             name,
             format_clock(result.duration_s),
-            str(len(result.beats)),
+            str(len(result.signal.beats_us)),
             "–" if mean is None else f"{mean:.0f}",
             str(len(result.alerts)),
-            str(len(result.gaps)),
+            str(result.gap_count),
             str(result.quarantined_count),
             f"{result.duration_s / result.replay_s:,.0f}×" if result.replay_s > 0 else "–",
         )
@@ -139,7 +146,7 @@ def _alerts_table(results: Sequence[ReplayResult], names: Sequence[str]) -> "Tab
                 f"[{style}]{alert.priority}[/]" if style else alert.priority,
                 format_clock(result.seconds(alert.onset_us)),
                 "–" if alert.end_us is None else format_clock(result.seconds(alert.end_us)),
-                "–" if alert.probability is None else f"{alert.probability:.2f}",
+                format_probability(alert.probability),
             )
     return table
 
@@ -155,12 +162,17 @@ def _table(title: str, *headings: str) -> "Table":
 
 
 def _display_names(results: Sequence[ReplayResult]) -> list[str]:
-    """Returns the file names, with their folders where two names are equal."""
+    """Returns the file names, with their folders where two names are equal; long ones without their middle."""
     from rich.markup import escape  # noqa: PLC0415  as above
 
     names = [Path(result.file).name for result in results]
     shown = [name if names.count(name) == 1 else result.file for name, result in zip(names, results, strict=True)]
-    return [escape(escape_controls(name)) for name in shown]
+    return [escape(_shorten(escape_controls(name))) for name in shown]
+
+
+def _shorten(name: str) -> str:
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
 
 
 def _object(type_: str, result: ReplayResult, at_us: int, /, **fields: object) -> Json:
@@ -182,11 +194,9 @@ def _finding_fields(record: FindingRecord | AlertRecord, result: ReplayResult) -
 
 
 def _intervals(record: IntervalsRecord, result: ReplayResult) -> Iterator[Json]:
-    """Yields each interval at the beat that ends it: the last one when the payload arrived, the others before it."""
-    for index, ticks in enumerate(record.ticks):
-        later_us = round(sum(record.ticks[index + 1 :]) * 1e6 / TICKS_PER_SECOND)
-        ms = round(ticks * 1000 / TICKS_PER_SECOND, 3)
-        yield _object("interval", result, record.times.at_us - later_us, kind=record.kind, ms=ms)
+    """Yields each interval at the beat that ends it."""
+    for at_us, ticks in interval_ends(record):
+        yield _object("interval", result, at_us, kind=record.kind, ms=round(ticks * 1000 / TICKS_PER_SECOND, 3))
 
 
 def _unit(kind: str) -> str:

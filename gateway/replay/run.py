@@ -10,24 +10,39 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from captures import ReadOptions
 from captures.leads import millivolts_per_unit
-from config.files import replacing
 from config.limits import DEFAULT_LIMITS
 from config.terminal import escape_controls
 from drivers.registry import Registry, load_drivers
 from gateway.models import load_models
 from gateway.pipeline import Pipeline
+from gateway.replay.destination import find_wrong_destination, write_page
 from gateway.replay.output import json_lines, print_table, summary
+from gateway.replay.progress import show_progress
 from gateway.replay.sources import Source, SourceError, Step, open_source
 from gateway.waveform_analysis import Output
 from models.inference.models import Models
 from reporting.result import OutputRecord, ReplayResult
 
+USAGE_ERROR: Final = 2
+"""The exit status of argparse for options that it refuses."""
+
 
 def replay(args: argparse.Namespace) -> int:
-    """Runs the command. Returns 0 if every file was replayed completely, else 1; each failure is one line on stderr."""
+    """Runs the command. Each failure is one line on stderr.
+
+    Returns 0 if every file was replayed completely, 2 for options that contradict each other, 1 for any other failure.
+    """
+    problem = _find_wrong_usage(args)
+    if problem:
+        _fail(problem)
+        return USAGE_ERROR
+    problem = find_wrong_destination(args.report, args.files, force=args.force) if args.report else None
+    if problem:
+        return _fail(problem)
     try:
         models = load_models()
         return _fail(" ".join(models.refused)) if models.refused else _replay_files(args, models)
@@ -41,30 +56,28 @@ def replay(args: argparse.Namespace) -> int:
 
 
 def _replay_files(args: argparse.Namespace, models: Models) -> int:
-    problem = _find_wrong_argument(args)
-    if problem:
-        return _fail(problem)
     registry = load_drivers()
     player = Player(models, registry, args.speed)
     options = ReadOptions(args.signal, args.unit, args.rate_hz, args.gatt)
     results: list[ReplayResult] = []
     status = 0
-    for path in args.files:
-        try:
-            source = open_source(path, registry, args.sensor, options)
-        except SourceError as error:
-            status = _fail(str(error))
-            continue
-        result = empty_result(source)
-        results.append(result)
-        records = player.play(source, result)
-        if args.json:
-            _write_json(records, result, beats=args.beats)
-        else:
-            for _ in records:
-                pass
-        if result.failure:
-            status = _fail(result.failure)
+    with show_progress(len(args.files), json_output=args.json) as progress:
+        for path in args.files:
+            try:
+                source = progress.watch(open_source(path, registry, args.sensor, options))
+            except SourceError as error:
+                status = _fail(str(error))
+                continue
+            result = empty_result(source)
+            results.append(result)
+            records = player.play(source, result)
+            if args.json:
+                _write_json(records, result, beats=args.beats)
+            else:
+                for _ in records:
+                    pass
+            if result.failure:
+                status = _fail(result.failure)
     if results and not args.json:
         print_table(results)
     if args.report and not results:
@@ -74,9 +87,11 @@ def _replay_files(args: argparse.Namespace, models: Models) -> int:
     return status
 
 
-def _find_wrong_argument(args: argparse.Namespace) -> str | None:
-    if args.report and not args.report.absolute().parent.is_dir():
-        return f"{args.report.parent}: no such folder for the report; create it"
+def _find_wrong_usage(args: argparse.Namespace) -> str | None:
+    if args.beats and not args.json:
+        return "--beats: the table has no room for single beats; add --json"
+    if args.force and not args.report:
+        return "--force: there is no report to replace; add --report OUT.html"
     if args.unit is not None and not millivolts_per_unit(args.unit):
         return f"--unit {args.unit[:40]}: not a unit of voltage; give V, mV, uV, nV or counts per millivolt such as 200/mV"
     return None
@@ -146,19 +161,10 @@ def _write_report(path: Path, results: list[ReplayResult], models: Models) -> in
 
     page = render(results, models.names, datetime.now(UTC))
     try:
-        _write_atomically(path, page.encode("utf-8", errors="replace"))  # a file name need not be valid Unicode
+        write_page(path, page.encode("utf-8", errors="replace"))  # a file name need not be valid Unicode
     except OSError as error:
         return _fail(f"cannot write the report {path}: {error.strerror or error}; choose another destination")
     return 0
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Writes the whole content or keeps the existing file: a full disk must not destroy an older report."""
-    if path.exists() and not path.is_file():  # devices and pipes are written to, not replaced
-        path.write_bytes(content)
-        return
-    with replacing(path) as draft:
-        draft.write_bytes(content)
 
 
 def _fail(message: str) -> int:

@@ -1,5 +1,6 @@
 """Turns files into the pipeline's input: readings with the time at which a sensor would have sent them."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,23 @@ from captures.recording import Piece, Samples
 from drivers.readings import TICKS_LIMIT, TICKS_PER_SECOND, Intervals, Reading, Waveform
 from drivers.registry import Registry
 from gateway.timeline import GAP_TOLERANCE_PERIODS, NS_PER_S, Arrival
-from models.signal.resample import MAX_RATE_HZ, MIN_RATE_HZ
+from models.signal.ppg import PPG
+from models.signal.resample import ECG
 
-SCALE_MV: Final = 0.001
-"""mV per unit of a replayed sample. 1 µV divides the resolution of every database and strap replayed (5 µV for MIT-BIH, 1 µV
-for CinC 2017 and Polar) and is below the noise of any surface electrode."""
-LARGEST_MV: Final = 1_000.0
-"""No electrode gives more: monitors are tested with an offset of 300 mV (IEC 60601-2-27). Larger values in a file are clipped,
-so every sample fits in 32 bits."""
+ECG_SCALE_MV: Final = 0.001
+"""mV per unit of a replayed ECG sample. 1 µV divides the resolution of every database and strap replayed (5 µV for MIT-BIH,
+1 µV for CinC 2017 and Polar) and is below the noise of any surface electrode."""
+LARGEST_ECG_MV: Final = 2_000_000.0
+"""32 bits hold as much in this unit: 2000 V, above any offset of an electrode or supply. Larger values get another unit."""
+LARGEST_SAMPLE: Final = 1e12
+"""No file has larger samples, in mV or in counts of 32 bits. A larger number is damaged; it is clipped, so that its square is
+a number too."""
 STEP_S: Final = 1.0
 """Length of ECG in one step, similar to a notification of a strap: findings and strips are then those of the live agent."""
+WAVEFORMS: Final = {"ecg": ECG, "ppg": PPG}
+"""What the pipeline accepts of each kind of recording."""
+PULSE_WAVE_NOTE: Final = "read as a pulse wave (PPG), not as an ECG: beats are pulses, which follow the R peaks by 0.2 to 0.4 s"
+INTERVALS_NOTE: Final = "holds RR intervals only, without a waveform: they are replayed, but no rule checks them for alerts"
 INVALID_SAMPLES: Final = "no valid samples in the recording"
 LINK_LOST: Final = "the link was lost"
 
@@ -81,22 +89,28 @@ def open_source(path: Path, registry: Registry, sensor: str | None = None, optio
 
 
 def _open_recording(path: Path, recording: Recording, sensor: str | None) -> Source:
+    accepted = WAVEFORMS[recording.kind]
     first = next(recording.read_pieces(), None)
     if first is None or not first.values.size:
-        raise SourceError(f"{path}: no valid ECG sample in the file; give another recording")
-    if not MIN_RATE_HZ <= recording.rate_hz <= MAX_RATE_HZ:
-        supported = f"only {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g} Hz; resample it or correct its header"
-        raise SourceError(f"{path}: an ECG at {recording.rate_hz:g} Hz is not supported, {supported}")
+        raise SourceError(f"{path}: no valid sample of {accepted.name} in the file; give another recording")
+    if not accepted.min_rate_hz <= recording.rate_hz <= accepted.max_rate_hz:
+        supported = f"only {accepted.min_rate_hz:g} to {accepted.max_rate_hz:g} Hz; resample it or correct its rate"
+        raise SourceError(f"{path}: {accepted.name} at {recording.rate_hz:g} Hz is not supported, {supported}")
     start_us = recording.start_us or 0
-    notes = (f"the first {first.start_s:.3f} s contain no valid sample",) if first.start_s > 0 else ()
+    notes = [*recording.notes]
+    if recording.kind == "ppg":
+        notes.append(PULSE_WAVE_NOTE)
+    if first.start_s > 0:
+        notes.append(f"the first {first.start_s:.3f} s contain no valid sample")
     steps = _recording_steps(path, recording, start_us)
-    return Source(path, sensor or recording.name, start_us, recording.start_us is not None, recording.notes + notes, steps)
+    return Source(path, sensor or recording.name, start_us, recording.start_us is not None, tuple(notes), steps)
 
 
 def _recording_steps(path: Path, recording: Recording, start_us: int) -> Iterator[Step]:
     rate_hz = recording.rate_hz
     tolerated_s = (1 + GAP_TOLERANCE_PERIODS) / rate_hz
     end_s: float | None = None
+    is_clipped = False
     try:
         for start_s, values in _regroup(recording.read_pieces(), rate_hz):
             if end_s is not None and start_s - end_s > tolerated_s:
@@ -106,7 +120,13 @@ def _recording_steps(path: Path, recording: Recording, start_us: int) -> Iterato
                 return
             end_s = start_s + (values.size - 1) / rate_hz
             at = arrival_at(start_us, end_s)
-            yield Step(at, (Waveform(recording.kind, _to_integers(values), rate_hz, SCALE_MV, at.mono_ns),))
+            largest = float(np.abs(values).max())
+            note = None
+            if largest > LARGEST_SAMPLE and not is_clipped:
+                is_clipped = True
+                note = f"samples beyond ±{LARGEST_SAMPLE:g} are clipped, the first of them {end_s:.0f} s after the start"
+            samples, scale = _to_integers(recording.kind, values, largest)
+            yield Step(at, (Waveform(recording.kind, samples, rate_hz, scale, at.mono_ns),), note=note)
     except RecordingError as error:
         raise SourceError(str(error)) from error
     except OSError as error:
@@ -137,9 +157,18 @@ def _regroup(pieces: Iterator[Piece], rate_hz: float) -> Iterator[tuple[float, S
         yield begin_s + count / rate_hz, rest
 
 
-def _to_integers(values: Samples) -> tuple[int, ...]:
-    microvolts = np.clip(values, -LARGEST_MV, LARGEST_MV) / SCALE_MV
-    return tuple(np.rint(microvolts).astype(np.int64).tolist())
+def _to_integers(kind: str, values: Samples, largest: float) -> tuple[tuple[int, ...], float]:
+    """The values as integers of 32 bits, and the value of one unit. `largest` is the largest value without its sign.
+
+    A pulse wave has any unit: counts of 24 bits, or a camera's mean of 255 with pulses of 0.1. Its unit is a power of two, so
+    that counts stay exact, and the largest value uses 30 bits.
+    """
+    if largest > LARGEST_SAMPLE:
+        values, largest = np.clip(values, -LARGEST_SAMPLE, LARGEST_SAMPLE), LARGEST_SAMPLE
+    scale = ECG_SCALE_MV
+    if kind != "ecg" or largest > LARGEST_ECG_MV:
+        scale = math.ldexp(1.0, math.frexp(largest)[1] - 30) if largest else 1.0
+    return tuple(np.rint(values / scale).astype(np.int64).tolist()), scale
 
 
 def _open_intervals(path: Path, recording: RrRecording, sensor: str | None) -> Source:
@@ -149,7 +178,13 @@ def _open_intervals(path: Path, recording: RrRecording, sensor: str | None) -> S
         Step(arrival_at(start_us, t), (Intervals("rr", (tick,)),))
         for t, tick in zip(recording.t_s.tolist(), ticks, strict=True)
     )
-    return Source(path, sensor or recording.name, start_us, recording.start_us is not None, recording.notes, steps)
+    too_long = int(np.sum(recording.rr_s * TICKS_PER_SECOND >= TICKS_LIMIT))
+    notes = (
+        *recording.notes,
+        INTERVALS_NOTE,
+        *((f"intervals above 64 s are written as 64 s: {too_long}",) if too_long else ()),
+    )
+    return Source(path, sensor or recording.name, start_us, recording.start_us is not None, notes, steps)
 
 
 def _open_capture(path: Path, capture: PayloadCapture, registry: Registry, sensor: str | None) -> Source:

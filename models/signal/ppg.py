@@ -12,12 +12,14 @@ from typing import Final
 import numpy as np
 
 from models.signal.filters import Fir, RingBuffer, Samples
-from models.signal.resample import Resampler, ResamplingTarget
+from models.signal.resample import MAX_RATE_HZ, Resampler, ResamplingTarget
 
 RATE_HZ: Final = 50.0
 """Sampling rate after the resampler; the energy of a pulse ends near 8 Hz."""
 
-PPG: Final = ResamplingTarget(name="a PPG", rate_hz=RATE_HZ, cutoff_hz=10.0, half_s=0.2, min_rate_hz=25.0, max_rate_hz=500.0)
+PPG: Final = ResamplingTarget(
+    name="a PPG", rate_hz=RATE_HZ, cutoff_hz=10.0, half_s=0.2, min_rate_hz=25.0, max_rate_hz=MAX_RATE_HZ
+)
 """The band ends at 10 Hz: below half of 25 Hz, the lowest rate of cameras and wristbands."""
 
 
@@ -217,7 +219,7 @@ class PpgChain:
         """Start a stream.
 
         Raises:
-            ValueError: the rate is outside 25 to 500 Hz.
+            ValueError: the rate is outside 25 to 4000 Hz.
         """
         self._rate_hz = rate_hz
         self._origin_s = 0.0

@@ -73,7 +73,7 @@ def test_output_is_byte_identical_for_any_chunk_sizes(sizes: list[int], disturbe
     assert repr(run(disturbed_ppg, sizes)) == repr(run(disturbed_ppg))
 
 
-@pytest.mark.parametrize("rate_hz", [25.0, 128.0, 256.0, 500.0])
+@pytest.mark.parametrize("rate_hz", [25.0, 128.0, 256.0, 500.0, 1000.0])
 def test_output_is_byte_identical_at_other_rates_and_chunk_sizes(rate_hz: float, synthesise: Synthesise) -> None:
     ppg, _ = synthesise(np.random.default_rng(7).uniform(0.5, 1.2, 16), rate_hz, noise=0.02)
     whole = repr(run(ppg, rate_hz=rate_hz))

@@ -206,7 +206,7 @@ def test_handles_any_file_name(data: Path, tmp_path: Path, name: str) -> None:
         assert (done.returncode, done.stderr) == (0, b"")
         if "--json" in arguments:
             assert json.loads(done.stdout.splitlines()[-1])["file"] == str(tmp_path / name)
-    assert name.replace("\udcff", "?") in report.read_text("utf-8")
+    assert name.replace("\udcff", r"\udcff") in report.read_text("utf-8")
 
 
 def test_a_failed_write_keeps_the_older_report(run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def test_a_failed_write_keeps_the_older_report(run: Any, data: Path, tmp_path: P
     report = tmp_path / "out.html"
     report.write_text("the older one")
     monkeypatch.setattr(Path, "replace", full)
-    result = run(data / "cinc2017-sample" / "A00178.hea", "--report", report)
+    result = run(data / "cinc2017-sample" / "A00178.hea", "--report", report, "--force")
     assert result.status == 1
     assert result.errors == [
         f"pulsegate replay: cannot write the report {report}: No space left on device; choose another destination"
@@ -259,3 +259,14 @@ def test_names_in_files_cannot_control_the_terminal(tmp_path: Path, name: str) -
     assert r"ECG \x1b[2J" in done.stdout
     assert "no such file" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_long_name_keeps_its_ends_in_the_table(
+    capsys: pytest.CaptureFixture[str], data: Path, tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for suffix in (".hea", ".mat"):
+        source = (data / "cinc2017-sample" / "A00178").with_suffix(suffix)
+        (tmp_path / (f"begin{'-' * 200}end.hea" if suffix == ".hea" else source.name)).write_bytes(source.read_bytes())
+    assert command(tmp_path / f"begin{'-' * 200}end.hea") == 0
+    assert re.search(r"begin-{35}…-{33}end\.hea ", capsys.readouterr().out)

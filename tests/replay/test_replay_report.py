@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gateway.replay.run import empty_result
 from gateway.replay.sources import Source
 from reporting import charts
-from reporting.report import STRIPS_SHOWN, render
-from reporting.result import ReplayResult, TimedBeat
-from reporting.strips import strip_json
-from sync.records import AlertRecord, GapRecord, QuarantinedRecord, Strip, Times
+from reporting.report import render
+from reporting.result import STRIPS_KEPT
+from reporting.strips import draw_trace, strip_json
+from reporting.text import format_probability
+from sync.records import AlertRecord, GapRecord, Strip, Times, VitalRecord
+from tests.replay.results import make_interval_result, make_pulse_result, make_result
 
 CREATED = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -62,29 +65,6 @@ class Page(HTMLParser):
         return [json.loads(script) for attributes, script in self.scripts if attributes.get("class") == "strip"]
 
 
-def make_result(alerts: int = 1, file: str = "a.hea") -> ReplayResult:
-    """Five minutes at 75/min with a gap, an undecodable payload, and `alerts` pauses of 4 s."""
-    result = empty_result(Source(Path(file), "strap", 0, False, ("note <1>",), iter(())))
-    result.end_us, result.covered_s, result.ecg_rate_hz = 300_000_000, 290.0, 130.0
-    beats = tuple(TimedBeat(round(0.8e6 * index), "N", 1.0) for index in range(1, 370))
-    records: list[Any] = [
-        GapRecord("strap", "ecg", 100_000_000, 110_000_000, 1300, "the link was lost"),
-        QuarantinedRecord("strap", "2a37", Times(5_000_000, 5_000_000, 0), b"\x10", "too short & wrong"),
-    ]
-    for index in range(alerts):
-        onset = 4_000_000 + 5_000_000 * index
-        strip = Strip(onset - 3_000_000, 125.0, 0.001, np.zeros(1500, np.int32), (onset, onset + 4_000_000))
-        measured = {"pause_s": 4.0, "limit_s": 3.0}
-        records.append(
-            AlertRecord(
-                f"{index}", "strap", "pause", "high", onset, onset + 4_000_000, 0, "rule:pause", (), None, measured, strip
-            )
-        )
-    list(result.add(tuple(records), beats))
-    list(result.close())
-    return result
-
-
 def test_is_well_formed_and_loads_no_other_resource() -> None:
     html = render([make_result()], ("rr_af 1",), CREATED)
     page = Page(html)
@@ -127,15 +107,15 @@ def test_names_findings_sources_and_limits() -> None:
         assert words in text, words
 
 
-def test_without_javascript_a_sentence_says_why_the_strips_are_missing() -> None:
+def test_without_javascript_the_traces_are_shown_and_a_sentence_says_what_is_missing() -> None:
     html = render([make_result()], (), CREATED)
-    assert "<noscript><p>The ECG strips are drawn by JavaScript, which is switched off." in html
+    assert "<noscript><p>JavaScript is switched off: the strips show the trace only" in html
 
 
 def test_every_chart_has_a_name_and_every_table_has_headings() -> None:
     page = Page(render([make_result()], (), CREATED))
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(pictures) == 1 + 2
+    assert len(pictures) == 1 + 2 + 1
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in pictures)
     headings = [tag for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert headings[:2] == ["h1", "h2"]
@@ -144,7 +124,7 @@ def test_every_chart_has_a_name_and_every_table_has_headings() -> None:
 
 
 def test_names_from_files_cannot_become_markup() -> None:
-    hostile = '<script>alert("x")</script>.csv'
+    hostile = '<script>alert("x")<b>.csv'
     html = render([make_result(file=hostile), make_result(file="b&b.csv")], (), CREATED)
     assert len(Page(html).scripts) == 3, "one strip for each file and the page's own script"
     assert "&lt;script&gt;" in html
@@ -162,10 +142,10 @@ def test_labels_from_files_cannot_end_the_strip_data() -> None:
 def test_leaves_out_strips_and_rows_of_a_day_with_many_alerts() -> None:
     html = render([make_result(alerts=58)], (), CREATED)
     page = Page(html)
-    assert len(page.strips) == STRIPS_SHOWN
+    assert len(page.strips) == STRIPS_KEPT
     assert "18 more strips" in page.text
     assert "8 more rows" in page.text
-    assert len(html) < 300_000
+    assert len(html) < 400_000
 
 
 def test_a_recording_of_years_makes_a_small_page() -> None:
@@ -176,19 +156,21 @@ def test_a_recording_of_years_makes_a_small_page() -> None:
 
 def test_an_empty_file_makes_a_page() -> None:
     empty = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
-    assert "No alerts in 0.0 s." in Page(render([empty], (), CREATED)).text
+    assert "No ECG or pulse wave in 0.0 s: the rhythm was not checked." in Page(render([empty], (), CREATED)).text
 
 
 def test_a_capture_without_ecg_shows_the_sensors_own_rate() -> None:
     result = empty_result(Source(Path("a.jsonl"), "strap", 0, True, (), iter(())))
     result.end_us = 60_000_000
-    result.heart_rates.extend((float(t), 70.0 + t % 3) for t in range(60))
+    for second in range(60):
+        at_us = 1_000_000 * second
+        list(result.add((VitalRecord("strap", "heart_rate", Times(at_us, at_us, 0), 70.0 + second % 3),), ()))
     text = " ".join(Page(render([result], (), CREATED)).text.split())
     assert "71 /min on average" in text
     assert "As reported by the sensor" in text
 
 
-def test_samples_and_times_can_be_restored_from_the_strip_data() -> None:
+def test_samples_and_times_can_be_restored_from_the_page() -> None:
     samples = np.random.default_rng(1).integers(-2000, 2000, 1500).astype(np.int32)
     samples[125] = 9000
     strip = Strip(10_000_000, 125.0, 0.001, samples, (11_000_000, 12_000_000), "NV")
@@ -197,7 +179,10 @@ def test_samples_and_times_can_be_restored_from_the_strip_data() -> None:
     assert (data["onset_us"], data["end_us"]) == (10_000_000, None)
     assert (data["strip"]["start_us"], data["strip"]["beats_us"]) == (9_000_000, [10_000_000, 11_000_000])
     assert (data["strip"]["rate_hz"], data["strip"]["labels"]) == (125.0, "NV")
-    mv = np.cumsum(data["strip"]["differences"]) * data["strip"]["step_mv"]
+    first, steps = re.findall(r'class="trace" d="M0 (-?\d+)l([^"]*)"', draw_trace(strip, "a"))[0]
+    numbers = [int(number) for number in steps.split()]
+    assert set(numbers[::2]) == {4}, "500 units are 1 s: 25 mm"
+    mv = -np.cumsum([int(first), *numbers[1::2]]) / 200
     assert np.abs(mv - np.clip(samples * 0.001, -3, 3)).max() <= 0.0025 + 1e-9, "rounded to 5 µV and clipped at 3 mV"
     assert mv[125] == 3.0
 
@@ -216,3 +201,65 @@ def test_a_very_short_episode_is_drawn_wide_enough_to_see() -> None:
     bars = [charts.Bar(3600.0, 3603.0, "high", "Pause")]
     svg = charts.draw_timeline("a", 86_400.0, charts.Trend(nothing, nothing, nothing), [("Pause", bars)], [], [])
     assert re.search(r'<rect class="bar high" x="[\d.]+" y="[\d.]+" width="4.0"', svg)
+
+
+def test_names_files_without_their_folders() -> None:
+    first, second = make_result(file="/home/jane/a.hea"), make_result(file="/home/joe/a.hea")
+    first.notes += ["/home/jane/a.hea: cut", "the file /home/jane/a.dat is short"]
+    html = render([first, second], (), CREATED)
+    assert "/home" not in html
+    text = " ".join(Page(html).text.split())
+    assert "a.hea (2)" in text
+    assert "a.hea: cut" in text
+    assert "the file a.dat is short" in text
+
+
+def test_control_characters_of_a_file_are_written_as_escapes() -> None:
+    result = make_result(file="a\x1b[2J.hea")
+    result.sensor = "strap\x07"
+    result.notes.append("signal 'ECG\x00\x9b'")
+    html = render([result], (), CREATED)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", html)
+    for shown in (r"a\x1b[2J.hea", r"strap\x07", r"ECG\x00\x9b"):
+        assert shown in html
+
+
+def test_a_pulse_wave_and_intervals_are_called_what_they_are() -> None:
+    pulse, intervals = (
+        " ".join(Page(render([result], (), CREATED)).text.split()) for result in (make_pulse_result(), make_interval_result())
+    )
+    for words in (
+        "Pulse wave coverage 100.0 % at 64 Hz",
+        "Pulses 74",
+        "75 /min on average",
+        "Dots are single pulses",
+        "> 99 %",
+    ):
+        assert words in pulse, words
+    assert "How often each PP interval occurs." in pulse
+    assert "RR" not in pulse
+    assert "ECG" not in pulse.removesuffix("pulse")
+    for words in ("Intervals 59", "60 /min on average", "Dots are single intervals", "No ECG or pulse wave in 59 s"):
+        assert words in intervals, words
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (1.0, "100 %"), (0.9999999, "> 99 %"), (0.996, "> 99 %"), (0.994, "99 %"), (0.004, "< 1 %"), (0.0, "0 %")],
+)
+def test_only_a_certain_result_has_a_probability_of_100_percent(value: float | None, shown: str) -> None:
+    assert format_probability(value) == shown
+
+
+def test_a_day_with_a_gap_in_every_second_and_an_alert_in_every_minute_makes_a_small_page() -> None:
+    result = make_result(alerts=1440)
+    for second in range(86_400):
+        from_us = 1_000_000 * second
+        list(result.add((GapRecord("strap", "ecg", from_us, from_us + 10_000, 5, "no valid samples"),), ()))
+    result.end_us = 86_400_000_000
+    html = render([result], (), CREATED)
+    text = Page(html).text
+    assert len(html) < 1_500_000
+    assert "86351 more rows" in text, "of 86,401 gaps 50 are shown"
+    assert sum(1 for alert in result.alerts if alert.strip) == STRIPS_KEPT
+    assert f"{1440 - STRIPS_KEPT} more strips" in text
