@@ -103,7 +103,7 @@ release-models: setup
 lock:
 	$(LOCK) --extra source --output-file requirements/run.txt
 	$(LOCK) --extra source --extra clinic --extra sim --output-file requirements/demo.txt
-	$(LOCK) --extra source --extra clinic --extra sim --extra test --extra check --output-file requirements/dev.txt
+	$(LOCK) --extra source --extra clinic --extra sim --extra captures --extra test --extra check --output-file requirements/dev.txt
 
 clean:
 	rm -rf $(VENV) build
