@@ -26,7 +26,7 @@ from sync.outbox_schema import count_free_bytes, prepare_database, shrink_wal, t
 from sync.reserve import Reserve
 from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
 from sync.stored_headers import StoredHeaders
-from sync.wire import LANES, PLAINTEXT_LIMIT_BYTES, BlockId, Lane, Mark, Range, WrappedKey, is_name
+from sync.wire import LANES, MAX_INTEGER, PLAINTEXT_LIMIT_BYTES, BlockId, Lane, Mark, Range, WrappedKey, is_name
 
 BUSY_TIMEOUT_S: Final = 2.0
 """How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), and short enough for
@@ -39,6 +39,8 @@ reports a failure to create them in several ways."""
 BLOCK_OVERHEAD_BYTES: Final = 8 * 1024
 """Space of a block in the database beyond its plaintext: header and tag (under 500 bytes), a partly filled last page, and its
 share of the pages of the index."""
+NEWEST: Final = (MAX_INTEGER, MAX_INTEGER)
+"""A position (epoch, seq) that no block is after."""
 T = TypeVar("T")
 
 
@@ -231,15 +233,18 @@ class Outbox:
         rows = self._rows("SELECT epoch, last FROM lanes WHERE lane = ? ORDER BY epoch DESC LIMIT 1", lane)
         return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
 
-    def pending(self, lane: Lane, after: tuple[int, int], limit_bytes: int) -> list[OutboxBlock]:
+    def pending(
+        self, lane: Lane, after: tuple[int, int], limit_bytes: int, *, until: tuple[int, int] = NEWEST
+    ) -> list[OutboxBlock]:
         """Stored blocks of a lane after a position (epoch, seq), in order: at most `limit_bytes`, but at least one block.
 
-        Headers that were damaged on the disk are restored.
+        None of them is after `until`. Headers that were damaged on the disk are restored.
         """
-        query = "SELECT epoch, seq, key, sealed FROM blocks WHERE lane = ? AND (epoch, seq) > (?, ?) ORDER BY epoch, seq"
+        query = """SELECT epoch, seq, key, sealed FROM blocks
+                   WHERE lane = ? AND (epoch, seq) > (?, ?) AND (epoch, seq) <= (?, ?) ORDER BY epoch, seq"""
         found: list[OutboxBlock] = []
         with translating_sqlite_errors(self._path):
-            for epoch, seq, key, sealed in self._connection.execute(query, (lane, *after)):
+            for epoch, seq, key, sealed in self._connection.execute(query, (lane, *after, *until)):
                 limit_bytes -= len(sealed)
                 if found and limit_bytes < 0:
                     break

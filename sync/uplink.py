@@ -21,7 +21,7 @@ from typing import Final, NoReturn, TypeVar
 from sync.errors import TransientError
 from sync.in_flight import InFlight
 from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message
-from sync.outbox import Outbox, OutboxBlock
+from sync.outbox import NEWEST, Outbox, OutboxBlock
 from sync.transport import Transport, WorkerCall
 from sync.wire import (
     UPLINK_LANES,
@@ -78,6 +78,25 @@ class _Cursor:
     live: Position
     boundary: Position
     backlog: Position = _START
+
+    def advance(self, is_live: bool, position: Position) -> None:
+        if is_live:
+            self.live = position
+        else:
+            self.backlog = position
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A part of a lane, after one position and up to another, and how much of it to read: at least one block."""
+
+    lane: Lane
+    is_live: bool
+    after: Position
+    until: Position
+    limit_bytes: int
+    must_fit: bool
+    """Whether a first block over the limit has to wait."""
 
 
 _SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
@@ -144,21 +163,20 @@ class Uplink:
         if self._cursors is None:
             self._cursors = await self._create_cursors()
         cursors = self._cursors
-        for lane, is_live in _SEND_ORDER:
-            room = self._in_flight.room_bytes(lane)
-            if room == 0:
-                return False
-            blocks = await self._read_next(lane, cursors[lane], is_live, room)
-            if cursors is not self._cursors:  # a new connection replaced the cursors meanwhile
-                return True
-            if blocks is None:
-                return False
-            if blocks:
-                await self._publish(lane, blocks)
-                return True
-        if self._in_flight.is_empty:
-            self._set_problem(None)
-        return False
+        section, rows, keys = await self._call(_read_first, self._outbox, self._list_sections(cursors))
+        if cursors is not self._cursors:  # a new connection replaced the cursors meanwhile
+            return True
+        if section is None:
+            if self._in_flight.is_empty:
+                self._set_problem(None)
+            return False
+        if section.must_fit and len(rows[0].sealed) > section.limit_bytes and rows[0].id not in self._in_flight:
+            return False
+        cursors[section.lane].advance(section.is_live, _position(rows[-1]))
+        blocks = [row for row in rows if row.id not in self._in_flight]
+        if blocks:
+            await self._publish(section.lane, blocks, keys)
+        return True
 
     async def _create_cursors(self) -> dict[Lane, _Cursor]:
         cursors: dict[Lane, _Cursor] = {}
@@ -167,41 +185,35 @@ class Uplink:
             cursors[lane] = _Cursor(end, end)
         return cursors
 
-    async def _read_next(self, lane: Lane, cursor: _Cursor, is_live: bool, room: int | None) -> list[OutboxBlock] | None:
-        """Read the next blocks of a lane that are not in flight: none at the lane's end; None if there is no room for one."""
-        limit_bytes = MESSAGE_BLOCKS_LIMIT_BYTES
-        if lane != "alert":
-            limit_bytes = min(limit_bytes, self._in_flight.message_bytes)
-        if room is not None:
-            limit_bytes = min(limit_bytes, room - PACKET_OVERHEAD_BYTES)
-        while True:
-            after = cursor.live if is_live else cursor.backlog
-            rows = await self._call(self._outbox.pending, lane, after, limit_bytes)
-            if not is_live:
-                rows = [row for row in rows if _position(row) <= cursor.boundary]
-            rows = _limit_keys(rows)
-            if not rows:
-                return []
-            if room is not None and len(rows[0].sealed) > limit_bytes and rows[0].id not in self._in_flight:
-                return None
-            if is_live:
-                cursor.live = _position(rows[-1])
-            else:
-                cursor.backlog = _position(rows[-1])
-            blocks = [row for row in rows if row.id not in self._in_flight]
-            if blocks:
-                return blocks
+    def _list_sections(self, cursors: dict[Lane, _Cursor]) -> list[_Section]:
+        """The parts of the lanes to send next, most urgent first, up to the first lane for which there is no room."""
+        sections: list[_Section] = []
+        for lane, is_live in _SEND_ORDER:
+            room = self._in_flight.room_bytes(lane)
+            if room == 0:
+                break
+            limit_bytes = MESSAGE_BLOCKS_LIMIT_BYTES
+            if lane != "alert":
+                limit_bytes = min(limit_bytes, self._in_flight.message_bytes)
+            if room is not None:
+                if not is_live and room < self._in_flight.window_bytes // 8:
+                    break  # the rest of the window would cut the backlog into small messages: each is a commit at the clinic
+                limit_bytes = min(limit_bytes, room - PACKET_OVERHEAD_BYTES)
+            cursor = cursors[lane]
+            after, until = (cursor.live, NEWEST) if is_live else (cursor.backlog, cursor.boundary)
+            sections.append(_Section(lane, is_live, after, until, limit_bytes, room is not None))
+        return sections
 
-    async def _publish(self, lane: Lane, blocks: list[OutboxBlock]) -> None:
+    async def _publish(self, lane: Lane, blocks: list[OutboxBlock], keys: list[WrappedKey]) -> None:
         """Send one message. Its blocks count as in flight beforehand: they may be acknowledged before `publish` returns."""
-        cursors = self._cursors
         ids = [block.id for block in blocks]
         resent = self._in_flight.sent_before(ids)
-        # A clinic that lost its store has lost the keys too, so blocks that are sent again carry their keys again.
-        keys = await self._call(_keys, self._outbox, [block.key for block in blocks], bool(resent))
-        if cursors is not self._cursors:
-            return
-        payload = encode_envelope(Envelope(self._hub, tuple(block.sealed for block in blocks), keys))
+        if resent:  # a clinic that lost its store has lost the keys too
+            cursors = self._cursors
+            keys = await self._call(_read_all_keys, self._outbox, blocks)
+            if cursors is not self._cursors:
+                return
+        payload = encode_envelope(Envelope(self._hub, tuple(block.sealed for block in blocks), tuple(keys)))
         self._in_flight.add(ids, len(payload) + PACKET_OVERHEAD_BYTES, asyncio.get_running_loop().time())
         try:
             await self._transport.publish(up_topic(self._hub, lane), payload)
@@ -294,8 +306,20 @@ def _position(block: OutboxBlock) -> Position:
     return block.id.epoch, block.id.seq
 
 
-def _keys(outbox: Outbox, ids: Iterable[bytes], also_held: bool) -> tuple[WrappedKey, ...]:
-    return tuple(outbox.keys_for(ids, also_held=also_held))
+def _read_first(outbox: Outbox, sections: Iterable[_Section]) -> tuple[_Section | None, list[OutboxBlock], list[WrappedKey]]:
+    """Read the first section that has blocks, and those of its keys that the clinic has not confirmed.
+
+    One call of the storage worker reads all of it, because a call takes longer than reading an empty lane.
+    """
+    for section in sections:
+        rows = _limit_keys(outbox.pending(section.lane, section.after, section.limit_bytes, until=section.until))
+        if rows:
+            return section, rows, outbox.keys_for(row.key for row in rows)
+    return None, [], []
+
+
+def _read_all_keys(outbox: Outbox, blocks: Iterable[OutboxBlock]) -> list[WrappedKey]:
+    return outbox.keys_for((block.key for block in blocks), also_held=True)
 
 
 def _held_ranges(ack: Ack) -> list[Range]:

@@ -78,6 +78,27 @@ def test_a_backlog_larger_than_the_window_arrives_once(testbed: Any) -> None:
     assert max(len(message.payload) for message in testbed.link.sent) <= 64 * 1024
 
 
+def test_a_backlog_takes_few_messages_and_few_calls_of_the_storage_worker(testbed: Any) -> None:
+    """Each message is a commit at the clinic, and each call is two changes of the thread."""
+    testbed.outbox.put_many([("wave", bytes(16_000))] * 150)
+    calls = 0
+
+    async def call(function: Callable[..., Any], /, *values: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.01)
+        return function(*values)
+
+    async def scenario(link: Any, _uplink: Uplink) -> None:
+        link.connect()
+        await wait_until(testbed.is_drained)
+
+    run_scenario(testbed, scenario, call=call)
+    n_messages = len(lanes_sent(testbed.link))
+    assert n_messages <= 52
+    assert calls <= 4 * n_messages
+
+
 def test_wake_sends_new_blocks(testbed: Any) -> None:
     async def scenario(link: Any, uplink: Uplink) -> None:
         link.connect()
@@ -334,21 +355,25 @@ def test_a_block_in_the_clinics_quarantine_counts_as_acknowledged(testbed: Any) 
 
 
 @pytest.mark.parametrize("failing", ["pending", "acknowledge", "keys_for", "last_position", "mark_keys_held"])
-def test_a_transient_outbox_failure_loses_no_block(testbed: Any, failing: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_transient_outbox_failure_loses_no_block(
+    testbed: Any, failing: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     testbed.outbox.put_many([("vital", b"a"), ("wave", b"b")])
+    method = getattr(testbed.outbox, failing)
     failures = iter([True, True])
 
-    async def call(function: Callable[..., Any], /, *values: Any) -> Any:
-        name = "keys_for" if function.__name__ == "_keys" else function.__name__
-        if name == failing and next(failures, False):
+    def fail_twice(*values: Any, **options: Any) -> Any:
+        if next(failures, False):
             raise TransientError("locked")
-        return function(*values)
+        return method(*values, **options)
+
+    monkeypatch.setattr(testbed.outbox, failing, fail_twice)
 
     async def scenario(link: Any, uplink: Uplink) -> None:
         link.connect()
         await wait_until(lambda: testbed.is_drained() and uplink.statistics.problem is None)
 
-    uplink = run_scenario(testbed, scenario, call=call)
+    uplink = run_scenario(testbed, scenario)
     assert sorted(testbed.opened_plaintexts()) == [b"a", b"b"]
     assert "cannot send to the clinic: locked" in caplog.text
     assert uplink.statistics.blocks_acked == 2
