@@ -17,7 +17,7 @@ from captures.files import read_file
 from evaluation.detection import detect, difference
 from evaluation.noise import qrs_amplitude
 from evaluation.perturbations import AS_RECORDED, Ecg, Perturbation
-from evaluation.records import EvaluationError, RecordScorer, interval, nest, percent, open_complete
+from evaluation.records import EvaluationError, RecordScorer, interval, nest, open_complete, percent
 from evaluation.statistics import class_f1, coverage_curve, top_label_error
 
 DATABASE: Final = "cinc2017"

@@ -184,7 +184,7 @@ def test_an_amplitude_that_no_ecg_has_is_told(tmp_path: Path) -> None:
     assert recording.notes == ("II has an amplitude of 398 mV, unusual for an ECG; if the gain is wrong, give --unit",)
 
 
-def test_a_uncalibrated_signal_is_told(tmp_path: Path) -> None:
+def test_an_uncalibrated_signal_is_told(tmp_path: Path) -> None:
     recording = read(tmp_path, ["0(10)/mV 12 0 0 0 0 II"])
     assert recording.mv == pytest.approx((WAVE - 10) / 200)
     assert recording.notes == ("II is not calibrated: the default of 200 units per mV is assumed",)
