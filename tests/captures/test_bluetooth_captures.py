@@ -284,6 +284,7 @@ def test_the_discovery_of_the_file_comes_before_the_map(tmp_path: Path) -> None:
     capture = open_bytes(tmp_path, btsnoop(heart_rate_session().packets), gatt=gatt)
     assert payloads(capture) == RATES
     assert any("--gatt is not used for handle 0x0011" in note for note in capture.notes)
+    assert any("2a37 at handle 0x0011" in note for note in capture.notes)
 
 
 def test_two_sensors_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
