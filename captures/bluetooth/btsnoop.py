@@ -55,7 +55,7 @@ def read_btsnoop(path: Path) -> Iterator[Record | Ending]:
             if len(data) < included:
                 yield Ending(_cut(number))
                 return
-            yield Record(number, time_us - _EPOCH_US, link_type, data, original, flags)
+            yield Record(number, time_us - _EPOCH_US, link_type, data, flags)
         if stream.is_cut:
             yield Ending(_cut(number))
 

@@ -76,8 +76,7 @@ def read_bluetooth_capture(path: Path, begin: bytes, options: ReadOptions) -> Pa
     sensor = choice.sensor
     has_date = _EARLIEST_US <= sensor.first_us < _LATEST_US
     notes = () if has_date else ("the clock of the recorder was not set, so the date is unknown",)
-    characteristics = {handle: uuid for handle, uuid in {**stated, **sensor.handles}.items() if uuid in known}
-    read_entries = partial(_read_entries, path, read_records, sensor.key, sensor.first_us, characteristics, known)
+    read_entries = partial(_read_entries, path, read_records, sensor.key, sensor.first_us, choice.characteristics, known)
     header = CaptureHeader(choice.name, sensor.first_us if has_date else 0)
     return PayloadCapture(header, read_entries, (*choice.notes, *clock.notes, *notes))
 

@@ -15,10 +15,11 @@ _BASE_UUID_END: Final = "-0000-1000-8000-00805f9b34fb"
 
 
 class Choice(NamedTuple):
-    """The chosen sensor, its name, and notes on how it was read."""
+    """The chosen sensor, its name, its known characteristics by handle, and notes on how it was read."""
 
     sensor: Sensor
     name: str
+    characteristics: Mapping[int, str]
     notes: tuple[str, ...]
 
 
@@ -69,7 +70,7 @@ def choose_sensor(
         raise RecordingError(f"{file}: values of {len(readable)} sensors: {_list(readable)}; choose one with --signal ADDRESS")
     else:
         chosen = readable[0]
-    return Choice(chosen.sensor, chosen.name, tuple(_make_notes(chosen, found, stated)))
+    return Choice(chosen.sensor, chosen.name, chosen.characteristics, tuple(_make_notes(chosen, found, stated)))
 
 
 def _examine(

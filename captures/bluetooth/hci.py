@@ -45,7 +45,7 @@ class HciReader:
         """Yield what an HCI packet says about links. Other packets and damaged events say nothing."""
         if packet.kind == "acl":
             yield from self._read_acl(packet)
-        elif packet.kind == "event" and not packet.is_cut:
+        elif packet.kind == "event":
             yield from self._read_event(packet)
         elif packet.kind == "command" and packet.data[:2] == _RESET.to_bytes(2, "little"):
             for link in [link for link in self._open if link[0] == packet.adapter]:
@@ -59,7 +59,7 @@ class HciReader:
         if link[1] == _VENDOR_LOG_HANDLE and link not in self._open:
             return
         received = packet.is_received if packet.is_received is not None else self._find_direction(link, boundary)
-        if packet.is_cut or len(data) < length:
+        if len(data) < length:
             self._reassembler.drop(link, received)
             yield Lost(link)
         else:

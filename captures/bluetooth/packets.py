@@ -13,13 +13,15 @@ RECORD_LIMIT: Final = 1 << 18
 
 
 class Record(NamedTuple):
-    """A record of a container. `flags` are those of btsnoop, or None; `original` is the packet's length before it was cut."""
+    """A record of a container. `flags` are those of btsnoop, or None.
+
+    Where the packet was cut when it was recorded, `data` is shorter than the lengths in it say.
+    """
 
     number: int
     time_us: int
     link_type: int
     data: bytes
-    original: int
     flags: int | None = None
 
 
@@ -33,14 +35,13 @@ class Packet(NamedTuple):
     """An HCI packet without its H4 type, or a `radio` packet: access address and PDU, without the CRC.
 
     `is_received` is True from the controller, or from the peripheral; None where the capture does not say. `adapter` is the
-    number of the controller. `is_cut` packets miss their end. `is_decrypted` says that a sniffer decrypted the PDU.
+    number of the controller. `is_decrypted` says that a sniffer decrypted the PDU.
     """
 
     kind: Literal["command", "acl", "event", "radio"]
     data: bytes
     is_received: bool | None
     adapter: int = 0
-    is_cut: bool = False
     is_decrypted: bool = False
 
 
@@ -62,11 +63,9 @@ def unpack_record(record: Record) -> Packet | None:
     """The packet in a record; None for other kinds of packets (audio, notes) and damaged headers."""
     unpack = _UNPACKERS[record.link_type]
     try:
-        packet = unpack(record)
+        return unpack(record)
     except (IndexError, struct.error):
         return None
-    is_cut = len(record.data) < record.original
-    return packet._replace(is_cut=True) if packet and is_cut else packet
 
 
 def _unpack_h1(record: Record) -> Packet:

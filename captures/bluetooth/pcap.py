@@ -44,7 +44,7 @@ def read_pcap(path: Path) -> Iterator[Record | Ending]:
             if len(head) < _RECORD_BYTES:
                 yield cut_ending(number)
                 return
-            seconds, fraction, included, original = record.unpack(head)
+            seconds, fraction, included, _ = record.unpack(head)
             if included > RECORD_LIMIT:
                 raise RecordingError(
                     f"{path}: record {number}: {included} bytes, which no packet has; the file is damaged there"
@@ -53,7 +53,7 @@ def read_pcap(path: Path) -> Iterator[Record | Ending]:
             if len(data) < included:
                 yield cut_ending(number)
                 return
-            yield Record(number, seconds * 1_000_000 + fraction // per_us, link_type, data, original)
+            yield Record(number, seconds * 1_000_000 + fraction // per_us, link_type, data)
         if stream.is_cut:
             yield cut_ending(number)
 

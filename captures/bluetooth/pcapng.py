@@ -133,7 +133,7 @@ def _parse_packet(path: Path, number: int, section: _Section, kind: int, body: b
     """An enhanced packet, or a packet of the older form with a 16-bit interface and a count of lost packets."""
     if len(body) < 20:
         raise RecordingError(f"{path}: block {number}: a packet of {len(body)} bytes; the file is damaged there")
-    index, high, low, included, original = struct.unpack_from(f"{section.order}IIIII", body)
+    index, high, low, included, _ = struct.unpack_from(f"{section.order}IIIII", body)
     if kind == _OLD_PACKET:
         (index,) = struct.unpack_from(f"{section.order}H", body)
     if index >= len(section.interfaces) or included > len(body) - 20:
@@ -147,7 +147,7 @@ def _parse_packet(path: Path, number: int, section: _Section, kind: int, body: b
             flags = {1: 1, 2: 0}.get(direction)
     if interface.link_type != 187:
         flags = None
-    return Record(number, time_us, interface.link_type, body[20 : 20 + included], original, flags)
+    return Record(number, time_us, interface.link_type, body[20 : 20 + included], flags)
 
 
 def _read_options(order: str, data: bytes) -> Iterator[tuple[int, bytes]]:

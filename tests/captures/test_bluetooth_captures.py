@@ -211,9 +211,10 @@ def test_a_discovery_holds_for_every_connection_of_the_address(tmp_path: Path, d
 
 
 def test_a_new_discovery_moves_the_handles(tmp_path: Path) -> None:
-    session = Session().connect().discover({0x11: RATE}).notify(0x11, rate(1)).disconnect()
+    session = Session().connect().notify(0x11, rate(0)).discover({0x11: RATE}).notify(0x11, rate(1)).disconnect()
     session.connect().discover({0x11: BATTERY, 0x21: RATE}).notify(0x11, b"\x55").notify(0x21, rate(2))
-    assert values(tmp_path, session) == [(RATE, rate(1)), (BATTERY, b"\x55"), (RATE, rate(2))]
+    session.discover({0x11: "0000f101-0000-1000-8000-00805f9b34fb"}).notify(0x11, b"\x56")
+    assert values(tmp_path, session) == [(RATE, rate(0)), (RATE, rate(1)), (BATTERY, b"\x55"), (RATE, rate(2))]
 
 
 def test_a_log_that_begins_within_a_connection_is_read(tmp_path: Path) -> None:
@@ -283,6 +284,7 @@ def test_the_discovery_of_the_file_comes_before_the_map(tmp_path: Path) -> None:
     capture = open_bytes(tmp_path, btsnoop(heart_rate_session().packets), gatt=gatt)
     assert payloads(capture) == RATES
     assert any("--gatt is not used for handle 0x0011" in note for note in capture.notes)
+    assert any("2a37 at handle 0x0011" in note for note in capture.notes)
 
 
 def test_two_sensors_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
