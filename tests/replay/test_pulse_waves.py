@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 from captures import Recording, RrRecording
 from captures.ppg import read_ppg
 from captures.recording import split_chunks
+from config.limits import DEFAULT_LIMITS
 from evaluation.pulse_reference import align_beats
+from gateway.models import load_models
 from gateway.replay import sources
+from models.ppg_analysis import PpgAnalysis
 from tests.conftest import Synthesise
 
 Open = Callable[[Recording | RrRecording], Path]
@@ -37,18 +40,27 @@ def pulse_times(result: Any) -> NDArray[np.float64]:
     return np.array([line["t"] for line in result.of("beat")])
 
 
-@pytest.mark.parametrize("name", ["subject_01", "subject_05", "subject_10"])
+@pytest.mark.parametrize("name", ["subject_02", "subject_05", "subject_16"])
 def test_the_pulses_of_a_camera_follow_the_beats_of_a_chest_strap(run: Any, opened: Open, data: Path, name: str) -> None:
     recorded = read_ppg(data / "welltory-ppg" / name / "PPG.csv")
     result = run(opened(pulse_wave(recorded.ppg, recorded.rate_hz)))
     assert (result.status, result.errors) == (0, [])
     found = pulse_times(result)
-    assert found.size > 0.6 * recorded.beats_s.size
     expected = align_beats(recorded.beats_s, found, recorded.same_clock)
-    nearest = np.abs(expected[:, None] - found[None, :]).min(axis=0)
-    assert np.mean(nearest <= 0.15) > 0.97, "the window of ANSI/AAMI EC57"
-    overlap = (expected >= found[0]) & (expected <= found[-1])
-    assert result.summary["mean_rate"] == pytest.approx(60 / np.diff(expected[overlap]).mean(), rel=0.03)
+    both = found[(found >= expected[0] - 0.15) & (found <= expected[-1] + 0.15)]
+    assert both.size > 0.75 * expected.size
+    assert np.mean(np.abs(expected[:, None] - both[None, :]).min(axis=0) <= 0.15) >= 0.98, "the window of ANSI/AAMI EC57"
+    assert result.summary["mean_rate"] == pytest.approx(60 / np.diff(recorded.beats_s).mean(), rel=0.02)
+
+
+def test_the_pulses_are_those_that_the_evaluation_scores(run: Any, opened: Open, data: Path) -> None:
+    recorded = read_ppg(data / "welltory-ppg" / "subject_10" / "PPG.csv")
+    models = load_models()
+    analysis = PpgAnalysis(recorded.rate_hz, DEFAULT_LIMITS, models.rr_af, models.ppg_quality)
+    steps = (analysis.push(recorded.ppg), analysis.finish())
+    good = [pulse.t_s for step in steps for pulse in step.pulses if pulse.good]
+    found = pulse_times(run(opened(pulse_wave(recorded.ppg, recorded.rate_hz))))
+    assert found == pytest.approx(np.array(good), abs=1e-3)
 
 
 def test_a_pulse_wave_is_called_one(run: Any, opened: Open, data: Path) -> None:
