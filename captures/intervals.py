@@ -160,7 +160,7 @@ def _recording_of(path: Path, layout: IntervalLayout, rows: list[list[str]]) -> 
     valid = passed & ~flags
     cells = [full[i][layout.time_column] for i in np.flatnonzero(valid)] if layout.time_column is not None else None
     times = _read_times(cells, rr_s[valid]) if cells else None
-    if not layout.titled and not _are_intervals(path, rr_s, valid.size == len(rows) and bool(valid.all()), cells, times):
+    if not layout.titled and not _are_intervals(path, rr_s, passed.size == len(rows) and bool((rr_s > 0).all()), cells, times):
         return None
     if not valid.any():
         raise RecordingError(f"{path}: no RR intervals in column {layout.title or layout.column + 1!r}; give another file")
