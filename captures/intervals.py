@@ -28,6 +28,8 @@ LIMIT_CHARACTERS: Final = 32 << 20
 """Longer texts are no RR intervals: those of a week take 20 MB with their times."""
 _HEAD_LINES: Final = 60
 _RR_WORDS: Final = frozenset(("rr", "rri", "rrs", "ibi", "ibis", "nn", "nni", "ppi"))
+_RR_LETTERS: Final = re.compile(r"r-?r|ibi|nn|pp", re.IGNORECASE)
+"""In each title of intervals."""
 _MORE_WORDS: Final = frozenset(
     ("interval", "intervals", "ms", "s", "sec", "secs", "seconds", "msec", "duration", "raw", "value")
 )
@@ -113,7 +115,7 @@ def _recognise_titles(head: Sequence[str]) -> IntervalLayout | None:
     if head[0].replace(" ", "").casefold() == "duration,offline":
         return IntervalLayout(1, ",", 0, "duration", unit_s=1e-3, flag_column=1)
     for number, line in enumerate(head[:-1]):
-        for delimiter in (";", "\t", ",", None):
+        for delimiter in (";", "\t", ",", None) if _RR_LETTERS.search(line) else ():
             titles = _split(line, delimiter)
             column = next((i for i, title in enumerate(titles) if _is_interval_title(title)), None)
             if column is None or any(is_ecg_name(title) or is_ppg_name(title) for title in titles):
