@@ -23,8 +23,10 @@ _SMALLEST_MV: Final = 0.01
 """No ECG is smaller: this is below the noise of electrodes."""
 _AMPLITUDES_MV: Final = (0.05, 10.0)
 """Peak to peak of an ECG within a beat. Seen as V, mV or µV, these ranges do not overlap."""
+_MOST_OFFSET: Final = 20.0
+"""Samples whose median is more than this many amplitudes from 0 may be another voltage, such as that of a battery."""
 _RR: Final = re.compile(r"rr(?:[\s_-]?intervals?)?", re.IGNORECASE)
-_ASK: Final = "with --unit (V, mV, uV, or counts per millivolt such as 200/mV)"
+ASK_UNIT: Final = "with --unit (V, mV, uV, or counts per millivolt such as 200/mV)"
 COUNTS: Final = re.compile(
     r"adc|adu|counts?|cts|raw|lsb|bits?|digits?|digital|units?|a\.?u\.?|arb\.?|nu|n\.u\.|no_units|none|codes?|steps?",
     re.IGNORECASE,
@@ -68,12 +70,18 @@ def _choose_ecg(path: Path, offered: list[Candidate], options: ReadOptions, has_
     pulse = is_ppg_name(path.name.partition(".")[0]) or any(is_ppg_name(candidate.name) for candidate in offered)
     extra = "" if has_rate else ", and the sampling rate with --rate"
     if not pulse and not all(millivolts_per_unit(candidate.unit) for candidate in offered):
-        extra += ", and its unit with --unit if it is not mV"
+        extra += ", and its unit with --unit"
     try:
         return choose_signal(str(path), "column", offered, options)
     except RecordingError as error:
         what = "; the file's name says that it is a pulse wave" if pulse and "pulse wave" not in str(error) else ""
         raise RecordingError(f"{error}{extra}{what}") from None
+
+
+def show_title(column: Column) -> str:
+    """The title of a column for a message, with its unit; its number where it has none."""
+    title = column.name[:SHOWN] or str(column.number)
+    return f"{title} [{column.unit[:SHOWN]}]" if column.unit else title
 
 
 def list_titles(layout: Layout) -> str:
@@ -86,11 +94,13 @@ def find_rr(layout: Layout) -> Column | None:
     return next((column for column in layout.columns if _RR.fullmatch(column.name)), None)
 
 
-def find_factor(path: Path, column: Column, unit: str | None, amplitude: float, is_whole: bool) -> tuple[float, str]:
+def find_factor(
+    path: Path, column: Column, unit: str | None, amplitude: float, level: float, is_whole: bool
+) -> tuple[float, str]:
     """The millivolts per unit of the samples of a column, and a text that says in which unit they are.
 
-    `amplitude` is the typical one in the unit of the file, 0 if the samples are constant, NaN if it is not known. `unit` is the
-    one that the user states.
+    `amplitude` is the typical one in the unit of the file, 0 if the samples are constant, NaN if it is not known; `level` is
+    their median. `unit` is the one that the user states.
 
     Raises:
         RecordingError: the unit is unknown or cannot be right.
@@ -104,20 +114,21 @@ def find_factor(path: Path, column: Column, unit: str | None, amplitude: float, 
         if amplitude > 0 and not _SMALLEST_MV <= size <= IMPLAUSIBLE_MV:
             raise RecordingError(
                 f"{path}: column {title!r} is said to be in {column.unit[:SHOWN]}, but {size:.3g} mV peak to peak cannot be an"
-                f" ECG; give its unit {_ASK}"
+                f" ECG; give its unit {ASK_UNIT}"
             )
         return factor, column.unit
     if amplitude == 0:
         return 1.0, "mV (assumed: it is constant)"
     if column.unit and not COUNTS.fullmatch(column.unit):
         raise RecordingError(
-            f"{path}: unit {column.unit[:SHOWN]!r} of column {title!r} is not one of voltage; give its unit {_ASK}"
+            f"{path}: unit {column.unit[:SHOWN]!r} of column {title!r} is not one of voltage; give its unit {ASK_UNIT}"
         )
-    names = [] if is_whole or column.unit else _plausible(amplitude)
+    is_open = is_whole or column.unit or abs(level) > _MOST_OFFSET * amplitude
+    names = [] if is_open else _plausible(amplitude)
     if len(names) == 1:
         return millivolts_per_unit(names[0]), f"{names[0]} (inferred from its amplitude of {amplitude:.2g})"
     why = "are whole numbers without a unit: counts or µV" if is_whole else f"have no unit and an amplitude of {amplitude:.3g}"
-    raise RecordingError(f"{path}: the samples in column {title!r} {why}; give their unit {_ASK}")
+    raise RecordingError(f"{path}: the samples in column {title!r} {why}; give their unit {ASK_UNIT}")
 
 
 def _plausible(amplitude: float) -> list[str]:

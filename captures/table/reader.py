@@ -9,17 +9,19 @@ import numpy as np
 
 from captures.leads import Choice, millivolts_per_unit
 from captures.recording import Chunk, ReadOptions, Recording, RecordingError, Samples
-from captures.table.columns import choose_column, find_factor, find_rr, list_titles
+from captures.table.cells import CellError
+from captures.table.checks import Lines, RepeatFinder, check_order
+from captures.table.columns import ASK_UNIT, choose_column, find_factor, find_rr, list_titles, show_title
 from captures.table.layout import Column
 from captures.table.programs import recognise_program
 from captures.table.rows import SHOWN, split_line
 from captures.table.scale import Scale, find_scale, judge_times
 from captures.table.sniff import header_line, sniff
-from captures.table.source import Source, Table
-from captures.table.survey import Findings, Plan, find_gaps, read_samples, survey
+from captures.table.source import Batch, Source, Table
+from captures.table.survey import Findings, Plan, find_gaps, survey
 from captures.table.text import open_text, read_head
 from captures.table.timeline import Timeline, place_samples
-from captures.table.times import TimeFormat, find_format
+from captures.table.times import TimeFormat, find_day, find_format, parse_times
 
 _HEAD_SAMPLES: Final = 1 << 16
 """Samples at the start of a file by which the times are judged."""
@@ -39,7 +41,9 @@ def read_table(path: Path, options: ReadOptions = _NO_OPTIONS) -> Recording:
     table = _open_table(path)
     layout = table.layout
     stated_hz = options.rate_hz or layout.rate_hz
-    has_rate = layout.time is not None or stated_hz is not None
+    if options.unit is not None and not millivolts_per_unit(options.unit):
+        raise RecordingError(f"{path}: {options.unit[:SHOWN]!r} is not a unit of voltage; {ASK_UNIT}")
+    has_rate = stated_hz is not None or _has_times(table)
     column, choice = choose_column(path, layout, options, lambda column: _read_column(table, column), has_rate)
     plan = _plan(path, table, column, choice, options)
     plan, findings = survey(path, plan, stated_hz if plan.source.time is None or stated_hz else None)
@@ -49,7 +53,7 @@ def read_table(path: Path, options: ReadOptions = _NO_OPTIONS) -> Recording:
         )
     factor, unit = 1.0, column.unit
     if choice.kind == "ecg":
-        factor, unit = find_factor(path, column, options.unit, findings.amplitude, findings.is_whole)
+        factor, unit = find_factor(path, column, options.unit, findings.amplitude, findings.level, findings.is_whole)
         if abs(findings.level * factor) < _OFFSET_MV:
             findings.level = 0.0
     else:
@@ -60,10 +64,25 @@ def read_table(path: Path, options: ReadOptions = _NO_OPTIONS) -> Recording:
 def _open_table(path: Path) -> Table:
     text = open_text(path)
     head = read_head(text)
-    layout = recognise_program(path, head) or sniff(path, head)
+    layout = recognise_program(path, head) or sniff(path, head, "\t" if text.separators else "")
     rows = [tuple(split_line(line, layout.delimiter)) for line in head[layout.first_line :] if line.strip()]
     fitting = tuple(row for row in rows if len(row) >= layout.width)
     return Table(text, layout, header_line(head, layout), fitting)
+
+
+def _has_times(table: Table) -> bool:
+    """Whether the first rows have times in a known unit."""
+    time = table.layout.time
+    form = find_format(_time_cells(table, time), table.has_comma(time)) if time else None
+    if time is None or form is None:
+        return False
+    try:
+        times = parse_times(table.cells(time), form, table.has_comma(time)) if not table.layout.date else np.empty(0)
+    except CellError:
+        return True
+    times = times[np.isfinite(times)]
+    scale = find_scale(times, time, form, "ecg") if times.size >= _LEAST else Scale(1.0)
+    return scale is not None and not scale.is_index
 
 
 def _read_column(table: Table, column: Column) -> Iterator[Samples]:
@@ -82,19 +101,27 @@ def _plan(path: Path, table: Table, column: Column, choice: Choice, options: Rea
         return _even_plan(Source(table, column, rr=rr), stated_hz)
     form = _find_form(path, table, time)
     source = Source(table, column, time, form, layout.date, rr)
-    times = _read_head(replace(source, step=_find_step(source)))
+    times, lines, is_single = _read_head(replace(source, step=_find_step(source)))
     if times.size < _LEAST:
         raise RecordingError(f"{path}: column {column.name[:SHOWN]!r} holds {times.size} samples; at least two are needed")
     source = replace(source, step=_positive_step(times))
     scale = find_scale(times, time, form, choice.kind)
+    if form.kind == "calendar" and form.day_first is None and (day_s := find_day(_time_cells(table, time)[0])) is not None:
+        scale = Scale(1.0, -day_s)
     if scale is None or scale.is_index:
         return _index_plan(path, source, scale, times, stated_hz, options)
     seconds = (times - times[0]) * scale.unit_s
+    check_order(path, source, seconds, lines)
     line = judge_times(path, seconds, time, stated_hz, choice.kind)
     if line is None:
         assert stated_hz
+        if options.rate_hz is None:
+            raise RecordingError(
+                f"{path}: the times in column {show_title(time)!r} do not fit the {stated_hz:g} Hz that the header states; give"
+                " the right rate with --rate"
+            )
         return _even_plan(replace(source, time=None, form=None, date=None), stated_hz)
-    return Plan(source, scale, line, is_single=_has_own_times(source, line))
+    return Plan(source, scale, line, is_single=is_single)
 
 
 def _even_plan(source: Source, rate_hz: float) -> Plan:
@@ -105,7 +132,7 @@ def _index_plan(
     path: Path, source: Source, scale: Scale | None, times: Samples, stated_hz: float | None, options: ReadOptions
 ) -> Plan:
     assert source.time
-    title = source.time.name[:SHOWN]
+    title = show_title(source.time)
     if stated_hz is None:
         step = float(np.median(np.diff(times)))
         why = f"has steps of {step:.4g} of an unknown unit" if scale is None else "numbers the samples and holds no times"
@@ -118,7 +145,7 @@ def _index_plan(
 def _ask_rate(path: Path, table: Table, column: Column, options: ReadOptions, why: str) -> RecordingError:
     ask = ""
     if options.unit is None and not millivolts_per_unit(column.unit):
-        ask = ", and the unit of the samples with --unit (V, mV, uV, or counts per millivolt such as 200/mV)"
+        ask = f", and the unit of the samples {ASK_UNIT}"
     hint = _hint_at_intervals(table, column)
     return RecordingError(f"{path}: {why}; give the sampling rate with --rate{ask}{hint}")
 
@@ -126,13 +153,17 @@ def _ask_rate(path: Path, table: Table, column: Column, options: ReadOptions, wh
 def _hint_at_intervals(table: Table, column: Column) -> str:
     cells = table.cells(column)
     is_like = len(cells) > 1 and all(cell.isdecimal() and 300 <= int(cell[:9]) <= 2000 for cell in cells)
-    return "; if these are RR intervals in ms, name the column RR" if is_like else ""
+    return "; numbers of this size may be RR intervals, which are not samples" if is_like else ""
+
+
+def _time_cells(table: Table, time: Column) -> list[str]:
+    """The times in the first rows, with their dates."""
+    cells, date = table.cells(time), table.layout.date
+    return [f"{day} {cell}" for day, cell in zip(table.cells(date), cells, strict=True)] if date else cells
 
 
 def _find_form(path: Path, table: Table, time: Column) -> TimeFormat:
-    cells = table.cells(time)
-    if table.layout.date:
-        cells = [f"{date} {cell}" for date, cell in zip(table.cells(table.layout.date), cells, strict=True)]
+    cells = _time_cells(table, time)
     form = find_format(cells, table.has_comma(time))
     if form is None:
         odd = cells[0] if cells else ""
@@ -154,29 +185,26 @@ def _positive_step(times: Samples) -> float:
     return float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
 
 
-def _read_head(source: Source) -> Samples:
-    """The times of the first samples, in the unit of the file."""
-    found: list[Samples] = []
+def _read_head(source: Source) -> tuple[Samples, Lines, bool]:
+    """The times of the first samples in the unit of the file, the numbers of their lines, and whether to drop repeated rows.
+
+    They are dropped if all rows with the time of the row before also have its value.
+    """
+    batches: list[Batch] = []
     for batch in source.read():
-        found.append(batch.times[np.isfinite(batch.values)])
-        if sum(part.size for part in found) >= _HEAD_SAMPLES:
+        valid = np.isfinite(batch.values)
+        batches.append(batch._replace(times=batch.times[valid], values=batch.values[valid], lines=batch.lines[valid]))
+        if sum(part.times.size for part in batches) >= _HEAD_SAMPLES:
             break
-    return np.concatenate(found)[:_HEAD_SAMPLES] if found else np.empty(0)
-
-
-def _has_own_times(source: Source, line: Timeline) -> bool:
-    """Whether rows with the time of the row before have its value, too, so that they are repeated rows."""
-    if line.anchor_rows > 1:
-        return False
-    different = total = 0
-    plan = Plan(source, Scale(1.0), line)
-    for times, values, _ in read_samples(plan):
-        same = np.diff(times) == 0
-        different += int((same & (np.diff(values) != 0)).sum())
-        total += times.size
-        if total >= _HEAD_SAMPLES:
-            break
-    return different == 0
+    if not batches:
+        return np.empty(0), np.empty(0, np.int64), False
+    times, values, lines = (np.concatenate(parts) for parts in zip(*(batch[:3] for batch in batches), strict=True))
+    same = np.diff(times) == 0
+    is_single = bool((values != values[:1]).any()) and not (np.diff(values)[same] != 0).any()
+    if is_single:
+        kept = ~RepeatFinder().find(times, values)
+        times, lines = times[kept], lines[kept]
+    return times[:_HEAD_SAMPLES], lines[:_HEAD_SAMPLES], is_single
 
 
 def _build(
@@ -191,7 +219,7 @@ def _build(
         rr.unit == "ms" or (not rr.unit and findings.rr_s.size > 0 and float(np.median(findings.rr_s)) > 10)
     )
     return Recording(
-        name=path.name.removesuffix(".gz").rpartition(".")[0],
+        name=path.name.removesuffix(".gz").rpartition(".")[0] or path.name,
         rate_hz=rate_hz,
         start_us=start_us,
         notes=_describe(plan, findings, choice, unit, options),
@@ -208,16 +236,16 @@ def _read_chunks(plan: Plan, findings: Findings, factor: float) -> Iterator[Chun
     for chunk in place_samples(find_gaps(plan), rate_hz):
         end_s = chunk.start_s + chunk.values.size / rate_hz
         yield chunk._replace(values=(chunk.values - findings.level) * factor)
-    if findings.tail_s > end_s + 0.5 / rate_hz:
+    if findings.tail_s > findings.last_s + 1.5 / rate_hz and findings.tail_s > end_s:
         yield Chunk(findings.tail_s, np.array([np.nan]), continues=False)
 
 
 def _describe(plan: Plan, findings: Findings, choice: Choice, unit: str, options: ReadOptions) -> tuple[str, ...]:
     source, layout = plan.source, plan.source.table.layout
-    name = source.signal.name[:SHOWN] or str(source.signal.number)
+    name = show_title(source.signal)
     what = "ECG" if choice.kind == "ecg" else "pulse wave"
     in_unit = f" in {unit}" if choice.kind == "ecg" else ""
-    by = f"time from {source.time.name[:SHOWN] or str(source.time.number)!r}" if source.time else "evenly spaced samples"
+    by = f"time from {show_title(source.time)!r}" if source.time else "evenly spaced samples"
     origin = "stated" if options.rate_hz else "by the header" if layout.rate_hz else "by the times"
     notes = [f"{what} from column {name!r}{in_unit}, {by}, {plan.line.rate_hz:.6g} Hz {origin}", *layout.notes, *choice.notes]
     if layout.program:
@@ -230,12 +258,14 @@ def _describe(plan: Plan, findings: Findings, choice: Choice, unit: str, options
         notes.append(
             f"the times in column {layout.time.name[:SHOWN]!r} do not fit the stated rate and are not used; gaps are unknown"
         )
-    if source.form and source.form.kind == "calendar" and source.form.day_first is None:
+    if source.form and source.form.kind == "calendar" and source.form.day_first is None and plan.scale.unix is None:
         notes.append("the dates do not say whether the day or the month stands first, so the start is unknown")
     if plan.missing:
         notes.append(f"samples of {', '.join(f'{value:g}' for value in plan.missing)} are missing ones")
+    if findings.limit:
+        notes.append(f"the times begin again at {findings.limit:.10g} in the unit of the file, and are counted on")
     if findings.repeated:
-        notes.append(f"{findings.repeated} rows with the time and value of the row before are left out")
+        notes.append(f"{findings.repeated} repeated rows (same time and value) are left out")
     if findings.cut_line:
         notes.append(f"row {findings.cut_line}, the last one, is truncated and left out; the rows before it are complete")
     return tuple(notes)

@@ -83,9 +83,10 @@ def _unit_by_step(times: Samples, step: float, kind: str) -> float | None:
 
 
 def _find_unix(first: float, unit_s: float) -> float | None:
-    if _UNIX_S[0] <= first * unit_s <= _UNIX_S[1]:
-        return 0.0
-    return next((unix for unit, low, high, unix in _EPOCHS if unit == unit_s and low <= first <= high), None)
+    for unit, low, high, unix in _EPOCHS:
+        if unit == unit_s and low <= first <= high:
+            return unix
+    return 0.0 if _UNIX_S[0] <= first * unit_s <= _UNIX_S[1] else None
 
 
 def judge_times(path: Path, seconds: Samples, column: Column, stated_hz: float | None, kind: str) -> Timeline | None:
@@ -128,13 +129,14 @@ def _judge_each(seconds: Samples) -> Timeline | None:
     step = float(np.median(np.diff(seconds)))
     if step <= 0:
         return None
+    has_back = bool((np.diff(seconds) < 0).any())
     line = Timeline(1 / step, 0.5 * step)
     for _ in range(3):  # the median step of times in whole ms is up to 10 % off, and so are the first gaps found
         rate_hz = measure_rate(seconds, line)
         if not np.isfinite(rate_hz) or rate_hz <= 0:
             return None
         line = _with_least_gap(seconds, Timeline(rate_hz, 0.5 / rate_hz))
-    return line
+    return None if has_back and abs(line.rate_hz * step - 1) > _SIMILAR else line
 
 
 def _judge_coarse(seconds: Samples) -> Timeline | None:
@@ -151,8 +153,10 @@ def _judge_coarse(seconds: Samples) -> Timeline | None:
         or np.abs(counts - counts[0] - np.rint(counts - counts[0])).max() > 0.05
     ):
         return None
-    span_s = float(seconds[later[-1] + 1] - seconds[later[0] + 1])
-    rate_hz = (later[-1] - later[0]) / span_s
+    single = np.abs(np.diff(seconds[later + 1]) - unit_s) < 0.1 * unit_s
+    rate_hz = float(np.mean(np.diff(later)[single])) / unit_s if single.any() else float("nan")
+    if not rate_hz > 0:
+        return None
     line = Timeline(rate_hz, 0.5 * unit_s, float(steps.size / later.size))
     for _ in range(2):
         rate_hz = measure_rate(seconds, line)
@@ -167,7 +171,8 @@ def _judge_packets(seconds: Samples, rate_hz: float) -> Timeline | None:
     if places.size < 2:
         return None
     anchor_s = float(np.median(np.diff(seconds[places])))
-    line = Timeline(rate_hz, find_least_gap([], line, anchor_s), (seconds.size - 1) / places.size)
+    backward_s = find_steps(seconds, line).backward_s.tolist()
+    line = Timeline(rate_hz, find_least_gap(backward_s, line, anchor_s), (seconds.size - 1) / places.size)
     found_hz = measure_rate(seconds, line)
     return line if abs(found_hz / rate_hz - 1) <= _SIMILAR else None
 

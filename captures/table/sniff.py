@@ -43,13 +43,14 @@ class Grid:
     score: float
 
 
-def sniff(path: Path, head: Sequence[str]) -> Layout:
-    """The layout of a table by its first lines.
+def sniff(path: Path, head: Sequence[str], delimiter: str = "") -> Layout:
+    """The layout of a table by its first lines. `delimiter` is the only one that is tried, if given.
 
     Raises:
         RecordingError: they hold no table.
     """
     forced, start = _read_sep(head)
+    forced = delimiter or forced
     content = [(at, line) for at, line in enumerate(head) if at >= start and line.strip()]
     grids = [_build_grid(content, delimiter) for delimiter in ((forced,) if forced else _DELIMITERS)]
     grid = max(grids, key=lambda grid: grid.score)
@@ -57,6 +58,7 @@ def sniff(path: Path, head: Sequence[str]) -> Layout:
     if first is None:
         raise RecordingError(f"{path}: holds no row of numbers; give a table with a header row and a row for each sample")
     titles, units = _find_header(grid, first)
+    titles = _join_brackets(titles) if len(titles) > grid.width and grid.delimiter is None else titles
     titles = titles or _find_comment_header(head, grid.lines[first].number, grid)
     rows = [line.cells for line in grid.lines[first:] if len(line.cells) >= grid.width]
     columns = _read_columns(path, titles, units, rows, grid.width)
@@ -97,7 +99,7 @@ def _build_grid(content: Sequence[tuple[int, str]], delimiter: str | None) -> Gr
     widths = Counter(map(len, rows))
     width = max(widths, key=lambda width: (widths[width], width), default=0)
     same = [cells for cells in rows if len(cells) == width]
-    comma = delimiter != "," and any(_COMMA.fullmatch(cell) for cells in same for cell in cells)
+    comma = any(_COMMA.fullmatch(cell) for cells in same for cell in cells)
     values = tuple(_share(same, column, comma) >= _MOST for column in range(width))
     good = sum(all(is_value(cells[at], comma) for at in range(width) if values[at]) for cells in same) if any(values) else 0
     weight = 1.01 if width > 1 else 0.5 if comma else 1.0  # 0,1 is more likely two cells than one with a decimal comma
@@ -148,7 +150,7 @@ def _is_broken_row(grid: Grid, cells: Sequence[str]) -> bool:
 def _find_header(grid: Grid, first: int) -> tuple[list[str], list[str]]:
     """The titles above the first row, and the units; empty where there are none."""
     above = [line.cells for line in grid.lines[max(0, first - 2) : first]]
-    above = [cells for cells in above if abs(len(cells) - grid.width) <= 1 or _trim(cells) == grid.width]
+    above = [cells for cells in above if _trim(cells) > 1 or grid.width == 1]
     if not above:
         return [], []
     units = [read_unit(cell) for cell in above[-1]]
@@ -157,11 +159,23 @@ def _find_header(grid: Grid, first: int) -> tuple[list[str], list[str]]:
     return above[-1], []
 
 
+def _join_brackets(cells: Sequence[str]) -> list[str]:
+    """The titles of a header that is split at blanks, each with its unit: `Time (s)  ECG (mV)`."""
+    found: list[str] = []
+    for cell in cells:
+        if found and cell.startswith(("(", "[")):
+            found[-1] += f" {cell}"
+        else:
+            found.append(cell)
+    return found
+
+
 def _find_comment_header(head: Sequence[str], first_line: int, grid: Grid) -> list[str]:
     """The titles in the last comment above the first row, as numpy.savetxt writes them."""
     if not first_line or not is_comment(head[first_line - 1], grid.delimiter):
         return []
     cells = split_line(head[first_line - 1].strip().lstrip('#%/;" ').rstrip('"'), grid.delimiter)
+    cells = _join_brackets(cells) if grid.delimiter is None else cells
     fits = _trim(cells) == grid.width and not any(is_value(cell, grid.decimal_comma) for cell in cells)
     return cells if fits else []
 

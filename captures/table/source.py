@@ -1,8 +1,9 @@
 """Reads the times and samples of the chosen columns from a table, batch by batch, in the order of the file."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,19 +16,23 @@ from captures.table.text import Text
 from captures.table.times import TimeFormat, parse_times
 from captures.table.wraps import Unwrapper
 
+_THOUSANDS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+")
+
 
 class Batch(NamedTuple):
     """Rows of a table: their times in the unit of the file (without a column of times, the numbers of the rows from 0), the
     samples and RR intervals (NaN where a cell is empty), and the numbers of their lines.
 
-    `cut_line` is the line of a truncated last row, which is left out.
+    `cut_line` is the line of a truncated last row, which is left out. `limit` is the value at which the counter of the times
+    began again, 0 if it did not.
     """
 
     times: Samples
     values: Samples
-    rr: Samples | None
     lines: NDArray[np.int64]
+    rr: Samples | None = None
     cut_line: int | None = None
+    limit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,12 @@ class Table:
 
     def has_comma(self, column: Column) -> bool:
         """Whether the numbers of a column have decimal commas."""
-        return self.layout.decimal_comma and any("," in row[column.number - 1] for row in self.rows)
+        if not self.layout.decimal_comma:
+            return False
+        cells = self.cells(column)
+        dotted = [cell for cell in cells if "." in cell]
+        has_thousands = 0 < len(dotted) < len(cells) and all(_THOUSANDS.fullmatch(cell) for cell in dotted)
+        return has_thousands or any("," in cell for cell in cells)
 
     def cells(self, column: Column) -> list[str]:
         """The cells of a column in the first rows."""
@@ -75,7 +85,8 @@ class Source:
         for batch in read_rows(table.text, table.layout, wanted, table.header, self._parse):
             times = np.arange(count, count + batch.values.size, dtype=np.float64) if self.time is None else batch.times
             count += batch.values.size
-            yield batch._replace(times=unwrapper.unwrap(times) if self.time else times)
+            times = unwrapper.unwrap(times) if self.time else times
+            yield batch._replace(times=times, limit=unwrapper.limit)
 
     def _parse(self, rows: Rows) -> Batch:
         """The values of some rows. A last row without a line end that cannot be read is truncated.
@@ -101,7 +112,7 @@ class Source:
         times = self._times(columns, values) if self.time else np.empty(0)
         rr = self._numbers(self.rr, next(columns)) if self.rr else None
         cut_line = rows.open_line if rows.is_cut else None
-        return Batch(times, values, rr, rows.lines, cut_line)
+        return Batch(times, values, rows.lines, rr, cut_line)
 
     def _numbers(self, column: Column, cells: Sequence[str]) -> Samples:
         try:

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from captures.leads import typical_amplitude
-from captures.recording import LONGEST_S, RecordingError, Samples
-from captures.table.rows import SHOWN
+from captures.recording import RecordingError, Samples
+from captures.table.checks import RateChecker, RepeatFinder, check_order
 from captures.table.scale import Scale
 from captures.table.source import Batch, Source
 from captures.table.timeline import Flags, GapFinder, Timeline, find_least_gap
@@ -18,15 +18,9 @@ SENTINELS: Final = (-32768.0, 32767.0, -9999.0, 9999.0, -999.0, 99999.0, -99999.
 """Values that stand for a missing sample where they lie far from all others."""
 _FAR: Final = 1.0
 """A sentinel lies farther from the other values than this many times their range."""
-_BACK_S: Final = 0.25
-"""Times of packets that step back by more than this are not jitter."""
-_CHECKED: Final = 5000
-"""Samples over which the sampling rate must stay the same."""
-_CHANGE: Final = 0.05
 _AMPLITUDE_SAMPLES: Final = 240_000
 """A minute at the highest rate."""
 _MOST_RR: Final = 1_000_000
-_GAP_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +42,17 @@ class Plan:
 class Findings:
     """What a table is like.
 
-    `start` is the first time in the unit of the file, `tail_s` the last one in seconds from it. `level` is the median of the
-    first samples and `amplitude` their typical one, in the unit of the file. `repeated` rows are left out. `sentinels` counts
-    values.
+    `start` is the first time in the unit of the file, `tail_s` the last one in seconds from it, `last_s` that of the last
+    sample. `level` is the median of the first samples and `amplitude` their typical one, in the unit of the file. `repeated`
+    rows are left out. `limit`: see `Batch`. `sentinels` counts values.
     """
 
     samples: int = 0
     start: float = 0.0
     tail_s: float = 0.0
+    last_s: float = 0.0
     repeated: int = 0
+    limit: float = 0.0
     cut_line: int | None = None
     is_whole: bool = True
     lowest: float = float("inf")
@@ -70,30 +66,25 @@ class Findings:
 
 def read_samples(plan: Plan, findings: Findings | None = None) -> Iterator[tuple[Samples, Samples, Batch]]:
     """Yield times in seconds from the first row, and the samples, without missing ones; and the rows they come from."""
+    found = findings or Findings()
+    repeats = RepeatFinder() if plan.is_single else None
     start: float | None = None
-    last = (float("nan"), float("nan"))
     for batch in plan.source.read():
         known = np.isfinite(batch.times)
         if start is None and known.any():
-            start = float(batch.times[known][0])
+            start = found.start = float(batch.times[known][0])
         seconds = (batch.times - (start or 0.0)) * plan.scale.unit_s
         keep = np.isfinite(batch.values) & ~np.isin(batch.values, plan.missing)
+        if repeats:
+            again = repeats.find(seconds[keep], batch.values[keep])
+            found.repeated += int(again.sum())
+            keep[keep] = ~again
         times, values = seconds[keep], batch.values[keep]
-        if plan.is_single and values.size:
-            again = (np.diff(times, prepend=last[0]) == 0) & (np.diff(values, prepend=last[1]) == 0)
-            if findings:
-                findings.repeated += int(again.sum())
-            lines = batch.lines[keep][~again]
-            times, values = times[~again], values[~again]
-        else:
-            lines = batch.lines[keep]
-        if findings:
-            findings.start = start or 0.0
-            findings.cut_line = batch.cut_line or findings.cut_line
-            findings.tail_s = float(seconds[known][-1]) if known.any() else findings.tail_s
-        if values.size:
-            last = (float(times[-1]), float(values[-1]))
-        yield times, values, Batch(seconds, values, batch.rr, lines, batch.cut_line)
+        found.limit = batch.limit or found.limit
+        found.cut_line = batch.cut_line or found.cut_line
+        found.tail_s = float(seconds[known][-1]) if known.any() else found.tail_s
+        found.last_s = float(times[-1]) if times.size else found.last_s
+        yield times, values, batch._replace(times=seconds, values=values, lines=batch.lines[keep])
 
 
 def find_gaps(plan: Plan) -> Iterator[tuple[Samples, Samples, Flags]]:
@@ -121,13 +112,15 @@ def survey(path: Path, plan: Plan, stated_hz: float | None) -> tuple[Plan, Findi
 
 def _measure(path: Path, plan: Plan, stated_hz: float | None) -> tuple[Plan, Findings]:
     findings = Findings()
-    finder, checker, values = GapFinder(plan.line), _Checker(path, plan), _Values(plan.missing)
+    finder, values = GapFinder(plan.line), _Values()
+    checker = RateChecker(path, plan.line, stated_hz is not None)
     rr: list[tuple[Samples, Samples]] = []
     previous = float("nan")
     for times, samples, batch in read_samples(plan, findings):
-        _check_order(path, plan, times, batch, previous)
+        check_order(path, plan.source, times, batch.lines, previous)
         previous = float(times[-1]) if times.size else previous
-        checker.check(finder, finder.push(times, samples)[2], batch)
+        checker.check(times, batch.lines)
+        finder.push(times, samples)
         values.add(samples)
         findings.samples += samples.size
         if batch.rr is not None and (given := np.isfinite(batch.rr)).any():
@@ -148,65 +141,10 @@ def _measure(path: Path, plan: Plan, stated_hz: float | None) -> tuple[Plan, Fin
     return replace(plan, line=line, missing=missing), findings
 
 
-def _check_order(path: Path, plan: Plan, times: Samples, batch: Batch, previous: float) -> None:
-    if not times.size:
-        return
-    steps = np.diff(times, prepend=previous)
-    column = plan.source.time.name[:SHOWN] if plan.source.time else ""
-    if (steps < -_BACK_S).any():
-        at = int(np.flatnonzero(steps < -_BACK_S)[0])
-        raise RecordingError(
-            f"{path}: the time in column {column!r} goes back by {-steps[at]:.3g} s at row {int(batch.lines[at])}, where a"
-            " second recording may begin or rows are repeated; split the file there"
-        )
-    if times[-1] > LONGEST_S or not np.isfinite(steps[1:]).all():
-        at = int(np.nanargmax(steps))
-        raise RecordingError(
-            f"{path}: time jumps by {steps[at]:.3g} s at row {int(batch.lines[at])}, but no recording is longer than"
-            f" {LONGEST_S:g} s; correct the times or split the file at this row"
-        )
-
-
-class _Checker:
-    """Checks that the sampling rate stays the same over the file."""
-
-    def __init__(self, path: Path, plan: Plan) -> None:
-        self._path = path
-        self._line = plan.line
-        self._least = max(_CHECKED, int(20 * plan.line.anchor_rows))
-        self._samples = 0
-        self._seconds = 0.0
-        self._rows = 0
-        self._gaps = 0
-
-    def check(self, finder: GapFinder, flags: Flags, batch: Batch) -> None:
-        self._gaps += int(flags.sum())
-        self._rows += flags.size
-        samples, seconds = finder.anchor_samples - self._samples, finder.anchor_s - self._seconds
-        if (
-            self._rows >= self._least
-            and self._gaps > _GAP_SHARE * self._rows / self._line.anchor_rows
-            and self._gaps > _CHECKED // 50
-        ):
-            raise RecordingError(
-                f"{self._path}: near row {int(batch.lines[0])}, samples are missing in most places, or the rate changes from"
-                f" {self._line.rate_hz:.4g} Hz; split the file there, or give the rate with --rate"
-            )
-        if samples >= self._least and seconds > 0 and abs(samples / seconds / self._line.rate_hz - 1) > _CHANGE:
-            raise RecordingError(
-                f"{self._path}: near row {int(batch.lines[0])}, the sampling rate by the times changes from"
-                f" {self._line.rate_hz:.4g} to {samples / seconds:.4g} Hz; split the file there"
-            )
-        if self._rows >= self._least:
-            self._samples, self._seconds = finder.anchor_samples, finder.anchor_s
-            self._rows, self._gaps = 0, 0
-
-
 class _Values:
     """Measures samples in the unit of the file."""
 
-    def __init__(self, missing: tuple[float, ...]) -> None:
-        self._missing = missing
+    def __init__(self) -> None:
         self._is_whole = True
         self._lowest, self._highest = float("inf"), float("-inf")
         self._counts = dict.fromkeys(SENTINELS, 0)

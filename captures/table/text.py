@@ -17,7 +17,7 @@ BLOCK_BYTES: Final = 1 << 18
 """Bytes that are read at a time: 8 to 20 thousand rows of two columns."""
 LINE_LIMIT_BYTES: Final = 1 << 20
 """Longest line: 20,000 columns of 50 characters."""
-_HEAD_BYTES: Final = 4 << 20
+_HEAD_BYTES: Final = 1 << 20
 _LOOK_BYTES: Final = 1 << 16
 _ENDLESS_NUMBERS: Final = 50
 """Numbers in a line that is no row but a whole recording."""
@@ -162,7 +162,10 @@ def _decode(data: bytes, encoding: str) -> str:
 def _find_separators(decoded: str) -> str:
     """The characters between the numbers of a text whose first line of numbers is a whole recording; empty for a table."""
     lines = [line for line in decoded.splitlines() if line.strip()]
-    numbers = next((at for at, line in enumerate(lines[:20]) if _NUMBER.fullmatch(line.split(maxsplit=1)[0].strip(",;"))), None)
+    numbers = next(
+        (at for at, line in enumerate(lines[:20]) if _NUMBER.fullmatch(re.split(r"[ \t,;]+", line.strip(), maxsplit=1)[0])),
+        None,
+    )
     if numbers is None or len(lines) - numbers > 2:
         return ""
     line = lines[numbers][:_LOOK_BYTES]

@@ -16,6 +16,7 @@ from captures.recording import CHUNK_SAMPLES, Chunk, Samples
 
 WINDOW: Final = 25
 """Anchors before and after a long step whose median times are compared: medians cut jitter of half an interval to a tenth."""
+_FEW: Final = 8
 _MOST_HELD: Final = 1 << 18
 """Most samples that are held back to see what follows."""
 _JITTER_STEPS: Final = 3
@@ -66,7 +67,9 @@ def find_steps(times: Samples, line: Timeline) -> Steps:
         return Steps(places, np.zeros(max(0, places.size - 1), np.bool_), np.empty(0))
     late_s = times[places] - places / line.rate_hz
     excess_s = np.diff(late_s)
-    least_s = line.least_s
+    # A median of `WINDOW` times with normal jitter is off by a quarter of the jitter, and a difference of two by a third.
+    jitter_s = 1.05 * float(np.median(np.abs(excess_s - np.median(excess_s))))
+    least_s = max(line.least_s, 4 * jitter_s / 3)
     candidates = np.flatnonzero(np.abs(excess_s) > min(least_s, 0.5 / line.rate_hz))
     gaps = np.zeros(excess_s.size, np.bool_)
     if not candidates.size:
@@ -76,6 +79,8 @@ def find_steps(times: Samples, line: Timeline) -> Steps:
     # Because of the padding, window i + 1 ends with anchor i, and window i + 1 + WINDOW begins after it.
     shift_s = np.median(windows[candidates + 1 + WINDOW], axis=1) - np.median(windows[candidates + 1], axis=1)
     gaps[candidates] = (shift_s > least_s) & (excess_s[candidates] > least_s)
+    near = (candidates < _FEW) | (candidates >= excess_s.size - _FEW)  # too few times on one side for a median
+    gaps[candidates[near]] &= excess_s[candidates[near]] > least_s + 4 * jitter_s
     backward_s = -shift_s[(shift_s < -0.5 / line.rate_hz) & (excess_s[candidates] < -0.5 / line.rate_hz)]
     return Steps(places, gaps, backward_s)
 

@@ -94,6 +94,14 @@ def is_time(cell: str) -> bool:
     return any(pattern.fullmatch(text) for pattern in (_CLOCK_ALONE, _CALENDAR, _DATE_ALONE, _STAMP))
 
 
+def find_day(cell: str) -> float | None:
+    """Seconds from 1970 to the begin of the day in a time whose day and month are the same number, such as 05/05/2024."""
+    found = _CALENDAR.fullmatch(cell.strip()) if len(cell) <= _LONGEST else None
+    if found is None or found["a"] is None or int(found["a"]) != int(found["b"]) or len(found["y2"]) != 4:
+        return None
+    return _find_day(cell.strip()[: found.start("p")].rstrip(" T_,-."), True)
+
+
 def parse_times(cells: Sequence[str], form: TimeFormat, decimal_comma: bool) -> Samples:
     """The times in some cells, shape (cells,); NaN where there is none.
 
@@ -136,16 +144,20 @@ def _open_brackets(cell: str) -> str:
 
 def _find_day_first(cells: Sequence[str]) -> bool | None:
     """Whether days stand before months in dates such as 25/05/2024; None if that cannot be seen."""
+    is_open = False
     for cell in cells:
         found = _CALENDAR.fullmatch(cell)
         if found is None or found["a"] is None:
             continue
         first, second = int(found["a"]), int(found["b"])
-        if first > 12 or found["mark"] == "." or first == second:
+        if found["mark"] == ".":
+            return True
+        if first > 12 and len(found["y2"]) == 4:  # 24-05-05 may begin with the year
             return True
         if second > 12:
             return False
-    return None if any((found := _CALENDAR.fullmatch(cell)) and found["a"] for cell in cells) else True
+        is_open = True
+    return None if is_open else True
 
 
 def _parse_calendar(cell: str, form: TimeFormat) -> float | None:

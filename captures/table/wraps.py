@@ -62,7 +62,7 @@ class Unwrapper:
         for limit, low in (*(_COUNTERS if is_whole else ()), *_CLOCKS):
             if (limit, low) in _SECONDS and limit > _DENSEST * self._step:
                 continue
-            near = min(_NEAR * limit, _STEPS * self._step)
-            if low + limit - near <= before < low + limit and low <= after < low + near:
+            near = max(min(_NEAR * limit, _STEPS * self._step), 2 * self._step)
+            if 4 * near <= limit and low + limit - near <= before < low + limit and low <= after < low + near:
                 return limit
         return 0.0
