@@ -28,6 +28,8 @@ LIMIT_CHARACTERS: Final = 32 << 20
 """Longer texts are no RR intervals: those of a week take 20 MB with their times."""
 _HEAD_LINES: Final = 60
 _RR_WORDS: Final = frozenset(("rr", "rri", "rrs", "ibi", "ibis", "nn", "nni", "ppi"))
+_RR_LETTERS: Final = re.compile(r"r-?r|ibi|nn|pp", re.IGNORECASE)
+"""In each title of intervals."""
 _MORE_WORDS: Final = frozenset(
     ("interval", "intervals", "ms", "s", "sec", "secs", "seconds", "msec", "duration", "raw", "value")
 )
@@ -113,7 +115,7 @@ def _recognise_titles(head: Sequence[str]) -> IntervalLayout | None:
     if head[0].replace(" ", "").casefold() == "duration,offline":
         return IntervalLayout(1, ",", 0, "duration", unit_s=1e-3, flag_column=1)
     for number, line in enumerate(head[:-1]):
-        for delimiter in (";", "\t", ",", None):
+        for delimiter in (";", "\t", ",", None) if _RR_LETTERS.search(line) else ():
             titles = _split(line, delimiter)
             column = next((i for i, title in enumerate(titles) if _is_interval_title(title)), None)
             if column is None or any(is_ecg_name(title) or is_ppg_name(title) for title in titles):
@@ -160,7 +162,7 @@ def _recording_of(path: Path, layout: IntervalLayout, rows: list[list[str]]) -> 
     valid = passed & ~flags
     cells = [full[i][layout.time_column] for i in np.flatnonzero(valid)] if layout.time_column is not None else None
     times = _read_times(cells, rr_s[valid]) if cells else None
-    if not layout.titled and not _are_intervals(path, rr_s, valid.size == len(rows) and bool(valid.all()), cells, times):
+    if not layout.titled and not _are_intervals(path, rr_s, passed.size == len(rows) and bool((rr_s > 0).all()), cells, times):
         return None
     if not valid.any():
         raise RecordingError(f"{path}: no RR intervals in column {layout.title or layout.column + 1!r}; give another file")

@@ -141,7 +141,8 @@ class _Splitter:
 
     def _check_width(self, cells: list[str], line: int) -> None:
         width = self.layout.width
-        if len(cells) < width or any(cells[width:]):
+        more = cells[width:]
+        if len(cells) < width or (any(more) and not more[0].startswith("#")):  # LabChart writes comments behind a row
             raise RecordingError(
                 f"{self.text.path}: row {line} has {len(cells)} cells, the others have {width}; remove or complete that row"
             )

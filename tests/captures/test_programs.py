@@ -228,6 +228,14 @@ def test_labchart_states_interval_start_titles_and_units(interval, times, tmp_pa
     assert record.mv == pytest.approx(wave())
 
 
+def test_labchart_writes_comments_behind_a_row(tmp_path):
+    rows = [f"{place * 0.005:.4f}\t{a:.4f}\t{b:.4f}" for place, (a, b) in enumerate(zip(breath(), wave(), strict=True))]
+    rows[0] += "\t#1 electrode moved"
+    rows[500] += "\t#* subject\tcoughs"
+    record = open_recording(write(tmp_path, LABCHART.format(interval="0.005 s") + "\n".join(rows) + "\n"))
+    assert record.mv == pytest.approx(wave())
+
+
 def test_openbci_asks_for_the_column_and_keeps_the_rate_of_its_header(tmp_path):
     head = "%OpenBCI Raw EEG Data\n%\n%Sample Rate = 250.0 Hz\n%First Column = SampleIndex\n%Last Column = Timestamp\n"
     rows = "".join(
