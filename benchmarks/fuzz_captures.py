@@ -116,7 +116,8 @@ def read_all(path: Path, options: ReadOptions) -> str:
                     pass
     except RecordingError as error:
         message = str(error)
-        assert message and "\n" not in message, "a message of several lines"
+        assert message, "an empty message"
+        assert "\n" not in message, "a message of several lines"
         assert len(message.replace(str(path), "")) <= MESSAGE_LIMIT, f"a message of {len(message)} characters"
         return "refused"
     return type(opened).__name__
