@@ -74,7 +74,11 @@ def _add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", type=Path, help="WFDB record (.hea), CSV file with time and ECG, or capture"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=Path,
+        help="WFDB record (.hea), EDF, CSV or other table, export, capture or Bluetooth log",
     )
     parser.add_argument("--json", action="store_true", help="write JSON lines instead of a table")
     parser.add_argument(
@@ -92,7 +96,7 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as", dest="sensor", metavar="SENSOR", help="sensor name in the output, instead of the name in the file"
     )
-    stated = parser.add_argument_group("what a file leaves open", "docs/replay.md lists what each format states itself.")
+    stated = parser.add_argument_group("what a file leaves open", "A note or an error says which of these a file needs.")
     stated.add_argument(
         "--signal", "--column", dest="signal", metavar="NAME|N", help="the signal or column to read, by name or number from 1"
     )
@@ -235,7 +239,8 @@ _COMMANDS: Final = (
     _Command(
         "replay",
         "run recordings through the agent's pipeline",
-        "Runs WFDB, CSV and pulsegate capture files through the same pipeline as live sensors, as fast as possible.",
+        "Runs recorded files and captures through the same pipeline as live sensors, as fast as possible. "
+        "docs/replay.md lists the formats.",
         add_replay_arguments,
     ),
     _Command(
