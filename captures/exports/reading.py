@@ -103,7 +103,7 @@ def _read_lines(path: Path, options: ReadOptions) -> Recording:
         raise RecordingError(f"{path}: JSON lines without samples of an ECG; {_READ}")
     name = choose_name(head)
     if options.signal is None and not is_ecg_name(name):
-        kind = "a pulse wave" if is_ppg_name(name) else "no ECG"
+        kind = "a pulse wave" if is_ppg_name(name) else "not an ECG"
         raise RecordingError(f"{path}: its packets ({name:.40}) are {kind}; to read them nevertheless, give --signal 1")
     mine = [packet for packet in head if packet.name == name]
     unit_s, start_us = scale_samples(mine) if all(packet.values.size == 1 for packet in mine) else (1.0, mine[0].start_us)

@@ -278,8 +278,8 @@ def test_the_options_settle_what_the_file_leaves_open(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[" * 100_000, "damaged or cut JSON|nested too deeply"),
-        ('{"a":' * 100_000, "damaged or cut JSON|nested too deeply"),
+        ("[" * 100_000, "damaged or cut JSON|nested deeper than any export"),
+        ('{"a":' * 100_000, "damaged or cut JSON|nested deeper than any export"),
         ('{"ecg": [1, 2', "damaged or cut JSON"),
         ('{"ecg": [' + "9" * 100_000 + "]}", "without a list of samples"),
         ("{" + " " * LINE_LIMIT_BYTES + "}", "without a list of samples"),
