@@ -54,7 +54,7 @@ def _recording_of(path: Path, signals: list[Signal], options: ReadOptions) -> Re
     times_s, times_note = _check_times(path, signal, rate_hz, stated=options.rate_hz is not None)
     values = signal.values * factor
     others = sum(1 for other in candidates if is_ecg_name(other.name)) - 1
-    notes = [f"signal {choice.candidate.number} ({choice.candidate}) at {rate_hz:g} Hz is read"]
+    notes = [f"signal {choice.candidate.number} ({_describe(choice.candidate, options)}) at {rate_hz:g} Hz is read"]
     if others > 0 and options.signal is None:
         notes.append(f"the file holds {others} more ECG signal{'s' * (others > 1)}; choose one with --signal N")
     return Recording(
@@ -65,6 +65,12 @@ def _recording_of(path: Path, signals: list[Signal], options: ReadOptions) -> Re
         read_chunks=lambda: split_chunks(times_s, values, rate_hz),
         kind=choice.kind,
     )
+
+
+def _describe(candidate: Candidate, options: ReadOptions) -> str:
+    """Name and unit of a signal for a note."""
+    unit = options.unit or candidate.unit
+    return f"{candidate.name[:40] or 'unnamed'} in {unit}" if unit else candidate.name[:40] or "unnamed"
 
 
 def _check_known(path: Path, kind: str, candidate: Candidate, options: ReadOptions, rate_hz: float | None) -> float:

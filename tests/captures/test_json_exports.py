@@ -49,7 +49,7 @@ def test_reads_a_fitbit_reading_with_its_scaling_factor(rate, tmp_path):
     assert record.rate_hz == 250
     assert record.start_us == START_US + 222_000
     assert record.mv == pytest.approx(counts / 10922)
-    assert "10922.000000/mV" in record.notes[0]
+    assert "signal 1 (ECG in 10922.000000/mV) at 250 Hz" in record.notes[0]
 
 
 def test_reads_google_health_with_the_key_of_its_interface(tmp_path):
