@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from captures.recording import RecordingError
-from captures.table.cells import is_missing, parse_number
+from captures.table.cells import LARGEST, is_missing, parse_number
 from captures.table.layout import Column, Layout
 from captures.table.rows import is_comment, split_line
 from captures.table.timecolumn import find_time
@@ -82,6 +82,8 @@ def runs_on(head: Sequence[str], layout: Layout) -> bool:
     if len(numbers) < _LEAST_WRAPPED or any(number is None for row in numbers for number in row):
         return False
     values = np.array(numbers, np.float64)
+    if not (np.abs(values) <= LARGEST).all():
+        return False
     along, down = np.abs(np.diff(values, axis=1)).mean(), np.abs(np.diff(values, axis=0)).mean()
     return bool(along < _CLOSER * down and np.abs(values[1:, 0] - values[:-1, -1]).mean() < _CLOSER * down)
 
