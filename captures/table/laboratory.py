@@ -188,7 +188,7 @@ def recognise_labchart(head: Sequence[str]) -> Layout | None:
         for number, name in enumerate(names, 1 + timed)
     ]
     period_s = _parse_interval(" ".join(known.get("Interval", [])))
-    days = to_number(known.get("ExcelDateTime", [""])[0])
+    days = to_number("".join(known.get("ExcelDateTime", [])[:1]))
     return Layout(
         "LabChart",
         begin,
