@@ -146,10 +146,8 @@ def _print_totals(store: Store, clinic: ClinicKeyPair, *, as_json: bool) -> int:
         if as_json:
             _print_json(line)
     _print_json(totals.as_json())
-    unopened = totals.unopened.total()
-    if unopened:
-        return _fail(f"{unopened} of {totals.blocks} blocks could not be opened, the first because {totals.first_problem}")
-    return 0
+    problems = totals.problems()
+    return _fail("; ".join(problems)) if problems else 0
 
 
 def _rebuild(folder: ClinicFolder, store: Store, clinic: ClinicKeyPair) -> None:

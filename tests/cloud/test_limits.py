@@ -14,7 +14,8 @@ from cloud.api.alert_queries import ListCursor
 from cloud.api.queries import MAX_ECG_SAMPLES
 from cloud.changes import MAX_LIVE_ALERTS, MAX_LIVE_SAMPLES, BlockOrigin, Changes, Position, SensorKey
 from cloud.opener import UNDECODABLE, Opener
-from cloud.projections import MAX_SENSORS, MAX_TOTAL, project_records
+from cloud.projection_statements import MAX_TOTAL
+from cloud.projections import MAX_SENSORS, project_records
 from cloud.store import Store
 from cloud.tables import reset_projections
 from cloud.validate import MAX_NAME_CHARS, MAX_STRIP_SAMPLES, MAX_TEXT_CHARS, MAX_TIME_US, MAX_WAVEFORM_US, validate_record

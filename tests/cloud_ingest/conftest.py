@@ -88,7 +88,7 @@ class Testbed:
     def opened_plaintexts(self) -> list[bytes]:
         """Return the plaintexts of all stored blocks, in the order of commit."""
         plaintexts = []
-        for row in self.store.blocks_after(0, 100_000):
+        for row in self.store.blocks_after(None, 100_000):
             header = parse_header(row.block)
             wrapped = self.store.wrapped_key(row.hub, row.key)
             assert wrapped is not None

@@ -1,0 +1,75 @@
+"""Opens the clinic's databases, SQLite (the embedded default) or PostgreSQL, and holds the few statements that differ.
+
+Both speak the same SQL through SQLAlchemy Core. Decision 14 says why PostgreSQL's driver is pg8000.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, BigInteger, Connection, Engine, Integer, Table, create_engine, event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+from cloud.database_url import PostgresUrl
+
+DatabaseLocation = Path | PostgresUrl
+"""A file of SQLite, or a database of PostgreSQL."""
+
+POSTGRESQL: Final = "postgresql"
+BIG: Final = BigInteger().with_variant(Integer(), "sqlite")
+"""64 bits on both databases: SQLite's INTEGER always has them, and only an INTEGER key numbers rows by itself there."""
+_DIALECTS: Final = {"sqlite": sqlite, POSTGRESQL: postgresql}
+_SCHEMA_LOCK: Final = 0x70756C7365  # "pulse"
+"""Number of PostgreSQL's advisory lock that one process holds while it creates or migrates tables."""
+
+
+def open_sqlite(path: Path, busy_timeout_s: float) -> Engine:
+    """Return an engine of a SQLite file; a write waits `busy_timeout_s` for the write of another process."""
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_timeout_s})
+    event.listen(engine, "connect", _set_pragmas)
+    return engine
+
+
+def open_postgresql(url: PostgresUrl, lock_timeout_s: float) -> Engine:
+    """Return an engine of a PostgreSQL database; a statement waits `lock_timeout_s` for a lock of another process.
+
+    A connection that the server has closed is replaced when it is taken from the pool.
+    """
+    engine = create_engine(
+        URL.create(f"{POSTGRESQL}+pg8000", url.user, database=url.database), connect_args=url.connect_args(), pool_pre_ping=True
+    )
+
+    def set_timeout(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"SET lock_timeout = {round(lock_timeout_s * 1000)}")
+        connection.commit()
+
+    event.listen(engine, "connect", set_timeout)
+    return engine
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    """Set synchronous = FULL: a commit must survive a power cut, also in WAL mode."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def insert_into(table: Table, dialect: str) -> Any:
+    """Return an INSERT that accepts `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    return _DIALECTS[dialect].insert(table)
+
+
+def lock_schema(connection: Connection) -> None:
+    """Let no other process create or migrate tables until this transaction ends."""
+    if connection.dialect.name == POSTGRESQL:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _SCHEMA_LOCK})
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def describe_error(error: DBAPIError) -> str:
+    """Return the driver's message. PostgreSQL's details are left out: they quote values of rows."""
+    arguments = getattr(error.orig, "args", ())
+    if arguments and isinstance(arguments[0], dict):
+        return f"{arguments[0].get('M')}, SQLSTATE {arguments[0].get('C')}"
+    return str(error.orig)
