@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from cloud.databases import POSTGRESQL, describe_error
+from cloud.databases import POSTGRESQL, describe_error, server_fields
 from sync.errors import PermanentError, TransientError
 
 _PRIMARY_CODE: Final = 0xFF
@@ -42,6 +42,8 @@ def translating_errors(database: str) -> Iterator[None]:
         yield
     except PoolTimeoutError as error:
         raise TransientError(f"cannot use {database} now: all its connections are in use") from error
+    except ConnectionError as error:
+        raise TransientError(f"cannot use {database} now (its server ended the connection): check that it runs") from error
     except DBAPIError as error:
         if is_transient(error):
             raise TransientError(
@@ -77,7 +79,7 @@ def find_database_failure(connection: Connection, error: Exception) -> Exception
 def _is_failure(error: Exception) -> bool:
     if isinstance(error, DBAPIError):
         return not _is_caused_by_content(error)
-    return isinstance(error, (TransientError, PermanentError, PoolTimeoutError))
+    return isinstance(error, (TransientError, PermanentError, PoolTimeoutError, ConnectionError))
 
 
 def _is_in_transaction(connection: Connection) -> bool:
@@ -99,7 +101,4 @@ def _is_caused_by_content(error: DBAPIError) -> bool:
 
 def _sqlstate(error: DBAPIError) -> str | None:
     """Return PostgreSQL's five-character code of an error; None for an error of SQLite or of the driver."""
-    arguments = getattr(error.orig, "args", ())
-    fields = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
-    code = fields.get("C")
-    return code if isinstance(code, str) else None
+    return server_fields(error.orig).get("C")

@@ -6,9 +6,10 @@ Both speak the same SQL through SQLAlchemy Core. Decision 14 says why PostgreSQL
 from pathlib import Path
 from typing import Any, Final
 
+import pg8000.dbapi
 from sqlalchemy import URL, BigInteger, Connection, Engine, Integer, Table, create_engine, event, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from cloud.database_url import PostgresUrl
 
@@ -35,9 +36,7 @@ def open_postgresql(url: PostgresUrl, lock_timeout_s: float) -> Engine:
 
     A connection that the server has closed is replaced when it is taken from the pool.
     """
-    engine = create_engine(
-        URL.create(f"{POSTGRESQL}+pg8000", url.user, database=url.database), connect_args=url.connect_args(), pool_pre_ping=True
-    )
+    engine = create_engine(URL.create(f"{POSTGRESQL}+pg8000", url.user, database=url.database), connect_args=url.connect_args())
 
     def set_timeout(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
@@ -45,7 +44,18 @@ def open_postgresql(url: PostgresUrl, lock_timeout_s: float) -> Engine:
         connection.commit()
 
     event.listen(engine, "connect", set_timeout)
+    event.listen(engine, "checkout", _check_connection)
     return engine
+
+
+def _check_connection(connection: Any, _record: object, _proxy: object) -> None:
+    """Let the pool replace a connection that the server has closed. SQLAlchemy's own check misses pg8000's ConnectionError."""
+    try:
+        connection.autocommit = True  # one message to the server instead of three
+        connection.cursor().execute("SELECT 1")
+        connection.autocommit = False
+    except (pg8000.dbapi.Error, ConnectionError) as error:
+        raise DisconnectionError from error
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:
@@ -69,7 +79,15 @@ def lock_schema(connection: Connection) -> None:
 
 def describe_error(error: DBAPIError) -> str:
     """Return the driver's message. PostgreSQL's details are left out: they quote values of rows."""
-    arguments = getattr(error.orig, "args", ())
-    if arguments and isinstance(arguments[0], dict):
-        return f"{arguments[0].get('M')}, SQLSTATE {arguments[0].get('C')}"
+    found: BaseException | None = error.orig
+    while found is not None:  # pg8000 hides a refused log-in behind the error of closing the connection
+        if fields := server_fields(found):
+            return f"{fields.get('M')}, SQLSTATE {fields.get('C')}"
+        found = found.__context__
     return str(error.orig)
+
+
+def server_fields(error: BaseException | None) -> dict[str, str]:
+    """Return the fields of PostgreSQL's error message by their letters; none for an error of the driver or of SQLite."""
+    arguments = getattr(error, "args", ())
+    return arguments[0] if arguments and isinstance(arguments[0], dict) else {}

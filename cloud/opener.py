@@ -164,15 +164,17 @@ class Opener:
             TransientError, PermanentError: a database failed.
         """
         with self._store.transaction() as store, self._projections() as connection:
-            source, state = projections.lock_source(connection), work.read_state(store)
+            source = projections.lock_source(connection)
+            if work.find_mismatch(source, work.read_state(store)) is None:
+                return
+            state = work.read_state(store, lock=True)  # another opener may have emptied the projections just now
             mismatch = work.find_mismatch(source, state)
             if mismatch is None:
                 return
             if mismatch.value is not None:
                 seen = {"seen": source.commits, "commits": state.commits, "stored": state.stored}
                 _log.warning("%s", mismatch.value.format(**seen))
-            if source.store_id is not None:
-                tables.create_empty_tables(connection)
+            tables.empty_tables(connection)
             projections.write_source(connection, work.begin_again(store, state, mismatch))
 
     def open_batch(self) -> Changes | None:

@@ -67,7 +67,7 @@ def insert_blocks(
         work = [
             {"hub": hub, **id_._asdict(), "is_alert": id_.lane == tables.ALERT_LANE, "received_us": received_us} for id_ in new
         ]
-        connection.execute(tables.work.insert(), work)
+        connection.execute(tables.work.insert().returning(tables.work.c.seq), work)  # RETURNING: one statement for all rows
     return {id_: first[id_][1] for id_ in new}
 
 

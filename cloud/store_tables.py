@@ -139,7 +139,7 @@ def create_or_migrate(connection: Connection) -> None:
     else:
         metadata.create_all(connection)
         connection.execute(schema.insert().values(version=SCHEMA_VERSION))
-    _insert_state(connection)
+    insert_state(connection)
     add_all_work(connection)
 
 
@@ -160,7 +160,8 @@ def _migrate_from_1(connection: Connection) -> None:
     connection.execute(schema.update().values(version=SCHEMA_VERSION))
 
 
-def _insert_state(connection: Connection) -> None:
+def insert_state(connection: Connection) -> None:
+    """Give the store an id, and count what it holds."""
     n_stored = select(func.count()).select_from(blocks).scalar_subquery()
     n_quarantined = select(func.count()).select_from(quarantine).scalar_subquery()
     n_conflicts = select(func.count()).select_from(quarantine).where(quarantine.c.reason == CONFLICT).scalar_subquery()

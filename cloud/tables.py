@@ -276,13 +276,28 @@ def reset_projections(engine: Engine) -> None:
 
 
 def create_empty_tables(connection: Connection) -> None:
-    """Recreate all tables empty, with a new random id."""
+    """Recreate all tables empty."""
     existing = metadata
     if connection.dialect.name != POSTGRESQL:  # the file holds nothing else; a database of PostgreSQL may hold the store too
         existing = MetaData()
         existing.reflect(connection)
     existing.drop_all(connection)
     metadata.create_all(connection)
+    insert_source(connection)
+
+
+def empty_tables(connection: Connection) -> None:
+    """Delete every row but that of `source`, which openers lock first: dropping its table would wait for them in a ring."""
+    others = [table for table in metadata.sorted_tables if table is not source]
+    if connection.dialect.name == POSTGRESQL:
+        connection.exec_driver_sql(f"TRUNCATE {', '.join(table.name for table in others)}")
+        return
+    for table in others:
+        connection.execute(table.delete())
+
+
+def insert_source(connection: Connection) -> None:
+    """Give empty projections an id. They come from no store yet."""
     connection.execute(
         source.insert().values(schema=SCHEMA_VERSION, id=secrets.token_bytes(ID_BYTES), batches=0, store_id=None, commits=0)
     )

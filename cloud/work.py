@@ -62,9 +62,10 @@ def find_mismatch(source: Source, state: StoreState) -> Mismatch | None:
     return None
 
 
-def read_state(connection: Connection) -> StoreState:
-    """Return the store's state as of now."""
-    return StoreState(*connection.execute(select(*(tables.state.c[name] for name in StoreState.__slots__))).one())
+def read_state(connection: Connection, *, lock: bool = False) -> StoreState:
+    """Return the store's state as of now; with `lock`, after the transactions that are changing it."""
+    query = select(*(tables.state.c[name] for name in StoreState.__slots__))
+    return StoreState(*connection.execute(query.with_for_update() if lock else query).one())
 
 
 def take_blocks(connection: Connection, limit: int) -> list[StoredBlock]:
@@ -95,7 +96,7 @@ def delete_work(connection: Connection, blocks: Sequence[StoredBlock], source: S
 
 
 def begin_again(connection: Connection, state: StoreState, mismatch: Mismatch) -> Source:
-    """Make every block work again, for empty projections; returns what these shall carry. A lost store gets a new id."""
+    """Make every block work again, for empty projections; returns what they carry from now on. A lost store gets a new id."""
     store_id = tables.new_store_id() if mismatch is Mismatch.LOST_STORE else state.store_id
     source = Source(secrets.token_bytes(tables.STORE_ID_BYTES), 0, store_id, state.commits)
     connection.execute(update(tables.state).values(store_id=store_id, projections_id=source.id, batches=0))

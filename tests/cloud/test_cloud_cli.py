@@ -197,6 +197,20 @@ def test_dev_restarts_after_a_kill(tmp_path: Path) -> None:
     assert (again.returncode, error) == (0, b"")
 
 
+def test_dev_says_at_its_start_that_the_store_was_lost(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    fill_store(folder, hub)
+    assert main(["open", "--data", str(folder), "--rebuild"]) == 0
+    capsys.readouterr()
+    for path in folder.glob("blocks.db*"):
+        path.unlink()
+    process = start_dev(folder, "--port", "0", "--watch-stdin")
+    wait_endpoints(folder)
+    _, error = process.communicate(timeout=START_LIMIT_S)
+    assert process.returncode == 0
+    assert error.count(b"\n") == 1
+    assert b"WARNING cloud.opener: the clinic's store was lost or restored from a backup" in error
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_dev_stops_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     process = start_dev(tmp_path, "--port", "0")

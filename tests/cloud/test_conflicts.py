@@ -18,6 +18,9 @@ from sync.records import AlertRecord, encode_records
 from sync.seal import BlockHeader, ClinicKeyPair, DataKey, seal_block, wrap_for_clinic
 from sync.wire import Ack, Envelope, WrappedKey, encode_envelope, up_topic
 from tests.cloud.synthetic import START_US, Hub, alert
+from tests.databases import ON_BOTH
+
+DATABASES = ON_BOTH
 
 
 @pytest.fixture

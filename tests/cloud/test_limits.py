@@ -22,6 +22,9 @@ from cloud.validate import MAX_NAME_CHARS, MAX_STRIP_SAMPLES, MAX_TEXT_CHARS, MA
 from sync.records import MAX_SAMPLES, GapRecord, Record, RecordError, StatusRecord, decode_records, encode_records, pack_samples
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import RATE_HZ, SCALE, START_US, Hub, alert, discard, heart_rate, open_all, strip, times, waveform
+from tests.databases import ON_BOTH
+
+DATABASES = ON_BOTH
 
 STRAP = SensorKey("subject-1", "hub-1", "strap-1")
 GAP = GapRecord("strap-1", "ecg", START_US, START_US + 1, 2**40, "the link was lost")
@@ -163,6 +166,7 @@ READS: dict[str, Callable[[Engine], object]] = {
 }
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_no_query_becomes_slower_with_history(engine: Engine, read: Callable[[Engine], object]) -> None:
     """Counted in steps of SQLite's virtual machine, so the result does not depend on the machine."""

@@ -17,6 +17,9 @@ from sync.records import AlertRecord, GapRecord, Record, StatusRecord, encode_re
 from sync.seal import ClinicKeyPair
 from sync.wire import Lane
 from tests.cloud.synthetic import START_US, Hub, alert, heart_rate, open_all, strip, times, waveform
+from tests.databases import ON_BOTH
+
+DATABASES = ON_BOTH
 
 STRAP = SensorKey("subject-1", "hub-1", "strap-1")
 AHEAD_US, SET_BACK_US = START_US + 3_600_000_000, START_US

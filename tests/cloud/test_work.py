@@ -1,9 +1,7 @@
 """One work row for each block: written with it, deleted when its records are in the projections, and harmless twice."""
 
-import shutil
-from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -19,6 +17,9 @@ from sync.errors import TransientError
 from sync.records import GapRecord, encode_records
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import START_US, Hub, alert, counts, discard, ecg_mv, heart_rate, open_all, waveform
+from tests.databases import ON_BOTH, Databases
+
+DATABASES = ON_BOTH
 
 
 def waiting(store: Store) -> list[tuple[Any, ...]]:
@@ -162,42 +163,33 @@ def test_every_commit_that_stores_something_is_counted(store: Store, hub: Hub) -
 
 
 class Clinic:
-    """A clinic whose databases are files that can be lost, copied and restored while it is stopped."""
+    """A clinic whose databases can be lost, copied and restored while it is stopped."""
 
-    def __init__(self, folder: Path, keys: ClinicKeyPair) -> None:
-        self.folder, self.keys = folder, keys
-        self.backup = folder / "backup"
+    def __init__(self, databases: Databases, keys: ClinicKeyPair) -> None:
+        self.databases, self.keys = databases, keys
 
     def run(self, send: Callable[[Store], None] = lambda _store: None) -> tuple[set[str], work.StoreState]:
         """Start, receive, open everything, stop; returns the ids of the alerts shown, and the store's state."""
-        with closing(Store.open(self.folder / "blocks.db")) as store:
-            engine = open_projections(self.folder / "projections.db")
+        with self.opened() as (store, engine):
+            Opener(store, engine, self.keys, discard).check_databases()
+            send(store)
+            open_all(store, engine, self.keys)
+            assert len(content(engine)["opened"]) == store.count_blocks() > 0
+            return shown_alerts(engine), state(store)
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Store, Engine]]:
+        with closing(Store.open(self.databases.location("blocks"))) as store:
+            engine = open_projections(self.databases.location("projections"))
             try:
-                Opener(store, engine, self.keys, discard).check_databases()
-                send(store)
-                open_all(store, engine, self.keys)
-                assert content(engine)["opened"], "nothing was opened"
-                assert len(content(engine)["opened"]) == store.count_blocks()
-                return shown_alerts(engine), state(store)
+                yield store, engine
             finally:
                 engine.dispose()
 
-    def lose(self, name: str) -> None:
-        for path in self.folder.glob(f"{name}*"):
-            path.unlink()
-
-    def back_up(self, name: str) -> None:
-        self.backup.mkdir(exist_ok=True)
-        shutil.copy2(self.folder / name, self.backup / name)
-
-    def restore(self, name: str) -> None:
-        self.lose(name)
-        shutil.copy2(self.backup / name, self.folder / name)
-
 
 @pytest.fixture
-def clinic(tmp_path: Path, clinic_keys: ClinicKeyPair) -> Clinic:
-    return Clinic(tmp_path, clinic_keys)
+def clinic(databases: Databases, clinic_keys: ClinicKeyPair) -> Clinic:
+    return Clinic(databases, clinic_keys)
 
 
 def send_alerts(hub: Hub, *ids: str) -> Callable[[Store], None]:
@@ -222,12 +214,12 @@ def test_a_lost_or_restored_store_shows_new_alerts_and_says_so(
     clinic: Clinic, hub: Hub, caplog: pytest.LogCaptureFixture, case: str, new_alerts: tuple[str, ...]
 ) -> None:
     clinic.run(send_alerts(hub, "a1", "a2", "a3"))
-    clinic.back_up("blocks.db")
+    clinic.databases.back_up("blocks")
     shown, before = clinic.run(send_alerts(hub, "a4", "a5"))
     assert shown == {"a1", "a2", "a3", "a4", "a5"}
-    clinic.lose("blocks.db")
+    clinic.databases.lose("blocks")
     if case == "restored":
-        clinic.restore("blocks.db")
+        clinic.databases.restore("blocks")
     shown, after = clinic.run(send_alerts(hub, *new_alerts))
     assert shown == {*new_alerts, *(("a1", "a2", "a3") if case == "restored" else ())}
     assert after.store_id != before.store_id
@@ -244,16 +236,15 @@ def test_lost_or_older_projections_are_filled_again(
     clinic: Clinic, hub: Hub, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
     clinic.run(send_alerts(hub, "a1"))
-    clinic.back_up("projections.db")
+    clinic.databases.back_up("projections")
     _, before = clinic.run(send_alerts(hub, "a2"))
     if case == "restored":
-        clinic.restore("projections.db")
+        clinic.databases.restore("projections")
     elif case == "deleted":
-        clinic.lose("projections.db")
+        clinic.databases.lose("projections")
     else:
-        engine = open_projections(clinic.folder / "projections.db")
-        reset_projections(engine)
-        engine.dispose()
+        with clinic.opened() as (_, engine):
+            reset_projections(engine)
     shown, after = clinic.run(send_alerts(hub, "a3"))
     assert shown == {"a1", "a2", "a3"}
     assert after.store_id == before.store_id
@@ -266,11 +257,10 @@ def test_a_crash_while_the_projections_are_emptied_repeats_it(
     clinic: Clinic, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clinic.run(send_alerts(hub, "a1", "a2"))
-    clinic.back_up("blocks.db")
+    clinic.databases.back_up("blocks")
     clinic.run(send_alerts(hub, "a3"))
-    clinic.restore("blocks.db")
-    with closing(Store.open(clinic.folder / "blocks.db")) as store:
-        engine = open_projections(clinic.folder / "projections.db")
+    clinic.databases.restore("blocks")
+    with clinic.opened() as (store, engine):
         running = Opener(store, engine, clinic_keys, discard)
 
         def crash(*_: object) -> None:
@@ -280,5 +270,4 @@ def test_a_crash_while_the_projections_are_emptied_repeats_it(
             patched.setattr(store_tables, "add_all_work", crash)
             with pytest.raises(TransientError, match="crashed"):
                 running.check_databases()
-        engine.dispose()
     assert clinic.run(send_alerts(hub, "new"))[0] == {"a1", "a2", "new"}

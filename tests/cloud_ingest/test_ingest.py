@@ -18,11 +18,13 @@ from sync.errors import PermanentError, TransientError
 from sync.mqtt import Message
 from sync.seal import BlockHeader, DataKey, parse_header, seal_block
 from sync.wire import Ack, BlockId, Envelope, Lane, Mark, Range, Rejected, WrappedKey, encode_envelope, up_topic
+from tests.databases import ON_BOTH
 
 KEY = DataKey(bytes(16), bytes(32))
 WRAPPED = WrappedKey(KEY.id, b"wrapped")
 HUB = "hub-1"
 NOW_US = 1_790_000_000_000_000
+DATABASES = ON_BOTH
 
 
 def block(seq: int, plaintext: bytes = b"x", *, hub: str = HUB, lane: Lane = "vital", epoch: int = 9) -> bytes:
