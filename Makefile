@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers train evaluate release-models clean lock browser node-library message-bus network-tools
+.PHONY: help setup demo test check bench bench-peers train evaluate release-models clean lock browser node-library message-bus network-tools postgresql
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -62,7 +62,11 @@ browser: setup node-library
 network-tools:
 	@command -v ip >/dev/null || ./deploy/system-packages iproute2
 
-test: setup browser message-bus network-tools
+# The tests start a server of their own; the distribution's need not run. Debian keeps its programs outside the path.
+postgresql:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || ./deploy/system-packages postgresql
+
+test: setup browser message-bus network-tools postgresql
 	$(BIN)/python -m pytest
 
 check: setup node-library

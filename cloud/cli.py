@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cloud.changes import Changes
+from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
 from cloud.folder import ClinicFolder
@@ -65,7 +66,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "dev",
         "run the whole clinic in one process for this computer only: MQTT broker, databases, decryption, web page",
     )
-    _add_data_option(dev)
+    _add_data_options(dev)
     dev.add_argument(
         "--port",
         type=_parse_port,
@@ -88,10 +89,10 @@ def _build_parser() -> argparse.ArgumentParser:
         "open",
         "decrypt all stored blocks and print totals; with options, also print the records or rebuild the projections",
     )
-    _add_data_option(open_)
+    _add_data_options(open_)
     open_.add_argument("--json", action="store_true", help="print every record as a JSON line, then the totals")
     open_.add_argument(
-        "--rebuild", action="store_true", help="before that, rebuild projections.db, the decrypted data, from the blocks"
+        "--rebuild", action="store_true", help="before that, rebuild the projections, the decrypted data, from the blocks"
     )
     open_.set_defaults(run=_run_open)
     return parser
@@ -102,8 +103,27 @@ def _add_command(add_parser: Callable[..., argparse.ArgumentParser], name: str, 
     return add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
 
 
-def _add_data_option(parser: argparse.ArgumentParser) -> None:
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the clinic's keys and databases")
+    for option, content in (("--store", "sealed blocks"), ("--projections", "decrypted data")):
+        parser.add_argument(
+            option,
+            type=_parse_url,
+            metavar="URL",
+            help=f"PostgreSQL database of the {content}, postgresql://USER@HOST:PORT/DATABASE, without the password: "
+            "that comes from PGPASSFILE or PGPASSWORD (default: a file of SQLite in DIR)",
+        )
+
+
+def _parse_url(text: str) -> PostgresUrl:
+    try:
+        return PostgresUrl.parse(text)
+    except ClinicError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _folder(options: argparse.Namespace) -> ClinicFolder:
+    return ClinicFolder(options.data, options.store, options.projections)
 
 
 def _parse_port(text: str) -> int:
@@ -118,7 +138,7 @@ def _run_dev(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     asyncio.run(
         run_dev(
-            ClinicFolder(options.data),
+            _folder(options),
             options.port,
             options.mqtt_port,
             watch_stdin=options.watch_stdin,
@@ -129,8 +149,8 @@ def _run_dev(options: argparse.Namespace) -> int:
 
 
 def _run_open(options: argparse.Namespace) -> int:
-    folder = ClinicFolder(options.data)
-    if not folder.blocks.exists():
+    folder = _folder(options)
+    if isinstance(folder.blocks, Path) and not folder.blocks.exists():
         return _fail(f"no clinic in {folder.path}: give the folder that pulsegate-cloud dev was started with")
     clinic = ClinicKeyPair.load(folder.private_key)
     with contextlib.closing(Store.open(folder.blocks)) as store:
@@ -146,10 +166,8 @@ def _print_totals(store: Store, clinic: ClinicKeyPair, *, as_json: bool) -> int:
         if as_json:
             _print_json(line)
     _print_json(totals.as_json())
-    unopened = totals.unopened.total()
-    if unopened:
-        return _fail(f"{unopened} of {totals.blocks} blocks could not be opened, the first because {totals.first_problem}")
-    return 0
+    problems = totals.problems()
+    return _fail("; ".join(problems)) if problems else 0
 
 
 def _rebuild(folder: ClinicFolder, store: Store, clinic: ClinicKeyPair) -> None:

@@ -85,6 +85,7 @@ async def _run_services(
 ) -> None:
     feed = Feed(databases.projections)
     opener = Opener(databases.store, databases.projections, clinic, feed.publish)
+    await asyncio.to_thread(opener.check_databases)  # before ingest begins
     mqtt = MqttClient(HOST, endpoints.mqtt_port, client_id="clinic", subscriptions=UP_TOPICS)
     transport = SubscribedTransport(mqtt)
     server = make_page_server(create_app(databases.page_store, databases.page_projections, feed))

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.opener import BlockReader, UnreadableError
-from cloud.store import Store, StoredBlock
+from cloud.store import Store
+from cloud.stored_blocks import StoredBlock, StoredBlockId
 from sync.records import Record, WaveformRecord, type_name
 from sync.seal import SealError, parse_header
 from sync.wire import BlockId
@@ -28,6 +29,7 @@ class ExportTotals:
     """The totals of an export, by which duplicate and missing blocks are found.
 
     Per sequence (hub, lane, epoch), `held` are the sequence numbers held and `ends` is the highest known number.
+    `conflicts` are the quarantined blocks whose position another block has, `key_conflicts` the wrapped keys kept aside.
     `waveforms` are (hub, sensor, kind, start, number of samples) of the waveforms seen.
     """
 
@@ -36,6 +38,9 @@ class ExportTotals:
     duplicate_blocks: int = 0
     duplicate_waveforms: int = 0
     unopened: Counter[str] = field(default_factory=Counter)
+    quarantined: int = 0
+    conflicts: int = 0
+    key_conflicts: int = 0
     first_problem: str = ""
     held: dict[tuple[str, str, int], set[int]] = field(default_factory=lambda: defaultdict(set))
     ends: dict[tuple[str, str, int], int] = field(default_factory=lambda: defaultdict(int))
@@ -55,6 +60,18 @@ class ExportTotals:
             if seq not in self.held[sequence]
         ]
 
+    def problems(self) -> list[str]:
+        """Return what a person must look at, as clauses of one line."""
+        found = []
+        if n := self.unopened.total():
+            found.append(f"{n} of {self.blocks} blocks could not be opened, the first because {self.first_problem}")
+        if self.conflicts or self.key_conflicts:
+            found.append(
+                f"{self.conflicts} blocks and {self.key_conflicts} wrapped keys came in place of others that are stored and "
+                "are kept aside: check whether two machines use one hub's name, or a hub's buffer was restored from a backup"
+            )
+        return found
+
     def as_json(self) -> Json:
         """Return the last line of an export."""
         missing = self.missing()
@@ -69,14 +86,19 @@ class ExportTotals:
                 dict(zip(("hub", "lane", "epoch", "seq"), block, strict=True)) for block in missing[:MAX_MISSING_LISTED]
             ],
             "unopened": dict(self.unopened),
+            "quarantined": self.quarantined,
+            "conflicts": self.conflicts,
+            "key_conflicts": self.key_conflicts,
         }
 
 
 def export_records(store: Store, reader: BlockReader, totals: ExportTotals) -> Iterator[Json]:
-    """Yield every record in order of arrival, with the lane, epoch and sequence number of its block; updates `totals`.
+    """Yield every record, by hub, epoch, lane and sequence number of its block, and with them; updates `totals`.
 
     A block that cannot be read is counted in `totals.unopened` and skipped.
     """
+    counts = store.counts()
+    totals.quarantined, totals.conflicts, totals.key_conflicts = counts.quarantined, counts.conflicts, counts.key_conflicts
     for rejected in store.list_quarantined():
         if rejected.position is not None:  # kept in quarantine, so it is not missing
             lane, epoch, seq = rejected.position
@@ -106,10 +128,10 @@ def samples_crc32(samples: NDArray[np.int32]) -> int:
 
 
 def _all_blocks(store: Store) -> Iterator[StoredBlock]:
-    last_id = 0
-    while page := store.blocks_after(last_id, PAGE_BLOCKS):
+    last: StoredBlockId | None = None
+    while page := store.blocks_after(last, PAGE_BLOCKS):
         yield from page
-        last_id = page[-1].id
+        last = page[-1].id
 
 
 def _add_block(totals: ExportTotals, block: StoredBlock) -> None:

@@ -1,8 +1,8 @@
 """The files of one clinic.
 
 folder/clinic.key, clinic.pub   key pair; only its owner may read the private key
-folder/blocks.db                sealed blocks
-folder/projections.db           opened blocks: plaintext, can be rebuilt from blocks.db at any time
+folder/blocks.db                sealed blocks, unless they are in PostgreSQL
+folder/projections.db           opened blocks: plaintext, can be rebuilt from the sealed blocks at any time; or in PostgreSQL
 folder/clinic.json              addresses of the running clinic; exists only while it runs
 folder/lock                     locked by the process that writes the projections
 """
@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloud.database_url import PostgresUrl
+from cloud.databases import DatabaseLocation
 from cloud.errors import ClinicError
 from config.files import locked, replacing
 from sync.seal import ClinicKeyPair
@@ -31,9 +33,11 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class ClinicFolder:
-    """Paths of the clinic's files, the lock, the key pair and the endpoints file."""
+    """Paths of the clinic's files and URLs of its databases, the lock, the key pair and the endpoints file."""
 
     path: Path
+    store_url: PostgresUrl | None = None
+    projections_url: PostgresUrl | None = None
 
     @property
     def private_key(self) -> Path:
@@ -44,12 +48,12 @@ class ClinicFolder:
         return self.path / "clinic.pub"
 
     @property
-    def blocks(self) -> Path:
-        return self.path / "blocks.db"
+    def blocks(self) -> DatabaseLocation:
+        return self.store_url or self.path / "blocks.db"
 
     @property
-    def projections(self) -> Path:
-        return self.path / "projections.db"
+    def projections(self) -> DatabaseLocation:
+        return self.projections_url or self.path / "projections.db"
 
     @property
     def endpoints(self) -> Path:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar
 
-from cloud.store import RejectedBlock, Store
+from cloud.store import Store
+from cloud.stored_blocks import CommitResult, RejectedBlock
 from sync.errors import TransientError
 from sync.mqtt import Message
 from sync.seal import BlockHeader, SealError, parse_header
@@ -99,6 +100,8 @@ def handle_message(store: Store, message: Message, received_us: int) -> tuple[Ac
     if validated.rejected:
         store.quarantine(validated.rejected, received_us)
     commit = store.commit(hub, validated.envelope.keys, validated.valid, received_us)
+    if commit.new_conflicts:
+        _log_conflicts(hub, commit)
     rejected = [
         *(Rejected(*block.position, block.reason) for block in validated.rejected if block.position),
         *(Rejected(*position, "conflict") for position in commit.conflicts),
@@ -112,10 +115,20 @@ def handle_message(store: Store, message: Message, received_us: int) -> tuple[Ac
         FENCE,
         tuple(marks),
         tuple(_ranges_beyond_marks(commit.held, marks)),
-        tuple(key.id for key in validated.envelope.keys),
+        tuple(key.id for key in validated.envelope.keys if key.id not in commit.conflicting_keys),
         tuple(rejected),
     )
     return ack, commit.new
+
+
+def _log_conflicts(hub: str, commit: CommitResult) -> None:
+    found = [
+        *("block {}/{}/{}".format(*position) for position in commit.conflicts),
+        *(f"data key {key.hex()}" for key in commit.conflicting_keys),
+    ]
+    text = "hub %s sent %d blocks or wrapped keys in place of others that are stored, the first of them %s: %s"
+    advice = "they are kept aside; check whether two machines use this hub's name, or its buffer was restored from a backup"
+    _log.warning(text, hub, commit.new_conflicts, found[0], advice)
 
 
 def _quarantine_message(store: Store, message: Message, reason: str, received_us: int) -> tuple[None, int]:

@@ -1,40 +1,37 @@
 """Opens blocks with the clinic's private key and projects their records.
 
-    store of sealed blocks ──(cursor)──▶ open ──▶ decode ──▶ projections + cursor, one transaction ──▶ publish
+    work rows of the store ──▶ open ──▶ decode ──▶ projections, one transaction ──▶ delete the work rows ──▶ publish
 
-After a kill at any moment it continues with the block after the last one whose transaction was committed, so nothing is
-projected twice. A block that cannot be read is set aside: recorded with the reason, and the opener continues with the next one.
-Only a failure of a database makes the opener wait, and only while it lasts.
+After a kill at any moment it opens the blocks again whose work rows are left; the projections know the blocks that they hold,
+so nothing is projected twice. A block that cannot be read is set aside: recorded with the reason, and the opener continues with
+the next one. Only a failure of a database makes the opener wait, and only while it lasts.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from typing import Final
 
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from cloud import projections
+from cloud import projections, tables, work
 from cloud.changes import BlockOrigin, Changes, Position
-from cloud.database_errors import find_database_failure
+from cloud.database_errors import find_database_failure, translating_errors
 from cloud.projections import UnopenedBlock
-from cloud.store import Store, StoredBlock
+from cloud.store import Store
+from cloud.stored_blocks import StoredBlock, StoredBlockId
 from cloud.validate import validate_record
 from sync.errors import PermanentError, TransientError
 from sync.records import Record, RecordError, decode_readable_records
 from sync.seal import ClinicKeyPair, DataKey, SealError, open_block, parse_header, unwrap_at_clinic
-from sync.wire import LANES
 
 BATCH_BLOCKS: Final = 64
 """Blocks per transaction: about 30 ms of work. An alert that arrives meanwhile waits no longer than that."""
-ALERT_SCAN_BLOCKS: Final = 512
-"""Blocks scanned at once for alerts; only the alerts among them are opened."""
 CACHED_KEYS: Final = 4096
 """Data keys in memory, one per patient and day, unusable ones included: enough for a hundred patients for a month."""
 RETRY_DELAY_S: Final = 1.0
@@ -113,23 +110,8 @@ class BlockReader:
             return str(error)
 
 
-@dataclass(frozen=True, slots=True)
-class LaneCursor:
-    """A cursor over the store that opens only the blocks of `lanes`, and reads `limit` blocks at once."""
-
-    name: str
-    lanes: frozenset[str]
-    limit: int
-
-
 Unopened = list[tuple[StoredBlock, UnreadableError]]
 """Blocks that could not be read, and why."""
-
-LANE_CURSORS: Final = (
-    LaneCursor("alerts", frozenset({"alert"}), ALERT_SCAN_BLOCKS),
-    LaneCursor("rest", frozenset(LANES) - {"alert"}, BATCH_BLOCKS),
-)
-"""Alerts have a cursor of their own: an alert must not wait behind a day of waveforms."""
 
 
 class Opener:
@@ -141,8 +123,8 @@ class Opener:
         self._reader = BlockReader(store, clinic)
         self._publish = publish
         self._has_work = asyncio.Event()
-        self._retried_id = 0
-        """Store's id of the last block that `retry_missing_keys` tried again."""
+        self._retried: StoredBlockId | None = None
+        """The last block that `retry_missing_keys` tried again."""
         self._has_retried_all = False
 
     def wake(self) -> None:
@@ -168,25 +150,50 @@ class Opener:
         while True:
             try:
                 return await asyncio.to_thread(work)
-            except (TransientError, OperationalError, PoolTimeoutError, MemoryError) as error:
-                reason = error.orig if isinstance(error, OperationalError) else repr(error)
+            except (TransientError, MemoryError) as error:
+                reason = str(error) or type(error).__name__
                 _log.warning("cannot open blocks now: %s; retrying in %g s", reason, RETRY_DELAY_S)
                 await asyncio.sleep(RETRY_DELAY_S)
 
+    def check_databases(self) -> None:
+        """If either database was lost or restored from a backup, empty the projections and make all blocks work again.
+
+        Call it before blocks are received: those that are lost must not be hidden by as many new ones.
+
+        Raises:
+            TransientError, PermanentError: a database failed.
+        """
+        with self._store.transaction() as store, self._projections() as connection:
+            source = projections.lock_source(connection)
+            if work.find_mismatch(source, work.read_state(store)) is None:
+                return
+            state = work.read_state(store, lock=True)  # another opener may have emptied the projections just now
+            mismatch = work.find_mismatch(source, state)
+            if mismatch is None:
+                return
+            if mismatch.value is not None:
+                seen = {"seen": source.commits, "commits": state.commits, "stored": state.stored}
+                _log.warning("%s", mismatch.value.format(**seen))
+            tables.empty_tables(connection)
+            projections.write_source(connection, work.begin_again(store, state, mismatch))
+
     def open_batch(self) -> Changes | None:
-        """Open the next batch, alerts first; returns None if there are no new blocks."""
-        for cursor in LANE_CURSORS:
-            with self._engine.begin() as connection:
-                blocks = self._store.blocks_after(projections.read_cursor(connection, cursor.name), cursor.limit)
+        """Open the next batch, alerts first; returns None if no block waits."""
+        self.check_databases()
+        with self._store.transaction() as store:
+            with self._projections() as connection:
+                source, state = projections.lock_source(connection), work.read_state(store)
+                blocks = work.take_blocks(store, BATCH_BLOCKS)
                 if not blocks:
-                    continue
-                changes, unopened = self._open(connection, (block for block in blocks if block.position.lane in cursor.lanes))
+                    return None
+                changes, unopened = self._open(connection, blocks)
                 for block, error in unopened:
                     _record_unopened(connection, block, error)
-                projections.move_cursor(connection, cursor.name, blocks[-1].id)
-            _log_unopened(unopened)
-            return changes
-        return None
+                source = replace(source, batches=source.batches + 1, commits=max(source.commits, state.commits))
+                projections.write_source(connection, source)
+            work.delete_work(store, blocks, source)
+        _log_unopened(unopened)
+        return changes
 
     def retry_missing_keys(self) -> Changes | None:
         """Try the next batch of blocks again that had no usable key: the clinic's key may have changed since the last run.
@@ -195,8 +202,9 @@ class Opener:
         """
         if self._has_retried_all:
             return None
-        with self._engine.begin() as connection:
-            ids = projections.unopened_block_ids(connection, NO_KEY, self._retried_id, BATCH_BLOCKS)
+        with self._projections() as connection:
+            projections.lock_source(connection)
+            ids = projections.list_unopened(connection, NO_KEY, self._retried, BATCH_BLOCKS)
             changes, unopened = self._open(connection, self._store.blocks_by_id(ids))
             for block, error in unopened:
                 if error.reason != NO_KEY:  # otherwise it is recorded and logged already
@@ -204,8 +212,13 @@ class Opener:
         if not ids:
             self._has_retried_all = True
             return None
-        self._retried_id = ids[-1]
+        self._retried = ids[-1]
         return changes
+
+    @contextmanager
+    def _projections(self) -> Iterator[Connection]:
+        with translating_errors("the projections"), self._engine.begin() as connection:
+            yield connection
 
     def _open(self, connection: Connection, blocks: Iterable[StoredBlock]) -> tuple[Changes, Unopened]:
         """Project each block in a savepoint; returns the changes, and the blocks that could not be read.
@@ -229,21 +242,20 @@ class Opener:
 
     def _project(self, connection: Connection, block: StoredBlock) -> Changes:
         records = self._reader.read(block)
+        if not projections.note_opened(connection, block.id):
+            return Changes()
         subject = parse_header(block.block).subject  # authenticated: `read` has opened the block
         lane, epoch, seq = block.position
         origin = BlockOrigin(subject, block.hub, lane, Position(epoch, seq), block.received_us)
         try:
-            changes = projections.project_records(connection, origin, records)
+            return projections.project_records(connection, origin, records)
         except RecordError as error:
             raise UnreadableError(UNDECODABLE, str(error)) from error
-        projections.delete_unopened(connection, block.id)
-        projections.increase_counter(connection, "opened", 1)
-        return changes
 
 
 def _record_unopened(connection: Connection, block: StoredBlock, error: UnreadableError) -> None:
     lane, epoch, seq = block.position
-    projections.record_unopened(connection, UnopenedBlock(block.id, block.hub, epoch, lane, seq, error.reason, str(error)))
+    projections.record_unopened(connection, UnopenedBlock(block.hub, epoch, lane, seq, error.reason, str(error)))
 
 
 def _log_unopened(unopened: Unopened) -> None:

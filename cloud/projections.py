@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Executable, Table, func, or_, select, tuple_
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Table, func, select, tuple_
 from sqlalchemy.engine import Connection, Row
 
 from cloud import tables
 from cloud.changes import AlertKey, BlockOrigin, Changes, LiveVital, LiveWaveform, Position
+from cloud.projection_statements import INSERTS, TOTALS, statements
+from cloud.stored_blocks import StoredBlockId
 from sync.records import (
     AlertRecord,
     FindingRecord,
@@ -35,55 +36,26 @@ PRIORITY_RANKS: Final[Mapping[str, int]] = {"high": 0, "medium": 1, "low": 2}
 """Order of the priorities in the list of alerts. An unknown one, of a newer hub, ranks with high: it must not be hidden."""
 MAX_SENSORS: Final = 256
 """Sensors of one patient on one hub over the years. A hub serves some twenty at a time; more names than this are an error."""
-MAX_TOTAL: Final = 2**53 - 1
-"""Totals stay at this value: the largest integer that JavaScript represents exactly."""
 
 
-def _upsert(table: Table, updates: Mapping[str, Any] | None = None, where: Any = None) -> Executable:
-    """Build an INSERT that updates the existing row if the primary key is taken and `where` holds.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What projections say of themselves and of the store that they come from.
 
-    The update sets the columns in `updates`; by default it sets all columns to the new values. `_excluded(table)` is the row
-    that could not be inserted.
+    `id` is random; `batches` counts the transactions of the opener. `store_id` is None before the first batch; `commits` is the
+    highest number of commits that this store was seen to have.
     """
-    statement = insert(table)
-    key = list(table.primary_key.columns)
-    others = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
-    return statement.on_conflict_do_update(index_elements=key, set_=dict(updates or others), where=where)
 
-
-def _excluded(table: Table) -> Any:
-    return insert(table).excluded
-
-
-def _upsert_latest(table: Table) -> Executable:
-    """Build an INSERT that replaces the existing row unless that row's record comes later in its lane."""
-    new = _excluded(table)
-    return _upsert(table, where=tuple_(table.c.epoch, table.c.seq) <= tuple_(new.epoch, new.seq))
-
-
-def _add_to_total(table: Table, name: str) -> Any:
-    return func.min(table.c[name] + _excluded(table)[name], MAX_TOTAL)
-
-
-# Built once: building a statement costs more than executing it.
-_MOVE_CURSOR: Final = _upsert(tables.cursors)
-_INCREASE_COUNTER: Final = _upsert(tables.counters, {"value": tables.counters.c.value + _excluded(tables.counters).value})
-_UPSERT_UNOPENED: Final = _upsert(tables.unopened)
-_INSERT_PATIENT: Final = insert(tables.patients).on_conflict_do_nothing()
-_UPSERT_STATUS: Final = _upsert_latest(tables.statuses)
-_UPSERT_LATEST_VITAL: Final = _upsert_latest(tables.latest_vitals)
-_UPSERT_LAST_DATA: Final = _upsert_latest(tables.last_data)
-_UPSERT_GAP: Final = _upsert(tables.gaps, where=or_(tables.gaps.c.to_us.is_(None), _excluded(tables.gaps).to_us.is_not(None)))
-_TOTALS: Final = ("samples", "undecodable", "gaps", "missing_samples")
-_UPSERT_SENSOR: Final = _upsert(tables.sensors, {name: _add_to_total(tables.sensors, name) for name in _TOTALS})
-_INSERT: Final = {table: table.insert() for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)}
+    id: bytes
+    batches: int
+    store_id: bytes | None
+    commits: int
 
 
 @dataclass(frozen=True, slots=True)
 class UnopenedBlock:
-    """A block that could not be read, and why: `no key`, `damaged` or `undecodable`. `block_id` is its id in the store."""
+    """A block that could not be read, and why: `no key`, `damaged` or `undecodable`."""
 
-    block_id: int
     hub: str
     epoch: int
     lane: str
@@ -92,37 +64,46 @@ class UnopenedBlock:
     detail: str
 
 
-def read_cursor(connection: Connection, name: str) -> int:
-    """Return the store's id of the last block that this cursor has passed, 0 before the first."""
-    query = select(tables.cursors.c.block_id).where(tables.cursors.c.name == name)
-    return connection.execute(query).scalar() or 0
+def lock_source(connection: Connection) -> Source:
+    """Return what the projections say of themselves. On PostgreSQL no other opener writes until the transaction ends."""
+    query = select(*(tables.source.c[name] for name in Source.__slots__)).with_for_update()
+    return Source(*connection.execute(query).one())
 
 
-def move_cursor(connection: Connection, name: str, block_id: int) -> None:
-    """Set a cursor to the block that it has passed last."""
-    connection.execute(_MOVE_CURSOR, {"name": name, "block_id": block_id})
+def write_source(connection: Connection, source: Source) -> None:
+    """Replace what the projections say of themselves."""
+    connection.execute(tables.source.update().values({name: getattr(source, name) for name in Source.__slots__}))
 
 
-def increase_counter(connection: Connection, name: str, amount: int) -> None:
-    """Add to a counter."""
-    connection.execute(_INCREASE_COUNTER, {"name": name, "value": amount})
+def note_opened(connection: Connection, block: StoredBlockId) -> bool:
+    """Note that a block's records are in the projections; returns false if they are already."""
+    if not connection.execute(statements(connection).insert_opened, block._asdict()).rowcount:
+        return False
+    this = [tables.unopened.c[name] == value for name, value in block._asdict().items()]
+    connection.execute(tables.unopened.delete().where(*this))
+    increase_counter(connection, "opened", 1)
+    return True
+
+
+def increase_counter(connection: Connection, name: str, amount: int) -> int:
+    """Add to a counter; returns its new value. The row is locked until the transaction ends."""
+    return int(connection.execute(statements(connection).increase_counter, {"name": name, "value": amount}).scalar_one())
 
 
 def record_unopened(connection: Connection, block: UnopenedBlock) -> None:
     """Record a block that could not be read; if it is already recorded, update its reason."""
-    connection.execute(_UPSERT_UNOPENED, {name: getattr(block, name) for name in UnopenedBlock.__slots__})
+    row = {name: getattr(block, name) for name in UnopenedBlock.__slots__}
+    connection.execute(statements(connection).upsert_unopened, row)
 
 
-def delete_unopened(connection: Connection, block_id: int) -> None:
-    """Delete the record of a block that could not be read before and now was."""
-    connection.execute(tables.unopened.delete().where(tables.unopened.c.block_id == block_id))
-
-
-def unopened_block_ids(connection: Connection, reason: str, after_id: int, limit: int) -> list[int]:
-    """Return the store's ids, above `after_id`, of up to `limit` blocks that could not be read for `reason`, oldest first."""
+def list_unopened(connection: Connection, reason: str, after: StoredBlockId | None, limit: int) -> list[StoredBlockId]:
+    """Return up to `limit` blocks, behind `after`, that could not be read for `reason`."""
     unopened = tables.unopened.c
-    query = select(unopened.block_id).where(unopened.reason == reason, unopened.block_id > after_id)
-    return list(connection.scalars(query.order_by(unopened.block_id).limit(limit)))
+    columns = [unopened[name] for name in StoredBlockId._fields]
+    query = select(*columns).where(unopened.reason == reason).order_by(*columns).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(*columns) > tuple_(*after))
+    return [StoredBlockId(*row) for row in connection.execute(query)]
 
 
 def project_records(connection: Connection, origin: BlockOrigin, records: Iterable[Record]) -> Changes:
@@ -131,7 +112,7 @@ def project_records(connection: Connection, origin: BlockOrigin, records: Iterab
     Raises:
         RecordError: the hub names more sensors than `MAX_SENSORS`.
     """
-    connection.execute(_INSERT_PATIENT, {"subject": origin.subject})
+    connection.execute(statements(connection).insert_patient, {"subject": origin.subject})
     writer = _BlockWriter(connection, origin)
     for record in records:
         writer.write(record)
@@ -155,6 +136,7 @@ class _BlockWriter:
 
     def __init__(self, connection: Connection, origin: BlockOrigin) -> None:
         self._connection = connection
+        self._statements = statements(connection)
         self._origin = origin
         self._position = origin.position._asdict()
         self._totals: dict[str, _SensorTotals] = defaultdict(_SensorTotals)
@@ -173,7 +155,7 @@ class _BlockWriter:
                 self._add_data(record.sensor, record.times.at_us)
             case StatusRecord():
                 row = self._row(record) | self._position | {"value": json.dumps(record.value)}
-                self._connection.execute(_UPSERT_STATUS, row)
+                self._connection.execute(self._statements.upsert_status, row)
                 self._add_data(record.sensor, record.times.at_us)
             case GapRecord():
                 self._write_gap(record)
@@ -188,12 +170,12 @@ class _BlockWriter:
         for sensor, totals in self._totals.items():
             key = self._origin.sensor_key(sensor)
             self.changes.sensors[key] = None
-            values = {name: getattr(totals, name) for name in _TOTALS}
-            self._connection.execute(_UPSERT_SENSOR, key._asdict() | values)
+            values = {name: getattr(totals, name) for name in TOTALS}
+            self._connection.execute(self._statements.upsert_sensor, key._asdict() | values)
             if totals.data_us is not None:
                 received = {"data_us": totals.data_us, "received_us": self._origin.received_us}
                 self._connection.execute(
-                    _UPSERT_LAST_DATA, key._asdict() | {"lane": self._origin.lane} | self._position | received
+                    self._statements.upsert_last_data, key._asdict() | {"lane": self._origin.lane} | self._position | received
                 )
         if self._totals:
             self._check_number_of_sensors()
@@ -214,8 +196,7 @@ class _BlockWriter:
         changed = _alert_columns(record, origin, known)
         if not changed:
             return
-        newest = self._connection.execute(select(func.max(alerts.c.revision))).scalar() or 0
-        changed["revision"] = newest + 1
+        changed["revision"] = increase_counter(self._connection, "revision", 1)
         if known is None:
             self._connection.execute(alerts.insert(), key._asdict() | changed)
             increase_counter(self._connection, "alerts", 1)
@@ -243,7 +224,7 @@ class _BlockWriter:
         measured = {"at_us": record.times.at_us, "value": record.value}
         self._insert(tables.vitals, record, measured | {"flags": json.dumps(record.flags)})
         latest = self._row(record) | self._position | measured | {"received_us": self._origin.received_us}
-        self._connection.execute(_UPSERT_LATEST_VITAL, latest)
+        self._connection.execute(self._statements.upsert_latest_vital, latest)
         self._add_data(record.sensor, record.times.at_us)
         self.changes.vitals.append(LiveVital(self._origin.sensor_key(record.sensor), self._origin.position, record))
 
@@ -253,7 +234,7 @@ class _BlockWriter:
         this = [gaps.c[name] == value for name, value in row.items()]
         known = self._connection.execute(select(gaps.c.missing).where(*this)).first()
         values = {name: getattr(record, name) for name in GapRecord.__slots__}
-        self._connection.execute(_UPSERT_GAP, row | values | self._position)
+        self._connection.execute(self._statements.upsert_gap, row | values | self._position)
         totals = self._totals[record.sensor]
         if known is None:
             totals.gaps += 1
@@ -264,7 +245,7 @@ class _BlockWriter:
         return {**self._origin.sensor_key(record.sensor)._asdict(), "kind": record.kind}
 
     def _insert(self, table: Table, record: Any, columns: Mapping[str, Any]) -> None:
-        self._connection.execute(_INSERT[table], {**columns, **self._row(record)})
+        self._connection.execute(INSERTS[table], {**columns, **self._row(record)})
 
     def _add_data(self, sensor: str, end_us: int) -> None:
         self._totals[sensor].data_us = end_us

@@ -1,26 +1,28 @@
 """The tables of the projections: the content of opened blocks, in a form that the page can query.
 
 This database holds plaintext and is separate from the store of sealed blocks. It can be lost without harm:
-`pulsegate-cloud open --rebuild` rebuilds it. It also holds the cursors: one transaction writes a block's records and moves the
-cursor past the block.
+`pulsegate-cloud open --rebuild` rebuilds it. It also says which blocks it holds and which store they come from: one transaction
+writes a block's records and notes the block.
 """
 
 import logging
+import secrets
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Column, Engine, Float, Index, Integer, LargeBinary, MetaData, String, Table, create_engine, event
+from sqlalchemy import Column, Engine, Float, Index, Integer, LargeBinary, MetaData, String, Table, event, inspect, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
+from cloud.database_errors import is_transient, translating_errors
+from cloud.databases import BIG, POSTGRESQL, DatabaseLocation, lock_schema, open_postgresql, open_sqlite
 from config.files import make_private
 
 _log: Final = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 4
-"""Kept in SQLite's `user_version`. A database of another version is rebuilt from the blocks."""
-_EMPTY_DATABASE: Final = 0
-"""SQLite's `user_version` of a new file."""
+SCHEMA_VERSION: Final = 5
+"""A database of another version is rebuilt from the blocks."""
+ID_BYTES: Final = 16
 BUSY_TIMEOUT_S: Final = 10.0
 """How long the opener, the only writer, waits for `open --rebuild` beside a running clinic."""
 
@@ -32,24 +34,34 @@ def _sensor_key(*, is_primary: bool = False) -> tuple[Column[str], ...]:
 
 def _position(prefix: str = "", *, is_nullable: bool = False) -> tuple[Column[int], ...]:
     """The columns that order the records of one lane: a later one has the higher (epoch, seq), whatever the clock says."""
-    return tuple(Column(prefix + name, Integer, nullable=is_nullable) for name in ("epoch", "seq"))
+    return tuple(Column(prefix + name, BIG, nullable=is_nullable) for name in ("epoch", "seq"))
+
+
+def _block_id() -> tuple[Column[Any], ...]:
+    """The key that identifies a block of any hub."""
+    kinds: dict[str, Any] = {"hub": String, "epoch": BIG, "lane": String, "seq": BIG}
+    return tuple(Column(name, kind, primary_key=True, autoincrement=False) for name, kind in kinds.items())
 
 
 metadata: Final = MetaData()
-cursors: Final = Table(
-    "cursors", metadata, Column("name", String, primary_key=True), Column("block_id", Integer, nullable=False)
+source: Final = Table(
+    "source",
+    metadata,
+    Column("schema", Integer, nullable=False),
+    Column("id", LargeBinary, nullable=False),
+    Column("batches", BIG, nullable=False),
+    Column("store_id", LargeBinary),
+    Column("commits", BIG, nullable=False),
 )
-counters: Final = Table(
-    "counters", metadata, Column("name", String, primary_key=True), Column("value", Integer, nullable=False)
-)
+"""One row: the version of the tables, the random id of these projections and the number of batches written to them; then the
+store they come from (null: none yet) and the commits that it had counted."""
+opened: Final = Table("opened", metadata, *_block_id(), sqlite_with_rowid=False)
+"""The blocks whose records are in the projections: a block that comes again changes nothing."""
+counters: Final = Table("counters", metadata, Column("name", String, primary_key=True), Column("value", BIG, nullable=False))
 unopened: Final = Table(
     "unopened",
     metadata,
-    Column("block_id", Integer, primary_key=True),
-    Column("hub", String, nullable=False),
-    Column("epoch", Integer, nullable=False),
-    Column("lane", String, nullable=False),
-    Column("seq", Integer, nullable=False),
+    *_block_id(),
     Column("reason", String, nullable=False),
     Column("detail", String, nullable=False),
 )
@@ -60,23 +72,23 @@ alerts: Final = Table(
     Column("subject", String, primary_key=True),
     Column("hub", String, primary_key=True),
     Column("id", String, primary_key=True),
-    Column("revision", Integer, nullable=False),
+    Column("revision", BIG, nullable=False),
     Column("sensor", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("priority", String, nullable=False),
     Column("rank", Integer, nullable=False),
-    Column("onset_us", Integer, nullable=False),
-    Column("end_us", Integer),
-    Column("decided_us", Integer, nullable=False),
-    Column("raised_us", Integer, nullable=False),
-    Column("received_us", Integer, nullable=False),
+    Column("onset_us", BIG, nullable=False),
+    Column("end_us", BIG),
+    Column("decided_us", BIG, nullable=False),
+    Column("raised_us", BIG, nullable=False),
+    Column("received_us", BIG, nullable=False),
     Column("source", String, nullable=False),
     Column("reasons", String, nullable=False),
     Column("probability", Float),
     Column("measured", String),
     *_position(),
     *_position("first_"),
-    Column("strip_start_us", Integer),
+    Column("strip_start_us", BIG),
     Column("strip_rate_hz", Float),
     Column("strip_scale", Float),
     Column("strip_samples", LargeBinary),
@@ -90,14 +102,20 @@ alerts: Final = Table(
 """`rank` orders the priorities, 0 first. `decided_us` is the hub's time of the first decision; `raised_us` is the same, but
 never later than the clinic received it. `received_us` is when the clinic received the latest record. The position is that of
 the latest record, with `first_` that of the first, with `strip_` that of the record whose strip is kept."""
-Index("alerts_ongoing", alerts.c.subject, alerts.c.rank, sqlite_where=alerts.c.end_us.is_(None))
+Index(
+    "alerts_ongoing",
+    alerts.c.subject,
+    alerts.c.rank,
+    sqlite_where=alerts.c.end_us.is_(None),
+    postgresql_where=alerts.c.end_us.is_(None),
+)
 vitals: Final = Table(
     "vitals",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BIG, primary_key=True),
     *_sensor_key(),
     Column("kind", String, nullable=False),
-    Column("at_us", Integer, nullable=False),
+    Column("at_us", BIG, nullable=False),
     Column("value", Float, nullable=False),
     Column("flags", String, nullable=False),
     Index("vitals_by_time", "subject", "hub", "sensor", "kind", "at_us"),
@@ -108,33 +126,33 @@ latest_vitals: Final = Table(
     *_sensor_key(is_primary=True),
     Column("kind", String, primary_key=True),
     *_position(),
-    Column("at_us", Integer, nullable=False),
-    Column("received_us", Integer, nullable=False),
+    Column("at_us", BIG, nullable=False),
+    Column("received_us", BIG, nullable=False),
     Column("value", Float, nullable=False),
 )
 intervals: Final = Table(
     "intervals",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BIG, primary_key=True),
     *_sensor_key(),
     Column("kind", String, nullable=False),
-    Column("at_us", Integer, nullable=False),
+    Column("at_us", BIG, nullable=False),
     Column("ticks", String, nullable=False),
     Index("intervals_by_time", "subject", "hub", "sensor", "at_us"),
 )
 waveforms: Final = Table(
     "waveforms",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BIG, primary_key=True),
     *_sensor_key(),
     Column("kind", String, nullable=False),
     *_position(),
-    Column("start_us", Integer, nullable=False),
-    Column("end_us", Integer, nullable=False),
-    Column("sensor_ns", Integer),
+    Column("start_us", BIG, nullable=False),
+    Column("end_us", BIG, nullable=False),
+    Column("sensor_ns", BIG),
     Column("rate_hz", Float, nullable=False),
     Column("scale", Float, nullable=False),
-    Column("n", Integer, nullable=False),
+    Column("n", BIG, nullable=False),
     Column("samples", LargeBinary, nullable=False),
     Index("waveforms_by_time", "subject", "hub", "sensor", "kind", "start_us", "end_us"),
 )
@@ -143,23 +161,30 @@ gaps: Final = Table(
     metadata,
     *_sensor_key(is_primary=True),
     Column("kind", String, primary_key=True),
-    Column("from_us", Integer, primary_key=True),
+    Column("from_us", BIG, primary_key=True),
     *_position(),
-    Column("to_us", Integer),
-    Column("missing", Integer),
+    Column("to_us", BIG),
+    Column("missing", BIG),
     Column("reason", String, nullable=False),
-    Column("from_sensor_ns", Integer),
-    Column("to_sensor_ns", Integer),
+    Column("from_sensor_ns", BIG),
+    Column("to_sensor_ns", BIG),
 )
-Index("gaps_open", gaps.c.subject, gaps.c.hub, gaps.c.sensor, sqlite_where=gaps.c.to_us.is_(None))
+Index(
+    "gaps_open",
+    gaps.c.subject,
+    gaps.c.hub,
+    gaps.c.sensor,
+    sqlite_where=gaps.c.to_us.is_(None),
+    postgresql_where=gaps.c.to_us.is_(None),
+)
 findings: Final = Table(
     "findings",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", BIG, primary_key=True),
     *_sensor_key(),
     Column("kind", String, nullable=False),
-    Column("onset_us", Integer, nullable=False),
-    Column("end_us", Integer),
+    Column("onset_us", BIG, nullable=False),
+    Column("end_us", BIG),
     Column("source", String, nullable=False),
     Column("probability", Float),
     Column("inconclusive", String),
@@ -170,10 +195,10 @@ sensors: Final = Table(
     "sensors",
     metadata,
     *_sensor_key(is_primary=True),
-    Column("samples", Integer, nullable=False),
-    Column("undecodable", Integer, nullable=False),
-    Column("gaps", Integer, nullable=False),
-    Column("missing_samples", Integer, nullable=False),
+    Column("samples", BIG, nullable=False),
+    Column("undecodable", BIG, nullable=False),
+    Column("gaps", BIG, nullable=False),
+    Column("missing_samples", BIG, nullable=False),
 )
 """Totals, kept up to date with each block: a query must not count a sensor's history."""
 last_data: Final = Table(
@@ -182,8 +207,8 @@ last_data: Final = Table(
     *_sensor_key(is_primary=True),
     Column("lane", String, primary_key=True),
     *_position(),
-    Column("data_us", Integer, nullable=False),
-    Column("received_us", Integer, nullable=False),
+    Column("data_us", BIG, nullable=False),
+    Column("received_us", BIG, nullable=False),
 )
 """The latest data of a sensor in each lane: its end by the hub's clock, and when the clinic received it."""
 statuses: Final = Table(
@@ -196,55 +221,90 @@ statuses: Final = Table(
 )
 
 
-def open_projections(path: Path) -> Engine:
-    """Open the projections in `path`, or create them.
+def open_projections(location: DatabaseLocation) -> Engine:
+    """Open the projections, or create them.
 
-    A database of another version, or a damaged one, is emptied: the opener then rebuilds it from the blocks.
+    A database of another version, or a damaged file of SQLite, is emptied: the opener then rebuilds it from the blocks.
 
     Raises:
-        OperationalError: the database is locked or cannot be written.
+        TransientError, PermanentError: the database is locked, cannot be reached or cannot be written.
         OSError: the file cannot be created, or belongs to another user.
+        ClinicError: other users may read the password file of PostgreSQL.
     """
-    make_private(path)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
-    event.listen(engine, "connect", _configure_connection)
-    event.listen(engine, "begin", _begin_transaction)
+    engine = _open_engine(location)
     try:
-        version = _read_version(engine)
-        if version != SCHEMA_VERSION:
-            if version != _EMPTY_DATABASE:
-                _log.warning("%s has schema %d, not %d: rebuilding it from the blocks", path, version, SCHEMA_VERSION)
-            reset_projections(engine)
-    except OperationalError:
-        raise
-    except DatabaseError:
-        _log.warning("%s is damaged: rebuilding it from the blocks", path)
+        _empty_if_of_another_version(engine, location)
+    except DBAPIError as error:
         engine.dispose()
+        if is_transient(error) or not isinstance(location, Path):
+            with translating_errors(f"the projections {location}"):
+                raise
+        _log.warning("%s is damaged: rebuilding it from the blocks", location)
         for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        return open_projections(path)
+            location.with_name(location.name + suffix).unlink(missing_ok=True)
+        return open_projections(location)
     return engine
 
 
-def reset_projections(engine: Engine) -> None:
-    """Recreate all tables empty, cursors included: the opener then starts with the first block."""
+def _open_engine(location: DatabaseLocation) -> Engine:
+    if not isinstance(location, Path):
+        return open_postgresql(location, BUSY_TIMEOUT_S)
+    make_private(location)
+    engine = open_sqlite(location, BUSY_TIMEOUT_S)
+    event.listen(engine, "connect", _disable_late_begin)
+    event.listen(engine, "begin", _begin_transaction)
+    return engine
+
+
+def _empty_if_of_another_version(engine: Engine, location: DatabaseLocation) -> None:
     with engine.begin() as connection:
+        if engine.dialect.name == POSTGRESQL:
+            lock_schema(connection)
+        tables = inspect(connection).get_table_names()
+        has_source = source.name in tables
+        if has_source and connection.execute(select(source.c.schema)).scalar_one() == SCHEMA_VERSION:
+            return
+        if has_source or "alerts" in tables:
+            _log.warning("%s was made by another version of pulsegate: rebuilding it from the blocks", location)
+        create_empty_tables(connection)
+
+
+def reset_projections(engine: Engine) -> None:
+    """Recreate all tables empty, in a transaction of their own: the opener then begins again."""
+    with engine.begin() as connection:
+        create_empty_tables(connection)
+
+
+def create_empty_tables(connection: Connection) -> None:
+    """Recreate all tables empty."""
+    existing = metadata
+    if connection.dialect.name != POSTGRESQL:  # the file holds nothing else; a database of PostgreSQL may hold the store too
         existing = MetaData()
         existing.reflect(connection)
-        existing.drop_all(connection)
-        metadata.create_all(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    existing.drop_all(connection)
+    metadata.create_all(connection)
+    insert_source(connection)
 
 
-def _read_version(engine: Engine) -> int:
-    with engine.connect() as connection:
-        return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+def empty_tables(connection: Connection) -> None:
+    """Delete every row but that of `source`, which openers lock first: dropping its table would wait for them in a ring."""
+    others = [table for table in metadata.sorted_tables if table is not source]
+    if connection.dialect.name == POSTGRESQL:
+        connection.exec_driver_sql(f"TRUNCATE {', '.join(table.name for table in others)}")
+        return
+    for table in others:
+        connection.execute(table.delete())
 
 
-def _configure_connection(connection: Any, _record: object) -> None:
+def insert_source(connection: Connection) -> None:
+    """Give empty projections an id. They come from no store yet."""
+    connection.execute(
+        source.insert().values(schema=SCHEMA_VERSION, id=secrets.token_bytes(ID_BYTES), batches=0, store_id=None, commits=0)
+    )
+
+
+def _disable_late_begin(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # `_begin_transaction` begins: Python's sqlite3 would begin too late for a savepoint
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")  # a power cut that loses a transaction also loses its cursor move
 
 
 def _begin_transaction(connection: Connection) -> None:

@@ -1,7 +1,7 @@
 """What every test may use."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 import models.inference.runtime  # noqa: F401  before any test imports onnxruntime
+from tests.databases import Databases, PostgresDatabases, SqliteDatabases
+from tests.postgresql import Server, run_server
 
 Samples = NDArray[np.float64]
 Synthesise = Callable[..., tuple[Samples, Samples]]
@@ -46,3 +48,30 @@ def synthesise() -> Synthesise:
         return ppg + np.random.default_rng(5).normal(0, noise or 1e-12, t.size), peaks_s - 0.06
 
     return make
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A PostgreSQL server, started for the first test that needs it."""
+    with run_server() as server:
+        yield server
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module on each of its `DATABASES`, by default SQLite; those marked `sqlite_only` on SQLite."""
+    if "databases" in metafunc.fixturenames:
+        names: tuple[str, ...] = getattr(metafunc.module, "DATABASES", ("sqlite",))
+        if metafunc.definition.get_closest_marker("sqlite_only"):
+            names = ("sqlite",)
+        metafunc.parametrize("databases", names, indirect=True)
+
+
+@pytest.fixture
+def databases(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Databases]:
+    """The databases of a clinic."""
+    if request.param == "sqlite":
+        yield SqliteDatabases(tmp_path)
+        return
+    server: Server = request.getfixturevalue("postgresql")
+    monkeypatch.setenv("PGPASSFILE", str(server.password_file))
+    yield PostgresDatabases(server)

@@ -13,7 +13,7 @@ MAX_READINGS: Final = 10
 
 
 def read_counters(store: Store, engine: Engine) -> Json:
-    """Return how many blocks are stored, quarantined, opened and unopened, and the totals of what the opened ones hold.
+    """Return the numbers of blocks and conflicting keys, and the totals of what the opened blocks hold.
 
     Two databases have no common snapshot. Blocks are only ever added: if the store's counts are the same before and after the
     projections are read, all numbers belong to the moment of that reading. Under a load that never pauses, `stored` may count
@@ -27,4 +27,6 @@ def read_counters(store: Store, engine: Engine) -> Json:
         counts, opened = after, queries.read_counters(engine)
     else:
         counts = store.counts()
-    return opened | {"blocks": counts._asdict() | opened["blocks"]}
+    blocks = counts._asdict()
+    keys = {"conflicts": blocks.pop("key_conflicts")}
+    return opened | {"blocks": blocks | opened["blocks"], "keys": keys}

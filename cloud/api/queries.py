@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import ColumnElement, Engine, Select, Table, and_, func, select
+from sqlalchemy import ColumnElement, Double, Engine, Select, Table, and_, cast, func, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from cloud import tables
 from cloud.api.numbers import Json, to_millivolts
 from cloud.changes import SensorKey
-from cloud.projections import MAX_TOTAL
+from cloud.projection_statements import MAX_TOTAL
 from cloud.validate import MAX_WAVEFORM_US
 from sync.records import unpack_samples
 
@@ -96,9 +96,10 @@ def read_counters(engine: Engine) -> Json:
         reasons = connection.execute(
             select(tables.unopened.c.reason, func.count().label("n")).group_by(tables.unopened.c.reason)
         ).all()
-        # SQLite's total() is a float: a sum of integers that overflows would be an error.
-        sums = connection.execute(select(*(func.total(sensors[name]) for name in ("samples", "missing_samples", "gaps")))).one()
-    samples, missing, gaps = (min(int(total), MAX_TOTAL) for total in sums)
+        # A float, because a sum of integers that overflows would be an error.
+        totals = (func.sum(cast(sensors[name], Double)) for name in ("samples", "missing_samples", "gaps"))
+        sums = connection.execute(select(*totals)).one()
+    samples, missing, gaps = (min(int(total or 0), MAX_TOTAL) for total in sums)
     by_reason = {row.reason: row.n for row in reasons}
     blocks = {"opened": opened, "unopened": sum(by_reason.values()), "unopened_reasons": by_reason}
     return {"blocks": blocks, "samples": samples, "missing_samples": missing, "gaps": gaps, "alerts": alerts}

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
@@ -11,6 +10,7 @@ from cloud.store import Store
 from cloud.tables import open_projections
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import Hub
+from tests.databases import Databases
 
 
 @pytest.fixture(scope="session")
@@ -24,13 +24,13 @@ def hub(clinic_keys: ClinicKeyPair) -> Hub:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with closing(Store.open(tmp_path / "blocks.db")) as store:
+def store(databases: Databases) -> Iterator[Store]:
+    with closing(Store.open(databases.location("blocks"))) as store:
         yield store
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_projections(tmp_path / "projections.db")
+def engine(databases: Databases) -> Iterator[Engine]:
+    engine = open_projections(databases.location("projections"))
     yield engine
     engine.dispose()

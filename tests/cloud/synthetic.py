@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +83,7 @@ class Hub:
     key: DataKey = field(default_factory=DataKey.generate)
     seqs: Counter[Lane] = field(default_factory=Counter)
 
+    @cached_property
     def wrapped(self) -> WrappedKey:
         return WrappedKey(self.key.id, wrap_for_clinic(self.key, hub=self.name, subject=self.subject, clinic=self.clinic))
 
@@ -94,7 +96,7 @@ class Hub:
         self.send_block(store, self.seal(lane, encode_records(records)), received_us)
 
     def send_block(self, store: Store, block: tuple[BlockHeader, bytes], received_us: int = START_US) -> None:
-        assert store.commit(self.name, [self.wrapped()], [block], received_us).new == 1
+        assert store.commit(self.name, [self.wrapped], [block], received_us).new == 1
 
 
 async def discard(_changes: Changes) -> None:

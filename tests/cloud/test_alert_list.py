@@ -23,6 +23,9 @@ from cloud.projections import PRIORITY_RANKS, project_records
 from cloud.tables import open_projections, reset_projections
 from sync.records import AlertRecord
 from tests.cloud.synthetic import START_US, alert
+from tests.databases import ON_BOTH
+
+DATABASES = ON_BOTH
 
 HOUR_US = 3_600_000_000
 NOW_US = START_US + 10 * 24 * HOUR_US

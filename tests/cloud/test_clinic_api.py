@@ -134,6 +134,7 @@ def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, 
         assert (await clinic.json("/api/counters"))["blocks"] == {
             "stored": 3,
             "quarantined": 0,
+            "conflicts": 0,
             "opened": 3,
             "unopened": 0,
             "unopened_reasons": {},

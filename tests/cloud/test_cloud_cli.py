@@ -19,7 +19,8 @@ from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
 from cloud.changes import SensorKey
 from cloud.cli import main
-from cloud.store import RejectedBlock, Store
+from cloud.store import Store
+from cloud.stored_blocks import RejectedBlock
 from cloud.tables import open_projections
 from sync.records import GapRecord
 from sync.seal import BlockHeader, ClinicKeyPair, seal_block
@@ -61,7 +62,7 @@ def test_exports_every_record_with_its_sequence_number(folder: Path, hub: Hub, c
     fill_store(folder, hub)
     code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 0
-    wave, gap, raised, account = lines
+    raised, wave, gap, account = lines
     assert (wave["type"], wave["hub"], wave["lane"], wave["epoch"], wave["seq"]) == ("waveform", "hub-1", "wave", 1, 1)
     assert (wave["sensor_ns"], wave["n"], wave["samples_crc32"]) == (0, 130, zlib.crc32(SAMPLES.astype("<i4").tobytes()))
     assert (gap["type"], gap["reason"], gap["to_us"]) == ("gap", "the link was lost", None)
@@ -80,7 +81,7 @@ def test_export_finds_missing_blocks_and_duplicate_waveforms(
     with closing(Store.open(folder / "blocks.db")) as store:
         hub.send(store, "wave", waveform(START_US, SAMPLES))
         lost, rejected = hub.seal("wave", b""), hub.seal("wave", b"")
-        store.quarantine([RejectedBlock("hub-1", "conflict", rejected[1], BlockId("wave", 1, 3))], START_US)
+        store.quarantine([RejectedBlock("hub-1", "of another lane", rejected[1], BlockId("wave", 1, 3))], START_US)
         hub.send(store, "wave", waveform(START_US, SAMPLES))
         header = BlockHeader("hub-1", "subject-1", 2, "wave", 1, hub.key.id, prev=(1, 6))
         hub.send_block(store, (header, seal_block(header, b"\x80", hub.key)))
@@ -136,7 +137,7 @@ def test_recreates_projections_of_an_unknown_version(folder: Path) -> None:
     engine = open_projections(folder / "projections.db")
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE alerts")
-        connection.exec_driver_sql("PRAGMA user_version = 99")
+        connection.execute(tables.source.update().values(schema=99))
     engine.dispose()
     engine = open_projections(folder / "projections.db")
     assert alert_queries.list_alerts(engine, ListCursor(0)) == {"revision": 0, "alerts": [], "next": None}
@@ -194,6 +195,20 @@ def test_dev_restarts_after_a_kill(tmp_path: Path) -> None:
         time.sleep(0.02)
     _, error = again.communicate(timeout=START_LIMIT_S)
     assert (again.returncode, error) == (0, b"")
+
+
+def test_dev_says_at_its_start_that_the_store_was_lost(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    fill_store(folder, hub)
+    assert main(["open", "--data", str(folder), "--rebuild"]) == 0
+    capsys.readouterr()
+    for path in folder.glob("blocks.db*"):
+        path.unlink()
+    process = start_dev(folder, "--port", "0", "--watch-stdin")
+    wait_endpoints(folder)
+    _, error = process.communicate(timeout=START_LIMIT_S)
+    assert process.returncode == 0
+    assert error.count(b"\n") == 1
+    assert b"WARNING cloud.opener: the clinic's store was lost or restored from a backup" in error
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

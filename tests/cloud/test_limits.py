@@ -14,13 +14,17 @@ from cloud.api.alert_queries import ListCursor
 from cloud.api.queries import MAX_ECG_SAMPLES
 from cloud.changes import MAX_LIVE_ALERTS, MAX_LIVE_SAMPLES, BlockOrigin, Changes, Position, SensorKey
 from cloud.opener import UNDECODABLE, Opener
-from cloud.projections import MAX_SENSORS, MAX_TOTAL, project_records
+from cloud.projection_statements import MAX_TOTAL
+from cloud.projections import MAX_SENSORS, project_records
 from cloud.store import Store
 from cloud.tables import reset_projections
 from cloud.validate import MAX_NAME_CHARS, MAX_STRIP_SAMPLES, MAX_TEXT_CHARS, MAX_TIME_US, MAX_WAVEFORM_US, validate_record
 from sync.records import MAX_SAMPLES, GapRecord, Record, RecordError, StatusRecord, decode_records, encode_records, pack_samples
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import RATE_HZ, SCALE, START_US, Hub, alert, discard, heart_rate, open_all, strip, times, waveform
+from tests.databases import ON_BOTH
+
+DATABASES = ON_BOTH
 
 STRAP = SensorKey("subject-1", "hub-1", "strap-1")
 GAP = GapRecord("strap-1", "ecg", START_US, START_US + 1, 2**40, "the link was lost")
@@ -162,6 +166,7 @@ READS: dict[str, Callable[[Engine], object]] = {
 }
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_no_query_becomes_slower_with_history(engine: Engine, read: Callable[[Engine], object]) -> None:
     """Counted in steps of SQLite's virtual machine, so the result does not depend on the machine."""

@@ -54,7 +54,7 @@ def test_a_block_is_committed_and_opened_while_the_page_uses_all_its_connections
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(client.run())
             assert await client.receive() == Connected()
-            await client.publish(up_topic(hub.name, "vital"), encode_envelope(Envelope(hub.name, (block,), (hub.wrapped(),))))
+            await client.publish(up_topic(hub.name, "vital"), encode_envelope(Envelope(hub.name, (block,), (hub.wrapped,))))
             answer = await client.receive()
             assert isinstance(answer, Message)
             assert decode_ack(answer.payload).marks[0].seq == 1

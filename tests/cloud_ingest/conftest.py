@@ -13,6 +13,7 @@ from sync.keys import HubKey
 from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message, MqttEvent
 from sync.outbox import Outbox
 from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
+from tests.databases import Databases
 
 HUB = "hub-1"
 
@@ -88,7 +89,7 @@ class Testbed:
     def opened_plaintexts(self) -> list[bytes]:
         """Return the plaintexts of all stored blocks, in the order of commit."""
         plaintexts = []
-        for row in self.store.blocks_after(0, 100_000):
+        for row in self.store.blocks_after(None, 100_000):
             header = parse_header(row.block)
             wrapped = self.store.wrapped_key(row.hub, row.key)
             assert wrapped is not None
@@ -101,7 +102,7 @@ class Testbed:
 
 
 @pytest.fixture
-def testbed(tmp_path: Path) -> Iterator[Testbed]:
+def testbed(tmp_path: Path, databases: Databases) -> Iterator[Testbed]:
     keys = ClinicKeyPair.generate()
     sealed_at_s = [1_790_000_000]
     outbox = Outbox.open(
@@ -112,7 +113,7 @@ def testbed(tmp_path: Path) -> Iterator[Testbed]:
         clinic=keys.public,
         clock=lambda: sealed_at_s[0],
     )
-    store = Store.open(tmp_path / "store.db")
+    store = Store.open(databases.location("blocks"))
     yield Testbed(outbox, store, keys, tmp_path, sealed_at_s)
     outbox.close()
     store.close()

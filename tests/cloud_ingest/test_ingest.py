@@ -12,16 +12,19 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 from cloud.ingest import UNKNOWN_HUB, handle_message
-from cloud.store import SCHEMA_VERSION, Store
+from cloud.store import Store
+from cloud.store_tables import SCHEMA_VERSION
 from sync.errors import PermanentError, TransientError
 from sync.mqtt import Message
 from sync.seal import BlockHeader, DataKey, parse_header, seal_block
 from sync.wire import Ack, BlockId, Envelope, Lane, Mark, Range, Rejected, WrappedKey, encode_envelope, up_topic
+from tests.databases import ON_BOTH
 
 KEY = DataKey(bytes(16), bytes(32))
 WRAPPED = WrappedKey(KEY.id, b"wrapped")
 HUB = "hub-1"
 NOW_US = 1_790_000_000_000_000
+DATABASES = ON_BOTH
 
 
 def block(seq: int, plaintext: bytes = b"x", *, hub: str = HUB, lane: Lane = "vital", epoch: int = 9) -> bytes:
@@ -48,7 +51,7 @@ def test_stores_blocks_as_received(store: Store) -> None:
     ack, new_blocks = handle_message(store, message(*blocks), NOW_US)
     assert ack == Ack(HUB, "main", 1, (Mark("vital", 9, 2),), (), (KEY.id,))
     assert new_blocks == 2
-    rows = store.blocks_after(0, 10)
+    rows = store.blocks_after(None, 10)
     assert [(row.hub, row.position, row.key, row.block, row.received_us) for row in rows] == [
         (HUB, BlockId("vital", 9, seq), KEY.id, blocks[seq - 1], NOW_US) for seq in (1, 2)
     ]
@@ -104,7 +107,7 @@ def test_quarantines_a_second_block_with_the_same_position_and_keeps_the_first(s
         ack = ingest_message(store, message(other, next_))
         assert ack.rejected == (Rejected("vital", 9, 1, "conflict"),)
         assert ack.marks == (Mark("vital", 9, 2),)
-    assert store.blocks_after(0, 1)[0].block == first
+    assert store.blocks_after(None, 1)[0].block == first
     assert [(row.reason, row.bytes, row.position) for row in store.list_quarantined()] == [
         ("conflict", other, BlockId("vital", 9, 1))
     ]

@@ -158,7 +158,7 @@ class Testbed:
     def records_by_subject(self) -> list[tuple[str, Record]]:
         """All records that the clinic has stored, in order of arrival, each with the subject that it was sealed for."""
         found: list[tuple[str, Record]] = []
-        for row in self.store.blocks_after(0, 10**9):
+        for row in self.store.blocks_after(None, 10**9):
             header = parse_header(row.block)
             wrapped = self.store.wrapped_key(row.hub, header.key)
             assert wrapped is not None

@@ -66,7 +66,7 @@ class Clinic:
         assert hub is not None
         assert self._client is not None
         _, block = hub.seal(lane, encode_records(records))
-        payload = encode_envelope(Envelope(hub.name, (block,), (hub.wrapped(),)))
+        payload = encode_envelope(Envelope(hub.name, (block,), (hub.wrapped,)))
         self._client.publish(up_topic(hub.name, lane), payload, qos=1).wait_for_publish(10)
 
     def make_hub(self, name: str, subject: str) -> Hub:

@@ -1,0 +1,83 @@
+"""The statements that write to the projections, built once for each database: building one costs more than executing it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from sqlalchemy import Connection, Executable, Table, case, or_, tuple_
+
+from cloud import tables
+from cloud.databases import insert_into
+
+MAX_TOTAL: Final = 2**53 - 1
+"""Totals stay at this value: the largest integer that JavaScript represents exactly."""
+TOTALS: Final = ("samples", "undecodable", "gaps", "missing_samples")
+INSERTS: Final = {table: table.insert() for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)}
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """INSERTs that say what happens to a row that is there already."""
+
+    insert_opened: Executable
+    increase_counter: Executable
+    upsert_unopened: Executable
+    insert_patient: Executable
+    upsert_status: Executable
+    upsert_latest_vital: Executable
+    upsert_last_data: Executable
+    upsert_gap: Executable
+    upsert_sensor: Executable
+
+
+def statements(connection: Connection) -> Statements:
+    """Return the statements for the database of a connection."""
+    return _build(connection.dialect.name)
+
+
+@cache
+def _build(dialect: str) -> Statements:
+    counter = tables.counters.c.value
+    new_counter, new_gap = _excluded(tables.counters, dialect), _excluded(tables.gaps, dialect)
+    increase_counter: Any = _upsert(tables.counters, dialect, {"value": counter + new_counter.value})
+    may_replace_gap = or_(tables.gaps.c.to_us.is_(None), new_gap.to_us.is_not(None))
+    return Statements(
+        insert_opened=insert_into(tables.opened, dialect).on_conflict_do_nothing(),
+        increase_counter=increase_counter.returning(counter),
+        upsert_unopened=_upsert(tables.unopened, dialect),
+        insert_patient=insert_into(tables.patients, dialect).on_conflict_do_nothing(),
+        upsert_status=_upsert_latest(tables.statuses, dialect),
+        upsert_latest_vital=_upsert_latest(tables.latest_vitals, dialect),
+        upsert_last_data=_upsert_latest(tables.last_data, dialect),
+        upsert_gap=_upsert(tables.gaps, dialect, where=may_replace_gap),
+        upsert_sensor=_upsert(tables.sensors, dialect, {name: _add_to_total(name, dialect) for name in TOTALS}),
+    )
+
+
+def _upsert(table: Table, dialect: str, updates: Mapping[str, Any] | None = None, where: Any = None) -> Executable:
+    """Build an INSERT that updates the existing row if the primary key is taken and `where` holds.
+
+    The update sets the columns in `updates`; by default it sets all columns to the new values. `_excluded(table)` is the row
+    that could not be inserted.
+    """
+    statement = insert_into(table, dialect)
+    key = list(table.primary_key.columns)
+    others = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
+    upsert: Executable = statement.on_conflict_do_update(index_elements=key, set_=dict(updates or others), where=where)
+    return upsert
+
+
+def _excluded(table: Table, dialect: str) -> Any:
+    return insert_into(table, dialect).excluded
+
+
+def _upsert_latest(table: Table, dialect: str) -> Executable:
+    """Build an INSERT that replaces the existing row unless that row's record comes later in its lane."""
+    new = _excluded(table, dialect)
+    return _upsert(table, dialect, where=tuple_(table.c.epoch, table.c.seq) <= tuple_(new.epoch, new.seq))
+
+
+def _add_to_total(name: str, dialect: str) -> Any:
+    total = tables.sensors.c[name] + _excluded(tables.sensors, dialect)[name]
+    return case((total > MAX_TOTAL, MAX_TOTAL), else_=total)

@@ -1,0 +1,104 @@
+"""The opener's side of the store: work rows, one for each block that is not projected yet, and losses of either database.
+
+    ingest:  block + work row, one transaction of the store
+    opener:  take work rows (locked) ──▶ project, one transaction of the projections ──▶ delete the work rows
+
+A crash between the last two steps leaves the work rows, and projecting their blocks again changes nothing. Several openers may
+run: PostgreSQL gives no row to two of them. SQLite has no such lock, so there only the process that locks the folder may open.
+
+The store and the projections each carry what they last knew of the other (`StoreState`, `Source`). One that was lost, or
+restored from a backup, is noticed by that, and all blocks become work again.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from sqlalchemy import Connection, and_, select, tuple_, update
+
+from cloud import store_tables as tables
+from cloud.projections import Source
+from cloud.stored_blocks import StoredBlock, StoredBlockId, as_stored_blocks
+
+_ID: Final = tuple(tables.work.c[name] for name in StoredBlockId._fields)
+_IS_SAME_BLOCK: Final = and_(*(tables.blocks.c[name] == tables.work.c[name] for name in StoredBlockId._fields))
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """What the store says of itself: its random id, its commits so far, its number of blocks.
+
+    `projections_id` and `batches`: the projections for which work rows were deleted, and their number of batches by then.
+    """
+
+    store_id: bytes
+    commits: int
+    stored: int
+    projections_id: bytes | None
+    batches: int
+
+
+class Mismatch(Enum):
+    """Why store and projections do not belong together; the value is the line to log, None for a first start."""
+
+    NEW_PROJECTIONS = None
+    LOST_PROJECTIONS = "the projections were lost or restored from a backup: they are rebuilt from the {stored} stored blocks"
+    LOST_STORE = (
+        "the clinic's store was lost or restored from a backup (the projections know a store with {seen} commits, this one has "
+        "{commits}): it has a new id now, and the projections are rebuilt from its {stored} blocks"
+    )
+
+
+def find_mismatch(source: Source, state: StoreState) -> Mismatch | None:
+    """Return why the projections cannot go on with this store; None if they can."""
+    if source.store_id is None:
+        return Mismatch.NEW_PROJECTIONS if state.projections_id in {None, source.id} else Mismatch.LOST_PROJECTIONS
+    if source.store_id != state.store_id or state.commits < source.commits:
+        return Mismatch.LOST_STORE
+    if source.id != state.projections_id or source.batches < state.batches:
+        return Mismatch.LOST_PROJECTIONS
+    return None
+
+
+def read_state(connection: Connection, *, lock: bool = False) -> StoreState:
+    """Return the store's state as of now; with `lock`, after the transactions that are changing it."""
+    query = select(*(tables.state.c[name] for name in StoreState.__slots__))
+    return StoreState(*connection.execute(query.with_for_update() if lock else query).one())
+
+
+def take_blocks(connection: Connection, limit: int) -> list[StoredBlock]:
+    """Return up to `limit` blocks that are work, alerts only if there are any; locks their work rows on PostgreSQL.
+
+    The blocks that came first are taken first, so that no hub's backlog delays another's new blocks. They are returned in the
+    order of (epoch, seq) of each hub and lane.
+    """
+    work = tables.work.c
+    for is_alert in (True, False):
+        query = (
+            select(tables.blocks)
+            .join(tables.work, onclause=_IS_SAME_BLOCK)
+            .where(work.is_alert.is_(is_alert))
+            .order_by(work.received_us, work.epoch, work.seq)
+            .limit(limit)
+            .with_for_update(of=tables.work, skip_locked=True)
+        )
+        if blocks := as_stored_blocks(connection.execute(query)):
+            return sorted(blocks, key=lambda block: (block.hub, block.position))
+    return []
+
+
+def delete_work(connection: Connection, blocks: Sequence[StoredBlock], source: Source) -> None:
+    """Delete the work rows of blocks that are projected; `source` is what the projections committed with them."""
+    connection.execute(tables.work.delete().where(tuple_(*_ID).in_([block.id for block in blocks])))
+    connection.execute(update(tables.state).values(projections_id=source.id, batches=source.batches))
+
+
+def begin_again(connection: Connection, state: StoreState, mismatch: Mismatch) -> Source:
+    """Make every block work again, for empty projections; returns what they carry from now on. A lost store gets a new id."""
+    store_id = tables.new_store_id() if mismatch is Mismatch.LOST_STORE else state.store_id
+    source = Source(secrets.token_bytes(tables.STORE_ID_BYTES), 0, store_id, state.commits)
+    connection.execute(update(tables.state).values(store_id=store_id, projections_id=source.id, batches=0))
+    tables.add_all_work(connection)
+    return source

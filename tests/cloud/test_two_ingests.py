@@ -1,0 +1,123 @@
+"""Several ingests and openers on one PostgreSQL: each block is opened, also one whose transaction commits late, and once."""
+
+import threading
+import time
+from contextlib import ExitStack, closing
+
+import pytest
+from sqlalchemy import Engine, select
+
+from cloud import tables, work
+from cloud.opener import Opener
+from cloud.store import Store
+from cloud.store_commit import insert_blocks, insert_keys
+from cloud.tables import open_projections
+from sync.errors import TransientError
+from sync.records import encode_records
+from sync.seal import ClinicKeyPair
+from tests.cloud.synthetic import START_US, Hub, discard, heart_rate, open_all
+from tests.databases import Databases
+from tests.postgresql import Server
+
+DATABASES = ("postgresql",)
+"""SQLite has one writer at a time, so no row can be committed before an older one."""
+BLOCKS = 150
+
+
+@pytest.fixture
+def hubs(clinic_keys: ClinicKeyPair) -> list[Hub]:
+    return [Hub(clinic_keys.public, name=f"hub-{n}") for n in range(2)]
+
+
+def opened(engine: Engine) -> list[tuple[str, int]]:
+    columns = tables.opened.c
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(select(columns.hub, columns.seq).order_by(columns.hub, columns.seq))]
+
+
+def test_a_block_that_commits_after_a_later_one_was_opened_is_opened_too(
+    databases: Databases, store: Store, engine: Engine, hubs: list[Hub], clinic_keys: ClinicKeyPair
+) -> None:
+    """The first ingest inserts first, so its rows would have the lower ids. A cursor would have passed them."""
+    slow, fast = hubs
+    with closing(Store.open(databases.location("blocks"))) as other:
+        with store.transaction() as connection:
+            insert_keys(connection, slow.name, [slow.wrapped], START_US)
+            block = slow.seal("vital", encode_records([heart_rate(START_US, 60.0)]))
+            assert len(insert_blocks(connection, slow.name, [block], START_US)) == 1
+            fast.send(other, "vital", heart_rate(START_US, 61.0), received_us=START_US + 1)
+            open_all(other, engine, clinic_keys)
+            assert opened(engine) == [("hub-1", 1)]
+        open_all(other, engine, clinic_keys)
+    assert opened(engine) == [("hub-0", 1), ("hub-1", 1)]
+
+
+def test_two_openers_take_different_blocks(store: Store, hubs: list[Hub]) -> None:
+    for second in range(6):
+        hubs[0].send(store, "vital", heart_rate(START_US + second, 60.0))
+    with store.transaction() as one, store.transaction() as other:
+        taken = [[block.position.seq for block in work.take_blocks(connection, 4)] for connection in (one, other)]
+    assert taken == [[1, 2, 3, 4], [5, 6]]
+
+
+def test_every_block_of_two_ingests_and_two_openers_is_opened_once(
+    databases: Databases, store: Store, engine: Engine, hubs: list[Hub], clinic_keys: ClinicKeyPair
+) -> None:
+    failures: list[BaseException] = []
+
+    def ingest(hub: Hub) -> None:
+        """Commit messages of three blocks as fast as it goes."""
+        with closing(Store.open(databases.location("blocks"))) as own:
+            for _ in range(BLOCKS // 3):
+                blocks = [hub.seal("vital", encode_records([heart_rate(START_US, 60.0)])) for _ in range(3)]
+                assert own.commit(hub.name, [hub.wrapped], blocks, time.time_ns() // 1000).new == 3
+
+    def open_blocks() -> None:
+        with ExitStack() as stack:
+            own = stack.enter_context(closing(Store.open(databases.location("blocks"))))
+            projections = open_projections(databases.location("projections"))
+            stack.callback(projections.dispose)
+            opener = Opener(own, projections, clinic_keys, discard)
+            while any(ingest.is_alive() for ingest in ingests):
+                opener.open_batch()
+
+    def note_failure(run: object, *arguments: object) -> None:
+        try:
+            run(*arguments)  # type: ignore[operator]
+        except BaseException as error:  # noqa: BLE001 - the main thread reports it
+            failures.append(error)
+
+    ingests = [threading.Thread(target=note_failure, args=(ingest, hub)) for hub in hubs]
+    openers = [threading.Thread(target=note_failure, args=(open_blocks,)) for _ in range(2)]
+    for thread in (*ingests, *openers):
+        thread.start()
+    for thread in (*ingests, *openers):
+        thread.join()
+    assert failures == []
+    open_all(store, engine, clinic_keys)
+    assert opened(engine) == [(hub.name, seq) for hub in hubs for seq in range(1, BLOCKS + 1)]
+    with engine.connect() as connection:
+        assert len(connection.execute(select(tables.vitals.c.id)).all()) == 2 * BLOCKS
+    assert store.counts().stored == 2 * BLOCKS
+
+
+def test_a_deadline_on_a_locked_row_is_a_transient_error(
+    databases: Databases, store: Store, hubs: list[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud.store.BUSY_TIMEOUT_S", 0.05)
+    block = hubs[0].seal("vital", encode_records([heart_rate(START_US, 60.0)]))
+    with closing(Store.open(databases.location("blocks"))) as other:
+        with store.transaction() as connection:
+            insert_keys(connection, hubs[0].name, [hubs[0].wrapped], START_US)
+            insert_blocks(connection, hubs[0].name, [block], START_US)
+            with pytest.raises(TransientError, match="lock timeout"):
+                other.commit(hubs[0].name, [hubs[0].wrapped], [block], START_US)
+        assert other.commit(hubs[0].name, [hubs[0].wrapped], [block], START_US).new == 0
+
+
+def test_a_server_that_restarted_is_used_again(store: Store, hubs: list[Hub], postgresql: Server) -> None:
+    hubs[0].send(store, "vital", heart_rate(START_US, 60.0))
+    postgresql.end_connections()
+    time.sleep(0.2)  # the ends of the connections arrive
+    hubs[0].send(store, "vital", heart_rate(START_US, 61.0))
+    assert store.count_blocks() == 2

@@ -1,0 +1,273 @@
+"""One work row for each block: written with it, deleted when its records are in the projections, and harmless twice."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, select
+
+from cloud import opener, store_tables, tables, work
+from cloud.api import alert_queries, queries
+from cloud.api.alert_queries import ListCursor
+from cloud.opener import Opener
+from cloud.store import Store
+from cloud.tables import open_projections, reset_projections
+from sync.errors import TransientError
+from sync.records import GapRecord, encode_records
+from sync.seal import ClinicKeyPair
+from tests.cloud.synthetic import START_US, Hub, alert, counts, discard, ecg_mv, heart_rate, open_all, waveform
+from tests.databases import ON_BOTH, Databases
+
+DATABASES = ON_BOTH
+
+
+def waiting(store: Store) -> list[tuple[Any, ...]]:
+    columns = store_tables.work.c
+    with store.transaction() as connection:
+        rows = connection.execute(
+            select(columns.hub, columns.lane, columns.seq).order_by(columns.hub, columns.lane, columns.seq)
+        )
+        return [tuple(row) for row in rows]
+
+
+def content(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    """Every row of the projections, but those that say which batch they come from."""
+    with engine.connect() as connection:
+        return {
+            table.name: [dict(row) for row in connection.execute(select(table)).mappings()]
+            for table in tables.metadata.sorted_tables
+            if table.name != "source"
+        }
+
+
+def source(engine: Engine) -> dict[str, Any]:
+    with engine.connect() as connection:
+        return dict(connection.execute(select(tables.source)).mappings().one())
+
+
+def shown_alerts(engine: Engine) -> set[str]:
+    return {found["id"] for found in alert_queries.list_alerts(engine, ListCursor(0))["alerts"]}
+
+
+def state(store: Store) -> work.StoreState:
+    with store.transaction() as connection:
+        return work.read_state(connection)
+
+
+def send_some(hub: Hub, store: Store) -> None:
+    hub.send(store, "wave", waveform(START_US, counts(ecg_mv([0.5], 1.0))), heart_rate(START_US, 72.0))
+    hub.send(store, "wave", GapRecord("strap-1", "ecg", START_US + 1_000_000, None, None, "the link was lost"))
+    hub.send(store, "alert", alert())
+
+
+def test_a_block_is_work_from_its_commit_until_it_is_projected(
+    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
+) -> None:
+    send_some(hub, store)
+    assert waiting(store) == [("hub-1", "alert", 1), ("hub-1", "wave", 1), ("hub-1", "wave", 2)]
+    running = Opener(store, engine, clinic_keys, discard)
+    assert running.open_batch() is not None
+    assert waiting(store) == [("hub-1", "wave", 1), ("hub-1", "wave", 2)]
+    assert running.open_batch() is not None
+    assert (waiting(store), running.open_batch()) == ([], None)
+
+
+def test_a_repeated_or_conflicting_block_is_no_new_work(
+    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
+) -> None:
+    header, block = hub.seal("vital", encode_records([heart_rate(START_US, 61.0)]))
+    hub.send_block(store, (header, block))
+    open_all(store, engine, clinic_keys)
+    for again in (block, block[:-1] + bytes([block[-1] ^ 1])):
+        assert store.commit(hub.name, [], [(header, again)], START_US).new == 0
+    assert waiting(store) == []
+
+
+def test_projecting_a_block_again_after_a_crash_changes_nothing(
+    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends between the commit of the projections and the deletion of the work rows, for each batch."""
+    send_some(hub, store)
+    hub.send_block(store, hub.seal("vital", b"\xff"))
+
+    def crash(*_: object) -> None:
+        raise TransientError("crashed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "delete_work", crash)
+        for _ in range(2):
+            with pytest.raises(TransientError, match="crashed"):
+                Opener(store, engine, clinic_keys, discard).open_batch()
+    before = content(engine)
+    assert len(waiting(store)) == 4
+    assert len(before["alerts"]) == 1
+    running = Opener(store, engine, clinic_keys, discard)
+    running.open_batch()
+    assert content(engine) == before
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "delete_work", crash)
+        with pytest.raises(TransientError, match="crashed"):
+            running.open_batch()
+    before = content(engine)
+    open_all(store, engine, clinic_keys)
+    assert content(engine) == before
+    assert queries.read_counters(engine)["blocks"] == {"opened": 3, "unopened": 1, "unopened_reasons": {"undecodable": 1}}
+
+
+def test_blocks_are_opened_in_the_order_of_each_hub_and_lane(
+    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Hub(clinic_keys.public, name="hub-2", epoch=7)
+    sealed = [
+        (one, one.seal("vital", encode_records([heart_rate(START_US, 60.0 + n)]))) for n in range(3) for one in (hub, other)
+    ]
+    for one, block in reversed(sealed):
+        one.send_block(store, block)
+    taken: list[tuple[str, int, int]] = []
+    take_blocks = work.take_blocks
+
+    def note(connection: Connection, limit: int) -> Any:
+        blocks = take_blocks(connection, limit)
+        taken.extend((block.hub, block.position.epoch, block.position.seq) for block in blocks)
+        return blocks
+
+    monkeypatch.setattr(work, "take_blocks", note)
+    open_all(store, engine, clinic_keys)
+    assert taken == [("hub-1", 1, 1), ("hub-1", 1, 2), ("hub-1", 1, 3), ("hub-2", 7, 1), ("hub-2", 7, 2), ("hub-2", 7, 3)]
+
+
+def test_the_backlog_of_one_hub_does_not_delay_another(
+    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opener, "BATCH_BLOCKS", 4)
+    other = Hub(clinic_keys.public, name="hub-2", epoch=7)
+    for n in range(4):
+        hub.send(store, "vital", heart_rate(START_US, 60.0 + n), received_us=START_US)
+    other.send(store, "vital", heart_rate(START_US, 99.0), received_us=START_US + 1)
+    for n in range(20):
+        hub.send(store, "vital", heart_rate(START_US, 60.0 + n), received_us=START_US + 2)
+    running = Opener(store, engine, clinic_keys, discard)
+    for _ in range(2):
+        running.open_batch()
+    assert ("hub-2", "vital", 1) not in waiting(store)
+
+
+def test_every_commit_that_stores_something_is_counted(store: Store, hub: Hub) -> None:
+    block = hub.seal("vital", encode_records([heart_rate(START_US, 61.0)]))
+    assert state(store).commits == 0
+    hub.send_block(store, block)
+    assert state(store).commits == 1
+    store.commit(hub.name, [], [block], START_US)
+    assert state(store).commits == 1, "nothing was stored"
+
+
+class Clinic:
+    """A clinic whose databases can be lost, copied and restored while it is stopped."""
+
+    def __init__(self, databases: Databases, keys: ClinicKeyPair) -> None:
+        self.databases, self.keys = databases, keys
+
+    def run(self, send: Callable[[Store], None] = lambda _store: None) -> tuple[set[str], work.StoreState]:
+        """Start, receive, open everything, stop; returns the ids of the alerts shown, and the store's state."""
+        with self.opened() as (store, engine):
+            Opener(store, engine, self.keys, discard).check_databases()
+            send(store)
+            open_all(store, engine, self.keys)
+            assert len(content(engine)["opened"]) == store.count_blocks() > 0
+            return shown_alerts(engine), state(store)
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Store, Engine]]:
+        with closing(Store.open(self.databases.location("blocks"))) as store:
+            engine = open_projections(self.databases.location("projections"))
+            try:
+                yield store, engine
+            finally:
+                engine.dispose()
+
+
+@pytest.fixture
+def clinic(databases: Databases, clinic_keys: ClinicKeyPair) -> Clinic:
+    return Clinic(databases, clinic_keys)
+
+
+def send_alerts(hub: Hub, *ids: str) -> Callable[[Store], None]:
+    def send(store: Store) -> None:
+        for id_ in ids:
+            hub.send(store, "alert", alert(id=id_))
+
+    return send
+
+
+def test_a_first_start_and_a_restart_say_nothing(clinic: Clinic, hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    first = clinic.run(send_alerts(hub, "a1"))[1]
+    second = clinic.run(send_alerts(hub, "a2"))[1]
+    assert first.store_id == second.store_id
+    assert (first.commits, second.commits) == (1, 2)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("new_alerts", [("new1",), ("new1", "new2", "new3", "new4", "new5", "new6")])
+@pytest.mark.parametrize("case", ["deleted", "restored"])
+def test_a_lost_or_restored_store_shows_new_alerts_and_says_so(
+    clinic: Clinic, hub: Hub, caplog: pytest.LogCaptureFixture, case: str, new_alerts: tuple[str, ...]
+) -> None:
+    clinic.run(send_alerts(hub, "a1", "a2", "a3"))
+    clinic.databases.back_up("blocks")
+    shown, before = clinic.run(send_alerts(hub, "a4", "a5"))
+    assert shown == {"a1", "a2", "a3", "a4", "a5"}
+    clinic.databases.lose("blocks")
+    if case == "restored":
+        clinic.databases.restore("blocks")
+    shown, after = clinic.run(send_alerts(hub, *new_alerts))
+    assert shown == {*new_alerts, *(("a1", "a2", "a3") if case == "restored" else ())}
+    assert after.store_id != before.store_id
+    (line,) = caplog.records
+    assert "the clinic's store was lost or restored from a backup" in line.getMessage()
+    assert "a store with 5 commits, this one has " + ("3)" if case == "restored" else "0)") in line.getMessage()
+    again = clinic.run()
+    assert (again[0], again[1].store_id) == (shown, after.store_id)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("case", ["deleted", "restored", "rebuilt"])
+def test_lost_or_older_projections_are_filled_again(
+    clinic: Clinic, hub: Hub, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    clinic.run(send_alerts(hub, "a1"))
+    clinic.databases.back_up("projections")
+    _, before = clinic.run(send_alerts(hub, "a2"))
+    if case == "restored":
+        clinic.databases.restore("projections")
+    elif case == "deleted":
+        clinic.databases.lose("projections")
+    else:
+        with clinic.opened() as (_, engine):
+            reset_projections(engine)
+    shown, after = clinic.run(send_alerts(hub, "a3"))
+    assert shown == {"a1", "a2", "a3"}
+    assert after.store_id == before.store_id
+    (line,) = caplog.records
+    assert "the projections were lost or restored from a backup" in line.getMessage()
+    assert "2 stored blocks" in line.getMessage()
+
+
+def test_a_crash_while_the_projections_are_emptied_repeats_it(
+    clinic: Clinic, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clinic.run(send_alerts(hub, "a1", "a2"))
+    clinic.databases.back_up("blocks")
+    clinic.run(send_alerts(hub, "a3"))
+    clinic.databases.restore("blocks")
+    with clinic.opened() as (store, engine):
+        running = Opener(store, engine, clinic_keys, discard)
+
+        def crash(*_: object) -> None:
+            raise TransientError("crashed")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store_tables, "add_all_work", crash)
+            with pytest.raises(TransientError, match="crashed"):
+                running.check_databases()
+    assert clinic.run(send_alerts(hub, "new"))[0] == {"a1", "a2", "new"}

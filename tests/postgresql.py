@@ -1,0 +1,152 @@
+"""A PostgreSQL server of the tests' own: in a temporary folder, reached by a Unix socket only, with a password."""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pg8000.dbapi
+import pytest
+from sqlalchemy import URL, Engine, create_engine
+
+from cloud.database_url import PostgresUrl
+
+USER: Final = "pulsegate"
+PORT: Final = 5432
+"""Names the socket. Nothing listens on a network."""
+START_LIMIT_S: Final = 60
+# Without fsync, because a power cut is not tested here.
+OPTIONS: Final = ("listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "log_min_messages=fatal")
+
+
+class Server:
+    """A running server, and its databases."""
+
+    def __init__(self, folder: Path, password: str) -> None:
+        self._folder, self._password = folder, password
+        self._socket = f"{folder}/.s.PGSQL.{PORT}"
+        self._engines: dict[str, Engine] = {}
+        self.password_file = folder / "pgpass"
+
+    def url(self, database: str) -> PostgresUrl:
+        return PostgresUrl(USER, str(self._folder), PORT, database)
+
+    def create_if_missing(self, name: str) -> None:
+        if name not in self._engines:
+            self.create(name)
+
+    def create(self, name: str, template: str = "template0") -> None:
+        """Create a database, in place of the one of this name."""
+        for used in {name, template} & self._engines.keys():
+            self._engines.pop(used).dispose()
+        self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.engine(name)
+
+    def engine(self, name: str) -> Engine:
+        """Return an engine of the test's own, beside those of the clinic."""
+        if name not in self._engines:
+            arguments = {"unix_sock": self._socket, "password": self._password}
+            url = URL.create("postgresql+pg8000", USER, database=name)
+            self._engines[name] = create_engine(url, connect_args=arguments, pool_pre_ping=True)
+        return self._engines[name]
+
+    def end_connections(self) -> None:
+        """End every connection, as a restart of the server does."""
+        self._execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename IS NOT NULL"
+        )
+
+    def close(self) -> None:
+        for engine in self._engines.values():
+            engine.dispose()
+
+    def _execute(self, statement: str) -> None:
+        connection = self._connect()
+        try:
+            connection.autocommit = True
+            connection.cursor().execute(statement)
+        finally:
+            connection.close()
+
+    def _connect(self) -> Any:
+        return pg8000.dbapi.connect(USER, database="postgres", unix_sock=self._socket, password=self._password)
+
+    def wait_started(self, process: "subprocess.Popen[bytes]") -> None:
+        deadline = time.monotonic() + START_LIMIT_S
+        while True:
+            try:
+                self._connect().close()
+            except pg8000.dbapi.Error:
+                assert process.poll() is None, "the PostgreSQL server ended at its start"
+                assert time.monotonic() < deadline, "the PostgreSQL server does not start"
+                time.sleep(0.05)
+            else:
+                return
+
+
+@contextmanager
+def run_server() -> Iterator[Server]:
+    """Start a server and stop it at the end. Skips the test where PostgreSQL is not installed, and fails it under `CI=true`."""
+    binaries, as_user = _find_binaries(), _as_other_user()
+    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-"))
+    try:
+        password = secrets.token_hex(16)
+        server = Server(folder, password)
+        server.password_file.write_text(f"localhost:{PORT}:*:{USER}:{password}\n")
+        server.password_file.chmod(0o600)
+        data, secret = folder / "data", folder / "password"
+        secret.write_text(password)
+        if as_user:
+            for path in (folder, secret):
+                shutil.chown(path, "postgres")
+        initdb = [binaries / "initdb", "--no-sync", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={secret}"]
+        done = subprocess.run([*as_user, *initdb, "--encoding=UTF8", data], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        options = [part for option in (*OPTIONS, f"unix_socket_directories={folder}") for part in ("-c", option)]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen([*as_user, binaries / "postgres", "-D", data, *options], cwd=folder, stderr=log)
+        try:
+            server.wait_started(process)
+            yield server
+        finally:
+            server.close()
+            process.send_signal(signal.SIGINT)  # ends its connections and stops
+            process.wait(START_LIMIT_S)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _find_binaries() -> Path:
+    """Return the folder of the server's programs; Debian puts them outside the path."""
+    found = [Path(name).parent for name in [shutil.which("initdb")] if name]
+    found += sorted((path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")), reverse=True)
+    if found:
+        return found[0]
+    _skip("no PostgreSQL server is installed: run `make postgresql`")
+    raise AssertionError
+
+
+def _as_other_user() -> list[str]:
+    """The words before a command that run it as another user: the server refuses to run as root."""
+    if os.geteuid() != 0:
+        return []
+    try:
+        pwd.getpwnam("postgres")
+    except KeyError:
+        _skip("PostgreSQL does not run as root, and there is no user postgres")
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
+
+
+def _skip(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
