@@ -7,17 +7,18 @@ from typing import Final
 
 import numpy as np
 
-from captures.leads import Choice, millivolts_per_unit
+from captures.leads import Choice, may_be_supply, millivolts_per_unit
 from captures.recording import Chunk, ReadOptions, Recording, RecordingError, Samples
 from captures.table.cells import CellError
 from captures.table.checks import Lines, RepeatFinder, check_order
 from captures.table.columns import ASK_UNIT, choose_column, find_factor, find_rr, list_titles, show_title
 from captures.table.layout import Column
+from captures.table.order import Batch
 from captures.table.programs import recognise_program
 from captures.table.rows import SHOWN, split_line
 from captures.table.scale import Scale, find_scale, judge_times
-from captures.table.sniff import header_line, sniff
-from captures.table.source import Batch, Source, Table
+from captures.table.sniff import has_decimal_comma, header_line, sniff
+from captures.table.source import Source, Table
 from captures.table.survey import Findings, Plan, find_gaps, survey
 from captures.table.text import open_text, read_head
 from captures.table.timeline import Timeline, place_samples
@@ -56,6 +57,11 @@ def read_table(path: Path, options: ReadOptions = _NO_OPTIONS) -> Recording:
         factor, unit = find_factor(path, column, options.unit, findings.amplitude, findings.level, findings.is_whole)
         if abs(findings.level * factor) < _OFFSET_MV:
             findings.level = 0.0
+        elif options.signal is None and may_be_supply(column.name):
+            raise RecordingError(
+                f"{path}: column {show_title(column)!r} has a constant {findings.level * factor * 1e-3:.3g} V, as a battery"
+                " has; if it is the ECG, name it with --column"
+            )
     else:
         findings.level = 0.0
     return _build(path, plan, findings, choice, factor, unit, options)
@@ -66,6 +72,8 @@ def _open_table(path: Path) -> Table:
     head = read_head(text)
     layout = recognise_program(path, head) or sniff(path, head, "\t" if text.separators else "")
     rows = [tuple(split_line(line, layout.delimiter)) for line in head[layout.first_line :] if line.strip()]
+    if layout.program and layout.delimiter != ",":
+        layout = replace(layout, decimal_comma=layout.decimal_comma or has_decimal_comma(rows))
     fitting = tuple(row for row in rows if len(row) >= layout.width)
     return Table(text, layout, header_line(head, layout), fitting)
 
@@ -152,7 +160,7 @@ def _ask_rate(path: Path, table: Table, column: Column, options: ReadOptions, wh
 
 def _hint_at_intervals(table: Table, column: Column) -> str:
     cells = table.cells(column)
-    is_like = len(cells) > 1 and all(cell.isdecimal() and 300 <= int(cell[:9]) <= 2000 for cell in cells)
+    is_like = len(cells) > 1 and sum(cell.isdecimal() and 300 <= int(cell[:9]) <= 2000 for cell in cells) > 0.9 * len(cells)
     return "; numbers of this size may be RR intervals, which are not samples" if is_like else ""
 
 
@@ -260,12 +268,20 @@ def _describe(plan: Plan, findings: Findings, choice: Choice, unit: str, options
         )
     if source.form and source.form.kind == "calendar" and source.form.day_first is None and plan.scale.unix is None:
         notes.append("the dates do not say whether the day or the month stands first, so the start is unknown")
+    return (*notes, *_describe_rows(plan, findings))
+
+
+def _describe_rows(plan: Plan, findings: Findings) -> list[str]:
+    """What is unusual about the rows."""
+    notes: list[str] = []
     if plan.missing:
         notes.append(f"samples of {', '.join(f'{value:g}' for value in plan.missing)} are missing ones")
     if findings.limit:
         notes.append(f"the times begin again at {findings.limit:.10g} in the unit of the file, and are counted on")
+    if findings.is_sorted:
+        notes.append("rows were out of order and are read in the order of their times")
     if findings.repeated:
         notes.append(f"{findings.repeated} repeated rows (same time and value) are left out")
     if findings.cut_line:
         notes.append(f"row {findings.cut_line}, the last one, is truncated and left out; the rows before it are complete")
-    return tuple(notes)
+    return notes

@@ -169,6 +169,8 @@ def _find_separators(decoded: str) -> str:
     if numbers is None or len(lines) - numbers > 2:
         return ""
     line = lines[numbers][:_LOOK_BYTES]
+    if any(len(re.split(r"[ \t,;]+", above)) > _ENDLESS_NUMBERS for above in lines[:numbers]):  # titles of a wide table
+        return ""
     for separators in (" \t", " \t,", " \t;", " \t,;"):
         cells = re.split(f"[{separators}]+", line.strip())[:-1]
         if len(cells) >= _ENDLESS_NUMBERS and all(_NUMBER.fullmatch(cell) for cell in cells):
