@@ -167,8 +167,8 @@ def choose_signal(
 ) -> Choice:
     """Choose the signal that the user names; otherwise the first that is named like an ECG and is not constant.
 
-    Names that say ECG come before those of leads, and `V`, which may be a battery's voltage, comes last. Then come those with a
-    unit of voltage, and names of fewer words: `ECG` before `ECG baseline`.
+    Names that say ECG come before those of leads, those with a unit of voltage before others, and those of fewer words before
+    others: `ECG` before `ECG baseline`.
 
     Raises:
         RecordingError: none is named like an ECG, or the user names one that the file does not have.
@@ -202,10 +202,10 @@ def may_be_supply(name: str) -> bool:
     return name.strip().upper() == "V"
 
 
-def _rank_candidate(candidate: Candidate) -> tuple[int, bool, bool, int, int]:
+def _rank_candidate(candidate: Candidate) -> tuple[int, bool, int, int]:
     rank = ecg_rank(candidate.name)
     words = len(split_words(candidate.name)) if rank > 1 else 0
-    return -rank, may_be_supply(candidate.name), not millivolts_per_unit(candidate.unit), words, candidate.number
+    return -rank, not millivolts_per_unit(candidate.unit), words, candidate.number
 
 
 def find_signal(file: str, what: str, candidates: Sequence[Candidate], wanted: str) -> Candidate:

@@ -57,7 +57,7 @@ def sniff(path: Path, head: Sequence[str], delimiter: str = "") -> Layout:
     forced, start = _read_sep(head)
     forced = delimiter or forced
     content = [(at, line) for at, line in enumerate(head) if at >= start and line.strip()]
-    if any(max(*map(line.count, "\t;,|"), len(line.split())) > _MOST_COLUMNS for _, line in content):
+    if content and all(max(*map(line.count, "\t;,|"), len(line.split())) > _MOST_COLUMNS for _, line in content[:3]):
         raise RecordingError(f"{path}: more than {_MOST_COLUMNS} columns; no table of an ECG has as many; remove the others")
     grids = [_build_grid(content, delimiter) for delimiter in ((forced,) if forced else _DELIMITERS)]
     grid = max(grids, key=lambda grid: grid.score)
