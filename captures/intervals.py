@@ -25,7 +25,7 @@ from captures.recording import ReadOptions, RecordingError, RrRecording, Samples
 from captures.table.text import open_text, read_blocks, read_head
 
 LIMIT_CHARACTERS: Final = 32 << 20
-"""Longer texts are no RR intervals: those of a week take 20 MB with their times."""
+"""Longer texts are not lists of RR intervals: those of a week take 20 MB with their times."""
 _HEAD_LINES: Final = 60
 _RR_WORDS: Final = frozenset(("rr", "rri", "rrs", "ibi", "ibis", "nn", "nni", "ppi"))
 _RR_LETTERS: Final = re.compile(r"r-?r|ibi|nn|pp", re.IGNORECASE)
@@ -42,7 +42,7 @@ _TIME_WORDS: Final = frozenset(("time", "timestamp", "t", "date", "datetime", "s
 _SECOND_WORDS: Final = frozenset(("s", "sec", "secs", "seconds"))
 _MS_WORDS: Final = frozenset(("ms", "msec", "millis", "milliseconds"))
 _LARGEST_S: Final = 60.0
-"""A longer interval is none: the sensor was off."""
+"""A longer time between two beats is not an interval: the sensor was off."""
 _FIT: Final = (0.7, 1.4)
 """Times belong to the intervals if their median step is as long as an interval within these factors."""
 _UNTITLED_FIT: Final = 0.1
@@ -54,7 +54,7 @@ _EMPATICA: Final = re.compile(r"\s*(\d{9,10}(?:\.\d{1,9})?)\s*[,;]\s*IBI\s*", re
 class IntervalLayout:
     """Where the intervals of a text stand; columns count from 0. `unit_s` is None where their size tells s from ms.
 
-    An interval whose cell in the `flag_column` is not 0 is none, but time passed.
+    An interval whose cell in the `flag_column` is not 0 is left out, but its time passed.
     """
 
     first_line: int

@@ -131,7 +131,7 @@ def find_kind(found: Mapping[str, Any]) -> str:
 
 
 def find_value_key(point: Mapping[str, Any]) -> str | None:
-    """The key of the value of a single sample, such as `{"voltage": 31.3, "date": …}`; None if the object is no sample."""
+    """The key of the value of a single sample, such as `{"voltage": 31.3, "date": …}`; None if the object is not a sample."""
     keys = [key for key in point if not math.isnan(to_number(point[key]))]
     named = next((key for key in keys if is_ecg_name(split_key(key))), None)
     return named or next((key for key in keys if normalize(key) in _VALUE_KEYS), None)

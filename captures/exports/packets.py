@@ -17,10 +17,6 @@ _HELD_PACKETS: Final = 8
 """Packets that are held back to see whether earlier ones follow."""
 
 
-_BACK_S: Final = 1.0
-"""Times that step back by less are jitter of a sensor's clock; by more, they belong to another recording."""
-
-
 class PacketOrderError(ValueError):
     """Packets of two recordings."""
 
@@ -135,7 +131,7 @@ def sort_packets(packets: Iterable[Packet]) -> Iterator[Packet]:
         if held and (packet is None or len(held) > _HELD_PACKETS):
             first = held.pop(0)
             is_again = last is not None and first.t_s == last.t_s
-            if last and (first.t_s < last.t_s - _BACK_S or (is_again and not np.array_equal(first.values, last.values))):
+            if last and (first.t_s < last.t_s or (is_again and not np.array_equal(first.values, last.values))):
                 raise PacketOrderError(f"the times go back from {last.t_s:.3f} to {first.t_s:.3f} s")
             if not is_again:
                 yield first

@@ -64,7 +64,7 @@ def _recording_of(path: Path, signals: list[Signal], options: ReadOptions) -> Re
     times_s, times_note = _check_times(path, signal, rate_hz, stated=options.rate_hz is not None)
     values = signal.values * factor
     others = sum(1 for other in candidates if is_ecg_name(other.name)) - 1
-    notes = [f"signal {choice.candidate.number} ({choice.candidate}) at {rate_hz:g} Hz is read"]
+    notes = [f"signal {choice.candidate.number} ({_describe(choice.candidate, options)}) at {rate_hz:g} Hz is read"]
     if others > 0 and options.signal is None:
         notes.append(f"the file holds {others} more ECG signal{'s' * (others > 1)}; choose one with --signal N")
     return Recording(
@@ -86,6 +86,12 @@ def _choose(path: Path, candidates: list[Candidate], signals: list[Signal], opti
         is_known = options.unit or any(millivolts_per_unit(signal.unit) for signal in signals)
         unit = "" if is_known or "pulse wave" in str(error) else ", and its unit with --unit"
         raise RecordingError(f"{error}{rate}{unit}") from None
+
+
+def _describe(candidate: Candidate, options: ReadOptions) -> str:
+    """Name and unit of a signal for a note."""
+    unit = options.unit or candidate.unit
+    return f"{candidate.name[:40] or 'unnamed'} in {unit}" if unit else candidate.name[:40] or "unnamed"
 
 
 def _check_known(path: Path, kind: str, candidate: Candidate, options: ReadOptions, rate_hz: float | None) -> float:
@@ -124,7 +130,7 @@ def _read_lines(path: Path, options: ReadOptions) -> Recording:
         raise RecordingError(f"{path}: JSON lines without samples of an ECG; {_READ}")
     name = choose_name(head)
     if options.signal is None and not is_ecg_name(name):
-        kind = "a pulse wave" if is_ppg_name(name) else "no ECG"
+        kind = "a pulse wave" if is_ppg_name(name) else "not an ECG"
         raise RecordingError(f"{path}: its packets ({name:.40}) are {kind}; to read them nevertheless, give --signal 1")
     mine = [packet for packet in head if packet.name == name]
     unit_s, start_us = scale_samples(mine) if all(packet.values.size == 1 for packet in mine) else (1.0, mine[0].start_us)
