@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from captures.recording import RecordingError
-from captures.table.cells import is_missing, parse_number
+from captures.table.cells import LARGEST, is_missing, parse_number
 from captures.table.layout import HEAD_LINES, Column, Layout
 from captures.table.rows import is_comment, split_line
 from captures.table.timecolumn import find_time
@@ -24,6 +26,8 @@ _WIDE: Final = re.compile(r"\t|\s{2,}")
 _SHORTEST: Final = 2
 _MOST_COLUMNS: Final = 8_192
 """Tables of a column for each sensor have up to 300."""
+_LEAST_WRAPPED: Final = 4
+_CLOSER: Final = 0.7
 _MOST: Final = 0.6
 """Share of the cells of a column of values that are values at least."""
 
@@ -75,6 +79,24 @@ def sniff(path: Path, head: Sequence[str], delimiter: str = "") -> Layout:
     columns = _read_columns(path, titles, units, rows, grid.width)
     time, date = find_time(columns, rows, grid.decimal_comma, bool(titles))
     return Layout("", grid.lines[first].number, grid.delimiter, columns, grid.decimal_comma, time, date)
+
+
+def runs_on(head: Sequence[str], layout: Layout) -> bool:
+    """Whether the numbers of a table without titles go on from line to line, so that they are one signal.
+
+    Then neighbours in a line are closer than those in a column, and so are the last number of a line and the first of the next.
+    """
+    if layout.width < _LEAST_WRAPPED or any(column.name for column in layout.columns):
+        return False
+    rows = [split_line(line, layout.delimiter) for line in head[layout.first_line :] if line.strip()]
+    numbers = [[parse_number(cell, layout.decimal_comma) for cell in cells] for cells in rows if len(cells) == layout.width]
+    if len(numbers) < _LEAST_WRAPPED or any(number is None for row in numbers for number in row):
+        return False
+    values = np.array(numbers, np.float64)
+    if not (np.abs(values) <= LARGEST).all():
+        return False
+    along, down = np.abs(np.diff(values, axis=1)).mean(), np.abs(np.diff(values, axis=0)).mean()
+    return bool(along < _CLOSER * down and np.abs(values[1:, 0] - values[:-1, -1]).mean() < _CLOSER * down)
 
 
 def header_line(head: Sequence[str], layout: Layout) -> str:

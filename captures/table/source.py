@@ -51,7 +51,8 @@ class Table:
 class Source:
     """The columns that are read. `time` is None where the rows have no times; `form` is the format of the times.
 
-    `step` is the usual step from one time to the next; see `Unwrapper`.
+    `step` is the usual step from one time to the next; see `Unwrapper`. `is_sparse` says that only some rows have a time, and
+    the others that of the row before.
     """
 
     table: Table
@@ -61,6 +62,7 @@ class Source:
     date: Column | None = None
     rr: Column | None = None
     step: float = 0.0
+    is_sparse: bool = False
 
     def read(self) -> Iterator[Batch]:
         """Yield all rows of the file; the times of a counter that begins again are counted on, packets put in their order.
@@ -72,14 +74,16 @@ class Source:
         return sort_rows(batches, self.step) if self.time and self.step > 0 else batches
 
     def _read_batches(self) -> Iterator[Batch]:
-        table, count = self.table, 0
+        table, count, last = self.table, 0, float("nan")
         wanted = [column.number - 1 for column in (self.signal, self.time, self.date, self.rr) if column]
         unwrapper = Unwrapper(self.step, self.form is not None and self.form.kind in ("clock", "calendar"))
         for batch in read_rows(table.text, table.layout, wanted, table.header, self._parse):
             times = np.arange(count, count + batch.values.size, dtype=np.float64) if self.time is None else batch.times
             count += batch.values.size
-            times = unwrapper.unwrap(times) if self.time else times
-            yield batch._replace(times=times, limit=unwrapper.limit)
+            times = unwrapper.unwrap(_fill(times, last) if self.is_sparse else times) if self.time else times
+            last = float(times[-1]) - unwrapper.offset if times.size else last
+            values = np.where(np.isnan(times), np.nan, batch.values) if self.is_sparse else batch.values
+            yield batch._replace(times=times, values=values, limit=unwrapper.limit)
 
     def _parse(self, rows: Rows) -> Batch:
         """The values of some rows. A last row without a line end that cannot be read is truncated.
@@ -125,7 +129,7 @@ class Source:
         except CellError as error:
             error.column = self.time
             raise
-        unknown = np.isnan(times) & np.isfinite(values)
+        unknown = np.isnan(times) & np.isfinite(values) & (not self.is_sparse)
         if unknown.any():
             at = int(np.flatnonzero(unknown)[0])
             raise CellError(at, cells[at].strip(), self.time, is_time=True)
@@ -146,3 +150,10 @@ class Source:
         return RecordingError(
             f"{path}: row {line}, column {title!r}: {error.cell[:SHOWN]!r} is not {what}; correct or empty the cell{comma}"
         )
+
+
+def _fill(times: Samples, last: float) -> Samples:
+    """The times with that of the row before where there is none; `last` is that before the first row."""
+    filled = np.concatenate(([last], times))
+    known = np.where(np.isnan(filled), 0, np.arange(filled.size))
+    return filled[np.maximum.accumulate(known)][1:]

@@ -29,12 +29,15 @@ _STEPS: Final = 1000
 
 
 class Unwrapper:
-    """Counts times on over all batches of a file. `step` is the usual step; `limit` is the limit found, 0 before."""
+    """Counts times on over all batches of a file.
+
+    `step` is the usual step. `limit` is the value at which they began again, 0 before; `offset` is what is added to them.
+    """
 
     def __init__(self, step: float, is_clock: bool) -> None:
         self._step = step
         self._is_clock = is_clock
-        self._offset = 0.0
+        self.offset = 0.0
         self._last = float("nan")
         self.limit = 0.0
 
@@ -50,8 +53,8 @@ class Unwrapper:
             if limit:
                 self.limit = limit
                 found[known[at] :] += limit
-        found += self._offset
-        self._offset = float(found[known[-1]] - times[known[-1]])
+        found += self.offset
+        self.offset = float(found[known[-1]] - times[known[-1]])
         self._last = float(raw[-1])
         return found
 

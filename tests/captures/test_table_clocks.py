@@ -175,6 +175,14 @@ def test_times_of_packets_need_the_rate_and_give_the_gaps(size, rate_hz, step_s,
     assert gaps(record) == [(20 * size, pytest.approx(24 * size / rate_hz, abs=0.01))]
 
 
+def test_a_time_in_the_first_row_of_each_packet_is_that_of_the_others(tmp_path):
+    times = ["" if n % 73 else f"{n / 130:.3f}" for n in range(3000)]
+    with pytest.raises(RecordingError, match="perhaps one time per packet; give the sampling rate with --rate"):
+        read(tmp_path, times)
+    record = read(tmp_path, times, rate_hz=130.0)
+    assert (record.mv.size, gaps(record)) == (3000, [])
+
+
 @pytest.mark.parametrize("jitter_s", [0.005, 0.02, 0.05])
 def test_packets_whose_times_step_back_are_read_in_the_order_of_the_file(jitter_s, tmp_path):
     offsets = np.repeat(np.random.default_rng(3).normal(0, jitter_s, 110), 73)[:7800]

@@ -120,6 +120,8 @@ def test_a_header_less_table_is_read_by_its_first_column(tmp_path):
         "; ".join(comma(VALUES)),
         "\t".join(comma(VALUES)),
         "ECG\n" + " ".join(VALUES),
+        "\n".join(" ".join(VALUES[at : at + 10]) for at in range(0, SAMPLES, 10)),
+        "\n".join(", ".join(VALUES[at : at + 16]) for at in range(0, SAMPLES, 16)) + "\n",
     ],
 )
 def test_a_column_or_line_of_numbers_needs_its_rate(text, tmp_path):
