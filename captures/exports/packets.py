@@ -124,6 +124,7 @@ def sort_packets(packets: Iterable[Packet]) -> Iterator[Packet]:
     """
     held: list[Packet] = []
     last: Packet | None = None
+    begin_s = math.nan
     for packet in chain(packets, (None,) * _HELD_PACKETS):
         if packet is not None:
             held.append(packet)
@@ -132,9 +133,10 @@ def sort_packets(packets: Iterable[Packet]) -> Iterator[Packet]:
             first = held.pop(0)
             is_again = last is not None and first.t_s == last.t_s
             if last and (first.t_s < last.t_s or (is_again and not np.array_equal(first.values, last.values))):
-                raise PacketOrderError(f"the times go back from {last.t_s:.3f} to {first.t_s:.3f} s")
+                raise PacketOrderError(f"the times go back from {last.t_s - begin_s:.3f} to {first.t_s - begin_s:.3f} s")
             if not is_again:
                 yield first
+            begin_s = begin_s if last else first.t_s
             last = first
 
 

@@ -24,7 +24,7 @@ _POINT: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+\.\d+", re.ASCII)
 """A number with a thousands separator and a decimal point, as Americans write it."""
 _WIDE: Final = re.compile(r"\t|\s{2,}")
 _SHORTEST: Final = 2
-_MOST_COLUMNS: Final = 8_192
+_MOST_COLUMNS: Final = 32_768
 """Tables of a column for each sensor have up to 300."""
 _LEAST_WRAPPED: Final = 4
 _CLOSER: Final = 0.7
