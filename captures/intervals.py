@@ -31,8 +31,13 @@ _RR_WORDS: Final = frozenset(("rr", "rri", "rrs", "ibi", "ibis", "nn", "nni", "p
 _RR_LETTERS: Final = re.compile(r"r-?r|ibi|nn|pp", re.IGNORECASE)
 """In each title of intervals."""
 _MORE_WORDS: Final = frozenset(
-    ("interval", "intervals", "ms", "s", "sec", "secs", "seconds", "msec", "duration", "raw", "value")
+    (
+        *("interval", "intervals", "ms", "s", "sec", "secs", "seconds", "msec", "duration", "raw", "value"),
+        *("intervall", "intervalle", "intervalles", "abstand", "intervalo", "intervalos", "intervallo", "intervalli"),
+    )
 )
+_FLAG_WORDS: Final = frozenset(("artifact", "artifacts", "artefact", "artefacts", "artefakt", "offline"))
+_COMMENTS: Final = ("#", "%", "//")
 _TIME_WORDS: Final = frozenset(("time", "timestamp", "t", "date", "datetime", "seconds", "elapsed", "offset"))
 _SECOND_WORDS: Final = frozenset(("s", "sec", "secs", "seconds"))
 _MS_WORDS: Final = frozenset(("ms", "msec", "millis", "milliseconds"))
@@ -115,21 +120,39 @@ def _recognise_titles(head: Sequence[str]) -> IntervalLayout | None:
     if head[0].replace(" ", "").casefold() == "duration,offline":
         return IntervalLayout(1, ",", 0, "duration", unit_s=1e-3, flag_column=1)
     for number, line in enumerate(head[:-1]):
-        for delimiter in (";", "\t", ",", None) if _RR_LETTERS.search(line) else ():
-            titles = _split(line, delimiter)
+        if not _RR_LETTERS.search(line):
+            continue
+        mark = next((mark for mark in ";\t," if mark in line), ";")
+        below = next((line for line in head[number + 1 :] if line.strip()), "")
+        for delimiter in (mark, None):
+            titles, cells = _split(line, delimiter), _split(below, delimiter)
             column = next((i for i, title in enumerate(titles) if _is_interval_title(title)), None)
             if column is None or any(is_ecg_name(title) or is_ppg_name(title) for title in titles):
                 continue
-            below = _split(head[number + 1], delimiter)
-            if len(below) > column and not math.isnan(_to_number(below[column])):
-                times = (i for i, title in enumerate(titles) if i != column and not _TIME_WORDS.isdisjoint(split_words(title)))
+            if len(titles) == len(cells) and not math.isnan(_to_number(cells[column])):
                 unit_s = _unit_of(titles[column])
-                return IntervalLayout(number + 1, delimiter, column, titles[column][:40], next(times, None), unit_s)
+                return IntervalLayout(
+                    number + 1,
+                    delimiter,
+                    column,
+                    titles[column][:40],
+                    _find_title(titles, _TIME_WORDS, column),
+                    unit_s,
+                    flag_column=_find_title(titles, _FLAG_WORDS, column),
+                )
     return None
 
 
+def _find_title(titles: Sequence[str], words: frozenset[str], but: int) -> int | None:
+    """The first column with one of some words in its title."""
+    found = (i for i, title in enumerate(titles) if i != but and not words.isdisjoint(split_words(title)))
+    return next(found, None)
+
+
 def _recognise_numbers(head: Sequence[str]) -> IntervalLayout | None:
-    """Columns of numbers without titles: intervals, or times and intervals."""
+    """Columns of numbers without titles: intervals, or times and intervals; comments may stand above."""
+    begin = next((at for at, line in enumerate(head) if line.strip() and not line.startswith(_COMMENTS)), 0)
+    head = head[begin:]
     for delimiter in (";", "\t", ",", None):
         rows = [_split(line, delimiter) for line in head if line.strip()]
         widths = {len(row) for row in rows}
@@ -137,7 +160,7 @@ def _recognise_numbers(head: Sequence[str]) -> IntervalLayout | None:
             numbers = np.array([[_to_number(cell) for cell in row] for row in rows])
             if np.isfinite(numbers).all() and numbers.size:
                 last = widths.pop() - 1
-                return IntervalLayout(0, delimiter, last, "", 0 if last else None, titled=False)
+                return IntervalLayout(begin, delimiter, last, "", 0 if last else None, titled=False)
     return None
 
 

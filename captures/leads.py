@@ -17,7 +17,13 @@ _SHOWN: Final = 8
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
 """A word of a title: `EcgWaveform`, `ecg_value` and `ECG1` have two each."""
-_ECG_WORDS: Final = frozenset(name + lead for name in ("ecg", "ekg") for lead in ("", "l", "r", "i", "ii", "iii"))
+_ECG_WORDS: Final = frozenset(
+    (
+        *(name + lead for name in ("ecg", "ekg") for lead in ("", "l", "r", "i", "ii", "iii")),
+        *("electrocardiogram", "elektrokardiogramm", "electrocardiograma", "elettrocardiogramma"),
+        *("心电图", "心電図", "экг"),
+    )
+)
 _PPG_WORDS: Final = frozenset(("ppg", "pleth", "plethysmogram", "plethysmograph", "photoplethysmogram", "bvp", "pulsewave"))
 _OTHER_WORDS: Final = frozenset(
     (
@@ -74,6 +80,13 @@ _GAIN: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*/\s*mv", re.IGNORECASE)
 
 IMPLAUSIBLE_MV: Final = 20.0
 """No ECG spans as much within a second: the largest QRS complexes have 5 mV, pacing artefacts are shorter than a sample."""
+_MOST_LOOKED_AT: Final = 24
+"""ECG signals of which it is checked that they change: recorders have up to 16 leads."""
+_MANY_VALUES: Final = 3
+"""A signal of fewer values is a flag, such as that of R peaks or of a detached electrode."""
+_FEW_SAMPLES: Final = 100
+_LEAST_CHANGES: Final = 0.05
+"""Share of the samples that differ from the one before, at least; others are of an amplifier at its limit."""
 _LONGEST_LOOK_S: Final = 60.0
 _LOOK_S: Final = 1.5
 """Length of the windows in which an amplitude is measured: one beat at 40/min or faster."""
@@ -154,7 +167,8 @@ def choose_signal(
 ) -> Choice:
     """Choose the signal that the user names; otherwise the first that is named like an ECG and is not constant.
 
-    Names that say ECG come before those of leads, and those with a unit of voltage before others.
+    Names that say ECG come before those of leads, those with a unit of voltage before others, and those of fewer words before
+    others: `ECG` before `ECG baseline`.
 
     Raises:
         RecordingError: none is named like an ECG, or the user names one that the file does not have.
@@ -164,7 +178,7 @@ def choose_signal(
         return Choice(candidate, "ppg" if is_ppg_name(candidate.name) else "ecg")
     ranked = sorted(
         (candidate for candidate in candidates if is_ecg_name(candidate.name)),
-        key=lambda candidate: (-ecg_rank(candidate.name), not millivolts_per_unit(candidate.unit), candidate.number),
+        key=_rank_candidate,
     )
     if not ranked:
         pulse = next((candidate for candidate in candidates if is_ppg_name(candidate.name)), None)
@@ -175,12 +189,23 @@ def choose_signal(
         )
         raise RecordingError(f"{file}: no ECG among its {what}s ({list_names(candidates)}){hint}")
     flat: list[str] = []
-    for candidate in ranked:
+    for candidate in ranked[:_MOST_LOOKED_AT]:
         state = find_constancy(candidate.read())
         if state is None:
             return Choice(candidate, "ecg", (f"{', '.join(flat)}: the next ECG {what} is read",) if flat else ())
         flat.append(f"{what} {candidate.name or candidate.number} {state}")
     return Choice(ranked[0], "ecg", (f"{', '.join(flat)}: no beats can be found",))
+
+
+def may_be_supply(name: str) -> bool:
+    """Whether a name is that of a lead, and also that of a battery's voltage."""
+    return name.strip().upper() == "V"
+
+
+def _rank_candidate(candidate: Candidate) -> tuple[int, bool, int, int]:
+    rank = ecg_rank(candidate.name)
+    words = len(split_words(candidate.name)) if rank > 1 else 0
+    return -rank, not millivolts_per_unit(candidate.unit), words, candidate.number
 
 
 def find_signal(file: str, what: str, candidates: Sequence[Candidate], wanted: str) -> Candidate:
@@ -208,12 +233,17 @@ def list_names(candidates: Sequence[Candidate]) -> str:
 
 
 def find_constancy(parts: Iterator[Samples]) -> str | None:
-    """What is wrong with a signal whose samples never change: "is constant" or "has no valid sample"; None if they do."""
-    seen: float | None = None
+    """What is wrong with a signal that hardly changes, such as "is constant"; None if it changes as an ECG does."""
+    seen: list[float] = []
+    count = 0
     for part in parts:
         valid = part[np.isfinite(part)]
         if valid.size:
-            seen = float(valid[0]) if seen is None else seen
-            if (valid != seen).any():
+            seen = np.unique(np.concatenate((seen, np.unique(valid)[:_MANY_VALUES])))[:_MANY_VALUES].tolist()
+            count += valid.size
+            if len(seen) == _MANY_VALUES and np.count_nonzero(np.diff(valid)) > _LEAST_CHANGES * valid.size:
                 return None
-    return "has no valid sample" if seen is None else "is constant (flat)"
+    if len(seen) > 1 and count < _FEW_SAMPLES:
+        return None
+    states = ("has no valid sample", "is constant (flat)", "has only two values")
+    return states[len(seen)] if len(seen) < _MANY_VALUES else "is constant (flat) nearly all the time"

@@ -7,17 +7,18 @@ from typing import Final
 
 import numpy as np
 
-from captures.leads import Choice, millivolts_per_unit
+from captures.leads import Choice, may_be_supply, millivolts_per_unit
 from captures.recording import Chunk, ReadOptions, Recording, RecordingError, Samples
 from captures.table.cells import CellError, is_missing
 from captures.table.checks import Lines, RepeatFinder, check_order
 from captures.table.columns import ASK_UNIT, choose_column, find_factor, find_rr, list_titles, show_title
 from captures.table.layout import Column
+from captures.table.order import Batch
 from captures.table.programs import recognise_program
 from captures.table.rows import SHOWN, split_line
 from captures.table.scale import Scale, find_scale, judge_times
-from captures.table.sniff import header_line, runs_on, sniff
-from captures.table.source import Batch, Source, Table
+from captures.table.sniff import has_decimal_comma, header_line, runs_on, sniff
+from captures.table.source import Source, Table
 from captures.table.survey import Findings, Plan, find_gaps, survey
 from captures.table.text import open_text, read_head
 from captures.table.timeline import Timeline, place_samples
@@ -57,6 +58,11 @@ def read_table(path: Path, options: ReadOptions = _NO_OPTIONS) -> Recording:
         factor, unit = find_factor(path, column, options.unit, findings.amplitude, findings.level, findings.is_whole)
         if abs(findings.level * factor) < _OFFSET_MV:
             findings.level = 0.0
+        elif options.signal is None and may_be_supply(column.name):
+            raise RecordingError(
+                f"{path}: column {show_title(column)!r} has a constant {findings.level * factor * 1e-3:.3g} V, as a battery"
+                " has; if it is the ECG, name it with --column"
+            )
     else:
         findings.level = 0.0
     return _build(path, plan, findings, choice, factor, unit, options)
@@ -71,6 +77,8 @@ def _open_table(path: Path) -> Table:
         head = read_head(text)
         layout = sniff(path, [line for line in head if line.strip()], "\t")
     rows = [tuple(split_line(line, layout.delimiter)) for line in head[layout.first_line :] if line.strip()]
+    if layout.program and layout.delimiter != ",":
+        layout = replace(layout, decimal_comma=layout.decimal_comma or has_decimal_comma(rows))
     fitting = tuple(row for row in rows if len(row) >= layout.width)
     return Table(text, layout, header_line(head, layout), fitting)
 
@@ -157,7 +165,7 @@ def _ask_rate(path: Path, table: Table, column: Column, options: ReadOptions, wh
 
 def _hint_at_intervals(table: Table, column: Column) -> str:
     cells = table.cells(column)
-    is_like = len(cells) > 1 and all(cell.isdecimal() and 300 <= int(cell[:9]) <= 2000 for cell in cells)
+    is_like = len(cells) > 1 and sum(cell.isdecimal() and 300 <= int(cell[:9]) <= 2000 for cell in cells) > 0.9 * len(cells)
     return "; numbers of this size may be RR intervals, which are not samples" if is_like else ""
 
 
@@ -285,6 +293,8 @@ def _describe_rows(plan: Plan, findings: Findings) -> Iterator[str]:
         yield f"a constant offset of {findings.level:.6g} in the unit of the file is taken off"
     if findings.limit:
         yield f"the times begin again at {findings.limit:.10g} in the unit of the file, and are counted on"
+    if findings.is_sorted:
+        yield "rows were out of order and are read in the order of their times"
     if plan.missing:
         yield f"samples of {', '.join(f'{value:g}' for value in plan.missing)} are missing ones"
     if findings.repeated:

@@ -13,8 +13,12 @@ _COUNTERS: Final = (
 )
 """How far counters of whole numbers count, and their smallest values."""
 _SCALES: Final = (1.0, 1e3, 1e6, 1e9)
-_CLOCKS: Final = (*((scale * limit, 0.0) for scale in _SCALES for limit in (1.0, DAY_S)), (2.0**32 / 1e3, 0.0))
-"""The second and the day in s, ms, us and ns; and micros() in ms."""
+_CLOCKS: Final = (
+    *((scale * limit, 0.0) for scale in _SCALES for limit in (1.0, DAY_S)),
+    (2.0**32 / 1e3, 0.0),
+    (2.0**32 / 1e6, 0.0),
+)
+"""The second and the day in s, ms, us and ns; and micros() in ms and s."""
 _DENSEST: Final = 4000
 """Most steps in a second: a counter of a part of a second has no more."""
 _SECONDS: Final = tuple((scale, 0.0) for scale in _SCALES)
