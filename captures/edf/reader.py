@@ -13,7 +13,7 @@ from captures.edf.header import FIXED_BYTES, Header, Signal, count_signals, pars
 from captures.edf.records import Records, decode_samples, measure_bytes, open_bytes, read_blocks
 from captures.edf.times import Times, read_times
 from captures.files import check_regular_file
-from captures.leads import IMPLAUSIBLE_MV, Candidate, Choice, choose_signal, millivolts_per_unit, typical_amplitude
+from captures.leads import IMPLAUSIBLE_MV, Candidate, Choice, choose_signal, millivolts_per_unit, note_rate, typical_amplitude
 from captures.recording import CHUNK_SAMPLES, LONGEST_S, Chunk, ReadOptions, Recording, RecordingError, Samples
 
 _LOOK_S: Final = 60.0
@@ -21,7 +21,7 @@ _LOOK_S: Final = 60.0
 _LOOK_SAMPLES: Final = 4 * CHUNK_SAMPLES
 """The most samples that are looked at: one minute at 4 kHz."""
 _HIGHEST_HZ: Final = 1e6
-_SMALLEST_MV: Final = 0.02
+_SMALLEST_MV: Final = 0.05
 """No QRS complex on the skin is as small; a signal in the wrong unit is, or one without a patient."""
 _UNIT_HINT: Final = "give the unit with --unit (V, mV, uV, nV, or counts per millivolt such as 200/mV)"
 
@@ -59,7 +59,7 @@ def read_edf(path: Path, options: ReadOptions) -> Recording:
         name=Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem,
         rate_hz=rate_hz,
         start_us=start_us,
-        notes=(shown, *choice.notes, *header.notes, *notes, *times.notes, *late_notes, *_turned(channel)),
+        notes=(shown, *_stated(header, signal, options), *choice.notes, *header.notes, *notes, *times.notes, *late_notes, *_turned(channel)),
         read_chunks=lambda: _read_chunks(records, channel, header.sample_bytes, rate_hz, times),
         kind=choice.kind,
     )
@@ -154,6 +154,14 @@ def _find_scale(path: Path, signal: Signal, kind: Literal["ecg", "ppg"], options
         )
     gain, offset = signal.scale
     return _Channel(signal, gain * factor, offset * factor)
+
+
+def _stated(header: Header, signal: Signal, options: ReadOptions) -> list[str]:
+    """Notes on what the user states in place of the header."""
+    notes = note_rate(options, signal.samples / header.record_s if header.record_s else None)
+    if options.unit is not None and options.unit != signal.unit:
+        notes.append(f"unit {options.unit[:20]} as stated, not {signal.unit[:20]!r} as in the header")
+    return notes
 
 
 def _turned(channel: _Channel) -> tuple[str, ...]:
