@@ -61,7 +61,7 @@ _OTHER_WORDS: Final = frozenset(
 """Words of titles that are not samples of an ECG although the title names one, such as `ECG_RESP` and `lead off`. EEG is not
 one of them: recorders of the EEG name the ECG `EEG EKG-REF`."""
 _LEAD: Final = re.compile(
-    r"\W*(?:lead\W.*|(?:d?i{1,3}|av[rlf]|v\d*r?|v[xyz]|mcl\d?|c[lmc]\d|ml\s?(?:i{1,3}|\d)|mv\d)\W*)", re.IGNORECASE
+    r"\W*(?:lead\W.*|(?:i|d?iii?|av[rlf]|v\d*r?|v[xyz]|mcl\d?|c[lmc]\d|ml\s?(?:i{1,3}|\d)|mv\d)\W*)", re.IGNORECASE
 )
 """It takes time in proportion to the name's length: no two repetitions side by side match the same text."""
 _MV: Final = {
@@ -136,7 +136,7 @@ def typical_amplitude(values: Samples, rate_hz: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One signal or column of a file. `read` yields its samples, of which as many are read as it takes to see enough of them vary."""
+    """One signal or column of a file. `read` yields its samples, of which some minutes are read, or all if few of them vary."""
 
     number: int
     name: str
@@ -159,7 +159,7 @@ class Choice:
 def choose_signal(
     file: str, what: Literal["signal", "column"], candidates: Sequence[Candidate], options: ReadOptions
 ) -> Choice:
-    """Choose the signal that the user names; otherwise the first that is named like an ECG and is not flat, or else the least flat.
+    """Choose the signal that the user names; otherwise the first that is named like an ECG and is not flat, or the least flat.
 
     Names that say ECG come before those of leads, and those with a unit of voltage before others.
 

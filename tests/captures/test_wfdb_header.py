@@ -122,7 +122,9 @@ def test_the_start_is_read_in_every_notation(tmp_path: Path, start: str, expecte
 def test_a_time_of_two_numbers_is_minutes_and_seconds(tmp_path: Path, start: str, expected: datetime) -> None:
     recording = read(tmp_path, f"r 1 250 4 {start}\nr.dat 16 200 12 0 0 0 0 II\n")
     assert recording.start_us == round(expected.timestamp() * 1e6)
-    assert recording.notes == (f"the time {start.split()[0]!r} in the header is read as minutes and seconds, as WFDB does",)
+    assert recording.notes == (
+        f"the time {start.split(maxsplit=1)[0]!r} in the header is read as minutes and seconds, as WFDB does",
+    )
 
 
 @pytest.mark.parametrize(
