@@ -18,7 +18,21 @@ _SHOWN: Final = 8
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
 """A word of a title: `EcgWaveform`, `ecg_value` and `ECG1` have two each."""
 _ECG_WORDS: Final = frozenset(name + lead for name in ("ecg", "ekg") for lead in ("", "l", "r", "i", "ii", "iii"))
-_PPG_WORDS: Final = frozenset(("ppg", "pleth", "plethysmogram", "plethysmograph", "photoplethysmogram", "bvp", "pulsewave"))
+_PPG_WORDS: Final = frozenset(
+    (
+        "ppg",
+        "pleth",
+        "plethysmogram",
+        "plethysmograph",
+        "photoplethysmogram",
+        "bvp",
+        "pulsewave",
+        "ir",
+        "infrared",
+        "red",
+        "green",
+    )
+)
 _OTHER_WORDS: Final = frozenset(
     (
         "hr",

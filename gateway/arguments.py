@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
+from config.terminal import escape_controls
 from config.version import VERSION
 
 DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
@@ -74,7 +75,11 @@ def _add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", type=Path, help="WFDB record (.hea), CSV file with time and ECG, or capture"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        type=Path,
+        help="recording (WFDB, EDF, CSV, JSON export), or capture (pulsegate, Bluetooth)",
     )
     parser.add_argument("--json", action="store_true", help="write JSON lines instead of a table")
     parser.add_argument(
@@ -180,6 +185,13 @@ def _parse_port(text: str) -> int:
     return int(text)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports bad usage in one line, as every other failure."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {escape_controls(message)}; see {self.prog} --help\n")
+
+
 @dataclass(frozen=True, slots=True)
 class _Command:
     name: str
@@ -235,7 +247,7 @@ _COMMANDS: Final = (
     _Command(
         "replay",
         "run recordings through the agent's pipeline",
-        "Runs WFDB, CSV and pulsegate capture files through the same pipeline as live sensors, as fast as possible.",
+        "Runs recordings and captures through the same pipeline as live sensors, as fast as possible.",
         add_replay_arguments,
     ),
     _Command(
@@ -250,7 +262,7 @@ _COMMANDS: Final = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; `command` in its result is the name of the chosen one."""
-    parser = argparse.ArgumentParser(prog="pulsegate", description="The agent on a cardiac patient's hub.", epilog=NOT_A_DEVICE)
+    parser = _Parser(prog="pulsegate", description="The agent on a cardiac patient's hub.", epilog=NOT_A_DEVICE)
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:
