@@ -14,18 +14,19 @@ monotonic clock, below 1e9, and never decreases; `started_us` is the wall clock 
 Readers ignore unknown keys and accept a gzipped file. A change that an older reader would misunderstand needs a new version.
 """
 
+import codecs
 import json
 import os
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
 
 from captures.payloads import EVENTS, CaptureHeader, Entry, LinkEvent, Payload, PayloadCapture, Truncation
-from captures.recording import LONGEST_S, RecordingError
+from captures.recording import LONGEST_S, ReadOptions, RecordingError
 from captures.streams import Stream, open_stream
 from drivers.spec import DeviceInformation
 
@@ -35,6 +36,9 @@ LINE_LIMIT: Final = 16_384
 """Characters in a line: an attribute has at most 512 bytes (Core 5.4, vol 3, part F, 3.2.9), 1,024 hexadecimal digits."""
 _BLANK_LINES: Final = 100
 """Blank lines before the header that are skipped."""
+_EARLIEST_US: Final = 1_262_304_000_000_000
+"""2010-01-01: Bluetooth LE is of that year, so an earlier time is that of a clock that was not set, or in another unit."""
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -89,14 +93,22 @@ class CaptureWriter:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def read_capture(path: Path) -> PayloadCapture:
-    """Open a capture.
+def read_capture(path: Path, options: ReadOptions) -> PayloadCapture:
+    """Open a capture. It states everything itself, so that no option is used.
 
     Raises:
         RecordingError: the file is not a capture, or has a newer version.
         OSError: the file cannot be read.
     """
-    return PayloadCapture(read_header(path), lambda: read_entries(path))
+    header = read_header(path)
+    notes = []
+    if 0 < header.started_us < _EARLIEST_US:
+        header = replace(header, started_us=0)
+        notes.append("the clock of the recorder was not set, so the date is unknown")
+    unused = [name for name, value in (("--signal", options.signal), ("--gatt", options.gatt)) if value is not None]
+    if unused:
+        notes.append(f"not used for a capture of pulsegate: {', '.join(unused)}")
+    return PayloadCapture(header, lambda: read_entries(path), tuple(notes))
 
 
 def read_header(path: Path) -> CaptureHeader:
@@ -108,6 +120,8 @@ def read_header(path: Path) -> CaptureHeader:
     """
     with open_stream(path) as file:
         number, line = _read_first_line(file)
+    if line.startswith(_UTF_16):
+        raise RecordingError(f"{path}: not text in UTF-8, but in UTF-16, as PowerShell writes it; convert it")
     found = _json_object(path, number, line)
     if found.get("format") != FORMAT:
         raise RecordingError(f'{path}: line {number}: not a capture: "format" is not "{FORMAT}"; give a capture of pulsegate')
@@ -195,7 +209,7 @@ def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        raise RecordingError(f"{path}: line {number}: not JSON; correct or remove the line") from None
+        raise RecordingError(f"{path}: line {number}: not JSON in UTF-8; correct or remove the line") from None
     if not isinstance(found, dict):
         raise RecordingError(f"{path}: line {number}: not a JSON object; correct or remove the line")
     return found

@@ -24,7 +24,21 @@ _ECG_WORDS: Final = frozenset(
         *("心电图", "心電図", "экг"),
     )
 )
-_PPG_WORDS: Final = frozenset(("ppg", "pleth", "plethysmogram", "plethysmograph", "photoplethysmogram", "bvp", "pulsewave"))
+_PPG_WORDS: Final = frozenset(
+    (
+        "ppg",
+        "pleth",
+        "plethysmogram",
+        "plethysmograph",
+        "photoplethysmogram",
+        "bvp",
+        "pulsewave",
+        "ir",
+        "infrared",
+        "red",
+        "green",
+    )
+)
 _OTHER_WORDS: Final = frozenset(
     (
         "hr",
@@ -67,14 +81,14 @@ _OTHER_WORDS: Final = frozenset(
 """Words of titles that are not samples of an ECG although the title names one, such as `ECG_RESP` and `lead off`. EEG is not
 one of them: recorders of the EEG name the ECG `EEG EKG-REF`."""
 _LEAD: Final = re.compile(
-    r"\W*(?:lead\W.*|(?:i{1,3}|av[rlf]|v\d*r?|v[xyz]|mcl\d?|c[lmc]\d|ml\s?(?:i{1,3}|\d)|mv\d)\W*)", re.IGNORECASE
+    r"\W*(?:lead\W.*|(?:i|d?iii?|av[rlf]|v\d*r?|v[xyz]|mcl\d?|c[lmc]\d|ml\s?(?:i{1,3}|\d)|mv\d)\W*)", re.IGNORECASE
 )
 """It takes time in proportion to the name's length: no two repetitions side by side match the same text."""
 _MV: Final = {
     **dict.fromkeys(("v", "volt", "volts"), 1e3),
-    **dict.fromkeys(("mv", "millivolt", "millivolts"), 1.0),
-    **dict.fromkeys(("uv", "µv", "μv", "mcv", "microvolt", "microvolts"), 1e-3),
-    **dict.fromkeys(("nv", "nanovolt", "nanovolts"), 1e-6),
+    **dict.fromkeys(("mv", "mvolt", "mvolts", "milliv", "millivolt", "millivolts"), 1.0),
+    **dict.fromkeys(("uv", "µv", "μv", "mcv", "uvolt", "uvolts", "µvolt", "μvolt", "microv", "microvolt", "microvolts"), 1e-3),
+    **dict.fromkeys(("nv", "nvolt", "nvolts", "nanovolt", "nanovolts"), 1e-6),
 }
 _GAIN: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*/\s*mv", re.IGNORECASE)
 
@@ -88,6 +102,13 @@ _FEW_SAMPLES: Final = 100
 _LEAST_CHANGES: Final = 0.05
 """Share of the samples that differ from the one before, at least; others are of an amplifier at its limit."""
 _LONGEST_LOOK_S: Final = 60.0
+_RATE_TOLERANCE: Final = 1e-3
+_WINDOW: Final = 256
+"""Samples in which an ECG of 100 to 1000 Hz is not flat, apart from those between slow beats of few bits."""
+_ENOUGH: Final = 1 << 17
+"""Samples that are looked at if they vary: 4 minutes at 500 Hz."""
+_ACTIVE_SHARE: Final = 0.25
+"""With 25 beats a minute at 1000 Hz, of as few bits, a third of the windows vary."""
 _LOOK_S: Final = 1.5
 """Length of the windows in which an amplitude is measured: one beat at 40/min or faster."""
 
@@ -142,7 +163,7 @@ def typical_amplitude(values: Samples, rate_hz: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One signal or column of a file. `read` yields its samples, of which as many are read as it takes to see them vary."""
+    """One signal or column of a file. `read` yields its samples, of which some minutes are read, or all if few of them vary."""
 
     number: int
     name: str
@@ -165,7 +186,7 @@ class Choice:
 def choose_signal(
     file: str, what: Literal["signal", "column"], candidates: Sequence[Candidate], options: ReadOptions
 ) -> Choice:
-    """Choose the signal that the user names; otherwise the first that is named like an ECG and is not constant.
+    """Choose the signal that the user names; otherwise the first that is named like an ECG and is not flat, or the least flat.
 
     Names that say ECG come before those of leads, those with a unit of voltage before others, and those of fewer words before
     others: `ECG` before `ECG baseline`.
@@ -188,13 +209,24 @@ def choose_signal(
             else f"; if one is an ECG, name it with --{what}"
         )
         raise RecordingError(f"{file}: no ECG among its {what}s ({list_names(candidates)}){hint}")
-    flat: list[str] = []
+    measured: list[tuple[Candidate, Activity]] = []
     for candidate in ranked[:_MOST_LOOKED_AT]:
-        state = find_constancy(candidate.read())
-        if state is None:
-            return Choice(candidate, "ecg", (f"{', '.join(flat)}: the next ECG {what} is read",) if flat else ())
-        flat.append(f"{what} {candidate.name or candidate.number} {state}")
-    return Choice(ranked[0], "ecg", (f"{', '.join(flat)}: no beats can be found",))
+        measured.append((candidate, measure_activity(candidate.read())))
+        if not measured[-1][1].trouble:
+            break
+    best, activity = max(measured, key=lambda item: item[1].share)
+    poor = [f"{what} {item.name[:NAME_LIMIT] or item.number} {found.trouble}" for item, found in measured if found.trouble]
+    if not poor:
+        return Choice(best, "ecg")
+    end = f"{what} {best.name[:NAME_LIMIT] or best.number} is read" if activity.share else "no beats can be found"
+    return Choice(best, "ecg", (f"{', '.join(poor)}: {end}",))
+
+
+def note_rate(options: ReadOptions, file_hz: float | None) -> list[str]:
+    """A note on the rate that the user states, if it differs from that of the file."""
+    if options.rate_hz is None or file_hz is None or abs(options.rate_hz / file_hz - 1) < _RATE_TOLERANCE:
+        return []
+    return [f"{options.rate_hz:.6g} Hz as stated with --rate, not {file_hz:.6g} Hz as in the file"]
 
 
 def may_be_supply(name: str) -> bool:
@@ -232,18 +264,54 @@ def list_names(candidates: Sequence[Candidate]) -> str:
     return shown if len(candidates) <= _SHOWN else f"{shown} and {len(candidates) - _SHOWN} more"
 
 
-def find_constancy(parts: Iterator[Samples]) -> str | None:
-    """What is wrong with a signal that hardly changes, such as "is constant"; None if it changes as an ECG does."""
-    seen: list[float] = []
-    count = 0
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """How much of a signal varies. `share` is that of its windows; `trouble` says what is wrong, "" if nothing is."""
+
+    share: float
+    trouble: str = ""
+
+
+def measure_activity(parts: Iterator[Samples]) -> Activity:
+    """Look for stretches in which a signal varies. It is read until enough of it has been seen, at most to its end.
+
+    A lead whose electrode is off is flat or invalid, apart from some artefacts or the moments before it came off.
+    """
+    seen: set[float] = set()
+    windows = active = changes = samples = 0
+    rest = np.empty(0)
     for part in parts:
+        rest = np.concatenate((rest, part))
+        count = rest.size // _WINDOW
+        rows = rest[: count * _WINDOW].reshape(count, _WINDOW)
+        rest = rest[count * _WINDOW :]
+        windows += count
+        active += _count_active(rows, seen)
         valid = part[np.isfinite(part)]
-        if valid.size:
-            seen = np.unique(np.concatenate((seen, np.unique(valid)[:_MANY_VALUES])))[:_MANY_VALUES].tolist()
-            count += valid.size
-            if len(seen) == _MANY_VALUES and np.count_nonzero(np.diff(valid)) > _LEAST_CHANGES * valid.size:
-                return None
-    if len(seen) > 1 and count < _FEW_SAMPLES:
-        return None
-    states = ("has no valid sample", "is constant (flat)", "has only two values")
-    return states[len(seen)] if len(seen) < _MANY_VALUES else "is constant (flat) nearly all the time"
+        samples += valid.size
+        changes += int(np.count_nonzero(np.diff(valid)))
+        if windows * _WINDOW >= _ENOUGH and active >= _ACTIVE_SHARE * windows and changes > _LEAST_CHANGES * samples:
+            return Activity(active / windows)
+    if rest.size:
+        windows += 1
+        active += _count_active(rest[None, :], seen)
+    share = active / windows if windows else 0.0
+    if len(seen) < 2:
+        return Activity(share, "is constant (flat)" if seen else "has no valid sample")
+    if len(seen) < _MANY_VALUES and samples >= _FEW_SAMPLES:
+        return Activity(0.0, "has only two values")
+    if changes <= _LEAST_CHANGES * samples and samples >= _FEW_SAMPLES:
+        return Activity(share, "is constant (flat) nearly all the time")
+    if share < _ACTIVE_SHARE:
+        return Activity(share, f"is flat or invalid for {100 * (1 - share):.0f} % of its time")
+    return Activity(share)
+
+
+def _count_active(rows: Samples, seen: set[float]) -> int:
+    """The number of windows with different valid samples; adds a few of the values to those seen."""
+    valid = np.isfinite(rows)
+    if len(seen) < _MANY_VALUES:
+        seen.update(np.unique(rows[valid])[:_MANY_VALUES].tolist())
+    lows = np.where(valid, rows, np.inf).min(axis=1, initial=np.inf)
+    highs = np.where(valid, rows, -np.inf).max(axis=1, initial=-np.inf)
+    return int(np.sum(highs > lows))

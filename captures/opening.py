@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,13 @@ _FIRST_BYTES: Final = 256
 _JSON: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|\[\s*[\[{\d-])|\xff\xfe[\[{]\0|\xfe\xff\0[\[{]")
 """How a JSON document of objects or numbers begins, or a line of JSON lines."""
 _TEXT_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".hrm", ".rr", ".ibi")
+
+_ZIP: Final = b"PK\3\4"
+_ARCHIVE: Final = "a zip archive or an Excel workbook; unpack it, or save the sheet as CSV"
+_UNKNOWN: Final = (
+    "neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz), an EDF or BDF file,"
+    " a capture (JSON lines that `pulsegate record` wrote) or a Bluetooth capture (btsnoop, pcap, pcapng)"
+)
 
 Opened = Recording | RrRecording | PayloadCapture
 
@@ -58,6 +66,14 @@ def open_recording(path: Path, options: ReadOptions = NO_OPTIONS) -> Recording:
 
 
 def _open(path: Path, options: ReadOptions) -> Opened:
+    opened = _read(path, options)
+    is_capture = isinstance(opened, PayloadCapture)
+    given = {"--unit": options.unit, "--rate": options.rate_hz} if is_capture else {"--gatt": options.gatt}
+    unused = [name for name, value in given.items() if value is not None]
+    return replace(opened, notes=(*opened.notes, f"not used for this kind of file: {', '.join(unused)}")) if unused else opened
+
+
+def _read(path: Path, options: ReadOptions) -> Opened:
     header = find_header(path)
     if header is not None:
         return read_wfdb(header, options)
@@ -75,21 +91,19 @@ def _open(path: Path, options: ReadOptions) -> Opened:
     if is_edf(begin):
         return read_edf(path, options)
     if _holds_capture(begin):
-        return read_capture(path)
+        return read_capture(path, options)
     if _JSON.match(begin):
         return read_json(path, options)
     if starts_viatom(begin):
         return read_viatom(path, begin, options)
     if path.with_suffix("").suffix.lower() in _TEXT_SUFFIXES or suffix in _TEXT_SUFFIXES:
         return read_intervals(path, options) or read_table(path, options)
-    raise UnknownKindError(
-        f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz), an EDF or"
-        " BDF file, a capture (JSON lines that `pulsegate record` wrote) or a Bluetooth capture (btsnoop, pcap, pcapng)"
-    )
+    raise UnknownKindError(f"{path}: {_ARCHIVE if begin.startswith(_ZIP) else _UNKNOWN}")
 
 
 def _holds_capture(begin: bytes) -> bool:
-    return begin.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and b'"format"' in begin
+    text = begin.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n\xff\xfe\0").replace(b"\0", b"")
+    return text.startswith(b"{") and b'"format"' in text
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -16,8 +16,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from captures.files import read_file, read_text
+from captures.files import read_file
 from captures.recording import RecordingError
+from captures.streams import read_text
 from models.signal.chain import EcgChain
 from models.signal.filters import Fir, lowpass
 from models.signal.ppg import PPG, RATE_HZ

@@ -7,10 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from captures.files import EXPANSION_LIMIT, GZIP_MAGIC, check_regular_file
+from captures.files import check_regular_file
 from captures.recording import RecordingError
 
+TEXT_LIMIT_BYTES: Final = 1 << 30
+"""The longest text that is read whole: three days of one lead at 250 Hz. As a table, it takes ten times this in memory."""
+EXPANSION_LIMIT: Final = 100
+"""How many times longer than the compressed file its content may be. Times and samples compress fivefold to tenfold, the equal
+bytes of a gzip bomb a thousandfold."""
 _PIECE_BYTES: Final = 1 << 16
+GZIP_MAGIC: Final = b"\x1f\x8b"
 _HARMLESS_BYTES: Final = 1 << 20
 """So many bytes are accepted at any ratio of compression: a short file of zeros is harmless."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -27,6 +33,23 @@ class Stream(io.BufferedReader):
     @property
     def is_cut(self) -> bool:
         return isinstance(self._source, _Gzip) and self._source.is_cut
+
+    def skip(self, count: int) -> None:
+        """Go on by so many bytes, at most to the end of the file."""
+        if not isinstance(self._source, _Gzip):
+            self.seek(count, io.SEEK_CUR)
+            return
+        while count and (piece := self.read(min(count, _PIECE_BYTES))):
+            count -= len(piece)
+
+    def measure(self) -> int:
+        """Go to the end of the file. Returns the number of bytes from here."""
+        if not isinstance(self._source, _Gzip):
+            return -self.tell() + self.seek(0, io.SEEK_END)
+        count = 0
+        while piece := self.read(_PIECE_BYTES):
+            count += len(piece)
+        return count
 
 
 @contextmanager
@@ -45,6 +68,36 @@ def open_stream(path: Path) -> Iterator[Stream]:
         file.seek(0)
         with Stream(_Gzip(path, file) if is_gzip else file) as stream:
             yield stream
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file, plain or gzipped, without a byte order mark.
+
+    Raises:
+        RecordingError: not a regular file, not UTF-8 text, a damaged gzip file, or a text that is too long.
+        OSError: the file cannot be read.
+    """
+    with open_stream(path) as stream:
+        raw = stream.read(TEXT_LIMIT_BYTES + 1)
+        check_complete(path, stream)
+    if len(raw) > TEXT_LIMIT_BYTES:
+        raise RecordingError(
+            f"{path}: more than {TEXT_LIMIT_BYTES} bytes of text; check that it is the right file, or split it"
+        )
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecordingError(f"{path}: not UTF-8 text (byte {error.start}); export it as UTF-8 CSV") from error
+
+
+def check_complete(path: Path, stream: Stream) -> None:
+    """Refuse a gzip file that ended too early, where the bytes before are not enough.
+
+    Raises:
+        RecordingError: it did.
+    """
+    if stream.is_cut:
+        raise RecordingError(f"{path}: damaged gzip file (it ends too early); fetch the file again")
 
 
 class _Gzip(io.RawIOBase):

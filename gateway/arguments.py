@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
+from config.terminal import escape_controls
 from config.version import VERSION
 
 DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
@@ -78,7 +79,7 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="FILE",
         type=Path,
-        help="WFDB record (.hea), EDF, CSV or other table, export, capture or Bluetooth log",
+        help="recording (WFDB, EDF, CSV, JSON export), or capture (pulsegate, Bluetooth)",
     )
     parser.add_argument("--json", action="store_true", help="write JSON lines instead of a table")
     parser.add_argument(
@@ -184,6 +185,13 @@ def _parse_port(text: str) -> int:
     return int(text)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports bad usage in one line, as every other failure."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {escape_controls(message)}; see {self.prog} --help\n")
+
+
 @dataclass(frozen=True, slots=True)
 class _Command:
     name: str
@@ -255,7 +263,7 @@ _COMMANDS: Final = (
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; `command` in its result is the name of the chosen one."""
-    parser = argparse.ArgumentParser(prog="pulsegate", description="The agent on a cardiac patient's hub.", epilog=NOT_A_DEVICE)
+    parser = _Parser(prog="pulsegate", description="The agent on a cardiac patient's hub.", epilog=NOT_A_DEVICE)
     parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:

@@ -10,18 +10,18 @@ from typing import Final, Literal
 import numpy as np
 
 from captures.edf.header import FIXED_BYTES, Header, Signal, count_signals, parse_header
-from captures.edf.records import Records, decode_samples, measure_bytes, open_bytes, read_blocks
+from captures.edf.records import Records, decode_samples, read_blocks
 from captures.edf.times import Times, read_times
-from captures.files import check_regular_file
-from captures.leads import IMPLAUSIBLE_MV, Candidate, Choice, choose_signal, millivolts_per_unit, typical_amplitude
+from captures.leads import IMPLAUSIBLE_MV, Candidate, Choice, choose_signal, millivolts_per_unit, note_rate, typical_amplitude
 from captures.recording import CHUNK_SAMPLES, LONGEST_S, Chunk, ReadOptions, Recording, RecordingError, Samples
+from captures.streams import open_stream
 
 _LOOK_S: Final = 60.0
 """Length of the start of a signal whose amplitude is looked at."""
 _LOOK_SAMPLES: Final = 4 * CHUNK_SAMPLES
 """The most samples that are looked at: one minute at 4 kHz."""
 _HIGHEST_HZ: Final = 1e6
-_SMALLEST_MV: Final = 0.02
+_SMALLEST_MV: Final = 0.05
 """No QRS complex on the skin is as small; a signal in the wrong unit is, or one without a patient."""
 _UNIT_HINT: Final = "give the unit with --unit (V, mV, uV, nV, or counts per millivolt such as 200/mV)"
 
@@ -42,7 +42,6 @@ def read_edf(path: Path, options: ReadOptions) -> Recording:
         RecordingError: the file is damaged, has no ECG, or leaves open what `options` must state.
         OSError: the file cannot be read.
     """
-    check_regular_file(path)
     header = _read_header(path)
     records, notes = _find_records(path, header)
     choice = _choose(path, header, records, options)
@@ -59,7 +58,16 @@ def read_edf(path: Path, options: ReadOptions) -> Recording:
         name=Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem,
         rate_hz=rate_hz,
         start_us=start_us,
-        notes=(shown, *choice.notes, *header.notes, *notes, *times.notes, *late_notes, *_turned(channel)),
+        notes=(
+            shown,
+            *_stated(header, signal, options),
+            *choice.notes,
+            *header.notes,
+            *notes,
+            *times.notes,
+            *late_notes,
+            *_turned(channel),
+        ),
         read_chunks=lambda: _read_chunks(records, channel, header.sample_bytes, rate_hz, times),
         kind=choice.kind,
     )
@@ -67,9 +75,9 @@ def read_edf(path: Path, options: ReadOptions) -> Recording:
 
 
 def _read_header(path: Path) -> Header:
-    with open_bytes(path) as file:
-        fixed = file.read(FIXED_BYTES)
-        return parse_header(path, fixed, file.read(FIXED_BYTES * count_signals(path, fixed)))
+    with open_stream(path) as stream:
+        fixed = stream.read(FIXED_BYTES)
+        return parse_header(path, fixed, stream.read(FIXED_BYTES * count_signals(path, fixed)))
 
 
 def _find_records(path: Path, header: Header) -> tuple[Records, list[str]]:
@@ -77,14 +85,15 @@ def _find_records(path: Path, header: Header) -> tuple[Records, list[str]]:
     size = header.record_bytes
     if not size:
         raise RecordingError(f"{path}: its signals have no samples; give a recording with an ECG")
-    length = measure_bytes(path)
+    with open_stream(path) as stream:
+        length = stream.measure()
+        notes = ["the gzip file ends too early: what it holds is read"] if stream.is_cut else []
     stated = header.records
     exact = (start for start in header.data_starts if stated and start + stated * size == length)
     start = next(exact, header.data_starts[0])
     count, rest = divmod(max(0, length - start), size)
     if not count:
         raise RecordingError(f"{path}: holds no complete data record ({length} bytes); fetch the file again")
-    notes: list[str] = []
     if stated is None:
         notes.append(f"the header leaves the number of data records open: the file holds {count}")
     elif count < stated:
@@ -154,6 +163,14 @@ def _find_scale(path: Path, signal: Signal, kind: Literal["ecg", "ppg"], options
         )
     gain, offset = signal.scale
     return _Channel(signal, gain * factor, offset * factor)
+
+
+def _stated(header: Header, signal: Signal, options: ReadOptions) -> list[str]:
+    """Notes on what the user states in place of the header."""
+    notes = note_rate(options, signal.samples / header.record_s if header.record_s else None)
+    if options.unit is not None and options.unit != signal.unit and millivolts_per_unit(signal.unit):
+        notes.append(f"unit {options.unit[:20]} as stated, not {signal.unit[:20]!r} as in the header")
+    return notes
 
 
 def _turned(channel: _Channel) -> tuple[str, ...]:

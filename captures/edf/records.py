@@ -1,23 +1,18 @@
 """Reads parts of the data records of an EDF file, some at a time."""
 
-import gzip
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from captures.files import EXPANSION_LIMIT, FILE_LIMIT_BYTES, GZIP_MAGIC
 from captures.recording import CHUNK_SAMPLES, RecordingError
+from captures.streams import Stream, open_stream
 
 _BLOCK_BYTES: Final = 1 << 18
 """Records are read together up to this length, so that a file of short records takes few calls."""
-_SMALLEST_LIMIT_BYTES: Final = 1 << 20
-"""A gzip file may unpack to this length at any ratio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,44 +34,6 @@ class Block:
     rows: NDArray[np.uint8]
 
 
-@contextmanager
-def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Open a plain or gzipped file.
-
-    Raises:
-        RecordingError: the gzip file is damaged, found here or while it is read.
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP_MAGIC
-        file.seek(0)
-        try:
-            yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise RecordingError(f"{path}: damaged gzip file ({str(error)[:80]}); fetch the file again") from error
-
-
-def measure_bytes(path: Path) -> int:
-    """The length of a file, unpacked.
-
-    Raises:
-        RecordingError: a damaged gzip file, or one that unpacks to too much.
-        OSError: the file cannot be read.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(2) != GZIP_MAGIC:
-            return size
-    limit = min(FILE_LIMIT_BYTES, max(_SMALLEST_LIMIT_BYTES, EXPANSION_LIMIT * size))
-    unpacked = 0
-    with open_bytes(path) as file:
-        while part := file.read(_BLOCK_BYTES):
-            unpacked += len(part)
-            if unpacked > limit:
-                raise RecordingError(f"{path}: a gzip file of more than {limit} bytes; decompress it and check what it holds")
-    return unpacked
-
-
 def read_blocks(records: Records, start: int, width: int, item: int) -> Iterator[Block]:
     """Yield the bytes `start` to `start + width` of all records, in order; items of `item` bytes are not split.
 
@@ -88,19 +45,21 @@ def read_blocks(records: Records, start: int, width: int, item: int) -> Iterator
     """
     most = CHUNK_SAMPLES * item
     together = max(1, min(_BLOCK_BYTES // records.size, most // max(1, width)))
-    with open_bytes(records.path) as file:
+    end = 0
+    with open_stream(records.path) as stream:
         for first in range(0, records.count, together):
             count = min(together, records.count - first)
             for at in range(0, width, most):
                 part = min(most, width - at)
-                yield Block(first, at, _read_rows(file, records, first, count, (start + at, part)))
+                begin = records.start + first * records.size + start + at
+                stream.skip(begin - end)
+                end = begin + (count - 1) * records.size + part
+                yield Block(first, at, _read_rows(stream, records, count, part))
 
 
-def _read_rows(file: IO[bytes], records: Records, first: int, count: int, span: tuple[int, int]) -> NDArray[np.uint8]:
-    start, width = span
-    file.seek(records.start + first * records.size + start)
+def _read_rows(stream: Stream, records: Records, count: int, width: int) -> NDArray[np.uint8]:
     needed = (count - 1) * records.size + width
-    raw = file.read(needed)
+    raw = stream.read(needed)
     if len(raw) < needed:
         raise RecordingError(f"{records.path}: became shorter while it was read; fetch the file again")
     stride = records.size if count > 1 else width

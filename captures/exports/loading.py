@@ -1,16 +1,13 @@
 """Loads JSON of unknown origin with bounds: a whole document, or line by line."""
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
-from captures.files import GZIP_MAGIC, check_regular_file
 from captures.recording import RecordingError
+from captures.streams import GZIP_MAGIC, Stream, check_complete, open_stream
 
 DOCUMENT_LIMIT_BYTES: Final = 64 << 20
 """A JSON document is held in memory whole, at about ten times its length. 60 ECGs of a watch with a time for each sample are as
@@ -25,24 +22,6 @@ LINE_LIMIT_BYTES: Final = 1 << 20
 Object = dict[str, Any]
 
 
-@contextmanager
-def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Open a regular file, plain or gzipped.
-
-    Raises:
-        RecordingError: not a regular file, or a damaged gzip file, also while it is read.
-        OSError: the file cannot be read.
-    """
-    check_regular_file(path)
-    with path.open("rb") as raw:
-        packed = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-    try:
-        with cast("IO[bytes]", gzip.open(path) if packed else path.open("rb")) as file:
-            yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RecordingError(f"{path}: damaged gzip file ({error}); fetch the file again") from error
-
-
 def load_document(path: Path) -> object:
     """Return the value of a JSON file, in UTF-8, UTF-16 or UTF-32. All its numbers are floats.
 
@@ -50,8 +29,9 @@ def load_document(path: Path) -> object:
         RecordingError: the file is too long, is not JSON, or is nested too deeply.
         OSError: the file cannot be read.
     """
-    with open_bytes(path) as file:
+    with open_stream(path) as file:
         text = file.read(DOCUMENT_LIMIT_BYTES + 1)
+        check_complete(path, file)
     if len(text) > DOCUMENT_LIMIT_BYTES:
         raise RecordingError(
             f"{path}: a JSON document of more than {DOCUMENT_LIMIT_BYTES >> 20} MiB; export fewer recordings at a time,"
@@ -72,7 +52,7 @@ def load_document(path: Path) -> object:
 
 def starts_json_lines(path: Path) -> bool:
     """Whether the first two lines that are not blank hold an object each; a document has one, or spans its lines."""
-    with open_bytes(path) as file:
+    with open_stream(path) as file:
         lines = (line for line in _bounded_lines(file) if line is None or line.strip())
         first = list(islice(lines, 2))
     return len(first) == 2 and all(line is not None and _parse_line(line) is not None for line in first)
@@ -87,7 +67,7 @@ def read_objects(path: Path, *, cut: bool = False) -> Iterator[tuple[int, Object
         RecordingError: a line holds no JSON object, or is too long.
         OSError: the file cannot be read.
     """
-    with open_bytes(path) as file:
+    with open_stream(path) as file:
         for number, line in enumerate(_bounded_lines(file), 1):
             if line is None:
                 raise RecordingError(
@@ -99,7 +79,9 @@ def read_objects(path: Path, *, cut: bool = False) -> Iterator[tuple[int, Object
             if found is not None:
                 yield number, found
             elif not (cut and not line.endswith(b"\n")):
+                check_complete(path, file)
                 raise RecordingError(f"{path}: line {number} is not a JSON object; correct or remove the line")
+        check_complete(path, file)
 
 
 def is_cut(path: Path) -> bool:
@@ -112,7 +94,7 @@ def is_cut(path: Path) -> bool:
     return bool(last.strip()) and _parse_line(last) is None
 
 
-def _bounded_lines(file: IO[bytes]) -> Iterator[bytes | None]:
+def _bounded_lines(file: Stream) -> Iterator[bytes | None]:
     """The lines of a file; None in the place of one that is too long, and then no more."""
     while line := file.readline(LINE_LIMIT_BYTES + 1):
         if len(line) > LINE_LIMIT_BYTES:

@@ -7,13 +7,13 @@ viatom-develop/Lepu-AI, "ECG file protocol of the AI interface". The file has no
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import numpy as np
 
-from captures.exports.loading import open_bytes
 from captures.leads import millivolts_per_unit
 from captures.recording import CHUNK_SAMPLES, Chunk, ReadOptions, Recording, RecordingError, Samples
+from captures.streams import Stream, check_complete, open_stream
 
 _BEGIN: Final = re.compile(
     rb"\s*[A-Z]-\d{1,2}-\d{1,2}\s*,\s*(\d{1,5})\s*,\s*([A-Za-z]{1,3}\d?)\s*,\s*(\d{1,9}(?:\.\d{1,9})?)\s*,"
@@ -54,8 +54,8 @@ def read_viatom(path: Path, begin: bytes, options: ReadOptions) -> Recording:
 
 def _read_chunks(path: Path, skip: int, rate_hz: float, factor: float) -> Iterator[Chunk]:
     first = 0
-    with open_bytes(path) as file:
-        file.seek(skip)
+    with open_stream(path) as file:
+        file.skip(skip)
         for values in _read_values(path, file):
             for at in range(0, values.size, CHUNK_SAMPLES):
                 part = values[at : at + CHUNK_SAMPLES]
@@ -63,13 +63,14 @@ def _read_chunks(path: Path, skip: int, rate_hz: float, factor: float) -> Iterat
                 first += part.size
 
 
-def _read_values(path: Path, file: IO[bytes]) -> Iterator[Samples]:
+def _read_values(path: Path, file: Stream) -> Iterator[Samples]:
     rest, count = b"", 0
     while (block := file.read(_BLOCK_BYTES)) and len(rest) <= _LONGEST_CELL:
         cells = (rest + block).split(b",")
         rest = cells.pop()
         yield _parse(path, cells, count)
         count += len(cells)
+    check_complete(path, file)
     if rest.strip():
         yield _parse(path, [rest], count)
 

@@ -1,16 +1,14 @@
 """Reads a text of any length in blocks of lines: plain or gzip, in the encodings that recorders and spreadsheets write."""
 
 import codecs
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from captures.files import EXPANSION_LIMIT, GZIP_MAGIC, SMALLEST_LIMIT_BYTES, check_regular_file
 from captures.recording import RecordingError
+from captures.streams import check_complete, open_stream
 from captures.table.layout import HEAD_LINES
 from captures.table.titles import is_time_title, read_column
 
@@ -49,7 +47,6 @@ def open_text(path: Path) -> Text:
         RecordingError: not a regular file, not text, or a damaged gzip file.
         OSError: the file cannot be read.
     """
-    check_regular_file(path)
     begin = next(_read_raw(path), b"")[:_LOOK_BYTES]
     encoding, skip = next(((name, len(mark)) for mark, name in _BOMS if begin.startswith(mark)), ("", 0))
     text = Text(path, encoding or _guess_encoding(begin), skip)
@@ -123,27 +120,9 @@ def _read_bytes(text: Text) -> Iterator[bytes]:
 
 def _read_raw(path: Path) -> Iterator[bytes]:
     """The bytes of a file, decompressed."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.peek(2)[:2] != GZIP_MAGIC:
-            yield from iter(lambda: file.read(BLOCK_BYTES), b"")
-            return
-        try:
-            yield from _decompress(path, file, max(SMALLEST_LIMIT_BYTES, EXPANSION_LIMIT * size))
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise RecordingError(f"{path}: damaged gzip file ({error}); fetch the file again") from error
-
-
-def _decompress(path: Path, file: BinaryIO, limit: int) -> Iterator[bytes]:
-    length = 0
-    with gzip.GzipFile(fileobj=file) as unpacked:
-        while raw := unpacked.read(BLOCK_BYTES):
-            length += len(raw)
-            if length > limit:
-                raise RecordingError(
-                    f"{path}: a gzip file of more than {limit} bytes of text; decompress it and check what it holds"
-                )
-            yield raw
+    with open_stream(path) as stream:
+        yield from iter(lambda: stream.read(BLOCK_BYTES), b"")
+        check_complete(path, stream)
 
 
 def _guess_encoding(begin: bytes) -> str:

@@ -22,19 +22,20 @@ def find_start_us(fields: Sequence[str]) -> tuple[int | None, tuple[str, ...]]:
 
     The date may stand before the time, or be joined to it by `T`.
     """
-    words = [word for field in fields for word in re.split(r"(?<=\d)T(?=\d)", field)]
+    words = [word.strip("[]") for field in fields for word in re.split(r"(?<=\d)T(?=\d)", field)]
     if not words:
         return None, ()
-    clocks = [offset for word in words if ":" in word and (offset := _parse_time(word)) is not None]
-    dates = [date for date in map(_parse_date, words) if date is not None]
-    if not dates:
-        spelled = _parse_date(" ".join(word for word in words if ":" not in word))
-        dates = [] if spelled is None else [spelled]
-    if clocks and dates:
-        return round((dates[0] + clocks[0]).timestamp() * 1_000_000), ()
-    if clocks and len(words) == 1:
+    times = [word for word in words if ":" in word]
+    rest = [word for word in words if ":" not in word]
+    offset = _parse_time(times[0]) if len(times) == 1 else None
+    if offset is not None and not rest:
         return None, ()
-    return None, (f"the start {' '.join(words)[:40]!r} in the header is not understood",)
+    day = _parse_date(" ".join(rest))
+    if offset is None or day is None:
+        return None, (f"the start {' '.join(words)[:40]!r} in the header is not understood",)
+    short = times[0].count(":") == 1
+    notes = (f"the time {times[0]!r} in the header is read as minutes and seconds, as WFDB does",) if short else ()
+    return round((day + offset).timestamp() * 1_000_000), notes
 
 
 def _parse_time(text: str) -> timedelta | None:

@@ -42,7 +42,8 @@ def read_flac(path: Path, number: int, channels: int, channel: int, rows: int) -
                 for block in _read_blocks(soundfile, stream, dtype, rows):
                     yield block[:, channel] >> shift
         except soundfile.SoundFileError as error:
-            raise RecordingError(f"{path}: damaged FLAC file ({str(error)[:80]}); fetch the file again") from error
+            reason = str(getattr(error, "error_string", ""))[:80]
+            raise RecordingError(f"{path}: damaged FLAC file ({reason}); fetch the file again") from error
 
 
 def _read_blocks(soundfile: Any, stream: Any, dtype: str, rows: int) -> Iterator[Adc]:

@@ -29,12 +29,15 @@ _DIGITS: Final = 15
 LARGEST_FRAME: Final = 1 << 20
 """Samples of a frame: 20 signals at 1000 Hz in frames of 52 s, as after a conversion of EDF."""
 
-_RECORD: Final = re.compile(r"(?P<name>\S+?)(?:/(?P<segments>\d+))?\s+(?P<signals>\d+)(?:\s+(?P<rest>\S.*))?")
+_RECORD: Final = re.compile(r"(?P<name>\S.*?)(?:/(?P<segments>\d+))? (?P<signals>\d+)(?: (?P<rest>.*))?")
 _SIGNAL: Final = re.compile(
     r"(?P<file>\S.*?) (?P<format>\d+)(?:x(?P<per_frame>\d+))?(?::(?P<skew>\d+))?(?:\+(?P<offset>\d+))?(?: (?P<rest>\S.*))?"
 )
-_NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBER: Final = r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?"
+"""With a decimal comma too, as programs write it that follow the language of the machine."""
 _GAIN: Final = re.compile(rf"(?P<gain>{_NUMBER})(?:\((?P<baseline>-?\d+)(?:\.\d*)?\))?(?:/(?P<unit>\S+))?")
+_UNREADABLE: Final = re.compile(r"[-+]?(?:nan|inf|[\d.,])", re.IGNORECASE)
+"""How a gain begins that is not a number."""
 _INTEGER: Final = re.compile(r"(-?\d+)(?:\.0*)?")
 _FIELDS: Final = ("resolution", "zero", "initial", "checksum", "block")
 _COMMENT: Final = re.compile(r"\s#(?!\d)")
@@ -96,14 +99,14 @@ def parse_header(path: Path) -> Header:
         OSError: the file cannot be read.
     """
     lines = _read_lines(path)
-    record = _RECORD.fullmatch(lines[0].partition("#")[0].strip()) if lines else None
+    record = _RECORD.fullmatch(" ".join(lines[0].partition("#")[0].split())) if lines else None
     if record is None:
         raise RecordingError(f"{path}: not a WFDB header; its first line must be: name, number of signals, rate, length")
     fields = (record["rest"] or "").split()
     rate = fields.pop(0) if fields and ":" not in fields[0] else None
     length = None
-    if fields and fields[0].lstrip("-").isdigit():
-        length = _parse_count(path, "number of samples", fields.pop(0)) or None
+    if fields and re.fullmatch(r"-?\d+(\.0*)?", fields[0]):
+        length = _parse_count(path, "number of samples", fields.pop(0).partition(".")[0]) or None
     start_us, notes = find_start_us(fields)
     header = Header(path, _parse_rate(rate), length, start_us, (), notes=notes)
     if rate is not None and header.rate_hz is None:
@@ -135,8 +138,12 @@ def _read_lines(path: Path) -> list[str]:
 def _parse_rate(text: str | None) -> float | None:
     """Parse `frames per second/counter frequency(base counter)`, of which the counter is not used; None if it is not a rate."""
     number = re.split(r"[/(]", text, maxsplit=1)[0] if text else ""
-    rate_hz = float(number) if re.fullmatch(_NUMBER, number) else 0.0
+    rate_hz = _parse_number(number) if re.fullmatch(_NUMBER, number) else 0.0
     return rate_hz if 0 < rate_hz < 1e6 else None
+
+
+def _parse_number(text: str) -> float:
+    return float(text.replace(",", "."))
 
 
 def _parse_count(path: Path, what: str, text: str) -> int:
@@ -174,9 +181,10 @@ def _parse_signal(path: Path, number: int, line: str) -> Signal:
         raise RecordingError(f"{path}: invalid signal line {line[:40]!r}; correct the header")
     rest = (match["rest"] or "").split(" ")
     amount = _GAIN.fullmatch(rest[0])
-    values, name = _parse_integers(rest[1:] if amount else rest)
+    is_unreadable = amount is None and len(rest) > 1 and _UNREADABLE.match(rest[0]) and _INTEGER.fullmatch(rest[1])
+    values, name = _parse_integers(rest[1:] if amount or is_unreadable else rest)
     per_frame = int(match["per_frame"] or 1) or 1
-    gain = float(amount["gain"]) if amount else 0.0
+    gain = _parse_number(amount["gain"]) if amount else 0.0
     baseline = float(amount["baseline"] if amount and amount["baseline"] else values.get("zero", 0))
     if (gain and not 1e-15 < abs(gain) < 1e15) or abs(baseline) > 1 << 31 or per_frame > LARGEST_FRAME:
         raise RecordingError(f"{path}: invalid gain, baseline or frame in signal line {line[:40]!r}; correct the header")

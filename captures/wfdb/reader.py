@@ -15,6 +15,7 @@ from captures.leads import (
     choose_signal,
     is_ecg_name,
     millivolts_per_unit,
+    note_rate,
     typical_amplitude,
 )
 from captures.recording import Chunk, ReadOptions, Recording, RecordingError, Samples
@@ -52,7 +53,7 @@ _UNKNOWN_UNITS: Final = frozenset(
     )
 )
 """Units in use where the scale is not known; `NU` are the normalized units of MIMIC."""
-_SMALL_MV: Final = 0.02
+_SMALL_MV: Final = 0.05
 """No surface ECG has QRS complexes as small."""
 _SHOWN_NOTES: Final = 3
 
@@ -98,17 +99,20 @@ def read_wfdb(path: Path, options: ReadOptions) -> Recording:
     record = load_record(path, options.rate_hz)
     keys = tuple(record.signals)
     candidates = [
-        Candidate(number, signal.name.strip(" ,"), signal.unit, partial(_read_physical, record, key))
+        Candidate(number, signal.name.strip(" ,."), signal.unit, partial(_read_physical, record, key))
         for number, (key, signal) in enumerate(record.signals.items(), start=1)
     ]
+    if not candidates:
+        raise RecordingError(f"{path}: the record has no signals, only gaps; give another record")
     choice = _choose(path, candidates, options)
     key = keys[choice.candidate.number - 1]
     parts, notes = _measure(find_parts(record, key))
     scale = _Scale(choice.kind, options.unit)
     per_frame = record.signals[key].per_frame if not parts else parts[0].stored.signal.per_frame
     rate_hz = options.rate_hz or record.rate_hz * per_frame
+    notes += note_rate(options, record.rate_hz * per_frame)
     if len(candidates) > 1:
-        notes.append(f"signal {choice.candidate.number - 1} ({choice.candidate.name or 'unnamed'}) of {len(candidates)}")
+        notes.append(f"signal {choice.candidate.number} ({choice.candidate.name or 'unnamed'}) of {len(candidates)}")
     if record.length is not None:
         held = len(parts)
         notes.append(f"{held} of {len(record.placed)} segments hold {choice.candidate.name or 'the signal'}")

@@ -69,6 +69,7 @@ def load_record(path: Path, rate_hz: float | None) -> Record:
     notes = list(header.notes)
     if header.segments:
         placed, described, length = _place_segments(header)
+        notes += _compare_lengths(header, placed, length)
     else:
         placed, described, length = [Placed(header, 0, header.length)], [header], None
     rates = [other.rate_hz for other in (header, *described) if other.rate_hz is not None]
@@ -95,7 +96,7 @@ def find_keys(signals: Sequence[Signal]) -> dict[Key, Signal]:
     seen: Counter[str] = Counter()
     keys: dict[Key, Signal] = {}
     for signal in signals:
-        name = signal.name.strip(" ,").casefold()
+        name = signal.name.strip(" ,.").casefold()
         keys[name, seen[name]] = signal
         seen[name] += 1
     return keys
@@ -142,8 +143,23 @@ def _place_segments(master: Header) -> tuple[list[Placed], list[Header], int]:
     return placed, list(headers.values()), at
 
 
+def _compare_lengths(master: Header, placed: Sequence[Placed], length: int) -> list[str]:
+    """Notes on lengths in the master header that differ from those of its segments."""
+    notes = []
+    if master.length not in (None, length):
+        notes.append(f"the header states {master.length} samples, its segments have {length}: these are read")
+    longer = [part for part in placed if part.length and (part.header.length or 0) > part.length]
+    if longer:
+        part = longer[0]
+        notes.append(
+            f"{len(longer)} segments are longer than the header of the record states, the first is"
+            f" {part.header.path.stem[:40]} ({part.header.length} samples, not {part.length}): the rest of them is left out"
+        )
+    return notes
+
+
 def _load_segment(master: Header, name: str) -> Header:
-    path = find_named(master.path, "segment", f"{name}.hea")
+    path = find_named(master.path, "segment", f"{name.removesuffix('.hea')}.hea")
     header = parse_header(path)
     if header.segments:
         raise RecordingError(

@@ -1,5 +1,6 @@
 """Reads one signal of a signal file in chunks, whatever else the file holds."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,16 @@ from captures.wfdb.locate import find_named
 
 _DECODED_SAMPLES: Final = 1 << 19
 """Samples of all signals of a file that are decoded at a time: 1 MiB."""
+_OTHER_KINDS: Final = {
+    b"\x1f\x8b\x08": "a gzip file; decompress it",
+    b"PK\3\4": "a zip file; unpack it",
+    b"fLaC": "a FLAC file (formats 508, 516 and 524); correct the header",
+    b"MATLAB ": "a MATLAB file of version 5 or later; export the record again with WFDB",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself",
+    b"<": "a page of a web site or other text; fetch the file again",
+}
+"""How files begin that are not samples in any plain format, and what they are."""
+_TEXT: Final = re.compile(rb"[\t\n\r\x20-\x7e]{32,}")
 UNKNOWN_LENGTH: Final = 1 << 60
 """Frames of a FLAC file whose length the header does not state: known when it has been read."""
 
@@ -89,11 +100,22 @@ def open_stored(header: Header, signal: Signal) -> StoredSignal:
         if any(other.per_frame != signal.per_frame for other in others):
             raise RecordingError(f"{header.path}: the signals of a FLAC file differ in samples per frame; correct the header")
         return StoredSignal(signal, file, frame, position, header.length or UNKNOWN_LENGTH)
+    _check_content(header, file)
     held = FORMATS[signal.format].count_samples(max(0, file.stat().st_size - signal.offset)) // frame
     if not held:
         raise RecordingError(f"{file}: truncated: holds no samples; fetch the file again")
     stated = header.length or held
-    return StoredSignal(signal, file, frame, position, min(held, stated), max(0, stated - held), max(0, held - stated))
+    # The end of a skewed signal is missing, unless the file goes on beyond the stated length.
+    frames = min(held, stated + signal.skew)
+    return StoredSignal(signal, file, frame, position, frames, max(0, stated - held), held - frames)
+
+
+def _check_content(header: Header, file: Path) -> None:
+    with file.open("rb") as stream:
+        begin = stream.read(64)
+    what = next((what for magic, what in _OTHER_KINDS.items() if begin.startswith(magic)), None)
+    if what and (not begin.startswith(b"<") or _TEXT.fullmatch(begin)):
+        raise RecordingError(f"{header.path}: its signal file {file.name[:80]} is {what}")
 
 
 def _read_plain(stored: StoredSignal) -> Iterator[Adc]:

@@ -190,9 +190,18 @@ def test_a_gzipped_file_is_read(tmp_path):
     assert record.mv == pytest.approx(np.resize(RAMP, 400) * 1e-4, abs=1e-9)
 
 
+def test_a_cut_gzip_file_is_read_as_far_as_it_goes(tmp_path):
+    raw = edf(signal(samples=100, data=np.random.default_rng(1).integers(-2000, 2000, 4000)), records=-1)
+    record = read(tmp_path, gzip.compress(raw)[:-2000], name="r.edf.gz")
+    assert "the gzip file ends too early: what it holds is read" in record.notes
+    whole = read(tmp_path, raw)
+    assert 0 < record.mv.size < whole.mv.size
+    assert record.mv == pytest.approx(whole.mv[: record.mv.size])
+
+
 def test_a_damaged_gzip_file_and_a_bomb_are_refused(tmp_path):
     whole = gzip.compress(edf(signal(data=np.random.default_rng(1).integers(-2000, 2000, 4000))))
-    assert "damaged gzip file" in fails(tmp_path, whole[:-200], name="r.edf.gz")
+    assert "damaged gzip file" in fails(tmp_path, whole[:1000] + bytes(500) + whole[1500:], name="r.edf.gz")
     bomb = gzip.compress(edf(signal()) + bytes(50_000_000))
     assert "decompress it and check" in fails(tmp_path, bomb, name="r.edf.gz")
 
@@ -284,7 +293,11 @@ def test_options_settle_what_the_header_leaves_open(tmp_path):
 def test_a_unit_that_makes_the_signal_too_small_is_told(tmp_path):
     record = read(tmp_path, edf(signal(unit="nV")))
     assert "the signal spans only 0.00015 mV; if its unit 'nV' is wrong, give the unit with --unit" in told(record)
-    assert len(read(tmp_path, edf(signal(unit="nV")), ReadOptions(unit="uV")).notes) == 1
+    record = read(tmp_path, edf(signal(unit="nV")), ReadOptions(unit="uV", rate_hz=500.0))
+    assert record.notes[1:] == (
+        "500 Hz as stated with --rate, not 100 Hz as in the file",
+        "unit uV as stated, not 'nV' as in the header",
+    )
 
 
 def test_the_user_names_a_signal_by_name_or_number(tmp_path):

@@ -10,10 +10,11 @@ import pytest
 
 from captures import RecordingError, open_recording
 from captures.annotations import AnnotationError, read_annotations
-from captures.files import EXPANSION_LIMIT, read_file, read_text
+from captures.files import read_file
 from captures.jsonl import read_header
 from captures.leads import is_ecg_name
 from captures.ppg import read_ppg
+from captures.streams import EXPANSION_LIMIT, read_text
 from drivers.registry import load_drivers
 from gateway.replay.sources import SourceError, open_source
 
@@ -66,7 +67,9 @@ def test_a_gzip_bomb_is_refused_before_it_fills_the_memory(name, tmp_path):
     packed = gzip.compress(bomb)
     assert EXPANSION_LIMIT * len(packed) < len(bomb)
     (tmp_path / name).write_bytes(packed)
-    assert_refuses(read_ppg if name.startswith("PPG") else open_recording, tmp_path / name, "gzip file of more than")
+    assert_refuses(
+        read_ppg if name.startswith("PPG") else open_recording, tmp_path / name, "a gzip file that expands more than"
+    )
 
 
 def test_a_compressed_file_of_several_members_is_read_whole(tmp_path):

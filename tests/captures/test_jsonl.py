@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from captures import PayloadCapture, open_file
 from captures.jsonl import CaptureWriter, read_entries, read_header
 from captures.payloads import CaptureHeader, LinkEvent, Payload, Truncation
-from captures.recording import RecordingError
+from captures.recording import ReadOptions, RecordingError
 from drivers.spec import DeviceInformation
 
 HEART_RATE = "00002a37-0000-1000-8000-00805f9b34fb"
@@ -70,6 +70,32 @@ def test_a_line_is_in_the_file_when_the_call_returns(tmp_path: Path) -> None:
     with CaptureWriter(path, CaptureHeader("H10", 0)) as writer:
         writer.write_event(1.0, "connected")
         assert list(read_entries(path)) == [LinkEvent(1.0, "connected")]
+
+
+@pytest.mark.parametrize("started", ["1714920600", "1714920600000"])
+def test_a_start_that_is_not_in_microseconds_is_unknown(tmp_path: Path, started: str) -> None:
+    found = open_file(capture(tmp_path, FIRST.replace("1714920600000000", started)))
+    assert isinstance(found, PayloadCapture)
+    assert found.header.started_us == 0
+    assert found.notes == ("the clock of the recorder was not set, so the date is unknown",)
+
+
+def test_options_that_a_capture_does_not_use_are_told(tmp_path: Path) -> None:
+    path = capture(tmp_path, FIRST)
+    options = ReadOptions(signal="ECG", unit="mV", rate_hz=130.0, gatt=tmp_path / "none.json")
+    assert open_file(path, options).notes == (
+        "not used for a capture of pulsegate: --signal, --gatt",
+        "not used for this kind of file: --unit, --rate",
+    )
+    (tmp_path / "r.csv").write_text("ecg [mV]\n" + "0.5\n" * 500)
+    recording = open_file(tmp_path / "r.csv", ReadOptions(rate_hz=125.0, gatt=tmp_path / "none.json"))
+    assert recording.notes[-1] == "not used for this kind of file: --gatt"
+
+
+def test_a_capture_in_utf_16_is_refused(tmp_path: Path) -> None:
+    path = capture(tmp_path, FIRST.encode("utf-16"))
+    with pytest.raises(RecordingError, match="UTF-16, as PowerShell writes it; convert it"):
+        open_file(path)
 
 
 def test_ignores_unknown_keys_and_empty_lines(tmp_path: Path) -> None:

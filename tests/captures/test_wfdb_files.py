@@ -137,7 +137,7 @@ def test_the_ecg_is_found_by_its_name(tmp_path: Path, name: str) -> None:
         "200 12 0 0 0 0 ABP",
     ]
     recording = read(tmp_path, [*others, f"200 12 0 0 0 0 {name}"])
-    assert recording.notes == (f"signal 5 ({name.strip(',')}) of 6",)
+    assert recording.notes == (f"signal 6 ({name.strip(',')}) of 6",)
 
 
 @pytest.mark.parametrize(
@@ -159,11 +159,70 @@ def test_the_signal_that_the_user_names_is_read(tmp_path: Path) -> None:
     assert pulse.mv == pytest.approx(WAVE / 1000)
 
 
+def off_after(samples: int) -> np.ndarray:
+    """A wave whose electrode comes off after some samples: every sample is invalid from there on."""
+    return np.where(np.arange(WAVE.size * 4) < samples, np.tile(WAVE, 4), -32768)
+
+
+def spiky(*places: int) -> np.ndarray:
+    """A flat signal with some artefacts."""
+    flat = np.full(WAVE.size * 4, 7)
+    flat[list(places)] = 400
+    return flat
+
+
+@pytest.mark.parametrize(
+    ("lead", "told"),
+    [
+        (off_after(250), "signal I is flat or invalid for 88 % of its time: signal II is read"),
+        (np.flip(off_after(200)), "signal I is flat or invalid for 88 % of its time: signal II is read"),
+        (spiky(100, 120), "signal I is flat or invalid for 88 % of its time: signal II is read"),
+    ],
+)
+def test_a_first_lead_that_is_off_for_most_of_its_time_is_passed_over(tmp_path: Path, lead: np.ndarray, told: str) -> None:
+    recording = read(tmp_path, ["200 12 0 0 0 0 I", "100 12 0 0 0 0 II"], lead, np.tile(WAVE, 4))
+    assert recording.mv == pytest.approx(np.tile(WAVE, 4) / 100)
+    assert told in recording.notes
+
+
+def test_of_two_poor_leads_the_better_one_is_read(tmp_path: Path) -> None:
+    recording = read(tmp_path, ["200 12 0 0 0 0 I", "100 12 0 0 0 0 II"], np.full(WAVE.size * 4, 3), spiky(100))
+    assert recording.mv == pytest.approx(spiky(100) / 100)
+    told = "signal I is constant (flat), signal II is flat or invalid for 88 % of its time: signal II is read"
+    assert told in recording.notes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x1f\x8b\x08" + bytes(60), "is a gzip file; decompress it"),
+        (b"fLaC" + bytes(60), "is a FLAC file"),
+        (b"MATLAB 5.0 MAT-file" + bytes(60), "is a MATLAB file of version 5"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\n", "is a pointer of Git LFS"),
+        (b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head></html>\n", "is a page of a web site"),
+    ],
+)
+def test_files_that_hold_no_samples_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = write_record(tmp_path, ["200 12 0 0 0 0 II"])
+    (tmp_path / "r.dat").write_bytes(content)
+    with pytest.raises(RecordingError, match=message):
+        open_recording(path)
+
+
+def test_a_skewed_signal_reaches_its_end_where_the_file_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "r.hea").write_text("r 1 250 500\nr.dat 16:25 200 12 0 0 0 0 II\n")
+    stored = np.concatenate((np.zeros(25, int), WAVE))
+    (tmp_path / "r.dat").write_bytes(stored.astype("<i2").tobytes())
+    assert open_recording(tmp_path / "r.hea").mv == pytest.approx(WAVE / 200)
+    (tmp_path / "r.dat").write_bytes(stored[:500].astype("<i2").tobytes())
+    assert open_recording(tmp_path / "r.hea").mv == pytest.approx(WAVE[:475] / 200)
+
+
 @pytest.mark.parametrize("dead", [np.zeros(500, int), np.full(500, -32768)])
 def test_a_dead_first_lead_is_told_and_the_next_one_read(tmp_path: Path, dead: np.ndarray) -> None:
     recording = read(tmp_path, ["200 12 0 0 0 0 I", "100 12 0 0 0 0 II"], dead, WAVE)
     assert recording.mv == pytest.approx(WAVE / 100)
-    assert any("signal I" in note and "the next ECG signal is read" in note for note in recording.notes)
+    assert any("signal I " in note and "signal II is read" in note for note in recording.notes)
 
 
 def test_an_ecg_of_unknown_scale_is_read_and_told(tmp_path: Path) -> None:

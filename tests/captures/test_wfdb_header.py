@@ -50,6 +50,8 @@ def read(folder: Path, header: str | bytes, options: ReadOptions = NO_OPTIONS) -
         "r 1 250 4\nr.dat 16 2e5/V 12 0 100 375 0 II\n",
         "r 1 250 4\nr.dat 16 200/mV II\n",
         "r 1 250\nr.dat 16 200/mV 12 II\n",
+        "r 1 250,0 4.0\nr.dat 16 200,0/mV 12 0 100 375 0 II.\n",
+        "my r 1 250 4\nr.dat 16 200/mVolt 12 0 100 375 0 II\n",
         "r 1 250 0\nr.dat 16 200 12 0 100 375 0 II\n",
     ],
 )
@@ -73,6 +75,9 @@ def test_a_name_that_is_a_number_is_no_number_of_segments(tmp_path: Path) -> Non
         ("200 12 0 0 0 0 ECG lead II", "ECG lead II"),
         ("200 12 0 0 0 0 12", "12"),
         ("200 12 0 0 0 0 record r, signal 0", ""),
+        ("nan/mV 12 0 0 0 0 ECG", "ECG"),
+        ("2x0/mV 12 0 0 0 0 ECG", "ECG"),
+        ("ECG 12", "ECG 12"),
         ("200", ""),
     ],
 )
@@ -98,8 +103,7 @@ def test_a_signal_file_may_have_blanks_in_its_name(tmp_path: Path) -> None:
         ("2020-05-05 09:49:17", datetime(2020, 5, 5, 9, 49, 17, tzinfo=UTC)),
         ("2020-05-05T09:49:17", datetime(2020, 5, 5, 9, 49, 17, tzinfo=UTC)),
         ("5 May 2020 09:49:17", datetime(2020, 5, 5, 9, 49, 17, tzinfo=UTC)),
-        ("49:17 05/05/2020", datetime(2020, 5, 5, 0, 49, 17, tzinfo=UTC)),
-        ("31:51.982 10/10/2896", datetime(2896, 10, 10, 0, 31, 51, 982_000, tzinfo=UTC)),
+        ("[09:49:17.000 05/05/2020]", datetime(2020, 5, 5, 9, 49, 17, tzinfo=UTC)),
     ],
 )
 def test_the_start_is_read_in_every_notation(tmp_path: Path, start: str, expected: datetime) -> None:
@@ -109,9 +113,26 @@ def test_the_start_is_read_in_every_notation(tmp_path: Path, start: str, expecte
 
 
 @pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ("49:17 05/05/2020", datetime(2020, 5, 5, 0, 49, 17, tzinfo=UTC)),
+        ("31:51.982 10/10/2896", datetime(2896, 10, 10, 0, 31, 51, 982_000, tzinfo=UTC)),
+    ],
+)
+def test_a_time_of_two_numbers_is_minutes_and_seconds(tmp_path: Path, start: str, expected: datetime) -> None:
+    recording = read(tmp_path, f"r 1 250 4 {start}\nr.dat 16 200 12 0 0 0 0 II\n")
+    assert recording.start_us == round(expected.timestamp() * 1e6)
+    assert recording.notes == (
+        f"the time {start.split(maxsplit=1)[0]!r} in the header is read as minutes and seconds, as WFDB does",
+    )
+
+
+@pytest.mark.parametrize(
     "start",
     [
         "05/25/2020 9:00:00",
+        "05/05/2020 9:00:00 PM",
+        "9:00:00 05/05/2020 10:00:00",
         "25:00:00 05/05/2020",
         "noon",
         "9:00:00 00/00/0000",
@@ -134,6 +155,20 @@ def test_what_the_header_leaves_open_is_told(tmp_path: Path) -> None:
         "no signal has a name",
         "signal 1 is not calibrated",
     ]
+
+
+def test_a_gain_that_is_no_number_is_told(tmp_path: Path) -> None:
+    recording = read(tmp_path, "r 1 250 4\nr.dat 16 nan/mV 12 0 100 375 0 II\n")
+    assert recording.mv.tolist() == [0.5, -0.25, 0.125, 1.5]
+    assert recording.notes == ("II is not calibrated: the default of 200 units per mV is assumed",)
+
+
+def test_a_stated_rate_that_is_not_that_of_the_header_is_told(tmp_path: Path) -> None:
+    header = "r 1 250 4\nr.dat 16 200 12 0 100 375 0 II\n"
+    recording = read(tmp_path, header, ReadOptions(rate_hz=500.0))
+    assert recording.rate_hz == 500
+    assert recording.notes == ("500 Hz as stated with --rate, not 250 Hz as in the file",)
+    assert read(tmp_path, header, ReadOptions(rate_hz=250.0)).notes == ()
 
 
 def test_the_stated_rate_takes_the_place_of_an_invalid_one(tmp_path: Path) -> None:

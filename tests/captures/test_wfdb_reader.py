@@ -32,7 +32,7 @@ def test_reads_every_format_that_wfdb_writes(fmt, tmp_path):
     )  # fmt: skip
     record = open_recording(tmp_path / "r.dat")
     assert record.mv == pytest.approx((adc[:, 1] - 12) / 0.5 / 1000)
-    assert record.notes == ("signal 1 (MLII) of 3",)
+    assert record.notes == ("signal 2 (MLII) of 3",)
 
 
 def test_format_61_is_format_16_with_the_high_byte_first(tmp_path):

@@ -55,11 +55,34 @@ def test_a_variable_layout_agrees_with_wfdb(tmp_path: Path, signal: str, segment
     assert recording.start_us == 1712052000_000_000
 
 
+def test_lengths_that_differ_from_the_master_header_are_told(tmp_path: Path) -> None:
+    path = write_variable(tmp_path)
+    path.write_text("r/3 3 250 900\nlayout 0\na 200\nb 200\n")
+    recording = open_recording(path)
+    assert "the header states 900 samples, its segments have 400: these are read" in recording.notes
+    assert any(note.startswith("1 segments are longer") and "a (300 samples, not 200)" in note for note in recording.notes)
+    assert recording.mv.size == 400
+
+
+def test_segments_may_be_named_with_their_suffix_and_signals_with_dots(tmp_path: Path) -> None:
+    first = write_segment(tmp_path, "a", {"II.": "500(7)/mV"}, 300, 1)
+    second = write_segment(tmp_path, "b", {"ii,": "500(7)/mV"}, 200, 2)
+    (tmp_path / "r.hea").write_text("r/2 1 250 500\na.hea 300\nb.hea 200\n")
+    recording = open_recording(tmp_path / "r.hea")
+    assert recording.mv == pytest.approx((np.concatenate((first, second))[:, 0] - 7) / 500)
+
+
+def test_a_record_of_gaps_alone_has_no_signals(tmp_path: Path) -> None:
+    (tmp_path / "r.hea").write_text("r/1 1 250 500\n~ 500\n")
+    with pytest.raises(RecordingError, match="no signals, only gaps"):
+        open_recording(tmp_path / "r.hea")
+
+
 def test_the_first_ecg_of_the_layout_is_read_with_its_gaps(tmp_path: Path) -> None:
     recording = open_recording(write_variable(tmp_path))
     assert [(segment.start_s, segment.last - segment.first + 1) for segment in recording.segments] == [(0.0, 300), (1.8, 200)]
     assert list(recording.read_pieces())[-1].start_s == 850 / RATE_HZ
-    assert "signal 1 (II) of 3" in recording.notes
+    assert "signal 2 (II) of 3" in recording.notes
 
 
 def test_a_fixed_layout_is_one_recording_without_a_gap(tmp_path: Path) -> None:

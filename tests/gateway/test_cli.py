@@ -231,6 +231,14 @@ def test_bad_usage_exits_with_status_2(tmp_path: Path, arguments: tuple[str, ...
     assert pulsegate(tmp_path, *arguments).returncode == 2
 
 
+@pytest.mark.parametrize("arguments", [("replay", "--rate", "0", "r.csv"), ("replay", "--\x1b[2J\n", "r.csv"), ("replay",)])
+def test_bad_usage_is_one_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (line,) = pulsegate(tmp_path, *arguments).stderr.splitlines()
+    assert line.startswith("pulsegate")
+    assert line.endswith("--help")
+    assert line.isprintable()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(tmp_path: Path, command: str) -> None:
     run = pulsegate(tmp_path, command, "--help")

@@ -163,7 +163,7 @@ def test_damage_in_the_middle_keeps_the_lines_before_it(run: Any, tmp_path: Path
     path.write_text(path.read_text() + "garbage\n" + '{"t": 2.0, "event": "connected"}\n')
     result = run(path)
     assert result.status == 1
-    assert result.errors == [f"pulsegate replay: {path}: line 3: not JSON; correct or remove the line"]
+    assert result.errors == [f"pulsegate replay: {path}: line 3: not JSON in UTF-8; correct or remove the line"]
     assert len(result.of("vital")) == 1
     assert result.summary["complete"] is False
     assert result.summary["duration"] == 1.0
