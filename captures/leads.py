@@ -17,7 +17,9 @@ _SHOWN: Final = 8
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
 """A word of a title: `EcgWaveform`, `ecg_value` and `ECG1` have two each."""
-_ECG_WORDS: Final = frozenset(name + lead for name in ("ecg", "ekg") for lead in ("", "l", "r", "i", "ii", "iii"))
+_ECG_WORDS: Final = frozenset(name + lead for name in ("ecg", "ekg") for lead in ("", "l", "r", "i", "ii", "iii")) | {
+    "electrocardiogram"
+}
 _PPG_WORDS: Final = frozenset(("ppg", "pleth", "plethysmogram", "plethysmograph", "photoplethysmogram", "bvp", "pulsewave"))
 _OTHER_WORDS: Final = frozenset(
     (
