@@ -8,7 +8,9 @@ from typing import Final
 
 from captures.bluetooth import is_bluetooth_capture, read_bluetooth_capture
 from captures.edf import is_edf, read_edf
+from captures.exports.alivecor import read_alivecor, starts_alivecor
 from captures.exports.reading import read_json
+from captures.exports.rows import read_rows_of_lists, starts_rows_of_lists
 from captures.exports.viatom import read_viatom, starts_viatom
 from captures.files import check_regular_file
 from captures.intervals import read_intervals
@@ -20,7 +22,7 @@ from captures.table.reader import read_table
 from captures.wfdb import find_header, read_wfdb
 
 NO_OPTIONS: Final = ReadOptions()
-_FIRST_BYTES: Final = 256
+_FIRST_BYTES: Final = 1024
 _JSON: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{|\[\s*[\[{\d-])|\xff\xfe[\[{]\0|\xfe\xff\0[\[{]")
 """How a JSON document of objects or numbers begins, or a line of JSON lines."""
 _TEXT_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".hrm", ".rr", ".ibi")
@@ -82,12 +84,9 @@ def _read(path: Path, options: ReadOptions) -> Opened:
     begin = _first_bytes(path)
     if is_bluetooth_capture(begin):
         return read_bluetooth_capture(path, begin, options)
-    if suffix == ".mat" or (suffix == ".dat" and b"\0" in begin):
-        raise RecordingError(
-            f"{path}: holds samples without their rate and gain; its header {path.stem}.hea is missing; put it beside the file"
-        )
-    if not begin.strip():
-        raise RecordingError(f"{path}: the file is empty; give a recording or a capture")
+    if starts_alivecor(begin):
+        return read_alivecor(path, options)
+    _refuse_useless(path, suffix, begin)
     if is_edf(begin):
         return read_edf(path, options)
     if _holds_capture(begin):
@@ -96,9 +95,21 @@ def _read(path: Path, options: ReadOptions) -> Opened:
         return read_json(path, options)
     if starts_viatom(begin):
         return read_viatom(path, begin, options)
+    if starts_rows_of_lists(begin):
+        return read_rows_of_lists(path, options)
     if path.with_suffix("").suffix.lower() in _TEXT_SUFFIXES or suffix in _TEXT_SUFFIXES:
         return read_intervals(path, options) or read_table(path, options)
     raise UnknownKindError(f"{path}: {_ARCHIVE if begin.startswith(_ZIP) else _UNKNOWN}")
+
+
+def _refuse_useless(path: Path, suffix: str, begin: bytes) -> None:
+    """Refuse samples without their header, and a file without content."""
+    if suffix == ".mat" or (suffix == ".dat" and b"\0" in begin):
+        raise RecordingError(
+            f"{path}: holds samples without their rate and gain; its header {path.stem}.hea is missing; put it beside the file"
+        )
+    if not begin.strip():
+        raise RecordingError(f"{path}: the file is empty; give a recording or a capture")
 
 
 def _holds_capture(begin: bytes) -> bool:

@@ -93,7 +93,11 @@ def is_edf(begin: bytes) -> bool:
     count, length = parse_integer(begin[252:256]), parse_integer(begin[184:192])
     if count is not None and count > 0 and length == FIXED_BYTES * (count + 1):
         return True
-    return begin[:8].rstrip(b" \0") == b"0" and b"\n" not in begin and _CLOCK.fullmatch(_text(begin[176:184])) is not None
+    return (
+        begin[:8].rstrip(b" \0") == b"0"
+        and b"\n" not in begin[:FIXED_BYTES]
+        and _CLOCK.fullmatch(_text(begin[176:184])) is not None
+    )
 
 
 def parse_header(path: Path, fixed: bytes, rest: bytes) -> Header:

@@ -48,10 +48,15 @@ def read_json(path: Path, options: ReadOptions) -> Recording:
         raise RecordingError(f"{path}: {error}; split the recordings") from None
     if not signals:
         raise RecordingError(f"{path}: JSON without a list of samples; {_READ}")
-    return _recording_of(path, signals, options)
+    return recording_of(path, signals, options)
 
 
-def _recording_of(path: Path, signals: list[Signal], options: ReadOptions) -> Recording:
+def recording_of(path: Path, signals: list[Signal], options: ReadOptions) -> Recording:
+    """The recording of the first ECG of an export, or of the signal that `options` name.
+
+    Raises:
+        RecordingError: there is none, or the file leaves open what `options` must state.
+    """
     candidates = [
         Candidate(number, signal.name, signal.unit, lambda signal=signal: iter((signal.values,)))  # type: ignore[misc]
         for number, signal in enumerate(signals, 1)
