@@ -298,12 +298,12 @@ def measure_activity(parts: Iterator[Samples]) -> Activity:
     share = active / windows if windows else 0.0
     if len(seen) < 2:
         return Activity(share, "is constant (flat)" if seen else "has no valid sample")
+    if share < _ACTIVE_SHARE:
+        return Activity(share, f"is flat or invalid for {100 * (1 - share):.0f} % of its time")
     if len(seen) < _MANY_VALUES and samples >= _FEW_SAMPLES:
         return Activity(0.0, "has only two values")
     if changes <= _LEAST_CHANGES * samples and samples >= _FEW_SAMPLES:
         return Activity(share, "is constant (flat) nearly all the time")
-    if share < _ACTIVE_SHARE:
-        return Activity(share, f"is flat or invalid for {100 * (1 - share):.0f} % of its time")
     return Activity(share)
 
 

@@ -16,10 +16,10 @@ from typing import Final
 
 import numpy as np
 
-from captures.exports.loading import open_bytes
 from captures.leads import Candidate, choose_signal, millivolts_per_unit
 from captures.moments import parse_moment
 from captures.recording import ReadOptions, Recording, RecordingError, Samples, split_chunks
+from captures.streams import open_stream
 
 _SIGNATURE: Final = b"ALIVE\0\0\0"
 _FIRST_BLOCK: Final = 12
@@ -65,7 +65,7 @@ def read_alivecor(path: Path, options: ReadOptions) -> Recording:
         RecordingError: the file is too long or damaged, or leaves open what `options` must state.
         OSError: the file cannot be read.
     """
-    with open_bytes(path) as file:
+    with open_stream(path) as file:
         data = file.read(_LIMIT_BYTES + 1)
     if len(data) > _LIMIT_BYTES:
         raise RecordingError(f"{path}: a file of AliveCor of more than {_LIMIT_BYTES >> 20} MiB; check what it holds")

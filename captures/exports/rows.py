@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from captures.exports.keys import find_kind, normalize, split_key
-from captures.exports.loading import DOCUMENT_LIMIT_BYTES, NUMBER_LIMIT, open_bytes
+from captures.exports.loading import DOCUMENT_LIMIT_BYTES, NUMBER_LIMIT
 from captures.exports.reading import recording_of
 from captures.exports.signals import SIGNAL_LIMIT, Signal, find_signals
 from captures.leads import is_ecg_name, is_ppg_name
 from captures.recording import ReadOptions, Recording, RecordingError
+from captures.streams import open_stream
 
 _LIST: Final = re.compile(rb'(?:^|[,;\t]) ?"?\[\s?-?\d[\d.eE+-]{0,30}\s?,')
 """A cell that begins a list of numbers."""
@@ -43,7 +44,7 @@ def read_rows_of_lists(path: Path, options: ReadOptions) -> Recording:
         RecordingError: the file is damaged or too long, or leaves open what `options` must state.
         OSError: the file cannot be read.
     """
-    with open_bytes(path) as file:
+    with open_stream(path) as file:
         raw = file.read(DOCUMENT_LIMIT_BYTES + 1)
     if len(raw) > DOCUMENT_LIMIT_BYTES or raw.count(b",") > NUMBER_LIMIT:
         raise RecordingError(

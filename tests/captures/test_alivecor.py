@@ -67,7 +67,7 @@ def test_leads_are_chosen_by_name_or_number(tmp_path):
 def test_a_flat_lead_is_passed_over(tmp_path):
     record = open_recording(write(tmp_path, layout(), lead(counts=[7] * 900), lead(b"ecg2")))
     assert record.mv == pytest.approx(COUNTS * 5e-4)
-    assert record.notes[0] == "signal I is constant (flat): the next ECG signal is read"
+    assert record.notes[0] == "signal I is constant (flat): signal II is read"
 
 
 def test_a_cut_file_is_read_up_to_its_end(tmp_path):

@@ -102,7 +102,7 @@ def test_an_ecg_comes_before_a_voltage_and_before_longer_names(tmp_path):
 def test_flags_and_amplifiers_at_their_limit_are_passed_over(other, state, tmp_path):
     record = open_recording(write(tmp_path, table(["time [s]", "ECG 1 [mV]", "ECG 2 [mV]"], TIMES, other, WAVE)))
     assert record.mv == pytest.approx(WAVE)
-    assert f"column ECG 1 {state}: the next ECG column is read" in record.notes
+    assert f"column ECG 1 {state}: column ECG 2 is read" in record.notes
 
 
 def test_thousands_of_samples_and_times_as_americans_write_them(tmp_path):

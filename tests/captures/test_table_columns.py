@@ -52,7 +52,7 @@ def test_reads_names_and_units_in_every_spelling(title, tmp_path):
 def test_a_flat_first_lead_is_told_and_the_next_one_read(tmp_path):
     record = read(tmp_path, {"ecg1 [mV]": 0, "ecg2 [mV]": MV})
     assert record.mv == pytest.approx(MV)
-    assert "column ecg1 is constant (flat): the next ECG column is read" in record.notes
+    assert "column ecg1 is constant (flat): column ecg2 is read" in record.notes
     record = read(tmp_path, {"ecg1 [mV]": 0, "ecg2 [mV]": MV}, options=ReadOptions(signal="ecg1"))
     assert any("is constant (flat): no beats can be found" in note for note in record.notes)
 
