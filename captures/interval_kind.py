@@ -14,7 +14,7 @@ _PLAUSIBLE_SHARE: Final = 0.95
 _USUAL_S: Final = (0.3, 1.7)
 """Medians of 35 to 200/min."""
 _FEW: Final = 300
-"""As few samples are no ECG: they last less than 3 s."""
+"""As few samples are not an ECG: they last less than 3 s."""
 _STILL: Final = 0.4
 """Share of numbers that repeat the one before, at most; 0.35 in ltafdb and svdb, whose intervals have steps of 8 ms."""
 _WINDOWS: Final = ((300, 0.06), (1_000, 0.05))

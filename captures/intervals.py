@@ -25,19 +25,24 @@ from captures.recording import ReadOptions, RecordingError, RrRecording, Samples
 from captures.table.text import open_text, read_blocks, read_head
 
 LIMIT_CHARACTERS: Final = 32 << 20
-"""Longer texts are no RR intervals: those of a week take 20 MB with their times."""
+"""Longer texts are not lists of RR intervals: those of a week take 20 MB with their times."""
 _HEAD_LINES: Final = 60
 _RR_WORDS: Final = frozenset(("rr", "rri", "rrs", "ibi", "ibis", "nn", "nni", "ppi"))
 _RR_LETTERS: Final = re.compile(r"r-?r|ibi|nn|pp", re.IGNORECASE)
 """In each title of intervals."""
 _MORE_WORDS: Final = frozenset(
-    ("interval", "intervals", "ms", "s", "sec", "secs", "seconds", "msec", "duration", "raw", "value")
+    (
+        *("interval", "intervals", "ms", "s", "sec", "secs", "seconds", "msec", "duration", "raw", "value"),
+        *("intervall", "intervalle", "intervalles", "abstand", "intervalo", "intervalos", "intervallo", "intervalli"),
+    )
 )
+_FLAG_WORDS: Final = frozenset(("artifact", "artifacts", "artefact", "artefacts", "artefakt", "offline"))
+_COMMENTS: Final = ("#", "%", "//")
 _TIME_WORDS: Final = frozenset(("time", "timestamp", "t", "date", "datetime", "seconds", "elapsed", "offset"))
 _SECOND_WORDS: Final = frozenset(("s", "sec", "secs", "seconds"))
 _MS_WORDS: Final = frozenset(("ms", "msec", "millis", "milliseconds"))
 _LARGEST_S: Final = 60.0
-"""A longer interval is none: the sensor was off."""
+"""A longer time between two beats is not an interval: the sensor was off."""
 _FIT: Final = (0.7, 1.4)
 """Times belong to the intervals if their median step is as long as an interval within these factors."""
 _UNTITLED_FIT: Final = 0.1
@@ -49,7 +54,7 @@ _EMPATICA: Final = re.compile(r"\s*(\d{9,10}(?:\.\d{1,9})?)\s*[,;]\s*IBI\s*", re
 class IntervalLayout:
     """Where the intervals of a text stand; columns count from 0. `unit_s` is None where their size tells s from ms.
 
-    An interval whose cell in the `flag_column` is not 0 is none, but time passed.
+    An interval whose cell in the `flag_column` is not 0 is left out, but its time passed.
     """
 
     first_line: int
@@ -115,21 +120,39 @@ def _recognise_titles(head: Sequence[str]) -> IntervalLayout | None:
     if head[0].replace(" ", "").casefold() == "duration,offline":
         return IntervalLayout(1, ",", 0, "duration", unit_s=1e-3, flag_column=1)
     for number, line in enumerate(head[:-1]):
-        for delimiter in (";", "\t", ",", None) if _RR_LETTERS.search(line) else ():
-            titles = _split(line, delimiter)
+        if not _RR_LETTERS.search(line):
+            continue
+        mark = next((mark for mark in ";\t," if mark in line), ";")
+        below = next((line for line in head[number + 1 :] if line.strip()), "")
+        for delimiter in (mark, None):
+            titles, cells = _split(line, delimiter), _split(below, delimiter)
             column = next((i for i, title in enumerate(titles) if _is_interval_title(title)), None)
             if column is None or any(is_ecg_name(title) or is_ppg_name(title) for title in titles):
                 continue
-            below = _split(head[number + 1], delimiter)
-            if len(below) > column and not math.isnan(_to_number(below[column])):
-                times = (i for i, title in enumerate(titles) if i != column and not _TIME_WORDS.isdisjoint(split_words(title)))
+            if len(titles) == len(cells) and not math.isnan(_to_number(cells[column])):
                 unit_s = _unit_of(titles[column])
-                return IntervalLayout(number + 1, delimiter, column, titles[column][:40], next(times, None), unit_s)
+                return IntervalLayout(
+                    number + 1,
+                    delimiter,
+                    column,
+                    titles[column][:40],
+                    _find_title(titles, _TIME_WORDS, column),
+                    unit_s,
+                    flag_column=_find_title(titles, _FLAG_WORDS, column),
+                )
     return None
 
 
+def _find_title(titles: Sequence[str], words: frozenset[str], but: int) -> int | None:
+    """The first column with one of some words in its title."""
+    found = (i for i, title in enumerate(titles) if i != but and not words.isdisjoint(split_words(title)))
+    return next(found, None)
+
+
 def _recognise_numbers(head: Sequence[str]) -> IntervalLayout | None:
-    """Columns of numbers without titles: intervals, or times and intervals."""
+    """Columns of numbers without titles: intervals, or times and intervals; comments may stand above."""
+    begin = next((at for at, line in enumerate(head) if line.strip() and not line.startswith(_COMMENTS)), 0)
+    head = head[begin:]
     for delimiter in (";", "\t", ",", None):
         rows = [_split(line, delimiter) for line in head if line.strip()]
         widths = {len(row) for row in rows}
@@ -137,7 +160,7 @@ def _recognise_numbers(head: Sequence[str]) -> IntervalLayout | None:
             numbers = np.array([[_to_number(cell) for cell in row] for row in rows])
             if np.isfinite(numbers).all() and numbers.size:
                 last = widths.pop() - 1
-                return IntervalLayout(0, delimiter, last, "", 0 if last else None, titled=False)
+                return IntervalLayout(begin, delimiter, last, "", 0 if last else None, titled=False)
     return None
 
 

@@ -17,7 +17,13 @@ _SHOWN: Final = 8
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
 """A word of a title: `EcgWaveform`, `ecg_value` and `ECG1` have two each."""
-_ECG_WORDS: Final = frozenset(name + lead for name in ("ecg", "ekg") for lead in ("", "l", "r", "i", "ii", "iii"))
+_ECG_WORDS: Final = frozenset(
+    (
+        *(name + lead for name in ("ecg", "ekg") for lead in ("", "l", "r", "i", "ii", "iii")),
+        *("electrocardiogram", "elektrokardiogramm", "electrocardiograma", "elettrocardiogramma"),
+        *("心电图", "心電図", "экг"),
+    )
+)
 _PPG_WORDS: Final = frozenset(
     (
         "ppg",
@@ -88,14 +94,21 @@ _GAIN: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*/\s*mv", re.IGNORECASE)
 
 IMPLAUSIBLE_MV: Final = 20.0
 """No ECG spans as much within a second: the largest QRS complexes have 5 mV, pacing artefacts are shorter than a sample."""
+_MOST_LOOKED_AT: Final = 24
+"""ECG signals of which it is checked that they change: recorders have up to 16 leads."""
+_MANY_VALUES: Final = 3
+"""A signal of fewer values is a flag, such as that of R peaks or of a detached electrode."""
+_FEW_SAMPLES: Final = 100
+_LEAST_CHANGES: Final = 0.05
+"""Share of the samples that differ from the one before, at least; others are of an amplifier at its limit."""
 _LONGEST_LOOK_S: Final = 60.0
 _RATE_TOLERANCE: Final = 1e-3
-_WINDOW: Final = 256
+_WINDOW: Final = 128
 """Samples in which an ECG of 100 to 1000 Hz is not flat, apart from those between slow beats of few bits."""
 _ENOUGH: Final = 1 << 17
 """Samples that are looked at if they vary: 4 minutes at 500 Hz."""
 _ACTIVE_SHARE: Final = 0.25
-"""With 25 beats a minute at 1000 Hz, of as few bits, a third of the windows vary."""
+"""With 25 beats a minute at 1000 Hz, of as few bits, more of the windows vary."""
 _LOOK_S: Final = 1.5
 """Length of the windows in which an amplitude is measured: one beat at 40/min or faster."""
 
@@ -175,7 +188,8 @@ def choose_signal(
 ) -> Choice:
     """Choose the signal that the user names; otherwise the first that is named like an ECG and is not flat, or the least flat.
 
-    Names that say ECG come before those of leads, and those with a unit of voltage before others.
+    Names that say ECG come before those of leads, those with a unit of voltage before others, and those of fewer words before
+    others: `ECG` before `ECG baseline`.
 
     Raises:
         RecordingError: none is named like an ECG, or the user names one that the file does not have.
@@ -185,7 +199,7 @@ def choose_signal(
         return Choice(candidate, "ppg" if is_ppg_name(candidate.name) else "ecg")
     ranked = sorted(
         (candidate for candidate in candidates if is_ecg_name(candidate.name)),
-        key=lambda candidate: (-ecg_rank(candidate.name), not millivolts_per_unit(candidate.unit), candidate.number),
+        key=_rank_candidate,
     )
     if not ranked:
         pulse = next((candidate for candidate in candidates if is_ppg_name(candidate.name)), None)
@@ -196,7 +210,7 @@ def choose_signal(
         )
         raise RecordingError(f"{file}: no ECG among its {what}s ({list_names(candidates)}){hint}")
     measured: list[tuple[Candidate, Activity]] = []
-    for candidate in ranked:
+    for candidate in ranked[:_MOST_LOOKED_AT]:
         measured.append((candidate, measure_activity(candidate.read())))
         if not measured[-1][1].trouble:
             break
@@ -213,6 +227,17 @@ def note_rate(options: ReadOptions, file_hz: float | None) -> list[str]:
     if options.rate_hz is None or file_hz is None or abs(options.rate_hz / file_hz - 1) < _RATE_TOLERANCE:
         return []
     return [f"{options.rate_hz:.6g} Hz as stated with --rate, not {file_hz:.6g} Hz as in the file"]
+
+
+def may_be_supply(name: str) -> bool:
+    """Whether a name is that of a lead, and also that of a battery's voltage."""
+    return name.strip().upper() == "V"
+
+
+def _rank_candidate(candidate: Candidate) -> tuple[int, bool, int, int]:
+    rank = ecg_rank(candidate.name)
+    words = len(split_words(candidate.name)) if rank > 1 else 0
+    return -rank, not millivolts_per_unit(candidate.unit), words, candidate.number
 
 
 def find_signal(file: str, what: str, candidates: Sequence[Candidate], wanted: str) -> Candidate:
@@ -252,34 +277,38 @@ def measure_activity(parts: Iterator[Samples]) -> Activity:
 
     A lead whose electrode is off is flat or invalid, apart from some artefacts or the moments before it came off.
     """
-    seen: set[float] = set()
-    windows = active = 0
+    seen: list[float] = []
+    windows = active = count = 0
     rest = np.empty(0)
     for part in parts:
         rest = np.concatenate((rest, part))
-        count = rest.size // _WINDOW
-        rows = rest[: count * _WINDOW].reshape(count, _WINDOW)
-        rest = rest[count * _WINDOW :]
-        windows += count
-        active += _count_active(rows, seen)
-        if windows * _WINDOW >= _ENOUGH and active >= _ACTIVE_SHARE * windows:
+        full = rest.size // _WINDOW
+        rows = rest[: full * _WINDOW].reshape(full, _WINDOW)
+        rest = rest[full * _WINDOW :]
+        windows += full
+        count += part.size
+        active += _count_active(rows)
+        if len(seen) < _MANY_VALUES:
+            seen = np.unique(np.concatenate((seen, part[np.isfinite(part)])))[:_MANY_VALUES].tolist()
+        if count >= _ENOUGH and active > _ACTIVE_SHARE * windows and len(seen) == _MANY_VALUES:
             return Activity(active / windows)
     if rest.size:
         windows += 1
-        active += _count_active(rest[None, :], seen)
-    share = active / windows if windows else 0.0
+        active += _count_active(rest[None, :])
+    return _judge(seen, count, active / windows if windows else 0.0)
+
+
+def _count_active(rows: Samples) -> int:
+    """The number of windows in which enough samples differ from the one before."""
+    changes = np.count_nonzero(np.abs(np.diff(rows, axis=1)) > 0, axis=1)
+    return int(np.count_nonzero(changes > _LEAST_CHANGES * rows.shape[1]))
+
+
+def _judge(seen: list[float], count: int, share: float) -> Activity:
     if len(seen) < 2:
-        return Activity(share, "is constant (flat)" if seen else "has no valid sample")
-    if share < _ACTIVE_SHARE:
+        return Activity(0.0, "is constant (flat)" if seen else "has no valid sample")
+    if len(seen) < _MANY_VALUES and count >= _FEW_SAMPLES:
+        return Activity(0.0, "has only two values")
+    if share <= _ACTIVE_SHARE and count >= _FEW_SAMPLES:
         return Activity(share, f"is flat or invalid for {100 * (1 - share):.0f} % of its time")
     return Activity(share)
-
-
-def _count_active(rows: Samples, seen: set[float]) -> int:
-    """The number of windows with different valid samples; adds at most two of the values to those seen."""
-    valid = np.isfinite(rows)
-    if len(seen) < 2:
-        seen.update(np.unique(rows[valid])[:2].tolist())
-    lows = np.where(valid, rows, np.inf).min(axis=1, initial=np.inf)
-    highs = np.where(valid, rows, -np.inf).max(axis=1, initial=-np.inf)
-    return int(np.sum(highs > lows))

@@ -8,8 +8,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ISO: Final = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})[T ]+(\d{1,2})(:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?)\s*(Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
 )
-_UNITS_US: Final = ((1e9, 4e9, 1e6), (1e12, 4e12, 1e3), (1e15, 4e15, 1.0), (1e18, 4e18, 1e-3))
-"""Numbers from 2001 to 2096 in seconds, milliseconds, microseconds and nanoseconds since 1970: these ranges do not overlap."""
+_UNITS_US: Final = ((1e9, 2.5e9, 1e6), (1e12, 2.5e12, 1e3), (1e15, 2.5e15, 1.0), (1e18, 2.5e18, 1e-3))
+"""Numbers from 2001 to 2049 in seconds, milliseconds, microseconds and nanoseconds since 1970.
+Later ones are of 1900 or 1904 as epoch."""
 LONGEST_MOMENT: Final = 64
 """Characters of a text that are looked at."""
 
@@ -32,6 +33,6 @@ def parse_moment(text: str) -> int | None:
 
 
 def moment_of_number(value: float) -> int | None:
-    """The microseconds since 1970 of a number that counts from 1970 in s, ms, µs or ns; None outside 2001 to 2096."""
+    """The microseconds since 1970 of a number that counts from 1970 in s, ms, µs or ns; None outside 2001 to 2049."""
     factor = next((factor for low, high, factor in _UNITS_US if low <= value < high), None)
     return None if factor is None else round(value * factor)

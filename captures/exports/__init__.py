@@ -1,1 +1,1 @@
-"""Reads the exports of vendors that are no tables: JSON objects, JSON lines, and texts of a device's own shape."""
+"""Reads the exports of vendors that are not tables: JSON objects, JSON lines, and texts of a device's own shape."""

@@ -118,14 +118,20 @@ def _parse_start(value: object) -> int | None:
 
 
 def find_kind(found: Mapping[str, Any]) -> str:
-    """The name that an object gives itself, such as "ECG" in `{"dataType": "ECG", …}`; empty if it gives none."""
-    return next(
-        (value[:LONGEST_KEY] for key, value in found.items() if normalize(key) in _KIND_KEYS and isinstance(value, str)), ""
-    )
+    """The name that an object gives itself, such as "ECG" in `{"dataType": "ECG", …}`; empty if it gives none.
+
+    FHIR names it in a code: `{"code": {"text": …, "coding": [{"display": "MDC_ECG_ELEC_POTL_I"}]}}`.
+    """
+    names = (value for key, value in found.items() if normalize(key) in _KIND_KEYS and isinstance(value, str))
+    code = found.get("code")
+    coding = code.get("coding") if isinstance(code, dict) else None
+    coded = (code, *(coding if isinstance(coding, list) else ())) if isinstance(code, dict) else ()
+    displays = (item.get(key) for item in coded if isinstance(item, dict) for key in ("text", "display"))
+    return next(iter((*names, *(text for text in displays if isinstance(text, str)))), "")[:LONGEST_KEY]
 
 
 def find_value_key(point: Mapping[str, Any]) -> str | None:
-    """The key of the value of a single sample, such as `{"voltage": 31.3, "date": …}`; None if the object is no sample."""
+    """The key of the value of a single sample, such as `{"voltage": 31.3, "date": …}`; None if the object is not a sample."""
     keys = [key for key in point if not math.isnan(to_number(point[key]))]
     named = next((key for key in keys if is_ecg_name(split_key(key))), None)
     return named or next((key for key in keys if normalize(key) in _VALUE_KEYS), None)

@@ -42,7 +42,7 @@ def load_document(path: Path) -> object:
     try:
         return json.loads(text, parse_int=float)
     except RecursionError:
-        raise RecordingError(f"{path}: JSON that is nested too deeply; no export is; check what the file holds") from None
+        raise RecordingError(f"{path}: JSON that is nested deeper than any export; check what the file holds") from None
     except UnicodeDecodeError as error:
         raise RecordingError(f"{path}: JSON that is not text in UTF-8; export it again") from error
     except json.JSONDecodeError as error:
@@ -80,12 +80,12 @@ def read_objects(path: Path, *, cut: bool = False) -> Iterator[tuple[int, Object
                 yield number, found
             elif not (cut and not line.endswith(b"\n")):
                 check_complete(path, file)
-                raise RecordingError(f"{path}: line {number} is no JSON object; correct or remove the line")
+                raise RecordingError(f"{path}: line {number} is not a JSON object; correct or remove the line")
         check_complete(path, file)
 
 
 def is_cut(path: Path) -> bool:
-    """Whether the last line of a plain file was cut: it has no line feed and is no JSON object."""
+    """Whether the last line of a plain file was cut: it has no line feed and is not a JSON object."""
     with path.open("rb") as file:
         if file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
             return False

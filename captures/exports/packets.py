@@ -1,8 +1,9 @@
 """Packets of samples as apps log them: JSON objects that hold the samples of one notification, and when it was."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,13 @@ from captures.exports.times import Times, read_times, to_time
 from captures.leads import is_ecg_name
 from captures.moments import moment_of_number
 from captures.recording import Samples
+
+_HELD_PACKETS: Final = 8
+"""Packets that are held back to see whether earlier ones follow."""
+
+
+class PacketOrderError(ValueError):
+    """Packets of two recordings."""
 
 
 class Packet(NamedTuple):
@@ -108,8 +116,33 @@ def period_of(packets: Iterable[Packet]) -> float | None:
     return float(np.diff(t_s)[usual].sum() / counts[usual].sum())
 
 
+def sort_packets(packets: Iterable[Packet]) -> Iterator[Packet]:
+    """Yield packets in the order of their times, where they are out of order by a few; repeated ones are left out.
+
+    Raises:
+        PacketOrderError: the times go back farther, so a second recording begins.
+    """
+    held: list[Packet] = []
+    last: Packet | None = None
+    begin_s = math.nan
+    for packet in chain(packets, (None,) * _HELD_PACKETS):
+        if packet is not None:
+            held.append(packet)
+            held.sort(key=lambda packet: packet.t_s)
+        if held and (packet is None or len(held) > _HELD_PACKETS):
+            first = held.pop(0)
+            is_again = last is not None and first.t_s == last.t_s
+            if last and (first.t_s < last.t_s or (is_again and not np.array_equal(first.values, last.values))):
+                raise PacketOrderError(f"the times go back from {last.t_s - begin_s:.3f} to {first.t_s - begin_s:.3f} s")
+            if not is_again:
+                yield first
+            begin_s = begin_s if last else first.t_s
+            last = first
+
+
 def join_packets(packets: Sequence[Packet]) -> tuple[Samples, Samples] | None:
     """The times in seconds from the first sample, and the samples, of packets in the order of their times; None if unknown."""
+    packets = list(sort_packets(packets))
     period_s = period_of(packets)
     if period_s is None:
         return None

@@ -8,9 +8,18 @@ from typing import Final
 import numpy as np
 
 from captures.exports.loading import is_cut, load_document, read_objects, starts_json_lines
-from captures.exports.packets import Packet, choose_name, parse_packet, parse_sample, period_of, scale_samples
+from captures.exports.packets import (
+    Packet,
+    PacketOrderError,
+    choose_name,
+    parse_packet,
+    parse_sample,
+    period_of,
+    scale_samples,
+    sort_packets,
+)
 from captures.exports.signals import Signal, find_signals
-from captures.leads import Candidate, choose_signal, is_ecg_name, is_ppg_name, millivolts_per_unit
+from captures.leads import Candidate, Choice, choose_signal, is_ecg_name, is_ppg_name, millivolts_per_unit
 from captures.recording import CHUNK_SAMPLES, Chunk, ReadOptions, Recording, RecordingError, Samples, split_chunks
 
 _READ: Final = (
@@ -21,8 +30,6 @@ _FIRST_PACKETS: Final = 2_000
 """Packets whose times give the sampling rate: 19 minutes of a Polar H10."""
 _LONG_STEP: Final = 1.5
 """A packet that comes later than the end of the one before by this many samples follows a gap."""
-_BACK_S: Final = 1.0
-"""Times that step back by less are jitter of a sensor's clock; by more, they belong to another recording."""
 _RATE_TOLERANCE: Final = 0.05
 
 
@@ -35,7 +42,10 @@ def read_json(path: Path, options: ReadOptions) -> Recording:
     """
     if starts_json_lines(path):
         return _read_lines(path, options)
-    signals = find_signals(load_document(path))
+    try:
+        signals = find_signals(load_document(path))
+    except PacketOrderError as error:
+        raise RecordingError(f"{path}: {error}; split the recordings") from None
     if not signals:
         raise RecordingError(f"{path}: JSON without a list of samples; {_READ}")
     return _recording_of(path, signals, options)
@@ -46,7 +56,7 @@ def _recording_of(path: Path, signals: list[Signal], options: ReadOptions) -> Re
         Candidate(number, signal.name, signal.unit, lambda signal=signal: iter((signal.values,)))  # type: ignore[misc]
         for number, signal in enumerate(signals, 1)
     ]
-    choice = choose_signal(str(path), "signal", candidates, options)
+    choice = _choose(path, candidates, signals, options)
     signal = signals[choice.candidate.number - 1]
     rate_hz = options.rate_hz or signal.rate_hz
     factor = _check_known(path, choice.kind, choice.candidate, options, rate_hz)
@@ -54,7 +64,7 @@ def _recording_of(path: Path, signals: list[Signal], options: ReadOptions) -> Re
     times_s, times_note = _check_times(path, signal, rate_hz, stated=options.rate_hz is not None)
     values = signal.values * factor
     others = sum(1 for other in candidates if is_ecg_name(other.name)) - 1
-    notes = [f"signal {choice.candidate.number} ({choice.candidate}) at {rate_hz:g} Hz is read"]
+    notes = [f"signal {choice.candidate.number} ({_describe(choice.candidate, options)}) at {rate_hz:g} Hz is read"]
     if others > 0 and options.signal is None:
         notes.append(f"the file holds {others} more ECG signal{'s' * (others > 1)}; choose one with --signal N")
     return Recording(
@@ -65,6 +75,23 @@ def _recording_of(path: Path, signals: list[Signal], options: ReadOptions) -> Re
         read_chunks=lambda: split_chunks(times_s, values, rate_hz),
         kind=choice.kind,
     )
+
+
+def _choose(path: Path, candidates: list[Candidate], signals: list[Signal], options: ReadOptions) -> Choice:
+    """The signal to read; a message that none is an ECG names all options that it takes to read one."""
+    try:
+        return choose_signal(str(path), "signal", candidates, options)
+    except RecordingError as error:
+        rate = "" if options.rate_hz or any(signal.rate_hz for signal in signals) else ", and the sampling rate with --rate"
+        is_known = options.unit or any(millivolts_per_unit(signal.unit) for signal in signals)
+        unit = "" if is_known or "pulse wave" in str(error) else ", and its unit with --unit"
+        raise RecordingError(f"{error}{rate}{unit}") from None
+
+
+def _describe(candidate: Candidate, options: ReadOptions) -> str:
+    """Name and unit of a signal for a note."""
+    unit = options.unit or candidate.unit
+    return f"{candidate.name[:40] or 'unnamed'} in {unit}" if unit else candidate.name[:40] or "unnamed"
 
 
 def _check_known(path: Path, kind: str, candidate: Candidate, options: ReadOptions, rate_hz: float | None) -> float:
@@ -103,7 +130,7 @@ def _read_lines(path: Path, options: ReadOptions) -> Recording:
         raise RecordingError(f"{path}: JSON lines without samples of an ECG; {_READ}")
     name = choose_name(head)
     if options.signal is None and not is_ecg_name(name):
-        kind = "a pulse wave" if is_ppg_name(name) else "no ECG"
+        kind = "a pulse wave" if is_ppg_name(name) else "not an ECG"
         raise RecordingError(f"{path}: its packets ({name:.40}) are {kind}; to read them nevertheless, give --signal 1")
     mine = [packet for packet in head if packet.name == name]
     unit_s, start_us = scale_samples(mine) if all(packet.values.size == 1 for packet in mine) else (1.0, mine[0].start_us)
@@ -137,25 +164,28 @@ def _packets(path: Path, name: str | None = None, unit_s: float = 1.0, *, cut: b
 
 
 def _chunks(path: Path, packets: Iterator[Packet], rate_hz: float, factor: float) -> Iterator[Chunk]:
-    """Join packets to chunks. A packet with the time of the one before repeats it and is left out."""
-    first_s, before_s, end_s, begin_s, size, continues = None, -1.0, 0.0, 0.0, 0, True
+    """Join packets to chunks."""
+    first_s, end_s, begin_s, size, continues = None, 0.0, 0.0, 0, True
     parts: list[Samples] = []
-    for packet in packets:
+    for packet in _sort(path, packets):
         first_s = packet.t_s if first_s is None else first_s
         t_s = packet.t_s - first_s
-        if t_s == before_s:
-            continue
-        if t_s < before_s - _BACK_S:
-            raise RecordingError(f"{path}: the times go back from {before_s:.3f} to {t_s:.3f} s; split the recordings")
         late = t_s - end_s > _LONG_STEP / rate_hz
         if parts and (late or size + packet.values.size > CHUNK_SAMPLES):
             yield from _split(Chunk(begin_s, np.concatenate(parts) * factor, continues), rate_hz)
             parts, size, continues, begin_s = [], 0, not late, t_s
         parts.append(packet.values)
         size += packet.values.size
-        before_s, end_s = t_s, t_s + packet.values.size / rate_hz
+        end_s = t_s + packet.values.size / rate_hz
     if parts:
         yield from _split(Chunk(begin_s, np.concatenate(parts) * factor, continues), rate_hz)
+
+
+def _sort(path: Path, packets: Iterator[Packet]) -> Iterator[Packet]:
+    try:
+        yield from sort_packets(packets)
+    except PacketOrderError as error:
+        raise RecordingError(f"{path}: {error}; split the recordings") from None
 
 
 def _split(chunk: Chunk, rate_hz: float) -> Iterator[Chunk]:

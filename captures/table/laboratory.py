@@ -9,7 +9,7 @@ from typing import Any, Final
 from captures.leads import is_ecg_name
 from captures.moments import parse_moment
 from captures.table.layout import Column, Layout
-from captures.table.preamble import RATES_HZ, add_trailing, find_rate, first_row, is_number, to_number
+from captures.table.preamble import RATES_HZ, add_trailing, find_rate, first_row, has_decimal_comma, is_number, to_number
 from captures.table.titles import read_column
 
 _PLUX: Final = ("bitalino", "biosignalsplux", "channeller")
@@ -194,6 +194,7 @@ def recognise_labchart(head: Sequence[str]) -> Layout | None:
         begin,
         "\t",
         (*((Column(1, "Time", "s" if is_number(cells[0]) else ""),) if timed else ()), *channels),
+        decimal_comma=has_decimal_comma(head[begin:], "\t"),
         time=Column(1, "Time", "s" if is_number(cells[0]) else "") if timed else None,
         rate_hz=1 / period_s if period_s else None,
         start_us=round((days - _EXCEL_1970) * _DAY_US) if _EXCEL_1970 < days < 3 * _EXCEL_1970 else None,
@@ -239,6 +240,7 @@ def recognise_acqknowledge(head: Sequence[str]) -> Layout | None:
         begin,
         delimiter,
         add_trailing((*((time,) if time else ()), *columns), head[begin] if begin < len(head) else "", delimiter or " "),
+        decimal_comma=has_decimal_comma(head[begin:], delimiter),
         time=time,
         rate_hz=1 / (to_number(rate[1]) * _SECONDS[rate[2].lower()]) if to_number(rate[1]) > 0 else None,
         start_us=parse_moment(start),

@@ -39,9 +39,11 @@ def find_rate(lines: Sequence[str]) -> float | None:
     return None
 
 
-def has_decimal_comma(rows: Sequence[str]) -> bool:
-    """Whether the numbers in some lines of one column have a decimal comma."""
-    return any("," in row and is_number(row) for row in rows)
+def has_decimal_comma(rows: Sequence[str], delimiter: str | None = None) -> bool:
+    """Whether some lines of columns, or of one column, hold numbers with a decimal comma."""
+    if delimiter == ",":
+        return False
+    return any("," in cell and is_number(cell) for row in rows for cell in row[:LONGEST].split(delimiter))
 
 
 def first_row(head: Sequence[str], after: int = 0) -> int | None:

@@ -7,17 +7,18 @@ from typing import Final
 
 import numpy as np
 
-from captures.leads import Choice, millivolts_per_unit
+from captures.leads import Choice, may_be_supply, millivolts_per_unit
 from captures.recording import Chunk, ReadOptions, Recording, RecordingError, Samples
-from captures.table.cells import CellError
+from captures.table.cells import CellError, is_missing
 from captures.table.checks import Lines, RepeatFinder, check_order
 from captures.table.columns import ASK_UNIT, choose_column, find_factor, find_rr, list_titles, show_title
 from captures.table.layout import Column
+from captures.table.order import Batch
 from captures.table.programs import recognise_program
 from captures.table.rows import SHOWN, split_line
 from captures.table.scale import Scale, find_scale, judge_times
-from captures.table.sniff import header_line, sniff
-from captures.table.source import Batch, Source, Table
+from captures.table.sniff import has_decimal_comma, header_line, runs_on, sniff
+from captures.table.source import Source, Table
 from captures.table.survey import Findings, Plan, find_gaps, survey
 from captures.table.text import open_text, read_head
 from captures.table.timeline import Timeline, place_samples
@@ -26,6 +27,7 @@ from captures.table.times import TimeFormat, find_day, find_format, parse_times
 _HEAD_SAMPLES: Final = 1 << 16
 """Samples at the start of a file by which the times are judged."""
 _LEAST: Final = 2
+_WITH_TIME: Final = 0.5
 _OFFSET_MV: Final = 300.0
 """A constant voltage beyond this does not come from electrodes (IEC 60601-2-27), but from the supply of an amplifier."""
 _NO_OPTIONS: Final = ReadOptions()
@@ -56,6 +58,11 @@ def read_table(path: Path, options: ReadOptions = _NO_OPTIONS) -> Recording:
         factor, unit = find_factor(path, column, options.unit, findings.amplitude, findings.level, findings.is_whole)
         if abs(findings.level * factor) < _OFFSET_MV:
             findings.level = 0.0
+        elif options.signal is None and may_be_supply(column.name):
+            raise RecordingError(
+                f"{path}: column {show_title(column)!r} has a constant {findings.level * factor * 1e-3:.3g} V, as a battery"
+                " has; if it is the ECG, name it with --column"
+            )
     else:
         findings.level = 0.0
     return _build(path, plan, findings, choice, factor, unit, options)
@@ -65,7 +72,13 @@ def _open_table(path: Path) -> Table:
     text = open_text(path)
     head = read_head(text)
     layout = recognise_program(path, head) or sniff(path, head, "\t" if text.separators else "")
+    if not layout.program and not layout.time and runs_on(head, layout):
+        text = replace(text, separators=" \t;" if layout.decimal_comma else " \t,;")
+        head = read_head(text)
+        layout = sniff(path, [line for line in head if line.strip()], "\t")
     rows = [tuple(split_line(line, layout.delimiter)) for line in head[layout.first_line :] if line.strip()]
+    if layout.program and layout.delimiter != ",":
+        layout = replace(layout, decimal_comma=layout.decimal_comma or has_decimal_comma(rows))
     fitting = tuple(row for row in rows if len(row) >= layout.width)
     return Table(text, layout, header_line(head, layout), fitting)
 
@@ -100,7 +113,7 @@ def _plan(path: Path, table: Table, column: Column, choice: Choice, options: Rea
             raise _ask_rate(path, table, column, options, f"no column of times among its columns ({list_titles(layout)})")
         return _even_plan(Source(table, column, rr=rr), stated_hz)
     form = _find_form(path, table, time)
-    source = Source(table, column, time, form, layout.date, rr)
+    source = Source(table, column, time, form, layout.date, rr, is_sparse=_has_sparse_times(table, column, time))
     times, lines, is_single = _read_head(replace(source, step=_find_step(source)))
     if times.size < _LEAST:
         raise RecordingError(f"{path}: column {column.name[:SHOWN]!r} holds {times.size} samples; at least two are needed")
@@ -152,8 +165,18 @@ def _ask_rate(path: Path, table: Table, column: Column, options: ReadOptions, wh
 
 def _hint_at_intervals(table: Table, column: Column) -> str:
     cells = table.cells(column)
-    is_like = len(cells) > 1 and all(cell.isdecimal() and 300 <= int(cell[:9]) <= 2000 for cell in cells)
+    is_like = len(cells) > 1 and sum(cell.isdecimal() and 300 <= int(cell[:9]) <= 2000 for cell in cells) > 0.9 * len(cells)
     return "; numbers of this size may be RR intervals, which are not samples" if is_like else ""
+
+
+def _has_sparse_times(table: Table, column: Column, time: Column) -> bool:
+    """Whether many of the first rows with a sample have no time: each packet has one."""
+    given = [
+        not is_missing(cell)
+        for cell, sample in zip(table.cells(time), table.cells(column), strict=True)
+        if not is_missing(sample)
+    ]
+    return sum(given) < _WITH_TIME * len(given)
 
 
 def _time_cells(table: Table, time: Column) -> list[str]:
@@ -252,20 +275,29 @@ def _describe(plan: Plan, findings: Findings, choice: Choice, unit: str, options
         notes.insert(0, f"read as a text of {layout.program}")
     if findings.lowest == findings.highest and not choice.notes:
         notes.append(f"column {name!r} is constant (flat): no beats can be found")
-    if findings.level:
-        notes.append(f"a constant offset of {findings.level:.6g} in the unit of the file is taken off")
+    return (*notes, *_describe_times(plan), *_describe_rows(plan, findings))
+
+
+def _describe_times(plan: Plan) -> Iterator[str]:
+    source, layout = plan.source, plan.source.table.layout
     if layout.time and source.time is None:
-        notes.append(
-            f"the times in column {layout.time.name[:SHOWN]!r} do not fit the stated rate and are not used; gaps are unknown"
-        )
+        yield f"the times in column {layout.time.name[:SHOWN]!r} do not fit the stated rate and are not used; gaps are unknown"
     if source.form and source.form.kind == "calendar" and source.form.day_first is None and plan.scale.unix is None:
-        notes.append("the dates do not say whether the day or the month stands first, so the start is unknown")
-    if plan.missing:
-        notes.append(f"samples of {', '.join(f'{value:g}' for value in plan.missing)} are missing ones")
+        yield "the dates do not say whether the day or the month stands first, so the start is unknown"
+    if source.table.text.separators:
+        yield "the numbers of all lines are read as one signal"
+
+
+def _describe_rows(plan: Plan, findings: Findings) -> Iterator[str]:
+    if findings.level:
+        yield f"a constant offset of {findings.level:.6g} in the unit of the file is taken off"
     if findings.limit:
-        notes.append(f"the times begin again at {findings.limit:.10g} in the unit of the file, and are counted on")
+        yield f"the times begin again at {findings.limit:.10g} in the unit of the file, and are counted on"
+    if findings.is_sorted:
+        yield "rows were out of order and are read in the order of their times"
+    if plan.missing:
+        yield f"samples of {', '.join(f'{value:g}' for value in plan.missing)} are missing ones"
     if findings.repeated:
-        notes.append(f"{findings.repeated} repeated rows (same time and value) are left out")
+        yield f"{findings.repeated} repeated rows (same time and value) are left out"
     if findings.cut_line:
-        notes.append(f"row {findings.cut_line}, the last one, is truncated and left out; the rows before it are complete")
-    return tuple(notes)
+        yield f"row {findings.cut_line}, the last one, is truncated and left out; the rows before it are complete"

@@ -17,8 +17,8 @@ FASTEST_HZ: Final = 4000.0
 SLOWEST_HZ: Final = {"ecg": 50.0, "ppg": 10.0}
 """Sampling rates that are read. A step of one sample then fits only one of the units s, ms, µs and ns."""
 _UNITS_S: Final = (1.0, 1e-3, 1e-6, 1e-9)
-_UNIX_S: Final = (1e9, 4e9)
-"""Times in this range (2001 to 2096) are seconds since 1970; other times have an unknown epoch."""
+_UNIX_S: Final = (1e9, 2.5e9)
+"""Times in this range (2001 to 2049) are seconds since 1970; other times have an unknown epoch."""
 _EPOCHS: Final = (
     (DAY_S, 3.2e4, 6e4, 25_569.0),
     (DAY_S, 7.2e5, 7.6e5, 719_529.0),

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from captures.recording import RecordingError
-from captures.table.cells import is_missing, parse_number
-from captures.table.layout import Column, Layout
+from captures.table.cells import LARGEST, is_missing, parse_number
+from captures.table.layout import HEAD_LINES, Column, Layout
 from captures.table.rows import is_comment, split_line
 from captures.table.timecolumn import find_time
 from captures.table.times import is_time
@@ -18,7 +20,14 @@ from captures.table.titles import read_column, read_unit
 _DELIMITERS: Final = ("\t", ";", ",", "|", None)
 _SEP: Final = re.compile(r'"?sep=(.|\\t)"?', re.IGNORECASE | re.DOTALL)
 _COMMA: Final = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?|[+-]?\d{1,3}(?:\.\d{3})+,\d+", re.ASCII)
+_POINT: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+\.\d+", re.ASCII)
+"""A number with a thousands separator and a decimal point, as Americans write it."""
+_WIDE: Final = re.compile(r"\t|\s{2,}")
 _SHORTEST: Final = 2
+_MOST_COLUMNS: Final = 32_768
+"""Tables of a column for each sensor have up to 300."""
+_LEAST_WRAPPED: Final = 4
+_CLOSER: Final = 0.7
 _MOST: Final = 0.6
 """Share of the cells of a column of values that are values at least."""
 
@@ -52,18 +61,42 @@ def sniff(path: Path, head: Sequence[str], delimiter: str = "") -> Layout:
     forced, start = _read_sep(head)
     forced = delimiter or forced
     content = [(at, line) for at, line in enumerate(head) if at >= start and line.strip()]
+    if content and all(max(*map(line.count, "\t;,|"), len(line.split())) > _MOST_COLUMNS for _, line in content[:3]):
+        raise RecordingError(f"{path}: more than {_MOST_COLUMNS} columns; no table of an ECG has as many; remove the others")
     grids = [_build_grid(content, delimiter) for delimiter in ((forced,) if forced else _DELIMITERS)]
     grid = max(grids, key=lambda grid: grid.score)
     first = _find_first_row(grid)
     if first is None:
-        raise RecordingError(f"{path}: holds no row of numbers; give a table with a header row and a row for each sample")
+        raise RecordingError(
+            f"{path}: holds no row of numbers in its first {HEAD_LINES} lines; give a table with a column of times and"
+            " one of the ECG, a header row, and a row for each sample"
+        )
     titles, units = _find_header(grid, first)
-    titles = _join_brackets(titles) if len(titles) > grid.width and grid.delimiter is None else titles
+    if len(titles) > grid.width and grid.delimiter is None:
+        titles = _join_titles(titles, head[grid.lines[first - 1 - bool(units)].number], grid.width)
     titles = titles or _find_comment_header(head, grid.lines[first].number, grid)
     rows = [line.cells for line in grid.lines[first:] if len(line.cells) >= grid.width]
     columns = _read_columns(path, titles, units, rows, grid.width)
     time, date = find_time(columns, rows, grid.decimal_comma, bool(titles))
     return Layout("", grid.lines[first].number, grid.delimiter, columns, grid.decimal_comma, time, date)
+
+
+def runs_on(head: Sequence[str], layout: Layout) -> bool:
+    """Whether the numbers of a table without titles go on from line to line, so that they are one signal.
+
+    Then neighbours in a line are closer than those in a column, and so are the last number of a line and the first of the next.
+    """
+    if layout.width < _LEAST_WRAPPED or any(column.name for column in layout.columns):
+        return False
+    rows = [split_line(line, layout.delimiter) for line in head[layout.first_line :] if line.strip()]
+    numbers = [[parse_number(cell, layout.decimal_comma) for cell in cells] for cells in rows if len(cells) == layout.width]
+    if len(numbers) < _LEAST_WRAPPED or any(number is None for row in numbers for number in row):
+        return False
+    values = np.array(numbers, np.float64)
+    if not (np.abs(values) <= LARGEST).all():
+        return False
+    along, down = np.abs(np.diff(values, axis=1)).mean(), np.abs(np.diff(values, axis=0)).mean()
+    return bool(along < _CLOSER * down and np.abs(values[1:, 0] - values[:-1, -1]).mean() < _CLOSER * down)
 
 
 def header_line(head: Sequence[str], layout: Layout) -> str:
@@ -95,15 +128,22 @@ def _read_sep(head: Sequence[str]) -> tuple[str | None, int]:
 
 def _build_grid(content: Sequence[tuple[int, str]], delimiter: str | None) -> Grid:
     lines = [Line(at, split_line(line, delimiter)) for at, line in content if not is_comment(line, delimiter)]
+    lines = [line for line in lines if any(line.cells)]
     rows = [line.cells for line in lines if any(is_value(cell, True) for cell in line.cells if cell)]
     widths = Counter(map(len, rows))
     width = max(widths, key=lambda width: (widths[width], width), default=0)
     same = [cells for cells in rows if len(cells) == width]
-    comma = any(_COMMA.fullmatch(cell) for cells in same for cell in cells)
+    comma = has_decimal_comma(same)
     values = tuple(_share(same, column, comma) >= _MOST for column in range(width))
     good = sum(all(is_value(cells[at], comma) for at in range(width) if values[at]) for cells in same) if any(values) else 0
     weight = 1.01 if width > 1 else 0.5 if comma else 1.0  # 0,1 is more likely two cells than one with a decimal comma
     return Grid(delimiter, comma, lines, width, values, good * weight * sum(values) / max(1, width))
+
+
+def has_decimal_comma(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether some numbers have a decimal comma, and none has a comma before a decimal point."""
+    cells = [cell for row in rows for cell in row if "," in cell]
+    return any(map(_COMMA.fullmatch, cells)) and not any(map(_POINT.fullmatch, cells))
 
 
 def _trim(cells: Sequence[str]) -> int:
@@ -121,12 +161,20 @@ def _share(rows: Sequence[Sequence[str]], column: int, comma: bool) -> float:
 def _find_first_row(grid: Grid) -> int | None:
     """The place among the lines of the first row of values; None if there is none."""
     for at, line in enumerate(grid.lines):
+        if not at and _counts_columns(line.cells):
+            continue
         if _is_row(grid, line.cells) and all(_is_row(grid, following.cells) for following in grid.lines[at + 1 : at + 2]):
             above = at - 1
-            while above >= 0 and _is_broken_row(grid, grid.lines[above].cells):
+            while above >= _counts_columns(grid.lines[0].cells) and _is_broken_row(grid, grid.lines[above].cells):
                 above -= 1
             return above + 1
     return None
+
+
+def _counts_columns(cells: Sequence[str]) -> bool:
+    """Whether a line has the titles that pandas gives to columns without one: 0, 1, 2."""
+    own = cells[1:] if cells[0] == "" else cells
+    return len(cells) > 1 and list(own) == [str(at) for at in range(len(own))]
 
 
 def _is_row(grid: Grid, cells: Sequence[str]) -> bool:
@@ -151,12 +199,18 @@ def _find_header(grid: Grid, first: int) -> tuple[list[str], list[str]]:
     """The titles above the first row, and the units; empty where there are none."""
     above = [line.cells for line in grid.lines[max(0, first - 2) : first]]
     above = [cells for cells in above if _trim(cells) > 1 or grid.width == 1]
-    if not above:
+    if not above or _counts_columns(above[-1]):
         return [], []
     units = [read_unit(cell) for cell in above[-1]]
     if len(above) == _SHORTEST and any(units) and None not in units:
         return above[0], [unit or "" for unit in units]
     return above[-1], []
+
+
+def _join_titles(titles: Sequence[str], line: str, width: int) -> list[str]:
+    """The titles of a header that is split at blanks, and has single blanks within titles."""
+    wide = _WIDE.split(line.strip())
+    return wide if len(wide) == width else _join_brackets(titles)
 
 
 def _join_brackets(cells: Sequence[str]) -> list[str]:

@@ -3,36 +3,21 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from captures.recording import RecordingError, Samples
 from captures.table.cells import CellError, parse_numbers
 from captures.table.layout import Column, Layout
+from captures.table.order import Batch, sort_rows
 from captures.table.rows import SHOWN, Rows, read_rows
 from captures.table.text import Text
 from captures.table.times import TimeFormat, parse_times
 from captures.table.wraps import Unwrapper
 
 _THOUSANDS: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+")
-
-
-class Batch(NamedTuple):
-    """Rows of a table: their times in the unit of the file (without a column of times, the numbers of the rows from 0), the
-    samples and RR intervals (NaN where a cell is empty), and the numbers of their lines.
-
-    `cut_line` is the line of a truncated last row, which is left out. `limit` is the value at which the counter of the times
-    began again, 0 if it did not.
-    """
-
-    times: Samples
-    values: Samples
-    lines: NDArray[np.int64]
-    rr: Samples | None = None
-    cut_line: int | None = None
-    limit: float = 0.0
+_GROUPED: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +34,10 @@ class Table:
         if not self.layout.decimal_comma:
             return False
         cells = self.cells(column)
+        marked = [cell for cell in cells if "," in cell]
+        whole = [cell for cell in cells if cell.lstrip("+-").isdecimal()]
+        if whole and all(map(_GROUPED.fullmatch, marked)) and any(len(cell.lstrip("+-")) == 3 for cell in whole):
+            return False  # 998, 999, 1,000
         dotted = [cell for cell in cells if "." in cell]
         has_thousands = 0 < len(dotted) < len(cells) and all(_THOUSANDS.fullmatch(cell) for cell in dotted)
         return has_thousands or any("," in cell for cell in cells)
@@ -62,7 +51,8 @@ class Table:
 class Source:
     """The columns that are read. `time` is None where the rows have no times; `form` is the format of the times.
 
-    `step` is the usual step from one time to the next; see `Unwrapper`.
+    `step` is the usual step from one time to the next; see `Unwrapper`. `is_sparse` says that only some rows have a time, and
+    the others that of the row before.
     """
 
     table: Table
@@ -72,21 +62,28 @@ class Source:
     date: Column | None = None
     rr: Column | None = None
     step: float = 0.0
+    is_sparse: bool = False
 
     def read(self) -> Iterator[Batch]:
-        """Yield all rows of the file; the times of a counter that begins again are counted on.
+        """Yield all rows of the file; the times of a counter that begins again are counted on, packets put in their order.
 
         Raises:
             RecordingError: a cell is not a number or time; see also `read_rows`.
         """
-        table, count = self.table, 0
+        batches = self._read_batches()
+        return sort_rows(batches, self.step) if self.time and self.step > 0 else batches
+
+    def _read_batches(self) -> Iterator[Batch]:
+        table, count, last = self.table, 0, float("nan")
         wanted = [column.number - 1 for column in (self.signal, self.time, self.date, self.rr) if column]
         unwrapper = Unwrapper(self.step, self.form is not None and self.form.kind in ("clock", "calendar"))
         for batch in read_rows(table.text, table.layout, wanted, table.header, self._parse):
             times = np.arange(count, count + batch.values.size, dtype=np.float64) if self.time is None else batch.times
             count += batch.values.size
-            times = unwrapper.unwrap(times) if self.time else times
-            yield batch._replace(times=times, limit=unwrapper.limit)
+            times = unwrapper.unwrap(_fill(times, last) if self.is_sparse else times) if self.time else times
+            last = float(times[-1]) - unwrapper.offset if times.size else last
+            values = np.where(np.isnan(times), np.nan, batch.values) if self.is_sparse else batch.values
+            yield batch._replace(times=times, values=values, limit=unwrapper.limit)
 
     def _parse(self, rows: Rows) -> Batch:
         """The values of some rows. A last row without a line end that cannot be read is truncated.
@@ -132,7 +129,7 @@ class Source:
         except CellError as error:
             error.column = self.time
             raise
-        unknown = np.isnan(times) & np.isfinite(values)
+        unknown = np.isnan(times) & np.isfinite(values) & (not self.is_sparse)
         if unknown.any():
             at = int(np.flatnonzero(unknown)[0])
             raise CellError(at, cells[at].strip(), self.time, is_time=True)
@@ -153,3 +150,10 @@ class Source:
         return RecordingError(
             f"{path}: row {line}, column {title!r}: {error.cell[:SHOWN]!r} is not {what}; correct or empty the cell{comma}"
         )
+
+
+def _fill(times: Samples, last: float) -> Samples:
+    """The times with that of the row before where there is none; `last` is that before the first row."""
+    filled = np.concatenate(([last], times))
+    known = np.where(np.isnan(filled), 0, np.arange(filled.size))
+    return filled[np.maximum.accumulate(known)][1:]

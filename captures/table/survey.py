@@ -10,11 +10,25 @@ import numpy as np
 from captures.leads import typical_amplitude
 from captures.recording import RecordingError, Samples
 from captures.table.checks import RateChecker, RepeatFinder, check_order
+from captures.table.order import Batch
 from captures.table.scale import Scale
-from captures.table.source import Batch, Source
+from captures.table.source import Source
 from captures.table.timeline import Flags, GapFinder, Timeline, find_least_gap
 
-SENTINELS: Final = (-32768.0, 32767.0, -9999.0, 9999.0, -999.0, 99999.0, -99999.0, -2147483648.0, 2147483647.0, -8388608.0)
+SENTINELS: Final = (
+    -32768.0,
+    32767.0,
+    -9999.0,
+    9999.0,
+    -999.0,
+    99999.0,
+    -99999.0,
+    -2147483648.0,
+    2147483647.0,
+    -8388608.0,
+    8388607.0,
+    65535.0,
+)
 """Values that stand for a missing sample where they lie far from all others."""
 _FAR: Final = 1.0
 """A sentinel lies farther from the other values than this many times their range."""
@@ -44,7 +58,7 @@ class Findings:
 
     `start` is the first time in the unit of the file, `tail_s` the last one in seconds from it, `last_s` that of the last
     sample. `level` is the median of the first samples and `amplitude` their typical one, in the unit of the file. `repeated`
-    rows are left out. `limit`: see `Batch`. `sentinels` counts values.
+    rows are left out. `limit`, `is_sorted`: see `Batch`. `sentinels` counts values.
     """
 
     samples: int = 0
@@ -53,6 +67,7 @@ class Findings:
     last_s: float = 0.0
     repeated: int = 0
     limit: float = 0.0
+    is_sorted: bool = False
     cut_line: int | None = None
     is_whole: bool = True
     lowest: float = float("inf")
@@ -81,6 +96,7 @@ def read_samples(plan: Plan, findings: Findings | None = None) -> Iterator[tuple
             keep[keep] = ~again
         times, values = seconds[keep], batch.values[keep]
         found.limit = batch.limit or found.limit
+        found.is_sorted = batch.is_sorted or found.is_sorted
         found.cut_line = batch.cut_line or found.cut_line
         found.tail_s = float(seconds[known][-1]) if known.any() else found.tail_s
         found.last_s = float(times[-1]) if times.size else found.last_s

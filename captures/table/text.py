@@ -10,6 +10,7 @@ from typing import Final
 from captures.recording import RecordingError
 from captures.streams import check_complete, open_stream
 from captures.table.layout import HEAD_LINES
+from captures.table.titles import is_time_title, read_column
 
 BLOCK_BYTES: Final = 1 << 18
 """Bytes that are read at a time: 8 to 20 thousand rows of two columns."""
@@ -20,6 +21,9 @@ _LOOK_BYTES: Final = 1 << 16
 _ENDLESS_NUMBERS: Final = 50
 """Numbers in a line that is no row but a whole recording."""
 _BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_TITLE_WORDS: Final = 20
+"""Most words of a line above it."""
+_ANY_SEPARATOR: Final = re.compile(r"[ \t,;]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
 
 
@@ -139,17 +143,16 @@ def _decode(data: bytes, encoding: str) -> str:
 
 
 def _find_separators(decoded: str) -> str:
-    """The characters between the numbers of a text whose first line of numbers is a whole recording; empty for a table."""
-    lines = [line for line in decoded.splitlines() if line.strip()]
-    numbers = next(
-        (at for at, line in enumerate(lines[:20]) if _NUMBER.fullmatch(re.split(r"[ \t,;]+", line.strip(), maxsplit=1)[0])),
-        None,
-    )
-    if numbers is None or len(lines) - numbers > 2:
+    """The characters between the numbers of a text whose only line of numbers is a whole recording; empty for a table."""
+    lines = [line.strip() for line in decoded.splitlines() if line.strip()]
+    titles = [line for line in lines[:-1] if len(_ANY_SEPARATOR.split(line)) <= _TITLE_WORDS]
+    words = [word for line in titles for word in _ANY_SEPARATOR.split(line)]
+    if not lines or len(titles) < len(lines) - 1 or any(map(_NUMBER.fullmatch, words)):
         return ""
-    line = lines[numbers][:_LOOK_BYTES]
+    if any(is_time_title(read_column(1, word)) for word in words):  # times and samples in turns
+        return ""
     for separators in (" \t", " \t,", " \t;", " \t,;"):
-        cells = re.split(f"[{separators}]+", line.strip())[:-1]
+        cells = re.split(f"[{separators}]+", lines[-1])[:-1]
         if len(cells) >= _ENDLESS_NUMBERS and all(_NUMBER.fullmatch(cell) for cell in cells):
             return separators
     return ""

@@ -28,7 +28,8 @@ def find_time(
     """The column of the times, and that of the dates if they stand apart; None where there is none.
 
     Of several, it is the one with the most different times, then one with a unit, then the first one. Where no title is one of
-    times, it is the first column of sample numbers. Without titles, it is the first column if its numbers increase evenly.
+    times, it is the first column that rises and has a unit of time, or holds dates or times of day; otherwise the first column
+    of sample numbers. Without titles, it is the first column if its numbers increase evenly.
     """
     named = [column for column in columns if is_time_title(column)]
     found = [candidate for column in named if (candidate := _examine(column, rows, decimal_comma))]
@@ -36,6 +37,10 @@ def find_time(
         best = max(found, key=lambda candidate: (candidate.distinct, candidate.has_unit, -candidate.column.number))
         date = _find_date(columns, rows) if best.is_clock else None
         return best.column, date
+    other = [column for column in columns if not is_index_title(column) or not column.name]
+    for column in other:
+        if _is_of_time(column, rows, decimal_comma) and _is_even(column, rows, decimal_comma):
+            return column, None
     counted = columns[:1] if not has_titles and len(columns) > 1 else [column for column in columns if is_index_title(column)]
     for column in counted:
         if _is_even(column, rows, decimal_comma):
@@ -57,6 +62,12 @@ def _examine(column: Column, rows: Sequence[Sequence[str]], decimal_comma: bool)
         return _Candidate(column, 0, False, False)
     times = times[np.isfinite(times)]
     return _Candidate(column, np.unique(times).size, seconds_per_unit(column.unit) is not None, form.kind == "clock")
+
+
+def _is_of_time(column: Column, rows: Sequence[Sequence[str]], decimal_comma: bool) -> bool:
+    """Whether a column has a unit of time, or holds dates or times of day."""
+    form = find_format([row[column.number - 1] for row in rows], decimal_comma)
+    return form is not None and (form.kind != "number" or seconds_per_unit(column.unit) is not None)
 
 
 def _find_date(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Column | None:

@@ -31,6 +31,7 @@ _DATE: Final = (
     r"(?:(?P<y>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<d>\d{1,2})"
     r"|(?P<a>\d{1,2})(?P<mark>[-/.])(?P<b>\d{1,2})[-/.](?P<y2>\d{4}|\d{2})"
     r"|(?P<d3>\d{1,2})[- ](?P<m3>[A-Za-z]{3})[A-Za-z]{0,6}[- ](?P<y3>\d{4})"
+    r"|(?P<m5>[A-Za-z]{3})[A-Za-z]{0,6}\.? (?P<d5>\d{1,2}),? (?P<y5>\d{4})"
     r"|(?P<y4>\d{4})(?P<m4>\d{2})(?P<d4>\d{2}))"
 )
 _CLOCK: Final = (
@@ -39,7 +40,8 @@ _CLOCK: Final = (
 )
 _CALENDAR: Final = re.compile(_DATE + r"(?:\s*,?\s*[ T_]\s*|[-.])" + _CLOCK, re.ASCII)
 _DATE_ALONE: Final = re.compile(_DATE, re.ASCII)
-_CLOCK_ALONE: Final = re.compile(_CLOCK, re.ASCII)
+_CLOCK_ALONE: Final = re.compile(r"(?:(?P<days>\d{1,5}) days? )?" + _CLOCK, re.ASCII)
+"""A time of day, also as pandas writes durations: 0 days 00:00:00.008."""
 _STAMP: Final = re.compile(
     r"(?P<day>(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01]))[T_ -]?"
     r"(?P<hour>[01]\d|2[0-3])(?P<minute>[0-5]\d)(?P<second>[0-5]\d)"
@@ -181,8 +183,9 @@ def _find_day(date: str, day_first: bool) -> float | None:
         a, b = int(found["a"]), int(found["b"])
         day, month = (a, b) if day_first else (b, a)
         year = int(found["y2"]) + (2000 if len(found["y2"]) == 2 else 0)
-    elif found["m3"]:
-        year, month, day = int(found["y3"]), _MONTHS.get(found["m3"].lower(), 0), int(found["d3"])
+    elif found["m3"] or found["m5"]:
+        name = "3" if found["m3"] else "5"
+        year, month, day = int(found[f"y{name}"]), _MONTHS.get(found[f"m{name}"].lower(), 0), int(found[f"d{name}"])
     else:
         year, month, day = (int(found[name] or found[f"{name}4"]) for name in "ymd")
     try:
@@ -193,7 +196,8 @@ def _find_day(date: str, day_first: bool) -> float | None:
 
 def _parse_clock(cell: str, _form: TimeFormat) -> float | None:
     found = _CLOCK_ALONE.fullmatch(cell) if len(cell) <= _LONGEST else None
-    return None if found is None else _clock_seconds(found)
+    seconds = _clock_seconds(found) if found else None
+    return None if found is None or seconds is None else int(found["days"] or 0) * DAY_S + seconds
 
 
 def _clock_seconds(found: re.Match[str], of_minutes: bool = True) -> float | None:

@@ -42,7 +42,7 @@ _TIME_WORDS: Final = frozenset(
             "horodatage",
             "tiempo",
         ),
-        *("hora", "fecha", "tempo", "tid", "tijd"),
+        *("hora", "fecha", "tempo", "tid", "tijd", "czas", "время", "时间", "時間", "ts", "timedelta"),
     )
 )
 _NOT_TIME_WORDS: Final = frozenset(

@@ -13,8 +13,12 @@ _COUNTERS: Final = (
 )
 """How far counters of whole numbers count, and their smallest values."""
 _SCALES: Final = (1.0, 1e3, 1e6, 1e9)
-_CLOCKS: Final = (*((scale * limit, 0.0) for scale in _SCALES for limit in (1.0, DAY_S)), (2.0**32 / 1e3, 0.0))
-"""The second and the day in s, ms, us and ns; and micros() in ms."""
+_CLOCKS: Final = (
+    *((scale * limit, 0.0) for scale in _SCALES for limit in (1.0, DAY_S)),
+    (2.0**32 / 1e3, 0.0),
+    (2.0**32 / 1e6, 0.0),
+)
+"""The second and the day in s, ms, us and ns; and micros() in ms and s."""
 _DENSEST: Final = 4000
 """Most steps in a second: a counter of a part of a second has no more."""
 _SECONDS: Final = tuple((scale, 0.0) for scale in _SCALES)
@@ -25,12 +29,15 @@ _STEPS: Final = 1000
 
 
 class Unwrapper:
-    """Counts times on over all batches of a file. `step` is the usual step; `limit` is the limit found, 0 before."""
+    """Counts times on over all batches of a file.
+
+    `step` is the usual step. `limit` is the value at which they began again, 0 before; `offset` is what is added to them.
+    """
 
     def __init__(self, step: float, is_clock: bool) -> None:
         self._step = step
         self._is_clock = is_clock
-        self._offset = 0.0
+        self.offset = 0.0
         self._last = float("nan")
         self.limit = 0.0
 
@@ -46,8 +53,8 @@ class Unwrapper:
             if limit:
                 self.limit = limit
                 found[known[at] :] += limit
-        found += self._offset
-        self._offset = float(found[known[-1]] - times[known[-1]])
+        found += self.offset
+        self.offset = float(found[known[-1]] - times[known[-1]])
         self._last = float(raw[-1])
         return found
 

@@ -49,7 +49,7 @@ def test_reads_a_fitbit_reading_with_its_scaling_factor(rate, tmp_path):
     assert record.rate_hz == 250
     assert record.start_us == START_US + 222_000
     assert record.mv == pytest.approx(counts / 10922)
-    assert "10922.000000/mV" in record.notes[0]
+    assert "signal 1 (ECG in 10922.000000/mV) at 250 Hz" in record.notes[0]
 
 
 def test_reads_google_health_with_the_key_of_its_interface(tmp_path):
@@ -278,8 +278,8 @@ def test_the_options_settle_what_the_file_leaves_open(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[" * 100_000, "damaged or cut JSON|nested too deeply"),
-        ('{"a":' * 100_000, "damaged or cut JSON|nested too deeply"),
+        ("[" * 100_000, "damaged or cut JSON|nested deeper than any export"),
+        ('{"a":' * 100_000, "damaged or cut JSON|nested deeper than any export"),
         ('{"ecg": [1, 2', "damaged or cut JSON"),
         ('{"ecg": [' + "9" * 100_000 + "]}", "without a list of samples"),
         ("{" + " " * LINE_LIMIT_BYTES + "}", "without a list of samples"),

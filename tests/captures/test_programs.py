@@ -228,6 +228,22 @@ def test_labchart_states_interval_start_titles_and_units(interval, times, tmp_pa
     assert record.mv == pytest.approx(wave())
 
 
+@pytest.mark.parametrize("text", [acqknowledge(times=True, counts=True), acqknowledge(times=False, counts=True)])
+def test_acqknowledge_with_decimal_commas(text, tmp_path):
+    head, rows = text.split("CH2\n", 1)
+    record = open_recording(write(tmp_path, head + "CH2\n" + rows.replace(".", ",")))
+    assert record.mv == pytest.approx(wave())
+
+
+def test_labchart_with_decimal_commas(tmp_path):
+    rows = "".join(
+        f"{place * 0.005:.4f}\t{a:.4f}\t{b:.4f}\n" for place, (a, b) in enumerate(zip(breath(), wave(), strict=True))
+    )
+    record = open_recording(write(tmp_path, LABCHART.format(interval="0,005 s") + rows.replace(".", ",")))
+    assert record.rate_hz == pytest.approx(200)
+    assert record.mv == pytest.approx(wave())
+
+
 def test_labchart_writes_comments_behind_a_row(tmp_path):
     rows = [f"{place * 0.005:.4f}\t{a:.4f}\t{b:.4f}" for place, (a, b) in enumerate(zip(breath(), wave(), strict=True))]
     rows[0] += "\t#1 electrode moved"
