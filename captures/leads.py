@@ -103,12 +103,12 @@ _LEAST_CHANGES: Final = 0.05
 """Share of the samples that differ from the one before, at least; others are of an amplifier at its limit."""
 _LONGEST_LOOK_S: Final = 60.0
 _RATE_TOLERANCE: Final = 1e-3
-_WINDOW: Final = 256
+_WINDOW: Final = 128
 """Samples in which an ECG of 100 to 1000 Hz is not flat, apart from those between slow beats of few bits."""
 _ENOUGH: Final = 1 << 17
 """Samples that are looked at if they vary: 4 minutes at 500 Hz."""
 _ACTIVE_SHARE: Final = 0.25
-"""With 25 beats a minute at 1000 Hz, of as few bits, a third of the windows vary."""
+"""With 25 beats a minute at 1000 Hz, of as few bits, more of the windows vary."""
 _LOOK_S: Final = 1.5
 """Length of the windows in which an amplitude is measured: one beat at 40/min or faster."""
 
@@ -277,41 +277,38 @@ def measure_activity(parts: Iterator[Samples]) -> Activity:
 
     A lead whose electrode is off is flat or invalid, apart from some artefacts or the moments before it came off.
     """
-    seen: set[float] = set()
-    windows = active = changes = samples = 0
+    seen: list[float] = []
+    windows = active = count = 0
     rest = np.empty(0)
     for part in parts:
         rest = np.concatenate((rest, part))
-        count = rest.size // _WINDOW
-        rows = rest[: count * _WINDOW].reshape(count, _WINDOW)
-        rest = rest[count * _WINDOW :]
-        windows += count
-        active += _count_active(rows, seen)
-        valid = part[np.isfinite(part)]
-        samples += valid.size
-        changes += int(np.count_nonzero(np.diff(valid)))
-        if windows * _WINDOW >= _ENOUGH and active >= _ACTIVE_SHARE * windows and changes > _LEAST_CHANGES * samples:
+        full = rest.size // _WINDOW
+        rows = rest[: full * _WINDOW].reshape(full, _WINDOW)
+        rest = rest[full * _WINDOW :]
+        windows += full
+        count += part.size
+        active += _count_active(rows)
+        if len(seen) < _MANY_VALUES:
+            seen = np.unique(np.concatenate((seen, part[np.isfinite(part)])))[:_MANY_VALUES].tolist()
+        if count >= _ENOUGH and active > _ACTIVE_SHARE * windows and len(seen) == _MANY_VALUES:
             return Activity(active / windows)
     if rest.size:
         windows += 1
-        active += _count_active(rest[None, :], seen)
-    share = active / windows if windows else 0.0
+        active += _count_active(rest[None, :])
+    return _judge(seen, count, active / windows if windows else 0.0)
+
+
+def _count_active(rows: Samples) -> int:
+    """The number of windows in which enough samples differ from the one before."""
+    changes = np.count_nonzero(np.abs(np.diff(rows, axis=1)) > 0, axis=1)
+    return int(np.count_nonzero(changes > _LEAST_CHANGES * rows.shape[1]))
+
+
+def _judge(seen: list[float], count: int, share: float) -> Activity:
     if len(seen) < 2:
-        return Activity(share, "is constant (flat)" if seen else "has no valid sample")
-    if share < _ACTIVE_SHARE:
-        return Activity(share, f"is flat or invalid for {100 * (1 - share):.0f} % of its time")
-    if len(seen) < _MANY_VALUES and samples >= _FEW_SAMPLES:
+        return Activity(0.0, "is constant (flat)" if seen else "has no valid sample")
+    if len(seen) < _MANY_VALUES and count >= _FEW_SAMPLES:
         return Activity(0.0, "has only two values")
-    if changes <= _LEAST_CHANGES * samples and samples >= _FEW_SAMPLES:
-        return Activity(share, "is constant (flat) nearly all the time")
+    if share <= _ACTIVE_SHARE and count >= _FEW_SAMPLES:
+        return Activity(share, f"is flat or invalid for {100 * (1 - share):.0f} % of its time")
     return Activity(share)
-
-
-def _count_active(rows: Samples, seen: set[float]) -> int:
-    """The number of windows with different valid samples; adds a few of the values to those seen."""
-    valid = np.isfinite(rows)
-    if len(seen) < _MANY_VALUES:
-        seen.update(np.unique(rows[valid])[:_MANY_VALUES].tolist())
-    lows = np.where(valid, rows, np.inf).min(axis=1, initial=np.inf)
-    highs = np.where(valid, rows, -np.inf).max(axis=1, initial=-np.inf)
-    return int(np.sum(highs > lows))

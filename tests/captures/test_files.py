@@ -12,7 +12,7 @@ from captures import RecordingError, open_recording
 from captures.annotations import AnnotationError, read_annotations
 from captures.files import read_file
 from captures.jsonl import read_header
-from captures.leads import is_ecg_name
+from captures.leads import is_ecg_name, is_ppg_name, millivolts_per_unit
 from captures.ppg import read_ppg
 from captures.streams import EXPANSION_LIMIT, read_text
 from drivers.registry import load_drivers
@@ -99,10 +99,29 @@ def test_a_title_of_any_length_costs_time_in_proportion_to_it(title, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["ECG", "my ecg2 ", "ecg_raw", "lead: x", "  aVR", "MLII", "V12", "EcgWaveform", "ECG_LL-RA", "ecg1x"]
+    "name", ["ECG", "my ecg2 ", "ecg_raw", "lead: x", "  aVR", "MLII", "V12", "EcgWaveform", "ECG_LL-RA", "ecg1x", "DII"]
 )
 def test_names_of_ecg_leads(name):
     assert is_ecg_name(name)
+
+
+@pytest.mark.parametrize("name", ["PPG_IR", "IR", "red", "Green LED", "Pleth"])
+def test_names_of_pulse_waves(name):
+    assert is_ppg_name(name)
+    assert not is_ecg_name(name)
+
+
+@pytest.mark.parametrize(
+    ("unit", "millivolts"),
+    [("mVolt", 1.0), ("uVolts", 1e-3), ("microV", 1e-3), (" µV ", 1e-3), ("Volt", 1e3), ("mVpp", 0), ("", 0)],
+)
+def test_units_of_voltage(unit, millivolts):
+    assert millivolts_per_unit(unit) == millivolts
+
+
+def test_a_zip_archive_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "bugreport.zip").write_bytes(b"PK\3\4" + bytes(100))
+    assert_refuses(open_recording, tmp_path / "bugreport.zip", "a zip archive .*; unpack it")
 
 
 @pytest.mark.parametrize("name", ["ecgx", "xecg", "ECG_RESP", "ECG HR", "ecg_timestamp", "Lead off", "lead", "volt", "pulse"])

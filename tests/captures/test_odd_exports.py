@@ -95,7 +95,7 @@ def test_an_ecg_comes_before_a_voltage_and_before_longer_names(tmp_path):
     ("other", "state"),
     [
         ((PLACES % 110 == 50).astype(int), "has only two values"),
-        (np.where(PLACES > 20, 5.0, WAVE), "is constant (flat) nearly all the time"),
+        (np.where(PLACES > 20, 5.0, WAVE), "is flat or invalid for 88 % of its time"),
         (np.where(PLACES % 97 == 0, -187.49, -187.5), "has only two values"),
     ],
 )
