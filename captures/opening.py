@@ -84,8 +84,9 @@ def _open(path: Path, options: ReadOptions) -> Opened:
     if path.with_suffix("").suffix.lower() in _TEXT_SUFFIXES or suffix in _TEXT_SUFFIXES:
         return read_intervals(path, options) or read_table(path, options)
     raise UnknownKindError(
-        f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a CSV file (.csv, .tsv, .csv.gz), an EDF or"
-        " BDF file, a capture (JSON lines that `pulsegate record` wrote) or a Bluetooth capture (btsnoop, pcap, pcapng)"
+        f"{path}: neither a recording nor a capture; give a WFDB header (.hea), a table (.csv, .tsv, .txt), an EDF or BDF file,"
+        " an export (JSON, .atc), a capture (JSON lines that `pulsegate record` wrote) or a Bluetooth capture (btsnoop, pcap,"
+        " pcapng)"
     )
 
 
