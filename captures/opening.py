@@ -95,8 +95,8 @@ def _read(path: Path, options: ReadOptions) -> Opened:
         return read_json(path, options)
     if starts_viatom(begin):
         return read_viatom(path, begin, options)
-    if starts_rows_of_lists(begin):
-        return read_rows_of_lists(path, options)
+    if starts_rows_of_lists(begin) and (recording := read_rows_of_lists(path, options)) is not None:
+        return recording
     if path.with_suffix("").suffix.lower() in _TEXT_SUFFIXES or suffix in _TEXT_SUFFIXES:
         return read_intervals(path, options) or read_table(path, options)
     raise UnknownKindError(f"{path}: {_ARCHIVE if begin.startswith(_ZIP) else _UNKNOWN}")

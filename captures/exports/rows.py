@@ -37,8 +37,8 @@ def starts_rows_of_lists(begin: bytes) -> bool:
     )
 
 
-def read_rows_of_lists(path: Path, options: ReadOptions) -> Recording:
-    """Open such a table: the first ECG, or the signal that `options` name.
+def read_rows_of_lists(path: Path, options: ReadOptions) -> Recording | None:
+    """Open such a table: the first ECG, or the signal that `options` name. None if its lists are too short for samples.
 
     Raises:
         RecordingError: the file is damaged or too long, or leaves open what `options` must state.
@@ -56,9 +56,7 @@ def read_rows_of_lists(path: Path, options: ReadOptions) -> Recording:
     signals: list[Signal] = []
     for line in lines[1 : SIGNAL_LIMIT + 1]:
         signals += _read_row(dict(zip(titles, _split(line), strict=False)))
-    if not signals:
-        raise RecordingError(f"{path}: no row holds a list of samples; export the file again")
-    return recording_of(path, signals, options)
+    return recording_of(path, signals, options) if signals else None
 
 
 def _split(line: str) -> list[str]:

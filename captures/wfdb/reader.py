@@ -111,8 +111,7 @@ def read_wfdb(path: Path, options: ReadOptions) -> Recording:
     per_frame = record.signals[key].per_frame if not parts else parts[0].stored.signal.per_frame
     rate_hz = options.rate_hz or record.rate_hz * per_frame
     notes += note_rate(options, record.rate_hz * per_frame)
-    if len(candidates) > 1:
-        notes.append(f"signal {choice.candidate.number} ({choice.candidate.name or 'unnamed'}) of {len(candidates)}")
+    notes.append(_describe_choice(choice, len(candidates), scale, rate_hz))
     if record.length is not None:
         held = len(parts)
         notes.append(f"{held} of {len(record.placed)} segments hold {choice.candidate.name or 'the signal'}")
@@ -175,6 +174,13 @@ def _measure_stored(stored: StoredSignal) -> tuple[StoredSignal, list[str]]:
     if total is not None and signal.checksum and not missing and (total - signal.checksum) % 65536:
         notes.append(f"the checksum of {stored.file.name} does not match the header: samples may be damaged")
     return replace(stored, frames=frames, missing=missing), notes
+
+
+def _describe_choice(choice: Choice, count: int, scale: _Scale, rate_hz: float) -> str:
+    """Which signal is read, with its number from 1 as in `--signal`, its unit as the header states it, and its rate."""
+    name, unit = choice.candidate.name[:40] or "unnamed", choice.candidate.unit[:20]
+    states_unit = unit and choice.kind == "ecg" and scale.unit is None
+    return f"signal {choice.candidate.number} of {count} ({name}){f' in {unit}' if states_unit else ''}, {rate_hz:g} Hz"
 
 
 def _describe_scale(path: Path, candidate: Candidate, scale: _Scale, parts: Sequence[Part], rate_hz: float) -> list[str]:

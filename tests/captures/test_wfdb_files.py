@@ -137,7 +137,7 @@ def test_the_ecg_is_found_by_its_name(tmp_path: Path, name: str) -> None:
         "200 12 0 0 0 0 ABP",
     ]
     recording = read(tmp_path, [*others, f"200 12 0 0 0 0 {name}"])
-    assert recording.notes == (f"signal 6 ({name.strip(',')}) of 6",)
+    assert recording.notes == (f"signal 6 of 6 ({name.strip(',')}) in mV, 250 Hz",)
 
 
 @pytest.mark.parametrize(
@@ -241,13 +241,13 @@ def test_counts_of_unknown_scale_are_refused_until_the_unit_is_stated(tmp_path: 
 
 def test_an_amplitude_that_no_ecg_has_is_told(tmp_path: Path) -> None:
     recording = read(tmp_path, ["1/mV 12 0 0 0 0 II"])
-    assert recording.notes == ("II has an amplitude of 398 mV, unusual for an ECG; if the gain is wrong, give --unit",)
+    assert recording.notes[1:] == ("II has an amplitude of 398 mV, unusual for an ECG; if the gain is wrong, give --unit",)
 
 
 def test_an_uncalibrated_signal_is_told(tmp_path: Path) -> None:
     recording = read(tmp_path, ["0(10)/mV 12 0 0 0 0 II"])
     assert recording.mv == pytest.approx((WAVE - 10) / 200)
-    assert recording.notes == ("II is not calibrated: the default of 200 units per mV is assumed",)
+    assert recording.notes[1:] == ("II is not calibrated: the default of 200 units per mV is assumed",)
 
 
 def test_a_signal_that_is_not_stored_has_no_sample(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_header_is_read_whatever_its_form(tmp_path: Path, header: str | bytes)
     assert recording.mv.tolist() == [0.5, -0.25, 0.125, 1.5]
     assert recording.rate_hz == 250
     assert recording.start_us is None
-    assert recording.notes == ()
+    assert [note.split(" in ")[0] for note in recording.notes] == ["signal 1 of 1 (II)"]
 
 
 def test_a_name_that_is_a_number_is_no_number_of_segments(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_signal_file_may_have_blanks_in_its_name(tmp_path: Path) -> None:
 def test_the_start_is_read_in_every_notation(tmp_path: Path, start: str, expected: datetime) -> None:
     recording = read(tmp_path, f"r 1 250 4 {start}\nr.dat 16 200 12 0 0 0 0 II\n")
     assert recording.start_us == round(expected.timestamp() * 1e6)
-    assert recording.notes == ()
+    assert recording.notes == ("signal 1 of 1 (II) in mV, 250 Hz",)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_time_of_two_numbers_is_minutes_and_seconds(tmp_path: Path, start: str
 def test_a_start_that_is_not_understood_is_told(tmp_path: Path, start: str) -> None:
     recording = read(tmp_path, f"r 1 250 4 {start}\nr.dat 16 200 12 0 0 0 0 II\n")
     assert recording.start_us is None
-    assert recording.notes == (f"the start {start!r} in the header is not understood",)
+    assert recording.notes[0] == f"the start {start!r} in the header is not understood"
 
 
 def test_what_the_header_leaves_open_is_told(tmp_path: Path) -> None:
@@ -152,6 +152,7 @@ def test_what_the_header_leaves_open_is_told(tmp_path: Path) -> None:
     assert recording.mv.tolist() == [0.5, -0.25, 0.125, 1.5]
     assert [note.split(":")[0] for note in recording.notes] == [
         "the header states no sampling rate",
+        "signal 1 of 1 (unnamed) in mV, 250 Hz",
         "no signal has a name",
         "signal 1 is not calibrated",
     ]

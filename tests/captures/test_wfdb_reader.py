@@ -32,7 +32,7 @@ def test_reads_every_format_that_wfdb_writes(fmt, tmp_path):
     )  # fmt: skip
     record = open_recording(tmp_path / "r.dat")
     assert record.mv == pytest.approx((adc[:, 1] - 12) / 0.5 / 1000)
-    assert record.notes == ("signal 2 (MLII) of 3",)
+    assert record.notes == ("signal 2 of 3 (MLII) in uV, 250 Hz",)
 
 
 def test_format_61_is_format_16_with_the_high_byte_first(tmp_path):
@@ -72,6 +72,7 @@ def test_unusual_but_readable_files_get_notes(tmp_path):
     assert record.notes == (
         "r.dat holds 5 samples per signal, the header states 2: the rest is left out",
         "the checksum of r.dat does not match the header: samples may be damaged",
+        "signal 1 of 1 (ECG) in mV, 100 Hz",
     )
 
 
@@ -126,7 +127,7 @@ def test_the_error_names_a_missing_file(name, tmp_path):
 
 def test_other_files_and_folders_give_errors(tmp_path):
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
-    with pytest.raises(RecordingError, match=r"give a WFDB header \(.hea\), a CSV file"):
+    with pytest.raises(RecordingError, match=r"give a WFDB header \(.hea\), a table"):
         open_recording(tmp_path / "picture.png")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(RecordingError, match="is a folder"):

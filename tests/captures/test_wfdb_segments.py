@@ -82,7 +82,7 @@ def test_the_first_ecg_of_the_layout_is_read_with_its_gaps(tmp_path: Path) -> No
     recording = open_recording(write_variable(tmp_path))
     assert [(segment.start_s, segment.last - segment.first + 1) for segment in recording.segments] == [(0.0, 300), (1.8, 200)]
     assert list(recording.read_pieces())[-1].start_s == 850 / RATE_HZ
-    assert "signal 2 (II) of 3" in recording.notes
+    assert f"signal 2 of 3 (II) in mV, {RATE_HZ:g} Hz" in recording.notes
 
 
 def test_a_fixed_layout_is_one_recording_without_a_gap(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_an_unsupported_file_gives_an_error_that_lists_the_supported_kinds(tmp_p
     path = tmp_path / "picture.png"
     path.write_bytes(b"\x89PNG")
     with pytest.raises(
-        SourceError, match=r"picture\.png: neither a recording nor a capture; give a WFDB header .*CSV.*capture"
+        SourceError, match=r"picture\.png: neither a recording nor a capture; give a WFDB header .*csv.*capture"
     ):
         open_source(path, load_drivers())
 
