@@ -168,6 +168,20 @@ def test_an_empty_row_below_the_units(tmp_path):
     assert open_recording(write(tmp_path, text)).mv == pytest.approx(WAVE)
 
 
+@pytest.mark.parametrize(("unit", "per_mv"), [("10 uV", 100), ("2.5 uV/bit", 400), ("0.1 mV", 10), ("200/mV", 200)])
+def test_multiples_of_a_unit(unit, per_mv, tmp_path):
+    path = write(tmp_path, table(["time [s]", f"ecg [{unit}]"], TIMES, np.round(WAVE * per_mv, 3)))
+    assert open_recording(path).mv == pytest.approx(WAVE, abs=0.01)
+
+
+def test_thousands_of_milliseconds_beside_decimal_commas(tmp_path):
+    times = [f"{place * 8:,d}".replace(",", ".") for place in PLACES]
+    volts = [str(value).replace(".", ",") for value in WAVE]
+    record = open_recording(write(tmp_path, table(["Zeit [ms]", "EKG [mV]"], times, volts, delimiter=";")))
+    assert record.mv == pytest.approx(WAVE)
+    assert record.rate_hz == pytest.approx(RATE_HZ)
+
+
 @pytest.mark.parametrize("columns", [3_000, 100_000])
 def test_a_wide_table_is_refused_in_one_short_line(columns, tmp_path):
     with pytest.raises(RecordingError, match="column") as error:
