@@ -51,6 +51,17 @@ def test_packets_out_of_order_at_the_end_of_a_block(tmp_path):
     assert record.rate_hz == pytest.approx(RATE_HZ)
 
 
+@pytest.mark.parametrize("size", [10, 25, 50])
+def test_a_packet_that_comes_twice_with_one_time_is_read_once(size, tmp_path):
+    order = [*range(6 * size), *range(5 * size, COUNT)]
+    times = [TIMES[place // size * size] for place in order]
+    path = write(tmp_path, table(["time [s]", "ecg [mV]"], times, np.round(np.cos(PLACES / 7), 4)[order]))
+    record = open_recording(path, ReadOptions(rate_hz=RATE_HZ))
+    assert record.mv == pytest.approx(np.cos(PLACES / 7), abs=1e-4)
+    assert len(record.segments) == 1
+    assert f"{size} repeated rows (same time and value) are left out" in record.notes
+
+
 def test_a_recorder_that_starts_again_is_not_sorted(tmp_path):
     times = [*TIMES[:600], *TIMES[:400]]
     with pytest.raises(RecordingError, match=r"goes back by 4\.79 s at row 602"):
