@@ -91,6 +91,9 @@ _MV: Final = {
     **dict.fromkeys(("nv", "nvolt", "nvolts", "nanovolt", "nanovolts"), 1e-6),
 }
 _GAIN: Final = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*/\s*mv", re.IGNORECASE)
+_MULTIPLE: Final = re.compile(
+    r"(\d{1,12}(?:\.\d{1,12})?)\s*([nuµμm]?v)(?:\s*(?:/|per)\s*(?:bit|lsb|count|digit|adu|unit))?", re.IGNORECASE
+)
 
 IMPLAUSIBLE_MV: Final = 20.0
 """No ECG spans as much within a second: the largest QRS complexes have 5 mV, pacing artefacts are shorter than a sample."""
@@ -140,11 +143,17 @@ def is_ppg_name(name: str) -> bool:
 
 
 def millivolts_per_unit(unit: str) -> float:
-    """The millivolts in one such unit; 0 if it is not a unit of voltage. `200/mV` means 200 counts per millivolt."""
+    """The millivolts in one such unit, also in a multiple of it such as `2.5 uV/bit`; 0 if it is not a unit of voltage.
+
+    `200/mV` means 200 counts per millivolt.
+    """
     text = unit.strip()[:NAME_LIMIT]
     gain = _GAIN.fullmatch(text)
     if gain:
         return 1.0 / float(gain[1]) if float(gain[1]) > 0 else 0.0
+    multiple = _MULTIPLE.fullmatch(text)
+    if multiple:
+        return float(multiple[1]) * _MV.get(multiple[2].lower(), 0.0)
     return _MV.get(text.lower(), 0.0)
 
 
@@ -188,8 +197,8 @@ def choose_signal(
 ) -> Choice:
     """Choose the signal that the user names; otherwise the first that is named like an ECG and is not flat, or the least flat.
 
-    Names that say ECG come before those of leads, those with a unit of voltage before others, and those of fewer words before
-    others: `ECG` before `ECG baseline`.
+    Names that say ECG come before those of leads, those with a unit of voltage before those without, and short names before
+    long ones: `ECG` before `ECG baseline`.
 
     Raises:
         RecordingError: none is named like an ECG, or the user names one that the file does not have.
@@ -234,10 +243,11 @@ def may_be_supply(name: str) -> bool:
     return name.strip().upper() == "V"
 
 
-def _rank_candidate(candidate: Candidate) -> tuple[int, bool, int, int]:
+def _rank_candidate(candidate: Candidate) -> tuple[int, int, int, int]:
     rank = ecg_rank(candidate.name)
     words = len(split_words(candidate.name)) if rank > 1 else 0
-    return -rank, not millivolts_per_unit(candidate.unit), words, candidate.number
+    unit = 0 if millivolts_per_unit(candidate.unit) else 1 if not candidate.unit else 2
+    return -rank, unit, words, candidate.number
 
 
 def find_signal(file: str, what: str, candidates: Sequence[Candidate], wanted: str) -> Candidate:

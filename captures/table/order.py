@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     samples and RR intervals (NaN where a cell is empty), and the numbers of their lines.
 
     `cut_line` is the line of a truncated last row, which is left out. `limit` is the value at which the counter of the times
-    began again, 0 if it did not. `is_sorted` says that rows were out of order.
+    began again, 0 if it did not. `is_sorted` says that rows were out of order. `repeated` rows of packets are left out.
     """
 
     times: Samples
@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     cut_line: int | None = None
     limit: float = 0.0
     is_sorted: bool = False
+    repeated: int = 0
 
 
 def sort_rows(batches: Iterator[Batch], step: float) -> Iterator[Batch]:
@@ -38,9 +39,9 @@ def sort_rows(batches: Iterator[Batch], step: float) -> Iterator[Batch]:
     """
     held: Batch | None = None
     for batch in batches:
-        joined = _sort(_join(held, batch) if held else batch, step)
+        joined = _drop_repeats(_sort(_join(held, batch) if held else batch, step))
         stop = max(0, joined.times.size - _HELD)
-        held = _cut(joined, slice(stop, None))
+        held = _cut(joined, slice(stop, None))._replace(repeated=0)
         yield _cut(joined, slice(0, stop))
     if held:
         yield held
@@ -62,6 +63,18 @@ def _sort(batch: Batch, step: float) -> Batch:
     if not is_back.any() or is_back.mean() > _MOST_BACK or not _fills_holes(batch, step):
         return batch
     return _cut(batch, np.argsort(batch.times, kind="stable"))._replace(is_sorted=True)
+
+
+def _drop_repeats(batch: Batch) -> Batch:
+    """Leave out packets that follow themselves, where all samples of a packet share a time."""
+    edges = np.flatnonzero(np.diff(batch.times, prepend=np.nan, append=np.nan) != 0)
+    counts = np.diff(edges)
+    usual = int(np.median(counts)) if counts.size else 0
+    kept = np.ones(batch.times.size, np.bool_)
+    for first in edges[:-1][counts == 2 * usual].tolist() if usual > 1 else ():
+        half, stop = first + usual, first + 2 * usual
+        kept[half:stop] = not np.array_equal(batch.values[first:half], batch.values[half:stop], equal_nan=True)
+    return batch if kept.all() else _cut(batch, np.flatnonzero(kept))._replace(repeated=int((~kept).sum()))
 
 
 def _fills_holes(batch: Batch, step: float) -> bool:

@@ -36,7 +36,7 @@ class Table:
         cells = self.cells(column)
         marked = [cell for cell in cells if "," in cell]
         whole = [cell for cell in cells if cell.lstrip("+-").isdecimal()]
-        if whole and all(map(_GROUPED.fullmatch, marked)) and any(len(cell.lstrip("+-")) == 3 for cell in whole):
+        if whole and marked and all(map(_GROUPED.fullmatch, marked)) and any(len(cell.lstrip("+-")) == 3 for cell in whole):
             return False  # 998, 999, 1,000
         dotted = [cell for cell in cells if "." in cell]
         has_thousands = 0 < len(dotted) < len(cells) and all(_THOUSANDS.fullmatch(cell) for cell in dotted)

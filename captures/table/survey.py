@@ -96,6 +96,7 @@ def read_samples(plan: Plan, findings: Findings | None = None) -> Iterator[tuple
             keep[keep] = ~again
         times, values = seconds[keep], batch.values[keep]
         found.limit = batch.limit or found.limit
+        found.repeated += batch.repeated
         found.is_sorted = batch.is_sorted or found.is_sorted
         found.cut_line = batch.cut_line or found.cut_line
         found.tail_s = float(seconds[known][-1]) if known.any() else found.tail_s

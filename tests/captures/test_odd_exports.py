@@ -51,6 +51,17 @@ def test_packets_out_of_order_at_the_end_of_a_block(tmp_path):
     assert record.rate_hz == pytest.approx(RATE_HZ)
 
 
+@pytest.mark.parametrize("size", [10, 25, 50])
+def test_a_packet_that_comes_twice_with_one_time_is_read_once(size, tmp_path):
+    order = [*range(6 * size), *range(5 * size, COUNT)]
+    times = [TIMES[place // size * size] for place in order]
+    path = write(tmp_path, table(["time [s]", "ecg [mV]"], times, np.round(np.cos(PLACES / 7), 4)[order]))
+    record = open_recording(path, ReadOptions(rate_hz=RATE_HZ))
+    assert record.mv == pytest.approx(np.cos(PLACES / 7), abs=1e-4)
+    assert len(record.segments) == 1
+    assert f"{size} repeated rows (same time and value) are left out" in record.notes
+
+
 def test_a_recorder_that_starts_again_is_not_sorted(tmp_path):
     times = [*TIMES[:600], *TIMES[:400]]
     with pytest.raises(RecordingError, match=r"goes back by 4\.79 s at row 602"):
@@ -166,6 +177,20 @@ def test_titles_with_blanks_in_a_table_split_at_blanks(tmp_path):
 def test_an_empty_row_below_the_units(tmp_path):
     text = "Time,ECG\ns,uV\n,\n" + "".join(f"{time},{value * 1000:.1f}\n" for time, value in zip(TIMES, WAVE, strict=True))
     assert open_recording(write(tmp_path, text)).mv == pytest.approx(WAVE)
+
+
+@pytest.mark.parametrize(("unit", "per_mv"), [("10 uV", 100), ("2.5 uV/bit", 400), ("0.1 mV", 10), ("200/mV", 200)])
+def test_multiples_of_a_unit(unit, per_mv, tmp_path):
+    path = write(tmp_path, table(["time [s]", f"ecg [{unit}]"], TIMES, np.round(WAVE * per_mv, 3)))
+    assert open_recording(path).mv == pytest.approx(WAVE, abs=0.01)
+
+
+def test_thousands_of_milliseconds_beside_decimal_commas(tmp_path):
+    times = [f"{place * 8:,d}".replace(",", ".") for place in PLACES]
+    volts = [str(value).replace(".", ",") for value in WAVE]
+    record = open_recording(write(tmp_path, table(["Zeit [ms]", "EKG [mV]"], times, volts, delimiter=";")))
+    assert record.mv == pytest.approx(WAVE)
+    assert record.rate_hz == pytest.approx(RATE_HZ)
 
 
 @pytest.mark.parametrize("columns", [3_000, 100_000])
