@@ -124,6 +124,7 @@ def test_a_time_of_two_numbers_is_minutes_and_seconds(tmp_path: Path, start: str
     assert recording.start_us == round(expected.timestamp() * 1e6)
     assert recording.notes == (
         f"the time {start.split(maxsplit=1)[0]!r} in the header is read as minutes and seconds, as WFDB does",
+        "signal 1 of 1 (II) in mV, 250 Hz",
     )
 
 
@@ -161,15 +162,15 @@ def test_what_the_header_leaves_open_is_told(tmp_path: Path) -> None:
 def test_a_gain_that_is_no_number_is_told(tmp_path: Path) -> None:
     recording = read(tmp_path, "r 1 250 4\nr.dat 16 nan/mV 12 0 100 375 0 II\n")
     assert recording.mv.tolist() == [0.5, -0.25, 0.125, 1.5]
-    assert recording.notes == ("II is not calibrated: the default of 200 units per mV is assumed",)
+    assert "II is not calibrated: the default of 200 units per mV is assumed" in recording.notes
 
 
 def test_a_stated_rate_that_is_not_that_of_the_header_is_told(tmp_path: Path) -> None:
     header = "r 1 250 4\nr.dat 16 200 12 0 100 375 0 II\n"
     recording = read(tmp_path, header, ReadOptions(rate_hz=500.0))
     assert recording.rate_hz == 500
-    assert recording.notes == ("500 Hz as stated with --rate, not 250 Hz as in the file",)
-    assert read(tmp_path, header, ReadOptions(rate_hz=250.0)).notes == ()
+    assert "500 Hz as stated with --rate, not 250 Hz as in the file" in recording.notes
+    assert read(tmp_path, header, ReadOptions(rate_hz=250.0)).notes == ("signal 1 of 1 (II) in mV, 250 Hz",)
 
 
 def test_the_stated_rate_takes_the_place_of_an_invalid_one(tmp_path: Path) -> None:
