@@ -12,6 +12,7 @@ from captures.recording import ReadOptions, RecordingError, Samples
 ACCEPTED_ECG: Final = "ecg, ekg, or a lead (I, II, III, aVR, aVL, aVF, V, V1 … V6, MLII, MCL1)"
 NAME_LIMIT: Final = 200
 """Characters of a name that are looked at. The longest name of a public export has 60."""
+SHOWN_CHARACTERS: Final = 40
 _SHOWN: Final = 8
 """Names that a message lists; the rest is counted."""
 
@@ -179,6 +180,11 @@ class Candidate:
     unit: str
     read: Callable[[], Iterator[Samples]]
 
+    @property
+    def short_name(self) -> str:
+        """The name for a message that asks for it; the number in place of a long name."""
+        return self.name if self.name and len(self.name) <= SHOWN_CHARACTERS else str(self.number)
+
     def __str__(self) -> str:
         return f"{self.name or 'unnamed'} [{self.unit}]" if self.unit else self.name or "unnamed"
 
@@ -213,7 +219,7 @@ def choose_signal(
     if not ranked:
         pulse = next((candidate for candidate in candidates if is_ppg_name(candidate.name)), None)
         hint = (
-            f"; to replay the pulse wave, give --{what} {pulse.name!r}"
+            f"; to replay the pulse wave, give --{what} {pulse.short_name!r}"
             if pulse
             else f"; if one is an ECG, name it with --{what}"
         )

@@ -30,8 +30,8 @@ _TEXT_SUFFIXES: Final = (".csv", ".tsv", ".txt", ".hrm", ".rr", ".ibi")
 _ZIP: Final = b"PK\3\4"
 _ARCHIVE: Final = "a zip archive or an Excel workbook; unpack it, or save the sheet as CSV"
 _UNKNOWN: Final = (
-    "neither a recording nor a capture; give a WFDB header (.hea), a table (.csv, .tsv, .txt), an EDF or BDF file, an export (JSON,"
-    " .atc), a capture (JSON lines that `pulsegate record` wrote) or a Bluetooth capture (btsnoop, pcap, pcapng)"
+    "neither a recording nor a capture; give a WFDB header (.hea), a table (.csv, .tsv, .txt), an EDF or BDF file, an export"
+    " (JSON, .atc), a capture (JSON lines that `pulsegate record` wrote) or a Bluetooth capture (btsnoop, pcap, pcapng)"
 )
 
 Opened = Recording | RrRecording | PayloadCapture
