@@ -36,7 +36,7 @@ _SIGNAL: Final = re.compile(
 _NUMBER: Final = r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?"
 """With a decimal comma too, as programs write it that follow the language of the machine."""
 _GAIN: Final = re.compile(rf"(?P<gain>{_NUMBER})(?:\((?P<baseline>-?\d+)(?:\.\d*)?\))?(?:/(?P<unit>\S+))?")
-_UNREADABLE: Final = re.compile(r"[-+]?(?:nan|inf|[\d.,])", re.IGNORECASE)
+_UNREADABLE: Final = re.compile(r"[-+]?(?:nan|inf|[\d.,(])", re.IGNORECASE)
 """How a gain begins that is not a number."""
 _INTEGER: Final = re.compile(r"(-?\d+)(?:\.0*)?")
 _FIELDS: Final = ("resolution", "zero", "initial", "checksum", "block")

@@ -170,7 +170,10 @@ def _measure_stored(stored: StoredSignal) -> tuple[StoredSignal, list[str]]:
         )
     elif stored.surplus > 1:
         held, stated = (frames + stored.surplus) * signal.per_frame, frames * signal.per_frame
-        notes.append(f"{stored.file.name} holds {held} samples per signal, the header states {stated}: the rest is left out")
+        notes.append(
+            f"{stored.file.name} holds {held} samples per signal, the header states {stated}: the rest is left out;"
+            " if the format in the header is wrong, correct it"
+        )
     if total is not None and signal.checksum and not missing and (total - signal.checksum) % 65536:
         notes.append(f"the checksum of {stored.file.name} does not match the header: samples may be damaged")
     return replace(stored, frames=frames, missing=missing), notes

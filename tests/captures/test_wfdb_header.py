@@ -77,6 +77,7 @@ def test_a_name_that_is_a_number_is_no_number_of_segments(tmp_path: Path) -> Non
         ("200 12 0 0 0 0 record r, signal 0", ""),
         ("nan/mV 12 0 0 0 0 ECG", "ECG"),
         ("2x0/mV 12 0 0 0 0 ECG", "ECG"),
+        ("(0)/mV 12 0 0 0 0 ECG", "ECG"),
         ("ECG 12", "ECG 12"),
         ("200", ""),
     ],

@@ -70,7 +70,8 @@ def test_unusual_but_readable_files_get_notes(tmp_path):
     assert len(record.mv) == 2
     assert not record.is_truncated
     assert record.notes == (
-        "r.dat holds 5 samples per signal, the header states 2: the rest is left out",
+        "r.dat holds 5 samples per signal, the header states 2: the rest is left out;"
+        " if the format in the header is wrong, correct it",
         "the checksum of r.dat does not match the header: samples may be damaged",
         "signal 1 of 1 (ECG) in mV, 100 Hz",
     )
