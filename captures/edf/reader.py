@@ -9,10 +9,11 @@ from typing import Final, Literal
 
 import numpy as np
 
+from captures.choice import IMPLAUSIBLE_MV, Candidate, Choice, choose_signal, note_rate, typical_amplitude
 from captures.edf.header import FIXED_BYTES, Header, Signal, count_signals, parse_header
 from captures.edf.records import Records, decode_samples, read_blocks
 from captures.edf.times import Times, read_times
-from captures.leads import IMPLAUSIBLE_MV, Candidate, Choice, choose_signal, millivolts_per_unit, note_rate, typical_amplitude
+from captures.leads import millivolts_per_unit
 from captures.recording import CHUNK_SAMPLES, LONGEST_S, Chunk, ReadOptions, Recording, RecordingError, Samples
 from captures.streams import open_stream
 

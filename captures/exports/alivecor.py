@@ -16,7 +16,8 @@ from typing import Final
 
 import numpy as np
 
-from captures.leads import Candidate, choose_signal, millivolts_per_unit
+from captures.choice import Candidate, choose_signal
+from captures.leads import millivolts_per_unit
 from captures.moments import parse_moment
 from captures.recording import ReadOptions, Recording, RecordingError, Samples, split_chunks
 from captures.streams import open_stream

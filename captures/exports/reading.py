@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from captures.choice import Candidate, Choice, choose_signal
 from captures.exports.loading import is_cut, load_document, read_objects, starts_json_lines
 from captures.exports.packets import (
     Packet,
@@ -19,7 +20,7 @@ from captures.exports.packets import (
     sort_packets,
 )
 from captures.exports.signals import Signal, find_signals
-from captures.leads import Candidate, Choice, choose_signal, is_ecg_name, is_ppg_name, millivolts_per_unit
+from captures.leads import is_ecg_name, is_ppg_name, millivolts_per_unit
 from captures.recording import CHUNK_SAMPLES, Chunk, ReadOptions, Recording, RecordingError, Samples, split_chunks
 
 _READ: Final = (

@@ -5,16 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from captures.leads import (
-    IMPLAUSIBLE_MV,
-    Candidate,
-    Choice,
-    choose_signal,
-    is_ecg_name,
-    is_ppg_name,
-    list_names,
-    millivolts_per_unit,
-)
+from captures.choice import IMPLAUSIBLE_MV, Candidate, Choice, choose_signal, list_names
+from captures.leads import is_ecg_name, is_ppg_name, millivolts_per_unit
 from captures.recording import ReadOptions, RecordingError, Samples
 from captures.table.layout import Column, Layout
 from captures.table.rows import SHOWN

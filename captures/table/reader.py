@@ -7,7 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from captures.leads import Choice, may_be_supply, millivolts_per_unit
+from captures.choice import Choice
+from captures.leads import may_be_supply, millivolts_per_unit
 from captures.recording import Chunk, ReadOptions, Recording, RecordingError, Samples
 from captures.table.cells import CellError, is_missing
 from captures.table.checks import Lines, RepeatFinder, check_order

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from captures.leads import typical_amplitude
+from captures.choice import typical_amplitude
 from captures.recording import RecordingError, Samples
 from captures.table.checks import RateChecker, RepeatFinder, check_order
 from captures.table.order import Batch

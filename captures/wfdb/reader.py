@@ -8,16 +8,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from captures.leads import (
-    IMPLAUSIBLE_MV,
-    Candidate,
-    Choice,
-    choose_signal,
-    is_ecg_name,
-    millivolts_per_unit,
-    note_rate,
-    typical_amplitude,
-)
+from captures.choice import IMPLAUSIBLE_MV, Candidate, Choice, choose_signal, note_rate, typical_amplitude
+from captures.leads import is_ecg_name, millivolts_per_unit
 from captures.recording import Chunk, ReadOptions, Recording, RecordingError, Samples
 from captures.wfdb.formats import FLAC_BITS, Adc, invalid_value
 from captures.wfdb.header import DEFAULT_GAIN, Signal
