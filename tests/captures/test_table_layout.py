@@ -1,6 +1,7 @@
 """How tables are laid out: encodings, separators, headers, comments, units, and what is no table."""
 
 import gzip
+import math
 import os
 import time
 
@@ -193,3 +194,10 @@ def test_a_gzip_bomb_of_rows_is_refused(tmp_path):
 def test_a_file_cut_within_utf_16_is_read_up_to_the_cut(tmp_path):
     record = read(tmp_path, MICRO.encode("utf-16")[:-5])
     assert record.mv.size in (SAMPLES - 1, SAMPLES)
+
+
+@pytest.mark.parametrize("name", ["ecg.asc", "ecg.log", "ecg"])
+def test_a_table_is_read_whatever_its_name(name, tmp_path):
+    rows = "".join(f"{place / 250:.3f},{math.sin(place / 5):.3f}\n" for place in range(500))
+    (tmp_path / name).write_text("time [s],ecg [mV]\n" + rows)
+    assert open_recording(tmp_path / name).rate_hz == pytest.approx(250)

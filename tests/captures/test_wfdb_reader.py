@@ -127,7 +127,7 @@ def test_the_error_names_a_missing_file(name, tmp_path):
 
 
 def test_other_files_and_folders_give_errors(tmp_path):
-    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
     with pytest.raises(RecordingError, match=r"give a WFDB header \(.hea\), a table"):
         open_recording(tmp_path / "picture.png")
     (tmp_path / "folder.csv").mkdir()
