@@ -209,7 +209,7 @@ def test_replays_a_capture_that_spans_years(play: Any, tmp_path: Path) -> None:
 
 def test_an_unsupported_file_gives_an_error_that_lists_the_supported_kinds(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
-    path.write_bytes(b"\x89PNG")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
     with pytest.raises(
         SourceError, match=r"picture\.png: neither a recording nor a capture; give a WFDB header .*csv.*capture"
     ):
