@@ -19,14 +19,11 @@ from numpy.typing import NDArray
 from captures.files import read_file
 from captures.recording import RecordingError
 from captures.streams import read_text
+from captures.table.frames import LONGEST_STEP_S
 from models.signal.chain import EcgChain
 from models.signal.filters import Fir, lowpass
 from models.signal.ppg import PPG, RATE_HZ
 from models.signal.resample import MAX_RATE_HZ, MIN_RATE_HZ
-
-LONGEST_STEP_S: Final = 0.25
-"""Frames further apart leave a gap; between closer frames, samples are interpolated. A camera that adjusts its exposure drops
-two or three frames in a row, and a systolic rise lasts 0.2 s."""
 
 SHORTEST_S: Final = 5.0
 LONGEST_S: Final = 7 * 86_400.0

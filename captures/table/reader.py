@@ -13,6 +13,7 @@ from captures.recording import Chunk, ReadOptions, Recording, RecordingError, Sa
 from captures.table.cells import CellError, is_missing
 from captures.table.checks import Lines, RepeatFinder, check_order
 from captures.table.columns import ASK_UNIT, choose_column, find_factor, find_rr, list_titles, show_title
+from captures.table.frames import LONGEST_STEP_S, are_frames, interpolate_frames
 from captures.table.layout import Column
 from captures.table.order import Batch
 from captures.table.programs import recognise_program
@@ -20,10 +21,11 @@ from captures.table.rows import SHOWN, split_line
 from captures.table.scale import Scale, find_scale, judge_times
 from captures.table.sniff import has_decimal_comma, header_line, runs_on, sniff
 from captures.table.source import Source, Table
-from captures.table.survey import Findings, Plan, find_gaps, survey
+from captures.table.survey import Findings, Plan, find_gaps, read_samples, survey
 from captures.table.text import open_text, read_head
 from captures.table.timeline import Timeline, place_samples
 from captures.table.times import TimeFormat, find_day, find_format, parse_times
+from models.signal.ppg import RATE_HZ
 
 _HEAD_SAMPLES: Final = 1 << 16
 """Samples at the start of a file by which the times are judged."""
@@ -126,6 +128,8 @@ def _plan(path: Path, table: Table, column: Column, choice: Choice, options: Rea
         return _index_plan(path, source, scale, times, stated_hz, options)
     seconds = (times - times[0]) * scale.unit_s
     check_order(path, source, seconds, lines)
+    if choice.kind == "ppg" and stated_hz is None and are_frames(seconds):
+        return Plan(source, scale, Timeline(RATE_HZ, LONGEST_STEP_S), is_single=is_single, is_frames=True)
     line = judge_times(path, seconds, time, stated_hz, choice.kind)
     if line is None:
         assert stated_hz
@@ -257,7 +261,8 @@ def _build(
 def _read_chunks(plan: Plan, findings: Findings, factor: float) -> Iterator[Chunk]:
     rate_hz = plan.line.rate_hz
     end_s = 0.0
-    for chunk in place_samples(find_gaps(plan), rate_hz):
+    frames = ((times, values) for times, values, _ in read_samples(plan))
+    for chunk in interpolate_frames(frames) if plan.is_frames else place_samples(find_gaps(plan), rate_hz):
         end_s = chunk.start_s + chunk.values.size / rate_hz
         yield chunk._replace(values=(chunk.values - findings.level) * factor)
     if findings.tail_s > findings.last_s + 1.5 / rate_hz and findings.tail_s > end_s:
@@ -271,6 +276,8 @@ def _describe(plan: Plan, findings: Findings, choice: Choice, unit: str, options
     in_unit = f" in {unit}" if choice.kind == "ecg" else ""
     by = f"time from {show_title(source.time)!r}" if source.time else "evenly spaced samples"
     origin = "stated" if options.rate_hz else "by the header" if layout.rate_hz else "by the times"
+    if plan.is_frames:
+        origin = "interpolated from frames at uneven times"
     notes = [f"{what} from column {name!r}{in_unit}, {by}, {plan.line.rate_hz:.6g} Hz {origin}", *layout.notes, *choice.notes]
     if layout.program:
         notes.insert(0, f"read as a text of {layout.program}")

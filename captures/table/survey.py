@@ -42,7 +42,7 @@ class Plan:
     """How the rows of a source become samples: see `Scale` and `Timeline`.
 
     `missing` are values that stand for missing samples. `is_single` says that a row with the time and value of the one before
-    is left out.
+    is left out, `is_frames` that the samples are the frames of a camera: see `captures.table.frames`.
     """
 
     source: Source
@@ -50,6 +50,7 @@ class Plan:
     line: Timeline
     missing: tuple[float, ...] = ()
     is_single: bool = False
+    is_frames: bool = False
 
 
 @dataclass(slots=True)
@@ -136,8 +137,9 @@ def _measure(path: Path, plan: Plan, stated_hz: float | None) -> tuple[Plan, Fin
     for times, samples, batch in read_samples(plan, findings):
         check_order(path, plan.source, times, batch.lines, previous)
         previous = float(times[-1]) if times.size else previous
-        checker.check(times, batch.lines)
-        finder.push(times, samples)
+        if not plan.is_frames:
+            checker.check(times, batch.lines)
+            finder.push(times, samples)
         values.add(samples)
         findings.samples += samples.size
         if batch.rr is not None and (given := np.isfinite(batch.rr)).any():
