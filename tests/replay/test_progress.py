@@ -2,7 +2,6 @@
 
 import io
 import os
-import pty
 import subprocess
 import sys
 from itertools import count
@@ -12,6 +11,7 @@ import pytest
 
 from gateway.replay.progress import Progress, show_progress
 from gateway.replay.sources import Source, Step, arrival_at
+from tests.terminals import open_terminal, read_terminal
 
 
 def source(name: str, seconds: int) -> Source:
@@ -48,23 +48,20 @@ def test_without_a_terminal_the_steps_are_unchanged(monkeypatch: pytest.MonkeyPa
         assert progress.watch(original) is original
 
 
-def on_terminal(*arguments: str | Path, output: Path | None) -> str:
+def on_terminal(folder: Path, *arguments: str | Path, output: Path | None) -> str:
     """Runs a replay of 11 s of ECG at eight times its speed, with stderr on a terminal, and stdout too if it is not a file.
 
     Returns what is written to the terminal.
     """
-    ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "gateway.cli", "replay", "--speed", "8", *arguments]
-    file = None if output is None else output.open("wb")
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file or theirs, stderr=theirs, env=environment) as process:
+    file = None if output is None else output.open("wb")
+    with (
+        open_terminal(folder) as (ours, theirs),
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file or theirs, stderr=theirs, env=environment) as process,
+    ):
         os.close(theirs)
-        written = b""
-        try:
-            while chunk := os.read(ours, 4096):
-                written += chunk
-        except OSError:  # the terminal is closed
-            pass
+        written = read_terminal(ours)
         os.close(ours)
     if file:
         file.close()
@@ -74,18 +71,18 @@ def on_terminal(*arguments: str | Path, output: Path | None) -> str:
 
 def test_a_terminal_shows_it_and_the_output_does_not_contain_it(data: Path, tmp_path: Path) -> None:
     recording, output = data / "cinc2017-sample" / "A00178.hea", tmp_path / "out.jsonl"
-    assert "A00178.hea: 0:" in on_terminal(recording, "--json", output=output)
+    assert "A00178.hea: 0:" in on_terminal(tmp_path, recording, "--json", output=output)
     lines = output.read_text().splitlines()
     assert all(line.startswith("{") for line in lines)
     assert '"type": "summary"' in lines[-1]
 
 
-def test_json_lines_on_the_same_terminal_are_not_disturbed(data: Path) -> None:
-    written = on_terminal(data / "cinc2017-sample" / "A00178.hea", "--json", output=None)
+def test_json_lines_on_the_same_terminal_are_not_disturbed(data: Path, tmp_path: Path) -> None:
+    written = on_terminal(tmp_path, data / "cinc2017-sample" / "A00178.hea", "--json", output=None)
     assert all(line.startswith("{") for line in written.splitlines())
 
 
-def test_the_table_follows_on_the_same_terminal(data: Path) -> None:
-    written = on_terminal(data / "cinc2017-sample" / "A00178.hea", output=None)
+def test_the_table_follows_on_the_same_terminal(data: Path, tmp_path: Path) -> None:
+    written = on_terminal(tmp_path, data / "cinc2017-sample" / "A00178.hea", output=None)
     assert "A00178.hea: 0:" in written
     assert "Replayed" in written[written.rindex("replayed") :]

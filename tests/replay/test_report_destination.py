@@ -1,13 +1,14 @@
 """Where `pulsegate replay` writes its report, and what it does not replace."""
 
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.terminals import open_terminal, read_terminal
 
 COMMAND = [sys.executable, "-m", "gateway.cli", "replay"]
 
@@ -24,20 +25,18 @@ def older(tmp_path: Path) -> Path:
     return report
 
 
-def answer(text: str, *arguments: str | Path) -> tuple[int, str]:
+def answer(text: str, folder: Path, *arguments: str | Path) -> tuple[int, str]:
     """Runs the command on a terminal and answers its question; returns its status and what it wrote to the terminal."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen([*COMMAND, *arguments], stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+    with (
+        open_terminal(folder) as (ours, theirs),
+        subprocess.Popen([*COMMAND, *arguments], stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs) as process,
+    ):
         os.close(theirs)
         written = b""
         while b"[y/N]" not in written:
             written += os.read(ours, 4096)
         os.write(ours, text.encode())
-        try:
-            while chunk := os.read(ours, 4096):
-                written += chunk
-        except OSError:  # the terminal is closed
-            pass
+        written += read_terminal(ours)
         os.close(ours)
     return process.returncode, written.decode()
 
@@ -57,8 +56,8 @@ def test_force_replaces_a_report(run: Any, recording: Path, older: Path) -> None
 
 
 @pytest.mark.parametrize(("text", "is_replaced"), [("y\n", True), ("\n", False), ("no\n", False)])
-def test_on_a_terminal_the_user_is_asked(recording: Path, older: Path, text: str, is_replaced: bool) -> None:
-    status, written = answer(text, recording, "--report", older)
+def test_on_a_terminal_the_user_is_asked(recording: Path, older: Path, tmp_path: Path, text: str, is_replaced: bool) -> None:
+    status, written = answer(text, tmp_path, recording, "--report", older)
     assert f"{older} exists already. Replace it? [y/N]" in written
     assert status == (0 if is_replaced else 1)
     assert (older.read_text() == "the older one") is not is_replaced
