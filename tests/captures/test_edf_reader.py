@@ -66,7 +66,7 @@ def test_a_physical_minimum_above_the_maximum_turns_the_signal_over(tmp_path):
         ReadOptions(unit="uV"),
     )
     assert record.mv == pytest.approx((-0.1 * np.resize(RAMP, 400) - 0.1) / 1000, abs=1e-9)
-    assert "the signal is turned over" in told(record)
+    assert "the signal is inverted" in told(record)
 
 
 def test_records_longer_than_a_chunk_are_read_in_parts(tmp_path):
