@@ -95,7 +95,7 @@ def read_intervals(path: Path, options: ReadOptions) -> RrRecording | None:
 
 
 def recognise_intervals(head: Sequence[str]) -> IntervalLayout | None:
-    """The layout of a text of RR intervals by its first lines; None if it is something else."""
+    """Find the layout of a text of RR intervals in its first lines; None if it is something else."""
     if not head:
         return None
     empatica = _EMPATICA.fullmatch(head[0][:80])

@@ -94,10 +94,10 @@ class AttReader:
         if pdu[0] & _COMMAND_BIT or pdu[0] == _CONFIRMATION:
             return
         request = _parse_request(pdu)
-        begun = self._partial_value
+        partial = self._partial_value
         continues = (
-            begun is not None
-            and (request.opcode, request.handle, request.offset) == (_READ_BLOB, begun.handle, len(begun.payload))
+            partial is not None
+            and (request.opcode, request.handle, request.offset) == (_READ_BLOB, partial.handle, len(partial.payload))
             and request.offset < _VALUE_LIMIT
         )
         if not continues:

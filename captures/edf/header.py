@@ -87,7 +87,7 @@ class Header:
 
 
 def is_edf(begin: bytes) -> bool:
-    """Whether a file that begins with these 256 bytes is of the EDF family, whatever its name."""
+    """Whether a file with these first 256 bytes is an EDF, EDF+, BDF or BDF+ file."""
     if begin.startswith(_BDF_VERSION):
         return True
     count, length = parse_integer(begin[252:256]), parse_integer(begin[184:192])
@@ -215,7 +215,7 @@ def _parse_date(fixed: bytes) -> tuple[date | None, list[str]]:
     if day is None:
         return None, [f"its start date {text[:8]!r} is not a date (day.month.year): the start is unknown"]
     if day == _NO_DATE:
-        return None, ["its start date 01.01.85 stands for a removed one: the start is unknown"]
+        return None, ["its start date 01.01.85 means that the true one was removed: the start is unknown"]
     if long and short and (long.day, long.month, long.year % 100) != (short.day, short.month, short.year % 100):
         return day, [f"its two start dates differ: {long} is taken, not {short}"]
     if long is None and "." not in text and day.day <= 12 and day.day != day.month:

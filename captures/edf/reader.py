@@ -187,7 +187,7 @@ def _limits(pair: tuple[float | None, float | None]) -> str:
 def _find_times(header: Header, records: Records, record_s: float, rate_hz: float) -> Times:
     annotations = next((signal for signal in header.signals if signal.is_annotations and signal.samples), None)
     if annotations is None:
-        note = "a discontinuous file without times (no annotations): its data records are taken to follow without a gap"
+        note = "a discontinuous file without times (no annotations): its data records are assumed to follow without a gap"
         return Times(notes=(note,) if header.has_gaps else ())
     span = (annotations.start * header.sample_bytes, annotations.samples * header.sample_bytes)
     return read_times(records, span, record_s, rate_hz, has_gaps=header.has_gaps)

@@ -16,9 +16,9 @@ _TEXT: Final = re.compile(rb"(?<=\x14)[^\x14\0]+(?=\x14)")
 _ROUNDING_S: Final = 1.5e-3
 """Steps between times in whole milliseconds are wrong by up to 1 ms. A shorter gap does not interrupt an ECG."""
 _LARGEST_OVERLAP_S: Final = 0.1
-"""Jitter of a recorder's clock stays below it. Larger overlaps would move beats by more than an interval may be wrong."""
+"""Jitter of a recorder's clock stays below it. A larger overlap would shift beats too far."""
 _MOST_RECORDS: Final = 1 << 22
-"""Twelve hours of a hundred records a second. Their times take 32 MiB."""
+"""Twelve hours at a hundred records a second. Their times take 32 MiB."""
 _LIST_BYTES: Final = 1 << 16
 """Bytes of annotations of one record that are parsed: the time comes first."""
 
@@ -37,7 +37,7 @@ class Times:
 
 
 def read_times(records: Records, span: tuple[int, int], record_s: float, rate_hz: float, *, has_gaps: bool) -> Times:
-    """Read the times from the bytes `start`, `width` of each record that hold the annotations.
+    """Read the times of the records. `span` has the first byte and the length of the annotations in each record.
 
     Without `has_gaps` the records follow each other by definition, and a note reports times that differ.
 
@@ -52,7 +52,7 @@ def read_times(records: Records, span: tuple[int, int], record_s: float, rate_hz
     notes = [f"{texts} annotation{'s are' if texts > 1 else ' is'} not read"] if texts else []
     known = np.flatnonzero(~np.isnan(onsets))
     if known.size < records.count and has_gaps:
-        notes.append(f"{records.count - known.size} data records state no time: they are taken to follow without a gap")
+        notes.append(f"{records.count - known.size} data records have no time: they are assumed to follow without a gap")
     if not known.size:
         return Times(notes=tuple(notes))
     offset_s = float(onsets[known[0]] - known[0] * record_s)

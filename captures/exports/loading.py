@@ -17,7 +17,7 @@ CONTAINER_LIMIT: Final = 1_000_000
 NUMBER_LIMIT: Final = 8_000_000
 """Most commas of a document, about one per number: a list of this length takes 450 MB."""
 LINE_LIMIT_BYTES: Final = 1 << 20
-"""Length of a line of JSON lines: a packet of a strap has 73 samples, at most 100 bytes each."""
+"""Longest line of JSON lines: a packet of a strap has 73 samples, at most 100 bytes each."""
 
 Object = dict[str, Any]
 

@@ -29,10 +29,12 @@ _EPOCHS: Final = (
 _SHORTEST_S: Final = 2.0
 _COVERED: Final = 0.7
 """Stretches between gaps that are shorter than `_SHORTEST_S` and cover less than `_COVERED` of the time are packets."""
-_GAPS: Final = 3
+_LEAST_GAPS: Final = 3
+"""Fewest gaps that make stretches count as packets."""
 _SAME: Final = 0.05
-"""Largest difference of two rates that are the same."""
+"""Largest relative difference of two rates that count as equal."""
 _SIMILAR: Final = 0.2
+"""Largest relative difference of the rates of jittered times or packets that count as equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,5 +189,5 @@ def _with_least_gap(seconds: Samples, timeline: Timeline) -> Timeline:
 def _has_bursts(seconds: Samples, timeline: Timeline) -> bool:
     gaps = int(find_steps(seconds, timeline).gaps.sum())
     covered_s = seconds.size / timeline.rate_hz
-    is_short = gaps >= _GAPS and covered_s / (gaps + 1) < _SHORTEST_S
+    is_short = gaps >= _LEAST_GAPS and covered_s / (gaps + 1) < _SHORTEST_S
     return is_short and covered_s < _COVERED * float(seconds[-1] - seconds[0])

@@ -29,7 +29,7 @@ SENTINELS: Final = (
     8388607.0,
     65535.0,
 )
-"""Values that stand for a missing sample where they lie far from all others."""
+"""Values that mean a missing sample if they are far from all other values."""
 _FAR: Final = 1.0
 """A sentinel lies farther from the other values than this many times their range."""
 _AMPLITUDE_SAMPLES: Final = 240_000

@@ -2,7 +2,7 @@
 
 Samples are evenly spaced between gaps: the rate is their number over the time, and the times only say where samples are
 missing. Where many samples share a time (times of whole seconds, or one time for a packet), the first one of each time is an
-anchor, and gaps are looked for between anchors.
+anchor, and gaps are searched between anchors.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Shows on a terminal how far a long replay has come."""
+"""Shows the progress of a long replay on a terminal."""
 
 import sys
 import time

@@ -30,7 +30,7 @@ from tests.captures.edf_files import NOON_US, RAMP, annotations, edf, fails, fie
         ("05/06/24", "01.02.03", "", "2024-06-05T01:02:03", "read as day, month, year: 2024-06-05"),
         ("31-12-24", "01.02.03", "", "2024-12-31T01:02:03", None),
         ("12.31.24", "01.02.03", "", None, "'12.31.24' is not a date"),
-        ("01.01.85", "00.00.00", "Startdate X X X X", None, "stands for a removed one"),
+        ("01.01.85", "00.00.00", "Startdate X X X X", None, "the true one was removed"),
         ("05.05.24", "12.30.61", "", None, "'12.30.61' is not a time"),
         ("05.05.24", "", "", None, "'' is not a time"),
         ("05.05.24", "12.30.00", "Startdate 99-FOO-2024", "2024-05-05T12:30:00", None),
@@ -97,7 +97,7 @@ def test_other_times_in_a_continuous_file_are_told(tmp_path):
 def test_records_without_a_time_are_told(tmp_path):
     texts = [onset("+0"), b"", b"+5\x14event\x14\0", onset("+9")]
     record = read(tmp_path, edf(signal(), annotations(texts), kind="EDF+D"))
-    assert "2 data records state no time: they are taken to follow without a gap" in told(record)
+    assert "2 data records have no time: they are assumed to follow without a gap" in told(record)
     assert [segment.start_s for segment in record.segments] == [0, 9]
     assert "a discontinuous file without times" in told(read(tmp_path, edf(signal(), kind="EDF+D")))
 
