@@ -1,4 +1,4 @@
-"""Readers of recordings and captures: WFDB records, tables, and the payloads of a sensor."""
+"""Reads recordings (WFDB, EDF, tables, exports of apps, RR intervals) and captures of the payloads of a sensor."""
 
 from captures.opening import NO_OPTIONS, Opened, open_file, open_recording
 from captures.payloads import PayloadCapture

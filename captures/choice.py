@@ -1,4 +1,4 @@
-"""Chooses the signal of a file that is read: by its name, and by whether it changes as an ECG does."""
+"""Chooses which signal of a file is read, by its name and by how much it varies; measures its amplitude."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ _SHOWN: Final = 8
 """Names that a message lists; the rest is counted."""
 IMPLAUSIBLE_MV: Final = 20.0
 """No ECG spans as much within a second: the largest QRS complexes have 5 mV, pacing artefacts are shorter than a sample."""
-_MOST_LOOKED_AT: Final = 24
-"""ECG signals of which it is checked that they change: recorders have up to 16 leads."""
+_MOST_MEASURED: Final = 24
+"""Number of ECG signals whose activity is measured: recorders have up to 16 leads."""
 _MANY_VALUES: Final = 3
 """A signal of fewer values is a flag, such as that of R peaks or of a detached electrode."""
 _FEW_SAMPLES: Final = 100
 _LEAST_CHANGES: Final = 0.05
-"""Share of the samples that differ from the one before, at least; others are of an amplifier at its limit."""
+"""Smallest share of samples that differ from the one before; an amplifier at its limit gives fewer."""
 _LONGEST_LOOK_S: Final = 60.0
 _RATE_TOLERANCE: Final = 1e-3
 _WINDOW: Final = 128
 """Samples in which an ECG of 100 to 1000 Hz is not flat, apart from those between slow beats of few bits."""
 _ENOUGH: Final = 1 << 17
-"""Samples that are looked at if they vary: 4 minutes at 500 Hz."""
+"""Number of samples that are read from a signal that varies: 4 minutes at 500 Hz."""
 _ACTIVE_SHARE: Final = 0.25
-"""With 25 beats a minute at 1000 Hz, of as few bits, more of the windows vary."""
+"""A larger share of windows varies even in an ECG of few bits with 25 beats a minute at 1000 Hz."""
 _LOOK_S: Final = 1.5
 """Length of the windows in which an amplitude is measured: one beat at 40/min or faster."""
 
@@ -66,7 +66,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen signal, its kind, and notes on those that were passed over."""
+    """The chosen signal, its kind, and notes on signals that were not chosen."""
 
     candidate: Candidate
     kind: Literal["ecg", "ppg"]
@@ -100,7 +100,7 @@ def choose_signal(
         )
         raise RecordingError(f"{file}: no ECG among its {what}s ({list_names(candidates)}){hint}")
     measured: list[tuple[Candidate, Activity]] = []
-    for candidate in ranked[:_MOST_LOOKED_AT]:
+    for candidate in ranked[:_MOST_MEASURED]:
         measured.append((candidate, measure_activity(candidate.read())))
         if not measured[-1][1].trouble:
             break
@@ -130,7 +130,7 @@ def find_signal(file: str, what: str, candidates: Sequence[Candidate], wanted: s
     """The signal of this name, whatever its case; otherwise of this number, from 1.
 
     Raises:
-        RecordingError: there is none, or several have the name.
+        RecordingError: the file does not have the signal, or several signals have the name.
     """
     same = [candidate for candidate in candidates if candidate.name.strip().casefold() == wanted.strip().casefold()]
     if len(same) > 1:
@@ -152,14 +152,14 @@ def list_names(candidates: Sequence[Candidate]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """How much of a signal varies. `share` is that of its windows; `trouble` says what is wrong, "" if nothing is."""
+    """How much of a signal varies. `share` is the share of active windows; `trouble` says what is wrong, or is empty."""
 
     share: float
     trouble: str = ""
 
 
 def measure_activity(parts: Iterator[Samples]) -> Activity:
-    """Look for stretches in which a signal varies. It is read until enough of it has been seen, at most to its end.
+    """Measure the share of windows in which a signal varies. It is read until enough samples are known, at most to its end.
 
     A lead whose electrode is off is flat or invalid, apart from some artefacts or the moments before it came off.
     """
@@ -181,7 +181,7 @@ def measure_activity(parts: Iterator[Samples]) -> Activity:
     if rest.size:
         windows += 1
         active += _count_active(rest[None, :])
-    return _judge(seen, count, active / windows if windows else 0.0)
+    return _classify_activity(seen, count, active / windows if windows else 0.0)
 
 
 def _count_active(rows: Samples) -> int:
@@ -190,7 +190,7 @@ def _count_active(rows: Samples) -> int:
     return int(np.count_nonzero(changes > _LEAST_CHANGES * rows.shape[1]))
 
 
-def _judge(seen: list[float], count: int, share: float) -> Activity:
+def _classify_activity(seen: list[float], count: int, share: float) -> Activity:
     if len(seen) < 2:
         return Activity(0.0, "is constant (flat)" if seen else "has no valid sample")
     if len(seen) < _MANY_VALUES and count >= _FEW_SAMPLES:

@@ -1,4 +1,4 @@
-"""Reads whole files of unknown origin, with bounds: only regular files, and no more bytes than a recording can have."""
+"""Reads small files as a whole, and refuses files that are not regular or are longer than a limit."""
 
 from pathlib import Path
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from captures.recording import RecordingError
 
 FILE_LIMIT_BYTES: Final = 4 << 30
-"""The longest file that is read: two days of 12 leads at 1000 Hz and 16 bits. Beyond it, a machine runs out of memory."""
+"""The longest file that is read as a whole. Beyond it, a machine runs out of memory."""
 
 
 def check_regular_file(path: Path) -> None:
@@ -14,7 +14,7 @@ def check_regular_file(path: Path) -> None:
 
     Raises:
         RecordingError: the path is not a regular file.
-        OSError: there is no such file.
+        OSError: the file does not exist.
     """
     path.stat()
     if not path.is_file():

@@ -6,7 +6,7 @@
   in s), Polar Sensor Logger (`Phone timestamp;RR-interval [ms]`).
 - Polar HRM files of RR intervals (`[Params]`, `Interval=238`, `[HRData]`; Polar HRM file format 1.4).
 
-Numbers without a title are RR intervals only if they cannot well be samples of an ECG: see `captures.interval_kind`.
+Numbers without a title are RR intervals only if they are unlikely to be samples of an ECG: see `captures.interval_kind`.
 """
 
 import math
@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from captures.interval_kind import Likeness, compare_with_intervals
+from captures.interval_kind import NumberKind, classify_numbers
 from captures.leads import is_ecg_name, is_ppg_name, split_words
 from captures.moments import moment_of_number, parse_moment
 from captures.recording import ReadOptions, RecordingError, RrRecording, Samples
@@ -29,7 +29,7 @@ LIMIT_CHARACTERS: Final = 32 << 20
 _HEAD_LINES: Final = 60
 _RR_WORDS: Final = frozenset(("rr", "rri", "rrs", "ibi", "ibis", "nn", "nni", "ppi"))
 _RR_LETTERS: Final = re.compile(r"r-?r|ibi|nn|pp", re.IGNORECASE)
-"""In each title of intervals."""
+"""Every title of intervals contains one of these."""
 _MORE_WORDS: Final = frozenset(
     (
         *("interval", "intervals", "ms", "s", "sec", "secs", "seconds", "msec", "duration", "raw", "value"),
@@ -52,9 +52,10 @@ _EMPATICA: Final = re.compile(r"\s*(\d{9,10}(?:\.\d{1,9})?)\s*[,;]\s*IBI\s*", re
 
 @dataclass(frozen=True, slots=True)
 class IntervalLayout:
-    """Where the intervals of a text stand; columns count from 0. `unit_s` is None where their size tells s from ms.
+    """Where the intervals of a text stand; columns count from 0. `unit_s` is None where only the size of the numbers
+    distinguishes s from ms.
 
-    An interval whose cell in the `flag_column` is not 0 is left out, but its time passed.
+    An interval whose cell in the `flag_column` is not 0 is left out, but its time counts.
     """
 
     first_line: int
@@ -94,7 +95,7 @@ def read_intervals(path: Path, options: ReadOptions) -> RrRecording | None:
 
 
 def recognise_intervals(head: Sequence[str]) -> IntervalLayout | None:
-    """The layout of a text of RR intervals by its first lines; None if it is something else."""
+    """Find the layout of a text of RR intervals in its first lines; None if it is something else."""
     if not head:
         return None
     empatica = _EMPATICA.fullmatch(head[0][:80])
@@ -213,12 +214,12 @@ def _are_intervals(
     if times is not None:
         gaps = np.abs(np.diff(times[0]) - rr_s[1:]) > _UNTITLED_FIT * rr_s[1:]
         return float(np.mean(gaps)) < _UNTITLED_FIT
-    match compare_with_intervals(rr_s):
-        case Likeness.INTERVALS:
+    match classify_numbers(rr_s):
+        case NumberKind.INTERVALS:
             return True
-        case Likeness.SAMPLES:
+        case NumberKind.SAMPLES:
             return False
-        case Likeness.EITHER:
+        case NumberKind.EITHER:
             raise RecordingError(
                 f"{path}: its numbers may be RR intervals or samples of an ECG; if they are intervals, add a first line"
                 " 'RR [ms]'; if they are samples, give --rate HZ and --unit V|mV|uV|nV|N/mV"

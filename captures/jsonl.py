@@ -37,7 +37,8 @@ LINE_LIMIT: Final = 16_384
 _BLANK_LINES: Final = 100
 """Blank lines before the header that are skipped."""
 _EARLIEST_US: Final = 1_262_304_000_000_000
-"""2010-01-01: Bluetooth LE is of that year, so an earlier time is that of a clock that was not set, or in another unit."""
+"""2010-01-01: Bluetooth LE was published in that year, so an earlier time comes from a clock that was not set, or is in another
+unit."""
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -94,7 +95,7 @@ class CaptureWriter:
 
 
 def read_capture(path: Path, options: ReadOptions) -> PayloadCapture:
-    """Open a capture. It states everything itself, so that no option is used.
+    """Open a capture. The file states everything, so options are not used.
 
     Raises:
         RecordingError: the file is not a capture, or has a newer version.

@@ -1,4 +1,4 @@
-"""Opens a file that is not a WFDB record: its first bytes decide what it is."""
+"""Opens a file that is not a WFDB record with the reader that fits its first bytes; texts also by their suffix."""
 
 import codecs
 import re
@@ -36,9 +36,9 @@ def read_by_content(path: Path, options: ReadOptions) -> Recording | RrRecording
     """Open a regular file.
 
     Raises:
-        UnknownKindError: it is of another kind.
-        RecordingError: it is damaged or not supported, or leaves open what `options` must state.
-        OSError: it cannot be read.
+        UnknownKindError: no reader supports the file.
+        RecordingError: the file is damaged or not supported, or leaves open what `options` must state.
+        OSError: the file cannot be read.
     """
     suffix = path.suffix.lower()
     begin = _first_bytes(path)
@@ -46,7 +46,7 @@ def read_by_content(path: Path, options: ReadOptions) -> Recording | RrRecording
         return read_bluetooth_capture(path, begin, options)
     if starts_alivecor(begin):
         return read_alivecor(path, options)
-    _refuse_useless(path, suffix, begin)
+    _refuse_unreadable(path, suffix, begin)
     if is_edf(begin):
         return read_edf(path, options)
     if _holds_capture(begin):
@@ -62,7 +62,7 @@ def read_by_content(path: Path, options: ReadOptions) -> Recording | RrRecording
     raise UnknownKindError(f"{path}: {_ARCHIVE if begin.startswith(_ZIP) else _UNKNOWN}")
 
 
-def _refuse_useless(path: Path, suffix: str, begin: bytes) -> None:
+def _refuse_unreadable(path: Path, suffix: str, begin: bytes) -> None:
     """Refuse samples without their header, and a file without content."""
     if suffix == ".mat" or (suffix == ".dat" and b"\0" in begin):
         raise RecordingError(

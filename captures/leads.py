@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 NAME_LIMIT: Final = 200
-"""Characters of a name that are looked at. The longest name of a public export has 60."""
+"""Characters of a name that are compared. The longest name of a public export has 60."""
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
 """A word of a title: `EcgWaveform`, `ecg_value` and `ECG1` have two each."""
@@ -17,64 +17,24 @@ _ECG_WORDS: Final = frozenset(
 )
 _PPG_WORDS: Final = frozenset(
     (
-        "ppg",
-        "pleth",
-        "plethysmogram",
-        "plethysmograph",
-        "photoplethysmogram",
-        "bvp",
-        "pulsewave",
-        "ir",
-        "infrared",
-        "red",
-        "green",
+        *("ppg", "pleth", "plethysmogram", "plethysmograph", "photoplethysmogram", "bvp", "pulsewave"),
+        *("ir", "infrared", "red", "green"),
     )
 )
 _OTHER_WORDS: Final = frozenset(
     (
-        "hr",
-        "bpm",
-        "rate",
-        "resp",
-        "rsp",
-        "respiration",
-        "time",
-        "timestamp",
-        "date",
-        "datetime",
-        "off",
-        "lo",
-        "status",
-        "state",
-        "quality",
-        "sqi",
-        "rr",
-        "ibi",
-        "interval",
-        "intervals",
-        "battery",
-        "temp",
-        "temperature",
-        "acc",
-        "gyro",
-        "flag",
-        "marker",
-        "label",
-        "annotation",
-        "event",
-        "events",
-        "imp",
-        "impedance",
-        "index",
-        "counter",
+        *("hr", "bpm", "rate", "resp", "rsp", "respiration", "rr", "ibi", "interval", "intervals"),
+        *("time", "timestamp", "date", "datetime", "index", "counter", "label", "annotation", "event", "events", "marker"),
+        *("off", "lo", "status", "state", "quality", "sqi", "flag", "imp", "impedance"),
+        *("battery", "temp", "temperature", "acc", "gyro"),
     )
 )
-"""Words of titles that are not samples of an ECG although the title names one, such as `ECG_RESP` and `lead off`. EEG is not
-one of them: recorders of the EEG name the ECG `EEG EKG-REF`."""
+"""A title with one of these words is not an ECG even if it names one, such as `ECG_RESP` and `lead off`. EEG is not among
+them, because recorders of the EEG name the ECG `EEG EKG-REF`."""
 _LEAD: Final = re.compile(
     r"\W*(?:lead\W.*|(?:i|d?iii?|av[rlf]|v\d*r?|v[xyz]|mcl\d?|c[lmc]\d|ml\s?(?:i{1,3}|\d)|mv\d)\W*)", re.IGNORECASE
 )
-"""It takes time in proportion to the name's length: no two repetitions side by side match the same text."""
+"""Matching takes time proportional to the length of the name: no two adjacent repetitions match the same text."""
 _MV: Final = {
     **dict.fromkeys(("v", "volt", "volts"), 1e3),
     **dict.fromkeys(("mv", "mvolt", "mvolts", "milliv", "millivolt", "millivolts"), 1.0),

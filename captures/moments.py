@@ -1,4 +1,4 @@
-"""Reads dates with times as exports write them in their headers."""
+"""Parses the date and time in the header of a file, and numbers that count from 1970."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ _UNITS_US: Final = ((1e9, 2.5e9, 1e6), (1e12, 2.5e12, 1e3), (1e15, 2.5e15, 1.0),
 """Numbers from 2001 to 2049 in seconds, milliseconds, microseconds and nanoseconds since 1970.
 Later ones are of 1900 or 1904 as epoch."""
 LONGEST_MOMENT: Final = 64
-"""Characters of a text that are looked at."""
+"""Characters of a text that are parsed."""
 
 
 def parse_moment(text: str) -> int | None:

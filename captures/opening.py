@@ -1,4 +1,4 @@
-"""Opens a file of any supported kind: its first bytes decide, then its name."""
+"""Opens a file of any supported kind: a WFDB record by its name, any other file by its first bytes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +57,6 @@ def _read(path: Path, options: ReadOptions) -> Opened:
     if header is not None:
         return read_wfdb(header, options)
     check_regular_file(path)
-    from captures.kinds import read_by_content  # noqa: PLC0415  the other readers take as long to import as 100 s of ECG
+    from captures.kinds import read_by_content  # noqa: PLC0415  importing the other readers takes as long as replaying 100 s of ECG
 
     return read_by_content(path, options)

@@ -31,7 +31,7 @@ _STEPS_S: Final = (2e-3, 0.2)
 """Seconds between two samples: shortest and longest. Times without a unit get the unit that fits this range."""
 
 _WINDOW_SAMPLES: Final = round(10 * RATE_HZ)
-"""Length of the windows in which a pulse is looked for: 10 s."""
+"""Length of the windows in which the periodicity of the pulse is measured: 10 s."""
 _LAGS: Final = slice(round(0.33 * RATE_HZ), round(1.5 * RATE_HZ))
 """Lags of one pulse at 180 to 40/min, in samples."""
 

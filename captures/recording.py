@@ -1,4 +1,4 @@
-"""What the readers return: one signal of a file in chunks, or a list of RR intervals; and what the user states about a file."""
+"""Defines what readers take and return: options of the user, one signal of a file in chunks, or a list of RR intervals."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

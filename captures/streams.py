@@ -1,4 +1,4 @@
-"""Opens a file of bytes, plain or gzipped, to be read from its start in pieces."""
+"""Opens a file, plain or gzipped, for reading from its start block by block."""
 
 import io
 import zlib
@@ -15,10 +15,10 @@ TEXT_LIMIT_BYTES: Final = 1 << 30
 EXPANSION_LIMIT: Final = 100
 """How many times longer than the compressed file its content may be. Times and samples compress fivefold to tenfold, the equal
 bytes of a gzip bomb a thousandfold."""
-_PIECE_BYTES: Final = 1 << 16
+_BLOCK_BYTES: Final = 1 << 16
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _HARMLESS_BYTES: Final = 1 << 20
-"""So many bytes are accepted at any ratio of compression: a short file of zeros is harmless."""
+"""Files up to this length are accepted at any compression ratio: a short file of zeros is harmless."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
 """zlib's name for the gzip format (RFC 1952)."""
 
@@ -27,7 +27,7 @@ class Stream(io.BufferedReader):
     """The bytes of a file. `is_cut` is True at the end of a gzip file that ends too early; the bytes before are right."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
-        super().__init__(raw, _PIECE_BYTES)
+        super().__init__(raw, _BLOCK_BYTES)
         self._source = raw
 
     @property
@@ -35,20 +35,20 @@ class Stream(io.BufferedReader):
         return isinstance(self._source, _Gzip) and self._source.is_cut
 
     def skip(self, count: int) -> None:
-        """Go on by so many bytes, at most to the end of the file."""
+        """Skip a number of bytes, at most to the end of the file."""
         if not isinstance(self._source, _Gzip):
             self.seek(count, io.SEEK_CUR)
             return
-        while count and (piece := self.read(min(count, _PIECE_BYTES))):
-            count -= len(piece)
+        while count and (block := self.read(min(count, _BLOCK_BYTES))):
+            count -= len(block)
 
     def measure(self) -> int:
-        """Go to the end of the file. Returns the number of bytes from here."""
+        """Read to the end of the file. Returns the number of bytes from the current position."""
         if not isinstance(self._source, _Gzip):
             return -self.tell() + self.seek(0, io.SEEK_END)
         count = 0
-        while piece := self.read(_PIECE_BYTES):
-            count += len(piece)
+        while block := self.read(_BLOCK_BYTES):
+            count += len(block)
         return count
 
 
@@ -91,10 +91,10 @@ def read_text(path: Path) -> str:
 
 
 def check_complete(path: Path, stream: Stream) -> None:
-    """Refuse a gzip file that ended too early, where the bytes before are not enough.
+    """Refuse a gzip file that ends too early, for readers that need the whole file.
 
     Raises:
-        RecordingError: it did.
+        RecordingError: the file ends too early.
     """
     if stream.is_cut:
         raise RecordingError(f"{path}: damaged gzip file (it ends too early); fetch the file again")
@@ -118,13 +118,13 @@ class _Gzip(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # always called by BufferedReader
         while True:
             if not self._rest:
-                self._rest = self._file.read(_PIECE_BYTES)
+                self._rest = self._file.read(_BLOCK_BYTES)
                 self._read_bytes += len(self._rest)
             is_end = not self._rest
-            piece = self._decompress(len(buffer))
-            if piece:
-                buffer[: len(piece)] = piece
-                return len(piece)
+            block = self._decompress(len(buffer))
+            if block:
+                buffer[: len(block)] = block
+                return len(block)
             if is_end:
                 self.is_cut = not self._member.eof
                 return 0
@@ -136,14 +136,14 @@ class _Gzip(io.RawIOBase):
                 return b""
             self._member = zlib.decompressobj(_GZIP)
         try:
-            piece = self._member.decompress(self._rest, limit)
+            block = self._member.decompress(self._rest, limit)
         except zlib.error as error:
             raise RecordingError(f"{self._path}: damaged gzip file ({error}); fetch the file again") from error
         self._rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-        self._given_bytes += len(piece)
+        self._given_bytes += len(block)
         if self._given_bytes > max(_HARMLESS_BYTES, EXPANSION_LIMIT * self._read_bytes):
             raise RecordingError(
                 f"{self._path}: a gzip file that expands more than {EXPANSION_LIMIT} times;"
                 " decompress it and check what it holds"
             )
-        return piece
+        return block

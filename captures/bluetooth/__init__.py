@@ -1,4 +1,4 @@
-"""Bluetooth captures: btsnoop, pcap and pcapng files with the traffic of a sensor."""
+"""Reads Bluetooth captures: btsnoop, pcap and pcapng files with the traffic of a sensor."""
 
 from captures.bluetooth.capture import is_bluetooth_capture, read_bluetooth_capture
 

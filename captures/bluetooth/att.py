@@ -55,7 +55,7 @@ class AttReader:
 
     def __init__(self) -> None:
         self._request: _Request | None = None
-        self._begun: Value | None = None
+        self._partial_value: Value | None = None
         self._part_bytes = 0
         self._readers: Mapping[int, Callable[[bytes], Iterator[Value | Named]]] = {
             _ERROR: self._read_error,
@@ -69,7 +69,7 @@ class AttReader:
         }
 
     def feed(self, pdu: bytes) -> Iterator[Value | Named]:
-        """Yield the values and types of attributes that a PDU holds. A long value is yielded when it was read whole.
+        """Yield the values and types of attributes that a PDU holds. A long value is yielded when its last part was read.
 
         Raises:
             MalformedError: the PDU is damaged.
@@ -85,19 +85,19 @@ class AttReader:
             raise MalformedError(f"operation {pdu[0]:#04x}: {len(pdu)} bytes") from error
 
     def finish(self) -> Iterator[Value]:
-        """Yield the value whose end was not read."""
-        if self._begun is not None:
-            yield self._begun
-            self._begun = None
+        """Yield the long value whose last part was not read."""
+        if self._partial_value is not None:
+            yield self._partial_value
+            self._partial_value = None
 
     def _read_request(self, pdu: bytes) -> Iterator[Value]:
         if pdu[0] & _COMMAND_BIT or pdu[0] == _CONFIRMATION:
             return
         request = _parse_request(pdu)
-        begun = self._begun
+        partial = self._partial_value
         continues = (
-            begun is not None
-            and (request.opcode, request.handle, request.offset) == (_READ_BLOB, begun.handle, len(begun.payload))
+            partial is not None
+            and (request.opcode, request.handle, request.offset) == (_READ_BLOB, partial.handle, len(partial.payload))
             and request.offset < _VALUE_LIMIT
         )
         if not continues:
@@ -122,14 +122,14 @@ class AttReader:
         if len(value.payload) < _LONG_BYTES:
             yield value
         else:
-            self._begun, self._part_bytes = value, len(value.payload)
+            self._partial_value, self._part_bytes = value, len(value.payload)
 
     def _read_part(self, pdu: bytes) -> Iterator[Value]:
         request = self._answered(pdu[0])
-        if request is None or self._begun is None:
+        if request is None or self._partial_value is None:
             return
-        whole = (self._begun.payload + pdu[1:])[:_VALUE_LIMIT]
-        self._begun = self._begun._replace(payload=whole)
+        whole = (self._partial_value.payload + pdu[1:])[:_VALUE_LIMIT]
+        self._partial_value = self._partial_value._replace(payload=whole)
         if len(pdu) - 1 < self._part_bytes:
             yield from self.finish()
 

@@ -1,4 +1,4 @@
-"""btsnoop files: Android's `btsnoop_hci.log`, BlueZ's `btmon -w`, Zephyr, Bumble.
+"""Reads btsnoop files: Android's `btsnoop_hci.log`, BlueZ's `btmon -w`, Zephyr, Bumble.
 
 Format: a header of 16 bytes ("btsnoop", version 1, link type), then records: original and included length, flags, dropped
 packets, time in microseconds since the year 0; all big-endian (RFC 1761, as extended by Symbian and BlueZ).
@@ -34,10 +34,12 @@ def read_btsnoop(path: Path) -> Iterator[Record | Ending]:
             raise RecordingError(f"{path}: a btsnoop file that ends within its header; record it again")
         _, version, link_type = _HEADER.unpack(header)
         if version != 1:
-            raise RecordingError(f"{path}: btsnoop version {version} is not read, only 1; export it with Wireshark as btsnoop")
+            raise RecordingError(
+                f"{path}: btsnoop version {version} is not supported, only 1; export it with Wireshark as btsnoop"
+            )
         if link_type not in _LINK_TYPES:
             raise RecordingError(
-                f"{path}: btsnoop link type {link_type} is not read, only H1 (1001), H4 (1002) and monitor (2001);"
+                f"{path}: btsnoop link type {link_type} is not supported, only H1 (1001), H4 (1002) and monitor (2001);"
                 " record the HCI log with btmon or Android"
             )
         number = 0

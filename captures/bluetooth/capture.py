@@ -1,7 +1,7 @@
 """Reads Bluetooth captures (btsnoop, pcap, pcapng) as the payloads of one sensor, for the same drivers as a live connection.
 
 The file is read twice: first to find its sensors and the characteristics of their handles, then for the payloads. The discovery
-of the services tells which characteristic a handle is, in whichever connection with the sensor it is. Where the file has none,
+of the services tells which characteristic a handle is, in all connections with the sensor. Where the file has no discovery,
 the map of `--gatt` does (see `captures.bluetooth.gatt_map`). The times are those of the records.
 """
 
@@ -24,7 +24,7 @@ from captures.recording import LONGEST_S, ReadOptions, RecordingError
 from drivers.registry import load_drivers
 
 _EARLIEST_US: Final = 1_262_304_000_000_000
-"""2010-01-01: Bluetooth LE is of that year, so earlier times are those of a clock that was not set."""
+"""2010-01-01: Bluetooth LE was published in that year, so an earlier time comes from a clock that was not set."""
 _LATEST_US: Final = 1 << 53
 _READERS: Final[Mapping[bytes, Callable[[Path], Iterator[Record | Ending]]]] = {
     btsnoop.MAGIC: btsnoop.read_btsnoop,
@@ -39,7 +39,7 @@ class _Timed(NamedTuple):
 
 
 def is_bluetooth_capture(begin: bytes) -> bool:
-    """Whether a file that begins so is a btsnoop, pcap or pcapng file, of whatever packets."""
+    """Whether a file with these first bytes is a btsnoop, pcap or pcapng file, with packets of any kind."""
     return _find_reader(begin) is not None
 
 
@@ -139,7 +139,7 @@ def _read_entries(
 
 
 def _learn(current: dict[int, str], handle: int, uuid: str, known: frozenset[str]) -> None:
-    """Later discoveries hold from where they are: an update of the sensor's firmware can move its handles."""
+    """Apply a discovery to the values after it: an update of the sensor's firmware can move its handles."""
     if uuid in known:
         current[handle] = uuid
     else:

@@ -1,4 +1,4 @@
-"""Chooses the sensor of a Bluetooth capture, and says why if none can be read."""
+"""Chooses the sensor of a Bluetooth capture, and explains why no sensor can be read."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def choose_sensor(
     `names` are by address. `stated` are the user's UUIDs by handle, for handles that the file does not name.
 
     Raises:
-        RecordingError: no sensor has such values, several have, or the file has none of that name.
+        RecordingError: no sensor has such values, several sensors have them, or no sensor has the name.
     """
     found = [_examine(sensor, names, stated, main, known) for sensor in sensors]
     readable = [item for item in found if item.main] or [item for item in found if item.known]

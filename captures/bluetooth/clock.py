@@ -1,16 +1,16 @@
-"""Turns the times of records, which follow a clock that people and networks set, into times that never decrease."""
+"""Makes the times of records monotonic although the clock of the recorder may be set during a capture."""
 
 from typing import Final
 
 _JITTER_US: Final = 1_000_000
-"""Records that are at most so much earlier than the one before are out of order; the clock was not set."""
+"""A record that is earlier than the one before by at most this is out of order; the clock was not set."""
 _LARGEST_STEP_US: Final = 366 * 86_400 * 1_000_000
-"""No capture has a pause of a year. A longer step is that of a clock that was set for the first time."""
+"""A longer step forward means that the clock was set for the first time, not that the capture has a pause of a year."""
 _SHOWN: Final = 3
 
 
 class Clock:
-    """Times of records in order. After a backward step, all times are moved by it, so that they continue."""
+    """Converts the times of records. After the clock was set, later times are shifted so that they continue."""
 
     def __init__(self) -> None:
         self._last_us: int | None = None

@@ -30,7 +30,7 @@ _CONNECTION_COMPLETES: Final = (0x01, 0x0A, 0x29)
 """LE Connection Complete, and Enhanced Connection Complete in two versions: they begin alike."""
 _ADVERTISING_REPORT, _EXTENDED_REPORT = 0x02, 0x0D
 _LINKS: Final = 1024
-"""Connections that are open at once; controllers have some ten."""
+"""Most connections that are open at once; controllers have some ten."""
 
 
 class HciReader:
@@ -39,10 +39,10 @@ class HciReader:
     def __init__(self) -> None:
         self._reassembler = Reassembler()
         self._open: dict[Link, None] = {}
-        self._flags_tell_directions = False
+        self._flags_show_directions = False
 
     def feed(self, packet: Packet) -> Iterator[Message]:
-        """Yield what an HCI packet says about links. Other packets and damaged events say nothing."""
+        """Yield what an HCI packet says about links. Other packets and damaged events yield nothing."""
         if packet.kind == "acl":
             yield from self._read_acl(packet)
         elif packet.kind == "event":
@@ -63,16 +63,16 @@ class HciReader:
             self._reassembler.drop(link, received)
             yield Lost(link)
         else:
-            known = received if packet.is_received is not None or self._flags_tell_directions else None
+            known = received if packet.is_received is not None or self._flags_show_directions else None
             for message in self._reassembler.feed(link, received, data[:length], is_start=boundary != _CONTINUATION):
                 yield message._replace(is_received=known) if isinstance(message, AttPdu) else message
 
     def _find_direction(self, link: Link, boundary: int) -> bool | None:
-        """The direction of a packet whose capture does not state it: only first fragments tell.
+        """The direction of a packet whose capture does not state it: only first fragments show it.
 
-        Some hosts send the flag of controllers. Until a packet has the flag of hosts, the flags do not tell directions.
+        Some hosts send the flag of controllers. Until a packet has the flag of hosts, the flags do not show directions.
         """
-        self._flags_tell_directions |= boundary == _FROM_HOST
+        self._flags_show_directions |= boundary == _FROM_HOST
         if boundary == _CONTINUATION:
             return self._reassembler.is_unfinished(link, is_received=True)
         return {_FROM_HOST: False, _FROM_CONTROLLER: True}.get(boundary)

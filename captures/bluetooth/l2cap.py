@@ -1,4 +1,4 @@
-"""Puts L2CAP PDUs together from fragments (Core Specification 5.4, volume 3, part A, 3.1 and 7.2)."""
+"""Joins fragments into L2CAP PDUs (Core Specification 5.4, volume 3, part A, 3.1 and 7.2)."""
 
 import struct
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ _Key = tuple[Link, bool | None]
 
 
 class Reassembler:
-    """Joins the fragments of each link and direction. What belongs to other channels than ATT is skipped."""
+    """Joins the fragments of each link and direction. PDUs of channels other than ATT are skipped."""
 
     def __init__(self) -> None:
         self._unfinished: dict[_Key, bytearray] = {}
 
     def is_unfinished(self, link: Link, is_received: bool) -> bool:
-        """Whether a fragment is awaited."""
+        """Whether a PDU lacks its last fragment."""
         return (link, is_received) in self._unfinished
 
     def feed(
@@ -57,7 +57,7 @@ class Reassembler:
         self._unfinished.pop((link, is_received), None)
 
     def forget(self, link: Link) -> None:
-        """Forget what a link that ended has left unfinished."""
+        """Drop the unfinished PDUs of a link that ended."""
         for is_received in (None, False, True):
             self.drop(link, is_received)
 

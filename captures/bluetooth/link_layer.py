@@ -58,7 +58,7 @@ class LinkLayerReader:
         self._links: dict[Link, _LinkState] = {}
 
     def feed(self, packet: Packet, time_us: int) -> Iterator[Message]:
-        """Yield what a packet says about links. Damaged packets of advertising say nothing."""
+        """Yield what a packet says about links. Damaged advertising packets yield nothing."""
         if len(packet.data) < 6:
             return
         access_address, first, length = struct.unpack_from("<IBB", packet.data)

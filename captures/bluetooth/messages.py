@@ -1,4 +1,4 @@
-"""What happened on the Bluetooth LE links of a capture, whether the host or the air was recorded."""
+"""The events on the Bluetooth LE links of a capture, the same for logs of a host and for sniffers."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Disconnected(NamedTuple):
 
 
 class Advertised(NamedTuple):
-    """A device told its name."""
+    """A device advertised its name."""
 
     address: str
     name: str

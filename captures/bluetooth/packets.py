@@ -1,4 +1,4 @@
-"""What the containers of Bluetooth captures return: records, and the packets in them whatever the link type.
+"""Defines the records of Bluetooth captures, and unpacks the packets of every link type.
 
 Sources: Core Specification 5.4, volume 4, parts A (H4) and E (HCI); the link types of tcpdump.org; BlueZ's `btsnoop.h`;
 Nordic Semiconductor's sniffer for Bluetooth LE.

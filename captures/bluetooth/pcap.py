@@ -1,4 +1,4 @@
-"""pcap files with Bluetooth packets: libpcap's classic format, in either byte order, with times in µs or ns."""
+"""Reads pcap files with Bluetooth packets: libpcap's classic format, in either byte order, with times in µs or ns."""
 
 import struct
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""pcapng files with Bluetooth packets, as Wireshark and sniffers write them. Source: the IETF draft on pcapng."""
+"""Reads pcapng files with Bluetooth packets, as Wireshark and sniffers write them. Source: the IETF draft on pcapng."""
 
 import struct
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ from captures.recording import RecordingError
 from captures.streams import Stream, open_stream
 
 MAGIC: Final = b"\x0a\x0d\x0d\x0a"
-_SECTION, _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET = 0x0A0D0D0A, 1, 2, 3, 6
+_INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET = 1, 2, 3, 6
 _BYTE_ORDERS: Final = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
 _INTERFACES: Final = 256
 """Interfaces of a section; Wireshark records some ten at once."""
 _BLOCK_LIMIT: Final = RECORD_LIMIT + 4096
-"""Bytes of a block that is read. Others, such as names and secrets, are skipped in pieces."""
-_SKIPPED: Final = 1 << 16
+"""Bytes of a block that is read. Other blocks, such as names and secrets, are skipped."""
+_SKIP_BYTES: Final = 1 << 16
 _FLAGS, _RESOLUTION, _OFFSET = 2, 9, 14
 """Options: direction of a packet; resolution and offset of an interface's times."""
 
 
 class _Interface(NamedTuple):
-    """`ticks` are those in a second; `offset_s` is added to times."""
+    """`ticks` is the number of ticks in a second; `offset_s` is added to times."""
 
     link_type: int
     ticks: int
@@ -107,10 +107,10 @@ def _read_body(path: Path, number: int, stream: Stream, length: int, *, is_read:
         body = stream.read(length)
         return body if len(body) == length else None
     while length:
-        piece = stream.read(min(length, _SKIPPED))
-        if not piece:
+        skipped = stream.read(min(length, _SKIP_BYTES))
+        if not skipped:
             return None
-        length -= len(piece)
+        length -= len(skipped)
     return b""
 
 

@@ -70,7 +70,7 @@ class Tracker:
     """Follows the links and reads what their two ends send each other."""
 
     def __init__(self) -> None:
-        self.names: OrderedDict[str, str] = OrderedDict()  # whose oldest entry is removed in constant time
+        self.names: OrderedDict[str, str] = OrderedDict()  # removes its oldest entry in constant time
         self._addresses: dict[Link, str] = {}
         self._bearers: dict[tuple[Link, bool], AttReader] = {}
 
@@ -156,14 +156,14 @@ class SensorList:
         """
         match event.what:
             case "connected":
-                self._bound(self._linked_us, _ADDRESSES)
+                self._check_count(self._linked_us, _ADDRESSES)
                 self._linked_us.setdefault(event.address, time_us)
             case "lost" | "encrypted" | "enhanced" as trouble:
-                self._bound(self._troubles, _ADDRESSES)
+                self._check_count(self._troubles, _ADDRESSES)
                 self._troubles.setdefault(event.address, Counter())[trouble] += 1
             case Named(handle, uuid):
                 handles = self._sensor(event, time_us).handles
-                self._bound_handles(handles)
+                self._check_handles(handles)
                 handles.setdefault(handle, uuid)
             case Value() as value:
                 self._count(self._sensor(event, time_us), value)
@@ -171,7 +171,7 @@ class SensorList:
                 pass
 
     def finish(self) -> list[Sensor]:
-        """The sensors that sent values or told their characteristics, and those whose packets could not be read."""
+        """The sensors that sent values or listed their characteristics, and those whose packets could not be read."""
         for address, troubles in self._troubles.items():
             keys = [key for key in self._sensors if key[0] == address] or [(address, True)]
             for key in keys:
@@ -183,21 +183,21 @@ class SensorList:
         key = (event.address, bool(event.is_received))
         found = self._sensors.get(key)
         if found is None:
-            self._bound(self._sensors, _SENSORS)
+            self._check_count(self._sensors, _SENSORS)
             found = self._sensors[key] = Sensor(key, self._linked_us.get(event.address, time_us))
         return found
 
     def _count(self, sensor: Sensor, value: Value) -> None:
         counts = sensor.pushed if value.is_pushed else sensor.read
-        self._bound_handles(counts)
+        self._check_handles(counts)
         counts[value.handle] += 1
         if sensor.handles.get(value.handle) == DEVICE_NAME and not value.is_pushed:
             sensor.gap_name = clean_name(value.payload)
 
-    def _bound(self, entries: dict[Key, Sensor] | dict[str, int] | dict[str, Counter[Trouble]], limit: int) -> None:
+    def _check_count(self, entries: dict[Key, Sensor] | dict[str, int] | dict[str, Counter[Trouble]], limit: int) -> None:
         if len(entries) > limit:
             raise TooManyError(f"{self._file}: more than {limit} connected devices; split the file with Wireshark's editcap")
 
-    def _bound_handles(self, entries: dict[int, str] | Counter[int]) -> None:
+    def _check_handles(self, entries: dict[int, str] | Counter[int]) -> None:
         if len(entries) > _HANDLES:
             raise TooManyError(f"{self._file}: a device with more than {_HANDLES} handles; the file is damaged")

@@ -26,9 +26,9 @@ _CLIPPING_YEAR: Final = 85
 _NO_DATE: Final = date(1985, 1, 1)
 """EDF+ writers set this date where the true one is removed. EDF exists since 1992."""
 _YEARS: Final = range(1985, 2200)
-"""A longer year is damaged. Times of this range fit in every type of date."""
+"""A year outside this range is damaged."""
 _LARGEST_SCALE: Final = 1e12
-"""No unit of a sensor is as large; the product with a sample stays finite."""
+"""Larger than the gain or offset of any sensor; its product with a sample stays finite."""
 _ODD_MICRO: Final = re.compile(r"[^\x00-\x7f]{1,2}(v(?:olts?)?)", re.IGNORECASE)
 """A unit whose µ is written in an unknown code page. No other prefix of a unit is outside ASCII."""
 
@@ -87,7 +87,7 @@ class Header:
 
 
 def is_edf(begin: bytes) -> bool:
-    """Whether a file that begins with these 256 bytes is of the EDF family, whatever its name."""
+    """Whether a file with these first 256 bytes is an EDF, EDF+, BDF or BDF+ file."""
     if begin.startswith(_BDF_VERSION):
         return True
     count, length = parse_integer(begin[252:256]), parse_integer(begin[184:192])
@@ -144,14 +144,14 @@ def count_signals(path: Path, fixed: bytes) -> int:
 
 
 def parse_number(field: bytes) -> float | None:
-    """A number in ASCII, with decimal point or comma, blanks anywhere; None if it is none, or not finite."""
+    """A number in ASCII, with decimal point or comma, blanks anywhere; None for any other text, or if it is not finite."""
     text = "".join(_text(field).split()).replace(",", ".")
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
     return value if math.isfinite(value) else None
 
 
 def parse_integer(field: bytes) -> int | None:
-    """A whole number in ASCII of at most eight digits, which is what a field holds; None if it is none."""
+    """A whole number in ASCII of at most eight digits, the width of a field; None for any other text."""
     value = parse_number(field)
     return int(value) if value is not None and value.is_integer() and abs(value) < 1e8 else None
 
@@ -215,7 +215,7 @@ def _parse_date(fixed: bytes) -> tuple[date | None, list[str]]:
     if day is None:
         return None, [f"its start date {text[:8]!r} is not a date (day.month.year): the start is unknown"]
     if day == _NO_DATE:
-        return None, ["its start date 01.01.85 stands for a removed one: the start is unknown"]
+        return None, ["its start date 01.01.85 means that the true one was removed: the start is unknown"]
     if long and short and (long.day, long.month, long.year % 100) != (short.day, short.month, short.year % 100):
         return day, [f"its two start dates differ: {long} is taken, not {short}"]
     if long is None and "." not in text and day.day <= 12 and day.day != day.month:

@@ -17,13 +17,13 @@ from captures.leads import millivolts_per_unit
 from captures.recording import CHUNK_SAMPLES, LONGEST_S, Chunk, ReadOptions, Recording, RecordingError, Samples
 from captures.streams import open_stream
 
-_LOOK_S: Final = 60.0
-"""Length of the start of a signal whose amplitude is looked at."""
-_LOOK_SAMPLES: Final = 4 * CHUNK_SAMPLES
-"""The most samples that are looked at: one minute at 4 kHz."""
+_MEASURED_S: Final = 60.0
+"""Length of the start of a signal whose amplitude is measured."""
+_MEASURED_SAMPLES: Final = 4 * CHUNK_SAMPLES
+"""Most samples that are measured: one minute at 4 kHz."""
 _HIGHEST_HZ: Final = 1e6
 _SMALLEST_MV: Final = 0.05
-"""No QRS complex on the skin is as small; a signal in the wrong unit is, or one without a patient."""
+"""A QRS complex on the skin is larger. A smaller signal is in the wrong unit, or was recorded without a patient."""
 _UNIT_HINT: Final = "give the unit with --unit (V, mV, uV, nV, or counts per millivolt such as 200/mV)"
 
 
@@ -67,7 +67,7 @@ def read_edf(path: Path, options: ReadOptions) -> Recording:
             *notes,
             *times.notes,
             *late_notes,
-            *_turned(channel),
+            *_note_inversion(channel),
         ),
         read_chunks=lambda: _read_chunks(records, channel, header.sample_bytes, rate_hz, times),
         kind=choice.kind,
@@ -82,7 +82,7 @@ def _read_header(path: Path) -> Header:
 
 
 def _find_records(path: Path, header: Header) -> tuple[Records, list[str]]:
-    """Where the data records are. Their number follows from the length of the file, and differences to the header are told."""
+    """Find the data records. Their number follows from the length of the file; notes report differences from the header."""
     size = header.record_bytes
     if not size:
         raise RecordingError(f"{path}: its signals have no samples; give a recording with an ECG")
@@ -131,7 +131,7 @@ def _find_rate(path: Path, header: Header, count: int, signal: Signal, options: 
     """The sampling rate and the duration of a data record.
 
     Raises:
-        RecordingError: the header states no rate, or an impossible one or length, and the user none.
+        RecordingError: the header states no rate and the user does not either, or the rate or duration is impossible.
     """
     if options.rate_hz is None and not header.record_s:
         raise RecordingError(f"{path}: its header states no duration of a data record; give the sampling rate with --rate")
@@ -174,10 +174,10 @@ def _stated(header: Header, signal: Signal, options: ReadOptions) -> list[str]:
     return notes
 
 
-def _turned(channel: _Channel) -> tuple[str, ...]:
+def _note_inversion(channel: _Channel) -> tuple[str, ...]:
     low, high = channel.signal.physical
-    turned = channel.gain < 0 and low is not None and high is not None and low > high
-    return (f"the physical minimum {low:g} is above the maximum {high:g}: the signal is turned over",) if turned else ()
+    is_inverted = channel.gain < 0 and low is not None and high is not None and low > high
+    return (f"the physical minimum {low:g} is above the maximum {high:g}: the signal is inverted",) if is_inverted else ()
 
 
 def _limits(pair: tuple[float | None, float | None]) -> str:
@@ -187,7 +187,7 @@ def _limits(pair: tuple[float | None, float | None]) -> str:
 def _find_times(header: Header, records: Records, record_s: float, rate_hz: float) -> Times:
     annotations = next((signal for signal in header.signals if signal.is_annotations and signal.samples), None)
     if annotations is None:
-        note = "a discontinuous file without times (no annotations): its data records are taken to follow without a gap"
+        note = "a discontinuous file without times (no annotations): its data records are assumed to follow without a gap"
         return Times(notes=(note,) if header.has_gaps else ())
     span = (annotations.start * header.sample_bytes, annotations.samples * header.sample_bytes)
     return read_times(records, span, record_s, rate_hz, has_gaps=header.has_gaps)
@@ -220,7 +220,7 @@ def _read_chunks(records: Records, channel: _Channel, sample_bytes: int, rate_hz
 
 
 def _check_amplitude(path: Path, recording: Recording, signal: Signal, options: ReadOptions) -> Recording:
-    """Refuse a unit that makes the signal larger than any ECG, unless the user stated it; tell if it is too small."""
+    """Refuse a unit that makes the signal larger than any ECG, unless the user stated it; add a note if it is too small."""
     if options.unit is not None:
         return recording
     found_mv = typical_amplitude(_read_start(recording), recording.rate_hz)
@@ -241,6 +241,6 @@ def _read_start(recording: Recording) -> Samples:
     for chunk in recording.read_chunks():
         parts.append(chunk.values)
         count += chunk.values.size
-        if count >= min(_LOOK_S * recording.rate_hz, _LOOK_SAMPLES):
+        if count >= min(_MEASURED_S * recording.rate_hz, _MEASURED_SAMPLES):
             break
     return np.concatenate(parts)

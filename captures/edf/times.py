@@ -14,13 +14,13 @@ _ONSET: Final = re.compile(rb"\0*([+-]?\d{1,12}(?:[.,]\d{0,12})?)(?:\x15[^\x14\0
 """The time of a record: an annotation list whose first text is empty."""
 _TEXT: Final = re.compile(rb"(?<=\x14)[^\x14\0]+(?=\x14)")
 _ROUNDING_S: Final = 1.5e-3
-"""Steps between times in whole milliseconds are wrong by up to 1 ms. A gap this short needs no interruption of an ECG."""
+"""Steps between times in whole milliseconds are wrong by up to 1 ms. A shorter gap does not interrupt an ECG."""
 _LARGEST_OVERLAP_S: Final = 0.1
-"""Jitter of a recorder's clock stays below it. Larger overlaps would move beats by more than an interval may be wrong."""
+"""Jitter of a recorder's clock stays below it. A larger overlap would shift beats too far."""
 _MOST_RECORDS: Final = 1 << 22
-"""Twelve hours of a hundred records a second. Their times take 32 MiB."""
+"""Twelve hours at a hundred records a second. Their times take 32 MiB."""
 _LIST_BYTES: Final = 1 << 16
-"""Bytes of annotations of one record that are looked at: the time comes first."""
+"""Bytes of annotations of one record that are parsed: the time comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Times:
 
 
 def read_times(records: Records, span: tuple[int, int], record_s: float, rate_hz: float, *, has_gaps: bool) -> Times:
-    """Read the times from the bytes `start`, `width` of each record that hold the annotations.
+    """Read the times of the records. `span` has the first byte and the length of the annotations in each record.
 
-    Without `has_gaps` the records follow each other by definition, and other times in them are only told.
+    Without `has_gaps` the records follow each other by definition, and a note reports times that differ.
 
     Raises:
         RecordingError: the records go back in time, or are too many.
@@ -52,7 +52,7 @@ def read_times(records: Records, span: tuple[int, int], record_s: float, rate_hz
     notes = [f"{texts} annotation{'s are' if texts > 1 else ' is'} not read"] if texts else []
     known = np.flatnonzero(~np.isnan(onsets))
     if known.size < records.count and has_gaps:
-        notes.append(f"{records.count - known.size} data records state no time: they are taken to follow without a gap")
+        notes.append(f"{records.count - known.size} data records have no time: they are assumed to follow without a gap")
     if not known.size:
         return Times(notes=tuple(notes))
     offset_s = float(onsets[known[0]] - known[0] * record_s)
@@ -64,14 +64,14 @@ def read_times(records: Records, span: tuple[int, int], record_s: float, rate_hz
     if not has_gaps:
         worst_s = float(late_s[odd][np.argmax(np.abs(late_s[odd]))])
         way = "after" if worst_s > 0 else "before"
-        told = f"{odd.size} data records state times up to {abs(worst_s):.3f} s {way} the end of the one before"
-        return Times(offset_s, notes=(*notes, f"{told}; the file says that it has no gaps, so these times are not used"))
+        problem = f"{odd.size} data records state times up to {abs(worst_s):.3f} s {way} the end of the one before"
+        return Times(offset_s, notes=(*notes, f"{problem}; the file says that it has no gaps, so these times are not used"))
     gaps = _find_gaps(records, known[odd + 1], late_s[odd], tolerated_s)
     return Times(offset_s, gaps, tuple(float(onsets[gap] - offset_s) for gap in gaps), tuple(notes))
 
 
 def _find_gaps(records: Records, numbers: NDArray[np.int64], late: NDArray[np.float64], tolerated_s: float) -> tuple[int, ...]:
-    """The records before which samples are missing. A small overlap is made up for by the next gap."""
+    """The records before which samples are missing. A small overlap is subtracted from the next gap."""
     gaps: list[int] = []
     ahead_s = 0.0
     for number, late_s in zip(numbers.tolist(), late.tolist(), strict=True):
@@ -79,7 +79,7 @@ def _find_gaps(records: Records, numbers: NDArray[np.int64], late: NDArray[np.fl
         if ahead_s > _LARGEST_OVERLAP_S:
             raise RecordingError(
                 f"{records.path}: data record {number + 1} starts {ahead_s:.3f} s before the one before it ends;"
-                " its times cannot be right, export the file again"
+                " its times cannot be right; export the file again"
             )
         if ahead_s < -tolerated_s:
             gaps.append(number)

@@ -1,1 +1,1 @@
-"""Reads the exports of vendors that are not tables: JSON objects, JSON lines, and texts of a device's own shape."""
+"""Reads exports of vendors other than plain tables: JSON, JSON lines, tables with lists in cells, AliveCor and Viatom files."""

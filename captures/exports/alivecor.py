@@ -41,7 +41,7 @@ _DATE_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """The data of a block: fewer bytes than `size` if the file is cut. `is_damaged` says that its checksum is another one."""
+    """The data of a block: fewer bytes than `size` if the file is cut. `is_damaged` says that the checksum does not match."""
 
     name: bytes
     size: int
@@ -55,12 +55,12 @@ class _Block:
 
 
 def starts_alivecor(begin: bytes) -> bool:
-    """Whether a file that begins so is one of AliveCor."""
+    """Whether a file with these first bytes is an AliveCor file."""
     return begin.startswith(_SIGNATURE)
 
 
 def read_alivecor(path: Path, options: ReadOptions) -> Recording:
-    """Open a file of AliveCor. Its annotations and average beats are not read.
+    """Open an AliveCor file. Its annotations and average beats are not read.
 
     Raises:
         RecordingError: the file is too long or damaged, or leaves open what `options` must state.
@@ -69,11 +69,11 @@ def read_alivecor(path: Path, options: ReadOptions) -> Recording:
     with open_stream(path) as file:
         data = file.read(_LIMIT_BYTES + 1)
     if len(data) > _LIMIT_BYTES:
-        raise RecordingError(f"{path}: a file of AliveCor of more than {_LIMIT_BYTES >> 20} MiB; check what it holds")
+        raise RecordingError(f"{path}: an AliveCor file of more than {_LIMIT_BYTES >> 20} MiB; check what it holds")
     blocks = _split_blocks(data)
     leads = [block for block in blocks if block.name in _LEADS and len(block.data) > 1]
     if not leads:
-        raise RecordingError(f"{path}: a file of AliveCor without samples of an ECG; export it again")
+        raise RecordingError(f"{path}: an AliveCor file without samples of an ECG; export it again")
     rate_hz, unit = _read_format(path, blocks)
     candidates = [
         Candidate(number, _LEADS[block.name], options.unit or unit, partial(lambda block: iter((block.counts,)), block))
@@ -109,7 +109,7 @@ def read_alivecor(path: Path, options: ReadOptions) -> Recording:
 
 
 def _split_blocks(data: bytes) -> list[_Block]:
-    """The blocks of a file in its order; the last one may be cut."""
+    """The blocks of a file in order; the last one may be cut."""
     found: list[_Block] = []
     at = _FIRST_BLOCK
     while at + 8 <= len(data) and len(found) < _BLOCK_LIMIT:
@@ -130,7 +130,7 @@ def _read_format(path: Path, blocks: list[_Block]) -> tuple[float | None, str]:
     if len(data) < 5:
         return None, ""
     if data[0] != _FORMAT_16_BIT:
-        raise RecordingError(f"{path}: samples in format {data[0]} of AliveCor, which is not known; export it as CSV or EDF")
+        raise RecordingError(f"{path}: AliveCor samples of format {data[0]}, which is not supported; export it as CSV or EDF")
     resolution_nv = int.from_bytes(data[3:5], "little")
     return float(int.from_bytes(data[1:3], "little")) or None, f"{1e6 / resolution_nv:.6f}/mV" if resolution_nv else ""
 

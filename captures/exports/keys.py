@@ -1,4 +1,4 @@
-"""What the keys of JSON exports mean: sampling rate, unit, start, and the times and values of single samples.
+"""Recognises the keys of JSON exports: sampling rate, unit, start, and the times and values of single samples.
 
 The keys are those of public exports and interfaces (see `captures.exports.signals`), and the usual words of loggers.
 """
@@ -101,7 +101,7 @@ def unit_of_key(key: str) -> str:
 
 
 def find_start(objects: Sequence[Mapping[str, Any]]) -> int | None:
-    """When the innermost of these objects says that it starts, microseconds since 1970; None if none does."""
+    """The start that the innermost of these objects states, in microseconds since 1970; None if none does."""
     for found in objects:
         known = {normalize(key): value for key, value in found.items() if isinstance(value, (str, float))}
         for key in _START_KEYS:

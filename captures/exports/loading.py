@@ -1,4 +1,4 @@
-"""Loads JSON of unknown origin with bounds: a whole document, or line by line."""
+"""Loads JSON of limited size: a whole document, or line by line."""
 
 import json
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from captures.recording import RecordingError
 from captures.streams import GZIP_MAGIC, Stream, check_complete, open_stream
 
 DOCUMENT_LIMIT_BYTES: Final = 64 << 20
-"""A JSON document is held in memory whole, at about ten times its length. 60 ECGs of a watch with a time for each sample are as
-long; a day of one lead is longer, and is exported line by line."""
+"""A JSON document is held in memory whole, at about ten times its length. 60 ECGs of a watch with a time for each sample reach
+this length; a day of one lead is longer, and is exported line by line."""
 CONTAINER_LIMIT: Final = 1_000_000
 """Objects and lists of a document: 60 ECGs of a watch have 900,000."""
 NUMBER_LIMIT: Final = 8_000_000
-"""Commas of a document, about one a number: a list of as many numbers takes 450 MB."""
+"""Most commas of a document, about one per number: a list of this length takes 450 MB."""
 LINE_LIMIT_BYTES: Final = 1 << 20
-"""Length of a line of JSON lines: a packet of a strap has 73 samples, at most 100 bytes each."""
+"""Longest line of JSON lines: a packet of a strap has 73 samples, at most 100 bytes each."""
 
 Object = dict[str, Any]
 
@@ -38,7 +38,7 @@ def load_document(path: Path) -> object:
             " or one object a line"
         )
     if text.count(b"{") + text.count(b"[") > CONTAINER_LIMIT or text.count(b",") > NUMBER_LIMIT:
-        raise RecordingError(f"{path}: a JSON document of more values than a recording has; export fewer recordings at a time")
+        raise RecordingError(f"{path}: JSON with more values than a recording has; export fewer recordings at a time")
     try:
         return json.loads(text, parse_int=float)
     except RecursionError:
@@ -95,7 +95,7 @@ def is_cut(path: Path) -> bool:
 
 
 def _bounded_lines(file: Stream) -> Iterator[bytes | None]:
-    """The lines of a file; None in the place of one that is too long, and then no more."""
+    """The lines of a file up to one that is too long, for which None is yielded."""
     while line := file.readline(LINE_LIMIT_BYTES + 1):
         if len(line) > LINE_LIMIT_BYTES:
             yield None

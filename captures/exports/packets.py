@@ -1,4 +1,4 @@
-"""Packets of samples as apps log them: JSON objects that hold the samples of one notification, and when it was."""
+"""Parses packets of samples as apps log them: JSON objects with the samples of one notification and their time."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,11 +14,11 @@ from captures.moments import moment_of_number
 from captures.recording import Samples
 
 _HELD_PACKETS: Final = 8
-"""Packets that are held back to see whether earlier ones follow."""
+"""Packets that are buffered because earlier ones may follow."""
 
 
 class PacketOrderError(ValueError):
-    """Packets of two recordings."""
+    """The packets belong to two recordings, because the times go back."""
 
 
 class Packet(NamedTuple):
@@ -84,7 +84,7 @@ def parse_sample(item: Mapping[str, Any]) -> Packet | None:
 
 
 def scale_samples(packets: Sequence[Packet]) -> tuple[float, int | None]:
-    """Seconds in the unit of the times of single samples, and when the first one was; 1 if that is unknown."""
+    """Seconds in the unit of the times of single samples, and the time of the first one; 1.0 and None if unknown."""
     times = read_times([packet.t_s for packet in packets])
     span = packets[-1].t_s - packets[0].t_s
     return (float(times.seconds[-1]) / span, times.start_us) if times and span > 0 else (1.0, None)
@@ -117,7 +117,7 @@ def period_of(packets: Iterable[Packet]) -> float | None:
 
 
 def sort_packets(packets: Iterable[Packet]) -> Iterator[Packet]:
-    """Yield packets in the order of their times, where they are out of order by a few; repeated ones are left out.
+    """Yield packets sorted by time if they are out of order by a few; repeated packets are left out.
 
     Raises:
         PacketOrderError: the times go back farther, so a second recording begins.

@@ -24,13 +24,13 @@ from captures.leads import is_ecg_name, is_ppg_name, millivolts_per_unit
 from captures.recording import CHUNK_SAMPLES, Chunk, ReadOptions, Recording, RecordingError, Samples, split_chunks
 
 _READ: Final = (
-    "read are captures of pulsegate, and exports with a list of samples: Fitbit, Withings, Kardia, Health Auto Export,"
+    "give a capture of pulsegate, or an export with a list of samples: Fitbit, Withings, Kardia, Health Auto Export,"
     " Polar Recorder, Movesense, FHIR"
 )
 _FIRST_PACKETS: Final = 2_000
 """Packets whose times give the sampling rate: 19 minutes of a Polar H10."""
 _LONG_STEP: Final = 1.5
-"""A packet that comes later than the end of the one before by this many samples follows a gap."""
+"""A packet follows a gap if it begins later than the end of the one before by this many samples."""
 _RATE_TOLERANCE: Final = 0.05
 
 
@@ -56,7 +56,7 @@ def recording_of(path: Path, signals: list[Signal], options: ReadOptions) -> Rec
     """The recording of the first ECG of an export, or of the signal that `options` name.
 
     Raises:
-        RecordingError: there is none, or the file leaves open what `options` must state.
+        RecordingError: no signal is an ECG, or the file leaves open what `options` must state.
     """
     candidates = [
         Candidate(number, signal.name, signal.unit, lambda signal=signal: iter((signal.values,)))  # type: ignore[misc]
@@ -84,7 +84,7 @@ def recording_of(path: Path, signals: list[Signal], options: ReadOptions) -> Rec
 
 
 def _choose(path: Path, candidates: list[Candidate], signals: list[Signal], options: ReadOptions) -> Choice:
-    """The signal to read; a message that none is an ECG names all options that it takes to read one."""
+    """Choose the signal to read. If none is an ECG, the message names all options that are needed to read one."""
     try:
         return choose_signal(str(path), "signal", candidates, options)
     except RecordingError as error:
@@ -170,7 +170,7 @@ def _packets(path: Path, name: str | None = None, unit_s: float = 1.0, *, cut: b
 
 
 def _chunks(path: Path, packets: Iterator[Packet], rate_hz: float, factor: float) -> Iterator[Chunk]:
-    """Join packets to chunks."""
+    """Join packets into chunks."""
     first_s, end_s, begin_s, size, continues = None, 0.0, 0.0, 0, True
     parts: list[Samples] = []
     for packet in _sort(path, packets):

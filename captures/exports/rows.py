@@ -1,7 +1,7 @@
 """Reads tables with a recording in each row, whose samples are a list in one cell: `…,512,"[12,-7,…]"`.
 
-Withings exports its ECGs so (`signal.csv`, with the columns type, date, duration, frequency, wearposition and a list). Rows of
-other types, such as the pressure in a cuff, stand between them. The unit is that of Withings' interface, µV.
+Withings exports ECGs in this form: `signal.csv`, with the columns type, date, duration, frequency, wearposition and a list.
+There are also rows of other types, such as the pressure in a cuff. The unit is that of Withings' interface, µV.
 Sources: public loaders of the export of Health Mate, which name its columns; developer.withings.com (Heart v2 Get).
 """
 
@@ -24,11 +24,11 @@ _LIST: Final = re.compile(rb'(?:^|[,;\t]) ?"?\[\s?-?\d[\d.eE+-]{0,30}\s?,')
 _CELL: Final = re.compile(r' *(?:"((?:[^"]|"")*)"|(\[[^\]]*\])|([^,;\t]*))[^,;\t]*(?:[,;\t]|$)')
 _COLUMNS_LIMIT: Final = 100
 _KEY_OF_ECG: Final = "wearposition"
-"""Beside the samples, it says in Withings' interface that they are an ECG."""
+"""In Withings' interface, this key beside the samples means that they are an ECG."""
 
 
 def starts_rows_of_lists(begin: bytes) -> bool:
-    """Whether a file that begins so is such a table."""
+    """Whether a file with these first bytes is a table with lists of samples in its cells."""
     titles, _, rows = begin.partition(b"\n")
     return (
         re.search(rb"[A-Za-z]", titles) is not None
@@ -38,7 +38,7 @@ def starts_rows_of_lists(begin: bytes) -> bool:
 
 
 def read_rows_of_lists(path: Path, options: ReadOptions) -> Recording | None:
-    """Open such a table: the first ECG, or the signal that `options` name. None if its lists are too short for samples.
+    """Open a table with lists: the first ECG, or the signal that `options` name. None if the lists are too short for samples.
 
     Raises:
         RecordingError: the file is damaged or too long, or leaves open what `options` must state.

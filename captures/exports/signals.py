@@ -1,4 +1,4 @@
-"""Finds the signals of a JSON document: its lists of samples, with the rate, unit and start that stand beside them.
+"""Finds the signals of a JSON document: its lists of samples, with their sampling rate, unit and start.
 
 Shapes that are read, wherever they stand in the document:
 
@@ -39,13 +39,13 @@ from captures.leads import is_ecg_name, is_ppg_name, millivolts_per_unit
 from captures.recording import Samples
 
 SIGNAL_LIMIT: Final = 1_000
-"""Signals of a document that are looked at: 60 recordings of a 12-lead device have 720."""
+"""Most signals of a document that are read: 60 recordings of a 12-lead device have 720."""
 _SHORTEST: Final = 16
 """Numbers in a list: shorter lists are positions, channels and the like."""
 _ECG_KEYS: Final = frozenset(("waveformsamples", "voltagemeasurements", "voltagevalues"))
 """Keys of vendors that hold an ECG and do not say so."""
-_HEAD: Final = 50
-"""Items of a list in which packets are looked for: those of several sensors may alternate."""
+_HEAD_ITEMS: Final = 50
+"""First items of a list that are searched for packets: those of several sensors may alternate."""
 _START_TOLERANCE_US: Final = 120_000_000
 _FHIR_INVALID: Final = ("E", "U", "L")
 
@@ -146,7 +146,7 @@ def _read_points(place: _Place, points: list[object]) -> Signal | None:
 
 
 def _read_packets(place: _Place, items: list[object]) -> Signal | None:
-    head = [packet for packet in (parse_packet(item) for item in items[:_HEAD] if isinstance(item, dict)) if packet]
+    head = [packet for packet in (parse_packet(item) for item in items[:_HEAD_ITEMS] if isinstance(item, dict)) if packet]
     if not head:
         return None
     name = choose_name(head)

@@ -1,4 +1,4 @@
-"""Reads the times of single samples where nothing states their unit."""
+"""Reads the times of single samples; their unit follows from the step between them."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _EPOCH_2000_NS: Final = (4e17, 9.99e17)
 """Nanoseconds since 2000, from 2012 to 2031: the time of Polar sensors."""
 _EPOCH_2000_US: Final = 946_684_800_000_000
 _LONG_STEP: Final = 1.5
-"""Steps longer than this many typical ones miss samples."""
+"""A step longer than this many typical ones is a gap."""
 
 
 class Times(NamedTuple):
@@ -55,7 +55,7 @@ def _epoch_of(first: float) -> int | None:
 
 
 def rate_of_times(seconds: Samples) -> float | None:
-    """The sampling rate in Hz of rising times, without the gaps between them; None if there are none."""
+    """The sampling rate in Hz of rising times, gaps not counted; None for fewer than two times."""
     steps = np.diff(seconds)
     if not steps.size:
         return None

@@ -23,12 +23,12 @@ _BLOCK_BYTES: Final = 1 << 17
 
 
 def starts_viatom(begin: bytes) -> bool:
-    """Whether a file that begins so is such a text."""
+    """Whether a file with these first bytes is a Viatom text."""
     return _BEGIN.match(begin) is not None
 
 
 def read_viatom(path: Path, begin: bytes, options: ReadOptions) -> Recording:
-    """Open such a text; `begin` are its first bytes.
+    """Open a Viatom text; `begin` are its first bytes.
 
     Raises:
         RecordingError: the header states no scale.

@@ -13,36 +13,10 @@ LARGEST: Final = 1e30
 """Larger than any value in any of the units: nanoseconds since 1970 are 2e18."""
 MISSING: Final = frozenset(
     (
-        "",
-        "na",
-        "n/a",
-        "#n/a",
-        "n.a.",
-        "nan",
-        "-nan",
-        "null",
-        "none",
-        "nil",
-        "missing",
-        "-",
-        "--",
-        "---",
-        "–",
-        "—",
-        ".",
-        "?",
-        "*",
-        "inf",
-        "+inf",
-        "-inf",
-        "infinity",
-        "-infinity",
-        "1.#inf",
-        "-1.#ind",
-        "1.#qnan",
-        "#value!",
-        "#div/0!",
-        "#null!",
+        *("", "na", "n/a", "#n/a", "n.a.", "nan", "-nan", "null", "none", "nil", "missing"),
+        *("-", "--", "---", "–", "—", ".", "?", "*"),
+        *("inf", "+inf", "-inf", "infinity", "-infinity", "1.#inf", "-1.#ind", "1.#qnan"),
+        *("#value!", "#div/0!", "#null!"),
     )
 )
 """Cells without a value, in lower case."""
@@ -58,7 +32,7 @@ _LONGEST: Final = 400
 
 
 class CellError(ValueError):
-    """A cell that cannot be read: `at` is its place in the list. `is_time` says that it is the time of a row with a sample."""
+    """A cell that cannot be read; `at` is its index in the list. `is_time` says that a row with a sample has no valid time."""
 
     def __init__(self, at: int, cell: str, column: Column | None = None, is_time: bool = False) -> None:
         super().__init__(cell[:80])
@@ -69,7 +43,7 @@ class CellError(ValueError):
 
 
 def parse_numbers(cells: Sequence[str], decimal_comma: bool) -> Samples:
-    """The numbers in some cells, shape (cells,); NaN where there is none or it cannot be measured, such as inf.
+    """The numbers in some cells, shape (cells,); NaN for missing values and for numbers that no sensor measures, such as inf.
 
     Raises:
         CellError: a cell is neither a number nor one of the marks of a missing value.

@@ -1,4 +1,4 @@
-"""Checks the times of a whole table: they go forward, and the sampling rate stays the same. Finds rows that occur twice."""
+"""Checks that the times of a table go forward at a constant sampling rate, and finds rows that occur twice."""
 
 from pathlib import Path
 from typing import Final
@@ -16,21 +16,22 @@ _BACK_S: Final = 0.25
 _LEAST_ROWS: Final = 500
 _LEAST_S: Final = 4.0
 _LEAST_ANCHORS: Final = 20
-"""Stretches over which the rate must be the same: jitter of the times is a small part of them."""
-_CHANGE: Final = 0.08
+"""The rate must be the same in blocks of at least so many rows, seconds and anchors, of which jitter is a small part."""
+_LARGEST_CHANGE: Final = 0.08
+"""Largest relative difference of the rate of a block."""
 _GAP_SHARE: Final = 0.1
 """Largest share of steps that are gaps."""
 _RECENT: Final = 2048
-"""Rows in which a repeated row is looked for: a packet has up to 250 samples."""
+"""Number of earlier rows that are compared with a row: a packet has up to 250 samples."""
 
 Lines = NDArray[np.int64]
 
 
 def check_order(path: Path, source: Source, times: Samples, lines: Lines, previous: float = float("nan")) -> None:
-    """Check that some times in seconds do not step back, except for the jitter of packets, nor jump by decades.
+    """Check times in seconds: they step back only by the jitter of packets, and do not jump by decades.
 
     Raises:
-        RecordingError: they do.
+        RecordingError: the times step back or jump.
     """
     if not times.size:
         return
@@ -51,13 +52,13 @@ def check_order(path: Path, source: Source, times: Samples, lines: Lines, previo
 
 
 class RateChecker:
-    """Checks that the sampling rate stays the same. `is_stated` says that the user states it."""
+    """Checks that the sampling rate stays the same. `is_stated` says that the user or the header states it."""
 
-    def __init__(self, path: Path, line: Timeline, is_stated: bool) -> None:
+    def __init__(self, path: Path, timeline: Timeline, is_stated: bool) -> None:
         self._path = path
-        self._line = line
+        self._timeline = timeline
         self._is_stated = is_stated
-        self._rows = round(max(_LEAST_ROWS, _LEAST_S * line.rate_hz, _LEAST_ANCHORS * line.anchor_rows))
+        self._rows = round(max(_LEAST_ROWS, _LEAST_S * timeline.rate_hz, _LEAST_ANCHORS * timeline.anchor_rows))
         self._times: Samples = np.empty(0)
         self._lines: Lines = np.empty(0, np.int64)
 
@@ -65,7 +66,7 @@ class RateChecker:
         """Check the next times, in seconds.
 
         Raises:
-            RecordingError: the rate is another one than at the start of the file.
+            RecordingError: the rate differs from that of the timeline, or many samples are missing.
         """
         self._times = np.concatenate((self._times, times))
         self._lines = np.concatenate((self._lines, lines))
@@ -76,17 +77,17 @@ class RateChecker:
         self._times, self._lines = self._times[done:], self._lines[done:]
 
     def _check_block(self, times: Samples, line: int) -> None:
-        rate_hz, rows = self._line.rate_hz, self._line.anchor_rows
+        rate_hz, rows = self._timeline.rate_hz, self._timeline.anchor_rows
         steps = np.diff(times)
-        longest_s = (4 if rows <= 1 else 1.5 * rows) / rate_hz + self._line.least_s
+        longest_s = (4 if rows <= 1 else 1.5 * rows) / rate_hz + self._timeline.least_s
         even = steps <= longest_s
         found_hz = float(even.sum() / steps[even].sum()) if steps[even].sum() > 0 else 0.0
-        if abs(found_hz / rate_hz - 1) > _CHANGE:
+        if abs(found_hz / rate_hz - 1) > _LARGEST_CHANGE:
             raise RecordingError(
                 f"{self._path}: near row {line}, the times give {found_hz:.4g} Hz instead of {rate_hz:.4g} Hz; if the sampling"
                 f" rate changes, split the file there{'' if self._is_stated else ', otherwise give the rate with --rate'}"
             )
-        if not self._is_stated and rows <= 1 and (steps > 1.5 / rate_hz + self._line.least_s).mean() > _GAP_SHARE:
+        if not self._is_stated and rows <= 1 and (steps > 1.5 / rate_hz + self._timeline.least_s).mean() > _GAP_SHARE:
             raise RecordingError(
                 f"{self._path}: near row {line}, samples are missing in many places, or the times are those of packets; give"
                 f" the sampling rate with --rate (about {rate_hz:.4g} Hz)"
@@ -94,7 +95,7 @@ class RateChecker:
 
 
 class RepeatFinder:
-    """Finds rows whose time and value occur in a row shortly before: repeated transmissions, or doubled rows of a database."""
+    """Finds rows whose time and value occurred shortly before: repeated transmissions, or rows that a database holds twice."""
 
     def __init__(self) -> None:
         self._recent: NDArray[np.complex128] = np.empty(0, np.complex128)

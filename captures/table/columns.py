@@ -10,36 +10,32 @@ from captures.leads import is_ecg_name, is_ppg_name, millivolts_per_unit
 from captures.recording import ReadOptions, RecordingError, Samples
 from captures.table.layout import Column, Layout
 from captures.table.rows import SHOWN
+from captures.table.titles import COUNTS
 
 _SMALLEST_MV: Final = 0.01
-"""No ECG is smaller: this is below the noise of electrodes."""
+"""Smallest amplitude of an ECG: below it is the noise of electrodes."""
 _AMPLITUDES_MV: Final = (0.05, 10.0)
 """Peak to peak of an ECG within a beat. Seen as V, mV or µV, these ranges do not overlap."""
 _MOST_OFFSET: Final = 20.0
 """Samples whose median is more than this many amplitudes from 0 may be another voltage, such as that of a battery."""
 _RR: Final = re.compile(r"rr(?:[\s_-]?intervals?)?", re.IGNORECASE)
 ASK_UNIT: Final = "with --unit (V, mV, uV, or counts per millivolt such as 200/mV)"
-COUNTS: Final = re.compile(
-    r"adc|adu|counts?|cts|raw|lsb|bits?|digits?|digital|units?|a\.?u\.?|arb\.?|nu|n\.u\.|no_units|none|codes?|steps?",
-    re.IGNORECASE,
-)
-"""Units of samples whose scale is unknown."""
 
 
 def choose_column(
     path: Path, layout: Layout, options: ReadOptions, read: Callable[[Column], Iterator[Samples]], has_rate: bool
 ) -> tuple[Column, Choice]:
-    """Choose the column that the user names; otherwise the ECG, or the only column besides the times where it has no title.
+    """Choose the column that the user names; otherwise the ECG, or the only column besides the times if it has no title.
 
     Raises:
-        RecordingError: no column is named like an ECG; the message names all options that it takes to read the file.
+        RecordingError: no column is named like an ECG; the message names all options that are needed to read the file.
     """
-    spent = {column.number for column in (layout.time, layout.date) if column}
+    time_columns = {column.number for column in (layout.time, layout.date) if column}
     candidates = [Candidate(column.number, column.name, column.unit, _reader(column, read)) for column in layout.columns]
     if options.signal is None and layout.signal is not None:
         return layout.signal, Choice(candidates[layout.signal.number - 1], "ecg")
     if options.signal is None:
-        offered = [candidate for candidate in candidates if candidate.number not in spent]
+        offered = [candidate for candidate in candidates if candidate.number not in time_columns]
         if any(candidate.name for candidate in candidates):  # a separator at the end of the rows adds a column without a title
             offered = [candidate for candidate in offered if candidate.name]
         if len(offered) == 1 and not offered[0].name and not is_ppg_name(path.name):
@@ -113,7 +109,7 @@ def find_factor(
         return 1.0, "mV (assumed: it is constant)"
     if column.unit and not COUNTS.fullmatch(column.unit):
         raise RecordingError(
-            f"{path}: unit {column.unit[:SHOWN]!r} of column {title!r} is not one of voltage; give its unit {ASK_UNIT}"
+            f"{path}: unit {column.unit[:SHOWN]!r} of column {title!r} is not a unit of voltage; give its unit {ASK_UNIT}"
         )
     is_open = is_whole or column.unit or abs(level) > _MOST_OFFSET * amplitude
     names = [] if is_open else _plausible(amplitude)

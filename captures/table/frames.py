@@ -1,4 +1,4 @@
-"""Places the frames of a camera on an even grid: a pulse wave of a phone has 24 to 60 frames a second, at uneven times."""
+"""Interpolates the frames of a camera on an even grid. A pulse wave of a phone has 24 to 60 uneven frames a second."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -13,7 +13,7 @@ LONGEST_STEP_S: Final = 0.25
 """Frames further apart leave a gap; between closer frames, samples are interpolated. A camera that adjusts its exposure drops
 two or three frames in a row, and a systolic rise lasts 0.2 s."""
 FRAMES_HZ: Final = (10.0, 64.0)
-"""Frames a second by count. A faster pulse wave is that of a sensor, whose samples are even."""
+"""Average frame rates of a camera. A faster pulse wave is that of a sensor, whose samples are evenly spaced."""
 
 
 def are_frames(seconds: Samples) -> bool:
@@ -23,9 +23,9 @@ def are_frames(seconds: Samples) -> bool:
 
 
 def interpolate_frames(parts: Iterator[tuple[Samples, Samples]]) -> Iterator[Chunk]:
-    """Yield the frames, given as times in seconds and values, as samples at `RATE_HZ`.
+    """Yield samples at `RATE_HZ` from frames, which are given as times in seconds and values.
 
-    Frames that are not later than all frames before them are left out.
+    A frame that is not later than all frames before it is left out.
     """
     held_s, held = np.empty(0), np.empty(0)
     done = 0  # samples of the grid before this one are yielded or lie in a gap

@@ -30,7 +30,7 @@ _EXCEL_1970: Final = 25_569
 _DAY_US: Final = 86_400e6
 _MSEC_A_SAMPLE: Final = re.compile(r"\s*(\d{1,9}(?:[.,]\d{1,9})?)\s*(msec|usec|sec|µsec|min)\s*/\s*sample", re.IGNORECASE)
 _TITLES: Final = 60
-"""Characters of a row of titles that are looked at."""
+"""Characters at the start of a row of titles that are compared."""
 _CHANNELS: Final = re.compile(r"\s*(\d{1,3})\s+channels?\s*", re.IGNORECASE)
 _RECORDED: Final = re.compile(r"\s*recording on:?\s*(.{1,40})", re.IGNORECASE)
 _INTERVAL: Final = re.compile(r"\(?\s*(\d{1,6}(?:\.\d{1,12})?)\s*(s|sec|seconds|ms|msec|milliseconds)\s*\)?", re.IGNORECASE)
@@ -141,7 +141,7 @@ def recognise_openbci(head: Sequence[str]) -> Layout | None:
 
     Version 4 and before have no titles: a sample number from 0 to 255, channels in µV, auxiliary values and the time of the
     burst. Version 5 has a row of titles (`Sample Index, EXG Channel 0, …`) below the comments. The times are those of bursts,
-    so the samples count as evenly spaced.
+    so they are not used and the samples count as evenly spaced.
     Sources: OpenBCI_GUI (DataWriterODF), OpenBCI/OpenBCI_GUI#119 and #606.
     """
     if not head or not head[0].startswith("%OpenBCI Raw"):
@@ -170,7 +170,7 @@ def recognise_labchart(head: Sequence[str]) -> Layout | None:
     """LabChart of ADInstruments: lines `Key=` with values by tab, then the time in s and the channels by tab.
 
     `Interval=` is the time from sample to sample, `ExcelDateTime=` the start in days, `ChannelTitle=` and `UnitName=` have a
-    value for each channel. Export of the text with or without a column of times.
+    value for each channel. The column of times may be missing.
     Sources: LabChart help ("Export as text"), Neures-1158/labchart_txt_parser, phys2bids (interfaces/txt.py).
     """
     if not head or not head[0].startswith("Interval="):
@@ -252,7 +252,7 @@ def _is_channel_row(line: str) -> bool:
 
 
 def _is_count_row(head: Sequence[str], at: int, delimiter: str | None) -> bool:
-    """Whether a line holds the number of samples of each channel: whole numbers, and none for the times."""
+    """Whether a line holds the number of samples of each channel: whole numbers, and an empty cell for the times."""
     if at + 1 >= len(head):
         return False
     cells, below = (line.rstrip("\r\n").split(delimiter) for line in head[at : at + 2])

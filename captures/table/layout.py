@@ -1,10 +1,10 @@
-"""How a text of columns is laid out: found in its first lines, before any sample is read."""
+"""The layout of a text of columns, which is found in its first lines before any sample is read."""
 
 from dataclasses import dataclass
 from typing import Final
 
 HEAD_LINES: Final = 200
-"""Lines in which a layout is looked for: the longest header of a public export has 60."""
+"""Number of first lines that are searched for the layout: the longest header of a public export has 60."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class Layout:
 
     `program` names the program or device that writes such texts; empty for a table of unknown origin. `first_line` is the
     number of the line with the first sample, from 0. `delimiter` separates the cells; None where blanks do. `time` is the
-    column of the times; None if there is none, and then the samples are evenly spaced at `rate_hz`. `date` is the column of the
-    dates where they stand apart from the times of day. `rate_hz` is None where the header does not state it, `start_us`
-    likewise (microseconds since 1970; local times count as UTC). A table of which only one column can be the ECG names it as
-    `signal`. `columns` has a column for each cell of a row, so also for one that a separator at the end of the rows adds.
+    column of the times; None if the table has none, and then the samples are evenly spaced at `rate_hz`. `date` is the column
+    of the dates where they are separate from the times of day. `rate_hz` is None where the header does not state it, `start_us`
+    likewise (microseconds since 1970; local times count as UTC). `signal` is the column of the ECG where the
+    program determines it. `columns` has a column for each cell of a row, also for an empty one after a trailing separator.
     """
 
     program: str

@@ -9,17 +9,18 @@ from numpy.typing import NDArray
 from captures.recording import Samples
 
 _HELD: Final = 2048
-"""Rows that are held back to see whether earlier ones follow: a packet has up to 250 samples."""
+"""Rows that are buffered because earlier ones may follow: a packet has up to 250 samples."""
 _MOST_BACK: Final = 0.1
-"""Share of the steps that go back, at most."""
+"""Largest share of steps that go back."""
 
 
 class Batch(NamedTuple):
     """Rows of a table: their times in the unit of the file (without a column of times, the numbers of the rows from 0), the
     samples and RR intervals (NaN where a cell is empty), and the numbers of their lines.
 
-    `cut_line` is the line of a truncated last row, which is left out. `limit` is the value at which the counter of the times
-    began again, 0 if it did not. `is_sorted` says that rows were out of order. `repeated` rows of packets are left out.
+    `cut_line` is the line of a truncated last row, which is left out. `wrap_value` is the value at which the counter of the
+    times restarted, 0 if it did not. `is_reordered` says that rows were out of order. `repeated` is the number of rows that are
+    left out because their packet was stored twice.
     """
 
     times: Samples
@@ -27,15 +28,15 @@ class Batch(NamedTuple):
     lines: NDArray[np.int64]
     rr: Samples | None = None
     cut_line: int | None = None
-    limit: float = 0.0
-    is_sorted: bool = False
+    wrap_value: float = 0.0
+    is_reordered: bool = False
     repeated: int = 0
 
 
 def sort_rows(batches: Iterator[Batch], step: float) -> Iterator[Batch]:
-    """Yield the rows in the order of their times, if those that go back fill a hole. `step` is the usual step of the times.
+    """Yield the rows in the order of their times if the rows that go back fill gaps. `step` is the usual step of the times.
 
-    Times that go back because they are inexact lie between others, and so keep the order of the file.
+    Times that go back because of jitter do not fill gaps, so these rows keep the order of the file.
     """
     held: Batch | None = None
     for batch in batches:
@@ -50,7 +51,9 @@ def sort_rows(batches: Iterator[Batch], step: float) -> Iterator[Batch]:
 def _join(first: Batch, second: Batch) -> Batch:
     rr = None if first.rr is None or second.rr is None else np.concatenate((first.rr, second.rr))
     times, values, lines = (np.concatenate(parts) for parts in zip(first[:3], second[:3], strict=True))
-    return second._replace(times=times, values=values, lines=lines, rr=rr, is_sorted=first.is_sorted or second.is_sorted)
+    return second._replace(
+        times=times, values=values, lines=lines, rr=rr, is_reordered=first.is_reordered or second.is_reordered
+    )
 
 
 def _cut(batch: Batch, rows: slice | NDArray[np.int64]) -> Batch:
@@ -60,13 +63,13 @@ def _cut(batch: Batch, rows: slice | NDArray[np.int64]) -> Batch:
 
 def _sort(batch: Batch, step: float) -> Batch:
     is_back = np.diff(batch.times) < 0
-    if not is_back.any() or is_back.mean() > _MOST_BACK or not _fills_holes(batch, step):
+    if not is_back.any() or is_back.mean() > _MOST_BACK or not _fills_gaps(batch, step):
         return batch
-    return _cut(batch, np.argsort(batch.times, kind="stable"))._replace(is_sorted=True)
+    return _cut(batch, np.argsort(batch.times, kind="stable"))._replace(is_reordered=True)
 
 
 def _drop_repeats(batch: Batch) -> Batch:
-    """Leave out packets that follow themselves, where all samples of a packet share a time."""
+    """Leave out packets that occur twice in a row, where all samples of a packet share a time."""
     edges = np.flatnonzero(np.diff(batch.times, prepend=np.nan, append=np.nan) != 0)
     counts = np.diff(edges)
     usual = int(np.median(counts)) if counts.size else 0
@@ -77,8 +80,8 @@ def _drop_repeats(batch: Batch) -> Batch:
     return batch if kept.all() else _cut(batch, np.flatnonzero(kept))._replace(repeated=int((~kept).sum()))
 
 
-def _fills_holes(batch: Batch, step: float) -> bool:
-    """Whether the times are about evenly spaced once they are sorted, and miss fewer samples than before."""
+def _fills_gaps(batch: Batch, step: float) -> bool:
+    """Whether the sorted times are about evenly spaced and have fewer gaps than the unsorted ones."""
     is_first = np.concatenate(([True], np.diff(batch.times) != 0))
     times, values = batch.times[is_first], batch.values[is_first]
     steps, even = np.diff(times), np.diff(np.unique(times))

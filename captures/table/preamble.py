@@ -1,4 +1,4 @@
-"""What the recognisers of programs share: numbers, rates and cells of a preamble."""
+"""Reads numbers, sampling rates and rows for the modules that recognise the texts of programs."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import Final
 from captures.table.layout import Column
 
 LONGEST: Final = 200
-"""Characters of a line of a preamble that are looked at."""
+"""Characters of a line of a preamble that are parsed."""
 RATES_HZ: Final = (1.0, 100_000.0)
 _NUMBER: Final = re.compile(r"[-+]?\d{1,20}(?:[.,]\d{1,20})?(?:[eE][-+]?\d{1,3})?")
 _RATE: Final = re.compile(
@@ -52,7 +52,7 @@ def first_row(head: Sequence[str], after: int = 0) -> int | None:
 
 
 def add_trailing(columns: Sequence[Column], row: str, delimiter: str) -> tuple[Column, ...]:
-    """The columns, and one for each cell more that a row has because of a separator at its end."""
+    """The columns, and an unnamed one for each empty cell that a trailing separator adds to a row."""
     cells = row.split(delimiter)
     more = len(cells) - len(columns)
     extra = range(len(columns) + 1, len(cells) + 1) if more > 0 and not any(cells[len(columns) :]) else ()

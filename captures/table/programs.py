@@ -1,7 +1,6 @@
 """Recognises the texts of devices and programs by their first lines, never by the file's name."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 from captures.table.laboratory import (
@@ -30,6 +29,6 @@ _RECOGNISERS: Final[tuple[Recogniser, ...]] = (
 )
 
 
-def recognise_program(path: Path, head: Sequence[str]) -> Layout | None:
+def recognise_program(head: Sequence[str]) -> Layout | None:
     """The layout of a text that a known program wrote; None for all others. `head` are its first lines, without line ends."""
     return next((layout for layout in (recognise(head) for recognise in _RECOGNISERS) if layout), None)

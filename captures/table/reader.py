@@ -18,19 +18,20 @@ from captures.table.layout import Column
 from captures.table.order import Batch
 from captures.table.programs import recognise_program
 from captures.table.rows import SHOWN, split_line
-from captures.table.scale import Scale, find_scale, judge_times
-from captures.table.sniff import has_decimal_comma, header_line, runs_on, sniff
+from captures.table.scale import Scale, find_scale, fit_timeline
+from captures.table.sniff import has_decimal_comma, header_line, is_one_signal, sniff
 from captures.table.source import Source, Table
-from captures.table.survey import Findings, Plan, find_gaps, read_samples, survey
+from captures.table.survey import Findings, Plan, mark_gaps, read_samples, survey
 from captures.table.text import open_text, read_head
 from captures.table.timeline import Timeline, place_samples
 from captures.table.times import TimeFormat, find_day, find_format, parse_times
 from models.signal.ppg import RATE_HZ
 
 _HEAD_SAMPLES: Final = 1 << 16
-"""Samples at the start of a file by which the times are judged."""
-_LEAST: Final = 2
-_WITH_TIME: Final = 0.5
+"""Number of samples at the start of a file that give the unit of the times and the sampling rate."""
+_LEAST_SAMPLES: Final = 2
+_SPARSE_SHARE: Final = 0.5
+"""If a smaller share of the samples has a time, each packet has one."""
 _OFFSET_MV: Final = 300.0
 """A constant voltage beyond this does not come from electrodes (IEC 60601-2-27), but from the supply of an amplifier."""
 _NO_OPTIONS: Final = ReadOptions()
@@ -40,7 +41,7 @@ def read_table(path: Path, options: ReadOptions = _NO_OPTIONS) -> Recording:
     """Read the ECG column of a text of columns, plain or gzipped; see `Recording`.
 
     Raises:
-        RecordingError: the text is no table, is damaged, or leaves open what `options` must state.
+        RecordingError: the text is not a table, is damaged, or leaves open what `options` must state.
         OSError: the file cannot be read.
     """
     table = _open_table(path)
@@ -52,7 +53,7 @@ def read_table(path: Path, options: ReadOptions = _NO_OPTIONS) -> Recording:
     column, choice = choose_column(path, layout, options, lambda column: _read_column(table, column), has_rate)
     plan = _plan(path, table, column, choice, options)
     plan, findings = survey(path, plan, stated_hz if plan.source.time is None or stated_hz else None)
-    if findings.samples < _LEAST:
+    if findings.samples < _LEAST_SAMPLES:
         raise RecordingError(
             f"{path}: column {column.name[:SHOWN]!r} holds {findings.samples} samples; at least two are needed"
         )
@@ -74,8 +75,8 @@ def read_table(path: Path, options: ReadOptions = _NO_OPTIONS) -> Recording:
 def _open_table(path: Path) -> Table:
     text = open_text(path)
     head = read_head(text)
-    layout = recognise_program(path, head) or sniff(path, head, "\t" if text.separators else "")
-    if not layout.program and not layout.time and runs_on(head, layout):
+    layout = recognise_program(head) or sniff(path, head, "\t" if text.separators else "")
+    if not layout.program and not layout.time and is_one_signal(head, layout):
         text = replace(text, separators=" \t;" if layout.decimal_comma else " \t,;")
         head = read_head(text)
         layout = sniff(path, [line for line in head if line.strip()], "\t")
@@ -97,7 +98,7 @@ def _has_times(table: Table) -> bool:
     except CellError:
         return True
     times = times[np.isfinite(times)]
-    scale = find_scale(times, time, form, "ecg") if times.size >= _LEAST else Scale(1.0)
+    scale = find_scale(times, time, form, "ecg") if times.size >= _LEAST_SAMPLES else Scale(1.0)
     return scale is not None and not scale.is_index
 
 
@@ -106,7 +107,7 @@ def _read_column(table: Table, column: Column) -> Iterator[Samples]:
 
 
 def _plan(path: Path, table: Table, column: Column, choice: Choice, options: ReadOptions) -> Plan:
-    """How the rows become samples, by the first ones."""
+    """Decide from the first rows how rows become samples."""
     layout = table.layout
     stated_hz = options.rate_hz or layout.rate_hz
     rr = find_rr(layout)
@@ -117,8 +118,8 @@ def _plan(path: Path, table: Table, column: Column, choice: Choice, options: Rea
         return _even_plan(Source(table, column, rr=rr), stated_hz)
     form = _find_form(path, table, time)
     source = Source(table, column, time, form, layout.date, rr, is_sparse=_has_sparse_times(table, column, time))
-    times, lines, is_single = _read_head(replace(source, step=_find_step(source)))
-    if times.size < _LEAST:
+    times, lines, drops_repeats = _read_head(replace(source, step=_find_step(source)))
+    if times.size < _LEAST_SAMPLES:
         raise RecordingError(f"{path}: column {column.name[:SHOWN]!r} holds {times.size} samples; at least two are needed")
     source = replace(source, step=_positive_step(times))
     scale = find_scale(times, time, form, choice.kind)
@@ -129,9 +130,9 @@ def _plan(path: Path, table: Table, column: Column, choice: Choice, options: Rea
     seconds = (times - times[0]) * scale.unit_s
     check_order(path, source, seconds, lines)
     if choice.kind == "ppg" and stated_hz is None and are_frames(seconds):
-        return Plan(source, scale, Timeline(RATE_HZ, LONGEST_STEP_S), is_single=is_single, is_frames=True)
-    line = judge_times(path, seconds, time, stated_hz, choice.kind)
-    if line is None:
+        return Plan(source, scale, Timeline(RATE_HZ, LONGEST_STEP_S), drops_repeats=drops_repeats, is_frames=True)
+    timeline = fit_timeline(path, seconds, time, stated_hz, choice.kind)
+    if timeline is None:
         assert stated_hz
         if options.rate_hz is None:
             raise RecordingError(
@@ -139,7 +140,7 @@ def _plan(path: Path, table: Table, column: Column, choice: Choice, options: Rea
                 " the right rate with --rate"
             )
         return _even_plan(replace(source, time=None, form=None, date=None), stated_hz)
-    return Plan(source, scale, line, is_single=is_single)
+    return Plan(source, scale, timeline, drops_repeats=drops_repeats)
 
 
 def _even_plan(source: Source, rate_hz: float) -> Plan:
@@ -153,7 +154,7 @@ def _index_plan(
     title = show_title(source.time)
     if stated_hz is None:
         step = float(np.median(np.diff(times)))
-        why = f"has steps of {step:.4g} of an unknown unit" if scale is None else "numbers the samples and holds no times"
+        why = f"has steps of {step:.4g} in an unknown unit" if scale is None else "numbers the samples and holds no times"
         raise _ask_rate(path, source.table, source.signal, options, f"column {title!r} {why}")
     if scale is None:
         return _even_plan(replace(source, time=None, form=None, date=None), stated_hz)
@@ -181,7 +182,7 @@ def _has_sparse_times(table: Table, column: Column, time: Column) -> bool:
         for cell, sample in zip(table.cells(time), table.cells(column), strict=True)
         if not is_missing(sample)
     ]
-    return sum(given) < _WITH_TIME * len(given)
+    return sum(given) < _SPARSE_SHARE * len(given)
 
 
 def _time_cells(table: Table, time: Column) -> list[str]:
@@ -196,8 +197,8 @@ def _find_form(path: Path, table: Table, time: Column) -> TimeFormat:
     if form is None:
         odd = cells[0] if cells else ""
         raise RecordingError(
-            f"{path}: {odd[:SHOWN]!r} in column {time.name[:SHOWN]!r} is not a time that is read; write times as seconds or in"
-            " ISO 8601"
+            f"{path}: {odd[:SHOWN]!r} in column {time.name[:SHOWN]!r} is not a time in a known format; write times as seconds"
+            " or in ISO 8601"
         )
     return form
 
@@ -216,7 +217,7 @@ def _positive_step(times: Samples) -> float:
 def _read_head(source: Source) -> tuple[Samples, Lines, bool]:
     """The times of the first samples in the unit of the file, the numbers of their lines, and whether to drop repeated rows.
 
-    They are dropped if all rows with the time of the row before also have its value.
+    Repeated rows are dropped if each row with the same time as the row before also has the same value.
     """
     batches: list[Batch] = []
     for batch in source.read():
@@ -228,17 +229,17 @@ def _read_head(source: Source) -> tuple[Samples, Lines, bool]:
         return np.empty(0), np.empty(0, np.int64), False
     times, values, lines = (np.concatenate(parts) for parts in zip(*(batch[:3] for batch in batches), strict=True))
     same = np.diff(times) == 0
-    is_single = bool((values != values[:1]).any()) and not (np.diff(values)[same] != 0).any()
-    if is_single:
+    drops_repeats = bool((values != values[:1]).any()) and not (np.diff(values)[same] != 0).any()
+    if drops_repeats:
         kept = ~RepeatFinder().find(times, values)
         times, lines = times[kept], lines[kept]
-    return times[:_HEAD_SAMPLES], lines[:_HEAD_SAMPLES], is_single
+    return times[:_HEAD_SAMPLES], lines[:_HEAD_SAMPLES], drops_repeats
 
 
 def _build(
     path: Path, plan: Plan, findings: Findings, choice: Choice, factor: float, unit: str, options: ReadOptions
 ) -> Recording:
-    rate_hz = plan.line.rate_hz
+    rate_hz = plan.timeline.rate_hz
     start_us = plan.source.table.layout.start_us
     if plan.scale.unix is not None and plan.source.time:
         start_us = round((findings.start - plan.scale.unix) * plan.scale.unit_s * 1e6)
@@ -259,10 +260,10 @@ def _build(
 
 
 def _read_chunks(plan: Plan, findings: Findings, factor: float) -> Iterator[Chunk]:
-    rate_hz = plan.line.rate_hz
+    rate_hz = plan.timeline.rate_hz
     end_s = 0.0
     frames = ((times, values) for times, values, _ in read_samples(plan))
-    for chunk in interpolate_frames(frames) if plan.is_frames else place_samples(find_gaps(plan), rate_hz):
+    for chunk in interpolate_frames(frames) if plan.is_frames else place_samples(mark_gaps(plan), rate_hz):
         end_s = chunk.start_s + chunk.values.size / rate_hz
         yield chunk._replace(values=(chunk.values - findings.level) * factor)
     if findings.tail_s > findings.last_s + 1.5 / rate_hz and findings.tail_s > end_s:
@@ -278,7 +279,11 @@ def _describe(plan: Plan, findings: Findings, choice: Choice, unit: str, options
     origin = "stated" if options.rate_hz else "by the header" if layout.rate_hz else "by the times"
     if plan.is_frames:
         origin = "interpolated from frames at uneven times"
-    notes = [f"{what} from column {name!r}{in_unit}, {by}, {plan.line.rate_hz:.6g} Hz {origin}", *layout.notes, *choice.notes]
+    notes = [
+        f"{what} from column {name!r}{in_unit}, {by}, {plan.timeline.rate_hz:.6g} Hz {origin}",
+        *layout.notes,
+        *choice.notes,
+    ]
     if layout.program:
         notes.insert(0, f"read as a text of {layout.program}")
     if findings.lowest == findings.highest and not choice.notes:
@@ -291,20 +296,20 @@ def _describe_times(plan: Plan) -> Iterator[str]:
     if layout.time and source.time is None:
         yield f"the times in column {layout.time.name[:SHOWN]!r} do not fit the stated rate and are not used; gaps are unknown"
     if source.form and source.form.kind == "calendar" and source.form.day_first is None and plan.scale.unix is None:
-        yield "the dates do not say whether the day or the month stands first, so the start is unknown"
+        yield "the dates may have the day or the month first, so the start is unknown"
     if source.table.text.separators:
         yield "the numbers of all lines are read as one signal"
 
 
 def _describe_rows(plan: Plan, findings: Findings) -> Iterator[str]:
     if findings.level:
-        yield f"a constant offset of {findings.level:.6g} in the unit of the file is taken off"
-    if findings.limit:
-        yield f"the times begin again at {findings.limit:.10g} in the unit of the file, and are counted on"
-    if findings.is_sorted:
+        yield f"a constant offset of {findings.level:.6g} in the unit of the file is subtracted"
+    if findings.wrap_value:
+        yield f"the times restart at {findings.wrap_value:.10g} in the unit of the file, and are continued"
+    if findings.is_reordered:
         yield "rows were out of order and are read in the order of their times"
     if plan.missing:
-        yield f"samples of {', '.join(f'{value:g}' for value in plan.missing)} are missing ones"
+        yield f"samples of {', '.join(f'{value:g}' for value in plan.missing)} count as missing"
     if findings.repeated:
         yield f"{findings.repeated} repeated rows (same time and value) are left out"
     if findings.cut_line:

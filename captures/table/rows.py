@@ -20,8 +20,8 @@ _QUOTES: Final = "\"'"
 _BLANKS: Final = re.compile(r"[ \t]+")
 COMMENTS: Final = ("#", "%", "//", ";")
 """Beginnings of comment lines; a semicolon begins one only where it does not separate cells."""
-_CUT: Final = ("-", "+", ".")
-"""Beginnings of numbers."""
+_NUMBER_STARTS: Final = ("-", "+", ".")
+"""A last cell that holds only one of these is a truncated number."""
 SHOWN: Final = 40
 """Characters of a cell or title that a message shows."""
 
@@ -29,8 +29,8 @@ SHOWN: Final = 40
 class Rows(NamedTuple):
     """Consecutive rows: the cells of each wanted column, and the number of each row's line in the file, from 1.
 
-    `open_line` is the line of the last row of the file where it has no line end. `is_cut` says that this row has too few cells
-    and is left out. `is_split` says that comments and quotes are taken into account.
+    `open_line` is the line of the last row of the file where it has no line end. `is_cut` says that this row is truncated and
+    left out. `is_split` says that the block was split line by line, without its comments.
     """
 
     cells: tuple[list[str], ...]
@@ -64,11 +64,11 @@ def read_rows(text: Text, layout: Layout, wanted: Sequence[int], header: str, pa
     """Yield the parsed rows of a table from its first one on, with the cells of the columns `wanted` (their places, from 0).
 
     Comments, empty rows and rows of empty cells are left out. `header` is the line with the titles; empty if there is none.
-    `parse` raises `CellError` for a cell that it cannot read; in a block split the fast way, this may be a comment.
+    `parse` raises `CellError` for a cell that it cannot read; in a block that `split_fast` split, this may be a comment.
 
     Raises:
         CellError: a cell that cannot be read.
-        RecordingError: a row has more or fewer cells than the others, or the header comes again; see also `read_blocks`.
+        RecordingError: a row has more or fewer cells than the others, or the header is repeated; see also `read_blocks`.
     """
     splitter = _Splitter(text, layout, tuple(wanted), header.strip())
     number = 1
@@ -99,7 +99,7 @@ class _Splitter:
     header: str
 
     def split_fast(self, body: str, number: int) -> Rows | None:
-        """The rows of a block in which each line has as many cells as the table has columns; None if that is not so."""
+        """The rows of a block in which each line has exactly one cell per column; None for any other block."""
         if not body.endswith("\n") or (self.header and self.header in body) or _has_comment(body, self.layout.delimiter):
             return None
         plain = body.replace('"', "").replace("'", "")
@@ -122,7 +122,7 @@ class _Splitter:
                 continue
             if self.header and line.strip() == self.header:
                 raise RecordingError(
-                    f"{self.text.path}: the header comes again in line {at}, where a second recording begins; split the file"
+                    f"{self.text.path}: the header is repeated in line {at}, where a second recording begins; split the file"
                     " there"
                 )
             cells = split_line(line, self.layout.delimiter)
@@ -130,7 +130,7 @@ class _Splitter:
                 found.append(cells)
                 lines.append(at)
         open_line = lines[-1] if lines and not body.endswith("\n") else None
-        is_cut = open_line is not None and (len(found[-1]) < self.layout.width or found[-1][-1] in _CUT)
+        is_cut = open_line is not None and (len(found[-1]) < self.layout.width or found[-1][-1] in _NUMBER_STARTS)
         if is_cut:
             found.pop()
             lines.pop()

@@ -1,4 +1,4 @@
-"""Finds what the times of a table count: seconds or parts of them, days, or samples; and how many samples share a time."""
+"""Finds the unit of the times of a table (seconds, parts of a second, days, or samples), and their sampling rate."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +28,18 @@ _EPOCHS: Final = (
 """Unit, smallest and largest value, and the value of 1970: days of spreadsheets and of MATLAB, ticks of .NET and of Windows."""
 _SHORTEST_S: Final = 2.0
 _COVERED: Final = 0.7
-"""If stretches between gaps are shorter than this, and cover less than this share of the time, the times are of packets."""
-_GAPS: Final = 3
+"""Stretches between gaps that are shorter than `_SHORTEST_S` and cover less than `_COVERED` of the time are packets."""
+_LEAST_GAPS: Final = 3
+"""Fewest gaps that make stretches count as packets."""
 _SAME: Final = 0.05
-"""Largest difference of two rates that are the same."""
+"""Largest relative difference of two rates that count as equal."""
 _SIMILAR: Final = 0.2
+"""Largest relative difference of the rates of jittered times or packets that count as equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What the times count: `unit_s` seconds each; `unix` is the value of 1970, None where it is unknown.
+    """The unit of the times is `unit_s` seconds; `unix` is the value of 1970, None where it is unknown.
 
     `is_index` says that they number the samples; then `unit_s` counts samples.
     """
@@ -48,7 +50,7 @@ class Scale:
 
 
 def find_scale(times: Samples, column: Column, form: TimeFormat, kind: str) -> Scale | None:
-    """What the first times of a column count; None if neither its title nor its steps say it."""
+    """The scale of the first times of a column; None if neither its title nor its steps give the unit."""
     if form.kind != "number":
         known = form.kind == "stamp" or (form.kind == "calendar" and form.day_first is not None)
         return Scale(1.0, 0.0 if known else None)
@@ -73,7 +75,7 @@ def _is_index(times: Samples, step: float, column: Column) -> bool:
 
 
 def _unit_by_step(times: Samples, step: float, kind: str) -> float | None:
-    """The only unit in which these are the times of an ECG; None if there is none."""
+    """The seconds in the only unit in which the step is that of a plausible sampling rate; None if no unit fits."""
     mean = float(times[-1] - times[0]) / max(1, times.size - 1)
     for typical in (step, mean):
         for unit_s in (*(unit_s for unit_s, low, high, _ in _EPOCHS if low <= times[0] <= high), *_UNITS_S):
@@ -89,23 +91,23 @@ def _find_unix(first: float, unit_s: float) -> float | None:
     return 0.0 if _UNIX_S[0] <= first * unit_s <= _UNIX_S[1] else None
 
 
-def judge_times(path: Path, seconds: Samples, column: Column, stated_hz: float | None, kind: str) -> Timeline | None:
-    """How the times of the first samples become places of samples; None if they do not fit the stated rate, so are no use.
+def fit_timeline(path: Path, seconds: Samples, column: Column, stated_hz: float | None, kind: str) -> Timeline | None:
+    """The timeline that fits the times of the first samples; None if they do not fit the stated rate.
 
     Raises:
         RecordingError: the times do not give a sampling rate, and none is stated.
     """
     slowest = SLOWEST_HZ[kind]
-    found = [line for line in (_judge_each(seconds), _judge_coarse(seconds)) if line]
+    found = [timeline for timeline in (_fit_each(seconds), _fit_coarse(seconds)) if timeline]
     if stated_hz is not None:
-        found = [line for line in found if abs(line.rate_hz / stated_hz - 1) <= _SAME]
+        found = [timeline for timeline in found if abs(timeline.rate_hz / stated_hz - 1) <= _SAME]
         if found:
-            line = Timeline(stated_hz, found[0].least_s, found[0].anchor_rows)
-            return _with_least_gap(seconds, line)
-        return _judge_packets(seconds, stated_hz)
+            timeline = Timeline(stated_hz, found[0].least_s, found[0].anchor_rows)
+            return _with_least_gap(seconds, timeline)
+        return _fit_packets(seconds, stated_hz)
     title = column.name[:SHOWN]
-    usable = [line for line in found if slowest / 1.02 <= line.rate_hz <= FASTEST_HZ * 1.02]
-    is_burst = [_has_bursts(seconds, line) for line in usable]
+    usable = [timeline for timeline in found if slowest / 1.02 <= timeline.rate_hz <= FASTEST_HZ * 1.02]
+    is_burst = [_has_bursts(seconds, timeline) for timeline in usable]
     if usable and not all(is_burst):
         return usable[is_burst.index(False)]
     span_s = float(seconds[-1] - seconds[0])
@@ -119,27 +121,27 @@ def judge_times(path: Path, seconds: Samples, column: Column, stated_hz: float |
             f" {FASTEST_HZ:g} Hz; check the time unit, or give the rate with --rate"
         )
     raise RecordingError(
-        f"{path}: many rows share a time in column {title!r}, or come in bursts, perhaps one time per packet; give the sampling"
-        f" rate with --rate{about}"
+        f"{path}: many rows share a time in column {title!r}, or come in bursts; perhaps each packet has one time; give the"
+        f" sampling rate with --rate{about}"
     )
 
 
-def _judge_each(seconds: Samples) -> Timeline | None:
-    """The timeline of samples that have a time each; None if most share one."""
+def _fit_each(seconds: Samples) -> Timeline | None:
+    """The timeline of samples that each have a time of their own; None if most share one."""
     step = float(np.median(np.diff(seconds)))
     if step <= 0:
         return None
     has_back = bool((np.diff(seconds) < 0).any())
-    line = Timeline(1 / step, 0.5 * step)
+    timeline = Timeline(1 / step, 0.5 * step)
     for _ in range(3):  # the median step of times in whole ms is up to 10 % off, and so are the first gaps found
-        rate_hz = measure_rate(seconds, line)
+        rate_hz = measure_rate(seconds, timeline)
         if not np.isfinite(rate_hz) or rate_hz <= 0:
             return None
-        line = _with_least_gap(seconds, Timeline(rate_hz, 0.5 / rate_hz))
-    return None if has_back and abs(line.rate_hz * step - 1) > _SIMILAR else line
+        timeline = _with_least_gap(seconds, Timeline(rate_hz, 0.5 / rate_hz))
+    return None if has_back and abs(timeline.rate_hz * step - 1) > _SIMILAR else timeline
 
 
-def _judge_coarse(seconds: Samples) -> Timeline | None:
+def _fit_coarse(seconds: Samples) -> Timeline | None:
     """The timeline of samples whose times are rounded to a longer unit, such as whole seconds; None if they are not."""
     steps = np.diff(seconds)
     later = np.flatnonzero(steps > 0)
@@ -157,35 +159,35 @@ def _judge_coarse(seconds: Samples) -> Timeline | None:
     rate_hz = float(np.mean(np.diff(later)[single])) / unit_s if single.any() else float("nan")
     if not rate_hz > 0:
         return None
-    line = Timeline(rate_hz, 0.5 * unit_s, float(steps.size / later.size))
+    timeline = Timeline(rate_hz, 0.5 * unit_s, float(steps.size / later.size))
     for _ in range(2):
-        rate_hz = measure_rate(seconds, line)
-        line = Timeline(rate_hz, max(1.5 / rate_hz, 0.5 * unit_s), line.anchor_rows)
-    return line
+        rate_hz = measure_rate(seconds, timeline)
+        timeline = Timeline(rate_hz, max(1.5 / rate_hz, 0.5 * unit_s), timeline.anchor_rows)
+    return timeline
 
 
-def _judge_packets(seconds: Samples, rate_hz: float) -> Timeline | None:
+def _fit_packets(seconds: Samples, rate_hz: float) -> Timeline | None:
     """The timeline of samples at a stated rate that came in packets; None if the times do not fit it."""
-    line = Timeline(rate_hz, float("inf"), 2.0)
-    places = find_steps(seconds, line).places
+    timeline = Timeline(rate_hz, float("inf"), 2.0)
+    places = find_steps(seconds, timeline).places
     if places.size < 2:
         return None
     anchor_s = float(np.median(np.diff(seconds[places])))
-    backward_s = find_steps(seconds, line).backward_s.tolist()
-    line = Timeline(rate_hz, find_least_gap(backward_s, line, anchor_s), (seconds.size - 1) / places.size)
-    found_hz = measure_rate(seconds, line)
-    return line if abs(found_hz / rate_hz - 1) <= _SIMILAR else None
+    backward_s = find_steps(seconds, timeline).backward_s.tolist()
+    timeline = Timeline(rate_hz, find_least_gap(backward_s, timeline, anchor_s), (seconds.size - 1) / places.size)
+    found_hz = measure_rate(seconds, timeline)
+    return timeline if abs(found_hz / rate_hz - 1) <= _SIMILAR else None
 
 
-def _with_least_gap(seconds: Samples, line: Timeline) -> Timeline:
-    if line.anchor_rows > 1:
-        return line
-    backward_s = find_steps(seconds, line).backward_s
-    return Timeline(line.rate_hz, find_least_gap(backward_s.tolist(), line, 0.0), line.anchor_rows)
+def _with_least_gap(seconds: Samples, timeline: Timeline) -> Timeline:
+    if timeline.anchor_rows > 1:
+        return timeline
+    backward_s = find_steps(seconds, timeline).backward_s
+    return Timeline(timeline.rate_hz, find_least_gap(backward_s.tolist(), timeline, 0.0), timeline.anchor_rows)
 
 
-def _has_bursts(seconds: Samples, line: Timeline) -> bool:
-    gaps = int(find_steps(seconds, line).gaps.sum())
-    covered_s = seconds.size / line.rate_hz
-    is_short = gaps >= _GAPS and covered_s / (gaps + 1) < _SHORTEST_S
+def _has_bursts(seconds: Samples, timeline: Timeline) -> bool:
+    gaps = int(find_steps(seconds, timeline).gaps.sum())
+    covered_s = seconds.size / timeline.rate_hz
+    is_short = gaps >= _LEAST_GAPS and covered_s / (gaps + 1) < _SHORTEST_S
     return is_short and covered_s < _COVERED * float(seconds[-1] - seconds[0])

@@ -25,11 +25,11 @@ _POINT: Final = re.compile(r"[+-]?[1-9]\d{0,2}(?:,\d{3})+\.\d+", re.ASCII)
 _WIDE: Final = re.compile(r"\t|\s{2,}")
 _SHORTEST: Final = 2
 _MOST_COLUMNS: Final = 32_768
-"""Tables of a column for each sensor have up to 300."""
+"""Tables with a column for each sensor have up to 300 columns."""
 _LEAST_WRAPPED: Final = 4
 _CLOSER: Final = 0.7
-_MOST: Final = 0.6
-"""Share of the cells of a column of values that are values at least."""
+_LEAST_VALUES: Final = 0.6
+"""Smallest share of values among the cells of a column of values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,16 @@ class Grid:
 
 
 def sniff(path: Path, head: Sequence[str], delimiter: str = "") -> Layout:
-    """The layout of a table by its first lines. `delimiter` is the only one that is tried, if given.
+    """Find the layout of a table in its first lines. `delimiter` is the only one that is tried, if given.
 
     Raises:
-        RecordingError: they hold no table.
+        RecordingError: the lines do not hold a table.
     """
     forced, start = _read_sep(head)
     forced = delimiter or forced
     content = [(at, line) for at, line in enumerate(head) if at >= start and line.strip()]
     if content and all(max(*map(line.count, "\t;,|"), len(line.split())) > _MOST_COLUMNS for _, line in content[:3]):
-        raise RecordingError(f"{path}: more than {_MOST_COLUMNS} columns; no table of an ECG has as many; remove the others")
+        raise RecordingError(f"{path}: more than {_MOST_COLUMNS} columns, too many for a table of an ECG; remove the others")
     grids = [_build_grid(content, delimiter) for delimiter in ((forced,) if forced else _DELIMITERS)]
     grid = max(grids, key=lambda grid: grid.score)
     first = _find_first_row(grid)
@@ -81,10 +81,10 @@ def sniff(path: Path, head: Sequence[str], delimiter: str = "") -> Layout:
     return Layout("", grid.lines[first].number, grid.delimiter, columns, grid.decimal_comma, time, date)
 
 
-def runs_on(head: Sequence[str], layout: Layout) -> bool:
-    """Whether the numbers of a table without titles go on from line to line, so that they are one signal.
+def is_one_signal(head: Sequence[str], layout: Layout) -> bool:
+    """Whether the lines of a table without titles are parts of one signal that is wrapped to lines of equal length.
 
-    Then neighbours in a line are closer than those in a column, and so are the last number of a line and the first of the next.
+    Then neighbours in a line are closer than neighbours in a column, and the first number of a line is close to the one before.
     """
     if layout.width < _LEAST_WRAPPED or any(column.name for column in layout.columns):
         return False
@@ -134,7 +134,7 @@ def _build_grid(content: Sequence[tuple[int, str]], delimiter: str | None) -> Gr
     width = max(widths, key=lambda width: (widths[width], width), default=0)
     same = [cells for cells in rows if len(cells) == width]
     comma = has_decimal_comma(same)
-    values = tuple(_share(same, column, comma) >= _MOST for column in range(width))
+    values = tuple(_share(same, column, comma) >= _LEAST_VALUES for column in range(width))
     good = sum(all(is_value(cells[at], comma) for at in range(width) if values[at]) for cells in same) if any(values) else 0
     weight = 1.01 if width > 1 else 0.5 if comma else 1.0  # 0,1 is more likely two cells than one with a decimal comma
     return Grid(delimiter, comma, lines, width, values, good * weight * sum(values) / max(1, width))
@@ -172,7 +172,7 @@ def _find_first_row(grid: Grid) -> int | None:
 
 
 def _counts_columns(cells: Sequence[str]) -> bool:
-    """Whether a line has the titles that pandas gives to columns without one: 0, 1, 2."""
+    """Whether a line has the titles that pandas gives to columns without titles: 0, 1, 2."""
     own = cells[1:] if cells[0] == "" else cells
     return len(cells) > 1 and list(own) == [str(at) for at in range(len(own))]
 
@@ -188,7 +188,7 @@ def _is_row(grid: Grid, cells: Sequence[str]) -> bool:
 
 
 def _is_broken_row(grid: Grid, cells: Sequence[str]) -> bool:
-    """Whether a line above the first row has as many cells and some number: a row of which a cell is damaged."""
+    """Whether a line above the first row has the same number of cells and some values: a row with a damaged cell."""
     return len(cells) == grid.width > 1 and any(
         grid.values[at] and cell and not is_missing(cell) and is_value(cell, grid.decimal_comma)
         for at, cell in enumerate(cells[: len(grid.values)])
@@ -208,7 +208,7 @@ def _find_header(grid: Grid, first: int) -> tuple[list[str], list[str]]:
 
 
 def _join_titles(titles: Sequence[str], line: str, width: int) -> list[str]:
-    """The titles of a header that is split at blanks, and has single blanks within titles."""
+    """The titles of a header that is split at blanks although its titles contain single blanks."""
     wide = _WIDE.split(line.strip())
     return wide if len(wide) == width else _join_brackets(titles)
 

@@ -51,8 +51,8 @@ class Table:
 class Source:
     """The columns that are read. `time` is None where the rows have no times; `form` is the format of the times.
 
-    `step` is the usual step from one time to the next; see `Unwrapper`. `is_sparse` says that only some rows have a time, and
-    the others that of the row before.
+    `step` is the usual step from one time to the next; see `Unwrapper`. `is_sparse` says that only some rows have a time;
+    the others take the time of the row before.
     """
 
     table: Table
@@ -65,7 +65,7 @@ class Source:
     is_sparse: bool = False
 
     def read(self) -> Iterator[Batch]:
-        """Yield all rows of the file; the times of a counter that begins again are counted on, packets put in their order.
+        """Yield all rows of the file. Times continue where a counter restarts, and packets out of order are sorted.
 
         Raises:
             RecordingError: a cell is not a number or time; see also `read_rows`.
@@ -83,14 +83,14 @@ class Source:
             times = unwrapper.unwrap(_fill(times, last) if self.is_sparse else times) if self.time else times
             last = float(times[-1]) - unwrapper.offset if times.size else last
             values = np.where(np.isnan(times), np.nan, batch.values) if self.is_sparse else batch.values
-            yield batch._replace(times=times, values=values, limit=unwrapper.limit)
+            yield batch._replace(times=times, values=values, wrap_value=unwrapper.wrap_value)
 
     def _parse(self, rows: Rows) -> Batch:
         """The values of some rows. A last row without a line end that cannot be read is truncated.
 
         Raises:
-            CellError: another cell cannot be read, and it may be a comment.
-            RecordingError: another cell cannot be read.
+            CellError: any other cell cannot be read, but may be part of a comment: see `Rows.is_split`.
+            RecordingError: any other cell cannot be read.
         """
         try:
             return self._parse_all(rows)
@@ -153,7 +153,7 @@ class Source:
 
 
 def _fill(times: Samples, last: float) -> Samples:
-    """The times with that of the row before where there is none; `last` is that before the first row."""
+    """Fill in missing times with the time of the row before; `last` is the time before the first row."""
     filled = np.concatenate(([last], times))
     known = np.where(np.isnan(filled), 0, np.arange(filled.size))
     return filled[np.maximum.accumulate(known)][1:]

@@ -1,4 +1,4 @@
-"""Measures a whole table before its samples are read: the sampling rate, what the samples are like, and what is unusual."""
+"""Measures a whole table before its samples are read: sampling rate, amplitude, range, missing and repeated values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ SENTINELS: Final = (
     8388607.0,
     65535.0,
 )
-"""Values that stand for a missing sample where they lie far from all others."""
+"""Values that mean a missing sample if they are far from all other values."""
 _FAR: Final = 1.0
 """A sentinel lies farther from the other values than this many times their range."""
 _AMPLITUDE_SAMPLES: Final = 240_000
@@ -41,25 +41,26 @@ _MOST_RR: Final = 1_000_000
 class Plan:
     """How the rows of a source become samples: see `Scale` and `Timeline`.
 
-    `missing` are values that stand for missing samples. `is_single` says that a row with the time and value of the one before
-    is left out, `is_frames` that the samples are the frames of a camera: see `captures.table.frames`.
+    `missing` are values that stand for missing samples. With `drops_repeats`, rows whose time and value occurred shortly before
+    are left out. `is_frames` says that the samples are the frames of a camera: see `captures.table.frames`.
     """
 
     source: Source
     scale: Scale
-    line: Timeline
+    timeline: Timeline
     missing: tuple[float, ...] = ()
-    is_single: bool = False
+    drops_repeats: bool = False
     is_frames: bool = False
 
 
 @dataclass(slots=True)
 class Findings:
-    """What a table is like.
+    """What was measured in a table.
 
-    `start` is the first time in the unit of the file, `tail_s` the last one in seconds from it, `last_s` that of the last
-    sample. `level` is the median of the first samples and `amplitude` their typical one, in the unit of the file. `repeated`
-    rows are left out. `limit`, `is_sorted`: see `Batch`. `sentinels` counts values.
+    `start` is the first time in the unit of the file. `tail_s` is the time of the last row and `last_s` that of the last
+    sample, both in seconds from the first time. `level` is the median of the first samples and `amplitude` their typical
+    amplitude, in the unit of the file. `repeated` is the number of rows that are left out. `sentinels` has the number of
+    samples of each value that stands for a missing one. `wrap_value`, `is_reordered` and `cut_line`: see `Batch`.
     """
 
     samples: int = 0
@@ -67,8 +68,8 @@ class Findings:
     tail_s: float = 0.0
     last_s: float = 0.0
     repeated: int = 0
-    limit: float = 0.0
-    is_sorted: bool = False
+    wrap_value: float = 0.0
+    is_reordered: bool = False
     cut_line: int | None = None
     is_whole: bool = True
     lowest: float = float("inf")
@@ -81,9 +82,9 @@ class Findings:
 
 
 def read_samples(plan: Plan, findings: Findings | None = None) -> Iterator[tuple[Samples, Samples, Batch]]:
-    """Yield times in seconds from the first row, and the samples, without missing ones; and the rows they come from."""
+    """Yield times in seconds from the first row, samples without the missing ones, and the batch that they come from."""
     found = findings or Findings()
-    repeats = RepeatFinder() if plan.is_single else None
+    repeats = RepeatFinder() if plan.drops_repeats else None
     start: float | None = None
     for batch in plan.source.read():
         known = np.isfinite(batch.times)
@@ -96,32 +97,32 @@ def read_samples(plan: Plan, findings: Findings | None = None) -> Iterator[tuple
             found.repeated += int(again.sum())
             keep[keep] = ~again
         times, values = seconds[keep], batch.values[keep]
-        found.limit = batch.limit or found.limit
+        found.wrap_value = batch.wrap_value or found.wrap_value
         found.repeated += batch.repeated
-        found.is_sorted = batch.is_sorted or found.is_sorted
+        found.is_reordered = batch.is_reordered or found.is_reordered
         found.cut_line = batch.cut_line or found.cut_line
         found.tail_s = float(seconds[known][-1]) if known.any() else found.tail_s
         found.last_s = float(times[-1]) if times.size else found.last_s
         yield times, values, batch._replace(times=seconds, values=values, lines=batch.lines[keep])
 
 
-def find_gaps(plan: Plan) -> Iterator[tuple[Samples, Samples, Flags]]:
-    """Yield times, samples, and whether there is a gap before each, over the whole file."""
-    finder = GapFinder(plan.line)
+def mark_gaps(plan: Plan) -> Iterator[tuple[Samples, Samples, Flags]]:
+    """Yield all times and samples of a file, and whether there is a gap before each sample."""
+    finder = GapFinder(plan.timeline)
     for times, values, _ in read_samples(plan):
         yield finder.push(times, values)
     yield finder.push(np.empty(0), np.empty(0), is_end=True)
 
 
 def survey(path: Path, plan: Plan, stated_hz: float | None) -> tuple[Plan, Findings]:
-    """Measure the whole file, and complete the plan by what was found.
+    """Measure the whole file. Returns the plan with the measured rate and missing values, and the measurements.
 
     Raises:
         RecordingError: the times step back, the rate changes, or the file is damaged.
     """
     measured, findings = _measure(path, plan, stated_hz)
     for _ in range(2):
-        if measured.missing == plan.missing and measured.line.least_s <= 1.2 * plan.line.least_s:
+        if measured.missing == plan.missing and measured.timeline.least_s <= 1.2 * plan.timeline.least_s:
             break
         plan = measured
         measured, findings = _measure(path, plan, stated_hz)
@@ -130,8 +131,8 @@ def survey(path: Path, plan: Plan, stated_hz: float | None) -> tuple[Plan, Findi
 
 def _measure(path: Path, plan: Plan, stated_hz: float | None) -> tuple[Plan, Findings]:
     findings = Findings()
-    finder, values = GapFinder(plan.line), _Values()
-    checker = RateChecker(path, plan.line, stated_hz is not None)
+    finder, values = GapFinder(plan.timeline), _Values()
+    checker = RateChecker(path, plan.timeline, stated_hz is not None)
     rr: list[tuple[Samples, Samples]] = []
     previous = float("nan")
     for times, samples, batch in read_samples(plan, findings):
@@ -146,18 +147,18 @@ def _measure(path: Path, plan: Plan, stated_hz: float | None) -> tuple[Plan, Fin
             rr.append((batch.times[given], batch.rr[given]))
             if sum(part.size for part, _ in rr) > _MOST_RR:
                 raise RecordingError(
-                    f"{path}: more than {_MOST_RR} RR intervals; they stand in rows without one; remove the column"
+                    f"{path}: more than {_MOST_RR} RR intervals: each row seems to repeat one; remove the column"
                 )
     finder.push(np.empty(0), np.empty(0), is_end=True)
-    values.report(findings, plan.line.rate_hz)
+    values.report(findings, plan.timeline.rate_hz)
     if rr:
         findings.rr_t_s, findings.rr_s = (np.concatenate(parts) for parts in zip(*rr, strict=True))
-    rate_hz = finder.anchor_samples / finder.anchor_s if finder.anchor_s > 0 and stated_hz is None else plan.line.rate_hz
-    line = replace(plan.line, rate_hz=rate_hz)
-    if line.anchor_rows <= 1:
-        line = replace(line, least_s=find_least_gap(finder.backward, line, 0.0))
+    rate_hz = finder.anchor_samples / finder.anchor_s if finder.anchor_s > 0 and stated_hz is None else plan.timeline.rate_hz
+    timeline = replace(plan.timeline, rate_hz=rate_hz)
+    if timeline.anchor_rows <= 1:
+        timeline = replace(timeline, least_s=find_least_gap(finder.backward, timeline, 0.0))
     missing = tuple(sorted({*plan.missing, *findings.sentinels}))
-    return replace(plan, line=line, missing=missing), findings
+    return replace(plan, timeline=timeline, missing=missing), findings
 
 
 class _Values:

@@ -19,10 +19,10 @@ LINE_LIMIT_BYTES: Final = 1 << 20
 _HEAD_BYTES: Final = 1 << 20
 _LOOK_BYTES: Final = 1 << 16
 _ENDLESS_NUMBERS: Final = 50
-"""Numbers in a line that is no row but a whole recording."""
+"""A line of at least so many numbers is a whole recording, not a row."""
 _BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _TITLE_WORDS: Final = 20
-"""Most words of a line above it."""
+"""Most words of a title line above the numbers."""
 _ANY_SEPARATOR: Final = re.compile(r"[ \t,;]+")
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][+-]?\d+)?")
 
@@ -87,8 +87,8 @@ def read_blocks(text: Text) -> Iterator[str]:
         if len(rest) > LINE_LIMIT_BYTES:
             number = lines + data[:cut].count(b"\n") + 1
             raise RecordingError(
-                f"{text.path}: line {number} is longer than {LINE_LIMIT_BYTES} bytes; this is no"
-                " table of samples, or it is damaged"
+                f"{text.path}: line {number} is longer than {LINE_LIMIT_BYTES} bytes; it is not a"
+                " table of samples, or is damaged; check what the file holds"
             )
         if cut:
             block = _clean(text, data[:cut])
@@ -106,7 +106,7 @@ def _clean(text: Text, data: bytes) -> str:
 
 
 def _read_bytes(text: Text) -> Iterator[bytes]:
-    """The bytes after the byte order mark; of UTF-16 in UTF-8, and with a line for each number where they are in one line."""
+    """The bytes after the byte order mark. UTF-16 becomes UTF-8; where all numbers stand in one line, each becomes a line."""
     table = bytes.maketrans(text.separators.encode(), b"\n" * len(text.separators)) if text.separators else None
     decoder = codecs.getincrementaldecoder(text.encoding)("replace") if text.encoding.startswith("utf-16") else None
     skip = text.skip
@@ -126,7 +126,7 @@ def _read_raw(path: Path) -> Iterator[bytes]:
 
 
 def _guess_encoding(begin: bytes) -> str:
-    """UTF-16 if nearly every second byte is NUL: Latin letters and digits are so."""
+    """UTF-16 if nearly every second byte is NUL, as in Latin letters and digits; otherwise UTF-8."""
     half = len(begin) // 2
     low, high = begin[0::2].count(0), begin[1::2].count(0)
     if half and high > 0.7 * half and not low:
@@ -135,7 +135,7 @@ def _guess_encoding(begin: bytes) -> str:
 
 
 def _decode(data: bytes, encoding: str) -> str:
-    """The text of whole lines; what is not UTF-8 is Windows' Latin text."""
+    """Decode whole lines; text that is not valid UTF-8 is read as Windows-1252."""
     try:
         return data.decode(encoding)
     except UnicodeDecodeError:
@@ -149,7 +149,7 @@ def _find_separators(decoded: str) -> str:
     words = [word for line in titles for word in _ANY_SEPARATOR.split(line)]
     if not lines or len(titles) < len(lines) - 1 or any(map(_NUMBER.fullmatch, words)):
         return ""
-    if any(is_time_title(read_column(1, word)) for word in words):  # times and samples in turns
+    if any(is_time_title(read_column(1, word)) for word in words):  # the line alternates times and samples
         return ""
     for separators in (" \t", " \t,", " \t;", " \t,;"):
         cells = re.split(f"[{separators}]+", lines[-1])[:-1]

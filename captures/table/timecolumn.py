@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -10,8 +11,8 @@ from captures.table.layout import Column
 from captures.table.times import find_format, is_date, parse_times, seconds_per_unit
 from captures.table.titles import is_date_title, is_index_title, is_time_title
 
-_RISING: float = 0.8
-"""Share of the steps that go forward at least, among those that are not zero: times of packets step back now and then."""
+_EVEN_SHARE: Final = 0.8
+"""Smallest share of steps that are close to the median step: times of packets sometimes step back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +26,11 @@ class _Candidate:
 def find_time(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], decimal_comma: bool, has_titles: bool
 ) -> tuple[Column | None, Column | None]:
-    """The column of the times, and that of the dates if they stand apart; None where there is none.
+    """The column of the times, and the column of the dates if it is separate; None where the table does not have one.
 
-    Of several, it is the one with the most different times, then one with a unit, then the first one. Where no title is one of
-    times, it is the first column that rises and has a unit of time, or holds dates or times of day; otherwise the first column
-    of sample numbers. Without titles, it is the first column if its numbers increase evenly.
+    Of several columns of times, the one with the most different times is chosen, then one with a unit, then the first one. If
+    no title says time, it is the first column that increases evenly and has a unit of time, or holds dates or times of day;
+    otherwise the first column of sample numbers. Without titles, it is the first column if its numbers increase evenly.
     """
     named = [column for column in columns if is_time_title(column)]
     found = [candidate for column in named if (candidate := _examine(column, rows, decimal_comma))]
@@ -49,7 +50,7 @@ def find_time(
 
 
 def _examine(column: Column, rows: Sequence[Sequence[str]], decimal_comma: bool) -> _Candidate | None:
-    """What a column of times is like in the first rows; None if it holds no times."""
+    """Examine the first rows of a column that is named like times; None if it does not hold times."""
     cells = [row[column.number - 1] for row in rows]
     form = find_format([cell for cell in cells[:-1] or cells if cell], decimal_comma)
     if form is None:
@@ -91,4 +92,4 @@ def _is_even(column: Column, rows: Sequence[Sequence[str]], decimal_comma: bool)
     if steps.size < 2 or not np.isfinite(steps).all():
         return False
     middle = float(np.median(steps))
-    return middle > 0 and float(np.mean(np.abs(steps - middle) <= 0.5 * middle)) >= _RISING
+    return middle > 0 and float(np.mean(np.abs(steps - middle) <= 0.5 * middle)) >= _EVEN_SHARE

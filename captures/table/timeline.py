@@ -2,7 +2,7 @@
 
 Samples are evenly spaced between gaps: the rate is their number over the time, and the times only say where samples are
 missing. Where many samples share a time (times of whole seconds, or one time for a packet), the first one of each time is an
-anchor, and gaps are looked for between anchors.
+anchor, and gaps are searched between anchors.
 """
 
 from collections.abc import Iterator
@@ -18,21 +18,21 @@ WINDOW: Final = 25
 """Anchors before and after a long step whose median times are compared: medians cut jitter of half an interval to a tenth."""
 _FEW: Final = 8
 _MOST_HELD: Final = 1 << 18
-"""Most samples that are held back to see what follows."""
+"""Most samples that are buffered because the times after them decide whether a step is a gap."""
 _JITTER_STEPS: Final = 3
-"""Backward shifts from which on they are jitter of the times."""
+"""From this number on, backward shifts count as jitter of the times."""
 _JITTER: Final = 6.0
-"""A gap is longer than this many times the median backward shift: of normal jitter, one shift in 20,000 is."""
+"""A gap is longer than this many times the median backward shift: with normal jitter, one shift in 20,000 is as long."""
 
 Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """How times become places of samples.
+    """How the times of samples give their positions on an even grid.
 
-    `least_s` is the shortest gap that is told from jitter. `anchor_rows` is the number of samples that share a time; 1 where
-    each sample has its own.
+    `least_s` is the shortest gap that can be distinguished from jitter. `anchor_rows` is the number of samples that share a
+    time; 1 where each sample has its own.
     """
 
     rate_hz: float
@@ -42,35 +42,35 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps between anchors: which are gaps, and how far those go back that are no gaps (jitter), in seconds."""
+    """The steps between the anchors at `places`: which are gaps, and in seconds how far the times go back by jitter."""
 
     places: NDArray[np.int64]
     gaps: Flags
     backward_s: Samples
 
 
-def find_anchors(times: Samples, line: Timeline) -> NDArray[np.int64]:
-    """The places of the samples whose times count: all, or those that have a later time than the one before."""
-    if line.anchor_rows <= 1:
+def find_anchors(times: Samples, timeline: Timeline) -> NDArray[np.int64]:
+    """The indices of the samples whose times count: all, or those that have a later time than the one before."""
+    if timeline.anchor_rows <= 1:
         return np.arange(times.size)
-    return np.flatnonzero(np.diff(times) > 0.5 / line.rate_hz) + 1
+    return np.flatnonzero(np.diff(times) > 0.5 / timeline.rate_hz) + 1
 
 
-def find_steps(times: Samples, line: Timeline) -> Steps:
+def find_steps(times: Samples, timeline: Timeline) -> Steps:
     """Find the gaps between the anchors of some consecutive samples.
 
     A step is a gap if it is longer than its samples take, and if the times after it stay late by as much. After a step that is
     long only because of jitter, they are no longer late.
     """
-    places = find_anchors(times, line)
+    places = find_anchors(times, timeline)
     if places.size < 2:
         return Steps(places, np.zeros(max(0, places.size - 1), np.bool_), np.empty(0))
-    late_s = times[places] - places / line.rate_hz
+    late_s = times[places] - places / timeline.rate_hz
     excess_s = np.diff(late_s)
     # A median of `WINDOW` times with normal jitter is off by a quarter of the jitter, and a difference of two by a third.
     jitter_s = 1.05 * float(np.median(np.abs(excess_s - np.median(excess_s))))
-    least_s = max(line.least_s, 4 * jitter_s / 3)
-    candidates = np.flatnonzero(np.abs(excess_s) > min(least_s, 0.5 / line.rate_hz))
+    least_s = max(timeline.least_s, 4 * jitter_s / 3)
+    candidates = np.flatnonzero(np.abs(excess_s) > min(least_s, 0.5 / timeline.rate_hz))
     gaps = np.zeros(excess_s.size, np.bool_)
     if not candidates.size:
         return Steps(places, gaps, np.empty(0))
@@ -81,33 +81,33 @@ def find_steps(times: Samples, line: Timeline) -> Steps:
     gaps[candidates] = (shift_s > least_s) & (excess_s[candidates] > least_s)
     near = (candidates < _FEW) | (candidates >= excess_s.size - _FEW)  # too few times on one side for a median
     gaps[candidates[near]] &= excess_s[candidates[near]] > least_s + 4 * jitter_s
-    backward_s = -shift_s[(shift_s < -0.5 / line.rate_hz) & (excess_s[candidates] < -0.5 / line.rate_hz)]
+    backward_s = -shift_s[(shift_s < -0.5 / timeline.rate_hz) & (excess_s[candidates] < -0.5 / timeline.rate_hz)]
     return Steps(places, gaps, backward_s)
 
 
 class GapFinder:
-    """Finds gaps in times of any length: holds back as many samples as it takes to see what follows a step."""
+    """Finds gaps in a stream of times. Samples are buffered until the times after them decide whether a step is a gap."""
 
-    def __init__(self, line: Timeline) -> None:
-        self._line = line
-        self._margin = int(min(_MOST_HELD, (WINDOW + 2) * max(1.0, 2 * line.anchor_rows)))
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._margin = int(min(_MOST_HELD, (WINDOW + 2) * max(1.0, 2 * timeline.anchor_rows)))
         self._times: Samples = np.empty(0)
         self._values: Samples = np.empty(0)
         self._done = 0
-        """The samples at the start of the buffer that were returned before; they are kept to see what came before a step."""
+        """Samples at the start of the buffer that were already returned; they are compared with those after a step."""
         self.anchor_samples = 0
         self.anchor_s = 0.0
-        """The samples between anchors without a gap between them, and their time."""
+        """Number of samples between anchors without a gap between them, and the time that they take."""
         self.backward: list[float] = []
 
     def push(self, times: Samples, values: Samples, is_end: bool = False) -> tuple[Samples, Samples, Flags]:
-        """Returns the samples that are done: times, values, and whether there is a gap before each."""
+        """Add samples. Returns those that are decided: times, values, and whether there is a gap before each."""
         self._times = np.concatenate((self._times, times))
         self._values = np.concatenate((self._values, values))
         stop = self._times.size if is_end else self._times.size - self._margin
         if stop <= self._done or (not is_end and stop - self._done < self._margin):
             return np.empty(0), np.empty(0), np.empty(0, np.bool_)
-        steps = find_steps(self._times, self._line)
+        steps = find_steps(self._times, self._timeline)
         flags = np.zeros(self._times.size, np.bool_)
         flags[steps.places[1:]] = steps.gaps
         self._count(steps, stop)
@@ -125,21 +125,21 @@ class GapFinder:
             self.backward += steps.backward_s.tolist()
 
 
-def measure_rate(times: Samples, line: Timeline) -> float:
+def measure_rate(times: Samples, timeline: Timeline) -> float:
     """Samples per second between the anchors without a gap between them; NaN if there are too few."""
-    steps = find_steps(times, line)
+    steps = find_steps(times, timeline)
     even = ~steps.gaps
     seconds = float(np.diff(times[steps.places])[even].sum()) if steps.places.size > 1 else 0.0
     return float(np.diff(steps.places)[even].sum()) / seconds if seconds > 0 else float("nan")
 
 
-def find_least_gap(backward_s: list[float], line: Timeline, anchor_s: float) -> float:
-    """The shortest gap in seconds that is told from jitter."""
-    least_s = 0.5 / line.rate_hz
-    if line.anchor_rows > 1:
-        least_s = max(1.5 / line.rate_hz, 0.5 * anchor_s)
+def find_least_gap(backward_s: list[float], timeline: Timeline, anchor_s: float) -> float:
+    """The shortest gap in seconds that can be distinguished from jitter."""
+    least_s = 0.5 / timeline.rate_hz
+    if timeline.anchor_rows > 1:
+        least_s = max(1.5 / timeline.rate_hz, 0.5 * anchor_s)
     if len(backward_s) >= _JITTER_STEPS:
-        least_s = max(least_s, 0.5 / line.rate_hz + _JITTER * float(np.median(backward_s)))
+        least_s = max(least_s, 0.5 / timeline.rate_hz + _JITTER * float(np.median(backward_s)))
     return least_s
 
 

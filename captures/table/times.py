@@ -1,4 +1,4 @@
-"""Times in the cells of a table: numbers, times of day, dates, and stamps of digits."""
+"""Parses the times in the cells of a table: numbers, times of day, dates, and digits such as 20240505123000."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -67,7 +67,7 @@ class TimeFormat:
 
 
 def find_format(cells: Sequence[str], decimal_comma: bool) -> TimeFormat | None:
-    """The format of most of some times; None if they are not times."""
+    """The format of the majority of the cells; None if they are not times."""
     given = [_open_brackets(cell.strip()) for cell in cells if cell.strip().lower() not in MISSING]
     if not given or any(len(cell) > _LONGEST for cell in given):
         return None
@@ -97,7 +97,7 @@ def is_time(cell: str) -> bool:
 
 
 def find_day(cell: str) -> float | None:
-    """Seconds from 1970 to the begin of the day in a time whose day and month are the same number, such as 05/05/2024."""
+    """Seconds from 1970 to the start of the day in a time whose day and month are the same number, such as 05/05/2024."""
     found = _CALENDAR.fullmatch(cell.strip()) if len(cell) <= _LONGEST else None
     if found is None or found["a"] is None or int(found["a"]) != int(found["b"]) or len(found["y2"]) != 4:
         return None
@@ -145,7 +145,7 @@ def _open_brackets(cell: str) -> str:
 
 
 def _find_day_first(cells: Sequence[str]) -> bool | None:
-    """Whether days stand before months in dates such as 25/05/2024; None if that cannot be seen."""
+    """Whether days come before months in dates such as 25/05/2024; None if the dates allow both."""
     is_open = False
     for cell in cells:
         found = _CALENDAR.fullmatch(cell)
@@ -175,7 +175,7 @@ def _parse_calendar(cell: str, form: TimeFormat) -> float | None:
 
 @lru_cache(maxsize=64)
 def _find_day(date: str, day_first: bool) -> float | None:
-    """Seconds from 1970 to the begin of a date; None if there is no such date."""
+    """Seconds from 1970 to the start of a date; None if the date does not exist."""
     found = _DATE_ALONE.fullmatch(date)
     if found is None:
         return None
@@ -201,7 +201,7 @@ def _parse_clock(cell: str, _form: TimeFormat) -> float | None:
 
 
 def _clock_seconds(found: re.Match[str], of_minutes: bool = True) -> float | None:
-    """Seconds of a time of day in UTC; None if there is no such time. Two numbers are minutes and seconds if `of_minutes`."""
+    """Seconds of a time of day in UTC; None if the time does not exist. Two numbers are minutes and seconds if `of_minutes`."""
     first, second, third = int(found["p"]), int(found["q"]), found["r"]
     fraction = int(found["f"]) / 10 ** len(found["f"]) if found["f"] else 0.0
     if second > 59 or int(third or 0) > 60:

@@ -9,40 +9,15 @@ from captures.table.layout import Column
 from captures.table.times import seconds_per_unit
 
 _FILLERS: Final = f"{string.whitespace}_,:;"
-"""What may stand between a column's name and its unit."""
+"""Characters between a column's name and its unit."""
 _BRACKETS: Final = {"]": "[", ")": "(", "}": "{", ">": "<"}
 _TIME_WORDS: Final = frozenset(
     (
-        *(
-            "time",
-            "times",
-            "timestamp",
-            "timestamps",
-            "timer",
-            "elapsed",
-            "datetime",
-            "clock",
-            "epoch",
-            "utc",
-            "unix",
-            "millis",
-        ),
-        *("micros", "nanos", "seconds", "secs", "sec", "milliseconds", "microseconds", "nanoseconds", "ms", "us", "ns", "msec"),
-        *(
-            "usec",
-            "minutes",
-            "hours",
-            "date",
-            "zeit",
-            "uhrzeit",
-            "zeitstempel",
-            "datum",
-            "temps",
-            "heure",
-            "horodatage",
-            "tiempo",
-        ),
-        *("hora", "fecha", "tempo", "tid", "tijd", "czas", "время", "时间", "時間", "ts", "timedelta"),
+        *("time", "times", "timestamp", "timestamps", "timer", "elapsed", "datetime", "clock", "epoch", "utc", "unix", "ts"),
+        *("date", "timedelta", "hours", "minutes", "seconds", "secs", "sec", "milliseconds", "millis", "msec", "ms"),
+        *("microseconds", "micros", "usec", "us", "nanoseconds", "nanos", "ns"),
+        *("zeit", "uhrzeit", "zeitstempel", "datum", "temps", "heure", "horodatage", "tiempo", "hora", "fecha", "tempo"),
+        *("tid", "tijd", "czas", "время", "时间", "時間"),
     )
 )
 _NOT_TIME_WORDS: Final = frozenset(
@@ -55,12 +30,17 @@ _INDEX_WORDS: Final = frozenset(
         *("ticks", "row", "rows", "seq", "sequence", "point", "points", "i", "k", "cnt", "clk", "cycles"),
     )
 )
+_COUNTS: Final = (
+    r"adc|adu|counts?|cts|raw|lsb|bits?|digits?|digital|units?|a\.?u\.?|arb\.?|nu|n\.u\.|no_units|none|codes?|steps?"
+)
+COUNTS: Final = re.compile(_COUNTS, re.IGNORECASE)
+"""Units of samples whose scale is unknown."""
 _OTHER_UNITS: Final = re.compile(
-    r"(?:bpm|/min|1/min|[°º]?[cfk]|deg|degc|%|m?g|g's|m/s\^?2|m/s²|dps|deg/s|rad/s|[mk]?ohms?|[mk]?Ω|[mk]?hz|m?mhg|kpa|l|l/min|ma|ua"
-    r"|adc|adu|counts?|cts|raw|lsb|bits?|digits?|digital|units?|a\.?u\.?|arb\.?|nu|n\.u\.|no_units|none|codes?|steps?)",
+    r"(?:bpm|/min|1/min|[°º]?[cfk]|deg|degc|%|m?g|g's|m/s\^?2|m/s²|dps|deg/s|rad/s|[mk]?ohms?|[mk]?Ω|[mk]?hz|m?mhg|kpa|l|l/min"
+    rf"|ma|ua|{_COUNTS})",
     re.IGNORECASE,
 )
-"""Units that are no voltages. Those of counts say that the scale is unknown."""
+"""Units other than voltages."""
 _FORMAT: Final = re.compile(r"[hmsdy:./\- fhx_]+", re.IGNORECASE)
 """A description such as hh:mm:ss.mmm."""
 
@@ -68,7 +48,7 @@ _FORMAT: Final = re.compile(r"[hmsdy:./\- fhx_]+", re.IGNORECASE)
 def read_column(number: int, title: str) -> Column:
     """The column of a title: its unit stands in brackets, or after an underscore, comma or blank; it may be empty.
 
-    A bracket that holds no unit stays a part of the name. It takes time in proportion to the length of the title.
+    A bracket that does not hold a unit stays a part of the name. The time is proportional to the length of the title.
     """
     text = title.strip().strip("\"'").strip()
     name, unit = _split_brackets(text)

@@ -25,7 +25,7 @@ _BVP_HZ: Final = 64.0
 
 
 class _Preamble(NamedTuple):
-    """What the rows of keys and values state, and the line after them."""
+    """What the rows of keys and values state; `end` is the number of the line after them."""
 
     end: int
     rate_hz: float | None
@@ -84,7 +84,7 @@ def _recognise_pairs(head: Sequence[str], found: _Preamble) -> Layout | None:
 
 
 def _read_preamble(head: Sequence[str]) -> _Preamble | None:
-    """The rows of keys and values at the begin of a text; None if it does not begin with at least three."""
+    """The rows of keys and values at the start of a text; None if it starts with fewer than two."""
     rate_hz, unit, start_us, lead, count = None, "", None, "", 0
     end = len(head)
     for number, line in enumerate(head[:_PREAMBLE_LINES]):

@@ -1,4 +1,4 @@
-"""Counts on where the times of a counter or a clock begin again: micros() at 2^32, a sample number at 256, midnight."""
+"""Continues the times of a counter or clock that restarts: micros() at 2^32, a sample number at 256, midnight."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ _COUNTERS: Final = (
     *((2.0**bits, 0.0) for bits in (8, 16, 24, 31, 32)),
     *((2.0**bits, -(2.0 ** (bits - 1))) for bits in (8, 16, 24, 32)),
 )
-"""How far counters of whole numbers count, and their smallest values."""
+"""Number of values of counters of whole numbers, and their smallest value."""
 _SCALES: Final = (1.0, 1e3, 1e6, 1e9)
 _CLOCKS: Final = (
     *((scale * limit, 0.0) for scale in _SCALES for limit in (1.0, DAY_S)),
@@ -20,18 +20,19 @@ _CLOCKS: Final = (
 )
 """The second and the day in s, ms, us and ns; and micros() in ms and s."""
 _DENSEST: Final = 4000
-"""Most steps in a second: a counter of a part of a second has no more."""
+"""Most steps in a second; a counter of fractions of a second has at most as many."""
 _SECONDS: Final = tuple((scale, 0.0) for scale in _SCALES)
 _NEAR: Final = 0.1
-"""Share of the limit within which the counter must be before and after it begins again."""
+"""The counter must be within this share of its range before and after it restarts."""
 _STEPS: Final = 1000
-"""Steps that may be missing where a counter begins again."""
+"""Largest number of steps that may be missing where a counter restarts."""
 
 
 class Unwrapper:
-    """Counts times on over all batches of a file.
+    """Makes the times of a counter or clock continuous over all batches of a file.
 
-    `step` is the usual step. `limit` is the value at which they began again, 0 before; `offset` is what is added to them.
+    `step` is the usual step. `wrap_value` is the value at which the counter last restarted, 0 if it never did. `offset` is
+    added to the times.
     """
 
     def __init__(self, step: float, is_clock: bool) -> None:
@@ -39,10 +40,10 @@ class Unwrapper:
         self._is_clock = is_clock
         self.offset = 0.0
         self._last = float("nan")
-        self.limit = 0.0
+        self.wrap_value = 0.0
 
     def unwrap(self, times: Samples) -> Samples:
-        """The times of the next rows, counted on."""
+        """The times of the next rows without restarts."""
         known = np.flatnonzero(np.isfinite(times))
         if self._step <= 0 or not known.size:
             return times
@@ -51,7 +52,7 @@ class Unwrapper:
         for at in np.flatnonzero(np.diff(raw) < -2 * self._step).tolist():
             limit = self._find_limit(float(raw[at]), float(raw[at + 1]))
             if limit:
-                self.limit = limit
+                self.wrap_value = limit
                 found[known[at] :] += limit
         found += self.offset
         self.offset = float(found[known[-1]] - times[known[-1]])
@@ -59,7 +60,7 @@ class Unwrapper:
         return found
 
     def _find_limit(self, before: float, after: float) -> float:
-        """How far the counter counts that steps from one value to the other; 0 if this is not the end of a counter."""
+        """The range of a counter that steps from one value to the other by a restart; 0 if the step is not a restart."""
         if self._is_clock:
             limits = [
                 limit for limit in (DAY_S, DAY_S / 2, 3600.0) if abs(after - before + limit - self._step) <= 2 * self._step

@@ -30,12 +30,12 @@ class Format:
     is_difference: bool = False
 
     def count_samples(self, size: int) -> int:
-        """The number of samples in so many bytes."""
+        """The number of samples in `size` bytes."""
         blocks, rest = divmod(size, self.block_bytes)
         return blocks * self.block_samples + self.partial[rest]
 
     def count_bytes(self, samples: int) -> int:
-        """The number of bytes of the blocks that hold so many samples."""
+        """The number of bytes of the blocks that hold `samples` samples."""
         return -(-samples // self.block_samples) * self.block_bytes
 
     def decode(self, raw: bytes) -> Adc:

@@ -10,7 +10,7 @@ from captures.wfdb.header import parse_header
 _SIGNAL_SUFFIXES: Final = (".dat", ".mat")
 _SHOWN: Final = 5
 _LARGEST_FOLDER: Final = 1000
-"""Headers of a folder that are looked at to tell records from their segments."""
+"""Most headers of a folder that are parsed to distinguish records from their segments."""
 
 
 def find_header(path: Path) -> Path | None:
@@ -33,7 +33,7 @@ def find_header(path: Path) -> Path | None:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Return the file of this name in a folder, else the only one whose name differs in case alone; None if there is none."""
+    """Return the file of this name in a folder, else the only one whose name differs only in case; None if it has neither."""
     path = folder / name
     try:
         if path.exists():
@@ -48,7 +48,7 @@ def find_named(header: Path, what: str, name: str) -> Path:
     """Return the regular file that a header names. If the file is not in the folder stated, it may lie beside the header.
 
     Raises:
-        RecordingError: there is no such file, or it is a pipe or device.
+        RecordingError: the file does not exist, or is a pipe or device.
     """
     parts = name.replace("\\", "/").split("/")
     # A header must not name files elsewhere on the machine; what it names there may have been copied beside it.

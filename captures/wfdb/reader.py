@@ -18,35 +18,13 @@ from captures.wfdb.stored import UNKNOWN_LENGTH, StoredSignal
 
 _UNKNOWN_UNITS: Final = frozenset(
     (
-        "nu",
-        "n.u.",
-        "adu",
-        "adus",
-        "adc",
-        "count",
-        "counts",
-        "raw",
-        "lsb",
-        "bit",
-        "bits",
-        "digit",
-        "digits",
-        "unit",
-        "units",
-        "a.u.",
-        "au",
-        "none",
-        "n/a",
-        "na",
-        "unknown",
-        "1",
-        "-",
-        "?",
+        *("nu", "n.u.", "adu", "adus", "adc", "count", "counts", "raw", "lsb", "bit", "bits", "digit", "digits"),
+        *("unit", "units", "a.u.", "au", "none", "n/a", "na", "unknown", "1", "-", "?"),
     )
 )
 """Units in use where the scale is not known; `NU` are the normalized units of MIMIC."""
 _SMALL_MV: Final = 0.05
-"""No surface ECG has QRS complexes as small."""
+"""QRS complexes of a surface ECG are larger."""
 _SHOWN_NOTES: Final = 3
 
 
@@ -58,7 +36,7 @@ class _Scale:
     unit: str | None
 
     def factor(self, signal: Signal) -> float | None:
-        """The value of one ADC unit, in mV for an ECG; None if it is not an ECG's."""
+        """The value of one ADC unit, in mV for an ECG; None if an ECG cannot have the unit."""
         if self.unit is not None and "/" in self.unit:
             return millivolts_per_unit(self.unit)
         if self.unit is not None or self.kind == "ecg":
@@ -206,7 +184,7 @@ def _describe_scale(path: Path, candidate: Candidate, scale: _Scale, parts: Sequ
         )
     if unknown is not None:
         notes.append(
-            f"the unit of {name} is {unknown[:20]!r}: its scale is unknown and taken for mV; if it is not, give --unit"
+            f"the unit of {name} is {unknown[:20]!r}: its scale is unknown, and mV are assumed; if that is wrong, give --unit"
         )
     elif not is_usual:
         notes.append(f"{name} has an amplitude of {amplitude_mv:.3g} mV, unusual for an ECG; if the gain is wrong, give --unit")
@@ -214,7 +192,7 @@ def _describe_scale(path: Path, candidate: Candidate, scale: _Scale, parts: Sequ
 
 
 def _find_amplitude(parts: Sequence[Part], scale: _Scale, rate_hz: float) -> float:
-    """The typical amplitude of the first samples that are valid; NaN if it cannot be told."""
+    """The typical amplitude of the first samples that are valid; NaN if it is unknown."""
     for part in parts:
         for values in _read_part(part, scale):
             amplitude = typical_amplitude(values, rate_hz)

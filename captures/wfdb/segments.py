@@ -78,7 +78,7 @@ def load_record(path: Path, rate_hz: float | None) -> Record:
             f"{path}: the sampling rate in the header is {header.invalid_rate!r}; correct its first line, or give --rate"
         )
     if rate_hz is None and not rates:
-        notes.append(f"the header states no sampling rate: {DEFAULT_RATE_HZ:g} Hz is assumed; if it is not, give --rate")
+        notes.append(f"the header states no sampling rate: {DEFAULT_RATE_HZ:g} Hz is assumed; if that is wrong, give --rate")
     frames_hz = rates[0] if rates else DEFAULT_RATE_HZ
     if (length or header.length or 0) / frames_hz > LONGEST_S:
         raise RecordingError(f"{path}: the header states more samples than a sensor records in 31 years; correct the header")
@@ -106,7 +106,7 @@ def find_parts(record: Record, key: Key) -> tuple[Part, ...]:
     """Find a signal in the segments that hold it.
 
     Raises:
-        RecordingError: see `open_stored`; or the signal has different rates in different segments.
+        RecordingError: the signal has different rates in different segments; see also `open_stored`.
         OSError: a signal file cannot be read.
     """
     parts: list[Part] = []

@@ -1,4 +1,4 @@
-"""Reads one signal of a signal file in chunks, whatever else the file holds."""
+"""Reads one signal of a signal file in chunks, without the other signals of the file."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _OTHER_KINDS: Final = {
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself",
     b"<": "a page of a web site or other text; fetch the file again",
 }
-"""How files begin that are not samples in any plain format, and what they are."""
+"""First bytes of files that are not signal files in a plain format, and what these files are."""
 _TEXT: Final = re.compile(rb"[\t\n\r\x20-\x7e]{32,}")
 UNKNOWN_LENGTH: Final = 1 << 60
 """Frames of a FLAC file whose length the header does not state: known when it has been read."""

@@ -9,7 +9,7 @@ from config.files import replacing
 from config.terminal import escape_controls
 
 DEVICES: Final = (Path("/dev"), Path("/proc"))
-"""A name in these folders stands for a device or an open file such as /dev/stdout, whatever it leads to."""
+"""A path in these folders is a device or an open file such as /dev/stdout, even if it links to a regular file."""
 
 
 def find_wrong_destination(report: Path, recordings: Sequence[Path], *, force: bool) -> str | None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 LONGEST_NAME: Final = 80
-"""Characters of a file name in the table. The column is narrow, so that a longer name would take many rows."""
+"""Most characters of a file name in the table. The column is narrow, so a longer name would take many rows."""
 PRIORITY_STYLES: Final[Mapping[str, str]] = {"high": "bold red", "medium": "yellow", "low": "cyan"}
 
 

@@ -1,4 +1,4 @@
-"""Shows on a terminal how far a long replay has come."""
+"""Shows the progress of a long replay on a terminal."""
 
 import sys
 import time
@@ -46,7 +46,7 @@ class Progress:
 
 @contextmanager
 def show_progress(files: int, *, json_output: bool) -> Iterator[Progress]:
-    """Yields the progress of so many files. It is shown on stderr if that is a terminal that JSON lines are not written to."""
+    """Yields the progress of a number of files. It is shown on stderr if that is a terminal and no JSON goes to a terminal."""
     if not sys.stderr.isatty() or (json_output and sys.stdout.isatty()):
         yield Progress(files)
         return

@@ -21,10 +21,11 @@ ECG_SCALE_MV: Final = 0.001
 """mV per unit of a replayed ECG sample. 1 µV divides the resolution of every database and strap replayed (5 µV for MIT-BIH,
 1 µV for CinC 2017 and Polar) and is below the noise of any surface electrode."""
 LARGEST_ECG_MV: Final = 2_000_000.0
-"""32 bits hold as much in this unit: 2000 V, above any offset of an electrode or supply. Larger values get another unit."""
+"""The largest ECG that 32 bits hold in this unit: 2000 V, above any offset of an electrode or supply. A step with larger
+values gets a coarser unit."""
 LARGEST_SAMPLE: Final = 1e12
-"""No file has larger samples, in mV or in counts of 32 bits. A larger number is damaged; it is clipped, so that its square is
-a number too."""
+"""Larger than any sample in mV or in counts of 32 bits. A larger number is damaged, and is clipped so that its square stays
+finite."""
 STEP_S: Final = 1.0
 """Length of ECG in one step, similar to a notification of a strap: findings and strips are then those of the live agent."""
 WAVEFORMS: Final = {"ecg": ECG, "ppg": PPG}

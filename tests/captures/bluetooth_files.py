@@ -1,9 +1,15 @@
-"""Writes Bluetooth captures: packets of a hub that listens to a sensor, in any container and link type."""
+"""Writes and opens Bluetooth captures: packets of a hub that listens to a sensor, in any container and link type."""
 
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NamedTuple
+
+import pytest
+
+from captures import PayloadCapture, ReadOptions, RecordingError, open_file
+from captures.payloads import Payload
 
 START_US: Final = 1_714_912_200_000_000
 YEAR_0_US: Final = 946_684_800_000_000 - 0x00E0_3AB4_4A67_6000
@@ -185,3 +191,33 @@ def pcapng(
         head = struct.pack(f"{order}IIIII", 0, time >> 32, time & 0xFFFFFFFF, len(frame), len(frame))
         out += block(order, 6, head + frame)
     return out
+
+
+RATES = [Payload(1.0 + number, RATE, rate(number)) for number in range(5)]
+WATCH = "D0:00:00:00:00:07"
+
+
+def open_bytes(folder: Path, content: bytes, **options: object) -> PayloadCapture:
+    path = folder / "capture.bin"
+    path.write_bytes(content)
+    opened = open_file(path, ReadOptions(**options))  # type: ignore[arg-type]
+    assert isinstance(opened, PayloadCapture)
+    return opened
+
+
+def payloads(capture: PayloadCapture) -> list[Payload]:
+    return [entry for entry in capture.read_entries() if isinstance(entry, Payload)]
+
+
+def values(folder: Path, session: Session) -> list[tuple[str, bytes]]:
+    return [(item.characteristic, item.payload) for item in payloads(open_bytes(folder, btsnoop(session.packets)))]
+
+
+def refuse(folder: Path, content: bytes, **options: object) -> str:
+    with pytest.raises(RecordingError) as error:
+        open_bytes(folder, content, **options)
+    message = str(error.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    assert "capture.bin" in message
+    return message

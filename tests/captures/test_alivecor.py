@@ -98,7 +98,7 @@ def test_options_state_what_the_header_does_not(tmp_path):
     [
         ((), "without samples of an ECG"),
         ((layout(), block(b"avg ", b"\1\0" * 450)), "without samples of an ECG"),
-        ((layout(kind=2), lead()), "format 2 of AliveCor, which is not known"),
+        ((layout(kind=2), lead()), "AliveCor samples of format 2, which is not supported"),
         ((lead(),), "no sampling rate or scale"),
     ],
 )

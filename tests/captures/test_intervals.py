@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captures import ReadOptions, RecordingError, RrRecording, open_file, open_recording
-from captures.interval_kind import Likeness, compare_with_intervals
+from captures.interval_kind import NumberKind, classify_numbers
 from captures.intervals import read_intervals
 
 START_US = 1_714_912_200_000_000
@@ -115,7 +115,7 @@ def ecg(rate_hz, middle, counts_per_mv, noise, seed=2, seconds=60):
 def test_counts_of_an_ecg_are_never_taken_for_intervals(rate_hz, middle, counts_per_mv, noise, tmp_path):
     values = ecg(rate_hz, middle, counts_per_mv, noise)
     assert values.min() > 250
-    assert compare_with_intervals(values / 1000) is not Likeness.INTERVALS
+    assert classify_numbers(values / 1000) is not NumberKind.INTERVALS
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -129,7 +129,7 @@ def test_intervals_are_recognised_with_premature_and_missed_beats(seed, spread, 
     early = np.flatnonzero(rng.random(count - 1) < ectopic)
     values[early], values[early + 1] = 500, 1150
     values[1000] = 3_012
-    assert compare_with_intervals(values / 1000) is Likeness.INTERVALS
+    assert classify_numbers(values / 1000) is NumberKind.INTERVALS
 
 
 @pytest.mark.parametrize("record", ["101", "104", "114", "207", "215"])
@@ -137,7 +137,7 @@ def test_intervals_are_recognised_with_premature_and_missed_beats(seed, spread, 
 def test_counts_of_mitdb_are_never_taken_for_intervals(record, every, data):
     counts = np.rint(open_recording(data / "mitdb" / f"{record}.hea").mv[:60_000:every] * 200 + 1024)
     assert np.median(counts) > 900
-    assert compare_with_intervals(counts / 1000) is not Likeness.INTERVALS
+    assert classify_numbers(counts / 1000) is not NumberKind.INTERVALS
 
 
 def test_what_could_be_either_is_refused_with_both_ways_out(tmp_path):

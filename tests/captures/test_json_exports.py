@@ -260,7 +260,7 @@ def test_lines_of_another_sensor_are_refused(tmp_path):
         ({"ecg": list(range(100)), "fs": 250}, r"does not state the unit"),
         ({"ecg": list(range(100)), "unit": "mV"}, r"does not state its sampling rate \(--rate HZ\); give it"),
         ({"heart": list(range(100)), "fs": 250}, "if one is an ECG, name it with --signal"),
-        ({"hello": "world"}, "JSON without a list of samples; read are captures of pulsegate, and exports"),
+        ({"hello": "world"}, "JSON without a list of samples; give a capture of pulsegate, or an export"),
         ({"features": [{"lat": 1, "lon": 2}] * 50}, "JSON without a list of samples"),
     ],
 )

@@ -3,7 +3,6 @@
 import json
 from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -385,7 +384,7 @@ EXAMPLES = [
 def test_any_changed_text_is_recognised_or_not_and_nothing_else_happens(text, cuts, junk):
     places = sorted(min(cut, len(text)) for cut in cuts)
     changed = junk.join(text[a:b] for a, b in pairwise([0, *places, len(text)]))
-    layout = recognise_program(Path("x.txt"), changed.split("\n"))
+    layout = recognise_program(changed.split("\n"))
     if layout is not None:
         assert 0 <= layout.first_line <= len(changed.split("\n"))
         assert [column.number for column in layout.columns] == list(range(1, len(layout.columns) + 1))

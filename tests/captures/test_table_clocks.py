@@ -133,7 +133,7 @@ def test_counters_that_begin_again_are_counted_on(title, wrap, scale, tmp_path):
     record = read(tmp_path, [f"{(wrap + (t - 4) * scale) % wrap:.10g}" for t in T_S], title=title)
     assert record.rate_hz == pytest.approx(RATE_HZ)
     assert gaps(record) == []
-    assert any(f"the times begin again at {wrap}" in note for note in record.notes)
+    assert any(f"the times restart at {wrap}" in note for note in record.notes)
 
 
 def test_a_time_that_starts_again_is_a_second_recording(tmp_path):
@@ -166,7 +166,7 @@ def packets(samples, size, rate_hz, step_s=0.0):
 @pytest.mark.parametrize(("size", "rate_hz"), [(73, 130), (16, 125), (25, 250)])
 def test_times_of_packets_need_the_rate_and_give_the_gaps(size, rate_hz, step_s, tmp_path):
     times = [f"{t:.6f}" for t in packets(3000, size, rate_hz, step_s)]
-    with pytest.raises(RecordingError, match="perhaps one time per packet; give the sampling rate with --rate"):
+    with pytest.raises(RecordingError, match="perhaps each packet has one time; give the sampling rate with --rate"):
         read(tmp_path, times)
     record = read(tmp_path, times, rate_hz=float(rate_hz))
     assert (record.rate_hz, record.mv.size, gaps(record)) == (rate_hz, 3000, [])
@@ -177,7 +177,7 @@ def test_times_of_packets_need_the_rate_and_give_the_gaps(size, rate_hz, step_s,
 
 def test_a_time_in_the_first_row_of_each_packet_is_that_of_the_others(tmp_path):
     times = ["" if n % 73 else f"{n / 130:.3f}" for n in range(3000)]
-    with pytest.raises(RecordingError, match="perhaps one time per packet; give the sampling rate with --rate"):
+    with pytest.raises(RecordingError, match="perhaps each packet has one time; give the sampling rate with --rate"):
         read(tmp_path, times)
     record = read(tmp_path, times, rate_hz=130.0)
     assert (record.mv.size, gaps(record)) == (3000, [])

@@ -87,7 +87,7 @@ def test_fractions_without_a_unit_are_read_by_their_amplitude(per_mv, unit, tmp_
         ("ecg", 3.9 + MV / 100, "have no unit and an amplitude of 0.01"),
         ("ecg [mV]", MV * 1000, r"said to be in mV, but 1.\d+e\+03 mV peak to peak cannot be an ECG"),
         ("ecg [mV]", MV / 1000, r"said to be in mV, but 0.001\d+ mV peak to peak cannot be an ECG"),
-        ("ecg [bpm]", MV, "unit 'bpm' of column 'ecg' is not one of voltage"),
+        ("ecg [bpm]", MV, "unit 'bpm' of column 'ecg' is not a unit of voltage"),
     ],
 )
 def test_a_unit_that_is_a_guess_or_cannot_be_right_must_be_stated(title, values, message, tmp_path):
@@ -112,7 +112,7 @@ def test_a_value_far_from_all_others_is_a_missing_sample(sentinel, tmp_path):
     record = read(tmp_path, {"ecg [uV]": values})
     assert [segment.first for segment in record.segments] == [0, 500]
     assert record.segments[1].start_s == pytest.approx(5.0)
-    assert f"samples of {sentinel} are missing ones" in record.notes
+    assert f"samples of {sentinel} count as missing" in record.notes
 
 
 def test_a_value_near_others_is_no_missing_sample(tmp_path):

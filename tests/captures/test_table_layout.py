@@ -148,7 +148,7 @@ def test_missing_numbers_of_a_column_leave_a_gap(tmp_path):
             "\n".join(["time [s],ecg [mV]", *(f"{t},{v}" for t, v in zip(comma(TIMES), comma(VALUES), strict=True))]),
             "decimal mark",
         ),
-        (PLAIN + PLAIN, "the header comes again in line 402, where a second recording begins; split the file there"),
+        (PLAIN + PLAIN, "the header is repeated in line 402, where a second recording begins; split the file there"),
         (PLAIN.replace("1.000,", "1.000,7,"), "row 127 has 3 cells, the others have 2"),
         (PLAIN.replace("1.000,", "1.000;"), "row 127 has 1 cells, the others have 2"),
         ("just some words\n" * 10, "holds no row of numbers"),

@@ -229,7 +229,7 @@ def test_a_dead_first_lead_is_told_and_the_next_one_read(tmp_path: Path, dead: n
 def test_an_ecg_of_unknown_scale_is_read_and_told(tmp_path: Path) -> None:
     recording = read(tmp_path, ["200 12 0 0 0 0 RESP", "200/NU 12 0 0 0 0 II"])
     assert recording.mv == pytest.approx(WAVE / 200)
-    assert "the unit of II is 'NU': its scale is unknown and taken for mV; if it is not, give --unit" in recording.notes
+    assert "the unit of II is 'NU': its scale is unknown, and mV are assumed; if that is wrong, give --unit" in recording.notes
 
 
 def test_counts_of_unknown_scale_are_refused_until_the_unit_is_stated(tmp_path: Path) -> None:
