@@ -17,9 +17,9 @@ from sync.wire import BlockId, Lane, Range
 WINDOW_S: Final = 1.0
 """Time that the bytes in flight may take on the link. An alert must arrive within 2 s; the other half is for the way to the
 store, and for a link that has just slowed down."""
-WINDOW_BYTES: Final = (8 * 1024, 256 * 1024)
+WINDOW_BYTES: Final = (8 * 1024, 384 * 1024)
 """Bounds of the limit of bytes in flight, alerts excluded. The lower is 1 s at 64 kbit/s and applies until the clinic answers;
-the upper is 0.1 s at 20 Mbit/s."""
+the upper is 0.16 s at 20 Mbit/s."""
 MAX_BLOCKS: Final = 1000
 """Limit of blocks in flight, for alerts and for all others: it bounds the memory."""
 ACK_TIMEOUT_S: Final = (2.0, 60.0)
