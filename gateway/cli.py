@@ -4,7 +4,6 @@ Each command imports the code that it runs, so `--help` and `status` start witho
 """
 
 import argparse
-import asyncio
 import contextlib
 import json
 import logging
@@ -16,12 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from config.origin import OriginError, check_package_folders
-from config.process import leaf_errors, watching_stdin
 from config.settings import SettingsError, load_settings
 from config.terminal import LineFormatter, escape_controls
 from gateway.arguments import build_parser
-from gateway.clock import SystemClock
-from gateway.radio import RadioError
+from gateway.errors import RadioError
 from sync.errors import SyncError
 
 
@@ -47,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EXPECTED_ERRORS as error:
         return _report_failure(error)
     except ExceptionGroup as group:
+        from config.process import leaf_errors
+
         expected, other = group.split(EXPECTED_ERRORS)
         if expected is None or other is not None:
             raise
@@ -67,7 +66,11 @@ def _keep_files_private() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from config.process import watching_stdin
     from gateway.app import Agent, make_mqtt_transport
+    from gateway.clock import SystemClock
     from gateway.models import load_models
     from gateway.radio import open_radio
     from gateway.startup import check_startup, prepare_data_folder
@@ -90,6 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from gateway.clock import SystemClock
     from gateway.status import STALE_AFTER_S, read_status
 
     settings = load_settings(arguments.config, os.environ)
@@ -148,6 +152,8 @@ def _check_config(arguments: argparse.Namespace) -> int:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
+    import asyncio
+
     from gateway.radio import open_radio
 
     async def scan() -> None:
@@ -161,8 +167,11 @@ def _scan(arguments: argparse.Namespace) -> int:
 
 
 def _record(arguments: argparse.Namespace) -> int:
+    import asyncio
+
     from config.settings import SensorSettings
     from drivers.registry import load_drivers
+    from gateway.clock import SystemClock
     from gateway.radio import open_radio
     from gateway.replay.record import record
 

@@ -15,8 +15,9 @@ from drivers.registry import Registry
 from drivers.spec import DeviceInformation
 from gateway.cancellation import finish_despite_cancel
 from gateway.clock import Clock
+from gateway.errors import RadioError
 from gateway.pipeline import Pipeline
-from gateway.radio import Radio, RadioError
+from gateway.radio import Radio
 from gateway.recorder import Recorder
 from gateway.sensor_events import (
     QUEUE_LIMIT,

@@ -29,7 +29,8 @@ from drivers.readings import DecodeError
 from drivers.registry import Registry
 from drivers.spec import Characteristic, DriverSpec, SetupRefusedError, Write
 from gateway.clock import Clock
-from gateway.radio import Radio, RadioError
+from gateway.errors import RadioError
+from gateway.radio import Radio
 from gateway.sensor_events import EventQueue, Interruption, LinkState, LinkStateChange, Notification
 from gateway.timeline import Arrival
 

@@ -6,6 +6,6 @@ Only `radio` and `factory` load without Bumble, which a patient's hub does not h
 """
 
 from gateway.radio.factory import bleak_radio, open_radio
-from gateway.radio.radio import Radio, RadioError
+from gateway.radio.radio import Radio
 
-__all__ = ["Radio", "RadioError", "bleak_radio", "open_radio"]
+__all__ = ["Radio", "bleak_radio", "open_radio"]

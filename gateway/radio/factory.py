@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from gateway.radio.radio import Radio, RadioError
+from gateway.errors import RadioError
+from gateway.radio.radio import Radio
 
 
 def bleak_radio() -> Radio:

@@ -11,9 +11,7 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from bleak.exc import BleakBluetoothNotAvailableError
 
-
-class RadioError(Exception):
-    """The Bluetooth stack cannot be used. The message says why and what to do."""
+from gateway.errors import RadioError
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from bumble.core import InvalidPacketError
 from bumble.device import Device
 from bumble.transport.common import PacketParser
 
+from gateway.errors import RadioError
 from gateway.radio.bumble_backend import make_bumble_radio
-from gateway.radio.radio import Radio, RadioError
+from gateway.radio.radio import Radio
 from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualController, VirtualLink, make_hci_device
 
 SOCKET_NAME: Final = "air.sock"

@@ -31,7 +31,7 @@ from bumble.transport.common import TransportLostError
 
 from captures import RecordingError, open_recording
 from config.process import watching_stdin
-from gateway.radio.radio import RadioError
+from gateway.errors import RadioError
 from gateway.radio.virtual_radio_server import open_device
 from gateway.simulate import pmd
 from gateway.simulate.journal import Journal

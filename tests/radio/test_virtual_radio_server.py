@@ -14,7 +14,8 @@ import pytest
 from bleak import BleakClient
 from bleak.exc import BleakError
 
-from gateway.radio import Radio, RadioError, bleak_radio, open_radio, virtual
+from gateway.errors import RadioError
+from gateway.radio import Radio, bleak_radio, open_radio, virtual
 from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS
 from gateway.radio.virtual_radio_server import VirtualRadioServer, open_device
 

@@ -20,7 +20,7 @@ from bumble.device import Connection, Device, Peer
 from bumble.hci import Address
 
 from gateway import virtual_time
-from gateway.radio.radio import RadioError
+from gateway.errors import RadioError
 from gateway.radio.virtual import VirtualLink, make_device
 from gateway.simulate import pmd, strap
 from gateway.simulate.journal import Journal, read_journal
