@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from sync.seal import KEY_BYTES, NONCE_BYTES, SealError, check_private_file, create_secret_file, random_nonce
+from sync.data_keys import KEY_BYTES
+from sync.key_files import check_private_file, create_secret_file
+from sync.seal import NONCE_BYTES, SealError, random_nonce
 
 _VERSION: Final = b"\x01"
 _CHECK_VALUE_BYTES: Final = 16

@@ -1,0 +1,139 @@
+"""The hub's registration file: which clinic it trusts, and for whom it seals. The operator brings it from the clinic.
+
+It holds no secret. `pulsegate-cloud register` writes it.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from config.files import replacing
+from sync.errors import PermanentError
+from sync.key_files import PUBLIC_MODE
+from sync.recipients import RecipientPublicKey
+from sync.signing import Use, VerifyingKey
+from sync.wire import FORMAT, is_name
+
+MAX_BACKUP_INTERVAL_H: Final = 24 * 365
+"""A longer interval between two backups of the clinic is a mistake in the file."""
+_HEADING: Final = "# Registration of a pulsegate hub at its clinic, written by pulsegate-cloud register. It holds no secret.\n"
+T = TypeVar("T")
+
+
+class RegistrationError(PermanentError):
+    """The registration file is missing, damaged, or of another hub. The message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the hub knows of its clinic.
+
+    `site` is the clinic's name; `acknowledgement` and `receipt` verify its messages. `recipients` are, for each subject of this
+    hub, the key that data keys are wrapped for. The clinic backs its store up every `backup_interval_h` hours.
+    """
+
+    hub: str
+    site: str
+    acknowledgement: VerifyingKey
+    receipt: VerifyingKey
+    backup_interval_h: int
+    recipients: Mapping[str, RecipientPublicKey]
+
+    @classmethod
+    def load(cls, path: Path, hub: str) -> "Registration":
+        """Read a file that `save` wrote.
+
+        Raises:
+            RegistrationError: the file is missing, damaged, of another version, or of another hub.
+        """
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RegistrationError(
+                f"cannot read the registration {path}: {error.strerror}; bring the file that pulsegate-cloud register wrote"
+            ) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RegistrationError(
+                f"the registration {path} is not valid TOML ({error}): copy it from the clinic again"
+            ) from error
+        registration = _Parser(path, table).parse()
+        if registration.hub != hub:
+            raise RegistrationError(
+                f"the registration {path} is for hub {registration.hub}, not {hub}: bring the file of this hub, or set `hub`"
+            )
+        return registration
+
+    def save(self, path: Path) -> None:
+        """Write the file; a file of that name is replaced.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        lines = [
+            f"version = {FORMAT}",
+            f'hub = "{self.hub}"',
+            f'site = "{self.site}"',
+            f"backup_interval_h = {self.backup_interval_h}",
+            f'acknowledgement_key = "{self.acknowledgement.to_bytes().hex()}"',
+            f'receipt_key = "{self.receipt.to_bytes().hex()}"',
+        ]
+        for subject, recipient in self.recipients.items():
+            lines += ["", "[[subject]]", f'name = "{subject}"', f'recipient = "{recipient.to_bytes().hex()}"']
+        with replacing(path, durable=True, mode=PUBLIC_MODE) as draft:
+            draft.write_text(_HEADING + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+class _Parser:
+    """Checks the fields of a registration's TOML table."""
+
+    def __init__(self, path: Path, table: Mapping[str, Any]) -> None:
+        self._path, self._table = path, table
+
+    def parse(self) -> Registration:
+        self._check("version", self._table.get("version") == FORMAT, f"{FORMAT}: update the older of hub and clinic")
+        hours = self._table.get("backup_interval_h")
+        is_valid = type(hours) is int and 1 <= hours <= MAX_BACKUP_INTERVAL_H
+        self._check("backup_interval_h", is_valid, f"hours from 1 to {MAX_BACKUP_INTERVAL_H}")
+        return Registration(
+            hub=self._name(self._table, "hub"),
+            site=self._name(self._table, "site"),
+            acknowledgement=self._key(
+                self._table, "acknowledgement_key", lambda data: VerifyingKey.from_bytes(Use.ACKNOWLEDGEMENT, data)
+            ),
+            receipt=self._key(self._table, "receipt_key", lambda data: VerifyingKey.from_bytes(Use.RECEIPT, data)),
+            backup_interval_h=int(hours or 0),
+            recipients=self._recipients(),
+        )
+
+    def _recipients(self) -> dict[str, RecipientPublicKey]:
+        subjects = self._table.get("subject")
+        is_valid = isinstance(subjects, list) and subjects and all(isinstance(subject, dict) for subject in subjects)
+        self._check("subject", bool(is_valid), "at least one [[subject]] table")
+        recipients = {
+            self._name(subject, "name"): self._key(subject, "recipient", RecipientPublicKey.from_bytes)
+            for subject in subjects or ()
+        }
+        self._check("subject", len(recipients) == len(subjects or ()), "tables with different names")
+        return recipients
+
+    def _name(self, table: Mapping[str, Any], key: str) -> str:
+        value = table.get(key)
+        self._check(key, is_name(value), "a name of 1 to 64 letters, digits, '.', '_' and '-'")
+        return str(value)
+
+    def _key(self, table: Mapping[str, Any], key: str, parse: Callable[[bytes], T]) -> T:
+        try:
+            return parse(bytes.fromhex(table[key]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._error(key, "a public key in hexadecimal digits") from error
+
+    def _check(self, key: str, is_valid: bool, allowed: str) -> None:
+        if not is_valid:
+            raise self._error(key, allowed)
+
+    def _error(self, key: str, allowed: str) -> RegistrationError:
+        return RegistrationError(
+            f"the registration {self._path} is damaged: {key} must be {allowed}; copy it from the clinic again"
+        )
