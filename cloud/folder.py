@@ -17,17 +17,17 @@ from pathlib import Path
 from cloud.database_url import PostgresUrl
 from cloud.databases import DatabaseLocation
 from cloud.errors import ClinicError
+from config.endpoint import Endpoint
 from config.files import locked, replacing
 from sync.seal import ClinicKeyPair
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Addresses of a running clinic: the page's URL, the broker's host and port, the file of the public key."""
+    """Addresses of a running clinic: the page's URL, the broker, the file of the public key."""
 
     page: str
-    mqtt_host: str
-    mqtt_port: int
+    broker: Endpoint
     public_key: Path
 
 
@@ -104,7 +104,7 @@ class ClinicFolder:
         """Write clinic.json atomically: a process that waits for the file may read it as soon as it exists."""
         content = {
             "page": endpoints.page,
-            "mqtt": {"host": endpoints.mqtt_host, "port": endpoints.mqtt_port},
+            "mqtt": {"host": endpoints.broker.host, "port": endpoints.broker.port},
             "public_key": str(endpoints.public_key),
             "pid": os.getpid(),
         }
