@@ -35,6 +35,7 @@ from rich.progress import Progress
 
 from cloud.ingest import handle_message
 from cloud.store import Store
+from config.endpoint import Endpoint
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
 from gateway.app import Agent
@@ -263,7 +264,7 @@ class Day:
     async def _run_agent(self, link: VirtualLink, store: Store) -> None:
         names = (f"sensor-{number}" for number in range(len(ADDRESSES)))
         sensors = tuple(SensorSettings(name, address=address) for name, address in zip(names, ADDRESSES, strict=True))
-        clinic = ClinicSettings("127.0.0.1", 1883, self.folder / "clinic.pub")
+        clinic = ClinicSettings(Endpoint("127.0.0.1", 1883), self.folder / "clinic.pub")
         settings = Settings(HUB, "subject-1", self.folder / "agent", "virtual:in-process", clinic, sensors, DEFAULT_LIMITS)
 
         @asynccontextmanager

@@ -23,6 +23,7 @@ from cloud.folder import ClinicFolder
 from cloud.opener import BlockReader, Opener
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
+from config.endpoint import parse_port
 from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors
 from config.terminal import LineFormatter, escape_controls
@@ -130,9 +131,10 @@ def _folder(options: argparse.Namespace) -> ClinicFolder:
 
 
 def _parse_port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
+    port = 0 if text == "0" else parse_port(text)
+    if port is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535")
-    return int(text)
+    return port
 
 
 def _run_dev(options: argparse.Namespace) -> int:

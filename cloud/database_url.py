@@ -1,6 +1,5 @@
 """The address of a PostgreSQL database as libpq writes it, without a password: that comes from the environment or a file."""
 
-import ipaddress
 import os
 import re
 import stat
@@ -11,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from cloud.errors import ClinicError
+from config.endpoint import ALLOWED_PORT, Endpoint, is_loopback, parse_port
 
 DEFAULT_PORT: Final = 5432
 _FORM: Final = "postgresql://USER@HOST:PORT/DATABASE, or postgresql://USER@/DATABASE?host=/folder/of/the/socket"
@@ -63,34 +63,27 @@ class PostgresUrl:
     def __str__(self) -> str:
         if self.is_socket:
             return f"postgresql://{self.user}@/{self.database}?host={self.host}&port={self.port}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"postgresql://{self.user}@{host}:{self.port}/{self.database}"
+        return f"postgresql://{self.user}@{Endpoint(self.host, self.port)}/{self.database}"
 
 
 def _parse_host(parts: SplitResult, options: dict[str, list[str]]) -> str:
     if unknown := options.keys() - {"host", "port"}:
         raise ClinicError(f"unknown option {min(unknown)!r} in the URL of a database: write {_FORM}")
     host = options.get("host", [parts.hostname or ""])[-1]
-    if host.startswith("/") or host == "localhost" or _is_loopback(host):
+    if host.startswith("/") or is_loopback(host):
         return host
     raise ClinicError(
-        f"the database host {host!r} is not on this computer: give a loopback address or the folder of the server's socket; "
+        f"the database host {host!r} is no loopback address (127.0.0.1 or ::1) and no folder of a socket: give one of them; "
         "a server on another computer needs TLS, which this version lacks"
     )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _parse_port(port: int | None, options: dict[str, list[str]]) -> int:
-    given = options.get("port", [str(port or DEFAULT_PORT)])[-1]
-    if not given.isdecimal() or not 0 < int(given) < 65536:
-        raise ClinicError(f"{given!r} is not a port of a database: give a number from 1 to 65535")
-    return int(given)
+    given = options.get("port", [str(DEFAULT_PORT if port is None else port)])[-1]
+    number = parse_port(given)
+    if number is None:
+        raise ClinicError(f"{given!r} is not a port of a database: give {ALLOWED_PORT}")
+    return number
 
 
 def find_password(url: PostgresUrl, environment: Mapping[str, str]) -> str | None:

@@ -20,10 +20,11 @@ from cloud.folder import ClinicFolder, Endpoints
 from cloud.ingest import run_ingest
 from cloud.opener import Opener
 from cloud.page_server import make_page_server
-from cloud.sockets import HOST, listen_on_loopback
+from cloud.sockets import listen_on_loopback
 from cloud.store import Store
 from cloud.subscribed_transport import SubscribedTransport
 from cloud.tables import open_projections
+from config.endpoint import Endpoint
 from config.process import watching_stdin
 from sync.mqtt import MqttClient
 from sync.seal import ClinicKeyPair
@@ -46,10 +47,10 @@ async def run_dev(
     with folder.locked(), contextlib.closing(listen_on_loopback(port, "--port")) as listener:
         folder.delete_endpoints()  # left behind by a kill: it would name the wrong broker port
         clinic = folder.load_or_create_key_pair()
-        async with _run_broker(mqtt_port) as bound_mqtt_port:
+        async with _run_broker(mqtt_port) as broker:
             stdin_watch = watching_stdin(stop.set) if watch_stdin else contextlib.nullcontext()
-            page_url = f"http://{HOST}:{listener.getsockname()[1]}/"
-            endpoints = Endpoints(page_url, HOST, bound_mqtt_port, folder.public_key.resolve())
+            page_url = f"http://{Endpoint(*listener.getsockname())}/"
+            endpoints = Endpoints(page_url, broker, folder.public_key.resolve())
             with _open_databases(folder) as databases, stdin_watch:
                 await _run_services(folder, databases, clinic, listener, endpoints, stop, print_line)
 
@@ -86,7 +87,7 @@ async def _run_services(
     feed = Feed(databases.projections)
     opener = Opener(databases.store, databases.projections, clinic, feed.publish)
     await asyncio.to_thread(opener.check_databases)  # before ingest begins
-    mqtt = MqttClient(HOST, endpoints.mqtt_port, client_id="clinic", subscriptions=UP_TOPICS)
+    mqtt = MqttClient(endpoints.broker, client_id="clinic", subscriptions=UP_TOPICS)
     transport = SubscribedTransport(mqtt)
     server = make_page_server(create_app(databases.page_store, databases.page_projections, feed))
     try:
@@ -110,16 +111,15 @@ async def _run_services(
 
 
 def _start_message(endpoints: Endpoints) -> str:
-    broker = f"{endpoints.mqtt_host}:{endpoints.mqtt_port}"
-    return f"page    {endpoints.page}\nbroker  {broker}\nkey     {endpoints.public_key}\nPress Ctrl-C to stop."
+    return f"page    {endpoints.page}\nbroker  {endpoints.broker}\nkey     {endpoints.public_key}\nPress Ctrl-C to stop."
 
 
 @asynccontextmanager
-async def _run_broker(port: int) -> AsyncIterator[int]:
-    """Run the embedded broker; yields the port that it listens on."""
+async def _run_broker(port: int) -> AsyncIterator[Endpoint]:
+    """Run the embedded broker; yields where it listens."""
     with contextlib.closing(listen_on_loopback(port, "--mqtt-port")) as listener:
         async with embedded_broker(listener):
-            yield listener.getsockname()[1]
+            yield Endpoint(*listener.getsockname())
 
 
 def _set_on_signals(stop: asyncio.Event) -> None:

@@ -21,16 +21,16 @@ from cloud.database_url import PostgresUrl
 from cloud.databases import DatabaseLocation
 from cloud.errors import ClinicError
 from cloud.signing_keys import SigningKeys
+from config.endpoint import Endpoint
 from config.files import locked, replacing
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Addresses of a running clinic: the page's URL, the broker's host and port."""
+    """Addresses of a running clinic: the page's URL, and the broker."""
 
     page: str
-    mqtt_host: str
-    mqtt_port: int
+    broker: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class ClinicFolder:
         """Write clinic.json atomically: a process that waits for the file may read it as soon as it exists."""
         content = {
             "page": endpoints.page,
-            "mqtt": {"host": endpoints.mqtt_host, "port": endpoints.mqtt_port},
+            "mqtt": {"host": endpoints.broker.host, "port": endpoints.broker.port},
             "pid": os.getpid(),
         }
         with replacing(self.endpoints) as draft:

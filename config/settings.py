@@ -3,7 +3,6 @@
 `config/sample.py` holds a commented file with every setting; `pulsegate init` writes it.
 """
 
-import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from config.endpoint import ALLOWED_HOST, ALLOWED_PORT, Endpoint, EndpointError, parse_port
 from config.limits import DEFAULT_LIMITS, LimitError, Limits
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -46,8 +46,7 @@ class SensorSettings:
 class ClinicSettings:
     """The clinic's broker, and the file with the public key that blocks are sealed for."""
 
-    host: str
-    port: int
+    broker: Endpoint
     public_key: Path
 
 
@@ -92,7 +91,8 @@ def _apply_environment(table: dict[str, Any], environment: Mapping[str, str]) ->
             target, dict
         ):  # otherwise the file has a wrong type here; the parser reports it
             value = environment[variable]
-            target[key] = int(value) if key == "port" and value.isdecimal() else value
+            port = parse_port(value) if key == "port" else None
+            target[key] = value if port is None else port
     return table
 
 
@@ -111,9 +111,7 @@ class _SettingsParser:
             subject=self._parse_identifier(self._table, "", "subject"),
             data=self._parse_path(self._table, "", "data"),
             radio=self._parse_radio(),
-            clinic=ClinicSettings(
-                self._parse_host(clinic), self._parse_port(clinic), self._parse_path(clinic, "clinic.", "public_key")
-            ),
+            clinic=ClinicSettings(self._parse_broker(clinic), self._parse_path(clinic, "clinic.", "public_key")),
             sensors=self._parse_sensors(),
             limits=self._parse_limits(),
         )
@@ -150,23 +148,13 @@ class _SettingsParser:
             raise self._error("radio", value, allowed)
         return value
 
-    def _parse_host(self, clinic: Mapping[str, Any]) -> str:
-        allowed = "a loopback address (127.0.0.1 or ::1); a clinic on another host needs enrolment, which this version lacks"
-        value: str = self._require(clinic, "clinic.", "host", str, allowed)
+    def _parse_broker(self, clinic: Mapping[str, Any]) -> Endpoint:
+        host: str = self._require(clinic, "clinic.", "host", str, ALLOWED_HOST)
+        port: int = self._require(clinic, "clinic.", "port", int, ALLOWED_PORT)
         try:
-            loopback = ipaddress.ip_address(value).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
-            raise self._error("clinic.host", value, allowed)
-        return value
-
-    def _parse_port(self, clinic: Mapping[str, Any]) -> int:
-        allowed = "a number from 1 to 65535"
-        value: int = self._require(clinic, "clinic.", "port", int, allowed)
-        if not 1 <= value <= 65535:
-            raise self._error("clinic.port", value, allowed)
-        return value
+            return Endpoint(host, port)
+        except EndpointError as error:
+            raise SettingsError(f"{self._path}: clinic.{error}") from error
 
     def _parse_sensors(self) -> tuple[SensorSettings, ...]:
         allowed = "at least one [[sensor]] table, each with a unique name"

@@ -204,5 +204,4 @@ def _worker_thread(name: str) -> Iterator[WorkerCall]:
 
 def make_mqtt_transport(settings: Settings) -> ClinicTransport:
     """The transport to the clinic's MQTT broker."""
-    clinic = settings.clinic
-    return MqttClient(clinic.host, clinic.port, client_id=settings.hub, subscriptions=[ack_topic(settings.hub)])
+    return MqttClient(settings.clinic.broker, client_id=settings.hub, subscriptions=[ack_topic(settings.hub)])

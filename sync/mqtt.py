@@ -11,7 +11,6 @@ The client tries MQTT 5 first, then 3.1.1 for brokers that support nothing newer
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import random
 import socket
@@ -25,7 +24,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from sync.errors import PermanentError, TransientError
+from config.endpoint import Endpoint
+from sync.errors import TransientError
 from sync.wire import MESSAGE_LIMIT_BYTES
 
 log = logging.getLogger(__name__)
@@ -121,17 +121,9 @@ class Backoff:
 class MqttClient:
     """A client of one broker. It subscribes to fixed topics and publishes, both at QoS 1."""
 
-    def __init__(self, host: str, port: int, *, client_id: str, subscriptions: Sequence[str]) -> None:
-        """Store the configuration; `run` opens the connection.
-
-        Raises:
-            PermanentError: the host is not this machine. Other hosts need TLS, which this version lacks.
-        """
-        if not _is_loopback(host):
-            raise PermanentError(
-                f"cannot use broker {host}: without TLS only a broker on this machine is allowed; use 127.0.0.1 or localhost"
-            )
-        self._host, self._port, self._client_id = host, port, client_id
+    def __init__(self, broker: Endpoint, *, client_id: str, subscriptions: Sequence[str]) -> None:
+        """Store the configuration; `run` opens the connection."""
+        self._broker, self._client_id = broker, client_id
         self.subscriptions = [(topic, 1) for topic in subscriptions]
         self._protocol = MQTTProtocolVersion.MQTTv5
         self._events: deque[MqttEvent] = deque()
@@ -171,11 +163,11 @@ class MqttClient:
         """
         connection = self._connection
         if connection is None:
-            raise TransientError(f"no connection to the broker {self._host}:{self._port}: check that it runs")
+            raise TransientError(f"no connection to the broker {self._broker}: check that it runs")
         await connection.slots.acquire()
         if connection is not self._connection or not connection.hand_over(topic, payload):
             connection.slots.release()
-            raise TransientError(f"lost the connection to the broker {self._host}:{self._port}: pulsegate reconnects")
+            raise TransientError(f"lost the connection to the broker {self._broker}: pulsegate reconnects")
         self._published += 1
         await connection.written.wait()
 
@@ -193,8 +185,8 @@ class MqttClient:
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
-        connection = _Connection(client, self, f"{self._host}:{self._port}", self._client_id)
-        client.connect_async(self._host, self._port, KEEPALIVE_S)
+        connection = _Connection(client, self, self._broker, self._client_id)
+        client.connect_async(self._broker.host, self._broker.port, KEEPALIVE_S)
         client.loop_start()
         try:
             await connection.closed.wait()
@@ -209,7 +201,7 @@ class MqttClient:
             self._connections += 1
             self._connection = connection
             self._emit(Connected())
-            log.info("connected to the broker %s:%d", self._host, self._port)
+            log.info("connected to the broker %s", self._broker)
 
     def on_closed(self, connection: "_Connection", reason: str) -> None:
         """Handle the end of a connection. The first call per connection takes effect; later ones do nothing."""
@@ -251,7 +243,7 @@ class _Connection:
     The `on_…` methods run on paho's thread and only post what happened to the event loop. All other code runs on the loop.
     """
 
-    def __init__(self, client: Client, owner: MqttClient, broker: str, client_id: str) -> None:
+    def __init__(self, client: Client, owner: MqttClient, broker: Endpoint, client_id: str) -> None:
         self.client = client
         self.slots = asyncio.Semaphore(IN_FLIGHT_LIMIT)
         self.unanswered = 0
@@ -377,10 +369,3 @@ def _packet_limit_problem(properties: Properties | None) -> str | None:
     if largest is not None and largest < needed:
         return f"accepts packets of at most {largest} bytes: set its limit to {needed} or more"
     return None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

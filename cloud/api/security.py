@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+from config.endpoint import is_loopback
 
 _HEADERS: Final = {
     "content-security-policy": (
@@ -35,7 +35,7 @@ class SecurityMiddleware:
             return
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
-        if not _is_loopback(host):
+        if not _names_this_computer(host):
             await _reject(scope, send, 421, b"this page is served on loopback names only")
         elif scope["type"] == "websocket" and not _is_same_origin(headers.get(b"origin", b"").decode("latin-1"), host):
             await _reject(scope, send, 403, b"the WebSocket serves its own page only")
@@ -43,11 +43,13 @@ class SecurityMiddleware:
             await self._app(scope, receive, _with_headers(send, no_store=scope["path"].startswith("/api/")))
 
 
-def _is_loopback(host: str) -> bool:
+def _names_this_computer(host: str) -> bool:
+    """Whether a browser reached the page by a loopback address, or by localhost, which browsers themselves resolve to one."""
     try:
-        return urlsplit(f"//{host}").hostname in LOOPBACK_NAMES
+        name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
+    return name == "localhost" or is_loopback(name)
 
 
 def _is_same_origin(origin: str, host: str) -> bool:

@@ -229,6 +229,12 @@ def test_reports_a_port_in_use_in_one_line(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().err == f"pulsegate-cloud: port {port} is in use: choose another with {option}\n"
 
 
+@pytest.mark.parametrize("port", ["-1", "65536", "x", pytest.param("9" * 5000, id="long")])
+def test_refuses_what_is_no_port(tmp_path: Path, capsys: pytest.CaptureFixture[str], port: str) -> None:
+    assert main(["dev", "--data", str(tmp_path), f"--port={port}"]) == 2
+    assert f"{port!r} is not a port: give a number from 0 to 65535" in capsys.readouterr().err
+
+
 OPEN_AND_LIST_MODULES = """
 import json, sys
 from cloud.cli import main

@@ -21,6 +21,7 @@ from cloud import broker, page_server, sockets
 from cloud.broker import embedded_broker
 from cloud.page_server import make_page_server
 from cloud.sockets import HOST, listen_on_loopback
+from config.endpoint import Endpoint
 from sync.mqtt import Connected, MqttClient
 
 CONNECT = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01a"
@@ -271,7 +272,7 @@ def test_idle_connections_to_the_page_keep_no_hub_out_and_those_to_the_broker_no
         page_port, mqtt_port = int(endpoints["page"].rstrip("/").rpartition(":")[2]), endpoints["mqtt"]["port"]
 
         async def connect_hub() -> None:
-            client = MqttClient(HOST, mqtt_port, client_id="hub-1", subscriptions=["there"])
+            client = MqttClient(Endpoint(HOST, mqtt_port), client_id="hub-1", subscriptions=["there"])
             async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(client.run())
                 assert await client.receive() == Connected()

@@ -15,7 +15,7 @@ URL = PostgresUrl("pulse", "127.0.0.1", 5433, "blocks")
     ("text", "url"),
     [
         ("postgresql://pulse@127.0.0.1:5433/blocks", URL),
-        ("postgres://pulse@localhost/blocks", PostgresUrl("pulse", "localhost", 5432, "blocks")),
+        ("postgres://pulse@127.0.0.2/blocks", PostgresUrl("pulse", "127.0.0.2", 5432, "blocks")),
         ("postgresql://pulse@[::1]/blocks", PostgresUrl("pulse", "::1", 5432, "blocks")),
         ("postgresql://pulse@/blocks?host=/run/postgresql&port=5433", PostgresUrl("pulse", "/run/postgresql", 5433, "blocks")),
         ("postgresql://a%40b@127.0.0.1/c%20d", PostgresUrl("a@b", "127.0.0.1", 5432, "c d")),
@@ -35,16 +35,20 @@ def test_the_text_of_a_url_is_a_url() -> None:
     [
         ("postgresql://pulse:CANARY-4711@127.0.0.1/blocks", "must hold no password: set PGPASSFILE"),
         ("postgresql://pulse@127.0.0.1/blocks?password=CANARY-4711", "must hold no password"),
-        ("postgresql://pulse@192.0.2.1/blocks", "'192.0.2.1' is not on this computer"),
-        ("postgresql://pulse@clinic.example/blocks", "'clinic.example' is not on this computer"),
-        ("postgresql://pulse@/blocks", "'' is not on this computer"),
+        ("postgresql://pulse@192.0.2.1/blocks", "'192.0.2.1' is no loopback address"),
+        ("postgresql://pulse@clinic.example/blocks", "'clinic.example' is no loopback address"),
+        ("postgresql://pulse@localhost/blocks", "'localhost' is no loopback address"),
+        ("postgresql://pulse@/blocks?host=::1%25a%0ab", r"'::1%a\\nb' is no loopback address"),
+        ("postgresql://pulse@/blocks", "'' is no loopback address .* and no folder of a socket"),
         ("postgresql://127.0.0.1/blocks", "not the URL of a database"),
         ("postgresql://pulse@127.0.0.1", "not the URL of a database"),
         ("mysql://pulse@127.0.0.1/blocks", "not the URL of a database"),
         ("postgresql://pulse@127.0.0.1:x/blocks", "not the URL of a database"),
+        ("postgresql://pulse@127.0.0.1:0/blocks", "'0' is not a port"),
         ("postgresql://pulse@/blocks?host=/run&port=70000", "'70000' is not a port"),
+        pytest.param("postgresql://pulse@/b?host=/run&port=" + "9" * 5000, "'9{5000}' is not a port", id="long"),
         ("postgresql://pulse@127.0.0.1/blocks?sslmode=disable", "unknown option 'sslmode'"),
-        ("blocks.db", "'' is not on this computer"),
+        ("blocks.db", "'' is no loopback address"),
     ],
 )
 def test_rejects_other_urls_without_quoting_a_password(

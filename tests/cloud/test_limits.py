@@ -19,7 +19,17 @@ from cloud.projections import MAX_SENSORS, project_records
 from cloud.store import Store
 from cloud.tables import reset_projections
 from cloud.validate import MAX_NAME_CHARS, MAX_STRIP_SAMPLES, MAX_TEXT_CHARS, MAX_TIME_US, MAX_WAVEFORM_US, validate_record
-from sync.records import MAX_SAMPLES, GapRecord, Record, RecordError, StatusRecord, decode_records, encode_records, pack_samples
+from sync.records import (
+    MAX_SAMPLES,
+    AlertRecord,
+    GapRecord,
+    Record,
+    RecordError,
+    StatusRecord,
+    decode_records,
+    encode_records,
+    pack_samples,
+)
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import RATE_HZ, SCALE, START_US, Hub, alert, discard, heart_rate, open_all, strip, times, waveform
 from tests.databases import ON_BOTH
@@ -63,8 +73,11 @@ BEYOND_THE_LIMIT: dict[str, Record] = {
 
 
 @pytest.mark.parametrize("record", AT_THE_LIMIT.values(), ids=AT_THE_LIMIT)
-def test_accepts_what_is_at_the_limit(record: Record) -> None:
-    validate_record(record)
+def test_opens_what_is_at_the_limit(record: Record, store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+    hub.send(store, "alert" if isinstance(record, AlertRecord) else "vital", record)
+    open_all(store, engine, clinic_keys)
+    blocks = queries.read_counters(engine)["blocks"]
+    assert (blocks["opened"], blocks["unopened_reasons"]) == (1, {})
 
 
 @pytest.mark.parametrize("record", BEYOND_THE_LIMIT.values(), ids=BEYOND_THE_LIMIT)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, event
 
 from cloud.dev import run_dev
 from cloud.folder import ClinicFolder
+from config.endpoint import Endpoint
 from sync.mqtt import Connected, Message, MqttClient
 from sync.records import encode_records
 from sync.seal import ClinicPublicKey
@@ -50,7 +51,7 @@ def test_a_block_is_committed_and_opened_while_the_page_uses_all_its_connections
     async def send_block(port: int) -> None:
         hub = Hub(ClinicPublicKey.load(folder.public_key))
         _, block = hub.seal("vital", encode_records([heart_rate(START_US, 61.0)]))
-        client = MqttClient("127.0.0.1", port, client_id=hub.name, subscriptions=[ack_topic(hub.name)])
+        client = MqttClient(Endpoint("127.0.0.1", port), client_id=hub.name, subscriptions=[ack_topic(hub.name)])
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(client.run())
             assert await client.receive() == Connected()

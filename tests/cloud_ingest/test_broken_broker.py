@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from config.endpoint import Endpoint
 from sync.errors import TransientError
 from sync.mqtt import BACKOFF_S, RECEIVE_QUEUE_LENGTH, USEFUL_AFTER_S, Backoff, Connected, Disconnected, Message, MqttClient
 from sync.uplink import Uplink
@@ -70,7 +71,7 @@ async def call_inline(function: Callable[..., Any], /, *values: Any) -> Any:
 
 
 def make_client(port: int) -> MqttClient:
-    return MqttClient("127.0.0.1", port, client_id=HUB, subscriptions=[ack_topic(HUB)])
+    return MqttClient(Endpoint("127.0.0.1", port), client_id=HUB, subscriptions=[ack_topic(HUB)])
 
 
 def test_only_a_connection_that_lasts_resets_the_back_off() -> None:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from config.endpoint import Endpoint
 from config.settings import SettingsError, load_settings
 
 GOOD = """
@@ -36,10 +37,10 @@ def test_reads_all_settings_of_a_file(tmp_path: Path) -> None:
 
 def test_environment_overrides_the_file(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, GOOD), {"PULSEGATE_HUB": "hub-2", "PULSEGATE_CLINIC_PORT": "1884"})
-    assert (settings.hub, settings.clinic.port) == ("hub-2", 1884)
+    assert (settings.hub, settings.clinic.broker) == ("hub-2", Endpoint("127.0.0.1", 1884))
 
 
-@pytest.mark.parametrize("port", ["²", "x", "-1", ""])
+@pytest.mark.parametrize("port", ["²", "x", "-1", "", "0", "70000", pytest.param("9" * 5000, id="long")])
 def test_rejects_an_invalid_port_from_the_environment(tmp_path: Path, port: str) -> None:
     with pytest.raises(SettingsError, match=r"clinic.port = .* is not allowed"):
         load_settings(write(tmp_path, GOOD), {"PULSEGATE_CLINIC_PORT": port})
@@ -58,6 +59,13 @@ def test_environment_does_not_hide_a_wrong_table(tmp_path: Path) -> None:
         ('hub = "hub-1"', "", "hub is missing: set it to a name of 1 to 64 letters"),
         ('radio = "bluetooth"', 'radio = "wifi"', "radio = 'wifi' is not allowed"),
         ('host = "127.0.0.1"', 'host = "mqtt.example.org"', "clinic.host = 'mqtt.example.org' is not allowed"),
+        ('host = "127.0.0.1"', 'host = "localhost"', "clinic.host = 'localhost' is not allowed: set it to a loopback address"),
+        ('host = "127.0.0.1"', "", "clinic.host is missing: set it to a loopback address (127.0.0.1 or ::1)"),
+        ('host = "127.0.0.1"', "host = 2130706433", "clinic.host = 2130706433 is not allowed"),
+        ("port = 1883", "", "clinic.port is missing: set it to a number from 1 to 65535"),
+        ("port = 1883", "port = 0", "clinic.port = 0 is not allowed: set it to a number from 1 to 65535"),
+        ("port = 1883", 'port = 1883\nregion = "DE"', "unknown setting clinic.region"),
+        ("port = 1883", 'port = 1883\ncredentials = "hub.pem"', "unknown setting clinic.credentials"),
         ("port = 1883", "port = 70000", "clinic.port = 70000 is not allowed: set it to a number from 1 to 65535"),
         ("port = 1883", "port = true", "clinic.port = True is not allowed"),
         ("port = 1883", "prt = 1883", "unknown setting clinic.prt: use one of host, port, public_key"),

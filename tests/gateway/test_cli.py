@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from config.endpoint import Endpoint
 from config.limits import DEFAULT_LIMITS
 from config.sample import make_sample
 from config.settings import ENVIRONMENT_OVERRIDES, ClinicSettings, Settings, load_settings
@@ -170,9 +171,8 @@ def test_a_data_folder_that_others_keep_closed_is_named(hub: Path) -> None:
     (hub / "data").chmod(0o700)
     for path in (hub, *hub.parents):
         path.chmod(path.stat().st_mode | 0o055)
-    settings = Settings(
-        "hub-1", "subject-1", hub / "data", "bluetooth", ClinicSettings("127.0.0.1", 1, hub / "clinic.pub"), (), DEFAULT_LIMITS
-    )
+    clinic = ClinicSettings(Endpoint("127.0.0.1", 1), hub / "clinic.pub")
+    settings = Settings("hub-1", "subject-1", hub / "data", "bluetooth", clinic, (), DEFAULT_LIMITS)
     os.seteuid(12345)
     try:
         with pytest.raises(PermanentError, match=r"data folder .* belongs to another user"):

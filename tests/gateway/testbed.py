@@ -12,6 +12,7 @@ from bumble.device import Device
 
 from cloud.ingest import handle_message
 from cloud.store import Store
+from config.endpoint import Endpoint
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
 from gateway import virtual_time
@@ -101,7 +102,7 @@ class Testbed:
             "subject-1",
             self.folder / "agent",
             "virtual:in-process",
-            ClinicSettings("127.0.0.1", 1883, self.folder / "clinic.pub"),
+            ClinicSettings(Endpoint("127.0.0.1", 1883), self.folder / "clinic.pub"),
             (SensorSettings("strap", advertised_name="Virtual H10"),),
             DEFAULT_LIMITS.with_values({"repeat_medium": 0}),  # the script has a day's episodes within minutes
         )
