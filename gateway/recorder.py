@@ -32,7 +32,7 @@ waits for the rest of it: 0.75 s at 64 kbit/s."""
 RETRY_DELAY_S: Final = 2.0
 """Pause after a failed write: longer than a checkpoint of the database, short enough for a patient who is waiting."""
 PENDING_LIMIT: Final = 2_000
-"""Records that may wait: those of one strap for nine minutes, or of 20 for 27 s. At this limit `add` waits and a write begins
+"""Records that may wait: those of one strap for seven minutes, or of 20 for 20 s. At this limit `add` waits and a write begins
 before its time. If the disk cannot be written, the queues of the sensors then overflow, and each records what it dropped."""
 
 

@@ -270,6 +270,7 @@ def test_ten_minutes_from_a_high_alert_on_records_are_written_every_second() -> 
         ([(5, alert("medium")), (300, alert("high"))], 905),  # worsened
         ([(5, alert()), (100, alert(end_us=2)), (100, alert(id_="second"))], 805),
         ([(5, alert()), (100, alert(id_="second"))], 705),
+        ([(5, alert()), (1, alert(id_="second")), (10, alert(end_us=2)), (500, alert(id_="second"))], 606),
     ],
 )
 def test_only_a_new_or_worsened_high_alert_makes_the_live_time_longer(
