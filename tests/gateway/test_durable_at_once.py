@@ -1,0 +1,81 @@
+"""What a sensor's runner stores before its next event: indicated readings, and the first sample of each waveform."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import pytest
+
+from config.limits import DEFAULT_LIMITS
+from config.settings import SensorSettings
+from drivers.readings import Reading, Vital, Waveform
+from drivers.registry import build_registry
+from drivers.spec import Characteristic, DriverSpec, uuid16
+from gateway import virtual_time
+from gateway.clock import VirtualClock
+from gateway.models import LoadedModels
+from gateway.pipeline import Pipeline
+from gateway.recorder import Recorder
+from gateway.sensor_events import Notification
+from gateway.sensor_runner import SensorRunner
+from gateway.timeline import Arrival
+from sync.records import Record, decode_records
+from sync.wire import Lane
+
+T = TypeVar("T")
+START_US = 1_800_000_000_000_000
+VALUE = uuid16(0xFFF1)
+READINGS: Mapping[bytes, Reading] = {
+    b"pulse": Vital("pulse_rate", 60.0),
+    b"pressure": Vital("systolic", 120.0),
+    b"ecg": Waveform("ecg", (0, 5, 100, 5) * 32, 128.0, 0.001),
+    b"ppg": Waveform("ppg", (0, 5, 100, 5) * 16, 64.0, 1.0),
+}
+
+
+class ListOutbox:
+    def __init__(self) -> None:
+        self.stored: list[tuple[Lane, bytes]] = []
+
+    def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[object]:
+        self.stored.extend(blocks)
+        return []
+
+    def count(self) -> int:
+        records: list[Record] = [record for _, plaintext in self.stored for record in decode_records(plaintext)]
+        return len(records)
+
+
+async def call_inline(function: Callable[..., T], *arguments: Any) -> T:
+    return function(*arguments)
+
+
+async def stored_after_each(notifications: list[tuple[bytes, bool]]) -> list[int]:
+    """The number of records that are durable after each notification: a payload, and whether it was indicated."""
+    outbox = ListOutbox()
+    driver = DriverSpec("made", uuid16(0xFFF0), (Characteristic(VALUE, "notify", lambda payload: (READINGS[payload],)),))
+    clock = VirtualClock(asyncio.get_running_loop(), START_US)
+    pipeline, recorder = Pipeline("made", DEFAULT_LIMITS, LoadedModels()), Recorder(outbox, call_inline, lambda: None)
+    settings = SensorSettings("made", advertised_name="made")
+    runner = SensorRunner(settings, pipeline, build_registry([driver]), clock, recorder, call_inline)
+    counts: list[int] = []
+    for second, (payload, is_indicated) in enumerate(notifications, 1):
+        arrival = Arrival(START_US + second * 1_000_000, second * 1_000_000_000)
+        await runner._process_batch([Notification(VALUE, payload, arrival, is_indicated)])
+        counts.append(outbox.count())
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("notifications", "counts"),
+    [
+        ([(b"pulse", False), (b"pulse", True), (b"pulse", False)], [0, 2, 2]),
+        ([(b"pulse", False), (b"pressure", False), (b"pulse", False)], [0, 2, 2]),
+        ([(b"ecg", False), (b"ecg", False), (b"ppg", False), (b"ppg", False)], [1, 1, 3, 3]),
+    ],
+    ids=["indicated", "spot kind", "first samples"],
+)
+def test_what_cannot_be_had_again_is_durable_before_the_next_event(
+    notifications: list[tuple[bytes, bool]], counts: list[int]
+) -> None:
+    assert virtual_time.run(stored_after_each(notifications)) == counts
