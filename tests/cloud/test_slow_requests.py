@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event
 from cloud.dev import run_dev
 from cloud.folder import ClinicFolder
 from sync.mqtt import Connected, Message, MqttClient
-from sync.records import encode_records
+from sync.record_codec import encode_records
 from sync.seal import ClinicPublicKey
 from sync.wire import Envelope, ack_topic, decode_ack, encode_envelope, up_topic
 from tests.cloud.synthetic import START_US, Hub, heart_rate

@@ -13,7 +13,8 @@ from gateway.cancellation import finish_despite_cancel
 from gateway.recorder import PENDING_LIMIT, Recorder, lane_of
 from sync.errors import TransientError
 from sync.outbox import PLAINTEXT_LIMIT_BYTES
-from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord, decode_records
+from sync.record_codec import decode_records
+from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord
 from sync.wire import Lane
 
 T = TypeVar("T")

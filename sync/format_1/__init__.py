@@ -1,0 +1,1 @@
+"""Reads what an earlier version stored in format 1: decoding only, for migrations."""
