@@ -1,7 +1,6 @@
 """The whole agent on virtual time under faults of its surroundings: a second agent, a full disk, a step of the wall clock."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +11,7 @@ from cloud.validate import validate_record
 from gateway import recorder, sensor_events
 from gateway.models import LoadedModels
 from gateway.simulate.strap import ADDRESS
-from sync.errors import PermanentError
+from sync.errors import DiskFullError, PermanentError
 from sync.outbox import Outbox
 from sync.records import GapRecord, StatusRecord
 from tests.gateway.testbed import InProcessTransport, Testbed, run_scenario
@@ -22,20 +21,19 @@ FillDisk = Callable[[bool], None]
 
 @pytest.fixture
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> FillDisk:
-    """A function that fills the disk of the running agent's buffer, or makes room again."""
-    connections: list[sqlite3.Connection] = []
-    open_outbox = Outbox.open
+    """A function that fills the disk of the running agent's buffer, or makes room again.
 
-    def open_and_remember(*arguments: Any, **settings: Any) -> Outbox:
-        outbox = open_outbox(*arguments, **settings)
-        connections.append(outbox._connection)
-        return outbox
+    No block is stored meanwhile, not even in the space of those that the clinic has acknowledged.
+    """
+    put_many, disk = Outbox.put_many, {"is_full": False}
 
-    def fill(is_full: bool) -> None:
-        connections[-1].execute(f"PRAGMA max_page_count = {1 if is_full else 1 << 30}")  # 1: the present size
+    def put_if_there_is_room(outbox: Outbox, *arguments: Any, **settings: Any) -> Any:
+        if disk["is_full"]:
+            raise DiskFullError("the disk is full")
+        return put_many(outbox, *arguments, **settings)
 
-    monkeypatch.setattr(Outbox, "open", open_and_remember)
-    return fill
+    monkeypatch.setattr(Outbox, "put_many", put_if_there_is_room)
+    return lambda is_full: disk.update(is_full=is_full)
 
 
 def statuses(testbed: Testbed, kind: str) -> list[Any]:
