@@ -13,7 +13,7 @@ from gateway.cancellation import finish_despite_cancel
 from gateway.recorder import PENDING_LIMIT, Recorder, lane_of
 from sync.errors import TransientError
 from sync.outbox import PLAINTEXT_LIMIT_BYTES
-from sync.record_codec import decode_records
+from sync.record_codec import MAX_RECORDS, decode_records
 from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord
 from sync.wire import Lane
 
@@ -172,6 +172,20 @@ def test_divides_a_backlog_into_blocks_that_fit() -> None:
     assert all(len(plaintext) <= PLAINTEXT_LIMIT_BYTES for _, plaintext in outbox.stored)
     stored = [record for record in outbox.records() if isinstance(record, WaveformRecord)]
     assert [record.samples.tolist() for record in stored] == [wave.samples.tolist() for wave in waves]
+
+
+def test_divides_a_backlog_into_blocks_of_as_many_records_as_the_clinic_reads() -> None:
+    outbox, values = FakeOutbox(), list(range(2 * MAX_RECORDS + 1))
+
+    async def main() -> None:
+        recorder = Recorder(outbox, call_inline, lambda: None)
+        recorder.stop_blocking()
+        await recorder.add([vital(value) for value in values], {})
+        assert await recorder.flush()
+
+    asyncio.run(main())
+    assert len(outbox.stored) == 3
+    assert [record.value for record in outbox.records() if isinstance(record, VitalRecord)] == values
 
 
 def test_chooses_the_lane_by_the_type_of_record() -> None:
