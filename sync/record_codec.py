@@ -20,7 +20,7 @@ from sync.records import RECORD_TYPES, Record, RecordError, UnknownRecord, is_se
 from sync.wire import PLAINTEXT_LIMIT_BYTES
 
 MAX_RECORDS: Final = 2_000
-"""Records in one block: those of a strap in five minutes. A record can take less than a byte, and its object takes 500."""
+"""Records in one block: those of a strap in ten minutes. A record can take less than a byte, and its object takes 500."""
 
 DecodeItem = Callable[[Item, int, int], Sequence[Record]]
 

@@ -65,8 +65,10 @@ def test_the_samples_of_a_block_are_limited_together() -> None:
     half = np.zeros(MAX_SAMPLES // 2, np.int32)
     allowed: list[Record] = [WaveformRecord("s", "ecg", TIMES, 130.0, 1.0, half)] * 2
     assert len(decode_records(encode_records(allowed))) == 2
-    with pytest.raises(RecordError, match="more than"):
-        decode_records(encode_records([*allowed, WaveformRecord("s", "ecg", TIMES, 130.0, 1.0, np.zeros(1, np.int32))]))
+    for sensor in ("s", "another"):
+        one_more = WaveformRecord(sensor, "ecg", TIMES, 130.0, 1.0, np.zeros(1, np.int32))
+        with pytest.raises(RecordError, match="more than"):
+            decode_records(encode_records([*allowed, one_more]))
 
 
 def test_a_plaintext_over_the_limit_is_refused() -> None:

@@ -60,6 +60,13 @@ def test_columns_by_hand(values: list[Any], packed: str) -> None:
     assert str(unpack_column(bytes.fromhex(packed), 10)) == str(values)
 
 
+@pytest.mark.parametrize(("value", "form"), [(2.0**53 - 1, 0xC0), (2.0**53, 0xFF), (0.5, 0xC1), (0.0005, 0xFF)])
+def test_only_short_decimals_are_packed_as_such(value: float, form: int) -> None:
+    column = pack_column([value])
+    assert column[0] == form
+    assert unpack_column(column, 1) == [value]
+
+
 @pytest.mark.parametrize("values", [[2**63], [-(2**63) - 1, 0], [1, 1.0], [True], [None, 1], ["a"]])
 def test_other_values_stay_a_list(values: list[Any]) -> None:
     assert pack_column(values) == values

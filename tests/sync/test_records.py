@@ -9,6 +9,7 @@ from sync.cbor import decode_cbor, encode_cbor
 from sync.record_codec import MAX_RECORDS, decode_readable_records, decode_records, encode_records
 from sync.records import (
     SET_ASIDE,
+    GapRecord,
     QuarantinedRecord,
     Record,
     RecordError,
@@ -51,7 +52,10 @@ DAMAGED = {
     "fields are missing": {"type": "waveform", "sensor": "strap", "kind": "ecg"},
     "no times": change_item(WAVE, at_us=None),
     "times of another type": change_item(WAVE, at_us=3),
+    "times that are texts": change_item(WAVE, at_us=["CANARY"]),
+    "a gap without a reason": change_item(GapRecord("strap", "ecg", 1, None, None, "r"), reason=None),
     "more times than samples": change_item(WAVE, counts=b"\x40\x00"),
+    "counts that are texts": change_item(WAVE, counts=["CANARY"]),
     "no samples": change_item(WAVE, samples=None),
     "a list of samples": change_item(WAVE, samples=[1]),
     "samples beyond 32 bits": change_item(WAVE, samples=bytes.fromhex("3f017fffffffffffffff80")),
@@ -141,6 +145,7 @@ def test_the_records_of_a_block_are_limited() -> None:
     """Two thousand records take 1 kB, and their objects take 1 MB."""
     record = VitalRecord("strap", "heart_rate", TIMES, 60)
     assert len(decode_records(encode_records([record] * MAX_RECORDS))) == MAX_RECORDS
-    for records in ([record] * (MAX_RECORDS + 1), [record] * MAX_RECORDS + [GOOD], [GOOD, record] * MAX_RECORDS):
+    more = [record, GOOD, GapRecord("strap", "ecg", 1, None, None, "r"), UnknownRecord("x", None, encode_cbor({"type": "x"}))]
+    for records in ([GOOD, record] * MAX_RECORDS, *([record] * MAX_RECORDS + [one] for one in more)):
         with pytest.raises(RecordError, match=r"records|values"):
             decode_records(encode_records(records))
