@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sync.packing import pack_column, pack_integers, pack_samples, unpack_column, unpack_integers, unpack_samples
@@ -73,6 +73,7 @@ def test_other_values_stay_a_list(values: list[Any]) -> None:
     assert unpack_column(values, len(values)) == values
 
 
+@settings(deadline=None)
 @given(st.lists(int64s | st.integers(-100, 100), max_size=40))
 @example([2**63 - 1, -(2**63), 2**63 - 1, -(2**63)])
 def test_all_64_bit_integers_come_back(values: list[int]) -> None:
@@ -134,6 +135,7 @@ def test_a_sample_beyond_32_bits_is_refused(value: int) -> None:
         unpack_samples(pack_integers(np.array([value], np.int64)))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_random_bytes_raise_only_record_error(packed: bytes) -> None:
     with contextlib.suppress(RecordError):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sync.cbor import decode_cbor, encode_cbor
@@ -79,6 +79,7 @@ def same(value: Any) -> Any:
             return type(value), value
 
 
+@settings(deadline=None)
 @given(st.lists(records, max_size=12))
 def test_every_record_comes_back_in_its_place(given_records: list[Record]) -> None:
     assert same(decode_records(encode_records(given_records))) == same(given_records)
@@ -94,6 +95,7 @@ def decode_map(plaintext: bytes) -> dict[str, Any]:
     return content
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_changed_column_is_refused_or_the_only_form_of_other_records(data: st.DataObject) -> None:
     content = decode_map(encode_records(BLOCK))
@@ -106,6 +108,7 @@ def test_a_changed_column_is_refused_or_the_only_form_of_other_records(data: st.
     accepts_only_canonical(encode_cbor(content))
 
 
+@settings(deadline=None)
 @given(st.lists(records, min_size=1, max_size=4), st.data())
 def test_a_changed_byte_is_refused_or_the_only_form_of_other_records(given_records: list[Record], data: st.DataObject) -> None:
     plaintext = bytearray(encode_records(given_records))
@@ -196,6 +199,7 @@ def test_an_empty_block() -> None:
     assert decode_records(bytes.fromhex("a1656974656d7380")) == []
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(b"")
 def test_random_bytes_raise_only_record_error(data: bytes) -> None:
