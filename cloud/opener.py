@@ -27,7 +27,9 @@ from cloud.store import Store
 from cloud.stored_blocks import StoredBlock, StoredBlockId
 from cloud.validate import validate_record
 from sync.errors import PermanentError, TransientError
-from sync.records import Record, RecordError, decode_readable_records
+from sync.format_1 import records as format_1
+from sync.record_codec import decode_readable_records
+from sync.records import Record, RecordError
 from sync.seal import ClinicKeyPair, DataKey, SealError, open_block, parse_header, unwrap_at_clinic
 
 BATCH_BLOCKS: Final = 64
@@ -84,7 +86,8 @@ class BlockReader:
     def _read(self, block: StoredBlock) -> list[Record]:
         subject = parse_header(block.block).subject
         _, plaintext = open_block(block.block, self._data_key(block, subject))
-        return decode_readable_records(plaintext, validate_record)
+        decode = format_1.decode_readable_records if format_1.is_format_1(plaintext) else decode_readable_records
+        return decode(plaintext, validate_record)
 
     def _data_key(self, block: StoredBlock, subject: str) -> DataKey:
         cache_key = block.hub, subject, block.key

@@ -17,6 +17,7 @@ from cloud import tables
 from cloud.changes import AlertKey, BlockOrigin, Changes, LiveVital, LiveWaveform, Position
 from cloud.projection_statements import INSERTS, TOTALS, statements
 from cloud.stored_blocks import StoredBlockId
+from sync.packing import pack_samples
 from sync.records import (
     AlertRecord,
     FindingRecord,
@@ -27,9 +28,9 @@ from sync.records import (
     RecordError,
     StatusRecord,
     Strip,
+    UnknownRecord,
     VitalRecord,
     WaveformRecord,
-    pack_samples,
 )
 
 PRIORITY_RANKS: Final[Mapping[str, int]] = {"high": 0, "medium": 1, "low": 2}
@@ -154,9 +155,7 @@ class _BlockWriter:
                 self._insert(tables.intervals, record, {"at_us": record.times.at_us, "ticks": json.dumps(record.ticks)})
                 self._add_data(record.sensor, record.times.at_us)
             case StatusRecord():
-                row = self._row(record) | self._position | {"value": json.dumps(record.value)}
-                self._connection.execute(self._statements.upsert_status, row)
-                self._add_data(record.sensor, record.times.at_us)
+                self._write_status(record)
             case GapRecord():
                 self._write_gap(record)
             case FindingRecord():
@@ -164,6 +163,8 @@ class _BlockWriter:
                 self._insert(tables.findings, record, columns | {"measured": _json_or_none(record.measured)})
             case QuarantinedRecord():
                 self._totals[record.sensor].undecodable += 1
+            case UnknownRecord():
+                self._count_unknown(record)
 
     def write_totals(self) -> None:
         """Add to the totals of the block's sensors, and keep their latest data."""
@@ -227,6 +228,16 @@ class _BlockWriter:
         self._connection.execute(self._statements.upsert_latest_vital, latest)
         self._add_data(record.sensor, record.times.at_us)
         self.changes.vitals.append(LiveVital(self._origin.sensor_key(record.sensor), self._origin.position, record))
+
+    def _write_status(self, record: StatusRecord) -> None:
+        row = self._row(record) | self._position | {"value": json.dumps(record.value)}
+        self._connection.execute(self._statements.upsert_status, row)
+        self._add_data(record.sensor, record.times.at_us)
+
+    def _count_unknown(self, record: UnknownRecord) -> None:
+        increase_counter(self._connection, "unknown_records", 1)
+        if record.sensor is not None:
+            self._totals[record.sensor].undecodable += 1
 
     def _write_gap(self, record: GapRecord) -> None:
         """Let the record that closes a gap replace the one that opened it; a late opening record does not reopen the gap."""

@@ -20,7 +20,7 @@ from config.files import make_private
 
 _log: Final = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """A database of another version is rebuilt from the blocks."""
 ID_BYTES: Final = 16
 BUSY_TIMEOUT_S: Final = 10.0

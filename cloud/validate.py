@@ -58,7 +58,7 @@ def _check_times_and_names(record: Record, holder: Record | Strip | Times) -> No
         value = getattr(holder, name)
         if name.endswith("_us") and not _are_times_us(value):
             raise RecordError(f"{type_name(record)}.{name} is out of range")
-        if name in _NAMES and not 1 <= len(value) <= MAX_NAME_CHARS:
+        if name in _NAMES and value is not None and not 1 <= len(value) <= MAX_NAME_CHARS:
             raise RecordError(f"{type_name(record)}.{name} is not a name of 1 to {MAX_NAME_CHARS} characters")
 
 

@@ -15,7 +15,8 @@ from gateway.pipeline import end_saved_alerts
 from gateway.sensor_runner import STATE_KEY_PREFIX, state_key
 from sync.errors import TransientError
 from sync.outbox import Outbox, StoredState
-from sync.records import AlertRecord, encode_records
+from sync.record_codec import encode_records
+from sync.records import AlertRecord
 
 log = logging.getLogger(__name__)
 

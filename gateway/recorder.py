@@ -10,9 +10,9 @@ from typing import Final, Protocol
 
 from drivers.kinds import KINDS
 from gateway.cancellation import finish_despite_cancel
-from sync import records
 from sync.errors import TransientError
-from sync.records import AlertRecord, GapRecord, Record, VitalRecord, WaveformRecord
+from sync.record_codec import MAX_RECORDS, encode_records
+from sync.records import AlertRecord, GapRecord, QuarantinedRecord, Record, VitalRecord, WaveformRecord
 from sync.transport import WorkerCall
 from sync.wire import PLAINTEXT_LIMIT_BYTES, Lane
 
@@ -202,7 +202,7 @@ class Recorder:
                 case GapRecord(to_us=int()):
                     self.counters.gaps += 1
                     self.counters.samples_lost += record.missing or 0
-                case records.QuarantinedRecord():
+                case QuarantinedRecord():
                     self.counters.quarantined += 1
                 case AlertRecord(end_us=None):
                     self.counters.alerts += 1
@@ -243,11 +243,12 @@ def _encode_blocks(pending: Sequence[Record]) -> list[tuple[Lane, bytes]]:
 
 def _encode_to_fit(group: list[Record], limit_bytes: int) -> Iterator[bytes]:
     """Encodes the records, dividing the group until each part fits into a block or is a single record."""
-    plaintext = records.encode_records(group)
-    if len(plaintext) <= limit_bytes or len(group) == 1:
+    plaintext = encode_records(group)
+    if (len(plaintext) <= limit_bytes and len(group) <= MAX_RECORDS) or len(group) == 1:
         yield plaintext
         return
     parts = -(-len(plaintext) * 4 // (limit_bytes * 3))  # parts of about three quarters of a block: most fit at once
+    parts = max(parts, -(-len(group) // MAX_RECORDS))
     size = -(-len(group) // parts)
     for first in range(0, len(group), size):
         yield from _encode_to_fit(group[first : first + size], limit_bytes)

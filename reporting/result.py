@@ -17,6 +17,7 @@ from sync.records import (
     QuarantinedRecord,
     Record,
     StatusRecord,
+    UnknownRecord,
     VitalRecord,
     WaveformRecord,
 )
@@ -194,6 +195,8 @@ class ReplayResult:
             case WaveformRecord():
                 self._add_waveform(record)
                 return
+            case UnknownRecord():
+                return  # this version's pipeline writes none
             case AlertRecord() | FindingRecord() | GapRecord():
                 yield from self._add_episode(record)
                 return

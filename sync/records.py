@@ -1,22 +1,14 @@
-"""The records in the plaintext of a block: readings with their times, gaps, findings and alerts, and their CBOR encoding.
+"""The records in the plaintext of a block: readings with their times, gaps, findings and alerts.
 
-Each record is one CBOR map. `type` names the class; the other keys are its fields. Unknown keys are ignored, so an older
-clinic can read blocks of a newer hub. Sample arrays are stored as first differences, byte-shuffled and deflated: 1.3 bytes a
-sample for a 130 Hz ECG, where plain int16 takes 2.
+`sync.record_codec` encodes them; `docs/records.md` is the reference.
 """
 
-import zlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from functools import partial
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
-import cbor2
 import numpy as np
 from numpy.typing import NDArray
-
-from sync.cbor import CborError, decode_cbor
-from sync.wire import PLAINTEXT_LIMIT_BYTES
 
 
 class RecordError(ValueError):
@@ -167,11 +159,31 @@ class AlertRecord:
     strip: Strip | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UnknownRecord:
+    """A record, or a group of records, of a type that a newer hub wrote; `content` is its CBOR, unchanged.
+
+    `name` is the name of the type. `sensor` is None if the record names no sensor.
+    """
+
+    name: str
+    sensor: str | None
+    content: bytes
+
+
 Record = (
-    WaveformRecord | VitalRecord | IntervalsRecord | StatusRecord | GapRecord | QuarantinedRecord | FindingRecord | AlertRecord
+    WaveformRecord
+    | VitalRecord
+    | IntervalsRecord
+    | StatusRecord
+    | GapRecord
+    | QuarantinedRecord
+    | FindingRecord
+    | AlertRecord
+    | UnknownRecord
 )
 
-_TYPES: Final[Mapping[str, type[Record]]] = {
+RECORD_TYPES: Final[Mapping[str, type[Record]]] = {
     "waveform": WaveformRecord,
     "vital": VitalRecord,
     "intervals": IntervalsRecord,
@@ -181,160 +193,22 @@ _TYPES: Final[Mapping[str, type[Record]]] = {
     "finding": FindingRecord,
     "alert": AlertRecord,
 }
-_NAMES: Final[Mapping[type[Record], str]] = {cls: name for name, cls in _TYPES.items()}
-T = TypeVar("T")
+"""The types that this version reads, by their name on the wire."""
+_NAMES: Final[Mapping[type[Record], str]] = {**{cls: name for name, cls in RECORD_TYPES.items()}, UnknownRecord: "unknown"}
 SET_ASIDE: Final = "a record of the hub"
 """The `characteristic` of a record that could not be read: it is not known of which characteristic its payload was."""
-MAX_SAMPLES: Final = 200_000
-"""Samples in one block, strips included: ten times those in a full block of a strap's frames. The limit prevents forged lengths
-from exhausting memory: 56 kB of deflated zeros would otherwise be 14 million samples."""
 
 
 def type_name(record: Record) -> str:
-    """The record's name on the wire."""
+    """The record's name on the wire; `unknown` for a type that this version does not read."""
     return _NAMES[type(record)]
 
 
-def pack_samples(samples: NDArray[np.int32]) -> bytes:
-    """First differences (int32, little-endian), bytes grouped by significance, deflated."""
-    deltas = np.diff(samples.astype("<i8"), prepend=0).astype("<i4")
-    return zlib.compress(deltas.view(np.uint8).reshape(-1, 4).T.tobytes(), 6)
+def set_aside(sensor: str, content: bytes, reason: str) -> QuarantinedRecord:
+    """Return what takes the place of a record that could not be read: its CBOR and the reason."""
+    return QuarantinedRecord(sensor, SET_ASIDE, Times(0, 0, 0), content, reason)
 
 
-def unpack_samples(packed: bytes, limit: int = MAX_SAMPLES) -> NDArray[np.int32]:
-    """The inverse of `pack_samples`.
-
-    Raises:
-        RecordError: the bytes are damaged or hold more than `limit` samples.
-    """
-    inflate = zlib.decompressobj()
-    try:
-        inflated = inflate.decompress(packed, 4 * limit + 1)  # 0 would mean no limit
-    except zlib.error as error:
-        raise RecordError(f"cannot inflate the samples: {error}") from error
-    if not inflate.eof or len(inflated) % 4 or len(inflated) > 4 * limit:
-        raise RecordError(f"the samples are truncated, or those of the block more than {MAX_SAMPLES}")
-    deltas = np.frombuffer(inflated, np.uint8).reshape(4, -1).T.copy().view("<i4").reshape(-1)
-    return np.cumsum(deltas, dtype=np.int32)
-
-
-def encode_records(records: Iterable[Record]) -> bytes:
-    """Encode records as one CBOR array."""
-    return cbor2.dumps([{"type": type_name(record), **_to_map(record)} for record in records])
-
-
-def decode_readable_records(data: bytes, validate: Callable[[Record], None]) -> list[Record]:
-    """The inverse of `encode_records` for a block of which some records may be damaged.
-
-    A record that cannot be parsed, or that `validate` rejects by a `RecordError`, costs only itself: it is returned as a
-    `QuarantinedRecord` of its sensor, with its CBOR bytes and the reason.
-
-    Raises:
-        RecordError: as for `decode_records`, if not one of the records can be read or a damaged one names no sensor.
-    """
-    records = decode_records(data, partial(_parse_or_set_aside, validate))
-    if records and all(_is_set_aside(record) for record in records):
-        raise RecordError("none of the records can be read")
-    return records
-
-
-def decode_records(data: bytes, parse: Callable[[Any, int], Record] | None = None) -> list[Record]:
-    """The inverse of `encode_records`.
-
-    Args:
-        data: the plaintext of a block.
-        parse: converts a decoded CBOR map that may have so many samples, by default strictly.
-
-    Raises:
-        RecordError: the bytes are more than a block may hold, not CBOR without tags, not a list of records, or have more than
-            `MAX_SAMPLES` samples; or a record has missing fields or fields of the wrong type.
-    """
-    try:
-        items = decode_cbor(data, limit_bytes=PLAINTEXT_LIMIT_BYTES)
-    except CborError as error:
-        raise RecordError(f"not valid CBOR: {error}") from error
-    if not isinstance(items, list):
-        raise RecordError(f"expected a list of records, found {type(items).__name__}")
-    records: list[Record] = []
-    samples_left = MAX_SAMPLES
-    for item in items:
-        record = (parse or _parse_record)(item, samples_left)
-        samples_left -= _count_samples(record)
-        records.append(record)
-    return records
-
-
-def _to_map(value: Any) -> dict[str, Any]:
-    return {field.name: _to_cbor_value(getattr(value, field.name)) for field in fields(value)}
-
-
-def _to_cbor_value(value: Any) -> Any:
-    match value:
-        case np.ndarray():
-            return pack_samples(value)
-        case Times() | Strip():
-            return _to_map(value)
-        case _:
-            return value
-
-
-def _count_samples(record: Record) -> int:
-    match record:
-        case WaveformRecord():
-            return len(record.samples)
-        case AlertRecord(strip=Strip() as strip):
-            return len(strip.samples)
-        case _:
-            return 0
-
-
-def _parse_or_set_aside(validate: Callable[[Record], None], item: Any, samples_left: int) -> Record:
-    try:
-        record = _parse_record(item, samples_left)
-        validate(record)
-    except RecordError as error:
-        sensor = item.get("sensor") if isinstance(item, dict) else None
-        if not isinstance(sensor, str):
-            raise
-        set_aside = QuarantinedRecord(sensor, SET_ASIDE, Times(0, 0, 0), cbor2.dumps(item), str(error))
-        validate(set_aside)
-        return set_aside
-    return record
-
-
-def _is_set_aside(record: Record) -> bool:
+def is_set_aside(record: Record) -> bool:
+    """Whether this takes the place of a record that could not be read."""
     return isinstance(record, QuarantinedRecord) and record.characteristic == SET_ASIDE
-
-
-def _parse_record(item: Any, samples_left: int) -> Record:
-    if not isinstance(item, dict):
-        raise RecordError("a record is not a map")
-    name = item.get("type")
-    if not isinstance(name, str) or name not in _TYPES:
-        raise RecordError("a record has an unknown type")
-    return _build(_TYPES[name], item, samples_left)
-
-
-def _build(cls: type[T], item: Mapping[str, Any], samples_left: int) -> T:
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-    values = {name: _parse_field(name, value, samples_left) for name, value in item.items() if name in known}
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise RecordError(f"{cls.__name__}: {error}") from error
-
-
-def _parse_field(name: str, value: Any, samples_left: int) -> Any:
-    match name, value:
-        case "times", dict():
-            return _build(Times, value, samples_left)
-        case "strip", dict():
-            return _build(Strip, value, samples_left)
-        case "samples", bytes():
-            return unpack_samples(value, samples_left)
-        case (("flags" | "ticks" | "reasons" | "beats_us"), list()):
-            return tuple(value)
-        case (("times" | "samples"), _):
-            raise RecordError(f"{name} has the type {type(value).__name__}")
-        case _:
-            return value

@@ -17,7 +17,7 @@ from cloud import tables
 from cloud.api.numbers import Json, to_millivolts
 from cloud.changes import AlertKey
 from cloud.projections import PRIORITY_RANKS
-from sync.records import unpack_samples
+from sync.packing import unpack_samples
 
 PAGE_ALERTS: Final = 100
 """Alerts in one answer: several screens; an answer of some 60 kB."""

@@ -17,7 +17,7 @@ from cloud.api.numbers import Json, to_millivolts
 from cloud.changes import SensorKey
 from cloud.projection_statements import MAX_TOTAL
 from cloud.validate import MAX_WAVEFORM_US
-from sync.records import unpack_samples
+from sync.packing import unpack_samples
 
 SILENT_AFTER_US: Final = 10_000_000
 """A streaming sensor sends about once a second; after ten seconds without data the page shows it as silent."""
@@ -88,11 +88,12 @@ def read_vitals(engine: Engine, key: SensorKey, kind: str, from_us: int, to_us: 
 
 
 def read_counters(engine: Engine) -> Json:
-    """Return the numbers of opened blocks, of unreadable blocks by reason, and of ECG samples, gaps and alerts."""
+    """Return how many blocks were opened or not, by reason, and the ECG samples, gaps, alerts and records of unknown types."""
     sensors = tables.sensors.c
     with engine.connect() as connection:
         opened = connection.execute(_select_counter("opened")).scalar() or 0
         alerts = connection.execute(_select_counter("alerts")).scalar() or 0
+        unknown = connection.execute(_select_counter("unknown_records")).scalar() or 0
         reasons = connection.execute(
             select(tables.unopened.c.reason, func.count().label("n")).group_by(tables.unopened.c.reason)
         ).all()
@@ -102,7 +103,8 @@ def read_counters(engine: Engine) -> Json:
     samples, missing, gaps = (min(int(total or 0), MAX_TOTAL) for total in sums)
     by_reason = {row.reason: row.n for row in reasons}
     blocks = {"opened": opened, "unopened": sum(by_reason.values()), "unopened_reasons": by_reason}
-    return {"blocks": blocks, "samples": samples, "missing_samples": missing, "gaps": gaps, "alerts": alerts}
+    counted = {"samples": samples, "missing_samples": missing, "gaps": gaps, "alerts": alerts}
+    return {"blocks": blocks, **counted, "unknown_records": unknown}
 
 
 def _select_counter(name: str) -> Select[tuple[int]]:

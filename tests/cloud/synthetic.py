@@ -12,7 +12,8 @@ from sqlalchemy import Engine
 from cloud.changes import Changes
 from cloud.opener import Opener
 from cloud.store import Store
-from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord, encode_records
+from sync.record_codec import encode_records
+from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord
 from sync.seal import BlockHeader, ClinicKeyPair, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
 from sync.wire import Lane, WrappedKey
 

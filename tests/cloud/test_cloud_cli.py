@@ -22,6 +22,7 @@ from cloud.cli import main
 from cloud.store import Store
 from cloud.stored_blocks import RejectedBlock
 from cloud.tables import open_projections
+from sync.record_codec import encode_records
 from sync.records import GapRecord
 from sync.seal import BlockHeader, ClinicKeyPair, seal_block
 from sync.wire import BlockId
@@ -84,7 +85,7 @@ def test_export_finds_missing_blocks_and_duplicate_waveforms(
         store.quarantine([RejectedBlock("hub-1", "of another lane", rejected[1], BlockId("wave", 1, 3))], START_US)
         hub.send(store, "wave", waveform(START_US, SAMPLES))
         header = BlockHeader("hub-1", "subject-1", 2, "wave", 1, hub.key.id, prev=(1, 6))
-        hub.send_block(store, (header, seal_block(header, b"\x80", hub.key)))
+        hub.send_block(store, (header, seal_block(header, encode_records([]), hub.key)))
     code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 0
     assert [(missing["epoch"], missing["seq"]) for missing in lines[-1]["missing"]] == [(1, lost[0].seq), (1, 5), (1, 6)]

@@ -14,7 +14,8 @@ from cloud.cli import main
 from cloud.ingest import handle_message
 from cloud.store import Store
 from sync.mqtt import Message
-from sync.records import AlertRecord, encode_records
+from sync.record_codec import encode_records
+from sync.records import AlertRecord
 from sync.seal import BlockHeader, ClinicKeyPair, DataKey, seal_block, wrap_for_clinic
 from sync.wire import Ack, Envelope, WrappedKey, encode_envelope, up_topic
 from tests.cloud.synthetic import START_US, Hub, alert

@@ -19,17 +19,9 @@ from cloud.projections import MAX_SENSORS, project_records
 from cloud.store import Store
 from cloud.tables import reset_projections
 from cloud.validate import MAX_NAME_CHARS, MAX_STRIP_SAMPLES, MAX_TEXT_CHARS, MAX_TIME_US, MAX_WAVEFORM_US, validate_record
-from sync.records import (
-    MAX_SAMPLES,
-    AlertRecord,
-    GapRecord,
-    Record,
-    RecordError,
-    StatusRecord,
-    decode_records,
-    encode_records,
-    pack_samples,
-)
+from sync.packing import MAX_SAMPLES, pack_samples
+from sync.record_codec import decode_records, encode_records
+from sync.records import AlertRecord, GapRecord, Record, RecordError, StatusRecord
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import RATE_HZ, SCALE, START_US, Hub, alert, discard, heart_rate, open_all, strip, times, waveform
 from tests.databases import ON_BOTH

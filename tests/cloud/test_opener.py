@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import cbor2
 import numpy as np
 import pytest
 from sqlalchemy import Connection, Engine, func, select
@@ -21,8 +20,10 @@ from cloud.changes import AlertKey, Changes, SensorKey
 from cloud.opener import DAMAGED, NO_KEY, UNDECODABLE, Opener
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
+from sync.cbor import encode_cbor
 from sync.errors import TransientError
-from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord, encode_records
+from sync.record_codec import encode_records
+from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import START_US, Hub, alert, counts, discard, ecg_mv, heart_rate, strip, times, waveform
 from tests.databases import ON_BOTH
@@ -179,8 +180,9 @@ def test_a_damaged_block_does_not_stop_the_next_block(
 
 INVALID_PLAINTEXTS = {
     "not CBOR": b"\xff",
-    "not a list": cbor2.dumps({"type": "vital"}),
-    "unknown type": cbor2.dumps([{"type": "CANARY-4711"}]),
+    "not a map": encode_cbor("CANARY-4711"),
+    "no items": encode_cbor({"type": "vital"}),
+    "a critical field": encode_cbor({"CANARY-4711": 1, "crit": ["CANARY-4711"], "items": []}),
     "text instead of a number": encode_records([replace(heart_rate(START_US, 60.0), value="CANARY-4711")]),  # type: ignore[arg-type]
     "NaN": encode_records([heart_rate(START_US, float("nan"))]),
     "a time beyond 64 bits": encode_records([heart_rate(2**70, 60.0)]),
@@ -188,10 +190,12 @@ INVALID_PLAINTEXTS = {
     "a rate close to zero": encode_records([replace(waveform(START_US, np.zeros(3, np.int32)), rate_hz=1e-300)]),
     "an infinite scale": encode_records([replace(waveform(START_US, np.zeros(3, np.int32)), scale=1e300)]),
     "a time near the 64-bit limit": encode_records([waveform(2**63 - 1, np.zeros(3, np.int32))]),
-    "a list as type": cbor2.dumps([{"type": [1]}]),
+    "a list as type": encode_cbor({"items": [{"type": [1]}]}),
     "a value of 400 digits": encode_records([heart_rate(START_US, 10**400)]),
     "a sensor of another type": encode_records([heart_rate(START_US, 60.0, sensor=["CANARY-4711"])]),  # type: ignore[arg-type]
-    "missing samples": cbor2.dumps([{"type": "waveform", "sensor": "strap-1", "kind": "ecg"}]),
+    "missing samples": encode_cbor({"items": [{"type": "waveform", "sensor": "strap-1", "kind": "ecg"}]}),
+    "a list of another type, as in format 1": encode_cbor([{"type": "CANARY-4711"}]),
+    "missing samples in format 1": encode_cbor([{"type": "waveform", "sensor": "strap-1", "kind": "ecg"}]),
 }
 
 

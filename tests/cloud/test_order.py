@@ -13,7 +13,8 @@ from cloud.api import alert_queries, queries
 from cloud.api.queries import CLOCK_AHEAD_US, LATE_US
 from cloud.changes import AlertKey, SensorKey
 from cloud.store import Store
-from sync.records import AlertRecord, GapRecord, Record, StatusRecord, encode_records
+from sync.record_codec import encode_records
+from sync.records import AlertRecord, GapRecord, Record, StatusRecord
 from sync.seal import ClinicKeyPair
 from sync.wire import Lane
 from tests.cloud.synthetic import START_US, Hub, alert, heart_rate, open_all, strip, times, waveform

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import cbor2
@@ -80,7 +81,10 @@ VITAL = {"type": "vital", "sensor": "strap-1", "kind": "heart_rate", "times": TI
 HOSTILE_PLAINTEXTS = {
     "value sharing": b"\x82\xd8\x1c" + cbor2.dumps(VITAL) + b"\xd8\x1d\x00",  # tag 28 marks the record, tag 29 repeats it
     "a tag": cbor2.dumps([VITAL | {"source": cbor2.CBORTag(32, "CANARY-4711")}]),
-    "many levels": cbor2.dumps([VITAL])[:1] + b"\x81" * 5000 + b"\x80",
+    "many levels": b"\xa1\x65items" + b"\x81" * 5000 + b"\x80",
+    "a tag in format 2": b"\xa1\x65items" + cbor2.dumps([cbor2.CBORTag(32, "CANARY-4711")]),
+    "many levels in format 1": cbor2.dumps([VITAL])[:1] + b"\x81" * 5000 + b"\x80",
+    "many records": cbor2.dumps({"items": [{"type": "x"}] * 7_000}),
 }
 
 
@@ -114,8 +118,7 @@ def test_a_text_that_a_database_cannot_hold_stops_no_other_block(
     store: Store, engine: Engine, hub: Hub, other: Hub, clinic_keys: ClinicKeyPair
 ) -> None:
     """PostgreSQL takes no NUL in a text, SQLite does."""
-    plaintext = cbor2.dumps([VITAL | {"kind": "\0"}])
-    hub.send_block(store, hub.seal("vital", plaintext))
+    hub.send(store, "vital", replace(heart_rate(START_US, 61.0), kind="\0"))
     other.send(store, "vital", heart_rate(START_US, 62.0))
     open_all(store, engine, clinic_keys)
     assert values(engine)[-1] == 62.0

@@ -16,7 +16,7 @@ from cloud.dev import run_dev
 from cloud.folder import ClinicFolder
 from config.endpoint import Endpoint
 from sync.mqtt import Connected, Message, MqttClient
-from sync.records import encode_records
+from sync.record_codec import encode_records
 from sync.seal import ClinicPublicKey
 from sync.wire import Envelope, ack_topic, decode_ack, encode_envelope, up_topic
 from tests.cloud.synthetic import START_US, Hub, heart_rate

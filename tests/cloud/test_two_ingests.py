@@ -13,7 +13,7 @@ from cloud.store import Store
 from cloud.store_commit import insert_blocks, insert_keys
 from cloud.tables import open_projections
 from sync.errors import TransientError
-from sync.records import encode_records
+from sync.record_codec import encode_records
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import START_US, Hub, discard, heart_rate, open_all
 from tests.databases import Databases

@@ -14,7 +14,8 @@ from cloud.opener import Opener
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
-from sync.records import GapRecord, encode_records
+from sync.record_codec import encode_records
+from sync.records import GapRecord
 from sync.seal import ClinicKeyPair
 from tests.cloud.synthetic import START_US, Hub, alert, counts, discard, ecg_mv, heart_rate, open_all, waveform
 from tests.databases import ON_BOTH, Databases

@@ -14,15 +14,8 @@ from gateway.recorder import COMMIT_INTERVAL_S
 from gateway.simulate import pmd
 from gateway.simulate.script import expected_episodes, load_script
 from gateway.simulate.strap import ADDRESS
-from sync.records import (
-    AlertRecord,
-    GapRecord,
-    QuarantinedRecord,
-    StatusRecord,
-    VitalRecord,
-    WaveformRecord,
-    pack_samples,
-)
+from sync.packing import pack_samples
+from sync.records import AlertRecord, GapRecord, QuarantinedRecord, StatusRecord, VitalRecord, WaveformRecord
 from tests.gateway.testbed import START_US, Testbed, run_scenario
 
 

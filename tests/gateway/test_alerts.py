@@ -16,7 +16,8 @@ from models.rules.pauses import PauseRule
 from models.rules.rates import RateRule
 from models.rules.ventricular import GeminyRule, RunRule
 from models.rules.vitals import VitalRules
-from sync.records import AlertRecord, FindingRecord, decode_records, encode_records
+from sync.record_codec import decode_records, encode_records
+from sync.records import AlertRecord, FindingRecord
 
 MEASURED: dict[str, dict[str, float]] = {
     "af_burden": {"af_percent": 20.0, "limit_percent": 11.4},

@@ -24,7 +24,8 @@ from gateway.radio import Radio
 from gateway.recorder import Recorder
 from gateway.sensor_runner import RESTART_REASON, SensorRunner
 from gateway.timeline import Arrival
-from sync.records import GapRecord, QuarantinedRecord, Record, WaveformRecord, decode_records
+from sync.record_codec import decode_records
+from sync.records import GapRecord, QuarantinedRecord, Record, WaveformRecord
 from sync.wire import Lane
 
 T = TypeVar("T")

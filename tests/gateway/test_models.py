@@ -17,7 +17,8 @@ from gateway.alerts import PRIORITIES
 from gateway.models import NEWEST_RELEASE_FILE, LoadedModels, load_models, read_newest_release, update_refusal_alert
 from models.inference.models import Models
 from models.inference.release import MANIFEST, RELEASE_DIR, SIGNATURE, ReleaseError, key_id
-from sync.records import AlertRecord, decode_records, encode_records
+from sync.record_codec import decode_records, encode_records
+from sync.records import AlertRecord
 from training.release import sign
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

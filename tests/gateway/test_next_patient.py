@@ -18,6 +18,7 @@ from gateway.sensor_runner import state_key
 from sync.errors import TransientError
 from sync.keys import HubKey
 from sync.outbox import Outbox
+from sync.record_codec import encode_records
 from sync.records import AlertRecord, GapRecord
 from tests.gateway.testbed import START_US, Testbed, run_scenario
 
@@ -37,7 +38,7 @@ def store_state(testbed: Testbed, name: str, state: Any) -> None:
     data = testbed.settings.data
     data.mkdir(exist_ok=True)
     with closing(open_outbox(testbed)) as outbox:
-        outbox.put_many([("vital", b"\x80")], {name: json.dumps(state).encode()})
+        outbox.put_many([("vital", encode_records([]))], {name: json.dumps(state).encode()})
 
 
 def open_outbox(testbed: Testbed, subject: str = "subject-1") -> Outbox:

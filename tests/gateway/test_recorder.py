@@ -16,7 +16,8 @@ from gateway.cancellation import finish_despite_cancel
 from gateway.recorder import BLOCK_BYTES, LIVE_LIMIT_S, PENDING_LIMIT, Recorder, lane_of
 from sync.errors import TransientError
 from sync.outbox import PLAINTEXT_LIMIT_BYTES
-from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord, decode_records
+from sync.record_codec import MAX_RECORDS, decode_records
+from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord
 from sync.wire import Lane
 
 T = TypeVar("T")
@@ -332,6 +333,20 @@ def test_a_spot_reading_and_everything_before_it_is_durable_when_add_returns() -
 def test_spot_kinds_are_what_a_person_measures_on_demand() -> None:
     spot = {name for name, kind in KINDS.items() if kind.is_spot}
     assert spot == {"systolic", "diastolic", "mean_pressure", "weight", "temperature"}
+
+
+def test_divides_a_backlog_into_blocks_of_as_many_records_as_the_clinic_reads() -> None:
+    outbox, values = FakeOutbox(), list(range(2 * MAX_RECORDS + 1))
+
+    async def main() -> None:
+        recorder = Recorder(outbox, call_inline, lambda: None)
+        recorder.stop_blocking()
+        await recorder.add([vital(value) for value in values], {})
+        assert await recorder.flush()
+
+    asyncio.run(main())
+    assert len(outbox.stored) == 3
+    assert [record.value for record in outbox.records() if isinstance(record, VitalRecord)] == values
 
 
 def test_chooses_the_lane_by_the_type_of_record() -> None:

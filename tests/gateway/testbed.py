@@ -27,12 +27,8 @@ from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
 from sync.mqtt import Connected, Message, MqttEvent
-from sync.records import (
-    GapRecord,
-    Record,
-    WaveformRecord,
-    decode_records,
-)
+from sync.record_codec import decode_records
+from sync.records import GapRecord, Record, WaveformRecord
 from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
 from sync.wire import encode_ack
 

@@ -14,7 +14,8 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from playwright.sync_api import Browser, Page
 
-from sync.records import Record, StatusRecord, encode_records
+from sync.record_codec import encode_records
+from sync.records import Record, StatusRecord
 from sync.seal import ClinicPublicKey
 from sync.wire import Envelope, Lane, encode_envelope, up_topic
 from tests.browser import chromium

@@ -21,7 +21,7 @@ from gateway.pipeline import Pipeline
 from gateway.replay.sources import open_source
 from gateway.waveform_analysis import Output
 from models.analysis import EcgAnalysis
-from sync import records
+from sync.record_codec import encode_records
 from sync.records import AlertRecord, FindingRecord, Record
 
 BATCH_S = 60.0
@@ -73,7 +73,7 @@ def main(seconds: float, files: list[Path]) -> None:
     digest, findings = hashlib.sha256(), []
     for file in files:
         for output in run_pipeline(file, seconds):
-            digest.update(records.encode_records(list(output.records)))
+            digest.update(encode_records(list(output.records)))
             findings += [found for record in output.records if (found := describe_finding(record))]
     recording = open_recording(files[0])
     mv = recording.mv[: round(BATCH_S * recording.rate_hz)]
