@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cloud.changes import Changes
+from cloud.cli_keys import add_key_commands
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
@@ -95,6 +97,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--rebuild", action="store_true", help="before that, rebuild the projections, the decrypted data, from the blocks"
     )
     open_.set_defaults(run=_run_open)
+    add_key_commands(partial(_add_command, commands.add_parser), _add_data_options, _folder)
     return parser
 
 

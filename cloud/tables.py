@@ -296,6 +296,25 @@ def empty_tables(connection: Connection) -> None:
         connection.execute(table.delete())
 
 
+def erase_subject(engine: Engine, subject: str) -> None:
+    """Delete all rows of a subject. On SQLite they are overwritten with zeros, also in the log of transactions.
+
+    Raises:
+        TransientError, PermanentError: the database failed.
+    """
+    with translating_errors("the projections"), engine.connect() as connection:
+        is_sqlite = connection.dialect.name != POSTGRESQL
+        if is_sqlite:
+            connection.exec_driver_sql("PRAGMA secure_delete = ON")
+        with connection.begin():
+            connection.execute(select(source).with_for_update())  # no opener is writing from here on
+            for table in metadata.sorted_tables:
+                if "subject" in table.c:
+                    connection.execute(table.delete().where(table.c.subject == subject))
+        if is_sqlite:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def insert_source(connection: Connection) -> None:
     """Give empty projections an id. They come from no store yet."""
     connection.execute(
