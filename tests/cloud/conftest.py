@@ -8,19 +8,7 @@ from sqlalchemy import Engine
 
 from cloud.store import Store
 from cloud.tables import open_projections
-from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import Hub
 from tests.databases import Databases
-
-
-@pytest.fixture(scope="session")
-def clinic_keys() -> ClinicKeyPair:
-    return ClinicKeyPair.generate()
-
-
-@pytest.fixture
-def hub(clinic_keys: ClinicKeyPair) -> Hub:
-    return Hub(clinic_keys.public)
 
 
 @pytest.fixture
