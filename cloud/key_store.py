@@ -83,8 +83,7 @@ class KeyStore:
         paths = self._paths_of(subject)
         try:
             for path in paths:
-                _overwrite(path)
-                path.unlink()
+                destroy_key_file(path)
                 self._pairs.pop(path, None)
             shutil.rmtree(self._folder / subject, ignore_errors=True)
         except OSError as error:
@@ -110,9 +109,14 @@ class KeyStore:
         return [self._pairs[path] for path in paths]
 
 
-def _overwrite(path: Path) -> None:
-    """Write zeros over a file. The volume should be encrypted: a flash memory may keep the old bytes elsewhere."""
+def destroy_key_file(path: Path) -> None:
+    """Write zeros over a file and delete it. The volume should be encrypted: a flash memory may keep the old bytes elsewhere.
+
+    Raises:
+        OSError: the file cannot be written or deleted.
+    """
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
         file.flush()
         os.fsync(file.fileno())
+    path.unlink()
