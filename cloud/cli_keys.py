@@ -43,7 +43,7 @@ def add_key_commands(add_command: AddCommand, add_data_options: AddDataOptions, 
         type=_parse_hours,
         default=BACKUP_INTERVAL_H,
         metavar="N",
-        help="interval of your backups of the store: hubs keep what is acknowledged for at least so long (default: %(default)s)",
+        help="interval of your backups of the store: hubs keep what is acknowledged at least so long (default: %(default)s)",
     )
     register.add_argument("--out", type=Path, required=True, metavar="FILE", help="the registration file to write")
     register.set_defaults(run=lambda options: _run_register(open_folder(options), options))
@@ -111,9 +111,7 @@ def _run_backup(folder: ClinicFolder, recovery: Path, out: Path) -> int:
 
 def _run_restore(folder: ClinicFolder, recovery: Path, backup: Path) -> int:
     folder.create()
-    with contextlib.closing(Store.open(folder.blocks)) as store:
-        erased = store.erased_subjects()
-    restored = restore_backup(backup, folder.path, KeyStore(folder.keys), recovery, now_s=int(time.time()), erased=erased)
+    restored = restore_backup(backup, folder.path, KeyStore(folder.keys), recovery, now_s=int(time.time()))
     _print(f"restored the keys of {restored.subjects} subjects; {restored.erased} were erased and are left out")
     return 0
 

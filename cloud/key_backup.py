@@ -80,9 +80,7 @@ def write_backup(path: Path, keys: KeyStore, signing: SigningKeys, recovery: Pat
     create_secret_file(path, f"{_TITLE}\n{encode_cbor([now_s, expires_s, sealed]).hex()}\n".encode())
 
 
-def restore_backup(
-    path: Path, folder: Path, keys: KeyStore, recovery: Path, *, now_s: int, erased: Iterable[str]
-) -> RestoredKeys:
+def restore_backup(path: Path, folder: Path, keys: KeyStore, recovery: Path, *, now_s: int) -> RestoredKeys:
     """Bring back the keys of a backup that are missing; existing ones stay, and erased subjects are left out.
 
     Raises:
@@ -102,7 +100,7 @@ def restore_backup(
         )
     except (InvalidTag, ValueError) as error:
         raise ClinicError(f"cannot open the backup {path}: it is damaged, or encrypted for another recovery key") from error
-    gone = set(erased)
+    gone = keys.erased()
     restored = {subject: pairs for subject, pairs in content["subjects"].items() if subject not in gone}
     for subject, pairs in restored.items():
         _add_missing(keys, subject, pairs)

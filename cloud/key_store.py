@@ -1,18 +1,21 @@
 """The clinic's key store: the recipient key pairs of its subjects, one folder a subject, one file a pair.
 
     folder/<subject>/<number>.key
+    folder/<subject>/erased         the subject was erased and gets no pair again
 
 Destroying a subject's pairs makes its blocks unreadable in every copy of every database. Backups of the key store expire
 (`cloud.key_backup`).
 """
 
 import os
-import shutil
 from pathlib import Path
+from typing import Final
 
 from cloud.errors import ClinicError
 from sync.recipients import RecipientKeyPair, RecipientPublicKey
 from sync.wire import is_name
+
+_ERASED: Final = "erased"
 
 
 class KeyStore:
@@ -67,6 +70,8 @@ class KeyStore:
         Raises:
             KeyFileError, ClinicError: the file cannot be created.
         """
+        if subject in self.erased():
+            raise ClinicError(f"{subject} was erased: give the patient another pseudonym")
         numbers = [int(path.stem) for path in self._paths_of(subject)]
         try:
             (self._folder / subject).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,22 +80,28 @@ class KeyStore:
         pair.create(self._folder / subject / f"{max(numbers, default=0) + 1}.key")
 
     def destroy(self, subject: str) -> int:
-        """Overwrite and delete all pairs of a subject; returns their number.
+        """Overwrite and delete all pairs of a subject, and note that it was erased; returns their number.
 
         Raises:
             ClinicError: a file cannot be deleted.
         """
         paths = self._paths_of(subject)
+        marker = self._folder / subject / _ERASED
         try:
+            marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            marker.touch(mode=0o600)
             for path in paths:
                 destroy_key_file(path)
                 self._pairs.pop(path, None)
-            shutil.rmtree(self._folder / subject, ignore_errors=True)
         except OSError as error:
             raise ClinicError(
                 f"cannot destroy the keys of {subject} ({error.strerror}): check the folder {self._folder}"
             ) from error
         return len(paths)
+
+    def erased(self) -> frozenset[str]:
+        """Return the subjects that were erased."""
+        return frozenset(path.parent.name for path in self._folder.glob(f"*/{_ERASED}"))
 
     def _paths(self) -> list[Path]:
         return [path for folder in sorted(self._folder.glob("*/")) for path in self._paths_of(folder.name)]

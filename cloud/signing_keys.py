@@ -38,7 +38,7 @@ class SigningKeys:
                 continue
             if not may_create:
                 raise ClinicError(
-                    f"{path} is missing, and hubs are registered with it: restore it with pulsegate-cloud keys restore, "
+                    f"{path} is missing, and hubs are registered with it: restore it with pulsegate-cloud restore-keys, "
                     "or from your own copy"
                 )
             SigningKey.generate(use).create(path)
