@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -100,7 +101,7 @@ def test_reports_missing_private_keys_in_one_line(
     clinic: Clinic, folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill_store(folder, hub)
-    clinic.key_store.destroy(hub.subject)
+    shutil.rmtree(clinic.folder.keys)
     code, lines, error = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 1
     assert [line["type"] for line in lines] == ["account"]
