@@ -2,13 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from cloud.store import Store
 from cloud.tables import open_projections
+from tests.clinic_testbed import Clinic, Hub
 from tests.databases import Databases
+
+
+@pytest.fixture
+def clinic(tmp_path: Path) -> Clinic:
+    return Clinic(tmp_path)
+
+
+@pytest.fixture
+def hub(clinic: Clinic) -> Hub:
+    return clinic.add_hub()
 
 
 @pytest.fixture
