@@ -28,7 +28,7 @@ from gateway.app import make_mqtt_transport
 from gateway.models import LoadedModels, load_models
 from gateway.pipeline import Pipeline
 from gateway.radio import open_radio
-from gateway.recorder import Recorder
+from gateway.recorder import COMMIT_INTERVAL_S, Recorder
 from gateway.timeline import Arrival
 from sync.keys import HubKey
 from sync.outbox import Outbox
@@ -55,7 +55,7 @@ class Worker:
 
 
 async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
-    """Processes all sensors second by second and writes each second, like the agent; returns the memory use at the end."""
+    """Processes all sensors second by second and writes them at the agent's interval; returns the memory use at the end."""
     outbox = Outbox.open(
         folder / "buffer.db",
         hub="hub-1",
@@ -74,7 +74,9 @@ async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
                 wave = Waveform("ecg", frame, RATE_HZ, SCALE_MV, last_ns=arrival.mono_ns)
                 output = await run_on_analysis_thread(pipeline.feed, [wave], arrival)
                 await recorder.add(output.records, {f"timeline {pipeline.sensor}": pipeline.state()})
-            await recorder.flush()
+            if (second + 1) % COMMIT_INTERVAL_S == 0:
+                await recorder.flush()
+    await recorder.flush()
     assert not recorder.counters.failed_writes
     result = memory_mb() | {"alerts": recorder.counters.alerts, "stored": outbox.statistics().stored}
     outbox.close()
