@@ -15,9 +15,8 @@ radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth" or "virtual:SOC
 [clinic]
 host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker; this version allows only this machine
 port = 1883                       # PULSEGATE_CLINIC_PORT
-# PULSEGATE_CLINIC_REGISTRATION: whom this hub trusts. Take the file that `pulsegate identity` names to the clinic, and bring
-# the file that `pulsegate-cloud register` writes there.
-registration = "registration.toml"
+registration = "registration.toml"   # PULSEGATE_CLINIC_REGISTRATION: the clinic's keys, for which readings are encrypted.
+# Take the file that `pulsegate identity` names to the clinic, and bring the file that `pulsegate-cloud register` writes there.
 
 # One [[sensor]] table for each sensor. `pulsegate scan` lists the sensors in range.
 [[sensor]]

@@ -16,9 +16,11 @@ from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels
 from gateway.sensor_runner import state_key
 from sync.errors import TransientError
-from sync.keys import HubKey
+from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
 from sync.records import AlertRecord, GapRecord
+from sync.signing import SigningKey, Use
+from tests.fake_clinic import NEXT_SUBJECT, SUBJECT
 from tests.gateway.testbed import START_US, Testbed, run_scenario
 
 FEVER = AlertRecord("a" * 24, "strap", "fever", "low", START_US - 10, None, START_US - 9, "rule:fever", ("fever.criterion",))
@@ -29,7 +31,8 @@ STATE = {
     "streams": {},
     "vitals": {"rules": {"pressure": [], "weight": WEIGHTS}, "flood": {}},
 }
-NEXT_PATIENT = "subject-2"
+NEXT_PATIENT = NEXT_SUBJECT
+REGISTERED = (SUBJECT, NEXT_SUBJECT)
 
 
 def store_state(testbed: Testbed, name: str, state: Any) -> None:
@@ -46,8 +49,8 @@ def open_outbox(testbed: Testbed, subject: str = "subject-1") -> Outbox:
         data / "buffer.db",
         hub="hub-1",
         subject=subject,
-        hub_key=HubKey.load_or_create(data / "hub.key"),
-        clinic=testbed.clinic.public,
+        keys=HubKeys(HubKey.load_or_create(data / "hub.key"), SigningKey.load(data / "device.key", Use.DEVICE)),
+        registration=testbed.clinic.registration,
         clock=lambda: START_US // 1_000_000,
     )
 
@@ -97,7 +100,7 @@ def test_the_alert_of_a_renamed_sensor_ends_once_and_its_other_state_stays(testb
     assert (ended.id, ended.sensor, ended.reasons) == (FEVER.id, "strap", (*FEVER.reasons, SENSOR_REMOVED_REASON))
     assert ended.end_us is not None
     with closing(open_outbox(testbed)) as outbox:
-        end_left_behind_alerts(outbox, "subject-1", [new_name], START_US)
+        end_left_behind_alerts(outbox, REGISTERED, "subject-1", [new_name], START_US)
         assert outbox.last_position("alert")[0] < outbox.epoch  # nothing more to end
         saved = json.loads(outbox.load_state(state_key("strap")) or b"{}")
     assert (saved["alerts"], saved["vitals"]["rules"]["weight"]) == ([], WEIGHTS)
@@ -125,8 +128,19 @@ def test_a_full_disk_leaves_the_state_for_the_next_start(testbed: Testbed, monke
                 raise TransientError("the disk is full")
 
             full.setattr(Outbox, "put_many", put_many)
-            end_left_behind_alerts(outbox, NEXT_PATIENT, ["strap"], START_US)
+            end_left_behind_alerts(outbox, REGISTERED, NEXT_PATIENT, ["strap"], START_US)
         assert outbox.stored_states() == before
-        end_left_behind_alerts(outbox, NEXT_PATIENT, ["strap"], START_US)
+        end_left_behind_alerts(outbox, REGISTERED, NEXT_PATIENT, ["strap"], START_US)
         assert outbox.stored_states() == []
         assert len(outbox.pending("alert", (0, 0), 10**6)) == 1
+
+
+def test_the_state_of_a_patient_who_is_no_longer_registered_is_deleted(
+    testbed: Testbed, caplog: pytest.LogCaptureFixture
+) -> None:
+    store_state(testbed, state_key("strap"), STATE)
+    with closing(open_outbox(testbed, NEXT_PATIENT)) as outbox:
+        end_left_behind_alerts(outbox, (NEXT_PATIENT,), NEXT_PATIENT, ["strap"], START_US)
+        assert outbox.stored_states() == []
+        assert outbox.pending("alert", (0, 0), 10**6) == []
+    assert "is not in the registration" in caplog.text

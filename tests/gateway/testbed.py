@@ -10,8 +10,6 @@ from typing import Any, NoReturn
 
 from bumble.device import Device
 
-from cloud.ingest import handle_message
-from cloud.store import Store
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
 from gateway import virtual_time
@@ -32,18 +30,19 @@ from sync.records import (
     WaveformRecord,
     decode_records,
 )
-from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
-from sync.wire import encode_ack
+from sync.signing import SigningKey, Use
+from sync.wire import ack_topic, receipt_topic
+from tests.fake_clinic import FakeClinic
 
 START_US = 1_800_000_000_000_000
 HUB_ADDRESS = "C2:00:00:00:00:01"
 
 
 class InProcessTransport:
-    """Delivers messages to an ingest in the same process, in place of the broker and the network."""
+    """Delivers messages to a clinic in the same process, in place of the broker and the network. It opens blocks at once."""
 
-    def __init__(self, store: Store, sent_messages: list[bytes]) -> None:
-        self._store, self._sent_messages = store, sent_messages
+    def __init__(self, clinic: FakeClinic, sent_messages: list[bytes]) -> None:
+        self._clinic, self._sent_messages = clinic, sent_messages
         self._events: asyncio.Queue[MqttEvent] = asyncio.Queue()
 
     async def run(self) -> NoReturn:
@@ -53,9 +52,10 @@ class InProcessTransport:
 
     async def publish(self, topic: str, payload: bytes) -> None:
         self._sent_messages.append(topic.encode() + payload)
-        ack, _ = handle_message(self._store, Message(topic, payload), 0)
-        assert ack is not None
-        self._events.put_nowait(Message(f"pulsegate/v1/{ack.hub}/down/ack", encode_ack(ack)))
+        clinic = self._clinic
+        ack = clinic.encode(clinic.commit(Message(topic, payload)))
+        self._events.put_nowait(Message(ack_topic(clinic.hub), ack))
+        self._events.put_nowait(Message(receipt_topic(clinic.hub), clinic.encode_receipt()))
 
     async def receive(self) -> MqttEvent:
         return await self._events.get()
@@ -84,7 +84,6 @@ class Testbed:
     folder: Path
     models: LoadedModels
     link: VirtualLink = field(default_factory=VirtualLink)
-    clinic: ClinicKeyPair = field(default_factory=ClinicKeyPair.generate)
     sent_messages: list[bytes] = field(default_factory=list)
     """The topic and payload of every MQTT message."""
     device: Device | None = None
@@ -94,14 +93,17 @@ class Testbed:
     transport_type: type[InProcessTransport] = InProcessTransport
 
     def __post_init__(self) -> None:
-        self.clinic.public.save(self.folder / "clinic.pub")
-        self.store = Store.open(self.folder / "clinic.db")
+        data = self.folder / "agent"
+        data.mkdir(exist_ok=True)
+        device = SigningKey.load_or_create(data / "device.key", Use.DEVICE)
+        self.clinic = FakeClinic("hub-1", device.public)
+        self.clinic.registration.save(self.folder / "registration.toml")
         self.settings = Settings(
             "hub-1",
             "subject-1",
-            self.folder / "agent",
+            data,
             "virtual:in-process",
-            ClinicSettings("127.0.0.1", 1883, self.folder / "clinic.pub"),
+            ClinicSettings("127.0.0.1", 1883, self.folder / "registration.toml"),
             (SensorSettings("strap", advertised_name="Virtual H10"),),
             DEFAULT_LIMITS.with_values({"repeat_medium": 0}),  # the script has a day's episodes within minutes
         )
@@ -135,7 +137,7 @@ class Testbed:
 
         clock = AdjustableClock(asyncio.get_running_loop(), self)
         agent = Agent(
-            self.settings, clock, open_radio, lambda _: self.transport_type(self.store, self.sent_messages), self.models
+            self.settings, clock, open_radio, lambda _: self.transport_type(self.clinic, self.sent_messages), self.models
         )
         stop = asyncio.Event()
         running = asyncio.create_task(agent.run(stop))
@@ -156,14 +158,11 @@ class Testbed:
         return [record for owner, record in self.records_by_subject() if subject in (None, owner)]
 
     def records_by_subject(self) -> list[tuple[str, Record]]:
-        """All records that the clinic has stored, in order of arrival, each with the subject that it was sealed for."""
+        """All records that the clinic has stored, ordered by epoch and lane, each with the subject that it was sealed for."""
         found: list[tuple[str, Record]] = []
-        for row in self.store.blocks_after(None, 10**9):
-            header = parse_header(row.block)
-            wrapped = self.store.wrapped_key(row.hub, header.key)
-            assert wrapped is not None
-            key = unwrap_at_clinic(wrapped, key_id=header.key, hub=row.hub, subject=header.subject, clinic=self.clinic)
-            found += [(header.subject, record) for record in decode_records(open_block(row.block, key)[1])]
+        for id_ in sorted(self.clinic.blocks, key=lambda id_: (id_.epoch, id_.lane, id_.seq)):
+            subject, plaintext = self.clinic.open(id_)
+            found += [(subject, record) for record in decode_records(plaintext)]
         return found
 
     def audit(self) -> Audit:
@@ -187,10 +186,9 @@ def _export_lines(record: Record) -> list[dict[str, Any]]:
 
 
 def run_scenario(testbed: Testbed, scenario: Callable[[Testbed], Awaitable[None]]) -> None:
-    """Runs a scenario on virtual time and closes the clinic's store."""
+    """Runs a scenario on virtual time."""
 
     async def main() -> None:
         await scenario(testbed)
 
     virtual_time.run(main())
-    testbed.store.close()

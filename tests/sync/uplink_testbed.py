@@ -13,7 +13,7 @@ from sync.outbox import Outbox
 from sync.signing import SigningKey, Use
 from sync.uplink import Uplink
 from tests.link import Link
-from tests.sync.fake_clinic import SUBJECT, FakeClinic
+from tests.fake_clinic import SUBJECT, FakeClinic
 
 HUB = "hub-1"
 START_S = 1_790_000_000

@@ -14,19 +14,21 @@ from sync.recipients import RecipientKeyPair
 from sync.registration import Registration
 from sync.seal import open_block, parse_header
 from sync.signing import SigningKey, Use, VerifyingKey
-from sync.wire import BlockId, Lane, ack_topic, hub_of_topic, receipt_topic
+from sync.wire import BlockId, Lane, ack_topic, hub_of_topic
 from tests.link import LinkEnd
 
-SUBJECT = "subject-1"
+SUBJECT, NEXT_SUBJECT = "subject-1", "subject-2"
 
 
 @dataclass
 class FakeClinic:
-    """Registered for one hub and one subject. It fails on the next `failures` messages; `envelopes` are all that it took."""
+    """Registered for one hub and two subjects. It fails on the next `failures` messages; `envelopes` are all that it took."""
 
     hub: str
     device: VerifyingKey
-    recipient: RecipientKeyPair = field(default_factory=RecipientKeyPair.generate)
+    recipients: dict[str, RecipientKeyPair] = field(
+        default_factory=lambda: {subject: RecipientKeyPair.generate() for subject in (SUBJECT, NEXT_SUBJECT)}
+    )
     acknowledgement: SigningKey = field(default_factory=lambda: SigningKey.generate(Use.ACKNOWLEDGEMENT))
     receipt: SigningKey = field(default_factory=lambda: SigningKey.generate(Use.RECEIPT))
     store: bytes = field(default_factory=lambda: os.urandom(16))
@@ -41,7 +43,7 @@ class FakeClinic:
 
     @property
     def registration(self) -> Registration:
-        recipients = {SUBJECT: self.recipient.public}
+        recipients = {subject: pair.public for subject, pair in self.recipients.items()}
         return Registration(self.hub, "main", self.acknowledgement.public, self.receipt.public, 24, recipients)
 
     async def run(self, link: LinkEnd) -> NoReturn:
@@ -106,11 +108,10 @@ class FakeClinic:
     def encode(self, ack: Ack) -> bytes:
         return encode_ack(ack, self.acknowledgement)
 
-    async def open_all(self, link: LinkEnd) -> None:
-        """Send the receipt for all alerts and vitals."""
+    def encode_receipt(self) -> bytes:
+        """A receipt for all alerts and vitals."""
         opened = self.held([id_ for id_ in self.blocks if id_.lane != "wave"])
-        receipt = Receipt(self.hub, self.store, self.fence, opened)
-        await link.publish(receipt_topic(self.hub), encode_receipt(receipt, self.receipt))
+        return encode_receipt(Receipt(self.hub, self.store, self.fence, opened), self.receipt)
 
     def lose_store(self) -> None:
         """Start again with an empty store."""
@@ -121,9 +122,14 @@ class FakeClinic:
 
     def opened_plaintexts(self) -> list[bytes]:
         """The plaintexts of all stored blocks, in the order of arrival."""
-        plaintexts: list[bytes] = []
-        for block in self.blocks.values():
-            statement = self.statements[parse_header(block).key]
-            key = unwrap_key(self.wraps[statement.id], statement, hub=self.hub, recipient=self.recipient)
-            plaintexts.append(open_block(block, key)[1])
-        return plaintexts
+        return [self.open(id_)[1] for id_ in self.blocks]
+
+    def open(self, id_: BlockId) -> tuple[str, bytes]:
+        """The subject and the plaintext of a stored block."""
+        block = self.blocks[id_]
+        statement = self.statements[parse_header(block).key]
+        recipient = self.recipients[statement.subject]
+        key = unwrap_key(self.wraps[statement.id], statement, hub=self.hub, recipient=recipient)
+        header, plaintext = open_block(block, key)
+        assert header.subject == statement.subject
+        return header.subject, plaintext
