@@ -9,9 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud.opener import BlockReader, UnreadableError
+from cloud.block_reader import BlockReader, UnreadableError, is_format_1
 from cloud.store import Store
 from cloud.stored_blocks import StoredBlock, StoredBlockId
+from sync.format_1 import blocks as format_1
 from sync.records import Record, WaveformRecord, type_name
 from sync.seal import SealError, parse_header
 from sync.wire import BlockId
@@ -29,12 +30,14 @@ class ExportTotals:
     """The totals of an export, by which duplicate and missing blocks are found.
 
     Per sequence (hub, lane, epoch), `held` are the sequence numbers held and `ends` is the highest known number.
-    `conflicts` are the quarantined blocks whose position another block has, `key_conflicts` the wrapped keys kept aside.
+    `unproven` counts the opened blocks of format 1, whose origin is not proven. `conflicts` are the quarantined blocks whose
+    position another block has, `key_conflicts` the wrapped keys kept aside.
     `waveforms` are (hub, sensor, kind, start, number of samples) of the waveforms seen.
     """
 
     blocks: int = 0
     records: int = 0
+    unproven: int = 0
     duplicate_blocks: int = 0
     duplicate_waveforms: int = 0
     unopened: Counter[str] = field(default_factory=Counter)
@@ -79,6 +82,7 @@ class ExportTotals:
             "type": "account",
             "blocks": self.blocks,
             "records": self.records,
+            "unproven_blocks": self.unproven,
             "duplicate_blocks": self.duplicate_blocks,
             "duplicate_waveforms": self.duplicate_waveforms,
             "missing_blocks": len(missing),
@@ -106,15 +110,16 @@ def export_records(store: Store, reader: BlockReader, totals: ExportTotals) -> I
     for block in _all_blocks(store):
         _add_block(totals, block)
         try:
-            records = reader.read(block)
+            opened = reader.read(block)
         except UnreadableError as error:
             totals.unopened[error.reason] += 1
             totals.first_problem = totals.first_problem or str(error)
             continue
-        for record in records:
+        totals.unproven += not opened.is_proven
+        for record in opened.records:
             totals.records += 1
             _add_waveform(totals, block.hub, record)
-            yield record_as_json(block.hub, block.position, record)
+            yield record_as_json(block.hub, block.position, record) | ({} if opened.is_proven else {"is_proven": False})
 
 
 def record_as_json(hub: str, position: BlockId, record: Record) -> Json:
@@ -141,7 +146,7 @@ def _add_block(totals: ExportTotals, block: StoredBlock) -> None:
     totals.duplicate_blocks += seq in held
     held.add(seq)
     try:
-        previous = parse_header(block.block).prev
+        previous = (format_1.parse_header if is_format_1(block) else parse_header)(block.block).prev
     except SealError:
         return  # the block cannot be opened either, so `export_records` counts it as unopened
     if previous is not None:

@@ -1,6 +1,9 @@
 """The files of one clinic.
 
-folder/clinic.key, clinic.pub   key pair; only its owner may read the private key
+folder/keys/                    recipient key pairs of the subjects (`cloud.key_store`)
+folder/hubs/                    registered hubs (`cloud.registry`)
+folder/acknowledgement.key, receipt.key   signing keys (`cloud.signing_keys`)
+folder/clinic.key, clinic.pub   the one key pair of format 1, until its data keys are wrapped again
 folder/blocks.db                sealed blocks, unless they are in PostgreSQL
 folder/projections.db           opened blocks: plaintext, can be rebuilt from the sealed blocks at any time; or in PostgreSQL
 folder/clinic.json              addresses of the running clinic; exists only while it runs
@@ -17,34 +20,41 @@ from pathlib import Path
 from cloud.database_url import PostgresUrl
 from cloud.databases import DatabaseLocation
 from cloud.errors import ClinicError
+from cloud.signing_keys import SigningKeys
 from config.files import locked, replacing
-from sync.seal import ClinicKeyPair
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Addresses of a running clinic: the page's URL, the broker's host and port, the file of the public key."""
+    """Addresses of a running clinic: the page's URL, the broker's host and port."""
 
     page: str
     mqtt_host: str
     mqtt_port: int
-    public_key: Path
 
 
 @dataclass(frozen=True, slots=True)
 class ClinicFolder:
-    """Paths of the clinic's files and URLs of its databases, the lock, the key pair and the endpoints file."""
+    """Paths of the clinic's files and URLs of its databases, the lock, the keys and the endpoints file."""
 
     path: Path
     store_url: PostgresUrl | None = None
     projections_url: PostgresUrl | None = None
 
     @property
-    def private_key(self) -> Path:
+    def keys(self) -> Path:
+        return self.path / "keys"
+
+    @property
+    def hubs(self) -> Path:
+        return self.path / "hubs"
+
+    @property
+    def key_1(self) -> Path:
         return self.path / "clinic.key"
 
     @property
-    def public_key(self) -> Path:
+    def public_key_1(self) -> Path:
         return self.path / "clinic.pub"
 
     @property
@@ -88,24 +98,20 @@ class ClinicFolder:
                 raise ClinicError(f"cannot lock {self.path} ({error.strerror}): choose another --data") from error
             yield
 
-    def load_or_create_key_pair(self) -> ClinicKeyPair:
-        """Load the clinic's key pair; create it at the first start. Writes the public key file each time.
+    def load_or_create_signing_keys(self) -> SigningKeys:
+        """Load the clinic's signing keys; create them as long as no hub is registered.
 
         Raises:
-            SealError: the private key is damaged, readable by others, or cannot be written.
+            ClinicError: a key file is missing, and hubs are registered with it.
+            KeyFileError: a key file is damaged, readable by others, or cannot be written.
         """
-        if not self.private_key.exists():
-            ClinicKeyPair.generate().save(self.private_key)
-        pair = ClinicKeyPair.load(self.private_key)
-        pair.public.save(self.public_key)
-        return pair
+        return SigningKeys.load_or_create(self.path, may_create=not any(self.hubs.glob("*.toml")))
 
     def write_endpoints(self, endpoints: Endpoints) -> None:
         """Write clinic.json atomically: a process that waits for the file may read it as soon as it exists."""
         content = {
             "page": endpoints.page,
             "mqtt": {"host": endpoints.mqtt_host, "port": endpoints.mqtt_port},
-            "public_key": str(endpoints.public_key),
             "pid": os.getpid(),
         }
         with replacing(self.endpoints) as draft:

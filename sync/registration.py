@@ -6,8 +6,9 @@ It holds no secret. `pulsegate-cloud register` writes it.
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from config.files import replacing
 from sync.errors import PermanentError
@@ -31,7 +32,8 @@ class Registration:
     """What the hub knows of its clinic.
 
     `site` is the clinic's name; `acknowledgement` and `receipt` verify its messages. `recipients` are, for each subject of this
-    hub, the key that data keys are wrapped for. The clinic backs its store up every `backup_interval_h` hours.
+    hub, the key that data keys are wrapped for. The clinic backs its store up every `backup_interval_h` hours, and wrote the file
+    at `registered_s` (seconds since 1970): a hub clock that shows an earlier time is wrong.
     """
 
     hub: str
@@ -39,6 +41,7 @@ class Registration:
     acknowledgement: VerifyingKey
     receipt: VerifyingKey
     backup_interval_h: int
+    registered_s: int
     recipients: Mapping[str, RecipientPublicKey]
 
     @classmethod
@@ -75,6 +78,7 @@ class Registration:
             f"version = {FORMAT}",
             f'hub = "{self.hub}"',
             f'site = "{self.site}"',
+            f"registered = {datetime.fromtimestamp(self.registered_s, UTC):%Y-%m-%dT%H:%M:%SZ}",
             f"backup_interval_h = {self.backup_interval_h}",
             f'acknowledgement_key = "{self.acknowledgement.to_bytes().hex()}"',
             f'receipt_key = "{self.receipt.to_bytes().hex()}"',
@@ -96,6 +100,9 @@ class _Parser:
         hours = self._table.get("backup_interval_h")
         is_valid = type(hours) is int and 1 <= hours <= MAX_BACKUP_INTERVAL_H
         self._check("backup_interval_h", is_valid, f"hours from 1 to {MAX_BACKUP_INTERVAL_H}")
+        registered = self._table.get("registered")
+        is_time = isinstance(registered, datetime) and registered.tzinfo is not None
+        self._check("registered", is_time, "a time with a zone, such as 2026-11-30T08:00:00Z")
         return Registration(
             hub=self._name(self._table, "hub"),
             site=self._name(self._table, "site"),
@@ -103,7 +110,8 @@ class _Parser:
                 self._table, "acknowledgement_key", lambda data: VerifyingKey.from_bytes(Use.ACKNOWLEDGEMENT, data)
             ),
             receipt=self._key(self._table, "receipt_key", lambda data: VerifyingKey.from_bytes(Use.RECEIPT, data)),
-            backup_interval_h=int(hours or 0),
+            backup_interval_h=cast("int", hours),
+            registered_s=int(cast("datetime", registered).timestamp()),
             recipients=self._recipients(),
         )
 

@@ -156,8 +156,11 @@ class SigningKey:
         Raises:
             KeyFileError: the file exists, or cannot be written.
         """
-        scalar = self.key.private_numbers().private_value.to_bytes(_SCALAR_BYTES, "big")
-        create_private_file(path, _title(self.use, "private"), scalar)
+        create_private_file(path, _title(self.use, "private"), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The scalar (32 bytes, big endian)."""
+        return self.key.private_numbers().private_value.to_bytes(_SCALAR_BYTES, "big")
 
     @property
     def public(self) -> VerifyingKey:

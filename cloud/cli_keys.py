@@ -1,0 +1,144 @@
+"""The operator's commands about keys: register a hub, back keys up and restore them, erase a subject."""
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cloud.errors import ClinicError
+from cloud.folder import ClinicFolder
+from cloud.key_backup import BACKUP_SUFFIX, create_recovery_key, delete_expired, restore_backup, write_backup
+from cloud.key_store import KeyStore
+from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, erase_subject, register_hub
+from cloud.signing_keys import SigningKeys
+from cloud.store import Store
+from cloud.tables import open_projections
+from sync.registration import MAX_BACKUP_INTERVAL_H
+
+AddCommand = Callable[..., argparse.ArgumentParser]
+AddDataOptions = Callable[[argparse.ArgumentParser], None]
+OpenFolder = Callable[[argparse.Namespace], ClinicFolder]
+
+_BACKUP_NAME: Final = "%Y-%m-%dT%H%M%SZ"
+
+
+def add_key_commands(add_command: AddCommand, add_data_options: AddDataOptions, open_folder: OpenFolder) -> None:
+    """Add the commands to the parser; `open_folder` gives the clinic's folder of parsed options."""
+    register = add_command("register", "register a hub for a subject, and write the registration file that the hub needs")
+    add_data_options(register)
+    register.add_argument("--hub", required=True, metavar="NAME", help="the hub's name: `hub` in its settings")
+    register.add_argument(
+        "--hub-key", type=Path, required=True, metavar="FILE", help="the device.pub that pulsegate identity wrote on the hub"
+    )
+    register.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym: `subject` in its settings")
+    register.add_argument(
+        "--from", dest="from_s", type=_parse_time, metavar="TIME", help="when the hub goes to this patient (default: now)"
+    )
+    register.add_argument(
+        "--backup-hours",
+        type=_parse_hours,
+        default=BACKUP_INTERVAL_H,
+        metavar="N",
+        help="interval of your backups of the store: hubs keep what is acknowledged at least so long (default: %(default)s)",
+    )
+    register.add_argument("--out", type=Path, required=True, metavar="FILE", help="the registration file to write")
+    register.set_defaults(run=lambda options: _run_register(open_folder(options), options))
+
+    erase = add_command("erase", "erase a subject: destroy its keys, and delete its blocks and its opened data")
+    add_data_options(erase)
+    erase.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym; it is never used again")
+    erase.set_defaults(run=lambda options: _run_erase(open_folder(options), options.subject))
+
+    recovery = add_command("create-recovery-key", "create the key that backups of the keys are encrypted for")
+    recovery.add_argument("--private", type=Path, required=True, metavar="FILE", help="on a medium that you keep offline")
+    recovery.add_argument("--public", type=Path, required=True, metavar="FILE", help="for backup-keys")
+    recovery.set_defaults(run=lambda options: _run_create_recovery_key(options.private, options.public))
+
+    backup = add_command("backup-keys", "encrypt all keys into a new backup that can be restored for 30 days")
+    add_data_options(backup)
+    backup.add_argument("--recovery", type=Path, required=True, metavar="FILE", help="the recovery public key")
+    backup.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder; expired backups in it are deleted")
+    backup.set_defaults(run=lambda options: _run_backup(open_folder(options), options.recovery, options.out))
+
+    restore = add_command("restore-keys", "bring back the keys of a backup that are missing, except those of erased subjects")
+    add_data_options(restore)
+    restore.add_argument("--recovery", type=Path, required=True, metavar="FILE", help="the recovery private key")
+    restore.add_argument("backup", type=Path, metavar="BACKUP")
+    restore.set_defaults(run=lambda options: _run_restore(open_folder(options), options.recovery, options.backup))
+
+
+def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
+    request = RegistrationRequest(options.hub, options.hub_key, options.subject, options.from_s, options.backup_hours)
+    registration = register_hub(folder, request, int(time.time()))
+    with _reporting_os_errors("the registration", options.out):
+        registration.save(options.out)
+    _print(f"registered hub {options.hub} for {options.subject}: bring {options.out} to the hub")
+    return 0
+
+
+def _run_erase(folder: ClinicFolder, subject: str) -> int:
+    with contextlib.closing(Store.open(folder.blocks)) as store:
+        engine = open_projections(folder.projections)
+        try:
+            n = erase_subject(subject, KeyStore(folder.keys), store, engine, time.time_ns() // 1000)
+        finally:
+            engine.dispose()
+    _print(f"erased {subject}: {n} key pairs destroyed; backups of the keys hold them until they expire")
+    return 0
+
+
+def _run_create_recovery_key(private: Path, public: Path) -> int:
+    with _reporting_os_errors("the recovery key", public):
+        create_recovery_key(private, public)
+    _print(f"keep {private} offline: with it and a backup, all keys can be restored")
+    return 0
+
+
+def _run_backup(folder: ClinicFolder, recovery: Path, out: Path) -> int:
+    now_s = int(time.time())
+    path = out / f"{datetime.fromtimestamp(now_s, UTC).strftime(_BACKUP_NAME)}{BACKUP_SUFFIX}"
+    with _reporting_os_errors("the backup", path):
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_backup(path, KeyStore(folder.keys), SigningKeys.load(folder.path), recovery, now_s)
+        n = delete_expired(out, now_s)
+    _print(f"wrote {path}; {n} expired backups deleted")
+    return 0
+
+
+def _run_restore(folder: ClinicFolder, recovery: Path, backup: Path) -> int:
+    folder.create()
+    restored = restore_backup(backup, folder.path, KeyStore(folder.keys), recovery, now_s=int(time.time()))
+    _print(f"restored the keys of {restored.subjects} subjects; {restored.erased} were erased and are left out")
+    return 0
+
+
+@contextlib.contextmanager
+def _reporting_os_errors(what: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ClinicError(f"cannot write {what} {path} ({error.strerror}): choose a folder that you can write to") from error
+
+
+def _parse_time(text: str) -> int:
+    try:
+        time_ = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give one such as 2026-11-30T08:00:00Z") from error
+    if time_.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: give a time such as 2026-11-30T08:00:00Z")
+    return int(time_.timestamp())
+
+
+def _parse_hours(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_BACKUP_INTERVAL_H:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours from 1 to {MAX_BACKUP_INTERVAL_H}")
+    return int(text)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")

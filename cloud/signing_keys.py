@@ -1,0 +1,50 @@
+"""The two signing keys of the clinic: for acknowledgements, where messages arrive, and receipts, where blocks are opened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cloud.errors import ClinicError
+from sync.signing import SigningKey, Use
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeys:
+    """The private keys with which the clinic signs what it sends to hubs."""
+
+    acknowledgement: SigningKey
+    receipt: SigningKey
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read both key files.
+
+        Raises:
+            KeyFileError: a file is missing, damaged, or accessible to other users.
+        """
+        return cls(*(SigningKey.load(key_file(folder, use), use) for use in (Use.ACKNOWLEDGEMENT, Use.RECEIPT)))
+
+    @classmethod
+    def load_or_create(cls, folder: Path, *, may_create: bool) -> Self:
+        """Read both key files; create missing ones if `may_create`: hubs trust the keys that they were registered with.
+
+        Raises:
+            ClinicError: a file is missing and must not be created.
+            KeyFileError: a file is damaged, accessible to other users, or cannot be created.
+        """
+        for use in (Use.ACKNOWLEDGEMENT, Use.RECEIPT):
+            path = key_file(folder, use)
+            if path.exists():
+                continue
+            if not may_create:
+                raise ClinicError(
+                    f"{path} is missing, and hubs are registered with it: restore it with pulsegate-cloud restore-keys, "
+                    "or from your own copy"
+                )
+            SigningKey.generate(use).create(path)
+        return cls.load(folder)
+
+
+def key_file(folder: Path, use: Use) -> Path:
+    """Return the path of a signing key."""
+    return folder / f"{use}.key"
