@@ -44,7 +44,7 @@ class FakeClinic:
     @property
     def registration(self) -> Registration:
         recipients = {subject: pair.public for subject, pair in self.recipients.items()}
-        return Registration(self.hub, "main", self.acknowledgement.public, self.receipt.public, 24, recipients)
+        return Registration(self.hub, "main", self.acknowledgement.public, self.receipt.public, 24, 1_780_000_000, recipients)
 
     async def run(self, link: LinkEnd) -> NoReturn:
         """Answer each message with an acknowledgement."""

@@ -36,7 +36,12 @@ def receipts_of(outcomes: Sequence[BlockOutcome]) -> list[Receipt]:
 
 
 def test_names_the_digests_of_opened_alerts_and_vitals_of_each_hub() -> None:
-    blocks = [stored("hub-1", "alert", 1), stored("hub-1", "alert", 2), stored("hub-1", "alert", 4), stored("hub-1", "vital", 1)]
+    blocks = [
+        stored("hub-1", "alert", 1),
+        stored("hub-1", "alert", 2),
+        stored("hub-1", "alert", 4),
+        stored("hub-1", "vital", 1),
+    ]
     other = stored("hub-2", "vital", 7, epoch=2)
     first, second = receipts_of([BlockOutcome(block) for block in (*blocks, stored("hub-1", "wave", 1), other)])
     digests = [block_digest(block.block) for block in blocks]
@@ -182,9 +187,7 @@ def test_a_broker_that_is_away_does_not_stop_the_opener(
     assert "hub hub-1 will send its blocks again" in caplog.text
 
 
-def test_a_block_that_opens_at_a_later_attempt_gets_its_receipt(
-    store: Store, engine: Engine, clinic: Clinic, hub: Hub
-) -> None:
+def test_a_block_that_opens_at_a_later_attempt_gets_its_receipt(store: Store, engine: Engine, clinic: Clinic, hub: Hub) -> None:
     hub.send(store, "alert", alert())
     outcomes: list[BlockOutcome] = []
     clinic.without_recipients().opener(store, engine, report=outcomes.extend).open_batch()

@@ -1,4 +1,4 @@
-"""The whole agent on virtual time, with a virtual strap and the real Bluetooth stack and buffer, and a clinic in memory."""
+"""The whole agent on virtual time, with a virtual strap and the real Bluetooth stack, buffer, ingest and store."""
 
 import asyncio
 import json
@@ -202,7 +202,7 @@ def test_buffer_log_and_messages_contain_no_plaintext_value_time_or_name(
         "log": caplog.text.encode(),
         "files while running": b"".join(files_while_running),
         **{path.name: path.read_bytes() for path in (tmp_path / "agent").iterdir() if path.name != "bonds.json"},
-        "stored": b"".join(testbed.clinic.blocks.values()),
+        "clinic's store": testbed.clinic.stored_bytes(),
     }
     assert len(searched["sent"]) > 20_000
     assert len(searched["files while running"]) > 20_000

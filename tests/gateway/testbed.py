@@ -10,6 +10,13 @@ from typing import Any, NoReturn
 
 from bumble.device import Device
 
+from cloud.folder import ClinicFolder
+from cloud.ingest import handle_message
+from cloud.key_store import KeyStore
+from cloud.register import RegistrationRequest, register_hub
+from cloud.registry import Registry
+from cloud.signing_keys import SigningKeys
+from cloud.store import Store
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
 from gateway import virtual_time
@@ -23,6 +30,11 @@ from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
+from gateway.startup import DEVICE_PUBLIC_FILE, load_device_key
+from sync.chain import block_digest
+from sync.data_keys import unwrap_key
+from sync.message_rows import Held
+from sync.messages import Receipt, decode_envelope, encode_receipt
 from sync.mqtt import Connected, Message, MqttEvent
 from sync.records import (
     GapRecord,
@@ -30,18 +42,66 @@ from sync.records import (
     WaveformRecord,
     decode_records,
 )
-from sync.signing import SigningKey, Use
+from sync.registration import Registration
+from sync.seal import open_block, parse_header
 from sync.wire import ack_topic, receipt_topic
-from tests.fake_clinic import FakeClinic
 
 START_US = 1_800_000_000_000_000
+START_S = START_US // 1_000_000
+HUB = "hub-1"
 HUB_ADDRESS = "C2:00:00:00:00:01"
 
 
-class InProcessTransport:
-    """Delivers messages to a clinic in the same process, in place of the broker and the network. It opens blocks at once."""
+class Clinic:
+    """The clinic's ingest and store, and the hub's registration. Its opener is replaced by receipts for every block."""
 
-    def __init__(self, clinic: FakeClinic, sent_messages: list[bytes]) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = ClinicFolder(folder / "clinic")
+        self._registration = folder / "registration.toml"
+        self._hub_key = folder / "agent" / DEVICE_PUBLIC_FILE
+        self.register("subject-1")
+        self._keys, self._signing = KeyStore(self._folder.keys), SigningKeys.load(self._folder.path)
+        self.store = Store.open(self._folder.blocks)
+
+    def register(self, subject: str, from_s: int = START_S) -> Registration:
+        """Assign the hub to a subject, and bring it the new registration."""
+        registration = register_hub(self._folder, RegistrationRequest(HUB, self._hub_key, subject, from_s, 24), START_S)
+        registration.save(self._registration)
+        self._registry = Registry(self._folder.hubs, lambda: 0.0)
+        return registration
+
+    def answer(self, message: Message) -> list[Message]:
+        """Commit a message; returns the acknowledgement and the receipt."""
+        payload, _, _ = handle_message(self.store, self._registry, self._signing.acknowledgement, message, START_US)
+        assert payload is not None
+        envelope, identity = decode_envelope(message.payload).envelope, self.store.identity()
+        headers = [(parse_header(block), block_digest(block)) for block in envelope.blocks]
+        opened = [Held(row.lane, row.epoch, row.seq, (digest,)) for row, digest in headers if row.lane != "wave"]
+        receipt = encode_receipt(Receipt(HUB, identity.id, identity.fence, tuple(opened)), self._signing.receipt)
+        return [Message(ack_topic(HUB), payload), Message(receipt_topic(HUB), receipt)]
+
+    def open_blocks(self) -> list[tuple[str, bytes]]:
+        """The subjects and plaintexts of all stored blocks, by epoch and lane."""
+        opened: list[tuple[str, bytes]] = []
+        for row in self.store.blocks_after(None, 10**9):
+            statement = self.store.key_statement(HUB, row.key)
+            (wrapped,) = self.store.wrapped_keys(HUB, row.key)
+            recipient = self._keys.recipient(wrapped.recipient)
+            assert statement is not None
+            assert recipient is not None
+            key = unwrap_key(wrapped, statement, hub=HUB, recipient=recipient)
+            opened.append((statement.subject, open_block(row.block, key)[1]))
+        return opened
+
+    def stored_bytes(self) -> bytes:
+        """All bytes of the database of sealed blocks."""
+        return (self._folder.path / "blocks.db").read_bytes()
+
+
+class InProcessTransport:
+    """Delivers messages to a clinic in the same process, in place of the broker and the network."""
+
+    def __init__(self, clinic: Clinic, sent_messages: list[bytes]) -> None:
         self._clinic, self._sent_messages = clinic, sent_messages
         self._events: asyncio.Queue[MqttEvent] = asyncio.Queue()
 
@@ -52,10 +112,8 @@ class InProcessTransport:
 
     async def publish(self, topic: str, payload: bytes) -> None:
         self._sent_messages.append(topic.encode() + payload)
-        clinic = self._clinic
-        ack = clinic.encode(clinic.commit(Message(topic, payload)))
-        self._events.put_nowait(Message(ack_topic(clinic.hub), ack))
-        self._events.put_nowait(Message(receipt_topic(clinic.hub), clinic.encode_receipt()))
+        for answer in self._clinic.answer(Message(topic, payload)):
+            self._events.put_nowait(answer)
 
     async def receive(self) -> MqttEvent:
         return await self._events.get()
@@ -95,11 +153,10 @@ class Testbed:
     def __post_init__(self) -> None:
         data = self.folder / "agent"
         data.mkdir(exist_ok=True)
-        device = SigningKey.load_or_create(data / "device.key", Use.DEVICE)
-        self.clinic = FakeClinic("hub-1", device.public)
-        self.clinic.registration.save(self.folder / "registration.toml")
+        load_device_key(data)
+        self.clinic = Clinic(self.folder)
         self.settings = Settings(
-            "hub-1",
+            HUB,
             "subject-1",
             data,
             "virtual:in-process",
@@ -159,11 +216,8 @@ class Testbed:
 
     def records_by_subject(self) -> list[tuple[str, Record]]:
         """All records that the clinic has stored, ordered by epoch and lane, each with the subject that it was sealed for."""
-        found: list[tuple[str, Record]] = []
-        for id_ in sorted(self.clinic.blocks, key=lambda id_: (id_.epoch, id_.lane, id_.seq)):
-            subject, plaintext = self.clinic.open(id_)
-            found += [(subject, record) for record in decode_records(plaintext)]
-        return found
+        opened = self.clinic.open_blocks()
+        return [(subject, record) for subject, plaintext in opened for record in decode_records(plaintext)]
 
     def audit(self) -> Audit:
         """Compares what the strap sent with what the clinic has stored."""
@@ -186,9 +240,10 @@ def _export_lines(record: Record) -> list[dict[str, Any]]:
 
 
 def run_scenario(testbed: Testbed, scenario: Callable[[Testbed], Awaitable[None]]) -> None:
-    """Runs a scenario on virtual time."""
+    """Runs a scenario on virtual time and closes the clinic's store."""
 
     async def main() -> None:
         await scenario(testbed)
 
     virtual_time.run(main())
+    testbed.clinic.store.close()
