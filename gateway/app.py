@@ -88,7 +88,7 @@ class Agent:
             keys = await run_on_storage_thread(self._load_keys)
             outbox = await run_on_storage_thread(self._open_outbox, keys, registration)
             try:
-                await run_on_storage_thread(self._end_left_behind_alerts, outbox, registration)
+                await run_on_storage_thread(self._end_left_behind_alerts, outbox)
                 transport = self.make_transport(self.settings)
                 uplink = Uplink(
                     outbox,
@@ -148,9 +148,9 @@ class Agent:
             clock=lambda: self.clock.wall_us() // 1_000_000,
         )
 
-    def _end_left_behind_alerts(self, outbox: Outbox, registration: Registration) -> None:
+    def _end_left_behind_alerts(self, outbox: Outbox) -> None:
         names = [sensor.name for sensor in self.settings.sensors]
-        end_left_behind_alerts(outbox, registration.recipients, self.settings.subject, names, self.clock.wall_us())
+        end_left_behind_alerts(outbox, self.settings.subject, names, self.clock.wall_us())
 
     async def _resume_sensors(self, storage: Storage, run_on_analysis_thread: WorkerCall) -> list[SensorRunner]:
         """Resumes every sensor where the last run ended; the time since then is an open gap."""
@@ -180,6 +180,7 @@ class Agent:
                 group.create_task(transport.run(), name="transport"),
                 group.create_task(storage.recorder.run(), name="recorder"),
                 group.create_task(storage.uplink.run(), name="uplink"),
+                group.create_task(storage.keep_tidy(), name="tidy"),
                 group.create_task(reporter.run(), name="status"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
             ]

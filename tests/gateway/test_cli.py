@@ -116,6 +116,20 @@ def test_status_is_a_table_without_escapes_for_people(hub: Path) -> None:
     }
 
 
+def test_status_names_what_somebody_should_look_at(hub: Path) -> None:
+    status = {"at_us": 1_000_000, "identity_is_copied": True, "buffer_is_nearly_full": True, "blocks_aside": 7}
+    status |= {"aside_reason": "not\x1b[2J assigned", "ignored_reason": "a stranger's key", "blocks_without_receipt": 2}
+    (hub / "data" / "status.json").write_text(json.dumps(status))
+    lines = pulsegate(hub, "status", "--config", "pulsegate.toml", environment={"COLUMNS": "200"}).stdout.splitlines()
+    rows = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines)
+    assert rows["identity"].startswith("another machine uses this hub's identity")
+    assert rows["buffer"].startswith("nearly full")
+    assert rows["set aside"] == r"the last block: not\x1b[2J assigned"
+    assert rows["blocks set aside by the clinic"] == "7"
+    assert rows["messages ignored"] == "one of them: a stranger's key"
+    assert rows["blocks without a receipt yet"] == "2"
+
+
 def test_status_says_why_the_models_were_refused(hub: Path) -> None:
     (hub / "data" / "status.json").write_text('{"at_us": 1000000, "models": {"release": null, "refused": ["altered."]}}')
     assert "rules alone: altered." in pulsegate(hub, "status", "--config", "pulsegate.toml").stdout

@@ -19,7 +19,7 @@ from sync.errors import TransientError
 from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
 from sync.records import AlertRecord, GapRecord
-from sync.registration import Registration
+from sync.registration import Registration, RegistrationError
 from sync.signing import SigningKey, Use
 from tests.gateway.testbed import START_S, START_US, Testbed, run_scenario
 
@@ -32,7 +32,6 @@ STATE = {
     "vitals": {"rules": {"pressure": [], "weight": WEIGHTS}, "flood": {}},
 }
 NEXT_PATIENT = "subject-2"
-REGISTERED = ("subject-1", NEXT_PATIENT)
 
 
 def store_state(testbed: Testbed, name: str, state: Any) -> None:
@@ -107,7 +106,7 @@ def test_the_alert_of_a_renamed_sensor_ends_once_and_its_other_state_stays(testb
     assert (ended.id, ended.sensor, ended.reasons) == (FEVER.id, "strap", (*FEVER.reasons, SENSOR_REMOVED_REASON))
     assert ended.end_us is not None
     with closing(open_outbox(testbed)) as outbox:
-        end_left_behind_alerts(outbox, REGISTERED, "subject-1", [new_name], START_US)
+        end_left_behind_alerts(outbox, "subject-1", [new_name], START_US)
         assert outbox.last_position("alert")[0] < outbox.epoch  # nothing more to end
         saved = json.loads(outbox.load_state(state_key("strap")) or b"{}")
     assert (saved["alerts"], saved["vitals"]["rules"]["weight"]) == ([], WEIGHTS)
@@ -136,20 +135,24 @@ def test_a_full_disk_leaves_the_state_for_the_next_start(testbed: Testbed, monke
                 raise TransientError("the disk is full")
 
             full.setattr(Outbox, "put_many", put_many)
-            end_left_behind_alerts(outbox, REGISTERED, NEXT_PATIENT, ["strap"], START_US)
+            end_left_behind_alerts(outbox, NEXT_PATIENT, ["strap"], START_US)
         assert outbox.stored_states() == before
-        end_left_behind_alerts(outbox, REGISTERED, NEXT_PATIENT, ["strap"], START_US)
+        end_left_behind_alerts(outbox, NEXT_PATIENT, ["strap"], START_US)
         assert outbox.stored_states() == []
         assert len(outbox.pending("alert", (0, 0), 10**6)) == 1
 
 
-def test_the_state_of_a_patient_who_is_no_longer_registered_is_deleted(
-    testbed: Testbed, caplog: pytest.LogCaptureFixture
+def test_the_state_of_a_patient_who_was_never_registered_is_deleted(
+    testbed: Testbed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store_state(testbed, state_key("strap"), STATE)
     go_to_next_patient(testbed)
+
+    def put_many(*_arguments: object, **_settings: object) -> list[object]:
+        raise RegistrationError("the registration has no subject subject-1")
+
     with closing(open_outbox(testbed, NEXT_PATIENT)) as outbox:
-        end_left_behind_alerts(outbox, (NEXT_PATIENT,), NEXT_PATIENT, ["strap"], START_US)
+        monkeypatch.setattr(Outbox, "put_many", put_many)
+        end_left_behind_alerts(outbox, NEXT_PATIENT, ["strap"], START_US)
         assert outbox.stored_states() == []
-        assert outbox.pending("alert", (0, 0), 10**6) == []
-    assert "is not in the registration" in caplog.text
+    assert "the registration has no subject" in caplog.text

@@ -15,9 +15,8 @@ from gateway import virtual_time
 from gateway.cancellation import finish_despite_cancel
 from gateway.recorder import BLOCK_BYTES, LIVE_LIMIT_S, PENDING_LIMIT, Recorder, lane_of
 from sync.errors import TransientError
-from sync.outbox import PLAINTEXT_LIMIT_BYTES
 from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord, decode_records
-from sync.wire import Lane
+from sync.wire import PLAINTEXT_LIMIT_BYTES, Lane
 
 T = TypeVar("T")
 TIMES = Times(1, 1, 1)

@@ -157,9 +157,11 @@ def test_a_block_that_takes_longer_than_the_shortest_timeout_is_sent_once(testbe
 
 def test_a_block_with_a_damaged_header_arrives_once(testbed: UplinkTestbed) -> None:
     testbed.outbox.put_many([("vital", b"a"), ("vital", b"b")])
-    (sealed,) = testbed.outbox._connection.execute("SELECT sealed FROM blocks WHERE seq = 2").fetchone()
-    damaged = sealed.replace(b"vital", b"vitak")
-    testbed.outbox._connection.execute("UPDATE blocks SET sealed = ? WHERE seq = 2", (damaged,))
+    connection = testbed.outbox._database.connection
+    rows = connection.execute("SELECT sealed FROM blocks_vital ORDER BY id").fetchall()
+    for (sealed,) in rows:
+        damaged = sealed.replace(b"vital", b"vitak")
+        connection.execute("UPDATE blocks_vital SET sealed = ? WHERE sealed = ?", (damaged, sealed))
     testbed.drain()
     assert testbed.clinic.opened_plaintexts() == [b"a", b"b"]
 

@@ -17,7 +17,7 @@ from sync.messages import Ack, Receipt, encode_ack, encode_receipt
 from sync.outbox import Outbox
 from sync.signing import Label, SigningKey, Use
 from sync.uplink import IGNORED_REPORT_INTERVAL_S, Uplink
-from sync.wire import MAX_COUNT, MESSAGE_LIMIT_BYTES, BlockId, ack_topic, receipt_topic
+from sync.wire import MAX_COUNT, MESSAGE_LIMIT_BYTES, PLAINTEXT_LIMIT_BYTES, BlockId, ack_topic, receipt_topic
 from tests.fake_clinic import FakeClinic
 from tests.link import Link
 from tests.sync.uplink_testbed import HUB, UplinkTestbed, open_testbed, wait_until
@@ -196,12 +196,13 @@ def test_a_block_that_the_clinic_does_not_store_is_sent_no_more(
     assert (uplink.statistics.aside_reason is not None) == (outcome == "aside")
 
 
-def test_a_receipt_releases_what_was_sent_and_nothing_else(testbed: UplinkTestbed, stored: list[BlockId]) -> None:
+def test_a_receipt_releases_what_it_names_exactly_and_nothing_that_was_never_sent(
+    testbed: UplinkTestbed, stored: list[BlockId]
+) -> None:
     testbed.drain()
     clinic = testbed.clinic
     never_sent = testbed.outbox.put("vital", b"d")
-    digest = block_digest(testbed.outbox.pending("vital", (0, 0), 10**6)[0].sealed)
-    opened = (*clinic.held(stored), Held(*never_sent, (digest,)), Held("vital", 1, MAX_COUNT, (bytes(32),)))
+    opened = (*clinic.held(stored), Held(*never_sent, (bytes(32),)), Held("vital", 1, MAX_COUNT, (bytes(32),)))
     payload = encode_receipt(Receipt(HUB, clinic.store, clinic.fence, opened), clinic.receipt)
     uplink = deliver(testbed, payload, topic=receipt_topic(HUB), connect=False)
     assert testbed.outbox.statistics().released == 3
@@ -304,18 +305,20 @@ def test_dropped_ranges_are_sent_without_a_block_once_a_minute_until_a_mark_pass
     assert testbed.clinic.mark("wave", testbed.outbox.epoch).seq == 4
 
 
-def test_a_large_number_of_dropped_ranges_and_a_large_block_fit_into_a_message(
+def test_a_message_of_the_largest_size_has_room_for_everything_else(
     testbed: UplinkTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    epoch = testbed.outbox.epoch
-    dropped = tuple(Dropped("wave", epoch, 2 * n + 1, 2 * n + 1, bytes(32)) for n in range(1000))
+    dropped = tuple(Dropped("archive", MAX_COUNT, MAX_COUNT - 1, MAX_COUNT, bytes(32)) for _ in range(20))
     view = Outbox.clinic_view
     monkeypatch.setattr(Outbox, "clinic_view", lambda outbox: replace(view(outbox), dropped=dropped))
-    testbed.outbox.put("vital", bytes(56 * 1024))
+    testbed.outbox.put("vital", bytes(PLAINTEXT_LIMIT_BYTES))
+    for _ in range(40):
+        testbed.now_s[0] += 86_400
+        testbed.outbox.put_many([("alert", bytes(5900))])
     testbed.drain()
-    assert max(len(message.payload) for message in testbed.link.sent) <= MESSAGE_LIMIT_BYTES
-    assert testbed.clinic.envelopes[0].dropped == dropped[: len(testbed.clinic.envelopes[0].dropped)]
-    assert len(testbed.clinic.envelopes[0].dropped) > 10
+    sizes = [len(message.payload) for message in testbed.link.sent if "/up/" in message.topic]
+    assert PLAINTEXT_LIMIT_BYTES < max(sizes) <= MESSAGE_LIMIT_BYTES
+    assert max(len(envelope.keys) for envelope in testbed.clinic.envelopes) > 3
 
 
 def test_the_clinic_can_verify_the_heads_of_each_envelope(testbed: UplinkTestbed) -> None:
