@@ -1,4 +1,4 @@
-"""The hub's own key. It encrypts what only the hub itself needs to read: the data keys and the state in its buffer."""
+"""The hub's keys. The hub key encrypts what only the hub itself needs to read: the data keys and the state in its buffer."""
 
 import os
 from dataclasses import dataclass, field
@@ -80,7 +80,7 @@ class HubKey:
 
 @dataclass(frozen=True, slots=True)
 class HubKeys:
-    """The hub's own key, and its device key, which signs data keys and envelopes."""
+    """The secrets of a hub: `hub` seals what stays on the hub, `device` signs what the clinic receives."""
 
     hub: HubKey
     device: SigningKey
