@@ -31,8 +31,8 @@ class ExportTotals:
     """The totals of an export, by which duplicate and missing blocks are found.
 
     `unproven` counts the opened blocks of format 1, whose origin is not proven. `completeness` says which blocks are held and
-    which are missing. `rejected` is what the clinic did not store: conflicts are quarantined blocks whose position another block
-    has, key conflicts are statements and wrapped keys kept aside.
+    which are missing. `rejected` counts what was not stored: conflicts are quarantined blocks whose position another block has,
+    key conflicts are statements and wrapped keys kept aside.
     `waveforms` are (hub, sensor, kind, start, number of samples) of the waveforms seen.
     """
 
@@ -42,7 +42,7 @@ class ExportTotals:
     duplicate_blocks: int = 0
     duplicate_waveforms: int = 0
     unopened: Counter[str] = field(default_factory=Counter)
-    rejected: StoreCounts = StoreCounts()
+    rejected: StoreCounts = field(default_factory=StoreCounts)
     first_problem: str = ""
     completeness: Completeness = field(default_factory=Completeness)
     waveforms: set[tuple[str, str, str, int, int]] = field(default_factory=set)
@@ -55,13 +55,13 @@ class ExportTotals:
         rejected = self.rejected
         if rejected.conflicts or rejected.key_conflicts:
             found.append(
-                f"{rejected.conflicts} blocks and {rejected.key_conflicts} data keys came in place of others that are stored and "
-                "are kept aside: check whether two machines use one hub's name, or a hub's buffer was restored from a backup"
+                f"{rejected.conflicts} blocks and {rejected.key_conflicts} data keys came in place of others that are stored, "
+                "and are kept aside: check whether two machines use one hub's name, or a hub's buffer was restored from a backup"
             )
         if rejected.copied_hubs:
             found.append(
-                f"{rejected.copied_hubs} times a hub seemed to run on two machines: see the log, and register each machine as a "
-                "hub of its own"
+                f"{rejected.copied_hubs} times a hub seemed to run on two machines: see the log, and register each machine as "
+                "a hub of its own"
             )
         return found
 
