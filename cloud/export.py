@@ -55,8 +55,8 @@ class ExportTotals:
         rejected = self.rejected
         if rejected.conflicts or rejected.key_conflicts:
             found.append(
-                f"{rejected.conflicts} blocks and {rejected.key_conflicts} data keys came in place of others that are stored, "
-                "and are kept aside: check whether two machines use one hub's name, or a hub's buffer was restored from a backup"
+                f"{rejected.conflicts} blocks and {rejected.key_conflicts} data keys came in place of stored ones, and "
+                "are kept aside: check whether two machines use one hub's name, or a hub's buffer was restored from a backup"
             )
         if rejected.copied_hubs:
             found.append(
