@@ -7,10 +7,10 @@ from contextlib import ExitStack, closing
 import pytest
 from sqlalchemy import Connection, Engine, select
 
-from cloud import tables, work
+from cloud import store_commit, tables, work
 from cloud.store import Store
 from cloud.store_commit import insert_blocks, insert_statements, insert_wrapped_keys
-from cloud.stored_blocks import NewBlock
+from cloud.stored_blocks import NewBlock, StoreCounts
 from cloud.tables import open_projections
 from sync.chain import block_digest
 from sync.errors import TransientError
@@ -122,6 +122,29 @@ def test_a_deadline_on_a_locked_row_is_a_transient_error(
             with pytest.raises(TransientError, match="lock timeout"):
                 hubs[0].receive(other, hubs[0].message(block))
         assert hubs[0].receive(other, hubs[0].message(block))[1] == 0
+
+
+def test_a_block_of_a_subject_that_is_erased_meanwhile_is_not_stored(
+    databases: Databases, store: Store, hubs: list[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The erasure commits after ingest has looked for erased subjects and before it commits."""
+    hub = hubs[0]
+    sent = hub.message(hub.seal_records("vital", heart_rate(START_US, 60.0)))
+    checked = store_commit.count_commit
+    with closing(Store.open(databases.location("blocks"))) as other:
+
+        def erase_first(connection: Connection, counts: StoreCounts) -> None:
+            if counts.stored == 1:
+                other.erase(hub.subject, START_US)
+            checked(connection, counts)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("cloud.store.count_commit", erase_first)
+            with pytest.raises(TransientError, match="erased just now"):
+                hub.receive(store, sent)
+    ack, _ = hub.receive(store, sent)
+    assert [row.reason for row in ack.refused] == ["erased"]
+    assert (store.count_blocks(), store.key_statement(hub.name, hub.key.id)) == (0, None)
 
 
 def test_a_server_that_restarted_is_used_again(store: Store, hubs: list[Hub], postgresql: Server) -> None:
