@@ -35,8 +35,8 @@ from gateway.simulate.journal import read_journal
 from gateway.simulate.processes import ManagedProcess, run_processes
 
 NAMES: Final = ("agent", "clinic", "strap")
-PAUSE_S: Final = (0.3, 4.0)
-"""Between two kills: from the middle of a start to a few seconds of streaming."""
+PAUSE_S: Final = (0.3, 12.0)
+"""Between two kills: from the middle of a start to after the first regular commit of the agent."""
 STEPS_S: Final = (-7200.0, -600.0, -1.0, 1.0, 600.0, 7200.0)
 """The wall clock is set by one of these, times a random number from 0.5 to 1; half of the kills are preceded by a step."""
 MAX_OFFSET_S: Final = 86_400.0
@@ -140,7 +140,7 @@ class Storm:
         """Waits until blocks of after the last kill are acknowledged."""
         await _wait(lambda: "blocks_acked" in self.status())
         before = self.status().get("blocks_acked", 0)
-        await _wait(lambda: self.status().get("blocks_acked", 0) > before + 5)
+        await _wait(lambda: self.status().get("blocks_acked", 0) > before + 2)
 
     def account(self) -> LossAccount:
         """Opens the clinic's store with its own command and compares it with the strap's journal."""

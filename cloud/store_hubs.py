@@ -134,7 +134,7 @@ def _follows_another_than_the_latest(connection: Connection, envelope: Envelope)
 def _is_superseded(connection: Connection, envelope: Envelope, first_us: int, received_us: int) -> bool:
     """Whether a later epoch came after this one began, long enough ago."""
     epochs = tables.epochs.c
-    came_after = and_(epochs.first_us > first_us, epochs.first_us < received_us - LATE_MESSAGE_US)
+    came_after = and_(epochs.first_us >= first_us, epochs.first_us < received_us - LATE_MESSAGE_US)
     query = select(epochs.epoch).where(epochs.hub == envelope.hub, epochs.epoch > envelope.epoch, came_after).limit(1)
     return connection.execute(query).first() is not None
 

@@ -18,7 +18,9 @@ class Kind:
     """One kind of reading.
 
     `loinc` and `mdc` are None where the terminology has no term for it. `ucum` is the unit in which values are shown and
-    exported ("" for text and yes/no). Intervals are shown in ms but stored in ticks of 1/1024 s.
+    exported ("" for text and yes/no). Intervals are shown in ms but stored in ticks of 1/1024 s. `is_spot` says that a person
+    measures it on demand: its sensor sends it once and may then delete it, so the hub stores it at once. It is not set for what
+    an oximeter measures, because that may be continuous too.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Kind:
     loinc: str | None
     mdc: Mdc | None
     ucum: str
+    is_spot: bool = False
 
 
 _ALL: Final = (
@@ -35,13 +38,13 @@ _ALL: Final = (
     Kind("rr_filler", "R-R interval, constant filled in by the sensor", None, None, "ms"),
     Kind("ecg", "ECG", "11524-6", Mdc("MDC_ECG_ELEC_POTL", 131328), "mV"),
     Kind("energy", "Energy expended", "41981-2", Mdc("MDC_HF_ENERGY", 8454263), "kJ"),
-    Kind("systolic", "Systolic blood pressure", "8480-6", Mdc("MDC_PRESS_BLD_NONINV_SYS", 150021), "mm[Hg]"),
-    Kind("diastolic", "Diastolic blood pressure", "8462-4", Mdc("MDC_PRESS_BLD_NONINV_DIA", 150022), "mm[Hg]"),
-    Kind("mean_pressure", "Mean blood pressure", "8478-0", Mdc("MDC_PRESS_BLD_NONINV_MEAN", 150023), "mm[Hg]"),
+    Kind("systolic", "Systolic blood pressure", "8480-6", Mdc("MDC_PRESS_BLD_NONINV_SYS", 150021), "mm[Hg]", is_spot=True),
+    Kind("diastolic", "Diastolic blood pressure", "8462-4", Mdc("MDC_PRESS_BLD_NONINV_DIA", 150022), "mm[Hg]", is_spot=True),
+    Kind("mean_pressure", "Mean blood pressure", "8478-0", Mdc("MDC_PRESS_BLD_NONINV_MEAN", 150023), "mm[Hg]", is_spot=True),
     Kind("spo2", "Oxygen saturation by pulse oximetry", "59408-5", Mdc("MDC_PULS_OXIM_SAT_O2", 150456), "%"),
     Kind("pulse_rate", "Pulse rate by pulse oximetry", "8889-8", Mdc("MDC_PULS_OXIM_PULS_RATE", 149530), "/min"),
-    Kind("weight", "Body weight", "29463-7", Mdc("MDC_MASS_BODY_ACTUAL", 188736), "kg"),
-    Kind("temperature", "Body temperature", "8310-5", Mdc("MDC_TEMP_BODY", 150364), "Cel"),
+    Kind("weight", "Body weight", "29463-7", Mdc("MDC_MASS_BODY_ACTUAL", 188736), "kg", is_spot=True),
+    Kind("temperature", "Body temperature", "8310-5", Mdc("MDC_TEMP_BODY", 150364), "Cel", is_spot=True),
     Kind("battery", "Battery level", None, Mdc("MDC_ATTR_VAL_BATT_CHARGE", 67996), "%"),
     Kind("skin_contact", "Skin contact", None, None, ""),
     Kind("sensor_location", "Sensor location", None, None, ""),

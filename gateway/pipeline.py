@@ -108,9 +108,9 @@ class Pipeline:
         return Output((*self.on_interruption(reason, arrival).records, *ended))
 
     @property
-    def has_samples(self) -> bool:
-        """Whether any waveform has a sample."""
-        return any(timeline.last for timeline in self._timelines.values())
+    def sampled_waveforms(self) -> frozenset[str]:
+        """The kinds of waveform that have a sample."""
+        return frozenset(kind for kind, timeline in self._timelines.items() if timeline.last)
 
     def _collect_analysis_states(self) -> dict[str, Any]:
         """The state of each waveform's analysis; where none has run in this run of the agent, the restored state."""

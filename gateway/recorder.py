@@ -1,28 +1,39 @@
-"""Writes records to the outbox: once a second in one transaction, and immediately when an alert is among them."""
+"""Writes records to the outbox in one transaction every 10 s, every second while that matters, and at once with an alert."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from drivers.kinds import KINDS
 from gateway.cancellation import finish_despite_cancel
 from sync import records
 from sync.errors import TransientError
-from sync.records import AlertRecord, GapRecord, Record, WaveformRecord
+from sync.records import AlertRecord, GapRecord, Record, VitalRecord, WaveformRecord
 from sync.transport import WorkerCall
 from sync.wire import PLAINTEXT_LIMIT_BYTES, Lane
 
 log = logging.getLogger(__name__)
 
-FLUSH_INTERVAL_S: Final = 1.0
-"""Streaming data is durable within one second, so a kill -9 costs at most one second of it."""
+COMMIT_INTERVAL_S: Final = 10.0
+"""Streaming data is durable within ten seconds. A commit writes whole pages, so one every second would wear out an SD card."""
+LIVE_INTERVAL_S: Final = 1.0
+"""The interval after an alert of high priority and while someone watches the stream at the clinic."""
+LIVE_LIMIT_S: Final = 600.0
+"""The longest time for which one call of `Recorder.watch_live` has an effect, so that a viewer who is gone costs little."""
+HIGH_ALERT_LIVE_S: Final = 600.0
+"""How long streaming data is stored and sent every second after an alert of high priority: someone now looks at the patient."""
+BLOCK_BYTES: Final = 5_800
+"""The longest plaintext of a block of several streamed records: 6 kB with header and tag. A block cannot be cut, so an alert
+waits for the rest of it: 0.75 s at 64 kbit/s."""
 RETRY_DELAY_S: Final = 2.0
 """Pause after a failed write: longer than a checkpoint of the database, short enough for a patient who is waiting."""
 PENDING_LIMIT: Final = 2_000
-"""Records that may wait for a disk that cannot be written: ten minutes of one strap. At this limit `add` waits. The queues of
-the sensors then overflow, and each leaves a record of what it dropped."""
+"""Records that may wait: those of one strap for nine minutes, or of 20 for 27 s. At this limit `add` waits and a write begins
+before its time. If the disk cannot be written, the queues of the sensors then overflow, and each records what it dropped."""
 
 
 class OutboxLike(Protocol):
@@ -69,6 +80,12 @@ class Recorder:
     """The batch whose write is in progress or has failed."""
     _is_stopping: bool = False
     _has_space: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_due: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set where the next write must not wait for the end of the interval."""
+    _live_until_s: float = 0.0
+    """Until when, in the event loop's time, records are written every second."""
+    _high_alerts: set[str] = field(default_factory=set)
+    """The ids of the ongoing alerts of high priority."""
     _flush_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -77,7 +94,8 @@ class Recorder:
     async def add(self, new: Sequence[Record], state: Mapping[str, object]) -> None:
         """Accepts records together with the state that a restart resumes from, stored in the same transaction.
 
-        Writes them at once when an alert is among them; otherwise returns without waiting unless `PENDING_LIMIT` is reached.
+        Writes them at once when an alert or a spot reading is among them, together with everything received before; otherwise
+        returns without waiting unless `PENDING_LIMIT` is reached.
         """
         await self._has_space.wait()
         self._pending.extend(new)
@@ -85,13 +103,30 @@ class Recorder:
         self._update_counters(new)
         if len(self._pending) + (self._batch.records if self._batch else 0) >= PENDING_LIMIT and not self._is_stopping:
             self._has_space.clear()
-        if any(isinstance(record, AlertRecord) for record in new):
+            self._is_due.set()
+        self._watch_high_alerts(new)
+        if any(_is_urgent(record) for record in new):
             await self.flush()
 
     async def run(self) -> None:
-        """Flushes once a second until cancelled."""
+        """Flushes every `COMMIT_INTERVAL_S`, or `LIVE_INTERVAL_S` while live, until cancelled."""
         while True:
-            await asyncio.sleep(FLUSH_INTERVAL_S if await self.flush() else RETRY_DELAY_S)
+            self._is_due.clear()
+            if await self.flush():
+                await self._wait_due()
+            else:
+                await asyncio.sleep(RETRY_DELAY_S)
+
+    def watch_live(self, seconds: float) -> None:
+        """Writes what is pending, and then every `LIVE_INTERVAL_S` for so many seconds, at most `LIVE_LIMIT_S`.
+
+        A call while records are written every second only makes this last longer. Called on the event loop.
+        """
+        was_live = self._is_live()
+        live_until_s = asyncio.get_running_loop().time() + min(seconds, LIVE_LIMIT_S)
+        self._live_until_s = max(self._live_until_s, live_until_s)
+        if self._is_live() and not was_live:
+            self._is_due.set()
 
     async def flush(self) -> bool:
         """Writes all pending records; returns False where the write failed and they remain pending."""
@@ -101,6 +136,29 @@ class Recorder:
         """Makes `add` accept everything without waiting for the disk, because the agent is stopping."""
         self._is_stopping = True
         self._has_space.set()
+
+    def _is_live(self) -> bool:
+        return asyncio.get_running_loop().time() < self._live_until_s
+
+    async def _wait_due(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LIVE_INTERVAL_S if self._is_live() else COMMIT_INTERVAL_S):
+                await self._is_due.wait()
+
+    def _watch_high_alerts(self, new: Sequence[Record]) -> None:
+        """Goes live where an alert of high priority opened, or the priority of an ongoing one rose to high.
+
+        An alert is repeated at every later finding of its episode; these repetitions do not make the live time longer.
+        """
+        for record in new:
+            match record:
+                case AlertRecord(end_us=int()):
+                    self._high_alerts.discard(record.id)
+                case AlertRecord(priority="high") if record.id not in self._high_alerts:
+                    self._high_alerts.add(record.id)
+                    self.watch_live(HIGH_ALERT_LIVE_S)
+                case _:
+                    pass
 
     async def _flush(self) -> bool:
         async with self._flush_lock:
@@ -163,21 +221,33 @@ def lane_of(record: Record) -> Lane:
             return "vital"
 
 
+def _is_urgent(record: Record) -> bool:
+    """Whether a record is stored at once: an alert, or a reading that its sensor may not have any more."""
+    return isinstance(record, AlertRecord) or (
+        isinstance(record, VitalRecord) and record.kind in KINDS and KINDS[record.kind].is_spot
+    )
+
+
 def _encode_blocks(pending: Sequence[Record]) -> list[tuple[Lane, bytes]]:
     """The plaintexts of the blocks, each with its lane; within a lane in the order of the records."""
     lanes: dict[Lane, list[Record]] = {"alert": [], "vital": [], "wave": []}
     for record in pending:
         lanes[lane_of(record)].append(record)
-    return [(lane, plaintext) for lane, group in lanes.items() if group for plaintext in _encode_to_fit(group)]
+    return [
+        (lane, plaintext)
+        for lane, group in lanes.items()
+        if group
+        for plaintext in _encode_to_fit(group, PLAINTEXT_LIMIT_BYTES if lane == "alert" else BLOCK_BYTES)
+    ]
 
 
-def _encode_to_fit(group: list[Record]) -> Iterator[bytes]:
-    """Encodes the records, dividing the group until each part fits into a block."""
+def _encode_to_fit(group: list[Record], limit_bytes: int) -> Iterator[bytes]:
+    """Encodes the records, dividing the group until each part fits into a block or is a single record."""
     plaintext = records.encode_records(group)
-    if len(plaintext) <= PLAINTEXT_LIMIT_BYTES or len(group) == 1:
+    if len(plaintext) <= limit_bytes or len(group) == 1:
         yield plaintext
         return
-    parts = -(-len(plaintext) * 4 // (PLAINTEXT_LIMIT_BYTES * 3))  # parts of about three quarters of a block: most fit at once
+    parts = -(-len(plaintext) * 4 // (limit_bytes * 3))  # parts of about three quarters of a block: most fit at once
     size = -(-len(group) // parts)
     for first in range(0, len(group), size):
-        yield from _encode_to_fit(group[first : first + size])
+        yield from _encode_to_fit(group[first : first + size], limit_bytes)

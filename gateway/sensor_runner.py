@@ -112,10 +112,13 @@ class SensorRunner:
             await finish_despite_cancel(self._process_and_record(events))
 
     async def _process_and_record(self, events: list[SensorEvent]) -> None:
-        had_samples = self.pipeline.has_samples
+        known_waveforms = self.pipeline.sampled_waveforms
         await self._record(await self.run_on_analysis_thread(self._process, events))
-        if not had_samples and self.pipeline.has_samples:
-            # Store the first sample at once: after a crash, the gap record begins at the last sample in the stored state.
+        has_new_waveform = bool(self.pipeline.sampled_waveforms - known_waveforms)
+        has_indicated = any(isinstance(event, Notification) and event.is_indicated for event in events)
+        # Store the first sample at once: after a crash, the gap record begins at the last sample in the stored state.
+        # Store an indicated reading at once: its sensor may delete it now.
+        if has_new_waveform or has_indicated:
             await self.recorder.flush()
 
     async def _record(self, output: Output) -> None:

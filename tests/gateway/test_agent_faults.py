@@ -28,10 +28,11 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch) -> FillDisk:
 
     def open_and_remember(*arguments: Any, **settings: Any) -> Outbox:
         outbox = open_outbox(*arguments, **settings)
-        connections.append(outbox._connection)
+        connections.append(outbox._database.connection)
         return outbox
 
     def fill(is_full: bool) -> None:
+        connections[-1].execute("VACUUM")  # otherwise the space of acknowledged blocks is used again
         connections[-1].execute(f"PRAGMA max_page_count = {1 if is_full else 1 << 30}")  # 1: the present size
 
     monkeypatch.setattr(Outbox, "open", open_and_remember)

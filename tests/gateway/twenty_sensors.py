@@ -2,9 +2,9 @@
 
     python twenty_sensors.py FOLDER
 
-The folder contains `hub.key`, `clinic.pub` and the `buffer.db` of an earlier start, because the very first start needs more
-memory for the migration. It also contains `ecg.int16`, the samples of all sensors for each second. They come from outside the
-process, like those of real sensors.
+The folder contains `hub.key`, `device.key`, `registration.toml` and the `buffer.db` of an earlier start, because the very first
+start needs more memory for the migration. It also contains `ecg.int16`, the samples of all sensors for each second. They come
+from outside the process, like those of real sensors.
 """
 
 import asyncio
@@ -28,11 +28,12 @@ from gateway.app import make_mqtt_transport
 from gateway.models import LoadedModels, load_models
 from gateway.pipeline import Pipeline
 from gateway.radio import open_radio
-from gateway.recorder import Recorder
+from gateway.recorder import COMMIT_INTERVAL_S, Recorder
 from gateway.timeline import Arrival
-from sync.keys import HubKey
+from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
-from sync.seal import ClinicPublicKey
+from sync.registration import Registration
+from sync.signing import SigningKey, Use
 
 SENSORS, SECONDS, RATE_HZ, SCALE_MV = 20, 75, 250, 0.005
 START_US = 1_800_000_000_000_000
@@ -55,13 +56,13 @@ class Worker:
 
 
 async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
-    """Processes all sensors second by second and writes each second, like the agent; returns the memory use at the end."""
+    """Processes all sensors second by second and writes them at the agent's interval; returns the memory use at the end."""
     outbox = Outbox.open(
         folder / "buffer.db",
         hub="hub-1",
         subject="subject-1",
-        hub_key=HubKey.load_or_create(folder / "hub.key"),
-        clinic=ClinicPublicKey.load(folder / "clinic.pub"),
+        keys=HubKeys(HubKey.load_or_create(folder / "hub.key"), SigningKey.load(folder / "device.key", Use.DEVICE)),
+        registration=Registration.load(folder / "registration.toml", "hub-1"),
         clock=lambda: START_US // 1_000_000,
     )
     run_on_analysis_thread, recorder = Worker(), Recorder(outbox, Worker(), lambda: None)
@@ -74,7 +75,9 @@ async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
                 wave = Waveform("ecg", frame, RATE_HZ, SCALE_MV, last_ns=arrival.mono_ns)
                 output = await run_on_analysis_thread(pipeline.feed, [wave], arrival)
                 await recorder.add(output.records, {f"timeline {pipeline.sensor}": pipeline.state()})
-            await recorder.flush()
+            if (second + 1) % COMMIT_INTERVAL_S == 0:
+                await recorder.flush()
+    await recorder.flush()
     assert not recorder.counters.failed_writes
     result = memory_mb() | {"alerts": recorder.counters.alerts, "stored": outbox.statistics().stored}
     outbox.close()
