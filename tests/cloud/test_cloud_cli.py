@@ -88,11 +88,9 @@ def test_export_finds_missing_blocks_and_duplicate_waveforms(
         hub.send_block(store, seal_block(replace(hub.header("wave", 1), prev=previous), b"\x80", hub.key))
     code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 0
-    assert [(missing["epoch"], missing["seq"]) for missing in lines[-1]["missing"]] == [
-        (1, parse_header(lost).seq),
-        (1, 5),
-        (1, 6),
-    ]
+    lost_seq = parse_header(lost).seq
+    gaps = [(gap["epoch"], gap["first"], gap["last"]) for gap in lines[-1]["missing"]]
+    assert gaps == [(1, lost_seq, lost_seq), (1, 5, 6)]
     assert lines[-1]["duplicate_waveforms"] == 1
 
 
