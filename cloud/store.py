@@ -215,6 +215,14 @@ class Store:
             query = select(keys.wrapped).where(keys.hub == hub, keys.id == key_id)
             return cast("bytes | None", connection.execute(query).scalar_one_or_none())
 
+    def keys_1(self) -> list[tuple[str, bytes, str | None]]:
+        """Return (hub, key id, subject) of all wrapped keys of format 1; the subject is None if no block is sealed with it."""
+        keys, blocks = tables.keys_1.c, tables.blocks.c
+        query = select(keys.hub, keys.id, blocks.subject).distinct()
+        query = query.outerjoin_from(tables.keys_1, tables.blocks, (blocks.hub == keys.hub) & (blocks.key == keys.id))
+        with self.transaction() as connection:
+            return [(hub, id_, subject) for hub, id_, subject in connection.execute(query.order_by(keys.hub, keys.id))]
+
     def erased_subjects(self) -> frozenset[str]:
         """Return the subjects whose blocks were erased and are refused."""
         with self.transaction() as connection:
