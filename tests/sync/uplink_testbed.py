@@ -12,8 +12,8 @@ from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
 from sync.signing import SigningKey, Use
 from sync.uplink import Uplink
-from tests.link import Link
 from tests.fake_clinic import SUBJECT, FakeClinic
+from tests.link import Link
 
 HUB = "hub-1"
 START_S = 1_790_000_000
