@@ -97,7 +97,7 @@ class Agent:
                     keys=keys,
                     registration=registration,
                     call=run_on_storage_thread,
-                    on_live=lambda seconds: recorder.watch_live(seconds),
+                    on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
                 )
                 recorder = Recorder(outbox, run_on_storage_thread, uplink.wake)
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)

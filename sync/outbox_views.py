@@ -9,15 +9,16 @@ from sync.outbox_database import OutboxDatabase
 from sync.outbox_room import dropped_ranges
 from sync.wire import LANES, UPLINK_LANES, Lane
 
-_STATISTICS = """SELECT lane, total(pending), total(last), total(bytes), total(released), total(aside), total(refused),
-                 total(dropped) FROM sequences GROUP BY lane"""
+_STATISTICS = """SELECT lane, total(pending), total(last), total(bytes), total(unopened), total(released), total(aside),
+                 total(refused), total(dropped) FROM sequences GROUP BY lane"""
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxStatistics:
     """Blocks ever `stored`, and ever `acknowledged`: the clinic holds them or has set them aside; it need not have opened them.
 
-    `pending` waits to be sent, by lane. `released` and `aside` are kept until retention. `refused` and `dropped` were deleted.
+    `pending` waits to be sent, by lane; `unopened` waits for a receipt. `released` and `aside` are kept until retention.
+    `refused` and `dropped` were deleted.
     `bytes` is the size of all blocks in the buffer.
     """
 
@@ -25,6 +26,7 @@ class OutboxStatistics:
     pending: Mapping[Lane, int]
     acknowledged: int
     bytes: int
+    unopened: int = 0
     released: int = 0
     aside: int = 0
     refused: int = 0
@@ -44,13 +46,14 @@ class ClinicView:
 
 def read_statistics(database: OutboxDatabase) -> OutboxStatistics:
     rows = {row[0]: [int(value) for value in row[1:]] for row in database.rows(_STATISTICS)}
-    lanes = {lane: rows.get(lane, [0] * 7) for lane in LANES}
-    pending, stored, size, released, aside, refused, dropped = map(sum, zip(*lanes.values(), strict=True))
+    lanes = {lane: rows.get(lane, [0] * 8) for lane in LANES}
+    pending, stored, size, unopened, released, aside, refused, dropped = map(sum, zip(*lanes.values(), strict=True))
     return OutboxStatistics(
         stored=stored,
         pending={lane: counts[0] for lane, counts in lanes.items()},
         acknowledged=stored - pending - refused - dropped,
         bytes=size,
+        unopened=unopened,
         released=released,
         aside=aside,
         refused=refused,

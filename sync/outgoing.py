@@ -20,7 +20,8 @@ MESSAGE_BLOCKS_LIMIT_BYTES: Final = 48 * 1024
 (up to `sync.wire.PLAINTEXT_LIMIT_BYTES`) is sent alone."""
 MESSAGE_KEYS_LIMIT: Final = 8
 """Limit of data keys in one message: a statement (190 bytes at most) and a wrapped key (1,200) each. A message of full size
-keeps 3,000 bytes for its other fields, 2,000 of them for dropped ranges. Every UTC day has its own key, so eight keys cover eight days."""
+keeps 3,000 bytes for its other fields, 2,000 of them for dropped ranges. Every UTC day has its own key, so eight keys cover
+eight days."""
 
 Position = tuple[int, int]
 """(epoch, seq) of a block within its lane."""
