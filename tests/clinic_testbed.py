@@ -48,13 +48,12 @@ class Clinic:
         self.folder.create()
         self.signing = self.folder.load_or_create_signing_keys()
         self.key_store = KeyStore(self.folder.keys)
+        self._devices: dict[str, SigningKey] = {}
         self.registry = Registry(self.folder.hubs, count(step=10).__next__)  # reads changed files at each use
 
-    def add_hub(
-        self, name: str = "hub-1", subject: str = "subject-1", epoch: int = 1, device: SigningKey | None = None
-    ) -> "Hub":
-        """Register a hub for a subject; a hub that is known already has the same device."""
-        hub = Hub(self, name, subject, epoch, device or SigningKey.generate(Use.DEVICE))
+    def add_hub(self, name: str = "hub-1", subject: str = "subject-1", epoch: int = 1) -> "Hub":
+        """Register a hub for a subject. One that is known keeps its device: it goes to the next patient."""
+        hub = Hub(self, name, subject, epoch, self._devices.setdefault(name, SigningKey.generate(Use.DEVICE)))
         if not hub_file(self.folder.hubs, name).exists():
             save_hub(self.folder.hubs, RegisteredHub(name, hub.device.public, ()))
         self.assign(hub, subject)

@@ -30,7 +30,6 @@ from sync.records import (
     VitalRecord,
     WaveformRecord,
 )
-from sync.signing import SigningKey, Use
 from sync.wire import Lane
 from tests.clinic_testbed import Clinic
 from tests.cloud.synthetic import START_US, times
@@ -106,10 +105,9 @@ def test_no_answer_and_no_live_message_about_one_patient_holds_a_value_of_anothe
 
 def _send(store: Store, clinic: Clinic, streams: list[Stream], random: Any) -> None:
     """Commit the records in blocks of one stream and lane, in random order."""
-    devices = {one.hub: SigningKey.generate(Use.DEVICE) for one in streams}
     names = dict.fromkeys((one.subject, one.hub) for one in streams)
     hubs = {  # a hub that goes to the next patient begins a new epoch
-        (subject, hub): clinic.add_hub(hub, subject, n + 1, devices[hub]) for n, (subject, hub) in enumerate(names)
+        (subject, hub): clinic.add_hub(hub, subject, n + 1) for n, (subject, hub) in enumerate(names)
     }
     lanes: tuple[Lane, ...] = ("alert", "vital", "wave")
     pending = [(one, lane) for one in streams for lane in lanes]
