@@ -53,8 +53,8 @@ class Completeness:
     def missing(self) -> list[BlockRange]:
         """Return the ranges of missing blocks, in order."""
         known = defaultdict[SequenceId, list[tuple[int, int]]](list)
-        for *sequence, first, last in self.dropped:
-            known[SequenceId(*sequence)].append((first, last))
+        for hub, lane, epoch, first, last in self.dropped:
+            known[SequenceId(hub, lane, epoch)].append((first, last))
         for sequence, seqs in self.held.items():
             known[sequence].extend((seq, seq) for seq in seqs)
         return [

@@ -39,9 +39,9 @@ def _advance(connection: Connection, sequence: _Sequence) -> Mark:
     first = {"seq": 0, "chain": start_chain(*sequence)}
     lock = insert(connection, marks).values(**sequence._asdict(), **first)
     lock = lock.on_conflict_do_update(index_elements=list(sequence._fields), set_={"seq": marks.c.seq})
-    seq, value = connection.execute(lock.returning(marks.c.seq, marks.c.chain)).one()
-    end = _end_of_sequence(connection, sequence, Mark(sequence.lane, sequence.epoch, seq, value))
-    if end.seq > seq:
+    row = connection.execute(lock.returning(marks.c.seq, marks.c.chain)).one()
+    end = _end_of_sequence(connection, sequence, Mark(sequence.lane, sequence.epoch, row.seq, row.chain))
+    if end.seq > row.seq:
         connection.execute(update(marks).where(*sequence.rows_of(marks)).values(seq=end.seq, chain=end.chain))
     return end
 

@@ -50,7 +50,7 @@ def read_statistics(database: OutboxDatabase) -> OutboxStatistics:
     pending, stored, size, unopened, released, aside, refused, dropped = map(sum, zip(*lanes.values(), strict=True))
     return OutboxStatistics(
         stored=stored,
-        pending={lane: counts[0] for lane, counts in lanes.items()},
+        pending={lane: lanes[lane][0] for lane in LANES},
         acknowledged=stored - pending - refused - dropped,
         bytes=size,
         unopened=unopened,
