@@ -178,3 +178,14 @@ def test_a_block_of_an_erased_subject_is_not_opened_with_a_key_in_memory(
     opener.open_batch()
     assert [outcome.error.reason if outcome.error else None for outcome in outcomes] == [None, ERASED]
     assert (shown_alerts(engine), unopened_reasons(engine), caplog.text) == ([], [], "")
+
+
+def test_a_block_in_a_store_restored_from_before_its_subject_was_erased_is_refused(
+    store: Store, engine: Engine, clinic: Clinic, hub: Hub
+) -> None:
+    """The store has no tombstone, the key store has one."""
+    hub.send(store, "alert", TRUE_ALERT)
+    clinic.key_store.destroy(hub.subject)
+    (outcome,) = open_all(store, engine, clinic)
+    assert outcome.error is not None
+    assert (outcome.error.reason, unopened_reasons(engine)) == (ERASED, [])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
@@ -82,6 +82,7 @@ def test_no_other_key_signs_a_receipt() -> None:
 
 
 @given(st.lists(st.booleans(), max_size=3 * RECEIPT_BLOCKS))
+@example([False] * (2 * RECEIPT_BLOCKS + 1))
 def test_every_receipt_fits_into_a_message_and_no_block_is_left_out(are_opened: list[bool]) -> None:
     """With the longest names, numbers and reasons that there are, and no two blocks consecutive."""
     error = UnreadableError(UNDECODABLE, "\N{GRINNING FACE}" * 300)
