@@ -44,13 +44,17 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlockOrigin:
-    """Whose block it is, its place in its lane, and when the clinic received it (microseconds since 1970)."""
+    """Whose block it is, its place in its lane, and when the clinic received it (microseconds since 1970).
+
+    `is_proven` is false for a block of format 1: no hub signed for it.
+    """
 
     subject: str
     hub: str
     lane: Lane
     position: Position
     received_us: int
+    is_proven: bool
 
     def sensor_key(self, sensor: str) -> SensorKey:
         return SensorKey(self.subject, self.hub, sensor)

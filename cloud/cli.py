@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,18 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress
 
+from cloud.block_reader import BlockReader
 from cloud.changes import Changes
 from cloud.cli_keys import add_key_commands
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
 from cloud.folder import ClinicFolder
-from cloud.opener import BlockReader, Opener
+from cloud.key_migration import migrate_keys
+from cloud.key_store import KeyStore
+from cloud.opener import Opener
+from cloud.receipts import BlockOutcome
+from cloud.registry import Registry
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from config.endpoint import parse_port
@@ -29,7 +35,6 @@ from config.process import leaf_errors
 from config.terminal import LineFormatter, escape_controls
 from config.version import VERSION
 from sync.errors import SyncError
-from sync.seal import ClinicKeyPair
 
 DEFAULT_PORT: Final = 8600
 
@@ -157,17 +162,20 @@ def _run_open(options: argparse.Namespace) -> int:
     folder = _folder(options)
     if isinstance(folder.blocks, Path) and not folder.blocks.exists():
         return _fail(f"no clinic in {folder.path}: give the folder that pulsegate-cloud dev was started with")
-    clinic = ClinicKeyPair.load(folder.private_key)
     with contextlib.closing(Store.open(folder.blocks)) as store:
+        if folder.key_1.exists():
+            with folder.locked():
+                migrate_keys(folder, store, KeyStore(folder.keys))
+        reader = BlockReader(store, Registry(folder.hubs, time.monotonic), KeyStore(folder.keys))
         if options.rebuild:
             with folder.locked():
-                _rebuild(folder, store, clinic)
-        return _print_totals(store, clinic, as_json=options.json)
+                _rebuild(folder, store, reader)
+        return _print_totals(store, reader, as_json=options.json)
 
 
-def _print_totals(store: Store, clinic: ClinicKeyPair, *, as_json: bool) -> int:
+def _print_totals(store: Store, reader: BlockReader, *, as_json: bool) -> int:
     totals = ExportTotals()
-    for line in export_records(store, BlockReader(store, clinic), totals):
+    for line in export_records(store, reader, totals):
         if as_json:
             _print_json(line)
     _print_json(totals.as_json())
@@ -175,14 +183,17 @@ def _print_totals(store: Store, clinic: ClinicKeyPair, *, as_json: bool) -> int:
     return _fail("; ".join(problems)) if problems else 0
 
 
-def _rebuild(folder: ClinicFolder, store: Store, clinic: ClinicKeyPair) -> None:
+def _rebuild(folder: ClinicFolder, store: Store, reader: BlockReader) -> None:
     async def discard(_changes: Changes) -> None:
         """Publish to no one: a rebuild has no viewers."""
+
+    def send_no_receipts(_outcomes: Sequence[BlockOutcome]) -> None:
+        """Hubs send again what they have no receipt for."""
 
     engine = open_projections(folder.projections)
     try:
         reset_projections(engine)
-        opener = Opener(store, engine, clinic, discard)
+        opener = Opener(store, engine, reader, discard, send_no_receipts)
         with Progress(console=Console(stderr=True)) as progress:
             task = progress.add_task("Opening blocks", total=store.count_blocks())
             while (changes := opener.open_batch()) is not None:

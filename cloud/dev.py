@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ from sqlalchemy import Engine
 
 from cloud.api.app import create_app
 from cloud.api.feed import Feed, now_us
+from cloud.block_reader import BlockReader
 from cloud.broker import embedded_broker
+from cloud.clinic_keys import ClinicKeys, load_keys
 from cloud.folder import ClinicFolder, Endpoints
 from cloud.ingest import run_ingest
 from cloud.opener import Opener
 from cloud.page_server import make_page_server
+from cloud.receipts import ReceiptQueue
+from cloud.registry import Registry
 from cloud.sockets import listen_on_loopback
 from cloud.store import Store
 from cloud.subscribed_transport import SubscribedTransport
@@ -27,7 +32,6 @@ from cloud.tables import open_projections
 from config.endpoint import Endpoint
 from config.process import watching_stdin
 from sync.mqtt import MqttClient
-from sync.seal import ClinicKeyPair
 from sync.wire import UP_TOPICS
 
 
@@ -37,8 +41,8 @@ async def run_dev(
     """Run the clinic until SIGINT, SIGTERM or, with `watch_stdin`, the end of standard input.
 
     Raises:
-        ClinicError: a port or the folder is in use, or the folder cannot be written.
-        SealError: the key file is damaged or readable by others.
+        ClinicError: a port or the folder is in use, the folder cannot be written, or a key is missing.
+        KeyFileError: a key file is damaged or readable by others.
         PermanentError: the store is damaged or of a newer version.
     """
     stop = asyncio.Event()
@@ -46,13 +50,13 @@ async def run_dev(
     folder.create()
     with folder.locked(), contextlib.closing(listen_on_loopback(port, "--port")) as listener:
         folder.delete_endpoints()  # left behind by a kill: it would name the wrong broker port
-        clinic = folder.load_or_create_key_pair()
         async with _run_broker(mqtt_port) as broker:
             stdin_watch = watching_stdin(stop.set) if watch_stdin else contextlib.nullcontext()
             page_url = f"http://{Endpoint(*listener.getsockname())}/"
-            endpoints = Endpoints(page_url, broker, folder.public_key.resolve())
+            endpoints = Endpoints(page_url, broker)
             with _open_databases(folder) as databases, stdin_watch:
-                await _run_services(folder, databases, clinic, listener, endpoints, stop, print_line)
+                keys = await asyncio.to_thread(load_keys, folder, databases.store)
+                await _run_services(folder, databases, keys, listener, endpoints, stop, print_line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +82,29 @@ def _open_databases(folder: ClinicFolder) -> Iterator[_Databases]:
 async def _run_services(
     folder: ClinicFolder,
     databases: _Databases,
-    clinic: ClinicKeyPair,
+    keys: ClinicKeys,
     listener: socket.socket,
     endpoints: Endpoints,
     stop: asyncio.Event,
     print_line: Callable[[str], None],
 ) -> None:
     feed = Feed(databases.projections)
-    opener = Opener(databases.store, databases.projections, clinic, feed.publish)
-    await asyncio.to_thread(opener.check_databases)  # before ingest begins
     mqtt = MqttClient(endpoints.broker, client_id="clinic", subscriptions=UP_TOPICS)
     transport = SubscribedTransport(mqtt)
+    receipts = ReceiptQueue(databases.store, keys.signing.receipt, transport.publish)
+    reader = BlockReader(databases.store, Registry(folder.hubs, time.monotonic), keys.recipients)
+    opener = Opener(databases.store, databases.projections, reader, feed.publish, receipts.put)
+    await asyncio.to_thread(opener.check_databases)  # before ingest begins
+    registry = Registry(folder.hubs, time.monotonic)  # one for each thread
+    ingest = run_ingest(databases.store, registry, keys.signing.acknowledgement, transport, opener.wake, now_us=now_us)
     server = make_page_server(create_app(databases.page_store, databases.page_projections, feed))
     try:
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(mqtt.run()),
-                tasks.create_task(run_ingest(databases.store, transport, opener.wake, now_us=now_us)),
+                tasks.create_task(ingest),
                 tasks.create_task(opener.run()),
+                tasks.create_task(receipts.run()),
             ]
             serving = tasks.create_task(server.serve(sockets=[listener]))
             await transport.subscribed.wait()
@@ -111,7 +120,7 @@ async def _run_services(
 
 
 def _start_message(endpoints: Endpoints) -> str:
-    return f"page    {endpoints.page}\nbroker  {endpoints.broker}\nkey     {endpoints.public_key}\nPress Ctrl-C to stop."
+    return f"page    {endpoints.page}\nbroker  {endpoints.broker}\nPress Ctrl-C to stop."
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 folder/keys/                    recipient key pairs of the subjects (`cloud.key_store`)
 folder/hubs/                    registered hubs (`cloud.registry`)
 folder/acknowledgement.key, receipt.key   signing keys (`cloud.signing_keys`)
-folder/clinic.key               the one key pair of format 1, until its data keys are wrapped again
+folder/clinic.key, clinic.pub   the one key pair of format 1, until its data keys are wrapped again
 folder/blocks.db                sealed blocks, unless they are in PostgreSQL
 folder/projections.db           opened blocks: plaintext, can be rebuilt from the sealed blocks at any time; or in PostgreSQL
 folder/clinic.json              addresses of the running clinic; exists only while it runs
@@ -52,6 +52,10 @@ class ClinicFolder:
     @property
     def key_1(self) -> Path:
         return self.path / "clinic.key"
+
+    @property
+    def public_key_1(self) -> Path:
+        return self.path / "clinic.pub"
 
     @property
     def blocks(self) -> DatabaseLocation:

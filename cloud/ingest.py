@@ -1,71 +1,57 @@
 """Receives sealed blocks from the broker, commits them, and acknowledges them to their hub. It opens no block and has no state.
 
-    message ──validate form and identity──> commit blocks ──> advance marks ──> acknowledge
-                  └──> quarantine (kept, and acknowledged as rejected if the position in the sequence is known)
+    message ──verify the envelope──> check blocks ──> commit ──> advance marks ──> sign the acknowledgement
+                  └──> kept aside, not answered    └──> quarantine (answered under `aside`), or refused
 
-Several ingests may run at once: a block is stored once, and acknowledging it twice does no harm.
+`docs/protocol.md` gives the steps. Several ingests may run at once: a block is stored once, and acknowledging it twice does no
+harm.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Final, NoReturn, TypeVar
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, NoReturn
 
+from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message
 from cloud.store import Store
-from cloud.stored_blocks import CommitResult, RejectedBlock
+from cloud.store_tables import CONFLICT
+from cloud.stored_blocks import CheckedMessage, CommitResult, Progress, RejectedBlock
+from sync.chain import block_digest
 from sync.errors import TransientError
+from sync.message_rows import Outcome, join_consecutive
+from sync.messages import Ack, Envelope, encode_ack
 from sync.mqtt import Message
-from sync.seal import BlockHeader, SealError, parse_header
+from sync.signing import SignatureError, SigningKey
 from sync.transport import Transport, WorkerCall
-from sync.wire import (
-    MESSAGE_LIMIT_BYTES,
-    Ack,
-    BlockId,
-    Envelope,
-    Lane,
-    Mark,
-    Range,
-    Rejected,
-    WireError,
-    ack_topic,
-    decode_envelope,
-    encode_ack,
-    is_name,
-    parse_up_topic,
-)
+from sync.wire import MESSAGE_LIMIT_BYTES, WireError, ack_topic, is_name
 
 SITE: Final = "main"
 """Name of the site in acknowledgements. There is one site."""
-FENCE: Final = 1
-"""Fencing token of the acknowledgements: hubs ignore those with a lower one. It never changes, because there is one site."""
 UNKNOWN_HUB: Final = "?"
-"""Hub of quarantined bytes whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
-T = TypeVar("T")
+"""Hub of rejected messages whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
+ERASED: Final = "erased"
+"""Reason to refuse a block: its subject was erased. The hub deletes the subject's data keys, too."""
+_US_PER_S: Final = 1_000_000
+_LISTS: Final = ("held", "aside", "refused", "marks", "keys", "wraps")
+"""The lists of an acknowledgement."""
 _log: Final = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _ValidatedMessage:
-    """A message's blocks: the valid ones to store, and the rejected ones for quarantine."""
-
-    hub: str
-    envelope: Envelope
-    valid: tuple[tuple[BlockHeader, bytes], ...]
-    rejected: tuple[RejectedBlock, ...]
 
 
 async def run_ingest(
     store: Store,
+    registry: Registry,
+    key: SigningKey,
     mqtt: Transport,
     on_committed: Callable[[], None],
     *,
     now_us: Callable[[], int],
     call: WorkerCall = asyncio.to_thread,
 ) -> NoReturn:
-    """Handle messages until cancelled. `on_committed` is called after each commit that stored new blocks.
+    """Handle messages until cancelled. `on_committed` is called after each commit that made work for the opener.
 
-    After a transient failure of a commit or an acknowledgement nothing is retried here: the hub resends unacknowledged blocks.
+    `key` signs the acknowledgements. After a transient failure of a commit or an acknowledgement nothing is retried here: the
+    hub resends unacknowledged blocks.
 
     Raises:
         PermanentError: the store is damaged.
@@ -75,116 +61,126 @@ async def run_ingest(
         if not isinstance(event, Message):
             continue
         try:
-            ack, new_blocks = await call(handle_message, store, event, now_us())
-            if new_blocks:
+            payload, hub, n_work = await call(handle_message, store, registry, key, event, now_us())
+            if n_work:
                 on_committed()
-            if ack is not None:
-                await mqtt.publish(ack_topic(ack.hub), encode_ack(ack))
+            if payload is not None:
+                await mqtt.publish(ack_topic(hub), payload)
         except TransientError as error:
             _log.warning("message not acknowledged; the hub will resend it: %s", error)
 
 
-def handle_message(store: Store, message: Message, received_us: int) -> tuple[Ack | None, int]:
-    """Commit one message; returns the acknowledgement to send, if any, and the number of new blocks.
+def handle_message(
+    store: Store, registry: Registry, key: SigningKey, message: Message, now_us: int
+) -> tuple[bytes | None, str, int]:
+    """Commit one message; returns the signed acknowledgement to send, if any, its hub, and how many blocks became work.
 
     Raises:
         TransientError, PermanentError: the store failed; nothing of the message may be acknowledged.
     """
     try:
-        validated = _validate(message)
-    except WireError as error:
-        return _quarantine_message(store, message, str(error), received_us)
+        signed, device = verify_message(message, registry)
+        parsed = ParsedBlocks(signed.envelope.hub, signed.envelope.blocks)
+    except (WireError, SignatureError) as error:
+        return _reject_message(store, message, str(error), now_us)
     except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
-        return _quarantine_message(store, message, f"reading it failed: {type(error).__name__}", received_us)
-    hub = validated.hub
-    if validated.rejected:
-        store.quarantine(validated.rejected, received_us)
-    commit = store.commit(hub, validated.envelope.keys, validated.valid, received_us)
-    if commit.new_conflicts:
-        _log_conflicts(hub, commit)
-    rejected = [
-        *(Rejected(*block.position, block.reason) for block in validated.rejected if block.position),
-        *(Rejected(*position, "conflict") for position in commit.conflicts),
+        return _reject_message(store, message, f"reading it failed: {type(error).__name__}", now_us)
+    envelope = signed.envelope
+    view = store.view(envelope, parsed.keys, parsed.subjects | {statement.subject for statement in envelope.keys})
+    if view.is_lost:
+        _begin_after_loss(store, envelope)
+    checked = check_message(signed, parsed, registry, device, stored=view.statements, erased=view.erased)
+    commit = store.commit(checked, now_us)
+    _log_commit(envelope.hub, commit)
+    sequences = {block.position[:2] for block in (*commit.held, *commit.conflicts)}
+    sequences |= {block.position[:2] for block in checked.rejected if block.position is not None}
+    sequences |= {(dropped.lane, dropped.epoch) for dropped in envelope.dropped}
+    subjects = subjects_now(envelope.hub, registry, now_us // _US_PER_S)
+    progress = store.advance_marks(envelope.hub, sequences, subjects, now_us)
+    return _encode_within_limit(_make_ack(checked, commit, progress), key), envelope.hub, commit.new + commit.reopened
+
+
+def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress) -> Ack:
+    aside = [
+        *(_as_outcome(block) for block in checked.rejected),
+        *(Outcome(*block.position, block.digest, CONFLICT) for block in commit.conflicts),
     ]
-    sequences: set[tuple[Lane, int]] = {(block.lane, block.epoch) for block in commit.held}
-    sequences.update((block.lane, block.epoch) for block in rejected)
-    marks = [store.advance_mark(hub, lane, epoch) for lane, epoch in sorted(sequences)]
-    ack = Ack(
-        hub,
+    return Ack(
+        checked.signed.envelope.hub,
         SITE,
-        FENCE,
-        tuple(marks),
-        tuple(_ranges_beyond_marks(commit.held, marks)),
-        tuple(key.id for key in validated.envelope.keys if key.id not in commit.conflicting_keys),
-        tuple(rejected),
+        progress.identity.id,
+        progress.identity.fence,
+        progress.identity.commits,
+        epoch=progress.epoch,
+        marks=progress.marks,
+        held=tuple(join_consecutive((block.position, block.digest) for block in commit.held)),
+        keys=commit.keys,
+        wraps=commit.wraps,
+        aside=tuple(outcome for outcome in aside if outcome is not None),
+        refused=tuple(Outcome(*block.position, block.digest, ERASED) for block in checked.refused),
+        live_s=progress.live_s,
+        copied=progress.is_copied,
     )
-    return ack, commit.new
 
 
-def _log_conflicts(hub: str, commit: CommitResult) -> None:
+def _as_outcome(block: RejectedBlock) -> Outcome | None:
+    """Return what is said of a block that is set aside; None if its id cannot be read."""
+    return Outcome(*block.position, block_digest(block.bytes), block.reason) if block.position is not None else None
+
+
+def _encode_within_limit(ack: Ack, key: SigningKey) -> bytes:
+    """Sign an acknowledgement. If it is too large, the longest list loses its second half: the hub sends those blocks again."""
+    while True:
+        try:
+            return encode_ack(ack, key)
+        except WireError:
+            name = max(_LISTS, key=lambda name: len(getattr(ack, name)))
+            rows = getattr(ack, name)
+            shorter: Any = {name: rows[: len(rows) // 2]}
+            ack = replace(ack, **shorter)
+
+
+def _begin_after_loss(store: Store, envelope: Envelope) -> None:
+    loss = store.begin_after_loss(envelope)
+    if loss is not None:
+        _log.warning(
+            "the clinic's store was lost or restored from a backup: hub %s knows %s, this one has %d commits and fence %d. "
+            "It takes a new id and fence %d, opens its %d blocks again, and hubs send again what they still hold; "
+            "`pulsegate-cloud open` lists what is missing then",
+            envelope.hub,
+            loss.evidence,
+            loss.before.commits,
+            loss.before.fence,
+            loss.after.fence,
+            loss.stored,
+        )
+
+
+def _log_commit(hub: str, commit: CommitResult) -> None:
+    if commit.is_newly_copied:
+        _log.warning(
+            "hub %s seems to run on two machines: twice within 24 hours it went on from a point before its latest epoch; "
+            "check whether its data folder was copied, and register each machine as a hub of its own",
+            hub,
+        )
+    if not commit.new_conflicts:
+        return
     found = [
-        *("block {}/{}/{}".format(*position) for position in commit.conflicts),
+        *("block {}/{}/{}".format(*block.position) for block in commit.conflicts),
         *(f"data key {key.hex()}" for key in commit.conflicting_keys),
     ]
-    text = "hub %s sent %d blocks or wrapped keys in place of others that are stored, the first of them %s: %s"
+    text = "hub %s sent %d blocks or data keys in place of others that are stored, the first of them %s: %s"
     advice = "they are kept aside; check whether two machines use this hub's name, or its buffer was restored from a backup"
     _log.warning(text, hub, commit.new_conflicts, found[0], advice)
 
 
-def _quarantine_message(store: Store, message: Message, reason: str, received_us: int) -> tuple[None, int]:
-    kept = message.payload[:MESSAGE_LIMIT_BYTES]
-    store.quarantine([RejectedBlock(_hub_of_topic(message.topic), reason, kept)], received_us)
-    return None, 0
-
-
-def _validate(message: Message) -> _ValidatedMessage:
-    """Check identity and form of a message and of its blocks.
-
-    Raises:
-        WireError: the payload is not an envelope of the topic's hub.
-    """
-    hub, lane = parse_up_topic(message.topic)
-    if len(message.payload) > MESSAGE_LIMIT_BYTES:
-        raise WireError(f"a message of {len(message.payload)} bytes, over the limit of {MESSAGE_LIMIT_BYTES}")
-    envelope = decode_envelope(message.payload)
-    if envelope.hub != hub:
-        raise WireError("the envelope names another hub than its topic")
-    valid: list[tuple[BlockHeader, bytes]] = []
-    rejected: list[RejectedBlock] = []
-    for block in envelope.blocks:
-        try:
-            header = parse_header(block)
-        except SealError as error:
-            rejected.append(RejectedBlock(hub, str(error), block))
-            continue
-        except Exception as error:  # noqa: BLE001 - the other blocks of the message are kept
-            rejected.append(RejectedBlock(hub, f"reading its header failed: {type(error).__name__}", block))
-            continue
-        if header.hub != hub:
-            rejected.append(RejectedBlock(hub, "the block names another hub than its topic", block))
-        elif header.lane != lane:
-            position = BlockId(header.lane, header.epoch, header.seq)
-            rejected.append(RejectedBlock(hub, "the block belongs to another lane than its topic", block, position))
-        else:
-            valid.append((header, block))
-    return _ValidatedMessage(hub, envelope, tuple(valid), tuple(rejected))
-
-
-def _hub_of_topic(topic: str) -> str:
-    """Return the hub that a topic names, even if the rest of the topic is not valid."""
-    parts = topic.split("/")
-    return parts[2] if len(parts) > 2 and is_name(parts[2]) else UNKNOWN_HUB
-
-
-def _ranges_beyond_marks(held: Iterable[BlockId], marks: Iterable[Mark]) -> list[Range]:
-    """Return the held blocks of this message beyond their mark, consecutive ones joined."""
-    ends = {(mark.lane, mark.epoch): mark.seq for mark in marks}
-    ranges: list[Range] = []
-    for lane, epoch, seq in sorted(set(held)):
-        if seq <= ends[lane, epoch]:
-            continue
-        if ranges and ranges[-1][:2] == (lane, epoch) and ranges[-1].last == seq - 1:
-            ranges[-1] = ranges[-1]._replace(last=seq)
-        else:
-            ranges.append(Range(lane, epoch, seq, seq))
-    return ranges
+def _reject_message(store: Store, message: Message, reason: str, now_us: int) -> tuple[None, str, int]:
+    """Keep a message aside whose origin is not proven. It is not answered."""
+    parts = message.topic.split("/")
+    hub = parts[2] if len(parts) > 2 and is_name(parts[2]) else UNKNOWN_HUB
+    n = store.keep_rejected_message(hub, reason, message.payload[:MESSAGE_LIMIT_BYTES], now_us)
+    if n is not None:
+        _log.warning(
+            "a message in the name of hub %s is not authentic (%s) and is kept aside; %d such messages so far", hub, reason, n
+        )
+    return None, hub, 0

@@ -91,8 +91,7 @@ class KeyStore:
             marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             marker.touch(mode=0o600)
             for path in paths:
-                _overwrite(path)
-                path.unlink()
+                destroy_key_file(path)
                 self._pairs.pop(path, None)
         except OSError as error:
             raise ClinicError(
@@ -121,9 +120,14 @@ class KeyStore:
         return [self._pairs[path] for path in paths]
 
 
-def _overwrite(path: Path) -> None:
-    """Write zeros over a file. The volume should be encrypted: a flash memory may keep the old bytes elsewhere."""
+def destroy_key_file(path: Path) -> None:
+    """Write zeros over a file and delete it. The volume should be encrypted: a flash memory may keep the old bytes elsewhere.
+
+    Raises:
+        OSError: the file cannot be written or deleted.
+    """
     with path.open("r+b") as file:
         file.write(bytes(path.stat().st_size))
         file.flush()
         os.fsync(file.fileno())
+    path.unlink()

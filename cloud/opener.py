@@ -1,6 +1,6 @@
-"""Opens blocks with the clinic's private key and projects their records.
+"""Opens the blocks of the store and projects their records.
 
-    work rows of the store ──▶ open ──▶ decode ──▶ projections, one transaction ──▶ delete the work rows ──▶ publish
+    work rows of the store ──▶ open ──▶ projections, one transaction ──▶ delete the work rows ──▶ receipts ──▶ publish
 
 After a kill at any moment it opens the blocks again whose work rows are left; the projections know the blocks that they hold,
 so nothing is projected twice. A block that cannot be read is set aside: recorded with the reason, and the opener continues with
@@ -9,8 +9,7 @@ the next one. Only a failure of a database makes the opener wait, and only while
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -20,114 +19,44 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
 from cloud import projections, tables, work
+from cloud.block_reader import ERASED, NO_KEY, NOT_ASSIGNED, NOT_AUTHENTIC, UNDECODABLE, BlockReader, UnreadableError
 from cloud.changes import BlockOrigin, Changes, Position
 from cloud.database_errors import find_database_failure, translating_errors
+from cloud.errors import ClinicError
 from cloud.projections import UnopenedBlock
+from cloud.receipts import BlockOutcome
 from cloud.store import Store
 from cloud.stored_blocks import StoredBlock, StoredBlockId
-from cloud.validate import validate_record
-from sync.errors import PermanentError, TransientError
-from sync.format_1 import records as format_1
-from sync.record_codec import decode_readable_records
-from sync.records import Record, RecordError
-from sync.seal import ClinicKeyPair, DataKey, SealError, open_block, parse_header, unwrap_at_clinic
+from sync.errors import TransientError
+from sync.records import RecordError
 
 BATCH_BLOCKS: Final = 64
 """Blocks per transaction: about 30 ms of work. An alert that arrives meanwhile waits no longer than that."""
-CACHED_KEYS: Final = 4096
-"""Data keys in memory, one per patient and day, unusable ones included: enough for a hundred patients for a month."""
 RETRY_DELAY_S: Final = 1.0
 """Delay before the next attempt while a database is locked or full: longer than any transaction here."""
 
-NO_KEY: Final = "no key"
-DAMAGED: Final = "damaged"
-UNDECODABLE: Final = "undecodable"
+RETRIED_REASONS: Final = (NO_KEY, NOT_ASSIGNED, NOT_AUTHENTIC)
+"""What may have been put right since the last run: the operator has brought a key back or corrected a registration."""
 
 _log = logging.getLogger(__name__)
 
 Publish = Callable[[Changes], Awaitable[None]]
-
-
-class UnreadableError(Exception):
-    """A block that cannot be read; `reason` is one of `NO_KEY`, `DAMAGED`, `UNDECODABLE`. The message holds no health value."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-class BlockReader:
-    """Decrypts and decodes stored blocks. Caches the data keys that it unwrapped, and why it could not unwrap others."""
-
-    def __init__(self, store: Store, clinic: ClinicKeyPair) -> None:
-        self._store = store
-        self._clinic = clinic
-        self._keys: OrderedDict[tuple[str, str, bytes], DataKey | str] = OrderedDict()
-
-    def read(self, block: StoredBlock) -> list[Record]:
-        """Return the records of a block.
-
-        Raises:
-            UnreadableError: no key that this clinic can unwrap, an altered block, or content that is not a list of records.
-            TransientError, PermanentError: the store cannot be read.
-        """
-        try:
-            return self._read(block)
-        except SealError as error:
-            raise UnreadableError(DAMAGED, str(error)) from error
-        except RecordError as error:
-            # The message of a decode error may quote the plaintext, so it is not passed on.
-            raise UnreadableError(UNDECODABLE, "its content is not a list of records that this version reads") from error
-        except (UnreadableError, TransientError, PermanentError):
-            raise
-        except Exception as error:
-            raise UnreadableError(UNDECODABLE, f"reading it failed: {type(error).__name__}") from error
-
-    def _read(self, block: StoredBlock) -> list[Record]:
-        subject = parse_header(block.block).subject
-        _, plaintext = open_block(block.block, self._data_key(block, subject))
-        decode = format_1.decode_readable_records if format_1.is_format_1(plaintext) else decode_readable_records
-        return decode(plaintext, validate_record)
-
-    def _data_key(self, block: StoredBlock, subject: str) -> DataKey:
-        cache_key = block.hub, subject, block.key
-        if cache_key in self._keys:
-            self._keys.move_to_end(cache_key)
-        else:
-            self._keys[cache_key] = self._unwrap_key(block, subject)
-            if len(self._keys) > CACHED_KEYS:
-                self._keys.popitem(last=False)
-        key = self._keys[cache_key]
-        if isinstance(key, str):
-            raise UnreadableError(NO_KEY, key)
-        return key
-
-    def _unwrap_key(self, block: StoredBlock, subject: str) -> DataKey | str:
-        """Return a block's data key, or why this clinic cannot unwrap it: the store never replaces a wrapped key."""
-        wrapped = self._store.wrapped_key(block.hub, block.key)
-        if wrapped is None:
-            raise UnreadableError(NO_KEY, "its data key has not arrived")
-        try:
-            return unwrap_at_clinic(wrapped, key_id=block.key, hub=block.hub, subject=subject, clinic=self._clinic)
-        except SealError as error:
-            return str(error)
-
-
-Unopened = list[tuple[StoredBlock, UnreadableError]]
-"""Blocks that could not be read, and why."""
+Report = Callable[[Sequence[BlockOutcome]], None]
+"""Hears, on the opener's thread, what became of the blocks of a batch, once both databases have committed it."""
 
 
 class Opener:
     """Opens the blocks of the store as they arrive. `open_batch` opens one batch; `run` repeats it on a worker thread."""
 
-    def __init__(self, store: Store, engine: Engine, clinic: ClinicKeyPair, publish: Publish) -> None:
+    def __init__(self, store: Store, engine: Engine, reader: BlockReader, publish: Publish, report: Report) -> None:
         self._store = store
         self._engine = engine
-        self._reader = BlockReader(store, clinic)
+        self._reader = reader
         self._publish = publish
+        self._report = report
         self._has_work = asyncio.Event()
         self._retried: StoredBlockId | None = None
-        """The last block that `retry_missing_keys` tried again."""
+        """The last block that `retry_unopened` tried again."""
         self._has_retried_all = False
 
     def wake(self) -> None:
@@ -137,7 +66,8 @@ class Opener:
     async def run(self) -> None:
         """Open stored and arriving blocks until cancelled. Retries while a database is locked or full.
 
-        When no new block waits, it tries blocks again that had no usable key. A hub with a wrong key thus delays no other hub.
+        When no new block waits, it tries blocks again that were not opened for one of `RETRIED_REASONS`. A hub with a wrong key
+        thus delays no other hub.
         """
         while True:
             self._has_work.clear()
@@ -147,7 +77,7 @@ class Opener:
 
     def _open_or_retry(self) -> Changes | None:
         changes = self.open_batch()
-        return self.retry_missing_keys() if changes is None else changes
+        return self.retry_unopened() if changes is None else changes
 
     async def _run_with_retry(self, work: Callable[[], Changes | None]) -> Changes | None:
         while True:
@@ -189,17 +119,17 @@ class Opener:
                 blocks = work.take_blocks(store, BATCH_BLOCKS)
                 if not blocks:
                     return None
-                changes, unopened = self._open(connection, blocks)
-                for block, error in unopened:
-                    _record_unopened(connection, block, error)
+                changes, outcomes = self._open(connection, blocks)
+                _record_unopened(connection, outcomes)
                 source = replace(source, batches=source.batches + 1, commits=max(source.commits, state.commits))
                 projections.write_source(connection, source)
             work.delete_work(store, blocks, source)
-        _log_unopened(unopened)
+        _log_unopened(outcomes)
+        self._report(outcomes)
         return changes
 
-    def retry_missing_keys(self) -> Changes | None:
-        """Try the next batch of blocks again that had no usable key: the clinic's key may have changed since the last run.
+    def retry_unopened(self) -> Changes | None:
+        """Try the next batch of blocks again that were not opened for one of `RETRIED_REASONS`.
 
         Returns None when each of them has been tried once since the start.
         """
@@ -207,15 +137,14 @@ class Opener:
             return None
         with self._projections() as connection:
             projections.lock_source(connection)
-            ids = projections.list_unopened(connection, NO_KEY, self._retried, BATCH_BLOCKS)
-            changes, unopened = self._open(connection, self._store.blocks_by_id(ids))
-            for block, error in unopened:
-                if error.reason != NO_KEY:  # otherwise it is recorded and logged already
-                    _record_unopened(connection, block, error)
+            ids = projections.list_unopened(connection, RETRIED_REASONS, self._retried, BATCH_BLOCKS)
+            changes, outcomes = self._open(connection, self._store.blocks_by_id(ids))
+            _record_unopened(connection, outcomes)
         if not ids:
             self._has_retried_all = True
             return None
         self._retried = ids[-1]
+        self._report([outcome for outcome in outcomes if outcome.error is None])
         return changes
 
     @contextmanager
@@ -223,47 +152,57 @@ class Opener:
         with translating_errors("the projections"), self._engine.begin() as connection:
             yield connection
 
-    def _open(self, connection: Connection, blocks: Iterable[StoredBlock]) -> tuple[Changes, Unopened]:
-        """Project each block in a savepoint; returns the changes, and the blocks that could not be read.
+    def _open(self, connection: Connection, blocks: Iterable[StoredBlock]) -> tuple[Changes, list[BlockOutcome]]:
+        """Project each block in a savepoint; returns the changes, and what became of each block.
 
         Raises:
             TransientError, PermanentError, DBAPIError: a database failed; the transaction cannot be committed.
         """
         changes = Changes()
-        unopened: Unopened = []
+        outcomes: list[BlockOutcome] = []
+        self._reader.refresh()  # after the projections were locked: what is erased from now on is deleted after this batch
         for block in blocks:
+            error = None
             try:
                 with connection.begin_nested():
                     changes.add(self._project(connection, block))
-            except UnreadableError as error:
-                unopened.append((block, error))
-            except Exception as error:  # noqa: BLE001 - no block may stop the blocks of other hubs
-                if failure := find_database_failure(connection, error):
+            except UnreadableError as unreadable:
+                error = unreadable
+            except ClinicError:
+                raise  # the clinic's own files are damaged, not the block
+            except Exception as unexpected:  # noqa: BLE001 - no block may stop the blocks of other hubs
+                if failure := find_database_failure(connection, unexpected):
                     raise failure from None
-                unopened.append((block, UnreadableError(UNDECODABLE, f"its records cannot be shown: {type(error).__name__}")))
-        return changes, unopened
+                error = UnreadableError(UNDECODABLE, f"its records cannot be shown: {type(unexpected).__name__}")
+            outcomes.append(BlockOutcome(block, error))
+        return changes, outcomes
 
     def _project(self, connection: Connection, block: StoredBlock) -> Changes:
-        records = self._reader.read(block)
+        opened = self._reader.read(block)
         if not projections.note_opened(connection, block.id):
             return Changes()
-        subject = parse_header(block.block).subject  # authenticated: `read` has opened the block
         lane, epoch, seq = block.position
-        origin = BlockOrigin(subject, block.hub, lane, Position(epoch, seq), block.received_us)
+        origin = BlockOrigin(opened.subject, block.hub, lane, Position(epoch, seq), block.received_us, opened.is_proven)
         try:
-            return projections.project_records(connection, origin, records)
+            return projections.project_records(connection, origin, opened.records)
         except RecordError as error:
             raise UnreadableError(UNDECODABLE, str(error)) from error
 
 
-def _record_unopened(connection: Connection, block: StoredBlock, error: UnreadableError) -> None:
-    lane, epoch, seq = block.position
-    projections.record_unopened(connection, UnopenedBlock(block.hub, epoch, lane, seq, error.reason, str(error)))
+def _list_unopened(outcomes: Iterable[BlockOutcome]) -> list[tuple[StoredBlock, UnreadableError]]:
+    """Return the blocks that a person must know of, and why they were not opened. Nothing is kept about erased subjects."""
+    return [(one.block, one.error) for one in outcomes if one.error is not None and one.error.reason != ERASED]
 
 
-def _log_unopened(unopened: Unopened) -> None:
+def _record_unopened(connection: Connection, outcomes: Iterable[BlockOutcome]) -> None:
+    for block, error in _list_unopened(outcomes):
+        lane, epoch, seq = block.position
+        projections.record_unopened(connection, UnopenedBlock(block.hub, epoch, lane, seq, error.reason, str(error)))
+
+
+def _log_unopened(outcomes: Iterable[BlockOutcome]) -> None:
     """Log one line for each hub and reason: a hub with a wrong key can have a hundred thousand blocks."""
-    for (hub, reason), found in groupby(sorted(unopened, key=_hub_and_reason), key=_hub_and_reason):
+    for (hub, reason), found in groupby(sorted(_list_unopened(outcomes), key=_hub_and_reason), key=_hub_and_reason):
         blocks = list(found)
         (lane, epoch, seq), error = blocks[0][0].position, blocks[0][1]
         text = "cannot open %d blocks of hub %s, the first of them %s/%d/%d, %s: %s"

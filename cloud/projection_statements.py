@@ -51,7 +51,11 @@ def _build(dialect: str) -> Statements:
         upsert_latest_vital=_upsert_latest(tables.latest_vitals, dialect),
         upsert_last_data=_upsert_latest(tables.last_data, dialect),
         upsert_gap=_upsert(tables.gaps, dialect, where=may_replace_gap),
-        upsert_sensor=_upsert(tables.sensors, dialect, {name: _add_to_total(name, dialect) for name in TOTALS}),
+        upsert_sensor=_upsert(
+            tables.sensors,
+            dialect,
+            {name: _add_to_total(name, dialect) for name in TOTALS} | {"unproven_until_us": _later_unproven(dialect)},
+        ),
     )
 
 
@@ -81,3 +85,8 @@ def _upsert_latest(table: Table, dialect: str) -> Executable:
 def _add_to_total(name: str, dialect: str) -> Any:
     total = tables.sensors.c[name] + _excluded(tables.sensors, dialect)[name]
     return case((total > MAX_TOTAL, MAX_TOTAL), else_=total)
+
+
+def _later_unproven(dialect: str) -> Any:
+    known, new = tables.sensors.c.unproven_until_us, _excluded(tables.sensors, dialect).unproven_until_us
+    return case((or_(known.is_(None), new > known), new), else_=known)

@@ -6,7 +6,7 @@ record replaces another, the later position in the lane wins, never the later ti
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,7 +55,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class UnopenedBlock:
-    """A block that could not be read, and why: `no key`, `damaged` or `undecodable`."""
+    """A block that was not opened, and why: `reason` is one of `cloud.block_reader`'s constants."""
 
     hub: str
     epoch: int
@@ -97,11 +97,13 @@ def record_unopened(connection: Connection, block: UnopenedBlock) -> None:
     connection.execute(statements(connection).upsert_unopened, row)
 
 
-def list_unopened(connection: Connection, reason: str, after: StoredBlockId | None, limit: int) -> list[StoredBlockId]:
-    """Return up to `limit` blocks, behind `after`, that could not be read for `reason`."""
+def list_unopened(
+    connection: Connection, reasons: Sequence[str], after: StoredBlockId | None, limit: int
+) -> list[StoredBlockId]:
+    """Return up to `limit` blocks, behind `after`, that were not opened for one of these reasons."""
     unopened = tables.unopened.c
     columns = [unopened[name] for name in StoredBlockId._fields]
-    query = select(*columns).where(unopened.reason == reason).order_by(*columns).limit(limit)
+    query = select(*columns).where(unopened.reason.in_(reasons)).order_by(*columns).limit(limit)
     if after is not None:
         query = query.where(tuple_(*columns) > tuple_(*after))
     return [StoredBlockId(*row) for row in connection.execute(query)]
@@ -172,7 +174,8 @@ class _BlockWriter:
             key = self._origin.sensor_key(sensor)
             self.changes.sensors[key] = None
             values = {name: getattr(totals, name) for name in TOTALS}
-            self._connection.execute(self._statements.upsert_sensor, key._asdict() | values)
+            unproven = {"unproven_until_us": None if self._origin.is_proven else totals.data_us}
+            self._connection.execute(self._statements.upsert_sensor, key._asdict() | values | unproven)
             if totals.data_us is not None:
                 received = {"data_us": totals.data_us, "received_us": self._origin.received_us}
                 self._connection.execute(
@@ -281,6 +284,8 @@ def _alert_columns(record: AlertRecord, origin: BlockOrigin, known: Row[Any] | N
         }
     if record.strip is not None and (strip is None or strip <= origin.position):
         columns |= _strip_columns(record.strip) | _position_columns("strip_", origin)
+    if known is None or not origin.is_proven:
+        columns["is_proven"] = origin.is_proven
     return columns
 
 

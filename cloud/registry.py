@@ -7,7 +7,7 @@ An assignment is ended, never overwritten: what a hub still holds of an earlier 
 """
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -180,12 +180,11 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 
 def _parse_assignment(path: Path, row: dict[str, Any]) -> Assignment:
-    from_time, to_time = row.get("from"), row.get("to")
-    times: Sequence[Any] = (from_time,) if to_time is None else (from_time, to_time)
+    times: list[Any] = [row.get("from"), *([row["to"]] if "to" in row else [])]
     if not is_name(row.get("subject")) or not all(isinstance(time, datetime) and time.tzinfo for time in times):
         raise _damaged(path, "an assignment needs a subject, and times with a zone such as 2026-11-30T08:00:00Z")
-    from_s, *rest = (int(time.timestamp()) for time in times)
-    return Assignment(row["subject"], from_s, rest[0] if rest else None)
+    seconds = [int(time.timestamp()) for time in times]
+    return Assignment(row["subject"], seconds[0], seconds[1] if len(seconds) > 1 else None)
 
 
 def _damaged(path: Path, what: str) -> ClinicError:

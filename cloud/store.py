@@ -1,40 +1,57 @@
 """The clinic's store of sealed blocks: ingest commits them, the opener reads them. The store never sees a plaintext.
 
-A block is stored once, under (hub, epoch, lane, seq), never without its wrapped key, and in the same transaction as its work
-row (`cloud.work`). The store has a random id and counts its commits, so that what reads it notices a loss or a restore.
+A block is stored once, under (hub, epoch, lane, seq), never without its data key's statement and a wrapped key, and in the same
+transaction as its work row (`cloud.work`). The store has a random id, a fence, and counts its commits, so that hubs and
+projections notice a loss or a restore.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Final, Self, cast
 
-from sqlalchemy import Connection, Engine, Table, select, tuple_, update
+from sqlalchemy import Connection, Engine, select, tuple_
 from sqlalchemy.exc import DBAPIError
 
+from cloud import store_hubs
 from cloud import store_tables as tables
 from cloud.database_errors import is_transient, translating_errors
 from cloud.databases import DatabaseLocation, describe_error, lock_schema, open_postgresql, open_sqlite
 from cloud.store_commit import (
+    check_not_erased,
     compare_with_stored,
     count_commit,
-    insert,
     insert_blocks,
-    insert_keys,
+    insert_dropped,
     insert_rejected,
+    insert_statements,
+    insert_wrapped_keys,
     with_key,
 )
-from cloud.store_tables import CONFLICT, SCHEMA_VERSION
-from cloud.stored_blocks import CommitResult, RejectedBlock, StoreCounts, StoredBlock, StoredBlockId, as_stored_blocks
+from cloud.store_erasure import erase_subject, note_erased_sequences
+from cloud.store_marks import advance_marks
+from cloud.store_migrations import create_or_migrate
+from cloud.store_partitions import create_partitions
+from cloud.store_rejections import keep_rejected_message
+from cloud.stored_blocks import (
+    CheckedMessage,
+    CommitResult,
+    Progress,
+    RejectedBlock,
+    StoreCounts,
+    StoredBlock,
+    StoredBlockId,
+    StoreIdentity,
+    as_stored_blocks,
+)
 from config.files import make_private
+from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import PermanentError
-from sync.seal import BlockHeader
-from sync.wire import BlockId, Lane, Mark, WrappedKey
+from sync.messages import Envelope
+from sync.wire import BlockId, Lane
 
 BUSY_TIMEOUT_S: Final = 5.0
-"""How long a write waits for the write of another ingest. A commit takes tens of ms; the hub resends after 30 s."""
-_SEQ_PAGE: Final = 500
-"""Sequence numbers read at once while a mark advances."""
+"""How long a write waits for the write of another ingest. A commit takes tens of ms; the hub resends after 2 s or more."""
 
 
 class Store:
@@ -42,6 +59,7 @@ class Store:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._partitioned_until_us = 0
 
     @classmethod
     def open(cls, location: DatabaseLocation) -> Self:
@@ -76,60 +94,80 @@ class Store:
         with translating_errors("the clinic's store"), self._engine.begin() as connection:
             yield connection
 
-    def commit(
-        self, hub: str, keys: Iterable[WrappedKey], blocks: Iterable[tuple[BlockHeader, bytes]], received_us: int
-    ) -> CommitResult:
-        """Store the keys and blocks that are not stored yet, and a work row for each new block, in one transaction.
+    def view(self, envelope: Envelope, keys: set[bytes], subjects: set[str]) -> store_hubs.StoreView:
+        """Return what the store knows of a message's data keys and subjects, and whether it lost what the hub knows of it."""
+        with self.transaction() as connection:
+            return store_hubs.view_store(connection, envelope, keys, subjects)
+
+    def begin_after_loss(self, envelope: Envelope) -> store_hubs.Loss | None:
+        """Take a new id and a higher fence, and make all blocks work, if the hub knows more of the store than it holds."""
+        with self.transaction() as connection:
+            return store_hubs.begin_after_loss(connection, envelope)
+
+    def commit(self, message: CheckedMessage, received_us: int) -> CommitResult:
+        """Store what is new in a message, and a work row for each new block, in one transaction.
 
         Raises:
             TransientError, PermanentError: as `transaction`.
         """
+        envelope = message.signed.envelope
+        hub = envelope.hub
+        self._create_partitions(received_us)
         with self.transaction() as connection:
-            new_keys, conflicting_keys, new_key_conflicts = insert_keys(connection, hub, keys, received_us)
-            storable = with_key(connection, hub, blocks)
+            keys = insert_statements(connection, hub, message.statements, received_us)
+            wraps = insert_wrapped_keys(connection, hub, envelope.wraps, received_us)
+            n_dropped = insert_dropped(connection, hub, envelope.dropped)
+            storable = with_key(connection, hub, message.blocks)
             new = insert_blocks(connection, hub, storable, received_us)
-            held, conflicts, new_conflicts = compare_with_stored(connection, hub, storable, new, received_us)
-            if new_keys or new or new_key_conflicts or new_conflicts:
-                counts = StoreCounts(len(new), new_conflicts, new_conflicts, new_key_conflicts)
-                count_commit(connection, counts)
-        return CommitResult(len(new), tuple(held), tuple(conflicts), tuple(conflicting_keys), new_conflicts + new_key_conflicts)
-
-    def quarantine(self, rejected: Iterable[RejectedBlock], received_us: int) -> None:
-        """Keep bytes that are not a valid block of their hub. The same bytes of the same hub are kept once.
-
-        Raises:
-            TransientError, PermanentError: as `transaction`.
-        """
-        with self.transaction() as connection:
-            new = [block for block in rejected if insert_rejected(connection, block, received_us)]
-            if new:
-                n_conflicts = sum(block.reason == CONFLICT for block in new)
-                count_commit(connection, StoreCounts(0, len(new), n_conflicts, 0))
-
-    def advance_mark(self, hub: str, lane: Lane, epoch: int) -> Mark:
-        """Move the mark to the end of the gap-free sequence (quarantine included) and return it.
-
-        It runs in a transaction after the commit and first locks the mark's row. Otherwise two ingests could each compute the
-        mark before the other's rows are visible, and the mark would stay below those rows.
-
-        Raises:
-            TransientError, PermanentError: as `transaction`.
-        """
-        marks = tables.marks
-        sequence = {"hub": hub, "lane": lane, "epoch": epoch}
-        row = (marks.c.hub == hub) & (marks.c.lane == lane) & (marks.c.epoch == epoch)
-        with self.transaction() as connection:
-            lock = (
-                insert(connection, marks)
-                .values(**sequence, seq=0)
-                .on_conflict_do_update(index_elements=list(sequence), set_={"seq": marks.c.seq})
+            compared = compare_with_stored(connection, hub, storable, new, received_us)
+            n_rejected = sum(insert_rejected(connection, block, received_us) for block in message.rejected)
+            note_erased_sequences(connection, {(hub, *block.position[:2]) for block in message.refused})
+            is_new_evidence, is_newly_copied = store_hubs.note_epoch(connection, message.signed, received_us)
+            n_new_keys_aside = keys.n_new_aside + wraps.n_new_aside
+            counts = StoreCounts(
+                stored=len(new),
+                quarantined=compared.n_new_conflicts + n_rejected,
+                conflicts=compared.n_new_conflicts,
+                key_conflicts=n_new_keys_aside,
+                copied_hubs=int(is_newly_copied),
             )
-            connection.execute(lock)
-            before = connection.execute(select(marks.c.seq).where(row)).scalar_one()
-            seq = _last_contiguous_seq(connection, sequence, before)
-            if seq > before:
-                connection.execute(update(marks).where(row).values(seq=seq))
-        return Mark(lane, epoch, seq)
+            if any(counts) or keys.n_new or wraps.n_new or n_dropped or is_new_evidence:
+                count_commit(connection, counts)
+                check_not_erased(
+                    connection, {block.subject for block in new.values()} | {key.subject for key in message.statements}
+                )
+        return CommitResult(
+            len(new),
+            compared.n_reopened,
+            tuple(compared.held),
+            tuple(compared.conflicts),
+            tuple(keys.held),
+            tuple(wraps.held),
+            (*keys.conflicting, *wraps.conflicting),
+            compared.n_new_conflicts + n_new_keys_aside,
+            is_newly_copied,
+        )
+
+    def advance_marks(self, hub: str, sequences: Iterable[tuple[Lane, int]], subjects: set[str], now_us: int) -> Progress:
+        """Move the marks of (lane, epoch) to the end of their gap-free sequences; returns what an acknowledgement says.
+
+        `subjects` are those that the hub seals for now. It runs in a transaction after the commit: see `cloud.store_marks`.
+
+        Raises:
+            TransientError, PermanentError: as `transaction`.
+        """
+        with self.transaction() as connection:
+            marks = advance_marks(connection, hub, sequences)
+            return store_hubs.read_progress(connection, hub, marks, subjects, now_us)
+
+    def keep_rejected_message(self, hub: str, reason: str, payload: bytes, received_us: int) -> int | None:
+        """Keep a message aside whose origin is not proven; returns the number of all so far if it is time to log it."""
+        with self.transaction() as connection:
+            return keep_rejected_message(connection, hub, reason, payload, received_us)
+
+    def identity(self) -> StoreIdentity:
+        with self.transaction() as connection:
+            return store_hubs.read_identity(connection)
 
     def blocks_after(self, after: StoredBlockId | None, limit: int) -> list[StoredBlock]:
         """Return up to `limit` blocks behind a block, or the first ones, in the order of their ids."""
@@ -145,18 +183,85 @@ class Store:
         with self.transaction() as connection:
             return as_stored_blocks(connection.execute(query))
 
-    def wrapped_key(self, hub: str, key_id: bytes) -> bytes | None:
-        """Return a hub's data key, wrapped for the clinic; None if it has not arrived."""
-        keys = tables.keys.c
-        query = select(keys.wrapped).where((keys.hub == hub) & (keys.id == key_id))
+    def key_statement(self, hub: str, key_id: bytes) -> KeyStatement | None:
+        """Return what the hub signed for a data key; None if it has not arrived."""
+        table = tables.statements.c
+        query = select(*(table[name] for name in KeyStatement._fields)).where(table.hub == hub, table.id == key_id)
         with self.transaction() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else KeyStatement(*row)
+
+    def wrapped_keys(self, hub: str, key_id: bytes) -> list[WrappedKey]:
+        """Return a data key, wrapped for each recipient."""
+        table = tables.wrapped_keys.c
+        query = select(table.id, table.recipient, table.wrapped).where(table.hub == hub, table.id == key_id)
+        with self.transaction() as connection:
+            return [WrappedKey(*row) for row in connection.execute(query.order_by(table.recipient))]
+
+    def add_wrapped(self, hub: str, wrapped: WrappedKey) -> None:
+        """Store a data key that the clinic has wrapped again. The wrapped key of format 1 that it replaces goes."""
+        with self.transaction() as connection:
+            statement = tables.insert(connection, tables.wrapped_keys).values(hub=hub, **wrapped._asdict())
+            n_new = connection.execute(statement.on_conflict_do_nothing()).rowcount
+            keys_1 = tables.keys_1
+            n_gone = connection.execute(keys_1.delete().where(keys_1.c.hub == hub, keys_1.c.id == wrapped.id)).rowcount
+            if n_new or n_gone:
+                count_commit(connection, StoreCounts())
+
+    def key_1(self, hub: str, key_id: bytes) -> bytes | None:
+        """Return a wrapped key of format 1; None if there is none, or it was wrapped again."""
+        keys = tables.keys_1.c
+        with self.transaction() as connection:
+            query = select(keys.wrapped).where(keys.hub == hub, keys.id == key_id)
             return cast("bytes | None", connection.execute(query).scalar_one_or_none())
+
+    def keys_1(self) -> list[tuple[str, bytes, str | None]]:
+        """Return (hub, key id, subject) of all wrapped keys of format 1; the subject is None if no block is sealed with it."""
+        keys, blocks = tables.keys_1.c, tables.blocks.c
+        query = select(keys.hub, keys.id, blocks.subject).distinct()
+        query = query.outerjoin_from(tables.keys_1, tables.blocks, (blocks.hub == keys.hub) & (blocks.key == keys.id))
+        with self.transaction() as connection:
+            return [(hub, id_, subject) for hub, id_, subject in connection.execute(query.order_by(keys.hub, keys.id))]
+
+    def erased_subjects(self) -> frozenset[str]:
+        """Return the subjects whose blocks were erased and are refused."""
+        with self.transaction() as connection:
+            return frozenset(connection.scalars(select(tables.erased.c.subject)))
+
+    def erase(self, subject: str, at_us: int) -> None:
+        """Delete a subject's blocks, keys and work, and refuse its blocks from now on.
+
+        Raises:
+            TransientError, PermanentError: as `transaction`.
+        """
+        with self.transaction() as connection:
+            erase_subject(connection, subject, at_us)
+
+    def watch(self, subjects_until_us: Mapping[str, int]) -> None:
+        """Note until when somebody watches these subjects; an earlier end than before changes nothing."""
+        table = tables.watchers
+        with self.transaction() as connection:
+            for subject, until_us in sorted(subjects_until_us.items()):
+                statement = tables.insert(connection, table).values(subject=subject, until_us=until_us)
+                later = table.c.until_us < statement.excluded.until_us
+                set_ = {"until_us": statement.excluded.until_us}
+                connection.execute(statement.on_conflict_do_update(index_elements=["subject"], set_=set_, where=later))
 
     def list_quarantined(self) -> list[RejectedBlock]:
         """Return all rejected blocks, oldest first."""
         with self.transaction() as connection:
             rows = connection.execute(select(tables.quarantine).order_by(tables.quarantine.c.id)).all()
-        return [RejectedBlock(row.hub, row.reason, row.bytes, _position_or_none(row.lane, row.epoch, row.seq)) for row in rows]
+        return [
+            RejectedBlock(row.hub, row.reason, row.bytes, _position_or_none(row.lane, row.epoch, row.seq), row.subject)
+            for row in rows
+        ]
+
+    def list_rejected_messages(self) -> list[tuple[str, str, bytes]]:
+        """Return (hub of the topic, reason, bytes) of the newest messages whose origin is not proven, oldest first."""
+        table = tables.rejected_messages.c
+        with self.transaction() as connection:
+            query = select(table.hub, table.reason, table.bytes).order_by(table.id)
+            return [tuple(row) for row in connection.execute(query)]
 
     def count_blocks(self) -> int:
         """Return the number of stored blocks."""
@@ -166,6 +271,11 @@ class Store:
         """Return the numbers of stored and of rejected blocks and keys, all of one moment."""
         with self.transaction() as connection:
             return StoreCounts(*connection.execute(select(*(tables.state.c[name] for name in StoreCounts._fields))).one())
+
+    def _create_partitions(self, now_us: int) -> None:
+        if now_us >= self._partitioned_until_us:
+            with self.transaction() as connection:
+                self._partitioned_until_us = create_partitions(connection, now_us)
 
 
 _ID: Final = tuple(tables.blocks.c[name] for name in StoredBlockId._fields)
@@ -186,16 +296,16 @@ def _open_engine(location: DatabaseLocation) -> Engine:
 def _create_or_check_schema(engine: Engine, location: DatabaseLocation) -> None:
     with engine.connect() as connection:
         version = tables.read_version(connection)
-    if version == SCHEMA_VERSION:
+    if version == tables.SCHEMA_VERSION:
         return
-    if version is not None and version > SCHEMA_VERSION:
+    if version is not None and version > tables.SCHEMA_VERSION:
         raise PermanentError(
             f"the store {location} was made by a newer pulsegate "
-            f"(schema {version}, this one knows {SCHEMA_VERSION}): update pulsegate"
+            f"(schema {version}, this one knows {tables.SCHEMA_VERSION}): update pulsegate"
         )
     with engine.begin() as connection:
         lock_schema(connection)
-        tables.create_or_migrate(connection)
+        create_or_migrate(connection)
 
 
 def _describe_failed_opening(error: DBAPIError, location: DatabaseLocation) -> str:
@@ -208,23 +318,6 @@ def _describe_failed_opening(error: DBAPIError, location: DatabaseLocation) -> s
     if is_transient(error):
         return f"cannot open the store {location} ({reason}): check that its folder exists and is writable, and check the disk"
     return f"the store {location} is damaged ({reason}): move it away and restore a backup"
-
-
-def _last_contiguous_seq(connection: Connection, sequence: dict[str, Any], mark: int) -> int:
-    """Return the highest sequence number up to which every number after `mark` is held."""
-    while True:
-        held = {seq for table in (tables.blocks, tables.quarantine) for seq in _seqs_after(connection, table, sequence, mark)}
-        page = sorted(held)[:_SEQ_PAGE]
-        contiguous = next((i for i, seq in enumerate(page) if seq != mark + 1 + i), len(page))
-        mark += contiguous
-        if contiguous < _SEQ_PAGE:
-            return mark
-
-
-def _seqs_after(connection: Connection, table: Table, sequence: dict[str, Any], mark: int) -> Sequence[int]:
-    rows = [table.c[name] == value for name, value in sequence.items()]
-    query = select(table.c.seq).where(*rows, table.c.seq > mark).order_by(table.c.seq).limit(_SEQ_PAGE)
-    return connection.execute(query).scalars().all()
 
 
 def _position_or_none(lane: str | None, epoch: int | None, seq: int | None) -> BlockId | None:

@@ -1,7 +1,7 @@
-"""The tables of the store of sealed blocks, their versions, and the migration from older ones."""
+"""The tables of the store of sealed blocks."""
 
 import secrets
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -19,15 +19,17 @@ from sqlalchemy import (
     func,
     inspect,
     select,
+    update,
 )
 
-from cloud.databases import BIG
+from cloud.databases import BIG, insert_into
+from sync.wire import STORE_ID_BYTES
 
-SCHEMA_VERSION: Final = 2
-STORE_ID_BYTES: Final = 16
+SCHEMA_VERSION: Final = 3
 ALERT_LANE: Final = "alert"
 CONFLICT: Final = "conflict"
 """Reason of a quarantined block whose place another block has."""
+FIRST_FENCE: Final = 1
 
 metadata: Final = MetaData()
 schema: Final = Table("schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
@@ -47,11 +49,15 @@ blocks: Final = Table(
     "blocks",
     metadata,
     *_block_id(),
+    Column("subject", Text, nullable=False),
     Column("key", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
     Column("block", LargeBinary, nullable=False),
     Column("received_us", BigInteger, nullable=False),
     PrimaryKeyConstraint("hub", "epoch", "lane", "seq"),
+    postgresql_partition_by="RANGE (epoch)",
 )
+"""The sealed blocks. PostgreSQL keeps each month of epochs in a partition (`cloud.store_partitions`)."""
 work: Final = Table(
     "work",
     metadata,
@@ -62,23 +68,44 @@ work: Final = Table(
     Index("work_by_arrival", "is_alert", "received_us", "epoch", "seq"),
 )
 """One row for each block that the opener has not projected yet. It is written with the block, and deleted by the opener."""
-keys: Final = Table(
-    "keys",
+statements: Final = Table(
+    "statements",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("id", LargeBinary, primary_key=True),
+    Column("commitment", LargeBinary, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("day", BigInteger, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+)
+"""What the device key of a hub signed for each data key. Ingest has verified the signature."""
+wrapped_keys: Final = Table(
+    "wrapped_keys",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("id", LargeBinary, primary_key=True),
+    Column("recipient", LargeBinary, primary_key=True),
+    Column("wrapped", LargeBinary, nullable=False),
+)
+"""Data keys, each wrapped for one or more recipients (named by their fingerprint). Those of format 1 have no statement."""
+keys_1: Final = Table(
+    "keys_1",
     metadata,
     Column("hub", Text, primary_key=True),
     Column("id", LargeBinary, primary_key=True),
     Column("wrapped", LargeBinary, nullable=False),
 )
+"""Wrapped keys of format 1, until the opener has wrapped them again."""
 rejected_keys: Final = Table(
     "rejected_keys",
     metadata,
     Column("hub", Text, primary_key=True),
     Column("id", LargeBinary, primary_key=True),
     Column("digest", LargeBinary, primary_key=True),
-    Column("wrapped", LargeBinary, nullable=False),
+    Column("bytes", LargeBinary, nullable=False),
     Column("received_us", BigInteger, nullable=False),
 )
-"""Wrapped keys whose id another wrapped key has."""
+"""Wrapped keys and encoded statements whose place others have."""
 marks: Final = Table(
     "marks",
     metadata,
@@ -86,7 +113,63 @@ marks: Final = Table(
     Column("lane", Text, primary_key=True),
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
     Column("seq", BigInteger, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
 )
+dropped: Final = Table(
+    "dropped",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("last", BigInteger, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+)
+"""Blocks that a hub deleted because its buffer was full; the chain value at `last`. Ranges may overlap."""
+epochs: Final = Table(
+    "epochs",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("previous", BigInteger),
+    Column("blocks", BigInteger, nullable=False),
+    Column("heads", LargeBinary, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    Column("first_us", BigInteger, nullable=False),
+)
+"""The epochs of each hub, with the envelope of most blocks: `heads` (CBOR), `content` and `signature` are what the hub signed.
+`blocks` is the number of blocks that the heads name; `first_us` is when the epoch's first envelope came."""
+hubs: Final = Table(
+    "hubs",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("event_us", BigInteger, nullable=False),
+    Column("copied_us", BigInteger),
+)
+"""Hubs that were restored or copied: when this was last noticed, and when twice within a day (`cloud.store_hubs`)."""
+erased: Final = Table(
+    "erased",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+)
+"""Subjects whose blocks were erased: none of them is stored again."""
+erased_sequences: Final = Table(
+    "erased_sequences",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+)
+"""Sequences of erased subjects: their blocks are not missing. A sequence has one subject."""
+watchers: Final = Table(
+    "watchers",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("until_us", BigInteger, nullable=False),
+)
+"""Until when somebody watches a subject."""
 quarantine: Final = Table(
     "quarantine",
     metadata,
@@ -95,31 +178,50 @@ quarantine: Final = Table(
     Column("lane", Text),
     Column("epoch", BigInteger),
     Column("seq", BigInteger),
+    Column("subject", Text),
     Column("reason", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("bytes", LargeBinary, nullable=False),
     Column("received_us", BigInteger, nullable=False),
     UniqueConstraint("hub", "digest"),
+    Index("quarantine_by_position", "hub", "epoch", "lane", "seq"),
     sqlite_autoincrement=True,
 )
+rejected_messages: Final = Table(
+    "rejected_messages",
+    metadata,
+    Column("id", BIG, primary_key=True),
+    Column("hub", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("bytes", LargeBinary, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""The newest messages whose origin is not proven; anyone on the broker can send them. `hub` is the one that the topic names."""
 state: Final = Table(
     "state",
     metadata,
     Column("store_id", LargeBinary, nullable=False),
+    Column("fence", BigInteger, nullable=False),
     Column("commits", BigInteger, nullable=False),
     Column("stored", BigInteger, nullable=False),
     Column("quarantined", BigInteger, nullable=False),
     Column("conflicts", BigInteger, nullable=False),
     Column("key_conflicts", BigInteger, nullable=False),
+    Column("rejected_messages", BigInteger, nullable=False),
+    Column("copied_hubs", BigInteger, nullable=False),
+    Column("rejection_logged_us", BigInteger, nullable=False),
     Column("projections_id", LargeBinary),
     Column("batches", BigInteger, nullable=False),
 )
-"""One row. `store_id` is random; `commits` grows with each commit that stores something; then come the numbers of rows.
+"""One row. `store_id` is random, `fence` grows with each new id, `commits` with each commit that stores something; then come
+the numbers of rows, of messages rejected, and how often a hub was found copied; then when a rejected message was last logged.
 `projections_id` and `batches` say which projections the work rows were deleted for, and how far these had come."""
 
 
-def new_store_id() -> bytes:
-    return secrets.token_bytes(STORE_ID_BYTES)
+def insert(connection: Connection, table: Table) -> Any:
+    """Return an INSERT that accepts `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    return insert_into(table, connection.dialect.name)
 
 
 def read_version(connection: Connection) -> int | None:
@@ -129,18 +231,15 @@ def read_version(connection: Connection) -> int | None:
     return int(connection.execute(select(schema.c.version)).scalar_one())
 
 
-def create_or_migrate(connection: Connection) -> None:
-    """Create the tables, or migrate those of an older version, in the caller's transaction."""
-    version = read_version(connection)
-    if version == SCHEMA_VERSION:
-        return
-    if version == 1:
-        _migrate_from_1(connection)
-    else:
-        metadata.create_all(connection)
-        connection.execute(schema.insert().values(version=SCHEMA_VERSION))
-    insert_state(connection)
-    add_all_work(connection)
+def insert_state(connection: Connection, **values: Any) -> None:
+    """Insert the row of `state`: a new id and the counts of what the store holds, where `values` does not give others."""
+    n_stored = select(func.count()).select_from(blocks).scalar_subquery()
+    n_quarantined = select(func.count()).select_from(quarantine).scalar_subquery()
+    n_conflicts = select(func.count()).select_from(quarantine).where(quarantine.c.reason == CONFLICT).scalar_subquery()
+    n = connection.execute(select(n_stored.label("stored"), n_quarantined.label("quarantined"), n_conflicts.label("conflicts")))
+    zeros = dict.fromkeys(("commits", "key_conflicts", "rejected_messages", "copied_hubs", "rejection_logged_us", "batches"), 0)
+    first = {"store_id": secrets.token_bytes(STORE_ID_BYTES), "fence": FIRST_FENCE, **zeros}
+    connection.execute(state.insert().values(**{**first, **n.mappings().one(), **values}))
 
 
 def add_all_work(connection: Connection) -> None:
@@ -150,21 +249,11 @@ def add_all_work(connection: Connection) -> None:
     connection.execute(work.insert().from_select(list(work.c), select(*columns).where(~is_known.exists())))
 
 
-def _migrate_from_1(connection: Connection) -> None:
-    """Copy the blocks into a table without ids. All of them become work: the projections of that version are rebuilt."""
-    connection.exec_driver_sql("ALTER TABLE blocks RENAME TO blocks_1")
-    metadata.create_all(connection)  # leaves tables alone that exist already
-    names = ", ".join(f'"{column.name}"' for column in blocks.c)
-    connection.exec_driver_sql(f"INSERT INTO blocks ({names}) SELECT {names} FROM blocks_1 ORDER BY id")  # noqa: S608
-    connection.exec_driver_sql("DROP TABLE blocks_1")
-    connection.execute(schema.update().values(version=SCHEMA_VERSION))
+def begin_new_store(connection: Connection, fence: int) -> None:
+    """Give the store a new id and this fence, and make all its blocks work: it was lost or restored from a backup.
 
-
-def insert_state(connection: Connection) -> None:
-    """Give the store an id, and count what it holds."""
-    n_stored = select(func.count()).select_from(blocks).scalar_subquery()
-    n_quarantined = select(func.count()).select_from(quarantine).scalar_subquery()
-    n_conflicts = select(func.count()).select_from(quarantine).where(quarantine.c.reason == CONFLICT).scalar_subquery()
-    n = connection.execute(select(n_stored.label("stored"), n_quarantined.label("quarantined"), n_conflicts.label("conflicts")))
-    values = n.mappings().one()
-    connection.execute(state.insert().values(store_id=new_store_id(), commits=0, key_conflicts=0, batches=0, **values))
+    The projections begin again with it.
+    """
+    store_id = secrets.token_bytes(STORE_ID_BYTES)
+    connection.execute(update(state).values(store_id=store_id, fence=fence, projections_id=None, batches=0))
+    add_all_work(connection)

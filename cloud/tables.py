@@ -10,7 +10,21 @@ import secrets
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Column, Engine, Float, Index, Integer, LargeBinary, MetaData, String, Table, event, inspect, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    event,
+    inspect,
+    select,
+)
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -95,13 +109,15 @@ alerts: Final = Table(
     Column("strip_beats_us", String),
     Column("strip_labels", String),
     *_position("strip_", is_nullable=True),
+    Column("is_proven", Boolean, nullable=False),
     Index("alerts_by_revision", "revision"),
     Index("alerts_by_receipt", "received_us"),
     Index("alerts_by_age", "raised_us", "revision"),
 )
 """`rank` orders the priorities, 0 first. `decided_us` is the hub's time of the first decision; `raised_us` is the same, but
 never later than the clinic received it. `received_us` is when the clinic received the latest record. The position is that of
-the latest record, with `first_` that of the first, with `strip_` that of the record whose strip is kept."""
+the latest record, with `first_` that of the first, with `strip_` that of the record whose strip is kept. `is_proven` is false
+if the origin of one of its records is not proven."""
 Index(
     "alerts_ongoing",
     alerts.c.subject,
@@ -199,8 +215,10 @@ sensors: Final = Table(
     Column("undecodable", BIG, nullable=False),
     Column("gaps", BIG, nullable=False),
     Column("missing_samples", BIG, nullable=False),
+    Column("unproven_until_us", BIG),
 )
-"""Totals, kept up to date with each block: a query must not count a sensor's history."""
+"""Totals, kept up to date with each block: a query must not count a sensor's history. The origin of data until
+`unproven_until_us`, by the hub's clock, is not proven; null if that of all data is."""
 last_data: Final = Table(
     "last_data",
     metadata,
@@ -302,17 +320,18 @@ def erase_subject(engine: Engine, subject: str) -> None:
     Raises:
         TransientError, PermanentError: the database failed.
     """
-    with translating_errors("the projections"), engine.connect() as connection:
-        is_sqlite = connection.dialect.name != POSTGRESQL
+    is_sqlite = engine.dialect.name != POSTGRESQL
+    with translating_errors("the projections"), engine.begin() as connection:
         if is_sqlite:
             connection.exec_driver_sql("PRAGMA secure_delete = ON")
-        with connection.begin():
-            connection.execute(select(source).with_for_update())  # no opener is writing from here on
-            for table in metadata.sorted_tables:
-                if "subject" in table.c:
-                    connection.execute(table.delete().where(table.c.subject == subject))
-        if is_sqlite:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute(select(source).with_for_update())  # no opener is writing from here on
+        for table in metadata.sorted_tables:
+            if "subject" in table.c:
+                connection.execute(table.delete().where(table.c.subject == subject))
+    if is_sqlite:
+        with engine.connect() as connection:  # the driver's own connection: a transaction would prevent it
+            driver: Any = connection.connection.driver_connection
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def insert_source(connection: Connection) -> None:

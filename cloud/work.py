@@ -21,6 +21,7 @@ from sqlalchemy import Connection, and_, select, tuple_, update
 from cloud import store_tables as tables
 from cloud.projections import Source
 from cloud.stored_blocks import StoredBlock, StoredBlockId, as_stored_blocks
+from sync.wire import STORE_ID_BYTES
 
 _ID: Final = tuple(tables.work.c[name] for name in StoredBlockId._fields)
 _IS_SAME_BLOCK: Final = and_(*(tables.blocks.c[name] == tables.work.c[name] for name in StoredBlockId._fields))
@@ -28,12 +29,13 @@ _IS_SAME_BLOCK: Final = and_(*(tables.blocks.c[name] == tables.work.c[name] for 
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """What the store says of itself: its random id, its commits so far, its number of blocks.
+    """What the store says of itself: its random id and fence, its commits so far, its number of blocks.
 
     `projections_id` and `batches`: the projections for which work rows were deleted, and their number of batches by then.
     """
 
     store_id: bytes
+    fence: int
     commits: int
     stored: int
     projections_id: bytes | None
@@ -49,12 +51,18 @@ class Mismatch(Enum):
         "the clinic's store was lost or restored from a backup (the projections know a store with {seen} commits, this one has "
         "{commits}): it has a new id now, and the projections are rebuilt from its {stored} blocks"
     )
+    NEW_STORE = (
+        "the clinic's store was lost or restored from a backup (the projections know a store with {seen} commits, this one has "
+        "{commits}): the projections are rebuilt from its {stored} blocks"
+    )
 
 
 def find_mismatch(source: Source, state: StoreState) -> Mismatch | None:
     """Return why the projections cannot go on with this store; None if they can."""
     if source.store_id is None:
         return Mismatch.NEW_PROJECTIONS if state.projections_id in {None, source.id} else Mismatch.LOST_PROJECTIONS
+    if source.store_id != state.store_id and state.projections_id is None:
+        return Mismatch.NEW_STORE  # a new one, or ingest has noticed a loss and given it a new id
     if source.store_id != state.store_id or state.commits < source.commits:
         return Mismatch.LOST_STORE
     if source.id != state.projections_id or source.batches < state.batches:
@@ -90,15 +98,24 @@ def take_blocks(connection: Connection, limit: int) -> list[StoredBlock]:
 
 
 def delete_work(connection: Connection, blocks: Sequence[StoredBlock], source: Source) -> None:
-    """Delete the work rows of blocks that are projected; `source` is what the projections committed with them."""
+    """Delete the work rows of blocks that are projected; `source` is what the projections committed with them.
+
+    If ingest has given the store a new id meanwhile, the projections are not noted: they are emptied next.
+    """
     connection.execute(tables.work.delete().where(tuple_(*_ID).in_([block.id for block in blocks])))
-    connection.execute(update(tables.state).values(projections_id=source.id, batches=source.batches))
+    noted = update(tables.state).where(tables.state.c.store_id == source.store_id)
+    connection.execute(noted.values(projections_id=source.id, batches=source.batches))
 
 
 def begin_again(connection: Connection, state: StoreState, mismatch: Mismatch) -> Source:
-    """Make every block work again, for empty projections; returns what they carry from now on. A lost store gets a new id."""
-    store_id = tables.new_store_id() if mismatch is Mismatch.LOST_STORE else state.store_id
-    source = Source(secrets.token_bytes(tables.STORE_ID_BYTES), 0, store_id, state.commits)
-    connection.execute(update(tables.state).values(store_id=store_id, projections_id=source.id, batches=0))
-    tables.add_all_work(connection)
+    """Make every block work again, for empty projections; returns what they carry from now on.
+
+    A lost store gets a new id and a higher fence.
+    """
+    if mismatch is Mismatch.LOST_STORE:
+        tables.begin_new_store(connection, state.fence + 1)
+    else:
+        tables.add_all_work(connection)
+    source = Source(secrets.token_bytes(STORE_ID_BYTES), 0, read_state(connection).store_id, state.commits)
+    connection.execute(update(tables.state).values(projections_id=source.id, batches=0))
     return source

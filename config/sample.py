@@ -9,13 +9,14 @@ _SAMPLE: Final = """\
 
 hub = "hub-{hub}"             # PULSEGATE_HUB: the name of this device, different from every other hub of the clinic
 subject = "subject-{subject}"     # PULSEGATE_SUBJECT: the patient's pseudonym, never a name
-data = "/var/lib/pulsegate"       # PULSEGATE_DATA: folder of the buffer, the hub key and the status file
+data = "/var/lib/pulsegate"       # PULSEGATE_DATA: folder of the buffer, the keys and the status file
 radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth" or "virtual:SOCKET" (a simulated radio)
 
 [clinic]
 host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker; this version allows only this machine
 port = 1883                       # PULSEGATE_CLINIC_PORT
-public_key = "clinic.pub"         # PULSEGATE_CLINIC_PUBLIC_KEY: the clinic's public key; readings are encrypted for it
+registration = "registration.toml"   # PULSEGATE_CLINIC_REGISTRATION: the clinic's keys, for which readings are encrypted.
+# Take the file that `pulsegate identity` names to the clinic, and bring the file that `pulsegate-cloud register` writes there.
 
 # One [[sensor]] table for each sensor. `pulsegate scan` lists the sensors in range.
 [[sensor]]

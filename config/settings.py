@@ -24,7 +24,7 @@ ENVIRONMENT_OVERRIDES: Final[Mapping[str, tuple[str, ...]]] = {
     "PULSEGATE_RADIO": ("radio",),
     "PULSEGATE_CLINIC_HOST": ("clinic", "host"),
     "PULSEGATE_CLINIC_PORT": ("clinic", "port"),
-    "PULSEGATE_CLINIC_PUBLIC_KEY": ("clinic", "public_key"),
+    "PULSEGATE_CLINIC_REGISTRATION": ("clinic", "registration"),
 }
 """Environment variables and the TOML key that each overrides."""
 
@@ -44,10 +44,10 @@ class SensorSettings:
 
 @dataclass(frozen=True, slots=True)
 class ClinicSettings:
-    """The clinic's broker, and the file with the public key that blocks are sealed for."""
+    """The clinic's broker, and the file that says which clinic this hub trusts (`sync.registration`)."""
 
     broker: Endpoint
-    public_key: Path
+    registration: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +105,13 @@ class _SettingsParser:
     def parse(self) -> Settings:
         self._reject_unknown_keys(self._table, "", {"hub", "subject", "data", "radio", "clinic", "sensor", "limits"})
         clinic = self._require(self._table, "", "clinic", dict, "a [clinic] table")
-        self._reject_unknown_keys(clinic, "clinic.", {"host", "port", "public_key"})
+        self._reject_unknown_keys(clinic, "clinic.", {"host", "port", "registration"})
         return Settings(
             hub=self._parse_identifier(self._table, "", "hub"),
             subject=self._parse_identifier(self._table, "", "subject"),
             data=self._parse_path(self._table, "", "data"),
             radio=self._parse_radio(),
-            clinic=ClinicSettings(self._parse_broker(clinic), self._parse_path(clinic, "clinic.", "public_key")),
+            clinic=ClinicSettings(self._parse_broker(clinic), self._parse_path(clinic, "clinic.", "registration")),
             sensors=self._parse_sensors(),
             limits=self._parse_limits(),
         )

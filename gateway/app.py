@@ -26,16 +26,17 @@ from gateway.pipeline import Pipeline
 from gateway.radio import Radio
 from gateway.recorder import Recorder
 from gateway.sensor_runner import SensorRunner, run_sensors, state_key
+from gateway.startup import load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from sync.errors import PermanentError, TransientError
-from sync.keys import HubKey
+from sync.keys import HubKey, HubKeys
 from sync.mqtt import MqttClient
 from sync.outbox import Outbox
-from sync.seal import ClinicPublicKey
+from sync.registration import Registration
 from sync.transport import Transport, WorkerCall
 from sync.uplink import Uplink
-from sync.wire import ack_topic
+from sync.wire import ack_topic, receipt_topic
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +84,23 @@ class Agent:
             _worker_thread("storage") as run_on_storage_thread,
             _worker_thread("analysis") as run_on_analysis_thread,
         ):
-            outbox = await run_on_storage_thread(self._open_outbox)
+            registration = load_registration(self.settings)
+            keys = await run_on_storage_thread(self._load_keys)
+            outbox = await run_on_storage_thread(self._open_outbox, keys, registration)
             try:
                 await run_on_storage_thread(self._end_left_behind_alerts, outbox)
                 transport = self.make_transport(self.settings)
-                uplink = Uplink(outbox, transport, hub=self.settings.hub, call=run_on_storage_thread)
-                storage = Storage(outbox, Recorder(outbox, run_on_storage_thread, uplink.wake), uplink, run_on_storage_thread)
+                uplink = Uplink(
+                    outbox,
+                    transport,
+                    hub=self.settings.hub,
+                    keys=keys,
+                    registration=registration,
+                    call=run_on_storage_thread,
+                    on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
+                )
+                recorder = Recorder(outbox, run_on_storage_thread, uplink.wake)
+                storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
                 await self._update_refusal_alert(storage)
                 await storage.recorder.flush()
@@ -122,14 +134,17 @@ class Agent:
                 ) from error
             yield
 
-    def _open_outbox(self) -> Outbox:
+    def _load_keys(self) -> HubKeys:
         data = self.settings.data
+        return HubKeys(HubKey.load_or_create(data / "hub.key"), load_device_key(data))
+
+    def _open_outbox(self, keys: HubKeys, registration: Registration) -> Outbox:
         return Outbox.open(
-            data / "buffer.db",
+            self.settings.data / "buffer.db",
             hub=self.settings.hub,
             subject=self.settings.subject,
-            hub_key=HubKey.load_or_create(data / "hub.key"),
-            clinic=ClinicPublicKey.load(self.settings.clinic.public_key),
+            keys=keys,
+            registration=registration,
             clock=lambda: self.clock.wall_us() // 1_000_000,
         )
 
@@ -165,6 +180,7 @@ class Agent:
                 group.create_task(transport.run(), name="transport"),
                 group.create_task(storage.recorder.run(), name="recorder"),
                 group.create_task(storage.uplink.run(), name="uplink"),
+                group.create_task(storage.keep_tidy(), name="tidy"),
                 group.create_task(reporter.run(), name="status"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
             ]
@@ -204,4 +220,5 @@ def _worker_thread(name: str) -> Iterator[WorkerCall]:
 
 def make_mqtt_transport(settings: Settings) -> ClinicTransport:
     """The transport to the clinic's MQTT broker."""
-    return MqttClient(settings.clinic.broker, client_id=settings.hub, subscriptions=[ack_topic(settings.hub)])
+    topics = [ack_topic(settings.hub), receipt_topic(settings.hub)]
+    return MqttClient(settings.clinic.broker, client_id=settings.hub, subscriptions=topics)

@@ -217,7 +217,14 @@ _COMMANDS: Final = (
     _Command(
         "check-config",
         "check the settings without starting the agent",
-        "Checks the settings file, the clinic's public key and the data folder as pulsegate run does. Changes nothing.",
+        "Checks the settings file, the registration and the data folder as pulsegate run does. Changes nothing.",
+        _add_config,
+    ),
+    _Command(
+        "identity",
+        "create this hub's device key and name the file to register",
+        "Creates the device key unless it exists, and prints the path of its public key. The clinic registers the hub by it: "
+        "pulsegate-cloud register.",
         _add_config,
     ),
     _Command(

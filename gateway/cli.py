@@ -151,6 +151,18 @@ def _check_config(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _identity(arguments: argparse.Namespace) -> int:
+    from gateway.startup import DEVICE_PUBLIC_FILE, check_data_folder, load_device_key, prepare_data_folder
+
+    settings = load_settings(arguments.config, os.environ)
+    check_data_folder(settings.data)
+    _keep_files_private()
+    prepare_data_folder(settings.data)
+    load_device_key(settings.data)
+    print(settings.data / DEVICE_PUBLIC_FILE)
+    return 0
+
+
 def _scan(arguments: argparse.Namespace) -> int:
     import asyncio
 
@@ -249,6 +261,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "status": _status,
     "init": _init,
     "check-config": _check_config,
+    "identity": _identity,
     "scan": _scan,
     "record": _record,
     "demo": _demo,

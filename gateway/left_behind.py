@@ -17,6 +17,7 @@ from sync.errors import TransientError
 from sync.outbox import Outbox, StoredState
 from sync.record_codec import encode_records
 from sync.records import AlertRecord
+from sync.registration import RegistrationError
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 def end_left_behind_alerts(outbox: Outbox, subject: str, sensors: Collection[str], now_us: int) -> None:
     """Seals the ends of the alerts that nothing continues, each for its own subject. Call it before anything else is stored.
 
+    For an earlier subject that was never registered, nothing can be sealed: its state is only deleted.
     On a full disk, it logs the failure and leaves the state as it is; the next start tries again.
     """
     kept = {state_key(sensor) for sensor in sensors}
@@ -31,13 +33,20 @@ def end_left_behind_alerts(outbox: Outbox, subject: str, sensors: Collection[str
     try:
         for state in states:
             if state.subject != subject:
-                _end_alerts(outbox, state, now_us, SUBJECT_CHANGED_REASON)
+                _end_alerts_of_earlier(outbox, state, now_us)
             elif state.name.startswith(STATE_KEY_PREFIX) and state.name not in kept:
                 _end_alerts(outbox, state, now_us, SENSOR_REMOVED_REASON)
         for earlier in {state.subject for state in states} - {subject}:
             outbox.delete_states(earlier)
     except TransientError as error:
         log.error("cannot end the alerts of removed sensors or of an earlier subject, will try at the next start: %s", error)
+
+
+def _end_alerts_of_earlier(outbox: Outbox, state: StoredState, now_us: int) -> None:
+    try:
+        _end_alerts(outbox, state, now_us, SUBJECT_CHANGED_REASON)
+    except RegistrationError as error:
+        log.warning("cannot end the alerts of an earlier subject at the clinic: %s", error)
 
 
 def _end_alerts(outbox: Outbox, state: StoredState, now_us: int, reason: str) -> None:

@@ -10,21 +10,60 @@ from typing import Final
 
 from config.settings import Settings
 from sync.errors import PermanentError
-from sync.seal import ClinicPublicKey
+from sync.registration import Registration
+from sync.signing import SigningKey, Use
 
 PRIVATE_FILES: Final = ("bonds.json", "buffer.db", "buffer.db-shm", "buffer.db-wal", "models.json", "status.json")
-"""The files in the data folder that earlier versions left readable for other users. The hub key is not listed: if others could
-read it, that must be seen (`sync.seal.check_private_file`)."""
+"""The files in the data folder that earlier versions left readable for other users. The keys are not listed: if others could
+read one, that must be seen (`sync.key_files.check_private_file`)."""
+DEVICE_KEY_FILE: Final = "device.key"
+DEVICE_PUBLIC_FILE: Final = "device.pub"
+"""The files in the data folder with the device key and its public key; the operator takes the latter to the clinic."""
 
 
 def check_startup(settings: Settings) -> None:
-    """Check the clinic's public key and the data folder.
+    """Check the registration and the data folder.
 
     Raises:
         PermanentError: the agent cannot start with these settings.
     """
-    ClinicPublicKey.load(settings.clinic.public_key)
+    load_registration(settings)
     check_data_folder(settings.data)
+
+
+def load_registration(settings: Settings) -> Registration:
+    """Read the registration of this hub.
+
+    Raises:
+        RegistrationError: it is missing, damaged, or of another hub.
+        PermanentError: it does not name the subject.
+    """
+    path = settings.clinic.registration
+    registration = Registration.load(path, settings.hub)
+    if settings.subject not in registration.recipients:
+        known = ", ".join(registration.recipients)
+        raise PermanentError(
+            f"the registration {path} does not name the subject {settings.subject}, but {known}: register the hub for this"
+            " subject with pulsegate-cloud register and bring the new file, or set `subject`"
+        )
+    return registration
+
+
+def load_device_key(folder: Path) -> SigningKey:
+    """Read the device key in the data folder, or create it, and write its public key beside it.
+
+    Raises:
+        KeyFileError: the key file is damaged or accessible to other users, or cannot be written.
+        PermanentError: the file of the public key cannot be written.
+    """
+    key, public = SigningKey.load_or_create(folder / DEVICE_KEY_FILE, Use.DEVICE), folder / DEVICE_PUBLIC_FILE
+    try:
+        key.public.save(public)
+    except OSError as error:
+        raise PermanentError(
+            f"cannot write the device's public key {public} ({error.strerror}): check that its folder is writable and has room"
+        ) from error
+    return key
 
 
 def check_data_folder(folder: Path) -> None:

@@ -70,13 +70,18 @@ class StatusReporter:
 
         Called on the storage thread: meanwhile the buffer does not change, so what was stored, sent and acknowledged agrees.
         """
-        buffered = self.storage.outbox.statistics()
+        outbox = self.storage.outbox
+        buffered = outbox.statistics()
         counters, uplink = self.storage.recorder.counters, self.storage.uplink.statistics
         return {
             "at_us": self.clock.wall_us(),
             "hub": self.hub,
             "sensors": {sensor.settings.name: sensor.state for sensor in self.sensors},
             "uplink_problem": uplink.problem,
+            "identity_is_copied": uplink.is_copied,
+            "buffer_is_nearly_full": outbox.is_nearly_full,
+            "aside_reason": uplink.aside_reason,
+            "ignored_reason": uplink.ignored_reason,
             "models": self.models.status(),
             "samples_received": counters.samples_received,
             "samples_lost": counters.samples_lost,
@@ -88,6 +93,11 @@ class StatusReporter:
             "blocks_sent": uplink.blocks_sent,
             "blocks_acked": buffered.acknowledged,
             "blocks_pending": sum(buffered.pending.values()),
+            "blocks_without_receipt": buffered.unopened,
+            "blocks_aside": buffered.aside,
+            "blocks_refused": buffered.refused,
+            "blocks_dropped": buffered.dropped,
+            "messages_ignored": uplink.ignored_messages,
             "notifications_dropped": sum(sensor.events.dropped for sensor in self.sensors),
             "analysis_restarts": sum(sensor.analysis_restarts for sensor in self.sensors),
             "loop_stalls": self.loop_stalls,

@@ -9,7 +9,10 @@ from rich.text import Text
 from config.terminal import escape_controls
 from gateway.status import STALE_AFTER_S
 
-_IN_ROWS_OF_THEIR_OWN: Final = ("at_us", "hub", "sensors", "uplink_problem", "models")
+_IN_ROWS_OF_THEIR_OWN: Final = (
+    *("at_us", "hub", "sensors", "models"),
+    *("uplink_problem", "identity_is_copied", "buffer_is_nearly_full", "aside_reason", "ignored_reason"),
+)
 _LABELS: Final[Mapping[str, str]] = {
     "samples_received": "ECG samples received",
     "samples_lost": "ECG samples lost",
@@ -19,6 +22,11 @@ _LABELS: Final[Mapping[str, str]] = {
     "blocks_sent": "blocks sent since the start",
     "blocks_acked": "blocks acknowledged in all",
     "blocks_pending": "blocks not acknowledged yet",
+    "blocks_without_receipt": "blocks without a receipt yet",
+    "blocks_aside": "blocks set aside by the clinic",
+    "blocks_refused": "blocks refused by the clinic",
+    "blocks_dropped": "blocks lost to a full buffer",
+    "messages_ignored": "messages ignored since the start",
     "loop_stalls": "delays of the event loop",
 }
 """The labels of counters whose name in the status file does not say enough. Other counters are shown under their name."""
@@ -52,10 +60,24 @@ def _rows(status: Mapping[str, Any], now_us: int) -> Iterator[tuple[str, str, st
         yield f"sensor {name}", str(state), "green" if state == "streaming" else "yellow"
     problem = status.get("uplink_problem")
     yield "clinic", str(problem or "no problem"), "red" if problem else "green"
+    yield from _describe_warnings(status)
     yield "models", *_describe_models(status.get("models") or {})
     for name, value in status.items():
         if name not in _IN_ROWS_OF_THEIR_OWN:
             yield _LABELS.get(name, name.replace("_", " ")), str(value), ""
+
+
+def _describe_warnings(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each thing about the buffer and the clinic that somebody should look at."""
+    if status.get("identity_is_copied"):
+        problem = "another machine uses this hub's identity: find and stop it, and register it under another name"
+        yield "identity", problem, "bold red"
+    if status.get("buffer_is_nearly_full"):
+        yield "buffer", "nearly full: check why the clinic does not acknowledge", "bold red"
+    if reason := status.get("aside_reason"):
+        yield "set aside", f"the last block: {reason}", "red"
+    if reason := status.get("ignored_reason"):
+        yield "messages ignored", f"one of them: {reason}", "yellow"
 
 
 def _describe_models(models: Mapping[str, Any]) -> tuple[str, str]:

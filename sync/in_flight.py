@@ -7,12 +7,11 @@ acknowledgement raises the limit in the ratio of the two. If the round trip of a
 lower bound.
 """
 
-import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sync.wire import BlockId, Lane, Range
+from sync.wire import BlockId, Lane
 
 WINDOW_S: Final = 1.0
 """Time that the bytes in flight may take on the link. An alert must arrive within 2 s; the other half is for the way to the
@@ -43,6 +42,14 @@ class _SentBlock:
     acked_before: int
 
 
+@dataclass(frozen=True, slots=True)
+class SentBlocks:
+    """The blocks `in_flight`, and those that were sent `before` without an acknowledgement."""
+
+    in_flight: frozenset[BlockId]
+    before: frozenset[BlockId]
+
+
 @dataclass(slots=True)
 class InFlight:
     """The blocks in flight. Times are those of the event loop, in seconds."""
@@ -58,9 +65,6 @@ class InFlight:
     _acked_bytes: int = 0
     _bytes_per_s: float | None = None
     _ack_timeout_s: float = ACK_TIMEOUT_S[0]
-
-    def __contains__(self, id_: BlockId) -> bool:
-        return id_ in self._blocks
 
     @property
     def is_empty(self) -> bool:
@@ -89,9 +93,9 @@ class InFlight:
         """Limit of one message: half of the window, so that the link carries one while the other is acknowledged."""
         return max(WINDOW_BYTES[0], self.window_bytes // 2)
 
-    def sent_before(self, ids: Iterable[BlockId]) -> set[BlockId]:
-        """Those of the blocks that were sent before, without an acknowledgement."""
-        return {id_ for id_ in ids if id_ in self._first_sent}
+    def sent_blocks(self) -> SentBlocks:
+        """A copy for another thread."""
+        return SentBlocks(frozenset(self._blocks), frozenset(self._first_sent))
 
     def add(self, ids: Sequence[BlockId], message_bytes: int, now: float) -> None:
         """Note that the blocks are sent in one message of this size."""
@@ -107,14 +111,13 @@ class InFlight:
         for id_ in ids:
             self._remove(id_)
 
-    def acknowledge(self, held: Iterable[Range], now: float) -> None:
-        """Remove the blocks that the clinic holds, and measure the link by them.
+    def settle(self, ids: Collection[BlockId], now: float) -> None:
+        """Remove the blocks that need not be sent any more, and measure the link by them.
 
         A block that was sent more than once counts from its first sending: nobody knows which copy the clinic answered
         (RFC 6298, section 3). That is at least the round trip, so the throughput is not overestimated.
         """
-        covered = find_covered([*self._blocks, *self._first_sent], held)
-        acknowledged = {id_: block for id_ in covered if (block := self._remove(id_))}
+        acknowledged = {id_: block for id_ in ids if (block := self._remove(id_))}
         self._acked_bytes += sum(block.size for block in acknowledged.values())
         if acknowledged:
             self.is_clinic_responding = True
@@ -123,7 +126,7 @@ class InFlight:
             elapsed_s = max(now - self._first_sent.get(latest, block.sent_at), SHORTEST_S)
             self._bytes_per_s = (self._acked_bytes - block.acked_before) / elapsed_s
             self._ack_timeout_s = _clamp(elapsed_s if is_resent else 4 * elapsed_s, ACK_TIMEOUT_S)
-        for id_ in covered:
+        for id_ in ids:
             self._first_sent.pop(id_, None)
 
     def expire(self, now: float) -> list[BlockId]:
@@ -151,8 +154,11 @@ class InFlight:
     def _forget(self, id_: BlockId) -> None:
         """Remove a block that has to be sent again."""
         block = self._remove(id_)
-        if block is not None:
-            self._first_sent.setdefault(id_, block.sent_at)
+        if block is None:
+            return
+        if len(self._first_sent) >= 2 * MAX_BLOCKS:  # blocks that the full buffer deleted meanwhile are never settled
+            self._first_sent.clear()
+        self._first_sent.setdefault(id_, block.sent_at)
 
     def _remove(self, id_: BlockId) -> _SentBlock | None:
         block = self._blocks.pop(id_, None)
@@ -169,21 +175,3 @@ class InFlight:
 
 def _clamp(value: float, bounds: tuple[float, float]) -> float:
     return min(max(value, bounds[0]), bounds[1])
-
-
-def find_covered(ids: Iterable[BlockId], held: Iterable[Range]) -> set[BlockId]:
-    """Those of the blocks that one of the ranges covers. An acknowledgement may hold thousands of ranges."""
-    ends: dict[tuple[Lane, int], list[tuple[int, int]]] = {}
-    for lane, epoch, first, last in sorted(held):
-        merged = ends.setdefault((lane, epoch), [])
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-        else:
-            merged.append((first, last))
-    covered: set[BlockId] = set()
-    for id_ in ids:
-        ranges = ends.get((id_.lane, id_.epoch), [])
-        at = bisect.bisect_right(ranges, (id_.seq, float("inf"))) - 1
-        if at >= 0 and id_.seq <= ranges[at][1]:
-            covered.add(id_)
-    return covered

@@ -1,4 +1,4 @@
-"""The hub's own key. It encrypts what only the hub itself needs to read: the data keys and the state in its buffer."""
+"""The hub's keys. The hub key encrypts what only the hub itself needs to read: the data keys and the state in its buffer."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from sync.data_keys import KEY_BYTES
 from sync.key_files import check_private_file, create_secret_file
 from sync.seal import NONCE_BYTES, SealError, random_nonce
+from sync.signing import SigningKey
 
 _VERSION: Final = b"\x01"
 _CHECK_VALUE_BYTES: Final = 16
@@ -75,3 +76,11 @@ class HubKey:
                 "cannot open data in the buffer: it was changed, or sealed with another hub key or for another purpose;"
                 " restore the key file that belongs to this buffer"
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class HubKeys:
+    """The secrets of a hub: `hub` seals what stays on the hub, `device` signs what the clinic receives."""
+
+    hub: HubKey
+    device: SigningKey

@@ -2,46 +2,86 @@
 
 Each change of a block's state is one transaction:
 
-    put() ──> stored ──(the clinic's own acknowledgement)──> acknowledge() ──> deleted
+    put() ──> pending ──acknowledged──> unopened ──receipt──> released ──(retention, or room is needed)──> deleted
+                 │                      (alert, vital)           ▲
+                 ├──acknowledged (wave)──────────────────────────┘
+                 ├──set aside──> aside ──(retention, or room is needed)──> deleted
+                 └──refused──> deleted
 
 Only the uplink keeps track of the blocks that were sent, in memory. After a crash it sends them again, and the clinic stores
-each block once, however often it arrives. Only the acknowledgement of a committed row deletes a block.
+each block once, however often it arrives. When the clinic has another store, every block is pending again.
 
 A reserve file (`sync.reserve`) keeps room to delete, to store alerts and to start on a full disk.
 
 The class is synchronous and used by one thread at a time: the agent's storage worker.
 """
 
-import os
-import sqlite3
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Final, TypeVar
 
+from sync.block_tables import BlockTables, SealedRow
+from sync.chain import block_digest
+from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import DiskFullError, PermanentError, SyncError
-from sync.keys import HubKey
-from sync.outbox_schema import count_free_bytes, prepare_database, shrink_wal, transaction, translating_sqlite_errors
+from sync.header_templates import HeaderTemplates
+from sync.keys import HubKeys
+from sync.messages import Ack, Receipt
+from sync.outbox_acks import Applied, OutboxAcks
+from sync.outbox_database import OutboxDatabase
+from sync.outbox_epochs import CLOCK_LEAP_S, SECONDS_PER_DAY, next_epoch, plausible_time, sealing_day
+from sync.outbox_format_1 import report_unreadable, reseal_blocks
+from sync.outbox_keys import OutboxKeys
+from sync.outbox_room import delete_answered, drop, make_room
+from sync.outbox_schema import is_disk_full, open_database
+from sync.outbox_sealer import OutboxSealer
+from sync.outbox_state import OutboxState, StoredState
+from sync.outbox_sweep import OutboxSweep
+from sync.outbox_views import ClinicView, OutboxStatistics, read_clinic_view, read_statistics
+from sync.registration import Registration
 from sync.reserve import Reserve
-from sync.seal import BlockHeader, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
-from sync.stored_headers import StoredHeaders
-from sync.wire import LANES, MAX_INTEGER, PLAINTEXT_LIMIT_BYTES, BlockId, Lane, Mark, Range, WrappedKey, is_name
+from sync.stored_headers import restore_header
+from sync.wire import MAX_COUNT, BlockId, Lane, epoch_seconds, is_name
 
-BUSY_TIMEOUT_S: Final = 2.0
-"""How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), and short enough for
-a person who waits at start for the message that a second agent is running."""
-SECONDS_PER_DAY: Final = 86_400
+__all__ = [
+    "BUFFER_LIMITS",
+    "NEWEST",
+    "Applied",
+    "BufferLimits",
+    "ClinicView",
+    "Outbox",
+    "OutboxBlock",
+    "OutboxStatistics",
+    "StoredState",
+]
+
+log: Final = logging.getLogger(__name__)
+
+SECONDS_PER_HOUR: Final = 3600
 RESERVE_SUFFIX: Final = "-reserve"
-FULL_DISK_BYTES: Final = 256 * 1024
-"""Less than this is a full disk at the start: SQLite needs 32 KiB for its shared-memory file and some pages for the WAL, and
-reports a failure to create them in several ways."""
 BLOCK_OVERHEAD_BYTES: Final = 8 * 1024
-"""Space of a block in the database beyond its plaintext: header and tag (under 500 bytes), a partly filled last page, and its
-share of the pages of the index."""
-NEWEST: Final = (MAX_INTEGER, MAX_INTEGER)
+"""Space of a block in the database beyond its plaintext: header and tag (under 500 bytes), its row, and partly filled pages,
+which a buffer of an older version has of 4 KiB."""
+NEWEST: Final = (MAX_COUNT, MAX_COUNT)
 """A position (epoch, seq) that no block is after."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLimits:
+    """How much the buffer keeps: `quota_bytes` of sealed blocks, and for how long what the clinic has answered.
+
+    The buffer is nearly full when the blocks that wait for the clinic have this fraction of the quota.
+    """
+
+    quota_bytes: int = 1024**3
+    nearly_full: float = 0.9
+    retention_s: int = 7 * 86_400
+
+
+BUFFER_LIMITS: Final = BufferLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,67 +93,56 @@ class OutboxBlock:
     sealed: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxStatistics:
-    """Blocks ever `stored` and `acknowledged`; blocks still in the buffer by lane (`pending`), and their total `bytes`."""
-
-    stored: int
-    pending: Mapping[Lane, int]
-    acknowledged: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class _DayKey:
-    subject: str
-    day: int
-    key: DataKey
-
-
-@dataclass(frozen=True, slots=True)
-class StoredState:
-    """A named value of the caller and the subject that it belongs to."""
-
-    subject: str
-    name: str
-    value: bytes
-
-
 class Outbox:
     """The open buffer of one hub. Create it with `Outbox.open`."""
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        database: OutboxDatabase,
+        *,
+        hub: str,
+        subject: str,
+        keys: HubKeys,
+        registration: Registration,
+        clock: Callable[[], int],
+        limits: BufferLimits,
+    ) -> None:
+        self._database = database
+        self._hub = hub
+        self._subject = subject
+        self._state = OutboxState(database, keys.hub)
+        self._clock = clock
+        self._limits = limits
+        retention_s = max(limits.retention_s, registration.backup_interval_h * SECONDS_PER_HOUR)
+        self._tables = BlockTables(database)
+        self._keys = OutboxKeys(database, hub, keys, registration)
+        self._templates = HeaderTemplates(hub)
+        self._sealer = OutboxSealer(hub, self._tables, self._templates)
+        self._acks = OutboxAcks(database, self._tables, self._keys, hub)
+        self._sweep = OutboxSweep(database, self._tables, self._keys, subject=subject, retention_s=retention_s)
+        self._epoch = 0
+        self._keys.recipient(subject)  # raises RegistrationError before anything is changed
+        self._run(self._begin)
+        reseal_blocks(database, keys.hub, self._store)
+        report_unreadable(database)
+
+    @classmethod
+    def open(
+        cls,
         path: Path,
         *,
         hub: str,
         subject: str,
-        hub_key: HubKey,
-        clinic: ClinicPublicKey,
+        keys: HubKeys,
+        registration: Registration,
         clock: Callable[[], int],
-        reserve: Reserve,
-    ) -> None:
-        self._connection = connection
-        self._reserve = reserve
-        self._path = path
-        self._hub = hub
-        self._subject = subject
-        self._hub_key = hub_key
-        self._clinic = clinic
-        self._clock = clock
-        self._day_key: _DayKey | None = None
-        self._headers = StoredHeaders(self._header_of_stored)
-        self.epoch: Final = self._begin_epoch()
-
-    @classmethod
-    def open(
-        cls, path: Path, *, hub: str, subject: str, hub_key: HubKey, clinic: ClinicPublicKey, clock: Callable[[], int]
-    ) -> Self:
+        limits: BufferLimits = BUFFER_LIMITS,
+    ) -> "Outbox":
         """Open the buffer, or create it (mode 0600), and begin a new epoch. `clock` returns seconds since 1970, UTC.
 
         Raises:
             PermanentError: the file is damaged, of a newer version, of another hub or application, or not writable.
+            RegistrationError: the registration has no such subject.
             SealError: it was sealed with another hub key.
             TransientError: it is locked by another process, or the disk is full.
         """
@@ -122,45 +151,37 @@ class Outbox:
                 "cannot open the buffer: hub or subject is not a valid name; use 1 to 64 letters, digits, '.', '_' and '-'"
             )
         reserve = Reserve(path.with_name(path.name + RESERVE_SUFFIX))
-        open_once = partial(
-            cls._open_once, path, reserve, hub=hub, subject=subject, hub_key=hub_key, clinic=clinic, clock=clock
-        )
+
+        def open_once() -> Outbox:
+            database = open_database(path, reserve, hub=hub, hub_key=keys.hub)
+            try:
+                return cls(database, hub=hub, subject=subject, keys=keys, registration=registration, clock=clock, limits=limits)
+            except BaseException:
+                database.connection.close()
+                raise
+
         try:
             outbox = open_once()
         except SyncError as error:
-            if not (isinstance(error, DiskFullError) or _is_disk_full(path)) or not reserve.release():
+            if not (isinstance(error, DiskFullError) or is_disk_full(path)) or not reserve.release():
                 raise
             outbox = open_once()
-            shrink_wal(outbox._connection)
+            outbox._database.shrink_wal()
         reserve.fill()
         return outbox
 
-    @classmethod
-    def _open_once(
-        cls,
-        path: Path,
-        reserve: Reserve,
-        *,
-        hub: str,
-        subject: str,
-        hub_key: HubKey,
-        clinic: ClinicPublicKey,
-        clock: Callable[[], int],
-    ) -> Self:
-        with translating_sqlite_errors(path):
-            _create_private_file(path)
-            connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            try:
-                prepare_database(connection, path, hub=hub, hub_key=hub_key)
-                return cls(
-                    connection, path, hub=hub, subject=subject, hub_key=hub_key, clinic=clinic, clock=clock, reserve=reserve
-                )
-            except BaseException:
-                connection.close()
-                raise
+    @property
+    def epoch(self) -> int:
+        """The present epoch. It changes with the first block of a UTC day, and when the clinic knows a higher one."""
+        return self._epoch
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether the blocks that wait for the clinic take nearly the whole quota."""
+        return self._tables.open_bytes >= self._limits.nearly_full * self._limits.quota_bytes
 
     def close(self) -> None:
-        self._connection.close()
+        self._database.connection.close()
 
     def put(self, lane: Lane, plaintext: bytes, state: Mapping[str, bytes] | None = None) -> BlockId:
         """Seal and store one block; see `put_many`."""
@@ -176,241 +197,194 @@ class Outbox:
         """Seal and store blocks together with named values of the caller, in one transaction that is on the disk on return.
 
         All of it belongs to the outbox's subject, or to an earlier `subject` of this hub.
-        On a full disk alerts may spend a part of the reserve, and other blocks the space of deleted ones.
+        If the buffer is over its quota, this deletes some blocks first (`sync.outbox_room`), unless an alert is stored.
+        On a full disk alerts may spend a part of the reserve, and other blocks the space of deleted and released ones.
 
         Raises:
             PermanentError: a plaintext exceeds `PLAINTEXT_LIMIT_BYTES`, or the buffer is damaged.
+            RegistrationError: the earlier subject was never registered.
             TransientError: the disk is full or the buffer locked. Nothing was stored; the call may be repeated.
         """
-        blocks, owner = list(blocks), subject or self._subject
+        blocks, owner, state = list(blocks), subject or self._subject, state or {}
+        has_alert = any(lane == "alert" for lane, _ in blocks)
 
-        def store() -> tuple[_DayKey, list[BlockId]]:
-            day_key = self._current_key(owner)
-            ids = [self._insert(lane, plaintext, day_key) for lane, plaintext in blocks]
-            for name, value in (state or {}).items():
-                sealed = self._hub_key.seal(value, _state_purpose(owner, name))
-                self._execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", owner, name, sealed)
-            return day_key, ids
+        def store() -> list[BlockId]:
+            if not has_alert:
+                self._make_room()
+            return self._store(blocks, owner, state)
 
         try:
-            self._day_key, ids = self._run_transaction(store)
+            return self._run(store)
         except DiskFullError:
-            has_alert = any(lane == "alert" for lane, _ in blocks)
-            if not (has_alert and self._reserve.has_room_for_alerts) and not self._fits_free_space(blocks):
+            if not (has_alert and self._database.reserve.has_room_for_alerts) and not self._free_pages_for(blocks):
                 raise
-            self._day_key, ids = self._run_with_reserve(store)
-        return ids
+            return self._run(store, in_reserve=True)
 
     def load_state(self, name: str) -> bytes | None:
         """The value that a `put`, in this or an earlier process, last stored under this name; None if there is none.
 
         Values of another subject are not returned.
         """
-        rows = self._rows("SELECT sealed FROM state WHERE subject = ? AND name = ?", self._subject, name)
-        return self._hub_key.open(rows[0][0], _state_purpose(self._subject, name)) if rows else None
+        return self._state.load(self._subject, name)
 
     def stored_states(self) -> list[StoredState]:
         """Every stored value, also those of earlier subjects."""
-        rows = self._rows("SELECT subject, name, sealed FROM state ORDER BY subject, name")
-        return [
-            StoredState(subject, name, self._hub_key.open(sealed, _state_purpose(subject, name)))
-            for subject, name, sealed in rows
-        ]
+        return self._state.load_all()
 
     def delete_states(self, subject: str) -> None:
         """Delete the stored values of a subject."""
-
-        def delete() -> None:
-            self._execute("DELETE FROM state WHERE subject = ?", subject)
-
-        try:
-            self._run_transaction(delete)
-        except DiskFullError:
-            self._run_with_reserve(delete)
+        self._run_or_use_reserve(lambda: self._state.delete(subject))
 
     def last_position(self, lane: Lane) -> tuple[int, int]:
         """(epoch, seq) of the newest block ever stored in the lane, even if it is deleted by now; (0, 0) if there was none."""
-        rows = self._rows("SELECT epoch, last FROM lanes WHERE lane = ? ORDER BY epoch DESC LIMIT 1", lane)
-        return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
+        end = self._tables.end_before(lane, MAX_COUNT)
+        return (end.epoch, end.seq) if end else (0, 0)
 
     def pending(
         self, lane: Lane, after: tuple[int, int], limit_bytes: int, *, until: tuple[int, int] = NEWEST
     ) -> list[OutboxBlock]:
-        """Stored blocks of a lane after a position (epoch, seq), in order: at most `limit_bytes`, but at least one block.
+        """Blocks of a lane to send after a position (epoch, seq), in order: at most `limit_bytes`, but at least one block.
 
-        None of them is after `until`. Headers that were damaged on the disk are restored.
+        None of them is after `until`. Headers that were damaged on the disk are restored. A block that was damaged elsewhere is
+        given up: it is deleted and listed as dropped.
         """
-        query = """SELECT epoch, seq, key, sealed FROM blocks
-                   WHERE lane = ? AND (epoch, seq) > (?, ?) AND (epoch, seq) <= (?, ?) ORDER BY epoch, seq"""
-        found: list[OutboxBlock] = []
-        with translating_sqlite_errors(self._path):
-            for epoch, seq, key, sealed in self._connection.execute(query, (lane, *after, *until)):
-                limit_bytes -= len(sealed)
-                if found and limit_bytes < 0:
-                    break
-                id_ = BlockId(lane, epoch, seq)
-                found.append(OutboxBlock(id_, key, self._headers.restore(id_, key, sealed)))
-        return found
+        found: list[SealedRow] = []
+        for row in self._tables.iterate_pending(lane, after, until, without_keys=self._keys.erased):
+            limit_bytes -= len(row.sealed)
+            if found and limit_bytes < 0:
+                break
+            found.append(row)
+        return self._restore(found)
 
-    def acknowledge(self, marks: Iterable[Mark], ranges: Iterable[Range]) -> int:
-        """Delete the blocks that the clinic has committed. Returns how many were deleted."""
-        held = [*(Range(mark.lane, mark.epoch, 1, mark.seq) for mark in marks), *ranges]
+    def keys_for(self, ids: Iterable[bytes], *, also_held: bool = False) -> tuple[list[KeyStatement], list[WrappedKey]]:
+        """Statements and wrapped keys of these data keys. Omits those that the clinic has confirmed, unless `also_held`."""
+        return self._keys.for_clinic(ids, also_held=also_held)
 
-        def delete() -> int:
-            return sum(self._delete(range_) for range_ in held)
+    def clinic_view(self) -> ClinicView:
+        """What the next envelope says about the buffer."""
+        return read_clinic_view(self._database, self._hub)
 
-        try:
-            deleted = self._run_transaction(delete)
-        except DiskFullError:
-            return self._run_with_reserve(delete)
-        if not self._reserve.is_full:
-            self._reserve.fill()
-        return deleted
+    def apply_ack(self, ack: Ack) -> Applied:
+        """Apply a verified acknowledgement, in one transaction."""
 
-    def keys_for(self, ids: Iterable[bytes], *, also_held: bool = False) -> list[WrappedKey]:
-        """These data keys, wrapped for the clinic. Omits those that the clinic has confirmed, unless `also_held`."""
-        query = "SELECT id, wrapped FROM keys WHERE id = ? AND (held = 0 OR ?)"
-        return [WrappedKey(*row) for id_ in dict.fromkeys(ids) for row in self._rows(query, id_, also_held)]
+        def apply() -> Applied:
+            applied = self._acks.apply_ack(ack, self._now_s())
+            if applied.accepted and ack.epoch is not None and ack.epoch > self._epoch:
+                if epoch_seconds(ack.epoch) > self._now_s() + CLOCK_LEAP_S:
+                    return replace(applied, problem=f"the clinic names the epoch {ack.epoch}, which cannot be right; ignored")
+                self._begin_epoch(ack.epoch)
+            return applied
 
-    def mark_keys_held(self, ids: Iterable[bytes]) -> None:
-        """Record that the clinic holds these data keys."""
-        ids = list(ids)
+        return self._run_or_use_reserve(apply)
 
-        def mark() -> None:
-            for id_ in ids:
-                self._execute("UPDATE keys SET held = 1 WHERE id = ?", id_)
+    def apply_receipt(self, receipt: Receipt) -> Applied:
+        """Apply a verified receipt, in one transaction."""
+        return self._run_or_use_reserve(lambda: self._acks.apply_receipt(receipt, self._now_s()))
 
-        try:
-            self._run_transaction(mark)
-        except DiskFullError:
-            self._run_with_reserve(mark)
+    def requeue_unopened(self) -> int:
+        """Make alerts and vital signs pending again that were acknowledged 10 min ago and have no receipt. Returns how many."""
+        return self._run_or_use_reserve(lambda: self._acks.requeue_unopened(self._now_s()))
+
+    def tidy(self) -> bool:
+        """Delete a few blocks that the buffer need not keep, in one short transaction. Call it every few seconds.
+
+        Returns whether a round over the whole buffer ended. Then every old key has gone that opens nothing in the buffer.
+        """
+
+        def delete() -> bool:
+            self._make_room()
+            return self._sweep.step(self._now_s(), sealing_day(self._epoch))
+
+        return self._run_or_use_reserve(delete)
 
     def statistics(self) -> OutboxStatistics:
-        query = "SELECT lane, sum(last), sum(acknowledged), sum(bytes) FROM lanes GROUP BY lane"
-        rows = {row[0]: row[1:] for row in self._rows(query)}
-        totals = {lane: rows.get(lane, (0, 0, 0)) for lane in LANES}
-        return OutboxStatistics(
-            stored=sum(stored for stored, _, _ in totals.values()),
-            pending={lane: totals[lane][0] - totals[lane][1] for lane in LANES},
-            acknowledged=sum(acknowledged for _, acknowledged, _ in totals.values()),
-            bytes=sum(size for _, _, size in totals.values()),
-        )
+        return read_statistics(self._database)
 
-    def _begin_epoch(self) -> int:
-        with transaction(self._connection, self._path):
-            latest = self._rows("SELECT epoch FROM buffer")[0][0]
-            epoch = max(int(latest) + 1, self._clock())
-            self._execute("UPDATE buffer SET epoch = ?", epoch)
-        return epoch
+    def _begin(self) -> None:
+        """Begin the first epoch of this opening, and wrap keys for new recipients."""
+        self._keys.save_recipients()
+        self._begin_epoch(self._load_epoch() or 0)
 
-    def _current_key(self, subject: str) -> _DayKey:
-        """The subject's data key of this UTC day, created for the day's first block. Call it within a transaction."""
-        day = self._clock() // SECONDS_PER_DAY
-        if self._day_key is not None and (self._day_key.subject, self._day_key.day) == (subject, day):
-            return self._day_key
-        query = "SELECT id, local FROM keys WHERE subject = ? AND day = ? AND clinic = ?"
-        rows = self._rows(query, subject, day, self._clinic.fingerprint)
-        if rows:
-            id_, local = rows[0]
-            return _DayKey(subject, day, DataKey(id_, self._hub_key.open(local, _key_purpose(id_))))
-        return _DayKey(subject, day, self._create_key(subject, day))
+    def _load_epoch(self) -> int | None:
+        """The last epoch of the buffer; None if there was none."""
+        return int(self._database.rows("SELECT epoch FROM buffer")[0][0]) or None
 
-    def _create_key(self, subject: str, day: int) -> DataKey:
-        key = DataKey.generate()
-        local = self._hub_key.seal(key.secret, _key_purpose(key.id))
-        wrapped = wrap_for_clinic(key, hub=self._hub, subject=subject, clinic=self._clinic)
-        insert = "INSERT INTO keys (id, subject, day, clinic, local, wrapped) VALUES (?, ?, ?, ?, ?, ?)"
-        self._execute(insert, key.id, subject, day, self._clinic.fingerprint, local, wrapped)
-        return key
+    def _begin_epoch(self, last: int) -> None:
+        """Begin an epoch above `last`."""
+        epoch = next_epoch(last or None, self._clock())
+        self._database.execute("UPDATE buffer SET previous = nullif(epoch, 0), epoch = ?", epoch)
+        self._epoch = epoch
 
-    def _insert(self, lane: Lane, plaintext: bytes, day_key: _DayKey) -> BlockId:
-        if len(plaintext) > PLAINTEXT_LIMIT_BYTES:
-            raise PermanentError(
-                f"cannot store a block of {len(plaintext)} bytes: the limit is {PLAINTEXT_LIMIT_BYTES}; split its records"
-            )
-        last = self._rows("SELECT last FROM lanes WHERE lane = ? AND epoch = ?", lane, self.epoch)
-        seq = last[0][0] + 1 if last else 1
-        key = day_key.key
-        header = self._make_header(BlockId(lane, self.epoch, seq), key.id, day_key.subject)
-        sealed = seal_block(header, plaintext, key)
-        self._execute("INSERT INTO blocks VALUES (?, ?, ?, ?, ?)", lane, self.epoch, seq, key.id, sealed)
-        upsert = """INSERT INTO lanes (lane, epoch, last, bytes) VALUES (?, ?, ?, ?)
-                   ON CONFLICT (lane, epoch) DO UPDATE SET last = excluded.last, bytes = bytes + excluded.bytes"""
-        self._execute(upsert, lane, self.epoch, seq, len(sealed))
-        return BlockId(lane, self.epoch, seq)
+    def _now_s(self) -> int:
+        return plausible_time(self._epoch, self._clock())
 
-    def _make_header(self, id_: BlockId, key: bytes, subject: str) -> BlockHeader:
-        """The header of a block, with a new nonce. The first of an epoch names the lane's last block of any earlier epoch."""
-        prev = None
-        if id_.seq == 1:
-            query = "SELECT epoch, last FROM lanes WHERE lane = ? AND epoch < ? ORDER BY epoch DESC LIMIT 1"
-            rows = self._rows(query, id_.lane, id_.epoch)
-            prev = (int(rows[0][0]), int(rows[0][1])) if rows else None
-        return BlockHeader(self._hub, subject, id_.epoch, id_.lane, id_.seq, key, prev=prev)
+    def _store(
+        self, blocks: Sequence[tuple[Lane, bytes]], owner: str, state: Mapping[str, bytes] | None = None
+    ) -> list[BlockId]:
+        """Seal and store within a transaction."""
+        now_s = self._now_s()
+        if now_s // SECONDS_PER_DAY > sealing_day(self._epoch):
+            self._begin_epoch(self._epoch)
+        key = self._keys.current(owner, sealing_day(self._epoch))
+        self._sweep.keep_key(key.number)
+        ids = self._sealer.put(blocks, self._epoch, key, now_s)
+        for name, value in (state or {}).items():
+            self._state.save(owner, name, value)
+        return ids
 
-    def _header_of_stored(self, id_: BlockId, key: bytes) -> BlockHeader | None:
-        rows = self._rows("SELECT subject FROM keys WHERE id = ?", key)
-        return self._make_header(id_, key, rows[0][0]) if rows else None
+    def _make_room(self) -> None:
+        over = self._tables.bytes - self._limits.quota_bytes
+        if over > 0:
+            make_room(self._database, self._tables, over)
 
-    def _delete(self, held: Range) -> int:
-        bounds = (held.lane, held.epoch, held.first, held.last)
-        where = "FROM blocks WHERE lane = ? AND epoch = ? AND seq BETWEEN ? AND ?"
-        count, size = self._rows(f"SELECT count(*), total(length(sealed)) {where}", *bounds)[0]
-        if count:
-            self._execute(f"DELETE {where}", *bounds)
-            update = "UPDATE lanes SET acknowledged = acknowledged + ?, bytes = bytes - ? WHERE lane = ? AND epoch = ?"
-            self._execute(update, count, int(size), held.lane, held.epoch)
-        return int(count)
+    def _restore(self, rows: Sequence[SealedRow]) -> list[OutboxBlock]:
+        """The blocks as they were stored, without those that cannot be restored."""
+        blocks: list[OutboxBlock] = []
+        for row in rows:
+            key = self._keys.stored[row.key]
+            prev = self._tables.end_before(row.id.lane, row.id.epoch) if row.id.seq == 1 else None
+            sealed = restore_header(row.id, self._templates.make(row.id, key.id, key.subject, prev), row.sealed)
+            if block_digest(sealed) == row.digest:
+                blocks.append(OutboxBlock(row.id, key.id, sealed))
+            else:
+                self._give_up(row.id)
+        return blocks
 
-    def _run_transaction(self, body: Callable[[], T]) -> T:
-        with transaction(self._connection, self._path):
-            return body()
+    def _give_up(self, id_: BlockId) -> None:
+        """Delete a block that was damaged on the disk: the clinic could not open it."""
+        log.error("block %d of epoch %d in lane %s was damaged on the disk; check the disk", id_.seq, id_.epoch, id_.lane)
 
-    def _run_with_reserve(self, body: Callable[[], T]) -> T:
-        """Run a transaction in the room of the reserve, and fill the reserve again."""
-        self._reserve.release()
-        try:
-            return self._run_transaction(body)
-        finally:
-            shrink_wal(self._connection)
-            self._reserve.fill()
+        def delete() -> None:
+            sequence = self._tables.find(id_.lane, id_.epoch)
+            if sequence is not None:
+                drop(self._database, self._tables, sequence, self._tables.read(sequence, id_.seq, id_.seq))
 
-    def _fits_free_space(self, blocks: Sequence[tuple[Lane, bytes]]) -> bool:
-        """Whether deleted blocks have left room for these in the database file."""
+        self._run_or_use_reserve(delete)
+
+    def _free_pages_for(self, blocks: Sequence[tuple[Lane, bytes]]) -> bool:
+        """Whether deleted blocks have left room for these in the database file; deletes answered ones for it."""
         needed = sum(len(plaintext) + BLOCK_OVERHEAD_BYTES for _, plaintext in blocks)
-        with translating_sqlite_errors(self._path):
-            return needed <= count_free_bytes(self._connection)
+        if needed > self._database.count_free_bytes():
+            self._run(lambda: delete_answered(self._tables, needed, MAX_COUNT), in_reserve=True)
+        return needed <= self._database.count_free_bytes()
 
-    def _execute(self, statement: str, *values: Any) -> None:
-        with translating_sqlite_errors(self._path):
-            self._connection.execute(statement, values)
+    def _run(self, body: Callable[[], T], *, in_reserve: bool = False) -> T:
+        """Run a transaction. After an error, read again what is kept in memory."""
+        try:
+            return self._database.run_in_reserve(body) if in_reserve else self._database.run(body)
+        except BaseException:
+            self._tables.load()
+            self._keys.load()
+            self._sweep.begin()
+            self._epoch = self._load_epoch() or 0
+            raise
 
-    def _rows(self, query: str, *values: Any) -> Sequence[tuple[Any, ...]]:
-        with translating_sqlite_errors(self._path):
-            return self._connection.execute(query, values).fetchall()
-
-
-def _is_disk_full(path: Path) -> bool:
-    """Whether the disk has no room for the files that SQLite creates beside the database."""
-    try:
-        disk = os.statvfs(path.parent)
-    except OSError:
-        return False
-    return disk.f_bavail * disk.f_frsize < FULL_DISK_BYTES
-
-
-def _create_private_file(path: Path) -> None:
-    try:
-        path.touch(mode=0o600, exist_ok=True)
-    except OSError as error:
-        raise PermanentError(
-            f"cannot create the buffer {path}: {error.strerror}; check that its folder exists and is writable"
-        ) from error
-
-
-def _state_purpose(subject: str, name: str) -> bytes:
-    return f"state {subject} {name}".encode()
-
-
-def _key_purpose(key_id: bytes) -> bytes:
-    return b"data key " + key_id
+    def _run_or_use_reserve(self, body: Callable[[], T]) -> T:
+        """Run a transaction that frees room or must not fail on a full disk."""
+        try:
+            result = self._run(body)
+        except DiskFullError:
+            return self._run(body, in_reserve=True)
+        if not self._database.reserve.is_full:
+            self._database.reserve.fill()
+        return result

@@ -1,112 +1,96 @@
-"""Opening the outbox's database: identity checks, migration, transactions, and the translation of SQLite's errors."""
+"""Opening the outbox's database: identity checks, settings of SQLite, and migration."""
 
-import contextlib
+import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sync.errors import DiskFullError, PermanentError, SyncError, TransientError
+from sync.errors import PermanentError
 from sync.keys import HubKey
+from sync.outbox_database import PAGE_BYTES, WAL_BYTES, OutboxDatabase, translating_sqlite_errors
 from sync.outbox_migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
+from sync.reserve import Reserve
 from sync.seal import SealError
 
-WAL_PAGES: Final = 256
-"""Pages of 4 KiB after which SQLite moves the WAL into the database. With its default of 1000 the reserve for a full disk would
-have to be four times as large."""
+_NEWER: Final = "the buffer {} was written by a newer pulsegate (schema {}, this version supports {}): update pulsegate"
+BUSY_TIMEOUT_S: Final = 2.0
+"""How long to wait for another process's transaction: longer than any of ours (tens of ms on an SD card), and short enough for
+a person who waits at start for the message that a second agent is running."""
+FULL_DISK_BYTES: Final = 256 * 1024
+"""Less than this is a full disk at the start: SQLite needs 32 KiB for its shared-memory file and some pages for the WAL, and
+reports a failure to create them in several ways."""
 
 
-def prepare_database(connection: sqlite3.Connection, path: Path, *, hub: str, hub_key: HubKey) -> None:
-    """Check that the database belongs to this hub, then migrate it to the present schema.
+def open_database(path: Path, reserve: Reserve, *, hub: str, hub_key: HubKey) -> OutboxDatabase:
+    """Open the database, or create it (mode 0600); check that it belongs to this hub, and migrate it to the present schema.
 
     Raises:
         PermanentError: the database belongs to another application or hub, or has a newer schema. Nothing was changed.
         SealError: it was sealed with another hub key. Nothing was changed.
     """
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > SCHEMA_VERSION:
+    with translating_sqlite_errors(path):
+        _create_private_file(path)
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            database = OutboxDatabase(connection, path, reserve)
+            _prepare(database, hub=hub, hub_key=hub_key)
+        except BaseException:
+            connection.close()
+            raise
+        return database
+
+
+def is_disk_full(path: Path) -> bool:
+    """Whether the disk has no room for the files that SQLite creates beside the database."""
+    try:
+        disk = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < FULL_DISK_BYTES
+
+
+def _create_private_file(path: Path) -> None:
+    try:
+        path.touch(mode=0o600, exist_ok=True)
+    except OSError as error:
         raise PermanentError(
-            f"the buffer {path} was written by a newer pulsegate (schema {version}, this version supports {SCHEMA_VERSION}):"
-            " update pulsegate"
-        )
-    is_empty = version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
-    if not is_empty:
-        _check_owner(connection, path, hub, hub_key)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+            f"cannot create the buffer {path}: {error.strerror}; check that its folder exists and is writable"
+        ) from error
+
+
+def _prepare(database: OutboxDatabase, *, hub: str, hub_key: HubKey) -> None:
+    version = int(database.rows("PRAGMA user_version")[0][0])
+    if version > SCHEMA_VERSION:
+        raise PermanentError(_NEWER.format(database.path, version, SCHEMA_VERSION))
+    is_empty = version == 0 and database.rows("SELECT count(*) FROM sqlite_schema")[0][0] == 0
+    if is_empty:
+        database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    else:
+        _check_owner(database, hub, hub_key)
+    set_pragmas(database)
     if version < SCHEMA_VERSION:
-        with translating_sqlite_errors(path):
-            migrate(connection, hub=hub, hub_key=hub_key)
+        migrate(database.connection, hub=hub, hub_key=hub_key)
 
 
-def _check_owner(connection: sqlite3.Connection, path: Path, hub: str, hub_key: HubKey) -> None:
-    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+def set_pragmas(database: OutboxDatabase) -> None:
+    """Make each commit durable, and bound the WAL."""
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute(
+        "PRAGMA secure_delete = OFF"
+    )  # some builds overwrite each deleted block; keys are overwritten where they go
+    page_bytes = int(database.rows("PRAGMA page_size")[0][0])
+    database.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // page_bytes}")
+
+
+def _check_owner(database: OutboxDatabase, hub: str, hub_key: HubKey) -> None:
+    path = database.path
+    if database.rows("PRAGMA application_id")[0][0] != APPLICATION_ID:
         raise PermanentError(f"{path} is the database of another application: move it away, or set `data` to another folder")
-    owner, check = connection.execute("SELECT hub, hub_key_check FROM buffer").fetchone()
+    owner, check = database.rows("SELECT hub, hub_key_check FROM buffer")[0]
     if check != hub_key.check_value():
         raise SealError(f"the buffer {path} was sealed with another hub key: restore that key file, or move the buffer away")
     if owner != hub:
         raise PermanentError(
             f"the buffer {path} belongs to hub {owner}, not {hub}: set `hub` back to {owner}, or move the buffer away"
         )
-
-
-def shrink_wal(connection: sqlite3.Connection) -> None:
-    """Move the WAL into the database and free its space. Best effort: on a full disk there may be no room for its pages."""
-    with contextlib.suppress(sqlite3.OperationalError):
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def count_free_bytes(connection: sqlite3.Connection) -> int:
-    """Space of deleted blocks in the database file, which new ones can use."""
-    pages, size = (int(connection.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_size"))
-    return pages * size
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """Run the body's statements in one transaction, rolled back on an error. SQLite's errors are translated."""
-    with translating_sqlite_errors(path):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-
-@contextmanager
-def translating_sqlite_errors(path: Path) -> Iterator[None]:
-    """Raise SQLite's errors in the body as TransientError or PermanentError, with a message that says what to do."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # misuse of the sqlite3 module: a defect in our code
-            raise
-        raise _translate(error, code & 0xFF, path) from error
-
-
-def _translate(error: sqlite3.DatabaseError, code: int, path: Path) -> SyncError:
-    match code:
-        case sqlite3.SQLITE_FULL:
-            return DiskFullError(
-                f"cannot write the buffer {path}: the disk is full; free some disk space. Stored blocks are kept."
-            )
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return TransientError(f"the buffer {path} is locked by another process: stop the second agent if one is running")
-        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
-            return TransientError(f"cannot read or write the buffer {path} ({error}): check the disk")
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return PermanentError(
-                f"the buffer {path} is damaged: move it away together with its -wal and -shm files, and keep them,"
-                " because their blocks may be recoverable; the next start creates a new buffer"
-            )
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_AUTH:
-            return PermanentError(f"cannot write to the buffer {path} ({error}): check that its folder exists and is writable")
-        case _:
-            return PermanentError(f"SQLite rejected an operation on the buffer {path} ({error}): report this as a defect")

@@ -32,8 +32,8 @@ class Registration:
     """What the hub knows of its clinic.
 
     `site` is the clinic's name; `acknowledgement` and `receipt` verify its messages. `recipients` are, for each subject of this
-    hub, the key that data keys are wrapped for. The clinic backs its store up every `backup_interval_h` hours, and wrote the file
-    at `registered_s` (seconds since 1970): a hub clock that shows an earlier time is wrong.
+    hub, the key that data keys are wrapped for. The clinic backs its store up every `backup_interval_h` hours, and wrote the
+    file at `registered_s` (seconds since 1970): a hub clock that shows an earlier time is wrong.
     """
 
     hub: str

@@ -1,8 +1,8 @@
-"""Sends the outbox's blocks to the clinic, and deletes a block when the clinic acknowledges that it has committed it.
+"""Sends the outbox's blocks to the clinic, and applies the clinic's signed acknowledgements and receipts to the outbox.
 
 The blocks in flight are tracked only in memory:
 
-    pending ──publish──> in flight ──acknowledged──> deleted from the outbox
+    pending ──publish──> in flight ──acknowledged──> not sent any more
        ^                     │
        └── no acknowledgement in time, or a new connection
 
@@ -14,58 +14,55 @@ alert waits behind it.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn
 
 from sync.errors import TransientError
 from sync.in_flight import InFlight
+from sync.incoming import Received, receive_ack, receive_receipt
+from sync.keys import HubKeys
 from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message
-from sync.outbox import NEWEST, Outbox, OutboxBlock
+from sync.outbox import NEWEST, Outbox
+from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, OutgoingMessage, Position, Section, Sender, prepare_message
+from sync.registration import Registration
+from sync.signing import SignatureError
 from sync.transport import Transport, WorkerCall
-from sync.wire import (
-    UPLINK_LANES,
-    Ack,
-    Envelope,
-    Lane,
-    Range,
-    WireError,
-    WrappedKey,
-    ack_topic,
-    decode_ack,
-    encode_envelope,
-    up_topic,
-)
+from sync.wire import UPLINK_LANES, Lane, WireError, ack_topic, receipt_topic, up_topic
 
 log: Final = logging.getLogger(__name__)
 
-MESSAGE_BLOCKS_LIMIT_BYTES: Final = 48 * 1024
-"""Limit of the blocks' bytes in one message: with their keys it stays below 64 KiB. A larger block (up to
-`sync.wire.PLAINTEXT_LIMIT_BYTES`) is sent alone."""
-MESSAGE_KEYS_LIMIT: Final = 10
-"""Limit of wrapped keys in one message, 1.2 KB each. Every UTC day has its own key, so ten keys cover ten days."""
 RETRY_S: Final = 1.0
 """Pause after a transient failure: a locked database, a full disk, a lost connection."""
+RENEWAL_INTERVAL_S: Final = 60.0
+"""How often blocks without a receipt are looked for, and dropped ranges sent without a block. Receipts have 10 min."""
+IGNORED_REPORT_INTERVAL_S: Final = 60.0
+"""At most one ignored message in this time is reported: a broker may send thousands."""
 
-T = TypeVar("T")
-Position = tuple[int, int]
-"""(epoch, seq) of a block within its lane."""
 _START: Final[Position] = (0, 0)
+_LANE_WITHOUT_BLOCKS: Final[Lane] = "wave"
+"""The topic of a message without blocks: the least urgent."""
+_ReceiveMessage = Callable[[Outbox, Registration, bytes], Received]
 
 
 @dataclass(slots=True)
 class UplinkStatistics:
-    """Counts of blocks since start: `resent` counts repeated sends, `rejected` the blocks that the clinic quarantined.
+    """Counts since start: blocks sent, those of them `resent`, and blocks that need not be sent any more (`blocks_acked`).
 
+    `ignored_messages` were forged, foreign, replayed or malformed; `ignored_reason` says why one of them was ignored.
     `problem` says why blocks do not reach the clinic and what to check; None once one is acknowledged, or none is left.
+    `aside_reason` is the clinic's reason for the last block that it set aside. `is_copied`: the clinic says that two machines
+    use this hub's identity.
     """
 
     blocks_sent: int = 0
     blocks_acked: int = 0
     resent: int = 0
-    rejected: int = 0
-    malformed_acks: int = 0
+    ignored_messages: int = 0
     problem: str | None = None
+    ignored_reason: str | None = None
+    aside_reason: str | None = None
+    is_copied: bool = False
 
 
 @dataclass(slots=True)
@@ -86,19 +83,6 @@ class _Cursor:
             self.backlog = position
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
-    """A part of a lane, after one position and up to another, and how much of it to read: at least one block."""
-
-    lane: Lane
-    is_live: bool
-    after: Position
-    until: Position
-    limit_bytes: int
-    must_fit: bool
-    """Whether a first block over the limit has to wait."""
-
-
 _SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
     ("alert", False),
     ("alert", True),
@@ -111,15 +95,32 @@ _SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
 
 
 class Uplink:
-    """Sends the blocks of one hub to the clinic. `statistics` may be read at any time."""
+    """Sends the blocks of one hub to the clinic. `statistics` may be read at any time.
 
-    def __init__(self, outbox: Outbox, transport: Transport, *, hub: str, call: WorkerCall) -> None:
+    `on_live` is called with the seconds for which the clinic asks for a commit every second.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        transport: Transport,
+        *,
+        hub: str,
+        keys: HubKeys,
+        registration: Registration,
+        call: WorkerCall,
+        on_live: Callable[[float], None],
+    ) -> None:
         self._outbox = outbox
         self._transport = transport
         self._hub = hub
+        self._sender = Sender(hub, keys.device)
+        self._registration = registration
         self._call = call
+        self._on_live = on_live
         self._is_connected = False
-        self._fence = 0
+        self._is_dropped_due = False
+        self._ignored_reported_at: float | None = None
         self._cursors: dict[Lane, _Cursor] | None = None
         self._in_flight = InFlight()
         self._wakeup = asyncio.Event()
@@ -134,7 +135,8 @@ class Uplink:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._receive())
             tasks.create_task(self._send())
-        raise AssertionError("the send and receive tasks must not return")
+            tasks.create_task(self._renew())
+        raise AssertionError("the tasks of the uplink must not return")
 
     def wake(self) -> None:
         """Signal that the outbox has new blocks. Call it on the event loop."""
@@ -162,20 +164,20 @@ class Uplink:
             return False
         if self._cursors is None:
             self._cursors = await self._create_cursors()
-        cursors = self._cursors
-        section, rows, keys = await self._call(_read_first, self._outbox, self._list_sections(cursors))
-        if cursors is not self._cursors:  # a new connection replaced the cursors meanwhile
+        cursors, in_flight = self._cursors, self._in_flight
+        is_dropped_due = self._is_dropped_due and in_flight.is_empty
+        prepare = (prepare_message, self._outbox, self._sender, self._list_sections(cursors))
+        message = await self._call(*prepare, in_flight.sent_blocks(), is_dropped_due)
+        if cursors is not self._cursors:  # the lanes have to be read again
             return True
-        if section is None:
-            if self._in_flight.is_empty:
+        if message is None:
+            if in_flight.is_empty:
                 self._set_problem(None)
             return False
-        if section.must_fit and len(rows[0].sealed) > section.limit_bytes and rows[0].id not in self._in_flight:
-            return False
-        cursors[section.lane].advance(section.is_live, _position(rows[-1]))
-        blocks = [row for row in rows if row.id not in self._in_flight]
-        if blocks:
-            await self._publish(section.lane, blocks, keys)
+        if message.section is not None:
+            cursors[message.section.lane].advance(message.section.is_live, message.end)
+        if message.payload:
+            await self._publish(message)
         return True
 
     async def _create_cursors(self) -> dict[Lane, _Cursor]:
@@ -185,9 +187,9 @@ class Uplink:
             cursors[lane] = _Cursor(end, end)
         return cursors
 
-    def _list_sections(self, cursors: dict[Lane, _Cursor]) -> list[_Section]:
+    def _list_sections(self, cursors: dict[Lane, _Cursor]) -> list[Section]:
         """The parts of the lanes to send next, most urgent first, up to the first lane for which there is no room."""
-        sections: list[_Section] = []
+        sections: list[Section] = []
         for lane, is_live in _SEND_ORDER:
             room = self._in_flight.room_bytes(lane)
             if room == 0:
@@ -201,27 +203,22 @@ class Uplink:
                 limit_bytes = min(limit_bytes, room - PACKET_OVERHEAD_BYTES)
             cursor = cursors[lane]
             after, until = (cursor.live, NEWEST) if is_live else (cursor.backlog, cursor.boundary)
-            sections.append(_Section(lane, is_live, after, until, limit_bytes, room is not None))
+            sections.append(Section(lane, is_live, after, until, limit_bytes, room is not None))
         return sections
 
-    async def _publish(self, lane: Lane, blocks: list[OutboxBlock], keys: list[WrappedKey]) -> None:
-        """Send one message. Its blocks count as in flight beforehand: they may be acknowledged before `publish` returns."""
-        ids = [block.id for block in blocks]
-        resent = self._in_flight.sent_before(ids)
-        if resent:  # a clinic that lost its store has lost the keys too
-            cursors = self._cursors
-            keys = await self._call(_read_all_keys, self._outbox, blocks)
-            if cursors is not self._cursors:
-                return
-        payload = encode_envelope(Envelope(self._hub, tuple(block.sealed for block in blocks), tuple(keys)))
-        self._in_flight.add(ids, len(payload) + PACKET_OVERHEAD_BYTES, asyncio.get_running_loop().time())
+    async def _publish(self, message: OutgoingMessage) -> None:
+        """Send a message. Its blocks count as in flight beforehand: they may be acknowledged before `publish` returns."""
+        self._is_dropped_due = False
+        if message.ids:
+            self._in_flight.add(message.ids, len(message.payload) + PACKET_OVERHEAD_BYTES, asyncio.get_running_loop().time())
+        lane = message.section.lane if message.section else _LANE_WITHOUT_BLOCKS
         try:
-            await self._transport.publish(up_topic(self._hub, lane), payload)
+            await self._transport.publish(up_topic(self._hub, lane), message.payload)
         except TransientError:
-            self._in_flight.remove_unsent(ids)
+            self._in_flight.remove_unsent(message.ids)
             raise
-        self.statistics.blocks_sent += len(blocks)
-        self.statistics.resent += len(resent)
+        self.statistics.blocks_sent += len(message.ids)
+        self.statistics.resent += message.resent
 
     async def _receive(self) -> NoReturn:
         while True:
@@ -235,47 +232,83 @@ class Uplink:
                     self._reset_connection()
                     self._set_problem(reason)
                 case Message(topic, payload) if topic == ack_topic(self._hub):
-                    await self._on_ack(payload)
+                    await self._on_message(receive_ack, payload)
+                case Message(topic, payload) if topic == receipt_topic(self._hub):
+                    await self._on_message(receive_receipt, payload)
                 case Message():
-                    self.statistics.malformed_acks += 1
+                    self._on_ignored("a message on a topic that this hub does not subscribe to")
 
-    async def _on_ack(self, payload: bytes) -> None:
-        """Delete the blocks that the clinic holds. If the outbox fails, they are sent again after the timeout."""
+    async def _on_message(self, receive: _ReceiveMessage, payload: bytes) -> None:
+        """Apply a message of the clinic. If the outbox fails, the blocks are sent again after the timeout."""
         try:
-            ack = decode_ack(payload)
-        except WireError as error:
-            self.statistics.malformed_acks += 1
-            self._set_problem(str(error))
+            received = await self._call(receive, self._outbox, self._registration, payload)
+        except (WireError, SignatureError) as error:
+            self._on_ignored(str(error))
             return
-        if ack.hub != self._hub or ack.fence < self._fence:
-            return
-        self._fence = ack.fence
-        held = _held_ranges(ack)
-        try:
-            deleted = await self._call(self._outbox.acknowledge, (), held)
-            self.statistics.blocks_acked += deleted
-            if ack.keys:
-                await self._call(self._outbox.mark_keys_held, ack.keys)
         except TransientError as error:
             self._set_problem(str(error))
             return
-        self.statistics.rejected += len(ack.rejected)
-        self._in_flight.acknowledge(held, asyncio.get_running_loop().time())
-        if deleted:
+        applied = received.applied
+        if not applied.accepted:
+            self._on_ignored(applied.problem or "it does not follow the messages before it")
+            return
+        self.statistics.blocks_acked += len(applied.settled)
+        self._in_flight.settle(applied.settled, asyncio.get_running_loop().time())
+        if applied.settled:
             self._set_problem(None)
+        if applied.is_new_store:
+            self._read_again(UPLINK_LANES)
+        self._note_report(received)
         self._wakeup.set()
+
+    def _note_report(self, received: Received) -> None:
+        """Note what the clinic says besides which blocks it holds."""
+        if received.reason is not None and received.reason != self.statistics.aside_reason:
+            self.statistics.aside_reason = received.reason
+            log.warning("the clinic keeps blocks of this hub aside: %s", received.reason)
+        if received.is_copied is not None:
+            if received.is_copied and not self.statistics.is_copied:
+                log.error("another machine uses this hub's identity: find and stop it, and register it under another name")
+            self.statistics.is_copied = received.is_copied
+        if received.live_s:
+            self._on_live(received.live_s)
+
+    def _on_ignored(self, reason: str) -> None:
+        """Count a message that changes nothing, and report it unless another one was reported lately."""
+        self.statistics.ignored_messages += 1
+        now, before = asyncio.get_running_loop().time(), self._ignored_reported_at
+        if before is None or now - before >= IGNORED_REPORT_INTERVAL_S:
+            self._ignored_reported_at = now
+            self.statistics.ignored_reason = reason
+            log.warning("ignored a message from the broker: %s", reason)
+
+    async def _renew(self) -> NoReturn:
+        """Send again, from time to time, what the clinic should have confirmed in another way than by an acknowledgement."""
+        while True:
+            await asyncio.sleep(RENEWAL_INTERVAL_S)
+            self._is_dropped_due = True
+            try:
+                if await self._call(self._outbox.requeue_unopened):
+                    self._read_again(("alert", "vital"))
+            except TransientError as error:
+                self._set_problem(str(error))
+            self._wakeup.set()
 
     def _reset_connection(self) -> None:
         """Forget the blocks in flight, which may be lost, and read the outbox from its start again."""
         self._in_flight.reset()
         self._cursors = None
+        self._is_dropped_due = True
 
     def _expire_in_flight(self) -> None:
-        """Read the lanes of blocks whose acknowledgement is overdue from the start again."""
-        for id_ in self._in_flight.expire(asyncio.get_running_loop().time()):
-            if self._cursors is not None:
-                cursor = self._cursors[id_.lane]
-                cursor.backlog, cursor.boundary = _START, cursor.live
+        overdue = self._in_flight.expire(asyncio.get_running_loop().time())
+        self._read_again({id_.lane for id_ in overdue})
+
+    def _read_again(self, lanes: Collection[Lane]) -> None:
+        """Read lanes from their start again. Replaces the cursors, so that a message that is being prepared is discarded."""
+        if self._cursors is not None and lanes:
+            again: dict[Lane, _Cursor] = {lane: _Cursor(self._cursors[lane].live, self._cursors[lane].live) for lane in lanes}
+            self._cursors = {**self._cursors, **again}
 
     def _time_to_expiry_s(self) -> float | None:
         due_at = self._in_flight.next_expiry()
@@ -290,39 +323,3 @@ class Uplink:
             log.info("the clinic acknowledges blocks again")
         else:
             log.warning("cannot send to the clinic: %s", problem)
-
-
-def _limit_keys(rows: list[OutboxBlock]) -> list[OutboxBlock]:
-    """The longest prefix of the rows that needs at most `MESSAGE_KEYS_LIMIT` keys."""
-    keys: set[bytes] = set()
-    for i, row in enumerate(rows):
-        keys.add(row.key)
-        if len(keys) > MESSAGE_KEYS_LIMIT:
-            return rows[:i]
-    return rows
-
-
-def _position(block: OutboxBlock) -> Position:
-    return block.id.epoch, block.id.seq
-
-
-def _read_first(outbox: Outbox, sections: Iterable[_Section]) -> tuple[_Section | None, list[OutboxBlock], list[WrappedKey]]:
-    """Read the first section that has blocks, and those of its keys that the clinic has not confirmed.
-
-    One call of the storage worker reads all of it, because a call takes longer than reading an empty lane.
-    """
-    for section in sections:
-        rows = _limit_keys(outbox.pending(section.lane, section.after, section.limit_bytes, until=section.until))
-        if rows:
-            return section, rows, outbox.keys_for(row.key for row in rows)
-    return None, [], []
-
-
-def _read_all_keys(outbox: Outbox, blocks: Iterable[OutboxBlock]) -> list[WrappedKey]:
-    return outbox.keys_for((block.key for block in blocks), also_held=True)
-
-
-def _held_ranges(ack: Ack) -> list[Range]:
-    """The ranges of blocks that an acknowledgement covers. The clinic also holds the blocks in its quarantine."""
-    marks = [Range(lane, epoch, 1, seq) for lane, epoch, seq in ack.marks]
-    return [*marks, *ack.ranges, *(Range(lane, epoch, seq, seq) for lane, epoch, seq, _ in ack.rejected)]

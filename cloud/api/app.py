@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import HTMLResponse
@@ -18,6 +18,7 @@ from cloud.api.feed import Feed, now_us
 from cloud.api.numbers import Json
 from cloud.api.queries import SILENT_AFTER_US
 from cloud.api.security import SecurityMiddleware
+from cloud.api.watching import renew_watch
 from cloud.changes import AlertKey, SensorKey
 from cloud.store import Store
 from cloud.validate import MAX_NAME_CHARS, MAX_TIME_US
@@ -37,7 +38,7 @@ def create_app(store: Store, engine: Engine, feed: Feed) -> FastAPI:
     app = FastAPI(title="pulsegate clinic", docs_url=None, redoc_url=None, openapi_url=None)
     _add_page(app)
     _add_rest_routes(app, store, engine)
-    _add_websocket(app, feed)
+    _add_websocket(app, feed, lambda: renew_watch(store, engine))
     app.add_middleware(SecurityMiddleware)
     return app
 
@@ -115,15 +116,17 @@ def _add_sensor_routes(app: FastAPI, engine: Engine) -> None:
         return key._asdict() | {"kind": kind} | queries.read_vitals(engine, key, kind, from_us, to_us)
 
 
-def _add_websocket(app: FastAPI, feed: Feed) -> None:
+def _add_websocket(app: FastAPI, feed: Feed, watch: Callable[[], Coroutine[None, None, NoReturn]]) -> None:
     @app.websocket("/ws")
     async def live(socket: WebSocket) -> None:
         with feed.register_viewer() as viewer:
             await socket.accept()
             async with asyncio.TaskGroup() as tasks:
                 sending = tasks.create_task(_send_messages(socket, lambda: feed.next_message(viewer)))
+                watching = tasks.create_task(watch())
                 await _wait_closed(socket)
                 sending.cancel()
+                watching.cancel()
 
 
 async def _send_messages(socket: WebSocket, next_message: Callable[[], Awaitable[str]]) -> None:

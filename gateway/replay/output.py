@@ -18,15 +18,7 @@ from drivers.kinds import KINDS
 from drivers.readings import TICKS_PER_SECOND
 from reporting.result import OutputRecord, ReplayResult, TimedBeat, interval_ends
 from reporting.text import format_clock, format_probability, format_start
-from sync.records import (
-    AlertRecord,
-    FindingRecord,
-    GapRecord,
-    IntervalsRecord,
-    QuarantinedRecord,
-    StatusRecord,
-    VitalRecord,
-)
+from sync.records import AlertRecord, FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord, VitalRecord
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -37,6 +37,7 @@ from gateway.simulate.progress import COUNTERS, DemoProgress, Json
 from gateway.simulate.script import Episode, expected_episodes, load_script
 
 HUB: Final = "demo-hub"
+SUBJECT: Final = "demo-patient"
 SENSOR: Final = "strap"
 REFRESH_S: Final = 0.5
 """Interval between two updates on a terminal."""
@@ -136,6 +137,7 @@ class _Demo:
         self.processes: list[ManagedProcess] = []
         (folder / "log").mkdir(exist_ok=True)
         self.clinic_data, self.agent_data = folder / "clinic", folder / "agent"
+        self.registration = folder / "registration.toml"
         self.journal = folder / "strap.jsonl"
         self.status = self.agent_data / "status.json"
 
@@ -170,7 +172,9 @@ class _Demo:
         source = self._source_arguments()
         strap = self._add_process("strap", "gateway.simulate.strap", "--socket", radio, "--journal", self.journal, *source)
         strap.on_event = lambda event: self.progress.on_strap_event(event, _now_us())
-        agent = self._add_process("agent", "gateway.cli", "run", "--config", self._write_settings(radio, page))
+        settings = self._write_settings(radio, page)
+        await self._register(settings)
+        agent = self._add_process("agent", "gateway.cli", "run", "--config", settings)
         async with run_processes(agent, strap), asyncio.TaskGroup() as group:
             watchers = [group.create_task(self._watch_page(page["page"])), group.create_task(self._watch_agent())]
             await self._show_progress(page["page"])
@@ -209,15 +213,35 @@ class _Demo:
     def _write_settings(self, radio: Path, page: Json) -> Path:
         path = self.folder / "agent.toml"
         path.write_text(
-            f'hub = "{HUB}"\nsubject = "demo-subject"\ndata = {json.dumps(str(self.agent_data))}\n'
+            f'hub = "{HUB}"\nsubject = "{SUBJECT}"\ndata = "{self.agent_data.name}"\n'
             f"radio = {json.dumps(f'virtual:{radio}')}\n"
             f'[clinic]\nhost = "{page["mqtt"]["host"]}"\nport = {page["mqtt"]["port"]}\n'
-            f"public_key = {json.dumps(page['public_key'])}\n"
+            f'registration = "{self.registration.name}"\n'
             "[limits]\nrepeat_medium = 0  # the script has a day's episodes within minutes, and each must be shown\n"
             f'[[sensor]]\nname = "{SENSOR}"\nadvertised_name = "Virtual H10"\n',
             encoding="utf-8",
         )
         return path
+
+    async def _register(self, settings: Path) -> None:
+        """Create the hub's device key and register hub and patient at the clinic, as an operator does with two files."""
+        key_file = await self._run_command("create the hub's identity", "gateway.cli", "identity", "--config", settings)
+        hub = ("--hub", HUB, "--hub-key", key_file.decode().strip(), "--subject", SUBJECT)
+        register = ("cloud.cli", "register", "--data", self.clinic_data, *hub, "--out", self.registration)
+        await self._run_command("register the hub", *register)
+
+    async def _run_command(self, purpose: str, *arguments: object) -> bytes:
+        """Run a command of the agent or the clinic, and return its standard output."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *map(str, arguments)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # so Ctrl-C in the terminal reaches only the demo
+        )
+        output, errors = await process.communicate()
+        if process.returncode:
+            raise DemoError(f"cannot {purpose}: {errors.decode(errors='replace').strip()}")
+        return output
 
     async def _watch_page(self, page: str) -> None:
         """Receive the page's messages as a browser does, and reconnect while the clinic restarts."""
@@ -263,15 +287,8 @@ class _Demo:
 
     async def _audit(self) -> Audit:
         """Compare the strap's journal with the clinic's store, which the clinic's own command opens."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cloud.cli", "open", "--data", str(self.clinic_data), "--json"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=1 << 24,
-        )
-        output, errors = await process.communicate()
-        if process.returncode:
-            raise DemoError(f"the audit could not read the clinic's store: {errors.decode().strip()}")
+        stored = ("cloud.cli", "open", "--data", self.clinic_data, "--json")
+        output = await self._run_command("read the clinic's store for the audit", *stored)
         frames = read_journal(self.journal).frames if self.journal.exists() else ()
         sent = [SentFrame(frame.last_us, frame.n, frame.samples_crc32) for frame in frames]
         return audit(sent, map(json.loads, output.splitlines()))

@@ -2,25 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from cloud.store import Store
 from cloud.tables import open_projections
-from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import Hub
+from tests.clinic_testbed import Clinic, Hub
 from tests.databases import Databases
 
 
-@pytest.fixture(scope="session")
-def clinic_keys() -> ClinicKeyPair:
-    return ClinicKeyPair.generate()
+@pytest.fixture
+def clinic(tmp_path: Path) -> Clinic:
+    return Clinic(tmp_path)
 
 
 @pytest.fixture
-def hub(clinic_keys: ClinicKeyPair) -> Hub:
-    return Hub(clinic_keys.public)
+def hub(clinic: Clinic) -> Hub:
+    return clinic.add_hub()
 
 
 @pytest.fixture

@@ -1,21 +1,11 @@
-"""A hub that seals blocks as the agent does, and a synthetic ECG for it to send."""
+"""Records for a hub to send: a synthetic ECG, vital signs and alerts."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine
 
-from cloud.changes import Changes
-from cloud.opener import Opener
-from cloud.store import Store
-from sync.record_codec import encode_records
-from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord
-from sync.seal import BlockHeader, ClinicKeyPair, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
-from sync.wire import Lane, WrappedKey
+from sync.records import AlertRecord, Strip, Times, VitalRecord, WaveformRecord
 
 START_US = 1_790_000_000_000_000
 RATE_HZ = 130.0
@@ -71,41 +61,3 @@ def alert(kind: str = "tachycardia", priority: str = "medium", onset_us: int = S
         "measured": {"rate_bpm": 150.0, "limit_bpm": 131},
     }
     return AlertRecord(**(values | changes))  # type: ignore[arg-type]
-
-
-@dataclass
-class Hub:
-    """Seals records for a clinic, with gap-free sequence numbers in each lane."""
-
-    clinic: ClinicPublicKey
-    name: str = "hub-1"
-    subject: str = "subject-1"
-    epoch: int = 1
-    key: DataKey = field(default_factory=DataKey.generate)
-    seqs: Counter[Lane] = field(default_factory=Counter)
-
-    @cached_property
-    def wrapped(self) -> WrappedKey:
-        return WrappedKey(self.key.id, wrap_for_clinic(self.key, hub=self.name, subject=self.subject, clinic=self.clinic))
-
-    def seal(self, lane: Lane, plaintext: bytes) -> tuple[BlockHeader, bytes]:
-        self.seqs[lane] += 1
-        header = BlockHeader(self.name, self.subject, self.epoch, lane, self.seqs[lane], self.key.id)
-        return header, seal_block(header, plaintext, self.key)
-
-    def send(self, store: Store, lane: Lane, *records: Record, received_us: int = START_US) -> None:
-        self.send_block(store, self.seal(lane, encode_records(records)), received_us)
-
-    def send_block(self, store: Store, block: tuple[BlockHeader, bytes], received_us: int = START_US) -> None:
-        assert store.commit(self.name, [self.wrapped], [block], received_us).new == 1
-
-
-async def discard(_changes: Changes) -> None:
-    """Publish to no one."""
-
-
-def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> None:
-    """Open everything that is stored."""
-    opener = Opener(store, engine, keys, discard)
-    while opener.open_batch() is not None:
-        pass

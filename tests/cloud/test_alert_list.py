@@ -42,7 +42,11 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def project(engine: Engine, hub: str, alerts: list[AlertRecord], received_us: int) -> None:
     with engine.begin() as connection:
         for seq, record in enumerate(alerts, 1):
-            project_records(connection, BlockOrigin(f"patient-of-{hub}", hub, "alert", Position(1, seq), received_us), [record])
+            project_records(
+                connection,
+                BlockOrigin(f"patient-of-{hub}", hub, "alert", Position(1, seq), received_us, is_proven=True),
+                [record],
+            )
 
 
 def list_pages(engine: Engine) -> list[list[dict[str, Any]]]:

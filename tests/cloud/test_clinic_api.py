@@ -15,14 +15,15 @@ from websockets.asyncio.client import connect
 
 from cloud.api import queries
 from cloud.api.app import create_app, select_language
+from cloud.api.counters import read_counters
 from cloud.api.feed import QUEUE_MESSAGES, Feed
 from cloud.changes import Changes, LiveVital, LiveWaveform, Position, SensorKey
 from cloud.opener import Opener
 from cloud.page_server import make_page_server
 from cloud.store import Store
 from sync.records import StatusRecord
-from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import RATE_HZ, START_US, Hub, alert, counts, ecg_mv, heart_rate, strip, times, waveform
+from tests.clinic_testbed import Clinic, Hub
+from tests.cloud.synthetic import RATE_HZ, START_US, alert, counts, ecg_mv, heart_rate, strip, times, waveform
 
 Json = dict[str, Any]
 
@@ -58,9 +59,9 @@ class RunningClinic:
 
 
 @asynccontextmanager
-async def run_clinic(store: Store, engine: Engine, keys: ClinicKeyPair) -> AsyncIterator[RunningClinic]:
+async def run_clinic(store: Store, engine: Engine, clinic: Clinic) -> AsyncIterator[RunningClinic]:
     feed = Feed(engine)
-    opener = Opener(store, engine, keys, feed.publish)
+    opener = clinic.opener(store, engine, feed.publish)
     server = make_page_server(create_app(store, engine, feed))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
@@ -72,10 +73,10 @@ async def run_clinic(store: Store, engine: Engine, keys: ClinicKeyPair) -> Async
             opening.cancel()
 
 
-def run_in_clinic(store: Store, engine: Engine, keys: ClinicKeyPair, test: Callable[[RunningClinic], Awaitable[None]]) -> None:
+def run_in_clinic(store: Store, engine: Engine, clinic: Clinic, test: Callable[[RunningClinic], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with run_clinic(store, engine, keys) as clinic:
-            await test(clinic)
+        async with run_clinic(store, engine, clinic) as running:
+            await test(running)
 
     asyncio.run(run())
 
@@ -92,7 +93,7 @@ async def next_message(viewer: websockets.ClientConnection, kind: str) -> Json:
             return message
 
 
-def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     mv = ecg_mv([0.5, 1.5], 2.0)
     hub.send(store, "alert", alert(strip=strip(START_US, [0.5, 1.3], 2.0)))
     hub.send(store, "wave", waveform(START_US, counts(mv[:130])), waveform(START_US + 1_000_000, counts(mv[130:])))
@@ -141,15 +142,15 @@ def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, 
         }
         assert (await clinic.get(f"/api/ecg?{ABOUT_STRAP}&from_us=x&to_us=1"))[0] == 422
 
-    run_in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic, test)
 
 
 def test_counters_are_of_one_moment(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks arrive and are opened while the counters are read."""
     read, arrivals = queries.read_counters, iter(range(3))
-    opener = Opener(store, engine, clinic_keys, Feed(engine).publish)
+    opener = clinic.opener(store, engine, Feed(engine).publish)
 
     def read_while_blocks_arrive(engine: Engine) -> Json:
         counters = read(engine)
@@ -161,14 +162,11 @@ def test_counters_are_of_one_moment(
 
     monkeypatch.setattr(queries, "read_counters", read_while_blocks_arrive)
 
-    async def test(clinic: RunningClinic) -> None:
-        blocks = (await clinic.json("/api/counters"))["blocks"]
-        assert (blocks["stored"], blocks["opened"]) == (3, 3)
-
-    run_in_clinic(store, engine, clinic_keys, test)
+    blocks = read_counters(store, engine)["blocks"]
+    assert (blocks["stored"], blocks["opened"]) == (3, 3)
 
 
-def test_every_response_has_strict_security_headers(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
+def test_every_response_has_strict_security_headers(store: Store, engine: Engine, clinic: Clinic) -> None:
     async def test(clinic: RunningClinic) -> None:
         for path in ("/", "/static/js/main.js", "/api/alerts", "/nowhere"):
             _, headers, _ = await clinic.get(path)
@@ -182,10 +180,10 @@ def test_every_response_has_strict_security_headers(store: Store, engine: Engine
         for path in ("/docs", "/redoc", "/openapi.json", "/static/../app.py", "/static/%2e%2e/%2e%2e/api/app.py"):
             assert (await clinic.get(path))[0] == 404
 
-    run_in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic, test)
 
 
-def test_rejects_host_names_other_than_loopback(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
+def test_rejects_host_names_other_than_loopback(store: Store, engine: Engine, clinic: Clinic) -> None:
     async def test(clinic: RunningClinic) -> None:
         for host in ("evil.example", f"evil.example:{clinic.port}", "127.0.0.1.evil.example", "", "[::1"):
             status, _, body = await clinic.get("/api/alerts", Host=host)
@@ -193,10 +191,10 @@ def test_rejects_host_names_other_than_loopback(store: Store, engine: Engine, cl
         for host in (f"127.0.0.1:{clinic.port}", f"localhost:{clinic.port}", f"[::1]:{clinic.port}"):
             assert (await clinic.get("/api/alerts", Host=host))[0] == 200
 
-    run_in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic, test)
 
 
-def test_rejects_a_websocket_from_another_origin(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
+def test_rejects_a_websocket_from_another_origin(store: Store, engine: Engine, clinic: Clinic) -> None:
     async def test(clinic: RunningClinic) -> None:
         for origin in ("https://evil.example", "null", f"http://localhost:{clinic.port}", "http://127.0.0.1"):
             with pytest.raises(websockets.InvalidStatus) as rejected:
@@ -205,15 +203,15 @@ def test_rejects_a_websocket_from_another_origin(store: Store, engine: Engine, c
         async with clinic.websocket() as viewer:
             assert json.loads(await viewer.recv())["type"] == "beat"
 
-    run_in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic, test)
 
 
-def test_serves_the_page_in_the_language_of_the_browser(store: Store, engine: Engine, clinic_keys: ClinicKeyPair) -> None:
+def test_serves_the_page_in_the_language_of_the_browser(store: Store, engine: Engine, clinic: Clinic) -> None:
     async def test(clinic: RunningClinic) -> None:
         _, _, page = await clinic.get("/", **{"Accept-Language": "fr-CH, de;q=0.8"})
         assert '<html lang="fr">' in page
 
-    run_in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic, test)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +231,7 @@ def test_selects_the_preferred_language_of_accept_language(accept: str, expected
 
 
 def test_the_websocket_sends_alerts_with_strips_ecg_vitals_and_sensors(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic
 ) -> None:
     async def test(clinic: RunningClinic) -> None:
         async with clinic.websocket() as viewer:
@@ -248,7 +246,7 @@ def test_the_websocket_sends_alerts_with_strips_ecg_vitals_and_sensors(
             assert (await next_message(viewer, "vital"))["value"] == 72.0
             assert (await next_message(viewer, "sensor"))["samples"] == 130
 
-    run_in_clinic(store, engine, clinic_keys, test)
+    run_in_clinic(store, engine, clinic, test)
 
 
 def test_a_slow_viewer_loses_its_queue_and_gets_a_resync_message(engine: Engine) -> None:

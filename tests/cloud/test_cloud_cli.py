@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 import zlib
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +22,19 @@ from cloud.api.alert_queries import ListCursor
 from cloud.changes import SensorKey
 from cloud.cli import main
 from cloud.store import Store
-from cloud.stored_blocks import RejectedBlock
 from cloud.tables import open_projections
-from sync.record_codec import encode_records
 from sync.records import GapRecord
-from sync.seal import BlockHeader, ClinicKeyPair, seal_block
-from sync.wire import BlockId
-from tests.cloud.synthetic import START_US, Hub, alert, counts, ecg_mv, strip, waveform
+from sync.seal import LaneEnd, parse_header, seal_block
+from tests.clinic_testbed import Clinic, Hub
+from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, strip, waveform
 
 SAMPLES = counts(ecg_mv([0.5], 1.0))
 START_LIMIT_S = 60
 
 
 @pytest.fixture
-def folder(tmp_path: Path, clinic_keys: ClinicKeyPair) -> Path:
-    clinic_keys.save(tmp_path / "clinic.key")
-    return tmp_path
+def folder(clinic: Clinic) -> Path:
+    return clinic.folder.path
 
 
 def fill_store(folder: Path, hub: Hub) -> None:
@@ -81,39 +80,39 @@ def test_export_finds_missing_blocks_and_duplicate_waveforms(
 ) -> None:
     with closing(Store.open(folder / "blocks.db")) as store:
         hub.send(store, "wave", waveform(START_US, SAMPLES))
-        lost, rejected = hub.seal("wave", b""), hub.seal("wave", b"")
-        store.quarantine([RejectedBlock("hub-1", "of another lane", rejected[1], BlockId("wave", 1, 3))], START_US)
+        lost = hub.seal("wave", b"")
+        rejected = seal_block(replace(hub.header("wave", 3), subject="subject-9"), b"", hub.key)
+        assert hub.receive(store, hub.message(rejected))[0].aside[0].seq == parse_header(hub.seal("wave", b"")).seq
         hub.send(store, "wave", waveform(START_US, SAMPLES))
-        header = BlockHeader("hub-1", "subject-1", 2, "wave", 1, hub.key.id, prev=(1, 6))
-        hub.send_block(store, (header, seal_block(header, encode_records([]), hub.key)))
+        hub.epoch, previous = 2, LaneEnd(1, 6, bytes(32))
+        hub.send_block(store, seal_block(replace(hub.header("wave", 1), prev=previous), b"\x80", hub.key))
     code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 0
-    assert [(missing["epoch"], missing["seq"]) for missing in lines[-1]["missing"]] == [(1, lost[0].seq), (1, 5), (1, 6)]
+    lost_seq = parse_header(lost).seq
+    gaps = [(gap["epoch"], gap["first"], gap["last"]) for gap in lines[-1]["missing"]]
+    assert gaps == [(1, lost_seq, lost_seq), (1, 5, 6)]
     assert lines[-1]["duplicate_waveforms"] == 1
 
 
-def test_reports_a_wrong_key_in_one_line(tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
-    ClinicKeyPair.generate().save(tmp_path / "clinic.key")
-    fill_store(tmp_path, hub)
-    code, lines, error = run(capsys, "open", "--data", str(tmp_path), "--json")
+def test_reports_missing_private_keys_in_one_line(
+    clinic: Clinic, folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill_store(folder, hub)
+    shutil.rmtree(clinic.folder.keys)
+    code, lines, error = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 1
     assert [line["type"] for line in lines] == ["account"]
     assert lines[0]["unopened"] == {"no key": 3}
     assert error.count("\n") == 1
-    assert "3 of 3 blocks could not be opened, the first because the data key was wrapped for another clinic key" in error
+    assert "3 of 3 blocks could not be opened, the first because its data key is not wrapped for a recipient" in error
 
 
-def test_reports_a_missing_clinic_or_key_in_one_line(tmp_path: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reports_a_missing_clinic_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, error = run(capsys, "open", "--data", str(tmp_path / "nowhere"))
     assert (code, error) == (
         1,
         f"pulsegate-cloud: no clinic in {tmp_path}/nowhere: give the folder that pulsegate-cloud dev was started with\n",
     )
-    fill_store(tmp_path, hub)
-    code, _, error = run(capsys, "open", "--data", str(tmp_path))
-    assert code == 1
-    assert f"cannot read the key file {tmp_path}/clinic.key" in error
-    assert error.count("\n") == 1
 
 
 def test_rebuilds_the_projections_from_the_blocks(folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,8 +162,7 @@ def test_dev_writes_its_endpoints_and_locks_its_folder(tmp_path: Path) -> None:
     endpoints = wait_endpoints(tmp_path)
     assert endpoints["pid"] == first.pid
     assert endpoints["mqtt"]["host"] == "127.0.0.1"
-    assert Path(endpoints["public_key"]).exists()
-    assert {file.name for file in tmp_path.iterdir() if file.stat().st_mode & 0o077} == {"clinic.pub"}
+    assert not [file.name for file in tmp_path.rglob("*") if file.stat().st_mode & 0o077]
     second = start_dev(tmp_path, "--port", "0")
     assert second.communicate(timeout=START_LIMIT_S)[1].decode().count("is in use by another pulsegate-cloud") == 1
     assert second.returncode == 1

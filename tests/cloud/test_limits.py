@@ -12,8 +12,8 @@ from cloud import tables
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
 from cloud.api.queries import MAX_ECG_SAMPLES
+from cloud.block_reader import UNDECODABLE
 from cloud.changes import MAX_LIVE_ALERTS, MAX_LIVE_SAMPLES, BlockOrigin, Changes, Position, SensorKey
-from cloud.opener import UNDECODABLE, Opener
 from cloud.projection_statements import MAX_TOTAL
 from cloud.projections import MAX_SENSORS, project_records
 from cloud.store import Store
@@ -22,8 +22,8 @@ from cloud.validate import MAX_NAME_CHARS, MAX_STRIP_SAMPLES, MAX_TEXT_CHARS, MA
 from sync.packing import MAX_SAMPLES, pack_samples
 from sync.record_codec import decode_records, encode_records
 from sync.records import AlertRecord, GapRecord, Record, RecordError, StatusRecord
-from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import RATE_HZ, SCALE, START_US, Hub, alert, discard, heart_rate, open_all, strip, times, waveform
+from tests.clinic_testbed import Clinic, Hub, open_all
+from tests.cloud.synthetic import RATE_HZ, SCALE, START_US, alert, heart_rate, strip, times, waveform
 from tests.databases import ON_BOTH
 
 DATABASES = ON_BOTH
@@ -65,9 +65,9 @@ BEYOND_THE_LIMIT: dict[str, Record] = {
 
 
 @pytest.mark.parametrize("record", AT_THE_LIMIT.values(), ids=AT_THE_LIMIT)
-def test_opens_what_is_at_the_limit(record: Record, store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_opens_what_is_at_the_limit(record: Record, store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     hub.send(store, "alert" if isinstance(record, AlertRecord) else "vital", record)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     blocks = queries.read_counters(engine)["blocks"]
     assert (blocks["opened"], blocks["unopened_reasons"]) == (1, {})
 
@@ -78,7 +78,7 @@ def test_rejects_what_is_beyond_the_limit(record: Record) -> None:
         validate_record(record)
 
 
-def test_a_block_of_many_samples_is_set_aside(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_a_block_of_many_samples_is_set_aside(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     """Fourteen flat waveforms of a million samples take 57 kB, and 56 MB when they are unpacked."""
     half = MAX_SAMPLES // 2
     longest = replace(waveform(START_US, flat(half)), rate_hz=1000.0)
@@ -89,7 +89,7 @@ def test_a_block_of_many_samples_is_set_aside(store: Store, engine: Engine, hub:
         decode_records(encode_records([longest, longest, alert(strip=STRIP)]))
     hub.send(store, "wave", *(waveform(START_US + n, flat(1_000_000)) for n in range(14)))
     hub.send(store, "wave", waveform(START_US, flat(130)))
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     with engine.connect() as connection:
         assert connection.scalars(select(tables.unopened.c.reason)).all() == [UNDECODABLE]
     assert queries.read_counters(engine)["samples"] == 130
@@ -100,39 +100,35 @@ def test_the_sum_of_gaps_stays_within_what_the_page_can_read(engine: Engine) -> 
         for n in range(3):
             gap = replace(GAP, from_us=START_US + n, missing=2**52)
             project_records(connection, origin(n), [gap])
-            project_records(connection, BlockOrigin("subject-2", "hub-2", "wave", Position(1, n), START_US), [gap])
+            project_records(connection, replace(origin(n), subject="subject-2", hub="hub-2"), [gap])
     assert [one["missing_samples"] for one in queries.list_sensors(engine)] == [MAX_TOTAL] * 2
     counters = queries.read_counters(engine)
     assert (counters["missing_samples"], counters["gaps"]) == (MAX_TOTAL, 6)
 
 
-def test_a_hub_that_names_too_many_sensors_is_refused(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
-) -> None:
+def test_a_hub_that_names_too_many_sensors_is_refused(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     hub.send(store, "vital", *(heart_rate(START_US, 60.0, sensor=f"s{n}") for n in range(MAX_SENSORS)))
     hub.send(store, "vital", heart_rate(START_US, 60.0, sensor="one more"))
     hub.send(store, "vital", heart_rate(START_US, 61.0, sensor="s0"))
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     assert len(queries.list_sensors(engine)) == MAX_SENSORS
     blocks = queries.read_counters(engine)["blocks"]
     assert (blocks["opened"], blocks["unopened_reasons"]) == (2, {UNDECODABLE: 1})
 
 
-def test_what_a_transaction_holds_for_viewers_is_limited(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
-) -> None:
+def test_what_a_transaction_holds_for_viewers_is_limited(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     hub.send(store, "wave", *(waveform(START_US, flat(1000), sensor=f"s{n}") for n in range(MAX_LIVE_SAMPLES // 1000)))
     hub.send(store, "alert", *(alert(onset_us=START_US + n) for n in range(MAX_LIVE_ALERTS)))
-    few = take_changes(store, engine, clinic_keys)
+    few = take_changes(store, engine, clinic)
     assert [(one.is_backlog, len(one.alerts), len(one.waveforms)) for one in few] == [(False, 20, 0), (False, 0, 30)]
     hub.send(store, "wave", *(waveform(START_US, flat(1001), sensor=f"s{n}") for n in range(MAX_LIVE_SAMPLES // 1000)))
     hub.send(store, "alert", *(alert(onset_us=START_US + n) for n in range(MAX_LIVE_ALERTS + 1)))
-    many = take_changes(store, engine, clinic_keys)
+    many = take_changes(store, engine, clinic)
     assert [(one.is_backlog, len(one.alerts), len(one.waveforms)) for one in many] == [(True, 0, 0)] * 2
 
 
-def take_changes(store: Store, engine: Engine, keys: ClinicKeyPair) -> list[Changes]:
-    opener, found = Opener(store, engine, keys, discard), []
+def take_changes(store: Store, engine: Engine, clinic: Clinic) -> list[Changes]:
+    opener, found = clinic.opener(store, engine), []
     while (changes := opener.open_batch()) is not None:
         found.append(changes)
     return [changes for changes in found if changes.blocks]
@@ -156,7 +152,7 @@ def test_finds_a_long_waveform_that_began_before_the_window(engine: Engine) -> N
 
 
 def origin(seq: int) -> BlockOrigin:
-    return BlockOrigin("subject-1", "hub-1", "wave", Position(1, seq), START_US)
+    return BlockOrigin("subject-1", "hub-1", "wave", Position(1, seq), START_US, is_proven=True)
 
 
 NEWEST_US = START_US + 10**12
@@ -191,7 +187,7 @@ def fill_history(engine: Engine, n: int) -> None:
     alert_row = {
         **{name: key[name] for name in ("subject", "hub")},
         **{"sensor": "strap-1", "kind": "pause", "priority": "high", "rank": 0, "source": "", "reasons": "[]"},
-        **{"epoch": 1, "seq": 1, "first_epoch": 1, "first_seq": 1},
+        **{"epoch": 1, "seq": 1, "first_epoch": 1, "first_seq": 1, "is_proven": True},
     }
     with engine.begin() as connection:
         project_records(connection, origin(1), [heart_rate(NEWEST_US, 60.0), GAP])

@@ -16,16 +16,16 @@ from sqlalchemy import Connection, Engine, func, select
 
 from cloud import tables, work
 from cloud.api import alert_queries, queries
+from cloud.block_reader import DAMAGED, NO_KEY, UNDECODABLE
 from cloud.changes import AlertKey, Changes, SensorKey
-from cloud.opener import DAMAGED, NO_KEY, UNDECODABLE, Opener
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from sync.cbor import encode_cbor
 from sync.errors import TransientError
 from sync.record_codec import encode_records
 from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord
-from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import START_US, Hub, alert, counts, discard, ecg_mv, heart_rate, strip, times, waveform
+from tests.clinic_testbed import Clinic, Hub
+from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, heart_rate, strip, times, waveform
 from tests.databases import ON_BOTH
 
 DATABASES = ON_BOTH
@@ -33,8 +33,8 @@ DATABASES = ON_BOTH
 STRAP = SensorKey("subject-1", "hub-1", "strap-1")
 
 
-def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> Changes:
-    opener, changes = Opener(store, engine, keys, discard), Changes()
+def open_all(store: Store, engine: Engine, clinic: Clinic) -> Changes:
+    opener, changes = clinic.opener(store, engine), Changes()
     while (more := opener.open_batch()) is not None:
         changes.add(more)
     return changes
@@ -70,9 +70,9 @@ def send_one_of_each(hub: Hub, store: Store) -> None:
     hub.send(store, "alert", alert(strip=strip(START_US, [0.5, 1.3], 2.0)))
 
 
-def test_projects_every_kind_of_record(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_projects_every_kind_of_record(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     send_one_of_each(hub, store)
-    changes = open_all(store, engine, clinic_keys)
+    changes = open_all(store, engine, clinic)
     assert list(changes.alerts) == [("subject-1", "hub-1", f"tachycardia-{START_US}")]
     (sensor,) = queries.list_sensors(engine)
     assert sensor["samples"] == 130
@@ -85,43 +85,43 @@ def test_projects_every_kind_of_record(store: Store, engine: Engine, hub: Hub, c
     assert queries.read_counters(engine)["blocks"] == {"opened": 7, "unopened": 0, "unopened_reasons": {}}
 
 
-def test_a_second_run_changes_nothing(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_a_second_run_changes_nothing(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     send_one_of_each(hub, store)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     before = all_rows(engine)
-    assert open_all(store, engine, clinic_keys).blocks == 0
+    assert open_all(store, engine, clinic).blocks == 0
     assert all_rows(engine) == before
 
 
-def test_a_rebuild_gives_the_same_projections(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_a_rebuild_gives_the_same_projections(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     send_one_of_each(hub, store)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     before = all_rows(engine)
     reset_projections(engine)
     assert rows(engine, tables.alerts) == []
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     after = all_rows(engine)
     assert after.pop("source")[0]["id"] != before.pop("source")[0]["id"]
     assert after == before
 
 
-def test_opens_alerts_before_waves(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_opens_alerts_before_waves(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     for second in range(100):
         hub.send(store, "wave", waveform(START_US + second * 1_000_000, counts(ecg_mv([0.5], 1.0))))
     hub.send(store, "alert", alert())
-    first = Opener(store, engine, clinic_keys, discard).open_batch()
+    first = clinic.opener(store, engine).open_batch()
     assert first is not None
     assert len(first.alerts) == 1
     assert first.waveforms == []
 
 
 def test_an_alert_update_keeps_the_first_decision_time_and_the_strip(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic
 ) -> None:
     first = alert(strip=strip(START_US, [0.5, 1.3], 2.0))
     hub.send(store, "alert", first)
     hub.send(store, "alert", replace(first, priority="high", end_us=START_US + 9, decided_us=first.decided_us + 5, strip=None))
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     found = alert_queries.find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
     assert found is not None
     assert (found["priority"], found["end_us"], found["decided_us"]) == ("high", START_US + 9, first.decided_us)
@@ -130,50 +130,48 @@ def test_an_alert_update_keeps_the_first_decision_time_and_the_strip(
 
 
 def test_an_older_alert_record_that_arrives_late_does_not_replace_a_newer_one(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic
 ) -> None:
     first = alert()
-    earlier = hub.seal("alert", encode_records([first]))
+    earlier = hub.seal_records("alert", first)
     hub.send(store, "alert", replace(first, end_us=START_US + 9, decided_us=first.decided_us + 5))
     hub.send_block(store, earlier)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     found = alert_queries.find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
     assert found is not None
     assert (found["end_us"], found["decided_us"]) == (START_US + 9, first.decided_us)
 
 
-def test_a_closed_gap_counts_its_missing_samples(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_a_closed_gap_counts_its_missing_samples(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     open_gap = GapRecord("strap-1", "ecg", START_US, None, None, "the link was lost")
     hub.send(store, "wave", open_gap)
     hub.send(store, "wave", replace(open_gap, to_us=START_US + 2_000_000, missing=260))
     hub.send(store, "wave", open_gap)  # a repeated opening record does not reopen the gap
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     (sensor,) = queries.list_sensors(engine)
     assert (sensor["gap_since_us"], sensor["missing_samples"], sensor["gaps"]) == (None, 260, 1)
 
 
-def test_blocks_for_another_clinic_key_are_recorded_and_opened_with_the_right_key(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, caplog: pytest.LogCaptureFixture
+def test_blocks_without_a_private_key_are_recorded_and_opened_when_it_is_back(
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.send(store, "vital", heart_rate(START_US, 61.0))
-    open_all(store, engine, ClinicKeyPair.generate())
+    open_all(store, engine, clinic.without_recipients())
     (unopened,) = rows(engine, tables.unopened)
     assert (unopened["reason"], unopened["lane"], unopened["seq"]) == (NO_KEY, "vital", 1)
     assert len(caplog.records) == 1
-    assert "another clinic key" in caplog.text
-    Opener(store, engine, clinic_keys, discard).retry_missing_keys()
+    assert "whose private key this clinic has" in caplog.text
+    clinic.opener(store, engine).retry_unopened()
     assert rows(engine, tables.unopened) == []
     assert heart_rates(engine) == [61.0]
     assert queries.read_counters(engine)["blocks"]["opened"] == 1
 
 
-def test_a_damaged_block_does_not_stop_the_next_block(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
-) -> None:
-    header, block = hub.seal("vital", encode_records([heart_rate(START_US, 61.0)]))
-    hub.send_block(store, (header, block[:-1] + bytes([block[-1] ^ 1])))
+def test_a_damaged_block_does_not_stop_the_next_block(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
+    block = hub.seal_records("vital", heart_rate(START_US, 61.0))
+    hub.send_block(store, block[:-1] + bytes([block[-1] ^ 1]))
     hub.send(store, "vital", heart_rate(START_US, 62.0))
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     assert [row["reason"] for row in rows(engine, tables.unopened)] == [DAMAGED]
     assert heart_rates(engine) == [62.0]
 
@@ -201,11 +199,11 @@ INVALID_PLAINTEXTS = {
 
 @pytest.mark.parametrize("plaintext", INVALID_PLAINTEXTS.values(), ids=INVALID_PLAINTEXTS.keys())
 def test_records_invalid_content_without_quoting_it(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, caplog: pytest.LogCaptureFixture, plaintext: bytes
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, caplog: pytest.LogCaptureFixture, plaintext: bytes
 ) -> None:
     hub.send_block(store, hub.seal("vital", plaintext))
     hub.send(store, "vital", heart_rate(START_US, 62.0))
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     (unopened,) = rows(engine, tables.unopened)
     assert unopened["reason"] == UNDECODABLE
     assert "CANARY-4711" not in caplog.text + str(unopened)
@@ -213,7 +211,7 @@ def test_records_invalid_content_without_quoting_it(
 
 
 def test_opens_new_blocks_and_retries_while_the_store_is_locked(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloud.opener.RETRY_DELAY_S", 0.01)
     published: asyncio.Queue[Changes] = asyncio.Queue(10)
@@ -228,7 +226,7 @@ def test_opens_new_blocks_and_retries_while_the_store_is_locked(
     monkeypatch.setattr(work, "take_blocks", locked_twice)
 
     async def open_one_alert() -> Changes:
-        opener = Opener(store, engine, clinic_keys, published.put)
+        opener = clinic.opener(store, engine, published.put)
         running = asyncio.create_task(opener.run())
         hub.send(store, "alert", alert())
         opener.wake()
@@ -241,9 +239,8 @@ def test_opens_new_blocks_and_retries_while_the_store_is_locked(
     assert len(asyncio.run(open_one_alert()).alerts) == 1
 
 
-def test_a_killed_opener_continues_where_it_stopped(tmp_path: Path, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_a_killed_opener_continues_where_it_stopped(tmp_path: Path, hub: Hub, clinic: Clinic) -> None:
     """After two kill -9 every block has been projected exactly once."""
-    clinic_keys.save(tmp_path / "clinic.key")
     n = 300
     with closing(Store.open(tmp_path / "blocks.db")) as store:
         for second in range(n):
@@ -251,7 +248,7 @@ def test_a_killed_opener_continues_where_it_stopped(tmp_path: Path, hub: Hub, cl
         engine = open_projections(tmp_path / "projections.db")
         for target in (1, 150):
             _open_until_killed(tmp_path, engine, target)
-        open_all(store, engine, clinic_keys)
+        open_all(store, engine, clinic)
         starts = sorted(row["start_us"] for row in rows(engine, tables.waveforms))
         assert starts == [START_US + second * 1_000_000 for second in range(n)]
         assert queries.read_counters(engine)["blocks"]["opened"] == n
@@ -263,12 +260,10 @@ import sys, time
 from pathlib import Path
 from cloud import opener, tables
 from cloud.store import Store
-from sync.seal import ClinicKeyPair
+from tests.clinic_testbed import Clinic
 folder = Path(sys.argv[1])
 opener.BATCH_BLOCKS = 7
-running = opener.Opener(
-    Store.open(folder / "blocks.db"), tables.open_projections(folder / "projections.db"),
-    ClinicKeyPair.load(folder / "clinic.key"), None)
+running = Clinic(folder).opener(Store.open(folder / "blocks.db"), tables.open_projections(folder / "projections.db"))
 while running.open_batch() is not None:
     pass
 time.sleep(60)
@@ -299,11 +294,11 @@ def test_damaged_projections_are_recreated(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_a_damaged_record_costs_only_itself(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_a_damaged_record_costs_only_itself(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     good = waveform(START_US, counts(ecg_mv([0.5], 1.0)))
     late = replace(good, times=replace(times(START_US + 1_000_000), sensor_ns=2**62 + 1))
     hub.send(store, "wave", good, late)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     (sensor,) = queries.list_sensors(engine)
     assert (sensor["samples"], sensor["undecodable"]) == (130, 1)
     assert rows(engine, tables.unopened) == []

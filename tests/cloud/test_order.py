@@ -13,11 +13,10 @@ from cloud.api import alert_queries, queries
 from cloud.api.queries import CLOCK_AHEAD_US, LATE_US
 from cloud.changes import AlertKey, SensorKey
 from cloud.store import Store
-from sync.record_codec import encode_records
 from sync.records import AlertRecord, GapRecord, Record, StatusRecord
-from sync.seal import ClinicKeyPair
 from sync.wire import Lane
-from tests.cloud.synthetic import START_US, Hub, alert, heart_rate, open_all, strip, times, waveform
+from tests.clinic_testbed import Clinic, Hub, open_all
+from tests.cloud.synthetic import START_US, alert, heart_rate, strip, times, waveform
 from tests.databases import ON_BOTH
 
 DATABASES = ON_BOTH
@@ -32,7 +31,7 @@ def vt(priority: str, decided_us: int, end_us: int | None = None) -> AlertRecord
 
 
 @pytest.fixture
-def sensor_after_clock_was_set_back(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> dict[str, Any]:
+def sensor_after_clock_was_set_back(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> dict[str, Any]:
     """A hub whose clock was an hour ahead and is set right; its blocks arrive at once."""
     for at_us, battery, contact, rate in ((AHEAD_US, 80, True, 61.0), (SET_BACK_US, 5, False, 180.0)):
         statuses = (
@@ -41,18 +40,18 @@ def sensor_after_clock_was_set_back(store: Store, engine: Engine, hub: Hub, clin
         )
         hub.send(store, "vital", *statuses, heart_rate(at_us, rate), received_us=START_US + 1_000_000)
         hub.send(store, "wave", waveform(at_us, SAMPLES), received_us=START_US + 1_000_000)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     (sensor,) = queries.list_sensors(engine)
     return sensor
 
 
 def test_an_escalation_and_an_end_after_the_clock_was_set_back_are_shown(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic
 ) -> None:
     said = vt("medium", AHEAD_US), vt("high", SET_BACK_US), vt("high", SET_BACK_US + 5, end_us=AHEAD_US + 9)
     for record in said:
         hub.send(store, "alert", record)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     (listed,) = alert_queries.list_alerts(engine, alert_queries.ListCursor(0))["alerts"]
     assert (listed["priority"], listed["end_us"], listed["decided_us"]) == ("high", AHEAD_US + 9, AHEAD_US)
     assert listed["raised_us"] == START_US, "an alert cannot have been raised after its receipt"
@@ -74,21 +73,19 @@ def test_the_latest_status_and_heart_rate_count_after_the_clock_was_set_back(
     [(0, None), (CLOCK_AHEAD_US, None), (CLOCK_AHEAD_US + 1, "ahead"), (-LATE_US, None), (-LATE_US - 1, "behind")],
 )
 def test_tells_whether_the_hubs_clock_agrees(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, offset_us: int, clock: str | None
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, offset_us: int, clock: str | None
 ) -> None:
     hub.send(store, "vital", heart_rate(START_US + offset_us, 60.0), received_us=START_US)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     (sensor,) = queries.list_sensors(engine)
     assert (sensor["clock"], sensor["clock_offset_us"]) == (clock, offset_us)
 
 
-def test_a_late_block_does_not_make_a_silent_sensor_look_alive(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
-) -> None:
-    late = hub.seal("wave", encode_records([waveform(START_US - 60_000_000, SAMPLES)]))
+def test_a_late_block_does_not_make_a_silent_sensor_look_alive(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
+    late = hub.seal_records("wave", waveform(START_US - 60_000_000, SAMPLES))
     hub.send(store, "wave", waveform(START_US, SAMPLES), received_us=START_US)
     hub.send_block(store, late, received_us=START_US + 3_600_000_000)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     (sensor,) = queries.list_sensors(engine)
     assert (sensor["last_received_us"], sensor["samples"]) == (START_US, 260)
 
@@ -117,16 +114,16 @@ SEQUENCES: dict[str, tuple[Lane, list[Record]]] = {
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_the_order_of_arrival_does_not_matter(store: Store, engine: Engine, clinic_keys: ClinicKeyPair, name: str) -> None:
+def test_the_order_of_arrival_does_not_matter(store: Store, engine: Engine, clinic: Clinic, name: str) -> None:
     """Three blocks in every order of arrival, each order from a hub of its own."""
     lane, records = SEQUENCES[name]
     results = []
     for n, order in enumerate(permutations(range(len(records)))):
-        hub = Hub(clinic_keys.public, name=f"hub-{n}")
-        blocks = [hub.seal(lane, encode_records([record])) for record in records]
+        hub = clinic.add_hub(name=f"hub-{n}")
+        blocks = [hub.seal_records(lane, record) for record in records]
         for i in order:
             hub.send_block(store, blocks[i])
-        open_all(store, engine, clinic_keys)
+        open_all(store, engine, clinic)
         results.append(_shown_of(engine, hub))
     assert all(result == results[0] for result in results)
 

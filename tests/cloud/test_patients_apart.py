@@ -16,7 +16,6 @@ from sqlalchemy import Engine
 
 from cloud.api.app import create_app
 from cloud.api.feed import Feed
-from cloud.opener import Opener
 from cloud.store import Store
 from cloud.tables import open_projections
 from sync.records import (
@@ -31,9 +30,9 @@ from sync.records import (
     VitalRecord,
     WaveformRecord,
 )
-from sync.seal import ClinicKeyPair
 from sync.wire import Lane
-from tests.cloud.synthetic import START_US, Hub, times
+from tests.clinic_testbed import Clinic
+from tests.cloud.synthetic import START_US, times
 
 Json = dict[str, Any]
 KEY: Final = ("subject", "hub", "sensor")
@@ -88,10 +87,10 @@ def clinics(draw: st.DrawFn) -> list[Stream]:
 @settings(max_examples=10, deadline=None)
 def test_no_answer_and_no_live_message_about_one_patient_holds_a_value_of_another(streams: list[Stream], random: Any) -> None:
     with TemporaryDirectory() as folder, closing(Store.open(Path(folder) / "blocks.db")) as store:
-        engine, keys = open_projections(Path(folder) / "projections.db"), CLINIC_KEYS
+        engine, clinic = open_projections(Path(folder) / "projections.db"), Clinic(Path(folder))
         feed = Feed(engine)
-        _send(store, streams, random)
-        messages = asyncio.run(_open_and_collect(store, engine, keys, feed))
+        _send(store, clinic, streams, random)
+        messages = asyncio.run(_open_and_collect(store, engine, clinic, feed))
         routes = {route.path: route.endpoint for route in create_app(store, engine, feed).routes if hasattr(route, "endpoint")}
         assert {path for path in routes if path.startswith("/api/")} == set(ROUTES)
         for path, ask in ROUTES.items():
@@ -104,14 +103,12 @@ def test_no_answer_and_no_live_message_about_one_patient_holds_a_value_of_anothe
         check(message, streams)
 
 
-CLINIC_KEYS: Final = ClinicKeyPair.generate()
-
-
-def _send(store: Store, streams: list[Stream], random: Any) -> None:
+def _send(store: Store, clinic: Clinic, streams: list[Stream], random: Any) -> None:
     """Commit the records in blocks of one stream and lane, in random order."""
-    hubs = {(one.subject, one.hub): Hub(CLINIC_KEYS.public, name=one.hub, subject=one.subject) for one in streams}
-    for n, hub in enumerate(hubs.values()):
-        hub.epoch = n + 1  # a hub that goes to the next patient begins a new epoch
+    names = dict.fromkeys((one.subject, one.hub) for one in streams)
+    hubs = {  # a hub that goes to the next patient begins a new epoch
+        (subject, hub): clinic.add_hub(hub, subject, n + 1) for n, (subject, hub) in enumerate(names)
+    }
     lanes: tuple[Lane, ...] = ("alert", "vital", "wave")
     pending = [(one, lane) for one in streams for lane in lanes]
     random.shuffle(pending)
@@ -120,8 +117,8 @@ def _send(store: Store, streams: list[Stream], random: Any) -> None:
         hubs[stream.subject, stream.hub].send(store, lane, *records)
 
 
-async def _open_and_collect(store: Store, engine: Engine, keys: ClinicKeyPair, feed: Feed) -> list[Json]:
-    opener, messages = Opener(store, engine, keys, feed.publish), []
+async def _open_and_collect(store: Store, engine: Engine, clinic: Clinic, feed: Feed) -> list[Json]:
+    opener, messages = clinic.opener(store, engine, feed.publish), []
     with feed.register_viewer() as viewer:
         while (changes := opener.open_batch()) is not None:
             await feed.publish(changes)
@@ -165,7 +162,7 @@ def _of_each_alert(endpoint: Any, streams: list[Stream]) -> Iterator[Json]:
 
 def _of_everybody(endpoint: Any, _streams: list[Stream]) -> Iterator[Json]:
     """The counters are totals of the clinic: numbers only."""
-    assert not re.search("anna|bert|cleo|hub", str(endpoint()))
+    assert not re.search("anna|bert|cleo|hub-", str(endpoint()))
     return iter(())
 
 

@@ -10,16 +10,17 @@ import cbor2
 import pytest
 from sqlalchemy import Engine, create_engine, select
 
-from cloud import opener as opener_module
-from cloud import projections, tables
+from cloud import block_reader, projections, tables
 from cloud.api import queries
 from cloud.api.feed import Feed
+from cloud.block_reader import NO_KEY, UNDECODABLE
 from cloud.changes import Changes
-from cloud.opener import BATCH_BLOCKS, NO_KEY, UNDECODABLE, Opener
+from cloud.opener import BATCH_BLOCKS
 from cloud.store import Store
+from sync.data_keys import DataKey, unwrap_key, wrap_key
 from sync.errors import TransientError
-from sync.seal import ClinicKeyPair, unwrap_at_clinic
-from tests.cloud.synthetic import START_US, Hub, alert, heart_rate, open_all
+from tests.clinic_testbed import Clinic, Hub, open_all
+from tests.cloud.synthetic import START_US, alert, heart_rate
 from tests.databases import ON_BOTH
 
 DATABASES = ON_BOTH
@@ -38,8 +39,8 @@ def values(engine: Engine) -> list[float]:
 
 
 @pytest.fixture
-def other(clinic_keys: ClinicKeyPair) -> Hub:
-    return Hub(clinic_keys.public, name="hub-2", subject="subject-2")
+def other(clinic: Clinic) -> Hub:
+    return clinic.add_hub(name="hub-2", subject="subject-2")
 
 
 @pytest.mark.sqlite_only
@@ -50,12 +51,12 @@ def test_any_exception_of_one_block_sets_only_that_block_aside(
     engine: Engine,
     hub: Hub,
     other: Hub,
-    clinic_keys: ClinicKeyPair,
+    clinic: Clinic,
     monkeypatch: pytest.MonkeyPatch,
     stage: str,
     error: type[Exception],
 ) -> None:
-    module = projections if stage == "project_records" else opener_module
+    module = projections if stage == "project_records" else block_reader
     genuine: Callable[..., Any] = getattr(module, stage)
     calls = iter([error("CANARY-4711")])
 
@@ -67,7 +68,7 @@ def test_any_exception_of_one_block_sets_only_that_block_aside(
     monkeypatch.setattr(module, stage, fail_once)
     hub.send(store, "vital", heart_rate(START_US, 61.0))
     other.send(store, "vital", heart_rate(START_US, 62.0))
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     assert unopened(engine) == [("hub-1", 1, UNDECODABLE)]
     assert values(engine) == [62.0]
     with engine.connect() as connection:
@@ -90,18 +91,18 @@ HOSTILE_PLAINTEXTS = {
 
 @pytest.mark.parametrize("plaintext", HOSTILE_PLAINTEXTS.values(), ids=HOSTILE_PLAINTEXTS.keys())
 def test_small_blocks_that_would_take_much_memory_are_set_aside(
-    store: Store, engine: Engine, hub: Hub, other: Hub, clinic_keys: ClinicKeyPair, plaintext: bytes
+    store: Store, engine: Engine, hub: Hub, other: Hub, clinic: Clinic, plaintext: bytes
 ) -> None:
     hub.send_block(store, hub.seal("vital", plaintext))
     other.send(store, "vital", heart_rate(START_US, 62.0))
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     assert unopened(engine) == [("hub-1", 1, UNDECODABLE)]
     assert values(engine) == [62.0]
 
 
 @pytest.mark.sqlite_only
 def test_a_value_that_the_database_refuses_sets_its_block_aside(
-    store: Store, engine: Engine, hub: Hub, other: Hub, clinic_keys: ClinicKeyPair
+    store: Store, engine: Engine, hub: Hub, other: Hub, clinic: Clinic
 ) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql(
@@ -109,24 +110,24 @@ def test_a_value_that_the_database_refuses_sets_its_block_aside(
         )
     hub.send(store, "vital", heart_rate(START_US, 60.0), heart_rate(START_US, 61.0))
     other.send(store, "vital", heart_rate(START_US, 62.0))
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     assert unopened(engine) == [("hub-1", 1, UNDECODABLE)]
     assert values(engine) == [62.0]  # nothing of the block set aside is left behind
 
 
 def test_a_text_that_a_database_cannot_hold_stops_no_other_block(
-    store: Store, engine: Engine, hub: Hub, other: Hub, clinic_keys: ClinicKeyPair
+    store: Store, engine: Engine, hub: Hub, other: Hub, clinic: Clinic
 ) -> None:
     """PostgreSQL takes no NUL in a text, SQLite does."""
     hub.send(store, "vital", replace(heart_rate(START_US, 61.0), kind="\0"))
     other.send(store, "vital", heart_rate(START_US, 62.0))
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     assert values(engine)[-1] == 62.0
     assert len(unopened(engine)) + len(values(engine)) == 2
 
 
 @pytest.mark.sqlite_only
-def test_a_full_disk_sets_no_block_aside(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
+def test_a_full_disk_sets_no_block_aside(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     n = 40
     for second in range(n):
         hub.send(store, "vital", *(heart_rate(START_US + second, float(second)) for _ in range(100)))
@@ -134,11 +135,11 @@ def test_a_full_disk_sets_no_block_aside(store: Store, engine: Engine, hub: Hub,
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 4}")
     with pytest.raises(TransientError, match="full"):
-        open_all(store, engine, clinic_keys)
+        open_all(store, engine, clinic)
     assert (unopened(engine), values(engine)) == ([], [])
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     assert len(values(engine)) == 100 * n
     assert unopened(engine) == []
 
@@ -156,34 +157,42 @@ class KeyCounter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.n = 0
-        monkeypatch.setattr(opener_module, "unwrap_at_clinic", self._unwrap)
+        monkeypatch.setattr(block_reader, "unwrap_key", self._unwrap)
 
     def _unwrap(self, *arguments: Any, **options: Any) -> Any:
         self.n += 1
-        return unwrap_at_clinic(*arguments, **options)
+        return unwrap_key(*arguments, **options)
+
+
+def make_hub_with_wrong_keys(clinic: Clinic) -> Hub:
+    """Return a hub whose wrapped key is not the key that it committed to."""
+    hub = clinic.add_hub(name="hub-3", subject="subject-3")
+    other = DataKey(hub.key.id, bytes(32))
+    hub.wrapped = wrap_key(other, hub=hub.name, subject=hub.subject, recipient=clinic.recipient(hub.subject))
+    return hub
 
 
 def test_many_blocks_without_a_usable_key_cost_one_attempt_and_one_line_a_batch(
-    store: Store, engine: Engine, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: Store, engine: Engine, clinic: Clinic, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stranger = Hub(ClinicKeyPair.generate().public, name="hub-3")
+    stranger = make_hub_with_wrong_keys(clinic)
     for second in range(2 * BATCH_BLOCKS):
         stranger.send(store, "vital", heart_rate(START_US + second, 60.0))
     counter = KeyCounter(monkeypatch)
-    open_all(store, engine, clinic_keys)
-    assert counter.n == 1
+    open_all(store, engine, clinic)
+    assert counter.n == 2
     assert len(unopened(engine)) == 2 * BATCH_BLOCKS
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert f"cannot open {BATCH_BLOCKS} blocks of hub hub-3" in caplog.text
 
 
 def test_a_start_opens_new_blocks_before_it_tries_old_ones_again(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stranger = Hub(ClinicKeyPair.generate().public, name="hub-3")
+    stranger = make_hub_with_wrong_keys(clinic)
     for second in range(2 * BATCH_BLOCKS):
         stranger.send(store, "vital", heart_rate(START_US + second, 60.0))
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     hub.send(store, "alert", alert())
     tried_before: list[int] = []
     by_id = store.blocks_by_id
@@ -191,7 +200,7 @@ def test_a_start_opens_new_blocks_before_it_tries_old_ones_again(
     async def start_again() -> Changes:
         published: asyncio.Queue[Changes] = asyncio.Queue()
         monkeypatch.setattr(store, "blocks_by_id", lambda ids: tried_before.append(len(ids)) or by_id(ids))
-        opener = Opener(store, engine, clinic_keys, published.put)
+        opener = clinic.opener(store, engine, published.put)
         running = asyncio.create_task(opener.run())
         async with asyncio.timeout(10):
             changes = await published.get()
@@ -207,18 +216,16 @@ def test_a_start_opens_new_blocks_before_it_tries_old_ones_again(
     assert [reason for _, _, reason in unopened(engine)] == [NO_KEY] * 2 * BATCH_BLOCKS
 
 
-def test_opens_and_publishes_old_blocks_when_their_key_fits_now(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
-) -> None:
+def test_opens_and_publishes_old_blocks_when_their_key_fits_now(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     n = BATCH_BLOCKS + 5
     for second in range(n):
         hub.send(store, "alert", alert(onset_us=START_US + second))
-    open_all(store, engine, ClinicKeyPair.generate())
+    open_all(store, engine, clinic.without_recipients())
     assert len(unopened(engine)) == n
 
     async def start_again() -> int:
         published: asyncio.Queue[Changes] = asyncio.Queue()
-        running = asyncio.create_task(Opener(store, engine, clinic_keys, published.put).run())
+        running = asyncio.create_task(clinic.opener(store, engine, published.put).run())
         blocks = 0
         async with asyncio.timeout(10):
             while blocks < n:
@@ -232,7 +239,7 @@ def test_opens_and_publishes_old_blocks_when_their_key_fits_now(
 
 
 def test_viewers_fetch_what_no_live_message_can_tell(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overflow(*_: object) -> None:
         raise OverflowError
@@ -242,7 +249,7 @@ def test_viewers_fetch_what_no_live_message_can_tell(
 
     async def publish_one() -> Any:
         feed = Feed(engine)
-        opener = Opener(store, engine, clinic_keys, feed.publish)
+        opener = clinic.opener(store, engine, feed.publish)
         with feed.register_viewer() as viewer:
             running = asyncio.create_task(opener.run())
             async with asyncio.timeout(10):

@@ -10,8 +10,8 @@ from sqlalchemy import inspect, select
 from cloud import tables
 from cloud.store import Store
 from cloud.tables import open_projections
-from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import START_US, Hub, heart_rate, open_all
+from tests.clinic_testbed import Clinic, Hub, open_all
+from tests.cloud.synthetic import START_US, heart_rate
 
 SCHEMA_3 = """
 CREATE TABLE cursors (name VARCHAR NOT NULL, block_id INTEGER NOT NULL, PRIMARY KEY (name));
@@ -64,7 +64,7 @@ INSERT INTO vitals VALUES (1, 'hub-1', 'strap-1', 'heart_rate', 1790000000000001
 
 
 def test_version_3_is_rebuilt_with_the_patient_of_each_row(
-    tmp_path: Path, store: Store, hub: Hub, clinic_keys: ClinicKeyPair, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, store: Store, hub: Hub, clinic: Clinic, caplog: pytest.LogCaptureFixture
 ) -> None:
     for i in range(3):
         hub.send(store, "vital", heart_rate(START_US + i, 61.0 + i))
@@ -74,7 +74,7 @@ def test_version_3_is_rebuilt_with_the_patient_of_each_row(
 
     engine = open_projections(path)
     assert "made by another version of pulsegate: rebuilding it from the blocks" in caplog.text
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     with engine.connect() as connection:
         rows = connection.execute(select(tables.vitals.c.subject, tables.vitals.c.value)).all()
     assert sorted(rows) == [("subject-1", 61.0), ("subject-1", 62.0), ("subject-1", 63.0)]

@@ -13,13 +13,12 @@ import pytest
 from sqlalchemy import Engine, event
 
 from cloud.dev import run_dev
-from cloud.folder import ClinicFolder
 from config.endpoint import Endpoint
+from sync.messages import decode_ack
 from sync.mqtt import Connected, Message, MqttClient
-from sync.record_codec import encode_records
-from sync.seal import ClinicPublicKey
-from sync.wire import Envelope, ack_topic, decode_ack, encode_envelope, up_topic
-from tests.cloud.synthetic import START_US, Hub, heart_rate
+from sync.wire import ack_topic
+from tests.clinic_testbed import Clinic
+from tests.cloud.synthetic import START_US, heart_rate
 
 REQUESTS = 15
 """As many as one engine has connections: 5 in its pool and 10 above."""
@@ -46,23 +45,24 @@ def slow_queries_of_the_page() -> Iterator[None]:
 
 @pytest.mark.parametrize("path", ["/api/sensors", "/api/counters"])
 def test_a_block_is_committed_and_opened_while_the_page_uses_all_its_connections(tmp_path: Path, path: str) -> None:
-    folder = ClinicFolder(tmp_path)
+    clinic = Clinic(tmp_path)
+    folder = clinic.folder
 
     async def send_block(port: int) -> None:
-        hub = Hub(ClinicPublicKey.load(folder.public_key))
-        _, block = hub.seal("vital", encode_records([heart_rate(START_US, 61.0)]))
+        hub = clinic.add_hub()
+        message = hub.message(hub.seal_records("vital", heart_rate(START_US, 61.0)))
         client = MqttClient(Endpoint("127.0.0.1", port), client_id=hub.name, subscriptions=[ack_topic(hub.name)])
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(client.run())
             assert await client.receive() == Connected()
-            await client.publish(up_topic(hub.name, "vital"), encode_envelope(Envelope(hub.name, (block,), (hub.wrapped,))))
+            await client.publish(message.topic, message.payload)
             answer = await client.receive()
             assert isinstance(answer, Message)
-            assert decode_ack(answer.payload).marks[0].seq == 1
+            assert decode_ack(answer.payload, clinic.signing.acknowledgement.public).marks[0].seq == 1
             running.cancel()
 
     async def scenario() -> None:
-        clinic = asyncio.create_task(run_dev(folder, 0, 0, watch_stdin=False, print_line=lambda _: None))
+        running = asyncio.create_task(run_dev(folder, 0, 0, watch_stdin=False, print_line=lambda _: None))
         async with asyncio.timeout(LIMIT_S):
             while not folder.endpoints.exists():
                 await asyncio.sleep(0.01)
@@ -76,13 +76,13 @@ def test_a_block_is_committed_and_opened_while_the_page_uses_all_its_connections
                 await send_block(endpoints["mqtt"]["port"])
                 while not _is_opened(tmp_path):
                     await asyncio.sleep(0.01)
-                    assert not clinic.done()
+                    assert not running.done()
             for writer in writers:
                 writer.transport.abort()
                 with contextlib.suppress(ConnectionError):
                     await writer.wait_closed()
-        clinic.cancel()
-        await asyncio.gather(clinic, return_exceptions=True)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(scenario())
 

@@ -13,7 +13,7 @@ radio = "bluetooth"
 [clinic]
 host = "127.0.0.1"
 port = 1883
-public_key = "clinic.pub"
+registration = "registration.toml"
 [[sensor]]
 name = "strap"
 address = "a0:9e:1a:00:00:01"
@@ -68,7 +68,7 @@ def test_environment_does_not_hide_a_wrong_table(tmp_path: Path) -> None:
         ("port = 1883", 'port = 1883\ncredentials = "hub.pem"', "unknown setting clinic.credentials"),
         ("port = 1883", "port = 70000", "clinic.port = 70000 is not allowed: set it to a number from 1 to 65535"),
         ("port = 1883", "port = true", "clinic.port = True is not allowed"),
-        ("port = 1883", "prt = 1883", "unknown setting clinic.prt: use one of host, port, public_key"),
+        ("port = 1883", "prt = 1883", "unknown setting clinic.prt: use one of host, port, registration"),
         ('address = "a0:9e:1a:00:00:01"', "", "sensor[0] has neither of address and advertised_name: set exactly one of them"),
         ('address = "a0:9e:1a:00:00:01"', 'address = "here"', "a Bluetooth address such as"),
         ("tachycardia_rate = 140", "tachycardia_rate = 999", "tachycardia_rate = 999 /min is not allowed"),

@@ -195,7 +195,7 @@ def test_buffer_log_and_messages_contain_no_plaintext_value_time_or_name(
         "log": caplog.text.encode(),
         "files while running": b"".join(files_while_running),
         **{path.name: path.read_bytes() for path in (tmp_path / "agent").iterdir() if path.name != "bonds.json"},
-        "clinic.db": (tmp_path / "clinic.db").read_bytes(),
+        "clinic's store": testbed.clinic.stored_bytes(),
     }
     assert len(searched["sent"]) > 20_000
     assert len(searched["files while running"]) > 20_000

@@ -28,7 +28,7 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch) -> FillDisk:
 
     def open_and_remember(*arguments: Any, **settings: Any) -> Outbox:
         outbox = open_outbox(*arguments, **settings)
-        connections.append(outbox._connection)
+        connections.append(outbox._database.connection)
         return outbox
 
     def fill(is_full: bool) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from config.endpoint import Endpoint
 from config.limits import DEFAULT_LIMITS
 from config.sample import make_sample
 from config.settings import ENVIRONMENT_OVERRIDES, ClinicSettings, Settings, load_settings
@@ -22,6 +21,7 @@ from gateway.cli import COMMANDS
 from gateway.startup import PRIVATE_FILES, check_data_folder, check_startup, prepare_data_folder
 from sync.errors import PermanentError
 from sync.keys import HubKey
+from sync.signing import SigningKey, Use, VerifyingKey
 
 
 def pulsegate(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -55,14 +55,33 @@ def test_refuses_a_buffer_of_a_newer_version_and_leaves_it_unchanged(hub: Path) 
     assert (hub / "data" / "buffer.db").read_bytes() == before
 
 
-def test_names_a_missing_clinic_key(hub: Path) -> None:
-    (hub / "clinic.pub").unlink()
-    assert_fails(pulsegate(hub, "run", "--config", "pulsegate.toml"), "cannot read the clinic public key", "clinic.pub")
+def test_names_a_missing_registration(hub: Path) -> None:
+    (hub / "registration.toml").unlink()
+    run = pulsegate(hub, "run", "--config", "pulsegate.toml")
+    assert_fails(run, "cannot read the registration registration.toml", "pulsegate-cloud register")
 
 
-def test_names_a_damaged_clinic_key(hub: Path) -> None:
-    (hub / "clinic.pub").write_text("not a key")
-    assert_fails(pulsegate(hub, "run", "--config", "pulsegate.toml"), "clinic.pub", "is not a clinic public key")
+def test_a_subject_that_is_not_registered_is_refused(hub: Path) -> None:
+    environment = {"PULSEGATE_SUBJECT": "subject-3"}
+    run = pulsegate(hub, "run", "--config", "pulsegate.toml", environment=environment)
+    assert_fails(run, "does not name the subject subject-3, but subject-1, subject-2", "pulsegate-cloud register")
+
+
+def test_identity_creates_the_device_key_once_and_names_the_public_file(hub: Path) -> None:
+    shutil.rmtree(hub / "data")
+    runs = [pulsegate(hub, "identity", "--config", "pulsegate.toml") for _ in range(2)]
+    assert [(run.returncode, run.stdout, run.stderr) for run in runs] == [(0, "data/device.pub\n", "")] * 2
+    key = SigningKey.load(hub / "data" / "device.key", Use.DEVICE)
+    assert VerifyingKey.load(hub / "data" / "device.pub", Use.DEVICE).to_bytes() == key.public.to_bytes()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (hub / "data").iterdir()}
+    assert modes == {"device.key": 0o600, "device.pub": 0o644}
+
+
+def test_identity_does_not_replace_a_damaged_device_key(hub: Path) -> None:
+    (hub / "data" / "device.key").write_text("not a key")
+    for command in ("identity", "run"):
+        assert_fails(pulsegate(hub, command, "--config", "pulsegate.toml"), "device.key", "does not begin with")
+    assert (hub / "data" / "device.key").read_text() == "not a key"
 
 
 def test_names_a_missing_settings_file(tmp_path: Path) -> None:
@@ -95,6 +114,20 @@ def test_status_is_a_table_without_escapes_for_people(hub: Path) -> None:
         "models": "release 23: rr_af",
         "blocks not acknowledged yet": "3",
     }
+
+
+def test_status_names_what_somebody_should_look_at(hub: Path) -> None:
+    status = {"at_us": 1_000_000, "identity_is_copied": True, "buffer_is_nearly_full": True, "blocks_aside": 7}
+    status |= {"aside_reason": "not\x1b[2J assigned", "ignored_reason": "a stranger's key", "blocks_without_receipt": 2}
+    (hub / "data" / "status.json").write_text(json.dumps(status))
+    lines = pulsegate(hub, "status", "--config", "pulsegate.toml", environment={"COLUMNS": "200"}).stdout.splitlines()
+    rows = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines)
+    assert rows["identity"].startswith("another machine uses this hub's identity")
+    assert rows["buffer"].startswith("nearly full")
+    assert rows["set aside"] == r"the last block: not\x1b[2J assigned"
+    assert rows["blocks set aside by the clinic"] == "7"
+    assert rows["messages ignored"] == "one of them: a stranger's key"
+    assert rows["blocks without a receipt yet"] == "2"
 
 
 def test_status_says_why_the_models_were_refused(hub: Path) -> None:
@@ -135,7 +168,9 @@ def test_init_never_overwrites_a_file(hub: Path) -> None:
 
 
 def test_init_names_a_folder_that_cannot_be_written(hub: Path) -> None:
-    assert_fails(pulsegate(hub, "init", "--config", "clinic.pub/pulsegate.toml"), "cannot write clinic.pub/pulsegate.toml")
+    assert_fails(
+        pulsegate(hub, "init", "--config", "registration.toml/pulsegate.toml"), "cannot write registration.toml/pulsegate.toml"
+    )
 
 
 def test_check_config_changes_nothing(hub: Path) -> None:
@@ -143,14 +178,14 @@ def test_check_config_changes_nothing(hub: Path) -> None:
     run = pulsegate(hub, "check-config", "--config", "pulsegate.toml")
     assert (run.returncode, run.stderr) == (0, "")
     assert "pulsegate.toml is valid: hub hub-1, data folder data, sensors strap" in run.stdout
-    assert sorted(path.name for path in hub.iterdir()) == ["clinic.pub", "pulsegate.toml"]
+    assert sorted(path.name for path in hub.iterdir()) == ["pulsegate.toml", "registration.toml"]
 
 
 @pytest.mark.parametrize("command", ["run", "check-config"])
-def test_a_wrong_clinic_key_leaves_nothing_behind(hub: Path, command: str) -> None:
+def test_a_damaged_registration_leaves_nothing_behind(hub: Path, command: str) -> None:
     shutil.rmtree(hub / "data")
-    (hub / "clinic.pub").write_text("not a key")
-    assert_fails(pulsegate(hub, command, "--config", "pulsegate.toml"), "clinic.pub", "is not a clinic public key")
+    (hub / "registration.toml").write_text("not a table")
+    assert_fails(pulsegate(hub, command, "--config", "pulsegate.toml"), "registration.toml", "is not valid TOML")
     assert not (hub / "data").exists()
 
 
@@ -171,8 +206,15 @@ def test_a_data_folder_that_others_keep_closed_is_named(hub: Path) -> None:
     (hub / "data").chmod(0o700)
     for path in (hub, *hub.parents):
         path.chmod(path.stat().st_mode | 0o055)
-    clinic = ClinicSettings(Endpoint("127.0.0.1", 1), hub / "clinic.pub")
-    settings = Settings("hub-1", "subject-1", hub / "data", "bluetooth", clinic, (), DEFAULT_LIMITS)
+    settings = Settings(
+        "hub-1",
+        "subject-1",
+        hub / "data",
+        "bluetooth",
+        ClinicSettings(Endpoint("127.0.0.1", 1), hub / "registration.toml"),
+        (),
+        DEFAULT_LIMITS,
+    )
     os.seteuid(12345)
     try:
         with pytest.raises(PermanentError, match=r"data folder .* belongs to another user"):
@@ -203,9 +245,9 @@ def test_a_record_without_a_sensor_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_names_a_data_folder_that_cannot_be_created(hub: Path) -> None:
-    text = (hub / "pulsegate.toml").read_text().replace('data = "data"', 'data = "clinic.pub/data"')
+    text = (hub / "pulsegate.toml").read_text().replace('data = "data"', 'data = "registration.toml/data"')
     (hub / "pulsegate.toml").write_text(text)
-    assert_fails(pulsegate(hub, "run", "--config", "pulsegate.toml"), "cannot create the data folder", "clinic.pub")
+    assert_fails(pulsegate(hub, "run", "--config", "pulsegate.toml"), "cannot create the data folder", "registration.toml")
 
 
 def test_reports_a_machine_without_bluetooth(tmp_path: Path) -> None:

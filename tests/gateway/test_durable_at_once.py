@@ -19,7 +19,8 @@ from gateway.recorder import Recorder
 from gateway.sensor_events import Notification
 from gateway.sensor_runner import SensorRunner
 from gateway.timeline import Arrival
-from sync.records import Record, decode_records
+from sync.record_codec import decode_records
+from sync.records import Record
 from sync.wire import Lane
 
 T = TypeVar("T")

@@ -13,9 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 from gateway.models import load_models
-from sync.keys import HubKey
+from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
-from sync.seal import ClinicKeyPair
+from sync.signing import SigningKey, Use
+from tests.fake_clinic import FakeClinic
 from tests.gateway.twenty_sensors import RATE_HZ, SCALE_MV, SECONDS, SENSORS
 
 LIMIT_MB = 110
@@ -38,10 +39,11 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     if not Path("/proc/self/status").exists():
         pytest.skip("needs Linux: the memory of a process is read from /proc")
     folder = tmp_path_factory.mktemp("hub")
-    pair = ClinicKeyPair.generate()
-    pair.public.save(folder / "clinic.pub")
-    settings = {"hub": "hub-1", "subject": "subject-1", "clinic": pair.public, "clock": lambda: 1_800_000_000}
-    with closing(Outbox.open(folder / "buffer.db", hub_key=HubKey.load_or_create(folder / "hub.key"), **settings)):
+    keys = HubKeys(HubKey.load_or_create(folder / "hub.key"), SigningKey.load_or_create(folder / "device.key", Use.DEVICE))
+    registration = FakeClinic("hub-1", keys.device.public).registration
+    registration.save(folder / "registration.toml")
+    settings: Any = {"hub": "hub-1", "subject": "subject-1", "keys": keys, "registration": registration}
+    with closing(Outbox.open(folder / "buffer.db", clock=lambda: 1_800_000_000, **settings)):
         pass
     seconds = np.stack([simulate_ecg(random.Random(seed)) for seed in range(SENSORS)]).reshape(SENSORS, SECONDS, RATE_HZ)
     (folder / "ecg.int16").write_bytes(seconds.swapaxes(0, 1).tobytes())

@@ -16,11 +16,13 @@ from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels
 from gateway.sensor_runner import state_key
 from sync.errors import TransientError
-from sync.keys import HubKey
+from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
 from sync.record_codec import encode_records
 from sync.records import AlertRecord, GapRecord
-from tests.gateway.testbed import START_US, Testbed, run_scenario
+from sync.registration import Registration, RegistrationError
+from sync.signing import SigningKey, Use
+from tests.gateway.testbed import START_S, START_US, Testbed, run_scenario
 
 FEVER = AlertRecord("a" * 24, "strap", "fever", "low", START_US - 10, None, START_US - 9, "rule:fever", ("fever.criterion",))
 WEIGHTS = [[START_US / 1e6 - 86400.0, 80.0]]
@@ -47,9 +49,9 @@ def open_outbox(testbed: Testbed, subject: str = "subject-1") -> Outbox:
         data / "buffer.db",
         hub="hub-1",
         subject=subject,
-        hub_key=HubKey.load_or_create(data / "hub.key"),
-        clinic=testbed.clinic.public,
-        clock=lambda: START_US // 1_000_000,
+        keys=HubKeys(HubKey.load_or_create(data / "hub.key"), SigningKey.load(data / "device.key", Use.DEVICE)),
+        registration=Registration.load(testbed.settings.clinic.registration, "hub-1"),
+        clock=lambda: START_S,
     )
 
 
@@ -59,6 +61,13 @@ def run_agent(testbed: Testbed) -> None:
             await asyncio.sleep(6)
 
     run_scenario(testbed, scenario)
+
+
+def go_to_next_patient(testbed: Testbed) -> None:
+    """Registers the hub for the next patient, to whom it goes a second later, and sets it up for that patient."""
+    testbed.clinic.register(NEXT_PATIENT, START_S + 1)
+    testbed.wall_step_us = 1_000_000
+    testbed.settings = replace(testbed.settings, subject=NEXT_PATIENT)
 
 
 def alerts(records: Sequence[object]) -> list[AlertRecord]:
@@ -72,7 +81,7 @@ def testbed(tmp_path: Path) -> Testbed:
 
 def test_the_next_patient_inherits_nothing_and_the_alerts_of_the_patient_before_end(testbed: Testbed) -> None:
     store_state(testbed, state_key("strap"), STATE)
-    testbed.settings = replace(testbed.settings, subject=NEXT_PATIENT)
+    go_to_next_patient(testbed)
     run_agent(testbed)
     owners = [owner for owner, _ in testbed.records_by_subject()]
     assert owners == sorted(owners)  # everything of the patient before comes first
@@ -108,16 +117,17 @@ def test_refused_models_are_reported_for_each_patient(testbed: Testbed) -> None:
     testbed.models = LoadedModels(refused=("a model file was altered.",), cause="altered")
     models_alert = replace(FEVER, id="b" * 24, sensor="hub", kind="models_refused", reasons=("models_refused.criterion",))
     store_state(testbed, ALERT_STATE_KEY, {"alert": asdict(models_alert)})
-    testbed.settings = replace(testbed.settings, subject=NEXT_PATIENT)
+    go_to_next_patient(testbed)
     run_agent(testbed)
     (ended,) = alerts(testbed.records("subject-1"))
-    assert (ended.id, ended.end_us) == (models_alert.id, START_US)
+    assert (ended.id, ended.end_us) == (models_alert.id, START_US + testbed.wall_step_us)
     (raised,) = alerts(testbed.records(NEXT_PATIENT))
     assert (raised.kind, raised.end_us) == ("models_refused", None)
 
 
 def test_a_full_disk_leaves_the_state_for_the_next_start(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:
     store_state(testbed, state_key("strap"), STATE)
+    go_to_next_patient(testbed)
     with closing(open_outbox(testbed, NEXT_PATIENT)) as outbox:
         before = outbox.stored_states()
         with monkeypatch.context() as full:
@@ -131,3 +141,19 @@ def test_a_full_disk_leaves_the_state_for_the_next_start(testbed: Testbed, monke
         end_left_behind_alerts(outbox, NEXT_PATIENT, ["strap"], START_US)
         assert outbox.stored_states() == []
         assert len(outbox.pending("alert", (0, 0), 10**6)) == 1
+
+
+def test_the_state_of_a_patient_who_was_never_registered_is_deleted(
+    testbed: Testbed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store_state(testbed, state_key("strap"), STATE)
+    go_to_next_patient(testbed)
+
+    def put_many(*_arguments: object, **_settings: object) -> list[object]:
+        raise RegistrationError("the registration has no subject subject-1")
+
+    with closing(open_outbox(testbed, NEXT_PATIENT)) as outbox:
+        monkeypatch.setattr(Outbox, "put_many", put_many)
+        end_left_behind_alerts(outbox, NEXT_PATIENT, ["strap"], START_US)
+        assert outbox.stored_states() == []
+    assert "the registration has no subject" in caplog.text

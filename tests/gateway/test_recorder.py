@@ -15,10 +15,9 @@ from gateway import virtual_time
 from gateway.cancellation import finish_despite_cancel
 from gateway.recorder import BLOCK_BYTES, LIVE_LIMIT_S, PENDING_LIMIT, Recorder, lane_of
 from sync.errors import TransientError
-from sync.outbox import PLAINTEXT_LIMIT_BYTES
 from sync.record_codec import MAX_RECORDS, decode_records
 from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord
-from sync.wire import Lane
+from sync.wire import PLAINTEXT_LIMIT_BYTES, Lane
 
 T = TypeVar("T")
 TIMES = Times(1, 1, 1)

@@ -10,9 +10,13 @@ from typing import Any, NoReturn
 
 from bumble.device import Device
 
+from cloud.folder import ClinicFolder
 from cloud.ingest import handle_message
+from cloud.key_store import KeyStore
+from cloud.register import RegistrationRequest, register_hub
+from cloud.registry import Registry
+from cloud.signing_keys import SigningKeys
 from cloud.store import Store
-from config.endpoint import Endpoint
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
 from gateway import virtual_time
@@ -26,21 +30,75 @@ from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
+from gateway.startup import DEVICE_PUBLIC_FILE, load_device_key
+from sync.chain import block_digest
+from sync.data_keys import unwrap_key
+from sync.message_rows import Held
+from sync.messages import Receipt, decode_envelope, encode_receipt
 from sync.mqtt import Connected, Message, MqttEvent
 from sync.record_codec import decode_records
 from sync.records import GapRecord, Record, WaveformRecord
-from sync.seal import ClinicKeyPair, open_block, parse_header, unwrap_at_clinic
-from sync.wire import encode_ack
+from sync.registration import Registration
+from sync.seal import open_block, parse_header
+from sync.wire import ack_topic, receipt_topic
 
 START_US = 1_800_000_000_000_000
+START_S = START_US // 1_000_000
+HUB = "hub-1"
 HUB_ADDRESS = "C2:00:00:00:00:01"
 
 
-class InProcessTransport:
-    """Delivers messages to an ingest in the same process, in place of the broker and the network."""
+class Clinic:
+    """The clinic's ingest and store, and the hub's registration. Its opener is replaced by receipts for every block."""
 
-    def __init__(self, store: Store, sent_messages: list[bytes]) -> None:
-        self._store, self._sent_messages = store, sent_messages
+    def __init__(self, folder: Path) -> None:
+        self._folder = ClinicFolder(folder / "clinic")
+        self._registration = folder / "registration.toml"
+        self._hub_key = folder / "agent" / DEVICE_PUBLIC_FILE
+        self.register("subject-1")
+        self._keys, self._signing = KeyStore(self._folder.keys), SigningKeys.load(self._folder.path)
+        self.store = Store.open(self._folder.blocks)
+
+    def register(self, subject: str, from_s: int = START_S) -> Registration:
+        """Assign the hub to a subject, and bring it the new registration."""
+        registration = register_hub(self._folder, RegistrationRequest(HUB, self._hub_key, subject, from_s, 24), START_S)
+        registration.save(self._registration)
+        self._registry = Registry(self._folder.hubs, lambda: 0.0)
+        return registration
+
+    def answer(self, message: Message) -> list[Message]:
+        """Commit a message; returns the acknowledgement and the receipt."""
+        payload, _, _ = handle_message(self.store, self._registry, self._signing.acknowledgement, message, START_US)
+        assert payload is not None
+        envelope, identity = decode_envelope(message.payload).envelope, self.store.identity()
+        headers = [(parse_header(block), block_digest(block)) for block in envelope.blocks]
+        opened = [Held(row.lane, row.epoch, row.seq, (digest,)) for row, digest in headers if row.lane != "wave"]
+        receipt = encode_receipt(Receipt(HUB, identity.id, identity.fence, tuple(opened)), self._signing.receipt)
+        return [Message(ack_topic(HUB), payload), Message(receipt_topic(HUB), receipt)]
+
+    def open_blocks(self) -> list[tuple[str, bytes]]:
+        """The subjects and plaintexts of all stored blocks, by epoch and lane."""
+        opened: list[tuple[str, bytes]] = []
+        for row in self.store.blocks_after(None, 10**9):
+            statement = self.store.key_statement(HUB, row.key)
+            (wrapped,) = self.store.wrapped_keys(HUB, row.key)
+            recipient = self._keys.recipient(wrapped.recipient)
+            assert statement is not None
+            assert recipient is not None
+            key = unwrap_key(wrapped, statement, hub=HUB, recipient=recipient)
+            opened.append((statement.subject, open_block(row.block, key)[1]))
+        return opened
+
+    def stored_bytes(self) -> bytes:
+        """All bytes of the database of sealed blocks."""
+        return (self._folder.path / "blocks.db").read_bytes()
+
+
+class InProcessTransport:
+    """Delivers messages to a clinic in the same process, in place of the broker and the network."""
+
+    def __init__(self, clinic: Clinic, sent_messages: list[bytes]) -> None:
+        self._clinic, self._sent_messages = clinic, sent_messages
         self._events: asyncio.Queue[MqttEvent] = asyncio.Queue()
 
     async def run(self) -> NoReturn:
@@ -50,9 +108,8 @@ class InProcessTransport:
 
     async def publish(self, topic: str, payload: bytes) -> None:
         self._sent_messages.append(topic.encode() + payload)
-        ack, _ = handle_message(self._store, Message(topic, payload), 0)
-        assert ack is not None
-        self._events.put_nowait(Message(f"pulsegate/v1/{ack.hub}/down/ack", encode_ack(ack)))
+        for answer in self._clinic.answer(Message(topic, payload)):
+            self._events.put_nowait(answer)
 
     async def receive(self) -> MqttEvent:
         return await self._events.get()
@@ -81,7 +138,6 @@ class Testbed:
     folder: Path
     models: LoadedModels
     link: VirtualLink = field(default_factory=VirtualLink)
-    clinic: ClinicKeyPair = field(default_factory=ClinicKeyPair.generate)
     sent_messages: list[bytes] = field(default_factory=list)
     """The topic and payload of every MQTT message."""
     device: Device | None = None
@@ -91,14 +147,16 @@ class Testbed:
     transport_type: type[InProcessTransport] = InProcessTransport
 
     def __post_init__(self) -> None:
-        self.clinic.public.save(self.folder / "clinic.pub")
-        self.store = Store.open(self.folder / "clinic.db")
+        data = self.folder / "agent"
+        data.mkdir(exist_ok=True)
+        load_device_key(data)
+        self.clinic = Clinic(self.folder)
         self.settings = Settings(
-            "hub-1",
+            HUB,
             "subject-1",
-            self.folder / "agent",
+            data,
             "virtual:in-process",
-            ClinicSettings(Endpoint("127.0.0.1", 1883), self.folder / "clinic.pub"),
+            ClinicSettings(Endpoint("127.0.0.1", 1883), self.folder / "registration.toml"),
             (SensorSettings("strap", advertised_name="Virtual H10"),),
             DEFAULT_LIMITS.with_values({"repeat_medium": 0}),  # the script has a day's episodes within minutes
         )
@@ -132,7 +190,7 @@ class Testbed:
 
         clock = AdjustableClock(asyncio.get_running_loop(), self)
         agent = Agent(
-            self.settings, clock, open_radio, lambda _: self.transport_type(self.store, self.sent_messages), self.models
+            self.settings, clock, open_radio, lambda _: self.transport_type(self.clinic, self.sent_messages), self.models
         )
         stop = asyncio.Event()
         running = asyncio.create_task(agent.run(stop))
@@ -153,15 +211,9 @@ class Testbed:
         return [record for owner, record in self.records_by_subject() if subject in (None, owner)]
 
     def records_by_subject(self) -> list[tuple[str, Record]]:
-        """All records that the clinic has stored, in order of arrival, each with the subject that it was sealed for."""
-        found: list[tuple[str, Record]] = []
-        for row in self.store.blocks_after(None, 10**9):
-            header = parse_header(row.block)
-            wrapped = self.store.wrapped_key(row.hub, header.key)
-            assert wrapped is not None
-            key = unwrap_at_clinic(wrapped, key_id=header.key, hub=row.hub, subject=header.subject, clinic=self.clinic)
-            found += [(header.subject, record) for record in decode_records(open_block(row.block, key)[1])]
-        return found
+        """All records that the clinic has stored, ordered by epoch and lane, each with the subject that it was sealed for."""
+        opened = self.clinic.open_blocks()
+        return [(subject, record) for subject, plaintext in opened for record in decode_records(plaintext)]
 
     def audit(self) -> Audit:
         """Compares what the strap sent with what the clinic has stored."""
@@ -190,4 +242,4 @@ def run_scenario(testbed: Testbed, scenario: Callable[[Testbed], Awaitable[None]
         await scenario(testbed)
 
     virtual_time.run(main())
-    testbed.store.close()
+    testbed.clinic.store.close()

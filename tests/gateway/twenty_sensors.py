@@ -2,9 +2,9 @@
 
     python twenty_sensors.py FOLDER
 
-The folder contains `hub.key`, `clinic.pub` and the `buffer.db` of an earlier start, because the very first start needs more
-memory for the migration. It also contains `ecg.int16`, the samples of all sensors for each second. They come from outside the
-process, like those of real sensors.
+The folder contains `hub.key`, `device.key`, `registration.toml` and the `buffer.db` of an earlier start, because the very first
+start needs more memory for the migration. It also contains `ecg.int16`, the samples of all sensors for each second. They come
+from outside the process, like those of real sensors.
 """
 
 import asyncio
@@ -30,9 +30,10 @@ from gateway.pipeline import Pipeline
 from gateway.radio import open_radio
 from gateway.recorder import COMMIT_INTERVAL_S, Recorder
 from gateway.timeline import Arrival
-from sync.keys import HubKey
+from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
-from sync.seal import ClinicPublicKey
+from sync.registration import Registration
+from sync.signing import SigningKey, Use
 
 SENSORS, SECONDS, RATE_HZ, SCALE_MV = 20, 75, 250, 0.005
 START_US = 1_800_000_000_000_000
@@ -60,8 +61,8 @@ async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
         folder / "buffer.db",
         hub="hub-1",
         subject="subject-1",
-        hub_key=HubKey.load_or_create(folder / "hub.key"),
-        clinic=ClinicPublicKey.load(folder / "clinic.pub"),
+        keys=HubKeys(HubKey.load_or_create(folder / "hub.key"), SigningKey.load(folder / "device.key", Use.DEVICE)),
+        registration=Registration.load(folder / "registration.toml", "hub-1"),
         clock=lambda: START_US // 1_000_000,
     )
     run_on_analysis_thread, recorder = Worker(), Recorder(outbox, Worker(), lambda: None)

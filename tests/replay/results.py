@@ -8,15 +8,7 @@ import numpy as np
 from gateway.replay.run import empty_result
 from gateway.replay.sources import Source
 from reporting.result import PULSE, ReplayResult, TimedBeat
-from sync.records import (
-    AlertRecord,
-    GapRecord,
-    IntervalsRecord,
-    QuarantinedRecord,
-    Strip,
-    Times,
-    WaveformRecord,
-)
+from sync.records import AlertRecord, GapRecord, IntervalsRecord, QuarantinedRecord, Strip, Times, WaveformRecord
 
 
 def new_result(file: str, *notes: str) -> ReplayResult:

@@ -1,12 +1,7 @@
-"""The blocks in flight: room, measured throughput, overdue blocks, and which blocks an acknowledgement covers."""
+"""The blocks in flight: room, measured throughput, overdue blocks, and which were sent before."""
 
-from collections.abc import Sequence
-
-from hypothesis import given
-from hypothesis import strategies as st
-
-from sync.in_flight import ACK_TIMEOUT_S, MAX_BLOCKS, WINDOW_BYTES, InFlight, find_covered
-from sync.wire import BlockId, Lane, Range
+from sync.in_flight import ACK_TIMEOUT_S, MAX_BLOCKS, WINDOW_BYTES, InFlight, SentBlocks
+from sync.wire import BlockId, Lane
 
 SMALLEST, LARGEST = WINDOW_BYTES
 
@@ -15,15 +10,11 @@ def ids(lane: Lane, first: int, last: int) -> list[BlockId]:
     return [BlockId(lane, 1, seq) for seq in range(first, last + 1)]
 
 
-def held(lane: Lane, first: int, last: int) -> list[Range]:
-    return [Range(lane, 1, first, last)]
-
-
 def measured(message_bytes: int, round_trip_s: float) -> InFlight:
     """After one message that was acknowledged."""
     in_flight = InFlight()
     in_flight.add(ids("wave", 1, 1), message_bytes, 0.0)
-    in_flight.acknowledge(held("wave", 1, 1), round_trip_s)
+    in_flight.settle(ids("wave", 1, 1), round_trip_s)
     return in_flight
 
 
@@ -48,7 +39,7 @@ def test_alerts_do_not_wait_for_other_lanes_and_take_no_room_from_them() -> None
     in_flight = measured(20_000, 0.5)
     in_flight.add(ids("vital", 1, MAX_BLOCKS), 30_000, 1.0)
     assert (in_flight.room_bytes("wave"), in_flight.room_bytes("alert")) == (0, None)
-    in_flight.acknowledge(held("vital", 1, MAX_BLOCKS), 1.1)
+    in_flight.settle(ids("vital", 1, MAX_BLOCKS), 1.1)
     in_flight.add(ids("alert", 1, 1), 50_000, 2.0)
     assert in_flight.room_bytes("wave") is None
 
@@ -58,7 +49,7 @@ def test_a_block_sent_twice_counts_from_its_first_sending() -> None:
     in_flight.add(ids("wave", 1, 1), 30_000, 0.0)
     assert in_flight.expire(15.0) == ids("wave", 1, 1)
     in_flight.add(ids("wave", 1, 1), 30_000, 15.0)
-    in_flight.acknowledge(held("wave", 1, 1), 15.1)
+    in_flight.settle(ids("wave", 1, 1), 15.1)
     assert in_flight.window_bytes == SMALLEST
     in_flight.add(ids("wave", 2, 2), 100, 20.0)
     assert in_flight.next_expiry() == 20.0 + 15.1
@@ -79,17 +70,15 @@ def test_a_new_connection_forgets_what_was_measured() -> None:
     in_flight.reset()
     assert in_flight.is_empty
     assert (in_flight.window_bytes, in_flight.room_bytes("wave")) == (SMALLEST, None)
-    assert in_flight.sent_before(ids("wave", 1, 4)) == {*ids("wave", 2, 3)}
+    assert in_flight.sent_blocks() == SentBlocks(frozenset(), frozenset(ids("wave", 2, 3)))
 
 
-lanes = st.sampled_from(["alert", "vital"])
-block_ids = st.builds(BlockId, lanes, st.integers(1, 2), st.integers(1, 12))
-ranges = st.tuples(lanes, st.integers(1, 2), st.integers(1, 12), st.integers(0, 5)).map(
-    lambda row: Range(row[0], row[1], row[2], row[2] + row[3])  # type: ignore[arg-type]
-)
-
-
-@given(st.lists(block_ids), st.lists(ranges, max_size=8))
-def test_covered_are_the_blocks_within_a_range(blocks: Sequence[BlockId], rows: Sequence[Range]) -> None:
-    expected = {id_ for id_ in blocks for row in rows if id_[:2] == (row.lane, row.epoch) and row.first <= id_.seq <= row.last}
-    assert find_covered(blocks, rows) == expected
+def test_blocks_that_are_never_settled_take_bounded_memory() -> None:
+    in_flight = InFlight()
+    for first in range(1, 5 * MAX_BLOCKS, 100):
+        in_flight.add(ids("wave", first, first + 99), 10_000, 0.0)
+        in_flight.reset()
+    assert 0 < len(in_flight.sent_blocks().before) <= 2 * MAX_BLOCKS
+    in_flight.add(ids("wave", 1, 2), 100, 0.0)
+    in_flight.settle(ids("wave", 1, 2), 1.0)
+    assert not in_flight.sent_blocks().in_flight

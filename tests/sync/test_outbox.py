@@ -1,110 +1,68 @@
-"""The outbox: sequences, acknowledgements, keys, state, and invalid database files."""
+"""The outbox: sequences, subjects, keys, state, and invalid database files."""
 
-import shutil
 import sqlite3
 import struct
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cbor2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from sync.chain import block_digest, extend_chain, start_chain
 from sync.errors import PermanentError, SyncError, TransientError
-from sync.keys import HubKey
+from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox, StoredState
 from sync.outbox_migrations import SCHEMA_VERSION
 from sync.packing import pack_samples
+from sync.recipients import RecipientKeyPair
 from sync.record_codec import encode_records
 from sync.records import Record, StatusRecord, Times, VitalRecord, WaveformRecord
-from sync.seal import ClinicKeyPair, SealError, open_block, parse_header, unwrap_at_clinic
-from sync.wire import PLAINTEXT_LIMIT_BYTES, BlockId, Mark, Range
+from sync.registration import RegistrationError
+from sync.seal import LaneEnd, SealError, parse_header
+from sync.wire import PLAINTEXT_LIMIT_BYTES, BlockId
+from tests.sync.outboxes import (
+    BOOT_S,
+    DAY_S,
+    HUB_KEYS,
+    RECIPIENTS,
+    Clock,
+    ack,
+    all_pending,
+    find_block,
+    open_at,
+    outcome,
+    plaintext_at_clinic,
+    registration,
+)
 
-VECTORS = Path(__file__).parent / "vectors"
-HUB_KEY = HubKey(bytes(range(32)))
-CLINIC = ClinicKeyPair.generate()
-BOOT_S = 1_790_000_000
-DAY_S = 86_400
 OpenOutbox = Callable[..., Outbox]
-
-
-class Clock:
-    now = BOOT_S
-
-    def __call__(self) -> int:
-        return self.now
-
-
-def open_at(path: Path, **changes: Any) -> Outbox:
-    arguments: dict[str, Any] = {
-        "hub": "hub-1",
-        "subject": "subject-1",
-        "hub_key": HUB_KEY,
-        "clinic": CLINIC.public,
-        "clock": Clock(),
-    }
-    return Outbox.open(path, **(arguments | changes))
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "outbox.db"
-
-
-@pytest.fixture
-def open_outbox(path: Path) -> Iterator[OpenOutbox]:
-    outboxes: list[Outbox] = []
-
-    def open_one(**changes: Any) -> Outbox:
-        outboxes.append(open_at(path, **changes))
-        return outboxes[-1]
-
-    yield open_one
-    for outbox in outboxes:
-        outbox.close()
-
-
-def plaintext_at_clinic(outbox: Outbox, id_: BlockId, clinic: ClinicKeyPair = CLINIC) -> bytes:
-    """Open a stored block at the clinic, with its wrapped key."""
-    block = outbox.pending(id_.lane, (id_.epoch, id_.seq - 1), 1)[0]
-    header = parse_header(block.sealed)
-    (key,) = outbox.keys_for([block.key], also_held=True)
-    unwrapped = unwrap_at_clinic(key.wrapped, key_id=key.id, hub=header.hub, subject=header.subject, clinic=clinic)
-    return open_block(block.sealed, unwrapped)[1]
 
 
 class TestSequences:
     def test_numbers_count_from_1_in_each_lane(self, open_outbox: OpenOutbox) -> None:
         outbox = open_outbox()
-        assert outbox.put("vital", b"a") == BlockId("vital", BOOT_S, 1)
-        assert outbox.put_many([("wave", b"b"), ("vital", b"c")]) == [BlockId("wave", BOOT_S, 1), BlockId("vital", BOOT_S, 2)]
-        assert plaintext_at_clinic(outbox, BlockId("vital", BOOT_S, 2)) == b"c"
+        epoch = outbox.epoch
+        assert outbox.put("vital", b"a") == BlockId("vital", epoch, 1)
+        assert outbox.put_many([("wave", b"b"), ("vital", b"c")]) == [BlockId("wave", epoch, 1), BlockId("vital", epoch, 2)]
+        assert plaintext_at_clinic(outbox, BlockId("vital", epoch, 2)) == b"c"
 
-    def test_each_opening_begins_a_new_epoch_even_if_the_clock_stands_still_or_goes_back(self, open_outbox: OpenOutbox) -> None:
-        clock = Clock()
-        epochs = []
-        for now in (BOOT_S, BOOT_S, BOOT_S - 100, BOOT_S + 50):
-            clock.now = now
-            epochs.append(open_outbox(clock=clock).epoch)
-        assert epochs == [BOOT_S, BOOT_S + 1, BOOT_S + 2, BOOT_S + 50]
-
-    def test_first_block_of_an_epoch_names_the_previous_one_of_its_lane_even_if_deleted(self, open_outbox: OpenOutbox) -> None:
+    def test_first_block_of_an_epoch_names_the_end_of_the_previous_one_of_its_lane(self, open_outbox: OpenOutbox) -> None:
         first = open_outbox()
         first.put_many([("vital", b"a"), ("vital", b"b")])
-        first.acknowledge([Mark("vital", BOOT_S, 2)], [])
+        blocks = all_pending(first)
+        chain = start_chain("hub-1", "vital", first.epoch)
+        for block in blocks:
+            chain = extend_chain(chain, block_digest(block.sealed))
+        first.apply_ack(ack(refused=tuple(outcome(block, "no consent") for block in blocks)))
         open_outbox()  # an epoch without blocks
         third = open_outbox()
         third.put_many([("vital", b"c"), ("vital", b"d"), ("wave", b"e")])
-        headers = {
-            block.id: parse_header(block.sealed) for lane in ("vital", "wave") for block in third.pending(lane, (0, 0), 9999)
-        }
-        assert headers[BlockId("vital", BOOT_S + 2, 1)].prev == (BOOT_S, 2)
-        assert headers[BlockId("vital", BOOT_S + 2, 2)].prev is None
-        assert headers[BlockId("wave", BOOT_S + 2, 1)].prev is None
+        headers = {block.id: parse_header(block.sealed) for block in all_pending(third)}
+        assert headers[BlockId("vital", third.epoch, 1)].prev == LaneEnd(first.epoch, 2, chain)
+        assert headers[BlockId("vital", third.epoch, 2)].prev is None
+        assert headers[BlockId("wave", third.epoch, 1)].prev is None
 
     def test_a_failed_put_stores_nothing_and_uses_no_number(self, open_outbox: OpenOutbox) -> None:
         outbox = open_outbox()
@@ -113,15 +71,36 @@ class TestSequences:
             outbox.put_many([("vital", b"b"), ("vital", bytes(PLAINTEXT_LIMIT_BYTES + 1))], {"last": b"2"})
         assert outbox.put("vital", b"c").seq == 2
         assert outbox.load_state("last") == b"1"
+        assert outbox.statistics().stored == 2
 
     def test_pending_continues_after_a_position_and_respects_the_limit(self, open_outbox: OpenOutbox) -> None:
         outbox = open_outbox()
+        epoch = outbox.epoch
         outbox.put_many([("wave", bytes(1000))] * 5)
         size = len(outbox.pending("wave", (0, 0), 1)[0].sealed)
         assert [block.id.seq for block in outbox.pending("wave", (0, 0), 3 * size)] == [1, 2, 3]
-        assert [block.id.seq for block in outbox.pending("wave", (BOOT_S, 3), 10**6)] == [4, 5]
-        assert [block.id.seq for block in outbox.pending("wave", (BOOT_S, 4), 1)] == [5]
-        assert outbox.pending("wave", (BOOT_S, 5), 10**6) == []
+        assert [block.id.seq for block in outbox.pending("wave", (epoch, 3), 10**6)] == [4, 5]
+        assert [block.id.seq for block in outbox.pending("wave", (epoch, 4), 1)] == [5]
+        assert [block.id.seq for block in outbox.pending("wave", (0, 0), 10**6, until=(epoch, 2))] == [1, 2]
+        assert outbox.pending("wave", (epoch, 5), 10**6) == []
+
+    def test_pending_does_not_skip_a_large_block_at_the_end_of_an_epoch(self, open_outbox: OpenOutbox) -> None:
+        first = open_outbox()
+        first.put_many([("wave", b"a"), ("wave", bytes(5000))])
+        second = open_outbox()
+        second.put("wave", b"c")
+        assert [block.id.seq for block in second.pending("wave", (0, 0), 1000)] == [1]
+        assert [block.id for block in second.pending("wave", (0, 0), 10**6)] == [
+            BlockId("wave", first.epoch, 1),
+            BlockId("wave", first.epoch, 2),
+            BlockId("wave", second.epoch, 1),
+        ]
+
+    def test_last_position_is_that_of_the_newest_block(self, open_outbox: OpenOutbox) -> None:
+        outbox = open_outbox()
+        outbox.put_many([("alert", b"a"), ("alert", b"b")])
+        assert outbox.last_position("alert") == (outbox.epoch, 2)
+        assert outbox.last_position("wave") == (0, 0)
 
 
 class TestSubjects:
@@ -147,71 +126,57 @@ class TestSubjects:
         blocks = outbox.pending("alert", (0, 0), 10**6)
         assert [parse_header(block.sealed).subject for block in blocks] == ["subject-2", "subject-1", "subject-2"]
         assert blocks[0].key == blocks[2].key != blocks[1].key
-        (wrapped,) = outbox.keys_for([blocks[1].key])
-        key = unwrap_at_clinic(wrapped.wrapped, key_id=wrapped.id, hub="hub-1", subject="subject-1", clinic=CLINIC)
-        assert open_block(blocks[1].sealed, key)[1] == b"of the first"
+        assert plaintext_at_clinic(outbox, blocks[1].id) == b"of the first"
         assert outbox.stored_states() == [StoredState("subject-1", "alerts", b"none")]
-
-
-class TestAcknowledge:
-    @settings(max_examples=25)
-    @given(mark_seq=st.integers(0, 12), spans=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 5)), max_size=3))
-    def test_deletes_only_the_blocks_that_it_covers(self, mark_seq: int, spans: list[tuple[int, int]]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            outbox = open_at(Path(folder) / "outbox.db")
-            outbox.put_many([(lane, b"x") for _ in range(10) for lane in ("vital", "wave")])
-            ranges = [Range("vital", BOOT_S, first, first + extra) for first, extra in spans]
-            covered = {*range(1, mark_seq + 1), *(seq for row in ranges for seq in range(row.first, row.last + 1))} & set(
-                range(1, 11)
-            )
-            deleted = outbox.acknowledge([Mark("vital", BOOT_S, mark_seq), Mark("wave", BOOT_S - 1, 9)], ranges)
-            left = {block.id.seq for block in outbox.pending("vital", (0, 0), 10**6)}
-            statistics = outbox.statistics()
-            outbox.close()
-        assert deleted == len(covered)
-        assert left == set(range(1, 11)) - covered
-        assert (statistics.stored, statistics.acknowledged) == (20, len(covered))
-        assert statistics.pending == {"alert": 0, "vital": len(left), "wave": 10, "archive": 0}
-
-    def test_numbers_continue_after_all_blocks_are_deleted(self, open_outbox: OpenOutbox) -> None:
-        outbox = open_outbox()
-        outbox.put("alert", b"a")
-        assert outbox.acknowledge([Mark("alert", BOOT_S, 1)], []) == 1
-        assert outbox.statistics().bytes == 0
-        assert outbox.put("alert", b"b").seq == 2
-        assert outbox.last_position("alert") == (BOOT_S, 2)
-        assert outbox.last_position("wave") == (0, 0)
 
 
 class TestKeys:
     def test_each_subject_and_utc_day_has_one_key_across_restarts(self, open_outbox: OpenOutbox) -> None:
         clock = Clock()
-        clock.now = BOOT_S // DAY_S * DAY_S
+        midnight = BOOT_S // DAY_S * DAY_S + DAY_S
         keys = []
-        for now, subject in ((0, "a"), (DAY_S - 1, "a"), (DAY_S, "a"), (DAY_S, "b")):
+        for now, subject in ((0, "subject-1"), (DAY_S - 9, "subject-1"), (DAY_S, "subject-1"), (DAY_S, "subject-2")):
+            clock.now = midnight + now
             outbox = open_outbox(clock=clock, subject=subject)
-            clock.now = BOOT_S // DAY_S * DAY_S + now
-            outbox.put("vital", b"")
-            keys.append(parse_header(outbox.pending("vital", (outbox.epoch, 0), 1)[0].sealed).key)
+            id_ = outbox.put("vital", b"")
+            block = find_block(outbox, id_)
+            keys.append(block.key)
+            (statement,), _ = outbox.keys_for([block.key])
+            assert (statement.subject, statement.day) == (subject, (midnight + now) // DAY_S)
         assert keys[0] == keys[1]
         assert len(set(keys)) == 3
 
-    def test_keys_for_omits_keys_that_the_clinic_holds(self, open_outbox: OpenOutbox) -> None:
+    def test_keys_for_omits_what_the_clinic_holds(self, open_outbox: OpenOutbox) -> None:
         outbox = open_outbox()
         outbox.put("vital", b"a")
         (block,) = outbox.pending("vital", (0, 0), 1)
-        (wrapped,) = outbox.keys_for([block.key, block.key, bytes(16)])
-        assert wrapped.id == block.key
-        outbox.mark_keys_held([block.key])
-        assert outbox.keys_for([block.key]) == []
-        assert outbox.keys_for([block.key], also_held=True) == [wrapped]
+        (statement,), (wrapped,) = outbox.keys_for([block.key, block.key, bytes(16)])
+        outbox.apply_ack(ack(keys=(block.key, bytes(16))))
+        assert outbox.keys_for([block.key]) == ([], [wrapped])
+        outbox.apply_ack(ack(wraps=((block.key, wrapped.recipient), (block.key, bytes(8)))))
+        assert outbox.keys_for([block.key]) == ([], [])
+        assert outbox.keys_for([block.key], also_held=True) == ([statement], [wrapped])
 
-    def test_another_clinic_gets_another_key(self, open_outbox: OpenOutbox) -> None:
-        open_outbox().put("vital", b"a")
-        other = ClinicKeyPair.generate()
-        outbox = open_outbox(clinic=other.public)
-        assert plaintext_at_clinic(outbox, outbox.put("vital", b"b"), other) == b"b"
-        assert plaintext_at_clinic(outbox, BlockId("vital", BOOT_S, 1)) == b"a"
+    def test_a_new_recipient_gets_every_key_also_the_old_ones(self, open_outbox: OpenOutbox) -> None:
+        first = open_outbox()
+        id_ = first.put("vital", b"a")
+        rotated = {"subject-1": RecipientKeyPair.generate()}
+        outbox = open_outbox(registration=registration(rotated))
+        assert plaintext_at_clinic(outbox, id_, rotated) == b"a"
+        assert plaintext_at_clinic(outbox, id_) == b"a"
+        assert plaintext_at_clinic(outbox, outbox.put("vital", b"b"), rotated) == b"b"
+
+    def test_a_subject_that_the_registration_omits_is_told_with_what_to_do(self, open_outbox: OpenOutbox) -> None:
+        with pytest.raises(RegistrationError, match=r"no subject subject-3: register .* bring the registration file"):
+            open_outbox(subject="subject-3")
+        with pytest.raises(RegistrationError, match="no subject subject-3"):
+            open_outbox().put_many([("alert", b"a")], subject="subject-3")
+
+    def test_seals_for_an_earlier_subject_that_a_later_registration_omits(self, open_outbox: OpenOutbox) -> None:
+        open_outbox().close()
+        outbox = open_outbox(subject="subject-2", registration=registration({"subject-2": RECIPIENTS["subject-2"]}))
+        (id_,) = outbox.put_many([("alert", b"end")], subject="subject-1")
+        assert plaintext_at_clinic(outbox, id_) == b"end"
 
 
 def test_state_survives_a_restart_and_can_be_replaced(open_outbox: OpenOutbox) -> None:
@@ -227,20 +192,14 @@ class TestFile:
         open_outbox().put("vital", b"a")
         assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
 
-    def test_opens_a_database_of_version_1_and_continues_it(self, path: Path) -> None:
-        shutil.copy(VECTORS / "outbox_v1.db", path)
-        outbox = open_at(path)
-        assert [block.id for lane in ("vital", "wave") for block in outbox.pending(lane, (0, 0), 10**6)] == [
-            BlockId("vital", BOOT_S, 2),
-            BlockId("wave", BOOT_S, 1),
-        ]
-        assert outbox.load_state("last sample") == b"42"
-        assert outbox.put("vital", b"") == BlockId("vital", BOOT_S + 1, 1)
-        outbox.close()
-
     def test_rejects_another_hub_key_without_changes(self, path: Path) -> None:
         open_at(path).close()
-        assert_rejected(path, SealError, r"another hub key: restore .* or move the buffer away", hub_key=HubKey(bytes(32)))
+        assert_rejected(
+            path,
+            SealError,
+            r"another hub key: restore .* or move the buffer away",
+            keys=HubKeys(HubKey(bytes(32)), HUB_KEYS.device),
+        )
 
     def test_rejects_another_hub_without_changes(self, path: Path) -> None:
         open_at(path).close()
@@ -282,7 +241,7 @@ class TestFile:
     def test_a_lock_of_another_process_is_transient(
         self, open_outbox: OpenOutbox, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sync.outbox.BUSY_TIMEOUT_S", 0.01)
+        monkeypatch.setattr("sync.outbox_schema.BUSY_TIMEOUT_S", 0.01)
         outbox = open_outbox()
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -295,12 +254,12 @@ class TestFile:
     def test_a_full_disk_is_transient_and_keeps_the_stored_blocks(self, open_outbox: OpenOutbox) -> None:
         outbox = open_outbox()
         outbox.put("wave", b"kept")
-        pages = outbox._connection.execute("PRAGMA page_count").fetchone()[0]
-        outbox._connection.execute(f"PRAGMA max_page_count = {pages}")
+        pages = outbox._database.connection.execute("PRAGMA page_count").fetchone()[0]
+        outbox._database.connection.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(TransientError, match="free some disk space"):
             outbox.put_many([("wave", bytes(5000))] * 5)
-        outbox._connection.execute("PRAGMA max_page_count = 100000")
-        assert plaintext_at_clinic(outbox, BlockId("wave", BOOT_S, 1)) == b"kept"
+        outbox._database.connection.execute("PRAGMA max_page_count = 100000")
+        assert plaintext_at_clinic(outbox, BlockId("wave", outbox.epoch, 1)) == b"kept"
         assert outbox.put("wave", b"next").seq == 2
 
     @pytest.mark.parametrize("names", [{"hub": "a/b"}, {"subject": ""}])

@@ -1,7 +1,7 @@
 /** The state of the sensors (connected, late, silent or in a gap), battery, skin contact, clock, and the notices about them. */
 
 import { byId, element, setText } from "./dom.js";
-import { clockTime, duration, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
+import { clockTime, dayAndTime, duration, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
 import { sensorKey } from "./state.js";
 
 const LOW_BATTERY_PERCENT = 20;
@@ -100,6 +100,7 @@ export class SensorPanel {
     const state = sensorState(sensor, now_us, this.silentAfter_us);
     const battery = sensor.battery_percent;
     const clock = sensor.clock ? [[t("hub_clock"), t(`clock_${sensor.clock}`, { duration: duration(Math.abs(sensor.clock_offset_us)) }), "warn"]] : [];
+    const origin = sensor.unproven_until_us === null ? [] : [[t("origin"), t("origin_unproven_until", { time: dayAndTime(sensor.unproven_until_us) }), "warn"]];
     return [
       [t("sensor"), [sensor.model, sensor.sensor].filter(Boolean).join(" · ")],
       [t("hub"), sensor.hub],
@@ -108,6 +109,7 @@ export class SensorPanel {
       [t("battery"), battery === null ? t("unknown") : percent(battery / 100), battery !== null && battery <= LOW_BATTERY_PERCENT ? "warn" : undefined],
       [t("last_data"), sensor.last_received_us === null ? t("unknown") : relativeTime(sensor.last_received_us, now_us)],
       ...clock,
+      ...origin,
       [t("samples"), number(sensor.samples, 0)],
       [t("missing"), number(sensor.missing_samples, 0)],
     ];

@@ -1,0 +1,106 @@
+"""How fast the buffer seals and stores blocks, beside plain SQLite with rows of the same size, in one run.
+
+Run `python -m benchmarks.seal_speed`. Both sides use the same settings of SQLite and commit after every 100 rows. Rounds of the
+two alternate, and the medians are compared.
+"""
+
+import os
+import sqlite3
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from sync.keys import HubKey, HubKeys
+from sync.outbox import Outbox
+from sync.outbox_database import OutboxDatabase
+from sync.outbox_schema import set_pragmas
+from sync.recipients import RecipientKeyPair
+from sync.registration import Registration
+from sync.reserve import Reserve
+from sync.signing import SigningKey, Use
+
+ROWS: Final = 100
+"""Rows of one transaction."""
+TRANSACTIONS: Final = 10
+ROUNDS: Final = 15
+PLAINTEXT_BYTES: Final = (300, 1000, 4000)
+PAGES_BYTES: Final = (1024, 4096)
+"""The page size of a new buffer, and that of one which an older version created."""
+
+
+def main() -> None:
+    for page_bytes in PAGES_BYTES:
+        for size in PLAINTEXT_BYTES:
+            with tempfile.TemporaryDirectory() as folder:
+                compare(Path(folder), size, page_bytes)
+
+
+def compare(folder: Path, size: int, page_bytes: int) -> None:
+    outbox = open_outbox(folder / "outbox.db", page_bytes)
+    outbox.put("wave", bytes(size))
+    sealed_bytes = len(outbox.pending("wave", (0, 0), 1)[0].sealed)
+    plain = open_plain(folder / "plain.db", page_bytes)
+    blocks = [("wave", os.urandom(size)) for _ in range(ROWS)]
+    rows = [os.urandom(sealed_bytes) for _ in range(ROWS)]
+    seq = iter(range(10**9))
+
+    def insert() -> None:
+        plain.execute("BEGIN")
+        insert_row = "INSERT INTO t (lane, epoch, seq, data) VALUES (?, ?, ?, ?)"
+        plain.executemany(insert_row, [("wave", outbox.epoch, next(seq), data) for data in rows])
+        plain.execute("COMMIT")
+
+    plain_us: list[float] = []
+    outbox_us: list[float] = []
+    for _ in range(ROUNDS):
+        plain_us.append(measure(insert))
+        outbox_us.append(measure(lambda: outbox.put_many(blocks)))  # type: ignore[arg-type]
+    plain_row_us, outbox_row_us = statistics.median(plain_us), statistics.median(outbox_us)
+    print(
+        f"pages of {page_bytes} bytes, plaintext of {size} bytes: plain SQLite {plain_row_us:.1f} µs a row,"
+        f" outbox {outbox_row_us:.1f} µs a row, ratio of rates {plain_row_us / outbox_row_us:.2f}"
+    )
+    outbox.close()
+    plain.close()
+
+
+def measure(transaction: Callable[[], object]) -> float:
+    """µs a row."""
+    begin = time.perf_counter()
+    for _ in range(TRANSACTIONS):
+        transaction()
+    return (time.perf_counter() - begin) / (TRANSACTIONS * ROWS) * 1e6
+
+
+def open_outbox(path: Path, page_bytes: int) -> Outbox:
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA page_size = {page_bytes}")
+    connection.close()
+    recipients = {"subject-1": RecipientKeyPair.generate().public}
+    registration = Registration(
+        "hub-1",
+        "site-1",
+        SigningKey.generate(Use.ACKNOWLEDGEMENT).public,
+        SigningKey.generate(Use.RECEIPT).public,
+        24,
+        recipients,
+    )
+    keys = HubKeys(HubKey(bytes(32)), SigningKey.generate(Use.DEVICE))
+    return Outbox.open(
+        path, hub="hub-1", subject="subject-1", keys=keys, registration=registration, clock=lambda: int(time.time())
+    )
+
+
+def open_plain(path: Path, page_bytes: int) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(f"PRAGMA page_size = {page_bytes}")
+    set_pragmas(OutboxDatabase(connection, path, Reserve(path)))
+    connection.execute("CREATE TABLE t (lane TEXT, epoch INTEGER, seq INTEGER, data BLOB)")
+    return connection
+
+
+if __name__ == "__main__":
+    main()

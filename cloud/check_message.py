@@ -1,0 +1,140 @@
+"""Checks a hub's message: who signed it, and which of its blocks the clinic may store."""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Final, Protocol
+
+from cloud.stored_blocks import CheckedMessage, NewBlock, RejectedBlock
+from sync.chain import block_digest
+from sync.data_keys import KeyStatement
+from sync.messages import Envelope, SignedEnvelope, decode_envelope
+from sync.mqtt import Message
+from sync.seal import BlockHeader, SealError, parse_header
+from sync.signing import SignatureError, Use, VerifyingKey
+from sync.wire import EPOCH_RANDOM_BITS, BlockId, WireError, hub_of_topic
+
+NOT_ASSIGNED: Final = "the subject is not assigned to the hub"
+_OTHER_HUB: Final = "the block is of another hub"
+_NOT_SIGNED: Final = "the hub did not sign its data key"
+_OTHER_SUBJECT: Final = "its data key is of another subject"
+_CACHED_STATEMENTS: Final = 4096
+"""Statements whose signature is known to be right: one a patient and day, so those of a hundred patients for a month."""
+
+
+class Assignment(Protocol):
+    """A subject that a hub may seal for, for a time."""
+
+    @property
+    def subject(self) -> str: ...
+
+
+class Registry(Protocol):
+    """The registered hubs: their device keys, and for whom they may seal."""
+
+    def device_key(self, hub: str) -> VerifyingKey | None: ...
+
+    def may_seal(self, hub: str, subject: str, epoch: int) -> bool: ...
+
+    def assignments(self, hub: str) -> tuple[Assignment, ...]: ...
+
+
+def verify_message(message: Message, registry: Registry) -> tuple[SignedEnvelope, VerifyingKey]:
+    """Return the envelope of a message, and the device key of the topic's hub, which has signed it.
+
+    Raises:
+        WireError: not an envelope of the topic's hub, or the hub is not registered.
+        SignatureError: its device key did not sign it.
+    """
+    hub = hub_of_topic(message.topic)
+    signed = decode_envelope(message.payload)
+    if signed.envelope.hub != hub:
+        raise WireError("the envelope names another hub than its topic")
+    device = registry.device_key(hub)
+    if device is None:
+        raise WireError("the hub is not registered: run pulsegate-cloud register for it")
+    signed.verify(device)
+    return signed, device
+
+
+def subjects_now(hub: str, registry: Registry, now_s: int) -> set[str]:
+    """Return the subjects that a hub may seal for now."""
+    epoch = now_s << EPOCH_RANDOM_BITS
+    return {found.subject for found in registry.assignments(hub) if registry.may_seal(hub, found.subject, epoch)}
+
+
+class ParsedBlocks:
+    """The blocks of a message by whether their header can be read."""
+
+    def __init__(self, hub: str, blocks: Iterable[bytes]) -> None:
+        self.readable: list[tuple[BlockHeader, bytes]] = []
+        self.unreadable: list[RejectedBlock] = []
+        for block in blocks:
+            try:
+                self.readable.append((parse_header(block), block))
+            except SealError as error:
+                self.unreadable.append(RejectedBlock(hub, str(error), block))
+            except Exception as error:  # noqa: BLE001 - the other blocks of the message are kept
+                self.unreadable.append(RejectedBlock(hub, f"reading its header failed: {type(error).__name__}", block))
+
+    @property
+    def subjects(self) -> set[str]:
+        return {header.subject for header, _ in self.readable}
+
+    @property
+    def keys(self) -> set[bytes]:
+        return {header.key for header, _ in self.readable}
+
+
+def check_message(
+    signed: SignedEnvelope,
+    parsed: ParsedBlocks,
+    registry: Registry,
+    device: VerifyingKey,
+    *,
+    stored: Mapping[bytes, KeyStatement],
+    erased: frozenset[str],
+) -> CheckedMessage:
+    """Check the blocks and statements of a verified envelope. `stored` are the statements that the clinic holds."""
+    envelope, key = signed.envelope, device.to_bytes()
+    authentic = tuple(found for found in envelope.keys if _is_signed(found, envelope.hub, key))
+    checker = _BlockChecker(envelope, registry, {found.id: found for found in authentic} | dict(stored))
+    blocks, rejected, refused = list[NewBlock](), list(parsed.unreadable), list[NewBlock]()
+    for header, data in parsed.readable:
+        block = NewBlock(BlockId(header.lane, header.epoch, header.seq), header.subject, header.key, block_digest(data), data)
+        if header.subject in erased:
+            refused.append(block)
+        elif reason := checker.find_fault(header):
+            rejected.append(RejectedBlock(envelope.hub, reason, data, block.position, header.subject))
+        else:
+            blocks.append(block)
+    statements = tuple(found for found in authentic if found.subject not in erased)
+    return CheckedMessage(signed, statements, tuple(blocks), tuple(rejected), tuple(refused))
+
+
+class _BlockChecker:
+    """Finds why a block of an envelope may not be stored. `statements` are authentic."""
+
+    def __init__(self, envelope: Envelope, registry: Registry, statements: Mapping[bytes, KeyStatement]) -> None:
+        self._hub, self._registry, self._statements = envelope.hub, registry, statements
+        self._unsigned = {found.id for found in envelope.keys} - statements.keys()
+
+    def find_fault(self, header: BlockHeader) -> str | None:
+        """Return the reason to set the block aside; None also if the statement of its key has not arrived yet."""
+        if header.hub != self._hub:
+            return _OTHER_HUB
+        if not self._registry.may_seal(self._hub, header.subject, header.epoch):
+            return NOT_ASSIGNED
+        if header.key in self._unsigned:
+            return _NOT_SIGNED
+        statement = self._statements.get(header.key)
+        return None if statement is None or statement.subject == header.subject else _OTHER_SUBJECT
+
+
+@lru_cache(maxsize=_CACHED_STATEMENTS)
+def _is_signed(statement: KeyStatement, hub: str, device: bytes) -> bool:
+    """Whether a hub's device key signed a statement. A hub repeats its statements until they are acknowledged."""
+    try:
+        statement.verify(hub, VerifyingKey.from_bytes(Use.DEVICE, device))
+    except SignatureError:
+        return False
+    return True

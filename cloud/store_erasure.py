@@ -1,0 +1,47 @@
+"""Erases a subject from the store: its blocks, keys and work go, and none of its blocks is stored again."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, SelectBase, Table, select, tuple_
+
+from cloud import store_tables as tables
+from cloud.store_commit import count_commit
+from cloud.store_tables import CONFLICT, insert
+from cloud.stored_blocks import StoreCounts, StoredBlockId
+
+
+def erase_subject(connection: Connection, subject: str, at_us: int) -> None:
+    """Delete everything of a subject and note that it was erased."""
+    count_commit(connection, StoreCounts())  # waits for commits under way; later ones find the tombstone
+    tombstone = insert(connection, tables.erased).values(subject=subject, at_us=at_us)
+    connection.execute(tombstone.on_conflict_do_nothing())
+    blocks, quarantine, statements = tables.blocks, tables.quarantine, tables.statements
+    for table in (blocks, quarantine):
+        rows = select(table.c.hub, table.c.lane, table.c.epoch).where(table.c.subject == subject, table.c.lane.is_not(None))
+        note_erased_sequences(connection, [tuple(row) for row in connection.execute(rows.distinct())])
+    ids = StoredBlockId._fields
+    _delete(connection, tables.work, ids, select(*(blocks.c[name] for name in ids)).where(blocks.c.subject == subject))
+    of_blocks = select(blocks.c.hub, blocks.c.key).where(blocks.c.subject == subject)
+    of_statements = select(statements.c.hub, statements.c.id).where(statements.c.subject == subject)
+    _delete(connection, tables.keys_1, ("hub", "id"), of_blocks)
+    of_subject = of_statements.union(of_blocks)  # a key of format 1 has no statement
+    _delete(connection, tables.wrapped_keys, ("hub", "id"), of_subject)
+    n_keys = _delete(connection, tables.rejected_keys, ("hub", "id"), of_subject)
+    is_conflict = quarantine.c.reason == CONFLICT
+    n_conflicts = connection.execute(quarantine.delete().where(quarantine.c.subject == subject, is_conflict)).rowcount
+    n_others, n_blocks = (connection.execute(t.delete().where(t.c.subject == subject)).rowcount for t in (quarantine, blocks))
+    for table in (statements, tables.watchers):
+        connection.execute(table.delete().where(table.c.subject == subject))
+    count_commit(connection, StoreCounts(-n_blocks, -n_conflicts - n_others, -n_conflicts, -n_keys))
+
+
+def note_erased_sequences(connection: Connection, sequences: Iterable[tuple[str, str, int]]) -> None:
+    """Note (hub, lane, epoch) whose blocks were erased or refused: they are not missing."""
+    for hub, lane, epoch in sorted(set(sequences)):
+        statement = insert(connection, tables.erased_sequences).values(hub=hub, lane=lane, epoch=epoch)
+        connection.execute(statement.on_conflict_do_nothing())
+
+
+def _delete(connection: Connection, table: Table, names: tuple[str, ...], rows: SelectBase) -> int:
+    columns = tuple_(*(table.c[name] for name in names))
+    return connection.execute(table.delete().where(columns.in_(rows))).rowcount

@@ -1,0 +1,109 @@
+"""The outbox's SQLite connection: transactions, the translation of SQLite's errors, and the reserve for a full disk."""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sync.errors import DiskFullError, PermanentError, SyncError, TransientError
+from sync.reserve import Reserve
+
+PAGE_BYTES: Final = 1024
+"""Of a new database. Each commit writes whole pages. With one-channel ECG at 10 s a commit, pages of 1 KiB write a third of
+what pages of 4 KiB write."""
+WAL_BYTES: Final = 1024 * 1024
+"""Size of the WAL after which SQLite moves it into the database. The reserve for a full disk must be twice as large."""
+T = TypeVar("T")
+
+
+class OutboxDatabase:
+    """The open database, used by one thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, reserve: Reserve) -> None:
+        self.connection: Final = connection
+        self.path: Final = path
+        self.reserve: Final = reserve
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        with translating_sqlite_errors(self.path):
+            return self.connection.execute(statement, values)
+
+    def execute_many(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        with translating_sqlite_errors(self.path):
+            self.connection.executemany(statement, rows)
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with translating_sqlite_errors(self.path):
+            return self.connection.execute(query, values).fetchall()
+
+    def row(self, query: str, *values: Any) -> tuple[Any, ...] | None:
+        """The first row of the result; None if there is none."""
+        rows = self.rows(query, *values)
+        return rows[0] if rows else None
+
+    def run(self, body: Callable[[], T]) -> T:
+        """Run the body's statements in one transaction, rolled back on an error."""
+        with translating_sqlite_errors(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = body()
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+            return result
+
+    def run_in_reserve(self, body: Callable[[], T]) -> T:
+        """Run a transaction in the room of the reserve, and fill the reserve again."""
+        self.reserve.release()
+        try:
+            return self.run(body)
+        finally:
+            self.shrink_wal()
+            self.reserve.fill()
+
+    def shrink_wal(self) -> None:
+        """Move the WAL into the database and free its space. Best effort: a full disk may have no room for its pages."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def count_free_bytes(self) -> int:
+        """Space of deleted blocks in the database file, which new ones can use."""
+        values = [self.rows(f"PRAGMA {name}")[0][0] for name in ("freelist_count", "page_size")]
+        return int(values[0]) * int(values[1])
+
+
+@contextmanager
+def translating_sqlite_errors(path: Path) -> Iterator[None]:
+    """Raise SQLite's errors in the body as TransientError or PermanentError, with a message that says what to do."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # misuse of the sqlite3 module: a defect in our code
+            raise
+        raise _translate(error, code & 0xFF, path) from error
+
+
+def _translate(error: sqlite3.DatabaseError, code: int, path: Path) -> SyncError:
+    match code:
+        case sqlite3.SQLITE_FULL:
+            return DiskFullError(
+                f"cannot write the buffer {path}: the disk is full; free some disk space. Stored blocks are kept."
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return TransientError(f"the buffer {path} is locked by another process: stop the second agent if one is running")
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
+            return TransientError(f"cannot read or write the buffer {path} ({error}): check the disk")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return PermanentError(
+                f"the buffer {path} is damaged: move it away together with its -wal and -shm files, and keep them,"
+                " because their blocks may be recoverable; the next start creates a new buffer"
+            )
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_AUTH:
+            return PermanentError(f"cannot write to the buffer {path} ({error}): check that its folder exists and is writable")
+        case _:
+            return PermanentError(f"SQLite rejected an operation on the buffer {path} ({error}): report this as a defect")

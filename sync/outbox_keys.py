@@ -1,0 +1,180 @@
+"""The data keys in the outbox: one for each subject and UTC day, wrapped for the clinic and sealed for the hub itself.
+
+`docs/protocol.md` is the reference. Call the methods that write in a transaction; after a rollback call `load`.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
+
+from sync.data_keys import DataKey, KeyStatement, WrappedKey, sign_statement, wrap_key
+from sync.errors import PermanentError
+from sync.keys import HubKeys
+from sync.outbox_database import OutboxDatabase
+from sync.recipients import RecipientPublicKey
+from sync.registration import Registration, RegistrationError
+
+
+class StoredKey(NamedTuple):
+    """A key's number in the tables of blocks, its id, subject and day. After erasure it opens nothing."""
+
+    number: int
+    id: bytes
+    subject: str
+    day: int
+    is_erased: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DayKey:
+    """The data key of a subject and day, ready to seal."""
+
+    number: int
+    id: bytes
+    subject: str
+    day: int
+    cipher: AESGCMSIV = field(repr=False)
+
+
+class OutboxKeys:
+    """The keys of one hub. `stored` has them by number."""
+
+    def __init__(self, database: OutboxDatabase, hub: str, keys: HubKeys, registration: Registration) -> None:
+        self._database = database
+        self._hub = hub
+        self._keys = keys
+        self._registered: Final = registration.recipients
+        self.load()
+
+    def load(self) -> None:
+        """Read what is kept in memory."""
+        rows = self._database.rows("SELECT number, id, subject, day, local IS NULL FROM keys")
+        self.stored = {row[0]: StoredKey(*row) for row in rows}
+        self._day_key: DayKey | None = None
+
+    @property
+    def erased(self) -> list[int]:
+        """Numbers of the keys of erased subjects."""
+        return [key.number for key in self.stored.values() if key.is_erased]
+
+    def save_recipients(self) -> None:
+        """Keep the registered recipients, for subjects that a later registration omits, and wrap every key for a new one."""
+        for subject, recipient in self._registered.items():
+            public = recipient.to_bytes()
+            if self._database.row("SELECT public FROM recipients WHERE subject = ?", subject) == (public,):
+                continue
+            self._database.execute("INSERT OR REPLACE INTO recipients VALUES (?, ?)", subject, public)
+            for key in self.stored.values():
+                if key.subject == subject and not key.is_erased:
+                    self._wrap(key.number, self._open_local(key), subject, recipient)
+
+    def current(self, subject: str, day: int) -> DayKey:
+        """The subject's data key of a UTC day, created for the day's first block.
+
+        Raises:
+            RegistrationError: the subject was never registered.
+        """
+        day_key = self._day_key
+        if day_key is None or (day_key.subject, day_key.day) != (subject, day):
+            stored = next((key for key in self.stored.values() if key[2:] == (subject, day, False)), None)
+            if stored is None:
+                stored, key = self._create(subject, day)
+            else:
+                key = self._open_local(stored)
+            day_key = DayKey(stored.number, stored.id, subject, day, AESGCMSIV(key.secret))
+            self._day_key = day_key
+        return day_key
+
+    def for_clinic(self, ids: Iterable[bytes], *, also_held: bool) -> tuple[list[KeyStatement], list[WrappedKey]]:
+        """Statements and wrapped keys of these ids. Omits those that the clinic holds, unless `also_held`."""
+        statements: list[KeyStatement] = []
+        wraps: list[WrappedKey] = []
+        statement = """SELECT id, commitment, subject, day, signature FROM keys
+                       WHERE id = ? AND local IS NOT NULL AND (held = 0 OR ?)"""
+        wrap = """SELECT id, recipient, wrapped FROM wraps JOIN keys ON number = key
+                  WHERE id = ? AND (wraps.held = 0 OR ?)"""
+        for id_ in dict.fromkeys(ids):
+            statements += [KeyStatement(*row) for row in self._database.rows(statement, id_, also_held)]
+            wraps += [WrappedKey(*row) for row in self._database.rows(wrap, id_, also_held)]
+        return statements, wraps
+
+    def confirm(self, ids: Iterable[bytes], wraps: Iterable[tuple[bytes, bytes]]) -> None:
+        """Record that the clinic holds these statements and these wrapped keys (key id, fingerprint)."""
+        self._database.execute_many("UPDATE keys SET held = 1 WHERE id = ? AND held = 0", [(id_,) for id_ in ids])
+        update = (
+            """UPDATE wraps SET held = 1 WHERE key = (SELECT number FROM keys WHERE id = ?) AND recipient = ? AND held = 0"""
+        )
+        self._database.execute_many(update, wraps)
+
+    def forget_confirmations(self) -> None:
+        """Record that the clinic holds nothing, because it has another store."""
+        self._database.execute("UPDATE keys SET held = 0")
+        self._database.execute("UPDATE wraps SET held = 0")
+
+    def erase(self, subject: str) -> None:
+        """Overwrite all that opens the subject's blocks. The rows of the keys stay until their blocks are deleted."""
+        numbers = [(key.number,) for key in self.stored.values() if key.subject == subject]
+        self._database.execute("PRAGMA secure_delete = ON")
+        self._database.execute_many("UPDATE keys SET local = NULL WHERE number = ?", numbers)
+        self._database.execute_many("DELETE FROM wraps WHERE key = ?", numbers)
+        self._database.execute("DELETE FROM state WHERE subject = ?", subject)
+        self._database.execute("PRAGMA secure_delete = OFF")
+        self.load()
+
+    def delete(self, numbers: Collection[int]) -> None:
+        """Overwrite keys that open nothing any more, and the recipients of subjects without keys."""
+        self._database.execute("PRAGMA secure_delete = ON")
+        self._database.execute_many("DELETE FROM keys WHERE number = ?", [(number,) for number in numbers])
+        self._database.execute_many("DELETE FROM wraps WHERE key = ?", [(number,) for number in numbers])
+        self._database.execute("PRAGMA secure_delete = OFF")
+        self.load()
+        kept = {*self._registered, *(key.subject for key in self.stored.values())}
+        for (subject,) in self._database.rows("SELECT subject FROM recipients"):
+            if subject not in kept:
+                self._database.execute("DELETE FROM recipients WHERE subject = ?", subject)
+
+    def recipient(self, subject: str) -> RecipientPublicKey:
+        """The subject's recipient, as registered now or, if the registration omits the subject, as registered before.
+
+        Raises:
+            RegistrationError: the subject was never registered.
+        """
+        if subject in self._registered:
+            return self._registered[subject]
+        row = self._database.row("SELECT public FROM recipients WHERE subject = ?", subject)
+        if row is None:
+            raise RegistrationError(
+                f"the registration has no subject {subject}: register the subject for hub {self._hub} at the clinic, and bring"
+                " the registration file that it writes"
+            )
+        return RecipientPublicKey.from_bytes(row[0])
+
+    def _create(self, subject: str, day: int) -> tuple[StoredKey, DataKey]:
+        recipient = self.recipient(subject)
+        key = DataKey.generate()
+        statement = sign_statement(key, hub=self._hub, subject=subject, day=day, device=self._keys.device)
+        local = self._keys.hub.seal(key.secret, local_purpose(key.id))
+        insert = "INSERT INTO keys (id, subject, day, commitment, signature, local) VALUES (?, ?, ?, ?, ?, ?)"
+        values = (key.id, subject, day, statement.commitment, statement.signature, local)
+        number = self._database.execute(insert, *values).lastrowid or 0
+        self._wrap(number, key, subject, recipient)
+        self.stored[number] = StoredKey(number, key.id, subject, day, is_erased=False)
+        return self.stored[number], key
+
+    def _wrap(self, number: int, key: DataKey, subject: str, recipient: RecipientPublicKey) -> None:
+        wrapped = wrap_key(key, hub=self._hub, subject=subject, recipient=recipient)
+        insert = "INSERT OR IGNORE INTO wraps (key, recipient, wrapped) VALUES (?, ?, ?)"
+        self._database.execute(insert, number, wrapped.recipient, wrapped.wrapped)
+
+    def _open_local(self, key: StoredKey) -> DataKey:
+        row = self._database.row("SELECT local FROM keys WHERE number = ? AND local IS NOT NULL", key.number)
+        if row is None:
+            raise PermanentError(f"the buffer {self._database.path} is damaged: a data key of {key.subject} is missing")
+        return DataKey(key.id, self._keys.hub.open(row[0], local_purpose(key.id)))
+
+
+def local_purpose(key_id: bytes) -> bytes:
+    """What a data key is sealed with the hub key for."""
+    return b"data key " + key_id

@@ -1,0 +1,74 @@
+"""What the outbox says about itself: to the status page, and to the clinic in each envelope."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sync.chain import start_chain
+from sync.message_rows import Dropped, Head, SeenStore
+from sync.outbox_database import OutboxDatabase
+from sync.outbox_room import dropped_ranges
+from sync.wire import LANES, UPLINK_LANES, Lane
+
+_STATISTICS = """SELECT lane, total(pending), total(last), total(bytes), total(unopened), total(released), total(aside),
+                 total(refused), total(dropped) FROM sequences GROUP BY lane"""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStatistics:
+    """Blocks ever `stored`, and ever `acknowledged`: the clinic holds them or has set them aside; it need not have opened them.
+
+    `pending` waits to be sent, by lane; `unopened` waits for a receipt. `released` and `aside` are kept until retention.
+    `refused` and `dropped` were deleted.
+    `bytes` is the size of all blocks in the buffer.
+    """
+
+    stored: int
+    pending: Mapping[Lane, int]
+    acknowledged: int
+    bytes: int
+    unopened: int = 0
+    released: int = 0
+    aside: int = 0
+    refused: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClinicView:
+    """What an envelope says about the buffer besides its blocks. The fields are those of `sync.messages.Envelope`."""
+
+    epoch: int
+    previous_epoch: int | None
+    heads: tuple[Head, ...]
+    seen: SeenStore | None
+    dropped: tuple[Dropped, ...]
+
+
+def read_statistics(database: OutboxDatabase) -> OutboxStatistics:
+    rows = {row[0]: [int(value) for value in row[1:]] for row in database.rows(_STATISTICS)}
+    lanes = {lane: rows.get(lane, [0] * 8) for lane in LANES}
+    pending, stored, size, unopened, released, aside, refused, dropped = map(sum, zip(*lanes.values(), strict=True))
+    return OutboxStatistics(
+        stored=stored,
+        pending={lane: lanes[lane][0] for lane in LANES},
+        acknowledged=stored - pending - refused - dropped,
+        bytes=size,
+        unopened=unopened,
+        released=released,
+        aside=aside,
+        refused=refused,
+        dropped=dropped,
+    )
+
+
+def read_clinic_view(database: OutboxDatabase, hub: str) -> ClinicView:
+    epoch, previous, store, fence, commits = database.rows("SELECT epoch, previous, store, fence, commits FROM buffer")[0]
+    rows = database.rows("SELECT lane, last, chain, mark FROM sequences WHERE epoch = ?", epoch)
+    heads = {row[0]: Head(*row) for row in rows}
+    return ClinicView(
+        epoch,
+        previous,
+        heads=tuple(heads.get(lane, Head(lane, 0, start_chain(hub, lane, epoch), 0)) for lane in UPLINK_LANES),
+        seen=None if store is None else SeenStore(store, fence, commits),
+        dropped=dropped_ranges(database),
+    )
