@@ -39,6 +39,7 @@ from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, register_hub
 from cloud.registry import Registry
 from cloud.signing_keys import SigningKeys
 from cloud.store import Store
+from config.endpoint import Endpoint
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
 from gateway.app import Agent

@@ -20,6 +20,7 @@ from cloud.validate import validate_record
 from sync.data_keys import DataKey, DataKeyError, WrappedKey, unwrap_key
 from sync.errors import PermanentError, TransientError
 from sync.format_1 import blocks as format_1
+from sync.format_1 import records as format_1_records
 from sync.format_1.rewrapped_keys import unwrap_again
 from sync.recipients import RecipientKeyPair
 from sync.record_codec import decode_readable_records
@@ -128,7 +129,9 @@ class BlockReader:
         id_ = StoredBlockId(header.hub, header.epoch, header.lane, header.seq)
         key = self._data_key(block, id_, _KeyId(True, header.hub, header.key, header.subject))
         plaintext = format_1.open_block(block.block, key)
-        return OpenedBlock(header.subject, decode_readable_records(plaintext, validate_record), is_proven=False)
+        return OpenedBlock(
+            header.subject, format_1_records.decode_readable_records(plaintext, validate_record), is_proven=False
+        )
 
     def _data_key(self, block: StoredBlock, header_id: StoredBlockId, key_id: _KeyId) -> DataKey:
         """Return the data key of a block whose header says that it has this id and key.

@@ -8,10 +8,11 @@ from typing import Final
 from sync.data_keys import DataKey
 from sync.errors import PermanentError
 from sync.format_1.blocks import open_block, parse_header
+from sync.format_1.records import decode_records
 from sync.keys import HubKey
 from sync.outbox_database import OutboxDatabase
 from sync.outbox_keys import local_purpose
-from sync.record_codec import decode_records, encode_records
+from sync.record_codec import encode_records
 from sync.records import RecordError
 from sync.wire import LANES, Lane
 

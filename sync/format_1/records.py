@@ -22,14 +22,6 @@ from sync.wire import PLAINTEXT_LIMIT_BYTES
 
 T = TypeVar("T")
 
-_LIST: int = 4
-"""The major type of a CBOR list."""
-
-
-def is_format_1(plaintext: bytes) -> bool:
-    """Whether a plaintext is of format 1, whose outermost CBOR value is a list; that of format 2 is a map."""
-    return plaintext[:1] != b"" and plaintext[0] >> 5 == _LIST
-
 
 def decode_readable_records(data: bytes, validate: Callable[[Record], None]) -> list[Record]:
     """Decode the records of a block of which some may be damaged.

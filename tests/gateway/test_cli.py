@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from config.endpoint import Endpoint
 from config.limits import DEFAULT_LIMITS
 from config.sample import make_sample
 from config.settings import ENVIRONMENT_OVERRIDES, ClinicSettings, Settings, load_settings

@@ -17,6 +17,7 @@ from cloud.register import RegistrationRequest, register_hub
 from cloud.registry import Registry
 from cloud.signing_keys import SigningKeys
 from cloud.store import Store
+from config.endpoint import Endpoint
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
 from gateway import virtual_time
