@@ -112,8 +112,8 @@ class BlockTables:
         return BlockSequence(*self._database.rows(f"{_SEQUENCE} WHERE id = ?", id_)[0])
 
     def where(self, condition: str, *values: object) -> list[BlockSequence]:
-        """The sequences that meet a condition on their columns, oldest epoch first."""
-        rows = self._database.rows(f"{_SEQUENCE} WHERE {condition} ORDER BY epoch", *values)
+        """The sequences that meet a condition on their columns, oldest epoch first, and of an epoch `wave` before `vital`."""
+        rows = self._database.rows(f"{_SEQUENCE} WHERE {condition} ORDER BY epoch, lane DESC", *values)
         return [BlockSequence(*row) for row in rows]
 
     def end_before(self, lane: Lane, epoch: int) -> LaneEnd | None:

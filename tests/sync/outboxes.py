@@ -64,7 +64,10 @@ def find_block(outbox: Outbox, id_: BlockId) -> OutboxBlock:
 
 def plaintext_at_clinic(outbox: Outbox, id_: BlockId, recipients: dict[str, RecipientKeyPair] = RECIPIENTS) -> bytes:
     """Open a pending block at the clinic, with its statement and wrapped key."""
-    block = find_block(outbox, id_)
+    return open_at_clinic(outbox, find_block(outbox, id_), recipients)
+
+
+def open_at_clinic(outbox: Outbox, block: OutboxBlock, recipients: dict[str, RecipientKeyPair] = RECIPIENTS) -> bytes:
     header = parse_header(block.sealed)
     assert header.key == block.key
     (statement,), wraps = outbox.keys_for([block.key], also_held=True)
