@@ -9,7 +9,8 @@ import pytest
 
 from sync.outbox import Outbox, StoredState
 from sync.outbox_migrations import SCHEMA_VERSION
-from sync.records import VitalRecord, decode_records
+from sync.record_codec import decode_records
+from sync.records import VitalRecord
 from sync.registration import RegistrationError
 from sync.seal import parse_header
 from sync.wire import epoch_seconds
