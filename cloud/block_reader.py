@@ -88,7 +88,7 @@ class BlockReader:
         Raises:
             TransientError, PermanentError: the store cannot be read.
         """
-        self._erased = self._store.erased_subjects()
+        self._erased = self._store.erased_subjects() | self._key_store.erased()  # the store may be a backup from before
         for id_, cached in list(self._keys.items()):
             if isinstance(cached.key, UnreadableError) or id_.subject in self._erased:
                 del self._keys[id_]

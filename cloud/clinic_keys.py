@@ -69,5 +69,5 @@ def _list_missing(store: Store, key_store: KeyStore) -> list[str]:
         is_wrapped = select(wrapped.id).where(wrapped.hub == blocks.hub, wrapped.id == blocks.key)
         is_usable = is_wrapped.where(wrapped.recipient.in_(held))
         query = select(blocks.subject).distinct().where(is_wrapped.exists(), ~is_usable.exists())
-        query = query.where(blocks.subject.not_in(select(erased.subject)))
-        return list(connection.scalars(query.order_by(blocks.subject)))
+        subjects = set(connection.scalars(query)) - set(connection.scalars(select(erased.subject)))
+    return sorted(subjects - key_store.erased())

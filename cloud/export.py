@@ -1,7 +1,7 @@
 """Exports every record of a clinic as JSON lines, and finds duplicate and missing blocks."""
 
 import zlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Final
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cloud.block_reader import BlockReader, UnreadableError, is_format_1
+from cloud.completeness import Completeness, SequenceId, read_completeness
 from cloud.store import Store
-from cloud.stored_blocks import StoredBlock, StoredBlockId
+from cloud.stored_blocks import StoreCounts, StoredBlock, StoredBlockId
 from sync.format_1 import blocks as format_1
 from sync.records import Record, WaveformRecord, type_name
 from sync.seal import SealError, parse_header
@@ -21,17 +22,17 @@ Json = dict[str, Any]
 
 PAGE_BLOCKS: Final = 256
 """Blocks read at once: at most 16 MiB."""
-MAX_MISSING_LISTED: Final = 1000
-"""Missing blocks that the totals list one by one; `missing_blocks` counts all of them."""
+MAX_RANGES_LISTED: Final = 1000
+"""Ranges of missing blocks that the totals list, and as many of dropped ones; `missing_blocks` counts all missing blocks."""
 
 
 @dataclass(slots=True)
 class ExportTotals:
     """The totals of an export, by which duplicate and missing blocks are found.
 
-    Per sequence (hub, lane, epoch), `held` are the sequence numbers held and `ends` is the highest known number.
-    `unproven` counts the opened blocks of format 1, whose origin is not proven. `conflicts` are the quarantined blocks whose
-    position another block has, `key_conflicts` the wrapped keys kept aside.
+    `unproven` counts the opened blocks of format 1, whose origin is not proven. `completeness` says which blocks are held and
+    which are missing. `rejected` counts what was not stored: conflicts are quarantined blocks whose position another block has,
+    key conflicts are statements and wrapped keys kept aside.
     `waveforms` are (hub, sensor, kind, start, number of samples) of the waveforms seen.
     """
 
@@ -41,43 +42,32 @@ class ExportTotals:
     duplicate_blocks: int = 0
     duplicate_waveforms: int = 0
     unopened: Counter[str] = field(default_factory=Counter)
-    quarantined: int = 0
-    conflicts: int = 0
-    key_conflicts: int = 0
+    rejected: StoreCounts = field(default_factory=StoreCounts)
     first_problem: str = ""
-    held: dict[tuple[str, str, int], set[int]] = field(default_factory=lambda: defaultdict(set))
-    ends: dict[tuple[str, str, int], int] = field(default_factory=lambda: defaultdict(int))
+    completeness: Completeness = field(default_factory=Completeness)
     waveforms: set[tuple[str, str, str, int, int]] = field(default_factory=set)
-
-    def missing(self) -> list[tuple[str, str, int, int]]:
-        """Return (hub, lane, epoch, seq) of every missing block, in order.
-
-        The end of a sequence is its highest number held, or the end that the first block of the next epoch names.
-        """
-        sequences = self.held.keys() | self.ends.keys()
-        ends = {sequence: max(self.ends[sequence], max(self.held[sequence], default=0)) for sequence in sequences}
-        return [
-            (*sequence, seq)
-            for sequence, end in sorted(ends.items())
-            for seq in range(1, end + 1)
-            if seq not in self.held[sequence]
-        ]
 
     def problems(self) -> list[str]:
         """Return what a person must look at, as clauses of one line."""
         found = []
         if n := self.unopened.total():
             found.append(f"{n} of {self.blocks} blocks could not be opened, the first because {self.first_problem}")
-        if self.conflicts or self.key_conflicts:
+        rejected = self.rejected
+        if rejected.conflicts or rejected.key_conflicts:
             found.append(
-                f"{self.conflicts} blocks and {self.key_conflicts} wrapped keys came in place of others that are stored and "
+                f"{rejected.conflicts} blocks and {rejected.key_conflicts} data keys came in place of stored ones, and "
                 "are kept aside: check whether two machines use one hub's name, or a hub's buffer was restored from a backup"
+            )
+        if rejected.copied_hubs:
+            found.append(
+                f"{rejected.copied_hubs} times a hub seemed to run on two machines: see the log, and register each machine as "
+                "a hub of its own"
             )
         return found
 
     def as_json(self) -> Json:
         """Return the last line of an export."""
-        missing = self.missing()
+        missing, rejected = self.completeness.missing(), self.rejected
         return {
             "type": "account",
             "blocks": self.blocks,
@@ -85,14 +75,15 @@ class ExportTotals:
             "unproven_blocks": self.unproven,
             "duplicate_blocks": self.duplicate_blocks,
             "duplicate_waveforms": self.duplicate_waveforms,
-            "missing_blocks": len(missing),
-            "missing": [
-                dict(zip(("hub", "lane", "epoch", "seq"), block, strict=True)) for block in missing[:MAX_MISSING_LISTED]
-            ],
+            "missing_blocks": sum(gap.last - gap.first + 1 for gap in missing),
+            "missing": [gap._asdict() for gap in missing[:MAX_RANGES_LISTED]],
+            "dropped": [dropped._asdict() for dropped in self.completeness.dropped[:MAX_RANGES_LISTED]],
             "unopened": dict(self.unopened),
-            "quarantined": self.quarantined,
-            "conflicts": self.conflicts,
-            "key_conflicts": self.key_conflicts,
+            "quarantined": rejected.quarantined,
+            "conflicts": rejected.conflicts,
+            "key_conflicts": rejected.key_conflicts,
+            "rejected_messages": rejected.rejected_messages,
+            "copied_hubs": rejected.copied_hubs,
         }
 
 
@@ -101,12 +92,9 @@ def export_records(store: Store, reader: BlockReader, totals: ExportTotals) -> I
 
     A block that cannot be read is counted in `totals.unopened` and skipped.
     """
-    counts = store.counts()
-    totals.quarantined, totals.conflicts, totals.key_conflicts = counts.quarantined, counts.conflicts, counts.key_conflicts
-    for rejected in store.list_quarantined():
-        if rejected.position is not None:  # kept in quarantine, so it is not missing
-            lane, epoch, seq = rejected.position
-            totals.held[rejected.hub, lane, epoch].add(seq)
+    totals.rejected = store.counts()
+    with store.transaction() as connection:
+        totals.completeness = read_completeness(connection)
     for block in _all_blocks(store):
         _add_block(totals, block)
         try:
@@ -141,7 +129,7 @@ def _all_blocks(store: Store) -> Iterator[StoredBlock]:
 
 def _add_block(totals: ExportTotals, block: StoredBlock) -> None:
     lane, epoch, seq = block.position
-    held = totals.held[block.hub, lane, epoch]
+    held = totals.completeness.held[SequenceId(block.hub, lane, epoch)]
     totals.blocks += 1
     totals.duplicate_blocks += seq in held
     held.add(seq)
@@ -150,8 +138,7 @@ def _add_block(totals: ExportTotals, block: StoredBlock) -> None:
     except SealError:
         return  # the block cannot be opened either, so `export_records` counts it as unopened
     if previous is not None:
-        sequence = block.hub, lane, previous[0]
-        totals.ends[sequence] = max(totals.ends[sequence], previous[1])
+        totals.completeness.add_end(SequenceId(block.hub, lane, previous[0]), previous[1])
 
 
 def _add_waveform(totals: ExportTotals, hub: str, record: Record) -> None:

@@ -9,17 +9,17 @@ harm.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message
 from cloud.store import Store
 from cloud.store_tables import CONFLICT
-from cloud.stored_blocks import CheckedMessage, CommitResult, NewBlock, Progress, RejectedBlock
+from cloud.stored_blocks import CheckedMessage, CommitResult, Progress, RejectedBlock
 from sync.chain import block_digest
 from sync.errors import TransientError
-from sync.message_rows import Held, Outcome
+from sync.message_rows import Outcome, join_consecutive
 from sync.messages import Ack, Envelope, encode_ack
 from sync.mqtt import Message
 from sync.signing import SignatureError, SigningKey
@@ -113,7 +113,7 @@ def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress)
         progress.identity.commits,
         epoch=progress.epoch,
         marks=progress.marks,
-        held=tuple(_join_consecutive(commit.held)),
+        held=tuple(join_consecutive((block.position, block.digest) for block in commit.held)),
         keys=commit.keys,
         wraps=commit.wraps,
         aside=tuple(outcome for outcome in aside if outcome is not None),
@@ -126,18 +126,6 @@ def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress)
 def _as_outcome(block: RejectedBlock) -> Outcome | None:
     """Return what is said of a block that is set aside; None if its id cannot be read."""
     return Outcome(*block.position, block_digest(block.bytes), block.reason) if block.position is not None else None
-
-
-def _join_consecutive(blocks: Iterable[NewBlock]) -> list[Held]:
-    """Return blocks as rows of `held`, consecutive ones joined."""
-    joined = list[Held]()
-    for (lane, epoch, seq), digest in sorted({(block.position, block.digest) for block in blocks}):
-        last = joined[-1] if joined else None
-        if last is not None and last[:2] == (lane, epoch) and last.first + len(last.digests) == seq:
-            joined[-1] = last._replace(digests=(*last.digests, digest))
-        else:
-            joined.append(Held(lane, epoch, seq, (digest,)))
-    return joined
 
 
 def _encode_within_limit(ack: Ack, key: SigningKey) -> bytes:

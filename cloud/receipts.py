@@ -15,13 +15,13 @@ from cloud.store import Store
 from cloud.stored_blocks import StoredBlock, StoreIdentity
 from sync.chain import block_digest
 from sync.errors import TransientError
-from sync.message_rows import REASON_LIMIT_CHARS, Held, Outcome
+from sync.message_rows import REASON_LIMIT_CHARS, Outcome, join_consecutive
 from sync.messages import Receipt, encode_receipt
 from sync.signing import SigningKey
-from sync.wire import Lane, receipt_topic
+from sync.wire import BlockId, Lane, receipt_topic
 
 RECEIPT_BLOCKS: Final = 64
-"""Blocks in one receipt: at most 56 kB, if every reason has its full length in characters of four bytes. The limit is 64 KiB."""
+"""Blocks in one receipt: at most 56 kB of the 64 KiB, if every reason has its full length in characters of four bytes."""
 QUEUED_RECEIPTS: Final = 1000
 """Receipts that wait for the broker: those of 64,000 blocks. Further ones are dropped; the hub asks for them again."""
 OPENED_LANES: Final[frozenset[Lane]] = frozenset({"alert", "vital"})
@@ -58,29 +58,19 @@ def _make_receipt(hub: str, outcomes: Sequence[BlockOutcome], store: StoreIdenti
         hub,
         store.id,
         store.fence,
-        opened=tuple(_join_consecutive(one.block for one in outcomes if one.error is None)),
+        opened=tuple(join_consecutive(_with_digest(one.block) for one in outcomes if one.error is None)),
         aside=tuple(_as_row(block, f"{error.reason}: {error}") for block, error in failed if error.reason != ERASED),
         refused=tuple(_as_row(block, ERASED) for block, error in failed if error.reason == ERASED),
     )
 
 
-def _join_consecutive(blocks: Iterable[StoredBlock]) -> Iterator[Held]:
-    held: Held | None = None
-    for block in sorted(blocks, key=lambda block: block.position):
-        lane, epoch, seq = block.position
-        digest = block_digest(block.block)
-        if held is not None and (held.lane, held.epoch, held.first + len(held.digests)) == (lane, epoch, seq):
-            held = held._replace(digests=(*held.digests, digest))
-            continue
-        if held is not None:
-            yield held
-        held = Held(lane, epoch, seq, (digest,))
-    if held is not None:
-        yield held
-
-
 def _as_row(block: StoredBlock, reason: str) -> Outcome:
-    return Outcome(*block.position, block_digest(block.block), reason[:REASON_LIMIT_CHARS])
+    position, digest = _with_digest(block)
+    return Outcome(*position, digest, reason[:REASON_LIMIT_CHARS])
+
+
+def _with_digest(block: StoredBlock) -> tuple[BlockId, bytes]:
+    return block.position, block_digest(block.block)
 
 
 class ReceiptQueue:
@@ -94,7 +84,7 @@ class ReceiptQueue:
         self._loop = asyncio.get_running_loop()
 
     def put(self, outcomes: Sequence[BlockOutcome]) -> None:
-        """Queue the receipts of a batch, or drop them if the queue is full or the store cannot be read. Any thread may call it."""
+        """Queue the receipts of a batch; drop them if the queue is full or the store cannot be read. Any thread may call it."""
         try:
             receipts = list(make_receipts(outcomes, self._store.identity(), self._key))
         except TransientError as error:

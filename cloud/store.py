@@ -8,7 +8,7 @@ projections notice a loss or a restore.
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, Self, cast
+from typing import Final, Self, cast
 
 from sqlalchemy import Connection, Engine, select, tuple_
 from sqlalchemy.exc import DBAPIError
@@ -48,21 +48,10 @@ from config.files import make_private
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import PermanentError
 from sync.messages import Envelope
-from sync.wire import LIVE_LIMIT_S, BlockId, Lane
+from sync.wire import BlockId, Lane
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a write waits for the write of another ingest. A commit takes tens of ms; the hub resends after 2 s or more."""
-
-
-class StoreView(NamedTuple):
-    """What ingest must know before it checks a message's blocks.
-
-    `statements` are those stored for these data keys. `is_lost`: the hub knows of commits that the store does not have.
-    """
-
-    statements: dict[bytes, KeyStatement]
-    erased: frozenset[str]
-    is_lost: bool
 
 
 class Store:
@@ -105,15 +94,10 @@ class Store:
         with translating_errors("the clinic's store"), self._engine.begin() as connection:
             yield connection
 
-    def view(self, envelope: Envelope, keys: set[bytes], subjects: set[str]) -> StoreView:
+    def view(self, envelope: Envelope, keys: set[bytes], subjects: set[str]) -> store_hubs.StoreView:
         """Return what the store knows of a message's data keys and subjects, and whether it lost what the hub knows of it."""
-        erased = tables.erased.c.subject
         with self.transaction() as connection:
-            return StoreView(
-                _read_statements(connection, envelope.hub, keys),
-                frozenset(connection.scalars(select(erased).where(erased.in_(subjects)))),
-                store_hubs.find_loss(connection, envelope, store_hubs.read_identity(connection)) is not None,
-            )
+            return store_hubs.view_store(connection, envelope, keys, subjects)
 
     def begin_after_loss(self, envelope: Envelope) -> store_hubs.Loss | None:
         """Take a new id and a higher fence, and make all blocks work, if the hub knows more of the store than it holds."""
@@ -173,13 +157,8 @@ class Store:
             TransientError, PermanentError: as `transaction`.
         """
         with self.transaction() as connection:
-            return Progress(
-                tuple(advance_marks(connection, hub, sequences)),
-                store_hubs.read_identity(connection),
-                store_hubs.latest_epoch(connection, hub),
-                store_hubs.is_copied(connection, hub, now_us),
-                store_hubs.live_s(connection, subjects, now_us, LIVE_LIMIT_S),
-            )
+            marks = advance_marks(connection, hub, sequences)
+            return store_hubs.read_progress(connection, hub, marks, subjects, now_us)
 
     def keep_rejected_message(self, hub: str, reason: str, payload: bytes, received_us: int) -> int | None:
         """Keep a message aside whose origin is not proven; returns the number of all so far if it is time to log it."""
@@ -206,8 +185,11 @@ class Store:
 
     def key_statement(self, hub: str, key_id: bytes) -> KeyStatement | None:
         """Return what the hub signed for a data key; None if it has not arrived."""
+        table = tables.statements.c
+        query = select(*(table[name] for name in KeyStatement._fields)).where(table.hub == hub, table.id == key_id)
         with self.transaction() as connection:
-            return _read_statements(connection, hub, {key_id}).get(key_id)
+            row = connection.execute(query).one_or_none()
+        return None if row is None else KeyStatement(*row)
 
     def wrapped_keys(self, hub: str, key_id: bytes) -> list[WrappedKey]:
         """Return a data key, wrapped for each recipient."""
@@ -239,7 +221,7 @@ class Store:
         query = select(keys.hub, keys.id, blocks.subject).distinct()
         query = query.outerjoin_from(tables.keys_1, tables.blocks, (blocks.hub == keys.hub) & (blocks.key == keys.id))
         with self.transaction() as connection:
-            return [tuple(row) for row in connection.execute(query.order_by(keys.hub, keys.id))]
+            return [(hub, id_, subject) for hub, id_, subject in connection.execute(query.order_by(keys.hub, keys.id))]
 
     def erased_subjects(self) -> frozenset[str]:
         """Return the subjects whose blocks were erased and are refused."""
@@ -336,13 +318,6 @@ def _describe_failed_opening(error: DBAPIError, location: DatabaseLocation) -> s
     if is_transient(error):
         return f"cannot open the store {location} ({reason}): check that its folder exists and is writable, and check the disk"
     return f"the store {location} is damaged ({reason}): move it away and restore a backup"
-
-
-def _read_statements(connection: Connection, hub: str, keys: set[bytes]) -> dict[bytes, KeyStatement]:
-    table = tables.statements.c
-    columns = [table[name] for name in KeyStatement._fields]
-    rows = connection.execute(select(*columns).where(table.hub == hub, table.id.in_(keys)))
-    return {row.id: KeyStatement(*row) for row in rows}
 
 
 def _position_or_none(lane: str | None, epoch: int | None, seq: int | None) -> BlockId | None:

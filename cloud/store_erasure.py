@@ -24,8 +24,9 @@ def erase_subject(connection: Connection, subject: str, at_us: int) -> None:
     of_blocks = select(blocks.c.hub, blocks.c.key).where(blocks.c.subject == subject)
     of_statements = select(statements.c.hub, statements.c.id).where(statements.c.subject == subject)
     _delete(connection, tables.keys_1, ("hub", "id"), of_blocks)
-    _delete(connection, tables.wrapped_keys, ("hub", "id"), of_statements)
-    n_keys = _delete(connection, tables.rejected_keys, ("hub", "id"), of_statements.union(of_blocks))
+    of_subject = of_statements.union(of_blocks)  # a key of format 1 has no statement
+    _delete(connection, tables.wrapped_keys, ("hub", "id"), of_subject)
+    n_keys = _delete(connection, tables.rejected_keys, ("hub", "id"), of_subject)
     is_conflict = quarantine.c.reason == CONFLICT
     n_conflicts = connection.execute(quarantine.delete().where(quarantine.c.subject == subject, is_conflict)).rowcount
     n_others, n_blocks = (connection.execute(t.delete().where(t.c.subject == subject)).rowcount for t in (quarantine, blocks))

@@ -1,20 +1,36 @@
 """What the store knows of each hub: its epochs and heads, whether it was copied, and whether the store itself was lost."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
 from cloud import store_tables as tables
 from cloud.store_tables import insert
-from cloud.stored_blocks import StoreIdentity
+from cloud.stored_blocks import Progress, StoreIdentity
 from sync.cbor import encode_cbor
+from sync.data_keys import KeyStatement
+from sync.message_rows import Mark
 from sync.messages import Envelope, SignedEnvelope
+from sync.wire import LIVE_LIMIT_S
 
 COPY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 """Two events within this time say that a hub was copied; one may be a buffer that was restored once. It is reported so long."""
 LATE_MESSAGE_US: Final = 10 * 60 * 1_000_000
 """Messages of a superseded epoch that were under way when the next began arrive within this time."""
+_IDENTITY: Final = tables.state.c.store_id, tables.state.c.fence, tables.state.c.commits
+
+
+class StoreView(NamedTuple):
+    """What ingest must know before it checks a message's blocks.
+
+    `statements` are those stored for these data keys. `is_lost`: the hub knows of commits that the store does not have.
+    """
+
+    statements: dict[bytes, KeyStatement]
+    erased: frozenset[str]
+    is_lost: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +45,22 @@ class Loss:
 
 def read_identity(connection: Connection) -> StoreIdentity:
     """Return the store's id, fence and commits."""
-    state = tables.state.c
-    return StoreIdentity(*connection.execute(select(state.store_id, state.fence, state.commits)).one())
+    return StoreIdentity(*connection.execute(select(*_IDENTITY)).one())
+
+
+def view_store(connection: Connection, envelope: Envelope, keys: set[bytes], subjects: set[str]) -> StoreView:
+    """Return what the store knows of a message's data keys and subjects, and whether it lost what the hub knows of it."""
+    table, erased = tables.statements, tables.erased.c.subject
+    is_wanted = and_(table.c.hub == envelope.hub, table.c.id.in_(keys))
+    columns = [table.c[name] for name in KeyStatement._fields]
+    query = select(*_IDENTITY, *columns).select_from(tables.state.outerjoin(table, is_wanted))
+    rows = connection.execute(query).all()
+    n = len(StoreIdentity._fields)
+    return StoreView(
+        {row.id: KeyStatement(*row[n:]) for row in rows if row.id is not None},
+        frozenset(connection.scalars(select(erased).where(erased.in_(subjects)))),
+        find_loss(connection, envelope, StoreIdentity(*rows[0][:n])) is not None,
+    )
 
 
 def find_loss(connection: Connection, envelope: Envelope, identity: StoreIdentity) -> str | None:
@@ -64,9 +94,16 @@ def begin_after_loss(connection: Connection, envelope: Envelope) -> Loss | None:
     return Loss(evidence, before, read_identity(connection), stored)
 
 
-def latest_epoch(connection: Connection, hub: str) -> int | None:
-    """Return the highest epoch of a hub that an envelope named."""
-    return connection.execute(select(func.max(tables.epochs.c.epoch)).where(tables.epochs.c.hub == hub)).scalar_one()
+def read_progress(connection: Connection, hub: str, marks: Iterable[Mark], subjects: set[str], now_us: int) -> Progress:
+    """Return what an acknowledgement to a hub says; `subjects` are those that it seals for now."""
+    epochs, hubs, watchers = tables.epochs.c, tables.hubs.c, tables.watchers.c
+    latest = select(func.max(epochs.epoch)).where(epochs.hub == hub)
+    copied = select(hubs.hub).where(hubs.hub == hub, hubs.copied_us > now_us - COPY_WINDOW_US)
+    until = select(func.max(watchers.until_us)).where(watchers.subject.in_(subjects))
+    query = select(*_IDENTITY, latest.scalar_subquery(), copied.exists(), until.scalar_subquery())
+    *identity, epoch, is_copied, until_us = connection.execute(query).one()
+    live_s = max(0, min(LIVE_LIMIT_S, ((until_us or 0) - now_us) // 1_000_000))
+    return Progress(tuple(marks), StoreIdentity(*identity), epoch, bool(is_copied), live_s)
 
 
 def note_epoch(connection: Connection, signed: SignedEnvelope, received_us: int) -> tuple[bool, bool]:
@@ -76,13 +113,11 @@ def note_epoch(connection: Connection, signed: SignedEnvelope, received_us: int)
     """
     envelope, table = signed.envelope, tables.epochs
     n_blocks = sum(head.seq for head in envelope.heads)
-    own = connection.execute(select(table).where(*_is_epoch(envelope.hub, envelope.epoch))).one_or_none()
+    known = select(table.c.blocks, _is_superseded(envelope, received_us))
+    own = connection.execute(known.where(table.c.hub == envelope.hub, table.c.epoch == envelope.epoch)).one_or_none()
     if own is not None and n_blocks <= own.blocks:
         return False, False
-    if own is None:
-        is_event = _follows_another_than_the_latest(connection, envelope)
-    else:
-        is_event = _is_superseded(connection, envelope, own.first_us, received_us)
+    is_event = own.is_superseded if own is not None else _follows_another_than_the_latest(connection, envelope)
     evidence = {
         "blocks": n_blocks,
         "heads": encode_cbor([list(head) for head in envelope.heads]),
@@ -96,24 +131,6 @@ def note_epoch(connection: Connection, signed: SignedEnvelope, received_us: int)
     )
     connection.execute(statement)
     return True, is_event and _note_event(connection, envelope.hub, received_us)
-
-
-def is_copied(connection: Connection, hub: str, now_us: int) -> bool:
-    """Whether the hub was found copied within the last 24 hours."""
-    hubs = tables.hubs.c
-    query = select(hubs.hub).where(hubs.hub == hub, hubs.copied_us > now_us - COPY_WINDOW_US)
-    return connection.execute(query).first() is not None
-
-
-def live_s(connection: Connection, subjects: set[str], now_us: int, limit_s: int) -> int:
-    """Return for how many seconds, at most `limit_s`, somebody watches one of these subjects."""
-    watchers = tables.watchers.c
-    until_us = connection.execute(select(func.max(watchers.until_us)).where(watchers.subject.in_(subjects))).scalar_one()
-    return max(0, min(limit_s, ((until_us or 0) - now_us) // 1_000_000))
-
-
-def _is_epoch(hub: str, epoch: int) -> tuple[Any, Any]:
-    return tables.epochs.c.hub == hub, tables.epochs.c.epoch == epoch
 
 
 def _follows_another_than_the_latest(connection: Connection, envelope: Envelope) -> bool:
@@ -131,12 +148,12 @@ def _follows_another_than_the_latest(connection: Connection, envelope: Envelope)
     return n_later > 0 and n_followers == 0
 
 
-def _is_superseded(connection: Connection, envelope: Envelope, first_us: int, received_us: int) -> bool:
+def _is_superseded(envelope: Envelope, received_us: int) -> ColumnElement[bool]:
     """Whether a later epoch came after this one began, long enough ago."""
-    epochs = tables.epochs.c
-    came_after = and_(epochs.first_us > first_us, epochs.first_us < received_us - LATE_MESSAGE_US)
-    query = select(epochs.epoch).where(epochs.hub == envelope.hub, epochs.epoch > envelope.epoch, came_after).limit(1)
-    return connection.execute(query).first() is not None
+    own, later = tables.epochs.c, tables.epochs.alias().c
+    came_after = and_(later.first_us >= own.first_us, later.first_us < received_us - LATE_MESSAGE_US)
+    query = select(later.epoch).where(later.hub == envelope.hub, later.epoch > envelope.epoch, came_after)
+    return query.exists().label("is_superseded")
 
 
 def _note_event(connection: Connection, hub: str, received_us: int) -> bool:

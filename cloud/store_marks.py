@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Table, select, update
+from sqlalchemy import Connection, Table, literal, select, union_all, update
 
 from cloud import store_tables as tables
 from cloud.store_tables import insert
@@ -63,15 +63,22 @@ def _end_of_sequence(connection: Connection, sequence: _Sequence, mark: Mark) ->
 
 def _pass_blocks(connection: Connection, sequence: _Sequence, mark: Mark, stop: int | None) -> Mark:
     """Move a mark over consecutive blocks, at most a page, and none from `stop` on."""
-    stored, aside = (_digests_after(connection, table, sequence, mark.seq) for table in (tables.blocks, tables.quarantine))
-    digests = dict([*reversed(aside), *stored])  # a stored block comes before those in quarantine, and these as they came
+    digests = _digests_after(connection, sequence, mark.seq)
     seq, value = mark.seq, mark.chain
     while seq - mark.seq < _PAGE and seq + 1 != stop and (digest := digests.get(seq + 1)) is not None:
         seq, value = seq + 1, extend_chain(value, digest)
     return mark._replace(seq=seq, chain=value)
 
 
-def _digests_after(connection: Connection, table: Table, sequence: _Sequence, seq: int) -> list[tuple[int, bytes]]:
-    query = select(table.c.seq, table.c.digest).where(*sequence.rows_of(table), table.c.seq > seq)
-    order = [table.c.seq, *([table.c.id] if "id" in table.c else [])]
-    return [(row.seq, row.digest) for row in connection.execute(query.order_by(*order).limit(_PAGE))]
+def _digests_after(connection: Connection, sequence: _Sequence, seq: int) -> dict[int, bytes]:
+    """Return a page of digests by their number: of the stored block, else of the first one in quarantine."""
+    parts = [
+        select(table.c.seq, order.label("order"), table.c.digest)
+        .where(*sequence.rows_of(table), table.c.seq > seq)
+        .order_by(table.c.seq, order)
+        .limit(_PAGE)
+        .subquery()
+        for table, order in ((tables.blocks, literal(0)), (tables.quarantine, tables.quarantine.c.id))
+    ]
+    rows = connection.execute(union_all(*(select(part) for part in parts))).all()
+    return {row.seq: row.digest for row in sorted(rows, key=lambda row: row.order, reverse=True)}

@@ -87,7 +87,7 @@ wrapped_keys: Final = Table(
     Column("recipient", LargeBinary, primary_key=True),
     Column("wrapped", LargeBinary, nullable=False),
 )
-"""Data keys, each wrapped for one or more recipients (named by their fingerprint). A data key here has a statement."""
+"""Data keys, each wrapped for one or more recipients (named by their fingerprint). Those of format 1 have no statement."""
 keys_1: Final = Table(
     "keys_1",
     metadata,

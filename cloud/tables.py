@@ -116,7 +116,8 @@ alerts: Final = Table(
 )
 """`rank` orders the priorities, 0 first. `decided_us` is the hub's time of the first decision; `raised_us` is the same, but
 never later than the clinic received it. `received_us` is when the clinic received the latest record. The position is that of
-the latest record, with `first_` that of the first, with `strip_` that of the record whose strip is kept. `is_proven` is false if the origin of one of its records is not proven."""
+the latest record, with `first_` that of the first, with `strip_` that of the record whose strip is kept. `is_proven` is false
+if the origin of one of its records is not proven."""
 Index(
     "alerts_ongoing",
     alerts.c.subject,
@@ -319,17 +320,18 @@ def erase_subject(engine: Engine, subject: str) -> None:
     Raises:
         TransientError, PermanentError: the database failed.
     """
-    with translating_errors("the projections"), engine.connect() as connection:
-        is_sqlite = connection.dialect.name != POSTGRESQL
+    is_sqlite = engine.dialect.name != POSTGRESQL
+    with translating_errors("the projections"), engine.begin() as connection:
         if is_sqlite:
             connection.exec_driver_sql("PRAGMA secure_delete = ON")
-        with connection.begin():
-            connection.execute(select(source).with_for_update())  # no opener is writing from here on
-            for table in metadata.sorted_tables:
-                if "subject" in table.c:
-                    connection.execute(table.delete().where(table.c.subject == subject))
-        if is_sqlite:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.execute(select(source).with_for_update())  # no opener is writing from here on
+        for table in metadata.sorted_tables:
+            if "subject" in table.c:
+                connection.execute(table.delete().where(table.c.subject == subject))
+    if is_sqlite:
+        with engine.connect() as connection:  # the driver's own connection: a transaction would prevent it
+            driver: Any = connection.connection.driver_connection
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def insert_source(connection: Connection) -> None:

@@ -1,5 +1,6 @@
 """The items of lists in messages, and their parsers. A parser returns None for a malformed item."""
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from sync.data_keys import KeyStatement, WrappedKey
@@ -12,6 +13,7 @@ from sync.wire import (
     MAX_COUNT,
     STORE_ID_BYTES,
     UPLINK_LANES,
+    BlockId,
     Lane,
     is_bytes,
     is_count,
@@ -76,6 +78,18 @@ class Outcome(NamedTuple):
     seq: int
     digest: bytes
     reason: str
+
+
+def join_consecutive(blocks: Iterable[tuple[BlockId, bytes]]) -> list[Held]:
+    """Blocks with their digests as rows of `held` or `opened`, consecutive ones joined."""
+    joined = list[Held]()
+    for (lane, epoch, seq), digest in sorted(set(blocks)):
+        last = joined[-1] if joined else None
+        if last is not None and last[:2] == (lane, epoch) and last.first + len(last.digests) == seq:
+            joined[-1] = last._replace(digests=(*last.digests, digest))
+        else:
+            joined.append(Held(lane, epoch, seq, (digest,)))
+    return joined
 
 
 def held_as_list(held: Held) -> list[Any]:

@@ -123,8 +123,11 @@ class Hub:
 
     def message(self, *blocks: bytes) -> Message:
         """Return the signed message with blocks, on the topic of the first."""
-        lane = parse_header(blocks[0]).lane
-        return Message(up_topic(self.name, lane), encode_envelope(self.envelope(*blocks), self.device))
+        return self.sign(self.envelope(*blocks), parse_header(blocks[0]).lane)
+
+    def sign(self, envelope: Envelope, lane: Lane) -> Message:
+        """Return a signed message on the topic of a lane."""
+        return Message(up_topic(self.name, lane), encode_envelope(envelope, self.device))
 
     def send(self, store: Store, lane: Lane, *records: Record, received_us: int = START_US) -> None:
         """Seal records to one block and let the clinic receive it."""

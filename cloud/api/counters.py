@@ -13,7 +13,7 @@ MAX_READINGS: Final = 10
 
 
 def read_counters(store: Store, engine: Engine) -> Json:
-    """Return the numbers of blocks and conflicting keys, and the totals of what the opened blocks hold.
+    """Return the numbers of blocks, conflicting keys, rejected messages and copied hubs, and what the opened blocks hold.
 
     Two databases have no common snapshot. Blocks are only ever added: if the store's counts are the same before and after the
     projections are read, all numbers belong to the moment of that reading. Under a load that never pauses, `stored` may count
@@ -28,5 +28,9 @@ def read_counters(store: Store, engine: Engine) -> Json:
     else:
         counts = store.counts()
     blocks = counts._asdict()
-    keys = {"conflicts": blocks.pop("key_conflicts")}
-    return opened | {"blocks": blocks | opened["blocks"], "keys": keys}
+    others = {
+        "keys": {"conflicts": blocks.pop("key_conflicts")},
+        "messages": {"rejected": blocks.pop("rejected_messages")},
+        "hubs": {"copied": blocks.pop("copied_hubs")},
+    }
+    return opened | {"blocks": blocks | opened["blocks"]} | others

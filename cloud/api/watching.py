@@ -1,6 +1,7 @@
 """Tells the store whose patients somebody watches: acknowledgements then ask their hubs to commit every second."""
 
 import asyncio
+import contextlib
 from typing import Final, NoReturn
 
 from sqlalchemy import Engine, select
@@ -23,10 +24,8 @@ async def renew_watch(store: Store, engine: Engine) -> NoReturn:
     While a database is locked or full, nobody seems to watch: data then arrives at the ordinary pace.
     """
     while True:
-        try:
+        with contextlib.suppress(TransientError):
             await asyncio.to_thread(watch_all, store, engine, now_us())
-        except TransientError:
-            pass
         await asyncio.sleep(RENEW_S)
 
 

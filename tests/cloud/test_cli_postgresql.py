@@ -13,8 +13,8 @@ import pytest
 
 from cloud.cli import main
 from cloud.store import Store
-from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import Hub, alert
+from tests.clinic_testbed import Hub
+from tests.cloud.synthetic import alert
 from tests.databases import Databases
 
 DATABASES = ("postgresql",)
@@ -22,8 +22,7 @@ LIMIT_S = 60
 
 
 @pytest.fixture
-def options(databases: Databases, tmp_path: Path, clinic_keys: ClinicKeyPair) -> list[str]:
-    clinic_keys.save(tmp_path / "clinic.key")
+def options(databases: Databases, tmp_path: Path) -> list[str]:
     urls = [str(databases.location(name)) for name in ("blocks", "projections")]
     return ["--data", str(tmp_path), "--store", urls[0], "--projections", urls[1]]
 
@@ -54,7 +53,13 @@ def test_a_clinic_on_postgresql_shows_what_is_stored(
     with closing(Store.open(databases.location("blocks"))) as store:
         hub.send(store, "alert", alert(id="one"))
     assert shown_alerts(tmp_path, options) == ["one"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clinic.key", "clinic.pub", "lock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "acknowledgement.key",
+        "hubs",
+        "keys",
+        "lock",
+        "receipt.key",
+    ]
     for rebuild in ([], ["--rebuild"]):
         assert main(["open", *options, *rebuild]) == 0
         account: Any = json.loads(capsys.readouterr().out.splitlines()[-1])

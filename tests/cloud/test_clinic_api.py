@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 
 from cloud.api import queries
 from cloud.api.app import create_app, select_language
+from cloud.api.counters import read_counters
 from cloud.api.feed import QUEUE_MESSAGES, Feed
 from cloud.changes import Changes, LiveVital, LiveWaveform, Position, SensorKey
 from cloud.opener import Opener
@@ -161,11 +162,8 @@ def test_counters_are_of_one_moment(
 
     monkeypatch.setattr(queries, "read_counters", read_while_blocks_arrive)
 
-    async def test(clinic: RunningClinic) -> None:
-        blocks = (await clinic.json("/api/counters"))["blocks"]
-        assert (blocks["stored"], blocks["opened"]) == (3, 3)
-
-    run_in_clinic(store, engine, clinic, test)
+    blocks = read_counters(store, engine)["blocks"]
+    assert (blocks["stored"], blocks["opened"]) == (3, 3)
 
 
 def test_every_response_has_strict_security_headers(store: Store, engine: Engine, clinic: Clinic) -> None:

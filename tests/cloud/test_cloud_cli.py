@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,11 +22,9 @@ from cloud.api.alert_queries import ListCursor
 from cloud.changes import SensorKey
 from cloud.cli import main
 from cloud.store import Store
-from cloud.stored_blocks import RejectedBlock
 from cloud.tables import open_projections
 from sync.records import GapRecord
 from sync.seal import LaneEnd, parse_header, seal_block
-from sync.wire import BlockId
 from tests.clinic_testbed import Clinic, Hub
 from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, strip, waveform
 
@@ -81,18 +80,17 @@ def test_export_finds_missing_blocks_and_duplicate_waveforms(
 ) -> None:
     with closing(Store.open(folder / "blocks.db")) as store:
         hub.send(store, "wave", waveform(START_US, SAMPLES))
-        lost, rejected = hub.seal("wave", b""), hub.seal("wave", b"")
-        store.quarantine([RejectedBlock("hub-1", "not assigned", rejected, BlockId("wave", 1, 3), "subject-1")], START_US)
+        lost = hub.seal("wave", b"")
+        rejected = seal_block(replace(hub.header("wave", 3), subject="subject-9"), b"", hub.key)
+        assert hub.receive(store, hub.message(rejected))[0].aside[0].seq == parse_header(hub.seal("wave", b"")).seq
         hub.send(store, "wave", waveform(START_US, SAMPLES))
         hub.epoch, previous = 2, LaneEnd(1, 6, bytes(32))
         hub.send_block(store, seal_block(replace(hub.header("wave", 1), prev=previous), b"\x80", hub.key))
     code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 0
-    assert [(missing["epoch"], missing["seq"]) for missing in lines[-1]["missing"]] == [
-        (1, parse_header(lost).seq),
-        (1, 5),
-        (1, 6),
-    ]
+    lost_seq = parse_header(lost).seq
+    gaps = [(gap["epoch"], gap["first"], gap["last"]) for gap in lines[-1]["missing"]]
+    assert gaps == [(1, lost_seq, lost_seq), (1, 5, 6)]
     assert lines[-1]["duplicate_waveforms"] == 1
 
 
@@ -100,7 +98,7 @@ def test_reports_missing_private_keys_in_one_line(
     clinic: Clinic, folder: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill_store(folder, hub)
-    clinic.key_store.destroy(hub.subject)
+    shutil.rmtree(clinic.folder.keys)
     code, lines, error = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 1
     assert [line["type"] for line in lines] == ["account"]

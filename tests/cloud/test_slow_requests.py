@@ -13,8 +13,10 @@ import pytest
 from sqlalchemy import Engine, event
 
 from cloud.dev import run_dev
+from sync.messages import decode_ack
 from sync.mqtt import Connected, Message, MqttClient
-from sync.wire import ack_topic, decode_ack
+from sync.wire import ack_topic
+from tests.clinic_testbed import Clinic
 from tests.cloud.synthetic import START_US, heart_rate
 
 REQUESTS = 15

@@ -1,45 +1,73 @@
-"""A store of schema 1, made by the version before: nothing of it is lost or shown twice.
+"""Stores of schema 1 and 2, made by those versions: nothing of them is lost.
 
-`vectors/store_v1.db`, `projections_v4.db`, `clinic_v1.key`: three hubs; hub-3 seals for another clinic. hub-1 has sent a block
-with the id of another one, and bytes that are no block. Its last block lies beyond a gap and had not been opened yet.
+`vectors/store_v1.db` has three hubs; hub-3 seals for another clinic. hub-1 has sent a block with the id of another one, and
+bytes that are no block. `store_v2.db` is the same store, migrated by version 2, with a hub-4: a conflicting block and wrapped
+key, and two blocks that had not been opened. `clinic_v1.key` opens the blocks of both. `schema_2_postgresql.sql` creates the
+tables of schema 2 on PostgreSQL.
 """
 
+import hashlib
 import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, inspect, select
+from sqlalchemy import create_engine, inspect, text
 
-from cloud import store_tables, tables
-from cloud.api import queries
-from cloud.changes import SensorKey
+from cloud import store_migrations, store_tables
+from cloud.databases import DatabaseLocation
 from cloud.store import Store
-from cloud.stored_blocks import StoreCounts, StoredBlockId
-from cloud.tables import open_projections
+from cloud.stored_blocks import StoreCounts
 from sync.errors import PermanentError
-from sync.seal import ClinicKeyPair, parse_header
-from sync.wire import BlockId, Mark
-from tests.cloud.synthetic import START_US, open_all
+from sync.format_1.blocks import ClinicKeyPair1, open_block, parse_header
+from tests.databases import ON_BOTH, Databases, SqliteDatabases
+from tests.postgresql import Server
 
 VECTORS = Path(__file__).parent / "vectors"
-FILES = {"store_v1.db": "blocks.db", "projections_v4.db": "projections.db", "clinic_v1.key": "clinic.key"}
+COUNTS = {
+    "store_v1.db": StoreCounts(stored=17, quarantined=2, conflicts=1),
+    "store_v2.db": StoreCounts(stored=21, quarantined=3, conflicts=2, key_conflicts=1),
+}
+DATABASES = ON_BOTH
+
+
+@pytest.fixture(params=COUNTS)
+def vector(request: pytest.FixtureRequest, databases: Databases) -> str:
+    if request.param == "store_v1.db" and not isinstance(databases, SqliteDatabases):
+        return "store_v2.db"  # schema 1 was on SQLite only
+    return str(request.param)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for vector, name in FILES.items():
-        shutil.copyfile(VECTORS / vector, tmp_path / name)
-        (tmp_path / name).chmod(0o600)
-    return tmp_path
+def old(request: pytest.FixtureRequest, databases: Databases, vector: str) -> DatabaseLocation:
+    """The location of a store that has the content of `vector`."""
+    location = databases.location("blocks")
+    if isinstance(location, Path):
+        shutil.copyfile(VECTORS / vector, location)
+        return location
+    databases.lose("blocks")
+    server: Server = request.getfixturevalue("postgresql")
+    with server.engine("blocks").begin() as connection:
+        for statement in (VECTORS / "schema_2_postgresql.sql").read_text(encoding="utf-8").splitlines():
+            connection.exec_driver_sql(statement)
+        for table in inspect(connection).get_table_names():
+            kinds = {column["name"]: str(column["type"]) for column in inspect(connection).get_columns(table)}
+            for row in rows(VECTORS / vector, f"SELECT * FROM {table}"):  # noqa: S608
+                values = {
+                    name: bool(value) if kinds[name] == "BOOLEAN" else value for name, value in zip(kinds, row, strict=True)
+                }
+                names, places = ", ".join(kinds), ", ".join(f":{name}" for name in kinds)
+                connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({places})"), values)  # noqa: S608
+    return location
 
 
 @pytest.fixture
-def store(folder: Path) -> Iterator[Store]:
-    with closing(Store.open(folder / "blocks.db")) as store:
+def store(old: DatabaseLocation) -> Iterator[Store]:
+    with closing(Store.open(old)) as store:
         yield store
 
 
@@ -48,50 +76,78 @@ def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
         return old.execute(query).fetchall()
 
 
-def test_keeps_every_block_key_mark_and_quarantined_block(store: Store) -> None:
-    old = VECTORS / "store_v1.db"
+def select(store: Store, query: str) -> list[tuple[Any, ...]]:
+    with store.transaction() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def test_keeps_every_block_key_and_quarantined_block(store: Store, vector: str) -> None:
+    old = VECTORS / vector
     blocks = store.blocks_after(None, 1000)
     assert [(*block.id, block.key, block.block, block.received_us) for block in blocks] == rows(
         old, 'SELECT hub, epoch, lane, seq, "key", block, received_us FROM blocks ORDER BY hub, epoch, lane, seq'
     )
-    assert len(blocks) == 17
+    assert select(store, "SELECT subject, digest FROM blocks ORDER BY hub, epoch, lane, seq") == [
+        (parse_header(block.block).subject, hashlib.sha256(block.block).digest()) for block in blocks
+    ]
     for hub, key, wrapped in rows(old, "SELECT hub, id, wrapped FROM keys"):
-        assert store.wrapped_key(hub, key) == wrapped
+        assert (store.key_1(hub, key), store.wrapped_keys(hub, key)) == (wrapped, [])
     assert [(block.reason, block.bytes) for block in store.list_quarantined()] == rows(
         old, "SELECT reason, bytes FROM quarantine ORDER BY id"
     )
-    assert store.counts() == StoreCounts(stored=17, quarantined=2, conflicts=1, key_conflicts=0)
-    assert store.advance_mark("hub-1", "vital", 1) == Mark("vital", 1, 4)
+    assert store.counts() == COUNTS[vector]
 
 
-def test_an_old_block_that_comes_again_is_held(store: Store) -> None:
-    (block,) = store.blocks_by_id([StoredBlockId("hub-1", 1, "vital", 1)])
-    result = store.commit("hub-1", [], [(parse_header(block.block), block.block)], START_US)
-    assert (result.new, result.held) == (0, (BlockId("vital", 1, 1),))
+def test_every_old_block_opens_with_the_old_key(store: Store, tmp_path: Path) -> None:
+    shutil.copyfile(VECTORS / "clinic_v1.key", tmp_path / "clinic.key")
+    (tmp_path / "clinic.key").chmod(0o600)
+    private = ClinicKeyPair1.load(tmp_path / "clinic.key")
+    opened = 0
+    for block in store.blocks_after(None, 1000):
+        wrapped = store.key_1(block.hub, block.key)
+        assert wrapped is not None
+        if block.hub != "hub-3":
+            subject = parse_header(block.block).subject
+            opened += bool(open_block(block.block, private.unwrap(wrapped, key_id=block.key, hub=block.hub, subject=subject)))
+    assert opened == store.count_blocks() - 5
 
 
-def test_shows_every_old_block_once(folder: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    engine = open_projections(folder / "projections.db")
-    keys = ClinicKeyPair.load(folder / "clinic.key")
-    for _ in range(2):
-        open_all(store, engine, keys)
-        counters = queries.read_counters(engine)
-        assert counters["blocks"] == {"opened": 12, "unopened": 5, "unopened_reasons": {"no key": 5}}
-        assert (counters["alerts"], counters["samples"]) == (2, 130)
-        values = queries.read_vitals(engine, SensorKey("subject-1", "hub-1", "strap-1"), "heart_rate", 0, 2 * START_US)
-        assert sorted(row["value"] for row in values["vitals"]) == [60.0, 61.0, 62.0, 63.0, 69.0]
-    with engine.connect() as connection:
-        assert len(connection.execute(select(tables.opened)).all()) == 12
-    engine.dispose()
-    assert "projections.db was made by another version of pulsegate" in caplog.text
-    assert "lost or restored" not in caplog.text
+def test_what_was_work_is_work_and_the_store_keeps_its_id(store: Store, vector: str) -> None:
+    work = select(store, "SELECT hub, epoch, lane, seq, is_alert, received_us FROM work ORDER BY hub, epoch, lane, seq")
+    if vector == "store_v1.db":  # it had no work rows; its projections are rebuilt
+        assert len(work) == 17
+        return
+    assert work == rows(VECTORS / vector, "SELECT * FROM work ORDER BY hub, epoch, lane, seq")
+    assert len(work) == 2
+    same = "store_id, commits, projections_id, batches"
+    assert select(store, f"SELECT {same}, fence FROM state") == [  # noqa: S608
+        (*row, 1)
+        for row in rows(VECTORS / vector, f"SELECT {same} FROM state")  # noqa: S608
+    ]
+    assert select(store, "SELECT hub, id, bytes FROM rejected_keys") == rows(
+        VECTORS / vector, "SELECT hub, id, wrapped FROM rejected_keys"
+    )
 
 
-def test_a_migrated_store_has_the_tables_of_a_new_one(folder: Path, store: Store) -> None:
-    Store.open(folder / "new.db").close()
+def test_a_migrated_store_can_be_erased(store: Store) -> None:
+    blocks = Counter(parse_header(block.block).subject for block in store.blocks_after(None, 1000))
+    for subject in sorted(blocks):
+        store.erase(subject, 0)
+        del blocks[subject]
+        assert store.count_blocks() == blocks.total()
+    assert [select(store, f"SELECT count(*) FROM {table}") for table in ("blocks", "keys_1", "work", "rejected_keys")] == [  # noqa: S608
+        [(0,)]
+    ] * 4
+    assert store.counts()._replace(quarantined=0) == StoreCounts()
+
+
+@pytest.mark.sqlite_only
+def test_a_migrated_store_has_the_tables_of_a_new_one(store: Store, old: DatabaseLocation, tmp_path: Path) -> None:
+    assert store.counts().stored
+    Store.open(tmp_path / "new.db").close()
     schemas = []
-    for name in ("blocks.db", "new.db"):
-        engine = create_engine(f"sqlite:///{folder / name}")
+    for path in (old, tmp_path / "new.db"):
+        engine = create_engine(f"sqlite:///{path}")
         inspector = inspect(engine)
         schemas.append(
             {
@@ -103,15 +159,22 @@ def test_a_migrated_store_has_the_tables_of_a_new_one(folder: Path, store: Store
     assert schemas[0] == schemas[1]
 
 
-def test_a_failed_migration_leaves_the_old_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(*_: object) -> None:
+def test_a_failed_migration_leaves_the_old_store(old: DatabaseLocation, vector: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object, **__: object) -> None:
         raise PermanentError("crashed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_tables, "add_all_work", crash)
+        patched.setattr(store_tables, "insert_state", crash)
         with pytest.raises(PermanentError, match="crashed"):
-            Store.open(folder / "blocks.db")
-    assert rows(folder / "blocks.db", "SELECT version FROM schema_version") == [(1,)]
-    assert len(rows(folder / "blocks.db", "SELECT id FROM blocks")) == 17
-    with closing(Store.open(folder / "blocks.db")) as store:
-        assert store.count_blocks() == 17
+            Store.open(old)
+    if isinstance(old, Path):
+        assert rows(old, "SELECT version FROM schema_version") == rows(VECTORS / vector, "SELECT version FROM schema_version")
+        assert rows(old, "SELECT * FROM blocks") == rows(VECTORS / vector, "SELECT * FROM blocks")
+    with closing(Store.open(old)) as store:
+        assert store.counts() == COUNTS[vector]
+
+
+def test_a_block_whose_header_cannot_be_read_is_kept(old: DatabaseLocation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_migrations, "_subject_of", lambda _block: None)
+    with closing(Store.open(old)) as store:
+        assert select(store, "SELECT DISTINCT subject FROM blocks") == [(store_migrations.UNKNOWN_SUBJECT,)]

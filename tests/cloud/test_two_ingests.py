@@ -5,17 +5,19 @@ import time
 from contextlib import ExitStack, closing
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
-from cloud import tables, work
-from cloud.opener import Opener
+from cloud import store_commit, tables, work
 from cloud.store import Store
-from cloud.store_commit import insert_blocks, insert_keys
+from cloud.store_commit import insert_blocks, insert_statements, insert_wrapped_keys
+from cloud.stored_blocks import NewBlock, StoreCounts
 from cloud.tables import open_projections
+from sync.chain import block_digest
 from sync.errors import TransientError
-from sync.records import encode_records
-from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import START_US, Hub, discard, heart_rate, open_all
+from sync.seal import parse_header
+from sync.wire import BlockId
+from tests.clinic_testbed import Clinic, Hub, open_all
+from tests.cloud.synthetic import START_US, heart_rate
 from tests.databases import Databases
 from tests.postgresql import Server
 
@@ -25,8 +27,18 @@ BLOCKS = 150
 
 
 @pytest.fixture
-def hubs(clinic_keys: ClinicKeyPair) -> list[Hub]:
-    return [Hub(clinic_keys.public, name=f"hub-{n}") for n in range(2)]
+def hubs(clinic: Clinic) -> list[Hub]:
+    return [clinic.add_hub(f"hub-{n}") for n in range(2)]
+
+
+def insert(connection: Connection, hub: Hub, block: bytes) -> int:
+    """Insert a block and its key as `Store.commit` does; returns the number of new blocks."""
+    header = parse_header(block)
+    insert_statements(connection, hub.name, [hub.statement], START_US)
+    insert_wrapped_keys(connection, hub.name, [hub.wrapped], START_US)
+    position = BlockId(header.lane, header.epoch, header.seq)
+    new = NewBlock(position, header.subject, header.key, block_digest(block), block)
+    return len(insert_blocks(connection, hub.name, [new], START_US))
 
 
 def opened(engine: Engine) -> list[tuple[str, int]]:
@@ -36,19 +48,17 @@ def opened(engine: Engine) -> list[tuple[str, int]]:
 
 
 def test_a_block_that_commits_after_a_later_one_was_opened_is_opened_too(
-    databases: Databases, store: Store, engine: Engine, hubs: list[Hub], clinic_keys: ClinicKeyPair
+    databases: Databases, store: Store, engine: Engine, hubs: list[Hub], clinic: Clinic
 ) -> None:
     """The first ingest inserts first, so its rows would have the lower ids. A cursor would have passed them."""
     slow, fast = hubs
     with closing(Store.open(databases.location("blocks"))) as other:
         with store.transaction() as connection:
-            insert_keys(connection, slow.name, [slow.wrapped], START_US)
-            block = slow.seal("vital", encode_records([heart_rate(START_US, 60.0)]))
-            assert len(insert_blocks(connection, slow.name, [block], START_US)) == 1
+            assert insert(connection, slow, slow.seal_records("vital", heart_rate(START_US, 60.0))) == 1
             fast.send(other, "vital", heart_rate(START_US, 61.0), received_us=START_US + 1)
-            open_all(other, engine, clinic_keys)
+            open_all(other, engine, clinic)
             assert opened(engine) == [("hub-1", 1)]
-        open_all(other, engine, clinic_keys)
+        open_all(other, engine, clinic)
     assert opened(engine) == [("hub-0", 1), ("hub-1", 1)]
 
 
@@ -61,7 +71,7 @@ def test_two_openers_take_different_blocks(store: Store, hubs: list[Hub]) -> Non
 
 
 def test_every_block_of_two_ingests_and_two_openers_is_opened_once(
-    databases: Databases, store: Store, engine: Engine, hubs: list[Hub], clinic_keys: ClinicKeyPair
+    databases: Databases, store: Store, engine: Engine, hubs: list[Hub], clinic: Clinic
 ) -> None:
     failures: list[BaseException] = []
 
@@ -69,15 +79,15 @@ def test_every_block_of_two_ingests_and_two_openers_is_opened_once(
         """Commit messages of three blocks as fast as it goes."""
         with closing(Store.open(databases.location("blocks"))) as own:
             for _ in range(BLOCKS // 3):
-                blocks = [hub.seal("vital", encode_records([heart_rate(START_US, 60.0)])) for _ in range(3)]
-                assert own.commit(hub.name, [hub.wrapped], blocks, time.time_ns() // 1000).new == 3
+                blocks = [hub.seal_records("vital", heart_rate(START_US, 60.0)) for _ in range(3)]
+                assert hub.receive(own, hub.message(*blocks), time.time_ns() // 1000)[1] == 3
 
     def open_blocks() -> None:
         with ExitStack() as stack:
             own = stack.enter_context(closing(Store.open(databases.location("blocks"))))
             projections = open_projections(databases.location("projections"))
             stack.callback(projections.dispose)
-            opener = Opener(own, projections, clinic_keys, discard)
+            opener = clinic.opener(own, projections)
             while any(ingest.is_alive() for ingest in ingests):
                 opener.open_batch()
 
@@ -94,7 +104,7 @@ def test_every_block_of_two_ingests_and_two_openers_is_opened_once(
     for thread in (*ingests, *openers):
         thread.join()
     assert failures == []
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     assert opened(engine) == [(hub.name, seq) for hub in hubs for seq in range(1, BLOCKS + 1)]
     with engine.connect() as connection:
         assert len(connection.execute(select(tables.vitals.c.id)).all()) == 2 * BLOCKS
@@ -105,14 +115,36 @@ def test_a_deadline_on_a_locked_row_is_a_transient_error(
     databases: Databases, store: Store, hubs: list[Hub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloud.store.BUSY_TIMEOUT_S", 0.05)
-    block = hubs[0].seal("vital", encode_records([heart_rate(START_US, 60.0)]))
+    block = hubs[0].seal_records("vital", heart_rate(START_US, 60.0))
     with closing(Store.open(databases.location("blocks"))) as other:
         with store.transaction() as connection:
-            insert_keys(connection, hubs[0].name, [hubs[0].wrapped], START_US)
-            insert_blocks(connection, hubs[0].name, [block], START_US)
+            insert(connection, hubs[0], block)
             with pytest.raises(TransientError, match="lock timeout"):
-                other.commit(hubs[0].name, [hubs[0].wrapped], [block], START_US)
-        assert other.commit(hubs[0].name, [hubs[0].wrapped], [block], START_US).new == 0
+                hubs[0].receive(other, hubs[0].message(block))
+        assert hubs[0].receive(other, hubs[0].message(block))[1] == 0
+
+
+def test_a_block_of_a_subject_that_is_erased_meanwhile_is_not_stored(
+    databases: Databases, store: Store, hubs: list[Hub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The erasure commits after ingest has looked for erased subjects and before it commits."""
+    hub = hubs[0]
+    sent = hub.message(hub.seal_records("vital", heart_rate(START_US, 60.0)))
+    checked = store_commit.count_commit
+    with closing(Store.open(databases.location("blocks"))) as other:
+
+        def erase_first(connection: Connection, counts: StoreCounts) -> None:
+            if counts.stored == 1:
+                other.erase(hub.subject, START_US)
+            checked(connection, counts)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("cloud.store.count_commit", erase_first)
+            with pytest.raises(TransientError, match="erased just now"):
+                hub.receive(store, sent)
+    ack, _ = hub.receive(store, sent)
+    assert [row.reason for row in ack.refused] == ["erased"]
+    assert (store.count_blocks(), store.key_statement(hub.name, hub.key.id)) == (0, None)
 
 
 def test_a_server_that_restarted_is_used_again(store: Store, hubs: list[Hub], postgresql: Server) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,13 +11,16 @@ from sqlalchemy import Connection, Engine, select
 from cloud import opener, store_tables, tables, work
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
-from cloud.opener import Opener
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
+from sync.message_rows import SeenStore
+from sync.messages import encode_envelope
+from sync.mqtt import Message
 from sync.records import GapRecord, encode_records
-from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import START_US, Hub, alert, counts, discard, ecg_mv, heart_rate, open_all, waveform
+from sync.wire import up_topic
+from tests.clinic_testbed import Clinic, Hub, open_all
+from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, heart_rate, waveform
 from tests.databases import ON_BOTH, Databases
 
 DATABASES = ON_BOTH
@@ -61,31 +65,41 @@ def send_some(hub: Hub, store: Store) -> None:
     hub.send(store, "alert", alert())
 
 
-def test_a_block_is_work_from_its_commit_until_it_is_projected(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
-) -> None:
+def test_a_block_is_work_from_its_commit_until_it_is_projected(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     send_some(hub, store)
     assert waiting(store) == [("hub-1", "alert", 1), ("hub-1", "wave", 1), ("hub-1", "wave", 2)]
-    running = Opener(store, engine, clinic_keys, discard)
+    running = clinic.opener(store, engine)
     assert running.open_batch() is not None
     assert waiting(store) == [("hub-1", "wave", 1), ("hub-1", "wave", 2)]
     assert running.open_batch() is not None
     assert (waiting(store), running.open_batch()) == ([], None)
 
 
-def test_a_repeated_or_conflicting_block_is_no_new_work(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair
-) -> None:
-    header, block = hub.seal("vital", encode_records([heart_rate(START_US, 61.0)]))
-    hub.send_block(store, (header, block))
-    open_all(store, engine, clinic_keys)
-    for again in (block, block[:-1] + bytes([block[-1] ^ 1])):
-        assert store.commit(hub.name, [], [(header, again)], START_US).new == 0
+def test_a_repeated_or_conflicting_block_is_no_new_work(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
+    blocks = [hub.seal_records(lane, heart_rate(START_US, 61.0)) for lane in ("wave", "vital")]
+    for block in blocks:
+        hub.send_block(store, block)
+    open_all(store, engine, clinic)
+    for again in (blocks[0], *(block[:-1] + bytes([block[-1] ^ 1]) for block in blocks)):
+        assert hub.receive(store, hub.message(again))[1] == 0
     assert waiting(store) == []
 
 
+def test_an_opened_vital_sign_that_comes_again_is_work_again_and_gets_another_receipt(
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic
+) -> None:
+    block = hub.seal_records("vital", heart_rate(START_US, 61.0))
+    hub.send_block(store, block)
+    first = open_all(store, engine, clinic)
+    before = content(engine)
+    assert hub.receive(store, hub.message(block))[1] == 1
+    assert waiting(store) == [("hub-1", "vital", 1)]
+    assert open_all(store, engine, clinic) == first
+    assert content(engine) == before
+
+
 def test_projecting_a_block_again_after_a_crash_changes_nothing(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process ends between the commit of the projections and the deletion of the work rows, for each batch."""
     send_some(hub, store)
@@ -98,11 +112,11 @@ def test_projecting_a_block_again_after_a_crash_changes_nothing(
         patched.setattr(work, "delete_work", crash)
         for _ in range(2):
             with pytest.raises(TransientError, match="crashed"):
-                Opener(store, engine, clinic_keys, discard).open_batch()
+                clinic.opener(store, engine).open_batch()
     before = content(engine)
     assert len(waiting(store)) == 4
     assert len(before["alerts"]) == 1
-    running = Opener(store, engine, clinic_keys, discard)
+    running = clinic.opener(store, engine)
     running.open_batch()
     assert content(engine) == before
     with monkeypatch.context() as patched:
@@ -110,15 +124,15 @@ def test_projecting_a_block_again_after_a_crash_changes_nothing(
         with pytest.raises(TransientError, match="crashed"):
             running.open_batch()
     before = content(engine)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     assert content(engine) == before
     assert queries.read_counters(engine)["blocks"] == {"opened": 3, "unopened": 1, "unopened_reasons": {"undecodable": 1}}
 
 
 def test_blocks_are_opened_in_the_order_of_each_hub_and_lane(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Hub(clinic_keys.public, name="hub-2", epoch=7)
+    other = clinic.add_hub("hub-2", epoch=7)
     sealed = [
         (one, one.seal("vital", encode_records([heart_rate(START_US, 60.0 + n)]))) for n in range(3) for one in (hub, other)
     ]
@@ -133,45 +147,47 @@ def test_blocks_are_opened_in_the_order_of_each_hub_and_lane(
         return blocks
 
     monkeypatch.setattr(work, "take_blocks", note)
-    open_all(store, engine, clinic_keys)
+    open_all(store, engine, clinic)
     assert taken == [("hub-1", 1, 1), ("hub-1", 1, 2), ("hub-1", 1, 3), ("hub-2", 7, 1), ("hub-2", 7, 2), ("hub-2", 7, 3)]
 
 
 def test_the_backlog_of_one_hub_does_not_delay_another(
-    store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opener, "BATCH_BLOCKS", 4)
-    other = Hub(clinic_keys.public, name="hub-2", epoch=7)
+    other = clinic.add_hub("hub-2", epoch=7)
     for n in range(4):
         hub.send(store, "vital", heart_rate(START_US, 60.0 + n), received_us=START_US)
     other.send(store, "vital", heart_rate(START_US, 99.0), received_us=START_US + 1)
     for n in range(20):
         hub.send(store, "vital", heart_rate(START_US, 60.0 + n), received_us=START_US + 2)
-    running = Opener(store, engine, clinic_keys, discard)
+    running = clinic.opener(store, engine)
     for _ in range(2):
         running.open_batch()
     assert ("hub-2", "vital", 1) not in waiting(store)
 
 
 def test_every_commit_that_stores_something_is_counted(store: Store, hub: Hub) -> None:
-    block = hub.seal("vital", encode_records([heart_rate(START_US, 61.0)]))
+    block = hub.seal_records("wave", heart_rate(START_US, 61.0))
     assert state(store).commits == 0
     hub.send_block(store, block)
     assert state(store).commits == 1
-    store.commit(hub.name, [], [block], START_US)
+    hub.receive(store, hub.message(block))
     assert state(store).commits == 1, "nothing was stored"
+    hub.receive(store, hub.message(block, b"no block"))
+    assert state(store).commits == 2
 
 
-class Clinic:
+class RestartedClinic:
     """A clinic whose databases can be lost, copied and restored while it is stopped."""
 
-    def __init__(self, databases: Databases, keys: ClinicKeyPair) -> None:
+    def __init__(self, databases: Databases, keys: Clinic) -> None:
         self.databases, self.keys = databases, keys
 
     def run(self, send: Callable[[Store], None] = lambda _store: None) -> tuple[set[str], work.StoreState]:
         """Start, receive, open everything, stop; returns the ids of the alerts shown, and the store's state."""
         with self.opened() as (store, engine):
-            Opener(store, engine, self.keys, discard).check_databases()
+            self.keys.opener(store, engine).check_databases()
             send(store)
             open_all(store, engine, self.keys)
             assert len(content(engine)["opened"]) == store.count_blocks() > 0
@@ -188,8 +204,8 @@ class Clinic:
 
 
 @pytest.fixture
-def clinic(databases: Databases, clinic_keys: ClinicKeyPair) -> Clinic:
-    return Clinic(databases, clinic_keys)
+def restarted(databases: Databases, clinic: Clinic) -> RestartedClinic:
+    return RestartedClinic(databases, clinic)
 
 
 def send_alerts(hub: Hub, *ids: str) -> Callable[[Store], None]:
@@ -200,9 +216,11 @@ def send_alerts(hub: Hub, *ids: str) -> Callable[[Store], None]:
     return send
 
 
-def test_a_first_start_and_a_restart_say_nothing(clinic: Clinic, hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
-    first = clinic.run(send_alerts(hub, "a1"))[1]
-    second = clinic.run(send_alerts(hub, "a2"))[1]
+def test_a_first_start_and_a_restart_say_nothing(
+    restarted: RestartedClinic, hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = restarted.run(send_alerts(hub, "a1"))[1]
+    second = restarted.run(send_alerts(hub, "a2"))[1]
     assert first.store_id == second.store_id
     assert (first.commits, second.commits) == (1, 2)
     assert caplog.text == ""
@@ -211,41 +229,67 @@ def test_a_first_start_and_a_restart_say_nothing(clinic: Clinic, hub: Hub, caplo
 @pytest.mark.parametrize("new_alerts", [("new1",), ("new1", "new2", "new3", "new4", "new5", "new6")])
 @pytest.mark.parametrize("case", ["deleted", "restored"])
 def test_a_lost_or_restored_store_shows_new_alerts_and_says_so(
-    clinic: Clinic, hub: Hub, caplog: pytest.LogCaptureFixture, case: str, new_alerts: tuple[str, ...]
+    restarted: RestartedClinic, hub: Hub, caplog: pytest.LogCaptureFixture, case: str, new_alerts: tuple[str, ...]
 ) -> None:
-    clinic.run(send_alerts(hub, "a1", "a2", "a3"))
-    clinic.databases.back_up("blocks")
-    shown, before = clinic.run(send_alerts(hub, "a4", "a5"))
+    restarted.run(send_alerts(hub, "a1", "a2", "a3"))
+    restarted.databases.back_up("blocks")
+    shown, before = restarted.run(send_alerts(hub, "a4", "a5"))
     assert shown == {"a1", "a2", "a3", "a4", "a5"}
-    clinic.databases.lose("blocks")
+    restarted.databases.lose("blocks")
     if case == "restored":
-        clinic.databases.restore("blocks")
-    shown, after = clinic.run(send_alerts(hub, *new_alerts))
+        restarted.databases.restore("blocks")
+    shown, after = restarted.run(send_alerts(hub, *new_alerts))
     assert shown == {*new_alerts, *(("a1", "a2", "a3") if case == "restored" else ())}
     assert after.store_id != before.store_id
     (line,) = caplog.records
     assert "the clinic's store was lost or restored from a backup" in line.getMessage()
     assert "a store with 5 commits, this one has " + ("3)" if case == "restored" else "0)") in line.getMessage()
-    again = clinic.run()
+    again = restarted.run()
     assert (again[0], again[1].store_id) == (shown, after.store_id)
     assert len(caplog.records) == 1
 
 
+def test_a_store_to_which_ingest_gave_a_new_id_keeps_it(
+    restarted: RestartedClinic, hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ingest has noticed the loss by what a hub knows; the opener fills its projections again and draws no other id."""
+    _, before = restarted.run(send_alerts(hub, "a1", "a2"))
+    seen = SeenStore(before.store_id, before.fence, before.commits + 1)
+
+    def send(store: Store) -> None:
+        envelope = replace(hub.envelope(hub.seal_records("alert", alert(id="a3"))), seen=seen)
+        hub.receive(store, Message(up_topic(hub.name, "alert"), encode_envelope(envelope, hub.device)))
+
+    shown, after = restarted.run(send)
+    assert shown == {"a1", "a2", "a3"}
+    assert (after.store_id != before.store_id, after.fence) == (True, before.fence + 1)
+    assert [record.name for record in caplog.records] == ["cloud.ingest", "cloud.opener"]
+    assert restarted.run() == (shown, after)
+
+
+def test_a_restored_store_that_the_opener_notices_gets_a_higher_fence(restarted: RestartedClinic, hub: Hub) -> None:
+    restarted.run(send_alerts(hub, "a1"))
+    restarted.databases.back_up("blocks")
+    _, before = restarted.run(send_alerts(hub, "a2"))
+    restarted.databases.restore("blocks")
+    assert restarted.run(send_alerts(hub, "a3"))[1].fence == before.fence + 1
+
+
 @pytest.mark.parametrize("case", ["deleted", "restored", "rebuilt"])
 def test_lost_or_older_projections_are_filled_again(
-    clinic: Clinic, hub: Hub, caplog: pytest.LogCaptureFixture, case: str
+    restarted: RestartedClinic, hub: Hub, caplog: pytest.LogCaptureFixture, case: str
 ) -> None:
-    clinic.run(send_alerts(hub, "a1"))
-    clinic.databases.back_up("projections")
-    _, before = clinic.run(send_alerts(hub, "a2"))
+    restarted.run(send_alerts(hub, "a1"))
+    restarted.databases.back_up("projections")
+    _, before = restarted.run(send_alerts(hub, "a2"))
     if case == "restored":
-        clinic.databases.restore("projections")
+        restarted.databases.restore("projections")
     elif case == "deleted":
-        clinic.databases.lose("projections")
+        restarted.databases.lose("projections")
     else:
-        with clinic.opened() as (_, engine):
+        with restarted.opened() as (_, engine):
             reset_projections(engine)
-    shown, after = clinic.run(send_alerts(hub, "a3"))
+    shown, after = restarted.run(send_alerts(hub, "a3"))
     assert shown == {"a1", "a2", "a3"}
     assert after.store_id == before.store_id
     (line,) = caplog.records
@@ -254,14 +298,14 @@ def test_lost_or_older_projections_are_filled_again(
 
 
 def test_a_crash_while_the_projections_are_emptied_repeats_it(
-    clinic: Clinic, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
+    restarted: RestartedClinic, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clinic.run(send_alerts(hub, "a1", "a2"))
-    clinic.databases.back_up("blocks")
-    clinic.run(send_alerts(hub, "a3"))
-    clinic.databases.restore("blocks")
-    with clinic.opened() as (store, engine):
-        running = Opener(store, engine, clinic_keys, discard)
+    restarted.run(send_alerts(hub, "a1", "a2"))
+    restarted.databases.back_up("blocks")
+    restarted.run(send_alerts(hub, "a3"))
+    restarted.databases.restore("blocks")
+    with restarted.opened() as (store, engine):
+        running = clinic.opener(store, engine)
 
         def crash(*_: object) -> None:
             raise TransientError("crashed")
@@ -270,4 +314,4 @@ def test_a_crash_while_the_projections_are_emptied_repeats_it(
             patched.setattr(store_tables, "add_all_work", crash)
             with pytest.raises(TransientError, match="crashed"):
                 running.check_databases()
-    assert clinic.run(send_alerts(hub, "new"))[0] == {"a1", "a2", "new"}
+    assert restarted.run(send_alerts(hub, "new"))[0] == {"a1", "a2", "new"}

@@ -14,11 +14,12 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from playwright.sync_api import Browser, Page
 
-from sync.records import Record, StatusRecord, encode_records
-from sync.seal import ClinicPublicKey
-from sync.wire import Envelope, Lane, encode_envelope, up_topic
+from sync.records import Record, StatusRecord
+from sync.wire import Lane
 from tests.browser import chromium
-from tests.cloud.synthetic import Hub, alert, counts, ecg_mv, heart_rate, strip, times, waveform
+from tests.clinic_testbed import Clinic as ClinicFiles
+from tests.clinic_testbed import Hub
+from tests.cloud.synthetic import alert, counts, ecg_mv, heart_rate, strip, times, waveform
 
 START_LIMIT_S = 60
 SENSOR = "strap-1"
@@ -31,7 +32,8 @@ class Clinic:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = 0
-        self.hub: Hub | None = None
+        self.files = ClinicFiles(folder)
+        self.hub = self.files.add_hub()
         self._process: subprocess.Popen[bytes] | None = None
         self._client: Client | None = None
 
@@ -44,7 +46,6 @@ class Clinic:
         endpoints = self._wait_endpoints(time.monotonic() + START_LIMIT_S)
         self.page = endpoints["page"]
         self.port = int(self.page.rstrip("/").rsplit(":", 1)[1])
-        self.hub = self.hub or Hub(ClinicPublicKey.load(Path(endpoints["public_key"])))
         self._connect(endpoints["mqtt"]["host"], endpoints["mqtt"]["port"])
 
     def stop(self) -> int:
@@ -63,16 +64,13 @@ class Clinic:
     def send(self, lane: Lane, *records: Record, hub: Hub | None = None) -> None:
         """Seal the records and publish them as the uplink does, by default as `self.hub`."""
         hub = hub or self.hub
-        assert hub is not None
         assert self._client is not None
-        _, block = hub.seal(lane, encode_records(records))
-        payload = encode_envelope(Envelope(hub.name, (block,), (hub.wrapped,)))
-        self._client.publish(up_topic(hub.name, lane), payload, qos=1).wait_for_publish(10)
+        message = hub.message(hub.seal_records(lane, *records))
+        self._client.publish(message.topic, message.payload, qos=1).wait_for_publish(10)
 
     def make_hub(self, name: str, subject: str) -> Hub:
         """Return another hub of this clinic, of another patient."""
-        assert self.hub is not None
-        return Hub(self.hub.clinic, name=name, subject=subject)
+        return self.files.add_hub(name, subject)
 
     def _wait_endpoints(self, deadline: float) -> dict[str, object]:
         path = self.folder / "clinic.json"

@@ -1,0 +1,60 @@
+"""While a page is open, acknowledgements ask the hubs of its patients to commit every second."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import Engine
+
+from cloud.api import watching
+from cloud.api.watching import WATCH_S, renew_watch, watch_all
+from cloud.store import Store
+from sync.errors import TransientError
+from tests.clinic_testbed import Clinic, Hub, open_all
+from tests.cloud.synthetic import START_US, heart_rate
+from tests.databases import ON_BOTH
+
+DATABASES = ON_BOTH
+
+SECOND_US = 1_000_000
+
+
+def live_s(store: Store, hub: Hub, at_us: int) -> int:
+    """What an acknowledgement at this time asks the hub for."""
+    ack, _ = hub.receive(store, hub.message(hub.seal_records("vital", heart_rate(at_us, 61.0))), at_us)
+    return ack.live_s
+
+
+def test_acknowledgements_say_how_long_somebody_watches(store: Store, engine: Engine, clinic: Clinic, hub: Hub) -> None:
+    assert live_s(store, hub, START_US) == 0
+    open_all(store, engine, clinic)
+    watch_all(store, engine, START_US)
+    assert live_s(store, hub, START_US) == WATCH_S
+    assert live_s(store, hub, START_US + (WATCH_S + 1) * SECOND_US) == 0
+    watch_all(store, engine, START_US + (WATCH_S + 1) * SECOND_US)
+    assert live_s(store, hub, START_US + (WATCH_S + 1) * SECOND_US) == WATCH_S
+
+
+def test_a_hub_of_a_patient_that_the_page_does_not_know_is_not_asked(store: Store, engine: Engine, clinic: Clinic) -> None:
+    watch_all(store, engine, START_US)
+    assert live_s(store, clinic.add_hub("hub-2", "subject-2"), START_US) == 0
+
+
+@pytest.mark.sqlite_only
+def test_a_locked_store_is_tried_again(store: Store, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[None] = []
+
+    def fail(*_: object) -> None:
+        attempts.append(None)
+        raise TransientError("locked")
+
+    async def run() -> None:
+        monkeypatch.setattr(watching, "RENEW_S", 0)
+        monkeypatch.setattr(watching, "watch_all", fail)
+        task = asyncio.create_task(renew_watch(store, engine))
+        async with asyncio.timeout(10):
+            while len(attempts) < 2:
+                await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
