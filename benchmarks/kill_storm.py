@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,9 +31,12 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.loss_account import LossAccount, account
+from cloud.folder import ClinicFolder
+from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, register_hub
 from gateway.radio.virtual_radio_server import VirtualRadioServer
 from gateway.simulate.journal import read_journal
 from gateway.simulate.processes import ManagedProcess, run_processes
+from gateway.startup import DEVICE_PUBLIC_FILE, load_device_key
 
 NAMES: Final = ("agent", "clinic", "strap")
 PAUSE_S: Final = (0.3, 12.0)
@@ -43,6 +47,7 @@ MAX_OFFSET_S: Final = 86_400.0
 """Beyond a day from the true time the clock is set right, as NTP would."""
 START_TIMEOUT_S: Final = 120.0
 HUB: Final = "storm-hub"
+SUBJECT: Final = "storm-subject"
 
 log = logging.getLogger("kill_storm")
 
@@ -95,6 +100,7 @@ class Storm:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        self._register()
         page, mqtt = _free_ports(2)
         with tempfile.TemporaryDirectory(prefix="pulsegate-air-") as short:  # a socket's path has at most 107 bytes
             async with VirtualRadioServer(Path(short)) as server:
@@ -112,6 +118,15 @@ class Storm:
                         await _wait(lambda: self.status().get("samples_received", received) != received)
                         await self._kill_all({"agent": agent, "clinic": clinic, "strap": strap}, progress, stop)
                         await self._wait_recovery()
+
+    def _register(self) -> None:
+        """Registers the hub; the assignment begins before every time that its clock is set to."""
+        data, now_s = self.folder / "agent", int(time.time())
+        data.mkdir(exist_ok=True)
+        load_device_key(data)
+        from_s = now_s - 2 * round(MAX_OFFSET_S)
+        request = RegistrationRequest(HUB, data / DEVICE_PUBLIC_FILE, SUBJECT, from_s, BACKUP_INTERVAL_H)
+        register_hub(ClinicFolder(self.folder / "clinic"), request, now_s).save(self.folder / "registration.toml")
 
     async def _kill_all(self, processes: dict[str, ManagedProcess], progress: Progress, stop: asyncio.Event) -> None:
         task = progress.add_task("kills", total=self.kills, completed=self.done)
@@ -154,10 +169,10 @@ class Storm:
     def _write_settings(self, radio: Path, mqtt_port: int) -> Path:
         path = self.folder / "agent.toml"
         path.write_text(
-            f'hub = "{HUB}"\nsubject = "storm-subject"\ndata = {json.dumps(str(self.folder / "agent"))}\n'
+            f'hub = "{HUB}"\nsubject = "{SUBJECT}"\ndata = {json.dumps(str(self.folder / "agent"))}\n'
             f"radio = {json.dumps(f'virtual:{radio}')}\n"
             f'[clinic]\nhost = "127.0.0.1"\nport = {mqtt_port}\n'
-            f"public_key = {json.dumps(str((self.folder / 'clinic' / 'clinic.pub').resolve()))}\n"
+            'registration = "registration.toml"\n'
             '[[sensor]]\nname = "strap"\nadvertised_name = "Virtual H10"\n'
         )
         return path

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from sync.messages import decode_ack, decode_receipt
 from sync.outbox import Applied, Outbox
 from sync.registration import Registration
-from sync.wire import WireError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +25,10 @@ def receive_ack(outbox: Outbox, registration: Registration, payload: bytes) -> R
     """Verify and apply an acknowledgement.
 
     Raises:
-        WireError, SignatureError: not an acknowledgement of this hub, or not by the registered clinic. Nothing was changed.
+        WireError, SignatureError: not an acknowledgement, or not by the registered clinic. Nothing was changed.
         PermanentError, TransientError: the outbox failed.
     """
     ack = decode_ack(payload, registration.acknowledgement)
-    _check_hub(ack.hub, registration.hub)
     before = outbox.clinic_view().seen
     applied = outbox.apply_ack(ack)
     reason = ack.aside[-1].reason if applied.aside else None
@@ -43,15 +41,9 @@ def receive_receipt(outbox: Outbox, registration: Registration, payload: bytes) 
     """Verify and apply a receipt.
 
     Raises:
-        WireError, SignatureError: not a receipt of this hub, or not by the registered clinic. Nothing was changed.
+        WireError, SignatureError: not a receipt, or not by the registered clinic. Nothing was changed.
         PermanentError, TransientError: the outbox failed.
     """
     receipt = decode_receipt(payload, registration.receipt)
-    _check_hub(receipt.hub, registration.hub)
     applied = outbox.apply_receipt(receipt)
     return Received(applied, reason=receipt.aside[-1].reason if applied.aside else None)
-
-
-def _check_hub(named: str, hub: str) -> None:
-    if named != hub:
-        raise WireError(f"the clinic's message is for another hub than {hub}: check the rules of the broker")

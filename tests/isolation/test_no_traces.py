@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sync.seal import ClinicKeyPair
+from sync.signing import SigningKey, Use
+from tests.fake_clinic import FakeClinic
 from tests.namespaces import unshare_command
 
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3 calls what pandas 3 deprecates
@@ -62,13 +63,13 @@ def write_record(folder: Path) -> None:
 
 
 def write_settings(data: Path) -> Path:
-    ClinicKeyPair.generate().public.save(data / "clinic.pub")
+    FakeClinic("hub-1", SigningKey.generate(Use.DEVICE).public).registration.save(data / "registration.toml")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (data / "pulsegate.toml").write_text(
         f'hub = "hub-1"\nsubject = "subject-1"\ndata = "agent"\nradio = "virtual:none.sock"\n'
-        f'[clinic]\nhost = "127.0.0.1"\nport = {port}\npublic_key = "clinic.pub"\n'
+        f'[clinic]\nhost = "127.0.0.1"\nport = {port}\nregistration = "registration.toml"\n'
         '[[sensor]]\nname = "strap"\nadvertised_name = "Virtual H10"\n'
     )
     return data / "pulsegate.toml"

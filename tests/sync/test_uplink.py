@@ -11,6 +11,7 @@ from sync.errors import PermanentError, TransientError
 from sync.in_flight import ACK_TIMEOUT_S, WINDOW_BYTES
 from sync.messages import decode_envelope
 from sync.mqtt import Message
+from sync.outgoing import prepare_message
 from sync.seal import parse_header
 from sync.uplink import Uplink
 from tests.link import Link
@@ -153,6 +154,45 @@ def test_a_block_that_takes_longer_than_the_shortest_timeout_is_sent_once(testbe
     testbed.link.bytes_per_s = 64 * 125
     testbed.outbox.put("wave", bytes(50_000))
     assert testbed.drain().statistics.resent == 0
+
+
+def test_a_block_over_the_limit_waits_until_nothing_else_is_in_flight(testbed: UplinkTestbed) -> None:
+    testbed.link.bytes_per_s = 64 * 125
+    testbed.outbox.put("vital", b"measures the link")
+
+    async def scenario(link: Link, uplink: Uplink) -> None:
+        link.connect()
+        await wait_until(testbed.is_drained)
+        testbed.outbox.put_many([("vital", bytes(2000)), ("wave", bytes(50_000))])
+        uplink.wake()
+        await asyncio.sleep(0.1)
+        assert [blocks_in(message) for message in link.sent if "/up/" in message.topic][1:] == [[("vital", 2)]]
+        await wait_until(testbed.is_drained)
+
+    assert testbed.run(scenario).statistics.resent == 0
+
+
+def test_a_message_that_was_being_prepared_when_the_connection_was_lost_is_not_sent(testbed: UplinkTestbed) -> None:
+    testbed.outbox.put("vital", b"a")
+
+    async def call(function: Callable[..., Any], /, *values: Any) -> Any:
+        result = function(*values)
+        if function is prepare_message and len(prepared) < 2:
+            prepared.append(result)
+            testbed.link.cut()
+            testbed.link.connect()
+            await asyncio.sleep(0.01)
+        return result
+
+    prepared: list[Any] = []
+
+    async def scenario(link: Link, _uplink: Uplink) -> None:
+        link.connect()
+        await wait_until(testbed.is_drained)
+
+    testbed.run(scenario, call=call)
+    assert [message.payload for message in prepared if message is not None]
+    assert not {message.payload for message in prepared} & {message.payload for message in testbed.link.sent}
 
 
 def test_a_block_with_a_damaged_header_arrives_once(testbed: UplinkTestbed) -> None:
