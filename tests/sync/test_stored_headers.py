@@ -5,11 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from sync.header_templates import HeaderTemplates
+from sync.message_rows import Mark
 from sync.outbox import Outbox
 from sync.seal import BlockHeader, LaneEnd, encode_header, parse_header
 from sync.stored_headers import restore_header
 from sync.wire import BlockId
-from tests.sync.outboxes import all_pending
+from tests.sync.outboxes import ack, all_pending
 
 OpenOutbox = Callable[..., Outbox]
 
@@ -62,10 +63,16 @@ def test_a_block_that_cannot_be_restored_is_given_up_and_listed(
     open_outbox: OpenOutbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     outbox = open_outbox()
-    outbox.put_many([("vital", b"a"), ("vital", b"b"), ("vital", b"c")])
+    chains = []
+    for plaintext in (b"a", b"b", b"c"):
+        outbox.put("vital", plaintext)
+        chains.append(outbox.clinic_view().heads[1].chain)
     first, _, third = all_pending(outbox)
     damage(outbox, 2, -1)
     assert all_pending(outbox) == [first, third]
     assert "damaged on the disk" in caplog.text
     assert [(row.lane, row.first, row.last) for row in outbox.clinic_view().dropped] == [("vital", 2, 2)]
     assert outbox.statistics().dropped == 1
+    for seq, listed in ((1, 1), (2, 0)):
+        outbox.apply_ack(ack(marks=(Mark("vital", outbox.epoch, seq, chains[seq - 1]),)))
+        assert len(outbox.clinic_view().dropped) == listed
