@@ -53,8 +53,8 @@ class Completeness:
     def missing(self) -> list[BlockRange]:
         """Return the ranges of missing blocks, in order."""
         known = defaultdict[SequenceId, list[tuple[int, int]]](list)
-        for hub, lane, epoch, first, last in self.dropped:
-            known[SequenceId(hub, lane, epoch)].append((first, last))
+        for dropped in self.dropped:
+            known[SequenceId(*dropped[:3])].append((dropped.first, dropped.last))
         for sequence, seqs in self.held.items():
             known[sequence].extend((seq, seq) for seq in seqs)
         return [

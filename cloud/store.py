@@ -31,7 +31,7 @@ from cloud.store_commit import (
 from cloud.store_erasure import erase_subject, note_erased_sequences
 from cloud.store_marks import advance_marks
 from cloud.store_migrations import create_or_migrate
-from cloud.store_partitions import create_partitions
+from cloud.store_partitions import RETRY_US, create_partitions
 from cloud.store_rejections import keep_rejected_message
 from cloud.stored_blocks import (
     CheckedMessage,
@@ -46,7 +46,7 @@ from cloud.stored_blocks import (
 )
 from config.files import make_private
 from sync.data_keys import KeyStatement, WrappedKey
-from sync.errors import PermanentError
+from sync.errors import PermanentError, TransientError
 from sync.messages import Envelope
 from sync.wire import BlockId, Lane
 
@@ -273,9 +273,13 @@ class Store:
             return StoreCounts(*connection.execute(select(*(tables.state.c[name] for name in StoreCounts._fields))).one())
 
     def _create_partitions(self, now_us: int) -> None:
-        if now_us >= self._partitioned_until_us:
+        if now_us < self._partitioned_until_us:
+            return
+        try:
             with self.transaction() as connection:
                 self._partitioned_until_us = create_partitions(connection, now_us)
+        except TransientError:
+            self._partitioned_until_us = now_us + RETRY_US
 
 
 _ID: Final = tuple(tables.blocks.c[name] for name in StoredBlockId._fields)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
-from sqlalchemy import Connection, Table, select, update
+from sqlalchemy import Connection, Executable, Table, bindparam, select, update
 
 from cloud import store_tables as tables
 from cloud.store_tables import CONFLICT, insert
@@ -18,6 +18,17 @@ from sync.wire import BlockId, Lane
 
 _RECEIPT_LANES: Final = frozenset({"alert", "vital"})
 """Lanes whose blocks the hub keeps until the opener's receipt: one that comes again is opened again, for another receipt."""
+
+
+def _usable_keys_query() -> Executable:
+    """The query for (id, subject) of those of `keys` that have a statement and a wrapped key."""
+    keys, wraps = tables.statements.c, tables.wrapped_keys.c
+    is_wrapped = select(wraps.id).where(wraps.hub == keys.hub, wraps.id == keys.id).exists()
+    is_wanted = keys.hub == bindparam("of_hub"), keys.id.in_(bindparam("keys", expanding=True))
+    return select(keys.id, keys.subject).where(*is_wanted, is_wrapped)
+
+
+_USABLE_KEYS: Final = _usable_keys_query()  # built once: to build a query takes longer than to run it
 
 
 class StoredKeys(NamedTuple):
@@ -103,10 +114,8 @@ def with_key(connection: Connection, hub: str, blocks: Iterable[NewBlock]) -> li
     arrived = list(blocks)
     if not arrived:
         return []
-    keys, wraps = tables.statements.c, tables.wrapped_keys.c
-    is_wrapped = select(wraps.id).where(wraps.hub == keys.hub, wraps.id == keys.id).exists()
-    query = select(keys.id, keys.subject).where(keys.hub == hub, keys.id.in_({block.key for block in arrived}), is_wrapped)
-    held = {tuple(row) for row in connection.execute(query)}
+    parameters = {"of_hub": hub, "keys": list({block.key for block in arrived})}
+    held = {tuple(row) for row in connection.execute(_USABLE_KEYS, parameters)}
     return sorted((block for block in arrived if (block.key, block.subject) in held), key=lambda block: block.position)
 
 

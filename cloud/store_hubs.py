@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+from sqlalchemy import BindParameter, Connection, Executable, and_, bindparam, func, or_, select, update
 
 from cloud import store_tables as tables
 from cloud.store_tables import insert
@@ -20,6 +20,42 @@ COPY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 LATE_MESSAGE_US: Final = 10 * 60 * 1_000_000
 """Messages of a superseded epoch that were under way when the next began arrive within this time."""
 _IDENTITY: Final = tables.state.c.store_id, tables.state.c.fence, tables.state.c.commits
+
+
+def _list(name: str) -> BindParameter[Any]:
+    return bindparam(name, expanding=True)
+
+
+def _view_query() -> Executable:
+    """The store's identity with each stored statement of `keys`; one row without a statement if there is none."""
+    table = tables.statements
+    is_wanted = and_(table.c.hub == bindparam("of_hub"), table.c.id.in_(_list("keys")))
+    columns = [table.c[name] for name in KeyStatement._fields]
+    return select(*_IDENTITY, *columns).select_from(tables.state.outerjoin(table, is_wanted))
+
+
+def _progress_query() -> Executable:
+    epochs, hubs, watchers = tables.epochs.c, tables.hubs.c, tables.watchers.c
+    latest = select(func.max(epochs.epoch)).where(epochs.hub == bindparam("of_hub"))
+    copied = select(hubs.hub).where(hubs.hub == bindparam("of_hub"), hubs.copied_us > bindparam("since_us"))
+    until = select(func.max(watchers.until_us)).where(watchers.subject.in_(_list("subjects")))
+    return select(*_IDENTITY, latest.scalar_subquery(), copied.exists(), until.scalar_subquery())
+
+
+def _own_epoch_query() -> Executable:
+    """What is known of an epoch. It is superseded if a later one came after it began, before `long_ago_us`."""
+    own, later = tables.epochs.c, tables.epochs.alias().c
+    came_after = and_(later.first_us >= own.first_us, later.first_us < bindparam("long_ago_us"))
+    superseding = select(later.epoch).where(later.hub == own.hub, later.epoch > own.epoch, came_after)
+    query = select(own.blocks, superseding.exists().label("is_superseded"))
+    return query.where(own.hub == bindparam("of_hub"), own.epoch == bindparam("of_epoch"))
+
+
+# Built once: to build a query takes longer than to run it.
+_VIEW: Final = _view_query()
+_ERASED: Final = select(tables.erased.c.subject).where(tables.erased.c.subject.in_(_list("subjects")))
+_PROGRESS: Final = _progress_query()
+_OWN_EPOCH: Final = _own_epoch_query()
 
 
 class StoreView(NamedTuple):
@@ -50,15 +86,11 @@ def read_identity(connection: Connection) -> StoreIdentity:
 
 def view_store(connection: Connection, envelope: Envelope, keys: set[bytes], subjects: set[str]) -> StoreView:
     """Return what the store knows of a message's data keys and subjects, and whether it lost what the hub knows of it."""
-    table, erased = tables.statements, tables.erased.c.subject
-    is_wanted = and_(table.c.hub == envelope.hub, table.c.id.in_(keys))
-    columns = [table.c[name] for name in KeyStatement._fields]
-    query = select(*_IDENTITY, *columns).select_from(tables.state.outerjoin(table, is_wanted))
-    rows = connection.execute(query).all()
+    rows = connection.execute(_VIEW, {"of_hub": envelope.hub, "keys": list(keys)}).all()
     n = len(StoreIdentity._fields)
     return StoreView(
         {row.id: KeyStatement(*row[n:]) for row in rows if row.id is not None},
-        frozenset(connection.scalars(select(erased).where(erased.in_(subjects)))),
+        frozenset(connection.scalars(_ERASED, {"subjects": list(subjects)})),
         find_loss(connection, envelope, StoreIdentity(*rows[0][:n])) is not None,
     )
 
@@ -96,12 +128,8 @@ def begin_after_loss(connection: Connection, envelope: Envelope) -> Loss | None:
 
 def read_progress(connection: Connection, hub: str, marks: Iterable[Mark], subjects: set[str], now_us: int) -> Progress:
     """Return what an acknowledgement to a hub says; `subjects` are those that it seals for now."""
-    epochs, hubs, watchers = tables.epochs.c, tables.hubs.c, tables.watchers.c
-    latest = select(func.max(epochs.epoch)).where(epochs.hub == hub)
-    copied = select(hubs.hub).where(hubs.hub == hub, hubs.copied_us > now_us - COPY_WINDOW_US)
-    until = select(func.max(watchers.until_us)).where(watchers.subject.in_(subjects))
-    query = select(*_IDENTITY, latest.scalar_subquery(), copied.exists(), until.scalar_subquery())
-    *identity, epoch, is_copied, until_us = connection.execute(query).one()
+    parameters = {"of_hub": hub, "since_us": now_us - COPY_WINDOW_US, "subjects": list(subjects)}
+    *identity, epoch, is_copied, until_us = connection.execute(_PROGRESS, parameters).one()
     live_s = max(0, min(LIVE_LIMIT_S, ((until_us or 0) - now_us) // 1_000_000))
     return Progress(tuple(marks), StoreIdentity(*identity), epoch, bool(is_copied), live_s)
 
@@ -113,8 +141,8 @@ def note_epoch(connection: Connection, signed: SignedEnvelope, received_us: int)
     """
     envelope, table = signed.envelope, tables.epochs
     n_blocks = sum(head.seq for head in envelope.heads)
-    known = select(table.c.blocks, _is_superseded(envelope, received_us))
-    own = connection.execute(known.where(table.c.hub == envelope.hub, table.c.epoch == envelope.epoch)).one_or_none()
+    parameters = {"of_hub": envelope.hub, "of_epoch": envelope.epoch, "long_ago_us": received_us - LATE_MESSAGE_US}
+    own = connection.execute(_OWN_EPOCH, parameters).one_or_none()
     if own is not None and n_blocks <= own.blocks:
         return False, False
     is_event = own.is_superseded if own is not None else _follows_another_than_the_latest(connection, envelope)
@@ -146,14 +174,6 @@ def _follows_another_than_the_latest(connection: Connection, envelope: Envelope)
     query = select(func.count().filter(is_later), func.count().filter(is_known_otherwise)).where(epochs.hub == envelope.hub)
     n_later, n_followers = connection.execute(query.where(or_(is_later, is_known_otherwise))).one()
     return n_later > 0 and n_followers == 0
-
-
-def _is_superseded(envelope: Envelope, received_us: int) -> ColumnElement[bool]:
-    """Whether a later epoch came after this one began, long enough ago."""
-    own, later = tables.epochs.c, tables.epochs.alias().c
-    came_after = and_(later.first_us >= own.first_us, later.first_us < received_us - LATE_MESSAGE_US)
-    query = select(later.epoch).where(later.hub == envelope.hub, later.epoch > envelope.epoch, came_after)
-    return query.exists().label("is_superseded")
 
 
 def _note_event(connection: Connection, hub: str, received_us: int) -> bool:

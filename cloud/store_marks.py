@@ -3,7 +3,19 @@
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Table, literal, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    SelectBase,
+    Table,
+    and_,
+    bindparam,
+    literal,
+    select,
+    union_all,
+    update,
+)
 
 from cloud import store_tables as tables
 from cloud.store_tables import insert
@@ -20,9 +32,36 @@ class _Sequence(NamedTuple):
     lane: Lane
     epoch: int
 
-    def rows_of(self, table: Table) -> list[Any]:
-        """The conditions for the rows of this sequence."""
-        return [table.c[name] == value for name, value in self._asdict().items()]
+
+def _is_in_sequence(table: Table) -> ColumnElement[bool]:
+    """Whether a row is of the sequence whose fields are the parameters."""
+    return and_(*(table.c[name] == bindparam(f"of_{name}") for name in _Sequence._fields))
+
+
+def _parameters(sequence: _Sequence, **others: Any) -> dict[str, Any]:
+    return {f"of_{name}": value for name, value in sequence._asdict().items()} | others
+
+
+def _page_of_digests(table: Table, order: ColumnElement[int]) -> SelectBase:
+    """The query for the digests after `after`, the lowest numbers first."""
+    query = select(table.c.seq, order.label("order"), table.c.digest).where(
+        _is_in_sequence(table), table.c.seq > bindparam("after")
+    )
+    return select(query.order_by(table.c.seq, order).limit(_PAGE).subquery())
+
+
+# Built once: to build a query takes longer than to run it.
+_DROPPED: Final = (
+    select(tables.dropped.c.first, tables.dropped.c.last, tables.dropped.c.chain)
+    .where(_is_in_sequence(tables.dropped), tables.dropped.c.last > bindparam("after"))
+    .order_by(tables.dropped.c.first, tables.dropped.c.last)
+)
+_DIGESTS: Final[Executable] = union_all(
+    _page_of_digests(tables.blocks, literal(0)), _page_of_digests(tables.quarantine, tables.quarantine.c.id)
+)
+_UPDATE_MARK: Final = (
+    update(tables.marks).where(_is_in_sequence(tables.marks)).values(seq=bindparam("end"), chain=bindparam("end_chain"))
+)
 
 
 def advance_marks(connection: Connection, hub: str, sequences: Iterable[tuple[Lane, int]]) -> list[Mark]:
@@ -42,15 +81,13 @@ def _advance(connection: Connection, sequence: _Sequence) -> Mark:
     row = connection.execute(lock.returning(marks.c.seq, marks.c.chain)).one()
     end = _end_of_sequence(connection, sequence, Mark(sequence.lane, sequence.epoch, row.seq, row.chain))
     if end.seq > row.seq:
-        connection.execute(update(marks).where(*sequence.rows_of(marks)).values(seq=end.seq, chain=end.chain))
+        connection.execute(_UPDATE_MARK, _parameters(sequence, end=end.seq, end_chain=end.chain))
     return end
 
 
 def _end_of_sequence(connection: Connection, sequence: _Sequence, mark: Mark) -> Mark:
     """Return the mark at the end of the gap-free sequence: over blocks stored, set aside, or dropped by the hub."""
-    table = tables.dropped
-    query = select(table.c.first, table.c.last, table.c.chain).where(*sequence.rows_of(table), table.c.last > mark.seq)
-    dropped = connection.execute(query.order_by(table.c.first, table.c.last)).all()
+    dropped = connection.execute(_DROPPED, _parameters(sequence, after=mark.seq)).all()
     while True:
         for first, last, value in dropped:
             if first <= mark.seq + 1 <= last:
@@ -72,13 +109,5 @@ def _pass_blocks(connection: Connection, sequence: _Sequence, mark: Mark, stop: 
 
 def _digests_after(connection: Connection, sequence: _Sequence, seq: int) -> dict[int, bytes]:
     """Return a page of digests by their number: of the stored block, else of the first one in quarantine."""
-    parts = [
-        select(table.c.seq, order.label("order"), table.c.digest)
-        .where(*sequence.rows_of(table), table.c.seq > seq)
-        .order_by(table.c.seq, order)
-        .limit(_PAGE)
-        .subquery()
-        for table, order in ((tables.blocks, literal(0)), (tables.quarantine, tables.quarantine.c.id))
-    ]
-    rows = connection.execute(union_all(*(select(part) for part in parts))).all()
+    rows = connection.execute(_DIGESTS, _parameters(sequence, after=seq)).all()
     return {row.seq: row.digest for row in sorted(rows, key=lambda row: row.order, reverse=True)}

@@ -14,6 +14,10 @@ from sync.wire import EPOCH_RANDOM_BITS
 _MONTHS_PER_YEAR: Final = 12
 _MONTHS_AHEAD: Final = 1
 """A hub's clock may be ahead of the clinic's; an epoch one month ahead is still plausible."""
+RETRY_US: Final = 60 * 1_000_000
+"""When to try again after other transactions held the blocks. Until then new blocks go into the default partition."""
+_LOCK_TIMEOUT_MS: Final = 500
+"""Everything else that uses the blocks waits meanwhile. A commit takes tens of ms."""
 _US_PER_S: Final = 1_000_000
 
 
@@ -26,7 +30,7 @@ def create_default_partition(connection: Connection) -> None:
 def create_partitions(connection: Connection, now_us: int) -> int:
     """Create the partitions of this month and the next, if they do not exist; returns until when they suffice (µs since 1970).
 
-    Blocks of such a month that came before are moved from the default partition.
+    Blocks of such a month that came before are moved from the default partition. It locks all blocks.
     """
     now = datetime.fromtimestamp(now_us // _US_PER_S, UTC)
     this_month = now.year * _MONTHS_PER_YEAR + now.month - 1
@@ -40,6 +44,7 @@ def _create_partition(connection: Connection, month: int) -> None:
     name = f"blocks_{_start_of(month):%Y_%m}"
     if _exists(connection, name):
         return
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
     connection.exec_driver_sql("LOCK TABLE blocks IN ACCESS EXCLUSIVE MODE")
     if _exists(connection, name):  # another ingest has created it meanwhile
         return

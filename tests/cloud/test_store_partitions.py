@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from sqlalchemy import text
 
 from cloud.store import Store
-from cloud.store_partitions import create_partitions
+from cloud.store_partitions import RETRY_US, create_partitions
 from sync.wire import EPOCH_RANDOM_BITS, MAX_COUNT
 from tests.clinic_testbed import Clinic
 from tests.cloud.synthetic import heart_rate
@@ -67,6 +67,19 @@ def test_a_repeated_block_of_any_partition_is_stored_once(store: Store, clinic: 
         hub = clinic.add_hub(f"hub-{each}", epoch=each)
         message = hub.message(hub.seal_records("vital", heart_rate(at_us(6), 60.0)))
         assert [hub.receive(store, message, at_us(6))[1] for _ in range(2)] == [1, 0]
+
+
+def test_blocks_in_use_delay_a_partition_and_no_block(store: Store, clinic: Clinic) -> None:
+    """The block goes into the default partition and is moved a minute later."""
+    hub = clinic.add_hub("hub-1", epoch=epoch(10))
+    with store.transaction() as reading:
+        reading.execute(text("SELECT count(*) FROM blocks"))
+        hub.send(store, "vital", heart_rate(at_us(10), 60.0), received_us=at_us(10))
+        assert partitions(store)["blocks_default"] == [epoch(10)]
+    hub.send(store, "vital", heart_rate(at_us(10), 60.0), received_us=at_us(10) + RETRY_US - 1)
+    assert "blocks_2041_10" not in partitions(store)
+    hub.send(store, "vital", heart_rate(at_us(10), 60.0), received_us=at_us(10) + RETRY_US)
+    assert partitions(store)["blocks_2041_10"] == [epoch(10)] * 3
 
 
 def test_a_partition_that_exists_is_used(store: Store) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, select
 from cloud import store_commit, tables, work
 from cloud.store import Store
 from cloud.store_commit import insert_blocks, insert_statements, insert_wrapped_keys
+from cloud.store_partitions import create_partitions
 from cloud.stored_blocks import NewBlock, StoreCounts
 from cloud.tables import open_projections
 from sync.chain import block_digest
@@ -52,6 +53,8 @@ def test_a_block_that_commits_after_a_later_one_was_opened_is_opened_too(
 ) -> None:
     """The first ingest inserts first, so its rows would have the lower ids. A cursor would have passed them."""
     slow, fast = hubs
+    with store.transaction() as connection:
+        create_partitions(connection, START_US)  # it waits for transactions that use blocks
     with closing(Store.open(databases.location("blocks"))) as other:
         with store.transaction() as connection:
             assert insert(connection, slow, slow.seal_records("vital", heart_rate(START_US, 60.0))) == 1

@@ -11,7 +11,6 @@ import pytest
 
 from sync.errors import TransientError
 from sync.mqtt import BACKOFF_S, RECEIVE_QUEUE_LENGTH, USEFUL_AFTER_S, Backoff, Connected, Disconnected, Message, MqttClient
-from sync.uplink import Uplink
 from sync.wire import MESSAGE_LIMIT_BYTES, ack_topic
 
 HUB = "hub-1"
@@ -92,7 +91,7 @@ def test_names_a_broker_that_closes_at_a_publish(testbed: Any, caplog: pytest.Lo
     async def scenario() -> str | None:
         async with mqtt_5_broker(close_at_publish) as port:
             client = make_client(port)
-            uplink = Uplink(testbed.outbox, client, hub=HUB, call=call_inline)
+            uplink = testbed.uplink(client, call_inline)
             async with running(client.run(), uplink.run()):
                 await wait_until(lambda: closed == 2 and uplink.statistics.problem is not None)
                 return uplink.statistics.problem
@@ -121,7 +120,7 @@ def test_names_a_missing_broker_once(testbed: Any, caplog: pytest.LogCaptureFixt
             return event
 
         monkeypatch.setattr(client, "receive", count_events)
-        uplink = Uplink(testbed.outbox, client, hub=HUB, call=call_inline)
+        uplink = testbed.uplink(client, call_inline)
         async with running(client.run(), uplink.run()):
             await wait_until(lambda: events == 3)
             return port, uplink.statistics.problem

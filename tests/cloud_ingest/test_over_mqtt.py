@@ -14,10 +14,9 @@ from amqtt.broker import Broker
 from cloud.ingest import run_ingest
 from sync.errors import PermanentError, TransientError
 from sync.mqtt import IN_FLIGHT_LIMIT, Connected, Disconnected, Message, MqttClient
-from sync.uplink import Uplink
 from sync.wire import UP_TOPICS, ack_topic
+from tests.cloud_ingest.ingest_testbed import ACK_KEY, HUB, NOW_US
 
-HUB = "hub-1"
 TIMEOUT_S = 30.0
 Interrupt = Callable[[], Awaitable[None]]
 
@@ -94,7 +93,7 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("transport", [over_link, over_broker])
 def test_every_block_arrives_once_despite_a_broker_restart(testbed: Any, make_link: Callable[[], Any], transport: Any) -> None:
-    async def scenario() -> Uplink:
+    async def scenario() -> None:
         committed = 0
 
         def on_committed() -> None:
@@ -102,29 +101,31 @@ def test_every_block_arrives_once_despite_a_broker_restart(testbed: Any, make_li
             committed += 1
 
         async with transport(make_link()) as (hub, clinic, interrupt):
-            uplink = Uplink(testbed.outbox, hub, hub=HUB, call=call_inline)
+            uplink = testbed.uplink(hub, call_inline)
             async with asyncio.TaskGroup() as tasks:
-                ingest = run_ingest(testbed.store, clinic, on_committed, now_us=lambda: 7)
+                receiver = testbed.clinic
+                ingest = run_ingest(receiver.store, receiver.registry, ACK_KEY, clinic, on_committed, now_us=lambda: NOW_US)
                 running = [tasks.create_task(uplink.run()), tasks.create_task(ingest)]
                 for i in range(60):
                     testbed.outbox.put_many([("vital", b"v%d" % i), ("wave", b"w%d" % i + bytes(4000)), ("alert", b"a%d" % i)])
                     uplink.wake()
                     await asyncio.sleep(0.002)
                     if i == 30:
-                        await wait_until(lambda: testbed.store.count_blocks() > 20)
+                        await wait_until(lambda: testbed.clinic.store.count_blocks() > 20)
                         await interrupt()
                 await wait_until(testbed.is_drained)
                 for task in running:
                     task.cancel()
         assert committed > 0
-        return uplink
 
     threads = set(threading.enumerate())
-    uplink = asyncio.run(scenario())
+    asyncio.run(scenario())
     opened = testbed.opened_plaintexts()
     assert len(opened) == len(set(opened)) == 180
-    assert uplink.statistics.blocks_acked == 180
-    assert testbed.store.list_quarantined() == []
+    assert testbed.outbox.statistics().acknowledged == 180
+    store = testbed.clinic.store
+    assert (store.list_quarantined(), store.list_rejected_messages()) == ([], [])
+    assert store.counts().copied_hubs == 0
     assert [t.name for t in set(threading.enumerate()) - threads if t.name.startswith("paho")] == []
 
 
