@@ -3,18 +3,23 @@
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.second_reader import cbor
-from tests.second_reader.blocks import parse_block
+from tests.second_reader.blocks import check_statement, parse_block
 from tests.second_reader.cbor import RefusedError
 from tests.second_reader.clinic import read_clinic
+from tests.second_reader.keys import unwrap_key
 from tests.second_reader.packing import encode_column, pack_floats, pack_integers, unpack_floats, unpack_integers
 from tests.second_reader.records import decode_plaintext, encode_plaintext
 from tests.second_reader.test_vectors import (
@@ -23,6 +28,7 @@ from tests.second_reader.test_vectors import (
     FINGERPRINT,
     HUB,
     KEY_ID,
+    RECIPIENT,
     STATEMENT,
     SUBJECT,
     WRAPPED,
@@ -177,6 +183,52 @@ def test_deterministic_cbor_comes_back(encoded):
     assert cbor.decode(bytes.fromhex("81" * 16 + encoded)) != []
 
 
+@pytest.mark.parametrize(
+    ("unpack", "packed"), [(unpack_integers, "050140"), (unpack_integers, "02810030"), (unpack_floats, "c1040150")]
+)
+def test_another_packed_form_is_refused(unpack, packed):
+    with pytest.raises(RefusedError, match="only form"):
+        unpack(bytes.fromhex(packed))
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"order": pack_integers([0, 1, 0, 0, 2])}, "another number of records than places"),
+        ({"order": pack_integers([1, 0, 2, 0])}, "first appear"),
+        ({"order": pack_integers([0, 1, 0])}, "first appear"),
+        ({"order": [0, 1, 0, 2]}, "not packed"),
+        ({"items": []}, "first appear"),
+        ({"items": {}}, "not a list"),
+        ({"crit": ["later"], "later": 1}, "crit"),
+    ],
+)
+def test_a_frame_that_is_refused(fields, reason):
+    with pytest.raises(RefusedError, match=reason):
+        decode_plaintext(cbor.encode(example() | fields))
+
+
+def test_crit_cannot_name_an_absent_field():
+    assert decode_plaintext(cbor.encode({"items": [], "crit": ["items"]})) == []
+    with pytest.raises(RefusedError, match="absent"):
+        decode_plaintext(cbor.encode({"items": [], "crit": ["order"]}))
+
+
+def test_an_unwrapped_key_must_be_the_committed_one():
+    statement = replace(STATEMENT, commitment=bytes(32))
+    with pytest.raises(RefusedError, match="names another data key"):
+        unwrap_key(WRAPPED, RECIPIENT, HUB, statement)
+
+
+def test_a_statement_of_another_day_is_refused():
+    private = ec.derive_private_key(int(V["device_private"], 16), ec.SECP256R1())
+    day = STATEMENT.day + 1
+    signed = cbor.encode(["pulsegate data key", 2, HUB, KEY_ID, STATEMENT.commitment, SUBJECT, day])
+    r, s = decode_dss_signature(private.sign(signed, ec.ECDSA(SHA256())))
+    with pytest.raises(RefusedError, match="another key, subject or day"):
+        check_statement(parse_block(BLOCKS[0]), replace(STATEMENT, day=day, signature=r.to_bytes(32) + s.to_bytes(32)), DEVICE)
+
+
 def test_damage_gets_the_declared_error():
     changed = flips(encode_plaintext([SHORT_ALERT | {"strip": STRIP}]))
     n_accepted = count_accepted(decode_plaintext, changed)
@@ -230,6 +282,8 @@ def test_intervals_beyond_the_limit(n, types):
         ({"later": 7, "crit": ["later"]}, False),
         ({"crit": "seq"}, False),
         ({"crit": [[]]}, False),
+        ({"crit": {}}, False),
+        ({"prev": [1, 1, bytes(32)]}, False),
         ({"seq": True}, False),
         ({"seq": 2**53}, False),
         ({"hub": ".."}, False),
@@ -292,6 +346,11 @@ def test_a_clinics_damaged_rows_are_refused(clinic, change, reason):
     assert not content.records
     assert all(reason in told for told in content.refused.values())
     assert len(content.refused) == 3
+
+
+def test_a_key_file_with_another_title_is_refused(clinic):
+    (clinic / "keys" / SUBJECT / "1.key").write_text(f"pulsegate device private key, version 2\n{V['recipient_private']}\n")
+    assert all("not a pulsegate recipient" in told for told in read_clinic(clinic).refused.values())
 
 
 def test_a_key_that_others_can_read_is_refused(clinic):
