@@ -184,7 +184,7 @@ def test_deterministic_cbor_comes_back(encoded):
 
 
 @pytest.mark.parametrize(
-    ("unpack", "packed"), [(unpack_integers, "050140"), (unpack_integers, "02810030"), (unpack_floats, "c1040150")]
+    ("unpack", "packed"), [(unpack_integers, "050140"), (unpack_integers, "02810030"), (unpack_floats, "c1030130")]
 )
 def test_another_packed_form_is_refused(unpack, packed):
     with pytest.raises(RefusedError, match="only form"):
