@@ -23,6 +23,8 @@ import numpy as np
 
 from config.limits import DEFAULT_LIMITS
 from drivers.registry import load_drivers
+from gateway.buffer_alert import BufferAlert
+from gateway.clock import SystemClock
 from gateway.models import LoadedModels
 from gateway.pipeline import Pipeline
 from gateway.recorder import COMMIT_INTERVAL_S, LIVE_INTERVAL_S, Recorder
@@ -186,7 +188,7 @@ class _Stored:
 
 
 async def _run(outbox: Outbox, stored: _Stored, interval_s: float, seconds: int) -> None:
-    recorder = Recorder(outbox, _call_inline, stored.acknowledge)
+    recorder = Recorder(outbox, _call_inline, stored.acknowledge, BufferAlert(SystemClock()))
     pipeline = Pipeline("strap", DEFAULT_LIMITS, LoadedModels())
     for second, feed in enumerate(strap_seconds(seconds), 1):
         output, state = feed(pipeline), pipeline.state()

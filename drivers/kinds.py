@@ -29,6 +29,7 @@ class Kind:
     mdc: Mdc | None
     ucum: str
     is_spot: bool = False
+    is_waveform: bool = False
 
 
 _ALL: Final = (
@@ -36,7 +37,7 @@ _ALL: Final = (
     # LOINC 80404-7 is the intervals' standard deviation (SDNN), not an interval.
     Kind("rr", "R-R interval", "8637-1", Mdc("MDC_ECG_TIME_PD_RR_GL", 147240), "ms"),
     Kind("rr_filler", "R-R interval, constant filled in by the sensor", None, None, "ms"),
-    Kind("ecg", "ECG", "11524-6", Mdc("MDC_ECG_ELEC_POTL", 131328), "mV"),
+    Kind("ecg", "ECG", "11524-6", Mdc("MDC_ECG_ELEC_POTL", 131328), "mV", is_waveform=True),
     Kind("energy", "Energy expended", "41981-2", Mdc("MDC_HF_ENERGY", 8454263), "kJ"),
     Kind("systolic", "Systolic blood pressure", "8480-6", Mdc("MDC_PRESS_BLD_NONINV_SYS", 150021), "mm[Hg]", is_spot=True),
     Kind("diastolic", "Diastolic blood pressure", "8462-4", Mdc("MDC_PRESS_BLD_NONINV_DIA", 150022), "mm[Hg]", is_spot=True),
@@ -59,3 +60,8 @@ _ALL: Final = (
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}
 """Every kind a driver may yield, by name."""
+
+
+def is_continuous(kind: str) -> bool:
+    """Whether a sensor may measure a vital sign of this kind by itself, over and over. A kind that is not known is not."""
+    return kind in KINDS and not KINDS[kind].is_spot and not KINDS[kind].is_waveform

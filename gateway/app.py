@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 from config.files import locked
 from config.settings import Settings
 from drivers.registry import Registry, load_drivers
+from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
@@ -99,7 +100,8 @@ class Agent:
                     call=run_on_storage_thread,
                     on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
                 )
-                recorder = Recorder(outbox, run_on_storage_thread, uplink.wake)
+                saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
+                recorder = Recorder(outbox, run_on_storage_thread, uplink.wake, BufferAlert(self.clock, saved))
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
                 await self._update_refusal_alert(storage)
@@ -157,7 +159,7 @@ class Agent:
         sensors: list[SensorRunner] = []
         for sensor in self.settings.sensors:
             stored = await storage.call(storage.outbox.load_state, state_key(sensor.name))
-            pipeline = Pipeline(sensor.name, self.settings.limits, self.models, json.loads(stored) if stored else None)
+            pipeline = Pipeline(sensor.name, self.settings.limits, self.models, _parse_state(stored))
             runner = SensorRunner(sensor, pipeline, self.registry, self.clock, storage.recorder, run_on_analysis_thread)
             sensors.append(runner)
             await runner.resume()
@@ -166,7 +168,7 @@ class Agent:
     async def _update_refusal_alert(self, storage: Storage) -> None:
         """Alerts the clinic if the models were refused, and ends that alert at the first start at which they run again."""
         stored = await storage.call(storage.outbox.load_state, ALERT_STATE_KEY)
-        alerts, state = update_refusal_alert(self.models, json.loads(stored) if stored else None, self.clock.wall_us())
+        alerts, state = update_refusal_alert(self.models, _parse_state(stored), self.clock.wall_us())
         if alerts:
             await storage.recorder.add(alerts, {ALERT_STATE_KEY: state})
 
@@ -205,6 +207,10 @@ class Agent:
             await asyncio.wait(background)
         await reporter.write()
         log.info("stopped")
+
+
+def _parse_state(stored: bytes | None) -> Any:
+    return json.loads(stored) if stored else None
 
 
 @contextmanager

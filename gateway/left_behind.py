@@ -10,7 +10,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from gateway.alerts import SENSOR_REMOVED_REASON, SUBJECT_CHANGED_REASON
-from gateway.models import ALERT_STATE_KEY, end_refusal_alert
+from gateway.buffer_alert import BUFFER_STATE_KEY
+from gateway.hub_alerts import end_hub_alert, hub_alert_state, load_hub_alert
+from gateway.models import ALERT_STATE_KEY
 from gateway.pipeline import end_saved_alerts
 from gateway.sensor_runner import STATE_KEY_PREFIX, state_key
 from sync.errors import TransientError
@@ -52,9 +54,10 @@ def _end_alerts_of_earlier(outbox: Outbox, state: StoredState, now_us: int) -> N
 def _end_alerts(outbox: Outbox, state: StoredState, now_us: int, reason: str) -> None:
     saved: Mapping[str, Any] = json.loads(state.value)
     ended: tuple[AlertRecord, ...] = ()
-    remaining: dict[str, Any] = {}
-    if state.name == ALERT_STATE_KEY:
-        ended, remaining = end_refusal_alert(saved, now_us, reason), {"alert": None}
+    remaining: Mapping[str, Any] = {}
+    if state.name in (ALERT_STATE_KEY, BUFFER_STATE_KEY):
+        alert = load_hub_alert(saved)
+        ended, remaining = (end_hub_alert(alert, now_us, reason),) if alert else (), hub_alert_state(None)
     elif state.name.startswith(STATE_KEY_PREFIX):
         ended, remaining = end_saved_alerts(saved, now_us, reason), {**saved, "alerts": []}
     if ended:

@@ -8,14 +8,14 @@ the clinic as a technical alert.
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 from config.files import replacing
 from config.version import VERSION
-from gateway.alerts import PRIORITIES, make_alert_id
+from gateway.hub_alerts import end_hub_alert, hub_alert_state, load_hub_alert, make_hub_alert
 from models.inference.models import Models
 from models.inference.pinned_keys import PINNED_KEYS
 from models.inference.release import RELEASE_DIR, Release, ReleaseError, open_release
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 NEWEST_RELEASE_FILE: Final = "models.json"
 """The file in the data folder that holds the number of the newest release that this hub has run."""
 ALERT_KIND: Final = "models_refused"
-ALERT_SENSOR: Final = "hub"
-"""The `sensor` of the alert, because it concerns the hub itself."""
 ALERT_STATE_KEY: Final = "models"
 """The key in the buffer's state under which an ongoing alert is stored."""
 
@@ -159,37 +157,17 @@ def update_refusal_alert(
     Returns:
         The records for the clinic, and the state to store with them under `ALERT_STATE_KEY`.
     """
-    known = _ongoing_alert(saved)
-    reasons = (f"{ALERT_KIND}.criterion", f"{ALERT_KIND}.{loaded.cause}")
+    known = load_hub_alert(saved)
     if not loaded.refused:
-        ended = (replace(known, end_us=max(known.onset_us, now_us), decided_us=now_us),) if known else ()
-        return ended, {"alert": None}
-    if known and known.reasons == reasons:
-        return (), {"alert": asdict(known)}
-    onset_us = known.onset_us if known else now_us
-    alert = AlertRecord(
-        id=make_alert_id(ALERT_SENSOR, ALERT_KIND, onset_us),
-        sensor=ALERT_SENSOR,
-        kind=ALERT_KIND,
-        priority=PRIORITIES[ALERT_KIND],
-        onset_us=onset_us,
-        end_us=None,
-        decided_us=now_us,
-        source="agent",
-        reasons=reasons,
+        return ((end_hub_alert(known, now_us),) if known else ()), hub_alert_state(None)
+    alert = make_hub_alert(
+        ALERT_KIND,
+        "agent",
+        now_us=now_us,
+        onset_us=known.onset_us if known else None,
+        reasons=(f"{ALERT_KIND}.{loaded.cause}",),
         measured=loaded.measured or None,
     )
-    return (alert,), {"alert": asdict(alert)}
-
-
-def end_refusal_alert(saved: Mapping[str, Any], now_us: int, reason: str) -> tuple[AlertRecord, ...]:
-    """The end of the alert in a state that was stored under `ALERT_STATE_KEY`, with an additional reason key; empty if none."""
-    known = _ongoing_alert(saved)
-    if known is None:
-        return ()
-    return (replace(known, end_us=max(known.onset_us, now_us), decided_us=now_us, reasons=(*known.reasons, reason)),)
-
-
-def _ongoing_alert(saved: Mapping[str, Any] | None) -> AlertRecord | None:
-    ongoing = (saved or {}).get("alert")
-    return replace(AlertRecord(**ongoing), reasons=tuple(ongoing["reasons"])) if ongoing else None
+    if known and known.reasons == alert.reasons:
+        return (), hub_alert_state(known)
+    return (alert,), hub_alert_state(alert)

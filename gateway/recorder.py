@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from drivers.kinds import KINDS
+from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.cancellation import finish_despite_cancel
+from gateway.thinning import VitalThinner
 from sync.errors import TransientError
 from sync.record_codec import MAX_RECORDS, encode_records
 from sync.records import AlertRecord, GapRecord, QuarantinedRecord, Record, VitalRecord, WaveformRecord
@@ -39,6 +41,11 @@ before its time. If the disk cannot be written, the queues of the sensors then o
 class OutboxLike(Protocol):
     """The part of `sync.outbox.Outbox` that the recorder uses."""
 
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether the blocks that wait for the clinic take nearly the whole quota."""
+        ...
+
     def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> Sequence[object]:
         """Seals and stores the blocks and the state in one transaction."""
         ...
@@ -54,6 +61,8 @@ class RecorderCounters:
     gaps: int = 0
     quarantined: int = 0
     alerts: int = 0
+    values_left_out: int = 0
+    """Continuous vital signs and intervals that were not stored because the buffer was nearly full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,7 @@ class Recorder:
     outbox: OutboxLike
     call: WorkerCall
     on_stored: Callable[[], None]
+    buffer_alert: BufferAlert
     counters: RecorderCounters = field(default_factory=RecorderCounters)
     _pending: list[Record] = field(default_factory=list)
     _pending_state: dict[str, bytes] = field(default_factory=dict)
@@ -86,6 +96,9 @@ class Recorder:
     """Until when, in the event loop's time, records are written every second."""
     _high_alerts: set[str] = field(default_factory=set)
     """The ids of the ongoing alerts of high priority."""
+    _is_nearly_full: bool = False
+    """What the outbox said after the last write."""
+    _thinner: VitalThinner = field(default_factory=VitalThinner)
     _flush_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -95,10 +108,11 @@ class Recorder:
         """Accepts records together with the state that a restart resumes from, stored in the same transaction.
 
         Writes them at once when an alert or a spot reading is among them, together with everything received before; otherwise
-        returns without waiting unless `PENDING_LIMIT` is reached.
+        returns without waiting unless `PENDING_LIMIT` is reached. While the buffer is nearly full, it leaves out continuous
+        vital signs.
         """
         await self._has_space.wait()
-        self._pending.extend(new)
+        self._pending.extend(self._thinner.thin(new, is_nearly_full=self.buffer_alert.is_ongoing))
         self._pending_state.update({name: json.dumps(value).encode() for name, value in state.items()})
         self._update_counters(new)
         if len(self._pending) + (self._batch.records if self._batch else 0) >= PENDING_LIMIT and not self._is_stopping:
@@ -164,16 +178,32 @@ class Recorder:
         async with self._flush_lock:
             if self._batch is not None and not await self._store_batch(self._batch):
                 return False
-            if not self._pending:
-                return True
-            pending, state = self._pending, self._pending_state
-            self._pending, self._pending_state = [], {}
-            self._batch = _Batch(len(pending), await self.call(_encode_blocks, pending), state)
-            return await self._store_batch(self._batch)
+            if self._pending:
+                if not await self._store_pending():
+                    return False
+            elif self.buffer_alert.is_ongoing:  # no sensor sends, but the uplink may have made room
+                self._is_nearly_full = await self.call(self._read_nearly_full)
+            return await self._update_buffer_alert()
+
+    async def _store_pending(self) -> bool:
+        pending, state = self._pending, self._pending_state
+        self._pending, self._pending_state = [], {}
+        self._batch = _Batch(len(pending), await self.call(_encode_blocks, pending), state)
+        return await self._store_batch(self._batch)
+
+    async def _update_buffer_alert(self) -> bool:
+        """Stores the alert that the buffer is nearly full, or its end, at once."""
+        alerts = self.buffer_alert.update(is_nearly_full=self._is_nearly_full)
+        if not alerts:
+            return True
+        self._pending.extend(alerts)
+        self._pending_state[BUFFER_STATE_KEY] = json.dumps(self.buffer_alert.state()).encode()
+        self._update_counters(alerts)
+        return await self._store_pending()
 
     async def _store_batch(self, batch: _Batch) -> bool:
         try:
-            await self.call(self.outbox.put_many, batch.blocks, batch.state)
+            self._is_nearly_full = await self.call(self._put_batch, batch)
         except TransientError as error:
             self.counters.failed_writes += 1
             self._set_problem(str(error))
@@ -183,6 +213,14 @@ class Recorder:
         self._has_space.set()
         self.on_stored()
         return True
+
+    def _put_batch(self, batch: _Batch) -> bool:
+        """Stores the batch and returns whether the buffer is nearly full. Called on the storage thread."""
+        self.outbox.put_many(batch.blocks, batch.state)
+        return self.outbox.is_nearly_full
+
+    def _read_nearly_full(self) -> bool:
+        return self.outbox.is_nearly_full
 
     def _set_problem(self, problem: str | None) -> None:
         """Logs a problem, or its end, once: a full disk is met again at every attempt."""
@@ -195,6 +233,7 @@ class Recorder:
             log.error("cannot store readings, keeping them in memory: %s", problem)
 
     def _update_counters(self, new: Sequence[Record]) -> None:
+        self.counters.values_left_out = self._thinner.left_out
         for record in new:
             match record:
                 case WaveformRecord():
@@ -215,6 +254,8 @@ def lane_of(record: Record) -> Lane:
     match record:
         case AlertRecord():
             return "alert"
+        case GapRecord(kind=kind) if kind in KINDS and not KINDS[kind].is_waveform:
+            return "vital"  # the oldest blocks of `wave` may be deleted, and this gap must not be
         case WaveformRecord() | GapRecord():
             return "wave"
         case _:

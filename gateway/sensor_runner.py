@@ -112,13 +112,13 @@ class SensorRunner:
             await finish_despite_cancel(self._process_and_record(events))
 
     async def _process_and_record(self, events: list[SensorEvent]) -> None:
-        known_waveforms = self.pipeline.sampled_waveforms
+        known_streams = self.pipeline.streams
         await self._record(await self.run_on_analysis_thread(self._process, events))
-        has_new_waveform = bool(self.pipeline.sampled_waveforms - known_waveforms)
+        has_new_stream = bool(self.pipeline.streams - known_streams)
         has_indicated = any(isinstance(event, Notification) and event.is_indicated for event in events)
-        # Store the first sample at once: after a crash, the gap record begins at the last sample in the stored state.
+        # Store the first sample or value at once: after a crash, the gap record begins at the last one in the stored state.
         # Store an indicated reading at once: its sensor may delete it now.
-        if has_new_waveform or has_indicated:
+        if has_new_stream or has_indicated:
             await self.recorder.flush()
 
     async def _record(self, output: Output) -> None:
@@ -178,7 +178,7 @@ class SensorRunner:
         failure = self._log_failure(error)
         self.analysis_restarts += 1
         self.pipeline = self.pipeline.restarted(self._saved)
-        records = self.pipeline.resume(event.arrival, RESTART_REASON).records
+        records = self.pipeline.resume_analysis(event.arrival, RESTART_REASON).records
         match event:
             case Notification(characteristic, payload, arrival):
                 times = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)

@@ -88,6 +88,7 @@ class StatusReporter:
             "gaps": counters.gaps,
             "quarantined": counters.quarantined,
             "alerts": counters.alerts,
+            "values_left_out": counters.values_left_out,
             "failed_writes": counters.failed_writes,
             "blocks_stored": buffered.stored,
             "blocks_sent": uplink.blocks_sent,

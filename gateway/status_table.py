@@ -17,6 +17,7 @@ _LABELS: Final[Mapping[str, str]] = {
     "samples_received": "ECG samples received",
     "samples_lost": "ECG samples lost",
     "quarantined": "payloads not decoded",
+    "values_left_out": "vital signs left out",
     "failed_writes": "failed writes to the buffer",
     "blocks_stored": "blocks stored in all",
     "blocks_sent": "blocks sent since the start",

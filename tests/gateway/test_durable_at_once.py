@@ -1,4 +1,4 @@
-"""What a sensor's runner stores before its next event: indicated readings, and the first sample of each waveform."""
+"""What a sensor's runner stores before its next event: indicated readings, and the first of each stream."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -8,10 +8,11 @@ import pytest
 
 from config.limits import DEFAULT_LIMITS
 from config.settings import SensorSettings
-from drivers.readings import Reading, Vital, Waveform
+from drivers.readings import Intervals, Reading, Vital, Waveform
 from drivers.registry import build_registry
 from drivers.spec import Characteristic, DriverSpec, uuid16
 from gateway import virtual_time
+from gateway.buffer_alert import BufferAlert
 from gateway.clock import VirtualClock
 from gateway.models import LoadedModels
 from gateway.pipeline import Pipeline
@@ -28,6 +29,7 @@ START_US = 1_800_000_000_000_000
 VALUE = uuid16(0xFFF1)
 READINGS: Mapping[bytes, Reading] = {
     b"pulse": Vital("pulse_rate", 60.0),
+    b"rr": Intervals("rr", (1024,)),
     b"pressure": Vital("systolic", 120.0),
     b"ecg": Waveform("ecg", (0, 5, 100, 5) * 32, 128.0, 0.001),
     b"ppg": Waveform("ppg", (0, 5, 100, 5) * 16, 64.0, 1.0),
@@ -35,6 +37,8 @@ READINGS: Mapping[bytes, Reading] = {
 
 
 class ListOutbox:
+    is_nearly_full = False
+
     def __init__(self) -> None:
         self.stored: list[tuple[Lane, bytes]] = []
 
@@ -56,7 +60,8 @@ async def stored_after_each(notifications: list[tuple[bytes, bool]]) -> list[int
     outbox = ListOutbox()
     driver = DriverSpec("made", uuid16(0xFFF0), (Characteristic(VALUE, "notify", lambda payload: (READINGS[payload],)),))
     clock = VirtualClock(asyncio.get_running_loop(), START_US)
-    pipeline, recorder = Pipeline("made", DEFAULT_LIMITS, LoadedModels()), Recorder(outbox, call_inline, lambda: None)
+    pipeline = Pipeline("made", DEFAULT_LIMITS, LoadedModels())
+    recorder = Recorder(outbox, call_inline, lambda: None, BufferAlert(clock))
     settings = SensorSettings("made", advertised_name="made")
     runner = SensorRunner(settings, pipeline, build_registry([driver]), clock, recorder, call_inline)
     counts: list[int] = []
@@ -70,11 +75,12 @@ async def stored_after_each(notifications: list[tuple[bytes, bool]]) -> list[int
 @pytest.mark.parametrize(
     ("notifications", "counts"),
     [
-        ([(b"pulse", False), (b"pulse", True), (b"pulse", False)], [0, 2, 2]),
-        ([(b"pulse", False), (b"pressure", False), (b"pulse", False)], [0, 2, 2]),
+        ([(b"pulse", False), (b"pulse", True), (b"pulse", False)], [1, 2, 2]),
+        ([(b"pulse", False), (b"pressure", False), (b"pulse", False)], [1, 2, 2]),
         ([(b"ecg", False), (b"ecg", False), (b"ppg", False), (b"ppg", False)], [1, 1, 3, 3]),
+        ([(b"pulse", False), (b"pulse", False), (b"rr", False), (b"pulse", False)], [1, 1, 3, 3]),
     ],
-    ids=["indicated", "spot kind", "first samples"],
+    ids=["indicated", "spot kind", "first samples", "first values"],
 )
 def test_what_cannot_be_had_again_is_durable_before_the_next_event(
     notifications: list[tuple[bytes, bool]], counts: list[int]

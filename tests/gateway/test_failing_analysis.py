@@ -17,6 +17,7 @@ from drivers.readings import Reading, Vital, Waveform
 from drivers.registry import build_registry
 from drivers.spec import Characteristic, DriverSpec, uuid16
 from gateway import virtual_time
+from gateway.buffer_alert import BufferAlert
 from gateway.clock import VirtualClock
 from gateway.models import LoadedModels
 from gateway.pipeline import Pipeline
@@ -90,6 +91,8 @@ class TwoSensorRadio:
 
 
 class ListOutbox:
+    is_nearly_full = False
+
     def __init__(self) -> None:
         self.stored: list[tuple[Lane, bytes]] = []
 
@@ -108,9 +111,9 @@ async def call_inline(function: Callable[..., T], *arguments: Any) -> T:
 async def run_two_sensors(bad: bytes) -> tuple[list[Record], list[SensorRunner]]:
     """Thirty seconds of two sensors, one of which sends the bad frame."""
     outbox = ListOutbox()
-    recorder = Recorder(outbox, call_inline, lambda: None)
     registry = build_registry([DriverSpec("made", SERVICE, (Characteristic(VALUE, "notify", decode_frame),))])
     clock = VirtualClock(asyncio.get_running_loop(), START_US)
+    recorder = Recorder(outbox, call_inline, lambda: None, BufferAlert(clock))
     runners = [
         SensorRunner(
             SensorSettings(name, advertised_name=name),

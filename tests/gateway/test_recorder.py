@@ -12,7 +12,9 @@ import pytest
 
 from drivers.kinds import KINDS
 from gateway import virtual_time
+from gateway.buffer_alert import BufferAlert
 from gateway.cancellation import finish_despite_cancel
+from gateway.clock import SystemClock
 from gateway.recorder import BLOCK_BYTES, LIVE_LIMIT_S, PENDING_LIMIT, Recorder, lane_of
 from sync.errors import TransientError
 from sync.record_codec import MAX_RECORDS, decode_records
@@ -36,6 +38,7 @@ class FakeOutbox:
         self.gate = threading.Event()
         self.gate.set()
         self.is_full = False
+        self.is_nearly_full = False
 
     def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[object]:
         self.gate.wait(10)
@@ -61,7 +64,7 @@ def test_writes_a_cancelled_flush_only_once() -> None:
             async def call(function: Callable[..., T], *arguments: object) -> T:
                 return await asyncio.get_running_loop().run_in_executor(executor, lambda: function(*arguments))
 
-            recorder = Recorder(outbox, call, lambda: None)
+            recorder = Recorder(outbox, call, lambda: None, BufferAlert(SystemClock()))
             outbox.gate.clear()
             adding = asyncio.create_task(recorder.add((ALERT,), {}))
             await asyncio.sleep(0)
@@ -102,7 +105,7 @@ def test_a_full_disk_keeps_records_in_order_and_blocks_add_until_the_agent_stops
     outbox.is_full = True
 
     async def main() -> None:
-        recorder = Recorder(outbox, call_inline, lambda: None)
+        recorder = Recorder(outbox, call_inline, lambda: None, BufferAlert(SystemClock()))
         await recorder.add([vital(number) for number in range(PENDING_LIMIT)], {})
         assert not await recorder.flush()
         waiting = asyncio.create_task(recorder.add((vital(-1),), {}))
@@ -122,7 +125,7 @@ def test_a_full_disk_and_its_end_are_logged_once(caplog: pytest.LogCaptureFixtur
     outbox = FakeOutbox()
 
     async def main() -> None:
-        recorder = Recorder(outbox, call_inline, lambda: None)
+        recorder = Recorder(outbox, call_inline, lambda: None, BufferAlert(SystemClock()))
         for is_full in (False, True, True, False, False):
             outbox.is_full = is_full
             await recorder.add((vital(60),), {})
@@ -146,7 +149,7 @@ def test_encodes_on_the_storage_thread_and_only_once_if_the_disk_is_full() -> No
         return function(*arguments)
 
     async def main() -> None:
-        recorder = Recorder(outbox, call, lambda: None)
+        recorder = Recorder(outbox, call, lambda: None, BufferAlert(SystemClock()))
         first, second = [vital(number) for number in range(3)], [vital(number) for number in range(3, 5)]
         await recorder.add(first, {})
         assert not await recorder.flush()
@@ -155,7 +158,7 @@ def test_encodes_on_the_storage_thread_and_only_once_if_the_disk_is_full() -> No
         outbox.is_full = False
         assert await recorder.flush()
         assert [arguments for name, arguments in calls if name == "_encode_blocks"] == [first, second]
-        assert [name for name, _ in calls].count("put_many") == 4
+        assert [name for name, _ in calls].count("_put_batch") == 4
 
     asyncio.run(main())
     assert [record.value for record in outbox.records() if isinstance(record, VitalRecord)] == [0, 1, 2, 3, 4]
@@ -173,7 +176,7 @@ def write(records: Sequence[Record]) -> FakeOutbox:
     outbox = FakeOutbox()
 
     async def main() -> None:
-        recorder = Recorder(outbox, call_inline, lambda: None)
+        recorder = Recorder(outbox, call_inline, lambda: None, BufferAlert(SystemClock()))
         await recorder.add(records, {})
         assert await recorder.flush()
 
@@ -207,7 +210,9 @@ def commit_seconds(script: Callable[[Recorder], Awaitable[None]], seconds: float
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        recorder = Recorder(FakeOutbox(), call_inline, lambda: commits.append(round(loop.time(), 3)))
+        recorder = Recorder(
+            FakeOutbox(), call_inline, lambda: commits.append(round(loop.time(), 3)), BufferAlert(SystemClock())
+        )
 
         async def receive() -> None:
             while True:
@@ -319,7 +324,7 @@ def test_a_spot_reading_and_everything_before_it_is_durable_when_add_returns() -
     outbox = FakeOutbox()
 
     async def main() -> None:
-        recorder = Recorder(outbox, call_inline, lambda: None)
+        recorder = Recorder(outbox, call_inline, lambda: None, BufferAlert(SystemClock()))
         await recorder.add((vital(60), VitalRecord("oximeter", "of_a_newer_version", TIMES, 1)), {})
         assert outbox.records() == []
         await recorder.add((spot,), {})

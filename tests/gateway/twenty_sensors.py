@@ -25,6 +25,8 @@ from config.limits import DEFAULT_LIMITS
 from drivers.readings import Waveform
 from drivers.registry import load_drivers
 from gateway.app import make_mqtt_transport
+from gateway.buffer_alert import BufferAlert
+from gateway.clock import SystemClock
 from gateway.models import LoadedModels, load_models
 from gateway.pipeline import Pipeline
 from gateway.radio import open_radio
@@ -65,7 +67,7 @@ async def run(folder: Path, models: LoadedModels) -> dict[str, float]:
         registration=Registration.load(folder / "registration.toml", "hub-1"),
         clock=lambda: START_US // 1_000_000,
     )
-    run_on_analysis_thread, recorder = Worker(), Recorder(outbox, Worker(), lambda: None)
+    run_on_analysis_thread, recorder = Worker(), Recorder(outbox, Worker(), lambda: None, BufferAlert(SystemClock()))
     pipelines = [Pipeline(f"strap-{number}", DEFAULT_LIMITS, models) for number in range(SENSORS)]
     with (folder / "ecg.int16").open("rb") as samples:
         for second in range(SECONDS):
