@@ -80,6 +80,7 @@ def open_outbox(path: Path) -> Outbox:
         SigningKey.generate(Use.ACKNOWLEDGEMENT).public,
         SigningKey.generate(Use.RECEIPT).public,
         24,
+        0,
         recipients,
     )
     keys = HubKeys(HubKey(bytes(32)), SigningKey.generate(Use.DEVICE))

@@ -114,6 +114,7 @@ class Outbox:
         self._clock = clock
         self._limits = limits
         retention_s = max(limits.retention_s, registration.backup_interval_h * SECONDS_PER_HOUR)
+        self._registered_s: Final = registration.registered_s
         self._tables = BlockTables(database)
         self._keys = OutboxKeys(database, hub, keys, registration)
         self._templates = HeaderTemplates(hub)
@@ -311,12 +312,12 @@ class Outbox:
 
     def _begin_epoch(self, last: int) -> None:
         """Begin an epoch above `last`."""
-        epoch = next_epoch(last or None, self._clock())
+        epoch = next_epoch(last or None, self._clock(), self._registered_s)
         self._database.execute("UPDATE buffer SET previous = nullif(epoch, 0), epoch = ?", epoch)
         self._epoch = epoch
 
     def _now_s(self) -> int:
-        return plausible_time(self._epoch, self._clock())
+        return plausible_time(self._epoch, self._clock(), self._registered_s)
 
     def _store(
         self, blocks: Sequence[tuple[Lane, bytes]], owner: str, state: Mapping[str, bytes] | None = None

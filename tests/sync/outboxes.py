@@ -20,6 +20,7 @@ HUB_KEYS = HubKeys(HubKey(bytes(range(32))), SigningKey.from_bytes(Use.DEVICE, b
 SUBJECTS = ("subject-1", "subject-2")
 RECIPIENTS = {subject: RecipientKeyPair.from_bytes(bytes([n]) * 96) for n, subject in enumerate(SUBJECTS, 1)}
 BOOT_S = 1_790_000_000
+REGISTERED_S = 1_767_225_600
 DAY_S = 86_400
 STORE, OTHER_STORE = bytes(15) + b"\x01", bytes(15) + b"\x02"
 
@@ -39,6 +40,7 @@ def registration(recipients: dict[str, RecipientKeyPair] = RECIPIENTS, backup_in
         SigningKey.from_bytes(Use.ACKNOWLEDGEMENT, bytes(31) + b"\x02").public,
         SigningKey.from_bytes(Use.RECEIPT, bytes(31) + b"\x03").public,
         backup_interval_h,
+        REGISTERED_S,
         {subject: pair.public for subject, pair in recipients.items()},
     )
 

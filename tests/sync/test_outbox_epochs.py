@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.version import BUILT_S
 from sync.errors import PermanentError
 from sync.outbox import Outbox
 from sync.outbox_epochs import CLOCK_LEAP_S, next_epoch, sealing_day
 from sync.wire import MAX_COUNT, epoch_seconds
-from tests.sync.outboxes import BOOT_S, DAY_S, Clock, all_pending, find_block, open_at
+from tests.sync.outboxes import BOOT_S, DAY_S, REGISTERED_S, Clock, all_pending, find_block, open_at
 
 OpenOutbox = Callable[..., Outbox]
 MIDNIGHT = BOOT_S // DAY_S * DAY_S + DAY_S
@@ -26,32 +25,39 @@ MIDNIGHT = BOOT_S // DAY_S * DAY_S + DAY_S
         (BOOT_S, BOOT_S - 5, BOOT_S),
         (BOOT_S, BOOT_S, BOOT_S + 1),
         (BOOT_S - 100, BOOT_S, BOOT_S + 1),
-        (0, None, BUILT_S),
-        (-(2**40), None, BUILT_S),
-        (BUILT_S - 1, BOOT_S, BOOT_S + 1),
+        (0, None, REGISTERED_S),
+        (-(2**40), None, REGISTERED_S),
+        (REGISTERED_S - 1, BOOT_S, BOOT_S + 1),
         (BOOT_S + CLOCK_LEAP_S, BOOT_S, BOOT_S + CLOCK_LEAP_S),
         (BOOT_S + CLOCK_LEAP_S + 1, BOOT_S, BOOT_S + 1),
-        (2**33, None, BUILT_S),
+        (2**33, None, REGISTERED_S),
         (2**80, BOOT_S, BOOT_S + 1),
     ],
 )
 def test_seconds_of_an_epoch(now_s: int, last_s: int | None, expected_s: int) -> None:
     last = None if last_s is None else last_s << 20 | 0xFFFFF
-    assert epoch_seconds(next_epoch(last, now_s)) == expected_s
+    assert epoch_seconds(next_epoch(last, now_s, REGISTERED_S)) == expected_s
 
 
 @given(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=20))
 def test_epochs_grow_whatever_the_clock_shows(clock: list[int]) -> None:
     epochs: list[int] = []
     for now_s in clock:
-        epochs.append(next_epoch(epochs[-1] if epochs else None, now_s))
+        epochs.append(next_epoch(epochs[-1] if epochs else None, now_s, REGISTERED_S))
     assert epochs == sorted(set(epochs))
     assert 1 <= epochs[0] <= epochs[-1] <= MAX_COUNT
 
 
+def test_a_hub_without_a_battery_clock_stays_within_its_assignment() -> None:
+    """The clinic assigns the subject from the registration on: an earlier epoch would be set aside."""
+    earlier = (BOOT_S - DAY_S) << 20
+    assert epoch_seconds(next_epoch(earlier, BOOT_S - DAY_S + 7, registered_s=BOOT_S)) == BOOT_S
+    assert epoch_seconds(next_epoch(None, 0, registered_s=BOOT_S)) == BOOT_S
+
+
 def test_there_is_no_epoch_above_the_limit() -> None:
     with pytest.raises(PermanentError, match="highest"):
-        next_epoch(MAX_COUNT, BOOT_S)
+        next_epoch(MAX_COUNT, BOOT_S, REGISTERED_S)
 
 
 def test_each_opening_begins_an_epoch(open_outbox: OpenOutbox) -> None:
@@ -78,7 +84,7 @@ def test_the_first_block_of_a_utc_day_begins_an_epoch(open_outbox: OpenOutbox) -
     assert outbox.put("vital", b"d") == third._replace(seq=2)
 
 
-@pytest.mark.parametrize("now", [0, BUILT_S - 1, BOOT_S + CLOCK_LEAP_S + DAY_S])
+@pytest.mark.parametrize("now", [0, REGISTERED_S - 1, BOOT_S + CLOCK_LEAP_S + DAY_S])
 def test_a_wrong_clock_changes_neither_epoch_nor_day(open_outbox: OpenOutbox, now: int) -> None:
     clock = Clock()
     outbox = open_outbox(clock=clock)
