@@ -59,4 +59,4 @@ def hub_alert_state(alert: AlertRecord | None) -> Mapping[str, Any]:
 def load_hub_alert(saved: Mapping[str, Any] | None) -> AlertRecord | None:
     """The ongoing alert in a stored state; None if there is none."""
     ongoing = (saved or {}).get("alert")
-    return AlertRecord(**{**ongoing, "reasons": tuple(ongoing["reasons"])}) if ongoing else None
+    return replace(AlertRecord(**ongoing), reasons=tuple(ongoing["reasons"])) if ongoing else None
