@@ -25,10 +25,12 @@ class AlertComparison:
         return not self.missed and not self.unexpected
 
 
-def compare_alerts(alerts: Sequence[Mapping[str, Any]], episodes: Sequence[Episode]) -> AlertComparison:
+def compare_alerts(
+    alerts: Sequence[Mapping[str, Any]], episodes: Sequence[Episode], not_due: Sequence[Episode] = ()
+) -> AlertComparison:
     """Match each episode with at most one alert of its kind whose onset is within the tolerance.
 
-    An alert has a "kind" and an "onset" in seconds of the script.
+    An alert has a "kind" and an "onset" in seconds of the script. Episodes that are `not_due` may have an alert already.
     """
     missed: list[Episode] = []
     unmatched = list(alerts)
@@ -41,4 +43,5 @@ def compare_alerts(alerts: Sequence[Mapping[str, Any]], episodes: Sequence[Episo
             unmatched.remove(hit)
         else:
             missed.append(episode)
-    return AlertComparison(tuple(missed), tuple(unmatched))
+    unexpected = compare_alerts(unmatched, not_due).unexpected if not_due else tuple(unmatched)
+    return AlertComparison(tuple(missed), unexpected)

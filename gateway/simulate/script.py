@@ -88,6 +88,12 @@ class Script:
 
 def expected_episodes(script: Script, seconds: float) -> tuple[Episode, ...]:
     """Return the episodes that must have raised an alert `seconds` after the script's start."""
+    begun = begun_episodes(script, seconds)
+    return tuple(episode for episode in begun if episode.onset_s + MAX_ALERT_DELAY_S[episode.kind] <= seconds)
+
+
+def begun_episodes(script: Script, seconds: float) -> tuple[Episode, ...]:
+    """Return the episodes that may have raised an alert `seconds` after the script's start."""
     period_s = script.period_s
     repeats = int(seconds // period_s) + 1
     shifted = (
@@ -95,7 +101,7 @@ def expected_episodes(script: Script, seconds: float) -> tuple[Episode, ...]:
         for index in range(repeats)
         for episode in script.episodes()
     )
-    return tuple(episode for episode in shifted if episode.onset_s + MAX_ALERT_DELAY_S[episode.kind] <= seconds)
+    return tuple(episode for episode in shifted if episode.onset_s <= seconds)
 
 
 def script_names() -> tuple[str, ...]:

@@ -34,3 +34,8 @@ def test_the_onset_of_af_has_a_wider_tolerance(onset_s: float, missed: tuple[Epi
 def test_an_alert_matches_only_one_episode() -> None:
     other = Episode("pause", 81.0, 84.0)
     assert compare_alerts([alert("pause", 80.0)], (PAUSE, other)).missed == (other,)
+
+
+def test_an_alert_before_it_is_due_is_not_unexpected() -> None:
+    early, stray = alert("af", 10.0), alert("pause", 10.0)
+    assert compare_alerts([early, stray], (), (AF,)) == AlertComparison((), (stray,))
