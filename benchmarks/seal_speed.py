@@ -15,7 +15,7 @@ from typing import Final
 
 from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
-from sync.outbox_database import OutboxDatabase
+from sync.outbox_database import PAGE_BYTES, OutboxDatabase
 from sync.outbox_schema import set_pragmas
 from sync.recipients import RecipientKeyPair
 from sync.registration import Registration
@@ -27,22 +27,19 @@ ROWS: Final = 100
 TRANSACTIONS: Final = 10
 ROUNDS: Final = 15
 PLAINTEXT_BYTES: Final = (300, 1000, 4000)
-PAGES_BYTES: Final = (1024, 4096)
-"""The page size of a new buffer, and that of one which an older version created."""
 
 
 def main() -> None:
-    for page_bytes in PAGES_BYTES:
-        for size in PLAINTEXT_BYTES:
-            with tempfile.TemporaryDirectory() as folder:
-                compare(Path(folder), size, page_bytes)
+    for size in PLAINTEXT_BYTES:
+        with tempfile.TemporaryDirectory() as folder:
+            compare(Path(folder), size)
 
 
-def compare(folder: Path, size: int, page_bytes: int) -> None:
-    outbox = open_outbox(folder / "outbox.db", page_bytes)
+def compare(folder: Path, size: int) -> None:
+    outbox = open_outbox(folder / "outbox.db")
     outbox.put("wave", bytes(size))
     sealed_bytes = len(outbox.pending("wave", (0, 0), 1)[0].sealed)
-    plain = open_plain(folder / "plain.db", page_bytes)
+    plain = open_plain(folder / "plain.db")
     blocks = [("wave", os.urandom(size)) for _ in range(ROWS)]
     rows = [os.urandom(sealed_bytes) for _ in range(ROWS)]
     seq = iter(range(10**9))
@@ -60,7 +57,7 @@ def compare(folder: Path, size: int, page_bytes: int) -> None:
         outbox_us.append(measure(lambda: outbox.put_many(blocks)))  # type: ignore[arg-type]
     plain_row_us, outbox_row_us = statistics.median(plain_us), statistics.median(outbox_us)
     print(
-        f"pages of {page_bytes} bytes, plaintext of {size} bytes: plain SQLite {plain_row_us:.1f} µs a row,"
+        f"plaintext of {size} bytes: plain SQLite {plain_row_us:.1f} µs a row,"
         f" outbox {outbox_row_us:.1f} µs a row, ratio of rates {plain_row_us / outbox_row_us:.2f}"
     )
     outbox.close()
@@ -75,10 +72,7 @@ def measure(transaction: Callable[[], object]) -> float:
     return (time.perf_counter() - begin) / (TRANSACTIONS * ROWS) * 1e6
 
 
-def open_outbox(path: Path, page_bytes: int) -> Outbox:
-    with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA page_size = {page_bytes}")
-    connection.close()
+def open_outbox(path: Path) -> Outbox:
     recipients = {"subject-1": RecipientKeyPair.generate().public}
     registration = Registration(
         "hub-1",
@@ -94,9 +88,9 @@ def open_outbox(path: Path, page_bytes: int) -> Outbox:
     )
 
 
-def open_plain(path: Path, page_bytes: int) -> sqlite3.Connection:
+def open_plain(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute(f"PRAGMA page_size = {page_bytes}")
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     set_pragmas(OutboxDatabase(connection, path, Reserve(path)))
     connection.execute("CREATE TABLE t (lane TEXT, epoch INTEGER, seq INTEGER, data BLOB)")
     return connection

@@ -112,8 +112,8 @@ class BlockTables:
         return BlockSequence(*self._database.rows(f"{_SEQUENCE} WHERE id = ?", id_)[0])
 
     def where(self, condition: str, *values: object) -> list[BlockSequence]:
-        """The sequences that meet a condition on their columns, oldest epoch first."""
-        rows = self._database.rows(f"{_SEQUENCE} WHERE {condition} ORDER BY epoch", *values)
+        """The sequences that meet a condition on their columns, oldest epoch first, and of an epoch `wave` before `vital`."""
+        rows = self._database.rows(f"{_SEQUENCE} WHERE {condition} ORDER BY epoch, lane DESC", *values)
         return [BlockSequence(*row) for row in rows]
 
     def end_before(self, lane: Lane, epoch: int) -> LaneEnd | None:
@@ -198,10 +198,7 @@ class BlockTables:
         counts["bytes"] += size
         counts["open_bytes"] += size if answer in _OPEN else 0
         self._add(sequence, counts)
-        if answer is None:
-            self._open_from(sequence, min(sequence.open_from, *(row.seq for row in rows)))
-        else:
-            self._advance_open_from(sequence)
+        self._advance_open_from(sequence)
 
     def delete(self, sequence: BlockSequence, rows: Sequence[BlockRow], counter: str | None = None) -> None:
         """Delete blocks; `counter` is `refused` or `dropped` if the clinic does not have them."""
@@ -251,9 +248,7 @@ class BlockTables:
         query = f"""SELECT id FROM blocks_{sequence.lane} WHERE id BETWEEN ? AND ?
                     AND ({self._condition(None)} OR {self._condition(Answer.HELD)}) ORDER BY id LIMIT 1"""
         row = self._database.row(query, sequence.row_id(sequence.open_from), sequence.row_id(sequence.last))
-        self._open_from(sequence, sequence.last + 1 if row is None else row[0] & _SEQ_MASK)
-
-    def _open_from(self, sequence: BlockSequence, seq: int) -> None:
+        seq = sequence.last + 1 if row is None else row[0] & _SEQ_MASK
         if seq != sequence.open_from:
             self._database.execute("UPDATE sequences SET open_from = ? WHERE id = ?", seq, sequence.id)
 

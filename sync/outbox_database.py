@@ -10,9 +10,9 @@ from typing import Any, Final, TypeVar
 from sync.errors import DiskFullError, PermanentError, SyncError, TransientError
 from sync.reserve import Reserve
 
-PAGE_BYTES: Final = 1024
-"""Of a new database. Each commit writes whole pages. With one-channel ECG at 10 s a commit, pages of 1 KiB write a third of
-what pages of 4 KiB write."""
+PAGE_BYTES: Final = 512
+"""Of a new database. Each commit writes whole pages: at 10 s a commit, a one-channel ECG with its vitals, state and answers
+writes 95 MB a day with pages of 512 bytes, and 433 MB with pages of 4 KiB."""
 WAL_BYTES: Final = 1024 * 1024
 """Size of the WAL after which SQLite moves it into the database. The reserve for a full disk must be twice as large."""
 T = TypeVar("T")

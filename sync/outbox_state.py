@@ -26,7 +26,8 @@ class OutboxState:
     def save(self, subject: str, name: str, value: bytes) -> None:
         """Replace a value, within a transaction."""
         sealed = self._hub_key.seal(value, _purpose(subject, name))
-        self._database.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", subject, name, sealed)
+        upsert = "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sealed = excluded.sealed"
+        self._database.execute(upsert, subject, name, sealed)
 
     def load(self, subject: str, name: str) -> bytes | None:
         """A value; None if there is none."""

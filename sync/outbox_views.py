@@ -46,7 +46,7 @@ class ClinicView:
 
 def read_statistics(database: OutboxDatabase) -> OutboxStatistics:
     rows = {row[0]: [int(value) for value in row[1:]] for row in database.rows(_STATISTICS)}
-    lanes = {lane: rows.get(lane, [0] * 8) for lane in LANES}
+    lanes: dict[Lane, list[int]] = {lane: rows.get(lane, [0] * 8) for lane in LANES}
     pending, stored, size, unopened, released, aside, refused, dropped = map(sum, zip(*lanes.values(), strict=True))
     return OutboxStatistics(
         stored=stored,

@@ -11,17 +11,13 @@ import sys
 from pathlib import Path
 
 from sync.errors import DiskFullError, SyncError
-from sync.keys import HubKey
 from sync.outbox import Outbox
-from sync.seal import ClinicKeyPair
-from sync.wire import Lane, Mark
-
-CLINIC = ClinicKeyPair.generate().public
+from sync.wire import Lane
+from tests.sync.outboxes import ack, all_pending, held, open_at, outcome
 
 
 def open_outbox(folder: Path) -> Outbox:
-    clock = lambda: 1_790_000_000  # noqa: E731
-    return Outbox.open(folder / "buffer.db", hub="hub-1", subject="s", hub_key=HubKey(bytes(32)), clinic=CLINIC, clock=clock)
+    return open_at(folder / "buffer.db")
 
 
 def fill(folder: Path) -> None:
@@ -35,12 +31,13 @@ def fill(folder: Path) -> None:
             size //= 2
     write_log(folder)
     alerts = put_until_full(outbox, "alert", 400)
+    write_log(folder)
     before = put_until_full(outbox, "wave", 1)
-    deleted = outbox.acknowledge([Mark("wave", outbox.epoch, 20)], [])
+    released = outbox.apply_ack(ack(held=held(*all_pending(outbox, ["wave"])[:20]))).released
     write_log(folder)
     after = put_until_full(outbox, "wave", 5)
     pending = sum(outbox.statistics().pending.values())
-    report(alerts=alerts, waves=[before, after], deleted=deleted, pending=pending)
+    report(alerts=alerts, waves=[before, after], released=released, pending=pending)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -70,9 +67,8 @@ def put_until_full(outbox: Outbox, lane: Lane, limit: int) -> int:
 def reopen(folder: Path) -> None:
     outbox = open_outbox(folder)
     pending = sum(outbox.statistics().pending.values())
-    for lane in ("alert", "wave"):
-        for block in outbox.pending(lane, (0, 0), 2**40):  # one by one, as an uplink on a slow link
-            outbox.acknowledge([Mark(lane, block.id.epoch, block.id.seq)], [])
+    for block in all_pending(outbox):  # one by one, as an uplink on a slow link
+        outbox.apply_ack(ack(refused=(outcome(block, "no consent"),)))
     report(pending=pending, left=sum(outbox.statistics().pending.values()))
     outbox.close()
     write_log(folder)  # takes the room of the files that a clean stop removed

@@ -39,6 +39,7 @@ def registration(recipients: dict[str, RecipientKeyPair] = RECIPIENTS, backup_in
         SigningKey.from_bytes(Use.ACKNOWLEDGEMENT, bytes(31) + b"\x02").public,
         SigningKey.from_bytes(Use.RECEIPT, bytes(31) + b"\x03").public,
         backup_interval_h,
+        1_767_225_600,
         {subject: pair.public for subject, pair in recipients.items()},
     )
 
@@ -64,7 +65,10 @@ def find_block(outbox: Outbox, id_: BlockId) -> OutboxBlock:
 
 def plaintext_at_clinic(outbox: Outbox, id_: BlockId, recipients: dict[str, RecipientKeyPair] = RECIPIENTS) -> bytes:
     """Open a pending block at the clinic, with its statement and wrapped key."""
-    block = find_block(outbox, id_)
+    return open_at_clinic(outbox, find_block(outbox, id_), recipients)
+
+
+def open_at_clinic(outbox: Outbox, block: OutboxBlock, recipients: dict[str, RecipientKeyPair] = RECIPIENTS) -> bytes:
     header = parse_header(block.sealed)
     assert header.key == block.key
     (statement,), wraps = outbox.keys_for([block.key], also_held=True)

@@ -1,32 +1,45 @@
-"""Puts blocks into an outbox until killed, and prints the id of each block after `put` returned. Run by test_kill.py."""
+"""Opens an outbox, puts blocks or acknowledges them until killed, and prints what returned. Run by test_kill.py."""
 
 import sys
 import time
 from pathlib import Path
 
-from sync.keys import HubKey
 from sync.outbox import Outbox
-from sync.seal import ClinicPublicKey
+from sync.wire import Lane
+from tests.sync.outboxes import ack, all_pending, held, open_at
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    outbox = Outbox.open(
-        folder / "outbox.db",
-        hub="hub-1",
-        subject="subject-1",
-        hub_key=HubKey.load_or_create(folder / "hub.key"),
-        clinic=ClinicPublicKey.load(folder / "clinic.pub"),
-        clock=lambda: int(time.time()),
-    )
+    path = Path(sys.argv[1]) / "outbox.db"
+    if sys.argv[2] == "open":
+        write("begin")
+    outbox = open_at(path, clock=lambda: int(time.time()))
+    {"put": put_forever, "acknowledge": acknowledge_forever, "open": report_opening}[sys.argv[2]](outbox)
+
+
+def put_forever(outbox: Outbox) -> None:
     number = int(outbox.load_state("number") or b"0")
     while True:
         number += 1
-        blocks = [("vital", b"%d" % number), ("wave", b"%d" % number)]
-        ids = outbox.put_many(blocks, {"number": b"%d" % number})  # type: ignore[arg-type]
-        for lane, epoch, seq in ids:
-            sys.stdout.write(f"{lane} {epoch} {seq} {number}\n")
-        sys.stdout.flush()
+        blocks: list[tuple[Lane, bytes]] = [("vital", b"%d" % number), ("wave", b"%d" % number)]
+        for lane, epoch, seq in outbox.put_many(blocks, {"number": b"%d" % number}):
+            write(f"{lane} {epoch} {seq} {number}")
+
+
+def acknowledge_forever(outbox: Outbox) -> None:
+    while True:
+        for _ in range(20):
+            write("{} {} {} 0".format(*outbox.put("wave", b"a")))
+        outbox.apply_ack(ack(held=held(*all_pending(outbox))))
+
+
+def report_opening(outbox: Outbox) -> None:
+    write(f"wave {outbox.epoch} 1 0")
+
+
+def write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

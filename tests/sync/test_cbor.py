@@ -55,7 +55,7 @@ def test_a_shared_value_is_refused_in_messages_and_in_plaintexts() -> None:
     """Nested sharing doubles the value with each 7 bytes."""
     shared_list = b"\x82\xd8\x1c\x80\xd8\x1d\x00"
     with pytest.raises(WireError, match="tag 28"):
-        decode_cbor_map(b"\xa1\x61a" + shared_list, limit_bytes=LIMIT, what="message")
+        decode_cbor_map(b"\xa1\x61a" + shared_list, limit_bytes=LIMIT, fields=(), what="message")
     record = encode_records([WaveformRecord("s", "ecg", TIMES, 130.0, 1.0, np.zeros(9, np.int32))])[1:]
     with pytest.raises(RecordError, match="tag 28"):
         decode_records(b"\x82\xd8\x1c" + record + b"\xd8\x1d\x00")

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from sync.key_files import KeyFileError
 from sync.keys import HubKey
+from sync.recipients import RecipientKeyPair
 from sync.reserve import RESERVE_BYTES, STEP_BYTES, Reserve
-from sync.seal import ClinicKeyPair, SealError
+from sync.seal import SealError
+from sync.signing import SigningKey, Use
 from tests.namespaces import unshare_command
 
 DISK_BYTES = 6 * 1024 * 1024
@@ -33,8 +36,8 @@ def run_on_small_disk(folder: Path, commands: list[list[str]]) -> list[dict[str,
 
 def test_a_full_disk_empties_itself_even_after_kill_9(tmp_path: Path) -> None:
     filled, reopened = run_on_small_disk(tmp_path, [["fill"], ["reopen"]])
-    assert filled["deleted"] == 20
-    assert filled["waves"] == [0, 5]  # none until blocks were deleted, then in their place
+    assert filled["released"] == 20
+    assert filled["waves"] == [0, 5]  # none until blocks were released, then in their place
     assert isinstance(filled["alerts"], int)
     assert 20 <= filled["alerts"] < 400
     assert reopened == {"pending": filled["pending"], "left": 0}
@@ -69,10 +72,12 @@ class limited_file_size:  # noqa: N801 - used as a function
         resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
 
 
-@pytest.mark.parametrize("create", [HubKey.load_or_create, ClinicKeyPair.generate().save, ClinicKeyPair.generate().public.save])
+@pytest.mark.parametrize(
+    "create", [HubKey.load_or_create, RecipientKeyPair.generate().create, SigningKey.generate(Use.DEVICE).public.save]
+)
 def test_a_key_file_that_cannot_be_written_is_created_later(tmp_path: Path, create: Callable[[Path], object]) -> None:
     path = tmp_path / "key"
-    with limited_file_size(16), pytest.raises((SealError, OSError)):
+    with limited_file_size(16), pytest.raises((KeyFileError, OSError)):
         create(path)
     assert list(tmp_path.iterdir()) == []
     create(path)

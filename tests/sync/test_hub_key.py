@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sync.key_files import KeyFileError
 from sync.keys import HubKey
 from sync.seal import SealError
 
@@ -25,7 +26,7 @@ def test_rejects_a_key_file_that_other_users_can_access(tmp_path: Path) -> None:
     HubKey.load_or_create(path)
     for mode in (0o604, 0o640, 0o620):
         path.chmod(mode)
-        with pytest.raises(SealError, match="chmod 600"):
+        with pytest.raises(KeyFileError, match="chmod 600"):
             HubKey.load_or_create(path)
 
 
@@ -39,7 +40,7 @@ def test_rejects_and_keeps_a_key_file_of_another_length(tmp_path: Path) -> None:
 
 
 def test_error_for_a_missing_folder_names_it(tmp_path: Path) -> None:
-    with pytest.raises(SealError, match="missing"):
+    with pytest.raises(KeyFileError, match="missing"):
         HubKey.load_or_create(tmp_path / "missing" / "hub.key")
 
 
