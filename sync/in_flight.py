@@ -49,6 +49,9 @@ class SentBlocks:
     in_flight: frozenset[BlockId]
     before: frozenset[BlockId]
 
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self.in_flight or id_ in self.before
+
 
 @dataclass(slots=True)
 class InFlight:

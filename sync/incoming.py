@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sync.in_flight import SentBlocks
 from sync.messages import decode_ack, decode_receipt
 from sync.outbox import Applied, Outbox
 from sync.registration import Registration
@@ -21,8 +22,8 @@ class Received:
     reason: str | None = None
 
 
-def receive_ack(outbox: Outbox, registration: Registration, payload: bytes) -> Received:
-    """Verify and apply an acknowledgement.
+def receive_ack(outbox: Outbox, registration: Registration, payload: bytes, sent: SentBlocks) -> Received:
+    """Verify and apply an acknowledgement; `sent` are the blocks without an answer.
 
     Raises:
         WireError, SignatureError: not an acknowledgement, or not by the registered clinic. Nothing was changed.
@@ -30,14 +31,14 @@ def receive_ack(outbox: Outbox, registration: Registration, payload: bytes) -> R
     """
     ack = decode_ack(payload, registration.acknowledgement)
     before = outbox.clinic_view().seen
-    applied = outbox.apply_ack(ack)
+    applied = outbox.apply_ack(ack, sent)
     reason = ack.aside[-1].reason if applied.aside else None
     if not applied.accepted or (before is not None and before.id == ack.store and before.commits >= ack.commits):
         return Received(applied, reason=reason)
     return Received(applied, ack.live_s, ack.copied, reason)
 
 
-def receive_receipt(outbox: Outbox, registration: Registration, payload: bytes) -> Received:
+def receive_receipt(outbox: Outbox, registration: Registration, payload: bytes, _sent: SentBlocks) -> Received:
     """Verify and apply a receipt.
 
     Raises:

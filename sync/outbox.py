@@ -17,7 +17,7 @@ The class is synchronous and used by one thread at a time: the agent's storage w
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -265,11 +265,17 @@ class Outbox:
         """What the next envelope says about the buffer."""
         return read_clinic_view(self._database, self._hub)
 
-    def apply_ack(self, ack: Ack) -> Applied:
-        """Apply a verified acknowledgement, in one transaction."""
+    def apply_ack(self, ack: Ack, sent: Container[BlockId] = frozenset()) -> Applied:
+        """Apply a verified acknowledgement, in one transaction.
+
+        Args:
+            ack: the acknowledgement.
+            sent: blocks that were sent and have no answer. A mark settles no other: who only saw the heads of an envelope knows
+                their chain values, but not the blocks.
+        """
 
         def apply() -> Applied:
-            applied = self._acks.apply_ack(ack, self._now_s())
+            applied = self._acks.apply_ack(ack, sent, self._now_s())
             if applied.accepted and ack.epoch is not None and ack.epoch > self._epoch:
                 if epoch_seconds(ack.epoch) > self._now_s() + CLOCK_LEAP_S:
                     return replace(applied, problem=f"the clinic names the epoch {ack.epoch}, which cannot be right; ignored")

@@ -4,7 +4,7 @@
 chain value that the hub computed itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -64,14 +64,14 @@ class OutboxAcks:
         self._keys = keys
         self._hub = hub
 
-    def apply_ack(self, ack: Ack, now_s: int) -> Applied:
+    def apply_ack(self, ack: Ack, sent: Container[BlockId], now_s: int) -> Applied:
         problem = self._check(ack)
         if problem is not None:
             return Applied(accepted=False, problem=problem)
         is_new = self._accept_store(ack, ack.commits)
         result = _Result()
         for mark in ack.marks:
-            self._apply_mark(mark, now_s, result)
+            self._apply_mark(mark, sent, now_s, result)
         for held in ack.held:
             self._apply_held(held, _answer_to_held(held.lane), now_s, result)
         self._apply_outcomes(ack, now_s, result)
@@ -131,7 +131,7 @@ class OutboxAcks:
         self._keys.forget_confirmations()
         return True
 
-    def _apply_mark(self, mark: Mark, now_s: int, result: _Result) -> None:
+    def _apply_mark(self, mark: Mark, sent: Container[BlockId], now_s: int, result: _Result) -> None:
         sequence = self._tables.find(mark.lane, mark.epoch)
         if sequence is None or not 1 <= mark.seq <= sequence.last:
             return
@@ -141,6 +141,7 @@ class OutboxAcks:
             return
         rows = self._tables.read(sequence, sequence.open_from, mark.seq, limit=MARK_LIMIT_BLOCKS)
         pending = [row for row in rows if self._tables.answer_of(row.state) is None]
+        pending = [row for row in pending if BlockId(mark.lane, mark.epoch, row.seq) in sent]
         self._settle(sequence, pending, _answer_to_held(mark.lane), now_s, result)
         update = "UPDATE sequences SET mark = ? WHERE id = ? AND mark < ?"
         self._database.execute(update, mark.seq, sequence.id, mark.seq)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from sync.errors import TransientError
-from sync.in_flight import InFlight
+from sync.in_flight import InFlight, SentBlocks
 from sync.incoming import Received, receive_ack, receive_receipt
 from sync.keys import HubKeys
 from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message
@@ -42,7 +42,7 @@ IGNORED_REPORT_INTERVAL_S: Final = 60.0
 _START: Final[Position] = (0, 0)
 _LANE_WITHOUT_BLOCKS: Final[Lane] = "wave"
 """The topic of a message without blocks: the least urgent."""
-_ReceiveMessage = Callable[[Outbox, Registration, bytes], Received]
+_ReceiveMessage = Callable[[Outbox, Registration, bytes, SentBlocks], Received]
 
 
 @dataclass(slots=True)
@@ -240,8 +240,9 @@ class Uplink:
 
     async def _on_message(self, receive: _ReceiveMessage, payload: bytes) -> None:
         """Apply a message of the clinic. If the outbox fails, the blocks are sent again after the timeout."""
+        sent = self._in_flight.sent_blocks()
         try:
-            received = await self._call(receive, self._outbox, self._registration, payload)
+            received = await self._call(receive, self._outbox, self._registration, payload, sent)
         except (WireError, SignatureError) as error:
             self._on_ignored(str(error))
             return
@@ -252,7 +253,7 @@ class Uplink:
         if not applied.accepted:
             self._on_ignored(applied.problem or "it does not follow the messages before it")
             return
-        self.statistics.blocks_acked += len(applied.settled)
+        self.statistics.blocks_acked += sum(id_ in sent for id_ in applied.settled)
         self._in_flight.settle(applied.settled, asyncio.get_running_loop().time())
         if applied.settled:
             self._set_problem(None)

@@ -1,6 +1,6 @@
 """Outboxes for tests, and the clinic's messages for their blocks."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,15 @@ class Clock:
 
     def __call__(self) -> int:
         return self.now
+
+
+class _EveryBlock:
+    def __contains__(self, _id: object) -> bool:
+        return True
+
+
+EVERY_BLOCK: Container[BlockId] = _EveryBlock()
+"""For `Outbox.apply_ack`: every block was sent."""
 
 
 def registration(recipients: dict[str, RecipientKeyPair] = RECIPIENTS, backup_interval_h: int = 24) -> Registration:

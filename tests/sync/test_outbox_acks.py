@@ -10,6 +10,7 @@ from sync.outbox_acks import FENCE_STEP_LIMIT, FIRST_FENCE_LIMIT, UNOPENED_S
 from sync.wire import MAX_COUNT, Lane
 from tests.sync.outboxes import (
     BOOT_S,
+    EVERY_BLOCK,
     OTHER_STORE,
     STORE,
     Clock,
@@ -128,8 +129,8 @@ class TestForgeries:
         put(outbox, "wave", 3)
         mark = mark_at(outbox, "wave")
         for forged in (mark._replace(chain=bytes(32)), mark._replace(seq=2), mark._replace(seq=4), mark._replace(seq=0)):
-            assert outbox.apply_ack(ack(marks=(forged,))).settled == ()
-        assert len(outbox.apply_ack(ack(marks=(mark,))).settled) == 3
+            assert outbox.apply_ack(ack(marks=(forged,)), EVERY_BLOCK).settled == ()
+        assert len(outbox.apply_ack(ack(marks=(mark,)), EVERY_BLOCK).settled) == 3
         assert outbox.clinic_view().heads[2].mark == 3
 
     def test_unknown_blocks_lanes_and_epochs_are_ignored(self, open_outbox: OpenOutbox) -> None:
@@ -138,7 +139,7 @@ class TestForgeries:
         elsewhere = [block.id._replace(lane="vital"), block.id._replace(epoch=1), block.id._replace(seq=2)]
         rows = [OutboxBlock(id_, block.key, block.sealed) for id_ in elsewhere]
         assert outbox.apply_ack(ack(held=held(*rows), aside=tuple(map(outcome, rows)))).settled == ()
-        assert outbox.apply_ack(ack(marks=(Mark("vital", MAX_COUNT, MAX_COUNT, bytes(32)),))).settled == ()
+        assert outbox.apply_ack(ack(marks=(Mark("vital", MAX_COUNT, MAX_COUNT, bytes(32)),)), EVERY_BLOCK).settled == ()
         assert all_pending(outbox) == [block]
 
     def test_a_message_for_another_hub_is_not_accepted(self, open_outbox: OpenOutbox) -> None:
@@ -200,7 +201,7 @@ class TestStores:
         confirmed = {"keys": (statement.id,), "wraps": (wrapped[:2],)}
         outbox.apply_ack(ack(held=held(alert, vital, wave), aside=(outcome(aside),), **confirmed))
         outbox.apply_receipt(receipt(opened=held(alert)))
-        outbox.apply_ack(ack(marks=(mark_at(outbox, "alert"),)))
+        outbox.apply_ack(ack(marks=(mark_at(outbox, "alert"),)), EVERY_BLOCK)
         assert all_pending(outbox) == [unsent]
 
         applied = outbox.apply_ack(ack(OTHER_STORE, 8, commits=1))
@@ -264,3 +265,14 @@ def test_the_view_names_the_heads_of_the_present_epoch(open_outbox: OpenOutbox) 
     assert [(head.lane, head.seq) for head in view.heads] == [("alert", 0), ("vital", 0), ("wave", 3)]
     assert view.heads[:2] == empty.heads[:2]
     assert view.heads[2].chain != empty.heads[2].chain
+
+
+def test_a_mark_settles_only_what_was_sent(open_outbox: OpenOutbox) -> None:
+    """Envelopes carry the chain values of their heads: whoever signs acknowledgements could send these back."""
+    outbox = open_outbox()
+    outbox.put_many([("wave", b"one"), ("wave", b"two"), ("wave", b"three")])
+    blocks = all_pending(outbox, ["wave"])
+    echoed = ack(marks=(mark_at(outbox, "wave"),))
+    assert outbox.apply_ack(echoed).settled == ()
+    assert outbox.apply_ack(echoed, {blocks[1].id}).settled == (blocks[1].id,)
+    assert all_pending(outbox, ["wave"]) == [blocks[0], blocks[2]]

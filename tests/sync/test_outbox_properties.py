@@ -12,7 +12,7 @@ from sync.message_rows import Held, Mark, Outcome
 from sync.messages import Ack
 from sync.outbox import BufferLimits, OutboxBlock
 from sync.wire import BlockId, Lane
-from tests.sync.outboxes import Clock, ack, all_pending, open_at, receipt
+from tests.sync.outboxes import EVERY_BLOCK, Clock, ack, all_pending, open_at, receipt
 
 LANES = st.sampled_from(["alert", "vital", "wave"])
 
@@ -75,7 +75,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def mark(self, data: st.DataObject, is_right: bool) -> None:
         id_ = data.draw(st.sampled_from(sorted(self.blocks)))
         chain = self.chains[id_] if is_right else bytes(32)
-        self.outbox.apply_ack(self.ack(marks=(Mark(*id_, chain),)))
+        self.outbox.apply_ack(self.ack(marks=(Mark(*id_, chain),)), EVERY_BLOCK)
         if is_right:
             self.named |= {other for other in self.blocks if other[:2] == id_[:2] and other.seq <= id_.seq}
 

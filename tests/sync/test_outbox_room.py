@@ -13,6 +13,7 @@ from sync.wire import Lane
 from tests.sync.outboxes import (
     BOOT_S,
     DAY_S,
+    EVERY_BLOCK,
     OTHER_STORE,
     Clock,
     ack,
@@ -228,11 +229,11 @@ class TestQuota:
         (dropped,) = outbox.clinic_view().dropped
         assert dropped == Dropped("wave", outbox.epoch, 1, dropped.last, chains[dropped.last])
         assert [block.id.seq for block in all_pending(outbox)] == list(range(dropped.last + 1, 13))
-        outbox.apply_ack(ack(marks=(Mark("wave", outbox.epoch, dropped.last - 1, chains[dropped.last - 1]),)))
+        outbox.apply_ack(ack(marks=(Mark("wave", outbox.epoch, dropped.last - 1, chains[dropped.last - 1]),)), EVERY_BLOCK)
         assert outbox.clinic_view().dropped == (dropped,)
-        outbox.apply_ack(ack(marks=(Mark("wave", outbox.epoch, dropped.last, dropped.chain),)))
+        outbox.apply_ack(ack(marks=(Mark("wave", outbox.epoch, dropped.last, dropped.chain),)), EVERY_BLOCK)
         assert outbox.clinic_view().dropped == ()
-        outbox.apply_ack(ack(marks=(mark_at(outbox, "wave"),)))
+        outbox.apply_ack(ack(marks=(mark_at(outbox, "wave"),)), EVERY_BLOCK)
         assert all_pending(outbox) == []
 
     def test_one_put_deletes_a_bounded_number_of_blocks_and_an_alert_none(self, open_outbox: OpenOutbox, path: Path) -> None:

@@ -10,7 +10,7 @@ from sync.outbox import Outbox
 from sync.seal import BlockHeader, LaneEnd, encode_header, parse_header
 from sync.stored_headers import restore_header
 from sync.wire import BlockId
-from tests.sync.outboxes import ack, all_pending
+from tests.sync.outboxes import EVERY_BLOCK, ack, all_pending
 
 OpenOutbox = Callable[..., Outbox]
 
@@ -74,5 +74,5 @@ def test_a_block_that_cannot_be_restored_is_given_up_and_listed(
     assert [(row.lane, row.first, row.last) for row in outbox.clinic_view().dropped] == [("vital", 2, 2)]
     assert outbox.statistics().dropped == 1
     for seq, listed in ((1, 1), (2, 0)):
-        outbox.apply_ack(ack(marks=(Mark("vital", outbox.epoch, seq, chains[seq - 1]),)))
+        outbox.apply_ack(ack(marks=(Mark("vital", outbox.epoch, seq, chains[seq - 1]),)), EVERY_BLOCK)
         assert len(outbox.clinic_view().dropped) == listed
