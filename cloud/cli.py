@@ -13,7 +13,6 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress
 
-from cloud.changes import Changes
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
@@ -171,17 +170,14 @@ def _print_totals(store: Store, clinic: ClinicKeyPair, *, as_json: bool) -> int:
 
 
 def _rebuild(folder: ClinicFolder, store: Store, clinic: ClinicKeyPair) -> None:
-    async def discard(_changes: Changes) -> None:
-        """Publish to no one: a rebuild has no viewers."""
-
     engine = open_projections(folder.projections)
     try:
         reset_projections(engine)
-        opener = Opener(store, engine, clinic, discard)
+        opener = Opener(store, engine, clinic)
         with Progress(console=Console(stderr=True)) as progress:
             task = progress.add_task("Opening blocks", total=store.count_blocks())
-            while (changes := opener.open_batch()) is not None:
-                progress.advance(task, changes.blocks)
+            while (opened := opener.open_batch()) is not None:
+                progress.advance(task, opened)
     finally:
         engine.dispose()
 

@@ -56,22 +56,23 @@ async def run_dev(
 
 @dataclass(frozen=True, slots=True)
 class _Databases:
-    """The store and the projections, each opened twice: the page must not use up the connections of ingest and opener."""
+    """The store and the projections, opened more than once: the page must not use up the connections of the others."""
 
     store: Store
     projections: Engine
     page_store: Store
     page_projections: Engine
+    feed_projections: Engine
 
 
 @contextmanager
 def _open_databases(folder: ClinicFolder) -> Iterator[_Databases]:
     with ExitStack() as stack:
         stores = [stack.enter_context(contextlib.closing(Store.open(folder.blocks))) for _ in range(2)]
-        engines = [open_projections(folder.projections) for _ in range(2)]
+        engines = [open_projections(folder.projections) for _ in range(3)]
         for engine in engines:
             stack.callback(engine.dispose)
-        yield _Databases(stores[0], engines[0], stores[1], engines[1])
+        yield _Databases(stores[0], engines[0], stores[1], engines[1], engines[2])
 
 
 async def _run_services(
@@ -83,8 +84,8 @@ async def _run_services(
     stop: asyncio.Event,
     print_line: Callable[[str], None],
 ) -> None:
-    feed = Feed(databases.projections)
-    opener = Opener(databases.store, databases.projections, clinic, feed.publish)
+    feed = Feed(databases.feed_projections)
+    opener = Opener(databases.store, databases.projections, clinic)
     await asyncio.to_thread(opener.check_databases)  # before ingest begins
     mqtt = MqttClient(HOST, endpoints.mqtt_port, client_id="clinic", subscriptions=UP_TOPICS)
     transport = SubscribedTransport(mqtt)
@@ -94,7 +95,8 @@ async def _run_services(
             background = [
                 tasks.create_task(mqtt.run()),
                 tasks.create_task(run_ingest(databases.store, transport, opener.wake, now_us=now_us)),
-                tasks.create_task(opener.run()),
+                tasks.create_task(opener.run(feed.wake)),
+                tasks.create_task(feed.run()),
             ]
             serving = tasks.create_task(server.serve(sockets=[listener]))
             await transport.subscribed.wait()

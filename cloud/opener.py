@@ -1,6 +1,6 @@
 """Opens blocks with the clinic's private key and projects their records.
 
-    work rows of the store ──▶ open ──▶ decode ──▶ projections, one transaction ──▶ delete the work rows ──▶ publish
+    work rows of the store ──▶ open ──▶ decode ──▶ projections, one transaction ──▶ delete the work rows ──▶ wake the feed
 
 After a kill at any moment it opens the blocks again whose work rows are left; the projections know the blocks that they hold,
 so nothing is projected twice. A block that cannot be read is set aside: recorded with the reason, and the opener continues with
@@ -10,7 +10,7 @@ the next one. Only a failure of a database makes the opener wait, and only while
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -19,8 +19,8 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
-from cloud import projections, tables, work
-from cloud.changes import BlockOrigin, Changes, Position
+from cloud import change_log, projections, tables, work
+from cloud.changes import BatchChanges, BlockOrigin, Change, Position
 from cloud.database_errors import find_database_failure, translating_errors
 from cloud.projections import UnopenedBlock
 from cloud.store import Store
@@ -42,8 +42,6 @@ DAMAGED: Final = "damaged"
 UNDECODABLE: Final = "undecodable"
 
 _log = logging.getLogger(__name__)
-
-Publish = Callable[[Changes], Awaitable[None]]
 
 
 class UnreadableError(Exception):
@@ -117,11 +115,10 @@ Unopened = list[tuple[StoredBlock, UnreadableError]]
 class Opener:
     """Opens the blocks of the store as they arrive. `open_batch` opens one batch; `run` repeats it on a worker thread."""
 
-    def __init__(self, store: Store, engine: Engine, clinic: ClinicKeyPair, publish: Publish) -> None:
+    def __init__(self, store: Store, engine: Engine, clinic: ClinicKeyPair) -> None:
         self._store = store
         self._engine = engine
         self._reader = BlockReader(store, clinic)
-        self._publish = publish
         self._has_work = asyncio.Event()
         self._retried: StoredBlockId | None = None
         """The last block that `retry_missing_keys` tried again."""
@@ -131,22 +128,24 @@ class Opener:
         """Tell the opener that blocks were committed. Call it on the event loop."""
         self._has_work.set()
 
-    async def run(self) -> None:
+    async def run(self, on_batch: Callable[[], None]) -> None:
         """Open stored and arriving blocks until cancelled. Retries while a database is locked or full.
+
+        It calls `on_batch` after each batch: a hint that there may be changes, to those who follow the change log.
 
         When no new block waits, it tries blocks again that had no usable key. A hub with a wrong key thus delays no other hub.
         """
         while True:
             self._has_work.clear()
-            while (changes := await self._run_with_retry(self._open_or_retry)) is not None:
-                await self._publish(changes)
+            while await self._run_with_retry(self._open_or_retry) is not None:
+                on_batch()
             await self._has_work.wait()
 
-    def _open_or_retry(self) -> Changes | None:
-        changes = self.open_batch()
-        return self.retry_missing_keys() if changes is None else changes
+    def _open_or_retry(self) -> int | None:
+        tried = self.open_batch()
+        return self.retry_missing_keys() if tried is None else tried
 
-    async def _run_with_retry(self, work: Callable[[], Changes | None]) -> Changes | None:
+    async def _run_with_retry(self, work: Callable[[], int | None]) -> int | None:
         while True:
             try:
                 return await asyncio.to_thread(work)
@@ -177,8 +176,8 @@ class Opener:
             tables.empty_tables(connection)
             projections.write_source(connection, work.begin_again(store, state, mismatch))
 
-    def open_batch(self) -> Changes | None:
-        """Open the next batch, alerts first; returns None if no block waits."""
+    def open_batch(self) -> int | None:
+        """Open the next batch, alerts first; returns its number of blocks, or None if no block waits."""
         self.check_databases()
         with self._store.transaction() as store:
             with self._projections() as connection:
@@ -191,42 +190,47 @@ class Opener:
                     _record_unopened(connection, block, error)
                 source = replace(source, batches=source.batches + 1, commits=max(source.commits, state.commits))
                 projections.write_source(connection, source)
+                change_log.write_changes(connection, source.batches, changes)
             work.delete_work(store, blocks, source)
         _log_unopened(unopened)
-        return changes
+        return len(blocks)
 
-    def retry_missing_keys(self) -> Changes | None:
+    def retry_missing_keys(self) -> int | None:
         """Try the next batch of blocks again that had no usable key: the clinic's key may have changed since the last run.
 
-        Returns None when each of them has been tried once since the start.
+        Returns their number, or None when each of them has been tried once since the start.
         """
         if self._has_retried_all:
             return None
         with self._projections() as connection:
-            projections.lock_source(connection)
+            source = projections.lock_source(connection)
             ids = projections.list_unopened(connection, NO_KEY, self._retried, BATCH_BLOCKS)
             changes, unopened = self._open(connection, self._store.blocks_by_id(ids))
             for block, error in unopened:
                 if error.reason != NO_KEY:  # otherwise it is recorded and logged already
                     _record_unopened(connection, block, error)
+            if ids:
+                source = replace(source, batches=source.batches + 1)
+                projections.write_source(connection, source)
+                change_log.write_changes(connection, source.batches, changes)
         if not ids:
             self._has_retried_all = True
             return None
         self._retried = ids[-1]
-        return changes
+        return len(ids)
 
     @contextmanager
     def _projections(self) -> Iterator[Connection]:
         with translating_errors("the projections"), self._engine.begin() as connection:
             yield connection
 
-    def _open(self, connection: Connection, blocks: Iterable[StoredBlock]) -> tuple[Changes, Unopened]:
+    def _open(self, connection: Connection, blocks: Iterable[StoredBlock]) -> tuple[BatchChanges, Unopened]:
         """Project each block in a savepoint; returns the changes, and the blocks that could not be read.
 
         Raises:
             TransientError, PermanentError, DBAPIError: a database failed; the transaction cannot be committed.
         """
-        changes = Changes()
+        changes = BatchChanges()
         unopened: Unopened = []
         for block in blocks:
             try:
@@ -240,10 +244,10 @@ class Opener:
                 unopened.append((block, UnreadableError(UNDECODABLE, f"its records cannot be shown: {type(error).__name__}")))
         return changes, unopened
 
-    def _project(self, connection: Connection, block: StoredBlock) -> Changes:
+    def _project(self, connection: Connection, block: StoredBlock) -> list[Change]:
         records = self._reader.read(block)
         if not projections.note_opened(connection, block.id):
-            return Changes()
+            return []
         subject = parse_header(block.block).subject  # authenticated: `read` has opened the block
         lane, epoch, seq = block.position
         origin = BlockOrigin(subject, block.hub, lane, Position(epoch, seq), block.received_us)

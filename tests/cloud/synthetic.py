@@ -4,13 +4,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
-from cloud.changes import Changes
+from cloud.api import alert_queries
+from cloud.changes import AlertKey
 from cloud.opener import Opener
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from sync.records import AlertRecord, Record, Strip, Times, VitalRecord, WaveformRecord, encode_records
 from sync.seal import BlockHeader, ClinicKeyPair, ClinicPublicKey, DataKey, seal_block, wrap_for_clinic
@@ -99,12 +102,14 @@ class Hub:
         assert store.commit(self.name, [self.wrapped], [block], received_us).new == 1
 
 
-async def discard(_changes: Changes) -> None:
-    """Publish to no one."""
-
-
 def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> None:
     """Open everything that is stored."""
-    opener = Opener(store, engine, keys, discard)
+    opener = Opener(store, engine, keys)
     while opener.open_batch() is not None:
         pass
+
+
+def find_alert(engine: Engine, key: AlertKey) -> dict[str, Any] | None:
+    """Return one alert as the page gets it."""
+    with engine.connect() as connection:
+        return alert_queries.find_alert(connection, EVERY_SUBJECT, key)

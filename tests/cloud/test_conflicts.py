@@ -12,6 +12,7 @@ from cloud import store_tables
 from cloud.api.counters import read_counters
 from cloud.cli import main
 from cloud.ingest import handle_message
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from sync.mqtt import Message
 from sync.records import AlertRecord, encode_records
@@ -58,7 +59,7 @@ def test_a_block_in_place_of_another_is_reported(
         for _ in range(2):
             ack = send(store, hub, hub.key, 1, other, wrapped)
             assert [tuple(rejected) for rejected in ack.rejected] == [("alert", 1, 1, "conflict")]
-        counters = read_counters(store, engine)
+        counters = read_counters(store, engine, EVERY_SUBJECT)
     assert (counters["blocks"]["conflicts"], counters["blocks"]["quarantined"]) == (2, 2)  # each was sealed with a new nonce
     assert counters["keys"] == {"conflicts": 0}
     assert [record.getMessage().count("hub hub-1 sent 1 blocks") for record in caplog.records] == [1, 1]
@@ -91,7 +92,7 @@ def test_another_wrapped_key_with_the_id_of_a_stored_one_is_not_acknowledged(
         with store.transaction() as connection:
             kept = connection.execute(select(store_tables.rejected_keys.c.wrapped)).scalars().all()
         assert kept == [right]
-        assert read_counters(store, engine)["keys"] == {"conflicts": 1}
+        assert read_counters(store, engine, EVERY_SUBJECT)["keys"] == {"conflicts": 1}
     (line,) = caplog.records  # a key that comes again is reported once
     assert f"data key {hub.key.id.hex()}" in line.getMessage()
     code, account, error = read_account(folder, capsys)

@@ -16,27 +16,21 @@ import pytest
 from sqlalchemy import Connection, Engine, func, select
 
 from cloud import tables, work
-from cloud.api import alert_queries, queries
-from cloud.changes import AlertKey, Changes, SensorKey
+from cloud.api import queries
+from cloud.changes import AlertKey, SensorKey
 from cloud.opener import DAMAGED, NO_KEY, UNDECODABLE, Opener
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
 from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord, encode_records
 from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import START_US, Hub, alert, counts, discard, ecg_mv, heart_rate, strip, times, waveform
+from tests.cloud.synthetic import START_US, Hub, alert, counts, ecg_mv, find_alert, heart_rate, open_all, strip, times, waveform
 from tests.databases import ON_BOTH
 
 DATABASES = ON_BOTH
 
 STRAP = SensorKey("subject-1", "hub-1", "strap-1")
-
-
-def open_all(store: Store, engine: Engine, keys: ClinicKeyPair) -> Changes:
-    opener, changes = Opener(store, engine, keys, discard), Changes()
-    while (more := opener.open_batch()) is not None:
-        changes.add(more)
-    return changes
 
 
 def rows(engine: Engine, table: object) -> list[dict[str, object]]:
@@ -50,11 +44,13 @@ def all_rows(engine: Engine) -> dict[str, list[dict[str, object]]]:
     for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings):
         for row in found[table.name]:
             del row["id"]
+    for row in found["changes"]:
+        del row["row"]
     return found
 
 
 def heart_rates(engine: Engine) -> list[float]:
-    vitals = queries.read_vitals(engine, STRAP, "heart_rate", 0, 2 * START_US)["vitals"]
+    vitals = queries.read_vitals(engine, EVERY_SUBJECT, STRAP, "heart_rate", 0, 2 * START_US)["vitals"]
     return [vital["value"] for vital in vitals]
 
 
@@ -71,9 +67,9 @@ def send_one_of_each(hub: Hub, store: Store) -> None:
 
 def test_projects_every_kind_of_record(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
     send_one_of_each(hub, store)
-    changes = open_all(store, engine, clinic_keys)
-    assert list(changes.alerts) == [("subject-1", "hub-1", f"tachycardia-{START_US}")]
-    (sensor,) = queries.list_sensors(engine)
+    open_all(store, engine, clinic_keys)
+    assert [row["id"] for row in rows(engine, tables.alerts)] == [f"tachycardia-{START_US}"]
+    (sensor,) = queries.list_sensors(engine, EVERY_SUBJECT)
     assert sensor["samples"] == 130
     assert sensor["battery_percent"] == 87
     assert sensor["undecodable"] == 1
@@ -81,14 +77,14 @@ def test_projects_every_kind_of_record(store: Store, engine: Engine, hub: Hub, c
     assert sensor["gap_reason"] == "the link was lost"
     assert [row["ticks"] for row in rows(engine, tables.intervals)] == ["[853, 861]"]
     assert [row["inconclusive"] for row in rows(engine, tables.findings)] == ["too few beats"]
-    assert queries.read_counters(engine)["blocks"] == {"opened": 7, "unopened": 0, "unopened_reasons": {}}
+    assert queries.read_counters(engine, EVERY_SUBJECT)["blocks"] == {"opened": 7, "unopened": 0, "unopened_reasons": {}}
 
 
 def test_a_second_run_changes_nothing(store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
     send_one_of_each(hub, store)
     open_all(store, engine, clinic_keys)
     before = all_rows(engine)
-    assert open_all(store, engine, clinic_keys).blocks == 0
+    open_all(store, engine, clinic_keys)
     assert all_rows(engine) == before
 
 
@@ -108,10 +104,8 @@ def test_opens_alerts_before_waves(store: Store, engine: Engine, hub: Hub, clini
     for second in range(100):
         hub.send(store, "wave", waveform(START_US + second * 1_000_000, counts(ecg_mv([0.5], 1.0))))
     hub.send(store, "alert", alert())
-    first = Opener(store, engine, clinic_keys, discard).open_batch()
-    assert first is not None
-    assert len(first.alerts) == 1
-    assert first.waveforms == []
+    assert Opener(store, engine, clinic_keys).open_batch() == 1
+    assert (len(rows(engine, tables.alerts)), rows(engine, tables.waveforms)) == (1, [])
 
 
 def test_an_alert_update_keeps_the_first_decision_time_and_the_strip(
@@ -121,7 +115,7 @@ def test_an_alert_update_keeps_the_first_decision_time_and_the_strip(
     hub.send(store, "alert", first)
     hub.send(store, "alert", replace(first, priority="high", end_us=START_US + 9, decided_us=first.decided_us + 5, strip=None))
     open_all(store, engine, clinic_keys)
-    found = alert_queries.find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
+    found = find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
     assert found is not None
     assert (found["priority"], found["end_us"], found["decided_us"]) == ("high", START_US + 9, first.decided_us)
     assert found["strip"]["beats_us"] == [START_US + 500_000, START_US + 1_300_000]
@@ -136,7 +130,7 @@ def test_an_older_alert_record_that_arrives_late_does_not_replace_a_newer_one(
     hub.send(store, "alert", replace(first, end_us=START_US + 9, decided_us=first.decided_us + 5))
     hub.send_block(store, earlier)
     open_all(store, engine, clinic_keys)
-    found = alert_queries.find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
+    found = find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
     assert found is not None
     assert (found["end_us"], found["decided_us"]) == (START_US + 9, first.decided_us)
 
@@ -147,7 +141,7 @@ def test_a_closed_gap_counts_its_missing_samples(store: Store, engine: Engine, h
     hub.send(store, "wave", replace(open_gap, to_us=START_US + 2_000_000, missing=260))
     hub.send(store, "wave", open_gap)  # a repeated opening record does not reopen the gap
     open_all(store, engine, clinic_keys)
-    (sensor,) = queries.list_sensors(engine)
+    (sensor,) = queries.list_sensors(engine, EVERY_SUBJECT)
     assert (sensor["gap_since_us"], sensor["missing_samples"], sensor["gaps"]) == (None, 260, 1)
 
 
@@ -160,10 +154,10 @@ def test_blocks_for_another_clinic_key_are_recorded_and_opened_with_the_right_ke
     assert (unopened["reason"], unopened["lane"], unopened["seq"]) == (NO_KEY, "vital", 1)
     assert len(caplog.records) == 1
     assert "another clinic key" in caplog.text
-    Opener(store, engine, clinic_keys, discard).retry_missing_keys()
+    Opener(store, engine, clinic_keys).retry_missing_keys()
     assert rows(engine, tables.unopened) == []
     assert heart_rates(engine) == [61.0]
-    assert queries.read_counters(engine)["blocks"]["opened"] == 1
+    assert queries.read_counters(engine, EVERY_SUBJECT)["blocks"]["opened"] == 1
 
 
 def test_a_damaged_block_does_not_stop_the_next_block(
@@ -212,7 +206,6 @@ def test_opens_new_blocks_and_retries_while_the_store_is_locked(
     store: Store, engine: Engine, hub: Hub, clinic_keys: ClinicKeyPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloud.opener.RETRY_DELAY_S", 0.01)
-    published: asyncio.Queue[Changes] = asyncio.Queue(10)
     failures = iter([True, True, False])
     take_blocks = work.take_blocks
 
@@ -223,18 +216,18 @@ def test_opens_new_blocks_and_retries_while_the_store_is_locked(
 
     monkeypatch.setattr(work, "take_blocks", locked_twice)
 
-    async def open_one_alert() -> Changes:
-        opener = Opener(store, engine, clinic_keys, published.put)
-        running = asyncio.create_task(opener.run())
+    async def open_one_alert() -> None:
+        opener, has_opened = Opener(store, engine, clinic_keys), asyncio.Event()
+        running = asyncio.create_task(opener.run(has_opened.set))
         hub.send(store, "alert", alert())
         opener.wake()
         async with asyncio.timeout(10):
-            changes = await published.get()
+            await has_opened.wait()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        return changes
 
-    assert len(asyncio.run(open_one_alert()).alerts) == 1
+    asyncio.run(open_one_alert())
+    assert len(rows(engine, tables.alerts)) == 1
 
 
 def test_a_killed_opener_continues_where_it_stopped(tmp_path: Path, hub: Hub, clinic_keys: ClinicKeyPair) -> None:
@@ -250,7 +243,7 @@ def test_a_killed_opener_continues_where_it_stopped(tmp_path: Path, hub: Hub, cl
         open_all(store, engine, clinic_keys)
         starts = sorted(row["start_us"] for row in rows(engine, tables.waveforms))
         assert starts == [START_US + second * 1_000_000 for second in range(n)]
-        assert queries.read_counters(engine)["blocks"]["opened"] == n
+        assert queries.read_counters(engine, EVERY_SUBJECT)["blocks"]["opened"] == n
         engine.dispose()
 
 
@@ -264,7 +257,7 @@ folder = Path(sys.argv[1])
 opener.BATCH_BLOCKS = 7
 running = opener.Opener(
     Store.open(folder / "blocks.db"), tables.open_projections(folder / "projections.db"),
-    ClinicKeyPair.load(folder / "clinic.key"), None)
+    ClinicKeyPair.load(folder / "clinic.key"))
 while running.open_batch() is not None:
     pass
 time.sleep(60)
@@ -300,6 +293,6 @@ def test_a_damaged_record_costs_only_itself(store: Store, engine: Engine, hub: H
     late = replace(good, times=replace(times(START_US + 1_000_000), sensor_ns=2**62 + 1))
     hub.send(store, "wave", good, late)
     open_all(store, engine, clinic_keys)
-    (sensor,) = queries.list_sensors(engine)
+    (sensor,) = queries.list_sensors(engine, EVERY_SUBJECT)
     assert (sensor["samples"], sensor["undecodable"]) == (130, 1)
     assert rows(engine, tables.unopened) == []

@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, inspect, select
 from cloud import store_tables, tables
 from cloud.api import queries
 from cloud.changes import SensorKey
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.stored_blocks import StoreCounts, StoredBlockId
 from cloud.tables import open_projections
@@ -75,10 +76,12 @@ def test_shows_every_old_block_once(folder: Path, store: Store, caplog: pytest.L
     keys = ClinicKeyPair.load(folder / "clinic.key")
     for _ in range(2):
         open_all(store, engine, keys)
-        counters = queries.read_counters(engine)
+        counters = queries.read_counters(engine, EVERY_SUBJECT)
         assert counters["blocks"] == {"opened": 12, "unopened": 5, "unopened_reasons": {"no key": 5}}
         assert (counters["alerts"], counters["samples"]) == (2, 130)
-        values = queries.read_vitals(engine, SensorKey("subject-1", "hub-1", "strap-1"), "heart_rate", 0, 2 * START_US)
+        values = queries.read_vitals(
+            engine, EVERY_SUBJECT, SensorKey("subject-1", "hub-1", "strap-1"), "heart_rate", 0, 2 * START_US
+        )
         assert sorted(row["value"] for row in values["vitals"]) == [60.0, 61.0, 62.0, 63.0, 69.0]
     with engine.connect() as connection:
         assert len(connection.execute(select(tables.opened)).all()) == 12

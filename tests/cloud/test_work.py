@@ -11,12 +11,13 @@ from cloud import opener, store_tables, tables, work
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
 from cloud.opener import Opener
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
 from sync.records import GapRecord, encode_records
 from sync.seal import ClinicKeyPair
-from tests.cloud.synthetic import START_US, Hub, alert, counts, discard, ecg_mv, heart_rate, open_all, waveform
+from tests.cloud.synthetic import START_US, Hub, alert, counts, ecg_mv, heart_rate, open_all, waveform
 from tests.databases import ON_BOTH, Databases
 
 DATABASES = ON_BOTH
@@ -47,7 +48,7 @@ def source(engine: Engine) -> dict[str, Any]:
 
 
 def shown_alerts(engine: Engine) -> set[str]:
-    return {found["id"] for found in alert_queries.list_alerts(engine, ListCursor(0))["alerts"]}
+    return {found["id"] for found in alert_queries.list_alerts(engine, EVERY_SUBJECT, ListCursor(0))["alerts"]}
 
 
 def state(store: Store) -> work.StoreState:
@@ -66,7 +67,7 @@ def test_a_block_is_work_from_its_commit_until_it_is_projected(
 ) -> None:
     send_some(hub, store)
     assert waiting(store) == [("hub-1", "alert", 1), ("hub-1", "wave", 1), ("hub-1", "wave", 2)]
-    running = Opener(store, engine, clinic_keys, discard)
+    running = Opener(store, engine, clinic_keys)
     assert running.open_batch() is not None
     assert waiting(store) == [("hub-1", "wave", 1), ("hub-1", "wave", 2)]
     assert running.open_batch() is not None
@@ -98,11 +99,11 @@ def test_projecting_a_block_again_after_a_crash_changes_nothing(
         patched.setattr(work, "delete_work", crash)
         for _ in range(2):
             with pytest.raises(TransientError, match="crashed"):
-                Opener(store, engine, clinic_keys, discard).open_batch()
+                Opener(store, engine, clinic_keys).open_batch()
     before = content(engine)
     assert len(waiting(store)) == 4
     assert len(before["alerts"]) == 1
-    running = Opener(store, engine, clinic_keys, discard)
+    running = Opener(store, engine, clinic_keys)
     running.open_batch()
     assert content(engine) == before
     with monkeypatch.context() as patched:
@@ -112,7 +113,11 @@ def test_projecting_a_block_again_after_a_crash_changes_nothing(
     before = content(engine)
     open_all(store, engine, clinic_keys)
     assert content(engine) == before
-    assert queries.read_counters(engine)["blocks"] == {"opened": 3, "unopened": 1, "unopened_reasons": {"undecodable": 1}}
+    assert queries.read_counters(engine, EVERY_SUBJECT)["blocks"] == {
+        "opened": 3,
+        "unopened": 1,
+        "unopened_reasons": {"undecodable": 1},
+    }
 
 
 def test_blocks_are_opened_in_the_order_of_each_hub_and_lane(
@@ -147,7 +152,7 @@ def test_the_backlog_of_one_hub_does_not_delay_another(
     other.send(store, "vital", heart_rate(START_US, 99.0), received_us=START_US + 1)
     for n in range(20):
         hub.send(store, "vital", heart_rate(START_US, 60.0 + n), received_us=START_US + 2)
-    running = Opener(store, engine, clinic_keys, discard)
+    running = Opener(store, engine, clinic_keys)
     for _ in range(2):
         running.open_batch()
     assert ("hub-2", "vital", 1) not in waiting(store)
@@ -171,7 +176,7 @@ class Clinic:
     def run(self, send: Callable[[Store], None] = lambda _store: None) -> tuple[set[str], work.StoreState]:
         """Start, receive, open everything, stop; returns the ids of the alerts shown, and the store's state."""
         with self.opened() as (store, engine):
-            Opener(store, engine, self.keys, discard).check_databases()
+            Opener(store, engine, self.keys).check_databases()
             send(store)
             open_all(store, engine, self.keys)
             assert len(content(engine)["opened"]) == store.count_blocks() > 0
@@ -261,7 +266,7 @@ def test_a_crash_while_the_projections_are_emptied_repeats_it(
     clinic.run(send_alerts(hub, "a3"))
     clinic.databases.restore("blocks")
     with clinic.opened() as (store, engine):
-        running = Opener(store, engine, clinic_keys, discard)
+        running = Opener(store, engine, clinic_keys)
 
         def crash(*_: object) -> None:
             raise TransientError("crashed")
