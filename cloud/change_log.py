@@ -1,6 +1,6 @@
 """The change log of the projections: the opener writes it, the live feed of any process follows it.
 
-    opener:  rows + their entries under the batch's number, one transaction ──▶ wake-up, a hint
+    opener:  rows + their entries under the batch's number, one transaction ──▶ hint
     feed:    entries after its position ──▶ rows ──▶ viewers
 
 A batch gets its number under the lock of `projections.lock_source`, which is held until its transaction ends. Batches thus

@@ -95,7 +95,7 @@ async def _run_services(
             background = [
                 tasks.create_task(mqtt.run()),
                 tasks.create_task(run_ingest(databases.store, transport, opener.wake, now_us=now_us)),
-                tasks.create_task(opener.run(feed.wake)),
+                tasks.create_task(opener.run(feed.send_changes)),
                 tasks.create_task(feed.run()),
             ]
             serving = tasks.create_task(server.serve(sockets=[listener]))

@@ -1,6 +1,6 @@
 """Opens blocks with the clinic's private key and projects their records.
 
-    work rows of the store ──▶ open ──▶ decode ──▶ projections, one transaction ──▶ delete the work rows ──▶ wake the feed
+    work rows of the store ──▶ open ──▶ decode ──▶ projections, one transaction ──▶ delete the work rows ──▶ hint
 
 After a kill at any moment it opens the blocks again whose work rows are left; the projections know the blocks that they hold,
 so nothing is projected twice. A block that cannot be read is set aside: recorded with the reason, and the opener continues with
@@ -10,7 +10,7 @@ the next one. Only a failure of a database makes the opener wait, and only while
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
@@ -128,17 +128,18 @@ class Opener:
         """Tell the opener that blocks were committed. Call it on the event loop."""
         self._has_work.set()
 
-    async def run(self, on_batch: Callable[[], None]) -> None:
+    async def run(self, on_batch: Callable[[], Awaitable[None]]) -> None:
         """Open stored and arriving blocks until cancelled. Retries while a database is locked or full.
 
-        It calls `on_batch` after each batch: a hint that there may be changes, to those who follow the change log.
+        It awaits `on_batch` after each batch: a hint that the change log may have grown. The next batch waits meanwhile: it
+        would compete with an alert of this one on its way to the page.
 
         When no new block waits, it tries blocks again that had no usable key. A hub with a wrong key thus delays no other hub.
         """
         while True:
             self._has_work.clear()
             while await self._run_with_retry(self._open_or_retry) is not None:
-                on_batch()
+                await on_batch()
             await self._has_work.wait()
 
     def _open_or_retry(self) -> int | None:

@@ -1,6 +1,7 @@
 """The live feed of the page's WebSockets: follows the change log and sends every change to the viewers who may see it.
 
-A wake-up is only a hint that the log may have grown. Without any, the feed reads the log every `POLL_S`.
+An opener in the same process calls `send_changes` after each batch. That is only a hint: the feed also reads the log every
+`POLL_S`, and so follows openers in other processes.
 """
 
 import asyncio
@@ -28,8 +29,8 @@ fetches the data over REST instead."""
 HEARTBEAT_S: Final = 2.0
 """Longest silence on a healthy WebSocket. After three times this silence the page reports a lost connection (js/link.js)."""
 POLL_S: Final = 1.0
-"""Longest time between two readings of the log while there are viewers: what an alert is late by if its wake-up was lost, or
-comes from an opener in another process. A reading takes about a ms, so that it costs a thousandth of a core."""
+"""Time between two readings of the log without a hint: what an alert is late by at the most if its hint was lost, or if the
+opener is another process. A reading takes some ms, so that it costs less than a hundredth of a core."""
 RESYNC: Final[Json] = {"type": "resync"}
 """Tells the page to fetch over REST what it shows."""
 
@@ -72,7 +73,7 @@ class Feed:
         self._engine = engine
         self._clock_us = clock_us
         self._channels: dict[Scope, Channel] = {}
-        self._wake = asyncio.Event()
+        self._sending = asyncio.Lock()
         self._published = 0
         self._dropped = 0
 
@@ -81,36 +82,31 @@ class Feed:
         viewers = sum(len(channel.viewers) for channel in self._channels.values())
         return FeedStatistics(viewers, self._published, self._dropped)
 
-    def wake(self) -> None:
-        """Hint that the log may have grown. Call it on the event loop."""
-        self._wake.set()
-
     async def run(self) -> None:
-        """Send the changes to the viewers until cancelled."""
+        """Send changes without a hint until cancelled."""
         while True:
-            self._wake.clear()
+            await asyncio.sleep(POLL_S)
             await self.send_changes()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S if self._channels else None):
-                    await self._wake.wait()
 
     async def send_changes(self) -> None:
         """Queue messages about what has changed for every viewer, alerts first.
 
         If they cannot be built, viewers are told to fetch what they show, as soon as the projections can be read.
         """
-        for scope, channel in list(self._channels.items()):
-            try:
-                channel.position, messages = await asyncio.to_thread(self._read_messages, scope, channel.position)
-            except Exception as error:  # noqa: BLE001 - one block must not stop the live feed of the others
-                _log.error("cannot build live messages (%s): viewers fetch the changes instead", type(error).__name__)
-                if channel.position is not None:
-                    self._wake.set()  # tries at once whether the end of the log can be read
-                channel.position, messages = None, []
-            self._published += len(messages)
-            for viewer in channel.viewers:
-                for message in messages:
-                    self._enqueue(viewer, message)
+        async with self._sending:
+            for scope, channel in list(self._channels.items()):
+                await self._send_to_channel(scope, channel)
+
+    async def _send_to_channel(self, scope: Scope, channel: Channel) -> None:
+        try:
+            channel.position, messages = await asyncio.to_thread(self._read_messages, scope, channel.position)
+        except Exception as error:  # noqa: BLE001 - one block must not stop the live feed of the others
+            _log.error("cannot build live messages (%s): viewers fetch the changes instead", type(error).__name__)
+            channel.position, messages = None, []
+        self._published += len(messages)
+        for viewer in channel.viewers:
+            for message in messages:
+                self._enqueue(viewer, message)
 
     @contextlib.asynccontextmanager
     async def register_viewer(self, scope: Scope) -> AsyncIterator[Viewer]:
@@ -121,7 +117,6 @@ class Feed:
             self._channels.setdefault(scope, Channel(position))  # another viewer may have registered meanwhile
         channel = self._channels[scope]
         channel.viewers.append(viewer)
-        self._wake.set()
         try:
             yield viewer
         finally:

@@ -64,7 +64,7 @@ async def run_clinic(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
-            background = [tasks.create_task(run) for run in (opener.run(feed.wake), feed.run())]
+            background = [tasks.create_task(run) for run in (opener.run(feed.send_changes), feed.run())]
             yield RunningClinic(listener.getsockname()[1], opener, feed)
             server.should_exit = True
             await serving

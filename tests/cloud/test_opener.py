@@ -218,7 +218,11 @@ def test_opens_new_blocks_and_retries_while_the_store_is_locked(
 
     async def open_one_alert() -> None:
         opener, has_opened = Opener(store, engine, clinic_keys), asyncio.Event()
-        running = asyncio.create_task(opener.run(has_opened.set))
+
+        async def note() -> None:
+            has_opened.set()
+
+        running = asyncio.create_task(opener.run(note))
         hub.send(store, "alert", alert())
         opener.wake()
         async with asyncio.timeout(10):

@@ -196,7 +196,7 @@ def test_a_start_opens_new_blocks_before_it_tries_old_ones_again(
         batches: asyncio.Queue[None] = asyncio.Queue()
         monkeypatch.setattr(store, "blocks_by_id", lambda ids: tried_before.append(len(ids)) or by_id(ids))
         opener = Opener(store, engine, clinic_keys)
-        running = asyncio.create_task(opener.run(lambda: batches.put_nowait(None)))
+        running = asyncio.create_task(opener.run(lambda: batches.put(None)))
         async with asyncio.timeout(10):
             await batches.get()
             first = list(tried_before)
@@ -222,7 +222,7 @@ def test_opens_and_publishes_old_blocks_when_their_key_fits_now(
 
     async def start_again() -> None:
         batches: asyncio.Queue[None] = asyncio.Queue()
-        running = asyncio.create_task(Opener(store, engine, clinic_keys).run(lambda: batches.put_nowait(None)))
+        running = asyncio.create_task(Opener(store, engine, clinic_keys).run(lambda: batches.put(None)))
         async with asyncio.timeout(10):
             while unopened(engine):
                 await batches.get()
@@ -240,13 +240,14 @@ def test_viewers_fetch_what_no_live_message_can_tell(
         raise OverflowError
 
     monkeypatch.setattr(queries, "find_sensor", overflow)
+    monkeypatch.setattr("cloud.api.feed.POLL_S", 0.01)
     hub.send(store, "vital", heart_rate(START_US, 61.0))
 
     async def publish_one() -> Any:
         feed = Feed(engine)
         opener = Opener(store, engine, clinic_keys)
         async with feed.register_viewer(EVERY_SUBJECT) as viewer:
-            running = [asyncio.create_task(run) for run in (opener.run(feed.wake), feed.run())]
+            running = [asyncio.create_task(run) for run in (opener.run(feed.send_changes), feed.run())]
             async with asyncio.timeout(10):
                 message = await viewer.queue.get()
             assert not any(task.done() for task in running)
