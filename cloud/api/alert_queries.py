@@ -155,8 +155,9 @@ def _read_section(
 
 
 def _select_current(scope: Scope, cursor: ListCursor) -> Select[Any]:
-    # A union of two searches by index: SQLite would answer the same condition with OR by reading the whole table.
-    ongoing = select(_alerts.revision).where(_alerts.end_us.is_(None), scope.allows(_alerts.subject))
+    # A union of two searches by index: SQLite would answer the same condition with OR by reading the whole table. The scope is
+    # applied to their result: inside them it could make SQLite search a subject's whole history.
+    ongoing = select(_alerts.revision).where(_alerts.end_us.is_(None))
     current = ongoing.union(select(_alerts.revision).where(_alerts.received_us >= cursor.since_us))
     query = _select_summaries(scope).where(_alerts.revision.in_(current)).order_by(_alerts.rank, _IS_ENDED, *_NEWEST_FIRST)
     if cursor.after:
