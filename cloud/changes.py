@@ -1,22 +1,26 @@
-"""What a transaction of the opener changed, for the live feed, and the keys that keep patients apart."""
+"""What the opener changed in the projections, and the keys that keep patients apart."""
 
 from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from sync.records import VitalRecord, WaveformRecord
 from sync.wire import Lane
 
+ALERT: Final = "alert"
+SENSOR: Final = "sensor"
+WAVEFORM: Final = "waveform"
+VITAL: Final = "vital"
+BACKLOG: Final = "backlog"
+"""More than live data: the page has to fetch what it shows."""
+
 MAX_LIVE_WAVEFORMS: Final = 20
-"""Waveforms of one sensor in one transaction. A sensor sends about one a second: more are a backlog, not live data."""
+"""Waveforms of one sensor at once. A sensor sends about one a second: more are a backlog, not live data."""
 MAX_LIVE_SAMPLES: Final = 30_000
-"""Samples of all sensors in one transaction: one second of two hundred straps at 130 Hz, 200 kB for each viewer."""
-MAX_LIVE_VITALS: Final = 500
-"""Vital signs in one transaction: those of two hundred straps in one second, and room to spare."""
-MAX_LIVE_ALERTS: Final = 20
-"""Alerts in one transaction. Each comes with its strip of some 10 kB."""
-MAX_LIVE_SENSORS: Final = 250
-"""Sensors in one transaction."""
+"""Samples of all sensors at once: one second of two hundred straps at 130 Hz, 200 kB for each viewer."""
+MAX_LIVE: Final[Mapping[str, int]] = {ALERT: 20, SENSOR: 250, VITAL: 500, WAVEFORM: 5000, BACKLOG: 0}
+"""Changes of each kind at once. Each alert comes with its strip of some 10 kB. Vital signs are those of two hundred straps in
+one second, and room to spare. So many waveforms have 6 samples each at the most."""
 
 
 class SensorKey(NamedTuple):
@@ -60,53 +64,45 @@ class BlockOrigin:
         return SensorKey(self.subject, self.hub, sensor)
 
 
-class LiveWaveform(NamedTuple):
-    """A waveform with its sensor and its block's position."""
+class Change(NamedTuple):
+    """A row of the projections that was added or changed.
 
-    key: SensorKey
-    position: Position
-    record: WaveformRecord
+    `name` is the id of an alert, else the name of a sensor. `row` is the number of a waveform or a vital sign, else 0, and
+    `samples` the length of a waveform. A backlog names its subject only.
+    """
+
+    kind: str
+    subject: str
+    hub: str
+    name: str
+    row: int = 0
+    samples: int = 0
 
 
-class LiveVital(NamedTuple):
-    """A vital sign with its sensor and its block's position."""
-
-    key: SensorKey
-    position: Position
-    record: VitalRecord
+def is_backlog(changes: Collection[Change]) -> bool:
+    """Return whether these changes are more than live data, too many for the messages of the feed."""
+    kinds = Counter(change.kind for change in changes)
+    waves = Counter(change[1:4] for change in changes if change.kind == WAVEFORM)
+    return (
+        any(kinds[kind] > limit for kind, limit in MAX_LIVE.items())
+        or max(waves.values(), default=0) > MAX_LIVE_WAVEFORMS
+        or sum(change.samples for change in changes) > MAX_LIVE_SAMPLES
+    )
 
 
 @dataclass(slots=True)
-class Changes:
-    """What changed: `alerts` and `sensors`, each once, and the new data. A backlog has none of them, only the flag."""
+class BatchChanges:
+    """The changes of one batch, each once. A subject with a backlog has only the entry that says so: memory is bounded."""
 
-    alerts: dict[AlertKey, None] = field(default_factory=dict)
-    sensors: dict[SensorKey, None] = field(default_factory=dict)
-    waveforms: list[LiveWaveform] = field(default_factory=list)
-    vitals: list[LiveVital] = field(default_factory=list)
-    blocks: int = 0
-    is_backlog: bool = False
+    _by_subject: dict[str, dict[Change, None]] = field(default_factory=dict)
 
-    def add(self, other: "Changes") -> None:
-        """Add the changes of another block. Too much to be live data becomes a backlog, so that memory stays bounded."""
-        self.blocks += other.blocks
-        self.is_backlog = self.is_backlog or other.is_backlog
-        if not self.is_backlog:
-            self.alerts |= other.alerts
-            self.sensors |= other.sensors
-            self.waveforms += other.waveforms
-            self.vitals += other.vitals
-            self.is_backlog = self._exceeds_limits()
-        if self.is_backlog:
-            for held in (self.alerts, self.sensors, self.waveforms, self.vitals):
-                held.clear()
+    def add(self, changes: Sequence[Change]) -> None:
+        """Add the changes of a block, which are all of one subject."""
+        if changes:
+            subject = changes[0].subject
+            held = self._by_subject.get(subject, {}) | dict.fromkeys(changes)
+            self._by_subject[subject] = {Change(BACKLOG, subject, "", ""): None} if is_backlog(held) else held
 
-    def _exceeds_limits(self) -> bool:
-        waves = Counter(wave.key for wave in self.waveforms)
-        return (
-            max(waves.values(), default=0) > MAX_LIVE_WAVEFORMS
-            or sum(len(wave.record.samples) for wave in self.waveforms) > MAX_LIVE_SAMPLES
-            or len(self.vitals) > MAX_LIVE_VITALS
-            or len(self.alerts) > MAX_LIVE_ALERTS
-            or len(self.sensors) > MAX_LIVE_SENSORS
-        )
+    def __iter__(self) -> Iterator[Change]:
+        for changes in self._by_subject.values():
+            yield from changes

@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cloud.block_reader import BlockReader
-from cloud.changes import Changes
 from cloud.cli_keys import add_key_commands
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
@@ -184,20 +183,17 @@ def _print_totals(store: Store, reader: BlockReader, *, as_json: bool) -> int:
 
 
 def _rebuild(folder: ClinicFolder, store: Store, reader: BlockReader) -> None:
-    async def discard(_changes: Changes) -> None:
-        """Publish to no one: a rebuild has no viewers."""
-
     def send_no_receipts(_outcomes: Sequence[BlockOutcome]) -> None:
         """Hubs send again what they have no receipt for."""
 
     engine = open_projections(folder.projections)
     try:
         reset_projections(engine)
-        opener = Opener(store, engine, reader, discard, send_no_receipts)
+        opener = Opener(store, engine, reader, send_no_receipts)
         with Progress(console=Console(stderr=True)) as progress:
             task = progress.add_task("Opening blocks", total=store.count_blocks())
-            while (changes := opener.open_batch()) is not None:
-                progress.advance(task, changes.blocks)
+            while (opened := opener.open_batch()) is not None:
+                progress.advance(task, opened)
     finally:
         engine.dispose()
 

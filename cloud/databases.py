@@ -3,6 +3,8 @@
 Both speak the same SQL through SQLAlchemy Core. Decision 14 says why PostgreSQL's driver is pg8000.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,6 +64,15 @@ def _set_pragmas(connection: Any, _record: object) -> None:
     """Set synchronous = FULL: a commit must survive a power cut, also in WAL mode."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection that only reads, and sees the database as of one moment."""
+    with engine.begin() as connection:
+        if connection.dialect.name == POSTGRESQL:  # on SQLite every transaction does
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield connection
 
 
 def insert_into(table: Table, dialect: str) -> Any:

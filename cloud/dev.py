@@ -61,22 +61,23 @@ async def run_dev(
 
 @dataclass(frozen=True, slots=True)
 class _Databases:
-    """The store and the projections, each opened twice: the page must not use up the connections of ingest and opener."""
+    """The store and the projections, opened more than once: the page must not use up the connections of the others."""
 
     store: Store
     projections: Engine
     page_store: Store
     page_projections: Engine
+    feed_projections: Engine
 
 
 @contextmanager
 def _open_databases(folder: ClinicFolder) -> Iterator[_Databases]:
     with ExitStack() as stack:
         stores = [stack.enter_context(contextlib.closing(Store.open(folder.blocks))) for _ in range(2)]
-        engines = [open_projections(folder.projections) for _ in range(2)]
+        engines = [open_projections(folder.projections) for _ in range(3)]
         for engine in engines:
             stack.callback(engine.dispose)
-        yield _Databases(stores[0], engines[0], stores[1], engines[1])
+        yield _Databases(stores[0], engines[0], stores[1], engines[1], engines[2])
 
 
 async def _run_services(
@@ -88,12 +89,12 @@ async def _run_services(
     stop: asyncio.Event,
     print_line: Callable[[str], None],
 ) -> None:
-    feed = Feed(databases.projections)
+    feed = Feed(databases.feed_projections)
     mqtt = MqttClient(endpoints.broker, client_id="clinic", subscriptions=UP_TOPICS)
     transport = SubscribedTransport(mqtt)
     receipts = ReceiptQueue(databases.store, keys.signing.receipt, transport.publish)
     reader = BlockReader(databases.store, Registry(folder.hubs, time.monotonic), keys.recipients)
-    opener = Opener(databases.store, databases.projections, reader, feed.publish, receipts.put)
+    opener = Opener(databases.store, databases.projections, reader, receipts.put)
     await asyncio.to_thread(opener.check_databases)  # before ingest begins
     registry = Registry(folder.hubs, time.monotonic)  # one for each thread
     ingest = run_ingest(databases.store, registry, keys.signing.acknowledgement, transport, opener.wake, now_us=now_us)
@@ -103,8 +104,9 @@ async def _run_services(
             background = [
                 tasks.create_task(mqtt.run()),
                 tasks.create_task(ingest),
-                tasks.create_task(opener.run()),
+                tasks.create_task(opener.run(feed.send_changes)),
                 tasks.create_task(receipts.run()),
+                tasks.create_task(feed.run()),
             ]
             serving = tasks.create_task(server.serve(sockets=[listener]))
             await transport.subscribed.wait()

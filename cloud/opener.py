@@ -1,6 +1,6 @@
 """Opens the blocks of the store and projects their records.
 
-    work rows of the store ──▶ open ──▶ projections, one transaction ──▶ delete the work rows ──▶ receipts ──▶ publish
+    work rows of the store ──▶ open ──▶ projections, one transaction ──▶ delete the work rows ──▶ receipts ──▶ hint
 
 After a kill at any moment it opens the blocks again whose work rows are left; the projections know the blocks that they hold,
 so nothing is projected twice. A block that cannot be read is set aside: recorded with the reason, and the opener continues with
@@ -18,9 +18,9 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
-from cloud import projections, tables, work
+from cloud import change_log, projections, tables, work
 from cloud.block_reader import ERASED, NO_KEY, NOT_ASSIGNED, NOT_AUTHENTIC, UNDECODABLE, BlockReader, UnreadableError
-from cloud.changes import BlockOrigin, Changes, Position
+from cloud.changes import BatchChanges, BlockOrigin, Change, Position
 from cloud.database_errors import find_database_failure, translating_errors
 from cloud.errors import ClinicError
 from cloud.projections import UnopenedBlock
@@ -40,7 +40,6 @@ RETRIED_REASONS: Final = (NO_KEY, NOT_ASSIGNED, NOT_AUTHENTIC)
 
 _log = logging.getLogger(__name__)
 
-Publish = Callable[[Changes], Awaitable[None]]
 Report = Callable[[Sequence[BlockOutcome]], None]
 """Hears, on the opener's thread, what became of the blocks of a batch, once both databases have committed it."""
 
@@ -48,11 +47,10 @@ Report = Callable[[Sequence[BlockOutcome]], None]
 class Opener:
     """Opens the blocks of the store as they arrive. `open_batch` opens one batch; `run` repeats it on a worker thread."""
 
-    def __init__(self, store: Store, engine: Engine, reader: BlockReader, publish: Publish, report: Report) -> None:
+    def __init__(self, store: Store, engine: Engine, reader: BlockReader, report: Report) -> None:
         self._store = store
         self._engine = engine
         self._reader = reader
-        self._publish = publish
         self._report = report
         self._has_work = asyncio.Event()
         self._retried: StoredBlockId | None = None
@@ -63,23 +61,26 @@ class Opener:
         """Tell the opener that blocks were committed. Call it on the event loop."""
         self._has_work.set()
 
-    async def run(self) -> None:
+    async def run(self, on_batch: Callable[[], Awaitable[None]]) -> None:
         """Open stored and arriving blocks until cancelled. Retries while a database is locked or full.
+
+        It awaits `on_batch` after each batch: a hint that the change log may have grown. The next batch waits meanwhile: it
+        would compete with an alert of this one on its way to the page.
 
         When no new block waits, it tries blocks again that were not opened for one of `RETRIED_REASONS`. A hub with a wrong key
         thus delays no other hub.
         """
         while True:
             self._has_work.clear()
-            while (changes := await self._run_with_retry(self._open_or_retry)) is not None:
-                await self._publish(changes)
+            while await self._run_with_retry(self._open_or_retry) is not None:
+                await on_batch()
             await self._has_work.wait()
 
-    def _open_or_retry(self) -> Changes | None:
-        changes = self.open_batch()
-        return self.retry_unopened() if changes is None else changes
+    def _open_or_retry(self) -> int | None:
+        tried = self.open_batch()
+        return self.retry_unopened() if tried is None else tried
 
-    async def _run_with_retry(self, work: Callable[[], Changes | None]) -> Changes | None:
+    async def _run_with_retry(self, work: Callable[[], int | None]) -> int | None:
         while True:
             try:
                 return await asyncio.to_thread(work)
@@ -110,8 +111,8 @@ class Opener:
             tables.empty_tables(connection)
             projections.write_source(connection, work.begin_again(store, state, mismatch))
 
-    def open_batch(self) -> Changes | None:
-        """Open the next batch, alerts first; returns None if no block waits."""
+    def open_batch(self) -> int | None:
+        """Open the next batch, alerts first; returns its number of blocks, or None if no block waits."""
         self.check_databases()
         with self._store.transaction() as store:
             with self._projections() as connection:
@@ -123,42 +124,47 @@ class Opener:
                 _record_unopened(connection, outcomes)
                 source = replace(source, batches=source.batches + 1, commits=max(source.commits, state.commits))
                 projections.write_source(connection, source)
+                change_log.write_changes(connection, source.batches, changes)
             work.delete_work(store, blocks, source)
         _log_unopened(outcomes)
         self._report(outcomes)
-        return changes
+        return len(blocks)
 
-    def retry_unopened(self) -> Changes | None:
+    def retry_unopened(self) -> int | None:
         """Try the next batch of blocks again that were not opened for one of `RETRIED_REASONS`.
 
-        Returns None when each of them has been tried once since the start.
+        Returns their number, or None when each of them has been tried once since the start.
         """
         if self._has_retried_all:
             return None
         with self._projections() as connection:
-            projections.lock_source(connection)
+            source = projections.lock_source(connection)
             ids = projections.list_unopened(connection, RETRIED_REASONS, self._retried, BATCH_BLOCKS)
             changes, outcomes = self._open(connection, self._store.blocks_by_id(ids))
             _record_unopened(connection, outcomes)
+            if ids:
+                source = replace(source, batches=source.batches + 1)
+                projections.write_source(connection, source)
+                change_log.write_changes(connection, source.batches, changes)
         if not ids:
             self._has_retried_all = True
             return None
         self._retried = ids[-1]
         self._report([outcome for outcome in outcomes if outcome.error is None])
-        return changes
+        return len(ids)
 
     @contextmanager
     def _projections(self) -> Iterator[Connection]:
         with translating_errors("the projections"), self._engine.begin() as connection:
             yield connection
 
-    def _open(self, connection: Connection, blocks: Iterable[StoredBlock]) -> tuple[Changes, list[BlockOutcome]]:
+    def _open(self, connection: Connection, blocks: Iterable[StoredBlock]) -> tuple[BatchChanges, list[BlockOutcome]]:
         """Project each block in a savepoint; returns the changes, and what became of each block.
 
         Raises:
             TransientError, PermanentError, DBAPIError: a database failed; the transaction cannot be committed.
         """
-        changes = Changes()
+        changes = BatchChanges()
         outcomes: list[BlockOutcome] = []
         self._reader.refresh()  # after the projections were locked: what is erased from now on is deleted after this batch
         for block in blocks:
@@ -177,10 +183,10 @@ class Opener:
             outcomes.append(BlockOutcome(block, error))
         return changes, outcomes
 
-    def _project(self, connection: Connection, block: StoredBlock) -> Changes:
+    def _project(self, connection: Connection, block: StoredBlock) -> list[Change]:
         opened = self._reader.read(block)
         if not projections.note_opened(connection, block.id):
-            return Changes()
+            return []
         lane, epoch, seq = block.position
         origin = BlockOrigin(opened.subject, block.hub, lane, Position(epoch, seq), block.received_us, opened.is_proven)
         try:

@@ -13,7 +13,10 @@ from cloud.databases import insert_into
 MAX_TOTAL: Final = 2**53 - 1
 """Totals stay at this value: the largest integer that JavaScript represents exactly."""
 TOTALS: Final = ("samples", "undecodable", "gaps", "missing_samples")
-INSERTS: Final = {table: table.insert() for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)}
+INSERTS: Final = {
+    table: table.insert().returning(table.c.id)
+    for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +24,9 @@ class Statements:
     """INSERTs that say what happens to a row that is there already."""
 
     insert_opened: Executable
-    increase_counter: Executable
+    next_revision: Executable
     upsert_unopened: Executable
-    insert_patient: Executable
+    count_block: Executable
     upsert_status: Executable
     upsert_latest_vital: Executable
     upsert_last_data: Executable
@@ -38,15 +41,15 @@ def statements(connection: Connection) -> Statements:
 
 @cache
 def _build(dialect: str) -> Statements:
-    counter = tables.counters.c.value
-    new_counter, new_gap = _excluded(tables.counters, dialect), _excluded(tables.gaps, dialect)
-    increase_counter: Any = _upsert(tables.counters, dialect, {"value": counter + new_counter.value})
+    counter, new_gap = tables.counters.c.value, _excluded(tables.gaps, dialect)
+    revision: Any = insert_into(tables.counters, dialect).values(name="revision", value=1)
+    next_revision = revision.on_conflict_do_update(index_elements=["name"], set_={"value": counter + 1})
     may_replace_gap = or_(tables.gaps.c.to_us.is_(None), new_gap.to_us.is_not(None))
     return Statements(
         insert_opened=insert_into(tables.opened, dialect).on_conflict_do_nothing(),
-        increase_counter=increase_counter.returning(counter),
+        next_revision=next_revision.returning(counter),
         upsert_unopened=_upsert(tables.unopened, dialect),
-        insert_patient=insert_into(tables.patients, dialect).on_conflict_do_nothing(),
+        count_block=_upsert(tables.patients, dialect, {"opened": tables.patients.c.opened + 1}),
         upsert_status=_upsert_latest(tables.statuses, dialect),
         upsert_latest_vital=_upsert_latest(tables.latest_vitals, dialect),
         upsert_last_data=_upsert_latest(tables.last_data, dialect),

@@ -14,7 +14,7 @@ from sqlalchemy import Table, func, select, tuple_
 from sqlalchemy.engine import Connection, Row
 
 from cloud import tables
-from cloud.changes import AlertKey, BlockOrigin, Changes, LiveVital, LiveWaveform, Position
+from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, BlockOrigin, Change, Position
 from cloud.projection_statements import INSERTS, TOTALS, statements
 from cloud.stored_blocks import StoredBlockId
 from sync.packing import pack_samples
@@ -82,13 +82,7 @@ def note_opened(connection: Connection, block: StoredBlockId) -> bool:
         return False
     this = [tables.unopened.c[name] == value for name, value in block._asdict().items()]
     connection.execute(tables.unopened.delete().where(*this))
-    increase_counter(connection, "opened", 1)
     return True
-
-
-def increase_counter(connection: Connection, name: str, amount: int) -> int:
-    """Add to a counter; returns its new value. The row is locked until the transaction ends."""
-    return int(connection.execute(statements(connection).increase_counter, {"name": name, "value": amount}).scalar_one())
 
 
 def record_unopened(connection: Connection, block: UnopenedBlock) -> None:
@@ -109,13 +103,14 @@ def list_unopened(
     return [StoredBlockId(*row) for row in connection.execute(query)]
 
 
-def project_records(connection: Connection, origin: BlockOrigin, records: Iterable[Record]) -> Changes:
-    """Write the records of one block to the projections; returns what changed.
+def project_records(connection: Connection, origin: BlockOrigin, records: Iterable[Record]) -> list[Change]:
+    """Write the records of one block to the projections; returns what changed, all of it of one subject.
 
     Raises:
         RecordError: the hub names more sensors than `MAX_SENSORS`.
     """
-    connection.execute(statements(connection).insert_patient, {"subject": origin.subject})
+    patient = {"subject": origin.subject, "opened": 1, "alerts": 0, "revision": 0, "unknown_records": 0}
+    connection.execute(statements(connection).count_block, patient)
     writer = _BlockWriter(connection, origin)
     for record in records:
         writer.write(record)
@@ -143,7 +138,7 @@ class _BlockWriter:
         self._origin = origin
         self._position = origin.position._asdict()
         self._totals: dict[str, _SensorTotals] = defaultdict(_SensorTotals)
-        self.changes = Changes(blocks=1)
+        self.changes: list[Change] = []
 
     def write(self, record: Record) -> None:
         match record:
@@ -172,7 +167,7 @@ class _BlockWriter:
         """Add to the totals of the block's sensors, and keep their latest data."""
         for sensor, totals in self._totals.items():
             key = self._origin.sensor_key(sensor)
-            self.changes.sensors[key] = None
+            self.changes.append(Change(SENSOR, *key))
             values = {name: getattr(totals, name) for name in TOTALS}
             unproven = {"unproven_until_us": None if self._origin.is_proven else totals.data_us}
             self._connection.execute(self._statements.upsert_sensor, key._asdict() | values | unproven)
@@ -200,13 +195,15 @@ class _BlockWriter:
         changed = _alert_columns(record, origin, known)
         if not changed:
             return
-        changed["revision"] = increase_counter(self._connection, "revision", 1)
+        changed["revision"] = self._connection.execute(self._statements.next_revision).scalar_one()
         if known is None:
             self._connection.execute(alerts.insert(), key._asdict() | changed)
-            increase_counter(self._connection, "alerts", 1)
         else:
             self._connection.execute(alerts.update().where(this).values(changed))
-        self.changes.alerts[key] = None
+        patients = tables.patients
+        totals = {"revision": changed["revision"], "alerts": patients.c.alerts + int(known is None)}
+        self._connection.execute(patients.update().where(patients.c.subject == key.subject).values(totals))
+        self.changes.append(Change(ALERT, *key))
 
     def _write_waveform(self, record: WaveformRecord) -> None:
         end_us = record.times.at_us + round(len(record.samples) / record.rate_hz * 1e6)
@@ -219,18 +216,18 @@ class _BlockWriter:
             "n": len(record.samples),
             "samples": pack_samples(record.samples),
         }
-        self._insert(tables.waveforms, record, columns | self._position)
+        row = self._insert(tables.waveforms, record, columns | self._position)
         self._totals[record.sensor].samples += len(record.samples)
         self._add_data(record.sensor, end_us)
-        self.changes.waveforms.append(LiveWaveform(self._origin.sensor_key(record.sensor), self._origin.position, record))
+        self.changes.append(Change(WAVEFORM, *self._origin.sensor_key(record.sensor), row, len(record.samples)))
 
     def _write_vital(self, record: VitalRecord) -> None:
         measured = {"at_us": record.times.at_us, "value": record.value}
-        self._insert(tables.vitals, record, measured | {"flags": json.dumps(record.flags)})
+        row = self._insert(tables.vitals, record, measured | self._position | {"flags": json.dumps(record.flags)})
         latest = self._row(record) | self._position | measured | {"received_us": self._origin.received_us}
         self._connection.execute(self._statements.upsert_latest_vital, latest)
         self._add_data(record.sensor, record.times.at_us)
-        self.changes.vitals.append(LiveVital(self._origin.sensor_key(record.sensor), self._origin.position, record))
+        self.changes.append(Change(VITAL, *self._origin.sensor_key(record.sensor), row))
 
     def _write_status(self, record: StatusRecord) -> None:
         row = self._row(record) | self._position | {"value": json.dumps(record.value)}
@@ -238,7 +235,9 @@ class _BlockWriter:
         self._add_data(record.sensor, record.times.at_us)
 
     def _count_unknown(self, record: UnknownRecord) -> None:
-        increase_counter(self._connection, "unknown_records", 1)
+        patients = tables.patients
+        mine = patients.c.subject == self._origin.subject
+        self._connection.execute(patients.update().where(mine).values(unknown_records=patients.c.unknown_records + 1))
         if record.sensor is not None:
             self._totals[record.sensor].undecodable += 1
 
@@ -258,8 +257,9 @@ class _BlockWriter:
     def _row(self, record: Any) -> dict[str, Any]:
         return {**self._origin.sensor_key(record.sensor)._asdict(), "kind": record.kind}
 
-    def _insert(self, table: Table, record: Any, columns: Mapping[str, Any]) -> None:
-        self._connection.execute(INSERTS[table], {**columns, **self._row(record)})
+    def _insert(self, table: Table, record: Any, columns: Mapping[str, Any]) -> int:
+        """Insert a row; returns the number that the database gave it."""
+        return int(self._connection.execute(INSERTS[table], {**columns, **self._row(record)}).scalar_one())
 
     def _add_data(self, sensor: str, end_us: int) -> None:
         self._totals[sensor].data_us = end_us

@@ -34,7 +34,7 @@ from config.files import make_private
 
 _log: Final = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 """A database of another version is rebuilt from the blocks."""
 ID_BYTES: Final = 16
 BUSY_TIMEOUT_S: Final = 10.0
@@ -71,7 +71,21 @@ source: Final = Table(
 store they come from (null: none yet) and the commits that it had counted."""
 opened: Final = Table("opened", metadata, *_block_id(), sqlite_with_rowid=False)
 """The blocks whose records are in the projections: a block that comes again changes nothing."""
+changes: Final = Table(
+    "changes",
+    metadata,
+    Column("batch", BIG, primary_key=True, autoincrement=False),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("hub", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("row", BIG, nullable=False),
+    Column("samples", Integer, nullable=False),
+)
+"""The change log: what each of the last batches changed (`cloud.change_log`), `n` counts the changes of a batch."""
 counters: Final = Table("counters", metadata, Column("name", String, primary_key=True), Column("value", BIG, nullable=False))
+"""`revision`: the highest revision of any alert."""
 unopened: Final = Table(
     "unopened",
     metadata,
@@ -79,7 +93,16 @@ unopened: Final = Table(
     Column("reason", String, nullable=False),
     Column("detail", String, nullable=False),
 )
-patients: Final = Table("patients", metadata, Column("subject", String, primary_key=True))
+patients: Final = Table(
+    "patients",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("opened", BIG, nullable=False),
+    Column("alerts", BIG, nullable=False),
+    Column("revision", BIG, nullable=False),
+    Column("unknown_records", BIG, nullable=False),
+)
+"""Each patient with the numbers of opened blocks, alerts and records of unknown types, and its alerts' newest revision or 0."""
 alerts: Final = Table(
     "alerts",
     metadata,
@@ -113,6 +136,8 @@ alerts: Final = Table(
     Index("alerts_by_revision", "revision"),
     Index("alerts_by_receipt", "received_us"),
     Index("alerts_by_age", "raised_us", "revision"),
+    Index("alerts_of_subject_by_revision", "subject", "revision"),
+    Index("alerts_of_subject_by_age", "subject", "raised_us", "revision"),
 )
 """`rank` orders the priorities, 0 first. `decided_us` is the hub's time of the first decision; `raised_us` is the same, but
 never later than the clinic received it. `received_us` is when the clinic received the latest record. The position is that of
@@ -131,6 +156,7 @@ vitals: Final = Table(
     Column("id", BIG, primary_key=True),
     *_sensor_key(),
     Column("kind", String, nullable=False),
+    *_position(),
     Column("at_us", BIG, nullable=False),
     Column("value", Float, nullable=False),
     Column("flags", String, nullable=False),

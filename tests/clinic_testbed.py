@@ -9,11 +9,10 @@ from sqlalchemy import Engine
 
 from cloud import store_tables
 from cloud.block_reader import BlockReader
-from cloud.changes import Changes
 from cloud.folder import ClinicFolder
 from cloud.ingest import handle_message
 from cloud.key_store import KeyStore
-from cloud.opener import Opener, Publish, Report
+from cloud.opener import Opener, Report
 from cloud.receipts import BlockOutcome
 from cloud.registry import RegisteredHub, Registry, hub_file, load_hub, save_hub
 from cloud.store import Store
@@ -31,10 +30,6 @@ from sync.wire import UPLINK_LANES, Lane, up_topic
 from tests.cloud.synthetic import START_US
 
 SECONDS_PER_DAY = 86_400
-
-
-async def discard(_changes: Changes) -> None:
-    """Publish to no one."""
 
 
 def ignore(_outcomes: Sequence[BlockOutcome]) -> None:
@@ -79,8 +74,8 @@ class Clinic:
     def reader(self, store: Store) -> BlockReader:
         return BlockReader(store, self.registry, self.key_store)
 
-    def opener(self, store: Store, engine: Engine, publish: Publish = discard, report: Report = ignore) -> Opener:
-        return Opener(store, engine, self.reader(store), publish, report)
+    def opener(self, store: Store, engine: Engine, report: Report = ignore) -> Opener:
+        return Opener(store, engine, self.reader(store), report)
 
 
 class Hub:

@@ -3,6 +3,9 @@
 The list of alerts has first the current alerts (ongoing, or received within the last day) by priority, ongoing before ended,
 newest first; then the earlier ones, newest first. A late backlog therefore cannot hide a more important or a newer alert. Age
 counts from `raised_us`, in which a hub's clock that is ahead has no effect.
+
+What lies outside the scope is not found, and the newest revision is that of an alert in the scope. Revisions count the changes
+of all alerts of the clinic: a gap between two of them says that there were other changes, but not whose.
 """
 
 import json
@@ -17,6 +20,7 @@ from cloud import tables
 from cloud.api.numbers import Json, to_millivolts
 from cloud.changes import AlertKey
 from cloud.projections import PRIORITY_RANKS
+from cloud.scope import Scope
 from sync.packing import unpack_samples
 
 PAGE_ALERTS: Final = 100
@@ -66,74 +70,81 @@ class ListCursor:
         return ",".join(str(int(part)) for part in (self.since_us, self.is_current, *self.after))
 
 
-def list_alerts(engine: Engine, cursor: ListCursor) -> Json:
+def list_alerts(engine: Engine, scope: Scope, cursor: ListCursor) -> Json:
     """Return a page of the list without strips, the newest revision, and the cursor of the next page (null after the last)."""
     rows: list[RowMapping] = []
     following: ListCursor | None = cursor
     with engine.connect() as connection:
-        newest = _read_newest_revision(connection)
+        newest = _read_newest_revision(connection, scope)
         while following is not None and len(rows) < PAGE_ALERTS:
-            found, following = _read_section(connection, following, PAGE_ALERTS - len(rows))
+            found, following = _read_section(connection, scope, following, PAGE_ALERTS - len(rows))
             rows += found
     following_text = following.format() if following else None
     return {"revision": newest, "alerts": [_alert_as_json(row) for row in rows], "next": following_text}
 
 
-def list_changed_alerts(engine: Engine, revision: int) -> Json:
+def list_changed_alerts(engine: Engine, scope: Scope, revision: int) -> Json:
     """Return the alerts new or changed since `revision`, without strips, and the newest revision.
 
     `complete` is false if more than `MAX_CHANGED_ALERTS` have changed: the page then starts again with `list_alerts`.
     """
-    query = _select_summaries().where(_alerts.revision > revision).order_by(_alerts.revision)
+    query = _select_summaries(scope).where(_alerts.revision > revision).order_by(_alerts.revision)
     with engine.connect() as connection:
-        newest = _read_newest_revision(connection)
+        newest = _read_newest_revision(connection, scope)
         rows = connection.execute(query.limit(MAX_CHANGED_ALERTS + 1)).mappings().all()
     changed = [_alert_as_json(row) for row in rows[:MAX_CHANGED_ALERTS]]
     return {"revision": newest, "alerts": changed, "complete": len(rows) <= MAX_CHANGED_ALERTS}
 
 
-def find_alert(engine: Engine, key: AlertKey) -> Json | None:
+def find_alert(connection: Connection, scope: Scope, key: AlertKey) -> Json | None:
     """Return one alert with its strip; None if there is no such alert."""
-    query = select(tables.alerts).where(*(_alerts[name] == value for name, value in key._asdict().items()))
-    with engine.connect() as connection:
-        row = connection.execute(query).mappings().first()
+    is_this = (_alerts[name] == value for name, value in key._asdict().items())
+    row = connection.execute(select(tables.alerts).where(*is_this, scope.allows(_alerts.subject))).mappings().first()
     return None if row is None else _alert_as_json(row) | {"strip": _strip_as_json(row)}
 
 
-def list_patients(engine: Engine) -> list[Json]:
-    """Return every patient, by the pseudonym, with the number of ongoing alerts of each priority."""
+def list_patients(engine: Engine, scope: Scope) -> list[Json]:
+    """Return every patient of the scope, by the pseudonym, with the number of ongoing alerts of each priority."""
+    subject = tables.patients.c.subject
     with engine.connect() as connection:
-        subjects = connection.scalars(select(tables.patients.c.subject).order_by(tables.patients.c.subject)).all()
-        counts = connection.execute(_count_ongoing()).all()
+        subjects = connection.scalars(select(subject).where(scope.allows(subject)).order_by(subject)).all()
+        counts = connection.execute(_count_ongoing(scope)).all()
     ongoing: dict[str, dict[int, int]] = {}
     for row in counts:
         ongoing.setdefault(row.subject, {})[row.rank] = row.n
     return [_patient_as_json(subject, ongoing.get(subject, {})) for subject in subjects]
 
 
-def find_patient(engine: Engine, subject: str) -> Json:
-    """Return one patient in the form of `list_patients`."""
-    with engine.connect() as connection:
-        counts = connection.execute(_count_ongoing().where(_alerts.subject == subject)).all()
+def find_patient(connection: Connection, scope: Scope, subject: str) -> Json | None:
+    """Return one patient in the form of `list_patients`; None if it is unknown."""
+    patients = tables.patients.c
+    is_this = (patients.subject == subject, scope.allows(patients.subject))
+    if connection.execute(select(patients.subject).where(*is_this)).first() is None:
+        return None
+    counts = connection.execute(_count_ongoing(scope).where(_alerts.subject == subject)).all()
     return _patient_as_json(subject, {row.rank: row.n for row in counts})
 
 
-def _count_ongoing() -> Select[Any, Any, int]:
+def _count_ongoing(scope: Scope) -> Select[Any, Any, int]:
     columns = (_alerts.subject, _alerts.rank)
-    return select(*columns, func.count().label("n")).where(_alerts.end_us.is_(None)).group_by(*columns)
+    is_ongoing = (_alerts.end_us.is_(None), scope.allows(_alerts.subject))
+    return select(*columns, func.count().label("n")).where(*is_ongoing).group_by(*columns)
 
 
 def _patient_as_json(subject: str, ongoing: dict[int, int]) -> Json:
     return {"subject": subject, "ongoing": {priority: ongoing.get(rank, 0) for priority, rank in PRIORITY_RANKS.items()}}
 
 
-def _read_newest_revision(connection: Connection) -> int:
-    return connection.execute(select(func.max(_alerts.revision))).scalar() or 0
+def _read_newest_revision(connection: Connection, scope: Scope) -> int:
+    patients = tables.patients.c
+    return connection.execute(select(func.max(patients.revision)).where(scope.allows(patients.subject))).scalar() or 0
 
 
-def _read_section(connection: Connection, cursor: ListCursor, limit: int) -> tuple[list[RowMapping], ListCursor | None]:
+def _read_section(
+    connection: Connection, scope: Scope, cursor: ListCursor, limit: int
+) -> tuple[list[RowMapping], ListCursor | None]:
     """Return up to `limit` alerts behind the cursor, of the current or of the earlier ones, and the cursor behind them."""
-    query = _select_current(cursor) if cursor.is_current else _select_earlier(cursor)
+    query = _select_current(scope, cursor) if cursor.is_current else _select_earlier(scope, cursor)
     rows = connection.execute(query.limit(limit + 1)).mappings().all()
     if len(rows) <= limit:
         return list(rows), ListCursor(cursor.since_us, is_current=False) if cursor.is_current else None
@@ -143,11 +154,12 @@ def _read_section(connection: Connection, cursor: ListCursor, limit: int) -> tup
     return list(rows[:limit]), ListCursor(cursor.since_us, cursor.is_current, after)
 
 
-def _select_current(cursor: ListCursor) -> Select[Any]:
-    # A union of two searches by index: SQLite would answer the same condition with OR by reading the whole table.
+def _select_current(scope: Scope, cursor: ListCursor) -> Select[Any]:
+    # A union of two searches by index: SQLite would answer the same condition with OR by reading the whole table. The scope is
+    # applied to their result: inside them it could make SQLite search a subject's whole history.
     ongoing = select(_alerts.revision).where(_alerts.end_us.is_(None))
     current = ongoing.union(select(_alerts.revision).where(_alerts.received_us >= cursor.since_us))
-    query = _select_summaries().where(_alerts.revision.in_(current)).order_by(_alerts.rank, _IS_ENDED, *_NEWEST_FIRST)
+    query = _select_summaries(scope).where(_alerts.revision.in_(current)).order_by(_alerts.rank, _IS_ENDED, *_NEWEST_FIRST)
     if cursor.after:
         rank, is_ended, raised_us, revision = cursor.after
         place = tuple_(_alerts.rank, _IS_ENDED, -_alerts.raised_us, -_alerts.revision)
@@ -155,15 +167,15 @@ def _select_current(cursor: ListCursor) -> Select[Any]:
     return query
 
 
-def _select_earlier(cursor: ListCursor) -> Select[Any]:
-    query = _select_summaries().where(_IS_ENDED, _alerts.received_us < cursor.since_us).order_by(*_NEWEST_FIRST)
+def _select_earlier(scope: Scope, cursor: ListCursor) -> Select[Any]:
+    query = _select_summaries(scope).where(_IS_ENDED, _alerts.received_us < cursor.since_us).order_by(*_NEWEST_FIRST)
     if cursor.after:
         query = query.where(tuple_(_alerts.raised_us, _alerts.revision) < tuple_(*cursor.after))
     return query
 
 
-def _select_summaries() -> Select[Any]:
-    return select(*_SUMMARY_COLUMNS, _alerts.strip_start_us)
+def _select_summaries(scope: Scope) -> Select[Any]:
+    return select(*_SUMMARY_COLUMNS, _alerts.strip_start_us).where(scope.allows(_alerts.subject))
 
 
 def _alert_as_json(row: RowMapping) -> Json:

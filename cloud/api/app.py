@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
-from fastapi import FastAPI, HTTPException, Query, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
@@ -20,6 +20,7 @@ from cloud.api.queries import SILENT_AFTER_US
 from cloud.api.security import SecurityMiddleware
 from cloud.api.watching import renew_watch
 from cloud.changes import AlertKey, SensorKey
+from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from cloud.validate import MAX_NAME_CHARS, MAX_TIME_US
 from reporting import assets
@@ -32,13 +33,22 @@ Name = Annotated[str, Query(min_length=1, max_length=MAX_NAME_CHARS)]
 Revision = Annotated[int, Query(ge=0, lt=2**53)]
 
 
+async def choose_scope() -> Scope:
+    """Return whose data the viewer of this connection may see: as long as the page has no log-in, every subject's."""
+    return EVERY_SUBJECT
+
+
+ViewerScope = Annotated[Scope, Depends(choose_scope)]
+"""Every route to data takes it."""
+
+
 def create_app(store: Store, engine: Engine, feed: Feed) -> FastAPI:
     """Return the application that serves the sealed store, the projections and the live feed."""
     # FastAPI's documentation pages load scripts from other sites, so they are switched off.
     app = FastAPI(title="pulsegate clinic", docs_url=None, redoc_url=None, openapi_url=None)
     _add_page(app)
     _add_rest_routes(app, store, engine)
-    _add_websocket(app, feed, lambda: renew_watch(store, engine))
+    _add_websocket(app, feed, lambda scope: renew_watch(store, engine, scope))
     app.add_middleware(SecurityMiddleware)
     return app
 
@@ -73,28 +83,31 @@ def _add_rest_routes(app: FastAPI, store: Store, engine: Engine) -> None:
     _add_sensor_routes(app, engine)
 
     @app.get("/api/counters")
-    def counters() -> Json:
-        return read_counters(store, engine)
+    def counters(scope: ViewerScope) -> Json:
+        return read_counters(store, engine, scope)
 
 
 def _add_alert_routes(app: FastAPI, engine: Engine) -> None:
     @app.get("/api/patients")
-    def patients() -> Json:
-        return {"patients": alert_queries.list_patients(engine)}
+    def patients(scope: ViewerScope) -> Json:
+        return {"patients": alert_queries.list_patients(engine, scope)}
 
     @app.get("/api/alerts")
-    def alerts(after_revision: Revision = 0, cursor: Annotated[str | None, Query(max_length=200)] = None) -> Json:
+    def alerts(
+        scope: ViewerScope, after_revision: Revision = 0, cursor: Annotated[str | None, Query(max_length=200)] = None
+    ) -> Json:
         if after_revision:
-            return alert_queries.list_changed_alerts(engine, after_revision)
+            return alert_queries.list_changed_alerts(engine, scope, after_revision)
         try:
             start = ListCursor.parse(cursor) if cursor else ListCursor(now_us() - CURRENT_US)
         except CursorError as error:
             raise HTTPException(422, str(error)) from error
-        return {"current_us": CURRENT_US} | alert_queries.list_alerts(engine, start)
+        return {"current_us": CURRENT_US} | alert_queries.list_alerts(engine, scope, start)
 
     @app.get("/api/alerts/{id_:path}")
-    def alert(subject: Name, hub: Name, id_: str) -> Json:
-        found = alert_queries.find_alert(engine, AlertKey(subject, hub, id_))
+    def alert(scope: ViewerScope, subject: Name, hub: Name, id_: str) -> Json:
+        with engine.connect() as connection:
+            found = alert_queries.find_alert(connection, scope, AlertKey(subject, hub, id_))
         if found is None:
             raise HTTPException(404, "this patient and hub have no alert with this id")
         return found
@@ -102,28 +115,36 @@ def _add_alert_routes(app: FastAPI, engine: Engine) -> None:
 
 def _add_sensor_routes(app: FastAPI, engine: Engine) -> None:
     @app.get("/api/sensors")
-    def sensors() -> Json:
-        return {"now_us": now_us(), "silent_after_us": SILENT_AFTER_US, "sensors": queries.list_sensors(engine)}
+    def sensors(scope: ViewerScope) -> Json:
+        return {"now_us": now_us(), "silent_after_us": SILENT_AFTER_US, "sensors": queries.list_sensors(engine, scope)}
 
     @app.get("/api/ecg")
-    def ecg(subject: Name, hub: Name, sensor: Name, from_us: TimeUs, to_us: TimeUs) -> Json:
+    def ecg(scope: ViewerScope, subject: Name, hub: Name, sensor: Name, from_us: TimeUs, to_us: TimeUs) -> Json:
         key = SensorKey(subject, hub, sensor)
-        return key._asdict() | {"segments": queries.read_ecg(engine, key, from_us, to_us)}
+        return key._asdict() | {"segments": queries.read_ecg(engine, scope, key, from_us, to_us)}
 
     @app.get("/api/vitals")
-    def vitals(subject: Name, hub: Name, sensor: Name, kind: Name, from_us: TimeUs = 0, to_us: TimeUs = MAX_TIME_US) -> Json:
+    def vitals(
+        scope: ViewerScope,
+        subject: Name,
+        hub: Name,
+        sensor: Name,
+        kind: Name,
+        from_us: TimeUs = 0,
+        to_us: TimeUs = MAX_TIME_US,
+    ) -> Json:
         key = SensorKey(subject, hub, sensor)
-        return key._asdict() | {"kind": kind} | queries.read_vitals(engine, key, kind, from_us, to_us)
+        return key._asdict() | {"kind": kind} | queries.read_vitals(engine, scope, key, kind, from_us, to_us)
 
 
-def _add_websocket(app: FastAPI, feed: Feed, watch: Callable[[], Coroutine[None, None, NoReturn]]) -> None:
+def _add_websocket(app: FastAPI, feed: Feed, watch: Callable[[Scope], Coroutine[None, None, NoReturn]]) -> None:
     @app.websocket("/ws")
-    async def live(socket: WebSocket) -> None:
-        with feed.register_viewer() as viewer:
+    async def live(socket: WebSocket, scope: ViewerScope) -> None:
+        async with feed.register_viewer(scope) as viewer:
             await socket.accept()
             async with asyncio.TaskGroup() as tasks:
                 sending = tasks.create_task(_send_messages(socket, lambda: feed.next_message(viewer)))
-                watching = tasks.create_task(watch())
+                watching = tasks.create_task(watch(scope))
                 await _wait_closed(socket)
                 sending.cancel()
                 watching.cancel()

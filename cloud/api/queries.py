@@ -1,21 +1,23 @@
 """Queries about sensors and their data against the projections; results are ready for JSON.
 
-Times are microseconds since 1970, UTC. Every query about data names the sensor by patient, hub and name. No query slows down
-as history grows: totals are kept in the sensor's row, and everything else is found by an index.
+Times are microseconds since 1970, UTC. Every query about data names the sensor by patient, hub and name. What lies outside the
+scope is not found. No query slows down as history grows: totals are kept in the rows of sensors and patients, and everything
+else is found by an index.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import ColumnElement, Double, Engine, Select, Table, and_, cast, func, select
+from sqlalchemy import Column, ColumnElement, Double, Engine, Table, and_, cast, func, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from cloud import tables
 from cloud.api.numbers import Json, to_millivolts
 from cloud.changes import SensorKey
 from cloud.projection_statements import MAX_TOTAL
+from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.validate import MAX_WAVEFORM_US
 from sync.packing import unpack_samples
 
@@ -34,29 +36,30 @@ MAX_ECG_ROWS: Final = 10_000
 """Waveforms read for one answer: twice those of ten minutes of a sensor that sends eight times a second."""
 
 
-def list_sensors(engine: Engine) -> list[Json]:
-    """Return every sensor with its latest status, its totals and its open gap."""
+def list_sensors(engine: Engine, scope: Scope) -> list[Json]:
+    """Return every sensor of the scope with its latest status, its totals and its open gap."""
     sensors = tables.sensors.c
     with engine.connect() as connection:
-        query = select(tables.sensors).order_by(sensors.subject, sensors.hub, sensors.sensor)
-        return [_sensor_as_json(connection, row) for row in connection.execute(query).mappings().all()]
+        query = select(tables.sensors).where(scope.allows(sensors.subject))
+        query = query.order_by(sensors.subject, sensors.hub, sensors.sensor)
+        return [_sensor_as_json(connection, scope, row) for row in connection.execute(query).mappings().all()]
 
 
-def find_sensor(engine: Engine, key: SensorKey) -> Json | None:
+def find_sensor(connection: Connection, scope: Scope, key: SensorKey) -> Json | None:
     """Return one sensor in the form of `list_sensors`; None if it is unknown."""
-    with engine.connect() as connection:
-        row = connection.execute(select(tables.sensors).where(_is_of(tables.sensors, key))).mappings().first()
-        return None if row is None else _sensor_as_json(connection, row)
+    query = select(tables.sensors).where(_is_of(scope, tables.sensors, key))
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _sensor_as_json(connection, scope, row)
 
 
-def read_ecg(engine: Engine, key: SensorKey, from_us: int, to_us: int) -> list[Json]:
+def read_ecg(engine: Engine, scope: Scope, key: SensorKey, from_us: int, to_us: int) -> list[Json]:
     """Return the ECG segments of one sensor from `from_us` to `to_us`, cut to whole samples.
 
     At most the first ten minutes, `MAX_ECG_SAMPLES` samples and `MAX_ECG_ROWS` segments.
     """
     to_us = min(to_us, from_us + MAX_ECG_US)
     waves = tables.waveforms.c
-    is_ecg = _is_of(tables.waveforms, key) & (waves.kind == "ecg")
+    is_ecg = _is_of(scope, tables.waveforms, key) & (waves.kind == "ecg")
     # No waveform is longer than MAX_WAVEFORM_US, so one that overlaps `from_us` begins shortly before it.
     overlaps = and_(waves.start_us > from_us - MAX_WAVEFORM_US, waves.start_us < to_us, waves.end_us > from_us)
     query = select(tables.waveforms).where(is_ecg, overlaps).order_by(waves.start_us).limit(MAX_ECG_ROWS)
@@ -73,62 +76,84 @@ def read_ecg(engine: Engine, key: SensorKey, from_us: int, to_us: int) -> list[J
     return segments
 
 
-def read_vitals(engine: Engine, key: SensorKey, kind: str, from_us: int, to_us: int) -> Json:
+def read_vitals(engine: Engine, scope: Scope, key: SensorKey, kind: str, from_us: int, to_us: int) -> Json:
     """Return the values of one kind from `from_us` to `to_us`, oldest first (only the last `MAX_VITALS`), and the latest value.
 
     The latest value is the last one in the hub's sequence; its time need not be the highest if the hub's clock was set back.
     """
     columns = tables.vitals.c
-    condition = and_(_is_of(tables.vitals, key), columns.kind == kind, columns.at_us.between(from_us, to_us))
+    condition = and_(_is_of(scope, tables.vitals, key), columns.kind == kind, columns.at_us.between(from_us, to_us))
     query = select(columns.at_us, columns.value).where(condition).order_by(columns.at_us.desc()).limit(MAX_VITALS)
     with engine.connect() as connection:
         rows = connection.execute(query).all()
-        latest = _read_latest_vital(connection, key, kind)
+        latest = _read_latest_vital(connection, scope, key, kind)
     return {"vitals": [{"at_us": at_us, "value": value} for at_us, value in reversed(rows)], "latest": latest}
 
 
-def read_counters(engine: Engine) -> Json:
-    """Return how many blocks were opened or not, by reason, and the ECG samples, gaps, alerts and records of unknown types."""
-    sensors = tables.sensors.c
+def read_ecg_rows(connection: Connection, scope: Scope, rows: Sequence[int]) -> list[Json]:
+    """Return the ECG waveforms with these row numbers, with the sensor of each, in the form of `read_ecg`."""
+    waves = tables.waveforms.c
+    query = select(tables.waveforms).where(waves.id.in_(rows), waves.kind == "ecg", scope.allows(waves.subject))
+    found = connection.execute(query.order_by(waves.id)).mappings()
+    return [
+        {name: row[name] for name in SensorKey._fields} | _cut_segment(row, row["start_us"], row["end_us"], row["n"])
+        for row in found
+    ]
+
+
+def read_vital_rows(connection: Connection, scope: Scope, rows: Sequence[int]) -> list[Json]:
+    """Return the vital signs with these row numbers, with the sensor of each."""
+    vitals = tables.vitals.c
+    columns = (*(vitals[name] for name in SensorKey._fields), vitals.kind, vitals.at_us, vitals.value, vitals.epoch, vitals.seq)
+    query = select(*columns).where(vitals.id.in_(rows), scope.allows(vitals.subject)).order_by(vitals.id)
+    found = [dict(row) for row in connection.execute(query).mappings()]
+    return [{"position": [row.pop("epoch"), row.pop("seq")]} | row for row in found]
+
+
+def read_counters(engine: Engine, scope: Scope) -> Json:
+    """Return the numbers of opened blocks, ECG samples, gaps, alerts and records of unknown types.
+
+    For every subject it returns also the numbers of unreadable blocks. Whom an unreadable block belongs to is not proven, so
+    that such blocks are in no other scope.
+    """
+    patients, sensors = tables.patients.c, tables.sensors.c
+    blocks: Json = {}
     with engine.connect() as connection:
-        opened = connection.execute(_select_counter("opened")).scalar() or 0
-        alerts = connection.execute(_select_counter("alerts")).scalar() or 0
-        unknown = connection.execute(_select_counter("unknown_records")).scalar() or 0
-        reasons = connection.execute(
-            select(tables.unopened.c.reason, func.count().label("n")).group_by(tables.unopened.c.reason)
-        ).all()
-        # A float, because a sum of integers that overflows would be an error.
-        totals = (func.sum(cast(sensors[name], Double)) for name in ("samples", "missing_samples", "gaps"))
-        sums = connection.execute(select(*totals)).one()
-    samples, missing, gaps = (min(int(total or 0), MAX_TOTAL) for total in sums)
-    by_reason = {row.reason: row.n for row in reasons}
-    blocks = {"opened": opened, "unopened": sum(by_reason.values()), "unopened_reasons": by_reason}
-    counted = {"samples": samples, "missing_samples": missing, "gaps": gaps, "alerts": alerts}
-    return {"blocks": blocks, **counted, "unknown_records": unknown}
+        opened, alerts, unknown = _read_totals(connection, scope, patients.opened, patients.alerts, patients.unknown_records)
+        samples, missing, gaps = _read_totals(connection, scope, sensors.samples, sensors.missing_samples, sensors.gaps)
+        if scope == EVERY_SUBJECT:
+            reasons = select(tables.unopened.c.reason, func.count().label("n")).group_by(tables.unopened.c.reason)
+            by_reason = {row.reason: row.n for row in connection.execute(reasons)}
+            blocks = {"unopened": sum(by_reason.values()), "unopened_reasons": by_reason}
+    counted = {"samples": samples, "missing_samples": missing, "gaps": gaps, "alerts": alerts, "unknown_records": unknown}
+    return {"blocks": {"opened": opened} | blocks, **counted}
 
 
-def _select_counter(name: str) -> Select[tuple[int]]:
-    return select(tables.counters.c.value).where(tables.counters.c.name == name)
+def _read_totals(connection: Connection, scope: Scope, *columns: Column[int]) -> Sequence[int]:
+    """Return the sum of each of these columns of one table over the scope."""
+    # A float, because a sum of integers that overflows would be an error.
+    query = select(*(func.sum(cast(column, Double)) for column in columns)).where(scope.allows(columns[0].table.c.subject))
+    return [min(int(total or 0), MAX_TOTAL) for total in connection.execute(query).one()]
 
 
-def _is_of(table: Table, key: SensorKey) -> ColumnElement[bool]:
-    return and_(*(table.c[name] == value for name, value in key._asdict().items()))
+def _is_of(scope: Scope, table: Table, key: SensorKey) -> ColumnElement[bool]:
+    return and_(scope.allows(table.c.subject), *(table.c[name] == value for name, value in key._asdict().items()))
 
 
-def _sensor_as_json(connection: Connection, row: RowMapping) -> Json:
+def _sensor_as_json(connection: Connection, scope: Scope, row: RowMapping) -> Json:
     key = SensorKey(row["subject"], row["hub"], row["sensor"])
-    statuses = _read_statuses(connection, key)
+    statuses = _read_statuses(connection, scope, key)
     gaps = tables.gaps.c
     open_gaps = (
         select(gaps.from_us, gaps.reason)
-        .where(_is_of(tables.gaps, key), gaps.to_us.is_(None))
+        .where(_is_of(scope, tables.gaps, key), gaps.to_us.is_(None))
         .order_by(gaps.epoch.desc(), gaps.seq.desc())
     )
     gap = connection.execute(open_gaps.limit(1)).first()
     return {
         **row,
-        **_read_last_data(connection, key),
-        "heart_rate": _read_latest_vital(connection, key, "heart_rate"),
+        **_read_last_data(connection, scope, key),
+        "heart_rate": _read_latest_vital(connection, scope, key, "heart_rate"),
         "gap_since_us": gap.from_us if gap else None,
         "gap_reason": gap.reason if gap else None,
         "battery_percent": statuses.get("battery"),
@@ -137,14 +162,14 @@ def _sensor_as_json(connection: Connection, row: RowMapping) -> Json:
     }
 
 
-def _read_last_data(connection: Connection, key: SensorKey) -> Json:
+def _read_last_data(connection: Connection, scope: Scope, key: SensorKey) -> Json:
     """Return the times of the latest data, by the hub's clock and by the clinic's, and how the two disagree.
 
     `clock` is `ahead` if the hub's clock is ahead, `behind` if it is behind or the data was late (the clinic cannot tell
     which), else null; `clock_offset_us` is by how much the data's time was ahead of the clinic's clock at its receipt.
     """
     last = tables.last_data.c
-    query = select(last.lane, last.data_us, last.received_us).where(_is_of(tables.last_data, key))
+    query = select(last.lane, last.data_us, last.received_us).where(_is_of(scope, tables.last_data, key))
     rows = connection.execute(query.order_by(last.received_us.desc(), last.data_us.desc())).all()
     if not rows:
         times = {"last_data_us": None, "last_received_us": None, "last_waveform_us": None}
@@ -160,20 +185,20 @@ def _read_last_data(connection: Connection, key: SensorKey) -> Json:
     }
 
 
-def _read_latest_vital(connection: Connection, key: SensorKey, kind: str) -> Json | None:
+def _read_latest_vital(connection: Connection, scope: Scope, key: SensorKey, kind: str) -> Json | None:
     latest = tables.latest_vitals.c
     columns = (latest.at_us, latest.received_us, latest.value, latest.epoch, latest.seq)
-    query = select(*columns).where(_is_of(tables.latest_vitals, key), latest.kind == kind)
+    query = select(*columns).where(_is_of(scope, tables.latest_vitals, key), latest.kind == kind)
     row = connection.execute(query).first()
     if row is None:
         return None
     return {"at_us": row.at_us, "received_us": row.received_us, "value": row.value, "position": [row.epoch, row.seq]}
 
 
-def _read_statuses(connection: Connection, key: SensorKey) -> Mapping[str, Any]:
+def _read_statuses(connection: Connection, scope: Scope, key: SensorKey) -> Mapping[str, Any]:
     statuses = tables.statuses.c
     is_shown = statuses.kind.in_(("battery", "skin_contact", "model"))
-    query = select(statuses.kind, statuses.value).where(_is_of(tables.statuses, key), is_shown)
+    query = select(statuses.kind, statuses.value).where(_is_of(scope, tables.statuses, key), is_shown)
     return {kind: json.loads(value) for kind, value in connection.execute(query)}
 
 

@@ -1,10 +1,15 @@
 """Records for a hub to send: a synthetic ECG, vital signs and alerts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import Engine
 
+from cloud.api import alert_queries
+from cloud.changes import AlertKey
+from cloud.scope import EVERY_SUBJECT
 from sync.records import AlertRecord, Strip, Times, VitalRecord, WaveformRecord
 
 START_US = 1_790_000_000_000_000
@@ -61,3 +66,9 @@ def alert(kind: str = "tachycardia", priority: str = "medium", onset_us: int = S
         "measured": {"rate_bpm": 150.0, "limit_bpm": 131},
     }
     return AlertRecord(**(values | changes))  # type: ignore[arg-type]
+
+
+def find_alert(engine: Engine, key: AlertKey) -> dict[str, Any] | None:
+    """Return one alert as the page gets it."""
+    with engine.connect() as connection:
+        return alert_queries.find_alert(connection, EVERY_SUBJECT, key)

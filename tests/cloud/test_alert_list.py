@@ -20,6 +20,7 @@ from cloud.api.alert_queries import (
 )
 from cloud.changes import BlockOrigin, Position
 from cloud.projections import PRIORITY_RANKS, project_records
+from cloud.scope import EVERY_SUBJECT
 from cloud.tables import open_projections, reset_projections
 from sync.records import AlertRecord
 from tests.cloud.synthetic import START_US, alert
@@ -53,7 +54,7 @@ def list_pages(engine: Engine) -> list[list[dict[str, Any]]]:
     pages: list[list[dict[str, Any]]] = []
     cursor: str | None = ListCursor(NOW_US - CURRENT_US).format()
     while cursor is not None:
-        answer = list_alerts(engine, ListCursor.parse(cursor))
+        answer = list_alerts(engine, EVERY_SUBJECT, ListCursor.parse(cursor))
         pages.append(answer["alerts"])
         cursor = answer["next"]
     return pages
@@ -107,7 +108,7 @@ def place_in_list(one: dict[str, Any]) -> tuple[object, ...]:
 def test_changes_are_listed_up_to_a_limit(engine: Engine) -> None:
     reset_projections(engine)
     project(engine, "hub-1", [alert("pause", "low", START_US + n) for n in range(MAX_CHANGED_ALERTS + 2)], NOW_US)
-    few, many = (list_changed_alerts(engine, revision) for revision in (MAX_CHANGED_ALERTS - 1, 1))
+    few, many = (list_changed_alerts(engine, EVERY_SUBJECT, revision) for revision in (MAX_CHANGED_ALERTS - 1, 1))
     assert (few["complete"], [one["revision"] for one in few["alerts"]]) == (
         True,
         [MAX_CHANGED_ALERTS, MAX_CHANGED_ALERTS + 1, MAX_CHANGED_ALERTS + 2],

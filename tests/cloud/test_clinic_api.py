@@ -1,28 +1,23 @@
 """The page's interface: REST responses, rejected requests, and messages on the WebSocket."""
 
 import asyncio
-import http.client
 import json
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import websockets
 from sqlalchemy import Engine
-from websockets.asyncio.client import connect
 
 from cloud.api import queries
-from cloud.api.app import create_app, select_language
+from cloud.api.app import select_language
 from cloud.api.counters import read_counters
-from cloud.api.feed import QUEUE_MESSAGES, Feed
-from cloud.changes import Changes, LiveVital, LiveWaveform, Position, SensorKey
-from cloud.opener import Opener
-from cloud.page_server import make_page_server
+from cloud.api.feed import RESYNC, Feed
+from cloud.changes import SensorKey
+from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from sync.records import StatusRecord
-from tests.clinic_testbed import Clinic, Hub
+from tests.clinic_testbed import Clinic, Hub, open_all
+from tests.cloud.running_clinic import RunningClinic, next_message, run_in_clinic
 from tests.cloud.synthetic import RATE_HZ, START_US, alert, counts, ecg_mv, heart_rate, strip, times, waveform
 
 Json = dict[str, Any]
@@ -31,66 +26,9 @@ STRAP = SensorKey("subject-1", "hub-1", "strap-1")
 ABOUT_STRAP = "subject=subject-1&hub=hub-1&sensor=strap-1"
 
 
-class RunningClinic:
-    """A clinic's page server on a free port and its opener, inside the test's event loop."""
-
-    def __init__(self, port: int, opener: Opener, feed: Feed) -> None:
-        self.port, self.opener, self.feed = port, opener, feed
-
-    async def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
-        return await asyncio.to_thread(self._get, path, headers)
-
-    async def json(self, path: str) -> Any:
-        status, _, body = await self.get(path)
-        assert status == 200, body
-        return json.loads(body)
-
-    def websocket(self, **options: Any) -> connect:
-        return connect(f"ws://127.0.0.1:{self.port}/ws", **({"origin": f"http://127.0.0.1:{self.port}"} | options))
-
-    def _get(self, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", path, headers=headers)
-            response = connection.getresponse()
-            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode()
-        finally:
-            connection.close()
-
-
-@asynccontextmanager
-async def run_clinic(store: Store, engine: Engine, clinic: Clinic) -> AsyncIterator[RunningClinic]:
-    feed = Feed(engine)
-    opener = clinic.opener(store, engine, feed.publish)
-    server = make_page_server(create_app(store, engine, feed))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(server.serve(sockets=[listener]))
-            opening = tasks.create_task(opener.run())
-            yield RunningClinic(listener.getsockname()[1], opener, feed)
-            server.should_exit = True
-            await serving
-            opening.cancel()
-
-
-def run_in_clinic(store: Store, engine: Engine, clinic: Clinic, test: Callable[[RunningClinic], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with run_clinic(store, engine, clinic) as running:
-            await test(running)
-
-    asyncio.run(run())
-
-
 async def wait_opened(clinic: RunningClinic, blocks: int) -> None:
     while (await clinic.json("/api/counters"))["blocks"]["opened"] < blocks:
         await asyncio.sleep(0.01)
-
-
-async def next_message(viewer: websockets.ClientConnection, kind: str) -> Json:
-    while True:
-        message: Json = json.loads(await viewer.recv())
-        if message["type"] == kind:
-            return message
 
 
 def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
@@ -150,10 +88,10 @@ def test_counters_are_of_one_moment(
 ) -> None:
     """Blocks arrive and are opened while the counters are read."""
     read, arrivals = queries.read_counters, iter(range(3))
-    opener = clinic.opener(store, engine, Feed(engine).publish)
+    opener = clinic.opener(store, engine)
 
-    def read_while_blocks_arrive(engine: Engine) -> Json:
-        counters = read(engine)
+    def read_while_blocks_arrive(engine: Engine, scope: Scope) -> Json:
+        counters = read(engine, scope)
         if (second := next(arrivals, None)) is not None:
             hub.send(store, "vital", heart_rate(START_US + second, 60.0))
             while opener.open_batch() is not None:
@@ -162,7 +100,7 @@ def test_counters_are_of_one_moment(
 
     monkeypatch.setattr(queries, "read_counters", read_while_blocks_arrive)
 
-    blocks = read_counters(store, engine)["blocks"]
+    blocks = read_counters(store, engine, EVERY_SUBJECT)["blocks"]
     assert (blocks["stored"], blocks["opened"]) == (3, 3)
 
 
@@ -249,33 +187,39 @@ def test_the_websocket_sends_alerts_with_strips_ecg_vitals_and_sensors(
     run_in_clinic(store, engine, clinic, test)
 
 
-def test_a_slow_viewer_loses_its_queue_and_gets_a_resync_message(engine: Engine) -> None:
+def test_a_slow_viewer_loses_its_queue_and_gets_a_resync_message(
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloud.api.feed.QUEUE_MESSAGES", 4)
+    open_all(store, engine, clinic)
+
     async def test() -> None:
         feed = Feed(engine)
-        with feed.register_viewer() as slow:
-            for second in range(QUEUE_MESSAGES + 1):
-                await feed.publish(Changes(vitals=[LiveVital(STRAP, Position(1, 1), heart_rate(START_US + second, 60.0))]))
-            assert slow.queue.qsize() == 2
-            assert feed.statistics().dropped == QUEUE_MESSAGES
-            first = json.loads(await feed.next_message(slow))
-            assert (first["type"], first["dropped"]) == ("resync", QUEUE_MESSAGES)
-            assert json.loads(await feed.next_message(slow))["at_us"] == START_US + QUEUE_MESSAGES
+        async with feed.register_viewer(EVERY_SUBJECT) as slow:
+            for second in range(3):  # two messages each
+                hub.send(store, "vital", heart_rate(START_US + second, 60.0))
+                open_all(store, engine, clinic)
+                await feed.send_changes()
+            assert slow.queue.qsize() == 3
+            assert feed.statistics().dropped == 4
+            assert json.loads(await feed.next_message(slow))["type"] == "resync"
+            assert json.loads(await feed.next_message(slow))["at_us"] == START_US + 2
         assert feed.statistics().viewers == 0
 
     asyncio.run(test())
 
 
-def test_a_long_backlog_is_replaced_by_a_resync_message(engine: Engine) -> None:
+def test_a_long_backlog_is_replaced_by_a_resync_message(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
+    open_all(store, engine, clinic)
+
     async def test() -> None:
         feed = Feed(engine)
-        with feed.register_viewer() as viewer:
-            wave = LiveWaveform(STRAP, Position(1, 1), waveform(START_US, counts(ecg_mv([0.5], 1.0))))
-            changes = Changes()
-            for _ in range(50):
-                changes.add(Changes(waveforms=[wave], blocks=1))
-            assert changes.waveforms == []
-            await feed.publish(changes)
-            assert json.loads(await feed.next_message(viewer))["type"] == "resync"
+        async with feed.register_viewer(EVERY_SUBJECT) as viewer:
+            for second in range(50):
+                hub.send(store, "wave", waveform(START_US + second, counts(ecg_mv([0.5], 1.0))))
+            open_all(store, engine, clinic)
+            await feed.send_changes()
+            assert viewer.queue.get_nowait() == RESYNC
             assert viewer.queue.empty()
 
     asyncio.run(test())

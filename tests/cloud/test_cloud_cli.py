@@ -21,6 +21,7 @@ from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
 from cloud.changes import SensorKey
 from cloud.cli import main
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.tables import open_projections
 from sync.records import GapRecord
@@ -120,16 +121,15 @@ def test_rebuilds_the_projections_from_the_blocks(folder: Path, hub: Hub, capsys
     engine = open_projections(folder / "projections.db")
     stale = SensorKey("x", "x", "stale")
     with engine.begin() as connection:
-        connection.execute(
-            tables.vitals.insert().values({**stale._asdict(), "kind": "heart_rate", "at_us": 1, "value": 1, "flags": "[]"})
-        )
+        row = {"kind": "heart_rate", "epoch": 1, "seq": 1, "at_us": 1, "value": 1, "flags": "[]"}
+        connection.execute(tables.vitals.insert().values({**stale._asdict(), **row}))
     engine.dispose()
     assert main(["open", "--data", str(folder), "--rebuild"]) == 0
     capsys.readouterr()
     engine = open_projections(folder / "projections.db")
-    assert queries.read_vitals(engine, stale, "heart_rate", 0, 10)["vitals"] == []
-    assert queries.read_counters(engine)["samples"] == 130
-    assert len(alert_queries.list_alerts(engine, ListCursor(0))["alerts"]) == 1
+    assert queries.read_vitals(engine, EVERY_SUBJECT, stale, "heart_rate", 0, 10)["vitals"] == []
+    assert queries.read_counters(engine, EVERY_SUBJECT)["samples"] == 130
+    assert len(alert_queries.list_alerts(engine, EVERY_SUBJECT, ListCursor(0))["alerts"]) == 1
     engine.dispose()
 
 
@@ -140,7 +140,7 @@ def test_recreates_projections_of_an_unknown_version(folder: Path) -> None:
         connection.execute(tables.source.update().values(schema=99))
     engine.dispose()
     engine = open_projections(folder / "projections.db")
-    assert alert_queries.list_alerts(engine, ListCursor(0)) == {"revision": 0, "alerts": [], "next": None}
+    assert alert_queries.list_alerts(engine, EVERY_SUBJECT, ListCursor(0)) == {"revision": 0, "alerts": [], "next": None}
     engine.dispose()
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, select
 from cloud import store_tables
 from cloud.api.counters import read_counters
 from cloud.cli import main
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from sync.data_keys import DataKey, WrappedKey, sign_statement, wrap_key
 from sync.messages import Ack, Envelope, encode_envelope
@@ -56,7 +57,7 @@ def test_a_block_in_place_of_another_is_reported(
             ack, n_new = hub.receive(store, hub.message(seal(hub, 1, alert(id="CANARY-4711"))))
             assert [(*row[:3], row.reason) for row in ack.aside] == [("alert", hub.epoch, 1, "conflict")]
             assert n_new == 0
-        counters = read_counters(store, engine)
+        counters = read_counters(store, engine, EVERY_SUBJECT)
     assert (counters["blocks"]["conflicts"], counters["blocks"]["quarantined"]) == (2, 2)  # each was sealed with a new nonce
     assert counters["keys"] == {"conflicts": 0}
     assert [record.getMessage().count("hub hub-1 sent 1 blocks") for record in caplog.records] == [1, 1]
@@ -87,7 +88,7 @@ def test_another_wrapped_key_in_place_of_a_stored_one_is_not_acknowledged(
             assert (ack.keys, ack.wraps) == ((hub.key.id,), ())
         assert store.wrapped_keys(hub.name, hub.key.id) == [first]
         assert kept_keys(store) == [hub.wrapped.wrapped]
-        assert read_counters(store, engine)["keys"] == {"conflicts": 1}
+        assert read_counters(store, engine, EVERY_SUBJECT)["keys"] == {"conflicts": 1}
     (line,) = caplog.records  # a key that comes again is reported once
     assert f"data key {hub.key.id.hex()}" in line.getMessage()
     code, account, error = read_account(tmp_path, capsys)

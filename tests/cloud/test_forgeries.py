@@ -11,6 +11,7 @@ from cloud.api import alert_queries
 from cloud.api.alert_queries import ListCursor
 from cloud.block_reader import DAMAGED, ERASED, NO_KEY, NOT_ASSIGNED, NOT_AUTHENTIC
 from cloud.receipts import BlockOutcome
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from sync.data_keys import DataKey, wrap_key
 from sync.record_codec import encode_records
@@ -28,7 +29,7 @@ FORGED = encode_records([FORGED_ALERT])
 
 
 def shown_alerts(engine: Engine) -> list[str]:
-    return [found["id"] for found in alert_queries.list_alerts(engine, ListCursor(0))["alerts"]]
+    return [found["id"] for found in alert_queries.list_alerts(engine, EVERY_SUBJECT, ListCursor(0))["alerts"]]
 
 
 def unopened_reasons(engine: Engine) -> list[str]:

@@ -18,6 +18,7 @@ from cloud.cli import main
 from cloud.clinic_keys import load_keys
 from cloud.key_migration import migrate_keys
 from cloud.projections import project_records
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from sync.errors import TransientError
 from sync.key_files import KeyFileError
@@ -40,7 +41,7 @@ def old(clinic: Clinic) -> Clinic:
 
 
 def alert_rows(engine: Engine) -> list[dict[str, Any]]:
-    listed: list[dict[str, Any]] = alert_queries.list_alerts(engine, ListCursor(0))["alerts"]
+    listed: list[dict[str, Any]] = alert_queries.list_alerts(engine, EVERY_SUBJECT, ListCursor(0))["alerts"]
     return listed
 
 
@@ -65,7 +66,7 @@ def test_what_was_recorded_before_is_marked(old: Clinic, store: Store, engine: E
     shown = alert_rows(engine)
     assert shown
     assert not any(row["is_proven"] for row in shown)
-    sensors = queries.list_sensors(engine)
+    sensors = queries.list_sensors(engine, EVERY_SUBJECT)
     assert any(sensor["last_data_us"] for sensor in sensors)
     assert all(sensor["unproven_until_us"] >= sensor["last_data_us"] for sensor in sensors if sensor["last_data_us"])
 

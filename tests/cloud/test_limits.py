@@ -1,5 +1,6 @@
 """What a hub sends is limited at the clinic's door, and no query becomes slower as history grows."""
 
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,9 +14,12 @@ from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
 from cloud.api.queries import MAX_ECG_SAMPLES
 from cloud.block_reader import UNDECODABLE
-from cloud.changes import MAX_LIVE_ALERTS, MAX_LIVE_SAMPLES, BlockOrigin, Changes, Position, SensorKey
+from cloud.change_log import read_changes, read_end
+from cloud.changes import ALERT, BACKLOG, MAX_LIVE, MAX_LIVE_SAMPLES, SENSOR, WAVEFORM, BlockOrigin, Position, SensorKey
+from cloud.databases import snapshot
 from cloud.projection_statements import MAX_TOTAL
 from cloud.projections import MAX_SENSORS, project_records
+from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from cloud.tables import reset_projections
 from cloud.validate import MAX_NAME_CHARS, MAX_STRIP_SAMPLES, MAX_TEXT_CHARS, MAX_TIME_US, MAX_WAVEFORM_US, validate_record
@@ -68,7 +72,7 @@ BEYOND_THE_LIMIT: dict[str, Record] = {
 def test_opens_what_is_at_the_limit(record: Record, store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     hub.send(store, "alert" if isinstance(record, AlertRecord) else "vital", record)
     open_all(store, engine, clinic)
-    blocks = queries.read_counters(engine)["blocks"]
+    blocks = queries.read_counters(engine, EVERY_SUBJECT)["blocks"]
     assert (blocks["opened"], blocks["unopened_reasons"]) == (1, {})
 
 
@@ -92,7 +96,7 @@ def test_a_block_of_many_samples_is_set_aside(store: Store, engine: Engine, hub:
     open_all(store, engine, clinic)
     with engine.connect() as connection:
         assert connection.scalars(select(tables.unopened.c.reason)).all() == [UNDECODABLE]
-    assert queries.read_counters(engine)["samples"] == 130
+    assert queries.read_counters(engine, EVERY_SUBJECT)["samples"] == 130
 
 
 def test_the_sum_of_gaps_stays_within_what_the_page_can_read(engine: Engine) -> None:
@@ -101,8 +105,8 @@ def test_the_sum_of_gaps_stays_within_what_the_page_can_read(engine: Engine) -> 
             gap = replace(GAP, from_us=START_US + n, missing=2**52)
             project_records(connection, origin(n), [gap])
             project_records(connection, replace(origin(n), subject="subject-2", hub="hub-2"), [gap])
-    assert [one["missing_samples"] for one in queries.list_sensors(engine)] == [MAX_TOTAL] * 2
-    counters = queries.read_counters(engine)
+    assert [one["missing_samples"] for one in queries.list_sensors(engine, EVERY_SUBJECT)] == [MAX_TOTAL] * 2
+    counters = queries.read_counters(engine, EVERY_SUBJECT)
     assert (counters["missing_samples"], counters["gaps"]) == (MAX_TOTAL, 6)
 
 
@@ -111,27 +115,29 @@ def test_a_hub_that_names_too_many_sensors_is_refused(store: Store, engine: Engi
     hub.send(store, "vital", heart_rate(START_US, 60.0, sensor="one more"))
     hub.send(store, "vital", heart_rate(START_US, 61.0, sensor="s0"))
     open_all(store, engine, clinic)
-    assert len(queries.list_sensors(engine)) == MAX_SENSORS
-    blocks = queries.read_counters(engine)["blocks"]
+    assert len(queries.list_sensors(engine, EVERY_SUBJECT)) == MAX_SENSORS
+    blocks = queries.read_counters(engine, EVERY_SUBJECT)["blocks"]
     assert (blocks["opened"], blocks["unopened_reasons"]) == (2, {UNDECODABLE: 1})
 
 
-def test_what_a_transaction_holds_for_viewers_is_limited(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
+def test_what_a_batch_logs_for_viewers_is_limited(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     hub.send(store, "wave", *(waveform(START_US, flat(1000), sensor=f"s{n}") for n in range(MAX_LIVE_SAMPLES // 1000)))
-    hub.send(store, "alert", *(alert(onset_us=START_US + n) for n in range(MAX_LIVE_ALERTS)))
-    few = take_changes(store, engine, clinic)
-    assert [(one.is_backlog, len(one.alerts), len(one.waveforms)) for one in few] == [(False, 20, 0), (False, 0, 30)]
+    hub.send(store, "alert", *(alert(onset_us=START_US + n) for n in range(MAX_LIVE[ALERT])))
+    open_all(store, engine, clinic)
+    assert logged_kinds(engine) == {1: {ALERT: MAX_LIVE[ALERT]}, 2: {WAVEFORM: 30, SENSOR: 30}}
     hub.send(store, "wave", *(waveform(START_US, flat(1001), sensor=f"s{n}") for n in range(MAX_LIVE_SAMPLES // 1000)))
-    hub.send(store, "alert", *(alert(onset_us=START_US + n) for n in range(MAX_LIVE_ALERTS + 1)))
-    many = take_changes(store, engine, clinic)
-    assert [(one.is_backlog, len(one.alerts), len(one.waveforms)) for one in many] == [(True, 0, 0)] * 2
+    hub.send(store, "alert", *(alert(onset_us=START_US + n) for n in range(MAX_LIVE[ALERT] + 1)))
+    open_all(store, engine, clinic)
+    assert [logged_kinds(engine)[batch] for batch in (3, 4)] == [{BACKLOG: 1}] * 2
 
 
-def take_changes(store: Store, engine: Engine, clinic: Clinic) -> list[Changes]:
-    opener, found = clinic.opener(store, engine), []
-    while (changes := opener.open_batch()) is not None:
-        found.append(changes)
-    return [changes for changes in found if changes.blocks]
+def logged_kinds(engine: Engine) -> dict[int, Counter[str]]:
+    """Count the entries of each kind in the change log, for each batch."""
+    found: dict[int, Counter[str]] = defaultdict(Counter)
+    with engine.connect() as connection:
+        for batch, kind in connection.execute(select(tables.changes.c.batch, tables.changes.c.kind)):
+            found[batch][kind] += 1
+    return found
 
 
 def test_an_answer_with_ecg_is_limited(engine: Engine) -> None:
@@ -139,7 +145,7 @@ def test_an_answer_with_ecg_is_limited(engine: Engine) -> None:
         for n in range(4):
             wave = replace(waveform(START_US + n * 100_000_000, flat(100_000)), rate_hz=1000.0)
             project_records(connection, origin(n), [wave])
-    segments = queries.read_ecg(engine, STRAP, START_US, START_US + 10**9)
+    segments = queries.read_ecg(engine, EVERY_SUBJECT, STRAP, START_US, START_US + 10**9)
     assert sum(len(segment["mv"]) for segment in segments) == MAX_ECG_SAMPLES
 
 
@@ -147,7 +153,9 @@ def test_finds_a_long_waveform_that_began_before_the_window(engine: Engine) -> N
     with engine.begin() as connection:
         wave = replace(waveform(START_US, flat(600)), rate_hz=1.0)
         project_records(connection, origin(1), [wave])
-    (segment,) = queries.read_ecg(engine, STRAP, START_US + MAX_WAVEFORM_US - 2_000_000, START_US + 2 * MAX_WAVEFORM_US)
+    (segment,) = queries.read_ecg(
+        engine, EVERY_SUBJECT, STRAP, START_US + MAX_WAVEFORM_US - 2_000_000, START_US + 2 * MAX_WAVEFORM_US
+    )
     assert len(segment["mv"]) == 2
 
 
@@ -156,26 +164,35 @@ def origin(seq: int) -> BlockOrigin:
 
 
 NEWEST_US = START_US + 10**12
-READS: dict[str, Callable[[Engine], object]] = {
-    "ecg": lambda engine: queries.read_ecg(engine, STRAP, NEWEST_US - 15_000_000, NEWEST_US),
-    "vitals": lambda engine: queries.read_vitals(engine, STRAP, "heart_rate", NEWEST_US - 15_000_000, NEWEST_US),
+
+
+def follow_log(engine: Engine, scope: Scope) -> object:
+    with snapshot(engine) as connection:
+        return read_changes(connection, scope, read_end(connection))
+
+
+READS: dict[str, Callable[[Engine, Scope], object]] = {
+    "ecg": lambda engine, scope: queries.read_ecg(engine, scope, STRAP, NEWEST_US - 15_000_000, NEWEST_US),
+    "vitals": lambda engine, scope: queries.read_vitals(engine, scope, STRAP, "heart_rate", NEWEST_US - 15_000_000, NEWEST_US),
     "sensors": queries.list_sensors,
     "counters": queries.read_counters,
     "patients": alert_queries.list_patients,
-    "alerts": lambda engine: alert_queries.list_alerts(engine, ListCursor(NEWEST_US)),
-    "changed alerts": lambda engine: alert_queries.list_changed_alerts(engine, 10**6),
+    "alerts": lambda engine, scope: alert_queries.list_alerts(engine, scope, ListCursor(NEWEST_US)),
+    "changed alerts": lambda engine, scope: alert_queries.list_changed_alerts(engine, scope, 10**6),
+    "log": follow_log,
 }
 
 
 @pytest.mark.sqlite_only
+@pytest.mark.parametrize("scope", [EVERY_SUBJECT, Scope(frozenset({"subject-1"})), Scope(frozenset({"subject-2"}))], ids=str)
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
-def test_no_query_becomes_slower_with_history(engine: Engine, read: Callable[[Engine], object]) -> None:
+def test_no_query_becomes_slower_with_history(engine: Engine, read: Callable[[Engine, Scope], object], scope: Scope) -> None:
     """Counted in steps of SQLite's virtual machine, so the result does not depend on the machine."""
     steps = []
     for n in (2_000, 8_000):
         reset_projections(engine)
         fill_history(engine, n)
-        steps.append(count_steps(engine, read))
+        steps.append(count_steps(engine, lambda one: read(one, scope)))
     assert steps[1] < 1.2 * steps[0] + 100
 
 
@@ -192,9 +209,8 @@ def fill_history(engine: Engine, n: int) -> None:
     with engine.begin() as connection:
         project_records(connection, origin(1), [heart_rate(NEWEST_US, 60.0), GAP])
         connection.execute(tables.waveforms.insert(), [key | wave | {"start_us": us, "end_us": us + 561_540} for us in of])
-        connection.execute(
-            tables.vitals.insert(), [key | {"kind": "heart_rate", "at_us": us, "value": 60.0, "flags": ""} for us in of]
-        )
+        vital = {"kind": "heart_rate", "value": 60.0, "flags": "", **position}
+        connection.execute(tables.vitals.insert(), [key | vital | {"at_us": us} for us in of])
         closed = {"kind": "ecg", "missing": 1, "reason": "", **position}
         connection.execute(tables.gaps.insert(), [key | closed | {"from_us": us, "to_us": us} for us in of])
         connection.execute(tables.alerts.insert(), [alert_row | alert_times(i, us) for i, us in enumerate(of)])

@@ -15,29 +15,23 @@ import pytest
 from sqlalchemy import Connection, Engine, func, select
 
 from cloud import tables, work
-from cloud.api import alert_queries, queries
+from cloud.api import queries
 from cloud.block_reader import DAMAGED, NO_KEY, UNDECODABLE
-from cloud.changes import AlertKey, Changes, SensorKey
+from cloud.changes import AlertKey, SensorKey
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from sync.cbor import encode_cbor
 from sync.errors import TransientError
 from sync.record_codec import encode_records
 from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord
-from tests.clinic_testbed import Clinic, Hub
-from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, heart_rate, strip, times, waveform
+from tests.clinic_testbed import Clinic, Hub, open_all
+from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, find_alert, heart_rate, strip, times, waveform
 from tests.databases import ON_BOTH
 
 DATABASES = ON_BOTH
 
 STRAP = SensorKey("subject-1", "hub-1", "strap-1")
-
-
-def open_all(store: Store, engine: Engine, clinic: Clinic) -> Changes:
-    opener, changes = clinic.opener(store, engine), Changes()
-    while (more := opener.open_batch()) is not None:
-        changes.add(more)
-    return changes
 
 
 def rows(engine: Engine, table: object) -> list[dict[str, object]]:
@@ -51,11 +45,13 @@ def all_rows(engine: Engine) -> dict[str, list[dict[str, object]]]:
     for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings):
         for row in found[table.name]:
             del row["id"]
+    for row in found["changes"]:
+        del row["row"]
     return found
 
 
 def heart_rates(engine: Engine) -> list[float]:
-    vitals = queries.read_vitals(engine, STRAP, "heart_rate", 0, 2 * START_US)["vitals"]
+    vitals = queries.read_vitals(engine, EVERY_SUBJECT, STRAP, "heart_rate", 0, 2 * START_US)["vitals"]
     return [vital["value"] for vital in vitals]
 
 
@@ -72,9 +68,9 @@ def send_one_of_each(hub: Hub, store: Store) -> None:
 
 def test_projects_every_kind_of_record(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     send_one_of_each(hub, store)
-    changes = open_all(store, engine, clinic)
-    assert list(changes.alerts) == [("subject-1", "hub-1", f"tachycardia-{START_US}")]
-    (sensor,) = queries.list_sensors(engine)
+    open_all(store, engine, clinic)
+    assert [row["id"] for row in rows(engine, tables.alerts)] == [f"tachycardia-{START_US}"]
+    (sensor,) = queries.list_sensors(engine, EVERY_SUBJECT)
     assert sensor["samples"] == 130
     assert sensor["battery_percent"] == 87
     assert sensor["undecodable"] == 1
@@ -82,14 +78,14 @@ def test_projects_every_kind_of_record(store: Store, engine: Engine, hub: Hub, c
     assert sensor["gap_reason"] == "the link was lost"
     assert [row["ticks"] for row in rows(engine, tables.intervals)] == ["[853, 861]"]
     assert [row["inconclusive"] for row in rows(engine, tables.findings)] == ["too few beats"]
-    assert queries.read_counters(engine)["blocks"] == {"opened": 7, "unopened": 0, "unopened_reasons": {}}
+    assert queries.read_counters(engine, EVERY_SUBJECT)["blocks"] == {"opened": 7, "unopened": 0, "unopened_reasons": {}}
 
 
 def test_a_second_run_changes_nothing(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
     send_one_of_each(hub, store)
     open_all(store, engine, clinic)
     before = all_rows(engine)
-    assert open_all(store, engine, clinic).blocks == 0
+    assert open_all(store, engine, clinic) == []
     assert all_rows(engine) == before
 
 
@@ -109,10 +105,8 @@ def test_opens_alerts_before_waves(store: Store, engine: Engine, hub: Hub, clini
     for second in range(100):
         hub.send(store, "wave", waveform(START_US + second * 1_000_000, counts(ecg_mv([0.5], 1.0))))
     hub.send(store, "alert", alert())
-    first = clinic.opener(store, engine).open_batch()
-    assert first is not None
-    assert len(first.alerts) == 1
-    assert first.waveforms == []
+    assert clinic.opener(store, engine).open_batch() == 1
+    assert (len(rows(engine, tables.alerts)), rows(engine, tables.waveforms)) == (1, [])
 
 
 def test_an_alert_update_keeps_the_first_decision_time_and_the_strip(
@@ -122,7 +116,7 @@ def test_an_alert_update_keeps_the_first_decision_time_and_the_strip(
     hub.send(store, "alert", first)
     hub.send(store, "alert", replace(first, priority="high", end_us=START_US + 9, decided_us=first.decided_us + 5, strip=None))
     open_all(store, engine, clinic)
-    found = alert_queries.find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
+    found = find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
     assert found is not None
     assert (found["priority"], found["end_us"], found["decided_us"]) == ("high", START_US + 9, first.decided_us)
     assert found["strip"]["beats_us"] == [START_US + 500_000, START_US + 1_300_000]
@@ -137,7 +131,7 @@ def test_an_older_alert_record_that_arrives_late_does_not_replace_a_newer_one(
     hub.send(store, "alert", replace(first, end_us=START_US + 9, decided_us=first.decided_us + 5))
     hub.send_block(store, earlier)
     open_all(store, engine, clinic)
-    found = alert_queries.find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
+    found = find_alert(engine, AlertKey("subject-1", "hub-1", first.id))
     assert found is not None
     assert (found["end_us"], found["decided_us"]) == (START_US + 9, first.decided_us)
 
@@ -148,7 +142,7 @@ def test_a_closed_gap_counts_its_missing_samples(store: Store, engine: Engine, h
     hub.send(store, "wave", replace(open_gap, to_us=START_US + 2_000_000, missing=260))
     hub.send(store, "wave", open_gap)  # a repeated opening record does not reopen the gap
     open_all(store, engine, clinic)
-    (sensor,) = queries.list_sensors(engine)
+    (sensor,) = queries.list_sensors(engine, EVERY_SUBJECT)
     assert (sensor["gap_since_us"], sensor["missing_samples"], sensor["gaps"]) == (None, 260, 1)
 
 
@@ -164,7 +158,7 @@ def test_blocks_without_a_private_key_are_recorded_and_opened_when_it_is_back(
     clinic.opener(store, engine).retry_unopened()
     assert rows(engine, tables.unopened) == []
     assert heart_rates(engine) == [61.0]
-    assert queries.read_counters(engine)["blocks"]["opened"] == 1
+    assert queries.read_counters(engine, EVERY_SUBJECT)["blocks"]["opened"] == 1
 
 
 def test_a_damaged_block_does_not_stop_the_next_block(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
@@ -214,7 +208,6 @@ def test_opens_new_blocks_and_retries_while_the_store_is_locked(
     store: Store, engine: Engine, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloud.opener.RETRY_DELAY_S", 0.01)
-    published: asyncio.Queue[Changes] = asyncio.Queue(10)
     failures = iter([True, True, False])
     take_blocks = work.take_blocks
 
@@ -225,18 +218,22 @@ def test_opens_new_blocks_and_retries_while_the_store_is_locked(
 
     monkeypatch.setattr(work, "take_blocks", locked_twice)
 
-    async def open_one_alert() -> Changes:
-        opener = clinic.opener(store, engine, published.put)
-        running = asyncio.create_task(opener.run())
+    async def open_one_alert() -> None:
+        opener, has_opened = clinic.opener(store, engine), asyncio.Event()
+
+        async def note() -> None:
+            has_opened.set()
+
+        running = asyncio.create_task(opener.run(note))
         hub.send(store, "alert", alert())
         opener.wake()
         async with asyncio.timeout(10):
-            changes = await published.get()
+            await has_opened.wait()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        return changes
 
-    assert len(asyncio.run(open_one_alert()).alerts) == 1
+    asyncio.run(open_one_alert())
+    assert len(rows(engine, tables.alerts)) == 1
 
 
 def test_a_killed_opener_continues_where_it_stopped(tmp_path: Path, hub: Hub, clinic: Clinic) -> None:
@@ -251,7 +248,7 @@ def test_a_killed_opener_continues_where_it_stopped(tmp_path: Path, hub: Hub, cl
         open_all(store, engine, clinic)
         starts = sorted(row["start_us"] for row in rows(engine, tables.waveforms))
         assert starts == [START_US + second * 1_000_000 for second in range(n)]
-        assert queries.read_counters(engine)["blocks"]["opened"] == n
+        assert queries.read_counters(engine, EVERY_SUBJECT)["blocks"]["opened"] == n
         engine.dispose()
 
 
@@ -299,6 +296,6 @@ def test_a_damaged_record_costs_only_itself(store: Store, engine: Engine, hub: H
     late = replace(good, times=replace(times(START_US + 1_000_000), sensor_ns=2**62 + 1))
     hub.send(store, "wave", good, late)
     open_all(store, engine, clinic)
-    (sensor,) = queries.list_sensors(engine)
+    (sensor,) = queries.list_sensors(engine, EVERY_SUBJECT)
     assert (sensor["samples"], sensor["undecodable"]) == (130, 1)
     assert rows(engine, tables.unopened) == []

@@ -12,11 +12,12 @@ from cloud import tables
 from cloud.api import alert_queries, queries
 from cloud.api.queries import CLOCK_AHEAD_US, LATE_US
 from cloud.changes import AlertKey, SensorKey
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from sync.records import AlertRecord, GapRecord, Record, StatusRecord
 from sync.wire import Lane
 from tests.clinic_testbed import Clinic, Hub, open_all
-from tests.cloud.synthetic import START_US, alert, heart_rate, strip, times, waveform
+from tests.cloud.synthetic import START_US, alert, find_alert, heart_rate, strip, times, waveform
 from tests.databases import ON_BOTH
 
 DATABASES = ON_BOTH
@@ -41,7 +42,7 @@ def sensor_after_clock_was_set_back(store: Store, engine: Engine, hub: Hub, clin
         hub.send(store, "vital", *statuses, heart_rate(at_us, rate), received_us=START_US + 1_000_000)
         hub.send(store, "wave", waveform(at_us, SAMPLES), received_us=START_US + 1_000_000)
     open_all(store, engine, clinic)
-    (sensor,) = queries.list_sensors(engine)
+    (sensor,) = queries.list_sensors(engine, EVERY_SUBJECT)
     return sensor
 
 
@@ -52,7 +53,7 @@ def test_an_escalation_and_an_end_after_the_clock_was_set_back_are_shown(
     for record in said:
         hub.send(store, "alert", record)
     open_all(store, engine, clinic)
-    (listed,) = alert_queries.list_alerts(engine, alert_queries.ListCursor(0))["alerts"]
+    (listed,) = alert_queries.list_alerts(engine, EVERY_SUBJECT, alert_queries.ListCursor(0))["alerts"]
     assert (listed["priority"], listed["end_us"], listed["decided_us"]) == ("high", AHEAD_US + 9, AHEAD_US)
     assert listed["raised_us"] == START_US, "an alert cannot have been raised after its receipt"
 
@@ -77,7 +78,7 @@ def test_tells_whether_the_hubs_clock_agrees(
 ) -> None:
     hub.send(store, "vital", heart_rate(START_US + offset_us, 60.0), received_us=START_US)
     open_all(store, engine, clinic)
-    (sensor,) = queries.list_sensors(engine)
+    (sensor,) = queries.list_sensors(engine, EVERY_SUBJECT)
     assert (sensor["clock"], sensor["clock_offset_us"]) == (clock, offset_us)
 
 
@@ -86,7 +87,7 @@ def test_a_late_block_does_not_make_a_silent_sensor_look_alive(store: Store, eng
     hub.send(store, "wave", waveform(START_US, SAMPLES), received_us=START_US)
     hub.send_block(store, late, received_us=START_US + 3_600_000_000)
     open_all(store, engine, clinic)
-    (sensor,) = queries.list_sensors(engine)
+    (sensor,) = queries.list_sensors(engine, EVERY_SUBJECT)
     assert (sensor["last_received_us"], sensor["samples"]) == (START_US, 260)
 
 
@@ -131,8 +132,8 @@ def test_the_order_of_arrival_does_not_matter(store: Store, engine: Engine, clin
 def _shown_of(engine: Engine, hub: Hub) -> dict[str, Any]:
     with engine.connect() as connection:
         ids = connection.scalars(select(tables.alerts.c.id).where(tables.alerts.c.hub == hub.name)).all()
-    alerts = [alert_queries.find_alert(engine, AlertKey(hub.subject, hub.name, id_)) for id_ in ids]
-    sensors = [row for row in queries.list_sensors(engine) if row["hub"] == hub.name]
+    alerts = [find_alert(engine, AlertKey(hub.subject, hub.name, id_)) for id_ in ids]
+    sensors = [row for row in queries.list_sensors(engine, EVERY_SUBJECT) if row["hub"] == hub.name]
     shown: dict[str, Any] = {"alerts": alerts, "sensors": sensors}
     for item in (*shown["alerts"], *shown["sensors"]):
         del item["hub"]

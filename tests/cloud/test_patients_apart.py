@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from cloud.api.app import create_app
 from cloud.api.feed import Feed
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.tables import open_projections
 from sync.records import (
@@ -118,10 +119,11 @@ def _send(store: Store, clinic: Clinic, streams: list[Stream], random: Any) -> N
 
 
 async def _open_and_collect(store: Store, engine: Engine, clinic: Clinic, feed: Feed) -> list[Json]:
-    opener, messages = clinic.opener(store, engine, feed.publish), []
-    with feed.register_viewer() as viewer:
-        while (changes := opener.open_batch()) is not None:
-            await feed.publish(changes)
+    opener, messages = clinic.opener(store, engine), []
+    opener.check_databases()
+    async with feed.register_viewer(EVERY_SUBJECT) as viewer:
+        while opener.open_batch() is not None:
+            await feed.send_changes()
             while not viewer.queue.empty():
                 messages.append(viewer.queue.get_nowait())
     return messages
@@ -132,7 +134,7 @@ Ask = Callable[[Any, list[Stream]], Iterator[Json]]
 
 def _of_each_item(name: str) -> Ask:
     def ask(endpoint: Any, _streams: list[Stream]) -> Iterator[Json]:
-        answer = endpoint()
+        answer = endpoint(scope=EVERY_SUBJECT)
         items = answer.pop(name)
         assert items
         assert all("subject" in item for item in items)
@@ -145,7 +147,7 @@ def _of_each_item(name: str) -> Ask:
 def _of_each_stream(**parameters: Any) -> Ask:
     def ask(endpoint: Any, streams: list[Stream]) -> Iterator[Json]:
         for stream in streams:
-            answer = endpoint(**{name: getattr(stream, name) for name in KEY}, **parameters)
+            answer = endpoint(scope=EVERY_SUBJECT, **{name: getattr(stream, name) for name in KEY}, **parameters)
             assert tuple(answer[name] for name in KEY) == (stream.subject, stream.hub, stream.sensor)
             yield answer
 
@@ -155,14 +157,14 @@ def _of_each_stream(**parameters: Any) -> Ask:
 def _of_each_alert(endpoint: Any, streams: list[Stream]) -> Iterator[Json]:
     for stream in streams:
         for id_ in stream.alert_ids:
-            answer = endpoint(subject=stream.subject, hub=stream.hub, id_=id_)
+            answer = endpoint(scope=EVERY_SUBJECT, subject=stream.subject, hub=stream.hub, id_=id_)
             assert answer["strip"]["mv"] == [float(stream.mark)] * 5
             yield answer
 
 
 def _of_everybody(endpoint: Any, _streams: list[Stream]) -> Iterator[Json]:
     """The counters are totals of the clinic: numbers only."""
-    assert not re.search("anna|bert|cleo|hub-", str(endpoint()))
+    assert not re.search("anna|bert|cleo|hub-", str(endpoint(scope=EVERY_SUBJECT)))
     return iter(())
 
 

@@ -12,10 +12,11 @@ from sqlalchemy import Engine, create_engine, select
 
 from cloud import block_reader, projections, tables
 from cloud.api import queries
-from cloud.api.feed import Feed
+from cloud.api.feed import RESYNC, Feed
 from cloud.block_reader import NO_KEY, UNDECODABLE
-from cloud.changes import Changes
+from cloud.changes import ALERT, BACKLOG
 from cloud.opener import BATCH_BLOCKS
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from sync.data_keys import DataKey, unwrap_key, wrap_key
 from sync.errors import TransientError
@@ -31,6 +32,12 @@ def unopened(engine: Engine) -> list[tuple[str, int, str]]:
     with engine.connect() as connection:
         rows = connection.execute(select(columns.hub, columns.seq, columns.reason).order_by(columns.hub, columns.seq))
         return [tuple(row) for row in rows]
+
+
+def logged_kinds(engine: Engine) -> list[str]:
+    log = tables.changes.c
+    with engine.connect() as connection:
+        return list(connection.scalars(select(log.kind).order_by(log.batch, log.n)))
 
 
 def values(engine: Engine) -> list[float]:
@@ -197,22 +204,22 @@ def test_a_start_opens_new_blocks_before_it_tries_old_ones_again(
     tried_before: list[int] = []
     by_id = store.blocks_by_id
 
-    async def start_again() -> Changes:
-        published: asyncio.Queue[Changes] = asyncio.Queue()
+    async def start_again() -> None:
+        batches: asyncio.Queue[None] = asyncio.Queue()
         monkeypatch.setattr(store, "blocks_by_id", lambda ids: tried_before.append(len(ids)) or by_id(ids))
-        opener = clinic.opener(store, engine, published.put)
-        running = asyncio.create_task(opener.run())
+        opener = clinic.opener(store, engine)
+        running = asyncio.create_task(opener.run(lambda: batches.put(None)))
         async with asyncio.timeout(10):
-            changes = await published.get()
+            await batches.get()
             first = list(tried_before)
+            assert logged_kinds(engine)[-1] == ALERT
             while sum(tried_before) < 2 * BATCH_BLOCKS:
-                await published.get()
+                await batches.get()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert first in ([], [BATCH_BLOCKS])  # the worker thread may already be one batch ahead
-        return changes
 
-    assert len(asyncio.run(start_again()).alerts) == 1
+    asyncio.run(start_again())
     assert [reason for _, _, reason in unopened(engine)] == [NO_KEY] * 2 * BATCH_BLOCKS
 
 
@@ -223,19 +230,17 @@ def test_opens_and_publishes_old_blocks_when_their_key_fits_now(store: Store, en
     open_all(store, engine, clinic.without_recipients())
     assert len(unopened(engine)) == n
 
-    async def start_again() -> int:
-        published: asyncio.Queue[Changes] = asyncio.Queue()
-        running = asyncio.create_task(clinic.opener(store, engine, published.put).run())
-        blocks = 0
+    async def start_again() -> None:
+        batches: asyncio.Queue[None] = asyncio.Queue()
+        running = asyncio.create_task(clinic.opener(store, engine).run(lambda: batches.put(None)))
         async with asyncio.timeout(10):
-            while blocks < n:
-                blocks += (await published.get()).blocks
+            while unopened(engine):
+                await batches.get()
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        return blocks
 
-    assert asyncio.run(start_again()) == n
-    assert unopened(engine) == []
+    asyncio.run(start_again())
+    assert logged_kinds(engine) == [BACKLOG] + [ALERT] * 5
 
 
 def test_viewers_fetch_what_no_live_message_can_tell(
@@ -245,18 +250,20 @@ def test_viewers_fetch_what_no_live_message_can_tell(
         raise OverflowError
 
     monkeypatch.setattr(queries, "find_sensor", overflow)
+    monkeypatch.setattr("cloud.api.feed.POLL_S", 0.01)
     hub.send(store, "vital", heart_rate(START_US, 61.0))
 
     async def publish_one() -> Any:
         feed = Feed(engine)
-        opener = clinic.opener(store, engine, feed.publish)
-        with feed.register_viewer() as viewer:
-            running = asyncio.create_task(opener.run())
+        opener = clinic.opener(store, engine)
+        async with feed.register_viewer(EVERY_SUBJECT) as viewer:
+            running = [asyncio.create_task(run) for run in (opener.run(feed.send_changes), feed.run())]
             async with asyncio.timeout(10):
                 message = await viewer.queue.get()
-            assert not running.done()
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            assert not any(task.done() for task in running)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
         return message
 
-    assert asyncio.run(publish_one()) == {"type": "resync", "dropped": 1}
+    assert asyncio.run(publish_one()) == RESYNC

@@ -111,13 +111,17 @@ class Published:
         self.receipts.put_nowait(receipt)
 
 
+async def send_nothing() -> None:
+    """Take the hint to a feed that has no viewers."""
+
+
 def run_opener(store: Store, engine: Engine, clinic: Clinic, publish: Any, until: Any) -> None:
     """Run the opener and its receipts until `until` returns."""
 
     async def run() -> None:
         queue = ReceiptQueue(store, clinic.signing.receipt, publish)
         opener = clinic.opener(store, engine, report=queue.put)
-        tasks = [asyncio.create_task(opener.run()), asyncio.create_task(queue.run())]
+        tasks = [asyncio.create_task(opener.run(send_nothing)), asyncio.create_task(queue.run())]
         async with asyncio.timeout(10):
             await until(opener)
         assert not any(task.done() for task in tasks)

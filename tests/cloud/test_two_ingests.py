@@ -1,13 +1,20 @@
 """Several ingests and openers on one PostgreSQL: each block is opened, also one whose transaction commits late, and once."""
 
+import asyncio
 import threading
 import time
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import DBAPIError
 
-from cloud import store_commit, tables, work
+from cloud import change_log, projections, store_commit, tables, work
+from cloud.api.feed import Feed
+from cloud.changes import SENSOR, BatchChanges, Change
+from cloud.databases import snapshot
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.store_commit import insert_blocks, insert_statements, insert_wrapped_keys
 from cloud.store_partitions import create_partitions
@@ -18,7 +25,7 @@ from sync.errors import TransientError
 from sync.seal import parse_header
 from sync.wire import BlockId
 from tests.clinic_testbed import Clinic, Hub, open_all
-from tests.cloud.synthetic import START_US, heart_rate
+from tests.cloud.synthetic import START_US, alert, heart_rate
 from tests.databases import Databases
 from tests.postgresql import Server
 
@@ -88,9 +95,9 @@ def test_every_block_of_two_ingests_and_two_openers_is_opened_once(
     def open_blocks() -> None:
         with ExitStack() as stack:
             own = stack.enter_context(closing(Store.open(databases.location("blocks"))))
-            projections = open_projections(databases.location("projections"))
-            stack.callback(projections.dispose)
-            opener = clinic.opener(own, projections)
+            own_engine = open_projections(databases.location("projections"))
+            stack.callback(own_engine.dispose)
+            opener = clinic.opener(own, own_engine)
             while any(ingest.is_alive() for ingest in ingests):
                 opener.open_batch()
 
@@ -156,3 +163,74 @@ def test_a_server_that_restarted_is_used_again(store: Store, hubs: list[Hub], po
     time.sleep(0.2)  # the ends of the connections arrive
     hubs[0].send(store, "vital", heart_rate(START_US, 61.0))
     assert store.count_blocks() == 2
+
+
+def test_a_feed_beside_two_openers_misses_no_change(
+    databases: Databases, store: Store, engine: Engine, hubs: list[Hub], clinic: Clinic
+) -> None:
+    """The feed has a connection of its own and no wake-ups. A cursor on numbers that the database hands out would miss some."""
+    n_alerts, engines = 60, [open_projections(databases.location("projections")) for _ in range(3)]
+    clinic.opener(store, engine).check_databases()
+    for n in range(n_alerts):
+        for hub in hubs:
+            hub.send(store, "alert", alert(id=f"{hub.name}-{n}"))
+
+    async def follow() -> set[str]:
+        feed, found = Feed(engines[2]), set()
+        async with asyncio.timeout(60), feed.register_viewer(EVERY_SUBJECT) as viewer:
+            opening = [asyncio.create_task(asyncio.to_thread(open_in_batches, one)) for one in engines[:2]]
+            is_last = False
+            while not is_last:
+                is_last = all(task.done() for task in opening)  # one more reading after the last batch
+                await feed.send_changes()
+                while not viewer.queue.empty():
+                    message = viewer.queue.get_nowait()
+                    assert message["type"] in {"alert", "patient"}, "no reload hides a missed change"
+                    found |= {message["id"]} if message["type"] == "alert" else set()
+            await asyncio.gather(*opening)
+        return found
+
+    def open_in_batches(own: Engine) -> None:
+        with closing(Store.open(databases.location("blocks"))) as own_store:
+            opener = clinic.opener(own_store, own)
+            while opener.open_batch() is not None:
+                pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cloud.opener.BATCH_BLOCKS", 2)
+        found = asyncio.run(follow())
+    for one in engines:
+        one.dispose()
+    assert found == {f"{hub.name}-{n}" for hub in hubs for n in range(n_alerts)}
+
+
+def test_a_writer_waits_for_the_batch_before_its_own(
+    engine: Engine, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log never shows a batch while one before it can still be committed."""
+    monkeypatch.setattr("cloud.tables.BUSY_TIMEOUT_S", 0.05)
+    other = open_projections(databases.location("projections"))
+    with snapshot(engine) as connection:
+        start = change_log.read_end(connection)
+
+    def write(connection: Connection, name: str) -> None:
+        batch = BatchChanges()
+        batch.add([Change(SENSOR, "subject-1", "hub-1", name)])
+        source = projections.lock_source(connection)
+        source = replace(source, batches=source.batches + 1)
+        projections.write_source(connection, source)
+        change_log.write_changes(connection, source.batches, batch)
+
+    def read() -> list[str]:
+        with snapshot(engine) as connection:
+            return [change.name for change in change_log.read_changes(connection, EVERY_SUBJECT, start)[1] or ()]
+
+    with engine.begin() as first:
+        write(first, "first")
+        with pytest.raises(DBAPIError, match="lock timeout"), other.begin() as second:
+            write(second, "second")
+        assert read() == []
+    with other.begin() as second:
+        write(second, "second")
+    other.dispose()
+    assert read() == ["first", "second"]

@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import Engine
 
 from cloud.api import watching
-from cloud.api.watching import WATCH_S, renew_watch, watch_all
+from cloud.api.watching import WATCH_S, renew_watch, watch_patients
+from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from sync.errors import TransientError
 from tests.clinic_testbed import Clinic, Hub, open_all
@@ -27,16 +28,25 @@ def live_s(store: Store, hub: Hub, at_us: int) -> int:
 def test_acknowledgements_say_how_long_somebody_watches(store: Store, engine: Engine, clinic: Clinic, hub: Hub) -> None:
     assert live_s(store, hub, START_US) == 0
     open_all(store, engine, clinic)
-    watch_all(store, engine, START_US)
+    watch_patients(store, engine, EVERY_SUBJECT, START_US)
     assert live_s(store, hub, START_US) == WATCH_S
     assert live_s(store, hub, START_US + (WATCH_S + 1) * SECOND_US) == 0
-    watch_all(store, engine, START_US + (WATCH_S + 1) * SECOND_US)
+    watch_patients(store, engine, EVERY_SUBJECT, START_US + (WATCH_S + 1) * SECOND_US)
     assert live_s(store, hub, START_US + (WATCH_S + 1) * SECOND_US) == WATCH_S
 
 
 def test_a_hub_of_a_patient_that_the_page_does_not_know_is_not_asked(store: Store, engine: Engine, clinic: Clinic) -> None:
-    watch_all(store, engine, START_US)
+    watch_patients(store, engine, EVERY_SUBJECT, START_US)
     assert live_s(store, clinic.add_hub("hub-2", "subject-2"), START_US) == 0
+
+
+def test_only_the_patients_of_the_viewers_scope_are_watched(store: Store, engine: Engine, clinic: Clinic, hub: Hub) -> None:
+    other = clinic.add_hub("hub-2", "subject-2")
+    for one in (hub, other):
+        assert live_s(store, one, START_US) == 0
+    open_all(store, engine, clinic)
+    watch_patients(store, engine, Scope(frozenset({"subject-2"})), START_US)
+    assert (live_s(store, hub, START_US), live_s(store, other, START_US)) == (0, WATCH_S)
 
 
 @pytest.mark.sqlite_only
@@ -49,8 +59,8 @@ def test_a_locked_store_is_tried_again(store: Store, engine: Engine, monkeypatch
 
     async def run() -> None:
         monkeypatch.setattr(watching, "RENEW_S", 0)
-        monkeypatch.setattr(watching, "watch_all", fail)
-        task = asyncio.create_task(renew_watch(store, engine))
+        monkeypatch.setattr(watching, "watch_patients", fail)
+        task = asyncio.create_task(renew_watch(store, engine, EVERY_SUBJECT))
         async with asyncio.timeout(10):
             while len(attempts) < 2:
                 await asyncio.sleep(0)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, select
 from cloud import opener, store_tables, tables, work
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
+from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
@@ -52,7 +53,7 @@ def source(engine: Engine) -> dict[str, Any]:
 
 
 def shown_alerts(engine: Engine) -> set[str]:
-    return {found["id"] for found in alert_queries.list_alerts(engine, ListCursor(0))["alerts"]}
+    return {found["id"] for found in alert_queries.list_alerts(engine, EVERY_SUBJECT, ListCursor(0))["alerts"]}
 
 
 def state(store: Store) -> work.StoreState:
@@ -127,7 +128,11 @@ def test_projecting_a_block_again_after_a_crash_changes_nothing(
     before = content(engine)
     open_all(store, engine, clinic)
     assert content(engine) == before
-    assert queries.read_counters(engine)["blocks"] == {"opened": 3, "unopened": 1, "unopened_reasons": {"undecodable": 1}}
+    assert queries.read_counters(engine, EVERY_SUBJECT)["blocks"] == {
+        "opened": 3,
+        "unopened": 1,
+        "unopened_reasons": {"undecodable": 1},
+    }
 
 
 def test_blocks_are_opened_in_the_order_of_each_hub_and_lane(
