@@ -146,6 +146,14 @@ class TestCopiedHub:
             assert not self.send(clinic, each)
         assert clinic.store.counts().copied_hubs == 0
 
+    def test_two_epochs_that_arrive_in_another_order_are_no_event(self, clinic: Receiver, hub: SendingHub) -> None:
+        self.send(clinic, hub)
+        earlier = self.start(hub, 1)
+        for each in (self.start(earlier, 2), earlier):
+            self.send(clinic, each)
+        with clinic.store.transaction() as connection:
+            assert connection.execute(text("SELECT count(*) FROM hubs")).scalar_one() == 0
+
     @pytest.mark.parametrize("seconds", [-100, 100])
     def test_one_restored_buffer_is_not_a_copy(self, clinic: Receiver, hub: SendingHub, seconds: int) -> None:
         """Its clock may be behind, and it goes on for long."""
