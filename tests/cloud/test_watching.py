@@ -6,11 +6,13 @@ import pytest
 from sqlalchemy import Engine
 
 from cloud.api import watching
+from cloud.api.feed import now_us
 from cloud.api.watching import WATCH_S, renew_watch, watch_patients
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from sync.errors import TransientError
 from tests.clinic_testbed import Clinic, Hub, open_all
+from tests.cloud.running_clinic import RunningClinic, run_in_clinic
 from tests.cloud.synthetic import START_US, heart_rate
 from tests.databases import ON_BOTH
 
@@ -40,13 +42,20 @@ def test_a_hub_of_a_patient_that_the_page_does_not_know_is_not_asked(store: Stor
     assert live_s(store, clinic.add_hub("hub-2", "subject-2"), START_US) == 0
 
 
-def test_only_the_patients_of_the_viewers_scope_are_watched(store: Store, engine: Engine, clinic: Clinic, hub: Hub) -> None:
+def test_an_open_page_watches_the_patients_of_its_viewers_scope(store: Store, engine: Engine, clinic: Clinic, hub: Hub) -> None:
     other = clinic.add_hub("hub-2", "subject-2")
     for one in (hub, other):
         assert live_s(store, one, START_US) == 0
     open_all(store, engine, clinic)
-    watch_patients(store, engine, Scope(frozenset({"subject-2"})), START_US)
-    assert (live_s(store, hub, START_US), live_s(store, other, START_US)) == (0, WATCH_S)
+
+    async def open_page(running: RunningClinic) -> None:
+        async with running.websocket():
+            while not live_s(store, other, now_us()):
+                await asyncio.sleep(0.01)
+
+    run_in_clinic(store, engine, clinic, open_page, Scope(frozenset({"subject-2"})))
+    assert live_s(store, other, now_us()) > 0
+    assert live_s(store, hub, now_us()) == 0
 
 
 @pytest.mark.sqlite_only
