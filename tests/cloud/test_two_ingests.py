@@ -228,7 +228,7 @@ def test_a_writer_waits_for_the_batch_before_its_own(
     with engine.begin() as first:
         write(first, "first")
         with pytest.raises(DBAPIError, match="lock timeout"), other.begin() as second:
-            write(second, "second")
+            projections.lock_source(second)  # it must not get a number yet
         assert read() == []
     with other.begin() as second:
         write(second, "second")
