@@ -6,6 +6,7 @@
 An assignment is ended, never overwritten: what a hub still holds of an earlier patient is accepted for the epochs of that time.
 """
 
+import logging
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ CLOCK_TOLERANCE_S: Final = 3600
 hour more of the same patient does no harm."""
 CHECK_INTERVAL_S: Final = 1.0
 """How often the files are checked for changes: `register` takes effect within this time."""
+_log: Final = logging.getLogger(__name__)
 _HEADING: Final = (
     "# A hub that this clinic trusts, written by pulsegate-cloud register. End an assignment with `to`; never delete it.\n"
 )
@@ -72,13 +74,16 @@ class Registry:
         self._clock_s = clock_s
         self._checked_at = -CHECK_INTERVAL_S
         self._read: dict[Path, tuple[tuple[int, int], RegisteredHub]] = {}
+        self._refused: dict[Path, tuple[int, int]] = {}
+        """The damaged versions that were reported."""
+        self._is_first_reading = True
         self._hubs: dict[str, RegisteredHub] = {}
 
     def find(self, hub: str) -> RegisteredHub | None:
         """Return a hub's registration; None if it has none.
 
         Raises:
-            ClinicError: a file is damaged.
+            ClinicError: a file is damaged at the first reading. Later a damaged file is logged, and the one before it holds.
         """
         if self._clock_s() - self._checked_at >= CHECK_INTERVAL_S:
             self._read_changes()
@@ -110,9 +115,15 @@ class Registry:
         found = {path: _version(path) for path in sorted(self._folder.glob("*.toml"))}
         read = {path: self._read[path] for path in self._read.keys() & found.keys()}
         for path, version in found.items():
-            if version is not None and (path not in read or read[path][0] != version):
-                read[path] = version, load_hub(path)
-        self._read = read
+            if version is not None and version != self._refused.get(path) and (path not in read or read[path][0] != version):
+                try:
+                    read[path] = version, load_hub(path)
+                except ClinicError as error:
+                    if self._is_first_reading:
+                        raise
+                    self._refused[path] = version
+                    _log.error("%s; the clinic goes on with what it knew of this hub", error)  # noqa: TRY400 - one line
+        self._read, self._is_first_reading = read, False
         self._hubs = {hub.hub: hub for _, hub in read.values()}
 
 

@@ -118,3 +118,22 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes, says: str) ->
 
     with pytest.raises(ClinicError, match=says):
         Registry(tmp_path, Clock()).device_key("hub-1")
+
+
+def test_a_file_that_is_damaged_later_does_not_end_the_clinic(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path, Assignment("patient-1", T0_S))
+    clock = Clock()
+    registry = Registry(tmp_path, clock)
+    assert registry.device_key("hub-1") is not None
+
+    (tmp_path / "hub-1.toml").write_text("version = ")
+    (tmp_path / "hub-2.toml").write_text("version = ")
+    for _ in range(3):
+        clock.now_s += CHECK_INTERVAL_S
+        assert registry.may_seal("hub-1", "patient-1", epoch(T0_S))
+        assert registry.device_key("hub-2") is None
+    assert [record.getMessage().count("cannot read the registration") for record in caplog.records] == [1, 1]
+
+    save(tmp_path, Assignment("patient-2", T0_S))
+    clock.now_s += CHECK_INTERVAL_S
+    assert registry.may_seal("hub-1", "patient-2", epoch(T0_S))
