@@ -122,7 +122,7 @@ class Registry:
                     if self._is_first_reading:
                         raise
                     self._refused[path] = version
-                    _log.error("%s; the clinic goes on with what it knew of this hub", error)  # noqa: TRY400 - one line
+                    _log.error("%s; the clinic goes on with what it knew of this hub", error)
         self._read, self._is_first_reading = read, False
         self._hubs = {hub.hub: hub for _, hub in read.values()}
 
