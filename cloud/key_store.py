@@ -74,7 +74,7 @@ class KeyStore:
             raise ClinicError(f"{subject} was erased: give the patient another pseudonym")
         numbers = [int(path.stem) for path in self._paths_of(subject)]
         try:
-            (self._folder / subject).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_folder(subject)
         except OSError as error:
             raise ClinicError(f"cannot create a folder in {self._folder} ({error.strerror}): check it and the disk") from error
         pair.create(self._folder / subject / f"{max(numbers, default=0) + 1}.key")
@@ -88,7 +88,7 @@ class KeyStore:
         paths = self._paths_of(subject)
         marker = self._folder / subject / _ERASED
         try:
-            marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make_folder(subject)
             marker.touch(mode=0o600)
             for path in paths:
                 destroy_key_file(path)
@@ -102,6 +102,11 @@ class KeyStore:
     def erased(self) -> frozenset[str]:
         """Return the subjects that were erased."""
         return frozenset(path.parent.name for path in self._folder.glob(f"*/{_ERASED}"))
+
+    def _make_folder(self, subject: str) -> None:
+        """Create the folder of a subject. Other users may not list the subjects either."""
+        for folder in (self._folder, self._folder / subject):  # `parents=True` would give the first one another mode
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def _paths(self) -> list[Path]:
         return [path for folder in sorted(self._folder.glob("*/")) for path in self._paths_of(folder.name)]

@@ -10,8 +10,9 @@ from typing import Final
 
 from config.settings import Settings
 from sync.errors import PermanentError
+from sync.key_files import KeyFileError
 from sync.registration import Registration
-from sync.signing import SigningKey, Use
+from sync.signing import SigningKey, Use, VerifyingKey
 
 PRIVATE_FILES: Final = ("bonds.json", "buffer.db", "buffer.db-shm", "buffer.db-wal", "models.json", "status.json")
 """The files in the data folder that earlier versions left readable for other users. The keys are not listed: if others could
@@ -50,7 +51,9 @@ def load_registration(settings: Settings) -> Registration:
 
 
 def load_device_key(folder: Path) -> SigningKey:
-    """Read the device key in the data folder, or create it, and write its public key beside it.
+    """Read the device key in the data folder, or create it, and write its public key beside it, unless it is there.
+
+    An agent that ran before thus starts on a full disk.
 
     Raises:
         KeyFileError: the key file is damaged or accessible to other users, or cannot be written.
@@ -58,12 +61,20 @@ def load_device_key(folder: Path) -> SigningKey:
     """
     key, public = SigningKey.load_or_create(folder / DEVICE_KEY_FILE, Use.DEVICE), folder / DEVICE_PUBLIC_FILE
     try:
-        key.public.save(public)
+        if not _holds_public_key(public, key):
+            key.public.save(public)
     except OSError as error:
         raise PermanentError(
             f"cannot write the device's public key {public} ({error.strerror}): check that its folder is writable and has room"
         ) from error
     return key
+
+
+def _holds_public_key(path: Path, key: SigningKey) -> bool:
+    try:
+        return VerifyingKey.load(path, key.use).to_bytes() == key.public.to_bytes()
+    except KeyFileError:
+        return False
 
 
 def check_data_folder(folder: Path) -> None:

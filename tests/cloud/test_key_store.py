@@ -1,6 +1,7 @@
 """The key store and its backups: creation, destruction, expiry."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,13 @@ def test_a_pair_that_others_may_read_is_refused(tmp_path: Path, keys: KeyStore) 
 
     with pytest.raises(KeyFileError, match="chmod 600"):
         KeyStore(tmp_path / "keys").recipient(public.fingerprint)
+
+
+@pytest.mark.parametrize("change", [KeyStore.create, KeyStore.destroy])
+def test_nobody_else_may_list_the_subjects(tmp_path: Path, keys: KeyStore, change: Callable[[KeyStore, str], object]) -> None:
+    change(keys, "patient-1")
+    folders = [tmp_path / "keys", tmp_path / "keys" / "patient-1"]
+    assert [folder.stat().st_mode & 0o777 for folder in folders] == [0o700, 0o700]
 
 
 def test_a_backup_brings_back_missing_keys(tmp_path: Path, keys: KeyStore, signing: SigningKeys, recovery: Path) -> None:

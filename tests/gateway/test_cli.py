@@ -19,7 +19,7 @@ from config.sample import make_sample
 from config.settings import ENVIRONMENT_OVERRIDES, ClinicSettings, Settings, load_settings
 from config.version import VERSION
 from gateway.cli import COMMANDS
-from gateway.startup import PRIVATE_FILES, check_data_folder, check_startup, prepare_data_folder
+from gateway.startup import PRIVATE_FILES, check_data_folder, check_startup, load_device_key, prepare_data_folder
 from sync.errors import PermanentError
 from sync.keys import HubKey
 from sync.signing import SigningKey, Use, VerifyingKey
@@ -76,6 +76,23 @@ def test_identity_creates_the_device_key_once_and_names_the_public_file(hub: Pat
     assert VerifyingKey.load(hub / "data" / "device.pub", Use.DEVICE).to_bytes() == key.public.to_bytes()
     modes = {path.name: path.stat().st_mode & 0o777 for path in (hub / "data").iterdir()}
     assert modes == {"device.key": 0o600, "device.pub": 0o644}
+
+
+@pytest.mark.parametrize("content", [None, "damaged", "of another key"])
+def test_the_public_key_is_written_only_where_it_is_not_there(tmp_path: Path, content: str | None) -> None:
+    """An agent that ran before needs no room on a full disk for it."""
+    key, public = load_device_key(tmp_path), tmp_path / "device.pub"
+    number = public.stat().st_ino
+    load_device_key(tmp_path)
+    assert public.stat().st_ino == number  # a file that is replaced has another one
+    if content == "of another key":
+        SigningKey.generate(Use.DEVICE).public.save(public)
+    elif content is not None:
+        public.write_text(content)
+    else:
+        public.unlink()
+    load_device_key(tmp_path)
+    assert VerifyingKey.load(public, Use.DEVICE).to_bytes() == key.public.to_bytes()
 
 
 def test_identity_does_not_replace_a_damaged_device_key(hub: Path) -> None:
