@@ -102,7 +102,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--rebuild", action="store_true", help="before that, rebuild the projections, the decrypted data, from the blocks"
     )
     open_.set_defaults(run=_run_open)
-    add_key_commands(partial(_add_command, commands.add_parser), _add_data_options, _folder)
+    add_key_commands(partial(_add_command, commands.add_parser), _add_folder_option, _add_data_options)
     return parser
 
 
@@ -111,8 +111,12 @@ def _add_command(add_parser: Callable[..., argparse.ArgumentParser], name: str, 
     return add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
 
 
-def _add_data_options(parser: argparse.ArgumentParser) -> None:
+def _add_folder_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the clinic's keys and databases")
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    _add_folder_option(parser)
     for option, content in (("--store", "sealed blocks"), ("--projections", "decrypted data")):
         parser.add_argument(
             option,

@@ -19,7 +19,7 @@ export function sensorState(sensor, now_us, silentAfter_us) {
 
 /** The panel of the selected sensor, one of the selected patient. */
 export class SensorPanel {
-  constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null, subject: null, silentAfter_us: 10e6 }); }
+  constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null, subject: null, silentAfter_us: 15e6 }); }
 
   /** Keeps the selection, or else selects the first sensor of the first patient. */
   render() {
