@@ -5,8 +5,6 @@ import { clockTime, dayAndTime, duration, lookup, number, percent, plural, relat
 import { sensorKey } from "./state.js";
 
 const LOW_BATTERY_PERCENT = 20;
-/** An older heart rate is not shown as the current one. */
-const RATE_MAX_AGE_US = 10e6;
 /** More notices about sensors than this would push everything else off the screen. */
 const MAX_NOTICES = 4;
 
@@ -118,7 +116,7 @@ export class SensorPanel {
   /** The latest heart rate in the hub's sequence: current only if it came a moment ago and was not late. */
   #renderHeartRate(sensor, now_us) {
     const latest = sensor?.heart_rate;
-    const isCurrent = latest && now_us - latest.received_us < RATE_MAX_AGE_US && sensor.clock !== "behind";
+    const isCurrent = latest && now_us - latest.received_us < this.silentAfter_us && sensor.clock !== "behind";
     setText(byId("heart-rate"), isCurrent ? number(latest.value, 0) : "–");
     setText(byId("heart-rate-age"), latest && !isCurrent ? relativeTime(latest.at_us, now_us) : "");
   }
