@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cloud.block_reader import BlockReader
-from cloud.cli_keys import add_key_commands
+from cloud.cli_keys import add_key_commands, folder_of
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
@@ -134,10 +134,6 @@ def _parse_url(text: str) -> PostgresUrl:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _folder(options: argparse.Namespace) -> ClinicFolder:
-    return ClinicFolder(options.data, options.store, options.projections)
-
-
 def _parse_port(text: str) -> int:
     port = 0 if text == "0" else parse_port(text)
     if port is None:
@@ -151,7 +147,7 @@ def _run_dev(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     asyncio.run(
         run_dev(
-            _folder(options),
+            folder_of(options),
             options.port,
             options.mqtt_port,
             watch_stdin=options.watch_stdin,
@@ -162,7 +158,7 @@ def _run_dev(options: argparse.Namespace) -> int:
 
 
 def _run_open(options: argparse.Namespace) -> int:
-    folder = _folder(options)
+    folder = folder_of(options)
     if isinstance(folder.blocks, Path) and not folder.blocks.exists():
         return _fail(f"no clinic in {folder.path}: give the folder that pulsegate-cloud dev was started with")
     with contextlib.closing(Store.open(folder.blocks)) as store:

@@ -18,6 +18,7 @@ from cloud.signing_keys import SigningKeys
 from cloud.store import Store
 from cloud.tables import open_projections
 from sync.registration import MAX_BACKUP_INTERVAL_H
+from sync.wire import is_name
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 AddOptions = Callable[[argparse.ArgumentParser], None]
@@ -26,7 +27,7 @@ _BACKUP_NAME: Final = "%Y-%m-%dT%H%M%SZ"
 
 
 def add_key_commands(add_command: AddCommand, add_folder_option: AddOptions, add_data_options: AddOptions) -> None:
-    """Add the commands to the parser: those that need only the clinic's folder, and `erase`, which needs its databases too."""
+    """Add the commands to the parser; `erase` and `restore-keys` need the clinic's databases, the others only its folder."""
     register = add_command("register", "register a hub for a subject, and write the registration file that the hub needs")
     add_folder_option(register)
     register.add_argument("--hub", required=True, metavar="NAME", help="the hub's name: `hub` in its settings")
@@ -50,9 +51,7 @@ def add_key_commands(add_command: AddCommand, add_folder_option: AddOptions, add
     erase = add_command("erase", "erase a subject: destroy its keys, and delete its blocks and its opened data")
     add_data_options(erase)
     erase.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym; it is never used again")
-    erase.set_defaults(
-        run=lambda options: _run_erase(ClinicFolder(options.data, options.store, options.projections), options.subject)
-    )
+    erase.set_defaults(run=lambda options: _run_erase(folder_of(options), options.subject))
 
     recovery = add_command("create-recovery-key", "create the key that backups of the keys are encrypted for")
     recovery.add_argument(
@@ -68,10 +67,10 @@ def add_key_commands(add_command: AddCommand, add_folder_option: AddOptions, add
     backup.set_defaults(run=lambda options: _run_backup(ClinicFolder(options.data), options.recovery, options.out))
 
     restore = add_command("restore-keys", "bring back the keys of a backup that are missing, except those of erased subjects")
-    add_folder_option(restore)
+    add_data_options(restore)
     restore.add_argument("--recovery", type=Path, required=True, metavar="FILE", help="the recovery private key")
     restore.add_argument("backup", type=Path, metavar="BACKUP", help="the file that backup-keys wrote")
-    restore.set_defaults(run=lambda options: _run_restore(ClinicFolder(options.data), options.recovery, options.backup))
+    restore.set_defaults(run=lambda options: _run_restore(folder_of(options), options.recovery, options.backup))
 
 
 def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
@@ -84,6 +83,8 @@ def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
 
 
 def _run_erase(folder: ClinicFolder, subject: str) -> int:
+    if not is_name(subject):
+        raise ClinicError("a subject has a name of 1 to 64 letters, digits, '.', '_' and '-': correct --subject")
     if not folder.path.is_dir():
         raise ClinicError(f"no clinic in {folder.path}: give the folder that pulsegate-cloud dev was started with")
     with contextlib.closing(Store.open(folder.blocks)) as store:
@@ -119,9 +120,25 @@ def _run_backup(folder: ClinicFolder, recovery: Path, out: Path) -> int:
 
 def _run_restore(folder: ClinicFolder, recovery: Path, backup: Path) -> int:
     folder.create()
-    restored = restore_backup(backup, folder.path, KeyStore(folder.keys), recovery, now_s=int(time.time()))
+    keys = KeyStore(folder.keys)
+    _note_erased(folder, keys)
+    restored = restore_backup(backup, folder.path, keys, recovery, now_s=int(time.time()))
     _print(f"restored the keys of {restored.subjects} subjects; {restored.erased} were erased and are left out")
     return 0
+
+
+def _note_erased(folder: ClinicFolder, keys: KeyStore) -> None:
+    """Note whom the store knows as erased: the notes may have been lost with the keys, and no backup may bring those back."""
+    if isinstance(folder.blocks, Path) and not folder.blocks.exists():
+        return
+    with contextlib.closing(Store.open(folder.blocks)) as store:
+        for subject in sorted(store.erased_subjects() - keys.erased()):
+            keys.destroy(subject)
+
+
+def folder_of(options: argparse.Namespace) -> ClinicFolder:
+    """Return the clinic that the options of `add_data_options` name."""
+    return ClinicFolder(options.data, options.store, options.projections)
 
 
 @contextlib.contextmanager

@@ -62,10 +62,8 @@ def erase_subject(subject: str, keys: KeyStore, store: Store, projections: Engin
     command can be repeated.
 
     Raises:
-        ClinicError, TransientError, PermanentError: the name is not valid, or keys or a database could not be changed.
+        ClinicError, TransientError, PermanentError: keys or a database could not be changed.
     """
-    if not is_name(subject):
-        raise ClinicError("a subject has a name of 1 to 64 letters, digits, '.', '_' and '-': correct --subject")
     store.erase(subject, now_us)
     n = keys.destroy(subject)
     tables.erase_subject(projections, subject)

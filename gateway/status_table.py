@@ -78,7 +78,7 @@ def _describe_warnings(status: Mapping[str, Any]) -> Iterator[tuple[str, str, st
     if reason := status.get("aside_reason"):
         yield "set aside", f"the last block: {reason}", "red"
     if reason := status.get("refused_reason"):
-        yield "refused", f"the last block: {reason}", "red"
+        yield "refused", f"the last block: {reason}; ask the clinic, and stop the agent or set another subject", "red"
     if reason := status.get("ignored_reason"):
         yield "messages ignored", f"one of them: {reason}", "yellow"
 

@@ -1,5 +1,6 @@
 """`pulsegate-cloud` about keys, as an operator uses it: register a hub, back the keys up, restore them, erase a subject."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,20 @@ def test_a_backup_brings_back_the_keys_of_a_lost_folder(tmp_path: Path, data: st
     assert len(before) == 3
 
 
+def test_an_erased_subject_stays_erased_even_if_the_whole_key_store_is_restored(
+    tmp_path: Path, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, public, out = (str(tmp_path / name) for name in ("recovery.key", "recovery.pub", "backups"))
+    assert main(["create-recovery-key", "--private", private, "--public", public]) == 0
+    assert main(["backup-keys", "--data", data, "--recovery", public, "--out", out]) == 0
+    assert main(["erase", "--data", data, "--subject", SUBJECT]) == 0
+    shutil.rmtree(Path(data) / "keys")
+    (backup,) = Path(out).iterdir()
+    assert main(["restore-keys", "--data", data, "--recovery", private, str(backup)]) == 0
+    assert "restored the keys of 0 subjects; 1 were erased and are left out" in capsys.readouterr().out
+    assert list(Path(data, "keys").rglob("*.key")) == []
+
+
 def test_erase_destroys_the_keys_and_the_pseudonym_is_never_used_again(
     tmp_path: Path, data: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,7 +74,7 @@ def test_erase_destroys_the_keys_and_the_pseudonym_is_never_used_again(
 @pytest.mark.parametrize("subject", ["../hubs", "", "a/b"])
 def test_erase_refuses_what_is_no_name_and_changes_nothing(data: str, subject: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["erase", "--data", data, "--subject", subject]) == 1
-    assert "correct --subject" in capsys.readouterr().err
+    assert "a subject has a name of 1 to 64 letters" in capsys.readouterr().err
     assert len(key_files(data)) == 3
     assert not list(Path(data).rglob("erased"))
 

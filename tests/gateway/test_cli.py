@@ -128,7 +128,7 @@ def test_status_names_what_somebody_should_look_at(hub: Path) -> None:
     assert rows["identity"].startswith("another machine uses this hub's identity")
     assert rows["buffer"].startswith("nearly full")
     assert rows["set aside"] == r"the last block: not\x1b[2J assigned"
-    assert rows["refused"] == "the last block: erased"
+    assert rows["refused"].startswith("the last block: erased; ask the clinic")
     assert rows["blocks set aside by the clinic"] == "7"
     assert rows["messages ignored"] == "one of them: a stranger's key"
     assert rows["blocks without a receipt yet"] == "2"
