@@ -36,7 +36,11 @@ def add_key_commands(add_command: AddCommand, add_folder_option: AddOptions, add
     )
     register.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym: `subject` in its settings")
     register.add_argument(
-        "--from", dest="from_s", type=_parse_time, metavar="TIME", help="when the hub goes to this patient (default: now)"
+        "--from",
+        dest="from_s",
+        type=_parse_time,
+        metavar="TIME",
+        help="when the hub goes to this patient, such as 2026-11-30T08:00:00Z (default: now)",
     )
     register.add_argument(
         "--backup-hours",
@@ -45,25 +49,29 @@ def add_key_commands(add_command: AddCommand, add_folder_option: AddOptions, add
         metavar="N",
         help="interval of your backups of the store: hubs keep what is acknowledged at least so long (default: %(default)s)",
     )
-    register.add_argument("--out", type=Path, required=True, metavar="FILE", help="the registration file to write")
+    register.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the registration file to write, and to bring to the hub"
+    )
     register.set_defaults(run=lambda options: _run_register(ClinicFolder(options.data), options))
 
-    erase = add_command("erase", "erase a subject: destroy its keys, and delete its blocks and its opened data")
+    erase = add_command("erase", "erase a subject for ever: destroy its keys, and delete its blocks and its decrypted data")
     add_data_options(erase)
     erase.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym; it is never used again")
     erase.set_defaults(run=lambda options: _run_erase(folder_of(options), options.subject))
 
-    recovery = add_command("create-recovery-key", "create the key that backups of the keys are encrypted for")
+    recovery = add_command("create-recovery-key", "create the key pair by which backups of the keys are encrypted and restored")
     recovery.add_argument(
         "--private", type=Path, required=True, metavar="FILE", help="new file on a medium that you keep offline"
     )
     recovery.add_argument("--public", type=Path, required=True, metavar="FILE", help="new file for backup-keys")
     recovery.set_defaults(run=lambda options: _run_create_recovery_key(options.private, options.public))
 
-    backup = add_command("backup-keys", "encrypt all keys into a new backup that can be restored for 30 days")
+    backup = add_command("backup-keys", "write an encrypted backup of all keys, which can be restored for 30 days")
     add_folder_option(backup)
     backup.add_argument("--recovery", type=Path, required=True, metavar="FILE", help="the recovery public key")
-    backup.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder; expired backups in it are deleted")
+    backup.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the backups; expired ones in it are deleted"
+    )
     backup.set_defaults(run=lambda options: _run_backup(ClinicFolder(options.data), options.recovery, options.out))
 
     restore = add_command("restore-keys", "bring back the keys of a backup that are missing, except those of erased subjects")
