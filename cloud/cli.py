@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cloud.block_reader import BlockReader
-from cloud.cli_keys import add_key_commands
+from cloud.cli_keys import add_key_commands, folder_of
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
@@ -102,7 +102,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "--rebuild", action="store_true", help="before that, rebuild the projections, the decrypted data, from the blocks"
     )
     open_.set_defaults(run=_run_open)
-    add_key_commands(partial(_add_command, commands.add_parser), _add_data_options, _folder)
+    add_key_commands(partial(_add_command, commands.add_parser), _add_folder_option, _add_data_options)
     return parser
 
 
@@ -111,8 +111,12 @@ def _add_command(add_parser: Callable[..., argparse.ArgumentParser], name: str, 
     return add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
 
 
-def _add_data_options(parser: argparse.ArgumentParser) -> None:
+def _add_folder_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the clinic's keys and databases")
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    _add_folder_option(parser)
     for option, content in (("--store", "sealed blocks"), ("--projections", "decrypted data")):
         parser.add_argument(
             option,
@@ -130,10 +134,6 @@ def _parse_url(text: str) -> PostgresUrl:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _folder(options: argparse.Namespace) -> ClinicFolder:
-    return ClinicFolder(options.data, options.store, options.projections)
-
-
 def _parse_port(text: str) -> int:
     port = 0 if text == "0" else parse_port(text)
     if port is None:
@@ -147,7 +147,7 @@ def _run_dev(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     asyncio.run(
         run_dev(
-            _folder(options),
+            folder_of(options),
             options.port,
             options.mqtt_port,
             watch_stdin=options.watch_stdin,
@@ -158,7 +158,7 @@ def _run_dev(options: argparse.Namespace) -> int:
 
 
 def _run_open(options: argparse.Namespace) -> int:
-    folder = _folder(options)
+    folder = folder_of(options)
     if isinstance(folder.blocks, Path) and not folder.blocks.exists():
         return _fail(f"no clinic in {folder.path}: give the folder that pulsegate-cloud dev was started with")
     with contextlib.closing(Store.open(folder.blocks)) as store:

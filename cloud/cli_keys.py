@@ -18,25 +18,29 @@ from cloud.signing_keys import SigningKeys
 from cloud.store import Store
 from cloud.tables import open_projections
 from sync.registration import MAX_BACKUP_INTERVAL_H
+from sync.wire import is_name
 
 AddCommand = Callable[..., argparse.ArgumentParser]
-AddDataOptions = Callable[[argparse.ArgumentParser], None]
-OpenFolder = Callable[[argparse.Namespace], ClinicFolder]
+AddOptions = Callable[[argparse.ArgumentParser], None]
 
 _BACKUP_NAME: Final = "%Y-%m-%dT%H%M%SZ"
 
 
-def add_key_commands(add_command: AddCommand, add_data_options: AddDataOptions, open_folder: OpenFolder) -> None:
-    """Add the commands to the parser; `open_folder` gives the clinic's folder of parsed options."""
+def add_key_commands(add_command: AddCommand, add_folder_option: AddOptions, add_data_options: AddOptions) -> None:
+    """Add the commands to the parser; `erase` and `restore-keys` need the clinic's databases, the others only its folder."""
     register = add_command("register", "register a hub for a subject, and write the registration file that the hub needs")
-    add_data_options(register)
+    add_folder_option(register)
     register.add_argument("--hub", required=True, metavar="NAME", help="the hub's name: `hub` in its settings")
     register.add_argument(
-        "--hub-key", type=Path, required=True, metavar="FILE", help="the device.pub that pulsegate identity wrote on the hub"
+        "--hub-key", type=Path, required=True, metavar="FILE", help="the hub's device.pub, which pulsegate identity names"
     )
     register.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym: `subject` in its settings")
     register.add_argument(
-        "--from", dest="from_s", type=_parse_time, metavar="TIME", help="when the hub goes to this patient (default: now)"
+        "--from",
+        dest="from_s",
+        type=_parse_time,
+        metavar="TIME",
+        help="when the hub goes to this patient, such as 2026-11-30T08:00:00Z (default: now)",
     )
     register.add_argument(
         "--backup-hours",
@@ -45,30 +49,36 @@ def add_key_commands(add_command: AddCommand, add_data_options: AddDataOptions, 
         metavar="N",
         help="interval of your backups of the store: hubs keep what is acknowledged at least so long (default: %(default)s)",
     )
-    register.add_argument("--out", type=Path, required=True, metavar="FILE", help="the registration file to write")
-    register.set_defaults(run=lambda options: _run_register(open_folder(options), options))
+    register.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the registration file to write, and to bring to the hub"
+    )
+    register.set_defaults(run=lambda options: _run_register(ClinicFolder(options.data), options))
 
-    erase = add_command("erase", "erase a subject: destroy its keys, and delete its blocks and its opened data")
+    erase = add_command("erase", "erase a subject for ever: destroy its keys, and delete its blocks and its decrypted data")
     add_data_options(erase)
     erase.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym; it is never used again")
-    erase.set_defaults(run=lambda options: _run_erase(open_folder(options), options.subject))
+    erase.set_defaults(run=lambda options: _run_erase(folder_of(options), options.subject))
 
-    recovery = add_command("create-recovery-key", "create the key that backups of the keys are encrypted for")
-    recovery.add_argument("--private", type=Path, required=True, metavar="FILE", help="on a medium that you keep offline")
-    recovery.add_argument("--public", type=Path, required=True, metavar="FILE", help="for backup-keys")
+    recovery = add_command("create-recovery-key", "create the key pair by which backups of the keys are encrypted and restored")
+    recovery.add_argument(
+        "--private", type=Path, required=True, metavar="FILE", help="new file on a medium that you keep offline"
+    )
+    recovery.add_argument("--public", type=Path, required=True, metavar="FILE", help="new file for backup-keys")
     recovery.set_defaults(run=lambda options: _run_create_recovery_key(options.private, options.public))
 
-    backup = add_command("backup-keys", "encrypt all keys into a new backup that can be restored for 30 days")
-    add_data_options(backup)
+    backup = add_command("backup-keys", "write an encrypted backup of all keys, which can be restored for 30 days")
+    add_folder_option(backup)
     backup.add_argument("--recovery", type=Path, required=True, metavar="FILE", help="the recovery public key")
-    backup.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder; expired backups in it are deleted")
-    backup.set_defaults(run=lambda options: _run_backup(open_folder(options), options.recovery, options.out))
+    backup.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of the backups; expired ones in it are deleted"
+    )
+    backup.set_defaults(run=lambda options: _run_backup(ClinicFolder(options.data), options.recovery, options.out))
 
     restore = add_command("restore-keys", "bring back the keys of a backup that are missing, except those of erased subjects")
     add_data_options(restore)
     restore.add_argument("--recovery", type=Path, required=True, metavar="FILE", help="the recovery private key")
-    restore.add_argument("backup", type=Path, metavar="BACKUP")
-    restore.set_defaults(run=lambda options: _run_restore(open_folder(options), options.recovery, options.backup))
+    restore.add_argument("backup", type=Path, metavar="BACKUP", help="the file that backup-keys wrote")
+    restore.set_defaults(run=lambda options: _run_restore(folder_of(options), options.recovery, options.backup))
 
 
 def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
@@ -81,13 +91,20 @@ def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
 
 
 def _run_erase(folder: ClinicFolder, subject: str) -> int:
+    if not is_name(subject):
+        raise ClinicError("a subject has a name of 1 to 64 letters, digits, '.', '_' and '-': correct --subject")
+    if not folder.path.is_dir():
+        raise ClinicError(f"no clinic in {folder.path}: give the folder that pulsegate-cloud dev was started with")
     with contextlib.closing(Store.open(folder.blocks)) as store:
         engine = open_projections(folder.projections)
         try:
             n = erase_subject(subject, KeyStore(folder.keys), store, engine, time.time_ns() // 1000)
         finally:
             engine.dispose()
-    _print(f"erased {subject}: {n} key pairs destroyed; backups of the keys hold them until they expire")
+    if n == 0:
+        _print(f"erased {subject}, of whom there was no key: check the name, or that it was erased before")
+    else:
+        _print(f"erased {subject}: {n} key pairs destroyed; backups of the keys hold them until they expire")
     return 0
 
 
@@ -111,9 +128,25 @@ def _run_backup(folder: ClinicFolder, recovery: Path, out: Path) -> int:
 
 def _run_restore(folder: ClinicFolder, recovery: Path, backup: Path) -> int:
     folder.create()
-    restored = restore_backup(backup, folder.path, KeyStore(folder.keys), recovery, now_s=int(time.time()))
+    keys = KeyStore(folder.keys)
+    _note_erased(folder, keys)
+    restored = restore_backup(backup, folder.path, keys, recovery, now_s=int(time.time()))
     _print(f"restored the keys of {restored.subjects} subjects; {restored.erased} were erased and are left out")
     return 0
+
+
+def _note_erased(folder: ClinicFolder, keys: KeyStore) -> None:
+    """Note whom the store knows as erased: the notes may have been lost with the keys, and no backup may bring those back."""
+    if isinstance(folder.blocks, Path) and not folder.blocks.exists():
+        return
+    with contextlib.closing(Store.open(folder.blocks)) as store:
+        for subject in sorted(store.erased_subjects() - keys.erased()):
+            keys.destroy(subject)
+
+
+def folder_of(options: argparse.Namespace) -> ClinicFolder:
+    """Return the clinic that the options of `add_data_options` name."""
+    return ClinicFolder(options.data, options.store, options.projections)
 
 
 @contextlib.contextmanager

@@ -4,19 +4,21 @@ import secrets
 from typing import Final
 
 _SAMPLE: Final = """\
-# Settings of the pulsegate agent. Check them with: pulsegate check-config
-# An environment variable, where one is named, takes precedence over the line. Relative paths begin at this file's folder.
+# Settings of the pulsegate agent. An environment variable, where one is named, takes precedence over the line.
+# Relative paths of `data` and `registration` begin at this file's folder.
+#
+# To set up this hub: edit this file, run `pulsegate identity`, take the file that it names to the clinic, register it there
+# with `pulsegate-cloud register`, bring the file that this writes to `registration` below, and run `pulsegate check-config`.
 
 hub = "hub-{hub}"             # PULSEGATE_HUB: the name of this device, different from every other hub of the clinic
-subject = "subject-{subject}"     # PULSEGATE_SUBJECT: the patient's pseudonym, never a name
+subject = "subject-{subject}"     # PULSEGATE_SUBJECT: the patient's pseudonym, never a name; the clinic must have registered it
 data = "/var/lib/pulsegate"       # PULSEGATE_DATA: folder of the buffer, the keys and the status file
-radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth" or "virtual:SOCKET" (a simulated radio)
+radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth" or "virtual:SOCKET" (as pulsegate simulate prints it)
 
 [clinic]
-host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker; this version allows only this machine
-port = 1883                       # PULSEGATE_CLINIC_PORT
-registration = "registration.toml"   # PULSEGATE_CLINIC_REGISTRATION: the clinic's keys, for which readings are encrypted.
-# Take the file that `pulsegate identity` names to the clinic, and bring the file that `pulsegate-cloud register` writes there.
+host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker's address; this version allows only 127.0.0.1 or ::1
+port = 1883                       # PULSEGATE_CLINIC_PORT: the broker's port
+registration = "registration.toml"   # PULSEGATE_CLINIC_REGISTRATION: the file that the clinic wrote for this hub
 
 # One [[sensor]] table for each sensor. `pulsegate scan` lists the sensors in range.
 [[sensor]]

@@ -211,7 +211,7 @@ _COMMANDS: Final = (
     _Command(
         "init",
         "write a commented settings file to edit",
-        "Writes a commented settings file with a new name for hub and patient. Never overwrites a file.",
+        "Writes a commented settings file with random names for hub and patient. Never overwrites a file.",
         _add_init_arguments,
     ),
     _Command(
@@ -222,9 +222,9 @@ _COMMANDS: Final = (
     ),
     _Command(
         "identity",
-        "create this hub's device key and name the file to register",
-        "Creates the device key unless it exists, and prints the path of its public key. The clinic registers the hub by it: "
-        "pulsegate-cloud register.",
+        "create this hub's key, and name the file to take to the clinic",
+        "Creates the hub's device key unless it exists, and prints the path of its public key. Take that file to the clinic "
+        "and register the hub by it: pulsegate-cloud register.",
         _add_config,
     ),
     _Command(

@@ -137,7 +137,7 @@ def _init(arguments: argparse.Namespace) -> int:
         raise CommandError(
             f"cannot write {path} ({error.strerror}): choose a file in a folder that you can write to with --config"
         ) from error
-    print(f"settings written to {path}: edit them, then run pulsegate check-config --config {path}")
+    print(f"settings written to {path}: edit them, then run pulsegate identity --config {path}")
     return 0
 
 
@@ -160,6 +160,11 @@ def _identity(arguments: argparse.Namespace) -> int:
     prepare_data_folder(settings.data)
     load_device_key(settings.data)
     print(settings.data / DEVICE_PUBLIC_FILE)
+    print(
+        f"take this file to the clinic: pulsegate-cloud register --data DIR --hub {settings.hub} --hub-key FILE"
+        f" --subject {settings.subject} --out registration.toml; then bring what it writes to {settings.clinic.registration}",
+        file=sys.stderr,
+    )
     return 0
 
 

@@ -81,6 +81,7 @@ class StatusReporter:
             "identity_is_copied": uplink.is_copied,
             "buffer_is_nearly_full": outbox.is_nearly_full,
             "aside_reason": uplink.aside_reason,
+            "refused_reason": uplink.refused_reason,
             "ignored_reason": uplink.ignored_reason,
             "models": self.models.status(),
             "samples_received": counters.samples_received,

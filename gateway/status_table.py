@@ -11,7 +11,7 @@ from gateway.status import STALE_AFTER_S
 
 _IN_ROWS_OF_THEIR_OWN: Final = (
     *("at_us", "hub", "sensors", "models"),
-    *("uplink_problem", "identity_is_copied", "buffer_is_nearly_full", "aside_reason", "ignored_reason"),
+    *("uplink_problem", "identity_is_copied", "buffer_is_nearly_full", "aside_reason", "refused_reason", "ignored_reason"),
 )
 _LABELS: Final[Mapping[str, str]] = {
     "samples_received": "ECG samples received",
@@ -77,6 +77,8 @@ def _describe_warnings(status: Mapping[str, Any]) -> Iterator[tuple[str, str, st
         yield "buffer", "nearly full: check why the clinic does not acknowledge", "bold red"
     if reason := status.get("aside_reason"):
         yield "set aside", f"the last block: {reason}", "red"
+    if reason := status.get("refused_reason"):
+        yield "refused", f"the last block: {reason}; ask the clinic, and stop the agent or set another subject", "red"
     if reason := status.get("ignored_reason"):
         yield "messages ignored", f"one of them: {reason}", "yellow"
 

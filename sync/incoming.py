@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sync.in_flight import SentBlocks
-from sync.messages import decode_ack, decode_receipt
+from sync.messages import Ack, Receipt, decode_ack, decode_receipt
 from sync.outbox import Applied, Outbox
 from sync.registration import Registration
 
@@ -13,13 +13,15 @@ class Received:
     """What a message changed in the outbox, and what else it says.
 
     `live_s` and `is_copied` are None unless the message is an accepted acknowledgement of more commits than any before: an
-    older one, sent again by the broker, says nothing about the present. `reason` is that of the last block that was set aside.
+    older one, sent again by the broker, says nothing about the present. `aside_reason` and `refused_reason` are those
+    of the last block that was set aside and of the last one that was refused.
     """
 
     applied: Applied
     live_s: int | None = None
     is_copied: bool | None = None
-    reason: str | None = None
+    aside_reason: str | None = None
+    refused_reason: str | None = None
 
 
 def receive_ack(outbox: Outbox, registration: Registration, payload: bytes, sent: SentBlocks) -> Received:
@@ -32,10 +34,9 @@ def receive_ack(outbox: Outbox, registration: Registration, payload: bytes, sent
     ack = decode_ack(payload, registration.acknowledgement)
     before = outbox.clinic_view().seen
     applied = outbox.apply_ack(ack, sent)
-    reason = ack.aside[-1].reason if applied.aside else None
     if not applied.accepted or (before is not None and before.id == ack.store and before.commits >= ack.commits):
-        return Received(applied, reason=reason)
-    return Received(applied, ack.live_s, ack.copied, reason)
+        return Received(applied, None, None, *_last_reasons(applied, ack))
+    return Received(applied, ack.live_s, ack.copied, *_last_reasons(applied, ack))
 
 
 def receive_receipt(outbox: Outbox, registration: Registration, payload: bytes, _sent: SentBlocks) -> Received:
@@ -47,4 +48,9 @@ def receive_receipt(outbox: Outbox, registration: Registration, payload: bytes, 
     """
     receipt = decode_receipt(payload, registration.receipt)
     applied = outbox.apply_receipt(receipt)
-    return Received(applied, reason=receipt.aside[-1].reason if applied.aside else None)
+    return Received(applied, None, None, *_last_reasons(applied, receipt))
+
+
+def _last_reasons(applied: Applied, message: Ack | Receipt) -> tuple[str | None, str | None]:
+    aside = message.aside[-1].reason if applied.aside else None
+    return aside, message.refused[-1].reason if applied.refused else None

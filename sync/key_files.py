@@ -87,8 +87,8 @@ def create_secret_file(path: Path, content: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise KeyFileError(
-            f"cannot create the key file {path}: {error.strerror}; check that its folder is writable, has room and holds no"
-            " such file"
+            f"cannot create the key file {path}: {error.strerror}; check that its folder exists, is writable, has room and"
+            " holds no such file"
         ) from error
 
 

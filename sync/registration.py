@@ -55,7 +55,8 @@ class Registration:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RegistrationError(
-                f"cannot read the registration {path}: {error.strerror}; bring the file that pulsegate-cloud register wrote"
+                f"cannot read the registration {path}: {error.strerror}; register this hub: run pulsegate identity here, "
+                "then pulsegate-cloud register at the clinic, and bring the file that it writes"
             ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RegistrationError(

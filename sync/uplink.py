@@ -39,6 +39,8 @@ RENEWAL_INTERVAL_S: Final = 60.0
 IGNORED_REPORT_INTERVAL_S: Final = 60.0
 """At most one ignored message in this time is reported: a broker may send thousands."""
 
+ANSWER_LIMIT_S: Final = 30.0
+"""Time without an acknowledgement after which the status says so. Several sendings expire before: the first after 2 s."""
 _START: Final[Position] = (0, 0)
 _LANE_WITHOUT_BLOCKS: Final[Lane] = "wave"
 """The topic of a message without blocks: the least urgent."""
@@ -51,8 +53,8 @@ class UplinkStatistics:
 
     `ignored_messages` were forged, foreign, replayed or malformed; `ignored_reason` says why one of them was ignored.
     `problem` says why blocks do not reach the clinic and what to check; None once one is acknowledged, or none is left.
-    `aside_reason` is the clinic's reason for the last block that it set aside. `is_copied`: the clinic says that two machines
-    use this hub's identity.
+    `aside_reason` and `refused_reason` are the clinic's reasons for the last block that it set aside, and that it refused.
+    `is_copied`: the clinic says that two machines use this hub's identity.
     """
 
     blocks_sent: int = 0
@@ -62,6 +64,7 @@ class UplinkStatistics:
     problem: str | None = None
     ignored_reason: str | None = None
     aside_reason: str | None = None
+    refused_reason: str | None = None
     is_copied: bool = False
 
 
@@ -120,6 +123,7 @@ class Uplink:
         self._on_live = on_live
         self._is_connected = False
         self._is_dropped_due = False
+        self._answered_at = 0.0
         self._ignored_reported_at: float | None = None
         self._cursors: dict[Lane, _Cursor] | None = None
         self._in_flight = InFlight()
@@ -225,6 +229,7 @@ class Uplink:
             match await self._transport.receive():
                 case Connected():
                     self._is_connected = True
+                    self._answered_at = asyncio.get_running_loop().time()
                     self._reset_connection()
                     self._wakeup.set()
                 case Disconnected(reason):
@@ -254,8 +259,10 @@ class Uplink:
             self._on_ignored(applied.problem or "it does not follow the messages before it")
             return
         self.statistics.blocks_acked += sum(id_ in sent for id_ in applied.settled)
-        self._in_flight.settle(applied.settled, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self._in_flight.settle(applied.settled, now)
         if applied.settled:
+            self._answered_at = now
             self._set_problem(None)
         if applied.is_new_store:
             self._read_again(UPLINK_LANES)
@@ -264,13 +271,17 @@ class Uplink:
 
     def _note_report(self, received: Received) -> None:
         """Note what the clinic says besides which blocks it holds."""
-        if received.reason is not None and received.reason != self.statistics.aside_reason:
-            self.statistics.aside_reason = received.reason
-            log.warning("the clinic keeps blocks of this hub aside: %s", received.reason)
+        statistics = self.statistics
+        if received.aside_reason not in (None, statistics.aside_reason):
+            statistics.aside_reason = received.aside_reason
+            log.warning("the clinic keeps blocks of this hub aside: %s", received.aside_reason)
+        if received.refused_reason not in (None, statistics.refused_reason):
+            statistics.refused_reason = received.refused_reason
+            log.warning("the clinic refuses blocks of this hub, and they are deleted here: %s", received.refused_reason)
         if received.is_copied is not None:
-            if received.is_copied and not self.statistics.is_copied:
+            if received.is_copied and not statistics.is_copied:
                 log.error("another machine uses this hub's identity: find and stop it, and register it under another name")
-            self.statistics.is_copied = received.is_copied
+            statistics.is_copied = received.is_copied
         if received.live_s:
             self._on_live(received.live_s)
 
@@ -302,7 +313,13 @@ class Uplink:
         self._is_dropped_due = True
 
     def _expire_in_flight(self) -> None:
-        overdue = self._in_flight.expire(asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        overdue = self._in_flight.expire(now)
+        if overdue and now - self._answered_at >= ANSWER_LIMIT_S:
+            self._set_problem(
+                "the broker is there, but the clinic does not acknowledge: check that pulsegate-cloud runs, and that this hub"
+                " is registered there with this device's key (pulsegate-cloud register)"
+            )
         self._read_again({id_.lane for id_ in overdue})
 
     def _read_again(self, lanes: Collection[Lane]) -> None:

@@ -21,8 +21,9 @@ from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.validate import MAX_WAVEFORM_US
 from sync.packing import unpack_samples
 
-SILENT_AFTER_US: Final = 10_000_000
-"""A streaming sensor sends about once a second; after ten seconds without data the page shows it as silent."""
+SILENT_AFTER_US: Final = 15_000_000
+"""The page shows a sensor as silent after this time without data: hubs send every 10 s, or every second while somebody watches.
+The other 5 s are for slow links."""
 CLOCK_AHEAD_US: Final = 5_000_000
 """The hub's clock is ahead if data is this much later than its receipt. Clocks set by a time server agree within a second."""
 LATE_US: Final = 30_000_000

@@ -15,6 +15,7 @@ from cloud.api.feed import RESYNC, Feed
 from cloud.changes import SensorKey
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
+from gateway.recorder import COMMIT_INTERVAL_S
 from sync.records import StatusRecord
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.running_clinic import RunningClinic, next_message, run_in_clinic
@@ -81,6 +82,10 @@ def test_rest_routes_return_the_projected_records(store: Store, engine: Engine, 
         assert (await clinic.get(f"/api/ecg?{ABOUT_STRAP}&from_us=x&to_us=1"))[0] == 422
 
     run_in_clinic(store, engine, clinic, test)
+
+
+def test_a_sensor_that_sends_every_ten_seconds_is_not_shown_as_silent() -> None:
+    assert queries.SILENT_AFTER_US >= (COMMIT_INTERVAL_S + 2) * 1e6  # the way to the page may take 2 s on a slow link
 
 
 def test_counters_are_of_one_moment(

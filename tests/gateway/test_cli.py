@@ -71,7 +71,8 @@ def test_a_subject_that_is_not_registered_is_refused(hub: Path) -> None:
 def test_identity_creates_the_device_key_once_and_names_the_public_file(hub: Path) -> None:
     shutil.rmtree(hub / "data")
     runs = [pulsegate(hub, "identity", "--config", "pulsegate.toml") for _ in range(2)]
-    assert [(run.returncode, run.stdout, run.stderr) for run in runs] == [(0, "data/device.pub\n", "")] * 2
+    assert [(run.returncode, run.stdout) for run in runs] == [(0, "data/device.pub\n")] * 2
+    assert "pulsegate-cloud register --data DIR --hub hub-1 --hub-key FILE --subject subject-1" in runs[0].stderr
     key = SigningKey.load(hub / "data" / "device.key", Use.DEVICE)
     assert VerifyingKey.load(hub / "data" / "device.pub", Use.DEVICE).to_bytes() == key.public.to_bytes()
     modes = {path.name: path.stat().st_mode & 0o777 for path in (hub / "data").iterdir()}
@@ -137,12 +138,14 @@ def test_status_is_a_table_without_escapes_for_people(hub: Path) -> None:
 def test_status_names_what_somebody_should_look_at(hub: Path) -> None:
     status = {"at_us": 1_000_000, "identity_is_copied": True, "buffer_is_nearly_full": True, "blocks_aside": 7}
     status |= {"aside_reason": "not\x1b[2J assigned", "ignored_reason": "a stranger's key", "blocks_without_receipt": 2}
+    status |= {"refused_reason": "erased"}
     (hub / "data" / "status.json").write_text(json.dumps(status))
     lines = pulsegate(hub, "status", "--config", "pulsegate.toml", environment={"COLUMNS": "200"}).stdout.splitlines()
     rows = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines)
     assert rows["identity"].startswith("another machine uses this hub's identity")
     assert rows["buffer"].startswith("nearly full")
     assert rows["set aside"] == r"the last block: not\x1b[2J assigned"
+    assert rows["refused"].startswith("the last block: erased; ask the clinic")
     assert rows["blocks set aside by the clinic"] == "7"
     assert rows["messages ignored"] == "one of them: a stranger's key"
     assert rows["blocks without a receipt yet"] == "2"

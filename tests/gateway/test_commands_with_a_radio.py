@@ -60,6 +60,20 @@ def test_a_name_cannot_control_the_terminal_and_a_wrong_name_leaves_no_capture(t
     asyncio.run(scenario())
 
 
+def test_simulate_says_how_to_use_the_strap(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        simulate = await start(tmp_path, "simulate", "sim")
+        assert simulate.stderr is not None
+        lines = [(await simulate.stderr.readline()).decode() for _ in range(3)]
+        simulate.terminate()
+        await simulate.communicate()
+        assert "Virtual H10" in lines[0]
+        assert f"--radio virtual:{tmp_path}/sim/air.sock" in lines[1]
+        assert f'radio = "virtual:{tmp_path}/sim/air.sock"' in lines[2]
+
+    asyncio.run(scenario())
+
+
 def test_the_agent_makes_what_it_finds_and_creates_readable_only_for_its_owner(hub: Path) -> None:
     """With the usual umask 022, and a data folder that a package made, with files of an earlier version."""
 

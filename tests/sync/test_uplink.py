@@ -13,7 +13,7 @@ from sync.messages import decode_envelope
 from sync.mqtt import Message
 from sync.outgoing import prepare_message
 from sync.seal import parse_header
-from sync.uplink import Uplink
+from sync.uplink import ANSWER_LIMIT_S, Uplink
 from tests.link import Link
 from tests.sync.uplink_testbed import UplinkTestbed, open_testbed, wait_until
 
@@ -284,6 +284,25 @@ def test_a_transient_outbox_failure_loses_no_block(
     assert sorted(testbed.clinic.opened_plaintexts()) == [b"a", b"b"]
     assert "cannot send to the clinic: locked" in caplog.text
     assert uplink.statistics.blocks_acked == 2
+
+
+def test_a_clinic_that_does_not_answer_is_reported_until_it_does(testbed: UplinkTestbed) -> None:
+    testbed.outbox.put("vital", b"a")
+    seen: list[str | None] = []
+
+    async def scenario(link: Link, uplink: Uplink) -> None:
+        link.connect()
+        for wait_s in (ANSWER_LIMIT_S - 1, 60):
+            await asyncio.sleep(wait_s)
+            seen.append(uplink.statistics.problem)
+        clinic = asyncio.create_task(testbed.clinic.run(link.clinic))
+        await wait_until(testbed.is_drained)
+        seen.append(uplink.statistics.problem)
+        clinic.cancel()
+
+    testbed.run(scenario, has_clinic=False)
+    assert seen[0] is seen[2] is None
+    assert "this hub is registered there" in str(seen[1])
 
 
 def test_a_damaged_outbox_stops_the_uplink(testbed: UplinkTestbed) -> None:

@@ -193,7 +193,9 @@ def test_a_block_that_the_clinic_does_not_store_is_sent_no_more(
     uplink = deliver(testbed, testbed.clinic.encode(seen_ack(testbed, held=(), **{outcome: rows})))
     assert [block.id for block in testbed.outbox.pending("vital", (0, 0), 10**6)] == stored[1:]
     assert getattr(testbed.outbox.statistics(), outcome) == 1
-    assert (uplink.statistics.aside_reason is not None) == (outcome == "aside")
+    reasons = {"aside": uplink.statistics.aside_reason, "refused": uplink.statistics.refused_reason}
+    assert reasons == {"aside": None, "refused": None} | {outcome: "another block"}
+    assert caplog.text.count("another block") == 1
 
 
 def test_a_receipt_releases_what_it_names_exactly_and_nothing_that_was_never_sent(

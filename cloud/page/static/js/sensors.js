@@ -5,8 +5,6 @@ import { clockTime, dayAndTime, duration, lookup, number, percent, plural, relat
 import { sensorKey } from "./state.js";
 
 const LOW_BATTERY_PERCENT = 20;
-/** An older heart rate is not shown as the current one. */
-const RATE_MAX_AGE_US = 10e6;
 /** More notices about sensors than this would push everything else off the screen. */
 const MAX_NOTICES = 4;
 
@@ -19,7 +17,7 @@ export function sensorState(sensor, now_us, silentAfter_us) {
 
 /** The panel of the selected sensor, one of the selected patient. */
 export class SensorPanel {
-  constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null, subject: null, silentAfter_us: 10e6 }); }
+  constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null, subject: null, silentAfter_us: 15e6 }); }
 
   /** Keeps the selection, or else selects the first sensor of the first patient. */
   render() {
@@ -118,7 +116,7 @@ export class SensorPanel {
   /** The latest heart rate in the hub's sequence: current only if it came a moment ago and was not late. */
   #renderHeartRate(sensor, now_us) {
     const latest = sensor?.heart_rate;
-    const isCurrent = latest && now_us - latest.received_us < RATE_MAX_AGE_US && sensor.clock !== "behind";
+    const isCurrent = latest && now_us - latest.received_us < this.silentAfter_us && sensor.clock !== "behind";
     setText(byId("heart-rate"), isCurrent ? number(latest.value, 0) : "–");
     setText(byId("heart-rate-age"), latest && !isCurrent ? relativeTime(latest.at_us, now_us) : "");
   }
