@@ -14,8 +14,8 @@ from sync.outbox_database import OutboxDatabase
 from tests.sync.outboxes import DAY_S, SUBJECTS, Clock, ack, all_pending, held, open_at, outcome, receipt, tidy
 
 OpenOutbox = Callable[..., Outbox]
-START_BYTES = 13
-"""Version and nonce of what is sealed with the hub key: without the nonce the rest cannot be opened."""
+PART_BYTES = 13
+"""Of what is sealed with the hub key: as long as version and nonce at its start."""
 
 
 class Sealed:
@@ -33,9 +33,13 @@ class Sealed:
                     self.of[subject].add(sealed)
 
     def count_found(self, subject: str, folder: Path) -> int:
-        """Of how many the start or the end is in any file of a folder."""
+        """Of how many the start, the middle or the end is in any file of a folder."""
         content = b"\0".join(path.read_bytes() for path in sorted(folder.iterdir()))
-        return sum(sealed[:START_BYTES] in content or sealed[-START_BYTES:] in content for sealed in self.of[subject])
+        return sum(any(part in content for part in parts(sealed)) for sealed in self.of[subject])
+
+
+def parts(sealed: bytes) -> tuple[bytes, ...]:
+    return tuple(sealed[at : at + PART_BYTES] for at in (0, len(sealed) // 2, len(sealed) - PART_BYTES))
 
 
 def use_for_days(outbox: Outbox, clock: Clock, sealed: Sealed, days: int) -> None:
@@ -58,9 +62,11 @@ def release_all(outbox: Outbox) -> None:
     outbox.apply_receipt(receipt(opened=held(*(block for block in blocks if block.id.lane != "wave"))))
 
 
-def refuse_one(outbox: Outbox) -> None:
-    """The clinic erased subject-1."""
-    outbox.put("vital", b"the last", {"alerts": b"of the last"})
+def refuse_one(outbox: Outbox, sealed: Sealed) -> None:
+    """The clinic erased subject-1. A large state was replaced by a small one just before: its pages are free."""
+    for size in (50_000, 10):
+        outbox.put("vital", b"the last", {"alerts": random.Random(size).randbytes(size)})
+        sealed.read()
     *_, block = all_pending(outbox, ["vital"])
     assert outbox.apply_ack(ack(refused=(outcome(block),))).refused == 1
 
@@ -78,7 +84,7 @@ def test_nothing_of_an_erased_subject_can_be_opened_with_the_hub_key(used: tuple
     outbox, sealed = used
     other = sealed.count_found("subject-2", path.parent)
     assert sealed.count_found("subject-1", path.parent) > 0
-    refuse_one(outbox)
+    refuse_one(outbox, sealed)
     assert sealed.count_found("subject-1", path.parent) == 0
     assert 0 < sealed.count_found("subject-2", path.parent) <= other
 
@@ -89,7 +95,7 @@ def test_an_erasure_that_was_killed_before_the_log_was_emptied_is_finished_by_th
     outbox, sealed = used
     with monkeypatch.context() as killed:
         killed.setattr(OutboxDatabase, "shrink_wal", lambda _database: None)
-        refuse_one(outbox)
+        refuse_one(outbox, sealed)
     copy = tmp_path / "killed"
     copy.mkdir()
     for file in path.parent.glob("outbox.db*"):
