@@ -152,6 +152,7 @@ def test_an_erasure_beside_a_reader_of_the_log_says_so_and_can_be_repeated(
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM alerts").fetchone()
         assert clinic.erase("patient-1") == 1
+    assert KeyStore(clinic.folder.keys).erased() - clinic.store.erased_subjects() == {"patient-1"}  # the next start repeats it
     assert clinic.erase("patient-1") == 0
     content = b"".join(path.read_bytes() for path in clinic.folder.path.glob("projections.db*"))
     assert CANARIES["patient-1"].encode() not in content
