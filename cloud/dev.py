@@ -24,6 +24,7 @@ from cloud.ingest import run_ingest
 from cloud.opener import Opener
 from cloud.page_server import make_page_server
 from cloud.receipts import ReceiptQueue
+from cloud.register import repeat_erasures
 from cloud.registry import Registry
 from cloud.sockets import listen_on_loopback
 from cloud.store import Store
@@ -55,7 +56,7 @@ async def run_dev(
             page_url = f"http://{Endpoint(*listener.getsockname())}/"
             endpoints = Endpoints(page_url, broker)
             with _open_databases(folder) as databases, stdin_watch:
-                keys = await asyncio.to_thread(load_keys, folder, databases.store)
+                keys = await asyncio.to_thread(_prepare, folder, databases)
                 await _run_services(folder, databases, keys, listener, endpoints, stop, print_line)
 
 
@@ -78,6 +79,13 @@ def _open_databases(folder: ClinicFolder) -> Iterator[_Databases]:
         for engine in engines:
             stack.callback(engine.dispose)
         yield _Databases(stores[0], engines[0], stores[1], engines[1], engines[2])
+
+
+def _prepare(folder: ClinicFolder, databases: _Databases) -> ClinicKeys:
+    """Load the keys, and repeat erasures that a restored store does not know."""
+    keys = load_keys(folder, databases.store)
+    repeat_erasures(keys.recipients, databases.store, databases.projections, now_us())
+    return keys
 
 
 async def _run_services(

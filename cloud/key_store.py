@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from cloud.errors import ClinicError
+from config.files import sync_path
+from sync.key_files import KeyFileError
 from sync.recipients import RecipientKeyPair, RecipientPublicKey
 from sync.wire import is_name
 
@@ -80,19 +82,24 @@ class KeyStore:
         pair.create(self._folder / subject / f"{max(numbers, default=0) + 1}.key")
 
     def destroy(self, subject: str) -> int:
-        """Overwrite and delete all pairs of a subject, and note that it was erased; returns their number.
+        """Note that a subject was erased, then overwrite and delete all its pairs; returns their number.
 
         Raises:
-            ClinicError: a file cannot be deleted.
+            ClinicError: not a name, or a file cannot be deleted.
         """
+        if not is_name(subject):
+            raise ClinicError("a subject has a name of 1 to 64 letters, digits, '.', '_' and '-': correct it")
         paths = self._paths_of(subject)
-        marker = self._folder / subject / _ERASED
+        folder = self._folder / subject
         try:
             self._make_folder(subject)
-            marker.touch(mode=0o600)
+            (folder / _ERASED).touch(mode=0o600)
+            for path in (folder, self._folder):  # a power cut must not leave an overwritten pair without the note
+                sync_path(path)
             for path in paths:
                 destroy_key_file(path)
                 self._pairs.pop(path, None)
+            sync_path(folder)
         except OSError as error:
             raise ClinicError(
                 f"cannot destroy the keys of {subject} ({error.strerror}): check the folder {self._folder}"
@@ -121,8 +128,12 @@ class KeyStore:
     def _load(self, paths: list[Path]) -> list[RecipientKeyPair]:
         for path in paths:
             if path not in self._pairs:
-                self._pairs[path] = RecipientKeyPair.load(path)
-        return [self._pairs[path] for path in paths]
+                try:
+                    self._pairs[path] = RecipientKeyPair.load(path)
+                except KeyFileError:
+                    if path.parent.name not in self.erased():  # another process is destroying it
+                        raise
+        return [self._pairs[path] for path in paths if path in self._pairs]
 
 
 def destroy_key_file(path: Path) -> None:

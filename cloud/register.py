@@ -1,5 +1,6 @@
 """Registers a hub for a subject, and erases a subject: what the operator does by hand and by file."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,8 @@ SITE: Final = "main"
 BACKUP_INTERVAL_H: Final = 24
 """How often the clinic is expected to back its store up, unless the operator says otherwise. Hubs keep what is acknowledged for
 at least this time, so that they can send again what a restored store has lost."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +61,31 @@ def register_hub(folder: ClinicFolder, request: RegistrationRequest, now_s: int)
 def erase_subject(subject: str, keys: KeyStore, store: Store, projections: Engine, now_us: int) -> int:
     """Erase a subject: its blocks, its key pairs and its opened data. Hubs are told to delete what they hold of it.
 
-    Its blocks cannot be opened from any copy, since no key is left; returns the number of destroyed pairs. If a step fails, the
-    command can be repeated.
+    Its blocks cannot be opened from any copy, since no key is left; returns the number of destroyed pairs. If a later step
+    fails, the command can be repeated, and the next start of the clinic repeats it (`repeat_erasures`).
 
     Raises:
         ClinicError, TransientError, PermanentError: keys or a database could not be changed.
     """
-    store.erase(subject, now_us)
     n = keys.destroy(subject)
     tables.erase_subject(projections, subject)
+    store.erase(subject, now_us)
     return n
+
+
+def repeat_erasures(keys: KeyStore, store: Store, projections: Engine, now_us: int) -> tuple[str, ...]:
+    """Erase the subjects that the key store notes as erased and the store does not; returns them.
+
+    The erasure was interrupted, or the store is a backup from before it.
+
+    Raises:
+        ClinicError, TransientError, PermanentError: keys or a database could not be changed.
+    """
+    subjects = tuple(sorted(keys.erased() - store.erased_subjects()))
+    for subject in subjects:
+        erase_subject(subject, keys, store, projections, now_us)
+        _log.warning("erased %s again: the erasure was interrupted, or the store was restored from a backup before it", subject)
+    return subjects
 
 
 def _find_or_begin(folder: ClinicFolder, name: str, device: VerifyingKey) -> RegisteredHub:

@@ -13,7 +13,7 @@ from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement
 from sync.message_rows import Mark
 from sync.messages import Envelope, SignedEnvelope
-from sync.wire import LIVE_LIMIT_S
+from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S
 
 COPY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 """Two events within this time say that a hub was copied; one may be a buffer that was restored once. It is reported so long."""
@@ -101,7 +101,8 @@ def find_loss(connection: Connection, envelope: Envelope, identity: StoreIdentit
     if seen is None:
         return None
     if seen.id != identity.id:
-        return f"another store with fence {seen.fence}" if seen.fence >= identity.fence else None
+        is_later = identity.fence <= seen.fence < identity.fence + FENCE_STEP_LIMIT
+        return f"another store with fence {seen.fence}" if is_later else None
     if seen.commits > identity.commits:
         return f"{seen.commits} commits of this store"
     heads = {head.lane: head for head in envelope.heads if head.mark}

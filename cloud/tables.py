@@ -31,6 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from cloud.database_errors import is_transient, translating_errors
 from cloud.databases import BIG, POSTGRESQL, DatabaseLocation, lock_schema, open_postgresql, open_sqlite
 from config.files import make_private
+from sync.errors import TransientError
 
 _log: Final = logging.getLogger(__name__)
 
@@ -295,7 +296,7 @@ def _open_engine(location: DatabaseLocation) -> Engine:
         return open_postgresql(location, BUSY_TIMEOUT_S)
     make_private(location)
     engine = open_sqlite(location, BUSY_TIMEOUT_S)
-    event.listen(engine, "connect", _disable_late_begin)
+    event.listen(engine, "connect", _set_up)
     event.listen(engine, "begin", _begin_transaction)
     return engine
 
@@ -344,20 +345,21 @@ def erase_subject(engine: Engine, subject: str) -> None:
     """Delete all rows of a subject. On SQLite they are overwritten with zeros, also in the log of transactions.
 
     Raises:
-        TransientError, PermanentError: the database failed.
+        TransientError, PermanentError: the database failed, or a reader holds the log.
     """
-    is_sqlite = engine.dialect.name != POSTGRESQL
     with translating_errors("the projections"), engine.begin() as connection:
-        if is_sqlite:
-            connection.exec_driver_sql("PRAGMA secure_delete = ON")
         connection.execute(select(source).with_for_update())  # no opener is writing from here on
         for table in metadata.sorted_tables:
             if "subject" in table.c:
                 connection.execute(table.delete().where(table.c.subject == subject))
-    if is_sqlite:
-        with engine.connect() as connection:  # the driver's own connection: a transaction would prevent it
-            driver: Any = connection.connection.driver_connection
-            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if engine.dialect.name != POSTGRESQL:
+        with translating_errors("the projections"), engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection  # its own connection: a transaction would prevent it
+            is_busy, _, _ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            raise TransientError(
+                f"the log of the projections, which still holds data of {subject}, is in use: repeat the command"
+            )
 
 
 def insert_source(connection: Connection) -> None:
@@ -367,8 +369,9 @@ def insert_source(connection: Connection) -> None:
     )
 
 
-def _disable_late_begin(connection: Any, _record: object) -> None:
+def _set_up(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # `_begin_transaction` begins: Python's sqlite3 would begin too late for a savepoint
+    connection.execute("PRAGMA secure_delete = ON")  # pages hold copies of rows that moved: `erase_subject` cannot find them
 
 
 def _begin_transaction(connection: Connection) -> None:

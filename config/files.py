@@ -38,7 +38,7 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE_MODE) ->
         os.close(descriptor)
         yield temporary
         if durable:
-            _sync(temporary)
+            sync_path(temporary)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -94,7 +94,12 @@ def make_private(path: Path) -> None:
                 file.chmod(PRIVATE_MODE)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Return when a file's content, or a folder's list of files, is on the disk.
+
+    Raises:
+        OSError: it cannot be opened or synced.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

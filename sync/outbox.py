@@ -300,7 +300,7 @@ class Outbox:
 
         def delete() -> bool:
             self._make_room()
-            return self._sweep.step(self._now_s(), sealing_day(self._epoch))
+            return self._sweep.step(self._now_s())
 
         return self._run_or_use_reserve(delete)
 

@@ -14,12 +14,10 @@ from sync.messages import Ack, Receipt
 from sync.outbox_database import OutboxDatabase
 from sync.outbox_keys import OutboxKeys
 from sync.outbox_room import delete_passed_ranges, range_chain
-from sync.wire import BlockId, Lane
+from sync.wire import FENCE_STEP_LIMIT, BlockId, Lane
 
 FIRST_FENCE_LIMIT: Final = 2**32
 """The fence of a hub's first store is below this."""
-FENCE_STEP_LIMIT: Final = 1000
-"""Largest growth of the fence from one store to the next. A single wrong acknowledgement cannot use up all fences."""
 MARK_LIMIT_BLOCKS: Final = 2000
 """Blocks that one mark settles. It bounds the time of a transaction; the clinic's next mark settles more."""
 UNOPENED_S: Final = 600

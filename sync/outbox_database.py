@@ -15,6 +15,8 @@ PAGE_BYTES: Final = 512
 writes 95 MB a day with pages of 512 bytes, and 433 MB with pages of 4 KiB."""
 WAL_BYTES: Final = 1024 * 1024
 """Size of the WAL after which SQLite moves it into the database. The reserve for a full disk must be twice as large."""
+SECURE_DELETE: Final = "PRAGMA secure_delete = FAST"
+"""Zeros replace what is deleted from a page that stays in use. To overwrite each deleted block would double what is written."""
 T = TypeVar("T")
 
 
@@ -25,6 +27,8 @@ class OutboxDatabase:
         self.connection: Final = connection
         self.path: Final = path
         self.reserve: Final = reserve
+        self._must_shrink_wal = True
+        """After a kill the WAL may hold what was destroyed just before."""
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         with translating_sqlite_errors(self.path):
@@ -45,6 +49,12 @@ class OutboxDatabase:
 
     def run(self, body: Callable[[], T]) -> T:
         """Run the body's statements in one transaction, rolled back on an error."""
+        result = self._run(body)
+        if self._must_shrink_wal:
+            self.shrink_wal()
+        return result
+
+    def _run(self, body: Callable[[], T]) -> T:
         with translating_sqlite_errors(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
@@ -65,10 +75,27 @@ class OutboxDatabase:
             self.shrink_wal()
             self.reserve.fill()
 
+    @contextmanager
+    def overwriting(self) -> Iterator[None]:
+        """Overwrite with zeros all that the body deletes or replaces, also on pages that become free."""
+        self.execute("PRAGMA secure_delete = ON")
+        try:
+            yield
+        finally:
+            self.execute(SECURE_DELETE)
+
+    @contextmanager
+    def destroying(self) -> Iterator[None]:
+        """Overwrite what the body deletes. After the transaction, the WAL goes, too: it holds the pages as they were before."""
+        self._must_shrink_wal = True
+        with self.overwriting():
+            yield
+
     def shrink_wal(self) -> None:
         """Move the WAL into the database and free its space. Best effort: a full disk may have no room for its pages."""
-        with contextlib.suppress(sqlite3.OperationalError):
-            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with contextlib.suppress(sqlite3.DatabaseError):  # the next transaction reports damage
+            is_busy, _, _ = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._must_shrink_wal = self._must_shrink_wal and bool(is_busy)
 
     def count_free_bytes(self) -> int:
         """Space of deleted blocks in the database file, which new ones can use."""

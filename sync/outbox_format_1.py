@@ -75,7 +75,6 @@ def _open(database: OutboxDatabase, hub_key: HubKey, key: bytes, sealed: bytes) 
 
 
 def _finish(database: OutboxDatabase) -> None:
-    database.execute("PRAGMA secure_delete = ON")
-    database.execute("DROP TABLE keys_1")
-    database.execute("PRAGMA secure_delete = OFF")
+    with database.destroying():
+        database.execute("DROP TABLE keys_1")
     database.execute("DROP TABLE blocks_1")

@@ -116,19 +116,17 @@ class OutboxKeys:
     def erase(self, subject: str) -> None:
         """Overwrite all that opens the subject's blocks. The rows of the keys stay until their blocks are deleted."""
         numbers = [(key.number,) for key in self.stored.values() if key.subject == subject]
-        self._database.execute("PRAGMA secure_delete = ON")
-        self._database.execute_many("UPDATE keys SET local = NULL WHERE number = ?", numbers)
-        self._database.execute_many("DELETE FROM wraps WHERE key = ?", numbers)
-        self._database.execute("DELETE FROM state WHERE subject = ?", subject)
-        self._database.execute("PRAGMA secure_delete = OFF")
+        with self._database.destroying():
+            self._database.execute_many("UPDATE keys SET local = NULL WHERE number = ?", numbers)
+            self._database.execute_many("DELETE FROM wraps WHERE key = ?", numbers)
+            self._database.execute("DELETE FROM state WHERE subject = ?", subject)
         self.load()
 
     def delete(self, numbers: Collection[int]) -> None:
         """Overwrite keys that open nothing any more, and the recipients of subjects without keys."""
-        self._database.execute("PRAGMA secure_delete = ON")
-        self._database.execute_many("DELETE FROM keys WHERE number = ?", [(number,) for number in numbers])
-        self._database.execute_many("DELETE FROM wraps WHERE key = ?", [(number,) for number in numbers])
-        self._database.execute("PRAGMA secure_delete = OFF")
+        with self._database.destroying():
+            self._database.execute_many("DELETE FROM keys WHERE number = ?", [(number,) for number in numbers])
+            self._database.execute_many("DELETE FROM wraps WHERE key = ?", [(number,) for number in numbers])
         self.load()
         kept = {*self._registered, *(key.subject for key in self.stored.values())}
         for (subject,) in self._database.rows("SELECT subject FROM recipients"):

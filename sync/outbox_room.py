@@ -16,7 +16,7 @@ STEP_BLOCKS: Final = 64
 DROPPED_LIMIT: Final = 20
 """Ranges of deleted blocks that one envelope lists. They take at most 100 bytes each of the 3,000 that it has for them."""
 _ANSWERED_LANES: Final[tuple[Lane, ...]] = ("archive", "wave", "vital")
-"""The lanes whose answered blocks may go, the least important first. Alerts stay until retention."""
+"""The lanes whose answered blocks may go. Alerts stay until retention."""
 _LOSSY_LANES: Final[tuple[Lane, ...]] = ("archive", "wave")
 """The lanes whose unsent blocks may go, in this order."""
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from sync.errors import PermanentError
 from sync.keys import HubKey
-from sync.outbox_database import PAGE_BYTES, WAL_BYTES, OutboxDatabase, translating_sqlite_errors
+from sync.outbox_database import PAGE_BYTES, SECURE_DELETE, WAL_BYTES, OutboxDatabase, translating_sqlite_errors
 from sync.outbox_migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
 from sync.reserve import Reserve
 from sync.seal import SealError
@@ -69,16 +69,15 @@ def _prepare(database: OutboxDatabase, *, hub: str, hub_key: HubKey) -> None:
         _check_owner(database, hub, hub_key)
     set_pragmas(database)
     if version < SCHEMA_VERSION:
-        migrate(database.connection, hub=hub, hub_key=hub_key)
+        with database.overwriting():
+            migrate(database.connection, hub=hub, hub_key=hub_key)
 
 
 def set_pragmas(database: OutboxDatabase) -> None:
     """Make each commit durable, and bound the WAL."""
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
-    database.execute(
-        "PRAGMA secure_delete = OFF"
-    )  # some builds overwrite each deleted block; keys are overwritten where they go
+    database.execute(SECURE_DELETE)
     page_bytes = int(database.rows("PRAGMA page_size")[0][0])
     database.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // page_bytes}")
 

@@ -27,7 +27,8 @@ class OutboxState:
         """Replace a value, within a transaction."""
         sealed = self._hub_key.seal(value, _purpose(subject, name))
         upsert = "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sealed = excluded.sealed"
-        self._database.execute(upsert, subject, name, sealed)
+        with self._database.overwriting():
+            self._database.execute(upsert, subject, name, sealed)
 
     def load(self, subject: str, name: str) -> bytes | None:
         """A value; None if there is none."""
@@ -43,7 +44,8 @@ class OutboxState:
 
     def delete(self, subject: str) -> None:
         """Delete the values of a subject, within a transaction."""
-        self._database.execute("DELETE FROM state WHERE subject = ?", subject)
+        with self._database.overwriting():
+            self._database.execute("DELETE FROM state WHERE subject = ?", subject)
 
 
 def _purpose(subject: str, name: str) -> bytes:

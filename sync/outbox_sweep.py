@@ -8,6 +8,7 @@ from typing import Final
 
 from sync.block_tables import Answer, BlockRow, BlockTables, sequence_of
 from sync.outbox_database import OutboxDatabase
+from sync.outbox_epochs import SECONDS_PER_DAY
 from sync.outbox_keys import OutboxKeys
 from sync.wire import LANES
 
@@ -40,10 +41,11 @@ class OutboxSweep:
         """A block was sealed with this key."""
         self._in_use.add(number)
 
-    def step(self, now_s: int, day: int) -> bool:
+    def step(self, now_s: int) -> bool:
         """Continue the round. Returns whether it ended."""
         if self._candidates is None:
             self._done = self._keys_of_done_subjects()
+            day = now_s // SECONDS_PER_DAY  # not that of the epoch: a hub that stores nothing begins none
             old = {key.number for key in self._keys.stored.values() if key.day < day or key.is_erased}
             self._candidates = old | self._done
         lane = LANES[self._lane]

@@ -28,6 +28,8 @@ EPOCH_RANDOM_BITS: Final = 20
 """Random low bits of an epoch: the other bits are seconds since 1970."""
 LIVE_LIMIT_S: Final = 600
 """The longest time for which one acknowledgement can ask a hub to commit every second."""
+FENCE_STEP_LIMIT: Final = 1000
+"""Largest growth of the fence from one store to the next. No single wrong message can use up all fences."""
 
 Lane = Literal["alert", "vital", "wave", "archive"]
 LANES: Final[tuple[Lane, ...]] = get_args(Lane)

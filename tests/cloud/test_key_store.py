@@ -76,6 +76,20 @@ def test_a_destroyed_pair_is_overwritten(tmp_path: Path, keys: KeyStore) -> None
     assert set((tmp_path / "hard-link").read_bytes()) == {0}
 
 
+def test_a_pair_that_is_being_destroyed_is_no_damaged_file(tmp_path: Path, keys: KeyStore) -> None:
+    """Another process, or a power cut, is between the overwriting and the deletion of the file."""
+    erased, other = keys.create("patient-1"), keys.create("patient-2")
+    path = tmp_path / "keys" / "patient-1" / "1.key"
+    path.write_bytes(bytes(100))
+    with pytest.raises(KeyFileError):
+        KeyStore(tmp_path / "keys").recipient(other.fingerprint)
+    (path.parent / "erased").touch()
+    keys_of_another_process = KeyStore(tmp_path / "keys")
+    assert keys_of_another_process.recipient(other.fingerprint) is not None
+    assert keys_of_another_process.recipient(erased.fingerprint) is None
+    assert (keys_of_another_process.destroy("patient-1"), path.exists()) == (1, False)
+
+
 def test_a_pair_that_others_may_read_is_refused(tmp_path: Path, keys: KeyStore) -> None:
     public = keys.create("patient-1")
     (tmp_path / "keys" / "patient-1" / "1.key").chmod(0o644)

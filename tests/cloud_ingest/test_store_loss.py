@@ -11,7 +11,7 @@ from cloud.store import Store
 from cloud.store_hubs import COPY_WINDOW_US, LATE_MESSAGE_US
 from sync.message_rows import SeenStore
 from sync.messages import Ack
-from sync.wire import EPOCH_RANDOM_BITS, MAX_COUNT
+from sync.wire import EPOCH_RANDOM_BITS, FENCE_STEP_LIMIT, MAX_COUNT
 from tests.cloud_ingest.ingest_testbed import EPOCH, NOW_US, FakeRegistry, Receiver, SendingHub
 from tests.databases import ON_BOTH, Databases
 
@@ -111,6 +111,19 @@ def test_the_fence_is_above_every_one_that_a_hub_has_seen(restarted: RestartedCl
     assert after.fence == 42
     hub.seen = SeenStore(bytes(16), 41, MAX_COUNT)
     assert restarted.send(hub, 1)[0].fence == 42
+
+
+@pytest.mark.parametrize("fence", [1 + FENCE_STEP_LIMIT, MAX_COUNT])
+def test_a_fence_that_other_hubs_would_not_follow_is_not_taken(restarted: RestartedClinic, fence: int) -> None:
+    """One hub whose device key was stolen must not silence the others."""
+    hub, other = SendingHub().register(restarted.registry), SendingHub("hub-2").register(restarted.registry)
+    (before,) = restarted.send(other, 1)
+    hub.seen = SeenStore(bytes(16), fence, 7)
+    restarted.send(hub, 1)
+    assert restarted.send(other, 1)[0].store == before.store
+    hub.seen = SeenStore(bytes(16), FENCE_STEP_LIMIT, 7)
+    restarted.send(hub, 1)
+    assert restarted.send(other, 1)[0].fence == before.fence + FENCE_STEP_LIMIT
 
 
 def test_two_ingests_that_notice_the_same_loss_take_one_new_id(restarted: RestartedClinic) -> None:

@@ -50,7 +50,7 @@ def _open(folder: Path, store: sqlite3.Connection, stored: sqlite3.Row) -> bytes
     if signed is None:
         raise RefusedError("the block's key has no statement")
     statement = Statement(signed["id"], signed["commitment"], signed["subject"], signed["day"], signed["signature"])
-    check_statement(block, statement, _read_device_key(folder, stored["hub"]))
+    check_statement(block, statement, read_device_key(folder, stored["hub"]))
     wraps = dict(store.execute("SELECT recipient, wrapped FROM wrapped_keys WHERE hub = ? AND id = ?", key).fetchall())
     for recipient in _read_recipients(folder, stored["subject"]):
         if recipient.fingerprint in wraps:
@@ -58,7 +58,8 @@ def _open(folder: Path, store: sqlite3.Connection, stored: sqlite3.Row) -> bytes
     raise RefusedError("the block's key is wrapped for no recipient of its subject")
 
 
-def _read_device_key(folder: Path, hub: str) -> bytes:
+def read_device_key(folder: Path, hub: str) -> bytes:
+    """Return the registered public key of a hub's device."""
     try:
         settings: dict[str, Any] = tomllib.loads((folder / "hubs" / f"{hub}.toml").read_text())
         return bytes.fromhex(settings["device_key"])

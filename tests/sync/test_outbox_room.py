@@ -102,6 +102,19 @@ class TestRetention:
 
 
 class TestKeysEnd:
+    def test_the_last_key_goes_too_if_nothing_is_stored_any_more(self, open_outbox: OpenOutbox, path: Path) -> None:
+        clock = Clock()
+        outbox = open_outbox(clock=clock)
+        outbox.put("wave", b"a")
+        release(outbox, *all_pending(outbox))
+        clock.now += 7 * DAY_S
+        tidy(outbox)  # deletes the block
+        tidy(outbox)  # then its key
+        assert (stored(path, "wave"), key_days(path)) == ([], [])
+        clock.now -= 7 * DAY_S
+        outbox.put("wave", b"b")
+        assert (stored(path, "wave"), key_days(path)) == ([1 + 1], [0])
+
     def test_a_key_goes_with_its_last_block_but_not_on_its_day(self, open_outbox: OpenOutbox, path: Path) -> None:
         clock = Clock()
         outbox = open_outbox(clock=clock, limits=BufferLimits(retention_s=3600))
