@@ -219,6 +219,6 @@ def test_the_start_of_the_clinic_erases_again_what_a_restored_store_brought_back
 @pytest.mark.sqlite_only
 def test_a_name_that_is_none_erases_nothing(clinic: TwoPatients, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert clinic.erase("../patient-1") == 1
-    assert "correct it" in capsys.readouterr().err
+    assert "correct --subject" in capsys.readouterr().err
     assert not (tmp_path / "patient-1").exists()
     assert clinic.store.count_blocks() == 6
