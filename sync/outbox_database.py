@@ -11,8 +11,8 @@ from sync.errors import DiskFullError, PermanentError, SyncError, TransientError
 from sync.reserve import Reserve
 
 PAGE_BYTES: Final = 512
-"""Of a new database. Each commit writes whole pages: at 10 s a commit, a one-channel ECG with its vitals, state and answers
-writes 95 MB a day with pages of 512 bytes, and 433 MB with pages of 4 KiB."""
+"""Of a new database. Each commit writes whole pages: at 10 s a commit, a one-channel ECG with vital signs and state
+writes 84 MB a day with pages of 512 bytes, and 146 MB with pages of 1 KiB (`benchmarks.disk_writes`)."""
 WAL_BYTES: Final = 1024 * 1024
 """Size of the WAL after which SQLite moves it into the database. The reserve for a full disk must be twice as large."""
 DEFERRED_LIMIT: Final = 16

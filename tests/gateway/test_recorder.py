@@ -343,7 +343,7 @@ def test_divides_a_backlog_into_blocks_of_as_many_records_as_the_clinic_reads() 
     outbox, values = FakeOutbox(), list(range(2 * MAX_RECORDS + 1))
 
     async def main() -> None:
-        recorder = Recorder(outbox, call_inline, lambda: None)
+        recorder = Recorder(outbox, call_inline, lambda: None, BufferAlert(SystemClock()))
         recorder.stop_blocking()
         await recorder.add([vital(value) for value in values], {})
         assert await recorder.flush()
