@@ -34,7 +34,7 @@ from sync.outbox_database import OutboxDatabase
 from sync.outbox_epochs import CLOCK_LEAP_S, SECONDS_PER_DAY, next_epoch, plausible_time, sealing_day
 from sync.outbox_format_1 import report_unreadable, reseal_blocks
 from sync.outbox_keys import OutboxKeys
-from sync.outbox_room import delete_answered, drop, make_room
+from sync.outbox_room import BUFFER_LIMITS, BufferLimits, delete_answered, drop, make_room
 from sync.outbox_schema import is_disk_full, open_database
 from sync.outbox_sealer import OutboxSealer
 from sync.outbox_state import OutboxState, StoredState
@@ -67,21 +67,6 @@ which a buffer of an older version has of 4 KiB."""
 NEWEST: Final = (MAX_COUNT, MAX_COUNT)
 """A position (epoch, seq) that no block is after."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class BufferLimits:
-    """How much the buffer keeps: `quota_bytes` of sealed blocks, and for how long what the clinic has answered.
-
-    The buffer is nearly full when the blocks that wait for the clinic have this fraction of the quota.
-    """
-
-    quota_bytes: int = 1024**3
-    nearly_full: float = 0.9
-    retention_s: int = 7 * 86_400
-
-
-BUFFER_LIMITS: Final = BufferLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +108,7 @@ class Outbox:
         self._sweep = OutboxSweep(database, self._tables, self._keys, subject=subject, retention_s=retention_s)
         self._epoch = 0
         self._keys.recipient(subject)  # raises RegistrationError before anything is changed
-        self._run(self._begin)
+        self._run(database.run, self._begin)
         reseal_blocks(database, keys.hub, self._store)
         report_unreadable(database)
 
@@ -158,7 +143,7 @@ class Outbox:
             try:
                 return cls(database, hub=hub, subject=subject, keys=keys, registration=registration, clock=clock, limits=limits)
             except BaseException:
-                database.connection.close()
+                database.close()
                 raise
 
         try:
@@ -182,7 +167,7 @@ class Outbox:
         return self._tables.open_bytes >= self._limits.nearly_full * self._limits.quota_bytes
 
     def close(self) -> None:
-        self._database.connection.close()
+        self._database.close()
 
     def put(self, lane: Lane, plaintext: bytes, state: Mapping[str, bytes] | None = None) -> BlockId:
         """Seal and store one block; see `put_many`."""
@@ -215,11 +200,11 @@ class Outbox:
             return self._store(blocks, owner, state)
 
         try:
-            return self._run(store)
+            return self._run(self._database.run, store)
         except DiskFullError:
             if not (has_alert and self._database.reserve.has_room_for_alerts) and not self._free_pages_for(blocks):
                 raise
-            return self._run(store, in_reserve=True)
+            return self._run(self._database.run_in_reserve, store)
 
     def load_state(self, name: str) -> bytes | None:
         """The value that a `put`, in this or an earlier process, last stored under this name; None if there is none.
@@ -234,7 +219,7 @@ class Outbox:
 
     def delete_states(self, subject: str) -> None:
         """Delete the stored values of a subject."""
-        self._run_or_use_reserve(lambda: self._state.delete(subject))
+        self._run_or_use_reserve(self._database.run, lambda: self._state.delete(subject))
 
     def last_position(self, lane: Lane) -> tuple[int, int]:
         """(epoch, seq) of the newest block ever stored in the lane, even if it is deleted by now; (0, 0) if there was none."""
@@ -266,7 +251,7 @@ class Outbox:
         return read_clinic_view(self._database, self._hub)
 
     def apply_ack(self, ack: Ack, sent: Container[BlockId] = frozenset()) -> Applied:
-        """Apply a verified acknowledgement, in one transaction.
+        """Apply a verified acknowledgement. A crash before the next `put` may lose it: then its blocks are sent again.
 
         Args:
             ack: the acknowledgement.
@@ -282,18 +267,18 @@ class Outbox:
                 self._begin_epoch(ack.epoch)
             return applied
 
-        return self._run_or_use_reserve(apply)
+        return self._apply(apply)
 
     def apply_receipt(self, receipt: Receipt) -> Applied:
-        """Apply a verified receipt, in one transaction."""
-        return self._run_or_use_reserve(lambda: self._acks.apply_receipt(receipt, self._now_s()))
+        """Apply a verified receipt. A crash before the next `put` may lose it: then its blocks are sent again."""
+        return self._apply(lambda: self._acks.apply_receipt(receipt, self._now_s()))
 
     def requeue_unopened(self) -> int:
         """Make alerts and vital signs pending again that were acknowledged 10 min ago and have no receipt. Returns how many."""
-        return self._run_or_use_reserve(lambda: self._acks.requeue_unopened(self._now_s()))
+        return self._defer(lambda: self._acks.requeue_unopened(self._now_s()))
 
     def tidy(self) -> bool:
-        """Delete a few blocks that the buffer need not keep, in one short transaction. Call it every few seconds.
+        """Delete a few blocks that the buffer need not keep, in a short step. Call it every few seconds.
 
         Returns whether a round over the whole buffer ended. Then every old key has gone that opens nothing in the buffer.
         """
@@ -302,7 +287,11 @@ class Outbox:
             self._make_room()
             return self._sweep.step(self._now_s())
 
-        return self._run_or_use_reserve(delete)
+        changes = self._database.connection.total_changes
+        is_round_over = self._defer(delete)
+        if self._database.connection.total_changes > changes:
+            self._commit()
+        return is_round_over
 
     def statistics(self) -> OutboxStatistics:
         return read_statistics(self._database)
@@ -366,19 +355,32 @@ class Outbox:
             if sequence is not None:
                 drop(self._database, self._tables, sequence, self._tables.read(sequence, id_.seq, id_.seq))
 
-        self._run_or_use_reserve(delete)
+        self._run_or_use_reserve(self._database.run, delete)
 
     def _free_pages_for(self, blocks: Sequence[tuple[Lane, bytes]]) -> bool:
         """Whether deleted blocks have left room for these in the database file; deletes answered ones for it."""
         needed = sum(len(plaintext) + BLOCK_OVERHEAD_BYTES for _, plaintext in blocks)
         if needed > self._database.count_free_bytes():
-            self._run(lambda: delete_answered(self._tables, needed, MAX_COUNT), in_reserve=True)
+            self._run(self._database.run_in_reserve, lambda: delete_answered(self._tables, needed, MAX_COUNT))
         return needed <= self._database.count_free_bytes()
 
-    def _run(self, body: Callable[[], T], *, in_reserve: bool = False) -> T:
-        """Run a transaction. After an error, read again what is kept in memory."""
+    def _apply(self, body: Callable[[], Applied]) -> Applied:
+        """Apply an answer of the clinic. Only another store and erasure are made durable at once."""
+        applied = self._defer(body)
+        if applied.is_new_store or applied.refused:
+            self._commit()
+        return applied
+
+    def _commit(self) -> None:
+        self._run_or_use_reserve(self._database.run, lambda: None)
+
+    def _defer(self, body: Callable[[], T]) -> T:
+        return self._run_or_use_reserve(self._database.defer, body)
+
+    def _run(self, run: Callable[[Callable[[], T]], T], body: Callable[[], T]) -> T:
+        """Run a transaction by a method of the database. After an error, read again what is kept in memory."""
         try:
-            return self._database.run_in_reserve(body) if in_reserve else self._database.run(body)
+            return run(body)
         except BaseException:
             self._tables.load()
             self._keys.load()
@@ -386,12 +388,12 @@ class Outbox:
             self._epoch = self._load_epoch() or 0
             raise
 
-    def _run_or_use_reserve(self, body: Callable[[], T]) -> T:
+    def _run_or_use_reserve(self, run: Callable[[Callable[[], T]], T], body: Callable[[], T]) -> T:
         """Run a transaction that frees room or must not fail on a full disk."""
         try:
-            result = self._run(body)
+            result = self._run(run, body)
         except DiskFullError:
-            return self._run(body, in_reserve=True)
+            return self._run(self._database.run_in_reserve, body)
         if not self._database.reserve.is_full:
             self._database.reserve.fill()
         return result

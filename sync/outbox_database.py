@@ -11,17 +11,23 @@ from sync.errors import DiskFullError, PermanentError, SyncError, TransientError
 from sync.reserve import Reserve
 
 PAGE_BYTES: Final = 512
-"""Of a new database. Each commit writes whole pages: at 10 s a commit, a one-channel ECG with its vitals, state and answers
-writes 95 MB a day with pages of 512 bytes, and 433 MB with pages of 4 KiB."""
+"""Of a new database. Each commit writes whole pages: at 10 s a commit, a one-channel ECG with vital signs and state
+writes 84 MB a day with pages of 512 bytes, and 146 MB with pages of 1 KiB (`benchmarks.disk_writes`)."""
 WAL_BYTES: Final = 1024 * 1024
 """Size of the WAL after which SQLite moves it into the database. The reserve for a full disk must be twice as large."""
 SECURE_DELETE: Final = "PRAGMA secure_delete = FAST"
 """Zeros replace what is deleted from a page that stays in use. To overwrite each deleted block would double what is written."""
+DEFERRED_LIMIT: Final = 16
+"""Bodies that wait for a commit. It bounds the answers of the clinic that a crash loses, for which the hub sends again."""
 T = TypeVar("T")
 
 
 class OutboxDatabase:
-    """The open database, used by one thread at a time."""
+    """The open database, used by one thread at a time.
+
+    Changes that need not survive a crash are deferred: they stay in an open transaction until the next durable one and
+    write no pages of their own. A crash loses them together; an error only delays them.
+    """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, reserve: Reserve) -> None:
         self.connection: Final = connection
@@ -29,6 +35,15 @@ class OutboxDatabase:
         self.reserve: Final = reserve
         self._must_shrink_wal = True
         """After a kill the WAL may hold what was destroyed just before."""
+        self._deferred: list[Callable[[], object]] = []
+        """The bodies in the open transaction, or those to run again because it was rolled back."""
+
+    def close(self) -> None:
+        """Commit what was deferred, if possible, and close the connection."""
+        with contextlib.suppress(SyncError):
+            if self._deferred:
+                self.run(lambda: None)
+        self.connection.close()
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         with translating_sqlite_errors(self.path):
@@ -48,26 +63,52 @@ class OutboxDatabase:
         return rows[0] if rows else None
 
     def run(self, body: Callable[[], T]) -> T:
-        """Run the body's statements in one transaction, rolled back on an error."""
-        result = self._run(body)
+        """Run the body's statements, after those that were deferred, in one transaction. It is on the disk on return.
+
+        After an error it is rolled back, and the next transaction runs the deferred bodies again.
+        """
+        with self._in_transaction():
+            result = body()
+            self.connection.execute("COMMIT")
+        self._deferred.clear()
         if self._must_shrink_wal:
             self.shrink_wal()
         return result
 
-    def _run(self, body: Callable[[], T]) -> T:
-        with translating_sqlite_errors(self.path):
-            self.connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = body()
+    def defer(self, body: Callable[[], T]) -> T:
+        """Run the body's statements now, and commit them with the next transaction that `run` is called for.
+
+        At most `DEFERRED_LIMIT` bodies wait, and none after an error. The body must be one that may run again.
+        """
+        was_rolled_back = self._deferred and not self.connection.in_transaction
+        if was_rolled_back or len(self._deferred) >= DEFERRED_LIMIT:
+            return self.run(body)
+        changes = self.connection.total_changes
+        with self._in_transaction():
+            result = body()
+            if self.connection.total_changes > changes:
+                self._deferred.append(body)
+            elif not self._deferred:
                 self.connection.execute("COMMIT")
+        return result
+
+    @contextmanager
+    def _in_transaction(self) -> Iterator[None]:
+        """Begin a transaction, or continue the open one; roll it back if the body fails."""
+        with translating_sqlite_errors(self.path):
+            try:
+                if not self.connection.in_transaction:
+                    self.connection.execute("BEGIN IMMEDIATE")
+                    for deferred in self._deferred:
+                        deferred()
+                yield
             except BaseException:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
                 raise
-            return result
 
     def run_in_reserve(self, body: Callable[[], T]) -> T:
-        """Run a transaction in the room of the reserve, and fill the reserve again."""
+        """Like `run`, in the room of the reserve; fills the reserve again."""
         self.reserve.release()
         try:
             return self.run(body)

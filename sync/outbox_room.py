@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sync.block_tables import Answer, BlockRow, BlockSequence, BlockTables
@@ -19,6 +20,21 @@ _ANSWERED_LANES: Final[tuple[Lane, ...]] = ("archive", "wave", "vital")
 """The lanes whose answered blocks may go. Alerts stay until retention."""
 _LOSSY_LANES: Final[tuple[Lane, ...]] = ("archive", "wave")
 """The lanes whose unsent blocks may go, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLimits:
+    """How much the buffer keeps: `quota_bytes` of sealed blocks, and for how long what the clinic has answered.
+
+    The buffer is nearly full when the blocks that wait for the clinic have this fraction of the quota.
+    """
+
+    quota_bytes: int = 1024**3
+    nearly_full: float = 0.9
+    retention_s: int = 7 * 86_400
+
+
+BUFFER_LIMITS: Final = BufferLimits()
 
 
 def make_room(database: OutboxDatabase, tables: BlockTables, needed_bytes: int) -> int:

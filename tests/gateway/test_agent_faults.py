@@ -1,7 +1,6 @@
 """The whole agent on virtual time under faults of its surroundings: a second agent, a full disk, a step of the wall clock."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +13,7 @@ from gateway.models import LoadedModels
 from gateway.simulate.strap import ADDRESS
 from sync.errors import PermanentError
 from sync.outbox import Outbox
+from sync.outbox_database import OutboxDatabase
 from sync.records import GapRecord, StatusRecord
 from tests.gateway.testbed import InProcessTransport, Testbed, run_scenario
 
@@ -23,17 +23,18 @@ FillDisk = Callable[[bool], None]
 @pytest.fixture
 def fill_disk(monkeypatch: pytest.MonkeyPatch) -> FillDisk:
     """A function that fills the disk of the running agent's buffer, or makes room again."""
-    connections: list[sqlite3.Connection] = []
+    databases: list[OutboxDatabase] = []
     open_outbox = Outbox.open
 
     def open_and_remember(*arguments: Any, **settings: Any) -> Outbox:
         outbox = open_outbox(*arguments, **settings)
-        connections.append(outbox._database.connection)
+        databases.append(outbox._database)
         return outbox
 
     def fill(is_full: bool) -> None:
-        connections[-1].execute("VACUUM")  # otherwise the space of acknowledged blocks is used again
-        connections[-1].execute(f"PRAGMA max_page_count = {1 if is_full else 1 << 30}")  # 1: the present size
+        databases[-1].run(lambda: None)  # what was deferred
+        databases[-1].execute("VACUUM")  # otherwise the space of acknowledged blocks is used again
+        databases[-1].execute(f"PRAGMA max_page_count = {1 if is_full else 1 << 30}")  # 1: the present size
 
     monkeypatch.setattr(Outbox, "open", open_and_remember)
     return fill
