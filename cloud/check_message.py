@@ -11,7 +11,7 @@ from sync.messages import Envelope, SignedEnvelope, decode_envelope
 from sync.mqtt import Message
 from sync.seal import BlockHeader, SealError, parse_header
 from sync.signing import SignatureError, Use, VerifyingKey
-from sync.wire import EPOCH_RANDOM_BITS, BlockId, WireError, hub_of_topic
+from sync.wire import EPOCH_RANDOM_BITS, BlockId, Lane, WireError, hub_of_topic
 
 NOT_ASSIGNED: Final = "the subject is not assigned to the hub"
 _OTHER_HUB: Final = "the block is of another hub"
@@ -83,6 +83,11 @@ class ParsedBlocks:
     @property
     def keys(self) -> set[bytes]:
         return {header.key for header, _ in self.readable}
+
+    @property
+    def previous(self) -> set[tuple[Lane, int]]:
+        """The (lane, epoch) that the first blocks of epochs follow: their marks tell the hub whether the store lost blocks."""
+        return {(header.lane, header.prev.epoch) for header, _ in self.readable if header.prev is not None}
 
 
 def check_message(

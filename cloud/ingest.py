@@ -92,7 +92,7 @@ def handle_message(
     checked = check_message(signed, parsed, registry, device, stored=view.statements, erased=view.erased)
     commit = store.commit(checked, now_us)
     _log_commit(envelope.hub, commit)
-    sequences = {block.position[:2] for block in (*commit.held, *commit.conflicts)}
+    sequences = {block.position[:2] for block in (*commit.held, *commit.conflicts)} | parsed.previous
     sequences |= {block.position[:2] for block in checked.rejected if block.position is not None}
     sequences |= {(dropped.lane, dropped.epoch) for dropped in envelope.dropped}
     subjects = subjects_now(envelope.hub, registry, now_us // _US_PER_S)

@@ -31,7 +31,7 @@ from sync.keys import HubKeys
 from sync.messages import Ack, Receipt
 from sync.outbox_acks import Applied, OutboxAcks
 from sync.outbox_database import OutboxDatabase
-from sync.outbox_epochs import CLOCK_LEAP_S, SECONDS_PER_DAY, next_epoch, plausible_time, sealing_day
+from sync.outbox_epochs import CLOCK_LEAP_S, SECONDS_PER_DAY, HubClock, sealing_day
 from sync.outbox_format_1 import report_unreadable, reseal_blocks
 from sync.outbox_keys import OutboxKeys
 from sync.outbox_room import BUFFER_LIMITS, BufferLimits, delete_answered, drop, make_room
@@ -96,10 +96,9 @@ class Outbox:
         self._hub = hub
         self._subject = subject
         self._state = OutboxState(database, keys.hub)
-        self._clock = clock
+        self._clock = HubClock(clock, registration.registered_s)
         self._limits = limits
         retention_s = max(limits.retention_s, registration.backup_interval_h * SECONDS_PER_HOUR)
-        self._registered_s: Final = registration.registered_s
         self._tables = BlockTables(database)
         self._keys = OutboxKeys(database, hub, keys, registration)
         self._templates = HeaderTemplates(hub)
@@ -307,12 +306,12 @@ class Outbox:
 
     def _begin_epoch(self, last: int) -> None:
         """Begin an epoch above `last`."""
-        epoch = next_epoch(last or None, self._clock(), self._registered_s)
+        epoch = self._clock.next_epoch(last or None)
         self._database.execute("UPDATE buffer SET previous = nullif(epoch, 0), epoch = ?", epoch)
         self._epoch = epoch
 
     def _now_s(self) -> int:
-        return plausible_time(self._epoch, self._clock(), self._registered_s)
+        return self._clock.now_s(self._epoch)
 
     def _store(
         self, blocks: Sequence[tuple[Lane, bytes]], owner: str, state: Mapping[str, bytes] | None = None

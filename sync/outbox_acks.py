@@ -31,8 +31,9 @@ ERASED: Final = "erased"
 class Applied:
     """What a message of the clinic changed. If it was not `accepted`, nothing changed, and `problem` says why.
 
-    `settled` are blocks that need not be sent any more. `released`, `aside` and `refused` count blocks that are so now. With
-    `is_new_store` every other block is pending again. `problem` is also set if a part of the message was ignored.
+    `settled` are blocks that need not be sent any more. `released`, `aside` and `refused` count blocks that are so now.
+    `is_new_store`: the clinic has another store, or restored the known one from a backup; every other block is pending again.
+    `problem` is also set if a part of the message was ignored.
     """
 
     accepted: bool
@@ -66,7 +67,7 @@ class OutboxAcks:
         problem = self._check(ack)
         if problem is not None:
             return Applied(accepted=False, problem=problem)
-        is_new = self._accept_store(ack, ack.commits)
+        is_new = self._accept_store(ack, ack.commits, ack.marks)
         result = _Result()
         for mark in ack.marks:
             self._apply_mark(mark, sent, now_s, result)
@@ -116,18 +117,24 @@ class OutboxAcks:
             " ignored. If it persists, the clinic's store was replaced by an old one: see `pulsegate-cloud` there"
         )
 
-    def _accept_store(self, message: Ack | Receipt, commits: int) -> bool:
-        """Record the message's store. Returns whether it replaces another one."""
+    def _accept_store(self, message: Ack | Receipt, commits: int, marks: Sequence[Mark] = ()) -> bool:
+        """Record the message's store. Returns whether it replaces another one, or was restored from a backup."""
         known, counted = self._database.rows("SELECT store, commits FROM buffer")[0]
         is_other = known != message.store
-        if is_other or commits > counted:
-            update = "UPDATE buffer SET store = ?, fence = ?, commits = ?"
-            self._database.execute(update, message.store, message.fence, commits)
-        if known is None or not is_other:
+        if not is_other and commits <= counted:
+            return False
+        update = "UPDATE buffer SET store = ?, fence = ?, commits = ?"
+        self._database.execute(update, message.store, message.fence, commits)
+        if known is None or not (is_other or any(map(self._is_lower, marks))):
             return False
         self._tables.begin_generation()
         self._keys.forget_confirmations()
         return True
+
+    def _is_lower(self, mark: Mark) -> bool:
+        """Whether a mark is lower than one that was accepted before: marks of a store never go back."""
+        query = "SELECT 1 FROM sequences WHERE lane = ? AND epoch = ? AND mark > ?"
+        return self._database.row(query, mark.lane, mark.epoch, mark.seq) is not None
 
     def _apply_mark(self, mark: Mark, sent: Container[BlockId], now_s: int, result: _Result) -> None:
         sequence = self._tables.find(mark.lane, mark.epoch)

@@ -1,6 +1,8 @@
 """Epochs: each opening of the buffer and each UTC day of sealing has one. `docs/protocol.md` is the reference."""
 
 import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from sync.errors import PermanentError
@@ -33,9 +35,29 @@ def is_plausible(now_s: int, last: int | None, registered_s: int) -> bool:
     return registered_s <= now_s <= latest + CLOCK_LEAP_S
 
 
-def plausible_time(epoch: int, now_s: int, registered_s: int) -> int:
-    """The clock's seconds since 1970, or those of the epoch if the clock is wrong."""
-    return now_s if is_plausible(now_s, epoch, registered_s) else epoch_seconds(epoch)
+@dataclass(slots=True)
+class HubClock:
+    """The hub's clock, which may be wrong. While it is, the time is the epoch's begin plus what the clock has advanced since.
+
+    A step back, or by more than a day, is no advance: what is kept for days must not be deleted.
+    """
+
+    read_s: Callable[[], int]
+    registered_s: int
+    _last_s: int = 0
+    _advanced_s: int = 0
+
+    def next_epoch(self, last: int | None) -> int:
+        """The epoch that begins now; see `next_epoch`."""
+        self._last_s, self._advanced_s = self.read_s(), 0
+        return next_epoch(last, self._last_s, self.registered_s)
+
+    def now_s(self, epoch: int) -> int:
+        """Seconds since 1970 in the present epoch."""
+        now_s = self.read_s()
+        step_s, self._last_s = now_s - self._last_s, now_s
+        self._advanced_s += step_s if 0 <= step_s <= SECONDS_PER_DAY else 0
+        return now_s if is_plausible(now_s, epoch, self.registered_s) else epoch_seconds(epoch) + self._advanced_s
 
 
 def sealing_day(epoch: int) -> int:

@@ -108,6 +108,7 @@ class ManagedProcess:
                     group.create_task(self._copy_errors(process.stderr, log.write))
                 return await process.wait()
             finally:
+                self.pid = None
                 if process.returncode is None:
                     process.kill()
                     await process.wait()

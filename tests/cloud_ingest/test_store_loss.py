@@ -3,20 +3,42 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from cloud.store import Store
 from cloud.store_hubs import COPY_WINDOW_US, LATE_MESSAGE_US
+from sync.in_flight import SentBlocks
+from sync.keys import HubKey, HubKeys
 from sync.message_rows import SeenStore
 from sync.messages import Ack
-from sync.wire import EPOCH_RANDOM_BITS, FENCE_STEP_LIMIT, MAX_COUNT
-from tests.cloud_ingest.ingest_testbed import EPOCH, NOW_US, FakeRegistry, Receiver, SendingHub
+from sync.mqtt import Message
+from sync.outbox import NEWEST, Outbox
+from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, Section, Sender, prepare_message
+from sync.recipients import RecipientKeyPair
+from sync.registration import Registration
+from sync.signing import SigningKey, Use
+from sync.wire import EPOCH_RANDOM_BITS, FENCE_STEP_LIMIT, MAX_COUNT, up_topic
+from tests.cloud_ingest.ingest_testbed import (
+    ACK_KEY,
+    EPOCH,
+    HUB,
+    NOW_US,
+    START_S,
+    SUBJECT,
+    FakeRegistry,
+    Receiver,
+    SendingHub,
+)
 from tests.databases import ON_BOTH, Databases
 
 DATABASES = ON_BOTH
 ONE_S = 1 << EPOCH_RANDOM_BITS
+WAVES = Section("wave", False, (0, 0), NEWEST, MESSAGE_BLOCKS_LIMIT_BYTES, must_fit=False)
+NOTHING_SENT = SentBlocks(frozenset(), frozenset())
 
 
 class RestartedClinic:
@@ -94,6 +116,37 @@ def test_a_restored_store_with_many_new_commits_is_noticed_by_its_marks(restarte
     assert restarted.send(other, 9)[-1].commits > before.commits
     (after,) = restarted.send(hub, 1)
     assert (after.store != before.store, after.fence) == (True, before.fence + 1)
+
+
+def test_a_hub_that_has_begun_an_epoch_since_sends_again_what_a_restored_store_lost(
+    restarted: RestartedClinic, tmp_path: Path
+) -> None:
+    """The store has more commits than the hub saw, and the hub's envelopes name no mark of its earlier epochs."""
+    other, device = SendingHub("hub-2").register(restarted.registry), SendingHub().register(restarted.registry).device
+    recipients = {SUBJECT: RecipientKeyPair.generate().public}
+    receipt = SigningKey.generate(Use.RECEIPT).public
+    arguments: dict[str, Any] = {
+        "hub": HUB,
+        "subject": SUBJECT,
+        "keys": HubKeys(HubKey(bytes(32)), device),
+        "registration": Registration(HUB, "main", ACK_KEY.public, receipt, 24, START_S - 1, recipients),
+        "clock": lambda: START_S,
+    }
+
+    def run_hub(plaintext: bytes) -> int:
+        """Open the buffer, store a block, and send what is pending. Returns how many blocks of the hub the clinic has then."""
+        with closing(Outbox.open(tmp_path / "outbox.db", **arguments)) as outbox, restarted.opened() as clinic:
+            outbox.put("wave", plaintext)
+            while message := prepare_message(outbox, Sender(HUB, device), [WAVES], NOTHING_SENT, is_dropped_due=False):
+                outbox.apply_ack(clinic.receive(Message(up_topic(HUB, "wave"), message.payload)), set(message.ids))
+            return sum(block.hub == HUB for block in clinic.store.blocks_after(None, 100))
+
+    assert run_hub(b"before the backup") == 1
+    restarted.databases.back_up("blocks")
+    assert [run_hub(b"after it"), run_hub(b"and the last")] == [2, 3]
+    restarted.databases.restore("blocks")
+    restarted.send(other, 9)
+    assert run_hub(b"new") == 4
 
 
 def test_a_store_that_lost_nothing_keeps_its_id(restarted: RestartedClinic, caplog: pytest.LogCaptureFixture) -> None:

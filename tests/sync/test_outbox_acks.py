@@ -64,8 +64,9 @@ class TestAnswers:
         assert outbox.apply_ack(ack(held=held(block))).settled == (block.id,)
         assert states(outbox) == (0, 1, 0, 0)
 
-    def test_an_alert_without_a_receipt_is_sent_again_after_ten_minutes(self, open_outbox: OpenOutbox) -> None:
-        clock = Clock()
+    @pytest.mark.parametrize("start_s", [BOOT_S, 0], ids=["right clock", "no battery clock"])
+    def test_an_alert_without_a_receipt_is_sent_again_after_ten_minutes(self, open_outbox: OpenOutbox, start_s: int) -> None:
+        clock = Clock(start_s)
         outbox = open_outbox(clock=clock)
         alert, vital = put(outbox, "alert") + put(outbox, "vital")
         outbox.apply_ack(ack(held=held(alert, vital)))
@@ -216,6 +217,30 @@ class TestStores:
         assert all_pending(outbox) == blocks
         outbox.apply_ack(ack(OTHER_STORE, 8, held=held(*blocks)))
         assert states(outbox) == (0, 3, 0, 2)
+
+    @pytest.mark.parametrize(("seq", "commits", "is_restored"), [(1, 6, True), (0, 6, True), (1, 5, False), (2, 6, False)])
+    def test_a_mark_that_went_back_says_that_the_store_was_restored(
+        self, open_outbox: OpenOutbox, seq: int, commits: int, is_restored: bool
+    ) -> None:
+        """Also of an earlier epoch. An acknowledgement that is not newer than others only came late."""
+        outbox = open_outbox()
+        blocks = put(outbox, "wave", 2)
+        outbox.apply_ack(ack(marks=(mark_at(outbox, "wave"),), held=held(*blocks), commits=5))
+        (statement,), (wrapped,) = outbox.keys_for([blocks[0].key])
+        outbox.apply_ack(ack(keys=(statement.id,), wraps=(wrapped[:2],)))
+        mark = Mark("wave", outbox.epoch, seq, bytes(32))
+        outbox = open_outbox()
+        assert outbox.apply_ack(ack(marks=(mark,), commits=commits)).is_new_store is is_restored
+        assert all_pending(outbox) == (blocks if is_restored else [])
+        assert len(outbox.keys_for([blocks[0].key])[0]) == is_restored
+        assert outbox.clinic_view().seen == SeenStore(STORE, 7, commits)
+
+    def test_a_restored_store_is_noticed_once(self, open_outbox: OpenOutbox) -> None:
+        outbox = open_outbox()
+        put(outbox, "wave", 2)
+        outbox.apply_ack(ack(marks=(mark_at(outbox, "wave"),), commits=5), EVERY_BLOCK)
+        lower = Mark("wave", outbox.epoch, 1, bytes(32))
+        assert [outbox.apply_ack(ack(marks=(lower,), commits=n)).is_new_store for n in (6, 7)] == [True, False]
 
     def test_many_stores_one_after_the_other(self, open_outbox: OpenOutbox) -> None:
         outbox = open_outbox()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sync.errors import PermanentError
 from sync.outbox import Outbox
-from sync.outbox_epochs import CLOCK_LEAP_S, next_epoch, sealing_day
+from sync.outbox_epochs import CLOCK_LEAP_S, HubClock, next_epoch, sealing_day
 from sync.wire import MAX_COUNT, epoch_seconds
 from tests.sync.outboxes import BOOT_S, DAY_S, REGISTERED_S, Clock, all_pending, find_block, open_at
 
@@ -93,6 +93,28 @@ def test_a_wrong_clock_changes_neither_epoch_nor_day(open_outbox: OpenOutbox, no
     assert outbox.put("vital", b"b") == first._replace(seq=2)
     reopened = open_outbox(clock=clock)
     assert sealing_day(reopened.epoch) == BOOT_S // DAY_S
+
+
+@pytest.mark.parametrize(
+    ("steps_s", "advance_s"),
+    [
+        ([600], 600),
+        ([600, -300, 100], 700),
+        ([-1], 0),
+        ([DAY_S], DAY_S),
+        ([DAY_S + 1, 5], 5),
+        ([BOOT_S], BOOT_S),  # the clock is right now
+        ([BOOT_S + 2 * CLOCK_LEAP_S, 5], 5),
+    ],
+)
+def test_a_wrong_clock_goes_on_from_the_begin_of_the_epoch(steps_s: list[int], advance_s: int) -> None:
+    clock = Clock(0)
+    hub_clock = HubClock(clock, REGISTERED_S)
+    epoch = hub_clock.next_epoch(None)
+    for step_s in steps_s:
+        clock.now += step_s
+        now_s = hub_clock.now_s(epoch)
+    assert now_s == (BOOT_S if advance_s == BOOT_S else REGISTERED_S + advance_s)
 
 
 def test_a_rolled_back_buffer_uses_no_epoch_twice(tmp_path: Path) -> None:
