@@ -229,6 +229,7 @@ class TestStores:
         (statement,), (wrapped,) = outbox.keys_for([blocks[0].key])
         outbox.apply_ack(ack(keys=(statement.id,), wraps=(wrapped[:2],)))
         mark = Mark("wave", outbox.epoch, seq, bytes(32))
+        outbox.close()
         outbox = open_outbox()
         assert outbox.apply_ack(ack(marks=(mark,), commits=commits)).is_new_store is is_restored
         assert all_pending(outbox) == (blocks if is_restored else [])
