@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.database_copies import query_copy
-from sync.block_tables import SEQ_BITS
+from sync.outbox.block_tables import SEQ_BITS
 from sync.wire import BlockId
 
 Blocks = Mapping[BlockId, bytes]

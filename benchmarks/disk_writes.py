@@ -46,7 +46,7 @@ from sync.keys import HubKey, HubKeys
 from sync.message_rows import Mark, join_consecutive
 from sync.messages import Ack, Receipt, decode_envelope, encode_ack, encode_receipt
 from sync.outbox import NEWEST, BufferLimits, Outbox
-from sync.outbox_database import PAGE_BYTES
+from sync.outbox.database import PAGE_BYTES
 from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, OutgoingMessage, Position, Section, Sender, prepare_message
 from sync.recipients import RecipientKeyPair
 from sync.registration import Registration

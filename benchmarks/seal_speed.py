@@ -16,11 +16,11 @@ from typing import Final
 
 from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
-from sync.outbox_database import PAGE_BYTES, OutboxDatabase
-from sync.outbox_schema import set_pragmas
+from sync.outbox.database import PAGE_BYTES, OutboxDatabase
+from sync.outbox.reserve import Reserve
+from sync.outbox.schema import set_pragmas
 from sync.recipients import RecipientKeyPair
 from sync.registration import Registration
-from sync.reserve import Reserve
 from sync.signing import SigningKey, Use
 from sync.wire import Lane
 

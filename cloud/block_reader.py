@@ -15,7 +15,7 @@ from cloud.errors import ClinicError
 from cloud.key_store import KeyStore
 from cloud.registry import Registry
 from cloud.store import Store
-from cloud.stored_blocks import StoredBlock, StoredBlockId
+from cloud.store.stored_blocks import StoredBlock, StoredBlockId
 from cloud.validate import validate_record
 from sync.data_keys import DataKey, DataKeyError, WrappedKey, unwrap_key
 from sync.errors import PermanentError, TransientError

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, Protocol
 
-from cloud.stored_blocks import CheckedMessage, NewBlock, RejectedBlock
+from cloud.store.stored_blocks import CheckedMessage, NewBlock, RejectedBlock
 from sync.chain import block_digest
 from sync.data_keys import KeyStatement
 from sync.messages import Envelope, SignedEnvelope, decode_envelope

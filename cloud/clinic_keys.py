@@ -5,13 +5,12 @@ from typing import Final
 
 from sqlalchemy import select
 
-from cloud import store_tables as tables
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_migration import migrate_keys
 from cloud.key_store import KeyStore
 from cloud.signing_keys import SigningKeys
-from cloud.store import Store
+from cloud.store import Store, tables
 
 MAX_NAMED: Final = 5
 """Subjects that the error names."""

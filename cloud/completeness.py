@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
-from cloud import store_tables as tables
+from cloud.store import tables
 from sync.cbor import decode_cbor
 from sync.wire import MESSAGE_LIMIT_BYTES
 

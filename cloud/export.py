@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cloud.block_reader import BlockReader, UnreadableError, is_format_1
 from cloud.completeness import Completeness, SequenceId, read_completeness
 from cloud.store import Store
-from cloud.stored_blocks import StoreCounts, StoredBlock, StoredBlockId
+from cloud.store.stored_blocks import StoreCounts, StoredBlock, StoredBlockId
 from sync.format_1 import blocks as format_1
 from sync.records import Record, WaveformRecord, type_name
 from sync.seal import SealError, parse_header

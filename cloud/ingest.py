@@ -15,8 +15,8 @@ from typing import Any, Final, NoReturn
 
 from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message
 from cloud.store import Store
-from cloud.store_tables import CONFLICT
-from cloud.stored_blocks import CheckedMessage, CommitResult, Progress, RejectedBlock
+from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, RejectedBlock
+from cloud.store.tables import CONFLICT
 from sync.chain import block_digest
 from sync.errors import TransientError
 from sync.message_rows import Outcome, join_consecutive

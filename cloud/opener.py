@@ -26,7 +26,7 @@ from cloud.errors import ClinicError
 from cloud.projections import UnopenedBlock
 from cloud.receipts import BlockOutcome
 from cloud.store import Store
-from cloud.stored_blocks import StoredBlock, StoredBlockId
+from cloud.store.stored_blocks import StoredBlock, StoredBlockId
 from sync.errors import TransientError
 from sync.records import RecordError
 

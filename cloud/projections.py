@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Row
 from cloud import tables
 from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, BlockOrigin, Change, Position
 from cloud.projection_statements import INSERTS, TOTALS, statements
-from cloud.stored_blocks import StoredBlockId
+from cloud.store.stored_blocks import StoredBlockId
 from sync.packing import pack_samples
 from sync.records import (
     AlertRecord,

@@ -12,7 +12,7 @@ from typing import Final
 
 from cloud.block_reader import ERASED, UnreadableError
 from cloud.store import Store
-from cloud.stored_blocks import StoredBlock, StoreIdentity
+from cloud.store.stored_blocks import StoredBlock, StoreIdentity
 from sync.chain import block_digest
 from sync.errors import TransientError
 from sync.message_rows import REASON_LIMIT_CHARS, Outcome, join_consecutive

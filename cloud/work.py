@@ -18,9 +18,9 @@ from typing import Final
 
 from sqlalchemy import Connection, and_, select, tuple_, update
 
-from cloud import store_tables as tables
 from cloud.projections import Source
-from cloud.stored_blocks import StoredBlock, StoredBlockId, as_stored_blocks
+from cloud.store import tables
+from cloud.store.stored_blocks import StoredBlock, StoredBlockId, as_stored_blocks
 from sync.wire import STORE_ID_BYTES
 
 _ID: Final = tuple(tables.work.c[name] for name in StoredBlockId._fields)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from cloud import store_tables
 from cloud.block_reader import BlockReader
 from cloud.folder import ClinicFolder
 from cloud.ingest import handle_message
@@ -16,6 +15,7 @@ from cloud.opener import Opener, Report
 from cloud.receipts import BlockOutcome
 from cloud.registry import RegisteredHub, Registry, hub_file, load_hub, save_hub
 from cloud.store import Store
+from cloud.store import tables as store_tables
 from sync.chain import block_digest, extend_chain, start_chain
 from sync.data_keys import DataKey, KeyStatement, WrappedKey, sign_statement, wrap_key
 from sync.message_rows import Head

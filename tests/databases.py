@@ -6,8 +6,9 @@ from typing import Final, Protocol
 
 from sqlalchemy import inspect
 
-from cloud import store_tables, tables
+from cloud import tables
 from cloud.databases import DatabaseLocation
+from cloud.store import tables as store_tables
 from tests.postgresql import Server
 
 ON_BOTH: Final = ("sqlite", "postgresql")

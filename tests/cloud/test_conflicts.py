@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
-from cloud import store_tables
 from cloud.api.counters import read_counters
 from cloud.cli import main
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
+from cloud.store import tables as store_tables
 from sync.data_keys import DataKey, WrappedKey, sign_statement, wrap_key
 from sync.messages import Ack, Envelope, encode_envelope
 from sync.mqtt import Message

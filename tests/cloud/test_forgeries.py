@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine, select
 
-from cloud import store_tables, tables
+from cloud import tables
 from cloud.api import alert_queries
 from cloud.api.alert_queries import ListCursor
 from cloud.block_reader import DAMAGED, ERASED, NO_KEY, NOT_ASSIGNED, NOT_AUTHENTIC
 from cloud.receipts import BlockOutcome
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
+from cloud.store import tables as store_tables
 from sync.data_keys import DataKey, wrap_key
 from sync.record_codec import encode_records
 from sync.seal import encode_header, parse_header, seal_block

@@ -13,7 +13,7 @@ from cloud import work
 from cloud.block_reader import DAMAGED, ERASED, UNDECODABLE, UnreadableError
 from cloud.receipts import RECEIPT_BLOCKS, BlockOutcome, ReceiptQueue, make_receipts
 from cloud.store import Store
-from cloud.stored_blocks import StoredBlock, StoreIdentity
+from cloud.store.stored_blocks import StoredBlock, StoreIdentity
 from sync.chain import block_digest
 from sync.errors import TransientError
 from sync.message_rows import Held, Outcome

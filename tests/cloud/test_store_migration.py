@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, inspect, text
 
-from cloud import store_migrations, store_tables
 from cloud.databases import DatabaseLocation
 from cloud.store import Store
-from cloud.stored_blocks import StoreCounts
+from cloud.store import migrations as store_migrations
+from cloud.store import tables as store_tables
+from cloud.store.stored_blocks import StoreCounts
 from sync.errors import PermanentError
 from sync.format_1.blocks import ClinicKeyPair1, open_block, parse_header
 from tests.databases import ON_BOTH, Databases, SqliteDatabases

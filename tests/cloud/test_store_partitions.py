@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from sqlalchemy import text
 
 from cloud.store import Store
-from cloud.store_partitions import RETRY_US, create_partitions
+from cloud.store.partitions import RETRY_US, create_partitions
 from sync.wire import EPOCH_RANDOM_BITS, MAX_COUNT
 from tests.clinic_testbed import Clinic
 from tests.cloud.synthetic import heart_rate

@@ -10,15 +10,16 @@ import pytest
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError
 
-from cloud import change_log, projections, store_commit, tables, work
+from cloud import change_log, projections, tables, work
 from cloud.api.feed import Feed
 from cloud.changes import SENSOR, BatchChanges, Change
 from cloud.databases import snapshot
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
-from cloud.store_commit import insert_blocks, insert_statements, insert_wrapped_keys
-from cloud.store_partitions import create_partitions
-from cloud.stored_blocks import NewBlock, StoreCounts
+from cloud.store import commit as store_commit
+from cloud.store.commit import insert_blocks, insert_statements, insert_wrapped_keys
+from cloud.store.partitions import create_partitions
+from cloud.store.stored_blocks import NewBlock, StoreCounts
 from cloud.tables import open_projections
 from sync.chain import block_digest
 from sync.errors import TransientError

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, select
 
-from cloud import opener, store_tables, tables, work
+from cloud import opener, tables, work
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
+from cloud.store import tables as store_tables
 from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
 from sync.message_rows import SeenStore

@@ -22,7 +22,7 @@ from sync.keys import HubKey, HubKeys
 from sync.messages import Ack, Envelope, decode_ack, decode_receipt, encode_envelope
 from sync.mqtt import Message
 from sync.outbox import Outbox
-from sync.outbox_keys import local_purpose
+from sync.outbox.keys import local_purpose
 from sync.record_codec import encode_records
 from sync.records import Record
 from sync.seal import SealError

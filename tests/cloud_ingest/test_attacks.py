@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from cloud import store_rejections
 from cloud.check_message import NOT_ASSIGNED
 from cloud.ingest import UNKNOWN_HUB
-from cloud.stored_blocks import StoreCounts
+from cloud.store import rejections as store_rejections
+from cloud.store.stored_blocks import StoreCounts
 from sync.cbor import decode_cbor, encode_cbor
 from sync.data_keys import DataKey, sign_statement
 from sync.message_rows import Dropped

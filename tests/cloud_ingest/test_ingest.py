@@ -13,8 +13,8 @@ from sqlalchemy import create_engine, text
 
 from cloud.check_message import NOT_ASSIGNED
 from cloud.store import Store
-from cloud.store_tables import SCHEMA_VERSION
-from cloud.stored_blocks import StoreCounts
+from cloud.store.stored_blocks import StoreCounts
+from cloud.store.tables import SCHEMA_VERSION
 from sync.chain import block_digest, extend_chain
 from sync.data_keys import WrappedKey
 from sync.errors import PermanentError, TransientError

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from cloud.store import Store
-from cloud.store_hubs import COPY_WINDOW_US, LATE_MESSAGE_US
+from cloud.store.hubs import COPY_WINDOW_US, LATE_MESSAGE_US
 from sync.in_flight import SentBlocks
 from sync.keys import HubKey, HubKeys
 from sync.message_rows import SeenStore

@@ -13,7 +13,7 @@ from gateway.models import LoadedModels
 from gateway.simulate.strap import ADDRESS
 from sync.errors import PermanentError
 from sync.outbox import Outbox
-from sync.outbox_database import OutboxDatabase
+from sync.outbox.database import OutboxDatabase
 from sync.records import GapRecord, StatusRecord
 from tests.gateway.testbed import InProcessTransport, Testbed, run_scenario
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sync.outbox import BufferLimits, Outbox
-from sync.outbox_database import OutboxDatabase
+from sync.outbox.database import OutboxDatabase
 from tests.sync.outboxes import DAY_S, SUBJECTS, Clock, ack, all_pending, held, open_at, outcome, receipt, tidy
 
 OpenOutbox = Callable[..., Outbox]

@@ -12,8 +12,8 @@ import pytest
 
 from sync.key_files import KeyFileError
 from sync.keys import HubKey
+from sync.outbox.reserve import RESERVE_BYTES, STEP_BYTES, Reserve
 from sync.recipients import RecipientKeyPair
-from sync.reserve import RESERVE_BYTES, STEP_BYTES, Reserve
 from sync.seal import SealError
 from sync.signing import SigningKey, Use
 from tests.namespaces import unshare_command

@@ -14,7 +14,7 @@ from sync.chain import block_digest, extend_chain, start_chain
 from sync.errors import PermanentError, SyncError, TransientError
 from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox, StoredState
-from sync.outbox_migrations import SCHEMA_VERSION
+from sync.outbox.migrations import SCHEMA_VERSION
 from sync.packing import pack_samples
 from sync.recipients import RecipientKeyPair
 from sync.record_codec import encode_records
@@ -241,7 +241,7 @@ class TestFile:
     def test_a_lock_of_another_process_is_transient(
         self, open_outbox: OpenOutbox, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sync.outbox_schema.BUSY_TIMEOUT_S", 0.01)
+        monkeypatch.setattr("sync.outbox.schema.BUSY_TIMEOUT_S", 0.01)
         outbox = open_outbox()
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

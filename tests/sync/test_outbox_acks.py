@@ -6,7 +6,7 @@ import pytest
 
 from sync.message_rows import Mark, SeenStore
 from sync.outbox import Outbox, OutboxBlock
-from sync.outbox_acks import FIRST_FENCE_LIMIT, UNOPENED_S
+from sync.outbox.acks import FIRST_FENCE_LIMIT, UNOPENED_S
 from sync.wire import FENCE_STEP_LIMIT, MAX_COUNT, Lane
 from tests.sync.outboxes import (
     BOOT_S,

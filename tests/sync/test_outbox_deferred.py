@@ -7,7 +7,7 @@ import pytest
 
 from sync.errors import PermanentError
 from sync.outbox import Outbox, OutboxBlock
-from sync.outbox_database import DEFERRED_LIMIT, PAGE_BYTES
+from sync.outbox.database import DEFERRED_LIMIT, PAGE_BYTES
 from sync.wire import PLAINTEXT_LIMIT_BYTES
 from tests.sync.conftest import OpenOutbox
 from tests.sync.outboxes import OTHER_STORE, Clock, ack, all_pending, held, open_at, outcome, receipt

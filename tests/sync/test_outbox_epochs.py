@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sync.errors import PermanentError
 from sync.outbox import Outbox
-from sync.outbox_epochs import CLOCK_LEAP_S, HubClock, next_epoch, sealing_day
+from sync.outbox.epochs import CLOCK_LEAP_S, HubClock, next_epoch, sealing_day
 from sync.wire import MAX_COUNT, epoch_seconds
 from tests.sync.outboxes import BOOT_S, DAY_S, REGISTERED_S, Clock, all_pending, find_block, open_at
 

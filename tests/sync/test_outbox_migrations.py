@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sync.outbox import Outbox, StoredState
-from sync.outbox_migrations import SCHEMA_VERSION
+from sync.outbox.migrations import SCHEMA_VERSION
 from sync.record_codec import decode_records
 from sync.records import VitalRecord
 from sync.registration import RegistrationError

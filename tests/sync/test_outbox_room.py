@@ -8,7 +8,7 @@ import pytest
 
 from sync.message_rows import Dropped, Mark
 from sync.outbox import BufferLimits, Outbox, OutboxBlock
-from sync.outbox_room import STEP_BLOCKS
+from sync.outbox.room import STEP_BLOCKS
 from sync.wire import Lane
 from tests.sync.outboxes import (
     BOOT_S,

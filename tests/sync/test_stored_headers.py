@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from sync.header_templates import HeaderTemplates
 from sync.message_rows import Mark
 from sync.outbox import Outbox
+from sync.outbox.header_templates import HeaderTemplates
+from sync.outbox.stored_headers import restore_header
 from sync.seal import BlockHeader, LaneEnd, encode_header, parse_header
-from sync.stored_headers import restore_header
 from sync.wire import BlockId
 from tests.sync.outboxes import EVERY_BLOCK, ack, all_pending
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import Connection, func, select, update
 
-from cloud import store_tables as tables
+from cloud.store import tables
 from config.terminal import escape_controls
 
 MAX_MESSAGES: Final = 1000

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from sync.data_keys import DataKey, KeyStatement, WrappedKey, sign_statement, wrap_key
 from sync.errors import PermanentError
 from sync.keys import HubKeys
-from sync.outbox_database import OutboxDatabase
+from sync.outbox.database import OutboxDatabase
 from sync.recipients import RecipientPublicKey
 from sync.registration import Registration, RegistrationError
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from sync.errors import PermanentError
 from sync.keys import HubKey
-from sync.outbox_database import PAGE_BYTES, SECURE_DELETE, WAL_BYTES, OutboxDatabase, translating_sqlite_errors
-from sync.outbox_migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
-from sync.reserve import Reserve
+from sync.outbox.database import PAGE_BYTES, SECURE_DELETE, WAL_BYTES, OutboxDatabase, translating_sqlite_errors
+from sync.outbox.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
+from sync.outbox.reserve import Reserve
 from sync.seal import SealError
 
 _NEWER: Final = "the buffer {} was written by a newer pulsegate (schema {}, this version supports {}): update pulsegate"

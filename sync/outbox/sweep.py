@@ -6,10 +6,10 @@ A round reads every row of the tables of blocks once, in small steps. A key that
 from itertools import groupby
 from typing import Final
 
-from sync.block_tables import Answer, BlockRow, BlockTables, sequence_of
-from sync.outbox_database import OutboxDatabase
-from sync.outbox_epochs import SECONDS_PER_DAY
-from sync.outbox_keys import OutboxKeys
+from sync.outbox.block_tables import Answer, BlockRow, BlockTables, sequence_of
+from sync.outbox.database import OutboxDatabase
+from sync.outbox.epochs import SECONDS_PER_DAY
+from sync.outbox.keys import OutboxKeys
 from sync.wire import LANES
 
 STEP_ROWS: Final = 512

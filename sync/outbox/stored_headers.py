@@ -7,7 +7,7 @@ from the block's row in the buffer.
 import logging
 from typing import Final
 
-from sync.header_templates import HeaderTemplate
+from sync.outbox.header_templates import HeaderTemplate
 from sync.seal import NONCE_BYTES
 from sync.wire import BlockId
 

@@ -57,7 +57,7 @@ blocks: Final = Table(
     PrimaryKeyConstraint("hub", "epoch", "lane", "seq"),
     postgresql_partition_by="RANGE (epoch)",
 )
-"""The sealed blocks. PostgreSQL keeps each month of epochs in a partition (`cloud.store_partitions`)."""
+"""The sealed blocks. PostgreSQL keeps each month of epochs in a partition (`cloud.store.partitions`)."""
 work: Final = Table(
     "work",
     metadata,
@@ -147,7 +147,7 @@ hubs: Final = Table(
     Column("event_us", BigInteger, nullable=False),
     Column("copied_us", BigInteger),
 )
-"""Hubs that were restored or copied: when this was last noticed, and when twice within a day (`cloud.store_hubs`)."""
+"""Hubs that were restored or copied: when this was last noticed, and when twice within a day (`cloud.store.hubs`)."""
 erased: Final = Table(
     "erased",
     metadata,

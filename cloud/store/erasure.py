@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, SelectBase, Table, select, tuple_
 
-from cloud import store_tables as tables
-from cloud.store_commit import count_commit
-from cloud.store_tables import CONFLICT, insert
-from cloud.stored_blocks import StoreCounts, StoredBlockId
+from cloud.store import tables
+from cloud.store.commit import count_commit
+from cloud.store.stored_blocks import StoreCounts, StoredBlockId
+from cloud.store.tables import CONFLICT, insert
 
 
 def erase_subject(connection: Connection, subject: str, at_us: int) -> None:

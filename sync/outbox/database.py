@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sync.errors import DiskFullError, PermanentError, SyncError, TransientError
-from sync.reserve import Reserve
+from sync.outbox.reserve import Reserve
 
 PAGE_BYTES: Final = 512
 """Of a new database. Each commit writes whole pages: at 10 s a commit, a one-channel ECG with vital signs and state

@@ -11,7 +11,7 @@ Each change of a block's state is one transaction:
 Only the uplink keeps track of the blocks that were sent, in memory. After a crash it sends them again, and the clinic stores
 each block once, however often it arrives. When the clinic has another store, every block is pending again.
 
-A reserve file (`sync.reserve`) keeps room to delete, to store alerts and to start on a full disk.
+A reserve file (`sync.outbox.reserve`) keeps room to delete, to store alerts and to start on a full disk.
 
 The class is synchronous and used by one thread at a time: the agent's storage worker.
 """
@@ -22,27 +22,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from sync.block_tables import BlockTables, SealedRow
 from sync.chain import block_digest
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import DiskFullError, PermanentError, SyncError
-from sync.header_templates import HeaderTemplates
 from sync.keys import HubKeys
 from sync.messages import Ack, Receipt
-from sync.outbox_acks import Applied, OutboxAcks
-from sync.outbox_database import OutboxDatabase
-from sync.outbox_epochs import CLOCK_LEAP_S, SECONDS_PER_DAY, HubClock, sealing_day
-from sync.outbox_format_1 import report_unreadable, reseal_blocks
-from sync.outbox_keys import OutboxKeys
-from sync.outbox_room import BUFFER_LIMITS, BufferLimits, delete_answered, drop, make_room
-from sync.outbox_schema import is_disk_full, open_database
-from sync.outbox_sealer import OutboxSealer
-from sync.outbox_state import OutboxState, StoredState
-from sync.outbox_sweep import OutboxSweep
-from sync.outbox_views import ClinicView, OutboxStatistics, read_clinic_view, read_statistics
+from sync.outbox.acks import Applied, OutboxAcks
+from sync.outbox.block_tables import BlockTables, SealedRow
+from sync.outbox.database import OutboxDatabase
+from sync.outbox.epochs import CLOCK_LEAP_S, SECONDS_PER_DAY, HubClock, sealing_day
+from sync.outbox.format_1 import report_unreadable, reseal_blocks
+from sync.outbox.header_templates import HeaderTemplates
+from sync.outbox.keys import OutboxKeys
+from sync.outbox.reserve import Reserve
+from sync.outbox.room import BUFFER_LIMITS, BufferLimits, delete_answered, drop, make_room
+from sync.outbox.schema import is_disk_full, open_database
+from sync.outbox.sealer import OutboxSealer
+from sync.outbox.state import OutboxState, StoredState
+from sync.outbox.stored_headers import restore_header
+from sync.outbox.sweep import OutboxSweep
+from sync.outbox.views import ClinicView, OutboxStatistics, read_clinic_view, read_statistics
 from sync.registration import Registration
-from sync.reserve import Reserve
-from sync.stored_headers import restore_header
 from sync.wire import MAX_COUNT, BlockId, Lane, epoch_seconds, is_name
 
 __all__ = [
@@ -182,7 +182,7 @@ class Outbox:
         """Seal and store blocks together with named values of the caller, in one transaction that is on the disk on return.
 
         All of it belongs to the outbox's subject, or to an earlier `subject` of this hub.
-        If the buffer is over its quota, this deletes some blocks first (`sync.outbox_room`), unless an alert is stored.
+        If the buffer is over its quota, this deletes some blocks first (`sync.outbox.room`), unless an alert is stored.
         On a full disk alerts may spend a part of the reserve, and other blocks the space of deleted and released ones.
 
         Raises:

@@ -123,11 +123,11 @@ CREATE TABLE unreadable_1 ( -- blocks of format 1 that could not be opened
 ) STRICT
 """
 """New columns of `buffer`: `previous` is the epoch before (NULL: none), `generation` the number of the clinic's store (see
-`sync.block_tables`); `store` (NULL: none yet), `fence` and `commits` are of the clinic's last message. `keys_1` and `blocks_1`
-are of format 1 and stay until all blocks are sealed again."""
+`sync.outbox.block_tables`); `store` (NULL: none yet), `fence` and `commits` are of the clinic's last message. `keys_1` and
+`blocks_1` are of format 1 and stay until all blocks are sealed again."""
 _BLOCKS: Final = """
 CREATE TABLE blocks_{} (
-    id INTEGER PRIMARY KEY, -- sequence and seq: see sync.block_tables
+    id INTEGER PRIMARY KEY, -- sequence and seq: see sync.outbox.block_tables
     state INTEGER NOT NULL,
     since INTEGER NOT NULL, -- when the state last changed: seconds since 1970
     key INTEGER NOT NULL, -- keys.number
@@ -169,7 +169,7 @@ def migrate(connection: sqlite3.Connection, *, hub: str, hub_key: HubKey) -> Non
 
     @migrations(name="3")
     def _create_format_2(database: Database) -> None:
-        """The blocks of format 1 are sealed again afterwards, in small steps (`sync.outbox_format_1`)."""
+        """The blocks of format 1 are sealed again afterwards, in small steps (`sync.outbox.format_1`)."""
         for statement in _VERSION_3.split(";\n"):
             database.conn.execute(statement)
         for lane in ("alert", "vital", "wave", "archive"):

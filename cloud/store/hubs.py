@@ -6,9 +6,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, Executable, and_, bindparam, func, or_, select, update
 
-from cloud import store_tables as tables
-from cloud.store_tables import insert
-from cloud.stored_blocks import Progress, StoreIdentity
+from cloud.store import tables
+from cloud.store.stored_blocks import Progress, StoreIdentity
+from cloud.store.tables import insert
 from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement
 from sync.message_rows import Mark

@@ -10,8 +10,8 @@ from sync.errors import PermanentError
 from sync.format_1.blocks import open_block, parse_header
 from sync.format_1.records import decode_records
 from sync.keys import HubKey
-from sync.outbox_database import OutboxDatabase
-from sync.outbox_keys import local_purpose
+from sync.outbox.database import OutboxDatabase
+from sync.outbox.keys import local_purpose
 from sync.record_codec import encode_records
 from sync.records import RecordError
 from sync.wire import LANES, Lane

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sync.chain import start_chain
 from sync.message_rows import Dropped, Head, SeenStore
-from sync.outbox_database import OutboxDatabase
-from sync.outbox_room import dropped_ranges
+from sync.outbox.database import OutboxDatabase
+from sync.outbox.room import dropped_ranges
 from sync.wire import LANES, UPLINK_LANES, Lane
 
 _STATISTICS = """SELECT lane, total(pending), total(last), total(bytes), total(unopened), total(released), total(aside),

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sync.block_tables import Answer, BlockRow, BlockSequence, BlockTables
 from sync.message_rows import Dropped
-from sync.outbox_database import OutboxDatabase
+from sync.outbox.block_tables import Answer, BlockRow, BlockSequence, BlockTables
+from sync.outbox.database import OutboxDatabase
 from sync.wire import Lane
 
 STEP_BLOCKS: Final = 64

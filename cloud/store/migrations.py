@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, inspect, text
 
-from cloud import store_tables as tables
-from cloud.store_partitions import create_default_partition
+from cloud.store import tables
+from cloud.store.partitions import create_default_partition
 from sync.format_1.blocks import parse_header
 from sync.seal import SealError
 

@@ -5,11 +5,11 @@ from hashlib import sha256
 from os import urandom
 from typing import Final
 
-from sync.block_tables import BlockSequence, BlockTables
 from sync.chain import start_chain
 from sync.errors import PermanentError
-from sync.header_templates import HeaderTemplates
-from sync.outbox_keys import DayKey
+from sync.outbox.block_tables import BlockSequence, BlockTables
+from sync.outbox.header_templates import HeaderTemplates
+from sync.outbox.keys import DayKey
 from sync.seal import NONCE_BYTES
 from sync.wire import PLAINTEXT_LIMIT_BYTES, BlockId, Lane
 

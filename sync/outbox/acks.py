@@ -8,12 +8,12 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sync.block_tables import Answer, BlockRow, BlockSequence, BlockTables
 from sync.message_rows import Held, Mark, Outcome
 from sync.messages import Ack, Receipt
-from sync.outbox_database import OutboxDatabase
-from sync.outbox_keys import OutboxKeys
-from sync.outbox_room import delete_passed_ranges, range_chain
+from sync.outbox.block_tables import Answer, BlockRow, BlockSequence, BlockTables
+from sync.outbox.database import OutboxDatabase
+from sync.outbox.keys import OutboxKeys
+from sync.outbox.room import delete_passed_ranges, range_chain
 from sync.wire import FENCE_STEP_LIMIT, BlockId, Lane
 
 FIRST_FENCE_LIMIT: Final = 2**32

@@ -6,9 +6,9 @@ from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import Connection, Executable, Table, bindparam, select, update
 
-from cloud import store_tables as tables
-from cloud.store_tables import CONFLICT, insert
-from cloud.stored_blocks import NewBlock, RejectedBlock, StoreCounts
+from cloud.store import tables
+from cloud.store.stored_blocks import NewBlock, RejectedBlock, StoreCounts
+from cloud.store.tables import CONFLICT, insert
 from config.terminal import escape_controls
 from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement, WrappedKey

@@ -17,8 +17,8 @@ from sqlalchemy import (
     update,
 )
 
-from cloud import store_tables as tables
-from cloud.store_tables import insert
+from cloud.store import tables
+from cloud.store.tables import insert
 from sync.chain import extend_chain, start_chain
 from sync.message_rows import Mark
 from sync.wire import Lane

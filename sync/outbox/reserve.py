@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 RESERVE_BYTES: Final = 2 * 1024 * 1024
-"""Twice the WAL (`sync.outbox_database.WAL_BYTES`): moving a WAL of new pages into the database takes its size once more, and
+"""Twice the WAL (`sync.outbox.database.WAL_BYTES`): moving a WAL of new pages into the database takes its size once more, and
 the transaction that needed the room extends it."""
 ALERT_KEEPS_BYTES: Final = RESERVE_BYTES // 2
 """Alerts may spend the reserve down to this; the rest is for deleting."""

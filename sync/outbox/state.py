@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sync.keys import HubKey
-from sync.outbox_database import OutboxDatabase
+from sync.outbox.database import OutboxDatabase
 
 
 @dataclass(frozen=True, slots=True)

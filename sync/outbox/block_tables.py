@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from sync.outbox_database import OutboxDatabase
+from sync.outbox.database import OutboxDatabase
 from sync.seal import LaneEnd
 from sync.wire import BlockId, Lane
 

@@ -13,11 +13,11 @@ from typing import Final, Self, cast
 from sqlalchemy import Connection, Engine, select, tuple_
 from sqlalchemy.exc import DBAPIError
 
-from cloud import store_hubs
-from cloud import store_tables as tables
 from cloud.database_errors import is_transient, translating_errors
 from cloud.databases import DatabaseLocation, describe_error, lock_schema, open_postgresql, open_sqlite
-from cloud.store_commit import (
+from cloud.store import hubs as store_hubs
+from cloud.store import tables
+from cloud.store.commit import (
     check_not_erased,
     compare_with_stored,
     count_commit,
@@ -28,12 +28,12 @@ from cloud.store_commit import (
     insert_wrapped_keys,
     with_key,
 )
-from cloud.store_erasure import erase_subject, note_erased_sequences
-from cloud.store_marks import advance_marks
-from cloud.store_migrations import create_or_migrate
-from cloud.store_partitions import RETRY_US, create_partitions
-from cloud.store_rejections import keep_rejected_message
-from cloud.stored_blocks import (
+from cloud.store.erasure import erase_subject, note_erased_sequences
+from cloud.store.marks import advance_marks
+from cloud.store.migrations import create_or_migrate
+from cloud.store.partitions import RETRY_US, create_partitions
+from cloud.store.rejections import keep_rejected_message
+from cloud.store.stored_blocks import (
     CheckedMessage,
     CommitResult,
     Progress,
@@ -151,7 +151,7 @@ class Store:
     def advance_marks(self, hub: str, sequences: Iterable[tuple[Lane, int]], subjects: set[str], now_us: int) -> Progress:
         """Move the marks of (lane, epoch) to the end of their gap-free sequences; returns what an acknowledgement says.
 
-        `subjects` are those that the hub seals for now. It runs in a transaction after the commit: see `cloud.store_marks`.
+        `subjects` are those that the hub seals for now. It runs in a transaction after the commit: see `cloud.store.marks`.
 
         Raises:
             TransientError, PermanentError: as `transaction`.
