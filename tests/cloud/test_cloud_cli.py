@@ -24,6 +24,7 @@ from cloud.cli import main
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.tables import open_projections
+from sync.record_codec import encode_records
 from sync.records import GapRecord
 from sync.seal import LaneEnd, parse_header, seal_block
 from tests.clinic_testbed import Clinic, Hub
@@ -86,7 +87,7 @@ def test_export_finds_missing_blocks_and_duplicate_waveforms(
         assert hub.receive(store, hub.message(rejected))[0].aside[0].seq == parse_header(hub.seal("wave", b"")).seq
         hub.send(store, "wave", waveform(START_US, SAMPLES))
         hub.epoch, previous = 2, LaneEnd(1, 6, bytes(32))
-        hub.send_block(store, seal_block(replace(hub.header("wave", 1), prev=previous), b"\x80", hub.key))
+        hub.send_block(store, seal_block(replace(hub.header("wave", 1), prev=previous), encode_records([]), hub.key))
     code, lines, _ = run(capsys, "open", "--data", str(folder), "--json")
     assert code == 0
     lost_seq = parse_header(lost).seq
