@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 
 import gateway.cli
-from gateway.clock import SystemClock
+import gateway.clock
 
 
 def main() -> int:
     with Path(sys.argv[1]).open("rb") as file:
         offset = mmap.mmap(file.fileno(), 8, prot=mmap.PROT_READ)
 
-    class SteppedClock(SystemClock):
+    class SteppedClock(gateway.clock.SystemClock):
         def wall_us(self) -> int:
             return super().wall_us() + int.from_bytes(offset[:8], "little", signed=True)
 
-    vars(gateway.cli)["SystemClock"] = SteppedClock
+    vars(gateway.clock)["SystemClock"] = SteppedClock
     return gateway.cli.main(sys.argv[2:])
 
 
