@@ -322,7 +322,7 @@ class TestStoreFile:
                 assert clinic.receive(hub.message(*hub.seal())).marks == (hub.mark("vital", seq),)
 
     def test_a_lock_of_another_process_is_a_transient_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("cloud.store.BUSY_TIMEOUT_S", 0.01)
+        monkeypatch.setattr("cloud.store.store.BUSY_TIMEOUT_S", 0.01)
         store, other = Store.open(tmp_path / "store.db"), create_engine(f"sqlite:///{tmp_path / 'store.db'}")
         clinic = Receiver(store)
         hub = SendingHub().register(clinic.registry)
