@@ -125,7 +125,7 @@ def test_every_block_of_two_ingests_and_two_openers_is_opened_once(
 def test_a_deadline_on_a_locked_row_is_a_transient_error(
     databases: Databases, store: Store, hubs: list[Hub], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloud.store.BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("cloud.store.store.BUSY_TIMEOUT_S", 0.05)
     block = hubs[0].seal_records("vital", heart_rate(START_US, 60.0))
     with closing(Store.open(databases.location("blocks"))) as other:
         with store.transaction() as connection:
@@ -150,7 +150,7 @@ def test_a_block_of_a_subject_that_is_erased_meanwhile_is_not_stored(
             checked(connection, counts)
 
         with monkeypatch.context() as patched:
-            patched.setattr("cloud.store.count_commit", erase_first)
+            patched.setattr("cloud.store.store.count_commit", erase_first)
             with pytest.raises(TransientError, match="erased just now"):
                 hub.receive(store, sent)
     ack, _ = hub.receive(store, sent)
