@@ -12,7 +12,7 @@ from sync.outbox.reserve import Reserve
 
 PAGE_BYTES: Final = 512
 """Of a new database. Each commit writes whole pages: at 10 s a commit, a one-channel ECG with vital signs and state
-writes 84 MB a day with pages of 512 bytes, and 146 MB with pages of 1 KiB (`benchmarks.disk_writes`)."""
+writes 92 MB a day with pages of 512 bytes, and half as much again with pages of 1 KiB (`benchmarks.disk_writes`)."""
 WAL_BYTES: Final = 1024 * 1024
 """Size of the WAL after which SQLite moves it into the database. The reserve for a full disk must be twice as large."""
 SECURE_DELETE: Final = "PRAGMA secure_delete = FAST"
