@@ -54,18 +54,18 @@ def test_a_clinic_without_its_key_store_does_not_start(with_blocks: Store, clini
 
 def test_a_subject_with_a_newer_pair_needs_the_earlier_one_only_for_its_keys(with_blocks: Store, clinic: Clinic) -> None:
     clinic.key_store.create("subject-1")
-    load_keys(clinic.folder, with_blocks)
+    assert set(load_keys(clinic.folder, with_blocks).recipients.subjects()) == {"subject-1", "subject-2"}
 
 
 def test_an_erased_subject_needs_no_private_key(with_blocks: Store, clinic: Clinic) -> None:
     with_blocks.erase("subject-2", START_US)
     clinic.key_store.destroy("subject-2")
-    load_keys(clinic.folder, with_blocks)
+    assert load_keys(clinic.folder, with_blocks).recipients.subjects() == ("subject-1",)
 
 
 def test_a_store_restored_from_before_an_erasure_needs_no_private_key(with_blocks: Store, clinic: Clinic) -> None:
     clinic.key_store.destroy("subject-2")
-    load_keys(clinic.folder, with_blocks)
+    assert load_keys(clinic.folder, with_blocks).recipients.subjects() == ("subject-1",)
 
 
 @pytest.mark.parametrize("name", ["acknowledgement.key", "receipt.key"])

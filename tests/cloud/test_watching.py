@@ -73,6 +73,7 @@ def test_a_locked_store_is_tried_again(store: Store, engine: Engine, monkeypatch
         async with asyncio.timeout(10):
             while len(attempts) < 2:
                 await asyncio.sleep(0)
+        assert not task.done()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
