@@ -48,13 +48,16 @@ class PostgresUrl:
     def connect_args(self, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
         """Return the driver's arguments, with the password if there is one.
 
+        No TLS: the connection never leaves this computer. Left to itself, the driver would load all certificates for each
+        connection, ask for TLS and check nothing.
+
         Raises:
             ClinicError: other users may read the password file.
         """
         password = find_password(self, environment)
         if self.is_socket:
-            return {"unix_sock": f"{self.host}/.s.PGSQL.{self.port}", "password": password}
-        return {"host": self.host, "port": self.port, "password": password}
+            return {"unix_sock": f"{self.host}/.s.PGSQL.{self.port}", "password": password, "ssl_context": False}
+        return {"host": self.host, "port": self.port, "password": password, "ssl_context": False}
 
     @property
     def is_socket(self) -> bool:

@@ -23,8 +23,14 @@ USER: Final = "pulsegate"
 PORT: Final = 5432
 """Names the socket. Nothing listens on a network."""
 START_LIMIT_S: Final = 60
+MEMORY: Final = Path("/dev/shm")  # noqa: S108  a folder with a random name is made in it
+MEMORY_NEEDED_BYTES: Final = 1 << 30
+"""The databases and their logs stay far below. In memory a new database takes 30 ms, on some disks 250."""
 # Without fsync, because a power cut is not tested here.
-OPTIONS: Final = ("listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "log_min_messages=fatal")
+OPTIONS: Final = (
+    *("listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "log_min_messages=fatal"),
+    *("jit=off", "shared_buffers=8MB", "max_connections=40"),  # a connection starts a quarter sooner
+)
 
 
 class Server:
@@ -48,13 +54,13 @@ class Server:
         for used in {name, template} & self._engines.keys():
             self._engines.pop(used).dispose()
         self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
-        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         self.engine(name)
 
     def engine(self, name: str) -> Engine:
         """Return an engine of the test's own, beside those of the clinic."""
         if name not in self._engines:
-            arguments = {"unix_sock": self._socket, "password": self._password}
+            arguments = {"unix_sock": self._socket, "password": self._password, "ssl_context": False}
             url = URL.create("postgresql+pg8000", USER, database=name)
             self._engines[name] = create_engine(url, connect_args=arguments, pool_pre_ping=True)
         return self._engines[name]
@@ -78,7 +84,9 @@ class Server:
             connection.close()
 
     def _connect(self) -> Any:
-        return pg8000.dbapi.connect(USER, database="postgres", unix_sock=self._socket, password=self._password)
+        return pg8000.dbapi.connect(
+            USER, database="postgres", unix_sock=self._socket, password=self._password, ssl_context=False
+        )
 
     def wait_started(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + START_LIMIT_S
@@ -97,7 +105,7 @@ class Server:
 def run_server() -> Iterator[Server]:
     """Start a server and stop it at the end. Skips the test where PostgreSQL is not installed, and fails it under `CI=true`."""
     binaries, as_user = _find_binaries(), _as_other_user()
-    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-"))
+    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-", dir=_find_memory()))
     try:
         password = secrets.token_hex(16)
         server = Server(folder, password)
@@ -133,6 +141,12 @@ def _find_binaries() -> Path:
         return found[0]
     _skip("no PostgreSQL server is installed: run `make postgresql`")
     raise AssertionError
+
+
+def _find_memory() -> Path | None:
+    """Return the folder in memory if it has room, else None: the default folder for temporary files."""
+    has_room = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED_BYTES
+    return MEMORY if has_room else None
 
 
 def _as_other_user() -> list[str]:
