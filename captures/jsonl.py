@@ -28,7 +28,7 @@ from typing import Any, Final, Self, TextIO
 from captures.payloads import EVENTS, CaptureHeader, Entry, LinkEvent, Payload, PayloadCapture, Truncation
 from captures.recording import LONGEST_S, ReadOptions, RecordingError
 from captures.streams import Stream, open_stream
-from drivers.spec import DeviceInformation
+from drivers.device import DeviceInformation
 
 FORMAT: Final = "pulsegate-capture"
 VERSION: Final = 1

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from drivers.spec import DeviceInformation
+from drivers.device import DeviceInformation
 
 EVENTS: Final = ("connected", "disconnected")
 

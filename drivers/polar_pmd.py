@@ -10,8 +10,9 @@ from functools import partial
 from typing import Final
 
 from drivers.codec import Reader
+from drivers.conversation import Context, Effect, Moment, Procedure, RefusedError, Request, Value
 from drivers.readings import DecodeError, Reading, Waveform
-from drivers.spec import Characteristic, DriverSpec, SetupRefusedError, Write
+from drivers.spec import Characteristic, DriverSpec
 
 SERVICE: Final = "fb005c80-02e7-f387-1cad-8acd2d8df0c8"
 CONTROL_POINT: Final = "fb005c81-02e7-f387-1cad-8acd2d8df0c8"
@@ -91,39 +92,66 @@ _SAMPLE_READERS: Final[Mapping[int, Callable[[Reader], int]]] = {
 """Functions that read a 3-byte sample in µV, by frame type. The H10 sends type 0."""
 
 
-def _request(op: int, *settings: bytes) -> Write:
-    return Write(CONTROL_POINT, bytes((op, _ECG)) + b"".join(settings), partial(check_response, op))
-
-
 def _setting(number: int, value: int) -> bytes:
     """One setting with one 2-byte value; `number` is 0 for the sample rate, 1 for the resolution."""
     return bytes((number, 1)) + value.to_bytes(2, "little")
 
 
-def check_response(op: int, payload: bytes) -> None:
-    """Check the control point's answer to request `op` for ECG: 0xF0, request, measurement type, status, parameters.
+_START_ECG: Final = bytes((_START, _ECG)) + _setting(0, RATE_HZ) + _setting(1, _RESOLUTION_BITS)
+_STOP_ECG: Final = bytes((_STOP, _ECG))
+
+
+def check_response(request: bytes, payload: bytes) -> None:
+    """Check the control point's answer to `request`: 0xF0, request, measurement type, status, parameters.
 
     The status "already in this state" counts as success: the measurement already runs or is already stopped.
 
     Raises:
-        DecodeError: the payload is malformed or answers another request.
-        SetupRefusedError: the sensor refuses the request.
+        RefusedError: the sensor refuses the request.
     """
-    reader = Reader(payload)
-    answered = (reader.u8("response code"), reader.u8("request"), reader.u8("measurement type"))
-    status = reader.u8("status")
-    if answered != (_RESPONSE, op, _ECG):
-        raise DecodeError(f"response: {bytes(answered).hex(' ')} does not answer the request to {_REQUESTS[op]} the ECG")
+    status = payload[3]
     if status not in (0, _ALREADY_IN_STATE):
         reason = _REFUSALS.get(status, "Polar does not publish the meaning of this code")
-        raise SetupRefusedError(f"the sensor refuses to {_REQUESTS[op]} its ECG: {reason} (status {status})")
+        raise RefusedError(f"the sensor refuses to {_REQUESTS[request[0]]} its ECG: {reason} (status {status})")
+
+
+def is_response(request: bytes, payload: bytes) -> bool:
+    """Whether a value of the control point answers `request`."""
+    return len(payload) >= 4 and payload[:3] == bytes((_RESPONSE, *request[:2]))
+
+
+class _PmdConversation:
+    """Starts the ECG, and stops it."""
+
+    def start(self, now: Moment) -> Procedure:
+        del now
+        return self._ask(_START_ECG)
+
+    def stop(self) -> Procedure:
+        return self._ask(_STOP_ECG)
+
+    def receive(self, value: Value) -> tuple[Effect, ...]:
+        """The values of the control point are answers; `_ask` checks those that it waits for."""
+        del value
+        return ()
+
+    def _ask(self, request: bytes) -> Procedure:
+        answer = yield Request(CONTROL_POINT, request, partial(is_response, request))
+        check_response(request, answer)
+
+
+def _converse(context: Context) -> _PmdConversation:
+    del context
+    return _PmdConversation()
 
 
 DRIVER: Final = DriverSpec(
     name="polar_pmd",
     service=SERVICE,
-    # A full frame holds 73 samples and arrives every 0.56 s; eight missing in a row exceed any normal radio loss.
-    streams=(Characteristic(DATA, "notify", decode_ecg_frame, silent_after_s=5.0),),
-    setup=(_request(_START, _setting(0, RATE_HZ), _setting(1, _RESOLUTION_BITS)),),
-    teardown=(_request(_STOP),),
+    streams=(
+        Characteristic(CONTROL_POINT, "indicate"),
+        # A full frame holds 73 samples and arrives every 0.56 s; eight missing in a row exceed any normal radio loss.
+        Characteristic(DATA, "notify", decode_ecg_frame, silent_after_s=5.0),
+    ),
+    converse=_converse,
 )

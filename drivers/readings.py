@@ -1,9 +1,11 @@
 """The readings that drivers yield. All times are on the sensor's clock; `gateway.timeline` adds the hub's times."""
 
+import hashlib
 import math
 from array import array
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Final, Literal
 
 TICKS_PER_SECOND: Final = 1024
 """Resolution of RR intervals: Heart Rate Service 1.0, section 3.1.1.4 (1/1024 s)."""
@@ -21,13 +23,45 @@ class DecodeError(ValueError):
     """A payload violates its specification. The message names the field, the value found and what is allowed."""
 
 
+ClockState = Literal["set", "not_set", "unknown", "invalid"]
+"""Whether a sensor's date and time can be used: `not_set` where its clock still counts from the factory's date, `unknown` where
+it sends a date of zeros, `invalid` where it sends a date that does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a spot reading comes from. The readings of one result, as of one blood pressure, have the same `group`.
+
+    Attributes:
+        group: identifies the result among those of its sensor; the same stored record sent again has the same (`group_of`).
+        measured: the sensor's date and time at the measurement, in its local time; None where it sends none that exists.
+        clock: the state of the clock that `measured` comes from; None where the sensor sends no time.
+        record: the number of the result in the sensor's memory.
+        user: the sensor's number of the person; None where it names none.
+        is_stored: whether the result comes from the sensor's memory.
+    """
+
+    group: int
+    measured: datetime | None = None
+    clock: ClockState | None = None
+    record: int | None = None
+    user: int | None = None
+    is_stored: bool = False
+
+
+def group_of(payload: bytes) -> int:
+    """Return the `group` of the readings in a payload: 48 bits of its SHA-256."""
+    return int.from_bytes(hashlib.sha256(payload).digest()[:6], "big")
+
+
 @dataclass(frozen=True, slots=True)
 class Vital:
-    """One measured number, in the unit of its kind (`drivers.kinds`)."""
+    """One measured number, in the unit of its kind (`drivers.kinds`). `origin` is None where the value is continuous."""
 
     kind: str
     value: float
     flags: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +89,11 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Information that the sensor reports about itself: battery level, skin contact, model number."""
+    """Information that the sensor reports about itself: battery level, skin contact, model number, a failed measurement."""
 
     kind: str
     value: str | int | float | bool
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,55 +4,83 @@ import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import drivers
+from drivers.conversation import Context
+from drivers.decoding import ServiceDecoder
+from drivers.device import DeviceInformation
 from drivers.readings import DecodeError, Quarantined, Reading, check_reading
-from drivers.spec import Decoder, DeviceInformation, DriverSpec
+from drivers.spec import Broadcast, BroadcastField, DriverSpec
 
 
 class DriverConflictError(Exception):
-    """Two drivers claim the same characteristic, and nothing decides which one decodes it."""
+    """Two drivers claim the same service, or the same field of an advertisement, and nothing decides which one decodes it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Registry:
-    """All drivers, ordered by name, and the decoder of each characteristic. See `load_drivers` and `build_registry`."""
+    """All drivers, ordered by name. See `load_drivers` and `build_registry`."""
 
     drivers: tuple[DriverSpec, ...]
-    _owners: Mapping[str, DriverSpec]
-    _decoders: Mapping[str, Decoder]
 
     def for_services(self, uuids: Iterable[str]) -> tuple[DriverSpec, ...]:
         """The drivers for the services that a sensor offers (128-bit UUIDs)."""
         offered = {uuid.lower() for uuid in uuids}
         return tuple(driver for driver in self.drivers if driver.service in offered)
 
-    def decode(self, characteristic: str, payload: bytes, device: DeviceInformation | None = None) -> tuple[Reading, ...]:
-        """Decode `payload` and apply the quirks declared for `device`.
+    def find(self, characteristic: str, service: str | None = None) -> DriverSpec | None:
+        """The driver that decodes a characteristic. Without its service, the only one that does; None if several do."""
+        found = self._owners.get(characteristic.lower(), ())
+        chosen = [driver for driver in found if service is None or driver.service == service.lower()]
+        return chosen[0] if len(chosen) == 1 else None
 
-        Yields `Quarantined` where decoding fails or gives a value that the stages after it cannot represent.
+    def decode(
+        self, characteristic: str, payload: bytes, device: DeviceInformation | None = None, service: str | None = None
+    ) -> tuple[Reading, ...]:
+        """Decode one payload by itself, as if a connection began with it.
+
+        Yields `Quarantined` where no driver decodes it, where decoding fails or gives a value that the stages after it cannot
+        represent.
         """
-        characteristic = characteristic.lower()
-        decoder = self._decoders.get(characteristic)
-        if decoder is None:
+        driver = self.find(characteristic, service)
+        if driver is None:
             return (Quarantined(characteristic, payload, "no driver decodes this characteristic"),)
+        decoder = ServiceDecoder(driver, Context(device or DeviceInformation()))
+        return decoder.decode(characteristic.lower(), payload).readings
+
+    def decode_broadcast(self, field: BroadcastField, key: str | int, payload: bytes) -> tuple[Reading, ...]:
+        """Decode a field of an advertisement; no readings where no driver decodes it, because most concern other devices."""
+        broadcast = self._broadcasts.get((field, key))
+        if broadcast is None:
+            return ()
+        name = f"{field} {key if isinstance(key, str) else f'{key:04X}'}"
         try:
-            readings = decoder(payload)
-            for quirk in self._owners[characteristic].quirks:
-                if device is not None and quirk.applies_to(device):
-                    readings = quirk.correct(readings)
+            readings = broadcast.decode(payload)
             for reading in readings:
                 check_reading(reading)
         except DecodeError as error:
-            return (Quarantined(characteristic, payload, str(error)),)
+            return (Quarantined(name, payload, str(error)),)
         return readings
+
+    @cached_property
+    def _broadcasts(self) -> Mapping[tuple[BroadcastField, str | int], Broadcast]:
+        return {(broadcast.field, broadcast.key): broadcast for driver in self.drivers for broadcast in driver.broadcasts}
+
+    @cached_property
+    def _owners(self) -> Mapping[str, tuple[DriverSpec, ...]]:
+        owners: dict[str, tuple[DriverSpec, ...]] = {}
+        for driver in self.drivers:
+            for characteristic in driver.characteristics:
+                owners[characteristic] = (*owners.get(characteristic, ()), driver)
+        return owners
 
 
 def load_drivers() -> Registry:
     """A registry of every driver in the package.
 
     Raises:
-        DriverConflictError: two drivers claim the same characteristic.
+        DriverConflictError: two drivers claim the same service or the same field of an advertisement.
         TypeError: a module's `DRIVER` is not a `DriverSpec`.
     """
     modules = (
@@ -66,14 +94,17 @@ def build_registry(specs: Iterable[DriverSpec]) -> Registry:
     ordered = tuple(sorted(specs, key=_checked_name))
     owners: dict[str, DriverSpec] = {}
     for driver in ordered:
-        for characteristic in driver.characteristics:
-            other = owners.setdefault(characteristic, driver)
+        for claim in _claims(driver):
+            other = owners.setdefault(claim, driver)
             if other is not driver:
-                raise DriverConflictError(
-                    f"drivers {other.name!r} and {driver.name!r} both claim characteristic {characteristic}: remove it from one"
-                )
-    decoders = {s.uuid: s.decode for driver in ordered for s in driver.streams + driver.reads}
-    return Registry(ordered, owners, decoders)
+                raise DriverConflictError(f"drivers {other.name!r} and {driver.name!r} both claim {claim}: remove it from one")
+    return Registry(ordered)
+
+
+def _claims(driver: DriverSpec) -> Iterable[str]:
+    if driver.service:
+        yield f"service {driver.service}"
+    yield from (f"{broadcast.field} {broadcast.key}" for broadcast in driver.broadcasts)
 
 
 def _checked_name(driver: object) -> str:

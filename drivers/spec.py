@@ -1,21 +1,16 @@
-"""The declaration of a driver: what a session must subscribe to, read and write, and how bytes are decoded to readings.
+"""The declaration of a driver: what a session must subscribe to and read, and how bytes are decoded to readings.
 
-For each driver whose service the sensor offers, a session performs these steps in order:
-
-1. read and decode each of `reads` that the sensor has and does not refuse;
-2. subscribe to each of `streams` that the sensor has;
-3. subscribe to `control_points`, then send each of `setup`, and wait for the answer that `expect` accepts;
-4. at a clean stop, send each of `teardown` in the same way, then disconnect.
+For each driver whose service the sensor offers, a session subscribes to its `streams`, then reads and decodes its `reads`. That
+is the short form. The long form adds `converse`: a conversation (`drivers.conversation`) that writes, waits for answers and
+decodes the streams that have no decoder here.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Literal
 
-from drivers.readings import Reading, Status, Waveform
-
-Decoder = Callable[[bytes], tuple[Reading, ...]]
-"""Decodes one payload to readings. A pure function that raises only `DecodeError`."""
+from drivers.conversation import Context, Conversation
+from drivers.device import Decoder, Quirk
 
 _BASE_UUID: Final = "{:08x}-0000-1000-8000-00805f9b34fb"
 
@@ -25,108 +20,58 @@ def uuid16(number: int) -> str:
     return _BASE_UUID.format(number)
 
 
-class SetupRefusedError(Exception):
-    """The sensor answered a set-up write with an error. The message names the request and the sensor's reason."""
-
-
 @dataclass(frozen=True, slots=True)
 class Characteristic:
     """One characteristic that a session subscribes to or reads, and the decoder of its values.
 
-    `uuid` has 128 bits and is in lower case. After `silent_after_s` without a value, a subscription counts as silent: a
-    healthy sensor always sends sooner. It is None where the sensor sends only changes. If a sensor refuses a subscription that
-    `is_optional`, or any read, the session continues without it.
+    `uuid` has 128 bits and is in lower case. `decode` is None where the driver's conversation decodes the values. After
+    `silent_after_s` without a value, a subscription counts as silent: a healthy sensor always sends sooner. It is None where
+    the sensor sends only changes. If a sensor refuses a subscription that `is_optional`, or any read, the session continues
+    without it.
     """
 
     uuid: str
     mode: Literal["notify", "indicate", "read"]
-    decode: Decoder
+    decode: Decoder | None = None
     silent_after_s: float | None = None
     is_optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
-    """A write with response. Where `expect` is given, the sensor answers by an indication of the same characteristic.
+BroadcastField = Literal["service_data", "manufacturer_data"]
 
-    `expect` checks such an indication. It returns if the sensor accepts the write, raises `SetupRefusedError` if the sensor
-    refuses it, and `DecodeError` if the indication does not answer this write. After a `DecodeError` the session keeps waiting.
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """A field of an advertisement: `service_data` of a 128-bit UUID, or `manufacturer_data` of a company's number.
+
+    `decode` is given the field without its UUID or company number.
     """
 
-    characteristic: str
-    payload: bytes
-    expect: Callable[[bytes], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceInformation:
-    """How a sensor identifies itself; "" where unknown."""
-
-    manufacturer: str = ""
-    model: str = ""
-    firmware: str = ""
-
-    def updated(self, readings: Iterable[Reading]) -> "DeviceInformation":
-        """A copy with the manufacturer, model and firmware that these readings report."""
-        reported = {r.kind: r.value for r in readings if isinstance(r, Status) and isinstance(r.value, str)}
-        return replace(self, **{name: reported[name] for name in ("manufacturer", "model", "firmware") if name in reported})
-
-
-@dataclass(frozen=True, slots=True)
-class Quirk:
-    """A deviation of one model from its service's declaration, and the evidence for it (`why`).
-
-    It applies where all given fields match: `manufacturer` and `model` exactly, `firmware` by prefix. None matches
-    anything. `rate_hz` is the model's true rate by kind of waveform; `ignored` are kinds that it reports wrongly.
-    """
-
-    why: str
-    manufacturer: str | None = None
-    model: str | None = None
-    firmware: str | None = None
-    rate_hz: Mapping[str, float] | None = None
-    ignored: frozenset[str] = frozenset()
-
-    def applies_to(self, device: DeviceInformation) -> bool:
-        return (
-            self.manufacturer in (None, device.manufacturer)
-            and self.model in (None, device.model)
-            and device.firmware.startswith(self.firmware or "")
-        )
-
-    def correct(self, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
-        """The readings with this quirk corrected."""
-        return tuple(self._correct_rate(reading) for reading in readings if getattr(reading, "kind", None) not in self.ignored)
-
-    def _correct_rate(self, reading: Reading) -> Reading:
-        if isinstance(reading, Waveform) and self.rate_hz and reading.kind in self.rate_hz:
-            return replace(reading, rate_hz=self.rate_hz[reading.kind])
-        return reading
+    field: BroadcastField
+    key: str | int
+    decode: Decoder
 
 
 @dataclass(frozen=True, slots=True)
 class DriverSpec:
-    """The driver of one GATT service. The module's docstring says when a session uses each field.
+    """The driver of one GATT service, of a sensor's advertisements, or of both.
 
-    `service` is the UUID of the service. `bonding` is True if its characteristics need an encrypted link.
+    `service` is the UUID of the service; "" for a sensor that only advertises. `bonding` is True if its characteristics need an
+    encrypted link. `setup_rank` orders the set-ups of a sensor's drivers: the clock is set before a user is chosen, and both
+    before records are asked for.
     """
 
     name: str
-    service: str
+    service: str = ""
     streams: tuple[Characteristic, ...] = ()
     reads: tuple[Characteristic, ...] = ()
-    setup: tuple[Write, ...] = ()
-    teardown: tuple[Write, ...] = ()
+    broadcasts: tuple[Broadcast, ...] = ()
     bonding: bool = False
     quirks: tuple[Quirk, ...] = ()
-
-    @property
-    def control_points(self) -> tuple[str, ...]:
-        """Characteristics that send the answers to `setup` and `teardown`: subscribe to them before the first write."""
-        return tuple(dict.fromkeys(write.characteristic for write in self.setup + self.teardown if write.expect))
+    converse: Callable[[Context], Conversation] | None = None
+    setup_rank: int = 0
 
     @property
     def characteristics(self) -> frozenset[str]:
-        """Every characteristic that this driver claims."""
-        streams = {stream.uuid for stream in self.streams + self.reads}
-        return frozenset(streams | {write.characteristic for write in self.setup + self.teardown})
+        """Every characteristic whose values this driver decodes."""
+        return frozenset(item.uuid for item in self.streams + self.reads)

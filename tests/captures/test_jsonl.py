@@ -14,7 +14,7 @@ from captures import PayloadCapture, open_file
 from captures.jsonl import CaptureWriter, read_entries, read_header
 from captures.payloads import CaptureHeader, LinkEvent, Payload, Truncation
 from captures.recording import ReadOptions, RecordingError
-from drivers.spec import DeviceInformation
+from drivers.device import DeviceInformation
 
 HEART_RATE = "00002a37-0000-1000-8000-00805f9b34fb"
 FIRST = '{"format": "pulsegate-capture", "version": 1, "sensor": "H10", "started_us": 1714920600000000}\n'

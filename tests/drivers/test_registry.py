@@ -9,7 +9,8 @@ import drivers.heart_rate
 import drivers.polar_pmd
 from drivers.readings import Quarantined, Status, Vital, Waveform
 from drivers.registry import DriverConflictError, build_registry, load_drivers
-from drivers.spec import DeviceInformation, Quirk, uuid16
+from drivers.device import DeviceInformation, Quirk
+from drivers.spec import uuid16
 
 STRAP = (uuid16(0x1800), uuid16(0x180A), uuid16(0x180D), uuid16(0x180F), drivers.polar_pmd.SERVICE.upper())
 ECG_FRAME = bytes.fromhex("000094357700000000000280FF028000")
@@ -73,14 +74,14 @@ def test_upper_case_uuid_names_the_same_characteristic() -> None:
     ],
 )
 def test_a_quirk_changes_the_declared_rate_of_its_model_only(device: DeviceInformation | None, rate: float) -> None:
-    quirk = Quirk("measured", H10.manufacturer, H10.model, firmware="3.1", rate_hz={"ecg": 130.16})
+    quirk = Quirk("measured", H10.manufacturer, (H10.model,), firmware="3.1", rate_hz={"ecg": 130.16})
     registry = build_registry([replace(drivers.polar_pmd.DRIVER, quirks=(quirk,))])
     expected = Waveform("ecg", (-32766, 32770), rate, 0.001, 2_000_000_000)
     assert registry.decode(drivers.polar_pmd.DATA, ECG_FRAME, device) == (expected,)
 
 
 def test_a_quirk_drops_the_kinds_that_its_model_reports_wrongly() -> None:
-    quirk = Quirk("contact is stuck", model="X", ignored=frozenset({"skin_contact"}))
+    quirk = Quirk("contact is stuck", models=("X",), ignored=frozenset({"skin_contact"}))
     registry = build_registry([replace(drivers.heart_rate.DRIVER, quirks=(quirk,))])
     frame = bytes.fromhex("0648")
     assert registry.decode(uuid16(0x2A37), frame, DeviceInformation(model="X")) == (Vital("heart_rate", 72),)
