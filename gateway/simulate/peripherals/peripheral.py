@@ -264,3 +264,7 @@ def format_uuid(characteristic: Characteristic[bytes]) -> str:
 def now_s() -> float:
     """Return the event loop's time."""
     return asyncio.get_running_loop().time()
+
+
+async def sleep_until(loop_s: float) -> None:
+    await asyncio.sleep(loop_s - now_s())
