@@ -1,7 +1,7 @@
 """A plain central for tests of emulated sensors: a Bumble device that follows the profiles, without any code of the agent."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -35,6 +35,7 @@ class PlainHub:
     characteristics: dict[str, Any] = field(default_factory=dict)
     received: list[tuple[float, str, bytes]] = field(default_factory=list)
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)
+    _receivers: dict[str, Callable[[bytes], None]] = field(default_factory=dict)
 
     async def wait_advertisement(self, timeout_s: float = 5.0) -> Any:
         """Return the next advertisement of the sensor, or None if it does not advertise."""
@@ -52,33 +53,36 @@ class PlainHub:
         return found.result() if found.done() else None
 
     async def connect(self, *, discover: bool = True) -> Connection:
-        """Connect, and find the characteristics unless they are known from an earlier connection."""
+        """Connect, and find the characteristics, unless `discover` is called later."""
         self.disconnected.clear()
         connection = await self.device.connect(Address(SENSOR), timeout=5.0)
         self.connection = connection
         connection.on("disconnection", lambda _reason: self.disconnected.set())
-        peer = Peer(connection)
         if discover:
-            await peer.request_mtu(247)
-            await peer.discover_services()
-            await peer.discover_characteristics()
-            found = [characteristic for service in peer.services for characteristic in service.characteristics]
-            self.characteristics = {each.uuid.to_hex_str("-").upper(): each for each in found}
+            await self.discover()
         return connection
+
+    async def discover(self) -> None:
+        peer = Peer(self.connection)
+        await peer.request_mtu(247)
+        await peer.discover_services()
+        await peer.discover_characteristics()
+        found = [characteristic for service in peer.services for characteristic in service.characteristics]
+        self.characteristics = {each.uuid.to_hex_str("-").upper(): each for each in found}
 
     def listen(self, *uuids: str) -> None:
         """Take values from the first moment of a connection, without subscribing: the sensor kept the subscription."""
         assert self.connection is not None
         for uuid in uuids:
-            self.connection.gatt_client.indication_subscribers[self.characteristics[uuid].handle] = {
-                lambda value, uuid=uuid: self.received.append((now_s(), uuid, bytes(value)))
-            }
+            self.connection.gatt_client.indication_subscribers[self.characteristics[uuid].handle] = {self._receiver(uuid)}
 
     async def subscribe(self, *uuids: str, indications: bool = True) -> None:
         for uuid in uuids:
-            await self.characteristics[uuid].subscribe(
-                lambda value, uuid=uuid: self.received.append((now_s(), uuid, bytes(value))), prefer_notify=not indications
-            )
+            await self.characteristics[uuid].subscribe(self._receiver(uuid), prefer_notify=not indications)
+
+    def _receiver(self, uuid: str) -> Callable[[bytes], None]:
+        """Return the same function each time: Bumble keeps those of refused subscriptions too, in a set."""
+        return self._receivers.setdefault(uuid, lambda value: self.received.append((now_s(), uuid, bytes(value))))
 
     async def read(self, uuid: str) -> bytes:
         return bytes(await self.characteristics[uuid].read_value())

@@ -82,7 +82,7 @@ class Peripheral:
         self._changed = asyncio.Event()
         self._radio_lost = asyncio.Event()
         self._awake_until_s = 0.0
-        self._drops_left: int | None = None
+        self._drops_left = 0
         device.gatt_server.on(device.gatt_server.EVENT_CHARACTERISTIC_SUBSCRIPTION, lambda *_: self.notice_change())
 
     @property
@@ -127,11 +127,19 @@ class Peripheral:
         """Advertise for so many seconds from now on, as after a press of a button."""
         self._awake_until_s = max(self._awake_until_s, now_s() + seconds)
         self.notice_change()
+        if seconds < math.inf:
+            asyncio.get_running_loop().call_later(seconds, self.notice_change)
 
     def sleep(self) -> None:
         """Stop advertising, at the latest after the current connection."""
         self._awake_until_s = 0.0
         self.notice_change()
+
+    async def advertise_data(self, advertising_data: bytes) -> None:
+        """Change the advertisement, now and later."""
+        self.device.advertising_data = advertising_data
+        if self.device.legacy_advertising_set is not None:
+            await self.device.legacy_advertising_set.set_advertising_data(advertising_data)
 
     async def forget_bond(self) -> None:
         """Fault: lose all bonds. The next hub that encrypts with its old key is told that the key is missing (HCI 0x06)."""
@@ -149,6 +157,11 @@ class Peripheral:
         return bool(self.device.gatt_server.read_cccd(self.connection, characteristic) != NOT_SUBSCRIBED)
 
     @property
+    def is_awake(self) -> bool:
+        """Whether it advertises, or would without a connection."""
+        return self._awake_until_s > now_s()
+
+    @property
     def is_encrypted(self) -> bool:
         return self.connection is not None and bool(self.connection.is_encrypted)
 
@@ -164,21 +177,23 @@ class Peripheral:
             return False
         connection, value = self.connection, self._record(characteristic, payload, is_indication=True)
         confirmation = asyncio.ensure_future(self.device.indicate_subscriber(connection, characteristic, payload))
+        confirmation.add_done_callback(lambda _: self.notice_change())
         try:
             if self._drops_left:
                 self._drops_left -= 1
                 await asyncio.sleep(0)  # the indication leaves first
             else:
-                await confirmation
-                value.confirmed_s = now_s()
-                self._on_event({"event": "confirmed", "characteristic": value.characteristic, "payload": payload.hex()})
-                return True
-        except TimeoutError:
-            log.warning("%s: the hub does not confirm indications: disconnecting", self.device.name)
+                await self.wait_until(lambda: confirmation.done() or self.connection is not connection)
         finally:
+            is_confirmed = confirmation.done() and not confirmation.cancelled() and confirmation.exception() is None
             confirmation.cancel()
-        await self.hang_up()
-        return False
+        if is_confirmed:
+            value.confirmed_s = now_s()
+            self._on_event({"event": "confirmed", "characteristic": value.characteristic, "payload": payload.hex()})
+        else:
+            log.info("%s: an indication was not confirmed: disconnecting", self.device.name)
+            await self.hang_up()
+        return is_confirmed
 
     async def hang_up(self) -> None:
         """Disconnect, as a spot device does when it has sent everything."""
@@ -219,7 +234,7 @@ class Peripheral:
     async def _advertise(self) -> NoReturn:
         """Advertise while awake, and again after each disconnection: a connection stops a controller's advertising."""
         while True:
-            await self.wait_until(lambda: self._awake_until_s > now_s() and self.connection is None)
+            await self.wait_until(lambda: self.is_awake and self.connection is None)
             await self.device.start_advertising()
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError  # Bumble swallows a cancellation while it waits for its controller

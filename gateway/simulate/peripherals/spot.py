@@ -61,6 +61,10 @@ class SpotPeripheral(Peripheral):
 
     def results_to_send(self) -> list[StoredResult]:
         """Return the results to indicate when a hub is ready, in the order of sending."""
+        return self.unconfirmed()
+
+    def unconfirmed(self) -> list[StoredResult]:
+        """Return the results that this hub may have and that no hub has confirmed, oldest first."""
         return [result for result in self.memory if not result.is_confirmed]
 
     async def serve(self) -> None:
@@ -71,8 +75,8 @@ class SpotPeripheral(Peripheral):
             while to_send:
                 for result in to_send:
                     await self._send(result)
-                await self.wait_until(lambda: any(not result.is_confirmed for result in self.memory), self.linger_s)
-                to_send = [result for result in self.memory if not result.is_confirmed]
+                await self.wait_until(lambda: bool(self.unconfirmed()), self.linger_s)
+                to_send = self.unconfirmed()
             self.sleep()
         await self.hang_up()
 
@@ -80,9 +84,13 @@ class SpotPeripheral(Peripheral):
         """Do what the device does between the last subscription and the first indication: nothing, or settle."""
         await asyncio.sleep(0)
 
+    def values_of(self, result: StoredResult) -> Sequence[tuple[Characteristic[bytes], bytes]]:
+        """Return what is indicated for a result, in order."""
+        return result.values
+
     async def _send(self, result: StoredResult) -> None:
         """Indicate the values of a result whose characteristic the hub has subscribed to."""
-        for characteristic, payload in result.values:
+        for characteristic, payload in self.values_of(result):
             if self.is_subscribed(characteristic) and not await self.indicate(characteristic, payload):
                 return
         result.is_confirmed = True
