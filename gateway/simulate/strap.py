@@ -33,6 +33,7 @@ from gateway.errors import RadioError
 from gateway.radio.virtual_radio_server import open_device
 from gateway.simulate import pmd
 from gateway.simulate.journal import Journal
+from gateway.simulate.peripherals.frame_faults import FrameFaults
 from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, Peripheral, now_s, sleep_until
 from gateway.simulate.peripherals.services import (
     CCCD_IMPROPERLY_CONFIGURED,
@@ -79,6 +80,7 @@ class Strap(Peripheral):
         """`device` is powered on, and pairs without user input (see `gateway.radio.virtual.make_hci_device`)."""
         super().__init__(device, on_event=on_event, subscriptions=subscriptions)
         self._playback = playback
+        self.faults: FrameFaults[tuple[int, int]] = FrameFaults()
         self._requests: asyncio.Queue[bytes] = asyncio.Queue(_MAX_PENDING_REQUESTS)
         self._heart_rate = make_characteristic(device, 0x2A37, notify=True)
         self._heart_rate.on(Characteristic.EVENT_SUBSCRIPTION, self._on_rate_subscription)
@@ -100,7 +102,12 @@ class Strap(Peripheral):
     def _make_control_point(self) -> Characteristic[bytes]:
         """Reads and writes require an encrypted link, so a hub must bond before it can start the ECG."""
         control_point = make_characteristic(
-            self.device, pmd.CONTROL_POINT, read=pmd.FEATURES, write=self._on_request, indicate=True, encrypted=True
+            self.device,
+            pmd.CONTROL_POINT,
+            read=pmd.encode_features(pmd.H10),
+            write=self._on_request,
+            indicate=True,
+            encrypted=True,
         )
         control_point.descriptors = []  # the subscription itself needs no encryption
         return control_point
@@ -109,12 +116,14 @@ class Strap(Peripheral):
         """Answer control point requests in order, and run the ECG stream that they start and stop."""
         self._requests = asyncio.Queue(_MAX_PENDING_REQUESTS)
         stream: asyncio.Task[NoReturn] | None = None
+        running: frozenset[int] = frozenset()
         async with asyncio.TaskGroup() as tasks:
             while True:
-                response = pmd.handle_request(await self._requests.get(), streaming=stream is not None)
-                if response.streaming and stream is None:
+                response = pmd.handle_request(await self._requests.get(), pmd.H10, running)
+                running = response.running
+                if running and stream is None:
                     stream = tasks.create_task(self._stream())
-                elif not response.streaming and stream is not None:
+                elif not running and stream is not None:
                     stream.cancel()
                     stream = None
                 await self.indicate(self._control_point, response.indication)
@@ -153,11 +162,12 @@ class Strap(Peripheral):
         self._on_event({"event": "streaming", "script_start_us": (start_ns + pmd.EPOCH_UNIX_NS) // 1000})
         first, connection = self._playback.next_sample(now_s()), self.connection
         assert connection is not None  # `serve` runs during a connection
+        self.faults.reset()
         while True:
             count = pmd.samples_per_frame(connection.att_mtu)
             await sleep_until(self._playback.sample_time_s(first + count - 1))
-            if self.is_subscribed(self._ecg_data):
-                frame = self._playback.take_frame(first, count)
+            for released in self.faults.release((first, count)) if self.is_subscribed(self._ecg_data) else ():
+                frame = self._playback.take_frame(*released)
                 # Before it is sent: what the agent has received is never more than what was reported.
                 self._on_event({"event": "frames", "sent_samples": self._playback.sent_samples})
                 await self.device.notify_subscriber(connection, self._ecg_data, frame)

@@ -31,6 +31,7 @@ class PlainHub:
 
     device: Device
     link: VirtualLink
+    mtu: int = 247
     connection: Connection | None = None
     characteristics: dict[str, Any] = field(default_factory=dict)
     received: list[tuple[float, str, bytes]] = field(default_factory=list)
@@ -64,7 +65,7 @@ class PlainHub:
 
     async def discover(self) -> None:
         peer = Peer(self.connection)
-        await peer.request_mtu(247)
+        await peer.request_mtu(self.mtu)
         await peer.discover_services()
         await peer.discover_characteristics()
         found = [characteristic for service in peer.services for characteristic in service.characteristics]
