@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import pytest
-from bumble.core import AdvertisingData
+from bumble.core import AdvertisingData, ProtocolError
 from bumble.hci import HCI_Error
+from bumble.pairing import PairingConfig, PairingDelegate
 
 from gateway import virtual_time
 from gateway.radio.virtual import VirtualLink
@@ -250,9 +251,10 @@ def test_a_medisana_dumps_its_history_each_time_without_a_bond() -> None:
 def test_an_and_cuff_has_its_own_clock_and_control_point_and_no_current_time() -> None:
     async def scenario(cuff: Cuff, hub: PlainHub) -> None:
         await cuff.measure(120, 80, 70)
-        connection = await hub.connect()
-        assert await att_error_of(hub.write(DATE_TIME, bytes(7))) in (0x05, 0x0F)
+        await cuff.enter_pairing_mode()
+        connection = await hub.connect(discover=False)
         await connection.pair()
+        await hub.discover()
         assert TIME not in hub.characteristics
         await hub.write(AND_CONTROL, AND_SEND_ALL)
         assert await att_error_of(hub.write(AND_CONTROL, b"\x02\x03\x00")) == 0x0E
@@ -266,6 +268,67 @@ def test_an_and_cuff_has_its_own_clock_and_control_point_and_no_current_time() -
         assert len(value) == 18
 
     run_with_cuff(scenario, AND_CUFF)
+
+
+def test_an_and_cuff_switches_off_when_an_unbonded_hub_discovers_it() -> None:
+    async def scenario(cuff: Cuff, hub: PlainHub) -> None:
+        await cuff.measure(120, 80, 70)
+        discovery = asyncio.create_task(hub.connect())
+        await asyncio.sleep(1)
+        assert hub.disconnected.is_set()
+        discovery.cancel()
+        assert await hub.wait_advertisement() is None
+
+    run_with_cuff(scenario, AND_CUFF)
+
+
+def test_an_and_cuff_pairs_only_in_its_pairing_mode() -> None:
+    async def scenario(cuff: Cuff, hub: PlainHub) -> None:
+        await cuff.measure(120, 80, 70)
+        assert (await hub.wait_advertisement()).data.get(AdvertisingData.Type.FLAGS) == 0x06
+        connection = await hub.connect(discover=False)
+        with pytest.raises(ProtocolError, match="PAIRING_NOT_SUPPORTED"):
+            await connection.pair()
+        await hub.wait_disconnected()
+        await cuff.enter_pairing_mode()
+        assert (await hub.wait_advertisement()).data.get(AdvertisingData.Type.FLAGS) == 0x05
+        connection = await hub.connect(discover=False)
+        await connection.pair()
+        await cuff.leave_pairing_mode()
+        await hub.wait_disconnected()
+        assert (await hub.wait_advertisement()).data.get(AdvertisingData.Type.FLAGS) == 0x06
+        connection = await hub.connect(discover=False)
+        await connection.encrypt()
+        await hub.discover()
+
+    run_with_cuff(scenario, AND_CUFF)
+
+
+def test_a_cuff_with_a_display_pairs_by_the_number_that_it_shows() -> None:
+    async def scenario(cuff: Cuff, hub: PlainHub) -> None:
+        cuff.pairing.passkey = 305_217
+        typed = 111_111
+
+        class Keyboard(PairingDelegate):  # type: ignore[misc]
+            async def get_number(self) -> int:
+                return typed
+
+        keyboard = Keyboard(PairingDelegate.IoCapability.KEYBOARD_INPUT_ONLY)
+        hub.device.pairing_config_factory = lambda _connection: PairingConfig(sc=True, mitm=True, delegate=keyboard)
+        await cuff.measure(120, 80, 70)
+        connection = await hub.connect()
+        with pytest.raises(ProtocolError):
+            await connection.pair()
+        await hub.wait_disconnected()
+        assert cuff.pairing.shown is not None
+        typed = cuff.pairing.shown
+        connection = await hub.connect()
+        await connection.pair()
+        await hub.subscribe(PRESSURE)
+        await hub.wait_disconnected()
+        assert len(hub.values(PRESSURE)) == 1
+
+    run_with_cuff(scenario)
 
 
 def test_kilopascals_have_one_decimal() -> None:

@@ -75,7 +75,7 @@ def test_continuous_values_come_every_second_and_the_spot_check_at_the_end() -> 
         times = [at_s for at_s, uuid, _ in hub.received if uuid == CONTINUOUS]
         assert [after - before for before, after in pairwise(times)] == pytest.approx([1.0] * 6)
         (spot,) = hub.values(SPOT)
-        assert spot.hex() == "0f5f004700ea070b1e08000780000000002af0"
+        assert spot.hex() == "0f5f004700ea070b1e08000c80000000002af0"
         assert oximeter.records == {}
         assert await hub.wait_advertisement() is None
 

@@ -59,6 +59,8 @@ class CuffModel:
         has_users: whether a result carries the number of the user.
         needs_bond: whether it wants encryption before anything else.
         has_intermediate: whether it notifies cuff pressures during a measurement.
+        pairs_when_asked: whether it accepts a new hub in its pairing mode only, and switches itself off when an unbonded hub
+            discovers its services.
     """
 
     manufacturer: str
@@ -71,10 +73,13 @@ class CuffModel:
     needs_bond: bool = True
     in_kpa: bool = False
     has_intermediate: bool = False
+    pairs_when_asked: bool = False
 
 
 STANDARD_CUFF: Final = CuffModel("pulsegate", "Virtual BP", "Virtual BP 0001", has_intermediate=True)
-AND_CUFF: Final = CuffModel("A&D Medical", "UA-651BLE", "A&D_UA-651BLE_ABCDEF", clock="date_time", has_users=False)
+AND_CUFF: Final = CuffModel(
+    "A&D Medical", "UA-651BLE", "A&D_UA-651BLE_ABCDEF", clock="date_time", has_users=False, pairs_when_asked=True
+)
 MEDISANA_CUFF: Final = CuffModel("Medisana", "BU 530", "1872B", sends="all", newest_first=True, needs_bond=False)
 
 
@@ -112,6 +117,20 @@ class Cuff(SpotPeripheral):
         self._measurement = make_characteristic(device, 0x2A35, indicate=True, encrypted=model.needs_bond)
         self._intermediate = make_characteristic(device, 0x2A36, notify=True, encrypted=model.needs_bond)
         self.add_services(self._make_services(), encode_advertising_data(model.name, (0x1810,)))
+        if model.pairs_when_asked:
+            self.pairing.is_allowed = False
+            self._guard_discovery()
+
+    async def enter_pairing_mode(self) -> None:
+        """Advertise as limited discoverable, and accept a new hub, as after a long press of the button ("Pr")."""
+        self.pairing.is_allowed = True
+        await self.advertise_data(encode_advertising_data(self.model.name, (0x1810,), is_pairing=True))
+        self.press_button()
+
+    async def leave_pairing_mode(self) -> None:
+        """Accept bonded hubs only."""
+        self.pairing.is_allowed = False
+        await self.advertise_data(encode_advertising_data(self.model.name, (0x1810,)))
 
     async def measure(
         self,
@@ -157,6 +176,19 @@ class Cuff(SpotPeripheral):
         if model.clock == "date_time":
             services.append(make_service(AND_SERVICE, [_make_and_control(device)]))
         return services
+
+    def _guard_discovery(self) -> None:
+        """Switch off when services are discovered over a link that is not encrypted (A&D: "E10")."""
+        server = self.device.gatt_server
+        discover = server.on_att_read_by_group_type_request
+
+        def on_discovery(bearer: Connection, request: object) -> None:
+            if self.is_encrypted:
+                discover(bearer, request)
+            else:
+                self.switch_off()
+
+        server.on_att_read_by_group_type_request = on_discovery
 
 
 def encode_pressure(pressure: Pressure, model: CuffModel, date: bytes = b"") -> bytes:

@@ -43,4 +43,5 @@ def decode_date(value: bytes) -> datetime:
     Raises:
         ValueError: the date does not exist.
     """
-    return datetime(int.from_bytes(value[:2], "little"), *value[2:7])  # noqa: DTZ001  sensors count local time
+    month, day, hour, minute, second = value[2:7]
+    return datetime(int.from_bytes(value[:2], "little"), month, day, hour, minute, second)  # noqa: DTZ001  local time

@@ -18,6 +18,7 @@ from bumble.gatt import Characteristic, Service
 from bumble.transport.common import TransportLostError
 
 from gateway.errors import RadioError
+from gateway.simulate.peripherals.pairing import Pairing
 from gateway.simulate.peripherals.sent_values import SentValue, SentValues
 
 log = logging.getLogger(__name__)
@@ -73,13 +74,16 @@ class Peripheral:
     def __init__(
         self, device: Device, *, on_event: OnEvent = ignore_event, subscriptions: BondedSubscriptions | None = None
     ) -> None:
-        """`device` is powered on. It pairs without user input (see `gateway.radio.virtual.make_hci_device`)."""
+        """`device` is powered on or about to be. `pairing` says how it pairs."""
         self.device = device
+        self.pairing = Pairing()
+        device.pairing_config_factory = self.pairing.make_config
         self.sent = SentValues()
         self.connection: Connection | None = None
         self._on_event = on_event
         self._subscriptions = subscriptions or BondedSubscriptions()
         self._changed = asyncio.Event()
+        self._advertising_lock = asyncio.Lock()
         self._radio_lost = asyncio.Event()
         self._awake_until_s = 0.0
         self._drops_left = 0
@@ -137,13 +141,16 @@ class Peripheral:
 
     async def advertise_data(self, advertising_data: bytes) -> None:
         """Change the advertisement, now and later."""
-        self.device.advertising_data = advertising_data
-        if self.device.legacy_advertising_set is not None:
-            await self.device.legacy_advertising_set.set_advertising_data(advertising_data)
+        async with self._advertising_lock:
+            self.device.advertising_data = advertising_data
+            advertising_set = self.device.legacy_advertising_set
+            if advertising_set is not None and advertising_set.enabled:
+                await advertising_set.set_advertising_data(advertising_data)
 
     async def forget_bond(self) -> None:
         """Fault: lose all bonds. The next hub that encrypts with its old key is told that the key is missing (HCI 0x06)."""
-        await self.device.keystore.delete_all()
+        if self.device.keystore is not None:
+            await self.device.keystore.delete_all()
         self._subscriptions.forget()
 
     def indicate_then_drop(self, indications: int = 1) -> None:
@@ -167,15 +174,16 @@ class Peripheral:
 
     async def notify(self, characteristic: Characteristic[bytes], payload: bytes) -> None:
         """Send a value if the hub has subscribed to it; do nothing otherwise."""
-        if self.is_subscribed(characteristic):
+        if self.connection is not None and self.is_subscribed(characteristic):
             self._record(characteristic, payload, is_indication=False)
             await self.device.notify_subscriber(self.connection, characteristic, payload)
 
     async def indicate(self, characteristic: Characteristic[bytes], payload: bytes) -> bool:
         """Send a value and wait for the confirmation. Return whether it came; if not, the link is dropped."""
-        if not self.is_subscribed(characteristic):
+        connection = self.connection
+        if connection is None or not self.is_subscribed(characteristic):
             return False
-        connection, value = self.connection, self._record(characteristic, payload, is_indication=True)
+        value = self._record(characteristic, payload, is_indication=True)
         confirmation = asyncio.ensure_future(self.device.indicate_subscriber(connection, characteristic, payload))
         confirmation.add_done_callback(lambda _: self.notice_change())
         try:
@@ -235,14 +243,16 @@ class Peripheral:
         """Advertise while awake, and again after each disconnection: a connection stops a controller's advertising."""
         while True:
             await self.wait_until(lambda: self.is_awake and self.connection is None)
-            await self.device.start_advertising()
+            async with self._advertising_lock:
+                await self.device.start_advertising()
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError  # Bumble swallows a cancellation while it waits for its controller
             self._on_event({"event": "advertising"})
             while self.connection is None and (left_s := self._awake_until_s - now_s()) > 0:
                 await self.wait_until(lambda: self.connection is not None or self._awake_until_s == 0, left_s)
             if self.connection is None:
-                await self.device.stop_advertising()
+                async with self._advertising_lock:
+                    await self.device.stop_advertising()
 
     def _on_connection(self, connection: Connection, tasks: asyncio.TaskGroup) -> None:
         self.connection = connection

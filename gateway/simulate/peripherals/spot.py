@@ -42,6 +42,7 @@ class SpotPeripheral(Peripheral):
     ) -> None:
         super().__init__(device, on_event=on_event, subscriptions=subscriptions)
         self.memory: list[StoredResult] = []
+        self._is_off = False
 
     def keep(self, values: Sequence[tuple[Characteristic[bytes], bytes]]) -> StoredResult:
         """Store a result. It is sent in this connection if there is one, else at the next."""
@@ -53,6 +54,11 @@ class SpotPeripheral(Peripheral):
     def press_button(self) -> None:
         """Advertise for some time, as when the user presses the Bluetooth button to transfer again."""
         self.wake(ADVERTISING_WINDOW_S)
+
+    def switch_off(self) -> None:
+        """Drop the link, and advertise no more until the next result or press of the button."""
+        self._is_off = True
+        self.sleep()
 
     def is_ready(self) -> bool:
         """Whether the connected hub may receive results now."""
@@ -69,7 +75,9 @@ class SpotPeripheral(Peripheral):
 
     async def serve(self) -> None:
         """Send everything to a hub that is ready in time, then disconnect and switch off."""
-        if await self.wait_until(self.is_ready, self.patience_s):
+        self._is_off = False
+        await self.wait_until(lambda: self._is_off or self.is_ready(), self.patience_s)
+        if self.is_ready() and not self._is_off:
             await self.prepare()
             to_send = self.results_to_send()
             while to_send:
