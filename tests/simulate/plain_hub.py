@@ -1,11 +1,11 @@
 """A plain central for tests of emulated sensors: a Bumble device that follows the profiles, without any code of the agent."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from bumble.att import ATT_Error
 from bumble.core import ProtocolError
@@ -113,12 +113,14 @@ def make_sensor_device(link: VirtualLink) -> Device:
 
 
 @asynccontextmanager
-async def run_sensor(link: VirtualLink, sensor: Peripheral) -> AsyncIterator[PlainHub]:
-    """Run a sensor, with a hub in range. An error of the sensor fails the test."""
+async def run_device(
+    link: VirtualLink, device: Device, run: Callable[[], Coroutine[Any, Any, NoReturn]]
+) -> AsyncIterator[PlainHub]:
+    """Run a sensor on a device, with a hub in range. An error of the sensor fails the test."""
     hub = make_device(link, HUB, "hub")
-    await sensor.device.power_on()
+    await device.power_on()
     await hub.power_on()
-    running = asyncio.create_task(sensor.run())
+    running = asyncio.create_task(run())
     try:
         yield PlainHub(hub, link)
     finally:
@@ -126,3 +128,7 @@ async def run_sensor(link: VirtualLink, sensor: Peripheral) -> AsyncIterator[Pla
             await running
         running.cancel()
         await asyncio.wait([running])
+
+
+def run_sensor(link: VirtualLink, sensor: Peripheral) -> AbstractAsyncContextManager[PlainHub]:
+    return run_device(link, sensor.device, sensor.run)

@@ -129,6 +129,20 @@ def test_the_cuff_refuses_a_subscription_without_encryption_and_leaves() -> None
     run_with_cuff(scenario)
 
 
+def test_the_cuff_asks_for_security_as_soon_as_it_is_connected() -> None:
+    async def scenario(cuff: Cuff, hub: PlainHub) -> None:
+        asked: list[float] = []
+        await cuff.measure(120, 80, 70)
+        connection = await hub.connect(discover=False)
+        connection.on("security_request", lambda _requirements: asked.append(now_s()))
+        connected_s = now_s()
+        await asyncio.sleep(0.1)
+        assert len(asked) == 1
+        assert asked[0] - connected_s < 0.05
+
+    run_with_cuff(scenario)
+
+
 def test_a_forgotten_bond_is_reported_as_a_missing_key() -> None:
     async def scenario(cuff: Cuff, hub: PlainHub) -> None:
         await bond(cuff, hub)

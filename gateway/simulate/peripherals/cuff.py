@@ -6,7 +6,7 @@ It wakes by measuring, wants an encrypted link and a subscription at once, indic
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from bumble import att
 from bumble.device import Connection, Device
@@ -179,10 +179,10 @@ class Cuff(SpotPeripheral):
 
     def _guard_discovery(self) -> None:
         """Switch off when services are discovered over a link that is not encrypted (A&D: "E10")."""
-        server = self.device.gatt_server
+        server: Any = self.device.gatt_server
         discover = server.on_att_read_by_group_type_request
 
-        def on_discovery(bearer: Connection, request: object) -> None:
+        def on_discovery(bearer: object, request: object) -> None:
             if self.is_encrypted:
                 discover(bearer, request)
             else:

@@ -138,13 +138,15 @@ class Oximeter(Peripheral):
                 self.notice_change()
 
     async def work(self) -> NoReturn:
-        """Notify what is shown, every second."""
-        next_s = now_s()
+        """Notify what is shown, every second from the insertion of the finger on."""
         while True:
-            next_s += 1.0
+            await self.wait_until(lambda: self.shown is not None)
+            next_s = now_s() + 1.0
             await sleep_until(next_s)
-            if self.shown is not None:
+            while self.shown is not None:
                 await self.notify(self._continuous, encode_continuous(self.shown))
+                next_s += 1.0
+                await sleep_until(next_s)
 
     def _make_services(self) -> list[Service]:
         device = self.device

@@ -27,6 +27,8 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 """Receives one event of a sensor, ready for JSON."""
 
 NOT_SUBSCRIBED: Final = bytes(2)
+_FLOOD_BATCH: Final = 20
+"""Values that a flooding sensor hands to the radio before others may run."""
 
 
 def ignore_event(_event: Mapping[str, Any]) -> None:
@@ -156,6 +158,16 @@ class Peripheral:
     def indicate_then_drop(self, indications: int = 1) -> None:
         """Fault: at the next indications, drop the link without waiting for the confirmation."""
         self._drops_left = indications
+
+    async def flood(self, values: int, payload: bytes = bytes(20)) -> None:
+        """Fault: notify a meaningless value so many times, as fast as it goes, on everything that the hub subscribed to."""
+        services = self.device.gatt_server.services
+        for number in range(values):
+            for characteristic in (each for service in services for each in service.characteristics):
+                if characteristic.properties & Characteristic.Properties.NOTIFY:
+                    await self.notify(characteristic, payload)
+            if number % _FLOOD_BATCH == 0:
+                await asyncio.sleep(0)
 
     def is_subscribed(self, characteristic: Characteristic[bytes]) -> bool:
         """Whether the connected hub has subscribed to it, in this connection or, if bonded, in an earlier one."""

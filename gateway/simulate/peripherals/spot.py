@@ -74,8 +74,10 @@ class SpotPeripheral(Peripheral):
         return [result for result in self.memory if not result.is_confirmed]
 
     async def serve(self) -> None:
-        """Send everything to a hub that is ready in time, then disconnect and switch off."""
+        """Ask for encryption, send everything to a hub that is ready in time, then disconnect and switch off."""
         self._is_off = False
+        if self.needs_encryption and self.connection is not None:
+            self.device.request_pairing(self.connection)
         await self.wait_until(lambda: self._is_off or self.is_ready(), self.patience_s)
         if self.is_ready() and not self._is_off:
             await self.prepare()
