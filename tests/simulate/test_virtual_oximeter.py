@@ -190,6 +190,20 @@ def test_records_are_selected_by_their_number() -> None:
     run_with_oximeter(scenario, operators=(1, 2, 3, 4, 5, 6))
 
 
+def test_it_advertises_while_a_finger_is_in_it_and_shortly_after() -> None:
+    async def scenario(oximeter: Oximeter, hub: PlainHub) -> None:
+        oximeter.insert_finger(96, 72)
+        await asyncio.sleep(300)
+        assert await hub.wait_advertisement() is not None
+        await oximeter.remove_finger()
+        await asyncio.sleep(9)
+        assert await hub.wait_advertisement(0.5) is not None
+        await asyncio.sleep(1)
+        assert await hub.wait_advertisement(60) is None
+
+    run_with_oximeter(scenario)
+
+
 def test_a_lost_spot_check_is_stored() -> None:
     async def scenario(oximeter: Oximeter, hub: PlainHub) -> None:
         oximeter.insert_finger(96, 72)

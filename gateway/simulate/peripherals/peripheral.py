@@ -27,6 +27,8 @@ OnEvent = Callable[[Mapping[str, Any]], None]
 """Receives one event of a sensor, ready for JSON."""
 
 NOT_SUBSCRIBED: Final = bytes(2)
+_TIMER_SLACK_S: Final = 0.001
+"""asyncio may fire a timer before its time, by the resolution of the clock."""
 _FLOOD_BATCH: Final = 20
 """Values that a flooding sensor hands to the radio before others may run."""
 
@@ -134,7 +136,7 @@ class Peripheral:
         self._awake_until_s = max(self._awake_until_s, now_s() + seconds)
         self.notice_change()
         if seconds < math.inf:
-            asyncio.get_running_loop().call_later(seconds, self.notice_change)
+            asyncio.get_running_loop().call_later(seconds + _TIMER_SLACK_S, self.notice_change)
 
     def sleep(self) -> None:
         """Stop advertising, at the latest after the current connection."""
@@ -260,8 +262,7 @@ class Peripheral:
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError  # Bumble swallows a cancellation while it waits for its controller
             self._on_event({"event": "advertising"})
-            while self.connection is None and (left_s := self._awake_until_s - now_s()) > 0:
-                await self.wait_until(lambda: self.connection is not None or self._awake_until_s == 0, left_s)
+            await self.wait_until(lambda: self.connection is not None or not self.is_awake)
             if self.connection is None:
                 async with self._advertising_lock:
                     await self.device.stop_advertising()
