@@ -5,7 +5,6 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 from bumble.device import Device
@@ -151,8 +150,3 @@ async def run_family(family: Family, device: Device, world: World) -> NoReturn:
         tasks.create_task(live())
         await sensor.run()
     raise AssertionError("the sensor runs until it is cancelled")
-
-
-def bonds_file(folder: Path, family: str) -> Path:
-    """Return the file of a sensor's bonds."""
-    return folder / f"{family}.bonds.json"

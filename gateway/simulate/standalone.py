@@ -1,19 +1,16 @@
 """`pulsegate simulate`: emulated sensors with their own virtual radio, for `scan`, `record` and `run` on the same machine."""
 
 import asyncio
-import json
-import random
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from gateway.radio.virtual_radio_server import VirtualRadioServer, open_device
-from gateway.simulate.families import FAMILIES, World, bonds_file, run_family
-from gateway.simulate.peripherals.peripheral import BondedSubscriptions
+from gateway.radio.virtual_radio_server import VirtualRadioServer
+from gateway.simulate.families import FAMILIES
+from gateway.simulate.peripherals.peripheral import OnEvent
 from gateway.simulate.repeating_ecg import RepeatingEcg
+from gateway.simulate.sensor_process import print_event, run_sensor
 from gateway.simulate.strap import NAME, run_strap
 
 STRAP: Final = "strap"
@@ -37,23 +34,14 @@ async def _serve(folder: Path, sensors: Sequence[str], ecg: RepeatingEcg, every_
         sys.stderr.write(_describe_use(f"virtual:{server.path}", sensors))
         for sensor in sensors:
             if sensor == STRAP:
-                tasks.create_task(run_strap(server.path, ecg, folder / "strap.jsonl", _print_event))
+                tasks.create_task(run_strap(server.path, ecg, folder / "strap.jsonl", print_event))
             else:
-                tasks.create_task(_run_sensor(sensor, server.path, folder, every_s))
+                tasks.create_task(run_sensor(sensor, server.path, folder, every_s, _label(sensor)))
 
 
-async def _run_sensor(sensor: str, socket: Path, folder: Path, every_s: float) -> None:
-    family = FAMILIES[sensor]
-    world = World(
-        datetime.now,
-        time.time_ns(),
-        every_s,
-        random.Random(),  # noqa: S311  simulated readings
-        lambda event: _print_event({"sensor": sensor, **event}),
-        BondedSubscriptions(folder / f"{sensor}.subscriptions.json"),
-    )
-    async with open_device(socket, family.address, family.name, bonds_file(folder, sensor)) as device:
-        await run_family(family, device, world)
+def _label(sensor: str) -> OnEvent:
+    """Return what prints an event with the sensor's name."""
+    return lambda event: print_event({"sensor": sensor, **event})
 
 
 def _describe_use(radio: str, sensors: Sequence[str]) -> str:
@@ -69,8 +57,3 @@ def _describe_use(radio: str, sensors: Sequence[str]) -> str:
         f"for scan and record:     --radio {radio}\n"
         f'in the settings for run: radio = "{radio}", and advertised_name = the name of each sensor\n'
     )
-
-
-def _print_event(event: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()

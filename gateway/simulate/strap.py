@@ -8,19 +8,15 @@ so the strap also runs on virtual time.
 
 import argparse
 import asyncio
-import json
 import logging
-import os
 import secrets
-import signal
 import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 from bumble import att
@@ -28,7 +24,6 @@ from bumble.device import Connection, Device
 from bumble.gatt import Characteristic, Service
 
 from captures import RecordingError, open_recording
-from config.process import watching_stdin
 from gateway.errors import RadioError
 from gateway.radio.virtual_radio_server import open_device
 from gateway.simulate import pmd
@@ -47,6 +42,7 @@ from gateway.simulate.peripherals.services import (
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_recording, ecg_from_script
 from gateway.simulate.script import load_script, script_names
+from gateway.simulate.sensor_process import RADIO_RETRY_S, RADIO_TIMEOUT_S, print_event, run_until_stopped
 from models.signal.chain import EcgChain
 
 log = logging.getLogger(__name__)
@@ -65,10 +61,6 @@ _LOCATION_CHEST: Final = 1
 """A value of Body Sensor Location (0x2A38)."""
 _BATTERY_PERCENT: Final = 87
 _MAX_PENDING_REQUESTS: Final = 4
-
-_RADIO_TIMEOUT_S: Final = 10.0
-"""How long the strap waits for the virtual radio to start or restart before it gives up."""
-_RADIO_RETRY_S: Final = 0.2
 
 
 class Strap(Peripheral):
@@ -192,17 +184,17 @@ async def run_strap(socket: Path, ecg: RepeatingEcg, journal: Path, on_event: On
     subscriptions = BondedSubscriptions(journal.with_suffix(".subscriptions.json"))
     with Journal(journal, run=secrets.token_hex(4)) as entries:
         playback = Playback(ecg, SensorClock.set_to(time.time_ns(), now_s()), entries)
-        deadline_s = now_s() + _RADIO_TIMEOUT_S
+        deadline_s = now_s() + RADIO_TIMEOUT_S
         while True:
             try:
                 async with open_device(socket, ADDRESS, NAME, journal.with_suffix(".bonds.json")) as device:
                     deadline_s = float("inf")
                     await Strap(device, playback, on_event, subscriptions).run()
             except RadioError:
-                deadline_s = min(deadline_s, now_s() + _RADIO_TIMEOUT_S)
+                deadline_s = min(deadline_s, now_s() + RADIO_TIMEOUT_S)
                 if now_s() >= deadline_s:
                     raise
-            await asyncio.sleep(_RADIO_RETRY_S)
+            await asyncio.sleep(RADIO_RETRY_S)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -211,7 +203,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         ecg = ecg_from_script(load_script(options.script)) if options.record is None else ecg_from_file(options.record)
         asyncio.run(
-            _run_until_stopped(run_strap(options.socket, ecg, options.journal, _print_event), watch_stdin=options.watch_stdin)
+            run_until_stopped(run_strap(options.socket, ecg, options.journal, print_event), watch_stdin=options.watch_stdin)
         )
     except (RadioError, RecordingError, OSError) as error:
         sys.stderr.write(f"strap: {error}\n")
@@ -246,25 +238,6 @@ def ecg_from_file(path: Path) -> RepeatingEcg:
     seconds = np.array_split(mv, max(1, round(mv.size / recording.rate_hz)))
     beats = [beat for second in seconds for beat in chain.push(second)] + chain.finish()
     return ecg_from_recording(mv, recording.rate_hz, [beat.t_s for beat in beats])
-
-
-async def _run_until_stopped(coroutine: Coroutine[Any, Any, NoReturn], *, watch_stdin: bool) -> None:
-    """Run until SIGINT or SIGTERM, or with `watch_stdin` until standard input ends because the parent process is gone."""
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(coroutine)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
-    with watching_stdin(task.cancel) if watch_stdin else nullcontext():
-        try:
-            await task
-        except asyncio.CancelledError:
-            log.debug("stopped on request")
-
-
-def _print_event(event: Mapping[str, Any]) -> None:
-    """Print one line of JSON. The strap keeps running when the reader is gone."""
-    with suppress(BrokenPipeError):
-        os.write(sys.stdout.fileno(), json.dumps(event).encode() + b"\n")
 
 
 if __name__ == "__main__":
