@@ -9,6 +9,7 @@ so the strap also runs on virtual time.
 import argparse
 import asyncio
 import logging
+import math
 import secrets
 import struct
 import sys
@@ -51,6 +52,8 @@ NAME: Final = "Virtual H10 0A1B2C3D"
 ADDRESS: Final = "C0:DE:0A:1B:2C:3D"
 """A static random address: its two highest bits are set (Core Specification 5.4, volume 6, part B, 1.3.2.1)."""
 
+OFF_AFTER_S: Final = 45.0
+"""Time from taking an H10 off the skin to its switching off."""
 _RATE_INTERVALS: Final = 5
 """The heart rate is the mean over this many RR intervals."""
 _MAX_RR_INTERVALS: Final = 9
@@ -74,11 +77,21 @@ class Strap(Peripheral):
         self._playback = playback
         self.faults: FrameFaults[tuple[int, int]] = FrameFaults()
         self._requests: asyncio.Queue[bytes] = asyncio.Queue(_MAX_PENDING_REQUESTS)
+        self._leaves_s = math.inf
         self._heart_rate = make_characteristic(device, 0x2A37, notify=True)
         self._heart_rate.on(Characteristic.EVENT_SUBSCRIPTION, self._on_rate_subscription)
         self._ecg_data = make_characteristic(device, pmd.DATA, notify=True)
         self._control_point = self._make_control_point()
         self.add_services(self._make_services(), encode_advertising_data(device.name, (0x180D,)))
+        self.wake()
+
+    def take_off(self) -> None:
+        """Take the strap off: it measures no heart rate, and after 45 s drops the link and switches itself off."""
+        self._leaves_s = now_s() + OFF_AFTER_S
+
+    def put_on(self) -> None:
+        """Wear the strap, which switches it on."""
+        self._leaves_s = math.inf
         self.wake()
 
     def _make_services(self) -> list[Service]:
@@ -121,17 +134,23 @@ class Strap(Peripheral):
                 await self.indicate(self._control_point, response.indication)
 
     async def work(self) -> NoReturn:
-        """Send a heart rate with the RR intervals since the last one, every second."""
+        """Send a heart rate with the RR intervals since the last one, every second. Leave when it is not worn."""
         next_s, sent_until_s = now_s(), 0.0
         recent: deque[float] = deque(maxlen=_RATE_INTERVALS)
         while True:
             next_s += 1.0
             await sleep_until(next_s)
+            if next_s >= self._leaves_s:
+                self.sleep()
+                await self.hang_up()
             elapsed_s = self._playback.elapsed_s(next_s)
+            if self.connection is None:
+                sent_until_s = max(sent_until_s, elapsed_s)
+                continue
             intervals = self._playback.ecg.rr_intervals(sent_until_s, elapsed_s)
             sent_until_s = max(sent_until_s, elapsed_s)
             recent.extend(intervals)
-            if recent and self.connection is not None:
+            if recent and self._leaves_s == math.inf:
                 rate = encode_heart_rate(tuple(recent), intervals)
                 await self.device.notify_subscriber(self.connection, self._heart_rate, rate)
 
