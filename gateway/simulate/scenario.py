@@ -22,6 +22,7 @@ from gateway.simulate.peripherals.cuff import Cuff
 from gateway.simulate.peripherals.frame_faults import FrameFaults
 from gateway.simulate.peripherals.peripheral import Peripheral, now_s, sleep_until
 from gateway.simulate.peripherals.services import DeviceClock
+from gateway.simulate.playback import ClockError
 from gateway.simulate.strap import Strap
 
 
@@ -208,9 +209,13 @@ async def _disturb_sensor(fault: Fault, sensor: Peripheral) -> None:
             await sensor.measure()
 
 
-def _clock_of(sensor: Peripheral) -> DeviceClock | None:
-    clock = getattr(sensor, "clock", None)
-    return clock if isinstance(clock, DeviceClock) else None
+def _clock_of(sensor: Peripheral) -> DeviceClock | ClockError | None:
+    match sensor:
+        case Strap() | Armband():
+            return sensor.clock_error
+        case _:
+            clock = getattr(sensor, "clock", None)
+            return clock if isinstance(clock, DeviceClock) else None
 
 
 def _frame_faults_of(sensor: Peripheral) -> list[FrameFaults[tuple[int, int]] | FrameFaults[bytes]]:

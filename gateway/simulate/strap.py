@@ -76,6 +76,7 @@ class Strap(Peripheral):
         super().__init__(device, on_event=on_event, subscriptions=subscriptions)
         self._playback = playback
         self.faults: FrameFaults[tuple[int, int]] = FrameFaults()
+        self.clock_error = playback.clock_error
         self._requests: asyncio.Queue[bytes] = asyncio.Queue(_MAX_PENDING_REQUESTS)
         self._leaves_s = math.inf
         self._heart_rate = make_characteristic(device, 0x2A37, notify=True)

@@ -195,6 +195,24 @@ def test_frames_are_skipped_and_come_late() -> None:
     run(make_armband, scenario)
 
 
+def test_the_clock_of_frames_jumps_and_restarts_in_2019() -> None:
+    async def scenario(_armband: Armband, hub: PlainHub, stage: Stage) -> None:
+        connection = await hub.connect()
+        await connection.pair()
+        await hub.subscribe(pmd.CONTROL_POINT)
+        await hub.subscribe(pmd.DATA, indications=False)
+        await hub.write(pmd.CONTROL_POINT, bytes.fromhex("02020001340001011000020108000401 03"))
+        await play_scenario([Fault(3.0, "clock_jump", "sensor", -60.0), Fault(6.0, "clock_wrong", "sensor")], stage)
+        await asyncio.sleep(3)
+        times_s = [int.from_bytes(value[1:9], "little") / 1e9 for value in hub.values(pmd.DATA)]
+        jumps = [after - before for before, after in pairwise(times_s) if abs(after - before) > 1]
+        assert jumps[0] == pytest.approx(20 / 52 - 60)
+        assert len(jumps) == 2
+        assert 599_616_000 < times_s[-1] < 599_616_004
+
+    run(make_armband, scenario)
+
+
 def test_a_flood_reaches_the_hub_and_the_sensor_lives_on() -> None:
     async def scenario(watch: Watch, hub: PlainHub, stage: Stage) -> None:
         await hub.connect()

@@ -367,6 +367,21 @@ def test_frames_can_be_lost_before_the_radio_or_come_late(tmp_path: Path) -> Non
     assert [frame.last_ns for frame in journal.frames] == [frame.last_ns for frame in frames]  # a lost frame was not sent
 
 
+def test_a_wrong_clock_is_sent_and_journaled_as_it_is(tmp_path: Path) -> None:
+    async def scenario() -> StrapTestbed:
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
+            await asyncio.sleep(5)
+            testbed.sensor.clock_error.jump(100)
+            await asyncio.sleep(5)
+            return testbed
+
+    testbed = virtual_time.run(scenario())
+    steps_s = [(after.last_ns - before.last_ns) / 1e9 for before, after in pairwise(testbed.hub.frames)]
+    assert sorted(steps_s)[-2:] == pytest.approx([0.56, 100.56], abs=0.01)
+    assert [frame.last_ns for frame in read_journal(testbed.journal).frames] == [frame.last_ns for frame in testbed.hub.frames]
+
+
 def test_a_lost_radio_ends_the_strap_with_one_error(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with run_testbed(tmp_path) as testbed:

@@ -35,7 +35,7 @@ from gateway.simulate.peripherals.services import (
     make_device_information,
     make_service,
 )
-from gateway.simulate.playback import SensorClock
+from gateway.simulate.playback import ClockError, SensorClock
 from gateway.simulate.pmd_compression import encode_compressed_frame
 
 NAME: Final = "Virtual Sense 0A1B"
@@ -110,7 +110,7 @@ class Armband(Peripheral):
         subscriptions: BondedSubscriptions | None = None,
     ) -> None:
         super().__init__(device, on_event=on_event, subscriptions=subscriptions)
-        self.clock, self._offers = clock, offers or make_offers()
+        self.clock_error, self._clock, self._offers = ClockError(clock), clock, offers or make_offers()
         self.rate_bpm, self.is_worn, self.is_moving = 72, True, False
         self.running: frozenset[int] = frozenset()
         self.keeps_streams = False
@@ -214,9 +214,8 @@ class Armband(Peripheral):
             last_s = (first + FRAME_SAMPLES - 1) / signal.rate_hz
             await sleep_until(last_s)
             samples = signal.sample(np.arange(first, first + FRAME_SAMPLES))
-            frame = encode_compressed_frame(
-                measurement, signal.frame_type, self.clock.sensor_ns(last_s), samples, signal.reference_bytes
-            )
+            last_ns = self._clock.sensor_ns(last_s) + self.clock_error.ns
+            frame = encode_compressed_frame(measurement, signal.frame_type, last_ns, samples, signal.reference_bytes)
             for released in faults.release(frame):
                 await self.notify(self._data, released)
             first += FRAME_SAMPLES
