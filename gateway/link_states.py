@@ -3,7 +3,7 @@
 A sensor is `absent` until it advertises. A session connects (`connecting`), encrypts the link where a driver needs it
 (`securing`), subscribes and runs the drivers' set-ups (`subscribing`), and is then `streaming`. A stream that misses its
 deadline makes the sensor `silent`: no Bluetooth stack reports a link that is up but dead. After any end of a connection the
-session waits (`backing_off`) and searches again.
+session waits (`backing_off`) and searches again. A sensor that only broadcasts is `seen` while it advertises.
 """
 
 from collections.abc import Mapping
@@ -25,6 +25,7 @@ TRANSITIONS: Final[Mapping[tuple[LinkState, LinkEvent], LinkState]] = {
     ("securing", "secured"): "subscribing",
     ("subscribing", "subscribed"): "streaming",
     ("streaming", "silence"): "silent",
+    ("seen", "silence"): "absent",
     ("absent", "failed"): "backing_off",
     ("seen", "failed"): "backing_off",
     **{(state, "failed"): "backing_off" for state in _IN_CONNECTION},

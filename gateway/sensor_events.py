@@ -69,6 +69,11 @@ class Overflow:
 SensorEvent = Notification | Interruption | LinkStateChange | Overflow
 
 
+def is_spot_reading(event: SensorEvent) -> bool:
+    """Whether an event carries a result that its sensor sends only once."""
+    return isinstance(event, Notification) and event.is_indicated and bool(event.readings)
+
+
 class EventQueue:
     """The events of one sensor in order, at most `QUEUE_LIMIT` + `QUEUE_RESERVE` and one `Overflow`."""
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 from config.process import leaf_errors
 from config.settings import SensorSettings
 from drivers.registry import Registry
+from gateway.broadcast_session import BroadcastSession
 from gateway.cancellation import finish_despite_cancel
 from gateway.clock import Clock
 from gateway.errors import RadioError
@@ -28,6 +29,7 @@ from gateway.sensor_events import (
     Notification,
     Overflow,
     SensorEvent,
+    is_spot_reading,
 )
 from gateway.sensor_memory import SensorMemory
 from gateway.session import SensorSession
@@ -88,7 +90,7 @@ class SensorRunner:
 
     async def run(self, radio: Radio) -> None:
         """Keeps the sensor connected over this radio and processes its events until cancelled."""
-        session = SensorSession(self.settings, radio, self.registry, self.clock, self._on_state, self.events, self.memory)
+        session = self._make_session(radio)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(session.run(), name=f"session {self.settings.name}")
@@ -96,6 +98,11 @@ class SensorRunner:
         finally:
             # The session's last events, including the interruption, must be processed even though all tasks are cancelled.
             await self._process_batch(self.events.drain(QUEUE_LIMIT + QUEUE_RESERVE + 1))
+
+    def _make_session(self, radio: Radio) -> SensorSession | BroadcastSession:
+        if self.settings.is_broadcast:
+            return BroadcastSession(self.settings, radio, self.registry, self.clock, self._on_state, self.events)
+        return SensorSession(self.settings, radio, self.registry, self.clock, self._on_state, self.events, self.memory)
 
     async def finish(self) -> None:
         """Ends the analysis when the agent stops and records its last results."""
@@ -113,7 +120,7 @@ class SensorRunner:
         """Process events; what an indicated one yields is durable before the next is processed."""
         start = 0
         for end, event in enumerate(events, 1):
-            if end == len(events) or (isinstance(event, Notification) and event.is_indicated):
+            if end == len(events) or is_spot_reading(event):
                 await finish_despite_cancel(self._process_and_record(events[start:end]))
                 start = end
 
@@ -123,7 +130,7 @@ class SensorRunner:
         memories = [event.memory for event in events if isinstance(event, Notification) and event.memory is not None]
         await self._record(output, memories[-1] if memories else None)
         has_new_stream = bool(self.pipeline.streams - known_streams)
-        has_indicated = any(isinstance(event, Notification) and event.is_indicated for event in events)
+        has_indicated = any(is_spot_reading(event) for event in events)
         # Store the first sample or value at once: after a crash, the gap record begins at the last one in the stored state.
         # Store an indicated reading at once: its sensor may delete it now.
         if has_new_stream or has_indicated:

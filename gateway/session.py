@@ -11,20 +11,21 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from bleak.backends.device import BLEDevice
-from bleak.backends.scanner import AdvertisementData
 
 from config.settings import SensorSettings
+from drivers.conversation import Consent
 from drivers.registry import Registry
 from gateway.clock import Clock
-from gateway.connection import SETUP_ERRORS, Connection, SensorSilentError, describe
+from gateway.connection import Connection, SensorSilentError
 from gateway.errors import RadioError
 from gateway.link_states import TRANSITIONS, LinkEvent, LinkState
 from gateway.radio import Radio
 from gateway.sensor_events import EventQueue, Interruption, LinkStateChange
+from gateway.sensor_link import SETUP_ERRORS, SensorLink, describe_error
+from gateway.sensor_match import SensorMatch
 from gateway.sensor_memory import SensorMemory
 from gateway.timeline import Arrival
 
@@ -68,6 +69,7 @@ class SensorSession:
     on_state: Callable[[str, LinkState], None]
     events: EventQueue = field(default_factory=EventQueue)
     memory: SensorMemory = field(default_factory=SensorMemory)
+    consent: Consent | None = None
     statistics: SessionStatistics = field(default_factory=SessionStatistics)
     state: LinkState = "stopped"
     _last_failure: str = ""
@@ -99,15 +101,15 @@ class SensorSession:
 
     async def _run_connection(self) -> None:
         """Finds the sensor, connects, and returns when the link is lost."""
-        found: list[str] = []
-        device = await self.radio.find(partial(_is_sensor, self.sensor, found), SEARCH_TIMEOUT_S)
+        match = SensorMatch(self.sensor)
+        device = await self.radio.find(match, SEARCH_TIMEOUT_S)
         if device is None:
             raise SensorNotFoundError("sensor not found: check that it is worn, in range and not connected to a phone")
         self._on_event("advertised")
         lost = asyncio.Event()
         reason = "the link was lost"
         try:
-            async with self._connect(device, found[0], lost) as connection:
+            async with self._connect(device, match.name, lost) as connection:
                 await connection.run()
         except SensorSilentError:
             reason = "the sensor fell silent"
@@ -127,19 +129,18 @@ class SensorSession:
             self._on_event("connect")
             await client.connect()
         self._on_event("connected")
-        connection = Connection(
+        link = SensorLink(
             name=self.sensor.name,
             client=client,
-            registry=self.registry,
             clock=self.clock,
             events=self.events,
             memory=self.memory,
             optional_failures=self._optional_failures,
             lost=lost,
-            on_progress=self._on_progress,
-            on_value=self._count_value,
-            advertised_name=name,
+            count_value=self._count_value,
+            consent=self.consent,
         )
+        connection = Connection(link, self.registry, self._on_progress, name)
         try:
             yield connection
         finally:
@@ -186,16 +187,4 @@ def _ignore_teardown_errors() -> contextlib.AbstractContextManager[None]:
 
 
 def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, SensorNotFoundError) else describe(error)
-
-
-def _is_sensor(sensor: SensorSettings, found: list[str], device: BLEDevice, advertisement: AdvertisementData) -> bool:
-    """Whether this is the sensor; notes its advertised name in `found`."""
-    name = advertisement.local_name or device.name or ""
-    if sensor.address is not None:
-        is_sensor = device.address.upper() == sensor.address
-    else:
-        is_sensor = name.startswith(sensor.advertised_name or "\0")  # no name starts with "\0"
-    if is_sensor:
-        found.append(name)
-    return is_sensor
+    return str(error) if isinstance(error, SensorNotFoundError | SensorSilentError) else describe_error(error)

@@ -63,6 +63,11 @@ class SharedScanner:
             await asyncio.wait({found}, timeout=timeout_s)
         return found.result() if found.done() else None
 
+    async def restart_if_dead(self) -> None:
+        """Start the scan again if it has reported nothing for a long time. Raises as `listening` does."""
+        async with self._lock:
+            await self._start()
+
     async def _start(self) -> None:
         """Start the scan, or start it again if it is dead."""
         now_s = asyncio.get_running_loop().time()
