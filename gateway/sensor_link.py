@@ -68,6 +68,14 @@ class SensorLink:
         self.memory.drivers[driver] = memory
         return self.memory.state()
 
+    def identify(self, readings: tuple[Reading, ...]) -> Mapping[str, Any] | None:
+        """Take over what the sensor says of itself; return the state to store if that is new."""
+        device = self.memory.device.updated(readings)
+        if device == self.memory.device:
+            return None
+        self.memory.device = device
+        return self.memory.state()
+
     def emit(
         self,
         characteristic: str,

@@ -256,8 +256,7 @@ class ServiceLink:
         decoded = self._decode(stream, payload, arrival)
         memory = None if decoded.memory is None else self.link.remember(self.driver.name, decoded.memory)
         if self.driver.identifies:
-            self.link.memory.device = self.link.memory.device.updated(decoded.readings)
-            memory = self.link.memory.state()
+            memory = self.link.identify(decoded.readings)
         self.link.count_value()
         self.link.emit(stream.uuid, payload, decoded.readings, arrival, memory, is_indicated=stream.mode == "indicate")
         for procedure in decoded.procedures:

@@ -156,7 +156,7 @@ def test_a_conversation_gives_consent_and_fetches_the_results_after_the_last_it_
     outcome = run(sensor, memory=SensorMemory(drivers={"records": {"last": 1}}))
     assert systolics(outcome.readings) == [131, 142]
     assert sensor.requests == [bytes.fromhex("02016712"), bytes.fromhex("010100")]
-    assert [memory["drivers"]["records"]["last"] for memory in outcome.memories] == [2, 3]
+    assert [memory["drivers"]["records"]["last"] for memory in outcome.memories] == [1, 2, 3]
     groups = {reading.origin.group for reading in outcome.readings if isinstance(reading, Vital) and reading.origin}
     assert len(groups) == 2
 
