@@ -47,7 +47,7 @@ _RESERVED_STATUS: Final = 0xFFC0
 _UNKNOWN_USER: Final = 255
 
 _PRESSURES: Final = ("systolic", "diastolic", "mean_pressure")
-Number = float | SpecialValue
+_Number = float | SpecialValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class _Result:
     """The fields of a Blood Pressure Measurement; `pressures` in the unit of the flags, systolic, diastolic and mean."""
 
     flags: int
-    pressures: tuple[Number, Number, Number]
+    pressures: tuple[_Number, _Number, _Number]
     time: MeasuredTime | None
-    pulse: Number
+    pulse: _Number
     user: int | None
     status: int
 
@@ -235,6 +235,12 @@ class _Segment:
         is_next = self.counter == (before.counter + 1) % _MAX_SEGMENTS
         return is_next and (self.record, self.uuid) == (before.record, before.uuid)
 
+    def describe(self) -> Status:
+        """Which part of which stored result this is, so that a missing one can be traced."""
+        is_first, is_last = (str(bool(self.header & bit)).lower() for bit in (_FIRST, _LAST))
+        text = f"sequence={self.record} uuid={self.uuid:04X} segment={self.counter} first={is_first} last={is_last}"
+        return Status("blood_pressure_record", text)
+
 
 def _read_segment(payload: bytes) -> _Segment:
     reader = Reader(payload)
@@ -254,7 +260,7 @@ class _Segments:
         self._is_complete = True
 
     def add(self, payload: bytes) -> tuple[Reading, ...]:
-        """Return the readings that a segment completes.
+        """Return the readings that a segment completes, and its description.
 
         Raises:
             DecodeError: the segment is malformed or continues nothing, or it is a record by itself that is malformed.
@@ -262,10 +268,8 @@ class _Segments:
         segment = _read_segment(payload)
         if segment in self._held:
             return ()
-        if segment.header & _FIRST:
-            return self._begin(segment)
-        self._append(segment)
-        return self._complete() if segment.header & _LAST else ()
+        readings = self._begin(segment) if segment.header & _FIRST else self._append(segment)
+        return (*readings, segment.describe())
 
     def give_up(self) -> tuple[Reading, ...]:
         """Forget an incomplete record: its segments, unchanged, as values that could not be decoded."""
@@ -280,7 +284,7 @@ class _Segments:
         self._held, self._is_complete = [segment], is_complete
         return lost + readings
 
-    def _append(self, segment: _Segment) -> None:
+    def _append(self, segment: _Segment) -> tuple[Reading, ...]:
         if self._is_complete:
             raise DecodeError(f"segment {segment.counter}: the first segment of its record is missing")
         if not segment.continues(self._held[-1]):
@@ -288,9 +292,10 @@ class _Segments:
         if len(self._held) == _MAX_SEGMENTS:
             raise DecodeError(f"segment {segment.counter}: the record has more than {_MAX_SEGMENTS} segments")
         self._held.append(segment)
+        self._is_complete = bool(segment.header & _LAST)
+        return self._decode_held() if self._is_complete else ()
 
-    def _complete(self) -> tuple[Reading, ...]:
-        self._is_complete = True
+    def _decode_held(self) -> tuple[Reading, ...]:
         try:
             return _decode_record(self._held)
         except DecodeError as error:

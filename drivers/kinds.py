@@ -63,6 +63,7 @@ _ALL: Final = (
     Kind("blood_pressure_status", "Blood pressure status with reserved bits", None, None, ""),
     Kind("blood_pressure_flags", "Blood pressure flags with reserved bits", None, None, ""),
     Kind("blood_pressure_feature", "Blood pressure features", None, None, ""),
+    Kind("blood_pressure_record", "Segment of a stored blood pressure", None, None, ""),
     Kind("temperature_intermediate", "Body temperature, not final", None, None, "Cel"),
     Kind("temperature_site", "Site of the temperature", None, None, ""),
     Kind("measurement_interval", "Interval of the measurements", None, None, "s"),
