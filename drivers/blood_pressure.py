@@ -272,9 +272,9 @@ class _Segments:
         return (*readings, segment.describe())
 
     def give_up(self) -> tuple[Reading, ...]:
-        """Forget an incomplete record: its segments, unchanged, as values that could not be decoded."""
+        """End an incomplete record: its segments, unchanged, as values that could not be decoded."""
         lost = () if self._is_complete else self._held
-        self._held, self._is_complete = [], True
+        self._is_complete = True
         return tuple(Quarantined(RECORD, segment.payload, "a segment of its record is missing") for segment in lost)
 
     def _begin(self, segment: _Segment) -> tuple[Reading, ...]:

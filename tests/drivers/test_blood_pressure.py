@@ -118,6 +118,7 @@ def test_reserved_flag_bits_change_no_field_and_are_kept(high: int) -> None:
     readings = decode_measurement(bytes((flags,)) + plain[1:])
     assert vitals(readings) == vitals(decode_measurement(plain))
     assert named("blood_pressure_flags", readings) == ([flags] if high else [])
+    assert {reading.flags for reading in readings if isinstance(reading, Vital)} == {("reserved_flags",) if high else ()}
 
 
 @given(words=st.lists(st.sampled_from(SPECIAL) | st.integers(20, 300), min_size=4, max_size=4))
@@ -146,6 +147,16 @@ def test_a_pressure_that_no_cuff_measures_keeps_its_number_and_is_flagged(sent: 
     readings = decode_measurement(bytes.fromhex(sent))
     assert [reading.flags for reading in readings if isinstance(reading, Vital)] == flags
     assert len(readings) == len(flags)
+
+
+@pytest.mark.parametrize(
+    ("pulse", "flags"), [(0, ("no_pulse_found",)), (19, ("implausible",)), (20, ()), (300, ()), (301, ("implausible",))]
+)
+def test_a_pulse_that_no_cuff_counts_keeps_its_number_and_is_flagged(pulse: int, flags: tuple[str, ...]) -> None:
+    *pressures, last = decode_measurement(struct.pack("<B4H", 0x04, 120, 80, 93, pulse))
+    assert isinstance(last, Vital)
+    assert (last.kind, last.value, last.flags) == ("pulse_rate_cuff", pulse, flags)
+    assert {reading.flags for reading in pressures if isinstance(reading, Vital)} == {()}
 
 
 @given(payload=st.binary(max_size=24) | results.map(Sent.encode))

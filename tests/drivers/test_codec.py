@@ -131,6 +131,7 @@ def test_rejects_a_date_that_does_not_exist(sent: str) -> None:
         ("000000000D0C0C", MeasuredTime(None, "unknown")),
         ("00000000000000", MeasuredTime(None, "unknown")),
         ("E907000F081E00", MeasuredTime(None, "unknown")),
+        ("E9070500081E00", MeasuredTime(None, "unknown")),
         ("E9070D0F081E00", MeasuredTime(None, "invalid")),
         ("E907021D081E00", MeasuredTime(None, "invalid")),
         ("00000000180000", MeasuredTime(None, "invalid")),

@@ -66,6 +66,13 @@ def test_a_temperature_that_nobody_survives_keeps_its_number_and_is_flagged(tent
     assert decode_intermediate(encode(0x00, tenths, -1)) == (Vital("temperature_intermediate", tenths / 10, flags),)
 
 
+@pytest.mark.parametrize("bit", range(3, 8))
+def test_a_reserved_flag_changes_nothing_but_is_kept(bit: int) -> None:
+    (reading,) = decode_measurement(encode(1 << bit, 365, -1))
+    assert isinstance(reading, Vital)
+    assert (reading.kind, reading.value, reading.flags) == ("temperature", 36.5, ("reserved_flags",))
+
+
 @given(payload=st.binary(max_size=14))
 def test_an_intermediate_value_is_never_a_result(payload: bytes) -> None:
     try:
