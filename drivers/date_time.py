@@ -4,15 +4,14 @@ Source: GATT Specification Supplement, "Date Time"; A&D's protocol of the UA-651
 characteristic: a sensor that has it there takes the hub's local time from it, in place of the Current Time Service.
 """
 
-import contextlib
 import struct
 from datetime import UTC, datetime
 from typing import Final
 
 from drivers.codec import Reader
-from drivers.conversation import Context, Effect, Moment, Procedure, RefusedError, Value, Write, do_nothing
+from drivers.conversation import Context, Effect, Moment, Procedure, Read, RefusedError, Value, Write, do_nothing
 from drivers.device import Quirk
-from drivers.readings import Reading, Status
+from drivers.readings import DecodeError, Reading, Status
 from drivers.spec import Characteristic, uuid16
 
 DATE_TIME: Final = uuid16(0x2A08)
@@ -35,14 +34,41 @@ def decode_date_time(payload: bytes) -> tuple[Reading, ...]:
 
 def encode_local_time(now: Moment) -> bytes:
     """Return the patient's local time as 7 octets: year, month, day, hour, minute, second."""
-    local = datetime.fromtimestamp(now.utc_us // 1_000_000 + now.utc_offset_s, UTC)
+    local = _local_time(now)
     return struct.pack("<H5B", local.year, local.month, local.day, local.hour, local.minute, local.second)
 
 
 def set_clock(now: Moment) -> Procedure:
-    """Write the local time. Most sensors lack the characteristic, and some refuse: the measurements are worth having anyway."""
-    with contextlib.suppress(RefusedError):
+    """Set the clock to the patient's local time. Most sensors have none here, and some refuse: they are used as they are.
+
+    Yields first by how much the clock was wrong, because the results that are stored in the sensor have times of that clock;
+    then whether it was set.
+    """
+    before = yield Read(DATE_TIME)
+    offset_s = None if before is None else _measure_offset_s(before, now)
+    if offset_s is not None:
+        yield Status("sensor_clock_offset_s", offset_s)
+    try:  # also where it could not be read: a clock may be there to be written only
         yield Write(DATE_TIME, encode_local_time(now))
+    except RefusedError:
+        if before is not None:
+            yield Status("sensor_clock_written", False)
+    else:
+        yield Status("sensor_clock_written", True)
+
+
+def _local_time(now: Moment) -> datetime:
+    """The patient's local time to the second, without a time zone as sensors keep it."""
+    return datetime.fromtimestamp(now.utc_us // 1_000_000 + now.utc_offset_s, UTC).replace(tzinfo=None)
+
+
+def _measure_offset_s(payload: bytes, now: Moment) -> float | None:
+    """The sensor's clock minus the patient's local time; None where the sensor has no date."""
+    try:
+        sent = Reader(payload).measured_time("date and time")
+    except DecodeError:
+        return None
+    return (sent.at - _local_time(now)).total_seconds() if sent.at else None
 
 
 READ: Final = Characteristic(DATE_TIME, "read", decode_date_time)

@@ -67,7 +67,9 @@ _ALL: Final = (
     Kind("temperature_intermediate", "Body temperature, not final", None, None, "Cel"),
     Kind("temperature_site", "Site of the temperature", None, None, ""),
     Kind("measurement_interval", "Interval of the measurements", None, None, "s"),
-    Kind("sensor_time", "Date and time of the sensor", None, Mdc("MDC_ATTR_TIME_ABS", 67975), ""),
+    Kind("sensor_time", "Sensor's clock", None, None, ""),
+    Kind("sensor_clock_offset_s", "Sensor's clock minus the hub's", None, None, "s"),
+    Kind("sensor_clock_written", "Sensor's clock was set by the hub", None, None, ""),
     Kind("system_id", "System ID (EUI-64)", None, Mdc("MDC_ATTR_SYS_ID", 67972), ""),
 )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.conversation import Context, Moment, RefusedError, Value, Write
+from drivers.conversation import Context, Moment, Procedure, Read, RefusedError, Value, Write
 from drivers.date_time import DATE_TIME, ClockConversation, decode_date_time, encode_local_time, set_clock
 from drivers.readings import Status
 
@@ -41,16 +41,60 @@ def test_the_time_that_is_written_reads_as_the_patients_local_time(utc: datetime
     assert decode_date_time(written) == (Status("sensor_time", local.isoformat()),)
 
 
-def test_a_sensor_that_refuses_or_has_no_clock_costs_nothing() -> None:
-    procedure = set_clock(moment("2026-08-11T16:31:00+00:00"))
-    assert isinstance(next(procedure), Write)
-    with pytest.raises(StopIteration):
-        procedure.throw(RefusedError("the sensor has no such characteristic"))
+NOW = moment("2026-08-11T16:31:00+00:00", 7200)
+LOCAL = Write(DATE_TIME, encode_local_time(NOW))
 
 
-def test_a_conversation_of_the_clock_writes_once_and_decodes_nothing() -> None:
+def run(procedure: Procedure, clock: bytes | None, is_refused: bool = False) -> list[object]:
+    """The steps of a procedure with a sensor that has this clock."""
+    steps: list[object] = []
+    try:
+        step = next(procedure)
+        while True:
+            steps.append(step)
+            if isinstance(step, Write) and is_refused:
+                step = procedure.throw(RefusedError("the sensor refuses a write"))
+            else:
+                step = procedure.send(clock if isinstance(step, Read) else None)
+    except StopIteration:
+        return steps
+
+
+@pytest.mark.parametrize(
+    ("clock", "offsets"),
+    [
+        ("EA07080B121F00", [0.0]),
+        ("EA07080B121E0A", [-50.0]),
+        ("EA07080B122100", [120.0]),
+        ("D0070101000500", [-839_787_960.0]),  # 2000-01-01 00:05:00, never set
+        ("00000000000000", []),
+        ("EA07080B12", []),
+    ],
+)
+def test_tells_how_wrong_the_clock_was_then_sets_it(clock: str, offsets: list[float]) -> None:
+    assert run(set_clock(NOW), bytes.fromhex(clock)) == [
+        Read(DATE_TIME),
+        *(Status("sensor_clock_offset_s", offset_s) for offset_s in offsets),
+        LOCAL,
+        Status("sensor_clock_written", True),
+    ]
+
+
+def test_a_clock_that_can_only_be_written_is_set() -> None:
+    assert run(set_clock(NOW), None) == [Read(DATE_TIME), LOCAL, Status("sensor_clock_written", True)]
+
+
+def test_a_sensor_without_a_clock_costs_nothing() -> None:
+    assert run(set_clock(NOW), None, is_refused=True) == [Read(DATE_TIME), LOCAL]
+
+
+def test_a_sensor_that_refuses_keeps_its_clock() -> None:
+    steps = run(set_clock(NOW), bytes.fromhex("EA07080B122100"), is_refused=True)
+    assert steps[1:] == [Status("sensor_clock_offset_s", 120.0), LOCAL, Status("sensor_clock_written", False)]
+
+
+def test_a_conversation_of_the_clock_sets_it_and_decodes_nothing() -> None:
     conversation = ClockConversation(Context())
-    now = moment("2026-08-11T16:31:00+00:00")
-    assert list(conversation.start(now)) == [Write(DATE_TIME, encode_local_time(now))]
-    assert list(conversation.receive(Value(DATE_TIME, b"\0" * 7, now))) == []
+    assert run(conversation.start(NOW), None) == run(set_clock(NOW), None)
+    assert list(conversation.receive(Value(DATE_TIME, b"\0" * 7, NOW))) == []
     assert list(conversation.stop()) == []
