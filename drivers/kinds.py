@@ -57,6 +57,19 @@ _ALL: Final = (
     Kind("firmware", "Firmware revision", None, Mdc("MDC_ID_PROD_SPEC_FW", 531976), ""),
     Kind("setup_failed", "Driver whose set-up the sensor refused", None, None, ""),
     Kind("failed_measurement", "Measurement without a result", None, None, ""),
+    # The FHIR guide for personal health devices gives the pulse of a cuff the general LOINC code of the heart rate.
+    Kind("pulse_rate_cuff", "Pulse rate by cuff", "8867-4", Mdc("MDC_PULS_RATE_NON_INV", 149546), "/min", is_spot=True),
+    Kind("cuff_pressure", "Pressure in the cuff", None, Mdc("MDC_PRESS_CUFF", 150300), "mm[Hg]"),
+    Kind("blood_pressure_status", "Blood pressure status with reserved bits", None, None, ""),
+    Kind("blood_pressure_flags", "Blood pressure flags with reserved bits", None, None, ""),
+    Kind("blood_pressure_feature", "Blood pressure features", None, None, ""),
+    Kind("blood_pressure_record", "Segment of a stored blood pressure", None, None, ""),
+    Kind("temperature_intermediate", "Body temperature, not final", None, None, "Cel"),
+    Kind("temperature_site", "Site of the temperature", None, None, ""),
+    Kind("measurement_interval", "Interval of the measurements", None, None, "s"),
+    Kind("sensor_time", "Sensor's clock", None, None, ""),
+    Kind("sensor_clock_offset_s", "Sensor's clock minus the hub's", None, None, "s"),
+    Kind("sensor_clock_written", "Sensor's clock was set by the hub", None, None, ""),
     Kind("system_id", "System ID (EUI-64)", None, Mdc("MDC_ATTR_SYS_ID", 67972), ""),
 )
 

@@ -45,6 +45,8 @@ def test_every_kind_has_a_title_and_is_listed_by_its_name(kind: Kind) -> None:
         ("pulse_rate", 18458),
         ("weight", 57664),
         ("temperature", 19292),
+        ("pulse_rate_cuff", 18474),
+        ("cuff_pressure", 19228),
     ],
 )
 def test_vital_kinds_have_the_codes_of_the_ieee_device_specialisations(kind: str, term: int) -> None:
@@ -57,5 +59,6 @@ def test_vital_kinds_have_the_codes_of_the_ieee_device_specialisations(kind: str
 def test_numbers_have_units() -> None:
     units = {"heart_rate": "/min", "rr": "ms", "ecg": "mV", "energy": "kJ", "battery": "%"}
     units |= {"systolic": "mm[Hg]", "diastolic": "mm[Hg]", "mean_pressure": "mm[Hg]", "spo2": "%", "pulse_rate": "/min"}
-    units |= {"weight": "kg", "temperature": "Cel"}
+    units |= {"weight": "kg", "temperature": "Cel", "temperature_intermediate": "Cel", "measurement_interval": "s"}
+    units |= {"pulse_rate_cuff": "/min", "cuff_pressure": "mm[Hg]"}
     assert {name: KINDS[name].ucum for name in units} == units
