@@ -56,6 +56,27 @@ _ALL: Final = (
     Kind("software", "Software revision", None, Mdc("MDC_ID_PROD_SPEC_SW", 531975), ""),
     Kind("firmware", "Firmware revision", None, Mdc("MDC_ID_PROD_SPEC_FW", 531976), ""),
     Kind("system_id", "System ID (EUI-64)", None, Mdc("MDC_ATTR_SYS_ID", 67972), ""),
+    # The fast and the slow averages have no codes of their own: those of SpO2 and pulse rate mean the normal average.
+    Kind("spo2_fast", "Oxygen saturation, fast average", None, None, "%"),
+    Kind("spo2_slow", "Oxygen saturation, slow average", None, None, "%"),
+    Kind("pulse_rate_fast", "Pulse rate, fast average", None, None, "/min"),
+    Kind("pulse_rate_slow", "Pulse rate, slow average", None, None, "/min"),
+    Kind("pulse_amplitude", "Pulse amplitude index", None, Mdc("MDC_SAT_O2_QUAL", 150320), "%"),
+    Kind("failed_measurement", "Measurement without a result", None, None, ""),
+    Kind("no_signal", "Continuous measurement without a signal", None, None, ""),
+    Kind("oximeter_status", "Status of a measurement without a result", None, None, ""),
+    Kind("oximeter_features", "Oximeter: features", None, None, ""),
+    Kind("oximeter_measurement_status_supported", "Oximeter: measurement status that it can report", None, None, ""),
+    Kind("oximeter_device_status_supported", "Oximeter: device status that it can report", None, None, ""),
+    Kind("record_access", "Access to stored records", None, None, ""),
+    Kind("sensor_time", "Sensor's clock", None, None, ""),
+    Kind("sensor_time_fraction_256", "Sensor's clock: fraction of the second in 1/256 s", None, None, ""),
+    Kind("sensor_time_weekday", "Sensor's clock: day of the week, 1 is Monday", None, None, ""),
+    Kind("sensor_time_adjusted", "Sensor's clock: why it was last adjusted", None, None, ""),
+    Kind("sensor_clock_offset_s", "Sensor's clock minus the hub's", None, None, "s"),
+    Kind("sensor_clock_written", "Sensor's clock was set by the hub", None, None, ""),
+    Kind("sensor_utc_offset", "Sensor's time zone: standard time minus UTC", None, None, "min"),
+    Kind("sensor_dst_offset", "Sensor's daylight saving time", None, None, "min"),
 )
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}
