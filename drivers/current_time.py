@@ -101,7 +101,7 @@ class _ClockConversation:
         offset_s = measure_offset_s(time, payload[_FRACTION_AT], now)
         if offset_s is not None:
             yield Status("sensor_clock_offset_s", offset_s)
-        if offset_s is None or time.clock != "set" or abs(offset_s) > MAX_OFFSET_S:
+        if offset_s is None or abs(offset_s) > MAX_OFFSET_S:
             try:
                 yield Write(CURRENT_TIME, encode_current_time(now))
             except RefusedError:

@@ -139,6 +139,15 @@ def test_the_memory_keeps_the_newest_records_only() -> None:
     assert len(spo2(connect(oximeter(*records), player.memory))) == 1
 
 
+def test_an_old_record_that_the_sensor_still_has_stays_remembered() -> None:
+    records = [spot(96)[:3] + number.to_bytes(2, "little") + spot(96)[5:] for number in range(1, 1001)]
+    first = connect(oximeter(*records))
+    sensor = oximeter(records[0], spot(97))
+    second = connect(sensor, first.memory)
+    assert spo2(second) == [(97, True)]
+    assert spo2(connect(sensor, second.memory)) == []
+
+
 def test_a_malformed_record_does_not_stop_the_transfer() -> None:
     player = connect(oximeter(b"\x01\x60", spot(97, 2)))
     assert spo2(player) == [(97, True)]
@@ -150,12 +159,22 @@ def test_a_spot_check_without_a_date_is_kept_with_the_state_of_its_clock() -> No
     assert (reading.value, reading.origin.measured, reading.origin.clock) == (97, None, "unknown")
 
 
-def test_plausible_values_are_those_of_the_rules() -> None:
-    low, high = PLAUSIBLE["spo2"]
-    for percent, is_plausible in ((low, True), (low - 1, False), (high, True), (high + 1, False)):
-        (reading, _) = decode_continuous(b"\0" + int(percent).to_bytes(2, "little") + b"\x48\0")
-        assert isinstance(reading, Vital)
-        assert ("implausible" in reading.flags) is not is_plausible
+@pytest.mark.parametrize(
+    ("spo2_percent", "pulse", "implausible"),
+    [
+        (PLAUSIBLE["spo2"][0], 18, set()),
+        (PLAUSIBLE["spo2"][1], 321, set()),
+        (PLAUSIBLE["spo2"][0] - 1, 17, {"spo2", "pulse_rate"}),
+        (PLAUSIBLE["spo2"][1] + 1, 322, {"spo2", "pulse_rate"}),
+    ],
+)
+def test_values_outside_the_range_of_the_rules_or_of_any_oximeter_are_implausible(
+    spo2_percent: float, pulse: int, implausible: set[str]
+) -> None:
+    pair = int(spo2_percent).to_bytes(2, "little") + pulse.to_bytes(2, "little")
+    found = decode_continuous(b"\x02" + pair + pair)
+    flagged = {reading.kind for reading in found if isinstance(reading, Vital) and "implausible" in reading.flags}
+    assert flagged == implausible | {f"{kind}_slow" for kind in implausible}
 
 
 @given(st.binary(min_size=1, max_size=24))
