@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from drivers.conversation import (
     Action,
     Bond,
+    Context,
     Conversation,
     Moment,
     NoAnswerError,
@@ -22,6 +23,7 @@ from drivers.conversation import (
     Write,
 )
 from drivers.readings import DecodeError, Quarantined, Reading
+from drivers.spec import DriverSpec
 
 START_US = 1_790_000_000_000_000
 """2026-09-21 14:13:20 UTC."""
@@ -36,6 +38,17 @@ class Sensor(Protocol):
     def write(self, characteristic: str, payload: bytes) -> Iterable[Sent]:
         """What the sensor sends after this write. Raises `RefusedError`."""
         ...
+
+
+def connect(driver: DriverSpec, sensor: Sensor, memory: Mapping[str, Any] | None = None) -> "Player":
+    """A connection whose procedure `start` has ended. `memory` is what the connection before it remembered."""
+    return open_connection(driver, sensor, memory).start()
+
+
+def open_connection(driver: DriverSpec, sensor: Sensor, memory: Mapping[str, Any] | None = None) -> "Player":
+    """A connection before its procedure `start`."""
+    assert driver.converse is not None, f"{driver.name} is a driver in the short form"
+    return Player(driver.converse(Context(memory=memory or {})), sensor)
 
 
 @dataclass

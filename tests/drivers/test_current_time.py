@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.codec import Reader
-from drivers.conversation import Context, Moment, RefusedError
+from drivers.conversation import Moment, RefusedError
 from drivers.current_time import CURRENT_TIME, DRIVER, encode_current_time, local_time
 from drivers.readings import Quarantined, Reading, Status
 from drivers.registry import load_drivers
-from tests.drivers.player import START_US, Player, Sent
+from tests.drivers.player import START_US, Sent, connect
 
 START: Final = local_time(Moment(START_US))
 """The patient's local time when the player starts: 2026-09-21 14:13:20."""
@@ -45,9 +45,8 @@ def time_of(at: datetime, fraction_256: int = 0) -> bytes:
     return bytes((*head, at.isoweekday(), fraction_256, 0))
 
 
-def connect(clock: Clock) -> list[Reading]:
-    assert DRIVER.converse is not None
-    return Player(DRIVER.converse(Context()), clock).start().readings
+def readings_of(clock: Clock) -> list[Reading]:
+    return connect(DRIVER, clock).readings
 
 
 def statuses(readings: Iterable[Reading]) -> dict[str, object]:
@@ -60,14 +59,14 @@ def statuses(readings: Iterable[Reading]) -> dict[str, object]:
 )
 def test_a_clock_is_written_only_if_it_is_off_by_more_than_a_minute(off_by_s: int, *, is_written: bool) -> None:
     clock = Clock(time_of(START + timedelta(seconds=off_by_s)))
-    reported = statuses(connect(clock))
+    reported = statuses(readings_of(clock))
     assert reported["sensor_clock_offset_s"] == off_by_s
     assert reported.get("sensor_clock_written") is (True if is_written else None)
     assert clock.set_to == ([bytes.fromhex("EA0709150E0D14010001")] if is_written else [])
 
 
 def test_the_offset_counts_the_fraction_of_the_second() -> None:
-    assert statuses(connect(Clock(time_of(START, 128))))["sensor_clock_offset_s"] == 0.5
+    assert statuses(readings_of(Clock(time_of(START, 128))))["sensor_clock_offset_s"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_the_offset_counts_the_fraction_of_the_second() -> None:
 )
 def test_a_clock_without_a_date_is_written_and_has_no_offset(sent: str, text: str) -> None:
     clock = Clock(bytes.fromhex(sent))
-    reported = statuses(connect(clock))
+    reported = statuses(readings_of(clock))
     assert (reported["sensor_time"], reported["sensor_clock_written"]) == (text, True)
     assert "sensor_clock_offset_s" not in reported
     assert len(clock.set_to) == 1
@@ -88,20 +87,20 @@ def test_a_clock_without_a_date_is_written_and_has_no_offset(sent: str, text: st
 
 def test_a_clock_that_cannot_be_read_is_left_alone() -> None:
     clock = Clock(None)
-    assert connect(clock) == []
+    assert readings_of(clock) == []
     assert clock.set_to == []
 
 
 def test_a_refusal_to_be_set_is_reported_and_nothing_else() -> None:
     clock = Clock(time_of(START - timedelta(hours=2)), is_read_only=True)
-    reported = statuses(connect(clock))
+    reported = statuses(readings_of(clock))
     assert (reported["sensor_clock_offset_s"], reported["sensor_clock_written"]) == (-7200, False)
 
 
 @pytest.mark.parametrize("sent", ["", "E907010F0E1E2D0321", "E1070A1D001C0008", "E907010F0E1E2D03210100"])
 def test_a_value_of_another_layout_is_quarantined_and_never_overwritten(sent: str) -> None:
     clock = Clock(bytes.fromhex(sent))
-    (reading,) = connect(clock)
+    (reading,) = readings_of(clock)
     assert isinstance(reading, Quarantined)
     assert (reading.characteristic, reading.payload) == (CURRENT_TIME, clock.value)
     assert clock.set_to == []

@@ -1,6 +1,5 @@
 """Oximeters: stored spot checks, repeats, late records, statuses, plausibility."""
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
@@ -8,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.limits import PLAUSIBLE
-from drivers.conversation import Context
 from drivers.pulse_oximeter import (
     CONTINUOUS,
     DRIVER,
@@ -19,7 +17,7 @@ from drivers.pulse_oximeter import (
     decode_spot_check,
 )
 from drivers.readings import Origin, Status, Vital
-from tests.drivers.player import Player
+from tests.drivers.player import Player, connect, open_connection
 from tests.drivers.record_sensor import RecordSensor
 
 STORAGE: Final = bytes.fromhex("0C00")
@@ -40,11 +38,6 @@ def oximeter(*records: bytes, features: bytes = STORAGE, **behaviour: Any) -> Re
     return RecordSensor(SPOT_CHECK, list(records), {FEATURES: features}, **behaviour)
 
 
-def connect(sensor: RecordSensor, memory: Mapping[str, Any] | None = None) -> Player:
-    assert DRIVER.converse is not None
-    return Player(DRIVER.converse(Context(memory=memory or {})), sensor).start()
-
-
 def spo2(player: Player) -> list[tuple[float, bool]]:
     """The values of SpO2, and whether each comes from the sensor's memory."""
     found = [reading for reading in player.readings if isinstance(reading, Vital) and reading.kind == "spo2"]
@@ -53,15 +46,15 @@ def spo2(player: Player) -> list[tuple[float, bool]]:
 
 @pytest.mark.parametrize("features", [bytes.fromhex("F300"), bytes.fromhex("0000"), b""])
 def test_an_oximeter_without_a_memory_is_not_asked_for_records(features: bytes) -> None:
-    assert connect(oximeter(features=features)).written == []
+    assert connect(DRIVER, oximeter(features=features)).written == []
 
 
 def test_an_oximeter_that_does_not_tell_its_features_is_not_asked_for_records() -> None:
-    assert connect(RecordSensor(SPOT_CHECK)).written == []
+    assert connect(DRIVER, RecordSensor(SPOT_CHECK)).written == []
 
 
 def test_fetches_all_stored_spot_checks_and_remembers_them() -> None:
-    player = connect(oximeter(spot(96, 1), spot(97, 2)))
+    player = connect(DRIVER, oximeter(spot(96, 1), spot(97, 2)))
     assert [payload for _, payload in player.written] == ["0101"]
     assert spo2(player) == [(96, True), (97, True)]
     assert player.readings[-1] == Status("record_access", "op=response operator=null request=report_stored result=success")
@@ -71,50 +64,49 @@ def test_fetches_all_stored_spot_checks_and_remembers_them() -> None:
 
 def test_only_spot_checks_that_are_new_yield_readings() -> None:
     sensor = oximeter(spot(96, 1), spot(97, 2))
-    first = connect(sensor)
+    first = connect(DRIVER, sensor)
     sensor.records.append(spot(95, 3))
-    second = connect(sensor, first.memory)
+    second = connect(DRIVER, sensor, first.memory)
     assert spo2(second) == [(95, True)]
-    third = connect(sensor, second.memory)
+    third = connect(DRIVER, sensor, second.memory)
     assert spo2(third) == []
     assert third.memory is None, "nothing new to remember"
 
 
 def test_spot_checks_of_a_cleared_memory_with_a_new_clock_are_new() -> None:
-    first = connect(oximeter(spot(96, 50), spot(97, 51)))
-    assert spo2(connect(oximeter(spot(96, 1)), first.memory)) == [(96, True)]
+    first = connect(DRIVER, oximeter(spot(96, 50), spot(97, 51)))
+    assert spo2(connect(DRIVER, oximeter(spot(96, 1)), first.memory)) == [(96, True)]
 
 
 def test_an_incomplete_transfer_is_repeated_without_repeating_readings() -> None:
-    player = connect(oximeter(spot(96, 1), spot(97, 2), spot(95, 3), stops_after=2))
+    player = connect(DRIVER, oximeter(spot(96, 1), spot(97, 2), spot(95, 3), stops_after=2))
     assert [payload for _, payload in player.written] == ["0101", "0101"]
     assert spo2(player) == [(96, True), (97, True), (95, True)]
 
 
 def test_what_came_before_a_time_out_is_remembered() -> None:
-    first = connect(oximeter(spot(96, 1), loses_answer=True))
+    first = connect(DRIVER, oximeter(spot(96, 1), loses_answer=True))
     assert [payload for _, payload in first.written] == ["0101", "0300"]
-    assert spo2(connect(oximeter(spot(96, 1), spot(97, 2)), first.memory)) == [(97, True)]
+    assert spo2(connect(DRIVER, oximeter(spot(96, 1), spot(97, 2)), first.memory)) == [(97, True)]
 
 
 def test_continuous_values_do_not_keep_a_transfer_alive_that_hangs() -> None:
-    assert DRIVER.converse is not None
-    player = Player(DRIVER.converse(Context()), oximeter(loses_answer=True))
+    connection = open_connection(DRIVER, oximeter(loses_answer=True))
     for second in range(100):
-        player.send(CONTINUOUS, bytes.fromhex("0062004E00"), second)
-    assert player.start().written == [(0.0, "0101"), (30.0, "0300")]
+        connection.send(CONTINUOUS, bytes.fromhex("0062004E00"), second)
+    assert connection.start().written == [(0.0, "0101"), (30.0, "0300")]
 
 
 def test_late_records_are_dropped_and_a_measurement_after_them_is_not() -> None:
-    player = connect(oximeter(loses_answer=True, late=[(1.0, spot(80, 1))]))
+    player = connect(DRIVER, oximeter(loses_answer=True, late=[(1.0, spot(80, 1))]))
     player.send(SPOT_CHECK, spot(98, 2, "2000"), after_s=5)
     player.play(10)
     assert spo2(player) == [(98, False)]
-    assert spo2(connect(oximeter(spot(80, 1)), player.memory)) == [(80, True)]
+    assert spo2(connect(DRIVER, oximeter(spot(80, 1)), player.memory)) == [(80, True)]
 
 
 def test_a_record_without_a_mark_counts_as_stored_while_it_is_asked_for() -> None:
-    player = connect(oximeter(unmarked(96)))
+    player = connect(DRIVER, oximeter(unmarked(96)))
     assert spo2(player) == [(96, True)]
     player.send(SPOT_CHECK, unmarked(99, 5))
     player.play(1)
@@ -133,23 +125,23 @@ def test_a_measurement_has_the_same_group_when_it_is_sent_again_from_storage() -
 def test_the_memory_keeps_the_newest_records_only() -> None:
     assert MAX_REMEMBERED_RECORDS == 1000
     records = [spot(96)[:3] + number.to_bytes(2, "little") + spot(96)[5:] for number in range(1, 1002)]
-    player = connect(oximeter(*records))
+    player = connect(DRIVER, oximeter(*records))
     assert player.memory is not None
     assert len(player.memory["records"]) == MAX_REMEMBERED_RECORDS
-    assert len(spo2(connect(oximeter(*records), player.memory))) == 1
+    assert len(spo2(connect(DRIVER, oximeter(*records), player.memory))) == 1
 
 
 def test_an_old_record_that_the_sensor_still_has_stays_remembered() -> None:
     records = [spot(96)[:3] + number.to_bytes(2, "little") + spot(96)[5:] for number in range(1, 1001)]
-    first = connect(oximeter(*records))
+    first = connect(DRIVER, oximeter(*records))
     sensor = oximeter(records[0], spot(97))
-    second = connect(sensor, first.memory)
+    second = connect(DRIVER, sensor, first.memory)
     assert spo2(second) == [(97, True)]
-    assert spo2(connect(sensor, second.memory)) == []
+    assert spo2(connect(DRIVER, sensor, second.memory)) == []
 
 
 def test_a_malformed_record_does_not_stop_the_transfer() -> None:
-    player = connect(oximeter(b"\x01\x60", spot(97, 2)))
+    player = connect(DRIVER, oximeter(b"\x01\x60", spot(97, 2)))
     assert spo2(player) == [(97, True)]
 
 
