@@ -20,7 +20,7 @@ class Kind:
     `loinc` and `mdc` are None where the terminology has no term for it. `ucum` is the unit in which values are shown and
     exported ("" for text and yes/no). Intervals are shown in ms but stored in ticks of 1/1024 s. `is_spot` says that a person
     measures it on demand: its sensor sends it once and may then delete it, so the hub stores it at once. It is not set for what
-    an oximeter measures, because that may be continuous too.
+    an oximeter measures, because that may be continuous too: there, a reading with an origin was measured on demand.
     """
 
     name: str
@@ -64,7 +64,6 @@ _ALL: Final = (
     Kind("pulse_rate_fast", "Pulse rate, fast average", None, None, "/min"),
     Kind("pulse_rate_slow", "Pulse rate, slow average", None, None, "/min"),
     Kind("pulse_amplitude", "Pulse amplitude index", None, Mdc("MDC_SAT_O2_QUAL", 150320), "%"),
-    Kind("failed_measurement", "Measurement without a result", None, None, ""),
     Kind("no_signal", "Continuous measurement without a signal", None, None, ""),
     Kind("oximeter_status", "Status of a measurement without a result", None, None, ""),
     Kind("oximeter_features", "Oximeter: features", None, None, ""),
