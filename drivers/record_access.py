@@ -18,6 +18,9 @@ CONTROL_POINT: Final = uuid16(0x2A52)
 
 RECORD_TIMEOUT_S: Final = 30.0
 """The procedure has failed after this time without a record or an answer: procedure time-out of the Glucose Profile 1.0.1."""
+REPEAT_PAUSE_S: Final = 0.5
+"""Pause before a transfer's next request: some connection intervals. A sensor that is still ending one procedure refuses the
+next (ATT error 0xFE)."""
 MAX_REQUESTS: Final = 5
 """The most requests in one transfer: one that is refused, one without a filter, and three after "not completed"."""
 
@@ -168,7 +171,9 @@ class RecordTransfer:
         stops sending for `RECORD_TIMEOUT_S` is told to abort.
         """
         refuses_filter = False
-        for _ in range(MAX_REQUESTS):
+        for count in range(MAX_REQUESTS):
+            if count:
+                yield Wait(REPEAT_PAUSE_S, progress=self._progress)
             request = REPORT_ALL if refuses_filter else choose_request()
             result = yield from self._ask(request)
             if result in _FILTER_REFUSED and request != REPORT_ALL:

@@ -154,6 +154,12 @@ def test_an_incomplete_transfer_goes_on_from_the_last_record() -> None:
     assert (requests(player), fetched(player)) == (["0101", "0103010400"], [1, 2, 3, 4, 4, 5, 6, 7])
 
 
+def test_a_repeated_request_leaves_the_sensor_time_to_end_the_last_procedure() -> None:
+    (_, first), (again_s, again) = connect(filtering_sensor(range(1, 8), stops_after=4, interval_s=1.0)).written
+    assert (first, again) == ("0101", "0103010400")
+    assert again_s == pytest.approx(4 * 1.0 + 0.1 + 0.5)
+
+
 def test_an_incomplete_transfer_of_a_sensor_without_filter_begins_again() -> None:
     player = connect(sensor(range(1, 4), stops_after=2), {"last": 1})
     assert (requests(player), fetched(player)) == (["0103010100", "0101", "0101"], [1, 2, 1, 2, 3])
@@ -225,4 +231,4 @@ def test_any_sensor_leads_to_an_end_and_is_never_told_to_delete(
     player = Player(Conversation(Context(memory={} if last is None else {"last": last})), AnySensor(script)).start()
     assert 1 <= len([payload for payload in requests(player) if payload.startswith("01")]) <= MAX_REQUESTS
     assert len([payload for payload in requests(player) if payload == "0300"]) <= 1
-    assert player.now_s <= 100 * 9 + 30 * (MAX_REQUESTS + 2)
+    assert player.now_s <= 100 * 9 + 31 * (MAX_REQUESTS + 2)
