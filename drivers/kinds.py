@@ -20,7 +20,7 @@ class Kind:
     `loinc` and `mdc` are None where the terminology has no term for it. `ucum` is the unit in which values are shown and
     exported ("" for text and yes/no). Intervals are shown in ms but stored in ticks of 1/1024 s. `is_spot` says that a person
     measures it on demand: its sensor sends it once and may then delete it, so the hub stores it at once. It is not set for what
-    an oximeter measures, because that may be continuous too.
+    an oximeter measures, because that may be continuous too: there, a reading with an origin was measured on demand.
     """
 
     name: str
@@ -71,6 +71,26 @@ _ALL: Final = (
     Kind("sensor_clock_offset_s", "Sensor's clock minus the hub's", None, None, "s"),
     Kind("sensor_clock_written", "Sensor's clock was set by the hub", None, None, ""),
     Kind("system_id", "System ID (EUI-64)", None, Mdc("MDC_ATTR_SYS_ID", 67972), ""),
+    # The fast and the slow averages have no codes of their own: those of SpO2 and pulse rate mean the normal average.
+    Kind("spo2_fast", "Oxygen saturation, fast average", None, None, "%"),
+    Kind("spo2_slow", "Oxygen saturation, slow average", None, None, "%"),
+    Kind("pulse_rate_fast", "Pulse rate, fast average", None, None, "/min"),
+    Kind("pulse_rate_slow", "Pulse rate, slow average", None, None, "/min"),
+    Kind("pulse_amplitude", "Pulse amplitude index", None, Mdc("MDC_SAT_O2_QUAL", 150320), "%"),
+    Kind("no_signal", "Continuous measurement without a signal", None, None, ""),
+    Kind("oximeter_status", "Status of a measurement without a result", None, None, ""),
+    Kind("oximeter_features", "Oximeter: features", None, None, ""),
+    Kind("oximeter_measurement_status_supported", "Oximeter: measurement status that it can report", None, None, ""),
+    Kind("oximeter_device_status_supported", "Oximeter: device status that it can report", None, None, ""),
+    Kind("record_access", "Access to stored records", None, None, ""),
+    Kind("sensor_time", "Sensor's clock", None, None, ""),
+    Kind("sensor_time_fraction_256", "Sensor's clock: fraction of the second in 1/256 s", None, None, ""),
+    Kind("sensor_time_weekday", "Sensor's clock: day of the week, 1 is Monday", None, None, ""),
+    Kind("sensor_time_adjusted", "Sensor's clock: why it was last adjusted", None, None, ""),
+    Kind("sensor_clock_offset_s", "Sensor's clock minus the hub's", None, None, "s"),
+    Kind("sensor_clock_written", "Sensor's clock was set by the hub", None, None, ""),
+    Kind("sensor_utc_offset", "Sensor's time zone: standard time minus UTC", None, None, "min"),
+    Kind("sensor_dst_offset", "Sensor's daylight saving time", None, None, "min"),
 )
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}
