@@ -127,19 +127,26 @@ def decode_height(payload: bytes) -> tuple[Reading, ...]:
 
 
 class _UserDataConversation:
-    """Gives the consent of the patient's user of the scale."""
+    """Gives the consent of the patient's user of the scale.
+
+    A refused consent is not repeated during the connection: the same code stays wrong.
+    """
 
     def __init__(self, consent: Consent | None) -> None:
         self._consent = consent
+        self._refusal = ""
 
     def start(self, now: Moment) -> Procedure:
         del now
         if self._consent is None:
             yield Status("user_control", "no consent: the hub knows no user and code of this scale")
             return
-        user, code = self._consent.user, self._consent.code
-        answer = yield Request(CONTROL_POINT, bytes((_CONSENT, user)) + code.to_bytes(2, "little"), _is_consent_answer)
-        _check_consent(user, answer[2])
+        if not self._refusal:
+            user, code = self._consent.user, self._consent.code
+            answer = yield Request(CONTROL_POINT, bytes((_CONSENT, user)) + code.to_bytes(2, "little"), _is_consent_answer)
+            self._refusal = _describe_refusal(user, answer[2])
+        if self._refusal:
+            raise RefusedError(self._refusal)
 
     def stop(self) -> Procedure:
         return do_nothing()
@@ -152,16 +159,17 @@ def _is_consent_answer(payload: bytes) -> bool:
     return len(payload) >= 3 and payload[:2] == bytes((_RESPONSE, _CONSENT))
 
 
-def _check_consent(user: int, result: int) -> None:
+def _describe_refusal(user: int, result: int) -> str:
+    """Why the scale refuses the consent, and what to do; "" if it does not."""
     if result == _SUCCESS:
-        return
+        return ""
     refusal = f"the scale refuses the consent for its user {user}: {_RESULTS.get(result, f'reserved value {result}')}"
     if result == _USER_NOT_AUTHORIZED:
-        raise RefusedError(
+        return (
             f"{refusal}; the code is wrong or the scale has forgotten its users, as after a change of batteries: register the"
             " patient at the scale, then enter the user and the code again"
         )
-    raise RefusedError(f"{refusal}; check the user and the code at the scale, then enter them again")
+    return f"{refusal}; check the user and the code at the scale, then enter them again"
 
 
 def _converse(context: Context) -> _UserDataConversation:
@@ -175,7 +183,8 @@ DRIVER: Final = DriverSpec(
         Characteristic(CONTROL_POINT, "indicate"),
         Characteristic(uuid16(0x2A99), "notify", decode_change_increment, is_optional=True),
     ),
-    reads=(
+    # Personal data is not needed here, and a scale refuses to show it before the consent.
+    others=(
         Characteristic(uuid16(0x2A9A), "read", decode_user_index),
         Characteristic(uuid16(0x2A85), "read", decode_date_of_birth),
         Characteristic(uuid16(0x2A8C), "read", decode_gender),
@@ -183,5 +192,6 @@ DRIVER: Final = DriverSpec(
     ),
     bonding=True,
     converse=_converse,
+    # After the clock, before records are asked for.
     setup_rank=1,
 )

@@ -32,7 +32,7 @@ def decode_measurement(payload: bytes) -> tuple[Reading, ...]:
     reader.expect_end()
 
     is_imperial = bool(flags & _IMPERIAL)
-    doubts = ("reserved_bits",) if flags & _RESERVED else ()
+    doubts = ("reserved_flags",) if flags & _RESERVED else ()
     readings: list[Reading] = []
     if weight == _UNSUCCESSFUL:
         readings.append(Status("failed_measurement", "weight", origin))
