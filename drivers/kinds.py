@@ -69,7 +69,6 @@ _ALL: Final = (
     Kind("setup_failed", "Driver whose set-up the sensor refused", None, None, ""),
     Kind("failed_measurement", "Measurement without a result", None, None, ""),
     Kind("system_id", "System ID (EUI-64)", None, Mdc("MDC_ATTR_SYS_ID", 67972), ""),
-    Kind("failed_measurement", "Failed measurement", None, None, ""),
     Kind("placeholder", "Result without measured values", None, None, ""),
     Kind("features", "Features of the sensor", None, None, ""),
     Kind("weight_resolution", "Resolution of weights and masses", None, None, ""),

@@ -58,6 +58,7 @@ def test_two_packets_of_one_result_have_one_group(time: bytes, user: int, first:
     one = decode_composition(b"\x06\x10" + first.to_bytes(2, "little") + identity)
     two = decode_composition(b"\x06\x14\xff\xff" + identity + second.to_bytes(2, "little"))
     assert len(origins(one + two)) == 1
+    assert not any(isinstance(reading, Status) for reading in one + two)
     assert values(one + two) == {"body_fat": first / 10, "weight": second * 5 / 1000}
     other = decode_composition(b"\x06\x14\xff\xff" + time + bytes((user ^ 1,)) + second.to_bytes(2, "little"))
     assert origins(other).isdisjoint(origins(one))
@@ -91,10 +92,11 @@ def test_body_composition_gets_the_origin_of_the_weight_before_it() -> None:
     assert values(body) == values(decode_composition(COMPOSITION))
 
 
-def test_a_placeholder_gets_the_origin_of_its_weight_too() -> None:
+@pytest.mark.parametrize("composition", [STUB, bytes.fromhex("0000FFFF")], ids=["placeholder", "failed"])
+def test_body_composition_without_values_gets_the_origin_of_its_weight_too(composition: bytes) -> None:
     joiner = WeighingJoiner()
     weight = joiner.join(decode_weight(WEIGHT), 0.0)
-    assert origins(joiner.join(decode_composition(STUB), 0.5)) == origins(weight)
+    assert origins(joiner.join(decode_composition(composition), 0.5)) == origins(weight)
 
 
 def test_stored_weighings_are_joined_one_by_one() -> None:
@@ -137,6 +139,12 @@ def test_other_readings_pass_a_joiner_unchanged() -> None:
     joiner.join(decode_weight(WEIGHT), 0.0)
     others = (Vital("heart_rate", 60), Status("battery", 50), Quarantined("2a9c", b"", "why"))
     assert [joiner.join((other,), 1.0) for other in others] == [(other,) for other in others]
+
+
+def test_only_a_weight_gives_its_origin() -> None:
+    joiner = WeighingJoiner()
+    joiner.join((Vital("systolic", 120, (), Origin(1)),), 0.0)
+    assert joiner.join(decode_composition(COMPOSITION), 1.0) == decode_composition(COMPOSITION)
 
 
 @pytest.mark.parametrize("device", [DeviceInformation(model="XMTZC05HM"), DeviceInformation(name="MIBFS")])

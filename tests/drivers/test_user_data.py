@@ -1,5 +1,6 @@
 """The consent to a scale's user, against a scripted scale that behaves as Beurer's do in captures."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -59,7 +60,8 @@ def set_up(conversation: Conversation, answer: Callable[[bytes], bytes]) -> list
         assert isinstance(step, Request)
         assert step.characteristic == user_data.CONTROL_POINT
         value = answer(step.payload)
-        readings += [r for r in conversation.receive(Value(step.characteristic, value, NOW)) if isinstance(r, Status)]
+        with contextlib.suppress(DecodeError):  # the session keeps such a value raw
+            readings += [r for r in conversation.receive(Value(step.characteristic, value, NOW)) if isinstance(r, Status)]
         if not step.is_answer(value):
             procedure.throw(NoAnswerError("no answer"))
         result = value
@@ -106,10 +108,11 @@ def test_a_refused_consent_is_asked_once_in_a_connection() -> None:
     assert scale.requests == [bytes.fromhex("0201A80E")]
 
 
-def test_a_scale_that_does_not_answer_is_asked_again() -> None:
+@pytest.mark.parametrize("other", ["20010103", "2002", "0201A80E"], ids=["of another request", "truncated", "an echo"])
+def test_a_scale_that_does_not_answer_is_asked_again(other: str) -> None:
     scale, conversation = Scale(), converse()
     with pytest.raises(NoAnswerError):
-        set_up(conversation, lambda _payload: bytes.fromhex("20010103"))
+        set_up(conversation, lambda _payload: bytes.fromhex(other))
     assert set_up(conversation, scale.answer) == [Status("user_control", "response to consent: success")]
 
 
