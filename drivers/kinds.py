@@ -56,6 +56,13 @@ _ALL: Final = (
     Kind("software", "Software revision", None, Mdc("MDC_ID_PROD_SPEC_SW", 531975), ""),
     Kind("firmware", "Firmware revision", None, Mdc("MDC_ID_PROD_SPEC_FW", 531976), ""),
     Kind("system_id", "System ID (EUI-64)", None, Mdc("MDC_ATTR_SYS_ID", 67972), ""),
+    Kind("system_id_filler", "System ID, a pattern that identifies nothing", None, None, ""),
+    Kind("rr_padding", "R-R interval of 0, padding of the frame", None, None, "ms"),
+    Kind("rr_implausible", "R-R interval outside 0.2 to 4 s", None, None, "ms"),
+    Kind("steps", "Steps", "55423-8", None, "{steps}"),
+    Kind("motion_x", "Motion of the wearer, x", None, None, "[g]"),
+    Kind("motion_y", "Motion of the wearer, y", None, None, "[g]"),
+    Kind("motion_z", "Motion of the wearer, z", None, None, "[g]"),
 )
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}

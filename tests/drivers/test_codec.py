@@ -93,9 +93,10 @@ def test_rejects_a_date_that_does_not_exist(sent: str) -> None:
         Reader(bytes.fromhex(sent)).date_time("time stamp")
 
 
-def test_text_is_stripped_of_trailing_nuls_only() -> None:
+def test_text_ends_at_the_first_nul() -> None:
     assert Reader(b"H7\0\0").utf8("model") == "H7"
-    assert Reader("\u00b5\0V".encode()).utf8("unit") == "\u00b5\0V"
+    assert Reader("\u00b5\0".encode() + b"\xff\xfeold").utf8("unit") == "\u00b5"
+    assert Reader(b"\0H7").utf8("model") == ""
 
 
 READS: list[Callable[[Reader], object]] = [
