@@ -11,8 +11,8 @@ from typing import Final, NoReturn
 
 from config.process import leaf_errors
 from config.settings import SensorSettings
-from drivers.registry import Registry
 from drivers.device import DeviceInformation
+from drivers.registry import Registry
 from gateway.cancellation import finish_despite_cancel
 from gateway.clock import Clock
 from gateway.errors import RadioError
