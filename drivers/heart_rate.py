@@ -77,7 +77,7 @@ def rate_flags(rate: float) -> tuple[str, ...]:
     """The flags that a heart rate in 1/min has by its value alone."""
     if rate == 0:
         return ("no_pulse_found",)
-    return ("implausible",) if rate > MAX_RATE else ()
+    return () if 0 < rate <= MAX_RATE else ("implausible",)
 
 
 def interval_readings(ticks: Iterable[int], *, are_filler: bool = False) -> tuple[Intervals, ...]:

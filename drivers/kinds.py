@@ -63,6 +63,20 @@ _ALL: Final = (
     Kind("motion_x", "Motion of the wearer, x", None, None, "[g]"),
     Kind("motion_y", "Motion of the wearer, y", None, None, "[g]"),
     Kind("motion_z", "Motion of the wearer, z", None, None, "[g]"),
+    Kind("acceleration_x", "Acceleration, x", None, None, "m/s2", is_waveform=True),
+    Kind("acceleration_y", "Acceleration, y", None, None, "m/s2", is_waveform=True),
+    Kind("acceleration_z", "Acceleration, z", None, None, "m/s2", is_waveform=True),
+    Kind("rotation_x", "Angular rate, x", None, None, "deg/s", is_waveform=True),
+    Kind("rotation_y", "Angular rate, y", None, None, "deg/s", is_waveform=True),
+    Kind("rotation_z", "Angular rate, z", None, None, "deg/s", is_waveform=True),
+    Kind("magnetic_x", "Magnetic flux density, x", None, None, "uT", is_waveform=True),
+    Kind("magnetic_y", "Magnetic flux density, y", None, None, "uT", is_waveform=True),
+    Kind("magnetic_z", "Magnetic flux density, z", None, None, "uT", is_waveform=True),
+    Kind("unidentified_x", "Signal of an unknown quantity, x", None, None, "", is_waveform=True),
+    Kind("unidentified_y", "Signal of an unknown quantity, y", None, None, "", is_waveform=True),
+    Kind("unidentified_z", "Signal of an unknown quantity, z", None, None, "", is_waveform=True),
+    Kind("refused_stream", "Stream that the sensor refuses", None, None, ""),
+    Kind("foreign_subscription", "Subscription of another client, by its reference", None, None, ""),
 )
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}

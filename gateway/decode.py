@@ -13,7 +13,7 @@ from drivers.device import DeviceInformation
 from drivers.kinds import KINDS
 from drivers.readings import TICKS_PER_SECOND, Intervals, Origin, Quarantined, Reading, Status, Vital, Waveform
 from drivers.registry import Registry
-from drivers.spec import uuid16
+from drivers.spec import BroadcastField, uuid16
 
 Json = dict[str, Any]
 
@@ -104,14 +104,20 @@ def make_table(readings: Iterable[Reading]) -> str:
 
 def _decode_advertisement(registry: Registry, field: str, key: str, payload: bytes) -> tuple[Reading, ...]:
     if field == "service":
-        readings = registry.decode_broadcast("service_data", parse_uuid(key, ()), payload)
-    else:
-        company = _parse_company(key)
-        if int.from_bytes(payload[:_COMPANY_BYTES], "little") != company or len(payload) < _COMPANY_BYTES:
-            reason = f"manufacturer data: does not start with the number of the company, {company:04X}, low byte first"
-            return (Quarantined(f"manufacturer_data {company:04X}", payload, reason),)
-        readings = registry.decode_broadcast("manufacturer_data", company, payload[_COMPANY_BYTES:])
-    return readings or (Quarantined(f"{field}_data {key}", payload, "no driver decodes this advertisement"),)
+        return _decode_broadcast(registry, "service_data", parse_uuid(key, ()), payload)
+    company = _parse_company(key)
+    if len(payload) < _COMPANY_BYTES or int.from_bytes(payload[:_COMPANY_BYTES], "little") != company:
+        reason = f"manufacturer data: does not start with the number of the company, {company:04X}, low byte first"
+        return (Quarantined(f"manufacturer_data {company:04X}", payload, reason),)
+    return _decode_broadcast(registry, "manufacturer_data", company, payload[_COMPANY_BYTES:])
+
+
+def _decode_broadcast(registry: Registry, field: BroadcastField, key: str | int, payload: bytes) -> tuple[Reading, ...]:
+    """Unlike the registry, which ignores them, quarantine advertisements without a driver."""
+    known = {(broadcast.field, broadcast.key) for driver in registry.drivers for broadcast in driver.broadcasts}
+    if (field, key) not in known:
+        return (Quarantined(f"{field} {key}", payload, "no driver decodes this advertisement"),)
+    return registry.decode_broadcast(field, key, payload)
 
 
 def _parse_company(text: str) -> int:

@@ -154,6 +154,12 @@ def test_another_advertisement_is_not_decoded(characteristic: str, payload: str,
     assert found.payload == bytes.fromhex(payload)
 
 
+def test_an_advertisement_without_a_reading_is_decoded() -> None:
+    silent = build_registry([DriverSpec("silent", broadcasts=(Broadcast("manufacturer_data", 0x0157, lambda _payload: ()),))])
+    assert decode_payload(silent, "none", "advertisement: manufacturer data 0157", b"\x57\x01\xff") == ()
+    assert make_table(()) == ""
+
+
 def test_the_origin_of_a_spot_reading_is_printed() -> None:
     origin = Origin(7, datetime(2026, 8, 11, 18, 31), "set", record=3, user=1, is_stored=True)  # noqa: DTZ001 - the sensor's
     reading = Vital("systolic", 120.5, ("body_movement",), origin)
