@@ -48,7 +48,7 @@ _ECG_SAMPLES: Final = 16
 """Samples of an ECG packet: ecg.yaml, ArraySize."""
 _MOTION_SAMPLES: Final = 4
 """Samples of a motion packet at 52 Hz."""
-_MOTION: Final = ("acceleration", "rotation", "magnetic")
+_MOTION: Final = ("acc", "gyro", "mag")
 
 _decode_ecg_millivolts: Final = partial(decode_ecg, rate_hz=ECG_RATE_HZ, sample_bytes=2, scale=MILLIVOLTS_PER_SAMPLE)
 _decode_ecg_counts: Final = partial(decode_ecg, rate_hz=ECG_RATE_HZ, sample_bytes=4, scale=MILLIVOLTS_PER_COUNT)

@@ -7,7 +7,7 @@ The stamp is that of the **first** sample, as acc.yaml says and as the vendor's 
 
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from drivers.codec import Reader
@@ -26,10 +26,17 @@ MILLIVOLTS_PER_COUNT: Final = 0.000381469726563
 MILLIVOLTS_PER_SAMPLE: Final = 0.001
 """Of an ECG sample of the resource `/Meas/Ecg/.../mV`."""
 
-AXIS_SCALE: Final = 0.0001
+AXIS_STEP: Final = 0.0001
 """Motion is sent as 32-bit floating-point numbers and kept in steps of 0.0001 m/s², °/s or µT: the sensors resolve 0.0006 m/s²
 (ST LSM6DS3: 0.061 mg) and coarser."""
-_AXIS_LIMIT: Final = 2**31 * AXIS_SCALE
+_AXIS_LIMIT: Final = 2**31 * AXIS_STEP
+AXIS_SCALES: Final[Mapping[str, float]] = {
+    "acc": AXIS_STEP * 1000 / 9.80665,
+    "gyro": AXIS_STEP,
+    "mag": AXIS_STEP / 100,
+    "unidentified": AXIS_STEP,
+}
+"""What one step is in the unit of the kind, by quantity: mg, °/s and G. 1 g is 9.80665 m/s², 1 G is 100 µT."""
 _AXES: Final = "xyz"
 _TRIPLE_BYTES: Final = 12
 
@@ -62,7 +69,7 @@ def decode_motion(
     rate_hz = rate_hz or count * PACKETS_PER_SECOND
     last_ns = _last_ns(clock, stamp_ms, count, rate_hz)
     return tuple(
-        Waveform(f"{quantity}_{axis}", samples, float(rate_hz), AXIS_SCALE, last_ns)
+        Waveform(f"{quantity}_{axis}", samples, float(rate_hz), AXIS_SCALES[quantity], last_ns)
         for quantity in quantities
         for axis, samples in zip(_AXES, _read_axes(reader, count), strict=True)
     )
@@ -82,11 +89,11 @@ def decode_heart_rate(packet: bytes, clock: MillisecondClock) -> tuple[Reading, 
 
 
 def _read_axes(reader: Reader, count: int) -> Iterator[tuple[int, ...]]:
-    """The samples of each axis, in units of `AXIS_SCALE`."""
+    """The samples of each axis, in steps of `AXIS_STEP`."""
     values = [_read_float(reader, "sample") for _ in range(count * len(_AXES))]
     if not all(abs(value) < _AXIS_LIMIT for value in values):
         raise DecodeError(f"samples: one is beyond {_AXIS_LIMIT:.0f}, which no sensor of motion measures")
-    yield from (tuple(round(value / AXIS_SCALE) for value in values[axis :: len(_AXES)]) for axis in range(len(_AXES)))
+    yield from (tuple(round(value / AXIS_STEP) for value in values[axis :: len(_AXES)]) for axis in range(len(_AXES)))
 
 
 def _read_float(reader: Reader, field: str) -> float:
