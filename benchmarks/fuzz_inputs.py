@@ -35,7 +35,7 @@ from drivers.readings import DecodeError, Quarantined, Reading, check_reading
 from drivers.registry import Registry
 from drivers.spec import Broadcast, DriverSpec, uuid16
 
-STATE_LIMIT_BYTES: Final = 1 << 16
+STATE_LIMIT_BYTES: Final = 1 << 15
 """Far more than the longest packet in parts and the last records of a sensor."""
 PROCEDURE_LIMIT: Final = 10_000
 """More steps than any set-up has; each reading of a procedure is a step."""
