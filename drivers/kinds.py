@@ -109,6 +109,21 @@ _ALL: Final = (
     Kind("date_of_birth", "Date of birth of a scale's user", None, None, ""),
     Kind("gender", "Gender of a scale's user", None, None, ""),
     Kind("broadcast_frame", "Counter and state of a broadcast heart rate", None, None, ""),
+    Kind("system_id_filler", "System ID, a pattern that identifies nothing", None, None, ""),
+    Kind("rr_padding", "R-R interval of 0, padding of the frame", None, None, "ms"),
+    Kind("rr_implausible", "R-R interval outside 0.2 to 4 s", None, None, "ms"),
+    Kind("steps", "Steps", "55423-8", None, "{steps}"),
+    Kind("motion_x", "Motion of the wearer, x", None, None, "[g]"),
+    Kind("motion_y", "Motion of the wearer, y", None, None, "[g]"),
+    Kind("motion_z", "Motion of the wearer, z", None, None, "[g]"),
+    *(Kind(f"acc_{axis}", f"Acceleration, {axis} axis", None, None, "m[g]", is_waveform=True) for axis in "xyz"),
+    *(Kind(f"gyro_{axis}", f"Angular rate, {axis} axis", None, None, "deg/s", is_waveform=True) for axis in "xyz"),
+    *(Kind(f"mag_{axis}", f"Magnetic field, {axis} axis", None, None, "G", is_waveform=True) for axis in "xyz"),
+    Kind("unidentified_x", "Signal of an unknown quantity, x", None, None, "", is_waveform=True),
+    Kind("unidentified_y", "Signal of an unknown quantity, y", None, None, "", is_waveform=True),
+    Kind("unidentified_z", "Signal of an unknown quantity, z", None, None, "", is_waveform=True),
+    Kind("refused_stream", "Stream that the sensor refuses", None, None, ""),
+    Kind("foreign_subscription", "Subscription of another client, by its reference", None, None, ""),
 )
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}
