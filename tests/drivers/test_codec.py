@@ -131,6 +131,7 @@ def test_rejects_a_date_that_does_not_exist(sent: str) -> None:
         ("000000000D0C0C", MeasuredTime(None, "unknown")),
         ("00000000000000", MeasuredTime(None, "unknown")),
         ("E907000F081E00", MeasuredTime(None, "unknown")),
+        ("E9070500081E00", MeasuredTime(None, "unknown")),
         ("E9070D0F081E00", MeasuredTime(None, "invalid")),
         ("E907021D081E00", MeasuredTime(None, "invalid")),
         ("00000000180000", MeasuredTime(None, "invalid")),
@@ -144,8 +145,10 @@ def test_time_of_a_measurement_tells_an_unset_an_unknown_and_an_invalid_clock_ap
 
 
 def test_text_is_stripped_of_trailing_nuls_only() -> None:
+def test_text_ends_at_the_first_nul() -> None:
     assert Reader(b"H7\0\0").utf8("model") == "H7"
-    assert Reader("\u00b5\0V".encode()).utf8("unit") == "\u00b5\0V"
+    assert Reader("\u00b5\0".encode() + b"\xff\xfeold").utf8("unit") == "\u00b5"
+    assert Reader(b"\0H7").utf8("model") == ""
 
 
 READS: list[Callable[[Reader], object]] = [
