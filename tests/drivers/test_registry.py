@@ -54,7 +54,11 @@ def test_undecodable_payloads_are_quarantined_unchanged_with_the_reason() -> Non
         Quarantined(uuid16(0x2A6E), b"\x01", "no driver decodes this characteristic"),
     )
     assert registry.decode(drivers.polar_pmd.CONTROL_POINT, b"\x0f") == (
-        Quarantined(drivers.polar_pmd.CONTROL_POINT, b"\x0f", "no driver decodes this characteristic"),
+        Quarantined(
+            drivers.polar_pmd.CONTROL_POINT,
+            b"\x0f",
+            "control point: the value is not an answer, nor the offered measurements, nor a list of settings",
+        ),
     )
 
 
