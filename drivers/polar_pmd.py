@@ -177,6 +177,7 @@ class _PmdConversation:
             if measurement in self._unproven:
                 yield Status("stream_trouble", f"{name_of(measurement)}: {_REMOVE_BATTERY}")
             self._unproven.add(measurement)
+            self._flowing.discard(measurement)  # a frame that came before the answer proves nothing
             yield self._remember()
         else:
             self._started.remove(measurement)

@@ -326,6 +326,12 @@ class TestAlreadyRunning:
         assert Remember({"adopted": []}) in list(notify(conversation, ECG_FRAME))
         assert Remember({"adopted": []}) not in list(notify(conversation, ECG_FRAME))
 
+    def test_a_frame_before_the_answer_does_not_prove_that_it_sends(self) -> None:
+        conversation = open_conversation()
+        list(notify(conversation, ECG_FRAME))
+        perform(conversation, conversation.start(NOW), ScriptedSensor(answers=self.ADOPTED))
+        assert Remember({"adopted": []}) in list(notify(conversation, ECG_FRAME))
+
     def test_the_patient_is_asked_for_the_battery_once_it_sent_nothing(self) -> None:
         _, yielded = started(ScriptedSensor(answers=self.ADOPTED), memory={"adopted": [0]})
         trouble = [reading for reading in yielded if isinstance(reading, Status)]
