@@ -8,13 +8,13 @@ Watches that serve 0x180D need nothing more. None of them was at hand; the evide
 - Wear OS and Pixel Watch: reports of users only, no frame. The service exists only in "connected fitness" mode.
 """
 
-from collections.abc import Iterable
+from functools import partial
 from itertools import groupby
 from typing import Final
 
 from drivers.codec import Reader
 from drivers.device import Quirk
-from drivers.readings import TICKS_PER_SECOND, DecodeError, Intervals, Reading, Status, Vital
+from drivers.readings import TICKS_LIMIT, TICKS_PER_SECOND, DecodeError, Intervals, Reading, Status, Vital
 from drivers.spec import Characteristic, DriverSpec, uuid16
 
 _MEASUREMENT: Final = uuid16(0x2A37)
@@ -80,15 +80,21 @@ def rate_flags(rate: float) -> tuple[str, ...]:
     return () if 0 < rate <= MAX_RATE else ("implausible",)
 
 
-def interval_readings(ticks: Iterable[int], *, are_filler: bool = False) -> tuple[Intervals, ...]:
+def interval_readings(ticks: tuple[int, ...], *, are_filler: bool = False) -> tuple[Intervals, ...]:
     """The intervals in their order, one reading for each run of one kind.
 
     The kinds are `rr`; `rr_padding`, 0 ticks; `rr_implausible`, outside `SHORTEST_TICKS` to `LONGEST_TICKS`; and `rr_filler`,
     the filler constant if `are_filler`. Rhythm analysis and heart rate variability use `rr` only.
     """
-    return tuple(
-        Intervals(kind, tuple(run)) for kind, run in groupby(ticks, lambda tick: _kind_of(tick, are_filler=are_filler))
-    )
+    if ticks and not are_filler and min(ticks) >= SHORTEST_TICKS and max(ticks) <= LONGEST_TICKS:
+        return (Intervals("rr", ticks),)
+    kinds = groupby(ticks, partial(_kind_of, are_filler=are_filler))
+    return tuple(Intervals(kind, tuple(run)) for kind, run in kinds)
+
+
+def to_ticks(interval: int, units_per_second: int) -> int:
+    """An interval in ticks of 1/1024 s, the longest that a frame can hold at most."""
+    return min(round(interval * TICKS_PER_SECOND / units_per_second), TICKS_LIMIT - 1)
 
 
 def _kind_of(ticks: int, *, are_filler: bool) -> str:
@@ -104,9 +110,8 @@ def _decode_measurement(payload: bytes, units_per_second: int) -> tuple[Reading,
     flags = reader.u8("flags")
     rate = reader.u16("heart rate") if flags & _UINT16_RATE else reader.u8("heart rate")
     energy = reader.u16("energy expended") if flags & _ENERGY else None
-    sent = _read_intervals(reader) if flags & _INTERVALS else ()
+    ticks = _read_intervals(reader, units_per_second) if flags & _INTERVALS else ()
     reader.expect_end()
-    ticks = tuple(min(round(interval * TICKS_PER_SECOND / units_per_second), 0xFFFF) for interval in sent)
 
     is_filler = _is_filler(ticks, rate)
     readings: list[Reading] = [Vital("heart_rate", rate, _measurement_flags(flags, rate, ticks, is_filler=is_filler))]
@@ -119,26 +124,30 @@ def _decode_measurement(payload: bytes, units_per_second: int) -> tuple[Reading,
     return (*readings, *interval_readings(ticks, are_filler=are_filler))
 
 
-def _read_intervals(reader: Reader) -> tuple[int, ...]:
-    """The intervals at the end of the frame: up to 9 at the default MTU, more at a larger one."""
+def _read_intervals(reader: Reader, units_per_second: int) -> tuple[int, ...]:
+    """The intervals at the end of the frame, in ticks: up to 9 at the default MTU, more at a larger one."""
     if reader.remaining % 2:
         raise DecodeError(f"R-R intervals: {reader.remaining} bytes are not a whole number of 2-byte intervals")
-    return tuple(reader.u16("R-R interval") for _ in range(reader.remaining // 2))
+    sent = tuple(reader.u16("R-R interval") for _ in range(reader.remaining // 2))
+    return sent if units_per_second == TICKS_PER_SECOND else tuple(to_ticks(interval, units_per_second) for interval in sent)
 
 
 def _is_filler(ticks: tuple[int, ...], rate: int) -> bool:
     """Whether the frame has intervals other than padding, all of them the filler constant, that contradict the rate."""
-    return set(ticks) - {0} == {_FILLER_TICKS} and rate not in _FILLER_RATES
+    return _FILLER_TICKS in ticks and set(ticks) <= {0, _FILLER_TICKS} and rate not in _FILLER_RATES
 
 
 def _measurement_flags(flags: int, rate: int, ticks: tuple[int, ...], *, is_filler: bool) -> tuple[str, ...]:
-    found = {
-        "no_contact": flags & (_CONTACT_SUPPORTED | _CONTACT_DETECTED) == _CONTACT_SUPPORTED,
-        "rr_filler": is_filler,
-        "zero_interval": 0 in ticks,
-        "rr_flag_without_interval": bool(flags & _INTERVALS) and not ticks,
-    }
-    return (*rate_flags(rate), *(flag for flag, is_set in found.items() if is_set))
+    found = rate_flags(rate)
+    if flags & (_CONTACT_SUPPORTED | _CONTACT_DETECTED) == _CONTACT_SUPPORTED:
+        found += ("no_contact",)
+    if is_filler:
+        found += ("rr_filler",)
+    if 0 in ticks:
+        found += ("zero_interval",)
+    if flags & _INTERVALS and not ticks:
+        found += ("rr_flag_without_interval",)
+    return found
 
 
 DRIVER: Final = DriverSpec(

@@ -124,6 +124,56 @@ _ALL: Final = (
     Kind("unidentified_z", "Signal of an unknown quantity, z", None, None, "", is_waveform=True),
     Kind("refused_stream", "Stream that the sensor refuses", None, None, ""),
     Kind("foreign_subscription", "Subscription of another client, by its reference", None, None, ""),
+    Kind("ppg", "Pulse wave (PPG)", None, Mdc("MDC_PULS_OXIM_PLETH", 150452), "", is_waveform=True),
+    *(
+        Kind(f"ppg_{number}", f"Pulse wave (PPG), channel {number}", None, None, "", is_waveform=True)
+        for number in range(2, 25)
+    ),
+    *(Kind(f"ppg_red_{number}", f"PPG, red channel {number}", None, None, "", is_waveform=True) for number in range(1, 9)),
+    *(Kind(f"ppg_green_{number}", f"PPG, green channel {number}", None, None, "", is_waveform=True) for number in range(2, 7)),
+    *(Kind(f"ppg_ir_{number}", f"PPG, infrared channel {number}", None, None, "", is_waveform=True) for number in range(1, 7)),
+    Kind("ppg_ambient", "PPG, ambient light", None, None, "", is_waveform=True),
+    Kind("ppg_status", "PPG, status bits of the channels", None, None, "", is_waveform=True),
+    Kind("ppg_integrations", "PPG, integrations of each time slot", None, None, ""),
+    Kind("ppg_gain_1", "PPG, gain of channel 1 in each time slot", None, None, ""),
+    Kind("ppg_gain_2", "PPG, gain of channel 2 in each time slot", None, None, ""),
+    Kind("ppg_operation_mode", "PPG, operation mode of the optics", None, None, ""),
+    Kind("ppg_sport", "PPG, number of the recorded sport", None, None, ""),
+    Kind("ecg_raw", "ECG in the sensor's own unit", None, None, "", is_waveform=True),
+    Kind("ecg_oversampling", "ECG, oversampling", None, None, "", is_waveform=True),
+    Kind("ecg_contact", "ECG, skin contact as coded by the sensor", None, None, "", is_waveform=True),
+    Kind("ecg_impedance", "ECG, contact impedance as coded by the sensor", None, None, "", is_waveform=True),
+    Kind("ecg_tag", "ECG, tag of the sensor", None, None, "", is_waveform=True),
+    Kind("pace_tag", "ECG, pacing tag of the sensor", None, None, "", is_waveform=True),
+    Kind("ecg_status", "ECG, status of the sensor", None, None, "", is_waveform=True),
+    Kind("bioimpedance", "Bioimpedance in the sensor's own unit", None, None, "", is_waveform=True),
+    *(
+        Kind(f"{sensor}_raw_{axis}", f"{title}, {axis} axis, in the sensor's own unit", None, None, "", is_waveform=True)
+        for sensor, title in (("acc", "Acceleration"), ("gyro", "Angular rate"), ("mag", "Magnetic field"))
+        for axis in "xyz"
+    ),
+    Kind("mag_calibration", "Magnetometer's calibration (0 unknown, 1 poor, 2 ok, 3 good)", None, None, "", is_waveform=True),
+    Kind("pp", "Pulse-to-pulse interval", None, None, "ms"),
+    Kind("pp_void", "Pulse-to-pulse interval, void by movement or without contact", None, None, "ms"),
+    Kind("pp_error", "Expected error of the pulse-to-pulse interval", None, None, "ms"),
+    Kind("skin_temperature", "Skin temperature", "39106-0", Mdc("MDC_TEMP_SKIN", 150388), "Cel"),
+    Kind("sensor_temperature", "Temperature of the sensor", None, None, "Cel"),
+    Kind("air_pressure", "Air pressure", None, None, "hPa"),
+    Kind("sensor_clock", "Sensor's clock", None, None, ""),
+    Kind("stream_stopped", "Measurement that the sensor stopped", None, None, ""),
+    Kind("stream_trouble", "Trouble with a measurement of the sensor", None, None, ""),
+    Kind("offered_measurement", "Measurement that the sensor offers", None, None, ""),
+    Kind("offered_sample_rate", "Sample rate that the sensor offers", None, None, "Hz"),
+    Kind("offered_resolution", "Resolution that the sensor offers", None, None, "bit"),
+    Kind("offered_range", "Range that the sensor offers, in the unit of the measurement", None, None, ""),
+    Kind("offered_range_milliunits", "Range that the sensor offers, in thousandths of the unit", None, None, ""),
+    Kind("offered_channels", "Number of channels that the sensor offers", None, None, ""),
+    Kind("conversion_factor", "Factor from samples to units", None, None, ""),
+    Kind("control_request", "Request that the sensor answered", None, None, ""),
+    Kind("control_measurement", "Measurement of the answered request", None, None, ""),
+    Kind("control_status", "Sensor's answer", None, None, ""),
+    Kind("control_more", "Whether the sensor's answer continues", None, None, ""),
+    Kind("control_parameters", "Parameters of the sensor's answer, hexadecimal", None, None, ""),
 )
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}

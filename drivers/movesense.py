@@ -15,6 +15,7 @@ from drivers.codec import Reader
 from drivers.conversation import Context, Effect, Moment, Procedure, RefusedError, Run, Value, Write
 from drivers.millisecond_clock import MillisecondClock
 from drivers.movesense_packets import (
+    ECG_SAMPLES,
     MILLIVOLTS_PER_COUNT,
     MILLIVOLTS_PER_SAMPLE,
     STAMP_BYTES,
@@ -22,6 +23,7 @@ from drivers.movesense_packets import (
     decode_ecg,
     decode_heart_rate,
     decode_motion,
+    decode_unidentified,
 )
 from drivers.readings import DecodeError, Quarantined, Reading, Status
 from drivers.spec import Characteristic, DriverSpec
@@ -44,8 +46,6 @@ _LAST_STATUS: Final = 599
 
 ECG_RATE_HZ: Final = 200
 MOTION_RATE_HZ: Final = 52
-_ECG_SAMPLES: Final = 16
-"""Samples of an ECG packet: ecg.yaml, ArraySize."""
 _MOTION_SAMPLES: Final = 4
 """Samples of a motion packet at 52 Hz."""
 _MOTION: Final = ("acc", "gyro", "mag")
@@ -78,9 +78,9 @@ def _motion(reference: int, path: str, quantities: int, instead: int | None = No
 RESOURCES: Final = {
     resource.reference: resource
     for resource in (
-        Resource(1, f"Meas/Ecg/{ECG_RATE_HZ}/mV", _decode_ecg_millivolts, STAMP_BYTES + 2 * _ECG_SAMPLES, instead=2),
+        Resource(1, f"Meas/Ecg/{ECG_RATE_HZ}/mV", _decode_ecg_millivolts, STAMP_BYTES + 2 * ECG_SAMPLES, instead=2),
         # Firmware before 2.3 has no millivolts.
-        Resource(2, f"Meas/ECG/{ECG_RATE_HZ}", _decode_ecg_counts, STAMP_BYTES + 4 * _ECG_SAMPLES, is_required=True),
+        Resource(2, f"Meas/ECG/{ECG_RATE_HZ}", _decode_ecg_counts, STAMP_BYTES + 4 * ECG_SAMPLES, is_required=True),
         Resource(3, "Meas/HR", decode_heart_rate),
         _motion(4, "Meas/IMU9", 3, instead=5),
         _motion(5, "Meas/IMU6", 2, instead=6),
@@ -162,11 +162,8 @@ class _Conversation:
             return (Quarantined(DATA, bytes((_DATA, resource.reference)) + packet, str(error)),)
 
     def _decode_foreign(self, reference: int, packet: bytes) -> Iterator[Effect]:
-        """Data of a subscription that this driver does not make, whose quantity is unknown: end the subscription.
-
-        The values are read as those of a sensor with three axes, which most resources have.
-        """
-        yield from decode_motion(packet, self._clock, quantities=("unidentified",))
+        """Data of a subscription that this driver does not make: end the subscription."""
+        yield from decode_unidentified(packet, self._clock)
         yield Status("foreign_subscription", reference)
         yield Run(self._unsubscribe((reference,)))
 

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Final
 
+from drivers import date_time
 from drivers.codec import Reader
 from drivers.readings import Reading, Status, group_of
 from drivers.spec import Characteristic, DriverSpec, uuid16
@@ -54,5 +55,7 @@ DRIVER: Final = DriverSpec(
     name="weight_scale",
     service=uuid16(0x181D),
     streams=(Characteristic(uuid16(0x2A9D), "indicate", decode_measurement),),
-    reads=(Characteristic(uuid16(0x2A9E), "read", decode_feature),),
+    reads=(Characteristic(uuid16(0x2A9E), "read", decode_feature), date_time.READ),
+    quirks=(date_time.BONDS_FIRST,),
+    converse=date_time.ClockConversation,
 )

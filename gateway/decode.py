@@ -106,7 +106,7 @@ def _decode_advertisement(registry: Registry, field: str, key: str, payload: byt
     if field == "service":
         return _decode_broadcast(registry, "service_data", parse_uuid(key, ()), payload)
     company = _parse_company(key)
-    if len(payload) < _COMPANY_BYTES or int.from_bytes(payload[:_COMPANY_BYTES], "little") != company:
+    if payload[:_COMPANY_BYTES] != company.to_bytes(_COMPANY_BYTES, "little"):
         reason = f"manufacturer data: does not start with the number of the company, {company:04X}, low byte first"
         return (Quarantined(f"manufacturer_data {company:04X}", payload, reason),)
     return _decode_broadcast(registry, "manufacturer_data", company, payload[_COMPANY_BYTES:])

@@ -20,10 +20,6 @@ REGISTRY: Final = load_drivers()
 Vector = dict[str, Any]
 
 WITHOUT_DRIVER: Final = {
-    # To come with their drivers.
-    *("1810", "1809", "1810 or 1809", "1805", "1822", "1822 (and 1808, Omron extension)", "181B", "181C", "181D"),
-    *("advertisement: service data 181B", "advertisement: service data 181D"),
-    *("advertisement: manufacturer data 006B", "advertisement: manufacturer data 0157"),
     # Vendors' protocols without a driver.
     *("14839AC4-7D7E-415C-9A42-167340CF2339", "46A970E0-0D5F-11E2-8B5E-0002A5D5C51B", "49535343-FE7D-4AE5-8FA9-9FAFD205E455"),
     *("636F6D2E-6A69-7561-6E2E-646576000000", "78B2", "CDEACD80-5235-4C07-8846-93A37EE6B86D", "FEE0", "FF00", "FFE0", "FFF0"),

@@ -5,11 +5,13 @@ from bumble.profiles.heart_rate_service import HeartRateService
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.limits import DEFAULT_LIMITS
 from drivers.device import DeviceInformation
 from drivers.heart_rate import DRIVER, decode_measurement
 from drivers.readings import TICKS_PER_SECOND, DecodeError, Intervals, Reading, Status, Vital
 from drivers.registry import build_registry
 from drivers.spec import uuid16
+from models.rules.vitals import VitalRules
 
 frames = st.binary(min_size=2, max_size=24)
 
@@ -137,3 +139,14 @@ def test_half_an_interval_is_refused_whatever_it_would_mean(odd_octet: int) -> N
 def test_one_model_sends_milliseconds(model: str, ticks: tuple[int, ...]) -> None:
     readings = build_registry([DRIVER]).decode(uuid16(0x2A37), bytes.fromhex("10665A026502"), DeviceInformation(name=model))
     assert readings == (Vital("heart_rate", 102), Intervals("rr", ticks))
+
+
+@pytest.mark.parametrize("frame", ["01FFFF", "00FF", "0000", "0448", "01C800"])
+def test_no_rule_reports_the_rate_of_a_heart_rate_sensor(frame: str) -> None:
+    """The rules on the rate need the beats of an ECG."""
+    rate = decode_measurement(bytes.fromhex(frame))[0]
+    assert isinstance(rate, Vital)
+    rules = VitalRules(DEFAULT_LIMITS)
+    assert [
+        finding for second in range(60) for finding in rules.feed(rate.kind, rate.value, second * 1_000_000, rate.flags)
+    ] == []

@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.body_composition import decode_measurement as decode_composition
+from drivers.conversation import Context, Moment, Write
 from drivers.device import DeviceInformation
 from drivers.kinds import KINDS
 from drivers.readings import Origin, Quarantined, Reading, Status, Vital
 from drivers.registry import load_drivers
 from drivers.spec import uuid16
 from drivers.weighing import BODY_KINDS, JOIN_WITHIN_S, WeighingJoiner, height_m, mass_kg
+from drivers.weight_scale import DRIVER
 from drivers.weight_scale import decode_measurement as decode_weight
 
 WEIGHT: Final = bytes.fromhex("0E783EEA07050C12353601EE002607")
@@ -158,3 +160,12 @@ def test_the_layout_of_xiaomi_is_decoded_for_its_models_only(device: DeviceInfor
 
 def test_the_kinds_of_body_composition_are_stored_at_once() -> None:
     assert all(KINDS[kind].is_spot for kind in BODY_KINDS)
+
+
+def test_a_scale_of_and_is_bonded_first_and_given_the_local_time() -> None:
+    assert any(
+        quirk.bonds_first and quirk.applies_to(DeviceInformation(name="A&D_UC-352BLE_001122")) for quirk in DRIVER.quirks
+    )
+    assert DRIVER.converse
+    steps = list(DRIVER.converse(Context()).start(Moment(1_778_612_034_000_000, 7200)))
+    assert Write(uuid16(0x2A08), bytes.fromhex("EA07050C143536")) in steps
