@@ -25,6 +25,7 @@ from gateway.session import SensorSession
 from gateway.simulate.peripherals.armband import SIGNALS, Armband
 from gateway.simulate.peripherals.broadcast_scale import BroadcastScale
 from gateway.simulate.peripherals.cuff import IRREGULAR_PULSE, MEDISANA_CUFF, Cuff, CuffModel
+from gateway.simulate.peripherals.movesense import Movesense, ecg_microvolts
 from gateway.simulate.peripherals.oximeter import Oximeter
 from gateway.simulate.peripherals.peripheral import Peripheral
 from gateway.simulate.peripherals.scale import Scale
@@ -221,3 +222,20 @@ def test_an_armband_gives_its_compressed_signals_sample_by_sample() -> None:
         assert list(wave.samples) == truth(np.array(numbers))[:, 0].tolist()
     assert any(isinstance(reading, Intervals) for reading in readings)
     assert {wave.kind for wave in waves} >= {"ppg", "ppg_2", "ppg_3", "ppg_ambient"}
+
+
+def test_a_movesense_gives_its_ecg_and_its_motion() -> None:
+    async def scenario(_sensor: Movesense) -> None:
+        await asyncio.sleep(10)
+
+    readings = follow(Movesense, scenario)
+    ecg = [reading for reading in readings if isinstance(reading, Waveform) and reading.kind == "ecg"]
+    samples = [sample * wave.scale for wave in ecg for sample in wave.samples]
+    start = next(offset for offset in range(2000) if round(samples[0] * 1000) == ecg_microvolts(offset))
+    candidates = [offset for offset in range(start, 2000) if round(samples[0] * 1000) == ecg_microvolts(offset)]
+    expected = [[ecg_microvolts(offset + number) / 1000 for number in range(len(samples))] for offset in candidates]
+    assert any(samples == pytest.approx(values) for values in expected)
+    assert len(samples) > 1800
+    kinds = {reading.kind for reading in readings if isinstance(reading, Waveform)}
+    assert kinds >= {"acc_x", "gyro_z"}
+    assert vitals(readings, "heart_rate")[0] == ("heart_rate", 75.0)
