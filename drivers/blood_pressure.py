@@ -67,8 +67,9 @@ def decode_measurement(payload: bytes) -> tuple[Reading, ...]:
     """Decode a Blood Pressure Measurement, 0x2A35, to the readings of one result.
 
     Yields the systolic, diastolic and mean pressure in mmHg and the pulse rate, each where it is a number. A result without any
-    pressure is a failed measurement, whatever its status says: some cuffs send no other sign of it. Reserved bits are ignored,
-    as the Core Specification requires, and kept: as flags of the values, and in statuses with the field that they are set in.
+    pressure is a failed measurement, whatever its status says: some cuffs send no other sign of it. Its `cuff_status` has the
+    flags that the values would have. Reserved bits are ignored, as the Core Specification requires, and kept: as flags, and in
+    statuses with the field that they are set in.
     """
     return _readings(_read_whole(payload), group_of(payload))
 
@@ -131,7 +132,7 @@ def _vitals(result: _Result, origin: Origin) -> list[Reading]:
     flags = _flags(result)
     sent = zip(_PRESSURES, result.pressures, strict=True)
     pressures = {kind: _in_mmhg(value, result) for kind, value in sent if isinstance(value, float)}
-    readings: list[Reading] = [] if pressures else [Status("failed_measurement", "blood_pressure", origin)]
+    readings: list[Reading] = [] if pressures else _failure(flags, origin)
     is_incomplete = not {"systolic", "diastolic"} <= pressures.keys()
     is_reversed = not is_incomplete and pressures["systolic"] <= pressures["diastolic"]
     for kind, mmhg in pressures.items():
@@ -141,6 +142,12 @@ def _vitals(result: _Result, origin: Origin) -> list[Reading]:
     if isinstance(result.pulse, float):
         readings.append(Vital("pulse_rate_cuff", result.pulse, flags + _pulse_doubts(result.pulse), origin))
     return readings
+
+
+def _failure(flags: tuple[str, ...], origin: Origin) -> list[Reading]:
+    """A failed measurement, and what the cuff says of it, as that the cuff is too loose."""
+    reasons = [Status("cuff_status", ", ".join(flags), origin)] if flags else []
+    return [Status("failed_measurement", "blood_pressure", origin), *reasons]
 
 
 def _pulse_doubts(pulse: float) -> tuple[str, ...]:

@@ -109,6 +109,9 @@ def test_every_status_bit_has_one_name_and_reserved_bits_are_kept(status: int) -
         names.add("reserved_bits")
     assert [sorted(reading.flags) for reading in readings if isinstance(reading, Vital)] == [sorted(names)] * 3
     assert named("blood_pressure_status", readings) == ([status] if status > 0x3F else [])
+    failed = decode_measurement(bytes.fromhex("10FF07FF07FF07") + status.to_bytes(2, "little"))
+    reasons = [sorted(str(value).split(", ")) for value in named("cuff_status", failed)]
+    assert reasons == ([sorted(names)] if names else []), "a failed measurement says why"
 
 
 @pytest.mark.parametrize("high", range(8))
