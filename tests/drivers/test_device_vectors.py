@@ -20,10 +20,6 @@ REGISTRY: Final = load_drivers()
 Vector = dict[str, Any]
 
 WITHOUT_DRIVER: Final = {
-    # To come with their drivers.
-    *("1810", "1809", "1810 or 1809", "1805", "1822", "1822 (and 1808, Omron extension)", "181B", "181C", "181D"),
-    *("advertisement: service data 181B", "advertisement: service data 181D"),
-    *("advertisement: manufacturer data 006B", "advertisement: manufacturer data 0157"),
     # Vendors' protocols without a driver.
     *("14839AC4-7D7E-415C-9A42-167340CF2339", "46A970E0-0D5F-11E2-8B5E-0002A5D5C51B", "49535343-FE7D-4AE5-8FA9-9FAFD205E455"),
     *("636F6D2E-6A69-7561-6E2E-646576000000", "78B2", "CDEACD80-5235-4C07-8846-93A37EE6B86D", "FEE0", "FF00", "FFE0", "FFF0"),
@@ -33,9 +29,6 @@ WITHOUT_DRIVER: Final = {
     *("1808", "none SFLOAT"),
 }
 """Services, advertisements, or services with a characteristic, as the vectors write them."""
-
-INCOMPLETE: Final = {"FB005C80"}
-"""Services whose driver does not decode all of their vectors yet."""
 
 WITHOUT_QUIRK: Final = "read without the quirk"
 """In the name of a device: its model is not known."""
@@ -94,8 +87,7 @@ def vectors(data: Path) -> list[Vector]:
 
 
 def test_every_vector_is_decoded_to_its_fields(vectors: list[Vector]) -> None:
-    complete = [vector for vector in vectors if vector["service"] not in INCOMPLETE]
-    decoded = [(vector, found) for vector in complete if (found := decode(vector)) is not None]
+    decoded = [(vector, found) for vector in vectors if (found := decode(vector)) is not None]
     assert len(decoded) > 50
     problems = [
         f"{vector['device']}, {key(vector)}, {vector['hex'][:60]}: {problem}: {found.readings}"
@@ -103,12 +95,6 @@ def test_every_vector_is_decoded_to_its_fields(vectors: list[Vector]) -> None:
         for problem in find_problems(vector, found)
     ]
     assert not problems, "\n".join(problems)
-
-
-def test_a_service_whose_driver_is_complete_is_not_listed_as_incomplete(vectors: list[Vector]) -> None:
-    decoded = [(vector, decode(vector)) for vector in vectors if vector["service"] in INCOMPLETE]
-    incomplete = {vector["service"] for vector, found in decoded if found is None or find_problems(vector, found)}
-    assert incomplete == INCOMPLETE, "remove the others from INCOMPLETE"
 
 
 def test_only_listed_services_have_no_driver(vectors: list[Vector]) -> None:
@@ -150,7 +136,7 @@ def test_a_wrong_value_of_any_field_is_noticed(vectors: list[Vector]) -> None:
     """Fields of the frame alone are no readings. The sensor's time is that of waveforms only."""
     unnoticed: set[tuple[str, bool]] = set()
     for vector in vectors:
-        found = None if vector["service"] in INCOMPLETE else decode(vector)
+        found = decode(vector)
         expect = vector["expect"]
         if found is None or "error" in expect or is_no_result(vector):
             continue
