@@ -18,13 +18,13 @@ from drivers.readings import Quarantined, Reading, Status, Waveform
 from drivers.registry import Registry, build_registry, load_drivers
 from gateway import session
 from gateway.clock import SystemClock
-from gateway.radio import Radio
+from gateway.radio import Radio, open_radio
 from gateway.radio.virtual import VirtualLink
 from gateway.sensor_events import Interruption, LinkState, Notification, SensorEvent
 from gateway.session import SensorSession
 from gateway.simulate import pmd
 from gateway.simulate.strap import ADDRESS, NAME
-from tests.bluez.testbed import OpenTestbed, open_bleak_radio, run_bluez, run_strap, run_test, wait_until
+from tests.bluez.testbed import OpenTestbed, run_bluez, run_strap, run_test, wait_until
 
 REGISTRY = load_drivers()
 Requests = list[tuple[bytes, int]]
@@ -152,7 +152,7 @@ def test_the_session_recovers_when_bluetoothd_dies_and_restarts(bus: str, tmp_pa
 
     async def main() -> None:
         link = VirtualLink()
-        async with run_strap(link, tmp_path), open_bleak_radio() as radio, AsyncExitStack() as bluetoothd:
+        async with run_strap(link, tmp_path), open_radio("bluetooth") as radio, AsyncExitStack() as bluetoothd:
             await bluetoothd.enter_async_context(run_bluez(link, bus, tmp_path))
             async with run_session(radio, registry) as recorded:
                 await recorded.wait_frames()
