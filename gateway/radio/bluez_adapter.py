@@ -11,15 +11,15 @@ from typing import Any, Final
 
 from bleak.backends.bluezdbus import manager as bleak_manager
 from bleak.backends.bluezdbus.scanner import BleakScannerBlueZDBus
-from bleak.backends.bluezdbus.utils import get_dbus_authenticator
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import BaseBleakScanner
 from bleak.exc import BleakDBusError, BleakError
-from dbus_fast import AuthError, BusType, Message, MessageType, Variant, unpack_variants
+from dbus_fast import Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
 from gateway.errors import RadioError
 from gateway.radio.bluez_agent import AGENT_PATH, CAPABILITY, BlueZAgent
+from gateway.radio.bluez_bus import ADAPTER, BLUEZ, OBJECT_MANAGER, call, choose_adapter, managed_objects, open_system_bus
 from gateway.radio.pairing import (
     PAIRING_TIMEOUT_S,
     Bond,
@@ -30,16 +30,11 @@ from gateway.radio.pairing import (
     pairing_timed_out,
 )
 
-BLUEZ: Final = "org.bluez"
-ADAPTER: Final = "org.bluez.Adapter1"
 DEVICE: Final = "org.bluez.Device1"
 AGENT_MANAGER: Final = "org.bluez.AgentManager1"
-OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
 PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 DBUS: Final = "org.freedesktop.DBus"
 
-CALL_TIMEOUT_S: Final = 10.0
-"""bluetoothd answers within milliseconds, and needs a few seconds to switch an adapter. One that hangs longer is restarted."""
 POWER_OFF_S: Final = 1.0
 """How long the adapter stays off in a power cycle: a USB controller needs some 100 ms to drop its links."""
 
@@ -47,13 +42,8 @@ _MATCH_RULES: Final = (
     f"type='signal',sender='{DBUS}',interface='{DBUS}',member='NameOwnerChanged',arg0='{BLUEZ}'",
     f"type='signal',sender='{BLUEZ}',interface='{OBJECT_MANAGER}',member='InterfacesRemoved'",
 )
-_NO_SERVICE: Final = ("org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner")
-_NO_ACCESS: Final = "org.freedesktop.DBus.Error.AccessDenied"
 _CANCELLED: Final = ("org.bluez.Error.AuthenticationCanceled", "org.bluez.Error.AuthenticationRejected")
 _TIMED_OUT: Final = ("org.bluez.Error.AuthenticationTimeout", "org.freedesktop.DBus.Error.NoReply")
-
-Objects = dict[str, dict[str, dict[str, Any]]]
-"""Properties by interface, by path."""
 
 
 class BlueZAdapter:
@@ -77,12 +67,12 @@ class BlueZAdapter:
         self._bus.add_message_handler(self._on_message)
         self._watching = asyncio.create_task(self._watch_bus())
         for rule in _MATCH_RULES:
-            await self._call(DBUS, "/org/freedesktop/DBus", DBUS, "AddMatch", "s", [rule])
-        objects = await self._managed_objects()
-        self.path = _choose_adapter(objects, name)
+            await call(self._bus, "/org/freedesktop/DBus", DBUS, "AddMatch", "s", [rule], destination=DBUS)
+        objects = await managed_objects(self._bus)
+        self.path = choose_adapter(objects, name)
         if not objects[self.path][ADAPTER]["Powered"]:
             await self._switch_on()
-        await self._call(BLUEZ, "/org/bluez", AGENT_MANAGER, "RegisterAgent", "os", [AGENT_PATH, CAPABILITY])
+        await call(self._bus, "/org/bluez", AGENT_MANAGER, "RegisterAgent", "os", [AGENT_PATH, CAPABILITY])
         await self._request_default_agent()
 
     async def close(self) -> None:
@@ -92,19 +82,20 @@ class BlueZAdapter:
             await asyncio.wait({self._watching})
         await self._agent.close()
         self._bus.remove_message_handler(self._on_message)
-        self._bus.disconnect()
         await _close_bleaks_bus()
         if self._losing is not None:
             await asyncio.wait({self._losing})
 
-    async def pair(self, device: BLEDevice, answers: PairingAnswers) -> None:
+    async def pair(self, device: BLEDevice, answers: PairingAnswers) -> str:
         """Pair on the agent's own bus: BlueZ then asks this agent, whichever program registered the default one."""
         path: str = device.details["path"]
         async with self._pairing:
             await self._request_default_agent()
             try:
                 with self._agent.answering(path, answers):
-                    await self._call(BLUEZ, path, DEVICE, "Pair", timeout_s=PAIRING_TIMEOUT_S)
+                    await call(self._bus, path, DEVICE, "Pair", timeout_s=PAIRING_TIMEOUT_S)
+                (address,) = await call(self._bus, path, PROPERTIES, "Get", "ss", [DEVICE, "Address"])
+                return str(address.value)
             except BleakDBusError as error:
                 raise self._explain(error, device.address) from error
             except TimeoutError as error:
@@ -127,27 +118,22 @@ class BlueZAdapter:
         return pairing_refused(address) if name == "org.bluez.Error.AuthenticationFailed" else error
 
     async def unpair(self, address: str) -> bool:
-        was_bonded = address.upper() in {bond.address for bond in await self.bonds()}
-        path = f"{self.path}/dev_{address.upper().replace(':', '_')}"
-        try:
-            await self._call(BLUEZ, self.path, ADAPTER, "RemoveDevice", "o", [path])
-        except BleakDBusError as error:
-            if error.dbus_error != "org.bluez.Error.DoesNotExist":
-                raise
-        return was_bonded
+        for path, device in (await self._devices()).items():
+            if device["Address"] == address.upper():
+                with suppress(BleakDBusError):  # BlueZ has removed it meanwhile
+                    await call(self._bus, self.path, ADAPTER, "RemoveDevice", "o", [path])
+                return _is_bonded(device)
+        return False
 
     async def bonds(self) -> list[Bond]:
-        objects = await self._managed_objects()
-        devices = (
-            properties[DEVICE]
-            for path, properties in objects.items()
-            if path.startswith(f"{self.path}/dev_") and DEVICE in properties
-        )
-        # BlueZ has the property Bonded since 5.65; before, all LE devices that are Paired are bonded.
-        bonds = (
-            Bond(device["Address"], device.get("Alias", "")) for device in devices if device.get("Bonded", device["Paired"])
-        )
+        devices = (await self._devices()).values()
+        bonds = (Bond(device["Address"], device.get("Alias", "")) for device in devices if _is_bonded(device))
         return sorted(bonds, key=lambda bond: bond.address)
+
+    async def _devices(self) -> dict[str, dict[str, Any]]:
+        """The properties of this adapter's devices, by path."""
+        objects = await managed_objects(self._bus)
+        return {path: each[DEVICE] for path, each in objects.items() if path.startswith(f"{self.path}/dev_") and DEVICE in each}
 
     async def power_cycle(self) -> None:
         await self._set_powered(on=False)
@@ -166,49 +152,16 @@ class BlueZAdapter:
             ) from error
 
     async def _set_powered(self, *, on: bool) -> None:
-        await self._call(BLUEZ, self.path, PROPERTIES, "Set", "ssv", [ADAPTER, "Powered", Variant("b", on)])
+        await call(self._bus, self.path, PROPERTIES, "Set", "ssv", [ADAPTER, "Powered", Variant("b", on)])
 
     async def _request_default_agent(self) -> None:
         """Another program may have taken this over. BlueZ asks the default agent when an attribute needs a pairing."""
-        await self._call(BLUEZ, "/org/bluez", AGENT_MANAGER, "RequestDefaultAgent", "o", [AGENT_PATH])
-
-    async def _managed_objects(self) -> Objects:
-        (objects,) = await self._call(BLUEZ, "/", OBJECT_MANAGER, "GetManagedObjects")
-        return unpack_variants(objects)  # type: ignore[no-any-return]
+        await call(self._bus, "/org/bluez", AGENT_MANAGER, "RequestDefaultAgent", "o", [AGENT_PATH])
 
     async def _try(self, path: str, member: str) -> None:
         """Call a method of a device whose failure changes nothing: the pairing or the link has ended."""
         with suppress(BleakError, TimeoutError, RadioError):
-            await self._call(BLUEZ, path, DEVICE, member)
-
-    async def _call(
-        self,
-        destination: str,
-        path: str,
-        interface: str,
-        member: str,
-        signature: str = "",
-        body: list[Any] | None = None,
-        *,
-        timeout_s: float = CALL_TIMEOUT_S,
-    ) -> list[Any]:
-        """Call a method and return the body of the reply. Raises BleakDBusError, TimeoutError and RadioError."""
-        message = Message(destination, path, interface, member, signature=signature, body=body or [])
-        try:
-            async with asyncio.timeout(timeout_s):
-                reply = await self._bus.call(message)
-        except EOFError as error:
-            raise RadioError("the system's message bus was closed: it is restarting; try again in a moment") from error
-        if reply.message_type is not MessageType.ERROR:
-            return reply.body
-        name = reply.error_name or ""
-        if name in _NO_SERVICE:
-            raise RadioError("no Bluetooth service answers: install and start bluez (systemctl start bluetooth)")
-        if name == _NO_ACCESS:
-            raise RadioError(
-                "this user may not use Bluetooth: add it to the group bluetooth (usermod -aG bluetooth USER), and start again"
-            )
-        raise BleakDBusError(name, reply.body)
+            await call(self._bus, path, DEVICE, member)
 
     def _on_message(self, message: Message) -> bool:
         """Notice the end of bluetoothd or of the adapter. No message is for this handler alone."""
@@ -233,26 +186,17 @@ class BlueZAdapter:
         self._lost.set()
 
 
+def _is_bonded(device: dict[str, Any]) -> bool:
+    """BlueZ has the property Bonded since 5.65; before, all LE devices that are Paired are bonded."""
+    return bool(device.get("Bonded", device.get("Paired")))
+
+
 async def _close_bleaks_bus() -> None:
     """Close the bus that bleak's clients and scanners share: bleak then forgets all devices and reports every disconnection."""
     manager: Any = vars(bleak_manager)["_global_instances"].pop(asyncio.get_running_loop(), None)
     if manager is not None and manager._bus is not None and manager._bus_watcher_task is not None:
         manager._bus.disconnect()
         await asyncio.wait({manager._bus_watcher_task})
-
-
-def _choose_adapter(objects: Objects, name: str | None) -> str:
-    """Return the path of the adapter: the one with this name, else the first that is on, else the first."""
-    adapters = {path: properties[ADAPTER] for path, properties in sorted(objects.items()) if ADAPTER in properties}
-    if not adapters:
-        raise RadioError("this machine has no Bluetooth adapter: plug one in")
-    if name is None:
-        return next((path for path, adapter in adapters.items() if adapter["Powered"]), next(iter(adapters)))
-    path = f"/org/bluez/{name}"
-    if path not in adapters:
-        found = ", ".join(path.split("/")[-1] for path in adapters)
-        raise RadioError(f"this machine has no Bluetooth adapter {name}, but {found}: plug it in, or set `radio`")
-    return path
 
 
 def make_scanner_backend(adapter: str) -> type[BaseBleakScanner]:
@@ -272,21 +216,14 @@ async def open_bluez_adapter(name: str | None, lost: asyncio.Event) -> AsyncIter
     Raises:
         RadioError: there is no Bluetooth service, no access to it, or no such adapter, or it cannot be switched on.
     """
-    bus = MessageBus(bus_type=BusType.SYSTEM, auth=get_dbus_authenticator())
-    try:
-        await bus.connect()
-    except (OSError, EOFError, AuthError) as error:
-        bus.disconnect()
-        raise RadioError(
-            f"no Bluetooth service answers ({error}): install and start bluez (systemctl start bluetooth)"
-        ) from error
-    adapter = BlueZAdapter(bus, lost)
-    try:
+    async with open_system_bus() as bus:
+        adapter = BlueZAdapter(bus, lost)
         try:
-            await adapter.start(name)
-        except (BleakDBusError, TimeoutError) as error:
-            reason = str(error) or "no answer"
-            raise RadioError(f"BlueZ does not work ({reason}): restart it (systemctl restart bluetooth)") from error
-        yield adapter
-    finally:
-        await adapter.close()
+            try:
+                await adapter.start(name)
+            except (BleakDBusError, TimeoutError) as error:
+                reason = str(error) or "no answer"
+                raise RadioError(f"BlueZ does not work ({reason}): restart it (systemctl restart bluetooth)") from error
+            yield adapter
+        finally:
+            await adapter.close()

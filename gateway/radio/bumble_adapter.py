@@ -54,7 +54,7 @@ class BumbleAdapter:
         self._central = central
         self._pairing = asyncio.Lock()
 
-    async def pair(self, device: BLEDevice, answers: PairingAnswers) -> None:
+    async def pair(self, device: BLEDevice, answers: PairingAnswers) -> str:
         peer: hci.Address = device.details
         if await self._central.keys.get(str(peer)) is not None:
             raise already_paired(device.address)
@@ -65,6 +65,7 @@ class BumbleAdapter:
                     await self._pair(peer, delegate)
         except TimeoutError as error:
             raise pairing_timed_out(device.address) from error
+        return device.address
 
     async def _pair(self, peer: hci.Address, delegate: _Delegate) -> None:
         bumble = self._central.device

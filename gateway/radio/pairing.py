@@ -56,8 +56,10 @@ class Bond:
 class Adapter(Protocol):
     """What a radio's controller does beside scanning and connecting."""
 
-    async def pair(self, device: BLEDevice, answers: PairingAnswers) -> None:
+    async def pair(self, device: BLEDevice, answers: PairingAnswers) -> str:
         """Pair with an advertising sensor, and disconnect. The bond is then stored.
+
+        Return the sensor's lasting address: one that hides behind changing addresses tells it when it is paired.
 
         Raises:
             PairingError: the sensor or the person refused, it took too long, or there is a bond already.
@@ -81,7 +83,7 @@ class Adapter(Protocol):
 class NoAdapter:
     """The adapter of a radio that cannot pair: bleak's own backends on macOS and Windows, where the system pairs."""
 
-    async def pair(self, device: BLEDevice, answers: PairingAnswers) -> None:
+    async def pair(self, device: BLEDevice, answers: PairingAnswers) -> str:
         del answers
         raise PairingError(f"cannot pair {device.address} from here: pair it in the settings of this computer")
 

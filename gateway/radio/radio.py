@@ -59,10 +59,10 @@ class Radio:
             on_disconnect,
         )
 
-    async def pair(self, device: BLEDevice, answers: PairingAnswers) -> None:
-        """Pair with an advertising sensor; see `Adapter.pair`."""
-        await self.adapter.pair(device, answers)
+    async def pair(self, device: BLEDevice, answers: PairingAnswers) -> str:
+        """Pair with an advertising sensor, and return its lasting address; see `Adapter.pair`."""
         self.drops.clear(device.address)
+        return await self.adapter.pair(device, answers)
 
     async def unpair(self, address: str) -> bool:
         """Delete the bond with a sensor. Return whether there was one."""

@@ -265,6 +265,7 @@ class FakeBlueZ:
         if self._is_bonded(path):
             raise BlueZError("org.bluez.Error.AlreadyExists", "Already Exists")
         remote.pairing = asyncio.current_task()
+        is_connected = remote.connection is not None
         try:
             connection = remote.connection or await self._establish(path)
             with remote.using_connection():
@@ -275,7 +276,8 @@ class FakeBlueZ:
             raise BlueZError("org.bluez.Error.AuthenticationFailed", "Authentication Failed") from None
         finally:
             remote.pairing = None
-        self._spawn(self._resolve(path, connection))
+        if not is_connected:
+            self._spawn(self._resolve(path, connection))
         return EMPTY_REPLY
 
     async def _cancel_pairing(self, path: str, _body: list[Any]) -> Reply:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from bleak import BleakClient
 from bleak.backends.device import BLEDevice
+from bleak.exc import BleakError
 from bumble.keys import MemoryKeyStore
 from bumble.pairing import PairingDelegate
 from dbus_fast import Message, MessageType, Variant
@@ -181,6 +182,28 @@ def test_a_lost_link_without_a_bond_is_not_a_stale_bond(bus: str, tmp_path: Path
                     await testbed.radio.connect(device, lambda _client: None, 0.2, STRONG)
             testbed.link.out_of_range.clear()
             assert (await testbed.connect()).is_connected
+
+    run_test(main())
+
+
+@pytest.mark.parametrize("capability", [NOTHING, DISPLAY])
+def test_bleaks_own_pairing_works_where_nobody_is_asked(
+    bus: str, tmp_path: Path, capability: PairingDelegate.IoCapability
+) -> None:
+    """A session pairs so, on its connection; a passkey is only taken by `Radio.pair`."""
+
+    async def main() -> None:
+        async with open_cuff(bus, tmp_path, capability) as testbed:
+            client = await testbed.connect()
+            if capability is NOTHING:
+                await client.pair()
+                await client.pair()  # does nothing
+                await receive_all(client, testbed.cuff)
+            else:
+                with pytest.raises(BleakError, match="Authentication"):
+                    await client.pair()
+            assert testbed.answers.asked == 0
+            assert len(await testbed.radio.bonds()) == (capability is NOTHING)
 
     run_test(main())
 
