@@ -41,6 +41,7 @@ POWER_OFF_S: Final = 1.0
 _MATCH_RULES: Final = (
     f"type='signal',sender='{DBUS}',interface='{DBUS}',member='NameOwnerChanged',arg0='{BLUEZ}'",
     f"type='signal',sender='{BLUEZ}',interface='{OBJECT_MANAGER}',member='InterfacesRemoved'",
+    f"type='signal',sender='{BLUEZ}',interface='{PROPERTIES}',member='PropertiesChanged',arg0='{ADAPTER}'",
 )
 _CANCELLED: Final = ("org.bluez.Error.AuthenticationCanceled", "org.bluez.Error.AuthenticationRejected")
 _TIMED_OUT: Final = ("org.bluez.Error.AuthenticationTimeout", "org.freedesktop.DBus.Error.NoReply")
@@ -56,6 +57,7 @@ class BlueZAdapter:
         self._losing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._pairing = asyncio.Lock()
+        self._is_cycling = False
         self.path = ""
 
     async def start(self, name: str | None) -> None:
@@ -136,6 +138,7 @@ class BlueZAdapter:
         return {path: each[DEVICE] for path, each in objects.items() if path.startswith(f"{self.path}/dev_") and DEVICE in each}
 
     async def power_cycle(self) -> None:
+        self._is_cycling = True  # the loss is reported when the adapter is on again
         await self._set_powered(on=False)
         await asyncio.sleep(POWER_OFF_S)
         await self._set_powered(on=True)
@@ -165,12 +168,20 @@ class BlueZAdapter:
 
     def _on_message(self, message: Message) -> bool:
         """Notice the end of bluetoothd or of the adapter. No message is for this handler alone."""
-        if message.message_type is MessageType.SIGNAL:
-            is_owner = message.member == "NameOwnerChanged" and message.body[0] == BLUEZ
-            is_adapter = message.member == "InterfacesRemoved" and message.body[0] == self.path and ADAPTER in message.body[1]
-            if is_owner or is_adapter:
-                self._start_losing()
+        if message.message_type is MessageType.SIGNAL and self._ends_adapter(message):
+            self._start_losing()
         return False
+
+    def _ends_adapter(self, message: Message) -> bool:
+        match message.member, message.body:
+            case "NameOwnerChanged", [name, *_]:
+                return bool(name == BLUEZ)
+            case "InterfacesRemoved", [path, interfaces]:
+                return path == self.path and ADAPTER in interfaces
+            case "PropertiesChanged", [_, {"Powered": powered}, _] if message.path == self.path:
+                return not powered.value and not self._is_cycling
+            case _:
+                return False
 
     async def _watch_bus(self) -> None:
         with suppress(Exception):  # the error that ended the bus

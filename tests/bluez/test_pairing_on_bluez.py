@@ -306,6 +306,19 @@ def test_an_unplugged_adapter_loses_the_radio(bus: str, tmp_path: Path) -> None:
     run_test(main())
 
 
+def test_an_adapter_that_somebody_switches_off_is_reopened_and_switched_on(bus: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_cuff(bus, tmp_path, NOTHING) as testbed, open_bus(bus) as other:
+            await call(other, ADAPTER_PATH, PROPERTIES, "Set", "ssv", ADAPTER, "Powered", Variant("b", False))
+            await asyncio.wait_for(testbed.radio.lost.wait(), 5)
+            async with open_radio("bluetooth") as testbed.radio:
+                assert (await testbed.connect()).is_connected
+                assert not testbed.radio.lost.is_set()
+                await testbed.disconnect()
+
+    run_test(main())
+
+
 def test_a_power_cycle_ends_the_links_and_the_radio(bus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bluez_adapter, "POWER_OFF_S", 0.1)
 
@@ -313,8 +326,10 @@ def test_a_power_cycle_ends_the_links_and_the_radio(bus: str, tmp_path: Path, mo
         async with open_cuff(bus, tmp_path, NOTHING) as testbed, open_bus(bus) as other:
             losses: list[BleakClient] = []
             client = await testbed.connect(losses=losses)
-            await testbed.radio.power_cycle()
-            assert losses == [client]
+            cycling = asyncio.create_task(testbed.radio.power_cycle())
+            await wait_until(lambda: losses == [client])
+            assert not testbed.radio.lost.is_set()
+            await cycling
             assert testbed.radio.lost.is_set()
             assert not testbed.cuff.device.connections
             reply = await call(other, ADAPTER_PATH, PROPERTIES, "Get", "ss", ADAPTER, "Powered")
