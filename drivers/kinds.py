@@ -20,7 +20,7 @@ class Kind:
     `loinc` and `mdc` are None where the terminology has no term for it. `ucum` is the unit in which values are shown and
     exported ("" for text and yes/no). Intervals are shown in ms but stored in ticks of 1/1024 s. `is_spot` says that a person
     measures it on demand: its sensor sends it once and may then delete it, so the hub stores it at once. It is not set for what
-    an oximeter measures, because that may be continuous too.
+    an oximeter measures, because that may be continuous too: there, a reading with an origin was measured on demand.
     """
 
     name: str
@@ -55,7 +55,42 @@ _ALL: Final = (
     Kind("hardware", "Hardware revision", None, Mdc("MDC_ID_PROD_SPEC_HW", 531974), ""),
     Kind("software", "Software revision", None, Mdc("MDC_ID_PROD_SPEC_SW", 531975), ""),
     Kind("firmware", "Firmware revision", None, Mdc("MDC_ID_PROD_SPEC_FW", 531976), ""),
+    Kind("setup_failed", "Driver whose set-up the sensor refused", None, None, ""),
+    Kind("failed_measurement", "Measurement without a result", None, None, ""),
+    # The FHIR guide for personal health devices gives the pulse of a cuff the general LOINC code of the heart rate.
+    Kind("pulse_rate_cuff", "Pulse rate by cuff", "8867-4", Mdc("MDC_PULS_RATE_NON_INV", 149546), "/min", is_spot=True),
+    Kind("cuff_pressure", "Pressure in the cuff", None, Mdc("MDC_PRESS_CUFF", 150300), "mm[Hg]"),
+    Kind("blood_pressure_status", "Blood pressure status with reserved bits", None, None, ""),
+    Kind("blood_pressure_flags", "Blood pressure flags with reserved bits", None, None, ""),
+    Kind("blood_pressure_feature", "Blood pressure features", None, None, ""),
+    Kind("blood_pressure_record", "Segment of a stored blood pressure", None, None, ""),
+    Kind("temperature_intermediate", "Body temperature, not final", None, None, "Cel"),
+    Kind("temperature_site", "Site of the temperature", None, None, ""),
+    Kind("measurement_interval", "Interval of the measurements", None, None, "s"),
+    Kind("sensor_time", "Sensor's clock", None, None, ""),
+    Kind("sensor_clock_offset_s", "Sensor's clock minus the hub's", None, None, "s"),
+    Kind("sensor_clock_written", "Sensor's clock was set by the hub", None, None, ""),
     Kind("system_id", "System ID (EUI-64)", None, Mdc("MDC_ATTR_SYS_ID", 67972), ""),
+    # The fast and the slow averages have no codes of their own: those of SpO2 and pulse rate mean the normal average.
+    Kind("spo2_fast", "Oxygen saturation, fast average", None, None, "%"),
+    Kind("spo2_slow", "Oxygen saturation, slow average", None, None, "%"),
+    Kind("pulse_rate_fast", "Pulse rate, fast average", None, None, "/min"),
+    Kind("pulse_rate_slow", "Pulse rate, slow average", None, None, "/min"),
+    Kind("pulse_amplitude", "Pulse amplitude index", None, Mdc("MDC_SAT_O2_QUAL", 150320), "%"),
+    Kind("no_signal", "Continuous measurement without a signal", None, None, ""),
+    Kind("oximeter_status", "Status of a measurement without a result", None, None, ""),
+    Kind("oximeter_features", "Oximeter: features", None, None, ""),
+    Kind("oximeter_measurement_status_supported", "Oximeter: measurement status that it can report", None, None, ""),
+    Kind("oximeter_device_status_supported", "Oximeter: device status that it can report", None, None, ""),
+    Kind("record_access", "Access to stored records", None, None, ""),
+    Kind("sensor_time", "Sensor's clock", None, None, ""),
+    Kind("sensor_time_fraction_256", "Sensor's clock: fraction of the second in 1/256 s", None, None, ""),
+    Kind("sensor_time_weekday", "Sensor's clock: day of the week, 1 is Monday", None, None, ""),
+    Kind("sensor_time_adjusted", "Sensor's clock: why it was last adjusted", None, None, ""),
+    Kind("sensor_clock_offset_s", "Sensor's clock minus the hub's", None, None, "s"),
+    Kind("sensor_clock_written", "Sensor's clock was set by the hub", None, None, ""),
+    Kind("sensor_utc_offset", "Sensor's time zone: standard time minus UTC", None, None, "min"),
+    Kind("sensor_dst_offset", "Sensor's daylight saving time", None, None, "min"),
 )
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}

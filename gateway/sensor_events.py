@@ -4,9 +4,12 @@ A full queue drops notifications and says so with an event of its own, so that e
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final
 
+from drivers.readings import Reading
+from gateway.link_states import LinkState
 from gateway.timeline import Arrival
 
 QUEUE_LIMIT: Final = 1024
@@ -15,17 +18,21 @@ QUEUE_RESERVE: Final = 256
 """Further places for what cannot be measured again: indicated readings, interruptions and changes of the link's state. A cuff
 stores up to 200 measurements; a link that fails every few seconds takes ten minutes to fill these places."""
 
-LinkState = Literal["searching", "connecting", "streaming", "silent", "lost", "stopped"]
-
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One value of a characteristic, as received. An indicated value is a spot reading, which the sensor sends only once."""
+    """One value of a characteristic as received, and the readings in it.
+
+    An indicated value is a spot reading, which the sensor sends only once. `memory` is what the hub remembers of the sensor
+    from this value on, stored in one transaction with its readings; None where it has not changed.
+    """
 
     characteristic: str
     payload: bytes
+    readings: tuple[Reading, ...]
     arrival: Arrival
     is_indicated: bool = False
+    memory: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +69,20 @@ class Overflow:
 SensorEvent = Notification | Interruption | LinkStateChange | Overflow
 
 
-class EventQueue:
-    """The events of one sensor in order, at most `QUEUE_LIMIT` + `QUEUE_RESERVE` and one `Overflow`."""
+def is_spot_reading(event: SensorEvent) -> bool:
+    """Whether an event carries a result that its sensor sends only once."""
+    return isinstance(event, Notification) and event.is_indicated and bool(event.readings)
 
-    def __init__(self) -> None:
+
+class EventQueue:
+    """The events of one sensor in order, at most `QUEUE_LIMIT` + `QUEUE_RESERVE` and one `Overflow`.
+
+    `take` is offered each event that nothing waits before; one that it processes at once, and returns True, is not queued. Most
+    events of a quiet sensor so cost no task switch.
+    """
+
+    def __init__(self, take: Callable[[SensorEvent], bool] | None = None) -> None:
+        self.take = take
         self._events: asyncio.Queue[SensorEvent] = asyncio.Queue()
         self._overflow: Overflow | None = None
         """What was dropped since the queue became full; it joins the queue as soon as there is a place."""
@@ -74,6 +91,8 @@ class EventQueue:
 
     def put(self, event: Notification | Interruption | LinkStateChange) -> None:
         """Adds an event, or counts it in the `Overflow` that follows the queued events."""
+        if self.take is not None and self._events.empty() and self.take(event):
+            return
         is_streamed = isinstance(event, Notification) and not event.is_indicated
         if self._events.qsize() < (QUEUE_LIMIT if is_streamed else QUEUE_LIMIT + QUEUE_RESERVE):
             self._events.put_nowait(event)

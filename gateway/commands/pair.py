@@ -219,7 +219,8 @@ async def pair_sensor(settings: Settings, target: str | None, answers: ConsoleAn
     sensor = next((each for each in settings.sensors if is_meant(each, found, address)), None)
     if sensor is None:
         answers.say(f"{found.title} works. Add these lines to the settings:")
-        print(f'[[sensor]]\nname = "{make_name(found)}"\naddress = "{address}"')  # noqa: T201  for the settings file
+        broadcast = "\nbroadcast = true" if found.family.link == "listen" else ""
+        print(f'[[sensor]]\nname = "{make_name(found)}"\naddress = "{address}"{broadcast}')  # noqa: T201  for the settings file
         return
     paired = load_paired(settings.data)
     paired[sensor.name] = PairedSensor(address, sensor.advertised_name)

@@ -130,6 +130,18 @@ def test_a_passkey_is_asked_and_a_new_sensor_gives_lines_for_the_settings(
     assert load_paired(home.folder) == {}
 
 
+def test_a_sensor_that_only_advertises_is_not_connected(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    async def main() -> None:
+        sensor = await home.add("MIBFS", 0x181B)
+        connections = list[object]()
+        sensor.on(sensor.EVENT_CONNECTION, connections.append)
+        await pair_sensor(home.settings(), CUFF, Person())
+        assert connections == []
+
+    virtual_time.run(main())
+    assert capsys.readouterr().out == f'[[sensor]]\nname = "mibfs"\naddress = "{CUFF}"\nbroadcast = true\n'
+
+
 def test_a_wrong_passkey_pins_nothing(home: Home) -> None:
     async def main() -> None:
         await home.add(SCALE, 0x181D, DISPLAY)
