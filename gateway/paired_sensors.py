@@ -22,10 +22,15 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class PairedSensor:
-    """The address that a sensor had when it was paired, and the name in the settings that it was found by, if any."""
+    """A sensor that was paired.
+
+    `address` is the one that it had then, `advertised_name` the name in the settings that it was found by, if any. If
+    `is_forgotten`, it has deleted its half of the bond and must be paired again.
+    """
 
     address: str
     advertised_name: str | None = None
+    is_forgotten: bool = False
 
 
 def load_paired(data: Path) -> dict[str, PairedSensor]:
@@ -83,5 +88,20 @@ def is_sensor(sensor: SensorSettings, paired: Mapping[str, PairedSensor], addres
 
 
 def may_bond(sensor: SensorSettings, paired: Mapping[str, PairedSensor]) -> bool:
-    """Return whether the hub may create or use a bond with this sensor: only if its address is known."""
-    return known_address(sensor, paired) is not None
+    """Return whether the hub may create or use a bond with this sensor.
+
+    Its address must be known, and it must not have forgotten a bond: somebody else may answer under its address, so a person
+    must pair it again.
+    """
+    return known_address(sensor, paired) is not None and not is_forgotten(sensor, paired)
+
+
+def is_forgotten(sensor: SensorSettings, paired: Mapping[str, PairedSensor]) -> bool:
+    """Return whether the sensor has forgotten its bond and was not paired again."""
+    pinned = paired.get(sensor.name)
+    return pinned is not None and pinned.is_forgotten and pinned.address == known_address(sensor, paired)
+
+
+def with_forgotten(sensor: SensorSettings, paired: Mapping[str, PairedSensor], address: str) -> dict[str, PairedSensor]:
+    """Return the paired sensors after this one has forgotten its bond, for `store_paired`."""
+    return {**paired, sensor.name: PairedSensor(address.upper(), sensor.advertised_name, is_forgotten=True)}

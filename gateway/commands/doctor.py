@@ -21,7 +21,7 @@ from config.settings import Settings
 from config.terminal import escape_controls
 from gateway.errors import RadioError
 from gateway.models import read_newest_release
-from gateway.paired_sensors import load_paired
+from gateway.paired_sensors import is_forgotten, known_address, load_paired
 from gateway.startup import check_data_folder, load_registration
 from models.inference.release import ReleaseError, open_release
 from sync.errors import SyncError
@@ -65,10 +65,22 @@ def split_message(name: str, error: Exception) -> Check:
 def check_data(settings: Settings) -> Check:
     try:
         check_data_folder(settings.data)
-        paired = load_paired(settings.data)
     except SyncError as error:
         return split_message("data folder", error)
-    return Check("data folder", "ok", f"{settings.data}, {len(paired)} paired sensors")
+    return Check("data folder", "ok", str(settings.data))
+
+
+def check_sensors(settings: Settings) -> Check:
+    try:
+        paired = load_paired(settings.data)
+    except SyncError as error:
+        return split_message("sensors", error)
+    forgotten = [sensor.name for sensor in settings.sensors if is_forgotten(sensor, paired)]
+    if forgotten:
+        names = ", ".join(forgotten)
+        return Check("sensors", "failed", f"{names} no longer knows this hub", f"pair it again: pulsegate pair {forgotten[0]}")
+    pinned = sum(known_address(sensor, paired) is not None for sensor in settings.sensors)
+    return Check("sensors", "ok", f"{pinned} of {len(settings.sensors)} known by their address")
 
 
 def check_registration(settings: Settings) -> Check:
@@ -204,6 +216,7 @@ def _read_name(path: Path) -> str:
 async def _run_checks(settings: Settings) -> list[Check]:
     return [
         check_data(settings),
+        check_sensors(settings),
         check_disk(settings.data),
         check_registration(settings),
         check_models(settings.data),

@@ -22,8 +22,10 @@ from dbus_fast.aio import MessageBus
 
 from gateway.errors import RadioError
 from gateway.radio import Bond, PairingError, Radio, StaleBondError, bluez_adapter, open_radio
+from gateway.radio.bluez_agent import AGENT_PATH, BlueZAgent
 from gateway.radio.virtual import VirtualLink
 from tests.bluez.dbus_objects import ADAPTER, AGENT_MANAGER, BLUEZ, DEVICE, PROPERTIES
+from tests.bluez.fake_agents import AGENT
 from tests.bluez.fake_bluez import ADAPTER_PATH, FakeBlueZ
 from tests.bluez.passkey_cuff import CUFF, CUFF_NAME, RESULT, PasskeyCuff, run_cuff
 from tests.bluez.testbed import run_bluez, run_test, wait_until
@@ -231,6 +233,44 @@ def test_nobody_else_can_pair_through_our_agent(bus: str, tmp_path: Path) -> Non
             assert (reply.message_type, reply.error_name) == (MessageType.ERROR, "org.bluez.Error.AuthenticationFailed")
             assert testbed.answers.asked == 0
             assert await testbed.radio.bonds() == []
+
+    run_test(main())
+
+
+def test_a_question_is_withdrawn_when_the_sensor_goes_away(bus: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        person = AbsentPerson()
+        async with open_cuff(bus, tmp_path, DISPLAY, person) as testbed:
+            pairing = asyncio.create_task(testbed.pair())
+            await wait_until(lambda: person.asked == 1)
+            testbed.link.simulate_link_loss(CUFF)
+            with pytest.raises(BleakError):
+                await asyncio.wait_for(pairing, 5)
+            await wait_until(lambda: person.cancelled == 1)
+
+    run_test(main())
+
+
+def test_a_question_about_another_device_is_refused_during_a_pairing(bus: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_bus(bus) as ours, open_bus(bus) as bluez:
+            agent, answers = BlueZAgent(ours), Answers()
+
+            async def ask(member: str, device: str) -> Message:
+                message = Message(ours.unique_name, AGENT_PATH, AGENT, member, signature="o", body=[device])
+                return await bluez.call(message)
+
+            with agent.answering(CUFF_PATH, answers):
+                stranger = await ask("RequestPasskey", f"{CUFF_PATH}_0")
+                assert stranger.error_name == "org.bluez.Error.Rejected"
+                assert (await ask("RequestPinCode", CUFF_PATH)).error_name == "org.bluez.Error.Rejected"
+                assert not agent.is_cancelled
+                assert (await ask("RequestPasskey", CUFF_PATH)).body == [PASSKEY]
+                assert (await ask("RequestAuthorization", CUFF_PATH)).message_type is MessageType.METHOD_RETURN
+            for member in ("RequestPasskey", "RequestAuthorization"):
+                assert (await ask(member, CUFF_PATH)).error_name == "org.bluez.Error.Rejected"
+            assert answers.asked == 1
+            await agent.close()
 
     run_test(main())
 

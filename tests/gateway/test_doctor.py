@@ -15,6 +15,7 @@ from config.endpoint import Endpoint
 from config.settings import load_settings
 from gateway.cli import main
 from gateway.commands import doctor
+from gateway.paired_sensors import store_paired, with_forgotten
 from models.inference import release
 from tests.gateway.test_cli import pulsegate
 
@@ -37,7 +38,7 @@ def test_faults_are_listed_with_their_remedies_and_exit_1(hub: Path) -> None:
     run = pulsegate(hub, "doctor", "--config", "pulsegate.toml", "--json")
     assert run.returncode == 1
     checks = {check["name"]: check for check in json.loads(run.stdout)}
-    assert set(checks) == {"data folder", "disk", "registration", "models", "clock", "broker", "adapter"}
+    assert set(checks) == {"data folder", "sensors", "disk", "registration", "models", "clock", "broker", "adapter"}
     assert checks["broker"]["detail"].startswith("127.0.0.1:1 cannot be reached")
     assert checks["adapter"]["remedy"] == "start its simulator first (pulsegate simulate)"
     assert "pulsegate-cloud register" in checks["registration"]["remedy"]
@@ -61,7 +62,14 @@ def test_a_healthy_machine_exits_with_0(hub: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_damaged_list_of_paired_sensors_is_found(hub: Path) -> None:
     (hub / "data" / "sensors.json").write_text("{")
-    assert_failed(doctor.check_data(settings_of(hub)), "sensors.json", "pair the sensors again")
+    assert_failed(doctor.check_sensors(settings_of(hub)), "sensors.json", "pair the sensors again")
+
+
+def test_a_sensor_that_forgot_its_pairing_is_named(hub: Path) -> None:
+    settings = settings_of(hub)
+    assert doctor.check_sensors(settings) == doctor.Check("sensors", "ok", "0 of 1 known by their address")
+    store_paired(settings.data, with_forgotten(settings.sensors[0], {}, "C0:DE:00:00:00:07"))
+    assert_failed(doctor.check_sensors(settings), "strap no longer knows this hub", "pulsegate pair strap")
 
 
 @pytest.mark.parametrize(("free", "state"), [(63 << 20, "failed"), (65 << 20, "warning"), (2 << 30, "ok")])

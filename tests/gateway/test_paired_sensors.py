@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from config.settings import SensorSettings
-from gateway.paired_sensors import PAIRED_FILE, PairedSensor, is_sensor, known_address, load_paired, may_bond, store_paired
+from gateway.paired_sensors import (
+    PAIRED_FILE,
+    PairedSensor,
+    is_forgotten,
+    is_sensor,
+    known_address,
+    load_paired,
+    may_bond,
+    store_paired,
+    with_forgotten,
+)
 from sync.errors import PermanentError
 
 MINE, OTHER = "C0:DE:00:00:00:07", "C0:DE:00:00:00:08"
@@ -36,6 +46,19 @@ def test_a_sensor_that_is_known_by_its_name_alone_gets_no_bond() -> None:
     assert not may_bond(BY_NAME, {})
     assert may_bond(BY_NAME, PINNED)
     assert may_bond(BY_ADDRESS, {})
+
+
+@pytest.mark.parametrize("sensor", [BY_NAME, BY_ADDRESS])
+def test_a_sensor_that_forgot_its_bond_gets_no_new_one_until_it_is_paired(sensor: SensorSettings, tmp_path: Path) -> None:
+    store_paired(tmp_path, with_forgotten(sensor, {"strap": PairedSensor(OTHER)}, MINE.lower()))
+    paired = load_paired(tmp_path)
+    assert paired["strap"] == PairedSensor(OTHER)
+    assert known_address(sensor, paired) == MINE  # the name does not count again
+    assert is_forgotten(sensor, paired)
+    assert not may_bond(sensor, paired)
+    paired["cuff"] = PairedSensor(MINE, sensor.advertised_name)
+    assert may_bond(sensor, paired)
+    assert not is_forgotten(SensorSettings("cuff", address=OTHER), with_forgotten(sensor, {}, MINE))
 
 
 def test_pairings_are_stored_for_the_owner_only(tmp_path: Path) -> None:

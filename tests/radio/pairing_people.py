@@ -36,9 +36,17 @@ class Answers:
 
 
 class AbsentPerson(Answers):
+    """Never answers; `cancelled` counts the questions that were withdrawn."""
+
+    cancelled = 0
+
     async def enter_passkey(self) -> int | None:
         self.asked += 1
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         return None
 
 

@@ -118,6 +118,8 @@ def test_a_pairing_can_be_cancelled_from_outside(minimal_sensor: Any) -> None:
             pairing.cancel()
             await asyncio.wait({pairing}, timeout=PAIRING_TIMEOUT_S / 2)
             assert pairing.cancelled()
+            assert isinstance(testbed.answers, AbsentPerson)
+            assert testbed.answers.cancelled == 1
             assert not testbed.sensor.connections
 
     virtual_time.run(main())
