@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import json
+import os
 import re
 import shutil
 import stat
@@ -57,8 +58,9 @@ class Check:
 
 
 def split_message(name: str, error: Exception) -> Check:
-    """Make a failed check of an error whose message is `what happened: what to do`."""
-    what, _, remedy = str(error).partition(": ")
+    """Make a failed check of an error whose message is `what happened: what to do`, or `what happened: why; what to do`."""
+    text = str(error)
+    what, _, remedy = text.partition("; " if "; " in text else ": ")
     return Check(name, "failed", what, remedy)
 
 
@@ -127,8 +129,8 @@ async def check_broker(broker: Endpoint) -> Check:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             _, writer = await asyncio.open_connection(broker.host, broker.port)
-    except (OSError, TimeoutError) as error:
-        reason = getattr(error, "strerror", None) or "no answer"
+    except OSError as error:  # TimeoutError is one, without a number
+        reason = os.strerror(error.errno) if error.errno else "no answer"
         remedy = "check that the broker runs, and `host` and `port` in [clinic]; readings wait in the buffer meanwhile"
         return Check("broker", "failed", f"{broker} cannot be reached ({reason})", remedy)
     writer.close()

@@ -34,8 +34,9 @@ async def open_system_bus() -> AsyncIterator[MessageBus]:
         try:
             await bus.connect()
         except (OSError, EOFError, AuthError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise RadioError(
-                f"no Bluetooth service answers ({error}): install and start bluez (systemctl start bluetooth)"
+                f"no Bluetooth service answers ({reason}): install and start bluez (systemctl start bluetooth)"
             ) from error
         yield bus
     finally:

@@ -39,8 +39,9 @@ def test_faults_are_listed_with_their_remedies_and_exit_1(hub: Path) -> None:
     assert run.returncode == 1
     checks = {check["name"]: check for check in json.loads(run.stdout)}
     assert set(checks) == {"data folder", "sensors", "disk", "registration", "models", "clock", "broker", "adapter"}
-    assert checks["broker"]["detail"].startswith("127.0.0.1:1 cannot be reached")
+    assert checks["broker"]["detail"] == "127.0.0.1:1 cannot be reached (Connection refused)"
     assert checks["adapter"]["remedy"] == "start its simulator first (pulsegate simulate)"
+    assert checks["registration"]["detail"].endswith("registration.toml: No such file or directory")
     assert "pulsegate-cloud register" in checks["registration"]["remedy"]
     assert (checks["data folder"]["state"], checks["models"]["state"]) == ("ok", "ok")
     assert sorted(hub.rglob("*")) == before
