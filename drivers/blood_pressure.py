@@ -346,7 +346,8 @@ DRIVER: Final = DriverSpec(
         Characteristic(RECORD, "notify", is_optional=True),
         Characteristic(CUFF_PRESSURE, "notify", decode_cuff_pressure, is_optional=True),
     ),
-    reads=(Characteristic(FEATURE, "read", decode_feature), date_time.READ),
+    reads=(Characteristic(FEATURE, "read", decode_feature),),
+    others=(date_time.CHARACTERISTIC,),
     bonding=True,  # Blood Pressure Profile 1.1.1, section 5: security mode 1, level 2 or 3
     quirks=(
         Quirk(

@@ -173,10 +173,10 @@ class Reader:
         return MeasuredTime(at, "not_set" if at.year <= LAST_FACTORY_YEAR else "set")
 
     def utf8(self, field: str) -> str:
-        """The rest of the payload as text, without the NULs that many sensors append."""
+        """The rest of the payload as text, up to the first NUL: many sensors fill their buffer with NULs or leftovers."""
         start = self._offset
         try:
-            return self.read_rest().rstrip(b"\0").decode("utf-8")
+            return self.read_rest().partition(b"\0")[0].decode("utf-8")
         except UnicodeDecodeError as error:
             raise DecodeError(f"{field} at byte {start + error.start}: not UTF-8 ({error.reason})") from error
 

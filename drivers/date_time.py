@@ -5,13 +5,13 @@ characteristic: a sensor that has it there takes the hub's local time from it, i
 """
 
 import struct
-from datetime import UTC, datetime
 from typing import Final
 
 from drivers.codec import Reader
 from drivers.conversation import Context, Effect, Moment, Procedure, Read, RefusedError, Value, Write, do_nothing
+from drivers.current_time import MAX_OFFSET_S, local_time, measure_offset_s
 from drivers.device import Quirk
-from drivers.readings import DecodeError, Reading, Status
+from drivers.readings import DecodeError, Quarantined, Reading, Status
 from drivers.spec import Characteristic, uuid16
 
 DATE_TIME: Final = uuid16(0x2A08)
@@ -34,44 +34,43 @@ def decode_date_time(payload: bytes) -> tuple[Reading, ...]:
 
 def encode_local_time(now: Moment) -> bytes:
     """Return the patient's local time as 7 octets: year, month, day, hour, minute, second."""
-    local = _local_time(now)
-    return struct.pack("<H5B", local.year, local.month, local.day, local.hour, local.minute, local.second)
+    time = local_time(now)
+    return struct.pack("<H5B", time.year, time.month, time.day, time.hour, time.minute, time.second)
 
 
 def set_clock(now: Moment) -> Procedure:
-    """Set the clock to the patient's local time. Most sensors have none here, and some refuse: they are used as they are.
+    """Read the clock, and set it to the patient's local time where it is wrong or cannot be read.
 
-    Yields first by how much the clock was wrong, because the results that are stored in the sensor have times of that clock;
-    then whether it was set.
+    Most sensors have no clock here, and some refuse: they are used as they are. Yields the time that the sensor has, by how
+    much it is wrong, and whether it was set. Results that are stored in the sensor have times of the clock before.
     """
-    before = yield Read(DATE_TIME)
-    offset_s = None if before is None else _measure_offset_s(before, now)
+    payload = yield Read(DATE_TIME)
+    offset_s = None
+    if payload is not None:
+        try:
+            yield from decode_date_time(payload)
+        except DecodeError as error:
+            yield Quarantined(DATE_TIME, payload, str(error))
+        else:
+            offset_s = measure_offset_s(Reader(payload).measured_time("date and time"), 0, now)
     if offset_s is not None:
         yield Status("sensor_clock_offset_s", offset_s)
-    try:  # also where it could not be read: a clock may be there to be written only
+    if offset_s is None or abs(offset_s) > MAX_OFFSET_S:
+        yield from _write(now, is_readable=payload is not None)
+
+
+def _write(now: Moment, *, is_readable: bool) -> Procedure:
+    try:
         yield Write(DATE_TIME, encode_local_time(now))
     except RefusedError:
-        if before is not None:
+        if is_readable:  # else the sensor may have no clock
             yield Status("sensor_clock_written", False)
     else:
         yield Status("sensor_clock_written", True)
 
 
-def _local_time(now: Moment) -> datetime:
-    """The patient's local time to the second, without a time zone as sensors keep it."""
-    return datetime.fromtimestamp(now.utc_us // 1_000_000 + now.utc_offset_s, UTC).replace(tzinfo=None)
-
-
-def _measure_offset_s(payload: bytes, now: Moment) -> float | None:
-    """The sensor's clock minus the patient's local time; None where the sensor has no date."""
-    try:
-        sent = Reader(payload).measured_time("date and time")
-    except DecodeError:
-        return None
-    return (sent.at - _local_time(now)).total_seconds() if sent.at else None
-
-
-READ: Final = Characteristic(DATE_TIME, "read", decode_date_time)
+CHARACTERISTIC: Final = Characteristic(DATE_TIME, "read", decode_date_time)
+"""For `DriverSpec.others`: the conversation reads it."""
 
 
 class ClockConversation:

@@ -111,8 +111,8 @@ DRIVER: Final = DriverSpec(
     reads=(
         Characteristic(uuid16(0x2A1D), "read", decode_type),
         Characteristic(uuid16(0x2A21), "read", decode_interval),
-        date_time.READ,
     ),
+    others=(date_time.CHARACTERISTIC,),
     quirks=(date_time.BONDS_FIRST,),
     converse=date_time.ClockConversation,
 )

@@ -373,7 +373,7 @@ def test_declares_what_a_session_subscribes_to_and_reads() -> None:
         (RECORD, "notify", True),
         (CUFF_PRESSURE, "notify", True),
     ]
-    assert [read.uuid for read in DRIVER.reads] == [FEATURE, DATE_TIME]
+    assert [read.uuid for read in DRIVER.reads] == [FEATURE]
 
 
 def test_writes_nothing_but_the_local_time() -> None:

@@ -144,9 +144,10 @@ def test_time_of_a_measurement_tells_an_unset_an_unknown_and_an_invalid_clock_ap
     assert reader.read_rest() == b"after"
 
 
-def test_text_is_stripped_of_trailing_nuls_only() -> None:
+def test_text_ends_at_the_first_nul() -> None:
     assert Reader(b"H7\0\0").utf8("model") == "H7"
-    assert Reader("\u00b5\0V".encode()).utf8("unit") == "\u00b5\0V"
+    assert Reader("\u00b5\0".encode() + b"\xff\xfeold").utf8("unit") == "\u00b5"
+    assert Reader(b"\0H7").utf8("model") == ""
 
 
 READS: list[Callable[[Reader], object]] = [

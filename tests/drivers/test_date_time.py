@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from drivers.conversation import Context, Moment, Procedure, Read, RefusedError, Value, Write
 from drivers.date_time import DATE_TIME, ClockConversation, decode_date_time, encode_local_time, set_clock
-from drivers.readings import Status
+from drivers.readings import Quarantined, Status
 
 
 def moment(utc: str, utc_offset_s: int = 0) -> Moment:
@@ -43,6 +43,7 @@ def test_the_time_that_is_written_reads_as_the_patients_local_time(utc: datetime
 
 NOW = moment("2026-08-11T16:31:00+00:00", 7200)
 LOCAL = Write(DATE_TIME, encode_local_time(NOW))
+SHORT = "date and time at byte 0: needs 7 bytes, the payload ends after 6"
 
 
 def run(procedure: Procedure, clock: bytes | None, is_refused: bool = False) -> list[object]:
@@ -61,20 +62,35 @@ def run(procedure: Procedure, clock: bytes | None, is_refused: bool = False) -> 
 
 
 @pytest.mark.parametrize(
-    ("clock", "offsets"),
+    ("clock", "time", "offset_s"),
     [
-        ("EA07080B121F00", [0.0]),
-        ("EA07080B121E0A", [-50.0]),
-        ("EA07080B122100", [120.0]),
-        ("D0070101000500", [-839_787_960.0]),  # 2000-01-01 00:05:00, never set
-        ("00000000000000", []),
-        ("EA07080B12", []),
+        ("EA07080B121F00", "2026-08-11T18:31:00", 0.0),
+        ("EA07080B121E00", "2026-08-11T18:30:00", -60.0),
+        ("EA07080B122000", "2026-08-11T18:32:00", 60.0),
     ],
 )
-def test_tells_how_wrong_the_clock_was_then_sets_it(clock: str, offsets: list[float]) -> None:
+def test_a_clock_that_is_right_is_left_alone(clock: str, time: str, offset_s: float) -> None:
     assert run(set_clock(NOW), bytes.fromhex(clock)) == [
         Read(DATE_TIME),
-        *(Status("sensor_clock_offset_s", offset_s) for offset_s in offsets),
+        Status("sensor_time", time),
+        Status("sensor_clock_offset_s", offset_s),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("clock", "readings"),
+    [
+        ("EA07080B122001", [Status("sensor_time", "2026-08-11T18:32:01"), Status("sensor_clock_offset_s", 61.0)]),
+        ("D0070101000500", [Status("sensor_time", "2000-01-01T00:05:00"), Status("sensor_clock_offset_s", -839_787_960.0)]),
+        ("00000000000000", [Status("sensor_time", "unknown")]),
+        ("EA070D0B122001", [Status("sensor_time", "invalid")]),
+        ("EA07080B1220", [Quarantined(DATE_TIME, bytes.fromhex("EA07080B1220"), SHORT)]),
+    ],
+)
+def test_a_clock_that_is_wrong_is_told_then_set(clock: str, readings: list[object]) -> None:
+    assert run(set_clock(NOW), bytes.fromhex(clock)) == [
+        Read(DATE_TIME),
+        *readings,
         LOCAL,
         Status("sensor_clock_written", True),
     ]
@@ -90,7 +106,7 @@ def test_a_sensor_without_a_clock_costs_nothing() -> None:
 
 def test_a_sensor_that_refuses_keeps_its_clock() -> None:
     steps = run(set_clock(NOW), bytes.fromhex("EA07080B122100"), is_refused=True)
-    assert steps[1:] == [Status("sensor_clock_offset_s", 120.0), LOCAL, Status("sensor_clock_written", False)]
+    assert steps[-3:] == [Status("sensor_clock_offset_s", 120.0), LOCAL, Status("sensor_clock_written", False)]
 
 
 def test_a_conversation_of_the_clock_sets_it_and_decodes_nothing() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.limits import PLAUSIBLE
+from config.limits import DEFAULT_LIMITS, PLAUSIBLE
 from drivers.pulse_oximeter import (
     CONTINUOUS,
     DRIVER,
@@ -17,6 +17,7 @@ from drivers.pulse_oximeter import (
     decode_spot_check,
 )
 from drivers.readings import Origin, Status, Vital
+from models.rules.vitals import VitalRules
 from tests.drivers.player import Player, connect, open_connection
 from tests.drivers.record_sensor import RecordSensor
 
@@ -167,6 +168,17 @@ def test_values_outside_the_range_of_the_rules_or_of_any_oximeter_are_implausibl
     found = decode_continuous(b"\x02" + pair + pair)
     flagged = {reading.kind for reading in found if isinstance(reading, Vital) and "implausible" in reading.flags}
     assert flagged == implausible | {f"{kind}_slow" for kind in implausible}
+
+
+@pytest.mark.parametrize(
+    ("status", "alarms"), [("0001", True), ("0004", False), ("0008", False), ("0080", False), ("0040", False)]
+)
+def test_no_rule_alarms_on_data_that_are_for_demonstration_or_tests_or_invalid(status: str, *, alarms: bool) -> None:
+    """Bits 8 (fully qualified), 10, 11, 15 and 14 of the measurement status, with an SpO2 of 70 %."""
+    readings = decode_spot_check(bytes.fromhex("0246004800" + status))
+    rules = VitalRules(DEFAULT_LIMITS)
+    found = [finding for one in readings if isinstance(one, Vital) for finding in rules.feed(one.kind, one.value, 0, one.flags)]
+    assert [finding.inconclusive is None for finding in found] == [alarms]
 
 
 @given(st.binary(min_size=1, max_size=24))
