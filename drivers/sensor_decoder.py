@@ -5,6 +5,7 @@ from drivers.decoding import ServiceDecoder
 from drivers.device import DeviceInformation
 from drivers.readings import Reading
 from drivers.registry import Registry
+from drivers.weighing import WeighingJoiner
 
 
 class SensorDecoder:
@@ -17,6 +18,7 @@ class SensorDecoder:
         self.device = device
         self._registry = registry
         self._decoders: dict[str, ServiceDecoder] = {}
+        self._weighings = WeighingJoiner()
 
     def decode(self, characteristic: str, payload: bytes, arrived: Moment) -> tuple[Reading, ...]:
         """Decode one value; see `Registry.decode`."""
@@ -30,4 +32,4 @@ class SensorDecoder:
         if device != self.device:
             self.device = device
             self._decoders.clear()
-        return readings
+        return self._weighings.join(readings, arrived.utc_us / 1e6)

@@ -55,7 +55,8 @@ DRIVER: Final = DriverSpec(
     name="weight_scale",
     service=uuid16(0x181D),
     streams=(Characteristic(uuid16(0x2A9D), "indicate", decode_measurement),),
-    reads=(Characteristic(uuid16(0x2A9E), "read", decode_feature), date_time.READ),
+    reads=(Characteristic(uuid16(0x2A9E), "read", decode_feature),),
+    others=(date_time.CHARACTERISTIC,),
     quirks=(date_time.BONDS_FIRST,),
     converse=date_time.ClockConversation,
 )

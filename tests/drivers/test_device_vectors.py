@@ -30,9 +30,6 @@ WITHOUT_DRIVER: Final = {
 }
 """Services, advertisements, or services with a characteristic, as the vectors write them."""
 
-INCOMPLETE: Final = {"FB005C80"}
-"""Services whose driver does not decode all of their vectors yet."""
-
 WITHOUT_QUIRK: Final = "read without the quirk"
 """In the name of a device: its model is not known."""
 
@@ -90,8 +87,7 @@ def vectors(data: Path) -> list[Vector]:
 
 
 def test_every_vector_is_decoded_to_its_fields(vectors: list[Vector]) -> None:
-    complete = [vector for vector in vectors if vector["service"] not in INCOMPLETE]
-    decoded = [(vector, found) for vector in complete if (found := decode(vector)) is not None]
+    decoded = [(vector, found) for vector in vectors if (found := decode(vector)) is not None]
     assert len(decoded) > 50
     problems = [
         f"{vector['device']}, {key(vector)}, {vector['hex'][:60]}: {problem}: {found.readings}"
@@ -99,12 +95,6 @@ def test_every_vector_is_decoded_to_its_fields(vectors: list[Vector]) -> None:
         for problem in find_problems(vector, found)
     ]
     assert not problems, "\n".join(problems)
-
-
-def test_a_service_whose_driver_is_complete_is_not_listed_as_incomplete(vectors: list[Vector]) -> None:
-    decoded = [(vector, decode(vector)) for vector in vectors if vector["service"] in INCOMPLETE]
-    incomplete = {vector["service"] for vector, found in decoded if found is None or find_problems(vector, found)}
-    assert incomplete == INCOMPLETE, "remove the others from INCOMPLETE"
 
 
 def test_only_listed_services_have_no_driver(vectors: list[Vector]) -> None:
@@ -146,7 +136,7 @@ def test_a_wrong_value_of_any_field_is_noticed(vectors: list[Vector]) -> None:
     """Fields of the frame alone are no readings. The sensor's time is that of waveforms only."""
     unnoticed: set[tuple[str, bool]] = set()
     for vector in vectors:
-        found = None if vector["service"] in INCOMPLETE else decode(vector)
+        found = decode(vector)
         expect = vector["expect"]
         if found is None or "error" in expect or is_no_result(vector):
             continue
