@@ -275,6 +275,29 @@ def test_a_question_about_another_device_is_refused_during_a_pairing(bus: str, t
     run_test(main())
 
 
+def test_bluez_withdraws_a_question_by_cancel(bus: str) -> None:
+    async def main() -> None:
+        async with open_bus(bus) as ours, open_bus(bus) as bluez:
+            agent, person = BlueZAgent(ours), AbsentPerson()
+
+            def ask(member: str, signature: str = "", *body: Any) -> asyncio.Task[Message]:
+                message = Message(ours.unique_name, AGENT_PATH, AGENT, member, signature=signature, body=list(body))
+                return asyncio.create_task(bluez.call(message))
+
+            with agent.answering(CUFF_PATH, person):
+                question = ask("RequestPasskey", "o", CUFF_PATH)
+                await wait_until(lambda: person.asked == 1)
+                await ask("Cancel")
+                assert (await question).error_name == "org.bluez.Error.Canceled"
+                assert person.cancelled == 1
+                await ask("DisplayPasskey", "ouq", CUFF_PATH, 42, 0)
+                await ask("DisplayPasskey", "ouq", CUFF_PATH, 42, 1)  # the first digit was entered
+                assert person.shown == [42]
+            await agent.close()
+
+    run_test(main())
+
+
 def test_our_agent_is_asked_although_another_program_registered_the_default_one(bus: str, tmp_path: Path) -> None:
     async def main() -> None:
         async with open_cuff(bus, tmp_path) as testbed, open_bus(bus) as other:
