@@ -190,7 +190,7 @@ class PendingAnswer:
     def collect(self, payload: bytes) -> None:
         """Keep the parameters of a value that is a part of the answer, and not the last."""
         answer = self._parse_part(payload)
-        if answer is not None and answer.more and len(self._parts) < MAX_PARTS:
+        if answer is not None and answer.more:
             self._parts.append(answer.parameters)
 
     def is_last(self, payload: bytes) -> bool:

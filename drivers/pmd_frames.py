@@ -211,7 +211,7 @@ _PPG_STATUS: Final = ("ppg_status",)
 _AMBIENT: Final = ("ppg_ambient",)
 PPG_KINDS: Final = frozenset((*_PPG, *_PPG_COLOURS, *_PPG_STATUS, *_AMBIENT))
 """The kinds of the waveforms in the frames of a PPG."""
-_THREE_LEDS: Final = _Layout(3, _PPG[:3], _AMBIENT)
+_THREE_LEDS: Final = _Layout(3, (*_PPG[:3], *_AMBIENT))
 
 _ECG_TYPE_1: Final = (
     _BitField("ecg", 0, 14, _MILLIVOLTS_PER_MICROVOLT),

@@ -36,6 +36,7 @@ from drivers.pmd_control import (
     SUCCESS,
     Answer,
     PendingAnswer,
+    Setting,
     Settings,
     choose_settings,
     describe_value,
@@ -57,6 +58,9 @@ DATA: Final = "fb005c82-02e7-f387-1cad-8acd2d8df0c8"
 
 STARTED: Final = (Measurement.ECG, Measurement.PPG, Measurement.PPI)
 """What the driver starts if the sensor offers it, in this order. See the module's docstring."""
+MIN_PPG_RATE_HZ: Final = 25
+"""The lowest rate that the analysis reads. The Polar 360 offers 22 Hz, at which it also fills a frame so slowly (84 samples in
+3.8 s) that a missing one would look like a dead link."""
 RESTARTS_WITHOUT_DATA: Final = 3
 """Restarts of a measurement that the sensor stops again before a frame came. More would only drain its battery; the silence of
 the data characteristic then ends the connection."""
@@ -191,6 +195,8 @@ class _PmdConversation:
             raise RefusedError(f"the sensor does not tell the settings of its {name_of(measurement)}: {explain(answer.status)}")
         offered = _settings_of(answer)
         chosen = choose_settings(measurement, offered)
+        if measurement == Measurement.PPG and chosen.get(Setting.SAMPLE_RATE, MIN_PPG_RATE_HZ) < MIN_PPG_RATE_HZ:
+            raise RefusedError(f"the sensor offers its PPG below the {MIN_PPG_RATE_HZ} Hz that the analysis needs")
         self._learn(measurement, {**offered, **{setting: (value,) for setting, value in chosen.items()}})
         return chosen
 

@@ -145,6 +145,13 @@ def test_hostile_counts_cost_neither_time_nor_memory(width: int, count: int, pea
     assert peak_bytes() < 2**20
 
 
+def test_the_limit_counts_the_reference_sample() -> None:
+    blocks = bytes((0, 255)) * 16
+    assert sum(map(len, decode_deltas(b"\0" + blocks + bytes((0, 15)), 1, 1))) == MAX_VALUES
+    with pytest.raises(DecodeError, match=f"more than {MAX_VALUES} values"):
+        decode_deltas(b"\0" + blocks + bytes((0, 16)), 1, 1)
+
+
 def test_a_block_of_width_0_repeats_the_sample() -> None:
     assert decode_deltas(bytes.fromhex("0500FBFF 0003"), 2, 2) == ((5,) * 4, (-5,) * 4)
 

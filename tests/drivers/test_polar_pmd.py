@@ -184,6 +184,13 @@ class TestStart:
         _, yielded = started(sensor)
         assert yielded == [Status("stream_trouble", "the sensor did not answer")]
 
+    def test_a_ppg_that_is_too_slow_for_the_analysis_is_not_started(self) -> None:
+        """Polar360.md: 22 Hz outside SDK mode."""
+        sensor = ScriptedSensor("0F02", {"01 01": ["F0010100000001160001011800040102"]})
+        with pytest.raises(RefusedError, match="PPG below the 25 Hz that the analysis needs"):
+            started(sensor)
+        assert sensor.requests == ["03 01", "01 01"]
+
     def test_intervals_are_not_started_alone(self) -> None:
         """Their first frame comes after some 25 s, and the data characteristic counts as silent after 5."""
         with pytest.raises(RefusedError, match="PPI is not started alone"):
@@ -210,8 +217,29 @@ class TestStart:
         started(sensor)
         assert sensor.requests[-1] == START_ECG
 
+    def test_an_answer_names_the_measurement_in_its_low_six_bits(self) -> None:
+        """`PmdMeasurementType.fromId`: 0x3F."""
+        sensor = ScriptedSensor(answers={"02 00": ["F002800000"]})
+        _, yielded = started(sensor)
+        assert yielded == []
+
+    def test_an_answer_that_comes_after_the_start_is_described(self) -> None:
+        conversation, _ = started(ScriptedSensor())
+        assert Status("control_status", "success") in list(indicate(conversation, bytes.fromhex("F002000000")))
+
+    def test_what_follows_the_status_of_a_refusal_is_not_described(self) -> None:
+        described = list(indicate(open_conversation(), bytes.fromhex("F00200 08 01 FF")))
+        assert Status("control_more", False) in described
+        assert "control_parameters" not in {getattr(reading, "kind", "") for reading in described}
+
 
 class TestSettings:
+    @pytest.mark.parametrize("rate", ["0000", "1127"])
+    def test_a_rate_that_no_waveform_can_have_is_not_believed(self, rate: str) -> None:
+        conversation = open_conversation()
+        list(indicate(conversation, bytes.fromhex("F001000000 0001" + rate)))
+        assert [wave.rate_hz for wave in waves(notify(conversation, ECG_FRAME))] == [130.0]
+
     def test_an_answer_of_several_parts_is_joined_in_order(self) -> None:
         sensor = ScriptedSensor(answers={"01 00": ["F0010000010001", "F0010000018200 01", "F00100000001 0E00"]})
         started(sensor)
@@ -284,6 +312,16 @@ class TestFactor:
         found = waves(notify(conversation, frame))
         assert [wave.kind for wave in found] == ["acc_x", "acc_y", "acc_z"]
         assert [wave.samples[0] * wave.scale for wave in found] == pytest.approx([464.82, 6679.744, -7144.808], rel=1e-4)
+
+    def test_the_factor_of_a_start_that_was_asked_for_is_used(self) -> None:
+        answers: dict[str, list[str] | None] = {"01 01": ["F00101000000013700"], "02 01": ["F002010000 0501 0000003F"]}
+        conversation, _ = started(ScriptedSensor("0F02", answers))
+        found = waves(notify(conversation, bytes.fromhex("01009435770000000080" + "0A0000" * 4)))
+        assert [wave.scale for wave in found] == [0.5] * 4
+
+    def test_raw_samples_are_not_scaled_by_it(self) -> None:
+        """AccData.kt: the SDK applies the factor to compressed frames only."""
+        assert {wave.scale for wave in waves(decode_frame(ACC_FRAME, {Measurement.ACC: Stream(50.0, 0.5)}))} == {1.0}
 
     @pytest.mark.parametrize("factor", ["0000C07F", "0000807F", "00000000", "000080BF"])
     def test_a_factor_that_no_sensor_can_mean_is_ignored(self, factor: str) -> None:
