@@ -12,6 +12,19 @@ from config.version import VERSION
 DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
 DEFAULT_PORT: Final = 8600
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+SIMULATED: Final = (
+    "strap",
+    "cuff",
+    "cuff-and",
+    "cuff-medisana",
+    "oximeter",
+    "scale",
+    "scale-broadcast",
+    "thermometer",
+    "watch",
+    "armband",
+)
+"""The sensors of `pulsegate simulate`: `strap`, and those of `gateway.simulate.families`."""
 
 NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely on it for diagnosis or in an emergency."
 
@@ -83,7 +96,19 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="folder for the virtual radio's socket and the strap's journal")
+    parser.add_argument(
+        "sensors", nargs="+", choices=SIMULATED, metavar="SENSOR", help="one or more of " + ", ".join(SIMULATED)
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="folder for the virtual radio's socket (default: the first sensor's name)"
+    )
+    parser.add_argument(
+        "--every",
+        type=_parse_positive_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="time between two measurements of a spot device (default: %(default)s)",
+    )
     _add_played_recording(parser)
 
 
@@ -296,8 +321,9 @@ _COMMANDS: Final = (
     ),
     _Command(
         "simulate",
-        "run a virtual strap that scan, record and run can use",
-        "Plays the demo's script or a recording as a virtual chest strap on a virtual radio.",
+        "run virtual sensors that scan, record and run can use",
+        "Runs virtual sensors on a virtual radio. The strap plays the demo's script or a recording; the others measure now and "
+        "then.",
         _add_simulate_arguments,
     ),
     _Command(

@@ -246,12 +246,11 @@ def _simulate(arguments: argparse.Namespace) -> int:
     except RecordingError as error:
         raise CommandError(str(error)) from error
     _keep_files_private()
+    folder = arguments.folder or Path(arguments.sensors[0])
     try:
-        run_standalone(arguments.folder, ecg)
+        run_standalone(folder, arguments.sensors, ecg, arguments.every)
     except OSError as error:
-        raise CommandError(
-            f"cannot use {arguments.folder} ({error.strerror}): choose a folder that you can write to"
-        ) from error
+        raise CommandError(f"cannot use {folder} ({error.strerror}): choose a folder that you can write to") from error
     return 0
 
 
