@@ -1,5 +1,6 @@
 """Named values of the caller in the outbox, sealed with the hub key. Each belongs to a subject."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,12 +24,13 @@ class OutboxState:
         self._database: Final = database
         self._hub_key: Final = hub_key
 
-    def save(self, subject: str, name: str, value: bytes) -> None:
-        """Replace a value, within a transaction."""
-        sealed = self._hub_key.seal(value, _purpose(subject, name))
+    def save(self, subject: str, values: Mapping[str, bytes]) -> None:
+        """Replace named values, within a transaction."""
         upsert = "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sealed = excluded.sealed"
-        with self._database.overwriting():
-            self._database.execute(upsert, subject, name, sealed)
+        for name, value in values.items():
+            sealed = self._hub_key.seal(value, _purpose(subject, name))
+            with self._database.overwriting():
+                self._database.execute(upsert, subject, name, sealed)
 
     def load(self, subject: str, name: str) -> bytes | None:
         """A value; None if there is none."""
