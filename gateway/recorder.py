@@ -264,9 +264,13 @@ def lane_of(record: Record) -> Lane:
 
 def _is_urgent(record: Record) -> bool:
     """Whether a record is stored at once: an alert, or a reading that its sensor may not have any more."""
-    return isinstance(record, AlertRecord) or (
-        isinstance(record, VitalRecord) and record.kind in KINDS and KINDS[record.kind].is_spot
-    )
+    match record:
+        case AlertRecord():
+            return True
+        case VitalRecord(kind=kind, origin=origin):
+            return origin is not None or (kind in KINDS and KINDS[kind].is_spot)
+        case _:
+            return False
 
 
 def _encode_blocks(pending: Sequence[Record]) -> list[tuple[Lane, bytes]]:
