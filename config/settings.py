@@ -35,11 +35,15 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SensorSettings:
-    """One sensor to connect to, identified by its address or by the start of its advertised name."""
+    """One sensor, identified by its address or by the start of its advertised name.
+
+    `is_broadcast` says that its values come in its advertisements, so that the hub only listens.
+    """
 
     name: str
     address: str | None = None
     advertised_name: str | None = None
+    is_broadcast: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,7 @@ class _SettingsParser:
     def _parse_sensor(self, key: str, table: Any) -> SensorSettings:
         if not isinstance(table, dict):
             raise self._error(key, table, "a [[sensor]] table")
-        self._reject_unknown_keys(table, f"{key}.", {"name", "address", "advertised_name"})
+        self._reject_unknown_keys(table, f"{key}.", {"name", "address", "advertised_name", "broadcast"})
         address, advertised = table.get("address"), table.get("advertised_name")
         if (address is None) == (advertised is None):
             count = "neither" if address is None else "both"
@@ -177,7 +181,11 @@ class _SettingsParser:
             raise self._error(f"{key}.address", address, "a Bluetooth address such as A0:9E:1A:00:00:01")
         if advertised is not None and not (isinstance(advertised, str) and advertised):
             raise self._error(f"{key}.advertised_name", advertised, "the start of the name that the sensor advertises")
-        return SensorSettings(self._parse_identifier(table, f"{key}.", "name"), address and address.upper(), advertised)
+        is_broadcast = table.get("broadcast", False)
+        if not isinstance(is_broadcast, bool):
+            raise self._error(f"{key}.broadcast", is_broadcast, "true for a sensor that only advertises its values, or false")
+        name = self._parse_identifier(table, f"{key}.", "name")
+        return SensorSettings(name, address and address.upper(), advertised, is_broadcast)
 
     def _parse_limits(self) -> Limits:
         table = self._table.get("limits", {})

@@ -39,4 +39,5 @@ DRIVER: Final = DriverSpec(
         *(Characteristic(uuid16(number), "read", partial(decode_text, kind)) for number, kind in _TEXTS.items()),
         Characteristic(uuid16(0x2A23), "read", decode_system_id),
     ),
+    identifies=True,
 )

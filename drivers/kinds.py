@@ -55,6 +55,8 @@ _ALL: Final = (
     Kind("hardware", "Hardware revision", None, Mdc("MDC_ID_PROD_SPEC_HW", 531974), ""),
     Kind("software", "Software revision", None, Mdc("MDC_ID_PROD_SPEC_SW", 531975), ""),
     Kind("firmware", "Firmware revision", None, Mdc("MDC_ID_PROD_SPEC_FW", 531976), ""),
+    Kind("setup_failed", "Driver whose set-up the sensor refused", None, None, ""),
+    Kind("failed_measurement", "Measurement without a result", None, None, ""),
     Kind("system_id", "System ID (EUI-64)", None, Mdc("MDC_ATTR_SYS_ID", 67972), ""),
 )
 

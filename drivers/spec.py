@@ -58,7 +58,7 @@ class DriverSpec:
 
     `service` is the UUID of the service; "" for a sensor that only advertises. `bonding` is True if its characteristics need an
     encrypted link. `setup_rank` orders the set-ups of a sensor's drivers: the clock is set before a user is chosen, and both
-    before records are asked for.
+    before records are asked for. `identifies` is True for the one driver whose reads say what the sensor is.
     """
 
     name: str
@@ -70,6 +70,7 @@ class DriverSpec:
     quirks: tuple[Quirk, ...] = ()
     converse: Callable[[Context], Conversation] | None = None
     setup_rank: int = 0
+    identifies: bool = False
 
     @property
     def characteristics(self) -> frozenset[str]:

@@ -26,7 +26,8 @@ from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
 from gateway.pipeline import Pipeline
 from gateway.radio import Radio
 from gateway.recorder import Recorder
-from gateway.sensor_runner import SensorRunner, run_sensors, state_key
+from gateway.sensor_memory import SensorMemory
+from gateway.sensor_runner import SensorRunner, memory_key, run_sensors, state_key
 from gateway.startup import load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
@@ -160,7 +161,9 @@ class Agent:
         for sensor in self.settings.sensors:
             stored = await storage.call(storage.outbox.load_state, state_key(sensor.name))
             pipeline = Pipeline(sensor.name, self.settings.limits, self.models, _parse_state(stored))
-            runner = SensorRunner(sensor, pipeline, self.registry, self.clock, storage.recorder, run_on_analysis_thread)
+            remembered = _parse_state(await storage.call(storage.outbox.load_state, memory_key(sensor.name)))
+            memory = SensorMemory.restore(remembered)
+            runner = SensorRunner(sensor, pipeline, self.registry, self.clock, storage.recorder, run_on_analysis_thread, memory)
             sensors.append(runner)
             await runner.resume()
         return sensors

@@ -4,9 +4,12 @@ A full queue drops notifications and says so with an event of its own, so that e
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final
 
+from drivers.readings import Reading
+from gateway.link_states import LinkState
 from gateway.timeline import Arrival
 
 QUEUE_LIMIT: Final = 1024
@@ -15,17 +18,21 @@ QUEUE_RESERVE: Final = 256
 """Further places for what cannot be measured again: indicated readings, interruptions and changes of the link's state. A cuff
 stores up to 200 measurements; a link that fails every few seconds takes ten minutes to fill these places."""
 
-LinkState = Literal["searching", "connecting", "streaming", "silent", "lost", "stopped"]
-
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One value of a characteristic, as received. An indicated value is a spot reading, which the sensor sends only once."""
+    """One value of a characteristic as received, and the readings in it.
+
+    An indicated value is a spot reading, which the sensor sends only once. `memory` is what the hub remembers of the sensor
+    from this value on, stored in one transaction with its readings; None where it has not changed.
+    """
 
     characteristic: str
     payload: bytes
+    readings: tuple[Reading, ...]
     arrival: Arrival
     is_indicated: bool = False
+    memory: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,11 @@ class Overflow:
 
 
 SensorEvent = Notification | Interruption | LinkStateChange | Overflow
+
+
+def is_spot_reading(event: SensorEvent) -> bool:
+    """Whether an event carries a result that its sensor sends only once."""
+    return isinstance(event, Notification) and event.is_indicated and bool(event.readings)
 
 
 class EventQueue:

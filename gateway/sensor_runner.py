@@ -3,19 +3,20 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from config.process import leaf_errors
 from config.settings import SensorSettings
 from drivers.registry import Registry
-from drivers.device import DeviceInformation
+from gateway.broadcast_session import BroadcastSession
 from gateway.cancellation import finish_despite_cancel
 from gateway.clock import Clock
 from gateway.errors import RadioError
+from gateway.link_states import LinkState
 from gateway.pipeline import Pipeline
 from gateway.radio import Radio
 from gateway.recorder import Recorder
@@ -24,12 +25,13 @@ from gateway.sensor_events import (
     QUEUE_RESERVE,
     EventQueue,
     Interruption,
-    LinkState,
     LinkStateChange,
     Notification,
     Overflow,
     SensorEvent,
+    is_spot_reading,
 )
+from gateway.sensor_memory import SensorMemory
 from gateway.session import SensorSession
 from gateway.timeline import WALL_STEP_US, Arrival
 from gateway.waveform_analysis import Output, SavedState, join_outputs
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 
 STATE_KEY_PREFIX: Final = "timeline "
 """The name of a sensor follows it; see `state_key`."""
+MEMORY_KEY_PREFIX: Final = "memory "
+"""The name of a sensor follows it; see `memory_key`."""
 OVERFLOW_REASON: Final = "the hub was overloaded"
 """The reason of a gap after notifications were dropped. If the sensor's clock shows no missing sample, the next frame closes
 the gap as empty."""
@@ -66,11 +70,11 @@ class SensorRunner:
     clock: Clock
     recorder: Recorder
     run_on_analysis_thread: WorkerCall
+    memory: SensorMemory = field(default_factory=SensorMemory)
     state: LinkState = "stopped"
     events: EventQueue = field(default_factory=EventQueue)
     _wall_minus_mono_us: int | None = None
     analysis_restarts: int = 0
-    _device: DeviceInformation = field(default_factory=DeviceInformation)
     _logged_failures: set[str] = field(default_factory=set)
     _saved: SavedState = field(init=False)
     """The pipeline's state after the last event: stored with its records, and resumed from after a failure."""
@@ -86,7 +90,7 @@ class SensorRunner:
 
     async def run(self, radio: Radio) -> None:
         """Keeps the sensor connected over this radio and processes its events until cancelled."""
-        session = SensorSession(self.settings, radio, self.registry, self.clock, self._on_state, self.events)
+        session = self._make_session(radio)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(session.run(), name=f"session {self.settings.name}")
@@ -94,6 +98,11 @@ class SensorRunner:
         finally:
             # The session's last events, including the interruption, must be processed even though all tasks are cancelled.
             await self._process_batch(self.events.drain(QUEUE_LIMIT + QUEUE_RESERVE + 1))
+
+    def _make_session(self, radio: Radio) -> SensorSession | BroadcastSession:
+        if self.settings.is_broadcast:
+            return BroadcastSession(self.settings, radio, self.registry, self.clock, self._on_state, self.events)
+        return SensorSession(self.settings, radio, self.registry, self.clock, self._on_state, self.events, self.memory)
 
     async def finish(self) -> None:
         """Ends the analysis when the agent stops and records its last results."""
@@ -108,22 +117,29 @@ class SensorRunner:
             await self._process_batch([first, *self.events.drain(BATCH_EVENTS - 1)])
 
     async def _process_batch(self, events: list[SensorEvent]) -> None:
-        if events:
-            await finish_despite_cancel(self._process_and_record(events))
+        """Process events; what an indicated one yields is durable before the next is processed."""
+        start = 0
+        for end, event in enumerate(events, 1):
+            if end == len(events) or is_spot_reading(event):
+                await finish_despite_cancel(self._process_and_record(events[start:end]))
+                start = end
 
     async def _process_and_record(self, events: list[SensorEvent]) -> None:
         known_streams = self.pipeline.streams
-        await self._record(await self.run_on_analysis_thread(self._process, events))
+        output = await self.run_on_analysis_thread(self._process, events)
+        memories = [event.memory for event in events if isinstance(event, Notification) and event.memory is not None]
+        await self._record(output, memories[-1] if memories else None)
         has_new_stream = bool(self.pipeline.streams - known_streams)
-        has_indicated = any(isinstance(event, Notification) and event.is_indicated for event in events)
+        has_indicated = any(is_spot_reading(event) for event in events)
         # Store the first sample or value at once: after a crash, the gap record begins at the last one in the stored state.
         # Store an indicated reading at once: its sensor may delete it now.
         if has_new_stream or has_indicated:
             await self.recorder.flush()
 
-    async def _record(self, output: Output) -> None:
-        """Records the output and, in the same transaction, the state that a restart resumes from."""
-        await self.recorder.add(output.records, {state_key(self.settings.name): self._saved})
+    async def _record(self, output: Output, memory: Mapping[str, Any] | None = None) -> None:
+        """Records the output and, in the same transaction, the state that a restart resumes from and what drivers remember."""
+        remembered = {} if memory is None else {memory_key(self.settings.name): memory}
+        await self.recorder.add(output.records, {state_key(self.settings.name): self._saved, **remembered})
 
     def _process(self, events: list[SensorEvent]) -> Output:
         """Converts events to records and beats; called on the analysis thread."""
@@ -140,9 +156,7 @@ class SensorRunner:
 
     def _feed_pipeline(self, event: SensorEvent) -> Output:
         match event:
-            case Notification(characteristic, payload, arrival):
-                readings = self.registry.decode(characteristic, payload, self._device)
-                self._device = self._device.updated(readings)
+            case Notification(readings=readings, arrival=arrival):
                 return self.pipeline.feed(readings, arrival)
             case Interruption(reason, arrival):
                 return self.pipeline.on_interruption(reason, arrival)
@@ -180,7 +194,7 @@ class SensorRunner:
         self.pipeline = self.pipeline.restarted(self._saved)
         records = self.pipeline.resume_analysis(event.arrival, RESTART_REASON).records
         match event:
-            case Notification(characteristic, payload, arrival):
+            case Notification(characteristic, payload, _, arrival):
                 times = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)
                 reason = f"its analysis failed: {failure}"
                 return Output((QuarantinedRecord(self.settings.name, characteristic, times, payload, reason), *records))
@@ -225,6 +239,11 @@ async def _run_until_lost(radio: Radio, sensors: Sequence[SensorRunner]) -> None
         log.warning("radio: %s was lost", radio.name)
         for task in tasks:
             task.cancel()
+
+
+def memory_key(sensor: str) -> str:
+    """The key in the buffer's state under which the hub remembers a sensor's identity and what its drivers remember."""
+    return f"{MEMORY_KEY_PREFIX}{sensor}"
 
 
 def state_key(sensor: str) -> str:

@@ -1,17 +1,15 @@
-"""A radio: the only module that creates clients and scanners of bleak."""
+"""A radio: the only module that creates clients of bleak."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bleak import BleakClient, BleakScanner
+from bleak import BleakClient
 from bleak.backends.client import BaseBleakClient
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
-from bleak.exc import BleakBluetoothNotAvailableError
 
-from gateway.errors import RadioError
+from gateway.radio.scanner import SharedScanner
 
 
 @dataclass(frozen=True)
@@ -20,34 +18,26 @@ class Radio:
 
     A backend of None means bleak's own for this platform (BlueZ on Linux). `lost` is set when the controller is gone: a
     dongle was unplugged, or the virtual radio server ended. By then every client has seen its disconnection, and a new radio
-    must be opened. bleak's own backend never sets it.
+    must be opened. bleak's own backend never sets it. `connecting` is held during a connect: a controller does one at a time.
     """
 
     client_backend: type[BaseBleakClient] | None
     scanner_backend: type[BaseBleakScanner] | None
     name: str
     lost: asyncio.Event = field(default_factory=asyncio.Event)
+    connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    scanner: SharedScanner = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scanner", SharedScanner(self.scanner_backend))
 
     def client(self, device: BLEDevice | str, on_disconnect: Callable[[BleakClient], None], timeout_s: float) -> BleakClient:
         """A client for one sensor, not yet connected. `timeout_s` limits the whole of `connect`, discovery included."""
         return BleakClient(device, on_disconnect, timeout=timeout_s, backend=self.client_backend)
 
     async def find(self, match: Callable[[BLEDevice, AdvertisementData], bool], timeout_s: float) -> BLEDevice | None:
-        """Return the first advertising device that matches, or None if there is none within `timeout_s`.
-
-        Raises:
-            BleakError: scanning failed.
-            RadioError: there is no Bluetooth on this machine.
-        """
-        found: asyncio.Future[BLEDevice] = asyncio.get_running_loop().create_future()
-
-        def on_detection(device: BLEDevice, advertisement: AdvertisementData) -> None:
-            if not found.done() and match(device, advertisement):
-                found.set_result(device)
-
-        async with _convert_errors(), BleakScanner(on_detection, backend=self.scanner_backend):
-            await asyncio.wait({found}, timeout=timeout_s)
-        return found.result() if found.done() else None
+        """Return the first advertising device that matches; see `SharedScanner.find`."""
+        return await self.scanner.find(match, timeout_s)
 
     async def scan(self, seconds: float) -> list[tuple[BLEDevice, AdvertisementData]]:
         """Return every device that advertises within `seconds`, with its last advertisement.
@@ -56,26 +46,11 @@ class Radio:
             BleakError: scanning failed.
             RadioError: there is no Bluetooth on this machine.
         """
-        async with _convert_errors(), BleakScanner(backend=self.scanner_backend) as scanner:
+        seen: dict[str, tuple[BLEDevice, AdvertisementData]] = {}
+
+        def on_detection(device: BLEDevice, advertisement: AdvertisementData) -> None:
+            seen[device.address] = (device, advertisement)
+
+        async with self.scanner.listening(on_detection):
             await asyncio.sleep(seconds)
-        return list(scanner.discovered_devices_and_advertisement_data.values())
-
-
-@asynccontextmanager
-async def _convert_errors() -> AsyncIterator[None]:
-    """Convert bleak's errors on a machine without Bluetooth, so they differ from those of a sensor that is out of range.
-
-    Raises:
-        RadioError: there is no Bluetooth service (bleak's backend cannot reach its bus), or no adapter.
-    """
-    try:
-        yield
-    except BleakBluetoothNotAvailableError as error:
-        raise RadioError(f"Bluetooth cannot be used ({error}): plug in or switch on an adapter") from error
-    except TimeoutError:
-        raise
-    except OSError as error:
-        reason = error.strerror or error
-        raise RadioError(
-            f"no Bluetooth service answers ({reason}): install and start bluez (systemctl start bluetooth)"
-        ) from error
+        return list(seen.values())

@@ -9,8 +9,9 @@ from captures.payloads import CaptureHeader
 from config.settings import SensorSettings
 from drivers.registry import Registry
 from gateway.clock import Clock
+from gateway.link_states import LinkState
 from gateway.radio import Radio
-from gateway.sensor_events import Interruption, LinkState, LinkStateChange, Notification, Overflow
+from gateway.sensor_events import Interruption, LinkStateChange, Notification, Overflow
 from gateway.session import SensorSession
 
 _LINK_EVENTS: Final = {"streaming": "connected"}
@@ -48,7 +49,7 @@ async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock
 async def _write_events(session: SensorSession, capture: CaptureWriter, started_ns: int) -> None:
     while True:
         match await session.events.get():
-            case Notification(characteristic, payload, arrival):
+            case Notification(characteristic, payload, _, arrival):
                 capture.write_payload((arrival.mono_ns - started_ns) / 1e9, characteristic, payload)
             case Interruption(_, arrival) | Overflow(_, arrival):
                 capture.write_event((arrival.mono_ns - started_ns) / 1e9, "disconnected")

@@ -10,13 +10,13 @@ from bleak import BleakClient
 from bleak.backends.device import BLEDevice
 from bleak.exc import BleakCharacteristicNotFoundError, BleakError, BleakGATTProtocolError, BleakGATTProtocolErrorCode
 
-from drivers.polar_pmd import CONTROL_POINT, DATA, DRIVER, SERVICE
+from drivers.polar_pmd import CONTROL_POINT, DATA, SERVICE
 from gateway.radio import Radio
 from gateway.simulate import pmd
 from gateway.simulate.strap import ADDRESS, NAME
 from tests.bluez.testbed import OpenTestbed, StrapTestbed, refuse_reads, run_test, wait_until
 
-START, STOP = DRIVER.setup[0].payload, DRIVER.teardown[0].payload
+START, STOP = bytes.fromhex("02 00 00 01 82 00 01 01 0E 00"), bytes.fromhex("03 00")
 BATTERY, HEART_RATE, LOCATION, UNKNOWN = "2a19", "2a37", "2a38", "2aff"
 
 FORWARDED_ATT_ERRORS = {*BleakGATTProtocolErrorCode, 0x80, 0x9F} - {0x05, 0x0C, 0x0F}

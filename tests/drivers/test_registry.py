@@ -7,9 +7,9 @@ import pytest
 import drivers.battery
 import drivers.heart_rate
 import drivers.polar_pmd
+from drivers.device import DeviceInformation, Quirk
 from drivers.readings import Quarantined, Status, Vital, Waveform
 from drivers.registry import DriverConflictError, build_registry, load_drivers
-from drivers.device import DeviceInformation, Quirk
 from drivers.spec import uuid16
 
 STRAP = (uuid16(0x1800), uuid16(0x180A), uuid16(0x180D), uuid16(0x180F), drivers.polar_pmd.SERVICE.upper())

@@ -12,7 +12,7 @@ from config.limits import DEFAULT_LIMITS
 from config.settings import SensorSettings
 from drivers.readings import Intervals, Reading, Vital, Waveform
 from drivers.registry import build_registry
-from drivers.spec import Characteristic, DriverSpec, uuid16
+from drivers.spec import uuid16
 from gateway import virtual_time
 from gateway.buffer_alert import BufferAlert
 from gateway.clock import VirtualClock
@@ -161,14 +161,13 @@ async def run_until_killed(
     outbox: DurableOutbox, from_s: float, until_s: float, *, link_lost_s: float | None = None
 ) -> list[int]:
     """A strap that sends a heart rate and an interval every second until the agent is killed. Returns when they arrived."""
-    driver = DriverSpec("made", uuid16(0xFFF0), (Characteristic(VALUE, "notify", lambda _: (RATE, INTERVALS)),))
     loop = asyncio.get_running_loop()
     clock = VirtualClock(loop, at_us(from_s) - round(loop.time() * 1e6))
     recorder = Recorder(outbox, call_inline, lambda: None, BufferAlert(clock))
     stored = outbox.states.get(state_key("strap"))
     pipeline = make_pipeline(json.loads(stored) if stored else None)
     settings = SensorSettings("strap", advertised_name="strap")
-    runner = SensorRunner(settings, pipeline, build_registry([driver]), clock, recorder, call_inline)
+    runner = SensorRunner(settings, pipeline, build_registry([]), clock, recorder, call_inline)
     await runner.resume()
     await recorder.flush()
     running = asyncio.create_task(recorder.run())
@@ -180,7 +179,7 @@ async def run_until_killed(
             await runner._process_batch([Interruption("the link was lost", now)])
             continue
         sent.append(now.wall_us)
-        await runner._process_batch([Notification(VALUE, b"", now, False)])
+        await runner._process_batch([Notification(VALUE, b"", (RATE, INTERVALS), now)])
     running.cancel()
     await asyncio.wait([running])
     return sent

@@ -10,7 +10,7 @@ from config.limits import DEFAULT_LIMITS
 from config.settings import SensorSettings
 from drivers.readings import Intervals, Reading, Vital, Waveform
 from drivers.registry import build_registry
-from drivers.spec import Characteristic, DriverSpec, uuid16
+from drivers.spec import uuid16
 from gateway import virtual_time
 from gateway.buffer_alert import BufferAlert
 from gateway.clock import VirtualClock
@@ -58,16 +58,15 @@ async def call_inline(function: Callable[..., T], *arguments: Any) -> T:
 async def stored_after_each(notifications: list[tuple[bytes, bool]]) -> list[int]:
     """The number of records that are durable after each notification: a payload, and whether it was indicated."""
     outbox = ListOutbox()
-    driver = DriverSpec("made", uuid16(0xFFF0), (Characteristic(VALUE, "notify", lambda payload: (READINGS[payload],)),))
     clock = VirtualClock(asyncio.get_running_loop(), START_US)
     pipeline = Pipeline("made", DEFAULT_LIMITS, LoadedModels())
     recorder = Recorder(outbox, call_inline, lambda: None, BufferAlert(clock))
     settings = SensorSettings("made", advertised_name="made")
-    runner = SensorRunner(settings, pipeline, build_registry([driver]), clock, recorder, call_inline)
+    runner = SensorRunner(settings, pipeline, build_registry([]), clock, recorder, call_inline)
     counts: list[int] = []
     for second, (payload, is_indicated) in enumerate(notifications, 1):
         arrival = Arrival(START_US + second * 1_000_000, second * 1_000_000_000)
-        await runner._process_batch([Notification(VALUE, payload, arrival, is_indicated)])
+        await runner._process_batch([Notification(VALUE, payload, (READINGS[payload],), arrival, is_indicated)])
         counts.append(outbox.count())
     return counts
 

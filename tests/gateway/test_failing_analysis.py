@@ -60,7 +60,9 @@ class Client:
     bad: bytes | None
 
     def __post_init__(self) -> None:
-        self.services = Services([SimpleNamespace(uuid=SERVICE)])
+        self.services = Services(
+            [SimpleNamespace(uuid=SERVICE, handle=1, characteristics=[SimpleNamespace(uuid=VALUE, handle=2)])]
+        )
 
     async def connect(self) -> None: ...
 
@@ -81,6 +83,7 @@ class TwoSensorRadio:
 
     def __init__(self, bad: bytes) -> None:
         self.bad = bad
+        self.connecting = asyncio.Lock()
 
     async def find(self, match: Callable[[Any, Any], bool], _timeout_s: float) -> Any:
         names = (SimpleNamespace(address="00", name=name) for name in ("good", "bad"))

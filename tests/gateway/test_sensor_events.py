@@ -24,7 +24,7 @@ def at(number: int) -> Arrival:
 
 
 def streamed(number: int) -> Notification:
-    return Notification("ecg", b"", at(number))
+    return Notification("ecg", b"", (), at(number))
 
 
 def fill(queue: EventQueue, count: int = QUEUE_LIMIT) -> list[SensorEvent]:
@@ -50,9 +50,9 @@ def test_a_full_queue_keeps_indicated_readings_interruptions_and_states() -> Non
     queue = EventQueue()
     held = fill(queue)
     kept = [
-        Notification("cuff", b"", at(5001), is_indicated=True),
+        Notification("cuff", b"", (), at(5001), is_indicated=True),
         Interruption("lost", at(5002)),
-        LinkStateChange("lost", at(5002)),
+        LinkStateChange("backing_off", at(5002)),
     ]
     queue.put(streamed(5000))
     for event in kept:
@@ -67,10 +67,10 @@ def test_a_full_reserve_keeps_the_last_state_and_the_count() -> None:
     for event in fill_reserve:
         queue.put(event)
     queue.put(Interruption("lost", at(7000)))
-    queue.put(LinkStateChange("lost", at(7001)))
-    queue.put(Notification("cuff", b"", at(7002), is_indicated=True))
-    queue.put(LinkStateChange("searching", at(7003)))
-    assert queue.drain(EVERYTHING)[-1] == Overflow(1, at(7000), "searching")
+    queue.put(LinkStateChange("backing_off", at(7001)))
+    queue.put(Notification("cuff", b"", (), at(7002), is_indicated=True))
+    queue.put(LinkStateChange("absent", at(7003)))
+    assert queue.drain(EVERYTHING)[-1] == Overflow(1, at(7000), "absent")
 
 
 def test_get_waits_for_an_event() -> None:

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from captures.jsonl import CaptureHeader, CaptureWriter
+from drivers.device import DeviceInformation
 from drivers.readings import Waveform
 from drivers.registry import load_drivers
-from drivers.device import DeviceInformation
 from gateway.replay.sources import SourceError, open_source
 from sync.records import GapRecord, QuarantinedRecord
 from tests.captures.bluetooth_files import btsnoop, heart_rate_session

@@ -1,0 +1,93 @@
+"""Listens to one sensor that sends its values in advertisements, such as a scale, and is never connected to."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from bleak.backends.device import BLEDevice
+from bleak.backends.scanner import AdvertisementData
+
+from config.settings import SensorSettings
+from drivers.readings import Vital
+from drivers.registry import Registry
+from drivers.spec import BroadcastField
+from gateway.clock import Clock
+from gateway.link_states import TRANSITIONS, LinkEvent, LinkState
+from gateway.radio import Radio
+from gateway.sensor_events import EventQueue, LinkStateChange, Notification
+from gateway.sensor_match import SensorMatch
+from gateway.timeline import Arrival
+
+CHECK_INTERVAL_S: Final = 30.0
+"""How often the scan is checked. A dead scanner is noticed within a minute and this."""
+ABSENT_AFTER_S: Final = 60.0
+"""A sensor that has not advertised for this long is absent: those that broadcast do it every few seconds while in use."""
+
+
+@dataclass(slots=True)
+class BroadcastSession:
+    """Decodes the advertisements of one sensor. One that repeats the last of its field is left out.
+
+    The application reads `events`. `on_state` is called with the sensor's name and the new state at every change of state.
+    """
+
+    sensor: SensorSettings
+    radio: Radio
+    registry: Registry
+    clock: Clock
+    on_state: Callable[[str, LinkState], None]
+    events: EventQueue = field(default_factory=EventQueue)
+    state: LinkState = "stopped"
+    _last_payloads: dict[tuple[BroadcastField, str | int], bytes] = field(default_factory=dict)
+    _last_seen_s: float = 0.0
+    _match: SensorMatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._match = SensorMatch(self.sensor)
+
+    async def run(self) -> None:
+        """Listens until cancelled.
+
+        Raises:
+            BleakError: scanning failed.
+            RadioError: the Bluetooth stack cannot be used.
+        """
+        self._on_event("search")
+        try:
+            async with self.radio.scanner.listening(self._on_detection):
+                while True:
+                    await asyncio.sleep(CHECK_INTERVAL_S)
+                    await self.radio.scanner.restart_if_dead()
+                    if self.state == "seen" and asyncio.get_running_loop().time() - self._last_seen_s > ABSENT_AFTER_S:
+                        self._on_event("silence")
+        finally:
+            self._on_event("stop")
+
+    def _on_detection(self, device: BLEDevice, advertisement: AdvertisementData) -> None:
+        if not self._match(device, advertisement):
+            return
+        self._last_seen_s = asyncio.get_running_loop().time()
+        if self.state == "absent":
+            self._on_event("advertised")
+        for uuid, payload in advertisement.service_data.items():
+            self._on_field("service_data", uuid, bytes(payload))
+        for company, payload in advertisement.manufacturer_data.items():
+            self._on_field("manufacturer_data", company, bytes(payload))
+
+    def _on_field(self, name: BroadcastField, key: str | int, payload: bytes) -> None:
+        if self._last_payloads.get((name, key)) == payload:
+            return
+        self._last_payloads[name, key] = payload
+        readings = self.registry.decode_broadcast(name, key, payload)
+        if readings:
+            is_spot = any(isinstance(reading, Vital) and reading.origin is not None for reading in readings)
+            self.events.put(Notification(f"{name} {key}", payload, readings, self._now(), is_spot))
+
+    def _on_event(self, event: LinkEvent) -> None:
+        self.state = TRANSITIONS[self.state, event]
+        self.events.put(LinkStateChange(self.state, self._now()))
+        self.on_state(self.sensor.name, self.state)
+
+    def _now(self) -> Arrival:
+        return Arrival(self.clock.wall_us(), self.clock.mono_ns())

@@ -1,0 +1,118 @@
+"""One connection to a sensor: its subscriptions, the conversations of its drivers, and its silence.
+
+The steps are in this order: subscribe to every driver's streams; read the device information; open a conversation for each
+service; decode the values that came meanwhile; read the other values; run the set-ups. A sensor may send from the first moment
+and sleep seconds later, so nothing slow comes before the subscriptions, and no value is decoded before the model is known.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from bleak.backends.service import BleakGATTService
+
+from drivers.registry import Registry
+from drivers.spec import DriverSpec
+from gateway.link_states import LinkEvent
+from gateway.sensor_link import SETUP_ERRORS, SensorLink, describe_error
+from gateway.service_link import ServiceLink
+
+log = logging.getLogger(__name__)
+
+
+class SensorSilentError(Exception):
+    """A characteristic that should notify regularly sent nothing before its deadline."""
+
+
+@dataclass(slots=True)
+class Connection:
+    """One connection. `on_progress` is called when the link is secured, and when the set-ups have been run."""
+
+    link: SensorLink
+    registry: Registry
+    on_progress: Callable[[LinkEvent], None]
+    advertised_name: str = ""
+    _services: list[ServiceLink] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Prepare the connection, and return when the link is lost.
+
+        Raises:
+            SensorSilentError: a stream missed its deadline.
+            BleakError: the link failed while it was prepared.
+        """
+        self._services = [ServiceLink(self.link, driver, found) for driver, found in self._match_drivers()]
+        device = self.link.memory.device
+        self.link.memory.device = replace(device, name=self.advertised_name or device.name)
+        await self._secure()
+        self.on_progress("secured")
+        try:
+            for service in self._services:
+                await service.subscribe()
+            await self._identify()
+        finally:  # a cuff that is already asleep has sent its result
+            for service in self._services:
+                service.open()
+        for service in self._services:
+            await service.set_up()
+        self.on_progress("subscribed")
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(service.serve()) for service in self._services]
+            silent = await self._wait_link_lost()
+            for task in tasks:
+                task.cancel()
+        if silent is not None:
+            raise SensorSilentError(f"connected, but characteristic {silent} fell silent")
+
+    async def stop(self) -> None:
+        """Run the drivers' stop procedures, each as far as the sensor answers."""
+        for service in self._services if not self.link.lost.is_set() else ():
+            if service.decoder is not None and service.decoder.conversation is not None:
+                try:
+                    await service.run(service.decoder.conversation.stop())
+                except SETUP_ERRORS as error:
+                    log.debug("%s: %s did not stop: %s", self.link.name, service.driver.name, error)
+
+    def _match_drivers(self) -> Iterator[tuple[DriverSpec, BleakGATTService]]:
+        """Yield each driver whose service the sensor offers, in order of rank, with the first instance of that service.
+
+        A second instance, as in a watch with two batteries, would measure the same kinds again under the same name.
+        """
+        for driver in sorted(self.registry.drivers, key=lambda driver: driver.setup_rank):
+            offered = [service for service in self.link.client.services if service.uuid == driver.service]
+            if offered:
+                yield driver, min(offered, key=lambda service: service.handle)
+
+    async def _secure(self) -> None:
+        """Pair where a driver needs it. If the sensor refuses, those of its characteristics that need it will refuse too."""
+        if any(service.driver.bonding for service in self._services):
+            try:
+                await self.link.client.pair()
+            except SETUP_ERRORS as error:
+                log.warning("%s: cannot pair: %s", self.link.name, describe_error(error))
+                if self.link.lost.is_set():
+                    raise
+
+    async def _identify(self) -> None:
+        """Read the device information, which decides on the quirks of every driver."""
+        for service in self._services:
+            if service.driver.identifies:
+                service.open()
+                await service.read_values()
+
+    async def _wait_link_lost(self) -> str | None:
+        """Return None when the link is lost, or the characteristic of a stream that missed its deadline."""
+        loop = asyncio.get_running_loop()
+        while not self.link.lost.is_set():
+            now_s = loop.time()
+            deadlines = [(at_s, uuid) for service in self._services for uuid, at_s in service.deadlines.items()]
+            at_s, uuid = min(deadlines, default=(math.inf, ""))
+            if at_s <= now_s:
+                return uuid
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(at_s - now_s, 1.0)):
+                    await self.link.lost.wait()
+        return None
