@@ -178,7 +178,7 @@ class Recorder:
         async with self._flush_lock:
             if self._batch is not None and not await self._store_batch(self._batch):
                 return False
-            if self._pending:
+            if self._pending or self._pending_state:  # a result that waits for the patient's answer is in the state only
                 if not await self._store_pending():
                     return False
             elif self.buffer_alert.is_ongoing:  # no sensor sends, but the uplink may have made room

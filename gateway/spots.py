@@ -75,6 +75,11 @@ class HeldResult:
         return cls(result, values, saved["is_sent"])
 
 
+def held_results(saved: Mapping[str, Any] | None) -> list[HeldResult]:
+    """The results in a saved state that wait for the patient's answer, oldest first."""
+    return [HeldResult.from_state(held) for held in saved["held"]] if saved else []
+
+
 @dataclass(slots=True)
 class SpotCounters:
     """Counts results since the sensor is known. The names are keys of the saved state.
@@ -112,7 +117,7 @@ class SpotResults:
         """By group, oldest first: the time of its first arrival, and the kinds that came."""
         self._current: dict[int, Result] = {}
         """The results that are being received."""
-        self._held = {held.id: held for held in map(HeldResult.from_state, past["held"])}
+        self._held = {held.id: held for held in held_results(past)}
         self.counters = SpotCounters(**past["counters"])
 
     def state(self) -> Mapping[str, Any] | None:
@@ -131,6 +136,10 @@ class SpotResults:
     def held(self) -> Sequence[HeldResult]:
         """The results that wait for the patient's answer, oldest first."""
         return tuple(self._held.values())
+
+    def is_held(self, id_: str) -> bool:
+        """Whether this result waits for the patient's answer."""
+        return id_ in self._held
 
     def on_status(self, status: Status, arrival: Arrival) -> None:
         """Learn what a status says of the sensor's clock."""
