@@ -234,7 +234,7 @@ class Pipeline:
         """Processes readings of one result that arrived together."""
         origin = readings[0].origin
         assert origin is not None
-        new = [reading for reading in readings if not self.spots.is_repeat(reading, origin, arrival)]
+        new = self.spots.select_new(readings, origin, arrival)
         if not new:
             return Output()
         vitals = [reading for reading in new if isinstance(reading, Vital)]

@@ -35,7 +35,7 @@ MAX_POINTS: Final = 16
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - sensors keep local time without a zone
 _LAST_YEAR: Final = 2111
 """The clinic stores times until 2112."""
-_NOT_USABLE: Final = frozenset({"not_set", "unknown", "invalid"})
+NOT_USABLE: Final = frozenset({"not_set", "unknown", "invalid"})
 """The states of a clock whose time says nothing."""
 
 
@@ -118,7 +118,7 @@ class SpotTimes:
 
     def find(self, origin: Origin, arrived_us: int) -> SpotTime:
         """Return the time of a result. A live one is also an observation of the sensor's clock. Call it once for a result."""
-        local_us = None if origin.measured is None or origin.clock in _NOT_USABLE else local_as_us(origin.measured)
+        local_us = None if origin.measured is None or origin.clock in NOT_USABLE else local_as_us(origin.measured)
         if local_us is None or origin.measured is None:
             return SpotTime(arrived_us, "arrival")
         by_zone_us = self._by_zone(origin.measured, arrived_us)
@@ -167,7 +167,7 @@ class SpotTimes:
         until_us = arrived_us
         for run in reversed(self._runs):
             at_us = local_us + run.lead_us(local_us)
-            if run.from_us - TOLERANCE_US <= at_us <= until_us + TOLERANCE_US:
+            if run.from_us - TOLERANCE_US <= at_us <= until_us + TOLERANCE_US and _is_possible(at_us, arrived_us):
                 return run, at_us
             until_us = min(until_us, run.from_us)
         return None, arrived_us

@@ -10,7 +10,7 @@ from datetime import tzinfo
 from typing import Any, Final, Literal
 
 from drivers.readings import Origin, Status, Vital
-from gateway.spot_times import SpotTimes, local_as_us
+from gateway.spot_times import NOT_USABLE, SpotTimes, local_as_us
 from gateway.timeline import Arrival
 from sync.records import SpotOrigin, Times
 
@@ -22,7 +22,7 @@ MAX_RESULTS: Final = 512
 """Results that are recognised when the sensor sends them again: twice as many as a scale stores, 30 of each of 8 users. A cuff
 stores at most 200."""
 REPEAT_US: Final = 120 * 1_000_000
-"""A result without a date and a number is a repeat within this time: sensors send a result two or three times until its
+"""A result without a usable date and a number is a repeat within this time: sensors send a result two or three times until its
 connection ends. Later, the same values are a new measurement."""
 MAX_HELD: Final = 64
 """Results that wait for the patient's answer, of one sensor: two months of another person's daily weight. The oldest goes."""
@@ -160,31 +160,31 @@ class SpotResults:
             if abs(arrival.wall_us - result.times.arrived_us) <= REPEAT_US
         }
 
-    def is_repeat(self, reading: Spot, origin: Origin, arrival: Arrival) -> bool:
-        """Whether the sensor has sent this reading before. Otherwise remember it."""
+    def select_new(self, readings: Sequence[Spot], origin: Origin, arrival: Arrival) -> list[Spot]:
+        """Return the readings of a result that the sensor has not sent before, and remember them. They arrived together."""
         self._is_changed = True
         seen = self._seen.get(origin.group)
-        has_identity = origin.measured is not None or origin.record is not None
-        if seen is not None and not has_identity and abs(arrival.wall_us - seen[0]) > REPEAT_US:
+        if seen is not None and not _has_identity(origin) and abs(arrival.wall_us - seen[0]) > REPEAT_US:
             seen = None
             self._current.pop(origin.group, None)
-        if seen is not None and reading.kind in seen[1:]:
-            self.counters.repeats += 1
-            return True
         if seen is None:
             self._seen.pop(origin.group, None)
             seen = self._seen[origin.group] = [arrival.wall_us]
             for group in list(self._seen)[:-MAX_RESULTS]:
                 del self._seen[group]
-        seen.append(reading.kind)
-        return False
+        new = [reading for reading in readings if reading.kind not in seen[1:]]
+        self.counters.repeats += len(readings) - len(new)
+        seen.extend(dict.fromkeys(reading.kind for reading in new))
+        return new
 
     def decide(self, origin: Origin, arrival: Arrival, is_like_patient: bool) -> Result:
         """Return what holds for a result's readings, decided at the first of them.
 
         `is_like_patient` says whether the result can be this patient's by what was measured before.
         """
-        known = self._current.get(origin.group)
+        known, held = self._current.get(origin.group), self._held.get(f"{origin.group:012x}")
+        if known is None and held is not None:
+            known = held.result
         if known is not None:
             return known
         whose = self._find_person(origin.user, is_like_patient)
@@ -224,3 +224,9 @@ class SpotResults:
         if user is not None:
             return "patient" if user in self._slots else "other"
         return "patient" if is_like_patient else "unconfirmed"
+
+
+def _has_identity(origin: Origin) -> bool:
+    """Whether two results with the same content are the same: not where the sensor's date may stand still."""
+    is_dated = origin.measured is not None and (origin.is_stored or origin.clock not in NOT_USABLE)
+    return is_dated or origin.record is not None

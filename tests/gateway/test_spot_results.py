@@ -8,7 +8,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cloud.validate import validate_record
 from config.limits import DEFAULT_LIMITS
 from drivers.readings import Origin, Reading, Status, Vital
 from gateway.models import LoadedModels
@@ -134,6 +137,22 @@ def test_the_parts_of_a_result_may_arrive_one_after_the_other() -> None:
 def test_the_same_values_without_a_date_are_a_repeat_only_for_two_minutes() -> None:
     pipe, unknown = pipeline(), [Vital("weight", 80.0, (), Origin(5, None, "unknown"))]
     assert [len(feed(pipe, list(unknown), NOW + at)) for at in (0, S, 90 * S, DAY, DAY + S)] == [1, 0, 0, 1, 0]
+
+
+def test_a_date_that_stands_still_does_not_hide_a_new_measurement() -> None:
+    """An oximeter whose clock was never set shows the same date each time it is switched on."""
+    pipe, factory = pipeline(), datetime(2017, 1, 1)  # noqa: DTZ001 - a sensor's time
+    live: list[Reading] = [Vital("spo2", 97.0, (), Origin(5, factory, "not_set"))]
+    stored: list[Reading] = [Vital("spo2", 97.0, (), Origin(6, factory, "not_set", is_stored=True))]
+    assert [len(feed(pipe, live, NOW + at)) for at in (0, S, DAY)] == [1, 0, 1]
+    assert [len(feed(pipe, stored, NOW + at)) for at in (0, S, DAY)] == [1, 0, 0]
+
+
+def test_two_values_of_a_kind_in_one_result_are_both_taken() -> None:
+    result: list[Reading] = [Vital("spo2", 97.0, ("fast",), origin(NOW)), Vital("spo2", 96.0, ("slow",), origin(NOW))]
+    pipe = pipeline()
+    assert values(feed(pipe, result, NOW)) == [("spo2", 97.0), ("spo2", 96.0)]
+    assert feed(pipe, result, NOW + S) == ()
 
 
 def test_the_memory_of_results_is_bounded_and_holds_a_whole_scale() -> None:
@@ -343,3 +362,59 @@ def test_the_results_that_wait_are_bounded_and_counted() -> None:
         feed(pipe, weight(NOW + day * DAY, 61.0), NOW + day * DAY + S)
     assert len(pipe.spots.held) == MAX_HELD
     assert pipe.spots.counters.given_up == 3
+
+
+# Whatever a sensor sends
+
+
+dates = st.none() | st.datetimes()
+clocks = st.sampled_from([None, "set", "not_set", "unknown", "invalid"])
+small = st.none() | st.integers(0, 255)
+origins = st.builds(Origin, st.integers(0, 3), dates, clocks, small, small, st.booleans())
+spot_vitals = st.builds(
+    Vital,
+    st.sampled_from(["systolic", "diastolic", "weight", "spo2", "temperature", "pulse_rate"]),
+    st.floats(-1e3, 1e3),
+    st.sampled_from([(), ("irregular_pulse",), ("body_movement",)]),
+    origins,
+)
+others = st.sampled_from(
+    [
+        Status("sensor_time", "2026-01-01T00:00:00"),
+        Status("sensor_clock_written", True),
+        Status("failed_measurement", "x", Origin(1)),
+    ]
+)
+batches = st.lists(
+    st.tuples(
+        st.lists(spot_vitals | others, max_size=4), st.integers(-900 * DAY, 900 * DAY), st.sampled_from([None, True, False])
+    ),
+    max_size=8,
+)
+
+
+def in_batch(reading: Reading, number: int) -> Reading:
+    """The reading in a result of this batch: what belongs together arrives together, also at a restart."""
+    if isinstance(reading, Vital | Status) and reading.origin is not None:
+        return replace(reading, origin=replace(reading.origin, group=reading.origin.group + 4 * number))
+    return reading
+
+
+@settings(deadline=None)
+@given(batches, st.sampled_from([None, (), (1,)]))
+def test_the_clinic_accepts_every_record_and_a_restart_changes_nothing(
+    fed: list[tuple[list[Reading], int, bool | None]], slots: tuple[int, ...] | None
+) -> None:
+    pipe, restarted = pipeline(slots=slots), pipeline(slots=slots)
+    for number, (given_readings, after_us, answer) in enumerate(fed):
+        now_us, readings = NOW + after_us, [in_batch(reading, number) for reading in given_readings]
+        records = list(feed(pipe, readings, now_us))
+        assert values(feed(restarted, readings, now_us)) == values(records)
+        for held in pipe.spots.held if answer is not None else ():
+            records += pipe.answer(held.id, Arrival(now_us, 0), is_patient=bool(answer)).records
+            restarted.answer(held.id, Arrival(now_us, 0), is_patient=bool(answer))
+        for record in records:
+            validate_record(record)
+            assert not isinstance(record, VitalRecord) or record.times.at_us <= record.times.arrived_us
+        assert {type(record) for record in records} <= {VitalRecord, StatusRecord, AlertRecord, FindingRecord}
+        restarted = pipeline(restarted.state(), slots=slots)

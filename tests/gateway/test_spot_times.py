@@ -181,6 +181,14 @@ def test_drift_over_weeks_is_removed_between_two_observations() -> None:
     assert find(times, NOW + 30 * DAY, end, timedelta(hours=2, seconds=240), stored=True) == (0, "corrected")
 
 
+def test_a_hub_that_started_without_a_time_recovers() -> None:
+    """Its clock counts from 1970 until it has a network; what it learnt until then is not used."""
+    times = SpotTimes(zone=BERLIN)
+    assert times.find(Origin(1, shown(NOW, timedelta(hours=2)), "set"), 60 * S) == SpotTime(60 * S, "corrected")
+    assert find(times, NOW - DAY, NOW, stored=True) == (0, "measured")
+    assert find(times, NOW - 20 * S, NOW) == (0, "measured")
+
+
 def test_what_is_known_of_a_clock_survives_a_restart_and_is_bounded() -> None:
     times = SpotTimes(zone=BERLIN)
     for i in range(100):
