@@ -65,7 +65,7 @@ def make_runner(outbox: Outbox, slots: tuple[int, ...] | None = ()) -> SensorRun
 
 async def weigh(runner: SensorRunner, *weights: tuple[int, float]) -> None:
     for at_us, kg in weights:
-        arrival = Arrival(at_us + 5 * S, 0)
+        arrival = Arrival(at_us + 5 * S, (at_us + 5 * S) * 1000)
         await runner._process_batch([Notification("weight", b"", (weight(at_us, kg),), arrival, is_indicated=True)])
 
 
@@ -159,6 +159,20 @@ def test_answers_about_nothing_are_deleted_and_other_files_left_alone(data: Path
         assert sorted(path.name for path in (data / ANSWERS_FOLDER).iterdir()) == ["1" * 12, "notes.txt"]
         assert len(runner.pipeline.spots.held) == 1
         assert sent_weights(outbox) == [80.0, 80.25]
+
+    run_with_held(data, scenario)
+
+
+def test_an_answer_waits_for_the_sensors_turn_once(data: Path) -> None:
+    """While the radio is away, nothing processes the sensor's events."""
+
+    async def scenario(runner: SensorRunner, _outbox: Outbox) -> None:
+        leave_answer(data, runner.pipeline.spots.held[0].id, is_patient=True)
+        delivering = asyncio.create_task(deliver_answers(data, [runner], call_inline))
+        await asyncio.sleep(60)
+        delivering.cancel()
+        assert len(runner.events.drain(10)) == 1
+        assert len(read_answers(data)) == 1
 
     run_with_held(data, scenario)
 

@@ -212,6 +212,22 @@ def test_late_alerts_are_not_suppressed_and_suppress_none() -> None:
     assert len(alerts(feed(pipe, pressure(NOW, 85.0, 50.0, user=MINE), NOW + S))) == 1
 
 
+def test_a_late_alert_of_low_priority_is_not_suppressed_either() -> None:
+    """Two episodes of fever half an hour ago: the second would be suppressed for thirty minutes after the first."""
+    pipe, found = pipeline(), list[AlertRecord]()
+    for minutes, celsius in ((25, 38.2), (20, 36.9), (15, 38.3)):
+        found += alerts(feed(pipe, [Vital("temperature", celsius, (), origin(NOW - minutes * MIN))], NOW))
+    assert [alert.onset_us for alert in found if alert.end_us is None] == [NOW - 25 * MIN, NOW - 15 * MIN]
+    assert all(alert.reasons == ("fever.criterion", "late.received") for alert in found)
+
+
+def test_after_the_hubs_clock_was_set_back_results_are_no_earlier_ones() -> None:
+    pipe = pipeline()
+    feed(pipe, pressure(NOW + 300 * DAY, user=MINE), NOW + 300 * DAY + S)
+    (alert,) = alerts(feed(pipe, pressure(NOW, 85.0, 50.0, user=MINE), NOW + S))
+    assert alert.end_us is None
+
+
 def test_an_earlier_result_does_not_end_an_episode_that_lasts() -> None:
     pipe = pipeline()
     (open_alert,) = alerts(feed(pipe, pressure(NOW - 20 * S, 85.0, 50.0, user=MINE), NOW))
@@ -240,6 +256,10 @@ def test_earlier_results_count_in_the_mean_of_the_week() -> None:
         found += alerts(feed(pipe, pressure(NOW - 3 * DAY + i * DAY // 4, 150.0, 95.0, user=MINE, is_stored=True), NOW + 2 * S))
     found += alerts(feed(pipe, pressure(NOW + MIN, 150.0, 95.0, user=MINE), NOW + MIN + S))
     assert {alert.kind for alert in found} == {"bp_trend"}
+    feed(pipe, weight(NOW, 80.0, user=MINE), NOW + MIN + 2 * S)
+    feed(pipe, weight(NOW - DAY, 79.0, user=MINE, is_stored=True), NOW + MIN + 3 * S)
+    rules = pipe.state()["vitals"]["rules"]
+    assert (len(rules["pressure"]), [kg for _, kg in rules["weight"]]) == (14, [80.0, 79.0])
 
 
 def test_a_stored_result_without_a_time_raises_an_alert_but_counts_in_no_mean() -> None:
@@ -304,6 +324,18 @@ def test_a_held_result_becomes_an_ordinary_one_when_the_patient_says_yes() -> No
     assert (record.value, record.flags, record.times.at_us, record.times.arrived_us) == (87.0, (), NOW, NOW + S)
     assert pipe.spots.held == ()
     assert pipe.answer(held.id, Arrival(NOW + DAY, 0), is_patient=True).records == ()
+
+
+def test_a_part_of_a_held_result_that_follows_is_held_with_it() -> None:
+    """Also after a restart, and though a temperature alone is nobody's."""
+    pipe = with_history()
+    heavy = Vital("weight", 61.0, (), origin(NOW))
+    part = Vital("temperature", 36.5, (), origin(NOW))
+    feed(pipe, [heavy], NOW + S)
+    pipe = pipeline(pipe.state())
+    assert feed(pipe, [part], NOW + 2 * S) == ()
+    (held,) = pipe.spots.held
+    assert held.values == [("weight", 61.0, ()), ("temperature", 36.5, ())]
 
 
 def test_a_held_result_of_another_person_is_deleted() -> None:

@@ -78,6 +78,21 @@ def test_a_clock_that_the_hub_set_is_right_from_then_on() -> None:
     assert find(times, NOW + 5 * H, NOW + DAY, right, stored=True) == (0, "measured")
 
 
+def test_a_time_that_the_clock_skipped_when_it_was_set_is_taken_as_it_is() -> None:
+    times = SpotTimes(zone=BERLIN)
+    times.observe(shown(NOW, timedelta(hours=-1)).isoformat(), NOW)
+    times.on_clock_set(NOW)
+    assert find(times, NOW - H, NOW + DAY, stored=True) == (0, "measured")
+
+
+def test_of_two_live_results_the_one_with_less_delay_counts() -> None:
+    times = SpotTimes(zone=BERLIN)
+    ahead = timedelta(hours=5)
+    for after_us, delay_us in ((0, 100 * S), (H, 5 * S), (2 * H, 60 * S)):
+        find(times, NOW + after_us, NOW + after_us + delay_us, ahead)
+    assert find(times, NOW - DAY, NOW + DAY, ahead, stored=True) == (5, "corrected")
+
+
 def test_a_clock_that_is_ahead_never_gives_a_future_time() -> None:
     times = SpotTimes(zone=BERLIN)
     ahead = timedelta(hours=5)
@@ -193,11 +208,11 @@ def test_what_is_known_of_a_clock_survives_a_restart_and_is_bounded() -> None:
     times = SpotTimes(zone=BERLIN)
     for i in range(100):
         times.observe(shown(NOW + i * DAY, timedelta(hours=i // 40)).isoformat(), NOW + i * DAY)
+    assert [len(points) for _, points in times.state()["runs"]] == [MAX_POINTS, MAX_POINTS, MAX_POINTS]
     for i in range(20):
         times.on_clock_set(NOW + (100 + i) * DAY)
     saved = json.loads(json.dumps(times.state()))
     assert len(saved["runs"]) == MAX_RUNS
-    assert all(len(points) <= MAX_POINTS for _, points in saved["runs"])
     assert SpotTimes(saved, BERLIN).state() == times.state()
 
 
