@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers train evaluate release-models clean lock browser node-library message-bus network-tools postgresql
+.PHONY: help setup demo test check bench bench-peers fuzz train evaluate release-models clean lock browser node-library message-bus network-tools postgresql
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -18,6 +18,7 @@ help:
 	@echo 'make check   run the linters, type checkers and import rules'
 	@echo 'make bench   measure latency and speed'
 	@echo 'make bench-peers     compare our QRS detector with those of other projects'
+	@echo 'make fuzz            run five million damaged inputs through every driver (N=inputs; resumes after an interruption)'
 	@echo 'make train           retrain the models from the recordings in DATA (about two hours; resumes after an interruption)'
 	@echo 'make evaluate        recompute the figures on the model cards, and write evaluation reports to build/evaluate'
 	@echo 'make release-models  sign the models with KEY=/path/to/key.pem'
@@ -84,6 +85,11 @@ bench-peers: setup
 	$(PYTHON) -m venv build/peers
 	build/peers/bin/python -m pip install --quiet --editable '.[peers]'
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 build/peers/bin/python -m benchmarks.peers
+
+# atheris follows the coverage of the drivers, and finds the inputs that reach new code.
+fuzz: setup
+	$(BIN)/python -m pip install --quiet 'atheris==3.0.0'
+	$(BIN)/python -m benchmarks.fuzz_decoders $(if $(N),--inputs $(N))
 
 # ecg_beat comes last: it trains on the beats that ecg_qrs detects, and is evaluated with the rhythm that ecg_rhythm reports.
 MODELS := rr_af ecg_quality ecg_rhythm ppg_quality ecg_qrs ecg_beat

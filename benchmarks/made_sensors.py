@@ -67,6 +67,9 @@ class MadeClient:
         if found.uuid == uuid16(0x2A35):
             self._tasks.append(asyncio.create_task(self._send(found.uuid, 10.0, self._result)))
 
+    async def read_gatt_char(self, _found: Any) -> bytes:
+        return b"\x0f\x01" + bytes(15)  # the strap's features: it offers an ECG
+
     async def write_gatt_char(self, found: Any, payload: bytes, *, response: bool) -> None:
         del response
         answer = bytearray((0xF0, *payload[:2], 0, 0))

@@ -1,24 +1,42 @@
 """Read the fields of a GATT payload, with bounds checks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
-from enum import Enum
+from datetime import date, datetime
+from enum import Enum, auto
 from typing import Final
 
-from drivers.readings import DecodeError
+from drivers.readings import ClockState, DecodeError
+
+LAST_FACTORY_YEAR: Final = 2000
+"""A sensor whose clock was never set counts from a date in this year or before. GATT sensors have been made since 2010."""
+_DATE_TIME_BYTES: Final = 7
 
 
-class SfloatSpecial(Enum):
-    """The special values of an SFLOAT, which are not numbers: IEEE 11073-20601, annex F.7."""
+class SpecialValue(Enum):
+    """The special values of an SFLOAT or FLOAT, which are not numbers: IEEE 11073-20601, annexes F.6 and F.7."""
 
-    NAN = 0x07FF
-    NOT_AT_THIS_RESOLUTION = 0x0800
-    PLUS_INFINITY = 0x07FE
-    MINUS_INFINITY = 0x0802
-    RESERVED = 0x0801
+    NAN = auto()
+    NOT_AT_THIS_RESOLUTION = auto()
+    PLUS_INFINITY = auto()
+    MINUS_INFINITY = auto()
+    RESERVED = auto()
 
 
-_SPECIAL: Final = {special.value: special for special in SfloatSpecial}
+_SFLOAT_SPECIAL: Final[Mapping[int, SpecialValue]] = {
+    0x07FF: SpecialValue.NAN,
+    0x0800: SpecialValue.NOT_AT_THIS_RESOLUTION,
+    0x07FE: SpecialValue.PLUS_INFINITY,
+    0x0802: SpecialValue.MINUS_INFINITY,
+    0x0801: SpecialValue.RESERVED,
+}
+_FLOAT_SPECIAL: Final[Mapping[int, SpecialValue]] = {
+    0x007FFFFF: SpecialValue.NAN,
+    0x00800000: SpecialValue.NOT_AT_THIS_RESOLUTION,
+    0x007FFFFE: SpecialValue.PLUS_INFINITY,
+    0x00800002: SpecialValue.MINUS_INFINITY,
+    0x00800001: SpecialValue.RESERVED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +49,14 @@ class DateTime:
     hour: int
     minute: int
     second: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTime:
+    """When a sensor measured, by its own clock and in its local time; None where it does not say. See `ClockState`."""
+
+    at: datetime | None
+    clock: ClockState
 
 
 class Reader:
@@ -99,16 +125,27 @@ class Reader:
     def i32(self, field: str) -> int:
         return self._integer(field, 4, signed=True)
 
-    def sfloat(self, field: str) -> float | SfloatSpecial:
+    def sfloat(self, field: str) -> float | SpecialValue:
         """IEEE 11073-20601 SFLOAT: a signed 12-bit mantissa times ten to the power of a signed 4-bit exponent."""
         word = self.u16(field)
-        special = _SPECIAL.get(word)
+        special = _SFLOAT_SPECIAL.get(word)
         if special is not None:
             return special
         mantissa = _sign_extend(word & 0x0FFF, bits=12)
         exponent = _sign_extend(word >> 12, bits=4)
         # Division by an exact power of ten gives the double nearest to the decimal; multiplication by 0.1 would not.
         return mantissa * 10.0**exponent if exponent >= 0 else mantissa / 10.0**-exponent
+
+    def float32(self, field: str) -> float | SpecialValue:
+        """IEEE 11073-20601 FLOAT: a signed 24-bit mantissa times ten to the power of a signed 8-bit exponent."""
+        word = self.u32(field)
+        special = _FLOAT_SPECIAL.get(word)
+        if special is not None:
+            return special
+        mantissa = _sign_extend(word & 0x00FFFFFF, bits=24)
+        exponent = _sign_extend(word >> 24, bits=8)
+        # Powers of ten above 22 are not exact; the conversion of a decimal text gives the nearest double for all of them.
+        return float(f"{mantissa}e{exponent}")
 
     def date_time(self, field: str) -> DateTime:
         """GATT Date Time (0x2A08), 7 bytes; a year, month or day of 0 means unknown."""
@@ -120,11 +157,26 @@ class Reader:
             raise DecodeError(f"{field} at byte {start}: {found} is not a valid date and time")
         return DateTime(year or None, month or None, day or None, hour, minute, second)
 
+    def measured_time(self, field: str) -> MeasuredTime:
+        """The same 7 bytes as the time of a measurement, which is worth keeping whatever the clock says.
+
+        `at` is None where a part is unknown or the date does not exist. A date up to `LAST_FACTORY_YEAR` means `not_set`.
+        """
+        sent = Reader(self.read_bytes(field, _DATE_TIME_BYTES))
+        try:
+            when = sent.date_time(field)
+        except DecodeError:
+            return MeasuredTime(None, "invalid")
+        if when.year is None or when.month is None or when.day is None:
+            return MeasuredTime(None, "unknown")
+        at = datetime(when.year, when.month, when.day, when.hour, when.minute, when.second)  # noqa: DTZ001  # local time
+        return MeasuredTime(at, "not_set" if at.year <= LAST_FACTORY_YEAR else "set")
+
     def utf8(self, field: str) -> str:
-        """The rest of the payload as text, without the NULs that many sensors append."""
+        """The rest of the payload as text, up to the first NUL: many sensors fill their buffer with NULs or leftovers."""
         start = self._offset
         try:
-            return self.read_rest().rstrip(b"\0").decode("utf-8")
+            return self.read_rest().partition(b"\0")[0].decode("utf-8")
         except UnicodeDecodeError as error:
             raise DecodeError(f"{field} at byte {start + error.start}: not UTF-8 ({error.reason})") from error
 

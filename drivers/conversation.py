@@ -82,21 +82,23 @@ class Write:
 class Request:
     """Write to a control point and wait for the value of the same characteristic that `is_answer` accepts: the result.
 
-    `timeout_s` counts from the last value of any of the driver's streams, because an answer may follow many records. Raises
-    `RefusedError` and `NoAnswerError`.
+    `timeout_s` counts from the last value of a stream in `progress`, because an answer may follow many records; None stands for
+    all streams of the driver. Raises `RefusedError` and `NoAnswerError`.
     """
 
     characteristic: str
     payload: bytes
     is_answer: Callable[[bytes], bool]
     timeout_s: float = ANSWER_TIMEOUT_S
+    progress: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait until `seconds` have passed without a value of any of the driver's streams."""
+    """Wait until `seconds` have passed without a value of a stream in `progress`; None stands for all streams of the driver."""
 
     seconds: float
+    progress: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ class ServiceDecoder:
     def __init__(self, driver: DriverSpec, context: Context) -> None:
         self.driver = driver
         self._quirks: tuple[Quirk, ...] = tuple(quirk for quirk in driver.quirks if quirk.applies_to(context.device))
-        self._decoders: dict[str, Decoder] = {item.uuid: item.decode for item in driver.streams + driver.reads if item.decode}
+        declared = driver.streams + driver.reads + driver.others
+        self._decoders: dict[str, Decoder] = {item.uuid: item.decode for item in declared if item.decode}
         for quirk in self._quirks:
             self._decoders.update(quirk.decode)
         self.conversation = driver.converse(context) if driver.converse else None

@@ -36,7 +36,8 @@ class Quirk:
 
     It applies where all given fields match: `manufacturer` exactly, one of `models` (`DeviceInformation.is_model`), `firmware`
     by prefix. None matches anything. `decode` are the decoders of characteristics whose layout differs, `rate_hz` the true rate
-    by kind of waveform, `ignored` the kinds that are reported wrongly.
+    by kind of waveform, `ignored` the kinds that are reported wrongly. `bonds_first` says that the sensor must be bonded before
+    its services are discovered; only its name is known then.
     """
 
     why: str
@@ -46,6 +47,7 @@ class Quirk:
     decode: Mapping[str, Decoder] = field(default_factory=dict)
     rate_hz: Mapping[str, float] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
+    bonds_first: bool = False
 
     def applies_to(self, device: DeviceInformation) -> bool:
         return (

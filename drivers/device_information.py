@@ -25,11 +25,15 @@ def decode_text(kind: str, payload: bytes) -> tuple[Reading, ...]:
 
 
 def decode_system_id(payload: bytes) -> tuple[Reading, ...]:
-    """System ID, 0x2A23 (section 3.7): an EUI-64, sent last byte first. Yields its 16 hexadecimal digits in written order."""
+    """System ID, 0x2A23 (section 3.7): an EUI-64, sent last byte first. Yields its 16 hexadecimal digits in written order.
+
+    Many sensors send a pattern of one or two bytes instead. It identifies nothing and has the kind `system_id_filler`.
+    """
     reader = Reader(payload)
     eui64 = reader.u64("system id")
     reader.expect_end()
-    return (Status("system_id", f"{eui64:016X}"),)
+    is_filler = payload == payload[:2] * 4
+    return (Status("system_id_filler" if is_filler else "system_id", f"{eui64:016X}"),)
 
 
 DRIVER: Final = DriverSpec(

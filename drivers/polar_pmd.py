@@ -1,157 +1,256 @@
-"""Polar Measurement Data (PMD), the vendor's service for raw signals: the ECG of the H10 and of compatible straps.
+"""Polar Measurement Data (PMD), the vendor's service for raw signals of chest straps, optical sensors and watches.
 
-Source: Polar, "Polar Measurement Data specification for 3rd party", and the published decoder of the vendor's SDK.
-Requests to the control point start and stop a measurement; the strap answers each by an indication. The samples arrive as
-notifications of the data characteristic. A strap whose measurement is not stopped stays switched on.
+Source: Polar, "Polar Measurement Data", version 1.0 (2024), and the vendor's SDK (8fb5311c) with its KnownIssues.md. A sensor
+answers each request to its control point by an indication; samples arrive as notifications of the data characteristic.
+
+Of what a sensor offers, the driver starts the ECG, the PPG and the pulse-to-pulse intervals (PPI): the analysis reads the first
+two, and PPI are the sensor's own beats with its own judgement of them. Acceleration, angular rate, magnetic field, temperatures
+and pressure are decoded if another program started them. They are not started: nothing reads them, and the acceleration alone
+would add half as much data again. SDK mode is never entered, because it switches heart rate and PPI off.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Final
+from collections import Counter
+from collections.abc import Generator, Iterable
+from typing import Any, Final
 
-from drivers.codec import Reader
-from drivers.conversation import Context, Effect, Moment, Procedure, RefusedError, Request, Value
-from drivers.readings import DecodeError, Reading, Waveform
+from drivers.conversation import (
+    Action,
+    Context,
+    Effect,
+    Moment,
+    NoAnswerError,
+    Procedure,
+    Read,
+    RefusedError,
+    Remember,
+    Request,
+    Run,
+    Value,
+)
+from drivers.device import Quirk
+from drivers.pmd_control import (
+    ALREADY_IN_STATE,
+    GET_SETTINGS,
+    START,
+    STOP,
+    SUCCESS,
+    Answer,
+    PendingAnswer,
+    Setting,
+    Settings,
+    choose_settings,
+    describe_value,
+    encode_settings,
+    explain,
+    learn_stream,
+    parse_answer,
+    parse_features,
+    parse_stopped,
+)
+from drivers.pmd_frames import PPG_KINDS, decode_frame
+from drivers.pmd_measurements import DEFAULT_STREAMS, MEASUREMENT_BITS, WITHOUT_RATE, Measurement, Stream, name_of
+from drivers.readings import DecodeError, Reading, Status
 from drivers.spec import Characteristic, DriverSpec
 
 SERVICE: Final = "fb005c80-02e7-f387-1cad-8acd2d8df0c8"
 CONTROL_POINT: Final = "fb005c81-02e7-f387-1cad-8acd2d8df0c8"
 DATA: Final = "fb005c82-02e7-f387-1cad-8acd2d8df0c8"
 
-RATE_HZ: Final = 130
-"""Nominal rate. The true rate differs by up to some tenths of a percent; the timeline measures it from the frames' times."""
-_RESOLUTION_BITS: Final = 14
-_MILLIVOLTS_PER_LSB: Final = 0.001
+STARTED: Final = (Measurement.ECG, Measurement.PPG, Measurement.PPI)
+"""What the driver starts if the sensor offers it, in this order. See the module's docstring."""
+MIN_PPG_RATE_HZ: Final = 25
+"""The lowest rate that the analysis reads. The Polar 360 offers 22 Hz, at which it also fills a frame so slowly (84 samples in
+3.8 s) that a missing one would look like a dead link."""
+RESTARTS_WITHOUT_DATA: Final = 3
+"""Restarts of a measurement that the sensor stops again before a frame came. More would only drain its battery; the silence of
+the data characteristic then ends the connection."""
 
-_ECG: Final = 0x00
-_COMPRESSED: Final = 0x80
-
-_START: Final = 0x02
-_STOP: Final = 0x03
-_RESPONSE: Final = 0xF0
-_ALREADY_IN_STATE: Final = 6
-_REFUSALS: Final[Mapping[int, str]] = {
-    1: "it does not know this request",
-    2: "it does not know this measurement",
-    3: "it does not support this measurement",
-    4: "the request has the wrong length",
-    5: "the request has a wrong parameter",
-    _ALREADY_IN_STATE: "it is already in this state",
-    7: "it does not offer this resolution",
-    8: "it does not offer this sample rate",
-    9: "it does not offer this range",
-    10: "the connection's MTU is too small for a frame: 232 bytes are needed",
-    11: "it does not offer this number of channels",
-    12: "it cannot do so in its present state",
-    13: "it is in its charger; take it out",
-    14: "its memory is full",
-}
-_REQUESTS: Final[Mapping[int, str]] = {_START: "start", _STOP: "stop"}
-
-
-def decode_ecg_frame(payload: bytes) -> tuple[Reading, ...]:
-    """Decode a frame of samples: measurement type, time of the last sample in ns, frame type, samples.
-
-    Yields one ECG waveform in units of 1 µV. Its `last_ns` counts from the sensor's epoch, 2000-01-01. A clock that was never
-    set starts at 2019-01-01 when the sensor powers up.
-    """
-    reader = Reader(payload)
-    measurement = reader.u8("measurement type")
-    if measurement != _ECG:
-        raise DecodeError(f"measurement type: {measurement} is not subscribed; only {_ECG} (ECG) is")
-    last_ns = reader.u64("time of the last sample")
-    samples = _read_samples(reader, reader.u8("frame type"))
-    return (Waveform("ecg", samples, float(RATE_HZ), _MILLIVOLTS_PER_LSB, last_ns),)
-
-
-def _read_samples(reader: Reader, frame_type: int) -> tuple[int, ...]:
-    if frame_type & _COMPRESSED:
-        raise DecodeError(f"frame type: {frame_type:#04x} is delta-compressed, which Polar does not define for ECG")
-    read_sample = _SAMPLE_READERS.get(frame_type)
-    if read_sample is None:
-        raise DecodeError(f"frame type: {frame_type} has no published unit; only {sorted(_SAMPLE_READERS)} have one")
-    if reader.remaining % 3 or not reader.remaining:
-        raise DecodeError(f"samples: {reader.remaining} bytes are not a whole number of 3-byte samples (at least one)")
-    return tuple(read_sample(reader) for _ in range(reader.remaining // 3))
-
-
-def _read_signed_24(reader: Reader) -> int:
-    return reader.i24("sample")
-
-
-def _read_low_bits(reader: Reader, bits: int) -> int:
-    """An unsigned sample. The bits above it are tags (oversampling, contact, pace) whose coding Polar does not publish."""
-    return reader.u24("sample") & ((1 << bits) - 1)
-
-
-_SAMPLE_READERS: Final[Mapping[int, Callable[[Reader], int]]] = {
-    0: _read_signed_24,
-    1: partial(_read_low_bits, bits=14),
-    2: partial(_read_low_bits, bits=18),
-}
-"""Functions that read a 3-byte sample in µV, by frame type. The H10 sends type 0."""
-
-
-def _setting(number: int, value: int) -> bytes:
-    """One setting with one 2-byte value; `number` is 0 for the sample rate, 1 for the resolution."""
-    return bytes((number, 1)) + value.to_bytes(2, "little")
-
-
-_START_ECG: Final = bytes((_START, _ECG)) + _setting(0, RATE_HZ) + _setting(1, _RESOLUTION_BITS)
-_STOP_ECG: Final = bytes((_STOP, _ECG))
-
-
-def check_response(request: bytes, payload: bytes) -> None:
-    """Check the control point's answer to `request`: 0xF0, request, measurement type, status, parameters.
-
-    The status "already in this state" counts as success: the measurement already runs or is already stopped.
-
-    Raises:
-        RefusedError: the sensor refuses the request.
-    """
-    status = payload[3]
-    if status not in (0, _ALREADY_IN_STATE):
-        reason = _REFUSALS.get(status, "Polar does not publish the meaning of this code")
-        raise RefusedError(f"the sensor refuses to {_REQUESTS[request[0]]} its ECG: {reason} (status {status})")
-
-
-def is_response(request: bytes, payload: bytes) -> bool:
-    """Whether a value of the control point answers `request`."""
-    return len(payload) >= 4 and payload[:3] == bytes((_RESPONSE, *request[:2]))
+_REMOVE_BATTERY: Final = "it already runs and sends nothing: take the sensor's battery out for ten seconds and put it back"
 
 
 class _PmdConversation:
-    """Starts the ECG, and stops it."""
+    """Starts the measurements of a sensor, restarts those that it stops by itself, and stops all."""
+
+    def __init__(self, context: Context) -> None:
+        self._streams: dict[int, Stream] = dict(DEFAULT_STREAMS)
+        self._pending: PendingAnswer | None = None
+        self._started: set[int] = set()
+        self._flowing: set[int] = set()
+        """Measurements of which a frame came, also those that another program started."""
+        self._restarts: Counter[int] = Counter()
+        self._unproven: set[int] = set(context.memory.get("adopted", ()))
+        """Measurements that already ran when they were started, in this or an earlier connection, and sent nothing since."""
 
     def start(self, now: Moment) -> Procedure:
+        """Start what the sensor offers of `STARTED`. A sensor that does not say what it offers is asked for each."""
         del now
-        return self._ask(_START_ECG)
+        value = yield Read(CONTROL_POINT)
+        offered = parse_features(value) if value else None
+        yield from self._start_each([item for item in STARTED if offered is None or item in offered])
+
+    def receive(self, value: Value) -> Iterable[Effect]:
+        """Decode a frame. Of the control point's values, those that no request waits for are described."""
+        if value.characteristic != DATA:
+            return self._receive_control(value.payload)
+        readings = decode_frame(value.payload, self._streams)
+        measurement = value.payload[0] & MEASUREMENT_BITS
+        return readings if measurement in self._flowing else (*readings, *self._note_first_frame(measurement))
 
     def stop(self) -> Procedure:
-        return self._ask(_STOP_ECG)
+        """Stop every measurement that runs: a strap stays switched on until the last is stopped."""
+        for measurement in sorted(self._started | self._flowing):
+            try:
+                yield from self._ask(bytes((STOP, measurement)))
+            except (RefusedError, NoAnswerError):
+                continue  # the others must be stopped all the same
 
-    def receive(self, value: Value) -> tuple[Effect, ...]:
-        """The values of the control point are answers; `_ask` checks those that it waits for."""
-        del value
-        return ()
+    def _receive_control(self, payload: bytes) -> Iterable[Effect]:
+        stopped = parse_stopped(payload)
+        if stopped is not None:
+            return self._restart(frozenset(stopped))
+        if self._pending is not None:
+            self._pending.collect(payload)
+            return ()
+        answer = parse_answer(payload)
+        if answer is not None and answer.request in (GET_SETTINGS, START):
+            self._learn(answer.measurement, _settings_of(answer))
+        return describe_value(payload)
 
-    def _ask(self, request: bytes) -> Procedure:
-        answer = yield Request(CONTROL_POINT, request, partial(is_response, request))
-        check_response(request, answer)
+    def _note_first_frame(self, measurement: int) -> tuple[Effect, ...]:
+        self._flowing.add(measurement)
+        del self._restarts[measurement]
+        return self._prove(measurement)
+
+    def _prove(self, measurement: int) -> tuple[Remember, ...]:
+        """Forget that a measurement sent nothing after it was found running."""
+        if measurement not in self._unproven:
+            return ()
+        self._unproven.remove(measurement)
+        return (self._remember(),)
+
+    def _remember(self) -> Remember:
+        return Remember({"adopted": sorted(self._unproven)})
+
+    def _restart(self, stopped: frozenset[int]) -> Iterable[Effect]:
+        """Restart those of the measurements that this conversation had started.
+
+        Raises:
+            DecodeError: it had started none of them.
+        """
+        names = ", ".join(name_of(measurement) for measurement in sorted(stopped))
+        ours = stopped & self._started
+        self._started -= stopped
+        self._flowing -= stopped
+        if not ours:
+            raise DecodeError(f"control point: not an answer, but a report that measurements stopped which do not run: {names}")
+        again = [measurement for measurement in sorted(ours) if self._restarts[measurement] < RESTARTS_WITHOUT_DATA]
+        self._restarts.update(again)
+        return (Status("stream_stopped", names), *((Run(self._start_each(again)),) if again else ()))
+
+    def _start_each(self, measurements: Iterable[int]) -> Procedure:
+        """Start measurements; those that the sensor refuses cost the others nothing.
+
+        Raises:
+            RefusedError: none is running at the end.
+        """
+        troubles: list[str] = []
+        for measurement in measurements:
+            try:
+                yield from self._start_one(measurement)
+            except (RefusedError, NoAnswerError) as error:
+                troubles.append(str(error))
+        if not self._started:
+            raise RefusedError("; ".join(troubles) or "the sensor offers none of ECG, PPG and pulse-to-pulse intervals")
+        for trouble in troubles:
+            yield Status("stream_trouble", trouble)
+
+    def _start_one(self, measurement: int) -> Procedure:
+        """Stop a measurement that an earlier connection left running, choose its settings, start it."""
+        if measurement == Measurement.PPI and not self._started:
+            raise RefusedError(
+                "PPI is not started alone: its first frame comes after 25 s, which looks like a dead link until then"
+            )
+        yield from self._ask(bytes((STOP, measurement)))
+        chosen = yield from self._choose_settings(measurement)
+        self._started.add(measurement)
+        answer = yield from self._ask(bytes((START, measurement)) + encode_settings(chosen))
+        if answer.status == SUCCESS:
+            self._learn(measurement, _settings_of(answer))
+            yield from self._prove(measurement)
+        elif answer.status == ALREADY_IN_STATE:
+            if measurement in self._unproven:
+                yield Status("stream_trouble", f"{name_of(measurement)}: {_REMOVE_BATTERY}")
+            self._unproven.add(measurement)
+            self._flowing.discard(measurement)  # a frame that came before the answer proves nothing
+            yield self._remember()
+        else:
+            self._started.remove(measurement)
+            raise RefusedError(f"the sensor refuses to start its {name_of(measurement)}: {explain(answer.status)}")
+
+    def _choose_settings(self, measurement: int) -> Generator[Action | Reading, Any, dict[int, int]]:
+        if measurement == Measurement.PPI:
+            return {}  # it has none
+        answer = yield from self._ask(bytes((GET_SETTINGS, measurement)))
+        if answer.status != SUCCESS:
+            raise RefusedError(f"the sensor does not tell the settings of its {name_of(measurement)}: {explain(answer.status)}")
+        offered = _settings_of(answer)
+        chosen = choose_settings(measurement, offered)
+        if measurement == Measurement.PPG and chosen.get(Setting.SAMPLE_RATE, MIN_PPG_RATE_HZ) < MIN_PPG_RATE_HZ:
+            raise RefusedError(f"the sensor offers its PPG below the {MIN_PPG_RATE_HZ} Hz that the analysis needs")
+        self._learn(measurement, {**offered, **{setting: (value,) for setting, value in chosen.items()}})
+        return chosen
+
+    def _learn(self, measurement: int, settings: Settings) -> None:
+        self._streams[measurement] = learn_stream(self._streams.get(measurement, WITHOUT_RATE), settings)
+
+    def _ask(self, request: bytes) -> Generator[Action | Reading, Any, Answer]:
+        pending = self._pending = PendingAnswer(request)
+        try:
+            last = yield Request(CONTROL_POINT, request, pending.is_last)
+        finally:
+            self._pending = None
+        return pending.complete(last)
 
 
-def _converse(context: Context) -> _PmdConversation:
-    del context
-    return _PmdConversation()
+def _settings_of(answer: Answer) -> Settings:
+    """The settings in an answer; none where it holds something else, because samples are worth more than their settings."""
+    try:
+        return answer.settings()
+    except DecodeError:
+        return {}
 
+
+_QUIRKS: Final = (
+    *(
+        Quirk(
+            "PPG settings say 135 Hz and the samples come at 55: KnownIssues.md, Verity Sense, issue 1, fixed in 2.1.0",
+            models=("Sense",),
+            firmware=firmware,
+            rate_hz=dict.fromkeys(PPG_KINDS, 55.0),
+        )
+        for firmware in ("1.", "2.0.")
+    ),
+    Quirk(
+        "PPG settings say 130 Hz and the samples come at 135: KnownIssues.md, OH1, issue 2",
+        models=("OH1",),
+        rate_hz=dict.fromkeys(PPG_KINDS, 135.0),
+    ),
+    Quirk(
+        "the skin contact must not be trusted: PolarVeritySense.md, PolarOH1.md",
+        models=("Sense", "OH1"),
+        ignored=frozenset({"skin_contact"}),
+    ),
+)
 
 DRIVER: Final = DriverSpec(
     name="polar_pmd",
     service=SERVICE,
     streams=(
         Characteristic(CONTROL_POINT, "indicate"),
-        # A full frame holds 73 samples and arrives every 0.56 s; eight missing in a row exceed any normal radio loss.
-        Characteristic(DATA, "notify", decode_ecg_frame, silent_after_s=5.0),
+        # A full frame of an ECG holds 73 samples and arrives every 0.56 s, one of a PPG within a second; five seconds without
+        # one exceed any normal radio loss.
+        Characteristic(DATA, "notify", silent_after_s=5.0),
     ),
-    converse=_converse,
+    quirks=_QUIRKS,
+    converse=_PmdConversation,
 )

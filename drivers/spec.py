@@ -59,12 +59,15 @@ class DriverSpec:
     `service` is the UUID of the service; "" for a sensor that only advertises. `bonding` is True if its characteristics need an
     encrypted link. `setup_rank` orders the set-ups of a sensor's drivers: the clock is set before a user is chosen, and both
     before records are asked for. `identifies` is True for the one driver whose reads say what the sensor is.
+
+    A session leaves the `others` alone; they are decoded where something else read them, as in a capture.
     """
 
     name: str
     service: str = ""
     streams: tuple[Characteristic, ...] = ()
     reads: tuple[Characteristic, ...] = ()
+    others: tuple[Characteristic, ...] = ()
     broadcasts: tuple[Broadcast, ...] = ()
     bonding: bool = False
     quirks: tuple[Quirk, ...] = ()
@@ -75,4 +78,4 @@ class DriverSpec:
     @property
     def characteristics(self) -> frozenset[str]:
         """Every characteristic whose values this driver decodes."""
-        return frozenset(item.uuid for item in self.streams + self.reads)
+        return frozenset(item.uuid for item in self.streams + self.reads + self.others)

@@ -140,6 +140,24 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object with every figure instead of tables")
 
 
+def _add_decode_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("payload", metavar="HEX", help="the payload in hexadecimal digits")
+    parser.add_argument(
+        "--service", default="none", metavar="UUID", help="needed where several services have the characteristic"
+    )
+    parser.add_argument(
+        "--characteristic",
+        required=True,
+        metavar="UUID",
+        help='UUID of 4 digits (2A37), of 32, or its first 8; or "advertisement: service data UUID", "advertisement:'
+        " manufacturer data COMPANY\"; the payload of the latter begins with the company's number",
+    )
+    parser.add_argument(
+        "--model", default="", metavar="NAME", help="model number or advertised name, for the deviations of that model"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a table")
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="settings file (default: %(default)s)")
 
@@ -270,6 +288,12 @@ _COMMANDS: Final = (
         "Runs recorded files and captures through the same pipeline as live sensors, as fast as possible. "
         "docs/replay.md lists the formats.",
         add_replay_arguments,
+    ),
+    _Command(
+        "decode",
+        "decode one payload of a sensor",
+        "Decodes one payload as the agent does and prints its readings. Exits with 1 if it cannot be decoded.",
+        _add_decode_arguments,
     ),
     _Command(
         "evaluate",

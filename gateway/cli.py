@@ -265,6 +265,28 @@ def _replay(arguments: argparse.Namespace) -> int:
     return replay(arguments)
 
 
+def _decode(arguments: argparse.Namespace) -> int:
+    from drivers.readings import Quarantined
+    from drivers.registry import load_drivers
+    from gateway.decode import UsageError, decode_payload, make_table, parse_hex, reading_as_json
+
+    try:
+        payload = parse_hex(arguments.payload)
+        readings = decode_payload(load_drivers(), arguments.service, arguments.characteristic, payload, arguments.model)
+    except UsageError as error:
+        _report_failure(error)
+        return 2
+    if arguments.json:
+        for reading in readings:
+            print(json.dumps(reading_as_json(reading)))
+    elif readings:
+        print(make_table(readings))
+    reasons = [reading.reason for reading in readings if isinstance(reading, Quarantined)]
+    if reasons:
+        raise CommandError(f"cannot decode the payload: {'; '.join(reasons)}")
+    return 0
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     from evaluation.command import evaluate
     from evaluation.records import EvaluationError
@@ -288,6 +310,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "demo": _demo,
     "simulate": _simulate,
     "replay": _replay,
+    "decode": _decode,
     "evaluate": _evaluate,
 }
 

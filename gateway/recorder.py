@@ -84,7 +84,8 @@ class Recorder:
     buffer_alert: BufferAlert
     counters: RecorderCounters = field(default_factory=RecorderCounters)
     _pending: list[Record] = field(default_factory=list)
-    _pending_state: dict[str, bytes] = field(default_factory=dict)
+    _pending_state: dict[str, object] = field(default_factory=dict)
+    """The latest state of each name, converted to JSON only when it is written."""
     _problem: str | None = None
     _batch: _Batch | None = None
     """The batch whose write is in progress or has failed."""
@@ -112,15 +113,33 @@ class Recorder:
         vital signs.
         """
         await self._has_space.wait()
+        self._accept(new, state)
+        if any(_is_urgent(record) for record in new):
+            await self.flush()
+
+    def add_nowait(self, new: Sequence[Record], state: Mapping[str, object]) -> None:
+        """Accepts records as `add` does, without waiting; only where `has_space`. Urgent ones are written soon."""
+        self._accept(new, state)
+        if any(_is_urgent(record) for record in new):
+            self.flush_soon()
+
+    @property
+    def has_space(self) -> bool:
+        """Whether `add` would not wait."""
+        return self._has_space.is_set()
+
+    def flush_soon(self) -> None:
+        """Writes what is pending without waiting for the end of the interval."""
+        self._is_due.set()
+
+    def _accept(self, new: Sequence[Record], state: Mapping[str, object]) -> None:
         self._pending.extend(self._thinner.thin(new, is_nearly_full=self.buffer_alert.is_ongoing))
-        self._pending_state.update({name: json.dumps(value).encode() for name, value in state.items()})
+        self._pending_state.update(state)
         self._update_counters(new)
         if len(self._pending) + (self._batch.records if self._batch else 0) >= PENDING_LIMIT and not self._is_stopping:
             self._has_space.clear()
             self._is_due.set()
         self._watch_high_alerts(new)
-        if any(_is_urgent(record) for record in new):
-            await self.flush()
 
     async def run(self) -> None:
         """Flushes every `COMMIT_INTERVAL_S`, or `LIVE_INTERVAL_S` while live, until cancelled."""
@@ -188,7 +207,8 @@ class Recorder:
     async def _store_pending(self) -> bool:
         pending, state = self._pending, self._pending_state
         self._pending, self._pending_state = [], {}
-        self._batch = _Batch(len(pending), await self.call(_encode_blocks, pending), state)
+        blocks, encoded = await self.call(_encode_batch, pending, state)
+        self._batch = _Batch(len(pending), blocks, encoded)
         return await self._store_batch(self._batch)
 
     async def _update_buffer_alert(self) -> bool:
@@ -197,7 +217,7 @@ class Recorder:
         if not alerts:
             return True
         self._pending.extend(alerts)
-        self._pending_state[BUFFER_STATE_KEY] = json.dumps(self.buffer_alert.state()).encode()
+        self._pending_state[BUFFER_STATE_KEY] = self.buffer_alert.state()
         self._update_counters(alerts)
         return await self._store_pending()
 
@@ -271,6 +291,10 @@ def _is_urgent(record: Record) -> bool:
             return origin is not None or (kind in KINDS and KINDS[kind].is_spot)
         case _:
             return False
+
+
+def _encode_batch(pending: Sequence[Record], state: Mapping[str, object]) -> tuple[list[tuple[Lane, bytes]], dict[str, bytes]]:
+    return _encode_blocks(pending), {name: json.dumps(value).encode() for name, value in state.items()}
 
 
 def _encode_blocks(pending: Sequence[Record]) -> list[tuple[Lane, bytes]]:

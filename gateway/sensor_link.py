@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import localtime
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from bleak.exc import BleakError
 
 from drivers.conversation import Consent, Context, Moment, NoAnswerError, RefusedError
 from drivers.readings import DecodeError, Reading
+from drivers.weighing import WeighingJoiner
 from gateway.clock import Clock
 from gateway.sensor_events import EventQueue, Notification
 from gateway.sensor_memory import SensorMemory
@@ -42,6 +43,7 @@ class SensorLink:
     lost: asyncio.Event
     count_value: Callable[[], None]
     consent: Consent | None = None
+    weighings: WeighingJoiner = field(default_factory=WeighingJoiner)
 
     async def try_optional(self, step: Callable[[], Awaitable[None]], name: str) -> None:
         """Perform a step that the sensor is useful without. Its failure is raised only if it cost the link."""
@@ -86,8 +88,9 @@ class SensorLink:
         *,
         is_indicated: bool = False,
     ) -> None:
-        """Queue an event with readings."""
-        self.events.put(Notification(characteristic, payload, readings, arrival, is_indicated, memory))
+        """Queue an event with readings; those of one weighing come from two services of a scale."""
+        joined = self.weighings.join(readings, arrival.mono_ns / 1e9)
+        self.events.put(Notification(characteristic, payload, joined, arrival, is_indicated, memory))
 
     def now(self) -> Arrival:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())

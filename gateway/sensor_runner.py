@@ -12,6 +12,8 @@ from typing import Any, Final, NoReturn
 from config.process import leaf_errors
 from config.settings import SensorSettings
 from drivers.conversation import Consent
+from drivers.kinds import is_continuous
+from drivers.readings import Reading, Vital, Waveform
 from drivers.registry import Registry
 from gateway.broadcast_session import BroadcastSession
 from gateway.cancellation import finish_despite_cancel
@@ -82,8 +84,13 @@ class SensorRunner:
     _saved: SavedState = field(init=False)
     """The pipeline's state after the last event: stored with its records, and resumed from after a failure."""
 
+    _is_running: bool = False
+    _is_busy: bool = False
+    """Whether events are being processed, or their records stored."""
+
     def __post_init__(self) -> None:
         self._saved = self.pipeline.state()
+        self.events.take = self._process_at_once
 
     async def resume(self) -> None:
         """Resumes where the last run ended and records the gap since then."""
@@ -94,11 +101,13 @@ class SensorRunner:
     async def run(self, radio: Radio) -> None:
         """Keeps the sensor connected over this radio and processes its events until cancelled."""
         session = self._make_session(radio)
+        self._is_running = True
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(session.run(), name=f"session {self.settings.name}")
                 group.create_task(self._process_events())
         finally:
+            self._is_running = False
             # The session's last events, including the interruption, must be processed even though all tasks are cancelled.
             await self._process_batch(self.events.drain(QUEUE_LIMIT + QUEUE_RESERVE + 1))
 
@@ -129,8 +138,23 @@ class SensorRunner:
         start = 0
         for end, event in enumerate(events, 1):
             if end == len(events) or is_spot_reading(event):
-                await finish_despite_cancel(self._process_and_record(events[start:end]))
+                self._is_busy = True
+                try:
+                    await finish_despite_cancel(self._process_and_record(events[start:end]))
+                finally:
+                    self._is_busy = False
                 start = end
+
+    def _process_at_once(self, event: SensorEvent) -> bool:
+        """Process an event that needs neither the analysis thread nor the disk; return False if it must be queued."""
+        if self._is_busy or not self._is_running or not self.recorder.has_space or not _is_light(event):
+            return False
+        known_streams = self.pipeline.streams
+        output = self._process_one(event)
+        self.recorder.add_nowait(output.records, {state_key(self.settings.name): self._saved})
+        if self.pipeline.streams - known_streams:
+            self.recorder.flush_soon()
+        return True
 
     async def _process_and_record(self, events: list[SensorEvent]) -> None:
         known_streams = self.pipeline.streams
@@ -222,6 +246,20 @@ class SensorRunner:
 
     def _now(self) -> Arrival:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())
+
+
+def _is_light(event: SensorEvent) -> bool:
+    """Whether an event holds only continuous values, which cost microseconds to process and may be stored later."""
+    return (
+        isinstance(event, Notification)
+        and event.memory is None
+        and not event.is_indicated
+        and not any(isinstance(reading, Waveform) or _is_spot(reading) for reading in event.readings)
+    )
+
+
+def _is_spot(reading: Reading) -> bool:
+    return isinstance(reading, Vital) and (reading.origin is not None or not is_continuous(reading.kind))
 
 
 async def run_sensors(

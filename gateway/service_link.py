@@ -63,6 +63,8 @@ class ServiceLink:
     _subscribed: set[str] = field(default_factory=set)
     _waiter: _Waiter | None = None
     _last_value_s: float = 0.0
+    _progress: frozenset[str] | None = None
+    """The streams whose values count as the last one for a procedure that waits; None: all."""
     _procedures: asyncio.Queue[Procedure] = field(default_factory=partial(asyncio.Queue, PROCEDURES_LIMIT))
 
     async def subscribe(self) -> None:
@@ -179,8 +181,8 @@ class ServiceLink:
                 await self._write(uuid, payload)
             case Request():
                 return await self._request(action)
-            case Wait(seconds):
-                await self._wait_quiet(seconds)
+            case Wait():
+                await self._wait_quiet(action)
             case Bond():
                 await self._bond()
             case Remember(memory):
@@ -213,7 +215,7 @@ class ServiceLink:
     async def _request(self, request: Request) -> bytes:
         loop = asyncio.get_running_loop()
         waiter = _Waiter(request.characteristic, request.is_answer, loop.create_future())
-        self._waiter, self._last_value_s = waiter, loop.time()
+        self._waiter, self._last_value_s, self._progress = waiter, loop.time(), request.progress
         try:
             await self._write(request.characteristic, request.payload)
             while not waiter.answer.done():
@@ -225,10 +227,10 @@ class ServiceLink:
         finally:
             self._waiter = None
 
-    async def _wait_quiet(self, seconds: float) -> None:
+    async def _wait_quiet(self, wait: Wait) -> None:
         loop = asyncio.get_running_loop()
-        self._last_value_s = loop.time()
-        while (left_s := self._last_value_s + seconds - loop.time()) > 0:
+        self._last_value_s, self._progress = loop.time(), wait.progress
+        while (left_s := self._last_value_s + wait.seconds - loop.time()) > 0:
             await asyncio.sleep(left_s)
 
     async def _bond(self) -> None:
@@ -250,7 +252,8 @@ class ServiceLink:
                 self._early.append((stream, payload, arrival))
             return
         now_s = asyncio.get_running_loop().time()
-        self._last_value_s = now_s
+        if self._progress is None or stream.uuid in self._progress:
+            self._last_value_s = now_s
         if stream.silent_after_s is not None and stream.uuid in self.deadlines:
             self.deadlines[stream.uuid] = now_s + stream.silent_after_s
         decoded = self._decode(stream, payload, arrival)

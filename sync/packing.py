@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sync.records import RecordError
+from sync.short_columns import SHORT, pack_short, to_varint
 
 MAX_SAMPLES: Final = 200_000
 """Samples in one block, strips and intervals included: ten times those in a full block of a strap's frames. It bounds what a
@@ -71,6 +72,8 @@ def pack_column(values: Sequence[Any]) -> bytes | list[Any]:
     """Return the packed form of values that are all 64-bit integers or all floats, otherwise the values as a list."""
     kinds = set(map(type, values))
     if kinds <= {int} and (not values or (min(values) >= _INT64_MIN and max(values) <= _INT64_MAX)):
+        if len(values) <= SHORT:
+            return pack_short(values, _MAX_ORDER, _ORDER_SHIFT)
         return pack_integers(np.array(values, np.int64))
     return _pack_floats(np.array(values, np.float64)) if kinds == {float} else list(values)
 
@@ -94,7 +97,7 @@ def pack_integers(values: NDArray[np.int64]) -> bytes:
     """Return the shortest packed form; of several of that length, that with differences of the lowest order."""
     orders = range(min(_MAX_ORDER, len(values)) + 1)
     layout = min((_plan(values, order) for order in orders), key=lambda layout: layout.size)
-    prefix = bytes([layout.order << _ORDER_SHIFT | layout.k]) + _to_varint(len(values))
+    prefix = bytes([layout.order << _ORDER_SHIFT | layout.k]) + to_varint(len(values))
     return prefix + layout.heads + _pack_codes(layout)
 
 
@@ -123,7 +126,7 @@ def unpack_integers(packed: bytes, limit: int) -> NDArray[np.int64]:
 def _plan(values: NDArray[np.int64], order: int) -> _Layout:
     heads = b""
     for _ in range(order):
-        heads += _to_varint(int(_to_zigzag(values[:1])[0]))
+        heads += to_varint(int(_to_zigzag(values[:1])[0]))
         values = np.diff(values)  # modulo 2^64
     codes = _to_zigzag(values)
     k, bits = _best_parameter(codes)
@@ -174,15 +177,6 @@ def _to_zigzag(values: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 def _from_zigzag(codes: NDArray[np.uint64]) -> NDArray[np.int64]:
     return (codes >> np.uint64(1)).astype(np.int64) ^ -(codes & np.uint64(1)).astype(np.int64)
-
-
-def _to_varint(code: int) -> bytes:
-    """Return an unsigned integer in groups of seven bits, the lowest first; all but the last have the highest bit set."""
-    groups = bytearray()
-    while code >= 0x80:
-        groups.append(code & 0x7F | 0x80)
-        code >>= 7
-    return bytes([*groups, code])
 
 
 def _read_varint(data: bytes, place: int) -> tuple[int, int]:

@@ -11,8 +11,10 @@ import numpy as np
 from captures import NO_OPTIONS, PayloadCapture, ReadOptions, Recording, RecordingError, RrRecording, open_file
 from captures.payloads import LinkEvent, Payload, Truncation
 from captures.recording import Piece, Samples
+from drivers.conversation import Moment
 from drivers.readings import TICKS_LIMIT, TICKS_PER_SECOND, Intervals, Reading, Waveform
 from drivers.registry import Registry
+from drivers.sensor_decoder import SensorDecoder
 from gateway.timeline import GAP_TOLERANCE_PERIODS, NS_PER_S, Arrival
 from models.signal.ppg import PPG
 from models.signal.resample import ECG
@@ -197,16 +199,16 @@ def _open_capture(path: Path, capture: PayloadCapture, registry: Registry, senso
 
 
 def _capture_steps(path: Path, capture: PayloadCapture, registry: Registry) -> Iterator[Step]:
-    started_us, device, last_t = capture.header.started_us, capture.header.device, 0.0
+    started_us, last_t = capture.header.started_us, 0.0
+    decoder = SensorDecoder(registry, capture.header.device)
     is_empty = True
     try:
         for entry in capture.read_entries():
             match entry:
                 case Payload(t, characteristic, payload):
                     is_empty = False
-                    readings = registry.decode(characteristic, payload, device)
-                    device = device.updated(readings)
-                    yield Step(arrival_at(started_us, t), readings)
+                    arrival = arrival_at(started_us, t)
+                    yield Step(arrival, decoder.decode(characteristic, payload, Moment(arrival.wall_us)))
                 case LinkEvent(t, "disconnected"):
                     yield Step(arrival_at(started_us, t), interruption=LINK_LOST)
                 case LinkEvent(t):

@@ -20,9 +20,16 @@ CONTINUOUS: Final = "continuous"
 IRREGULAR_PULSE: Final = "irregular_pulse"
 """Flag of a cuff that found the pulse irregular (Blood Pressure Service: measurement status, bit 2)."""
 
-DOUBTFUL: Final = frozenset(
-    {"body_movement", "cuff_too_loose", "improper_position", "poor_signal", "low_perfusion", "no_contact"}
+_NOT_A_MEASUREMENT: Final = frozenset({"demonstration", "testing", "calibration_ongoing", "unavailable", "invalid"})
+_POOR_MEASUREMENT: Final = frozenset(
+    {
+        *("body_movement", "cuff_too_loose", "improper_position", "no_contact"),
+        *("questionable", "poor_signal", "inadequate_signal", "erratic_signal", "low_perfusion"),
+        *("nonpulsatile", "questionable_pulse", "signal_processing_irregularity", "sensor_interference"),
+        *("sensor_unconnected", "sensor_displaced", "sensor_disconnected", "sensor_malfunction", "equipment_malfunction"),
+    }
 )
+DOUBTFUL: Final = _NOT_A_MEASUREMENT | _POOR_MEASUREMENT
 """Flags of a value that its own sensor marks as doubtful: the value is kept, but neither raises nor ends an episode."""
 
 IRREGULAR_WINDOW: Final = 3

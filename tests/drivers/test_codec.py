@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drivers.codec import DateTime, Reader, SfloatSpecial
+from drivers.codec import DateTime, MeasuredTime, Reader, SpecialValue
 from drivers.readings import DecodeError
 
 INTEGERS = [("u8", 1), ("u16", 2), ("u24", 3), ("u32", 4), ("u64", 8), ("i8", 1), ("i16", 2), ("i24", 3), ("i32", 4)]
@@ -28,7 +29,7 @@ def test_integers_are_little_endian_and_leave_the_rest_unread(name: str, size: i
     reader.expect_end()
 
 
-@pytest.mark.parametrize(("name", "size"), [*INTEGERS, ("sfloat", 2)])
+@pytest.mark.parametrize(("name", "size"), [*INTEGERS, ("sfloat", 2), ("float32", 4), ("measured_time", 7)])
 def test_error_for_a_short_payload_names_field_offset_and_sizes(name: str, size: int) -> None:
     reader = Reader(bytes(4 + size - 1))
     reader.read_bytes("head", 4)
@@ -53,25 +54,52 @@ def test_rejects_bytes_after_the_last_field() -> None:
         ("57F0", 8.7),  # SpeziBluetooth PLXTests.swift:41
         ("5AF5", 137.0),  # SpeziBluetooth PLXTests.swift:56
         ("7AE3", 8.9),  # SpeziBluetooth PLXTests.swift:62
-        ("FF07", SfloatSpecial.NAN),
-        ("0008", SfloatSpecial.NOT_AT_THIS_RESOLUTION),
-        ("FE07", SfloatSpecial.PLUS_INFINITY),
-        ("0208", SfloatSpecial.MINUS_INFINITY),
-        ("0108", SfloatSpecial.RESERVED),
+        ("FF07", SpecialValue.NAN),
+        ("0008", SpecialValue.NOT_AT_THIS_RESOLUTION),
+        ("FE07", SpecialValue.PLUS_INFINITY),
+        ("0208", SpecialValue.MINUS_INFINITY),
+        ("0108", SpecialValue.RESERVED),
     ],
 )
-def test_sfloat_known_answers(sent: str, value: float | SfloatSpecial) -> None:
+def test_sfloat_known_answers(sent: str, value: float | SpecialValue) -> None:
     assert Reader(bytes.fromhex(sent)).sfloat("value") == value
 
 
 def test_every_sfloat_is_the_double_nearest_to_its_decimal_value() -> None:
-    special = {member.value for member in SfloatSpecial}
+    special = {0x07FE, 0x07FF, 0x0800, 0x0801, 0x0802}
     for word in range(1 << 16):
         if word in special:
             continue
         mantissa = int.from_bytes((word << 4 & 0xFFFF).to_bytes(2, "little"), "little", signed=True) >> 4
         exponent = (word >> 12 ^ 8) - 8
         assert Reader(word.to_bytes(2, "little")).sfloat("value") == float(Decimal(mantissa).scaleb(exponent))
+
+
+@pytest.mark.parametrize(
+    ("sent", "value"),
+    [
+        ("680100FF", 36.0),  # a fever thermometer, stackoverflow.com/questions/54834439
+        ("1C0F00FE", 38.68),  # Nordic's demonstration, b4x.com/android/forum/threads/64232
+        ("93FEFFFF", -36.5),
+        ("01000080", 1e-128),
+        ("FDFF7F7F", 8388605e127),
+        ("0300807F", -8388605e127),
+        ("FFFF7FFF", 838860.7),  # a special mantissa with another exponent is a number
+        ("FFFF7F00", SpecialValue.NAN),
+        ("00008000", SpecialValue.NOT_AT_THIS_RESOLUTION),
+        ("FEFF7F00", SpecialValue.PLUS_INFINITY),
+        ("02008000", SpecialValue.MINUS_INFINITY),
+        ("01008000", SpecialValue.RESERVED),
+    ],
+)
+def test_float_known_answers(sent: str, value: float | SpecialValue) -> None:
+    assert Reader(bytes.fromhex(sent)).float32("value") == value
+
+
+@given(mantissa=st.integers(-(2**23) + 3, 2**23 - 3), exponent=st.integers(-128, 127))
+def test_every_float_is_the_double_nearest_to_its_decimal_value(mantissa: int, exponent: int) -> None:
+    sent = mantissa.to_bytes(3, "little", signed=True) + exponent.to_bytes(1, "little", signed=True)
+    assert Reader(sent).float32("value") == float(Decimal(mantissa).scaleb(exponent))
 
 
 @pytest.mark.parametrize(
@@ -93,15 +121,41 @@ def test_rejects_a_date_that_does_not_exist(sent: str) -> None:
         Reader(bytes.fromhex(sent)).date_time("time stamp")
 
 
-def test_text_is_stripped_of_trailing_nuls_only() -> None:
+@pytest.mark.parametrize(
+    ("sent", "value"),
+    [
+        ("EA070B17131E05", MeasuredTime(datetime.fromisoformat("2026-11-23 19:30:05"), "set")),
+        ("D107010100000A", MeasuredTime(datetime.fromisoformat("2001-01-01 00:00:10"), "set")),
+        ("D0070C1F173B3B", MeasuredTime(datetime.fromisoformat("2000-12-31 23:59:59"), "not_set")),
+        ("B2070101000500", MeasuredTime(datetime.fromisoformat("1970-01-01 00:05:00"), "not_set")),
+        ("000000000D0C0C", MeasuredTime(None, "unknown")),
+        ("00000000000000", MeasuredTime(None, "unknown")),
+        ("E907000F081E00", MeasuredTime(None, "unknown")),
+        ("E9070500081E00", MeasuredTime(None, "unknown")),
+        ("E9070D0F081E00", MeasuredTime(None, "invalid")),
+        ("E907021D081E00", MeasuredTime(None, "invalid")),
+        ("00000000180000", MeasuredTime(None, "invalid")),
+        ("FFFFFFFFFFFFFF", MeasuredTime(None, "invalid")),
+    ],
+)
+def test_time_of_a_measurement_tells_an_unset_an_unknown_and_an_invalid_clock_apart(sent: str, value: MeasuredTime) -> None:
+    reader = Reader(bytes.fromhex(sent) + b"after")
+    assert reader.measured_time("time stamp") == value
+    assert reader.read_rest() == b"after"
+
+
+def test_text_ends_at_the_first_nul() -> None:
     assert Reader(b"H7\0\0").utf8("model") == "H7"
-    assert Reader("\u00b5\0V".encode()).utf8("unit") == "\u00b5\0V"
+    assert Reader("\u00b5\0".encode() + b"\xff\xfeold").utf8("unit") == "\u00b5"
+    assert Reader(b"\0H7").utf8("model") == ""
 
 
 READS: list[Callable[[Reader], object]] = [
     *(lambda reader, name=name: getattr(reader, name)("x") for name, _ in INTEGERS),
     lambda reader: reader.sfloat("x"),
+    lambda reader: reader.float32("x"),
     lambda reader: reader.date_time("x"),
+    lambda reader: reader.measured_time("x"),
     lambda reader: reader.utf8("x"),
     lambda reader: reader.expect_end(),
 ]

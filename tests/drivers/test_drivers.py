@@ -23,7 +23,7 @@ from drivers.spec import Broadcast, Characteristic, DriverSpec, uuid16
 
 VECTORS: Final = Path(__file__).parent / "vectors"
 REGISTRY: Final = load_drivers()
-STREAMS: Final = {f"{d.name}-{s.uuid[:8]}-{s.mode}": (d, s) for d in REGISTRY.drivers for s in d.streams + d.reads}
+STREAMS: Final = {f"{d.name}-{s.uuid[:8]}-{s.mode}": (d, s) for d in REGISTRY.drivers for s in d.streams + d.reads + d.others}
 BROADCASTS: Final = {f"{d.name}-{b.field}-{b.key}": (d, b) for d in REGISTRY.drivers for b in d.broadcasts}
 
 every_driver = pytest.mark.parametrize("driver", REGISTRY.drivers, ids=lambda driver: driver.name)
@@ -153,9 +153,9 @@ def test_declaration_is_well_formed(driver: DriverSpec) -> None:
         assert len(uuid) == 36
         assert uuid == uuid.lower()
     assert all(stream.mode in ("notify", "indicate") for stream in driver.streams)
-    assert all(stream.mode == "read" for stream in driver.reads)
+    assert all(stream.mode == "read" for stream in driver.reads + driver.others)
     assert all(stream.decode or driver.converse for stream in driver.streams)
-    assert all(read.decode for read in driver.reads)
+    assert all(read.decode for read in driver.reads + driver.others)
 
 
 @every_broadcast

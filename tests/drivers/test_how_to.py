@@ -1,17 +1,27 @@
-"""The example in docs/how-to-add-a-driver.md is a working driver."""
+"""The examples in docs/how-to-add-a-driver.md are working drivers: one in the short form, one in the long form."""
 
 import importlib.util
 import json
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from drivers.readings import DecodeError, Vital
+from drivers.kinds import KINDS
+from drivers.readings import DecodeError, Status, Vital
 from drivers.registry import build_registry, load_drivers
 from drivers.spec import DriverSpec, uuid16
+from tests.drivers.test_drivers import characteristic, decoded, decoder_of, expected, payload
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to-add-a-driver.md"
+EXAMPLES = {"foot_pod": uuid16(0x1814), "glucose_meter": uuid16(0x1808)}
+
+every_example = pytest.mark.parametrize("name", EXAMPLES)
 
 
 def code_block(title: str) -> str:
@@ -20,31 +30,82 @@ def code_block(title: str) -> str:
     return found[1]
 
 
-@pytest.fixture
-def driver(tmp_path: Path) -> DriverSpec:
-    file = tmp_path / "pulse_oximeter.py"
-    file.write_text(code_block("python driver"))
-    spec = importlib.util.spec_from_file_location("pulse_oximeter", file)
+def vectors(name: str, group: str) -> list[dict[str, Any]]:
+    return list(json.loads(code_block(f"json {name}"))[group])
+
+
+def load(name: str, folder: Path, code: str | None = None) -> ModuleType:
+    """A module made of this code, or of the code block of this name."""
+    file = folder / f"{name}.py"
+    file.write_text(code or code_block(f"python {name}"))
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert isinstance(module.DRIVER, DriverSpec)
-    return module.DRIVER
+    return module
 
 
-def test_the_example_decodes_its_vectors_and_rejects_malformed_payloads(driver: DriverSpec) -> None:
-    (stream,) = driver.streams
-    page = json.loads(code_block("json vectors"))
-    for case in page["vectors"]:
-        expected = tuple(Vital(item["kind"], item["value"]) for item in case["readings"])
-        assert stream.decode(bytes.fromhex(case["hex"])) == expected
-    for case in page["malformed"]:
+@pytest.fixture
+def driver(name: str, tmp_path: Path) -> DriverSpec:
+    found = load(name, tmp_path).DRIVER
+    assert isinstance(found, DriverSpec)
+    return found
+
+
+@pytest.fixture
+def known_kinds(tmp_path: Path) -> set[str]:
+    """The names of the existing kinds and of those that the page adds."""
+    rows = ",".join(code_block("python kinds").splitlines())
+    module = load("rows", tmp_path, f"from drivers.kinds import Kind\nROWS = [{rows}]")
+    return {*KINDS, *(kind.name for kind in module.ROWS)}
+
+
+@every_example
+def test_the_example_decodes_its_vectors_and_rejects_their_prefixes(driver: DriverSpec, name: str) -> None:
+    cases = vectors(name, "vectors")
+    assert {characteristic(case) for case in cases} == driver.characteristics
+    decoders = {stream.uuid: decoder_of(driver, stream) for stream in driver.streams}
+    for case in cases:
+        data = payload(case)
+        decode = decoders[characteristic(case)]
+        assert decode(data) == tuple(expected(item, data) for item in case["readings"])
+        assert all(decoded(decode, data[:size]) is None for size in range(len(data)))
+
+
+@every_example
+def test_the_example_rejects_malformed_payloads(driver: DriverSpec, name: str) -> None:
+    cases = vectors(name, "malformed")
+    assert {characteristic(case) for case in cases} == driver.characteristics
+    decoders = {stream.uuid: decoder_of(driver, stream) for stream in driver.streams}
+    for case in cases:
         with pytest.raises(DecodeError, match=case["error"]):
-            stream.decode(bytes.fromhex(case["hex"]))
+            decoders[characteristic(case)](payload(case))
 
 
-def test_the_example_can_be_registered_with_the_existing_drivers(driver: DriverSpec) -> None:
-    others = [other for other in load_drivers().drivers if other.service != driver.service]
-    registry = build_registry([*others, driver])
-    assert registry.for_services([uuid16(0x1822)]) == (driver,)
+any_payload = st.binary(max_size=24) | st.builds(
+    lambda flags, rest: bytes((flags, *rest)), st.integers(0, 15), st.binary(max_size=20)
+)
+
+
+@every_example
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=any_payload)
+def test_the_example_yields_known_kinds_or_a_decode_error(driver: DriverSpec, known_kinds: set[str], data: bytes) -> None:
+    for stream in driver.streams:
+        for reading in decoded(decoder_of(driver, stream), data) or ():
+            assert isinstance(reading, Vital | Status)
+            assert reading.kind in known_kinds
+
+
+@every_example
+def test_the_example_can_be_registered_with_the_existing_drivers(driver: DriverSpec, name: str) -> None:
+    registry = build_registry([*load_drivers().drivers, driver])
+    assert registry.for_services([EXAMPLES[name]]) == (driver,)
+
+
+def test_the_test_of_the_conversation_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "drivers.glucose_meter", load("glucose_meter", tmp_path))
+    module = load("test_glucose_meter", tmp_path)
+    (test,) = [found for name, found in vars(module).items() if name.startswith("test_")]
+    test()

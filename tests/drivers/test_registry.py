@@ -1,16 +1,20 @@
 """The registry: finding drivers, rejecting conflicts, quarantine, quirks."""
 
+import re
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 import drivers.battery
 import drivers.heart_rate
+import drivers.mi_band
 import drivers.polar_pmd
 from drivers.device import DeviceInformation, Quirk
-from drivers.readings import Quarantined, Status, Vital, Waveform
+from drivers.readings import Quarantined, Reading, Status, Vital, Waveform
 from drivers.registry import DriverConflictError, build_registry, load_drivers
-from drivers.spec import uuid16
+from drivers.spec import Characteristic, DriverSpec, uuid16
 
 STRAP = (uuid16(0x1800), uuid16(0x180A), uuid16(0x180D), uuid16(0x180F), drivers.polar_pmd.SERVICE.upper())
 ECG_FRAME = bytes.fromhex("000094357700000000000280FF028000")
@@ -18,26 +22,47 @@ H10 = DeviceInformation("Polar Electro Oy", "H10", "3.1.1")
 
 
 def test_finds_every_driver_of_the_package_once() -> None:
-    assert [driver.name for driver in load_drivers().drivers] == ["battery", "device_information", "heart_rate", "polar_pmd"]
+    found = [driver.name for driver in load_drivers().drivers]
+    folder = Path(drivers.__path__[0])
+    defining = [path.stem for path in folder.glob("*.py") if re.search(r"^DRIVER: Final", path.read_text(), re.MULTILINE)]
+    assert len(found) == len(set(found)) == len(defining) > 15
+    assert found == sorted(found)
 
 
 def test_selects_every_driver_whose_service_the_sensor_offers() -> None:
     registry = load_drivers()
-    assert registry.for_services(STRAP) == registry.drivers
+    offered = [driver.name for driver in registry.for_services(STRAP)]
+    assert offered == ["battery", "device_information", "heart_rate", "polar_pmd"]
     assert registry.for_services([uuid16(0x180F)]) == (drivers.battery.DRIVER,)
     assert registry.for_services([]) == ()
 
 
-def test_error_names_two_drivers_that_claim_one_characteristic() -> None:
+def test_error_names_two_drivers_that_claim_one_service() -> None:
     rival = replace(drivers.battery.DRIVER, name="rival")
-    with pytest.raises(DriverConflictError, match=r"'battery' and 'rival' both claim characteristic 00002a19-"):
+    with pytest.raises(DriverConflictError, match=r"'battery' and 'rival' both claim service 0000180f-"):
         build_registry([rival, drivers.battery.DRIVER])
 
 
-def test_rejects_two_drivers_that_claim_one_control_point() -> None:
-    rival = replace(drivers.polar_pmd.DRIVER, name="rival", streams=())
-    with pytest.raises(DriverConflictError, match=drivers.polar_pmd.CONTROL_POINT):
-        build_registry([drivers.polar_pmd.DRIVER, rival])
+def test_error_names_two_drivers_that_claim_one_field_of_advertisements() -> None:
+    rival = replace(drivers.mi_band.DRIVER, name="rival")
+    with pytest.raises(DriverConflictError, match=r"'mi_band' and 'rival' both claim manufacturer_data 343:"):
+        build_registry([rival, drivers.mi_band.DRIVER])
+
+
+def test_a_characteristic_of_two_services_is_decoded_by_the_driver_of_its_service() -> None:
+    one, other = (
+        DriverSpec(name, uuid16(service), (Characteristic(uuid16(0x2A52), "indicate", partial(decode_as, name)),))
+        for name, service in (("oximeter", 0x1822), ("glucose", 0x1808))
+    )
+    registry = build_registry([one, other])
+    assert registry.decode(uuid16(0x2A52), b"", service=uuid16(0x1808)) == (Status("model", "glucose"),)
+    assert registry.decode(uuid16(0x2A52), b"", service=uuid16(0x1822)) == (Status("model", "oximeter"),)
+    (unknown,) = registry.decode(uuid16(0x2A52), b"")
+    assert isinstance(unknown, Quarantined)
+
+
+def decode_as(name: str, _payload: bytes) -> tuple[Reading, ...]:
+    return (Status("model", name),)
 
 
 def test_rejects_a_driver_of_the_wrong_type() -> None:
@@ -52,9 +77,6 @@ def test_undecodable_payloads_are_quarantined_unchanged_with_the_reason() -> Non
     )
     assert registry.decode(uuid16(0x2A6E), b"\x01") == (
         Quarantined(uuid16(0x2A6E), b"\x01", "no driver decodes this characteristic"),
-    )
-    assert registry.decode(drivers.polar_pmd.CONTROL_POINT, b"\x0f") == (
-        Quarantined(drivers.polar_pmd.CONTROL_POINT, b"\x0f", "no driver decodes this characteristic"),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from drivers.kinds import KINDS
+from drivers.weighing import BODY_KINDS
 from gateway import virtual_time
 from gateway.buffer_alert import BufferAlert
 from gateway.cancellation import finish_despite_cancel
@@ -157,7 +158,7 @@ def test_encodes_on_the_storage_thread_and_only_once_if_the_disk_is_full() -> No
         assert not await recorder.flush()
         outbox.is_full = False
         assert await recorder.flush()
-        assert [arguments for name, arguments in calls if name == "_encode_blocks"] == [first, second]
+        assert [arguments for name, arguments in calls if name == "_encode_batch"] == [first, second]
         assert [name for name, _ in calls].count("_put_batch") == 4
 
     asyncio.run(main())
@@ -336,7 +337,7 @@ def test_a_spot_reading_and_everything_before_it_is_durable_when_add_returns() -
 
 def test_spot_kinds_are_what_a_person_measures_on_demand() -> None:
     spot = {name for name, kind in KINDS.items() if kind.is_spot}
-    assert spot == {"systolic", "diastolic", "mean_pressure", "weight", "temperature"}
+    assert spot == {"systolic", "diastolic", "mean_pressure", "weight", "temperature"} | {"height", "bmi"} | BODY_KINDS
 
 
 def test_divides_a_backlog_into_blocks_of_as_many_records_as_the_clinic_reads() -> None:

@@ -257,3 +257,12 @@ def test_for_any_values_episodes_are_reported_before_they_end(measured: list[tup
         else:
             assert finding.end_s >= finding.onset_s
             ongoing.remove(key)
+
+
+@pytest.mark.parametrize("flag", ["demonstration", "testing", "invalid", "questionable", "nonpulsatile", "sensor_unconnected"])
+def test_a_low_saturation_that_the_oximeter_does_not_vouch_for_neither_raises_nor_ends_an_episode(flag: str) -> None:
+    patient = Patient()
+    assert [f.inconclusive for f in patient.measure(0, "spo2", 70, flag)] == ["noise"]
+    assert episodes(patient.measure(60, "spo2", 70, "validated", "from_storage")) == [("spo2_low", 60, None)]
+    assert [f.inconclusive for f in patient.measure(120, "spo2", 99, flag)] == ["noise"]
+    assert episodes(patient.measure(180, "spo2", 99, "validated")) == [("spo2_low", 60, 180)]

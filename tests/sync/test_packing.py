@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sync.packing import pack_column, pack_integers, pack_samples, unpack_column, unpack_integers, unpack_samples
 from sync.records import RecordError
+from sync.short_columns import pack_short
 
 int64s = st.integers(-(2**63), 2**63 - 1)
 BY_HAND: dict[str, tuple[list[int], str]] = {
@@ -37,6 +38,15 @@ BY_HAND: dict[str, tuple[list[int], str]] = {
 def test_examples_by_hand(values: list[int], packed: str) -> None:
     assert pack_integers(np.array(values, np.int64)).hex() == packed.replace(" ", "")
     assert unpack_integers(bytes.fromhex(packed), 10).tolist() == values
+
+
+@given(values=st.lists(int64s | st.integers(-50, 50) | st.integers(1_800_000_000_000_000, 1_800_000_100_000_000), max_size=40))
+@example([-(2**63), 2**63 - 1, 0])
+@example([1000] * 9)
+def test_a_short_column_has_the_same_bytes_as_an_array(values: list[int]) -> None:
+    expected = pack_integers(np.array(values, np.int64))
+    assert pack_short(values, 2, 6) == expected
+    assert pack_column(values) == (expected if values else pack_short([], 2, 6))
 
 
 NUMBERS_BY_HAND: dict[str, tuple[list[Any], str]] = {
