@@ -47,6 +47,12 @@ def _add_status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
+def _add_persons_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("answer", nargs="?", choices=("list", "yes", "no"), default="list", help="default: %(default)s")
+    parser.add_argument("id", nargs="?", metavar="ID", help="the result, as pulsegate persons lists it")
+    _add_config(parser)
+
+
 def _add_init_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="new settings file (default: %(default)s)")
 
@@ -266,6 +272,13 @@ _COMMANDS: Final = (
         "show what the agent is doing",
         "Shows the states and counters of the running agent. Exits with 1 if it is not running.",
         _add_status_arguments,
+    ),
+    _Command(
+        "persons",
+        "say whose a result is that may be another person's",
+        "Lists the results that a shared cuff or scale may have measured on another person; they are not sent. With yes ID the "
+        "result becomes the patient's; with no ID it is deleted.",
+        _add_persons_arguments,
     ),
     _Command(
         "init",

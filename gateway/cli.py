@@ -122,6 +122,21 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _persons(arguments: argparse.Namespace) -> int:
+    from gateway.persons import describe, leave_answer, read_questions
+
+    settings = load_settings(arguments.config, os.environ)
+    questions = read_questions(settings.data, settings.subject)
+    if arguments.answer == "list":
+        print("\n".join(map(describe, questions)) or "no result waits for an answer")
+        return 0
+    if arguments.id not in {question.held.id for question in questions}:
+        raise CommandError(f"no result {arguments.id or ''} waits for an answer: give an ID that pulsegate persons lists")
+    leave_answer(settings.data, arguments.id, is_patient=arguments.answer == "yes")
+    print("the agent carries this out within seconds if it is running, otherwise after its next start")
+    return 0
+
+
 def _init(arguments: argparse.Namespace) -> int:
     from config.files import create_private_file
     from config.sample import make_sample
@@ -296,6 +311,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "run": _run,
     "status": _status,
+    "persons": _persons,
     "init": _init,
     "check-config": _check_config,
     "identity": _identity,

@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 
 from config.process import leaf_errors
 from config.settings import SensorSettings
+from drivers.conversation import Consent
 from drivers.kinds import is_continuous
 from drivers.readings import Reading, Vital, Waveform
 from drivers.registry import Registry
@@ -25,6 +26,7 @@ from gateway.recorder import Recorder
 from gateway.sensor_events import (
     QUEUE_LIMIT,
     QUEUE_RESERVE,
+    Answer,
     EventQueue,
     Interruption,
     LinkStateChange,
@@ -73,6 +75,7 @@ class SensorRunner:
     recorder: Recorder
     run_on_analysis_thread: WorkerCall
     memory: SensorMemory = field(default_factory=SensorMemory)
+    consent: Consent | None = None
     state: LinkState = "stopped"
     events: EventQueue = field(default_factory=EventQueue)
     _wall_minus_mono_us: int | None = None
@@ -111,7 +114,12 @@ class SensorRunner:
     def _make_session(self, radio: Radio) -> SensorSession | BroadcastSession:
         if self.settings.is_broadcast:
             return BroadcastSession(self.settings, radio, self.registry, self.clock, self._on_state, self.events)
-        return SensorSession(self.settings, radio, self.registry, self.clock, self._on_state, self.events, self.memory)
+        arguments = (self.settings, radio, self.registry, self.clock, self._on_state, self.events, self.memory)
+        return SensorSession(*arguments, self.consent)
+
+    def answer(self, id_: str, *, is_patient: bool) -> None:
+        """Queues the patient's answer about a held result. A full queue drops it."""
+        self.events.put(Answer(id_, is_patient, self._now()))
 
     async def finish(self) -> None:
         """Ends the analysis when the agent stops and records its last results."""
@@ -186,6 +194,8 @@ class SensorRunner:
                 return self.pipeline.on_interruption(reason, arrival)
             case LinkStateChange(state, arrival):
                 return Output((self._status("link", state, arrival),))
+            case Answer(id_, is_patient, arrival):
+                return self.pipeline.answer(id_, arrival, is_patient=is_patient)
             case Overflow(notifications, arrival, state):
                 dropped = self._status("notifications_dropped", notifications, arrival)
                 link = (self._status("link", state, arrival),) if state else ()
