@@ -7,7 +7,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from sync.records import AlertRecord, GapRecord, Record, RecordError, Strip, Times, WaveformRecord, type_name
+from sync.records import AlertRecord, GapRecord, Record, RecordError, SpotOrigin, Strip, Times, WaveformRecord, type_name
 
 MAX_NAME_CHARS: Final = 64
 """Length of the name of a sensor, kind or alert: the hub's own limit on names in its settings."""
@@ -29,7 +29,9 @@ _RATE_RANGE_HZ: Final = (1e-3, 1e4)
 _MAX_SCALE: Final = 1e6
 """Units per step of a sample. With a scale beyond this limit a product could be infinite."""
 _NAMES: Final = frozenset({"id", "sensor", "kind"})
-_FIELD_TYPES: Final[Mapping[type, Mapping[str, Any]]] = {cls: get_type_hints(cls) for cls in (*get_args(Record), Times, Strip)}
+_FIELD_TYPES: Final[Mapping[type, Mapping[str, Any]]] = {
+    cls: get_type_hints(cls) for cls in (*get_args(Record), Times, Strip, SpotOrigin)
+}
 """The declared field types of each class."""
 
 
@@ -47,13 +49,13 @@ def validate_record(record: Record) -> None:
             raise RecordError(f"{type_name(record)}.rate_hz is out of range")
         if abs(getattr(holder, "scale", 1.0)) > _MAX_SCALE:
             raise RecordError(f"{type_name(record)}.scale is out of range")
-    for holder in (record, getattr(record, "strip", None), getattr(record, "times", None)):
+    for holder in (record, *(getattr(record, name, None) for name in ("strip", "times", "origin"))):
         if holder is not None:
             _check_times_and_names(record, holder)
     _check_sizes(record)
 
 
-def _check_times_and_names(record: Record, holder: Record | Strip | Times) -> None:
+def _check_times_and_names(record: Record, holder: Record | Strip | Times | SpotOrigin) -> None:
     for name in _FIELD_TYPES[type(holder)]:
         value = getattr(holder, name)
         if name.endswith("_us") and not _are_times_us(value):

@@ -18,6 +18,7 @@ Cuffs are validated from 40 to 280 mmHg (ISO 81060-2), oximeters from 70 to 100 
 40 % is able to take a measurement. 28 and 43 °C bound the survivable core temperatures."""
 
 _NEWS2: Final = "NEWS2 (Royal College of Physicians, 2017): "
+_KATO: Final = "Kato et al., Am J Hypertens 23:980 (2010): one person's pressure at home varies from day to day by "
 _ESC_BP: Final = "ESC 2024 guideline on elevated blood pressure and hypertension: "
 
 
@@ -186,6 +187,17 @@ class VitalLimits:
         "Ettehad et al., Lancet 387:957 (2016): systolic pressure 10 mmHg lower, a fifth fewer cardiovascular events",
         "R-RULE-25",
     )
+    person_systolic: Limit = Limit(
+        45,
+        "mmHg",
+        (30, 60),
+        (20, 120),
+        _KATO
+        + "8.6 (SD 3.1) mmHg; three times the upper 2.5 % of that. A result further from the patient's usual is held until"
+        " the patient says whose it is",
+        "R-RULE-35",
+    )
+    person_diastolic: Limit = Limit(30, "mmHg", (20, 40), (15, 80), _KATO + "5.8 (SD 2.0) mmHg; as for systolic", "R-RULE-35")
     spo2_low: Limit = Limit(
         93,
         "%",

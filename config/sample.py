@@ -13,7 +13,7 @@ _SAMPLE: Final = """\
 hub = "hub-{hub}"             # PULSEGATE_HUB: the name of this device, different from every other hub of the clinic
 subject = "subject-{subject}"     # PULSEGATE_SUBJECT: the patient's pseudonym, never a name; the clinic must have registered it
 data = "/var/lib/pulsegate"       # PULSEGATE_DATA: folder of the buffer, the keys and the status file
-radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth" or "virtual:SOCKET" (as pulsegate simulate prints it)
+radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth", "bluetooth:hci1" (a certain adapter) or "virtual:SOCKET"
 
 [clinic]
 host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker's address; this version allows only 127.0.0.1 or ::1
@@ -25,6 +25,8 @@ registration = "registration.toml"   # PULSEGATE_CLINIC_REGISTRATION: the file t
 name = "strap"                    # your name for the sensor, shown in logs and on pages
 advertised_name = "Polar H10"     # the beginning of the name that the sensor advertises
 # address = "A0:9E:1A:00:00:01"   # or, in place of advertised_name, its Bluetooth address
+# user = 1                        # a cuff or scale for several people: its number of this patient; other people's are ignored
+# consent_code_file = "scale.code"  # a file of yours alone (chmod 600) with the code that the scale shows for this user
 
 # Limits for this patient, where they differ from the defaults. config/limits.py lists all of them, with units and sources.
 # [limits]

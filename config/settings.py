@@ -17,6 +17,10 @@ IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Hub names, subjects and sensor names. The hub name is part of MQTT topics, so slash, plus, hash and space are excluded."""
 ADDRESS: Final = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
 """A Bluetooth device address, or the UUID that macOS reports instead of it."""
+RADIO: Final = re.compile(r"bluetooth(:hci[0-9]{1,3})?|virtual:.+", re.DOTALL)
+"""The machine's first adapter, the one with this name, or the virtual radio at this socket."""
+MAX_USER: Final = 254
+"""Sensors number users from 0 or 1; 255 stands for an unknown one (Blood Pressure and User Data Service)."""
 ENVIRONMENT_OVERRIDES: Final[Mapping[str, tuple[str, ...]]] = {
     "PULSEGATE_HUB": ("hub",),
     "PULSEGATE_SUBJECT": ("subject",),
@@ -37,13 +41,16 @@ class SettingsError(ValueError):
 class SensorSettings:
     """One sensor, identified by its address or by the start of its advertised name.
 
-    `is_broadcast` says that its values come in its advertisements, so that the hub only listens.
+    `is_broadcast` says that its values come in its advertisements, so that the hub only listens. `user` is its number of this
+    patient; None: it has none, or it is not known. `consent_code_file` holds the secret code that the sensor asks for.
     """
 
     name: str
     address: str | None = None
     advertised_name: str | None = None
     is_broadcast: bool = False
+    user: int | None = None
+    consent_code_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +153,9 @@ class _SettingsParser:
         return self._path.parent / Path(self._require(table, prefix, key, str, "a path")).expanduser()
 
     def _parse_radio(self) -> str:
-        allowed = '"bluetooth" or "virtual:SOCKET"'
+        allowed = '"bluetooth", "bluetooth:hci1" or "virtual:SOCKET"'
         value: str = self._require(self._table, "", "radio", str, allowed)
-        if value != "bluetooth" and not (value.startswith("virtual:") and value != "virtual:"):
+        if not RADIO.fullmatch(value):
             raise self._error("radio", value, allowed)
         return value
 
@@ -172,7 +179,9 @@ class _SettingsParser:
     def _parse_sensor(self, key: str, table: Any) -> SensorSettings:
         if not isinstance(table, dict):
             raise self._error(key, table, "a [[sensor]] table")
-        self._reject_unknown_keys(table, f"{key}.", {"name", "address", "advertised_name", "broadcast"})
+        self._reject_unknown_keys(
+            table, f"{key}.", {"name", "address", "advertised_name", "broadcast", "user", "consent_code_file"}
+        )
         address, advertised = table.get("address"), table.get("advertised_name")
         if (address is None) == (advertised is None):
             count = "neither" if address is None else "both"
@@ -185,7 +194,17 @@ class _SettingsParser:
         if not isinstance(is_broadcast, bool):
             raise self._error(f"{key}.broadcast", is_broadcast, "true for a sensor that only advertises its values, or false")
         name = self._parse_identifier(table, f"{key}.", "name")
-        return SensorSettings(name, address and address.upper(), advertised, is_broadcast)
+        return SensorSettings(name, address and address.upper(), advertised, is_broadcast, *self._parse_user(key, table))
+
+    def _parse_user(self, key: str, table: Mapping[str, Any]) -> tuple[int | None, Path | None]:
+        user, code_file = table.get("user"), None
+        if user is not None and not (type(user) is int and 0 <= user <= MAX_USER):
+            raise self._error(f"{key}.user", user, f"the sensor's number of this patient, 0 to {MAX_USER}")
+        if "consent_code_file" in table:
+            code_file = self._parse_path(table, f"{key}.", "consent_code_file")
+            if user is None:
+                raise self._error(f"{key}.user", user, "the sensor's number of this patient, because consent_code_file is set")
+        return user, code_file
 
     def _parse_limits(self) -> Limits:
         table = self._table.get("limits", {})

@@ -37,6 +37,7 @@ PRIORITIES: Final[Mapping[str, str]] = {
     "af_burden": "low",
     "models_refused": "low",
     "buffer_nearly_full": "low",
+    "pairing_lost": "low",
 }
 """The lowest priority of an alert of each kind, by IEC 60601-1-8:2020, table 1: high where harm may come immediately, medium
 where it may come within minutes, low for information only. A finding of another kind does not raise an alert."""
@@ -46,6 +47,12 @@ SENSOR_REMOVED_REASON: Final = "ended.sensor_removed"
 """The reason key of an alert that ended because its sensor is no longer in the settings under this name."""
 SUBJECT_CHANGED_REASON: Final = "ended.subject_changed"
 """The reason key of an alert that ended because the hub now serves another subject."""
+LATE_REASON: Final = "late.received"
+"""The reason key of an alert about a result that reached the hub long after it was measured."""
+UNKNOWN_TIME_REASON: Final = "late.unknown_time"
+"""The reason key of an alert about a stored result whose time is not known."""
+UNCONFIRMED_REASON: Final = "person.unconfirmed"
+"""The reason key of an alert about a result that may be another person's."""
 STRIP_BEFORE_S: Final = 3.0
 """Normal beats before the onset, for comparison: three at 60/min."""
 MAX_STRIP_S: Final = 12.0
@@ -119,11 +126,12 @@ class AlertTracker:
         decided_us: int,
         analysis: EcgAnalysis | None = None,
         beats: tuple[LabelledBeat, ...] = (),
+        marks: tuple[str, ...] = (),
     ) -> tuple[FindingRecord | AlertRecord, ...]:
         """Returns the finding's record and, if there is one to send, its alert.
 
         `beats` are the latest beats, for the strip. Without an `analysis` the alert has no strip. `decided_us` is explained in
-        `AlertRecord`.
+        `AlertRecord`. `marks` are further reason keys; the first alert of an episode with one is never suppressed.
         """
         key = finding.kind, finding.onset_s
         known = self._open.get(key) or self._suppressed.get(key)
@@ -150,14 +158,14 @@ class AlertTracker:
             end_us=end_us,
             decided_us=decided_us,
             source=finding.source,
-            reasons=(f"{finding.kind}.criterion",),
+            reasons=(f"{finding.kind}.criterion", *marks),
             probability=finding.probability,
             measured=finding.measured,
             strip=cut_strip(finding, to_utc_us, analysis, beats)
             if analysis and (known is None or _needs_new_strip(finding))
             else None,
         )
-        return (record, *self._on_alert(key, alert))
+        return (record, *self._on_alert(key, alert, is_marked=bool(marks)))
 
     def end_suppression(self, now_us: int, decided_us: int) -> tuple[AlertRecord, ...]:
         """Returns the suppressed alerts that must now be sent, because their episodes still last at `now_us` of the stream.
@@ -173,13 +181,15 @@ class AlertTracker:
             self._send_first(key, replace(self._suppressed.pop(key), decided_us=decided_us), was_suppressed=True) for key in due
         )
 
-    def _on_alert(self, key: tuple[str, float], alert: AlertRecord) -> tuple[AlertRecord, ...]:
+    def _on_alert(self, key: tuple[str, float], alert: AlertRecord, *, is_marked: bool) -> tuple[AlertRecord, ...]:
         if key in self._open:
             return (self._update(key, alert),)
         suppressed = self._suppressed.pop(key, None)
         if suppressed is not None:
             alert = replace(alert, priority=_higher_priority(alert, suppressed), strip=alert.strip or suppressed.strip)
-        if not self._limiter.is_suppressed(alert.kind, alert.priority, alert.onset_us):
+        if is_marked and alert.end_us is not None:  # of the past, or of another person: no reason to suppress later ones
+            return (alert,)
+        if is_marked or not self._limiter.is_suppressed(alert.kind, alert.priority, alert.onset_us):
             return (self._send_first(key, alert, was_suppressed=suppressed is not None),)
         if suppressed is None:
             self._limiter.suppress(alert.kind)

@@ -23,12 +23,15 @@ from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
+from gateway.pairing_alert import pairing_key
+from gateway.pairings import Pairings
+from gateway.persons import deliver_answers
 from gateway.pipeline import Pipeline
 from gateway.radio import Radio
 from gateway.recorder import Recorder
 from gateway.sensor_memory import SensorMemory
 from gateway.sensor_runner import SensorRunner, memory_key, run_sensors, state_key
-from gateway.startup import load_device_key, load_registration
+from gateway.startup import load_consent, load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from sync.errors import PermanentError, TransientError
@@ -158,12 +161,17 @@ class Agent:
     async def _resume_sensors(self, storage: Storage, run_on_analysis_thread: WorkerCall) -> list[SensorRunner]:
         """Resumes every sensor where the last run ended; the time since then is an open gap."""
         sensors: list[SensorRunner] = []
+        pairings = Pairings.load(self.settings.data)
         for sensor in self.settings.sensors:
             stored = await storage.call(storage.outbox.load_state, state_key(sensor.name))
-            pipeline = Pipeline(sensor.name, self.settings.limits, self.models, _parse_state(stored))
+            slots = () if sensor.user is None else (sensor.user,)
+            pipeline = Pipeline(sensor.name, self.settings.limits, self.models, _parse_state(stored), slots=slots)
             remembered = _parse_state(await storage.call(storage.outbox.load_state, memory_key(sensor.name)))
             memory = SensorMemory.restore(remembered)
-            runner = SensorRunner(sensor, pipeline, self.registry, self.clock, storage.recorder, run_on_analysis_thread, memory)
+            consent = load_consent(sensor)
+            arguments = (sensor, pipeline, self.registry, self.clock, storage.recorder, run_on_analysis_thread)
+            pairing_state = _parse_state(await storage.call(storage.outbox.load_state, pairing_key(sensor.name)))
+            runner = SensorRunner(*arguments, memory, consent, pairings, pairing_state)
             sensors.append(runner)
             await runner.resume()
         return sensors
@@ -187,6 +195,7 @@ class Agent:
                 group.create_task(storage.uplink.run(), name="uplink"),
                 group.create_task(storage.keep_tidy(), name="tidy"),
                 group.create_task(reporter.run(), name="status"),
+                group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
             ]
             open_radio = partial(self.open_radio, settings.radio, settings.data / "bonds.json")

@@ -48,6 +48,12 @@ def _add_status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
+def _add_persons_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("answer", nargs="?", choices=("list", "yes", "no"), default="list", help="default: %(default)s")
+    parser.add_argument("id", nargs="?", metavar="ID", help="the result, as pulsegate persons lists it")
+    _add_config(parser)
+
+
 def _add_init_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="new settings file (default: %(default)s)")
 
@@ -57,6 +63,20 @@ def _add_scan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=_parse_positive_seconds, default=10.0, help="duration of the scan (default: %(default)s)"
     )
+    parser.add_argument("--json", action="store_true", help="print a JSON list at the end instead of a table")
+
+
+def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "sensor",
+        nargs="?",
+        metavar="ADDRESS|NAME",
+        help="address, beginning of the advertised name, or name in the settings; without it, choose from a list",
+    )
+    chosen.add_argument("--list", action="store_true", help="list the bonds and the sensors in the settings that have them")
+    chosen.add_argument("--remove", metavar="ADDRESS|NAME", help="remove the bond of a sensor")
+    _add_config(parser)
 
 
 def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
@@ -183,7 +203,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_radio(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--radio", default="bluetooth", help='"bluetooth" or "virtual:SOCKET" (default: %(default)s)')
+    parser.add_argument(
+        "--radio", default="bluetooth", help='"bluetooth", "bluetooth:hci1" or "virtual:SOCKET" (default: %(default)s)'
+    )
 
 
 def _add_played_recording(parser: argparse.ArgumentParser) -> None:
@@ -253,6 +275,13 @@ _COMMANDS: Final = (
         _add_status_arguments,
     ),
     _Command(
+        "persons",
+        "say whose a result is that may be another person's",
+        "Lists the results that a shared cuff or scale may have measured on another person; they are not sent. With yes ID the "
+        "result becomes the patient's; with no ID it is deleted.",
+        _add_persons_arguments,
+    ),
+    _Command(
         "init",
         "write a commented settings file to edit",
         "Writes a commented settings file with random names for hub and patient. Never overwrites a file.",
@@ -274,8 +303,23 @@ _COMMANDS: Final = (
     _Command(
         "scan",
         "list the Bluetooth LE devices in range",
-        "Lists the address, RSSI and name of every Bluetooth LE device that advertises in range.",
+        "Lists every Bluetooth LE device that advertises in range: its address, signal, name and services, the driver that"
+        " would serve it, and whether it is paired.",
         _add_scan_arguments,
+    ),
+    _Command(
+        "pair",
+        "pair a sensor with this hub, step by step",
+        "Tells what to do at the sensor, pairs with it, proves the pairing by a second connection, and keeps its address, so"
+        " that no other device of the same name is taken for it. The agent must not run meanwhile.",
+        _add_pair_arguments,
+    ),
+    _Command(
+        "doctor",
+        "check what the agent needs of this machine",
+        "Checks adapter, permissions, BlueZ, other pairing programs, broker, clock, disk, data folder, registration and models,"
+        " and says what to do. Exits with 1 if a check failed. Changes nothing.",
+        _add_status_arguments,
     ),
     _Command(
         "record",

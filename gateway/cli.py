@@ -122,6 +122,21 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _persons(arguments: argparse.Namespace) -> int:
+    from gateway.persons import describe, leave_answer, read_questions
+
+    settings = load_settings(arguments.config, os.environ)
+    questions = read_questions(settings.data, settings.subject)
+    if arguments.answer == "list":
+        print("\n".join(map(describe, questions)) or "no result waits for an answer")
+        return 0
+    if arguments.id not in {question.held.id for question in questions}:
+        raise CommandError(f"no result {arguments.id or ''} waits for an answer: give an ID that pulsegate persons lists")
+    leave_answer(settings.data, arguments.id, is_patient=arguments.answer == "yes")
+    print("the agent carries this out within seconds if it is running, otherwise after its next start")
+    return 0
+
+
 def _init(arguments: argparse.Namespace) -> int:
     from config.files import create_private_file
     from config.sample import make_sample
@@ -169,18 +184,29 @@ def _identity(arguments: argparse.Namespace) -> int:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    import asyncio
+    from gateway.commands.scan import scan
 
-    from gateway.radio import open_radio
+    return scan(arguments.radio, arguments.seconds, as_json=arguments.json)
 
-    async def scan() -> None:
-        async with open_radio(arguments.radio) as radio:
-            for device, advertisement in await radio.scan(arguments.seconds):
-                name = escape_controls(advertisement.local_name or device.name or "(no name)")
-                print(f"{escape_controls(device.address)}  {advertisement.rssi:>4} dBm  {name}")
 
-    asyncio.run(scan())
-    return 0
+def _pair(arguments: argparse.Namespace) -> int:
+    from gateway.commands.pair import PairError, pair
+    from gateway.startup import check_data_folder, prepare_data_folder
+
+    settings = load_settings(arguments.config, os.environ)
+    check_data_folder(settings.data)
+    _keep_files_private()
+    prepare_data_folder(settings.data)
+    try:
+        return pair(settings, arguments.sensor, is_list=arguments.list, removed=arguments.remove)
+    except PairError as error:
+        raise CommandError(str(error)) from error
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from gateway.commands.doctor import doctor
+
+    return doctor(load_settings(arguments.config, os.environ), as_json=arguments.json)
 
 
 def _record(arguments: argparse.Namespace) -> int:
@@ -285,10 +311,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "run": _run,
     "status": _status,
+    "persons": _persons,
     "init": _init,
     "check-config": _check_config,
     "identity": _identity,
     "scan": _scan,
+    "pair": _pair,
+    "doctor": _doctor,
     "record": _record,
     "demo": _demo,
     "simulate": _simulate,

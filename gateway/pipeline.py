@@ -3,8 +3,9 @@
 The pipeline is synchronous and does no I/O. Arrival times come with the readings, so a day can be replayed in a minute.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import tzinfo
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +13,15 @@ import numpy as np
 from config.limits import Limits
 from drivers.kinds import is_continuous
 from drivers.readings import Intervals, Quarantined, Reading, Status, Vital, Waveform
-from gateway.alerts import AlertTracker
+from gateway.alerts import (
+    LATE_REASON,
+    UNCONFIRMED_REASON,
+    UNKNOWN_TIME_REASON,
+    AlertTracker,
+    alert_priority,
+    raises_alert,
+)
+from gateway.spots import Result, Spot, SpotResults
 from gateway.timeline import Arrival, LastSample, WaveformTimeline
 from gateway.waveform_analysis import (
     ANALYSED_WAVEFORMS,
@@ -22,7 +31,9 @@ from gateway.waveform_analysis import (
     SavedState,
     alert_records,
     join_outputs,
+    utc_s_to_us,
 )
+from models.findings import Finding
 from models.inference.models import Models
 from models.rules.vitals import VitalRules
 from sync.records import (
@@ -30,6 +41,7 @@ from sync.records import (
     GapRecord,
     IntervalsRecord,
     QuarantinedRecord,
+    Record,
     StatusRecord,
     Times,
     VitalRecord,
@@ -40,6 +52,15 @@ RUNNING_US: Final = 60_000_000
 """A stream of vital signs without a value for longer than a minute has ended: no sensor that measures by itself is slower."""
 AGENT_RESTART_REASON: Final = "the agent was restarted"
 """The reason of a gap since the last run of the agent."""
+LATE_US: Final = 600_000_000
+"""A result that is older at its arrival is late. Until then a patient may have rested and measured again."""
+UNCONFIRMED_FLAG: Final = "person_unconfirmed"
+"""The flag of a value that was sent before the patient said whose it is."""
+CONFIRMED_KIND: Final = "person_confirmed"
+"""The kind of the status that follows such a value: whether it is the patient's. It has the same `origin.group`."""
+URGENT_PRIORITIES: Final = frozenset({"high", "medium"})
+"""A result that may be another person's does not wait for the patient's answer if its values alone raise an alert of these
+priorities: harm may come immediately or within minutes, and a severe pressure is of high priority only when it is repeated."""
 
 
 def end_saved_alerts(saved: SavedState, now_us: int, reason: str | None = None) -> tuple[AlertRecord, ...]:
@@ -59,17 +80,31 @@ def end_saved_alerts(saved: SavedState, now_us: int, reason: str | None = None) 
 class Pipeline:
     """Timeline, analysis and alerts for the readings of one sensor.
 
-    Its saved state has five keys: `waveforms` holds the `LastSample` of each kind of waveform, `values` the time of the last
+    Its saved state has six keys: `waveforms` holds the `LastSample` of each kind of waveform, `values` the time of the last
     value of each continuous kind that is being received, `alerts` the ongoing alerts, `streams` the state of each waveform
-    analysis, and `vitals` that of the rules on vital signs.
+    analysis, `vitals` that of the rules on vital signs, and `spots` what is known of results measured on demand.
     """
 
-    def __init__(self, sensor: str, limits: Limits, models: Models, saved: SavedState | None = None) -> None:
-        """`saved` is the last `state()` of an earlier pipeline of this sensor."""
+    def __init__(
+        self,
+        sensor: str,
+        limits: Limits,
+        models: Models,
+        saved: SavedState | None = None,
+        *,
+        slots: Collection[int] | None = None,
+        zone: tzinfo | None = None,
+    ) -> None:
+        """`saved` is the last `state()` of an earlier pipeline of this sensor.
+
+        `slots` are the sensor's numbers of this patient; None: whatever it measures is the patient's, as in a recording. `zone`
+        is the patient's time zone; None: that of the hub.
+        """
         self.sensor = sensor
         self._limits, self._models = limits, models
+        self._slots, self._zone = slots, zone
         self._restored: dict[str, Any] = {
-            **{"waveforms": {}, "values": {}, "alerts": [], "streams": {}, "vitals": {}},
+            **{"waveforms": {}, "values": {}, "alerts": [], "streams": {}, "vitals": {}, "spots": None},
             **(saved or {}),
         }
         waveforms = self._restored["waveforms"].items()
@@ -80,10 +115,12 @@ class Pipeline:
         vitals: Mapping[str, Any] = self._restored["vitals"]
         self._vitals = VitalRules(limits, vitals.get("rules"))
         self._vital_alerts = AlertTracker(sensor, limits, vitals.get("flood"))
+        self.spots = SpotResults(slots, self._restored["spots"], zone)
 
     def feed(self, readings: Sequence[Reading], arrival: Arrival) -> Output:
         """Processes readings that arrived together."""
-        output = join_outputs(self._process(reading, arrival) for reading in readings)
+        self.spots.begin(arrival)
+        output = join_outputs(self._process(part, arrival) for part in _gather_results(readings))
         now_us = arrival.wall_us
         self._values_us = {kind: at_us for kind, at_us in self._values_us.items() if abs(now_us - at_us) <= RUNNING_US}
         return output
@@ -112,11 +149,12 @@ class Pipeline:
             "alerts": [asdict(alert) for alert in ongoing],
             "streams": self._collect_analysis_states(),
             "vitals": {"rules": self._vitals.state(), "flood": self._vital_alerts.limiter_state()},
+            "spots": self.spots.state(),
         }
 
     def restarted(self, saved: SavedState) -> "Pipeline":
         """A new pipeline of the same sensor that resumes from `saved`; this one must not be used any more."""
-        return Pipeline(self.sensor, self._limits, self._models, saved)
+        return Pipeline(self.sensor, self._limits, self._models, saved, slots=self._slots, zone=self._zone)
 
     def resume(self, arrival: Arrival) -> Output:
         """Resumes after a restart of the agent.
@@ -149,9 +187,31 @@ class Pipeline:
         """The state of each waveform's analysis; where none has run in this run of the agent, the restored state."""
         return {**self._analysis_states, **{kind: analysis.state() for kind, analysis in self._analyses.items()}}
 
-    def _process(self, reading: Reading, arrival: Arrival) -> Output:
+    def answer(self, id_: str, arrival: Arrival, *, is_patient: bool) -> Output:
+        """Ends the wait of a held result, because the patient said whose it is.
+
+        The patient's becomes an ordinary result with its own time; another person's is deleted. Nothing happens if no result
+        with this id waits.
+        """
+        held = self.spots.answer(id_, is_patient=is_patient)
+        if held is None:
+            return Output()
+        result, records = held.result, list[Record]()
+        if held.is_sent:
+            records.append(StatusRecord(self.sensor, CONFIRMED_KIND, result.times, is_patient, result.origin))
+        if is_patient:
+            for kind, value, flags in held.values:
+                reading = Vital(kind, value, flags)
+                records += (
+                    self._feed_result(reading, result, arrival) if held.is_sent else self._accept(reading, result, arrival)
+                )
+        return Output(tuple(records))
+
+    def _process(self, reading: Reading | tuple[Spot, ...], arrival: Arrival) -> Output:
         now = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)
         match reading:
+            case tuple():
+                return self._process_result(reading, arrival)
             case Waveform():
                 return self._process_waveform(reading, arrival)
             case Vital(kind, value, flags):
@@ -165,9 +225,71 @@ class Pipeline:
                 self._values_us[kind] = now.at_us
                 return Output((IntervalsRecord(self.sensor, kind, now, ticks),))
             case Status(kind, value):
+                self.spots.on_status(reading, arrival)
                 return Output((StatusRecord(self.sensor, kind, now, value),))
             case Quarantined(characteristic, payload, reason):
                 return Output((QuarantinedRecord(self.sensor, characteristic, now, payload, reason),))
+
+    def _process_result(self, readings: tuple[Spot, ...], arrival: Arrival) -> Output:
+        """Processes readings of one result that arrived together."""
+        origin = readings[0].origin
+        assert origin is not None
+        new = self.spots.select_new(readings, origin, arrival)
+        if not new:
+            return Output()
+        vitals = [reading for reading in new if isinstance(reading, Vital)]
+        is_like_patient = self._vitals.is_like_patient({reading.kind: reading.value for reading in vitals})
+        result = self.spots.decide(origin, arrival, is_like_patient)
+        if result.whose == "other":
+            return Output()
+        if result.whose == "unconfirmed":
+            return Output(self._hold(vitals, result, arrival))
+        return Output(tuple(record for reading in new for record in self._accept(reading, result, arrival)))
+
+    def _hold(self, vitals: Sequence[Vital], result: Result, arrival: Arrival) -> tuple[Record, ...]:
+        """Holds readings until the patient answers. Returns what is sent before: none of it changes a mean or an episode."""
+        rules = VitalRules(self._limits)
+        findings = [
+            finding
+            for reading in vitals
+            for finding in rules.feed(reading.kind, reading.value, result.times.at_us, reading.flags)
+            if raises_alert(finding)
+        ]
+        is_urgent = any(alert_priority(finding, self._limits) in URGENT_PRIORITIES for finding in findings)
+        if not self.spots.hold(result, vitals, is_urgent=is_urgent).is_sent:
+            return ()
+        values = (
+            VitalRecord(self.sensor, one.kind, result.times, one.value, (*one.flags, UNCONFIRMED_FLAG), result.origin)
+            for one in vitals
+        )
+        return (*values, *self._raise_alone(findings, (UNCONFIRMED_REASON, *_late_marks(result, arrival)), arrival))
+
+    def _accept(self, reading: Spot, result: Result, arrival: Arrival) -> tuple[Record, ...]:
+        """The records of a reading of this patient."""
+        if isinstance(reading, Status):
+            return (StatusRecord(self.sensor, reading.kind, result.times, reading.value, result.origin),)
+        record = VitalRecord(self.sensor, reading.kind, result.times, reading.value, reading.flags, result.origin)
+        return (record, *self._feed_result(reading, result, arrival))
+
+    def _feed_result(self, reading: Vital, result: Result, arrival: Arrival) -> tuple[Record, ...]:
+        """The findings and alerts of a reading of this patient."""
+        at_us, now_us, marks = result.times.at_us, arrival.wall_us, _late_marks(result, arrival)
+        if not result.is_datable:  # a mean must not take an old value for a new one
+            alone = VitalRules(self._limits).feed(reading.kind, reading.value, at_us, reading.flags)
+            return self._raise_alone(tuple(alone), marks, arrival)
+        findings = self._vitals.feed_result(reading.kind, reading.value, at_us, now_us, reading.flags)
+        records = [
+            record
+            for finding in findings
+            for record in self._vital_alerts.on_finding(finding, utc_s_to_us, now_us, marks=marks)
+        ]
+        return (*records, *self._vital_alerts.end_suppression(now_us, now_us))
+
+    def _raise_alone(self, findings: Sequence[Finding], marks: tuple[str, ...], arrival: Arrival) -> tuple[Record, ...]:
+        """The records of findings that do not belong to an episode of the patient's readings: they end at once."""
+        ended = (replace(finding, end_s=finding.onset_s) for finding in findings)
+        records = [self._vital_alerts.on_finding(finding, utc_s_to_us, arrival.wall_us, marks=marks) for finding in ended]
+        return tuple(record for group in records for record in group)
 
     def _process_waveform(self, wave: Waveform, arrival: Arrival) -> Output:
         timeline = self._timelines.setdefault(wave.kind, WaveformTimeline(self.sensor, wave.kind))
@@ -206,3 +328,23 @@ class Pipeline:
         elif missing is not None:
             yield analysis.process_gap(missing / record.rate_hz, arrival.wall_us)
         yield analysis.process_samples(values, record.times.at_us, record.rate_hz, arrival.wall_us)
+
+
+def _gather_results(readings: Sequence[Reading]) -> Iterator[Reading | tuple[Spot, ...]]:
+    """Yields the readings in their order; those of one result together, at the place of the first."""
+    results: dict[int, list[Spot]] = {}
+    for reading in readings:
+        if isinstance(reading, Vital | Status) and reading.origin is not None:
+            results.setdefault(reading.origin.group, []).append(reading)
+    for reading in readings:
+        if not (isinstance(reading, Vital | Status) and reading.origin is not None):
+            yield reading
+        elif reading.origin.group in results:
+            yield tuple(results.pop(reading.origin.group))
+
+
+def _late_marks(result: Result, arrival: Arrival) -> tuple[str, ...]:
+    """The reason keys of alerts about a result that was measured long before now."""
+    if not result.is_datable:
+        return (UNKNOWN_TIME_REASON,)
+    return (LATE_REASON,) if arrival.wall_us - result.times.at_us > LATE_US else ()

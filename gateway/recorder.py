@@ -197,7 +197,7 @@ class Recorder:
         async with self._flush_lock:
             if self._batch is not None and not await self._store_batch(self._batch):
                 return False
-            if self._pending:
+            if self._pending or self._pending_state:  # a result that waits for the patient's answer is in the state only
                 if not await self._store_pending():
                     return False
             elif self.buffer_alert.is_ongoing:  # no sensor sends, but the uplink may have made room
@@ -284,9 +284,13 @@ def lane_of(record: Record) -> Lane:
 
 def _is_urgent(record: Record) -> bool:
     """Whether a record is stored at once: an alert, or a reading that its sensor may not have any more."""
-    return isinstance(record, AlertRecord) or (
-        isinstance(record, VitalRecord) and record.kind in KINDS and KINDS[record.kind].is_spot
-    )
+    match record:
+        case AlertRecord():
+            return True
+        case VitalRecord(kind=kind, origin=origin):
+            return origin is not None or (kind in KINDS and KINDS[kind].is_spot)
+        case _:
+            return False
 
 
 def _encode_batch(pending: Sequence[Record], state: Mapping[str, object]) -> tuple[list[tuple[Lane, bytes]], dict[str, bytes]]:

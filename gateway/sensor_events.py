@@ -66,12 +66,21 @@ class Overflow:
     state: LinkState | None = None
 
 
-SensorEvent = Notification | Interruption | LinkStateChange | Overflow
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The patient said whether a held result is their own."""
+
+    id: str
+    is_patient: bool
+    arrival: Arrival
+
+
+SensorEvent = Notification | Interruption | LinkStateChange | Overflow | Answer
 
 
 def is_spot_reading(event: SensorEvent) -> bool:
-    """Whether an event carries a result that its sensor sends only once."""
-    return isinstance(event, Notification) and event.is_indicated and bool(event.readings)
+    """Whether an event carries a result that its sensor sends only once, or makes a held one an ordinary one."""
+    return isinstance(event, Answer) or (isinstance(event, Notification) and event.is_indicated and bool(event.readings))
 
 
 class EventQueue:
@@ -89,7 +98,7 @@ class EventQueue:
         self.dropped = 0
         """The number of notifications that were dropped."""
 
-    def put(self, event: Notification | Interruption | LinkStateChange) -> None:
+    def put(self, event: Notification | Interruption | LinkStateChange | Answer) -> None:
         """Adds an event, or counts it in the `Overflow` that follows the queued events."""
         if self.take is not None and self._events.empty() and self.take(event):
             return
@@ -104,7 +113,7 @@ class EventQueue:
                 overflow = replace(overflow, notifications=overflow.notifications + 1)
             case LinkStateChange(state):
                 overflow = replace(overflow, state=state)
-            case Interruption():  # every overflow opens a gap
+            case Interruption() | Answer():  # every overflow opens a gap; the patient is asked again
                 pass
         self._overflow = overflow
 

@@ -8,27 +8,32 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from config.settings import Settings
+from config.settings import SensorSettings, Settings
+from drivers.conversation import Consent
 from sync.errors import PermanentError
-from sync.key_files import KeyFileError
+from sync.key_files import KeyFileError, check_private_file
 from sync.registration import Registration
 from sync.signing import SigningKey, Use, VerifyingKey
 
 PRIVATE_FILES: Final = ("bonds.json", "buffer.db", "buffer.db-shm", "buffer.db-wal", "models.json", "status.json")
 """The files in the data folder that earlier versions left readable for other users. The keys are not listed: if others could
 read one, that must be seen (`sync.key_files.check_private_file`)."""
+MAX_CONSENT_CODE: Final = 9999
+"""User Data Service 1.1, section 3.1.2.1: consent codes are 0 to 9999."""
 DEVICE_KEY_FILE: Final = "device.key"
 DEVICE_PUBLIC_FILE: Final = "device.pub"
 """The files in the data folder with the device key and its public key; the operator takes the latter to the clinic."""
 
 
 def check_startup(settings: Settings) -> None:
-    """Check the registration and the data folder.
+    """Check the registration, the consent codes and the data folder.
 
     Raises:
         PermanentError: the agent cannot start with these settings.
     """
     load_registration(settings)
+    for sensor in settings.sensors:
+        load_consent(sensor)
     check_data_folder(settings.data)
 
 
@@ -48,6 +53,24 @@ def load_registration(settings: Settings) -> Registration:
             " subject with pulsegate-cloud register and bring the new file, or set `subject`"
         )
     return registration
+
+
+def load_consent(sensor: SensorSettings) -> Consent | None:
+    """Read the code with which the sensor lets this hub have the patient's data; None if none is set.
+
+    Raises:
+        PermanentError: the file is missing, accessible to other users, or holds no such code. Its content is not quoted.
+    """
+    path = sensor.consent_code_file
+    if path is None or sensor.user is None:
+        return None
+    check_private_file(path)
+    text = path.read_bytes().strip()
+    if not (text.isdigit() and int(text) <= MAX_CONSENT_CODE):
+        raise PermanentError(
+            f"{path} holds no consent code: write the number from 0 to {MAX_CONSENT_CODE} that the sensor shows"
+        )
+    return Consent(sensor.user, int(text))
 
 
 def load_device_key(folder: Path) -> SigningKey:

@@ -101,6 +101,10 @@ class StatusReporter:
             "blocks_dropped": buffered.dropped,
             "messages_ignored": uplink.ignored_messages,
             "notifications_dropped": sum(sensor.events.dropped for sensor in self.sensors),
+            "results_repeated": sum(sensor.pipeline.spots.counters.repeats for sensor in self.sensors),
+            "results_of_others": sum(sensor.pipeline.spots.counters.of_others for sensor in self.sensors),
+            "results_unconfirmed": sum(len(sensor.pipeline.spots.held) for sensor in self.sensors),
+            "results_given_up": sum(sensor.pipeline.spots.counters.given_up for sensor in self.sensors),
             "analysis_restarts": sum(sensor.analysis_restarts for sensor in self.sensors),
             "loop_stalls": self.loop_stalls,
         }

@@ -28,6 +28,10 @@ _LABELS: Final[Mapping[str, str]] = {
     "blocks_refused": "blocks refused by the clinic",
     "blocks_dropped": "blocks lost to a full buffer",
     "messages_ignored": "messages ignored since the start",
+    "results_repeated": "values that a sensor sent again",
+    "results_of_others": "results of other users of a sensor",
+    "results_unconfirmed": "results to confirm with pulsegate persons",
+    "results_given_up": "results never confirmed, deleted",
     "loop_stalls": "delays of the event loop",
 }
 """The labels of counters whose name in the status file does not say enough. Other counters are shown under their name."""

@@ -43,7 +43,7 @@ class VitalThinner:
             match record:
                 case IntervalsRecord(ticks=ticks):
                     kept += self._thin_stream(record, len(ticks), is_nearly_full)
-                case VitalRecord(kind=kind) if is_continuous(kind):
+                case VitalRecord(kind=kind, origin=None) if is_continuous(kind):
                     kept += self._thin_stream(record, 1, is_nearly_full)
                 case _:
                     kept.append(record)

@@ -23,6 +23,7 @@ from sync.records import (
     QuarantinedRecord,
     Record,
     RecordError,
+    SpotOrigin,
     StatusRecord,
     Strip,
     Times,
@@ -54,6 +55,9 @@ _COLUMNS: Final[Mapping[type[Record], tuple[str, ...]]] = {
 _LISTS: Final[Mapping[type[Record], str]] = {WaveformRecord: "samples", IntervalsRecord: "ticks"}
 """The field with several values for each reading. Those of a group follow each other; `counts` says how many each has."""
 _TIMES: Final = tuple(field.name for field in fields(Times))
+_ORIGIN: Final = tuple(field.name for field in fields(SpotOrigin))
+"""The columns of the readings that a person measured on demand. A group without such a reading has none of them."""
+_HAVE_ORIGIN: Final = frozenset({VitalRecord, StatusRecord})
 _RELATIVE_TO: Final[Mapping[str, tuple[str, int]]] = {"arrived_us": ("at_us", 1), "arrived_mono_ns": ("arrived_us", 1000)}
 """A packed column of these times holds the difference from another time, which is multiplied by the factor."""
 _PARTS: Final[Mapping[str, type[Times | Strip]]] = {"times": Times, "strip": Strip}
@@ -62,7 +66,7 @@ _ROW_CLASSES: Final = (*get_args(Row), *_PARTS.values())
 _ROW_FIELDS: Final = {cls: frozenset(field.name for field in fields(cls)) for cls in _ROW_CLASSES}
 _REQUIRED: Final = {
     cls: frozenset(name for name, hint in get_type_hints(cls).items() if NoneType not in get_args(hint))
-    for cls in (*_ROW_CLASSES, *_SHARED)
+    for cls in (*_ROW_CLASSES, *_SHARED, SpotOrigin)
 }
 """The fields that are never None. A None is not written."""
 
@@ -81,7 +85,8 @@ def decode_item(item: Item, records_left: int, samples_left: int) -> Sequence[Re
     """
     cls = RECORD_TYPES[item["type"]]
     if cls in _SHARED:
-        known = select_known(item, {"type", *_SHARED[cls], *_COLUMNS[cls], *_TIMES, *_list_fields(cls)})
+        origin = _ORIGIN if cls in _HAVE_ORIGIN else ()
+        known = select_known(item, {"type", *_SHARED[cls], *_COLUMNS[cls], *_TIMES, *_list_fields(cls), *origin})
         records = _decode_group(cls, known, records_left, samples_left)
     else:
         known = select_known(item, {"type"} | _ROW_FIELDS[cls])
@@ -149,6 +154,8 @@ def _encode_group(records: Sequence[Any]) -> Item:
     item = _shared_fields(records[0]) | _pack_times([record.times for record in records])
     for name in _COLUMNS[cls]:
         item[name] = pack_column([getattr(record, name) for record in records])
+    if cls in _HAVE_ORIGIN:
+        item |= _pack_origins([record.origin for record in records])
     if cls in _LISTS:
         values = [getattr(record, _LISTS[cls]) for record in records]
         item["counts"] = pack_column([len(one) for one in values])
@@ -168,6 +175,13 @@ def _pack_times(times: Sequence[Times]) -> Item:
     return packed
 
 
+def _pack_origins(origins: Sequence[SpotOrigin | None]) -> Item:
+    if not any(origins):
+        return {}
+    columns = {name: [getattr(one, name, None) for one in origins] for name in _ORIGIN}
+    return {name: pack_column(column) for name, column in columns.items() if any(value is not None for value in column)}
+
+
 def _pack_differences(column: list[Any], base: list[Any], factor: int) -> bytes | list[Any]:
     """Return the packed differences, or the column itself if one of them is not a 64-bit integer."""
     if set(map(type, [*column, *base])) != {int}:
@@ -180,6 +194,8 @@ def _decode_group(cls: type[Any], item: Item, records_left: int, samples_left: i
     times = _unpack_times(item, records_left)
     n = len(times)
     columns: dict[str, Sequence[Any]] = {name: _unpack_exactly(item, name, n) for name in _COLUMNS[cls]}
+    if cls in _HAVE_ORIGIN:
+        columns["origin"] = _unpack_origins(item, n)
     if cls in _LISTS:
         columns[_LISTS[cls]] = _unpack_lists(item, _LISTS[cls], n, samples_left)
     if missing := [name for name in _SHARED[cls] if name not in item]:
@@ -203,6 +219,17 @@ def _unpack_times(item: Item, records_left: int) -> list[Times]:
             base, factor = _RELATIVE_TO[name]
             columns[name] = _add_base(columns[name], columns[base], factor)
     return [Times(*row) for row in zip(*columns.values(), strict=True)]
+
+
+def _unpack_origins(item: Item, n: int) -> list[SpotOrigin | None]:
+    """Return the origin of each of `n` readings."""
+    columns: dict[str, list[Any]] = {name: _unpack_exactly(item, name, n) for name in _ORIGIN if name in item}
+    if not columns:
+        return [None] * n
+    if missing := sorted(_REQUIRED[SpotOrigin] - columns.keys()):
+        raise RecordError(f"{item['type']}: {', '.join(missing)} missing")
+    rows = zip(*(columns.get(name, [None] * n) for name in _ORIGIN), strict=True)
+    return [None if row.count(None) == len(row) else SpotOrigin(*row) for row in rows]
 
 
 def _add_base(differences: list[Any], base: list[Any], factor: int) -> list[int]:

@@ -33,6 +33,30 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
+class SpotOrigin:
+    """Where a reading that a person measured on demand comes from.
+
+    Attributes:
+        group: identifies the result among those of its sensor; the readings of one result have the same.
+        time_source: how `Times.at_us` was found: `measured` by the sensor's clock, `corrected` by the known error of that
+            clock, or `arrival` at the hub, because that clock could not be used.
+        is_stored: whether the result comes from the sensor's memory.
+        local_us: the sensor's date and time at the measurement, read as if it were UTC: microseconds since 1970.
+        clock: the state of the sensor's clock (`drivers.readings.ClockState`); None where the sensor sends no time.
+        record: the number of the result in the sensor's memory.
+        user: the sensor's number of the person; None where it names none.
+    """
+
+    group: int
+    time_source: str
+    is_stored: bool
+    local_us: int | None = None
+    clock: str | None = None
+    record: int | None = None
+    user: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WaveformRecord:
     """Gap-free samples; sample i was taken at `times.at_us` + i / `rate_hz` and is `samples[i]` * `scale` units of `kind`."""
 
@@ -46,13 +70,14 @@ class WaveformRecord:
 
 @dataclass(frozen=True, slots=True)
 class VitalRecord:
-    """One measured number, in the unit of its kind."""
+    """One measured number, in the unit of its kind. `origin` is None where the value is continuous."""
 
     sensor: str
     kind: str
     times: Times
     value: float
     flags: tuple[str, ...] = ()
+    origin: SpotOrigin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +92,13 @@ class IntervalsRecord:
 
 @dataclass(frozen=True, slots=True)
 class StatusRecord:
-    """Information that the sensor reported about itself."""
+    """Information that the sensor reported about itself. `origin` is set where it is about a measurement on demand."""
 
     sensor: str
     kind: str
     times: Times
     value: str | int | float | bool
+    origin: SpotOrigin | None = None
 
 
 @dataclass(frozen=True, slots=True)

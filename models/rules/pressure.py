@@ -1,13 +1,14 @@
 """Rules on blood pressure: hypertensive crisis, hypotension, and the mean of a week of home readings."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from config.limits import Limits
 from models.findings import Finding
 from models.rules.threshold import STALE_S, Criterion, ThresholdRule
+from models.signal.filters import median_of
 
 DAY_S: Final = 86400.0
 
@@ -16,6 +17,11 @@ MIN_DAYS: Final = 3
 
 MAX_READINGS: Final = 512
 """Readings kept: two weeks of 36 a day."""
+
+PERSON_READINGS: Final = 14
+"""The last readings, whose median a new one is compared with to find out whether it is the patient's: a week of two a day."""
+MIN_PERSON_READINGS: Final = 6
+"""Fewer readings say too little of a person: three days of two a day (ESH 2023)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,21 @@ class PressureRules:
         yield from self._crisis.update(self._values, at_s)
         if len(self._values) == 2:
             yield from self._update_means(Pressure(at_s, self._values["systolic"], self._values["diastolic"]))
+
+    def is_like_patient(self, values: Mapping[str, float]) -> bool:
+        """Whether a pressure, its values by kind, is near the patient's usual one or near the last.
+
+        True where there are too few readings to compare with.
+        """
+        last = list(self.readings)[-PERSON_READINGS:]
+        if len(last) < MIN_PERSON_READINGS:
+            return True
+        usual = Pressure(last[-1].at_s, median_of([one.systolic for one in last]), median_of([one.diastolic for one in last]))
+        return any(
+            abs(values.get("systolic", one.systolic) - one.systolic) <= self._limits.person_systolic.value
+            and abs(values.get("diastolic", one.diastolic) - one.diastolic) <= self._limits.person_diastolic.value
+            for one in (usual, last[-1])
+        )
 
     def _update_means(self, pressure: Pressure) -> Iterator[Finding]:
         self.readings.append(pressure)

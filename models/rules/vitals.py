@@ -5,6 +5,7 @@ The rules process one value at a time, with the time at which it was measured; t
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from config.limits import PLAUSIBLE, Limits
@@ -56,6 +57,10 @@ class VitalRules:
     def __init__(self, limits: Limits, state: VitalRulesState | None = None) -> None:
         """Start empty, or resume from the `state` of an earlier object. A restart ends the episodes that were open then."""
         past = state or {"pressure": [], "weight": []}
+        self._limits = limits
+        self._newest_us: dict[str, int] = {}
+        self._earlier: VitalRules | None = None
+        """The rules on results that arrive after later ones. The readings that they compare with are the same objects."""
         self._pressure = PressureRules(limits, [Pressure(*values) for values in past["pressure"]])
         self._weight = WeightRule(limits, [Weight(*values) for values in past["weight"]])
         self._spo2 = ThresholdRule(_spo2_criterion(limits))
@@ -81,6 +86,29 @@ class VitalRules:
             yield self._inconclusive(kind, value, at_s, "noise")
         else:
             yield from self._apply_rules(kind, value, at_s, flags)
+
+    def feed_result(self, kind: str, value: float, at_us: int, now_us: int, flags: tuple[str, ...] = ()) -> Iterator[Finding]:
+        """Process one value of a result, which may have been measured before results that were processed already.
+
+        Such a value counts in means and comparisons. Its findings end at once: it neither begins nor ends an episode of later
+        values. `now_us` is the hub's clock; after it was set back, what seems later is not.
+        """
+        newest_us = self._newest_us.get(kind, at_us)
+        if not at_us < newest_us <= now_us:
+            self._newest_us[kind] = at_us
+            yield from self.feed(kind, value, at_us, flags)
+            return
+        if self._earlier is None or at_us < self._earlier._newest_us.get(kind, at_us):
+            self._earlier = VitalRules(self._limits)
+            self._earlier._pressure.readings = self._pressure.readings
+            self._earlier._weight.readings = self._weight.readings
+        self._earlier._newest_us[kind] = at_us
+        for finding in self._earlier.feed(kind, value, at_us, flags):
+            yield finding if finding.end_s is not None else replace(finding, end_s=at_us / 1e6)
+
+    def is_like_patient(self, values: Mapping[str, float]) -> bool:
+        """Whether a result, its values by kind, can be this patient's by what was measured before."""
+        return self._weight.is_like_patient(values.get("weight")) and self._pressure.is_like_patient(values)
 
     def state(self) -> VitalRulesState:
         """Return what must survive a restart, ready for JSON: the readings that means and comparisons are computed from."""

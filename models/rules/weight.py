@@ -59,6 +59,14 @@ class WeightRule:
         self.readings.append(reading)
         yield from self._check_gain(at_s)
 
+    def is_like_patient(self, kg: float | None) -> bool:
+        """Whether a weight is near those of the last day with one. True without a weight to compare, or to compare with."""
+        if kg is None or not self.readings:
+            return True
+        last_day = max(reading.at_s // DAY_S for reading in self.readings)
+        last = median_of([reading.kg for reading in self.readings if reading.at_s // DAY_S == last_day])
+        return abs(kg - last) <= self._step
+
     def _check_gain(self, at_s: float) -> Iterator[Finding]:
         by_day = self._daily_medians(at_s)
         today = at_s // DAY_S

@@ -9,5 +9,6 @@ from sync.outbox.outbox import (
     OutboxStatistics,
     StoredState,
 )
+from sync.outbox.state import read_states
 
-__all__ = ["NEWEST", "Applied", "BufferLimits", "Outbox", "OutboxBlock", "OutboxStatistics", "StoredState"]
+__all__ = ["NEWEST", "Applied", "BufferLimits", "Outbox", "OutboxBlock", "OutboxStatistics", "StoredState", "read_states"]

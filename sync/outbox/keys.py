@@ -46,6 +46,8 @@ class OutboxKeys:
         self._hub = hub
         self._keys = keys
         self._registered: Final = registration.recipients
+        self.erased_subjects: Final = set[str]()
+        """Subjects that were erased since the start."""
         self.load()
 
     def load(self) -> None:
@@ -115,6 +117,7 @@ class OutboxKeys:
 
     def erase(self, subject: str) -> None:
         """Overwrite all that opens the subject's blocks. The rows of the keys stay until their blocks are deleted."""
+        self.erased_subjects.add(subject)
         numbers = [(key.number,) for key in self.stored.values() if key.subject == subject]
         with self._database.destroying():
             self._database.execute_many("UPDATE keys SET local = NULL WHERE number = ?", numbers)

@@ -181,9 +181,10 @@ class Outbox:
     ) -> list[BlockId]:
         """Seal and store blocks together with named values of the caller, in one transaction that is on the disk on return.
 
-        All of it belongs to the outbox's subject, or to an earlier `subject` of this hub.
-        If the buffer is over its quota, this deletes some blocks first (`sync.outbox.room`), unless an alert is stored.
+        All of it belongs to the outbox's subject, or to an earlier `subject` of this hub. If the buffer is over its quota,
+        this deletes some blocks first (`sync.outbox.room`), unless an alert is stored.
         On a full disk alerts may spend a part of the reserve, and other blocks the space of deleted and released ones.
+        Values of a subject that the clinic has erased since the start are not stored: they say what was measured before.
 
         Raises:
             PermanentError: a plaintext exceeds `PLAINTEXT_LIMIT_BYTES`, or the buffer is damaged.
@@ -323,8 +324,8 @@ class Outbox:
         key = self._keys.current(owner, sealing_day(self._epoch))
         self._sweep.keep_key(key.number)
         ids = self._sealer.put(blocks, self._epoch, key, now_s)
-        for name, value in (state or {}).items():
-            self._state.save(owner, name, value)
+        if owner not in self._keys.erased_subjects:
+            self._state.save(owner, state or {})
         return ids
 
     def _make_room(self) -> None:

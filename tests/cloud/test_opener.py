@@ -9,6 +9,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from cloud.tables import open_projections, reset_projections
 from sync.cbor import encode_cbor
 from sync.errors import TransientError
 from sync.record_codec import encode_records
-from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, StatusRecord
+from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedRecord, SpotOrigin, StatusRecord, VitalRecord
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, find_alert, heart_rate, strip, times, waveform
 from tests.databases import ON_BOTH
@@ -170,6 +171,10 @@ def test_a_damaged_block_does_not_stop_the_next_block(store: Store, engine: Engi
     assert heart_rates(engine) == [62.0]
 
 
+def spot(**changes: Any) -> VitalRecord:
+    return replace(heart_rate(START_US, 60.0), origin=replace(SpotOrigin(1, "measured", is_stored=False), **changes))
+
+
 INVALID_PLAINTEXTS = {
     "not CBOR": b"\xff",
     "not a map": encode_cbor("CANARY-4711"),
@@ -186,6 +191,9 @@ INVALID_PLAINTEXTS = {
     "a value of 400 digits": encode_records([heart_rate(START_US, 10**400)]),
     "a sensor of another type": encode_records([heart_rate(START_US, 60.0, sensor=["CANARY-4711"])]),  # type: ignore[arg-type]
     "missing samples": encode_cbor({"items": [{"type": "waveform", "sensor": "strap-1", "kind": "ecg"}]}),
+    "an origin without a source of its time": encode_records([spot(time_source=None)]),
+    "an origin with a date beyond 2112": encode_records([spot(local_us=2**52 + 1)]),
+    "a user that is a text": encode_records([spot(user="CANARY-4711")]),
     "a list of another type, as in format 1": encode_cbor([{"type": "CANARY-4711"}]),
     "missing samples in format 1": encode_cbor([{"type": "waveform", "sensor": "strap-1", "kind": "ecg"}]),
 }
@@ -255,6 +263,7 @@ def test_a_killed_opener_continues_where_it_stopped(tmp_path: Path, hub: Hub, cl
 OPEN_IN_SMALL_BATCHES = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from cloud import opener, tables
 from cloud.store import Store
 from tests.clinic_testbed import Clinic

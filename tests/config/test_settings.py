@@ -35,6 +35,25 @@ def test_reads_all_settings_of_a_file(tmp_path: Path) -> None:
     assert settings.limits.tachycardia_rate.value == 140
 
 
+def test_reads_whose_results_of_a_shared_sensor_are_taken(tmp_path: Path) -> None:
+    shared = GOOD.replace('name = "strap"', 'name = "scale"\nuser = 2\nconsent_code_file = "scale.code"')
+    (scale,) = load_settings(write(tmp_path, shared), {}).sensors
+    assert (scale.user, scale.consent_code_file) == (2, tmp_path / "scale.code")
+    (strap,) = load_settings(write(tmp_path, GOOD), {}).sensors
+    assert (strap.user, strap.consent_code_file) == (None, None)
+
+
+@pytest.mark.parametrize("user", ["255", "-1", "true", '"1"', "1.0"])
+def test_rejects_a_number_that_no_user_has(tmp_path: Path, user: str) -> None:
+    with pytest.raises(SettingsError, match=r"sensor\[0\]\.user = .* is not allowed: .* 0 to 254"):
+        load_settings(write(tmp_path, GOOD.replace('name = "strap"', f'name = "strap"\nuser = {user}')), {})
+
+
+def test_a_consent_code_needs_a_user(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"sensor\[0\]\.user is missing"):
+        load_settings(write(tmp_path, GOOD.replace('name = "strap"', 'name = "strap"\nconsent_code_file = "code"')), {})
+
+
 def test_environment_overrides_the_file(tmp_path: Path) -> None:
     settings = load_settings(write(tmp_path, GOOD), {"PULSEGATE_HUB": "hub-2", "PULSEGATE_CLINIC_PORT": "1884"})
     assert (settings.hub, settings.clinic.broker) == ("hub-2", Endpoint("127.0.0.1", 1884))

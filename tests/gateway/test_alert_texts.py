@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from config.limits import DEFAULT_LIMITS
-from gateway.alerts import PRIORITIES, SUPPRESSED_REASON
+from gateway.alerts import LATE_REASON, PRIORITIES, SUPPRESSED_REASON, UNCONFIRMED_REASON, UNKNOWN_TIME_REASON
 from models.findings import INCONCLUSIVE
 
 LANG = Path(__file__).parents[2] / "cloud" / "page" / "static" / "lang"
@@ -57,6 +57,12 @@ def test_every_inconclusive_reason_has_texts_for_clinicians_and_patients(languag
 @languages
 def test_the_text_about_suppressed_alerts_contains_their_number(language: str) -> None:
     assert "{held}" in load_texts(language)["reason"][SUPPRESSED_REASON]
+
+
+@languages
+def test_results_that_are_late_or_perhaps_of_another_person_have_a_text(language: str) -> None:
+    reasons = load_texts(language)["reason"]
+    assert all(reasons[reason] for reason in (LATE_REASON, UNKNOWN_TIME_REASON, UNCONFIRMED_REASON))
 
 
 @languages

@@ -8,7 +8,7 @@ import pytest
 
 from config.limits import DEFAULT_LIMITS
 from config.settings import SensorSettings
-from drivers.readings import Intervals, Reading, Vital, Waveform
+from drivers.readings import Intervals, Origin, Reading, Vital, Waveform
 from drivers.registry import build_registry
 from drivers.spec import uuid16
 from gateway import virtual_time
@@ -31,6 +31,7 @@ READINGS: Mapping[bytes, Reading] = {
     b"pulse": Vital("pulse_rate", 60.0),
     b"rr": Intervals("rr", (1024,)),
     b"pressure": Vital("systolic", 120.0),
+    b"spot": Vital("spo2", 97.0, (), Origin(1)),
     b"ecg": Waveform("ecg", (0, 5, 100, 5) * 32, 128.0, 0.001),
     b"ppg": Waveform("ppg", (0, 5, 100, 5) * 16, 64.0, 1.0),
 }
@@ -76,10 +77,11 @@ async def stored_after_each(notifications: list[tuple[bytes, bool]]) -> list[int
     [
         ([(b"pulse", False), (b"pulse", True), (b"pulse", False)], [1, 2, 2]),
         ([(b"pulse", False), (b"pressure", False), (b"pulse", False)], [1, 2, 2]),
+        ([(b"pulse", False), (b"spot", False), (b"pulse", False)], [1, 2, 2]),
         ([(b"ecg", False), (b"ecg", False), (b"ppg", False), (b"ppg", False)], [1, 1, 3, 3]),
         ([(b"pulse", False), (b"pulse", False), (b"rr", False), (b"pulse", False)], [1, 1, 3, 3]),
     ],
-    ids=["indicated", "spot kind", "first samples", "first values"],
+    ids=["indicated", "spot kind", "measured on demand", "first samples", "first values"],
 )
 def test_what_cannot_be_had_again_is_durable_before_the_next_event(
     notifications: list[tuple[bytes, bool]], counts: list[int]

@@ -1,6 +1,7 @@
 """What the hub stores of vital signs while its buffer is nearly full."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ from sync.records import (
     IntervalsRecord,
     QuarantinedRecord,
     Record,
+    SpotOrigin,
     StatusRecord,
     Times,
     VitalRecord,
@@ -50,6 +52,11 @@ def test_one_value_a_minute_is_stored_with_a_gap_for_the_others() -> None:
     stored = thin([vital(second) for second in range(150)], thinner)
     assert stored == [vital(0), gap(0), vital(60), gap(60), vital(120), gap(120)]
     assert thinner.left_out == 147
+
+
+def test_results_measured_on_demand_are_all_stored() -> None:
+    results = [replace(vital(second, "spo2"), origin=SpotOrigin(second, "measured", is_stored=False)) for second in range(3)]
+    assert thin(results) == results
 
 
 def test_each_kind_of_each_sensor_keeps_its_own_value() -> None:

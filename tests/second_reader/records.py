@@ -29,11 +29,13 @@ class Group:
     shared: tuple[str, ...]
     columns: tuple[str, ...] = ()
     series: str | None = None
+    has_origin: bool = False
 
     def names(self) -> tuple[str, ...]:
         """Return the names of all fields of the item."""
         series = ("counts", self.series) if self.series else ()
-        return ("type", *self.shared, *_TIMES, *_OPTIONAL_TIMES, *self.columns, *series)
+        origin = _ORIGIN if self.has_origin else ()
+        return ("type", *self.shared, *_TIMES, *_OPTIONAL_TIMES, *self.columns, *series, *origin)
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,13 @@ class Fields:
 
 _TIMES: Final = ("at_us", "arrived_us", "arrived_mono_ns")
 _OPTIONAL_TIMES: Final = ("sensor_ns", "offset_ns", "drift_ppm")
+_ALWAYS_IN_ORIGIN: Final = ("group", "time_source", "is_stored")
+_ORIGIN: Final = (*_ALWAYS_IN_ORIGIN, "local_us", "clock", "record", "user")
 _GROUPS: Final = {
     "waveform": Group(("sensor", "kind", "scale"), ("rate_hz",), "samples"),
-    "vital": Group(("sensor", "kind", "flags"), ("value",)),
+    "vital": Group(("sensor", "kind", "flags"), ("value",), has_origin=True),
     "intervals": Group(("sensor", "kind"), (), "ticks"),
-    "status": Group(("sensor", "kind"), ("value",)),
+    "status": Group(("sensor", "kind"), ("value",), has_origin=True),
 }
 _OTHERS: Final = {
     "gap": Fields(("sensor", "kind", "from_us", "reason"), ("to_us", "missing", "from_sensor_ns", "to_sensor_ns")),
@@ -233,13 +237,32 @@ def _decode_group(item: dict[str, Any], group: Group) -> list[Record]:
     columns = {name: decode_column(content[name]) for name in group.columns}
     if group.series:
         columns[group.series] = _decode_series(content["counts"], content[group.series], is_samples=group.series == "samples")
+    origins = _decode_origins(content, n) if group.has_origin else [{}] * n
     if n == 0 or any(len(column) != n for column in [*times.values(), *columns.values()]):
         raise RefusedError("the columns of a group are empty or differ in length")
     shared = {"type": item["type"], **{name: content[name] for name in group.shared}}
     return [
-        {**shared, "times": {name: times[name][i] for name in times}, **{name: columns[name][i] for name in columns}}
+        {
+            **shared,
+            "times": {name: times[name][i] for name in times},
+            **{name: columns[name][i] for name in columns},
+            **origins[i],
+        }
         for i in range(n)
     ]
+
+
+def _decode_origins(content: dict[str, Any], n: int) -> list[dict[str, Any]]:
+    """For each reading `{"origin": …}`, or nothing if it was not measured on demand."""
+    present = [name for name in _ORIGIN if name in content]
+    if not present:
+        return [{}] * n
+    _require(content, _ALWAYS_IN_ORIGIN)
+    columns = {name: decode_column(content[name]) if name in content else [None] * n for name in _ORIGIN}
+    if any(len(column) != n for column in columns.values()):
+        raise RefusedError("the columns of a group differ in length")
+    rows = [{name: columns[name][i] for name in _ORIGIN} for i in range(n)]
+    return [{"origin": row} if any(value is not None for value in row.values()) else {} for row in rows]
 
 
 def _decode_series(packed_counts: Any, column: Any, *, is_samples: bool) -> list[list[Any]]:
@@ -309,6 +332,10 @@ def _encode_group(records: list[Record], group: Group) -> dict[str, Any]:
             item[name] = encode_column(times[name])
     for name in group.columns:
         item[name] = encode_column([record[name] for record in records])
+    for name in _ORIGIN if group.has_origin else ():
+        origin = [record.get("origin", {}).get(name) for record in records]
+        if any(value is not None for value in origin):
+            item[name] = encode_column(origin)
     if group.series:
         series = [record[group.series] for record in records]
         item["counts"] = pack_integers([len(values) for values in series])

@@ -20,6 +20,7 @@ from sync.records import (
     IntervalsRecord,
     QuarantinedRecord,
     Record,
+    SpotOrigin,
     StatusRecord,
     Strip,
     Times,
@@ -45,6 +46,9 @@ def now(i: int) -> Times:
     return Times(AT_US + 1_000_123 * i, AT_US + 1_000_123 * i, 5_000_000_000 + 1_000_123_456 * i)
 
 
+LOCAL_US: Final = AT_US - 86_400_000_000 + 7_200_000_000
+SPOT: Final = Times(AT_US - 86_400_000_000, AT_US, 5_000_000_000)
+RESULT: Final = SpotOrigin(2**48 - 1, "corrected", True, LOCAL_US, "set", 17, 2)
 STRIP: Final = Strip(AT_US - 100_000, 130.25, 0.001, ECG, (AT_US - 50_000, AT_US + 7), "N?")
 ALERT: Final = AlertRecord(
     *("a-1", "strap-1", "tachycardia", "medium", AT_US, AT_US + 60_000_000, AT_US + 10_000_000, "rule:tachycardia"),
@@ -93,8 +97,22 @@ RECORDS: Final[dict[str, list[Record]]] = {
     "an alert of an unknown kind and priority": [
         AlertRecord("a-2", "strap-1", "vf", "urgent", AT_US, None, AT_US, "model:vf", ()),
     ],
+    "a blood pressure from a cuff's memory": [
+        VitalRecord("cuff", kind, SPOT, value, ("irregular_pulse",), RESULT)
+        for kind, value in (("systolic", 131.5), ("diastolic", 84))
+    ],
+    "weights with and without an origin": [
+        VitalRecord("scale", "weight", SPOT, 81.5, (), SpotOrigin(1, "measured", False, LOCAL_US, "set")),
+        VitalRecord("scale", "weight", now(0), 81.25, (), SpotOrigin(2, "arrival", False, 946_684_800_000_000, "not_set", 3)),
+        VitalRecord("scale", "weight", now(1), 81.0, (), SpotOrigin(3, "arrival", False)),
+        VitalRecord("scale", "weight", now(2), 80.75),
+    ],
+    "a failed measurement": [
+        StatusRecord("cuff", "failed_measurement", now(0), "blood pressure", SpotOrigin(0, "arrival", True))
+    ],
     "groups in turn": [wave(0, ECG), GapRecord("strap-1", "ecg", 1, 2, 3, "r"), wave(1, ECG), wave(2, ECG, scale=1.0)],
 }  # fmt: skip
+SCALE: Final = RECORDS["weights with and without an origin"]
 GAP: Final = {"type": "gap", "sensor": "a", "kind": "b", "from_us": 1, "reason": "r"}
 FUTURE: Final = {"type": "later", "sensor": "strap-1", "data": [1, None, 2.5]}
 
@@ -103,7 +121,8 @@ def as_json(value: Any) -> Any:
     """A record as JSON: bytes in hexadecimal, samples as a list."""
     if is_dataclass(value):
         kind = {"type": type_name(value)} if hasattr(value, "sensor") else {}  # type: ignore[arg-type]
-        return kind | {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+        values = {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+        return kind | {name: one for name, one in values.items() if name != "origin" or one is not None}
     match value:
         case bytes():
             return value.hex()
@@ -138,7 +157,7 @@ def build() -> dict[str, Any]:
     }
     unknown = encode_cbor({"items": [FUTURE, decode_cbor(plaintexts["a frame"], limit_bytes=10**4)["items"][0]]})
     later = {"type": "unknown", "name": "later", "sensor": "strap-1", "content": encode_cbor(FUTURE).hex()}
-    frame = plaintexts["a frame"]
+    frame, scale = plaintexts["a frame"], encode_records(SCALE)
     refused = {
         "an unknown field that must be understood": change(frame, 0, later=7, crit=["later"]),
         "such a field outside the items": change(frame, later=7, crit=["later"]),
@@ -168,6 +187,10 @@ def build() -> dict[str, Any]:
         "a map of indefinite length": bytes.fromhex("bf656974656d7380ff"),
         "a byte after the map": encode_records([]) + b"\x00",
         "nothing at all": b"",
+        "an origin without a group": change(scale, 0, group=None),
+        "an origin without a source of its time": change(scale, 0, time_source=None),
+        "an origin column of nulls": change(encode_records(SCALE[2:3]), 0, user=[None]),
+        "an origin column that is too short": change(scale, 0, clock=["set"]),
     }  # fmt: skip
     vectors = [
         {

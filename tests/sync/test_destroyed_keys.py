@@ -89,6 +89,20 @@ def test_nothing_of_an_erased_subject_can_be_opened_with_the_hub_key(used: tuple
     assert 0 < sealed.count_found("subject-2", path.parent) <= other
 
 
+def test_what_is_remembered_of_an_erased_subject_is_not_stored_again(open_outbox: OpenOutbox) -> None:
+    outbox = open_outbox()
+    outbox.put("vital", b"the last", {"last pressures": b"[182]"})
+    (block,) = all_pending(outbox)
+    outbox.apply_ack(ack(refused=(outcome(block),)))
+    outbox.put_many([("vital", b"measured later")], {"last pressures": b"[182]"})
+    outbox.put_many([], {"last pressures": b"of another"}, subject="subject-2")
+    assert [(state.subject, state.value) for state in outbox.stored_states()] == [("subject-2", b"of another")]
+    outbox.close()
+    outbox = open_outbox()
+    outbox.put("vital", b"after a restart", {"last pressures": b"[]"})
+    assert outbox.load_state("last pressures") == b"[]"
+
+
 def test_an_erasure_that_was_killed_before_the_log_was_emptied_is_finished_by_the_next_start(
     used: tuple[Outbox, Sealed], path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from sync.records import (
     QuarantinedRecord,
     Record,
     RecordError,
+    SpotOrigin,
     StatusRecord,
     Strip,
     Times,
@@ -39,6 +40,10 @@ kinds = st.sampled_from(["ecg", "ppg"])
 times = st.builds(
     Times, integers, st.integers(-(2**50), 2**50), integers, st.none() | int64s, st.none() | int64s, st.none() | floats
 )
+clocks = st.none() | st.sampled_from(["set", "unknown"])
+origins = st.builds(
+    SpotOrigin, integers, texts, st.booleans(), st.none() | integers, clocks, st.none() | integers, st.none() | int64s
+)
 int32s = st.integers(-(2**31), 2**31 - 1)
 samples = st.lists(int32s, max_size=20).map(lambda values: np.array(values, np.int32))
 measured = st.none() | st.dictionaries(texts, numbers, max_size=3)
@@ -46,9 +51,9 @@ strips = st.builds(Strip, integers, floats, floats, samples, st.lists(int64s, ma
 tuples_of_texts = st.lists(texts, max_size=2).map(tuple)
 records = st.one_of(
     st.builds(WaveformRecord, names, kinds, times, floats, st.sampled_from([0.001, 1.0, 1]), samples),
-    st.builds(VitalRecord, names, kinds, times, numbers, st.sampled_from([(), ("no_pulse_found",)])),
+    st.builds(VitalRecord, names, kinds, times, numbers, st.sampled_from([(), ("no_pulse_found",)]), st.none() | origins),
     st.builds(IntervalsRecord, names, kinds, times, st.lists(integers, max_size=3).map(tuple)),
-    st.builds(StatusRecord, names, kinds, times, texts | numbers | st.booleans()),
+    st.builds(StatusRecord, names, kinds, times, texts | numbers | st.booleans(), st.none() | origins),
     st.builds(GapRecord, names, kinds, integers, st.none() | integers, st.none() | integers, texts),
     st.builds(QuarantinedRecord, names, texts, times, st.binary(max_size=5), texts),
     st.builds(
@@ -205,6 +210,11 @@ def test_an_empty_block() -> None:
 def test_random_bytes_raise_only_record_error(data: bytes) -> None:
     with contextlib.suppress(RecordError):
         decode_records(data)
+
+
+def test_a_continuous_vital_has_no_field_for_an_origin() -> None:
+    (item,) = decode_map(encode_records([VITAL]))["items"]
+    assert set(item) == {"type", "sensor", "kind", "flags", "value", "at_us", "arrived_us", "arrived_mono_ns"}
 
 
 def test_unstamped_frames_among_others_come_back() -> None:

@@ -13,6 +13,7 @@ from sync.records import (
     QuarantinedRecord,
     Record,
     RecordError,
+    SpotOrigin,
     StatusRecord,
     Times,
     UnknownRecord,
@@ -23,6 +24,7 @@ from sync.records import (
 TIMES = Times(1, 2, 3)
 WAVE = WaveformRecord("strap", "ecg", TIMES, 130.0, 0.001, np.arange(73, dtype=np.int32))
 GOOD = StatusRecord("strap", "battery", TIMES, 87)
+SPOT = VitalRecord("strap", "weight", TIMES, 80.5, (), SpotOrigin(7, "measured", False, 1, "set", 2, 3))
 FUTURE = {"type": "of a later version", "sensor": "strap", "at": [1, 2]}
 
 
@@ -63,6 +65,8 @@ DAMAGED = {
     "an unknown field that must be understood": change_item(WAVE, lead="II", crit=["lead"]),
     "crit names a field that is not there": change_item(WAVE, crit=["samples", "lead"]),
     "crit is not a list": change_item(WAVE, crit="samples"),
+    "an origin without a group": change_item(SPOT, group=None),
+    "an origin that is a number": change_item(SPOT, clock=5),
     "a list of what is packed": change_item(WAVE, rate_hz=[130.0]),
 }
 
