@@ -209,6 +209,8 @@ Record = (
     | UnknownRecord
 )
 
+UNCONFIRMED_FLAG: Final = "person_unconfirmed"
+"""The flag of a value that was sent before the patient said whose it is."""
 RECORD_TYPES: Final[Mapping[str, type[Record]]] = {
     "waveform": WaveformRecord,
     "vital": VitalRecord,
