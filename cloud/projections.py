@@ -19,6 +19,7 @@ from cloud.projection_statements import INSERTS, TOTALS, statements
 from cloud.store.stored_blocks import StoredBlockId
 from sync.packing import pack_samples
 from sync.records import (
+    CONFIRMED_KIND,
     UNCONFIRMED_FLAG,
     AlertRecord,
     FindingRecord,
@@ -238,6 +239,24 @@ class _BlockWriter:
         row = self._row(record) | self._position | {"value": json.dumps(record.value)}
         self._connection.execute(self._statements.upsert_status, row)
         self._add_data(record.sensor, record.times.arrived_us if record.origin else record.times.at_us)
+        if record.kind == CONFIRMED_KIND and record.origin is not None:
+            self._apply_answer(record.sensor, record.origin.group, is_patient=record.value is True)
+
+    def _apply_answer(self, sensor: str, group: int, *, is_patient: bool) -> None:
+        """Delete the values of a result that is another person's, or make them the patient's by removing their mark."""
+        vitals, key = tables.vitals, self._origin.sensor_key(sensor)
+        this = [vitals.c[name] == value for name, value in key._asdict().items()]
+        this += [vitals.c.origin.startswith(f'{{"group": {group},'), vitals.c.flags.contains(f'"{UNCONFIRMED_FLAG}"')]
+        if not is_patient:
+            self._connection.execute(vitals.delete().where(*this))
+            return
+        for row in self._connection.execute(select(vitals).where(*this)).mappings().all():
+            flags = [flag for flag in json.loads(row["flags"]) if flag != UNCONFIRMED_FLAG]
+            self._connection.execute(vitals.update().where(vitals.c.id == row["id"]).values(flags=json.dumps(flags)))
+            latest = {column.name: row[column.name] for column in tables.latest_vitals.c if column.name in row}
+            received = {"received_us": self._origin.received_us}
+            self._connection.execute(self._statements.upsert_latest_result, latest | received)
+            self.changes.append(Change(VITAL, *key, row["id"]))
 
     def _count_unknown(self, record: UnknownRecord) -> None:
         patients = tables.patients

@@ -37,6 +37,7 @@ from models.findings import Finding
 from models.inference.models import Models
 from models.rules.vitals import VitalRules
 from sync.records import (
+    CONFIRMED_KIND,
     UNCONFIRMED_FLAG,
     AlertRecord,
     GapRecord,
@@ -55,9 +56,6 @@ AGENT_RESTART_REASON: Final = "the agent was restarted"
 """The reason of a gap since the last run of the agent."""
 LATE_US: Final = 600_000_000
 """A result that is older at its arrival is late. Until then a patient may have rested and measured again."""
-CONFIRMED_KIND: Final = "person_confirmed"
-"""The kind of the status that follows a value with `UNCONFIRMED_FLAG`: whether it is the patient's. It has the same
-`origin.group`."""
 URGENT_PRIORITIES: Final = frozenset({"high", "medium"})
 """A result that may be another person's does not wait for the patient's answer if its values alone raise an alert of these
 priorities: harm may come immediately or within minutes, and a severe pressure is of high priority only when it is repeated."""

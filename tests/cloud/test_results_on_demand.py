@@ -10,7 +10,7 @@ from cloud.api import queries
 from cloud.changes import SensorKey
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
-from sync.records import UNCONFIRMED_FLAG, SpotOrigin, StatusRecord, VitalRecord
+from sync.records import CONFIRMED_KIND, UNCONFIRMED_FLAG, SpotOrigin, StatusRecord, VitalRecord
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.synthetic import START_US, heart_rate, times
 from tests.databases import ON_BOTH
@@ -71,6 +71,35 @@ def test_a_result_that_may_be_another_persons_is_not_the_latest(store: Store, en
     open_all(store, engine, clinic)
     vitals, latest = read(engine)
     assert ([vital["value"] for vital in vitals], latest) == ([121.0, 212.0], 121.0)
+
+
+@pytest.mark.parametrize(("is_patient", "values", "latest"), [(True, [121.0, 212.0], 212.0), (False, [121.0], 121.0)])
+def test_the_patients_answer_removes_the_mark_or_the_value(
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, is_patient: bool, values: list[float], latest: float
+) -> None:
+    unsure = pressure(START_US, 212.0, "irregular_pulse", UNCONFIRMED_FLAG)
+    hub.send(store, "vital", pressure(START_US - DAY_US, 121.0), unsure)
+    other_sensor = StatusRecord("scale", CONFIRMED_KIND, times(START_US), False, unsure.origin)
+    other_result = StatusRecord("cuff", CONFIRMED_KIND, times(START_US), False, replace(ORIGIN, group=START_US // 10))
+    hub.send(store, "vital", other_sensor, other_result)
+    open_all(store, engine, clinic)
+    assert read(engine)[1] == 121.0
+    hub.send(store, "vital", StatusRecord("cuff", CONFIRMED_KIND, times(START_US), is_patient, unsure.origin))
+    open_all(store, engine, clinic)
+    vitals, found = read(engine)
+    assert ([vital["value"] for vital in vitals], found) == (values, latest)
+    assert all(UNCONFIRMED_FLAG not in vital.get("flags", ()) for vital in vitals)
+    assert vitals[-1].get("flags") == (["irregular_pulse"] if is_patient else None)
+
+
+def test_an_answer_does_not_touch_a_value_that_was_never_doubtful(
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic
+) -> None:
+    sure = pressure(START_US, 121.0)
+    hub.send(store, "vital", sure, StatusRecord("cuff", CONFIRMED_KIND, times(START_US), False, sure.origin))
+    open_all(store, engine, clinic)
+    assert read(engine)[1] == 121.0
+    assert len(read(engine)[0]) == 1
 
 
 def test_old_results_do_not_make_the_hubs_clock_look_wrong(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
