@@ -103,6 +103,9 @@ def run(folder: Path, inputs: int, seconds: int) -> int:
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True) as worker:
             assert worker.stdout is not None
             for line in worker.stdout:
+                if not line.strip().isdecimal():  # atheris writes the traceback of a failure
+                    log.write(line)
+                    continue
                 done = before + int(line)
                 (folder / "count").write_text(str(done))
                 progress.update(task, completed=done)
@@ -126,7 +129,7 @@ def main() -> int:
     corpus = len(list((arguments.folder / "corpus").iterdir()))
     print(f"{read_count(arguments.folder)} inputs so far, {took_s:.0f} s in this run, {corpus} inputs in the corpus")
     for path in sorted((arguments.folder / "failures").iterdir()):
-        print(f"failed: {path}; see {arguments.folder / 'log'}")
+        print(f"failed: {path}; give it as an argument to repeat it")
     return 1 if status else 0
 
 

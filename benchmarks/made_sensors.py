@@ -1,11 +1,13 @@
 """A radio with made-up sensors in the agent's own process, so that no Bluetooth stack is measured with the agent.
 
-Each sensor has the services that its name lists, as in "hr-3", "ecg-7" (ECG and heart rate) or "cuff-1".
+A sensor's name says what it is: "hr-3", "ecg-7" (ECG and heart rate), "cuff-1" or "idle-2", which sends nothing.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -20,11 +22,12 @@ _CHARACTERISTICS: Final = {
     SERVICE: (CONTROL_POINT, DATA),
     PRESSURE: (uuid16(0x2A35),),
 }
-_SERVICES: Final = {"hr": (HEART_RATE,), "ecg": (HEART_RATE, SERVICE), "cuff": (PRESSURE,)}
+_SERVICES: Final = {"hr": (HEART_RATE,), "ecg": (HEART_RATE, SERVICE), "cuff": (PRESSURE,), "idle": (PRESSURE,)}
 RATE_HZ, FRAME_SAMPLES = 130.0, 73
 """A strap's ECG; a frame fills an MTU of 232 bytes."""
 BEAT: Final = (0, 20, 60, 90, 60, 20, 0, -80, 900, -220, 0, 20, 60, 120, 160, 120, 60, 20)
 """A beat in µV, before the isoelectric line."""
+TICK_S: Final = 0.02
 RESULT: Final = bytes.fromhex("1678005000 5D00E907051408 1E00 4800 0000".replace(" ", ""))
 
 
@@ -38,7 +41,6 @@ class MadeClient:
     def __init__(self, name: str, radio: "MadeRadio") -> None:
         self.name, self._radio = name, radio
         self._handlers: dict[str, Callable[[object, bytearray], None]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
         kind = name.split("-", maxsplit=1)[0]
         self.services = _Services(
             SimpleNamespace(
@@ -54,18 +56,14 @@ class MadeClient:
 
     async def connect(self) -> None: ...
 
-    async def disconnect(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+    async def disconnect(self) -> None: ...
 
     async def start_notify(self, found: Any, handler: Callable[[object, bytearray], None]) -> None:
         self._handlers[found.uuid] = handler
         if found.uuid == uuid16(0x2A37):
-            self._tasks.append(
-                asyncio.create_task(self._send(found.uuid, 1.0, lambda count: bytes((0x10, 60 + count % 40, 0, 4))))
-            )
-        if found.uuid == uuid16(0x2A35):
-            self._tasks.append(asyncio.create_task(self._send(found.uuid, 10.0, self._result)))
+            self._send(found.uuid, 1.0, self._rate)
+        if found.uuid == uuid16(0x2A35) and self.name.startswith("cuff"):
+            self._send(found.uuid, 10.0, self._result)
 
     async def read_gatt_char(self, _found: Any) -> bytes:
         return b"\x0f\x01" + bytes(15)  # the strap's features: it offers an ECG
@@ -75,7 +73,7 @@ class MadeClient:
         answer = bytearray((0xF0, *payload[:2], 0, 0))
         self._handlers[found.uuid](None, answer)
         if payload[:1] == b"\x02":
-            self._tasks.append(asyncio.create_task(self._send(DATA, FRAME_SAMPLES / RATE_HZ, self._frame)))
+            self._send(DATA, FRAME_SAMPLES / RATE_HZ, self._frame)
 
     def _frame(self, count: int) -> bytes:
         first = count * FRAME_SAMPLES
@@ -85,27 +83,57 @@ class MadeClient:
         samples = (beat[(first + index) % period] for index in range(FRAME_SAMPLES))
         return b"\0" + last_ns.to_bytes(8, "little") + b"\0" + b"".join(s.to_bytes(3, "little", signed=True) for s in samples)
 
+    def _rate(self, count: int) -> bytes:
+        return bytes((0x10, 60 + count % 40, 0, 4))
+
     def _result(self, count: int) -> bytes:
         return RESULT[:1] + bytes((110 + count % 40,)) + RESULT[2:]
 
-    async def _send(self, uuid: str, interval_s: float, payload_of: Callable[[int], bytes]) -> None:
-        loop = asyncio.get_running_loop()
-        start_s = loop.time() + interval_s * (hash(self.name) % 97) / 97
-        for count in range(10**9):
-            await asyncio.sleep(start_s + count * interval_s - loop.time())
-            await self._radio.may_send.wait()
-            self._radio.sent += 1
-            self._handlers[uuid](None, bytearray(payload_of(count)))
+    def _send(self, uuid: str, interval_s: float, payload_of: Callable[[int], bytes]) -> None:
+        """Notify at this interval from now on."""
+        handler = self._handlers[uuid]
+        phase = random.random()
+        self._radio.add(Signal(interval_s, phase * interval_s, lambda count: handler(None, bytearray(payload_of(count)))))
+
+
+@dataclass(slots=True)
+class Signal:
+    """What a sensor notifies, and how often it has."""
+
+    interval_s: float
+    phase_s: float
+    notify: Callable[[int], None]
+    count: int = 0
 
 
 class MadeRadio:
-    """The part of a radio that sessions use. `may_send` is cleared to keep every sensor silent; `sent` counts notifications."""
+    """The part of a radio that sessions use. `sent` counts notifications.
+
+    It wakes 50 times a second, however many sensors there are, as a controller reports to its host. An agent whose sensors send
+    nothing is woken as often, so the difference is what the notifications cost.
+    """
 
     def __init__(self) -> None:
         self.sent = 0
+        self._signals: list[Signal] = []
         self.name, self.lost, self.connecting = "made", asyncio.Event(), asyncio.Lock()
-        self.may_send = asyncio.Event()
         self.names: list[str] = []
+
+    def add(self, signal: Signal) -> None:
+        self._signals.append(signal)
+
+    async def run(self) -> None:
+        """Notify what is due, until cancelled."""
+        loop = asyncio.get_running_loop()
+        start_s = loop.time()
+        for tick in range(10**9):
+            await asyncio.sleep(start_s + tick * TICK_S - loop.time())
+            now_s = tick * TICK_S
+            for signal in self._signals:
+                while signal.phase_s + signal.count * signal.interval_s <= now_s:
+                    signal.notify(signal.count)
+                    signal.count += 1
+                    self.sent += 1
 
     async def find(self, match: Callable[[Any, Any], bool], _timeout_s: float) -> Any:
         devices = (SimpleNamespace(address="00", name=name) for name in self.names)
@@ -116,4 +144,8 @@ class MadeRadio:
 
     @asynccontextmanager
     async def opened(self, _spec: str, _keys: Path) -> AsyncIterator["MadeRadio"]:
-        yield self
+        running = asyncio.create_task(self.run())
+        try:
+            yield self
+        finally:
+            running.cancel()

@@ -13,7 +13,7 @@ _SAMPLE: Final = """\
 hub = "hub-{hub}"             # PULSEGATE_HUB: the name of this device, different from every other hub of the clinic
 subject = "subject-{subject}"     # PULSEGATE_SUBJECT: the patient's pseudonym, never a name; the clinic must have registered it
 data = "/var/lib/pulsegate"       # PULSEGATE_DATA: folder of the buffer, the keys and the status file
-radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth" or "virtual:SOCKET" (as pulsegate simulate prints it)
+radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth", "bluetooth:hci1" (a certain adapter) or "virtual:SOCKET"
 
 [clinic]
 host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker's address; this version allows only 127.0.0.1 or ::1

@@ -17,6 +17,8 @@ IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Hub names, subjects and sensor names. The hub name is part of MQTT topics, so slash, plus, hash and space are excluded."""
 ADDRESS: Final = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}|[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}")
 """A Bluetooth device address, or the UUID that macOS reports instead of it."""
+RADIO: Final = re.compile(r"bluetooth(:hci[0-9]{1,3})?|virtual:.+", re.DOTALL)
+"""The machine's first adapter, the one with this name, or the virtual radio at this socket."""
 MAX_USER: Final = 254
 """Sensors number users from 0 or 1; 255 stands for an unknown one (Blood Pressure and User Data Service)."""
 ENVIRONMENT_OVERRIDES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -151,9 +153,9 @@ class _SettingsParser:
         return self._path.parent / Path(self._require(table, prefix, key, str, "a path")).expanduser()
 
     def _parse_radio(self) -> str:
-        allowed = '"bluetooth" or "virtual:SOCKET"'
+        allowed = '"bluetooth", "bluetooth:hci1" or "virtual:SOCKET"'
         value: str = self._require(self._table, "", "radio", str, allowed)
-        if value != "bluetooth" and not (value.startswith("virtual:") and value != "virtual:"):
+        if not RADIO.fullmatch(value):
             raise self._error("radio", value, allowed)
         return value
 

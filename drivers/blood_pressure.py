@@ -16,7 +16,8 @@ from drivers.device import Quirk
 from drivers.readings import DecodeError, Origin, Quarantined, Reading, Status, Vital, group_of
 from drivers.spec import Characteristic, DriverSpec, uuid16
 
-MEASUREMENT: Final = uuid16(0x2A35)
+_MEASUREMENT_NUMBER: Final = 0x2A35
+MEASUREMENT: Final = uuid16(_MEASUREMENT_NUMBER)
 CUFF_PRESSURE: Final = uuid16(0x2A36)
 FEATURE: Final = uuid16(0x2A49)
 RECORD: Final = uuid16(0x2B36)
@@ -66,8 +67,9 @@ def decode_measurement(payload: bytes) -> tuple[Reading, ...]:
     """Decode a Blood Pressure Measurement, 0x2A35, to the readings of one result.
 
     Yields the systolic, diastolic and mean pressure in mmHg and the pulse rate, each where it is a number. A result without any
-    pressure is a failed measurement, whatever its status says: some cuffs send no other sign of it. Reserved bits are ignored,
-    as the Core Specification requires, and kept: as flags of the values, and in statuses with the field that they are set in.
+    pressure is a failed measurement, whatever its status says: some cuffs send no other sign of it. Its `cuff_status` has the
+    flags that the values would have. Reserved bits are ignored, as the Core Specification requires, and kept: as flags, and in
+    statuses with the field that they are set in.
     """
     return _readings(_read_whole(payload), group_of(payload))
 
@@ -130,7 +132,7 @@ def _vitals(result: _Result, origin: Origin) -> list[Reading]:
     flags = _flags(result)
     sent = zip(_PRESSURES, result.pressures, strict=True)
     pressures = {kind: _in_mmhg(value, result) for kind, value in sent if isinstance(value, float)}
-    readings: list[Reading] = [] if pressures else [Status("failed_measurement", "blood_pressure", origin)]
+    readings: list[Reading] = [] if pressures else _failure(flags, origin)
     is_incomplete = not {"systolic", "diastolic"} <= pressures.keys()
     is_reversed = not is_incomplete and pressures["systolic"] <= pressures["diastolic"]
     for kind, mmhg in pressures.items():
@@ -140,6 +142,12 @@ def _vitals(result: _Result, origin: Origin) -> list[Reading]:
     if isinstance(result.pulse, float):
         readings.append(Vital("pulse_rate_cuff", result.pulse, flags + _pulse_doubts(result.pulse), origin))
     return readings
+
+
+def _failure(flags: tuple[str, ...], origin: Origin) -> list[Reading]:
+    """A failed measurement, and what the cuff says of it, as that the cuff is too loose."""
+    reasons = [Status("cuff_status", ", ".join(flags), origin)] if flags else []
+    return [Status("failed_measurement", "blood_pressure", origin), *reasons]
 
 
 def _pulse_doubts(pulse: float) -> tuple[str, ...]:
@@ -211,20 +219,21 @@ def _restore_order(payload: bytes) -> bytes:
 _FIRST: Final = 1 << 0
 _LAST: Final = 1 << 1
 _COUNTER_SHIFT: Final = 2
-_MAX_SEGMENTS: Final = 64
-"""The counter of the segments has 6 bits. A blood pressure needs two at the smallest MTU, so no record is longer."""
+_COUNTERS: Final = 64
+"""The counter of the segments has 6 bits."""
 _CRC_BYTES: Final = 2
 """A cuff with end-to-end protection appends a CRC to a record. It is not checked: the link layer has its own."""
+_MAX_RECORD_BYTES: Final = 19 + _CRC_BYTES
+"""A measurement with all its fields, and a CRC."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """A value of Blood Pressure Record: a part of a stored value of the characteristic `uuid`."""
+    """A value of Blood Pressure Record: a part of the stored measurement with the number `record`."""
 
     payload: bytes
     header: int
     record: int
-    uuid: int
     part: bytes
 
     @property
@@ -232,20 +241,22 @@ class _Segment:
         return self.header >> _COUNTER_SHIFT
 
     def continues(self, before: "_Segment") -> bool:
-        is_next = self.counter == (before.counter + 1) % _MAX_SEGMENTS
-        return is_next and (self.record, self.uuid) == (before.record, before.uuid)
+        return (self.record, self.counter) == (before.record, (before.counter + 1) % _COUNTERS)
 
     def describe(self) -> Status:
         """Which part of which stored result this is, so that a missing one can be traced."""
         is_first, is_last = (str(bool(self.header & bit)).lower() for bit in (_FIRST, _LAST))
-        text = f"sequence={self.record} uuid={self.uuid:04X} segment={self.counter} first={is_first} last={is_last}"
+        text = f"sequence={self.record} uuid={_MEASUREMENT_NUMBER:04X} segment={self.counter} first={is_first} last={is_last}"
         return Status("blood_pressure_record", text)
 
 
 def _read_segment(payload: bytes) -> _Segment:
     reader = Reader(payload)
     header, record = reader.u8("segmentation header"), reader.u16("sequence number")
-    return _Segment(payload, header, record, reader.u16("UUID of the stored value"), reader.read_rest())
+    number = reader.u16("UUID of the stored value")
+    if number != _MEASUREMENT_NUMBER:
+        raise DecodeError(f"UUID of the stored value: {number:04X} has no decoder; only {_MEASUREMENT_NUMBER:04X} has one")
+    return _Segment(payload, header, record, reader.read_rest())
 
 
 class _Segments:
@@ -289,8 +300,9 @@ class _Segments:
             raise DecodeError(f"segment {segment.counter}: the first segment of its record is missing")
         if not segment.continues(self._held[-1]):
             raise DecodeError(f"segment {segment.counter}: it does not continue segment {self._held[-1].counter}")
-        if len(self._held) == _MAX_SEGMENTS:
-            raise DecodeError(f"segment {segment.counter}: the record has more than {_MAX_SEGMENTS} segments")
+        size = sum(len(held.part) for held in self._held) + len(segment.part)
+        if not segment.part or size > _MAX_RECORD_BYTES:
+            raise DecodeError(f"segment {segment.counter}: it is empty, or the record exceeds {_MAX_RECORD_BYTES} bytes")
         self._held.append(segment)
         self._is_complete = bool(segment.header & _LAST)
         return self._decode_held() if self._is_complete else ()
@@ -304,9 +316,7 @@ class _Segments:
 
 def _decode_record(segments: list[_Segment]) -> tuple[Reading, ...]:
     """Decode a whole record: a Blood Pressure Measurement, perhaps with a CRC."""
-    first = segments[0]
-    if uuid16(first.uuid) != MEASUREMENT:
-        raise DecodeError(f"UUID of the stored value: {first.uuid:04X} has no decoder; only 2A35 has one")
+    record = segments[0].record
     value = b"".join(segment.part for segment in segments)
     reader = Reader(value)
     result = _read_result(reader)
@@ -315,8 +325,8 @@ def _decode_record(segments: list[_Segment]) -> tuple[Reading, ...]:
     else:
         reader.expect_end()
     # Without a time, only the number tells two equal results apart. With one, the group is that of the result when indicated.
-    identity = value if result.time else first.record.to_bytes(2, "little") + value
-    return _readings(result, group_of(identity), first.record)
+    identity = value if result.time else record.to_bytes(2, "little") + value
+    return _readings(result, group_of(identity), record)
 
 
 class _BloodPressureConversation:

@@ -71,6 +71,7 @@ _ALL: Final = (
     # The FHIR guide for personal health devices gives the pulse of a cuff the general LOINC code of the heart rate.
     Kind("pulse_rate_cuff", "Pulse rate by cuff", "8867-4", Mdc("MDC_PULS_RATE_NON_INV", 149546), "/min", is_spot=True),
     Kind("cuff_pressure", "Pressure in the cuff", None, Mdc("MDC_PRESS_CUFF", 150300), "mm[Hg]"),
+    Kind("cuff_status", "Status of a blood pressure measurement without a result", None, None, ""),
     Kind("blood_pressure_status", "Blood pressure status with reserved bits", None, None, ""),
     Kind("blood_pressure_flags", "Blood pressure flags with reserved bits", None, None, ""),
     Kind("blood_pressure_feature", "Blood pressure features", None, None, ""),

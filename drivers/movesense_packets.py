@@ -39,6 +39,7 @@ AXIS_SCALES: Final[Mapping[str, float]] = {
 ECG_SAMPLES: Final = 16
 """Samples of an ECG packet: ecg.yaml, ArraySize."""
 _ECG_SCALES: Final = {2 * ECG_SAMPLES: MILLIVOLTS_PER_SAMPLE, 4 * ECG_SAMPLES: MILLIVOLTS_PER_COUNT}
+_INTEGER_FORMATS: Final = {2: "h", 4: "i"}
 _HEART_RATE_BYTES: Final = 6
 """Of a heart rate with one interval."""
 _AXES: Final = "xyz"
@@ -49,8 +50,7 @@ def decode_ecg(packet: bytes, clock: MillisecondClock, *, rate_hz: int, sample_b
     """An ECG packet: the stamp, then signed samples of `sample_bytes`, one least significant bit of which is `scale` mV."""
     reader = Reader(packet)
     stamp_ms = reader.u32("time stamp")
-    read_sample = reader.i16 if sample_bytes == 2 else reader.i32
-    samples = tuple(read_sample("sample") for _ in range(_count_samples(reader, sample_bytes)))
+    samples = _read_integers(reader, sample_bytes)
     return (Waveform("ecg", samples, float(rate_hz), scale, _last_ns(clock, stamp_ms, len(samples), rate_hz)),)
 
 
@@ -79,9 +79,8 @@ def decode_unidentified(packet: bytes, clock: MillisecondClock) -> tuple[Reading
     reader = Reader(packet)
     last_ns = clock.continue_ms(reader.u32("time stamp")) * 1_000_000
     if reader.remaining in _ECG_SCALES:
-        size = reader.remaining // ECG_SAMPLES
-        axes = [tuple(int.from_bytes(reader.read_bytes("sample", size), "little", signed=True) for _ in range(ECG_SAMPLES))]
-        scale = _ECG_SCALES[size * ECG_SAMPLES]
+        scale = _ECG_SCALES[reader.remaining]
+        axes = [_read_integers(reader, reader.remaining // ECG_SAMPLES)]
     else:
         axes, scale = list(_read_axes(reader, _count_samples(reader, _TRIPLE_BYTES))), AXIS_STEP
     rate_hz = float(len(axes[0]) * PACKETS_PER_SECOND)
@@ -94,7 +93,9 @@ def decode_heart_rate(packet: bytes, clock: MillisecondClock) -> tuple[Reading, 
     """A heart rate packet, which has no stamp: the mean rate in 1/min as a float, then R-R intervals in ms, oldest first."""
     del clock
     reader = Reader(packet)
-    rate = _read_float(reader, "heart rate")
+    (rate,) = struct.unpack("<f", reader.read_bytes("heart rate", 4))
+    if not math.isfinite(rate):
+        raise DecodeError("heart rate: not a finite number")
     if reader.remaining % 2:
         raise DecodeError(f"R-R intervals: {reader.remaining} bytes are not a whole number of 2-byte intervals")
     sent_ms = tuple(reader.u16("R-R interval") for _ in range(reader.remaining // 2))
@@ -111,19 +112,19 @@ def _count_samples(reader: Reader, size: int) -> int:
     return count
 
 
+def _read_integers(reader: Reader, size: int) -> tuple[int, ...]:
+    """The signed samples of `size` bytes that are the rest of a packet."""
+    count = _count_samples(reader, size)
+    return struct.unpack(f"<{count}{_INTEGER_FORMATS[size]}", reader.read_rest())
+
+
 def _read_axes(reader: Reader, count: int) -> Iterator[tuple[int, ...]]:
     """The samples of each axis, in steps of `AXIS_STEP`."""
-    values = [_read_float(reader, "sample") for _ in range(count * len(_AXES))]
-    if not all(abs(value) < _AXIS_LIMIT for value in values):
-        raise DecodeError(f"samples: one is beyond {_AXIS_LIMIT:.0f}, which no sensor of motion measures")
-    yield from (tuple(round(value / AXIS_STEP) for value in values[axis :: len(_AXES)]) for axis in range(len(_AXES)))
-
-
-def _read_float(reader: Reader, field: str) -> float:
-    (value,) = struct.unpack("<f", reader.read_bytes(field, 4))
-    if not math.isfinite(value):
-        raise DecodeError(f"{field}: not a finite number")
-    return float(value)
+    values = struct.unpack(f"<{count * len(_AXES)}f", reader.read_bytes("samples", count * _TRIPLE_BYTES))
+    if not all(abs(value) < _AXIS_LIMIT for value in values):  # nor for what is not a number
+        raise DecodeError(f"samples: one is not a number below {_AXIS_LIMIT:.0f}, as every sensor of motion measures")
+    steps = tuple(round(value / AXIS_STEP) for value in values)
+    yield from (steps[axis :: len(_AXES)] for axis in range(len(_AXES)))
 
 
 def _last_ns(clock: MillisecondClock, stamp_ms: int, count: int, rate_hz: int) -> int:

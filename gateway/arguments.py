@@ -12,6 +12,19 @@ from config.version import VERSION
 DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
 DEFAULT_PORT: Final = 8600
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+SIMULATED: Final = (
+    "strap",
+    "cuff",
+    "cuff-and",
+    "cuff-medisana",
+    "oximeter",
+    "scale",
+    "scale-broadcast",
+    "thermometer",
+    "watch",
+    "armband",
+)
+"""The sensors of `pulsegate simulate`: `strap`, and those of `gateway.simulate.families`."""
 
 NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely on it for diagnosis or in an emergency."
 
@@ -49,6 +62,20 @@ def _add_scan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=_parse_positive_seconds, default=10.0, help="duration of the scan (default: %(default)s)"
     )
+    parser.add_argument("--json", action="store_true", help="print a JSON list at the end instead of a table")
+
+
+def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "sensor",
+        nargs="?",
+        metavar="ADDRESS|NAME",
+        help="address, beginning of the advertised name, or name in the settings; without it, choose from a list",
+    )
+    chosen.add_argument("--list", action="store_true", help="list the bonds and the sensors in the settings that have them")
+    chosen.add_argument("--remove", metavar="ADDRESS|NAME", help="remove the bond of a sensor")
+    _add_config(parser)
 
 
 def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +102,19 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="folder for the virtual radio's socket and the strap's journal")
+    parser.add_argument(
+        "sensors", nargs="+", choices=SIMULATED, metavar="SENSOR", help="one or more of " + ", ".join(SIMULATED)
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="folder for the virtual radio's socket (default: the first sensor's name)"
+    )
+    parser.add_argument(
+        "--every",
+        type=_parse_positive_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="time between two measurements of a spot device (default: %(default)s)",
+    )
     _add_played_recording(parser)
 
 
@@ -163,7 +202,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_radio(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--radio", default="bluetooth", help='"bluetooth" or "virtual:SOCKET" (default: %(default)s)')
+    parser.add_argument(
+        "--radio", default="bluetooth", help='"bluetooth", "bluetooth:hci1" or "virtual:SOCKET" (default: %(default)s)'
+    )
 
 
 def _add_played_recording(parser: argparse.ArgumentParser) -> None:
@@ -261,8 +302,23 @@ _COMMANDS: Final = (
     _Command(
         "scan",
         "list the Bluetooth LE devices in range",
-        "Lists the address, RSSI and name of every Bluetooth LE device that advertises in range.",
+        "Lists every Bluetooth LE device that advertises in range: its address, signal, name and services, the driver that"
+        " would serve it, and whether it is paired.",
         _add_scan_arguments,
+    ),
+    _Command(
+        "pair",
+        "pair a sensor with this hub, step by step",
+        "Tells what to do at the sensor, pairs with it, proves the pairing by a second connection, and keeps its address, so"
+        " that no other device of the same name is taken for it. The agent must not run meanwhile.",
+        _add_pair_arguments,
+    ),
+    _Command(
+        "doctor",
+        "check what the agent needs of this machine",
+        "Checks adapter, permissions, BlueZ, other pairing programs, broker, clock, disk, data folder, registration and models,"
+        " and says what to do. Exits with 1 if a check failed. Changes nothing.",
+        _add_status_arguments,
     ),
     _Command(
         "record",
@@ -278,8 +334,9 @@ _COMMANDS: Final = (
     ),
     _Command(
         "simulate",
-        "run a virtual strap that scan, record and run can use",
-        "Plays the demo's script or a recording as a virtual chest strap on a virtual radio.",
+        "run virtual sensors that scan, record and run can use",
+        "Runs virtual sensors on a virtual radio. The strap plays the demo's script or a recording; the others measure now and "
+        "then.",
         _add_simulate_arguments,
     ),
     _Command(

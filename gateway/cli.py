@@ -184,18 +184,29 @@ def _identity(arguments: argparse.Namespace) -> int:
 
 
 def _scan(arguments: argparse.Namespace) -> int:
-    import asyncio
+    from gateway.commands.scan import scan
 
-    from gateway.radio import open_radio
+    return scan(arguments.radio, arguments.seconds, as_json=arguments.json)
 
-    async def scan() -> None:
-        async with open_radio(arguments.radio) as radio:
-            for device, advertisement in await radio.scan(arguments.seconds):
-                name = escape_controls(advertisement.local_name or device.name or "(no name)")
-                print(f"{escape_controls(device.address)}  {advertisement.rssi:>4} dBm  {name}")
 
-    asyncio.run(scan())
-    return 0
+def _pair(arguments: argparse.Namespace) -> int:
+    from gateway.commands.pair import PairError, pair
+    from gateway.startup import check_data_folder, prepare_data_folder
+
+    settings = load_settings(arguments.config, os.environ)
+    check_data_folder(settings.data)
+    _keep_files_private()
+    prepare_data_folder(settings.data)
+    try:
+        return pair(settings, arguments.sensor, is_list=arguments.list, removed=arguments.remove)
+    except PairError as error:
+        raise CommandError(str(error)) from error
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from gateway.commands.doctor import doctor
+
+    return doctor(load_settings(arguments.config, os.environ), as_json=arguments.json)
 
 
 def _record(arguments: argparse.Namespace) -> int:
@@ -250,12 +261,11 @@ def _simulate(arguments: argparse.Namespace) -> int:
     except RecordingError as error:
         raise CommandError(str(error)) from error
     _keep_files_private()
+    folder = arguments.folder or Path(arguments.sensors[0])
     try:
-        run_standalone(arguments.folder, ecg)
+        run_standalone(folder, arguments.sensors, ecg, arguments.every)
     except OSError as error:
-        raise CommandError(
-            f"cannot use {arguments.folder} ({error.strerror}): choose a folder that you can write to"
-        ) from error
+        raise CommandError(f"cannot use {folder} ({error.strerror}): choose a folder that you can write to") from error
     return 0
 
 
@@ -306,6 +316,8 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "check-config": _check_config,
     "identity": _identity,
     "scan": _scan,
+    "pair": _pair,
+    "doctor": _doctor,
     "record": _record,
     "demo": _demo,
     "simulate": _simulate,

@@ -1,4 +1,4 @@
-"""Technical alerts about the hub itself, which stay ongoing across restarts: refused models, a buffer that is nearly full."""
+"""Technical alerts, which stay ongoing across restarts: refused models, a buffer that is nearly full, a lost pairing."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -8,7 +8,7 @@ from gateway.alerts import PRIORITIES, make_alert_id
 from sync.records import AlertRecord
 
 HUB_SENSOR: Final = "hub"
-"""The `sensor` of these alerts, because they concern the hub itself."""
+"""The `sensor` of the alerts that concern the hub itself."""
 
 
 def make_hub_alert(
@@ -19,8 +19,9 @@ def make_hub_alert(
     onset_us: int | None = None,
     reasons: tuple[str, ...] = (),
     measured: Mapping[str, float] | None = None,
+    sensor: str = HUB_SENSOR,
 ) -> AlertRecord:
-    """An ongoing alert about the hub.
+    """An ongoing technical alert.
 
     Args:
         kind: a key of `PRIORITIES`.
@@ -29,11 +30,12 @@ def make_hub_alert(
         onset_us: the onset; by default `now_us`.
         reasons: further reason keys, after that of the criterion.
         measured: the numbers behind the reasons.
+        sensor: the sensor that it concerns; by default the hub itself.
     """
     onset_us = now_us if onset_us is None else onset_us
     return AlertRecord(
-        id=make_alert_id(HUB_SENSOR, kind, onset_us),
-        sensor=HUB_SENSOR,
+        id=make_alert_id(sensor, kind, onset_us),
+        sensor=sensor,
         kind=kind,
         priority=PRIORITIES[kind],
         onset_us=onset_us,

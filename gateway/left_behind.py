@@ -13,6 +13,7 @@ from gateway.alerts import SENSOR_REMOVED_REASON, SUBJECT_CHANGED_REASON
 from gateway.buffer_alert import BUFFER_STATE_KEY
 from gateway.hub_alerts import end_hub_alert, hub_alert_state, load_hub_alert
 from gateway.models import ALERT_STATE_KEY
+from gateway.pairing_alert import PAIRING_STATE_PREFIX, pairing_key
 from gateway.pipeline import end_saved_alerts
 from gateway.sensor_runner import STATE_KEY_PREFIX, state_key
 from sync.errors import TransientError
@@ -30,13 +31,13 @@ def end_left_behind_alerts(outbox: Outbox, subject: str, sensors: Collection[str
     For an earlier subject that was never registered, nothing can be sealed: its state is only deleted.
     On a full disk, it logs the failure and leaves the state as it is; the next start tries again.
     """
-    kept = {state_key(sensor) for sensor in sensors}
+    kept = {key(sensor) for sensor in sensors for key in (state_key, pairing_key)}
     states = outbox.stored_states()
     try:
         for state in states:
             if state.subject != subject:
                 _end_alerts_of_earlier(outbox, state, now_us)
-            elif state.name.startswith(STATE_KEY_PREFIX) and state.name not in kept:
+            elif state.name.startswith((STATE_KEY_PREFIX, PAIRING_STATE_PREFIX)) and state.name not in kept:
                 _end_alerts(outbox, state, now_us, SENSOR_REMOVED_REASON)
         for earlier in {state.subject for state in states} - {subject}:
             outbox.delete_states(earlier)
@@ -55,7 +56,7 @@ def _end_alerts(outbox: Outbox, state: StoredState, now_us: int, reason: str) ->
     saved: Mapping[str, Any] = json.loads(state.value)
     ended: tuple[AlertRecord, ...] = ()
     remaining: Mapping[str, Any] = {}
-    if state.name in (ALERT_STATE_KEY, BUFFER_STATE_KEY):
+    if state.name in (ALERT_STATE_KEY, BUFFER_STATE_KEY) or state.name.startswith(PAIRING_STATE_PREFIX):
         alert = load_hub_alert(saved)
         ended, remaining = (end_hub_alert(alert, now_us, reason),) if alert else (), hub_alert_state(None)
     elif state.name.startswith(STATE_KEY_PREFIX):

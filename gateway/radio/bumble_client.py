@@ -78,7 +78,7 @@ class BumbleClient(BaseBleakClient):
     async def connect(self, pair: bool, **_kwargs: Any) -> None:
         if self._connection is not None:
             raise BleakError(f"connect {self.address}: already connected")
-        with self.central.convert_errors(f"connect {self.address}"):
+        with self.central.convert_errors(f"connect {self.address}", self.address):
             async with asyncio.timeout(self._timeout):
                 connection = await self.central.connect(self._peer)
                 self._connection = connection
@@ -106,11 +106,11 @@ class BumbleClient(BaseBleakClient):
 
     async def disconnect(self) -> None:
         if self._connection is not None:
-            with self.central.convert_errors(f"disconnect {self.address}"):
+            with self.central.convert_errors(f"disconnect {self.address}", self.address):
                 await self._connection.disconnect()
 
     async def pair(self, *_args: Any, **_kwargs: Any) -> None:
-        with self.central.convert_errors(f"pair {self.address}"):
+        with self.central.convert_errors(f"pair {self.address}", self.address):
             await self._encrypt()
 
     async def unpair(self) -> None:
@@ -170,7 +170,7 @@ class BumbleClient(BaseBleakClient):
 
     async def _request(self, action: str, operation: Callable[[Any], Awaitable[T]]) -> T:
         """Run one GATT operation; convert Bumble's errors to bleak's."""
-        with self.central.convert_errors(f"{action} of {self.address}"):
+        with self.central.convert_errors(f"{action} of {self.address}", self.address):
             connection = self._require_connection()
             return await self._run_while_connected(self._retry_encrypted(connection, operation))
 

@@ -13,6 +13,8 @@ from bumble.core import TimeoutError as BumbleTimeoutError
 from bumble.device import Connection, Device
 from bumble.keys import MemoryKeyStore
 
+from gateway.radio.pairing import StaleBondError
+
 CONNECT_CANCEL_TIMEOUT_S: Final = 1.0
 """Time limit of the Connection Complete event after a Create Connection Cancel; controllers send it within milliseconds."""
 
@@ -82,8 +84,11 @@ class Central:
             raise BleakError("the radio was lost: open it again")
 
     @contextmanager
-    def convert_errors(self, action: str) -> Iterator[None]:
-        """Convert Bumble's errors to those that bleak documents. `action` begins the message, as in "read 2a37 of C2:…"."""
+    def convert_errors(self, action: str, address: str = "") -> Iterator[None]:
+        """Convert Bumble's errors to those that bleak documents. `action` begins the message, as in "read 2a37 of C2:…".
+
+        `address` is that of the sensor.
+        """
         try:
             yield
         except ATT_Error as error:
@@ -100,7 +105,7 @@ class Central:
             raise TimeoutError(f"{action}: the sensor does not answer") from error
         except hci.HCI_Error as error:
             if error.error_code == hci.HCI_ErrorCode.PIN_OR_KEY_MISSING_ERROR:
-                raise BleakError(f"{action}: the sensor has forgotten the bond (HCI 0x06): unpair and pair again") from error
+                raise StaleBondError(address) from error
             raise BleakError(f"{action}: {error}") from error
         except BaseBumbleError as error:
             raise BleakError(f"{action}: {error}") from error

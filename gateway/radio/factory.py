@@ -1,5 +1,7 @@
 """Opens a radio by its name in the settings."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -8,28 +10,38 @@ from gateway.errors import RadioError
 from gateway.radio.radio import Radio
 
 
-def bleak_radio() -> Radio:
-    """The Bluetooth adapter of this machine."""
-    return Radio(None, None, "bluetooth")
+@asynccontextmanager
+async def open_radio(spec: str, keys: Path | None = None) -> AsyncIterator[Radio]:
+    """Open the radio that the settings name.
+
+    `bluetooth` is the first adapter of this machine, `bluetooth:hci1` the one with that name, and `virtual:PATH` the virtual
+    radio at that socket. The operating system stores the adapter's bonds. Those of the virtual radio are stored in the file
+    `keys`, or in memory.
+
+    Raises:
+        RadioError: the name is unknown, Bumble is not installed, or the adapter or the virtual radio cannot be used.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "bluetooth" and (rest or spec == kind):
+        async with _open_bluetooth(spec, rest or None) as radio:
+            yield radio
+    elif kind == "virtual" and rest:
+        async with _open_socket_radio(Path(rest), spec, keys) as radio:
+            yield radio
+    else:
+        raise RadioError(f"unknown radio {spec!r}: use 'bluetooth', 'bluetooth:ADAPTER' or 'virtual:PATH'")
 
 
 @asynccontextmanager
-async def open_radio(spec: str, keys: Path | None = None) -> AsyncIterator[Radio]:
-    """Open `bluetooth`, the adapter of this machine, or `virtual:PATH`, the virtual radio at that socket.
+async def _open_bluetooth(spec: str, adapter_name: str | None) -> AsyncIterator[Radio]:
+    if sys.platform != "linux":
+        yield Radio(None, None, spec)  # type: ignore[unreachable]
+        return
+    from gateway.radio.bluez_adapter import make_scanner_backend, open_bluez_adapter  # noqa: PLC0415  only Linux has D-Bus
 
-    The operating system stores the adapter's bonds. Those of the virtual radio are stored in the file `keys`, or in memory.
-
-    Raises:
-        RadioError: the name is unknown, Bumble is not installed, or the virtual radio cannot be reached.
-    """
-    kind, _, path = spec.partition(":")
-    if spec == "bluetooth":
-        yield bleak_radio()
-    elif kind == "virtual" and path:
-        async with _open_socket_radio(Path(path), spec, keys) as radio:
-            yield radio
-    else:
-        raise RadioError(f"unknown radio {spec!r}: use 'bluetooth' or 'virtual:PATH'")
+    lost = asyncio.Event()
+    async with open_bluez_adapter(adapter_name, lost) as adapter:
+        yield Radio(None, make_scanner_backend(adapter.path.split("/")[-1]), spec, lost, adapter)
 
 
 def _open_socket_radio(socket: Path, name: str, keys: Path | None) -> AbstractAsyncContextManager[Radio]:

@@ -118,7 +118,7 @@ class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumb
             if isinstance(packet, ll.ConnectInd):
                 # Synchronously: with a delay, two centrals could both believe that they are connected to one peripheral.
                 controller.on_ll_advertising_pdu(packet)
-            else:
+            elif controller.le_scan_enable or controller.pending_le_connection is not None:  # others do not listen
                 asyncio.get_running_loop().call_soon(controller.on_ll_advertising_pdu, packet)
 
     def send_ll_control_pdu(self, sender_address: hci.Address, receiver_address: hci.Address, packet: ll.ControlPdu) -> None:
@@ -129,10 +129,10 @@ class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumb
 
     def _sorted_controllers(self) -> list[Controller]:
         """The controllers by address. The iteration order of a set would differ from run to run."""
-        return sorted(self.controllers, key=lambda controller: _format_address(controller.random_address))
+        return sorted(self.controllers, key=lambda controller: bytes(controller.random_address)[::-1])
 
     def _is_out_of_range(self, address: hci.Address) -> bool:
-        return _format_address(address) in self.out_of_range
+        return bool(self.out_of_range) and _format_address(address) in self.out_of_range
 
 
 def _advertisers(controller: Controller) -> list[Any]:

@@ -1,6 +1,7 @@
 """Plays an ECG in real time: computes the times of its samples on the strap's clock, and counts the samples that were sent."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Final
 
@@ -9,6 +10,8 @@ from gateway.simulate.journal import Journal
 from gateway.simulate.repeating_ecg import RepeatingEcg
 
 _NS: Final = 10**9
+FACTORY_NS: Final = 599_616_000 * _NS
+"""2019-01-01, at which the clock of an H10 starts, in nanoseconds since 2000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,22 @@ class SensorClock:
 
 
 @dataclass(slots=True)
+class ClockError:
+    """A fault: how far a Polar sensor's clock is off. Its frames carry the wrong time."""
+
+    clock: SensorClock
+    ns: int = 0
+
+    def jump(self, seconds: float) -> None:
+        """Let the clock jump, as when another app sets it."""
+        self.ns += round(seconds * _NS)
+
+    def reset(self) -> None:
+        """Restart at 2019-01-01, as an H10 does when its battery is changed."""
+        self.ns = FACTORY_NS - self.clock.sensor_ns(asyncio.get_running_loop().time())
+
+
+@dataclass(slots=True)
 class Playback:
     """Plays an ECG from the first subscription until the process ends.
 
@@ -45,6 +64,10 @@ class Playback:
     journal: Journal
     start_ns: int | None = None
     sent_samples: int = 0
+    clock_error: ClockError = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock_error = ClockError(self.clock)
 
     def start(self, loop_s: float) -> int:
         """Start playing unless it already plays. Return the start time of the strap's clock, in nanoseconds."""
@@ -66,8 +89,8 @@ class Playback:
         return self.clock.loop_s(self._sample_ns(number))
 
     def take_frame(self, first: int, count: int) -> bytes:
-        """Return the PMD frame of `count` samples, after writing it to the journal as sent."""
-        last_ns = self._sample_ns(first + count - 1)
+        """Return the PMD frame of `count` samples, after writing it to the journal as sent, with the time that it carries."""
+        last_ns = self._sample_ns(first + count - 1) + self.clock_error.ns
         samples = self.ecg.samples(first, count)
         self.journal.write_frame(last_ns, samples)
         self.sent_samples += count

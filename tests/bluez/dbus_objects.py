@@ -6,15 +6,20 @@ from typing import Any, Final
 from dbus_fast import Message, MessageType, Variant
 
 Properties = dict[str, Variant]
+Reply = tuple[str, list[Any]]
+"""Signature and body of a method's return message."""
 
 BLUEZ: Final = "org.bluez"
 ADAPTER: Final = "org.bluez.Adapter1"
+AGENT_MANAGER: Final = "org.bluez.AgentManager1"
 DEVICE: Final = "org.bluez.Device1"
 SERVICE: Final = "org.bluez.GattService1"
 CHARACTERISTIC: Final = "org.bluez.GattCharacteristic1"
 DESCRIPTOR: Final = "org.bluez.GattDescriptor1"
 OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
 PROPERTIES: Final = "org.freedesktop.DBus.Properties"
+FAILED: Final = "org.bluez.Error.Failed"
+EMPTY_REPLY: Final[Reply] = ("", [])
 
 
 class BlueZError(Exception):
@@ -39,6 +44,10 @@ class ObjectTree:
     def remove_below(self, path: str) -> None:
         for child in sorted((other for other in self.objects if other.startswith(f"{path}/")), reverse=True):
             self._signal("/", OBJECT_MANAGER, "InterfacesRemoved", "oas", [child, list(self.objects.pop(child))])
+
+    def remove(self, path: str) -> None:
+        self.remove_below(path)
+        self._signal("/", OBJECT_MANAGER, "InterfacesRemoved", "oas", [path, list(self.objects.pop(path))])
 
     def change(self, path: str, interface: str, changed: Properties, invalidated: tuple[str, ...] = ()) -> None:
         properties = self.objects[path][interface]

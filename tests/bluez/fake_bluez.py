@@ -3,72 +3,59 @@
 It answers the D-Bus calls of bleak 3.1 as bluetoothd 5.55 and later do (`doc/org.bluez.*.rst` and `src/gatt-client.c` of
 BlueZ). It contains neither bluetoothd nor the kernel. It leaves out:
 
-- more than one adapter or D-Bus client: its adapter is always powered, and discovery sessions are not counted by client;
-- pairing agents, `Pair` and `RemoveDevice`: it pairs "Just Works" when an attribute requires an encrypted link;
+- more than one adapter; discovery sessions are not counted by client;
+- the classic radio, and pairings that a remote device begins;
 - `AcquireNotify`, `AcquireWrite` and access to descriptors, which are only listed;
 - the cache of services: their objects are removed at a disconnection;
 - `InProgress` errors for simultaneous operations, and the removal of devices that no longer advertise.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, Final
 
-from bleak.assigned_numbers import gatt_char_props_to_strs
 from bleak.exc import BleakError
 from bumble import hci
 from bumble.att import ATT_Error
-from bumble.core import BaseBumbleError
+from bumble.core import BaseBumbleError, ProtocolError
 from bumble.device import Advertisement, Connection, Device
 from dbus_fast import Message, MessageType, RequestNameReply, Variant
 from dbus_fast.aio import MessageBus
 
-from gateway.radio.bumble_scanner import format_uuid, parse_advertisement
+from gateway.radio.bumble_scanner import parse_advertisement
 from gateway.radio.central import Central
-from tests.bluez.bluez_values import DBUS_ERRORS, NEEDS_SECURITY, device_properties, uuid_variant
+from tests.bluez.bluez_values import DBUS_ERRORS, device_properties
 from tests.bluez.dbus_objects import (
     ADAPTER,
+    AGENT_MANAGER,
     BLUEZ,
     CHARACTERISTIC,
-    DESCRIPTOR,
     DEVICE,
+    EMPTY_REPLY,
+    FAILED,
     OBJECT_MANAGER,
-    SERVICE,
+    PROPERTIES,
     BlueZError,
     ObjectTree,
+    Properties,
+    Reply,
 )
+from tests.bluez.fake_agents import FakeAgents
+from tests.bluez.fake_gatt import FakeGatt
+from tests.bluez.remote_device import RemoteDevice
 
-T = TypeVar("T")
-Reply = tuple[str, list[Any]]
-"""Signature and body of a method's return message."""
 Method = Callable[[str, list[Any]], Coroutine[Any, Any, Reply]]
 """Receives the object's path and the message's body."""
 
 ADAPTER_PATH: Final = "/org/bluez/hci0"
-FAILED: Final = "org.bluez.Error.Failed"
-EMPTY_REPLY: Final[Reply] = ("", [])
+SENDER: Final[ContextVar[str]] = ContextVar("SENDER", default="")
+"""The bus name of the program whose call this task answers."""
+BONDED: Final = dict.fromkeys(("Paired", "Bonded"), Variant("b", True))
 
 CONNECT_TIMEOUT_S: Final = 20.0
 """The kernel's timeout for one connect attempt (`conn_timeout` in `include/net/bluetooth/hci_core.h`)."""
-MTU: Final = 517
-"""The MTU that BlueZ requests (`ExchangeMTU` in `main.conf`)."""
-GENERIC_ACCESS: Final = "00001800-0000-1000-8000-00805f9b34fb"
-"""The service that bluetoothd does not publish."""
-
-
-@dataclass
-class RemoteDevice:
-    """A device that was seen in a scan."""
-
-    address: hci.Address
-    connection: Connection | None = None
-    connecting: asyncio.Task[Any] | None = None
-    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    """Tasks that use the connection; they are cancelled when it ends."""
-    notifying: set[str] = field(default_factory=set)
-    """The paths of the characteristics that notify."""
 
 
 class FakeBlueZ:
@@ -81,19 +68,27 @@ class FakeBlueZ:
         self._tasks = tasks
         self._running: set[asyncio.Task[None]] = set()
         self._tree = ObjectTree(self._send)
-        self._characteristics: dict[str, Any] = {}
+        self._agents = FakeAgents(bus)
+        self._gatt = FakeGatt(self._tree, self._remotes, self._authenticate)
         self._discovery: AsyncExitStack | None = None
         self._methods: Mapping[tuple[str | None, str | None], Method] = {
             (OBJECT_MANAGER, "GetManagedObjects"): self._managed_objects,
             (ADAPTER, "SetDiscoveryFilter"): self._set_discovery_filter,
             (ADAPTER, "StartDiscovery"): self._start_discovery,
             (ADAPTER, "StopDiscovery"): self._stop_discovery,
+            (ADAPTER, "RemoveDevice"): self._remove_device,
+            (PROPERTIES, "Get"): self._get_property,
+            (PROPERTIES, "Set"): self._set_property,
+            (AGENT_MANAGER, "RegisterAgent"): self._register_agent,
+            (AGENT_MANAGER, "RequestDefaultAgent"): self._request_default_agent,
             (DEVICE, "Connect"): self._connect,
             (DEVICE, "Disconnect"): self._disconnect,
-            (CHARACTERISTIC, "ReadValue"): self._read_value,
-            (CHARACTERISTIC, "WriteValue"): self._write_value,
-            (CHARACTERISTIC, "StartNotify"): self._start_notify,
-            (CHARACTERISTIC, "StopNotify"): self._stop_notify,
+            (DEVICE, "Pair"): self._pair,
+            (DEVICE, "CancelPairing"): self._cancel_pairing,
+            (CHARACTERISTIC, "ReadValue"): self._gatt.read_value,
+            (CHARACTERISTIC, "WriteValue"): self._gatt.write_value,
+            (CHARACTERISTIC, "StartNotify"): self._gatt.start_notify,
+            (CHARACTERISTIC, "StopNotify"): self._gatt.stop_notify,
         }
 
     async def start(self) -> None:
@@ -111,6 +106,9 @@ class FakeBlueZ:
                 "Roles": Variant("as", ["central"]),
             },
         )
+        self._tree.add("/org/bluez", AGENT_MANAGER, {})
+        for key, _ in await self._central.keys.get_all():
+            self._add_device(hci.Address(key), dict(BONDED))
 
     async def stop(self) -> None:
         """Stop as if bluetoothd had been killed: no signal is sent, and the kernel ends the links."""
@@ -122,6 +120,12 @@ class FakeBlueZ:
         for remote in self._remotes.values():
             if remote.connection is not None:
                 await remote.connection.disconnect()
+
+    def remove_adapter(self) -> None:
+        """Unplug the adapter. Its links end with it, and bluetoothd removes its objects."""
+        for path in [*self._remotes, ADAPTER_PATH]:
+            self._tree.remove(path)
+        self._remotes.clear()
 
     # D-Bus messages
 
@@ -137,6 +141,7 @@ class FakeBlueZ:
         task.add_done_callback(self._running.discard)
 
     async def _answer(self, message: Message) -> None:
+        SENDER.set(message.sender or "")
         try:
             reply = Message.new_method_return(message, *await self._call(message))
         except BlueZError as error:
@@ -203,24 +208,112 @@ class FakeBlueZ:
             if changed:
                 self._tree.change(path, DEVICE, changed)
             return
-        self._remotes[path] = RemoteDevice(advertisement.address)
-        unconnected = dict.fromkeys(("Connected", "ServicesResolved", "Paired", "Bonded"), Variant("b", False))
-        self._tree.add(
-            path,
-            DEVICE,
-            {
-                "Adapter": Variant("o", ADAPTER_PATH),
-                "Address": Variant("s", address),
-                "AddressType": Variant("s", "random"),
-                "Alias": Variant("s", address.replace(":", "-")),
-                **unconnected,
-                **advertised,
-            },
-        )
+        self._add_device(advertisement.address, advertised)
+
+    def _add_device(self, address: hci.Address, properties: Properties) -> None:
+        text: str = address.to_string(with_type_qualifier=False)
+        path = f"{ADAPTER_PATH}/dev_{text.replace(':', '_')}"
+        self._remotes[path] = RemoteDevice(address)
+        known = {
+            "Adapter": Variant("o", ADAPTER_PATH),
+            "Address": Variant("s", text),
+            "AddressType": Variant("s", "random"),
+            "Alias": Variant("s", text.replace(":", "-")),
+            **dict.fromkeys(("Connected", "ServicesResolved", "Paired", "Bonded"), Variant("b", False)),
+        }
+        self._tree.add(path, DEVICE, known | properties)
+
+    async def _remove_device(self, _path: str, body: list[Any]) -> Reply:
+        (path,) = body
+        remote = self._remotes.get(path)
+        if remote is None:
+            raise BlueZError("org.bluez.Error.DoesNotExist", "Does Not Exist")
+        if await self._central.keys.get(str(remote.address)) is not None:
+            await self._central.keys.delete(str(remote.address))
+        if remote.connection is not None:
+            await remote.connection.disconnect()
+        self._tree.remove(path)
+        del self._remotes[path]
+        return EMPTY_REPLY
+
+    async def _get_property(self, path: str, body: list[Any]) -> Reply:
+        interface, name = body
+        return "v", [self._tree.objects[path][interface][name]]
+
+    async def _set_property(self, path: str, body: list[Any]) -> Reply:
+        interface, name, value = body
+        if (interface, name) == (ADAPTER, "Powered") and not value.value:
+            await self._stop_listening()
+            for remote in self._remotes.values():
+                if remote.connection is not None:
+                    await remote.connection.disconnect()
+        self._tree.change(path, interface, {name: value})
+        return EMPTY_REPLY
+
+    # Pairing
+
+    async def _register_agent(self, _path: str, body: list[Any]) -> Reply:
+        self._agents.register(SENDER.get(), *body)
+        return EMPTY_REPLY
+
+    async def _request_default_agent(self, _path: str, body: list[Any]) -> Reply:
+        self._agents.make_default(SENDER.get(), *body)
+        return EMPTY_REPLY
+
+    async def _pair(self, path: str, _body: list[Any]) -> Reply:
+        remote = self._remotes[path]
+        if self._is_bonded(path):
+            raise BlueZError("org.bluez.Error.AlreadyExists", "Already Exists")
+        remote.pairing = asyncio.current_task()
+        is_connected = remote.connection is not None
+        try:
+            connection = remote.connection or await self._establish(path)
+            with remote.using_connection():
+                await self._authenticate(path, connection, SENDER.get())
+        except ProtocolError:
+            if remote.connection is not None:
+                await remote.connection.disconnect()
+            raise BlueZError("org.bluez.Error.AuthenticationFailed", "Authentication Failed") from None
+        finally:
+            remote.pairing = None
+        if not is_connected:
+            self._spawn(self._resolve(path, connection))
+        return EMPTY_REPLY
+
+    async def _cancel_pairing(self, path: str, _body: list[Any]) -> Reply:
+        remote = self._remotes[path]
+        if remote.pairing is None:
+            raise BlueZError("org.bluez.Error.DoesNotExist", "Does Not Exist")
+        remote.pairing.cancel()
+        return EMPTY_REPLY
+
+    async def _authenticate(self, path: str, connection: Connection, sender: str = "") -> None:
+        """Pair; the agent of `sender` is asked, or the default one."""
+        device = self._central.device
+        device.pairing_config_factory = lambda _connection: self._agents.pairing_config(sender, path)
+        await connection.pair()
+        self._tree.change(path, DEVICE, dict(BONDED))
+
+    def _is_bonded(self, path: str) -> bool:
+        return bool(self._tree.objects[path][DEVICE]["Bonded"].value)
 
     # Connections
 
     async def _connect(self, path: str, _body: list[Any]) -> Reply:
+        connection = await self._establish(path)
+        if self._is_bonded(path):
+            try:
+                with self._remotes[path].using_connection():
+                    await connection.encrypt()
+            except (
+                hci.HCI_Error
+            ):  # the link comes up, the encryption fails, the link ends, and this is all that a program hears
+                await connection.disconnect()
+                raise BlueZError(FAILED, "le-connection-abort-by-local") from None
+        self._spawn(self._resolve(path, connection))
+        return EMPTY_REPLY
+
+    async def _establish(self, path: str) -> Connection:
         remote = self._remotes[path]
         if remote.connection is not None or remote.connecting is not None:
             raise BlueZError("org.bluez.Error.AlreadyConnected", "Already Connected")
@@ -235,8 +328,7 @@ class FakeBlueZ:
         remote.connection = connection
         connection.once(connection.EVENT_DISCONNECTION, lambda _reason: self._on_disconnection(path))
         self._tree.change(path, DEVICE, {"Connected": Variant("b", True)})
-        self._spawn(self._resolve(path, connection))
-        return EMPTY_REPLY
+        return connection
 
     async def _disconnect(self, path: str, _body: list[Any]) -> Reply:
         remote = self._remotes[path]
@@ -256,131 +348,18 @@ class FakeBlueZ:
         for task in remote.tasks:
             task.cancel()
         self._tree.change(path, DEVICE, dict.fromkeys(("ServicesResolved", "Connected"), Variant("b", False)))
-        self._tree.remove_below(path)
-        self._characteristics = {
-            other: proxy for other, proxy in self._characteristics.items() if not other.startswith(f"{path}/")
-        }
+        self._gatt.forget(path)
 
     async def _resolve(self, path: str, connection: Connection) -> None:
-        """Encrypt if there is a bond, and discover the services; disconnect if that fails."""
+        """Discover the services; disconnect if that fails."""
         try:
-            with _cancel_on_disconnection(self._remotes[path]):
-                await self._discover(path, connection)
+            with self._remotes[path].using_connection():
+                await self._gatt.discover(path, connection)
         except (ATT_Error, BaseBumbleError, hci.HCI_Error):
             await connection.disconnect()
         except asyncio.CancelledError:
             return  # the connection was lost
         self._tree.change(path, DEVICE, {"ServicesResolved": Variant("b", True)})
-
-    async def _discover(self, path: str, connection: Connection) -> None:
-        gatt = connection.gatt_client
-        await gatt.request_mtu(MTU)
-        if await self._central.keys.get(str(connection.peer_address)) is not None:
-            await connection.encrypt()
-            self._tree.change(path, DEVICE, dict.fromkeys(("Paired", "Bonded"), Variant("b", True)))
-        for service in await gatt.discover_services():
-            if format_uuid(service.uuid) != GENERIC_ACCESS:
-                service_path = f"{path}/service{service.handle:04x}"
-                self._tree.add(
-                    service_path,
-                    SERVICE,
-                    {"UUID": uuid_variant(service.uuid), "Device": Variant("o", path), "Primary": Variant("b", True)},
-                )
-                for characteristic in await gatt.discover_characteristics((), service):
-                    await self._add_characteristic(service_path, characteristic, connection)
-
-    async def _add_characteristic(self, service_path: str, characteristic: Any, connection: Connection) -> None:
-        # BlueZ uses the handle of the declaration, Bumble that of the value.
-        path = f"{service_path}/char{characteristic.handle - 1:04x}"
-        self._characteristics[path] = characteristic
-        self._tree.add(
-            path,
-            CHARACTERISTIC,
-            {
-                "UUID": uuid_variant(characteristic.uuid),
-                "Service": Variant("o", service_path),
-                "Flags": Variant("as", sorted(gatt_char_props_to_strs(characteristic.properties))),
-                "Notifying": Variant("b", False),
-                "MTU": Variant("q", connection.att_mtu),
-            },
-        )
-        for descriptor in await connection.gatt_client.discover_descriptors(characteristic):
-            descriptor_path = f"{path}/desc{descriptor.handle:04x}"
-            owner = Variant("o", path)
-            self._tree.add(descriptor_path, DESCRIPTOR, {"UUID": uuid_variant(descriptor.type), "Characteristic": owner})
-
-    # Attributes
-
-    async def _read_value(self, path: str, _body: list[Any]) -> Reply:
-        characteristic = self._characteristics[path]
-        value = bytes(await self._request(path, lambda gatt: gatt.read_value(characteristic)))
-        self._tree.change(path, CHARACTERISTIC, {"Value": Variant("ay", value)})
-        return "ay", [value]
-
-    async def _write_value(self, path: str, body: list[Any]) -> Reply:
-        value, options = body
-        characteristic, request = self._characteristics[path], options["type"].value == "request"
-        await self._request(path, lambda gatt: gatt.write_value(characteristic, bytes(value), with_response=request))
-        return EMPTY_REPLY
-
-    async def _start_notify(self, path: str, _body: list[Any]) -> Reply:
-        remote, characteristic = self._remotes[_device_path(path)], self._characteristics[path]
-        if path in remote.notifying:
-            raise BlueZError("org.bluez.Error.InProgress", "Operation already in progress")
-        if not {"notify", "indicate"} & set(self._tree.objects[path][CHARACTERISTIC]["Flags"].value):
-            raise BlueZError("org.bluez.Error.NotSupported", "Operation is not supported")
-
-        def deliver(value: bytes) -> None:
-            self._tree.change(path, CHARACTERISTIC, {"Value": Variant("ay", bytes(value))})
-
-        await self._request(path, lambda gatt: gatt.subscribe(characteristic, deliver))
-        remote.notifying.add(path)
-        self._tree.change(path, CHARACTERISTIC, {"Notifying": Variant("b", True)})
-        return EMPTY_REPLY
-
-    async def _stop_notify(self, path: str, _body: list[Any]) -> Reply:
-        remote, characteristic = self._remotes[_device_path(path)], self._characteristics[path]
-        if path not in remote.notifying:
-            raise BlueZError(FAILED, "No notify session started")
-        remote.notifying.remove(path)
-        await self._request(path, lambda gatt: gatt.unsubscribe(characteristic, force=True))
-        self._tree.change(path, CHARACTERISTIC, {"Notifying": Variant("b", False)})
-        return EMPTY_REPLY
-
-    async def _request(self, path: str, operation: Callable[[Any], Awaitable[T]]) -> T:
-        """Run a GATT operation; if the remote device requires encryption, pair and run it again, as the kernel does."""
-        remote = self._remotes[_device_path(path)]
-        connection = remote.connection
-        if connection is None:
-            raise BlueZError(FAILED, "Not connected")
-
-        with _cancel_on_disconnection(remote):
-            try:
-                return await operation(connection.gatt_client)
-            except ATT_Error as error:
-                if error.error_code not in NEEDS_SECURITY or connection.is_encrypted:
-                    raise
-            await connection.pair()
-            bonded = dict.fromkeys(("Paired", "Bonded"), Variant("b", True))
-            self._tree.change(_device_path(path), DEVICE, bonded)
-            return await operation(connection.gatt_client)
-
-
-@contextmanager
-def _cancel_on_disconnection(remote: RemoteDevice) -> Iterator[None]:
-    """Cancel the task when the connection ends: Bumble would wait forever for the answer to its next request."""
-    task = asyncio.current_task()
-    assert task is not None
-    remote.tasks.add(task)
-    try:
-        yield
-    finally:
-        remote.tasks.discard(task)
-
-
-def _device_path(path: str) -> str:
-    """Return the path of the device to which a service or characteristic belongs."""
-    return "/".join(path.split("/")[: ADAPTER_PATH.count("/") + 2])
 
 
 @asynccontextmanager

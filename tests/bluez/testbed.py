@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from bleak.backends.bluezdbus import manager as bleak_manager
 from bumble.att import ATT_Error
 from bumble.core import UUID
 from bumble.device import Device
@@ -112,7 +111,7 @@ async def run_bluez(link: VirtualLink, bus: str, folder: Path) -> AsyncIterator[
 @asynccontextmanager
 async def run_bluez_testbed(bus: str, folder: Path) -> AsyncIterator[StrapTestbed]:
     link = VirtualLink()
-    async with run_strap(link, folder) as (strap, events), run_bluez(link, bus, folder), open_bleak_radio() as radio:
+    async with run_strap(link, folder) as (strap, events), run_bluez(link, bus, folder), open_radio("bluetooth") as radio:
         yield StrapTestbed(link, strap, events, radio)
 
 
@@ -121,16 +120,3 @@ async def run_virtual_testbed(folder: Path) -> AsyncIterator[StrapTestbed]:
     link = VirtualLink()
     async with run_strap(link, folder) as (strap, events), open_in_process_radio(link, VIRTUAL_HUB_ADDRESS) as radio:
         yield StrapTestbed(link, strap, events, radio)
-
-
-@asynccontextmanager
-async def open_bleak_radio() -> AsyncIterator[Radio]:
-    """Open the machine's adapter; at the end close bleak's bus connection, for which bleak has no public function."""
-    try:
-        async with open_radio("bluetooth") as radio:
-            yield radio
-    finally:
-        manager = bleak_manager._global_instances.pop(asyncio.get_running_loop(), None)
-        if manager is not None and manager._bus is not None and manager._bus_watcher_task is not None:
-            manager._bus.disconnect()
-            await manager._bus_watcher_task

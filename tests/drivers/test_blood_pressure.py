@@ -109,6 +109,9 @@ def test_every_status_bit_has_one_name_and_reserved_bits_are_kept(status: int) -
         names.add("reserved_bits")
     assert [sorted(reading.flags) for reading in readings if isinstance(reading, Vital)] == [sorted(names)] * 3
     assert named("blood_pressure_status", readings) == ([status] if status > 0x3F else [])
+    failed = decode_measurement(bytes.fromhex("10FF07FF07FF07") + status.to_bytes(2, "little"))
+    reasons = [sorted(str(value).split(", ")) for value in named("cuff_status", failed)]
+    assert reasons == ([sorted(names)] if names else []), "a failed measurement says why"
 
 
 @pytest.mark.parametrize("high", range(8))
@@ -320,15 +323,16 @@ def test_the_segments_of_a_record_that_does_not_decode_are_all_kept() -> None:
     assert len(readings) == len(segments)
 
 
-def test_endless_segments_are_held_up_to_the_range_of_their_counter() -> None:
-    endless = [struct.pack("<BHHI", (n % 64) << 2 | (n == 0), 7, 0x2A35, n) for n in range(1000)]
+@pytest.mark.parametrize(("part", "held"), [(4, 5), (1, 21), (21, 1), (0, 1)])
+def test_endless_segments_are_held_up_to_the_size_of_a_measurement(part: int, held: int) -> None:
+    endless = [
+        struct.pack("<BHH", n % 64 << 2 | (n == 0), 7, 0x2A35) + n.to_bytes(8, "little")[:part].ljust(part) for n in range(200)
+    ]
     decoder = service()
-    readings = feed(decoder, endless)
-    assert len(readings) == 1000 - 64
-    assert isinstance(readings[0], Quarantined)
-    assert "more than 64 segments" in readings[0].reason
+    refused = [reading.payload for reading in feed(decoder, endless) if isinstance(reading, Quarantined)]
+    assert refused == endless[held:]
     given_up = feed(decoder, split(NEXT.encode(), 8))
-    assert [reading.payload for reading in given_up if isinstance(reading, Quarantined)] == endless[:64]
+    assert [reading.payload for reading in given_up if isinstance(reading, Quarantined)] == endless[:held]
     assert "systolic" in vitals(given_up)
 
 

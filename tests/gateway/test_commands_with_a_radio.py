@@ -60,16 +60,33 @@ def test_a_name_cannot_control_the_terminal_and_a_wrong_name_leaves_no_capture(t
     asyncio.run(scenario())
 
 
-def test_simulate_says_how_to_use_the_strap(tmp_path: Path) -> None:
+def test_simulate_says_how_to_use_the_sensors(tmp_path: Path) -> None:
     async def scenario() -> None:
-        simulate = await start(tmp_path, "simulate", "sim")
+        simulate = await start(tmp_path, "simulate", "strap", "scale", "--folder", "sim")
         assert simulate.stderr is not None
-        lines = [(await simulate.stderr.readline()).decode() for _ in range(3)]
+        lines = [(await simulate.stderr.readline()).decode() for _ in range(4)]
         simulate.terminate()
         await simulate.communicate()
         assert "Virtual H10" in lines[0]
-        assert f"--radio virtual:{tmp_path}/sim/air.sock" in lines[1]
-        assert f'radio = "virtual:{tmp_path}/sim/air.sock"' in lines[2]
+        assert '"BF720" (user 1, consent code 3752)' in lines[1]
+        assert f"--radio virtual:{tmp_path}/sim/air.sock" in lines[2]
+        assert f'radio = "virtual:{tmp_path}/sim/air.sock"' in lines[3]
+
+    asyncio.run(scenario())
+
+
+def test_simulated_sensors_are_found_on_one_radio(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        simulate = await start(tmp_path, "simulate", "cuff", "watch", "scale-broadcast", "--folder", "sim")
+        assert simulate.stdout is not None
+        for _ in range(3):
+            await simulate.stdout.readline()
+        scan = await start(tmp_path, "scan", "--radio", "virtual:sim/air.sock", "--seconds", "2")
+        output, _ = await scan.communicate()
+        simulate.terminate()
+        await simulate.communicate()
+        for name in (b"Virtual BP 0001", b"InfiniTime", b"MIBCS"):
+            assert name in output
 
     asyncio.run(scenario())
 

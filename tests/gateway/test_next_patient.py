@@ -14,6 +14,7 @@ from config.settings import SensorSettings
 from gateway.alerts import SENSOR_REMOVED_REASON, SUBJECT_CHANGED_REASON
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels
+from gateway.pairing_alert import pairing_key, update_pairing_alert
 from gateway.sensor_runner import state_key
 from sync.errors import TransientError
 from sync.keys import HubKey, HubKeys
@@ -112,6 +113,30 @@ def test_the_alert_of_a_renamed_sensor_ends_once_and_its_other_state_stays(testb
         assert outbox.last_position("alert")[0] < outbox.epoch  # nothing more to end
         saved = json.loads(outbox.load_state(state_key("strap")) or b"{}")
     assert (saved["alerts"], saved["vitals"]["rules"]["weight"]) == ([], WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("subject", "sensors", "reason"),
+    [
+        ("subject-1", ["belt"], SENSOR_REMOVED_REASON),
+        (NEXT_PATIENT, ["strap"], SUBJECT_CHANGED_REASON),
+        ("subject-1", ["strap"], None),
+    ],
+)
+def test_the_alert_of_a_lost_pairing_is_left_behind_with_its_sensor_or_patient(
+    testbed: Testbed, subject: str, sensors: list[str], reason: str | None
+) -> None:
+    (begun,), state = update_pairing_alert("strap", None, START_US, is_forgotten=True)
+    store_state(testbed, pairing_key("strap"), state)
+    if subject == NEXT_PATIENT:
+        go_to_next_patient(testbed)
+    with closing(open_outbox(testbed, subject)) as outbox:
+        end_left_behind_alerts(outbox, subject, sensors, START_US + 1)
+    run_agent(testbed)
+    ended = [alert for alert in alerts(testbed.records("subject-1")) if alert.kind == begun.kind]
+    assert [(alert.id, alert.end_us, alert.reasons[1:]) for alert in ended] == (
+        [(begun.id, START_US + 1, (reason,))] if reason else []
+    )
 
 
 def test_refused_models_are_reported_for_each_patient(testbed: Testbed) -> None:

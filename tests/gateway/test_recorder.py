@@ -337,7 +337,8 @@ def test_a_spot_reading_and_everything_before_it_is_durable_when_add_returns() -
 
 def test_spot_kinds_are_what_a_person_measures_on_demand() -> None:
     spot = {name for name, kind in KINDS.items() if kind.is_spot}
-    assert spot == {"systolic", "diastolic", "mean_pressure", "weight", "temperature"} | {"height", "bmi"} | BODY_KINDS
+    pressure = {"systolic", "diastolic", "mean_pressure", "pulse_rate_cuff"}
+    assert spot == pressure | {"weight", "temperature", "height", "bmi"} | BODY_KINDS
 
 
 def test_divides_a_backlog_into_blocks_of_as_many_records_as_the_clinic_reads() -> None:

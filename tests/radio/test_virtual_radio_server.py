@@ -15,7 +15,7 @@ from bleak import BleakClient
 from bleak.exc import BleakError
 
 from gateway.errors import RadioError
-from gateway.radio import Radio, bleak_radio, open_radio, virtual
+from gateway.radio import Radio, open_radio, virtual
 from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS
 from gateway.radio.virtual_radio_server import VirtualRadioServer, open_device
 
@@ -227,7 +227,8 @@ def test_invalid_data_on_the_socket_ends_only_its_own_connection(tmp_path: Path,
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("wifi", "unknown radio 'wifi': use 'bluetooth' or 'virtual:PATH'"),
+        ("bluetooth:", "unknown radio"),
+        ("wifi", "unknown radio 'wifi': use 'bluetooth', 'bluetooth:ADAPTER' or 'virtual:PATH'"),
         ("virtual:", "unknown radio"),
         ("virtual:/nowhere/air.sock", "no virtual radio at /nowhere/air.sock .No such file or directory.: start its simulator"),
         ("virtual:/" + "x" * 200, "no virtual radio at"),
@@ -286,11 +287,12 @@ def test_the_error_without_bumble_says_what_to_install(monkeypatch: pytest.Monke
         asyncio.run(main())
 
 
-def test_the_machines_adapter_uses_bleaks_own_backend() -> None:
-    async def main() -> None:
-        async with open_radio("bluetooth") as radio:
-            assert (radio.client_backend, radio.scanner_backend, radio.name) == (None, None, bleak_radio().name)
-            client = radio.client(SENSOR, lambda _client: None, 5)
-            assert type(client._backend).__module__.startswith("bleak.backends.")
+def test_a_machine_without_a_message_bus_has_no_bluetooth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
 
-    asyncio.run(main())
+    async def main() -> None:
+        async with open_radio("bluetooth"):
+            pass
+
+    with pytest.raises(RadioError, match=r"no Bluetooth service answers.*systemctl start bluetooth"):
+        asyncio.run(main())

@@ -11,6 +11,10 @@ START_ECG = "02 00 00 01 82 00 01 01 0e 00"
 """Polar's own example: start ECG, sample rate 130 Hz, resolution 14 bits."""
 
 
+def running(streaming: bool) -> frozenset[int]:
+    return frozenset({pmd.ECG}) if streaming else frozenset()
+
+
 @pytest.mark.parametrize(
     ("request_hex", "streaming", "response_hex", "streaming_after"),
     [
@@ -37,16 +41,16 @@ START_ECG = "02 00 00 01 82 00 01 01 0e 00"
     ],
 )
 def test_the_control_point_responds(request_hex: str, streaming: bool, response_hex: str, streaming_after: bool) -> None:
-    response = pmd.handle_request(bytes.fromhex(request_hex), streaming=streaming)
-    assert response == pmd.ControlResponse(bytes.fromhex(response_hex), streaming_after)
+    response = pmd.handle_request(bytes.fromhex(request_hex), pmd.H10, running(streaming))
+    assert response == pmd.ControlResponse(bytes.fromhex(response_hex), running(streaming_after))
 
 
 @given(st.binary(max_size=20), st.booleans())
 def test_any_request_gets_a_response_and_only_success_changes_the_state(request: bytes, streaming: bool) -> None:
-    response = pmd.handle_request(request, streaming=streaming)
+    response = pmd.handle_request(request, pmd.H10, running(streaming))
     assert response.indication[0] == 0xF0
     assert response.indication[3] <= 8
-    assert response.indication[3] == 0 or response.streaming == streaming
+    assert response.indication[3] == 0 or response.running == running(streaming)
 
 
 def test_a_frame_is_type_time_frame_type_and_three_bytes_per_sample() -> None:

@@ -96,7 +96,7 @@ def test_the_strap_waits_for_a_radio_that_starts_later_or_restarts(tmp_path: Pat
 
 
 def test_without_a_radio_the_strap_fails_with_a_one_line_error(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setattr(strap, "_RADIO_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(strap, "RADIO_TIMEOUT_S", 0.3)
     assert strap.main(["--socket", str(tmp_path / "none"), "--journal", str(tmp_path / "strap.jsonl")]) == 1
     message = capsys.readouterr().err
     assert message.startswith(f"strap: no virtual radio at {tmp_path / 'none'}")

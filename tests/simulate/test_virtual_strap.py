@@ -101,6 +101,7 @@ class StrapTestbed:
     strap: Device
     hub: Hub
     running: asyncio.Task[Any]
+    sensor: strap.Strap
     journal: Path
     events: list[dict[str, Any]]
 
@@ -118,9 +119,10 @@ async def run_testbed(folder: Path) -> AsyncIterator[StrapTestbed]:
     await hub.power_on()
     with Journal(folder / "strap.jsonl", "test") as journal:
         playback = Playback(ECG, SensorClock.set_to(UNIX_NS, now_s()), journal)
-        running = asyncio.create_task(strap.Strap(device, playback, lambda event: events.append(dict(event))).run())
+        sensor = strap.Strap(device, playback, lambda event: events.append(dict(event)))
+        running = asyncio.create_task(sensor.run())
         try:
-            yield StrapTestbed(link, device, Hub(hub), running, folder / "strap.jsonl", events)
+            yield StrapTestbed(link, device, Hub(hub), running, sensor, folder / "strap.jsonl", events)
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -317,6 +319,67 @@ def test_the_heart_rate_carries_every_rr_interval_once(tmp_path: Path) -> None:
     assert rates[70] == pytest.approx(165, abs=3)
     assert rates[4] == pytest.approx(72, abs=4)
     assert np.diff([at_s for at_s, _ in testbed.hub.heart_rates]) == pytest.approx(1.0)
+
+
+def test_a_strap_that_is_taken_off_leaves_after_45_s_and_comes_back_when_it_is_worn(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with run_testbed(tmp_path) as testbed:
+            disconnected: list[float] = []
+            await testbed.hub.stream_all()
+            assert testbed.hub.connection is not None
+            testbed.hub.connection.on("disconnection", lambda _reason: disconnected.append(now_s()))
+            await asyncio.sleep(10)
+            off_s = now_s()
+            testbed.sensor.take_off()
+            await asyncio.sleep(600)
+            assert disconnected == [pytest.approx(off_s + 45, abs=1.1)]
+            assert testbed.hub.heart_rates[-1][0] <= off_s + 1
+            assert testbed.events[-1] == {"event": "disconnected"}
+            testbed.sensor.put_on()
+            connection = await testbed.hub.connect()
+            await connection.encrypt()
+            count = len(testbed.hub.heart_rates)
+            await testbed.hub[RATE].subscribe(lambda value: testbed.hub.heart_rates.append((now_s(), bytes(value))))
+            await asyncio.sleep(5)
+            rates = testbed.hub.heart_rates[count:]
+            assert len(rates) >= 4
+            assert all(len(value) <= 6 for _, value in rates)  # not the intervals of ten minutes
+
+    virtual_time.run(scenario())
+
+
+def test_frames_can_be_lost_before_the_radio_or_come_late(tmp_path: Path) -> None:
+    async def scenario() -> StrapTestbed:
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
+            await asyncio.sleep(5)
+            testbed.sensor.faults.skip(2)
+            await asyncio.sleep(5)
+            testbed.sensor.faults.hold(4.0)
+            await asyncio.sleep(10)
+            return testbed
+
+    testbed = virtual_time.run(scenario())
+    frames = testbed.hub.frames
+    assert sorted(round((after.last_ns - before.last_ns) / 1e9 / 0.56) for before, after in pairwise(frames))[-2:] == [1, 3]
+    assert max(after.received_s - before.received_s for before, after in pairwise(frames)) == pytest.approx(4.5, abs=0.6)
+    journal = read_journal(testbed.journal)
+    assert [frame.last_ns for frame in journal.frames] == [frame.last_ns for frame in frames]  # a lost frame was not sent
+
+
+def test_a_wrong_clock_is_sent_and_journaled_as_it_is(tmp_path: Path) -> None:
+    async def scenario() -> StrapTestbed:
+        async with run_testbed(tmp_path) as testbed:
+            await testbed.hub.stream_all()
+            await asyncio.sleep(5)
+            testbed.sensor.clock_error.jump(100)
+            await asyncio.sleep(5)
+            return testbed
+
+    testbed = virtual_time.run(scenario())
+    steps_s = [(after.last_ns - before.last_ns) / 1e9 for before, after in pairwise(testbed.hub.frames)]
+    assert sorted(steps_s)[-2:] == pytest.approx([0.56, 100.56], abs=0.01)
+    assert [frame.last_ns for frame in read_journal(testbed.journal).frames] == [frame.last_ns for frame in testbed.hub.frames]
 
 
 def test_a_lost_radio_ends_the_strap_with_one_error(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Commands of `pulsegate`, each in a module of its own."""
