@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -70,8 +70,8 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, int]]:
     seen: list[tuple[bytes, int]] = []
     handle_request = pmd.handle_request
 
-    def record(request: bytes, *arguments: Any) -> pmd.ControlResponse:
-        response = handle_request(request, *arguments)
+    def record(request: bytes, offers: pmd.Offers, running: frozenset[int]) -> pmd.ControlResponse:
+        response = handle_request(request, offers, running)
         seen.append((request, response.indication[3]))
         return response
 
