@@ -29,6 +29,7 @@ class Statements:
     count_block: Executable
     upsert_status: Executable
     upsert_latest_vital: Executable
+    upsert_latest_result: Executable
     upsert_last_data: Executable
     upsert_gap: Executable
     upsert_sensor: Executable
@@ -52,6 +53,7 @@ def _build(dialect: str) -> Statements:
         count_block=_upsert(tables.patients, dialect, {"opened": tables.patients.c.opened + 1}),
         upsert_status=_upsert_latest(tables.statuses, dialect),
         upsert_latest_vital=_upsert_latest(tables.latest_vitals, dialect),
+        upsert_latest_result=_upsert_latest_result(dialect),
         upsert_last_data=_upsert_latest(tables.last_data, dialect),
         upsert_gap=_upsert(tables.gaps, dialect, where=may_replace_gap),
         upsert_sensor=_upsert(
@@ -83,6 +85,16 @@ def _upsert_latest(table: Table, dialect: str) -> Executable:
     """Build an INSERT that replaces the existing row unless that row's record comes later in its lane."""
     new = _excluded(table, dialect)
     return _upsert(table, dialect, where=tuple_(table.c.epoch, table.c.seq) <= tuple_(new.epoch, new.seq))
+
+
+def _upsert_latest_result(dialect: str) -> Executable:
+    """Build an INSERT that replaces the latest value unless the new one was measured before it, whenever it was sent.
+
+    A latest value with a time in the clinic's future is replaced in any case: the hub's clock was wrong.
+    """
+    table, new = tables.latest_vitals, _excluded(tables.latest_vitals, dialect)
+    is_later = tuple_(table.c.at_us, table.c.epoch, table.c.seq) <= tuple_(new.at_us, new.epoch, new.seq)
+    return _upsert(table, dialect, where=or_(is_later, table.c.at_us > table.c.received_us))
 
 
 def _add_to_total(name: str, dialect: str) -> Any:

@@ -7,7 +7,7 @@ record replaces another, the later position in the lane wins, never the later ti
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from sqlalchemy import Table, func, select, tuple_
@@ -19,6 +19,8 @@ from cloud.projection_statements import INSERTS, TOTALS, statements
 from cloud.store.stored_blocks import StoredBlockId
 from sync.packing import pack_samples
 from sync.records import (
+    CONFIRMED_KIND,
+    UNCONFIRMED_FLAG,
     AlertRecord,
     FindingRecord,
     GapRecord,
@@ -222,17 +224,39 @@ class _BlockWriter:
         self.changes.append(Change(WAVEFORM, *self._origin.sensor_key(record.sensor), row, len(record.samples)))
 
     def _write_vital(self, record: VitalRecord) -> None:
-        measured = {"at_us": record.times.at_us, "value": record.value}
-        row = self._insert(tables.vitals, record, measured | self._position | {"flags": json.dumps(record.flags)})
+        times, origin = record.times, record.origin
+        measured = {"at_us": times.at_us, "value": record.value}
+        told = {"flags": json.dumps(record.flags), "origin": json.dumps(asdict(origin)) if origin else None}
+        row = self._insert(tables.vitals, record, measured | self._position | told)
         latest = self._row(record) | self._position | measured | {"received_us": self._origin.received_us}
-        self._connection.execute(self._statements.upsert_latest_vital, latest)
-        self._add_data(record.sensor, record.times.at_us)
+        if UNCONFIRMED_FLAG not in record.flags:
+            upsert = self._statements.upsert_latest_result if origin else self._statements.upsert_latest_vital
+            self._connection.execute(upsert, latest)
+        self._add_data(record.sensor, times.arrived_us if origin else times.at_us)
         self.changes.append(Change(VITAL, *self._origin.sensor_key(record.sensor), row))
 
     def _write_status(self, record: StatusRecord) -> None:
         row = self._row(record) | self._position | {"value": json.dumps(record.value)}
         self._connection.execute(self._statements.upsert_status, row)
-        self._add_data(record.sensor, record.times.at_us)
+        self._add_data(record.sensor, record.times.arrived_us if record.origin else record.times.at_us)
+        if record.kind == CONFIRMED_KIND and record.origin is not None:
+            self._apply_answer(record.sensor, record.origin.group, is_patient=record.value is True)
+
+    def _apply_answer(self, sensor: str, group: int, *, is_patient: bool) -> None:
+        """Delete the values of a result that is another person's, or make them the patient's by removing their mark."""
+        vitals, key = tables.vitals, self._origin.sensor_key(sensor)
+        this = [vitals.c[name] == value for name, value in key._asdict().items()]
+        this += [vitals.c.origin.startswith(f'{{"group": {group},'), vitals.c.flags.contains(f'"{UNCONFIRMED_FLAG}"')]
+        if not is_patient:
+            self._connection.execute(vitals.delete().where(*this))
+            return
+        for row in self._connection.execute(select(vitals).where(*this)).mappings().all():
+            flags = [flag for flag in json.loads(row["flags"]) if flag != UNCONFIRMED_FLAG]
+            self._connection.execute(vitals.update().where(vitals.c.id == row["id"]).values(flags=json.dumps(flags)))
+            latest = {column.name: row[column.name] for column in tables.latest_vitals.c if column.name in row}
+            received = {"received_us": self._origin.received_us}
+            self._connection.execute(self._statements.upsert_latest_result, latest | received)
+            self.changes.append(Change(VITAL, *key, row["id"]))
 
     def _count_unknown(self, record: UnknownRecord) -> None:
         patients = tables.patients

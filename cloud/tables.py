@@ -35,7 +35,7 @@ from sync.errors import TransientError
 
 _log: Final = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 """A database of another version is rebuilt from the blocks."""
 ID_BYTES: Final = 16
 BUSY_TIMEOUT_S: Final = 10.0
@@ -161,6 +161,7 @@ vitals: Final = Table(
     Column("at_us", BIG, nullable=False),
     Column("value", Float, nullable=False),
     Column("flags", String, nullable=False),
+    Column("origin", String),
     Index("vitals_by_time", "subject", "hub", "sensor", "kind", "at_us"),
 )
 latest_vitals: Final = Table(

@@ -6,7 +6,7 @@ The pipeline is synchronous and does no I/O. Arrival times come with the reading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import tzinfo
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import numpy as np
 
@@ -37,6 +37,8 @@ from models.findings import Finding
 from models.inference.models import Models
 from models.rules.vitals import VitalRules
 from sync.records import (
+    CONFIRMED_KIND,
+    UNCONFIRMED_FLAG,
     AlertRecord,
     GapRecord,
     IntervalsRecord,
@@ -54,10 +56,6 @@ AGENT_RESTART_REASON: Final = "the agent was restarted"
 """The reason of a gap since the last run of the agent."""
 LATE_US: Final = 600_000_000
 """A result that is older at its arrival is late. Until then a patient may have rested and measured again."""
-UNCONFIRMED_FLAG: Final = "person_unconfirmed"
-"""The flag of a value that was sent before the patient said whose it is."""
-CONFIRMED_KIND: Final = "person_confirmed"
-"""The kind of the status that follows such a value: whether it is the patient's. It has the same `origin.group`."""
 URGENT_PRIORITIES: Final = frozenset({"high", "medium"})
 """A result that may be another person's does not wait for the patient's answer if its values alone raise an alert of these
 priorities: harm may come immediately or within minutes, and a severe pressure is of high priority only when it is repeated."""
@@ -119,8 +117,11 @@ class Pipeline:
 
     def feed(self, readings: Sequence[Reading], arrival: Arrival) -> Output:
         """Processes readings that arrived together."""
-        self.spots.begin(arrival)
-        output = join_outputs(self._process(part, arrival) for part in _gather_results(readings))
+        parts: Sequence[Reading | tuple[Spot, ...]] = readings
+        if any(map(_is_of_result, readings)):
+            self.spots.begin(arrival)
+            parts = _gather_results(readings)
+        output = join_outputs(self._process(part, arrival) for part in parts)
         now_us = arrival.wall_us
         self._values_us = {kind: at_us for kind, at_us in self._values_us.items() if abs(now_us - at_us) <= RUNNING_US}
         return output
@@ -330,17 +331,25 @@ class Pipeline:
         yield analysis.process_samples(values, record.times.at_us, record.rate_hz, arrival.wall_us)
 
 
-def _gather_results(readings: Sequence[Reading]) -> Iterator[Reading | tuple[Spot, ...]]:
-    """Yields the readings in their order; those of one result together, at the place of the first."""
+def _is_of_result(reading: Reading) -> TypeGuard[Spot]:
+    return isinstance(reading, (Vital, Status)) and reading.origin is not None
+
+
+def _gather_results(readings: Sequence[Reading]) -> list[Reading | tuple[Spot, ...]]:
+    """Returns the readings in their order; those of one result together, at the place of the first."""
     results: dict[int, list[Spot]] = {}
-    for reading in readings:
-        if isinstance(reading, Vital | Status) and reading.origin is not None:
-            results.setdefault(reading.origin.group, []).append(reading)
-    for reading in readings:
-        if not (isinstance(reading, Vital | Status) and reading.origin is not None):
-            yield reading
-        elif reading.origin.group in results:
-            yield tuple(results.pop(reading.origin.group))
+    for reading in filter(_is_of_result, readings):
+        results.setdefault(_group(reading), []).append(reading)
+    return [
+        tuple(results.pop(_group(reading))) if _is_of_result(reading) else reading
+        for reading in readings
+        if not _is_of_result(reading) or _group(reading) in results
+    ]
+
+
+def _group(reading: Spot) -> int:
+    assert reading.origin is not None
+    return reading.origin.group
 
 
 def _late_marks(result: Result, arrival: Arrival) -> tuple[str, ...]:

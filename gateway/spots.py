@@ -143,13 +143,12 @@ class SpotResults:
 
     def on_status(self, status: Status, arrival: Arrival) -> None:
         """Learn what a status says of the sensor's clock."""
-        match status:
-            case Status("sensor_clock_written", True):
-                self._times.on_clock_set(arrival.wall_us)
-            case Status("sensor_time", str(text)):
-                self._times.observe(text, arrival.wall_us)
-            case _:
-                return
+        if status.kind == "sensor_clock_written" and status.value is True:
+            self._times.on_clock_set(arrival.wall_us)
+        elif status.kind == "sensor_time" and isinstance(status.value, str):
+            self._times.observe(status.value, arrival.wall_us)
+        else:
+            return
         self._is_changed = True
 
     def begin(self, arrival: Arrival) -> None:

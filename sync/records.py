@@ -209,6 +209,10 @@ Record = (
     | UnknownRecord
 )
 
+UNCONFIRMED_FLAG: Final = "person_unconfirmed"
+"""The flag of a value that was sent before the patient said whose it is."""
+CONFIRMED_KIND: Final = "person_confirmed"
+"""The kind of the status that follows such a value: whether it is the patient's. It has the same `origin.group`."""
 RECORD_TYPES: Final[Mapping[str, type[Record]]] = {
     "waveform": WaveformRecord,
     "vital": VitalRecord,

@@ -80,15 +80,23 @@ def read_ecg(engine: Engine, scope: Scope, key: SensorKey, from_us: int, to_us: 
 def read_vitals(engine: Engine, scope: Scope, key: SensorKey, kind: str, from_us: int, to_us: int) -> Json:
     """Return the values of one kind from `from_us` to `to_us`, oldest first (only the last `MAX_VITALS`), and the latest value.
 
-    The latest value is the last one in the hub's sequence; its time need not be the highest if the hub's clock was set back.
+    The latest value is the last one in the hub's sequence; its time need not be the highest if the hub's clock was set back. Of
+    results measured on demand it is the last by its time, and never one that may be another person's. A value has `flags` if
+    there are any, and an `origin` if it was measured on demand (`sync.records.SpotOrigin`).
     """
     columns = tables.vitals.c
     condition = and_(_is_of(scope, tables.vitals, key), columns.kind == kind, columns.at_us.between(from_us, to_us))
-    query = select(columns.at_us, columns.value).where(condition).order_by(columns.at_us.desc()).limit(MAX_VITALS)
+    shown = (columns.at_us, columns.value, columns.flags, columns.origin)
+    query = select(*shown).where(condition).order_by(columns.at_us.desc()).limit(MAX_VITALS)
     with engine.connect() as connection:
         rows = connection.execute(query).all()
         latest = _read_latest_vital(connection, scope, key, kind)
-    return {"vitals": [{"at_us": at_us, "value": value} for at_us, value in reversed(rows)], "latest": latest}
+    return {"vitals": [_describe_vital(*row) for row in reversed(rows)], "latest": latest}
+
+
+def _describe_vital(at_us: int, value: float, flags: str, origin: str | None) -> Json:
+    told = {"flags": json.loads(flags), "origin": json.loads(origin) if origin else None}
+    return {"at_us": at_us, "value": value} | {name: one for name, one in told.items() if one}
 
 
 def read_ecg_rows(connection: Connection, scope: Scope, rows: Sequence[int]) -> list[Json]:

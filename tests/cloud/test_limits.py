@@ -209,7 +209,7 @@ def fill_history(engine: Engine, n: int) -> None:
     with engine.begin() as connection:
         project_records(connection, origin(1), [heart_rate(NEWEST_US, 60.0), GAP])
         connection.execute(tables.waveforms.insert(), [key | wave | {"start_us": us, "end_us": us + 561_540} for us in of])
-        vital = {"kind": "heart_rate", "value": 60.0, "flags": "", **position}
+        vital = {"kind": "heart_rate", "value": 60.0, "flags": "[]", **position}
         connection.execute(tables.vitals.insert(), [key | vital | {"at_us": us} for us in of])
         closed = {"kind": "ecg", "missing": 1, "reason": "", **position}
         connection.execute(tables.gaps.insert(), [key | closed | {"from_us": us, "to_us": us} for us in of])

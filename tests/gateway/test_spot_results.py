@@ -15,10 +15,10 @@ from cloud.validate import validate_record
 from config.limits import DEFAULT_LIMITS
 from drivers.readings import Origin, Reading, Status, Vital
 from gateway.models import LoadedModels
-from gateway.pipeline import CONFIRMED_KIND, UNCONFIRMED_FLAG, Pipeline
+from gateway.pipeline import Pipeline
 from gateway.spots import MAX_HELD, MAX_RESULTS
 from gateway.timeline import Arrival
-from sync.records import AlertRecord, FindingRecord, Record, StatusRecord, VitalRecord
+from sync.records import CONFIRMED_KIND, UNCONFIRMED_FLAG, AlertRecord, FindingRecord, Record, StatusRecord, VitalRecord
 
 S, MIN, DAY = 1_000_000, 60_000_000, 86_400_000_000
 NOW = round(datetime(2026, 7, 15, 8, 0, tzinfo=UTC).timestamp()) * S
