@@ -124,6 +124,20 @@ def test_a_history_is_read_whole_though_the_newest_result_comes_first() -> None:
     assert [value for _, value in vitals(readings, "systolic")] == [*range(128, 119, -1)]
 
 
+def test_what_a_bonded_cuff_indicates_before_the_hub_subscribes_is_taken_once() -> None:
+    confirmed: list[int] = []
+
+    async def scenario(cuff: Cuff) -> None:
+        for number in range(3):
+            await cuff.measure(120 + number, 80, 70)
+            await asyncio.sleep(300)
+        confirmed.extend(int(value.payload[1]) for value in cuff.sent.values if value.confirmed_s is not None)
+
+    readings = follow(make_cuff(MEDISANA_CUFF), scenario)
+    assert confirmed == [120, 121, 120, 122, 121, 120]  # the whole memory, the newest first
+    assert [value for _, value in vitals(readings, "systolic")] == confirmed
+
+
 def test_a_cuff_whose_clock_was_reset_is_told_and_set() -> None:
     async def scenario(cuff: Cuff) -> None:
         cuff.clock.reset()
