@@ -66,10 +66,13 @@ class FakeGatt:
     async def _write_configurations(self, device_path: str, connection: Connection) -> None:
         """Write the descriptors of the subscriptions that were registered again (`notify_data_write_ccc`)."""
         for path in self._subscribed_paths(device_path):
+            characteristic, gatt = self._characteristics[path], connection.gatt_client
             try:
-                await connection.gatt_client.subscribe(self._characteristics[path])
-            except ATT_Error:  # `register_notify_cb` drops the subscription
-                del self._notify_clients[path]
+                await gatt.subscribe(characteristic)
+            except ATT_Error:  # `register_notify_cb` drops the subscriptions, and the last one clears the descriptor
+                for program in self._notify_clients.pop(path):
+                    self.remotes[device_path].notifying.discard((path, program))
+                await gatt.unsubscribe(characteristic, force=True)
 
     def _subscribed_paths(self, device_path: str) -> list[str]:
         return [path for path, programs in self._notify_clients.items() if programs and path.startswith(f"{device_path}/")]
