@@ -54,8 +54,6 @@ class MadeClient:
             for number, service in enumerate(_SERVICES[kind], 1)
         )
 
-    async def connect(self) -> None: ...
-
     async def disconnect(self) -> None: ...
 
     async def start_notify(self, found: Any, handler: Callable[[object, bytearray], None]) -> None:
@@ -137,9 +135,12 @@ class MadeRadio:
 
     async def find(self, match: Callable[[Any, Any], bool], _timeout_s: float) -> Any:
         devices = (SimpleNamespace(address="00", name=name) for name in self.names)
-        return next(device for device in devices if match(device, SimpleNamespace(local_name=device.name)))
+        return next(device for device in devices if match(device, SimpleNamespace(local_name=device.name, rssi=-50)))
 
-    def client(self, device: Any, _on_disconnect: object, _timeout_s: float) -> MadeClient:
+    async def connect(
+        self, device: Any, _on_disconnect: object, _timeout_s: float, _rssi_dbm: int | None, *, pair: bool
+    ) -> MadeClient:
+        assert not pair
         return MadeClient(device.name, self)
 
     @asynccontextmanager

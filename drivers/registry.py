@@ -49,6 +49,10 @@ class Registry:
         decoder = ServiceDecoder(driver, Context(device or DeviceInformation()))
         return decoder.decode(characteristic.lower(), payload).readings
 
+    def bonds_first(self, device: DeviceInformation) -> bool:
+        """Whether this sensor must be bonded before its services are discovered."""
+        return any(quirk.bonds_first and quirk.applies_to(device) for driver in self.drivers for quirk in driver.quirks)
+
     def decode_broadcast(self, field: BroadcastField, key: str | int, payload: bytes) -> tuple[Reading, ...]:
         """Decode a field of an advertisement; no readings where no driver decodes it, because most concern other devices."""
         broadcast = self._broadcasts.get((field, key))

@@ -23,6 +23,8 @@ from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
+from gateway.pairing_alert import pairing_key
+from gateway.pairings import Pairings
 from gateway.persons import deliver_answers
 from gateway.pipeline import Pipeline
 from gateway.radio import Radio
@@ -159,6 +161,7 @@ class Agent:
     async def _resume_sensors(self, storage: Storage, run_on_analysis_thread: WorkerCall) -> list[SensorRunner]:
         """Resumes every sensor where the last run ended; the time since then is an open gap."""
         sensors: list[SensorRunner] = []
+        pairings = Pairings.load(self.settings.data)
         for sensor in self.settings.sensors:
             stored = await storage.call(storage.outbox.load_state, state_key(sensor.name))
             slots = () if sensor.user is None else (sensor.user,)
@@ -167,7 +170,8 @@ class Agent:
             memory = SensorMemory.restore(remembered)
             consent = load_consent(sensor)
             arguments = (sensor, pipeline, self.registry, self.clock, storage.recorder, run_on_analysis_thread)
-            runner = SensorRunner(*arguments, memory, consent)
+            pairing_state = _parse_state(await storage.call(storage.outbox.load_state, pairing_key(sensor.name)))
+            runner = SensorRunner(*arguments, memory, consent, pairings, pairing_state)
             sensors.append(runner)
             await runner.resume()
         return sensors

@@ -14,6 +14,7 @@ from drivers.registry import Registry
 from drivers.spec import BroadcastField
 from gateway.clock import Clock
 from gateway.link_states import TRANSITIONS, LinkEvent, LinkState
+from gateway.pairings import Pairings
 from gateway.radio import Radio
 from gateway.sensor_events import EventQueue, LinkStateChange, Notification
 from gateway.sensor_match import SensorMatch
@@ -38,13 +39,14 @@ class BroadcastSession:
     clock: Clock
     on_state: Callable[[str, LinkState], None]
     events: EventQueue = field(default_factory=EventQueue)
+    pairings: Pairings = field(default_factory=Pairings)
     state: LinkState = "stopped"
     _last_payloads: dict[tuple[BroadcastField, str | int], bytes] = field(default_factory=dict)
     _last_seen_s: float = 0.0
     _match: SensorMatch = field(init=False)
 
     def __post_init__(self) -> None:
-        self._match = SensorMatch(self.sensor)
+        self._match = SensorMatch(self.sensor, self.pairings)
 
     async def run(self) -> None:
         """Listens until cancelled.

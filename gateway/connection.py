@@ -11,16 +11,23 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from bleak.backends.service import BleakGATTService
 
 from drivers.registry import Registry
 from drivers.spec import DriverSpec
 from gateway.link_states import LinkEvent
+from gateway.radio import StaleBondError
 from gateway.sensor_link import SETUP_ERRORS, SensorLink, describe_error
 from gateway.service_link import ServiceLink
 
 log = logging.getLogger(__name__)
+
+
+SETTLE_S: Final = 0.1
+"""Between discovery and the first subscription: Beurer's BM85 stays silent if that comes sooner (blood-pressure-monitor-fl,
+pull 737)."""
 
 
 class SensorSilentError(Exception):
@@ -49,6 +56,7 @@ class Connection:
         self.link.memory.device = replace(device, name=self.advertised_name or device.name)
         await self._secure()
         self.on_progress("secured")
+        await asyncio.sleep(SETTLE_S)
         try:
             for service in self._services:
                 await service.subscribe()
@@ -87,10 +95,20 @@ class Connection:
                 yield driver, min(offered, key=lambda service: service.handle)
 
     async def _secure(self) -> None:
-        """Pair where a driver needs it. If the sensor refuses, those of its characteristics that need it will refuse too."""
-        if any(service.driver.bonding for service in self._services):
+        """Bond where a driver needs it; without permission, leave these drivers out.
+
+        If the sensor refuses, those of its characteristics that need a bond will refuse too.
+        """
+        bonding = [service for service in self._services if service.driver.bonding]
+        if bonding and not self.link.may_bond:
+            names = ", ".join(service.driver.name for service in bonding)
+            log.warning("%s: %s needs a pairing: run `pulsegate pair %s`", self.link.name, names, self.link.name)
+            self._services = [service for service in self._services if not service.driver.bonding]
+        elif bonding:
             try:
                 await self.link.client.pair()
+            except StaleBondError:
+                raise
             except SETUP_ERRORS as error:
                 log.warning("%s: cannot pair: %s", self.link.name, describe_error(error))
                 if self.link.lost.is_set():

@@ -43,6 +43,7 @@ class SensorLink:
     lost: asyncio.Event
     count_value: Callable[[], None]
     consent: Consent | None = None
+    may_bond: bool = True
     weighings: WeighingJoiner = field(default_factory=WeighingJoiner)
 
     async def try_optional(self, step: Callable[[], Awaitable[None]], name: str) -> None:

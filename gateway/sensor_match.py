@@ -6,21 +6,21 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
 
 from config.settings import SensorSettings
+from gateway.pairings import Pairings
 
 
 @dataclass(slots=True)
 class SensorMatch:
-    """Whether an advertisement is the sensor's. `name` is the name in the last one that was."""
+    """Whether an advertisement is the sensor's. `name` and `rssi_dbm` are those of the last one that was."""
 
     sensor: SensorSettings
+    pairings: Pairings
     name: str = ""
+    rssi_dbm: int | None = None
 
     def __call__(self, device: BLEDevice, advertisement: AdvertisementData) -> bool:
         name = advertisement.local_name or device.name or ""
-        if self.sensor.address is not None:
-            is_sensor = device.address.upper() == self.sensor.address
-        else:
-            is_sensor = name.startswith(self.sensor.advertised_name or "\0")  # no name starts with "\0"
+        is_sensor = self.pairings.is_sensor(self.sensor, device.address, name)
         if is_sensor:
-            self.name = name
+            self.name, self.rssi_dbm = name, advertisement.rssi
         return is_sensor

@@ -20,6 +20,8 @@ from gateway.cancellation import finish_despite_cancel
 from gateway.clock import Clock
 from gateway.errors import RadioError
 from gateway.link_states import LinkState
+from gateway.pairing_alert import pairing_key, update_pairing_alert
+from gateway.pairings import Pairings
 from gateway.pipeline import Pipeline
 from gateway.radio import Radio
 from gateway.recorder import Recorder
@@ -76,6 +78,9 @@ class SensorRunner:
     run_on_analysis_thread: WorkerCall
     memory: SensorMemory = field(default_factory=SensorMemory)
     consent: Consent | None = None
+    pairings: Pairings = field(default_factory=Pairings)
+    pairing_state: Mapping[str, Any] | None = None
+    """The alert that the sensor has forgotten its pairing, as stored."""
     state: LinkState = "stopped"
     events: EventQueue = field(default_factory=EventQueue)
     _wall_minus_mono_us: int | None = None
@@ -97,6 +102,7 @@ class SensorRunner:
         output = self.pipeline.resume(self._now())
         self._saved = self.pipeline.state()
         await self._record(output)
+        await self._update_pairing_alert()
 
     async def run(self, radio: Radio) -> None:
         """Keeps the sensor connected over this radio and processes its events until cancelled."""
@@ -113,9 +119,30 @@ class SensorRunner:
 
     def _make_session(self, radio: Radio) -> SensorSession | BroadcastSession:
         if self.settings.is_broadcast:
-            return BroadcastSession(self.settings, radio, self.registry, self.clock, self._on_state, self.events)
-        arguments = (self.settings, radio, self.registry, self.clock, self._on_state, self.events, self.memory)
-        return SensorSession(*arguments, self.consent)
+            arguments = (self.settings, radio, self.registry, self.clock, self._on_state, self.events)
+            return BroadcastSession(*arguments, self.pairings)
+        return SensorSession(
+            self.settings,
+            radio,
+            self.registry,
+            self.clock,
+            self._on_state,
+            self.events,
+            self.memory,
+            self.consent,
+            self.pairings,
+            self._update_pairing_alert,
+        )
+
+    async def _update_pairing_alert(self) -> None:
+        """Alert that the sensor has forgotten its pairing, or end that alert."""
+        name = self.settings.name
+        is_forgotten = self.pairings.is_forgotten(self.settings)
+        alerts, self.pairing_state = update_pairing_alert(
+            name, self.pairing_state, self.clock.wall_us(), is_forgotten=is_forgotten
+        )
+        if alerts:
+            await self.recorder.add(alerts, {pairing_key(name): self.pairing_state})
 
     def answer(self, id_: str, *, is_patient: bool) -> None:
         """Queues the patient's answer about a held result. A full queue drops it."""

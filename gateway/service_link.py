@@ -19,6 +19,7 @@ from drivers.conversation import Bond, NoAnswerError, Procedure, Read, RefusedEr
 from drivers.decoding import Decoded, ServiceDecoder
 from drivers.readings import Quarantined, Status
 from drivers.spec import Characteristic, DriverSpec
+from gateway.radio import StaleBondError
 from gateway.sensor_link import RESPONSE_TIMEOUT_S, SETUP_ERRORS, SensorLink, describe_error, moment_of
 from gateway.timeline import Arrival
 
@@ -87,7 +88,9 @@ class ServiceLink:
         self._subscribed.add(stream.uuid)
 
     def _on_failure(self, error: Exception) -> None:
-        """Note that a driver's set-up failed. Raises `BleakError` if the failure cost the link."""
+        """Note that a driver's set-up failed. Raises `BleakError` if the failure cost the link or the bond."""
+        if isinstance(error, StaleBondError):
+            raise error
         if self.link.lost.is_set():
             raise BleakError("the link was lost") from error
         failure = describe_error(error)
@@ -234,6 +237,8 @@ class ServiceLink:
             await asyncio.sleep(left_s)
 
     async def _bond(self) -> None:
+        if not self.link.may_bond:
+            raise RefusedError(f"the sensor needs a pairing: run `pulsegate pair {self.link.name}`")
         try:
             await self.link.client.pair()
         except BleakError as error:

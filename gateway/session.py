@@ -8,12 +8,13 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bleak.backends.device import BLEDevice
+from bleak.exc import BleakError
 
 from config.settings import SensorSettings
 from drivers.conversation import Consent
@@ -22,7 +23,8 @@ from gateway.clock import Clock
 from gateway.connection import Connection, SensorSilentError
 from gateway.errors import RadioError
 from gateway.link_states import TRANSITIONS, LinkEvent, LinkState
-from gateway.radio import Radio
+from gateway.pairings import Pairings
+from gateway.radio import Radio, StaleBondError
 from gateway.sensor_events import EventQueue, Interruption, LinkStateChange
 from gateway.sensor_link import SETUP_ERRORS, SensorLink, describe_error
 from gateway.sensor_match import SensorMatch
@@ -40,6 +42,10 @@ TEARDOWN_TIMEOUT_S: Final = 3.0
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses after consecutive failures, each with ±50 % jitter. The longest is short because a patient who puts the strap on wants
 to see it work."""
+
+
+async def _ignore() -> None:
+    """For callers that store no alerts."""
 
 
 class SensorNotFoundError(Exception):
@@ -70,6 +76,8 @@ class SensorSession:
     events: EventQueue = field(default_factory=EventQueue)
     memory: SensorMemory = field(default_factory=SensorMemory)
     consent: Consent | None = None
+    pairings: Pairings = field(default_factory=Pairings)
+    on_forgotten: Callable[[], Awaitable[None]] = _ignore
     statistics: SessionStatistics = field(default_factory=SessionStatistics)
     state: LinkState = "stopped"
     _last_failure: str = ""
@@ -83,25 +91,37 @@ class SensorSession:
         """
         failures = 0
         try:
-            while True:
+            while not self.pairings.is_forgotten(self.sensor):
                 connects_before = self.statistics.connects
                 self._on_event("search")
                 try:
                     await self._run_connection()
                 except RadioError:
                     raise
+                except StaleBondError as error:
+                    self._log_failure(str(error))
+                    await self._forget(error.address)
                 except Exception as error:  # noqa: BLE001 - whatever a Bluetooth stack raises must not end the agent
                     self.statistics.failures += 1
                     self._log_failure(_describe(error))
                 self._on_event("failed" if (self.state, "failed") in TRANSITIONS else "lost")
                 failures = 0 if self.statistics.connects > connects_before else failures + 1
                 await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+            # Whoever answers under the sensor's address now may be somebody else's: a person must pair it again.
+            await asyncio.Event().wait()
         finally:
             self._on_event("stop")
 
+    async def _forget(self, address: str) -> None:
+        """Remove a bond that the sensor has forgotten, and say so."""
+        with contextlib.suppress(BleakError):
+            await self.radio.unpair(address)
+        self.pairings.forget(self.sensor, address)
+        await self.on_forgotten()
+
     async def _run_connection(self) -> None:
         """Finds the sensor, connects, and returns when the link is lost."""
-        match = SensorMatch(self.sensor)
+        match = SensorMatch(self.sensor, self.pairings)
         device = await self.radio.find(match, SEARCH_TIMEOUT_S)
         if device is None:
             raise SensorNotFoundError("sensor not found: check that it is worn, in range and not connected to a phone")
@@ -109,7 +129,7 @@ class SensorSession:
         lost = asyncio.Event()
         reason = "the link was lost"
         try:
-            async with self._connect(device, match.name, lost) as connection:
+            async with self._connect(device, match.name, lost, match.rssi_dbm) as connection:
                 await connection.run()
         except SensorSilentError:
             reason = "the sensor fell silent"
@@ -122,12 +142,14 @@ class SensorSession:
             self.events.put(Interruption(reason, self._now()))
 
     @asynccontextmanager
-    async def _connect(self, device: BLEDevice, name: str, lost: asyncio.Event) -> AsyncIterator[Connection]:
+    async def _connect(
+        self, device: BLEDevice, name: str, lost: asyncio.Event, rssi_dbm: int | None
+    ) -> AsyncIterator[Connection]:
         """Yields a connection; afterwards stops its streams and disconnects."""
-        client = self.radio.client(device, lambda _client: lost.set(), CONNECT_TIMEOUT_S)
         async with self.radio.connecting:
             self._on_event("connect")
-            await client.connect()
+            pair = self.pairings.may_bond(self.sensor) and self.registry.bonds_first(replace(self.memory.device, name=name))
+            client = await self.radio.connect(device, lambda _client: lost.set(), CONNECT_TIMEOUT_S, rssi_dbm, pair=pair)
         self._on_event("connected")
         link = SensorLink(
             name=self.sensor.name,
@@ -139,6 +161,7 @@ class SensorSession:
             lost=lost,
             count_value=self._count_value,
             consent=self.consent,
+            may_bond=self.pairings.may_bond(self.sensor),
         )
         connection = Connection(link, self.registry, self._on_progress, name)
         try:

@@ -36,9 +36,19 @@ class Radio:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scanner", SharedScanner(self.scanner_backend))
 
-    def client(self, device: BLEDevice | str, on_disconnect: Callable[[BleakClient], None], timeout_s: float) -> BleakClient:
-        """A client for one sensor, not yet connected. `timeout_s` limits the whole of `connect`, discovery included."""
-        return BleakClient(device, on_disconnect, timeout=timeout_s, backend=self.client_backend)
+    def client(
+        self,
+        device: BLEDevice | str,
+        on_disconnect: Callable[[BleakClient], None],
+        timeout_s: float,
+        *,
+        pair: bool = False,
+    ) -> BleakClient:
+        """A client for one sensor, not yet connected. `timeout_s` limits the whole of `connect`, discovery included.
+
+        With `pair`, the link is encrypted before the services are discovered.
+        """
+        return BleakClient(device, on_disconnect, timeout=timeout_s, pair=pair, backend=self.client_backend)
 
     async def connect(
         self,
@@ -46,6 +56,8 @@ class Radio:
         on_disconnect: Callable[[BleakClient], None],
         timeout_s: float,
         rssi_dbm: int | None = None,
+        *,
+        pair: bool = False,
     ) -> BleakClient:
         """Connect to a sensor, and return its client. `rssi_dbm` is the strength of its last advertisement.
 
@@ -55,7 +67,7 @@ class Radio:
         """
         address = device.address
         return await connect_client(
-            lambda on_drop: self.client(device, on_drop, timeout_s),
+            lambda on_drop: self.client(device, on_drop, timeout_s, pair=pair),
             address,
             rssi_dbm,
             self.drops,

@@ -20,6 +20,7 @@ from gateway.radio.virtual import VirtualLink
 from gateway.simulate.peripherals.armband import Armband
 from gateway.simulate.peripherals.cuff import Cuff
 from gateway.simulate.peripherals.frame_faults import FrameFaults
+from gateway.simulate.peripherals.movesense import Movesense
 from gateway.simulate.peripherals.peripheral import Peripheral, now_s, sleep_until
 from gateway.simulate.peripherals.services import DeviceClock
 from gateway.simulate.playback import ClockError
@@ -220,7 +221,7 @@ def _clock_of(sensor: Peripheral) -> DeviceClock | ClockError | None:
 
 def _frame_faults_of(sensor: Peripheral) -> list[FrameFaults[tuple[int, int]] | FrameFaults[bytes]]:
     match sensor:
-        case Strap():
+        case Strap() | Movesense():
             return [sensor.faults]
         case Armband():
             return list(sensor.faults.values())

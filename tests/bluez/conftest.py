@@ -70,8 +70,8 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, int]]:
     seen: list[tuple[bytes, int]] = []
     handle_request = pmd.handle_request
 
-    def record(request: bytes, *, streaming: bool) -> pmd.ControlResponse:
-        response = handle_request(request, streaming=streaming)
+    def record(request: bytes, offers: pmd.Offers, running: frozenset[int]) -> pmd.ControlResponse:
+        response = handle_request(request, offers, running)
         seen.append((request, response.indication[3]))
         return response
 

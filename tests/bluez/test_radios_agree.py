@@ -75,7 +75,9 @@ def test_reads_writes_and_their_errors(open_either_testbed: OpenTestbed) -> None
     async def main() -> None:
         async with connect_client(open_either_testbed) as connected:
             assert await connected.client.read_gatt_char(BATTERY) == bytes([87])
-            assert await connected.client.read_gatt_char(CONTROL_POINT) == pmd.FEATURES  # pairs: needs encryption
+            assert await connected.client.read_gatt_char(CONTROL_POINT) == pmd.encode_features(
+                pmd.H10
+            )  # pairs: needs encryption
             assert len(await connected.testbed.strap.keystore.get_all()) == 1
             with pytest.raises(BleakCharacteristicNotFoundError):
                 await connected.client.read_gatt_char(UNKNOWN)

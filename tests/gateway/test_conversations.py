@@ -124,7 +124,7 @@ def run(
         await device.start_advertising(auto_restart=True)
         async with open_in_process_radio(link, VIRTUAL_HUB_ADDRESS) as radio:
             clock = VirtualClock(asyncio.get_running_loop(), START_US)
-            settings = SensorSettings("cuff", advertised_name="cuff")
+            settings = SensorSettings("cuff", address=SENSOR)
             registry = build_registry([DRIVER, BATTERY, DEVICE_INFORMATION])
             session = SensorSession(
                 settings, radio, registry, clock, lambda *_: None, memory=memory or SensorMemory(), consent=CODE

@@ -82,7 +82,7 @@ def run(cuff: Cuff) -> list[Reading]:
         await device.start_advertising(auto_restart=True)
         async with open_in_process_radio(link, VIRTUAL_HUB_ADDRESS) as radio:
             session = SensorSession(
-                SensorSettings("cuff", advertised_name="cuff"),
+                SensorSettings("cuff", address=SENSOR),
                 radio,
                 build_registry([BLOOD_PRESSURE, DEVICE_INFORMATION]),
                 VirtualClock(asyncio.get_running_loop(), START_US),

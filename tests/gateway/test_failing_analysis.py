@@ -87,9 +87,12 @@ class TwoSensorRadio:
 
     async def find(self, match: Callable[[Any, Any], bool], _timeout_s: float) -> Any:
         names = (SimpleNamespace(address="00", name=name) for name in ("good", "bad"))
-        return next(device for device in names if match(device, SimpleNamespace(local_name=device.name)))
+        return next(device for device in names if match(device, SimpleNamespace(local_name=device.name, rssi=-50)))
 
-    def client(self, device: Any, _on_disconnect: object, _timeout_s: float) -> Client:
+    async def connect(
+        self, device: Any, _on_disconnect: object, _timeout_s: float, _rssi_dbm: int | None, *, pair: bool
+    ) -> Client:
+        assert not pair
         return Client(self.bad if device.name == "bad" else None)
 
 

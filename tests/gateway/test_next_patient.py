@@ -14,8 +14,10 @@ from config.settings import SensorSettings
 from gateway.alerts import SENSOR_REMOVED_REASON, SUBJECT_CHANGED_REASON
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels
+from gateway.paired_sensors import store_paired, with_forgotten
 from gateway.pairing_alert import pairing_key, update_pairing_alert
 from gateway.sensor_runner import state_key
+from gateway.simulate.strap import ADDRESS
 from sync.errors import TransientError
 from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
@@ -128,6 +130,8 @@ def test_the_alert_of_a_lost_pairing_is_left_behind_with_its_sensor_or_patient(
 ) -> None:
     (begun,), state = update_pairing_alert("strap", None, START_US, is_forgotten=True)
     store_state(testbed, pairing_key("strap"), state)
+    if reason is None:
+        store_paired(testbed.settings.data, with_forgotten(testbed.settings.sensors[0], {}, ADDRESS))
     if subject == NEXT_PATIENT:
         go_to_next_patient(testbed)
     with closing(open_outbox(testbed, subject)) as outbox:

@@ -48,7 +48,7 @@ def test_steps_are_counted_and_motion_is_notified() -> None:
         await asyncio.sleep(10)
         assert [int.from_bytes(value, "little") for value in hub.values(STEPS)] == [1, 3, 5, 7, 9, 10, 12, 14, 16, 18]
         assert await hub.read(STEPS) == bytes.fromhex("12000000")
-        assert hub.values(MOTION)[0].hex() == "00000000e803"
+        assert hub.values(MOTION)[0].hex() == "000000000004"
         assert hub.values(MOTION)[-1].hex() == "9600b0ff4c04"
 
     run_with_watch(scenario)

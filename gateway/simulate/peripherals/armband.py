@@ -50,6 +50,8 @@ _MAX_PENDING_REQUESTS: Final = 4
 _FACTOR_ONE: Final = bytes.fromhex("05 01 0000803f")
 _BLOCKER, _CONTACT, _CONTACT_SUPPORTED = 1, 2, 4
 _RATE_CONTACT_SUPPORTED, _RATE_CONTACT = 4, 2
+_LOCATION_OTHER: Final = 0
+"""Body Sensor Location has no value for the upper arm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ class Armband(Peripheral):
 
     def _make_services(self) -> list[Service]:
         device = self.device
-        location = make_characteristic(device, 0x2A38, read=b"\x04")
+        location = make_characteristic(device, 0x2A38, read=bytes((_LOCATION_OTHER,)))
         return [
             make_service(0x180D, [self._rate, location]),
             make_service(pmd.SERVICE, [self._control_point, self._data]),

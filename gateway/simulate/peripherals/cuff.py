@@ -3,6 +3,7 @@
 It wakes by measuring, wants an encrypted link and a subscription at once, indicates, and disconnects by itself.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -168,7 +169,9 @@ class Cuff(SpotPeripheral):
             pressure.append(make_date_time(device, self.clock))
         services = [
             make_service(0x1810, pressure),
-            make_device_information(device, manufacturer=model.manufacturer, model=model.model, serial=model.name[-6:]),
+            make_device_information(
+                device, manufacturer=model.manufacturer, model=model.model, serial=re.split("[ _]", model.name)[-1]
+            ),
             make_battery(device, 80),
         ]
         if model.clock == "current_time":

@@ -32,13 +32,13 @@ NAME: Final = "InfiniTime"
 MOTION_SERVICE: Final = "00030000-78FC-48FE-8E23-433B3A1942D0"
 STEPS: Final = "00030001-78FC-48FE-8E23-433B3A1942D0"
 MOTION: Final = "00030002-78FC-48FE-8E23-433B3A1942D0"
-"""InfiniTime's documentation of its BLE API: steps as an unsigned 32-bit number, motion as three signed 16-bit ones (mg)."""
+"""Steps are an unsigned 32-bit number, motion is three signed 16-bit ones in 1/1024 g: InfiniTime, doc/MotionService.md."""
 
 RATE_INTERVAL_S: Final = 1.0
 FAST_STEPS_PER_S: Final = 1.8
 """A walk."""
-_RESTING_MG: Final = (0, 0, 1000)
-_WALKING_MG: Final = (150, -80, 1100)
+_RESTING: Final = (0, 0, 1024)
+_WALKING: Final = (150, -80, 1100)
 
 
 class Watch(Peripheral):
@@ -111,8 +111,8 @@ class Watch(Peripheral):
         ]
 
     def _encode_motion(self) -> bytes:
-        axes_mg = _WALKING_MG if self.is_walking else _RESTING_MG
-        return b"".join(axis.to_bytes(2, "little", signed=True) for axis in axes_mg)
+        axes = _WALKING if self.is_walking else _RESTING
+        return b"".join(axis.to_bytes(2, "little", signed=True) for axis in axes)
 
 
 def encode_rate(rate_bpm: int) -> bytes:
