@@ -29,8 +29,10 @@ _POOR_MEASUREMENT: Final = frozenset(
         *("sensor_unconnected", "sensor_displaced", "sensor_disconnected", "sensor_malfunction", "equipment_malfunction"),
     }
 )
-DOUBTFUL: Final = _NOT_A_MEASUREMENT | _POOR_MEASUREMENT
-"""Flags of a value that its own sensor marks as doubtful: the value is kept, but neither raises nor ends an episode."""
+_NOT_A_VALUE: Final = frozenset({"implausible", "no_pulse_found", "age_unknown"})
+"""Flags by the driver: nobody has this value, there was no pulse to count, or the value may be an hour old."""
+DOUBTFUL: Final = _NOT_A_MEASUREMENT | _POOR_MEASUREMENT | _NOT_A_VALUE
+"""Flags of a doubtful value: it is kept, but it neither raises nor ends an episode, and no mean takes it."""
 
 IRREGULAR_WINDOW: Final = 3
 MIN_IRREGULAR: Final = 2

@@ -75,7 +75,9 @@ FIELDS: Final[dict[str, Check]] = {
     "request": first_of(mention("record_access", form="request={}"), mention("user_control", form="request={}")),
     "result": first_of(mention("record_access", form="result={}"), mention("user_control", form="result={}")),
     **{name: mention("record_access", form=f"{name}={{}}") for name in ("operator", "number", "filter", "from", "to")},
-    "value": first_of(mention("record_access", form="value={}"), text("number")),
+    "value": first_of(
+        mention("record_access", form="value={}"), lambda found, expected, _vector: found.values("number") == [expected]
+    ),
     # Clocks
     "day_of_week": number("sensor_time_weekday"),
     "fraction_256": number("sensor_time_fraction_256"),
