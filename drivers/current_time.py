@@ -114,6 +114,8 @@ class _ClockConversation:
         except DecodeError as error:
             yield Quarantined(CURRENT_TIME, payload, str(error))
             return
+        if not now.is_plausible:
+            return
         time = Reader(payload).measured_time("date and time")
         offset_s = measure_offset_s(time, payload[_FRACTION_AT], now)
         if offset_s is not None:

@@ -45,6 +45,8 @@ def set_clock(now: Moment) -> Procedure:
             yield Quarantined(DATE_TIME, payload, str(error))
         else:
             offset_s = measure_offset_s(Reader(payload).measured_time("date and time"), 0, now)
+    if not now.is_plausible:
+        return
     if offset_s is not None:
         yield Status("sensor_clock_offset_s", offset_s)
     if offset_s is None or abs(offset_s) > MAX_OFFSET_S:
