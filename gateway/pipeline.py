@@ -56,6 +56,8 @@ AGENT_RESTART_REASON: Final = "the agent was restarted"
 """The reason of a gap since the last run of the agent."""
 LATE_US: Final = 600_000_000
 """A result that is older at its arrival is late. Until then a patient may have rested and measured again."""
+CONTINUOUS_INTERVALS: Final = frozenset({"rr", "pp"})
+"""Intervals of a sensor that measures them continuously. The other kinds are what it sends in place of one that it lacks."""
 URGENT_PRIORITIES: Final = frozenset({"high", "medium"})
 """A result that may be another person's does not wait for the patient's answer if its values alone raise an alert of these
 priorities: harm may come immediately or within minutes, and a severe pressure is of high priority only when it is repeated."""
@@ -223,7 +225,8 @@ class Pipeline:
                 delayed = self._vital_alerts.end_suppression(now.at_us, arrival.wall_us)
                 return Output((VitalRecord(self.sensor, kind, now, value, flags), *records, *delayed))
             case Intervals(kind, ticks):
-                self._values_us[kind] = now.at_us
+                if kind in CONTINUOUS_INTERVALS:
+                    self._values_us[kind] = now.at_us
                 return Output((IntervalsRecord(self.sensor, kind, now, ticks),))
             case Status(kind, value):
                 self.spots.on_status(reading, arrival)
