@@ -26,7 +26,7 @@ name = "strap"                    # your name for the sensor, shown in logs and 
 advertised_name = "Polar H10"     # the beginning of the name that the sensor advertises
 # address = "A0:9E:1A:00:00:01"   # or, in place of advertised_name, its Bluetooth address
 # broadcast = true                # a scale or band that only advertises its values: the hub listens and never connects
-# user = 1                        # a cuff or scale for several people: its number of this patient; other people's are ignored
+# user = 1                        # the patient's number at a cuff or scale that has users; other results are dropped
 # consent_code_file = "scale.code"  # a file of yours alone (chmod 600) with the code that the scale shows for this user
 
 # Limits for this patient, where they differ from the defaults. config/limits.py lists all of them, with units and sources.
