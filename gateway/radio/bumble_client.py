@@ -1,6 +1,7 @@
 """bleak's client on a Bumble device."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -29,6 +30,10 @@ DEFAULT_MTU: Final = 23
 
 CANCEL_TIMEOUT_S: Final = 0.2
 """A cancelled operation that has not ended after this time is cancelled again. An HCI command takes a few milliseconds."""
+
+EARLY_LIMIT: Final = 512
+"""Values that wait for their subscriber: more than the memory of a cuff, which sends its results as soon as the link is encrypted
+(Core 5.4, Vol 3, Part G, 3.3.3.3: a bonded sensor keeps subscriptions)."""
 
 _NEEDS_SECURITY: Final = frozenset(
     {ErrorCode.INSUFFICIENT_AUTHENTICATION, ErrorCode.INSUFFICIENT_ENCRYPTION, ErrorCode.INSUFFICIENT_ENCRYPTION_KEY_SIZE}
@@ -62,6 +67,8 @@ class BumbleClient(BaseBleakClient):
         self._disconnected: asyncio.Future[None]  # done when the current or last connection ended
         self._encryption_lock = asyncio.Lock()
         self._subscribers: dict[int, Callable[[bytes], None]] = {}
+        self._early: deque[tuple[int, bytes]] = deque(maxlen=EARLY_LIMIT)
+        """Handle and value of what came before its subscriber."""
 
     @property
     def name(self) -> str:
@@ -83,12 +90,29 @@ class BumbleClient(BaseBleakClient):
                 connection = await self.central.connect(self._peer)
                 self._connection = connection
                 self._disconnected = asyncio.get_running_loop().create_future()
+                self._early.clear()
+                self._keep_early_values(connection)
                 connection.once(connection.EVENT_DISCONNECTION, self._on_disconnection)
                 try:
                     await self._run_while_connected(self._prepare(connection, pair))
                 except BaseException:
                     await self.disconnect()
                     raise
+
+    def _keep_early_values(self, connection: Connection) -> None:
+        """Keep the values that come before their subscriber: Bumble would confirm an indication, and discard it."""
+        gatt = connection.gatt_client
+
+        def wrap(handle_value: Callable[[Any], None]) -> Callable[[Any], None]:
+            def keep(value: Any) -> None:
+                if value.attribute_handle not in self._subscribers:
+                    self._early.append((value.attribute_handle, bytes(value.attribute_value)))
+                handle_value(value)
+
+            return keep
+
+        gatt.on_att_handle_value_notification = wrap(gatt.on_att_handle_value_notification)
+        gatt.on_att_handle_value_indication = wrap(gatt.on_att_handle_value_indication)
 
     async def _prepare(self, connection: Connection, pair: bool) -> None:
         if pair or await self._is_bonded():
@@ -218,6 +242,12 @@ class BumbleClient(BaseBleakClient):
         # If encryption is required, `_request` subscribes twice. Bumble also keeps the refused subscriber, in a set: the same
         # `deliver` is then still called only once for each value.
         self._subscribers[characteristic.handle] = deliver
+        early, self._early = self._early, deque(maxlen=EARLY_LIMIT)
+        for handle, value in early:
+            if handle == characteristic.handle:
+                deliver(value)
+            else:
+                self._early.append((handle, value))
         try:
             await self._request(f"subscribe to {characteristic.uuid}", lambda gatt: gatt.subscribe(characteristic.obj, deliver))
         except BaseException:
