@@ -10,7 +10,7 @@ from typing import Any, Final, TypeGuard
 
 import numpy as np
 
-from config.limits import Limits
+from config.limits import PLAUSIBLE, Limits
 from drivers.kinds import is_continuous
 from drivers.readings import Intervals, Quarantined, Reading, Status, Vital, Waveform
 from gateway.alerts import (
@@ -125,7 +125,8 @@ class Pipeline:
         if any(map(_is_of_result, readings)):
             self.spots.begin(arrival)
             parts = _gather_results(readings)
-        output = join_outputs(self._process(part, arrival) for part in parts)
+        now = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)
+        output = join_outputs([self._process(part, now, arrival) for part in parts])
         now_us = arrival.wall_us
         self._values_us = {kind: at_us for kind, at_us in self._values_us.items() if abs(now_us - at_us) <= RUNNING_US}
         return output
@@ -230,8 +231,7 @@ class Pipeline:
                 )
         return Output(tuple(records))
 
-    def _process(self, reading: Reading | tuple[Spot, ...], arrival: Arrival) -> Output:
-        now = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)
+    def _process(self, reading: Reading | tuple[Spot, ...], now: Times, arrival: Arrival) -> Output:
         match reading:
             case tuple():
                 return self._process_result(reading, arrival)
@@ -239,10 +239,11 @@ class Pipeline:
                 return self._process_waveform(reading, arrival)
             case Vital(kind, value, flags):
                 gaps = self._note_value(kind, now.at_us) if is_continuous(kind) else ()
-                findings = tuple(self._vitals.feed(kind, value, now.at_us, flags))
-                records = alert_records(self._vital_alerts, findings, arrival.wall_us)
+                record = VitalRecord(self.sensor, kind, now, value, flags)
+                findings = tuple(self._vitals.feed(kind, value, now.at_us, flags)) if kind in PLAUSIBLE else ()
+                records = alert_records(self._vital_alerts, findings, arrival.wall_us) if findings else ()
                 delayed = self._vital_alerts.end_suppression(now.at_us, arrival.wall_us)
-                return Output((*gaps, VitalRecord(self.sensor, kind, now, value, flags), *records, *delayed))
+                return Output((*gaps, record, *records, *delayed))
             case Intervals(kind, ticks):
                 gaps = self._note_value(kind, now.at_us) if kind in CONTINUOUS_INTERVALS else ()
                 return Output((*gaps, IntervalsRecord(self.sensor, kind, now, ticks)))

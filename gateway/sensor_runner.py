@@ -222,7 +222,7 @@ class SensorRunner:
         except Exception as error:  # noqa: BLE001  whatever one sensor's analysis raises, the other sensors go on
             output = self._restart_pipeline(event, error)
         self._saved = self.pipeline.state()
-        return join_outputs([Output(clock_step), output])
+        return join_outputs([Output(clock_step), output]) if clock_step else output
 
     def _feed_pipeline(self, event: SensorEvent) -> Output:
         match event:

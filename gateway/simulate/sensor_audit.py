@@ -122,12 +122,11 @@ class _Gaps:
 
 
 def _is_in_gap(at_us: int, gaps: Mapping[int, int | None], stored_us: Sequence[int]) -> bool:
-    for start_us, end_us in gaps.items():
+    for start_us, closed_us in gaps.items():
         if start_us - GAP_TOLERANCE_US > at_us:
             continue
-        if end_us is None:
-            after = bisect_right(stored_us, start_us)
-            end_us = stored_us[after] if after < len(stored_us) else at_us
+        after = bisect_right(stored_us, start_us)
+        end_us = closed_us or (stored_us[after] if after < len(stored_us) else at_us)
         if at_us <= end_us + GAP_TOLERANCE_US:
             return True
     return False
