@@ -106,8 +106,10 @@ class VitalRules:
         for finding in self._earlier.feed(kind, value, at_us, flags):
             yield finding if finding.end_s is not None else replace(finding, end_s=at_us / 1e6)
 
-    def is_like_patient(self, values: Mapping[str, float]) -> bool:
-        """Whether a result, its values by kind, can be this patient's by what was measured before."""
+    def is_like_patient(self, values: Mapping[str, float]) -> bool | None:
+        """Whether a result, its values by kind, can be this patient's by what was measured before; None: it does not tell."""
+        if values.keys().isdisjoint({"weight", "systolic", "diastolic"}):
+            return None
         return self._weight.is_like_patient(values.get("weight")) and self._pressure.is_like_patient(values)
 
     def state(self) -> VitalRulesState:
