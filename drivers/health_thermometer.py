@@ -64,7 +64,7 @@ def decode_intermediate(payload: bytes) -> tuple[Reading, ...]:
 
 
 def decode_type(payload: bytes) -> tuple[Reading, ...]:
-    """Decode the Temperature Type, 0x2A1D (section 3.2): the site of a thermometer that has one; "unknown" if it is reserved."""
+    """Decode the Temperature Type, 0x2A1D (section 3.2): the site of a thermometer that has one, or "unknown"."""
     reader = Reader(payload)
     number = reader.u8("temperature type")
     reader.expect_end()
