@@ -89,6 +89,9 @@ def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=_parse_positive_seconds, default=60.0, help="duration of the recording (default: %(default)s)"
     )
+    parser.add_argument(
+        "--btsnoop", action="store_true", help="write a btsnoop file, which Wireshark opens, instead of pulsegate's own format"
+    )
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:

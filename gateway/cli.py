@@ -221,7 +221,8 @@ def _record(arguments: argparse.Namespace) -> int:
     async def run() -> int:
         sensor = SensorSettings("recorded", advertised_name=arguments.name)
         async with open_radio(arguments.radio) as radio:
-            return await record(sensor, radio, load_drivers(), SystemClock(), arguments.file, arguments.seconds)
+            drivers, clock, as_btsnoop = load_drivers(), SystemClock(), arguments.btsnoop
+            return await record(sensor, radio, drivers, clock, arguments.file, arguments.seconds, as_btsnoop=as_btsnoop)
 
     try:
         payloads = asyncio.run(run())

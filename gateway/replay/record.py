@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+from captures.bluetooth.btsnoop_writer import BtsnoopWriter
 from captures.jsonl import CaptureWriter
 from captures.payloads import CaptureHeader
 from config.settings import SensorSettings
@@ -18,7 +19,16 @@ _LINK_EVENTS: Final = {"streaming": "connected"}
 """The event that a capture contains for a state of the session; other states are not recorded."""
 
 
-async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock: Clock, path: Path, seconds: float) -> int:
+async def record(
+    sensor: SensorSettings,
+    radio: Radio,
+    registry: Registry,
+    clock: Clock,
+    path: Path,
+    seconds: float,
+    *,
+    as_btsnoop: bool = False,
+) -> int:
     """Records one sensor for `seconds` and returns the number of payloads. Without a payload, no file is left.
 
     Raises:
@@ -27,7 +37,7 @@ async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock
     """
     started_ns = clock.mono_ns()
 
-    with CaptureWriter(path, CaptureHeader(sensor.name, clock.wall_us())) as capture:
+    with _open_writer(sensor, path, clock.wall_us(), as_btsnoop=as_btsnoop) as capture:
 
         def on_state(_name: str, state: LinkState) -> None:
             if state in _LINK_EVENTS:
@@ -46,7 +56,13 @@ async def record(sensor: SensorSettings, radio: Radio, registry: Registry, clock
     return session.statistics.notifications
 
 
-async def _write_events(session: SensorSession, capture: CaptureWriter, started_ns: int) -> None:
+def _open_writer(sensor: SensorSettings, path: Path, started_us: int, *, as_btsnoop: bool) -> CaptureWriter | BtsnoopWriter:
+    if as_btsnoop:
+        return BtsnoopWriter(path, sensor.advertised_name or sensor.name, started_us)
+    return CaptureWriter(path, CaptureHeader(sensor.name, started_us))
+
+
+async def _write_events(session: SensorSession, capture: CaptureWriter | BtsnoopWriter, started_ns: int) -> None:
     while True:
         match await session.events.get():
             case Notification(characteristic, payload, _, arrival):
