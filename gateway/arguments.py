@@ -83,7 +83,10 @@ def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="new capture file; it contains unencrypted measurements")
     parser.add_argument(
-        "--name", required=True, help="the beginning of the sensor's advertised name, as shown by pulsegate scan"
+        "--name",
+        required=True,
+        help="the beginning of the sensor's advertised name, as shown by pulsegate scan, or its address, with which a paired"
+        " sensor is recorded through its pairing",
     )
     _add_radio(parser)
     parser.add_argument(
