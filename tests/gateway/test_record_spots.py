@@ -1,4 +1,4 @@
-"""`pulsegate record` of spot devices: a capture in both formats that replay reads, with what the sensor sent and nothing else."""
+"""`pulsegate record` of spot devices: captures in both formats that replay reads, with what the sensor sent alone."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -77,5 +77,5 @@ def test_what_drivers_say_by_themselves_is_no_payload(tmp_path: Path, *, as_btsn
     readings = record_and_replay(tmp_path / "x", make, scenario, as_btsnoop=as_btsnoop)
     assert not any(isinstance(reading, Quarantined) for reading in readings)
     kinds = {getattr(reading, "kind", "") for reading in readings}
-    assert {"spo2", "pulse_rate", "oximeter_features", "model"} <= kinds
+    assert {"spo2", "pulse_rate", "oximeter_features", "model", "sensor_time"} <= kinds
     assert not kinds & {"sensor_clock_offset_s", "sensor_clock_written", "setup_failed"}
