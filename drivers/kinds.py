@@ -112,6 +112,8 @@ _ALL: Final = (
     Kind("date_of_birth", "Date of birth of a scale's user", None, None, ""),
     Kind("gender", "Gender of a scale's user", None, None, ""),
     Kind("broadcast_frame", "Counter and state of a broadcast heart rate", None, None, ""),
+    Kind("pnp_id", "Numbers of vendor, product and version (PnP ID)", None, None, ""),
+    Kind("sensor_time_reference", "Sensor's clock: where its time comes from", None, None, ""),
     Kind("system_id_filler", "System ID, a pattern that identifies nothing", None, None, ""),
     Kind("rr_padding", "R-R interval of 0, padding of the frame", None, None, "ms"),
     Kind("rr_implausible", "R-R interval outside 0.2 to 4 s", None, None, "ms"),
