@@ -202,14 +202,17 @@ class ServiceLink:
         return None
 
     async def _read_for(self, uuid: str) -> bytes | None:
+        """Read a value for a conversation, which says itself what it means. A recording has the value too."""
         found = self._find(uuid)
         if found is None:
             return None
         try:
             async with asyncio.timeout(RESPONSE_TIMEOUT_S):
-                return bytes(await self.link.client.read_gatt_char(found))
+                payload = bytes(await self.link.client.read_gatt_char(found))
         except BleakGATTProtocolError:
             return None
+        self.link.emit(uuid, payload, (), self.link.now())
+        return payload
 
     async def _write(self, uuid: str, payload: bytes) -> None:
         found = self._find(uuid)
