@@ -89,6 +89,7 @@ class Radio:
                 self.drops,
                 lambda: self.is_bonded(address),
                 on_end,
+                timeout_s,
             )
         except BleakError as error:
             self.connects.note_failure(error, asyncio.get_running_loop().time())

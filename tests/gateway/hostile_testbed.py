@@ -12,6 +12,7 @@ from bumble.device import Connection, Device
 from bumble.gatt import Characteristic, Service
 
 from config.settings import SensorSettings
+from drivers.conversation import Consent
 from drivers.registry import Registry, load_drivers
 from gateway import virtual_time
 from gateway.clock import VirtualClock
@@ -125,6 +126,8 @@ class Outcome:
     attacker: Side
     tasks: int
     """Tasks at the end of the run, while both sessions ran."""
+    bonds: list[str]
+    """The addresses that the hub was paired with at the end."""
 
     def assert_honest_unharmed(self, seconds: float, *, from_s: float = 5.0) -> None:
         """The honest strap's pulse arrived every second from `from_s` on, and its session did not end."""
@@ -141,9 +144,11 @@ async def _beat(device: Device, rate: Characteristic) -> None:
         await asyncio.sleep(1)
 
 
-def _make_side(name: str, radio: Any, address: str, registry: Registry) -> Side:
+def _make_side(name: str, radio: Any, address: str, registry: Registry, consent: Consent | None) -> Side:
     clock = VirtualClock(asyncio.get_running_loop(), START_US)
-    session = SensorSession(SensorSettings(name, address=address), radio, registry, clock, lambda *_: None, EventQueue())
+    session = SensorSession(
+        SensorSettings(name, address=address), radio, registry, clock, lambda *_: None, EventQueue(), consent=consent
+    )
     side = Side(session)
     session.events.take = side.take
     return side
@@ -155,6 +160,8 @@ def attack(
     *,
     latency_s: float = 0.0,
     honest_first: bool = True,
+    mtu: int = 517,
+    consent: Consent | None = None,
 ) -> Outcome:
     """Run the hub for some virtual seconds."""
 
@@ -169,10 +176,12 @@ def attack(
         await strap.start_advertising(auto_restart=True)
         beating = asyncio.ensure_future(_beat(strap, rate))
         await attacker.start(link)
+        attacker.device.gatt_server.max_mtu = mtu
         async with open_in_process_radio(link, VIRTUAL_HUB_ADDRESS) as radio:
             registry = load_drivers()
             honest, hostile = (
-                _make_side(name, radio, address, registry) for name, address in (("honest", HONEST), ("attacker", ATTACKER))
+                _make_side(name, radio, address, registry, consent)
+                for name, address in (("honest", HONEST), ("attacker", ATTACKER))
             )
             first, second = (honest, hostile) if honest_first else (hostile, honest)
             running = [asyncio.ensure_future(first.session.run())]
@@ -181,11 +190,12 @@ def attack(
             await asyncio.sleep(seconds)
             assert not any(task.done() for task in running), "a session ended"
             tasks = len(asyncio.all_tasks())
+            bonds = [bond.address for bond in await radio.bonds()]
             for task in (*running, beating):
                 task.cancel()
             await asyncio.wait(running)
         for address in (HONEST, ATTACKER):
             link.remove_device(address)
-        return Outcome(honest, hostile, tasks)
+        return Outcome(honest, hostile, tasks, bonds)
 
     return virtual_time.run(main())

@@ -10,8 +10,10 @@ from bumble.core import UUID
 from bumble.device import Connection
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 
-from drivers.readings import Status
-from gateway.sensor_limits import BURST_OCTETS, RATE_OCTETS_PER_S, RESULT_OCTETS, SET_UP_LIMIT_S, VALUE_OCTETS
+from drivers.conversation import Consent
+from drivers.polar_pmd import CONTROL_POINT, DATA, SERVICE
+from drivers.readings import Status, Waveform
+from gateway.sensor_limits import BURST_OCTETS, RATE_OCTETS_PER_S, RESULT_OCTETS, SAMPLE_OCTETS, SET_UP_LIMIT_S, VALUE_OCTETS
 from tests.gateway.hostile_testbed import (
     ATTACKER,
     NOTIFY,
@@ -261,3 +263,140 @@ def test_the_link_is_lost_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None
     assert {"connecting", "subscribing", "streaming"} <= ended_in
     assert attacker.connections > 50
     assert outcome.tasks < TASKS_LIMIT
+
+
+def test_a_table_that_changes_at_every_connection_is_read_anew() -> None:
+    """Each time another service: what a driver knew of the last one does not harm the next."""
+    numbers = (0x180D, 0x1810, 0x1822, 0x181D, 0x181B, 0x1809, 0x181C, 0x180F)
+
+    async def serve(attacker: Attacker, connection: Connection) -> None:
+        server = attacker.device.gatt_server
+        await asyncio.sleep(4)
+        for attribute in server.attributes[4:]:  # while the hub has subscribed
+            attribute.handle += 1000
+        await asyncio.sleep(1)
+        await connection.disconnect()
+        server.attributes = server.attributes[:4]
+        server.attributes_by_handle = {each.handle: each for each in server.attributes}
+        service = Service(uuid16(numbers[attacker.connections % len(numbers)]), [stream(0x2A37), stream(0x2A35)])
+        attacker.device.add_service(service)
+
+    attacker = Attacker([Service(uuid16(0x180D), [stream(0x2A37)])], serve)
+    outcome = attack(attacker, 240)
+    outcome.assert_honest_unharmed(240)
+    assert attacker.connections > 5
+    assert outcome.tasks < TASKS_LIMIT
+
+
+@pytest.mark.parametrize("mtu", [23, 517])
+def test_small_and_large_transfer_units_are_served(mtu: int) -> None:
+    async def serve(attacker: Attacker, connection: Connection) -> None:
+        await wait_subscribed(attacker, connection, 0x2A37)
+        while True:
+            await attacker.device.notify_subscriber(connection, attacker.characteristic(0x2A37), bytes([0, 60]) + bytes(600))
+            await asyncio.sleep(1)
+
+    attacker = Attacker([Service(uuid16(0x180D), [stream(0x2A37)])], serve)
+    outcome = attack(attacker, 60, mtu=mtu)
+    outcome.assert_honest_unharmed(60)
+    assert {len(each.payload) for each in outcome.attacker.notifications} == {mtu - 3}
+
+
+def test_a_peer_that_asks_for_a_pairing_gets_none_where_no_driver_needs_one() -> None:
+    async def serve(_attacker: Attacker, connection: Connection) -> None:
+        while True:
+            connection.request_pairing()
+            await asyncio.sleep(0.2)
+
+    outcome = attack(Attacker([Service(uuid16(0x180D), [stream(0x2A37)])], serve), 60)
+    outcome.assert_honest_unharmed(60)
+    assert outcome.bonds == []
+    assert outcome.tasks < TASKS_LIMIT
+
+
+def test_a_consent_that_is_refused_for_ever_is_asked_for_rarely_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[bytes] = []
+
+    def refuse(_connection: Connection, value: bytes) -> None:
+        asked.append(value)
+        answer = bytes((0x20, value[0], 5))
+        asyncio.ensure_future(attacker.device.indicate_subscribers(control, answer))  # noqa: RUF006  it ends at once
+
+    control = Characteristic(
+        uuid16(0x2A9F),
+        PROPERTIES.INDICATE | PROPERTIES.WRITE,
+        Characteristic.WRITEABLE,
+        CharacteristicValue(write=refuse),
+    )
+    attacker = Attacker([Service(uuid16(0x181C), [control]), Service(uuid16(0x181D), [stream(0x2A9D)])])
+    outcome = attack(attacker, 3_600, consent=Consent(1, 4711))
+    outcome.assert_honest_unharmed(3_600)
+    assert 1 <= len(asked) <= 40
+    assert len(warnings_of(caplog)) == 1
+    assert "4711" not in caplog.text
+
+
+def test_a_control_point_that_asks_for_procedures_for_ever_costs_only_itself() -> None:
+    """Each report that the ECG stopped asks the hub to start it again."""
+    writes = 0
+
+    def on_write(_connection: Connection, value: bytes) -> None:
+        nonlocal writes
+        writes += 1
+        parameters = bytes.fromhex("0000 00018200") if value[0] == 1 else b"\0\0"
+        answer = bytes((0xF0, value[0], value[1])) + parameters
+        asyncio.ensure_future(attacker.device.indicate_subscribers(control, answer))  # noqa: RUF006  it ends at once
+
+    async def serve(attacker: Attacker, connection: Connection) -> None:
+        await asyncio.sleep(3)
+        while True:
+            await attacker.device.indicate_subscriber(connection, control, b"\x01\x00")
+            await attacker.device.notify_subscriber(connection, data, bytes.fromhex("000094357700000000000280FF028000"))
+            await asyncio.sleep(0.02)
+
+    control = Characteristic(
+        UUID(CONTROL_POINT),
+        PROPERTIES.INDICATE | PROPERTIES.READ | PROPERTIES.WRITE,
+        Characteristic.READABLE | Characteristic.WRITEABLE,
+        CharacteristicValue(read=lambda _connection: bytes.fromhex("0F01") + bytes(15), write=on_write),
+    )
+    data = Characteristic(UUID(DATA), PROPERTIES.NOTIFY, Characteristic.Permissions(0), b"")
+    attacker = Attacker([Service(UUID(SERVICE), [control, data])], serve)
+    outcome = attack(attacker, 120)
+    outcome.assert_honest_unharmed(120)
+    assert writes > 10
+    assert outcome.tasks < TASKS_LIMIT
+    assert len(outcome.attacker.notifications) <= 120 * RATE_OCTETS_PER_S / VALUE_OCTETS
+
+
+def test_compressed_frames_with_more_samples_than_any_sensor_measures_are_limited() -> None:
+    """A frame of 208 octets holds 1,500 samples, and each one would be analysed or sent."""
+    reference, block = bytes(6), bytes((1, 250)) + bytes(94)  # three axes; 250 differences of one bit each
+    frame = bytes.fromhex("020094357700000000 81") + reference + 2 * block
+
+    async def serve(attacker: Attacker, connection: Connection) -> None:
+        while True:
+            await attacker.device.notify_subscribers(attacker.services[0].characteristics[1], frame)
+            await asyncio.sleep(0.05)
+
+    control = Characteristic(UUID(CONTROL_POINT), NOTIFY, Characteristic.Permissions(0), b"")
+    data = Characteristic(UUID(DATA), PROPERTIES.NOTIFY, Characteristic.Permissions(0), b"")
+    attacker = Attacker([Service(UUID(SERVICE), [control, data])], serve)
+    outcome = attack(attacker, 120)
+    outcome.assert_honest_unharmed(120)
+    samples = sum(
+        len(reading.samples)
+        for each in outcome.attacker.notifications
+        for reading in each.readings
+        if isinstance(reading, Waveform)
+    )
+    assert 1_000 < samples <= (BURST_OCTETS + 120 * RATE_OCTETS_PER_S) / SAMPLE_OCTETS
+
+
+def test_a_second_sensor_with_the_same_name_takes_nothing_from_one_that_is_known_by_its_address() -> None:
+    async def serve(attacker: Attacker, connection: Connection) -> None:
+        await flood(attacker, connection, 0x2A37, bytes([0, 200]), 100, 1)
+
+    outcome = attack(Attacker([Service(uuid16(0x180D), [stream(0x2A37)])], serve, name=b"honest"), 60)
+    outcome.assert_honest_unharmed(60)
+    assert {each.payload for each in outcome.honest.notifications} == {bytes([0, 60])}
