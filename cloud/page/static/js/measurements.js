@@ -3,7 +3,7 @@
 import { patientName } from "./alerts.js";
 import { byId, element, setText } from "./dom.js";
 import { clockTime, lookup, number, percent, t } from "./i18n.js";
-import { LOW_BATTERY_PERCENT, sensorState } from "./sensors.js";
+import { LOW_BATTERY_PERCENT, sensorState, stateLevel } from "./sensors.js";
 import { sensorKey } from "./state.js";
 
 /** The groups in the order of the page, with their kinds; the first ones of `lead` are shown large. */
@@ -81,8 +81,7 @@ function itemsOf({ id, lead, kinds, failed }, items) {
     return { ...item, values: values.sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind)), lead };
   });
   const mine = own.filter((item) => item.values.length || (item.failed && item.failed === failed));
-  const sorted = mergeNear(mine.sort((a, b) => b.at_us - a.at_us), id === "weight" ? SAME_WEIGHING_US : 0);
-  return sorted;
+  return mergeNear(mine.sort((a, b) => b.at_us - a.at_us), id === "weight" ? SAME_WEIGHING_US : 0);
 }
 
 /** Joins continuous values of one sensor to one item, and results that were measured within a time. */
@@ -103,7 +102,7 @@ function latestElements(item, now_us) {
   const others = item.values.filter((value) => !lead.includes(value));
   const unit = unitText((lead[0] ?? others[0]).unit);
   const value = lead.length
-    ? [element("p", { class: "measured-value" }, element("output", {}, lead.map(valueText).join("/")), " ", element("span", { class: "unit" }, unit))]
+    ? [element("p", { class: "measured-value" }, element("strong", {}, lead.map(valueText).join("/")), " ", element("span", { class: "unit" }, unit))]
     : [];
   const facts = element("dl", { class: "measured-facts" }, ...others.map((one) =>
     element("div", {}, element("dt", {}, kindTitle(one)), element("dd", {}, `${valueText(one)} ${unitText(one.unit)}`.trim()))));
@@ -146,7 +145,7 @@ function describeSensor(sensor, now_us, limits) {
     name: sensor.sensor,
     model: sensor.model,
     state: t(`state_${state}`),
-    level: ["connected", "waiting"].includes(state) ? "good" : "warn",
+    level: stateLevel(state),
     battery: sensor.battery_percent === null ? null : t("battery_level", { percent: percent(sensor.battery_percent / 100) }),
     isLow: sensor.battery_percent !== null && sensor.battery_percent <= LOW_BATTERY_PERCENT,
   };
@@ -155,8 +154,8 @@ function describeSensor(sensor, now_us, limits) {
 function sensorItem({ name, model, state, level, battery, isLow }) {
   return element("li", {}, element("span", { class: "sensor-name" }, name),
     model ? element("span", { class: "quiet" }, model) : null,
-    element("span", { "data-level": level }, state),
-    battery ? element("span", { class: isLow ? null : "quiet", "data-level": isLow ? "warn" : null }, battery) : null);
+    battery ? element("span", { class: isLow ? null : "quiet", "data-level": isLow ? "warn" : null }, battery) : null,
+    element("span", { "data-level": level }, state));
 }
 
 const kindTitle = ({ kind, title }) => lookup("measured_kind", kind) ?? title ?? kind.replaceAll("_", " ");

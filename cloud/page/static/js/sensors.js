@@ -21,20 +21,28 @@ export function sensorState(sensor, now_us, { silentAfter_us, onDemandSilentAfte
   return isResting && sensor.link !== "streaming" ? "waiting" : "connected";
 }
 
+/** Waiting is neither good nor a problem: whether such a sensor works shows when it is used. */
+export const stateLevel = (state) => ({ connected: "good", waiting: "rest" })[state] ?? "warn";
+
 /** The panel of the selected sensor, one of the selected patient. */
 export class SensorPanel {
-  constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null, subject: null, limits: { silentAfter_us: 15e6, onDemandSilentAfter_us: 120e6 } }); }
+  constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null, isPreset: true, subject: null, limits: { silentAfter_us: 15e6, onDemandSilentAfter_us: 120e6 } }); }
 
   /** Keeps the selection, or else selects the first sensor of the first patient, if possible one with an ECG. */
   render() {
     if (!this.state.patients.has(this.subject)) this.subject = this.state.patientsInOrder()[0]?.subject ?? null;
     const sensors = this.state.sensorsOf(this.subject);
-    if (this.state.sensors.get(this.selected)?.subject !== this.subject) {
-      const first = sensors.find(({ last_waveform_us }) => last_waveform_us !== null) ?? sensors[0];
-      this.#choose(first ? sensorKey(first) : null);
-    }
+    if (this.state.sensors.get(this.selected)?.subject !== this.subject) this.isPreset = true;
+    if (this.isPreset) this.#preset(sensors);
     this.#renderTabs(sensors);
     this.tick();
+  }
+
+  /** Selects the first sensor with an ECG, else the first; sensors may become known one after the other. */
+  #preset(sensors) {
+    const first = sensors.find(({ last_waveform_us }) => last_waveform_us !== null) ?? sensors[0];
+    const key = first ? sensorKey(first) : null;
+    if (key !== this.selected) this.#choose(key);
   }
 
   selectPatient(subject) {
@@ -46,6 +54,7 @@ export class SensorPanel {
   select({ subject, hub, sensor }) {
     this.subject = subject;
     const key = sensorKey({ subject, hub, sensor });
+    this.isPreset = false;
     if (this.state.sensors.has(key) && key !== this.selected) this.#choose(key);
     this.render();
   }
@@ -111,7 +120,7 @@ export class SensorPanel {
     return [
       [t("sensor"), [sensor.model, sensor.sensor].filter(Boolean).join(" · ")],
       [t("hub"), sensor.hub],
-      [t("state"), t(`state_${state}`), ["connected", "waiting"].includes(state) ? "good" : "warn"],
+      [t("state"), t(`state_${state}`), stateLevel(state)],
       [t("skin_contact"), contactText(sensor.skin_contact), sensor.skin_contact === false ? "warn" : undefined],
       [t("battery"), battery === null ? t("unknown") : percent(battery / 100), battery !== null && battery <= LOW_BATTERY_PERCENT ? "warn" : undefined],
       [t("last_data"), sensor.last_received_us === null ? t("unknown") : relativeTime(sensor.last_received_us, now_us)],
