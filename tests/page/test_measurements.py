@@ -123,7 +123,7 @@ def test_the_other_groups_show_the_latest_of_every_sensor(home: Clinic, monitore
     expect(weight.locator(".measured-facts")).to_have_text("Body fat21.4 %Basal metabolism per day7000 kJ")
     expect(weight.locator(".earlier-value")).to_have_text(["79.9 kg"])  # and not what the scale filled in
     expect(group(page, "Body temperature").locator(".measured-value")).to_have_text("37.3 °C")
-    expect(group(page, "Activity").locator(".measured-value")).to_have_text("4321")
+    expect(group(page, "Activity").locator(".measured-value")).to_have_text("4321 steps")
 
 
 def test_a_kind_without_a_text_shows_its_title_and_one_of_a_newer_hub_its_name(home: Clinic, monitored: Any) -> None:

@@ -21,7 +21,7 @@ const HIDDEN = new Set(["heart_rate", "heart_rate_fast", "motion_x", "motion_y",
 /** Flags that are no reason to doubt a value. */
 const QUIET_FLAGS = new Set(["continuous", "ongoing", "validated", "fully_qualified", "from_storage", "multiple_packets", "reserved_bits",
   "reserved_flags", "sent_in_kpa", "sent_in_lb", "sent_in_jin", "sent_in_inches", "sent_in_fahrenheit", "early_estimate", "extended_display_update"]);
-const UNITS = { "mm[Hg]": "mmHg", Cel: "°C", "kg/m2": "kg/m²", Ohm: "Ω", "{steps}": "", "[g]": "g" };
+const UNITS = { "mm[Hg]": "mmHg", Cel: "°C", "kg/m2": "kg/m²", Ohm: "Ω", "[g]": "g" };
 const DIGITS = { weight: 2, temperature: 1, spo2: 0, systolic: 0, diastolic: 0, mean_pressure: 0, steps: 0 };
 /** Earlier results of a group on the page. */
 const MAX_EARLIER = 4;
@@ -159,5 +159,5 @@ function sensorItem({ name, model, state, level, battery, isLow }) {
 }
 
 const kindTitle = ({ kind, title }) => lookup("measured_kind", kind) ?? title ?? kind.replaceAll("_", " ");
-const unitText = (unit) => UNITS[unit] ?? unit ?? "";
+const unitText = (unit) => (unit === "{steps}" ? t("unit_steps") : UNITS[unit] ?? unit ?? "");
 const valueText = ({ kind, value }) => number(value, DIGITS[kind] ?? 1);
