@@ -23,6 +23,7 @@ SIMULATED: Final = (
     "thermometer",
     "watch",
     "armband",
+    "heart-rate",
     "movesense",
 )
 """The sensors of `pulsegate simulate`: `strap`, and those of `gateway.simulate.families`."""

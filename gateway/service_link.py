@@ -278,6 +278,8 @@ class ServiceLink:
         """Decode a value. A defect of a driver costs the value, which is kept, and nothing else."""
         assert self.decoder is not None
         try:
+            if self.decoder.conversation is None:
+                return self.decoder.decode(stream.uuid, payload)
             return self.decoder.decode(stream.uuid, payload, moment_of(arrival))
         except Exception as error:  # noqa: BLE001  whatever a driver raises on a hostile payload must not end the agent
             reason = f"its driver failed: {type(error).__name__}"

@@ -73,6 +73,7 @@ def make_records() -> Iterator[Record]:
     yield from send.result("scale", 30 * HOUR_US, {"weight": 79.9}, user=1)
     yield from send.result("scale", 29 * HOUR_US, {"basal_metabolism": 9110.0}, "placeholder")
     yield from send.result("thermometer", HOUR_US, {"temperature": 37.25})
+    yield from send.result("thermometer", 0, {"temperature": 46.0}, "implausible")
     yield from (send.value("watch", "steps", 4321.0), send.value("watch", "motion_x", 0.1))
     yield from (send.value("watch", "glucose_of_a_newer_hub", 5.5), send.value("watch", "measurement_interval", 60.0))
     for sensor, link, battery in (("cuff", "absent", 80), ("scale", "absent", 12), ("watch", "streaming", 70)):
@@ -122,7 +123,9 @@ def test_the_other_groups_show_the_latest_of_every_sensor(home: Clinic, monitore
     expect(weight.locator(".measured-value")).to_have_text("80.35 kg")
     expect(weight.locator(".measured-facts")).to_have_text("Body fat21.4 %Basal metabolism per day7000 kJ")
     expect(weight.locator(".earlier-value")).to_have_text(["79.9 kg"])  # and not what the scale filled in
-    expect(group(page, "Body temperature").locator(".measured-value")).to_have_text("37.3 °C")
+    temperature = group(page, "Body temperature")
+    expect(temperature.locator(".measured-value")).to_have_text("37.3 °C")  # not one that no person has
+    expect(temperature.locator(".earlier li")).to_contain_text("Implausible value")
     expect(group(page, "Activity").locator(".measured-value")).to_have_text("4321 steps")
 
 

@@ -4,7 +4,7 @@ import { patientName } from "./alerts.js";
 import { byId, element, setText } from "./dom.js";
 import { clockTime, lookup, number, percent, t } from "./i18n.js";
 import { LOW_BATTERY_PERCENT, sensorState, stateLevel } from "./sensors.js";
-import { sensorKey } from "./state.js";
+import { NOT_MEASURED, sensorKey } from "./state.js";
 
 /** The groups in the order of the page, with their kinds; the first ones of `lead` are shown large. */
 const GROUPS = [
@@ -49,7 +49,7 @@ export class Measurements {
   }
 
   #group({ id, title, items }, now_us) {
-    const latest = items.find(({ failed, is_confirmed }) => !failed && is_confirmed);
+    const latest = items.find((item) => !item.failed && item.is_confirmed && isMeasured(item));
     const others = items.filter((item) => item !== latest).slice(0, MAX_EARLIER);
     const heading = element("h3", { id: `measured-${id}` }, title);
     return element("article", { class: "measured-group", "aria-labelledby": `measured-${id}` }, heading,
@@ -83,6 +83,9 @@ function itemsOf({ id, lead, kinds, failed }, items) {
   const mine = own.filter((item) => item.values.length || (item.failed && item.failed === failed));
   return mergeNear(mine.sort((a, b) => b.at_us - a.at_us), id === "weight" ? SAME_WEIGHING_US : 0);
 }
+
+/** Whether the values that are shown large are measurements of a person. */
+const isMeasured = ({ values, lead }) => !values.some(({ kind, flags }) => lead.includes(kind) && flags.some((flag) => NOT_MEASURED.includes(flag)));
 
 /** Joins continuous values of one sensor to one item, and results that were measured within a time. */
 function mergeNear(items, near_us) {
