@@ -23,7 +23,14 @@ from typing import Any, Final
 START_LIMIT_S: Final = 60.0
 WARM_UP_S: Final = 15.0
 """Connections, first commits and the models' first inferences are over."""
-KINDS: Final = {"idle": ("idle", 20, 0), "hr-20": ("hr", 20, 0), "ecg-20": ("ecg", 20, 10), "ecg-50": ("ecg", 50, 0)}
+KINDS: Final = {
+    "idle": ("idle", 20, 0),
+    "hr-20": ("hr", 20, 0),
+    "ecg-20": ("ecg", 20, 0),
+    "ecg-20 and spots": ("ecg", 20, 10),
+    "ecg-50": ("ecg", 50, 0),
+}
+"""Sort and number of the sensors, and of oximeters beside them."""
 
 
 def measure(seconds: float) -> dict[str, Any]:
@@ -88,8 +95,8 @@ def _clinic(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _write_settings(folder: Path, kind: str, broker: dict[str, Any]) -> None:
-    name, count, cuffs = KINDS[kind]
-    sensors = [f"{name}-{number}" for number in range(count)] + [f"cuff-{number}" for number in range(cuffs)]
+    name, count, oximeters = KINDS[kind]
+    sensors = [f"{name}-{number}" for number in range(count)] + [f"oximeter-{number}" for number in range(oximeters)]
     tables = "".join(f'[[sensor]]\nname = "{sensor}"\nadvertised_name = "{sensor}"\n' for sensor in sensors)
     (folder / "agent.toml").write_text(
         f'hub = "hub-1"\nsubject = "subject-1"\ndata = "agent"\nradio = "bluetooth"\n'
