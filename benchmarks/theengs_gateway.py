@@ -13,6 +13,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 from TheengsGateway.ble_gateway import Gateway
@@ -82,7 +83,7 @@ def send(gateway: Gateway, found: SimpleNamespace, first: int, number: int) -> N
         gateway.detection_callback(SimpleNamespace(address=f"C0:DE:00:00:00:{index % SENSORS:02X}", name=""), found)
 
 
-def wait_until(is_true) -> None:  # noqa: ANN001
+def wait_until(is_true: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + 10
     while not is_true():
         if time.monotonic() > deadline_s:

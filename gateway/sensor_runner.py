@@ -179,7 +179,7 @@ class SensorRunner:
                 start = end
 
     def _take(self, event: SensorEvent) -> bool:
-        """Keep an event that needs neither the analysis thread nor the disk until the recorder writes; False: it must be queued.
+        """Keep an event that needs neither the analysis thread nor the disk until the recorder writes; else return False.
 
         Together, such events cost half as much as each alone. The first of a stream, and one that can raise an alert, are
         processed at once.
