@@ -20,7 +20,7 @@ import os
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
@@ -43,6 +43,9 @@ _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
+_DEVICE_FIELDS: Final = ("manufacturer", "model", "firmware")
+
+
 class CaptureWriter:
     """Writes a new capture; when a call returns, its line is complete in the file.
 
@@ -62,7 +65,7 @@ class CaptureWriter:
                 "version": VERSION,
                 "sensor": header.sensor,
                 "started_us": header.started_us,
-                "device_information": asdict(header.device),
+                "device_information": {name: getattr(header.device, name) for name in _DEVICE_FIELDS},
             }
         )
 

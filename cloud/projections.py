@@ -17,6 +17,7 @@ from cloud import tables
 from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, BlockOrigin, Change, Position
 from cloud.projection_statements import INSERTS, TOTALS, statements
 from cloud.store.stored_blocks import StoredBlockId
+from drivers.kinds import NOT_MEASURED
 from sync.packing import pack_samples
 from sync.records import (
     CONFIRMED_KIND,
@@ -229,7 +230,7 @@ class _BlockWriter:
         told = {"flags": json.dumps(record.flags), "origin": json.dumps(asdict(origin)) if origin else None}
         row = self._insert(tables.vitals, record, measured | self._position | told)
         latest = self._row(record) | self._position | measured | {"received_us": self._origin.received_us}
-        if UNCONFIRMED_FLAG not in record.flags:
+        if (NOT_MEASURED | {UNCONFIRMED_FLAG}).isdisjoint(record.flags):
             upsert = self._statements.upsert_latest_result if origin else self._statements.upsert_latest_vital
             self._connection.execute(upsert, latest)
         self._add_data(record.sensor, times.arrived_us if origin else times.at_us)
@@ -255,7 +256,8 @@ class _BlockWriter:
             self._connection.execute(vitals.update().where(vitals.c.id == row["id"]).values(flags=json.dumps(flags)))
             latest = {column.name: row[column.name] for column in tables.latest_vitals.c if column.name in row}
             received = {"received_us": self._origin.received_us}
-            self._connection.execute(self._statements.upsert_latest_result, latest | received)
+            if NOT_MEASURED.isdisjoint(flags):
+                self._connection.execute(self._statements.upsert_latest_result, latest | received)
             self.changes.append(Change(VITAL, *key, row["id"]))
 
     def _count_unknown(self, record: UnknownRecord) -> None:

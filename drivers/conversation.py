@@ -48,10 +48,14 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The hub's time: UTC in microseconds since 1970, and what the patient's local time adds to UTC."""
+    """The hub's time: UTC in microseconds since 1970, and what the patient's local time adds to UTC.
+
+    `is_plausible` is False while the hub's clock cannot be right, as after a start without a network: no sensor is set by it.
+    """
 
     utc_us: int
     utc_offset_s: int = 0
+    is_plausible: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Final
 
 from drivers.codec import MeasuredTime, Reader
 from drivers.conversation import Context, Effect, Moment, Procedure, Read, RefusedError, Value, Write, do_nothing
+from drivers.device import Quirk
 from drivers.readings import DecodeError, Quarantined, Reading, Status
 from drivers.spec import Characteristic, DriverSpec, uuid16
 
@@ -48,6 +49,22 @@ def decode_current_time(payload: bytes) -> tuple[Reading, ...]:
     if reasons:
         readings.append(Status("sensor_time_adjusted", ", ".join(reasons)))
     return tuple(readings)
+
+
+def decode_date_time(payload: bytes) -> tuple[Reading, ...]:
+    """Decode the sensor's own date and time, local: a status in ISO 8601 form, "unknown" or "invalid"."""
+    reader = Reader(payload)
+    sent = reader.measured_time("date and time")
+    reader.expect_end()
+    return (Status("sensor_time", sent.at.isoformat() if sent.at else sent.clock),)
+
+
+def decode_huami_time(payload: bytes) -> tuple[Reading, ...]:
+    """Current Time of Mi Bands and Amazfit watches: the standard octets, or date and time alone; then quarter hours of zone."""
+    time = payload[:-1]
+    reader = Reader(payload[len(time) :])
+    zone = Status("sensor_utc_offset", reader.i8("time zone") * _QUARTER_HOUR_MIN)
+    return (*(decode_date_time(time) if len(time) <= _FRACTION_AT else decode_current_time(time)), zone)
 
 
 def decode_local_time_information(payload: bytes) -> tuple[Reading, ...]:
@@ -97,6 +114,8 @@ class _ClockConversation:
         except DecodeError as error:
             yield Quarantined(CURRENT_TIME, payload, str(error))
             return
+        if not now.is_plausible:
+            return
         time = Reader(payload).measured_time("date and time")
         offset_s = measure_offset_s(time, payload[_FRACTION_AT], now)
         if offset_s is not None:
@@ -129,6 +148,13 @@ DRIVER: Final = DriverSpec(
     # A sensor sends its time only when it was adjusted.
     streams=(Characteristic(CURRENT_TIME, "notify", decode_current_time, is_optional=True),),
     reads=(Characteristic(LOCAL_TIME_INFORMATION, "read", decode_local_time_information),),
+    quirks=(
+        Quirk(
+            why="adds the time zone, and may leave out what follows the time (Gadgetbridge@a0948ee1, BLETypeConversions)",
+            models=("Mi Band", "Amazfit"),
+            decode={CURRENT_TIME: decode_huami_time},
+        ),
+    ),
     converse=_converse,
     # Before everything else: before a user is chosen and before records are asked for.
     setup_rank=-100,

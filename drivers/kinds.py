@@ -181,6 +181,12 @@ KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}
 """Every kind a driver may yield, by name."""
 _CONTINUOUS: Final = frozenset(kind.name for kind in _ALL if not kind.is_spot and not kind.is_waveform)
 
+NOT_MEASURED: Final = frozenset(
+    {"implausible", "no_pulse_found", "demonstration", "testing", "calibration_ongoing", "unavailable", "invalid"}
+)
+"""Flags of a number that is no measurement of a person: nobody has this value, there was no pulse to count, or the sensor says
+so. It is stored and sent, but no alarm, no figure and no display takes it for a value."""
+
 
 def is_continuous(kind: str) -> bool:
     """Whether a sensor may measure a vital sign of this kind by itself, over and over. A kind that is not known is not."""

@@ -23,6 +23,7 @@ SIMULATED: Final = (
     "thermometer",
     "watch",
     "armband",
+    "heart-rate",
     "movesense",
 )
 """The sensors of `pulsegate simulate`: `strap`, and those of `gateway.simulate.families`."""
@@ -98,6 +99,7 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
         "--port", type=_parse_port, default=DEFAULT_PORT, help="port of the clinician's page (default: %(default)s)"
     )
     _add_played_recording(parser)
+    parser.add_argument("--home", action="store_true", help="add a cuff, an oximeter, a scale and a watch to the strap")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counters and alerts to this file at the end")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep all data in this folder (default: a temporary folder)")
 

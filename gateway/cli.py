@@ -243,7 +243,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise CommandError(f"the demo needs the extras sim and clinic ({error.name} is missing): run make setup") from error
     _keep_files_private()
-    options = DemoOptions(arguments.seconds, arguments.port, arguments.record, arguments.json, data=arguments.data)
+    options = DemoOptions(
+        arguments.seconds, arguments.port, arguments.record, arguments.json, data=arguments.data, home=arguments.home
+    )
     return run_demo(options)
 
 

@@ -56,6 +56,8 @@ AGENT_RESTART_REASON: Final = "the agent was restarted"
 """The reason of a gap since the last run of the agent."""
 LATE_US: Final = 600_000_000
 """A result that is older at its arrival is late. Until then a patient may have rested and measured again."""
+CONTINUOUS_INTERVALS: Final = frozenset({"rr", "pp"})
+"""Intervals of a sensor that measures them continuously. The other kinds are what it sends in place of one that it lacks."""
 URGENT_PRIORITIES: Final = frozenset({"high", "medium"})
 """A result that may be another person's does not wait for the patient's answer if its values alone raise an alert of these
 priorities: harm may come immediately or within minutes, and a severe pressure is of high priority only when it is repeated."""
@@ -78,9 +80,10 @@ def end_saved_alerts(saved: SavedState, now_us: int, reason: str | None = None) 
 class Pipeline:
     """Timeline, analysis and alerts for the readings of one sensor.
 
-    Its saved state has six keys: `waveforms` holds the `LastSample` of each kind of waveform, `values` the time of the last
-    value of each continuous kind that is being received, `alerts` the ongoing alerts, `streams` the state of each waveform
-    analysis, `vitals` that of the rules on vital signs, and `spots` what is known of results measured on demand.
+    Its saved state has seven keys: `waveforms` holds the `LastSample` of each kind of waveform, `values` the time of the last
+    value of each continuous kind that is being received, `gaps` the start and reason of each open gap in such values, `alerts`
+    the ongoing alerts, `streams` the state of each waveform analysis, `vitals` that of the rules on vital signs, and `spots`
+    what is known of results measured on demand.
     """
 
     def __init__(
@@ -102,12 +105,13 @@ class Pipeline:
         self._limits, self._models = limits, models
         self._slots, self._zone = slots, zone
         self._restored: dict[str, Any] = {
-            **{"waveforms": {}, "values": {}, "alerts": [], "streams": {}, "vitals": {}, "spots": None},
+            **{"waveforms": {}, "values": {}, "gaps": {}, "alerts": [], "streams": {}, "vitals": {}, "spots": None},
             **(saved or {}),
         }
         waveforms = self._restored["waveforms"].items()
         self._timelines = {kind: WaveformTimeline(sensor, kind, LastSample(**last)) for kind, last in waveforms}
         self._values_us: dict[str, int] = dict(self._restored["values"])
+        self._value_gaps: dict[str, tuple[int, str]] = {kind: (at, why) for kind, (at, why) in self._restored["gaps"].items()}
         self._analysis_states: dict[str, Any] = self._restored["streams"]
         self._analyses: dict[str, EcgWaveformAnalysis | PpgWaveformAnalysis] = {}
         vitals: Mapping[str, Any] = self._restored["vitals"]
@@ -128,10 +132,27 @@ class Pipeline:
         return output
 
     def on_interruption(self, reason: str, arrival: Arrival) -> Output:
-        """Opens a gap in every waveform because the link was lost or a recording has no valid samples."""
+        """Opens a gap in every stream because the link was lost or a recording has no valid samples.
+
+        The gap in continuous values ends when the sensor sends one again.
+        """
         del arrival
+        opened = {kind: (at_us, reason) for kind, at_us in self._values_us.items() if kind not in self._value_gaps}
+        self._value_gaps |= opened
         self._values_us = {}
-        return Output(self._open_waveform_gaps(reason))
+        gaps = (GapRecord(self.sensor, kind, at_us, None, None, reason) for kind, (at_us, reason) in opened.items())
+        return Output((*gaps, *self._open_waveform_gaps(reason)))
+
+    def _note_value(self, kind: str, at_us: int) -> tuple[GapRecord, ...]:
+        """Notes a continuous value; returns the ends of the gaps that were open."""
+        self._values_us[kind] = at_us
+        if not self._value_gaps:
+            return ()
+        closed, self._value_gaps = self._value_gaps, {}
+        return tuple(
+            GapRecord(self.sensor, ended, from_us, max(from_us, at_us), None, reason)
+            for ended, (from_us, reason) in closed.items()
+        )
 
     def finish(self, arrival: Arrival) -> Output:
         """Ends the analyses because no more readings will come: pending beats are decided and open episodes are closed."""
@@ -148,6 +169,7 @@ class Pipeline:
         return {
             "waveforms": {kind: state for kind, state in states.items() if state},
             "values": dict(self._values_us),
+            "gaps": dict(self._value_gaps),
             "alerts": [asdict(alert) for alert in ongoing],
             "streams": self._collect_analysis_states(),
             "vitals": {"rules": self._vitals.state(), "flood": self._vital_alerts.limiter_state()},
@@ -229,15 +251,15 @@ class Pipeline:
             case Waveform():
                 return self._process_waveform(reading, arrival)
             case Vital(kind, value, flags):
-                if is_continuous(kind):
-                    self._values_us[kind] = now.at_us
+                gaps = self._note_value(kind, now.at_us) if is_continuous(kind) else ()
                 record = VitalRecord(self.sensor, kind, now, value, flags)
                 findings = tuple(self._vitals.feed(kind, value, now.at_us, flags)) if kind in PLAUSIBLE else ()
                 records = alert_records(self._vital_alerts, findings, arrival.wall_us) if findings else ()
-                return Output((record, *records, *self._vital_alerts.end_suppression(now.at_us, arrival.wall_us)))
+                delayed = self._vital_alerts.end_suppression(now.at_us, arrival.wall_us)
+                return Output((*gaps, record, *records, *delayed))
             case Intervals(kind, ticks):
-                self._values_us[kind] = now.at_us
-                return Output((IntervalsRecord(self.sensor, kind, now, ticks),))
+                gaps = self._note_value(kind, now.at_us) if kind in CONTINUOUS_INTERVALS else ()
+                return Output((*gaps, IntervalsRecord(self.sensor, kind, now, ticks)))
             case Status(kind, value):
                 self.spots.on_status(reading, arrival)
                 return Output((StatusRecord(self.sensor, kind, now, value),))

@@ -29,6 +29,11 @@ answers such a read blocks the link until it is lost, so a third attempt would o
 SETUP_ERRORS: Final = (RefusedError, NoAnswerError, DecodeError, BleakError, TimeoutError, OSError, EOFError)
 """What a step of a set-up may end with while the link is up."""
 
+FIRST_PLAUSIBLE_US: Final = 1_735_689_600_000_000
+"""2025-01-01: this agent is younger. A computer whose clock has no battery may start in 1970."""
+LAST_PLAUSIBLE_US: Final = 4_102_444_800_000_000
+"""2100-01-01."""
+
 
 @dataclass(frozen=True, slots=True)
 class SensorLink:
@@ -99,7 +104,8 @@ class SensorLink:
 
 def moment_of(arrival: Arrival) -> Moment:
     """The hub's time of an arrival, as conversations see it."""
-    return Moment(arrival.wall_us, localtime(arrival.wall_us // 1_000_000).tm_gmtoff)
+    utc_offset_s = localtime(arrival.wall_us // 1_000_000).tm_gmtoff
+    return Moment(arrival.wall_us, utc_offset_s, FIRST_PLAUSIBLE_US <= arrival.wall_us < LAST_PLAUSIBLE_US)
 
 
 def describe_error(error: Exception) -> str:

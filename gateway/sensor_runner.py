@@ -87,6 +87,7 @@ class SensorRunner:
     _wall_minus_mono_us: int | None = None
     analysis_restarts: int = 0
     _logged_failures: set[str] = field(default_factory=set)
+    _has_warned_of_users: bool = False
     _saved: SavedState = field(init=False)
     """The pipeline's state after the last event: stored with its records, and resumed from after a failure. Events that wait
     change nothing in it but when values last came, so it is taken after all of them."""
@@ -214,6 +215,16 @@ class SensorRunner:
         # Store an indicated reading at once: its sensor may delete it now.
         if has_new_stream or has_indicated:
             await self.recorder.flush()
+        self._warn_of_users()
+
+    def _warn_of_users(self) -> None:
+        """Log once that results are dropped because nobody has said which of the sensor's users is the patient."""
+        if self.settings.user is None and self.pipeline.spots.counters.of_others and not self._has_warned_of_users:
+            self._has_warned_of_users = True
+            log.warning(
+                "%s: it numbers its users, so its results are dropped: set `user` of this sensor to the patient's number",
+                self.settings.name,
+            )
 
     async def _record(self, output: Output, memory: Mapping[str, Any] | None = None) -> None:
         """Records the output and, in the same transaction, the state that a restart resumes from and what drivers remember."""

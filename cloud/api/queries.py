@@ -81,8 +81,9 @@ def read_vitals(engine: Engine, scope: Scope, key: SensorKey, kind: str, from_us
     """Return the values of one kind from `from_us` to `to_us`, oldest first (only the last `MAX_VITALS`), and the latest value.
 
     The latest value is the last one in the hub's sequence; its time need not be the highest if the hub's clock was set back. Of
-    results measured on demand it is the last by its time, and never one that may be another person's. A value has `flags` if
-    there are any, and an `origin` if it was measured on demand (`sync.records.SpotOrigin`).
+    results measured on demand it is the last by its time, and never one that may be another person's. A number that is no
+    measurement (`drivers.kinds.NOT_MEASURED`) is never the latest. A value has `flags` if there are any, and an `origin` if it
+    was measured on demand (`sync.records.SpotOrigin`).
     """
     columns = tables.vitals.c
     condition = and_(_is_of(scope, tables.vitals, key), columns.kind == kind, columns.at_us.between(from_us, to_us))
@@ -94,7 +95,7 @@ def read_vitals(engine: Engine, scope: Scope, key: SensorKey, kind: str, from_us
     return {"vitals": [_describe_vital(*row) for row in reversed(rows)], "latest": latest}
 
 
-def _describe_vital(at_us: int, value: float, flags: str, origin: str | None) -> Json:
+def _describe_vital(at_us: int, value: float, flags: str, origin: str | None = None) -> Json:
     told = {"flags": json.loads(flags), "origin": json.loads(origin) if origin else None}
     return {"at_us": at_us, "value": value} | {name: one for name, one in told.items() if one}
 
@@ -113,10 +114,15 @@ def read_ecg_rows(connection: Connection, scope: Scope, rows: Sequence[int]) -> 
 def read_vital_rows(connection: Connection, scope: Scope, rows: Sequence[int]) -> list[Json]:
     """Return the vital signs with these row numbers, with the sensor of each."""
     vitals = tables.vitals.c
-    columns = (*(vitals[name] for name in SensorKey._fields), vitals.kind, vitals.at_us, vitals.value, vitals.epoch, vitals.seq)
-    query = select(*columns).where(vitals.id.in_(rows), scope.allows(vitals.subject)).order_by(vitals.id)
-    found = [dict(row) for row in connection.execute(query).mappings()]
-    return [{"position": [row.pop("epoch"), row.pop("seq")]} | row for row in found]
+    columns = (*(vitals[name] for name in SensorKey._fields), vitals.kind, vitals.at_us, vitals.value, vitals.flags)
+    query = select(*columns, vitals.epoch, vitals.seq).where(vitals.id.in_(rows), scope.allows(vitals.subject))
+    found: list[Json] = []
+    for row in connection.execute(query.order_by(vitals.id)).mappings():
+        shown = {name: row[name] for name in (*SensorKey._fields, "kind")}
+        found.append(
+            {"position": [row["epoch"], row["seq"]], **shown, **_describe_vital(row["at_us"], row["value"], row["flags"])}
+        )
+    return found
 
 
 def read_counters(engine: Engine, scope: Scope) -> Json:

@@ -73,6 +73,7 @@ class Radio:
             self.drops,
             lambda: self.is_bonded(address),
             on_disconnect,
+            timeout_s,
         )
 
     async def pair(self, device: BLEDevice, answers: PairingAnswers) -> str:

@@ -57,10 +57,12 @@ async def connect_client(
     drops: LinkDrops,
     is_bonded: Callable[[], Awaitable[bool]],
     on_disconnect: Callable[[BleakClient], None],
+    timeout_s: float,
 ) -> BleakClient:
     """Make a client and connect it. `make_client` is given the function that the client calls at a disconnection.
 
-    `on_disconnect` is called for the end of the connection that this returns, not for links that dropped before.
+    `on_disconnect` is called for the end of the connection that this returns, not for links that dropped before. After
+    `timeout_s` the client gives up and closes its link, which is not a drop.
 
     Raises:
         StaleBondError: the sensor has forgotten the bond.
@@ -68,10 +70,13 @@ async def connect_client(
     """
     suspicion = asyncio.Event()
     is_established = False
+    gives_up_s = asyncio.get_running_loop().time() + timeout_s
 
     def on_drop(client: BleakClient) -> None:
         if is_established:
             on_disconnect(client)
+            return
+        if asyncio.get_running_loop().time() >= gives_up_s:
             return
         drops.add(address, rssi_dbm)
         if drops.are_suspicious(address):

@@ -11,7 +11,7 @@ from drivers.registry import Registry
 from gateway.clock import Clock
 from gateway.link_states import LinkState
 from gateway.radio import Radio
-from gateway.sensor_events import Interruption, LinkStateChange, Notification, Overflow
+from gateway.sensor_events import Answer, Interruption, LinkStateChange, Notification, Overflow
 from gateway.session import SensorSession
 
 _LINK_EVENTS: Final = {"streaming": "connected"}
@@ -53,5 +53,5 @@ async def _write_events(session: SensorSession, capture: CaptureWriter, started_
                 capture.write_payload((arrival.mono_ns - started_ns) / 1e9, characteristic, payload)
             case Interruption(_, arrival) | Overflow(_, arrival):
                 capture.write_event((arrival.mono_ns - started_ns) / 1e9, "disconnected")
-            case LinkStateChange():
+            case LinkStateChange() | Answer():
                 pass

@@ -9,10 +9,20 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from bumble.device import Device
 
-from gateway.simulate.peripherals import armband, broadcast_scale, movesense, oximeter, scale, thermometer, watch
+from gateway.simulate.peripherals import (
+    armband,
+    broadcast_scale,
+    heart_rate_strap,
+    movesense,
+    oximeter,
+    scale,
+    thermometer,
+    watch,
+)
 from gateway.simulate.peripherals.armband import Armband
 from gateway.simulate.peripherals.broadcast_scale import BroadcastScale
 from gateway.simulate.peripherals.cuff import AND_CUFF, MEDISANA_CUFF, STANDARD_CUFF, Cuff, CuffModel
+from gateway.simulate.peripherals.heart_rate_strap import HeartRateStrap
 from gateway.simulate.peripherals.movesense import Movesense
 from gateway.simulate.peripherals.oximeter import Oximeter
 from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, Peripheral, now_s
@@ -120,6 +130,10 @@ async def _live_with_watch(sensor: Watch, world: World) -> None:
     sensor.is_walking = not sensor.is_walking
 
 
+async def _live_with_heart_rate_strap(sensor: HeartRateStrap, world: World) -> None:
+    sensor.rate_bpm = world.rng.randint(58, 84)
+
+
 async def _live_with_movesense(_sensor: Movesense, _world: World) -> None:
     """Measure the same all the time."""
 
@@ -138,25 +152,30 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "thermometer": Family("C0:DE:0A:00:00:07", thermometer.NAME, _make_simply(Thermometer), _live_with_thermometer),
     "watch": Family("C0:DE:0A:00:00:08", watch.NAME, _make_simply(Watch), _live_with_watch),
     "armband": Family("C0:DE:0A:00:00:09", armband.NAME, _make_armband, _live_with_armband),
+    "heart-rate": Family("C0:DE:0A:00:00:0B", heart_rate_strap.NAME, _make_simply(HeartRateStrap), _live_with_heart_rate_strap),
     "movesense": Family("C0:DE:0A:00:00:0A", movesense.NAME, _make_movesense, _live_with_movesense),
 }
 """All families but the strap, which plays a script or a recording (`gateway.simulate.strap`)."""
 
 
-async def run_family(family: Family, device: Device, world: World) -> NoReturn:
-    """Run a sensor that measures every `world.every_s`, the first time at once, until cancelled.
+async def run_family(
+    family: Family, device: Device, world: World, live: Callable[[Any, World], Awaitable[None]] | None = None
+) -> NoReturn:
+    """Run a sensor until cancelled. It lives by `live`, or else measures every `world.every_s`, the first time at once.
 
     Raises:
         ExceptionGroup: with a RadioError, because the radio was lost.
     """
     sensor = family.make(device, world)
 
-    async def live() -> NoReturn:
+    async def be_used() -> None:
+        if live is not None:
+            await live(sensor, world)
         while True:
             await family.live(sensor, world)
             await asyncio.sleep(world.every_s)
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(live())
+        tasks.create_task(be_used())
         await sensor.run()
     raise AssertionError("the sensor runs until it is cancelled")

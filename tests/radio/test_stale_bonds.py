@@ -13,6 +13,7 @@ from gateway.radio.stale_bonds import LinkDrops, connect_client
 
 SENSOR, OTHER = "C0:DE:00:00:00:01", "C0:DE:00:00:00:02"
 STRONG, WEAK = -80, -81
+TIMEOUT_S = 20.0
 REFUSED = BleakDBusError("org.bluez.Error.AuthenticationFailed", ["Authentication Failed"])
 
 
@@ -53,7 +54,7 @@ class Hub:
         async def is_bonded() -> bool:
             return self.bonded
 
-        return await connect_client(make_client, SENSOR, rssi_dbm, self.drops, is_bonded, self.losses.append)
+        return await connect_client(make_client, SENSOR, rssi_dbm, self.drops, is_bonded, self.losses.append, TIMEOUT_S)
 
 
 def test_two_drops_with_a_strong_signal_end_the_connect_at_once() -> None:

@@ -138,7 +138,7 @@ async function fetchHistory(key) {
     getJson("/api/ecg", { ...names, from_us: from(last_waveform_us ?? 0, INITIAL_ECG_US, since.ecg_us), to_us: last_waveform_us ?? 0 }),
     getJson("/api/vitals", { ...names, kind: "heart_rate", from_us: from(last_data_us ?? 0, INITIAL_TREND_US, since.rate_us + 1), to_us: last_data_us ?? 0 })]);
   ecg.segments.sort((a, b) => comparePositions(a.position, b.position)).forEach((segment) => state.putEcg({ ...names, ...segment }));
-  vitals.vitals.forEach(({ at_us, value }) => state.putHeartRate({ ...names, at_us, value }));
+  vitals.vitals.forEach(({ at_us, value, flags }) => state.putHeartRate({ ...names, at_us, value, flags }));
   state.setHeartRatePosition(key, vitals.latest?.position);
   dataEnds.delete(key);
 }

@@ -1,0 +1,94 @@
+"""A clinic in this process for the agent on virtual time: its ingest, its store, and what its keys open."""
+
+import asyncio
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from cloud.folder import ClinicFolder
+from cloud.ingest import handle_message
+from cloud.key_store import KeyStore
+from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, register_hub
+from cloud.registry import Registry
+from cloud.signing_keys import SigningKeys
+from cloud.store import Store
+from gateway.startup import DEVICE_PUBLIC_FILE, load_device_key
+from sync.data_keys import unwrap_key
+from sync.mqtt import Connected, Message, MqttEvent
+from sync.record_codec import decode_records
+from sync.records import Record
+from sync.seal import open_block
+from sync.wire import ack_topic
+
+HUB: Final = "hub-1"
+SUBJECT: Final = "subject-1"
+_PAGE_BLOCKS: Final = 500
+
+
+class InProcessClinic:
+    """The clinic of the hub whose data folder is `data`. Its files are in `folder`."""
+
+    def __init__(self, folder: Path, data: Path, start_s: int) -> None:
+        """Register the hub from `start_s` on (Unix time), unless that was done."""
+        self.registration = folder / "registration.toml"
+        self._start_us = start_s * 1_000_000
+        data.mkdir(parents=True, exist_ok=True)
+        load_device_key(data)
+        clinic = ClinicFolder(folder / "clinic")
+        if not self.registration.exists():
+            request = RegistrationRequest(HUB, data / DEVICE_PUBLIC_FILE, SUBJECT, start_s, BACKUP_INTERVAL_H)
+            register_hub(clinic, request, start_s).save(self.registration)
+        self._keys, self._signing = KeyStore(clinic.keys), SigningKeys.load(clinic.path)
+        self._registry = Registry(clinic.hubs, lambda: 0.0)
+        self._store = Store.open(clinic.blocks)
+        self._known = {block.id for block in self._blocks()}
+
+    def transport(self) -> "ClinicConnection":
+        """Return a connection of the hub to this clinic."""
+        return ClinicConnection(self)
+
+    def answer(self, message: Message) -> Message:
+        """Commit a message; return the acknowledgement."""
+        payload, _, _ = handle_message(self._store, self._registry, self._signing.acknowledgement, message, self._start_us)
+        assert payload is not None
+        return Message(ack_topic(HUB), payload)
+
+    def new_records(self) -> list[Record]:
+        """Return the records that were stored since this object was made, by lane in the order of their sealing."""
+        records: list[Record] = []
+        for block in self._blocks():
+            if block.id not in self._known:
+                (wrapped,) = self._store.wrapped_keys(HUB, block.key)
+                statement, recipient = self._store.key_statement(HUB, block.key), self._keys.recipient(wrapped.recipient)
+                assert statement is not None
+                assert recipient is not None
+                key = unwrap_key(wrapped, statement, hub=HUB, recipient=recipient)
+                records += decode_records(open_block(block.block, key)[1])
+        return records
+
+    def close(self) -> None:
+        self._store.close()
+
+    def _blocks(self) -> Any:
+        last = None
+        while page := self._store.blocks_after(last, _PAGE_BLOCKS):
+            yield from page
+            last = page[-1].id
+
+
+class ClinicConnection:
+    """Delivers messages to the clinic at once, in place of the broker and the network."""
+
+    def __init__(self, clinic: InProcessClinic) -> None:
+        self._clinic = clinic
+        self._events: asyncio.Queue[MqttEvent] = asyncio.Queue()
+
+    async def run(self) -> NoReturn:
+        self._events.put_nowait(Connected())
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        self._events.put_nowait(self._clinic.answer(Message(topic, payload)))
+
+    async def receive(self) -> MqttEvent:
+        return await self._events.get()
