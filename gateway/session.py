@@ -20,7 +20,7 @@ from config.settings import SensorSettings
 from drivers.conversation import Consent
 from drivers.registry import Registry
 from gateway.clock import Clock
-from gateway.connection import Connection, SensorSilentError
+from gateway.connection import Connection, SensorSilentError, early_characteristics
 from gateway.errors import RadioError
 from gateway.link_states import TRANSITIONS, LinkEvent, LinkState
 from gateway.pairings import Pairings
@@ -43,13 +43,11 @@ BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses after consecutive failures, each with ±50 % jitter. The longest is short because a patient who puts the strap on wants
 to see it work."""
 
+NOT_FOUND: Final = "sensor not found: check that it is worn, in range and not connected to a phone"
+
 
 async def _ignore() -> None:
     """For callers that store no alerts."""
-
-
-class SensorNotFoundError(Exception):
-    """The sensor did not advertise during a search."""
 
 
 @dataclass(slots=True)
@@ -122,9 +120,8 @@ class SensorSession:
     async def _run_connection(self) -> None:
         """Finds the sensor, connects, and returns when the link is lost."""
         match = SensorMatch(self.sensor, self.pairings)
-        device = await self.radio.find(match, SEARCH_TIMEOUT_S)
-        if device is None:
-            raise SensorNotFoundError("sensor not found: check that it is worn, in range and not connected to a phone")
+        while (device := await self.radio.find(match, SEARCH_TIMEOUT_S)) is None:
+            self._log_failure(NOT_FOUND)
         self._on_event("advertised")
         lost = asyncio.Event()
         reason = "the link was lost"
@@ -149,11 +146,14 @@ class SensorSession:
         async with self.radio.connecting:
             self._on_event("connect")
             pair = self.pairings.may_bond(self.sensor) and self.registry.bonds_first(replace(self.memory.device, name=name))
+            early = early_characteristics(self.registry, replace(self.memory.device, name=name))
+            await self.radio.subscriptions.prepare(device, early)
             client = await self.radio.connect(device, lambda _client: lost.set(), CONNECT_TIMEOUT_S, rssi_dbm, pair=pair)
         self._on_event("connected")
         link = SensorLink(
             name=self.sensor.name,
             client=client,
+            subscriptions=self.radio.subscriptions,
             clock=self.clock,
             events=self.events,
             memory=self.memory,
@@ -167,12 +167,15 @@ class SensorSession:
         try:
             yield connection
         finally:
-            with _ignore_teardown_errors():
-                async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
-                    await connection.stop()
-            with _ignore_teardown_errors():
-                async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
-                    await client.disconnect()
+            try:
+                with _ignore_teardown_errors():
+                    async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
+                        await connection.stop()
+                with _ignore_teardown_errors():
+                    async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
+                        await client.disconnect()
+            finally:
+                await self.radio.subscriptions.end(device)
 
     def _on_progress(self, event: LinkEvent) -> None:
         if event == "subscribed":
@@ -210,4 +213,4 @@ def _ignore_teardown_errors() -> contextlib.AbstractContextManager[None]:
 
 
 def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, SensorNotFoundError | SensorSilentError) else describe_error(error)
+    return str(error) if isinstance(error, SensorSilentError) else describe_error(error)

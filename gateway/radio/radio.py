@@ -12,6 +12,7 @@ from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from gateway.radio.pairing import Adapter, Bond, NoAdapter, PairingAnswers
 from gateway.radio.scanner import SharedScanner
 from gateway.radio.stale_bonds import LinkDrops, connect_client
+from gateway.radio.subscriptions import PlainSubscriptions, Subscriptions
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Radio:
     name: str
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     adapter: Adapter = field(default_factory=NoAdapter)
+    subscriptions: Subscriptions = field(default_factory=PlainSubscriptions)
     drops: LinkDrops = field(default_factory=LinkDrops)
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     scanner: SharedScanner = field(init=False)
