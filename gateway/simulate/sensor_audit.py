@@ -125,10 +125,9 @@ def _is_in_gap(at_us: int, gaps: Mapping[int, int | None], stored_us: Sequence[i
     for start_us, end_us in gaps.items():
         if start_us - GAP_TOLERANCE_US > at_us:
             continue
-        if end_us is None:
-            after = bisect_right(stored_us, start_us)
-            end_us = stored_us[after] if after < len(stored_us) else at_us
-        if at_us <= end_us + GAP_TOLERANCE_US:
+        after = bisect_right(stored_us, start_us)
+        next_us = stored_us[after] if after < len(stored_us) else at_us
+        if at_us <= (next_us if end_us is None else end_us) + GAP_TOLERANCE_US:
             return True
     return False
 
