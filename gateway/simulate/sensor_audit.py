@@ -17,8 +17,9 @@ from sync.records import GapRecord, QuarantinedRecord, Record, StatusRecord, Vit
 
 SAME_FRAME_US: Final = 5_000_000
 """Two frames with equal samples are the same if their times differ by less: the ECG repeats after minutes."""
-SAME_VALUE_US: Final = 50_000
-"""A value arrives this soon after it was sent: the virtual link delays nothing."""
+SAME_VALUE_US: Final = 900_000
+"""A value is stored with a time this soon after it was sent. The link delays nothing, but a bonded sensor may send before the
+hub has subscribed. Sensors send a value every second."""
 GAP_TOLERANCE_US: Final = 300_000
 """The ends of a gap in a waveform are estimates, off by the transport delay."""
 STREAM_SETTLED_US: Final = 60_000_000
