@@ -200,6 +200,23 @@ def test_a_scale_gives_its_weighings_after_consent() -> None:
     assert vitals(readings, "body_fat") == []  # a stub is not a body without fat
 
 
+@pytest.mark.parametrize("accepts", [True, False], ids=["accepted", "refused"])
+def test_no_log_line_shows_a_value_a_code_or_a_date(caplog: pytest.LogCaptureFixture, *, accepts: bool) -> None:
+    async def scenario(scale: Scale) -> None:
+        for _ in range(3):
+            await scale.weigh(83.465, user=1)
+            await asyncio.sleep(30)
+
+    with caplog.at_level("DEBUG"):
+        users = {1: 7391 if accepts else 1234}
+        follow(lambda device: Scale(device, follow_loop(START), users), scenario, consent=Consent(1, 7391))
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("bumble", "asyncio"))]
+    assert any("connected" in line for line in ours)
+    assert any("user_not_authorized" in line for line in ours) != accepts
+    canaries = ("7391", "1cdf", "83.4", "16693", "2026-11-30")
+    assert [line for line in ours if any(canary in line.lower() for canary in canaries)] == []
+
+
 def test_a_broadcast_scale_gives_one_weighing() -> None:
     async def scenario(scale: BroadcastScale) -> None:
         await scale.weigh(72.45, impedance_ohm=503)
