@@ -101,8 +101,10 @@ class SharedScanner:
 
     def _on_detection(self, device: BLEDevice, advertisement: AdvertisementData) -> None:
         self._last_detection_s = asyncio.get_running_loop().time()
-        if self._scanner is not None and len(seen := self._scanner._backend.seen_devices) > SEEN_LIMIT:
-            seen.clear()  # bleak has no public function for this, and makes the devices anew
+        if self._scanner is not None:
+            backend: BaseBleakScanner = vars(self._scanner)["_backend"]
+            if len(backend.seen_devices) > SEEN_LIMIT:
+                backend.seen_devices.clear()  # bleak has no public function for this, and makes the devices anew
         for listener in tuple(self._listeners):
             listener(device, advertisement)
 
