@@ -67,7 +67,9 @@ def make_records() -> Iterator[Record]:
     yield from send.result("cuff", 0, pressure(192.0, 121.0), UNCONFIRMED_FLAG)
     yield from send.result("cuff", HOUR_US // 8, {"failed_measurement": "blood_pressure", "cuff_status": "cuff_too_loose"})
     yield from send.result("oximeter", 2 * HOUR_US, {"spo2": 93.0, "pulse_rate": 66.0}, time_source="arrival", clock="not_set")
-    yield from (send.value("oximeter", "spo2", 97.0), send.value("oximeter", "pulse_rate", 64.0))
+    yield from (
+        send.value("oximeter", kind, value) for kind, value in (("spo2", 97), ("pulse_rate", 64), ("pulse_amplitude", 4))
+    )
     yield from send.result("scale", HOUR_US, {"weight": 80.35}, user=1)
     yield from send.result("scale", HOUR_US - 2_000_000, {"body_fat": 21.4, "basal_metabolism": 7000.0}, clock=None)
     yield from send.result("scale", 30 * HOUR_US, {"weight": 79.9}, user=1)
@@ -117,6 +119,7 @@ def test_the_other_groups_show_the_latest_of_every_sensor(home: Clinic, monitore
     open_page(page, home.page)
     oxygen = group(page, "Oxygen saturation")
     expect(oxygen.locator(".measured-value")).to_have_text("97 %")
+    expect(oxygen.locator(".measured-facts")).to_have_text("Pulse64 /minPulse amplitude4 %")
     expect(oxygen.locator("> div")).to_contain_text("oximeter · continuous")
     expect(oxygen.locator(".earlier li")).to_contain_text("time of arrival: the sensor’s clock was not set")
     weight = group(page, "Body weight")

@@ -90,6 +90,8 @@ def test_a_heart_rate_that_was_not_measured_is_not_in_the_trend() -> None:
         ({"last_received_us": NOW_US - 121_000_000, "is_on_demand": True, "link": "absent"}, "silent"),
         ({"last_received_us": NOW_US - 60_000_000, "is_on_demand": True, "link": "stopped"}, "silent"),
         ({"last_received_us": NOW_US, "is_on_demand": True, "link": "absent", "clock": "behind"}, "late"),
+        ({"last_received_us": NOW_US, "is_on_demand": True, "link": "absent", "gap_since_us": 1}, "waiting"),
+        ({"last_received_us": NOW_US, "is_on_demand": True, "link": "stopped", "gap_since_us": 1}, "gap"),
     ],
 )
 def test_silence_is_measured_by_the_time_of_receipt(sensor: dict[str, Any], expected: str) -> None:

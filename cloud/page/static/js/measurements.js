@@ -73,15 +73,14 @@ function continuousItems({ sensor, values }) {
   }));
 }
 
-/** The items of a group, with the values of this group only. Values that a sensor filled in are left out. */
+/** The items of a group, with the values of this group only, in its order. Values that a sensor filled in are left out. */
 function itemsOf({ id, lead, kinds, failed }, items) {
   const order = [...lead, ...kinds];
-  const own = items.map((item) => {
-    const values = item.values.filter(({ kind, flags }) => order.includes(kind) && !flags.includes("placeholder"));
-    return { ...item, values: values.sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind)), lead };
-  });
-  const mine = own.filter((item) => item.values.length || (item.failed && item.failed === failed));
-  return mergeNear(mine.sort((a, b) => b.at_us - a.at_us), id === "weight" ? SAME_WEIGHING_US : 0);
+  const own = items.map((item) => ({ ...item, lead, values: item.values.filter(({ kind, flags }) => order.includes(kind) && !flags.includes("placeholder")) }));
+  const mine = own.filter((item) => item.values.length || (item.failed && item.failed === failed)).sort((a, b) => b.at_us - a.at_us);
+  const merged = mergeNear(mine, id === "weight" ? SAME_WEIGHING_US : 0);
+  merged.forEach(({ values }) => values.sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind)));
+  return merged;
 }
 
 /** Whether the values that are shown large are measurements of a person. */

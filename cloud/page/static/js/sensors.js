@@ -13,8 +13,8 @@ const MAX_NOTICES = 4;
  * A sensor that is used on demand waits for its next use for most of the time; its hub tells the state of the link now and then.
  */
 export function sensorState(sensor, now_us, { silentAfter_us, onDemandSilentAfter_us }) {
-  if (sensor.gap_since_us !== null) return "gap";
   const isResting = sensor.is_on_demand && sensor.link !== "stopped";
+  if (sensor.gap_since_us !== null && !isResting) return "gap"; // an oximeter ends its link after each use
   const limit_us = isResting ? onDemandSilentAfter_us : silentAfter_us;
   if (sensor.last_received_us === null || now_us - sensor.last_received_us > limit_us) return "silent";
   if (sensor.clock === "behind") return "late";
