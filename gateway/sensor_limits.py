@@ -9,18 +9,23 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from drivers.readings import Intervals, Reading, Vital, Waveform
+from drivers.readings import Intervals, Quarantined, Reading, Status, Vital, Waveform
 
-RATE_OCTETS_PER_S: Final = 20_000
-"""Three times what the fastest known sensor costs: four channels of PPG at 176 Hz."""
+RATE_OCTETS_PER_S: Final = 10_000
+"""Twice what the fastest known sensor costs, an ECG at 512 Hz. What the hub stores of it then passes a link of 64 kbit/s, so
+that it does not fill the buffer which the other sensors need too."""
 BURST_OCTETS: Final = 200_000
-"""What may come at once: an oximeter's or a cuff's whole memory of some hundred results."""
+"""What may come at once: an oximeter's whole memory of 500 results."""
 VALUE_OCTETS: Final = 100
-"""The least that a value costs, because each one costs the hub the same work however short it is: at most 200 a second."""
+"""The least that a value costs, because each one costs the hub the same work however short it is: at most 100 a second."""
 SAMPLE_OCTETS: Final = 10
 """What a sample costs: compressed frames hold several samples in an octet, and each one is analysed."""
-RESULT_OCTETS: Final = 1_000
-"""What a result costs: each is made durable by itself. An SD card does some 100 a second; one sensor may use 20 of them."""
+RESULT_OCTETS: Final = 400
+"""What a result costs: each is made durable by itself. An SD card does some 100 a second; one sensor may use 25 of them."""
+STATUS_OCTETS: Final = 100
+"""What a status costs: some values hold several, and each is stored as text."""
+RAW_FACTOR: Final = 4
+"""What an octet costs that could not be decoded: it is stored and sent as it is."""
 SET_UP_LIMIT_S: Final = 600.0
 """The longest time until all set-ups of a connection have ended: a memory of 200 results needs a minute."""
 
@@ -53,17 +58,21 @@ def cost_of_value(payload: bytes) -> int:
 
 def cost_of_readings(readings: Iterable[Reading]) -> int:
     """What the readings of one value cost beyond its length, in octets. The readings of one result cost once."""
-    samples = 0
+    cost = 0
     results: set[int] = set()
     for reading in readings:
         match reading:
             case Waveform(samples=values) | Intervals(ticks=values):
-                samples += len(values)
+                cost += len(values) * SAMPLE_OCTETS
             case Vital(origin=origin) if origin is not None:
                 results.add(origin.group)
+            case Status():
+                cost += STATUS_OCTETS
+            case Quarantined(payload=payload):
+                cost += len(payload) * RAW_FACTOR
             case _:
                 pass
-    return samples * SAMPLE_OCTETS + len(results) * RESULT_OCTETS
+    return cost + len(results) * RESULT_OCTETS
 
 
 @dataclass(slots=True)
