@@ -3,7 +3,7 @@
 Version 1. The first line is the header::
 
     {"format": "pulsegate-capture", "version": 1, "sensor": "Polar H10 1A2B", "started_us": 1714920600000000,
-     "device_information": {"manufacturer": "Polar Electro Oy", "model": "H10", "firmware": "5.0.0"}}
+     "device_information": {"manufacturer": "Polar Electro Oy", "model": "H10", "firmware": "5.0.0", "name": "Polar H10 1A2B"}}
 
 Every other line is a payload received from a characteristic, or an event of the link. `t` is seconds since the start on the
 monotonic clock, below 1e9, and never decreases; `started_us` is the wall clock at the start, in UTC, microseconds since 1970::
@@ -140,7 +140,7 @@ def read_header(path: Path) -> CaptureHeader:
         raise RecordingError(f'{path}: line {number}: "started_us" is {reprlib.repr(started_us)}, {wanted}')
     if not isinstance(device, dict) or not all(isinstance(value, str) for value in device.values()):
         raise RecordingError(f'{path}: line {number}: "device_information" must hold strings only; correct or remove it')
-    known = {name: device[name] for name in ("manufacturer", "model", "firmware") if name in device}
+    known = {name: device[name] for name in ("manufacturer", "model", "firmware", "name") if name in device}
     return CaptureHeader(sensor, started_us, DeviceInformation(**known))
 
 

@@ -22,6 +22,12 @@ _MANUAL_UPDATE: Final = 1 << 0
 _ADJUST_REASONS: Final = ("manual", "external", "time_zone", "dst")
 """Adjust reason, section 3.1.2.1, by bit."""
 
+_TIME_SOURCES: Final = ("unknown", "network", "gps", "radio", "manual", "atomic_clock", "cellular")
+_ACCURACY_STEP_S: Final = 0.125
+_MAX_ACCURACY: Final = 253
+_MANY: Final = 255
+"""Reference Time Information, section 3.3: sources by number, unit and largest value of the accuracy, 255 days and more."""
+
 _QUARTER_HOUR_MIN: Final = 15
 _TIME_ZONES: Final = range(-48, 57)
 _UNKNOWN_TIME_ZONE: Final = -128
@@ -80,6 +86,21 @@ def decode_local_time_information(payload: bytes) -> tuple[Reading, ...]:
         Status("sensor_utc_offset", "unknown" if zone == _UNKNOWN_TIME_ZONE else zone * _QUARTER_HOUR_MIN),
         Status("sensor_dst_offset", _DST_OFFSETS_MIN[dst]),
     )
+
+
+def decode_reference_time_information(payload: bytes) -> tuple[Reading, ...]:
+    """Reference Time Information, 0x2A14 (section 3.3): the source of the time, its accuracy and the age of its last update.
+
+    The text leaves out an accuracy that is unknown or worse than 31.6 s, and an age of 255 days and more.
+    """
+    reader = Reader(payload)
+    source, accuracy = reader.u8("source"), reader.u8("accuracy")
+    days, hours = reader.u8("days since the update"), reader.u8("hours since the update")
+    reader.expect_end()
+    parts = [f"source={_TIME_SOURCES[source] if source < len(_TIME_SOURCES) else 'unknown'}"]
+    parts += [f"accuracy_s={accuracy * _ACCURACY_STEP_S:g}"] if accuracy <= _MAX_ACCURACY else []
+    parts += [f"days={days} hours={hours}"] if days < _MANY else []
+    return (Status("sensor_time_reference", " ".join(parts)),)
 
 
 def local_time(now: Moment) -> datetime:
@@ -148,6 +169,7 @@ DRIVER: Final = DriverSpec(
     # A sensor sends its time only when it was adjusted.
     streams=(Characteristic(CURRENT_TIME, "notify", decode_current_time, is_optional=True),),
     reads=(Characteristic(LOCAL_TIME_INFORMATION, "read", decode_local_time_information),),
+    others=(Characteristic(uuid16(0x2A14), "read", decode_reference_time_information),),
     quirks=(
         Quirk(
             why="adds the time zone, and may leave out what follows the time (Gadgetbridge@a0948ee1, BLETypeConversions)",

@@ -165,7 +165,7 @@ def _readings(values: _Values, status: tuple[str, ...], origin: Origin | None) -
     """The readings of one measurement; `origin` is None for a continuous one."""
     flags = status if origin else ("continuous", *status)
     vitals = tuple(
-        Vital(kind, value, flags if _is_plausible(kind, value) else (*flags, "implausible"), origin)
+        Vital(kind, value, (*flags, *_doubts(kind, value)), origin)
         for kind, value in values
         if not isinstance(value, SpecialValue)
     )
@@ -176,9 +176,12 @@ def _readings(values: _Values, status: tuple[str, ...], origin: Origin | None) -
     return (*vitals, failure, *reasons)
 
 
-def _is_plausible(kind: str, value: float) -> bool:
-    low, high = _PLAUSIBLE.get(kind.removesuffix("_fast").removesuffix("_slow"), (value, value))
-    return low <= value <= high
+def _doubts(kind: str, value: float) -> tuple[str, ...]:
+    measured = kind.removesuffix("_fast").removesuffix("_slow")
+    if measured == "pulse_rate" and value == 0:
+        return ("no_pulse_found",)
+    low, high = _PLAUSIBLE.get(measured, (value, value))
+    return () if low <= value <= high else ("implausible",)
 
 
 class _OximeterConversation:

@@ -83,11 +83,17 @@ def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="new capture file; it contains unencrypted measurements")
     parser.add_argument(
-        "--name", required=True, help="the beginning of the sensor's advertised name, as shown by pulsegate scan"
+        "--name",
+        required=True,
+        help="the beginning of the sensor's advertised name, as shown by pulsegate scan, or its address, with which a paired"
+        " sensor is recorded through its pairing",
     )
     _add_radio(parser)
     parser.add_argument(
         "--seconds", type=_parse_positive_seconds, default=60.0, help="duration of the recording (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--btsnoop", action="store_true", help="write a btsnoop file, which Wireshark opens, instead of pulsegate's own format"
     )
 
 

@@ -1,8 +1,9 @@
 """One connection to a sensor: its subscriptions, the conversations of its drivers, and its silence.
 
-The steps are in this order: subscribe to every driver's streams; read the device information; open a conversation for each
-service; decode the values that came meanwhile; read the other values; run the set-ups. A sensor may send from the first moment
-and sleep seconds later, so nothing slow comes before the subscriptions, and no value is decoded before the model is known.
+The steps are in this order: listen to every driver's streams; subscribe to them; read the device information; open a
+conversation for each service; decode the values that came meanwhile; read the other values; run the set-ups. A sensor may send
+from the first moment and sleep seconds later, so nothing slow comes before the subscriptions, and no value is decoded before
+the model is known.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Final
 
 from bleak.backends.service import BleakGATTService
 
+from drivers.device import DeviceInformation
 from drivers.registry import Registry
 from drivers.spec import DriverSpec
 from gateway.link_states import LinkEvent
@@ -29,6 +31,16 @@ log = logging.getLogger(__name__)
 SETTLE_S: Final = 0.1
 """Between discovery and the first subscription: Beurer's BM85 stays silent if that comes sooner (blood-pressure-monitor-fl,
 pull 737)."""
+_NEEDS_SETTLING: Final = ("BM85",)
+"""The models that must not be subscribed to at once."""
+
+
+def early_characteristics(registry: Registry, device: DeviceInformation) -> frozenset[str]:
+    """Return those whose indications are taken from the first moment of a connection with this sensor."""
+    if any(device.is_model(model) for model in _NEEDS_SETTLING):
+        return frozenset()
+    streams = (stream for driver in registry.drivers for stream in driver.streams)
+    return frozenset(stream.uuid for stream in streams if stream.mode == "indicate")
 
 
 class SensorSilentError(Exception):
@@ -74,10 +86,12 @@ class Connection:
         self._services = [ServiceLink(self.link, driver, found) for driver, found in self._match_drivers()]
         device = self.link.memory.device
         self.link.memory.device = replace(device, name=self.advertised_name or device.name)
-        await self._secure()
-        self.on_progress("secured")
-        await asyncio.sleep(SETTLE_S)
+        for service in self._services:
+            service.listen()
         try:
+            await self._secure()
+            self.on_progress("secured")
+            await asyncio.sleep(SETTLE_S)
             for service in self._services:
                 await service.subscribe()
             await self._identify()

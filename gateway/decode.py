@@ -36,6 +36,7 @@ _NUMBERS: Final[Mapping[str, Callable[[Reader, str], float | SpecialValue]]] = {
     "SFLOAT": Reader.sfloat,
     "FLOAT": Reader.float32,
 }
+_TRUTH: Final = {"true": True, "false": False}
 _SPECIAL_NAMES: Final[Mapping[SpecialValue, str]] = {
     SpecialValue.NAN: "NaN",
     SpecialValue.NOT_AT_THIS_RESOLUTION: "NRes",
@@ -180,11 +181,11 @@ def _origin_as_json(origin: Origin | None) -> Json:
 
 
 def _fields(value: object) -> Json:
-    """The names and values that a text lists, numbers as numbers; none if it is another text."""
+    """The names and values that a text lists, numbers and truth as such; none if it is another text."""
     words = [word.partition("=") for word in value.split()] if isinstance(value, str) else []
     if not all(equals for _, equals, _ in words):
         return {}
-    return {name: int(text) if text.isdecimal() else text for name, _, text in words}
+    return {name: _TRUTH.get(text, int(text) if text.isdecimal() else text) for name, _, text in words}
 
 
 def _in_unit(sample: int, scale: float) -> float:

@@ -15,6 +15,7 @@ from drivers.conversation import Consent, Context, Moment, NoAnswerError, Refuse
 from drivers.readings import DecodeError, Reading
 from drivers.weighing import WeighingJoiner
 from gateway.clock import Clock
+from gateway.radio import Subscriptions
 from gateway.said import SaidProblems
 from gateway.sensor_events import EventQueue, Notification
 from gateway.sensor_limits import ConnectionLimit
@@ -43,6 +44,7 @@ class SensorLink:
 
     name: str
     client: BleakClient
+    subscriptions: Subscriptions
     clock: Clock
     events: EventQueue
     memory: SensorMemory
@@ -103,8 +105,9 @@ class SensorLink:
         joined = self.weighings.join(readings, arrival.mono_ns / 1e9)
         self.events.put(Notification(characteristic, payload, joined, arrival, is_indicated, memory))
 
-    def now(self) -> Arrival:
-        return Arrival(self.clock.wall_us(), self.clock.mono_ns())
+    def now(self, age_s: float = 0.0) -> Arrival:
+        """The hub's time, or that of an arrival so long ago."""
+        return Arrival(self.clock.wall_us() - round(age_s * 1e6), self.clock.mono_ns() - round(age_s * 1e9))
 
 
 def moment_of(arrival: Arrival) -> Moment:

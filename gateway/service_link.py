@@ -19,7 +19,7 @@ from drivers.conversation import Bond, Expect, NoAnswerError, Procedure, Read, R
 from drivers.decoding import Decoded, ServiceDecoder
 from drivers.readings import Quarantined, Status
 from drivers.spec import Characteristic, DriverSpec
-from gateway.radio import StaleBondError
+from gateway.radio import OnValue, StaleBondError
 from gateway.sensor_limits import cost_of_readings, cost_of_value
 from gateway.sensor_link import RESPONSE_TIMEOUT_S, SETUP_ERRORS, SensorLink, describe_error, moment_of
 from gateway.timeline import Arrival
@@ -74,6 +74,12 @@ class ServiceLink:
     """The streams whose values count as the last one for a procedure that waits; None: all."""
     _procedures: asyncio.Queue[Procedure] = field(default_factory=partial(asyncio.Queue, PROCEDURES_LIMIT))
 
+    def listen(self) -> None:
+        """Take what the sensor sends, or has sent, before the hub subscribes: a bonded one knows what the hub wants."""
+        for stream in self.driver.streams:
+            if (found := self._find(stream.uuid)) is not None:
+                self.link.subscriptions.listen(self.link.client, found, self._make_handler(stream))
+
     async def subscribe(self) -> None:
         for stream in self.driver.streams:
             found = self._find(stream.uuid)
@@ -90,7 +96,7 @@ class ServiceLink:
                 self._on_failure(error)
 
     async def _start_notify(self, stream: Characteristic, found: BleakGATTCharacteristic) -> None:
-        await self.link.client.start_notify(found, self._make_handler(stream))
+        await self.link.subscriptions.subscribe(self.link.client, found, self._make_handler(stream))
         self._subscribed.add(stream.uuid)
 
     def _on_failure(self, error: Exception) -> None:
@@ -204,14 +210,17 @@ class ServiceLink:
         return None
 
     async def _read_for(self, uuid: str) -> bytes | None:
+        """Read a value for a conversation, which says itself what it means. A recording has the value too."""
         found = self._find(uuid)
         if found is None:
             return None
         try:
             async with asyncio.timeout(RESPONSE_TIMEOUT_S):
-                return bytes(await self.link.client.read_gatt_char(found))
+                payload = bytes(await self.link.client.read_gatt_char(found))
         except BleakGATTProtocolError:
             return None
+        self.link.emit(uuid, payload, (), self.link.now())
+        return payload
 
     async def _write(self, uuid: str, payload: bytes) -> None:
         found = self._find(uuid)
@@ -258,11 +267,8 @@ class ServiceLink:
         else:
             self.deadlines[expected.name] = asyncio.get_running_loop().time() + expected.within_s
 
-    def _make_handler(self, stream: Characteristic) -> Callable[[object, bytearray], None]:
-        def on_notification(_characteristic: object, payload: bytearray) -> None:
-            self._on_value(stream, bytes(payload), self.link.now())
-
-        return on_notification
+    def _make_handler(self, stream: Characteristic) -> OnValue:
+        return lambda payload, age_s: self._on_value(stream, payload, self.link.now(age_s))
 
     def _on_value(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> None:
         """Decode a value, or keep it until the model is known. What exceeds the sensor's allowance is dropped."""

@@ -22,7 +22,7 @@ from drivers.readings import Reading, Vital
 from drivers.registry import Registry
 from gateway.backoff import BACKOFFS, FRESH_AFTER_S, USEFUL_AFTER_S, Failure, FreshMatch, choose_pause_s, classify_failure
 from gateway.clock import Clock
-from gateway.connection import Connection, SensorSilentError
+from gateway.connection import Connection, SensorSilentError, early_characteristics
 from gateway.errors import RadioError
 from gateway.link_states import TRANSITIONS, LinkEvent, LinkState
 from gateway.pairings import Pairings
@@ -203,15 +203,16 @@ class SensorSession:
         """Yields a connection; afterwards stops its streams and disconnects."""
         async with self.radio.connecting:
             self._on_event("connect")
-            pair = self.pairings.may_bond(self.sensor) and self.registry.bonds_first(
-                replace(self.memory.device, name=match.name)
-            )
+            identity = replace(self.memory.device, name=match.name)
+            pair = self.pairings.may_bond(self.sensor) and self.registry.bonds_first(identity)
+            await self.radio.subscriptions.prepare(device, early_characteristics(self.registry, identity))
             client = await self.radio.connect(device, lambda _client: lost.set(), CONNECT_TIMEOUT_S, match.rssi_dbm, pair=pair)
         self._is_connected = True
         self._on_event("connected")
         link = SensorLink(
             name=self.sensor.name,
             client=client,
+            subscriptions=self.radio.subscriptions,
             clock=self.clock,
             events=self.events,
             memory=self.memory,
@@ -227,12 +228,15 @@ class SensorSession:
         try:
             yield connection
         finally:
-            with _ignore_teardown_errors():
-                async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
-                    await connection.stop()
-            with _ignore_teardown_errors():
-                async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
-                    await client.disconnect()
+            try:
+                with _ignore_teardown_errors():
+                    async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
+                        await connection.stop()
+                with _ignore_teardown_errors():
+                    async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
+                        await client.disconnect()
+            finally:
+                await self.radio.subscriptions.end(device)
 
     def _on_progress(self, event: LinkEvent) -> None:
         if event == "subscribed":

@@ -18,7 +18,6 @@ from bumble.device import Connection
 
 from gateway.radio.bumble_scanner import format_uuid
 from gateway.radio.central import Central
-from gateway.radio.early_values import EarlyValues
 
 T = TypeVar("T")
 
@@ -62,7 +61,6 @@ class BumbleClient(BaseBleakClient):
         self._connection: Connection | None = None
         self._disconnected: asyncio.Future[None]  # done when the current or last connection ended
         self._encryption_lock = asyncio.Lock()
-        self._early_values: EarlyValues
         self._subscribers: dict[int, Callable[[bytes], None]] = {}
 
     @property
@@ -84,7 +82,6 @@ class BumbleClient(BaseBleakClient):
             async with asyncio.timeout(self._timeout):
                 connection = await self.central.connect(self._peer)
                 self._connection = connection
-                self._early_values = EarlyValues(connection.gatt_client)
                 self._disconnected = asyncio.get_running_loop().create_future()
                 connection.once(connection.EVENT_DISCONNECTION, self._on_disconnection)
                 try:
@@ -221,8 +218,6 @@ class BumbleClient(BaseBleakClient):
         # If encryption is required, `_request` subscribes twice. Bumble also keeps the refused subscriber, in a set: the same
         # `deliver` is then still called only once for each value.
         self._subscribers[characteristic.handle] = deliver
-        for value in self._early_values.take(characteristic.handle):
-            deliver(value)
         try:
             await self._request(f"subscribe to {characteristic.uuid}", lambda gatt: gatt.subscribe(characteristic.obj, deliver))
         except BaseException:

@@ -53,7 +53,7 @@ async def _open_bluetooth(spec: str, adapter_name: str | None) -> AsyncIterator[
 
     lost = asyncio.Event()
     async with open_bluez_adapter(adapter_name, lost) as adapter:
-        yield Radio(None, make_scanner_backend(adapter.path.split("/")[-1]), spec, lost, adapter)
+        yield Radio(None, make_scanner_backend(adapter.path.split("/")[-1]), spec, lost, adapter, adapter.subscriptions)
 
 
 def _open_socket_radio(socket: Path, name: str, keys: Path | None) -> AbstractAsyncContextManager[Radio]:

@@ -16,6 +16,7 @@ from gateway.radio.health import RadioHealth
 from gateway.radio.pairing import Adapter, Bond, NoAdapter, PairingAnswers
 from gateway.radio.scanner import SharedScanner
 from gateway.radio.stale_bonds import LinkDrops, connect_client
+from gateway.radio.subscriptions import PlainSubscriptions, Subscriptions
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Radio:
     name: str
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     adapter: Adapter = field(default_factory=NoAdapter)
+    subscriptions: Subscriptions = field(default_factory=PlainSubscriptions)
     drops: LinkDrops = field(default_factory=LinkDrops)
     connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     hung: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,6 +1,7 @@
 """The pauses between connections: their classes, their growth, and what ends them early."""
 
 import asyncio
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -13,6 +14,17 @@ from gateway.sensor_limits import SensorLimitError
 from tests.gateway.hostile_testbed import Attacker, attack, stream, uuid16, wait_subscribed
 
 IN_PROGRESS = BleakDBusError("org.bluez.Error.InProgress", ["Operation already in progress"])
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "connections.md"
+
+
+def test_the_table_in_the_docs_is_that_of_the_code() -> None:
+    text = PAGE.read_text()
+    for failure, backoff in BACKOFFS.items():
+        pauses = ", ".join(f"{pause_s:g}" for pause_s in backoff.pauses_s)
+        fresh = "yes" if backoff.ends_when_fresh else "no"
+        assert f"| `{failure}` | {pauses} | {fresh} | {backoff.why} |" in text
 
 
 def test_every_class_has_pauses_that_grow_to_their_last() -> None:

@@ -10,9 +10,12 @@ from bumble.core import UUID
 from bumble.device import Connection
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 
+from benchmarks.fuzz_inputs import kept_bytes
 from drivers.conversation import Consent
 from drivers.polar_pmd import CONTROL_POINT, DATA, SERVICE
 from drivers.readings import Status, Waveform
+from gateway import virtual_time
+from gateway.radio.subscriptions import EarlyValues
 from gateway.sensor_limits import BURST_OCTETS, RATE_OCTETS_PER_S, RESULT_OCTETS, SAMPLE_OCTETS, SET_UP_LIMIT_S, VALUE_OCTETS
 from tests.gateway.hostile_testbed import (
     ATTACKER,
@@ -400,3 +403,15 @@ def test_a_second_sensor_with_the_same_name_takes_nothing_from_one_that_is_known
     outcome = attack(Attacker([Service(uuid16(0x180D), [stream(0x2A37)])], serve, name=b"honest"), 60)
     outcome.assert_honest_unharmed(60)
     assert {each.payload for each in outcome.honest.notifications} == {bytes([0, 60])}
+
+
+def test_values_of_thousands_of_handles_before_any_subscription_are_limited() -> None:
+    early = EarlyValues()
+
+    async def main() -> None:
+        early.begin(ATTACKER)
+        for number in range(20_000):
+            early.put(ATTACKER, str(number), bytes(512), is_indicated=True)
+
+    virtual_time.run(main())
+    assert kept_bytes(early) < 1_000_000
