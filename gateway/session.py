@@ -18,7 +18,6 @@ from bleak.exc import BleakError
 
 from config.settings import SensorSettings
 from drivers.conversation import Consent
-from drivers.readings import Reading, Vital
 from drivers.registry import Registry
 from gateway.backoff import BACKOFFS, FRESH_AFTER_S, USEFUL_AFTER_S, Failure, FreshMatch, choose_pause_s, classify_failure
 from gateway.clock import Clock
@@ -244,9 +243,9 @@ class SensorSession:
             self._streaming_from_s = asyncio.get_running_loop().time()
         self._on_event(event)
 
-    def _count_value(self, readings: tuple[Reading, ...]) -> None:
+    def _count_value(self, results: int) -> None:
         self.statistics.notifications += 1
-        self._results += any(isinstance(reading, Vital) and reading.origin is not None for reading in readings)
+        self._results += results
 
     def _now(self) -> Arrival:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())
