@@ -153,6 +153,9 @@ class Connection:
     async def _wait_link_lost(self) -> str | None:
         """Return None when the link is lost, or the name of what missed its deadline: a signal, or a characteristic."""
         loop = asyncio.get_running_loop()
+        streams = [stream for service in self._services for stream in service.driver.streams]
+        # No deadline that is set while this waits can be nearer than the shortest limit.
+        shortest_s = min((stream.silent_after_s for stream in streams if stream.silent_after_s), default=None)
         while not self.link.lost.is_set():
             now_s = loop.time()
             deadlines = [(at_s, uuid) for service in self._services for uuid, at_s in service.deadlines.items()]
@@ -160,6 +163,6 @@ class Connection:
             if at_s <= now_s:
                 return uuid
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(at_s - now_s, 1.0)):
+                async with asyncio.timeout(None if shortest_s is None else min(at_s - now_s, shortest_s)):
                     await self.link.lost.wait()
         return None

@@ -198,6 +198,19 @@ class Pipeline:
         """Opens a gap in every waveform and ends the alerts that were ongoing in the saved state."""
         return Output((*self._open_waveform_gaps(reason), *end_saved_alerts(self._restored, arrival.wall_us)))
 
+    def can_wait(self, readings: Sequence[Reading]) -> bool:
+        """Whether these readings raise no alert and begin no stream, so that they may be processed together with later ones."""
+        for reading in readings:
+            match reading:
+                case Vital(kind) | Intervals(kind):
+                    if kind not in self._values_us or kind in PLAUSIBLE:
+                        return False
+                case Status(origin=None):
+                    pass
+                case _:
+                    return False
+        return True
+
     @property
     def streams(self) -> frozenset[str]:
         """The kinds whose values a crash would cost: waveforms that have a sample, and vital signs that are being received."""

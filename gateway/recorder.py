@@ -83,6 +83,8 @@ class Recorder:
     on_stored: Callable[[], None]
     buffer_alert: BufferAlert
     counters: RecorderCounters = field(default_factory=RecorderCounters)
+    before_write: list[Callable[[], None]] = field(default_factory=list)
+    """Called before pending records are written; each may add records that it has kept."""
     _pending: list[Record] = field(default_factory=list)
     _pending_state: dict[str, object] = field(default_factory=dict)
     """The latest state of each name, converted to JSON only when it is written."""
@@ -190,6 +192,8 @@ class Recorder:
 
     async def _flush(self) -> bool:
         async with self._flush_lock:
+            for add_kept in self.before_write:
+                add_kept()
             if self._batch is not None and not await self._store_batch(self._batch):
                 return False
             if self._pending or self._pending_state:  # a result that waits for the patient's answer is in the state only

@@ -42,7 +42,7 @@ def encode_blocks(records: Sequence[Record], limit_bytes: int) -> Iterator[bytes
     for part in parts:
         places = [number for number in order if number in part] if len(parts) > 1 else order
         plaintext = _encode_frame([items[number] for number in part], [part[number] for number in places])
-        if (len(plaintext) <= limit_bytes and len(places) <= MAX_RECORDS) or len(places) == 1:
+        if (len(plaintext) <= limit_bytes and len(places) <= MAX_RECORDS) or len(places) <= 1:
             yield plaintext
             continue
         chosen = [record for record, number in zip(records, order, strict=True) if number in part]
