@@ -21,7 +21,7 @@ from gateway.pairings import Pairings
 from gateway.radio import Radio
 from gateway.said import SaidProblems
 from gateway.sensor_events import EventQueue, LinkStateChange, Notification
-from gateway.sensor_limits import Allowance, cost_of_readings, cost_of_value
+from gateway.sensor_limits import Allowance, cost_of
 from gateway.sensor_match import SensorMatch
 from gateway.timeline import Arrival
 
@@ -109,7 +109,7 @@ class BroadcastSession:
         self._last_payloads[name, key] = payload
         now_s = asyncio.get_running_loop().time()
         readings = self.registry.decode_broadcast(name, key, payload)
-        if not self._allowance.take(cost_of_value(payload) + cost_of_readings(readings), now_s):
+        if not self._allowance.take(cost_of(payload, readings)[0], now_s):
             message = "what it broadcasts is left out, because it sends more than any healthy sensor: have it checked"
             log.log(self._said.level("over_limits", message), "%s: %s", self.sensor.name, message)
         elif readings:

@@ -4,23 +4,28 @@ The allowance is a token bucket in octets. It outlives a connection, because a s
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from drivers.readings import Intervals, Reading, Vital, Waveform
+from drivers.readings import Intervals, Reading, Status, Vital, Waveform
 
-RATE_OCTETS_PER_S: Final = 20_000
-"""Three times what the fastest known sensor costs: four channels of PPG at 176 Hz."""
+RATE_OCTETS_PER_S: Final = 10_000
+"""Twice what the fastest known sensor costs, an ECG at 512 Hz. What the hub stores of it then passes a link of 64 kbit/s, so
+that it does not fill the buffer which the other sensors need too."""
 BURST_OCTETS: Final = 200_000
-"""What may come at once: an oximeter's or a cuff's whole memory of some hundred results."""
+"""What may come at once: an oximeter's whole memory of 500 results."""
 VALUE_OCTETS: Final = 100
-"""The least that a value costs, because each one costs the hub the same work however short it is: at most 200 a second."""
+"""The least that a value costs, because each one costs the hub the same work however short it is: at most 100 a second."""
 SAMPLE_OCTETS: Final = 10
 """What a sample costs: compressed frames hold several samples in an octet, and each one is analysed."""
-RESULT_OCTETS: Final = 1_000
-"""What a result costs: each is made durable by itself. An SD card does some 100 a second; one sensor may use 20 of them."""
+RESULT_OCTETS: Final = 400
+"""What a result costs: each is made durable by itself. An SD card does some 100 a second; one sensor may use 25 of them."""
+STATUS_OCTETS: Final = 100
+"""What a status costs: some values hold several, and each is stored as text."""
+RAW_FACTOR: Final = 4
+"""What an octet costs that could not be decoded: it is stored and sent as it is."""
 SET_UP_LIMIT_S: Final = 600.0
 """The longest time until all set-ups of a connection have ended: a memory of 200 results needs a minute."""
 
@@ -38,32 +43,38 @@ class Allowance:
 
     def take(self, octets: int, now_s: float) -> bool:
         """Take so many octets; return False, and take none, if fewer are left."""
-        self.left = min(BURST_OCTETS, self.left + (now_s - self.at_s) * RATE_OCTETS_PER_S)
-        self.at_s = now_s
+        left = self.left + (now_s - self.at_s) * RATE_OCTETS_PER_S
+        self.left, self.at_s = min(BURST_OCTETS, left), now_s
         if octets > self.left:
             return False
         self.left -= octets
         return True
 
 
-def cost_of_value(payload: bytes) -> int:
-    """What a value costs before it is decoded, in octets."""
-    return max(VALUE_OCTETS, len(payload))
+def cost_of(payload: bytes, readings: tuple[Reading, ...] = ()) -> tuple[int, int]:
+    """Return what a value and its readings cost, in octets, and how many results are among the readings.
 
-
-def cost_of_readings(readings: Iterable[Reading]) -> int:
-    """What the readings of one value cost beyond its length, in octets. The readings of one result cost once."""
-    samples = 0
-    results: set[int] = set()
+    It runs for every value, so it compares types instead of matching patterns. The readings of a result follow each other.
+    """
+    cost = max(VALUE_OCTETS, len(payload))
+    results = 0
+    group: int | None = None
     for reading in readings:
-        match reading:
-            case Waveform(samples=values) | Intervals(ticks=values):
-                samples += len(values)
-            case Vital(origin=origin) if origin is not None:
-                results.add(origin.group)
-            case _:
-                pass
-    return samples * SAMPLE_OCTETS + len(results) * RESULT_OCTETS
+        kind = type(reading)
+        if kind is Vital:
+            origin = reading.origin  # type: ignore[union-attr]
+            if origin is not None and origin.group != group:
+                group = origin.group
+                results += 1
+        elif kind is Status:
+            cost += STATUS_OCTETS
+        elif kind is Waveform:
+            cost += len(reading.samples) * SAMPLE_OCTETS  # type: ignore[union-attr]
+        elif kind is Intervals:
+            cost += len(reading.ticks) * SAMPLE_OCTETS  # type: ignore[union-attr]
+        else:
+            cost += len(payload) * RAW_FACTOR
+    return cost + results * RESULT_OCTETS, results
 
 
 @dataclass(slots=True)
@@ -94,14 +105,13 @@ class ConnectionLimit:
         finally:
             self._scope = None
 
-    def take(self, octets: int) -> bool:
+    def take(self, octets: int, now_s: float) -> bool:
         """Return whether a value that costs so much may be handled. If not, the connection ends."""
         if self.is_exceeded:
             return False
-        loop = asyncio.get_running_loop()
-        if self.allowance.take(octets, loop.time()):
+        if self.allowance.take(octets, now_s):
             return True
         self.is_exceeded = True
         if self._scope is not None:
-            self._scope.reschedule(loop.time())
+            self._scope.reschedule(now_s)
         return False

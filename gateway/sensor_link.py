@@ -50,7 +50,7 @@ class SensorLink:
     memory: SensorMemory
     optional_failures: Counter[str]
     lost: asyncio.Event
-    count_value: Callable[[tuple[Reading, ...]], None]
+    count_value: Callable[[int], None]
     consent: Consent | None = None
     may_bond: bool = True
     said: SaidProblems = field(default_factory=SaidProblems)

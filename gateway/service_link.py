@@ -20,7 +20,7 @@ from drivers.decoding import Decoded, ServiceDecoder
 from drivers.readings import Quarantined, Status
 from drivers.spec import Characteristic, DriverSpec
 from gateway.radio import OnValue, StaleBondError
-from gateway.sensor_limits import cost_of_readings, cost_of_value
+from gateway.sensor_limits import cost_of
 from gateway.sensor_link import RESPONSE_TIMEOUT_S, SETUP_ERRORS, SensorLink, describe_error, moment_of
 from gateway.timeline import Arrival
 
@@ -272,11 +272,11 @@ class ServiceLink:
 
     def _on_value(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> None:
         """Decode a value, or keep it until the model is known. What exceeds the sensor's allowance is dropped."""
-        if not self.link.limit.take(cost_of_value(payload)):
+        if self.link.limit.is_exceeded:
             return
         if self.decoder is not None:
             self._handle(stream, payload, arrival)
-        elif len(self._early) < WAITING_LIMIT:
+        elif self.link.limit.take(cost_of(payload)[0], asyncio.get_running_loop().time()) and len(self._early) < WAITING_LIMIT:
             self._early.append((stream, payload, arrival))
 
     def _handle(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> None:
@@ -287,12 +287,13 @@ class ServiceLink:
         if stream.silent_after_s is not None and stream.uuid in self.deadlines:
             self.deadlines[stream.uuid] = now_s + stream.silent_after_s
         decoded = self._decode(stream, payload, arrival)
-        if not self.link.limit.take(cost_of_readings(decoded.readings)):
+        cost, results = cost_of(payload, decoded.readings)
+        if not self.link.limit.take(cost, now_s):
             return
         memory = None if decoded.memory is None else self.link.remember(self.driver.name, decoded.memory)
         if self.driver.identifies:
             memory = self.link.identify(decoded.readings)
-        self.link.count_value(decoded.readings)
+        self.link.count_value(results)
         self.link.emit(stream.uuid, payload, decoded.readings, arrival, memory, is_indicated=stream.mode == "indicate")
         for expected in decoded.expected:
             self._expect(expected)

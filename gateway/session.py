@@ -18,7 +18,6 @@ from bleak.exc import BleakError
 
 from config.settings import SensorSettings
 from drivers.conversation import Consent
-from drivers.readings import Reading, Vital
 from drivers.registry import Registry
 from gateway.backoff import BACKOFFS, FRESH_AFTER_S, USEFUL_AFTER_S, Failure, FreshMatch, choose_pause_s, classify_failure
 from gateway.clock import Clock
@@ -203,9 +202,9 @@ class SensorSession:
         """Yields a connection; afterwards stops its streams and disconnects."""
         async with self.radio.connecting:
             self._on_event("connect")
-            device_information = replace(self.memory.device, name=match.name)
-            pair = self.pairings.may_bond(self.sensor) and self.registry.bonds_first(device_information)
-            await self.radio.subscriptions.prepare(device, early_characteristics(self.registry, device_information))
+            identity = replace(self.memory.device, name=match.name)
+            pair = self.pairings.may_bond(self.sensor) and self.registry.bonds_first(identity)
+            await self.radio.subscriptions.prepare(device, early_characteristics(self.registry, identity))
             client = await self.radio.connect(device, lambda _client: lost.set(), CONNECT_TIMEOUT_S, match.rssi_dbm, pair=pair)
         self._is_connected = True
         self._on_event("connected")
@@ -244,9 +243,9 @@ class SensorSession:
             self._streaming_from_s = asyncio.get_running_loop().time()
         self._on_event(event)
 
-    def _count_value(self, readings: tuple[Reading, ...]) -> None:
+    def _count_value(self, results: int) -> None:
         self.statistics.notifications += 1
-        self._results += any(isinstance(reading, Vital) and reading.origin is not None for reading in readings)
+        self._results += results
 
     def _now(self) -> Arrival:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())
@@ -283,4 +282,4 @@ def _ignore_teardown_errors() -> contextlib.AbstractContextManager[None]:
 
 
 def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, SensorLimitError | SensorSilentError) else describe_error(error)
+    return str(error) if isinstance(error, SensorLimitError) else describe_error(error)

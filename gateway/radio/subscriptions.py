@@ -19,7 +19,7 @@ OnValue = Callable[[bytes, float], None]
 """Receives a value and its age in seconds."""
 
 EARLY_LIMIT: Final = 512
-"""Early values that are kept of one characteristic: more than the memory of any cuff, which has at most 200 results."""
+"""Early values that are kept of one sensor: more than the memory of any cuff, which has at most 200 results."""
 
 
 class Subscriptions(Protocol):
@@ -69,6 +69,7 @@ async def start_notify(client: BleakClient, characteristic: BleakGATTCharacteris
 
 @dataclass(frozen=True, slots=True)
 class _EarlyValue:
+    characteristic: str
     payload: bytes
     arrived_s: float
     is_indicated: bool
@@ -78,26 +79,28 @@ class EarlyValues:
     """The values of one radio that came without a subscription. Devices and characteristics have any names."""
 
     def __init__(self) -> None:
-        self._kept: defaultdict[str, defaultdict[str, list[_EarlyValue]]] = defaultdict(lambda: defaultdict(list))
+        self._kept: defaultdict[str, list[_EarlyValue]] = defaultdict(list)
         self._listeners: defaultdict[str, dict[str, OnValue]] = defaultdict(dict)
 
     def begin(self, device: str) -> None:
         """At the start of a connection: of one that failed before, only indications are still of use."""
-        for characteristic, values in self._kept[device].items():
-            self._kept[device][characteristic] = [value for value in values if value.is_indicated]
+        self._kept[device] = [value for value in self._kept[device] if value.is_indicated]
 
     def put(self, device: str, characteristic: str, payload: bytes, *, is_indicated: bool) -> None:
         """Hand a value to its listener, or keep it until there is one."""
-        listener, values = self._listeners[device].get(characteristic), self._kept[device][characteristic]
+        listener, values = self._listeners[device].get(characteristic), self._kept[device]
         if listener is not None:
             listener(payload, 0.0)
         elif len(values) < EARLY_LIMIT:
-            values.append(_EarlyValue(payload, _now_s(), is_indicated))
+            values.append(_EarlyValue(characteristic, payload, _now_s(), is_indicated))
 
     def listen(self, device: str, characteristic: str, on_value: OnValue) -> None:
         """Hand over the kept values of a characteristic, and the later ones as they come."""
-        for value in self._kept[device].pop(characteristic, ()):
-            on_value(value.payload, _now_s() - value.arrived_s)
+        kept = self._kept[device]
+        self._kept[device] = [value for value in kept if value.characteristic != characteristic]
+        for value in kept:
+            if value.characteristic == characteristic:
+                on_value(value.payload, _now_s() - value.arrived_s)
         self._listeners[device][characteristic] = on_value
 
     def end(self, device: str) -> None:

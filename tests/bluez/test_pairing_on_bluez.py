@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bleak import BleakClient
+from bleak import BleakClient, BleakScanner
 from bleak.backends.device import BLEDevice
-from bleak.exc import BleakError
+from bleak.exc import BleakDBusError, BleakError
 from bumble.keys import MemoryKeyStore
 from bumble.pairing import PairingDelegate
 from dbus_fast import Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
 from gateway.errors import RadioError
-from gateway.radio import Bond, PairingError, Radio, StaleBondError, bluez_adapter, open_radio
+from gateway.radio import Bond, PairingError, Radio, StaleBondError, bluez_adapter, health, open_radio
 from gateway.radio.bluez_agent import AGENT_PATH, BlueZAgent
 from gateway.radio.virtual import VirtualLink
 from tests.bluez.dbus_objects import ADAPTER, AGENT_MANAGER, BLUEZ, DEVICE, PROPERTIES
@@ -403,6 +403,37 @@ def test_a_power_cycle_ends_the_links_and_the_radio(bus: str, tmp_path: Path, mo
                 await testbed.disconnect()
 
     run_test(main())
+
+
+def test_an_adapter_whose_scan_hangs_is_switched_off_and_on_by_itself(
+    bus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every scan fails with InProgress until the adapter was switched off."""
+    monkeypatch.setattr(bluez_adapter, "POWER_OFF_S", 0.1)
+    monkeypatch.setattr(health, "STUCK_AFTER_S", 0.5)
+
+    async def main() -> None:
+        async with open_cuff(bus, tmp_path, NOTHING) as testbed:
+            with monkeypatch.context() as patched:
+
+                async def hang(_scanner: object) -> None:
+                    raise BleakDBusError("org.bluez.Error.InProgress", ["Operation already in progress"])
+
+                patched.setattr(BleakScanner, "start", hang)
+                while not testbed.radio.lost.is_set():
+                    with pytest.raises(BleakDBusError, match="InProgress"):
+                        await testbed.radio.find(lambda *_: True, 1)
+                    await testbed.radio.recover()
+                    await asyncio.sleep(0.05)
+            assert testbed.radio.hung.is_set()
+            async with open_radio("bluetooth") as testbed.radio:
+                assert (await testbed.connect()).is_connected
+                await testbed.disconnect()
+
+    run_test(main())
+    assert [record.getMessage() for record in caplog.records if record.name == "gateway.radio.radio"] == [
+        "radio: bluetooth refuses everything (it is busy, or not ready): it is switched off and on"
+    ]
 
 
 def test_the_adapter_is_chosen_by_its_name_and_switched_on(bus: str, tmp_path: Path) -> None:

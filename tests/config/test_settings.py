@@ -92,6 +92,11 @@ def test_environment_does_not_hide_a_wrong_table(tmp_path: Path) -> None:
         ('address = "a0:9e:1a:00:00:01"', 'address = "here"', "a Bluetooth address such as"),
         ("tachycardia_rate = 140", "tachycardia_rate = 999", "tachycardia_rate = 999 /min is not allowed"),
         ("tachycardia_rate = 140", 'tachycardia_rate = "fast"', "limits.tachycardia_rate = 'fast' is not allowed"),
+        ('radio = "bluetooth"', 'radio = ["bluetooth", "wifi"]', "radio = ['bluetooth', 'wifi'] is not allowed"),
+        ('radio = "bluetooth"', 'radio = ["bluetooth", "bluetooth"]', "or a list of such names"),
+        ('radio = "bluetooth"', "radio = []", "radio = [] is not allowed"),
+        ('radio = "bluetooth"', "radio = [[1]]", "radio = [[1]] is not allowed"),
+        ('radio = "bluetooth"', "", "radio is missing"),
         ('radio = "bluetooth"', "radio = ", "not valid TOML"),
     ],
 )
@@ -104,3 +109,10 @@ def test_error_names_the_wrong_setting_and_what_is_allowed(tmp_path: Path, old: 
 def test_error_for_a_missing_file_points_to_the_config_option(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--config"):
         load_settings(tmp_path / "none.toml", {})
+
+
+def test_several_radios_are_used_in_their_order(tmp_path: Path) -> None:
+    several = GOOD.replace('radio = "bluetooth"', 'radio = ["bluetooth:hci1", "bluetooth:hci0"]')
+    settings = load_settings(write(tmp_path, several), {})
+    assert (settings.radio, settings.fallback_radios) == ("bluetooth:hci1", ("bluetooth:hci0",))
+    assert load_settings(write(tmp_path, GOOD), {}).fallback_radios == ()
