@@ -206,9 +206,9 @@ class SensorTestbed:
 
     def _note_results(self, name: str) -> None:
         """Note the time of the results that are new."""
-        measured_us, now_us = self._measured_us.setdefault(name, {}), self.plan.start_us + round(now_s() * 1e6)
-        for payload in _results_of(self.sensors[name]):
-            measured_us.setdefault(_group(self.sensors[name], payload), now_us)
+        sensor, measured_us = self.sensors[name], self._measured_us.setdefault(name, {})
+        for payload, at_s in _results_of(sensor):
+            measured_us.setdefault(_group(sensor, payload), self.plan.start_us + round(at_s * 1e6))
 
     def _audit(self, name: str, records: Sequence[Record], hub: VirtualHub) -> SensorAudit:
         return audit_sensor(
@@ -242,14 +242,15 @@ class SensorTestbed:
         return not any(from_s < ended_s and to_s > ended_s - WEIGHING_S for from_s, to_s in (*away, *absent))
 
 
-def _results_of(sensor: Peripheral) -> list[bytes]:
+def _results_of(sensor: Peripheral) -> list[tuple[bytes, float]]:
+    """The payloads of a sensor's results, and when they were measured; now, if it does not tell."""
     match sensor:
         case SpotPeripheral():
-            return [payload for result in sensor.memory for _, payload in result.values]
+            return [(payload, result.measured_s) for result in sensor.memory for _, payload in result.values]
         case Oximeter():
-            return [*sensor.records.values(), *sensor.sent.sent("2A5E")]
+            return [(payload, now_s()) for payload in (*sensor.records.values(), *sensor.sent.sent("2A5E"))]
         case BroadcastScale():
-            return sensor.frames[-1:]
+            return [(payload, now_s()) for payload in sensor.frames[-1:]]
         case _:
             return []
 

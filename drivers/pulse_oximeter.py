@@ -218,6 +218,8 @@ class _OximeterConversation:
         is_known = origin.group in self._fetched
         self._fetched.pop(origin.group, None)  # added again as the newest
         self._fetched[origin.group] = None
+        if len(self._fetched) > 2 * MAX_REMEMBERED_RECORDS:  # those remembered, and as many that are new
+            del self._fetched[next(iter(self._fetched))]
         return () if is_known else tuple(replace(reading, origin=replace(origin, is_stored=True)) for reading in readings)
 
     def stop(self) -> Procedure:

@@ -58,6 +58,10 @@ class Registry:
         """Whether this sensor must be bonded before its services are discovered."""
         return any(quirk.bonds_first and quirk.applies_to(device) for driver in self.drivers for quirk in driver.quirks)
 
+    def reads_broadcast(self, field: BroadcastField, key: str | int) -> bool:
+        """Whether a driver decodes this field of advertisements."""
+        return (field, key) in self._broadcasts
+
     def decode_broadcast(self, field: BroadcastField, key: str | int, payload: bytes) -> tuple[Reading, ...]:
         """Decode a field of an advertisement; no readings where no driver decodes it, because most concern other devices."""
         broadcast = self._broadcasts.get((field, key))

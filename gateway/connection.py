@@ -21,6 +21,7 @@ from drivers.registry import Registry
 from drivers.spec import DriverSpec
 from gateway.link_states import LinkEvent
 from gateway.radio import StaleBondError
+from gateway.sensor_limits import SET_UP_LIMIT_S, SensorLimitError
 from gateway.sensor_link import SETUP_ERRORS, SensorLink, describe_error
 from gateway.service_link import ServiceLink
 
@@ -61,8 +62,27 @@ class Connection:
 
         Raises:
             SensorSilentError: a stream missed its deadline.
+            SensorLimitError: the preparation does not end.
             BleakError: the link failed while it was prepared.
         """
+        try:
+            async with asyncio.timeout(SET_UP_LIMIT_S) as limit:
+                await self._prepare()
+        except TimeoutError:
+            if limit.expired():
+                raise SensorLimitError(f"disconnected, because its set-up did not end within {SET_UP_LIMIT_S:g} s") from None
+            raise
+        self.on_progress("subscribed")
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(service.serve()) for service in self._services]
+            silent = await self._wait_link_lost()
+            for task in tasks:
+                task.cancel()
+        if silent is not None:
+            raise SensorSilentError(f"connected, but its stream {silent} fell silent")
+
+    async def _prepare(self) -> None:
+        """Secure the link, subscribe, identify the sensor, and run the set-ups."""
         self._services = [ServiceLink(self.link, driver, found) for driver, found in self._match_drivers()]
         device = self.link.memory.device
         self.link.memory.device = replace(device, name=self.advertised_name or device.name)
@@ -80,18 +100,11 @@ class Connection:
                 service.open()
         for service in self._services:
             await service.set_up()
-        self.on_progress("subscribed")
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(service.serve()) for service in self._services]
-            silent = await self._wait_link_lost()
-            for task in tasks:
-                task.cancel()
-        if silent is not None:
-            raise SensorSilentError(f"connected, but characteristic {silent} fell silent")
 
     async def stop(self) -> None:
-        """Run the drivers' stop procedures, each as far as the sensor answers."""
-        for service in self._services if not self.link.lost.is_set() else ():
+        """Run the drivers' stop procedures, each as far as the sensor answers; none after it exceeded its limits."""
+        is_reachable = not (self.link.lost.is_set() or self.link.limit.is_exceeded)
+        for service in self._services if is_reachable else ():
             if service.decoder is not None and service.decoder.conversation is not None:
                 try:
                     await service.run(service.decoder.conversation.stop())
@@ -116,7 +129,8 @@ class Connection:
         bonding = [service for service in self._services if service.driver.bonding]
         if bonding and not self.link.may_bond:
             names = ", ".join(service.driver.name for service in bonding)
-            log.warning("%s: %s needs a pairing: run `pulsegate pair %s`", self.link.name, names, self.link.name)
+            level = self.link.said.level("pairing", names)
+            log.log(level, "%s: %s needs a pairing: run `pulsegate pair %s`", self.link.name, names, self.link.name)
             self._services = [service for service in self._services if not service.driver.bonding]
         elif bonding:
             try:
@@ -124,7 +138,8 @@ class Connection:
             except StaleBondError:
                 raise
             except SETUP_ERRORS as error:
-                log.warning("%s: cannot pair: %s", self.link.name, describe_error(error))
+                failure = describe_error(error)
+                log.log(self.link.said.level("pairing", failure), "%s: cannot pair: %s", self.link.name, failure)
                 if self.link.lost.is_set():
                     raise
 
@@ -136,7 +151,7 @@ class Connection:
                 await service.read_values()
 
     async def _wait_link_lost(self) -> str | None:
-        """Return None when the link is lost, or the characteristic of a stream that missed its deadline."""
+        """Return None when the link is lost, or the name of what missed its deadline: a signal, or a characteristic."""
         loop = asyncio.get_running_loop()
         streams = [stream for service in self._services for stream in service.driver.streams]
         # No deadline that is set while this waits can be nearer than the shortest limit.

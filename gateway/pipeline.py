@@ -58,6 +58,8 @@ LATE_US: Final = 600_000_000
 """A result that is older at its arrival is late. Until then a patient may have rested and measured again."""
 CONTINUOUS_INTERVALS: Final = frozenset({"rr", "pp"})
 """Intervals of a sensor that measures them continuously. The other kinds are what it sends in place of one that it lacks."""
+_WITHOUT_GAPS: Final = frozenset({"cuff_pressure", "temperature_intermediate", "steps", "motion_x", "motion_y", "motion_z"})
+"""Values that a sensor sends while it measures something else, or once for each connection: none is missing afterwards."""
 URGENT_PRIORITIES: Final = frozenset({"high", "medium"})
 """A result that may be another person's does not wait for the patient's answer if its values alone raise an alert of these
 priorities: harm may come immediately or within minutes, and a severe pressure is of high priority only when it is repeated."""
@@ -249,7 +251,7 @@ class Pipeline:
     def _process(self, reading: Reading | tuple[Spot, ...], now: Times, arrival: Arrival) -> Output:
         match reading:
             case Vital(kind, value, flags):
-                gaps = self._note_value(kind, now.at_us) if is_continuous(kind) else ()
+                gaps = self._note_value(kind, now.at_us) if is_continuous(kind) and kind not in _WITHOUT_GAPS else ()
                 record = VitalRecord(self.sensor, kind, now, value, flags)
                 findings = tuple(self._vitals.feed(kind, value, now.at_us, flags)) if kind in PLAUSIBLE else ()
                 records = alert_records(self._vital_alerts, findings, arrival.wall_us) if findings else ()

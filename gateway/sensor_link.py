@@ -16,7 +16,9 @@ from drivers.readings import DecodeError, Reading
 from drivers.weighing import WeighingJoiner
 from gateway.clock import Clock
 from gateway.radio import Subscriptions
+from gateway.said import SaidProblems
 from gateway.sensor_events import EventQueue, Notification
+from gateway.sensor_limits import ConnectionLimit
 from gateway.sensor_memory import SensorMemory
 from gateway.timeline import Arrival
 
@@ -48,9 +50,11 @@ class SensorLink:
     memory: SensorMemory
     optional_failures: Counter[str]
     lost: asyncio.Event
-    count_value: Callable[[], None]
+    count_value: Callable[[tuple[Reading, ...]], None]
     consent: Consent | None = None
     may_bond: bool = True
+    said: SaidProblems = field(default_factory=SaidProblems)
+    limit: ConnectionLimit = field(default_factory=ConnectionLimit)
     weighings: WeighingJoiner = field(default_factory=WeighingJoiner)
 
     async def try_optional(self, step: Callable[[], Awaitable[None]], name: str) -> None:
@@ -63,7 +67,8 @@ class SensorLink:
             async with asyncio.timeout(RESPONSE_TIMEOUT_S):
                 await step()
         except Exception as error:
-            log.warning("%s: continues without %s: %s", self.name, name, describe_error(error))
+            failure = describe_error(error)
+            log.log(self.said.level(name, failure), "%s: continues without %s: %s", self.name, name, failure)
             if self.lost.is_set():
                 raise
         else:
@@ -112,7 +117,12 @@ def moment_of(arrival: Arrival) -> Moment:
 
 
 def describe_error(error: Exception) -> str:
-    """One line about an error; an unexpected one with its type, because its message alone may say nothing."""
-    if isinstance(error, SETUP_ERRORS) and str(error):
-        return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """One line about an error, without a payload.
+
+    A message about a payload may repeat its value, and that of an unexpected error may too.
+    """
+    if isinstance(error, DecodeError):
+        return "the sensor sent something that violates its specification"
+    if isinstance(error, TimeoutError) and not str(error):
+        return "the sensor does not answer"
+    return str(error) if isinstance(error, SETUP_ERRORS) and str(error) else type(error).__name__

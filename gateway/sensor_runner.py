@@ -3,14 +3,12 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeGuard
+from typing import Any, Final, TypeGuard
 
-from config.process import leaf_errors
 from config.settings import SensorSettings
 from drivers.conversation import Consent
 from drivers.kinds import is_continuous
@@ -19,7 +17,6 @@ from drivers.registry import Registry
 from gateway.broadcast_session import BroadcastSession
 from gateway.cancellation import finish_despite_cancel
 from gateway.clock import Clock
-from gateway.errors import RadioError
 from gateway.link_states import LinkState
 from gateway.pairing_alert import pairing_key, update_pairing_alert
 from gateway.pairings import Pairings
@@ -56,8 +53,6 @@ OVERFLOW_REASON: Final = "the hub was overloaded"
 the gap as empty."""
 CLOCK_STEP_KIND: Final = "clock_step_s"
 """The kind of the status record that a step of the hub's wall clock leaves: its value is the new time minus the old one."""
-RADIO_RETRY_S: Final = 2.0
-"""Pause before the radio is reopened: an unplugged dongle or a restarting Bluetooth service is back within seconds."""
 RESTART_REASON: Final = "the analysis failed and was restarted"
 BATCH_EVENTS: Final = 64
 """The most events of one sensor that are processed in one call on the analysis thread when it is behind."""
@@ -322,33 +317,6 @@ def _is_heavy(reading: Reading) -> bool:
     if isinstance(reading, Vital):
         return reading.origin is not None or not is_continuous(reading.kind)
     return isinstance(reading, Waveform)
-
-
-async def run_sensors(
-    open_radio: Callable[[], AbstractAsyncContextManager[Radio]], sensors: Sequence[SensorRunner]
-) -> NoReturn:
-    """Opens the radio and runs every sensor over it; reopens the radio whenever it is lost."""
-    last_logged = ""
-    while True:
-        try:
-            async with open_radio() as radio:
-                await _run_until_lost(radio, sensors)
-            last_logged = ""
-        except* RadioError as group:
-            message = str(leaf_errors(group)[0])
-            if message != last_logged:
-                log.warning("radio: %s", message)
-            last_logged = message
-        await asyncio.sleep(RADIO_RETRY_S)
-
-
-async def _run_until_lost(radio: Radio, sensors: Sequence[SensorRunner]) -> None:
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(sensor.run(radio)) for sensor in sensors]
-        await radio.lost.wait()
-        log.warning("radio: %s was lost", radio.name)
-        for task in tasks:
-            task.cancel()
 
 
 def memory_key(sensor: str) -> str:

@@ -95,6 +95,8 @@ class BlueZSubscriptions:
                     self._early.put(device, message.path or "", bytes(value.value), is_indicated=True)
                 case "InterfacesRemoved", [path, interfaces] if CHARACTERISTIC in interfaces:
                     self._held.pop(path, None)
+                case _:
+                    pass
         return False
 
 

@@ -5,9 +5,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from gateway.errors import RadioError
 from gateway.radio.radio import Radio
+
+SYSTEM_ADAPTERS: Final = Path("/sys/class/bluetooth")
+"""Where the Linux kernel lists its adapters."""
 
 
 @asynccontextmanager
@@ -30,6 +34,14 @@ async def open_radio(spec: str, keys: Path | None = None) -> AsyncIterator[Radio
             yield radio
     else:
         raise RadioError(f"unknown radio {spec!r}: use 'bluetooth', 'bluetooth:ADAPTER' or 'virtual:PATH'")
+
+
+def is_radio_present(spec: str) -> bool:
+    """Return whether this machine has the radio now. It does not disturb the radio that is open."""
+    kind, _, rest = spec.partition(":")
+    if kind == "virtual":
+        return Path(rest).exists()
+    return (SYSTEM_ADAPTERS / rest).exists() if rest else any(SYSTEM_ADAPTERS.glob("hci*"))
 
 
 @asynccontextmanager

@@ -119,4 +119,5 @@ async def _connect(client: BleakClient, suspicion: asyncio.Event, is_bonded: Cal
             task.cancel()
         await asyncio.wait({connecting, suspecting})
     if not client.is_connected:
+        await client.disconnect()  # bleak closes its bus only here
         raise BleakError(f"connect {client.address}: the link was lost as soon as it was established")

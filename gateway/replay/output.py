@@ -10,6 +10,7 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,9 +38,10 @@ def json_lines(record: OutputRecord, result: ReplayResult) -> Iterator[Json]:
         case TimedBeat():
             yield _object("beat", result, record.at_us, label=record.label)
         case VitalRecord(kind=kind, value=value, flags=flags):
-            yield _object("vital", result, record.times.at_us, kind=kind, value=value, unit=_unit(kind), flags=list(flags))
+            fields = {"kind": kind, "value": value, "unit": _unit(kind), "flags": list(flags), **_origin(record)}
+            yield _object("vital", result, record.times.at_us, **fields)
         case StatusRecord(kind=kind, value=value):
-            yield _object("status", result, record.times.at_us, kind=kind, value=value)
+            yield _object("status", result, record.times.at_us, kind=kind, value=value, **_origin(record))
         case QuarantinedRecord(characteristic=characteristic, payload=payload, reason=reason):
             fields = {"characteristic": characteristic, "payload": payload.hex(), "reason": reason}
             yield _object("quarantined", result, record.times.at_us, **fields)
@@ -189,6 +191,10 @@ def _intervals(record: IntervalsRecord, result: ReplayResult) -> Iterator[Json]:
     """Yields each interval at the beat that ends it."""
     for at_us, ticks in interval_ends(record):
         yield _object("interval", result, at_us, kind=record.kind, ms=round(ticks * 1000 / TICKS_PER_SECOND, 3))
+
+
+def _origin(record: VitalRecord | StatusRecord) -> Json:
+    return {"origin": asdict(record.origin)} if record.origin else {}
 
 
 def _unit(kind: str) -> str:

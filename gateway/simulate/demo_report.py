@@ -35,7 +35,7 @@ class DemoResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the audits and comparisons, ready for JSON."""
-        result = {
+        result: dict[str, Any] = {
             **self.audited.counts(),
             "expected": [asdict(episode) for episode in self.episodes],
             "missed": [asdict(episode) for episode in (*self.compared.missed, *self.home_alerts.missed)],

@@ -56,7 +56,7 @@ class HomeSensor:
 async def _use_cuff(cuff: Cuff, world: World) -> None:
     for pressure in cycle(PRESSURES):
         if pressure is None:
-            _report(world, {"failed_measurement": "blood pressure"})
+            _report(world, {"failed_measurement": "blood_pressure"})
             await cuff.measure(status=BODY_MOVEMENT)
         else:
             systolic, diastolic, pulse = pressure

@@ -57,8 +57,8 @@ class DemoProgress:
                 self.strap_state = "streaming"
                 if self.script_start_us is None:
                     self.script_start_us = event["script_start_us"]
-            case str(name):
-                self.strap_state = name
+            case "advertising" | "connected" | "disconnected" as state:
+                self.strap_state = state
             case _:
                 pass
 

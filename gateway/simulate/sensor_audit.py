@@ -17,8 +17,9 @@ from sync.records import GapRecord, QuarantinedRecord, Record, StatusRecord, Vit
 
 SAME_FRAME_US: Final = 5_000_000
 """Two frames with equal samples are the same if their times differ by less: the ECG repeats after minutes."""
-SAME_VALUE_US: Final = 50_000
-"""A value arrives this soon after it was sent: the virtual link delays nothing."""
+SAME_VALUE_US: Final = 900_000
+"""A value is stored with a time this soon after it was sent. The link delays nothing, but a bonded sensor may send before the
+hub has subscribed. Sensors send a value every second."""
 GAP_TOLERANCE_US: Final = 300_000
 """The ends of a gap in a waveform are estimates, off by the transport delay."""
 STREAM_SETTLED_US: Final = 60_000_000
@@ -122,12 +123,12 @@ class _Gaps:
 
 
 def _is_in_gap(at_us: int, gaps: Mapping[int, int | None], stored_us: Sequence[int]) -> bool:
-    for start_us, closed_us in gaps.items():
+    for start_us, end_us in gaps.items():
         if start_us - GAP_TOLERANCE_US > at_us:
             continue
         after = bisect_right(stored_us, start_us)
-        end_us = closed_us or (stored_us[after] if after < len(stored_us) else at_us)
-        if at_us <= end_us + GAP_TOLERANCE_US:
+        next_us = stored_us[after] if after < len(stored_us) else at_us
+        if at_us <= (next_us if end_us is None else end_us) + GAP_TOLERANCE_US:
             return True
     return False
 

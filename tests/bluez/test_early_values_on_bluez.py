@@ -29,7 +29,7 @@ REGISTRY = load_drivers()
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "BACKOFF_S", (0.1,))
+    monkeypatch.setattr(session, "choose_pause_s", lambda *_: 0.1)
     monkeypatch.setattr(Cuff, "linger_s", 0.2)
 
 

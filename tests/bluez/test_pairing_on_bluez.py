@@ -324,6 +324,7 @@ def test_pair_stream_spot_reading_link_loss_and_a_killed_bluetoothd(bus: str, tm
                     if expected_losses == 1:
                         link.simulate_link_loss(CUFF)
                         await wait_until(lambda: losses == [client])  # noqa: B023  awaited within the loop
+                        await client.disconnect()  # only this closes the client's bus, and so ends its subscriptions
                         assert not radio.lost.is_set()
                 killed_s = time.monotonic()
                 await bluetoothd.aclose()

@@ -58,8 +58,8 @@ def test_the_high_pressure_raises_an_alert(folder: Path) -> None:
 
 
 def test_results_from_a_memory_have_their_own_time(records: list[Json]) -> None:
-    weights = {record["value"]: record for record in records if record.get("kind") == "weight"}
+    weights = {record["value"]: record for record in records if record["type"] == "vital" and record["kind"] == "weight"}
     age_s = (weights[80.4]["at_us"] - weights[79.95]["at_us"]) / 1e6
     assert age_s == pytest.approx(25 * 3600, abs=30)
-    stored = [record for record in records if record.get("kind") == "spo2" and record["origin"]]
+    stored = [record for record in records if record["type"] == "vital" and record["kind"] == "spo2" and record["origin"]]
     assert all(record["origin"]["is_stored"] for record in stored if record["value"] in (95.0, 96.0))

@@ -99,14 +99,24 @@ def test_intervals_that_stand_in_place_of_beats_are_no_stream(kind: str) -> None
     assert gaps_after([(0, Intervals(kind, (0,))), (0, INTERVALS)], 30).keys() == {"rr"}
 
 
+@pytest.mark.parametrize("kind", ["cuff_pressure", "temperature_intermediate", "steps", "motion_x"])
+def test_what_a_sensor_sends_beside_a_measurement_leaves_no_gap_when_it_leaves(kind: str) -> None:
+    pipeline = feed(make_pipeline(), [(1, Vital(kind, 100.0)), (1, RATE)])
+    gaps = pipeline.on_interruption("the link was lost", arrival(2)).records
+    assert [gap.kind for gap in gaps if isinstance(gap, GapRecord)] == ["heart_rate"]
+
+
 def test_a_waveform_keeps_its_open_gap() -> None:
     gaps = gaps_after([(1, ECG), (1, RATE)], 30)
     assert (gaps["ecg"].to_us, gaps["heart_rate"].to_us) == (None, at_us(30))
 
 
-def test_after_a_lost_link_or_a_clean_stop_nothing_of_the_vital_signs_is_missing() -> None:
+def test_after_a_clean_stop_the_next_start_adds_no_gap_of_its_own() -> None:
     pipeline = feed(make_pipeline(), [(1, RATE), (1, INTERVALS)])
-    pipeline.on_interruption("the agent was stopped", arrival(2))
+    stopped = pipeline.on_interruption("the agent was stopped", arrival(2)).records
+    assert [(gap.kind, gap.from_us, gap.to_us) for gap in stopped if isinstance(gap, GapRecord)] == [
+        *(("heart_rate", at_us(1), None), ("rr", at_us(1), None))
+    ]
     assert make_pipeline(pipeline.state()).resume(arrival(9)).records == ()
 
 
@@ -219,6 +229,7 @@ def test_values_before_a_lost_link_are_stored_or_inside_a_gap() -> None:
         await run_until_killed(outbox, 50, 51)
 
     virtual_time.run(main())
-    assert not [record for record in outbox.records() if isinstance(record, GapRecord)]
+    gaps = {(gap.kind, gap.from_us, gap.to_us) for gap in outbox.records() if isinstance(gap, GapRecord)}
+    assert gaps == {(kind, at_us(14), end_us) for kind in ("heart_rate", "rr") for end_us in (None, at_us(51))}
     rates = [r.times.at_us for r in outbox.records() if isinstance(r, VitalRecord) and r.times.at_us < at_us(40)]
     assert rates == [at_us(second) for second in range(1, 15)]

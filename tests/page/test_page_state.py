@@ -85,10 +85,18 @@ def test_a_heart_rate_that_was_not_measured_is_not_in_the_trend() -> None:
         ({"last_received_us": NOW_US - 11_000_000, "last_data_us": NOW_US + 3_600_000_000, "clock": "ahead"}, "silent"),
         ({"last_received_us": None}, "silent"),
         ({"last_received_us": NOW_US, "gap_since_us": 1}, "gap"),
+        ({"last_received_us": NOW_US - 60_000_000, "is_on_demand": True, "link": "absent"}, "waiting"),
+        ({"last_received_us": NOW_US - 60_000_000, "is_on_demand": True, "link": "streaming"}, "connected"),
+        ({"last_received_us": NOW_US - 121_000_000, "is_on_demand": True, "link": "absent"}, "silent"),
+        ({"last_received_us": NOW_US - 60_000_000, "is_on_demand": True, "link": "stopped"}, "silent"),
+        ({"last_received_us": NOW_US, "is_on_demand": True, "link": "absent", "clock": "behind"}, "late"),
+        ({"last_received_us": NOW_US, "is_on_demand": True, "link": "absent", "gap_since_us": 1}, "waiting"),
+        ({"last_received_us": NOW_US, "is_on_demand": True, "link": "stopped", "gap_since_us": 1}, "gap"),
     ],
 )
 def test_silence_is_measured_by_the_time_of_receipt(sensor: dict[str, Any], expected: str) -> None:
-    script = "result = sensorState({ gap_since_us: null, clock: null, ...sensor }, now_us, 10e6)"
+    limits = "{ silentAfter_us: 10e6, onDemandSilentAfter_us: 120e6 }"
+    script = f"result = sensorState({{ gap_since_us: null, clock: null, ...sensor }}, now_us, {limits})"
     assert run(script, sensor=sensor, now_us=NOW_US) == expected
 
 

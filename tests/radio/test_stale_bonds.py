@@ -152,3 +152,29 @@ def test_drops_of_one_sensor_say_nothing_of_another() -> None:
     assert not drops.are_suspicious(SENSOR)
     drops.add(SENSOR, STRONG)
     assert (drops.are_suspicious(SENSOR), drops.are_suspicious(OTHER)) == (True, False)
+
+
+class LostAtOnce(ScriptedClient):
+    """A client whose link is lost just as its connect succeeds. bleak's keeps its D-Bus connection until it is disconnected."""
+
+    is_open = False
+
+    async def connect(self) -> None:
+        self.is_open = True
+
+    async def disconnect(self) -> None:
+        self.is_open = False
+
+
+def test_a_client_whose_link_is_lost_at_once_is_closed() -> None:
+    async def main() -> None:
+        client: Any = LostAtOnce(lambda _: None, 0, None)
+
+        async def is_bonded() -> bool:
+            return True
+
+        with pytest.raises(BleakError, match="lost as soon as it was established"):
+            await connect_client(lambda _: client, SENSOR, STRONG, LinkDrops(), is_bonded, print, TIMEOUT_S)
+        assert not client.is_open
+
+    virtual_time.run(main())

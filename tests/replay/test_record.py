@@ -2,12 +2,17 @@
 
 import asyncio
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from captures.jsonl import CaptureWriter
+from captures.payloads import CaptureHeader
 from config.settings import SensorSettings
 from drivers.registry import load_drivers
+from drivers.spec import uuid16
 from gateway import virtual_time
 from gateway.cli import main
 from gateway.clock import VirtualClock
@@ -44,6 +49,25 @@ def test_a_recorded_strap_replays_with_its_episodes(tmp_path: Path, capsys: pyte
     assert {line["kind"] for line in lines if line["type"] == "alert"} == {"af", "tachycardia", "pause"}
     assert [line for line in lines if line["type"] == "quarantined"] == []
     assert any(line["type"] == "vital" and line["kind"] == "heart_rate" for line in lines)
+
+
+def test_a_stored_result_replays_with_its_own_time_and_origin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    started_us = round(datetime(2025, 7, 15, 15, 10, tzinfo=UTC).timestamp() * 1e6)
+    with CaptureWriter(tmp_path / "cuff.jsonl", CaptureHeader("cuff", started_us)) as capture:
+        capture.write_payload(2.0, uuid16(0x2A35), bytes.fromhex("1E7B004E005D00E907070F0F00005A00010000"))
+    assert main(["replay", str(tmp_path / "cuff.jsonl"), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (systolic,) = [line for line in lines if line.get("kind") == "systolic"]
+    assert (systolic["t"], systolic["value"]) == (-600.0, 123.0)
+    assert systolic["origin"]["time_source"] == "measured"
+    assert (systolic["origin"]["user"], systolic["origin"]["clock"]) == (1, "set")
+    assert systolic["origin"]["local_us"] == started_us - 600_000_000
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_never_overwrites_a_capture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

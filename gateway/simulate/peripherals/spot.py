@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bumble.device import Device
 from bumble.gatt import Characteristic
 
-from gateway.simulate.peripherals.peripheral import BondedSubscriptions, Peripheral, ignore_event
+from gateway.simulate.peripherals.peripheral import BondedSubscriptions, Peripheral, ignore_event, now_s
 
 ADVERTISING_WINDOW_S: Final = 30.0
 """How long a cuff or a scale advertises after a result or a press of its button: 20 to 60 s."""
@@ -20,10 +20,14 @@ LINGER_S: Final = 2.0
 
 @dataclass(slots=True)
 class StoredResult:
-    """One result in the device's memory: the values that are indicated for it, in order, and whether all were confirmed."""
+    """One result in the device's memory: the values that are indicated for it, in order, and whether all were confirmed.
+
+    `measured_s` is the event loop's time of the measurement.
+    """
 
     values: Sequence[tuple[Characteristic[bytes], bytes]]
     is_confirmed: bool = False
+    measured_s: float = field(default_factory=now_s)
 
 
 class SpotPeripheral(Peripheral):
