@@ -111,6 +111,8 @@ async def _run_agent(folder: Path, sort: str, seconds: float) -> tuple[float, in
     await asyncio.sleep(seconds)
     busy_s = time.process_time() - before_s - (clinic.spent_s - elsewhere_s)
     sent = radio.sent - sent
+    if abs(sent - SENSORS * seconds) > SENSORS:
+        raise RuntimeError(f"{sent} notifications were sent, not {SENSORS * seconds:.0f}")
     stop.set()
     await running
     clinic.store.close()

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from drivers.polar_pmd import CONTROL_POINT, DATA, SERVICE
 from drivers.spec import uuid16
+from gateway.radio.subscriptions import PlainSubscriptions
 
 HEART_RATE: Final = uuid16(0x180D)
 OXIMETER: Final = uuid16(0x1822)
@@ -123,6 +124,7 @@ class MadeRadio:
         self._signals: list[Signal] = []
         self.name, self.lost, self.connecting = "made", asyncio.Event(), asyncio.Lock()
         self.names: list[str] = []
+        self.subscriptions = PlainSubscriptions()
 
     def add(self, signal: Signal) -> None:
         self._signals.append(signal)

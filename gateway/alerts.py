@@ -115,6 +115,11 @@ class AlertTracker:
         """The alerts whose episodes have not ended, without their strips."""
         return tuple(self._open.values())
 
+    @property
+    def has_suppressed(self) -> bool:
+        """Whether an alert that was not sent waits for `end_suppression`."""
+        return bool(self._suppressed)
+
     def limiter_state(self) -> Mapping[str, Any]:
         """The rate limiter's state, which must survive a restart, ready for JSON."""
         return self._limiter.state()

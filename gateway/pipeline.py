@@ -202,9 +202,11 @@ class Pipeline:
 
     def can_wait(self, readings: Sequence[Reading]) -> bool:
         """Whether these readings raise no alert and begin no stream, so that they may be processed together with later ones."""
+        if self._vital_alerts.has_suppressed:  # their time may end one of these
+            return False
         for reading in readings:
             match reading:
-                case Vital(kind) | Intervals(kind):
+                case Vital(kind, origin=None) | Intervals(kind):
                     if kind not in self._values_us or kind in PLAUSIBLE:
                         return False
                 case Status(origin=None):
@@ -248,10 +250,6 @@ class Pipeline:
 
     def _process(self, reading: Reading | tuple[Spot, ...], now: Times, arrival: Arrival) -> Output:
         match reading:
-            case tuple():
-                return self._process_result(reading, arrival)
-            case Waveform():
-                return self._process_waveform(reading, arrival)
             case Vital(kind, value, flags):
                 gaps = self._note_value(kind, now.at_us) if is_continuous(kind) and kind not in _WITHOUT_GAPS else ()
                 record = VitalRecord(self.sensor, kind, now, value, flags)
@@ -262,6 +260,10 @@ class Pipeline:
             case Intervals(kind, ticks):
                 gaps = self._note_value(kind, now.at_us) if kind in CONTINUOUS_INTERVALS else ()
                 return Output((*gaps, IntervalsRecord(self.sensor, kind, now, ticks)))
+            case Waveform():
+                return self._process_waveform(reading, arrival)
+            case tuple():
+                return self._process_result(reading, arrival)
             case Status(kind, value):
                 self.spots.on_status(reading, arrival)
                 return Output((StatusRecord(self.sensor, kind, now, value),))

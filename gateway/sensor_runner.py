@@ -180,10 +180,13 @@ class SensorRunner:
         Together, such events cost half as much as each alone. The first of a stream, and one that can raise an alert, are
         processed at once.
         """
-        if self._is_busy or not self._is_running or not self.recorder.has_space or not _is_light(event):
+        if self._is_busy or not self._is_running or not self.recorder.has_space or not _is_streamed(event):
+            return False
+        can_wait = self.pipeline.can_wait(event.readings)
+        if not can_wait and any(map(_is_heavy, event.readings)):
             return False
         self._waiting.append(event)
-        if not self.pipeline.can_wait(event.readings) or len(self._waiting) >= QUEUE_LIMIT:
+        if not can_wait or len(self._waiting) >= QUEUE_LIMIT:
             self._process_waiting()
         return True
 
@@ -304,14 +307,9 @@ class SensorRunner:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())
 
 
-def _is_light(event: SensorEvent) -> TypeGuard[Notification]:
-    """Whether an event holds only continuous values, which cost microseconds to process and may be stored later."""
-    return (
-        isinstance(event, Notification)
-        and event.memory is None
-        and not event.is_indicated
-        and not any(map(_is_heavy, event.readings))
-    )
+def _is_streamed(event: SensorEvent) -> TypeGuard[Notification]:
+    """Whether an event holds what was notified, and nothing to be stored with it at once."""
+    return isinstance(event, Notification) and event.memory is None and not event.is_indicated
 
 
 def _is_heavy(reading: Reading) -> bool:

@@ -157,3 +157,17 @@ def test_the_saved_state_covers_every_value_that_is_stored_with_it() -> None:
         assert hub.runner._saved["values"] == dict.fromkeys(("heart_rate", "rr"), START_US + 5_500_000)
 
     assert len(run(script).records()) == 12
+
+
+def test_no_value_waits_while_its_time_may_end_the_suppression_of_an_alert() -> None:
+    pipeline = Pipeline("made", DEFAULT_LIMITS, LoadedModels())
+    waits: list[bool] = []
+    for minute, spo2 in enumerate((97.0, 88.0, 97.0, 88.0)):
+        arrival = Arrival(START_US + minute * 60_000_000, minute * 60_000_000_000)
+        alerts = [
+            record
+            for record in pipeline.feed((Vital("spo2", spo2), *HEART), arrival).records
+            if isinstance(record, AlertRecord)
+        ]
+        waits.append(pipeline.can_wait(HEART))
+    assert (waits, alerts) == ([True, True, True, False], [])
