@@ -30,6 +30,8 @@ SETUP_RETRY_S: Final = (5.0, 30.0, 120.0)
 costs a request every two minutes."""
 WAITING_LIMIT: Final = 512
 """Values that wait until the model is known: a cuff's whole memory of 200 results, or four seconds of an ECG with a pulse."""
+WAITING_RESERVE: Final = 256
+"""Further places for indicated values, which a sensor sends only once: a flood of notifications must not cost them."""
 PROCEDURES_LIMIT: Final = 16
 """Procedures that wait behind a running one. A sensor that asks for more keeps asking in vain."""
 
@@ -253,7 +255,7 @@ class ServiceLink:
     def _on_value(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> None:
         """Decode a value, or keep it until the model is known."""
         if self.decoder is None:
-            if len(self._early) < WAITING_LIMIT:
+            if len(self._early) < WAITING_LIMIT + (WAITING_RESERVE if stream.mode == "indicate" else 0):
                 self._early.append((stream, payload, arrival))
             return
         now_s = asyncio.get_running_loop().time()

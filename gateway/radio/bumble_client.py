@@ -32,7 +32,7 @@ CANCEL_TIMEOUT_S: Final = 0.2
 """A cancelled operation that has not ended after this time is cancelled again. An HCI command takes a few milliseconds."""
 
 EARLY_LIMIT: Final = 512
-"""Values that wait for their subscriber: more than the memory of a cuff. A bonded sensor keeps subscriptions, so it may send as
+"""Values of a characteristic that wait for their subscriber: more than the memory of a cuff. A bonded sensor keeps subscriptions, so it may send as
 soon as the link is encrypted (Core 5.4, Vol 3, Part G, 3.3.3.3)."""
 
 _NEEDS_SECURITY: Final = frozenset(
@@ -67,8 +67,8 @@ class BumbleClient(BaseBleakClient):
         self._disconnected: asyncio.Future[None]  # done when the current or last connection ended
         self._encryption_lock = asyncio.Lock()
         self._subscribers: dict[int, Callable[[bytes], None]] = {}
-        self._early: deque[tuple[int, bytes]] = deque(maxlen=EARLY_LIMIT)
-        """Handle and value of what came before its subscriber."""
+        self._early: dict[int, deque[bytes]] = {}
+        """The values that came before their subscriber, by handle: a flood of one characteristic costs no value of another."""
 
     @property
     def name(self) -> str:
@@ -106,7 +106,8 @@ class BumbleClient(BaseBleakClient):
         def wrap(handle_value: Callable[[Any], None]) -> Callable[[Any], None]:
             def keep(value: Any) -> None:
                 if value.attribute_handle not in self._subscribers:
-                    self._early.append((value.attribute_handle, bytes(value.attribute_value)))
+                    early = self._early.setdefault(value.attribute_handle, deque(maxlen=EARLY_LIMIT))
+                    early.append(bytes(value.attribute_value))
                 handle_value(value)
 
             return keep
@@ -242,12 +243,8 @@ class BumbleClient(BaseBleakClient):
         # If encryption is required, `_request` subscribes twice. Bumble also keeps the refused subscriber, in a set: the same
         # `deliver` is then still called only once for each value.
         self._subscribers[characteristic.handle] = deliver
-        early, self._early = self._early, deque(maxlen=EARLY_LIMIT)
-        for handle, value in early:
-            if handle == characteristic.handle:
-                deliver(value)
-            else:
-                self._early.append((handle, value))
+        for value in self._early.pop(characteristic.handle, ()):
+            deliver(value)
         try:
             await self._request(f"subscribe to {characteristic.uuid}", lambda gatt: gatt.subscribe(characteristic.obj, deliver))
         except BaseException:

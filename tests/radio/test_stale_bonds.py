@@ -152,3 +152,33 @@ def test_drops_of_one_sensor_say_nothing_of_another() -> None:
     assert not drops.are_suspicious(SENSOR)
     drops.add(SENSOR, STRONG)
     assert (drops.are_suspicious(SENSOR), drops.are_suspicious(OTHER)) == (True, False)
+
+
+def test_a_client_that_gives_up_by_itself_is_not_a_drop() -> None:
+    """A sensor whose stack hangs lets every connect run into its time limit, after which the client closes the link."""
+
+    class GivingUp(ScriptedClient):
+        async def connect(self) -> None:
+            await asyncio.sleep(TIMEOUT_S)
+            self._on_drop(self)
+            raise TimeoutError
+
+    async def main() -> None:
+        hub = Hub()
+
+        async def is_bonded() -> bool:
+            return True
+
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await connect_client(
+                    lambda on_drop: GivingUp(on_drop, 0, None),  # type: ignore[arg-type, return-value]
+                    SENSOR,
+                    STRONG,
+                    hub.drops,
+                    is_bonded,
+                    hub.losses.append,
+                    TIMEOUT_S,
+                )
+
+    virtual_time.run(main())
