@@ -221,7 +221,7 @@ class SensorTestbed:
     def _journal(self, name: str, hub: VirtualHub) -> SensorJournal:
         sensor = self.sensors[name]
         journal = SensorJournal(self._true_times[name].frames if name in self._true_times else [])
-        for kind, uuid in VALUES.items():
+        for kind, uuid in VALUES.items() if not isinstance(sensor, Strap) else ():  # whose journal has its frames only
             sent = [value for value in sensor.sent.values if value.characteristic == uuid]
             if sent:
                 start_us = self.plan.start_us

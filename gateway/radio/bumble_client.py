@@ -32,8 +32,8 @@ CANCEL_TIMEOUT_S: Final = 0.2
 """A cancelled operation that has not ended after this time is cancelled again. An HCI command takes a few milliseconds."""
 
 EARLY_LIMIT: Final = 512
-"""Values of a characteristic that wait for their subscriber: more than the memory of a cuff. A bonded sensor keeps subscriptions, so it may send as
-soon as the link is encrypted (Core 5.4, Vol 3, Part G, 3.3.3.3)."""
+"""Values of one characteristic that wait for a subscriber: more than a cuff's memory. A bonded sensor keeps its subscriptions,
+so it may send as soon as the link is encrypted (Core 5.4, Vol 3, Part G, 3.3.3.3)."""
 
 _NEEDS_SECURITY: Final = frozenset(
     {ErrorCode.INSUFFICIENT_AUTHENTICATION, ErrorCode.INSUFFICIENT_ENCRYPTION, ErrorCode.INSUFFICIENT_ENCRYPTION_KEY_SIZE}

@@ -1,4 +1,4 @@
-"""The whole agent and emulated sensors under each fault: whatever was sent while connected is stored once or lies in a gap record.
+"""The agent and emulated sensors under each fault: all that was sent while connected is stored once or lies in a gap record.
 
 The audit compares the sensors' journals with the clinic's store, and checks the times; see `gateway.simulate.sensor_audit`.
 """
