@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers fuzz train evaluate release-models clean lock browser node-library message-bus network-tools postgresql
+.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -19,6 +19,8 @@ help:
 	@echo 'make bench   measure latency and speed'
 	@echo 'make bench-peers     compare our QRS detector with those of other projects'
 	@echo 'make fuzz            run five million damaged inputs through every driver (N=inputs; resumes after an interruption)'
+	@echo 'make soak    run three virtual days of twelve sensors with random faults (HOURS=, SEED=; resumes after an interruption)'
+	@echo 'make soak-ecg  run 30 virtual minutes of twelve ECG straps with random faults'
 	@echo 'make train           retrain the models from the recordings in DATA (about two hours; resumes after an interruption)'
 	@echo 'make evaluate        recompute the figures on the model cards, and write evaluation reports to build/evaluate'
 	@echo 'make release-models  sign the models with KEY=/path/to/key.pem'
@@ -93,6 +95,12 @@ bench-peers: setup
 fuzz: setup
 	$(BIN)/python -m pip install --quiet 'atheris==3.0.0'
 	$(BIN)/python -m benchmarks.fuzz_decoders $(if $(N),--inputs $(N))
+
+soak: setup
+	$(BIN)/python -m benchmarks.soak build/soak $(if $(HOURS),--hours $(HOURS)) $(if $(SEED),--seed $(SEED))
+
+soak-ecg: setup
+	$(BIN)/python -m benchmarks.soak build/soak-ecg --ecg $(if $(SEED),--seed $(SEED))
 
 # ecg_beat comes last: it trains on the beats that ecg_qrs detects, and is evaluated with the rhythm that ecg_rhythm reports.
 MODELS := rr_af ecg_quality ecg_rhythm ppg_quality ecg_qrs ecg_beat

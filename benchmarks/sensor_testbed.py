@@ -40,6 +40,7 @@ VALUES: Final = {"heart_rate": "2A37", "spo2": "2A5F"}
 """The characteristics of the streams of values that are compared, by kind."""
 RESULTS: Final = ("2A35", "2A9D", "2A1C", "2A5E")
 """The characteristics of results: blood pressure, weight, temperature, oximetry."""
+CLOCK_FAULTS: Final = ("clock_wrong", "clock_jump")
 WATCH_WORN_S: Final = 120.0
 WEIGHING_S: Final = 22.0
 """How long a broadcast weighing is advertised."""
@@ -220,17 +221,18 @@ class SensorTestbed:
     def _journal(self, name: str, hub: VirtualHub) -> SensorJournal:
         sensor = self.sensors[name]
         journal = SensorJournal(self._true_times[name].frames if name in self._true_times else [])
-        for kind, uuid in VALUES.items():
+        for kind, uuid in VALUES.items() if not isinstance(sensor, Strap) else ():  # whose journal has its frames only
             sent = [value for value in sensor.sent.values if value.characteristic == uuid]
             if sent:
                 start_us = self.plan.start_us
                 journal.values[kind] = [SentReading(start_us + round(each.sent_s * 1e6), each.payload) for each in sent]
         sent_groups = {_group(sensor, payload) for uuid in RESULTS for payload in sensor.sent.sent(uuid)}
         confirmed = {_group(sensor, payload) for uuid in RESULTS for payload in sensor.sent.confirmed(uuid)}
+        lost_clock = any(fault.sensor == name and fault.kind in CLOCK_FAULTS for fault in self.plan.faults)
         for group, measured_us in self._measured_us.get(name, {}).items():
             if isinstance(sensor, BroadcastScale):
                 is_heard = self._is_heard(name, (measured_us - self.plan.start_us) / 1e6, hub)
-                journal.results.append(SentResult(group, measured_us, is_heard, is_heard))
+                journal.results.append(SentResult(group, None if lost_clock else measured_us, is_heard, is_heard))
             else:
                 journal.results.append(SentResult(group, measured_us, group in sent_groups, group in confirmed))
         return journal

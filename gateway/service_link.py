@@ -31,6 +31,8 @@ SETUP_RETRY_S: Final = (5.0, 30.0, 120.0)
 costs a request every two minutes."""
 WAITING_LIMIT: Final = 512
 """Values that wait until the model is known: a cuff's whole memory of 200 results, or four seconds of an ECG with a pulse."""
+WAITING_RESERVE: Final = 256
+"""Further places for indicated values, which a sensor sends only once: a flood of notifications must not cost them."""
 PROCEDURES_LIMIT: Final = 16
 """Procedures that wait behind a running one. A sensor that asks for more keeps asking in vain."""
 
@@ -276,7 +278,9 @@ class ServiceLink:
             return
         if self.decoder is not None:
             self._handle(stream, payload, arrival)
-        elif self.link.limit.take(cost_of(payload)[0], asyncio.get_running_loop().time()) and len(self._early) < WAITING_LIMIT:
+            return
+        limit = WAITING_LIMIT + (WAITING_RESERVE if stream.mode == "indicate" else 0)
+        if self.link.limit.take(cost_of(payload)[0], asyncio.get_running_loop().time()) and len(self._early) < limit:
             self._early.append((stream, payload, arrival))
 
     def _handle(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> None:

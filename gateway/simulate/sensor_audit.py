@@ -44,12 +44,14 @@ class SentReading:
 class SentResult:
     """A result measured on demand. `group` identifies it (`drivers.readings.Origin`).
 
+    `measured_us` is None where its time is not compared: a scale that only advertises, and whose clock failed, cannot be set.
+
     `is_sent` says whether it was sent at all, `is_received` whether the hub has confirmed it or must have heard it. Its sensor
     keeps a result that is not confirmed, so that one is not lost.
     """
 
     group: int
-    measured_us: int
+    measured_us: int | None
     is_sent: bool
     is_received: bool
 
@@ -209,8 +211,8 @@ def _audit_results(results: Sequence[SentResult], records: Sequence[Record]) -> 
         audit.stored += bool(found)
         audit.unexplained += result.is_received and not found
         audit.pending += not (result.is_received or found)
-        if found:
+        if found and result.measured_us is not None:
             times = found[0].times
-            if times.arrived_us - result.measured_us <= PROMPT_US:
-                audit.late_times += abs(times.at_us - result.measured_us) > MAX_PROMPT_ERROR_US
+            is_prompt = times.arrived_us - result.measured_us <= PROMPT_US
+            audit.late_times += is_prompt and abs(times.at_us - result.measured_us) > MAX_PROMPT_ERROR_US
     return audit

@@ -153,7 +153,7 @@ class Strap(Peripheral):
             recent.extend(intervals)
             if recent and self._leaves_s == math.inf:
                 rate = encode_heart_rate(tuple(recent), intervals)
-                await self.notify(self._heart_rate, rate)
+                await self.device.notify_subscriber(self.connection, self._heart_rate, rate)
 
     def _on_request(self, _connection: Connection, request: bytes) -> None:
         """Queue a write to the control point. The response follows as an indication."""

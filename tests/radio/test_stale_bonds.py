@@ -178,3 +178,33 @@ def test_a_client_whose_link_is_lost_at_once_is_closed() -> None:
         assert not client.is_open
 
     virtual_time.run(main())
+
+
+def test_a_client_that_gives_up_by_itself_is_not_a_drop() -> None:
+    """A sensor whose stack hangs lets every connect run into its time limit, after which the client closes the link."""
+
+    class GivingUp(ScriptedClient):
+        async def connect(self) -> None:
+            await asyncio.sleep(TIMEOUT_S)
+            self._on_drop(self)
+            raise TimeoutError
+
+    async def main() -> None:
+        hub = Hub()
+
+        async def is_bonded() -> bool:
+            return True
+
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await connect_client(
+                    lambda on_drop: GivingUp(on_drop, 0, None),  # type: ignore[arg-type, return-value]
+                    SENSOR,
+                    STRONG,
+                    hub.drops,
+                    is_bonded,
+                    hub.losses.append,
+                    TIMEOUT_S,
+                )
+
+    virtual_time.run(main())
