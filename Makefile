@@ -79,7 +79,10 @@ check: setup node-library
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/basedpyright $(PACKAGES)
 
+# Theengs Gateway is under the GPL: it is only measured, in a virtual environment of its own.
 bench: setup
+	test -x build/theengs/bin/python || $(PYTHON) -m venv build/theengs
+	build/theengs/bin/python -m pip install --quiet TheengsGateway==1.8.0 TheengsDecoder==2.5.0 || echo 'without Theengs'
 	$(BIN)/python -m benchmarks
 
 # The other projects pin older packages, so they are installed into a virtual environment of their own.

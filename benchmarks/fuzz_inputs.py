@@ -18,6 +18,7 @@ from drivers.conversation import (
     Bond,
     Consent,
     Context,
+    Expect,
     Moment,
     NoAnswerError,
     Procedure,
@@ -182,7 +183,7 @@ class Sensor:
                 return self._answer_request(procedure, step)
             case Remember(memory):
                 json.dumps(memory)
-            case Wait():
+            case Wait() | Expect():
                 pass
             case _:
                 check_readings((step,))

@@ -1,6 +1,7 @@
 """A radio with made-up sensors in the agent's own process, so that no Bluetooth stack is measured with the agent.
 
-A sensor's name says what it is: "hr-3", "ecg-7" (ECG and heart rate), "cuff-1" or "idle-2", which sends nothing.
+A sensor's name says what it is: "hr-3", "ecg-7" (ECG and heart rate), "oximeter-1" (a spot reading every ten seconds, every
+second one so low that it is an alert of high priority), or "idle-2", whose payloads are made as for "hr-2" and not delivered.
 """
 
 import asyncio
@@ -16,19 +17,20 @@ from drivers.polar_pmd import CONTROL_POINT, DATA, SERVICE
 from drivers.spec import uuid16
 
 HEART_RATE: Final = uuid16(0x180D)
-PRESSURE: Final = uuid16(0x1810)
+OXIMETER: Final = uuid16(0x1822)
+BATTERY: Final = uuid16(0x180F)
 _CHARACTERISTICS: Final = {
     HEART_RATE: (uuid16(0x2A37),),
     SERVICE: (CONTROL_POINT, DATA),
-    PRESSURE: (uuid16(0x2A35),),
+    OXIMETER: (uuid16(0x2A5E),),
+    BATTERY: (uuid16(0x2A19),),
 }
-_SERVICES: Final = {"hr": (HEART_RATE,), "ecg": (HEART_RATE, SERVICE), "cuff": (PRESSURE,), "idle": (PRESSURE,)}
+_SERVICES: Final = {"hr": (HEART_RATE,), "ecg": (HEART_RATE, SERVICE), "oximeter": (OXIMETER,), "idle": (BATTERY,)}
 RATE_HZ, FRAME_SAMPLES = 130.0, 73
 """A strap's ECG; a frame fills an MTU of 232 bytes."""
 BEAT: Final = (0, 20, 60, 90, 60, 20, 0, -80, 900, -220, 0, 20, 60, 120, 160, 120, 60, 20)
 """A beat in µV, before the isoelectric line."""
 TICK_S: Final = 0.02
-RESULT: Final = bytes.fromhex("1678005000 5D00E907051408 1E00 4800 0000".replace(" ", ""))
 
 
 class _Services(list[Any]):
@@ -60,10 +62,15 @@ class MadeClient:
         self._handlers[found.uuid] = handler
         if found.uuid == uuid16(0x2A37):
             self._send(found.uuid, 1.0, self._rate)
-        if found.uuid == uuid16(0x2A35) and self.name.startswith("cuff"):
-            self._send(found.uuid, 10.0, self._result)
+        if found.uuid == uuid16(0x2A5E):
+            self._send(found.uuid, 10.0, self._saturation)
+        if found.uuid == uuid16(0x2A19):
+            self._handlers[found.uuid] = lambda *_: None
+            self._send(found.uuid, 1.0, self._rate)
 
-    async def read_gatt_char(self, _found: Any) -> bytes:
+    async def read_gatt_char(self, found: Any) -> bytes:
+        if found.uuid == uuid16(0x2A19):
+            return b"\x64"
         return b"\x0f\x01" + bytes(15)  # the strap's features: it offers an ECG
 
     async def write_gatt_char(self, found: Any, payload: bytes, *, response: bool) -> None:
@@ -84,8 +91,8 @@ class MadeClient:
     def _rate(self, count: int) -> bytes:
         return bytes((0x10, 60 + count % 40, 0, 4))
 
-    def _result(self, count: int) -> bytes:
-        return RESULT[:1] + bytes((110 + count % 40,)) + RESULT[2:]
+    def _saturation(self, count: int) -> bytes:
+        return bytes((0, 97 if count % 2 else 75, 0, 60 + count % 60, 0))
 
     def _send(self, uuid: str, interval_s: float, payload_of: Callable[[int], bytes]) -> None:
         """Notify at this interval from now on."""

@@ -3,7 +3,7 @@
 Version 1. The first line is the header::
 
     {"format": "pulsegate-capture", "version": 1, "sensor": "Polar H10 1A2B", "started_us": 1714920600000000,
-     "device_information": {"manufacturer": "Polar Electro Oy", "model": "H10", "firmware": "5.0.0"}}
+     "device_information": {"manufacturer": "Polar Electro Oy", "model": "H10", "firmware": "5.0.0", "name": "Polar H10 1A2B"}}
 
 Every other line is a payload received from a characteristic, or an event of the link. `t` is seconds since the start on the
 monotonic clock, below 1e9, and never decreases; `started_us` is the wall clock at the start, in UTC, microseconds since 1970::
@@ -20,7 +20,7 @@ import os
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TextIO
@@ -43,6 +43,9 @@ _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, b"{\0", b"\0{")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
+_DEVICE_FIELDS: Final = ("manufacturer", "model", "firmware")
+
+
 class CaptureWriter:
     """Writes a new capture; when a call returns, its line is complete in the file.
 
@@ -62,7 +65,7 @@ class CaptureWriter:
                 "version": VERSION,
                 "sensor": header.sensor,
                 "started_us": header.started_us,
-                "device_information": asdict(header.device),
+                "device_information": {name: getattr(header.device, name) for name in _DEVICE_FIELDS},
             }
         )
 
@@ -137,7 +140,7 @@ def read_header(path: Path) -> CaptureHeader:
         raise RecordingError(f'{path}: line {number}: "started_us" is {reprlib.repr(started_us)}, {wanted}')
     if not isinstance(device, dict) or not all(isinstance(value, str) for value in device.values()):
         raise RecordingError(f'{path}: line {number}: "device_information" must hold strings only; correct or remove it')
-    known = {name: device[name] for name in ("manufacturer", "model", "firmware") if name in device}
+    known = {name: device[name] for name in ("manufacturer", "model", "firmware", "name") if name in device}
     return CaptureHeader(sensor, started_us, DeviceInformation(**known))
 
 

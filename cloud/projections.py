@@ -17,6 +17,7 @@ from cloud import tables
 from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, BlockOrigin, Change, Position
 from cloud.projection_statements import INSERTS, TOTALS, statements
 from cloud.store.stored_blocks import StoredBlockId
+from drivers.kinds import NOT_MEASURED
 from sync.packing import pack_samples
 from sync.records import (
     CONFIRMED_KIND,
@@ -28,6 +29,7 @@ from sync.records import (
     QuarantinedRecord,
     Record,
     RecordError,
+    SpotOrigin,
     StatusRecord,
     Strip,
     UnknownRecord,
@@ -226,18 +228,19 @@ class _BlockWriter:
     def _write_vital(self, record: VitalRecord) -> None:
         times, origin = record.times, record.origin
         measured = {"at_us": times.at_us, "value": record.value}
-        told = {"flags": json.dumps(record.flags), "origin": json.dumps(asdict(origin)) if origin else None}
+        told = {"flags": json.dumps(record.flags), "origin": _origin_or_none(origin)}
         row = self._insert(tables.vitals, record, measured | self._position | told)
-        latest = self._row(record) | self._position | measured | {"received_us": self._origin.received_us}
-        if UNCONFIRMED_FLAG not in record.flags:
+        known = {"received_us": self._origin.received_us, "is_result": origin is not None}
+        latest = self._row(record) | self._position | measured | known
+        if (NOT_MEASURED | {UNCONFIRMED_FLAG}).isdisjoint(record.flags):
             upsert = self._statements.upsert_latest_result if origin else self._statements.upsert_latest_vital
             self._connection.execute(upsert, latest)
         self._add_data(record.sensor, times.arrived_us if origin else times.at_us)
         self.changes.append(Change(VITAL, *self._origin.sensor_key(record.sensor), row))
 
     def _write_status(self, record: StatusRecord) -> None:
-        row = self._row(record) | self._position | {"value": json.dumps(record.value)}
-        self._connection.execute(self._statements.upsert_status, row)
+        told = {"at_us": record.times.at_us, "value": json.dumps(record.value), "origin": _origin_or_none(record.origin)}
+        self._connection.execute(self._statements.upsert_status, self._row(record) | self._position | told)
         self._add_data(record.sensor, record.times.arrived_us if record.origin else record.times.at_us)
         if record.kind == CONFIRMED_KIND and record.origin is not None:
             self._apply_answer(record.sensor, record.origin.group, is_patient=record.value is True)
@@ -254,8 +257,9 @@ class _BlockWriter:
             flags = [flag for flag in json.loads(row["flags"]) if flag != UNCONFIRMED_FLAG]
             self._connection.execute(vitals.update().where(vitals.c.id == row["id"]).values(flags=json.dumps(flags)))
             latest = {column.name: row[column.name] for column in tables.latest_vitals.c if column.name in row}
-            received = {"received_us": self._origin.received_us}
-            self._connection.execute(self._statements.upsert_latest_result, latest | received)
+            known = {"received_us": self._origin.received_us, "is_result": True}
+            if NOT_MEASURED.isdisjoint(flags):
+                self._connection.execute(self._statements.upsert_latest_result, latest | known)
             self.changes.append(Change(VITAL, *key, row["id"]))
 
     def _count_unknown(self, record: UnknownRecord) -> None:
@@ -347,6 +351,10 @@ def _strip_columns(strip: Strip) -> dict[str, Any]:
         "strip_beats_us": json.dumps(strip.beats_us),
         "strip_labels": strip.labels,
     }
+
+
+def _origin_or_none(origin: SpotOrigin | None) -> str | None:
+    return json.dumps(asdict(origin)) if origin is not None else None
 
 
 def _json_or_none(measured: Mapping[str, float] | None) -> str | None:

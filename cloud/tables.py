@@ -35,7 +35,7 @@ from sync.errors import TransientError
 
 _log: Final = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 """A database of another version is rebuilt from the blocks."""
 ID_BYTES: Final = 16
 BUSY_TIMEOUT_S: Final = 10.0
@@ -164,6 +164,12 @@ vitals: Final = Table(
     Column("origin", String),
     Index("vitals_by_time", "subject", "hub", "sensor", "kind", "at_us"),
 )
+Index(
+    "results_by_time",
+    *(vitals.c[name] for name in ("subject", "hub", "sensor", "at_us")),
+    sqlite_where=vitals.c.origin.is_not(None),
+    postgresql_where=vitals.c.origin.is_not(None),
+)
 latest_vitals: Final = Table(
     "latest_vitals",
     metadata,
@@ -173,7 +179,9 @@ latest_vitals: Final = Table(
     Column("at_us", BIG, nullable=False),
     Column("received_us", BIG, nullable=False),
     Column("value", Float, nullable=False),
+    Column("is_result", Boolean, nullable=False),
 )
+"""`is_result` says that the value was measured on demand."""
 intervals: Final = Table(
     "intervals",
     metadata,
@@ -263,8 +271,11 @@ statuses: Final = Table(
     *_sensor_key(is_primary=True),
     Column("kind", String, primary_key=True),
     *_position(),
+    Column("at_us", BIG, nullable=False),
     Column("value", String, nullable=False),
+    Column("origin", String),
 )
+"""`origin` is set where a status is about a measurement on demand."""
 
 
 def open_projections(location: DatabaseLocation) -> Engine:

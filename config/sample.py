@@ -20,12 +20,13 @@ host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker's add
 port = 1883                       # PULSEGATE_CLINIC_PORT: the broker's port
 registration = "registration.toml"   # PULSEGATE_CLINIC_REGISTRATION: the file that the clinic wrote for this hub
 
-# One [[sensor]] table for each sensor. `pulsegate scan` lists the sensors in range.
+# One [[sensor]] table for each sensor. `pulsegate scan` lists the sensors in range, `pulsegate pair` pairs one with this hub.
 [[sensor]]
 name = "strap"                    # your name for the sensor, shown in logs and on pages
 advertised_name = "Polar H10"     # the beginning of the name that the sensor advertises
 # address = "A0:9E:1A:00:00:01"   # or, in place of advertised_name, its Bluetooth address
-# user = 1                        # a cuff or scale for several people: its number of this patient; other people's are ignored
+# broadcast = true                # a scale or band that only advertises its values: the hub listens and never connects
+# user = 1                        # the patient's number at a cuff or scale that has users; other results are dropped
 # consent_code_file = "scale.code"  # a file of yours alone (chmod 600) with the code that the scale shows for this user
 
 # Limits for this patient, where they differ from the defaults. config/limits.py lists all of them, with units and sources.

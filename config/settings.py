@@ -72,6 +72,8 @@ class Settings:
     clinic: ClinicSettings
     sensors: tuple[SensorSettings, ...]
     limits: Limits
+    fallback_radios: tuple[str, ...] = ()
+    """The radios that are used, in this order, while `radio` is gone."""
 
 
 def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
@@ -117,11 +119,13 @@ class _SettingsParser:
         self._reject_unknown_keys(self._table, "", {"hub", "subject", "data", "radio", "clinic", "sensor", "limits"})
         clinic = self._require(self._table, "", "clinic", dict, "a [clinic] table")
         self._reject_unknown_keys(clinic, "clinic.", {"host", "port", "registration"})
+        radio, *fallback_radios = self._parse_radios()
         return Settings(
             hub=self._parse_identifier(self._table, "", "hub"),
             subject=self._parse_identifier(self._table, "", "subject"),
             data=self._parse_path(self._table, "", "data"),
-            radio=self._parse_radio(),
+            radio=radio,
+            fallback_radios=tuple(fallback_radios),
             clinic=ClinicSettings(self._parse_broker(clinic), self._parse_path(clinic, "clinic.", "registration")),
             sensors=self._parse_sensors(),
             limits=self._parse_limits(),
@@ -152,12 +156,15 @@ class _SettingsParser:
     def _parse_path(self, table: Mapping[str, Any], prefix: str, key: str) -> Path:
         return self._path.parent / Path(self._require(table, prefix, key, str, "a path")).expanduser()
 
-    def _parse_radio(self) -> str:
-        allowed = '"bluetooth", "bluetooth:hci1" or "virtual:SOCKET"'
-        value: str = self._require(self._table, "", "radio", str, allowed)
-        if not RADIO.fullmatch(value):
+    def _parse_radios(self) -> list[str]:
+        """One radio, or a list of different ones in order of preference."""
+        allowed = '"bluetooth", "bluetooth:hci1" or "virtual:SOCKET", or a list of such names'
+        value = self._table.get("radio")
+        radios: list[Any] = value if isinstance(value, list) else [value]
+        is_allowed = all(isinstance(radio, str) and RADIO.fullmatch(radio) for radio in radios)
+        if not radios or not is_allowed or len(set(radios)) < len(radios):
             raise self._error("radio", value, allowed)
-        return value
+        return radios
 
     def _parse_broker(self, clinic: Mapping[str, Any]) -> Endpoint:
         host: str = self._require(clinic, "clinic.", "host", str, ALLOWED_HOST)

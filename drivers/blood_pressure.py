@@ -77,11 +77,18 @@ def decode_measurement(payload: bytes) -> tuple[Reading, ...]:
 def decode_cuff_pressure(payload: bytes) -> tuple[Reading, ...]:
     """Decode an Intermediate Cuff Pressure, 0x2A36: the pressure in the cuff while it measures, never a result.
 
-    It has the layout of a measurement, with the pressure in place of the systolic one. Its other values are not used.
+    It has the layout of a measurement, with the pressure in place of the systolic one. What else it has is in a text, because
+    it is no result: the date and time, the pulse rate and the user.
     """
     result = _read_whole(payload)
     pressure = result.pressures[0]
-    return (Vital("cuff_pressure", _in_mmhg(pressure, result), _flags(result)),) if isinstance(pressure, float) else ()
+    if not isinstance(pressure, float):
+        return ()
+    details = [f"measured={result.time.at.isoformat() if result.time.at else result.time.clock}"] if result.time else []
+    details += [f"pulse_rate={result.pulse:g}"] if isinstance(result.pulse, float) else []
+    details += [] if result.user in (None, _UNKNOWN_USER) else [f"user={result.user}"]
+    told = (Status("cuff_pressure_details", " ".join(details)),) if details else ()
+    return (Vital("cuff_pressure", _in_mmhg(pressure, result), _flags(result)), *told)
 
 
 def decode_feature(payload: bytes) -> tuple[Reading, ...]:

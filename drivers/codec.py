@@ -79,11 +79,11 @@ class Reader:
 
     def read_bytes(self, field: str, size: int) -> bytes:
         """The next `size` bytes, unconverted."""
-        if self.remaining < size:
-            found = self.remaining
-            raise DecodeError(f"{field} at byte {self._offset}: needs {size} bytes, the payload ends after {found}")
-        start, self._offset = self._offset, self._offset + size
-        return self._payload[start : self._offset]
+        start, end = self._offset, self._offset + size
+        if end > len(self._payload):
+            raise DecodeError(f"{field} at byte {start}: needs {size} bytes, the payload ends after {self.remaining}")
+        self._offset = end
+        return self._payload[start:end]
 
     def read_rest(self) -> bytes:
         """All unread bytes, possibly none."""

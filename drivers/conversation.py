@@ -48,10 +48,14 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The hub's time: UTC in microseconds since 1970, and what the patient's local time adds to UTC."""
+    """The hub's time: UTC in microseconds since 1970, and what the patient's local time adds to UTC.
+
+    `is_plausible` is False while the hub's clock cannot be right, as after a start without a network: no sensor is set by it.
+    """
 
     utc_us: int
     utc_offset_s: int = 0
+    is_plausible: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,19 @@ class Remember:
     memory: Mapping[str, Any]
 
 
-Action = Read | Write | Request | Wait | Bond | Remember
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """From now on, expect another `Expect` of the same name within `within_s`; None: no longer.
+
+    If none comes, the sensor counts as silent, as a stream does after `silent_after_s`. This is for signals that share a
+    characteristic. The message about it calls the signal `name`.
+    """
+
+    name: str
+    within_s: float | None
+
+
+Action = Read | Write | Request | Wait | Bond | Remember | Expect
 Procedure = Generator[Action | Reading, Any, None]
 
 
@@ -124,7 +140,7 @@ class Run:
     procedure: Procedure
 
 
-Effect = Reading | Remember | Run
+Effect = Reading | Remember | Expect | Run
 
 
 class Conversation(Protocol):

@@ -6,6 +6,7 @@ from typing import Final
 
 from drivers.codec import MeasuredTime, Reader
 from drivers.conversation import Context, Effect, Moment, Procedure, Read, RefusedError, Value, Write, do_nothing
+from drivers.device import Quirk
 from drivers.readings import DecodeError, Quarantined, Reading, Status
 from drivers.spec import Characteristic, DriverSpec, uuid16
 
@@ -20,6 +21,12 @@ _FRACTION_AT: Final = 8
 _MANUAL_UPDATE: Final = 1 << 0
 _ADJUST_REASONS: Final = ("manual", "external", "time_zone", "dst")
 """Adjust reason, section 3.1.2.1, by bit."""
+
+_TIME_SOURCES: Final = ("unknown", "network", "gps", "radio", "manual", "atomic_clock", "cellular")
+_ACCURACY_STEP_S: Final = 0.125
+_MAX_ACCURACY: Final = 253
+_MANY: Final = 255
+"""Reference Time Information, section 3.3: sources by number, unit and largest value of the accuracy, 255 days and more."""
 
 _QUARTER_HOUR_MIN: Final = 15
 _TIME_ZONES: Final = range(-48, 57)
@@ -50,6 +57,22 @@ def decode_current_time(payload: bytes) -> tuple[Reading, ...]:
     return tuple(readings)
 
 
+def decode_date_time(payload: bytes) -> tuple[Reading, ...]:
+    """Decode the sensor's own date and time, local: a status in ISO 8601 form, "unknown" or "invalid"."""
+    reader = Reader(payload)
+    sent = reader.measured_time("date and time")
+    reader.expect_end()
+    return (Status("sensor_time", sent.at.isoformat() if sent.at else sent.clock),)
+
+
+def decode_huami_time(payload: bytes) -> tuple[Reading, ...]:
+    """Current Time of Mi Bands and Amazfit watches: the standard octets, or date and time alone; then quarter hours of zone."""
+    time = payload[:-1]
+    reader = Reader(payload[len(time) :])
+    zone = Status("sensor_utc_offset", reader.i8("time zone") * _QUARTER_HOUR_MIN)
+    return (*(decode_date_time(time) if len(time) <= _FRACTION_AT else decode_current_time(time)), zone)
+
+
 def decode_local_time_information(payload: bytes) -> tuple[Reading, ...]:
     """Local Time Information, 0x2A0F (section 3.2): the time zone and the daylight saving time in minutes, or "unknown"."""
     reader = Reader(payload)
@@ -63,6 +86,21 @@ def decode_local_time_information(payload: bytes) -> tuple[Reading, ...]:
         Status("sensor_utc_offset", "unknown" if zone == _UNKNOWN_TIME_ZONE else zone * _QUARTER_HOUR_MIN),
         Status("sensor_dst_offset", _DST_OFFSETS_MIN[dst]),
     )
+
+
+def decode_reference_time_information(payload: bytes) -> tuple[Reading, ...]:
+    """Reference Time Information, 0x2A14 (section 3.3): the source of the time, its accuracy and the age of its last update.
+
+    The text leaves out an accuracy that is unknown or worse than 31.6 s, and an age of 255 days and more.
+    """
+    reader = Reader(payload)
+    source, accuracy = reader.u8("source"), reader.u8("accuracy")
+    days, hours = reader.u8("days since the update"), reader.u8("hours since the update")
+    reader.expect_end()
+    parts = [f"source={_TIME_SOURCES[source] if source < len(_TIME_SOURCES) else 'unknown'}"]
+    parts += [f"accuracy_s={accuracy * _ACCURACY_STEP_S:g}"] if accuracy <= _MAX_ACCURACY else []
+    parts += [f"days={days} hours={hours}"] if days < _MANY else []
+    return (Status("sensor_time_reference", " ".join(parts)),)
 
 
 def local_time(now: Moment) -> datetime:
@@ -97,6 +135,8 @@ class _ClockConversation:
         except DecodeError as error:
             yield Quarantined(CURRENT_TIME, payload, str(error))
             return
+        if not now.is_plausible:
+            return
         time = Reader(payload).measured_time("date and time")
         offset_s = measure_offset_s(time, payload[_FRACTION_AT], now)
         if offset_s is not None:
@@ -129,6 +169,14 @@ DRIVER: Final = DriverSpec(
     # A sensor sends its time only when it was adjusted.
     streams=(Characteristic(CURRENT_TIME, "notify", decode_current_time, is_optional=True),),
     reads=(Characteristic(LOCAL_TIME_INFORMATION, "read", decode_local_time_information),),
+    others=(Characteristic(uuid16(0x2A14), "read", decode_reference_time_information),),
+    quirks=(
+        Quirk(
+            why="adds the time zone, and may leave out what follows the time (Gadgetbridge@a0948ee1, BLETypeConversions)",
+            models=("Mi Band", "Amazfit"),
+            decode={CURRENT_TIME: decode_huami_time},
+        ),
+    ),
     converse=_converse,
     # Before everything else: before a user is chosen and before records are asked for.
     setup_rank=-100,

@@ -9,9 +9,9 @@ from typing import Final
 
 from drivers.codec import Reader
 from drivers.conversation import Context, Effect, Moment, Procedure, Read, RefusedError, Value, Write, do_nothing
-from drivers.current_time import MAX_OFFSET_S, local_time, measure_offset_s
+from drivers.current_time import MAX_OFFSET_S, decode_date_time, local_time, measure_offset_s
 from drivers.device import Quirk
-from drivers.readings import DecodeError, Quarantined, Reading, Status
+from drivers.readings import DecodeError, Quarantined, Status
 from drivers.spec import Characteristic, uuid16
 
 DATE_TIME: Final = uuid16(0x2A08)
@@ -22,14 +22,6 @@ BONDS_FIRST: Final = Quirk(
     models=("A&D",),
     bonds_first=True,
 )
-
-
-def decode_date_time(payload: bytes) -> tuple[Reading, ...]:
-    """Decode the sensor's own date and time, local: a status in ISO 8601 form, "unknown" or "invalid"."""
-    reader = Reader(payload)
-    sent = reader.measured_time("date and time")
-    reader.expect_end()
-    return (Status("sensor_time", sent.at.isoformat() if sent.at else sent.clock),)
 
 
 def encode_local_time(now: Moment) -> bytes:
@@ -53,6 +45,8 @@ def set_clock(now: Moment) -> Procedure:
             yield Quarantined(DATE_TIME, payload, str(error))
         else:
             offset_s = measure_offset_s(Reader(payload).measured_time("date and time"), 0, now)
+    if not now.is_plausible:
+        return
     if offset_s is not None:
         yield Status("sensor_clock_offset_s", offset_s)
     if offset_s is None or abs(offset_s) > MAX_OFFSET_S:

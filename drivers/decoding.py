@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from drivers.conversation import Context, Effect, Moment, Procedure, Remember, Run, Value
+from drivers.conversation import Context, Effect, Expect, Moment, Procedure, Remember, Run, Value
 from drivers.device import Decoder, Quirk
 from drivers.readings import DecodeError, Quarantined, Reading, check_reading
 from drivers.spec import DriverSpec
@@ -14,11 +14,15 @@ _NO_TIME: Final = Moment(0)
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a value means. `memory` is what the driver remembers from now on, None if that has not changed."""
+    """What a value means. `memory` is what the driver remembers from now on, None if that has not changed.
+
+    `expected` are the deadlines of its signals that change.
+    """
 
     readings: tuple[Reading, ...]
     memory: Mapping[str, Any] | None = None
     procedures: tuple[Procedure, ...] = ()
+    expected: tuple[Expect, ...] = ()
 
 
 class ServiceDecoder:
@@ -63,12 +67,15 @@ class ServiceDecoder:
         readings: list[Reading] = []
         memory: Mapping[str, Any] | None = None
         procedures: list[Procedure] = []
+        expected: list[Expect] = []
         for effect in effects:
             match effect:
                 case Remember(remembered):
                     memory = remembered
+                case Expect():
+                    expected.append(effect)
                 case Run(procedure):
                     procedures.append(procedure)
                 case _:
                     readings.append(effect)
-        return Decoded(self.check(tuple(readings)), memory, tuple(procedures))
+        return Decoded(self.check(tuple(readings)), memory, tuple(procedures), tuple(expected))

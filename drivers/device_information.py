@@ -36,6 +36,16 @@ def decode_system_id(payload: bytes) -> tuple[Reading, ...]:
     return (Status("system_id_filler" if is_filler else "system_id", f"{eui64:016X}"),)
 
 
+def decode_pnp_id(payload: bytes) -> tuple[Reading, ...]:
+    """PnP ID, 0x2A50 (section 3.9): who numbers the vendor (1 is the Bluetooth SIG, 2 USB), vendor, product, version."""
+    reader = Reader(payload)
+    source, vendor = reader.u8("vendor ID source"), reader.u16("vendor ID")
+    product, version = reader.u16("product ID"), reader.u16("product version")
+    reader.expect_end()
+    text = f"vendor_id_source={source} vendor_id={vendor} product_id={product} product_version={version}"
+    return (Status("pnp_id", text),)
+
+
 DRIVER: Final = DriverSpec(
     name="device_information",
     service=uuid16(0x180A),
@@ -43,5 +53,6 @@ DRIVER: Final = DriverSpec(
         *(Characteristic(uuid16(number), "read", partial(decode_text, kind)) for number, kind in _TEXTS.items()),
         Characteristic(uuid16(0x2A23), "read", decode_system_id),
     ),
+    others=(Characteristic(uuid16(0x2A50), "read", decode_pnp_id),),
     identifies=True,
 )

@@ -5,7 +5,7 @@ from typing import Final
 
 from drivers import date_time
 from drivers.codec import MeasuredTime, Reader, SpecialValue
-from drivers.readings import DecodeError, Origin, Reading, Status, Vital, group_of
+from drivers.readings import Origin, Reading, Status, Vital, group_of
 from drivers.spec import Characteristic, DriverSpec, uuid16
 
 SURVIVED_RANGE_C: Final = (11.0, 47.0)
@@ -49,22 +49,26 @@ def decode_measurement(payload: bytes) -> tuple[Reading, ...]:
 
 
 def decode_intermediate(payload: bytes) -> tuple[Reading, ...]:
-    """Decode an Intermediate Temperature, 0x2A1E (section 3.3): a value before the final one, never a result."""
+    """Decode an Intermediate Temperature, 0x2A1E (section 3.3): a value before the final one, never a result.
+
+    The date and time and the site are in a text.
+    """
     measurement = _read_measurement(payload)
     if measurement.celsius is None:
         return ()
-    return (Vital("temperature_intermediate", measurement.celsius, measurement.flags),)
+    time, site = measurement.time, measurement.site
+    details = [f"measured={time.at.isoformat() if time.at else time.clock}"] if time else []
+    details += [f"site={site.replace(' ', '_')}"] if site else []
+    told = (Status("temperature_intermediate_details", " ".join(details)),) if details else ()
+    return (Vital("temperature_intermediate", measurement.celsius, measurement.flags), *told)
 
 
 def decode_type(payload: bytes) -> tuple[Reading, ...]:
-    """Decode the Temperature Type, 0x2A1D (section 3.2): the site, of a thermometer that has only one."""
+    """Decode the Temperature Type, 0x2A1D (section 3.2): the site of a thermometer that has one, or "unknown"."""
     reader = Reader(payload)
     number = reader.u8("temperature type")
     reader.expect_end()
-    site = _site(number)
-    if site is None:
-        raise DecodeError(f"temperature type: {number} is reserved; the service defines 1 to {len(_SITES)}")
-    return (Status("temperature_site", site),)
+    return (Status("temperature_site", _site(number) or "unknown"),)
 
 
 def decode_interval(payload: bytes) -> tuple[Reading, ...]:

@@ -8,6 +8,7 @@ Watches that serve 0x180D need nothing more. None of them was at hand; the evide
 - Wear OS and Pixel Watch: reports of users only, no frame. The service exists only in "connected fitness" mode.
 """
 
+import struct
 from functools import partial
 from itertools import groupby
 from typing import Final
@@ -126,9 +127,10 @@ def _decode_measurement(payload: bytes, units_per_second: int) -> tuple[Reading,
 
 def _read_intervals(reader: Reader, units_per_second: int) -> tuple[int, ...]:
     """The intervals at the end of the frame, in ticks: up to 9 at the default MTU, more at a larger one."""
-    if reader.remaining % 2:
+    count, half = divmod(reader.remaining, 2)
+    if half:
         raise DecodeError(f"R-R intervals: {reader.remaining} bytes are not a whole number of 2-byte intervals")
-    sent = tuple(reader.u16("R-R interval") for _ in range(reader.remaining // 2))
+    sent = struct.unpack(f"<{count}H", reader.read_rest())
     return sent if units_per_second == TICKS_PER_SECOND else tuple(to_ticks(interval, units_per_second) for interval in sent)
 
 

@@ -71,12 +71,14 @@ _ALL: Final = (
     # The FHIR guide for personal health devices gives the pulse of a cuff the general LOINC code of the heart rate.
     Kind("pulse_rate_cuff", "Pulse rate by cuff", "8867-4", Mdc("MDC_PULS_RATE_NON_INV", 149546), "/min", is_spot=True),
     Kind("cuff_pressure", "Pressure in the cuff", None, Mdc("MDC_PRESS_CUFF", 150300), "mm[Hg]"),
+    Kind("cuff_pressure_details", "Pressure in the cuff: time, pulse rate and user", None, None, ""),
     Kind("cuff_status", "Status of a blood pressure measurement without a result", None, None, ""),
     Kind("blood_pressure_status", "Blood pressure status with reserved bits", None, None, ""),
     Kind("blood_pressure_flags", "Blood pressure flags with reserved bits", None, None, ""),
     Kind("blood_pressure_feature", "Blood pressure features", None, None, ""),
     Kind("blood_pressure_record", "Segment of a stored blood pressure", None, None, ""),
     Kind("temperature_intermediate", "Body temperature, not final", None, None, "Cel"),
+    Kind("temperature_intermediate_details", "Body temperature, not final: time and site", None, None, ""),
     Kind("temperature_site", "Site of the temperature", None, None, ""),
     Kind("measurement_interval", "Interval of the measurements", None, None, "s"),
     Kind("sensor_time", "Sensor's clock", None, None, ""),
@@ -110,6 +112,8 @@ _ALL: Final = (
     Kind("date_of_birth", "Date of birth of a scale's user", None, None, ""),
     Kind("gender", "Gender of a scale's user", None, None, ""),
     Kind("broadcast_frame", "Counter and state of a broadcast heart rate", None, None, ""),
+    Kind("pnp_id", "Numbers of vendor, product and version (PnP ID)", None, None, ""),
+    Kind("sensor_time_reference", "Sensor's clock: where its time comes from", None, None, ""),
     Kind("system_id_filler", "System ID, a pattern that identifies nothing", None, None, ""),
     Kind("rr_padding", "R-R interval of 0, padding of the frame", None, None, "ms"),
     Kind("rr_implausible", "R-R interval outside 0.2 to 4 s", None, None, "ms"),
@@ -179,8 +183,15 @@ _ALL: Final = (
 
 KINDS: Final[Mapping[str, Kind]] = {kind.name: kind for kind in _ALL}
 """Every kind a driver may yield, by name."""
+_CONTINUOUS: Final = frozenset(kind.name for kind in _ALL if not kind.is_spot and not kind.is_waveform)
+
+NOT_MEASURED: Final = frozenset(
+    {"implausible", "no_pulse_found", "demonstration", "testing", "calibration_ongoing", "unavailable", "invalid"}
+)
+"""Flags of a number that is no measurement of a person: nobody has this value, there was no pulse to count, or the sensor says
+so. It is stored and sent, but no alarm, no figure and no display takes it for a value."""
 
 
 def is_continuous(kind: str) -> bool:
     """Whether a sensor may measure a vital sign of this kind by itself, over and over. A kind that is not known is not."""
-    return kind in KINDS and not KINDS[kind].is_spot and not KINDS[kind].is_waveform
+    return kind in _CONTINUOUS

@@ -3,6 +3,7 @@
 from typing import Final
 
 from drivers.codec import Reader
+from drivers.heart_rate import rate_flags
 from drivers.readings import Reading, Vital
 from drivers.spec import Broadcast, DriverSpec
 
@@ -25,7 +26,7 @@ def decode_activity(payload: bytes) -> tuple[Reading, ...]:
     reader.expect_end()
     if kind != _ACTIVITY or rate == _NOT_MEASURED:
         return ()
-    return (Vital("heart_rate", rate, ("age_unknown",) if rate else ("age_unknown", "no_pulse_found")),)
+    return (Vital("heart_rate", rate, ("age_unknown", *rate_flags(rate))),)
 
 
 DRIVER: Final = DriverSpec(

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Final
 
 from drivers.delta_frames import check_records
+from drivers.heart_rate import rate_flags
 from drivers.readings import TICKS_LIMIT, TICKS_PER_SECOND, Intervals, Reading, Status, Vital
 
 _SAMPLE: Final = struct.Struct("<BHHB")
@@ -62,12 +63,8 @@ class _Beat:
 
     @property
     def rate_flags(self) -> tuple[str, ...]:
-        found = {
-            "no_pulse_found": self.rate == 0,
-            "body_movement": bool(self.flags & _BLOCKER),
-            "no_contact": self.contact is False,
-        }
-        return tuple(flag for flag, is_set in found.items() if is_set)
+        moved = ("body_movement",) if self.flags & _BLOCKER else ()
+        return (*rate_flags(self.rate), *moved, *(("no_contact",) if self.contact is False else ()))
 
 
 def _to_ticks(milliseconds: int) -> int:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from drivers.codec import Reader
+from drivers.heart_rate import rate_flags
 from drivers.readings import Reading, Status, Vital
 from drivers.spec import Broadcast, DriverSpec
 
@@ -34,11 +35,11 @@ def decode_heart_rate(payload: bytes) -> tuple[Reading, ...]:
     reader.expect_end()
 
     rates = zip(("heart_rate", "heart_rate_fast"), reversed(averages), strict=False)
-    frame = f"counter {state >> 2 & 7}, broadcast {state >> 5 & 1}, sensor type {state >> 6 & 1}, status {state >> 7}"
+    frame = f"counter={state >> 2 & 7} broadcast={state >> 5 & 1} sensor_type={state >> 6 & 1} status={state >> 7}"
     return (
-        *(Vital(kind, rate, () if rate else ("no_pulse_found",)) for kind, rate in rates),
+        *(Vital(kind, rate, rate_flags(rate)) for kind, rate in rates),
         Status("skin_contact", bool(state & _CONTACT)),
-        Status("broadcast_frame", f"{frame}, 5 kHz code {code}"),
+        Status("broadcast_frame", f"{frame} khz_code={code}"),
     )
 
 

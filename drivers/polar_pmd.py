@@ -17,6 +17,7 @@ from drivers.conversation import (
     Action,
     Context,
     Effect,
+    Expect,
     Moment,
     NoAnswerError,
     Procedure,
@@ -65,6 +66,13 @@ RESTARTS_WITHOUT_DATA: Final = 3
 """Restarts of a measurement that the sensor stops again before a frame came. More would only drain its battery; the silence of
 the data characteristic then ends the connection."""
 
+SILENT_AFTER_S: Final = 5.0
+"""A full frame of an ECG holds 73 samples and arrives every 0.56 s, one of a PPG within a second; five seconds without one
+exceed any normal radio loss. PPI have no such limit: they pause without skin contact."""
+_EXPECTED: Final = frozenset({Measurement.ECG, Measurement.PPG})
+_ANSWERS: Final = frozenset({CONTROL_POINT})
+"""Frames of other measurements, which go on, are no progress of an answer."""
+
 _REMOVE_BATTERY: Final = "it already runs and sends nothing: take the sensor's battery out for ten seconds and put it back"
 
 
@@ -94,7 +102,8 @@ class _PmdConversation:
             return self._receive_control(value.payload)
         readings = decode_frame(value.payload, self._streams)
         measurement = value.payload[0] & MEASUREMENT_BITS
-        return readings if measurement in self._flowing else (*readings, *self._note_first_frame(measurement))
+        first = () if measurement in self._flowing else self._note_first_frame(measurement)
+        return (*readings, *first, *self._expect_next(measurement))
 
     def stop(self) -> Procedure:
         """Stop every measurement that runs: a strap stays switched on until the last is stopped."""
@@ -103,6 +112,11 @@ class _PmdConversation:
                 yield from self._ask(bytes((STOP, measurement)))
             except (RefusedError, NoAnswerError):
                 continue  # the others must be stopped all the same
+
+    def _expect_next(self, measurement: int) -> tuple[Expect, ...]:
+        """Expect a further frame of a measurement that this conversation has started: others share its characteristic."""
+        is_expected = measurement in _EXPECTED and measurement in self._started
+        return (Expect(name_of(measurement), SILENT_AFTER_S),) if is_expected else ()
 
     def _receive_control(self, payload: bytes) -> Iterable[Effect]:
         stopped = parse_stopped(payload)
@@ -145,7 +159,8 @@ class _PmdConversation:
             raise DecodeError(f"control point: not an answer, but a report that measurements stopped which do not run: {names}")
         again = [measurement for measurement in sorted(ours) if self._restarts[measurement] < RESTARTS_WITHOUT_DATA]
         self._restarts.update(again)
-        return (Status("stream_stopped", names), *((Run(self._start_each(again)),) if again else ()))
+        ended = (Expect(name_of(measurement), None) for measurement in sorted(ours & _EXPECTED))
+        return (Status("stream_stopped", names), *ended, *((Run(self._start_each(again)),) if again else ()))
 
     def _start_each(self, measurements: Iterable[int]) -> Procedure:
         """Start measurements; those that the sensor refuses cost the others nothing.
@@ -177,6 +192,7 @@ class _PmdConversation:
         if answer.status == SUCCESS:
             self._learn(measurement, _settings_of(answer))
             yield from self._prove(measurement)
+            yield from self._expect_next(measurement)
         elif answer.status == ALREADY_IN_STATE:
             if measurement in self._unproven:
                 yield Status("stream_trouble", f"{name_of(measurement)}: {_REMOVE_BATTERY}")
@@ -206,7 +222,7 @@ class _PmdConversation:
     def _ask(self, request: bytes) -> Generator[Action | Reading, Any, Answer]:
         pending = self._pending = PendingAnswer(request)
         try:
-            last = yield Request(CONTROL_POINT, request, pending.is_last)
+            last = yield Request(CONTROL_POINT, request, pending.is_last, progress=_ANSWERS)
         finally:
             self._pending = None
         return pending.complete(last)
@@ -247,9 +263,7 @@ DRIVER: Final = DriverSpec(
     service=SERVICE,
     streams=(
         Characteristic(CONTROL_POINT, "indicate"),
-        # A full frame of an ECG holds 73 samples and arrives every 0.56 s, one of a PPG within a second; five seconds without
-        # one exceed any normal radio loss.
-        Characteristic(DATA, "notify", silent_after_s=5.0),
+        Characteristic(DATA, "notify", silent_after_s=SILENT_AFTER_S),
     ),
     quirks=_QUIRKS,
     converse=_PmdConversation,

@@ -165,7 +165,7 @@ def _readings(values: _Values, status: tuple[str, ...], origin: Origin | None) -
     """The readings of one measurement; `origin` is None for a continuous one."""
     flags = status if origin else ("continuous", *status)
     vitals = tuple(
-        Vital(kind, value, flags if _is_plausible(kind, value) else (*flags, "implausible"), origin)
+        Vital(kind, value, (*flags, *_doubts(kind, value)), origin)
         for kind, value in values
         if not isinstance(value, SpecialValue)
     )
@@ -176,9 +176,12 @@ def _readings(values: _Values, status: tuple[str, ...], origin: Origin | None) -
     return (*vitals, failure, *reasons)
 
 
-def _is_plausible(kind: str, value: float) -> bool:
-    low, high = _PLAUSIBLE.get(kind.removesuffix("_fast").removesuffix("_slow"), (value, value))
-    return low <= value <= high
+def _doubts(kind: str, value: float) -> tuple[str, ...]:
+    measured = kind.removesuffix("_fast").removesuffix("_slow")
+    if measured == "pulse_rate" and value == 0:
+        return ("no_pulse_found",)
+    low, high = _PLAUSIBLE.get(measured, (value, value))
+    return () if low <= value <= high else ("implausible",)
 
 
 class _OximeterConversation:
@@ -215,6 +218,8 @@ class _OximeterConversation:
         is_known = origin.group in self._fetched
         self._fetched.pop(origin.group, None)  # added again as the newest
         self._fetched[origin.group] = None
+        if len(self._fetched) > 2 * MAX_REMEMBERED_RECORDS:  # those remembered, and as many that are new
+            del self._fetched[next(iter(self._fetched))]
         return () if is_known else tuple(replace(reading, origin=replace(origin, is_stored=True)) for reading in readings)
 
     def stop(self) -> Procedure:

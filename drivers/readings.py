@@ -115,13 +115,13 @@ def check_reading(reading: Reading) -> None:
         DecodeError: names the field and what is allowed, never the value.
     """
     match reading:
-        case Waveform():
-            _check_waveform(reading)
         case Vital(kind, value) | Status(kind, float(value)):
             if not math.isfinite(value):
                 raise DecodeError(f"{kind}: the value is not a finite number")
+        case Waveform():
+            _check_waveform(reading)
         case Intervals(kind, ticks):
-            if not all(0 <= tick < TICKS_LIMIT for tick in ticks):
+            if ticks and not (min(ticks) >= 0 and max(ticks) < TICKS_LIMIT):
                 raise DecodeError(f"{kind}: an interval is outside 0 to {TICKS_LIMIT - 1} ticks")
         case _:
             pass

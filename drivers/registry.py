@@ -30,10 +30,15 @@ class Registry:
         return tuple(driver for driver in self.drivers if driver.service in offered)
 
     def find(self, characteristic: str, service: str | None = None) -> DriverSpec | None:
-        """The driver that decodes a characteristic. Without its service, the only one that does; None if several do."""
+        """The driver that decodes a characteristic of a service; None if there is none, or if several could.
+
+        The service may be unknown, or one without a driver: a characteristic then has the layout that it has elsewhere, as
+        record access in a glucose meter.
+        """
         found = self._owners.get(characteristic.lower(), ())
-        chosen = [driver for driver in found if service is None or driver.service == service.lower()]
-        return chosen[0] if len(chosen) == 1 else None
+        if service is not None and service.lower() in self._services:
+            found = tuple(driver for driver in found if driver.service == service.lower())
+        return found[0] if len(found) == 1 else None
 
     def decode(
         self, characteristic: str, payload: bytes, device: DeviceInformation | None = None, service: str | None = None
@@ -53,6 +58,10 @@ class Registry:
         """Whether this sensor must be bonded before its services are discovered."""
         return any(quirk.bonds_first and quirk.applies_to(device) for driver in self.drivers for quirk in driver.quirks)
 
+    def reads_broadcast(self, field: BroadcastField, key: str | int) -> bool:
+        """Whether a driver decodes this field of advertisements."""
+        return (field, key) in self._broadcasts
+
     def decode_broadcast(self, field: BroadcastField, key: str | int, payload: bytes) -> tuple[Reading, ...]:
         """Decode a field of an advertisement; no readings where no driver decodes it, because most concern other devices."""
         broadcast = self._broadcasts.get((field, key))
@@ -70,6 +79,10 @@ class Registry:
     @cached_property
     def _broadcasts(self) -> Mapping[tuple[BroadcastField, str | int], Broadcast]:
         return {(broadcast.field, broadcast.key): broadcast for driver in self.drivers for broadcast in driver.broadcasts}
+
+    @cached_property
+    def _services(self) -> frozenset[str]:
+        return frozenset(driver.service for driver in self.drivers if driver.service)
 
     @cached_property
     def _owners(self) -> Mapping[str, tuple[DriverSpec, ...]]:

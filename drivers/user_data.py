@@ -22,9 +22,9 @@ _RESPONSE: Final = 0x20
 _OPERATIONS: Final[Mapping[int, str]] = {
     _REGISTER: "register",
     _CONSENT: "consent",
-    3: "delete user data",
-    _LIST_ALL_USERS: "list all users",
-    _DELETE_USERS: "delete users",
+    3: "delete_user_data",
+    _LIST_ALL_USERS: "list_all_users",
+    _DELETE_USERS: "delete_users",
 }
 """Procedures of the User Control Point (section 3.4). This driver writes the consent only."""
 
@@ -45,37 +45,41 @@ _CM_PER_M: Final = 100
 
 
 def decode_user_control(payload: bytes) -> tuple[Reading, ...]:
-    """User Control Point, 0x2A9F (section 3.4): an answer, or what a client writes, as text. A consent code is left out."""
+    """User Control Point, 0x2A9F (section 3.4): an answer, or what a client writes, as text.
+
+    It is a list of names and values, as `op=response request=register result=success user=3`. A consent code is a secret: of
+    one, the text says only that it was given.
+    """
     reader = Reader(payload)
     operation = reader.u8("op code")
-    text = _describe_response(reader) if operation == _RESPONSE else _describe_request(operation, reader)
+    parts = _describe_response(reader) if operation == _RESPONSE else _describe_request(operation, reader)
     reader.expect_end()
-    return (Status("user_control", text),)
+    return (Status("user_control", " ".join(parts)),)
 
 
-def _describe_response(reader: Reader) -> str:
+def _describe_response(reader: Reader) -> list[str]:
     request = reader.u8("request op code")
     result = reader.u8("response value")
-    name = _OPERATIONS.get(request, f"op code {request}")
-    text = f"response to {name}: {_RESULTS.get(result, f'reserved value {result}')}"
-    if result != _SUCCESS:
-        return text
-    if request in (_REGISTER, _DELETE_USERS):
-        return f"{text}, user {reader.u8('user index')}"
-    if request == _LIST_ALL_USERS:
-        return f"{text}, {reader.u8('number of users')} users"
-    return text
+    name = _OPERATIONS.get(request, f"unknown_{request}")
+    parts = ["op=response", f"request={name}", f"result={_RESULTS.get(result, f'unknown_{result}')}"]
+    if result == _SUCCESS and request in (_REGISTER, _DELETE_USERS):
+        parts.append(f"user={reader.u8('user index')}")
+    if result == _SUCCESS and request == _LIST_ALL_USERS:
+        parts.append(f"users={reader.u8('number of users')}")
+    return parts
 
 
-def _describe_request(operation: int, reader: Reader) -> str:
+def _describe_request(operation: int, reader: Reader) -> list[str]:
     name = _OPERATIONS.get(operation)
     if name is None:
         raise DecodeError(f"op code: {operation} is reserved; the service defines 1 to 5 and 32")
-    details = [f"user {reader.u8('user index')}"] if operation in (_CONSENT, _DELETE_USERS) else []
+    parts = [f"op={name}"]
+    if operation in (_CONSENT, _DELETE_USERS):
+        parts.append(f"user={reader.u8('user index')}")
     if operation in (_REGISTER, _CONSENT):
         reader.u16("consent code")
-        details.append("code given")
-    return f"{name}: {', '.join(details)}" if details else name
+        parts.append("code=given")
+    return parts
 
 
 def decode_user_index(payload: bytes) -> tuple[Reading, ...]:

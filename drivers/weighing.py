@@ -122,7 +122,7 @@ class WeighingJoiner:
 
 
 def _origin_of(readings: Iterable[Reading]) -> Origin | None:
-    return next((reading.origin for reading in readings if isinstance(reading, Vital | Status) and reading.origin), None)
+    return next((reading.origin for reading in readings if isinstance(reading, (Vital, Status)) and reading.origin), None)
 
 
 def _is_body(reading: Reading) -> bool:

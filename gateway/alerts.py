@@ -172,6 +172,8 @@ class AlertTracker:
 
         Must be called at fixed times of the stream, so the result does not depend on how the stream was divided into chunks.
         """
+        if not self._suppressed:
+            return ()
         due = [
             key
             for key, alert in self._suppressed.items()

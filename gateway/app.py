@@ -27,10 +27,11 @@ from gateway.pairing_alert import pairing_key
 from gateway.pairings import Pairings
 from gateway.persons import deliver_answers
 from gateway.pipeline import Pipeline
-from gateway.radio import Radio
+from gateway.radio import Radio, is_radio_present
+from gateway.radio_failover import RadioFailover, RadioSource
 from gateway.recorder import Recorder
 from gateway.sensor_memory import SensorMemory
-from gateway.sensor_runner import SensorRunner, memory_key, run_sensors, state_key
+from gateway.sensor_runner import SensorRunner, memory_key, state_key
 from gateway.startup import load_consent, load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
@@ -183,6 +184,12 @@ class Agent:
         if alerts:
             await storage.recorder.add(alerts, {ALERT_STATE_KEY: state})
 
+    def _radio_sources(self) -> list[RadioSource]:
+        """The radios of the settings, in order of preference."""
+        bonds = self.settings.data / "bonds.json"
+        names = (self.settings.radio, *self.settings.fallback_radios)
+        return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in names]
+
     async def _run_tasks(
         self, stop: asyncio.Event, transport: ClinicTransport, storage: Storage, sensors: list[SensorRunner]
     ) -> None:
@@ -198,8 +205,7 @@ class Agent:
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
             ]
-            open_radio = partial(self.open_radio, settings.radio, settings.data / "bonds.json")
-            running = group.create_task(run_sensors(open_radio, sensors), name="sensors")
+            running = group.create_task(RadioFailover(self._radio_sources(), sensors).run(), name="sensors")
             try:
                 await stop.wait()
                 log.info("stopping: the sensors are disconnected and the last readings stored and sent")

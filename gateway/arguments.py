@@ -83,11 +83,17 @@ def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="new capture file; it contains unencrypted measurements")
     parser.add_argument(
-        "--name", required=True, help="the beginning of the sensor's advertised name, as shown by pulsegate scan"
+        "--name",
+        required=True,
+        help="the beginning of the sensor's advertised name, as shown by pulsegate scan, or its address, with which a paired"
+        " sensor is recorded through its pairing",
     )
     _add_radio(parser)
     parser.add_argument(
         "--seconds", type=_parse_positive_seconds, default=60.0, help="duration of the recording (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--btsnoop", action="store_true", help="write a btsnoop file, which Wireshark opens, instead of pulsegate's own format"
     )
 
 
@@ -99,6 +105,7 @@ def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
         "--port", type=_parse_port, default=DEFAULT_PORT, help="port of the clinician's page (default: %(default)s)"
     )
     _add_played_recording(parser)
+    parser.add_argument("--home", action="store_true", help="add a cuff, an oximeter, a scale and a watch to the strap")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counters and alerts to this file at the end")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep all data in this folder (default: a temporary folder)")
 

@@ -212,16 +212,20 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _record(arguments: argparse.Namespace) -> int:
     import asyncio
 
-    from config.settings import SensorSettings
+    from config.settings import ADDRESS, SensorSettings
     from drivers.registry import load_drivers
     from gateway.clock import SystemClock
     from gateway.radio import open_radio
     from gateway.replay.record import record
 
+    name: str = arguments.name
+    is_address = ADDRESS.fullmatch(name.upper())
+
     async def run() -> int:
-        sensor = SensorSettings("recorded", advertised_name=arguments.name)
+        sensor = SensorSettings(name, name.upper()) if is_address else SensorSettings(name, advertised_name=name)
         async with open_radio(arguments.radio) as radio:
-            return await record(sensor, radio, load_drivers(), SystemClock(), arguments.file, arguments.seconds)
+            drivers, clock, as_btsnoop = load_drivers(), SystemClock(), arguments.btsnoop
+            return await record(sensor, radio, drivers, clock, arguments.file, arguments.seconds, as_btsnoop=as_btsnoop)
 
     try:
         payloads = asyncio.run(run())
@@ -231,7 +235,7 @@ def _record(arguments: argparse.Namespace) -> int:
         ) from error
     if not payloads:
         raise CommandError(
-            f"no sensor named {arguments.name} was found: check that it is worn, in range and not connected to another device"
+            f"nothing came from a sensor named {name}: check that it is worn, in range and not connected to another device"
         )
     print(f"{payloads} payloads written to {arguments.file}")
     return 0
@@ -243,7 +247,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     except ImportError as error:
         raise CommandError(f"the demo needs the extras sim and clinic ({error.name} is missing): run make setup") from error
     _keep_files_private()
-    options = DemoOptions(arguments.seconds, arguments.port, arguments.record, arguments.json, data=arguments.data)
+    options = DemoOptions(
+        arguments.seconds, arguments.port, arguments.record, arguments.json, data=arguments.data, home=arguments.home
+    )
     return run_demo(options)
 
 

@@ -1,8 +1,9 @@
 """One connection to a sensor: its subscriptions, the conversations of its drivers, and its silence.
 
-The steps are in this order: subscribe to every driver's streams; read the device information; open a conversation for each
-service; decode the values that came meanwhile; read the other values; run the set-ups. A sensor may send from the first moment
-and sleep seconds later, so nothing slow comes before the subscriptions, and no value is decoded before the model is known.
+The steps are in this order: listen to every driver's streams; subscribe to them; read the device information; open a
+conversation for each service; decode the values that came meanwhile; read the other values; run the set-ups. A sensor may send
+from the first moment and sleep seconds later, so nothing slow comes before the subscriptions, and no value is decoded before
+the model is known.
 """
 
 import asyncio
@@ -15,10 +16,12 @@ from typing import Final
 
 from bleak.backends.service import BleakGATTService
 
+from drivers.device import DeviceInformation
 from drivers.registry import Registry
 from drivers.spec import DriverSpec
 from gateway.link_states import LinkEvent
 from gateway.radio import StaleBondError
+from gateway.sensor_limits import SET_UP_LIMIT_S, SensorLimitError
 from gateway.sensor_link import SETUP_ERRORS, SensorLink, describe_error
 from gateway.service_link import ServiceLink
 
@@ -28,6 +31,16 @@ log = logging.getLogger(__name__)
 SETTLE_S: Final = 0.1
 """Between discovery and the first subscription: Beurer's BM85 stays silent if that comes sooner (blood-pressure-monitor-fl,
 pull 737)."""
+_NEEDS_SETTLING: Final = ("BM85",)
+"""The models that must not be subscribed to at once."""
+
+
+def early_characteristics(registry: Registry, device: DeviceInformation) -> frozenset[str]:
+    """Return those whose indications are taken from the first moment of a connection with this sensor."""
+    if any(device.is_model(model) for model in _NEEDS_SETTLING):
+        return frozenset()
+    streams = (stream for driver in registry.drivers for stream in driver.streams)
+    return frozenset(stream.uuid for stream in streams if stream.mode == "indicate")
 
 
 class SensorSilentError(Exception):
@@ -49,15 +62,36 @@ class Connection:
 
         Raises:
             SensorSilentError: a stream missed its deadline.
+            SensorLimitError: the preparation does not end.
             BleakError: the link failed while it was prepared.
         """
+        try:
+            async with asyncio.timeout(SET_UP_LIMIT_S) as limit:
+                await self._prepare()
+        except TimeoutError:
+            if limit.expired():
+                raise SensorLimitError(f"disconnected, because its set-up did not end within {SET_UP_LIMIT_S:g} s") from None
+            raise
+        self.on_progress("subscribed")
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(service.serve()) for service in self._services]
+            silent = await self._wait_link_lost()
+            for task in tasks:
+                task.cancel()
+        if silent is not None:
+            raise SensorSilentError(f"connected, but its stream {silent} fell silent")
+
+    async def _prepare(self) -> None:
+        """Secure the link, subscribe, identify the sensor, and run the set-ups."""
         self._services = [ServiceLink(self.link, driver, found) for driver, found in self._match_drivers()]
         device = self.link.memory.device
         self.link.memory.device = replace(device, name=self.advertised_name or device.name)
-        await self._secure()
-        self.on_progress("secured")
-        await asyncio.sleep(SETTLE_S)
+        for service in self._services:
+            service.listen()
         try:
+            await self._secure()
+            self.on_progress("secured")
+            await asyncio.sleep(SETTLE_S)
             for service in self._services:
                 await service.subscribe()
             await self._identify()
@@ -66,18 +100,11 @@ class Connection:
                 service.open()
         for service in self._services:
             await service.set_up()
-        self.on_progress("subscribed")
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(service.serve()) for service in self._services]
-            silent = await self._wait_link_lost()
-            for task in tasks:
-                task.cancel()
-        if silent is not None:
-            raise SensorSilentError(f"connected, but characteristic {silent} fell silent")
 
     async def stop(self) -> None:
-        """Run the drivers' stop procedures, each as far as the sensor answers."""
-        for service in self._services if not self.link.lost.is_set() else ():
+        """Run the drivers' stop procedures, each as far as the sensor answers; none after it exceeded its limits."""
+        is_reachable = not (self.link.lost.is_set() or self.link.limit.is_exceeded)
+        for service in self._services if is_reachable else ():
             if service.decoder is not None and service.decoder.conversation is not None:
                 try:
                     await service.run(service.decoder.conversation.stop())
@@ -102,7 +129,8 @@ class Connection:
         bonding = [service for service in self._services if service.driver.bonding]
         if bonding and not self.link.may_bond:
             names = ", ".join(service.driver.name for service in bonding)
-            log.warning("%s: %s needs a pairing: run `pulsegate pair %s`", self.link.name, names, self.link.name)
+            level = self.link.said.level("pairing", names)
+            log.log(level, "%s: %s needs a pairing: run `pulsegate pair %s`", self.link.name, names, self.link.name)
             self._services = [service for service in self._services if not service.driver.bonding]
         elif bonding:
             try:
@@ -110,7 +138,8 @@ class Connection:
             except StaleBondError:
                 raise
             except SETUP_ERRORS as error:
-                log.warning("%s: cannot pair: %s", self.link.name, describe_error(error))
+                failure = describe_error(error)
+                log.log(self.link.said.level("pairing", failure), "%s: cannot pair: %s", self.link.name, failure)
                 if self.link.lost.is_set():
                     raise
 
@@ -122,8 +151,11 @@ class Connection:
                 await service.read_values()
 
     async def _wait_link_lost(self) -> str | None:
-        """Return None when the link is lost, or the characteristic of a stream that missed its deadline."""
+        """Return None when the link is lost, or the name of what missed its deadline: a signal, or a characteristic."""
         loop = asyncio.get_running_loop()
+        streams = [stream for service in self._services for stream in service.driver.streams]
+        # No deadline that is set while this waits can be nearer than the shortest limit.
+        shortest_s = min((stream.silent_after_s for stream in streams if stream.silent_after_s), default=None)
         while not self.link.lost.is_set():
             now_s = loop.time()
             deadlines = [(at_s, uuid) for service in self._services for uuid, at_s in service.deadlines.items()]
@@ -131,6 +163,6 @@ class Connection:
             if at_s <= now_s:
                 return uuid
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(at_s - now_s, 1.0)):
+                async with asyncio.timeout(None if shortest_s is None else min(at_s - now_s, shortest_s)):
                     await self.link.lost.wait()
         return None

@@ -1,17 +1,28 @@
 """`pulsegate decode`: decodes one payload by itself, as if a connection began with it, and prints its readings.
 
 Service and characteristic may be followed by a note, as in the vectors of devices that the tests read ("2A9C (Xiaomi layout)",
-"1810 or 1809"): their first word counts.
+"1810 or 1809"): their first word counts. In place of a characteristic, SFLOAT or FLOAT decodes one number of IEEE 11073-20601.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from config.terminal import escape_controls
+from drivers.codec import Reader, SpecialValue
 from drivers.device import DeviceInformation
 from drivers.kinds import KINDS
-from drivers.readings import TICKS_PER_SECOND, Intervals, Origin, Quarantined, Reading, Status, Vital, Waveform
+from drivers.readings import (
+    TICKS_PER_SECOND,
+    DecodeError,
+    Intervals,
+    Origin,
+    Quarantined,
+    Reading,
+    Status,
+    Vital,
+    Waveform,
+)
 from drivers.registry import Registry
 from drivers.spec import BroadcastField, uuid16
 
@@ -21,6 +32,18 @@ _ADVERTISEMENT: Final = re.compile(r"\s*advertisement:\s*(service|manufacturer) 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _COMPANY_BYTES: Final = 2
 """Manufacturer data starts with the company's number: Core Specification Supplement, part A, section 1.4."""
+_NUMBERS: Final[Mapping[str, Callable[[Reader, str], float | SpecialValue]]] = {
+    "SFLOAT": Reader.sfloat,
+    "FLOAT": Reader.float32,
+}
+_TRUTH: Final = {"true": True, "false": False}
+_SPECIAL_NAMES: Final[Mapping[SpecialValue, str]] = {
+    SpecialValue.NAN: "NaN",
+    SpecialValue.NOT_AT_THIS_RESOLUTION: "NRes",
+    SpecialValue.PLUS_INFINITY: "+INF",
+    SpecialValue.MINUS_INFINITY: "-INF",
+    SpecialValue.RESERVED: "reserved",
+}
 
 
 class UsageError(ValueError):
@@ -39,6 +62,8 @@ def decode_payload(
     Raises:
         UsageError: the service or the characteristic is not written so.
     """
+    if characteristic in _NUMBERS:
+        return _decode_number(characteristic, payload)
     advertisement = _ADVERTISEMENT.match(characteristic)
     if advertisement:
         return _decode_advertisement(registry, advertisement[1].lower(), advertisement[2], payload)
@@ -78,19 +103,26 @@ def parse_hex(text: str) -> bytes:
 
 
 def reading_as_json(reading: Reading) -> Json:
-    """A reading as one flat object; `type` says which."""
+    """A reading as one object; `type` says which. A text of names and values ("op=response number=3") has them in `fields` too.
+
+    The `values` of a waveform are its samples in its unit.
+    """
     match reading:
         case Vital(kind, value, flags, origin):
             found = {"type": "vital", "kind": kind, "value": value, "unit": _unit(kind), "flags": list(flags)}
             return found | _origin_as_json(origin)
         case Status(kind, value, origin):
-            return {"type": "status", "kind": kind, "value": value} | _origin_as_json(origin)
+            found = {"type": "status", "kind": kind, "value": value}
+            found |= {"unit": _unit(kind)} if _unit(kind) else {}
+            found |= {"fields": fields} if (fields := _fields(value)) else {}
+            return found | _origin_as_json(origin)
         case Intervals(kind, ticks):
             ms = [round(tick * 1000 / TICKS_PER_SECOND, 3) for tick in ticks]
             return {"type": "intervals", "kind": kind, "ticks": list(ticks), "ms": ms}
         case Waveform(kind, samples, rate_hz, scale, last_ns):
             shape = {"rate_hz": rate_hz, "scale": scale, "unit": _unit(kind), "last_ns": last_ns}
-            return {"type": "waveform", "kind": kind, "samples": list(samples), **shape}
+            values = [_in_unit(sample, scale) for sample in samples]
+            return {"type": "waveform", "kind": kind, "samples": list(samples), "values": values, **shape}
         case Quarantined(_, payload, reason):
             return {"type": "quarantined", "reason": reason, "payload": payload.hex().upper()}
 
@@ -120,6 +152,16 @@ def _decode_broadcast(registry: Registry, field: BroadcastField, key: str | int,
     return registry.decode_broadcast(field, key, payload)
 
 
+def _decode_number(name: str, payload: bytes) -> tuple[Reading, ...]:
+    reader = Reader(payload)
+    try:
+        number = _NUMBERS[name](reader, name)
+        reader.expect_end()
+    except DecodeError as error:
+        return (Quarantined(name, payload, str(error)),)
+    return (Status("number", _SPECIAL_NAMES[number] if isinstance(number, SpecialValue) else number),)
+
+
 def _parse_company(text: str) -> int:
     if not re.fullmatch("[0-9a-fA-F]{4}", text):
         raise UsageError(f"{text!r} is not the number of a company: use its 4 hexadecimal digits (006B)")
@@ -133,9 +175,22 @@ def _is_none(service: str) -> bool:
 def _origin_as_json(origin: Origin | None) -> Json:
     if origin is None:
         return {}
-    measured = {"measured": origin.measured.isoformat()} if origin.measured else {}
-    more = {"clock": origin.clock, "user": origin.user, "record": origin.record}
-    return {**measured, **more, "group": origin.group, "stored": origin.is_stored}
+    measured = origin.measured.isoformat() if origin.measured else None
+    found = {"measured": measured, "clock": origin.clock, "user": origin.user, "record": origin.record}
+    return {**found, "group": origin.group, "stored": origin.is_stored}
+
+
+def _fields(value: object) -> Json:
+    """The names and values that a text lists, numbers and truth as such; none if it is another text."""
+    words = [word.partition("=") for word in value.split()] if isinstance(value, str) else []
+    if not all(equals for _, equals, _ in words):
+        return {}
+    return {name: _TRUTH.get(text, int(text) if text.isdecimal() else text) for name, _, text in words}
+
+
+def _in_unit(sample: int, scale: float) -> float:
+    """A sample in its unit, without the digits that only come from the multiplication."""
+    return float(f"{sample * scale:.9g}")
 
 
 def _unit(kind: str) -> str:
@@ -151,7 +206,7 @@ def _row(reading: Reading) -> tuple[str, str, str]:
         case Intervals(kind, ticks):
             return kind, " ".join(f"{tick * 1000 / TICKS_PER_SECOND:.1f}" for tick in ticks) + " ms", ""
         case Waveform(kind, samples, rate_hz, scale, last_ns):
-            values = " ".join(f"{sample * scale:g}" for sample in samples)
+            values = " ".join(f"{_in_unit(sample, scale):g}" for sample in samples)
             time = "" if last_ns is None else f", the last at {last_ns / 1e9:.3f} s"
             return kind, f"{values} {_unit(kind)}", f"{len(samples)} samples at {rate_hz:g} Hz{time}"
         case Quarantined(_, _, reason):

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeGuard
 
 import numpy as np
 
-from config.limits import Limits
+from config.limits import PLAUSIBLE, Limits
 from drivers.kinds import is_continuous
 from drivers.readings import Intervals, Quarantined, Reading, Status, Vital, Waveform
 from gateway.alerts import (
@@ -56,6 +56,8 @@ AGENT_RESTART_REASON: Final = "the agent was restarted"
 """The reason of a gap since the last run of the agent."""
 LATE_US: Final = 600_000_000
 """A result that is older at its arrival is late. Until then a patient may have rested and measured again."""
+CONTINUOUS_INTERVALS: Final = frozenset({"rr", "pp"})
+"""Intervals of a sensor that measures them continuously. The other kinds are what it sends in place of one that it lacks."""
 URGENT_PRIORITIES: Final = frozenset({"high", "medium"})
 """A result that may be another person's does not wait for the patient's answer if its values alone raise an alert of these
 priorities: harm may come immediately or within minutes, and a severe pressure is of high priority only when it is repeated."""
@@ -123,7 +125,8 @@ class Pipeline:
         if any(map(_is_of_result, readings)):
             self.spots.begin(arrival)
             parts = _gather_results(readings)
-        output = join_outputs(self._process(part, arrival) for part in parts)
+        now = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)
+        output = join_outputs([self._process(part, now, arrival) for part in parts])
         now_us = arrival.wall_us
         self._values_us = {kind: at_us for kind, at_us in self._values_us.items() if abs(now_us - at_us) <= RUNNING_US}
         return output
@@ -195,6 +198,19 @@ class Pipeline:
         """Opens a gap in every waveform and ends the alerts that were ongoing in the saved state."""
         return Output((*self._open_waveform_gaps(reason), *end_saved_alerts(self._restored, arrival.wall_us)))
 
+    def can_wait(self, readings: Sequence[Reading]) -> bool:
+        """Whether these readings raise no alert and begin no stream, so that they may be processed together with later ones."""
+        for reading in readings:
+            match reading:
+                case Vital(kind) | Intervals(kind):
+                    if kind not in self._values_us or kind in PLAUSIBLE:
+                        return False
+                case Status(origin=None):
+                    pass
+                case _:
+                    return False
+        return True
+
     @property
     def streams(self) -> frozenset[str]:
         """The kinds whose values a crash would cost: waveforms that have a sample, and vital signs that are being received."""
@@ -228,8 +244,7 @@ class Pipeline:
                 )
         return Output(tuple(records))
 
-    def _process(self, reading: Reading | tuple[Spot, ...], arrival: Arrival) -> Output:
-        now = Times(arrival.wall_us, arrival.wall_us, arrival.mono_ns)
+    def _process(self, reading: Reading | tuple[Spot, ...], now: Times, arrival: Arrival) -> Output:
         match reading:
             case tuple():
                 return self._process_result(reading, arrival)
@@ -237,12 +252,13 @@ class Pipeline:
                 return self._process_waveform(reading, arrival)
             case Vital(kind, value, flags):
                 gaps = self._note_value(kind, now.at_us) if is_continuous(kind) else ()
-                findings = tuple(self._vitals.feed(kind, value, now.at_us, flags))
-                records = alert_records(self._vital_alerts, findings, arrival.wall_us)
+                record = VitalRecord(self.sensor, kind, now, value, flags)
+                findings = tuple(self._vitals.feed(kind, value, now.at_us, flags)) if kind in PLAUSIBLE else ()
+                records = alert_records(self._vital_alerts, findings, arrival.wall_us) if findings else ()
                 delayed = self._vital_alerts.end_suppression(now.at_us, arrival.wall_us)
-                return Output((*gaps, VitalRecord(self.sensor, kind, now, value, flags), *records, *delayed))
+                return Output((*gaps, record, *records, *delayed))
             case Intervals(kind, ticks):
-                gaps = self._note_value(kind, now.at_us)
+                gaps = self._note_value(kind, now.at_us) if kind in CONTINUOUS_INTERVALS else ()
                 return Output((*gaps, IntervalsRecord(self.sensor, kind, now, ticks)))
             case Status(kind, value):
                 self.spots.on_status(reading, arrival)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -13,8 +13,8 @@ from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.cancellation import finish_despite_cancel
 from gateway.thinning import VitalThinner
 from sync.errors import TransientError
-from sync.record_codec import MAX_RECORDS, encode_records
-from sync.records import AlertRecord, GapRecord, QuarantinedRecord, Record, VitalRecord, WaveformRecord
+from sync.record_codec import encode_blocks
+from sync.records import AlertRecord, GapRecord, IntervalsRecord, QuarantinedRecord, Record, VitalRecord, WaveformRecord
 from sync.transport import WorkerCall
 from sync.wire import PLAINTEXT_LIMIT_BYTES, Lane
 
@@ -83,6 +83,8 @@ class Recorder:
     on_stored: Callable[[], None]
     buffer_alert: BufferAlert
     counters: RecorderCounters = field(default_factory=RecorderCounters)
+    before_write: list[Callable[[], None]] = field(default_factory=list)
+    """Called before pending records are written; each may add records that it has kept."""
     _pending: list[Record] = field(default_factory=list)
     _pending_state: dict[str, object] = field(default_factory=dict)
     """The latest state of each name, converted to JSON only when it is written."""
@@ -135,11 +137,10 @@ class Recorder:
     def _accept(self, new: Sequence[Record], state: Mapping[str, object]) -> None:
         self._pending.extend(self._thinner.thin(new, is_nearly_full=self.buffer_alert.is_ongoing))
         self._pending_state.update(state)
-        self._update_counters(new)
+        self._note(new)
         if len(self._pending) + (self._batch.records if self._batch else 0) >= PENDING_LIMIT and not self._is_stopping:
             self._has_space.clear()
             self._is_due.set()
-        self._watch_high_alerts(new)
 
     async def run(self) -> None:
         """Flushes every `COMMIT_INTERVAL_S`, or `LIVE_INTERVAL_S` while live, until cancelled."""
@@ -178,23 +179,21 @@ class Recorder:
             async with asyncio.timeout(LIVE_INTERVAL_S if self._is_live() else COMMIT_INTERVAL_S):
                 await self._is_due.wait()
 
-    def _watch_high_alerts(self, new: Sequence[Record]) -> None:
+    def _watch_high_alert(self, alert: AlertRecord) -> None:
         """Goes live where an alert of high priority opened, or the priority of an ongoing one rose to high.
 
         An alert is repeated at every later finding of its episode; these repetitions do not make the live time longer.
         """
-        for record in new:
-            match record:
-                case AlertRecord(end_us=int()):
-                    self._high_alerts.discard(record.id)
-                case AlertRecord(priority="high") if record.id not in self._high_alerts:
-                    self._high_alerts.add(record.id)
-                    self.watch_live(HIGH_ALERT_LIVE_S)
-                case _:
-                    pass
+        if alert.end_us is not None:
+            self._high_alerts.discard(alert.id)
+        elif alert.priority == "high" and alert.id not in self._high_alerts:
+            self._high_alerts.add(alert.id)
+            self.watch_live(HIGH_ALERT_LIVE_S)
 
     async def _flush(self) -> bool:
         async with self._flush_lock:
+            for add_kept in self.before_write:
+                add_kept()
             if self._batch is not None and not await self._store_batch(self._batch):
                 return False
             if self._pending or self._pending_state:  # a result that waits for the patient's answer is in the state only
@@ -218,7 +217,7 @@ class Recorder:
             return True
         self._pending.extend(alerts)
         self._pending_state[BUFFER_STATE_KEY] = self.buffer_alert.state()
-        self._update_counters(alerts)
+        self._note(alerts)
         return await self._store_pending()
 
     async def _store_batch(self, batch: _Batch) -> bool:
@@ -252,10 +251,13 @@ class Recorder:
         else:
             log.error("cannot store readings, keeping them in memory: %s", problem)
 
-    def _update_counters(self, new: Sequence[Record]) -> None:
+    def _note(self, new: Sequence[Record]) -> None:
+        """Counts the records, and goes live for alerts of high priority."""
         self.counters.values_left_out = self._thinner.left_out
         for record in new:
             match record:
+                case VitalRecord() | IntervalsRecord():  # most records
+                    pass
                 case WaveformRecord():
                     self.counters.samples_received += len(record.samples)
                 case GapRecord(to_us=int()):
@@ -263,8 +265,9 @@ class Recorder:
                     self.counters.samples_lost += record.missing or 0
                 case QuarantinedRecord():
                     self.counters.quarantined += 1
-                case AlertRecord(end_us=None):
-                    self.counters.alerts += 1
+                case AlertRecord():
+                    self.counters.alerts += record.end_us is None
+                    self._watch_high_alert(record)
                 case _:
                     pass
 
@@ -298,7 +301,7 @@ def _encode_batch(pending: Sequence[Record], state: Mapping[str, object]) -> tup
 
 
 def _encode_blocks(pending: Sequence[Record]) -> list[tuple[Lane, bytes]]:
-    """The plaintexts of the blocks, each with its lane; within a lane in the order of the records."""
+    """The plaintexts of the blocks, each with its lane; those of a sensor within a lane in the order of its records."""
     lanes: dict[Lane, list[Record]] = {"alert": [], "vital": [], "wave": []}
     for record in pending:
         lanes[lane_of(record)].append(record)
@@ -306,18 +309,5 @@ def _encode_blocks(pending: Sequence[Record]) -> list[tuple[Lane, bytes]]:
         (lane, plaintext)
         for lane, group in lanes.items()
         if group
-        for plaintext in _encode_to_fit(group, PLAINTEXT_LIMIT_BYTES if lane == "alert" else BLOCK_BYTES)
+        for plaintext in encode_blocks(group, PLAINTEXT_LIMIT_BYTES if lane == "alert" else BLOCK_BYTES)
     ]
-
-
-def _encode_to_fit(group: list[Record], limit_bytes: int) -> Iterator[bytes]:
-    """Encodes the records, dividing the group until each part fits into a block or is a single record."""
-    plaintext = encode_records(group)
-    if (len(plaintext) <= limit_bytes and len(group) <= MAX_RECORDS) or len(group) == 1:
-        yield plaintext
-        return
-    parts = -(-len(plaintext) * 4 // (limit_bytes * 3))  # parts of about three quarters of a block: most fit at once
-    parts = max(parts, -(-len(group) // MAX_RECORDS))
-    size = -(-len(group) // parts)
-    for first in range(0, len(group), size):
-        yield from _encode_to_fit(group[first : first + size], limit_bytes)

@@ -15,7 +15,10 @@ from drivers.conversation import Consent, Context, Moment, NoAnswerError, Refuse
 from drivers.readings import DecodeError, Reading
 from drivers.weighing import WeighingJoiner
 from gateway.clock import Clock
+from gateway.radio import Subscriptions
+from gateway.said import SaidProblems
 from gateway.sensor_events import EventQueue, Notification
+from gateway.sensor_limits import ConnectionLimit
 from gateway.sensor_memory import SensorMemory
 from gateway.timeline import Arrival
 
@@ -29,6 +32,11 @@ answers such a read blocks the link until it is lost, so a third attempt would o
 SETUP_ERRORS: Final = (RefusedError, NoAnswerError, DecodeError, BleakError, TimeoutError, OSError, EOFError)
 """What a step of a set-up may end with while the link is up."""
 
+FIRST_PLAUSIBLE_US: Final = 1_735_689_600_000_000
+"""2025-01-01: this agent is younger. A computer whose clock has no battery may start in 1970."""
+LAST_PLAUSIBLE_US: Final = 4_102_444_800_000_000
+"""2100-01-01."""
+
 
 @dataclass(frozen=True, slots=True)
 class SensorLink:
@@ -36,14 +44,17 @@ class SensorLink:
 
     name: str
     client: BleakClient
+    subscriptions: Subscriptions
     clock: Clock
     events: EventQueue
     memory: SensorMemory
     optional_failures: Counter[str]
     lost: asyncio.Event
-    count_value: Callable[[], None]
+    count_value: Callable[[tuple[Reading, ...]], None]
     consent: Consent | None = None
     may_bond: bool = True
+    said: SaidProblems = field(default_factory=SaidProblems)
+    limit: ConnectionLimit = field(default_factory=ConnectionLimit)
     weighings: WeighingJoiner = field(default_factory=WeighingJoiner)
 
     async def try_optional(self, step: Callable[[], Awaitable[None]], name: str) -> None:
@@ -56,7 +67,8 @@ class SensorLink:
             async with asyncio.timeout(RESPONSE_TIMEOUT_S):
                 await step()
         except Exception as error:
-            log.warning("%s: continues without %s: %s", self.name, name, describe_error(error))
+            failure = describe_error(error)
+            log.log(self.said.level(name, failure), "%s: continues without %s: %s", self.name, name, failure)
             if self.lost.is_set():
                 raise
         else:
@@ -93,17 +105,24 @@ class SensorLink:
         joined = self.weighings.join(readings, arrival.mono_ns / 1e9)
         self.events.put(Notification(characteristic, payload, joined, arrival, is_indicated, memory))
 
-    def now(self) -> Arrival:
-        return Arrival(self.clock.wall_us(), self.clock.mono_ns())
+    def now(self, age_s: float = 0.0) -> Arrival:
+        """The hub's time, or that of an arrival so long ago."""
+        return Arrival(self.clock.wall_us() - round(age_s * 1e6), self.clock.mono_ns() - round(age_s * 1e9))
 
 
 def moment_of(arrival: Arrival) -> Moment:
     """The hub's time of an arrival, as conversations see it."""
-    return Moment(arrival.wall_us, localtime(arrival.wall_us // 1_000_000).tm_gmtoff)
+    utc_offset_s = localtime(arrival.wall_us // 1_000_000).tm_gmtoff
+    return Moment(arrival.wall_us, utc_offset_s, FIRST_PLAUSIBLE_US <= arrival.wall_us < LAST_PLAUSIBLE_US)
 
 
 def describe_error(error: Exception) -> str:
-    """One line about an error; an unexpected one with its type, because its message alone may say nothing."""
-    if isinstance(error, SETUP_ERRORS) and str(error):
-        return str(error)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """One line about an error, without a payload.
+
+    A message about a payload may repeat its value, and that of an unexpected error may too.
+    """
+    if isinstance(error, DecodeError):
+        return "the sensor sent something that violates its specification"
+    if isinstance(error, TimeoutError) and not str(error):
+        return "the sensor does not answer"
+    return str(error) if isinstance(error, SETUP_ERRORS) and str(error) else type(error).__name__

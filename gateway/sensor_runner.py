@@ -3,13 +3,12 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, TypeGuard
 
-from config.process import leaf_errors
 from config.settings import SensorSettings
 from drivers.conversation import Consent
 from drivers.kinds import is_continuous
@@ -18,7 +17,6 @@ from drivers.registry import Registry
 from gateway.broadcast_session import BroadcastSession
 from gateway.cancellation import finish_despite_cancel
 from gateway.clock import Clock
-from gateway.errors import RadioError
 from gateway.link_states import LinkState
 from gateway.pairing_alert import pairing_key, update_pairing_alert
 from gateway.pairings import Pairings
@@ -55,8 +53,6 @@ OVERFLOW_REASON: Final = "the hub was overloaded"
 the gap as empty."""
 CLOCK_STEP_KIND: Final = "clock_step_s"
 """The kind of the status record that a step of the hub's wall clock leaves: its value is the new time minus the old one."""
-RADIO_RETRY_S: Final = 2.0
-"""Pause before the radio is reopened: an unplugged dongle or a restarting Bluetooth service is back within seconds."""
 RESTART_REASON: Final = "the analysis failed and was restarted"
 BATCH_EVENTS: Final = 64
 """The most events of one sensor that are processed in one call on the analysis thread when it is behind."""
@@ -86,16 +82,21 @@ class SensorRunner:
     _wall_minus_mono_us: int | None = None
     analysis_restarts: int = 0
     _logged_failures: set[str] = field(default_factory=set)
+    _has_warned_of_users: bool = False
     _saved: SavedState = field(init=False)
-    """The pipeline's state after the last event: stored with its records, and resumed from after a failure."""
+    """The pipeline's state after the last event: stored with its records, and resumed from after a failure. Events that wait
+    change nothing in it but when values last came, so it is taken after all of them."""
 
+    _waiting: list[Notification] = field(default_factory=list)
+    """Events that are processed when the recorder writes, or before a later event."""
     _is_running: bool = False
     _is_busy: bool = False
     """Whether events are being processed, or their records stored."""
 
     def __post_init__(self) -> None:
         self._saved = self.pipeline.state()
-        self.events.take = self._process_at_once
+        self.events.take = self._take
+        self.recorder.before_write.append(self._process_waiting)
 
     async def resume(self) -> None:
         """Resumes where the last run ended and records the gap since then."""
@@ -162,6 +163,7 @@ class SensorRunner:
 
     async def _process_batch(self, events: list[SensorEvent]) -> None:
         """Process events; what an indicated one yields is durable before the next is processed."""
+        self._process_waiting()
         start = 0
         for end, event in enumerate(events, 1):
             if end == len(events) or is_spot_reading(event):
@@ -172,16 +174,30 @@ class SensorRunner:
                     self._is_busy = False
                 start = end
 
-    def _process_at_once(self, event: SensorEvent) -> bool:
-        """Process an event that needs neither the analysis thread nor the disk; return False if it must be queued."""
+    def _take(self, event: SensorEvent) -> bool:
+        """Keep an event that needs neither the analysis thread nor the disk until the recorder writes; else return False.
+
+        Together, such events cost half as much as each alone. The first of a stream, and one that can raise an alert, are
+        processed at once.
+        """
         if self._is_busy or not self._is_running or not self.recorder.has_space or not _is_light(event):
             return False
+        self._waiting.append(event)
+        if not self.pipeline.can_wait(event.readings) or len(self._waiting) >= QUEUE_LIMIT:
+            self._process_waiting()
+        return True
+
+    def _process_waiting(self) -> None:
+        """Process the events that were kept, unless later ones are being processed: these came first."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
         known_streams = self.pipeline.streams
-        output = self._process_one(event)
-        self.recorder.add_nowait(output.records, {state_key(self.settings.name): self._saved})
+        records = tuple(chain.from_iterable([self._process_one(event).records for event in waiting]))
+        self._saved = self.pipeline.state()
+        self.recorder.add_nowait(records, {state_key(self.settings.name): self._saved})
         if self.pipeline.streams - known_streams:
             self.recorder.flush_soon()
-        return True
 
     async def _process_and_record(self, events: list[SensorEvent]) -> None:
         known_streams = self.pipeline.streams
@@ -194,6 +210,16 @@ class SensorRunner:
         # Store an indicated reading at once: its sensor may delete it now.
         if has_new_stream or has_indicated:
             await self.recorder.flush()
+        self._warn_of_users()
+
+    def _warn_of_users(self) -> None:
+        """Log once that results are dropped because nobody has said which of the sensor's users is the patient."""
+        if self.settings.user is None and self.pipeline.spots.counters.of_others and not self._has_warned_of_users:
+            self._has_warned_of_users = True
+            log.warning(
+                "%s: it numbers its users, so its results are dropped: set `user` of this sensor to the patient's number",
+                self.settings.name,
+            )
 
     async def _record(self, output: Output, memory: Mapping[str, Any] | None = None) -> None:
         """Records the output and, in the same transaction, the state that a restart resumes from and what drivers remember."""
@@ -202,7 +228,11 @@ class SensorRunner:
 
     def _process(self, events: list[SensorEvent]) -> Output:
         """Converts events to records and beats; called on the analysis thread."""
-        return join_outputs([self._process_one(event) for event in events])
+        outputs: list[Output] = []
+        for event in events:
+            outputs.append(self._process_one(event))
+            self._saved = self.pipeline.state()
+        return join_outputs(outputs)
 
     def _process_one(self, event: SensorEvent) -> Output:
         clock_step = self._check_clock(event.arrival)
@@ -210,8 +240,7 @@ class SensorRunner:
             output = self._feed_pipeline(event)
         except Exception as error:  # noqa: BLE001  whatever one sensor's analysis raises, the other sensors go on
             output = self._restart_pipeline(event, error)
-        self._saved = self.pipeline.state()
-        return join_outputs([Output(clock_step), output])
+        return join_outputs([Output(clock_step), output]) if clock_step else output
 
     def _feed_pipeline(self, event: SensorEvent) -> Output:
         match event:
@@ -275,45 +304,21 @@ class SensorRunner:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())
 
 
-def _is_light(event: SensorEvent) -> bool:
+def _is_light(event: SensorEvent) -> TypeGuard[Notification]:
     """Whether an event holds only continuous values, which cost microseconds to process and may be stored later."""
     return (
         isinstance(event, Notification)
         and event.memory is None
         and not event.is_indicated
-        and not any(isinstance(reading, Waveform) or _is_spot(reading) for reading in event.readings)
+        and not any(map(_is_heavy, event.readings))
     )
 
 
-def _is_spot(reading: Reading) -> bool:
-    return isinstance(reading, Vital) and (reading.origin is not None or not is_continuous(reading.kind))
-
-
-async def run_sensors(
-    open_radio: Callable[[], AbstractAsyncContextManager[Radio]], sensors: Sequence[SensorRunner]
-) -> NoReturn:
-    """Opens the radio and runs every sensor over it; reopens the radio whenever it is lost."""
-    last_logged = ""
-    while True:
-        try:
-            async with open_radio() as radio:
-                await _run_until_lost(radio, sensors)
-            last_logged = ""
-        except* RadioError as group:
-            message = str(leaf_errors(group)[0])
-            if message != last_logged:
-                log.warning("radio: %s", message)
-            last_logged = message
-        await asyncio.sleep(RADIO_RETRY_S)
-
-
-async def _run_until_lost(radio: Radio, sensors: Sequence[SensorRunner]) -> None:
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(sensor.run(radio)) for sensor in sensors]
-        await radio.lost.wait()
-        log.warning("radio: %s was lost", radio.name)
-        for task in tasks:
-            task.cancel()
+def _is_heavy(reading: Reading) -> bool:
+    """Whether a reading is analysed, or must be stored at once."""
+    if isinstance(reading, Vital):
+        return reading.origin is not None or not is_continuous(reading.kind)
+    return isinstance(reading, Waveform)
 
 
 def memory_key(sensor: str) -> str:

@@ -15,11 +15,12 @@ from bleak.backends.characteristic import BleakGATTCharacteristic
 from bleak.backends.service import BleakGATTService
 from bleak.exc import BleakError, BleakGATTProtocolError
 
-from drivers.conversation import Bond, NoAnswerError, Procedure, Read, RefusedError, Remember, Request, Wait, Write
+from drivers.conversation import Bond, Expect, NoAnswerError, Procedure, Read, RefusedError, Remember, Request, Wait, Write
 from drivers.decoding import Decoded, ServiceDecoder
 from drivers.readings import Quarantined, Status
 from drivers.spec import Characteristic, DriverSpec
-from gateway.radio import StaleBondError
+from gateway.radio import OnValue, StaleBondError
+from gateway.sensor_limits import cost_of_readings, cost_of_value
 from gateway.sensor_link import RESPONSE_TIMEOUT_S, SETUP_ERRORS, SensorLink, describe_error, moment_of
 from gateway.timeline import Arrival
 
@@ -44,8 +45,15 @@ class _Waiter:
     is_answer: Callable[[bytes], bool]
     answer: asyncio.Future[bytes]
 
-    def accepts(self, characteristic: str, payload: bytes) -> bool:
-        return characteristic == self.characteristic and self.is_answer(payload)
+    def offer(self, characteristic: str, payload: bytes) -> None:
+        """Take a value if it is the answer. A defect of the driver's `is_answer` fails the procedure."""
+        if self.answer.done() or characteristic != self.characteristic:
+            return
+        try:
+            if self.is_answer(payload):
+                self.answer.set_result(payload)
+        except Exception as error:  # noqa: BLE001  whatever a driver raises on a hostile payload must not end the agent
+            self.answer.set_exception(error)
 
 
 @dataclass(slots=True)
@@ -57,11 +65,9 @@ class ServiceLink:
     found: BleakGATTService
     decoder: ServiceDecoder | None = None
     deadlines: dict[str, float] = field(default_factory=dict)
-    """When each stream with a limit becomes silent, on the loop's clock."""
+    """When each stream with a limit, or signal that is expected, becomes silent, on the loop's clock."""
     has_failed: bool = False
     """Whether its set-up failed, so that it must be run again."""
-    _failure: str = ""
-    """Why it last failed: each reason is logged and recorded once."""
     _early: list[tuple[Characteristic, bytes, Arrival]] = field(default_factory=list)
     _subscribed: set[str] = field(default_factory=set)
     _waiter: _Waiter | None = None
@@ -69,6 +75,12 @@ class ServiceLink:
     _progress: frozenset[str] | None = None
     """The streams whose values count as the last one for a procedure that waits; None: all."""
     _procedures: asyncio.Queue[Procedure] = field(default_factory=partial(asyncio.Queue, PROCEDURES_LIMIT))
+
+    def listen(self) -> None:
+        """Take what the sensor sends, or has sent, before the hub subscribes: a bonded one knows what the hub wants."""
+        for stream in self.driver.streams:
+            if (found := self._find(stream.uuid)) is not None:
+                self.link.subscriptions.listen(self.link.client, found, self._make_handler(stream))
 
     async def subscribe(self) -> None:
         for stream in self.driver.streams:
@@ -86,7 +98,7 @@ class ServiceLink:
                 self._on_failure(error)
 
     async def _start_notify(self, stream: Characteristic, found: BleakGATTCharacteristic) -> None:
-        await self.link.client.start_notify(found, self._make_handler(stream))
+        await self.link.subscriptions.subscribe(self.link.client, found, self._make_handler(stream))
         self._subscribed.add(stream.uuid)
 
     def _on_failure(self, error: Exception) -> None:
@@ -96,10 +108,10 @@ class ServiceLink:
         if self.link.lost.is_set():
             raise BleakError("the link was lost") from error
         failure = describe_error(error)
-        if failure != self._failure:
+        if self.link.said.is_new(self.driver.name, failure):
             log.warning("%s: continues without %s: %s", self.link.name, self.driver.name, failure)
             self.link.emit(self.driver.service, b"", (Status("setup_failed", self.driver.name),), self.link.now())
-        self.has_failed, self._failure = True, failure
+        self.has_failed = True
         self.deadlines.clear()
 
     async def read_values(self) -> None:
@@ -116,7 +128,7 @@ class ServiceLink:
             self.decoder = ServiceDecoder(self.driver, self.link.context(self.driver.name))
         early, self._early = self._early, []
         for stream, payload, arrival in early:
-            self._on_value(stream, payload, arrival)
+            self._handle(stream, payload, arrival)
 
     async def set_up(self) -> None:
         """Read the service's other values and run its driver's start procedure, unless its subscriptions failed."""
@@ -134,7 +146,7 @@ class ServiceLink:
             self.has_failed = False
             now_s = asyncio.get_running_loop().time()
             limits = {stream.uuid: stream.silent_after_s for stream in self.driver.streams if stream.silent_after_s}
-            self.deadlines = {uuid: now_s + limit_s for uuid, limit_s in limits.items() if uuid in self._subscribed}
+            self.deadlines |= {uuid: now_s + limit_s for uuid, limit_s in limits.items() if uuid in self._subscribed}
 
     async def _try_procedure(self, procedure: Procedure) -> bool:
         """Run a procedure; return whether it ended well. A defect of a driver counts as a failure of its set-up."""
@@ -190,6 +202,8 @@ class ServiceLink:
                 await self._wait_quiet(action)
             case Bond():
                 await self._bond()
+            case Expect():
+                self._expect(action)
             case Remember(memory):
                 self.link.emit(self.driver.service, b"", (), self.link.now(), self.link.remember(self.driver.name, memory))
             case _:
@@ -198,14 +212,17 @@ class ServiceLink:
         return None
 
     async def _read_for(self, uuid: str) -> bytes | None:
+        """Read a value for a conversation, which says itself what it means. A recording has the value too."""
         found = self._find(uuid)
         if found is None:
             return None
         try:
             async with asyncio.timeout(RESPONSE_TIMEOUT_S):
-                return bytes(await self.link.client.read_gatt_char(found))
+                payload = bytes(await self.link.client.read_gatt_char(found))
         except BleakGATTProtocolError:
             return None
+        self.link.emit(uuid, payload, (), self.link.now())
+        return payload
 
     async def _write(self, uuid: str, payload: bytes) -> None:
         found = self._find(uuid)
@@ -246,44 +263,58 @@ class ServiceLink:
         except BleakError as error:
             raise RefusedError(f"the sensor refuses to pair: {error}") from error
 
-    def _make_handler(self, stream: Characteristic) -> Callable[[object, bytearray], None]:
-        def on_notification(_characteristic: object, payload: bytearray) -> None:
-            self._on_value(stream, bytes(payload), self.link.now())
+    def _expect(self, expected: Expect) -> None:
+        if expected.within_s is None:
+            self.deadlines.pop(expected.name, None)
+        else:
+            self.deadlines[expected.name] = asyncio.get_running_loop().time() + expected.within_s
 
-        return on_notification
+    def _make_handler(self, stream: Characteristic) -> OnValue:
+        return lambda payload, age_s: self._on_value(stream, payload, self.link.now(age_s))
 
     def _on_value(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> None:
-        """Decode a value, or keep it until the model is known."""
-        if self.decoder is None:
-            if len(self._early) < WAITING_LIMIT + (WAITING_RESERVE if stream.mode == "indicate" else 0):
-                self._early.append((stream, payload, arrival))
+        """Decode a value, or keep it until the model is known. What exceeds the sensor's allowance is dropped."""
+        if not self.link.limit.take(cost_of_value(payload)):
             return
+        if self.decoder is not None:
+            self._handle(stream, payload, arrival)
+        elif len(self._early) < WAITING_LIMIT + (WAITING_RESERVE if stream.mode == "indicate" else 0):
+            self._early.append((stream, payload, arrival))
+
+    def _handle(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> None:
+        """Decode a value, pass its readings on, and do what it asks for."""
         now_s = asyncio.get_running_loop().time()
         if self._progress is None or stream.uuid in self._progress:
             self._last_value_s = now_s
         if stream.silent_after_s is not None and stream.uuid in self.deadlines:
             self.deadlines[stream.uuid] = now_s + stream.silent_after_s
         decoded = self._decode(stream, payload, arrival)
+        if not self.link.limit.take(cost_of_readings(decoded.readings)):
+            return
         memory = None if decoded.memory is None else self.link.remember(self.driver.name, decoded.memory)
         if self.driver.identifies:
             memory = self.link.identify(decoded.readings)
-        self.link.count_value()
+        self.link.count_value(decoded.readings)
         self.link.emit(stream.uuid, payload, decoded.readings, arrival, memory, is_indicated=stream.mode == "indicate")
+        for expected in decoded.expected:
+            self._expect(expected)
         for procedure in decoded.procedures:
             if not self._procedures.full():
                 self._procedures.put_nowait(procedure)
-        waiter = self._waiter
-        if waiter is not None and not waiter.answer.done() and waiter.accepts(stream.uuid, payload):
-            waiter.answer.set_result(payload)
+        if self._waiter is not None:
+            self._waiter.offer(stream.uuid, payload)
 
     def _decode(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> Decoded:
         """Decode a value. A defect of a driver costs the value, which is kept, and nothing else."""
         assert self.decoder is not None
         try:
+            if self.decoder.conversation is None:
+                return self.decoder.decode(stream.uuid, payload)
             return self.decoder.decode(stream.uuid, payload, moment_of(arrival))
         except Exception as error:  # noqa: BLE001  whatever a driver raises on a hostile payload must not end the agent
             reason = f"its driver failed: {type(error).__name__}"
-            log.error("%s: %s failed with %s; the payload is kept", self.link.name, self.driver.name, type(error).__name__)
+            level = logging.ERROR if self.link.said.is_new(self.driver.name, reason) else logging.DEBUG
+            log.log(level, "%s: %s failed with %s; the payload is kept", self.link.name, self.driver.name, type(error).__name__)
             return Decoded((Quarantined(stream.uuid, payload, reason),))
 
     def _find(self, uuid: str) -> BleakGATTCharacteristic | None:

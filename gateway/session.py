@@ -6,7 +6,7 @@
 import asyncio
 import contextlib
 import logging
-import random
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,14 +18,18 @@ from bleak.exc import BleakError
 
 from config.settings import SensorSettings
 from drivers.conversation import Consent
+from drivers.readings import Reading, Vital
 from drivers.registry import Registry
+from gateway.backoff import BACKOFFS, FRESH_AFTER_S, USEFUL_AFTER_S, Failure, FreshMatch, choose_pause_s, classify_failure
 from gateway.clock import Clock
-from gateway.connection import Connection, SensorSilentError
+from gateway.connection import Connection, SensorSilentError, early_characteristics
 from gateway.errors import RadioError
 from gateway.link_states import TRANSITIONS, LinkEvent, LinkState
 from gateway.pairings import Pairings
 from gateway.radio import Radio, StaleBondError
+from gateway.said import SaidProblems
 from gateway.sensor_events import EventQueue, Interruption, LinkStateChange
+from gateway.sensor_limits import Allowance, ConnectionLimit, SensorLimitError
 from gateway.sensor_link import SETUP_ERRORS, SensorLink, describe_error
 from gateway.sensor_match import SensorMatch
 from gateway.sensor_memory import SensorMemory
@@ -39,17 +43,15 @@ CONNECT_TIMEOUT_S: Final = 20.0
 """BlueZ itself gives up connecting after 20 s (ConnectionAttemptTimeout); a shorter limit leaves its attempt pending."""
 TEARDOWN_TIMEOUT_S: Final = 3.0
 """Time limit of the stop requests and of the disconnect at the end of a connection. A link that needs longer is dead."""
-BACKOFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
-"""Pauses after consecutive failures, each with ±50 % jitter. The longest is short because a patient who puts the strap on wants
-to see it work."""
+SAY_AGAIN_AFTER_S: Final = 600.0
+"""A problem that was said is said again after so long if the sensor worked meanwhile, or after a connection of a minute."""
+STABLE_AFTER_S: Final = 60.0
+"""A sensor with connections shorter than this is not in order: what it does over and over again is said once."""
+NOT_FOUND: Final = "sensor not found: check that it is worn, in range and not connected to a phone"
 
 
 async def _ignore() -> None:
     """For callers that store no alerts."""
-
-
-class SensorNotFoundError(Exception):
-    """The sensor did not advertise during a search."""
 
 
 @dataclass(slots=True)
@@ -80,7 +82,17 @@ class SensorSession:
     on_forgotten: Callable[[], Awaitable[None]] = _ignore
     statistics: SessionStatistics = field(default_factory=SessionStatistics)
     state: LinkState = "stopped"
-    _last_failure: str = ""
+    _failures: int = 0
+    """Ends of connections and failed attempts in a row."""
+    _failing_since_s: float = 0.0
+    _is_connected: bool = False
+    """Whether the present or last attempt connected."""
+    _streaming_from_s: float = math.inf
+    """When the present or last connection began to stream."""
+    _said_anew_s: float = -math.inf
+    _results: int = 0
+    _said: SaidProblems = field(default_factory=SaidProblems)
+    _allowance: Allowance = field(default_factory=Allowance)
     _optional_failures: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> None:
@@ -89,28 +101,68 @@ class SensorSession:
         Raises:
             RadioError: the Bluetooth stack cannot be used.
         """
-        failures = 0
         try:
             while not self.pairings.is_forgotten(self.sensor):
-                connects_before = self.statistics.connects
                 self._on_event("search")
-                try:
-                    await self._run_connection()
-                except RadioError:
-                    raise
-                except StaleBondError as error:
-                    self._log_failure(str(error))
-                    await self._forget(error.address)
-                except Exception as error:  # noqa: BLE001 - whatever a Bluetooth stack raises must not end the agent
-                    self.statistics.failures += 1
-                    self._log_failure(_describe(error))
+                failure = await self._run_attempt()
                 self._on_event("failed" if (self.state, "failed") in TRANSITIONS else "lost")
-                failures = 0 if self.statistics.connects > connects_before else failures + 1
-                await asyncio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)] * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                if failure is not None:
+                    self._count_failure(failure)
+                    await self.radio.recover()
+                    await self._pause(failure)
             # Whoever answers under the sensor's address now may be somebody else's: a person must pair it again.
             await asyncio.Event().wait()
         finally:
             self._on_event("stop")
+
+    async def _run_attempt(self) -> Failure | None:
+        """Find the sensor and run one connection. Return how it ended; None if the sensor has forgotten its bond."""
+        self._is_connected, self._streaming_from_s, self._results = False, math.inf, 0
+        try:
+            await self._run_connection()
+        except RadioError:
+            raise
+        except StaleBondError as error:
+            self._log_failure("stale_bond", str(error))
+            await self._forget(error.address)
+            return None
+        except SensorSilentError as error:
+            return self._fail("silent", str(error))
+        except Exception as error:  # noqa: BLE001  whatever a Bluetooth stack raises must not end the agent
+            failure = classify_failure(error, was_connected=self._is_connected)
+            return self._fail(failure, _describe(error))
+        return "lost"
+
+    def _fail(self, failure: Failure, message: str) -> Failure:
+        self.statistics.failures += 1
+        self._log_failure(failure, message)
+        return failure
+
+    def _count_failure(self, failure: Failure) -> None:
+        """Count a failure; after a useful connection, it is the first one again."""
+        now_s = asyncio.get_running_loop().time()
+        streamed_s = now_s - self._streaming_from_s
+        is_useful = failure != "over_limits" and (streamed_s >= USEFUL_AFTER_S or self._results > 0)
+        if is_useful:
+            self._failures = 0
+        if is_useful and (streamed_s >= STABLE_AFTER_S or now_s - self._said_anew_s >= SAY_AGAIN_AFTER_S):
+            self._said.clear()
+            self._said_anew_s = now_s
+        if self._failures == 0:
+            self._failing_since_s = now_s
+        self._failures += 1
+
+    async def _pause(self, failure: Failure) -> None:
+        """Wait before the next attempt; a sensor that was away and advertises again ends most pauses."""
+        loop = asyncio.get_running_loop()
+        pause_s = choose_pause_s(failure, self._failures)
+        end_s = loop.time() + pause_s
+        if BACKOFFS[failure].ends_when_fresh and pause_s > FRESH_AFTER_S:
+            fresh = FreshMatch(SensorMatch(self.sensor, self.pairings), loop.time, loop.time())
+            with contextlib.suppress(BleakError, TimeoutError):
+                if await self.radio.find(fresh, pause_s) is not None:
+                    return
+        await asyncio.sleep(end_s - loop.time())
 
     async def _forget(self, address: str) -> None:
         """Remove a bond that the sensor has forgotten, and say so."""
@@ -122,15 +174,18 @@ class SensorSession:
     async def _run_connection(self) -> None:
         """Finds the sensor, connects, and returns when the link is lost."""
         match = SensorMatch(self.sensor, self.pairings)
-        device = await self.radio.find(match, SEARCH_TIMEOUT_S)
-        if device is None:
-            raise SensorNotFoundError("sensor not found: check that it is worn, in range and not connected to a phone")
+        while (device := await self.radio.find(match, SEARCH_TIMEOUT_S)) is None:
+            self._log_failure("not_found", NOT_FOUND)
         self._on_event("advertised")
         lost = asyncio.Event()
         reason = "the link was lost"
+        limit = ConnectionLimit(self._allowance)
         try:
-            async with self._connect(device, match.name, lost, match.rssi_dbm) as connection:
+            async with self._connect(device, match, lost, limit) as connection, limit.enforced():
                 await connection.run()
+        except SensorLimitError:
+            reason = "the sensor exceeded its limits"
+            raise
         except SensorSilentError:
             reason = "the sensor fell silent"
             self._on_event("silence")
@@ -143,17 +198,21 @@ class SensorSession:
 
     @asynccontextmanager
     async def _connect(
-        self, device: BLEDevice, name: str, lost: asyncio.Event, rssi_dbm: int | None
+        self, device: BLEDevice, match: SensorMatch, lost: asyncio.Event, limit: ConnectionLimit
     ) -> AsyncIterator[Connection]:
         """Yields a connection; afterwards stops its streams and disconnects."""
         async with self.radio.connecting:
             self._on_event("connect")
-            pair = self.pairings.may_bond(self.sensor) and self.registry.bonds_first(replace(self.memory.device, name=name))
-            client = await self.radio.connect(device, lambda _client: lost.set(), CONNECT_TIMEOUT_S, rssi_dbm, pair=pair)
+            device_information = replace(self.memory.device, name=match.name)
+            pair = self.pairings.may_bond(self.sensor) and self.registry.bonds_first(device_information)
+            await self.radio.subscriptions.prepare(device, early_characteristics(self.registry, device_information))
+            client = await self.radio.connect(device, lambda _client: lost.set(), CONNECT_TIMEOUT_S, match.rssi_dbm, pair=pair)
+        self._is_connected = True
         self._on_event("connected")
         link = SensorLink(
             name=self.sensor.name,
             client=client,
+            subscriptions=self.radio.subscriptions,
             clock=self.clock,
             events=self.events,
             memory=self.memory,
@@ -162,25 +221,32 @@ class SensorSession:
             count_value=self._count_value,
             consent=self.consent,
             may_bond=self.pairings.may_bond(self.sensor),
+            said=self._said,
+            limit=limit,
         )
-        connection = Connection(link, self.registry, self._on_progress, name)
+        connection = Connection(link, self.registry, self._on_progress, match.name)
         try:
             yield connection
         finally:
-            with _ignore_teardown_errors():
-                async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
-                    await connection.stop()
-            with _ignore_teardown_errors():
-                async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
-                    await client.disconnect()
+            try:
+                with _ignore_teardown_errors():
+                    async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
+                        await connection.stop()
+                with _ignore_teardown_errors():
+                    async with asyncio.timeout(TEARDOWN_TIMEOUT_S):
+                        await client.disconnect()
+            finally:
+                await self.radio.subscriptions.end(device)
 
     def _on_progress(self, event: LinkEvent) -> None:
         if event == "subscribed":
             self.statistics.connects += 1
+            self._streaming_from_s = asyncio.get_running_loop().time()
         self._on_event(event)
 
-    def _count_value(self) -> None:
+    def _count_value(self, readings: tuple[Reading, ...]) -> None:
         self.statistics.notifications += 1
+        self._results += any(isinstance(reading, Vital) and reading.origin is not None for reading in readings)
 
     def _now(self) -> Arrival:
         return Arrival(self.clock.wall_us(), self.clock.mono_ns())
@@ -189,19 +255,26 @@ class SensorSession:
         state = TRANSITIONS[self.state, event]
         if state != self.state:
             if state == "streaming":
-                self._last_failure = ""
-                log.info("%s: connected", self.sensor.name)
+                self._log_progress(self._describe_connection())
             elif self.state == "streaming":
-                log.info("%s: disconnected", self.sensor.name)
+                self._log_progress("disconnected")
             self.state = state
             self.events.put(LinkStateChange(state, self._now()))
             self.on_state(self.sensor.name, state)
 
-    def _log_failure(self, message: str) -> None:
-        """Logs a failure once. Until the next connection, its repetitions every few seconds are only debug messages."""
-        level = logging.DEBUG if message == self._last_failure else logging.WARNING
-        self._last_failure = message
+    def _describe_connection(self) -> str:
+        if self._failures <= 1:
+            return "connected"
+        seconds = asyncio.get_running_loop().time() - self._failing_since_s
+        return f"connected again, {seconds:.0f} s after the first of {self._failures} failures"
+
+    def _log_progress(self, message: str) -> None:
+        level = logging.INFO if self._said.is_new("progress", message) else logging.DEBUG
         log.log(level, "%s: %s", self.sensor.name, message)
+
+    def _log_failure(self, topic: str, message: str) -> None:
+        """Log a failure once. Its repetitions are only debug messages until the sensor has worked again."""
+        log.log(self._said.level(topic, message), "%s: %s", self.sensor.name, message)
 
 
 def _ignore_teardown_errors() -> contextlib.AbstractContextManager[None]:
@@ -210,4 +283,4 @@ def _ignore_teardown_errors() -> contextlib.AbstractContextManager[None]:
 
 
 def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, SensorNotFoundError | SensorSilentError) else describe_error(error)
+    return str(error) if isinstance(error, SensorLimitError | SensorSilentError) else describe_error(error)

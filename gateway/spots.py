@@ -22,8 +22,8 @@ MAX_RESULTS: Final = 512
 """Results that are recognised when the sensor sends them again: twice as many as a scale stores, 30 of each of 8 users. A cuff
 stores at most 200."""
 REPEAT_US: Final = 120 * 1_000_000
-"""A result without a usable date and a number is a repeat within this time: sensors send a result two or three times until its
-connection ends. Later, the same values are a new measurement."""
+"""A result without a usable date and a number is a repeat within this time: sensors send a result several times until its
+connection ends, or advertise it for a minute. After a longer silence, the same values are a new measurement."""
 MAX_HELD: Final = 64
 """Results that wait for the patient's answer, of one sensor: two months of another person's daily weight. The oldest goes."""
 
@@ -107,17 +107,20 @@ class SpotResults:
 
         `zone` is the patient's time zone; None: that of the hub.
         """
-        past = saved or {"times": None, "seen": {}, "held": [], "counters": {}}
+        unknown: dict[str, Any] = {"times": None, "seen": {}, "held": [], "counters": {}, "last_person": (0, "patient")}
+        past = unknown | dict(saved or {})
         self._state = saved
         """What `state` returned last. It is made again only after a change, because a pipeline asks after each notification."""
         self._is_changed = False
         self._slots = slots
         self._times = SpotTimes(past["times"], zone)
         self._seen: dict[int, list[Any]] = {int(group, 16): list(seen) for group, seen in past["seen"].items()}
-        """By group, oldest first: the time of its first arrival, and the kinds that came."""
+        """By group, oldest first: the time of its last arrival, and the kinds that came."""
         self._current: dict[int, Result] = {}
         """The results that are being received."""
         self._held = {held.id: held for held in held_results(past)}
+        self._last_person: tuple[int, Whose] = tuple(past["last_person"])
+        """When the last result arrived, and whose it was."""
         self.counters = SpotCounters(**past["counters"])
 
     def state(self) -> Mapping[str, Any] | None:
@@ -128,6 +131,7 @@ class SpotResults:
                 "seen": {f"{group:012x}": list(seen) for group, seen in self._seen.items()},
                 "held": [held.to_state() for held in self._held.values()],
                 "counters": asdict(self.counters),
+                "last_person": list(self._last_person),
             }
             self._is_changed = False
         return self._state
@@ -171,22 +175,24 @@ class SpotResults:
             seen = self._seen[origin.group] = [arrival.wall_us]
             for group in list(self._seen)[:-MAX_RESULTS]:
                 del self._seen[group]
+        seen[0] = arrival.wall_us
         new = [reading for reading in readings if reading.kind not in seen[1:]]
         self.counters.repeats += len(readings) - len(new)
         seen.extend(dict.fromkeys(reading.kind for reading in new))
         return new
 
-    def decide(self, origin: Origin, arrival: Arrival, is_like_patient: bool) -> Result:
+    def decide(self, origin: Origin, arrival: Arrival, is_like_patient: bool | None) -> Result:
         """Return what holds for a result's readings, decided at the first of them.
 
-        `is_like_patient` says whether the result can be this patient's by what was measured before.
+        `is_like_patient` says whether the result can be this patient's by what was measured before; None: it does not tell.
         """
         known, held = self._current.get(origin.group), self._held.get(f"{origin.group:012x}")
         if known is None and held is not None:
             known = held.result
         if known is not None:
             return known
-        whose = self._find_person(origin.user, is_like_patient)
+        whose = self._find_person(origin.user, is_like_patient, arrival.wall_us)
+        self._last_person = (arrival.wall_us, whose)
         at_us, source = self._times.find(origin, arrival.wall_us)
         measured, clock = origin.measured, origin.clock
         local_us = None if measured is None else local_as_us(measured)
@@ -217,11 +223,15 @@ class SpotResults:
             self.counters.rejected += 1
         return held
 
-    def _find_person(self, user: int | None, is_like_patient: bool) -> Whose:
+    def _find_person(self, user: int | None, is_like_patient: bool | None, now_us: int) -> Whose:
+        """Whose a result is. What tells nothing, as a body composition, is of the person of the result just before it."""
         if self._slots is None:
             return "patient"
         if user is not None:
             return "patient" if user in self._slots else "other"
+        if is_like_patient is None:
+            last_us, last_person = self._last_person
+            return last_person if abs(now_us - last_us) <= REPEAT_US else "patient"
         return "patient" if is_like_patient else "unconfirmed"
 
 

@@ -36,6 +36,19 @@ _LABELS: Final[Mapping[str, str]] = {
 }
 """The labels of counters whose name in the status file does not say enough. Other counters are shown under their name."""
 
+_STATES: Final[Mapping[str, str]] = {
+    "absent": "searching: out of range, switched off, or asleep until its next use",
+    "seen": "found, about to connect",
+    "connecting": "connecting",
+    "securing": "connected, encrypting the link",
+    "subscribing": "connected, setting up its measurements",
+    "streaming": "connected",
+    "silent": "connected, but it sends nothing: the link is closed",
+    "backing_off": "disconnected, about to search again",
+    "stopped": "not in use: the agent has stopped or cannot use its radio",
+}
+"""The states of a sensor's connection (`gateway.link_states`) in words."""
+
 
 def make_status_table(status: Mapping[str, Any], now_us: int) -> Table:
     """Return a table of everything in the status file. `now_us` is the present time, in microseconds since 1970."""
@@ -62,7 +75,7 @@ def _rows(status: Mapping[str, Any], now_us: int) -> Iterator[tuple[str, str, st
         yield "agent", "running", "green"
     yield "hub", str(status.get("hub", "unknown")), ""
     for name, state in dict(status.get("sensors") or {}).items():
-        yield f"sensor {name}", str(state), "green" if state == "streaming" else "yellow"
+        yield f"sensor {name}", _STATES.get(state, str(state)), "green" if state == "streaming" else "yellow"
     problem = status.get("uplink_problem")
     yield "clinic", str(problem or "no problem"), "red" if problem else "green"
     yield from _describe_warnings(status)

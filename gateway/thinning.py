@@ -36,8 +36,10 @@ class VitalThinner:
     _minutes: dict[tuple[str, str], _Minute] = field(default_factory=dict)
     """The last minute of each sensor and kind."""
 
-    def thin(self, new: Sequence[Record], *, is_nearly_full: bool) -> list[Record]:
+    def thin(self, new: Sequence[Record], *, is_nearly_full: bool) -> Sequence[Record]:
         """The records to store, in their order."""
+        if not is_nearly_full and not self._minutes:
+            return new
         kept: list[Record] = []
         for record in new:
             match record:

@@ -6,6 +6,7 @@ The analysis measures time in stream seconds, which are seconds since the wavefo
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -180,9 +181,10 @@ ANALYSED_WAVEFORMS: Final[Mapping[str, type[EcgWaveformAnalysis] | type[PpgWavef
 def join_outputs(outputs: Iterable[Output]) -> Output:
     """The records and beats of several steps, in order."""
     parts = list(outputs)
-    return Output(
-        tuple(record for part in parts for record in part.records), tuple(beat for part in parts for beat in part.beats)
-    )
+    if len(parts) == 1:
+        return parts[0]
+    records, beats = [part.records for part in parts], [part.beats for part in parts if part.beats]
+    return Output(tuple(chain.from_iterable(records)), tuple(chain.from_iterable(beats)))
 
 
 def utc_s_to_us(utc_s: float) -> int:

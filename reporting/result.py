@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from drivers.kinds import NOT_MEASURED
 from drivers.readings import TICKS_PER_SECOND
 from sync.records import (
     AlertRecord,
@@ -107,8 +108,8 @@ class SignalResult:
 class ReplayResult:
     """The result of one file, filled during the replay. Times are those of the hub's clock, in microseconds since 1970.
 
-    `vitals_s` and `heart_rates` are the times and values of the heart rates that the sensor reported, `interval_ends_s` and
-    `intervals_s` its RR or PP intervals; times are seconds from the start of the file.
+    `vitals_s` and `heart_rates` are the times and values of the heart rates that the sensor measured,
+    `interval_ends_s` and `intervals_s` its valid RR or PP intervals; times are seconds from the start of the file.
     """
 
     file: str
@@ -200,10 +201,10 @@ class ReplayResult:
             case AlertRecord() | FindingRecord() | GapRecord():
                 yield from self._add_episode(record)
                 return
-            case VitalRecord(kind="heart_rate"):
+            case VitalRecord(kind="heart_rate") if NOT_MEASURED.isdisjoint(record.flags):
                 self.vitals_s.append(self.seconds(record.times.at_us))
                 self.heart_rates.append(record.value)
-            case IntervalsRecord():
+            case IntervalsRecord(kind="rr" | "pp"):
                 for at_us, ticks in interval_ends(record):
                     self.interval_ends_s.append(self.seconds(at_us))
                     self.intervals_s.append(ticks / TICKS_PER_SECOND)

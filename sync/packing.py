@@ -73,7 +73,7 @@ def pack_column(values: Sequence[Any]) -> bytes | list[Any]:
     kinds = set(map(type, values))
     if kinds <= {int} and (not values or (min(values) >= _INT64_MIN and max(values) <= _INT64_MAX)):
         if len(values) <= SHORT:
-            return pack_short(values, _MAX_ORDER, _ORDER_SHIFT)
+            return pack_short(tuple(values), _MAX_ORDER, _ORDER_SHIFT)
         return pack_integers(np.array(values, np.int64))
     return _pack_floats(np.array(values, np.float64)) if kinds == {float} else list(values)
 

@@ -6,7 +6,7 @@ ignores unknown fields that `crit` does not list, and returns a record of an unk
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Final
@@ -27,18 +27,29 @@ DecodeItem = Callable[[Item, int, int], Sequence[Record]]
 
 def encode_records(records: Iterable[Record]) -> bytes:
     """Encode records as the plaintext of a block."""
-    groups: dict[Any, list[Record]] = {}
-    keys = []
-    for place, record in enumerate(records):
-        key = key_of(record) or place
-        keys.append(key)
-        groups.setdefault(key, []).append(record)
-    numbers = {key: number for number, key in enumerate(groups)}
-    order = [numbers[key] for key in keys]
-    plaintext: dict[str, Any] = {"items": [_encode_item(group) for group in groups.values()]}
-    if order != sorted(order):
-        plaintext["order"] = pack_integers(np.array(order, np.int64))
-    return encode_cbor(plaintext)
+    groups, order = _group(records)
+    return _encode_frame([_encode_item(group) for group in groups], order)
+
+
+def encode_blocks(records: Sequence[Record], limit_bytes: int) -> Iterator[bytes]:
+    """Encode records as the plaintexts of blocks of at most `limit_bytes` and `MAX_RECORDS`; a longer record has its own.
+
+    What does not fit is divided by sensor, and what is of one sensor by time. The records of a sensor keep their order.
+    """
+    groups, order = _group(records)
+    items = [_encode_item(group) for group in groups]
+    parts = _divide(groups, items, limit_bytes)
+    for part in parts:
+        places = [number for number in order if number in part] if len(parts) > 1 else order
+        plaintext = _encode_frame([items[number] for number in part], [part[number] for number in places])
+        if (len(plaintext) <= limit_bytes and len(places) <= MAX_RECORDS) or len(places) <= 1:
+            yield plaintext
+            continue
+        chosen = [record for record, number in zip(records, order, strict=True) if number in part]
+        blocks = -(-len(plaintext) * 4 // (limit_bytes * 3))  # of about three quarters of the limit: most fit at once
+        size = -(-len(chosen) // max(2, blocks, -(-len(chosen) // MAX_RECORDS)))
+        for first in range(0, len(chosen), size):
+            yield from encode_blocks(chosen[first : first + size], limit_bytes)
 
 
 def decode_records(data: bytes) -> list[Record]:
@@ -64,6 +75,44 @@ def decode_readable_records(data: bytes, validate: Callable[[Record], None]) -> 
     if records and all(is_set_aside(record) for record in records):
         raise RecordError("none of the records can be read")
     return records
+
+
+def _group(records: Iterable[Record]) -> tuple[list[list[Record]], list[int]]:
+    """Return the records of each item, and the number of its item for each record."""
+    numbers: dict[Any, int] = {}
+    groups: list[list[Record]] = []
+    order: list[int] = []
+    for place, record in enumerate(records):
+        number = numbers.setdefault(key_of(record) or place, len(groups))
+        if number == len(groups):
+            groups.append([])
+        groups[number].append(record)
+        order.append(number)
+    return groups, order
+
+
+def _divide(groups: Sequence[Sequence[Record]], items: Sequence[Item], limit_bytes: int) -> list[dict[int, int]]:
+    """Return the numbers of the items of each block, with their numbers in it; a sensor's items are in one block."""
+    of_sensor: dict[str | None, list[int]] = {}
+    for number, group in enumerate(groups):
+        of_sensor.setdefault(group[0].sensor, []).append(number)
+    parts: list[list[int]] = [[]]
+    part_bytes = 0
+    for numbers in of_sensor.values():
+        size = sum(len(encode_cbor(items[number])) + len(groups[number]) for number in numbers)  # a byte each for `order`
+        if parts[-1] and part_bytes + size > limit_bytes:
+            parts.append([])
+            part_bytes = 0
+        parts[-1] += numbers
+        part_bytes += size
+    return [{number: place for place, number in enumerate(sorted(part))} for part in parts]
+
+
+def _encode_frame(items: list[Item], order: Sequence[int]) -> bytes:
+    plaintext: dict[str, Any] = {"items": items}
+    if order != sorted(order):
+        plaintext["order"] = pack_integers(np.array(order, np.int64))
+    return encode_cbor(plaintext)
 
 
 def _encode_item(records: Sequence[Record]) -> Item:

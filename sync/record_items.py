@@ -122,9 +122,17 @@ def group_key(item: Mapping[str, Any]) -> bytes | None:
     return None if shared is None else encode_cbor([item["type"], *(item.get(name) for name in shared)])
 
 
-def key_of(record: Record) -> bytes | None:
-    """Return the `group_key` of the group to which a record belongs."""
-    return group_key(_shared_fields(record)) if isinstance(record, Reading) else None
+def key_of(record: Record) -> tuple[Any, ...] | None:
+    """Return what is equal in all readings of a group and in no other group; None if the record is not a reading."""
+    match record:
+        case VitalRecord(sensor, kind, _, _, flags):
+            return VitalRecord, sensor, kind, flags
+        case IntervalsRecord(sensor, kind) | StatusRecord(sensor, kind):
+            return type(record), sensor, kind
+        case WaveformRecord(sensor, kind, scale=scale):
+            return WaveformRecord, sensor, kind, encode_cbor(scale)  # 1 and 1.0 are not the same
+        case _:
+            return None
 
 
 def count_samples(record: Record) -> int:

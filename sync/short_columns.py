@@ -5,51 +5,45 @@ it costs to encode a vital sign.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 SHORT: Final = 32
 """Up to so many values, this is faster than numpy."""
+_CACHED: Final = 64
+"""Columns whose packed form is remembered: readings that arrive together have equal times, and many columns are constant."""
+_EXACT: Final = 1 << 61
+"""Second differences of values below this fit 64 bits."""
+_UNLIMITED: Final = 1 << 62
 _SIGN: Final = 1 << 63
 _MASK: Final = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """One way to pack integers: differences of `order`, `codes` (zigzag) with the Rice parameter `k` in so many `bits`.
-
-    `size` is the number of bytes, with the first values of the differences.
-    """
-
-    order: int
-    codes: list[int]
-    k: int
-    bits: int
-    size: int
-
-
-def pack_short(values: Sequence[int], max_order: int, order_shift: int) -> bytes:
+@lru_cache(_CACHED)
+def pack_short(values: tuple[int, ...], max_order: int, order_shift: int) -> bytes:
     """Return the shortest packed form of 64-bit integers; of several of that length, that with differences of the lowest order.
 
     The first byte is the order of the differences, shifted by `order_shift`, and the Rice parameter.
     """
-    levels = [list(values)]
-    for _ in range(min(max_order, len(values))):
-        levels.append([_wrap(after - before) for before, after in pairwise(levels[-1])])
-    heads = b"".join(to_varint(_to_zigzag(level[0])) for level in levels[:-1])
-    ends = [0, *accumulate(len(to_varint(_to_zigzag(level[0]))) for level in levels[:-1])]
-    best: _Layout | None = None
-    # The highest order comes first: it is nearly always the shortest for times, and then spares the search in the others.
-    for order in range(len(levels) - 1, -1, -1):
-        codes = [_to_zigzag(value) for value in levels[order]]
-        limit = None if best is None else (best.size - ends[order]) * 8
-        found = _best_parameter(codes, limit)
+    n = len(values)
+    is_exact = n == 0 or (max(values) < _EXACT and min(values) > -_EXACT)
+    levels = [values]
+    for _ in range(min(max_order, n)):
+        differences = tuple([after - before for before, after in pairwise(levels[-1])])
+        levels.append(differences if is_exact else tuple(map(_wrap, differences)))
+    heads = [to_varint(_to_zigzag(level[0])) for level in levels[:-1]]
+    order = len(levels) - 1  # nearly always the shortest for times, and then spares the search in the others
+    codes, k, bits = _find_parameter(levels[order]) or ([], 0, 0)
+    room_bits = (bits + 7) // 8 * 8
+    for lower in range(order - 1, -1, -1):
+        room_bits += len(heads[lower]) * 8
+        found = _find_parameter(levels[lower], room_bits)
         if found is not None:
-            best = _Layout(order, codes, *found, size=ends[order] + (found[1] + 7) // 8)
-    assert best is not None
-    start = bytes((best.order << order_shift | best.k,)) + to_varint(len(values))
-    return start + heads[: ends[best.order]] + _pack_codes(best.codes, best.k, best.bits)
+            order, (codes, k, bits) = lower, found
+            room_bits = (bits + 7) // 8 * 8
+    start = bytes((order << order_shift | k,)) + to_varint(n)
+    return start + b"".join(heads[:order]) + _pack_codes(codes, k, bits)
 
 
 def to_varint(code: int) -> bytes:
@@ -71,28 +65,38 @@ def _to_zigzag(value: int) -> int:
     return value << 1 if value >= 0 else ~(value << 1)
 
 
-def _best_parameter(codes: Sequence[int], limit: int | None) -> tuple[int, int] | None:
-    """Return the smallest Rice parameter that takes the fewest bits, and how many these are; None if these exceed `limit`."""
-    n = len(codes)
-    if n == 0:
-        return 0, 0
-    longest = max(codes).bit_length()
-    first = max(0, longest - (2 * n).bit_length())  # below it, one bit more shortens the longest quotient by more than n bits
-    if limit is not None and n * (first + 1) > limit:
+def _find_parameter(values: Sequence[int], limit_bits: int = _UNLIMITED) -> tuple[list[int], int, int] | None:
+    """Return the zigzags of the values, the smallest Rice parameter that takes the fewest bits, and how many these are.
+
+    None if these exceed `limit_bits`.
+    """
+    n = len(values)
+    longest = max(max(values) << 1, ~(min(values) << 1)).bit_length() if n else 0
+    least = max(0, longest - (2 * n).bit_length())  # below it, one bit more shortens the longest quotient by more than n bits
+    if n * (least + 1) > limit_bits:
         return None
-    best_k, best_bits = first, sum([code >> first for code in codes]) + n * (first + 1)
-    for k in range(first + 1, max(first, longest - 1) + 1):
-        bits = sum([code >> k for code in codes]) + n * (k + 1)
-        if bits < best_bits:
-            best_k, best_bits = k, bits
-    return None if limit is not None and best_bits > limit else (best_k, best_bits)
+    codes = [value << 1 if value >= 0 else ~(value << 1) for value in values]
+    k, bits = 0, n
+    if longest:
+        k = max(least, (sum(codes) // n).bit_length() - 1)
+        bits = _count_bits(codes, k)
+        # One bit more shortens the quotients the less, the more there are: no minimum lies beyond a step that gains nothing.
+        while (fewer := _count_bits(codes, k + 1)) < bits:
+            k, bits = k + 1, fewer
+        while k > least and (fewer := _count_bits(codes, k - 1)) <= bits:
+            k, bits = k - 1, fewer
+    return None if bits > limit_bits else (codes, k, bits)
+
+
+def _count_bits(codes: Sequence[int], k: int) -> int:
+    return sum([code >> k for code in codes]) + len(codes) * (k + 1)
 
 
 def _pack_codes(codes: Sequence[int], k: int, bits: int) -> bytes:
     """Return the quotients in unary, each a run of zeros and a one, then the remainders of k bits each, the highest first."""
     unary = remainders = 0
+    mask = (1 << k) - 1
     for code in codes:
         unary = unary << (code >> k) + 1 | 1
-        remainders = remainders << k | code & (1 << k) - 1
-    padding = -bits % 8
-    return ((unary << len(codes) * k | remainders) << padding).to_bytes((bits + 7) // 8, "big")
+        remainders = remainders << k | code & mask
+    return ((unary << len(codes) * k | remainders) << -bits % 8).to_bytes((bits + 7) // 8, "big")

@@ -14,9 +14,9 @@ from captures.recording import RecordingError
 from captures.streams import open_stream
 
 MAGIC: Final = b"btsnoop\0"
-_HEADER: Final = struct.Struct(">8sII")
-_RECORD: Final = struct.Struct(">IIIIQ")
-_EPOCH_US: Final = 0x00DCDDB30F2F8000
+HEADER: Final = struct.Struct(">8sII")
+RECORD: Final = struct.Struct(">IIIIQ")
+EPOCH_US: Final = 0x00DCDDB30F2F8000
 """1970-01-01 in microseconds since the year 0 of the format."""
 _LINK_TYPES: Final = (BTSNOOP_H1, BTSNOOP_H4, BTSNOOP_MONITOR)
 
@@ -29,10 +29,10 @@ def read_btsnoop(path: Path) -> Iterator[Record | Ending]:
         OSError: the file cannot be read.
     """
     with open_stream(path) as stream:
-        header = stream.read(_HEADER.size)
-        if len(header) < _HEADER.size:
+        header = stream.read(HEADER.size)
+        if len(header) < HEADER.size:
             raise RecordingError(f"{path}: a btsnoop file that ends within its header; record it again")
-        _, version, link_type = _HEADER.unpack(header)
+        _, version, link_type = HEADER.unpack(header)
         if version != 1:
             raise RecordingError(
                 f"{path}: btsnoop version {version} is not supported, only 1; export it with Wireshark as btsnoop"
@@ -43,12 +43,12 @@ def read_btsnoop(path: Path) -> Iterator[Record | Ending]:
                 " record the HCI log with btmon or Android"
             )
         number = 0
-        while head := stream.read(_RECORD.size):
+        while head := stream.read(RECORD.size):
             number += 1
-            if len(head) < _RECORD.size:
+            if len(head) < RECORD.size:
                 yield Ending(_cut(number))
                 return
-            original, included, flags, _, time_us = _RECORD.unpack(head)
+            original, included, flags, _, time_us = RECORD.unpack(head)
             if included > RECORD_LIMIT or included > original:
                 raise RecordingError(
                     f"{path}: record {number}: {included} of {original} bytes, which no packet has; the file is damaged there"
@@ -57,7 +57,7 @@ def read_btsnoop(path: Path) -> Iterator[Record | Ending]:
             if len(data) < included:
                 yield Ending(_cut(number))
                 return
-            yield Record(number, time_us - _EPOCH_US, link_type, data, flags)
+            yield Record(number, time_us - EPOCH_US, link_type, data, flags)
         if stream.is_cut:
             yield Ending(_cut(number))
 

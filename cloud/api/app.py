@@ -16,7 +16,7 @@ from cloud.api.alert_queries import CURRENT_US, CursorError, ListCursor
 from cloud.api.counters import read_counters
 from cloud.api.feed import Feed, now_us
 from cloud.api.numbers import Json
-from cloud.api.queries import SILENT_AFTER_US
+from cloud.api.queries import ON_DEMAND_SILENT_AFTER_US, SILENT_AFTER_US
 from cloud.api.security import SecurityMiddleware
 from cloud.api.watching import renew_watch
 from cloud.changes import AlertKey, SensorKey
@@ -116,7 +116,8 @@ def _add_alert_routes(app: FastAPI, engine: Engine) -> None:
 def _add_sensor_routes(app: FastAPI, engine: Engine) -> None:
     @app.get("/api/sensors")
     def sensors(scope: ViewerScope) -> Json:
-        return {"now_us": now_us(), "silent_after_us": SILENT_AFTER_US, "sensors": queries.list_sensors(engine, scope)}
+        limits = {"silent_after_us": SILENT_AFTER_US, "on_demand_silent_after_us": ON_DEMAND_SILENT_AFTER_US}
+        return {"now_us": now_us(), **limits, "sensors": queries.list_sensors(engine, scope)}
 
     @app.get("/api/ecg")
     def ecg(scope: ViewerScope, subject: Name, hub: Name, sensor: Name, from_us: TimeUs, to_us: TimeUs) -> Json:

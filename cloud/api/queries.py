@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from cloud import tables
 from cloud.api.numbers import Json, to_millivolts
+from cloud.api.results import read_latest, read_results
 from cloud.changes import SensorKey
 from cloud.projection_statements import MAX_TOTAL
 from cloud.scope import EVERY_SUBJECT, Scope
@@ -24,6 +25,9 @@ from sync.packing import unpack_samples
 SILENT_AFTER_US: Final = 15_000_000
 """The page shows a sensor as silent after this time without data: hubs send every 10 s, or every second while somebody watches.
 The other 5 s are for slow links."""
+ON_DEMAND_SILENT_AFTER_US: Final = 120_000_000
+"""The same for a sensor that is used on demand: while it sleeps, its hub searches for 30 s at a time and sends the state of the
+link after each search, so that 2 minutes have two searches with the pauses between them, and their transmission."""
 CLOCK_AHEAD_US: Final = 5_000_000
 """The hub's clock is ahead if data is this much later than its receipt. Clocks set by a time server agree within a second."""
 LATE_US: Final = 30_000_000
@@ -38,7 +42,11 @@ MAX_ECG_ROWS: Final = 10_000
 
 
 def list_sensors(engine: Engine, scope: Scope) -> list[Json]:
-    """Return every sensor of the scope with its latest status, its totals and its open gap."""
+    """Return every sensor of the scope with its latest status, values and results, its totals and its open gap.
+
+    `is_on_demand` says that a person uses it now and then, so that it sends nothing for most of the time; `link` is the state
+    of its connection as its hub last told it (docs/connections.md).
+    """
     sensors = tables.sensors.c
     with engine.connect() as connection:
         query = select(tables.sensors).where(scope.allows(sensors.subject))
@@ -81,8 +89,9 @@ def read_vitals(engine: Engine, scope: Scope, key: SensorKey, kind: str, from_us
     """Return the values of one kind from `from_us` to `to_us`, oldest first (only the last `MAX_VITALS`), and the latest value.
 
     The latest value is the last one in the hub's sequence; its time need not be the highest if the hub's clock was set back. Of
-    results measured on demand it is the last by its time, and never one that may be another person's. A value has `flags` if
-    there are any, and an `origin` if it was measured on demand (`sync.records.SpotOrigin`).
+    results measured on demand it is the last by its time, and never one that may be another person's. A number that is no
+    measurement (`drivers.kinds.NOT_MEASURED`) is never the latest. A value has `flags` if there are any, and an `origin` if it
+    was measured on demand (`sync.records.SpotOrigin`).
     """
     columns = tables.vitals.c
     condition = and_(_is_of(scope, tables.vitals, key), columns.kind == kind, columns.at_us.between(from_us, to_us))
@@ -90,11 +99,15 @@ def read_vitals(engine: Engine, scope: Scope, key: SensorKey, kind: str, from_us
     query = select(*shown).where(condition).order_by(columns.at_us.desc()).limit(MAX_VITALS)
     with engine.connect() as connection:
         rows = connection.execute(query).all()
-        latest = _read_latest_vital(connection, scope, key, kind)
-    return {"vitals": [_describe_vital(*row) for row in reversed(rows)], "latest": latest}
+        latest = read_latest(connection, _is_of(scope, tables.latest_vitals, key)).get(kind)
+    return {"vitals": [_describe_vital(*row) for row in reversed(rows)], "latest": _value_of(latest)}
 
 
-def _describe_vital(at_us: int, value: float, flags: str, origin: str | None) -> Json:
+def _value_of(latest: Json | None) -> Json | None:
+    return latest and {name: latest[name] for name in ("at_us", "received_us", "value", "position")}
+
+
+def _describe_vital(at_us: int, value: float, flags: str, origin: str | None = None) -> Json:
     told = {"flags": json.loads(flags), "origin": json.loads(origin) if origin else None}
     return {"at_us": at_us, "value": value} | {name: one for name, one in told.items() if one}
 
@@ -113,10 +126,15 @@ def read_ecg_rows(connection: Connection, scope: Scope, rows: Sequence[int]) -> 
 def read_vital_rows(connection: Connection, scope: Scope, rows: Sequence[int]) -> list[Json]:
     """Return the vital signs with these row numbers, with the sensor of each."""
     vitals = tables.vitals.c
-    columns = (*(vitals[name] for name in SensorKey._fields), vitals.kind, vitals.at_us, vitals.value, vitals.epoch, vitals.seq)
-    query = select(*columns).where(vitals.id.in_(rows), scope.allows(vitals.subject)).order_by(vitals.id)
-    found = [dict(row) for row in connection.execute(query).mappings()]
-    return [{"position": [row.pop("epoch"), row.pop("seq")]} | row for row in found]
+    columns = (*(vitals[name] for name in SensorKey._fields), vitals.kind, vitals.at_us, vitals.value, vitals.flags)
+    query = select(*columns, vitals.epoch, vitals.seq).where(vitals.id.in_(rows), scope.allows(vitals.subject))
+    found: list[Json] = []
+    for row in connection.execute(query.order_by(vitals.id)).mappings():
+        shown = {name: row[name] for name in (*SensorKey._fields, "kind")}
+        found.append(
+            {"position": [row["epoch"], row["seq"]], **shown, **_describe_vital(row["at_us"], row["value"], row["flags"])}
+        )
+    return found
 
 
 def read_counters(engine: Engine, scope: Scope) -> Json:
@@ -159,10 +177,16 @@ def _sensor_as_json(connection: Connection, scope: Scope, row: RowMapping) -> Js
         .order_by(gaps.epoch.desc(), gaps.seq.desc())
     )
     gap = connection.execute(open_gaps.limit(1)).first()
+    latest = read_latest(connection, _is_of(scope, tables.latest_vitals, key))
+    results = read_results(connection, _is_of(scope, tables.vitals, key), _is_of(scope, tables.statuses, key))
     return {
         **row,
         **_read_last_data(connection, scope, key),
-        "heart_rate": _read_latest_vital(connection, scope, key, "heart_rate"),
+        "heart_rate": _value_of(latest.get("heart_rate")),
+        "values": [value for value in latest.values() if not value["is_result"]],
+        "results": results,
+        "is_on_demand": bool(results),
+        "link": statuses.get("link"),
         "gap_since_us": gap.from_us if gap else None,
         "gap_reason": gap.reason if gap else None,
         "battery_percent": statuses.get("battery"),
@@ -194,19 +218,9 @@ def _read_last_data(connection: Connection, scope: Scope, key: SensorKey) -> Jso
     }
 
 
-def _read_latest_vital(connection: Connection, scope: Scope, key: SensorKey, kind: str) -> Json | None:
-    latest = tables.latest_vitals.c
-    columns = (latest.at_us, latest.received_us, latest.value, latest.epoch, latest.seq)
-    query = select(*columns).where(_is_of(scope, tables.latest_vitals, key), latest.kind == kind)
-    row = connection.execute(query).first()
-    if row is None:
-        return None
-    return {"at_us": row.at_us, "received_us": row.received_us, "value": row.value, "position": [row.epoch, row.seq]}
-
-
 def _read_statuses(connection: Connection, scope: Scope, key: SensorKey) -> Mapping[str, Any]:
     statuses = tables.statuses.c
-    is_shown = statuses.kind.in_(("battery", "skin_contact", "model"))
+    is_shown = statuses.kind.in_(("battery", "link", "model", "skin_contact"))
     query = select(statuses.kind, statuses.value).where(_is_of(scope, tables.statuses, key), is_shown)
     return {kind: json.loads(value) for kind, value in connection.execute(query)}
 

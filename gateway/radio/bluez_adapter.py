@@ -19,7 +19,20 @@ from dbus_fast.aio import MessageBus
 
 from gateway.errors import RadioError
 from gateway.radio.bluez_agent import AGENT_PATH, CAPABILITY, BlueZAgent
-from gateway.radio.bluez_bus import ADAPTER, BLUEZ, OBJECT_MANAGER, call, choose_adapter, managed_objects, open_system_bus
+from gateway.radio.bluez_bus import (
+    ADAPTER,
+    BLUEZ,
+    DBUS,
+    DEVICE,
+    OBJECT_MANAGER,
+    PROPERTIES,
+    call,
+    choose_adapter,
+    is_bonded,
+    managed_objects,
+    open_system_bus,
+)
+from gateway.radio.bluez_subscriptions import BlueZSubscriptions
 from gateway.radio.pairing import (
     PAIRING_TIMEOUT_S,
     Bond,
@@ -30,10 +43,7 @@ from gateway.radio.pairing import (
     pairing_timed_out,
 )
 
-DEVICE: Final = "org.bluez.Device1"
 AGENT_MANAGER: Final = "org.bluez.AgentManager1"
-PROPERTIES: Final = "org.freedesktop.DBus.Properties"
-DBUS: Final = "org.freedesktop.DBus"
 
 POWER_OFF_S: Final = 1.0
 """How long the adapter stays off in a power cycle: a USB controller needs some 100 ms to drop its links."""
@@ -53,6 +63,7 @@ class BlueZAdapter:
     def __init__(self, bus: MessageBus, lost: asyncio.Event) -> None:
         self._bus = bus
         self._agent = BlueZAgent(bus)
+        self.subscriptions = BlueZSubscriptions(bus)
         self._lost = lost
         self._losing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -83,6 +94,7 @@ class BlueZAdapter:
             self._watching.cancel()
             await asyncio.wait({self._watching})
         await self._agent.close()
+        self.subscriptions.close()
         self._bus.remove_message_handler(self._on_message)
         await _close_bleaks_bus()
         if self._losing is not None:
@@ -124,12 +136,12 @@ class BlueZAdapter:
             if device["Address"] == address.upper():
                 with suppress(BleakDBusError):  # BlueZ has removed it meanwhile
                     await call(self._bus, self.path, ADAPTER, "RemoveDevice", "o", [path])
-                return _is_bonded(device)
+                return is_bonded(device)
         return False
 
     async def bonds(self) -> list[Bond]:
         devices = (await self._devices()).values()
-        bonds = (Bond(device["Address"], device.get("Alias", "")) for device in devices if _is_bonded(device))
+        bonds = (Bond(device["Address"], device.get("Alias", "")) for device in devices if is_bonded(device))
         return sorted(bonds, key=lambda bond: bond.address)
 
     async def _devices(self) -> dict[str, dict[str, Any]]:
@@ -195,11 +207,6 @@ class BlueZAdapter:
     async def _lose(self) -> None:
         await _close_bleaks_bus()
         self._lost.set()
-
-
-def _is_bonded(device: dict[str, Any]) -> bool:
-    """BlueZ has the property Bonded since 5.65; before, all LE devices that are Paired are bonded."""
-    return bool(device.get("Bonded", device.get("Paired")))
 
 
 async def _close_bleaks_bus() -> None:

@@ -14,7 +14,11 @@ from gateway.errors import RadioError
 
 BLUEZ: Final = "org.bluez"
 ADAPTER: Final = "org.bluez.Adapter1"
+DEVICE: Final = "org.bluez.Device1"
+CHARACTERISTIC: Final = "org.bluez.GattCharacteristic1"
 OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
+PROPERTIES: Final = "org.freedesktop.DBus.Properties"
+DBUS: Final = "org.freedesktop.DBus"
 
 CALL_TIMEOUT_S: Final = 10.0
 """bluetoothd answers within milliseconds, and needs a few seconds to switch an adapter. One that hangs longer is restarted."""
@@ -101,3 +105,8 @@ def choose_adapter(objects: Objects, name: str | None) -> str:
         found = ", ".join(path.split("/")[-1] for path in adapters)
         raise RadioError(f"this machine has no Bluetooth adapter {name}, but {found}: plug it in, or set `radio`")
     return path
+
+
+def is_bonded(device: dict[str, Any]) -> bool:
+    """Return whether a device has a bond. BlueZ has `Bonded` since 5.65; before, all LE devices that are `Paired` have one."""
+    return bool(device.get("Bonded", device.get("Paired")))

@@ -5,6 +5,7 @@ from bumble.device import Device
 from gateway.radio.bumble_adapter import BumbleAdapter
 from gateway.radio.bumble_client import BumbleClient
 from gateway.radio.bumble_scanner import BumbleScanner
+from gateway.radio.bumble_subscriptions import BumbleSubscriptions
 from gateway.radio.central import Central
 from gateway.radio.radio import Radio
 
@@ -24,4 +25,4 @@ def make_bumble_radio(device: Device, name: str) -> Radio:
 
     Client.central = central
     Scanner.central = central
-    return Radio(Client, Scanner, name, central.lost, BumbleAdapter(central))
+    return Radio(Client, Scanner, name, central.lost, BumbleAdapter(central), BumbleSubscriptions(central.early))

@@ -1,7 +1,6 @@
 """bleak's client on a Bumble device."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -30,10 +29,6 @@ DEFAULT_MTU: Final = 23
 
 CANCEL_TIMEOUT_S: Final = 0.2
 """A cancelled operation that has not ended after this time is cancelled again. An HCI command takes a few milliseconds."""
-
-EARLY_LIMIT: Final = 512
-"""Values of one characteristic that wait for a subscriber: more than a cuff's memory. A bonded sensor keeps its subscriptions,
-so it may send as soon as the link is encrypted (Core 5.4, Vol 3, Part G, 3.3.3.3)."""
 
 _NEEDS_SECURITY: Final = frozenset(
     {ErrorCode.INSUFFICIENT_AUTHENTICATION, ErrorCode.INSUFFICIENT_ENCRYPTION, ErrorCode.INSUFFICIENT_ENCRYPTION_KEY_SIZE}
@@ -67,8 +62,6 @@ class BumbleClient(BaseBleakClient):
         self._disconnected: asyncio.Future[None]  # done when the current or last connection ended
         self._encryption_lock = asyncio.Lock()
         self._subscribers: dict[int, Callable[[bytes], None]] = {}
-        self._early: dict[int, deque[bytes]] = {}
-        """The values that came before their subscriber, by handle: a flood of one characteristic costs no value of another."""
 
     @property
     def name(self) -> str:
@@ -90,30 +83,12 @@ class BumbleClient(BaseBleakClient):
                 connection = await self.central.connect(self._peer)
                 self._connection = connection
                 self._disconnected = asyncio.get_running_loop().create_future()
-                self._early.clear()
-                self._keep_early_values(connection)
                 connection.once(connection.EVENT_DISCONNECTION, self._on_disconnection)
                 try:
                     await self._run_while_connected(self._prepare(connection, pair))
                 except BaseException:
                     await self.disconnect()
                     raise
-
-    def _keep_early_values(self, connection: Connection) -> None:
-        """Keep the values that come before their subscriber: Bumble would confirm an indication, and discard it."""
-        gatt = connection.gatt_client
-
-        def wrap(handle_value: Callable[[Any], None]) -> Callable[[Any], None]:
-            def keep(value: Any) -> None:
-                if value.attribute_handle not in self._subscribers:
-                    early = self._early.setdefault(value.attribute_handle, deque(maxlen=EARLY_LIMIT))
-                    early.append(bytes(value.attribute_value))
-                handle_value(value)
-
-            return keep
-
-        gatt.on_att_handle_value_notification = wrap(gatt.on_att_handle_value_notification)
-        gatt.on_att_handle_value_indication = wrap(gatt.on_att_handle_value_indication)
 
     async def _prepare(self, connection: Connection, pair: bool) -> None:
         if pair or await self._is_bonded():
@@ -243,8 +218,6 @@ class BumbleClient(BaseBleakClient):
         # If encryption is required, `_request` subscribes twice. Bumble also keeps the refused subscriber, in a set: the same
         # `deliver` is then still called only once for each value.
         self._subscribers[characteristic.handle] = deliver
-        for value in self._early.pop(characteristic.handle, ()):
-            deliver(value)
         try:
             await self._request(f"subscribe to {characteristic.uuid}", lambda gatt: gatt.subscribe(characteristic.obj, deliver))
         except BaseException:

@@ -13,7 +13,9 @@ from bumble.core import TimeoutError as BumbleTimeoutError
 from bumble.device import Connection, Device
 from bumble.keys import MemoryKeyStore
 
+from gateway.radio.bumble_subscriptions import KeepingClient
 from gateway.radio.pairing import StaleBondError
+from gateway.radio.subscriptions import EarlyValues
 
 CONNECT_CANCEL_TIMEOUT_S: Final = 1.0
 """Time limit of the Connection Complete event after a Create Connection Cancel; controllers send it within milliseconds."""
@@ -27,9 +29,14 @@ class Central:
         self.keys = device.keystore or MemoryKeyStore()
         self.lost = asyncio.Event()
         device.once(device.EVENT_FLUSH, self.lost.set)
+        self.early = EarlyValues()
+        device.on(device.EVENT_CONNECTION, self._on_connection)
         self._connect_lock = asyncio.Lock()
         self._scan_lock = asyncio.Lock()
         self._open_scans = 0
+
+    def _on_connection(self, connection: Connection) -> None:
+        connection.gatt_client = KeepingClient(connection, self.early)
 
     async def connect(self, address: hci.Address) -> Connection:
         """Wait without a time limit for the peer to advertise, and connect. A controller connects to one peer at a time."""

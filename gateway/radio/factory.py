@@ -5,9 +5,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 from gateway.errors import RadioError
 from gateway.radio.radio import Radio
+
+SYSTEM_ADAPTERS: Final = Path("/sys/class/bluetooth")
+"""Where the Linux kernel lists its adapters."""
 
 
 @asynccontextmanager
@@ -32,6 +36,14 @@ async def open_radio(spec: str, keys: Path | None = None) -> AsyncIterator[Radio
         raise RadioError(f"unknown radio {spec!r}: use 'bluetooth', 'bluetooth:ADAPTER' or 'virtual:PATH'")
 
 
+def is_radio_present(spec: str) -> bool:
+    """Return whether this machine has the radio now. It does not disturb the radio that is open."""
+    kind, _, rest = spec.partition(":")
+    if kind == "virtual":
+        return Path(rest).exists()
+    return (SYSTEM_ADAPTERS / rest).exists() if rest else any(SYSTEM_ADAPTERS.glob("hci*"))
+
+
 @asynccontextmanager
 async def _open_bluetooth(spec: str, adapter_name: str | None) -> AsyncIterator[Radio]:
     if sys.platform != "linux":
@@ -41,7 +53,7 @@ async def _open_bluetooth(spec: str, adapter_name: str | None) -> AsyncIterator[
 
     lost = asyncio.Event()
     async with open_bluez_adapter(adapter_name, lost) as adapter:
-        yield Radio(None, make_scanner_backend(adapter.path.split("/")[-1]), spec, lost, adapter)
+        yield Radio(None, make_scanner_backend(adapter.path.split("/")[-1]), spec, lost, adapter, adapter.subscriptions)
 
 
 def _open_socket_radio(socket: Path, name: str, keys: Path | None) -> AbstractAsyncContextManager[Radio]:

@@ -11,11 +11,16 @@ from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from bleak.exc import BleakBluetoothNotAvailableError, BleakError
 
 from gateway.errors import RadioError
+from gateway.radio.health import RadioHealth
 
 OnDetection = Callable[[BLEDevice, AdvertisementData], None]
 DEAD_AFTER_S: Final = 60.0
 """A scanner that reports no device of anybody for this long is restarted: bluetoothd sometimes ends a scan for good without a
 word, and in a home something advertises every few seconds."""
+
+SEEN_LIMIT: Final = 1_000
+"""Devices that bleak may remember, at some 2 kB each. It forgets them only with BlueZ or a new scan, and a device can change
+its address with every advertisement."""
 
 
 class SharedScanner:
@@ -31,6 +36,7 @@ class SharedScanner:
         self._lock = asyncio.Lock()
         self._last_detection_s = 0.0
         self.restarts = 0
+        self.health = RadioHealth()
 
     @asynccontextmanager
     async def listening(self, on_detection: OnDetection) -> AsyncIterator[None]:
@@ -71,13 +77,18 @@ class SharedScanner:
     async def _start(self) -> None:
         """Start the scan, or start it again if it is dead."""
         now_s = asyncio.get_running_loop().time()
-        if self._scanner is not None and now_s - self._last_detection_s > DEAD_AFTER_S:
+        if self._scanner is not None and (now_s - self._last_detection_s > DEAD_AFTER_S):
             self.restarts += 1
             await self._stop()
         if self._scanner is None:
             scanner = BleakScanner(self._on_detection, backend=self._backend)
-            async with converting_errors():
-                await scanner.start()
+            try:
+                async with converting_errors():
+                    await scanner.start()
+            except BleakError as error:
+                self.health.note_failure(error, now_s)
+                raise
+            self.health.note_success()
             self._scanner, self._last_detection_s = scanner, now_s
 
     async def _stop(self) -> None:
@@ -90,6 +101,8 @@ class SharedScanner:
 
     def _on_detection(self, device: BLEDevice, advertisement: AdvertisementData) -> None:
         self._last_detection_s = asyncio.get_running_loop().time()
+        if self._scanner is not None and len(seen := self._scanner._backend.seen_devices) > SEEN_LIMIT:
+            seen.clear()  # bleak has no public function for this, and makes the devices anew
         for listener in tuple(self._listeners):
             listener(device, advertisement)
 

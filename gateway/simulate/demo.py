@@ -1,8 +1,8 @@
-"""`pulsegate demo`: a virtual chest strap, the agent and the clinic, each in a process of its own.
+"""`pulsegate demo`: a virtual chest strap, the agent and the clinic, each in a process of its own; more sensors with `--home`.
 
-The demo's own process runs the virtual radio between strap and agent, and restarts the three processes when they exit. It reads
-the clinic's page over the same WebSocket as a browser. At the end it compares the alerts with the script, and the samples that
-the clinic has stored with those that the strap sent.
+The demo's own process runs the virtual radio between sensors and agent, and restarts the processes when they exit. It reads the
+clinic's page over the same WebSocket as a browser. At the end it compares the alerts with the script, and what the clinic has
+stored with what the sensors sent.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,13 +28,14 @@ from websockets.exceptions import WebSocketException
 from config.process import leaf_errors
 from config.terminal import escape_controls
 from gateway.radio.virtual_radio_server import VirtualRadioServer
-from gateway.simulate.audit import Audit, SentFrame, audit
-from gateway.simulate.comparison import AlertComparison, compare_alerts
+from gateway.simulate.audit import SentFrame, audit
 from gateway.simulate.demo_folder import demo_folder
+from gateway.simulate.demo_report import SEVERE_SYSTOLIC_MMHG, DemoResult, compare_home_alerts, compare_with_script
+from gateway.simulate.home import HOME, write_home_settings
+from gateway.simulate.home_audit import SensorLog, audit_sensor
 from gateway.simulate.journal import read_journal
 from gateway.simulate.processes import ManagedProcess, ProcessFailedError, run_processes
 from gateway.simulate.progress import COUNTERS, DemoProgress, Json
-from gateway.simulate.script import Episode, begun_episodes, expected_episodes, load_script
 
 HUB: Final = "demo-hub"
 SUBJECT: Final = "demo-patient"
@@ -58,6 +59,7 @@ class DemoOptions:
     json: Path | None
     script: str = "demo"
     data: Path | None = None
+    home: bool = False
 
 
 class DemoError(Exception):
@@ -132,7 +134,8 @@ def _free_port() -> int:
 class _Demo:
     def __init__(self, options: DemoOptions, folder: Path, console: Console) -> None:
         self.options, self.folder, self.console = options, folder, console
-        self.progress = DemoProgress()
+        self.home = {name: SensorLog(sensor.result) for name, sensor in HOME.items()} if options.home else {}
+        self.progress = DemoProgress(home=self.home)
         self.stop = asyncio.Event()
         self.processes: list[ManagedProcess] = []
         (folder / "log").mkdir(exist_ok=True)
@@ -147,8 +150,8 @@ class _Demo:
             loop.add_signal_handler(number, self._on_stop_signal)
         with demo_folder(None) as short:  # a socket's path has at most 107 bytes
             async with VirtualRadioServer(short) as server:
-                audited = await self._run_with_radio(server.path)
-        return 0 if audited is None else self._report(audited)
+                stored = await self._run_with_radio(server.path)
+        return 0 if stored is None else self._report(stored)
 
     def _on_stop_signal(self) -> None:
         """Stop cleanly at the first signal; kill all processes at the second."""
@@ -157,25 +160,26 @@ class _Demo:
                 process.kill()
         self.stop.set()
 
-    async def _run_with_radio(self, radio: Path) -> Audit | None:
-        """Run the three processes and audit the samples. Return None if the user stops the demo before the clinic runs."""
+    async def _run_with_radio(self, radio: Path) -> list[Json] | None:
+        """Run all processes, and return what the clinic has stored; None if the user stops the demo before the clinic runs."""
         clinic = self._add_process("clinic", "cloud.cli", "dev", "--data", self.clinic_data, *self._port_arguments())
         async with run_processes(clinic):
             page = await self._wait_clinic_ready(clinic)
             if page is None:
                 return None
-            await self._run_strap_and_agent(radio, page)
-            return await self._audit()
+            await self._run_sensors_and_agent(radio, page)
+            return await self._read_stored()
 
-    async def _run_strap_and_agent(self, radio: Path, page: Json) -> None:
-        """Run strap and agent until the time limit is reached or the user stops the demo."""
+    async def _run_sensors_and_agent(self, radio: Path, page: Json) -> None:
+        """Run the sensors and the agent until the time limit is reached or the user stops the demo."""
         source = self._source_arguments()
         strap = self._add_process("strap", "gateway.simulate.strap", "--socket", radio, "--journal", self.journal, *source)
         strap.on_event = lambda event: self.progress.on_strap_event(event, _now_us())
+        others = [self._add_home_sensor(name, log, radio) for name, log in self.home.items()]
         settings = self._write_settings(radio, page)
         await self._register(settings)
         agent = self._add_process("agent", "gateway.cli", "run", "--config", settings)
-        async with run_processes(agent, strap), asyncio.TaskGroup() as group:
+        async with run_processes(agent, strap, *others), asyncio.TaskGroup() as group:
             watchers = [group.create_task(self._watch_page(page["page"])), group.create_task(self._watch_agent())]
             await self._show_progress(page["page"])
             await self._wait_last_alerts()
@@ -187,6 +191,12 @@ class _Demo:
         command = [module, *map(str, arguments), "--watch-stdin"]
         self.processes.append(ManagedProcess(name, command, self.folder / "log" / f"{name}.log"))
         return self.processes[-1]
+
+    def _add_home_sensor(self, name: str, log: SensorLog, radio: Path) -> ManagedProcess:
+        arguments = (name, "--socket", radio, "--folder", self.folder, "--at-home")
+        process = self._add_process(name, "gateway.simulate.sensor_process", *arguments)
+        process.on_event = lambda event: log.on_event(event, _now_us())
+        return process
 
     def _port_arguments(self) -> tuple[str, ...]:
         """Return ports that stay the same for the whole demo, because the agent must find a restarted clinic."""
@@ -218,7 +228,8 @@ class _Demo:
             f'[clinic]\nhost = "{page["mqtt"]["host"]}"\nport = {page["mqtt"]["port"]}\n'
             f'registration = "{self.registration.name}"\n'
             "[limits]\nrepeat_medium = 0  # the script has a day's episodes within minutes, and each must be shown\n"
-            f'[[sensor]]\nname = "{SENSOR}"\nadvertised_name = "Virtual H10"\n',
+            f'[[sensor]]\nname = "{SENSOR}"\nadvertised_name = "Virtual H10"\n'
+            + (write_home_settings(self.folder) if self.home else ""),
             encoding="utf-8",
         )
         return path
@@ -285,53 +296,44 @@ class _Demo:
         """Wait briefly, so an alert that the agent decided at the last moment reaches the page."""
         await asyncio.sleep(0 if self.stop.is_set() else REFRESH_S)
 
-    async def _audit(self) -> Audit:
-        """Compare the strap's journal with the clinic's store, which the clinic's own command opens."""
+    async def _read_stored(self) -> list[Json]:
+        """Return the records in the clinic's store, which the clinic's own command opens."""
         stored = ("cloud.cli", "open", "--data", self.clinic_data, "--json")
         output = await self._run_command("read the clinic's store for the audit", *stored)
-        frames = read_journal(self.journal).frames if self.journal.exists() else ()
-        sent = [SentFrame(frame.last_us, frame.n, frame.samples_crc32) for frame in frames]
-        return audit(sent, map(json.loads, output.splitlines()))
+        return list(map(json.loads, output.splitlines()))
 
-    def _compare(
-        self, alerts: list[dict[str, Any]], restarts: Mapping[str, int]
-    ) -> tuple[tuple[Episode, ...], AlertComparison]:
-        """Return the expected episodes and their comparison with the alerts; both are empty if none can be expected.
-
-        That is the case for a recording, for a demo without a time limit or stopped early, and after a restart, because an
-        episode may then fall into a gap. Only the samples are audited in these cases.
-        """
-        seconds = self.options.seconds
-        if self.options.record or seconds is None or self.stop.is_set() or any(restarts.values()):
-            return (), AlertComparison()
-        script = load_script(self.options.script)
-        episodes = expected_episodes(script, seconds)
-        not_due = [episode for episode in begun_episodes(script, seconds) if episode not in episodes]
-        return episodes, compare_alerts(alerts, episodes, not_due)
-
-    def _report(self, audited: Audit) -> int:
+    def _report(self, stored: list[Json]) -> int:
         """Write the result and print a summary. Return the exit status."""
         agent, alerts, restarts = self.progress.agent, self.progress.alerts_in_script_time(), self._restarts()
-        episodes, compared = self._compare(alerts, restarts)
-        result = {
+        result = self._make_result(stored, alerts)
+        written = {
             "seconds": self.options.seconds,
             **{name: agent.get(name, 0) for name in COUNTERS},
-            **audited.counts(),
             "first_ecg_s": self.progress.first_ecg_s,
             "alerts": alerts,
-            "expected": [asdict(episode) for episode in episodes],
-            "missed": [asdict(episode) for episode in compared.missed],
-            "unexpected": compared.unexpected,
+            **result.as_json(),
             "restarts": restarts,
         }
         if self.options.json:
-            self.options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        passed = audited.passed and compared.passed and not agent.get("blocks_pending", 0)
-        self.console.print(self.progress.format_line(), highlight=False)
-        self.console.print(
-            f"{audited.samples_unaccounted} samples unaccounted for, {len(compared.missed)} episodes missed, "
-            f"{len(compared.unexpected)} alerts without an episode, {agent.get('blocks_pending', 0)} blocks not acknowledged: "
-            + ("[green]passed[/green]" if passed else "[bold red]failed[/bold red]"),
-            highlight=False,
-        )
-        return 0 if passed else 1
+            self.options.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        self.console.print(f"{self.progress.format_line()}\n{result.format()}", highlight=False)
+        return 0 if result.passed else 1
+
+    def _make_result(self, stored: list[Json], alerts: list[dict[str, Any]]) -> DemoResult:
+        """Compare what the sensors sent with what the clinic has stored, and the alerts with the script.
+
+        The alerts are not compared for a recording, for a demo without a time limit or stopped early, and after a restart,
+        because an episode may then fall into a gap.
+        """
+        seconds = self.options.seconds
+        frames = read_journal(self.journal).frames if self.journal.exists() else ()
+        audited = audit([SentFrame(frame.last_us, frame.n, frame.samples_crc32) for frame in frames], stored)
+        home = {name: audit_sensor(log, name, stored) for name, log in self.home.items()}
+        pending = self.progress.agent.get("blocks_pending", 0)
+        if self.options.record or seconds is None or self.stop.is_set() or any(self._restarts().values()):
+            return DemoResult(audited, pending, home)
+        of_strap = [alert for alert in alerts if alert["sensor"] == SENSOR]
+        of_home = [alert for alert in alerts if alert["sensor"] != SENSOR]
+        severe = sum(record.get("kind") == "systolic" and record["value"] >= SEVERE_SYSTOLIC_MMHG for record in stored)
+        script = compare_with_script(of_strap, self.options.script, seconds)
+        return DemoResult(audited, pending, home, compare_home_alerts(of_home, severe), *script)

@@ -158,20 +158,24 @@ FAMILIES: Final[Mapping[str, Family]] = {
 """All families but the strap, which plays a script or a recording (`gateway.simulate.strap`)."""
 
 
-async def run_family(family: Family, device: Device, world: World) -> NoReturn:
-    """Run a sensor that measures every `world.every_s`, the first time at once, until cancelled.
+async def run_family(
+    family: Family, device: Device, world: World, live: Callable[[Any, World], Awaitable[None]] | None = None
+) -> NoReturn:
+    """Run a sensor until cancelled. It lives by `live`, or else measures every `world.every_s`, the first time at once.
 
     Raises:
         ExceptionGroup: with a RadioError, because the radio was lost.
     """
     sensor = family.make(device, world)
 
-    async def live() -> NoReturn:
+    async def be_used() -> None:
+        if live is not None:
+            await live(sensor, world)
         while True:
             await family.live(sensor, world)
             await asyncio.sleep(world.every_s)
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(live())
+        tasks.create_task(be_used())
         await sensor.run()
     raise AssertionError("the sensor runs until it is cancelled")

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from gateway.simulate.home_audit import SensorLog
+
 COUNTERS: Final = ("samples_received", "samples_lost", "blocks_stored", "blocks_sent", "blocks_acked", "blocks_pending")
 """The agent's counters that the demo shows and reports."""
 
@@ -31,6 +33,8 @@ class DemoProgress:
     """The alerts on the page by id, with the latency from the agent's decision."""
     agent: Json = field(default_factory=dict)
     """The agent's latest status."""
+    home: Mapping[str, SensorLog] = field(default_factory=dict)
+    """The sensors beside the strap."""
     _sent: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_SENT_LENGTH))
     """When the strap reported how many samples it had sent, in microseconds since 1970, and how many."""
 
@@ -65,13 +69,14 @@ class DemoProgress:
         if message.get("type") == "alert":
             alert = message.get("alert", message)
             known = self.alerts.setdefault(alert["id"], {"latency_ms": round((now_us - alert["decided_us"]) / 1000, 1)})
-            known.update({name: alert[name] for name in ("kind", "priority", "onset_us", "end_us")})
+            known.update({name: alert[name] for name in ("sensor", "kind", "priority", "onset_us", "end_us")})
 
     def alerts_in_script_time(self) -> list[dict[str, Any]]:
         """Return the alerts by onset; "onset" and "end" are in seconds of the script."""
         start_us = self.script_start_us or 0
         return [
             {
+                "sensor": alert["sensor"],
                 "kind": alert["kind"],
                 "priority": alert["priority"],
                 "onset": round((alert["onset_us"] - start_us) / 1e6, 2),
@@ -84,7 +89,9 @@ class DemoProgress:
     def format_line(self) -> str:
         """Return the progress in one line."""
         return (
-            f"strap {self.strap_state}, {self.samples_sent} samples sent | agent {_format_counters(self.agent)} | "
+            f"strap {self.strap_state}, {self.samples_sent} samples sent | "
+            + "".join(f"{name} {log.format()} | " for name, log in self.home.items())
+            + f"agent {_format_counters(self.agent)} | "
             f"{len(self.alerts)} alerts"
         )
 
@@ -94,6 +101,8 @@ class DemoProgress:
         restarted = {name: f", restarted {count}×" if count else "" for name, count in restarts.items()}
         sensors = ", ".join(f"{name} {state}" for name, state in self.agent.get("sensors", {}).items())
         table.add_row("strap", f"{self.strap_state}, {self.samples_sent} samples sent{restarted['strap']}")
+        for name, log in self.home.items():
+            table.add_row(name, f"{log.format()}{restarted[name]}")
         table.add_row("agent", f"{sensors or 'starting'}, {_format_counters(self.agent)}{restarted['agent']}")
         table.add_row("clinic", f"{len(self.alerts)} alerts{restarted['clinic']}")
         for alert in self.alerts_in_script_time():

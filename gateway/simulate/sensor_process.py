@@ -23,6 +23,7 @@ from config.process import leaf_errors, watching_stdin
 from gateway.errors import RadioError
 from gateway.radio.virtual_radio_server import open_device
 from gateway.simulate.families import FAMILIES, World, run_family
+from gateway.simulate.home import HOME
 from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,12 @@ RADIO_TIMEOUT_S: Final = 10.0
 RADIO_RETRY_S: Final = 0.2
 
 
-async def run_sensor(sensor: str, socket: Path, folder: Path, every_s: float, on_event: OnEvent) -> NoReturn:
+async def run_sensor(
+    sensor: str, socket: Path, folder: Path, every_s: float, on_event: OnEvent, *, at_home: bool = False
+) -> NoReturn:
     """Run a sensor of `families` on the virtual radio at `socket`. It measures every `every_s` until cancelled.
+
+    With `at_home` it lives as in `gateway.simulate.home` instead, which need not have every family.
 
     Its bonds, and the subscriptions of bonded hubs, are stored in files in the folder.
 
@@ -41,6 +46,7 @@ async def run_sensor(sensor: str, socket: Path, folder: Path, every_s: float, on
         RadioError: there was no virtual radio for ten seconds.
     """
     family, subscriptions = FAMILIES[sensor], BondedSubscriptions(folder / f"{sensor}.subscriptions.json")
+    live = HOME[sensor].live if at_home else None
     rng = random.Random()  # noqa: S311  simulated readings
     deadline_s = time.monotonic() + RADIO_TIMEOUT_S
     while True:
@@ -48,7 +54,7 @@ async def run_sensor(sensor: str, socket: Path, folder: Path, every_s: float, on
         try:
             async with open_device(socket, family.address, family.name, folder / f"{sensor}.bonds.json") as device:
                 deadline_s = float("inf")
-                await run_family(family, device, world)
+                await run_family(family, device, world, live)
         except* RadioError as group:
             deadline_s = min(deadline_s, time.monotonic() + RADIO_TIMEOUT_S)
             if time.monotonic() >= deadline_s:
@@ -84,10 +90,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--socket", type=Path, required=True, help="the virtual radio's socket")
     parser.add_argument("--folder", type=Path, required=True, help="folder for the sensor's bonds")
     parser.add_argument("--every", type=float, default=60.0, help="seconds between two measurements (default: %(default)s)")
+    parser.add_argument("--at-home", action="store_true", help="measure as in the demo's home")
     parser.add_argument("--watch-stdin", action="store_true", help="stop when standard input (a pipe) ends")
     options = parser.parse_args(arguments)
     try:
-        running = run_sensor(options.sensor, options.socket, options.folder, options.every, print_event)
+        running = run_sensor(
+            options.sensor, options.socket, options.folder, options.every, print_event, at_home=options.at_home
+        )
         asyncio.run(run_until_stopped(running, watch_stdin=options.watch_stdin))
     except (RadioError, OSError) as error:
         sys.stderr.write(f"{options.sensor}: {error}\n")

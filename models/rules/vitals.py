@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from config.limits import PLAUSIBLE, Limits
+from drivers.kinds import NOT_MEASURED
 from models.findings import Finding
 from models.rules.pressure import Pressure, PressureRules
 from models.rules.threshold import Criterion, ThresholdRule
@@ -20,17 +21,16 @@ CONTINUOUS: Final = "continuous"
 IRREGULAR_PULSE: Final = "irregular_pulse"
 """Flag of a cuff that found the pulse irregular (Blood Pressure Service: measurement status, bit 2)."""
 
-_NOT_A_MEASUREMENT: Final = frozenset({"demonstration", "testing", "calibration_ongoing", "unavailable", "invalid"})
 _POOR_MEASUREMENT: Final = frozenset(
     {
-        *("body_movement", "cuff_too_loose", "improper_position", "no_contact"),
+        *("body_movement", "cuff_too_loose", "improper_position", "no_contact", "age_unknown"),
         *("questionable", "poor_signal", "inadequate_signal", "erratic_signal", "low_perfusion"),
         *("nonpulsatile", "questionable_pulse", "signal_processing_irregularity", "sensor_interference"),
         *("sensor_unconnected", "sensor_displaced", "sensor_disconnected", "sensor_malfunction", "equipment_malfunction"),
     }
 )
-DOUBTFUL: Final = _NOT_A_MEASUREMENT | _POOR_MEASUREMENT
-"""Flags of a value that its own sensor marks as doubtful: the value is kept, but neither raises nor ends an episode."""
+DOUBTFUL: Final = NOT_MEASURED | _POOR_MEASUREMENT
+"""Flags of a doubtful value: it is kept, but it neither raises nor ends an episode."""
 
 IRREGULAR_WINDOW: Final = 3
 MIN_IRREGULAR: Final = 2
@@ -106,8 +106,10 @@ class VitalRules:
         for finding in self._earlier.feed(kind, value, at_us, flags):
             yield finding if finding.end_s is not None else replace(finding, end_s=at_us / 1e6)
 
-    def is_like_patient(self, values: Mapping[str, float]) -> bool:
-        """Whether a result, its values by kind, can be this patient's by what was measured before."""
+    def is_like_patient(self, values: Mapping[str, float]) -> bool | None:
+        """Whether a result, its values by kind, can be this patient's by what was measured before; None: it does not tell."""
+        if values.keys().isdisjoint({"weight", "systolic", "diastolic"}):
+            return None
         return self._weight.is_like_patient(values.get("weight")) and self._pressure.is_like_patient(values)
 
     def state(self) -> VitalRulesState:

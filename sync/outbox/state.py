@@ -34,10 +34,11 @@ class OutboxState:
     def save(self, subject: str, values: Mapping[str, bytes]) -> None:
         """Replace named values, within a transaction."""
         upsert = "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sealed = excluded.sealed"
-        for name, value in values.items():
-            sealed = self._hub_key.seal(value, _purpose(subject, name))
-            with self._database.overwriting():
-                self._database.execute(upsert, subject, name, sealed)
+        if not values:
+            return
+        rows = [(subject, name, self._hub_key.seal(value, _purpose(subject, name))) for name, value in values.items()]
+        with self._database.overwriting():
+            self._database.execute_many(upsert, rows)
 
     def load(self, subject: str, name: str) -> bytes | None:
         """A value; None if there is none."""

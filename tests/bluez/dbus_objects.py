@@ -1,6 +1,7 @@
 """Objects on a D-Bus, as `org.freedesktop.DBus.ObjectManager` publishes them."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final
 
 from dbus_fast import Message, MessageType, Variant
@@ -20,6 +21,8 @@ OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
 PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 FAILED: Final = "org.bluez.Error.Failed"
 EMPTY_REPLY: Final[Reply] = ("", [])
+SENDER: Final[ContextVar[str]] = ContextVar("SENDER", default="")
+"""The bus name of the program whose call this task answers."""
 
 
 class BlueZError(Exception):

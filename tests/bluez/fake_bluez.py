@@ -6,14 +6,13 @@ BlueZ). It contains neither bluetoothd nor the kernel. It leaves out:
 - more than one adapter; discovery sessions are not counted by client;
 - the classic radio, and pairings that a remote device begins;
 - `AcquireNotify`, `AcquireWrite` and access to descriptors, which are only listed;
-- the cache of services: their objects are removed at a disconnection;
+- the cache of services of a device without a bond: their objects are removed at a disconnection;
 - `InProgress` errors for simultaneous operations, and the removal of devices that no longer advertise.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from contextvars import ContextVar
 from typing import Any, Final
 
 from bleak.exc import BleakError
@@ -37,6 +36,7 @@ from tests.bluez.dbus_objects import (
     FAILED,
     OBJECT_MANAGER,
     PROPERTIES,
+    SENDER,
     BlueZError,
     ObjectTree,
     Properties,
@@ -50,8 +50,6 @@ Method = Callable[[str, list[Any]], Coroutine[Any, Any, Reply]]
 """Receives the object's path and the message's body."""
 
 ADAPTER_PATH: Final = "/org/bluez/hci0"
-SENDER: Final[ContextVar[str]] = ContextVar("SENDER", default="")
-"""The bus name of the program whose call this task answers."""
 BONDED: Final = dict.fromkeys(("Paired", "Bonded"), Variant("b", True))
 
 CONNECT_TIMEOUT_S: Final = 20.0
@@ -93,6 +91,9 @@ class FakeBlueZ:
 
     async def start(self) -> None:
         self._bus.add_message_handler(self._on_message)
+        rule = "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged'"
+        dbus = "org.freedesktop.DBus"
+        await self._bus.call(Message(dbus, "/org/freedesktop/DBus", dbus, "AddMatch", signature="s", body=[rule]))
         if await self._bus.request_name(BLUEZ) is not RequestNameReply.PRIMARY_OWNER:
             raise RuntimeError(f"{BLUEZ} is already owned on this bus: give each fake its own bus")
         address = str(self._central.device.random_address)[:17]
@@ -131,6 +132,8 @@ class FakeBlueZ:
 
     def _on_message(self, message: Message) -> bool:
         if message.message_type is not MessageType.METHOD_CALL:
+            if message.member == "NameOwnerChanged" and not message.body[2]:
+                self._spawn(self._gatt.forget_program(message.body[0]))
             return False
         self._spawn(self._answer(message))
         return True
@@ -232,6 +235,7 @@ class FakeBlueZ:
             await self._central.keys.delete(str(remote.address))
         if remote.connection is not None:
             await remote.connection.disconnect()
+        self._gatt.forget(path)
         self._tree.remove(path)
         del self._remotes[path]
         return EMPTY_REPLY
@@ -326,6 +330,7 @@ class FakeBlueZ:
         finally:
             remote.connecting = None
         remote.connection = connection
+        self._gatt.reconnect(path, connection)
         connection.once(connection.EVENT_DISCONNECTION, lambda _reason: self._on_disconnection(path))
         self._tree.change(path, DEVICE, {"Connected": Variant("b", True)})
         return connection
@@ -348,7 +353,8 @@ class FakeBlueZ:
         for task in remote.tasks:
             task.cancel()
         self._tree.change(path, DEVICE, dict.fromkeys(("ServicesResolved", "Connected"), Variant("b", False)))
-        self._gatt.forget(path)
+        if not self._is_bonded(path):
+            self._gatt.forget(path)
 
     async def _resolve(self, path: str, connection: Connection) -> None:
         """Discover the services; disconnect if that fails."""

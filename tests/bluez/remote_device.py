@@ -20,8 +20,8 @@ class RemoteDevice:
     pairing: asyncio.Task[Any] | None = None
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """Tasks that use the connection; they are cancelled when it ends."""
-    notifying: set[str] = field(default_factory=set)
-    """The paths of the characteristics that notify."""
+    notifying: set[tuple[str, str]] = field(default_factory=set)
+    """The paths of the characteristics that notify, each with the program that it notifies."""
 
     @contextmanager
     def using_connection(self) -> Iterator[None]:

@@ -77,7 +77,7 @@ async def run_session(radio: Radio, registry: Registry = REGISTRY) -> AsyncItera
 
 @pytest.fixture(autouse=True)
 def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "BACKOFF_S", (0.1,))
+    monkeypatch.setattr(session, "choose_pause_s", lambda *_: 0.1)
 
 
 def test_a_scan_finds_the_strap(open_testbed: OpenTestbed) -> None:

@@ -13,6 +13,7 @@ from captures import PayloadCapture, open_file
 from captures.jsonl import read_entries
 from captures.payloads import Entry, LinkEvent, Payload
 from config.settings import SensorSettings
+from drivers.polar_pmd import CONTROL_POINT
 from drivers.registry import load_drivers
 from gateway import virtual_time
 from gateway.cli import main
@@ -20,6 +21,7 @@ from gateway.clock import VirtualClock
 from gateway.radio.bumble_backend import make_bumble_radio
 from gateway.radio.virtual import VirtualLink, make_device
 from gateway.replay.record import record
+from gateway.simulate import pmd
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.repeating_ecg import ecg_from_script
@@ -27,6 +29,8 @@ from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
 
 SECONDS = 12.0
+FEATURES = pmd.encode_features(pmd.H10)
+"""What a read of the control point gives; the strap sends responses only."""
 
 
 class BothSnoopers(Snooper):
@@ -60,9 +64,10 @@ async def record_strap(folder: Path) -> dict[str, bytes]:
 
 
 def pushed(entries: Iterable[Entry]) -> list[tuple[str, bytes]]:
+    """Return what the strap sent by itself. What a driver's procedure reads is not in a capture of `pulsegate record`."""
     streams = {stream.uuid for driver in load_drivers().drivers for stream in driver.streams if not stream.is_optional}
-    found = [entry for entry in entries if isinstance(entry, Payload)]
-    return [(entry.characteristic, entry.payload) for entry in found if entry.characteristic in streams]
+    found = [(entry.characteristic, entry.payload) for entry in entries if isinstance(entry, Payload)]
+    return [each for each in found if each[0] in streams and each != (CONTROL_POINT, FEATURES)]
 
 
 @pytest.fixture(scope="module")

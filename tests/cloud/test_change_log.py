@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,6 +115,14 @@ def test_every_value_of_a_block_is_sent_not_only_the_latest(store: Store, reader
 
     values = [message["value"] for message in watch(reader, act) if message["type"] == "vital"]
     assert values == [60.0 + second for second in range(10)]
+
+
+def test_a_value_is_sent_with_its_flags(store: Store, reader: Engine, hub: Hub, opener: Opener) -> None:
+    def act(_feed: Feed) -> None:
+        hub.send(store, "vital", replace(heart_rate(START_US, 0.0), flags=("no_pulse_found",)))
+        open_batches(opener)
+
+    assert [message["flags"] for message in watch(reader, act) if message["type"] == "vital"] == [["no_pulse_found"]]
 
 
 def test_the_feed_polls_while_it_has_viewers(

@@ -29,6 +29,7 @@ from sync.records import FindingRecord, GapRecord, IntervalsRecord, QuarantinedR
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, find_alert, heart_rate, strip, times, waveform
 from tests.databases import ON_BOTH
+from tests.sync.record_vectors import change
 
 DATABASES = ON_BOTH
 
@@ -189,7 +190,7 @@ INVALID_PLAINTEXTS = {
     "a time near the 64-bit limit": encode_records([waveform(2**63 - 1, np.zeros(3, np.int32))]),
     "a list as type": encode_cbor({"items": [{"type": [1]}]}),
     "a value of 400 digits": encode_records([heart_rate(START_US, 10**400)]),
-    "a sensor of another type": encode_records([heart_rate(START_US, 60.0, sensor=["CANARY-4711"])]),  # type: ignore[arg-type]
+    "a sensor of another type": change(encode_records([heart_rate(START_US, 60.0)]), 0, sensor=["CANARY-4711"]),
     "missing samples": encode_cbor({"items": [{"type": "waveform", "sensor": "strap-1", "kind": "ecg"}]}),
     "an origin without a source of its time": encode_records([spot(time_source=None)]),
     "an origin with a date beyond 2112": encode_records([spot(local_us=2**52 + 1)]),

@@ -71,10 +71,13 @@ FIELDS: Final[dict[str, Check]] = {
     "features": mention("oximeter_features"),
     "measurement_status_supported": mention("oximeter_measurement_status_supported"),
     "device_status_supported": mention("oximeter_device_status_supported"),
-    "op": first_of(mention("record_access", form="op={}"), mention("user_control"), text("control_request")),
-    "request": first_of(mention("record_access", form="request={}"), mention("user_control", form="to {}")),
-    "result": first_of(mention("record_access", form="result={}"), mention("user_control")),
-    **{name: mention("record_access", form=f"{name}={{}}") for name in ("operator", "number", "filter", "value", "from", "to")},
+    "op": first_of(mention("record_access", form="op={}"), mention("user_control", form="op={}"), text("control_request")),
+    "request": first_of(mention("record_access", form="request={}"), mention("user_control", form="request={}")),
+    "result": first_of(mention("record_access", form="result={}"), mention("user_control", form="result={}")),
+    **{name: mention("record_access", form=f"{name}={{}}") for name in ("operator", "number", "filter", "from", "to")},
+    "value": first_of(
+        mention("record_access", form="value={}"), lambda found, expected, _vector: found.values("number") == [expected]
+    ),
     # Clocks
     "day_of_week": number("sensor_time_weekday"),
     "fraction_256": number("sensor_time_fraction_256"),
@@ -127,11 +130,11 @@ FIELDS: Final[dict[str, Check]] = {
     "types": text("offered_measurement"),
     "fast_hr_bpm": number("heart_rate_fast"),
     "slow_hr_bpm": number("heart_rate"),
-    "frame_counter": mention("broadcast_frame", form="counter {},"),
-    "broadcast": lambda found, expected, vector: mention("broadcast_frame", form="broadcast {},")(found, int(expected), vector),
-    "sensor_type_bit": mention("broadcast_frame", form="sensor type {},"),
-    "status_bit": mention("broadcast_frame", form="status {},"),
-    "khz_code": mention("broadcast_frame", form="code {}"),
+    "frame_counter": mention("broadcast_frame", form="counter={} "),
+    "broadcast": lambda found, expected, vector: mention("broadcast_frame", form="broadcast={} ")(found, int(expected), vector),
+    "sensor_type_bit": mention("broadcast_frame", form="sensor_type={} "),
+    "status_bit": mention("broadcast_frame", form=" status={} "),
+    "khz_code": mention("broadcast_frame", form="khz_code={}"),
     "battery_low_bit": is_framing,  # 1 in every known capture, so it says nothing
     # Movesense
     "reference": number("foreign_subscription"),

@@ -145,7 +145,7 @@ def check_timestamp(found: Found, expected: str | None, _vector: dict[str, Any])
 
 def check_user(found: Found, expected: int | None, vector: dict[str, Any]) -> bool:
     if vector["service"] == "181C":
-        return not found.readings if expected is None else mention("user_control", form="user {}")(found, expected, vector)
+        return not found.readings if expected is None else mention("user_control", form="user={}")(found, expected, vector)
     return {origin.user for origin in found.origins} == {expected}
 
 

@@ -169,7 +169,7 @@ def test_the_pressure_in_the_cuff_is_never_a_result(payload: bytes) -> None:
     except DecodeError:
         return
     assert {reading.kind for reading in readings if isinstance(reading, Vital)} <= {"cuff_pressure"}
-    assert all(isinstance(reading, Vital) and reading.origin is None for reading in readings)
+    assert all(isinstance(reading, Vital | Status) and reading.origin is None for reading in readings)
 
 
 # Models

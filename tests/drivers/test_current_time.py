@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.codec import Reader
-from drivers.conversation import Moment, RefusedError
+from drivers.conversation import Context, Moment, Read, RefusedError
 from drivers.current_time import CURRENT_TIME, DRIVER, encode_current_time, local_time
 from drivers.readings import Quarantined, Reading, Status
 from drivers.registry import load_drivers
@@ -63,6 +63,17 @@ def test_a_clock_is_written_only_if_it_is_off_by_more_than_a_minute(off_by_s: in
     assert reported["sensor_clock_offset_s"] == off_by_s
     assert reported.get("sensor_clock_written") is (True if is_written else None)
     assert clock.set_to == ([bytes.fromhex("EA0709150E0D14010001")] if is_written else [])
+
+
+def test_a_hub_whose_clock_cannot_be_right_sets_no_clock() -> None:
+    assert DRIVER.converse is not None
+    procedure = DRIVER.converse(Context()).start(Moment(0, is_plausible=False))
+    assert next(procedure) == Read(CURRENT_TIME)
+    steps = [procedure.send(time_of(START)), *procedure]
+    assert [step.kind for step in steps if isinstance(step, Status)] == [
+        *("sensor_time", "sensor_time_fraction_256", "sensor_time_weekday")
+    ]
+    assert len(steps) == 3
 
 
 def test_the_offset_counts_the_fraction_of_the_second() -> None:

@@ -1,5 +1,6 @@
 """The clock inside a service: what is written, what is read, and a sensor that refuses."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -114,3 +115,8 @@ def test_a_conversation_of_the_clock_sets_it_and_decodes_nothing() -> None:
     assert run(conversation.start(NOW), None) == run(set_clock(NOW), None)
     assert list(conversation.receive(Value(DATE_TIME, b"\0" * 7, NOW))) == []
     assert list(conversation.stop()) == []
+
+
+def test_a_hub_whose_clock_cannot_be_right_sets_no_clock() -> None:
+    steps = run(set_clock(replace(NOW, is_plausible=False)), bytes.fromhex("E10701040B262D"))
+    assert steps == [Read(DATE_TIME), Status("sensor_time", "2017-01-04T11:38:45")]

@@ -22,11 +22,9 @@ Vector = dict[str, Any]
 WITHOUT_DRIVER: Final = {
     # Vendors' protocols without a driver.
     *("14839AC4-7D7E-415C-9A42-167340CF2339", "46A970E0-0D5F-11E2-8B5E-0002A5D5C51B", "49535343-FE7D-4AE5-8FA9-9FAFD205E455"),
-    *("636F6D2E-6A69-7561-6E2E-646576000000", "78B2", "CDEACD80-5235-4C07-8846-93A37EE6B86D", "FEE0", "FF00", "FFE0", "FFF0"),
+    *("636F6D2E-6A69-7561-6E2E-646576000000", "78B2", "CDEACD80-5235-4C07-8846-93A37EE6B86D", "FF00", "FFE0", "FFF0"),
     *("E8FB0001-A14B-98F9-831B-4E2941D01248", "omron-memory"),
     *("advertisement: manufacturer data 020E", "advertisement: manufacturer data FF04"),
-    # A glucose meter, and a number format.
-    *("1808", "none SFLOAT"),
 }
 """Services, advertisements, or services with a characteristic, as the vectors write them."""
 

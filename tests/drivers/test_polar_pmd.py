@@ -15,6 +15,7 @@ from drivers.conversation import (
     Context,
     Conversation,
     Effect,
+    Expect,
     Moment,
     NoAnswerError,
     Procedure,
@@ -30,7 +31,7 @@ from drivers.device import DeviceInformation
 from drivers.pmd_control import MAX_PARTS, PREFERRED_RATES_HZ, choose_settings, encode_settings, parse_settings
 from drivers.pmd_frames import decode_frame
 from drivers.pmd_measurements import Measurement, Stream
-from drivers.polar_pmd import CONTROL_POINT, DATA, DRIVER, RESTARTS_WITHOUT_DATA
+from drivers.polar_pmd import CONTROL_POINT, DATA, DRIVER, RESTARTS_WITHOUT_DATA, SILENT_AFTER_S
 from drivers.readings import DecodeError, Quarantined, Reading, Status, Vital, Waveform, check_reading
 
 NOW: Final = Moment(1_750_000_000_000_000)
@@ -54,6 +55,8 @@ class ScriptedSensor:
     features: str | None = H10_FEATURES
     answers: dict[str, list[str] | None] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    expected: dict[str, float | None] = field(default_factory=dict)
+    """The deadlines that the procedures set."""
 
     def answer(self, request: bytes) -> list[bytes] | None:
         text = request.hex(" ").upper()
@@ -84,6 +87,8 @@ def perform(conversation: Conversation, procedure: Procedure, sensor: ScriptedSe
                 assert characteristic == CONTROL_POINT
                 result = await_answer(conversation, sensor.answer(payload), is_answer)
                 error = NoAnswerError("the sensor did not answer") if result is None else None
+            case Expect(name, within_s):
+                sensor.expected[name] = within_s
             case _:
                 assert isinstance(step, Reading | Remember)
                 yielded.append(step)
@@ -280,7 +285,7 @@ class TestSettings:
     def test_the_chosen_rate_is_that_of_the_first_frame(self) -> None:
         sensor = ScriptedSensor(answers={"01 00": ["F00100000000 02 7D00 FA00 01010E00".replace(" ", "")]})
         conversation, _ = started(sensor)
-        (wave,) = notify(conversation, ECG_FRAME)
+        (wave,) = waves(notify(conversation, ECG_FRAME))
         assert isinstance(wave, Waveform)
         assert wave.rate_hz == 125.0
 
@@ -576,6 +581,7 @@ class TestFrames:
             *(["body_movement"] if flags & 1 else []),
             *(["no_contact"] if flags & 0b110 == 0b100 else []),
             *([] if rate else ["no_pulse_found"]),
+            *(["implausible"] if rate > 250 else []),
         }
         check_reading(readings["pp_error"])
 
@@ -597,3 +603,29 @@ class TestFrames:
         (kept,) = ServiceDecoder(DRIVER, Context()).decode(DATA, bytes.fromhex("0A0094357700000000000102")).readings
         assert isinstance(kept, Quarantined)
         assert "LOCATION" in kept.reason
+
+
+class TestExpectedStreams:
+    """The data characteristic carries several streams: that of the PPG hides that the ECG has stopped."""
+
+    ECG_AND_PPG: Final[dict[str, list[str] | None]] = {"01 01": ["F00101000000013700"]}
+
+    def test_each_started_stream_has_a_deadline_that_its_own_frames_renew(self) -> None:
+        sensor = ScriptedSensor("0F03", dict(self.ECG_AND_PPG))
+        conversation, _ = started(sensor)
+        assert sensor.expected == {"ECG": SILENT_AFTER_S, "PPG": SILENT_AFTER_S}
+        assert [effect for effect in notify(conversation, ECG_FRAME) if isinstance(effect, Expect)] == [
+            Expect("ECG", SILENT_AFTER_S)
+        ]
+        assert not [effect for effect in notify(conversation, ACC_FRAME) if isinstance(effect, Expect)]
+
+    def test_a_stream_that_the_sensor_reports_as_stopped_has_none(self) -> None:
+        conversation, _ = started(ScriptedSensor("0F03", dict(self.ECG_AND_PPG)))
+        effects = list(indicate(conversation, bytes.fromhex("0101")))
+        assert [effect for effect in effects if isinstance(effect, Expect)] == [Expect("PPG", None)]
+
+    def test_a_stream_that_already_ran_has_none_before_its_first_frame(self) -> None:
+        sensor = ScriptedSensor(answers={"02 00": ["F002000600"]})
+        conversation, _ = started(sensor)
+        assert sensor.expected == {}
+        assert Expect("ECG", SILENT_AFTER_S) in list(notify(conversation, ECG_FRAME))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.fuzz_inputs import kept_bytes
 from config.limits import DEFAULT_LIMITS, PLAUSIBLE
 from drivers.pulse_oximeter import (
     CONTINUOUS,
@@ -130,6 +131,17 @@ def test_the_memory_keeps_the_newest_records_only() -> None:
     assert player.memory is not None
     assert len(player.memory["records"]) == MAX_REMEMBERED_RECORDS
     assert len(spo2(connect(DRIVER, oximeter(*records), player.memory))) == 1
+
+
+def test_records_without_end_do_not_accumulate_in_a_conversation() -> None:
+    player = open_connection(DRIVER, oximeter())
+    kept = []
+    for number in range(1, 5 * MAX_REMEMBERED_RECORDS):
+        player.send(SPOT_CHECK, spot(96)[:3] + number.to_bytes(2, "little") + spot(96)[5:])
+        player.play(0.1)
+        if number % MAX_REMEMBERED_RECORDS == 0:
+            kept.append(kept_bytes(player.conversation))
+    assert kept[-1] <= kept[2] * 1.1
 
 
 def test_an_old_record_that_the_sensor_still_has_stays_remembered() -> None:

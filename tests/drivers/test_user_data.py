@@ -69,7 +69,7 @@ def set_up(conversation: Conversation, answer: Callable[[bytes], bytes]) -> list
 
 def test_consent_makes_the_scale_send_the_weights_of_the_user() -> None:
     scale = Scale()
-    assert set_up(converse(), scale.answer) == [Status("user_control", "response to consent: success")]
+    assert set_up(converse(), scale.answer) == [Status("user_control", "op=response request=consent result=success")]
     assert scale.requests == [bytes.fromhex("0201A80E")]
     assert scale.sent == list(scale.weights)
 
@@ -113,7 +113,7 @@ def test_a_scale_that_does_not_answer_is_asked_again(other: str) -> None:
     scale, conversation = Scale(), converse()
     with pytest.raises(NoAnswerError):
         set_up(conversation, lambda _payload: bytes.fromhex(other))
-    assert set_up(conversation, scale.answer) == [Status("user_control", "response to consent: success")]
+    assert set_up(conversation, scale.answer) == [Status("user_control", "op=response request=consent result=success")]
 
 
 def test_nothing_is_written_at_the_end_of_a_connection() -> None:
@@ -123,8 +123,8 @@ def test_nothing_is_written_at_the_end_of_a_connection() -> None:
 @given(user=st.integers(0, 254), code=st.integers(0, 9999))
 def test_no_text_has_the_code(user: int, code: int) -> None:
     payload = bytes((0x02, user)) + code.to_bytes(2, "little")
-    assert user_data.decode_user_control(payload) == (Status("user_control", f"consent: user {user}, code given"),)
-    assert user_data.decode_user_control(b"\x01" + payload[2:]) == (Status("user_control", "register: code given"),)
+    assert user_data.decode_user_control(payload) == (Status("user_control", f"op=consent user={user} code=given"),)
+    assert user_data.decode_user_control(b"\x01" + payload[2:]) == (Status("user_control", "op=register code=given"),)
 
 
 @given(payload=st.binary(max_size=8))

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -19,7 +20,9 @@ from config.sample import make_sample
 from config.settings import ENVIRONMENT_OVERRIDES, ClinicSettings, Settings, load_settings
 from config.version import VERSION
 from gateway.cli import COMMANDS
+from gateway.link_states import LinkState
 from gateway.startup import PRIVATE_FILES, check_data_folder, check_startup, load_device_key, prepare_data_folder
+from gateway.status_table import make_status_table
 from sync.errors import PermanentError
 from sync.keys import HubKey
 from sync.signing import SigningKey, Use, VerifyingKey
@@ -128,11 +131,23 @@ def test_status_is_a_table_without_escapes_for_people(hub: Path) -> None:
     assert rows == {
         "agent": "running",
         "hub": "hub-1",
-        "sensor strap": "streaming",
+        "sensor strap": "connected",
         "clinic": r"lost\x1b[2J the broker",
         "models": "release 23: rr_af",
         "blocks not acknowledged yet": "3",
     }
+
+
+def test_status_has_words_for_every_state_of_a_sensor() -> None:
+    status = {"at_us": 1_000_000, "sensors": {state: state for state in get_args(LinkState)} | {"newer": "levitating"}}
+    table = make_status_table(status, 1_000_000)
+    labels, values = (list(map(str, column.cells)) for column in table.columns)
+    rows = dict(zip(labels, values, strict=True))
+    assert rows["sensor absent"] == "searching: out of range, switched off, or asleep until its next use"
+    assert rows["sensor newer"] == "levitating"
+    words = [rows[f"sensor {state}"] for state in get_args(LinkState)]
+    assert len(set(words)) == len(words)
+    assert not set(words) & {"absent", "seen", "securing", "backing_off", "streaming"}
 
 
 def test_status_names_what_somebody_should_look_at(hub: Path) -> None:

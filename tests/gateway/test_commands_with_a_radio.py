@@ -53,7 +53,7 @@ def test_a_name_cannot_control_the_terminal_and_a_wrong_name_leaves_no_capture(t
             record = await start(tmp_path, *arguments)
             _, errors = await record.communicate()
             assert record.returncode == 1
-            assert errors.startswith(b"pulsegate: no sensor named Wrong was found: check that it is worn")
+            assert errors.startswith(b"pulsegate: nothing came from a sensor named Wrong: check that it is worn")
             assert errors.count(b"\n") == 1
             assert not (tmp_path / "new.jsonl").exists()
 

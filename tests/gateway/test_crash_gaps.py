@@ -94,6 +94,11 @@ def test_a_pause_of_a_minute_is_not_the_end_of_a_stream() -> None:
     assert gaps_after([(0, SPO2), (60, RATE)], 200).keys() == {"spo2", "heart_rate"}
 
 
+@pytest.mark.parametrize("kind", ["rr_padding", "rr_implausible", "rr_filler", "pp_void", "pp_error"])
+def test_intervals_that_stand_in_place_of_beats_are_no_stream(kind: str) -> None:
+    assert gaps_after([(0, Intervals(kind, (0,))), (0, INTERVALS)], 30).keys() == {"rr"}
+
+
 def test_a_waveform_keeps_its_open_gap() -> None:
     gaps = gaps_after([(1, ECG), (1, RATE)], 30)
     assert (gaps["ecg"].to_us, gaps["heart_rate"].to_us) == (None, at_us(30))

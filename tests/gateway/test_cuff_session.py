@@ -127,3 +127,21 @@ def test_a_stored_result_is_joined_from_its_segments() -> None:
     readings = run(Cuff("BM96", bytes.fromhex("00780050005D00"), segments=STORED))
     stored = [vital for vital in vitals(readings) if vital[2] is not None]
     assert stored == [("systolic", 120, 7), ("diastolic", 80, 7), ("mean_pressure", 93, 7), ("pulse_rate_cuff", 72, 7)]
+
+
+def test_a_search_for_a_cuff_that_is_away_goes_on_without_a_pause() -> None:
+    states: list[str] = []
+
+    async def main() -> None:
+        async with open_in_process_radio(VirtualLink(), VIRTUAL_HUB_ADDRESS) as radio:
+            clock = VirtualClock(asyncio.get_running_loop(), START_US)
+            registry, settings = build_registry([BLOOD_PRESSURE]), SensorSettings("cuff", address=SENSOR)
+            running = asyncio.create_task(
+                SensorSession(settings, radio, registry, clock, lambda _name, state: states.append(state)).run()
+            )
+            await asyncio.sleep(600)
+            assert states == ["absent"]
+            running.cancel()
+            await asyncio.wait([running])
+
+    virtual_time.run(main())

@@ -10,7 +10,7 @@ import pytest
 
 from drivers.heart_rate import DRIVER as HEART_RATE
 from drivers.readings import Intervals, Origin, Quarantined, Reading, Status, Vital, Waveform
-from drivers.registry import Registry, build_registry
+from drivers.registry import Registry, build_registry, load_drivers
 from drivers.spec import Broadcast, Characteristic, DriverSpec, uuid16
 from gateway.cli import main
 from gateway.decode import UsageError, decode_payload, make_table, parse_uuid, reading_as_json
@@ -170,16 +170,47 @@ def test_the_origin_of_a_spot_reading_is_printed() -> None:
     assert make_table([reading]) == (
         "systolic  120.5 mm[Hg]  body_movement measured=2026-08-11 18:31:00 clock=set user=1 record=3 stored"
     )
-    assert "measured" not in reading_as_json(Status("failed_measurement", "weight", Origin(7, clock="unknown")))
+    undated = reading_as_json(Status("failed_measurement", "weight", Origin(7, clock="unknown")))
+    assert (undated["measured"], undated["clock"], undated["user"]) == (None, "unknown", None)
 
 
 def test_a_waveform_is_printed_with_its_scale() -> None:
     wave = Waveform("ecg", (0, 76, -208), 130.0, 0.001, 2_000_000_000)
     assert reading_as_json(wave) == {
         **{"type": "waveform", "kind": "ecg", "samples": [0, 76, -208], "rate_hz": 130.0, "scale": 0.001},
-        **{"unit": "mV", "last_ns": 2_000_000_000},
+        **{"values": [0.0, 0.076, -0.208], "unit": "mV", "last_ns": 2_000_000_000},
     }
     assert make_table([wave]) == "ecg  0 0.076 -0.208 mV  3 samples at 130 Hz, the last at 2.000 s"
+
+
+def test_a_status_has_its_unit_and_the_fields_that_its_text_lists() -> None:
+    assert reading_as_json(Status("battery", 51)) == {"type": "status", "kind": "battery", "value": 51, "unit": "%"}
+    answer = reading_as_json(Status("record_access", "op=number operator=null number=1234"))
+    assert answer["fields"] == {"op": "number", "operator": "null", "number": 1234}
+    assert "fields" not in reading_as_json(Status("manufacturer", "Wahoo Fitness"))
+    assert "fields" not in reading_as_json(Status("model", ""))
+
+
+@pytest.mark.parametrize(
+    ("form", "payload", "value"),
+    [("SFLOAT", "6CF1", 36.4), ("SFLOAT", "0008", "NRes"), ("FLOAT", "E80E00FE", 38.16), ("FLOAT", "FFFF7F00", "NaN")],
+)
+def test_decodes_a_number_by_itself(form: str, payload: str, value: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--service", "none", "--characteristic", form, payload, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["value"] == value
+
+
+def test_a_truncated_number_is_not_decoded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--characteristic", "SFLOAT", "6C") == 1
+    assert run("--characteristic", "SFLOAT", "6CF100") == 1
+    assert "needs 2 bytes" in capsys.readouterr().err
+
+
+def test_a_characteristic_of_a_service_without_a_driver_is_decoded_as_elsewhere() -> None:
+    drivers = load_drivers()
+    answer = Status("record_access", "op=response operator=null request=report_stored result=success")
+    assert decode_payload(drivers, "1808", "2A52", bytes.fromhex("06000101"), "Accu-Chek Guide") == (answer,)
+    assert isinstance(decode_payload(drivers, "180D", "2A52", bytes.fromhex("06000101"))[0], Quarantined)
 
 
 def test_text_of_a_sensor_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

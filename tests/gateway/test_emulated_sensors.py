@@ -30,6 +30,7 @@ from gateway.simulate.peripherals.oximeter import Oximeter
 from gateway.simulate.peripherals.peripheral import Peripheral
 from gateway.simulate.peripherals.scale import Scale
 from gateway.simulate.peripherals.services import follow_loop
+from gateway.simulate.peripherals.spot import LINGER_S
 from gateway.simulate.peripherals.thermometer import Thermometer
 from gateway.simulate.peripherals.watch import Watch
 from gateway.simulate.playback import SensorClock
@@ -124,6 +125,37 @@ def test_a_history_is_read_whole_though_the_newest_result_comes_first() -> None:
     assert [value for _, value in vitals(readings, "systolic")] == [*range(128, 119, -1)]
 
 
+def test_what_a_bonded_cuff_indicates_before_the_hub_subscribes_is_taken_once() -> None:
+    confirmed: list[int] = []
+
+    async def scenario(cuff: Cuff) -> None:
+        for number in range(3):
+            await cuff.measure(120 + number, 80, 70)
+            await asyncio.sleep(300)
+        confirmed.extend(int(value.payload[1]) for value in cuff.sent.values if value.confirmed_s is not None)
+
+    readings = follow(make_cuff(MEDISANA_CUFF), scenario)
+    assert confirmed == [120, 121, 120, 122, 121, 120]  # the whole memory, the newest first
+    assert [value for _, value in vitals(readings, "systolic")] == confirmed
+
+
+def test_a_result_of_a_connection_that_failed_before_its_services_were_known_comes_out_at_the_next_one() -> None:
+    async def scenario(cuff: Cuff) -> None:
+        await cuff.measure(120, 80, 70)
+        await asyncio.sleep(60)
+        cuff.linger_s = 0.0
+        hasty = await cuff.measure(121, 80, 70)
+        await asyncio.sleep(60)
+        assert hasty.is_confirmed
+        cuff.linger_s = LINGER_S
+        await cuff.measure(122, 80, 70)
+        await asyncio.sleep(60)
+        assert len(cuff.sent.values) == 3
+
+    readings = follow(make_cuff(CuffModel("pulsegate", "cuff", "Cuff 1")), scenario)
+    assert [value for _, value in vitals(readings, "systolic")] == [120, 121, 122]
+
+
 def test_a_cuff_whose_clock_was_reset_is_told_and_set() -> None:
     async def scenario(cuff: Cuff) -> None:
         cuff.clock.reset()
@@ -166,6 +198,23 @@ def test_a_scale_gives_its_weighings_after_consent() -> None:
     readings = follow(lambda device: Scale(device, follow_loop(START), {1: 3752}), scenario, consent=Consent(1, 3752))
     assert vitals(readings, "weight") == [("weight", 80.5), ("weight", 79.95)]
     assert vitals(readings, "body_fat") == []  # a stub is not a body without fat
+
+
+@pytest.mark.parametrize("accepts", [True, False], ids=["accepted", "refused"])
+def test_no_log_line_shows_a_value_a_code_or_a_date(caplog: pytest.LogCaptureFixture, *, accepts: bool) -> None:
+    async def scenario(scale: Scale) -> None:
+        for _ in range(3):
+            await scale.weigh(83.465, user=1)
+            await asyncio.sleep(30)
+
+    with caplog.at_level("DEBUG"):
+        users = {1: 7391 if accepts else 1234}
+        follow(lambda device: Scale(device, follow_loop(START), users), scenario, consent=Consent(1, 7391))
+    ours = [record.getMessage() for record in caplog.records if not record.name.startswith(("bumble", "asyncio"))]
+    assert any("connected" in line for line in ours)
+    assert any("user_not_authorized" in line for line in ours) != accepts
+    canaries = ("7391", "1cdf", "83.4", "16693", "2026-11-30")
+    assert [line for line in ours if any(canary in line.lower() for canary in canaries)] == []
 
 
 def test_a_broadcast_scale_gives_one_weighing() -> None:

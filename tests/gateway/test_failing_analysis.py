@@ -22,6 +22,7 @@ from gateway.clock import VirtualClock
 from gateway.models import LoadedModels
 from gateway.pipeline import Pipeline
 from gateway.radio import Radio
+from gateway.radio.subscriptions import PlainSubscriptions
 from gateway.recorder import Recorder
 from gateway.sensor_runner import RESTART_REASON, SensorRunner
 from gateway.timeline import Arrival
@@ -84,6 +85,7 @@ class TwoSensorRadio:
     def __init__(self, bad: bytes) -> None:
         self.bad = bad
         self.connecting = asyncio.Lock()
+        self.subscriptions = PlainSubscriptions()
 
     async def find(self, match: Callable[[Any, Any], bool], _timeout_s: float) -> Any:
         names = (SimpleNamespace(address="00", name=name) for name in ("good", "bad"))

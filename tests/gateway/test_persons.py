@@ -50,23 +50,25 @@ async def call_inline(function: Callable[..., T], *arguments: Any) -> T:
     return function(*arguments)
 
 
-def weight(at_us: int, kg: float) -> Reading:
-    return Vital("weight", kg, (), Origin(at_us // S, datetime.fromtimestamp(at_us / 1e6, UTC).replace(tzinfo=None), "set"))
+def weight(at_us: int, kg: float, user: int | None = None) -> Reading:
+    measured = datetime.fromtimestamp(at_us / 1e6, UTC).replace(tzinfo=None)
+    return Vital("weight", kg, (), Origin(at_us // S, measured, "set", user=user))
 
 
-def make_runner(outbox: Outbox, slots: tuple[int, ...] | None = ()) -> SensorRunner:
+def make_runner(outbox: Outbox, user: int | None = None) -> SensorRunner:
     clock = VirtualClock(asyncio.get_running_loop(), START_US)
     recorder = Recorder(outbox, call_inline, lambda: None, BufferAlert(clock))
     stored = outbox.load_state(state_key("scale"))
+    slots = () if user is None else (user,)
     pipeline = Pipeline("scale", DEFAULT_LIMITS, LoadedModels(), json.loads(stored) if stored else None, slots=slots, zone=UTC)
-    settings = SensorSettings("scale", advertised_name="scale")
+    settings = SensorSettings("scale", advertised_name="scale", user=user)
     return SensorRunner(settings, pipeline, build_registry([]), clock, recorder, call_inline)
 
 
-async def weigh(runner: SensorRunner, *weights: tuple[int, float]) -> None:
+async def weigh(runner: SensorRunner, *weights: tuple[int, float], user: int | None = None) -> None:
     for at_us, kg in weights:
         arrival = Arrival(at_us + 5 * S, (at_us + 5 * S) * 1000)
-        await runner._process_batch([Notification("weight", b"", (weight(at_us, kg),), arrival, is_indicated=True)])
+        await runner._process_batch([Notification("weight", b"", (weight(at_us, kg, user),), arrival, is_indicated=True)])
 
 
 @pytest.fixture
@@ -109,6 +111,20 @@ async def process_answers(data: Path, runner: SensorRunner) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
+
+
+@pytest.mark.parametrize(("user", "warnings"), [(None, 1), (1, 0)])
+def test_the_log_says_once_that_the_settings_lack_the_patients_number(
+    data: Path, caplog: pytest.LogCaptureFixture, user: int | None, warnings: int
+) -> None:
+    async def main() -> None:
+        with contextlib.closing(open_at(data / "buffer.db")) as outbox:
+            runner = make_runner(outbox, user)
+            await weigh(runner, (START_US - DAY, 80.0), (START_US, CANARY), user=2)
+            assert sent_weights(outbox) == []
+
+    virtual_time.run(main())
+    assert [message.count("set `user`") for message in caplog.messages] == [1] * warnings
 
 
 @pytest.mark.parametrize("is_patient", [True, False])

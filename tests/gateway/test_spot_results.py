@@ -136,7 +136,7 @@ def test_the_parts_of_a_result_may_arrive_one_after_the_other() -> None:
 
 def test_the_same_values_without_a_date_are_a_repeat_only_for_two_minutes() -> None:
     pipe, unknown = pipeline(), [Vital("weight", 80.0, (), Origin(5, None, "unknown"))]
-    assert [len(feed(pipe, list(unknown), NOW + at)) for at in (0, S, 90 * S, DAY, DAY + S)] == [1, 0, 0, 1, 0]
+    assert [len(feed(pipe, list(unknown), NOW + at)) for at in (0, S, 90 * S, 180 * S, DAY, DAY + S)] == [1, 0, 0, 0, 1, 0]
 
 
 def test_a_date_that_stands_still_does_not_hide_a_new_measurement() -> None:
@@ -336,6 +336,24 @@ def test_a_part_of_a_held_result_that_follows_is_held_with_it() -> None:
     assert feed(pipe, [part], NOW + 2 * S) == ()
     (held,) = pipe.spots.held
     assert held.values == [("weight", 61.0, ()), ("temperature", 36.5, ())]
+
+
+@pytest.mark.parametrize(("first", "is_taken"), [(weight(NOW, 61.0), False), (weight(NOW, 80.0), True)])
+def test_a_body_composition_is_of_the_person_who_was_weighed_just_before(first: list[Reading], is_taken: bool) -> None:
+    pipe = with_history()
+    composition: list[Reading] = [Vital("body_fat", 31.0, (), Origin(99))]
+    feed(pipe, first, NOW + S)
+    assert (feed(pipe, composition, NOW + 2 * S) != ()) is is_taken
+    assert len(pipe.spots.held) == (0 if is_taken else 2)
+    later: list[Reading] = [Vital("body_fat", 32.0, (), Origin(100))]
+    assert feed(pipe, later, NOW + DAY) != ()
+
+
+def test_a_body_composition_after_another_users_weight_is_dropped() -> None:
+    pipe = with_history()
+    feed(pipe, weight(NOW, 80.0, user=2), NOW + S)
+    assert feed(pipe, [Vital("body_fat", 31.0, (), Origin(99))], NOW + 2 * S) == ()
+    assert (pipe.spots.counters.of_others, pipe.spots.held) == (2, ())
 
 
 def test_a_held_result_of_another_person_is_deleted() -> None:

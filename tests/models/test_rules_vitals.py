@@ -222,6 +222,10 @@ def test_a_value_that_its_sensor_flags_as_doubtful_is_inconclusive() -> None:
     assert [f.inconclusive for f in Patient().pressure(0, 200, 130, "body_movement")] == ["noise", "noise"]
 
 
+def test_a_reversed_pressure_raises_no_alarm() -> None:
+    assert [f.inconclusive for f in Patient().pressure(0, 120, 190, "implausible")] == ["noise", "noise"]
+
+
 def test_a_repeated_reading_counts_once() -> None:
     patient = Patient()
     patient.pressure(0, 190, 120)

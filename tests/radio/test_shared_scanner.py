@@ -8,7 +8,7 @@ from bleak.backends.scanner import AdvertisementData
 
 from gateway import virtual_time
 from gateway.radio.radio import Radio
-from gateway.radio.scanner import DEAD_AFTER_S
+from gateway.radio.scanner import DEAD_AFTER_S, SEEN_LIMIT
 
 ADVERTISEMENT = AdvertisementData("strap", {}, {}, [], None, -60, ())
 
@@ -21,6 +21,7 @@ class SilentScanner:
 
     def __init__(self, detection_callback: Any, _service_uuids: Any, _mode: Any, **_arguments: Any) -> None:
         self._callback = detection_callback
+        self.seen_devices: dict[str, tuple[BLEDevice, AdvertisementData]] = {}
 
     def register_detection_callback(self, callback: Any) -> Any:
         self._callback = callback
@@ -89,5 +90,21 @@ def test_a_cancelled_search_leaves_no_scan_behind() -> None:
         await asyncio.sleep(1)
         advertise(radio, "A")
         assert await again is not None
+
+    virtual_time.run(main())
+
+
+def test_devices_that_change_their_address_all_the_time_are_forgotten() -> None:
+    async def main() -> None:
+        radio, backend = make_radio()
+        searching = asyncio.create_task(radio.find(lambda *_: False, 30))
+        await asyncio.sleep(1)
+        (scanner,) = backend.running
+        for number in range(10 * SEEN_LIMIT):  # as bleak's scanners do
+            address = f"address {number}"
+            scanner.seen_devices[address] = (BLEDevice(address, "strap", None), ADVERTISEMENT)
+            advertise(radio, address)
+            assert len(scanner.seen_devices) <= SEEN_LIMIT + 1
+        await searching
 
     virtual_time.run(main())

@@ -19,7 +19,7 @@ from reporting.report import render
 from reporting.result import STRIPS_KEPT
 from reporting.strips import draw_trace, strip_json
 from reporting.text import format_probability
-from sync.records import AlertRecord, GapRecord, Strip, Times, VitalRecord
+from sync.records import AlertRecord, GapRecord, IntervalsRecord, Strip, Times, VitalRecord
 from tests.replay.results import make_interval_result, make_pulse_result, make_result
 
 CREATED = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -263,3 +263,21 @@ def test_a_day_with_a_gap_in_every_second_and_an_alert_in_every_minute_makes_a_s
     assert "86351 more rows" in text, "of 86,401 gaps 50 are shown"
     assert sum(1 for alert in result.alerts if alert.strip) == STRIPS_KEPT
     assert f"{1440 - STRIPS_KEPT} more strips" in text
+
+
+@pytest.mark.parametrize("flag", ["implausible", "no_pulse_found", "demonstration"])
+def test_heart_rates_that_were_not_measured_are_in_no_figure(flag: str) -> None:
+    result = empty_result(Source(Path("a.jsonl"), "strap", 0, False, (), iter(())))
+    at = Times(1_000_000, 1_000_000, 0)
+    records = (VitalRecord("strap", "heart_rate", at, 70.0, ()), VitalRecord("strap", "heart_rate", at, 255.0, (flag,)))
+    assert list(result.add(records, ())) == list(records)
+    assert list(result.heart_rates) == [70.0]
+
+
+def test_intervals_that_are_no_beats_are_in_no_figure() -> None:
+    result = make_interval_result()
+    before = list(result.intervals_s)
+    at = Times(61_000_000, 61_000_000, 0)
+    kinds = ("rr_padding", "rr_implausible", "rr_filler", "pp_void", "pp_error")
+    list(result.add([IntervalsRecord("strap", kind, at, (900,)) for kind in kinds], ()))
+    assert list(result.intervals_s) == before

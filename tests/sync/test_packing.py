@@ -45,8 +45,8 @@ def test_examples_by_hand(values: list[int], packed: str) -> None:
 @example([1000] * 9)
 def test_a_short_column_has_the_same_bytes_as_an_array(values: list[int]) -> None:
     expected = pack_integers(np.array(values, np.int64))
-    assert pack_short(values, 2, 6) == expected
-    assert pack_column(values) == (expected if values else pack_short([], 2, 6))
+    assert pack_short(tuple(values), 2, 6) == expected
+    assert pack_column(values) == (expected if values else pack_short((), 2, 6))
 
 
 NUMBERS_BY_HAND: dict[str, tuple[list[Any], str]] = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sync.cbor import decode_cbor, encode_cbor
 from sync.packing import pack_column, pack_integers
-from sync.record_codec import decode_records, encode_records
+from sync.record_codec import decode_records, encode_blocks, encode_records
 from sync.records import (
     AlertRecord,
     FindingRecord,
@@ -227,3 +227,31 @@ def test_unstamped_frames_among_others_come_back() -> None:
 def test_a_sensor_clock_beyond_63_bits_comes_back(sensor_ns: int) -> None:
     frames = [WaveformRecord("strap", "ecg", Times(5, 6, 7, sensor_ns, 9 - sensor_ns), 130.0, 0.001, WAVE.samples)]
     assert same(decode_records(encode_records(frames))) == same(frames)
+
+
+def arrived(sensor: str, second: int) -> list[Record]:
+    times = Times(second * 1_000_000, second * 1_000_000, second * 10**9)
+    return [VitalRecord(sensor, "heart_rate", times, 60 + second), IntervalsRecord(sensor, "rr", times, (1000 + second,))]
+
+
+def test_records_of_many_sensors_are_divided_by_sensor() -> None:
+    sensors = [f"sensor-{number}" for number in range(20)]
+    given_records = [record for second in range(10) for sensor in sensors for record in arrived(sensor, second)]
+    blocks = [decode_records(plaintext) for plaintext in encode_blocks(given_records, limit_bytes=2_000)]
+    assert len(blocks) > 2
+    for sensor in sensors:
+        (block,) = [block for block in blocks if sensor in {record.sensor for record in block}]
+        assert [record for record in block if record.sensor == sensor] == [r for r in given_records if r.sensor == sensor]
+    assert all(len(plaintext) <= 2_000 for plaintext in encode_blocks(given_records, limit_bytes=2_000))
+
+
+@settings(deadline=None)
+@given(st.lists(records, min_size=1, max_size=12), st.integers(1, 600))
+def test_blocks_hold_every_record_once_in_the_order_of_its_sensor(given_records: list[Record], limit_bytes: int) -> None:
+    blocks = list(encode_blocks(given_records, limit_bytes))
+    decoded = [record for plaintext in blocks for record in decode_records(plaintext)]
+    for sensor in {record.sensor for record in given_records}:
+        theirs = [[record for record in some if record.sensor == sensor] for some in (decoded, given_records)]
+        assert same(theirs[0]) == same(theirs[1])
+    assert len(decoded) == len(given_records)
+    assert all(len(plaintext) <= limit_bytes or len(decode_records(plaintext)) == 1 for plaintext in blocks)

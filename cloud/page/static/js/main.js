@@ -5,6 +5,7 @@ import { byId, element, setText } from "./dom.js";
 import { LANGUAGES, chooseLanguage, clockTime, currentLanguage, dayAndTime, loadLanguage, lookup, number, preferredLanguage, t, zoneName } from "./i18n.js";
 import { Link } from "./link.js";
 import { LiveEcg } from "./live.js";
+import { Measurements } from "./measurements.js";
 import { PatientList } from "./patients.js";
 import { SensorPanel, unopenedNotice } from "./sensors.js";
 import { State, alertKey, comparePositions } from "./state.js";
@@ -22,6 +23,7 @@ const live = new LiveEcg(byId("live-paper"), (gain) => setText(byId("live-scale"
 const detail = new AlertDetail(state, fetchStrip);
 const list = new AlertList(state, onAlert, () => fetchMoreAlerts().catch(reportError));
 const trend = new Trend(state);
+const measurements = new Measurements(state);
 let linkLostAt_ms = null;
 /** For each sensor, the time up to which its data is complete, before newer data arrives over the WebSocket. */
 let dataEnds = new Map();
@@ -112,7 +114,7 @@ async function fetchMissing() {
   state.revision = Math.max(state.revision, alerts.revision);
   if (known === 0) Object.assign(state, { nextAlerts: alerts.next, current_us: alerts.current_us });
   patientList.patients.forEach((patient) => state.putPatient(patient));
-  sensors.silentAfter_us = sensorList.silent_after_us;
+  sensors.limits = { silentAfter_us: sensorList.silent_after_us, onDemandSilentAfter_us: sensorList.on_demand_silent_after_us };
   sensorList.sensors.forEach((sensor) => state.putSensor(sensor));
   sensors.render();
   const isMissing = sensors.selected && !fetched.has(sensors.selected);
@@ -138,7 +140,7 @@ async function fetchHistory(key) {
     getJson("/api/ecg", { ...names, from_us: from(last_waveform_us ?? 0, INITIAL_ECG_US, since.ecg_us), to_us: last_waveform_us ?? 0 }),
     getJson("/api/vitals", { ...names, kind: "heart_rate", from_us: from(last_data_us ?? 0, INITIAL_TREND_US, since.rate_us + 1), to_us: last_data_us ?? 0 })]);
   ecg.segments.sort((a, b) => comparePositions(a.position, b.position)).forEach((segment) => state.putEcg({ ...names, ...segment }));
-  vitals.vitals.forEach(({ at_us, value }) => state.putHeartRate({ ...names, at_us, value }));
+  vitals.vitals.forEach(({ at_us, value, flags }) => state.putHeartRate({ ...names, at_us, value, flags }));
   state.setHeartRatePosition(key, vitals.latest?.position);
   dataEnds.delete(key);
 }
@@ -159,7 +161,7 @@ const handlers = {
     if (state.hasTooManyAlerts()) { state.clearAlerts(); resync().catch(reportError); }
   },
   patient(message) { state.putPatient(message); list.render(); renderPatients(); },
-  sensor(message) { state.putSensor(message); sensors.render(); },
+  sensor(message) { state.putSensor(message); sensors.render(); measurements.render(sensors.subject, sensors.limits); },
   ecg(message) { state.putEcg(message); live.onChunk(message); },
   vital(message) { if (message.kind === "heart_rate") state.putHeartRate(message); },
   resync,
@@ -194,7 +196,8 @@ function renderNotices() {
 /** Names the patient whose ECG and trend are shown, and marks that patient in the list. */
 function renderPatients() {
   patients.selected = sensors.subject;
-  patients.render(sensors.silentAfter_us);
+  patients.render(sensors.limits);
+  measurements.render(sensors.subject, sensors.limits);
   const name = sensors.subject === null ? "" : patientName({ subject: sensors.subject });
   setText(byId("live-patient"), name);
   setText(byId("trend-patient"), name);

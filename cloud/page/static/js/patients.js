@@ -11,8 +11,8 @@ export class PatientList {
   constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null }); }
 
   /** Rebuilds the rows if any has changed; the focused row keeps the focus. */
-  render(silentAfter_us) {
-    const rows = this.state.patientsInOrder().map((patient) => this.#summary(patient, silentAfter_us));
+  render(limits) {
+    const rows = this.state.patientsInOrder().map((patient) => this.#summary(patient, limits));
     const shown = JSON.stringify(rows);
     byId("no-patients").hidden = rows.length > 0;
     setText(byId("no-patients"), t("no_patients"));
@@ -23,11 +23,11 @@ export class PatientList {
     if (focused) document.querySelector(`[data-patient="${CSS.escape(focused)}"]`)?.focus();
   }
 
-  #summary({ subject, ongoing }, silentAfter_us) {
+  #summary({ subject, ongoing }, limits) {
     const now_us = this.state.now_us();
     const counts = Object.entries(ongoing).filter(([, n]) => n > 0);
     const n = counts.reduce((sum, [, count]) => sum + count, 0);
-    const silent = this.state.sensorsOf(subject).filter((sensor) => ["gap", "silent"].includes(sensorState(sensor, now_us, silentAfter_us))).length;
+    const silent = this.state.sensorsOf(subject).filter((sensor) => ["gap", "silent"].includes(sensorState(sensor, now_us, limits))).length;
     return {
       subject,
       isSelected: subject === this.selected,

@@ -4,28 +4,45 @@ import { byId, element, setText } from "./dom.js";
 import { clockTime, dayAndTime, duration, lookup, number, percent, plural, relativeTime, t } from "./i18n.js";
 import { sensorKey } from "./state.js";
 
-const LOW_BATTERY_PERCENT = 20;
+export const LOW_BATTERY_PERCENT = 20;
 /** More notices about sensors than this would push everything else off the screen. */
 const MAX_NOTICES = 4;
 
-/** The hub reports a gap. A sensor is silent if neither it nor its hub sends data, judged by the clinic's clock alone. */
-export function sensorState(sensor, now_us, silentAfter_us) {
+/** The hub reports a gap. A sensor is silent if neither it nor its hub sends data, judged by the clinic's clock alone.
+ *
+ * A sensor that is used on demand waits for its next use for most of the time; its hub tells the state of the link now and then.
+ */
+export function sensorState(sensor, now_us, { silentAfter_us, onDemandSilentAfter_us }) {
   if (sensor.gap_since_us !== null) return "gap";
-  if (sensor.last_received_us === null || now_us - sensor.last_received_us > silentAfter_us) return "silent";
-  return sensor.clock === "behind" ? "late" : "connected";
+  const isResting = sensor.is_on_demand && sensor.link !== "stopped";
+  const limit_us = isResting ? onDemandSilentAfter_us : silentAfter_us;
+  if (sensor.last_received_us === null || now_us - sensor.last_received_us > limit_us) return "silent";
+  if (sensor.clock === "behind") return "late";
+  return isResting && sensor.link !== "streaming" ? "waiting" : "connected";
 }
+
+/** Waiting is neither good nor a problem: whether such a sensor works shows when it is used. */
+export const stateLevel = (state) => ({ connected: "good", waiting: "rest" })[state] ?? "warn";
 
 /** The panel of the selected sensor, one of the selected patient. */
 export class SensorPanel {
-  constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null, subject: null, silentAfter_us: 15e6 }); }
+  constructor(state, onSelect) { Object.assign(this, { state, onSelect, selected: null, isPreset: true, subject: null, limits: { silentAfter_us: 15e6, onDemandSilentAfter_us: 120e6 } }); }
 
-  /** Keeps the selection, or else selects the first sensor of the first patient. */
+  /** Keeps the selection, or else selects the first sensor of the first patient, if possible one with an ECG. */
   render() {
     if (!this.state.patients.has(this.subject)) this.subject = this.state.patientsInOrder()[0]?.subject ?? null;
     const sensors = this.state.sensorsOf(this.subject);
-    if (this.state.sensors.get(this.selected)?.subject !== this.subject) this.#choose(sensors[0] ? sensorKey(sensors[0]) : null);
+    if (this.state.sensors.get(this.selected)?.subject !== this.subject) this.isPreset = true;
+    if (this.isPreset) this.#preset(sensors);
     this.#renderTabs(sensors);
     this.tick();
+  }
+
+  /** Selects the first sensor with an ECG, else the first; sensors may become known one after the other. */
+  #preset(sensors) {
+    const first = sensors.find(({ last_waveform_us }) => last_waveform_us !== null) ?? sensors[0];
+    const key = first ? sensorKey(first) : null;
+    if (key !== this.selected) this.#choose(key);
   }
 
   selectPatient(subject) {
@@ -37,6 +54,7 @@ export class SensorPanel {
   select({ subject, hub, sensor }) {
     this.subject = subject;
     const key = sensorKey({ subject, hub, sensor });
+    this.isPreset = false;
     if (this.state.sensors.has(key) && key !== this.selected) this.#choose(key);
     this.render();
   }
@@ -64,7 +82,7 @@ export class SensorPanel {
   #dataNotice(sensor, now_us) {
     const name = sensor.model ? `${sensor.model} (${sensor.sensor})` : sensor.sensor;
     const values = { patient: t("patient_name", { patient: sensor.subject }), sensor: name };
-    switch (sensorState(sensor, now_us, this.silentAfter_us)) {
+    switch (sensorState(sensor, now_us, this.limits)) {
       case "gap": return t("notice_gap", { ...values, time: clockTime(sensor.gap_since_us, now_us), reason: gapReason(sensor.gap_reason) });
       case "silent": return sensor.last_received_us === null ? null : t("notice_silent", { ...values, time: clockTime(sensor.last_received_us, now_us) });
       default: return null;
@@ -72,7 +90,7 @@ export class SensorPanel {
   }
 
   #clockNotice(sensor, now_us) {
-    if (!sensor.clock || ["gap", "silent"].includes(sensorState(sensor, now_us, this.silentAfter_us))) return null;
+    if (!sensor.clock || ["gap", "silent"].includes(sensorState(sensor, now_us, this.limits))) return null;
     const values = { patient: t("patient_name", { patient: sensor.subject }), hub: sensor.hub, duration: duration(Math.abs(sensor.clock_offset_us)) };
     return t(`notice_clock_${sensor.clock}`, values);
   }
@@ -95,14 +113,14 @@ export class SensorPanel {
   }
 
   #factRows(sensor, now_us) {
-    const state = sensorState(sensor, now_us, this.silentAfter_us);
+    const state = sensorState(sensor, now_us, this.limits);
     const battery = sensor.battery_percent;
     const clock = sensor.clock ? [[t("hub_clock"), t(`clock_${sensor.clock}`, { duration: duration(Math.abs(sensor.clock_offset_us)) }), "warn"]] : [];
     const origin = sensor.unproven_until_us === null ? [] : [[t("origin"), t("origin_unproven_until", { time: dayAndTime(sensor.unproven_until_us) }), "warn"]];
     return [
       [t("sensor"), [sensor.model, sensor.sensor].filter(Boolean).join(" · ")],
       [t("hub"), sensor.hub],
-      [t("state"), t(`state_${state}`), state === "connected" ? "good" : "warn"],
+      [t("state"), t(`state_${state}`), stateLevel(state)],
       [t("skin_contact"), contactText(sensor.skin_contact), sensor.skin_contact === false ? "warn" : undefined],
       [t("battery"), battery === null ? t("unknown") : percent(battery / 100), battery !== null && battery <= LOW_BATTERY_PERCENT ? "warn" : undefined],
       [t("last_data"), sensor.last_received_us === null ? t("unknown") : relativeTime(sensor.last_received_us, now_us)],
@@ -116,7 +134,7 @@ export class SensorPanel {
   /** The latest heart rate in the hub's sequence: current only if it came a moment ago and was not late. */
   #renderHeartRate(sensor, now_us) {
     const latest = sensor?.heart_rate;
-    const isCurrent = latest && now_us - latest.received_us < this.silentAfter_us && sensor.clock !== "behind";
+    const isCurrent = latest && now_us - latest.received_us < this.limits.silentAfter_us && sensor.clock !== "behind";
     setText(byId("heart-rate"), isCurrent ? number(latest.value, 0) : "–");
     setText(byId("heart-rate-age"), latest && !isCurrent ? relativeTime(latest.at_us, now_us) : "");
   }

@@ -7,6 +7,8 @@ const ECG_HISTORY_US = 30e6;
 const TREND_HISTORY_US = 6 * 3600e6;
 /** More alerts than this slow the page down; it then starts again with the first page of the list. */
 const MAX_ALERTS = 1000;
+/** Flags of a number that is no measurement of a person, as 0/min without a pulse: see drivers/kinds.py. */
+export const NOT_MEASURED = ["implausible", "no_pulse_found", "demonstration", "testing", "calibration_ongoing", "unavailable", "invalid"];
 
 export const sensorKey = ({ subject, hub, sensor }) => JSON.stringify([subject, hub, sensor]);
 export const alertKey = ({ subject, hub, id }) => JSON.stringify([subject, hub, id]);
@@ -85,7 +87,8 @@ export class State {
 
   heartRates(key) { return this.#rates.get(key)?.items ?? []; }
 
-  putHeartRate({ at_us, value, position, ...names }) {
+  putHeartRate({ at_us, value, position, flags = [], ...names }) {
+    if (flags.some((flag) => NOT_MEASURED.includes(flag))) return;
     this.#series(this.#rates, sensorKey(names), TREND_HISTORY_US).put({ time_us: at_us, at_us, value }, position);
   }
 
