@@ -65,8 +65,9 @@ class Connection:
             SensorLimitError: the preparation does not end.
             BleakError: the link failed while it was prepared.
         """
+        limit = asyncio.timeout(SET_UP_LIMIT_S)
         try:
-            async with asyncio.timeout(SET_UP_LIMIT_S) as limit:
+            async with limit:
                 await self._prepare()
         except TimeoutError:
             if limit.expired():
