@@ -30,6 +30,11 @@ SET_UP_LIMIT_S: Final = 600.0
 """The longest time until all set-ups of a connection have ended: a memory of 200 results needs a minute."""
 
 
+RESULTS_KEPT: Final = 256
+"""Indicated results that are kept although the sensor has exceeded its allowance: more than the memory of a cuff. The sensor
+takes them for received, and may delete them."""
+
+
 class SensorLimitError(Exception):
     """The sensor sent more than its allowance, or its set-up does not end."""
 
@@ -83,6 +88,7 @@ class ConnectionLimit:
 
     allowance: Allowance = field(default_factory=Allowance)
     is_exceeded: bool = False
+    results_left: int = RESULTS_KEPT
     _scope: asyncio.Timeout | None = None
 
     @asynccontextmanager
@@ -104,6 +110,15 @@ class ConnectionLimit:
             ) from None
         finally:
             self._scope = None
+
+    def admits(self, octets: int, now_s: float, *, is_indicated: bool) -> bool:
+        """Whether a value may be processed. Some indicated ones may be even beyond the allowance, until the link is closed."""
+        if self.take(octets, now_s):
+            return True
+        if not is_indicated or self.results_left == 0:
+            return False
+        self.results_left -= 1
+        return True
 
     def take(self, octets: int, now_s: float) -> bool:
         """Return whether a value that costs so much may be handled. If not, the connection ends."""

@@ -273,14 +273,19 @@ class ServiceLink:
         return lambda payload, age_s: self._on_value(stream, payload, self.link.now(age_s))
 
     def _on_value(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> None:
-        """Decode a value, or keep it until the model is known. What exceeds the sensor's allowance is dropped."""
-        if self.link.limit.is_exceeded:
+        """Decode a value, or keep it until the model is known.
+
+        What exceeds the sensor's allowance is dropped, except indicated results: the sensor takes them for received.
+        """
+        is_indicated = stream.mode == "indicate"
+        if self.link.limit.is_exceeded and not is_indicated:
             return
         if self.decoder is not None:
             self._handle(stream, payload, arrival)
             return
-        limit = WAITING_LIMIT + (WAITING_RESERVE if stream.mode == "indicate" else 0)
-        if self.link.limit.take(cost_of(payload)[0], asyncio.get_running_loop().time()) and len(self._early) < limit:
+        limit = WAITING_LIMIT + (WAITING_RESERVE if is_indicated else 0)
+        cost, now_s = cost_of(payload)[0], asyncio.get_running_loop().time()
+        if len(self._early) < limit and self.link.limit.admits(cost, now_s, is_indicated=is_indicated):
             self._early.append((stream, payload, arrival))
 
     def _handle(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> None:
@@ -292,13 +297,14 @@ class ServiceLink:
             self.deadlines[stream.uuid] = now_s + stream.silent_after_s
         decoded = self._decode(stream, payload, arrival)
         cost, results = cost_of(payload, decoded.readings)
-        if not self.link.limit.take(cost, now_s):
+        is_indicated = stream.mode == "indicate"
+        if not self.link.limit.admits(cost, now_s, is_indicated=is_indicated):
             return
         memory = None if decoded.memory is None else self.link.remember(self.driver.name, decoded.memory)
         if self.driver.identifies:
             memory = self.link.identify(decoded.readings)
         self.link.count_value(results)
-        self.link.emit(stream.uuid, payload, decoded.readings, arrival, memory, is_indicated=stream.mode == "indicate")
+        self.link.emit(stream.uuid, payload, decoded.readings, arrival, memory, is_indicated=is_indicated)
         for expected in decoded.expected:
             self._expect(expected)
         for procedure in decoded.procedures:

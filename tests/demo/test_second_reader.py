@@ -45,6 +45,8 @@ def as_line(block: tuple[str, str, int, int], record: Json) -> Json:
     hub, lane, epoch, seq = block
     line = {"hub": hub, "lane": lane, "epoch": epoch, "seq": seq, **record, **record.get("times", {})}
     line.pop("times", None)
+    if record["type"] in ("vital", "status"):
+        line.setdefault("origin", None)
     for holder in (line, line.get("strip") or {}):
         if "samples" in holder:
             samples = np.array(holder.pop("samples"), dtype="<i4")

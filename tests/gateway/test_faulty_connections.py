@@ -54,6 +54,7 @@ def test_everything_sent_is_stored_once_or_in_a_gap(kind: str, tmp_path: Path) -
         assert audit.passed, (name, audit)
         assert audit.sent, name
         assert audit.stored + audit.in_gaps >= audit.sent, (name, audit)
-        assert audit.stored > audit.sent / 2, (name, audit)
+        # A sensor that floods the hub is disconnected and left alone for a minute or more.
+        assert audit.stored > audit.sent / (4 if kind == "flood" else 2), (name, audit)
     assert report.tasks_left == []
     assert report.max_tasks <= MAX_TASKS

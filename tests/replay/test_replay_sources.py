@@ -138,7 +138,7 @@ def test_the_drivers_decode_a_capture(run: Any, tmp_path: Path) -> None:
     (undecoded,) = result.of("quarantined")
     assert (undecoded["characteristic"], undecoded["payload"], undecoded["t"]) == (HEART_RATE, "10", 60.5)
     assert result.summary["quarantined"] == 1
-    (gap,) = result.of("gap")
+    (gap,) = (line for line in result.of("gap") if line["kind"] == "ecg")
     assert (gap["missing"], gap["reason"]) == (1300, "the link was lost")
     assert gap["end"] - gap["onset"] == pytest.approx(10.0, abs=0.02)
     assert result.summary["ecg_seconds"] == pytest.approx(50.0, abs=0.01)
