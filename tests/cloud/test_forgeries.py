@@ -21,9 +21,6 @@ from sync.signing import SigningKey, Use
 from sync.wire import EPOCH_RANDOM_BITS
 from tests.clinic_testbed import Clinic, Hub, open_all, put_into_store
 from tests.cloud.synthetic import START_US, alert
-from tests.databases import ON_BOTH
-
-DATABASES = ON_BOTH
 
 TRUE_ALERT, FORGED_ALERT = alert(id="true"), alert(id="forged")
 FORGED = encode_records([FORGED_ALERT])

@@ -11,9 +11,6 @@ from cloud.store import Store
 from tests.clinic_testbed import Clinic, Hub
 from tests.cloud.synthetic import START_US, heart_rate
 from tests.cloud.test_cloud_cli import START_LIMIT_S, start_dev
-from tests.databases import ON_BOTH
-
-DATABASES = ON_BOTH
 
 
 @pytest.fixture

@@ -18,9 +18,6 @@ from sync.record_codec import encode_records
 from sync.records import Record
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.synthetic import START_US, alert, heart_rate
-from tests.databases import ON_BOTH
-
-DATABASES = ON_BOTH
 
 
 def encode_with(*items: dict[str, Any], records: tuple[Record, ...] = ()) -> bytes:

@@ -22,9 +22,6 @@ from sync.data_keys import DataKey, unwrap_key, wrap_key
 from sync.errors import TransientError
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.synthetic import START_US, alert, heart_rate
-from tests.databases import ON_BOTH
-
-DATABASES = ON_BOTH
 
 
 def unopened(engine: Engine) -> list[tuple[str, int, str]]:
