@@ -23,6 +23,9 @@ from gateway.simulate.peripherals.sent_values import SentValue, SentValues
 
 log = logging.getLogger(__name__)
 
+BASE_UUID_END: Final = "-0000-1000-8000-00805F9B34FB"
+"""The end of the long form of a number of the Bluetooth SIG: Core 5.4, vol 3, part B, 2.5.1."""
+
 OnEvent = Callable[[Mapping[str, Any]], None]
 """Receives one event of a sensor, ready for JSON."""
 
@@ -296,7 +299,8 @@ class Peripheral:
 def format_uuid(characteristic: Characteristic[bytes]) -> str:
     """Return the UUID of a characteristic in capitals: 4 digits for a number of the Bluetooth SIG, else with hyphens."""
     text: str = characteristic.uuid.to_hex_str("-").upper()
-    return text
+    # Bumble returns an equal UUID that somebody made before, which may be in the long form.
+    return text[4:8] if text.startswith("0000") and text.endswith(BASE_UUID_END) else text
 
 
 def now_s() -> float:
