@@ -25,7 +25,7 @@ def _load_attribute(attribute: str) -> Any:
 _module = ModuleType(_NAME)
 _module.__getattr__ = _load_attribute  # type: ignore[method-assign]
 if sys.modules.setdefault(_NAME, _module) is _module:
-    urllib.request = _module
+    setattr(urllib, "request", _module)  # noqa: B010  typeshed declares it a module already
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage  # noqa: E402, TID251  the one place
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion  # noqa: E402, TID251
