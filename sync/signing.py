@@ -36,6 +36,7 @@ class Use(StrEnum):
     DEVICE = "device"
     ACKNOWLEDGEMENT = "acknowledgement"
     RECEIPT = "receipt"
+    AUDIT = "audit"
 
 
 class Label(StrEnum):
@@ -45,6 +46,9 @@ class Label(StrEnum):
     ENVELOPE = "pulsegate envelope"
     ACKNOWLEDGEMENT = "pulsegate acknowledgement"
     RECEIPT = "pulsegate receipt"
+    AUDIT_KEY = "pulsegate audit key"
+    AUDIT_HEAD = "pulsegate audit head"
+    AUDIT_CUT = "pulsegate audit cut"
 
 
 _USES: Final = {
@@ -52,6 +56,9 @@ _USES: Final = {
     Label.ENVELOPE: Use.DEVICE,
     Label.ACKNOWLEDGEMENT: Use.ACKNOWLEDGEMENT,
     Label.RECEIPT: Use.RECEIPT,
+    Label.AUDIT_KEY: Use.DEVICE,
+    Label.AUDIT_HEAD: Use.AUDIT,
+    Label.AUDIT_CUT: Use.AUDIT,
 }
 
 

@@ -14,12 +14,13 @@ from sqlalchemy import Engine
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import CURRENT_US, CursorError, ListCursor
 from cloud.api.counters import read_counters
-from cloud.api.feed import Feed, now_us
+from cloud.api.feed import Feed
 from cloud.api.numbers import Json
 from cloud.api.queries import ON_DEMAND_SILENT_AFTER_US, SILENT_AFTER_US
 from cloud.api.security import SecurityMiddleware
 from cloud.api.watching import renew_watch
 from cloud.changes import AlertKey, SensorKey
+from cloud.clock import now_us
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from cloud.validate import MAX_NAME_CHARS, MAX_TIME_US

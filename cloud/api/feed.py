@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +19,7 @@ from cloud.api import alert_queries, queries
 from cloud.api.numbers import Json
 from cloud.change_log import LogPosition
 from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, Change, SensorKey
+from cloud.clock import now_us
 from cloud.databases import snapshot
 from cloud.scope import Scope
 
@@ -35,11 +35,6 @@ RESYNC: Final[Json] = {"type": "resync"}
 """Tells the page to fetch over REST what it shows."""
 
 _log: Final = logging.getLogger(__name__)
-
-
-def now_us() -> int:
-    """Return the server's clock, microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 @dataclass(eq=False, slots=True)

@@ -47,6 +47,7 @@ def row(*checks: Check) -> Check:
 
 is_count, is_epoch = whole(0), whole(1)
 is_id, is_digest = raw(16), raw(_DIGEST_BYTES)
+is_audit_head = row(is_count, is_digest, raw(64))
 
 
 def _rows(*checks: Check) -> Check:
@@ -100,6 +101,7 @@ _ACKNOWLEDGEMENT: Final = _COMMON | {
     "refused": _are_outcomes,
     "live_s": whole(0, 600),
     "copied": lambda value: isinstance(value, bool),
+    "audit": _or_null(row(is_audit_head, _or_null(is_audit_head))),
 }
 _RECEIPT: Final = _COMMON | {
     "store": is_id,

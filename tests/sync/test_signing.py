@@ -17,6 +17,9 @@ LABELS = {
     Label.ENVELOPE: Use.DEVICE,
     Label.ACKNOWLEDGEMENT: Use.ACKNOWLEDGEMENT,
     Label.RECEIPT: Use.RECEIPT,
+    Label.AUDIT_KEY: Use.DEVICE,
+    Label.AUDIT_HEAD: Use.AUDIT,
+    Label.AUDIT_CUT: Use.AUDIT,
 }
 KEYS = {use: SigningKey.generate(use) for use in Use}
 
