@@ -2,7 +2,7 @@
 
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, select, update
 
 from cloud.store import tables
 from cloud.store.audit import append_to_log, lock_log, read_state
@@ -76,8 +76,9 @@ def note_hub_audit(
         SignatureError: the audit key is not certified by the device key, or the hub's head is not signed by it.
     """
     check_head(read_audit_key(device, hub, audit), Origin(End.HUB, hub), audit.head)
+    lock_log(connection, site)  # nobody notes the same hub, appends or cuts meanwhile
     table = tables.audit_hubs
-    known = connection.execute(select(table).where(table.c.hub == hub).with_for_update()).one_or_none()
+    known = connection.execute(select(table).where(table.c.hub == hub)).one_or_none()
     seen = head_from_bytes(known.seen) if known else None
     problem = _find_hub_problem(known, audit, hub, device) or _find_site_problem(connection, site, key, audit.seen)
     newest = audit.seen if _is_evidence(audit.seen, seen, key, site) else seen
@@ -87,8 +88,10 @@ def note_hub_audit(
     is_new = problem is not None and (known is None or known.forked_us is None)
     if is_new:
         values["forked_us"] = now_us
-    statement = tables.insert(connection, table).values(hub=hub, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["hub"], set_=values))
+    if known is None:
+        connection.execute(table.insert().values(hub=hub, **values))
+    else:
+        connection.execute(update(table).where(table.c.hub == hub).values(**values))
     if not is_new:
         return None
     actor = Actor("ingest", Role.SERVICE, site.name)
@@ -118,7 +121,7 @@ def _find_site_problem(connection: Connection, site: Origin, key: VerifyingKey, 
         return None
     if not _is_signed(key, site, seen):
         return SITE_KEY
-    end, cut = lock_log(connection, site), read_state(connection, site).cut  # no row is cut meanwhile
+    end, _, cut = read_state(connection, site)
     if seen.number > end.number:
         return SITE_LOWER
     if cut is not None and seen.number <= cut.number:
