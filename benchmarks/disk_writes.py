@@ -195,7 +195,6 @@ class AnsweringClinic:
             "site-1",
             self._acknowledgement.public,
             self._receipt.public,
-            SigningKey.generate(Use.AUDIT).public,
             backup_interval_h=0,
             registered_s=self.now_s,
             recipients={"subject-1": RecipientKeyPair.generate().public},

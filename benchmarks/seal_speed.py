@@ -80,7 +80,6 @@ def open_outbox(path: Path) -> Outbox:
         "site-1",
         SigningKey.generate(Use.ACKNOWLEDGEMENT).public,
         SigningKey.generate(Use.RECEIPT).public,
-        SigningKey.generate(Use.AUDIT).public,
         24,
         0,
         recipients,

@@ -116,8 +116,8 @@ def _describe(hub: RegisteredHub, keys: KeyStore, signing: SigningKeys, backup_i
         site=SITE,
         acknowledgement=signing.acknowledgement.public,
         receipt=signing.receipt.public,
-        audit=signing.audit.public,
         backup_interval_h=backup_interval_h,
         registered_s=now_s,
         recipients=recipients,
+        audit=signing.audit.public,
     )

@@ -34,6 +34,8 @@ class SigningKeys:
     def load_or_create(cls, folder: Path, *, may_create: bool) -> Self:
         """Read the key files; create missing ones if `may_create`: hubs trust the keys that they were registered with.
 
+        A missing audit key is always created: a clinic of an earlier version has none.
+
         Raises:
             ClinicError: a file is missing and must not be created.
             KeyFileError: a file is damaged, accessible to other users, or cannot be created.
@@ -42,7 +44,7 @@ class SigningKeys:
             path = key_file(folder, use)
             if path.exists():
                 continue
-            if not may_create:
+            if not may_create and use is not Use.AUDIT:
                 raise ClinicError(
                     f"{path} is missing, and hubs are registered with it: restore it with pulsegate-cloud restore-keys, "
                     "or from your own copy"

@@ -98,38 +98,39 @@ def read_audit_key(device: VerifyingKey, hub: str, audit: HubAudit) -> Verifying
         raise SignatureError(f"the audit key of hub {hub} is not a point of P-256") from error
 
 
-def hub_audit_as_list(audit: HubAudit) -> list[Any]:
-    return [list(audit.head), audit.key, audit.key_signature, audit.seen and list(audit.seen), audit.is_forked]
+def hub_audit_to_bytes(audit: HubAudit) -> bytes:
+    """The field `audit` of a status: at most 400 bytes."""
+    return encode_cbor([list(audit.head), audit.key, audit.key_signature, audit.seen and list(audit.seen), audit.is_forked])
 
 
-def parse_hub_audit(row: Any) -> HubAudit:
-    """The inverse of `hub_audit_as_list`.
+def hub_audit_from_bytes(data: bytes) -> HubAudit:
+    """The inverse of `hub_audit_to_bytes`.
 
     Raises:
-        WireError: not such an item.
+        WireError: not such a field.
     """
+    row = _decode(data)
     if isinstance(row, list) and len(row) == len(HubAudit._fields):
         head, key, signature, seen, is_forked = row
         if is_bytes(key, PUBLIC_KEY_BYTES) and is_bytes(signature, SIGNATURE_BYTES) and isinstance(is_forked, bool):
-            return HubAudit(_parse_head(head), key, signature, _parse_head_or_none(seen), is_forked)
+            return HubAudit(_parse_head(head), key, signature, None if seen is None else _parse_head(seen), is_forked)
     raise WireError("audit is not [head, key, signature, head or null, true or false]")
 
 
-def site_audit_as_list(audit: SiteAudit | None) -> list[Any] | None:
-    return None if audit is None else [list(audit.head), audit.seen and list(audit.seen)]
+def site_audit_as_list(audit: SiteAudit) -> list[Any]:
+    """The field `audit` of an acknowledgement."""
+    return [list(audit.head), audit.seen and list(audit.seen)]
 
 
-def parse_site_audit(row: Any) -> SiteAudit | None:
+def parse_site_audit(row: Any) -> SiteAudit:
     """The inverse of `site_audit_as_list`.
 
     Raises:
-        WireError: not such an item.
+        WireError: not such a field.
     """
-    if row is None:
-        return None
     if isinstance(row, list) and len(row) == len(SiteAudit._fields):
-        return SiteAudit(_parse_head(row[0]), _parse_head_or_none(row[1]))
-    raise WireError("audit is neither null nor [head, head or null]")
+        return SiteAudit(_parse_head(row[0]), None if row[1] is None else _parse_head(row[1]))
+    raise WireError("audit is not [head, head or null]")
 
 
 def head_to_bytes(head: SignedHead) -> bytes:
@@ -178,7 +179,3 @@ def _parse_head(row: Any) -> SignedHead:
     if is_head and is_bytes(row[1], DIGEST_BYTES) and is_bytes(row[2], SIGNATURE_BYTES):
         return SignedHead(*row)
     raise WireError("a head of an audit log is not [number, hash, signature]")
-
-
-def _parse_head_or_none(row: Any) -> SignedHead | None:
-    return None if row is None else _parse_head(row)

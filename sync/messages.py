@@ -193,8 +193,9 @@ def encode_ack(ack: Ack, key: SigningKey) -> bytes:
         "refused": _lists(ack.refused),
         "live_s": ack.live_s,
         "copied": ack.copied,
-        "audit": site_audit_as_list(ack.audit),
     }
+    if ack.audit is not None:
+        fields["audit"] = site_audit_as_list(ack.audit)
     return _encode_signed(fields, lambda content: key.sign(Label.ACKNOWLEDGEMENT, ack.hub, content))
 
 
@@ -205,7 +206,7 @@ def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
         WireError: not an acknowledgement.
         SignatureError: not signed by this key.
     """
-    names = (*_STORE_FIELDS, "site", "commits", "epoch", "marks", "held", "keys", "wraps", "live_s", "copied", "audit")
+    names = (*_STORE_FIELDS, "site", "commits", "epoch", "marks", "held", "keys", "wraps", "live_s", "copied")
     message, content = _decode_message(data, "acknowledgement", names)
     key.verify(message["sig"], Label.ACKNOWLEDGEMENT, message["hub"], content)
     _check_store(message, "acknowledgement")
@@ -225,7 +226,7 @@ def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
         wraps=_parse_list(message, "wraps", parse_wrap_id),
         aside=_parse_list(message, "aside", parse_outcome),
         refused=_parse_list(message, "refused", parse_outcome),
-        audit=parse_site_audit(message["audit"]),
+        audit=parse_site_audit(message["audit"]) if "audit" in message else None,
     )
 
 

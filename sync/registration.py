@@ -31,7 +31,8 @@ class RegistrationError(PermanentError):
 class Registration:
     """What the hub knows of its clinic.
 
-    `site` is the clinic's name; `acknowledgement` and `receipt` verify its messages, and `audit` the heads of its audit log.
+    `site` is the clinic's name; `acknowledgement` and `receipt` verify its messages, and `audit` the heads of its audit log
+    (None: written by a clinic that had none).
     `recipients` are, for each subject of this hub, the key that data keys are wrapped for. The clinic backs its store up every
     `backup_interval_h` hours, and wrote the file at `registered_s` (seconds since 1970): a hub clock that shows an earlier time
     is wrong.
@@ -41,10 +42,10 @@ class Registration:
     site: str
     acknowledgement: VerifyingKey
     receipt: VerifyingKey
-    audit: VerifyingKey
     backup_interval_h: int
     registered_s: int
     recipients: Mapping[str, RecipientPublicKey]
+    audit: VerifyingKey | None = None
 
     @classmethod
     def load(cls, path: Path, hub: str) -> "Registration":
@@ -85,8 +86,9 @@ class Registration:
             f"backup_interval_h = {self.backup_interval_h}",
             f'acknowledgement_key = "{self.acknowledgement.to_bytes().hex()}"',
             f'receipt_key = "{self.receipt.to_bytes().hex()}"',
-            f'audit_key = "{self.audit.to_bytes().hex()}"',
         ]
+        if self.audit is not None:
+            lines.append(f'audit_key = "{self.audit.to_bytes().hex()}"')
         for subject, recipient in self.recipients.items():
             lines += ["", "[[subject]]", f'name = "{subject}"', f'recipient = "{recipient.to_bytes().hex()}"']
         with replacing(path, durable=True, mode=PUBLIC_MODE) as draft:
@@ -114,11 +116,16 @@ class _Parser:
                 self._table, "acknowledgement_key", lambda data: VerifyingKey.from_bytes(Use.ACKNOWLEDGEMENT, data)
             ),
             receipt=self._key(self._table, "receipt_key", lambda data: VerifyingKey.from_bytes(Use.RECEIPT, data)),
-            audit=self._key(self._table, "audit_key", lambda data: VerifyingKey.from_bytes(Use.AUDIT, data)),
             backup_interval_h=cast("int", hours),
             registered_s=int(cast("datetime", registered).timestamp()),
             recipients=self._recipients(),
+            audit=self._audit_key(),
         )
+
+    def _audit_key(self) -> VerifyingKey | None:
+        if "audit_key" not in self._table:
+            return None
+        return self._key(self._table, "audit_key", lambda data: VerifyingKey.from_bytes(Use.AUDIT, data))
 
     def _recipients(self) -> dict[str, RecipientPublicKey]:
         subjects = self._table.get("subject")

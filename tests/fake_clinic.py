@@ -31,7 +31,6 @@ class FakeClinic:
     )
     acknowledgement: SigningKey = field(default_factory=lambda: SigningKey.generate(Use.ACKNOWLEDGEMENT))
     receipt: SigningKey = field(default_factory=lambda: SigningKey.generate(Use.RECEIPT))
-    audit: SigningKey = field(default_factory=lambda: SigningKey.generate(Use.AUDIT))
     store: bytes = field(default_factory=lambda: os.urandom(16))
     fence: int = 1
     commits: int = 0
@@ -45,8 +44,7 @@ class FakeClinic:
     @property
     def registration(self) -> Registration:
         recipients = {subject: pair.public for subject, pair in self.recipients.items()}
-        keys = self.acknowledgement.public, self.receipt.public, self.audit.public
-        return Registration(self.hub, "main", *keys, 24, 1_780_000_000, recipients)
+        return Registration(self.hub, "main", self.acknowledgement.public, self.receipt.public, 24, 1_780_000_000, recipients)
 
     async def run(self, link: LinkEnd) -> NoReturn:
         """Answer each message with an acknowledgement."""

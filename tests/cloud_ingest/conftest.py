@@ -71,9 +71,7 @@ class Testbed:
 @pytest.fixture
 def testbed(tmp_path: Path, clinic: Receiver, hub: SendingHub) -> Iterator[Testbed]:
     recipient, receipt = RecipientKeyPair.generate(), SigningKey.generate(Use.RECEIPT)
-    audit = SigningKey.generate(Use.AUDIT)
-    site_keys = ACK_KEY.public, receipt.public, audit.public
-    registration = Registration(HUB, "main", *site_keys, 24, START_S - 1, {SUBJECT: recipient.public})
+    registration = Registration(HUB, "main", ACK_KEY.public, receipt.public, 24, START_S - 1, {SUBJECT: recipient.public})
     keys = HubKeys(HubKey(bytes(32)), hub.device)
     path = tmp_path / "outbox.db"
     outbox = Outbox.open(path, hub=HUB, subject=SUBJECT, keys=keys, registration=registration, clock=lambda: START_S)

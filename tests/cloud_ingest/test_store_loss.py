@@ -124,12 +124,12 @@ def test_a_hub_that_has_begun_an_epoch_since_sends_again_what_a_restored_store_l
     """The store has more commits than the hub saw, and the hub's envelopes name no mark of its earlier epochs."""
     other, device = SendingHub("hub-2").register(restarted.registry), SendingHub().register(restarted.registry).device
     recipients = {SUBJECT: RecipientKeyPair.generate().public}
-    receipt, audit = SigningKey.generate(Use.RECEIPT).public, SigningKey.generate(Use.AUDIT).public
+    receipt = SigningKey.generate(Use.RECEIPT).public
     arguments: dict[str, Any] = {
         "hub": HUB,
         "subject": SUBJECT,
         "keys": HubKeys(HubKey(bytes(32)), device),
-        "registration": Registration(HUB, "main", ACK_KEY.public, receipt, audit, 24, START_S - 1, recipients),
+        "registration": Registration(HUB, "main", ACK_KEY.public, receipt, 24, START_S - 1, recipients),
         "clock": lambda: START_S,
     }
 

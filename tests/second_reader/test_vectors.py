@@ -141,7 +141,6 @@ def test_acknowledgement():
         "refused": [["vital", EPOCH, 2, ZEROS, "erased"]],
         "live_s": 600,
         "copied": True,
-        "audit": [cbor.decode(bytes.fromhex(A["site_head"])), cbor.decode(bytes.fromhex(A["hub_head"]))],
         "sig": None,
     }
 
@@ -236,3 +235,10 @@ def test_the_cut_and_the_status_of_an_audit_log():
         == 0
     )
     audit.check_status(cbor.decode(bytes.fromhex(A["status_audit"])), DEVICE, A["hub"], public, A["site"])
+
+
+def test_an_acknowledgement_with_the_heads_of_the_audit_logs():
+    signer = bytes.fromhex(V["acknowledgement_public"])
+    message = open_acknowledgement(bytes.fromhex(A["acknowledgement"]), signer)
+    assert message["audit"] == [cbor.decode(bytes.fromhex(A[name])) for name in ("site_head", "hub_head")]
+    assert count_accepted(lambda data: open_acknowledgement(data, signer), flips(bytes.fromhex(A["acknowledgement"]))) == 0

@@ -48,7 +48,6 @@ def registration(recipients: dict[str, RecipientKeyPair] = RECIPIENTS, backup_in
         "site-1",
         SigningKey.from_bytes(Use.ACKNOWLEDGEMENT, bytes(31) + b"\x02").public,
         SigningKey.from_bytes(Use.RECEIPT, bytes(31) + b"\x03").public,
-        SigningKey.from_bytes(Use.AUDIT, bytes(31) + b"\x04").public,
         backup_interval_h,
         REGISTERED_S,
         {subject: pair.public for subject, pair in recipients.items()},
