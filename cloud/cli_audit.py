@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from cloud.audit_actors import ORIGIN, operator
 from cloud.audit_log import AuditLog
-from cloud.cli_keys import AddCommand, AddOptions, folder_of, parse_time
+from cloud.cli_keys import AddCommand, AddOptions, folder_of
 from cloud.clock import now_us
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
@@ -18,6 +18,7 @@ from cloud.signing_keys import key_file
 from cloud.store import Store
 from cloud.store.audit import cut_log, read_log, read_rows
 from cloud.store.audit_hubs import HubLog, list_hub_logs
+from config.argument_types import parse_time
 from config.terminal import escape_controls
 from sync.audit import Action, AuditEvent, Category, Purpose, read_row
 from sync.audit_check import Finding, LogReport, check_log
@@ -77,7 +78,7 @@ def _run_show(options: argparse.Namespace) -> int:
     with _open_store(folder_of(options)) as store:
         event = AuditEvent(operator(), Action.READ, Category.LOG, options.subject, purpose=Purpose.SECURITY)
         AuditLog(store, now_us).append(event)
-        since_us = None if options.since is None else options.since * 1_000_000
+        since_us = None if options.since is None else round(options.since.timestamp() * 1e6)
         with store.snapshot() as connection:
             for number, encoded in read_rows(connection, subject=options.subject, since_us=since_us):
                 row = read_row(number, encoded)

@@ -20,6 +20,7 @@ from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, erase_subject
 from cloud.signing_keys import SigningKeys
 from cloud.store import Store
 from cloud.tables import open_projections
+from config.argument_types import parse_time
 from sync.audit import Action, AuditEvent, Category, object_id
 from sync.registration import MAX_BACKUP_INTERVAL_H
 from sync.wire import is_name
@@ -42,7 +43,7 @@ def add_key_commands(add_command: AddCommand, add_data_options: AddOptions) -> N
     register.add_argument(
         "--from",
         dest="from_s",
-        type=parse_time,
+        type=_parse_seconds,
         metavar="TIME",
         help="when the hub goes to this patient, such as 2026-11-30T08:00:00Z (default: now)",
     )
@@ -178,14 +179,8 @@ def _reporting_os_errors(what: str, path: Path) -> Iterator[None]:
         raise ClinicError(f"cannot write {what} {path} ({error.strerror}): choose a folder that you can write to") from error
 
 
-def parse_time(text: str) -> int:
-    try:
-        time_ = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give one such as 2026-11-30T08:00:00Z") from error
-    if time_.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: give a time such as 2026-11-30T08:00:00Z")
-    return int(time_.timestamp())
+def _parse_seconds(text: str) -> int:
+    return int(parse_time(text).timestamp())
 
 
 def _parse_hours(text: str) -> int:

@@ -183,6 +183,12 @@ def _identity(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(arguments: argparse.Namespace) -> int:
+    from gateway.commands.audit import audit
+
+    return audit(load_settings(arguments.config, os.environ), arguments)
+
+
 def _scan(arguments: argparse.Namespace) -> int:
     from gateway.commands.scan import scan
 
@@ -321,6 +327,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "init": _init,
     "check-config": _check_config,
     "identity": _identity,
+    "audit": _audit,
     "scan": _scan,
     "pair": _pair,
     "doctor": _doctor,

@@ -73,6 +73,7 @@ class Action(StrEnum):
     REFUSE_MESSAGE = "refuse-message"
     REFUSE_ENDPOINT = "refuse-endpoint"
     CHANGE_SETTINGS = "change-settings"
+    CHANGE_REGISTRATION = "change-registration"
     CHANGE_MODELS = "change-models"
     REFUSE_MODELS = "refuse-models"
     PAIR = "pair"
