@@ -116,21 +116,21 @@ def start_appender(databases: Databases, name: str, n_events: int) -> subprocess
 
 
 def test_processes_that_append_at_once_never_fork_the_chain(site: Site) -> None:
-    processes = [start_appender(site.databases, f"p{n}", 40) for n in range(3)]
+    processes = [start_appender(site.databases, f"p{n}", 30) for n in range(2)]
     for process in processes:
         process.communicate(timeout=60)
         assert process.returncode == 0
     assert site.check().findings == ()
     rows = site.rows()
-    assert len(rows) == 120
-    for n in range(3):
+    assert len(rows) == 60
+    for n in range(2):
         own = [row.event.objects[0] for row in rows if row.event.actor.id == f"p{n}"]
-        assert own == [object_id("number", number) for number in range(1, 41)]
+        assert own == [object_id("number", number) for number in range(1, 31)]
 
 
 def test_a_row_whose_append_returned_survives_kill_9(site: Site) -> None:
     n_known = 0
-    for n in range(4):
+    for n in range(2):
         with start_appender(site.databases, f"p{n}", 0) as process:
             assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(5 * n + 1)]
