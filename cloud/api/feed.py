@@ -6,7 +6,6 @@ An opener in the same process calls `send_changes` after each batch. That is onl
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -119,14 +118,14 @@ class Feed:
             if not channel.viewers:
                 del self._channels[scope]
 
-    async def next_message(self, viewer: Viewer) -> str:
-        """Wait for a viewer's next message and return it as JSON with the time of sending; a heartbeat after `HEARTBEAT_S`."""
+    async def next_message(self, viewer: Viewer) -> Json:
+        """Wait for a viewer's next message and return it with the time of sending; a heartbeat after `HEARTBEAT_S`."""
         try:
             async with asyncio.timeout(HEARTBEAT_S):
                 message = await viewer.queue.get()
         except TimeoutError:
             message = {"type": "beat"}  # the heartbeat of the connection, not of the patient
-        return json.dumps(message | {"published_us": self._clock_us()}, separators=(",", ":"), allow_nan=False)
+        return message | {"published_us": self._clock_us()}
 
     def _enqueue(self, viewer: Viewer, message: Json) -> None:
         if viewer.queue.full():
