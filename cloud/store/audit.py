@@ -6,6 +6,7 @@ is a primary key besides. `sync.audit` has the form of a row; decision 20 says w
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, select, update
@@ -37,6 +38,8 @@ from sync.audit_heads import (
 )
 from sync.signing import SignatureError, SigningKey
 
+SIGN_LIMIT_ROWS: Final = 2000
+"""Rows that one call signs: others wait for the lock meanwhile, less than a second."""
 PAGE_ROWS: Final = 1000
 """Rows read at once: at most 2 MB."""
 
@@ -66,7 +69,8 @@ def append_to_log(connection: Connection, origin: Origin, events: Sequence[Audit
     values = [
         {"number": row.number, "at_us": row.at_us, "subject": row.event.subject, "row": encoded} for row, encoded in added
     ]
-    connection.execute(tables.audit_rows.insert(), values)
+    statement = tables.audit_rows.insert().returning(tables.audit_rows.c.number)
+    connection.execute(statement, values).all()  # RETURNING: one statement for all rows
     last, encoded = added[-1]
     connection.execute(update(tables.audit_log).values(number=last.number, head=hash_row(encoded)))
 
@@ -122,7 +126,8 @@ def read_log(connection: Connection, origin: Origin) -> StoredLog:
 def sign_end(connection: Connection, origin: Origin, key: SigningKey) -> SignedHead | None:
     """Sign the end of the log if rows came since the last signed head; returns the head, None if there is no row.
 
-    It signs only what continues what it signed before: a rewritten log gets no new signature.
+    It signs only what continues what it signed before: a rewritten log gets no new signature. After `SIGN_LIMIT_ROWS` new rows
+    it signs the place there, and the next call goes on.
 
     Raises:
         ChainError: the rows since the last signed head do not follow it, or that head is not by this key.
@@ -137,11 +142,13 @@ def sign_end(connection: Connection, origin: Origin, key: SigningKey) -> SignedH
     if end.number == 0 or (signed is not None and signed.position == end):
         return signed
     place = signed.position if signed else cut.position if cut else log_start(origin)
-    for _, after in follow_rows(origin, place, read_rows(connection, place.number)):
+    new = islice(read_rows(connection, place.number), SIGN_LIMIT_ROWS)
+    limit = min(end.number, place.number + SIGN_LIMIT_ROWS)
+    for _, after in follow_rows(origin, place, new):
         place = after
-    if place != end:
+    if place.number != limit or (limit == end.number and place != end):
         raise ChainError(place.number, f"the log ends at row {place.number}, but its last row should be {end.number}")
-    head = sign_head(key, origin, end)
+    head = sign_head(key, origin, place)
     connection.execute(update(tables.audit_log).values(signed=head_to_bytes(head)))
     return head
 

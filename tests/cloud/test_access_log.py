@@ -116,7 +116,7 @@ def test_data_whose_access_cannot_be_logged_is_not_shown(
             status, _, body = await clinic.get(path)
             assert (status, json.loads(body)) == (503, {"detail": "the clinic's database cannot be used now"})
         async with clinic.websocket() as viewer:
-            filled.add_hub("hub-2", "subject-2").send(store, "alert", alert(id="three"))
+            filled.add_hub("hub-3", "subject-3").send(store, "alert", alert(id="three"))
             clinic.opener.wake()
             with pytest.raises(websockets.ConnectionClosedError) as closed:
                 await next_message(viewer, "alert")

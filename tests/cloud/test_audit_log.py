@@ -201,6 +201,18 @@ def test_a_rewritten_log_gets_no_new_signature(site: Site) -> None:
     assert "is not signed by the audit key" in site.check().findings[0].text
 
 
+def test_a_long_unsigned_log_is_signed_in_parts(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud.store.audit.SIGN_LIMIT_ROWS", 2)
+    monkeypatch.setattr("cloud.store.audit.PAGE_ROWS", 3)
+    site.append(1, 2, 3, 4, 5)
+    found = []
+    for _ in range(4):
+        site.sign()
+        found.append(site.signed().number)
+    assert found == [2, 4, 5, 5]
+    assert site.check().findings == ()
+
+
 @dataclass
 class Hub:
     """A hub's own log, and what its status messages say of it."""
