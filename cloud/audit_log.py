@@ -15,9 +15,9 @@ from cloud.store import Store
 from cloud.store.audit import append_to_log, sign_end
 from cloud.store.audit_hubs import note_hub_audit
 from cloud.store.audit_refusals import log_refusals
-from sync.audit import Action, AuditEvent, Category, ChainError, Outcome, object_id
+from sync.audit import Action, AuditEvent, Category, Outcome, object_id
 from sync.audit_heads import HubAudit
-from sync.errors import TransientError
+from sync.errors import PermanentError, TransientError
 from sync.signing import SigningKey, VerifyingKey
 
 SIGN_INTERVAL_S: Final = 10.0
@@ -90,7 +90,7 @@ class AuditLog:
         while True:
             try:
                 await asyncio.to_thread(self.sign, key)
-            except ChainError as error:
+            except PermanentError as error:  # a `ChainError`, or a damaged head: ingest and opener notice a damaged store
                 if str(error) != reported:
                     _log.error("the audit log was changed: %s; run pulsegate-cloud audit verify", error)
                 reported = str(error)

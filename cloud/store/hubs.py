@@ -14,7 +14,7 @@ from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement
 from sync.message_rows import Mark
 from sync.messages import Envelope, SignedEnvelope
-from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S
+from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S, WireError
 
 COPY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 """Two events within this time say that a hub was copied; one may be a buffer that was restored once. It is reported so long."""
@@ -136,9 +136,16 @@ def read_progress(connection: Connection, hub: str, marks: Iterable[Mark], subje
     parameters = {"of_hub": hub, "since_us": now_us - COPY_WINDOW_US, "subjects": list(subjects)}
     *identity, epoch, is_copied, until_us, signed, of_hub = connection.execute(_PROGRESS, parameters).one()
     live_s = max(0, min(LIVE_LIMIT_S, ((until_us or 0) - now_us) // 1_000_000))
-    own = head_from_bytes(signed)
-    audit = SiteAudit(own, head_from_bytes(of_hub)) if own else None
-    return Progress(tuple(marks), StoreIdentity(*identity), epoch, bool(is_copied), live_s, audit)
+    return Progress(tuple(marks), StoreIdentity(*identity), epoch, bool(is_copied), live_s, _read_heads(signed, of_hub))
+
+
+def _read_heads(signed: bytes | None, of_hub: bytes | None) -> SiteAudit | None:
+    """Return the heads of the audit logs; None if the site has signed none, or one is damaged: that must not stop ingest."""
+    try:
+        own = head_from_bytes(signed)
+        return SiteAudit(own, head_from_bytes(of_hub)) if own else None
+    except WireError:
+        return None
 
 
 def note_epoch(connection: Connection, signed: SignedEnvelope, received_us: int) -> tuple[bool, bool]:

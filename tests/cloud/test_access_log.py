@@ -97,6 +97,7 @@ def test_live_data_is_logged_before_it_is_sent(store: Store, engine: Engine, hub
             running.opener.wake()
             await next_message(viewer, "ecg")
             assert ("waveforms", "subject-1") in reads(store)
+            await next_message(viewer, "sensor")  # the last of this batch
 
     run_in_clinic(store, engine, clinic, test)
     assert sorted(reads(store)) == [(name, "subject-1") for name in ("alerts", "overview", "vitals", "waveforms")]

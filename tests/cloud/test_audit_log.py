@@ -1,5 +1,6 @@
 """The site's audit log: several processes, kill -9, attacks on its tables, restored databases, cuts, and its commands."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -371,6 +372,26 @@ def test_an_acknowledgement_carries_both_heads(site: Site, hub: Hub, tmp_path: P
     ack = sender.send_block(site.store, sender.seal("vital", b"3"))
     assert ack.audit is not None
     assert ack.audit.seen == hub.audit().head._replace(signature=ack.audit.seen.signature if ack.audit.seen else b"")
+
+
+def test_a_damaged_head_stops_neither_ingest_nor_the_signer(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = Clinic(tmp_path / "clinic").add_hub()
+    site.append(1)
+    site.sign()
+    site.execute("UPDATE audit_log SET signed = :bad", bad=b"x")
+    assert sender.send_block(site.store, sender.seal("vital", b"1")).audit is None
+    monkeypatch.setattr("cloud.audit_log.SIGN_INTERVAL_S", 0.01)
+
+    async def keep_signed() -> None:
+        async with asyncio.timeout(0.5):
+            await site.log.keep_signed(site.signing.audit)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(keep_signed())
+    assert len(caplog.records) == 1
+    assert "the audit log was changed" in caplog.text
 
 
 def test_refused_messages_are_one_row_for_each_hub_reason_and_hour(site: Site, tmp_path: Path) -> None:
