@@ -4,6 +4,9 @@ A sensor keeps local time, often wrong, and rarely follows daylight saving time 
 the sensor sends its present time, and at each result that arrives right after its measurement. Between two settings the clock
 runs steadily; such a stretch is a `_Run`. A result is dated by the latest run in which it can have been measured, and by the
 hub's time zone where no run is known. No result has a time after its arrival.
+
+A clock can be set, or restart, while no hub is connected. So the time of a result that is neither live nor marked as stored is
+certain only if the clock was observed in the same connection, and "unconfirmed" otherwise.
 """
 
 import contextlib
@@ -94,6 +97,8 @@ class SpotTimes:
         self._runs = [_Run(from_us, [(local_us, lead_us) for local_us, lead_us in points]) for from_us, points in runs]
         self._doubtful: tuple[int, int] | None = tuple((saved or {}).get("doubtful") or ()) or None
         """Arrival and lead of the last result that was not known to be live."""
+        self._observed_us: int | None = None
+        """When the clock was last observed in the present connection."""
 
     def state(self) -> dict[str, Any]:
         """What must survive a restart, ready for JSON."""
@@ -108,6 +113,7 @@ class SpotTimes:
             local_us = local_as_us(datetime.fromisoformat(sensor_time).replace(tzinfo=None))
             if local_us is not None:
                 self._observe(local_us, arrived_us)
+                self._observed_us = arrived_us
 
     def on_clock_set(self, now_us: int) -> None:
         """The sensor took the hub's local time."""
@@ -115,6 +121,11 @@ class SpotTimes:
         offset = utc.astimezone(self._zone).utcoffset() or timedelta()
         local_us = now_us + round(offset.total_seconds() * SECOND_US)
         self._begin_run(now_us, local_us, now_us - local_us)
+        self._observed_us = now_us
+
+    def on_disconnected(self) -> None:
+        """The connection has ended. What happens to the clock from now on is not known."""
+        self._observed_us = None
 
     def find(self, origin: Origin, arrived_us: int) -> SpotTime:
         """Return the time of a result. A live one is also an observation of the sensor's clock. Call it once for a result."""
@@ -122,33 +133,46 @@ class SpotTimes:
         if local_us is None or origin.measured is None:
             return SpotTime(arrived_us, "arrival")
         by_zone_us = self._by_zone(origin.measured, arrived_us)
-        if not origin.is_stored:
-            self._learn(local_us, by_zone_us, arrived_us)
+        is_certain = origin.is_stored or self._learn(local_us, by_zone_us, arrived_us) or self._is_observed(arrived_us)
         run, by_run_us = self._by_run(local_us, arrived_us)
         at_us = by_run_us if run else by_zone_us
         if not _is_possible(at_us, arrived_us):
             return SpotTime(arrived_us, "arrival")
+        if not is_certain:
+            return SpotTime(min(at_us, arrived_us), "unconfirmed")
         if abs(at_us - by_zone_us) <= TOLERANCE_US:
             return SpotTime(min(by_zone_us, arrived_us), "measured")
         return SpotTime(min(at_us, arrived_us), "corrected")
 
-    def _learn(self, local_us: int, by_zone_us: int, arrived_us: int) -> None:
-        """Observe the clock at a result that is live.
+    def _learn(self, local_us: int, by_zone_us: int, arrived_us: int) -> bool:
+        """Observe the clock at a result that is live, and return whether it is.
 
-        It is where the known clock or the time zone says so, and where two results of different connections arrive with the
-        same lead, because the ages of stored ones differ. It is taken for live where the clock is certainly wrong.
+        It is where the known clock or the time zone says so. If the clock was not observed lately, it may have been set since:
+        then two results of different connections that arrive with the same lead are live, because the ages of stored ones
+        differ, and so is a result whose time is certainly wrong.
         """
-        lead_us = arrived_us - local_us
         run, by_run_us = self._by_run(local_us, arrived_us)
         times_us = (by_zone_us, by_run_us) if run else (by_zone_us,)
         is_live = any(-TOLERANCE_US <= arrived_us - at_us <= LIVE_US for at_us in times_us)
-        if self._doubtful is not None and not is_live:
-            last_arrived_us, last_lead_us = self._doubtful
-            is_live = arrived_us - last_arrived_us >= MIN_APART_US and abs(lead_us - last_lead_us) <= LIVE_US
-        self._doubtful = None if is_live else (arrived_us, lead_us)
-        was_set_since = run is not None and run is not self._runs[-1]
-        if not was_set_since and (is_live or not any(_is_possible(at_us, arrived_us) for at_us in times_us)):
+        if not self._is_observed(arrived_us):
+            is_live = is_live or self._repeats_lead(arrived_us, arrived_us - local_us)
+            self._doubtful = None if is_live else (arrived_us, arrived_us - local_us)
+            is_live = is_live or not any(_is_possible(at_us, arrived_us) for at_us in times_us)
+        if is_live and (run is None or run is self._runs[-1]):
             self._observe(local_us, arrived_us)
+            self._observed_us = arrived_us
+        return is_live
+
+    def _is_observed(self, now_us: int) -> bool:
+        """Whether the clock was observed in this connection, lately."""
+        return self._observed_us is not None and abs(now_us - self._observed_us) < MIN_APART_US
+
+    def _repeats_lead(self, arrived_us: int, lead_us: int) -> bool:
+        """Whether the last doubtful result came in another connection with the same lead."""
+        if self._doubtful is None:
+            return False
+        last_arrived_us, last_lead_us = self._doubtful
+        return arrived_us - last_arrived_us >= MIN_APART_US and abs(lead_us - last_lead_us) <= LIVE_US
 
     def _observe(self, local_us: int, arrived_us: int) -> None:
         lead_us = arrived_us - local_us
