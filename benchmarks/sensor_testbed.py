@@ -94,7 +94,7 @@ class Report:
     tasks_left: list[str]
     max_tasks: int
     restarts: int
-    records: list[Record]
+    records: list[Record] = field(repr=False)  # asyncio makes a text of what a main task returns
 
 
 @dataclass(slots=True)
