@@ -16,6 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -43,7 +44,7 @@ from gateway.simulate.peripherals.services import (
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_recording, ecg_from_script
 from gateway.simulate.script import load_script, script_names
-from gateway.simulate.sensor_process import RADIO_RETRY_S, RADIO_TIMEOUT_S, print_event, run_until_stopped
+from gateway.simulate.sensor_process import keep_running, print_event, run_until_stopped
 from models.signal.chain import EcgChain
 
 log = logging.getLogger(__name__)
@@ -204,17 +205,11 @@ async def run_strap(socket: Path, ecg: RepeatingEcg, journal: Path, on_event: On
     subscriptions = BondedSubscriptions(journal.with_suffix(".subscriptions.json"))
     with Journal(journal, run=secrets.token_hex(4)) as entries:
         playback = Playback(ecg, SensorClock.set_to(time.time_ns(), now_s()), entries)
-        deadline_s = now_s() + RADIO_TIMEOUT_S
-        while True:
-            try:
-                async with open_device(socket, ADDRESS, NAME, journal.with_suffix(".bonds.json")) as device:
-                    deadline_s = float("inf")
-                    await Strap(device, playback, on_event, subscriptions).run()
-            except RadioError:
-                deadline_s = min(deadline_s, now_s() + RADIO_TIMEOUT_S)
-                if now_s() >= deadline_s:
-                    raise
-            await asyncio.sleep(RADIO_RETRY_S)
+
+        async def run_once(device: Device) -> None:
+            await Strap(device, playback, on_event, subscriptions).run()
+
+        await keep_running(partial(open_device, socket, ADDRESS, NAME, journal.with_suffix(".bonds.json")), run_once)
 
 
 def main(arguments: Sequence[str]) -> int:
