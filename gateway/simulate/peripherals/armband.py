@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Unpack
 
 import numpy as np
 from bumble import att
@@ -18,14 +18,7 @@ from numpy.typing import NDArray
 
 from gateway.simulate import pmd
 from gateway.simulate.peripherals.frame_faults import FrameFaults
-from gateway.simulate.peripherals.peripheral import (
-    BondedSubscriptions,
-    OnEvent,
-    Peripheral,
-    ignore_event,
-    now_s,
-    sleep_until,
-)
+from gateway.simulate.peripherals.peripheral import Peripheral, PeripheralOptions, now_s, sleep_until
 from gateway.simulate.peripherals.services import (
     CCCD_IMPROPERLY_CONFIGURED,
     PROCEDURE_IN_PROGRESS,
@@ -108,10 +101,9 @@ class Armband(Peripheral):
         clock: SensorClock,
         *,
         offers: pmd.Offers | None = None,
-        on_event: OnEvent = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
+        **options: Unpack[PeripheralOptions],
     ) -> None:
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+        super().__init__(device, **options)
         self.clock_error, self._clock, self._offers = ClockError(clock), clock, offers or make_offers()
         self.rate_bpm, self.is_worn, self.is_moving = 72, True, False
         self.running: frozenset[int] = frozenset()

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypedDict
 
 from bumble.core import BaseBumbleError
 from bumble.device import Connection, Device
@@ -69,6 +69,13 @@ class BondedSubscriptions:
     def _write(self) -> None:
         if self._path is not None:
             self._path.write_text(json.dumps(self._by_peer), encoding="utf-8")
+
+
+class PeripheralOptions(TypedDict, total=False):
+    """What the constructor of every emulated sensor takes: `Peripheral` has the defaults."""
+
+    on_event: OnEvent
+    subscriptions: BondedSubscriptions
 
 
 class Peripheral:

@@ -9,14 +9,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Unpack
 
 from bumble import att
 from bumble.device import Connection, Device
 from bumble.gatt import Characteristic, Service
 
 from gateway.simulate.peripherals.encoding import encode_date
-from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, ignore_event, now_s
+from gateway.simulate.peripherals.peripheral import PeripheralOptions, now_s
 from gateway.simulate.peripherals.services import (
     CCCD_IMPROPERLY_CONFIGURED,
     PROCEDURE_IN_PROGRESS,
@@ -87,11 +87,9 @@ class Scale(SpotPeripheral):
         device: Device,
         true_time: Callable[[], datetime],
         users: dict[int, int],
-        *,
-        on_event: OnEvent = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
+        **options: Unpack[PeripheralOptions],
     ) -> None:
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+        super().__init__(device, **options)
         self.users, self.clock = users, DeviceClock(true_time)
         self.consented: int | None = None
         """The user that the connected hub has named."""
