@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import numpy as np
-from bumble import att
 from bumble.device import Connection, Device
 from bumble.gatt import Characteristic, Service
 
@@ -33,13 +32,12 @@ from gateway.simulate.journal import Journal
 from gateway.simulate.peripherals.frame_faults import FrameFaults
 from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, Peripheral, now_s, sleep_until
 from gateway.simulate.peripherals.services import (
-    CCCD_IMPROPERLY_CONFIGURED,
-    PROCEDURE_IN_PROGRESS,
     encode_advertising_data,
     make_battery,
     make_characteristic,
     make_device_information,
     make_service,
+    queue_request,
 )
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_recording, ecg_from_script
@@ -158,12 +156,7 @@ class Strap(Peripheral):
 
     def _on_request(self, _connection: Connection, request: bytes) -> None:
         """Queue a write to the control point. The response follows as an indication."""
-        if not self.is_subscribed(self._control_point):
-            raise att.ATT_Error(att.ErrorCode(CCCD_IMPROPERLY_CONFIGURED), self._control_point.handle)
-        try:
-            self._requests.put_nowait(request)
-        except asyncio.QueueFull:
-            raise att.ATT_Error(att.ErrorCode(PROCEDURE_IN_PROGRESS), self._control_point.handle) from None
+        queue_request(self._requests, request, is_subscribed=self.is_subscribed(self._control_point))
 
     def _on_rate_subscription(self, _connection: Connection, notify: bool, _indicate: bool) -> None:
         if notify:

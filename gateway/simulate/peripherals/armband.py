@@ -11,7 +11,6 @@ from math import ceil
 from typing import Final, NoReturn, Unpack
 
 import numpy as np
-from bumble import att
 from bumble.device import Connection, Device
 from bumble.gatt import Service
 from numpy.typing import NDArray
@@ -20,13 +19,12 @@ from gateway.simulate import pmd
 from gateway.simulate.peripherals.frame_faults import FrameFaults
 from gateway.simulate.peripherals.peripheral import Peripheral, PeripheralOptions, now_s, sleep_until
 from gateway.simulate.peripherals.services import (
-    CCCD_IMPROPERLY_CONFIGURED,
-    PROCEDURE_IN_PROGRESS,
     encode_advertising_data,
     make_battery,
     make_characteristic,
     make_device_information,
     make_service,
+    queue_request,
 )
 from gateway.simulate.playback import ClockError, SensorClock
 from gateway.simulate.pmd_compression import encode_compressed_frame
@@ -178,12 +176,7 @@ class Armband(Peripheral):
         ]
 
     def _on_request(self, _connection: Connection, request: bytes) -> None:
-        if not self.is_subscribed(self._control_point):
-            raise att.ATT_Error(att.ErrorCode(CCCD_IMPROPERLY_CONFIGURED))
-        try:
-            self._requests.put_nowait(request)
-        except asyncio.QueueFull:
-            raise att.ATT_Error(att.ErrorCode(PROCEDURE_IN_PROGRESS)) from None
+        queue_request(self._requests, request, is_subscribed=self.is_subscribed(self._control_point))
 
     def _start_refusal(self) -> int:
         if self.is_charging:
