@@ -184,8 +184,8 @@ class Agent:
     def _radio_sources(self) -> list[RadioSource]:
         """The radios of the settings, in order of preference."""
         bonds = self.settings.data / "bonds.json"
-        names = (self.settings.radio, *self.settings.fallback_radios)
-        return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in names]
+        radios = self.settings.radios
+        return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in radios]
 
     async def _run_tasks(
         self, stop: asyncio.Event, transport: ClinicTransport, storage: Storage, sensors: list[SensorRunner]
