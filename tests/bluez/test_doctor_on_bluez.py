@@ -7,9 +7,9 @@ from dbus_fast import Variant
 from gateway.commands.doctor import check_radio, check_radios
 from gateway.radio import open_radio
 from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink
+from tests.bluez.cuff_testbed import call, open_bus
 from tests.bluez.dbus_objects import ADAPTER, PROPERTIES
 from tests.bluez.fake_bluez import ADAPTER_PATH
-from tests.bluez.test_pairing_on_bluez import call, open_bus
 from tests.bluez.testbed import run_bluez, run_test
 
 
