@@ -193,7 +193,7 @@ class SensorSession:
             reason = "the agent was stopped"
             raise
         finally:
-            self.events.put(Interruption(reason, self._now()))
+            self.events.put(Interruption(reason, Arrival.now(self.clock)))
 
     @asynccontextmanager
     async def _connect(
@@ -247,9 +247,6 @@ class SensorSession:
         self.statistics.notifications += 1
         self._results += results
 
-    def _now(self) -> Arrival:
-        return Arrival(self.clock.wall_us(), self.clock.mono_ns())
-
     def _on_event(self, event: LinkEvent) -> None:
         state = TRANSITIONS[self.state, event]
         if state != self.state:
@@ -258,7 +255,7 @@ class SensorSession:
             elif self.state == "streaming":
                 self._log_progress("disconnected")
             self.state = state
-            self.events.put(LinkStateChange(state, self._now()))
+            self.events.put(LinkStateChange(state, Arrival.now(self.clock)))
             self.on_state(self.sensor.name, state)
 
     def _describe_connection(self) -> str:

@@ -189,7 +189,7 @@ async def run_until_killed(
     sent: list[int] = []
     while clock.wall_us() < at_us(until_s):
         await asyncio.sleep(1)
-        now = Arrival(clock.wall_us(), clock.mono_ns())
+        now = Arrival.now(clock)
         if link_lost_s is not None and now.wall_us >= at_us(link_lost_s):
             await runner._process_batch([Interruption("the link was lost", now)])
             continue

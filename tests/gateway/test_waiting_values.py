@@ -67,7 +67,7 @@ class Hub:
         self.runner._is_running = True
 
     def send(self, *readings: Reading) -> None:
-        arrival = Arrival(self.clock.wall_us(), self.clock.mono_ns())
+        arrival = Arrival.now(self.clock)
         self.runner.events.put(Notification(VALUE, b"payload", readings, arrival))
 
     async def send_seconds(self, seconds: int, readings: Sequence[Reading] = HEART) -> None:
@@ -104,7 +104,7 @@ def test_the_first_value_is_stored_at_once_and_all_others_with_the_next_write() 
 def test_values_that_wait_come_before_the_end_of_the_link_that_follows_them() -> None:
     async def script(hub: Hub) -> None:
         await hub.send_seconds(5)
-        await hub.runner._process_batch([Interruption("the link was lost", Arrival(hub.clock.wall_us(), hub.clock.mono_ns()))])
+        await hub.runner._process_batch([Interruption("the link was lost", Arrival.now(hub.clock))])
         await hub.recorder.flush()
 
     outbox = run(script)
