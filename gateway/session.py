@@ -25,7 +25,7 @@ from gateway.connection import Connection, SensorSilentError, early_characterist
 from gateway.errors import RadioError
 from gateway.link_states import TRANSITIONS, LinkEvent, LinkState
 from gateway.pairings import Pairings
-from gateway.radio import Radio, StaleBondError
+from gateway.radio import CONNECT_TIMEOUT_S, Radio, StaleBondError
 from gateway.said import SaidProblems
 from gateway.sensor_events import EventQueue, Interruption, LinkStateChange
 from gateway.sensor_limits import Allowance, ConnectionLimit, SensorLimitError
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 SEARCH_TIMEOUT_S: Final = 30.0
 """Duration of one search. A strap advertises at least once a second; a longer search only delays the "not found" warning."""
-CONNECT_TIMEOUT_S: Final = 20.0
-"""BlueZ itself gives up connecting after 20 s (ConnectionAttemptTimeout); a shorter limit leaves its attempt pending."""
 TEARDOWN_TIMEOUT_S: Final = 3.0
 """Time limit of the stop requests and of the disconnect at the end of a connection. A link that needs longer is dead."""
 SAY_AGAIN_AFTER_S: Final = 600.0

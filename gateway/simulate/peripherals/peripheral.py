@@ -18,6 +18,7 @@ from bumble.gatt import Characteristic, Service
 from bumble.transport.common import TransportLostError
 
 from gateway.errors import RadioError
+from gateway.radio.bumble_address import format_address
 from gateway.simulate.peripherals.pairing import Pairing
 from gateway.simulate.peripherals.sent_values import SentValue, SentValues
 
@@ -105,8 +106,7 @@ class Peripheral:
 
     @property
     def address(self) -> str:
-        text: str = self.device.random_address.to_string(with_type_qualifier=False)
-        return text
+        return format_address(self.device.random_address)
 
     def add_services(self, services: list[Service], advertising_data: bytes) -> None:
         """Publish services and set the advertisement. Writes to them are recorded in `sent.writes`."""
