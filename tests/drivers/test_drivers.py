@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import drivers
@@ -110,6 +110,7 @@ def test_every_file_of_vectors_belongs_to_a_driver() -> None:
 
 
 @every_stream
+@settings(deadline=None)
 @given(data=st.data())
 def test_random_bytes_yield_known_kinds_or_a_decode_error(
     driver: DriverSpec, stream: Characteristic, data: st.DataObject
@@ -158,6 +159,7 @@ def test_error_for_a_malformed_advertisement_names_the_field(driver: DriverSpec,
 
 
 @every_broadcast
+@settings(deadline=None)
 @given(data=st.binary(max_size=40))
 def test_random_advertisements_yield_known_kinds_or_a_decode_error(
     driver: DriverSpec, broadcast: Broadcast, data: bytes

@@ -10,7 +10,7 @@ from drivers.conversation import Action, Context, Effect, Moment, Procedure, Rea
 from drivers.readings import DecodeError, Reading, Status, Vital, Waveform
 from drivers.registry import build_registry, load_drivers
 from drivers.spec import Broadcast, Characteristic, DriverSpec, uuid16
-from tests.drivers.vector_files import VECTORS, cases
+from tests.drivers.vector_files import VECTORS, cases, fail
 
 STREAM = Characteristic(uuid16(0xFF01), "notify")
 START, STOP, ALL, REPEAT = 0xC0, 0xE0, 0xFF, 0xBD
@@ -68,7 +68,10 @@ def test_the_known_payloads_of_every_driver_pass(driver: DriverSpec) -> None:
     seeds = list(found.make_seeds(VECTORS))
     assert seeds
     for seed in seeds:
-        found.check_input(seed)
+        try:
+            found.check_input(seed)
+        except AssertionError as error:
+            fail(driver, f"{error} (for the input {seed.hex()} of `make fuzz`)")
 
 
 def test_declared_refusals_pass() -> None:

@@ -77,7 +77,7 @@ def test_the_example_decodes_its_vectors_and_rejects_their_prefixes(
     cases = vectors(name, "vectors")
     assert {characteristic(case) for case in cases} == driver.characteristics
     for case in cases:
-        check_case(driver, "vectors", case)
+        check_case("vectors", case)
         data = payload(case)
         decode = decoders[characteristic(case)]
         assert decode(data) == tuple(expected(item, data) for item in case["readings"])
@@ -89,7 +89,7 @@ def test_the_example_rejects_malformed_payloads(driver: DriverSpec, decoders: di
     cases = vectors(name, "malformed")
     assert {characteristic(case) for case in cases} == driver.characteristics
     for case in cases:
-        check_case(driver, "malformed", case)
+        check_case("malformed", case)
         with pytest.raises(DecodeError, match=case["error"]):
             decoders[characteristic(case)](payload(case))
 

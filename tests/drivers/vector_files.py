@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Container, Iterable
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -28,35 +29,53 @@ def fail(driver: DriverSpec, fault: str) -> NoReturn:
 
 def cases(driver: DriverSpec, group: str, folder: Path = VECTORS) -> list[Case]:
     """The `vectors` or the `malformed` payloads of a driver, each checked."""
-    path = folder / f"{driver.name}.json"
+    try:
+        return read_cases(folder / f"{driver.name}.json", group)
+    except FaultyVectorError as error:
+        fault = str(error)
+    fail(driver, fault)
+
+
+class FaultyVectorError(Exception):
+    """A file of vectors is missing, or a vector lacks something or cannot be read."""
+
+
+@cache
+def read_cases(path: Path, group: str) -> list[Case]:
+    """The `vectors` or the `malformed` payloads in a file. Raises `FaultyVectorError`."""
     if not path.exists():
-        fail(driver, f"it has no vectors: write tests/drivers/vectors/{path.name} (docs/how-to-add-a-driver.md, step 4)")
+        raise FaultyVectorError(
+            f"it has no vectors: write tests/drivers/vectors/{path.name} (docs/how-to-add-a-driver.md, step 4)"
+        )
     try:
         found = list(json.loads(path.read_text())[group])
     except (KeyError, TypeError, ValueError) as error:
-        fail(driver, f"vectors/{path.name} is not JSON with a list {group!r}: {error}")
+        raise FaultyVectorError(f"vectors/{path.name} is not JSON with a list {group!r}: {error}") from error
     for case in found:
-        check_case(driver, group, case)
+        try:
+            check_case(group, case)
+        except FaultyVectorError as error:
+            place = f"the payload {case.get('hex')} of {case.get('characteristic')} in {group!r}"
+            raise FaultyVectorError(f"vectors/{path.name}: {place} {error}") from error
     return found
 
 
-def check_case(driver: DriverSpec, group: str, case: Case) -> None:
-    """Fail the test where a vector lacks something or does not say what it should."""
-    place = f"in vectors/{driver.name}.json, the payload {case.get('hex')} of {case.get('characteristic')} in {group!r}"
+def check_case(group: str, case: Case) -> None:
+    """Check that a vector has all that it needs. Raises `FaultyVectorError`."""
     missing = [name for name in ("characteristic", *_REQUIRED[group]) if case.get(name) in (None, "")]
     missing += ["hex"] if case.get("hex") is None else []
     if missing:
-        fail(driver, f"{place} lacks {', '.join(missing)}: add it")
+        raise FaultyVectorError(f"lacks {', '.join(missing)}: add it")
     try:
         data = payload(case)
     except ValueError as error:
-        fail(driver, f"{place} is not hexadecimal: {error}")
+        raise FaultyVectorError(f"is not hexadecimal: {error}") from error
     try:
         characteristic(case)
         for item in case.get("readings", ()):
             expected(item, data)
     except (KeyError, TypeError, ValueError) as error:
-        fail(driver, f"{place} cannot be read: {type(error).__name__}: {error}")
+        raise FaultyVectorError(f"cannot be read: {type(error).__name__}: {error}") from error
 
 
 def characteristic(case: Case) -> str:
