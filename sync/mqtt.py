@@ -19,13 +19,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-
 from config.endpoint import Endpoint
 from sync.errors import TransientError
+from sync.paho_mqtt import (
+    CallbackAPIVersion,
+    Client,
+    ConnectFlags,
+    DisconnectFlags,
+    MQTTErrorCode,
+    MQTTMessage,
+    MQTTProtocolVersion,
+    Properties,
+    ReasonCode,
+)
 from sync.wire import MESSAGE_LIMIT_BYTES
 
 log = logging.getLogger(__name__)

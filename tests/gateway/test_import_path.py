@@ -13,7 +13,7 @@ from gateway.cli import COMMANDS
 
 NOT_ON_A_HUB = (
     "scipy", "wfdb", "bumble", "fastapi", "uvicorn", "sqlalchemy", "torch", "onnx", "amqtt", "pandas", "matplotlib",
-    "neurokit2", "biosppy", "sklearn", "rich", "sqlite_utils",
+    "neurokit2", "biosppy", "sklearn", "rich", "sqlite_utils", "http", "email",
 )  # fmt: skip
 AGENT = """
 import sys
@@ -40,6 +40,16 @@ except SystemExit:
 print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
+PROXIES = """
+import sys
+import sync.paho_mqtt
+assert "http" not in sys.modules
+from urllib.request import getproxies
+import urllib.request
+assert urllib.request.getproxies is getproxies and "http" in sys.modules
+print(urllib.request.__name__)
+"""
+
 
 def imported_by(program: str, *arguments: str | Path) -> set[str]:
     """The top-level packages that a program has imported; it prints them in its last line."""
@@ -60,6 +70,10 @@ def test_the_agent_does_not_import(package: str, imported: set[str]) -> None:
 
 def test_the_agent_imports_its_dependencies(imported: set[str]) -> None:
     assert {"numpy", "onnxruntime", "bleak", "paho", "cryptography"} <= imported
+
+
+def test_the_http_client_of_paho_is_loaded_when_it_is_used() -> None:
+    assert imported_by(PROXIES) == {"urllib.request"}
 
 
 def test_models_rules_and_filters_need_only_numpy_and_onnxruntime(imported: set[str]) -> None:

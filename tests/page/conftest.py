@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from playwright.sync_api import Browser, Page
 
+from sync.paho_mqtt import CallbackAPIVersion, Client, MQTTProtocolVersion
 from sync.records import Record, StatusRecord
 from sync.wire import Lane
 from tests.browser import chromium
