@@ -8,7 +8,6 @@ folder/public/            what servers read: roots.pem, and for each kind KIND-a
 """
 
 import contextlib
-import ipaddress
 import re
 import shutil
 import tomllib
@@ -35,6 +34,7 @@ from cloud.site.certificates import (
     make_root,
 )
 from cloud.site.ledger import Issued, Ledger
+from config.endpoint import is_host
 from config.files import replacing
 from config.regions import ALLOWED_REGION, is_allowed_region
 from sync.key_files import PUBLIC_MODE, KeyFileError, check_private_file, create_secret_file
@@ -45,10 +45,6 @@ ROOT_OVERLAP_S: Final = 365 * 24 * 3600
 ALLOWED_NAME: Final = "1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit"
 _TEXT: Final = re.compile(r"[\w .,'-]{1,64}")
 """Site and region: 64 characters is the limit of a name in a certificate (RFC 5280, upper bounds). No quotes: TOML holds it."""
-_HOST: Final = re.compile(
-    r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
-)
-"""A host name (RFC 1123, 2.1). No wildcards: each service names its hosts."""
 _CURVES: Final = (ec.SECP256R1, ec.SECP384R1)
 """BSI TR-02102-1 recommends both."""
 _SITE_FILE: Final = "site.toml"
@@ -154,7 +150,7 @@ class Authority:
     def issue_service(self, name: str, hosts: Sequence[str], public_key: ec.EllipticCurvePublicKey, now_s: int) -> bytes:
         """Return a certificate of a service that is reached at `hosts`, names or IP addresses, as `issue_hub` does."""
         for host in hosts:
-            if not _is_host(host):
+            if not is_host(host):
                 raise ClinicError(f"host {host!r} is not allowed: give a host name or an IP address")
         return self._issue(Kind.SERVICES, name, public_key, hosts, now_s)
 
@@ -284,14 +280,6 @@ class Authority:
         _write_public(self.public / "roots.pem", b"".join(one.read("root") for one in generations))
         for kind in Kind:
             _write_public(self.anchors_file(kind), b"".join(one.read(f"{kind}-anchor") for one in generations))
-
-
-def _is_host(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return _HOST.fullmatch(host) is not None
-    return "%" not in host
 
 
 def _write_public(path: Path, content: bytes) -> None:
