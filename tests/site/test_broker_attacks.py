@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from cloud.site import Authority, Kind
 from cloud.site.certificates import LIFE_S
 from cloud.site.mosquitto import INGEST, PACKET_LIMIT_BYTES, cut_connection, reload_broker
 from config.endpoint import Endpoint
+from gateway.commands.doctor import check_broker
 from sync.errors import TransientError
 from sync.mqtt import Connected, Disconnected, Message, MqttClient, MqttEvent
 from sync.wire import UP_TOPICS, ack_topic, up_topic
@@ -19,6 +22,8 @@ from tests.mosquitto import HOST, Broker, make_identity, now_s
 from tests.tls_probe import check_tls_policy
 
 TIMEOUT_S = 20.0
+ALONE = "hub-alone"
+"""A hub that no other test connects."""
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +63,12 @@ def refusal(endpoint: Endpoint) -> str:
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(scenario(), TIMEOUT_S))
+
+
+async def wait_refused(client: MqttClient, count: int) -> None:
+    """Wait until the broker has refused so many publishes."""
+    while client.statistics().refused < count:
+        await asyncio.sleep(0.005)
 
 
 class TestCertificates:
@@ -100,6 +111,56 @@ class TestCertificates:
         endpoint = broker.hub("hub-1") if port == "hubs" else Endpoint(HOST, broker.services_port, broker.folder, "DE")
         (broker.folder / "roots.pem").write_bytes(broker.authority.roots)
         assert refusal(endpoint).startswith("asks for a certificate: enrol first")
+
+
+class TestServers:
+    """What a hub refuses. It sends no CONNECT then: the broker learns neither its name nor that it speaks MQTT."""
+
+    def check(self, broker: Broker, endpoint: Endpoint, reason: str) -> None:
+        assert refusal(endpoint).startswith(reason)
+        assert not any(f"as {ALONE}" in line for line in broker.log)
+        check = asyncio.run(check_broker(endpoint))
+        assert check.state == "failed"
+        assert check.detail == f"{endpoint} {reason}"
+
+    def test_in_another_country_than_that_of_the_settings(self, broker: Broker) -> None:
+        identity = broker.identity(Kind.HUBS, ALONE)
+        self.check(broker, Endpoint(HOST, broker.hubs_port, identity, "AT"), "is in DE, and region is AT")
+
+    def test_with_a_certificate_for_another_name(self, broker: Broker) -> None:
+        identity = broker.identity(Kind.HUBS, ALONE)
+        self.check(broker, Endpoint("127.0.0.2", broker.hubs_port, identity, "DE"), "has a certificate for another name")
+
+    def test_of_another_site(self, broker: Broker, tmp_path: Path) -> None:
+        own = Authority.create(tmp_path / "own", "Testklinik", "DE", "Bayern", now_s())
+        identity = make_identity(own, tmp_path / "hub", Kind.HUBS, ALONE)
+        self.check(broker, Endpoint(HOST, broker.hubs_port, identity, "DE"), "has a certificate of another site")
+
+    def test_without_tls(self, tmp_path: Path, broker: Broker) -> None:
+        with socket.create_server((HOST, 0)) as plain:
+            thread = threading.Thread(target=answer_in_plain_text, args=(plain,))
+            thread.start()
+            endpoint = Endpoint(HOST, plain.getsockname()[1], broker.identity(Kind.HUBS, ALONE), "DE")
+            assert refusal(endpoint) == "does not speak TLS at this port: check the port"
+            plain.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+    def test_the_doctor_sees_a_certificate_that_the_broker_refuses(self, broker: Broker) -> None:
+        assert asyncio.run(check_broker(broker.hub("hub-1"))).state == "ok"
+        staff = Endpoint(HOST, broker.hubs_port, broker.identity(Kind.STAFF, "hub-1"), "DE")
+        check = asyncio.run(check_broker(staff))
+        assert (check.state, check.remedy) == ("failed", "enrol again")
+        missing = Endpoint(HOST, broker.hubs_port, broker.folder / "missing", "DE")
+        assert "roots.pem" in str(asyncio.run(check_broker(missing)).remedy)
+
+
+def answer_in_plain_text(listener: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            client, _ = listener.accept()
+            with client:
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                client.recv(1000)
 
 
 class TestRevocation:
@@ -151,7 +212,7 @@ class TestTopics:
                     await hub.publish(topic, topic.encode())
                 own = up_topic("hub-1", "alert")
                 assert await ingest.receive() == Message(own, own.encode())
-                assert hub.statistics().refused == len(topics)
+                await wait_refused(hub, len(topics))
 
         run(scenario)
 
@@ -183,7 +244,7 @@ class TestTopics:
                 await ingest.publish(ack_topic("hub-2"), b"true")
                 assert await target.receive() == Message(ack_topic("hub-2"), b"true")
                 await ingest.publish(ack_topic(INGEST), b"")
-                assert attacker.statistics().refused == 1
+                await wait_refused(attacker, 1)
 
         run(scenario)
 
@@ -198,7 +259,8 @@ class TestTopics:
                 await ingest.publish("pulsegate/v1/hub-2/down/command", b"forged")
                 await ingest.publish(ack_topic("hub-2"), b"true")
                 assert await hub.receive() == Message(ack_topic("hub-2"), b"true")
-                assert (stranger.statistics().refused, ingest.statistics().refused) == (1, 1)
+                await wait_refused(stranger, 1)
+                await wait_refused(ingest, 1)
 
         run(scenario)
 
