@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,13 +37,21 @@ def free_port() -> int:
         return port
 
 
-def make_identity(authority: Authority, folder: Path, kind: Kind, name: str, *, at_s: int | None = None) -> Path:
+def make_identity(
+    authority: Authority,
+    folder: Path,
+    kind: Kind,
+    name: str,
+    *,
+    at_s: int | None = None,
+    hosts: Sequence[str] = (HOST, "localhost"),
+) -> Path:
     """Issue a certificate, and write it to a new folder with its key."""
     key, issued_s = ec.generate_private_key(ec.SECP256R1()), now_s() if at_s is None else at_s
     chain = {
         Kind.HUBS: lambda: authority.issue_hub(name, key.public_key(), issued_s),
         Kind.STAFF: lambda: authority.issue_staff(name, key.public_key(), issued_s),
-        Kind.SERVICES: lambda: authority.issue_service(name, [HOST, "localhost"], key.public_key(), issued_s),
+        Kind.SERVICES: lambda: authority.issue_service(name, hosts, key.public_key(), issued_s),
     }[kind]()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_identity(folder, pem, chain, authority.roots)
@@ -81,7 +89,7 @@ def run_broker(folder: Path, authority: Authority) -> Iterator[Broker]:
     config = write_broker_config(
         folder / "broker",
         authority,
-        broker.identity(Kind.SERVICES, "broker"),
+        make_identity(authority, folder / "identities" / "broker", Kind.SERVICES, "broker", hosts=(HOST,)),
         hubs=listeners[0],
         services=listeners[1],
         user=getpass.getuser(),

@@ -184,11 +184,11 @@ class Authority:
             ClinicError: a file cannot be written.
             KeyFileError: the key of an issuing CA is missing, damaged or readable by others.
         """
-        number = self._ledger.next_list_number(now_s)
+        number, written_s = self._ledger.begin_list(now_s)
         with _reporting_os_errors(self.folder):
             for kind in Kind:
                 lists = [
-                    make_crl(one.load(kind), self._ledger.list_revoked(kind, one.number, now_s), number, now_s)
+                    make_crl(one.load(kind), self._ledger.list_revoked(kind, one.number, now_s), number, written_s)
                     for one in self._trusted()
                 ]
                 _write_public(self.crl_file(kind), b"".join(crl.public_bytes(Encoding.PEM) for crl in lists))

@@ -156,7 +156,9 @@ async def _connect(broker: Endpoint) -> None:
                 async with asyncio.timeout(REFUSAL_TIMEOUT_S):
                     await reader.read(1)
     finally:
-        writer.close()
+        writer.transport.abort()
+        with contextlib.suppress(OSError):  # the same error again, which `read` has raised
+            await writer.wait_closed()
 
 
 async def check_radio(radio: str) -> list[Check]:
