@@ -6,10 +6,11 @@ one kind is therefore worth nothing at the other listener, whatever name it has.
 """
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,8 @@ QUEUED_LIMIT_BYTES: Final = 512 * 1024 * 1024
 """What waits for one ingest worker. Above it mosquitto drops messages and says nothing; hubs send them again after a minute."""
 CONFIG_FILE: Final = "mosquitto.conf"
 PID_FILE: Final = "mosquitto.pid"
+_CONTROL_FILE: Final = "control.json"
+"""Where the services' listener is, for `cut_connection`."""
 
 INGEST: Final = "ingest"
 OPENER: Final = "opener"
@@ -86,11 +89,14 @@ def write_broker_config(
     Raises:
         ClinicError: a file cannot be written.
     """
+    folder, identity = folder.absolute(), identity.absolute()
     hubs_rights = "pattern write pulsegate/v1/%u/up/+\npattern read pulsegate/v1/%u/down/+\n"
     services_rights = "".join(
         f"user {name}\n" + "".join(f"topic {topic}\n" for topic in topics) for name, topics in SERVICE_TOPICS.items()
     )
+    control = {"identity": str(identity), "region": authority.name.country, **asdict(services)}
     files = {
+        _CONTROL_FILE: json.dumps(control),
         "hubs.acl": hubs_rights,
         "services.acl": services_rights,
         CONFIG_FILE: _COMMON
@@ -125,6 +131,20 @@ def _describe_listener(folder: Path, authority: Authority, identity: Path, liste
         *(["use_username_as_clientid true"] if kind == Kind.HUBS else []),
     )
     return "\n".join(lines) + "\n"
+
+
+def load_control(folder: Path) -> Endpoint:
+    """Return the listener of the services, with the broker's own identity, as `write_broker_config` noted it.
+
+    Raises:
+        ClinicError: the note is missing or damaged.
+    """
+    path = folder / _CONTROL_FILE
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return Endpoint(note["host"], note["port"], Path(note["identity"]), note["region"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ClinicError(f"cannot read {path} ({error}): run pulsegate-cloud site configure-broker again") from error
 
 
 def reload_broker(folder: Path) -> None:
