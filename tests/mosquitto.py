@@ -2,6 +2,7 @@
 
 import contextlib
 import getpass
+import os
 import shutil
 import socket
 import subprocess
@@ -9,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -58,15 +58,42 @@ def make_identity(
     return folder
 
 
-@dataclass
 class Broker:
-    """A running mosquitto, and the site that it belongs to."""
+    """A mosquitto with the configuration of a site."""
 
-    authority: Authority
-    folder: Path
-    hubs_port: int
-    services_port: int
-    log: list[str] = field(default_factory=list)
+    def __init__(self, authority: Authority, folder: Path) -> None:
+        """Write the configuration; `start` starts the broker."""
+        self.authority, self.folder = authority, folder
+        self.hubs_port, self.services_port = free_port(), free_port()
+        self.log: list[str] = []
+        hubs, services = (Listener(HOST, port) for port in (self.hubs_port, self.services_port))
+        identity = make_identity(authority, folder / "identities" / "broker", Kind.SERVICES, "broker", hosts=(HOST,))
+        self._config = write_broker_config(
+            folder / "broker", authority, identity, hubs=hubs, services=services, user=getpass.getuser()
+        )
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    def start(self) -> None:
+        assert PROGRAM is not None, "mosquitto is missing: run make mosquitto"
+        environment = {**os.environ, "OPENSSL_CONF": "/dev/null"}  # what it allows is in its own configuration
+        self._process = subprocess.Popen([PROGRAM, "-c", self._config], stderr=subprocess.PIPE, text=True, env=environment)
+        is_running = threading.Event()
+        self._reader = threading.Thread(target=self._read_log, args=(self._process, is_running))
+        self._reader.start()
+        assert is_running.wait(START_LIMIT_S), self.log
+        assert self._process.poll() is None, self.log
+
+    def kill(self) -> None:
+        """End the broker as a crash does."""
+        if self._process is None or self._reader is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        self._process = None
 
     def identity(self, kind: Kind, name: str, *, at_s: int | None = None) -> Path:
         path = self.folder / "identities" / f"{kind}-{name}"
@@ -79,41 +106,21 @@ class Broker:
     def service(self, name: str) -> Endpoint:
         return Endpoint(HOST, self.services_port, self.identity(Kind.SERVICES, name), "DE")
 
-
-@contextmanager
-def run_broker(folder: Path, authority: Authority) -> Iterator[Broker]:
-    """Run mosquitto with the configuration of a site."""
-    assert PROGRAM is not None, "mosquitto is missing: run make mosquitto"
-    broker = Broker(authority, folder, free_port(), free_port())
-    listeners = [Listener(HOST, port) for port in (broker.hubs_port, broker.services_port)]
-    config = write_broker_config(
-        folder / "broker",
-        authority,
-        make_identity(authority, folder / "identities" / "broker", Kind.SERVICES, "broker", hosts=(HOST,)),
-        hubs=listeners[0],
-        services=listeners[1],
-        user=getpass.getuser(),
-    )
-    process = subprocess.Popen([PROGRAM, "-c", config], stderr=subprocess.PIPE, text=True)
-    is_running = threading.Event()
-
-    def read_log() -> None:
+    def _read_log(self, process: "subprocess.Popen[str]", is_running: threading.Event) -> None:
         assert process.stderr is not None
         for line in process.stderr:
-            broker.log.append(line.rstrip())
+            self.log.append(line.rstrip())
             if line.rstrip().endswith("running"):
                 is_running.set()
         is_running.set()
 
-    reader = threading.Thread(target=read_log)
-    reader.start()
+
+@contextmanager
+def run_broker(folder: Path) -> Iterator[Broker]:
+    """Run the broker of a new site."""
+    broker = Broker(Authority.create(folder / "site", "Testklinik", "DE", "Bayern", now_s()), folder)
     try:
-        assert is_running.wait(START_LIMIT_S)
-        assert process.poll() is None, broker.log
+        broker.start()
         yield broker
     finally:
-        process.terminate()
-        process.wait()
-        reader.join()
-        assert process.stderr is not None
-        process.stderr.close()
+        broker.kill()
