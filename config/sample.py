@@ -17,9 +17,11 @@ radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth", "bluetooth:hci
 #                                   A list, as ["bluetooth:hci0", "bluetooth:hci1"]: the next is used while the first is gone
 
 [clinic]
-host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker's address; this version allows only 127.0.0.1 or ::1
+host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker; without `identity` and `region` only 127.0.0.1 or ::1
 port = 1883                       # PULSEGATE_CLINIC_PORT: the broker's port
 registration = "registration.toml"   # PULSEGATE_CLINIC_REGISTRATION: the file that the clinic wrote for this hub
+# identity = "identity"           # PULSEGATE_CLINIC_IDENTITY: folder of the certificate for TLS, which pulsegate enroll writes
+# region = "DE"                   # PULSEGATE_CLINIC_REGION: the clinic's country, in the EU or the EEA; others are refused
 
 # One [[sensor]] table for each sensor. `pulsegate scan` lists the sensors in range, `pulsegate pair` pairs one with this hub.
 [[sensor]]

@@ -1,6 +1,8 @@
 """What every test may use."""
 
+import ctypes
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,8 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 import models.inference.runtime  # noqa: F401  before any test imports onnxruntime
+from config.openssl import TLS_POLICY, use_tls_policy
 from tests.databases import Databases, PostgresDatabases, SqliteDatabases
 from tests.postgresql import Server, run_server
+
+# pytest has loaded OpenSSL before. The commands set OPENSSL_CONF first: `tests/config/test_tls_policy.py`.
+use_tls_policy()
+openssl = ctypes.CDLL(ssl._ssl.__file__)  # type: ignore[attr-defined]
+assert openssl.CONF_modules_load_file(bytes(TLS_POLICY), None, 0) == 1
 
 Samples = NDArray[np.float64]
 Synthesise = Callable[..., tuple[Samples, Samples]]
