@@ -26,8 +26,7 @@ CHECK_INTERVAL_S: Final = 1.0
 _log: Final = logging.getLogger(__name__)
 _HEADING: Final = (
     "# A hub that this clinic trusts, written by pulsegate-cloud. End an assignment with `to`; "
-    "never delete it or a former key.
-"
+    "never delete it or a former key.\n"
 )
 
 
