@@ -16,10 +16,10 @@ import segno
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_store import KeyStore
-from cloud.register import check_names
 from config.endpoint import is_host, parse_port
 from config.files import create_private_file
 from config.process import watching_stdin
+from config.settings import IDENTIFIER
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 AddOptions = Callable[[argparse.ArgumentParser], None]
@@ -93,7 +93,8 @@ def _run_invite(folder: ClinicFolder, options: argparse.Namespace) -> int:
     from cloud.site import Authority
     from sync.invitation import Invitation
 
-    check_names(options.hub, options.subject)
+    if not (IDENTIFIER.fullmatch(options.hub) and IDENTIFIER.fullmatch(options.subject)):
+        raise ClinicError("a hub and a subject have names of 1 to 64 letters, digits, '_' and '-': correct the options")
     if options.subject in KeyStore(folder.keys).erased():
         raise ClinicError(f"{options.subject} was erased: give the patient another pseudonym")
     host, port = options.address

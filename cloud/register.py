@@ -45,7 +45,8 @@ def register_hub(folder: ClinicFolder, request: RegistrationRequest, now_s: int)
         ClinicError: a name is not valid, the hub is registered with another key, or a file cannot be written.
         KeyFileError: a key file is missing, damaged, or accessible to other users.
     """
-    check_names(request.hub, request.subject)
+    if not (is_name(request.hub) and is_name(request.subject)):
+        raise ClinicError("a hub and a subject have names of 1 to 64 letters, digits, '.', '_' and '-': correct the options")
     device = VerifyingKey.load(request.hub_key, Use.DEVICE)
     hub = _find_or_begin(folder, request.hub, device)
     if hub.device != device:
@@ -80,12 +81,6 @@ def describe_hub(folder: ClinicFolder, name: str, now_s: int) -> tuple[str, Regi
         raise ClinicError(f"hub {name} is assigned to no subject: invite it, or register it")
     registration = _describe(hub, KeyStore(folder.keys), SigningKeys.load(folder.path), BACKUP_INTERVAL_H, now_s)
     return hub.assignments[-1].subject, registration
-
-
-def check_names(hub: str, subject: str) -> None:
-    """Raise ClinicError unless both are names."""
-    if not (is_name(hub) and is_name(subject)):
-        raise ClinicError("a hub and a subject have names of 1 to 64 letters, digits, '.', '_' and '-': correct the options")
 
 
 def erase_subject(subject: str, keys: KeyStore, store: Store, projections: Engine, now_us: int) -> int:

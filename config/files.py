@@ -94,6 +94,19 @@ def make_private(path: Path) -> None:
                 file.chmod(PRIVATE_MODE)
 
 
+def destroy_file(path: Path) -> None:
+    """Write zeros over a file and delete it. The volume should be encrypted: a flash memory may keep the old bytes elsewhere.
+
+    Raises:
+        OSError: the file cannot be written or deleted.
+    """
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+
+
 def sync_path(path: Path) -> None:
     """Return when a file's content, or a folder's list of files, is on the disk.
 

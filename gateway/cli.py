@@ -183,6 +183,26 @@ def _identity(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _enroll(arguments: argparse.Namespace) -> int:
+    from gateway.commands.enroll import run_enroll
+
+    _keep_files_private()
+    return run_enroll(arguments.config, arguments.code, os.environ)
+
+
+def _renew(arguments: argparse.Namespace) -> int:
+    from gateway.commands.enroll import run_renew
+
+    _keep_files_private()
+    return run_renew(load_settings(arguments.config, os.environ))
+
+
+def _erase(arguments: argparse.Namespace) -> int:
+    from gateway.commands.erase import erase_everything
+
+    return erase_everything(load_settings(arguments.config, os.environ), input)
+
+
 def _scan(arguments: argparse.Namespace) -> int:
     from gateway.commands.scan import scan
 
@@ -320,6 +340,9 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "persons": _persons,
     "init": _init,
     "check-config": _check_config,
+    "enroll": _enroll,
+    "renew": _renew,
+    "erase": _erase,
     "identity": _identity,
     "scan": _scan,
     "pair": _pair,

@@ -58,7 +58,7 @@ class Invitation:
         return [_group(row + _check(number, row)) for number, row in enumerate(_split(_encode(self.to_bytes())))]
 
     @classmethod
-    def parse(cls, code: str) -> Self:
+    def parse(cls, code: str) -> "Invitation":
         """Read a code. Small letters, spaces, hyphens and line ends do not matter; O is read as 0, I and L as 1.
 
         Raises:
@@ -66,12 +66,11 @@ class Invitation:
         """
         rows = CodeRows()
         rows.add(code)
-        if not rows.is_complete:
-            raise InvitationError(f"the code is not complete: it has {rows.count} rows, and row {len(rows) + 1} is missing")
-        return cls._from_bytes(rows.to_bytes())
+        return rows.invitation()
 
     @classmethod
-    def _from_bytes(cls, data: bytes) -> Self:
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` wrote. Raises InvitationError if it names no address."""
         secret_end = _HEAD_BYTES + SECRET_BYTES
         host_start = secret_end + FINGERPRINT_BYTES
         host, port = data[host_start:].decode("ascii", "replace"), int.from_bytes(data[2:_HEAD_BYTES], "big")
@@ -112,7 +111,18 @@ class CodeRows:
             row, rest = rest[:length], rest[length:]
             self._add_row(row, length)
 
-    def to_bytes(self) -> bytes:
+    def invitation(self) -> Invitation:
+        """Return the code.
+
+        Raises:
+            InvitationError: rows are missing, or the code names no address.
+        """
+        if not self.is_complete:
+            count = f"it has {self.count} rows, and " if self._rows else ""
+            raise InvitationError(f"the code is not complete: {count}row {len(self) + 1} is missing")
+        return Invitation.from_bytes(self._to_bytes())
+
+    def _to_bytes(self) -> bytes:
         characters = "".join(self._rows)
         value = int("".join(f"{_ALPHABET.index(character):05b}" for character in characters), 2)
         excess = len(characters) * 5 % 8

@@ -64,7 +64,7 @@ def _keep(authority: Authority, folder: Path, name: str, hosts: list[str], now_s
     """Return an identity file's content; the file is replaced if it is missing, due or for other hosts."""
     path = folder / _FILE
     try:
-        if path.exists() and not _is_due(path.read_bytes(), hosts, now_s):
+        if path.exists() and not _is_due(path.read_bytes(), authority, hosts, now_s):
             return path.read_bytes()
         key = ec.generate_private_key(ec.SECP256R1())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -77,9 +77,11 @@ def _keep(authority: Authority, folder: Path, name: str, hosts: list[str], now_s
     return pem
 
 
-def _is_due(pem: bytes, hosts: list[str], now_s: int) -> bool:
-    leaf = x509.load_pem_x509_certificates(pem)[0]
+def _is_due(pem: bytes, authority: Authority, hosts: list[str], now_s: int) -> bool:
+    """Whether a certificate is for other hosts, issued below an older root than new codes name, or in its last third."""
+    leaf, issuing, *_ = x509.load_pem_x509_certificates(pem)
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     present = {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
     begin_s, end_s = leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-    return present != set(hosts) or now_s >= begin_s + _RENEW_AFTER * (end_s - begin_s)
+    is_of_older_root = issuing.issuer != x509.load_pem_x509_certificates(authority.roots)[0].subject
+    return is_of_older_root or present != set(hosts) or now_s >= begin_s + _RENEW_AFTER * (end_s - begin_s)

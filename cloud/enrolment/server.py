@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -14,15 +15,20 @@ from starlette.types import ASGIApp
 from cloud.enrolment.app import make_app
 from cloud.enrolment.identities import keep_tls_identity, load_time_signer
 from cloud.enrolment.service import EnrolmentService, Moment
+from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.page_server import SHUTDOWN_TIMEOUT_S, PageConnection, PageServer
 from cloud.site import Authority
 from cloud.sockets import LISTEN_BACKLOG, listen
 from config.tls import load_identity, make_server_context
 from sync.enrolment import Broker
+from sync.key_files import KeyFileError
 
-RENEWAL_INTERVAL_S: Final = 24 * 3600.0
-"""How often the service looks whether its own certificates, of 90 days, are due: they are renewed a month before they end."""
+_log: Final = logging.getLogger(__name__)
+
+RENEWAL_INTERVAL_S: Final = 60.0
+"""How often the service looks whether its own certificates are due: a month before they end, and after the site took a new root,
+which new codes name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ async def run_enrolment(
         service.signer = load_time_signer(authority, own, int(time.time()))
 
     with contextlib.closing(listen(options.address, options.port, "--port")) as listener:
-        server = _make_server(make_app(service, read_moment), context)
+        server = make_server(make_app(service, read_moment), context)
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
             renewing = tasks.create_task(_repeat(renew))
@@ -78,10 +84,14 @@ def read_moment() -> Moment:
 async def _repeat(renew: Callable[[], None]) -> NoReturn:
     while True:
         await asyncio.sleep(RENEWAL_INTERVAL_S)
-        await asyncio.to_thread(renew)
+        try:
+            await asyncio.to_thread(renew)
+        except (ClinicError, KeyFileError) as error:
+            _log.error("cannot renew the certificates of the enrolment service: %s", error)
 
 
-def _make_server(app: ASGIApp, context: ssl.SSLContext) -> PageServer:
+def make_server(app: ASGIApp, context: ssl.SSLContext) -> PageServer:
+    """Return a server that `serve(sockets=[…])` runs until `should_exit` is set."""
     return PageServer(
         uvicorn.Config(
             app,

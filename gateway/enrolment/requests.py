@@ -53,13 +53,13 @@ def enrol(invitation: Invitation, device: SigningKey, folder: Path, clock: SiteC
     root = _fetch_root(address, invitation.root_fingerprint)
     region = _country_of(root)
     time_s = _fetch_time(address, (root,), region)
-    context = make_client_context(ssl.DER_cert_to_PEM_cert(root), region, now_s=lambda: time_s)
-    tls = SigningKey.generate(Use.TLS)
-    answer = request(address, context, "/v2/enrol", EnrolRequest.make(invitation.secret, device, tls).encode())
     if (folder / ROOTS_FILE).exists() and root in load_roots(folder):
         clock.set(time_s)
     else:
         clock.begin(time_s)
+    context = make_client_context(ssl.DER_cert_to_PEM_cert(root), region, now_s=lambda: time_s)
+    tls = SigningKey.generate(Use.TLS)
+    answer = request(address, context, "/v2/enrol", EnrolRequest.make(invitation.secret, device, tls).encode())
     return _save(answer, tls, address, region, folder)
 
 
