@@ -20,15 +20,15 @@ from cloud.folder import ClinicFolder
 from cloud.page_server import SHUTDOWN_TIMEOUT_S, PageConnection, PageServer
 from cloud.site import Authority
 from cloud.sockets import LISTEN_BACKLOG, listen
-from config.tls import load_identity, make_server_context
+from config.tls import TlsSetupError, load_identity, make_server_context
 from sync.enrolment import Broker
 from sync.key_files import KeyFileError
 
 _log: Final = logging.getLogger(__name__)
 
 RENEWAL_INTERVAL_S: Final = 60.0
-"""How often the service looks whether its own certificates are due: a month before they end, and after the site took a new root,
-which new codes name."""
+"""How often the service looks whether its own certificates are due: a month before they end, and after the site took a new
+root, which new codes name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ async def _repeat(renew: Callable[[], None]) -> NoReturn:
         await asyncio.sleep(RENEWAL_INTERVAL_S)
         try:
             await asyncio.to_thread(renew)
-        except (ClinicError, KeyFileError) as error:
+        except (ClinicError, KeyFileError, TlsSetupError) as error:
             _log.error("cannot renew the certificates of the enrolment service: %s", error)
 
 
