@@ -1,11 +1,16 @@
 """A site with its real enrolment service by TLS on loopback, and hubs; the clocks of all of them are the test's."""
 
 import asyncio
+import atexit
 import contextlib
+import shutil
 import ssl
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from cloud.enrolment.app import make_app
@@ -24,6 +29,10 @@ from sync.enrolment import Broker
 from sync.invitation import Invitation
 from sync.signing import SigningKey, Use
 
+_FOLDERS = tempfile.TemporaryDirectory()
+atexit.register(_FOLDERS.cleanup)
+STARTED_S = int(time.time())
+"""For the tests of commands, which use the machine's clock."""
 NOW_S = 1_790_000_000
 DAY_S = 86_400
 HOST = "127.0.0.1"
@@ -33,10 +42,10 @@ class Site:
     """A clinic's folder with a site, whose enrolment service `serving` runs. `now_s` is its clock."""
 
     def __init__(self, folder: Path, name: str = "Herzzentrum", now_s: int = NOW_S) -> None:
+        shutil.copytree(make_clinic(name, now_s), folder)
         self.folder = ClinicFolder(folder)
-        self.folder.create()
         self.now_s, self.mono_s = now_s, 1000.0
-        self.authority = Authority.create(self.folder.site, name, "DE", "Bayern", now_s)
+        self.authority = Authority.load(self.folder.site)
         self.port = 0
         self.paths: list[str] = []
         """The paths of the requests that came."""
@@ -84,12 +93,22 @@ class Site:
         try:
             yield self
         finally:
-            server.should_exit = True
+            server.should_exit = server.force_exit = True
             thread.join()
             listener.close()
 
     def _tls_identity(self) -> Path:
         return keep_tls_identity(self.authority, self.folder.path / "enrolment", [HOST], self.now_s)
+
+
+@cache
+def make_clinic(name: str, now_s: int) -> Path:
+    """Return a clinic's folder with a new site, which is deleted when the tests end."""
+    folder = Path(_FOLDERS.name) / f"{name}-{now_s}"
+    authority = Authority.create(folder / "site", name, "DE", "Bayern", now_s)
+    keep_tls_identity(authority, folder / "enrolment", [HOST], now_s)
+    load_time_signer(authority, folder / "enrolment", now_s)
+    return folder
 
 
 @dataclass

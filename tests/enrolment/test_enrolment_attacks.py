@@ -246,7 +246,7 @@ class TestFalseSites:
     def test_a_site_outside_the_eu_is_refused(self, tmp_path: Path, hub: HubMachine, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("cloud.site.authority.is_allowed_region", lambda _country: True)
         monkeypatch.setattr(Authority, "create", classmethod(_create_abroad(Authority.create)))
-        with Site(tmp_path / "clinic").serving() as site, pytest.raises(SiteError, match="outside the EU"):
+        with Site(tmp_path / "clinic", "Abroad").serving() as site, pytest.raises(SiteError, match="outside the EU"):
             hub.enrol(site.invite())
         assert site.paths == ["/v2/roots"]
 
