@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql
+.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql mosquitto
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -69,7 +69,10 @@ network-tools:
 postgresql:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || ./deploy/system-packages postgresql
 
-test: setup browser message-bus network-tools postgresql
+mosquitto:
+	@command -v mosquitto >/dev/null || ls /usr/sbin/mosquitto >/dev/null 2>&1 || ./deploy/system-packages mosquitto
+
+test: setup browser message-bus network-tools postgresql mosquitto
 	$(BIN)/python -m pytest
 
 check: setup node-library

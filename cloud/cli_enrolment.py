@@ -89,7 +89,7 @@ def parse_address(text: str) -> Address:
 
 
 def _run_invite(folder: ClinicFolder, options: argparse.Namespace) -> int:
-    from cloud.enrolment.service import invitations_of, root_fingerprint
+    from cloud.enrolment.service import invitations_of
     from cloud.site import Authority
     from sync.invitation import Invitation
 
@@ -98,7 +98,7 @@ def _run_invite(folder: ClinicFolder, options: argparse.Namespace) -> int:
     if options.subject in KeyStore(folder.keys).erased():
         raise ClinicError(f"{options.subject} was erased: give the patient another pseudonym")
     host, port = options.address
-    code = Invitation.generate(host, port, root_fingerprint(Authority.load(folder.site)))
+    code = Invitation.generate(host, port, Authority.load(folder.site).fingerprints()[0])
     rows = code.rows()
     picture = segno.make("\n".join(rows), error="m", micro=False)
     if options.svg is not None:

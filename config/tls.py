@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.endpoint import Endpoint
+from config.identity import IDENTITY_FILE, ROOTS_FILE
 from config.openssl import TLS_POLICY
 from config.regions import ALLOWED_REGION, is_allowed_region
 
@@ -19,8 +20,6 @@ SUITES: Final = frozenset({"TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"})
 """BSI TR-02102-2, suites of TLS 1.3, without those of CCM, which OpenSSL does not offer by default."""
 _NO_CHECK_TIME: Final = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME (openssl/x509_vfy.h): a client checks the time itself, by a clock that may not be the system's."""
-_ROOTS_FILE: Final = "roots.pem"
-_IDENTITY_FILE: Final = "identity.pem"
 
 
 class TlsSetupError(Exception):
@@ -133,7 +132,7 @@ def read_roots(identity: Path) -> str:
     Raises:
         TlsSetupError: the file cannot be read.
     """
-    return _read(identity / _ROOTS_FILE)
+    return _read(identity / ROOTS_FILE)
 
 
 def load_identity(context: ssl.SSLContext, identity: Path) -> None:
@@ -142,7 +141,7 @@ def load_identity(context: ssl.SSLContext, identity: Path) -> None:
     Raises:
         TlsSetupError: the file is missing, damaged, or accessible to other users.
     """
-    path = identity / _IDENTITY_FILE
+    path = identity / IDENTITY_FILE
     try:
         if path.stat().st_mode & 0o077:
             raise TlsSetupError(f"{path} is accessible to other users: run chmod 600 on it")

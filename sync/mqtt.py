@@ -150,11 +150,12 @@ class MqttClient:
         backoff = Backoff()
         while True:
             try:
-                connection = await self._connect_once(make_endpoint_context(self._broker, self._now_s))
+                tls = await asyncio.to_thread(make_endpoint_context, self._broker, self._now_s)
             except TlsSetupError as error:
                 self._emit(Disconnected(f"no connection to the broker {self._broker}: {error}"))
                 await self._pause(backoff.next_pause_s(0.0))
                 continue
+            connection = await self._connect_once(tls)
             if connection.may_need_an_older_protocol and self._protocol == MQTTProtocolVersion.MQTTv5:
                 self._protocol = MQTTProtocolVersion.MQTTv311
                 continue

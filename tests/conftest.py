@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import models.inference.runtime  # noqa: F401  before any test imports onnxruntime
 from config.openssl import TLS_POLICY, use_tls_policy
 from tests.databases import Databases, PostgresDatabases, SqliteDatabases
+from tests.mosquitto import Broker, run_broker
 from tests.postgresql import Server, run_server
 
 # pytest has loaded OpenSSL before. The commands set OPENSSL_CONF first: `tests/config/test_tls_policy.py`.
@@ -63,6 +64,13 @@ def postgresql() -> Iterator[Server]:
     """A PostgreSQL server, started for the first test that needs it."""
     with run_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A mosquitto of a site, started for the first test that needs it."""
+    with run_broker(tmp_path_factory.mktemp("site")) as running:
+        yield running
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

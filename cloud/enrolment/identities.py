@@ -14,14 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cloud.errors import ClinicError
 from cloud.site import Authority
-from config.files import replacing
+from config.identity import IDENTITY_FILE, write_identity
 from sync.enrolment import TIME_SERVICE_NAME, SignedTime
 from sync.signing import SigningKey, Use
 
 TLS_NAME: Final = "enrolment"
 TIME_NAME: Final = "time"
 """Names of the two services in their certificates."""
-_FILE: Final = "identity.pem"
 _RENEW_AFTER: Final = 2 / 3
 """The part of a certificate's life after which the service takes a new one."""
 
@@ -62,19 +61,17 @@ def load_time_signer(authority: Authority, folder: Path, now_s: int) -> TimeSign
 
 def _keep(authority: Authority, folder: Path, name: str, hosts: list[str], now_s: int) -> bytes:
     """Return an identity file's content; the file is replaced if it is missing, due or for other hosts."""
-    path = folder / _FILE
+    path = folder / IDENTITY_FILE
     try:
         if path.exists() and not _is_due(path.read_bytes(), authority, hosts, now_s):
             return path.read_bytes()
         key = ec.generate_private_key(ec.SECP256R1())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        pem += authority.issue_service(name, hosts, key.public_key(), now_s)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with replacing(path, durable=True) as draft:
-            draft.write_bytes(pem)
+        chain = authority.issue_service(name, hosts, key.public_key(), now_s)
+        write_identity(folder, pem, chain, authority.roots)
     except (OSError, ValueError) as error:
         raise ClinicError(f"cannot use {path} ({error}): delete it, and check its folder") from error
-    return pem
+    return pem + chain
 
 
 def _is_due(pem: bytes, authority: Authority, hosts: list[str], now_s: int) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloud.enrolment.identities import TimeSigner
@@ -172,11 +171,6 @@ def answer(service: EnrolmentService, path: str, body: bytes, address: str, mome
 def invitations_of(folder: ClinicFolder) -> Invitations:
     """Return the invitations of a clinic."""
     return Invitations(folder.path / "invitations")
-
-
-def root_fingerprint(authority: Authority) -> bytes:
-    """Return the SHA-256 fingerprint of the root that new hubs pin."""
-    return x509.load_pem_x509_certificates(authority.roots)[0].fingerprint(hashes.SHA256())
 
 
 def _as_der(pem: bytes) -> tuple[bytes, ...]:

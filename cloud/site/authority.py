@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
@@ -82,9 +83,9 @@ class Authority:
 
     def __init__(self, folder: Path, name: SiteName) -> None:
         """Use `create` or `load`."""
-        self.folder, self.name = folder, name
-        self.public = folder / "public"
-        self._ledger = Ledger(folder / "certificates.db")
+        self.folder, self.name = folder.absolute(), name
+        self.public = self.folder / "public"
+        self._ledger = Ledger(self.folder / "certificates.db")
 
     @classmethod
     def create(cls, folder: Path, site: str, country: str, region: str, now_s: int) -> Self:
@@ -133,6 +134,10 @@ class Authority:
     def roots(self) -> bytes:
         """The roots that others trust, newest first, as PEM: one, or two while a new root replaces an older one."""
         return (self.public / "roots.pem").read_bytes()
+
+    def fingerprints(self) -> list[bytes]:
+        """Return the SHA-256 digests of `roots`, newest first."""
+        return [root.fingerprint(hashes.SHA256()) for root in x509.load_pem_x509_certificates(self.roots)]
 
     def issue_hub(self, hub: str, public_key: ec.EllipticCurvePublicKey, now_s: int) -> bytes:
         """Return a client certificate of a hub and its chain as PEM: the leaf first, without the root.
@@ -184,11 +189,11 @@ class Authority:
             ClinicError: a file cannot be written.
             KeyFileError: the key of an issuing CA is missing, damaged or readable by others.
         """
-        number = self._ledger.next_list_number(now_s)
+        number, written_s = self._ledger.begin_list(now_s)
         with _reporting_os_errors(self.folder):
             for kind in Kind:
                 lists = [
-                    make_crl(one.load(kind), self._ledger.list_revoked(kind, one.number, now_s), number, now_s)
+                    make_crl(one.load(kind), self._ledger.list_revoked(kind, one.number, now_s), number, written_s)
                     for one in self._trusted()
                 ]
                 _write_public(self.crl_file(kind), b"".join(crl.public_bytes(Encoding.PEM) for crl in lists))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cloud.errors import ClinicError
-from cloud.site.certificates import Kind, Revocation
+from cloud.site.certificates import BACKDATE_S, Kind, Revocation
 from config.files import make_private
 
 BUSY_TIMEOUT_S: Final = 10.0
@@ -98,16 +98,21 @@ class Ledger:
             if one.revoked_s is not None and one.generation == generation and one.expires_s > now_s
         ]
 
-    def next_list_number(self, now_s: int) -> int:
-        """Return a number that is higher than those of all earlier revocation lists.
+    def begin_list(self, now_s: int) -> tuple[int, int]:
+        """Return number and time of new revocation lists: the number is higher than all before, and the time later.
+
+        Of two lists of the same second a running server would go on to use the first. The time is at most `BACKDATE_S` ahead,
+        so that the lists are valid at once.
 
         Raises:
             ClinicError: the file cannot be written.
         """
         with self._open() as database:
-            number = database.execute("INSERT INTO list (written_s) VALUES (?)", (now_s,)).lastrowid
+            (last_s,) = database.execute("SELECT coalesce(max(written_s), 0) FROM list").fetchone()
+            written_s = min(max(now_s, last_s + 1), now_s + BACKDATE_S)
+            number = database.execute("INSERT INTO list (written_s) VALUES (?)", (written_s,)).lastrowid
         assert number is not None
-        return number
+        return number, written_s
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -10,11 +10,12 @@ from typing import Final
 from bleak.exc import BleakError
 
 from config.files import destroy_file, locked
+from config.identity import IDENTITY_FILE
 from config.settings import Settings
 from gateway.app import LOCK_FILE
 from gateway.commands.enroll import LOCK_FILE as ENROLMENT_LOCK_FILE
 from gateway.commands.pair import PairError, remove_bond
-from gateway.enrolment.identity import FOLDER, IDENTITY_FILE
+from gateway.enrolment.identity import FOLDER
 from gateway.errors import RadioError
 from gateway.models import NEWEST_RELEASE_FILE
 from gateway.paired_sensors import PAIRED_FILE, load_paired

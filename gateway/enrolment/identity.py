@@ -1,8 +1,8 @@
 """The files of an enrolled hub, in the folder `identity` of its data folder. Each is replaced atomically and durably.
 
-roots.pem           the site's root certificates
 registration.toml   what `sync.registration` reads
-identity.pem        the TLS key and the chain of its certificate (`config.tls`); only the owner may read it
+roots.pem           the site's root certificates
+identity.pem        the TLS key and the chain of its certificate (`config.identity`); only the owner may read it
 site.json           where the hub enrolled, as whom, and until when the certificate is valid
 time.json           the site's time (`gateway.enrolment.site_clock`)
 
@@ -16,14 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from config.files import replacing
+from config.files import PRIVATE_MODE, replacing
+from config.identity import ROOTS_FILE, write_identity
 from sync.enrolment import Grant
 from sync.errors import PermanentError
 from sync.key_files import PUBLIC_MODE
 
 FOLDER: Final = "identity"
-IDENTITY_FILE: Final = "identity.pem"
-ROOTS_FILE: Final = "roots.pem"
 REGISTRATION_FILE: Final = "registration.toml"
 SITE_FILE: Final = "site.json"
 
@@ -78,11 +77,9 @@ class NewIdentity:
         Raises:
             IdentityError: a file cannot be written. What was there before still works.
         """
-        chain = _as_pem(self.grant.chain)
         try:
-            _replace(folder / ROOTS_FILE, _as_pem(self.grant.roots), PUBLIC_MODE)
             _replace(folder / REGISTRATION_FILE, self.grant.registration.encode(), PUBLIC_MODE)
-            _replace(folder / IDENTITY_FILE, self.key + chain)
+            write_identity(folder, self.key, _as_pem(self.grant.chain), _as_pem(self.grant.roots))
             _replace(folder / SITE_FILE, json.dumps(asdict(self.record)).encode())
         except OSError as error:
             raise IdentityError(f"cannot write to {folder} ({error.strerror}): check the folder and the disk") from error
@@ -109,6 +106,6 @@ def _as_pem(certificates: tuple[bytes, ...]) -> bytes:
     return "".join(ssl.DER_cert_to_PEM_cert(certificate) for certificate in certificates).encode()
 
 
-def _replace(path: Path, content: bytes, mode: int = 0o600) -> None:
+def _replace(path: Path, content: bytes, mode: int = PRIVATE_MODE) -> None:
     with replacing(path, durable=True, mode=mode) as draft:
         draft.write_bytes(content)

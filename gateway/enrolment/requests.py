@@ -17,9 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
 
+from config.identity import ROOTS_FILE
 from config.regions import is_allowed_region
 from config.tls import make_client_context, make_fetching_context
-from gateway.enrolment.identity import REGISTRATION_FILE, ROOTS_FILE, NewIdentity, SiteRecord, load_roots
+from gateway.enrolment.identity import REGISTRATION_FILE, NewIdentity, SiteRecord, load_roots
 from gateway.enrolment.site_client import SiteAddress, SiteError, request
 from gateway.enrolment.site_clock import SiteClock
 from sync.enrolment import (

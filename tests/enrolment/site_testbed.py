@@ -17,7 +17,7 @@ from cloud.enrolment.app import make_app
 from cloud.enrolment.identities import keep_tls_identity, load_time_signer
 from cloud.enrolment.invitations import Invitations
 from cloud.enrolment.server import make_server
-from cloud.enrolment.service import EnrolmentService, Moment, invitations_of, root_fingerprint
+from cloud.enrolment.service import EnrolmentService, Moment, invitations_of
 from cloud.folder import ClinicFolder
 from cloud.site import Authority
 from cloud.sockets import listen
@@ -71,7 +71,7 @@ class Site:
             self.context.load_cert_chain(self._tls_identity() / "identity.pem")
 
     def invite(self, hub: str = "hub-1", subject: str = "subject-1", *, root: bytes | None = None) -> Invitation:
-        code = Invitation.generate(HOST, self.port or 1, root or root_fingerprint(self.authority))
+        code = Invitation.generate(HOST, self.port or 1, root or self.authority.fingerprints()[0])
         self.invitations.add(code, hub, subject, self.now_s)
         return code
 

@@ -191,7 +191,7 @@ def answer_statuses(site: Site, body: bytes, addresses: list[str]) -> list[int]:
 
 class TestFalseSites:
     def test_a_code_of_another_site_is_not_sent(self, site: Site, other_site: Site, hub: HubMachine) -> None:
-        foreign = site.invite(root=service.root_fingerprint(other_site.authority))
+        foreign = site.invite(root=other_site.authority.fingerprints()[0])
 
         with pytest.raises(SiteError, match="not the site that made this code; the code was not sent"):
             hub.enrol(foreign)
@@ -203,7 +203,7 @@ class TestFalseSites:
         """He answers the first request as the site does. His certificate is of another site."""
         true_roots = site.service.roots()
         monkeypatch.setattr(other_site.service.__class__, "roots", lambda _self: true_roots)
-        code = Invitation.generate("127.0.0.1", other_site.port, service.root_fingerprint(site.authority))
+        code = Invitation.generate("127.0.0.1", other_site.port, site.authority.fingerprints()[0])
 
         with pytest.raises(SiteError, match="is not your clinic: has a certificate of another site"):
             hub.enrol(code)

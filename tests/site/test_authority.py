@@ -153,6 +153,17 @@ class TestRevocation:
         authority.write_crls(NOW_S - 1000)
         assert number() > before
 
+    def test_a_list_is_later_than_the_one_of_the_same_second_and_valid_at_once(self, authority: Authority) -> None:
+        """Of two lists with one time a running server uses the first: what was revoked last would stay in."""
+        times = [int(x509.load_pem_x509_crl(authority.crl_file(Kind.HUBS).read_bytes()).last_update_utc.timestamp())]
+        for _ in range(3):
+            authority.write_crls(NOW_S)
+            times.append(int(x509.load_pem_x509_crl(authority.crl_file(Kind.HUBS).read_bytes()).last_update_utc.timestamp()))
+        assert times == [NOW_S - BACKDATE_S + n for n in range(4)]
+        authority.write_crls(NOW_S - 2 * BACKDATE_S)
+        crl = x509.load_pem_x509_crl(authority.crl_file(Kind.HUBS).read_bytes())
+        assert crl.last_update_utc.timestamp() == NOW_S - 2 * BACKDATE_S
+
     def test_what_has_expired_leaves_the_list(self, authority: Authority) -> None:
         authority.issue_hub("hub-1", KEY, NOW_S)
         authority.revoke(Kind.HUBS, "hub-1", NOW_S)
