@@ -72,8 +72,9 @@ postgresql:
 mosquitto:
 	@command -v mosquitto >/dev/null || ls /usr/sbin/mosquitto >/dev/null 2>&1 || ./deploy/system-packages mosquitto
 
+# Two tests at a time: many wait for a process or a clock. A file's tests stay together, and long files come early.
 test: setup browser message-bus network-tools postgresql mosquitto
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup node-library
 	$(BIN)/ruff format --check .
