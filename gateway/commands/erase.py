@@ -1,6 +1,7 @@
 """`pulsegate erase --everything`: destroys what this hub holds, when it leaves the patient."""
 
 import asyncio
+import contextlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,7 +13,6 @@ from bleak.exc import BleakError
 from config.files import destroy_file, locked
 from config.identity import IDENTITY_FILE
 from config.settings import Settings
-from gateway.app import LOCK_FILE
 from gateway.commands.enroll import LOCK_FILE as ENROLMENT_LOCK_FILE
 from gateway.commands.pair import PairError, remove_bond
 from gateway.enrolment.identity import FOLDER
@@ -20,7 +20,7 @@ from gateway.errors import RadioError
 from gateway.models import NEWEST_RELEASE_FILE
 from gateway.paired_sensors import PAIRED_FILE, load_paired
 from gateway.persons import ANSWERS_FOLDER
-from gateway.startup import DEVICE_KEY_FILE, DEVICE_PUBLIC_FILE
+from gateway.startup import DEVICE_KEY_FILE, DEVICE_PUBLIC_FILE, LOCK_FILE
 from gateway.status import STATUS_FILE
 from sync.errors import PermanentError
 
@@ -75,7 +75,10 @@ def _confirm(settings: Settings, ask: Callable[[str], str]) -> None:
     _say(f"This destroys the keys, the readings, the pairings and the certificate in {settings.data}. It cannot be undone:")
     _say("readings that the clinic has not received are lost, and the hub must be enrolled and its sensors paired again.")
     _say("The clinic keeps what it has. Tell it to revoke this hub.")
-    if ask(f"Type the hub's name, {settings.hub}, to go on: ").strip() != settings.hub:
+    answer = ""
+    with contextlib.suppress(EOFError):
+        answer = ask(f"Type the hub's name, {settings.hub}, to go on: ").strip()
+    if answer != settings.hub:
         raise EraseError("nothing was erased: the name was not typed")
 
 
