@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 import models.inference.runtime  # noqa: F401  before any test imports onnxruntime
 from tests.databases import Databases, PostgresDatabases, SqliteDatabases
 from tests.postgresql import Server, run_server
+from tests.traceability.outcomes import register_outcomes
 
 Samples = NDArray[np.float64]
 Synthesise = Callable[..., tuple[Samples, Samples]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fail a whole run if a test that a requirement names did not pass."""
+    register_outcomes(config)
 
 
 def _recordings() -> Path | None:
