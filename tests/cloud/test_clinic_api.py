@@ -119,9 +119,20 @@ def test_every_response_has_strict_security_headers(store: Store, engine: Engine
             assert "unsafe" not in policy
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["referrer-policy"] == "no-referrer"
+            assert not {"server", "x-powered-by", "via"} & headers.keys()
         assert (await clinic.get("/api/alerts"))[1]["cache-control"] == "no-store"
         for path in ("/docs", "/redoc", "/openapi.json", "/static/../app.py", "/static/%2e%2e/%2e%2e/api/app.py"):
             assert (await clinic.get(path))[0] == 404
+
+    run_in_clinic(store, engine, clinic, test)
+
+
+def test_what_is_only_read_takes_no_other_method(store: Store, engine: Engine, clinic: Clinic) -> None:
+    async def test(clinic: RunningClinic) -> None:
+        for path in ("/", "/static/js/main.js", "/api/alerts"):
+            for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"):
+                status, _, _ = await clinic.request(method, path)
+                assert (method, status) == (method, 405)
 
     run_in_clinic(store, engine, clinic, test)
 
