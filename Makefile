@@ -69,8 +69,9 @@ network-tools:
 postgresql:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || ./deploy/system-packages postgresql
 
+# Two tests at a time: many wait for a process or a clock. A file's tests stay together, and long files come early.
 test: setup browser message-bus network-tools postgresql
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup node-library
 	$(BIN)/ruff format --check .

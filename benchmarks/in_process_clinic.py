@@ -1,6 +1,7 @@
 """A clinic in this process for the agent on virtual time: its ingest, its store, and what its keys open."""
 
 import asyncio
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -44,13 +45,13 @@ class InProcessClinic:
 
     def transport(self) -> "ClinicConnection":
         """Return a connection of the hub to this clinic."""
-        return ClinicConnection(self)
+        return ClinicConnection(self.answer)
 
-    def answer(self, message: Message) -> Message:
+    def answer(self, message: Message) -> list[Message]:
         """Commit a message; return the acknowledgement."""
         payload, _, _ = handle_message(self._store, self._registry, self._signing.acknowledgement, message, self._start_us)
         assert payload is not None
-        return Message(ack_topic(HUB), payload)
+        return [Message(ack_topic(HUB), payload)]
 
     def new_records(self) -> list[Record]:
         """Return the records that were stored since this object was made, by lane in the order of their sealing."""
@@ -76,10 +77,11 @@ class InProcessClinic:
 
 
 class ClinicConnection:
-    """Delivers messages to the clinic at once, in place of the broker and the network."""
+    """Delivers messages at once to a clinic in this process, in place of the broker and the network."""
 
-    def __init__(self, clinic: InProcessClinic) -> None:
-        self._clinic = clinic
+    def __init__(self, answer: Callable[[Message], Iterable[Message]]) -> None:
+        """`answer` handles a message at the clinic and returns its answers."""
+        self._answer = answer
         self._events: asyncio.Queue[MqttEvent] = asyncio.Queue()
 
     async def run(self) -> NoReturn:
@@ -88,7 +90,8 @@ class ClinicConnection:
         raise AssertionError
 
     async def publish(self, topic: str, payload: bytes) -> None:
-        self._events.put_nowait(self._clinic.answer(Message(topic, payload)))
+        for answer in self._answer(Message(topic, payload)):
+            self._events.put_nowait(answer)
 
     async def receive(self) -> MqttEvent:
         return await self._events.get()

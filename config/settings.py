@@ -75,6 +75,11 @@ class Settings:
     fallback_radios: tuple[str, ...] = ()
     """The radios that are used, in this order, while `radio` is gone."""
 
+    @property
+    def radios(self) -> tuple[str, ...]:
+        """All radios, in order of preference."""
+        return self.radio, *self.fallback_radios
+
 
 def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
     """Read the settings file and apply the overrides of the environment.

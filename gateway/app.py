@@ -32,7 +32,7 @@ from gateway.radio_failover import RadioFailover, RadioSource
 from gateway.recorder import Recorder
 from gateway.sensor_memory import SensorMemory
 from gateway.sensor_runner import SensorRunner, memory_key, state_key
-from gateway.startup import load_consent, load_device_key, load_registration
+from gateway.startup import LOCK_FILE, load_consent, load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from sync.errors import PermanentError, TransientError
@@ -48,9 +48,6 @@ log = logging.getLogger(__name__)
 
 UPLOAD_TIMEOUT_S: Final = 10.0
 """How long a clean stop waits until the clinic acknowledges the last blocks. The rest is sent after the next start."""
-
-LOCK_FILE: Final = "lock"
-"""The file in the data folder that the running agent locks."""
 
 T = TypeVar("T")
 OpenRadio = Callable[[str, Path], AbstractAsyncContextManager[Radio]]
@@ -187,8 +184,8 @@ class Agent:
     def _radio_sources(self) -> list[RadioSource]:
         """The radios of the settings, in order of preference."""
         bonds = self.settings.data / "bonds.json"
-        names = (self.settings.radio, *self.settings.fallback_radios)
-        return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in names]
+        radios = self.settings.radios
+        return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in radios]
 
     async def _run_tasks(
         self, stop: asyncio.Event, transport: ClinicTransport, storage: Storage, sensors: list[SensorRunner]

@@ -25,7 +25,7 @@ from gateway.connection import Connection, SensorSilentError, early_characterist
 from gateway.errors import RadioError
 from gateway.link_states import TRANSITIONS, LinkEvent, LinkState
 from gateway.pairings import Pairings
-from gateway.radio import Radio, StaleBondError
+from gateway.radio import CONNECT_TIMEOUT_S, Radio, StaleBondError
 from gateway.said import SaidProblems
 from gateway.sensor_events import EventQueue, Interruption, LinkStateChange
 from gateway.sensor_limits import Allowance, ConnectionLimit, SensorLimitError
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 SEARCH_TIMEOUT_S: Final = 30.0
 """Duration of one search. A strap advertises at least once a second; a longer search only delays the "not found" warning."""
-CONNECT_TIMEOUT_S: Final = 20.0
-"""BlueZ itself gives up connecting after 20 s (ConnectionAttemptTimeout); a shorter limit leaves its attempt pending."""
 TEARDOWN_TIMEOUT_S: Final = 3.0
 """Time limit of the stop requests and of the disconnect at the end of a connection. A link that needs longer is dead."""
 SAY_AGAIN_AFTER_S: Final = 600.0
@@ -193,7 +191,7 @@ class SensorSession:
             reason = "the agent was stopped"
             raise
         finally:
-            self.events.put(Interruption(reason, self._now()))
+            self.events.put(Interruption(reason, Arrival.now(self.clock)))
 
     @asynccontextmanager
     async def _connect(
@@ -247,9 +245,6 @@ class SensorSession:
         self.statistics.notifications += 1
         self._results += results
 
-    def _now(self) -> Arrival:
-        return Arrival(self.clock.wall_us(), self.clock.mono_ns())
-
     def _on_event(self, event: LinkEvent) -> None:
         state = TRANSITIONS[self.state, event]
         if state != self.state:
@@ -258,7 +253,7 @@ class SensorSession:
             elif self.state == "streaming":
                 self._log_progress("disconnected")
             self.state = state
-            self.events.put(LinkStateChange(state, self._now()))
+            self.events.put(LinkStateChange(state, Arrival.now(self.clock)))
             self.on_state(self.sensor.name, state)
 
     def _describe_connection(self) -> str:

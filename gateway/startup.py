@@ -20,6 +20,8 @@ PRIVATE_FILES: Final = ("bonds.json", "buffer.db", "buffer.db-shm", "buffer.db-w
 read one, that must be seen (`sync.key_files.check_private_file`)."""
 MAX_CONSENT_CODE: Final = 9999
 """User Data Service 1.1, section 3.1.2.1: consent codes are 0 to 9999."""
+LOCK_FILE: Final = "lock"
+"""The file in the data folder that is locked by the agent while it runs, and by `pulsegate pair`."""
 DEVICE_KEY_FILE: Final = "device.key"
 DEVICE_PUBLIC_FILE: Final = "device.pub"
 """The files in the data folder with the device key and its public key; the operator takes the latter to the clinic."""

@@ -8,8 +8,8 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -137,14 +137,26 @@ async def check_broker(broker: Endpoint) -> Check:
     return Check("broker", "ok", f"{broker} answers")
 
 
-async def check_radio(radio: str) -> list[Check]:
-    """Check the adapter, the permissions and the version of BlueZ, or that the virtual radio is there."""
+async def check_radios(radios: Sequence[str]) -> list[Check]:
+    """Check every radio of the settings, and once what all adapters of a Linux machine share."""
+    checks = [replace(await check_radio(radio), name=_name_adapter(number)) for number, radio in enumerate(radios, start=1)]
+    if sys.platform == "linux" and any(not radio.startswith("virtual:") for radio in radios):
+        checks += [await check_bluez_version(), check_agents(Path("/proc"))]
+    return checks
+
+
+def _name_adapter(number: int) -> str:
+    return "adapter" if number == 1 else f"adapter {number}"
+
+
+async def check_radio(radio: str) -> Check:
+    """Check the adapter and the permission to use it, or that the virtual radio is there."""
     kind, _, rest = radio.partition(":")
     if kind == "virtual":
-        return [_check_virtual_radio(Path(rest))]
+        return _check_virtual_radio(Path(rest))
     if sys.platform != "linux":
-        return [Check("adapter", "warning", "only checked on Linux", "check Bluetooth in the settings of this computer")]
-    return [await _check_adapter(rest or None), await check_bluez_version(), check_agents(Path("/proc"))]
+        return Check("adapter", "warning", "only checked on Linux", "check Bluetooth in the settings of this computer")
+    return await _check_adapter(rest or None)
 
 
 def _check_virtual_radio(socket: Path) -> Check:
@@ -224,7 +236,7 @@ async def _run_checks(settings: Settings) -> list[Check]:
         check_models(settings.data),
         check_clock(),
         await check_broker(settings.clinic.broker),
-        *await check_radio(settings.radio),
+        *await check_radios(settings.radios),
     ]
 
 

@@ -16,12 +16,10 @@ from drivers.registry import build_registry
 from gateway import virtual_time
 from gateway.clock import VirtualClock
 from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink, make_device, open_in_process_radio
-from gateway.sensor_events import Notification
 from gateway.session import SensorSession
+from tests.gateway.session_testbed import START_US, run_session, take_notifications
 from tests.radio.hub_actions import SENSOR
 
-START_US = 1_800_000_000_000_000
-"""2027-01-15, 08:00:00 UTC."""
 PROPERTIES = Characteristic.Properties
 BM85 = bytes.fromhex("566A0047000000EA07080B121F00003F000000")
 """A capture: derdilla/blood-pressure-monitor-fl, pull 735."""
@@ -77,22 +75,9 @@ def run(cuff: Cuff) -> list[Reading]:
 
     async def main() -> list[Reading]:
         link = VirtualLink()
-        device = cuff.make(link)
-        await device.power_on()
-        await device.start_advertising(auto_restart=True)
-        async with open_in_process_radio(link, VIRTUAL_HUB_ADDRESS) as radio:
-            session = SensorSession(
-                SensorSettings("cuff", address=SENSOR),
-                radio,
-                build_registry([BLOOD_PRESSURE, DEVICE_INFORMATION]),
-                VirtualClock(asyncio.get_running_loop(), START_US),
-                lambda *_: None,
-            )
-            task = asyncio.create_task(session.run())
+        async with run_session(link, cuff.make(link), build_registry([BLOOD_PRESSURE, DEVICE_INFORMATION])) as session:
             await asyncio.sleep(5)
-            task.cancel()
-            await asyncio.wait([task])
-        events = [event for event in session.events.drain(1000) if isinstance(event, Notification)]
+        events = take_notifications(session)
         assert all(event.is_indicated for event in events if event.payload == cuff.result)
         return [reading for event in events for reading in event.readings]
 
