@@ -1,8 +1,9 @@
 """Fail a whole run of the tests if a test that a requirement names did not pass.
 
-Below pytest-xdist the reports of all workers come to the controller, so only the controller takes part.
+With pytest-xdist the reports of all workers come to the controller, so only the controller takes part.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -54,8 +55,9 @@ class Outcomes:
         self._unproven: list[tuple[str, str, str]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note an outcome under the node id without parameters and without the group that pytest-xdist appends to it."""
         if report.when == "call" or report.outcome != "passed":
-            self._outcomes[report.nodeid.split("[")[0]].add(report.outcome)
+            self._outcomes[re.split(r"[\[@]", report.nodeid)[0]].add(report.outcome)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

@@ -37,7 +37,8 @@ def check_test(node_id: str, index: SourceIndex) -> Iterator[str]:
     """The test exists, and no mark keeps it from running or passing."""
     tests = index.find(node_id)
     if not tests:
-        yield f"there is no test {node_id}"
+        moved = index.find_name(node_id)
+        yield f"there is no test {node_id}" + (f"; did it move to {' or '.join(moved)}?" if moved else "")
     for test in tests:
         if test.marks:
             yield f"{node_id} is marked {', '.join(test.marks)} at {test.name}: a requirement needs a test that runs and passes"

@@ -38,6 +38,11 @@ class SourceIndex:
         paths = [path for path in self._paths if f"/{path}".endswith(f"/{module}.py")]
         return tuple(f"{path}{separator}{name}" for path in paths)
 
+    def find_name(self, node_id: str) -> tuple[str, ...]:
+        """The node ids of the same test in any module: a test that was moved."""
+        name = node_id.partition("::")[2]
+        return tuple(f"{path}::{name}" for path in self._paths if name and self.find(f"{path}::{name}"))
+
     @cached_property
     def _paths(self) -> tuple[str, ...]:
         return tuple(path.relative_to(self._root).as_posix() for path in sorted(self._root.glob("tests/**/test_*.py")))

@@ -117,6 +117,14 @@ def test_a_requirement_that_says_too_little_or_too_much_is_found(
     assert [problem in found for found in check_requirements([replace(GOOD, **changes)], index)] == [True]
 
 
+def test_a_test_that_moved_is_said_with_its_new_place(index: SourceIndex) -> None:
+    moved = replace(GOOD, tests=("tests/a/test_old.py::TestGroup::test_inside",))
+    assert list(check_requirements([moved], index)) == [
+        "R-A-1: there is no test tests/a/test_old.py::TestGroup::test_inside;"
+        " did it move to tests/a/test_one.py::TestGroup::test_inside?"
+    ]
+
+
 def test_an_id_that_is_used_twice_is_found() -> None:
     assert list(check_ids([GOOD, OPEN], [HAZARD])) == []
     assert list(check_ids([GOOD, OPEN, GOOD], [HAZARD])) == ["R-A-1 is used 2 times"]
