@@ -10,18 +10,25 @@ from typing import Final
 
 import pytest
 
-from tests.traceability.documents import Requirement, read_requirements
+from tests.traceability.documents import DocumentError, Requirement, read_requirements
 
 _SELECTIONS: Final = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf", "maxfail", "stepwise", "collectonly")
 """Options of pytest by which a run is not that of all tests."""
 
 
 def register_outcomes(config: pytest.Config) -> None:
-    """Watch this run, unless it is a part of one: a worker's, or one of chosen tests."""
+    """Watch this run, unless it is a part of one: a worker's, or one of chosen tests.
+
+    Raises:
+        pytest.UsageError: the requirements cannot be read.
+    """
     is_worker = hasattr(config, "workerinput")
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if is_whole and not is_worker and not any(config.getoption(name, None) for name in _SELECTIONS):
-        requirements = read_requirements(config.rootpath / "docs" / "requirements.toml")
+        try:
+            requirements = read_requirements(config.rootpath / "docs" / "requirements.toml")
+        except (OSError, DocumentError) as error:
+            raise pytest.UsageError(str(error)) from None
         config.pluginmanager.register(Outcomes(requirements))
 
 

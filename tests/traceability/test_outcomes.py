@@ -97,6 +97,12 @@ def test_a_whole_run_that_proves_all_and_a_part_of_a_run_succeed(named: str, opt
     assert "R-A-1" not in run.stdout
 
 
+def test_a_whole_run_without_readable_requirements_does_not_start(project: Path) -> None:
+    run = run_tests(project, "'")
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "requirements.toml is not TOML" in run.stderr
+
+
 def test_a_test_that_fails_names_its_requirement(project: Path) -> None:
     (project / "cases" / "test_c.py").write_text("def test_fails():\n    assert False\n")
     run = run_tests(project, "cases/test_c.py")
