@@ -19,7 +19,9 @@ from cloud.audit_actors import operator
 from cloud.audit_log import AuditLog
 from cloud.block_reader import BlockReader
 from cloud.cli_audit import add_audit_commands
+from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_keys import add_key_commands, folder_of
+from cloud.cli_site import add_site_commands
 from cloud.clock import now_us
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
@@ -109,6 +111,10 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     open_.set_defaults(run=_run_open)
     add_command = partial(_add_command, commands.add_parser)
+    add_enrolment_commands(add_command, _add_folder_option)
+    site = add_command("site", "create the site's certificates, revoke them, and configure its broker")
+    site_commands = site.add_subparsers(required=True, metavar="COMMAND")
+    add_site_commands(partial(_add_command, site_commands.add_parser), _add_folder_option)
     add_key_commands(add_command, _add_data_options)
     add_audit_commands(add_command, _add_data_options)
     return parser

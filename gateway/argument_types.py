@@ -1,10 +1,10 @@
-"""Types of the arguments of `pulsegate`. Each raises argparse.ArgumentTypeError for a text that it does not allow."""
+"""Converts the texts of command-line arguments."""
 
 import argparse
 
 
 def parse_positive_seconds(text: str) -> float:
-    """Parse a number of seconds above 0."""
+    """Return a positive number of seconds. Raises ArgumentTypeError for any other text."""
     seconds = _parse_positive_number(text)
     if seconds is None:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
@@ -12,7 +12,7 @@ def parse_positive_seconds(text: str) -> float:
 
 
 def parse_speed(text: str) -> float | None:
-    """Parse `max` (None), or a number above 0."""
+    """Return a speed above 0, as a multiple of real time; None for "max". Raises ArgumentTypeError for any other text."""
     if text == "max":
         return None
     speed = _parse_positive_number(text)
@@ -22,7 +22,7 @@ def parse_speed(text: str) -> float | None:
 
 
 def parse_rate(text: str) -> float:
-    """Parse a number of samples per second above 0."""
+    """Return a number of samples per second above 0. Raises ArgumentTypeError for any other text."""
     rate_hz = _parse_positive_number(text)
     if rate_hz is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of samples per second above 0")
@@ -38,7 +38,7 @@ def _parse_positive_number(text: str) -> float | None:
 
 
 def parse_port(text: str) -> int:
-    """Parse a port from 0 (any free one) to 65535."""
+    """Return a port from 0 to 65535. Raises ArgumentTypeError for any other text."""
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text} is not a port: use a number from 0 (any free port) to 65535")
     return int(text)

@@ -71,6 +71,21 @@ def _add_init_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="new settings file (default: %(default)s)")
 
 
+def _add_enroll_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "code",
+        nargs="?",
+        metavar="CODE",
+        help="the clinic's code. Without it, or with -, it is asked for: other users of this machine see arguments",
+    )
+    _add_config(parser)
+
+
+def _add_erase_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--everything", action="store_true", required=True, help="say that you mean everything")
+    _add_config(parser)
+
+
 def _add_scan_arguments(parser: argparse.ArgumentParser) -> None:
     _add_radio(parser)
     parser.add_argument(
@@ -275,6 +290,27 @@ _COMMANDS: Final = (
         "check the settings without starting the agent",
         "Checks the settings file, the registration and the data folder as pulsegate run does. Changes nothing.",
         _add_config,
+    ),
+    _Command(
+        "enroll",
+        "enrol this hub at its clinic by a code",
+        "Enrols this hub by a code of the clinic: creates its device key, which never leaves it, compares the clinic's root "
+        "certificate with the code, and gets a certificate. Prints the settings to set, or writes them where there are none.",
+        _add_enroll_arguments,
+    ),
+    _Command(
+        "renew",
+        "take a new certificate from the clinic",
+        "Takes a new certificate and the time from the clinic, also if the present certificate has expired. The running agent "
+        "does this by itself.",
+        _add_config,
+    ),
+    _Command(
+        "erase",
+        "destroy everything that this hub holds",
+        "Destroys the keys, the readings, the pairings and the certificate of this hub. It cannot be undone: readings that the "
+        "clinic has not received are lost. Asks for the hub's name first. The agent must not run meanwhile.",
+        _add_erase_arguments,
     ),
     _Command(
         "identity",

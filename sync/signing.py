@@ -37,6 +37,8 @@ class Use(StrEnum):
     ACKNOWLEDGEMENT = "acknowledgement"
     RECEIPT = "receipt"
     AUDIT = "audit"
+    TLS = "tls"
+    TIME = "time"
 
 
 class Label(StrEnum):
@@ -49,6 +51,10 @@ class Label(StrEnum):
     AUDIT_KEY = "pulsegate audit key"
     AUDIT_HEAD = "pulsegate audit head"
     AUDIT_CUT = "pulsegate audit cut"
+    ENROLMENT = "pulsegate enrolment"
+    RENEWAL = "pulsegate renewal"
+    TLS_KEY = "pulsegate TLS key"
+    TIME = "pulsegate time"
 
 
 _USES: Final = {
@@ -59,6 +65,10 @@ _USES: Final = {
     Label.AUDIT_KEY: Use.DEVICE,
     Label.AUDIT_HEAD: Use.AUDIT,
     Label.AUDIT_CUT: Use.AUDIT,
+    Label.ENROLMENT: Use.DEVICE,
+    Label.RENEWAL: Use.DEVICE,
+    Label.TLS_KEY: Use.TLS,
+    Label.TIME: Use.TIME,
 }
 
 

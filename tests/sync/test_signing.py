@@ -20,6 +20,10 @@ LABELS = {
     Label.AUDIT_KEY: Use.DEVICE,
     Label.AUDIT_HEAD: Use.AUDIT,
     Label.AUDIT_CUT: Use.AUDIT,
+    Label.ENROLMENT: Use.DEVICE,
+    Label.RENEWAL: Use.DEVICE,
+    Label.TLS_KEY: Use.TLS,
+    Label.TIME: Use.TIME,
 }
 KEYS = {use: SigningKey.generate(use) for use in Use}
 
