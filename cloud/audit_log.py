@@ -6,15 +6,17 @@ Any part that has something to log calls `AuditLog.append`. The row is durable o
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Final, NoReturn
 
 from cloud.audit_actors import ORIGIN, service
+from cloud.clock import now_us
+from cloud.folder import ClinicFolder
 from cloud.store import Store
 from cloud.store.audit import append_to_log, sign_end
 from cloud.store.audit_hubs import note_hub_audit
-from cloud.store.audit_refusals import log_refusals
+from cloud.store.audit_refusals import Refusal, count_refusal, log_refusals
 from sync.audit import Action, AuditEvent, Category, Outcome, object_id
 from sync.audit_heads import HubAudit
 from sync.errors import PermanentError, TransientError
@@ -54,6 +56,15 @@ class AuditLog:
         except BaseException:
             self.append(*(replace(event, outcome=Outcome.FAILED) for event in events))
             raise
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Count a request that was refused: the log gets one row for each hub, reason and hour.
+
+        Raises:
+            TransientError, PermanentError: as `append`.
+        """
+        with self._store.transaction() as connection:
+            count_refusal(connection, refusal, self._now_us())
 
     def note_hub(self, key: VerifyingKey, hub: str, device: VerifyingKey, audit: HubAudit) -> None:
         """Keep the heads of a hub's status message, which its device key signed; see `note_hub_audit`.
@@ -97,6 +108,13 @@ class AuditLog:
             except TransientError as error:
                 _log.warning("cannot sign the audit log now: %s", error)
             await asyncio.sleep(SIGN_INTERVAL_S)
+
+
+@contextmanager
+def logging_in(folder: ClinicFolder, *events: AuditEvent) -> Iterator[None]:
+    """Log events in the clinic of this folder, then run the body; see `AuditLog.logging`."""
+    with closing(Store.open(folder.blocks)) as store, AuditLog(store, now_us).logging(*events):
+        yield
 
 
 def service_event(name: str, action: Action) -> AuditEvent:

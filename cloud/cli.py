@@ -111,10 +111,10 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     open_.set_defaults(run=_run_open)
     add_command = partial(_add_command, commands.add_parser)
-    add_enrolment_commands(add_command, _add_folder_option)
+    add_enrolment_commands(add_command, _add_data_options)
     site = add_command("site", "create the site's certificates, revoke them, and configure its broker")
     site_commands = site.add_subparsers(required=True, metavar="COMMAND")
-    add_site_commands(partial(_add_command, site_commands.add_parser), _add_folder_option)
+    add_site_commands(partial(_add_command, site_commands.add_parser), _add_data_options)
     add_key_commands(add_command, _add_data_options)
     add_audit_commands(add_command, _add_data_options)
     return parser

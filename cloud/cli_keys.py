@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cloud.audit_actors import operator
-from cloud.audit_log import AuditLog
-from cloud.clock import now_us
+from cloud.audit_log import logging_in
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_backup import BACKUP_SUFFIX, create_recovery_key, delete_expired, restore_backup, write_backup
@@ -98,7 +97,7 @@ def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
     events = [AuditEvent(operator(), Action.REGISTER, Category.REGISTRATION, request.subject, objects)]
     if KeyStore(folder.keys).public(request.subject) is None:
         events.append(AuditEvent(operator(), Action.CREATE_KEY, Category.KEYS, request.subject))
-    with _logging(folder, *events):
+    with logging_in(folder, *events):
         registration = register_hub(folder, request, int(time.time()))
     with _reporting_os_errors("the registration", options.out):
         registration.save(options.out)
@@ -135,7 +134,7 @@ def _run_backup(folder: ClinicFolder, recovery: Path, out: Path) -> int:
     now_s = int(time.time())
     path = out / f"{datetime.fromtimestamp(now_s, UTC).strftime(_BACKUP_NAME)}{BACKUP_SUFFIX}"
     event = AuditEvent(operator(), Action.BACK_UP_KEYS, Category.KEYS, objects=(object_id("file", path.name),))
-    with _logging(folder, event), _reporting_os_errors("the backup", path):
+    with logging_in(folder, event), _reporting_os_errors("the backup", path):
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_backup(path, KeyStore(folder.keys), SigningKeys.load(folder.path), recovery, now_s)
         n = delete_expired(out, now_s)
@@ -148,7 +147,7 @@ def _run_restore(folder: ClinicFolder, recovery: Path, backup: Path) -> int:
     keys = KeyStore(folder.keys)
     _note_erased(folder, keys)
     event = AuditEvent(operator(), Action.RESTORE_KEYS, Category.KEYS, objects=(object_id("file", backup.name),))
-    with _logging(folder, event):
+    with logging_in(folder, event):
         restored = restore_backup(backup, folder.path, keys, recovery, now_s=int(time.time()))
     _print(f"restored the keys of {restored.subjects} subjects; {restored.erased} were erased and are left out")
     return 0
@@ -166,13 +165,6 @@ def _note_erased(folder: ClinicFolder, keys: KeyStore) -> None:
 def folder_of(options: argparse.Namespace) -> ClinicFolder:
     """Return the clinic that the options of `add_data_options` name."""
     return ClinicFolder(options.data, options.store, options.projections)
-
-
-@contextlib.contextmanager
-def _logging(folder: ClinicFolder, *events: AuditEvent) -> Iterator[None]:
-    """Write to the audit log what the body does."""
-    with contextlib.closing(Store.open(folder.blocks)) as store, AuditLog(store, now_us).logging(*events):
-        yield
 
 
 @contextlib.contextmanager
