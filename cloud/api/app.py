@@ -131,7 +131,7 @@ def _add_alert_routes(app: FastAPI, engine: Engine, access: AccessLog) -> None:
         cursor: Annotated[str | None, Query(max_length=200)] = None,
     ) -> Json:
         if after_revision:
-            found = alert_queries.list_changed_alerts(engine, scope, after_revision)
+            found: Json = alert_queries.list_changed_alerts(engine, scope, after_revision)
         else:
             try:
                 start = ListCursor.parse(cursor) if cursor else ListCursor(now_us() - CURRENT_US)

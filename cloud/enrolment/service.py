@@ -168,6 +168,8 @@ def answer(service: EnrolmentService, path: str, body: bytes, address: str, mome
                 return 200, service.enrol(body, address, moment)
             case "/v2/renew":
                 return 200, service.renew(body, moment)
+            case _:
+                return 404, b""
     except WireError:
         return 400, b""
     except RefusedError as error:
@@ -175,7 +177,6 @@ def answer(service: EnrolmentService, path: str, body: bytes, address: str, mome
     except (ClinicError, SyncError) as error:
         log.error("cannot answer %s: %s", path, error)
         return 500, b""
-    return 404, b""
 
 
 def invitations_of(folder: ClinicFolder) -> Invitations:
