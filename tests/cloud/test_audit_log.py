@@ -492,6 +492,8 @@ class TestCommands:
             ("erase", "subject-1", "done"),
             ("read", None, "done"),
         ]
+        assert rows[2]["objects"][0].endswith("Z.backup")
+        assert rows[3]["objects"] == ["file:sha256-df4b1d49e3529b77"]  # a name that a person chose
         assert {row["actor"]["id"] for row in rows} == {f"uid-{os.getuid()}"}
         assert main(["audit", "show", *options, "--subject", "subject-1", "--since", "2000-01-01T00:00:00Z"]) == 0
         lines = capsys.readouterr().out.splitlines()
