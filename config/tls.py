@@ -196,7 +196,6 @@ class _CheckedSocket(ssl.SSLSocket):
         with _noting_failure(self):
             return super().read(len, buffer)
 
-
     def send(self, data: Any, flags: int = 0) -> int:
         """Send. If the server has closed, read what it said first: why it refuses a certificate."""
         try:
