@@ -111,6 +111,8 @@ def _run_revoke(options: argparse.Namespace) -> int:
     reload_broker(options.broker)
     _cut_revoked(authority, options.broker)
     _print("the broker refuses them from now on; open connections of revoked hubs were cut")
+    if options.kind == Kind.SERVICES:
+        _print("restart the broker, and the database, to end open connections of the service")
     return 0
 
 
