@@ -79,7 +79,7 @@ def handle_message(
         TransientError, PermanentError: the store failed; nothing of the message may be acknowledged.
     """
     try:
-        signed, device = verify_message(message, registry)
+        signed = verify_message(message, registry)
         parsed = ParsedBlocks(signed.envelope.hub, signed.envelope.blocks)
     except (WireError, SignatureError) as error:
         return _reject_message(store, message, str(error), now_us)
@@ -89,7 +89,7 @@ def handle_message(
     view = store.view(envelope, parsed.keys, parsed.subjects | {statement.subject for statement in envelope.keys})
     if view.is_lost:
         _begin_after_loss(store, envelope)
-    checked = check_message(signed, parsed, registry, device, stored=view.statements, erased=view.erased)
+    checked = check_message(signed, parsed, registry, stored=view.statements, erased=view.erased)
     commit = store.commit(checked, now_us)
     _log_commit(envelope.hub, commit)
     sequences = {block.position[:2] for block in (*commit.held, *commit.conflicts)} | parsed.previous

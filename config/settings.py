@@ -93,12 +93,25 @@ def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
         SettingsError: the file cannot be read, or a setting is missing, unknown or not allowed.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError(
             f"cannot read the settings {path}: {error.strerror}; give the path of an existing file with --config"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"cannot read the settings {path}: not valid UTF-8 ({error}); correct the file") from error
+    return parse_settings(text, path, environment)
+
+
+def parse_settings(text: str, path: Path, environment: Mapping[str, str]) -> Settings:
+    """Parse the text of the settings file `path`, which need not exist, and apply the overrides of the environment.
+
+    Raises:
+        SettingsError: a setting is missing, unknown or not allowed.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"cannot read the settings {path}: not valid TOML ({error}); correct the file") from error
     return _SettingsParser(path, _apply_environment(table, environment)).parse()
 

@@ -1,4 +1,4 @@
-"""Makes all TLS contexts: TLS 1.3 only, AES-GCM only (BSI TR-02102-2), chain and name always checked. No setting weakens them.
+"""Makes all TLS contexts: TLS 1.3 only, AES-GCM only (BSI TR-02102-2), chain and name checked. No setting weakens them.
 
 The suites are set by OpenSSL's configuration (`config.openssl`), because Python 3.11 cannot set those of TLS 1.3. A process
 whose OpenSSL offers another suite gets no context.
@@ -40,12 +40,12 @@ class ClientContext(ssl.SSLContext):
     """
 
     region: str
-    now_s: Callable[[], float]
+    now_s: Callable[[], float] | None
     failure: ssl.SSLError | None = None
 
 
 def make_client_context(
-    roots: str, region: str, *, identity: Path | None = None, now_s: Callable[[], float] = time.time
+    roots: str, region: str, *, identity: Path | None = None, now_s: Callable[[], float] | None = time.time
 ) -> ClientContext:
     """Return the context of a client.
 
@@ -53,7 +53,8 @@ def make_client_context(
         roots: the roots of the site as PEM; nothing else is trusted.
         region: the country where the server must be, by its issuing CA (ISO 3166-1 alpha-2).
         identity: the folder with `identity.pem`; None for a client without a certificate.
-        now_s: the time by which certificates are valid, in seconds since 1970. A hub's own clock may be wrong.
+        now_s: the time by which certificates are valid, in seconds since 1970. A hub's own clock may be wrong. None: the hub
+            does not know the time yet, and asks for nothing but a signed time.
 
     Raises:
         TlsSetupError: the region is outside the EU and the EEA, a file cannot be used, or OpenSSL offers more than is allowed.
@@ -68,6 +69,20 @@ def make_client_context(
     _load_trust(context, roots)
     if identity is not None:
         load_identity(context, identity)
+    return context
+
+
+def make_fetching_context() -> ssl.SSLContext:
+    """Return the context of a client that does not know the site's roots yet. It checks nothing of the server.
+
+    Nothing but the roots is fetched with it, which are then compared with a fingerprint, and nothing is sent.
+
+    Raises:
+        TlsSetupError: OpenSSL offers more than is allowed.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _restrict(context)
     return context
 
 
@@ -244,8 +259,15 @@ def _check_server(tls: Any) -> None:
         PeerError: one of them is not right.
     """
     context: ClientContext = tls.context
-    now_s = context.now_s()
     chain = [certificate.get_info() for certificate in tls._sslobj.get_verified_chain()]  # public since Python 3.13, as bytes
+    if context.now_s is not None:
+        _check_validity(chain, context.now_s())
+    country = dict(part for (part, *_) in chain[0]["issuer"]).get("countryName")
+    if country != context.region:
+        raise PeerError(f"is in {country}, and region is {context.region}: check host and region; the server is not used")
+
+
+def _check_validity(chain: list[dict[str, Any]], now_s: float) -> None:
     for certificate in chain:
         if now_s > ssl.cert_time_to_seconds(certificate["notAfter"]):
             raise PeerError(f"has a certificate that expired on {certificate['notAfter']}: the site must renew it")
@@ -253,9 +275,6 @@ def _check_server(tls: Any) -> None:
             raise PeerError(
                 f"has a certificate that is not valid before {certificate['notBefore']}: check this computer's clock"
             )
-    country = dict(part for (part, *_) in chain[0]["issuer"]).get("countryName")
-    if country != context.region:
-        raise PeerError(f"is in {country}, and region is {context.region}: check host and region; the server is not used")
 
 
 def _restrict(context: ssl.SSLContext) -> None:
