@@ -99,6 +99,31 @@ class TestCodes:
         assert len(site.authority.list_issued(Kind.HUBS, "hub-1")) == 1
         assert load_hub(site.folder.hubs / "hub-1.toml").former_keys == ()
 
+    def test_a_device_that_was_replaced_does_not_come_back_by_its_old_code(
+        self, site: Site, hub: HubMachine, tmp_path: Path
+    ) -> None:
+        code = site.invite()
+        hub.enrol(code)
+        second = HubMachine(tmp_path / "second")
+        second.enrol(site.invite())
+
+        with pytest.raises(SiteError, match="used already"):
+            hub.enrol(code)
+        assert load_hub(site.folder.hubs / "hub-1.toml").device == second.device.public
+
+    def test_a_revocation_ends_the_invitations_before_it(self, site: Site, hub: HubMachine) -> None:
+        """Used by the same device and not used; a new one admits the hub again."""
+        used, unused = site.invite(), site.invite()
+        hub.enrol(used)
+        site.pass_time(60)
+        site.authority.revoke(Kind.HUBS, "hub-1", site.now_s)
+
+        for code in (used, unused):
+            with pytest.raises(SiteError, match="blocked this hub"):
+                hub.enrol(code)
+        site.pass_time(60)
+        assert hub.enrol(site.invite()).hub == "hub-1"
+
     def test_a_code_expires(self, site: Site, hub: HubMachine) -> None:
         code = site.invite()
         site.pass_time(LIFE_S)
