@@ -21,7 +21,6 @@ from cloud.folder import ClinicFolder
 from cloud.register import describe_hub, enrol_hub
 from cloud.registry import hub_file, load_hub
 from cloud.site import Authority, Kind
-from config.files import locked
 from sync.enrolment import (
     Broker,
     EnrolRequest,
@@ -107,11 +106,12 @@ class EnrolmentService:
         except RefusedCodeError as error:
             log.warning("the invitation %s of hub %s was refused: it is %s", invitation.id, invitation.hub, error.reason)
             raise RefusedError(error.reason) from error
-        with locked(self.folder.path / "enrolment.lock", wait=True):
+        with self.folder.issuing():
             self._check_not_ended(invitation, request.device)
             registration = enrol_hub(self.folder, invitation.hub, request.device, invitation.subject, moment.wall_s)
+            grant = self._grant(invitation.subject, registration, request.tls, moment.wall_s)
         log.info("hub %s enrolled by invitation %s", invitation.hub, invitation.id)
-        return self._grant(invitation.subject, registration, request.tls, moment.wall_s)
+        return grant
 
     def _check_not_ended(self, invitation: StoredInvitation, device: VerifyingKey) -> None:
         """Check that neither a revocation nor another device has ended what an invitation began.
@@ -145,12 +145,14 @@ class EnrolmentService:
             request.verify(load_hub(path).device)
         except SignatureError as error:
             raise RefusedError from error
-        self._nonces.use(request.nonce, moment.mono_s)
-        if self.authority.is_revoked(Kind.HUBS, request.hub):
-            log.warning("hub %s is revoked and asked for a new certificate", request.hub)
-            raise RefusedError("revoked")
-        subject, registration = describe_hub(self.folder, request.hub, moment.wall_s)
-        return self._grant(subject, registration, request.tls, moment.wall_s)
+        with self.folder.issuing():
+            if not self._nonces.use(request.nonce, moment.mono_s):
+                raise RefusedError
+            if self.authority.is_revoked(Kind.HUBS, request.hub):
+                log.warning("hub %s is revoked and asked for a new certificate", request.hub)
+                raise RefusedError("revoked")
+            subject, registration = describe_hub(self.folder, request.hub, moment.wall_s)
+            return self._grant(subject, registration, request.tls, moment.wall_s)
 
     def _grant(self, subject: str, registration: Registration, tls: VerifyingKey, now_s: int) -> bytes:
         hub = registration.hub

@@ -338,6 +338,28 @@ class TestRenewals:
         assert answer(site.service, "/v2/enrol", body, STRANGER, site.moment())[0] == 200
         assert send_renewal(site, renewal(site, device)) == (200, "")
 
+    def test_one_renewal_sent_at_once_many_times_gets_one_certificate(self, site: Site, device: SigningKey) -> None:
+        body, statuses = renewal(site, device), list[int]()
+        threads = [threading.Thread(target=lambda: statuses.append(send_renewal(site, body)[0])) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert sorted(statuses) == [200] + [403] * 7
+
+    def test_a_revocation_waits_for_a_renewal_and_then_holds(self, site: Site, device: SigningKey) -> None:
+        """Else the certificate of the renewal would be the latest one, and not revoked."""
+        statuses: list[int] = []
+        with site.folder.issuing():
+            renewing = threading.Thread(target=lambda: statuses.append(send_renewal(site, renewal(site, device))[0]))
+            renewing.start()
+            site.authority.revoke(Kind.HUBS, "hub-1", site.now_s)
+        renewing.join()
+
+        assert statuses == [403]
+        assert site.authority.is_revoked(Kind.HUBS, "hub-1")
+
     def test_used_nonces_are_forgotten_when_they_expire(self, site: Site, device: SigningKey) -> None:
         for _ in range(5):
             assert send_renewal(site, renewal(site, device))[0] == 200
