@@ -15,7 +15,7 @@ help:
 	@echo 'make setup   install everything into .venv'
 	@echo 'make demo    run a virtual chest strap, the agent and the clinic page; Ctrl-C stops them (PORT=8600)'
 	@echo 'make test    run all tests'
-	@echo 'make check   run the linters, type checkers and import rules'
+	@echo 'make check   run the linters, type checkers and import rules, and check the requirements'
 	@echo 'make bench   measure latency and speed'
 	@echo 'make bench-peers     compare our QRS detector with those of other projects'
 	@echo 'make fuzz            run five million damaged inputs through every driver (N=inputs; resumes after an interruption)'
@@ -82,6 +82,7 @@ check: setup node-library
 	$(BIN)/lint-imports
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/basedpyright $(PACKAGES)
+	$(BIN)/python -m tests.traceability
 
 # Theengs Gateway is under the GPL: it is only measured, in a virtual environment of its own.
 bench: setup

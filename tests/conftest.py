@@ -15,6 +15,7 @@ from config.openssl import TLS_POLICY, use_tls_policy
 from tests.databases import Databases, PostgresDatabases, SqliteDatabases
 from tests.mosquitto import Broker, run_broker
 from tests.postgresql import Server, run_server
+from tests.traceability.outcomes import register_outcomes
 
 # pytest has loaded OpenSSL before. The commands set OPENSSL_CONF first: `tests/config/test_tls_policy.py`.
 use_tls_policy()
@@ -23,6 +24,11 @@ assert openssl.CONF_modules_load_file(bytes(TLS_POLICY), None, 0) == 1
 
 Samples = NDArray[np.float64]
 Synthesise = Callable[..., tuple[Samples, Samples]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fail a whole run if a test that a requirement names did not pass."""
+    register_outcomes(config)
 
 
 def _recordings() -> Path | None:
