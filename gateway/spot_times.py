@@ -162,7 +162,9 @@ class SpotTimes:
             is_live = is_live or self._repeats_lead(arrived_us, arrived_us - local_us)
             self._doubtful = None if is_live else (arrived_us, arrived_us - local_us)
             is_live = is_live or not any(_is_possible(at_us, arrived_us) for at_us in times_us)
-        was_set_since = by_runs_us and by_runs_us[0] != local_us + self._runs[-1].lead_us(local_us)
+        was_set_since = any(_is_live(at_us, arrived_us) for at_us in by_runs_us[:1]) and by_runs_us[0] != local_us + self._runs[
+            -1
+        ].lead_us(local_us)
         if is_live and not was_set_since:
             self._observe(local_us, arrived_us)
             self._observed_us = arrived_us

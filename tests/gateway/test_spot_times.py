@@ -139,6 +139,17 @@ def test_a_clock_that_restarts_twice_at_the_factorys_date() -> None:
     assert find(times, second + 19 * MIN, second + 20 * MIN, again) == (0, "corrected")
 
 
+def test_a_clock_that_cannot_be_read_and_restarts_twice_is_known_from_its_second_result() -> None:
+    """A scale that only advertises: its first weighing could be one of the time before, its second one shows that it is not."""
+    times, first, second = SpotTimes(zone=BERLIN), timedelta(days=-3000), timedelta(days=-3000, hours=-6)
+    assert find(times, NOW + 40 * MIN, NOW + 40 * MIN, first) == (0, "corrected")  # it would be too old
+    assert find(times, NOW + 3 * H, NOW + 3 * H) == (0, "measured")  # somebody set it
+    later = NOW + 6 * H + 30 * MIN
+    assert find(times, later, later, second) == (-6 * 3600, "unconfirmed")
+    assert find(times, later + H, later + H, second) == (0, "corrected")
+    assert find(times, later + 2 * H, later + 2 * H, second) == (0, "corrected")
+
+
 def test_a_stored_result_from_before_a_clock_jumped() -> None:
     """The clock was right at 8:00, and is an hour ahead at 11:00. Nothing tells when it jumped, unless a time is too early."""
     times, ahead = SpotTimes(zone=BERLIN), timedelta(hours=3)
