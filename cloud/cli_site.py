@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.site import Authority, Kind
-from cloud.site.mosquitto import Listener, cut_connection, load_control, reload_broker, write_broker_config
+from cloud.site.mosquitto import RELOAD_S, Listener, cut_connection, load_control, reload_broker, write_broker_config
 from config.endpoint import is_host, parse_port
 from config.identity import write_identity
 
@@ -49,7 +49,13 @@ def add_site_commands(add_command: AddCommand, add_folder_option: AddOptions) ->
     revoke.add_argument("kind", type=Kind, choices=list(Kind), help="hubs, staff or services")
     revoke.add_argument("name", metavar="NAME", help="whose certificates, or the serial number of one in hexadecimal")
     _add_broker_option(revoke)
-    _add_broker_option(add("crl", "write the revocation lists again; do this daily, they expire after 7 days", _run_crl))
+    _add_broker_option(
+        add(
+            "crl",
+            "write the revocation lists again, and cut revoked hubs; do this hourly: the lists expire after 7 days",
+            _run_crl,
+        )
+    )
     add("rotate-root", "create a new root beside the present one; both are trusted until retire-root", _run_rotate)
     add("retire-root", "trust only the newest root, a year after rotate-root at the earliest", _run_retire)
     add("show", "show the site, its roots and the latest certificate of each name", _run_show)
@@ -92,24 +98,34 @@ def _run_issue(options: argparse.Namespace) -> int:
 
 
 def _run_revoke(options: argparse.Namespace) -> int:
+    authority = _load(options)
     with ClinicFolder(options.data).issuing():  # a renewal at the same moment must not outlive it
-        n = _load(options).revoke(options.kind, options.name, _now_s())
+        n = authority.revoke(options.kind, options.name, _now_s())
     _print(f"revoked {n} certificates of {options.name}")
     if options.broker is None:
         _print("running servers accept them until they read the lists again: name the broker with --broker")
         return 0
     reload_broker(options.broker)
-    if options.kind == Kind.HUBS:
-        asyncio.run(cut_connection(load_control(options.broker), options.name))
-        _print(f"the broker refuses {options.name} from now on; an open connection was cut")
+    _cut_revoked(authority, options.broker)
+    _print("the broker refuses them from now on; open connections of revoked hubs were cut")
     return 0
 
 
 def _run_crl(options: argparse.Namespace) -> int:
-    _load(options).write_crls(_now_s())
+    authority = _load(options)
+    authority.write_crls(_now_s())
     if options.broker is not None:
         reload_broker(options.broker)
+        _cut_revoked(authority, options.broker)
     return 0
+
+
+def _cut_revoked(authority: Authority, broker: Path) -> None:
+    """Cut all revoked hubs, not only the latest: an earlier attempt may have failed."""
+    endpoint = load_control(broker)
+    time.sleep(RELOAD_S)
+    for hub in authority.list_revoked_names(Kind.HUBS, _now_s()):
+        asyncio.run(cut_connection(endpoint, hub))
 
 
 def _run_rotate(options: argparse.Namespace) -> int:

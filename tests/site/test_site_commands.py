@@ -92,7 +92,7 @@ def test_a_revoked_hub_is_cut_from_the_running_broker(broker: Broker, run: Run, 
             running = tasks.create_task(client.run())
             assert await client.receive() == Connected()
             command = ("revoke", Kind.HUBS, "hub-cut", "--broker", broker.folder / "broker")
-            assert "an open connection was cut" in await asyncio.to_thread(run, *command, data=data)
+            assert "open connections of revoked hubs were cut" in await asyncio.to_thread(run, *command, data=data)
             events = [await client.receive() for _ in range(2)]
             assert all(isinstance(event, Disconnected) for event in events)
             assert "which was revoked" in str(events[1])
