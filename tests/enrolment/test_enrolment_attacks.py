@@ -21,7 +21,7 @@ from cloud.registry import load_hub
 from cloud.site import Authority, Kind
 from config.tls import make_server_context
 from gateway.enrolment.site_client import SiteError
-from gateway.enrolment.site_clock import SiteTimeError
+from gateway.enrolment.site_clock import EnrolledHubClock, SiteTimeError
 from sync.enrolment import (
     EnrolRequest,
     RenewRequest,
@@ -471,6 +471,25 @@ class TestClocks:
         hub.wall_s += 365 * DAY_S
 
         assert hub.clock.now_s() == NOW_S + 60
+
+    def test_readings_get_the_sites_time_while_the_wall_clock_is_too_early(
+        self, site: Site, hub: HubMachine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hub.enrol(site.invite())
+        agents = EnrolledHubClock(hub.clock)
+        monkeypatch.setattr("gateway.enrolment.site_clock.READ_INTERVAL_NS", 0)
+        assert agents.wall_us() == NOW_S * 1_000_000
+        hub.reboot(wall_s=100.0)
+        assert agents.wall_us() == 100_000_000
+        site.pass_time(DAY_S)
+        hub.renew()
+        hub.pass_time(1.5)
+        assert agents.wall_us() == (NOW_S + DAY_S) * 1_000_000 + 1_500_000
+        hub.wall_s = NOW_S + DAY_S + 7.0
+        assert agents.wall_us() == (NOW_S + DAY_S + 7) * 1_000_000
+        (hub.folder / "time.json").write_text("{")
+        assert agents.wall_us() == (NOW_S + DAY_S + 7) * 1_000_000
+        assert agents.mono_ns() < agents.mono_ns()
 
     def test_another_site_may_have_an_earlier_clock(self, site: Site, other_site: Site, hub: HubMachine) -> None:
         hub.enrol(site.invite())
