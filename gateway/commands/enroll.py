@@ -60,7 +60,7 @@ def run_renew(settings: Settings) -> int:
     Raises:
         PermanentError: it was not renewed.
     """
-    folder = settings.data.absolute() / FOLDER
+    folder = settings.clinic.broker.identity or settings.data.absolute() / FOLDER
     SiteRecord.load(folder)
     with _exclusively(settings.data):
         device = SigningKey.load(settings.data / DEVICE_KEY_FILE, Use.DEVICE)

@@ -1,6 +1,8 @@
 """Attacks on enrolment, renewal and time. `docs/attacks.md` lists them."""
 
+import contextlib
 import hashlib
+import http.client
 import logging
 import socket
 import ssl
@@ -19,10 +21,11 @@ from cloud.enrolment.invitations import LIFE_S
 from cloud.enrolment.service import EnrolmentService, answer
 from cloud.registry import load_hub
 from cloud.site import Authority, Kind
-from config.tls import make_server_context
+from config.tls import make_fetching_context, make_server_context
 from gateway.enrolment.site_client import SiteError
 from gateway.enrolment.site_clock import EnrolledHubClock, SiteTimeError
 from sync.enrolment import (
+    Broker,
     EnrolRequest,
     RenewRequest,
     SignedTime,
@@ -274,6 +277,37 @@ class TestFalseSites:
         with Site(tmp_path / "clinic", "Abroad").serving() as site, pytest.raises(SiteError, match="outside the EU"):
             hub.enrol(site.invite())
         assert site.paths == ["/v2/roots"]
+
+    def test_a_broker_outside_the_eu_is_refused(self, site: Site, hub: HubMachine) -> None:
+        site.service.brokers = [Broker("mqtt.example", 8883, "DE"), Broker("mqtt.example", 8883, "US")]
+
+        with pytest.raises(SiteError, match="a broker outside the EU"):
+            hub.enrol(site.invite())
+        assert not (hub.folder / "identity.pem").exists()
+
+    @pytest.mark.parametrize(
+        ("method", "path", "body", "status"),
+        [
+            ("POST", "/v2/enrol", bytes(1025), 413),
+            ("POST", "/v2/enrol", b"", 400),
+            ("GET", "/v2/enrol", None, 405),
+            ("POST", "/v2/roots", b"", 405),
+            ("PUT", "/v2/roots", b"", 405),
+            ("POST", "/docs", b"", 404),
+            ("POST", "/v2/enrol/", b"", 404),
+        ],
+    )
+    def test_other_requests_get_a_status_and_nothing_else(
+        self, site: Site, method: str, path: str, body: bytes | None, status: int
+    ) -> None:
+        connection = http.client.HTTPSConnection("127.0.0.1", site.port, context=make_fetching_context(), timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (status, b"")
+            headers = {name.lower(): value for name, value in response.getheaders()}
+        assert headers["cache-control"] == "no-store"
+        assert "server" not in headers
 
     def test_the_service_speaks_nothing_older_than_tls_1_3(self, site: Site) -> None:
         old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
