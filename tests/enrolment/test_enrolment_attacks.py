@@ -264,7 +264,12 @@ class TestFalseSites:
         site.pass_time(100 * DAY_S)
         hub.reboot(wall_s=NOW_S)
         site.paths.clear()
+        newcomer = HubMachine(hub.data / "newcomer", wall_s=NOW_S)
         with site.serving(old):
+            with pytest.raises(SiteError, match="expired on"):
+                newcomer.enrol(site.invite("hub-2"))
+            assert site.paths == ["/v2/roots", "/v2/time"]
+            site.paths.clear()
             record = (hub.folder / "site.json").read_text()
             (hub.folder / "site.json").write_text(record.replace(f'"port": {code.port}', f'"port": {site.port}'))
             with pytest.raises(SiteError, match="expired on"):
