@@ -129,7 +129,8 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
             type=_parse_url,
             metavar="URL",
             help=f"PostgreSQL database of the {content}, postgresql://USER@HOST:PORT/DATABASE, without the password: "
-            "that comes from PGPASSFILE or PGPASSWORD (default: a file of SQLite in DIR)",
+            "that comes from PGPASSFILE or PGPASSWORD; another computer needs TLS: add ?identity=DIR&region=DE "
+            "(default: a file of SQLite in DIR)",
         )
 
 

@@ -16,8 +16,10 @@ from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.site import Authority, Kind
 from cloud.site.mosquitto import RELOAD_S, Listener, cut_connection, load_control, reload_broker, write_broker_config
+from cloud.site.postgresql import write_database_config
 from config.endpoint import is_host, parse_port
 from config.identity import write_identity
+from config.openssl import TLS_POLICY
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 AddOptions = Callable[[argparse.ArgumentParser], None]
@@ -60,15 +62,17 @@ def add_site_commands(add_command: AddCommand, add_folder_option: AddOptions) ->
     add("retire-root", "trust only the newest root, a year after rotate-root at the earliest", _run_retire)
     add("show", "show the site, its roots and the latest certificate of each name", _run_show)
     configure = add("configure-broker", "write the configuration of mosquitto", _run_configure)
-    configure.add_argument(
-        "--identity", type=Path, required=True, metavar="DIR", help="what issue-service wrote for the broker"
-    )
     configure.add_argument("--hubs", type=_parse_listener, required=True, metavar="HOST:PORT", help="where hubs connect")
     configure.add_argument(
         "--services", type=_parse_listener, required=True, metavar="HOST:PORT", help="where ingest, opener and page connect"
     )
     configure.add_argument("--user", default=BROKER_USER, help="account of the broker (default: %(default)s)")
-    configure.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for mosquitto.conf")
+    database = add("configure-database", "write what PostgreSQL needs for TLS", _run_configure_database)
+    for command, service in ((configure, "broker"), (database, "database")):
+        command.add_argument(
+            "--identity", type=Path, required=True, metavar="DIR", help=f"what issue-service wrote for the {service}"
+        )
+        command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the configuration")
 
 
 def _add_broker_option(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +164,12 @@ def _run_configure(options: argparse.Namespace) -> int:
         options.out, _load(options), options.identity, hubs=options.hubs, services=options.services, user=options.user
     )
     _print(f"wrote {path}: start the broker with mosquitto -c {path}")
+    return 0
+
+
+def _run_configure_database(options: argparse.Namespace) -> int:
+    path = write_database_config(options.out, _load(options), options.identity)
+    _print(f"wrote {path}: include it in postgresql.conf, and start PostgreSQL with OPENSSL_CONF={TLS_POLICY}")
     return 0
 
 
