@@ -103,7 +103,8 @@ def _run_issue(options: argparse.Namespace) -> int:
 
 def _run_revoke(options: argparse.Namespace) -> int:
     authority = _load(options)
-    n = authority.revoke(options.kind, options.name, _now_s())
+    with ClinicFolder(options.data).issuing():  # a renewal at the same moment must not outlive it
+        n = authority.revoke(options.kind, options.name, _now_s())
     _print(f"revoked {n} certificates of {options.name}")
     if options.broker is None:
         _print("running servers accept them until they read the lists again: name the broker with --broker")
