@@ -21,6 +21,7 @@ from config.settings import Settings
 from drivers.registry import Registry, load_drivers
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
+from gateway.heartbeat import StatusCollector
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
 from gateway.pairing_alert import pairing_key
@@ -36,6 +37,7 @@ from gateway.startup import load_consent, load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from sync.errors import PermanentError, TransientError
+from sync.heartbeat import Heartbeat
 from sync.keys import HubKey, HubKeys
 from sync.mqtt import MqttClient
 from sync.outbox import Outbox
@@ -104,17 +106,20 @@ class Agent:
                     registration=registration,
                     call=run_on_storage_thread,
                     on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
+                    on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
                 )
                 saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
                 recorder = Recorder(outbox, run_on_storage_thread, uplink.wake, BufferAlert(self.clock, saved))
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
+                collector = StatusCollector(self.settings.data, self.clock, self.settings.hub, outbox, sensors, self.models)
+                heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
                 await self._update_refusal_alert(storage)
                 await storage.recorder.flush()
                 names = ", ".join(sensor.settings.name for sensor in sensors)
                 release = self.models.release or "refused"
                 log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
-                await self._run_tasks(stop, transport, storage, sensors)
+                await self._run_tasks(stop, transport, heartbeat, storage, sensors)
             finally:
                 await run_on_storage_thread(outbox.close)
 
@@ -191,7 +196,12 @@ class Agent:
         return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in names]
 
     async def _run_tasks(
-        self, stop: asyncio.Event, transport: ClinicTransport, storage: Storage, sensors: list[SensorRunner]
+        self,
+        stop: asyncio.Event,
+        transport: ClinicTransport,
+        heartbeat: Heartbeat,
+        storage: Storage,
+        sensors: list[SensorRunner],
     ) -> None:
         settings = self.settings
         reporter = StatusReporter(settings.data, self.clock, settings.hub, storage, sensors, self.models)
@@ -200,6 +210,7 @@ class Agent:
                 group.create_task(transport.run(), name="transport"),
                 group.create_task(storage.recorder.run(), name="recorder"),
                 group.create_task(storage.uplink.run(), name="uplink"),
+                group.create_task(heartbeat.run(), name="heartbeat"),
                 group.create_task(storage.keep_tidy(), name="tidy"),
                 group.create_task(reporter.run(), name="status"),
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),

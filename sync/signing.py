@@ -45,6 +45,7 @@ class Label(StrEnum):
     ENVELOPE = "pulsegate envelope"
     ACKNOWLEDGEMENT = "pulsegate acknowledgement"
     RECEIPT = "pulsegate receipt"
+    STATUS = "pulsegate status"
 
 
 _USES: Final = {
@@ -52,6 +53,7 @@ _USES: Final = {
     Label.ENVELOPE: Use.DEVICE,
     Label.ACKNOWLEDGEMENT: Use.ACKNOWLEDGEMENT,
     Label.RECEIPT: Use.RECEIPT,
+    Label.STATUS: Use.DEVICE,
 }
 
 

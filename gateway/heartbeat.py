@@ -1,0 +1,60 @@
+"""Collects the status that the hub sends to the clinic every minute (`sync.status`)."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.version import VERSION
+from gateway.clock import Clock
+from gateway.models import LoadedModels
+from gateway.power import read_battery
+from gateway.sensor_runner import SensorRunner
+from sync.outbox import Outbox
+from sync.status import Backlog, HubStatus, count_links
+from sync.versions import REVISION
+from sync.wire import LANES
+
+
+@dataclass(frozen=True, slots=True)
+class StatusCollector:
+    """Collects the status of one agent. It contains no health value and names no sensor."""
+
+    folder: Path
+    clock: Clock
+    hub: str
+    outbox: Outbox
+    sensors: Sequence[SensorRunner]
+    models: LoadedModels
+
+    def collect(self, seq: int) -> HubStatus:
+        """Return the status with this number. Call it on the storage thread.
+
+        Raises:
+            PermanentError, TransientError: the outbox failed.
+        """
+        buffered = self.outbox.statistics()
+        return HubStatus(
+            self.hub,
+            self.outbox.epoch,
+            seq,
+            max(0, self.clock.wall_us()),
+            VERSION,
+            REVISION,
+            backlog=tuple(Backlog(lane, buffered.pending[lane], buffered.oldest_s.get(lane)) for lane in LANES),
+            battery=read_battery(),
+            clock_offset_us=None,
+            certificate_days=None,
+            models=self.models.release,
+            free_bytes=_free_bytes(self.folder),
+            links=count_links(sensor.state for sensor in self.sensors),
+        )
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return the free space of the disk with the buffer; 0 if the disk cannot be read."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return 0
+    return disk.f_bavail * disk.f_frsize
