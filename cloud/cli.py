@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cloud.block_reader import BlockReader
+from cloud.cli_hubs import add_hubs_command
 from cloud.cli_keys import add_key_commands, folder_of
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
@@ -103,6 +104,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     open_.set_defaults(run=_run_open)
     add_key_commands(partial(_add_command, commands.add_parser), _add_folder_option, _add_data_options)
+    add_hubs_command(partial(_add_command, commands.add_parser), _add_data_options)
     return parser
 
 

@@ -5,7 +5,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -116,6 +116,19 @@ def decode_status(data: bytes, device: VerifyingKey) -> HubStatus:
     """
     message, content = decode_message(data, "status", _FIELDS, ("audit",), STATUS_LIMIT_BYTES)
     device.verify(message["sig"], Label.STATUS, message["hub"], content)
+    return _parse(message)
+
+
+def read_verified_status(data: bytes) -> HubStatus:
+    """Return a status whose signature was verified when it was received.
+
+    Raises:
+        WireError: not a status.
+    """
+    return _parse(decode_message(data, "status", _FIELDS, ("audit",), STATUS_LIMIT_BYTES)[0])
+
+
+def _parse(message: Mapping[str, Any]) -> HubStatus:
     valid = {
         "epoch": is_epoch(message["epoch"]),
         "seq": is_epoch(message["seq"]),

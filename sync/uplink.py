@@ -136,8 +136,8 @@ class Uplink:
         self._is_connected = False
         self._is_dropped_due = False
         self._answered_at = 0.0
-        self._paused_until = 0.0
-        """Until when nothing but alerts is sent."""
+        self._paused_until = self._outdated_until = 0.0
+        """Until when nothing but alerts is sent, as the clinic asked for it, and as this agent is outdated."""
         self._ignored_reported_at: float | None = None
         self._cursors: dict[Lane, _Cursor] | None = None
         self._in_flight = InFlight()
@@ -189,7 +189,7 @@ class Uplink:
         if cursors is not self._cursors:  # the lanes have to be read again
             return True
         if message is None:
-            if in_flight.is_empty:
+            if in_flight.is_empty and not self._pause_s():
                 self._set_problem(None)
             return False
         if message.section is not None:
@@ -209,7 +209,7 @@ class Uplink:
         """The parts of the lanes to send next, most urgent first, up to the first lane for which there is no room."""
         sections: list[Section] = []
         for lane, is_live in _SEND_ORDER:
-            room = self._in_flight.room_bytes(lane)
+            room = self._in_flight.room_bytes(lane, asyncio.get_running_loop().time())
             if room == 0 or (lane != "alert" and self._pause_s()):
                 break
             limit_bytes = MESSAGE_BLOCKS_LIMIT_BYTES
@@ -308,10 +308,12 @@ class Uplink:
         if received.update_by_s is not None and self.statistics.update_by_s is None:
             log.warning("this pulsegate is outdated: update it, or the clinic will soon take nothing of it but alerts")
         self.statistics.update_by_s = received.update_by_s
+        if received.update_by_s is None:
+            self._outdated_until = 0.0
         if received.outdated:
             self._in_flight.remove_unsent(received.outdated)
             self._read_again({id_.lane for id_ in received.outdated})
-            self._pause(OUTDATED_PAUSE_S)
+            self._outdated_until = asyncio.get_running_loop().time() + OUTDATED_PAUSE_S
             self._set_problem("the clinic takes only alerts of this hub, as its pulsegate is outdated: update it")
 
     def _pause(self, seconds: float) -> None:
@@ -321,7 +323,7 @@ class Uplink:
 
     def _pause_s(self) -> float:
         """The rest of the pause."""
-        return max(0.0, self._paused_until - asyncio.get_running_loop().time())
+        return max(0.0, max(self._paused_until, self._outdated_until) - asyncio.get_running_loop().time())
 
     def _on_ignored(self, reason: str) -> None:
         """Count a message that changes nothing, and report it unless another one was reported lately."""
@@ -367,9 +369,11 @@ class Uplink:
             self._cursors = {**self._cursors, **again}
 
     def _time_to_next_event_s(self) -> float | None:
-        due_at, pause_s = self._in_flight.next_expiry(), self._pause_s()
-        times = [max(0.0, due_at - asyncio.get_running_loop().time())] if due_at is not None else []
-        return min([*times, *([pause_s] if pause_s else [])], default=None)
+        """Time until a block is overdue, the pause ends, or a further alert may be sent; None if none of these comes."""
+        now = asyncio.get_running_loop().time()
+        due_at = self._in_flight.next_expiry()
+        expiry = [] if due_at is None else [max(0.0, due_at - now)]
+        return min([*expiry, *filter(None, (self._pause_s(), self._in_flight.alert_wait_s(now)))], default=None)
 
     def _set_problem(self, problem: str | None) -> None:
         """Report a problem, or its end, in the statistics and once in the log."""

@@ -31,7 +31,7 @@ class HubState:
 
     @property
     def last_sign_us(self) -> int:
-        """When the hub was last heard, or became known if it never was."""
+        """When the hub was last heard with its present subject, or when it got that one."""
         return self.since_us if self.heard_us is None else self.heard_us
 
 
@@ -47,9 +47,10 @@ class HubAlarm:
 
 
 def note_known(connection: Connection, hub: str, subject: str | None, now_us: int) -> None:
-    """Note that a hub is registered, and for whom it seals now."""
+    """Note that a hub is registered, or for whom it seals from now on: it was not heard since."""
     statement = insert(connection, hub_states).values(hub=hub, subject=subject, since_us=now_us, revision=FIRST_REVISION)
-    connection.execute(statement.on_conflict_do_update(index_elements=["hub"], set_={"subject": subject}))
+    changed = {"subject": subject, "since_us": now_us, "heard_us": None}
+    connection.execute(statement.on_conflict_do_update(index_elements=["hub"], set_=changed))
 
 
 def note_heard(connection: Connection, hub: str, now_us: int) -> None:

@@ -162,7 +162,7 @@ hub_states: Final = Table(
     Column("revision", BigInteger, nullable=False),
     Column("outdated_us", BigInteger),
 )
-"""Each hub since it is known (`since_us`), with the subject that it seals for now. `heard_us`: when it last sent something new.
+"""Each hub with the subject that it seals for, since `since_us`. `heard_us`: when it last sent something new since then.
 Then its last status as it was received, with its position and the revision of its agent. `outdated_us`: when this revision was
 first seen to be too old; null if it is not."""
 hub_alarms: Final = Table(
