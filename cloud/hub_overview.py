@@ -1,16 +1,20 @@
 """What the clinic shows of its hubs, to the page (`/api/hubs`) and to the operator (`pulsegate-cloud hubs`)."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from cloud.outdated import VersionPolicy, find_policy
 from cloud.scope import Scope
 from cloud.store import Store
-from cloud.store.hub_states import HubAlarm, HubState, list_ongoing_alarms, list_states
+from cloud.store.hub_states import HUB_OUTDATED, HUB_SILENT, HubAlarm, HubState, list_ongoing_alarms, list_states
 from sync.status import HubStatus, read_verified_status
 from sync.wire import WireError
 
+PRIORITIES: Final[Mapping[str, str]] = {HUB_SILENT: "medium", HUB_OUTDATED: "low"}
+"""Priorities of the alarms (IEC 60601-1-8). Nobody watches the patient of a silent hub, so that staff must act promptly; of an
+outdated one nothing is lost for months."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -54,9 +58,14 @@ def hub_as_json(hub: HubOverview) -> dict[str, Any]:
         "status_us": state.status_us,
         "update_by_s": hub.policy.update_by_s,
         "is_refused": hub.policy.is_refused,
-        "alarms": [{"kind": alarm.kind, "since_us": alarm.since_us, "raised_us": alarm.raised_us} for alarm in hub.alarms],
+        "alarms": [_alarm_as_json(alarm) for alarm in hub.alarms],
         "status": None if status is None else _status_as_json(status, state),
     }
+
+
+def _alarm_as_json(alarm: HubAlarm) -> dict[str, Any]:
+    times = {"since_us": alarm.since_us, "raised_us": alarm.raised_us}
+    return {"kind": alarm.kind, "priority": PRIORITIES[alarm.kind], **times}
 
 
 def _status_as_json(status: HubStatus, state: HubState) -> dict[str, Any]:
