@@ -103,7 +103,7 @@ def handle_message(
     if hub_of_status_topic(message.topic) is not None:
         return _handle_status(store, registry, message, now_us)
     try:
-        signed, device = verify_message(message, registry)
+        signed = verify_message(message, registry)
         parsed = ParsedBlocks(signed.envelope.hub, signed.envelope.blocks)
     except (WireError, SignatureError) as error:
         return _reject_message(store, message, str(error), now_us)
@@ -115,7 +115,7 @@ def handle_message(
         _begin_after_loss(store, envelope)
     policy = find_policy(view.revision, view.outdated_us, now_us)
     refused = parsed.take_all_but_alerts() if policy.is_refused else []
-    checked = check_message(signed, parsed, registry, device, stored=view.statements, erased=view.erased)
+    checked = check_message(signed, parsed, registry, stored=view.statements, erased=view.erased)
     commit = store.commit(checked, now_us)
     _log_commit(envelope.hub, commit)
     if commit.new and not (view.heard_us is not None and 0 <= now_us - view.heard_us < HEARD_INTERVAL_US):

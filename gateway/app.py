@@ -21,6 +21,7 @@ from config.settings import Settings
 from drivers.registry import Registry, load_drivers
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
+from gateway.enrolment.site_clock import Clocks, SiteClock
 from gateway.heartbeat import StatusCollector
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
@@ -31,9 +32,10 @@ from gateway.pipeline import Pipeline
 from gateway.radio import Radio, is_radio_present
 from gateway.radio_failover import RadioFailover, RadioSource
 from gateway.recorder import Recorder
+from gateway.renewal import Renew, keep_renewed
 from gateway.sensor_memory import SensorMemory
 from gateway.sensor_runner import SensorRunner, memory_key, state_key
-from gateway.startup import load_consent, load_device_key, load_registration
+from gateway.startup import LOCK_FILE, load_consent, load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from sync.errors import PermanentError, TransientError
@@ -50,9 +52,6 @@ log = logging.getLogger(__name__)
 
 UPLOAD_TIMEOUT_S: Final = 10.0
 """How long a clean stop waits until the clinic acknowledges the last blocks. The rest is sent after the next start."""
-
-LOCK_FILE: Final = "lock"
-"""The file in the data folder that the running agent locks."""
 
 T = TypeVar("T")
 OpenRadio = Callable[[str, Path], AbstractAsyncContextManager[Radio]]
@@ -77,6 +76,8 @@ class Agent:
     make_transport: MakeTransport
     models: LoadedModels
     registry: Registry = field(default_factory=load_drivers)
+    renew: Renew | None = None
+    """Renews the hub's certificate, where the clinic's broker is reached by TLS."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then stops cleanly.
@@ -192,8 +193,8 @@ class Agent:
     def _radio_sources(self) -> list[RadioSource]:
         """The radios of the settings, in order of preference."""
         bonds = self.settings.data / "bonds.json"
-        names = (self.settings.radio, *self.settings.fallback_radios)
-        return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in names]
+        radios = self.settings.radios
+        return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in radios]
 
     async def _run_tasks(
         self,
@@ -216,6 +217,10 @@ class Agent:
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
             ]
+            identity = settings.clinic.broker.identity
+            if identity is not None and self.renew is not None:
+                clock = SiteClock(identity, Clocks.of_system())
+                background.append(group.create_task(keep_renewed(identity, clock, self.renew), name="renewal"))
             running = group.create_task(RadioFailover(self._radio_sources(), sensors).run(), name="sensors")
             try:
                 await stop.wait()
@@ -254,6 +259,10 @@ def _worker_thread(name: str) -> Iterator[WorkerCall]:
 
 
 def make_mqtt_transport(settings: Settings) -> ClinicTransport:
-    """The transport to the clinic's MQTT broker."""
+    """The transport to the clinic's MQTT broker. Its certificate is valid by the site's time, where this hub knows it."""
     topics = [ack_topic(settings.hub), receipt_topic(settings.hub)]
-    return MqttClient(settings.clinic.broker, client_id=settings.hub, subscriptions=topics)
+    broker = settings.clinic.broker
+    if broker.identity is None:
+        return MqttClient(broker, client_id=settings.hub, subscriptions=topics)
+    clock = SiteClock(broker.identity, Clocks.of_system())
+    return MqttClient(broker, client_id=settings.hub, subscriptions=topics, now_s=clock.verification_s)

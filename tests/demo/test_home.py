@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.simulate.home import HOME
-from tests.demo.test_demo import run_demo
+from tests.demo.demo_process import run_demo
 
 SECONDS = "24"
 """Long enough for the second pressure, the severely raised one, and for the new weighing."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.demo.test_demo import find_processes, read_status, run_demo, stop, wait_until
+from tests.demo.demo_process import find_processes, read_status, run_demo, stop, wait_until
 from tests.second_reader.blocks import Block, extend_chain, parse_block, start_chain
 from tests.second_reader.cbor import decode
 from tests.second_reader.clinic import read_clinic, read_device_key

@@ -10,6 +10,7 @@ from drivers.conversation import (
     Bond,
     Context,
     Conversation,
+    Expect,
     Moment,
     NoAnswerError,
     Procedure,
@@ -17,12 +18,11 @@ from drivers.conversation import (
     RefusedError,
     Remember,
     Request,
-    Run,
-    Value,
     Wait,
     Write,
 )
-from drivers.readings import DecodeError, Quarantined, Reading
+from drivers.decoding import ServiceDecoder
+from drivers.readings import Reading
 from drivers.spec import DriverSpec
 
 START_US = 1_790_000_000_000_000
@@ -47,15 +47,14 @@ def connect(driver: DriverSpec, sensor: Sensor, memory: Mapping[str, Any] | None
 
 def open_connection(driver: DriverSpec, sensor: Sensor, memory: Mapping[str, Any] | None = None) -> "Player":
     """A connection before its procedure `start`."""
-    assert driver.converse is not None, f"{driver.name} is a driver in the short form"
-    return Player(driver.converse(Context(memory=memory or {})), sensor)
+    return Player(ServiceDecoder(driver, Context(memory=memory or {})), sensor)
 
 
 @dataclass
 class Player:
     """One connection. `readings` are those that a session would store, `memory` what it would hand to the next connection."""
 
-    conversation: Conversation
+    decoder: ServiceDecoder
     sensor: Sensor
     now_s: float = 0.0
     readings: list[Reading] = field(default_factory=list)
@@ -64,6 +63,12 @@ class Player:
     """Each write: when, and the payload in hexadecimal."""
     _pending: list[tuple[float, int, str, bytes]] = field(default_factory=list)
     _order: int = 0
+
+    @property
+    def conversation(self) -> Conversation:
+        found = self.decoder.conversation
+        assert found is not None, f"{self.decoder.driver.name} is a driver in the short form: it has no conversation to play"
+        return found
 
     @property
     def now(self) -> Moment:
@@ -75,6 +80,7 @@ class Player:
         return self
 
     def run(self, procedure: Procedure) -> None:
+        """Run a procedure to its end. Raises the refusal or the missing answer that it does not catch."""
         result: Any = None
         error: Exception | None = None
         while True:
@@ -112,10 +118,10 @@ class Player:
                 self._await_silence(seconds, progress)
             case Remember(memory):
                 self.memory = memory
-            case Bond():
+            case Bond() | Expect():
                 pass
             case _:
-                self.readings.append(step)
+                self.readings += self.decoder.check((step,))
         return None
 
     def _write(self, characteristic: str, payload: bytes) -> None:
@@ -148,15 +154,10 @@ class Player:
 
     def _receive_next(self) -> tuple[str, bytes]:
         self.now_s, _, characteristic, payload = heapq.heappop(self._pending)
-        try:
-            for effect in self.conversation.receive(Value(characteristic, payload, self.now)):
-                match effect:
-                    case Remember(memory):
-                        self.memory = memory
-                    case Run(procedure):
-                        self.run(procedure)
-                    case _:
-                        self.readings.append(effect)
-        except DecodeError as error:
-            self.readings.append(Quarantined(characteristic, payload, str(error)))
+        decoded = self.decoder.decode(characteristic, payload, self.now)
+        self.readings += decoded.readings
+        if decoded.memory is not None:
+            self.memory = decoded.memory
+        for procedure in decoded.procedures:
+            self.run(procedure)
         return characteristic, payload

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from drivers.registry import load_drivers
+from drivers.spec import DriverSpec
 from gateway import virtual_time
 from gateway.commands.sensor_families import FAMILIES as PAIRING_FAMILIES
 from gateway.commands.sensor_families import Family
@@ -51,15 +52,31 @@ DEVICES: Final = {row[0]: row for row in table("What is known of which device")}
 
 
 def test_every_driver_has_one_row_and_every_row_names_a_driver() -> None:
-    assert [name for row in table("Drivers") for name in drivers_in(row[0])] == sorted(DRIVERS)
+    listed = [name for row in table("Drivers") for name in drivers_in(row[0])]
+    missing = [
+        f"| `{name}` | NAME, {', '.join(short_keys(DRIVERS[name]))} | WHAT IT READS | |"
+        for name in DRIVERS
+        if name not in listed
+    ]
+    unknown = [name for name in listed if name not in DRIVERS]
+    if listed != sorted(DRIVERS):
+        faults = f"missing rows: {missing}; rows without a driver: {unknown}"
+        pytest.fail(
+            f"docs/devices.md, first table: the rows must be the drivers in alphabetical order; {faults}", pytrace=False
+        )
+
+
+def short_keys(driver: DriverSpec) -> list[str]:
+    """How the page calls a driver's service, or its broadcasts where it has none."""
+    if driver.service:
+        return [driver.service[:8].removeprefix("0000").upper()]
+    return [f"{b.key:04X}" if isinstance(b.key, int) else b.key[4:8].upper() for b in driver.broadcasts]
 
 
 def test_the_row_of_a_driver_names_its_service_or_its_broadcasts() -> None:
     for name, service, *_ in table("Drivers"):
-        driver = DRIVERS[name.strip("`")]
-        keys = [f"{b.key:04X}" if isinstance(b.key, int) else b.key[4:8].upper() for b in driver.broadcasts]
-        for part in keys if not driver.service else [driver.service[:8].removeprefix("0000").upper()]:
-            assert part in service.upper(), name
+        for key in short_keys(DRIVERS[name.strip("`")]):
+            assert key in service.upper(), f"docs/devices.md: the second cell of {name} must name {key}"
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -77,9 +94,8 @@ def test_the_page_says_as_which_sensors_a_service_is_emulated() -> None:
     emulated = {STRAP: STRAP_DRIVERS, **BROADCASTS, **virtual_time.run(find_emulated())}
     connecting = emulated.keys() - BROADCASTS.keys()
     for driver, families in said.items():
-        assert {family for family, offered in emulated.items() if driver in offered} == (
-            connecting if families == {ALL} else families
-        )
+        emulating = {family for family, offered in emulated.items() if driver in offered}
+        assert emulating == (connecting if families == {ALL} else families), f"docs/devices.md: the last cell of {driver}"
 
 
 async def find_emulated() -> dict[str, set[str]]:

@@ -1,7 +1,6 @@
 """The harness of `make fuzz`: it accepts every driver's known payloads and finds faults that are planted."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +10,8 @@ from drivers.conversation import Action, Context, Effect, Moment, Procedure, Rea
 from drivers.readings import DecodeError, Reading, Status, Vital, Waveform
 from drivers.registry import build_registry, load_drivers
 from drivers.spec import Broadcast, Characteristic, DriverSpec, uuid16
+from tests.drivers.vector_files import VECTORS, cases, fail
 
-VECTORS = Path(__file__).parent / "vectors"
 STREAM = Characteristic(uuid16(0xFF01), "notify")
 START, STOP, ALL, REPEAT = 0xC0, 0xE0, 0xFF, 0xBD
 
@@ -62,14 +61,17 @@ def refuse(_payload: bytes) -> tuple[Reading, ...]:
     raise DecodeError("length: 1 byte is needed")
 
 
-@pytest.mark.parametrize("number", range(len(load_drivers().drivers)))
-def test_the_known_payloads_of_every_driver_pass(number: int) -> None:
-    driver = load_drivers().drivers[number]
+@pytest.mark.parametrize("driver", load_drivers().drivers, ids=lambda driver: driver.name)
+def test_the_known_payloads_of_every_driver_pass(driver: DriverSpec) -> None:
+    assert cases(driver, "vectors")
     found = Harness(build_registry([driver]))
-    seeds = list(found.make_seeds(VECTORS)) if (VECTORS / f"{driver.name}.json").exists() else []
+    seeds = list(found.make_seeds(VECTORS))
     assert seeds
     for seed in seeds:
-        found.check_input(seed)
+        try:
+            found.check_input(seed)
+        except AssertionError as error:
+            fail(driver, f"{error} (for the input {seed.hex()} of `make fuzz`)")
 
 
 def test_declared_refusals_pass() -> None:

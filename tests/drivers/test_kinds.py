@@ -26,7 +26,11 @@ def test_mdc_codes_lie_in_the_partition_that_their_reference_names(kind: Kind) -
         return
     signals = ("MDC_ECG", "MDC_PRESS", "MDC_PULS", "MDC_MASS", "MDC_TEMP", "MDC_SAT", "MDC_LEN", "MDC_RATIO", "MDC_BODY")
     partitions = {"MDC_ATTR": 1, "MDC_ID": 8, "MDC_HF": 129} | dict.fromkeys(signals, 2)
-    assert kind.mdc.code >> 16 == partitions["_".join(kind.mdc.reference.split("_")[:2])]
+    group = "_".join(kind.mdc.reference.split("_")[:2])
+    assert group in partitions, f"{kind.name}: add the partition of {group} (the code // 65536) to this test"
+    assert kind.mdc.code >> 16 == partitions[group], (
+        f"{kind.name}: the code is partition * 65536 + term, RTMMS column CF_CODE10"
+    )
 
 
 @every_kind

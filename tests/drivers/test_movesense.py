@@ -235,7 +235,7 @@ def test_heart_rate_and_intervals_are_converted_and_checked(client: Client) -> N
     assert client.receive(data(HEART_RATE, struct.pack("<f", -1.0))) == [Vital("heart_rate", -1.0, ("implausible",))]
 
 
-@pytest.mark.parametrize(("driver", "interval"), [(OPEN_ECG, 0x2A21), (OPEN_ACTIVITY, 0x2BE3)])
+@pytest.mark.parametrize(("driver", "interval"), [(OPEN_ECG, 0x2A21), (OPEN_ACTIVITY, 0x2BE3)], ids=["ecg", "activity"])
 @pytest.mark.parametrize(
     ("sent", "interval_ms"), [(b"\x02\x00", 2), (b"\x08\x00", 8), (b"\x00\x00", 4), (b"\xff\xff", 4), (None, 4)]
 )

@@ -23,8 +23,8 @@ from drivers.record_access import (
     report_from_sequence,
     report_from_time,
 )
-from drivers.spec import uuid16
-from tests.drivers.player import Player
+from drivers.spec import Characteristic, DriverSpec, uuid16
+from tests.drivers.player import Player, Sensor, open_connection
 from tests.drivers.record_sensor import RecordSensor
 
 RECORDS: Final = uuid16(0xFFF1)
@@ -54,6 +54,14 @@ class Conversation:
         return do_nothing()
 
 
+DRIVER: Final = DriverSpec(
+    "records",
+    uuid16(0xFFF0),
+    (Characteristic(RECORDS, "notify"), Characteristic(CONTROL_POINT, "indicate")),
+    converse=Conversation,
+)
+
+
 def record(number: int) -> bytes:
     return number.to_bytes(2, "little")
 
@@ -74,8 +82,8 @@ def filtering_sensor(numbers: range, **behaviour: Any) -> RecordSensor:
     return made
 
 
-def connect(device: RecordSensor, memory: Mapping[str, Any] | None = None) -> Player:
-    return Player(Conversation(Context(memory=memory or {})), device).start()
+def connect(device: Sensor, memory: Mapping[str, Any] | None = None) -> Player:
+    return open_connection(DRIVER, device, memory).start()
 
 
 def fetched(player: Player) -> list[float]:
@@ -176,7 +184,7 @@ def test_a_lost_answer_ends_in_an_abort_30_s_after_the_last_record() -> None:
 
 
 def test_values_of_another_stream_do_not_prolong_the_time_out() -> None:
-    player = Player(Conversation(Context()), sensor(range(0), loses_answer=True))
+    player = open_connection(DRIVER, sensor(range(0), loses_answer=True))
     for second in range(100):
         player.send(OTHER, b"", second)
     assert player.start().written == [(0.0, "0101"), (30.0, "0300")]
@@ -228,7 +236,7 @@ sent = st.builds(lambda after_s, value: (after_s, *value), st.floats(0, 100), va
 def test_any_sensor_leads_to_an_end_and_is_never_told_to_delete(
     script: list[list[tuple[float, str, bytes]]], last: int | None
 ) -> None:
-    player = Player(Conversation(Context(memory={} if last is None else {"last": last})), AnySensor(script)).start()
+    player = connect(AnySensor(script), {} if last is None else {"last": last})
     assert 1 <= len([payload for payload in requests(player) if payload.startswith("01")]) <= MAX_REQUESTS
     assert len([payload for payload in requests(player) if payload == "0300"]) <= 1
     assert player.now_s <= 100 * 9 + 31 * (MAX_REQUESTS + 2)

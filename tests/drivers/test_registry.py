@@ -18,6 +18,8 @@ from drivers.spec import Characteristic, DriverSpec, uuid16
 
 STRAP = (uuid16(0x1800), uuid16(0x180A), uuid16(0x180D), uuid16(0x180F), drivers.polar_pmd.SERVICE.upper())
 ECG_FRAME = bytes.fromhex("000094357700000000000280FF028000")
+MADE_UP = "5f6a1f0e-93c4-4d1b-8b52-3f0c2e7a9d11"
+"""A characteristic that no sensor has, so no driver decodes it."""
 H10 = DeviceInformation("Polar Electro Oy", "H10", "3.1.1")
 
 
@@ -75,9 +77,7 @@ def test_undecodable_payloads_are_quarantined_unchanged_with_the_reason() -> Non
     assert registry.decode(uuid16(0x2A19), b"\xff") == (
         Quarantined(uuid16(0x2A19), b"\xff", "battery level: 255 is reserved; the service defines 0 to 100 %"),
     )
-    assert registry.decode(uuid16(0x2A6E), b"\x01") == (
-        Quarantined(uuid16(0x2A6E), b"\x01", "no driver decodes this characteristic"),
-    )
+    assert registry.decode(MADE_UP, b"\x01") == (Quarantined(MADE_UP, b"\x01", "no driver decodes this characteristic"),)
 
 
 def test_upper_case_uuid_names_the_same_characteristic() -> None:

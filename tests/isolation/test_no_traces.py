@@ -78,8 +78,10 @@ def write_settings(data: Path) -> Path:
 def observe(folder: Path, namespaces: list[str], commands: dict[str, list[str]]) -> dict[str, Any]:
     (folder / "layers").mkdir()
     (folder / "home").mkdir()
+    (folder / "tmp").mkdir()
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    environment = kept | {"HOME": str(folder / "home"), "PYTHONDONTWRITEBYTECODE": "1"}
+    home, temporary = str(folder / "home"), str(folder / "tmp")  # not /tmp, where demos of other tests come and go
+    environment = kept | {"HOME": home, "TMPDIR": temporary, "PYTHONDONTWRITEBYTECODE": "1"}
     request = {
         "layers": str(folder / "layers"),
         "keep": [str(ROOT), str(folder)],
@@ -95,7 +97,13 @@ def observe(folder: Path, namespaces: list[str], commands: dict[str, list[str]])
     return dict(json.loads(done.stdout))
 
 
-def test_the_sandbox_sees_what_a_process_does(tmp_path: Path, namespaces: list[str]) -> None:
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short path: a socket's path has at most 107 bytes."""
+    return tmp_path_factory.mktemp("f")
+
+
+def test_the_sandbox_sees_what_a_process_does(folder: Path, namespaces: list[str]) -> None:
     program = (
         "import os, pathlib, socket\n"
         "pathlib.Path.home().joinpath('trace').touch()\n"
@@ -104,18 +112,18 @@ def test_the_sandbox_sees_what_a_process_does(tmp_path: Path, namespaces: list[s
         "try: socket.gethostbyname('telemetry.example.org')\n"
         "except OSError: socket.socket().connect_ex(('192.0.2.1', 443))\n"
     )
-    seen = observe(tmp_path, namespaces, {"trace": [sys.executable, "-c", program]})
+    seen = observe(folder, namespaces, {"trace": [sys.executable, "-c", program]})
     assert seen["commands"]["trace"] == {"status": 0, "output": ""}
-    assert seen["files"] == sorted([str(tmp_path / "home" / "trace"), "/usr/trace"])
+    assert seen["files"] == sorted([str(folder / "home" / "trace"), "/usr/trace"])
     assert seen["names"] == ["telemetry.example.org"]
     assert seen["hosts"] == ["192.0.2.1"]
     assert not Path("/usr/trace").exists()
 
 
 def test_no_command_leaves_a_trace_outside_its_data_folder_or_looks_for_another_machine(
-    tmp_path: Path, namespaces: list[str]
+    folder: Path, namespaces: list[str]
 ) -> None:
-    data = tmp_path / "data"
+    data = folder / "data"
     data.mkdir()
     write_record(data / "records")
     rows = [f"{i / RATE_HZ:.3f},{0.1 * (i % 7):.2f}" for i in range((OBSERVED_S - 1) * RATE_HZ)]
@@ -127,7 +135,7 @@ def test_no_command_leaves_a_trace_outside_its_data_folder_or_looks_for_another_
         "replay": [*pulsegate, "replay", "--json", "--speed", "1", str(data / "ecg.csv")],
         "evaluate": [*pulsegate, "evaluate", "beats", "--json", "--data", str(data / "records")],
     }
-    seen = observe(tmp_path, namespaces, commands)
+    seen = observe(folder, namespaces, commands)
     stopped = {"replay": 130}  # where the machine is slow
     failed = {name: end for name, end in seen["commands"].items() if end["status"] not in (0, stopped.get(name, 0))}
     assert failed == {}
