@@ -113,7 +113,7 @@ class Agent:
                 recorder = Recorder(outbox, run_on_storage_thread, uplink.wake, BufferAlert(self.clock, saved))
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
-                collector = StatusCollector(self.settings.data, self.clock, self.settings.hub, outbox, sensors, self.models)
+                collector = self._make_collector(outbox, sensors)
                 heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
                 await self._update_refusal_alert(storage)
                 await storage.recorder.flush()
@@ -146,6 +146,11 @@ class Agent:
                     f"cannot lock the data folder {data} ({error.strerror}): set `data` to a folder that you can write to"
                 ) from error
             yield
+
+    def _make_collector(self, outbox: Outbox, sensors: list[SensorRunner]) -> StatusCollector:
+        settings = self.settings
+        identity = settings.clinic.broker.identity
+        return StatusCollector(settings.data, identity, self.clock, settings.hub, outbox, sensors, self.models)
 
     def _load_keys(self) -> HubKeys:
         data = self.settings.data

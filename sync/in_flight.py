@@ -33,7 +33,7 @@ RECEIVER_DEAD_S: Final = 30.0
 MESSAGES_QUEUED: Final = 45
 """The most messages of one hub that a broker may have to queue for the clinic in `RECEIVER_DEAD_S`: those in flight (8 + 16),
 an alert every 2 s (15), one message after each of the timeouts of 2, 4, 8 and 16 s (4), a status at a new connection and one
-in the minute (2). Brokers drop silently what exceeds their limit; mosquitto's `max_queued_messages` of 1000 serves 22 hubs."""
+in the minute (2). Brokers drop silently what exceeds their limit: `cloud.site.mosquitto` sets that of the site's."""
 ACK_TIMEOUT_S: Final = (2.0, 60.0)
 """Bounds of the acknowledgement timeout, after which a block is sent again. The timeout is four times the latest round trip,
 doubled by each expiry. The clinic answers in 30 ms (p95), over 2G in 2 s; a hub that restarts before its clinic should not

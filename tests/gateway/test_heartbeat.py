@@ -1,11 +1,16 @@
 """The agent's status for the clinic: what it says, that it names nobody, and when it is sent."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 
 from config.version import VERSION
+from gateway.enrolment.identity import SITE_FILE
+from gateway.enrolment.site_clock import FILE as TIME_FILE
+from gateway.enrolment.site_clock import Clocks, SiteClock
+from gateway.heartbeat import StatusCollector
 from gateway.models import LoadedModels, load_models
 from gateway.power import read_battery
 from gateway.startup import load_device_key
@@ -16,6 +21,7 @@ from sync.status import STATUS_LIMIT_BYTES, Battery, HubStatus, decode_status
 from sync.versions import REVISION
 from sync.wire import LANES, status_topic
 from tests.gateway.testbed import START_US, Testbed, run_scenario
+from tests.sync.uplink_testbed import open_testbed
 
 HUB_TOPIC = status_topic("hub-1").encode()
 
@@ -106,3 +112,50 @@ def test_the_status_command_tells_to_update() -> None:
     rows = dict(zip(labels, values, strict=True))
     assert rows["version"] == "outdated: update pulsegate; from 2027-01-15 on the clinic takes only alerts"
     assert "update by s" not in rows
+
+
+class FakeClocks:
+    """Clocks of an enrolled hub, in one boot."""
+
+    def __init__(self) -> None:
+        self.wall, self.boot, self.id = 1_790_000_000.0, 100.0, "boot-1"
+
+    def clocks(self) -> Clocks:
+        return Clocks(lambda: self.wall, lambda: self.boot, lambda: self.id)
+
+
+def test_the_clock_offset_is_that_to_the_sites_last_signed_time_in_this_boot(tmp_path: Path) -> None:
+    fake = FakeClocks()
+    clock = SiteClock(tmp_path, fake.clocks())
+    assert clock.wall_offset_s() is None
+    clock.begin(1_790_000_000)
+    fake.wall, fake.boot = fake.wall + 70.0, fake.boot + 60.0
+    assert clock.wall_offset_s() == pytest.approx(10.0)
+    fake.wall -= 100.0
+    assert clock.wall_offset_s() == pytest.approx(-90.0)
+    fake.id = "boot-2"
+    assert clock.wall_offset_s() is None
+
+
+@pytest.mark.parametrize(("until_s", "days"), [(START_US // 1_000_000 + 5 * 86_400 + 7, 5), (START_US // 1_000_000 - 1, -1)])
+def test_an_enrolled_hub_tells_the_days_of_its_certificate(
+    tmp_path: Path, models: LoadedModels, until_s: int, days: int
+) -> None:
+    record = {"host": "clinic.example", "port": 8443, "region": "DE", "hub": "hub-1", "subject": "s", "from_s": 1}
+    (tmp_path / SITE_FILE).write_text(json.dumps(record | {"until_s": until_s, "brokers": []}))
+    with open_testbed(tmp_path) as hub:
+        collector = StatusCollector(tmp_path, tmp_path, FixedClock(), "hub-1", hub.outbox, [], models)
+        status = collector.collect(1)
+        assert (status.certificate_days, status.clock_offset_us) == (days, None)
+        (tmp_path / SITE_FILE).write_text("damaged")
+        (tmp_path / TIME_FILE).write_text("damaged")
+        status = collector.collect(2)
+        assert (status.certificate_days, status.clock_offset_us) == (None, None)
+
+
+class FixedClock:
+    def mono_ns(self) -> int:
+        return 0
+
+    def wall_us(self) -> int:
+        return START_US
