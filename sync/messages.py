@@ -173,7 +173,7 @@ def encode_ack(ack: Ack, key: SigningKey) -> bytes:
     Raises:
         WireError: it would be larger than 64 KiB.
     """
-    fields = {
+    fields: dict[str, Any] = {
         "v": FORMAT,
         "hub": ack.hub,
         "site": ack.site,

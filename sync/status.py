@@ -86,7 +86,7 @@ def encode_status(status: HubStatus, device: SigningKey) -> bytes:
     Raises:
         WireError: it would be too large.
     """
-    fields = {
+    fields: dict[str, Any] = {
         "v": FORMAT,
         "hub": status.hub,
         "epoch": status.epoch,
@@ -147,9 +147,10 @@ def _parse(message: Mapping[str, Any]) -> HubStatus:
     valid["backlog"] = tuple(row.lane for row in backlog) == LANES
     valid["links"] = len(links) <= MAX_LINK_STATES and list(links) == sorted(dict(links).items())
     check_valid(valid, "status")
-    values: dict[str, Any] = {name: message.get(name) for name in ("hub", *valid)}
     battery = Battery(*message["battery"]) if message["battery"] is not None else None
-    return HubStatus(**values | {"backlog": backlog, "links": links, "battery": battery})
+    values: dict[str, Any] = {name: message.get(name) for name in ("hub", *valid)}
+    values |= {"backlog": backlog, "links": links, "battery": battery}
+    return HubStatus(**values)
 
 
 def _is_integer(value: object) -> bool:
