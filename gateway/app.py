@@ -24,6 +24,7 @@ from gateway.audit_log import AuditLog
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
 from gateway.enrolment.site_clock import Clocks, SiteClock
+from gateway.heartbeat import StatusCollector
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
 from gateway.pairing_alert import pairing_key
@@ -40,12 +41,13 @@ from gateway.startup import LOCK_FILE, load_consent, load_device_key, load_regis
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from sync.errors import PermanentError, TransientError
+from sync.heartbeat import Heartbeat
 from sync.keys import HubKey, HubKeys
 from sync.mqtt import MqttClient
 from sync.outbox import Outbox
 from sync.registration import Registration
 from sync.transport import Transport, WorkerCall
-from sync.uplink import Uplink
+from sync.uplink import Uplink, UplinkCallbacks
 from sync.wire import ack_topic, receipt_topic
 
 log = logging.getLogger(__name__)
@@ -107,20 +109,25 @@ class Agent:
                     keys=keys,
                     registration=registration,
                     call=run_on_storage_thread,
-                    on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
-                    on_audit=audit.note_site,
+                    callbacks=UplinkCallbacks(
+                        on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
+                        on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
+                        on_audit=audit.note_site,
+                    ),
                 )
                 saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
                 recorder = Recorder(outbox, run_on_storage_thread, uplink.wake, BufferAlert(self.clock, saved))
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
+                collector = self._make_collector(outbox, sensors, partial(audit.read_heads, keys.device))
+                heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
                 await self._update_refusal_alert(storage)
                 await storage.recorder.flush()
                 names = ", ".join(sensor.settings.name for sensor in sensors)
                 release = self.models.release or "refused"
                 log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
                 await run_on_storage_thread(audit.note_start, self.settings, self.models)
-                await self._run_tasks(stop, transport, storage, sensors, audit)
+                await self._run_tasks(stop, transport, heartbeat, storage, sensors, audit)
                 await run_on_storage_thread(audit.note_stop)
             finally:
                 await run_on_storage_thread(outbox.close)
@@ -147,6 +154,13 @@ class Agent:
                     f"cannot lock the data folder {data} ({error.strerror}): set `data` to a folder that you can write to"
                 ) from error
             yield
+
+    def _make_collector(
+        self, outbox: Outbox, sensors: list[SensorRunner], read_audit: Callable[[], bytes | None]
+    ) -> StatusCollector:
+        settings = self.settings
+        identity = settings.clinic.broker.identity
+        return StatusCollector(settings.data, identity, self.clock, settings.hub, outbox, sensors, self.models, read_audit)
 
     def _load_keys(self) -> HubKeys:
         data = self.settings.data
@@ -204,6 +218,7 @@ class Agent:
         self,
         stop: asyncio.Event,
         transport: ClinicTransport,
+        heartbeat: Heartbeat,
         storage: Storage,
         sensors: list[SensorRunner],
         audit: AgentAudit,
@@ -215,6 +230,7 @@ class Agent:
                 group.create_task(transport.run(), name="transport"),
                 group.create_task(storage.recorder.run(), name="recorder"),
                 group.create_task(storage.uplink.run(), name="uplink"),
+                group.create_task(heartbeat.run(), name="heartbeat"),
                 group.create_task(storage.keep_tidy(), name="tidy"),
                 group.create_task(reporter.run(), name="status"),
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),

@@ -26,6 +26,7 @@ from cloud.audit_actors import LOOPBACK
 from cloud.audit_log import AuditLog
 from cloud.changes import AlertKey, SensorKey
 from cloud.clock import now_us
+from cloud.hub_overview import hub_as_json, list_hubs
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from cloud.validate import MAX_NAME_CHARS, MAX_TIME_US
@@ -106,6 +107,11 @@ def _add_rest_routes(app: FastAPI, store: Store, engine: Engine, access: AccessL
     """Add the REST routes. They are not coroutines: FastAPI runs them on worker threads, which may wait for the database."""
     _add_alert_routes(app, engine, access)
     _add_sensor_routes(app, engine, access)
+
+    @app.get("/api/hubs")
+    def hubs(scope: ViewerScope) -> Json:
+        at_us = now_us()
+        return {"now_us": at_us, "hubs": [hub_as_json(hub) for hub in list_hubs(store, scope, at_us)]}
 
     @app.get("/api/counters")
     def counters(scope: ViewerScope) -> Json:
