@@ -22,6 +22,8 @@ STORE_ID_BYTES: Final = 16
 FINGERPRINT_BYTES: Final = 8
 DIGEST_BYTES: Final = 32
 """Length of a digest, a chain value and a commitment: SHA-256."""
+UNKNOWN_CHAIN: Final = bytes(DIGEST_BYTES)
+"""The chain value at the end of a dropped range that damage of the hub's buffer made unknown."""
 MAX_COUNT: Final = 2**53 - 1
 """Largest epoch, sequence number and counter: every JSON and JavaScript reader represents it exactly."""
 EPOCH_RANDOM_BITS: Final = 20

@@ -18,7 +18,7 @@ from sync.wire import BlockId, Lane
 SEQ_BITS: Final = 32
 """A block's `id` in its table is sequence << 32 | seq."""
 _SEQ_MASK: Final = (1 << SEQ_BITS) - 1
-_NO_ANSWER: Final = 2
+NO_ANSWER: Final = 2
 """The state of a block without any answer. States from 2 to 127 have the same size in SQLite, so that a change of state writes
 one page and not the whole block."""
 _ANSWERS: Final = 4
@@ -131,7 +131,7 @@ class BlockTables:
         first = sequence.row_id(sequence.last - len(blocks) + 1)
         size = sum(len(block[3]) for block in blocks)
         self._database.execute_many(
-            f"INSERT INTO blocks_{sequence.lane} VALUES (?, {_NO_ANSWER}, {now_s}, ?, ?, ?, ?)",
+            f"INSERT INTO blocks_{sequence.lane} VALUES (?, {NO_ANSWER}, {now_s}, ?, ?, ?, ?)",
             [(row_id, *block) for row_id, block in enumerate(blocks, first)],
         )
         update = """UPDATE sequences SET last = ?, chain = ?, pending = pending + ?, bytes = bytes + ?,
@@ -189,7 +189,7 @@ class BlockTables:
         """Record an answer for blocks; None makes them pending again."""
         if not rows:
             return
-        state = _NO_ANSWER if answer is None else self.generation * _ANSWERS + answer
+        state = NO_ANSWER if answer is None else self.generation * _ANSWERS + answer
         update = f"UPDATE blocks_{sequence.lane} SET state = ?, since = ? WHERE id = ?"
         self._database.execute_many(update, [(state, now_s, row.row_id) for row in rows])
         counts = self._uncount(rows)
@@ -251,6 +251,11 @@ class BlockTables:
         seq = sequence.last + 1 if row is None else row[0] & _SEQ_MASK
         if seq != sequence.open_from:
             self._database.execute("UPDATE sequences SET open_from = ? WHERE id = ?", seq, sequence.id)
+
+
+def is_possible_state(state: int) -> bool:
+    """Whether a row of an undamaged buffer can have this state."""
+    return state == NO_ANSWER or (state > _ANSWERS and state % _ANSWERS != 0)
 
 
 def sequence_of(row_id: int) -> int:

@@ -17,6 +17,7 @@ The class is synchronous and used by one thread at a time: the agent's storage w
 """
 
 import logging
+import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,9 +35,10 @@ from sync.outbox.epochs import CLOCK_LEAP_S, SECONDS_PER_DAY, HubClock, sealing_
 from sync.outbox.format_1 import report_unreadable, reseal_blocks
 from sync.outbox.header_templates import HeaderTemplates
 from sync.outbox.keys import OutboxKeys
+from sync.outbox.repair import BufferOpener, damaged_files, delete_damaged
 from sync.outbox.reserve import Reserve
 from sync.outbox.room import BUFFER_LIMITS, BufferLimits, delete_answered, drop, make_room
-from sync.outbox.schema import is_disk_full, open_database
+from sync.outbox.schema import is_disk_full
 from sync.outbox.sealer import OutboxSealer
 from sync.outbox.state import OutboxState, StoredState
 from sync.outbox.stored_headers import restore_header
@@ -125,8 +127,10 @@ class Outbox:
     ) -> "Outbox":
         """Open the buffer, or create it (mode 0600), and begin a new epoch. `clock` returns seconds since 1970, UTC.
 
+        If the file is damaged, a new buffer with all that is readable takes its place (`sync.outbox.repair`).
+
         Raises:
-            PermanentError: the file is damaged, of a newer version, of another hub or application, or not writable.
+            PermanentError: the file is of a newer version, of another hub or application, or not writable.
             RegistrationError: the registration has no such subject.
             SealError: it was sealed with another hub key.
             TransientError: it is locked by another process, or the disk is full.
@@ -137,8 +141,10 @@ class Outbox:
             )
         reserve = Reserve(path.with_name(path.name + RESERVE_SUFFIX))
 
+        opener = BufferOpener(path, reserve, hub, subject, keys, registration.recipients.keys(), clock)
+
         def open_once() -> Outbox:
-            database = open_database(path, reserve, hub=hub, hub_key=keys.hub)
+            database = opener.open()
             try:
                 return cls(database, hub=hub, subject=subject, keys=keys, registration=registration, clock=clock, limits=limits)
             except BaseException:
@@ -291,13 +297,22 @@ class Outbox:
         is_round_over = self._defer(delete)
         if self._database.connection.total_changes > changes:
             self._commit()
+        if is_round_over:
+            self._delete_old_damaged()
         return is_round_over
+
+    def _delete_old_damaged(self) -> None:
+        """Delete a damaged buffer at the end of the retention, since it holds data keys of its time."""
+        for file in damaged_files(self._database.path):
+            if time.time() - file.stat().st_mtime > self._limits.retention_s:
+                file.unlink(missing_ok=True)
 
     def statistics(self) -> OutboxStatistics:
         return read_statistics(self._database)
 
     def _begin(self) -> None:
-        """Begin the first epoch of this opening, and wrap keys for new recipients."""
+        """Begin the first epoch of this opening, sign damaged statements again, and wrap keys for new recipients."""
+        self._keys.sign_again()
         self._keys.save_recipients()
         self._begin_epoch(self._load_epoch() or 0)
 
@@ -369,6 +384,8 @@ class Outbox:
         applied = self._defer(body)
         if applied.is_new_store or applied.refused:
             self._commit()
+        if applied.refused:
+            delete_damaged(self._database.path)  # an erased subject's keys may be in it
         return applied
 
     def _commit(self) -> None:
