@@ -50,6 +50,15 @@ class Completeness:
         """Note that a sequence has at least `end` blocks."""
         self.ends[sequence] = max(self.ends[sequence], end)
 
+    def lost(self) -> list[BlockRange]:
+        """Return the dropped ranges, in order, without what the clinic holds: a damaged hub does not know that."""
+        lost = list[BlockRange]()
+        for dropped in self.dropped:
+            held = ((seq, seq) for seq in self.held.get(SequenceId(*dropped[:3]), ()) if seq <= dropped.last)
+            gaps = find_gaps([(1, dropped.first - 1), *held], dropped.last)
+            lost += [dropped._replace(first=first, last=last) for first, last in gaps]
+        return lost
+
     def missing(self) -> list[BlockRange]:
         """Return the ranges of missing blocks, in order."""
         known = defaultdict[SequenceId, list[tuple[int, int]]](list)

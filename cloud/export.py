@@ -77,7 +77,7 @@ class ExportTotals:
             "duplicate_waveforms": self.duplicate_waveforms,
             "missing_blocks": sum(gap.last - gap.first + 1 for gap in missing),
             "missing": [gap._asdict() for gap in missing[:MAX_RANGES_LISTED]],
-            "dropped": [dropped._asdict() for dropped in self.completeness.dropped[:MAX_RANGES_LISTED]],
+            "dropped": [lost._asdict() for lost in self.completeness.lost()[:MAX_RANGES_LISTED]],
             "unopened": dict(self.unopened),
             "quarantined": rejected.quarantined,
             "conflicts": rejected.conflicts,

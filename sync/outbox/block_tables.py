@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from sync.errors import DamagedBufferError
 from sync.outbox.database import OutboxDatabase
 from sync.seal import LaneEnd
 from sync.wire import BlockId, Lane
@@ -101,7 +102,13 @@ class BlockTables:
         self.open_bytes = int(waiting)
 
     def answer_of(self, state: int) -> Answer | None:
-        """The present store's answer for a block."""
+        """The present store's answer for a block.
+
+        Raises:
+            DamagedBufferError: no row can have this state.
+        """
+        if not is_possible_state(state):
+            raise DamagedBufferError(f"the buffer {self._database.path} is damaged: a block has the impossible state {state}")
         return Answer(state % _ANSWERS) if self._is_answered(state) else None
 
     def find(self, lane: Lane, epoch: int) -> BlockSequence | None:
@@ -151,6 +158,11 @@ class BlockTables:
         """The next rows of a lane's table."""
         query = f"SELECT {_ROW} FROM blocks_{lane} WHERE id > ? ORDER BY id LIMIT ?"
         return [BlockRow(*row) for row in self._database.rows(query, row_id, limit)]
+
+    def read_sealed_after(self, lane: Lane, row_id: int, limit: int) -> list[tuple[BlockRow, bytes]]:
+        """The next rows of a lane's table with their blocks."""
+        query = f"SELECT {_ROW}, sealed FROM blocks_{lane} WHERE id > ? ORDER BY id LIMIT ?"
+        return [(BlockRow(*values), sealed) for *values, sealed in self._database.rows(query, row_id, limit)]
 
     def read_answered(self, sequence: BlockSequence, answers: Sequence[Answer | None], limit: int) -> list[BlockRow]:
         """The oldest blocks of a sequence with one of these answers."""

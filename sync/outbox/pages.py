@@ -6,8 +6,10 @@ reference is https://www.sqlite.org/fileformat2.html. Our files reserve no bytes
 
 import os
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -57,7 +59,9 @@ class PageFile:
 
     def rows(self, is_wanted: IsWanted) -> Iterator[RawRow]:
         """The rows whose columns have wanted types, in the order of their pages."""
-        for number in range(1, max(os.fstat(self._file).st_size // self._bytes, *self._newer, 0) + 1):
+        in_file = os.fstat(self._file).st_size // self._bytes
+        behind = sorted(number for number in self._newer if number > in_file)
+        for number in chain(range(1, in_file + 1), behind):
             if number not in self._free:
                 yield from self._rows_of(self._page(number), _FILE_HEADER_BYTES if number == 1 else 0, is_wanted)
 
@@ -168,20 +172,21 @@ def is_wal_damaged(path: Path) -> bool:
     A power cut can damage only the last transaction, because each is on the disk before the next one is written.
     """
     wal = read_wal(path)
-    if len(wal) < _WAL_HEADER.size or _WAL_HEADER.unpack_from(wal)[0] not in _WAL_MAGIC:
+    if len(wal) < _WAL_HEADER.size:
         return False
     magic, _, page_bytes, _, *salts_and_sums = _WAL_HEADER.unpack_from(wal)
     order, salts = ">" if magic & 1 else "<", tuple(salts_and_sums[:2])
     sums = _checksum(wal[: _WAL_HEADER.size - 8], (0, 0), order)
-    is_intact, commits_behind = sums == tuple(salts_and_sums[2:]), 0
+    if magic not in _WAL_MAGIC or sums != tuple(salts_and_sums[2:]):
+        return len(wal) > _WAL_HEADER.size  # SQLite would ignore all of it
+    is_intact, commits_behind = True, 0
     for frame in _frames(wal, page_bytes):
-        if frame.salts != salts:
-            return False
-        if commits_behind:
+        is_current = frame.salts == salts
+        if is_current and commits_behind:
             return True
         sums = _checksum(frame.page, _checksum(frame.head, sums, order), order) if is_intact else sums
-        is_intact = is_intact and sums == frame.sums
-        commits_behind += not is_intact and frame.size_after != 0
+        is_intact = is_intact and is_current and sums == frame.sums
+        commits_behind += is_current and not is_intact and frame.size_after != 0
     return False
 
 
@@ -206,9 +211,15 @@ def _frames(wal: bytes, page_bytes: int) -> Iterator[_Frame]:
 
 
 def _committed_pages(wal: bytes, page_bytes: int) -> list[tuple[int, bytes]]:
-    """The pages in a WAL up to its last commit, in their order. Frames of an earlier use of the file have other salts."""
+    """The pages in a WAL up to its last commit, in their order.
+
+    Frames of an earlier use of the file have other salts. If the header is damaged, the most frequent ones are believed.
+    """
     frames = list(_frames(wal, page_bytes))
-    current = [frame for frame in frames if frame.salts == frames[0].salts]
+    counts = Counter(frame.salts for frame in frames)
+    claimed = _WAL_HEADER.unpack_from(wal)[4:6] if frames else ()
+    salts = claimed if claimed in counts else max(counts, key=counts.__getitem__, default=())
+    current = [frame for frame in frames if frame.salts == salts]
     commits = [index for index, frame in enumerate(current) if frame.size_after]
     return [(frame.number, frame.page) for frame in current[: commits[-1] + 1]] if commits else []
 

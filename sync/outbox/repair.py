@@ -54,8 +54,8 @@ class BufferOpener:
         self._subjects = subjects
         self._clock = clock
 
-    def open(self) -> OutboxDatabase:
-        """Open the buffer, or create it; salvage it first if it is damaged.
+    def open(self, *, is_damaged: bool) -> OutboxDatabase:
+        """Open the buffer, or create it; salvage it first if it is damaged. `is_damaged` says that damage was met before.
 
         Raises:
             PermanentError: the database belongs to another application or hub, or has a newer schema. Nothing was changed.
@@ -64,7 +64,10 @@ class BufferOpener:
         """
         if _beside(self._path, _SALVAGING).exists():
             self._resume()
+            is_damaged = False
         try:
+            if is_damaged:
+                raise DamagedBufferError(f"the buffer {self._path} was found damaged while it was in use")
             return self._open_checked()
         except NewerBufferError:
             raise
