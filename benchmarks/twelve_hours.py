@@ -281,7 +281,9 @@ class Day:
         names = (f"sensor-{number}" for number in range(len(ADDRESSES)))
         sensors = tuple(SensorSettings(name, address=address) for name, address in zip(names, ADDRESSES, strict=True))
         clinic = ClinicSettings(Endpoint("127.0.0.1", 1883), self.folder / "registration.toml")
-        settings = Settings(HUB, SUBJECT, self.folder / "agent", "virtual:in-process", clinic, sensors, DEFAULT_LIMITS)
+        settings = Settings(
+            HUB, SUBJECT, self.folder / "agent", "virtual:in-process", clinic, sensors, DEFAULT_LIMITS, upload="all"
+        )
 
         @asynccontextmanager
         async def open_radio(_spec: str, keys: Path) -> AsyncIterator[Radio]:

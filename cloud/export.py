@@ -16,7 +16,7 @@ from cloud.store.stored_blocks import StoreCounts, StoredBlock, StoredBlockId
 from sync.format_1 import blocks as format_1
 from sync.records import Record, WaveformRecord, type_name
 from sync.seal import SealError, parse_header
-from sync.wire import BlockId
+from sync.wire import ON_REQUEST_LANE, BlockId
 
 Json = dict[str, Any]
 
@@ -137,7 +137,7 @@ def _add_block(totals: ExportTotals, block: StoredBlock) -> None:
         previous = (format_1.parse_header if is_format_1(block) else parse_header)(block.block).prev
     except SealError:
         return  # the block cannot be opened either, so `export_records` counts it as unopened
-    if previous is not None:
+    if previous is not None and lane != ON_REQUEST_LANE:
         totals.completeness.add_end(SequenceId(block.hub, lane, previous[0]), previous[1])
 
 

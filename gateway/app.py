@@ -37,6 +37,7 @@ from gateway.sensor_runner import SensorRunner, memory_key, state_key
 from gateway.startup import load_consent, load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
+from gateway.upload import WaveformUpload
 from sync.errors import DamagedBufferError, PermanentError, TransientError
 from sync.keys import HubKey, HubKeys
 from sync.mqtt import MqttClient
@@ -130,7 +131,13 @@ class Agent:
                     on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
                 )
                 saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
-                recorder = Recorder(outbox, run_on_storage_thread, uplink.wake, BufferAlert(self.clock, saved))
+                recorder = Recorder(
+                    outbox,
+                    run_on_storage_thread,
+                    uplink.wake,
+                    BufferAlert(self.clock, saved),
+                    upload=WaveformUpload(self.settings.upload),
+                )
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
                 await self._update_refusal_alert(storage)

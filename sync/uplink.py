@@ -28,7 +28,7 @@ from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, OutgoingMessage, Position,
 from sync.registration import Registration
 from sync.signing import SignatureError
 from sync.transport import Transport, WorkerCall
-from sync.wire import UPLINK_LANES, Lane, WireError, ack_topic, receipt_topic, up_topic
+from sync.wire import LANES, Lane, WireError, ack_topic, receipt_topic, up_topic
 
 log: Final = logging.getLogger(__name__)
 
@@ -42,8 +42,9 @@ IGNORED_REPORT_INTERVAL_S: Final = 60.0
 ANSWER_LIMIT_S: Final = 30.0
 """Time without an acknowledgement after which the status says so. Several sendings expire before: the first after 2 s."""
 _START: Final[Position] = (0, 0)
-_LANE_WITHOUT_BLOCKS: Final[Lane] = "wave"
-"""The topic of a message without blocks: the least urgent."""
+_LEAST_URGENT: Final[Lane] = "wave"
+"""The topic of a message without blocks, and of one with blocks of `archive`, which has no topic."""
+_ARCHIVE: Final[tuple[Lane, ...]] = ("archive",)
 _ReceiveMessage = Callable[[Outbox, Registration, bytes, SentBlocks], Received]
 
 
@@ -93,6 +94,8 @@ _SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
     ("wave", True),
     ("vital", False),
     ("wave", False),
+    ("archive", True),
+    ("archive", False),
 )
 """(lane, is live), most urgent first."""
 
@@ -146,6 +149,11 @@ class Uplink:
         """Signal that the outbox has new blocks. Call it on the event loop."""
         self._wakeup.set()
 
+    def send_archive(self) -> None:
+        """Send blocks that were released in `archive`. Call it on the event loop."""
+        self._read_again(_ARCHIVE)
+        self.wake()
+
     async def _send(self) -> NoReturn:
         while True:
             self._wakeup.clear()
@@ -186,7 +194,7 @@ class Uplink:
 
     async def _create_cursors(self) -> dict[Lane, _Cursor]:
         cursors: dict[Lane, _Cursor] = {}
-        for lane in UPLINK_LANES:
+        for lane in LANES:
             end = await self._call(self._outbox.last_position, lane)
             cursors[lane] = _Cursor(end, end)
         return cursors
@@ -215,7 +223,8 @@ class Uplink:
         self._is_dropped_due = False
         if message.ids:
             self._in_flight.add(message.ids, len(message.payload) + PACKET_OVERHEAD_BYTES, asyncio.get_running_loop().time())
-        lane = message.section.lane if message.section else _LANE_WITHOUT_BLOCKS
+        lane = message.section.lane if message.section else _LEAST_URGENT
+        lane = _LEAST_URGENT if lane == "archive" else lane
         try:
             await self._transport.publish(up_topic(self._hub, lane), message.payload)
         except TransientError:
@@ -265,7 +274,7 @@ class Uplink:
             self._answered_at = now
             self._set_problem(None)
         if applied.is_new_store:
-            self._read_again(UPLINK_LANES)
+            self._read_again(LANES)
         self._note_report(received)
         self._wakeup.set()
 

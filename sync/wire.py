@@ -39,6 +39,8 @@ LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 UPLINK_LANES: Final[tuple[Lane, ...]] = ("alert", "vital", "wave")
 """The lanes that the hub sends without a request; `archive` stays on the hub until the clinic requests a part of it."""
 
+ON_REQUEST_LANE: Final[Lane] = "archive"
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOPIC: Final = re.compile(rf"pulsegate/v1/({_NAME.pattern})/up/(?:alert|vital|wave)")
 

@@ -141,7 +141,7 @@ class OutboxAcks:
         if sequence is None or not 1 <= mark.seq <= sequence.last:
             return
         chain = self._chain_at(sequence, mark.seq)
-        if chain == UNKNOWN_CHAIN:  # damage of the buffer: the mark settles no block here, but the clinic waits for none before
+        if mark.lane == "archive" or chain == UNKNOWN_CHAIN:  # it settles no block, but the clinic waits for none before
             self._record_mark(sequence, mark.seq)
             return
         if chain != mark.chain:

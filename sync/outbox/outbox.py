@@ -27,6 +27,7 @@ from sync.errors import DiskFullError, PermanentError, SyncError
 from sync.keys import HubKeys
 from sync.messages import Ack, Receipt
 from sync.outbox.acks import Applied, OutboxAcks
+from sync.outbox.archive import STEP_BLOCKS, release_some
 from sync.outbox.block_tables import BlockTables
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.epochs import CLOCK_LEAP_S, SECONDS_PER_DAY, HubClock, sealing_day
@@ -268,6 +269,20 @@ class Outbox:
     def requeue_unopened(self) -> int:
         """Make alerts and vital signs pending again that were acknowledged 10 min ago and have no receipt. Returns how many."""
         return self._defer(lambda: self._acks.requeue_unopened(self._now_s()))
+
+    def release_archive(self, subject: str, from_s: int, to_s: int) -> int:
+        """Make the blocks in `archive` pending that may hold samples of a subject from a time (seconds since 1970).
+
+        Returns how many. Call `Uplink.send_archive` afterwards.
+        """
+        total, released = 0, STEP_BLOCKS
+        while released >= STEP_BLOCKS:
+            released = self._run_or_use_reserve(
+                self._database.run,
+                lambda: release_some(self._database, self._tables, self._keys, subject, from_s, to_s, self._now_s()),
+            )
+            total += released
+        return total
 
     def tidy(self) -> bool:
         """Delete a few blocks that the buffer need not keep, and read a few others again. Call it every few seconds.

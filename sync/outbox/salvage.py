@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from sync.chain import block_digest, extend_chain
 from sync.errors import DiskFullError
 from sync.keys import HubKeys
-from sync.outbox.block_tables import NO_ANSWER, SEQ_BITS, Answer, is_possible_state
+from sync.outbox.block_tables import NO_ANSWER, SEQ_BITS, WITHHELD, Answer, is_possible_state
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.epochs import CLOCK_LEAP_S
 from sync.outbox.header_templates import HeaderTemplates
@@ -107,8 +107,8 @@ class BlockSalvage:
         if header.lane not in lanes:
             return None
         sequence = self._sequence_of(header, row.row_id >> SEQ_BITS)
-        is_answer_known = self._rows.buffer.generation is not None and is_possible_state(state)
-        state = state if is_answer_known else NO_ANSWER
+        if state != WITHHELD and (self._rows.buffer.generation is None or not is_possible_state(state)):
+            state = WITHHELD if header.lane == "archive" else NO_ANSWER
         key = self._rows.keys[header.key].number
         return header.lane, (sequence.id << SEQ_BITS | header.seq, state, since, key, digest, chain, sealed)
 
@@ -166,6 +166,9 @@ class BlockSalvage:
         if len(rows) != sequence.blocks:
             answered = {seq for seq in proven if self._is_answered(self._blocks.damaged[low | seq].state)}
             missing = list(_missing_ranges(sequence, rows.keys() | answered, dropped))
+            if sequence.lane == "archive":  # the clinic waits only for what it requested
+                sent = max((seq for seq, row in rows.items() if row.state != WITHHELD), default=sequence.mark)
+                missing = [range_ for range_ in missing if range_[1] < sent]
         chains = [sequence.chain if last == sequence.last else proven.get(last, UNKNOWN_CHAIN) for _, last in missing]
         if UNKNOWN_CHAIN in chains:
             first = missing[chains.index(UNKNOWN_CHAIN)][1]
@@ -208,11 +211,12 @@ class BlockSalvage:
         low, high = sequence.id << SEQ_BITS, sequence.id << SEQ_BITS | _SEQ_MASK
         bounds = f"FROM blocks_{sequence.lane} WHERE id BETWEEN {low} AND {high}"
         lowest = 4 * generation
-        is_open = f"(state < {lowest} OR state = {lowest + Answer.HELD})"
-        counts = [f"(SELECT count(*) {bounds} AND state < {lowest})"]
+        is_pending = f"(state < {lowest} AND state <> {WITHHELD})"
+        is_open = f"({is_pending} OR state = {lowest + Answer.HELD})"
+        counts = [f"(SELECT count(*) {bounds} AND {is_pending})"]
         counts += [f"(SELECT count(*) {bounds} AND state = {lowest + answer})" for answer in Answer]
         counts += ["0", str(n_lost), f"(SELECT ifnull(sum(length(sealed)), 0) {bounds})"]
-        counts += [f"(SELECT ifnull(sum(length(sealed)), 0) {bounds} AND {is_open})"]
+        counts += ["0" if sequence.lane == "archive" else f"(SELECT ifnull(sum(length(sealed)), 0) {bounds} AND {is_open})"]
         open_from = f"ifnull((SELECT min(id) & {_SEQ_MASK} {bounds} AND {is_open}), ?)"
         self._database.execute(
             f"INSERT INTO sequences VALUES (?, ?, ?, ?, ?, ?, {open_from}, {', '.join(counts)})",
