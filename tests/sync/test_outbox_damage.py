@@ -20,6 +20,7 @@ from sync.outbox.repair import SALVAGE_STATE, damaged_files
 from sync.wire import UNKNOWN_CHAIN, BlockId, Lane
 from tests.sync.outboxes import EVERY_BLOCK, HUB_KEYS, Clock, ack, all_pending, held, open_at, outcome, receipt, tidy
 from tests.sync.test_full_disk import limited_file_size
+from tests.sync.test_kill import run_and_kill
 
 OpenOutbox = Callable[..., Outbox]
 
@@ -272,6 +273,14 @@ def test_the_start_after_a_kill_at_any_step_goes_on(sample: Sample, tmp_path: Pa
         check_account(sample, path).close()
         assert len(damaged_files(path)) == 1
     assert 15 <= step < 99
+
+
+def test_a_salvage_that_is_killed_goes_on(sample: Sample, tmp_path: Path) -> None:
+    path = damaged_copy(sample, tmp_path, CONTENTS["no header"])
+    rng = random.Random(6)
+    for attempt in range(4):
+        run_and_kill(tmp_path, 1, rng.uniform(0, 0.1 * attempt), "open")
+    check_account(sample, path).close()
 
 
 class Killed(BaseException):
