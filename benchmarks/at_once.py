@@ -17,28 +17,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
+from benchmarks.in_process_clinic import HUB, SUBJECT, InProcessClinic
 from benchmarks.made_sensors import MadeRadio
-from cloud.folder import ClinicFolder
-from cloud.ingest import handle_message
-from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, register_hub
-from cloud.registry import Registry
-from cloud.signing_keys import SigningKeys
-from cloud.store import Store
 from config.endpoint import Endpoint
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
 from gateway.app import Agent
 from gateway.clock import VirtualClock
 from gateway.models import load_models
-from gateway.startup import DEVICE_PUBLIC_FILE, load_device_key
 from gateway.virtual_time import VirtualTimeLoop
-from sync.mqtt import Connected, Message, MqttEvent
-from sync.wire import ack_topic
+from sync.mqtt import Message
 
-HUB: Final = "hub-1"
-SUBJECT: Final = "subject-1"
 START_S: Final = 1_800_000_000
 SENSORS: Final = 20
 WARM_UP_S: Final = 35.0
@@ -46,30 +37,16 @@ RUNS: Final = 3
 """Of each agent, in turn. The median counts: other work on the machine makes single ones slower."""
 
 
-class Clinic:
-    """The agent's transport, and the clinic's ingest behind it. `spent_s` is its CPU time."""
+class MeasuredClinic(InProcessClinic):
+    """A clinic whose work for the agent takes `spent_s` of CPU time."""
 
-    def __init__(self, folder: ClinicFolder) -> None:
-        self.store = Store.open(folder.blocks)
-        self.spent_s = 0.0
-        self._registry = Registry(folder.hubs, time.monotonic)
-        self._key = SigningKeys.load(folder.path).acknowledgement
-        self._events: asyncio.Queue[MqttEvent] = asyncio.Queue()
+    spent_s = 0.0
 
-    async def run(self) -> NoReturn:
-        self._events.put_nowait(Connected())
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def publish(self, topic: str, payload: bytes) -> None:
+    def answer(self, message: Message) -> list[Message]:
         before_s = time.process_time()
-        ack, _, _ = handle_message(self.store, self._registry, self._key, Message(topic, payload), START_S * 1_000_000)
+        answers = super().answer(message)
         self.spent_s += time.process_time() - before_s
-        assert ack is not None
-        self._events.put_nowait(Message(ack_topic(HUB), ack))
-
-    async def receive(self) -> MqttEvent:
-        return await self._events.get()
+        return answers
 
 
 def measure(seconds: float = 300.0) -> dict[str, float]:
@@ -90,19 +67,15 @@ def _run(sort: str, seconds: float) -> tuple[float, int]:
 
 async def _run_agent(folder: Path, sort: str, seconds: float) -> tuple[float, int]:
     """Run an agent with 20 sensors; return its CPU time in so many virtual seconds, and the notifications sent meanwhile."""
-    clinic_folder, data = ClinicFolder(folder / "clinic"), folder / "agent"
-    data.mkdir()
-    load_device_key(data)
-    request = RegistrationRequest(HUB, data / DEVICE_PUBLIC_FILE, SUBJECT, START_S, BACKUP_INTERVAL_H)
-    register_hub(clinic_folder, request, START_S).save(folder / "registration.toml")
-    clinic, radio = Clinic(clinic_folder), MadeRadio()
+    data = folder / "agent"
+    clinic, radio = MeasuredClinic(folder, data, START_S), MadeRadio()
     radio.names = [f"{sort}-{number}" for number in range(SENSORS)]
     sensors = tuple(SensorSettings(name, advertised_name=name) for name in radio.names)
-    endpoint = ClinicSettings(Endpoint("127.0.0.1", 1883), folder / "registration.toml")
+    endpoint = ClinicSettings(Endpoint("127.0.0.1", 1883), clinic.registration)
     settings = Settings(HUB, SUBJECT, data, "made", endpoint, sensors, DEFAULT_LIMITS, upload="all")
     opened: Any = radio.opened
     clock = VirtualClock(asyncio.get_running_loop(), START_S * 1_000_000)
-    agent = Agent(settings, clock, opened, lambda _: clinic, load_models(data))
+    agent = Agent(settings, clock, opened, lambda _: clinic.transport(), load_models(data))
     stop = asyncio.Event()
     running = asyncio.create_task(agent.run(stop))
     await asyncio.sleep(WARM_UP_S)
@@ -115,7 +88,7 @@ async def _run_agent(folder: Path, sort: str, seconds: float) -> tuple[float, in
         raise RuntimeError(f"{sent} notifications were sent, not {SENSORS * seconds:.0f}")
     stop.set()
     await running
-    clinic.store.close()
+    clinic.close()
     return busy_s, sent
 
 

@@ -33,12 +33,7 @@ from bumble.gatt import Characteristic, Service
 from rich.console import Console
 from rich.progress import Progress
 
-from cloud.folder import ClinicFolder
-from cloud.ingest import handle_message
-from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, register_hub
-from cloud.registry import Registry
-from cloud.signing_keys import SigningKeys
-from cloud.store import Store
+from benchmarks.in_process_clinic import HUB, SUBJECT, InProcessClinic
 from config.endpoint import Endpoint
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings
@@ -52,14 +47,10 @@ from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import Strap
-from gateway.startup import DEVICE_PUBLIC_FILE, load_device_key
 from gateway.status import STALL_S
 from gateway.virtual_time import VirtualTimeLoop
-from sync.mqtt import Connected, Message, MqttEvent
-from sync.wire import ack_topic
+from sync.mqtt import Message
 
-HUB: Final = "hub-1"
-SUBJECT: Final = "subject-1"
 START_S: Final = 1_800_000_000
 START_US: Final = START_S * 1_000_000
 PARTS: Final = 12
@@ -149,27 +140,12 @@ def _own_code(handle: Any) -> str:
     )
 
 
-class Clinic:
-    """The transport and the clinic's ingest in this process."""
+class MeasuredClinic(InProcessClinic):
+    """A clinic whose CPU time is counted apart from the agent's."""
 
-    def __init__(self, folder: ClinicFolder, store: Store) -> None:
-        self._store, self._registry = store, Registry(folder.hubs, time.monotonic)
-        self._key = SigningKeys.load(folder.path).acknowledgement
-        self._events: asyncio.Queue[MqttEvent] = asyncio.Queue()
-
-    async def run(self) -> NoReturn:
-        self._events.put_nowait(Connected())
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def publish(self, topic: str, payload: bytes) -> None:
+    def answer(self, message: Message) -> list[Message]:
         with _measured_loop().elsewhere():
-            ack, _, _ = handle_message(self._store, self._registry, self._key, Message(topic, payload), START_US)
-        assert ack is not None
-        self._events.put_nowait(Message(ack_topic(HUB), ack))
-
-    async def receive(self) -> MqttEvent:
-        return await self._events.get()
+            return super().answer(message)
 
 
 @asynccontextmanager
@@ -242,9 +218,8 @@ class Day:
     left: list[str] = field(default_factory=list)
 
     async def run(self) -> None:
-        self._register()
+        clinic = MeasuredClinic(self.folder, self.folder / "agent", START_S)
         link, part_s = VirtualLink(), self.hours * 3600 / PARTS
-        store = Store.open(self.clinic.blocks)
         before = asyncio.all_tasks()
         with measuring_callbacks(_measured_loop(), self.stalls):
             async with AsyncExitStack() as sensors:
@@ -254,21 +229,10 @@ class Day:
                 for number, address in enumerate(OCCASIONAL):
                     delay_s = number * part_s / 2 / len(OCCASIONAL)
                     await sensors.enter_async_context(_background(_wear(link, address, part_s, delay_s)))
-                await self._run_agent(link, store)
+                await self._run_agent(link, clinic)
         await asyncio.sleep(1)
         self.left = sorted(task.get_name() for task in asyncio.all_tasks() - before)
-        store.close()
-
-    @property
-    def clinic(self) -> ClinicFolder:
-        return ClinicFolder(self.folder / "clinic")
-
-    def _register(self) -> None:
-        data = self.folder / "agent"
-        data.mkdir(exist_ok=True)
-        load_device_key(data)
-        request = RegistrationRequest(HUB, data / DEVICE_PUBLIC_FILE, SUBJECT, START_S, BACKUP_INTERVAL_H)
-        register_hub(self.clinic, request, START_S).save(self.folder / "registration.toml")
+        clinic.close()
 
     async def _play_ecg(self, link: VirtualLink, part_s: float) -> None:
         """Streams the ECG in the first part, or what is left of it."""
@@ -277,12 +241,12 @@ class Day:
             async with ecg_strap(link, self.folder):
                 await asyncio.sleep(left_s)
 
-    async def _run_agent(self, link: VirtualLink, store: Store) -> None:
+    async def _run_agent(self, link: VirtualLink, clinic: MeasuredClinic) -> None:
         names = (f"sensor-{number}" for number in range(len(ADDRESSES)))
         sensors = tuple(SensorSettings(name, address=address) for name, address in zip(names, ADDRESSES, strict=True))
-        clinic = ClinicSettings(Endpoint("127.0.0.1", 1883), self.folder / "registration.toml")
+        endpoint = ClinicSettings(Endpoint("127.0.0.1", 1883), clinic.registration)
         settings = Settings(
-            HUB, SUBJECT, self.folder / "agent", "virtual:in-process", clinic, sensors, DEFAULT_LIMITS, upload="all"
+            HUB, SUBJECT, self.folder / "agent", "virtual:in-process", endpoint, sensors, DEFAULT_LIMITS, upload="all"
         )
 
         @asynccontextmanager
@@ -291,7 +255,7 @@ class Day:
                 yield radio
 
         clock = VirtualClock(asyncio.get_running_loop(), START_US + self.first * 60_000_000)
-        agent = Agent(settings, clock, open_radio, lambda _: Clinic(self.clinic, store), load_models(settings.data))
+        agent = Agent(settings, clock, open_radio, lambda _: clinic.transport(), load_models(settings.data))
         stop = asyncio.Event()
         running = asyncio.create_task(agent.run(stop))
         try:

@@ -30,28 +30,7 @@ def add_key_commands(add_command: AddCommand, add_folder_option: AddOptions, add
     """Add the commands to the parser; `erase` and `restore-keys` need the clinic's databases, the others only its folder."""
     register = add_command("register", "register a hub for a subject, and write the registration file that the hub needs")
     add_folder_option(register)
-    register.add_argument("--hub", required=True, metavar="NAME", help="the hub's name: `hub` in its settings")
-    register.add_argument(
-        "--hub-key", type=Path, required=True, metavar="FILE", help="the hub's device.pub, which pulsegate identity names"
-    )
-    register.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym: `subject` in its settings")
-    register.add_argument(
-        "--from",
-        dest="from_s",
-        type=_parse_time,
-        metavar="TIME",
-        help="when the hub goes to this patient, such as 2026-11-30T08:00:00Z (default: now)",
-    )
-    register.add_argument(
-        "--backup-hours",
-        type=_parse_hours,
-        default=BACKUP_INTERVAL_H,
-        metavar="N",
-        help="interval of your backups of the store: hubs keep what is acknowledged at least so long (default: %(default)s)",
-    )
-    register.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the registration file to write, and to bring to the hub"
-    )
+    _add_register_options(register)
     register.set_defaults(run=lambda options: _run_register(ClinicFolder(options.data), options))
 
     erase = add_command("erase", "erase a subject for ever: destroy its keys, and delete its blocks and its decrypted data")
@@ -79,6 +58,31 @@ def add_key_commands(add_command: AddCommand, add_folder_option: AddOptions, add
     restore.add_argument("--recovery", type=Path, required=True, metavar="FILE", help="the recovery private key")
     restore.add_argument("backup", type=Path, metavar="BACKUP", help="the file that backup-keys wrote")
     restore.set_defaults(run=lambda options: _run_restore(folder_of(options), options.recovery, options.backup))
+
+
+def _add_register_options(register: argparse.ArgumentParser) -> None:
+    register.add_argument("--hub", required=True, metavar="NAME", help="the hub's name: `hub` in its settings")
+    register.add_argument(
+        "--hub-key", type=Path, required=True, metavar="FILE", help="the hub's device.pub, which pulsegate identity names"
+    )
+    register.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym: `subject` in its settings")
+    register.add_argument(
+        "--from",
+        dest="from_s",
+        type=_parse_time,
+        metavar="TIME",
+        help="when the hub goes to this patient, such as 2026-11-30T08:00:00Z (default: now)",
+    )
+    register.add_argument(
+        "--backup-hours",
+        type=_parse_hours,
+        default=BACKUP_INTERVAL_H,
+        metavar="N",
+        help="interval of your backups of the store: hubs keep what is acknowledged at least so long (default: %(default)s)",
+    )
+    register.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the registration file to write, and to bring to the hub"
+    )
 
 
 def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:

@@ -3,6 +3,8 @@
     message ──verify the envelope──> check blocks ──> commit ──> advance marks ──> sign the acknowledgement
                   └──> kept aside, not answered    └──> quarantine (answered under `aside`), or refused
 
+A hub's status is kept, and not answered.
+
 `docs/protocol.md` gives the steps. Several ingests may run at once: a block is stored once, and acknowledging it twice does no
 harm.
 """
@@ -11,10 +13,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
-from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message
+from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message, verify_status
+from cloud.outdated import find_policy
+from cloud.pressure import Pressure
 from cloud.store import Store
+from cloud.store.hub_states import is_last_status, note_heard, note_status
 from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, RejectedBlock
 from cloud.store.tables import CONFLICT
 from sync.chain import block_digest
@@ -22,9 +27,11 @@ from sync.errors import TransientError
 from sync.message_rows import Outcome, join_consecutive
 from sync.messages import Ack, Envelope, encode_ack
 from sync.mqtt import Message
+from sync.seal import BlockHeader
 from sync.signing import SignatureError, SigningKey
 from sync.transport import Transport, WorkerCall
-from sync.wire import MESSAGE_LIMIT_BYTES, WireError, ack_topic, is_name
+from sync.versions import OUTDATED, OUTDATED_REVISION
+from sync.wire import MESSAGE_LIMIT_BYTES, WireError, ack_topic, hub_of_status_topic, is_name
 
 SITE: Final = "main"
 """Name of the site in acknowledgements. There is one site."""
@@ -32,17 +39,26 @@ UNKNOWN_HUB: Final = "?"
 """Hub of rejected messages whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 ERASED: Final = "erased"
 """Reason to refuse a block: its subject was erased. The hub deletes the subject's data keys, too."""
+HEARD_INTERVAL_US: Final = 30_000_000
+"""A hub that sends blocks is noted as heard this often. Statuses are noted each, so that this matters for older hubs only."""
 _US_PER_S: Final = 1_000_000
 _LISTS: Final = ("held", "aside", "refused", "marks", "keys", "wraps")
 """The lists of an acknowledgement."""
 _log: Final = logging.getLogger(__name__)
 
 
+class IngestTransport(Transport, Protocol):
+    """Carries the hubs' messages; `waiting` events wait for `receive`."""
+
+    @property
+    def waiting(self) -> int: ...
+
+
 async def run_ingest(
     store: Store,
     registry: Registry,
     key: SigningKey,
-    mqtt: Transport,
+    mqtt: IngestTransport,
     on_committed: Callable[[], None],
     *,
     now_us: Callable[[], int],
@@ -56,12 +72,16 @@ async def run_ingest(
     Raises:
         PermanentError: the store is damaged.
     """
+    pressure = Pressure()
+    clock_s = asyncio.get_running_loop().time
     while True:
         event = await mqtt.receive()
         if not isinstance(event, Message):
             continue
         try:
-            payload, hub, n_work = await call(handle_message, store, registry, key, event, now_us())
+            began_s, retry_after_s = clock_s(), pressure.retry_after_s(mqtt.waiting)
+            payload, hub, n_work = await call(handle_message, store, registry, key, event, now_us(), retry_after_s)
+            pressure.note(clock_s() - began_s)
             if n_work:
                 on_committed()
             if payload is not None:
@@ -71,15 +91,19 @@ async def run_ingest(
 
 
 def handle_message(
-    store: Store, registry: Registry, key: SigningKey, message: Message, now_us: int
+    store: Store, registry: Registry, key: SigningKey, message: Message, now_us: int, retry_after_s: int = 0
 ) -> tuple[bytes | None, str, int]:
     """Commit one message; returns the signed acknowledgement to send, if any, its hub, and how many blocks became work.
+
+    `retry_after_s` is what the acknowledgement asks the hub to wait.
 
     Raises:
         TransientError, PermanentError: the store failed; nothing of the message may be acknowledged.
     """
+    if hub_of_status_topic(message.topic) is not None:
+        return _handle_status(store, registry, message, now_us)
     try:
-        signed, device = verify_message(message, registry)
+        signed = verify_message(message, registry)
         parsed = ParsedBlocks(signed.envelope.hub, signed.envelope.blocks)
     except (WireError, SignatureError) as error:
         return _reject_message(store, message, str(error), now_us)
@@ -89,15 +113,39 @@ def handle_message(
     view = store.view(envelope, parsed.keys, parsed.subjects | {statement.subject for statement in envelope.keys})
     if view.is_lost:
         _begin_after_loss(store, envelope)
-    checked = check_message(signed, parsed, registry, device, stored=view.statements, erased=view.erased)
+    policy = find_policy(view.revision, view.outdated_us, now_us)
+    refused = parsed.take_all_but_alerts() if policy.is_refused else []
+    checked = check_message(signed, parsed, registry, stored=view.statements, erased=view.erased)
     commit = store.commit(checked, now_us)
     _log_commit(envelope.hub, commit)
+    if commit.new and not (view.heard_us is not None and 0 <= now_us - view.heard_us < HEARD_INTERVAL_US):
+        with store.transaction() as connection:
+            note_heard(connection, envelope.hub, now_us)
     sequences = {block.position[:2] for block in (*commit.held, *commit.conflicts)} | parsed.previous
     sequences |= {block.position[:2] for block in checked.rejected if block.position is not None}
     sequences |= {(dropped.lane, dropped.epoch) for dropped in envelope.dropped}
     subjects = subjects_now(envelope.hub, registry, now_us // _US_PER_S)
     progress = store.advance_marks(envelope.hub, sequences, subjects, now_us)
-    return _encode_within_limit(_make_ack(checked, commit, progress), key), envelope.hub, commit.new + commit.reopened
+    ack = replace(_make_ack(checked, commit, progress), retry_after_s=retry_after_s, update_by_s=policy.update_by_s)
+    if policy.revision >= OUTDATED_REVISION:  # older agents would delete what is refused: they get no answer
+        ack = replace(ack, refused=(*ack.refused, *(_as_outdated(*row) for row in refused)))
+    return _encode_within_limit(ack, key), envelope.hub, commit.new + commit.reopened
+
+
+def _handle_status(store: Store, registry: Registry, message: Message, now_us: int) -> tuple[None, str, int]:
+    """Keep a hub's status, if it follows the last one. It is not answered."""
+    try:
+        status = verify_status(message, registry)
+    except (WireError, SignatureError) as error:
+        return _reject_message(store, message, str(error), now_us)
+    except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
+        return _reject_message(store, message, f"reading it failed: {type(error).__name__}", now_us)
+    with store.transaction() as connection:
+        follows = note_status(connection, status, message.payload, now_us)
+        is_repeated = not follows and is_last_status(connection, status.hub, message.payload)
+    if not follows and not is_repeated:  # the broker or a second ingest may repeat the last one
+        return _reject_message(store, message, "the status is older than the hub's last one", now_us)
+    return None, status.hub, 0
 
 
 def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress) -> Ack:
@@ -121,6 +169,10 @@ def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress)
         live_s=progress.live_s,
         copied=progress.is_copied,
     )
+
+
+def _as_outdated(header: BlockHeader, block: bytes) -> Outcome:
+    return Outcome(header.lane, header.epoch, header.seq, block_digest(block), OUTDATED)
 
 
 def _as_outcome(block: RejectedBlock) -> Outcome | None:

@@ -192,6 +192,11 @@ NOT_MEASURED: Final = frozenset(
 so. It is stored and sent, but no alarm, no figure and no display takes it for a value."""
 
 
+def unit_of(kind: str) -> str:
+    """The UCUM unit of a kind; "" for one without a unit, or that is not known."""
+    return KINDS[kind].ucum if kind in KINDS else ""
+
+
 def is_continuous(kind: str) -> bool:
     """Whether a sensor may measure a vital sign of this kind by itself, over and over. A kind that is not known is not."""
     return kind in _CONTINUOUS

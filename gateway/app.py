@@ -23,6 +23,8 @@ from drivers.registry import Registry, load_drivers
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
 from gateway.damage_alert import DAMAGE_STATE_KEY, update_damage_alert
+from gateway.enrolment.site_clock import Clocks, SiteClock
+from gateway.heartbeat import StatusCollector
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
 from gateway.pairing_alert import pairing_key
@@ -32,13 +34,15 @@ from gateway.pipeline import Pipeline
 from gateway.radio import Radio, is_radio_present
 from gateway.radio_failover import RadioFailover, RadioSource
 from gateway.recorder import Recorder
+from gateway.renewal import Renew, keep_renewed
 from gateway.sensor_memory import SensorMemory
 from gateway.sensor_runner import SensorRunner, memory_key, state_key
-from gateway.startup import load_consent, load_device_key, load_registration
+from gateway.startup import LOCK_FILE, load_consent, load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from gateway.upload import WaveformUpload
 from sync.errors import DamagedBufferError, PermanentError, TransientError
+from sync.heartbeat import Heartbeat
 from sync.keys import HubKey, HubKeys
 from sync.mqtt import MqttClient
 from sync.outbox import Outbox
@@ -54,8 +58,6 @@ UPLOAD_TIMEOUT_S: Final = 10.0
 
 DAMAGE_INTERVAL_S: Final = 600.0
 """A buffer that is damaged twice within this time lies on a failing disk. It is longer than a salvage of 1 GB takes."""
-LOCK_FILE: Final = "lock"
-"""The file in the data folder that the running agent locks."""
 
 T = TypeVar("T")
 OpenRadio = Callable[[str, Path], AbstractAsyncContextManager[Radio]]
@@ -80,6 +82,8 @@ class Agent:
     make_transport: MakeTransport
     models: LoadedModels
     registry: Registry = field(default_factory=load_drivers)
+    renew: Renew | None = None
+    """Renews the hub's certificate, where the clinic's broker is reached by TLS."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then stops cleanly. If the buffer turns out to be damaged, starts again and salvages it.
@@ -129,6 +133,7 @@ class Agent:
                     registration=registration,
                     call=run_on_storage_thread,
                     on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
+                    on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
                 )
                 saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
                 recorder = Recorder(
@@ -140,13 +145,15 @@ class Agent:
                 )
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
+                collector = self._make_collector(outbox, sensors)
+                heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
                 await self._update_refusal_alert(storage)
                 await self._update_damage_alert(storage)
                 await storage.recorder.flush()
                 names = ", ".join(sensor.settings.name for sensor in sensors)
                 release = self.models.release or "refused"
                 log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
-                await self._run_tasks(stop, transport, storage, sensors)
+                await self._run_tasks(stop, transport, heartbeat, storage, sensors)
             finally:
                 await run_on_storage_thread(outbox.close)
 
@@ -172,6 +179,11 @@ class Agent:
                     f"cannot lock the data folder {data} ({error.strerror}): set `data` to a folder that you can write to"
                 ) from error
             yield
+
+    def _make_collector(self, outbox: Outbox, sensors: list[SensorRunner]) -> StatusCollector:
+        settings = self.settings
+        identity = settings.clinic.broker.identity
+        return StatusCollector(settings.data, identity, self.clock, settings.hub, outbox, sensors, self.models)
 
     def _load_keys(self) -> HubKeys:
         data = self.settings.data
@@ -227,11 +239,16 @@ class Agent:
     def _radio_sources(self) -> list[RadioSource]:
         """The radios of the settings, in order of preference."""
         bonds = self.settings.data / "bonds.json"
-        names = (self.settings.radio, *self.settings.fallback_radios)
-        return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in names]
+        radios = self.settings.radios
+        return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in radios]
 
     async def _run_tasks(
-        self, stop: asyncio.Event, transport: ClinicTransport, storage: Storage, sensors: list[SensorRunner]
+        self,
+        stop: asyncio.Event,
+        transport: ClinicTransport,
+        heartbeat: Heartbeat,
+        storage: Storage,
+        sensors: list[SensorRunner],
     ) -> None:
         settings = self.settings
         reporter = StatusReporter(settings.data, self.clock, settings.hub, storage, sensors, self.models)
@@ -240,11 +257,16 @@ class Agent:
                 group.create_task(transport.run(), name="transport"),
                 group.create_task(storage.recorder.run(), name="recorder"),
                 group.create_task(storage.uplink.run(), name="uplink"),
+                group.create_task(heartbeat.run(), name="heartbeat"),
                 group.create_task(storage.keep_tidy(), name="tidy"),
                 group.create_task(reporter.run(), name="status"),
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
             ]
+            identity = settings.clinic.broker.identity
+            if identity is not None and self.renew is not None:
+                clock = SiteClock(identity, Clocks.of_system())
+                background.append(group.create_task(keep_renewed(identity, clock, self.renew), name="renewal"))
             running = group.create_task(RadioFailover(self._radio_sources(), sensors).run(), name="sensors")
             try:
                 await stop.wait()
@@ -283,6 +305,10 @@ def _worker_thread(name: str) -> Iterator[WorkerCall]:
 
 
 def make_mqtt_transport(settings: Settings) -> ClinicTransport:
-    """The transport to the clinic's MQTT broker."""
+    """The transport to the clinic's MQTT broker. Its certificate is valid by the site's time, where this hub knows it."""
     topics = [ack_topic(settings.hub), receipt_topic(settings.hub)]
-    return MqttClient(settings.clinic.broker, client_id=settings.hub, subscriptions=topics)
+    broker = settings.clinic.broker
+    if broker.identity is None:
+        return MqttClient(broker, client_id=settings.hub, subscriptions=topics)
+    clock = SiteClock(broker.identity, Clocks.of_system())
+    return MqttClient(broker, client_id=settings.hub, subscriptions=topics, now_s=clock.verification_s)

@@ -114,12 +114,9 @@ class BroadcastSession:
             log.log(self._said.level("over_limits", message), "%s: %s", self.sensor.name, message)
         elif readings:
             is_spot = any(isinstance(reading, Vital) and reading.origin is not None for reading in readings)
-            self.events.put(Notification(f"{name} {key}", payload, readings, self._now(), is_spot))
+            self.events.put(Notification(f"{name} {key}", payload, readings, Arrival.now(self.clock), is_spot))
 
     def _on_event(self, event: LinkEvent) -> None:
         self.state = TRANSITIONS[self.state, event]
-        self.events.put(LinkStateChange(self.state, self._now()))
+        self.events.put(LinkStateChange(self.state, Arrival.now(self.clock)))
         self.on_state(self.sensor.name, self.state)
-
-    def _now(self) -> Arrival:
-        return Arrival(self.clock.wall_us(), self.clock.mono_ns())

@@ -11,7 +11,7 @@ from typing import Any, Final
 from config.terminal import escape_controls
 from drivers.codec import Reader, SpecialValue
 from drivers.device import DeviceInformation
-from drivers.kinds import KINDS
+from drivers.kinds import unit_of
 from drivers.readings import (
     TICKS_PER_SECOND,
     DecodeError,
@@ -109,18 +109,18 @@ def reading_as_json(reading: Reading) -> Json:
     """
     match reading:
         case Vital(kind, value, flags, origin):
-            found = {"type": "vital", "kind": kind, "value": value, "unit": _unit(kind), "flags": list(flags)}
+            found = {"type": "vital", "kind": kind, "value": value, "unit": unit_of(kind), "flags": list(flags)}
             return found | _origin_as_json(origin)
         case Status(kind, value, origin):
             found = {"type": "status", "kind": kind, "value": value}
-            found |= {"unit": _unit(kind)} if _unit(kind) else {}
+            found |= {"unit": unit_of(kind)} if unit_of(kind) else {}
             found |= {"fields": fields} if (fields := _fields(value)) else {}
             return found | _origin_as_json(origin)
         case Intervals(kind, ticks):
             ms = [round(tick * 1000 / TICKS_PER_SECOND, 3) for tick in ticks]
             return {"type": "intervals", "kind": kind, "ticks": list(ticks), "ms": ms}
         case Waveform(kind, samples, rate_hz, scale, last_ns):
-            shape = {"rate_hz": rate_hz, "scale": scale, "unit": _unit(kind), "last_ns": last_ns}
+            shape = {"rate_hz": rate_hz, "scale": scale, "unit": unit_of(kind), "last_ns": last_ns}
             values = [_in_unit(sample, scale) for sample in samples]
             return {"type": "waveform", "kind": kind, "samples": list(samples), "values": values, **shape}
         case Quarantined(_, payload, reason):
@@ -193,14 +193,10 @@ def _in_unit(sample: int, scale: float) -> float:
     return float(f"{sample * scale:.9g}")
 
 
-def _unit(kind: str) -> str:
-    return KINDS[kind].ucum if kind in KINDS else ""
-
-
 def _row(reading: Reading) -> tuple[str, str, str]:
     match reading:
         case Vital(kind, value, flags, origin):
-            return kind, f"{value:g} {_unit(kind)}".strip(), " ".join((*flags, *_origin_words(origin)))
+            return kind, f"{value:g} {unit_of(kind)}".strip(), " ".join((*flags, *_origin_words(origin)))
         case Status(kind, status, origin):
             return kind, str(status), " ".join(_origin_words(origin))
         case Intervals(kind, ticks):
@@ -208,7 +204,7 @@ def _row(reading: Reading) -> tuple[str, str, str]:
         case Waveform(kind, samples, rate_hz, scale, last_ns):
             values = " ".join(f"{_in_unit(sample, scale):g}" for sample in samples)
             time = "" if last_ns is None else f", the last at {last_ns / 1e9:.3f} s"
-            return kind, f"{values} {_unit(kind)}", f"{len(samples)} samples at {rate_hz:g} Hz{time}"
+            return kind, f"{values} {unit_of(kind)}", f"{len(samples)} samples at {rate_hz:g} Hz{time}"
         case Quarantined(_, _, reason):
             return "not decoded", reason, ""
 

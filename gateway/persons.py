@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from config.files import replacing
-from drivers.kinds import KINDS
+from drivers.kinds import unit_of
 from gateway.sensor_runner import STATE_KEY_PREFIX, SensorRunner
 from gateway.spots import HeldResult, held_results
 from sync.errors import PermanentError
@@ -61,9 +61,7 @@ def describe(question: Question) -> str:
     """Return a line for the patient: the id, the time of the measurement here, the sensor and the values."""
     held = question.held
     at = datetime.fromtimestamp(held.result.times.at_us / 1e6, UTC).astimezone()
-    values = ", ".join(
-        f"{kind} {value:g} {KINDS[kind].ucum if kind in KINDS else ''}".strip() for kind, value, _ in held.values
-    )
+    values = ", ".join(f"{kind} {value:g} {unit_of(kind)}".strip() for kind, value, _ in held.values)
     sent = " (sent to the clinic, marked as unconfirmed)" if held.is_sent else ""
     return f"{held.id}  {at:%Y-%m-%d %H:%M}  {question.sensor}: {values}{sent}"
 

@@ -100,7 +100,7 @@ class SensorRunner:
 
     async def resume(self) -> None:
         """Resumes where the last run ended and records the gap since then."""
-        output = self.pipeline.resume(self._now())
+        output = self.pipeline.resume(Arrival.now(self.clock))
         self._saved = self.pipeline.state()
         await self._record(output)
         await self._update_pairing_alert()
@@ -147,11 +147,11 @@ class SensorRunner:
 
     def answer(self, id_: str, *, is_patient: bool) -> None:
         """Queues the patient's answer about a held result. A full queue drops it."""
-        self.events.put(Answer(id_, is_patient, self._now()))
+        self.events.put(Answer(id_, is_patient, Arrival.now(self.clock)))
 
     async def finish(self) -> None:
         """Ends the analysis when the agent stops and records its last results."""
-        await self._record(await self.run_on_analysis_thread(self._finish_pipeline, self._now()))
+        await self._record(await self.run_on_analysis_thread(self._finish_pipeline, Arrival.now(self.clock)))
 
     def _on_state(self, _name: str, state: LinkState) -> None:
         self.state = state
@@ -248,7 +248,10 @@ class SensorRunner:
     def _feed_pipeline(self, event: SensorEvent) -> Output:
         match event:
             case Notification(readings=readings, arrival=arrival):
-                return self.pipeline.feed(readings, arrival)
+                output = self.pipeline.feed(readings, arrival)
+                if self.settings.is_broadcast:  # no link shows that the sensor's clock restarted between two results
+                    self.pipeline.spots.on_disconnected()
+                return output
             case Interruption(reason, arrival):
                 return self.pipeline.on_interruption(reason, arrival)
             case LinkStateChange(state, arrival):
@@ -302,9 +305,6 @@ class SensorRunner:
             self._logged_failures.add(failure)
             log.error("%s: the analysis failed and goes on without this frame; report %s", self.settings.name, failure)
         return failure
-
-    def _now(self) -> Arrival:
-        return Arrival(self.clock.wall_us(), self.clock.mono_ns())
 
 
 def _is_streamed(event: SensorEvent) -> TypeGuard[Notification]:

@@ -25,7 +25,7 @@ from gateway.connection import Connection, SensorSilentError, early_characterist
 from gateway.errors import RadioError
 from gateway.link_states import TRANSITIONS, LinkEvent, LinkState
 from gateway.pairings import Pairings
-from gateway.radio import Radio, StaleBondError
+from gateway.radio import CONNECT_TIMEOUT_S, Radio, StaleBondError
 from gateway.said import SaidProblems
 from gateway.sensor_events import EventQueue, Interruption, LinkStateChange
 from gateway.sensor_limits import Allowance, ConnectionLimit, SensorLimitError
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 SEARCH_TIMEOUT_S: Final = 30.0
 """Duration of one search. A strap advertises at least once a second; a longer search only delays the "not found" warning."""
-CONNECT_TIMEOUT_S: Final = 20.0
-"""BlueZ itself gives up connecting after 20 s (ConnectionAttemptTimeout); a shorter limit leaves its attempt pending."""
 TEARDOWN_TIMEOUT_S: Final = 3.0
 """Time limit of the stop requests and of the disconnect at the end of a connection. A link that needs longer is dead."""
 SAY_AGAIN_AFTER_S: Final = 600.0
@@ -83,6 +81,8 @@ class SensorSession:
     state: LinkState = "stopped"
     _failures: int = 0
     """Ends of connections and failed attempts in a row."""
+    _exceeded: int = 0
+    """Connections without a useful one between them that exceeded their limits. A cuff that hangs up has not failed before."""
     _failing_since_s: float = 0.0
     _is_connected: bool = False
     """Whether the present or last attempt connected."""
@@ -143,18 +143,19 @@ class SensorSession:
         streamed_s = now_s - self._streaming_from_s
         is_useful = failure != "over_limits" and (streamed_s >= USEFUL_AFTER_S or self._results > 0)
         if is_useful:
-            self._failures = 0
+            self._failures = self._exceeded = 0
         if is_useful and (streamed_s >= STABLE_AFTER_S or now_s - self._said_anew_s >= SAY_AGAIN_AFTER_S):
             self._said.clear()
             self._said_anew_s = now_s
         if self._failures == 0:
             self._failing_since_s = now_s
         self._failures += 1
+        self._exceeded += failure == "over_limits"
 
     async def _pause(self, failure: Failure) -> None:
         """Wait before the next attempt; a sensor that was away and advertises again ends most pauses."""
         loop = asyncio.get_running_loop()
-        pause_s = choose_pause_s(failure, self._failures)
+        pause_s = choose_pause_s(failure, self._exceeded if failure == "over_limits" else self._failures)
         end_s = loop.time() + pause_s
         if BACKOFFS[failure].ends_when_fresh and pause_s > FRESH_AFTER_S:
             fresh = FreshMatch(SensorMatch(self.sensor, self.pairings), loop.time, loop.time())
@@ -193,7 +194,7 @@ class SensorSession:
             reason = "the agent was stopped"
             raise
         finally:
-            self.events.put(Interruption(reason, self._now()))
+            self.events.put(Interruption(reason, Arrival.now(self.clock)))
 
     @asynccontextmanager
     async def _connect(
@@ -247,9 +248,6 @@ class SensorSession:
         self.statistics.notifications += 1
         self._results += results
 
-    def _now(self) -> Arrival:
-        return Arrival(self.clock.wall_us(), self.clock.mono_ns())
-
     def _on_event(self, event: LinkEvent) -> None:
         state = TRANSITIONS[self.state, event]
         if state != self.state:
@@ -258,7 +256,7 @@ class SensorSession:
             elif self.state == "streaming":
                 self._log_progress("disconnected")
             self.state = state
-            self.events.put(LinkStateChange(state, self._now()))
+            self.events.put(LinkStateChange(state, Arrival.now(self.clock)))
             self.on_state(self.sensor.name, state)
 
     def _describe_connection(self) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from drivers.readings import Waveform
+from gateway.clock import Clock
 from sync.records import GapRecord, Times, WaveformRecord
 
 NS_PER_S: Final = 1_000_000_000
@@ -61,6 +62,10 @@ class Arrival:
 
     wall_us: int
     mono_ns: int
+
+    @classmethod
+    def now(cls, clock: Clock) -> "Arrival":
+        return cls(clock.wall_us(), clock.mono_ns())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,17 @@
 """`pulsegate doctor`: what the agent needs of its machine, each with its state and what to do. Changes nothing."""
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
 import re
 import shutil
+import ssl
 import stat
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,6 +22,7 @@ from rich.text import Text
 from config.endpoint import Endpoint
 from config.settings import Settings
 from config.terminal import escape_controls
+from config.tls import TlsSetupError, explain_failure, make_endpoint_context
 from gateway.errors import RadioError
 from gateway.models import read_newest_release
 from gateway.paired_sensors import is_forgotten, known_address, load_paired
@@ -35,6 +38,8 @@ BUFFER_BYTES: Final = 1 << 30
 """The buffer grows up to this size while the clinic cannot be reached."""
 CONNECT_TIMEOUT_S: Final = 3.0
 """A broker on this machine or in this town answers within a few hundred milliseconds."""
+REFUSAL_TIMEOUT_S: Final = 1.0
+"""A refusal follows the handshake by one round trip."""
 PROGRAM_TIMEOUT_S: Final = 5.0
 """`bluetoothctl --version` needs some milliseconds."""
 OLDEST_BLUEZ: Final = (5, 55)
@@ -126,25 +131,56 @@ def check_models(data: Path) -> Check:
 
 
 async def check_broker(broker: Endpoint) -> Check:
+    """Check that the broker answers and, with TLS, that hub and broker accept each other's certificates."""
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(broker.host, broker.port)
+        await _connect(broker)
+    except TlsSetupError as error:
+        return Check("broker", "failed", f"{broker} cannot be asked", str(error))
+    except ssl.SSLError as error:
+        detail, _, remedy = explain_failure(error).partition(": ")
+        return Check("broker", "failed", f"{broker} {detail}", remedy)
     except OSError as error:  # TimeoutError is one, without a number
         reason = os.strerror(error.errno) if error.errno else "no answer"
         remedy = "check that the broker runs, and `host` and `port` in [clinic]; readings wait in the buffer meanwhile"
         return Check("broker", "failed", f"{broker} cannot be reached ({reason})", remedy)
-    writer.close()
     return Check("broker", "ok", f"{broker} answers")
 
 
-async def check_radio(radio: str) -> list[Check]:
-    """Check the adapter, the permissions and the version of BlueZ, or that the virtual radio is there."""
+async def _connect(broker: Endpoint) -> None:
+    tls = make_endpoint_context(broker)
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(broker.host, broker.port, ssl=tls)
+    try:
+        if tls is not None:  # a broker refuses a certificate only after the handshake, and says nothing if it accepts it
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFUSAL_TIMEOUT_S):
+                    await reader.read(1)
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):  # the same error again, which `read` has raised
+            await writer.wait_closed()
+
+
+async def check_radios(radios: Sequence[str]) -> list[Check]:
+    """Check every radio of the settings, and once what all adapters of a Linux machine share."""
+    checks = [replace(await check_radio(radio), name=_name_adapter(number)) for number, radio in enumerate(radios, start=1)]
+    if sys.platform == "linux" and any(not radio.startswith("virtual:") for radio in radios):
+        checks += [await check_bluez_version(), check_agents(Path("/proc"))]
+    return checks
+
+
+def _name_adapter(number: int) -> str:
+    return "adapter" if number == 1 else f"adapter {number}"
+
+
+async def check_radio(radio: str) -> Check:
+    """Check the adapter and the permission to use it, or that the virtual radio is there."""
     kind, _, rest = radio.partition(":")
     if kind == "virtual":
-        return [_check_virtual_radio(Path(rest))]
+        return _check_virtual_radio(Path(rest))
     if sys.platform != "linux":
-        return [Check("adapter", "warning", "only checked on Linux", "check Bluetooth in the settings of this computer")]
-    return [await _check_adapter(rest or None), await check_bluez_version(), check_agents(Path("/proc"))]
+        return Check("adapter", "warning", "only checked on Linux", "check Bluetooth in the settings of this computer")
+    return await _check_adapter(rest or None)
 
 
 def _check_virtual_radio(socket: Path) -> Check:
@@ -224,7 +260,7 @@ async def _run_checks(settings: Settings) -> list[Check]:
         check_models(settings.data),
         check_clock(),
         await check_broker(settings.clinic.broker),
-        *await check_radio(settings.radio),
+        *await check_radios(settings.radios),
     ]
 
 

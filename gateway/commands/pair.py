@@ -20,7 +20,8 @@ from drivers.registry import load_drivers
 from gateway.commands.console_answers import ConsoleAnswers
 from gateway.commands.sensor_families import OTHER, Family, find_drivers, find_family
 from gateway.paired_sensors import PairedSensor, load_paired, store_paired
-from gateway.radio import PairingError, Radio, StaleBondError, open_radio
+from gateway.radio import CONNECT_TIMEOUT_S, PairingError, Radio, StaleBondError, open_radio
+from gateway.startup import LOCK_FILE
 from sync.errors import PermanentError
 
 FIND_TIMEOUT_S: Final = 120.0
@@ -31,12 +32,8 @@ LIST_S: Final = 10.0
 """How long sensors are collected for a list to choose from."""
 PROVE_TIMEOUT_S: Final = 180.0
 """How long a second connection is waited for: a cuff connects only after a measurement, which takes up to two minutes."""
-CONNECT_TIMEOUT_S: Final = 20.0
-"""BlueZ itself gives up connecting after 20 s (ConnectionAttemptTimeout)."""
 PROVE_PAUSE_S: Final = 2.0
 """A sensor needs a moment after the pairing before it advertises again."""
-LOCK_FILE: Final = "lock"
-"""The file in the data folder that the running agent locks (`gateway.app`)."""
 
 
 class PairError(Exception):

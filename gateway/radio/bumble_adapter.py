@@ -9,6 +9,7 @@ from bumble.core import ProtocolError
 from bumble.device import Connection
 from bumble.pairing import PairingConfig, PairingDelegate
 
+from gateway.radio.bumble_address import format_address
 from gateway.radio.central import Central
 from gateway.radio.pairing import (
     PAIRING_TIMEOUT_S,
@@ -81,7 +82,7 @@ class BumbleAdapter:
             try:
                 await connection.pair()
             except ProtocolError as error:
-                address = peer.to_string(with_type_qualifier=False)
+                address = format_address(peer)
                 raise (pairing_cancelled(address) if delegate.is_cancelled else pairing_refused(address)) from error
             finally:
                 await _disconnect(connection)
@@ -91,7 +92,7 @@ class BumbleAdapter:
     async def unpair(self, address: str) -> bool:
         for key, _ in await self._central.keys.get_all():
             peer = hci.Address(key)
-            if _format_address(peer) == address.upper():
+            if format_address(peer) == address.upper():
                 await self._central.keys.delete(key)
                 connection = self._central.device.find_connection_by_bd_addr(peer)
                 if connection is not None:
@@ -100,18 +101,13 @@ class BumbleAdapter:
         return False
 
     async def bonds(self) -> list[Bond]:
-        return sorted((Bond(_format_address(hci.Address(key))) for key, _ in await self._central.keys.get_all()), key=_address)
+        return sorted((Bond(format_address(hci.Address(key))) for key, _ in await self._central.keys.get_all()), key=_address)
 
     async def power_cycle(self) -> None:
         """End all connections, as a power cycle does. A virtual controller has nothing else to switch off."""
         for connection in tuple(self._central.device.connections.values()):
             await _disconnect(connection)
         self._central.lost.set()
-
-
-def _format_address(address: hci.Address) -> str:
-    text: str = address.to_string(with_type_qualifier=False)
-    return text
 
 
 def _address(bond: Bond) -> str:

@@ -8,6 +8,7 @@ from bleak.uuids import normalize_uuid_str
 from bumble.core import UUID, AdvertisingData
 from bumble.device import Advertisement
 
+from gateway.radio.bumble_address import format_address
 from gateway.radio.central import Central
 
 _NAMES: Final = (AdvertisingData.COMPLETE_LOCAL_NAME, AdvertisingData.SHORTENED_LOCAL_NAME)
@@ -78,6 +79,6 @@ class BumbleScanner(BaseBleakScanner):
     def _on_advertisement(self, advertisement: Advertisement) -> None:
         data = parse_advertisement(advertisement)
         if self.is_allowed_uuid(data.service_uuids):
-            address: str = advertisement.address.to_string(with_type_qualifier=False)
+            address = format_address(advertisement.address)
             device = self.create_or_update_device(address, address, data.local_name, advertisement.address, data)
             self.call_detection_callbacks(device, data)

@@ -9,6 +9,7 @@ from bumble import att
 from bumble.device import Connection
 from bumble.gatt_client import Client
 
+from gateway.radio.bumble_address import format_address
 from gateway.radio.subscriptions import EarlyValues, OnValue, start_notify
 
 
@@ -18,7 +19,7 @@ class KeepingClient(Client):  # type: ignore[misc]  # mypy does not follow Bumbl
     def __init__(self, connection: Connection, early: EarlyValues) -> None:
         super().__init__(connection)
         self._early = early
-        self._device: str = connection.peer_address.to_string(with_type_qualifier=False)
+        self._device = format_address(connection.peer_address)
         early.begin(self._device)
 
     def on_att_handle_value_notification(self, notification: att.ATT_Handle_Value_Notification) -> None:

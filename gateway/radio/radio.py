@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from bleak import BleakClient
 from bleak.backends.client import BaseBleakClient
@@ -19,6 +20,9 @@ from gateway.radio.stale_bonds import LinkDrops, connect_client
 from gateway.radio.subscriptions import PlainSubscriptions, Subscriptions
 
 log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S: Final = 20.0
+"""BlueZ itself gives up connecting after 20 s (ConnectionAttemptTimeout); a shorter limit leaves its attempt pending."""
 
 
 @dataclass(frozen=True)

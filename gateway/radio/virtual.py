@@ -16,6 +16,7 @@ from bumble.link import LocalLink
 from bumble.pairing import PairingConfig, PairingDelegate
 from bumble.transport.common import AsyncPipeSink
 
+from gateway.radio.bumble_address import format_address
 from gateway.radio.bumble_backend import make_bumble_radio
 from gateway.radio.radio import Radio
 
@@ -30,11 +31,6 @@ ADVERTISING_INTERVAL_MS: Final = 100
 
 CANCELLED_COMMAND_TIMEOUT_S: Final = 1.0
 """Time limit of the controller's response to a command whose caller was cancelled; a response takes milliseconds."""
-
-
-def _format_address(address: hci.Address) -> str:
-    text: str = address.to_string(with_type_qualifier=False)
-    return text
 
 
 class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumble's imports
@@ -58,7 +54,7 @@ class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumb
             (controller, connection)
             for controller in self._sorted_controllers()
             for connection in controller.le_connections.values()
-            if address in (_format_address(connection.self_address), _format_address(connection.peer_address))
+            if address in (format_address(connection.self_address), format_address(connection.peer_address))
         ]
         for controller, connection in ends:
             _time_out(controller, connection)
@@ -67,7 +63,7 @@ class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumb
     def remove_device(self, address: str) -> None:
         """Take the device with this address off the link, as if its battery were removed."""
         for controller in self._sorted_controllers():
-            if _format_address(controller.random_address) == address:
+            if format_address(controller.random_address) == address:
                 self.remove_controller(controller)
 
     def remove_controller(self, controller: Controller) -> None:
@@ -90,7 +86,7 @@ class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumb
         self, sender_controller: Controller, destination_address: hci.Address, transport: PhysicalTransport, data: bytes
     ) -> None:
         source_address = sender_controller.random_address
-        if {_format_address(source_address), _format_address(destination_address)} & (self.out_of_range | self.zombies):
+        if {format_address(source_address), format_address(destination_address)} & (self.out_of_range | self.zombies):
             return
         receiver = self.find_le_controller(destination_address)
         connection = receiver.le_connections.get(source_address) if receiver else None
@@ -132,7 +128,7 @@ class VirtualLink(LocalLink):  # type: ignore[misc]  # mypy does not follow Bumb
         return sorted(self.controllers, key=lambda controller: bytes(controller.random_address)[::-1])
 
     def _is_out_of_range(self, address: hci.Address) -> bool:
-        return bool(self.out_of_range) and _format_address(address) in self.out_of_range
+        return bool(self.out_of_range) and format_address(address) in self.out_of_range
 
 
 def _advertisers(controller: Controller) -> list[Any]:

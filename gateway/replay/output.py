@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from config.terminal import escape_controls
-from drivers.kinds import KINDS
+from drivers.kinds import unit_of
 from drivers.readings import TICKS_PER_SECOND
 from reporting.result import OutputRecord, ReplayResult, TimedBeat, interval_ends
 from reporting.text import format_clock, format_probability, format_start
@@ -38,7 +38,7 @@ def json_lines(record: OutputRecord, result: ReplayResult) -> Iterator[Json]:
         case TimedBeat():
             yield _object("beat", result, record.at_us, label=record.label)
         case VitalRecord(kind=kind, value=value, flags=flags):
-            fields = {"kind": kind, "value": value, "unit": _unit(kind), "flags": list(flags), **_origin(record)}
+            fields = {"kind": kind, "value": value, "unit": unit_of(kind), "flags": list(flags), **_origin(record)}
             yield _object("vital", result, record.times.at_us, **fields)
         case StatusRecord(kind=kind, value=value):
             yield _object("status", result, record.times.at_us, kind=kind, value=value, **_origin(record))
@@ -195,10 +195,6 @@ def _intervals(record: IntervalsRecord, result: ReplayResult) -> Iterator[Json]:
 
 def _origin(record: VitalRecord | StatusRecord) -> Json:
     return {"origin": asdict(record.origin)} if record.origin else {}
-
-
-def _unit(kind: str) -> str:
-    return KINDS[kind].ucum if kind in KINDS else ""
 
 
 def _rounded(value: float | None) -> float | None:

@@ -5,7 +5,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn
 
 from bumble.device import Device
 
@@ -25,13 +25,11 @@ from gateway.simulate.peripherals.cuff import AND_CUFF, MEDISANA_CUFF, STANDARD_
 from gateway.simulate.peripherals.heart_rate_strap import HeartRateStrap
 from gateway.simulate.peripherals.movesense import Movesense
 from gateway.simulate.peripherals.oximeter import Oximeter
-from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, Peripheral, now_s
+from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, Peripheral, PeripheralOptions, now_s
 from gateway.simulate.peripherals.scale import Scale
 from gateway.simulate.peripherals.thermometer import Thermometer
 from gateway.simulate.peripherals.watch import Watch
 from gateway.simulate.playback import SensorClock
-
-Sensor = TypeVar("Sensor", bound=Peripheral)
 
 CONSENT_CODE: Final = 3752
 """The code of the scale's user 1."""
@@ -53,6 +51,10 @@ class World:
     on_event: OnEvent
     subscriptions: BondedSubscriptions
 
+    @property
+    def options(self) -> PeripheralOptions:
+        return {"on_event": self.on_event, "subscriptions": self.subscriptions}
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -69,37 +71,23 @@ class Family:
 
 
 def _make_cuff(model: CuffModel) -> Callable[[Device, World], Cuff]:
-    def make(device: Device, world: World) -> Cuff:
-        return Cuff(device, world.true_time, model, on_event=world.on_event, subscriptions=world.subscriptions)
-
-    return make
+    return lambda device, world: Cuff(device, world.true_time, model, **world.options)
 
 
 def _make_armband(device: Device, world: World) -> Armband:
-    clock = SensorClock.set_to(world.unix_ns, now_s())
-    return Armband(device, clock, on_event=world.on_event, subscriptions=world.subscriptions)
-
-
-def _make_movesense(device: Device, world: World) -> Movesense:
-    return Movesense(device, on_event=world.on_event, subscriptions=world.subscriptions)
+    return Armband(device, SensorClock.set_to(world.unix_ns, now_s()), **world.options)
 
 
 def _make_scale(device: Device, world: World) -> Scale:
-    users = {1: CONSENT_CODE}
-    return Scale(device, world.true_time, users, on_event=world.on_event, subscriptions=world.subscriptions)
+    return Scale(device, world.true_time, {1: CONSENT_CODE}, **world.options)
 
 
-def _make_broadcast_scale(device: Device, world: World) -> BroadcastScale:
-    return BroadcastScale(device, world.true_time, on_event=world.on_event)
+def _make_with_clock(kind: Callable[..., Peripheral]) -> Callable[[Device, World], Peripheral]:
+    return lambda device, world: kind(device, world.true_time, **world.options)
 
 
-def _make_simply(
-    kind: Callable[..., Sensor],
-) -> Callable[[Device, World], Sensor]:
-    def make(device: Device, world: World) -> Sensor:
-        return kind(device, world.true_time, on_event=world.on_event, subscriptions=world.subscriptions)
-
-    return make
+def _make_without_clock(kind: Callable[..., Peripheral]) -> Callable[[Device, World], Peripheral]:
+    return lambda device, world: kind(device, **world.options)
 
 
 async def _live_with_cuff(cuff: Cuff, world: World) -> None:
@@ -146,14 +134,18 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "cuff": Family("C0:DE:0A:00:00:01", STANDARD_CUFF.name, _make_cuff(STANDARD_CUFF), _live_with_cuff),
     "cuff-and": Family("C0:DE:0A:00:00:02", AND_CUFF.name, _make_cuff(AND_CUFF), _live_with_cuff),
     "cuff-medisana": Family("C0:DE:0A:00:00:03", MEDISANA_CUFF.name, _make_cuff(MEDISANA_CUFF), _live_with_cuff),
-    "oximeter": Family("C0:DE:0A:00:00:04", oximeter.NAME, _make_simply(Oximeter), _live_with_oximeter),
+    "oximeter": Family("C0:DE:0A:00:00:04", oximeter.NAME, _make_with_clock(Oximeter), _live_with_oximeter),
     "scale": Family("C0:DE:0A:00:00:05", scale.NAME, _make_scale, _live_with_scale, f"user 1, consent code {CONSENT_CODE}"),
-    "scale-broadcast": Family("C0:DE:0A:00:00:06", broadcast_scale.NAME, _make_broadcast_scale, _live_with_broadcast_scale),
-    "thermometer": Family("C0:DE:0A:00:00:07", thermometer.NAME, _make_simply(Thermometer), _live_with_thermometer),
-    "watch": Family("C0:DE:0A:00:00:08", watch.NAME, _make_simply(Watch), _live_with_watch),
+    "scale-broadcast": Family(
+        "C0:DE:0A:00:00:06", broadcast_scale.NAME, _make_with_clock(BroadcastScale), _live_with_broadcast_scale
+    ),
+    "thermometer": Family("C0:DE:0A:00:00:07", thermometer.NAME, _make_with_clock(Thermometer), _live_with_thermometer),
+    "watch": Family("C0:DE:0A:00:00:08", watch.NAME, _make_with_clock(Watch), _live_with_watch),
     "armband": Family("C0:DE:0A:00:00:09", armband.NAME, _make_armband, _live_with_armband),
-    "heart-rate": Family("C0:DE:0A:00:00:0B", heart_rate_strap.NAME, _make_simply(HeartRateStrap), _live_with_heart_rate_strap),
-    "movesense": Family("C0:DE:0A:00:00:0A", movesense.NAME, _make_movesense, _live_with_movesense),
+    "heart-rate": Family(
+        "C0:DE:0A:00:00:0B", heart_rate_strap.NAME, _make_without_clock(HeartRateStrap), _live_with_heart_rate_strap
+    ),
+    "movesense": Family("C0:DE:0A:00:00:0A", movesense.NAME, _make_without_clock(Movesense), _live_with_movesense),
 }
 """All families but the strap, which plays a script or a recording (`gateway.simulate.strap`)."""
 

@@ -8,16 +8,20 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import os
 import random
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
+
+from bumble.device import Device
 
 from config.process import leaf_errors, watching_stdin
 from gateway.errors import RadioError
@@ -48,13 +52,28 @@ async def run_sensor(
     family, subscriptions = FAMILIES[sensor], BondedSubscriptions(folder / f"{sensor}.subscriptions.json")
     live = HOME[sensor].live if at_home else None
     rng = random.Random()  # noqa: S311  simulated readings
+
+    async def run_once(device: Device) -> None:
+        await run_family(family, device, World(datetime.now, time.time_ns(), every_s, rng, on_event, subscriptions), live)
+
+    open_once = partial(open_device, socket, family.address, family.name, folder / f"{sensor}.bonds.json")
+    await keep_running(open_once, run_once)
+
+
+async def keep_running(
+    open_once: Callable[[], AbstractAsyncContextManager[Device]], run_once: Callable[[Device], Awaitable[None]]
+) -> NoReturn:
+    """Open a device and run a sensor on it, again whenever the radio was lost, until cancelled.
+
+    Raises:
+        RadioError: there was no virtual radio for ten seconds.
+    """
     deadline_s = time.monotonic() + RADIO_TIMEOUT_S
     while True:
-        world = World(datetime.now, time.time_ns(), every_s, rng, on_event, subscriptions)
         try:
-            async with open_device(socket, family.address, family.name, folder / f"{sensor}.bonds.json") as device:
-                deadline_s = float("inf")
-                await run_family(family, device, world, live)
+            async with open_once() as device:
+                deadline_s = math.inf
+                await run_once(device)
         except* RadioError as group:
             deadline_s = min(deadline_s, time.monotonic() + RADIO_TIMEOUT_S)
             if time.monotonic() >= deadline_s:

@@ -16,11 +16,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NoReturn
 
 import numpy as np
-from bumble import att
 from bumble.device import Connection, Device
 from bumble.gatt import Characteristic, Service
 
@@ -32,18 +32,17 @@ from gateway.simulate.journal import Journal
 from gateway.simulate.peripherals.frame_faults import FrameFaults
 from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, Peripheral, now_s, sleep_until
 from gateway.simulate.peripherals.services import (
-    CCCD_IMPROPERLY_CONFIGURED,
-    PROCEDURE_IN_PROGRESS,
     encode_advertising_data,
     make_battery,
     make_characteristic,
     make_device_information,
     make_service,
+    queue_request,
 )
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_recording, ecg_from_script
 from gateway.simulate.script import load_script, script_names
-from gateway.simulate.sensor_process import RADIO_RETRY_S, RADIO_TIMEOUT_S, print_event, run_until_stopped
+from gateway.simulate.sensor_process import keep_running, print_event, run_until_stopped
 from models.signal.chain import EcgChain
 
 log = logging.getLogger(__name__)
@@ -157,12 +156,7 @@ class Strap(Peripheral):
 
     def _on_request(self, _connection: Connection, request: bytes) -> None:
         """Queue a write to the control point. The response follows as an indication."""
-        if not self.is_subscribed(self._control_point):
-            raise att.ATT_Error(att.ErrorCode(CCCD_IMPROPERLY_CONFIGURED), self._control_point.handle)
-        try:
-            self._requests.put_nowait(request)
-        except asyncio.QueueFull:
-            raise att.ATT_Error(att.ErrorCode(PROCEDURE_IN_PROGRESS), self._control_point.handle) from None
+        queue_request(self._requests, request, is_subscribed=self.is_subscribed(self._control_point))
 
     def _on_rate_subscription(self, _connection: Connection, notify: bool, _indicate: bool) -> None:
         if notify:
@@ -204,17 +198,11 @@ async def run_strap(socket: Path, ecg: RepeatingEcg, journal: Path, on_event: On
     subscriptions = BondedSubscriptions(journal.with_suffix(".subscriptions.json"))
     with Journal(journal, run=secrets.token_hex(4)) as entries:
         playback = Playback(ecg, SensorClock.set_to(time.time_ns(), now_s()), entries)
-        deadline_s = now_s() + RADIO_TIMEOUT_S
-        while True:
-            try:
-                async with open_device(socket, ADDRESS, NAME, journal.with_suffix(".bonds.json")) as device:
-                    deadline_s = float("inf")
-                    await Strap(device, playback, on_event, subscriptions).run()
-            except RadioError:
-                deadline_s = min(deadline_s, now_s() + RADIO_TIMEOUT_S)
-                if now_s() >= deadline_s:
-                    raise
-            await asyncio.sleep(RADIO_RETRY_S)
+
+        async def run_once(device: Device) -> None:
+            await Strap(device, playback, on_event, subscriptions).run()
+
+        await keep_running(partial(open_device, socket, ADDRESS, NAME, journal.with_suffix(".bonds.json")), run_once)
 
 
 def main(arguments: Sequence[str]) -> int:

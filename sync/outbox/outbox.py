@@ -310,7 +310,7 @@ class Outbox:
                 file.unlink(missing_ok=True)
 
     def statistics(self) -> OutboxStatistics:
-        return read_statistics(self._database)
+        return read_statistics(self._database, self._tables, self._now_s())
 
     def _begin(self) -> None:
         """Begin the first epoch of this opening, sign damaged statements again, and wrap keys for new recipients."""

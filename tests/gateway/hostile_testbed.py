@@ -1,11 +1,13 @@
 """A hub with an honest strap and a sensor that attacks it, on one virtual link and virtual time."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from bumble.att import Attribute
 from bumble.core import UUID, AdvertisingData
 from bumble.device import Connection, Device
@@ -23,6 +25,8 @@ from gateway.session import SensorSession
 
 HONEST = "C0:DE:00:00:00:02"
 ATTACKER = "C0:DE:00:00:00:66"
+TASKS_LIMIT = 40
+"""Tasks of two sessions, the virtual radio and the sensors: some 20."""
 START_US = 1_800_000_000_000_000
 PROPERTIES = Characteristic.Properties
 NOTIFY = PROPERTIES.NOTIFY | PROPERTIES.INDICATE
@@ -199,3 +203,15 @@ def attack(
         return Outcome(honest, hostile, tasks, bonds)
 
     return virtual_time.run(main())
+
+
+def warnings_of(log: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in log.records if record.levelno >= logging.WARNING]
+
+
+async def flood(attacker: Attacker, connection: Connection, number: int, payload: bytes, count: int, per_s: float) -> None:
+    characteristic = await wait_subscribed(attacker, connection, number)
+    for sent in range(count):
+        await attacker.device.notify_subscriber(connection, characteristic, payload)
+        if sent % 100 == 99:
+            await asyncio.sleep(100 / per_s)

@@ -16,9 +16,9 @@ from gateway.clock import VirtualClock
 from gateway.recorder import COMMIT_INTERVAL_S, Recorder
 from sync.errors import TransientError
 from sync.record_codec import decode_records, encode_records
-from sync.records import AlertRecord, GapRecord, Record, Times, VitalRecord
+from sync.records import AlertRecord, GapRecord, Times, VitalRecord
 from sync.wire import Lane
-from tests.gateway.test_recorder import call_inline
+from tests.gateway.list_outbox import ListOutbox, call_inline
 
 START_US = 1_800_000_000_000_000
 CALM_S = round(BUFFER_CALM_S)
@@ -90,25 +90,16 @@ class TestAlert:
         assert read == raised
 
 
-class FillingOutbox:
-    """An outbox that is nearly full for some of the time, and keeps the states that were stored with the blocks."""
+class FillingOutbox(ListOutbox):
+    """An outbox that is nearly full for some of the time, and may refuse alerts."""
 
-    def __init__(self) -> None:
-        self.blocks: list[tuple[Lane, bytes]] = []
-        self.states: dict[str, bytes] = {}
-        self.is_nearly_full = False
-        self.refuses_alerts = False
+    refuses_alerts = False
 
     def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[object]:
         blocks = list(blocks)
         if self.refuses_alerts and any(lane == "alert" for lane, _ in blocks):
             raise TransientError("disk full")
-        self.blocks.extend(blocks)
-        self.states.update(state or {})
-        return []
-
-    def records(self) -> list[Record]:
-        return [record for _, plaintext in self.blocks for record in decode_records(plaintext)]
+        return super().put_many(blocks, state)
 
     def alerts(self) -> list[AlertRecord]:
         return [record for record in self.records() if isinstance(record, AlertRecord)]

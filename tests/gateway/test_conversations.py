@@ -11,22 +11,19 @@ from bumble.core import UUID, AdvertisingData
 from bumble.device import Connection, Device
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 
-from config.settings import SensorSettings
 from drivers.battery import DRIVER as BATTERY
 from drivers.conversation import Consent
 from drivers.device_information import DRIVER as DEVICE_INFORMATION
 from drivers.readings import Quarantined, Reading, Status, Vital
 from drivers.registry import build_registry
 from gateway import virtual_time
-from gateway.clock import VirtualClock
-from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink, make_device, open_in_process_radio
-from gateway.sensor_events import Notification
+from gateway.radio.virtual import VirtualLink, make_device
 from gateway.sensor_memory import SensorMemory
 from gateway.session import SensorSession
 from tests.gateway.long_form_driver import ABORT, CONSENT, CONTROL, DATA, DONE, DRIVER, LAST, NEWS, REPORT, SERVICE
+from tests.gateway.session_testbed import run_session, take_notifications
 from tests.radio.hub_actions import SENSOR
 
-START_US = 1_800_000_000_000_000
 CODE = Consent(1, 4711)
 PROPERTIES = Characteristic.Properties
 
@@ -119,25 +116,13 @@ def run(
 
     async def main() -> Outcome:
         link = VirtualLink()
-        device = sensor.make(link)
-        await device.power_on()
-        await device.start_advertising(auto_restart=True)
-        async with open_in_process_radio(link, VIRTUAL_HUB_ADDRESS) as radio:
-            clock = VirtualClock(asyncio.get_running_loop(), START_US)
-            settings = SensorSettings("cuff", address=SENSOR)
-            registry = build_registry([DRIVER, BATTERY, DEVICE_INFORMATION])
-            session = SensorSession(
-                settings, radio, registry, clock, lambda *_: None, memory=memory or SensorMemory(), consent=CODE
-            )
-            task = asyncio.create_task(session.run())
+        registry, restored = build_registry([DRIVER, BATTERY, DEVICE_INFORMATION]), memory or SensorMemory()
+        async with run_session(link, sensor.make(link), registry, memory=restored, consent=CODE) as session:
             await asyncio.sleep(seconds / 2)
             if after is not None:
                 await after(sensor)
             await asyncio.sleep(seconds / 2)
-            task.cancel()
-            await asyncio.wait([task])
-        link.remove_device(SENSOR)
-        events = [event for event in session.events.drain(10_000) if isinstance(event, Notification)]
+        events = take_notifications(session)
         readings = [reading for event in events for reading in event.readings]
         return Outcome(readings, [event.memory for event in events if event.memory], session)
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pytest
 
@@ -22,11 +22,9 @@ from gateway.recorder import Recorder
 from gateway.sensor_events import Interruption, Notification
 from gateway.sensor_runner import SensorRunner, state_key
 from gateway.timeline import Arrival
-from sync.record_codec import decode_records
-from sync.records import GapRecord, Record, VitalRecord
-from sync.wire import Lane
+from sync.records import GapRecord, VitalRecord
+from tests.gateway.list_outbox import ListOutbox, call_inline
 
-T = TypeVar("T")
 START_US = 1_800_000_000_000_000
 VALUE = uuid16(0xFFF1)
 RATE = Vital("heart_rate", 60.0)
@@ -150,31 +148,7 @@ def test_a_saved_state_does_not_change_with_later_values() -> None:
     assert before["values"] == {"heart_rate": at_us(1)}
 
 
-class DurableOutbox:
-    """Keeps what was stored, as the disk does when the agent is killed."""
-
-    is_nearly_full = False
-
-    def __init__(self) -> None:
-        self.blocks: list[tuple[Lane, bytes]] = []
-        self.states: dict[str, bytes] = {}
-
-    def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[object]:
-        self.blocks.extend(blocks)
-        self.states.update(state or {})
-        return []
-
-    def records(self) -> list[Record]:
-        return [record for _, plaintext in self.blocks for record in decode_records(plaintext)]
-
-
-async def call_inline(function: Callable[..., T], *arguments: Any) -> T:
-    return function(*arguments)
-
-
-async def run_until_killed(
-    outbox: DurableOutbox, from_s: float, until_s: float, *, link_lost_s: float | None = None
-) -> list[int]:
+async def run_until_killed(outbox: ListOutbox, from_s: float, until_s: float, *, link_lost_s: float | None = None) -> list[int]:
     """A strap that sends a heart rate and an interval every second until the agent is killed. Returns when they arrived."""
     loop = asyncio.get_running_loop()
     clock = VirtualClock(loop, at_us(from_s) - round(loop.time() * 1e6))
@@ -189,7 +163,7 @@ async def run_until_killed(
     sent: list[int] = []
     while clock.wall_us() < at_us(until_s):
         await asyncio.sleep(1)
-        now = Arrival(clock.wall_us(), clock.mono_ns())
+        now = Arrival.now(clock)
         if link_lost_s is not None and now.wall_us >= at_us(link_lost_s):
             await runner._process_batch([Interruption("the link was lost", now)])
             continue
@@ -202,7 +176,7 @@ async def run_until_killed(
 
 @pytest.mark.parametrize("killed_s", [1.0, 2.0, 10.0, 14.0, 33.0])
 def test_every_value_that_a_kill_costs_is_inside_a_gap(killed_s: float) -> None:
-    outbox = DurableOutbox()
+    outbox = ListOutbox()
 
     async def main() -> list[int]:
         first = await run_until_killed(outbox, 0, killed_s)
@@ -222,7 +196,7 @@ def test_every_value_that_a_kill_costs_is_inside_a_gap(killed_s: float) -> None:
 
 
 def test_values_before_a_lost_link_are_stored_or_inside_a_gap() -> None:
-    outbox = DurableOutbox()
+    outbox = ListOutbox()
 
     async def main() -> None:
         await run_until_killed(outbox, 0, 40, link_lost_s=15)

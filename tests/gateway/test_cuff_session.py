@@ -16,12 +16,10 @@ from drivers.registry import build_registry
 from gateway import virtual_time
 from gateway.clock import VirtualClock
 from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink, make_device, open_in_process_radio
-from gateway.sensor_events import Notification
 from gateway.session import SensorSession
+from tests.gateway.session_testbed import START_US, run_session, take_notifications
 from tests.radio.hub_actions import SENSOR
 
-START_US = 1_800_000_000_000_000
-"""2027-01-15, 08:00:00 UTC."""
 PROPERTIES = Characteristic.Properties
 BM85 = bytes.fromhex("566A0047000000EA07080B121F00003F000000")
 """A capture: derdilla/blood-pressure-monitor-fl, pull 735."""
@@ -77,22 +75,9 @@ def run(cuff: Cuff) -> list[Reading]:
 
     async def main() -> list[Reading]:
         link = VirtualLink()
-        device = cuff.make(link)
-        await device.power_on()
-        await device.start_advertising(auto_restart=True)
-        async with open_in_process_radio(link, VIRTUAL_HUB_ADDRESS) as radio:
-            session = SensorSession(
-                SensorSettings("cuff", address=SENSOR),
-                radio,
-                build_registry([BLOOD_PRESSURE, DEVICE_INFORMATION]),
-                VirtualClock(asyncio.get_running_loop(), START_US),
-                lambda *_: None,
-            )
-            task = asyncio.create_task(session.run())
+        async with run_session(link, cuff.make(link), build_registry([BLOOD_PRESSURE, DEVICE_INFORMATION])) as session:
             await asyncio.sleep(5)
-            task.cancel()
-            await asyncio.wait([task])
-        events = [event for event in session.events.drain(1000) if isinstance(event, Notification)]
+        events = take_notifications(session)
         assert all(event.is_indicated for event in events if event.payload == cuff.result)
         return [reading for event in events for reading in event.readings]
 
@@ -121,6 +106,14 @@ def test_a_wrong_clock_is_told_and_set_and_a_cuff_without_one_is_left_alone() ->
     assert written[:6].hex().upper() == "EB07010F0800"
     assert statuses(readings)["sensor_clock_written"] is True
     assert not {"sensor_clock_written", "setup_failed"} & statuses(run(Cuff("BM96", cuff.result))).keys()
+
+
+def test_the_clock_is_read_before_a_result_that_came_earlier_is_decoded() -> None:
+    """The cuff indicates at its subscription. What its clock shows decides when that result was measured."""
+    cuff = Cuff("UA-651BLE", bytes.fromhex("00780050005D00"), clock=bytes.fromhex("EB07010F070000"))
+    kinds = [reading.kind for reading in run(cuff) if isinstance(reading, Vital | Status)]
+    assert kinds.index("sensor_time") < kinds.index("sensor_clock_written") < kinds.index("systolic")
+    assert kinds.count("sensor_time") == 1
 
 
 def test_a_stored_result_is_joined_from_its_segments() -> None:

@@ -105,7 +105,7 @@ def test_altered_models_are_found(hub: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_broker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang(*_arguments: object) -> None:
+    async def hang(*_arguments: object, **_options: object) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(asyncio, "open_connection", hang)
@@ -150,5 +150,21 @@ def test_programs_with_a_pairing_agent_are_named(tmp_path: Path) -> None:
 
 def test_a_machine_without_a_message_bus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
-    adapter, *_ = asyncio.run(doctor.check_radio("bluetooth"))
-    assert_failed(adapter, "no Bluetooth service answers", "systemctl start bluetooth")
+    assert_failed(asyncio.run(doctor.check_radio("bluetooth")), "no Bluetooth service answers", "systemctl start bluetooth")
+
+
+def test_every_radio_of_the_settings_is_checked(hub: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(hub)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={hub}/none")
+    text = (hub / "pulsegate.toml").read_text()
+    assert '"virtual:none.sock"' in text
+    (hub / "pulsegate.toml").write_text(
+        text.replace('"virtual:none.sock"', '["virtual:air.sock", "bluetooth:hci1", "bluetooth:hci0"]')
+    )
+    with socket.socket(socket.AF_UNIX) as radio:
+        radio.bind("air.sock")
+        assert main(["doctor", "--config", "pulsegate.toml", "--json"]) == 1
+    checks = json.loads(capsys.readouterr().out)
+    states = {check["name"]: check["state"] for check in checks}
+    assert (states["adapter"], states["adapter 2"], states["adapter 3"]) == ("ok", "failed", "failed")
+    assert [check["name"] for check in checks].count("BlueZ version") == 1

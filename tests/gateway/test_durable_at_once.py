@@ -1,8 +1,7 @@
 """What a sensor's runner stores before its next event: indicated readings, and the first of each stream."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
 
 import pytest
 
@@ -20,11 +19,8 @@ from gateway.recorder import Recorder
 from gateway.sensor_events import Notification
 from gateway.sensor_runner import SensorRunner
 from gateway.timeline import Arrival
-from sync.record_codec import decode_records
-from sync.records import Record
-from sync.wire import Lane
+from tests.gateway.list_outbox import ListOutbox, call_inline
 
-T = TypeVar("T")
 START_US = 1_800_000_000_000_000
 VALUE = uuid16(0xFFF1)
 READINGS: Mapping[bytes, Reading] = {
@@ -35,25 +31,6 @@ READINGS: Mapping[bytes, Reading] = {
     b"ecg": Waveform("ecg", (0, 5, 100, 5) * 32, 128.0, 0.001),
     b"ppg": Waveform("ppg", (0, 5, 100, 5) * 16, 64.0, 1.0),
 }
-
-
-class ListOutbox:
-    is_nearly_full = False
-
-    def __init__(self) -> None:
-        self.stored: list[tuple[Lane, bytes]] = []
-
-    def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[object]:
-        self.stored.extend(blocks)
-        return []
-
-    def count(self) -> int:
-        records: list[Record] = [record for _, plaintext in self.stored for record in decode_records(plaintext)]
-        return len(records)
-
-
-async def call_inline(function: Callable[..., T], *arguments: Any) -> T:
-    return function(*arguments)
 
 
 async def stored_after_each(notifications: list[tuple[bytes, bool]]) -> list[int]:
@@ -68,7 +45,7 @@ async def stored_after_each(notifications: list[tuple[bytes, bool]]) -> list[int
     for second, (payload, is_indicated) in enumerate(notifications, 1):
         arrival = Arrival(START_US + second * 1_000_000, second * 1_000_000_000)
         await runner._process_batch([Notification(VALUE, payload, (READINGS[payload],), arrival, is_indicated)])
-        counts.append(outbox.count())
+        counts.append(len(outbox.records()))
     return counts
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,11 +26,9 @@ from gateway.radio.subscriptions import PlainSubscriptions
 from gateway.recorder import Recorder
 from gateway.sensor_runner import RESTART_REASON, SensorRunner
 from gateway.timeline import Arrival
-from sync.record_codec import decode_records
 from sync.records import GapRecord, QuarantinedRecord, Record, WaveformRecord
-from sync.wire import Lane
+from tests.gateway.list_outbox import ListOutbox, call_inline
 
-T = TypeVar("T")
 SERVICE, VALUE = uuid16(0xFFF0), uuid16(0xFFF1)
 START_US = 1_800_000_000_000_000
 BEATS = (0, 5, 100, 5) * 32
@@ -96,24 +94,6 @@ class TwoSensorRadio:
     ) -> Client:
         assert not pair
         return Client(self.bad if device.name == "bad" else None)
-
-
-class ListOutbox:
-    is_nearly_full = False
-
-    def __init__(self) -> None:
-        self.stored: list[tuple[Lane, bytes]] = []
-
-    def put_many(self, blocks: Any, _state: Any = None) -> list[object]:
-        self.stored.extend(blocks)
-        return []
-
-    def records(self) -> list[Record]:
-        return [record for _, plaintext in self.stored for record in decode_records(plaintext)]
-
-
-async def call_inline(function: Callable[..., T], *arguments: Any) -> T:
-    return function(*arguments)
 
 
 async def run_two_sensors(bad: bytes) -> tuple[list[Record], list[SensorRunner]]:

@@ -10,23 +10,19 @@ from bumble.core import UUID, AdvertisingData
 from bumble.device import Device
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 
-from config.settings import SensorSettings
 from drivers.current_time import DRIVER as CURRENT_TIME
 from drivers.current_time import encode_current_time
 from drivers.pulse_oximeter import DRIVER as PULSE_OXIMETER
 from drivers.readings import Reading, Status, Vital
 from drivers.registry import build_registry
 from gateway import virtual_time
-from gateway.clock import VirtualClock
-from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink, make_device, open_in_process_radio
-from gateway.sensor_events import Notification
+from gateway.radio.virtual import VirtualLink, make_device
 from gateway.sensor_link import moment_of
 from gateway.sensor_memory import SensorMemory
-from gateway.session import SensorSession
 from gateway.timeline import Arrival
+from tests.gateway.session_testbed import START_US, run_session, take_notifications
 from tests.radio.hub_actions import SENSOR
 
-START_US = 1_800_000_000_000_000
 PROPERTIES = Characteristic.Properties
 CONTINUOUS_VALUE = bytes.fromhex("0062004E00")
 
@@ -119,25 +115,13 @@ def run(oximeter: Oximeter, seconds: float = 10, memory: Mapping[str, Any] | Non
 
     async def main() -> Outcome:
         link = VirtualLink()
-        device = oximeter.make(link)
-        await device.power_on()
-        await device.start_advertising(auto_restart=True)
-        measuring = asyncio.create_task(oximeter.run())
-        async with open_in_process_radio(link, VIRTUAL_HUB_ADDRESS) as radio:
-            session = SensorSession(
-                SensorSettings("oximeter", advertised_name="oximeter"),
-                radio,
-                build_registry([PULSE_OXIMETER, CURRENT_TIME]),
-                VirtualClock(asyncio.get_running_loop(), START_US),
-                lambda *_: None,
-                memory=SensorMemory(drivers=dict((memory or {}).get("drivers", {}))),
-            )
-            task = asyncio.create_task(session.run())
+        registry, restored = build_registry([PULSE_OXIMETER, CURRENT_TIME]), dict((memory or {}).get("drivers", {}))
+        async with run_session(link, oximeter.make(link), registry, memory=SensorMemory(drivers=restored)) as session:
+            measuring = asyncio.create_task(oximeter.run())
             await asyncio.sleep(seconds)
-            for one in (task, measuring):
-                one.cancel()
-            await asyncio.wait([task, measuring])
-        events = [event for event in session.events.drain(10_000) if isinstance(event, Notification)]
+            measuring.cancel()
+            await asyncio.wait([measuring])
+        events = take_notifications(session)
         memories = [event.memory for event in events if event.memory]
         spots = [event for event in events if any(getattr(item, "origin", None) for item in event.readings)]
         assert all(event.is_indicated for event in spots), "a spot check is stored at once"

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bumble.core import UUID, AdvertisingData
@@ -18,6 +17,7 @@ from bumble.keys import MemoryKeyStore
 from bumble.pairing import PairingDelegate
 
 from config.endpoint import Endpoint
+from config.files import locked
 from config.limits import DEFAULT_LIMITS
 from config.settings import ClinicSettings, SensorSettings, Settings, load_settings
 from gateway import virtual_time
@@ -28,6 +28,7 @@ from gateway.paired_sensors import PairedSensor, load_paired, store_paired
 from gateway.radio import PairingError, Radio
 from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink, make_device, open_in_process_radio
 from gateway.radio.virtual_radio_server import VirtualRadioServer, open_device
+from gateway.startup import LOCK_FILE
 from tests.radio.pairing_people import DISPLAY, NOTHING, PASSKEY, Answers, set_up_pairing
 
 CUFF, STRANGER = "C0:DE:00:00:00:07", "C0:DE:00:00:00:08"
@@ -321,8 +322,7 @@ def test_the_command_pairs_a_scale_by_its_passkey(hub: Path) -> None:
             assert "\x1b" not in errors + output
             assert f'address = "{CUFF}"' in output
             assert (await run_pair(hub, "--list"))[1] == f"{CUFF}\n"
-            with_lock: Any = command.locked
-            with with_lock(hub / "data" / command.LOCK_FILE):
+            with locked(hub / "data" / LOCK_FILE):
                 status, _, errors = await run_pair(hub, "--list")
             assert (status, errors.count("\n")) == (1, 1)
             assert "the agent is running" in errors

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 from unittest.mock import ANY as ANY_TEXT
 
 import pytest
@@ -37,17 +37,13 @@ from sync.record_codec import decode_records
 from sync.records import Record, VitalRecord
 from sync.seal import SealError
 from sync.uplink import UplinkStatistics
+from tests.gateway.list_outbox import call_inline
 from tests.sync.outboxes import HUB_KEYS, all_pending, open_at, open_at_clinic
 
-T = TypeVar("T")
 START_US, S, DAY = 1_790_000_000_000_000, 1_000_000, 86_400_000_000
 CANARY = 61.4375
 GAINED = 83.438
 """Weights whose texts and bytes occur nowhere by chance; the second raises an alert."""
-
-
-async def call_inline(function: Callable[..., T], *arguments: Any) -> T:
-    return function(*arguments)
 
 
 def weight(at_us: int, kg: float, user: int | None = None) -> Reading:

@@ -21,6 +21,7 @@ from sync.errors import TransientError
 from sync.record_codec import MAX_RECORDS, decode_records
 from sync.records import AlertRecord, Record, Times, VitalRecord, WaveformRecord
 from sync.wire import PLAINTEXT_LIMIT_BYTES, Lane
+from tests.gateway.list_outbox import ListOutbox, call_inline
 
 T = TypeVar("T")
 TIMES = Times(1, 1, 1)
@@ -31,29 +32,20 @@ def vital(value: float) -> VitalRecord:
     return VitalRecord("strap", "heart_rate", TIMES, value)
 
 
-class FakeOutbox:
+class FakeOutbox(ListOutbox):
     """An outbox that stores blocks, waits for `gate`, or fails because the disk is full."""
 
     def __init__(self) -> None:
-        self.stored: list[tuple[Lane, bytes]] = []
+        super().__init__()
         self.gate = threading.Event()
         self.gate.set()
         self.is_full = False
-        self.is_nearly_full = False
 
     def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[object]:
         self.gate.wait(10)
         if self.is_full:
             raise TransientError("disk full")
-        self.stored.extend(blocks)
-        return []
-
-    def records(self) -> list[Record]:
-        return [record for _, plaintext in self.stored for record in decode_records(plaintext)]
-
-
-async def call_inline(function: Callable[..., T], *arguments: object) -> T:
-    return function(*arguments)
+        return super().put_many(blocks, state)
 
 
 def test_writes_a_cancelled_flush_only_once() -> None:
@@ -189,8 +181,8 @@ def write(records: Sequence[Record]) -> FakeOutbox:
 def test_divides_a_backlog_into_blocks_that_a_slow_link_sends_within_a_second() -> None:
     waves = noise(1000)
     outbox = write([*waves, *map(vital, range(900))])
-    assert {lane for lane, _ in outbox.stored} == {"wave", "vital"}
-    assert all(len(plaintext) <= BLOCK_BYTES for _, plaintext in outbox.stored)
+    assert {lane for lane, _ in outbox.blocks} == {"wave", "vital"}
+    assert all(len(plaintext) <= BLOCK_BYTES for _, plaintext in outbox.blocks)
     stored = [record for record in outbox.records() if isinstance(record, WaveformRecord)]
     assert [record.samples.tolist() for record in stored] == [
         wave.samples.tolist() for wave in waves if isinstance(wave, WaveformRecord)
@@ -200,8 +192,8 @@ def test_divides_a_backlog_into_blocks_that_a_slow_link_sends_within_a_second() 
 
 def test_a_record_that_is_longer_than_a_block_should_be_has_a_block_of_its_own() -> None:
     outbox = write([*noise(2), *noise(1, samples=5000), *noise(2)])
-    sizes = [len(plaintext) for _, plaintext in outbox.stored]
-    assert [len(decode_records(plaintext)) for _, plaintext in outbox.stored if len(plaintext) > BLOCK_BYTES] == [1]
+    sizes = [len(plaintext) for _, plaintext in outbox.blocks]
+    assert [len(decode_records(plaintext)) for _, plaintext in outbox.blocks if len(plaintext) > BLOCK_BYTES] == [1]
     assert BLOCK_BYTES < max(sizes) < PLAINTEXT_LIMIT_BYTES
     assert len(outbox.records()) == 5
 
@@ -352,7 +344,7 @@ def test_divides_a_backlog_into_blocks_of_as_many_records_as_the_clinic_reads() 
         assert await recorder.flush()
 
     asyncio.run(main())
-    assert len(outbox.stored) == 3
+    assert len(outbox.blocks) == 3
     assert [record.value for record in outbox.records() if isinstance(record, VitalRecord)] == values
 
 

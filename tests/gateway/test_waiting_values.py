@@ -1,9 +1,9 @@
 """Continuous values that raise no alert wait in memory and are processed together: none is lost, late or out of order."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -22,35 +22,17 @@ from gateway.sensor_events import Interruption, Notification
 from gateway.sensor_runner import SensorRunner
 from gateway.timeline import Arrival
 from gateway.waveform_analysis import Output
-from sync.record_codec import decode_records
 from sync.records import AlertRecord, GapRecord, IntervalsRecord, QuarantinedRecord, Record, VitalRecord
-from sync.wire import Lane
+from tests.gateway.list_outbox import ListOutbox, call_inline
 
-T = TypeVar("T")
 START_US = 1_800_000_000_000_000
 VALUE = uuid16(0x2A37)
 HEART = (Vital("heart_rate", 60.0), Intervals("rr", (1024,)))
 
 
-@dataclass
-class ListOutbox:
-    is_nearly_full = False
-    blocks: list[tuple[Lane, bytes]] = field(default_factory=list)
-
-    def put_many(self, blocks: Iterable[tuple[Lane, bytes]], state: Mapping[str, bytes] | None = None) -> list[object]:
-        self.blocks.extend(blocks)
-        return []
-
-    def records(self) -> list[Record]:
-        return [record for _, plaintext in self.blocks for record in decode_records(plaintext)]
-
-    def seconds(self, cls: type[Any]) -> list[float]:
-        """When the stored records of this class were measured."""
-        return [(record.times.at_us - START_US) / 1e6 for record in self.records() if isinstance(record, cls)]
-
-
-async def call_inline(function: Callable[..., T], *arguments: Any) -> T:
-    return function(*arguments)
+def seconds(outbox: ListOutbox, cls: type[Any]) -> list[float]:
+    """When the stored records of this class were measured."""
+    return [(record.times.at_us - START_US) / 1e6 for record in outbox.records() if isinstance(record, cls)]
 
 
 @dataclass
@@ -67,7 +49,7 @@ class Hub:
         self.runner._is_running = True
 
     def send(self, *readings: Reading) -> None:
-        arrival = Arrival(self.clock.wall_us(), self.clock.mono_ns())
+        arrival = Arrival.now(self.clock)
         self.runner.events.put(Notification(VALUE, b"payload", readings, arrival))
 
     async def send_seconds(self, seconds: int, readings: Sequence[Reading] = HEART) -> None:
@@ -93,22 +75,22 @@ def run(script: Callable[[Hub], Any]) -> ListOutbox:
 def test_the_first_value_is_stored_at_once_and_all_others_with_the_next_write() -> None:
     async def script(hub: Hub) -> None:
         await hub.send_seconds(9)
-        assert hub.outbox.seconds(VitalRecord) == [0.5]
+        assert seconds(hub.outbox, VitalRecord) == [0.5]
         assert hub.runner.events.empty()
         await asyncio.sleep(COMMIT_INTERVAL_S)
 
     outbox = run(script)
-    assert outbox.seconds(VitalRecord) == outbox.seconds(IntervalsRecord) == [second + 0.5 for second in range(9)]
+    assert seconds(outbox, VitalRecord) == seconds(outbox, IntervalsRecord) == [second + 0.5 for second in range(9)]
 
 
 def test_values_that_wait_come_before_the_end_of_the_link_that_follows_them() -> None:
     async def script(hub: Hub) -> None:
         await hub.send_seconds(5)
-        await hub.runner._process_batch([Interruption("the link was lost", Arrival(hub.clock.wall_us(), hub.clock.mono_ns()))])
+        await hub.runner._process_batch([Interruption("the link was lost", Arrival.now(hub.clock))])
         await hub.recorder.flush()
 
     outbox = run(script)
-    assert outbox.seconds(VitalRecord) == [0.5, 1.5, 2.5, 3.5, 4.5]
+    assert seconds(outbox, VitalRecord) == [0.5, 1.5, 2.5, 3.5, 4.5]
     assert {gap.from_us for gap in outbox.records() if isinstance(gap, GapRecord)} <= {START_US + 4_500_000}
 
 
@@ -126,7 +108,7 @@ def test_a_reading_that_must_not_wait_takes_those_before_it_along(reading: Readi
         await asyncio.sleep(0.1)
 
     outbox = run(script)
-    assert outbox.seconds(VitalRecord) == [0.5, 1.5, 2.5, 3.5, 4.5]
+    assert seconds(outbox, VitalRecord) == [0.5, 1.5, 2.5, 3.5, 4.5]
     assert all(any(isinstance(record, cls) for record in outbox.records()) for cls in stored)
 
 
@@ -146,8 +128,8 @@ def test_a_waiting_value_whose_processing_fails_is_set_aside_and_costs_no_other(
         assert hub.runner.analysis_restarts == 1
 
     outbox = run(script)
-    assert outbox.seconds(VitalRecord) == [0.5, 1.5, 2.5, 4.5, 5.5]
-    assert outbox.seconds(QuarantinedRecord) == [3.5]
+    assert seconds(outbox, VitalRecord) == [0.5, 1.5, 2.5, 4.5, 5.5]
+    assert seconds(outbox, QuarantinedRecord) == [3.5]
 
 
 def test_the_saved_state_covers_every_value_that_is_stored_with_it() -> None:

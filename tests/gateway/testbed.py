@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from bumble.device import Device
 
+from benchmarks.in_process_clinic import ClinicConnection
 from cloud.folder import ClinicFolder
 from cloud.ingest import handle_message
 from cloud.key_store import KeyStore
@@ -36,12 +37,12 @@ from sync.chain import block_digest
 from sync.data_keys import unwrap_key
 from sync.message_rows import Held
 from sync.messages import Receipt, decode_envelope, encode_receipt
-from sync.mqtt import Connected, Message, MqttEvent
+from sync.mqtt import Message
 from sync.record_codec import decode_records
 from sync.records import GapRecord, Record, WaveformRecord
 from sync.registration import Registration
 from sync.seal import open_block, parse_header
-from sync.wire import ack_topic, receipt_topic
+from sync.wire import ack_topic, receipt_topic, status_topic
 
 START_US = 1_800_000_000_000_000
 START_S = START_US // 1_000_000
@@ -68,8 +69,10 @@ class Clinic:
         return registration
 
     def answer(self, message: Message) -> list[Message]:
-        """Commit a message; returns the acknowledgement and the receipt."""
+        """Commit a message; returns the acknowledgement and the receipt, or nothing for a status."""
         payload, _, _ = handle_message(self.store, self._registry, self._signing.acknowledgement, message, START_US)
+        if message.topic == status_topic(HUB):
+            return []
         assert payload is not None
         envelope, identity = decode_envelope(message.payload).envelope, self.store.identity()
         headers = [(parse_header(block), block_digest(block)) for block in envelope.blocks]
@@ -95,25 +98,16 @@ class Clinic:
         return (self._folder.path / "blocks.db").read_bytes()
 
 
-class InProcessTransport:
-    """Delivers messages to a clinic in the same process, in place of the broker and the network."""
+class InProcessTransport(ClinicConnection):
+    """Delivers messages to the clinic in the same process, and records them."""
 
     def __init__(self, clinic: Clinic, sent_messages: list[bytes]) -> None:
-        self._clinic, self._sent_messages = clinic, sent_messages
-        self._events: asyncio.Queue[MqttEvent] = asyncio.Queue()
-
-    async def run(self) -> NoReturn:
-        self._events.put_nowait(Connected())
-        await asyncio.Event().wait()
-        raise AssertionError
+        super().__init__(clinic.answer)
+        self._sent_messages = sent_messages
 
     async def publish(self, topic: str, payload: bytes) -> None:
         self._sent_messages.append(topic.encode() + payload)
-        for answer in self._clinic.answer(Message(topic, payload)):
-            self._events.put_nowait(answer)
-
-    async def receive(self) -> MqttEvent:
-        return await self._events.get()
+        await super().publish(topic, payload)
 
 
 @dataclass

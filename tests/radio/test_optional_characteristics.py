@@ -8,18 +8,15 @@ from bumble.core import UUID, AdvertisingData
 from bumble.device import Connection, Device
 from bumble.gatt import Characteristic, CharacteristicValue, Service
 
-from config.settings import SensorSettings
 from drivers.registry import load_drivers
 from drivers.spec import uuid16
 from gateway import virtual_time
-from gateway.clock import VirtualClock
-from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink, make_device, open_in_process_radio
-from gateway.sensor_events import Notification
+from gateway.radio.virtual import VirtualLink, make_device
 from gateway.session import SensorSession
+from tests.gateway.session_testbed import run_session, take_notifications
 from tests.radio.hub_actions import SENSOR
 
 RATE, BATTERY, SERIAL, MODEL = (uuid16(number) for number in (0x2A37, 0x2A19, 0x2A25, 0x2A24))
-START_US = 1_800_000_000_000_000
 
 
 def refuse(_connection: object) -> bytes:
@@ -53,20 +50,12 @@ async def listen(*optional: Service, seconds: float) -> tuple[Counter[str], Sens
             await asyncio.sleep(1)
             await device.notify_subscribers(rate, b"\x00\x3c")
 
-    await device.power_on()
-    await device.start_advertising(auto_restart=True)
-    async with open_in_process_radio(link, VIRTUAL_HUB_ADDRESS) as radio:
-        clock = VirtualClock(asyncio.get_running_loop(), START_US)
-        sensor = SensorSettings("small", advertised_name="small")
-        session = SensorSession(sensor, radio, load_drivers(), clock, lambda _name, _state: None)
-        tasks = [asyncio.create_task(session.run()), asyncio.create_task(send_rates())]
+    async with run_session(link, device, load_drivers()) as session:
+        sending = asyncio.create_task(send_rates())
         await asyncio.sleep(seconds)
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    link.remove_device(SENSOR)
-    events = session.events.drain(10_000)
-    return Counter(event.characteristic for event in events if isinstance(event, Notification)), session
+        sending.cancel()
+        await asyncio.wait([sending])
+    return Counter(event.characteristic for event in take_notifications(session)), session
 
 
 def test_a_refused_read_costs_only_itself() -> None:

@@ -13,7 +13,7 @@ from bumble.device import Connection, Device, Peer
 from bumble.hci import Address
 
 from gateway.radio.virtual import VirtualLink, make_device
-from gateway.simulate.peripherals.peripheral import Peripheral
+from gateway.simulate.peripherals.peripheral import Peripheral, format_uuid
 
 SENSOR = "C0:DE:00:00:00:10"
 HUB = "C2:00:00:00:00:02"
@@ -69,7 +69,7 @@ class PlainHub:
         await peer.discover_services()
         await peer.discover_characteristics()
         found = [characteristic for service in peer.services for characteristic in service.characteristics]
-        self.characteristics = {each.uuid.to_hex_str("-").upper(): each for each in found}
+        self.characteristics = {format_uuid(each): each for each in found}
 
     def listen(self, *uuids: str) -> None:
         """Take values from the first moment of a connection, without subscribing: the sensor kept the subscription."""

@@ -15,7 +15,7 @@ from bumble.hci import Address
 from gateway import virtual_time
 from gateway.radio.virtual import VirtualLink, make_device
 from gateway.simulate.peripherals.cuff import MEDISANA_CUFF, Cuff
-from gateway.simulate.peripherals.peripheral import Peripheral
+from gateway.simulate.peripherals.peripheral import Peripheral, format_uuid
 from gateway.simulate.peripherals.scale import Scale
 from gateway.simulate.peripherals.sent_values import audit_values
 from gateway.simulate.peripherals.services import follow_loop
@@ -78,7 +78,7 @@ class PatientHub:
         peer = Peer(connection)
         await peer.discover_services()
         await peer.discover_characteristics()
-        found = {each.uuid.to_hex_str(): each for service in peer.services for each in service.characteristics}
+        found = {format_uuid(each): each for service in peer.services for each in service.characteristics}
         if self.consent:
             await found["2A9F"].subscribe(lambda _value: None)
         self._handle = found[self.characteristic].handle

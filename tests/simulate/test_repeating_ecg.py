@@ -1,12 +1,14 @@
 """The repeating ECG: repetition, RR intervals, and recordings resampled to the strap's rate."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.simulate import strap
 from gateway.simulate.pmd import RATE_HZ
 from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_recording, ecg_from_script, resample
 from gateway.simulate.script import load_script
@@ -58,3 +60,12 @@ def test_resampling_removes_frequencies_above_the_straps_band() -> None:
 
 def test_values_beyond_three_bytes_are_clipped() -> None:
     assert ecg_from_recording(np.full(1000, 1e6), 250.0).microvolts.max() == 2**23 - 1
+
+
+def test_a_recording_is_played_with_its_beats(data: Path) -> None:
+    ecg = strap.ecg_from_file(data / "polar-h10" / "polar_h10.csv")
+    assert ecg.period_s == pytest.approx(600, abs=0.5)
+    intervals = ecg.rr_intervals(0.0, 600.0)
+    assert 60 * len(intervals) / sum(intervals) == pytest.approx(80, abs=5)
+    swings = [np.ptp(ecg.samples(round(beat * 130.16) - 8, 17)) for beat in ecg.beats_s[1:-1]]  # its QRS is biphasic
+    assert np.percentile(swings, 2) > 800

@@ -177,13 +177,17 @@ def test_an_indication_may_be_the_last_word() -> None:
     run(make_cuff, scenario)
 
 
+async def start_acceleration(hub: PlainHub) -> None:
+    connection = await hub.connect()
+    await connection.pair()
+    await hub.subscribe(pmd.CONTROL_POINT)
+    await hub.subscribe(pmd.DATA, indications=False)
+    await hub.write(pmd.CONTROL_POINT, bytes.fromhex("02020001340001011000020108000401 03"))
+
+
 def test_frames_are_skipped_and_come_late() -> None:
     async def scenario(_armband: Armband, hub: PlainHub, stage: Stage) -> None:
-        connection = await hub.connect()
-        await connection.pair()
-        await hub.subscribe(pmd.CONTROL_POINT)
-        await hub.subscribe(pmd.DATA, indications=False)
-        await hub.write(pmd.CONTROL_POINT, bytes.fromhex("02020001340001011000020108000401 03"))
+        await start_acceleration(hub)
         await play_scenario([Fault(2.0, "skip_frame", "sensor", 3.0), Fault(6.0, "late_burst", "sensor", 4.0)], stage)
         await asyncio.sleep(10)
         frames = [(at_s, int.from_bytes(value[1:9], "little") / 1e9) for at_s, uuid, value in hub.received if uuid == pmd.DATA]
@@ -197,11 +201,7 @@ def test_frames_are_skipped_and_come_late() -> None:
 
 def test_the_clock_of_frames_jumps_and_restarts_in_2019() -> None:
     async def scenario(_armband: Armband, hub: PlainHub, stage: Stage) -> None:
-        connection = await hub.connect()
-        await connection.pair()
-        await hub.subscribe(pmd.CONTROL_POINT)
-        await hub.subscribe(pmd.DATA, indications=False)
-        await hub.write(pmd.CONTROL_POINT, bytes.fromhex("02020001340001011000020108000401 03"))
+        await start_acceleration(hub)
         await play_scenario([Fault(3.0, "clock_jump", "sensor", -60.0), Fault(6.0, "clock_wrong", "sensor")], stage)
         await asyncio.sleep(3)
         times_s = [int.from_bytes(value[1:9], "little") / 1e9 for value in hub.values(pmd.DATA)]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 import pytest
-from bumble.core import AdvertisingData, ProtocolError
+from bumble.core import UUID, AdvertisingData, ProtocolError
 from bumble.hci import HCI_Error
 from bumble.pairing import PairingConfig, PairingDelegate
 
@@ -59,7 +59,7 @@ def test_the_cuff_advertises_only_for_a_while_after_a_measurement() -> None:
         advertisement = await hub.wait_advertisement()
         assert advertisement.data.get(AdvertisingData.Type.COMPLETE_LOCAL_NAME) == STANDARD_CUFF.name
         services = advertisement.data.get(AdvertisingData.Type.COMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS)
-        assert [uuid.to_hex_str() for uuid in services] == ["1810"]
+        assert services == [UUID.from_16_bits(0x1810)]
         await asyncio.sleep(31)
         assert await hub.wait_advertisement() is None
 

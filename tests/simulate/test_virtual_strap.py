@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bumble.att import ATT_Error
-from bumble.core import AdvertisingData, ProtocolError
+from bumble.core import UUID, AdvertisingData, ProtocolError
 from bumble.device import Connection, Device, Peer
 from bumble.hci import Address
 
@@ -24,6 +24,7 @@ from gateway.errors import RadioError
 from gateway.radio.virtual import VirtualLink, make_device
 from gateway.simulate import pmd, strap
 from gateway.simulate.journal import Journal, read_journal
+from gateway.simulate.peripherals.peripheral import format_uuid
 from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
@@ -73,11 +74,11 @@ class Hub:
         await peer.discover_services()
         await peer.discover_characteristics()
         found = [characteristic for service in peer.services for characteristic in service.characteristics]
-        self.characteristics = {characteristic.uuid.to_hex_str().upper(): characteristic for characteristic in found}
+        self.characteristics = {format_uuid(characteristic): characteristic for characteristic in found}
         return self.connection
 
     def __getitem__(self, uuid: str) -> Any:
-        return self.characteristics[uuid.replace("-", "").upper()]
+        return self.characteristics[uuid.upper()]
 
     async def stream_all(self, mtu: int = 232) -> None:
         """Connect, subscribe to everything, bond, and start the ECG."""
@@ -137,10 +138,8 @@ def test_the_strap_advertises_its_name_and_the_heart_rate_service(tmp_path: Path
             advertisement = await advertisements.get()
             assert advertisement.is_connectable
             assert advertisement.data.get(AdvertisingData.Type.COMPLETE_LOCAL_NAME) == "Virtual H10 0A1B2C3D"
-            assert (
-                advertisement.data.get(AdvertisingData.Type.COMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS)[0].to_hex_str()
-                == "180D"
-            )
+            services = advertisement.data.get(AdvertisingData.Type.COMPLETE_LIST_OF_16_BIT_SERVICE_CLASS_UUIDS)
+            assert services == [UUID.from_16_bits(0x180D)]
             assert len(testbed.strap.advertising_data) <= 31
 
     virtual_time.run(scenario())

@@ -8,32 +8,23 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Unpack
 
 import numpy as np
-from bumble import att
 from bumble.device import Connection, Device
 from bumble.gatt import Service
 from numpy.typing import NDArray
 
 from gateway.simulate import pmd
 from gateway.simulate.peripherals.frame_faults import FrameFaults
-from gateway.simulate.peripherals.peripheral import (
-    BondedSubscriptions,
-    OnEvent,
-    Peripheral,
-    ignore_event,
-    now_s,
-    sleep_until,
-)
+from gateway.simulate.peripherals.peripheral import Peripheral, PeripheralOptions, now_s, sleep_until
 from gateway.simulate.peripherals.services import (
-    CCCD_IMPROPERLY_CONFIGURED,
-    PROCEDURE_IN_PROGRESS,
     encode_advertising_data,
     make_battery,
     make_characteristic,
     make_device_information,
     make_service,
+    queue_request,
 )
 from gateway.simulate.playback import ClockError, SensorClock
 from gateway.simulate.pmd_compression import encode_compressed_frame
@@ -108,10 +99,9 @@ class Armband(Peripheral):
         clock: SensorClock,
         *,
         offers: pmd.Offers | None = None,
-        on_event: OnEvent = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
+        **options: Unpack[PeripheralOptions],
     ) -> None:
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+        super().__init__(device, **options)
         self.clock_error, self._clock, self._offers = ClockError(clock), clock, offers or make_offers()
         self.rate_bpm, self.is_worn, self.is_moving = 72, True, False
         self.running: frozenset[int] = frozenset()
@@ -186,12 +176,7 @@ class Armband(Peripheral):
         ]
 
     def _on_request(self, _connection: Connection, request: bytes) -> None:
-        if not self.is_subscribed(self._control_point):
-            raise att.ATT_Error(att.ErrorCode(CCCD_IMPROPERLY_CONFIGURED))
-        try:
-            self._requests.put_nowait(request)
-        except asyncio.QueueFull:
-            raise att.ATT_Error(att.ErrorCode(PROCEDURE_IN_PROGRESS)) from None
+        queue_request(self._requests, request, is_subscribed=self.is_subscribed(self._control_point))
 
     def _start_refusal(self) -> int:
         if self.is_charging:

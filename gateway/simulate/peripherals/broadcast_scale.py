@@ -7,12 +7,12 @@ times, at last with the mark that the person stepped off. The scale then adverti
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Final, Unpack
 
 from bumble.device import Device
 
 from gateway.simulate.peripherals.encoding import encode_date
-from gateway.simulate.peripherals.peripheral import OnEvent, Peripheral, ignore_event
+from gateway.simulate.peripherals.peripheral import Peripheral, PeripheralOptions
 from gateway.simulate.peripherals.services import DeviceClock, encode_advertising_data
 
 NAME: Final = "MIBCS"
@@ -36,9 +36,14 @@ class BroadcastScale(Peripheral):
     """A scale that is only heard. `frames` are the service data that it has advertised, each once, oldest first."""
 
     def __init__(
-        self, device: Device, true_time: Callable[[], datetime], *, in_pounds: bool = False, on_event: OnEvent = ignore_event
+        self,
+        device: Device,
+        true_time: Callable[[], datetime],
+        *,
+        in_pounds: bool = False,
+        **options: Unpack[PeripheralOptions],
     ) -> None:
-        super().__init__(device, on_event=on_event)
+        super().__init__(device, **options)
         self.clock, self._in_pounds = DeviceClock(true_time), in_pounds
         self.frames: list[bytes] = []
         self.add_services([], encode_advertising_data(NAME, (SERVICE,)))

@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 
 from bumble import att
 from bumble.device import Connection, Device
 from bumble.gatt import Characteristic, Service
 
 from gateway.simulate.peripherals.encoding import encode_date, encode_sfloat
-from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, ignore_event
+from gateway.simulate.peripherals.peripheral import PeripheralOptions
 from gateway.simulate.peripherals.services import (
     DeviceClock,
     encode_advertising_data,
@@ -109,11 +109,9 @@ class Cuff(SpotPeripheral):
         device: Device,
         true_time: Callable[[], datetime],
         model: CuffModel = STANDARD_CUFF,
-        *,
-        on_event: OnEvent = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
+        **options: Unpack[PeripheralOptions],
     ) -> None:
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+        super().__init__(device, **options)
         self.model, self.clock, self.needs_encryption = model, DeviceClock(true_time), model.needs_bond
         self._measurement = make_characteristic(device, 0x2A35, indicate=True, encrypted=model.needs_bond)
         self._intermediate = make_characteristic(device, 0x2A36, notify=True, encrypted=model.needs_bond)

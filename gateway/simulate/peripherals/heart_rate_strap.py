@@ -1,19 +1,10 @@
 """An emulated chest strap that sends heart rate and RR intervals only (0x180D), as most straps of sports brands do."""
 
-from collections.abc import Callable
-from datetime import datetime
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Unpack
 
 from bumble.device import Device
 
-from gateway.simulate.peripherals.peripheral import (
-    BondedSubscriptions,
-    OnEvent,
-    Peripheral,
-    ignore_event,
-    now_s,
-    sleep_until,
-)
+from gateway.simulate.peripherals.peripheral import Peripheral, PeripheralOptions, now_s, sleep_until
 from gateway.simulate.peripherals.services import (
     encode_advertising_data,
     make_battery,
@@ -32,15 +23,8 @@ _TICKS_PER_MINUTE: Final = 60 * 1024
 class HeartRateStrap(Peripheral):
     """A strap that is worn all the time and sends its rate every second. It needs no bond."""
 
-    def __init__(
-        self,
-        device: Device,
-        _true_time: Callable[[], datetime],
-        *,
-        on_event: OnEvent = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
-    ) -> None:
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+    def __init__(self, device: Device, **options: Unpack[PeripheralOptions]) -> None:
+        super().__init__(device, **options)
         self.rate_bpm = 64
         self._rate = make_characteristic(device, 0x2A37, notify=True)
         services = [

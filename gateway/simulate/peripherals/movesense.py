@@ -9,19 +9,12 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Unpack
 
 from bumble.device import Connection, Device
 
 from gateway.simulate.peripherals.frame_faults import FrameFaults
-from gateway.simulate.peripherals.peripheral import (
-    BondedSubscriptions,
-    OnEvent,
-    Peripheral,
-    ignore_event,
-    now_s,
-    sleep_until,
-)
+from gateway.simulate.peripherals.peripheral import Peripheral, PeripheralOptions, now_s, sleep_until
 from gateway.simulate.peripherals.services import (
     encode_advertising_data,
     make_battery,
@@ -105,11 +98,10 @@ class Movesense(Peripheral):
         device: Device,
         *,
         booted_ms: int = 0,
-        on_event: OnEvent = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
+        **options: Unpack[PeripheralOptions],
     ) -> None:
         """`booted_ms` is the sensor's clock when the event loop's time is 0. It wraps after 49.7 days."""
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+        super().__init__(device, **options)
         self.booted_ms = booted_ms
         self.subscribed: dict[int, str] = {}
         self.faults: FrameFaults[bytes] = FrameFaults()

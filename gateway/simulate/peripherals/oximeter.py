@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Unpack
 
 from bumble import att
 from bumble.device import Connection, Device
@@ -16,14 +16,7 @@ from bumble.gatt import Service
 
 from gateway.simulate.peripherals import record_access
 from gateway.simulate.peripherals.encoding import encode_date, encode_sfloat
-from gateway.simulate.peripherals.peripheral import (
-    BondedSubscriptions,
-    OnEvent,
-    Peripheral,
-    ignore_event,
-    now_s,
-    sleep_until,
-)
+from gateway.simulate.peripherals.peripheral import Peripheral, PeripheralOptions, now_s, sleep_until
 from gateway.simulate.peripherals.services import (
     CCCD_IMPROPERLY_CONFIGURED,
     PROCEDURE_IN_PROGRESS,
@@ -75,11 +68,10 @@ class Oximeter(Peripheral):
         true_time: Callable[[], datetime],
         *,
         operators: tuple[int, ...] = (record_access.ALL,),
-        on_event: OnEvent = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
+        **options: Unpack[PeripheralOptions],
     ) -> None:
         """`operators` are those that its record access supports. Others are refused."""
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+        super().__init__(device, **options)
         self.clock = DeviceClock(true_time)
         self.records: dict[int, bytes] = {}
         """The stored spot checks by number."""

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypedDict
 
 from bumble.core import BaseBumbleError
 from bumble.device import Connection, Device
@@ -18,6 +18,7 @@ from bumble.gatt import Characteristic, Service
 from bumble.transport.common import TransportLostError
 
 from gateway.errors import RadioError
+from gateway.radio.bumble_address import format_address
 from gateway.simulate.peripherals.pairing import Pairing
 from gateway.simulate.peripherals.sent_values import SentValue, SentValues
 
@@ -71,6 +72,13 @@ class BondedSubscriptions:
             self._path.write_text(json.dumps(self._by_peer), encoding="utf-8")
 
 
+class PeripheralOptions(TypedDict, total=False):
+    """What the constructor of every emulated sensor takes: `Peripheral` has the defaults."""
+
+    on_event: OnEvent
+    subscriptions: BondedSubscriptions
+
+
 class Peripheral:
     """A sensor on one Bumble device. It serves one connection at a time.
 
@@ -98,8 +106,7 @@ class Peripheral:
 
     @property
     def address(self) -> str:
-        text: str = self.device.random_address.to_string(with_type_qualifier=False)
-        return text
+        return format_address(self.device.random_address)
 
     def add_services(self, services: list[Service], advertising_data: bytes) -> None:
         """Publish services and set the advertisement. Writes to them are recorded in `sent.writes`."""

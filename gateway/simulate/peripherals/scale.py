@@ -9,17 +9,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Unpack
 
 from bumble import att
 from bumble.device import Connection, Device
 from bumble.gatt import Characteristic, Service
 
 from gateway.simulate.peripherals.encoding import encode_date
-from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, ignore_event, now_s
+from gateway.simulate.peripherals.peripheral import PeripheralOptions, now_s
 from gateway.simulate.peripherals.services import (
-    CCCD_IMPROPERLY_CONFIGURED,
-    PROCEDURE_IN_PROGRESS,
     DeviceClock,
     encode_advertising_data,
     make_battery,
@@ -27,6 +25,7 @@ from gateway.simulate.peripherals.services import (
     make_current_time,
     make_device_information,
     make_service,
+    queue_request,
 )
 from gateway.simulate.peripherals.spot import ADVERTISING_WINDOW_S, SpotPeripheral, StoredResult
 
@@ -87,11 +86,9 @@ class Scale(SpotPeripheral):
         device: Device,
         true_time: Callable[[], datetime],
         users: dict[int, int],
-        *,
-        on_event: OnEvent = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
+        **options: Unpack[PeripheralOptions],
     ) -> None:
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+        super().__init__(device, **options)
         self.users, self.clock = users, DeviceClock(true_time)
         self.consented: int | None = None
         """The user that the connected hub has named."""
@@ -192,11 +189,7 @@ class Scale(SpotPeripheral):
         self.notice_change()
 
     def _on_request(self, _connection: Connection, request: bytes) -> None:
-        if not self.is_subscribed(self._control_point):
-            raise att.ATT_Error(att.ErrorCode(CCCD_IMPROPERLY_CONFIGURED))
-        if self._requests.full():
-            raise att.ATT_Error(att.ErrorCode(PROCEDURE_IN_PROGRESS))
-        self._requests.put_nowait(request)
+        queue_request(self._requests, request, is_subscribed=self.is_subscribed(self._control_point))
 
     async def _answer_requests(self) -> NoReturn:
         while True:

@@ -120,6 +120,20 @@ def make_battery(device: Device, percent: int) -> Service:
     return make_service(0x180F, [make_characteristic(device, 0x2A19, read=bytes((percent,)), notify=True)])
 
 
+def queue_request(requests: asyncio.Queue[bytes], request: bytes, *, is_subscribed: bool) -> None:
+    """Queue a write to a control point. It is refused unless the hub subscribed to the answers, and while the queue is full.
+
+    Raises:
+        att.ATT_Error: it is refused.
+    """
+    if not is_subscribed:
+        raise att.ATT_Error(att.ErrorCode(CCCD_IMPROPERLY_CONFIGURED))
+    try:
+        requests.put_nowait(request)
+    except asyncio.QueueFull:
+        raise att.ATT_Error(att.ErrorCode(PROCEDURE_IN_PROGRESS)) from None
+
+
 def make_current_time(device: Device, clock: DeviceClock, *, encrypted: bool = False) -> Service:
     """Return a Current Time service (0x1805) that shows and sets a clock. A write has exactly 10 octets."""
 

@@ -1,14 +1,14 @@
 """The life of a spot device: it wakes for a result, indicates what the hub has not confirmed, and disconnects by itself."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, Unpack
 
 from bumble.device import Device
 from bumble.gatt import Characteristic
 
-from gateway.simulate.peripherals.peripheral import BondedSubscriptions, Peripheral, ignore_event, now_s
+from gateway.simulate.peripherals.peripheral import Peripheral, PeripheralOptions, now_s
 
 ADVERTISING_WINDOW_S: Final = 30.0
 """How long a cuff or a scale advertises after a result or a press of its button: 20 to 60 s."""
@@ -37,14 +37,8 @@ class SpotPeripheral(Peripheral):
     linger_s: float = LINGER_S
     needs_encryption: bool = True
 
-    def __init__(
-        self,
-        device: Device,
-        *,
-        on_event: Callable[[Mapping[str, Any]], None] = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
-    ) -> None:
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+    def __init__(self, device: Device, **options: Unpack[PeripheralOptions]) -> None:
+        super().__init__(device, **options)
         self.memory: list[StoredResult] = []
         self._is_off = False
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Final, Unpack
 
 from bumble.device import Device
 
 from gateway.simulate.peripherals.encoding import encode_date, encode_float
-from gateway.simulate.peripherals.peripheral import BondedSubscriptions, OnEvent, ignore_event
+from gateway.simulate.peripherals.peripheral import PeripheralOptions
 from gateway.simulate.peripherals.services import (
     DeviceClock,
     encode_advertising_data,
@@ -34,10 +34,9 @@ class Thermometer(SpotPeripheral):
         true_time: Callable[[], datetime],
         *,
         in_fahrenheit: bool = False,
-        on_event: OnEvent = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
+        **options: Unpack[PeripheralOptions],
     ) -> None:
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+        super().__init__(device, **options)
         self.clock, self._in_fahrenheit = DeviceClock(true_time), in_fahrenheit
         self._measurement = make_characteristic(device, 0x2A1C, indicate=True, encrypted=True)
         self._intermediate = make_characteristic(device, 0x2A1E, notify=True, encrypted=True)

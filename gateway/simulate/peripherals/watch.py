@@ -6,19 +6,12 @@ and InfiniTime's motion service. After a while out of range, some versions adver
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Unpack
 
 from bumble.device import Device
 from bumble.gatt import Service
 
-from gateway.simulate.peripherals.peripheral import (
-    BondedSubscriptions,
-    OnEvent,
-    Peripheral,
-    ignore_event,
-    now_s,
-    sleep_until,
-)
+from gateway.simulate.peripherals.peripheral import Peripheral, PeripheralOptions, now_s, sleep_until
 from gateway.simulate.peripherals.services import (
     DeviceClock,
     encode_advertising_data,
@@ -48,11 +41,9 @@ class Watch(Peripheral):
         self,
         device: Device,
         true_time: Callable[[], datetime],
-        *,
-        on_event: OnEvent = ignore_event,
-        subscriptions: BondedSubscriptions | None = None,
+        **options: Unpack[PeripheralOptions],
     ) -> None:
-        super().__init__(device, on_event=on_event, subscriptions=subscriptions)
+        super().__init__(device, **options)
         self.clock = DeviceClock(true_time)
         self.rate_bpm = 0
         """What it measures now; 0 without a pulse."""
