@@ -1,6 +1,6 @@
 """The upload policy: which waveforms are sent, and which stay on the hub in the lane `archive` until the clinic requests them.
 
-Vital signs, findings, gaps, and alerts with their strips are always sent (`docs/decisions/0021-upload-policy.md`).
+Vital signs, findings, gaps, and alerts with their strips are always sent (`docs/decisions/0022-upload-policy.md`).
 """
 
 from dataclasses import dataclass, field
