@@ -19,6 +19,8 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 from config.files import locked
 from config.settings import Settings
 from drivers.registry import Registry, load_drivers
+from gateway.audit_events import AgentAudit
+from gateway.audit_log import AuditLog
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
 from gateway.enrolment.site_clock import Clocks, SiteClock
@@ -45,7 +47,7 @@ from sync.mqtt import MqttClient
 from sync.outbox import Outbox
 from sync.registration import Registration
 from sync.transport import Transport, WorkerCall
-from sync.uplink import Uplink
+from sync.uplink import Uplink, UplinkCallbacks
 from sync.wire import ack_topic, receipt_topic
 
 log = logging.getLogger(__name__)
@@ -95,6 +97,7 @@ class Agent:
         ):
             registration = load_registration(self.settings)
             keys = await run_on_storage_thread(self._load_keys)
+            audit = AgentAudit(await run_on_storage_thread(self._open_audit_log, registration), registration)
             outbox = await run_on_storage_thread(self._open_outbox, keys, registration)
             try:
                 await run_on_storage_thread(self._end_left_behind_alerts, outbox)
@@ -106,21 +109,26 @@ class Agent:
                     keys=keys,
                     registration=registration,
                     call=run_on_storage_thread,
-                    on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
-                    on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
+                    callbacks=UplinkCallbacks(
+                        on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
+                        on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
+                        on_audit=audit.note_site,
+                    ),
                 )
                 saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
                 recorder = Recorder(outbox, run_on_storage_thread, uplink.wake, BufferAlert(self.clock, saved))
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
-                collector = self._make_collector(outbox, sensors)
+                collector = self._make_collector(outbox, sensors, partial(audit.read_heads, keys.device))
                 heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
                 await self._update_refusal_alert(storage)
                 await storage.recorder.flush()
                 names = ", ".join(sensor.settings.name for sensor in sensors)
                 release = self.models.release or "refused"
                 log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
-                await self._run_tasks(stop, transport, heartbeat, storage, sensors)
+                await run_on_storage_thread(audit.note_start, self.settings, self.models)
+                await self._run_tasks(stop, transport, heartbeat, storage, sensors, audit)
+                await run_on_storage_thread(audit.note_stop)
             finally:
                 await run_on_storage_thread(outbox.close)
 
@@ -147,14 +155,19 @@ class Agent:
                 ) from error
             yield
 
-    def _make_collector(self, outbox: Outbox, sensors: list[SensorRunner]) -> StatusCollector:
+    def _make_collector(
+        self, outbox: Outbox, sensors: list[SensorRunner], read_audit: Callable[[], bytes | None]
+    ) -> StatusCollector:
         settings = self.settings
         identity = settings.clinic.broker.identity
-        return StatusCollector(settings.data, identity, self.clock, settings.hub, outbox, sensors, self.models)
+        return StatusCollector(settings.data, identity, self.clock, settings.hub, outbox, sensors, self.models, read_audit)
 
     def _load_keys(self) -> HubKeys:
         data = self.settings.data
         return HubKeys(HubKey.load_or_create(data / "hub.key"), load_device_key(data))
+
+    def _open_audit_log(self, registration: Registration) -> AuditLog:
+        return AuditLog(self.settings.data, self.settings.hub, registration.site, self.clock.wall_us)
 
     def _open_outbox(self, keys: HubKeys, registration: Registration) -> Outbox:
         return Outbox.open(
@@ -208,6 +221,7 @@ class Agent:
         heartbeat: Heartbeat,
         storage: Storage,
         sensors: list[SensorRunner],
+        audit: AgentAudit,
     ) -> None:
         settings = self.settings
         reporter = StatusReporter(settings.data, self.clock, settings.hub, storage, sensors, self.models)
@@ -221,6 +235,7 @@ class Agent:
                 group.create_task(reporter.run(), name="status"),
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
+                group.create_task(audit.watch_clock(self.clock, storage.call), name="clock"),
             ]
             identity = settings.clinic.broker.identity
             if identity is not None and self.renew is not None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from sync.audit_heads import SiteAudit
 from sync.errors import TransientError
 from sync.in_flight import InFlight, SentBlocks
 from sync.incoming import Received, receive_ack, receive_receipt
@@ -106,12 +107,25 @@ _SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
 """(lane, is live), most urgent first."""
 
 
-class Uplink:
-    """Sends the blocks of one hub to the clinic. `statistics` may be read at any time.
+def ignore(*_values: object) -> None:
+    """Do nothing when an uplink calls."""
 
-    `on_live` is called with the seconds for which the clinic asks for a commit every second, `on_connected` at each new
-    connection.
+
+@dataclass(frozen=True, slots=True)
+class UplinkCallbacks:
+    """What an uplink calls.
+
+    `on_live`: with the seconds for which the clinic asks for a commit every second. `on_connected`: at each new connection.
+    `on_audit`: with heads of the audit logs that are new, in the thread of the uplink's `call`.
     """
+
+    on_live: Callable[[float], None] = ignore
+    on_connected: Callable[[], None] = ignore
+    on_audit: Callable[[SiteAudit], None] = ignore
+
+
+class Uplink:
+    """Sends the blocks of one hub to the clinic. `statistics` may be read at any time."""
 
     def __init__(
         self,
@@ -122,8 +136,7 @@ class Uplink:
         keys: HubKeys,
         registration: Registration,
         call: WorkerCall,
-        on_live: Callable[[float], None],
-        on_connected: Callable[[], None],
+        callbacks: UplinkCallbacks,
     ) -> None:
         self._outbox = outbox
         self._transport = transport
@@ -131,8 +144,8 @@ class Uplink:
         self._sender = Sender(hub, keys.device)
         self._registration = registration
         self._call = call
-        self._on_live = on_live
-        self._on_connected = on_connected
+        self._callbacks = callbacks
+        self._audit: SiteAudit | None = None
         self._is_connected = False
         self._is_dropped_due = False
         self._answered_at = 0.0
@@ -245,7 +258,7 @@ class Uplink:
                     self._is_connected = True
                     self._answered_at = asyncio.get_running_loop().time()
                     self._reset_connection()
-                    self._on_connected()
+                    self._callbacks.on_connected()
                     self._wakeup.set()
                 case Disconnected(reason):
                     self._is_connected = False
@@ -283,6 +296,9 @@ class Uplink:
             self._read_again(UPLINK_LANES)
         self._note_report(received)
         self._wakeup.set()
+        if received.audit not in (None, self._audit):
+            self._audit = received.audit
+            await self._call(self._callbacks.on_audit, received.audit)
 
     def _note_report(self, received: Received) -> None:
         """Note what the clinic says besides which blocks it holds."""
@@ -298,7 +314,7 @@ class Uplink:
                 log.error("another machine uses this hub's identity: find and stop it, and register it under another name")
             statistics.is_copied = received.is_copied
         if received.live_s:
-            self._on_live(received.live_s)
+            self._callbacks.on_live(received.live_s)
         if received.pause_s is not None:
             self._pause(min(received.pause_s * random.uniform(1.0, SPREAD), RETRY_AFTER_LIMIT_S))  # noqa: S311 - no secret
             self._note_update(received)
