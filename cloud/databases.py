@@ -42,7 +42,7 @@ def open_postgresql(url: PostgresUrl, lock_timeout_s: float) -> Engine:
     """Return an engine of a PostgreSQL database; a statement waits `lock_timeout_s` for a lock of another process.
 
     A connection that the server has closed is replaced when it is taken from the pool. With TLS, each new connection uses the
-    certificate that is there then. Its errors do not show the values of a statement.
+    certificate that is there then. Errors do not show the values of a statement.
     """
     address = URL.create(f"{POSTGRESQL}+pg8000", url.user, database=url.database)
     engine = create_engine(address, connect_args=url.connect_args(), hide_parameters=True)

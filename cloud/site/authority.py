@@ -194,8 +194,7 @@ class Authority:
             ClinicError: a file cannot be written.
             KeyFileError: the key of an issuing CA is missing, damaged or readable by others.
         """
-        number, written_s = self._ledger.begin_list(now_s)
-        with _reporting_os_errors(self.folder):
+        with self._ledger.writing_lists(now_s) as (number, written_s), _reporting_os_errors(self.folder):
             for kind in Kind:
                 lists = [
                     make_crl(one.load(kind), self._ledger.list_revoked(kind, one.number, now_s), number, written_s)

@@ -9,16 +9,18 @@ from sqlalchemy import BindParameter, Connection, Executable, and_, bindparam, f
 from cloud.store import tables
 from cloud.store.stored_blocks import Progress, StoreIdentity
 from cloud.store.tables import insert
+from sync.audit_heads import SiteAudit, head_from_bytes
 from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement
 from sync.message_rows import Mark
 from sync.messages import Envelope, SignedEnvelope
-from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S
+from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S, WireError
 
 COPY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 """Two events within this time say that a hub was copied; one may be a buffer that was restored once. It is reported so long."""
 LATE_MESSAGE_US: Final = 10 * 60 * 1_000_000
 """Messages of a superseded epoch that were under way when the next began arrive within this time."""
+_OF_HUB: Final = "heard_us", "revision", "outdated_us"
 _IDENTITY: Final = tables.state.c.store_id, tables.state.c.fence, tables.state.c.commits
 
 
@@ -27,11 +29,13 @@ def _list(name: str) -> BindParameter[Any]:
 
 
 def _view_query() -> Executable:
-    """The store's identity with each stored statement of `keys`; one row without a statement if there is none."""
+    """The store's identity and what it knows of the hub, with each stored statement of `keys`, or one row without one."""
     table = tables.statements
     is_wanted = and_(table.c.hub == bindparam("of_hub"), table.c.id.in_(_list("keys")))
     columns = [table.c[name] for name in KeyStatement._fields]
-    return select(*_IDENTITY, *columns).select_from(tables.state.outerjoin(table, is_wanted))
+    of_hub = tables.hub_states.c.hub == bindparam("of_hub")
+    known = [select(tables.hub_states.c[name]).where(of_hub).scalar_subquery().label(name) for name in _OF_HUB]
+    return select(*_IDENTITY, *columns, *known).select_from(tables.state.outerjoin(table, is_wanted))
 
 
 def _progress_query() -> Executable:
@@ -39,7 +43,10 @@ def _progress_query() -> Executable:
     latest = select(func.max(epochs.epoch)).where(epochs.hub == bindparam("of_hub"))
     copied = select(hubs.hub).where(hubs.hub == bindparam("of_hub"), hubs.copied_us > bindparam("since_us"))
     until = select(func.max(watchers.until_us)).where(watchers.subject.in_(_list("subjects")))
-    return select(*_IDENTITY, latest.scalar_subquery(), copied.exists(), until.scalar_subquery())
+    signed = select(tables.audit_log.c.signed).scalar_subquery()
+    audit = tables.audit_hubs.c
+    of_hub = select(audit.head).where(audit.hub == bindparam("of_hub")).scalar_subquery()
+    return select(*_IDENTITY, latest.scalar_subquery(), copied.exists(), until.scalar_subquery(), signed, of_hub)
 
 
 def _own_epoch_query() -> Executable:
@@ -61,12 +68,16 @@ _OWN_EPOCH: Final = _own_epoch_query()
 class StoreView(NamedTuple):
     """What ingest must know before it checks a message's blocks.
 
-    `statements` are those stored for these data keys. `is_lost`: the hub knows of commits that the store does not have.
+    `statements` are those stored for these data keys. `is_lost`: the hub knows of commits that the store does not have. The
+    last three are those of `hub_states`; they are None for a hub that is not known there yet.
     """
 
     statements: dict[bytes, KeyStatement]
     erased: frozenset[str]
     is_lost: bool
+    heard_us: int | None
+    revision: int | None
+    outdated_us: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +100,10 @@ def view_store(connection: Connection, envelope: Envelope, keys: set[bytes], sub
     rows = connection.execute(_VIEW, {"of_hub": envelope.hub, "keys": list(keys)}).all()
     n = len(StoreIdentity._fields)
     return StoreView(
-        {row.id: KeyStatement(*row[n:]) for row in rows if row.id is not None},
+        {row.id: KeyStatement(*row[n : -len(_OF_HUB)]) for row in rows if row.id is not None},
         frozenset(connection.scalars(_ERASED, {"subjects": list(subjects)})),
         find_loss(connection, envelope, StoreIdentity(*rows[0][:n])) is not None,
+        *rows[0][-len(_OF_HUB) :],
     )
 
 
@@ -130,9 +142,18 @@ def begin_after_loss(connection: Connection, envelope: Envelope) -> Loss | None:
 def read_progress(connection: Connection, hub: str, marks: Iterable[Mark], subjects: set[str], now_us: int) -> Progress:
     """Return what an acknowledgement to a hub says; `subjects` are those that it seals for now."""
     parameters = {"of_hub": hub, "since_us": now_us - COPY_WINDOW_US, "subjects": list(subjects)}
-    *identity, epoch, is_copied, until_us = connection.execute(_PROGRESS, parameters).one()
+    *identity, epoch, is_copied, until_us, signed, of_hub = connection.execute(_PROGRESS, parameters).one()
     live_s = max(0, min(LIVE_LIMIT_S, ((until_us or 0) - now_us) // 1_000_000))
-    return Progress(tuple(marks), StoreIdentity(*identity), epoch, bool(is_copied), live_s)
+    return Progress(tuple(marks), StoreIdentity(*identity), epoch, bool(is_copied), live_s, _read_heads(signed, of_hub))
+
+
+def _read_heads(signed: bytes | None, of_hub: bytes | None) -> SiteAudit | None:
+    """Return the heads of the audit logs; None if the site has signed none, or one is damaged: that must not stop ingest."""
+    try:
+        own = head_from_bytes(signed)
+        return SiteAudit(own, head_from_bytes(of_hub)) if own else None
+    except WireError:
+        return None
 
 
 def note_epoch(connection: Connection, signed: SignedEnvelope, received_us: int) -> tuple[bool, bool]:

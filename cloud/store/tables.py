@@ -25,7 +25,7 @@ from sqlalchemy import (
 from cloud.databases import BIG, insert_into
 from sync.wire import STORE_ID_BYTES
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 5
 ALERT_LANE: Final = "alert"
 CONFLICT: Final = "conflict"
 """Reason of a quarantined block whose place another block has."""
@@ -148,6 +148,43 @@ hubs: Final = Table(
     Column("copied_us", BigInteger),
 )
 """Hubs that were restored or copied: when this was last noticed, and when twice within a day (`cloud.store.hubs`)."""
+hub_states: Final = Table(
+    "hub_states",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("subject", Text),
+    Column("since_us", BigInteger, nullable=False),
+    Column("heard_us", BigInteger),
+    Column("status_us", BigInteger),
+    Column("status", LargeBinary),
+    Column("epoch", BigInteger),
+    Column("seq", BigInteger),
+    Column("revision", BigInteger, nullable=False),
+    Column("outdated_us", BigInteger),
+)
+"""Each hub with the subject that it seals for, since `since_us`. `heard_us`: when it last sent something new since then.
+Then its last status as it was received, with its position and the revision of its agent. `outdated_us`: when this revision was
+first seen to be too old; null if it is not."""
+hub_alarms: Final = Table(
+    "hub_alarms",
+    metadata,
+    Column("id", BIG, primary_key=True),
+    Column("hub", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    Column("raised_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    sqlite_autoincrement=True,
+)
+"""The clinic's technical alarms about hubs (`cloud.hub_watch`). At most one of a kind lasts for each hub."""
+Index(
+    "hub_alarms_ongoing",
+    hub_alarms.c.hub,
+    hub_alarms.c.kind,
+    unique=True,
+    sqlite_where=hub_alarms.c.ended_us.is_(None),
+    postgresql_where=hub_alarms.c.ended_us.is_(None),
+)
 erased: Final = Table(
     "erased",
     metadata,
@@ -198,6 +235,48 @@ rejected_messages: Final = Table(
     sqlite_autoincrement=True,
 )
 """The newest messages whose origin is not proven; anyone on the broker can send them. `hub` is the one that the topic names."""
+audit_rows: Final = Table(
+    "audit_rows",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("subject", Text),
+    Column("row", LargeBinary, nullable=False),
+    Index("audit_rows_by_subject", "subject", "number"),
+)
+"""The site's audit log (`cloud.store.audit`). `at_us` and `subject` repeat what the encoded `row` says."""
+audit_log: Final = Table(
+    "audit_log",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("head", LargeBinary, nullable=False),
+    Column("signed", LargeBinary),
+    Column("cut", LargeBinary),
+)
+"""One row: the end of the audit log; then the last signed head and the note of the last cut, as lists in CBOR."""
+audit_hubs: Final = Table(
+    "audit_hubs",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+    Column("key_signature", LargeBinary, nullable=False),
+    Column("head", LargeBinary, nullable=False),
+    Column("seen", LargeBinary),
+    Column("received_us", BigInteger, nullable=False),
+    Column("forked_us", BigInteger),
+)
+"""The highest head of each hub's audit log, and the highest one of this site's log that the hub holds, both as lists in CBOR.
+`forked_us`: when one of them was first found to contradict the other end's log; null if never."""
+audit_refusals: Final = Table(
+    "audit_refusals",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("n", BigInteger, nullable=False),
+)
+"""Refused messages of hours (since 1970) that are not in the audit log yet: it gets one row for each hub, reason and hour."""
 state: Final = Table(
     "state",
     metadata,

@@ -73,6 +73,17 @@ class SiteClock:
             return self.now_s() or 0.0
         return 0.0
 
+    def wall_offset_s(self) -> float | None:
+        """Return how far the wall clock is ahead of the site's time; None if that was not taken since this machine booted.
+
+        Raises:
+            SiteTimeError: the file cannot be read.
+        """
+        known = self._read()
+        if known is None or known["boot"] is None or known["boot"] != self.clocks.boot_id():
+            return None
+        return self.clocks.wall_s() - float(known["highest_s"] + max(0.0, self.clocks.since_boot_s() - known["since_boot_s"]))
+
     def set(self, time_s: int) -> None:
         """Keep a time that the site has just signed.
 

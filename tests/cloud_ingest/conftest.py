@@ -16,7 +16,7 @@ from sync.recipients import RecipientKeyPair
 from sync.registration import Registration
 from sync.seal import open_block
 from sync.signing import SigningKey, Use
-from sync.uplink import Uplink
+from sync.uplink import Uplink, UplinkCallbacks
 from tests.cloud_ingest.ingest_testbed import ACK_KEY, HUB, START_S, SUBJECT, Receiver, SendingHub
 from tests.databases import Databases
 from tests.link import Link
@@ -51,7 +51,13 @@ class Testbed:
     def uplink(self, transport: Any, call: Any) -> Uplink:
         registration = self.registration
         return Uplink(
-            self.outbox, transport, hub=HUB, keys=self.keys, registration=registration, call=call, on_live=lambda _s: None
+            self.outbox,
+            transport,
+            hub=HUB,
+            keys=self.keys,
+            registration=registration,
+            call=call,
+            callbacks=UplinkCallbacks(),
         )
 
     def opened_plaintexts(self) -> list[bytes]:

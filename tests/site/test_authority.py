@@ -3,6 +3,7 @@
 import shutil
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,18 @@ class TestRevocation:
         authority.write_crls(NOW_S - 2 * BACKDATE_S)
         crl = x509.load_pem_x509_crl(authority.crl_file(Kind.HUBS).read_bytes())
         assert crl.last_update_utc.timestamp() == NOW_S - 2 * BACKDATE_S
+
+    def test_two_processes_write_their_lists_one_after_the_other(self, authority: Authority) -> None:
+        """Otherwise the first to read the ledger could replace the newer lists, and what was just revoked would be let in."""
+        authority.issue_hub("hub-1", KEY, NOW_S)
+        other = threading.Thread(target=authority.revoke, args=(Kind.HUBS, "hub-1", NOW_S))
+        with authority._ledger.writing_lists(NOW_S):
+            other.start()
+            other.join(0.2)
+            assert other.is_alive()
+            assert not authority.is_revoked(Kind.HUBS, "hub-1")
+        other.join()
+        assert len(x509.load_pem_x509_crl(authority.crl_file(Kind.HUBS).read_bytes())) == 1
 
     def test_what_has_expired_leaves_the_list(self, authority: Authority) -> None:
         authority.issue_hub("hub-1", KEY, NOW_S)
