@@ -65,7 +65,7 @@ def test_an_agent_sends_a_status_at_once_and_every_minute_that_names_nobody(tmp_
         assert not any(sensor.name.encode() in payload for sensor in testbed.settings.sensors)
         assert set(decode_cbor(payload, limit_bytes=STATUS_LIMIT_BYTES)) == {
             *("v", "hub", "sig", "epoch", "seq", "at_us", "version", "revision", "backlog", "battery", "clock_offset_us"),
-            *("certificate_days", "models", "free_bytes", "links"),
+            *("certificate_days", "models", "free_bytes", "links", "audit"),
         }
 
 
