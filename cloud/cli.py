@@ -19,6 +19,7 @@ from cloud.block_reader import BlockReader
 from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_keys import add_key_commands, folder_of
 from cloud.cli_site import add_site_commands
+from cloud.cli_user import add_user_commands
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
@@ -108,6 +109,9 @@ def _build_parser() -> argparse.ArgumentParser:
     site = _add_command(commands.add_parser, "site", "create the site's certificates, revoke them, and configure its broker")
     site_commands = site.add_subparsers(required=True, metavar="COMMAND")
     add_site_commands(partial(_add_command, site_commands.add_parser), _add_folder_option)
+    user = _add_command(commands.add_parser, "user", "give persons certificates to look at the page, list and revoke them")
+    user_commands = user.add_subparsers(required=True, metavar="COMMAND")
+    add_user_commands(partial(_add_command, user_commands.add_parser), _add_folder_option)
     add_key_commands(partial(_add_command, commands.add_parser), _add_folder_option, _add_data_options)
     return parser
 

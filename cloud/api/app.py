@@ -12,12 +12,13 @@ from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
 
 from cloud.api import alert_queries, queries
+from cloud.api.access_rules import check_rules
 from cloud.api.alert_queries import CURRENT_US, CursorError, ListCursor
 from cloud.api.counters import read_counters
 from cloud.api.feed import Feed, now_us
 from cloud.api.numbers import Json
 from cloud.api.queries import ON_DEMAND_SILENT_AFTER_US, SILENT_AFTER_US
-from cloud.api.security import SecurityMiddleware
+from cloud.api.security import Access, LoopbackAccess, SecurityMiddleware
 from cloud.api.watching import renew_watch
 from cloud.changes import AlertKey, SensorKey
 from cloud.scope import EVERY_SUBJECT, Scope
@@ -42,14 +43,21 @@ ViewerScope = Annotated[Scope, Depends(choose_scope)]
 """Every route to data takes it."""
 
 
-def create_app(store: Store, engine: Engine, feed: Feed) -> FastAPI:
-    """Return the application that serves the sealed store, the projections and the live feed."""
+def create_app(store: Store, engine: Engine, feed: Feed, access: Access | None = None) -> FastAPI:
+    """Return the application that serves the sealed store, the projections and the live feed.
+
+    `access` decides who may look; None for the demo on loopback.
+
+    Raises:
+        LookupError: a route has no access rule.
+    """
     # FastAPI's documentation pages load scripts from other sites, so they are switched off.
     app = FastAPI(title="pulsegate clinic", docs_url=None, redoc_url=None, openapi_url=None)
     _add_page(app)
     _add_rest_routes(app, store, engine)
     _add_websocket(app, feed, lambda scope: renew_watch(store, engine, scope))
-    app.add_middleware(SecurityMiddleware)
+    check_rules(app.routes)
+    app.add_middleware(SecurityMiddleware, access=access or LoopbackAccess())
     return app
 
 
