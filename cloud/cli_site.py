@@ -5,6 +5,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -12,12 +13,16 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from cloud.audit_actors import operator
+from cloud.audit_log import logging_in
+from cloud.cli_keys import folder_of
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.site import Authority, Kind
 from cloud.site.mosquitto import Listener, cut_connection, load_control, reload_broker, write_broker_config
 from config.endpoint import is_host, parse_port
 from config.identity import write_identity
+from sync.audit import Action, AuditEvent, Category, object_id
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 AddOptions = Callable[[argparse.ArgumentParser], None]
@@ -26,12 +31,12 @@ BROKER_USER: Final = "mosquitto"
 """The account of Debian's package."""
 
 
-def add_site_commands(add_command: AddCommand, add_folder_option: AddOptions) -> None:
+def add_site_commands(add_command: AddCommand, add_data_options: AddOptions) -> None:
     """Add the commands to the parser of `pulsegate-cloud site`."""
 
     def add(name: str, summary: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
         command = add_command(name, summary)
-        add_folder_option(command)
+        add_data_options(command)
         command.set_defaults(run=run)
         return command
 
@@ -81,7 +86,8 @@ def _run_init(options: argparse.Namespace) -> int:
 
 def _run_issue(options: argparse.Namespace) -> int:
     authority, key = _load(options), ec.generate_private_key(ec.SECP256R1())
-    chain = authority.issue_service(options.name, options.host, key.public_key(), _now_s())
+    with _logging(options, Action.ISSUE_CERTIFICATE, object_id("service", options.name)):
+        chain = authority.issue_service(options.name, options.host, key.public_key(), _now_s())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         write_identity(options.out, pem, chain, authority.roots)
@@ -92,7 +98,9 @@ def _run_issue(options: argparse.Namespace) -> int:
 
 
 def _run_revoke(options: argparse.Namespace) -> int:
-    n = _load(options).revoke(options.kind, options.name, _now_s())
+    authority = _load(options)
+    with _logging(options, Action.REVOKE, object_id(options.kind, options.name)):
+        n = authority.revoke(options.kind, options.name, _now_s())
     _print(f"revoked {n} certificates of {options.name}")
     if options.broker is None:
         _print("running servers accept them until they read the lists again: name the broker with --broker")
@@ -104,6 +112,10 @@ def _run_revoke(options: argparse.Namespace) -> int:
     return 0
 
 
+def _logging(options: argparse.Namespace, action: Action, *objects: str) -> AbstractContextManager[None]:
+    return logging_in(folder_of(options), AuditEvent(operator(), action, Category.CERTIFICATES, None, objects))
+
+
 def _run_crl(options: argparse.Namespace) -> int:
     _load(options).write_crls(_now_s())
     if options.broker is not None:
@@ -112,13 +124,17 @@ def _run_crl(options: argparse.Namespace) -> int:
 
 
 def _run_rotate(options: argparse.Namespace) -> int:
-    _load(options).rotate_root(_now_s())
+    authority = _load(options)
+    with _logging(options, Action.ROTATE_ROOT):
+        authority.rotate_root(_now_s())
     _print("created a new root: issue new certificates for all services, and restart the broker")
     return 0
 
 
 def _run_retire(options: argparse.Namespace) -> int:
-    _load(options).retire_root(_now_s())
+    authority = _load(options)
+    with _logging(options, Action.RETIRE_ROOT):
+        authority.retire_root(_now_s())
     _print("the older root is no longer trusted, and its keys are deleted: restart the broker")
     return 0
 

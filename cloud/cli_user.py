@@ -4,28 +4,33 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from cloud.audit_actors import operator
+from cloud.audit_log import logging_in
+from cloud.cli_keys import folder_of
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.site import Authority, Kind
 from cloud.staff_files import make_password, make_pkcs12, read_request
 from config.files import replacing
+from sync.audit import Action, AuditEvent, Category, object_id
 from sync.key_files import create_secret_file
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 AddOptions = Callable[[argparse.ArgumentParser], None]
 
 
-def add_user_commands(add_command: AddCommand, add_folder_option: AddOptions) -> None:
+def add_user_commands(add_command: AddCommand, add_data_options: AddOptions) -> None:
     """Add the commands to the parser of `pulsegate-cloud user`."""
 
     def add(name: str, summary: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
         command = add_command(name, summary)
-        add_folder_option(command)
+        add_data_options(command)
         command.set_defaults(run=run)
         return command
 
@@ -54,7 +59,8 @@ def _run_add(options: argparse.Namespace) -> int:
 def _sign_request(authority: Authority, options: argparse.Namespace) -> None:
     try:
         key = read_request(options.csr.read_bytes())
-        chain = authority.issue_staff(options.name, key, _now_s())
+        with _logging(options, Action.ISSUE_CERTIFICATE):
+            chain = authority.issue_staff(options.name, key, _now_s())
         with replacing(options.out) as draft:
             draft.write_bytes(chain)
     except OSError as error:
@@ -64,7 +70,8 @@ def _sign_request(authority: Authority, options: argparse.Namespace) -> None:
 
 def _make_key(authority: Authority, options: argparse.Namespace) -> None:
     key, password = ec.generate_private_key(ec.SECP256R1()), make_password()
-    chain = authority.issue_staff(options.name, key.public_key(), _now_s())
+    with _logging(options, Action.ISSUE_CERTIFICATE):
+        chain = authority.issue_staff(options.name, key.public_key(), _now_s())
     create_secret_file(options.out, make_pkcs12(options.name, key, chain, password))
     _print(f"wrote key and certificate of {options.name} to {options.out}: they are valid for 90 days")
     _print(f"password of the file: {password}")
@@ -81,9 +88,16 @@ def _run_list(options: argparse.Namespace) -> int:
 
 
 def _run_revoke(options: argparse.Namespace) -> int:
-    n = _load(options).revoke(Kind.STAFF, options.name, _now_s())
+    authority = _load(options)
+    with _logging(options, Action.REVOKE):
+        n = authority.revoke(Kind.STAFF, options.name, _now_s())
     _print(f"revoked {n} certificates of {options.name}: the page refuses them, and open pages end within a minute")
     return 0
+
+
+def _logging(options: argparse.Namespace, action: Action) -> AbstractContextManager[None]:
+    objects = (object_id(Kind.STAFF, options.name),)
+    return logging_in(folder_of(options), AuditEvent(operator(), action, Category.CERTIFICATES, None, objects))
 
 
 def _load(options: argparse.Namespace) -> Authority:

@@ -14,7 +14,9 @@ from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message
+from cloud.site_name import SITE
 from cloud.store import Store
+from cloud.store.audit_refusals import UNREGISTERED, Refusal
 from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, RejectedBlock
 from cloud.store.tables import CONFLICT
 from sync.chain import block_digest
@@ -26,12 +28,13 @@ from sync.signing import SignatureError, SigningKey
 from sync.transport import Transport, WorkerCall
 from sync.wire import MESSAGE_LIMIT_BYTES, WireError, ack_topic, is_name
 
-SITE: Final = "main"
-"""Name of the site in acknowledgements. There is one site."""
 UNKNOWN_HUB: Final = "?"
 """Hub of rejected messages whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 ERASED: Final = "erased"
 """Reason to refuse a block: its subject was erased. The hub deletes the subject's data keys, too."""
+NOT_SIGNED: Final = "not-signed"
+MALFORMED: Final = "malformed"
+"""Why a message was refused, in the audit log."""
 _US_PER_S: Final = 1_000_000
 _LISTS: Final = ("held", "aside", "refused", "marks", "keys", "wraps")
 """The lists of an acknowledgement."""
@@ -82,9 +85,10 @@ def handle_message(
         signed = verify_message(message, registry)
         parsed = ParsedBlocks(signed.envelope.hub, signed.envelope.blocks)
     except (WireError, SignatureError) as error:
-        return _reject_message(store, message, str(error), now_us)
+        reason = NOT_SIGNED if isinstance(error, SignatureError) else MALFORMED
+        return _reject_message(store, registry, message, str(error), reason, now_us)
     except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
-        return _reject_message(store, message, f"reading it failed: {type(error).__name__}", now_us)
+        return _reject_message(store, registry, message, f"reading it failed: {type(error).__name__}", MALFORMED, now_us)
     envelope = signed.envelope
     view = store.view(envelope, parsed.keys, parsed.subjects | {statement.subject for statement in envelope.keys})
     if view.is_lost:
@@ -120,6 +124,7 @@ def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress)
         refused=tuple(Outcome(*block.position, block.digest, ERASED) for block in checked.refused),
         live_s=progress.live_s,
         copied=progress.is_copied,
+        audit=progress.audit,
     )
 
 
@@ -174,11 +179,14 @@ def _log_commit(hub: str, commit: CommitResult) -> None:
     _log.warning(text, hub, commit.new_conflicts, found[0], advice)
 
 
-def _reject_message(store: Store, message: Message, reason: str, now_us: int) -> tuple[None, str, int]:
-    """Keep a message aside whose origin is not proven. It is not answered."""
+def _reject_message(
+    store: Store, registry: Registry, message: Message, reason: str, token: str, now_us: int
+) -> tuple[None, str, int]:
+    """Keep a message aside whose origin is not proven. It is not answered. The audit log counts it by `token`."""
     parts = message.topic.split("/")
     hub = parts[2] if len(parts) > 2 and is_name(parts[2]) else UNKNOWN_HUB
-    n = store.keep_rejected_message(hub, reason, message.payload[:MESSAGE_LIMIT_BYTES], now_us)
+    refusal = Refusal(hub if registry.device_key(hub) is not None else UNREGISTERED, token)
+    n = store.keep_rejected_message(hub, reason, message.payload[:MESSAGE_LIMIT_BYTES], now_us, refusal)
     if n is not None:
         _log.warning(
             "a message in the name of hub %s is not authentic (%s) and is kept aside; %d such messages so far", hub, reason, n

@@ -18,8 +18,10 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from starlette.types import Scope
 
+from cloud.audit_actors import staff
 from cloud.tls_extension import read_certificate
 from config.tls import TlsSetupError, load_identity, load_revoked
+from sync.audit import Actor
 
 CHECK_INTERVAL_S: Final = 10.0
 """Time between two checks of the open connections: a revoked person's page ends within a minute, with a reserve."""
@@ -63,23 +65,25 @@ class StaffAccess:
         """Whether the page is reached by this name or address."""
         return host in self._hosts
 
-    def find_reader(self, scope: Scope) -> str | None:
-        """Return the name of the person who sends a request; None if their certificate does not allow it now."""
+    def find_reader(self, scope: Scope) -> Actor | None:
+        """Return the person who sends a request; None if their certificate does not allow it now."""
         chain = scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", ())
-        return self.name_if_allowed(x509.load_pem_x509_certificate(chain[0].encode())) if chain else None
+        if not chain:
+            return None
+        certificate = x509.load_pem_x509_certificate(chain[0].encode())
+        name = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+        return staff(str(name)) if self.allows(certificate) else None
 
-    def name_if_allowed(self, certificate: x509.Certificate) -> str | None:
-        """Return the name in a certificate that OpenSSL verified; None if it has expired or is revoked by now."""
+    def allows(self, certificate: x509.Certificate) -> bool:
+        """Whether a certificate that OpenSSL verified in the handshake is still valid."""
         now = datetime.fromtimestamp(self._now_s(), UTC)
         try:
             self.refresh()
         except TlsSetupError as error:
             _log.error("nobody may look: %s", error)
-            return None
+            return False
         is_current = certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
-        if not is_current or not self._is_listed_as_good(certificate, now):
-            return None
-        return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+        return is_current and self._is_listed_as_good(certificate, now)
 
     def refresh(self) -> None:
         """Read the lists again if the file has changed.
@@ -122,5 +126,5 @@ def cut_refused(server: uvicorn.Server, access: StaffAccess) -> None:
     for connection in tuple(server.server_state.connections):
         transport: asyncio.Transport = connection.transport
         der = read_certificate(transport)
-        if der is None or access.name_if_allowed(x509.load_der_x509_certificate(der)) is None:
+        if der is None or not access.allows(x509.load_der_x509_certificate(der)):
             transport.abort()

@@ -19,6 +19,8 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 from config.files import locked
 from config.settings import Settings
 from drivers.registry import Registry, load_drivers
+from gateway.audit_events import AgentAudit
+from gateway.audit_log import AuditLog
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
 from gateway.enrolment.site_clock import Clocks, SiteClock
@@ -93,6 +95,7 @@ class Agent:
         ):
             registration = load_registration(self.settings)
             keys = await run_on_storage_thread(self._load_keys)
+            audit = AgentAudit(await run_on_storage_thread(self._open_audit_log, registration), registration)
             outbox = await run_on_storage_thread(self._open_outbox, keys, registration)
             try:
                 await run_on_storage_thread(self._end_left_behind_alerts, outbox)
@@ -105,6 +108,7 @@ class Agent:
                     registration=registration,
                     call=run_on_storage_thread,
                     on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
+                    on_audit=audit.note_site,
                 )
                 saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
                 recorder = Recorder(outbox, run_on_storage_thread, uplink.wake, BufferAlert(self.clock, saved))
@@ -115,7 +119,9 @@ class Agent:
                 names = ", ".join(sensor.settings.name for sensor in sensors)
                 release = self.models.release or "refused"
                 log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
-                await self._run_tasks(stop, transport, storage, sensors)
+                await run_on_storage_thread(audit.note_start, self.settings, self.models)
+                await self._run_tasks(stop, transport, storage, sensors, audit)
+                await run_on_storage_thread(audit.note_stop)
             finally:
                 await run_on_storage_thread(outbox.close)
 
@@ -145,6 +151,9 @@ class Agent:
     def _load_keys(self) -> HubKeys:
         data = self.settings.data
         return HubKeys(HubKey.load_or_create(data / "hub.key"), load_device_key(data))
+
+    def _open_audit_log(self, registration: Registration) -> AuditLog:
+        return AuditLog(self.settings.data, self.settings.hub, registration.site, self.clock.wall_us)
 
     def _open_outbox(self, keys: HubKeys, registration: Registration) -> Outbox:
         return Outbox.open(
@@ -192,7 +201,12 @@ class Agent:
         return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in radios]
 
     async def _run_tasks(
-        self, stop: asyncio.Event, transport: ClinicTransport, storage: Storage, sensors: list[SensorRunner]
+        self,
+        stop: asyncio.Event,
+        transport: ClinicTransport,
+        storage: Storage,
+        sensors: list[SensorRunner],
+        audit: AgentAudit,
     ) -> None:
         settings = self.settings
         reporter = StatusReporter(settings.data, self.clock, settings.hub, storage, sensors, self.models)
@@ -205,6 +219,7 @@ class Agent:
                 group.create_task(reporter.run(), name="status"),
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
+                group.create_task(audit.watch_clock(self.clock, storage.call), name="clock"),
             ]
             identity = settings.clinic.broker.identity
             if identity is not None and self.renew is not None:

@@ -187,6 +187,12 @@ def _identity(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(arguments: argparse.Namespace) -> int:
+    from gateway.commands.audit import audit
+
+    return audit(load_settings(arguments.config, os.environ), arguments)
+
+
 def _enroll(arguments: argparse.Namespace) -> int:
     from gateway.commands.enroll import run_enroll
 
@@ -348,6 +354,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "renew": _renew,
     "erase": _erase,
     "identity": _identity,
+    "audit": _audit,
     "scan": _scan,
     "pair": _pair,
     "doctor": _doctor,

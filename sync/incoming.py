@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sync.audit_heads import SiteAudit
 from sync.in_flight import SentBlocks
 from sync.messages import Ack, Receipt, decode_ack, decode_receipt
 from sync.outbox import Applied, Outbox
@@ -12,14 +13,15 @@ from sync.registration import Registration
 class Received:
     """What a message changed in the outbox, and what else it says.
 
-    `live_s` and `is_copied` are None unless the message is an accepted acknowledgement of more commits than any before: an
-    older one, sent again by the broker, says nothing about the present. `aside_reason` and `refused_reason` are those
-    of the last block that was set aside and of the last one that was refused.
+    `live_s`, `is_copied` and `audit` are None unless the message is an accepted acknowledgement of more commits than any
+    before: an older one, sent again by the broker, says nothing about the present. `aside_reason` and `refused_reason` are
+    those of the last block that was set aside and of the last one that was refused.
     """
 
     applied: Applied
     live_s: int | None = None
     is_copied: bool | None = None
+    audit: SiteAudit | None = None
     aside_reason: str | None = None
     refused_reason: str | None = None
 
@@ -35,8 +37,8 @@ def receive_ack(outbox: Outbox, registration: Registration, payload: bytes, sent
     before = outbox.clinic_view().seen
     applied = outbox.apply_ack(ack, sent)
     if not applied.accepted or (before is not None and before.id == ack.store and before.commits >= ack.commits):
-        return Received(applied, None, None, *_last_reasons(applied, ack))
-    return Received(applied, ack.live_s, ack.copied, *_last_reasons(applied, ack))
+        return Received(applied, None, None, None, *_last_reasons(applied, ack))
+    return Received(applied, ack.live_s, ack.copied, ack.audit, *_last_reasons(applied, ack))
 
 
 def receive_receipt(outbox: Outbox, registration: Registration, payload: bytes, _sent: SentBlocks) -> Received:
@@ -48,7 +50,7 @@ def receive_receipt(outbox: Outbox, registration: Registration, payload: bytes, 
     """
     receipt = decode_receipt(payload, registration.receipt)
     applied = outbox.apply_receipt(receipt)
-    return Received(applied, None, None, *_last_reasons(applied, receipt))
+    return Received(applied, None, None, None, *_last_reasons(applied, receipt))
 
 
 def _last_reasons(applied: Applied, message: Ack | Receipt) -> tuple[str | None, str | None]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
+from sync.audit_heads import SiteAudit, parse_site_audit, site_audit_as_list
 from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.message_rows import (
@@ -89,7 +90,8 @@ class Ack:
 
     `store`, `fence` and `commits` identify the state of the store; `epoch` is the highest of this hub that the clinic holds.
     `keys` and `wraps` (key id, fingerprint) are those that it holds. `live_s` asks the hub to commit every second for so long.
-    `copied` says that two machines seem to use the hub's identity.
+    `copied` says that two machines seem to use the hub's identity. `audit` are the heads of the audit logs; None before
+    the site has signed one.
     """
 
     hub: str
@@ -106,6 +108,7 @@ class Ack:
     refused: tuple[Outcome, ...] = ()
     live_s: int = 0
     copied: bool = False
+    audit: SiteAudit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,8 @@ def encode_ack(ack: Ack, key: SigningKey) -> bytes:
         "live_s": ack.live_s,
         "copied": ack.copied,
     }
+    if ack.audit is not None:
+        fields["audit"] = site_audit_as_list(ack.audit)
     return _encode_signed(fields, lambda content: key.sign(Label.ACKNOWLEDGEMENT, ack.hub, content))
 
 
@@ -221,6 +226,7 @@ def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
         wraps=_parse_list(message, "wraps", parse_wrap_id),
         aside=_parse_list(message, "aside", parse_outcome),
         refused=_parse_list(message, "refused", parse_outcome),
+        audit=parse_site_audit(message["audit"]) if "audit" in message else None,
     )
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from sync.audit_heads import SiteAudit
 from sync.errors import TransientError
 from sync.in_flight import InFlight, SentBlocks
 from sync.incoming import Received, receive_ack, receive_receipt
@@ -100,7 +101,8 @@ _SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
 class Uplink:
     """Sends the blocks of one hub to the clinic. `statistics` may be read at any time.
 
-    `on_live` is called with the seconds for which the clinic asks for a commit every second.
+    `on_live` is called with the seconds for which the clinic asks for a commit every second, and `on_audit`, in the thread of
+    `call`, with heads of the audit logs that are new.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class Uplink:
         registration: Registration,
         call: WorkerCall,
         on_live: Callable[[float], None],
+        on_audit: Callable[[SiteAudit], None],
     ) -> None:
         self._outbox = outbox
         self._transport = transport
@@ -121,6 +124,8 @@ class Uplink:
         self._registration = registration
         self._call = call
         self._on_live = on_live
+        self._on_audit = on_audit
+        self._audit: SiteAudit | None = None
         self._is_connected = False
         self._is_dropped_due = False
         self._answered_at = 0.0
@@ -268,6 +273,9 @@ class Uplink:
             self._read_again(UPLINK_LANES)
         self._note_report(received)
         self._wakeup.set()
+        if received.audit not in (None, self._audit):
+            self._audit = received.audit
+            await self._call(self._on_audit, received.audit)
 
     def _note_report(self, received: Received) -> None:
         """Note what the clinic says besides which blocks it holds."""

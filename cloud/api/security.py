@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cloud.audit_actors import LOOPBACK
 from config.endpoint import is_loopback
+from sync.audit import Actor
 
 _log: Final = logging.getLogger(__name__)
 
@@ -30,8 +32,6 @@ _HEADERS: Final = {
 }
 _RAW_HEADERS: Final = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
 _NO_STORE: Final = (b"cache-control", b"no-store")
-LOOPBACK_READER: Final = "loopback"
-"""Who looks in the demo, for the audit log. Staff names come from certificates."""
 
 
 class Access(Protocol):
@@ -45,7 +45,7 @@ class Access(Protocol):
 
     def serves(self, host: str) -> bool: ...
 
-    def find_reader(self, scope: Scope) -> str | None: ...
+    def find_reader(self, scope: Scope) -> Actor | None: ...
 
 
 class LoopbackAccess:
@@ -57,15 +57,15 @@ class LoopbackAccess:
     def serves(self, host: str) -> bool:
         return host == "localhost" or is_loopback(host)
 
-    def find_reader(self, _scope: Scope) -> str:
-        return LOOPBACK_READER
+    def find_reader(self, _scope: Scope) -> Actor:
+        return LOOPBACK
 
 
 class SecurityMiddleware:
     """ASGI middleware: strict headers; only the page's names as Host (DNS rebinding); only those who may look.
 
     A WebSocket, and a request that changes something, come from the page's own Origin only. The application finds the
-    reader's name in `state.reader`.
+    reader in `state.reader`.
 
     An error in the application is answered without its text, and logged by its type and place: its text can quote data.
     """

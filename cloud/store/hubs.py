@@ -9,11 +9,12 @@ from sqlalchemy import BindParameter, Connection, Executable, and_, bindparam, f
 from cloud.store import tables
 from cloud.store.stored_blocks import Progress, StoreIdentity
 from cloud.store.tables import insert
+from sync.audit_heads import SiteAudit, head_from_bytes
 from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement
 from sync.message_rows import Mark
 from sync.messages import Envelope, SignedEnvelope
-from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S
+from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S, WireError
 
 COPY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 """Two events within this time say that a hub was copied; one may be a buffer that was restored once. It is reported so long."""
@@ -39,7 +40,10 @@ def _progress_query() -> Executable:
     latest = select(func.max(epochs.epoch)).where(epochs.hub == bindparam("of_hub"))
     copied = select(hubs.hub).where(hubs.hub == bindparam("of_hub"), hubs.copied_us > bindparam("since_us"))
     until = select(func.max(watchers.until_us)).where(watchers.subject.in_(_list("subjects")))
-    return select(*_IDENTITY, latest.scalar_subquery(), copied.exists(), until.scalar_subquery())
+    signed = select(tables.audit_log.c.signed).scalar_subquery()
+    audit = tables.audit_hubs.c
+    of_hub = select(audit.head).where(audit.hub == bindparam("of_hub")).scalar_subquery()
+    return select(*_IDENTITY, latest.scalar_subquery(), copied.exists(), until.scalar_subquery(), signed, of_hub)
 
 
 def _own_epoch_query() -> Executable:
@@ -130,9 +134,18 @@ def begin_after_loss(connection: Connection, envelope: Envelope) -> Loss | None:
 def read_progress(connection: Connection, hub: str, marks: Iterable[Mark], subjects: set[str], now_us: int) -> Progress:
     """Return what an acknowledgement to a hub says; `subjects` are those that it seals for now."""
     parameters = {"of_hub": hub, "since_us": now_us - COPY_WINDOW_US, "subjects": list(subjects)}
-    *identity, epoch, is_copied, until_us = connection.execute(_PROGRESS, parameters).one()
+    *identity, epoch, is_copied, until_us, signed, of_hub = connection.execute(_PROGRESS, parameters).one()
     live_s = max(0, min(LIVE_LIMIT_S, ((until_us or 0) - now_us) // 1_000_000))
-    return Progress(tuple(marks), StoreIdentity(*identity), epoch, bool(is_copied), live_s)
+    return Progress(tuple(marks), StoreIdentity(*identity), epoch, bool(is_copied), live_s, _read_heads(signed, of_hub))
+
+
+def _read_heads(signed: bytes | None, of_hub: bytes | None) -> SiteAudit | None:
+    """Return the heads of the audit logs; None if the site has signed none, or one is damaged: that must not stop ingest."""
+    try:
+        own = head_from_bytes(signed)
+        return SiteAudit(own, head_from_bytes(of_hub)) if own else None
+    except WireError:
+        return None
 
 
 def note_epoch(connection: Connection, signed: SignedEnvelope, received_us: int) -> tuple[bool, bool]:

@@ -13,6 +13,8 @@ from sync.seal import SealError
 
 UNKNOWN_SUBJECT: Final = "?"
 """Subject of a block of format 1 whose header cannot be read. It is not a valid name."""
+FIRST_OF_FORMAT_2: Final = 3
+"""The first schema for blocks of format 2. Older stores are copied; later ones only get the tables that are new."""
 _PAGE: Final = 500
 _OLD: Final = "_before_3"
 Row = dict[str, Any]
@@ -29,7 +31,9 @@ def create_or_migrate(connection: Connection) -> None:
         connection.execute(tables.schema.insert().values(version=tables.SCHEMA_VERSION))
         tables.insert_state(connection)
         return
-    _migrate(connection)
+    if version < FIRST_OF_FORMAT_2:
+        _migrate(connection)
+    tables.metadata.create_all(connection)  # the tables that are new since; leaves the others alone
     connection.execute(tables.schema.update().values(version=tables.SCHEMA_VERSION))
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from tests.second_reader import cbor
@@ -47,6 +48,7 @@ def row(*checks: Check) -> Check:
 
 is_count, is_epoch = whole(0), whole(1)
 is_id, is_digest = raw(16), raw(_DIGEST_BYTES)
+is_audit_head = row(is_count, is_digest, raw(64))
 
 
 def _rows(*checks: Check) -> Check:
@@ -148,7 +150,7 @@ def open_acknowledgement(data: bytes, signer: bytes) -> dict[str, Any]:
     Raises:
         RefusedError: the message is no such acknowledgement.
     """
-    message = _parse(data, _ACKNOWLEDGEMENT)
+    message = _parse(data, _ACKNOWLEDGEMENT, {"audit": row(is_audit_head, _or_null(is_audit_head))})
     verify_signature(signer, message["sig"], "pulsegate acknowledgement", message["hub"], _digest_unsigned(message))
     return message
 
@@ -164,10 +166,10 @@ def open_receipt(data: bytes, signer: bytes) -> dict[str, Any]:
     return message
 
 
-def _parse(data: bytes, fields: Mapping[str, Check]) -> dict[str, Any]:
+def _parse(data: bytes, fields: Mapping[str, Check], optional: Mapping[str, Check] = MappingProxyType({})) -> dict[str, Any]:
     if len(data) > MAX_MESSAGE_BYTES:
         raise RefusedError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
-    return check_fields(cbor.decode(data), fields, {})
+    return check_fields(cbor.decode(data), fields, optional)
 
 
 def _digest_unsigned(message: dict[str, Any]) -> bytes:

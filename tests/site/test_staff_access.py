@@ -14,7 +14,8 @@ from websockets.exceptions import ConnectionClosedError, InvalidMessage, Invalid
 
 from cloud import staff_access
 from cloud.api.access_rules import RULES, check_rules
-from cloud.api.app import LoopbackAccess
+from cloud.api.security import LoopbackAccess
+from cloud.audit_actors import LOOPBACK
 from cloud.site import Kind
 from tests.mosquitto import now_s
 from tests.site.staff_page import PAGE, StaffPage, ask
@@ -203,7 +204,7 @@ class TestRevocation:
 
 def test_the_demo_needs_no_certificate_on_this_computer() -> None:
     access = LoopbackAccess()
-    assert access.find_reader({}) == "loopback"
+    assert access.find_reader({}) == LOOPBACK
     assert access.serves("127.0.0.1")
     assert not access.serves("clinic.example")
     assert access.headers == ()
