@@ -35,7 +35,7 @@ def add_user_commands(add_command: AddCommand, add_data_options: AddOptions) -> 
         return command
 
     new = add("add", "give a person a certificate to look at the page, for 90 days; again for a renewal", _run_add)
-    new.add_argument("name", metavar="NAME", help="the person's name, as the audit log shows it")
+    new.add_argument("name", metavar="NAME", help="the person's user name, as the audit log shows it")
     new.add_argument("--out", type=Path, required=True, metavar="FILE", help="new file: PKCS#12, or PEM with --csr")
     new.add_argument(
         "--csr", type=Path, metavar="FILE", help="certificate request of a key that the person keeps; its name is not used"
