@@ -8,7 +8,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NoReturn
@@ -38,8 +38,8 @@ class StaffAccess:
     Not thread-safe: it belongs to the event loop of the page's server.
     """
 
-    headers: Final = ((b"strict-transport-security", f"max-age={HSTS_S}".encode()),)
-    refusal: Final = "this page is served under its own name only"
+    headers: Sequence[tuple[bytes, bytes]] = ((b"strict-transport-security", f"max-age={HSTS_S}".encode()),)
+    refusal: str = "this page is served under its own name only"
 
     def __init__(
         self, hosts: Collection[str], crl: Path, context: ssl.SSLContext, now_s: Callable[[], float] = time.time

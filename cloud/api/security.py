@@ -45,14 +45,14 @@ class Access(Protocol):
 
     def serves(self, host: str) -> bool: ...
 
-    def find_reader(self, scope: Scope) -> Actor | None: ...
+    def find_reader(self, scope: Scope, /) -> Actor | None: ...
 
 
 class LoopbackAccess:
     """The demo: everybody on this computer may look, by a loopback address or localhost, which browsers resolve to one."""
 
-    headers: Final = ()
-    refusal: Final = "this page is served on loopback names only"
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    refusal: str = "this page is served on loopback names only"
 
     def serves(self, host: str) -> bool:
         return host == "localhost" or is_loopback(host)

@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +18,7 @@ from cloud.api.access_rules import RULES, check_rules
 from cloud.api.security import LoopbackAccess
 from cloud.audit_actors import LOOPBACK
 from cloud.site import Kind
-from tests.mosquitto import now_s
+from tests.mosquitto import make_identity, now_s
 from tests.site.staff_page import PAGE, StaffPage, ask
 from tests.tls_probe import handshake
 
@@ -200,6 +201,26 @@ class TestRevocation:
             assert ask(connection, "/")[0] == 200
             page.access._now_s = lambda: now_s() + 8 * DAY_S
             assert ask(connection, "/")[0] == 403
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staff_access, "CHECK_INTERVAL_S", 0.05)
+    with StaffPage(tmp_path).serving() as page:
+        identity, before = page.identity("dr-may"), read_server_certificate(page)
+        page.page_identity.joinpath("identity.pem").unlink()
+        assert page.get(identity, "/")[0] == 200, "it goes on with the one before"
+        make_identity(page.authority, page.page_identity, Kind.SERVICES, "page", hosts=(PAGE,))
+        deadline_s = time.monotonic() + 30
+        while read_server_certificate(page) == before:
+            assert time.monotonic() < deadline_s
+        assert page.get(identity, "/")[0] == 200
+
+
+def read_server_certificate(page: StaffPage) -> bytes | None:
+    with closing(page.connect(page.identity("dr-roth"))) as connection:
+        connection.connect()
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        return connection.sock.getpeercert(binary_form=True)
 
 
 def test_the_demo_needs_no_certificate_on_this_computer() -> None:
