@@ -20,5 +20,10 @@ def operator() -> Actor:
     return Actor(f"uid-{os.getuid()}", Role.OPERATOR, SITE)
 
 
+def staff(name: str) -> Actor:
+    """A person, by the name in their staff certificate."""
+    return Actor(name, Role.STAFF, SITE)
+
+
 LOOPBACK: Final = Actor("loopback", Role.VIEWER, SITE)
 """A viewer on this computer, who has no certificate."""

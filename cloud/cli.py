@@ -22,7 +22,9 @@ from cloud.cli_audit import add_audit_commands
 from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_hubs import add_hubs_command
 from cloud.cli_keys import add_key_commands, folder_of
+from cloud.cli_services import add_service_commands
 from cloud.cli_site import add_site_commands
+from cloud.cli_user import add_user_commands
 from cloud.clock import now_us
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
@@ -39,6 +41,7 @@ from config.endpoint import parse_port
 from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors
 from config.terminal import LineFormatter, escape_controls
+from config.tls import TlsSetupError
 from config.version import VERSION
 from sync.audit import Action, AuditEvent, Category
 from sync.errors import SyncError
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_package_folders()
         return int(options.run(options))
-    except (ClinicError, OriginError, SyncError) as error:
+    except (ClinicError, OriginError, SyncError, TlsSetupError) as error:
         return _fail(str(error))
     except BaseExceptionGroup as group:
         return _fail_with_first(group)
@@ -116,9 +119,13 @@ def _build_parser() -> argparse.ArgumentParser:
     site = add_command("site", "create the site's certificates, revoke them, and configure its broker")
     site_commands = site.add_subparsers(required=True, metavar="COMMAND")
     add_site_commands(partial(_add_command, site_commands.add_parser), _add_data_options)
+    user = add_command("user", "give persons certificates to look at the page, list and revoke them")
+    user_commands = user.add_subparsers(required=True, metavar="COMMAND")
+    add_user_commands(partial(_add_command, user_commands.add_parser), _add_data_options)
     add_key_commands(add_command, _add_data_options)
     add_hubs_command(add_command, _add_data_options)
     add_audit_commands(add_command, _add_data_options)
+    add_service_commands(add_command)
     return parser
 
 
@@ -228,7 +235,7 @@ def _print_json(line: object) -> None:
 
 def _fail_with_first(group: BaseExceptionGroup[BaseException]) -> int:
     """Report the first expected error of a task group in one line; an unexpected error keeps its traceback."""
-    expected, unexpected = group.split((ClinicError, SyncError))
+    expected, unexpected = group.split((ClinicError, SyncError, TlsSetupError))
     if unexpected is not None or expected is None:
         raise group
     return _fail(str(leaf_errors(expected)[0]))

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import io
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from cloud.folder import ClinicFolder
 from cloud.key_store import KeyStore
 from config.endpoint import is_host, parse_port
 from config.files import create_private_file
-from config.process import watching_stdin
+from config.process import stop_on_signals, watching_stdin
 from config.settings import IDENTIFIER
 from sync.audit import Action, AuditEvent, Category, object_id
 
@@ -150,9 +149,8 @@ def _run_serve(folder: ClinicFolder, options: argparse.Namespace) -> int:
     from cloud.enrolment.server import EnrolmentOptions, run_enrolment
 
     async def serve() -> None:
-        stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
+        stop = asyncio.Event()
+        stop_on_signals(stop)
         with watching_stdin(stop.set) if options.watch_stdin else nullcontext():
             await run_enrolment(
                 folder, EnrolmentOptions(options.listen, options.port, options.hosts, options.brokers), stop, _print

@@ -149,7 +149,7 @@ def _run_rotate(options: argparse.Namespace) -> int:
     authority = _load(options)
     with _logging(options, Action.ROTATE_ROOT):
         authority.rotate_root(_now_s())
-    _print("created a new root: issue new certificates for all services, and restart the broker")
+    _print("created a new root: issue new certificates for all services, and restart the broker and the page")
     return 0
 
 
@@ -157,7 +157,7 @@ def _run_retire(options: argparse.Namespace) -> int:
     authority = _load(options)
     with _logging(options, Action.RETIRE_ROOT):
         authority.retire_root(_now_s())
-    _print("the older root is no longer trusted, and its keys are deleted: restart the broker")
+    _print("the older root is no longer trusted, and its keys are deleted: restart the broker and the page")
     return 0
 
 

@@ -5,7 +5,6 @@ This module only assembles the parts; `cloud.folder` describes the files.
 
 import asyncio
 import contextlib
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,7 +34,7 @@ from cloud.store import Store
 from cloud.subscribed_transport import SubscribedTransport
 from cloud.tables import open_projections
 from config.endpoint import Endpoint
-from config.process import watching_stdin
+from config.process import stop_on_signals, watching_stdin
 from sync.audit import Action
 from sync.errors import TransientError
 from sync.mqtt import MqttClient
@@ -56,7 +55,7 @@ async def run_dev(
         PermanentError: the store is damaged or of a newer version.
     """
     stop = asyncio.Event()
-    _set_on_signals(stop)
+    stop_on_signals(stop)
     folder.create()
     with folder.locked(), contextlib.closing(listen_on_loopback(port, "--port")) as listener:
         folder.delete_endpoints()  # left behind by a kill: it would name the wrong broker port
@@ -165,9 +164,3 @@ async def _run_broker(port: int) -> AsyncIterator[Endpoint]:
     with contextlib.closing(listen_on_loopback(port, "--mqtt-port")) as listener:
         async with embedded_broker(listener):
             yield Endpoint(*listener.getsockname())
-
-
-def _set_on_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)

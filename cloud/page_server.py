@@ -5,16 +5,18 @@ gets a message every two seconds and answers uvicorn's pings.
 """
 
 import asyncio
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from cloud.sockets import LISTEN_BACKLOG, ConnectionLimit
+from cloud.tls_extension import add_certificate
 
 SHUTDOWN_TIMEOUT_S: Final = 1
 """Time for open requests and WebSockets to close at shutdown; uvicorn then cuts the remaining connections."""
@@ -34,6 +36,7 @@ class PageConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.app = add_certificate(self.app, transport)
         if self._limit.allows(len(self.connections)):
             self._update_deadline()
         else:
@@ -82,6 +85,10 @@ class PageConnection(H11Protocol):
 class ViewerConnection(WebSocketsSansIOProtocol):
     """Uvicorn's WebSocket, cut when a ping is not answered: a close would wait until the client reads what was sent before."""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app = add_certificate(self.app, transport)
+
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
         self.transport.abort()
@@ -95,8 +102,9 @@ class PageServer(uvicorn.Server):
         yield
 
 
-def make_page_server(app: FastAPI) -> PageServer:
-    """Return a server that `serve(sockets=[…])` runs until `should_exit` is set."""
+def make_page_server(app: ASGIApp, context: ssl.SSLContext | None = None) -> PageServer:
+    """Return a server that `serve(sockets=[…])` runs until `should_exit` is set; with a context by HTTPS."""
+    factory = None if context is None else (lambda _config, _default: context)
     return PageServer(
         uvicorn.Config(
             app,
@@ -106,6 +114,8 @@ def make_page_server(app: FastAPI) -> PageServer:
             server_header=False,
             http=PageConnection,
             ws=ViewerConnection,
+            proxy_headers=False,  # anybody could write them: no proxy ends TLS before us
+            ssl_context_factory=factory,
             backlog=LISTEN_BACKLOG,
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )

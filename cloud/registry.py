@@ -21,6 +21,8 @@ from config.files import replacing
 from sync.signing import Use, VerifyingKey
 from sync.wire import FORMAT, epoch_seconds, is_name
 
+_MODE: Final = 0o640
+"""Ingest and opener may run as users of their own: they read the files as members of the folder's group."""
 CHECK_INTERVAL_S: Final = 1.0
 """How often the files are checked for changes: `register` takes effect within this time."""
 _log: Final = logging.getLogger(__name__)
@@ -190,7 +192,7 @@ def save_hub(folder: Path, hub: RegisteredHub) -> None:
     path = hub_file(folder, hub.hub)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        with replacing(path, durable=True) as draft:
+        with replacing(path, durable=True, mode=_MODE) as draft:
             draft.write_text(_HEADING + "\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         raise ClinicError(f"cannot write the registration {path} ({error.strerror}): check the folder and the disk") from error

@@ -1,10 +1,18 @@
-"""Process helpers shared by our programs: stop together with the parent process, and list the errors of a task group."""
+"""Process helpers shared by our programs: when to stop, and the errors of a task group."""
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Set the event at SIGINT and SIGTERM, on the running loop."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
 
 
 @contextmanager

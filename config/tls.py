@@ -120,6 +120,7 @@ def make_server_context(
     load_identity(context, identity)
     if anchors is not None and crl is not None:
         context.verify_mode = ssl.CERT_REQUIRED if is_required else ssl.CERT_OPTIONAL
+        context.num_tickets = 0  # a resumed session would not check the certificate again
         context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_CRL_CHECK_LEAF
         _load_trust(context, _read(anchors))
         load_revoked(context, crl)

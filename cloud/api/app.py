@@ -12,17 +12,18 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, W
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
+from starlette.requests import HTTPConnection
 
 from cloud.api import alert_queries, queries
 from cloud.api.access import CATEGORIES, AccessLog
+from cloud.api.access_rules import check_rules
 from cloud.api.alert_queries import CURRENT_US, CursorError, ListCursor
 from cloud.api.counters import read_counters
 from cloud.api.feed import Feed
 from cloud.api.numbers import Json
 from cloud.api.queries import ON_DEMAND_SILENT_AFTER_US, SILENT_AFTER_US
-from cloud.api.security import SecurityMiddleware
+from cloud.api.security import Access, LoopbackAccess, SecurityMiddleware
 from cloud.api.watching import renew_watch
-from cloud.audit_actors import LOOPBACK
 from cloud.audit_log import AuditLog
 from cloud.changes import AlertKey, SensorKey
 from cloud.clock import now_us
@@ -50,9 +51,10 @@ async def choose_scope() -> Scope:
     return EVERY_SUBJECT
 
 
-async def choose_reader() -> Actor:
-    """Return who the viewer of this connection is, for the audit log: without a log-in, somebody on this computer."""
-    return LOOPBACK
+async def choose_reader(connection: HTTPConnection) -> Actor:
+    """Return who the viewer of this connection is, for the audit log; `SecurityMiddleware` has found out."""
+    reader: Actor = connection.state.reader
+    return reader
 
 
 ViewerScope = Annotated[Scope, Depends(choose_scope)]
@@ -60,16 +62,23 @@ Reader = Annotated[Actor, Depends(choose_reader)]
 """Every route to data takes both."""
 
 
-def create_app(store: Store, engine: Engine, feed: Feed) -> FastAPI:
-    """Return the application that serves the sealed store, the projections and the live feed."""
+def create_app(store: Store, engine: Engine, feed: Feed, access: Access | None = None) -> FastAPI:
+    """Return the application that serves the sealed store, the projections and the live feed.
+
+    `access` decides who may look; None for the demo on loopback.
+
+    Raises:
+        LookupError: a route has no access rule.
+    """
     # FastAPI's documentation pages load scripts from other sites, so they are switched off.
     app = FastAPI(title="pulsegate clinic", docs_url=None, redoc_url=None, openapi_url=None)
     _add_page(app)
-    access = AccessLog(AuditLog(store, now_us))
-    _add_rest_routes(app, store, engine, access)
-    _add_websocket(app, feed, access, lambda scope: renew_watch(store, engine, scope))
+    log = AccessLog(AuditLog(store, now_us))
+    _add_rest_routes(app, store, engine, log)
+    _add_websocket(app, feed, log, lambda scope: renew_watch(store, engine, scope))
+    check_rules(app.routes)
     app.add_exception_handler(SyncError, _refuse)
-    app.add_middleware(SecurityMiddleware)
+    app.add_middleware(SecurityMiddleware, access=access or LoopbackAccess())
     return app
 
 

@@ -1,14 +1,17 @@
-"""Security headers of every response and checks of every request: no other site can read or frame the page."""
+"""Security headers and checks of every request: who may look, and no other site can read or frame the page."""
 
 import contextlib
 import logging
 import traceback
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cloud.audit_actors import LOOPBACK
 from config.endpoint import is_loopback
+from sync.audit import Actor
 
 _log: Final = logging.getLogger(__name__)
 
@@ -31,14 +34,46 @@ _RAW_HEADERS: Final = [(name.encode(), value.encode()) for name, value in _HEADE
 _NO_STORE: Final = (b"cache-control", b"no-store")
 
 
+class Access(Protocol):
+    """Under which names the page is served, and to whom. `refusal` is the answer to a request for another name."""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+
+    @property
+    def refusal(self) -> str: ...
+
+    def serves(self, host: str) -> bool: ...
+
+    def find_reader(self, scope: Scope, /) -> Actor | None: ...
+
+
+class LoopbackAccess:
+    """The demo: everybody on this computer may look, by a loopback address or localhost, which browsers resolve to one."""
+
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    refusal: str = "this page is served on loopback names only"
+
+    def serves(self, host: str) -> bool:
+        return host == "localhost" or is_loopback(host)
+
+    def find_reader(self, _scope: Scope) -> Actor:
+        return LOOPBACK
+
+
 class SecurityMiddleware:
-    """ASGI middleware: strict headers; only loopback names as Host (DNS rebinding); only the page's Origin on a WebSocket.
+    """ASGI middleware: strict headers; only the page's names as Host (DNS rebinding); only those who may look.
+
+    A WebSocket, and a request that changes something, come from the page's own Origin only. The application finds the
+    reader in `state.reader`.
 
     An error in the application is answered without its text, and logged by its type and place: its text can quote data.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
+        self._access = access
+        self._headers = [*_RAW_HEADERS, *access.headers]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reject the request, or pass it to the application."""
@@ -47,31 +82,43 @@ class SecurityMiddleware:
             return
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
-        if not _names_this_computer(host):
-            await _reject(scope, send, 421, b"this page is served on loopback names only")
-        elif scope["type"] == "websocket" and not _is_same_origin(headers.get(b"origin", b"").decode("latin-1"), host):
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        send = _with_headers(send, [*self._headers, *([_NO_STORE] if scope["path"].startswith("/api/") else [])])
+        reader = self._access.find_reader(scope)
+        if not self._access.serves(_host_name(host)):
+            await _reject(scope, send, 421, self._access.refusal.encode())
+        elif reader is None:
+            await _reject(scope, send, 403, b"a valid staff certificate is needed")
+        elif not (_only_reads(scope) or _is_same_origin(origin, host, scope["scheme"])):
             await _reject(scope, send, 403, b"the WebSocket serves its own page only")
         else:
-            try:
-                await self._app(scope, receive, _with_headers(send, no_store=scope["path"].startswith("/api/")))
-            except Exception as error:  # noqa: BLE001
-                _log.error("a request of the page failed: %s", _describe_place(error))
-                with contextlib.suppress(RuntimeError):  # an answer had already begun: the server closes the connection
-                    await _reject(scope, send, 500, b"Internal Server Error", _INTERNAL_ERROR)
+            scope["state"]["reader"] = reader
+            await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001
+            _log.error("a request of the page failed: %s", _describe_place(error))
+            with contextlib.suppress(RuntimeError):  # an answer had already begun: the server closes the connection
+                await _reject(scope, send, 500, b"Internal Server Error", _INTERNAL_ERROR)
 
 
-def _names_this_computer(host: str) -> bool:
-    """Whether a browser reached the page by a loopback address, or by localhost, which browsers themselves resolve to one."""
+def _host_name(host: str) -> str:
+    """Return the name in a Host header, without the port; empty if it is damaged."""
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
-        return False
-    return name == "localhost" or is_loopback(name)
+        return ""
 
 
-def _is_same_origin(origin: str, host: str) -> bool:
-    """Whether this host served the page that opens the socket. Browsers always send Origin; other clients may omit it."""
-    return origin in {"", f"http://{host}", f"https://{host}"}
+def _only_reads(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}
+
+
+def _is_same_origin(origin: str, host: str, scheme: str) -> bool:
+    """Whether this host served the page that sends the request. Browsers always send Origin; other clients may omit it."""
+    return origin in {"", f"{'https' if scheme in {'https', 'wss'} else 'http'}://{host}"}
 
 
 def _describe_place(error: Exception) -> str:
@@ -82,10 +129,10 @@ def _describe_place(error: Exception) -> str:
     return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {frame.filename}"
 
 
-def _with_headers(send: Send, *, no_store: bool) -> Send:
+def _with_headers(send: Send, headers: Sequence[tuple[bytes, bytes]]) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], *_RAW_HEADERS, *([_NO_STORE] if no_store else [])]
+            message["headers"] = [*message["headers"], *headers]
         await send(message)
 
     return send_with_headers
@@ -96,6 +143,6 @@ async def _reject(scope: Scope, send: Send, status: int, reason: bytes, code: in
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": code})
         return
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), *_RAW_HEADERS]
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": reason})

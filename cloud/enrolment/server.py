@@ -105,6 +105,7 @@ def make_server(app: ASGIApp, context: ssl.SSLContext) -> PageServer:
             access_log=False,
             lifespan="off",
             server_header=False,
+            proxy_headers=False,  # a hub could write any address, and so escape the throttle
             http=PageConnection,
             ws="none",
             backlog=LISTEN_BACKLOG,

@@ -204,11 +204,11 @@ class Authority:
 
     def anchors_file(self, kind: Kind) -> Path:
         """The trust anchors of a server that accepts clients of this kind only."""
-        return self.public / f"{kind}-anchors.pem"
+        return anchors_path(self.public, kind)
 
     def crl_file(self, kind: Kind) -> Path:
         """The revocation lists for `anchors_file`."""
-        return self.public / f"{kind}-crl.pem"
+        return crl_path(self.public, kind)
 
     def rotate_root(self, now_s: int) -> None:
         """Create a new root with new issuing CAs. The one before stays trusted until `retire_root`.
@@ -289,6 +289,16 @@ class Authority:
         _write_public(self.public / "roots.pem", b"".join(one.read("root") for one in generations))
         for kind in Kind:
             _write_public(self.anchors_file(kind), b"".join(one.read(f"{kind}-anchor") for one in generations))
+
+
+def anchors_path(public: Path, kind: Kind) -> Path:
+    """Return the file of trust anchors in a folder `public`."""
+    return public / f"{kind}-anchors.pem"
+
+
+def crl_path(public: Path, kind: Kind) -> Path:
+    """Return the file of revocation lists in a folder `public`."""
+    return public / f"{kind}-crl.pem"
 
 
 def _write_public(path: Path, content: bytes) -> None:

@@ -1,0 +1,198 @@
+"""A site's services, each in a process of its own: a hub's alert over mosquitto and PostgreSQL reaches a person's browser."""
+
+import asyncio
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPSConnection
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Error, expect
+
+from cloud.audit_actors import staff
+from cloud.cli import main
+from cloud.site import Kind
+from cloud.site.mosquitto import INGEST, OPENER, PAGE
+from cloud.store import Store
+from cloud.store.audit import read_rows
+from config.tls import make_client_context
+from sync.audit import Action, read_row
+from sync.mqtt import Connected, Message, MqttClient
+from sync.wire import ack_topic, receipt_topic
+from tests.browser import chromium
+from tests.clinic_testbed import Clinic
+from tests.cloud.synthetic import alert
+from tests.mosquitto import Broker, free_port
+from tests.postgresql import Server
+
+LIMIT_S = 60
+SETTINGS = """
+data = "clinic"
+public = "{public}"
+[databases]
+store = "{store}"
+projections = "{projections}"
+[broker]
+host = "127.0.0.1"
+port = {broker}
+region = "DE"
+[ingest]
+identity = "{ingest}"
+key = "clinic/acknowledgement.key"
+[opener]
+identity = "{opener}"
+key = "clinic/receipt.key"
+audit_key = "clinic/audit.key"
+[page]
+identity = "{page}"
+hosts = ["localhost"]
+listen = "127.0.0.1"
+port = {port}
+"""
+
+
+class Process:
+    """One service. It is ready when it has printed a line."""
+
+    def __init__(self, service: str, config: Path, environment: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "cloud.cli", service, "--config", str(config)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        self._is_ready = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def wait_ready(self) -> None:
+        assert self._is_ready.wait(LIMIT_S)
+        assert self._process.poll() is None, self._process.stderr and self._process.stderr.read()
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> tuple[int, str]:
+        """Return exit code and what it logged."""
+        self._process.wait(LIMIT_S)
+        self._reader.join()
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        with self._process.stdout, self._process.stderr:
+            return self._process.returncode, self._process.stderr.read()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+        self._is_ready.set()
+
+
+class Site:
+    """The files of a site, and its processes."""
+
+    def __init__(self, folder: Path, broker: Broker, postgresql: Server) -> None:
+        self.broker, self.clinic, self.port = broker, Clinic(folder / "clinic"), free_port()
+        self.hub = self.clinic.add_hub()
+        for name in ("site_blocks", "site_projections"):
+            postgresql.create(name)
+        self.store = postgresql.url("site_blocks")
+        self.config = folder / "site.toml"
+        identities = {name: broker.identity(Kind.SERVICES, name) for name in (INGEST, OPENER, PAGE)}
+        urls = {"store": self.store, "projections": postgresql.url("site_projections")}
+        values = {"public": broker.authority.public, "broker": broker.services_port, "port": self.port}
+        self.config.write_text(SETTINGS.format(**identities, **urls, **values))
+        environment = {**os.environ, "PGPASSFILE": str(postgresql.password_file)}
+        self.processes = [Process(name, self.config, environment) for name in ("ingest", "ingest", "opener", "serve")]
+
+    def send(self, alert_id: str) -> None:
+        """Send an alert as the hub, and wait for the clinic's acknowledgement and receipt."""
+        with ThreadPoolExecutor(1) as thread:  # the browser runs an event loop on this one
+            thread.submit(asyncio.run, self._send(alert_id)).result()
+
+    async def _send(self, alert_id: str) -> None:
+        message = self.hub.message(self.hub.seal_records("alert", alert(id=alert_id)))
+        topics = [ack_topic("hub-1"), receipt_topic("hub-1")]
+        client = MqttClient(self.broker.hub("hub-1"), client_id="hub-1", subscriptions=topics)
+        answers: set[str] = set()
+        async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(client.run())
+            assert await client.receive() == Connected()
+            await client.publish(message.topic, message.payload)
+            while answers != set(topics):
+                event = await client.receive()
+                assert isinstance(event, Message)
+                answers.add(event.topic)
+            running.cancel()
+
+    def connect(self, identity: Path | None) -> HTTPSConnection:
+        context = make_client_context(self.broker.authority.roots.decode(), "DE", identity=identity)
+        return HTTPSConnection("localhost", self.port, timeout=LIMIT_S, context=context)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, broker: Broker, postgresql: Server) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("services"), broker, postgresql)
+    try:
+        for process in site.processes:
+            process.wait_ready()
+        site.send("one")
+        yield site
+    finally:
+        for process in site.processes:
+            process.stop()
+        ends = [process.wait() for process in site.processes]
+    assert ends == [(0, "")] * 4
+
+
+def list_alerts(site: Site, identity: Path | None) -> list[str]:
+    with closing(site.connect(identity)) as connection:
+        connection.request("GET", "/api/alerts")
+        return [found["id"] for found in json.load(connection.getresponse())["alerts"]]
+
+
+def test_a_person_sees_the_alert_and_is_named_in_the_audit_log(
+    site: Site, postgresql: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list_alerts(site, site.broker.identity(Kind.STAFF, "dr-may")) == ["one"]
+    monkeypatch.setenv("PGPASSFILE", str(postgresql.password_file))
+    with closing(Store.open(site.store)) as store, store.snapshot() as connection:
+        events = [read_row(*row).event for row in read_rows(connection)]
+    assert [event.actor for event in events if event.action == Action.READ] == [staff("dr-may")]
+    starts = sorted(event.actor.id for event in events if event.action == Action.START)
+    assert starts == [INGEST, INGEST, OPENER, PAGE]
+
+
+def test_who_has_no_certificate_of_the_staff_sees_nothing(site: Site) -> None:
+    for identity in (None, site.broker.identity(Kind.HUBS, "hub-1"), site.broker.identity(Kind.SERVICES, INGEST)):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            list_alerts(site, identity)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+def test_a_browser_with_the_file_of_the_operator_shows_the_page(
+    site: Site, browser: Browser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, file = tmp_path / "data", tmp_path / "dr-roth.p12"
+    data.mkdir()
+    (data / "site").symlink_to(site.broker.authority.folder)
+    assert main(["user", "add", "dr-roth", "--data", str(data), "--out", str(file)]) == 0
+    password = capsys.readouterr().out.split("password of the file: ")[1].split()[0]
+    address = f"https://localhost:{site.port}"
+    certificate = {"origin": address, "pfxPath": str(file), "passphrase": password}
+    with browser.new_context(ignore_https_errors=True, client_certificates=[certificate]) as context:
+        page = context.new_page()
+        page.goto(address)
+        expect(page.locator("#alerts li")).to_have_count(1, timeout=LIMIT_S * 1000)
+        site.send("two")  # arrives by the live feed
+        expect(page.locator("#alerts li")).to_have_count(2, timeout=LIMIT_S * 1000)
+    with browser.new_context(ignore_https_errors=True) as context, pytest.raises(Error, match="net::ERR"):
+        context.new_page().goto(address)
