@@ -30,7 +30,7 @@ from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, OutgoingMessage, Position,
 from sync.registration import Registration
 from sync.signing import SignatureError
 from sync.transport import Transport, WorkerCall
-from sync.wire import RETRY_AFTER_LIMIT_S, UPLINK_LANES, Lane, WireError, ack_topic, receipt_topic, up_topic
+from sync.wire import LANES, RETRY_AFTER_LIMIT_S, Lane, WireError, ack_topic, receipt_topic, up_topic
 
 log: Final = logging.getLogger(__name__)
 
@@ -49,8 +49,9 @@ clinic may have been set back; after an update the agent starts anew, without a 
 SPREAD: Final = 1.5
 """A pause that the clinic asks for is prolonged at random by up to this factor: its hubs must not all come back at once."""
 _START: Final[Position] = (0, 0)
-_LANE_WITHOUT_BLOCKS: Final[Lane] = "wave"
-"""The topic of a message without blocks: the least urgent."""
+_LEAST_URGENT: Final[Lane] = "wave"
+"""The topic of a message without blocks, and of one with blocks of `archive`, which has no topic."""
+_ARCHIVE: Final[tuple[Lane, ...]] = ("archive",)
 _ReceiveMessage = Callable[[Outbox, Registration, bytes, SentBlocks], Received]
 
 
@@ -103,6 +104,8 @@ _SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
     ("wave", True),
     ("vital", False),
     ("wave", False),
+    ("archive", True),
+    ("archive", False),
 )
 """(lane, is live), most urgent first."""
 
@@ -173,6 +176,11 @@ class Uplink:
         """Signal that the outbox has new blocks. Call it on the event loop."""
         self._wakeup.set()
 
+    def send_archive(self) -> None:
+        """Send blocks that were released in `archive`. Call it on the event loop."""
+        self._read_again(_ARCHIVE)
+        self.wake()
+
     async def _send(self) -> NoReturn:
         while True:
             self._wakeup.clear()
@@ -213,7 +221,7 @@ class Uplink:
 
     async def _create_cursors(self) -> dict[Lane, _Cursor]:
         cursors: dict[Lane, _Cursor] = {}
-        for lane in UPLINK_LANES:
+        for lane in LANES:
             end = await self._call(self._outbox.last_position, lane)
             cursors[lane] = _Cursor(end, end)
         return cursors
@@ -242,7 +250,8 @@ class Uplink:
         self._is_dropped_due = False
         if message.ids:
             self._in_flight.add(message.ids, len(message.payload) + PACKET_OVERHEAD_BYTES, asyncio.get_running_loop().time())
-        lane = message.section.lane if message.section else _LANE_WITHOUT_BLOCKS
+        lane = message.section.lane if message.section else _LEAST_URGENT
+        lane = _LEAST_URGENT if lane == "archive" else lane
         try:
             await self._transport.publish(up_topic(self._hub, lane), message.payload)
         except TransientError:
@@ -293,7 +302,7 @@ class Uplink:
             self._answered_at = now
             self._set_problem(None)
         if applied.is_new_store:
-            self._read_again(UPLINK_LANES)
+            self._read_again(LANES)
         self._note_report(received)
         self._wakeup.set()
         if received.audit not in (None, self._audit):

@@ -133,8 +133,10 @@ class EnrolmentService:
             log.warning("the invitation %s of hub %s was refused: the hub was revoked after it", invitation.id, invitation.hub)
             raise RefusedError("revoked")
         path = hub_file(self.folder.hubs, invitation.hub)
-        former = load_hub(path).former_keys if path.exists() else ()
-        if invitation.end is not None and device in [key.key for key in former]:
+        if invitation.end is None or not path.exists():
+            return
+        known = load_hub(path)
+        if device != known.device and device in [former.key for former in known.former_keys]:
             raise RefusedError("used")
 
     def renew(self, data: bytes, moment: Moment) -> bytes:

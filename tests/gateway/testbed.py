@@ -157,6 +157,7 @@ class Testbed:
             ClinicSettings(Endpoint("127.0.0.1", 1883), self.folder / "registration.toml"),
             (SensorSettings("strap", advertised_name="Virtual H10"),),
             DEFAULT_LIMITS.with_values({"repeat_medium": 0}),  # the script has a day's episodes within minutes
+            upload="all",
         )
 
     @asynccontextmanager
