@@ -46,7 +46,7 @@ def make_messages(n: int, blocks_each: int, device: SigningKey) -> list[Message]
     statement = sign_statement(key, hub=HUB, subject=SUBJECT, day=1, device=device)
     wrapped = WrappedKey(key.id, bytes(8), bytes(1168))
     chain, messages = start_chain(HUB, "wave", EPOCH), []
-    for first in range(1, n * blocks_each, blocks_each):
+    for first in range(1, n * blocks_each + 1, blocks_each):
         blocks = []
         for seq in range(first, first + blocks_each):
             blocks.append(seal_block(BlockHeader(HUB, SUBJECT, EPOCH, "wave", seq, key.id), bytes(BLOCK_BYTES), key))

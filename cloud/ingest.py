@@ -3,28 +3,31 @@
     message ──verify the envelope──> check blocks ──> commit ──> advance marks ──> sign the acknowledgement
                   └──> kept aside, not answered    └──> quarantine (answered under `aside`), or refused
 
+All messages that have arrived are committed together: two transactions for the whole group. No acknowledgement goes out before
+both are on the disk.
+
 `docs/protocol.md` gives the steps. Several ingests may run at once: a block is stored once, and acknowledging it twice does no
 harm.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message
 from cloud.store import Store
-from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, RejectedBlock
+from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, ProgressRequest, RejectedBlock
 from cloud.store.tables import CONFLICT
 from sync.chain import block_digest
 from sync.errors import TransientError
 from sync.message_rows import Outcome, join_consecutive
-from sync.messages import Ack, Envelope, encode_ack
+from sync.messages import Ack, Envelope, SignedEnvelope, encode_ack
 from sync.mqtt import Message
-from sync.signing import SignatureError, SigningKey
+from sync.signing import SignatureError, SigningKey, VerifyingKey
 from sync.transport import Transport, WorkerCall
-from sync.wire import MESSAGE_LIMIT_BYTES, WireError, ack_topic, is_name
+from sync.wire import MESSAGE_LIMIT_BYTES, Lane, WireError, ack_topic, is_name
 
 SITE: Final = "main"
 """Name of the site in acknowledgements. There is one site."""
@@ -32,17 +35,35 @@ UNKNOWN_HUB: Final = "?"
 """Hub of rejected messages whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 ERASED: Final = "erased"
 """Reason to refuse a block: its subject was erased. The hub deletes the subject's data keys, too."""
+GROUP_LIMIT: Final = 256
+"""Messages that are committed together: all that may wait (`sync.mqtt.RECEIVE_QUEUE_LENGTH`). A group costs hardly more
+statements and syncs of the disk than a message does."""
 _US_PER_S: Final = 1_000_000
 _LISTS: Final = ("held", "aside", "refused", "marks", "keys", "wraps")
 """The lists of an acknowledgement."""
 _log: Final = logging.getLogger(__name__)
 
 
+class Handled(NamedTuple):
+    """What became of a message: the signed acknowledgement to send, if any, its hub, and how many blocks became work."""
+
+    payload: bytes | None
+    hub: str
+    n_work: int
+
+
+class IngestTransport(Transport, Protocol):
+    """Carries the hubs' messages; `waiting` events wait for `receive`."""
+
+    @property
+    def waiting(self) -> int: ...
+
+
 async def run_ingest(
     store: Store,
     registry: Registry,
     key: SigningKey,
-    mqtt: Transport,
+    mqtt: IngestTransport,
     on_committed: Callable[[], None],
     *,
     now_us: Callable[[], int],
@@ -50,54 +71,128 @@ async def run_ingest(
 ) -> NoReturn:
     """Handle messages until cancelled. `on_committed` is called after each commit that made work for the opener.
 
-    `key` signs the acknowledgements. After a transient failure of a commit or an acknowledgement nothing is retried here: the
-    hub resends unacknowledged blocks.
+    `key` signs the acknowledgements. Messages that wait are handled together. After a transient failure of a commit or an
+    acknowledgement nothing is retried here: the hubs resend unacknowledged blocks.
 
     Raises:
         PermanentError: the store is damaged.
     """
     while True:
-        event = await mqtt.receive()
-        if not isinstance(event, Message):
-            continue
+        messages = await _receive_group(mqtt)
         try:
-            payload, hub, n_work = await call(handle_message, store, registry, key, event, now_us())
-            if n_work:
+            handled = await call(handle_messages, store, registry, key, messages, now_us())
+            if any(one.n_work for one in handled):
                 on_committed()
-            if payload is not None:
-                await mqtt.publish(ack_topic(hub), payload)
+            for one in handled:
+                if one.payload is not None:
+                    await mqtt.publish(ack_topic(one.hub), one.payload)
         except TransientError as error:
-            _log.warning("message not acknowledged; the hub will resend it: %s", error)
+            _log.warning("%d messages not acknowledged; the hubs will resend them: %s", len(messages), error)
 
 
-def handle_message(
-    store: Store, registry: Registry, key: SigningKey, message: Message, now_us: int
-) -> tuple[bytes | None, str, int]:
-    """Commit one message; returns the signed acknowledgement to send, if any, its hub, and how many blocks became work.
+async def _receive_group(mqtt: IngestTransport) -> list[Message]:
+    """Wait for a message; return it and those that have come already, at most `GROUP_LIMIT`."""
+    messages = list[Message]()
+    while not messages or (mqtt.waiting and len(messages) < GROUP_LIMIT):
+        event = await mqtt.receive()
+        if isinstance(event, Message):
+            messages.append(event)
+    return messages
+
+
+def handle_message(store: Store, registry: Registry, key: SigningKey, message: Message, now_us: int) -> Handled:
+    """Handle one message: see `handle_messages`."""
+    return handle_messages(store, registry, key, [message], now_us)[0]
+
+
+def handle_messages(
+    store: Store, registry: Registry, key: SigningKey, messages: Sequence[Message], now_us: int
+) -> list[Handled]:
+    """Commit messages together; returns what became of each. A signed acknowledgement may be sent when this has returned.
 
     Raises:
-        TransientError, PermanentError: the store failed; nothing of the message may be acknowledged.
+        TransientError, PermanentError: the store failed; nothing of these messages may be acknowledged.
     """
+    read = [_read_message(message, registry) for message in messages]
+    authentic = [found for found in read if isinstance(found, _Authentic)]
+    answers = iter(_commit_messages(store, registry, key, authentic, now_us))
+    return [
+        next(answers) if isinstance(found, _Authentic) else _reject_message(store, message, found, now_us)
+        for message, found in zip(messages, read, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Authentic:
+    """A message that its hub signed with the device key `device`."""
+
+    signed: SignedEnvelope
+    device: VerifyingKey
+    blocks: ParsedBlocks
+
+    @property
+    def envelope(self) -> Envelope:
+        return self.signed.envelope
+
+
+def _read_message(message: Message, registry: Registry) -> _Authentic | str:
+    """Return a message's content, or why its origin is not proven."""
     try:
         signed, device = verify_message(message, registry)
-        parsed = ParsedBlocks(signed.envelope.hub, signed.envelope.blocks)
+        return _Authentic(signed, device, ParsedBlocks(signed.envelope.hub, signed.envelope.blocks))
     except (WireError, SignatureError) as error:
-        return _reject_message(store, message, str(error), now_us)
+        return str(error)
     except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
-        return _reject_message(store, message, f"reading it failed: {type(error).__name__}", now_us)
-    envelope = signed.envelope
-    view = store.view(envelope, parsed.keys, parsed.subjects | {statement.subject for statement in envelope.keys})
-    if view.is_lost:
+        return f"reading it failed: {type(error).__name__}"
+
+
+def _commit_messages(
+    store: Store, registry: Registry, key: SigningKey, messages: Sequence[_Authentic], now_us: int
+) -> list[Handled]:
+    if not messages:
+        return []
+    keys = {(found.envelope.hub, id_) for found in messages for id_ in found.blocks.keys}
+    subjects = {subject for found in messages for subject in found.blocks.subjects}
+    subjects |= {statement.subject for found in messages for statement in found.envelope.keys}
+    view = store.view([found.envelope for found in messages], keys, subjects)
+    for envelope in view.lost:
         _begin_after_loss(store, envelope)
-    checked = check_message(signed, parsed, registry, device, stored=view.statements, erased=view.erased)
-    commit = store.commit(checked, now_us)
-    _log_commit(envelope.hub, commit)
-    sequences = {block.position[:2] for block in (*commit.held, *commit.conflicts)} | parsed.previous
-    sequences |= {block.position[:2] for block in checked.rejected if block.position is not None}
-    sequences |= {(dropped.lane, dropped.epoch) for dropped in envelope.dropped}
-    subjects = subjects_now(envelope.hub, registry, now_us // _US_PER_S)
-    progress = store.advance_marks(envelope.hub, sequences, subjects, now_us)
-    return _encode_within_limit(_make_ack(checked, commit, progress), key), envelope.hub, commit.new + commit.reopened
+    checked = [
+        check_message(
+            found.signed,
+            found.blocks,
+            registry,
+            found.device,
+            stored=view.statements.get(found.envelope.hub, {}),
+            erased=view.erased,
+        )
+        for found in messages
+    ]
+    commits = store.commit(checked, now_us)
+    requests = [
+        ProgressRequest(
+            message.hub,
+            message.signed.envelope.epoch,
+            _sequences_of(message, commit) | found.blocks.previous,
+            subjects_now(message.hub, registry, now_us // _US_PER_S),
+        )
+        for found, message, commit in zip(messages, checked, commits, strict=True)
+    ]
+    progress = store.advance_marks(requests, now_us)
+    handled = []
+    for message, commit, reached in zip(checked, commits, progress, strict=True):
+        _log_commit(message.hub, commit)
+        payload = _encode_within_limit(_make_ack(message, commit, reached), key)
+        handled.append(Handled(payload, message.hub, commit.new + commit.reopened))
+    return handled
+
+
+def _sequences_of(message: CheckedMessage, commit: CommitResult) -> set[tuple[Lane, int]]:
+    """The (lane, epoch) of what the clinic holds or keeps aside of a message, and of what its hub dropped."""
+    sequences = {block.position[:2] for block in (*commit.held, *commit.conflicts)}
+    sequences |= {block.position[:2] for block in message.rejected if block.position is not None}
+    sequences |= {(dropped.lane, dropped.epoch) for dropped in message.signed.envelope.dropped}
+    return sequences
 
 
 def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress) -> Ack:
@@ -174,7 +269,7 @@ def _log_commit(hub: str, commit: CommitResult) -> None:
     _log.warning(text, hub, commit.new_conflicts, found[0], advice)
 
 
-def _reject_message(store: Store, message: Message, reason: str, now_us: int) -> tuple[None, str, int]:
+def _reject_message(store: Store, message: Message, reason: str, now_us: int) -> Handled:
     """Keep a message aside whose origin is not proven. It is not answered."""
     parts = message.topic.split("/")
     hub = parts[2] if len(parts) > 2 and is_name(parts[2]) else UNKNOWN_HUB
@@ -183,4 +278,4 @@ def _reject_message(store: Store, message: Message, reason: str, now_us: int) ->
         _log.warning(
             "a message in the name of hub %s is not authentic (%s) and is kept aside; %d such messages so far", hub, reason, n
         )
-    return None, hub, 0
+    return Handled(None, hub, 0)

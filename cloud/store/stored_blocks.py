@@ -75,6 +75,10 @@ class CheckedMessage:
     rejected: tuple[RejectedBlock, ...] = ()
     refused: tuple[NewBlock, ...] = ()
 
+    @property
+    def hub(self) -> str:
+        return self.signed.envelope.hub
+
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
@@ -104,6 +108,18 @@ class StoreIdentity(NamedTuple):
     id: bytes
     fence: int
     commits: int
+
+
+class ProgressRequest(NamedTuple):
+    """A message whose acknowledgement has to say how far the clinic is: its hub and present epoch, and what it is about.
+
+    `sequences` are (lane, epoch); `subjects` are those that the hub seals for now.
+    """
+
+    hub: str
+    epoch: int
+    sequences: set[tuple[Lane, int]]
+    subjects: set[str]
 
 
 @dataclass(frozen=True, slots=True)
