@@ -9,13 +9,13 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql
+.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql mosquitto
 
 help:
 	@echo 'make setup   install everything into .venv'
 	@echo 'make demo    run a virtual chest strap, the agent and the clinic page; Ctrl-C stops them (PORT=8600)'
 	@echo 'make test    run all tests'
-	@echo 'make check   run the linters, type checkers and import rules'
+	@echo 'make check   run the linters, type checkers and import rules, and check the requirements'
 	@echo 'make bench   measure latency and speed'
 	@echo 'make bench-peers     compare our QRS detector with those of other projects'
 	@echo 'make fuzz            run five million damaged inputs through every driver (N=inputs; resumes after an interruption)'
@@ -69,8 +69,11 @@ network-tools:
 postgresql:
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || ./deploy/system-packages postgresql
 
+mosquitto:
+	@command -v mosquitto >/dev/null || ls /usr/sbin/mosquitto >/dev/null 2>&1 || ./deploy/system-packages mosquitto
+
 # Two tests at a time: many wait for a process or a clock. A file's tests stay together, and long files come early.
-test: setup browser message-bus network-tools postgresql
+test: setup browser message-bus network-tools postgresql mosquitto
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup node-library
@@ -79,6 +82,7 @@ check: setup node-library
 	$(BIN)/lint-imports
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/basedpyright $(PACKAGES)
+	$(BIN)/python -m tests.traceability
 
 # Theengs Gateway is under the GPL: it is only measured, in a virtual environment of its own.
 bench: setup

@@ -8,17 +8,19 @@ from typing import Any, Final, NoReturn
 from cloud.folder import ClinicFolder
 from cloud.ingest import handle_message
 from cloud.key_store import KeyStore
+from cloud.receipts import OPENED_LANES
 from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, register_hub
 from cloud.registry import Registry
 from cloud.signing_keys import SigningKeys
 from cloud.store import Store
 from gateway.startup import DEVICE_PUBLIC_FILE, load_device_key
-from sync.data_keys import unwrap_key
+from sync.data_keys import DataKey, unwrap_key
+from sync.messages import Receipt, decode_ack, encode_receipt
 from sync.mqtt import Connected, Message, MqttEvent
 from sync.record_codec import decode_records
 from sync.records import Record
 from sync.seal import open_block
-from sync.wire import ack_topic
+from sync.wire import ack_topic, receipt_topic
 
 HUB: Final = "hub-1"
 SUBJECT: Final = "subject-1"
@@ -48,23 +50,35 @@ class InProcessClinic:
         return ClinicConnection(self.answer)
 
     def answer(self, message: Message) -> list[Message]:
-        """Commit a message; return the acknowledgement."""
-        payload, _, _ = handle_message(self._store, self._registry, self._signing.acknowledgement, message, self._start_us)
+        """Commit a message; return the acknowledgement, and the receipt of what an opener opens at once.
+
+        Without a receipt, the hub sends the blocks again every ten minutes.
+        """
+        key = self._signing.acknowledgement
+        payload, _, _ = handle_message(self._store, self._registry, key, message, self._start_us)
         assert payload is not None
-        return [Message(ack_topic(HUB), payload)]
+        ack = decode_ack(payload, key.public)
+        opened = tuple(held for held in ack.held if held.lane in OPENED_LANES)
+        receipt = encode_receipt(Receipt(HUB, ack.store, ack.fence, opened), self._signing.receipt) if opened else None
+        return [Message(ack_topic(HUB), payload), *([Message(receipt_topic(HUB), receipt)] if receipt else [])]
 
     def new_records(self) -> list[Record]:
         """Return the records that were stored since this object was made, by lane in the order of their sealing."""
         records: list[Record] = []
+        keys: dict[bytes, DataKey] = {}
         for block in self._blocks():
             if block.id not in self._known:
-                (wrapped,) = self._store.wrapped_keys(HUB, block.key)
-                statement, recipient = self._store.key_statement(HUB, block.key), self._keys.recipient(wrapped.recipient)
-                assert statement is not None
-                assert recipient is not None
-                key = unwrap_key(wrapped, statement, hub=HUB, recipient=recipient)
-                records += decode_records(open_block(block.block, key)[1])
+                if block.key not in keys:
+                    keys[block.key] = self._unwrap(block.key)
+                records += decode_records(open_block(block.block, keys[block.key])[1])
         return records
+
+    def _unwrap(self, id_: bytes) -> DataKey:
+        (wrapped,) = self._store.wrapped_keys(HUB, id_)
+        statement, recipient = self._store.key_statement(HUB, id_), self._keys.recipient(wrapped.recipient)
+        assert statement is not None
+        assert recipient is not None
+        return unwrap_key(wrapped, statement, hub=HUB, recipient=recipient)
 
     def close(self) -> None:
         self._store.close()

@@ -40,7 +40,6 @@ VALUES: Final = {"heart_rate": "2A37", "spo2": "2A5F"}
 """The characteristics of the streams of values that are compared, by kind."""
 RESULTS: Final = ("2A35", "2A9D", "2A1C", "2A5E")
 """The characteristics of results: blood pressure, weight, temperature, oximetry."""
-CLOCK_FAULTS: Final = ("clock_wrong", "clock_jump")
 WATCH_WORN_S: Final = 120.0
 WEIGHING_S: Final = 22.0
 """How long a broadcast weighing is advertised."""
@@ -88,13 +87,18 @@ class TrueTimes:
 
 @dataclass(slots=True)
 class Report:
-    """What came of a run: the audit of each sensor, the tasks that were left, the most tasks, and the restarts of the agent."""
+    """What came of a run: the audit of each sensor, the tasks that were left, the most tasks, and the restarts of the agent.
+
+    `journals` are what the sensors sent, and `records` what the clinic holds.
+    """
 
     audits: dict[str, SensorAudit]
     tasks_left: list[str]
     max_tasks: int
     restarts: int
-    records: list[Record]
+    # Not in `repr`: asyncio makes a text of what a main task returns.
+    journals: dict[str, SensorJournal] = field(repr=False)
+    records: list[Record] = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -125,8 +129,9 @@ class SensorTestbed:
         left = sorted(task.get_name() for task in asyncio.all_tasks() - before)
         records = clinic.new_records()
         clinic.close()
-        audits = {name: self._audit(name, records, hub) for name in self.plan.families}
-        return Report(audits, left, max_tasks, hub.restarts, records)
+        journals = {name: self._journal(name, hub) for name in self.plan.families}
+        audits = {name: _audit(name, journal, records) for name, journal in journals.items()}
+        return Report(audits, left, max_tasks, hub.restarts, journals, records)
 
     def _settings(self) -> Any:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +181,7 @@ class SensorTestbed:
             return FAMILIES[self.plan.families[name]].make(device, self._world(name, subscriptions))
         times = self._true_times[name] = TrueTimes(self.plan.start_us)
         clock = SensorClock.set_to(self.plan.start_us * 1000, 0.0)
-        times.playback = Playback(demo_ecg(), clock, times)  # type: ignore[arg-type]  it has the journal's methods
+        times.playback = Playback(demo_ecg(), clock, times)  # type: ignore[arg-type]
         return Strap(device, times.playback, ignore_event, subscriptions)
 
     def _world(self, name: str, subscriptions: BondedSubscriptions) -> World:
@@ -211,13 +216,6 @@ class SensorTestbed:
         for payload, at_s in _results_of(sensor):
             measured_us.setdefault(_group(sensor, payload), self.plan.start_us + round(at_s * 1e6))
 
-    def _audit(self, name: str, records: Sequence[Record], hub: VirtualHub) -> SensorAudit:
-        return audit_sensor(
-            self._journal(name, hub),
-            [record for record in records if getattr(record, "sensor", None) == name],
-            {kind: f"0000{uuid}-0000-1000-8000-00805f9b34fb" for kind, uuid in VALUES.items()},
-        )
-
     def _journal(self, name: str, hub: VirtualHub) -> SensorJournal:
         sensor = self.sensors[name]
         journal = SensorJournal(self._true_times[name].frames if name in self._true_times else [])
@@ -228,13 +226,14 @@ class SensorTestbed:
                 journal.values[kind] = [SentReading(start_us + round(each.sent_s * 1e6), each.payload) for each in sent]
         sent_groups = {_group(sensor, payload) for uuid in RESULTS for payload in sensor.sent.sent(uuid)}
         confirmed = {_group(sensor, payload) for uuid in RESULTS for payload in sensor.sent.confirmed(uuid)}
-        lost_clock = any(fault.sensor == name and fault.kind in CLOCK_FAULTS for fault in self.plan.faults)
+        kept = {_group(sensor, payload) for payload in _kept_by(sensor)}
         for group, measured_us in self._measured_us.get(name, {}).items():
             if isinstance(sensor, BroadcastScale):
                 is_heard = self._is_heard(name, (measured_us - self.plan.start_us) / 1e6, hub)
-                journal.results.append(SentResult(group, None if lost_clock else measured_us, is_heard, is_heard))
+                journal.results.append(SentResult(group, measured_us, is_heard, is_heard, not is_heard))
             else:
-                journal.results.append(SentResult(group, measured_us, group in sent_groups, group in confirmed))
+                result = SentResult(group, measured_us, group in sent_groups, group in confirmed, group in kept)
+                journal.results.append(result)
         return journal
 
     def _is_heard(self, name: str, ended_s: float, hub: VirtualHub) -> bool:
@@ -242,6 +241,11 @@ class SensorTestbed:
         away = [(each.at_s, each.at_s + each.value) for each in self.plan.faults if (each.kind, each.sensor) == ("away", name)]
         absent = [(from_s, to_s + RADIO_ABSENCE_S) for from_s, to_s in [(0.0, 0.0), *hub.absences]]
         return not any(from_s < ended_s and to_s > ended_s - WEIGHING_S for from_s, to_s in (*away, *absent))
+
+
+def _audit(name: str, journal: SensorJournal, records: Sequence[Record]) -> SensorAudit:
+    uuids = {kind: f"0000{uuid}-0000-1000-8000-00805f9b34fb" for kind, uuid in VALUES.items()}
+    return audit_sensor(journal, [record for record in records if getattr(record, "sensor", None) == name], uuids)
 
 
 def _results_of(sensor: Peripheral) -> list[tuple[bytes, float]]:
@@ -253,6 +257,17 @@ def _results_of(sensor: Peripheral) -> list[tuple[bytes, float]]:
             return [(payload, now_s()) for payload in (*sensor.records.values(), *sensor.sent.sent("2A5E"))]
         case BroadcastScale():
             return [(payload, now_s()) for payload in sensor.frames[-1:]]
+        case _:
+            return []
+
+
+def _kept_by(sensor: Peripheral) -> list[bytes]:
+    """The payloads that a sensor keeps and sends again, because no hub has confirmed them."""
+    match sensor:
+        case SpotPeripheral():
+            return [payload for result in sensor.unconfirmed() for _, payload in result.values]
+        case Oximeter():
+            return list(sensor.records.values())
         case _:
             return []
 

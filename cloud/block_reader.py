@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from cloud.device_keys import DeviceKey, is_signed
 from cloud.errors import ClinicError
 from cloud.key_store import KeyStore
 from cloud.registry import Registry
@@ -26,7 +27,6 @@ from sync.recipients import RecipientKeyPair
 from sync.record_codec import decode_readable_records
 from sync.records import Record, RecordError
 from sync.seal import SealError, block_format, open_block, parse_header
-from sync.signing import SignatureError, VerifyingKey
 
 CACHED_KEYS: Final = 4096
 """Data keys in memory, one per patient and day, unusable ones included: enough for a hundred patients for a month."""
@@ -58,9 +58,9 @@ class OpenedBlock:
 
 @dataclass(frozen=True, slots=True)
 class _CachedKey:
-    """A data key, or why it cannot be used. `device` is the hub's registered key when it was verified; None for format 1."""
+    """A data key, or why it cannot be used. `devices` are the hub's keys when it was verified; none for format 1."""
 
-    device: VerifyingKey | None
+    devices: tuple[DeviceKey, ...]
     key: DataKey | UnreadableError
 
 
@@ -143,10 +143,10 @@ class BlockReader:
             raise UnreadableError(NOT_AUTHENTIC, "it is stored under another id or key than its header names")
         if key_id.subject in self._erased:
             raise UnreadableError(ERASED, "its subject was erased")
-        device = None if key_id.is_format_1 else self._registry.device_key(key_id.hub)
+        devices = () if key_id.is_format_1 else self._registry.device_keys(key_id.hub)
         cached = self._keys.get(key_id)
-        if cached is None or cached.device != device:
-            cached = _CachedKey(device, self._find_key(key_id, device))
+        if cached is None or cached.devices != devices:
+            cached = _CachedKey(devices, self._find_key(key_id, devices))
             self._keys[key_id] = cached
             if len(self._keys) > CACHED_KEYS:
                 self._keys.popitem(last=False)
@@ -155,22 +155,20 @@ class BlockReader:
             raise UnreadableError(cached.key.reason, str(cached.key))
         return cached.key
 
-    def _find_key(self, id_: _KeyId, device: VerifyingKey | None) -> DataKey | UnreadableError:
+    def _find_key(self, id_: _KeyId, devices: tuple[DeviceKey, ...]) -> DataKey | UnreadableError:
         """Return a data key, or why there is none that may be used."""
         if id_.is_format_1:
             return self._unwrap(
                 id_,
                 lambda wrapped, recipient: unwrap_again(wrapped, hub=id_.hub, subject=id_.subject, recipient=recipient),
             )
-        if device is None:
+        if not devices:
             return UnreadableError(NOT_AUTHENTIC, "its hub is not registered")
         statement = self._store.key_statement(id_.hub, id_.id)
         if statement is None:
             return UnreadableError(NO_KEY, "its hub's statement of the data key has not arrived")
-        try:
-            statement.verify(id_.hub, device)
-        except SignatureError as error:
-            return UnreadableError(NOT_AUTHENTIC, f"the statement of its data key is false: {error}")
+        if not is_signed(statement, id_.hub, devices):
+            return UnreadableError(NOT_AUTHENTIC, f"no device key of hub {id_.hub} signed the statement of its data key")
         if statement.subject != id_.subject:
             return UnreadableError(NOT_AUTHENTIC, "its data key is for another subject")
         return self._unwrap(

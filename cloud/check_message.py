@@ -1,24 +1,22 @@
 """Checks a hub's message: who signed it, and which of its blocks the clinic may store."""
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Final, Protocol
 
+from cloud.device_keys import DeviceKey, is_signed
 from cloud.store.stored_blocks import CheckedMessage, NewBlock, RejectedBlock
 from sync.chain import block_digest
 from sync.data_keys import KeyStatement
 from sync.messages import Envelope, SignedEnvelope, decode_envelope
 from sync.mqtt import Message
 from sync.seal import BlockHeader, SealError, parse_header
-from sync.signing import SignatureError, Use, VerifyingKey
+from sync.signing import VerifyingKey
 from sync.wire import EPOCH_RANDOM_BITS, BlockId, Lane, WireError, hub_of_topic
 
 NOT_ASSIGNED: Final = "the subject is not assigned to the hub"
 _OTHER_HUB: Final = "the block is of another hub"
 _NOT_SIGNED: Final = "the hub did not sign its data key"
 _OTHER_SUBJECT: Final = "its data key is of another subject"
-_CACHED_STATEMENTS: Final = 4096
-"""Statements whose signature is known to be right: one a patient and day, so those of a hundred patients for a month."""
 
 
 class Assignment(Protocol):
@@ -33,17 +31,19 @@ class Registry(Protocol):
 
     def device_key(self, hub: str) -> VerifyingKey | None: ...
 
+    def device_keys(self, hub: str) -> tuple[DeviceKey, ...]: ...
+
     def may_seal(self, hub: str, subject: str, epoch: int) -> bool: ...
 
     def assignments(self, hub: str) -> tuple[Assignment, ...]: ...
 
 
-def verify_message(message: Message, registry: Registry) -> tuple[SignedEnvelope, VerifyingKey]:
-    """Return the envelope of a message, and the device key of the topic's hub, which has signed it.
+def verify_message(message: Message, registry: Registry) -> SignedEnvelope:
+    """Return the envelope of a message that the present device key of the topic's hub has signed.
 
     Raises:
         WireError: not an envelope of the topic's hub, or the hub is not registered.
-        SignatureError: its device key did not sign it.
+        SignatureError: its device key did not sign it. A former one does not sign new messages.
     """
     hub = hub_of_topic(message.topic)
     signed = decode_envelope(message.payload)
@@ -53,7 +53,7 @@ def verify_message(message: Message, registry: Registry) -> tuple[SignedEnvelope
     if device is None:
         raise WireError("the hub is not registered: run pulsegate-cloud register for it")
     signed.verify(device)
-    return signed, device
+    return signed
 
 
 def subjects_now(hub: str, registry: Registry, now_s: int) -> set[str]:
@@ -94,14 +94,13 @@ def check_message(
     signed: SignedEnvelope,
     parsed: ParsedBlocks,
     registry: Registry,
-    device: VerifyingKey,
     *,
     stored: Mapping[bytes, KeyStatement],
     erased: frozenset[str],
 ) -> CheckedMessage:
     """Check the blocks and statements of a verified envelope. `stored` are the statements that the clinic holds."""
-    envelope, key = signed.envelope, device.to_bytes()
-    authentic = tuple(found for found in envelope.keys if _is_signed(found, envelope.hub, key))
+    envelope, keys = signed.envelope, registry.device_keys(signed.envelope.hub)
+    authentic = tuple(found for found in envelope.keys if is_signed(found, envelope.hub, keys))
     checker = _BlockChecker(envelope, registry, {found.id: found for found in authentic} | dict(stored))
     blocks, rejected, refused = list[NewBlock](), list(parsed.unreadable), list[NewBlock]()
     for header, data in parsed.readable:
@@ -133,13 +132,3 @@ class _BlockChecker:
             return _NOT_SIGNED
         statement = self._statements.get(header.key)
         return None if statement is None or statement.subject == header.subject else _OTHER_SUBJECT
-
-
-@lru_cache(maxsize=_CACHED_STATEMENTS)
-def _is_signed(statement: KeyStatement, hub: str, device: bytes) -> bool:
-    """Whether a hub's device key signed a statement. A hub repeats its statements until they are acknowledged."""
-    try:
-        statement.verify(hub, VerifyingKey.from_bytes(Use.DEVICE, device))
-    except SignatureError:
-        return False
-    return True

@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from cloud.block_reader import BlockReader
+from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_keys import add_key_commands, folder_of
+from cloud.cli_site import add_site_commands
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
@@ -102,6 +104,10 @@ def _build_parser() -> argparse.ArgumentParser:
         "--rebuild", action="store_true", help="before that, rebuild the projections, the decrypted data, from the blocks"
     )
     open_.set_defaults(run=_run_open)
+    add_enrolment_commands(partial(_add_command, commands.add_parser), _add_folder_option)
+    site = _add_command(commands.add_parser, "site", "create the site's certificates, revoke them, and configure its broker")
+    site_commands = site.add_subparsers(required=True, metavar="COMMAND")
+    add_site_commands(partial(_add_command, site_commands.add_parser), _add_folder_option)
     add_key_commands(partial(_add_command, commands.add_parser), _add_folder_option, _add_data_options)
     return parser
 

@@ -27,8 +27,11 @@ _SCHEMA_LOCK: Final = 0x70756C7365  # "pulse"
 
 
 def open_sqlite(path: Path, busy_timeout_s: float) -> Engine:
-    """Return an engine of a SQLite file; a write waits `busy_timeout_s` for the write of another process."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_timeout_s})
+    """Return an engine of a SQLite file; a write waits `busy_timeout_s` for the write of another process.
+
+    Its errors do not show the values of a statement: these can be a patient's.
+    """
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_timeout_s}, hide_parameters=True)
     event.listen(engine, "connect", _set_pragmas)
     return engine
 
@@ -36,9 +39,11 @@ def open_sqlite(path: Path, busy_timeout_s: float) -> Engine:
 def open_postgresql(url: PostgresUrl, lock_timeout_s: float) -> Engine:
     """Return an engine of a PostgreSQL database; a statement waits `lock_timeout_s` for a lock of another process.
 
-    A connection that the server has closed is replaced when it is taken from the pool.
+    A connection that the server has closed is replaced when it is taken from the pool. Its errors do not show the values
+    of a statement.
     """
-    engine = create_engine(URL.create(f"{POSTGRESQL}+pg8000", url.user, database=url.database), connect_args=url.connect_args())
+    address = URL.create(f"{POSTGRESQL}+pg8000", url.user, database=url.database)
+    engine = create_engine(address, connect_args=url.connect_args(), hide_parameters=True)
 
     def set_timeout(connection: Any, _record: object) -> None:
         cursor = connection.cursor()

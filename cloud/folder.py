@@ -6,6 +6,7 @@ folder/acknowledgement.key, receipt.key   signing keys (`cloud.signing_keys`)
 folder/clinic.key, clinic.pub   the one key pair of format 1, until its data keys are wrapped again
 folder/blocks.db                sealed blocks, unless they are in PostgreSQL
 folder/projections.db           opened blocks: plaintext, can be rebuilt from the sealed blocks at any time; or in PostgreSQL
+folder/site/                    certification authority of the site (`cloud.site`)
 folder/clinic.json              addresses of the running clinic; exists only while it runs
 folder/lock                     locked by the process that writes the projections
 """
@@ -48,6 +49,10 @@ class ClinicFolder:
     @property
     def hubs(self) -> Path:
         return self.path / "hubs"
+
+    @property
+    def site(self) -> Path:
+        return self.path / "site"
 
     @property
     def key_1(self) -> Path:

@@ -25,7 +25,7 @@ from sync.errors import TransientError
 from sync.message_rows import Outcome, join_consecutive
 from sync.messages import Ack, Envelope, SignedEnvelope, encode_ack
 from sync.mqtt import Message
-from sync.signing import SignatureError, SigningKey, VerifyingKey
+from sync.signing import SignatureError, SigningKey
 from sync.transport import Transport, WorkerCall
 from sync.wire import MESSAGE_LIMIT_BYTES, Lane, WireError, ack_topic, is_name
 
@@ -124,10 +124,9 @@ def handle_messages(
 
 @dataclass(frozen=True, slots=True)
 class _Authentic:
-    """A message that its hub signed with the device key `device`."""
+    """A message that its hub has signed."""
 
     signed: SignedEnvelope
-    device: VerifyingKey
     blocks: ParsedBlocks
 
     @property
@@ -138,8 +137,8 @@ class _Authentic:
 def _read_message(message: Message, registry: Registry) -> _Authentic | str:
     """Return a message's content, or why its origin is not proven."""
     try:
-        signed, device = verify_message(message, registry)
-        return _Authentic(signed, device, ParsedBlocks(signed.envelope.hub, signed.envelope.blocks))
+        signed = verify_message(message, registry)
+        return _Authentic(signed, ParsedBlocks(signed.envelope.hub, signed.envelope.blocks))
     except (WireError, SignatureError) as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
@@ -162,7 +161,6 @@ def _commit_messages(
             found.signed,
             found.blocks,
             registry,
-            found.device,
             stored=view.statements.get(found.envelope.hub, {}),
             erased=view.erased,
         )

@@ -5,8 +5,9 @@ from typing import Final
 
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
-from cloud.key_store import KeyStore, destroy_key_file
+from cloud.key_store import KeyStore
 from cloud.store import Store
+from config.files import destroy_file
 from sync.data_keys import DataKeyError
 from sync.format_1.blocks import ClinicKeyPair1
 from sync.format_1.rewrapped_keys import wrap_again
@@ -28,7 +29,7 @@ def migrate_keys(folder: ClinicFolder, store: Store, key_store: KeyStore) -> Non
         return
     n_wrapped = rewrap_keys(store, key_store, ClinicKeyPair1.load(folder.key_1))
     try:
-        destroy_key_file(folder.key_1)
+        destroy_file(folder.key_1)
         folder.public_key_1.unlink(missing_ok=True)
     except OSError as error:
         raise ClinicError(f"cannot destroy {folder.key_1} ({error.strerror}): check the folder {folder.path}") from error

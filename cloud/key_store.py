@@ -7,12 +7,11 @@ Destroying a subject's pairs makes its blocks unreadable in every copy of every 
 (`cloud.key_backup`).
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 from cloud.errors import ClinicError
-from config.files import sync_path
+from config.files import destroy_file, sync_path
 from sync.key_files import KeyFileError
 from sync.recipients import RecipientKeyPair, RecipientPublicKey
 from sync.wire import is_name
@@ -97,7 +96,7 @@ class KeyStore:
             for path in (folder, self._folder):  # a power cut must not leave an overwritten pair without the note
                 sync_path(path)
             for path in paths:
-                destroy_key_file(path)
+                destroy_file(path)
                 self._pairs.pop(path, None)
             sync_path(folder)
         except OSError as error:
@@ -134,16 +133,3 @@ class KeyStore:
                     if path.parent.name not in self.erased():  # another process is destroying it
                         raise
         return [self._pairs[path] for path in paths if path in self._pairs]
-
-
-def destroy_key_file(path: Path) -> None:
-    """Write zeros over a file and delete it. The volume should be encrypted: a flash memory may keep the old bytes elsewhere.
-
-    Raises:
-        OSError: the file cannot be written or deleted.
-    """
-    with path.open("r+b") as file:
-        file.write(bytes(path.stat().st_size))
-        file.flush()
-        os.fsync(file.fileno())
-    path.unlink()

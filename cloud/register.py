@@ -1,4 +1,4 @@
-"""Registers a hub for a subject, and erases a subject: what the operator does by hand and by file."""
+"""Registers or enrols a hub for a subject, and erases a subject."""
 
 import logging
 from dataclasses import dataclass
@@ -48,14 +48,39 @@ def register_hub(folder: ClinicFolder, request: RegistrationRequest, now_s: int)
     if not (is_name(request.hub) and is_name(request.subject)):
         raise ClinicError("a hub and a subject have names of 1 to 64 letters, digits, '.', '_' and '-': correct the options")
     device = VerifyingKey.load(request.hub_key, Use.DEVICE)
-    folder.create()
-    signing = folder.load_or_create_signing_keys()
-    hub = _find_or_begin(folder, request.hub, device).assign(request.subject, request.from_s or now_s)
-    keys = KeyStore(folder.keys)
-    if keys.public(request.subject) is None:
-        keys.create(request.subject)
-    save_hub(folder.hubs, hub)
-    return _describe(hub, keys, signing, request.backup_interval_h, now_s)
+    hub = _find_or_begin(folder, request.hub, device)
+    if hub.device != device:
+        raise ClinicError(
+            f"hub {request.hub} is registered with another device key: invite it to enrol anew (pulsegate-cloud invite), "
+            "or give the new device a new hub name"
+        )
+    hub = hub.assign(request.subject, request.from_s or now_s)
+    return _save(folder, hub, request.subject, request.backup_interval_h, now_s)
+
+
+def enrol_hub(folder: ClinicFolder, name: str, device: VerifyingKey, subject: str, now_s: int) -> Registration:
+    """Register a hub that was invited; a device key that it had before is kept as a former one. Repeating it changes nothing.
+
+    Raises:
+        ClinicError: the subject was erased, or a file cannot be written.
+        KeyFileError: a key file is missing, damaged, or accessible to other users.
+    """
+    hub = _find_or_begin(folder, name, device).with_device(device, now_s).assign(subject, now_s)
+    return _save(folder, hub, subject, BACKUP_INTERVAL_H, now_s)
+
+
+def describe_hub(folder: ClinicFolder, name: str, now_s: int) -> tuple[str, Registration]:
+    """Return a registered hub's present subject, and what the hub must know now.
+
+    Raises:
+        ClinicError: the hub is not registered, or its file is damaged.
+        KeyFileError: a key file is missing, damaged, or accessible to other users.
+    """
+    hub = load_hub(hub_file(folder.hubs, name))
+    if not hub.assignments:
+        raise ClinicError(f"hub {name} is assigned to no subject: invite it, or register it")
+    registration = _describe(hub, KeyStore(folder.keys), SigningKeys.load(folder.path), BACKUP_INTERVAL_H, now_s)
+    return hub.assignments[-1].subject, registration
 
 
 def erase_subject(subject: str, keys: KeyStore, store: Store, projections: Engine, now_us: int) -> int:
@@ -90,15 +115,17 @@ def repeat_erasures(keys: KeyStore, store: Store, projections: Engine, now_us: i
 
 def _find_or_begin(folder: ClinicFolder, name: str, device: VerifyingKey) -> RegisteredHub:
     path = hub_file(folder.hubs, name)
-    if not path.exists():
-        return RegisteredHub(name, device, ())
-    known = load_hub(path)
-    if known.device.to_bytes() != device.to_bytes():
-        raise ClinicError(
-            f"hub {name} is registered with another device key: give a new device a new hub name, "
-            "since the blocks of the old one are verified with its key"
-        )
-    return known
+    return load_hub(path) if path.exists() else RegisteredHub(name, device, ())
+
+
+def _save(folder: ClinicFolder, hub: RegisteredHub, subject: str, backup_interval_h: int, now_s: int) -> Registration:
+    folder.create()
+    signing = folder.load_or_create_signing_keys()
+    keys = KeyStore(folder.keys)
+    if keys.public(subject) is None:
+        keys.create(subject)
+    save_hub(folder.hubs, hub)
+    return _describe(hub, keys, signing, backup_interval_h, now_s)
 
 
 def _describe(hub: RegisteredHub, keys: KeyStore, signing: SigningKeys, backup_interval_h: int, now_s: int) -> Registration:

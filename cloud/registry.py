@@ -1,7 +1,8 @@
-"""Which hubs the clinic trusts, and for which subject each may seal: one file a hub, written by `pulsegate-cloud register`.
+"""Which hubs the clinic trusts, and for which subject each may seal: one file a hub, written when it registers or enrols.
 
     folder/<hub>.toml:  device_key = "04…"
                         [[assignment]]  subject = "…"  from = 2026-11-30T08:00:00Z  to = …
+                        [[former_key]]  key = "04…"  until = 2026-11-30T08:00:00Z
 
 An assignment is ended, never overwritten: what a hub still holds of an earlier patient is accepted for the epochs of that time.
 """
@@ -14,19 +15,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cloud.device_keys import CLOCK_TOLERANCE_S, DeviceKey
 from cloud.errors import ClinicError
 from config.files import replacing
 from sync.signing import Use, VerifyingKey
 from sync.wire import FORMAT, epoch_seconds, is_name
 
-CLOCK_TOLERANCE_S: Final = 3600
-"""How far a hub's clock may be ahead when an assignment ends. Clocks that are set by the network are right within seconds; an
-hour more of the same patient does no harm."""
 CHECK_INTERVAL_S: Final = 1.0
 """How often the files are checked for changes: `register` takes effect within this time."""
 _log: Final = logging.getLogger(__name__)
 _HEADING: Final = (
-    "# A hub that this clinic trusts, written by pulsegate-cloud register. End an assignment with `to`; never delete it.\n"
+    "# A hub that this clinic trusts, written by pulsegate-cloud. End an assignment with `to`; "
+    "never delete it or a former key.\n"
 )
 
 
@@ -44,11 +44,23 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredHub:
-    """A hub, the public key of its device, and its assignments in the order of their time."""
+    """A hub, the public key of its device, its assignments in the order of their time, and its device keys before."""
 
     hub: str
     device: VerifyingKey
     assignments: tuple[Assignment, ...]
+    former_keys: tuple[DeviceKey, ...] = ()
+
+    @property
+    def device_keys(self) -> tuple[DeviceKey, ...]:
+        """The present device key, and the former ones."""
+        return (DeviceKey(self.device), *self.former_keys)
+
+    def with_device(self, device: VerifyingKey, from_s: int) -> "RegisteredHub":
+        """Give the hub a device key from a time on. The one before is kept: it verifies what it signed until then."""
+        if device == self.device:
+            return self
+        return replace(self, device=device, former_keys=(*self.former_keys, DeviceKey(self.device, from_s)))
 
     def assign(self, subject: str, from_s: int) -> "RegisteredHub":
         """Assign the hub to a subject; the assignment that lasts is ended.
@@ -91,9 +103,14 @@ class Registry:
         return self._hubs.get(hub)
 
     def device_key(self, hub: str) -> VerifyingKey | None:
-        """Return the public key of a hub's device; None if the hub is not registered."""
+        """Return the public key of a hub's device, with which it signs now; None if the hub is not registered."""
         registered = self.find(hub)
         return registered.device if registered else None
+
+    def device_keys(self, hub: str) -> tuple[DeviceKey, ...]:
+        """Return the present and the former device keys of a hub; none if it is not registered."""
+        registered = self.find(hub)
+        return registered.device_keys if registered else ()
 
     def may_seal(self, hub: str, subject: str, epoch: int) -> bool:
         """Return whether a hub is assigned to a subject at the time that its epoch began."""
@@ -151,10 +168,10 @@ def load_hub(path: Path) -> RegisteredHub:
         raise _damaged(path, "device_key is not a public key in hexadecimal digits") from error
     if table.get("version") != FORMAT or not is_name(table.get("hub")) or hub_file(path.parent, table["hub"]) != path:
         raise _damaged(path, f"version is not {FORMAT}, or hub is not the name of the file")
-    rows = table.get("assignment", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise _damaged(path, "assignment is not a list of tables")
-    return RegisteredHub(table["hub"], device, tuple(_parse_assignment(path, row) for row in rows))
+    assignments = tuple(_parse_assignment(path, row) for row in _rows(path, table, "assignment"))
+    return RegisteredHub(
+        table["hub"], device, assignments, tuple(_parse_former_key(path, row) for row in _rows(path, table, "former_key"))
+    )
 
 
 def save_hub(folder: Path, hub: RegisteredHub) -> None:
@@ -167,6 +184,9 @@ def save_hub(folder: Path, hub: RegisteredHub) -> None:
     for assignment in hub.assignments:
         lines += ["", "[[assignment]]", f'subject = "{assignment.subject}"', f"from = {format_time(assignment.from_s)}"]
         lines += [f"to = {format_time(assignment.to_s)}"] if assignment.to_s is not None else []
+    for former in hub.former_keys:
+        assert former.until_s is not None
+        lines += ["", "[[former_key]]", f'key = "{former.key.to_bytes().hex()}"', f"until = {format_time(former.until_s)}"]
     path = hub_file(folder, hub.hub)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -188,6 +208,24 @@ def _version(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_mtime_ns, status.st_ino
+
+
+def _rows(path: Path, table: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    rows = table.get(name, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise _damaged(path, f"{name} is not a list of tables")
+    return rows
+
+
+def _parse_former_key(path: Path, row: dict[str, Any]) -> DeviceKey:
+    until = row.get("until")
+    try:
+        key = VerifyingKey.from_bytes(Use.DEVICE, bytes.fromhex(row["key"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, "a former key is not a public key in hexadecimal digits") from error
+    if not isinstance(until, datetime) or until.tzinfo is None:
+        raise _damaged(path, "a former key needs the time of its end with a zone, such as 2026-11-30T08:00:00Z")
+    return DeviceKey(key, int(until.timestamp()))
 
 
 def _parse_assignment(path: Path, row: dict[str, Any]) -> Assignment:

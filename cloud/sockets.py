@@ -1,4 +1,4 @@
-"""Listening sockets on the loopback interface, with port errors as one clear line, and limits on open connections."""
+"""Listening sockets, with port errors as one clear line, and limits on open connections."""
 
 import errno
 import logging
@@ -36,15 +36,22 @@ class ConnectionLimit:
 
 
 def listen_on_loopback(port: int, option: str) -> socket.socket:
-    """Return a socket that listens on `port`; 0 chooses a free port. `option` is the command-line option of the port.
+    """Return a socket that listens on `port` of this computer only, as `listen` does."""
+    return listen(HOST, port, option)
+
+
+def listen(address: str, port: int, option: str) -> socket.socket:
+    """Return a socket that listens on an IP address and port; 0 chooses a free port.
+
+    `option` is the command-line option of the port.
 
     Raises:
         ClinicError: the port is in use or cannot be bound.
     """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((address, port))
         listener.listen(LISTEN_BACKLOG)
     except OSError as error:
         listener.close()

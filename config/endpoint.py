@@ -1,18 +1,25 @@
 """Where a server is reached, and the one rule for servers without TLS: they run on this computer."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from config.regions import ALLOWED_REGION, is_allowed_region
+
 ALLOWED_HOST: Final = (
-    "a loopback address (127.0.0.1 or ::1); a server on another computer needs TLS and enrolment, which this version lacks"
+    "a loopback address (127.0.0.1 or ::1); a server on another computer needs TLS, which pulsegate enroll sets up"
 )
+ALLOWED_TLS_HOST: Final = "a host name or an IP address"
 ALLOWED_PORT: Final = "a number from 1 to 65535"
 _MAX_PORT: Final = 65535
 """A port has 16 bits (RFC 9293, 3.1). No server is reached at port 0 (RFC 6335, 6)."""
 _LOOPBACK_IPV4: Final = ipaddress.ip_network("127.0.0.0/8")  # RFC 1122, 3.2.1.3
 _LOOPBACK_IPV6: Final = ipaddress.ip_address("::1")  # RFC 4291, 2.5.3
+_LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
+"""A host name (RFC 1123, 2.1), without wildcards."""
 
 
 class EndpointError(ValueError):
@@ -20,36 +27,34 @@ class EndpointError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """The PEM files with which a client of TLS 1.3 proves who it is: its certificate, and the private key to it."""
-
-    certificate: Path
-    key: Path
-
-
-@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A server: its address, the client's credentials for it, and the country where it is (ISO 3166-1 alpha-2).
+    """A server: its address, the folder with the client's identity, and its country (ISO 3166-1 alpha-2).
 
-    A server on this computer needs neither credentials nor a region. A server elsewhere needs both, and is refused: there is no
-    TLS until hubs can be enrolled. Until then both are None, and the settings file has no keys for them.
+    With identity and region the connection uses TLS. A server elsewhere needs both; one on this computer may go without.
+    `config.tls` reads the folder: `identity.pem` holds the client's private key and its certificates, `roots.pem` the roots
+    of the site.
 
     Raises:
-        EndpointError: the host is no loopback address, the port is out of range, or credentials or a region are given.
+        EndpointError: the host is not allowed, the port is out of range, or identity or region are missing or not allowed.
     """
 
     host: str
     port: int
-    credentials: Credentials | None = None
+    identity: Path | None = None
     region: str | None = None
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host):
-            raise EndpointError(f"host = {self.host!r} is not allowed: set it to {ALLOWED_HOST}")
+        has_tls = self.identity is not None
+        if not (is_host(self.host) if has_tls else is_loopback(self.host)):
+            raise EndpointError(
+                f"host = {self.host!r} is not allowed: set it to {ALLOWED_TLS_HOST if has_tls else ALLOWED_HOST}"
+            )
         if not 1 <= self.port <= _MAX_PORT:
             raise EndpointError(f"port = {self.port!r} is not allowed: set it to {ALLOWED_PORT}")
-        if self.credentials is not None or self.region is not None:
-            raise EndpointError("credentials and region are not allowed: omit them; they need TLS, which this version lacks")
+        if has_tls and not is_allowed_region(self.region):
+            raise EndpointError(f"region = {self.region!r} is not allowed: set it to {ALLOWED_REGION}")
+        if self.region is not None and not has_tls:
+            raise EndpointError("region is set without identity: set identity too, to the folder that pulsegate enroll wrote")
 
     def __str__(self) -> str:
         """Host and port as in a URL: an IPv6 address is in brackets."""
@@ -67,6 +72,15 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return address in _LOOPBACK_IPV4 or address == _LOOPBACK_IPV6
+
+
+def is_host(host: str) -> bool:
+    """Whether this is a host name or an IP address without a zone. A name of digits and dots only must be an address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return _HOST_NAME.fullmatch(host) is not None and not host.replace(".", "").isdecimal()
+    return "%" not in host
 
 
 def parse_port(text: str) -> int | None:

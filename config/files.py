@@ -63,16 +63,16 @@ def create_private_file(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive lock on a file, which is created if it is missing. The lock ends with the process at the latest.
 
     Raises:
-        BlockingIOError: another process holds the lock.
+        BlockingIOError: another process holds the lock, and `wait` is not set.
         OSError: the file cannot be created.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
@@ -92,6 +92,19 @@ def make_private(path: Path) -> None:
         with suppress(FileNotFoundError):  # SQLite deletes these two with the last connection
             if file.stat().st_mode & ~PRIVATE_MODE & 0o777:
                 file.chmod(PRIVATE_MODE)
+
+
+def destroy_file(path: Path) -> None:
+    """Write zeros over a file and delete it. The volume should be encrypted: a flash memory may keep the old bytes elsewhere.
+
+    Raises:
+        OSError: the file cannot be written or deleted.
+    """
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
 
 
 def sync_path(path: Path) -> None:

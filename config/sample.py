@@ -1,14 +1,18 @@
 """The commented settings file that `pulsegate init` writes: every setting, with its environment variable and its meaning."""
 
+import json
+import re
 import secrets
+from collections.abc import Mapping
 from typing import Final
 
 _SAMPLE: Final = """\
 # Settings of the pulsegate agent. An environment variable, where one is named, takes precedence over the line.
 # Relative paths of `data` and `registration` begin at this file's folder.
 #
-# To set up this hub: edit this file, run `pulsegate identity`, take the file that it names to the clinic, register it there
-# with `pulsegate-cloud register`, bring the file that this writes to `registration` below, and run `pulsegate check-config`.
+# To set up this hub: run `pulsegate enroll` with a code of the clinic, edit this file, and run `pulsegate check-config`. For a
+# clinic on this computer: edit this file, run `pulsegate identity`, register the file that it names there with
+# `pulsegate-cloud register`, and bring the file that this writes to `registration` below.
 
 hub = "hub-{hub}"             # PULSEGATE_HUB: the name of this device, different from every other hub of the clinic
 subject = "subject-{subject}"     # PULSEGATE_SUBJECT: the patient's pseudonym, never a name; the clinic must have registered it
@@ -17,9 +21,11 @@ radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth", "bluetooth:hci
 #                                   A list, as ["bluetooth:hci0", "bluetooth:hci1"]: the next is used while the first is gone
 
 [clinic]
-host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker's address; this version allows only 127.0.0.1 or ::1
+host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker; without `identity` only 127.0.0.1 or ::1
 port = 1883                       # PULSEGATE_CLINIC_PORT: the broker's port
 registration = "registration.toml"   # PULSEGATE_CLINIC_REGISTRATION: the file that the clinic wrote for this hub
+# identity = "identity"           # PULSEGATE_CLINIC_IDENTITY: folder of the certificate for TLS, which pulsegate enroll writes
+# region = "DE"                   # PULSEGATE_CLINIC_REGION: the clinic's country, in the EU or the EEA; others are refused
 
 # One [[sensor]] table for each sensor. `pulsegate scan` lists the sensors in range, `pulsegate pair` pairs one with this hub.
 [[sensor]]
@@ -39,3 +45,17 @@ advertised_name = "Polar H10"     # the beginning of the name that the sensor ad
 def make_sample() -> str:
     """Return the settings with a random hub and subject, so that no two patients share the names of a sample."""
     return _SAMPLE.format(hub=secrets.token_hex(4), subject=secrets.token_hex(4))
+
+
+def fill_sample(values: Mapping[str, str | int]) -> str:
+    """Return the sample with values of hub, subject and clinic: the first line of each name gets its value."""
+    text = make_sample()
+    for name, value in values.items():
+        begin, end = next(re.finditer(rf"^(# )?{name} = \S+", text, re.MULTILINE)).span()
+        text = f"{text[:begin]}{name} = {format_value(value)}{text[end:]}"
+    return text
+
+
+def format_value(value: str | int) -> str:
+    """Return a value as TOML writes it."""
+    return str(value) if isinstance(value, int) else json.dumps(value)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from config.endpoint import ALLOWED_HOST, ALLOWED_PORT, Endpoint, EndpointError, parse_port
+from config.endpoint import ALLOWED_HOST, ALLOWED_PORT, ALLOWED_TLS_HOST, Endpoint, EndpointError, parse_port
 from config.limits import DEFAULT_LIMITS, LimitError, Limits
+from config.regions import ALLOWED_REGION
 
 IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Hub names, subjects and sensor names. The hub name is part of MQTT topics, so slash, plus, hash and space are excluded."""
@@ -29,6 +30,8 @@ ENVIRONMENT_OVERRIDES: Final[Mapping[str, tuple[str, ...]]] = {
     "PULSEGATE_CLINIC_HOST": ("clinic", "host"),
     "PULSEGATE_CLINIC_PORT": ("clinic", "port"),
     "PULSEGATE_CLINIC_REGISTRATION": ("clinic", "registration"),
+    "PULSEGATE_CLINIC_IDENTITY": ("clinic", "identity"),
+    "PULSEGATE_CLINIC_REGION": ("clinic", "region"),
 }
 """Environment variables and the TOML key that each overrides."""
 
@@ -90,12 +93,25 @@ def load_settings(path: Path, environment: Mapping[str, str]) -> Settings:
         SettingsError: the file cannot be read, or a setting is missing, unknown or not allowed.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError(
             f"cannot read the settings {path}: {error.strerror}; give the path of an existing file with --config"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"cannot read the settings {path}: not valid UTF-8 ({error}); correct the file") from error
+    return parse_settings(text, path, environment)
+
+
+def parse_settings(text: str, path: Path, environment: Mapping[str, str]) -> Settings:
+    """Parse the text of the settings file `path`, which need not exist, and apply the overrides of the environment.
+
+    Raises:
+        SettingsError: a setting is missing, unknown or not allowed.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"cannot read the settings {path}: not valid TOML ({error}); correct the file") from error
     return _SettingsParser(path, _apply_environment(table, environment)).parse()
 
@@ -123,7 +139,7 @@ class _SettingsParser:
     def parse(self) -> Settings:
         self._reject_unknown_keys(self._table, "", {"hub", "subject", "data", "radio", "clinic", "sensor", "limits"})
         clinic = self._require(self._table, "", "clinic", dict, "a [clinic] table")
-        self._reject_unknown_keys(clinic, "clinic.", {"host", "port", "registration"})
+        self._reject_unknown_keys(clinic, "clinic.", {"host", "port", "registration", "identity", "region"})
         radio, *fallback_radios = self._parse_radios()
         return Settings(
             hub=self._parse_identifier(self._table, "", "hub"),
@@ -172,10 +188,12 @@ class _SettingsParser:
         return radios
 
     def _parse_broker(self, clinic: Mapping[str, Any]) -> Endpoint:
-        host: str = self._require(clinic, "clinic.", "host", str, ALLOWED_HOST)
+        identity = self._parse_path(clinic, "clinic.", "identity") if "identity" in clinic else None
+        region = self._require(clinic, "clinic.", "region", str, ALLOWED_REGION) if "region" in clinic else None
+        host: str = self._require(clinic, "clinic.", "host", str, ALLOWED_TLS_HOST if identity else ALLOWED_HOST)
         port: int = self._require(clinic, "clinic.", "port", int, ALLOWED_PORT)
         try:
-            return Endpoint(host, port)
+            return Endpoint(host, port, identity, region)
         except EndpointError as error:
             raise SettingsError(f"{self._path}: clinic.{error}") from error
 

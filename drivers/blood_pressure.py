@@ -377,4 +377,5 @@ DRIVER: Final = DriverSpec(
         date_time.BONDS_FIRST,
     ),
     converse=_BloodPressureConversation,
+    sets_clock=True,
 )

@@ -180,4 +180,5 @@ DRIVER: Final = DriverSpec(
     converse=_converse,
     # Before everything else: before a user is chosen and before records are asked for.
     setup_rank=-100,
+    sets_clock=True,
 )

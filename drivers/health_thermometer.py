@@ -119,4 +119,5 @@ DRIVER: Final = DriverSpec(
     others=(date_time.CHARACTERISTIC,),
     quirks=(date_time.BONDS_FIRST,),
     converse=date_time.ClockConversation,
+    sets_clock=True,
 )

@@ -58,7 +58,9 @@ class DriverSpec:
 
     `service` is the UUID of the service; "" for a sensor that only advertises. `bonding` is True if its characteristics need an
     encrypted link. `setup_rank` orders the set-ups of a sensor's drivers: the clock is set before a user is chosen, and both
-    before records are asked for. `identifies` is True for the one driver whose reads say what the sensor is.
+    before records are asked for. `identifies` is True for the one driver whose reads say what the sensor is. `sets_clock` is
+    True if its start procedure reads and sets the sensor's clock and does nothing else: it runs before any value is decoded,
+    because the time of a result depends on the clock.
 
     A session leaves the `others` alone; they are decoded where something else read them, as in a capture.
     """
@@ -74,6 +76,7 @@ class DriverSpec:
     converse: Callable[[Context], Conversation] | None = None
     setup_rank: int = 0
     identifies: bool = False
+    sets_clock: bool = False
 
     @property
     def characteristics(self) -> frozenset[str]:

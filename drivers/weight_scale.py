@@ -59,4 +59,5 @@ DRIVER: Final = DriverSpec(
     others=(date_time.CHARACTERISTIC,),
     quirks=(date_time.BONDS_FIRST,),
     converse=date_time.ClockConversation,
+    sets_clock=True,
 )

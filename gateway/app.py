@@ -21,6 +21,7 @@ from config.settings import Settings
 from drivers.registry import Registry, load_drivers
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
+from gateway.enrolment.site_clock import Clocks, SiteClock
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
 from gateway.pairing_alert import pairing_key
@@ -30,6 +31,7 @@ from gateway.pipeline import Pipeline
 from gateway.radio import Radio, is_radio_present
 from gateway.radio_failover import RadioFailover, RadioSource
 from gateway.recorder import Recorder
+from gateway.renewal import Renew, keep_renewed
 from gateway.sensor_memory import SensorMemory
 from gateway.sensor_runner import SensorRunner, memory_key, state_key
 from gateway.startup import LOCK_FILE, load_consent, load_device_key, load_registration
@@ -72,6 +74,8 @@ class Agent:
     make_transport: MakeTransport
     models: LoadedModels
     registry: Registry = field(default_factory=load_drivers)
+    renew: Renew | None = None
+    """Renews the hub's certificate, where the clinic's broker is reached by TLS."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then stops cleanly.
@@ -202,6 +206,10 @@ class Agent:
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
             ]
+            identity = settings.clinic.broker.identity
+            if identity is not None and self.renew is not None:
+                clock = SiteClock(identity, Clocks.of_system())
+                background.append(group.create_task(keep_renewed(identity, clock, self.renew), name="renewal"))
             running = group.create_task(RadioFailover(self._radio_sources(), sensors).run(), name="sensors")
             try:
                 await stop.wait()
@@ -240,6 +248,10 @@ def _worker_thread(name: str) -> Iterator[WorkerCall]:
 
 
 def make_mqtt_transport(settings: Settings) -> ClinicTransport:
-    """The transport to the clinic's MQTT broker."""
+    """The transport to the clinic's MQTT broker. Its certificate is valid by the site's time, where this hub knows it."""
     topics = [ack_topic(settings.hub), receipt_topic(settings.hub)]
-    return MqttClient(settings.clinic.broker, client_id=settings.hub, subscriptions=topics)
+    broker = settings.clinic.broker
+    if broker.identity is None:
+        return MqttClient(broker, client_id=settings.hub, subscriptions=topics)
+    clock = SiteClock(broker.identity, Clocks.of_system())
+    return MqttClient(broker, client_id=settings.hub, subscriptions=topics, now_s=clock.verification_s)

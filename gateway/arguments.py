@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 
 from config.terminal import escape_controls
 from config.version import VERSION
+from gateway.argument_types import parse_port, parse_positive_seconds, parse_rate, parse_speed
 
 DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
 DEFAULT_PORT: Final = 8600
@@ -59,10 +60,25 @@ def _add_init_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="new settings file (default: %(default)s)")
 
 
+def _add_enroll_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "code",
+        nargs="?",
+        metavar="CODE",
+        help="the clinic's code. Without it, or with -, it is asked for: other users of this machine see arguments",
+    )
+    _add_config(parser)
+
+
+def _add_erase_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--everything", action="store_true", required=True, help="say that you mean everything")
+    _add_config(parser)
+
+
 def _add_scan_arguments(parser: argparse.ArgumentParser) -> None:
     _add_radio(parser)
     parser.add_argument(
-        "--seconds", type=_parse_positive_seconds, default=10.0, help="duration of the scan (default: %(default)s)"
+        "--seconds", type=parse_positive_seconds, default=10.0, help="duration of the scan (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list at the end instead of a table")
 
@@ -90,7 +106,7 @@ def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_radio(parser)
     parser.add_argument(
-        "--seconds", type=_parse_positive_seconds, default=60.0, help="duration of the recording (default: %(default)s)"
+        "--seconds", type=parse_positive_seconds, default=60.0, help="duration of the recording (default: %(default)s)"
     )
     parser.add_argument(
         "--btsnoop", action="store_true", help="write a btsnoop file, which Wireshark opens, instead of pulsegate's own format"
@@ -99,10 +115,10 @@ def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seconds", type=_parse_positive_seconds, help="stop after this many seconds of the script and check the results"
+        "--seconds", type=parse_positive_seconds, help="stop after this many seconds of the script and check the results"
     )
     parser.add_argument(
-        "--port", type=_parse_port, default=DEFAULT_PORT, help="port of the clinician's page (default: %(default)s)"
+        "--port", type=parse_port, default=DEFAULT_PORT, help="port of the clinician's page (default: %(default)s)"
     )
     _add_played_recording(parser)
     parser.add_argument("--home", action="store_true", help="add a cuff, an oximeter, a scale and a watch to the strap")
@@ -119,7 +135,7 @@ def _add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--every",
-        type=_parse_positive_seconds,
+        type=parse_positive_seconds,
         default=60.0,
         metavar="SECONDS",
         help="time between two measurements of a spot device (default: %(default)s)",
@@ -141,7 +157,7 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--speed",
-        type=_parse_speed,
+        type=parse_speed,
         default=None,
         metavar="max|X",
         help="replay at X times real time; max (default): as fast as possible",
@@ -161,7 +177,7 @@ def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
     stated.add_argument(
         "--gatt", type=Path, metavar="MAP.json", help="characteristics by handle, for a Bluetooth capture without a discovery"
     )
-    stated.add_argument("--rate", dest="rate_hz", type=_parse_rate, metavar="HZ", help="samples per second")
+    stated.add_argument("--rate", dest="rate_hz", type=parse_rate, metavar="HZ", help="samples per second")
 
 
 def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -222,43 +238,6 @@ def _add_played_recording(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parse_positive_seconds(text: str) -> float:
-    seconds = _parse_positive_number(text)
-    if seconds is None:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return seconds
-
-
-def _parse_speed(text: str) -> float | None:
-    if text == "max":
-        return None
-    speed = _parse_positive_number(text)
-    if speed is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither max nor a number above 0")
-    return speed
-
-
-def _parse_rate(text: str) -> float:
-    rate_hz = _parse_positive_number(text)
-    if rate_hz is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of samples per second above 0")
-    return rate_hz
-
-
-def _parse_positive_number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if 0 < number < float("inf") else None
-
-
-def _parse_port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port: use a number from 0 (any free port) to 65535")
-    return int(text)
-
-
 class _Parser(argparse.ArgumentParser):
     """Reports bad usage in one line, as every other failure."""
 
@@ -300,6 +279,27 @@ _COMMANDS: Final = (
         "check the settings without starting the agent",
         "Checks the settings file, the registration and the data folder as pulsegate run does. Changes nothing.",
         _add_config,
+    ),
+    _Command(
+        "enroll",
+        "enrol this hub at its clinic by a code",
+        "Enrols this hub by a code of the clinic: creates its device key, which never leaves it, compares the clinic's root "
+        "certificate with the code, and gets a certificate. Prints the settings to set, or writes them where there are none.",
+        _add_enroll_arguments,
+    ),
+    _Command(
+        "renew",
+        "take a new certificate from the clinic",
+        "Takes a new certificate and the time from the clinic, also if the present certificate has expired. The running agent "
+        "does this by itself.",
+        _add_config,
+    ),
+    _Command(
+        "erase",
+        "destroy everything that this hub holds",
+        "Destroys the keys, the readings, the pairings and the certificate of this hub. It cannot be undone: readings that the "
+        "clinic has not received are lost. Asks for the hub's name first. The agent must not run meanwhile.",
+        _add_erase_arguments,
     ),
     _Command(
         "identity",

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -73,13 +74,16 @@ def _run(arguments: argparse.Namespace) -> int:
     from gateway.clock import SystemClock
     from gateway.models import load_models
     from gateway.radio import open_radio
+    from gateway.renewal import renew_by_process
     from gateway.startup import check_startup, prepare_data_folder
 
     settings = load_settings(arguments.config, os.environ)
     check_startup(settings)
     _keep_files_private()
     prepare_data_folder(settings.data)
-    agent = Agent(settings, SystemClock(), open_radio, make_mqtt_transport, load_models(settings.data))
+    models = load_models(settings.data)
+    renew = partial(renew_by_process, arguments.config)
+    agent = Agent(settings, SystemClock(), open_radio, make_mqtt_transport, models, renew=renew)
 
     async def run_until_stopped() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -181,6 +185,26 @@ def _identity(arguments: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def _enroll(arguments: argparse.Namespace) -> int:
+    from gateway.commands.enroll import run_enroll
+
+    _keep_files_private()
+    return run_enroll(arguments.config, arguments.code, os.environ)
+
+
+def _renew(arguments: argparse.Namespace) -> int:
+    from gateway.commands.enroll import run_renew
+
+    _keep_files_private()
+    return run_renew(load_settings(arguments.config, os.environ))
+
+
+def _erase(arguments: argparse.Namespace) -> int:
+    from gateway.commands.erase import erase_everything
+
+    return erase_everything(load_settings(arguments.config, os.environ), input)
 
 
 def _scan(arguments: argparse.Namespace) -> int:
@@ -320,6 +344,9 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "persons": _persons,
     "init": _init,
     "check-config": _check_config,
+    "enroll": _enroll,
+    "renew": _renew,
+    "erase": _erase,
     "identity": _identity,
     "scan": _scan,
     "pair": _pair,

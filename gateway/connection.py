@@ -1,9 +1,9 @@
 """One connection to a sensor: its subscriptions, the conversations of its drivers, and its silence.
 
-The steps are in this order: listen to every driver's streams; subscribe to them; read the device information; open a
-conversation for each service; decode the values that came meanwhile; read the other values; run the set-ups. A sensor may send
-from the first moment and sleep seconds later, so nothing slow comes before the subscriptions, and no value is decoded before
-the model is known.
+The steps are in this order: listen to every driver's streams; subscribe to them; read the device information; read and set the
+clock; open a conversation for each service; decode the values that came meanwhile; read the other values; run the set-ups. A
+sensor may send from the first moment and sleep seconds later, so nothing slow comes before the subscriptions. No value is
+decoded before the model is known, and no result before the sensor's clock is.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ class Connection:
             raise SensorSilentError(f"connected, but its stream {silent} fell silent")
 
     async def _prepare(self) -> None:
-        """Secure the link, subscribe, identify the sensor, and run the set-ups."""
+        """Secure the link, subscribe, identify the sensor, set its clock, and run the set-ups."""
         self._services = [ServiceLink(self.link, driver, found) for driver, found in self._match_drivers()]
         device = self.link.memory.device
         self.link.memory.device = replace(device, name=self.advertised_name or device.name)
@@ -96,6 +96,8 @@ class Connection:
             for service in self._services:
                 await service.subscribe()
             await self._identify()
+            for service in self._services:
+                await service.set_clock()
         finally:  # a cuff that is already asleep has sent its result
             for service in self._services:
                 service.open()

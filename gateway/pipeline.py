@@ -139,6 +139,7 @@ class Pipeline:
         The gap in continuous values ends when the sensor sends one again.
         """
         del arrival
+        self.spots.on_disconnected()
         opened = {kind: (at_us, reason) for kind, at_us in self._values_us.items() if kind not in self._value_gaps}
         self._value_gaps |= opened
         self._values_us = {}

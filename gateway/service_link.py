@@ -30,7 +30,8 @@ SETUP_RETRY_S: Final = (5.0, 30.0, 120.0)
 """Pauses before a failed set-up is run again: a strap that still starts up is ready within seconds; one that refuses for good
 costs a request every two minutes."""
 WAITING_LIMIT: Final = 512
-"""Values that wait until the model is known: a cuff's whole memory of 200 results, or four seconds of an ECG with a pulse."""
+"""Values that wait until model and clock are known: a cuff's whole memory of 200 results, or four seconds of an ECG with a
+pulse."""
 WAITING_RESERVE: Final = 256
 """Further places for indicated values, which a sensor sends only once: a flood of notifications must not cost them."""
 PROCEDURES_LIMIT: Final = 16
@@ -58,7 +59,7 @@ class _Waiter:
 
 @dataclass(slots=True)
 class ServiceLink:
-    """One service and its driver. `decoder` is None until the model is known; until then, values wait."""
+    """One service and its driver. `decoder` is None until the model is known. Values wait until the service is open."""
 
     link: SensorLink
     driver: DriverSpec
@@ -68,6 +69,9 @@ class ServiceLink:
     """When each stream with a limit, or signal that is expected, becomes silent, on the loop's clock."""
     has_failed: bool = False
     """Whether its set-up failed, so that it must be run again."""
+    _is_open: bool = False
+    _is_started: bool = False
+    """Whether its start procedure has been run."""
     _early: list[tuple[Characteristic, bytes, Arrival]] = field(default_factory=list)
     _subscribed: set[str] = field(default_factory=set)
     _waiter: _Waiter | None = None
@@ -122,24 +126,35 @@ class ServiceLink:
     async def _read(self, read: Characteristic, found: BleakGATTCharacteristic) -> None:
         self._on_value(read, bytes(await self.link.client.read_gatt_char(found)), self.link.now())
 
+    async def set_clock(self) -> None:
+        """If the driver sets the sensor's clock, do so. Values wait, because their times depend on what the clock showed."""
+        if self.driver.sets_clock and not self.has_failed:
+            self._open_conversation()
+            await self._start()
+
     def open(self) -> None:
         """Open the service's conversation, and decode the values that came before."""
-        if self.decoder is None:
-            self.decoder = ServiceDecoder(self.driver, self.link.context(self.driver.name))
+        self._open_conversation()
+        self._is_open = True
         early, self._early = self._early, []
         for stream, payload, arrival in early:
             self._handle(stream, payload, arrival)
+
+    def _open_conversation(self) -> None:
+        if self.decoder is None:
+            self.decoder = ServiceDecoder(self.driver, self.link.context(self.driver.name))
 
     async def set_up(self) -> None:
         """Read the service's other values and run its driver's start procedure, unless its subscriptions failed."""
         if not self.driver.identifies:
             await self.read_values()
-        if not self.has_failed:
+        if not (self.has_failed or self._is_started):
             await self._start()
 
     async def _start(self) -> None:
         """Run the driver's start procedure; from its end on, the streams have deadlines."""
         assert self.decoder is not None
+        self._is_started = True
         conversation = self.decoder.conversation
         started = await self._try_procedure(conversation.start(moment_of(self.link.now()))) if conversation else True
         if started:
@@ -273,14 +288,14 @@ class ServiceLink:
         return lambda payload, age_s: self._on_value(stream, payload, self.link.now(age_s))
 
     def _on_value(self, stream: Characteristic, payload: bytes, arrival: Arrival) -> None:
-        """Decode a value, or keep it until the model is known.
+        """Decode a value, or keep it until the model and the clock are known.
 
         What exceeds the sensor's allowance is dropped, except indicated results: the sensor takes them for received.
         """
         is_indicated = stream.mode == "indicate"
         if self.link.limit.is_exceeded and not is_indicated:
             return
-        if self.decoder is not None:
+        if self._is_open:
             self._handle(stream, payload, arrival)
             return
         limit = WAITING_LIMIT + (WAITING_RESERVE if is_indicated else 0)

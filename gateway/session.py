@@ -81,6 +81,8 @@ class SensorSession:
     state: LinkState = "stopped"
     _failures: int = 0
     """Ends of connections and failed attempts in a row."""
+    _exceeded: int = 0
+    """Connections without a useful one between them that exceeded their limits. A cuff that hangs up has not failed before."""
     _failing_since_s: float = 0.0
     _is_connected: bool = False
     """Whether the present or last attempt connected."""
@@ -141,18 +143,19 @@ class SensorSession:
         streamed_s = now_s - self._streaming_from_s
         is_useful = failure != "over_limits" and (streamed_s >= USEFUL_AFTER_S or self._results > 0)
         if is_useful:
-            self._failures = 0
+            self._failures = self._exceeded = 0
         if is_useful and (streamed_s >= STABLE_AFTER_S or now_s - self._said_anew_s >= SAY_AGAIN_AFTER_S):
             self._said.clear()
             self._said_anew_s = now_s
         if self._failures == 0:
             self._failing_since_s = now_s
         self._failures += 1
+        self._exceeded += failure == "over_limits"
 
     async def _pause(self, failure: Failure) -> None:
         """Wait before the next attempt; a sensor that was away and advertises again ends most pauses."""
         loop = asyncio.get_running_loop()
-        pause_s = choose_pause_s(failure, self._failures)
+        pause_s = choose_pause_s(failure, self._exceeded if failure == "over_limits" else self._failures)
         end_s = loop.time() + pause_s
         if BACKOFFS[failure].ends_when_fresh and pause_s > FRESH_AFTER_S:
             fresh = FreshMatch(SensorMatch(self.sensor, self.pairings), loop.time, loop.time())

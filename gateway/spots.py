@@ -155,6 +155,10 @@ class SpotResults:
             return
         self._is_changed = True
 
+    def on_disconnected(self) -> None:
+        """The connection has ended."""
+        self._times.on_disconnected()
+
     def begin(self, arrival: Arrival) -> None:
         """Readings arrive. Results whose readings all came long ago are not continued."""
         self._current = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from config.settings import SensorSettings, Settings
+from config.tls import TlsSetupError, make_endpoint_context
 from drivers.conversation import Consent
 from sync.errors import PermanentError
 from sync.key_files import KeyFileError, check_private_file
@@ -28,12 +29,13 @@ DEVICE_PUBLIC_FILE: Final = "device.pub"
 
 
 def check_startup(settings: Settings) -> None:
-    """Check the registration, the consent codes and the data folder.
+    """Check the registration, the identity for TLS, the consent codes and the data folder.
 
     Raises:
         PermanentError: the agent cannot start with these settings.
     """
     load_registration(settings)
+    check_identity(settings)
     for sensor in settings.sensors:
         load_consent(sensor)
     check_data_folder(settings.data)
@@ -55,6 +57,18 @@ def load_registration(settings: Settings) -> Registration:
             " subject with pulsegate-cloud register and bring the new file, or set `subject`"
         )
     return registration
+
+
+def check_identity(settings: Settings) -> None:
+    """Check that the certificate for TLS can be used. It may have expired: it can be renewed while the agent runs.
+
+    Raises:
+        PermanentError: its files are missing, damaged, or accessible to other users, or OpenSSL offers more than is allowed.
+    """
+    try:
+        make_endpoint_context(settings.clinic.broker)
+    except TlsSetupError as error:
+        raise PermanentError(f"cannot connect to the clinic: {error}") from error
 
 
 def load_consent(sensor: SensorSettings) -> Consent | None:

@@ -14,12 +14,14 @@ import contextlib
 import logging
 import random
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from config.endpoint import Endpoint
+from config.tls import ClientContext, TlsSetupError, explain_failure, make_endpoint_context
 from sync.errors import TransientError
 from sync.paho_mqtt import (
     CallbackAPIVersion,
@@ -125,11 +127,17 @@ class Backoff:
 
 
 class MqttClient:
-    """A client of one broker. It subscribes to fixed topics and publishes, both at QoS 1."""
+    """A client of one broker. It subscribes to fixed topics and publishes, both at QoS 1.
 
-    def __init__(self, broker: Endpoint, *, client_id: str, subscriptions: Sequence[str]) -> None:
-        """Store the configuration; `run` opens the connection."""
-        self._broker, self._client_id = broker, client_id
+    Where the endpoint has an identity, it uses TLS. Each connection reads the identity again, so a renewed certificate is used
+    without a restart; a certificate that is missing, expired or revoked is a reason to reconnect later, as any other.
+    """
+
+    def __init__(
+        self, broker: Endpoint, *, client_id: str, subscriptions: Sequence[str], now_s: Callable[[], float] = time.time
+    ) -> None:
+        """Store the configuration; `run` opens the connection. By `now_s` the broker's certificate is valid."""
+        self._broker, self._client_id, self._now_s = broker, client_id, now_s
         self.subscriptions = [(topic, 1) for topic in subscriptions]
         self._protocol = MQTTProtocolVersion.MQTTv5
         self._events: deque[MqttEvent] = deque()
@@ -141,15 +149,20 @@ class MqttClient:
         """Keep a connection open until cancelled. Afterwards no thread and no socket of the client is left."""
         backoff = Backoff()
         while True:
-            connection = await self._connect_once()
-            if connection.lasted_s == 0.0 and self._protocol == MQTTProtocolVersion.MQTTv5:
+            try:
+                tls = await asyncio.to_thread(make_endpoint_context, self._broker, self._now_s)
+            except TlsSetupError as error:
+                self._emit(Disconnected(f"no connection to the broker {self._broker}: {error}"))
+                await self._pause(backoff.next_pause_s(0.0))
+                continue
+            connection = await self._connect_once(tls)
+            if connection.may_need_an_older_protocol and self._protocol == MQTTProtocolVersion.MQTTv5:
                 self._protocol = MQTTProtocolVersion.MQTTv311
                 continue
             if connection.lasted_s == 0.0:
                 self._protocol = MQTTProtocolVersion.MQTTv5
                 self._emit(Disconnected(connection.end_reason))
-            pause_s = backoff.next_pause_s(connection.lasted_s)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            await self._pause(backoff.next_pause_s(connection.lasted_s))
 
     async def receive(self) -> MqttEvent:
         """Wait for the next event; events come in the order in which they happened."""
@@ -185,7 +198,10 @@ class MqttClient:
     def statistics(self) -> MqttStatistics:
         return MqttStatistics(self._connections, self._published, self._refused, self._dropped)
 
-    async def _connect_once(self) -> "_Connection":
+    async def _pause(self, longest_s: float) -> None:
+        await asyncio.sleep(longest_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+
+    async def _connect_once(self, tls: ClientContext | None) -> "_Connection":
         """Open one connection, wait until it closes, and return it."""
         client = Client(
             CallbackAPIVersion.VERSION2,
@@ -196,7 +212,9 @@ class MqttClient:
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(IN_FLIGHT_LIMIT)
-        connection = _Connection(client, self, self._broker, self._client_id)
+        if tls is not None:
+            client.tls_set_context(tls)
+        connection = _Connection(client, self, self._broker, self._client_id, tls)
         client.connect_async(self._broker.host, self._broker.port, KEEPALIVE_S)
         client.loop_start()
         try:
@@ -254,7 +272,7 @@ class _Connection:
     The `on_…` methods run on paho's thread and only post what happened to the event loop. All other code runs on the loop.
     """
 
-    def __init__(self, client: Client, owner: MqttClient, broker: Endpoint, client_id: str) -> None:
+    def __init__(self, client: Client, owner: MqttClient, broker: Endpoint, client_id: str, tls: ClientContext | None) -> None:
         self.client = client
         self.slots = asyncio.Semaphore(IN_FLIGHT_LIMIT)
         self.unanswered = 0
@@ -267,11 +285,16 @@ class _Connection:
         self.end_reason = ""
         self.closed = asyncio.Event()
         self._owner = owner
-        self._broker, self._client_id = broker, client_id
+        self._broker, self._client_id, self._tls = broker, client_id, tls
         self._loop = asyncio.get_running_loop()
         self._socket: socket.socket | None = None
         for callback in _CALLBACKS:
             setattr(client, callback, getattr(self, callback))
+
+    @property
+    def may_need_an_older_protocol(self) -> bool:
+        """Whether the broker never accepted the connection, and TLS was not why."""
+        return self.lasted_s == 0.0 and self._tls_failure() is None
 
     def hand_over(self, topic: str, payload: bytes) -> bool:
         """Give a message to paho. Returns False if the connection is lost."""
@@ -293,6 +316,9 @@ class _Connection:
 
     def describe_loss(self, code: ReasonCode) -> str:
         """What happened and what to check, for a connection that this side did not close."""
+        failure = self._tls_failure()
+        if failure is not None:
+            return failure
         detail = "" if code.value == _UNSPECIFIED_ERROR else f" ({code})"
         if self.opened_at is None:
             return f"the broker {self._broker} closed a new connection{detail}: check that it accepts {self._client_id}"
@@ -346,8 +372,8 @@ class _Connection:
 
     def on_connect_fail(self, client: Client, _data: Any) -> None:
         client.disconnect()  # otherwise paho's thread would retry by itself
-        problem = "does not answer: check that it runs, and the host and port in the settings"
-        self._post(self._owner.on_closed, f"the broker {self._broker} {problem}")
+        problem = f"the broker {self._broker} does not answer: check that it runs, and the host and port in the settings"
+        self._post(self._owner.on_closed, self._tls_failure() or problem)
 
     async def stop(self) -> None:
         """Disconnect and end paho's thread, even if the broker no longer reads from its socket."""
@@ -359,6 +385,12 @@ class _Connection:
             timeout.cancel()
             for callback in _CALLBACKS:  # its callbacks keep the client alive; without them its sockets are closed now
                 setattr(self.client, callback, None)
+
+    def _tls_failure(self) -> str | None:
+        """What TLS refused and what to do; None if TLS was not used or did not fail."""
+        if self._tls is None or self._tls.failure is None:
+            return None
+        return f"the broker {self._broker} {explain_failure(self._tls.failure)}"
 
     def _post(self, function: Callable[..., None], *values: Any) -> None:
         self._loop.call_soon_threadsafe(function, self, *values)

@@ -39,7 +39,8 @@ class SpotOrigin:
     Attributes:
         group: identifies the result among those of its sensor; the readings of one result have the same.
         time_source: how `Times.at_us` was found: `measured` by the sensor's clock, `corrected` by the known error of that
-            clock, or `arrival` at the hub, because that clock could not be used.
+            clock, `arrival` at the hub, because that clock could not be used, or `unconfirmed` by the sensor's clock as it was
+            known before, because it may have been set since.
         is_stored: whether the result comes from the sensor's memory.
         local_us: the sensor's date and time at the measurement, read as if it were UTC: microseconds since 1970.
         clock: the state of the sensor's clock (`drivers.readings.ClockState`); None where the sensor sends no time.

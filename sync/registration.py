@@ -52,16 +52,27 @@ class Registration:
             RegistrationError: the file is missing, damaged, of another version, or of another hub.
         """
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise _not_toml(path, error) from error
         except OSError as error:
             raise RegistrationError(
                 f"cannot read the registration {path}: {error.strerror}; register this hub: run pulsegate identity here, "
                 "then pulsegate-cloud register at the clinic, and bring the file that it writes"
             ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RegistrationError(
-                f"the registration {path} is not valid TOML ({error}): copy it from the clinic again"
-            ) from error
+        return cls.parse(text, path, hub)
+
+    @classmethod
+    def parse(cls, text: str, path: Path, hub: str) -> "Registration":
+        """Read the text of a registration; `path` names it in errors.
+
+        Raises:
+            RegistrationError: it is damaged, of another version, or of another hub.
+        """
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise _not_toml(path, error) from error
         registration = _Parser(path, table).parse()
         if registration.hub != hub:
             raise RegistrationError(
@@ -75,6 +86,11 @@ class Registration:
         Raises:
             OSError: the file cannot be written.
         """
+        with replacing(path, durable=True, mode=PUBLIC_MODE) as draft:
+            draft.write_text(self.to_text(), encoding="utf-8")
+
+    def to_text(self) -> str:
+        """Return the content of the file."""
         lines = [
             f"version = {FORMAT}",
             f'hub = "{self.hub}"',
@@ -86,8 +102,11 @@ class Registration:
         ]
         for subject, recipient in self.recipients.items():
             lines += ["", "[[subject]]", f'name = "{subject}"', f'recipient = "{recipient.to_bytes().hex()}"']
-        with replacing(path, durable=True, mode=PUBLIC_MODE) as draft:
-            draft.write_text(_HEADING + "\n".join(lines) + "\n", encoding="utf-8")
+        return _HEADING + "\n".join(lines) + "\n"
+
+
+def _not_toml(path: Path, error: ValueError) -> RegistrationError:
+    return RegistrationError(f"the registration {path} is not valid TOML ({error}): copy it from the clinic again")
 
 
 class _Parser:

@@ -36,6 +36,8 @@ class Use(StrEnum):
     DEVICE = "device"
     ACKNOWLEDGEMENT = "acknowledgement"
     RECEIPT = "receipt"
+    TLS = "tls"
+    TIME = "time"
 
 
 class Label(StrEnum):
@@ -45,6 +47,10 @@ class Label(StrEnum):
     ENVELOPE = "pulsegate envelope"
     ACKNOWLEDGEMENT = "pulsegate acknowledgement"
     RECEIPT = "pulsegate receipt"
+    ENROLMENT = "pulsegate enrolment"
+    RENEWAL = "pulsegate renewal"
+    TLS_KEY = "pulsegate TLS key"
+    TIME = "pulsegate time"
 
 
 _USES: Final = {
@@ -52,6 +58,10 @@ _USES: Final = {
     Label.ENVELOPE: Use.DEVICE,
     Label.ACKNOWLEDGEMENT: Use.ACKNOWLEDGEMENT,
     Label.RECEIPT: Use.RECEIPT,
+    Label.ENROLMENT: Use.DEVICE,
+    Label.RENEWAL: Use.DEVICE,
+    Label.TLS_KEY: Use.TLS,
+    Label.TIME: Use.TIME,
 }
 
 

@@ -1,6 +1,8 @@
 """What every test may use."""
 
+import ctypes
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,11 +11,24 @@ import pytest
 from numpy.typing import NDArray
 
 import models.inference.runtime  # noqa: F401  before any test imports onnxruntime
+from config.openssl import TLS_POLICY, use_tls_policy
 from tests.databases import Databases, PostgresDatabases, SqliteDatabases
+from tests.mosquitto import Broker, run_broker
 from tests.postgresql import Server, run_server
+from tests.traceability.outcomes import register_outcomes
+
+# pytest has loaded OpenSSL before. The commands set OPENSSL_CONF first: `tests/config/test_tls_policy.py`.
+use_tls_policy()
+openssl = ctypes.CDLL(ssl._ssl.__file__)  # type: ignore[attr-defined]
+assert openssl.CONF_modules_load_file(bytes(TLS_POLICY), None, 0) == 1
 
 Samples = NDArray[np.float64]
 Synthesise = Callable[..., tuple[Samples, Samples]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fail a whole run if a test that a requirement names did not pass."""
+    register_outcomes(config)
 
 
 def _recordings() -> Path | None:
@@ -55,6 +70,13 @@ def postgresql() -> Iterator[Server]:
     """A PostgreSQL server, started for the first test that needs it."""
     with run_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A mosquitto of a site, started for the first test that needs it."""
+    with run_broker(tmp_path_factory.mktemp("site")) as running:
+        yield running
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,11 +1,13 @@
 """`pulsegate doctor`: what the agent needs of its machine, each with its state and what to do. Changes nothing."""
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
 import re
 import shutil
+import ssl
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +22,7 @@ from rich.text import Text
 from config.endpoint import Endpoint
 from config.settings import Settings
 from config.terminal import escape_controls
+from config.tls import TlsSetupError, explain_failure, make_endpoint_context
 from gateway.errors import RadioError
 from gateway.models import read_newest_release
 from gateway.paired_sensors import is_forgotten, known_address, load_paired
@@ -35,6 +38,8 @@ BUFFER_BYTES: Final = 1 << 30
 """The buffer grows up to this size while the clinic cannot be reached."""
 CONNECT_TIMEOUT_S: Final = 3.0
 """A broker on this machine or in this town answers within a few hundred milliseconds."""
+REFUSAL_TIMEOUT_S: Final = 1.0
+"""A refusal follows the handshake by one round trip."""
 PROGRAM_TIMEOUT_S: Final = 5.0
 """`bluetoothctl --version` needs some milliseconds."""
 OLDEST_BLUEZ: Final = (5, 55)
@@ -126,15 +131,34 @@ def check_models(data: Path) -> Check:
 
 
 async def check_broker(broker: Endpoint) -> Check:
+    """Check that the broker answers and, with TLS, that hub and broker accept each other's certificates."""
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(broker.host, broker.port)
+        await _connect(broker)
+    except TlsSetupError as error:
+        return Check("broker", "failed", f"{broker} cannot be asked", str(error))
+    except ssl.SSLError as error:
+        detail, _, remedy = explain_failure(error).partition(": ")
+        return Check("broker", "failed", f"{broker} {detail}", remedy)
     except OSError as error:  # TimeoutError is one, without a number
         reason = os.strerror(error.errno) if error.errno else "no answer"
         remedy = "check that the broker runs, and `host` and `port` in [clinic]; readings wait in the buffer meanwhile"
         return Check("broker", "failed", f"{broker} cannot be reached ({reason})", remedy)
-    writer.close()
     return Check("broker", "ok", f"{broker} answers")
+
+
+async def _connect(broker: Endpoint) -> None:
+    tls = make_endpoint_context(broker)
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        reader, writer = await asyncio.open_connection(broker.host, broker.port, ssl=tls)
+    try:
+        if tls is not None:  # a broker refuses a certificate only after the handshake, and says nothing if it accepts it
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REFUSAL_TIMEOUT_S):
+                    await reader.read(1)
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):  # the same error again, which `read` has raised
+            await writer.wait_closed()
 
 
 async def check_radios(radios: Sequence[str]) -> list[Check]:

@@ -17,19 +17,19 @@ from sync.records import GapRecord, QuarantinedRecord, Record, StatusRecord, Vit
 
 SAME_FRAME_US: Final = 5_000_000
 """Two frames with equal samples are the same if their times differ by less: the ECG repeats after minutes."""
-SAME_VALUE_US: Final = 900_000
-"""A value is stored with a time this soon after it was sent. The link delays nothing, but a bonded sensor may send before the
-hub has subscribed. Sensors send a value every second."""
+SAME_VALUE_US: Final = 1_000
+"""A value has an arrival this near to when it was sent: the virtual link delays nothing, and one that waits in the hub keeps
+its arrival. What is left is rounding: both times are counted from the loop's, one of them by way of an age."""
 GAP_TOLERANCE_US: Final = 300_000
 """The ends of a gap in a waveform are estimates, off by the transport delay."""
 STREAM_SETTLED_US: Final = 60_000_000
 """The offset of a sensor's clock is known after a minute of its stream: six minima of the transport delay."""
 MAX_STREAM_ERROR_US: Final = 20_000
 """Largest error of a settled stream's times."""
-PROMPT_US: Final = 60_000_000
-"""A result that arrives this soon after its measurement was not kept by its sensor."""
-MAX_PROMPT_ERROR_US: Final = 120_000_000
-"""Largest error of the time of a prompt result: what `gateway.spot_times` calls live."""
+MAX_RESULT_ERROR_US: Final = 120_000_000
+"""Largest error of the time of a result: what `gateway.spot_times` calls live."""
+MARKED_AS_DOUBTFUL: Final = frozenset({"unconfirmed", "arrival"})
+"""The sources of a result's time (`sync.records.SpotOrigin`) that say that the sensor's clock does not tell it for sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +44,15 @@ class SentReading:
 class SentResult:
     """A result measured on demand. `group` identifies it (`drivers.readings.Origin`).
 
-    `measured_us` is None where its time is not compared: a scale that only advertises, and whose clock failed, cannot be set.
-
-    `is_sent` says whether it was sent at all, `is_received` whether the hub has confirmed it or must have heard it. Its sensor
-    keeps a result that is not confirmed, so that one is not lost.
+    `is_sent` says whether it was sent at all, `is_received` whether the hub has confirmed it or must have heard it, and
+    `is_excused` whether it need not be stored: its sensor keeps it and sends it again, or no hub could hear it.
     """
 
     group: int
-    measured_us: int | None
+    measured_us: int
     is_sent: bool
     is_received: bool
+    is_excused: bool
 
 
 @dataclass(slots=True)
@@ -69,7 +68,13 @@ class SensorJournal:
 class SensorAudit:
     """Counts of samples, values and results of one or more sensors, and the largest error of a settled stream in ms.
 
-    `pending` are results that their sensor never sent, or sent in vain; all others that are not stored are unexplained.
+    `pending` are results that are not stored, but excused; all others that are not stored are unexplained.
+
+    `doubtful_times` are wrong times of results that say so. Nothing can tell the right one: the link was lost before the hub
+    could read a clock that had been set or had restarted, or a sensor only advertises, so that nobody can read its clock: its
+    one result may be live, or from its memory by the clock as it was before. Where a clock was set unobserved, a stored result
+    can be of before or after. `doubtful` are all results that are so marked, right or wrong. A wrong time that is not so marked
+    is late, however long the sensor kept the result.
     """
 
     sent: int = 0
@@ -81,7 +86,11 @@ class SensorAudit:
     backwards: int = 0
     """Records of a waveform that begin before the one before ended."""
     late_times: int = 0
-    """Frames of a settled stream, and prompt results, whose time is off by more than is allowed."""
+    """Frames of a settled stream, and results, whose time is off by more than is allowed."""
+    results: int = 0
+    """Results that are stored."""
+    doubtful: int = 0
+    doubtful_times: int = 0
     worst_ms: float = 0.0
 
     @property
@@ -184,7 +193,7 @@ def _audit_values(sent: Sequence[SentReading], stored: Sequence[Record], gaps: M
     arrived_us = sorted(record.times.arrived_us for record in stored if isinstance(record, VitalRecord | QuarantinedRecord))
     place = 0
     for value in sorted(sent, key=lambda each: each.sent_us):
-        first = bisect_left(arrived_us, value.sent_us, place)
+        first = bisect_left(arrived_us, value.sent_us - SAME_VALUE_US, place)
         audit.stored_twice += first - place  # records that no value accounts for
         place = first
         if place < len(arrived_us) and arrived_us[place] - value.sent_us <= SAME_VALUE_US:
@@ -209,10 +218,20 @@ def _audit_results(results: Sequence[SentResult], records: Sequence[Record]) -> 
         repeated = Counter(record.kind for record in found)
         audit.stored_twice += any(count > 1 for count in repeated.values())
         audit.stored += bool(found)
-        audit.unexplained += result.is_received and not found
-        audit.pending += not (result.is_received or found)
-        if found and result.measured_us is not None:
-            times = found[0].times
-            is_prompt = times.arrived_us - result.measured_us <= PROMPT_US
-            audit.late_times += is_prompt and abs(times.at_us - result.measured_us) > MAX_PROMPT_ERROR_US
+        is_pending = not (result.is_received or found) and result.is_excused
+        audit.pending += is_pending
+        audit.unexplained += not (found or is_pending)
+        if found:
+            _audit_time(audit, found[0], result.measured_us)
     return audit
+
+
+def _audit_time(audit: SensorAudit, record: VitalRecord | StatusRecord, measured_us: int) -> None:
+    """Count a result by its time: wrong, doubtful, both or neither."""
+    assert record.origin is not None
+    is_doubtful = record.origin.time_source in MARKED_AS_DOUBTFUL
+    is_wrong = abs(record.times.at_us - measured_us) > MAX_RESULT_ERROR_US
+    audit.results += 1
+    audit.doubtful += is_doubtful
+    audit.doubtful_times += is_wrong and is_doubtful
+    audit.late_times += is_wrong and not is_doubtful

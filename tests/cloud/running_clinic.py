@@ -30,7 +30,10 @@ class RunningClinic:
         self.port, self.opener, self.feed = port, opener, feed
 
     async def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
-        return await asyncio.to_thread(self._get, path, headers)
+        return await self.request("GET", path, **headers)
+
+    async def request(self, method: str, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
+        return await asyncio.to_thread(self._request, method, path, headers)
 
     async def json(self, path: str) -> Any:
         status, _, body = await self.get(path)
@@ -40,10 +43,10 @@ class RunningClinic:
     def websocket(self, **options: Any) -> connect:
         return connect(f"ws://127.0.0.1:{self.port}/ws", **({"origin": f"http://127.0.0.1:{self.port}"} | options))
 
-    def _get(self, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
+    def _request(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", path, headers=headers)
+            connection.request(method, path, headers=headers)
             response = connection.getresponse()
             return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode()
         finally:

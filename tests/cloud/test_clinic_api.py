@@ -8,7 +8,7 @@ import pytest
 import websockets
 from sqlalchemy import Engine
 
-from cloud.api import queries
+from cloud.api import alert_queries, queries
 from cloud.api.app import select_language
 from cloud.api.counters import read_counters
 from cloud.api.feed import RESYNC, Feed
@@ -119,9 +119,20 @@ def test_every_response_has_strict_security_headers(store: Store, engine: Engine
             assert "unsafe" not in policy
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["referrer-policy"] == "no-referrer"
+            assert not {"server", "x-powered-by", "via"} & headers.keys()
         assert (await clinic.get("/api/alerts"))[1]["cache-control"] == "no-store"
         for path in ("/docs", "/redoc", "/openapi.json", "/static/../app.py", "/static/%2e%2e/%2e%2e/api/app.py"):
             assert (await clinic.get(path))[0] == 404
+
+    run_in_clinic(store, engine, clinic, test)
+
+
+def test_what_is_only_read_takes_no_other_method(store: Store, engine: Engine, clinic: Clinic) -> None:
+    async def test(clinic: RunningClinic) -> None:
+        for path in ("/", "/static/js/main.js", "/api/alerts"):
+            for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"):
+                status, _, _ = await clinic.request(method, path)
+                assert (method, status) == (method, 405)
 
     run_in_clinic(store, engine, clinic, test)
 
@@ -228,3 +239,40 @@ def test_a_long_backlog_is_replaced_by_a_resync_message(store: Store, engine: En
             assert viewer.queue.empty()
 
     asyncio.run(test())
+
+
+def test_an_error_inside_shows_nothing_of_itself(
+    store: Store, engine: Engine, clinic: Clinic, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CANARY")
+
+    async def test(clinic: RunningClinic) -> None:
+        status, headers, body = await clinic.get("/api/patients")
+        assert (status, body) == (500, "Internal Server Error")
+        assert "default-src 'none'" in headers["content-security-policy"]
+        with pytest.raises(websockets.InvalidStatus):
+            await clinic.websocket()
+
+    monkeypatch.setattr(alert_queries, "list_patients", fail)
+    monkeypatch.setattr(Feed, "register_viewer", fail)
+    run_in_clinic(store, engine, clinic, test)
+    assert caplog.text.count("a request of the page failed: RuntimeError in fail, line ") == 2
+    assert "CANARY" not in caplog.text
+
+
+def test_an_error_after_the_answer_began_ends_the_connection_and_shows_nothing(
+    store: Store, engine: Engine, clinic: Clinic, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(clinic: RunningClinic) -> None:
+        clinic.feed.next_message = fail  # type: ignore[method-assign]
+        async with clinic.websocket() as viewer:
+            await viewer.wait_closed()
+            assert viewer.close_code == 1011
+
+    async def fail(_viewer: object) -> str:
+        raise LookupError("CANARY")
+
+    run_in_clinic(store, engine, clinic, test)
+    assert "a request of the page failed: LookupError in fail, line " in caplog.text
+    assert "CANARY" not in caplog.text

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from cloud.device_keys import DeviceKey
 from cloud.ingest import handle_message
 from cloud.registry import Assignment
 from cloud.store import Store
@@ -35,6 +36,9 @@ class FakeRegistry:
 
     def device_key(self, hub: str) -> VerifyingKey | None:
         return self.devices.get(hub)
+
+    def device_keys(self, hub: str) -> tuple[DeviceKey, ...]:
+        return tuple(DeviceKey(self.devices[name]) for name in self.devices if name == hub)
 
     def may_seal(self, hub: str, subject: str, epoch: int) -> bool:
         return any(found.subject == subject and found.contains(epoch_seconds(epoch)) for found in self.assignments(hub))

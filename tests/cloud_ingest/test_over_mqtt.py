@@ -1,4 +1,4 @@
-"""One scenario over the in-process link and over a real broker: the link of the other tests must behave like MQTT."""
+"""One scenario over the in-process link, amqtt and mosquitto with TLS: the link of the other tests must behave like MQTT."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,16 @@ import pytest
 from amqtt.broker import Broker
 
 from cloud.ingest import run_ingest
+from cloud.site.mosquitto import INGEST
 from config.endpoint import Endpoint
 from sync.errors import TransientError
 from sync.mqtt import IN_FLIGHT_LIMIT, Connected, Disconnected, Message, MqttClient
-from sync.wire import UP_TOPICS, ack_topic
+from sync.wire import UP_TOPICS, ack_topic, up_topic
 from tests.cloud_ingest.ingest_testbed import ACK_KEY, HUB, NOW_US
+from tests.databases import ON_BOTH
+from tests.mosquitto import Broker as Mosquitto
 
+DATABASES = ON_BOTH
 TIMEOUT_S = 30.0
 Interrupt = Callable[[], Awaitable[None]]
 
@@ -57,7 +61,7 @@ async def call_inline(function: Callable[..., Any], /, *values: Any) -> Any:
 
 
 @asynccontextmanager
-async def over_link(link: Any) -> AsyncIterator[tuple[Any, Any, Interrupt]]:
+async def over_link(link: Any, _request: pytest.FixtureRequest) -> AsyncIterator[tuple[Any, Any, Interrupt]]:
     async def interrupt() -> None:
         link.cut()
         await asyncio.sleep(0.01)
@@ -68,7 +72,16 @@ async def over_link(link: Any) -> AsyncIterator[tuple[Any, Any, Interrupt]]:
 
 
 @asynccontextmanager
-async def over_broker(_link: Any) -> AsyncIterator[tuple[MqttClient, MqttClient, Interrupt]]:
+async def running_clients(*clients: MqttClient) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(client.run()) for client in clients]
+        yield
+        for task in running:
+            task.cancel()
+
+
+@asynccontextmanager
+async def over_amqtt(_link: Any, _request: pytest.FixtureRequest) -> AsyncIterator[tuple[MqttClient, MqttClient, Interrupt]]:
     port = free_port()
     async with AsyncExitStack() as running:
         await running.enter_async_context(broker(port))
@@ -79,11 +92,23 @@ async def over_broker(_link: Any) -> AsyncIterator[tuple[MqttClient, MqttClient,
 
         hub = MqttClient(Endpoint("127.0.0.1", port), client_id=HUB, subscriptions=[ack_topic(HUB)])
         clinic = MqttClient(Endpoint("127.0.0.1", port), client_id="ingest", subscriptions=UP_TOPICS)
-        async with asyncio.TaskGroup() as tasks:
-            tasks_running = [tasks.create_task(client.run()) for client in (hub, clinic)]
+        async with running_clients(hub, clinic):
             yield hub, clinic, interrupt
-            for task in tasks_running:
-                task.cancel()
+
+
+@asynccontextmanager
+async def over_mosquitto(_link: Any, request: pytest.FixtureRequest) -> AsyncIterator[tuple[MqttClient, MqttClient, Interrupt]]:
+    """With TLS on both sides, and a broker that is killed."""
+    mosquitto: Mosquitto = request.getfixturevalue("broker")
+
+    async def interrupt() -> None:
+        await asyncio.to_thread(mosquitto.kill)
+        await asyncio.to_thread(mosquitto.start)
+
+    hub = MqttClient(mosquitto.hub(HUB), client_id=HUB, subscriptions=[ack_topic(HUB)])
+    clinic = MqttClient(mosquitto.service(INGEST), client_id="ingest/1", subscriptions=UP_TOPICS)
+    async with running_clients(hub, clinic):
+        yield hub, clinic, interrupt
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -92,8 +117,21 @@ async def wait_until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("transport", [over_link, over_broker])
-def test_every_block_arrives_once_despite_a_broker_restart(testbed: Any, make_link: Callable[[], Any], transport: Any) -> None:
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("transport", [over_link, over_amqtt])
+def test_every_block_arrives_once_despite_a_broker_restart(
+    testbed: Any, make_link: Callable[[], Any], transport: Any, request: pytest.FixtureRequest
+) -> None:
+    check_that_every_block_arrives_once(testbed, make_link(), transport, request)
+
+
+def test_every_block_arrives_once_although_mosquitto_is_killed(
+    testbed: Any, make_link: Callable[[], Any], request: pytest.FixtureRequest
+) -> None:
+    check_that_every_block_arrives_once(testbed, make_link(), over_mosquitto, request)
+
+
+def check_that_every_block_arrives_once(testbed: Any, link: Any, transport: Any, request: pytest.FixtureRequest) -> None:
     async def scenario() -> int:
         committed = 0
 
@@ -101,7 +139,7 @@ def test_every_block_arrives_once_despite_a_broker_restart(testbed: Any, make_li
             nonlocal committed
             committed += 1
 
-        async with transport(make_link()) as (hub, clinic, interrupt):
+        async with transport(link, request) as (hub, clinic, interrupt):
             uplink = testbed.uplink(hub, call_inline)
             async with asyncio.TaskGroup() as tasks:
                 receiver = testbed.clinic
@@ -151,22 +189,18 @@ def test_the_client_falls_back_to_mqtt_3_1_1() -> None:
     asyncio.run(scenario())
 
 
-def test_more_messages_than_the_window_arrive_in_order() -> None:
-    async def scenario() -> list[Any]:
-        async with broker() as port:
-            sender = MqttClient(Endpoint("127.0.0.1", port), client_id="sender", subscriptions=[])
-            receiver = MqttClient(Endpoint("127.0.0.1", port), client_id="receiver", subscriptions=["n"])
-            async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
-                running = [tasks.create_task(client.run()) for client in (sender, receiver)]
-                assert [await client.receive() for client in (sender, receiver)] == [Connected(), Connected()]
-                for i in range(2 * IN_FLIGHT_LIMIT):
-                    await sender.publish("n", b"%d" % i)
-                received = [await receiver.receive() for _ in range(2 * IN_FLIGHT_LIMIT)]
-                for task in running:
-                    task.cancel()
-        return received
+@pytest.mark.parametrize("transport", [over_amqtt, over_mosquitto])
+def test_more_messages_than_the_window_arrive_in_order(transport: Any, request: pytest.FixtureRequest) -> None:
+    topic, n = up_topic(HUB, "wave"), 2 * IN_FLIGHT_LIMIT
 
-    assert asyncio.run(scenario()) == [Message("n", b"%d" % i) for i in range(2 * IN_FLIGHT_LIMIT)]
+    async def scenario() -> list[Any]:
+        async with asyncio.timeout(TIMEOUT_S), transport(None, request) as (sender, receiver, _):
+            assert [await client.receive() for client in (sender, receiver)] == [Connected(), Connected()]
+            for i in range(n):
+                await sender.publish(topic, b"%d" % i)
+            return [await receiver.receive() for _ in range(n)]
+
+    assert asyncio.run(scenario()) == [Message(topic, b"%d" % i) for i in range(n)]
 
 
 def test_the_client_waits_for_a_broker_and_reports_the_missing_connection() -> None:

@@ -1,4 +1,4 @@
-"""A server is reached at a loopback address only, and never at a name."""
+"""Without TLS a server is reached at a loopback address only, and never at a name; with TLS, in the EU and the EEA only."""
 
 import socket
 from ipaddress import IPv4Address, IPv6Address
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.endpoint import Credentials, Endpoint, EndpointError, is_loopback, parse_port
+from config.endpoint import Endpoint, EndpointError, is_host, is_loopback, parse_port
 
 
 @given(st.ip_addresses(v=4) | st.ip_addresses(v=4, network="126.0.0.0/7"))
@@ -67,12 +67,30 @@ def test_refuses_a_port_that_does_not_exist(port: int) -> None:
         Endpoint("127.0.0.1", port)
 
 
+@pytest.mark.parametrize("host", ["broker.example.org", "localhost", "192.0.2.1", "2001:db8::1", "127.0.0.1", "a-1.b"])
+def test_a_server_anywhere_is_allowed_with_an_identity_and_a_region_in_the_eu_or_the_eea(host: str) -> None:
+    assert Endpoint(host, 8883, Path("identity"), "DE").region == "DE"
+    assert Endpoint(host, 8883, Path("identity"), "NO").host == host
+
+
+@pytest.mark.parametrize("region", [None, "", "US", "CH", "GB", "de", "D", "DEU", "EU"])
+def test_refuses_a_region_outside_the_eu_and_the_eea(region: str | None) -> None:
+    with pytest.raises(EndpointError, match=rf"^region = {region!r} is not allowed: set it to the code of a country of the EU"):
+        Endpoint("broker.example.org", 8883, Path("identity"), region)
+
+
+def test_refuses_a_region_without_an_identity() -> None:
+    with pytest.raises(EndpointError, match=r"^region is set without identity: set identity too"):
+        Endpoint("127.0.0.1", 8883, region="DE")
+
+
 @pytest.mark.parametrize(
-    ("credentials", "region"), [(Credentials(Path("hub.pem"), Path("hub.key")), None), (None, "DE"), (None, "")]
+    "host", ["", "*.example.org", "a b", "-a", "a..b", "fe80::1%eth0", "a\n", "127.1", "256.1.1.1", "a:1", "ä"]
 )
-def test_refuses_what_would_be_ignored_without_tls(credentials: Credentials | None, region: str | None) -> None:
-    with pytest.raises(EndpointError, match=r"^credentials and region are not allowed: omit them"):
-        Endpoint("127.0.0.1", 8883, credentials, region)
+def test_refuses_what_is_no_host(host: str) -> None:
+    assert not is_host(host)
+    with pytest.raises(EndpointError, match=r"^host = .* is not allowed: set it to a host name or an IP address$"):
+        Endpoint(host, 8883, Path("identity"), "DE")
 
 
 @given(st.integers(1, 65535))

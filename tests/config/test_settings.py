@@ -59,6 +59,13 @@ def test_environment_overrides_the_file(tmp_path: Path) -> None:
     assert (settings.hub, settings.clinic.broker) == ("hub-2", Endpoint("127.0.0.1", 1884))
 
 
+def test_a_server_elsewhere_needs_an_identity_and_a_region(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace('host = "127.0.0.1"', 'host = "mqtt.example.org"\nidentity = "id"\nregion = "DE"'))
+    assert load_settings(path, {}).clinic.broker == Endpoint("mqtt.example.org", 1883, tmp_path / "id", "DE")
+    changed = load_settings(path, {"PULSEGATE_CLINIC_IDENTITY": "/b", "PULSEGATE_CLINIC_REGION": "NO"}).clinic.broker
+    assert changed == Endpoint("mqtt.example.org", 1883, Path("/b"), "NO")
+
+
 @pytest.mark.parametrize("port", ["²", "x", "-1", "", "0", "70000", pytest.param("9" * 5000, id="long")])
 def test_rejects_an_invalid_port_from_the_environment(tmp_path: Path, port: str) -> None:
     with pytest.raises(SettingsError, match=r"clinic.port = .* is not allowed"):
@@ -83,11 +90,19 @@ def test_environment_does_not_hide_a_wrong_table(tmp_path: Path) -> None:
         ('host = "127.0.0.1"', "host = 2130706433", "clinic.host = 2130706433 is not allowed"),
         ("port = 1883", "", "clinic.port is missing: set it to a number from 1 to 65535"),
         ("port = 1883", "port = 0", "clinic.port = 0 is not allowed: set it to a number from 1 to 65535"),
-        ("port = 1883", 'port = 1883\nregion = "DE"', "unknown setting clinic.region"),
+        ("port = 1883", 'port = 1883\nregion = "DE"', "clinic.region is set without identity"),
+        ("port = 1883", 'port = 1883\nidentity = "id"', "clinic.region = None is not allowed"),
+        (
+            "port = 1883",
+            'port = 1883\nidentity = "id"\nregion = "US"',
+            "clinic.region = 'US' is not allowed: set it to the code",
+        ),
+        ("port = 1883", 'port = 1883\nidentity = "id"\nregion = 49', "clinic.region = 49 is not allowed"),
+        ("port = 1883", "port = 1883\nidentity = true", "clinic.identity = True is not allowed: set it to a path"),
         ("port = 1883", 'port = 1883\ncredentials = "hub.pem"', "unknown setting clinic.credentials"),
         ("port = 1883", "port = 70000", "clinic.port = 70000 is not allowed: set it to a number from 1 to 65535"),
         ("port = 1883", "port = true", "clinic.port = True is not allowed"),
-        ("port = 1883", "prt = 1883", "unknown setting clinic.prt: use one of host, port, registration"),
+        ("port = 1883", "prt = 1883", "unknown setting clinic.prt: use one of host, identity, port, region, registration"),
         ('address = "a0:9e:1a:00:00:01"', "", "sensor[0] has neither of address and advertised_name: set exactly one of them"),
         ('address = "a0:9e:1a:00:00:01"', 'address = "here"', "a Bluetooth address such as"),
         ("tachycardia_rate = 140", "tachycardia_rate = 999", "tachycardia_rate = 999 /min is not allowed"),

@@ -108,6 +108,14 @@ def test_a_wrong_clock_is_told_and_set_and_a_cuff_without_one_is_left_alone() ->
     assert not {"sensor_clock_written", "setup_failed"} & statuses(run(Cuff("BM96", cuff.result))).keys()
 
 
+def test_the_clock_is_read_before_a_result_that_came_earlier_is_decoded() -> None:
+    """The cuff indicates at its subscription. What its clock shows decides when that result was measured."""
+    cuff = Cuff("UA-651BLE", bytes.fromhex("00780050005D00"), clock=bytes.fromhex("EB07010F070000"))
+    kinds = [reading.kind for reading in run(cuff) if isinstance(reading, Vital | Status)]
+    assert kinds.index("sensor_time") < kinds.index("sensor_clock_written") < kinds.index("systolic")
+    assert kinds.count("sensor_time") == 1
+
+
 def test_a_stored_result_is_joined_from_its_segments() -> None:
     readings = run(Cuff("BM96", bytes.fromhex("00780050005D00"), segments=STORED))
     stored = [vital for vital in vitals(readings) if vital[2] is not None]

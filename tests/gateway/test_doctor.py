@@ -105,7 +105,7 @@ def test_altered_models_are_found(hub: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_broker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang(*_arguments: object) -> None:
+    async def hang(*_arguments: object, **_options: object) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(asyncio, "open_connection", hang)

@@ -14,6 +14,7 @@ def test_ten_minutes_of_faults_are_accounted_for(tmp_path: Path) -> None:
     assert result["faults"] >= 48
     assert result["sent"] > 50_000
     assert (result["unexplained"], result["stored_twice"], result["late_times"], result["tasks_left"]) == (0, 0, 0, [])
+    assert result["failures"] == []
     part = json.loads((tmp_path / "soak.jsonl").read_text(encoding="utf-8"))
     assert len(part["sensors"]) == 12
     again = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -105,19 +105,82 @@ def test_two_results_that_arrive_with_the_same_lead_are_live() -> None:
     """The patient set the clock twelve hours wrong. One such result could be a stored one; the second shows the error."""
     times = SpotTimes(zone=BERLIN)
     wrong = timedelta(hours=-10)
-    assert find(times, NOW - 20 * S, NOW, wrong) == (-12 * 3600, "measured")
+    assert find(times, NOW - 20 * S, NOW, wrong) == (-12 * 3600, "unconfirmed")
     assert find(times, NOW + DAY - 25 * S, NOW + DAY, wrong)[1] == "corrected"
     error_s, source = find(times, NOW + DAY - H, NOW + DAY + S, wrong, stored=True)
     assert (abs(error_s) <= 30, source) == (True, "corrected")
 
 
 def test_stored_results_without_that_mark_are_not_taken_for_live_ones() -> None:
-    """A cuff without record access sends all that it stores in one burst."""
+    """A cuff without record access sends all that it stores in one burst. Its latest result shows that its clock is right."""
     times = SpotTimes(zone=BERLIN)
     for i in range(60):
         at_us = NOW - (60 - i) * 7 * MIN
-        assert find(times, at_us, NOW + i * S) == (0, "measured")
+        assert find(times, at_us, NOW + i * S) == (0, "unconfirmed")
     assert find(times, NOW + 40 * S, NOW + 61 * S) == (0, "measured")
+    assert find(times, NOW - 60 * 7 * MIN, NOW + 62 * S) == (0, "measured")
+
+
+def test_a_clock_that_restarts_twice_at_the_factorys_date() -> None:
+    """The same date is then that of two times. The clock that the sensor shows decides, and without it nothing does."""
+    wrong = timedelta(days=-700)
+    first, second = NOW, NOW + 5 * H
+    again = wrong - timedelta(hours=5)
+    times = SpotTimes(zone=BERLIN)
+    times.observe(shown(first + 30 * MIN, wrong).isoformat(), first + 30 * MIN)
+    times.on_clock_set(first + 30 * MIN + S)
+    times.on_disconnected()
+    unread = SpotTimes(json.loads(json.dumps(times.state())), BERLIN)
+    assert find(unread, second + 20 * MIN, second + 20 * MIN, again) == (-5 * 3600, "unconfirmed")
+    times.observe(shown(second + 20 * MIN + S, again).isoformat(), second + 20 * MIN + S)
+    assert find(times, second + 20 * MIN, second + 20 * MIN, again) == (0, "corrected")
+    assert find(times, second + 10 * MIN, second + 20 * MIN, again) == (0, "unconfirmed")  # it may be a stored one
+    times.on_clock_set(second + 21 * MIN)
+    assert find(times, second + 19 * MIN, second + 20 * MIN, again) == (0, "corrected")
+
+
+def test_a_clock_that_cannot_be_read_and_restarts_twice_is_known_from_its_second_result() -> None:
+    """A scale that only advertises: its first weighing could be one of the time before, its second one shows that it is not."""
+    times, first, second = SpotTimes(zone=BERLIN), timedelta(days=-3000), timedelta(days=-3000, hours=-6)
+    assert find(times, NOW + 40 * MIN, NOW + 40 * MIN, first) == (0, "corrected")  # it would be too old
+    assert find(times, NOW + 3 * H, NOW + 3 * H) == (0, "measured")  # somebody set it
+    later = NOW + 6 * H + 30 * MIN
+    assert find(times, later, later, second) == (-6 * 3600, "unconfirmed")
+    assert find(times, later + H, later + H, second) == (0, "corrected")
+    assert find(times, later + 2 * H, later + 2 * H, second) == (0, "corrected")
+
+
+def test_a_stored_result_from_before_a_clock_jumped() -> None:
+    """The clock was right at 8:00, and is an hour ahead at 11:00. Nothing tells when it jumped, unless a time is too early."""
+    times, ahead = SpotTimes(zone=BERLIN), timedelta(hours=3)
+    times.observe(shown(NOW, timedelta(hours=2)).isoformat(), NOW)
+    times.on_disconnected()
+    times.observe(shown(NOW + 3 * H, ahead).isoformat(), NOW + 3 * H)
+    assert find(times, NOW + 30 * MIN, NOW + 3 * H) == (0, "measured")  # else it would be from before 8:00
+    assert find(times, NOW + 2 * H, NOW + 3 * H) == (0, "unconfirmed")
+    assert find(times, NOW + 2 * H, NOW + 3 * H, stored=True) == (0, "unconfirmed")
+    assert find(times, NOW + 150 * MIN, NOW + 3 * H, ahead) == (0, "corrected")  # else it would be from after 11:00
+
+
+def test_a_time_is_confirmed_only_by_the_clock_of_the_same_connection() -> None:
+    times = SpotTimes(zone=BERLIN)
+    times.observe(shown(NOW, timedelta(hours=2)).isoformat(), NOW)
+    assert find(times, NOW - H, NOW + S) == (0, "measured")
+    times.on_disconnected()
+    assert find(times, NOW - 2 * H, NOW + 5 * MIN) == (0, "unconfirmed")
+    assert find(times, NOW - 2 * H, NOW + 5 * MIN, stored=True) == (0, "measured")
+    times.observe(shown(NOW + 5 * MIN, timedelta(hours=2)).isoformat(), NOW + 5 * MIN)
+    assert find(times, NOW - 2 * H, NOW + 5 * MIN) == (0, "measured")
+    assert find(times, NOW - 2 * H, NOW + DAY) == (0, "unconfirmed")
+
+
+def test_stored_results_that_arrive_with_the_same_age_are_not_live_where_the_clock_is_read() -> None:
+    times = SpotTimes(zone=BERLIN)
+    for day in (0, 1):
+        arrived_us = NOW + day * DAY
+        times.observe(shown(arrived_us, timedelta(hours=2)).isoformat(), arrived_us)
+        assert find(times, arrived_us - H, arrived_us) == (0, "measured")
+        times.on_disconnected()
 
 
 def test_a_clock_that_counts_from_the_factorys_date_is_not_used() -> None:
@@ -208,7 +271,7 @@ def test_what_is_known_of_a_clock_survives_a_restart_and_is_bounded() -> None:
     times = SpotTimes(zone=BERLIN)
     for i in range(100):
         times.observe(shown(NOW + i * DAY, timedelta(hours=i // 40)).isoformat(), NOW + i * DAY)
-    assert [len(points) for _, points in times.state()["runs"]] == [MAX_POINTS, MAX_POINTS, MAX_POINTS]
+    assert [len(points) for *_, points in times.state()["runs"]] == [MAX_POINTS, MAX_POINTS, MAX_POINTS]
     for i in range(20):
         times.on_clock_set(NOW + (100 + i) * DAY)
     saved = json.loads(json.dumps(times.state()))
@@ -237,5 +300,5 @@ def test_no_result_is_dated_after_its_arrival_or_absurdly_early(events: list[tup
         else:
             at_us, source = times.find(Origin(1, local, "set", is_stored=what == "stored"), arrived_us)
             assert arrived_us - MAX_AGE_US <= at_us <= arrived_us
-            assert source in {"measured", "corrected", "arrival"}
+            assert source in {"measured", "corrected", "arrival", "unconfirmed"}
         json.dumps(times.state())

@@ -134,6 +134,13 @@ def test_a_continuous_saturation_must_stay_low_to_be_reported() -> None:
     assert episodes(patient.measure(160, "spo2", 97, "continuous")) == [("spo2_low", 100, 160)]
 
 
+def test_a_low_saturation_ends_only_above_its_hysteresis() -> None:
+    patient = Patient()
+    assert episodes(patient.measure(0, "spo2", 93)) == [("spo2_low", 0, None)]
+    assert patient.measure(60, "spo2", 94) == []
+    assert episodes(patient.measure(120, "spo2", 95)) == [("spo2_low", 0, 120)]
+
+
 def test_low_values_before_and_after_a_gap_do_not_add_up() -> None:
     patient = Patient()
     for at in (*range(15), *range(100, 115)):
@@ -153,6 +160,15 @@ def test_a_gain_of_more_than_2_kg_in_3_days_is_reported() -> None:
     (gained,) = patient.measure(3 * DAY + 60, "weight", 82.2)
     assert gained.measured["gain_kg"] == pytest.approx(2.1)
     assert episodes(patient.measure(4 * DAY, "weight", 82.0)) == [("weight_gain", 3 * DAY + 60, 4 * DAY)]
+
+
+def test_a_weight_gain_ends_only_below_its_hysteresis() -> None:
+    patient = Patient()
+    for day in range(3):
+        assert patient.measure(day * DAY, "weight", 80.0) == []
+    assert episodes(patient.measure(3 * DAY, "weight", 82.2)) == [("weight_gain", 3 * DAY, None)]
+    assert patient.measure(4 * DAY, "weight", 81.6) == []
+    assert episodes(patient.measure(5 * DAY, "weight", 81.4)) == [("weight_gain", 3 * DAY, 5 * DAY)]
 
 
 def test_the_same_gain_over_a_week_is_not_reported() -> None:

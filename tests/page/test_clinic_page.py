@@ -232,6 +232,17 @@ def test_keeps_the_selected_language_after_a_reload(clinic: Any, monitored: Any)
     expect(page.locator("#alerts-heading")).to_have_text("Alertes")
 
 
+def test_stores_nothing_in_the_browser_but_the_selected_language(clinic: Any, monitored: Any) -> None:
+    page = monitored.page
+    open_page(page, clinic.page)
+    page.get_by_label("Language").select_option("de")
+    expect(page.locator(".strip svg")).to_be_visible()
+    assert page.evaluate("Object.entries(localStorage)") == [["pulsegate.language", "de"]]
+    assert page.evaluate("sessionStorage.length") == 0
+    assert page.evaluate("indexedDB.databases()") == []
+    assert page.context.cookies() == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_sufficient_contrast(clinic: Any, monitored: Any, scheme: Any) -> None:
     page = monitored.page

@@ -72,7 +72,7 @@ def make_records() -> Iterator[Record]:
     )
     yield from send.result("scale", HOUR_US, {"weight": 80.35}, user=1)
     yield from send.result("scale", HOUR_US - 2_000_000, {"body_fat": 21.4, "basal_metabolism": 7000.0}, clock=None)
-    yield from send.result("scale", 30 * HOUR_US, {"weight": 79.9}, user=1)
+    yield from send.result("scale", 30 * HOUR_US, {"weight": 79.9}, user=1, time_source="unconfirmed")
     yield from send.result("scale", 29 * HOUR_US, {"basal_metabolism": 9110.0}, "placeholder")
     yield from send.result("thermometer", HOUR_US, {"temperature": 37.25})
     yield from send.result("thermometer", 0, {"temperature": 46.0}, "implausible")
@@ -126,6 +126,7 @@ def test_the_other_groups_show_the_latest_of_every_sensor(home: Clinic, monitore
     expect(weight.locator(".measured-value")).to_have_text("80.35 kg")
     expect(weight.locator(".measured-facts")).to_have_text("Body fat21.4 %Basal metabolism per day7000 kJ")
     expect(weight.locator(".earlier-value")).to_have_text(["79.9 kg"])  # and not what the scale filled in
+    expect(weight.locator(".earlier li")).to_contain_text("time not confirmed: the sensor’s clock may have been set since")
     temperature = group(page, "Body temperature")
     expect(temperature.locator(".measured-value")).to_have_text("37.3 °C")  # not one that no person has
     expect(temperature.locator(".earlier li")).to_contain_text("Implausible value")

@@ -17,6 +17,10 @@ LABELS = {
     Label.ENVELOPE: Use.DEVICE,
     Label.ACKNOWLEDGEMENT: Use.ACKNOWLEDGEMENT,
     Label.RECEIPT: Use.RECEIPT,
+    Label.ENROLMENT: Use.DEVICE,
+    Label.RENEWAL: Use.DEVICE,
+    Label.TLS_KEY: Use.TLS,
+    Label.TIME: Use.TIME,
 }
 KEYS = {use: SigningKey.generate(use) for use in Use}
 

@@ -136,6 +136,7 @@ function markElements(item) {
 
 function timeMark({ time_source, clock }) {
   if (time_source === "corrected") return ["", t("time_corrected")];
+  if (time_source === "unconfirmed") return ["warn", t("time_unconfirmed")];
   if (time_source === "arrival") return ["warn", t("time_arrival", { clock: lookup("sensor_clock", clock ?? "none") ?? clock })];
   return null;
 }

@@ -1,0 +1,166 @@
+"""The operator's commands about the site: its certification authority, the certificates of its services, and its broker."""
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from cloud.errors import ClinicError
+from cloud.folder import ClinicFolder
+from cloud.site import Authority, Kind
+from cloud.site.mosquitto import Listener, cut_connection, load_control, reload_broker, write_broker_config
+from config.endpoint import is_host, parse_port
+from config.identity import write_identity
+
+AddCommand = Callable[..., argparse.ArgumentParser]
+AddOptions = Callable[[argparse.ArgumentParser], None]
+
+BROKER_USER: Final = "mosquitto"
+"""The account of Debian's package."""
+
+
+def add_site_commands(add_command: AddCommand, add_folder_option: AddOptions) -> None:
+    """Add the commands to the parser of `pulsegate-cloud site`."""
+
+    def add(name: str, summary: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+        command = add_command(name, summary)
+        add_folder_option(command)
+        command.set_defaults(run=run)
+        return command
+
+    init = add("init", "create the certification authority of a new site", _run_init)
+    init.add_argument("--site", required=True, metavar="NAME", help="name of the site, as it stands in certificates")
+    init.add_argument("--country", required=True, metavar="CODE", help="its country in the EU or the EEA, such as DE")
+    init.add_argument("--region", required=True, metavar="NAME", help="the region in this country, such as Bayern")
+    issue = add("issue-service", "write a new key and certificate of a service, in place of those before", _run_issue)
+    issue.add_argument("--name", required=True, help="name of the service: broker, ingest, opener, page, database, …")
+    issue.add_argument(
+        "--host", action="append", default=[], help="host name or address by which the service is reached; may be repeated"
+    )
+    issue.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for identity.pem and roots.pem")
+    revoke = add("revoke", "revoke certificates, and refuse them at the broker at once", _run_revoke)
+    revoke.add_argument("kind", type=Kind, choices=list(Kind), help="hubs, staff or services")
+    revoke.add_argument("name", metavar="NAME", help="whose certificates, or the serial number of one in hexadecimal")
+    _add_broker_option(revoke)
+    _add_broker_option(add("crl", "write the revocation lists again; do this daily, they expire after 7 days", _run_crl))
+    add("rotate-root", "create a new root beside the present one; both are trusted until retire-root", _run_rotate)
+    add("retire-root", "trust only the newest root, a year after rotate-root at the earliest", _run_retire)
+    add("show", "show the site, its roots and the latest certificate of each name", _run_show)
+    configure = add("configure-broker", "write the configuration of mosquitto", _run_configure)
+    configure.add_argument(
+        "--identity", type=Path, required=True, metavar="DIR", help="what issue-service wrote for the broker"
+    )
+    configure.add_argument("--hubs", type=_parse_listener, required=True, metavar="HOST:PORT", help="where hubs connect")
+    configure.add_argument(
+        "--services", type=_parse_listener, required=True, metavar="HOST:PORT", help="where ingest, opener and page connect"
+    )
+    configure.add_argument("--user", default=BROKER_USER, help="account of the broker (default: %(default)s)")
+    configure.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for mosquitto.conf")
+
+
+def _add_broker_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--broker", type=Path, metavar="DIR", help="what configure-broker wrote: the running broker reads the lists again"
+    )
+
+
+def _run_init(options: argparse.Namespace) -> int:
+    folder = ClinicFolder(options.data)
+    folder.create()
+    Authority.create(folder.site, options.site, options.country, options.region, _now_s())
+    _print(f"created the site {options.site} in {folder.site}: back this folder up, and keep the copy offline")
+    return 0
+
+
+def _run_issue(options: argparse.Namespace) -> int:
+    authority, key = _load(options), ec.generate_private_key(ec.SECP256R1())
+    chain = authority.issue_service(options.name, options.host, key.public_key(), _now_s())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        write_identity(options.out, pem, chain, authority.roots)
+    except OSError as error:
+        raise ClinicError(f"cannot write to {options.out} ({error.strerror}): choose a folder that you can write to") from error
+    _print(f"wrote the identity of {options.name} to {options.out}: it is valid for 90 days")
+    return 0
+
+
+def _run_revoke(options: argparse.Namespace) -> int:
+    n = _load(options).revoke(options.kind, options.name, _now_s())
+    _print(f"revoked {n} certificates of {options.name}")
+    if options.broker is None:
+        _print("running servers accept them until they read the lists again: name the broker with --broker")
+        return 0
+    reload_broker(options.broker)
+    if options.kind == Kind.HUBS:
+        asyncio.run(cut_connection(load_control(options.broker), options.name))
+        _print(f"the broker refuses {options.name} from now on; an open connection was cut")
+    return 0
+
+
+def _run_crl(options: argparse.Namespace) -> int:
+    _load(options).write_crls(_now_s())
+    if options.broker is not None:
+        reload_broker(options.broker)
+    return 0
+
+
+def _run_rotate(options: argparse.Namespace) -> int:
+    _load(options).rotate_root(_now_s())
+    _print("created a new root: issue new certificates for all services, and restart the broker")
+    return 0
+
+
+def _run_retire(options: argparse.Namespace) -> int:
+    _load(options).retire_root(_now_s())
+    _print("the older root is no longer trusted, and its keys are deleted: restart the broker")
+    return 0
+
+
+def _run_show(options: argparse.Namespace) -> int:
+    authority = _load(options)
+    name = authority.name
+    _print(f"site {name.site}, {name.region}, {name.country}")
+    for fingerprint in authority.fingerprints():
+        _print(f"root {fingerprint.hex()}")
+    latest = {(issued.kind, issued.name): issued for issued in authority.list_issued()}
+    for (kind, owner), issued in sorted(latest.items()):
+        state = (
+            "revoked" if issued.revoked_s is not None else f"valid until {datetime.fromtimestamp(issued.expires_s, UTC):%F %R}Z"
+        )
+        _print(f"{kind} {owner} {issued.serial:x} {state}")
+    return 0
+
+
+def _run_configure(options: argparse.Namespace) -> int:
+    path = write_broker_config(
+        options.out, _load(options), options.identity, hubs=options.hubs, services=options.services, user=options.user
+    )
+    _print(f"wrote {path}: start the broker with mosquitto -c {path}")
+    return 0
+
+
+def _load(options: argparse.Namespace) -> Authority:
+    return Authority.load(ClinicFolder(options.data).site)
+
+
+def _parse_listener(text: str) -> Listener:
+    host, _, port_text = text.rpartition(":")
+    host, port = host.removeprefix("[").removesuffix("]"), parse_port(port_text)
+    if port is None or not is_host(host):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address: give one such as 192.0.2.1:8883")
+    return Listener(host, port)
+
+
+def _now_s() -> int:
+    return int(time.time())
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")

@@ -1,0 +1,107 @@
+"""The hub's time. A hub may start without a battery clock: then only the site's signed time counts.
+
+The highest time that the site ever signed is kept on the disk: no earlier time is taken, from the site or from the system.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from config.files import replacing
+from sync.errors import PermanentError
+
+FILE: Final = "time.json"
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Runs on while the machine sleeps, and starts at 0 when it boots."""
+
+
+class SiteTimeError(PermanentError):
+    """A time is earlier than one that the site signed before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The clocks of this machine: the wall clock, the time since it booted (both in seconds), and the id of this boot."""
+
+    wall_s: Callable[[], float]
+    since_boot_s: Callable[[], float]
+    boot_id: Callable[[], str | None]
+
+    @classmethod
+    def of_system(cls) -> "Clocks":
+        return cls(time.time, lambda: time.clock_gettime(_BOOT_CLOCK), _read_boot_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteClock:
+    """The time by the site's last signed time, or by the wall clock where that may be right. `folder` is the identity's."""
+
+    folder: Path
+    clocks: Clocks
+
+    def now_s(self) -> float | None:
+        """Seconds since 1970; None while no clock can be trusted: the site must be asked.
+
+        The site's time counts, if it was taken since this machine booted. Otherwise the wall clock does, unless it is earlier
+        than a time that the site signed.
+        """
+        known = self._read()
+        wall_s = self.clocks.wall_s()
+        if known is None:
+            return wall_s
+        if known["boot"] is not None and known["boot"] == self.clocks.boot_id():
+            return float(known["highest_s"] + max(0.0, self.clocks.since_boot_s() - known["since_boot_s"]))
+        return wall_s if wall_s >= known["highest_s"] else None
+
+    def verification_s(self) -> float:
+        """The time by which certificates of servers are valid; 0 while it is not known, so that none is."""
+        with contextlib.suppress(SiteTimeError):
+            return self.now_s() or 0.0
+        return 0.0
+
+    def set(self, time_s: int) -> None:
+        """Keep a time that the site has just signed.
+
+        Raises:
+            SiteTimeError: the site signed a later time before, or a file cannot be written.
+        """
+        known = self._read()
+        if known is not None and time_s < known["highest_s"]:
+            raise SiteTimeError(
+                "the clinic's server tells an earlier time than it told before: ask the clinic to check its clock"
+            )
+        self._write(time_s)
+
+    def begin(self, time_s: int) -> None:
+        """Forget the times before, which another site signed, and keep this one."""
+        self._write(time_s)
+
+    def _write(self, time_s: int) -> None:
+        content = {"highest_s": time_s, "boot": self.clocks.boot_id(), "since_boot_s": self.clocks.since_boot_s()}
+        path = self.folder / FILE
+        try:
+            with replacing(path, durable=True) as draft:
+                draft.write_text(json.dumps(content), encoding="ascii")
+        except OSError as error:
+            raise SiteTimeError(f"cannot write {path} ({error.strerror}): check the folder and the disk") from error
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            content: dict[str, Any] = json.loads((self.folder / FILE).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise SiteTimeError(f"cannot read {self.folder / FILE}: enrol this hub again") from error
+        return content
+
+
+def _read_boot_id() -> str | None:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:  # not Linux: the wall clock counts then
+        return None
