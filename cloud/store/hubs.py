@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Executable, and_, bindparam, f
 
 from cloud.row_sets import RowInsert, RowQuery
 from cloud.store import tables
+from cloud.store.commit_counts import ERASED
 from cloud.store.marks import MarkedSequence
 from cloud.store.stored_blocks import Progress, ProgressRequest, StoreIdentity
 from cloud.store.tables import insert
@@ -50,7 +51,6 @@ def _epochs_query(are_wanted: ColumnElement[bool]) -> Executable:
 
 _STATEMENTS, _EPOCHS = tables.statements.c, tables.epochs.c
 _VIEW: Final = RowQuery((_STATEMENTS.hub, _STATEMENTS.id), _statements_query)
-_ERASED: Final = RowQuery([tables.erased.c.subject], lambda are_wanted: select(tables.erased.c.subject).where(are_wanted))
 _MARKS: Final = RowQuery(
     (tables.marks.c.hub, tables.marks.c.epoch),
     lambda are_wanted: select(*(tables.marks.c[name] for name in ("hub", "epoch", "lane", "seq"))).where(are_wanted),
@@ -118,7 +118,7 @@ def view_store(
         if row.hub is not None:
             statements[row.hub][row.id] = KeyStatement(*row[n + 1 :])
     identity = identity or read_identity(connection)
-    erased = frozenset(row.subject for row in _ERASED.execute(connection, [(subject,) for subject in subjects]))
+    erased = frozenset(row.subject for row in ERASED.execute(connection, [(subject,) for subject in subjects]))
     marks = _read_marks(connection, envelopes)
     lost = tuple(envelope for envelope in envelopes if find_loss(envelope, identity, marks) is not None)
     return StoreView(statements, erased, lost)

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cloud.database_errors import is_transient, translating_errors
 from cloud.databases import DatabaseLocation, describe_error, lock_schema, open_postgresql, open_sqlite
+from cloud.prepared_statements import use_prepared_statements
 from cloud.store import hubs as store_hubs
 from cloud.store import tables
 from cloud.store.commit import commit_messages
@@ -246,7 +247,9 @@ _ID: Final = tuple(tables.blocks.c[name] for name in StoredBlockId._fields)
 
 def _open_engine(location: DatabaseLocation) -> Engine:
     if not isinstance(location, Path):
-        return open_postgresql(location, BUSY_TIMEOUT_S)
+        engine = open_postgresql(location, BUSY_TIMEOUT_S)
+        use_prepared_statements(engine)
+        return engine
     try:
         make_private(location)
     except OSError as error:
