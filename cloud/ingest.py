@@ -171,6 +171,7 @@ def _commit_messages(
         ProgressRequest(
             message.hub,
             message.signed.envelope.epoch,
+            commit.held,
             _sequences_of(message, commit) | found.blocks.previous,
             subjects_now(message.hub, registry, now_us // _US_PER_S),
         )

@@ -8,7 +8,19 @@ longer than to run one.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Executable, Table, bindparam, column, func, select, tuple_
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Executable,
+    LargeBinary,
+    Table,
+    bindparam,
+    column,
+    func,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine, UserDefinedType
@@ -44,7 +56,7 @@ class RowInsert:
             result = connection.execute(statement, _columns(rows))
         else:
             result = connection.execute(statement, [dict(zip(self._names, row, strict=True)) for row in rows])
-        return list(result) if result.returns_rows else []
+        return list(result.all()) if result.returns_rows else []
 
 
 class RowQuery:
@@ -64,7 +76,7 @@ class RowQuery:
         if not wanted:
             return []
         if connection.dialect.name == POSTGRESQL:
-            return list(connection.execute(statement, _columns(wanted) | parameters))
+            return list(connection.execute(statement, _columns(wanted) | parameters).all())
         found: list[Any] = []
         values = [row[0] for row in wanted] if self._is_single else [tuple(row) for row in wanted]
         for start in range(0, len(values), _PAGE):
@@ -89,19 +101,23 @@ class _Array(UserDefinedType[Any]):
         return f"{self.item.compile(dialect=_POSTGRESQL)}[]"
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], str]:
-        return array_literal
+        return _literal_of_bytes if isinstance(self.item, LargeBinary) else _literal
 
 
-def array_literal(values: Iterable[Any]) -> str:
-    """Return the literal of an array of texts, byte strings, integers or booleans, where None is null."""
-    return "{" + ",".join([_item_literal(value) for value in values]) + "}"
+def _literal(values: Iterable[Any]) -> str:
+    """The literal of an array of texts, integers or booleans, where None is null."""
+    return "{" + ",".join([_quote(value) if isinstance(value, str) else _name(value) for value in values]) + "}"
 
 
-def _item_literal(value: Any) -> str:
-    if isinstance(value, bytes):
-        return '"\\\\x' + value.hex() + '"'
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _literal_of_bytes(values: Iterable[bytes]) -> str:
+    return "{" + ",".join([f'"\\\\x{value.hex()}"' for value in values]) + "}"
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _name(value: int | None) -> str:
     return "NULL" if value is None else str(value)
 
 

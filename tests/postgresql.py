@@ -31,6 +31,8 @@ OPTIONS: Final = (
     *("listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "log_min_messages=fatal"),
     *("jit=off", "shared_buffers=8MB", "max_connections=40"),  # a connection starts a quarter sooner
 )
+DURABLE_OPTIONS: Final = ("listen_addresses=", "log_min_messages=fatal", "jit=off", "shared_buffers=256MB", "max_wal_size=4GB")
+"""Of benchmarks: every commit is on the disk, as in operation."""
 
 
 class Server:
@@ -102,10 +104,13 @@ class Server:
 
 
 @contextmanager
-def run_server() -> Iterator[Server]:
-    """Start a server and stop it at the end. Skips the test where PostgreSQL is not installed, and fails it under `CI=true`."""
+def run_server(*, is_durable: bool = False) -> Iterator[Server]:
+    """Start a server and stop it at the end. Skips the test where PostgreSQL is not installed, and fails it under `CI=true`.
+
+    With `is_durable` it is on a disk and syncs each commit.
+    """
     binaries, as_user = _find_binaries(), _as_other_user()
-    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-", dir=_find_memory()))
+    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-", dir=None if is_durable else _find_memory()))
     try:
         password = secrets.token_hex(16)
         server = Server(folder, password)
@@ -119,7 +124,11 @@ def run_server() -> Iterator[Server]:
         initdb = [binaries / "initdb", "--no-sync", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={secret}"]
         done = subprocess.run([*as_user, *initdb, "--encoding=UTF8", data], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        options = [part for option in (*OPTIONS, f"unix_socket_directories={folder}") for part in ("-c", option)]
+        options = [
+            part
+            for option in (*(DURABLE_OPTIONS if is_durable else OPTIONS), f"unix_socket_directories={folder}")
+            for part in ("-c", option)
+        ]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([*as_user, binaries / "postgres", "-D", data, *options], cwd=folder, stderr=log)
         try:

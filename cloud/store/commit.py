@@ -6,7 +6,7 @@ What rarely comes is the exception: dropped ranges and rejected blocks take a st
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, select
 
@@ -34,9 +34,11 @@ _INSERT_BLOCKS: Final = RowInsert(
     (*_PLACE, "subject", "key", "digest", "block", "received_us"),
     lambda new: new.on_conflict_do_nothing().returning(*(_BLOCKS[name] for name in _PLACE)),
 )
-_INSERT_WORK: Final = RowInsert(
+_WORK: Final = (*_PLACE, "is_alert", "received_us")
+_INSERT_WORK: Final = RowInsert(tables.work, _WORK, lambda new: new.on_conflict_do_nothing())
+_INSERT_WORK_AGAIN: Final = RowInsert(
     tables.work,
-    (*_PLACE, "is_alert", "received_us"),
+    _WORK,
     lambda new: new.on_conflict_do_nothing().returning(*(tables.work.c[name] for name in _PLACE)),
 )
 _DIGESTS: Final = RowQuery(
@@ -124,7 +126,8 @@ def _commit_blocks(connection: Connection, messages: Sequence[CheckedMessage], r
     digests = {place: first[place] for place in new}
     digests |= {(*row[:4],): row.digest for row in _DIGESTS.execute(connection, [p for p in first if p not in new])}
     again = {_place(block) for block in ordered if digests[_place(block)] == block[1].digest} - new
-    reopened = _insert_work(connection, sorted(p for p in again if p[1] in _RECEIPT_LANES), received_us)
+    work = _work_rows(sorted(place for place in again if place[1] in _RECEIPT_LANES), received_us)
+    reopened = {tuple(row) for row in _INSERT_WORK_AGAIN.execute(connection, work)}
     return [_compare(connection, blocks, digests, new, reopened, received_us) for blocks in storable]
 
 
@@ -183,14 +186,12 @@ def insert_blocks(connection: Connection, storable: Sequence[HubBlock], received
         (*_place((hub, block)), block.subject, block.key, block.digest, block.bytes, received_us) for hub, block in storable
     ]
     new = [tuple(row) for row in _INSERT_BLOCKS.execute(connection, rows)]
-    _insert_work(connection, new, received_us)
+    _INSERT_WORK.execute(connection, _work_rows(new, received_us))
     return set(new)
 
 
-def _insert_work(connection: Connection, places: Sequence[Place], received_us: int) -> set[Place]:
-    """Make blocks work that are not; returns the places of those that were not."""
-    rows = [(*place, place[1] == tables.ALERT_LANE, received_us) for place in places]
-    return {tuple(row) for row in _INSERT_WORK.execute(connection, rows)}
+def _work_rows(places: Iterable[Place], received_us: int) -> list[Sequence[Any]]:
+    return [(*place, place[1] == tables.ALERT_LANE, received_us) for place in places]
 
 
 def insert_rejected(connection: Connection, rejected: RejectedBlock, received_us: int) -> int:

@@ -1,7 +1,7 @@
 """Marks: up to where the clinic holds a lane of an epoch without gaps, and the chain value there."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Executable, SelectBase, Table, and_, func, select, union_all
@@ -83,15 +83,20 @@ _DROPPED: Final = RowQuery(_OF_MARK, _dropped_query)
 _DIGESTS: Final = RowQuery(_OF_MARK, _digests_query)
 
 
-def advance_marks(connection: Connection, sequences: Iterable[MarkedSequence]) -> dict[MarkedSequence, Mark]:
+def advance_marks(
+    connection: Connection, sequences: Mapping[MarkedSequence, Mapping[int, bytes]]
+) -> dict[MarkedSequence, Mark]:
     """Move the marks of sequences to the end of what is held without gaps, and return them.
+
+    `sequences` gives the digests, by number, of some blocks that are stored: they need not be read again.
 
     It runs in a transaction after the commit and first locks the marks' rows. Otherwise two ingests could each compute a mark
     before the other's rows are visible, and the mark would stay below those rows. They lock in the same order.
     """
-    wanted = sorted(set(sequences))
+    wanted = sorted(sequences)
     first = [(*sequence, 0, start_chain(*sequence)) for sequence in wanted]
     marks = {MarkedSequence(*row[:3]): Mark(*row[1:]) for row in _LOCK.execute(connection, first)}
+    _move(connection, marks, {key: _find_end(marks[key], sequences[key], ()) for key in wanted})
     moving = wanted
     while moving:
         moving = _advance_a_page(connection, marks, moving)
@@ -108,12 +113,18 @@ def _advance_a_page(
     dropped = defaultdict[MarkedSequence, list[_Dropped]](list)
     for row in _DROPPED.execute(connection, sequences):
         dropped[MarkedSequence(*row[:3])].append(_Dropped(*row[3:]))
-    ends = {key: _find_end(marks[key], digests[key], dropped[key]) for key in sequences}
-    moved = {key: end for key, end in ends.items() if end.seq > marks[key].seq}
-    _MOVE.execute(connection, [(key.hub, *end) for key, end in moved.items()])
-    going_on = [key for key, end in moved.items() if end.seq >= marks[key].seq + _PAGE]
-    marks.update(moved)
-    return going_on
+    moved = _move(connection, marks, {key: _find_end(marks[key], digests[key], dropped[key]) for key in sequences})
+    return [key for key, n in moved.items() if n >= _PAGE]
+
+
+def _move(
+    connection: Connection, marks: dict[MarkedSequence, Mark], ends: Mapping[MarkedSequence, Mark]
+) -> dict[MarkedSequence, int]:
+    """Move marks to these ends; returns by how many numbers those that moved did."""
+    moved = {key: end.seq - marks[key].seq for key, end in ends.items() if end.seq > marks[key].seq}
+    _MOVE.execute(connection, [(key.hub, *ends[key]) for key in moved])
+    marks.update(ends)
+    return moved
 
 
 def _find_end(mark: Mark, digests: Mapping[int, bytes], dropped: Sequence[_Dropped]) -> Mark:

@@ -5,6 +5,7 @@ transaction as its work row (`cloud.work`). The store has a random id, a fence, 
 projections notice a loss or a restore.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,7 +116,13 @@ class Store:
         Raises:
             TransientError, PermanentError: as `transaction`.
         """
-        sequences = [MarkedSequence(request.hub, *sequence) for request in requests for sequence in request.sequences]
+        sequences = defaultdict[MarkedSequence, dict[int, bytes]](dict)
+        for request in requests:
+            for sequence in request.sequences:
+                sequences[MarkedSequence(request.hub, *sequence)]
+            for block in request.held:
+                lane, epoch, seq = block.position
+                sequences[MarkedSequence(request.hub, lane, epoch)][seq] = block.digest
         with self.transaction() as connection:
             marks = advance_marks(connection, sequences)
             return store_hubs.read_progress(connection, requests, marks, now_us)

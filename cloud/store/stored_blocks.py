@@ -113,11 +113,13 @@ class StoreIdentity(NamedTuple):
 class ProgressRequest(NamedTuple):
     """A message whose acknowledgement has to say how far the clinic is: its hub and present epoch, and what it is about.
 
-    `sequences` are (lane, epoch); `subjects` are those that the hub seals for now.
+    `held` are its blocks that are stored; `sequences` the (lane, epoch) of these, and others that it is about. `subjects` are
+    those that the hub seals for now.
     """
 
     hub: str
     epoch: int
+    held: tuple[NewBlock, ...]
     sequences: set[tuple[Lane, int]]
     subjects: set[str]
 
