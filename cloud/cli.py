@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from cloud.block_reader import BlockReader
 from cloud.cli_enrolment import add_enrolment_commands
+from cloud.cli_hubs import add_hubs_command
 from cloud.cli_keys import add_key_commands, folder_of
 from cloud.cli_site import add_site_commands
 from cloud.database_url import PostgresUrl
@@ -109,6 +110,7 @@ def _build_parser() -> argparse.ArgumentParser:
     site_commands = site.add_subparsers(required=True, metavar="COMMAND")
     add_site_commands(partial(_add_command, site_commands.add_parser), _add_folder_option)
     add_key_commands(partial(_add_command, commands.add_parser), _add_folder_option, _add_data_options)
+    add_hubs_command(partial(_add_command, commands.add_parser), _add_data_options)
     return parser
 
 
@@ -129,7 +131,8 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
             type=_parse_url,
             metavar="URL",
             help=f"PostgreSQL database of the {content}, postgresql://USER@HOST:PORT/DATABASE, without the password: "
-            "that comes from PGPASSFILE or PGPASSWORD (default: a file of SQLite in DIR)",
+            "that comes from PGPASSFILE or PGPASSWORD; another computer needs TLS: add ?identity=DIR&region=DE "
+            "(default: a file of SQLite in DIR)",
         )
 
 

@@ -20,6 +20,7 @@ from cloud.block_reader import BlockReader
 from cloud.broker import embedded_broker
 from cloud.clinic_keys import ClinicKeys, load_keys
 from cloud.folder import ClinicFolder, Endpoints
+from cloud.hub_watch import HubWatch
 from cloud.ingest import run_ingest
 from cloud.opener import Opener
 from cloud.page_server import make_page_server
@@ -105,6 +106,7 @@ async def _run_services(
     opener = Opener(databases.store, databases.projections, reader, receipts.put)
     await asyncio.to_thread(opener.check_databases)  # before ingest begins
     registry = Registry(folder.hubs, time.monotonic)  # one for each thread
+    watch = HubWatch(databases.store, Registry(folder.hubs, time.monotonic), time.monotonic, now_us)
     ingest = run_ingest(databases.store, registry, keys.signing.acknowledgement, transport, opener.wake, now_us=now_us)
     server = make_page_server(create_app(databases.page_store, databases.page_projections, feed))
     try:
@@ -112,6 +114,7 @@ async def _run_services(
             background = [
                 tasks.create_task(mqtt.run()),
                 tasks.create_task(ingest),
+                tasks.create_task(watch.run()),
                 tasks.create_task(opener.run(feed.send_changes)),
                 tasks.create_task(receipts.run()),
                 tasks.create_task(feed.run()),

@@ -4,7 +4,7 @@
                   └──> kept aside, not answered    └──> quarantine (answered under `aside`), or refused
 
 All messages that have arrived are committed together: two transactions for the whole group. No acknowledgement goes out before
-both are on the disk.
+both are on the disk. A hub's status is kept, and not answered.
 
 `docs/protocol.md` gives the steps. Several ingests may run at once: a block is stored once, and acknowledging it twice does no
 harm.
@@ -12,12 +12,17 @@ harm.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
-from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message
+from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message, verify_status
+from cloud.outdated import VersionPolicy, find_policy
+from cloud.pressure import Pressure
 from cloud.store import Store
+from cloud.store.hub_states import is_last_status, note_heard, note_status
+from cloud.store.hubs import StoreView
 from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, ProgressRequest, RejectedBlock
 from cloud.store.tables import CONFLICT
 from sync.chain import block_digest
@@ -25,9 +30,11 @@ from sync.errors import TransientError
 from sync.message_rows import Outcome, join_consecutive
 from sync.messages import Ack, Envelope, SignedEnvelope, encode_ack
 from sync.mqtt import Message
+from sync.seal import BlockHeader
 from sync.signing import SignatureError, SigningKey
 from sync.transport import Transport, WorkerCall
-from sync.wire import MESSAGE_LIMIT_BYTES, Lane, WireError, ack_topic, is_name
+from sync.versions import OUTDATED, OUTDATED_REVISION
+from sync.wire import MESSAGE_LIMIT_BYTES, Lane, WireError, ack_topic, hub_of_status_topic, is_name
 
 SITE: Final = "main"
 """Name of the site in acknowledgements. There is one site."""
@@ -35,9 +42,11 @@ UNKNOWN_HUB: Final = "?"
 """Hub of rejected messages whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 ERASED: Final = "erased"
 """Reason to refuse a block: its subject was erased. The hub deletes the subject's data keys, too."""
-GROUP_LIMIT: Final = 256
-"""Messages that are committed together: all that may wait (`sync.mqtt.RECEIVE_QUEUE_LENGTH`). A group costs hardly more
-statements and syncs of the disk than a message does."""
+GROUP_LIMIT: Final = 128
+"""Messages that are committed together: half of what may wait (`sync.mqtt.RECEIVE_QUEUE_LENGTH`), so that there is room for
+those that come meanwhile. A group costs hardly more statements and syncs of the disk than a message does."""
+HEARD_INTERVAL_US: Final = 30_000_000
+"""A hub that sends blocks is noted as heard this often. Statuses are noted each, so that this matters for older hubs only."""
 _US_PER_S: Final = 1_000_000
 _LISTS: Final = ("held", "aside", "refused", "marks", "keys", "wraps")
 """The lists of an acknowledgement."""
@@ -77,10 +86,14 @@ async def run_ingest(
     Raises:
         PermanentError: the store is damaged.
     """
+    pressure = Pressure()
+    clock_s = asyncio.get_running_loop().time
     while True:
         messages = await _receive_group(mqtt)
         try:
-            handled = await call(handle_messages, store, registry, key, messages, now_us())
+            began_s, retry_after_s = clock_s(), _retry_after_s(pressure, mqtt.waiting)
+            handled = await call(handle_messages, store, registry, key, messages, now_us(), retry_after_s)
+            pressure.note(clock_s() - began_s)
             if any(one.n_work for one in handled):
                 on_committed()
             for one in handled:
@@ -88,6 +101,12 @@ async def run_ingest(
                     await mqtt.publish(ack_topic(one.hub), one.payload)
         except TransientError as error:
             _log.warning("%d messages not acknowledged; the hubs will resend them: %s", len(messages), error)
+
+
+def _retry_after_s(pressure: Pressure, waiting: int) -> int:
+    """Return what to ask hubs to wait: the groups that wait take long, or they come faster than they are handled."""
+    wait_s = pressure.retry_after_s(math.ceil(waiting / GROUP_LIMIT))
+    return wait_s or int(waiting >= GROUP_LIMIT)
 
 
 async def _receive_group(mqtt: IngestTransport) -> list[Message]:
@@ -100,25 +119,36 @@ async def _receive_group(mqtt: IngestTransport) -> list[Message]:
     return messages
 
 
-def handle_message(store: Store, registry: Registry, key: SigningKey, message: Message, now_us: int) -> Handled:
+def handle_message(
+    store: Store, registry: Registry, key: SigningKey, message: Message, now_us: int, retry_after_s: int = 0
+) -> Handled:
     """Handle one message: see `handle_messages`."""
-    return handle_messages(store, registry, key, [message], now_us)[0]
+    return handle_messages(store, registry, key, [message], now_us, retry_after_s)[0]
 
 
 def handle_messages(
-    store: Store, registry: Registry, key: SigningKey, messages: Sequence[Message], now_us: int
+    store: Store, registry: Registry, key: SigningKey, messages: Sequence[Message], now_us: int, retry_after_s: int = 0
 ) -> list[Handled]:
     """Commit messages together; returns what became of each. A signed acknowledgement may be sent when this has returned.
+
+    `retry_after_s` is what the acknowledgement asks the hub to wait.
 
     Raises:
         TransientError, PermanentError: the store failed; nothing of these messages may be acknowledged.
     """
-    read = [_read_message(message, registry) for message in messages]
+    envelopes = [message for message in messages if hub_of_status_topic(message.topic) is None]
+    read = [_read_message(message, registry) for message in envelopes]
     authentic = [found for found in read if isinstance(found, _Authentic)]
-    answers = iter(_commit_messages(store, registry, key, authentic, now_us))
+    answers = iter(_commit_messages(store, registry, key, authentic, now_us, retry_after_s))
+    handled = iter(
+        [
+            next(answers) if isinstance(found, _Authentic) else _reject_message(store, message, found, now_us)
+            for message, found in zip(envelopes, read, strict=True)
+        ]
+    )
     return [
-        next(answers) if isinstance(found, _Authentic) else _reject_message(store, message, found, now_us)
-        for message, found in zip(messages, read, strict=True)
+        next(handled) if hub_of_status_topic(message.topic) is None else _handle_status(store, registry, message, now_us)
+        for message in messages
     ]
 
 
@@ -146,7 +176,7 @@ def _read_message(message: Message, registry: Registry) -> _Authentic | str:
 
 
 def _commit_messages(
-    store: Store, registry: Registry, key: SigningKey, messages: Sequence[_Authentic], now_us: int
+    store: Store, registry: Registry, key: SigningKey, messages: Sequence[_Authentic], now_us: int, retry_after_s: int
 ) -> list[Handled]:
     if not messages:
         return []
@@ -156,6 +186,11 @@ def _commit_messages(
     view = store.view([found.envelope for found in messages], keys, subjects)
     for envelope in view.lost:
         _begin_after_loss(store, envelope)
+    policies = [_find_policy(view, found.envelope.hub, now_us) for found in messages]
+    refused = [
+        found.blocks.take_all_but_alerts() if policy.is_refused else []
+        for found, policy in zip(messages, policies, strict=True)
+    ]
     checked = [
         check_message(
             found.signed,
@@ -167,6 +202,7 @@ def _commit_messages(
         for found in messages
     ]
     commits = store.commit(checked, now_us)
+    _note_heard(store, view, {message.hub for message, commit in zip(checked, commits, strict=True) if commit.new}, now_us)
     requests = [
         ProgressRequest(
             message.hub,
@@ -179,11 +215,28 @@ def _commit_messages(
     ]
     progress = store.advance_marks(requests, now_us)
     handled = []
-    for message, commit, reached in zip(checked, commits, progress, strict=True):
+    for message, commit, reached, policy, outdated in zip(checked, commits, progress, policies, refused, strict=True):
         _log_commit(message.hub, commit)
-        payload = _encode_within_limit(_make_ack(message, commit, reached), key)
-        handled.append(Handled(payload, message.hub, commit.new + commit.reopened))
+        ack = replace(_make_ack(message, commit, reached), retry_after_s=retry_after_s, update_by_s=policy.update_by_s)
+        if policy.revision >= OUTDATED_REVISION:  # older agents would delete what is refused: they get no answer
+            ack = replace(ack, refused=(*ack.refused, *(_as_outdated(*row) for row in outdated)))
+        handled.append(Handled(_encode_within_limit(ack, key), message.hub, commit.new + commit.reopened))
     return handled
+
+
+def _find_policy(view: StoreView, hub: str, now_us: int) -> VersionPolicy:
+    known = view.of_hub(hub)
+    return find_policy(known.revision, known.outdated_us, now_us)
+
+
+def _note_heard(store: Store, view: StoreView, hubs: set[str], now_us: int) -> None:
+    """Note the hubs that sent something new and were not heard for a while."""
+    heard_us = {hub: view.of_hub(hub).heard_us for hub in sorted(hubs)}
+    due = [hub for hub, us in heard_us.items() if us is None or not 0 <= now_us - us < HEARD_INTERVAL_US]
+    if due:
+        with store.transaction() as connection:
+            for hub in due:
+                note_heard(connection, hub, now_us)
 
 
 def _sequences_of(message: CheckedMessage, commit: CommitResult) -> set[tuple[Lane, int]]:
@@ -192,6 +245,22 @@ def _sequences_of(message: CheckedMessage, commit: CommitResult) -> set[tuple[La
     sequences |= {block.position[:2] for block in message.rejected if block.position is not None}
     sequences |= {(dropped.lane, dropped.epoch) for dropped in message.signed.envelope.dropped}
     return sequences
+
+
+def _handle_status(store: Store, registry: Registry, message: Message, now_us: int) -> Handled:
+    """Keep a hub's status, if it follows the last one. It is not answered."""
+    try:
+        status = verify_status(message, registry)
+    except (WireError, SignatureError) as error:
+        return _reject_message(store, message, str(error), now_us)
+    except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
+        return _reject_message(store, message, f"reading it failed: {type(error).__name__}", now_us)
+    with store.transaction() as connection:
+        follows = note_status(connection, status, message.payload, now_us)
+        is_repeated = not follows and is_last_status(connection, status.hub, message.payload)
+    if not follows and not is_repeated:  # the broker or a second ingest may repeat the last one
+        return _reject_message(store, message, "the status is older than the hub's last one", now_us)
+    return Handled(None, status.hub, 0)
 
 
 def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress) -> Ack:
@@ -215,6 +284,10 @@ def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress)
         live_s=progress.live_s,
         copied=progress.is_copied,
     )
+
+
+def _as_outdated(header: BlockHeader, block: bytes) -> Outcome:
+    return Outcome(header.lane, header.epoch, header.seq, block_digest(block), OUTDATED)
 
 
 def _as_outcome(block: RejectedBlock) -> Outcome | None:

@@ -22,6 +22,7 @@ from drivers.registry import Registry, load_drivers
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
 from gateway.enrolment.site_clock import Clocks, SiteClock
+from gateway.heartbeat import StatusCollector
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
 from gateway.pairing_alert import pairing_key
@@ -38,6 +39,7 @@ from gateway.startup import LOCK_FILE, load_consent, load_device_key, load_regis
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from sync.errors import PermanentError, TransientError
+from sync.heartbeat import Heartbeat
 from sync.keys import HubKey, HubKeys
 from sync.mqtt import MqttClient
 from sync.outbox import Outbox
@@ -105,17 +107,20 @@ class Agent:
                     registration=registration,
                     call=run_on_storage_thread,
                     on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
+                    on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
                 )
                 saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
                 recorder = Recorder(outbox, run_on_storage_thread, uplink.wake, BufferAlert(self.clock, saved))
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
+                collector = self._make_collector(outbox, sensors)
+                heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
                 await self._update_refusal_alert(storage)
                 await storage.recorder.flush()
                 names = ", ".join(sensor.settings.name for sensor in sensors)
                 release = self.models.release or "refused"
                 log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
-                await self._run_tasks(stop, transport, storage, sensors)
+                await self._run_tasks(stop, transport, heartbeat, storage, sensors)
             finally:
                 await run_on_storage_thread(outbox.close)
 
@@ -141,6 +146,11 @@ class Agent:
                     f"cannot lock the data folder {data} ({error.strerror}): set `data` to a folder that you can write to"
                 ) from error
             yield
+
+    def _make_collector(self, outbox: Outbox, sensors: list[SensorRunner]) -> StatusCollector:
+        settings = self.settings
+        identity = settings.clinic.broker.identity
+        return StatusCollector(settings.data, identity, self.clock, settings.hub, outbox, sensors, self.models)
 
     def _load_keys(self) -> HubKeys:
         data = self.settings.data
@@ -192,7 +202,12 @@ class Agent:
         return [RadioSource(name, partial(self.open_radio, name, bonds), partial(is_radio_present, name)) for name in radios]
 
     async def _run_tasks(
-        self, stop: asyncio.Event, transport: ClinicTransport, storage: Storage, sensors: list[SensorRunner]
+        self,
+        stop: asyncio.Event,
+        transport: ClinicTransport,
+        heartbeat: Heartbeat,
+        storage: Storage,
+        sensors: list[SensorRunner],
     ) -> None:
         settings = self.settings
         reporter = StatusReporter(settings.data, self.clock, settings.hub, storage, sensors, self.models)
@@ -201,6 +216,7 @@ class Agent:
                 group.create_task(transport.run(), name="transport"),
                 group.create_task(storage.recorder.run(), name="recorder"),
                 group.create_task(storage.uplink.run(), name="uplink"),
+                group.create_task(heartbeat.run(), name="heartbeat"),
                 group.create_task(storage.keep_tidy(), name="tidy"),
                 group.create_task(reporter.run(), name="status"),
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),

@@ -72,6 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from config.process import watching_stdin
     from gateway.app import Agent, make_mqtt_transport
     from gateway.clock import SystemClock
+    from gateway.enrolment.site_clock import Clocks, EnrolledHubClock, SiteClock
     from gateway.models import load_models
     from gateway.radio import open_radio
     from gateway.renewal import renew_by_process
@@ -81,9 +82,10 @@ def _run(arguments: argparse.Namespace) -> int:
     check_startup(settings)
     _keep_files_private()
     prepare_data_folder(settings.data)
-    models = load_models(settings.data)
+    models, identity = load_models(settings.data), settings.clinic.broker.identity
+    clock = SystemClock() if identity is None else EnrolledHubClock(SiteClock(identity, Clocks.of_system()))
     renew = partial(renew_by_process, arguments.config)
-    agent = Agent(settings, SystemClock(), open_radio, make_mqtt_transport, models, renew=renew)
+    agent = Agent(settings, clock, open_radio, make_mqtt_transport, models, renew=renew)
 
     async def run_until_stopped() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()

@@ -28,6 +28,9 @@ EPOCH_RANDOM_BITS: Final = 20
 """Random low bits of an epoch: the other bits are seconds since 1970."""
 LIVE_LIMIT_S: Final = 600
 """The longest time for which one acknowledgement can ask a hub to commit every second."""
+RETRY_AFTER_LIMIT_S: Final = 300
+"""The longest time for which one acknowledgement can ask a hub to send only alerts: as long as a hub may be silent before the
+clinic raises an alarm. A hub loses nothing meanwhile, and then asks again with one message."""
 FENCE_STEP_LIMIT: Final = 1000
 """Largest growth of the fence from one store to the next. No single wrong message can use up all fences."""
 
@@ -39,6 +42,8 @@ UPLINK_LANES: Final[tuple[Lane, ...]] = ("alert", "vital", "wave")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOPIC: Final = re.compile(rf"pulsegate/v1/({_NAME.pattern})/up/(?:alert|vital|wave)")
+
+_STATUS_TOPIC: Final = re.compile(rf"pulsegate/v1/({_NAME.pattern})/up/status")
 
 
 class WireError(PermanentError):
@@ -82,6 +87,10 @@ def up_topic(hub: str, lane: Lane) -> str:
     return f"pulsegate/v1/{hub}/up/{lane}"
 
 
+def status_topic(hub: str) -> str:
+    return f"pulsegate/v1/{hub}/up/status"
+
+
 def ack_topic(hub: str) -> str:
     return f"pulsegate/v1/{hub}/down/ack"
 
@@ -90,7 +99,7 @@ def receipt_topic(hub: str) -> str:
     return f"pulsegate/v1/{hub}/down/receipt"
 
 
-UP_TOPICS: Final = tuple(up_topic("+", lane) for lane in UPLINK_LANES)
+UP_TOPICS: Final = (*(up_topic("+", lane) for lane in UPLINK_LANES), status_topic("+"))
 """The topics that ingest subscribes to."""
 
 
@@ -104,6 +113,12 @@ def hub_of_topic(topic: str) -> str:
     if match is None:
         raise WireError("not a topic for envelopes: expected pulsegate/v1/<hub>/up/<alert|vital|wave>")
     return match[1]
+
+
+def hub_of_status_topic(topic: str) -> str | None:
+    """The hub that a topic for statuses names; None if it is another topic."""
+    match = _STATUS_TOPIC.fullmatch(topic)
+    return match[1] if match else None
 
 
 def decode_cbor_map(

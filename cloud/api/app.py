@@ -20,6 +20,7 @@ from cloud.api.queries import ON_DEMAND_SILENT_AFTER_US, SILENT_AFTER_US
 from cloud.api.security import SecurityMiddleware
 from cloud.api.watching import renew_watch
 from cloud.changes import AlertKey, SensorKey
+from cloud.hub_overview import hub_as_json, list_hubs
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from cloud.validate import MAX_NAME_CHARS, MAX_TIME_US
@@ -81,6 +82,11 @@ def _add_rest_routes(app: FastAPI, store: Store, engine: Engine) -> None:
     """Add the REST routes. They are not coroutines: FastAPI runs them on worker threads, which may wait for the database."""
     _add_alert_routes(app, engine)
     _add_sensor_routes(app, engine)
+
+    @app.get("/api/hubs")
+    def hubs(scope: ViewerScope) -> Json:
+        at_us = now_us()
+        return {"now_us": at_us, "hubs": [hub_as_json(hub) for hub in list_hubs(store, scope, at_us)]}
 
     @app.get("/api/counters")
     def counters(scope: ViewerScope) -> Json:

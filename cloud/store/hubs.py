@@ -60,6 +60,12 @@ _WATCHED: Final = RowQuery(
     [tables.watchers.c.subject],
     lambda are_wanted: select(tables.watchers.c.subject, tables.watchers.c.until_us).where(are_wanted),
 )
+_HUBS: Final = RowQuery(
+    [tables.hub_states.c.hub],
+    lambda are_wanted: select(*(tables.hub_states.c[name] for name in ("hub", "heard_us", "revision", "outdated_us"))).where(
+        are_wanted
+    ),
+)
 _KNOWN_EPOCHS: Final = RowQuery((_EPOCHS.hub, _EPOCHS.epoch), _epochs_query)
 _EVIDENCE: Final = ("blocks", "heads", "content", "signature")
 _KEEP_EPOCH: Final = RowInsert(
@@ -73,16 +79,32 @@ _KEEP_EPOCH: Final = RowInsert(
 )
 
 
+class KnownHub(NamedTuple):
+    """What `hub_states` says of a hub. All are None for a hub that is not known there yet."""
+
+    heard_us: int | None = None
+    revision: int | None = None
+    outdated_us: int | None = None
+
+
+_UNKNOWN_HUB: Final = KnownHub()
+
+
 class StoreView(NamedTuple):
     """What ingest must know before it checks the blocks of messages.
 
     `statements` are those stored for their data keys, by hub. `lost`: the envelopes whose hub knows of commits that the store
-    does not have.
+    does not have. `hubs` are those that are known in `hub_states`.
     """
 
     statements: dict[str, dict[bytes, KeyStatement]]
     erased: frozenset[str]
     lost: tuple[Envelope, ...]
+    hubs: Mapping[str, KnownHub]
+
+    def of_hub(self, hub: str) -> KnownHub:
+        """Return what is known of a hub."""
+        return self.hubs.get(hub, _UNKNOWN_HUB)
 
 
 class NotedEpoch(NamedTuple):
@@ -121,7 +143,8 @@ def view_store(
     erased = frozenset(row.subject for row in ERASED.execute(connection, [(subject,) for subject in subjects]))
     marks = _read_marks(connection, envelopes)
     lost = tuple(envelope for envelope in envelopes if find_loss(envelope, identity, marks) is not None)
-    return StoreView(statements, erased, lost)
+    rows = _HUBS.execute(connection, {(envelope.hub,) for envelope in envelopes})
+    return StoreView(statements, erased, lost, {row.hub: KnownHub(*row[1:]) for row in rows})
 
 
 def _read_marks(connection: Connection, envelopes: Iterable[Envelope]) -> dict[tuple[str, int, str], int]:

@@ -11,6 +11,8 @@ from cloud.store.partitions import create_default_partition
 from sync.format_1.blocks import parse_header
 from sync.seal import SealError
 
+FORMAT_2_VERSION: Final = 3
+"""The first version whose tables hold blocks of format 2."""
 UNKNOWN_SUBJECT: Final = "?"
 """Subject of a block of format 1 whose header cannot be read. It is not a valid name."""
 _PAGE: Final = 500
@@ -29,7 +31,9 @@ def create_or_migrate(connection: Connection) -> None:
         connection.execute(tables.schema.insert().values(version=tables.SCHEMA_VERSION))
         tables.insert_state(connection)
         return
-    _migrate(connection)
+    if version < FORMAT_2_VERSION:
+        _migrate(connection)
+    tables.metadata.create_all(connection)  # version 4 added tables; it leaves alone those that exist
     connection.execute(tables.schema.update().values(version=tables.SCHEMA_VERSION))
 
 

@@ -14,6 +14,7 @@ from sync.outbox.block_tables import Answer, BlockRow, BlockSequence, BlockTable
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.keys import OutboxKeys
 from sync.outbox.room import delete_passed_ranges, range_chain
+from sync.versions import OUTDATED
 from sync.wire import FENCE_STEP_LIMIT, BlockId, Lane
 
 FIRST_FENCE_LIMIT: Final = 2**32
@@ -184,6 +185,8 @@ class OutboxAcks:
                 result.aside += 1
         subjects: set[str] = set()
         for outcome in message.refused:
+            if outcome.reason == OUTDATED:
+                continue  # the block stays pending for an agent that was updated
             found = self._find_named(outcome, result)
             if found is not None:
                 self._tables.delete(found[0], [found[1]], "refused")

@@ -294,7 +294,7 @@ class Outbox:
         return is_round_over
 
     def statistics(self) -> OutboxStatistics:
-        return read_statistics(self._database)
+        return read_statistics(self._database, self._tables, self._now_s())
 
     def _begin(self) -> None:
         """Begin the first epoch of this opening, and wrap keys for new recipients."""

@@ -51,7 +51,14 @@ class Testbed:
     def uplink(self, transport: Any, call: Any) -> Uplink:
         registration = self.registration
         return Uplink(
-            self.outbox, transport, hub=HUB, keys=self.keys, registration=registration, call=call, on_live=lambda _s: None
+            self.outbox,
+            transport,
+            hub=HUB,
+            keys=self.keys,
+            registration=registration,
+            call=call,
+            on_live=lambda _s: None,
+            on_connected=lambda: None,
         )
 
     def opened_plaintexts(self) -> list[bytes]:

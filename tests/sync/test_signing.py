@@ -17,6 +17,7 @@ LABELS = {
     Label.ENVELOPE: Use.DEVICE,
     Label.ACKNOWLEDGEMENT: Use.ACKNOWLEDGEMENT,
     Label.RECEIPT: Use.RECEIPT,
+    Label.STATUS: Use.DEVICE,
     Label.ENROLMENT: Use.DEVICE,
     Label.RENEWAL: Use.DEVICE,
     Label.TLS_KEY: Use.TLS,

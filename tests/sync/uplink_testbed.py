@@ -60,6 +60,7 @@ class UplinkTestbed:
                 registration=registration,
                 call=call,
                 on_live=on_live,
+                on_connected=lambda: None,
             )
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(uplink.run())]
