@@ -6,7 +6,7 @@ longer than to run one.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import (
     BindParameter,
@@ -88,6 +88,10 @@ def _prepared(statement: Executable) -> Executable:
     return statement.execution_options(**{PREPARED: True})
 
 
+class _Processor(Protocol):
+    def __call__(self, value: Any) -> str: ...
+
+
 class _Array(UserDefinedType[Any]):
     """An array of PostgreSQL, which is sent as a literal: pg8000 takes half of ingest's time to make one."""
 
@@ -100,17 +104,17 @@ class _Array(UserDefinedType[Any]):
     def get_col_spec(self, **_: Any) -> str:
         return f"{self.item.compile(dialect=_POSTGRESQL)}[]"
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Any], str]:
+    def bind_processor(self, dialect: Dialect) -> _Processor:
         return _literal_of_bytes if isinstance(self.item, LargeBinary) else _literal
 
 
-def _literal(values: Iterable[Any]) -> str:
+def _literal(value: Iterable[Any]) -> str:
     """The literal of an array of texts, integers or booleans, where None is null."""
-    return "{" + ",".join([_quote(value) if isinstance(value, str) else _name(value) for value in values]) + "}"
+    return "{" + ",".join([_quote(item) if isinstance(item, str) else _name(item) for item in value]) + "}"
 
 
-def _literal_of_bytes(values: Iterable[bytes]) -> str:
-    return "{" + ",".join([f'"\\\\x{value.hex()}"' for value in values]) + "}"
+def _literal_of_bytes(value: Iterable[bytes]) -> str:
+    return "{" + ",".join([f'"\\\\x{item.hex()}"' for item in value]) + "}"
 
 
 def _quote(text: str) -> str:
