@@ -15,11 +15,15 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress
 
+from cloud.audit_actors import operator
+from cloud.audit_log import AuditLog
 from cloud.block_reader import BlockReader
+from cloud.cli_audit import add_audit_commands
 from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_hubs import add_hubs_command
 from cloud.cli_keys import add_key_commands, folder_of
 from cloud.cli_site import add_site_commands
+from cloud.clock import now_us
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
@@ -36,7 +40,9 @@ from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors
 from config.terminal import LineFormatter, escape_controls
 from config.version import VERSION
+from sync.audit import Action, AuditEvent, Category
 from sync.errors import SyncError
+from sync.wire import is_name
 
 DEFAULT_PORT: Final = 8600
 
@@ -105,12 +111,14 @@ def _build_parser() -> argparse.ArgumentParser:
         "--rebuild", action="store_true", help="before that, rebuild the projections, the decrypted data, from the blocks"
     )
     open_.set_defaults(run=_run_open)
-    add_enrolment_commands(partial(_add_command, commands.add_parser), _add_folder_option)
-    site = _add_command(commands.add_parser, "site", "create the site's certificates, revoke them, and configure its broker")
+    add_command = partial(_add_command, commands.add_parser)
+    add_enrolment_commands(add_command, _add_data_options)
+    site = add_command("site", "create the site's certificates, revoke them, and configure its broker")
     site_commands = site.add_subparsers(required=True, metavar="COMMAND")
-    add_site_commands(partial(_add_command, site_commands.add_parser), _add_folder_option)
-    add_key_commands(partial(_add_command, commands.add_parser), _add_folder_option, _add_data_options)
-    add_hubs_command(partial(_add_command, commands.add_parser), _add_data_options)
+    add_site_commands(partial(_add_command, site_commands.add_parser), _add_data_options)
+    add_key_commands(add_command, _add_data_options)
+    add_hubs_command(add_command, _add_data_options)
+    add_audit_commands(add_command, _add_data_options)
     return parser
 
 
@@ -174,11 +182,18 @@ def _run_open(options: argparse.Namespace) -> int:
         if folder.key_1.exists():
             with folder.locked():
                 migrate_keys(folder, store, KeyStore(folder.keys))
+        AuditLog(store, now_us).append(*_opening_events(store))
         reader = BlockReader(store, Registry(folder.hubs, time.monotonic), KeyStore(folder.keys))
         if options.rebuild:
             with folder.locked():
                 _rebuild(folder, store, reader)
         return _print_totals(store, reader, as_json=options.json)
+
+
+def _opening_events(store: Store) -> list[AuditEvent]:
+    """What the audit log says before a person's command opens all blocks: one row for each subject."""
+    actor = operator()
+    return [AuditEvent(actor, Action.OPEN, Category.ALL_RECORDS, subject) for subject in store.subjects() if is_name(subject)]
 
 
 def _print_totals(store: Store, reader: BlockReader, *, as_json: bool) -> int:

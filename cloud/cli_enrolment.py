@@ -13,6 +13,9 @@ from pathlib import Path
 
 import segno
 
+from cloud.audit_actors import operator
+from cloud.audit_log import logging_in
+from cloud.cli_keys import folder_of
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_store import KeyStore
@@ -20,35 +23,36 @@ from config.endpoint import is_host, parse_port
 from config.files import create_private_file
 from config.process import watching_stdin
 from config.settings import IDENTIFIER
+from sync.audit import Action, AuditEvent, Category, object_id
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 AddOptions = Callable[[argparse.ArgumentParser], None]
 Address = tuple[str, int]
 
 
-def add_enrolment_commands(add_command: AddCommand, add_folder_option: AddOptions) -> None:
-    """Add the commands to the parser. All need only the clinic's folder."""
+def add_enrolment_commands(add_command: AddCommand, add_data_options: AddOptions) -> None:
+    """Add the commands to the parser."""
     invite = add_command("invite", "make a code by which one hub enrols for one patient, once, within 24 hours")
-    add_folder_option(invite)
+    add_data_options(invite)
     invite.add_argument("--hub", required=True, metavar="NAME", help="the hub's name; one that is known gets its new device")
     invite.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym")
     invite.add_argument(
         "--address", required=True, type=parse_address, metavar="HOST:PORT", help="where hubs reach your enrolment service"
     )
     invite.add_argument("--svg", type=Path, metavar="FILE", help="also write the QR code to this new file, for printing")
-    invite.set_defaults(run=lambda options: _run_invite(ClinicFolder(options.data), options))
+    invite.set_defaults(run=lambda options: _run_invite(folder_of(options), options))
 
     list_ = add_command("invitations", "list all invitations, and whether they were used")
-    add_folder_option(list_)
-    list_.set_defaults(run=lambda options: _run_list(ClinicFolder(options.data)))
+    add_data_options(list_)
+    list_.set_defaults(run=lambda options: _run_list(folder_of(options)))
 
     cancel = add_command("cancel-invitation", "end an invitation that was not used")
-    add_folder_option(cancel)
+    add_data_options(cancel)
     cancel.add_argument("id", metavar="ID", help="the invitation, as pulsegate-cloud invitations lists it")
-    cancel.set_defaults(run=lambda options: _run_cancel(ClinicFolder(options.data), options.id))
+    cancel.set_defaults(run=lambda options: _run_cancel(folder_of(options), options.id))
 
     serve = add_command("enrolment", "run the service where hubs enrol, renew their certificates and ask for the time")
-    add_folder_option(serve)
+    add_data_options(serve)
     serve.add_argument("--listen", default="127.0.0.1", metavar="IP", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8443, help="port to listen on; 0: a free one (default: %(default)s)")
     serve.add_argument(
@@ -71,7 +75,7 @@ def add_enrolment_commands(add_command: AddCommand, add_folder_option: AddOption
     serve.add_argument(
         "--watch-stdin", action="store_true", help="stop when standard input ends, as it does when the parent process exits"
     )
-    serve.set_defaults(run=lambda options: _run_serve(ClinicFolder(options.data), options))
+    serve.set_defaults(run=lambda options: _run_serve(folder_of(options), options))
 
 
 def parse_address(text: str) -> Address:
@@ -103,7 +107,9 @@ def _run_invite(folder: ClinicFolder, options: argparse.Namespace) -> int:
     picture = segno.make("\n".join(rows), error="m", micro=False)
     if options.svg is not None:
         _write_picture(picture, options.svg)
-    stored = invitations_of(folder).add(code, options.hub, options.subject, int(time.time()))
+    event = AuditEvent(operator(), Action.INVITE, Category.REGISTRATION, options.subject, (object_id("hub", options.hub),))
+    with logging_in(folder, event):
+        stored = invitations_of(folder).add(code, options.hub, options.subject, int(time.time()))
     picture.terminal(sys.stdout, compact=True)
     _print("\n".join(rows))
     _print(f"\nValid once, until {_format_time(stored.expires_s)}. Give the code to the patient only, and keep no copy.")
@@ -133,7 +139,9 @@ def _run_list(folder: ClinicFolder) -> int:
 def _run_cancel(folder: ClinicFolder, id_: str) -> int:
     from cloud.enrolment.service import invitations_of
 
-    cancelled = invitations_of(folder).cancel(id_)
+    event = AuditEvent(operator(), Action.CANCEL_INVITATION, Category.REGISTRATION, None, (object_id("invitation", id_),))
+    with logging_in(folder, event):
+        cancelled = invitations_of(folder).cancel(id_)
     _print(f"cancelled the invitation of hub {cancelled.hub}")
     return 0
 

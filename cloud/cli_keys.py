@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from cloud.audit_actors import operator
+from cloud.audit_log import logging_in
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_backup import BACKUP_SUFFIX, create_recovery_key, delete_expired, restore_backup, write_backup
@@ -17,6 +20,8 @@ from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, erase_subject
 from cloud.signing_keys import SigningKeys
 from cloud.store import Store
 from cloud.tables import open_projections
+from config.argument_types import parse_time
+from sync.audit import Action, AuditEvent, Category, object_id
 from sync.registration import MAX_BACKUP_INTERVAL_H
 from sync.wire import is_name
 
@@ -26,12 +31,12 @@ AddOptions = Callable[[argparse.ArgumentParser], None]
 _BACKUP_NAME: Final = "%Y-%m-%dT%H%M%SZ"
 
 
-def add_key_commands(add_command: AddCommand, add_folder_option: AddOptions, add_data_options: AddOptions) -> None:
-    """Add the commands to the parser; `erase` and `restore-keys` need the clinic's databases, the others only its folder."""
+def add_key_commands(add_command: AddCommand, add_data_options: AddOptions) -> None:
+    """Add the commands to the parser. All but `create-recovery-key` write to the audit log, which is in the clinic's store."""
     register = add_command("register", "register a hub for a subject, and write the registration file that the hub needs")
-    add_folder_option(register)
+    add_data_options(register)
     _add_register_options(register)
-    register.set_defaults(run=lambda options: _run_register(ClinicFolder(options.data), options))
+    register.set_defaults(run=lambda options: _run_register(folder_of(options), options))
 
     erase = add_command("erase", "erase a subject for ever: destroy its keys, and delete its blocks and its decrypted data")
     add_data_options(erase)
@@ -46,12 +51,12 @@ def add_key_commands(add_command: AddCommand, add_folder_option: AddOptions, add
     recovery.set_defaults(run=lambda options: _run_create_recovery_key(options.private, options.public))
 
     backup = add_command("backup-keys", "write an encrypted backup of all keys, which can be restored for 30 days")
-    add_folder_option(backup)
+    add_data_options(backup)
     backup.add_argument("--recovery", type=Path, required=True, metavar="FILE", help="the recovery public key")
     backup.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder of the backups; expired ones in it are deleted"
     )
-    backup.set_defaults(run=lambda options: _run_backup(ClinicFolder(options.data), options.recovery, options.out))
+    backup.set_defaults(run=lambda options: _run_backup(folder_of(options), options.recovery, options.out))
 
     restore = add_command("restore-keys", "bring back the keys of a backup that are missing, except those of erased subjects")
     add_data_options(restore)
@@ -69,7 +74,7 @@ def _add_register_options(register: argparse.ArgumentParser) -> None:
     register.add_argument(
         "--from",
         dest="from_s",
-        type=_parse_time,
+        type=_parse_seconds,
         metavar="TIME",
         help="when the hub goes to this patient, such as 2026-11-30T08:00:00Z (default: now)",
     )
@@ -87,7 +92,14 @@ def _add_register_options(register: argparse.ArgumentParser) -> None:
 
 def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
     request = RegistrationRequest(options.hub, options.hub_key, options.subject, options.from_s, options.backup_hours)
-    registration = register_hub(folder, request, int(time.time()))
+    request.check_names()
+    folder.create()
+    objects = (object_id("hub", request.hub),)
+    events = [AuditEvent(operator(), Action.REGISTER, Category.REGISTRATION, request.subject, objects)]
+    if KeyStore(folder.keys).public(request.subject) is None:
+        events.append(AuditEvent(operator(), Action.CREATE_KEY, Category.KEYS, request.subject))
+    with logging_in(folder, *events):
+        registration = register_hub(folder, request, int(time.time()))
     with _reporting_os_errors("the registration", options.out):
         registration.save(options.out)
     _print(f"registered hub {options.hub} for {options.subject}: bring {options.out} to the hub")
@@ -102,7 +114,7 @@ def _run_erase(folder: ClinicFolder, subject: str) -> int:
     with contextlib.closing(Store.open(folder.blocks)) as store:
         engine = open_projections(folder.projections)
         try:
-            n = erase_subject(subject, KeyStore(folder.keys), store, engine, time.time_ns() // 1000)
+            n = erase_subject(subject, KeyStore(folder.keys), store, engine, time.time_ns() // 1000, operator())
         finally:
             engine.dispose()
     if n == 0:
@@ -122,7 +134,8 @@ def _run_create_recovery_key(private: Path, public: Path) -> int:
 def _run_backup(folder: ClinicFolder, recovery: Path, out: Path) -> int:
     now_s = int(time.time())
     path = out / f"{datetime.fromtimestamp(now_s, UTC).strftime(_BACKUP_NAME)}{BACKUP_SUFFIX}"
-    with _reporting_os_errors("the backup", path):
+    event = AuditEvent(operator(), Action.BACK_UP_KEYS, Category.KEYS, objects=(object_id("file", path.name),))
+    with logging_in(folder, event), _reporting_os_errors("the backup", path):
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_backup(path, KeyStore(folder.keys), SigningKeys.load(folder.path), recovery, now_s)
         n = delete_expired(out, now_s)
@@ -134,9 +147,20 @@ def _run_restore(folder: ClinicFolder, recovery: Path, backup: Path) -> int:
     folder.create()
     keys = KeyStore(folder.keys)
     _note_erased(folder, keys)
-    restored = restore_backup(backup, folder.path, keys, recovery, now_s=int(time.time()))
+    event = AuditEvent(operator(), Action.RESTORE_KEYS, Category.KEYS, objects=(_describe_backup(backup),))
+    with logging_in(folder, event):
+        restored = restore_backup(backup, folder.path, keys, recovery, now_s=int(time.time()))
     _print(f"restored the keys of {restored.subjects} subjects; {restored.erased} were erased and are left out")
     return 0
+
+
+def _describe_backup(backup: Path) -> str:
+    """Return how the audit log names a backup: by the name that `backup-keys` gave it. A person may have chosen any other."""
+    try:
+        datetime.strptime(backup.name, f"{_BACKUP_NAME}{BACKUP_SUFFIX}").replace(tzinfo=UTC)
+    except ValueError:
+        return object_id("file", f"sha256-{hashlib.sha256(backup.name.encode()).hexdigest()[:16]}")
+    return object_id("file", backup.name)
 
 
 def _note_erased(folder: ClinicFolder, keys: KeyStore) -> None:
@@ -161,14 +185,8 @@ def _reporting_os_errors(what: str, path: Path) -> Iterator[None]:
         raise ClinicError(f"cannot write {what} {path} ({error.strerror}): choose a folder that you can write to") from error
 
 
-def _parse_time(text: str) -> int:
-    try:
-        time_ = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give one such as 2026-11-30T08:00:00Z") from error
-    if time_.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} has no time zone: give a time such as 2026-11-30T08:00:00Z")
-    return int(time_.timestamp())
+def _parse_seconds(text: str) -> int:
+    return int(parse_time(text).timestamp())
 
 
 def _parse_hours(text: str) -> int:

@@ -5,6 +5,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,9 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from cloud.audit_actors import operator
+from cloud.audit_log import logging_in
+from cloud.cli_keys import folder_of
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.site import Authority, Kind
@@ -20,6 +24,7 @@ from cloud.site.postgresql import write_database_config
 from config.endpoint import is_host, parse_port
 from config.identity import write_identity
 from config.openssl import TLS_POLICY
+from sync.audit import Action, AuditEvent, Category, object_id
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 AddOptions = Callable[[argparse.ArgumentParser], None]
@@ -28,12 +33,12 @@ BROKER_USER: Final = "mosquitto"
 """The account of Debian's package."""
 
 
-def add_site_commands(add_command: AddCommand, add_folder_option: AddOptions) -> None:
+def add_site_commands(add_command: AddCommand, add_data_options: AddOptions) -> None:
     """Add the commands to the parser of `pulsegate-cloud site`."""
 
     def add(name: str, summary: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
         command = add_command(name, summary)
-        add_folder_option(command)
+        add_data_options(command)
         command.set_defaults(run=run)
         return command
 
@@ -91,7 +96,8 @@ def _run_init(options: argparse.Namespace) -> int:
 
 def _run_issue(options: argparse.Namespace) -> int:
     authority, key = _load(options), ec.generate_private_key(ec.SECP256R1())
-    chain = authority.issue_service(options.name, options.host, key.public_key(), _now_s())
+    with _logging(options, Action.ISSUE_CERTIFICATE, object_id("service", options.name)):
+        chain = authority.issue_service(options.name, options.host, key.public_key(), _now_s())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         write_identity(options.out, pem, chain, authority.roots)
@@ -103,7 +109,8 @@ def _run_issue(options: argparse.Namespace) -> int:
 
 def _run_revoke(options: argparse.Namespace) -> int:
     authority = _load(options)
-    with ClinicFolder(options.data).issuing():  # a renewal at the same moment must not outlive it
+    # a renewal at the same moment must not outlive it
+    with folder_of(options).issuing(), _logging(options, Action.REVOKE, object_id(options.kind, options.name)):
         n = authority.revoke(options.kind, options.name, _now_s())
     _print(f"revoked {n} certificates of {options.name}")
     if options.broker is None:
@@ -115,6 +122,10 @@ def _run_revoke(options: argparse.Namespace) -> int:
     if options.kind == Kind.SERVICES:
         _print("restart the broker, and the database, to end open connections of the service")
     return 0
+
+
+def _logging(options: argparse.Namespace, action: Action, *objects: str) -> AbstractContextManager[None]:
+    return logging_in(folder_of(options), AuditEvent(operator(), action, Category.CERTIFICATES, None, objects))
 
 
 def _run_crl(options: argparse.Namespace) -> int:
@@ -135,13 +146,17 @@ def _cut_revoked(authority: Authority, broker: Path) -> None:
 
 
 def _run_rotate(options: argparse.Namespace) -> int:
-    _load(options).rotate_root(_now_s())
+    authority = _load(options)
+    with _logging(options, Action.ROTATE_ROOT):
+        authority.rotate_root(_now_s())
     _print("created a new root: issue new certificates for all services, and restart the broker")
     return 0
 
 
 def _run_retire(options: argparse.Namespace) -> int:
-    _load(options).retire_root(_now_s())
+    authority = _load(options)
+    with _logging(options, Action.RETIRE_ROOT):
+        authority.retire_root(_now_s())
     _print("the older root is no longer trusted, and its keys are deleted: restart the broker")
     return 0
 

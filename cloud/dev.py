@@ -11,14 +11,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Engine
 
 from cloud.api.app import create_app
-from cloud.api.feed import Feed, now_us
+from cloud.api.feed import Feed
+from cloud.audit_log import AuditLog, service_event
 from cloud.block_reader import BlockReader
 from cloud.broker import embedded_broker
 from cloud.clinic_keys import ClinicKeys, load_keys
+from cloud.clock import now_us
 from cloud.folder import ClinicFolder, Endpoints
 from cloud.hub_watch import HubWatch
 from cloud.ingest import run_ingest
@@ -33,8 +36,13 @@ from cloud.subscribed_transport import SubscribedTransport
 from cloud.tables import open_projections
 from config.endpoint import Endpoint
 from config.process import watching_stdin
+from sync.audit import Action
+from sync.errors import TransientError
 from sync.mqtt import MqttClient
 from sync.wire import UP_TOPICS
+
+SERVICE: Final = "clinic"
+"""The name of the whole clinic in one process, in the audit log."""
 
 
 async def run_dev(
@@ -107,8 +115,19 @@ async def _run_services(
     await asyncio.to_thread(opener.check_databases)  # before ingest begins
     registry = Registry(folder.hubs, time.monotonic)  # one for each thread
     watch = HubWatch(databases.store, Registry(folder.hubs, time.monotonic), time.monotonic, now_us)
-    ingest = run_ingest(databases.store, registry, keys.signing.acknowledgement, transport, opener.wake, now_us=now_us)
+    signing = keys.signing
+    ingest = run_ingest(
+        databases.store,
+        registry,
+        signing.acknowledgement,
+        transport,
+        opener.wake,
+        now_us=now_us,
+        audit_key=signing.audit.public,
+    )
     server = make_page_server(create_app(databases.page_store, databases.page_projections, feed))
+    log = AuditLog(databases.store, now_us)
+    await asyncio.to_thread(log.append, service_event(SERVICE, Action.START))
     try:
         async with asyncio.TaskGroup() as tasks:
             background = [
@@ -118,6 +137,7 @@ async def _run_services(
                 tasks.create_task(opener.run(feed.send_changes)),
                 tasks.create_task(receipts.run()),
                 tasks.create_task(feed.run()),
+                tasks.create_task(log.keep_signed(keys.signing.audit)),
             ]
             serving = tasks.create_task(server.serve(sockets=[listener]))
             await transport.subscribed.wait()
@@ -128,6 +148,9 @@ async def _run_services(
             await serving
             for task in background:
                 task.cancel()
+        with contextlib.suppress(TransientError):  # a database that is gone does not make a clean stop fail
+            await asyncio.to_thread(log.append, service_event(SERVICE, Action.STOP))
+            await asyncio.to_thread(log.sign, keys.signing.audit)
     finally:
         folder.delete_endpoints()
 

@@ -17,27 +17,29 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
+from cloud.audit_log import AuditLog
 from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message, verify_status
 from cloud.outdated import VersionPolicy, find_policy
 from cloud.pressure import Pressure
+from cloud.site_name import SITE
 from cloud.store import Store
+from cloud.store.audit_refusals import UNREGISTERED, Refusal
 from cloud.store.hub_states import is_last_status, note_heard, note_status
 from cloud.store.hubs import StoreView
 from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, ProgressRequest, RejectedBlock
 from cloud.store.tables import CONFLICT
+from sync.audit_heads import hub_audit_from_bytes
 from sync.chain import block_digest
 from sync.errors import TransientError
 from sync.message_rows import Outcome, join_consecutive
 from sync.messages import Ack, Envelope, SignedEnvelope, encode_ack
 from sync.mqtt import Message
 from sync.seal import BlockHeader
-from sync.signing import SignatureError, SigningKey
+from sync.signing import SignatureError, SigningKey, VerifyingKey
 from sync.transport import Transport, WorkerCall
 from sync.versions import OUTDATED, OUTDATED_REVISION
 from sync.wire import MESSAGE_LIMIT_BYTES, Lane, WireError, ack_topic, hub_of_status_topic, is_name
 
-SITE: Final = "main"
-"""Name of the site in acknowledgements. There is one site."""
 UNKNOWN_HUB: Final = "?"
 """Hub of rejected messages whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 ERASED: Final = "erased"
@@ -45,6 +47,10 @@ ERASED: Final = "erased"
 GROUP_LIMIT: Final = 128
 """Messages that are committed together: half of what may wait (`sync.mqtt.RECEIVE_QUEUE_LENGTH`), so that there is room for
 those that come meanwhile. A group costs hardly more statements and syncs of the disk than a message does."""
+NOT_SIGNED: Final = "not-signed"
+MALFORMED: Final = "malformed"
+REPLAYED: Final = "replayed"
+"""Why a message was refused, in the audit log."""
 HEARD_INTERVAL_US: Final = 30_000_000
 """A hub that sends blocks is noted as heard this often. Statuses are noted each, so that this matters for older hubs only."""
 _US_PER_S: Final = 1_000_000
@@ -76,12 +82,13 @@ async def run_ingest(
     on_committed: Callable[[], None],
     *,
     now_us: Callable[[], int],
+    audit_key: VerifyingKey | None = None,
     call: WorkerCall = asyncio.to_thread,
 ) -> NoReturn:
     """Handle messages until cancelled. `on_committed` is called after each commit that made work for the opener.
 
-    `key` signs the acknowledgements. Messages that wait are handled together. After a transient failure of a commit or an
-    acknowledgement nothing is retried here: the hubs resend unacknowledged blocks.
+    `key` signs the acknowledgements, and `audit_key` is the site's public audit key. Messages that wait are handled together.
+    After a transient failure of a commit or an acknowledgement nothing is retried here: the hubs resend unacknowledged blocks.
 
     Raises:
         PermanentError: the store is damaged.
@@ -92,7 +99,8 @@ async def run_ingest(
         messages = await _receive_group(mqtt)
         try:
             began_s, retry_after_s = clock_s(), _retry_after_s(pressure, mqtt.waiting)
-            handled = await call(handle_messages, store, registry, key, messages, now_us(), retry_after_s)
+            arguments = (store, registry, key, messages, now_us(), retry_after_s, audit_key)
+            handled = await call(handle_messages, *arguments)
             pressure.note(clock_s() - began_s)
             if any(one.n_work for one in handled):
                 on_committed()
@@ -120,18 +128,31 @@ async def _receive_group(mqtt: IngestTransport) -> list[Message]:
 
 
 def handle_message(
-    store: Store, registry: Registry, key: SigningKey, message: Message, now_us: int, retry_after_s: int = 0
+    store: Store,
+    registry: Registry,
+    key: SigningKey,
+    message: Message,
+    now_us: int,
+    retry_after_s: int = 0,
+    audit_key: VerifyingKey | None = None,
 ) -> Handled:
     """Handle one message: see `handle_messages`."""
-    return handle_messages(store, registry, key, [message], now_us, retry_after_s)[0]
+    return handle_messages(store, registry, key, [message], now_us, retry_after_s, audit_key)[0]
 
 
 def handle_messages(
-    store: Store, registry: Registry, key: SigningKey, messages: Sequence[Message], now_us: int, retry_after_s: int = 0
+    store: Store,
+    registry: Registry,
+    key: SigningKey,
+    messages: Sequence[Message],
+    now_us: int,
+    retry_after_s: int = 0,
+    audit_key: VerifyingKey | None = None,
 ) -> list[Handled]:
     """Commit messages together; returns what became of each. A signed acknowledgement may be sent when this has returned.
 
-    `retry_after_s` is what the acknowledgement asks the hub to wait.
+    `retry_after_s` is what the acknowledgement asks the hub to wait. `audit_key` is the site's public audit key; without it the
+    heads of audit logs in statuses are not kept.
 
     Raises:
         TransientError, PermanentError: the store failed; nothing of these messages may be acknowledged.
@@ -142,12 +163,14 @@ def handle_messages(
     answers = iter(_commit_messages(store, registry, key, authentic, now_us, retry_after_s))
     handled = iter(
         [
-            next(answers) if isinstance(found, _Authentic) else _reject_message(store, message, found, now_us)
+            next(answers) if isinstance(found, _Authentic) else _reject_message(store, registry, message, *found, now_us)
             for message, found in zip(envelopes, read, strict=True)
         ]
     )
     return [
-        next(handled) if hub_of_status_topic(message.topic) is None else _handle_status(store, registry, message, now_us)
+        next(handled)
+        if hub_of_status_topic(message.topic) is None
+        else _handle_status(store, registry, message, now_us, audit_key)
         for message in messages
     ]
 
@@ -164,15 +187,15 @@ class _Authentic:
         return self.signed.envelope
 
 
-def _read_message(message: Message, registry: Registry) -> _Authentic | str:
-    """Return a message's content, or why its origin is not proven."""
+def _read_message(message: Message, registry: Registry) -> _Authentic | tuple[str, str]:
+    """Return a message's content, or why its origin is not proven: a text, and the word of the audit log."""
     try:
         signed = verify_message(message, registry)
         return _Authentic(signed, ParsedBlocks(signed.envelope.hub, signed.envelope.blocks))
     except (WireError, SignatureError) as error:
-        return str(error)
+        return str(error), NOT_SIGNED if isinstance(error, SignatureError) else MALFORMED
     except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
-        return f"reading it failed: {type(error).__name__}"
+        return f"reading it failed: {type(error).__name__}", MALFORMED
 
 
 def _commit_messages(
@@ -247,20 +270,33 @@ def _sequences_of(message: CheckedMessage, commit: CommitResult) -> set[tuple[La
     return sequences
 
 
-def _handle_status(store: Store, registry: Registry, message: Message, now_us: int) -> Handled:
+def _handle_status(store: Store, registry: Registry, message: Message, now_us: int, audit_key: VerifyingKey | None) -> Handled:
     """Keep a hub's status, if it follows the last one. It is not answered."""
     try:
         status = verify_status(message, registry)
     except (WireError, SignatureError) as error:
-        return _reject_message(store, message, str(error), now_us)
+        reason = NOT_SIGNED if isinstance(error, SignatureError) else MALFORMED
+        return _reject_message(store, registry, message, str(error), reason, now_us)
     except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
-        return _reject_message(store, message, f"reading it failed: {type(error).__name__}", now_us)
+        return _reject_message(store, registry, message, f"reading it failed: {type(error).__name__}", MALFORMED, now_us)
     with store.transaction() as connection:
         follows = note_status(connection, status, message.payload, now_us)
         is_repeated = not follows and is_last_status(connection, status.hub, message.payload)
     if not follows and not is_repeated:  # the broker or a second ingest may repeat the last one
-        return _reject_message(store, message, "the status is older than the hub's last one", now_us)
+        return _reject_message(store, registry, message, "the status is older than the hub's last one", REPLAYED, now_us)
+    if follows and status.audit is not None and audit_key is not None:
+        _note_audit(store, registry, audit_key, status.hub, status.audit, now_us)
     return Handled(None, status.hub, 0)
+
+
+def _note_audit(store: Store, registry: Registry, audit_key: VerifyingKey, hub: str, field: bytes, now_us: int) -> None:
+    """Keep the heads of the audit logs that a hub's status shows. A field that is not right is logged, and nothing else."""
+    device = registry.device_key(hub)
+    try:
+        if device is not None:
+            AuditLog(store, lambda: now_us).note_hub(audit_key, hub, device, hub_audit_from_bytes(field))
+    except (WireError, SignatureError) as error:
+        _log.warning("cannot use the heads of the audit log of hub %s: %s", hub, error)
 
 
 def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress) -> Ack:
@@ -283,6 +319,7 @@ def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress)
         refused=tuple(Outcome(*block.position, block.digest, ERASED) for block in checked.refused),
         live_s=progress.live_s,
         copied=progress.is_copied,
+        audit=progress.audit,
     )
 
 
@@ -341,11 +378,12 @@ def _log_commit(hub: str, commit: CommitResult) -> None:
     _log.warning(text, hub, commit.new_conflicts, found[0], advice)
 
 
-def _reject_message(store: Store, message: Message, reason: str, now_us: int) -> Handled:
-    """Keep a message aside whose origin is not proven. It is not answered."""
+def _reject_message(store: Store, registry: Registry, message: Message, reason: str, token: str, now_us: int) -> Handled:
+    """Keep a message aside whose origin is not proven. It is not answered. The audit log counts it by `token`."""
     parts = message.topic.split("/")
     hub = parts[2] if len(parts) > 2 and is_name(parts[2]) else UNKNOWN_HUB
-    n = store.keep_rejected_message(hub, reason, message.payload[:MESSAGE_LIMIT_BYTES], now_us)
+    refusal = Refusal(hub if registry.device_key(hub) is not None else UNREGISTERED, token)
+    n = store.keep_rejected_message(hub, reason, message.payload[:MESSAGE_LIMIT_BYTES], now_us, refusal)
     if n is not None:
         _log.warning(
             "a message in the name of hub %s is not authentic (%s) and is kept aside; %d such messages so far", hub, reason, n

@@ -72,7 +72,7 @@ def write_backup(path: Path, keys: KeyStore, signing: SigningKeys, recovery: Pat
     public = load_public_file(recovery, _PUBLIC_TITLE, RecipientPublicKey.from_bytes)
     content = {
         "subjects": {subject: [pair.to_bytes() for pair in keys.pairs(subject)] for subject in keys.subjects()},
-        "signing": {str(key.use): key.to_bytes() for key in (signing.acknowledgement, signing.receipt)},
+        "signing": {str(key.use): key.to_bytes() for key in (signing.acknowledgement, signing.receipt, signing.audit)},
     }
     expires_s = now_s + LIFETIME_S
     recipient = MLKEM768X25519PublicKey(public.mlkem, public.x25519)

@@ -8,18 +8,19 @@ from typing import Final
 from sqlalchemy import Engine
 
 from cloud import tables
+from cloud.audit_actors import service
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_store import KeyStore
 from cloud.registry import RegisteredHub, hub_file, load_hub, save_hub
 from cloud.signing_keys import SigningKeys
+from cloud.site_name import SITE
 from cloud.store import Store
+from sync.audit import Actor
 from sync.registration import Registration
 from sync.signing import Use, VerifyingKey
 from sync.wire import is_name
 
-SITE: Final = "main"
-"""Name of the site in acknowledgements and registrations. There is one site."""
 BACKUP_INTERVAL_H: Final = 24
 """How often the clinic is expected to back its store up, unless the operator says otherwise. Hubs keep what is acknowledged for
 at least this time, so that they can send again what a restored store has lost."""
@@ -37,6 +38,13 @@ class RegistrationRequest:
     from_s: int | None
     backup_interval_h: int
 
+    def check_names(self) -> None:
+        """Raise ClinicError if the hub or the subject has no valid name."""
+        if not (is_name(self.hub) and is_name(self.subject)):
+            raise ClinicError(
+                "a hub and a subject have names of 1 to 64 letters, digits, '.', '_' and '-': correct the options"
+            )
+
 
 def register_hub(folder: ClinicFolder, request: RegistrationRequest, now_s: int) -> Registration:
     """Register a hub at the clinic; returns what the hub must know. The first registration creates the clinic's keys.
@@ -45,8 +53,7 @@ def register_hub(folder: ClinicFolder, request: RegistrationRequest, now_s: int)
         ClinicError: a name is not valid, the hub is registered with another key, or a file cannot be written.
         KeyFileError: a key file is missing, damaged, or accessible to other users.
     """
-    if not (is_name(request.hub) and is_name(request.subject)):
-        raise ClinicError("a hub and a subject have names of 1 to 64 letters, digits, '.', '_' and '-': correct the options")
+    request.check_names()
     device = VerifyingKey.load(request.hub_key, Use.DEVICE)
     hub = _find_or_begin(folder, request.hub, device)
     if hub.device != device:
@@ -83,7 +90,7 @@ def describe_hub(folder: ClinicFolder, name: str, now_s: int) -> tuple[str, Regi
     return hub.assignments[-1].subject, registration
 
 
-def erase_subject(subject: str, keys: KeyStore, store: Store, projections: Engine, now_us: int) -> int:
+def erase_subject(subject: str, keys: KeyStore, store: Store, projections: Engine, now_us: int, actor: Actor) -> int:
     """Erase a subject: its blocks, its key pairs and its opened data. Hubs are told to delete what they hold of it.
 
     Its blocks cannot be opened from any copy, since no key is left; returns the number of destroyed pairs. If a later step
@@ -94,7 +101,7 @@ def erase_subject(subject: str, keys: KeyStore, store: Store, projections: Engin
     """
     n = keys.destroy(subject)
     tables.erase_subject(projections, subject)
-    store.erase(subject, now_us)
+    store.erase(subject, now_us, actor)
     return n
 
 
@@ -108,7 +115,7 @@ def repeat_erasures(keys: KeyStore, store: Store, projections: Engine, now_us: i
     """
     subjects = tuple(sorted(keys.erased() - store.erased_subjects()))
     for subject in subjects:
-        erase_subject(subject, keys, store, projections, now_us)
+        erase_subject(subject, keys, store, projections, now_us, service("clinic"))
         _log.warning("erased %s again: the erasure was interrupted, or the store was restored from a backup before it", subject)
     return subjects
 
@@ -139,4 +146,5 @@ def _describe(hub: RegisteredHub, keys: KeyStore, signing: SigningKeys, backup_i
         backup_interval_h=backup_interval_h,
         registered_s=now_s,
         recipients=recipients,
+        audit=signing.audit.public,
     )

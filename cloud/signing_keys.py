@@ -1,42 +1,50 @@
-"""The two signing keys of the clinic: for acknowledgements, where messages arrive, and receipts, where blocks are opened."""
+"""The signing keys of the clinic: for acknowledgements, where messages arrive, for receipts, where blocks are opened, and for
+the heads of its audit log.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from cloud.errors import ClinicError
 from sync.signing import SigningKey, Use
 
+USES: Final = (Use.ACKNOWLEDGEMENT, Use.RECEIPT, Use.AUDIT)
+"""The uses of the keys, in the order of the fields of `SigningKeys`."""
+
 
 @dataclass(frozen=True, slots=True)
 class SigningKeys:
-    """The private keys with which the clinic signs what it sends to hubs."""
+    """The private keys with which the clinic signs what it sends to hubs, and the heads of its audit log."""
 
     acknowledgement: SigningKey
     receipt: SigningKey
+    audit: SigningKey
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read both key files.
+        """Read the key files.
 
         Raises:
             KeyFileError: a file is missing, damaged, or accessible to other users.
         """
-        return cls(*(SigningKey.load(key_file(folder, use), use) for use in (Use.ACKNOWLEDGEMENT, Use.RECEIPT)))
+        return cls(*(SigningKey.load(key_file(folder, use), use) for use in USES))
 
     @classmethod
     def load_or_create(cls, folder: Path, *, may_create: bool) -> Self:
-        """Read both key files; create missing ones if `may_create`: hubs trust the keys that they were registered with.
+        """Read the key files; create missing ones if `may_create`: hubs trust the keys that they were registered with.
+
+        A missing audit key is always created: a clinic of an earlier version has none.
 
         Raises:
             ClinicError: a file is missing and must not be created.
             KeyFileError: a file is damaged, accessible to other users, or cannot be created.
         """
-        for use in (Use.ACKNOWLEDGEMENT, Use.RECEIPT):
+        for use in USES:
             path = key_file(folder, use)
             if path.exists():
                 continue
-            if not may_create:
+            if not may_create and use is not Use.AUDIT:
                 raise ClinicError(
                     f"{path} is missing, and hubs are registered with it: restore it with pulsegate-cloud restore-keys, "
                     "or from your own copy"

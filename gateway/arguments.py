@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
+from config.argument_types import parse_time
 from config.terminal import escape_controls
 from config.version import VERSION
 from gateway.argument_types import parse_port, parse_positive_seconds, parse_rate, parse_speed
@@ -53,6 +54,21 @@ def _add_status_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_persons_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("answer", nargs="?", choices=("list", "yes", "no"), default="list", help="default: %(default)s")
     parser.add_argument("id", nargs="?", metavar="ID", help="the result, as pulsegate persons lists it")
+    _add_config(parser)
+
+
+def _add_audit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("verify", "show"), help="check the whole log, or print its rows, oldest first")
+    parser.add_argument("--subject", metavar="NAME", help="show only rows about this patient's pseudonym")
+    parser.add_argument(
+        "--since", type=parse_time, metavar="TIME", help="show only rows since then, such as 2026-11-30T08:00:00Z"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: one object, or one a row")
+    _add_config(parser)
+
+
+def _add_backup_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="the file to write; an existing one is replaced")
     _add_config(parser)
 
 
@@ -269,6 +285,13 @@ _COMMANDS: Final = (
         _add_persons_arguments,
     ),
     _Command(
+        "backup",
+        "copy the buffer to a file, also while the agent runs",
+        "Copies the buffer, sealed as it is; without hub.key nobody can open the copy. To restore: stop the agent, put FILE in "
+        "place of buffer.db in the data folder, and delete buffer.db-wal and buffer.db-shm there.",
+        _add_backup_arguments,
+    ),
+    _Command(
         "init",
         "write a commented settings file to edit",
         "Writes a commented settings file with random names for hub and patient. Never overwrites a file.",
@@ -328,6 +351,13 @@ _COMMANDS: Final = (
         "Checks adapter, permissions, BlueZ, other pairing programs, broker, clock, disk, data folder, registration and models,"
         " and says what to do. Exits with 1 if a check failed. Changes nothing.",
         _add_status_arguments,
+    ),
+    _Command(
+        "audit",
+        "check or print the hub's audit log",
+        "Checks that no row of the hub's audit log was changed, removed or inserted, or prints its rows. "
+        "Exits with 1 if something was found. docs/audit-log.md explains the rows.",
+        _add_audit_arguments,
     ),
     _Command(
         "record",

@@ -143,6 +143,15 @@ def _persons(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _backup(arguments: argparse.Namespace) -> int:
+    from sync.outbox.backup import back_up
+
+    settings = load_settings(arguments.config, os.environ)
+    size = back_up(settings.data / "buffer.db", arguments.file)
+    print(f"{size} bytes written to {arguments.file}; it can be opened only with {settings.data / 'hub.key'}: keep that apart")
+    return 0
+
+
 def _init(arguments: argparse.Namespace) -> int:
     from config.files import create_private_file
     from config.sample import make_sample
@@ -187,6 +196,12 @@ def _identity(arguments: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from gateway.commands.audit import audit
+
+    return audit(load_settings(arguments.config, os.environ), arguments)
 
 
 def _enroll(arguments: argparse.Namespace) -> int:
@@ -344,12 +359,14 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "run": _run,
     "status": _status,
     "persons": _persons,
+    "backup": _backup,
     "init": _init,
     "check-config": _check_config,
     "enroll": _enroll,
     "renew": _renew,
     "erase": _erase,
     "identity": _identity,
+    "audit": _audit,
     "scan": _scan,
     "pair": _pair,
     "doctor": _doctor,

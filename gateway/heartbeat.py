@@ -1,7 +1,7 @@
 """Collects the status that the hub sends to the clinic every minute (`sync.status`)."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ class StatusCollector:
     outbox: Outbox
     sensors: Sequence[SensorRunner]
     models: LoadedModels
+    read_audit: Callable[[], bytes | None]
+    """Returns the field `audit`; None if there is none."""
 
     def collect(self, seq: int) -> HubStatus:
         """Return the status with this number. Call it on the storage thread.
@@ -55,6 +57,7 @@ class StatusCollector:
             models=self.models.release,
             free_bytes=_free_bytes(self.folder),
             links=count_links(sensor.state for sensor in self.sensors),
+            audit=self.read_audit(),
         )
 
 

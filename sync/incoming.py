@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sync.audit_heads import SiteAudit
 from sync.in_flight import SentBlocks
 from sync.messages import Ack, Receipt, decode_ack, decode_receipt
 from sync.outbox import Applied, Outbox
@@ -14,15 +15,17 @@ from sync.wire import BlockId
 class Received:
     """What a message changed in the outbox, and what else it says.
 
-    `live_s` and `is_copied` are None unless the message is an accepted acknowledgement of more commits than any before: an
-    older one, sent again by the broker, says nothing about the present. `pause_s` and `update_by_s` are None unless it is one
-    of at least as many commits. `aside_reason` and `refused_reason` are those of the last block that was set aside and of the
-    last one that was refused. `outdated` are blocks that the clinic refuses as this agent is outdated; they stay pending.
+    `live_s`, `is_copied` and `audit` are None unless the message is an accepted acknowledgement of more commits than any
+    before: an older one, sent again by the broker, says nothing about the present. `pause_s` and `update_by_s` are None unless
+    it is one of at least as many commits. `aside_reason` and `refused_reason` are those of the last block that was set aside
+    and of the last one that was refused. `outdated` are blocks that the clinic refuses as this agent is outdated; they stay
+    pending.
     """
 
     applied: Applied
     live_s: int | None = None
     is_copied: bool | None = None
+    audit: SiteAudit | None = None
     aside_reason: str | None = None
     refused_reason: str | None = None
     pause_s: int | None = None
@@ -48,6 +51,7 @@ def receive_ack(outbox: Outbox, registration: Registration, payload: bytes, sent
         applied,
         ack.live_s if ack.commits > known else None,
         ack.copied if ack.commits > known else None,
+        ack.audit if ack.commits > known else None,
         aside,
         refused,
         pause_s=ack.retry_after_s,
@@ -65,7 +69,7 @@ def receive_receipt(outbox: Outbox, registration: Registration, payload: bytes, 
     """
     receipt = decode_receipt(payload, registration.receipt)
     applied = outbox.apply_receipt(receipt)
-    return Received(applied, None, None, *_last_reasons(applied, receipt))
+    return Received(applied, None, None, None, *_last_reasons(applied, receipt))
 
 
 def _last_reasons(applied: Applied, message: Ack | Receipt) -> tuple[str | None, str | None]:

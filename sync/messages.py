@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sync.audit_heads import SiteAudit, parse_site_audit, site_audit_as_list
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.message_rows import (
     Dropped,
@@ -86,7 +87,8 @@ class Ack:
     `store`, `fence` and `commits` identify the state of the store; `epoch` is the highest of this hub that the clinic holds.
     `keys` and `wraps` (key id, fingerprint) are those that it holds. `live_s` asks the hub to commit every second for so long.
     `copied` says that two machines seem to use the hub's identity. `retry_after_s` asks the hub to send no block but alerts for
-    so long. `update_by_s` says that the agent is outdated: from then on (seconds since 1970) only alerts are taken.
+    so long. `update_by_s` says that the agent is outdated: from then on (seconds since 1970) only alerts are taken. `audit` are
+    the heads of the audit logs; None before the site has signed one.
     """
 
     hub: str
@@ -105,6 +107,7 @@ class Ack:
     copied: bool = False
     retry_after_s: int = 0
     update_by_s: int | None = None
+    audit: SiteAudit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +193,8 @@ def encode_ack(ack: Ack, key: SigningKey) -> bytes:
         "live_s": ack.live_s,
         "copied": ack.copied,
     }
+    if ack.audit is not None:
+        fields["audit"] = site_audit_as_list(ack.audit)
     if ack.retry_after_s:
         fields["retry_after_s"] = ack.retry_after_s
     if ack.update_by_s is not None:
@@ -225,6 +230,7 @@ def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
         wraps=parse_list(message, "wraps", parse_wrap_id),
         aside=parse_list(message, "aside", parse_outcome),
         refused=parse_list(message, "refused", parse_outcome),
+        audit=parse_site_audit(message["audit"]) if "audit" in message else None,
     )
 
 

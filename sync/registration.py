@@ -31,9 +31,11 @@ class RegistrationError(PermanentError):
 class Registration:
     """What the hub knows of its clinic.
 
-    `site` is the clinic's name; `acknowledgement` and `receipt` verify its messages. `recipients` are, for each subject of this
-    hub, the key that data keys are wrapped for. The clinic backs its store up every `backup_interval_h` hours, and wrote the
-    file at `registered_s` (seconds since 1970): a hub clock that shows an earlier time is wrong.
+    `site` is the clinic's name; `acknowledgement` and `receipt` verify its messages, and `audit` the heads of its audit log
+    (None: written by a clinic that had none).
+    `recipients` are, for each subject of this hub, the key that data keys are wrapped for. The clinic backs its store up every
+    `backup_interval_h` hours, and wrote the file at `registered_s` (seconds since 1970): a hub clock that shows an earlier time
+    is wrong.
     """
 
     hub: str
@@ -43,6 +45,7 @@ class Registration:
     backup_interval_h: int
     registered_s: int
     recipients: Mapping[str, RecipientPublicKey]
+    audit: VerifyingKey | None = None
 
     @classmethod
     def load(cls, path: Path, hub: str) -> "Registration":
@@ -100,6 +103,8 @@ class Registration:
             f'acknowledgement_key = "{self.acknowledgement.to_bytes().hex()}"',
             f'receipt_key = "{self.receipt.to_bytes().hex()}"',
         ]
+        if self.audit is not None:
+            lines.append(f'audit_key = "{self.audit.to_bytes().hex()}"')
         for subject, recipient in self.recipients.items():
             lines += ["", "[[subject]]", f'name = "{subject}"', f'recipient = "{recipient.to_bytes().hex()}"']
         return _HEADING + "\n".join(lines) + "\n"
@@ -133,7 +138,13 @@ class _Parser:
             backup_interval_h=cast("int", hours),
             registered_s=int(cast("datetime", registered).timestamp()),
             recipients=self._recipients(),
+            audit=self._audit_key(),
         )
+
+    def _audit_key(self) -> VerifyingKey | None:
+        if "audit_key" not in self._table:
+            return None
+        return self._key(self._table, "audit_key", lambda data: VerifyingKey.from_bytes(Use.AUDIT, data))
 
     def _recipients(self) -> dict[str, RecipientPublicKey]:
         subjects = self._table.get("subject")

@@ -36,6 +36,7 @@ class Use(StrEnum):
     DEVICE = "device"
     ACKNOWLEDGEMENT = "acknowledgement"
     RECEIPT = "receipt"
+    AUDIT = "audit"
     TLS = "tls"
     TIME = "time"
 
@@ -47,6 +48,9 @@ class Label(StrEnum):
     ENVELOPE = "pulsegate envelope"
     ACKNOWLEDGEMENT = "pulsegate acknowledgement"
     RECEIPT = "pulsegate receipt"
+    AUDIT_KEY = "pulsegate audit key"
+    AUDIT_HEAD = "pulsegate audit head"
+    AUDIT_CUT = "pulsegate audit cut"
     ENROLMENT = "pulsegate enrolment"
     RENEWAL = "pulsegate renewal"
     TLS_KEY = "pulsegate TLS key"
@@ -59,6 +63,9 @@ _USES: Final = {
     Label.ENVELOPE: Use.DEVICE,
     Label.ACKNOWLEDGEMENT: Use.ACKNOWLEDGEMENT,
     Label.RECEIPT: Use.RECEIPT,
+    Label.AUDIT_KEY: Use.DEVICE,
+    Label.AUDIT_HEAD: Use.AUDIT,
+    Label.AUDIT_CUT: Use.AUDIT,
     Label.ENROLMENT: Use.DEVICE,
     Label.RENEWAL: Use.DEVICE,
     Label.TLS_KEY: Use.TLS,

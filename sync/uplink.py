@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from sync.audit_heads import SiteAudit
 from sync.errors import TransientError
 from sync.in_flight import InFlight, SentBlocks
 from sync.incoming import Received, receive_ack, receive_receipt
@@ -29,7 +30,7 @@ from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, OutgoingMessage, Position,
 from sync.registration import Registration
 from sync.signing import SignatureError
 from sync.transport import Transport, WorkerCall
-from sync.wire import RETRY_AFTER_LIMIT_S, UPLINK_LANES, Lane, WireError, ack_topic, receipt_topic, up_topic
+from sync.wire import LANES, RETRY_AFTER_LIMIT_S, Lane, WireError, ack_topic, receipt_topic, up_topic
 
 log: Final = logging.getLogger(__name__)
 
@@ -48,8 +49,9 @@ clinic may have been set back; after an update the agent starts anew, without a 
 SPREAD: Final = 1.5
 """A pause that the clinic asks for is prolonged at random by up to this factor: its hubs must not all come back at once."""
 _START: Final[Position] = (0, 0)
-_LANE_WITHOUT_BLOCKS: Final[Lane] = "wave"
-"""The topic of a message without blocks: the least urgent."""
+_LEAST_URGENT: Final[Lane] = "wave"
+"""The topic of a message without blocks, and of one with blocks of `archive`, which has no topic."""
+_ARCHIVE: Final[tuple[Lane, ...]] = ("archive",)
 _ReceiveMessage = Callable[[Outbox, Registration, bytes, SentBlocks], Received]
 
 
@@ -102,16 +104,31 @@ _SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
     ("wave", True),
     ("vital", False),
     ("wave", False),
+    ("archive", True),
+    ("archive", False),
 )
 """(lane, is live), most urgent first."""
 
 
-class Uplink:
-    """Sends the blocks of one hub to the clinic. `statistics` may be read at any time.
+def ignore(*_values: object) -> None:
+    """Do nothing when an uplink calls."""
 
-    `on_live` is called with the seconds for which the clinic asks for a commit every second, `on_connected` at each new
-    connection.
+
+@dataclass(frozen=True, slots=True)
+class UplinkCallbacks:
+    """What an uplink calls.
+
+    `on_live`: with the seconds for which the clinic asks for a commit every second. `on_connected`: at each new connection.
+    `on_audit`: with heads of the audit logs that are new, in the thread of the uplink's `call`.
     """
+
+    on_live: Callable[[float], None] = ignore
+    on_connected: Callable[[], None] = ignore
+    on_audit: Callable[[SiteAudit], None] = ignore
+
+
+class Uplink:
+    """Sends the blocks of one hub to the clinic. `statistics` may be read at any time."""
 
     def __init__(
         self,
@@ -122,8 +139,7 @@ class Uplink:
         keys: HubKeys,
         registration: Registration,
         call: WorkerCall,
-        on_live: Callable[[float], None],
-        on_connected: Callable[[], None],
+        callbacks: UplinkCallbacks,
     ) -> None:
         self._outbox = outbox
         self._transport = transport
@@ -131,8 +147,8 @@ class Uplink:
         self._sender = Sender(hub, keys.device)
         self._registration = registration
         self._call = call
-        self._on_live = on_live
-        self._on_connected = on_connected
+        self._callbacks = callbacks
+        self._audit: SiteAudit | None = None
         self._is_connected = False
         self._is_dropped_due = False
         self._answered_at = 0.0
@@ -159,6 +175,11 @@ class Uplink:
     def wake(self) -> None:
         """Signal that the outbox has new blocks. Call it on the event loop."""
         self._wakeup.set()
+
+    def send_archive(self) -> None:
+        """Send blocks that were released in `archive`. Call it on the event loop."""
+        self._read_again(_ARCHIVE)
+        self.wake()
 
     async def _send(self) -> NoReturn:
         while True:
@@ -200,7 +221,7 @@ class Uplink:
 
     async def _create_cursors(self) -> dict[Lane, _Cursor]:
         cursors: dict[Lane, _Cursor] = {}
-        for lane in UPLINK_LANES:
+        for lane in LANES:
             end = await self._call(self._outbox.last_position, lane)
             cursors[lane] = _Cursor(end, end)
         return cursors
@@ -229,7 +250,8 @@ class Uplink:
         self._is_dropped_due = False
         if message.ids:
             self._in_flight.add(message.ids, len(message.payload) + PACKET_OVERHEAD_BYTES, asyncio.get_running_loop().time())
-        lane = message.section.lane if message.section else _LANE_WITHOUT_BLOCKS
+        lane = message.section.lane if message.section else _LEAST_URGENT
+        lane = _LEAST_URGENT if lane == "archive" else lane
         try:
             await self._transport.publish(up_topic(self._hub, lane), message.payload)
         except TransientError:
@@ -245,7 +267,7 @@ class Uplink:
                     self._is_connected = True
                     self._answered_at = asyncio.get_running_loop().time()
                     self._reset_connection()
-                    self._on_connected()
+                    self._callbacks.on_connected()
                     self._wakeup.set()
                 case Disconnected(reason):
                     self._is_connected = False
@@ -280,9 +302,12 @@ class Uplink:
             self._answered_at = now
             self._set_problem(None)
         if applied.is_new_store:
-            self._read_again(UPLINK_LANES)
+            self._read_again(LANES)
         self._note_report(received)
         self._wakeup.set()
+        if received.audit not in (None, self._audit):
+            self._audit = received.audit
+            await self._call(self._callbacks.on_audit, received.audit)
 
     def _note_report(self, received: Received) -> None:
         """Note what the clinic says besides which blocks it holds."""
@@ -298,7 +323,7 @@ class Uplink:
                 log.error("another machine uses this hub's identity: find and stop it, and register it under another name")
             statistics.is_copied = received.is_copied
         if received.live_s:
-            self._on_live(received.live_s)
+            self._callbacks.on_live(received.live_s)
         if received.pause_s is not None:
             self._pause(min(received.pause_s * random.uniform(1.0, SPREAD), RETRY_AFTER_LIMIT_S))  # noqa: S311 - no secret
             self._note_update(received)

@@ -22,6 +22,8 @@ STORE_ID_BYTES: Final = 16
 FINGERPRINT_BYTES: Final = 8
 DIGEST_BYTES: Final = 32
 """Length of a digest, a chain value and a commitment: SHA-256."""
+UNKNOWN_CHAIN: Final = bytes(DIGEST_BYTES)
+"""The chain value at the end of a dropped range that damage of the hub's buffer made unknown."""
 MAX_COUNT: Final = 2**53 - 1
 """Largest epoch, sequence number and counter: every JSON and JavaScript reader represents it exactly."""
 EPOCH_RANDOM_BITS: Final = 20
@@ -39,6 +41,8 @@ LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 """All lanes, most important first."""
 UPLINK_LANES: Final[tuple[Lane, ...]] = ("alert", "vital", "wave")
 """The lanes that the hub sends without a request; `archive` stays on the hub until the clinic requests a part of it."""
+
+ON_REQUEST_LANE: Final[Lane] = "archive"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOPIC: Final = re.compile(rf"pulsegate/v1/({_NAME.pattern})/up/(?:alert|vital|wave)")

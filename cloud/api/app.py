@@ -1,34 +1,45 @@
 """The clinic's HTTP and WebSocket interface: the page, its REST routes and its live feed."""
 
 import asyncio
+import json
+import logging
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, WebSocket, WebSocketDisconnect
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
 
 from cloud.api import alert_queries, queries
+from cloud.api.access import CATEGORIES, AccessLog
 from cloud.api.alert_queries import CURRENT_US, CursorError, ListCursor
 from cloud.api.counters import read_counters
-from cloud.api.feed import Feed, now_us
+from cloud.api.feed import Feed
 from cloud.api.numbers import Json
 from cloud.api.queries import ON_DEMAND_SILENT_AFTER_US, SILENT_AFTER_US
 from cloud.api.security import SecurityMiddleware
 from cloud.api.watching import renew_watch
+from cloud.audit_actors import LOOPBACK
+from cloud.audit_log import AuditLog
 from cloud.changes import AlertKey, SensorKey
+from cloud.clock import now_us
 from cloud.hub_overview import hub_as_json, list_hubs
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from cloud.validate import MAX_NAME_CHARS, MAX_TIME_US
 from reporting import assets
+from sync.audit import Actor, Category
+from sync.errors import SyncError
 
 STATIC: Final = Path(__file__).parents[1] / "page" / "static"
+CANNOT_LOG: Final = 1011
+"""Close code (RFC 6455: internal error) of a live connection whose access cannot be logged. The page connects again."""
 LANGUAGES: Final = ("en", "de", "fr", "es")
 
+_log: Final = logging.getLogger(__name__)
 TimeUs = Annotated[int, Query(ge=-2 * MAX_TIME_US, le=2 * MAX_TIME_US)]
 Name = Annotated[str, Query(min_length=1, max_length=MAX_NAME_CHARS)]
 Revision = Annotated[int, Query(ge=0, lt=2**53)]
@@ -39,8 +50,14 @@ async def choose_scope() -> Scope:
     return EVERY_SUBJECT
 
 
+async def choose_reader() -> Actor:
+    """Return who the viewer of this connection is, for the audit log: without a log-in, somebody on this computer."""
+    return LOOPBACK
+
+
 ViewerScope = Annotated[Scope, Depends(choose_scope)]
-"""Every route to data takes it."""
+Reader = Annotated[Actor, Depends(choose_reader)]
+"""Every route to data takes both."""
 
 
 def create_app(store: Store, engine: Engine, feed: Feed) -> FastAPI:
@@ -48,8 +65,10 @@ def create_app(store: Store, engine: Engine, feed: Feed) -> FastAPI:
     # FastAPI's documentation pages load scripts from other sites, so they are switched off.
     app = FastAPI(title="pulsegate clinic", docs_url=None, redoc_url=None, openapi_url=None)
     _add_page(app)
-    _add_rest_routes(app, store, engine)
-    _add_websocket(app, feed, lambda scope: renew_watch(store, engine, scope))
+    access = AccessLog(AuditLog(store, now_us))
+    _add_rest_routes(app, store, engine, access)
+    _add_websocket(app, feed, access, lambda scope: renew_watch(store, engine, scope))
+    app.add_exception_handler(SyncError, _refuse)
     app.add_middleware(SecurityMiddleware)
     return app
 
@@ -78,10 +97,16 @@ def _add_page(app: FastAPI) -> None:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
-def _add_rest_routes(app: FastAPI, store: Store, engine: Engine) -> None:
+async def _refuse(_request: Request, error: Exception) -> Response:
+    """Show nothing if the access could not be logged, or a database failed."""
+    _log.error("refused a request: %s", error)
+    return JSONResponse({"detail": "the clinic's database cannot be used now"}, 503)
+
+
+def _add_rest_routes(app: FastAPI, store: Store, engine: Engine, access: AccessLog) -> None:
     """Add the REST routes. They are not coroutines: FastAPI runs them on worker threads, which may wait for the database."""
-    _add_alert_routes(app, engine)
-    _add_sensor_routes(app, engine)
+    _add_alert_routes(app, engine, access)
+    _add_sensor_routes(app, engine, access)
 
     @app.get("/api/hubs")
     def hubs(scope: ViewerScope) -> Json:
@@ -93,46 +118,65 @@ def _add_rest_routes(app: FastAPI, store: Store, engine: Engine) -> None:
         return read_counters(store, engine, scope)
 
 
-def _add_alert_routes(app: FastAPI, engine: Engine) -> None:
+def _subjects(rows: Sequence[Json]) -> set[str]:
+    return {row["subject"] for row in rows}
+
+
+def _add_alert_routes(app: FastAPI, engine: Engine, access: AccessLog) -> None:
     @app.get("/api/patients")
-    def patients(scope: ViewerScope) -> Json:
-        return {"patients": alert_queries.list_patients(engine, scope)}
+    def patients(scope: ViewerScope, reader: Reader) -> Json:
+        found = alert_queries.list_patients(engine, scope)
+        access.note(reader, Category.OVERVIEW, _subjects(found))
+        return {"patients": found}
 
     @app.get("/api/alerts")
     def alerts(
-        scope: ViewerScope, after_revision: Revision = 0, cursor: Annotated[str | None, Query(max_length=200)] = None
+        scope: ViewerScope,
+        reader: Reader,
+        after_revision: Revision = 0,
+        cursor: Annotated[str | None, Query(max_length=200)] = None,
     ) -> Json:
         if after_revision:
-            return alert_queries.list_changed_alerts(engine, scope, after_revision)
-        try:
-            start = ListCursor.parse(cursor) if cursor else ListCursor(now_us() - CURRENT_US)
-        except CursorError as error:
-            raise HTTPException(422, str(error)) from error
-        return {"current_us": CURRENT_US} | alert_queries.list_alerts(engine, scope, start)
+            found: Json = alert_queries.list_changed_alerts(engine, scope, after_revision)
+        else:
+            try:
+                start = ListCursor.parse(cursor) if cursor else ListCursor(now_us() - CURRENT_US)
+            except CursorError as error:
+                raise HTTPException(422, str(error)) from error
+            found = {"current_us": CURRENT_US} | alert_queries.list_alerts(engine, scope, start)
+        access.note(reader, Category.ALERTS, _subjects(found["alerts"]))
+        return found
 
     @app.get("/api/alerts/{id_:path}")
-    def alert(scope: ViewerScope, subject: Name, hub: Name, id_: str) -> Json:
+    def alert(scope: ViewerScope, reader: Reader, subject: Name, hub: Name, id_: str) -> Json:
         with engine.connect() as connection:
             found = alert_queries.find_alert(connection, scope, AlertKey(subject, hub, id_))
         if found is None:
             raise HTTPException(404, "this patient and hub have no alert with this id")
+        access.note(reader, Category.ALERTS, [subject])
         return found
 
 
-def _add_sensor_routes(app: FastAPI, engine: Engine) -> None:
+def _add_sensor_routes(app: FastAPI, engine: Engine, access: AccessLog) -> None:
     @app.get("/api/sensors")
-    def sensors(scope: ViewerScope) -> Json:
+    def sensors(scope: ViewerScope, reader: Reader) -> Json:
         limits = {"silent_after_us": SILENT_AFTER_US, "on_demand_silent_after_us": ON_DEMAND_SILENT_AFTER_US}
-        return {"now_us": now_us(), **limits, "sensors": queries.list_sensors(engine, scope)}
+        found = queries.list_sensors(engine, scope)
+        access.note(reader, Category.VITALS, _subjects(found))
+        return {"now_us": now_us(), **limits, "sensors": found}
 
     @app.get("/api/ecg")
-    def ecg(scope: ViewerScope, subject: Name, hub: Name, sensor: Name, from_us: TimeUs, to_us: TimeUs) -> Json:
+    def ecg(scope: ViewerScope, reader: Reader, subject: Name, hub: Name, sensor: Name, from_us: TimeUs, to_us: TimeUs) -> Json:
         key = SensorKey(subject, hub, sensor)
-        return key._asdict() | {"segments": queries.read_ecg(engine, scope, key, from_us, to_us)}
+        segments = queries.read_ecg(engine, scope, key, from_us, to_us)
+        if segments:  # else there is no such data: anybody can ask for any name
+            access.note(reader, Category.WAVEFORMS, [subject])
+        return key._asdict() | {"segments": segments}
 
     @app.get("/api/vitals")
     def vitals(
         scope: ViewerScope,
+        reader: Reader,
         subject: Name,
         hub: Name,
         sensor: Name,
@@ -141,26 +185,40 @@ def _add_sensor_routes(app: FastAPI, engine: Engine) -> None:
         to_us: TimeUs = MAX_TIME_US,
     ) -> Json:
         key = SensorKey(subject, hub, sensor)
-        return key._asdict() | {"kind": kind} | queries.read_vitals(engine, scope, key, kind, from_us, to_us)
+        found = queries.read_vitals(engine, scope, key, kind, from_us, to_us)
+        if found["vitals"] or found["latest"]:
+            access.note(reader, Category.VITALS, [subject])
+        return key._asdict() | {"kind": kind} | found
 
 
-def _add_websocket(app: FastAPI, feed: Feed, watch: Callable[[Scope], Coroutine[None, None, NoReturn]]) -> None:
+def _add_websocket(
+    app: FastAPI, feed: Feed, access: AccessLog, watch: Callable[[Scope], Coroutine[None, None, NoReturn]]
+) -> None:
     @app.websocket("/ws")
-    async def live(socket: WebSocket, scope: ViewerScope) -> None:
+    async def live(socket: WebSocket, scope: ViewerScope, reader: Reader) -> None:
         async with feed.register_viewer(scope) as viewer:
             await socket.accept()
             async with asyncio.TaskGroup() as tasks:
-                sending = tasks.create_task(_send_messages(socket, lambda: feed.next_message(viewer)))
+                sending = tasks.create_task(_send_messages(socket, lambda: feed.next_message(viewer), access, reader))
                 watching = tasks.create_task(watch(scope))
                 await _wait_closed(socket)
                 sending.cancel()
                 watching.cancel()
 
 
-async def _send_messages(socket: WebSocket, next_message: Callable[[], Awaitable[str]]) -> None:
+async def _send_messages(
+    socket: WebSocket, next_message: Callable[[], Awaitable[Json]], access: AccessLog, reader: Actor
+) -> None:
     try:
         while True:
-            await socket.send_text(await next_message())
+            message = await next_message()
+            category = CATEGORIES.get(message["type"])
+            if category is not None and not access.is_noted(reader, category, message["subject"]):
+                await asyncio.to_thread(access.note, reader, category, [message["subject"]])
+            await socket.send_text(json.dumps(message, separators=(",", ":"), allow_nan=False))
+    except SyncError as error:
+        _log.error("closed a live connection whose access cannot be logged: %s", error)
+        await socket.close(CANNOT_LOG)
     except (WebSocketDisconnect, RuntimeError):
         return  # the viewer has disconnected; `_wait_closed` returns too
 

@@ -6,9 +6,7 @@ An opener in the same process calls `send_changes` after each batch. That is onl
 
 import asyncio
 import contextlib
-import json
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +18,7 @@ from cloud.api import alert_queries, queries
 from cloud.api.numbers import Json
 from cloud.change_log import LogPosition
 from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, Change, SensorKey
+from cloud.clock import now_us
 from cloud.databases import snapshot
 from cloud.scope import Scope
 
@@ -35,11 +34,6 @@ RESYNC: Final[Json] = {"type": "resync"}
 """Tells the page to fetch over REST what it shows."""
 
 _log: Final = logging.getLogger(__name__)
-
-
-def now_us() -> int:
-    """Return the server's clock, microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 @dataclass(eq=False, slots=True)
@@ -124,14 +118,14 @@ class Feed:
             if not channel.viewers:
                 del self._channels[scope]
 
-    async def next_message(self, viewer: Viewer) -> str:
-        """Wait for a viewer's next message and return it as JSON with the time of sending; a heartbeat after `HEARTBEAT_S`."""
+    async def next_message(self, viewer: Viewer) -> Json:
+        """Wait for a viewer's next message and return it with the time of sending; a heartbeat after `HEARTBEAT_S`."""
         try:
             async with asyncio.timeout(HEARTBEAT_S):
                 message = await viewer.queue.get()
         except TimeoutError:
             message = {"type": "beat"}  # the heartbeat of the connection, not of the patient
-        return json.dumps(message | {"published_us": self._clock_us()}, separators=(",", ":"), allow_nan=False)
+        return message | {"published_us": self._clock_us()}
 
     def _enqueue(self, viewer: Viewer, message: Json) -> None:
         if viewer.queue.full():

@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 from sqlalchemy import Engine, select
 
 from cloud import tables
-from cloud.api.feed import now_us
+from cloud.clock import now_us
 from cloud.database_errors import translating_errors
 from cloud.scope import Scope
 from cloud.store import Store

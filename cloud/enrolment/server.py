@@ -12,6 +12,8 @@ from typing import Final, NoReturn
 import uvicorn
 from starlette.types import ASGIApp
 
+from cloud.audit_log import AuditLog
+from cloud.clock import now_us
 from cloud.enrolment.app import make_app
 from cloud.enrolment.identities import keep_tls_identity, load_time_signer
 from cloud.enrolment.service import EnrolmentService, Moment
@@ -20,6 +22,7 @@ from cloud.folder import ClinicFolder
 from cloud.page_server import SHUTDOWN_TIMEOUT_S, PageConnection, PageServer
 from cloud.site import Authority
 from cloud.sockets import LISTEN_BACKLOG, listen
+from cloud.store import Store
 from config.tls import TlsSetupError, load_identity, make_server_context
 from sync.enrolment import Broker
 from sync.key_files import KeyFileError
@@ -50,20 +53,23 @@ async def run_enrolment(
         ClinicError: there is no site, the port cannot be used, or a file cannot be written.
         KeyFileError: a key of the site is missing, damaged or readable by others.
         TlsSetupError: OpenSSL offers more than is allowed.
+        SyncError: the store, in which the audit log is, cannot be used.
     """
     authority = Authority.load(folder.site)
     brokers = [Broker(host, port, authority.name.country) for host, port in options.brokers]
     own, hosts = folder.path / "enrolment", list(options.hosts)
     identity = keep_tls_identity(authority, own, hosts, int(time.time()))
     context = make_server_context(identity)
-    service = EnrolmentService(folder, authority, brokers, load_time_signer(authority, own, int(time.time())))
+    signer = load_time_signer(authority, own, int(time.time()))
+    store = Store.open(folder.blocks)
+    service = EnrolmentService(folder, authority, brokers, signer, AuditLog(store, now_us))
 
     def renew() -> None:
         keep_tls_identity(authority, own, hosts, int(time.time()))
         load_identity(context, identity)
         service.signer = load_time_signer(authority, own, int(time.time()))
 
-    with contextlib.closing(listen(options.address, options.port, "--port")) as listener:
+    with contextlib.closing(store), contextlib.closing(listen(options.address, options.port, "--port")) as listener:
         server = make_server(make_app(service, read_moment), context)
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))

@@ -12,6 +12,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from cloud.audit_log import AuditLog
 from cloud.enrolment.identities import TimeSigner
 from cloud.enrolment.invitations import Invitations, RefusedCodeError, StoredInvitation
 from cloud.enrolment.nonces import RenewalNonces
@@ -21,6 +22,9 @@ from cloud.folder import ClinicFolder
 from cloud.register import describe_hub, enrol_hub
 from cloud.registry import hub_file, load_hub
 from cloud.site import Authority, Kind
+from cloud.site_name import SITE
+from cloud.store.audit_refusals import UNREGISTERED, Refusal
+from sync.audit import Action, Actor, AuditEvent, Category, Role, object_id
 from sync.enrolment import (
     Broker,
     EnrolRequest,
@@ -32,7 +36,7 @@ from sync.enrolment import (
     encode_refusal,
     encode_roots,
 )
-from sync.errors import PermanentError
+from sync.errors import SyncError
 from sync.registration import Registration
 from sync.signing import SignatureError, VerifyingKey
 from sync.wire import WireError
@@ -67,6 +71,7 @@ class EnrolmentService:
     authority: Authority
     brokers: Sequence[Broker]
     signer: TimeSigner
+    audit: AuditLog
     _throttle: Throttle = field(default_factory=Throttle)
     _nonces: RenewalNonces = field(default_factory=RenewalNonces)
 
@@ -88,7 +93,7 @@ class EnrolmentService:
         Raises:
             WireError: not such a request.
             RefusedError: no such invitation or one that has ended, a false signature, or too many wrong codes.
-            ClinicError, KeyFileError: a file of the clinic cannot be used.
+            ClinicError, SyncError: a file or the store of the clinic cannot be used.
         """
         request = EnrolRequest.decode(data)
         if not self._throttle.allows(address, moment.mono_s):
@@ -96,6 +101,7 @@ class EnrolmentService:
         invitation = invitations_of(self.folder).find(request.secret)
         if invitation is None:
             self._throttle.note_failure(address, moment.mono_s)
+            self.audit.count_refusal(Refusal(UNREGISTERED, "wrong-code"))
             log.warning("a wrong invitation code came from %s", address)
             raise RefusedError
         try:
@@ -105,8 +111,10 @@ class EnrolmentService:
             raise RefusedError from error
         except RefusedCodeError as error:
             log.warning("the invitation %s of hub %s was refused: it is %s", invitation.id, invitation.hub, error.reason)
+            self.audit.count_refusal(Refusal(invitation.hub, f"invitation-{error.reason}"))
             raise RefusedError(error.reason) from error
-        with self.folder.issuing():
+        admitted = _event(Action.ENROL, invitation.hub, invitation.subject, object_id("invitation", invitation.id))
+        with self.folder.issuing(), self.audit.logging(admitted):
             self._check_not_ended(invitation, request.device)
             registration = enrol_hub(self.folder, invitation.hub, request.device, invitation.subject, moment.wall_s)
             grant = self._grant(invitation.subject, registration, request.tls, moment.wall_s)
@@ -125,8 +133,10 @@ class EnrolmentService:
             log.warning("the invitation %s of hub %s was refused: the hub was revoked after it", invitation.id, invitation.hub)
             raise RefusedError("revoked")
         path = hub_file(self.folder.hubs, invitation.hub)
-        former = load_hub(path).former_keys if path.exists() else ()
-        if invitation.end is not None and device in [key.key for key in former]:
+        if invitation.end is None or not path.exists():
+            return
+        known = load_hub(path)
+        if device != known.device and device in [former.key for former in known.former_keys]:
             raise RefusedError("used")
 
     def renew(self, data: bytes, moment: Moment) -> bytes:
@@ -135,7 +145,7 @@ class EnrolmentService:
         Raises:
             WireError: not such a request.
             RefusedError: an unknown or revoked hub, a false signature, or a nonce that is not valid for it any more.
-            ClinicError, KeyFileError: a file of the clinic cannot be used.
+            ClinicError, SyncError: a file or the store of the clinic cannot be used.
         """
         request = RenewRequest.decode(data)
         path = hub_file(self.folder.hubs, request.hub)
@@ -150,8 +160,10 @@ class EnrolmentService:
                 raise RefusedError
             if self.authority.is_revoked(Kind.HUBS, request.hub):
                 log.warning("hub %s is revoked and asked for a new certificate", request.hub)
+                self.audit.count_refusal(Refusal(request.hub, "revoked"))
                 raise RefusedError("revoked")
             subject, registration = describe_hub(self.folder, request.hub, moment.wall_s)
+            self.audit.append(_event(Action.RENEW, request.hub, subject))
             return self._grant(subject, registration, request.tls, moment.wall_s)
 
     def _grant(self, subject: str, registration: Registration, tls: VerifyingKey, now_s: int) -> bytes:
@@ -183,7 +195,7 @@ def answer(service: EnrolmentService, path: str, body: bytes, address: str, mome
         return 400, b""
     except RefusedError as error:
         return 429 if error.reason == "throttled" else 403, encode_refusal(error.reason)
-    except (ClinicError, PermanentError) as error:
+    except (ClinicError, SyncError) as error:
         log.error("cannot answer %s: %s", path, error)
         return 500, b""
 
@@ -191,6 +203,11 @@ def answer(service: EnrolmentService, path: str, body: bytes, address: str, mome
 def invitations_of(folder: ClinicFolder) -> Invitations:
     """Return the invitations of a clinic."""
     return Invitations(folder.path / "invitations")
+
+
+def _event(action: Action, hub: str, subject: str, *objects: str) -> AuditEvent:
+    actor = Actor(hub, Role.HUB, SITE)
+    return AuditEvent(actor, action, Category.CERTIFICATES, subject, (object_id("hub", hub), *objects))
 
 
 def _as_der(pem: bytes) -> tuple[bytes, ...]:

@@ -13,11 +13,12 @@ from cloud.store.commit_counts import ERASED
 from cloud.store.marks import MarkedSequence
 from cloud.store.stored_blocks import Progress, ProgressRequest, StoreIdentity
 from cloud.store.tables import insert
+from sync.audit_heads import SiteAudit, head_from_bytes
 from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement
 from sync.message_rows import Mark
 from sync.messages import Envelope, SignedEnvelope
-from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S
+from sync.wire import FENCE_STEP_LIMIT, LIVE_LIMIT_S, WireError
 
 COPY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 """Two events within this time say that a hub was copied; one may be a buffer that was restored once. It is reported so long."""
@@ -34,11 +35,18 @@ def _statements_query(are_wanted: ColumnElement[bool]) -> Executable:
 
 
 def _progress_query(are_wanted: ColumnElement[bool]) -> Executable:
-    """The store's identity, each hub's latest epoch, and whether it was found copied; `are_wanted` names one epoch each."""
+    """The store's identity, each hub's latest epoch, whether it was found copied, and heads of audit logs.
+
+    `are_wanted` names one epoch of each hub.
+    """
     own, other, hubs = tables.epochs.c, tables.epochs.alias().c, tables.hubs.c
     latest = select(func.max(other.epoch)).where(other.hub == own.hub).scalar_subquery()
     copied = select(hubs.hub).where(hubs.hub == own.hub, hubs.copied_us > bindparam("since_us")).exists()
-    return select(own.hub, *_IDENTITY, latest, copied).join_from(tables.epochs, tables.state, true()).where(are_wanted)
+    signed = select(tables.audit_log.c.signed).scalar_subquery()
+    audit = tables.audit_hubs.c
+    head = select(audit.head).where(audit.hub == own.hub).scalar_subquery()
+    columns = own.hub, *_IDENTITY, latest, copied, signed, head
+    return select(*columns).join_from(tables.epochs, tables.state, true()).where(are_wanted)
 
 
 def _epochs_query(are_wanted: ColumnElement[bool]) -> Executable:
@@ -193,12 +201,22 @@ def read_progress(
     until_us = {row.subject: row.until_us for row in _WATCHED.execute(connection, subjects)}
     found = []
     for request in requests:
-        *identity, epoch, is_copied = of_hub[request.hub]
+        *identity, epoch, is_copied, signed, head = of_hub[request.hub]
         watched_us = max((until_us.get(subject, 0) for subject in request.subjects), default=0) - now_us
         live_s = max(0, min(LIVE_LIMIT_S, watched_us // 1_000_000))
         own = tuple(marks[MarkedSequence(request.hub, *sequence)] for sequence in sorted(request.sequences))
-        found.append(Progress(own, StoreIdentity(*identity), epoch, bool(is_copied), live_s))
+        audit = _read_heads(signed, head)
+        found.append(Progress(own, StoreIdentity(*identity), epoch, bool(is_copied), live_s, audit))
     return found
+
+
+def _read_heads(signed: bytes | None, of_hub: bytes | None) -> SiteAudit | None:
+    """Return the heads of the audit logs; None if the site has signed none, or one is damaged: that must not stop ingest."""
+    try:
+        own = head_from_bytes(signed)
+        return SiteAudit(own, head_from_bytes(of_hub)) if own else None
+    except WireError:
+        return None
 
 
 def note_epochs(connection: Connection, messages: Sequence[SignedEnvelope], received_us: int) -> list[NotedEpoch]:

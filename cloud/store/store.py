@@ -14,11 +14,14 @@ from typing import Final, Self, cast
 from sqlalchemy import Connection, Engine, select, tuple_
 from sqlalchemy.exc import DBAPIError
 
+from cloud.audit_actors import ORIGIN, service
 from cloud.database_errors import is_transient, translating_errors
-from cloud.databases import DatabaseLocation, describe_error, lock_schema, open_postgresql, open_sqlite
+from cloud.databases import DatabaseLocation, describe_error, lock_schema, open_postgresql, open_sqlite, snapshot
 from cloud.prepared_statements import use_prepared_statements
 from cloud.store import hubs as store_hubs
 from cloud.store import tables
+from cloud.store.audit import append_to_log
+from cloud.store.audit_refusals import Refusal, count_refusal
 from cloud.store.commit import commit_messages
 from cloud.store.commit_counts import count_commit
 from cloud.store.erasure import erase_subject
@@ -39,6 +42,7 @@ from cloud.store.stored_blocks import (
     as_stored_blocks,
 )
 from config.files import make_private
+from sync.audit import Action, Actor, AuditEvent, Category, Purpose
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import PermanentError, TransientError
 from sync.messages import Envelope
@@ -46,6 +50,7 @@ from sync.wire import BlockId, Lane
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long a write waits for the write of another ingest. A commit takes tens of ms; the hub resends after 2 s or more."""
+_CLINIC: Final = service("clinic")
 
 
 class Store:
@@ -127,9 +132,10 @@ class Store:
             marks = advance_marks(connection, sequences)
             return store_hubs.read_progress(connection, requests, marks, now_us)
 
-    def keep_rejected_message(self, hub: str, reason: str, payload: bytes, received_us: int) -> int | None:
+    def keep_rejected_message(self, hub: str, reason: str, payload: bytes, received_us: int, refusal: Refusal) -> int | None:
         """Keep a message aside whose origin is not proven; returns the number of all so far if it is time to log it."""
         with self.transaction() as connection:
+            count_refusal(connection, refusal, received_us)
             return keep_rejected_message(connection, hub, reason, payload, received_us)
 
     def identity(self) -> StoreIdentity:
@@ -190,19 +196,36 @@ class Store:
         with self.transaction() as connection:
             return [(hub, id_, subject) for hub, id_, subject in connection.execute(query.order_by(keys.hub, keys.id))]
 
+    def subjects(self) -> list[str]:
+        """Return the subjects of all stored blocks."""
+        with self.transaction() as connection:
+            return sorted(connection.scalars(select(tables.blocks.c.subject).distinct()))
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Yield a connection that only reads, and sees the store as of one moment.
+
+        Raises:
+            TransientError, PermanentError: as `transaction`.
+        """
+        with translating_errors("the clinic's store"), snapshot(self._engine) as connection:
+            yield connection
+
     def erased_subjects(self) -> frozenset[str]:
         """Return the subjects whose blocks were erased and are refused."""
         with self.transaction() as connection:
             return frozenset(connection.scalars(select(tables.erased.c.subject)))
 
-    def erase(self, subject: str, at_us: int) -> None:
-        """Delete a subject's blocks, keys and work, and refuse its blocks from now on.
+    def erase(self, subject: str, at_us: int, actor: Actor = _CLINIC) -> None:
+        """Delete a subject's blocks, keys and work, and refuse its blocks from now on. The audit log says so.
 
         Raises:
             TransientError, PermanentError: as `transaction`.
         """
         with self.transaction() as connection:
             erase_subject(connection, subject, at_us)
+            event = AuditEvent(actor, Action.ERASE, Category.ALL_RECORDS, subject, purpose=Purpose.SUBJECT_REQUEST)
+            append_to_log(connection, ORIGIN, [event], at_us)
 
     def watch(self, subjects_until_us: Mapping[str, int]) -> None:
         """Note until when somebody watches these subjects; an earlier end than before changes nothing."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
+from sync.audit_heads import SiteAudit
 from sync.data_keys import KeyStatement
 from sync.message_rows import Mark
 from sync.messages import SignedEnvelope
@@ -133,6 +134,7 @@ class Progress:
     epoch: int | None
     is_copied: bool
     live_s: int
+    audit: SiteAudit | None
 
 
 class StoreCounts(NamedTuple):

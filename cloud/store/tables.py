@@ -25,7 +25,7 @@ from sqlalchemy import (
 from cloud.databases import BIG, insert_into
 from sync.wire import STORE_ID_BYTES
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 ALERT_LANE: Final = "alert"
 CONFLICT: Final = "conflict"
 """Reason of a quarantined block whose place another block has."""
@@ -235,6 +235,48 @@ rejected_messages: Final = Table(
     sqlite_autoincrement=True,
 )
 """The newest messages whose origin is not proven; anyone on the broker can send them. `hub` is the one that the topic names."""
+audit_rows: Final = Table(
+    "audit_rows",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("subject", Text),
+    Column("row", LargeBinary, nullable=False),
+    Index("audit_rows_by_subject", "subject", "number"),
+)
+"""The site's audit log (`cloud.store.audit`). `at_us` and `subject` repeat what the encoded `row` says."""
+audit_log: Final = Table(
+    "audit_log",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("head", LargeBinary, nullable=False),
+    Column("signed", LargeBinary),
+    Column("cut", LargeBinary),
+)
+"""One row: the end of the audit log; then the last signed head and the note of the last cut, as lists in CBOR."""
+audit_hubs: Final = Table(
+    "audit_hubs",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+    Column("key_signature", LargeBinary, nullable=False),
+    Column("head", LargeBinary, nullable=False),
+    Column("seen", LargeBinary),
+    Column("received_us", BigInteger, nullable=False),
+    Column("forked_us", BigInteger),
+)
+"""The highest head of each hub's audit log, and the highest one of this site's log that the hub holds, both as lists in CBOR.
+`forked_us`: when one of them was first found to contradict the other end's log; null if never."""
+audit_refusals: Final = Table(
+    "audit_refusals",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("n", BigInteger, nullable=False),
+)
+"""Refused messages of hours (since 1970) that are not in the audit log yet: it gets one row for each hub, reason and hour."""
 state: Final = Table(
     "state",
     metadata,

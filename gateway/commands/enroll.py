@@ -44,7 +44,7 @@ def run_enroll(config: Path, code: str | None, environment: Mapping[str, str]) -
         folder.mkdir(mode=0o700, exist_ok=True)
         device = load_device_key(settings.data)
         record = _reporting_tls(lambda: enrol(invitation, device, folder, SiteClock(folder, Clocks.of_system())))
-    _say(f"this hub is enrolled as {record.hub}; its certificate is valid until {_format_time(record.until_s)} and renewed")
+    _say(f"this hub is enrolled as {record.hub}; its certificate is valid until {_format_time(record.until_s)}")
     values = _values(record, folder)
     if not has_settings:
         _write_settings(config, {"data": str(settings.data.absolute()), **values})

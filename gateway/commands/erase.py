@@ -13,6 +13,7 @@ from bleak.exc import BleakError
 from config.files import destroy_file, locked
 from config.identity import IDENTITY_FILE
 from config.settings import Settings
+from gateway.audit_log import AUDIT_FILE, AUDIT_KEY_FILE, DAMAGED_FILE
 from gateway.commands.enroll import LOCK_FILE as ENROLMENT_LOCK_FILE
 from gateway.commands.pair import PairError, remove_bond
 from gateway.enrolment.identity import FOLDER
@@ -22,12 +23,14 @@ from gateway.paired_sensors import PAIRED_FILE, load_paired
 from gateway.persons import ANSWERS_FOLDER
 from gateway.startup import DEVICE_KEY_FILE, DEVICE_PUBLIC_FILE, LOCK_FILE
 from gateway.status import STATUS_FILE
-from sync.errors import PermanentError
+from sync.errors import PermanentError, SyncError
 
-KEYS: Final = ("hub.key", DEVICE_KEY_FILE, f"{FOLDER}/{IDENTITY_FILE}")
+KEYS: Final = ("hub.key", DEVICE_KEY_FILE, f"{FOLDER}/{IDENTITY_FILE}", AUDIT_KEY_FILE)
 """Destroyed first: without them nothing that is left can be read, or sent in this hub's name."""
 OTHERS: Final = (
     "buffer.db*",
+    f"{AUDIT_FILE}*",
+    DAMAGED_FILE,
     FOLDER,
     DEVICE_PUBLIC_FILE,
     "bonds.json",
@@ -87,7 +90,7 @@ def _unpair(settings: Settings) -> None:
     try:
         for name in load_paired(settings.data):
             asyncio.run(remove_bond(settings, name))
-    except (PermanentError, PairError, RadioError, BleakError, TimeoutError, OSError) as error:
+    except (SyncError, PairError, RadioError, BleakError, TimeoutError, OSError) as error:
         _say(f"the pairings of this machine's Bluetooth could not be removed ({error}): remove them with bluetoothctl")
 
 

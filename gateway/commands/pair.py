@@ -17,11 +17,14 @@ from config.files import locked
 from config.settings import ADDRESS, SensorSettings, Settings
 from config.terminal import escape_controls
 from drivers.registry import load_drivers
+from gateway.audit_log import open_audit_log
+from gateway.clock import SystemClock
 from gateway.commands.console_answers import ConsoleAnswers
 from gateway.commands.sensor_families import OTHER, Family, find_drivers, find_family
 from gateway.paired_sensors import PairedSensor, load_paired, store_paired
 from gateway.radio import CONNECT_TIMEOUT_S, PairingError, Radio, StaleBondError, open_radio
 from gateway.startup import LOCK_FILE
+from sync.audit import Action, AuditEvent, Category, object_id
 from sync.errors import PermanentError
 
 FIND_TIMEOUT_S: Final = 120.0
@@ -221,6 +224,7 @@ async def pair_sensor(settings: Settings, target: str | None, answers: ConsoleAn
         return
     paired = load_paired(settings.data)
     paired[sensor.name] = PairedSensor(address, sensor.advertised_name)
+    _log_pairing(settings, Action.PAIR, address)
     store_paired(settings.data, paired)
     answers.say(f"{found.title} works. It is the sensor {sensor.name} of the settings from now on, and no other is.")
 
@@ -253,8 +257,14 @@ async def remove_bond(settings: Settings, target: str) -> None:
         was_bonded = await radio.unpair(address)
     if not was_bonded and len(kept) == len(paired):
         raise PairError(f"{target} is not paired: pulsegate pair --list shows what is")
+    _log_pairing(settings, Action.UNPAIR, address)
     store_paired(settings.data, kept)
     print(f"{address} is no longer paired: delete this hub in the sensor's own menu too, if it has one")  # noqa: T201
+
+
+def _log_pairing(settings: Settings, action: Action, address: str) -> None:
+    log = open_audit_log(settings, SystemClock().wall_us)
+    log.append(AuditEvent(log.operator(), action, Category.SENSORS, settings.subject, (object_id("sensor", address),)))
 
 
 def pair(settings: Settings, target: str | None, *, is_list: bool, removed: str | None) -> int:

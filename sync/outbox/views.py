@@ -18,6 +18,8 @@ _STATISTICS = """SELECT lane, total(pending), total(last), total(bytes), total(u
 class OutboxStatistics:
     """Blocks ever `stored`, and ever `acknowledged`: the clinic holds them or has set them aside; it need not have opened them.
 
+    Blocks of `archive` are not among the acknowledged ones.
+
     `pending` waits to be sent, by lane; `unopened` waits for a receipt. `released` and `aside` are kept until retention.
     `refused` and `dropped` were deleted.
     `bytes` is the size of all blocks in the buffer. `oldest_s` is how long the oldest pending block of a lane has waited.
@@ -49,11 +51,11 @@ class ClinicView:
 def read_statistics(database: OutboxDatabase, tables: BlockTables, now_s: int) -> OutboxStatistics:
     rows = {row[0]: [int(value) for value in row[1:]] for row in database.rows(_STATISTICS)}
     lanes: dict[Lane, list[int]] = {lane: rows.get(lane, [0] * 8) for lane in LANES}
-    pending, stored, size, unopened, released, aside, refused, dropped = map(sum, zip(*lanes.values(), strict=True))
+    _, stored, size, unopened, released, aside, refused, dropped = map(sum, zip(*lanes.values(), strict=True))
     return OutboxStatistics(
         stored=stored,
         pending={lane: lanes[lane][0] for lane in LANES},
-        acknowledged=stored - pending - refused - dropped,
+        acknowledged=sum(lanes[lane][1] - lanes[lane][0] - lanes[lane][6] - lanes[lane][7] for lane in UPLINK_LANES),
         bytes=size,
         oldest_s={lane: max(0, now_s - since) for lane in LANES if (since := _oldest_since(tables, lane)) is not None},
         unopened=unopened,

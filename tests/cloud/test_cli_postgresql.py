@@ -55,6 +55,7 @@ def test_a_clinic_on_postgresql_shows_what_is_stored(
     assert shown_alerts(tmp_path, options) == ["one"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "acknowledgement.key",
+        "audit.key",
         "hubs",
         "keys",
         "lock",

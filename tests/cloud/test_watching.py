@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Engine
 
 from cloud.api import watching
-from cloud.api.feed import now_us
 from cloud.api.watching import WATCH_S, renew_watch, watch_patients
+from cloud.clock import now_us
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from sync.errors import TransientError

@@ -21,7 +21,7 @@ from sync.outbox import Outbox
 from sync.recipients import RecipientKeyPair
 from sync.registration import Registration
 from sync.signing import SigningKey, Use
-from sync.uplink import Uplink
+from sync.uplink import Uplink, UplinkCallbacks
 from sync.wire import RETRY_AFTER_LIMIT_S
 from tests.cloud_ingest.ingest_testbed import ACK_KEY, NOW_US, START_S, FakeRegistry, SendingHub
 from tests.sync.uplink_testbed import call_inline
@@ -152,8 +152,7 @@ class Overload:
                     keys=keys,
                     registration=registration,
                     call=call_inline,
-                    on_live=lambda _s: None,
-                    on_connected=lambda: None,
+                    callbacks=UplinkCallbacks(),
                 )
                 uplinks.append(uplink)
                 running.append(tasks.create_task(uplink.run()))

@@ -5,13 +5,17 @@ from dataclasses import replace
 
 import pytest
 
+from cloud.ingest import handle_message
+from cloud.store.audit_hubs import list_hub_logs
 from cloud.store.hub_states import HubState, list_states
+from sync.audit import End, Origin, Position
+from sync.audit_heads import HubAudit, certify_audit_key, hub_audit_to_bytes, sign_head
 from sync.mqtt import Message
 from sync.signing import SigningKey, Use
 from sync.status import Backlog, HubStatus, encode_status, read_verified_status
 from sync.versions import REVISION
 from sync.wire import LANES, status_topic
-from tests.cloud_ingest.ingest_testbed import EPOCH, HUB, NOW_US, Receiver, SendingHub
+from tests.cloud_ingest.ingest_testbed import ACK_KEY, EPOCH, HUB, NOW_US, Receiver, SendingHub
 from tests.databases import ON_BOTH
 
 DATABASES = ON_BOTH
@@ -112,3 +116,22 @@ def test_new_blocks_make_a_hub_heard_and_replayed_ones_do_not(clinic: Receiver, 
     assert states(clinic)[HUB].heard_us == NOW_US
     clinic.receive(second)
     assert states(clinic)[HUB].heard_us == NOW_US + 60_000_000
+
+
+def test_a_status_whose_audit_heads_are_wrong_is_kept_and_they_are_not(
+    clinic: Receiver, hub: SendingHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    site, own, stranger = (SigningKey.generate(use) for use in (Use.AUDIT, Use.AUDIT, Use.DEVICE))
+    place = Position(1, bytes(32))
+    right = HubAudit(
+        sign_head(own, Origin(End.HUB, HUB), place), own.public.to_bytes(), certify_audit_key(hub.device, HUB, own.public)
+    )
+    by_a_stranger = right._replace(key_signature=certify_audit_key(stranger, HUB, own.public))
+    for n, field in enumerate((b"\x00", hub_audit_to_bytes(by_a_stranger), hub_audit_to_bytes(right))):
+        status = replace(STATUS, seq=6 + n, audit=field)
+        sent = message(hub, status)
+        assert handle_message(clinic.store, clinic.registry, ACK_KEY, sent, NOW_US, audit_key=site.public) == (None, HUB, 0)
+        assert kept(clinic)[0] == status
+        with clinic.store.snapshot() as connection:
+            assert [row.hub for row in list_hub_logs(connection)] == ([HUB] if n == 2 else [])
+    assert caplog.text.count("cannot use the heads of the audit log") == 2

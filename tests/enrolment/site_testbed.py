@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from cloud.audit_log import AuditLog
 from cloud.enrolment.app import make_app
 from cloud.enrolment.identities import keep_tls_identity, load_time_signer
 from cloud.enrolment.invitations import Invitations
@@ -21,6 +22,7 @@ from cloud.enrolment.service import EnrolmentService, Moment, invitations_of
 from cloud.folder import ClinicFolder
 from cloud.site import Authority
 from cloud.sockets import listen
+from cloud.store import Store
 from config.tls import make_server_context
 from gateway.enrolment.identity import FOLDER, SiteRecord
 from gateway.enrolment.requests import enrol, renew
@@ -46,6 +48,7 @@ class Site:
         self.folder = ClinicFolder(folder)
         self.now_s, self.mono_s = now_s, 1000.0
         self.authority = Authority.load(self.folder.site)
+        self.store = Store.open(self.folder.blocks)
         self.port = 0
         self.paths: list[str] = []
         """The paths of the requests that came."""
@@ -53,7 +56,8 @@ class Site:
 
     def make_service(self) -> EnrolmentService:
         signer = load_time_signer(self.authority, self.folder.path / "enrolment", self.now_s)
-        return EnrolmentService(self.folder, self.authority, [Broker("mqtt.example", 8883, "DE")], signer)
+        log = AuditLog(self.store, lambda: self.now_s * 1_000_000)
+        return EnrolmentService(self.folder, self.authority, [Broker("mqtt.example", 8883, "DE")], signer, log)
 
     @property
     def invitations(self) -> Invitations:

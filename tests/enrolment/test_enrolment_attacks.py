@@ -113,6 +113,10 @@ class TestCodes:
         with pytest.raises(SiteError, match="used already"):
             hub.enrol(code)
         assert load_hub(site.folder.hubs / "hub-1.toml").device == second.device.public
+        back = site.invite()
+        for _ in range(2):
+            hub.enrol(back)
+        assert load_hub(site.folder.hubs / "hub-1.toml").device == hub.device.public
 
     def test_a_revocation_ends_the_invitations_before_it(self, site: Site, hub: HubMachine) -> None:
         """Used by the same device and not used; a new one admits the hub again."""

@@ -144,7 +144,7 @@ def test_an_enrolled_hub_tells_the_days_of_its_certificate(
     record = {"host": "clinic.example", "port": 8443, "region": "DE", "hub": "hub-1", "subject": "s", "from_s": 1}
     (tmp_path / SITE_FILE).write_text(json.dumps(record | {"until_s": until_s, "brokers": []}))
     with open_testbed(tmp_path) as hub:
-        collector = StatusCollector(tmp_path, tmp_path, FixedClock(), "hub-1", hub.outbox, [], models)
+        collector = StatusCollector(tmp_path, tmp_path, FixedClock(), "hub-1", hub.outbox, [], models, lambda: None)
         status = collector.collect(1)
         assert (status.certificate_days, status.clock_offset_us) == (days, None)
         (tmp_path / SITE_FILE).write_text("damaged")

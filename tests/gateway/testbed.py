@@ -70,7 +70,10 @@ class Clinic:
 
     def answer(self, message: Message) -> list[Message]:
         """Commit a message; returns the acknowledgement and the receipt, or nothing for a status."""
-        payload, _, _ = handle_message(self.store, self._registry, self._signing.acknowledgement, message, START_US)
+        keys = self._signing
+        payload, _, _ = handle_message(
+            self.store, self._registry, keys.acknowledgement, message, START_US, audit_key=keys.audit.public
+        )
         if message.topic == status_topic(HUB):
             return []
         assert payload is not None
@@ -154,6 +157,7 @@ class Testbed:
             ClinicSettings(Endpoint("127.0.0.1", 1883), self.folder / "registration.toml"),
             (SensorSettings("strap", advertised_name="Virtual H10"),),
             DEFAULT_LIMITS.with_values({"repeat_medium": 0}),  # the script has a day's episodes within minutes
+            upload="all",
         )
 
     @asynccontextmanager

@@ -47,6 +47,7 @@ def row(*checks: Check) -> Check:
 
 is_count, is_epoch = whole(0), whole(1)
 is_id, is_digest = raw(16), raw(_DIGEST_BYTES)
+is_audit_head = row(is_count, is_digest, raw(64))
 
 
 def _rows(*checks: Check) -> Check:
@@ -101,7 +102,11 @@ _ACKNOWLEDGEMENT: Final = _COMMON | {
     "live_s": whole(0, 600),
     "copied": lambda value: isinstance(value, bool),
 }
-_ADDED_TO_ACKNOWLEDGEMENT: Final[dict[str, Check]] = {"retry_after_s": whole(1, 300), "update_by_s": is_count}
+_ADDED_TO_ACKNOWLEDGEMENT: Final[dict[str, Check]] = {
+    "retry_after_s": whole(1, 300),
+    "update_by_s": is_count,
+    "audit": row(is_audit_head, _or_null(is_audit_head)),
+}
 _RECEIPT: Final = _COMMON | {
     "store": is_id,
     "fence": is_count,

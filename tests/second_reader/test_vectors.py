@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.second_reader import cbor
+from tests.second_reader import audit, cbor
 from tests.second_reader.blocks import check_statement, extend_chain, open_block, parse_block, start_chain
 from tests.second_reader.cbor import RefusedError
 from tests.second_reader.keys import Statement, commit, load_recipient, unwrap_key, verify_statement
@@ -19,6 +19,7 @@ from tests.second_reader.records import decode_plaintext, encode_plaintext
 
 VECTORS = Path(__file__).parents[1] / "sync" / "vectors"
 V: dict[str, Any] = json.loads((VECTORS / "format_2.json").read_text())
+A: dict[str, Any] = json.loads((VECTORS / "audit_1.json").read_text())
 V1: dict[str, Any] = json.loads((VECTORS / "revision_1.json").read_text())
 R: dict[str, Any] = json.loads((VECTORS / "records_2.json").read_text())
 HUB, SUBJECT, EPOCH, PREVIOUS = V["hub"], V["subject"], V["epoch"], V["previous_epoch"]
@@ -227,3 +228,51 @@ def test_plaintexts_are_refused(vector):
     plaintext = bytes.fromhex(vector["plaintext"])
     with pytest.raises(RefusedError):
         decode_plaintext(plaintext)
+
+
+def test_audit_rows_chain_to_the_signed_head():
+    for end, name in (("site", A["site"]), ("hub", A["hub"])):
+        rows = [bytes.fromhex(row["row"]) for row in A[f"{end}_rows"]]
+        hashes = audit.check_chain(end, name, rows)
+        head = cbor.decode(bytes.fromhex(A[f"{end}_head"]))
+        assert audit.start(end, name).hex() == A[f"{end}_start"]
+        assert [digest.hex() for digest in hashes] == [row["hash"] for row in A[f"{end}_rows"]]
+        assert head[:2] == [len(rows), hashes[-1]]
+        audit.check_head(head, bytes.fromhex(A[f"{end}_audit_public"]), end, name)
+
+
+def test_no_audit_log_is_accepted_with_a_bit_changed():
+    rows = [bytes.fromhex(row["row"]) for row in A["site_rows"]]
+    public, head = bytes.fromhex(A["site_audit_public"]), cbor.decode(bytes.fromhex(A["site_head"]))
+
+    def check(data: bytes, index: int) -> None:
+        changed = [*rows[:index], data, *rows[index + 1 :]]
+        if audit.check_chain("site", A["site"], changed)[-1] != head[1]:
+            raise RefusedError("another head")
+
+    for index, row in enumerate(rows):
+        check(row, index)
+        assert count_accepted(lambda data, index=index: check(data, index), flips(row)) == 0
+    check_head = lambda data: audit.check_head(cbor.decode(data), public, "site", A["site"])  # noqa: E731
+    assert count_accepted(check_head, flips(bytes.fromhex(A["site_head"]))) == 0
+
+
+def test_the_cut_and_the_status_of_an_audit_log():
+    public = bytes.fromhex(A["site_audit_public"])
+    cut = cbor.decode(bytes.fromhex(A["site_cut"]))
+    audit.check_cut(cut, public, "site", A["site"])
+    assert cut[:2] == [2, bytes.fromhex(A["site_rows"][1]["hash"])]
+    assert (
+        count_accepted(
+            lambda data: audit.check_cut(cbor.decode(data), public, "site", A["site"]), flips(bytes.fromhex(A["site_cut"]))
+        )
+        == 0
+    )
+    audit.check_status(cbor.decode(bytes.fromhex(A["status_audit"])), DEVICE, A["hub"], public, A["site"])
+
+
+def test_an_acknowledgement_with_the_heads_of_the_audit_logs():
+    signer = bytes.fromhex(V["acknowledgement_public"])
+    message = open_acknowledgement(bytes.fromhex(A["acknowledgement"]), signer)
+    assert message["audit"] == [cbor.decode(bytes.fromhex(A[name])) for name in ("site_head", "hub_head")]
+    assert count_accepted(lambda data: open_acknowledgement(data, signer), flips(bytes.fromhex(A["acknowledgement"]))) == 0

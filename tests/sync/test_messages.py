@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sync.audit_heads import SignedHead, SiteAudit
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import PermanentError
 from sync.message_rows import REASON_LIMIT_CHARS, Dropped, Head, Held, Mark, Outcome, SeenStore
@@ -72,6 +73,7 @@ envelopes = st.builds(
     wraps=some(st.builds(WrappedKey, ids, fingerprints, st.binary(max_size=50))),
     dropped=some(dropped),
 )
+audit_heads = st.builds(SignedHead, counts, digests, st.binary(min_size=64, max_size=64))
 acks = st.builds(
     Ack,
     hub=names,
@@ -88,6 +90,7 @@ acks = st.builds(
     refused=some(outcomes),
     live_s=st.integers(0, 600),
     copied=st.booleans(),
+    audit=st.none() | st.builds(SiteAudit, audit_heads, st.none() | audit_heads),
 )
 receipts = st.builds(
     Receipt, hub=names, store=ids, fence=counts, opened=some(held), aside=some(outcomes), refused=some(outcomes)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gateway.virtual_time import run
+from sync.audit_heads import SiteAudit
 from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
 from sync.signing import SigningKey, Use
-from sync.uplink import Uplink
+from sync.uplink import Uplink, UplinkCallbacks
 from tests.fake_clinic import SUBJECT, FakeClinic
 from tests.link import Link
 
@@ -32,7 +33,9 @@ async def wait_until(condition: Callable[[], bool], limit_s: float = 600.0) -> N
 
 @dataclass
 class UplinkTestbed:
-    """`now_s` is the hub's wall clock; it stands still unless a test changes it. `live_s` are the calls of `on_live`."""
+    """`now_s` is the hub's wall clock; it stands still unless a test changes it. `live_s` and `audit_heads` are the
+    calls of `on_live` and `on_audit`.
+    """
 
     outbox: Outbox
     clinic: FakeClinic
@@ -40,6 +43,7 @@ class UplinkTestbed:
     now_s: list[int]
     link: Link = field(default_factory=Link)
     live_s: list[float] = field(default_factory=list)
+    audit_heads: list[SiteAudit] = field(default_factory=list)
 
     def is_drained(self) -> bool:
         return not any(self.outbox.statistics().pending.values())
@@ -59,8 +63,7 @@ class UplinkTestbed:
                 keys=self.keys,
                 registration=registration,
                 call=call,
-                on_live=on_live,
-                on_connected=lambda: None,
+                callbacks=UplinkCallbacks(on_live=on_live, on_audit=self.audit_heads.append),
             )
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(uplink.run())]
