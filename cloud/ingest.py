@@ -12,7 +12,6 @@ harm.
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, NoReturn, Protocol
@@ -98,10 +97,10 @@ async def run_ingest(
     while True:
         messages = await _receive_group(mqtt)
         try:
-            began_s, retry_after_s = clock_s(), _retry_after_s(pressure, mqtt.waiting)
+            began_s, retry_after_s = clock_s(), _retry_after_s(pressure, len(messages), mqtt.waiting)
             arguments = (store, registry, key, messages, now_us(), retry_after_s, audit_key)
             handled = await call(handle_messages, *arguments)
-            pressure.note(clock_s() - began_s)
+            pressure.note(clock_s() - began_s, len(messages))
             if any(one.n_work for one in handled):
                 on_committed()
             for one in handled:
@@ -111,10 +110,9 @@ async def run_ingest(
             _log.warning("%d messages not acknowledged; the hubs will resend them: %s", len(messages), error)
 
 
-def _retry_after_s(pressure: Pressure, waiting: int) -> int:
-    """Return what to ask hubs to wait: the groups that wait take long, or they come faster than they are handled."""
-    wait_s = pressure.retry_after_s(math.ceil(waiting / GROUP_LIMIT))
-    return wait_s or int(waiting >= GROUP_LIMIT)
+def _retry_after_s(pressure: Pressure, n_messages: int, waiting: int) -> int:
+    """Return what to ask the hubs of a group to wait: handling it takes long, or messages come faster than they are handled."""
+    return pressure.retry_after_s(n_messages - 1 + waiting) or int(waiting >= GROUP_LIMIT)
 
 
 async def _receive_group(mqtt: IngestTransport) -> list[Message]:
