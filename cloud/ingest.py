@@ -3,7 +3,8 @@
     message ──verify the envelope──> check blocks ──> commit ──> advance marks ──> sign the acknowledgement
                   └──> kept aside, not answered    └──> quarantine (answered under `aside`), or refused
 
-A hub's status is kept, and not answered.
+All messages that have arrived are committed together: two transactions for the whole group. No acknowledgement goes out before
+both are on the disk. A hub's status is kept, and not answered.
 
 `docs/protocol.md` gives the steps. Several ingests may run at once: a block is stored once, and acknowledging it twice does no
 harm.
@@ -11,36 +12,40 @@ harm.
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Final, NoReturn, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from cloud.audit_log import AuditLog
 from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message, verify_status
-from cloud.outdated import find_policy
+from cloud.outdated import VersionPolicy, find_policy
 from cloud.pressure import Pressure
 from cloud.site_name import SITE
 from cloud.store import Store
 from cloud.store.audit_refusals import UNREGISTERED, Refusal
 from cloud.store.hub_states import is_last_status, note_heard, note_status
-from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, RejectedBlock
+from cloud.store.hubs import StoreView
+from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, ProgressRequest, RejectedBlock
 from cloud.store.tables import CONFLICT
 from sync.audit_heads import hub_audit_from_bytes
 from sync.chain import block_digest
 from sync.errors import TransientError
 from sync.message_rows import Outcome, join_consecutive
-from sync.messages import Ack, Envelope, encode_ack
+from sync.messages import Ack, Envelope, SignedEnvelope, encode_ack
 from sync.mqtt import Message
 from sync.seal import BlockHeader
 from sync.signing import SignatureError, SigningKey, VerifyingKey
 from sync.transport import Transport, WorkerCall
 from sync.versions import OUTDATED, OUTDATED_REVISION
-from sync.wire import MESSAGE_LIMIT_BYTES, WireError, ack_topic, hub_of_status_topic, is_name
+from sync.wire import MESSAGE_LIMIT_BYTES, Lane, WireError, ack_topic, hub_of_status_topic, is_name
 
 UNKNOWN_HUB: Final = "?"
 """Hub of rejected messages whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 ERASED: Final = "erased"
 """Reason to refuse a block: its subject was erased. The hub deletes the subject's data keys, too."""
+GROUP_LIMIT: Final = 128
+"""Messages that are committed together: half of what may wait (`sync.mqtt.RECEIVE_QUEUE_LENGTH`), so that there is room for
+those that come meanwhile. A group costs hardly more statements and syncs of the disk than a message does."""
 NOT_SIGNED: Final = "not-signed"
 MALFORMED: Final = "malformed"
 REPLAYED: Final = "replayed"
@@ -51,6 +56,14 @@ _US_PER_S: Final = 1_000_000
 _LISTS: Final = ("held", "aside", "refused", "marks", "keys", "wraps")
 """The lists of an acknowledgement."""
 _log: Final = logging.getLogger(__name__)
+
+
+class Handled(NamedTuple):
+    """What became of a message: the signed acknowledgement to send, if any, its hub, and how many blocks became work."""
+
+    payload: bytes | None
+    hub: str
+    n_work: int
 
 
 class IngestTransport(Transport, Protocol):
@@ -73,8 +86,8 @@ async def run_ingest(
 ) -> NoReturn:
     """Handle messages until cancelled. `on_committed` is called after each commit that made work for the opener.
 
-    `key` signs the acknowledgements, and `audit_key` is the site's public audit key. After a transient failure of a commit or
-    an acknowledgement nothing is retried here: the hub resends unacknowledged blocks.
+    `key` signs the acknowledgements, and `audit_key` is the site's public audit key. Messages that wait are handled together.
+    After a transient failure of a commit or an acknowledgement nothing is retried here: the hubs resend unacknowledged blocks.
 
     Raises:
         PermanentError: the store is damaged.
@@ -82,20 +95,34 @@ async def run_ingest(
     pressure = Pressure()
     clock_s = asyncio.get_running_loop().time
     while True:
-        event = await mqtt.receive()
-        if not isinstance(event, Message):
-            continue
+        messages = await _receive_group(mqtt)
         try:
-            began_s, retry_after_s = clock_s(), pressure.retry_after_s(mqtt.waiting)
-            arguments = (store, registry, key, event, now_us(), retry_after_s, audit_key)
-            payload, hub, n_work = await call(handle_message, *arguments)
-            pressure.note(clock_s() - began_s)
-            if n_work:
+            began_s, retry_after_s = clock_s(), _retry_after_s(pressure, len(messages), mqtt.waiting)
+            arguments = (store, registry, key, messages, now_us(), retry_after_s, audit_key)
+            handled = await call(handle_messages, *arguments)
+            pressure.note(clock_s() - began_s, len(messages))
+            if any(one.n_work for one in handled):
                 on_committed()
-            if payload is not None:
-                await mqtt.publish(ack_topic(hub), payload)
+            for one in handled:
+                if one.payload is not None:
+                    await mqtt.publish(ack_topic(one.hub), one.payload)
         except TransientError as error:
-            _log.warning("message not acknowledged; the hub will resend it: %s", error)
+            _log.warning("%d messages not acknowledged; the hubs will resend them: %s", len(messages), error)
+
+
+def _retry_after_s(pressure: Pressure, n_messages: int, waiting: int) -> int:
+    """Return what to ask the hubs of a group to wait: handling it takes long, or messages come faster than they are handled."""
+    return pressure.retry_after_s(n_messages - 1 + waiting) or int(waiting >= GROUP_LIMIT)
+
+
+async def _receive_group(mqtt: IngestTransport) -> list[Message]:
+    """Wait for a message; return it and those that have come already, at most `GROUP_LIMIT`."""
+    messages = list[Message]()
+    while not messages or (mqtt.waiting and len(messages) < GROUP_LIMIT):
+        event = await mqtt.receive()
+        if isinstance(event, Message):
+            messages.append(event)
+    return messages
 
 
 def handle_message(
@@ -106,51 +133,142 @@ def handle_message(
     now_us: int,
     retry_after_s: int = 0,
     audit_key: VerifyingKey | None = None,
-) -> tuple[bytes | None, str, int]:
-    """Commit one message; returns the signed acknowledgement to send, if any, its hub, and how many blocks became work.
+) -> Handled:
+    """Handle one message: see `handle_messages`."""
+    return handle_messages(store, registry, key, [message], now_us, retry_after_s, audit_key)[0]
+
+
+def handle_messages(
+    store: Store,
+    registry: Registry,
+    key: SigningKey,
+    messages: Sequence[Message],
+    now_us: int,
+    retry_after_s: int = 0,
+    audit_key: VerifyingKey | None = None,
+) -> list[Handled]:
+    """Commit messages together; returns what became of each. A signed acknowledgement may be sent when this has returned.
 
     `retry_after_s` is what the acknowledgement asks the hub to wait. `audit_key` is the site's public audit key; without it the
     heads of audit logs in statuses are not kept.
 
     Raises:
-        TransientError, PermanentError: the store failed; nothing of the message may be acknowledged.
+        TransientError, PermanentError: the store failed; nothing of these messages may be acknowledged.
     """
-    if hub_of_status_topic(message.topic) is not None:
-        return _handle_status(store, registry, message, now_us, audit_key)
+    envelopes = [message for message in messages if hub_of_status_topic(message.topic) is None]
+    read = [_read_message(message, registry) for message in envelopes]
+    authentic = [found for found in read if isinstance(found, _Authentic)]
+    answers = iter(_commit_messages(store, registry, key, authentic, now_us, retry_after_s))
+    handled = iter(
+        [
+            next(answers) if isinstance(found, _Authentic) else _reject_message(store, registry, message, *found, now_us)
+            for message, found in zip(envelopes, read, strict=True)
+        ]
+    )
+    return [
+        next(handled)
+        if hub_of_status_topic(message.topic) is None
+        else _handle_status(store, registry, message, now_us, audit_key)
+        for message in messages
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Authentic:
+    """A message that its hub has signed."""
+
+    signed: SignedEnvelope
+    blocks: ParsedBlocks
+
+    @property
+    def envelope(self) -> Envelope:
+        return self.signed.envelope
+
+
+def _read_message(message: Message, registry: Registry) -> _Authentic | tuple[str, str]:
+    """Return a message's content, or why its origin is not proven: a text, and the word of the audit log."""
     try:
         signed = verify_message(message, registry)
-        parsed = ParsedBlocks(signed.envelope.hub, signed.envelope.blocks)
+        return _Authentic(signed, ParsedBlocks(signed.envelope.hub, signed.envelope.blocks))
     except (WireError, SignatureError) as error:
-        reason = NOT_SIGNED if isinstance(error, SignatureError) else MALFORMED
-        return _reject_message(store, registry, message, str(error), reason, now_us)
+        return str(error), NOT_SIGNED if isinstance(error, SignatureError) else MALFORMED
     except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
-        return _reject_message(store, registry, message, f"reading it failed: {type(error).__name__}", MALFORMED, now_us)
-    envelope = signed.envelope
-    view = store.view(envelope, parsed.keys, parsed.subjects | {statement.subject for statement in envelope.keys})
-    if view.is_lost:
+        return f"reading it failed: {type(error).__name__}", MALFORMED
+
+
+def _commit_messages(
+    store: Store, registry: Registry, key: SigningKey, messages: Sequence[_Authentic], now_us: int, retry_after_s: int
+) -> list[Handled]:
+    if not messages:
+        return []
+    keys = {(found.envelope.hub, id_) for found in messages for id_ in found.blocks.keys}
+    subjects = {subject for found in messages for subject in found.blocks.subjects}
+    subjects |= {statement.subject for found in messages for statement in found.envelope.keys}
+    view = store.view([found.envelope for found in messages], keys, subjects)
+    for envelope in view.lost:
         _begin_after_loss(store, envelope)
-    policy = find_policy(view.revision, view.outdated_us, now_us)
-    refused = parsed.take_all_but_alerts() if policy.is_refused else []
-    checked = check_message(signed, parsed, registry, stored=view.statements, erased=view.erased)
-    commit = store.commit(checked, now_us)
-    _log_commit(envelope.hub, commit)
-    if commit.new and not (view.heard_us is not None and 0 <= now_us - view.heard_us < HEARD_INTERVAL_US):
+    policies = [_find_policy(view, found.envelope.hub, now_us) for found in messages]
+    refused = [
+        found.blocks.take_all_but_alerts() if policy.is_refused else []
+        for found, policy in zip(messages, policies, strict=True)
+    ]
+    checked = [
+        check_message(
+            found.signed,
+            found.blocks,
+            registry,
+            stored=view.statements.get(found.envelope.hub, {}),
+            erased=view.erased,
+        )
+        for found in messages
+    ]
+    commits = store.commit(checked, now_us)
+    _note_heard(store, view, {message.hub for message, commit in zip(checked, commits, strict=True) if commit.new}, now_us)
+    requests = [
+        ProgressRequest(
+            message.hub,
+            message.signed.envelope.epoch,
+            commit.held,
+            _sequences_of(message, commit) | found.blocks.previous,
+            subjects_now(message.hub, registry, now_us // _US_PER_S),
+        )
+        for found, message, commit in zip(messages, checked, commits, strict=True)
+    ]
+    progress = store.advance_marks(requests, now_us)
+    handled = []
+    for message, commit, reached, policy, outdated in zip(checked, commits, progress, policies, refused, strict=True):
+        _log_commit(message.hub, commit)
+        ack = replace(_make_ack(message, commit, reached), retry_after_s=retry_after_s, update_by_s=policy.update_by_s)
+        if policy.revision >= OUTDATED_REVISION:  # older agents would delete what is refused: they get no answer
+            ack = replace(ack, refused=(*ack.refused, *(_as_outdated(*row) for row in outdated)))
+        handled.append(Handled(_encode_within_limit(ack, key), message.hub, commit.new + commit.reopened))
+    return handled
+
+
+def _find_policy(view: StoreView, hub: str, now_us: int) -> VersionPolicy:
+    known = view.of_hub(hub)
+    return find_policy(known.revision, known.outdated_us, now_us)
+
+
+def _note_heard(store: Store, view: StoreView, hubs: set[str], now_us: int) -> None:
+    """Note the hubs that sent something new and were not heard for a while."""
+    heard_us = {hub: view.of_hub(hub).heard_us for hub in sorted(hubs)}
+    due = [hub for hub, us in heard_us.items() if us is None or not 0 <= now_us - us < HEARD_INTERVAL_US]
+    if due:
         with store.transaction() as connection:
-            note_heard(connection, envelope.hub, now_us)
-    sequences = {block.position[:2] for block in (*commit.held, *commit.conflicts)} | parsed.previous
-    sequences |= {block.position[:2] for block in checked.rejected if block.position is not None}
-    sequences |= {(dropped.lane, dropped.epoch) for dropped in envelope.dropped}
-    subjects = subjects_now(envelope.hub, registry, now_us // _US_PER_S)
-    progress = store.advance_marks(envelope.hub, sequences, subjects, now_us)
-    ack = replace(_make_ack(checked, commit, progress), retry_after_s=retry_after_s, update_by_s=policy.update_by_s)
-    if policy.revision >= OUTDATED_REVISION:  # older agents would delete what is refused: they get no answer
-        ack = replace(ack, refused=(*ack.refused, *(_as_outdated(*row) for row in refused)))
-    return _encode_within_limit(ack, key), envelope.hub, commit.new + commit.reopened
+            for hub in due:
+                note_heard(connection, hub, now_us)
 
 
-def _handle_status(
-    store: Store, registry: Registry, message: Message, now_us: int, audit_key: VerifyingKey | None
-) -> tuple[None, str, int]:
+def _sequences_of(message: CheckedMessage, commit: CommitResult) -> set[tuple[Lane, int]]:
+    """The (lane, epoch) of what the clinic holds or keeps aside of a message, and of what its hub dropped."""
+    sequences = {block.position[:2] for block in (*commit.held, *commit.conflicts)}
+    sequences |= {block.position[:2] for block in message.rejected if block.position is not None}
+    sequences |= {(dropped.lane, dropped.epoch) for dropped in message.signed.envelope.dropped}
+    return sequences
+
+
+def _handle_status(store: Store, registry: Registry, message: Message, now_us: int, audit_key: VerifyingKey | None) -> Handled:
     """Keep a hub's status, if it follows the last one. It is not answered."""
     try:
         status = verify_status(message, registry)
@@ -166,7 +284,7 @@ def _handle_status(
         return _reject_message(store, registry, message, "the status is older than the hub's last one", REPLAYED, now_us)
     if follows and status.audit is not None and audit_key is not None:
         _note_audit(store, registry, audit_key, status.hub, status.audit, now_us)
-    return None, status.hub, 0
+    return Handled(None, status.hub, 0)
 
 
 def _note_audit(store: Store, registry: Registry, audit_key: VerifyingKey, hub: str, field: bytes, now_us: int) -> None:
@@ -258,9 +376,7 @@ def _log_commit(hub: str, commit: CommitResult) -> None:
     _log.warning(text, hub, commit.new_conflicts, found[0], advice)
 
 
-def _reject_message(
-    store: Store, registry: Registry, message: Message, reason: str, token: str, now_us: int
-) -> tuple[None, str, int]:
+def _reject_message(store: Store, registry: Registry, message: Message, reason: str, token: str, now_us: int) -> Handled:
     """Keep a message aside whose origin is not proven. It is not answered. The audit log counts it by `token`."""
     parts = message.topic.split("/")
     hub = parts[2] if len(parts) > 2 and is_name(parts[2]) else UNKNOWN_HUB
@@ -270,4 +386,4 @@ def _reject_message(
         _log.warning(
             "a message in the name of hub %s is not authentic (%s) and is kept aside; %d such messages so far", hub, reason, n
         )
-    return None, hub, 0
+    return Handled(None, hub, 0)

@@ -20,9 +20,10 @@ class Pressure:
 
     _handling_s: float = 0.0
 
-    def note(self, handling_s: float) -> None:
-        """Note how long a message took, from its receipt to the end of its commits."""
-        self._handling_s += _WEIGHT * (handling_s - self._handling_s)
+    def note(self, handling_s: float, n_messages: int = 1) -> None:
+        """Note how long messages took that were handled together, from their receipt to the end of their commits."""
+        weight = 1.0 - (1.0 - _WEIGHT) ** n_messages
+        self._handling_s += weight * (handling_s / n_messages - self._handling_s)
 
     def retry_after_s(self, waiting: int) -> int:
         """Return how long a hub has to wait with everything but alerts, if so many messages wait; 0 if it need not."""

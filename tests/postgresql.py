@@ -32,6 +32,8 @@ OPTIONS: Final = (
     *("listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "log_min_messages=fatal"),
     *("jit=off", "shared_buffers=8MB", "max_connections=40"),  # a connection starts a quarter sooner
 )
+DURABLE_OPTIONS: Final = ("listen_addresses=", "log_min_messages=fatal", "jit=off", "shared_buffers=256MB", "max_wal_size=4GB")
+"""Of benchmarks: every commit is on the disk, as in operation."""
 
 
 class Server:
@@ -103,14 +105,14 @@ class Server:
 
 
 @contextmanager
-def run_server(configure: Callable[[Path], Path] | None = None) -> Iterator[Server]:
+def run_server(configure: Callable[[Path], Path] | None = None, *, is_durable: bool = False) -> Iterator[Server]:
     """Start a server and stop it at the end. Skips the test where PostgreSQL is not installed, and fails it under `CI=true`.
 
     `configure` writes files for TLS to a folder, and returns the path of a configuration file. The server then listens on a
-    free port, too.
+    free port, too. With `is_durable` its files are on a disk, and it syncs each commit.
     """
     binaries, as_user = _find_binaries(), _as_other_user()
-    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-", dir=_find_memory()))
+    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-", dir=None if is_durable else _find_memory()))
     try:
         password = secrets.token_hex(16)
         server = Server(folder, password, free_port() if configure else PORT)
@@ -124,7 +126,7 @@ def run_server(configure: Callable[[Path], Path] | None = None) -> Iterator[Serv
         initdb = [binaries / "initdb", "--no-sync", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={secret}"]
         done = subprocess.run([*as_user, *initdb, "--encoding=UTF8", data], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        settings = [*OPTIONS, f"unix_socket_directories={folder}"]
+        settings = [*(DURABLE_OPTIONS if is_durable else OPTIONS), f"unix_socket_directories={folder}"]
         if configure:
             (folder / "site").mkdir()
             with (data / "postgresql.conf").open("a", encoding="utf-8") as file:

@@ -1,101 +1,165 @@
-"""The statements by which the store commits the blocks and keys of one message, within its transaction."""
+"""The transaction by which the store commits the blocks and keys of a group of messages.
+
+A statement is about all messages of the group, so that the number of statements does not depend on the number of messages.
+What rarely comes is the exception: dropped ranges and rejected blocks take a statement each.
+"""
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Executable, Table, bindparam, select, update
+from sqlalchemy import Connection, select
 
+from cloud.row_sets import RowInsert, RowQuery
 from cloud.store import tables
-from cloud.store.stored_blocks import NewBlock, RejectedBlock, StoreCounts
+from cloud.store.commit_counts import check_not_erased, count_commit
+from cloud.store.commit_keys import StoredKeys, insert_statements, insert_wrapped_keys
+from cloud.store.erasure import note_erased_sequences
+from cloud.store.hubs import NotedEpoch, note_epochs
+from cloud.store.stored_blocks import CheckedMessage, CommitResult, NewBlock, RejectedBlock, StoreCounts
 from cloud.store.tables import CONFLICT, insert
 from config.terminal import escape_controls
-from sync.cbor import encode_cbor
-from sync.data_keys import KeyStatement, WrappedKey
-from sync.errors import TransientError
 from sync.message_rows import Dropped
-from sync.wire import BlockId, Lane
 
+HubBlock = tuple[str, NewBlock]
+"""A hub and a block of it."""
+Place = tuple[str, str, int, int]
+"""Hub, lane, epoch and number of a block."""
+_PLACE: Final = ("hub", "lane", "epoch", "seq")
 _RECEIPT_LANES: Final = frozenset({"alert", "vital"})
 """Lanes whose blocks the hub keeps until the opener's receipt: one that comes again is opened again, for another receipt."""
+_BLOCKS, _KEYS, _WRAPS = tables.blocks.c, tables.statements.c, tables.wrapped_keys.c
+_INSERT_BLOCKS: Final = RowInsert(
+    tables.blocks,
+    (*_PLACE, "subject", "key", "digest", "block", "received_us"),
+    lambda new: new.on_conflict_do_nothing().returning(*(_BLOCKS[name] for name in _PLACE)),
+)
+_WORK: Final = (*_PLACE, "is_alert", "received_us")
+_INSERT_WORK: Final = RowInsert(tables.work, _WORK, lambda new: new.on_conflict_do_nothing())
+_INSERT_WORK_AGAIN: Final = RowInsert(
+    tables.work,
+    _WORK,
+    lambda new: new.on_conflict_do_nothing().returning(*(tables.work.c[name] for name in _PLACE)),
+)
+_DIGESTS: Final = RowQuery(
+    [_BLOCKS[name] for name in _PLACE],
+    lambda are_wanted: select(*(_BLOCKS[name] for name in _PLACE), _BLOCKS.digest).where(are_wanted),
+)
+_USABLE_KEYS: Final = RowQuery(
+    (_KEYS.hub, _KEYS.id),
+    lambda are_wanted: select(_KEYS.hub, _KEYS.id, _KEYS.subject).where(
+        are_wanted, select(_WRAPS.id).where(_WRAPS.hub == _KEYS.hub, _WRAPS.id == _KEYS.id).exists()
+    ),
+)
 
 
-def _usable_keys_query() -> Executable:
-    """The query for (id, subject) of those of `keys` that have a statement and a wrapped key."""
-    keys, wraps = tables.statements.c, tables.wrapped_keys.c
-    is_wrapped = select(wraps.id).where(wraps.hub == keys.hub, wraps.id == keys.id).exists()
-    is_wanted = keys.hub == bindparam("of_hub"), keys.id.in_(bindparam("keys", expanding=True))
-    return select(keys.id, keys.subject).where(*is_wanted, is_wrapped)
+def commit_messages(connection: Connection, messages: Sequence[CheckedMessage], received_us: int) -> list[CommitResult]:
+    """Store what is new in messages, and a work row for each new block; returns the outcome of each message.
+
+    Raises:
+        TransientError: a subject was erased meanwhile; nothing may be committed.
+    """
+    statements = [(message.hub, statement) for message in messages for statement in message.statements]
+    keys = insert_statements(connection, statements, received_us)
+    wraps = insert_wrapped_keys(connection, [(m.hub, wrap) for m in messages for wrap in m.signed.envelope.wraps], received_us)
+    n_dropped = insert_dropped(connection, {(m.hub, dropped) for m in messages for dropped in m.signed.envelope.dropped})
+    blocks = _commit_blocks(connection, messages, received_us)
+    n_rejected = sum(insert_rejected(connection, block, received_us) for m in messages for block in m.rejected)
+    note_erased_sequences(connection, {(m.hub, *block.position[:2]) for m in messages for block in m.refused})
+    epochs = note_epochs(connection, [message.signed for message in messages], received_us)
+    n_conflicts = sum(found.n_new_conflicts for found in blocks)
+    counts = StoreCounts(
+        stored=sum(found.n_new for found in blocks),
+        quarantined=n_conflicts + n_rejected,
+        conflicts=n_conflicts,
+        key_conflicts=len(keys.new_aside) + len(wraps.new_aside),
+        copied_hubs=sum(noted.is_newly_copied for noted in epochs),
+    )
+    if any(counts) or keys.n_new or wraps.n_new or n_dropped or any(noted.is_new for noted in epochs):
+        count_commit(connection, counts)
+        subjects = {block.subject for found in blocks for block in found.held}
+        check_not_erased(connection, subjects | {statement.subject for _, statement in statements})
+    return [_result(*found, keys, wraps) for found in zip(messages, blocks, epochs, strict=True)]
 
 
-_USABLE_KEYS: Final = _usable_keys_query()  # built once: to build a query takes longer than to run it
+class CommittedBlocks(NamedTuple):
+    """What became of the blocks of one message whose data key is stored: the store holds them, or another has their place.
 
-
-class StoredKeys(NamedTuple):
-    """What became of a message's statements, or of its wrapped keys. `held` identifies those that the store holds now.
-
-    `conflicting` are the ids of those that were kept aside, because others have their place; `n_new_aside` of these are new.
+    `n_new` were stored now, `n_reopened` became work again, and `n_new_conflicts` are new in quarantine.
     """
 
+    held: list[NewBlock]
+    conflicts: list[NewBlock]
     n_new: int
-    held: list[Any]
-    conflicting: list[bytes]
-    n_new_aside: int
+    n_reopened: int
+    n_new_conflicts: int
 
 
-def insert_statements(connection: Connection, hub: str, statements: Iterable[KeyStatement], received_us: int) -> StoredKeys:
-    """Store the statements of new data keys. Another signature of the same statement changes nothing."""
-    arrived = sorted(set(statements))
-    if not arrived:
-        return StoredKeys(0, [], [], 0)
-    table = tables.statements
-    n_new = _insert_new(connection, table, [{"hub": hub, **statement._asdict()} for statement in arrived])
-    columns = table.c.id, table.c.commitment, table.c.subject, table.c.day
-    ids = [statement.id for statement in arrived]
-    rows = connection.execute(select(*columns).where(table.c.hub == hub, table.c.id.in_(ids)))
-    stored = {row.id: tuple(row) for row in rows}
-    held = [statement.id for statement in arrived if stored[statement.id] == statement[:-1]]
-    others = {statement.id: encode_cbor(list(statement)) for statement in arrived if stored[statement.id] != statement[:-1]}
-    return StoredKeys(n_new, held, list(others), _keep_aside(connection, hub, others.items(), received_us))
+def _result(
+    message: CheckedMessage, blocks: CommittedBlocks, epoch: NotedEpoch, keys: StoredKeys, wraps: StoredKeys
+) -> CommitResult:
+    statements = [(message.hub, statement) for statement in sorted(set(message.statements))]
+    wrapped = [(message.hub, wrap) for wrap in sorted(set(message.signed.envelope.wraps))]
+    aside = [key for key in statements if key in keys.aside] + [key for key in wrapped if key in wraps.aside]
+    return CommitResult(
+        blocks.n_new,
+        blocks.n_reopened,
+        tuple(blocks.held),
+        tuple(blocks.conflicts),
+        tuple(key[1].id for key in statements if key in keys.held),
+        tuple(key[1][:2] for key in wrapped if key in wraps.held),
+        tuple(key[1].id for key in aside),
+        blocks.n_new_conflicts + sum(key in keys.new_aside or key in wraps.new_aside for key in aside),
+        epoch.is_newly_copied,
+    )
 
 
-def insert_wrapped_keys(connection: Connection, hub: str, wraps: Iterable[WrappedKey], received_us: int) -> StoredKeys:
-    """Store the new wrapped keys whose data key has a statement."""
-    arrived = sorted(set(wraps))
-    if not arrived:
-        return StoredKeys(0, [], [], 0)
-    statements, table = tables.statements.c, tables.wrapped_keys
-    ids = [wrap.id for wrap in arrived]
-    known = set(connection.scalars(select(statements.id).where(statements.hub == hub, statements.id.in_(ids))))
-    arrived = [wrap for wrap in arrived if wrap.id in known]
-    n_new = _insert_new(connection, table, [{"hub": hub, **wrap._asdict()} for wrap in arrived])
-    rows = connection.execute(select(table).where(table.c.hub == hub, table.c.id.in_(ids)))
-    stored = {(row.id, row.recipient): row.wrapped for row in rows}
-    held = [wrap[:2] for wrap in arrived if stored[wrap[:2]] == wrap.wrapped]
-    others = [(wrap.id, wrap.wrapped) for wrap in arrived if stored[wrap[:2]] != wrap.wrapped]
-    return StoredKeys(n_new, held, [id_ for id_, _ in others], _keep_aside(connection, hub, others, received_us))
+def _commit_blocks(connection: Connection, messages: Sequence[CheckedMessage], received_us: int) -> list[CommittedBlocks]:
+    """Store the blocks whose place is free, put the conflicting ones in quarantine; returns the outcome of each message.
+
+    A block that came again becomes work again if the hub waits for its receipt.
+    """
+    storable = with_key(connection, [[(message.hub, block) for block in message.blocks] for message in messages])
+    ordered = sorted((block for of_message in storable for block in of_message), key=_place)
+    new = insert_blocks(connection, ordered, received_us)
+    first = {_place(block): block[1].digest for block in reversed(ordered)}
+    digests = {place: first[place] for place in new}
+    digests |= {(*row[:4],): row.digest for row in _DIGESTS.execute(connection, [p for p in first if p not in new])}
+    again = {_place(block) for block in ordered if digests[_place(block)] == block[1].digest} - new
+    work = _work_rows(sorted(place for place in again if place[1] in _RECEIPT_LANES), received_us)
+    reopened = {tuple(row) for row in _INSERT_WORK_AGAIN.execute(connection, work)}
+    return [_compare(connection, blocks, digests, new, reopened, received_us) for blocks in storable]
 
 
-def _insert_new(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> int:
-    """Insert the rows whose key is free; returns their number."""
-    if not rows:
-        return 0
-    statement = insert(connection, table).on_conflict_do_nothing().returning(table.c.id)
-    return len(connection.execute(statement, rows).all())
+def _compare(
+    connection: Connection,
+    blocks: list[HubBlock],
+    digests: dict[Place, bytes],
+    new: set[Place],
+    reopened: set[Place],
+    received_us: int,
+) -> CommittedBlocks:
+    """Return what became of a message's blocks, given the stored digests. Takes from `new` and `reopened` what is its own."""
+    held, conflicts, n_conflicts, places = list[NewBlock](), list[NewBlock](), 0, set[Place]()
+    for hub, block in blocks:
+        place = _place((hub, block))
+        if digests[place] == block.digest:
+            held.append(block)
+            places.add(place)
+        else:
+            conflicts.append(block)
+            rejected = RejectedBlock(hub, CONFLICT, block.bytes, block.position, block.subject)
+            n_conflicts += insert_rejected(connection, rejected, received_us)
+    own_new, own_reopened = places & new, places & reopened
+    new -= own_new
+    reopened -= own_reopened
+    return CommittedBlocks(held, conflicts, len(own_new), len(own_reopened), n_conflicts)
 
 
-def _keep_aside(connection: Connection, hub: str, keys: Iterable[tuple[bytes, bytes]], received_us: int) -> int:
-    n_new = 0
-    for id_, data in keys:
-        values = {"hub": hub, "id": id_, "digest": hashlib.sha256(data).digest(), "bytes": data, "received_us": received_us}
-        n_new += connection.execute(insert(connection, tables.rejected_keys).values(values).on_conflict_do_nothing()).rowcount
-    return n_new
-
-
-def insert_dropped(connection: Connection, hub: str, ranges: Iterable[Dropped]) -> int:
-    """Store ranges of blocks that the hub deleted; returns how many are new or longer than before."""
+def insert_dropped(connection: Connection, ranges: Iterable[tuple[str, Dropped]]) -> int:
+    """Store ranges of blocks that hubs deleted; returns how many are new or longer than before."""
     table, n_new = tables.dropped, 0
-    for dropped in sorted(set(ranges)):
+    for hub, dropped in sorted(set(ranges)):
         statement = insert(connection, table).values(hub=hub, **dropped._asdict())
         longer = {"last": statement.excluded.last, "chain": statement.excluded.chain}
         key = ["hub", "lane", "epoch", "first"]
@@ -106,94 +170,28 @@ def insert_dropped(connection: Connection, hub: str, ranges: Iterable[Dropped]) 
     return n_new
 
 
-def with_key(connection: Connection, hub: str, blocks: Iterable[NewBlock]) -> list[NewBlock]:
-    """Return the blocks whose statement and a wrapped key are stored, and whose subject is the statement's.
+def with_key(connection: Connection, messages: Sequence[Sequence[HubBlock]]) -> list[list[HubBlock]]:
+    """Return each message's blocks whose statement and a wrapped key are stored, and whose subject is the statement's."""
+    keys = {(hub, block.key) for blocks in messages for hub, block in blocks}
+    usable = {tuple(row) for row in _USABLE_KEYS.execute(connection, keys)}
+    return [sorted((b for b in blocks if (b[0], b[1].key, b[1].subject) in usable), key=_place) for blocks in messages]
 
-    They are in the order of their sequences: two ingests then cannot wait in a ring.
+
+def insert_blocks(connection: Connection, storable: Sequence[HubBlock], received_us: int) -> set[Place]:
+    """Store the blocks whose place is free, each with its work row; returns their places.
+
+    Give them in the order of their places: two ingests then cannot wait in a ring.
     """
-    arrived = list(blocks)
-    if not arrived:
-        return []
-    parameters = {"of_hub": hub, "keys": list({block.key for block in arrived})}
-    held = {tuple(row) for row in connection.execute(_USABLE_KEYS, parameters)}
-    return sorted((block for block in arrived if (block.key, block.subject) in held), key=lambda block: block.position)
-
-
-def insert_blocks(connection: Connection, hub: str, storable: Sequence[NewBlock], received_us: int) -> dict[BlockId, NewBlock]:
-    """Store the blocks whose position is free, each with its work row; returns them."""
-    first = {block.position: block for block in reversed(storable)}
-    if not first:
-        return {}
     rows = [
-        {
-            "hub": hub,
-            **block.position._asdict(),
-            "subject": block.subject,
-            "key": block.key,
-            "digest": block.digest,
-            "block": block.bytes,
-            "received_us": received_us,
-        }
-        for block in reversed(first.values())
+        (*_place((hub, block)), block.subject, block.key, block.digest, block.bytes, received_us) for hub, block in storable
     ]
-    blocks = tables.blocks
-    statement = insert(connection, blocks).on_conflict_do_nothing().returning(blocks.c.lane, blocks.c.epoch, blocks.c.seq)
-    new = [BlockId(*row) for row in connection.execute(statement, rows)]
-    _insert_work(connection, hub, new, received_us)
-    return {id_: first[id_] for id_ in new}
+    new = [tuple(row) for row in _INSERT_BLOCKS.execute(connection, rows)]
+    _INSERT_WORK.execute(connection, _work_rows(new, received_us))
+    return set(new)
 
 
-def _insert_work(connection: Connection, hub: str, ids: Sequence[BlockId], received_us: int) -> int:
-    """Make blocks work that are not; returns how many were not."""
-    if not ids:
-        return 0
-    rows = [{"hub": hub, **id_._asdict(), "is_alert": id_.lane == tables.ALERT_LANE, "received_us": received_us} for id_ in ids]
-    statement = insert(connection, tables.work).on_conflict_do_nothing().returning(tables.work.c.seq)
-    return len(connection.execute(statement, rows).all())  # RETURNING: one statement for all rows
-
-
-class ComparedBlocks(NamedTuple):
-    """The blocks of a message that the store holds, and the others: another block has their position.
-
-    `n_new_conflicts` of these are new in quarantine; `n_reopened` of the held ones became work again.
-    """
-
-    held: list[NewBlock]
-    conflicts: list[NewBlock]
-    n_new_conflicts: int
-    n_reopened: int
-
-
-def compare_with_stored(
-    connection: Connection, hub: str, storable: Sequence[NewBlock], new: dict[BlockId, NewBlock], received_us: int
-) -> ComparedBlocks:
-    """Compare blocks with those that have their positions, and put the conflicting ones in quarantine.
-
-    A block that came again becomes work again if the hub waits for its receipt.
-    """
-    digests = {id_: block.digest for id_, block in new.items()}
-    digests |= _stored_digests(connection, hub, {block.position for block in storable} - new.keys())
-    held = [block for block in storable if digests[block.position] == block.digest]
-    conflicts = [block for block in storable if digests[block.position] != block.digest]
-    n_new = sum(insert_rejected(connection, _as_conflict(hub, block), received_us) for block in conflicts)
-    again = {block.position for block in held if block.position.lane in _RECEIPT_LANES} - new.keys()
-    return ComparedBlocks(held, conflicts, n_new, _insert_work(connection, hub, sorted(again), received_us))
-
-
-def _stored_digests(connection: Connection, hub: str, ids: Iterable[BlockId]) -> dict[BlockId, bytes]:
-    """Return the digests of the stored blocks with these ids; there may be some of other ids."""
-    wanted = set(ids)
-    if not wanted:
-        return {}
-    blocks = tables.blocks.c
-    lanes, epochs, seqs = (set(column) for column in zip(*wanted, strict=True))
-    query = select(blocks.lane, blocks.epoch, blocks.seq, blocks.digest)
-    query = query.where(blocks.hub == hub, blocks.epoch.in_(epochs), blocks.lane.in_(lanes), blocks.seq.in_(seqs))
-    return {BlockId(cast("Lane", lane), epoch, seq): digest for lane, epoch, seq, digest in connection.execute(query)}
-
-
-def _as_conflict(hub: str, block: NewBlock) -> RejectedBlock:
-    return RejectedBlock(hub, CONFLICT, block.bytes, block.position, block.subject)
+def _work_rows(places: Iterable[Place], received_us: int) -> list[Sequence[Any]]:
+    return [(*place, place[1] == tables.ALERT_LANE, received_us) for place in places]
 
 
 def insert_rejected(connection: Connection, rejected: RejectedBlock, received_us: int) -> int:
@@ -211,18 +209,6 @@ def insert_rejected(connection: Connection, rejected: RejectedBlock, received_us
     return int(connection.execute(statement).rowcount)
 
 
-def count_commit(connection: Connection, counts: StoreCounts) -> None:
-    """Count a commit and what it added. The row is locked from here to the commit: call it last."""
-    state = tables.state.c
-    added = {name: state[name] + value for name, value in counts._asdict().items() if value}
-    connection.execute(update(tables.state).values({"commits": state.commits + 1} | added))
-
-
-def check_not_erased(connection: Connection, subjects: set[str]) -> None:
-    """Raise TransientError if one of these subjects was erased while this message was handled. Call it after `count_commit`.
-
-    `count_commit` waits for an erasure under way, and an erasure begins with `count_commit`: none can be missed.
-    """
-    query = select(tables.erased.c.subject).where(tables.erased.c.subject.in_(subjects)).limit(1)
-    if subjects and connection.execute(query).first():
-        raise TransientError("a subject of this message was erased just now")
+def _place(block: HubBlock) -> Place:
+    lane, epoch, seq = block[1].position
+    return (block[0], lane, epoch, seq)

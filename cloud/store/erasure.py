@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, SelectBase, Table, select, tuple_
 
 from cloud.store import tables
-from cloud.store.commit import count_commit
+from cloud.store.commit_counts import count_commit
 from cloud.store.stored_blocks import StoreCounts, StoredBlockId
 from cloud.store.tables import CONFLICT, insert
 

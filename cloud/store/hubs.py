@@ -1,13 +1,17 @@
 """What the store knows of each hub: its epochs and heads, whether it was copied, and whether the store itself was lost."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BindParameter, Connection, Executable, and_, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Executable, and_, bindparam, func, or_, select, true, update
 
+from cloud.row_sets import RowInsert, RowQuery
 from cloud.store import tables
-from cloud.store.stored_blocks import Progress, StoreIdentity
+from cloud.store.commit_counts import ERASED
+from cloud.store.marks import MarkedSequence
+from cloud.store.stored_blocks import Progress, ProgressRequest, StoreIdentity
 from cloud.store.tables import insert
 from sync.audit_heads import SiteAudit, head_from_bytes
 from sync.cbor import encode_cbor
@@ -20,64 +24,102 @@ COPY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 """Two events within this time say that a hub was copied; one may be a buffer that was restored once. It is reported so long."""
 LATE_MESSAGE_US: Final = 10 * 60 * 1_000_000
 """Messages of a superseded epoch that were under way when the next began arrive within this time."""
-_OF_HUB: Final = "heard_us", "revision", "outdated_us"
 _IDENTITY: Final = tables.state.c.store_id, tables.state.c.fence, tables.state.c.commits
 
 
-def _list(name: str) -> BindParameter[Any]:
-    return bindparam(name, expanding=True)
-
-
-def _view_query() -> Executable:
-    """The store's identity and what it knows of the hub, with each stored statement of `keys`, or one row without one."""
+def _statements_query(are_wanted: ColumnElement[bool]) -> Executable:
+    """The store's identity with each wanted statement; one row without a statement if there is none."""
     table = tables.statements
-    is_wanted = and_(table.c.hub == bindparam("of_hub"), table.c.id.in_(_list("keys")))
-    columns = [table.c[name] for name in KeyStatement._fields]
-    of_hub = tables.hub_states.c.hub == bindparam("of_hub")
-    known = [select(tables.hub_states.c[name]).where(of_hub).scalar_subquery().label(name) for name in _OF_HUB]
-    return select(*_IDENTITY, *columns, *known).select_from(tables.state.outerjoin(table, is_wanted))
+    columns = [table.c[name] for name in ("hub", *KeyStatement._fields)]
+    return select(*_IDENTITY, *columns).select_from(tables.state.outerjoin(table, are_wanted))
 
 
-def _progress_query() -> Executable:
-    epochs, hubs, watchers = tables.epochs.c, tables.hubs.c, tables.watchers.c
-    latest = select(func.max(epochs.epoch)).where(epochs.hub == bindparam("of_hub"))
-    copied = select(hubs.hub).where(hubs.hub == bindparam("of_hub"), hubs.copied_us > bindparam("since_us"))
-    until = select(func.max(watchers.until_us)).where(watchers.subject.in_(_list("subjects")))
+def _progress_query(are_wanted: ColumnElement[bool]) -> Executable:
+    """The store's identity, each hub's latest epoch, whether it was found copied, and heads of audit logs.
+
+    `are_wanted` names one epoch of each hub.
+    """
+    own, other, hubs = tables.epochs.c, tables.epochs.alias().c, tables.hubs.c
+    latest = select(func.max(other.epoch)).where(other.hub == own.hub).scalar_subquery()
+    copied = select(hubs.hub).where(hubs.hub == own.hub, hubs.copied_us > bindparam("since_us")).exists()
     signed = select(tables.audit_log.c.signed).scalar_subquery()
     audit = tables.audit_hubs.c
-    of_hub = select(audit.head).where(audit.hub == bindparam("of_hub")).scalar_subquery()
-    return select(*_IDENTITY, latest.scalar_subquery(), copied.exists(), until.scalar_subquery(), signed, of_hub)
+    head = select(audit.head).where(audit.hub == own.hub).scalar_subquery()
+    columns = own.hub, *_IDENTITY, latest, copied, signed, head
+    return select(*columns).join_from(tables.epochs, tables.state, true()).where(are_wanted)
 
 
-def _own_epoch_query() -> Executable:
-    """What is known of an epoch. It is superseded if a later one came after it began, before `long_ago_us`."""
+def _epochs_query(are_wanted: ColumnElement[bool]) -> Executable:
+    """What is known of epochs. One is superseded if a later one came after it began, before `long_ago_us`."""
     own, later = tables.epochs.c, tables.epochs.alias().c
     came_after = and_(later.first_us >= own.first_us, later.first_us < bindparam("long_ago_us"))
     superseding = select(later.epoch).where(later.hub == own.hub, later.epoch > own.epoch, came_after)
-    query = select(own.blocks, superseding.exists().label("is_superseded"))
-    return query.where(own.hub == bindparam("of_hub"), own.epoch == bindparam("of_epoch"))
+    return select(own.hub, own.epoch, own.blocks, superseding.exists().label("is_superseded")).where(are_wanted)
 
 
-# Built once: to build a query takes longer than to run it.
-_VIEW: Final = _view_query()
-_ERASED: Final = select(tables.erased.c.subject).where(tables.erased.c.subject.in_(_list("subjects")))
-_PROGRESS: Final = _progress_query()
-_OWN_EPOCH: Final = _own_epoch_query()
+_STATEMENTS, _EPOCHS = tables.statements.c, tables.epochs.c
+_VIEW: Final = RowQuery((_STATEMENTS.hub, _STATEMENTS.id), _statements_query)
+_MARKS: Final = RowQuery(
+    (tables.marks.c.hub, tables.marks.c.epoch),
+    lambda are_wanted: select(*(tables.marks.c[name] for name in ("hub", "epoch", "lane", "seq"))).where(are_wanted),
+)
+_PROGRESS: Final = RowQuery((_EPOCHS.hub, _EPOCHS.epoch), _progress_query)
+_WATCHED: Final = RowQuery(
+    [tables.watchers.c.subject],
+    lambda are_wanted: select(tables.watchers.c.subject, tables.watchers.c.until_us).where(are_wanted),
+)
+_HUBS: Final = RowQuery(
+    [tables.hub_states.c.hub],
+    lambda are_wanted: select(*(tables.hub_states.c[name] for name in ("hub", "heard_us", "revision", "outdated_us"))).where(
+        are_wanted
+    ),
+)
+_KNOWN_EPOCHS: Final = RowQuery((_EPOCHS.hub, _EPOCHS.epoch), _epochs_query)
+_EVIDENCE: Final = ("blocks", "heads", "content", "signature")
+_KEEP_EPOCH: Final = RowInsert(
+    tables.epochs,
+    ("hub", "epoch", "previous", "first_us", *_EVIDENCE),
+    lambda new: new.on_conflict_do_update(
+        index_elements=["hub", "epoch"],
+        set_={name: new.excluded[name] for name in _EVIDENCE},
+        where=_EPOCHS.blocks < new.excluded.blocks,
+    ),
+)
+
+
+class KnownHub(NamedTuple):
+    """What `hub_states` says of a hub. All are None for a hub that is not known there yet."""
+
+    heard_us: int | None = None
+    revision: int | None = None
+    outdated_us: int | None = None
+
+
+_UNKNOWN_HUB: Final = KnownHub()
 
 
 class StoreView(NamedTuple):
-    """What ingest must know before it checks a message's blocks.
+    """What ingest must know before it checks the blocks of messages.
 
-    `statements` are those stored for these data keys. `is_lost`: the hub knows of commits that the store does not have. The
-    last three are those of `hub_states`; they are None for a hub that is not known there yet.
+    `statements` are those stored for their data keys, by hub. `lost`: the envelopes whose hub knows of commits that the store
+    does not have. `hubs` are those that are known in `hub_states`.
     """
 
-    statements: dict[bytes, KeyStatement]
+    statements: dict[str, dict[bytes, KeyStatement]]
     erased: frozenset[str]
-    is_lost: bool
-    heard_us: int | None
-    revision: int | None
-    outdated_us: int | None
+    lost: tuple[Envelope, ...]
+    hubs: Mapping[str, KnownHub]
+
+    def of_hub(self, hub: str) -> KnownHub:
+        """Return what is known of a hub."""
+        return self.hubs.get(hub, _UNKNOWN_HUB)
+
+
+class NotedEpoch(NamedTuple):
+    """Whether something of an envelope's epoch was stored, and whether its hub is found copied now and was not before."""
+
+    is_new: bool
+    is_newly_copied: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +137,35 @@ def read_identity(connection: Connection) -> StoreIdentity:
     return StoreIdentity(*connection.execute(select(*_IDENTITY)).one())
 
 
-def view_store(connection: Connection, envelope: Envelope, keys: set[bytes], subjects: set[str]) -> StoreView:
-    """Return what the store knows of a message's data keys and subjects, and whether it lost what the hub knows of it."""
-    rows = connection.execute(_VIEW, {"of_hub": envelope.hub, "keys": list(keys)}).all()
+def view_store(
+    connection: Connection, envelopes: Sequence[Envelope], keys: set[tuple[str, bytes]], subjects: set[str]
+) -> StoreView:
+    """Return what the store knows of these data keys (hub, id) and subjects, and which hubs know of more than it holds."""
     n = len(StoreIdentity._fields)
-    return StoreView(
-        {row.id: KeyStatement(*row[n : -len(_OF_HUB)]) for row in rows if row.id is not None},
-        frozenset(connection.scalars(_ERASED, {"subjects": list(subjects)})),
-        find_loss(connection, envelope, StoreIdentity(*rows[0][:n])) is not None,
-        *rows[0][-len(_OF_HUB) :],
-    )
+    identity, statements = None, defaultdict[str, dict[bytes, KeyStatement]](dict)
+    for row in _VIEW.execute(connection, keys):
+        identity = StoreIdentity(*row[:n])
+        if row.hub is not None:
+            statements[row.hub][row.id] = KeyStatement(*row[n + 1 :])
+    identity = identity or read_identity(connection)
+    erased = frozenset(row.subject for row in ERASED.execute(connection, [(subject,) for subject in subjects]))
+    marks = _read_marks(connection, envelopes)
+    lost = tuple(envelope for envelope in envelopes if find_loss(envelope, identity, marks) is not None)
+    rows = _HUBS.execute(connection, {(envelope.hub,) for envelope in envelopes})
+    return StoreView(statements, erased, lost, {row.hub: KnownHub(*row[1:]) for row in rows})
 
 
-def find_loss(connection: Connection, envelope: Envelope, identity: StoreIdentity) -> str | None:
-    """Return what the hub knows of this store or a later one that the store itself does not know; None if there is nothing."""
+def _read_marks(connection: Connection, envelopes: Iterable[Envelope]) -> dict[tuple[str, int, str], int]:
+    """Return the marks (hub, epoch, lane) of the epochs of envelopes that name a mark."""
+    epochs = {(envelope.hub, envelope.epoch) for envelope in envelopes if any(head.mark for head in envelope.heads)}
+    return {(row.hub, row.epoch, row.lane): row.seq for row in _MARKS.execute(connection, epochs)}
+
+
+def find_loss(envelope: Envelope, identity: StoreIdentity, marks: Mapping[tuple[str, int, str], int]) -> str | None:
+    """Return what the hub knows of this store or a later one that the store itself does not know; None if there is nothing.
+
+    `marks` are the store's, by (hub, epoch, lane).
+    """
     seen = envelope.seen
     if seen is None:
         return None
@@ -117,13 +174,7 @@ def find_loss(connection: Connection, envelope: Envelope, identity: StoreIdentit
         return f"another store with fence {seen.fence}" if is_later else None
     if seen.commits > identity.commits:
         return f"{seen.commits} commits of this store"
-    heads = {head.lane: head for head in envelope.heads if head.mark}
-    if not heads:
-        return None
-    marks = tables.marks.c
-    query = select(marks.lane, marks.seq).where(marks.hub == envelope.hub, marks.epoch == envelope.epoch)
-    known = {row.lane: row.seq for row in connection.execute(query)}
-    lost = [head for head in heads.values() if head.mark > known.get(head.lane, 0)]
+    lost = [head for head in envelope.heads if head.mark > marks.get((envelope.hub, envelope.epoch, head.lane), 0)]
     return f"the mark {lost[0].lane}/{envelope.epoch}/{lost[0].mark}" if lost else None
 
 
@@ -131,7 +182,7 @@ def begin_after_loss(connection: Connection, envelope: Envelope) -> Loss | None:
     """Give the store a new id if it was lost; None if it was not, or if another ingest has done it meanwhile."""
     connection.execute(update(tables.state).values(commits=tables.state.c.commits))  # locks it
     before = read_identity(connection)
-    evidence = find_loss(connection, envelope, before)
+    evidence = find_loss(envelope, before, _read_marks(connection, [envelope]))
     if evidence is None or envelope.seen is None:
         return None
     tables.begin_new_store(connection, max(before.fence, envelope.seen.fence) + 1)
@@ -139,12 +190,24 @@ def begin_after_loss(connection: Connection, envelope: Envelope) -> Loss | None:
     return Loss(evidence, before, read_identity(connection), stored)
 
 
-def read_progress(connection: Connection, hub: str, marks: Iterable[Mark], subjects: set[str], now_us: int) -> Progress:
-    """Return what an acknowledgement to a hub says; `subjects` are those that it seals for now."""
-    parameters = {"of_hub": hub, "since_us": now_us - COPY_WINDOW_US, "subjects": list(subjects)}
-    *identity, epoch, is_copied, until_us, signed, of_hub = connection.execute(_PROGRESS, parameters).one()
-    live_s = max(0, min(LIVE_LIMIT_S, ((until_us or 0) - now_us) // 1_000_000))
-    return Progress(tuple(marks), StoreIdentity(*identity), epoch, bool(is_copied), live_s, _read_heads(signed, of_hub))
+def read_progress(
+    connection: Connection, requests: Sequence[ProgressRequest], marks: Mapping[MarkedSequence, Mark], now_us: int
+) -> list[Progress]:
+    """Return what the acknowledgement of each message says."""
+    since_us = now_us - COPY_WINDOW_US
+    rows = _PROGRESS.execute(connection, {(request.hub, request.epoch) for request in requests}, since_us=since_us)
+    of_hub = {row.hub: row[1:] for row in rows}
+    subjects = {(subject,) for request in requests for subject in request.subjects}
+    until_us = {row.subject: row.until_us for row in _WATCHED.execute(connection, subjects)}
+    found = []
+    for request in requests:
+        *identity, epoch, is_copied, signed, head = of_hub[request.hub]
+        watched_us = max((until_us.get(subject, 0) for subject in request.subjects), default=0) - now_us
+        live_s = max(0, min(LIVE_LIMIT_S, watched_us // 1_000_000))
+        own = tuple(marks[MarkedSequence(request.hub, *sequence)] for sequence in sorted(request.sequences))
+        audit = _read_heads(signed, head)
+        found.append(Progress(own, StoreIdentity(*identity), epoch, bool(is_copied), live_s, audit))
+    return found
 
 
 def _read_heads(signed: bytes | None, of_hub: bytes | None) -> SiteAudit | None:
@@ -156,31 +219,37 @@ def _read_heads(signed: bytes | None, of_hub: bytes | None) -> SiteAudit | None:
         return None
 
 
-def note_epoch(connection: Connection, signed: SignedEnvelope, received_us: int) -> tuple[bool, bool]:
-    """Store what the hub signed of its present epoch, if it names more blocks than before.
+def note_epochs(connection: Connection, messages: Sequence[SignedEnvelope], received_us: int) -> list[NotedEpoch]:
+    """Store what hubs signed of their present epochs, where it names more blocks than before."""
+    envelopes = [signed.envelope for signed in messages]
+    long_ago_us = received_us - LATE_MESSAGE_US
+    rows = _KNOWN_EPOCHS.execute(connection, {(found.hub, found.epoch) for found in envelopes}, long_ago_us=long_ago_us)
+    n_known = {(row.hub, row.epoch): row.blocks for row in rows}
+    superseded = {(row.hub, row.epoch) for row in rows if row.is_superseded}
+    grown, noted = dict[tuple[str, int], Sequence[Any]](), list[NotedEpoch]()
+    for signed, envelope in zip(messages, envelopes, strict=True):
+        epoch, n_blocks = (envelope.hub, envelope.epoch), sum(head.seq for head in envelope.heads)
+        if epoch in n_known and n_blocks <= n_known[epoch]:
+            noted.append(NotedEpoch(is_new=False, is_newly_copied=False))
+            continue
+        row = _epoch_row(signed, n_blocks, received_us)
+        if epoch in n_known:
+            is_event = epoch in superseded
+            grown[epoch] = row
+        else:
+            is_event = _follows_another_than_the_latest(connection, envelope)
+            _KEEP_EPOCH.execute(connection, [row])  # at once: the hub's next epoch may be in the same group
+        n_known[epoch] = n_blocks
+        noted.append(NotedEpoch(True, is_event and _note_event(connection, envelope.hub, received_us)))
+    _KEEP_EPOCH.execute(connection, [grown[epoch] for epoch in sorted(grown)])
+    return noted
 
-    Returns whether anything was stored, and whether the hub is found copied now and was not before.
-    """
-    envelope, table = signed.envelope, tables.epochs
-    n_blocks = sum(head.seq for head in envelope.heads)
-    parameters = {"of_hub": envelope.hub, "of_epoch": envelope.epoch, "long_ago_us": received_us - LATE_MESSAGE_US}
-    own = connection.execute(_OWN_EPOCH, parameters).one_or_none()
-    if own is not None and n_blocks <= own.blocks:
-        return False, False
-    is_event = own.is_superseded if own is not None else _follows_another_than_the_latest(connection, envelope)
-    evidence = {
-        "blocks": n_blocks,
-        "heads": encode_cbor([list(head) for head in envelope.heads]),
-        "content": signed.content,
-        "signature": signed.signature,
-    }
-    first = {"hub": envelope.hub, "epoch": envelope.epoch, "previous": envelope.previous_epoch, "first_us": received_us}
-    statement = insert(connection, table).values(**first, **evidence)
-    statement = statement.on_conflict_do_update(
-        index_elements=["hub", "epoch"], set_=evidence, where=table.c.blocks < statement.excluded.blocks
-    )
-    connection.execute(statement)
-    return True, is_event and _note_event(connection, envelope.hub, received_us)
+
+def _epoch_row(signed: SignedEnvelope, n_blocks: int, received_us: int) -> Sequence[Any]:
+    envelope = signed.envelope
+    heads = encode_cbor([list(head) for head in envelope.heads])
+    key = envelope.hub, envelope.epoch, envelope.previous_epoch, received_us
+    return (*key, n_blocks, heads, signed.content, signed.signature)
 
 
 def _follows_another_than_the_latest(connection: Connection, envelope: Envelope) -> bool:

@@ -1,113 +1,142 @@
 """Marks: up to where the clinic holds a lane of an epoch without gaps, and the chain value there."""
 
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Executable,
-    SelectBase,
-    Table,
-    and_,
-    bindparam,
-    literal,
-    select,
-    union_all,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Executable, SelectBase, Table, and_, func, select, union_all
 
+from cloud.row_sets import RowInsert, RowQuery
 from cloud.store import tables
-from cloud.store.tables import insert
 from sync.chain import extend_chain, start_chain
 from sync.message_rows import Mark
 from sync.wire import Lane
 
 _PAGE: Final = 500
-"""Blocks whose digests are read at once while a mark advances."""
+"""How many numbers after a mark are read at once, while it advances."""
 
 
-class _Sequence(NamedTuple):
+class MarkedSequence(NamedTuple):
+    """A lane of an epoch of a hub: its blocks are numbered without gaps."""
+
     hub: str
     lane: Lane
     epoch: int
 
 
-def _is_in_sequence(table: Table) -> ColumnElement[bool]:
-    """Whether a row is of the sequence whose fields are the parameters."""
-    return and_(*(table.c[name] == bindparam(f"of_{name}") for name in _Sequence._fields))
+class _Dropped(NamedTuple):
+    first: int
+    last: int
+    chain: bytes
 
 
-def _parameters(sequence: _Sequence, **others: Any) -> dict[str, Any]:
-    return {f"of_{name}": value for name, value in sequence._asdict().items()} | others
-
-
-def _page_of_digests(table: Table, order: ColumnElement[int]) -> SelectBase:
-    """The query for the digests after `after`, the lowest numbers first."""
-    query = select(table.c.seq, order.label("order"), table.c.digest).where(
-        _is_in_sequence(table), table.c.seq > bindparam("after")
-    )
-    return select(query.order_by(table.c.seq, order).limit(_PAGE).subquery())
-
-
-# Built once: to build a query takes longer than to run it.
-_DROPPED: Final = (
-    select(tables.dropped.c.first, tables.dropped.c.last, tables.dropped.c.chain)
-    .where(_is_in_sequence(tables.dropped), tables.dropped.c.last > bindparam("after"))
-    .order_by(tables.dropped.c.first, tables.dropped.c.last)
+_MARKS: Final = tables.marks.c
+_KEY: Final = MarkedSequence._fields
+_COLUMNS: Final = (*_KEY, "seq", "chain")
+_LOCK: Final = RowInsert(
+    tables.marks,
+    _COLUMNS,
+    lambda new: new.on_conflict_do_update(index_elements=list(_KEY), set_={"seq": _MARKS.seq}).returning(
+        *(_MARKS[name] for name in _COLUMNS)
+    ),
 )
-_DIGESTS: Final[Executable] = union_all(
-    _page_of_digests(tables.blocks, literal(0)), _page_of_digests(tables.quarantine, tables.quarantine.c.id)
-)
-_UPDATE_MARK: Final = (
-    update(tables.marks).where(_is_in_sequence(tables.marks)).values(seq=bindparam("end"), chain=bindparam("end_chain"))
+_MOVE: Final = RowInsert(
+    tables.marks,
+    _COLUMNS,
+    lambda new: new.on_conflict_do_update(
+        index_elements=list(_KEY), set_={"seq": new.excluded.seq, "chain": new.excluded.chain}
+    ),
 )
 
 
-def advance_marks(connection: Connection, hub: str, sequences: Iterable[tuple[Lane, int]]) -> list[Mark]:
-    """Move the marks of (lane, epoch) to the end of their gap-free sequences and return them.
+def _is_of_mark(table: Table) -> ColumnElement[bool]:
+    """Whether a row is of the mark's sequence."""
+    return and_(*(table.c[name] == _MARKS[name] for name in _KEY))
 
-    It runs in a transaction after the commit and first locks each mark's row. Otherwise two ingests could each compute the
-    mark before the other's rows are visible, and the mark would stay below those rows. They lock in the same order.
+
+def _is_next(table: Table) -> ColumnElement[bool]:
+    """Whether a row is of the mark's sequence, and of a number on the page after it."""
+    return and_(_is_of_mark(table), table.c.seq > _MARKS.seq, table.c.seq <= _MARKS.seq + _PAGE)
+
+
+def _dropped_query(are_wanted: ColumnElement[bool]) -> Executable:
+    dropped = tables.dropped
+    query = select(*(dropped.c[name] for name in (*_KEY, *_Dropped._fields)))
+    query = query.join_from(tables.marks, dropped, and_(_is_of_mark(dropped), dropped.c.last > _MARKS.seq))
+    return query.where(are_wanted).order_by(dropped.c.first, dropped.c.last)
+
+
+def _digests_query(are_wanted: ColumnElement[bool]) -> Executable:
+    """The digests after each mark: of the stored block, or of the first one in quarantine with its number."""
+    quarantine = tables.quarantine
+    position = [quarantine.c[name] for name in (*_KEY, "seq")]
+    first = select(func.min(quarantine.c.id)).join_from(tables.marks, quarantine, _is_next(quarantine))
+    first = first.where(are_wanted).group_by(*position)
+    aside: SelectBase = select(*position, quarantine.c.digest).where(quarantine.c.id.in_(first))
+    blocks = tables.blocks
+    stored = select(*(blocks.c[name] for name in (*_KEY, "seq", "digest"))).join_from(tables.marks, blocks, _is_next(blocks))
+    return union_all(aside, stored.where(are_wanted))
+
+
+_OF_MARK: Final = [_MARKS[name] for name in _KEY]
+_DROPPED: Final = RowQuery(_OF_MARK, _dropped_query)
+_DIGESTS: Final = RowQuery(_OF_MARK, _digests_query)
+
+
+def advance_marks(
+    connection: Connection, sequences: Mapping[MarkedSequence, Mapping[int, bytes]]
+) -> dict[MarkedSequence, Mark]:
+    """Move the marks of sequences to the end of what is held without gaps, and return them.
+
+    `sequences` gives the digests, by number, of some blocks that are stored: they need not be read again.
+
+    It runs in a transaction after the commit and first locks the marks' rows. Otherwise two ingests could each compute a mark
+    before the other's rows are visible, and the mark would stay below those rows. They lock in the same order.
     """
-    return [_advance(connection, _Sequence(hub, lane, epoch)) for lane, epoch in sorted(set(sequences))]
+    wanted = sorted(sequences)
+    first = [(*sequence, 0, start_chain(*sequence)) for sequence in wanted]
+    marks = {MarkedSequence(*row[:3]): Mark(*row[1:]) for row in _LOCK.execute(connection, first)}
+    _move(connection, marks, {key: _find_end(marks[key], sequences[key], ()) for key in wanted})
+    moving = wanted
+    while moving:
+        moving = _advance_a_page(connection, marks, moving)
+    return marks
 
 
-def _advance(connection: Connection, sequence: _Sequence) -> Mark:
-    marks = tables.marks
-    first = {"seq": 0, "chain": start_chain(*sequence)}
-    lock = insert(connection, marks).values(**sequence._asdict(), **first)
-    lock = lock.on_conflict_do_update(index_elements=list(sequence._fields), set_={"seq": marks.c.seq})
-    row = connection.execute(lock.returning(marks.c.seq, marks.c.chain)).one()
-    end = _end_of_sequence(connection, sequence, Mark(sequence.lane, sequence.epoch, row.seq, row.chain))
-    if end.seq > row.seq:
-        connection.execute(_UPDATE_MARK, _parameters(sequence, end=end.seq, end_chain=end.chain))
-    return end
+def _advance_a_page(
+    connection: Connection, marks: dict[MarkedSequence, Mark], sequences: Sequence[MarkedSequence]
+) -> list[MarkedSequence]:
+    """Move marks by a page or more; returns the sequences that may go on."""
+    digests = defaultdict[MarkedSequence, dict[int, bytes]](dict)
+    for *key, seq, digest in _DIGESTS.execute(connection, sequences):
+        digests[MarkedSequence(*key)][seq] = digest  # the stored block comes after the one in quarantine
+    dropped = defaultdict[MarkedSequence, list[_Dropped]](list)
+    for row in _DROPPED.execute(connection, sequences):
+        dropped[MarkedSequence(*row[:3])].append(_Dropped(*row[3:]))
+    moved = _move(connection, marks, {key: _find_end(marks[key], digests[key], dropped[key]) for key in sequences})
+    return [key for key, n in moved.items() if n >= _PAGE]
 
 
-def _end_of_sequence(connection: Connection, sequence: _Sequence, mark: Mark) -> Mark:
-    """Return the mark at the end of the gap-free sequence: over blocks stored, set aside, or dropped by the hub."""
-    dropped = connection.execute(_DROPPED, _parameters(sequence, after=mark.seq)).all()
+def _move(
+    connection: Connection, marks: dict[MarkedSequence, Mark], ends: Mapping[MarkedSequence, Mark]
+) -> dict[MarkedSequence, int]:
+    """Move marks to these ends; returns by how many numbers those that moved did."""
+    moved = {key: end.seq - marks[key].seq for key, end in ends.items() if end.seq > marks[key].seq}
+    _MOVE.execute(connection, [(key.hub, *ends[key]) for key in moved])
+    marks.update(ends)
+    return moved
+
+
+def _find_end(mark: Mark, digests: Mapping[int, bytes], dropped: Sequence[_Dropped]) -> Mark:
+    """Return the mark at the end of the gap-free sequence, as far as these digests and ranges dropped by the hub tell."""
+    seq, chain = mark.seq, mark.chain
     while True:
+        before = seq
         for first, last, value in dropped:
-            if first <= mark.seq + 1 <= last:
-                mark = mark._replace(seq=last, chain=value)
-        stop = min((row.first for row in dropped if row.first > mark.seq), default=None)
-        before, mark = mark.seq, _pass_blocks(connection, sequence, mark, stop)
-        if mark.seq - before < _PAGE and mark.seq + 1 != stop:
-            return mark
-
-
-def _pass_blocks(connection: Connection, sequence: _Sequence, mark: Mark, stop: int | None) -> Mark:
-    """Move a mark over consecutive blocks, at most a page, and none from `stop` on."""
-    digests = _digests_after(connection, sequence, mark.seq)
-    seq, value = mark.seq, mark.chain
-    while seq - mark.seq < _PAGE and seq + 1 != stop and (digest := digests.get(seq + 1)) is not None:
-        seq, value = seq + 1, extend_chain(value, digest)
-    return mark._replace(seq=seq, chain=value)
-
-
-def _digests_after(connection: Connection, sequence: _Sequence, seq: int) -> dict[int, bytes]:
-    """Return a page of digests by their number: of the stored block, else of the first one in quarantine."""
-    rows = connection.execute(_DIGESTS, _parameters(sequence, after=seq)).all()
-    return {row.seq: row.digest for row in sorted(rows, key=lambda row: row.order, reverse=True)}
+            if first <= seq + 1 <= last:
+                seq, chain = last, value
+        stop = min((found.first for found in dropped if found.first > seq), default=None)
+        while seq + 1 != stop and (digest := digests.get(seq + 1)) is not None:
+            seq, chain = seq + 1, extend_chain(chain, digest)
+        if seq == before:
+            return mark._replace(seq=seq, chain=chain)

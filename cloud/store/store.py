@@ -5,7 +5,8 @@ transaction as its work row (`cloud.work`). The store has a random id, a fence, 
 projections notice a loss or a restore.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self, cast
@@ -16,23 +17,15 @@ from sqlalchemy.exc import DBAPIError
 from cloud.audit_actors import ORIGIN, service
 from cloud.database_errors import is_transient, translating_errors
 from cloud.databases import DatabaseLocation, describe_error, lock_schema, open_postgresql, open_sqlite, snapshot
+from cloud.prepared_statements import use_prepared_statements
 from cloud.store import hubs as store_hubs
 from cloud.store import tables
 from cloud.store.audit import append_to_log
 from cloud.store.audit_refusals import Refusal, count_refusal
-from cloud.store.commit import (
-    check_not_erased,
-    compare_with_stored,
-    count_commit,
-    insert_blocks,
-    insert_dropped,
-    insert_rejected,
-    insert_statements,
-    insert_wrapped_keys,
-    with_key,
-)
-from cloud.store.erasure import erase_subject, note_erased_sequences
-from cloud.store.marks import advance_marks
+from cloud.store.commit import commit_messages
+from cloud.store.commit_counts import count_commit
+from cloud.store.erasure import erase_subject
+from cloud.store.marks import MarkedSequence, advance_marks
 from cloud.store.migrations import create_or_migrate
 from cloud.store.partitions import RETRY_US, create_partitions
 from cloud.store.rejections import keep_rejected_message
@@ -40,6 +33,7 @@ from cloud.store.stored_blocks import (
     CheckedMessage,
     CommitResult,
     Progress,
+    ProgressRequest,
     RejectedBlock,
     StoreCounts,
     StoredBlock,
@@ -99,71 +93,44 @@ class Store:
         with translating_errors("the clinic's store"), self._engine.begin() as connection:
             yield connection
 
-    def view(self, envelope: Envelope, keys: set[bytes], subjects: set[str]) -> store_hubs.StoreView:
-        """Return what the store knows of a message's data keys and subjects, and whether it lost what the hub knows of it."""
+    def view(self, envelopes: Sequence[Envelope], keys: set[tuple[str, bytes]], subjects: set[str]) -> store_hubs.StoreView:
+        """Return what the store knows of these data keys (hub, id) and subjects, and which hubs know of more than it holds."""
         with self.transaction() as connection:
-            return store_hubs.view_store(connection, envelope, keys, subjects)
+            return store_hubs.view_store(connection, envelopes, keys, subjects)
 
     def begin_after_loss(self, envelope: Envelope) -> store_hubs.Loss | None:
         """Take a new id and a higher fence, and make all blocks work, if the hub knows more of the store than it holds."""
         with self.transaction() as connection:
             return store_hubs.begin_after_loss(connection, envelope)
 
-    def commit(self, message: CheckedMessage, received_us: int) -> CommitResult:
-        """Store what is new in a message, and a work row for each new block, in one transaction.
+    def commit(self, messages: Sequence[CheckedMessage], received_us: int) -> list[CommitResult]:
+        """Store what is new in messages, and a work row for each new block, in one transaction.
 
         Raises:
             TransientError, PermanentError: as `transaction`.
         """
-        envelope = message.signed.envelope
-        hub = envelope.hub
         self._create_partitions(received_us)
         with self.transaction() as connection:
-            keys = insert_statements(connection, hub, message.statements, received_us)
-            wraps = insert_wrapped_keys(connection, hub, envelope.wraps, received_us)
-            n_dropped = insert_dropped(connection, hub, envelope.dropped)
-            storable = with_key(connection, hub, message.blocks)
-            new = insert_blocks(connection, hub, storable, received_us)
-            compared = compare_with_stored(connection, hub, storable, new, received_us)
-            n_rejected = sum(insert_rejected(connection, block, received_us) for block in message.rejected)
-            note_erased_sequences(connection, {(hub, *block.position[:2]) for block in message.refused})
-            is_new_evidence, is_newly_copied = store_hubs.note_epoch(connection, message.signed, received_us)
-            n_new_keys_aside = keys.n_new_aside + wraps.n_new_aside
-            counts = StoreCounts(
-                stored=len(new),
-                quarantined=compared.n_new_conflicts + n_rejected,
-                conflicts=compared.n_new_conflicts,
-                key_conflicts=n_new_keys_aside,
-                copied_hubs=int(is_newly_copied),
-            )
-            if any(counts) or keys.n_new or wraps.n_new or n_dropped or is_new_evidence:
-                count_commit(connection, counts)
-                check_not_erased(
-                    connection, {block.subject for block in new.values()} | {key.subject for key in message.statements}
-                )
-        return CommitResult(
-            len(new),
-            compared.n_reopened,
-            tuple(compared.held),
-            tuple(compared.conflicts),
-            tuple(keys.held),
-            tuple(wraps.held),
-            (*keys.conflicting, *wraps.conflicting),
-            compared.n_new_conflicts + n_new_keys_aside,
-            is_newly_copied,
-        )
+            return commit_messages(connection, messages, received_us)
 
-    def advance_marks(self, hub: str, sequences: Iterable[tuple[Lane, int]], subjects: set[str], now_us: int) -> Progress:
-        """Move the marks of (lane, epoch) to the end of their gap-free sequences; returns what an acknowledgement says.
+    def advance_marks(self, requests: Sequence[ProgressRequest], now_us: int) -> list[Progress]:
+        """Move the marks of sequences to the end of what is held without gaps; returns what the acknowledgements say.
 
-        `subjects` are those that the hub seals for now. It runs in a transaction after the commit: see `cloud.store.marks`.
+        It runs in a transaction after the commit: see `cloud.store.marks`.
 
         Raises:
             TransientError, PermanentError: as `transaction`.
         """
+        sequences = defaultdict[MarkedSequence, dict[int, bytes]](dict)
+        for request in requests:
+            for sequence in request.sequences:
+                sequences[MarkedSequence(request.hub, *sequence)]
+            for block in request.held:
+                lane, epoch, seq = block.position
+                sequences[MarkedSequence(request.hub, lane, epoch)][seq] = block.digest
         with self.transaction() as connection:
-            marks = advance_marks(connection, hub, sequences)
-            return store_hubs.read_progress(connection, hub, marks, subjects, now_us)
+            marks = advance_marks(connection, sequences)
+            return store_hubs.read_progress(connection, requests, marks, now_us)
 
     def keep_rejected_message(self, hub: str, reason: str, payload: bytes, received_us: int, refusal: Refusal) -> int | None:
         """Keep a message aside whose origin is not proven; returns the number of all so far if it is time to log it."""
@@ -310,7 +277,9 @@ _ID: Final = tuple(tables.blocks.c[name] for name in StoredBlockId._fields)
 
 def _open_engine(location: DatabaseLocation) -> Engine:
     if not isinstance(location, Path):
-        return open_postgresql(location, BUSY_TIMEOUT_S)
+        engine = open_postgresql(location, BUSY_TIMEOUT_S)
+        use_prepared_statements(engine)
+        return engine
     try:
         make_private(location)
     except OSError as error:

@@ -76,6 +76,10 @@ class CheckedMessage:
     rejected: tuple[RejectedBlock, ...] = ()
     refused: tuple[NewBlock, ...] = ()
 
+    @property
+    def hub(self) -> str:
+        return self.signed.envelope.hub
+
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
@@ -105,6 +109,20 @@ class StoreIdentity(NamedTuple):
     id: bytes
     fence: int
     commits: int
+
+
+class ProgressRequest(NamedTuple):
+    """A message whose acknowledgement has to say how far the clinic is: its hub and present epoch, and what it is about.
+
+    `held` are its blocks that are stored; `sequences` the (lane, epoch) of these, and others that it is about. `subjects` are
+    those that the hub seals for now.
+    """
+
+    hub: str
+    epoch: int
+    held: tuple[NewBlock, ...]
+    sequences: set[tuple[Lane, int]]
+    subjects: set[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from cloud.changes import SENSOR, BatchChanges, Change
 from cloud.databases import snapshot
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
-from cloud.store import commit as store_commit
-from cloud.store.commit import insert_blocks, insert_statements, insert_wrapped_keys
+from cloud.store.commit import insert_blocks
+from cloud.store.commit_counts import count_commit
+from cloud.store.commit_keys import insert_statements, insert_wrapped_keys
 from cloud.store.partitions import create_partitions
 from cloud.store.stored_blocks import NewBlock, StoreCounts
 from cloud.tables import open_projections
@@ -43,11 +44,11 @@ def hubs(clinic: Clinic) -> list[Hub]:
 def insert(connection: Connection, hub: Hub, block: bytes) -> int:
     """Insert a block and its key as `Store.commit` does; returns the number of new blocks."""
     header = parse_header(block)
-    insert_statements(connection, hub.name, [hub.statement], START_US)
-    insert_wrapped_keys(connection, hub.name, [hub.wrapped], START_US)
+    insert_statements(connection, [(hub.name, hub.statement)], START_US)
+    insert_wrapped_keys(connection, [(hub.name, hub.wrapped)], START_US)
     position = BlockId(header.lane, header.epoch, header.seq)
     new = NewBlock(position, header.subject, header.key, block_digest(block), block)
-    return len(insert_blocks(connection, hub.name, [new], START_US))
+    return len(insert_blocks(connection, [(hub.name, new)], START_US))
 
 
 def opened(engine: Engine) -> list[tuple[str, int]]:
@@ -141,16 +142,15 @@ def test_a_block_of_a_subject_that_is_erased_meanwhile_is_not_stored(
     """The erasure commits after ingest has looked for erased subjects and before it commits."""
     hub = hubs[0]
     sent = hub.message(hub.seal_records("vital", heart_rate(START_US, 60.0)))
-    checked = store_commit.count_commit
     with closing(Store.open(databases.location("blocks"))) as other:
 
         def erase_first(connection: Connection, counts: StoreCounts) -> None:
             if counts.stored == 1:
                 other.erase(hub.subject, START_US)
-            checked(connection, counts)
+            count_commit(connection, counts)
 
         with monkeypatch.context() as patched:
-            patched.setattr("cloud.store.store.count_commit", erase_first)
+            patched.setattr("cloud.store.commit.count_commit", erase_first)
             with pytest.raises(TransientError, match="erased just now"):
                 hub.receive(store, sent)
     ack, _ = hub.receive(store, sent)

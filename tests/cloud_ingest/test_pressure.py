@@ -126,7 +126,7 @@ class Overload:
         broker, uplinks, delays = Broker(), list[Uplink](), list[float]()
 
         async def call(function: Callable[..., Any], /, *values: Any) -> Any:
-            await asyncio.sleep(self.handling_s)
+            await asyncio.sleep(self.handling_s * len(values[3]))  # the messages of the group
             return function(*values)
 
         async def put_alert(outbox: Outbox, uplink: Uplink) -> None:
@@ -187,7 +187,7 @@ def test_an_overloaded_clinic_slows_hubs_down_and_loses_nothing(overload: Overlo
     broker, uplinks, delays = run(overload.run(28))
     assert overload.store.count_blocks() == 28 * N_HUBS + 4
     assert len(delays) == 4
-    assert max(delays) < 4.0  # 13 s without back-pressure
+    assert max(delays) < 6.0  # the group under way and its own; 13 s without back-pressure
     assert broker.longest <= N_HUBS * (MAX_MESSAGES + 1)
     assert sum(uplink.statistics.pauses for uplink in uplinks) > 0
 
