@@ -72,7 +72,7 @@ async def _run_agent(folder: Path, sort: str, seconds: float) -> tuple[float, in
     radio.names = [f"{sort}-{number}" for number in range(SENSORS)]
     sensors = tuple(SensorSettings(name, advertised_name=name) for name in radio.names)
     endpoint = ClinicSettings(Endpoint("127.0.0.1", 1883), clinic.registration)
-    settings = Settings(HUB, SUBJECT, data, "made", endpoint, sensors, DEFAULT_LIMITS)
+    settings = Settings(HUB, SUBJECT, data, "made", endpoint, sensors, DEFAULT_LIMITS, upload="all")
     opened: Any = radio.opened
     clock = VirtualClock(asyncio.get_running_loop(), START_S * 1_000_000)
     agent = Agent(settings, clock, opened, lambda _: clinic.transport(), load_models(data))

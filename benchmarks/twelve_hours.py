@@ -245,7 +245,9 @@ class Day:
         names = (f"sensor-{number}" for number in range(len(ADDRESSES)))
         sensors = tuple(SensorSettings(name, address=address) for name, address in zip(names, ADDRESSES, strict=True))
         endpoint = ClinicSettings(Endpoint("127.0.0.1", 1883), clinic.registration)
-        settings = Settings(HUB, SUBJECT, self.folder / "agent", "virtual:in-process", endpoint, sensors, DEFAULT_LIMITS)
+        settings = Settings(
+            HUB, SUBJECT, self.folder / "agent", "virtual:in-process", endpoint, sensors, DEFAULT_LIMITS, upload="all"
+        )
 
         @asynccontextmanager
         async def open_radio(_spec: str, keys: Path) -> AsyncIterator[Radio]:

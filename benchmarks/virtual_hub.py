@@ -83,7 +83,7 @@ class VirtualHub:
 
     def _make_agent(self) -> Agent:
         clinic = ClinicSettings(Endpoint("127.0.0.1", 1883), self.clinic.registration)
-        settings = Settings(HUB, SUBJECT, self.data, "virtual:in-process", clinic, self.sensors, DEFAULT_LIMITS)
+        settings = Settings(HUB, SUBJECT, self.data, "virtual:in-process", clinic, self.sensors, DEFAULT_LIMITS, upload="all")
         clock = VirtualClock(asyncio.get_running_loop(), self.start_us)
         return Agent(settings, clock, self._open_radio, lambda _: self.clinic.transport(), self.models)
 

@@ -11,7 +11,8 @@ from sync.messages import Envelope, SignedEnvelope, decode_envelope
 from sync.mqtt import Message
 from sync.seal import BlockHeader, SealError, parse_header
 from sync.signing import VerifyingKey
-from sync.wire import EPOCH_RANDOM_BITS, BlockId, Lane, WireError, hub_of_topic
+from sync.status import HubStatus, decode_status
+from sync.wire import EPOCH_RANDOM_BITS, BlockId, Lane, WireError, hub_of_status_topic, hub_of_topic
 
 NOT_ASSIGNED: Final = "the subject is not assigned to the hub"
 _OTHER_HUB: Final = "the block is of another hub"
@@ -56,6 +57,23 @@ def verify_message(message: Message, registry: Registry) -> SignedEnvelope:
     return signed
 
 
+def verify_status(message: Message, registry: Registry) -> HubStatus:
+    """Return the status of a message on a topic for statuses, whose hub has signed it.
+
+    Raises:
+        WireError: not a status of the topic's hub, or the hub is not registered.
+        SignatureError: its device key did not sign it.
+    """
+    hub = hub_of_status_topic(message.topic)
+    device = registry.device_key(hub) if hub is not None else None
+    if device is None:
+        raise WireError("the hub is not registered: run pulsegate-cloud register for it")
+    status = decode_status(message.payload, device)
+    if status.hub != hub:
+        raise WireError("the status names another hub than its topic")
+    return status
+
+
 def subjects_now(hub: str, registry: Registry, now_s: int) -> set[str]:
     """Return the subjects that a hub may seal for now."""
     epoch = now_s << EPOCH_RANDOM_BITS
@@ -75,6 +93,12 @@ class ParsedBlocks:
                 self.unreadable.append(RejectedBlock(hub, str(error), block))
             except Exception as error:  # noqa: BLE001 - the other blocks of the message are kept
                 self.unreadable.append(RejectedBlock(hub, f"reading its header failed: {type(error).__name__}", block))
+
+    def take_all_but_alerts(self) -> list[tuple[BlockHeader, bytes]]:
+        """Remove the readable blocks of all lanes but `alert`, and return them."""
+        others = [row for row in self.readable if row[0].lane != "alert"]
+        self.readable = [row for row in self.readable if row[0].lane == "alert"]
+        return others
 
     @property
     def subjects(self) -> set[str]:

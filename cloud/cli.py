@@ -20,6 +20,7 @@ from cloud.audit_log import AuditLog
 from cloud.block_reader import BlockReader
 from cloud.cli_audit import add_audit_commands
 from cloud.cli_enrolment import add_enrolment_commands
+from cloud.cli_hubs import add_hubs_command
 from cloud.cli_keys import add_key_commands, folder_of
 from cloud.cli_services import add_service_commands
 from cloud.cli_site import add_site_commands
@@ -122,6 +123,7 @@ def _build_parser() -> argparse.ArgumentParser:
     user_commands = user.add_subparsers(required=True, metavar="COMMAND")
     add_user_commands(partial(_add_command, user_commands.add_parser), _add_data_options)
     add_key_commands(add_command, _add_data_options)
+    add_hubs_command(add_command, _add_data_options)
     add_audit_commands(add_command, _add_data_options)
     add_service_commands(add_command)
     return parser
@@ -144,7 +146,8 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
             type=_parse_url,
             metavar="URL",
             help=f"PostgreSQL database of the {content}, postgresql://USER@HOST:PORT/DATABASE, without the password: "
-            "that comes from PGPASSFILE or PGPASSWORD (default: a file of SQLite in DIR)",
+            "that comes from PGPASSFILE or PGPASSWORD; another computer needs TLS: add ?identity=DIR&region=DE "
+            "(default: a file of SQLite in DIR)",
         )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -146,11 +147,20 @@ def _run_restore(folder: ClinicFolder, recovery: Path, backup: Path) -> int:
     folder.create()
     keys = KeyStore(folder.keys)
     _note_erased(folder, keys)
-    event = AuditEvent(operator(), Action.RESTORE_KEYS, Category.KEYS, objects=(object_id("file", backup.name),))
+    event = AuditEvent(operator(), Action.RESTORE_KEYS, Category.KEYS, objects=(_describe_backup(backup),))
     with logging_in(folder, event):
         restored = restore_backup(backup, folder.path, keys, recovery, now_s=int(time.time()))
     _print(f"restored the keys of {restored.subjects} subjects; {restored.erased} were erased and are left out")
     return 0
+
+
+def _describe_backup(backup: Path) -> str:
+    """Return how the audit log names a backup: by the name that `backup-keys` gave it. A person may have chosen any other."""
+    try:
+        datetime.strptime(backup.name, f"{_BACKUP_NAME}{BACKUP_SUFFIX}").replace(tzinfo=UTC)
+    except ValueError:
+        return object_id("file", f"sha256-{hashlib.sha256(backup.name.encode()).hexdigest()[:16]}")
+    return object_id("file", backup.name)
 
 
 def _note_erased(folder: ClinicFolder, keys: KeyStore) -> None:

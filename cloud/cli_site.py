@@ -19,9 +19,11 @@ from cloud.cli_keys import folder_of
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.site import Authority, Kind
-from cloud.site.mosquitto import Listener, cut_connection, load_control, reload_broker, write_broker_config
+from cloud.site.mosquitto import RELOAD_S, Listener, cut_connection, load_control, reload_broker, write_broker_config
+from cloud.site.postgresql import write_database_config
 from config.endpoint import is_host, parse_port
 from config.identity import write_identity
+from config.openssl import TLS_POLICY
 from sync.audit import Action, AuditEvent, Category, object_id
 
 AddCommand = Callable[..., argparse.ArgumentParser]
@@ -54,20 +56,28 @@ def add_site_commands(add_command: AddCommand, add_data_options: AddOptions) -> 
     revoke.add_argument("kind", type=Kind, choices=list(Kind), help="hubs, staff or services")
     revoke.add_argument("name", metavar="NAME", help="whose certificates, or the serial number of one in hexadecimal")
     _add_broker_option(revoke)
-    _add_broker_option(add("crl", "write the revocation lists again; do this daily, they expire after 7 days", _run_crl))
+    _add_broker_option(
+        add(
+            "crl",
+            "write the revocation lists again, and cut revoked hubs; do this hourly: the lists expire after 7 days",
+            _run_crl,
+        )
+    )
     add("rotate-root", "create a new root beside the present one; both are trusted until retire-root", _run_rotate)
     add("retire-root", "trust only the newest root, a year after rotate-root at the earliest", _run_retire)
     add("show", "show the site, its roots and the latest certificate of each name", _run_show)
     configure = add("configure-broker", "write the configuration of mosquitto", _run_configure)
-    configure.add_argument(
-        "--identity", type=Path, required=True, metavar="DIR", help="what issue-service wrote for the broker"
-    )
     configure.add_argument("--hubs", type=_parse_listener, required=True, metavar="HOST:PORT", help="where hubs connect")
     configure.add_argument(
         "--services", type=_parse_listener, required=True, metavar="HOST:PORT", help="where ingest, opener and page connect"
     )
     configure.add_argument("--user", default=BROKER_USER, help="account of the broker (default: %(default)s)")
-    configure.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for mosquitto.conf")
+    database = add("configure-database", "write what PostgreSQL needs for TLS", _run_configure_database)
+    for command, service in ((configure, "broker"), (database, "database")):
+        command.add_argument(
+            "--identity", type=Path, required=True, metavar="DIR", help=f"what issue-service wrote for the {service}"
+        )
+        command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the configuration")
 
 
 def _add_broker_option(parser: argparse.ArgumentParser) -> None:
@@ -99,16 +109,18 @@ def _run_issue(options: argparse.Namespace) -> int:
 
 def _run_revoke(options: argparse.Namespace) -> int:
     authority = _load(options)
-    with _logging(options, Action.REVOKE, object_id(options.kind, options.name)):
+    # a renewal at the same moment must not outlive it
+    with folder_of(options).issuing(), _logging(options, Action.REVOKE, object_id(options.kind, options.name)):
         n = authority.revoke(options.kind, options.name, _now_s())
     _print(f"revoked {n} certificates of {options.name}")
     if options.broker is None:
         _print("running servers accept them until they read the lists again: name the broker with --broker")
         return 0
     reload_broker(options.broker)
-    if options.kind == Kind.HUBS:
-        asyncio.run(cut_connection(load_control(options.broker), options.name))
-        _print(f"the broker refuses {options.name} from now on; an open connection was cut")
+    _cut_revoked(authority, options.broker)
+    _print("the broker refuses them from now on; open connections of revoked hubs were cut")
+    if options.kind == Kind.SERVICES:
+        _print("restart the broker, and the database, to end open connections of the service")
     return 0
 
 
@@ -117,10 +129,20 @@ def _logging(options: argparse.Namespace, action: Action, *objects: str) -> Abst
 
 
 def _run_crl(options: argparse.Namespace) -> int:
-    _load(options).write_crls(_now_s())
+    authority = _load(options)
+    authority.write_crls(_now_s())
     if options.broker is not None:
         reload_broker(options.broker)
+        _cut_revoked(authority, options.broker)
     return 0
+
+
+def _cut_revoked(authority: Authority, broker: Path) -> None:
+    """Cut all revoked hubs, not only the latest: an earlier attempt may have failed."""
+    endpoint = load_control(broker)
+    time.sleep(RELOAD_S)
+    for hub in authority.list_revoked_names(Kind.HUBS, _now_s()):
+        asyncio.run(cut_connection(endpoint, hub))
 
 
 def _run_rotate(options: argparse.Namespace) -> int:
@@ -159,6 +181,12 @@ def _run_configure(options: argparse.Namespace) -> int:
         options.out, _load(options), options.identity, hubs=options.hubs, services=options.services, user=options.user
     )
     _print(f"wrote {path}: start the broker with mosquitto -c {path}")
+    return 0
+
+
+def _run_configure_database(options: argparse.Namespace) -> int:
+    path = write_database_config(options.out, _load(options), options.identity)
+    _print(f"wrote {path}: include it in postgresql.conf, and start PostgreSQL with OPENSSL_CONF={TLS_POLICY}")
     return 0
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from cloud.store import tables
 from sync.cbor import decode_cbor
-from sync.wire import MESSAGE_LIMIT_BYTES
+from sync.wire import MESSAGE_LIMIT_BYTES, ON_REQUEST_LANE
 
 
 class SequenceId(NamedTuple):
@@ -50,8 +50,19 @@ class Completeness:
         """Note that a sequence has at least `end` blocks."""
         self.ends[sequence] = max(self.ends[sequence], end)
 
+    def lost(self) -> list[BlockRange]:
+        """Return the dropped ranges, in order, without what the clinic holds: a damaged hub does not know that."""
+        lost = list[BlockRange]()
+        for dropped in self.dropped:
+            if dropped.lane == ON_REQUEST_LANE:  # they were not requested
+                continue
+            held = ((seq, seq) for seq in self.held.get(SequenceId(*dropped[:3]), ()) if seq <= dropped.last)
+            gaps = find_gaps([(1, dropped.first - 1), *held], dropped.last)
+            lost += [dropped._replace(first=first, last=last) for first, last in gaps]
+        return lost
+
     def missing(self) -> list[BlockRange]:
-        """Return the ranges of missing blocks, in order."""
+        """Return the ranges of missing blocks, in order. Of `archive` the clinic has only what it requested."""
         known = defaultdict[SequenceId, list[tuple[int, int]]](list)
         for dropped in self.dropped:
             known[SequenceId(*dropped[:3])].append((dropped.first, dropped.last))

@@ -3,7 +3,7 @@
 Both speak the same SQL through SQLAlchemy Core. Decision 14 says why PostgreSQL's driver is pg8000.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 
 from cloud.database_url import PostgresUrl
+from config.tls import explain_failure
+from sync.errors import TransientError
 
 DatabaseLocation = Path | PostgresUrl
 """A file of SQLite, or a database of PostgreSQL."""
@@ -39,8 +41,8 @@ def open_sqlite(path: Path, busy_timeout_s: float) -> Engine:
 def open_postgresql(url: PostgresUrl, lock_timeout_s: float) -> Engine:
     """Return an engine of a PostgreSQL database; a statement waits `lock_timeout_s` for a lock of another process.
 
-    A connection that the server has closed is replaced when it is taken from the pool. Its errors do not show the values
-    of a statement.
+    A connection that the server has closed is replaced when it is taken from the pool. With TLS, each new connection uses the
+    certificate that is there then. Errors do not show the values of a statement.
     """
     address = URL.create(f"{POSTGRESQL}+pg8000", url.user, database=url.database)
     engine = create_engine(address, connect_args=url.connect_args(), hide_parameters=True)
@@ -50,6 +52,17 @@ def open_postgresql(url: PostgresUrl, lock_timeout_s: float) -> Engine:
         cursor.execute(f"SET lock_timeout = {round(lock_timeout_s * 1000)}")
         connection.commit()
 
+    def connect_by_tls(dialect: Any, _record: object, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        tls = url.make_tls_context()
+        try:
+            return dialect.connect(*arguments, **{**options, "ssl_context": tls})
+        except (OSError, pg8000.dbapi.Error) as error:
+            if tls is None or tls.failure is None:
+                raise
+            raise TransientError(f"no connection: the database {url} {explain_failure(tls.failure)}") from error
+
+    if url.identity is not None:
+        event.listen(engine, "do_connect", connect_by_tls)
     event.listen(engine, "connect", set_timeout)
     event.listen(engine, "checkout", _check_connection)
     return engine

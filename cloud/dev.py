@@ -22,6 +22,7 @@ from cloud.broker import embedded_broker
 from cloud.clinic_keys import ClinicKeys, load_keys
 from cloud.clock import now_us
 from cloud.folder import ClinicFolder, Endpoints
+from cloud.hub_watch import HubWatch
 from cloud.ingest import run_ingest
 from cloud.opener import Opener
 from cloud.page_server import make_page_server
@@ -112,7 +113,17 @@ async def _run_services(
     opener = Opener(databases.store, databases.projections, reader, receipts.put)
     await asyncio.to_thread(opener.check_databases)  # before ingest begins
     registry = Registry(folder.hubs, time.monotonic)  # one for each thread
-    ingest = run_ingest(databases.store, registry, keys.signing.acknowledgement, transport, opener.wake, now_us=now_us)
+    watch = HubWatch(databases.store, Registry(folder.hubs, time.monotonic), time.monotonic, now_us)
+    signing = keys.signing
+    ingest = run_ingest(
+        databases.store,
+        registry,
+        signing.acknowledgement,
+        transport,
+        opener.wake,
+        now_us=now_us,
+        audit_key=signing.audit.public,
+    )
     server = make_page_server(create_app(databases.page_store, databases.page_projections, feed))
     log = AuditLog(databases.store, now_us)
     await asyncio.to_thread(log.append, service_event(SERVICE, Action.START))
@@ -121,6 +132,7 @@ async def _run_services(
             background = [
                 tasks.create_task(mqtt.run()),
                 tasks.create_task(ingest),
+                tasks.create_task(watch.run()),
                 tasks.create_task(opener.run(feed.send_changes)),
                 tasks.create_task(receipts.run()),
                 tasks.create_task(feed.run()),

@@ -16,7 +16,7 @@ from cloud.store.stored_blocks import StoreCounts, StoredBlock, StoredBlockId
 from sync.format_1 import blocks as format_1
 from sync.records import Record, WaveformRecord, type_name
 from sync.seal import SealError, parse_header
-from sync.wire import BlockId
+from sync.wire import ON_REQUEST_LANE, BlockId
 
 Json = dict[str, Any]
 
@@ -77,7 +77,7 @@ class ExportTotals:
             "duplicate_waveforms": self.duplicate_waveforms,
             "missing_blocks": sum(gap.last - gap.first + 1 for gap in missing),
             "missing": [gap._asdict() for gap in missing[:MAX_RANGES_LISTED]],
-            "dropped": [dropped._asdict() for dropped in self.completeness.dropped[:MAX_RANGES_LISTED]],
+            "dropped": [lost._asdict() for lost in self.completeness.lost()[:MAX_RANGES_LISTED]],
             "unopened": dict(self.unopened),
             "quarantined": rejected.quarantined,
             "conflicts": rejected.conflicts,
@@ -137,7 +137,7 @@ def _add_block(totals: ExportTotals, block: StoredBlock) -> None:
         previous = (format_1.parse_header if is_format_1(block) else parse_header)(block.block).prev
     except SealError:
         return  # the block cannot be opened either, so `export_records` counts it as unopened
-    if previous is not None:
+    if previous is not None and lane != ON_REQUEST_LANE:
         totals.completeness.add_end(SequenceId(block.hub, lane, previous[0]), previous[1])
 
 

@@ -8,7 +8,10 @@ folder/blocks.db                sealed blocks, unless they are in PostgreSQL
 folder/projections.db           opened blocks: plaintext, can be rebuilt from the sealed blocks at any time; or in PostgreSQL
 folder/site/                    certification authority of the site (`cloud.site`)
 folder/clinic.json              addresses of the running clinic; exists only while it runs
+folder/enrolment/               certificates of the enrolment service (`cloud.enrolment`)
+folder/invitations/             invitations of hubs (`cloud.enrolment.invitations`)
 folder/lock                     locked by the process that writes the projections
+folder/issuing.lock             locked while a hub's certificate is issued or revoked
 """
 
 import json
@@ -101,6 +104,20 @@ class ClinicFolder:
                 ) from error
             except OSError as error:
                 raise ClinicError(f"cannot lock {self.path} ({error.strerror}): choose another --data") from error
+            yield
+
+    @contextmanager
+    def issuing(self) -> Iterator[None]:
+        """Wait for the lock of those who issue certificates to hubs, change their files or revoke them: one at a time.
+
+        Raises:
+            ClinicError: the lock cannot be created.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self.path / "issuing.lock", wait=True))
+            except OSError as error:
+                raise ClinicError(f"cannot lock {self.path} ({error.strerror}): check the folder") from error
             yield
 
     def load_or_create_signing_keys(self) -> SigningKeys:

@@ -3,6 +3,8 @@
     message ──verify the envelope──> check blocks ──> commit ──> advance marks ──> sign the acknowledgement
                   └──> kept aside, not answered    └──> quarantine (answered under `aside`), or refused
 
+A hub's status is kept, and not answered.
+
 `docs/protocol.md` gives the steps. Several ingests may run at once: a block is stored once, and acknowledging it twice does no
 harm.
 """
@@ -11,22 +13,29 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
-from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message
+from cloud.audit_log import AuditLog
+from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message, verify_status
+from cloud.outdated import find_policy
+from cloud.pressure import Pressure
 from cloud.site_name import SITE
 from cloud.store import Store
 from cloud.store.audit_refusals import UNREGISTERED, Refusal
+from cloud.store.hub_states import is_last_status, note_heard, note_status
 from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, RejectedBlock
 from cloud.store.tables import CONFLICT
+from sync.audit_heads import hub_audit_from_bytes
 from sync.chain import block_digest
 from sync.errors import TransientError
 from sync.message_rows import Outcome, join_consecutive
 from sync.messages import Ack, Envelope, encode_ack
 from sync.mqtt import Message
-from sync.signing import SignatureError, SigningKey
+from sync.seal import BlockHeader
+from sync.signing import SignatureError, SigningKey, VerifyingKey
 from sync.transport import Transport, WorkerCall
-from sync.wire import MESSAGE_LIMIT_BYTES, WireError, ack_topic, is_name
+from sync.versions import OUTDATED, OUTDATED_REVISION
+from sync.wire import MESSAGE_LIMIT_BYTES, WireError, ack_topic, hub_of_status_topic, is_name
 
 UNKNOWN_HUB: Final = "?"
 """Hub of rejected messages whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
@@ -34,37 +43,53 @@ ERASED: Final = "erased"
 """Reason to refuse a block: its subject was erased. The hub deletes the subject's data keys, too."""
 NOT_SIGNED: Final = "not-signed"
 MALFORMED: Final = "malformed"
+REPLAYED: Final = "replayed"
 """Why a message was refused, in the audit log."""
+HEARD_INTERVAL_US: Final = 30_000_000
+"""A hub that sends blocks is noted as heard this often. Statuses are noted each, so that this matters for older hubs only."""
 _US_PER_S: Final = 1_000_000
 _LISTS: Final = ("held", "aside", "refused", "marks", "keys", "wraps")
 """The lists of an acknowledgement."""
 _log: Final = logging.getLogger(__name__)
 
 
+class IngestTransport(Transport, Protocol):
+    """Carries the hubs' messages; `waiting` events wait for `receive`."""
+
+    @property
+    def waiting(self) -> int: ...
+
+
 async def run_ingest(
     store: Store,
     registry: Registry,
     key: SigningKey,
-    mqtt: Transport,
+    mqtt: IngestTransport,
     on_committed: Callable[[], None],
     *,
     now_us: Callable[[], int],
+    audit_key: VerifyingKey | None = None,
     call: WorkerCall = asyncio.to_thread,
 ) -> NoReturn:
     """Handle messages until cancelled. `on_committed` is called after each commit that made work for the opener.
 
-    `key` signs the acknowledgements. After a transient failure of a commit or an acknowledgement nothing is retried here: the
-    hub resends unacknowledged blocks.
+    `key` signs the acknowledgements, and `audit_key` is the site's public audit key. After a transient failure of a commit or
+    an acknowledgement nothing is retried here: the hub resends unacknowledged blocks.
 
     Raises:
         PermanentError: the store is damaged.
     """
+    pressure = Pressure()
+    clock_s = asyncio.get_running_loop().time
     while True:
         event = await mqtt.receive()
         if not isinstance(event, Message):
             continue
         try:
-            payload, hub, n_work = await call(handle_message, store, registry, key, event, now_us())
+            began_s, retry_after_s = clock_s(), pressure.retry_after_s(mqtt.waiting)
+            arguments = (store, registry, key, event, now_us(), retry_after_s, audit_key)
+            payload, hub, n_work = await call(handle_message, *arguments)
+            pressure.note(clock_s() - began_s)
             if n_work:
                 on_committed()
             if payload is not None:
@@ -74,13 +99,24 @@ async def run_ingest(
 
 
 def handle_message(
-    store: Store, registry: Registry, key: SigningKey, message: Message, now_us: int
+    store: Store,
+    registry: Registry,
+    key: SigningKey,
+    message: Message,
+    now_us: int,
+    retry_after_s: int = 0,
+    audit_key: VerifyingKey | None = None,
 ) -> tuple[bytes | None, str, int]:
     """Commit one message; returns the signed acknowledgement to send, if any, its hub, and how many blocks became work.
+
+    `retry_after_s` is what the acknowledgement asks the hub to wait. `audit_key` is the site's public audit key; without it the
+    heads of audit logs in statuses are not kept.
 
     Raises:
         TransientError, PermanentError: the store failed; nothing of the message may be acknowledged.
     """
+    if hub_of_status_topic(message.topic) is not None:
+        return _handle_status(store, registry, message, now_us, audit_key)
     try:
         signed = verify_message(message, registry)
         parsed = ParsedBlocks(signed.envelope.hub, signed.envelope.blocks)
@@ -93,15 +129,54 @@ def handle_message(
     view = store.view(envelope, parsed.keys, parsed.subjects | {statement.subject for statement in envelope.keys})
     if view.is_lost:
         _begin_after_loss(store, envelope)
+    policy = find_policy(view.revision, view.outdated_us, now_us)
+    refused = parsed.take_all_but_alerts() if policy.is_refused else []
     checked = check_message(signed, parsed, registry, stored=view.statements, erased=view.erased)
     commit = store.commit(checked, now_us)
     _log_commit(envelope.hub, commit)
+    if commit.new and not (view.heard_us is not None and 0 <= now_us - view.heard_us < HEARD_INTERVAL_US):
+        with store.transaction() as connection:
+            note_heard(connection, envelope.hub, now_us)
     sequences = {block.position[:2] for block in (*commit.held, *commit.conflicts)} | parsed.previous
     sequences |= {block.position[:2] for block in checked.rejected if block.position is not None}
     sequences |= {(dropped.lane, dropped.epoch) for dropped in envelope.dropped}
     subjects = subjects_now(envelope.hub, registry, now_us // _US_PER_S)
     progress = store.advance_marks(envelope.hub, sequences, subjects, now_us)
-    return _encode_within_limit(_make_ack(checked, commit, progress), key), envelope.hub, commit.new + commit.reopened
+    ack = replace(_make_ack(checked, commit, progress), retry_after_s=retry_after_s, update_by_s=policy.update_by_s)
+    if policy.revision >= OUTDATED_REVISION:  # older agents would delete what is refused: they get no answer
+        ack = replace(ack, refused=(*ack.refused, *(_as_outdated(*row) for row in refused)))
+    return _encode_within_limit(ack, key), envelope.hub, commit.new + commit.reopened
+
+
+def _handle_status(
+    store: Store, registry: Registry, message: Message, now_us: int, audit_key: VerifyingKey | None
+) -> tuple[None, str, int]:
+    """Keep a hub's status, if it follows the last one. It is not answered."""
+    try:
+        status = verify_status(message, registry)
+    except (WireError, SignatureError) as error:
+        reason = NOT_SIGNED if isinstance(error, SignatureError) else MALFORMED
+        return _reject_message(store, registry, message, str(error), reason, now_us)
+    except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
+        return _reject_message(store, registry, message, f"reading it failed: {type(error).__name__}", MALFORMED, now_us)
+    with store.transaction() as connection:
+        follows = note_status(connection, status, message.payload, now_us)
+        is_repeated = not follows and is_last_status(connection, status.hub, message.payload)
+    if not follows and not is_repeated:  # the broker or a second ingest may repeat the last one
+        return _reject_message(store, registry, message, "the status is older than the hub's last one", REPLAYED, now_us)
+    if follows and status.audit is not None and audit_key is not None:
+        _note_audit(store, registry, audit_key, status.hub, status.audit, now_us)
+    return None, status.hub, 0
+
+
+def _note_audit(store: Store, registry: Registry, audit_key: VerifyingKey, hub: str, field: bytes, now_us: int) -> None:
+    """Keep the heads of the audit logs that a hub's status shows. A field that is not right is logged, and nothing else."""
+    device = registry.device_key(hub)
+    try:
+        if device is not None:
+            AuditLog(store, lambda: now_us).note_hub(audit_key, hub, device, hub_audit_from_bytes(field))
+    except (WireError, SignatureError) as error:
+        _log.warning("cannot use the heads of the audit log of hub %s: %s", hub, error)
 
 
 def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress) -> Ack:
@@ -126,6 +201,10 @@ def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress)
         copied=progress.is_copied,
         audit=progress.audit,
     )
+
+
+def _as_outdated(header: BlockHeader, block: bytes) -> Outcome:
+    return Outcome(header.lane, header.epoch, header.seq, block_digest(block), OUTDATED)
 
 
 def _as_outcome(block: RejectedBlock) -> Outcome | None:

@@ -23,3 +23,7 @@ class SubscribedTransport:
         if isinstance(event, Connected):
             self.subscribed.set()
         return event
+
+    @property
+    def waiting(self) -> int:
+        return self._mqtt.waiting

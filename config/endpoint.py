@@ -9,7 +9,7 @@ from typing import Final
 from config.regions import ALLOWED_REGION, is_allowed_region
 
 ALLOWED_HOST: Final = (
-    "a loopback address (127.0.0.1 or ::1); a server on another computer needs TLS, which pulsegate enroll sets up"
+    "a loopback address (127.0.0.1 or ::1); a server on another computer needs TLS: set identity and region, too"
 )
 ALLOWED_TLS_HOST: Final = "a host name or an IP address"
 ALLOWED_PORT: Final = "a number from 1 to 65535"

@@ -19,6 +19,8 @@ subject = "subject-{subject}"     # PULSEGATE_SUBJECT: the patient's pseudonym, 
 data = "/var/lib/pulsegate"       # PULSEGATE_DATA: folder of the buffer, the keys and the status file
 radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth", "bluetooth:hci1" (a certain adapter) or "virtual:SOCKET"
 #                                   A list, as ["bluetooth:hci0", "bluetooth:hci1"]: the next is used while the first is gone
+upload = "evidence"               # waveforms that are sent: "all", "evidence" (alerts, and a strip an hour) or "none" (alerts)
+#                                   The others stay on this hub for a week, and the clinic can request them
 
 [clinic]
 host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker; without `identity` only 127.0.0.1 or ::1

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from config.endpoint import ALLOWED_HOST, ALLOWED_PORT, ALLOWED_TLS_HOST, Endpoint, EndpointError, parse_port
 from config.limits import DEFAULT_LIMITS, LimitError, Limits
@@ -20,6 +20,11 @@ ADDRESS: Final = re.compile(r"[0-9A-F]{2}(:[0-9A-F]{2}){5}|[0-9A-F]{8}(-[0-9A-F]
 """A Bluetooth device address, or the UUID that macOS reports instead of it."""
 RADIO: Final = re.compile(r"bluetooth(:hci[0-9]{1,3})?|virtual:.+", re.DOTALL)
 """The machine's first adapter, the one with this name, or the virtual radio at this socket."""
+UploadPolicy = Literal["all", "evidence", "none"]
+UPLOAD_POLICIES: Final[tuple[UploadPolicy, ...]] = get_args(UploadPolicy)
+"""Which waveforms are sent: all, strips as evidence (one an hour, and around alerts), or none besides the strips of alerts."""
+DEFAULT_UPLOAD: Final[UploadPolicy] = "evidence"
+"""GDPR, article 5(1)(c): no more is sent than the clinic needs."""
 MAX_USER: Final = 254
 """Sensors number users from 0 or 1; 255 stands for an unknown one (Blood Pressure and User Data Service)."""
 ENVIRONMENT_OVERRIDES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -77,6 +82,8 @@ class Settings:
     limits: Limits
     fallback_radios: tuple[str, ...] = ()
     """The radios that are used, in this order, while `radio` is gone."""
+    upload: UploadPolicy = DEFAULT_UPLOAD
+    """Which waveforms of the subject are sent; the others stay on the hub for the retention time."""
 
     @property
     def radios(self) -> tuple[str, ...]:
@@ -137,7 +144,7 @@ class _SettingsParser:
         self._path, self._table = path, table
 
     def parse(self) -> Settings:
-        self._reject_unknown_keys(self._table, "", {"hub", "subject", "data", "radio", "clinic", "sensor", "limits"})
+        self._reject_unknown_keys(self._table, "", {"hub", "subject", "data", "radio", "upload", "clinic", "sensor", "limits"})
         clinic = self._require(self._table, "", "clinic", dict, "a [clinic] table")
         self._reject_unknown_keys(clinic, "clinic.", {"host", "port", "registration", "identity", "region"})
         radio, *fallback_radios = self._parse_radios()
@@ -150,6 +157,7 @@ class _SettingsParser:
             clinic=ClinicSettings(self._parse_broker(clinic), self._parse_path(clinic, "clinic.", "registration")),
             sensors=self._parse_sensors(),
             limits=self._parse_limits(),
+            upload=self._parse_upload(),
         )
 
     def _error(self, key: str, value: object, allowed: str) -> SettingsError:
@@ -186,6 +194,13 @@ class _SettingsParser:
         if not radios or not is_allowed or len(set(radios)) < len(radios):
             raise self._error("radio", value, allowed)
         return radios
+
+    def _parse_upload(self) -> UploadPolicy:
+        value = self._table.get("upload", DEFAULT_UPLOAD)
+        policy = next((policy for policy in UPLOAD_POLICIES if policy == value), None)
+        if policy is None:
+            raise self._error("upload", value, '"all", "evidence" or "none"')
+        return policy
 
     def _parse_broker(self, clinic: Mapping[str, Any]) -> Endpoint:
         identity = self._parse_path(clinic, "clinic.", "identity") if "identity" in clinic else None

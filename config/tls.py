@@ -7,7 +7,7 @@ whose OpenSSL offers another suite gets no context.
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -203,38 +203,53 @@ class _CheckedSocket(ssl.SSLSocket):
     """A socket of a `ClientContext`."""
 
     def do_handshake(self, block: bool = False) -> None:
-        with _noting_failure(self.context):
+        with _noting_failure(self):
             super().do_handshake(block)
             _check_server(self)
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """Read; in TLS 1.3 a server refuses a client's certificate only after the client's handshake has ended."""
-        with _noting_failure(self.context):
+        with _noting_failure(self):
             return super().read(len, buffer)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Send. If the server has closed, read what it said first: why it refuses a certificate."""
+        try:
+            return super().send(data, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError:
+            with suppress(OSError, ValueError):  # ValueError: the socket is closed
+                self.read(1)
+            self.close()
+            raise
 
 
 class _CheckedObject(ssl.SSLObject):
     """TLS without a socket, as asyncio uses it, of a `ClientContext`."""
 
     def do_handshake(self) -> None:
-        with _noting_failure(self.context):
+        with _noting_failure(self):
             super().do_handshake()
             _check_server(self)
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:
-        with _noting_failure(self.context):
+        with _noting_failure(self):
             return super().read(len, buffer)
 
 
 @contextmanager
-def _noting_failure(context: ssl.SSLContext) -> Iterator[None]:
+def _noting_failure(tls: ssl.SSLSocket | ssl.SSLObject) -> Iterator[None]:
+    """Keep an error of TLS in the context, and close the socket: it is of no use then, and pg8000 leaves it open."""
     try:
         yield
     except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
         raise
     except ssl.SSLError as error:
-        if isinstance(context, ClientContext):
-            context.failure = error
+        if isinstance(tls.context, ClientContext):
+            tls.context.failure = error
+        if isinstance(tls, ssl.SSLSocket):
+            tls.close()
         raise
 
 

@@ -37,6 +37,7 @@ PRIORITIES: Final[Mapping[str, str]] = {
     "af_burden": "low",
     "models_refused": "low",
     "buffer_nearly_full": "low",
+    "buffer_damaged": "low",
     "pairing_lost": "low",
 }
 """The lowest priority of an alert of each kind, by IEC 60601-1-8:2020, table 1: high where harm may come immediately, medium

@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from config.files import locked
+from config.process import leaf_errors
 from config.settings import Settings
 from drivers.registry import Registry, load_drivers
 from gateway.audit_events import AgentAudit
 from gateway.audit_log import AuditLog
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clock import Clock
+from gateway.damage_alert import DAMAGE_STATE_KEY, update_damage_alert
 from gateway.enrolment.site_clock import Clocks, SiteClock
+from gateway.heartbeat import StatusCollector
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
 from gateway.pairing_alert import pairing_key
@@ -39,19 +42,24 @@ from gateway.sensor_runner import SensorRunner, memory_key, state_key
 from gateway.startup import LOCK_FILE, load_consent, load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
-from sync.errors import PermanentError, TransientError
+from gateway.upload import WaveformUpload
+from sync.errors import DamagedBufferError, PermanentError, TransientError
+from sync.heartbeat import Heartbeat
 from sync.keys import HubKey, HubKeys
 from sync.mqtt import MqttClient
 from sync.outbox import Outbox
 from sync.registration import Registration
 from sync.transport import Transport, WorkerCall
-from sync.uplink import Uplink
+from sync.uplink import Uplink, UplinkCallbacks
 from sync.wire import ack_topic, receipt_topic
 
 log = logging.getLogger(__name__)
 
 UPLOAD_TIMEOUT_S: Final = 10.0
 """How long a clean stop waits until the clinic acknowledges the last blocks. The rest is sent after the next start."""
+
+DAMAGE_INTERVAL_S: Final = 600.0
+"""A buffer that is damaged twice within this time lies on a failing disk. It is longer than a salvage of 1 GB takes."""
 
 T = TypeVar("T")
 OpenRadio = Callable[[str, Path], AbstractAsyncContextManager[Radio]]
@@ -80,6 +88,26 @@ class Agent:
     """Renews the hub's certificate, where the clinic's broker is reached by TLS."""
 
     async def run(self, stop: asyncio.Event) -> None:
+        """Runs until `stop` is set, then stops cleanly. If the buffer turns out to be damaged, starts again and salvages it.
+
+        Raises:
+            as `_run`. A buffer that is damaged again within `DAMAGE_INTERVAL_S` ends the agent: the disk fails.
+        """
+        damaged_ns: int | None = None
+        while True:
+            try:
+                await self._run(stop, is_damaged=damaged_ns is not None)
+            except (DamagedBufferError, ExceptionGroup) as error:
+                now_ns, errors = self.clock.mono_ns(), leaf_errors(ExceptionGroup("", [error]))
+                is_again = damaged_ns is not None and now_ns - damaged_ns < DAMAGE_INTERVAL_S * 1e9
+                if is_again or not all(isinstance(leaf, DamagedBufferError) for leaf in errors):
+                    raise
+                log.error("%s", errors[0])
+                damaged_ns = now_ns
+            else:
+                return
+
+    async def _run(self, stop: asyncio.Event, *, is_damaged: bool) -> None:
         """Runs until `stop` is set, then stops cleanly.
 
         At a clean stop the sensors are disconnected, their readings are durable, and the uploaded blocks are acknowledged as
@@ -96,7 +124,7 @@ class Agent:
             registration = load_registration(self.settings)
             keys = await run_on_storage_thread(self._load_keys)
             audit = AgentAudit(await run_on_storage_thread(self._open_audit_log, registration), registration)
-            outbox = await run_on_storage_thread(self._open_outbox, keys, registration)
+            outbox = await run_on_storage_thread(self._open_outbox, keys, registration, is_damaged)
             try:
                 await run_on_storage_thread(self._end_left_behind_alerts, outbox)
                 transport = self.make_transport(self.settings)
@@ -107,20 +135,32 @@ class Agent:
                     keys=keys,
                     registration=registration,
                     call=run_on_storage_thread,
-                    on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
-                    on_audit=audit.note_site,
+                    callbacks=UplinkCallbacks(
+                        on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
+                        on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
+                        on_audit=audit.note_site,
+                    ),
                 )
                 saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
-                recorder = Recorder(outbox, run_on_storage_thread, uplink.wake, BufferAlert(self.clock, saved))
+                recorder = Recorder(
+                    outbox,
+                    run_on_storage_thread,
+                    uplink.wake,
+                    BufferAlert(self.clock, saved),
+                    upload=WaveformUpload(self.settings.upload),
+                )
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread)
+                collector = self._make_collector(outbox, sensors, partial(audit.read_heads, keys.device))
+                heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
                 await self._update_refusal_alert(storage)
+                await self._update_damage_alert(storage)
                 await storage.recorder.flush()
                 names = ", ".join(sensor.settings.name for sensor in sensors)
                 release = self.models.release or "refused"
                 log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
                 await run_on_storage_thread(audit.note_start, self.settings, self.models)
-                await self._run_tasks(stop, transport, storage, sensors, audit)
+                await self._run_tasks(stop, transport, heartbeat, storage, sensors, audit)
                 await run_on_storage_thread(audit.note_stop)
             finally:
                 await run_on_storage_thread(outbox.close)
@@ -148,6 +188,13 @@ class Agent:
                 ) from error
             yield
 
+    def _make_collector(
+        self, outbox: Outbox, sensors: list[SensorRunner], read_audit: Callable[[], bytes | None]
+    ) -> StatusCollector:
+        settings = self.settings
+        identity = settings.clinic.broker.identity
+        return StatusCollector(settings.data, identity, self.clock, settings.hub, outbox, sensors, self.models, read_audit)
+
     def _load_keys(self) -> HubKeys:
         data = self.settings.data
         return HubKeys(HubKey.load_or_create(data / "hub.key"), load_device_key(data))
@@ -155,7 +202,7 @@ class Agent:
     def _open_audit_log(self, registration: Registration) -> AuditLog:
         return AuditLog(self.settings.data, self.settings.hub, registration.site, self.clock.wall_us)
 
-    def _open_outbox(self, keys: HubKeys, registration: Registration) -> Outbox:
+    def _open_outbox(self, keys: HubKeys, registration: Registration, is_damaged: bool) -> Outbox:
         return Outbox.open(
             self.settings.data / "buffer.db",
             hub=self.settings.hub,
@@ -163,6 +210,7 @@ class Agent:
             keys=keys,
             registration=registration,
             clock=lambda: self.clock.wall_us() // 1_000_000,
+            is_damaged=is_damaged,
         )
 
     def _end_left_behind_alerts(self, outbox: Outbox) -> None:
@@ -194,6 +242,13 @@ class Agent:
         if alerts:
             await storage.recorder.add(alerts, {ALERT_STATE_KEY: state})
 
+    async def _update_damage_alert(self, storage: Storage) -> None:
+        """Alerts the clinic if the buffer was damaged and salvaged, and ends that alert at the next start."""
+        stored = await storage.call(storage.outbox.load_state, DAMAGE_STATE_KEY)
+        alerts, state = update_damage_alert(_parse_state(stored), self.clock.wall_us())
+        if state is not None:
+            await storage.recorder.add(alerts, {DAMAGE_STATE_KEY: state})
+
     def _radio_sources(self) -> list[RadioSource]:
         """The radios of the settings, in order of preference."""
         bonds = self.settings.data / "bonds.json"
@@ -204,6 +259,7 @@ class Agent:
         self,
         stop: asyncio.Event,
         transport: ClinicTransport,
+        heartbeat: Heartbeat,
         storage: Storage,
         sensors: list[SensorRunner],
         audit: AgentAudit,
@@ -215,6 +271,7 @@ class Agent:
                 group.create_task(transport.run(), name="transport"),
                 group.create_task(storage.recorder.run(), name="recorder"),
                 group.create_task(storage.uplink.run(), name="uplink"),
+                group.create_task(heartbeat.run(), name="heartbeat"),
                 group.create_task(storage.keep_tidy(), name="tidy"),
                 group.create_task(reporter.run(), name="status"),
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),

@@ -67,6 +67,11 @@ def _add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
 
 
+def _add_backup_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="the file to write; an existing one is replaced")
+    _add_config(parser)
+
+
 def _add_init_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="new settings file (default: %(default)s)")
 
@@ -278,6 +283,13 @@ _COMMANDS: Final = (
         "Lists the results that a shared cuff or scale may have measured on another person; they are not sent. With yes ID the "
         "result becomes the patient's; with no ID it is deleted.",
         _add_persons_arguments,
+    ),
+    _Command(
+        "backup",
+        "copy the buffer to a file, also while the agent runs",
+        "Copies the buffer, sealed as it is; without hub.key nobody can open the copy. To restore: stop the agent, put FILE in "
+        "place of buffer.db in the data folder, and delete buffer.db-wal and buffer.db-shm there.",
+        _add_backup_arguments,
     ),
     _Command(
         "init",

@@ -14,10 +14,11 @@ from gateway.audit_log import AuditLog
 from gateway.clock import Clock
 from gateway.models import LoadedModels
 from sync.audit import Action, AuditEvent, Category, Outcome, Purpose, object_id
-from sync.audit_heads import SiteAudit
+from sync.audit_heads import SiteAudit, hub_audit_to_bytes
 from sync.cbor import encode_cbor
 from sync.errors import SyncError
 from sync.registration import Registration
+from sync.signing import SigningKey
 from sync.transport import WorkerCall
 
 MAX_WAITING: Final = 100
@@ -75,6 +76,14 @@ class AgentAudit:
         key = self.registration.audit
         if key is not None:
             self._try(lambda: self.log.note_site(audit, key))
+
+    def read_heads(self, device: SigningKey) -> bytes | None:
+        """Return what the hub's status says of the audit logs; None if the log cannot be read."""
+        try:
+            return hub_audit_to_bytes(self.log.status(device))
+        except SyncError as error:
+            log.warning("cannot read the audit log now: %s", error)
+            return None
 
     async def watch_clock(self, clock: Clock, call: WorkerCall) -> NoReturn:
         """Log when the wall clock was set by more than a minute, until cancelled."""

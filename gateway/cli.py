@@ -72,6 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from config.process import watching_stdin
     from gateway.app import Agent, make_mqtt_transport
     from gateway.clock import SystemClock
+    from gateway.enrolment.site_clock import Clocks, EnrolledHubClock, SiteClock
     from gateway.models import load_models
     from gateway.radio import open_radio
     from gateway.renewal import renew_by_process
@@ -81,9 +82,10 @@ def _run(arguments: argparse.Namespace) -> int:
     check_startup(settings)
     _keep_files_private()
     prepare_data_folder(settings.data)
-    models = load_models(settings.data)
+    models, identity = load_models(settings.data), settings.clinic.broker.identity
+    clock = SystemClock() if identity is None else EnrolledHubClock(SiteClock(identity, Clocks.of_system()))
     renew = partial(renew_by_process, arguments.config)
-    agent = Agent(settings, SystemClock(), open_radio, make_mqtt_transport, models, renew=renew)
+    agent = Agent(settings, clock, open_radio, make_mqtt_transport, models, renew=renew)
 
     async def run_until_stopped() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -138,6 +140,15 @@ def _persons(arguments: argparse.Namespace) -> int:
         raise CommandError(f"no result {arguments.id or ''} waits for an answer: give an ID that pulsegate persons lists")
     leave_answer(settings.data, arguments.id, is_patient=arguments.answer == "yes")
     print("the agent carries this out within seconds if it is running, otherwise after its next start")
+    return 0
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    from sync.outbox.backup import back_up
+
+    settings = load_settings(arguments.config, os.environ)
+    size = back_up(settings.data / "buffer.db", arguments.file)
+    print(f"{size} bytes written to {arguments.file}; it can be opened only with {settings.data / 'hub.key'}: keep that apart")
     return 0
 
 
@@ -348,6 +359,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "run": _run,
     "status": _status,
     "persons": _persons,
+    "backup": _backup,
     "init": _init,
     "check-config": _check_config,
     "enroll": _enroll,

@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway.alerts import SENSOR_REMOVED_REASON, SUBJECT_CHANGED_REASON
 from gateway.buffer_alert import BUFFER_STATE_KEY
+from gateway.damage_alert import DAMAGE_STATE_KEY
 from gateway.hub_alerts import end_hub_alert, hub_alert_state, load_hub_alert
 from gateway.models import ALERT_STATE_KEY
 from gateway.pairing_alert import PAIRING_STATE_PREFIX, pairing_key
@@ -56,7 +57,7 @@ def _end_alerts(outbox: Outbox, state: StoredState, now_us: int, reason: str) ->
     saved: Mapping[str, Any] = json.loads(state.value)
     ended: tuple[AlertRecord, ...] = ()
     remaining: Mapping[str, Any] = {}
-    if state.name in (ALERT_STATE_KEY, BUFFER_STATE_KEY) or state.name.startswith(PAIRING_STATE_PREFIX):
+    if state.name in (ALERT_STATE_KEY, BUFFER_STATE_KEY, DAMAGE_STATE_KEY) or state.name.startswith(PAIRING_STATE_PREFIX):
         alert = load_hub_alert(saved)
         ended, remaining = (end_hub_alert(alert, now_us, reason),) if alert else (), hub_alert_state(None)
     elif state.name.startswith(STATE_KEY_PREFIX):

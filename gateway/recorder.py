@@ -12,11 +12,12 @@ from drivers.kinds import KINDS
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.cancellation import finish_despite_cancel
 from gateway.thinning import VitalThinner
+from gateway.upload import WaveformUpload
 from sync.errors import TransientError
 from sync.record_codec import encode_blocks
 from sync.records import AlertRecord, GapRecord, IntervalsRecord, QuarantinedRecord, Record, VitalRecord, WaveformRecord
 from sync.transport import WorkerCall
-from sync.wire import PLAINTEXT_LIMIT_BYTES, Lane
+from sync.wire import LANES, PLAINTEXT_LIMIT_BYTES, Lane
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +84,10 @@ class Recorder:
     on_stored: Callable[[], None]
     buffer_alert: BufferAlert
     counters: RecorderCounters = field(default_factory=RecorderCounters)
+    upload: WaveformUpload = field(default_factory=lambda: WaveformUpload("all"))
     before_write: list[Callable[[], None]] = field(default_factory=list)
     """Called before pending records are written; each may add records that it has kept."""
-    _pending: list[Record] = field(default_factory=list)
+    _pending: list[tuple[Lane, Record]] = field(default_factory=list)
     _pending_state: dict[str, object] = field(default_factory=dict)
     """The latest state of each name, converted to JSON only when it is written."""
     _problem: str | None = None
@@ -135,12 +137,21 @@ class Recorder:
         self._is_due.set()
 
     def _accept(self, new: Sequence[Record], state: Mapping[str, object]) -> None:
-        self._pending.extend(self._thinner.thin(new, is_nearly_full=self.buffer_alert.is_ongoing))
-        self._pending_state.update(state)
         self._note(new)
+        self._append(self._thinner.thin(new, is_nearly_full=self.buffer_alert.is_ongoing))
+        self.counters.values_left_out = self._thinner.left_out
+        self._pending_state.update(state)
         if len(self._pending) + (self._batch.records if self._batch else 0) >= PENDING_LIMIT and not self._is_stopping:
             self._has_space.clear()
             self._is_due.set()
+
+    def _append(self, records: Iterable[Record]) -> None:
+        is_live = self._is_live()
+        for record in records:
+            if isinstance(record, WaveformRecord):
+                self._pending.append((self.upload.lane(record, is_live=is_live), record))
+            else:
+                self._pending.append((lane_of(record), record))
 
     async def run(self) -> None:
         """Flushes every `COMMIT_INTERVAL_S`, or `LIVE_INTERVAL_S` while live, until cancelled."""
@@ -215,7 +226,7 @@ class Recorder:
         alerts = self.buffer_alert.update(is_nearly_full=self._is_nearly_full)
         if not alerts:
             return True
-        self._pending.extend(alerts)
+        self._append(alerts)
         self._pending_state[BUFFER_STATE_KEY] = self.buffer_alert.state()
         self._note(alerts)
         return await self._store_pending()
@@ -253,7 +264,6 @@ class Recorder:
 
     def _note(self, new: Sequence[Record]) -> None:
         """Counts the records, and goes live for alerts of high priority."""
-        self.counters.values_left_out = self._thinner.left_out
         for record in new:
             match record:
                 case VitalRecord() | IntervalsRecord():  # most records
@@ -273,7 +283,7 @@ class Recorder:
 
 
 def lane_of(record: Record) -> Lane:
-    """The lane in which a record is stored and sent."""
+    """The lane in which a record is stored and sent; of a waveform, if the upload policy sends it."""
     match record:
         case AlertRecord():
             return "alert"
@@ -296,15 +306,17 @@ def _is_urgent(record: Record) -> bool:
             return False
 
 
-def _encode_batch(pending: Sequence[Record], state: Mapping[str, object]) -> tuple[list[tuple[Lane, bytes]], dict[str, bytes]]:
+def _encode_batch(
+    pending: Sequence[tuple[Lane, Record]], state: Mapping[str, object]
+) -> tuple[list[tuple[Lane, bytes]], dict[str, bytes]]:
     return _encode_blocks(pending), {name: json.dumps(value).encode() for name, value in state.items()}
 
 
-def _encode_blocks(pending: Sequence[Record]) -> list[tuple[Lane, bytes]]:
+def _encode_blocks(pending: Sequence[tuple[Lane, Record]]) -> list[tuple[Lane, bytes]]:
     """The plaintexts of the blocks, each with its lane; those of a sensor within a lane in the order of its records."""
-    lanes: dict[Lane, list[Record]] = {"alert": [], "vital": [], "wave": []}
-    for record in pending:
-        lanes[lane_of(record)].append(record)
+    lanes: dict[Lane, list[Record]] = {lane: [] for lane in LANES}
+    for lane, record in pending:
+        lanes[lane].append(record)
     return [
         (lane, plaintext)
         for lane, group in lanes.items()

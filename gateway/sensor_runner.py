@@ -248,7 +248,10 @@ class SensorRunner:
     def _feed_pipeline(self, event: SensorEvent) -> Output:
         match event:
             case Notification(readings=readings, arrival=arrival):
-                return self.pipeline.feed(readings, arrival)
+                output = self.pipeline.feed(readings, arrival)
+                if self.settings.is_broadcast:  # no link shows that the sensor's clock restarted between two results
+                    self.pipeline.spots.on_disconnected()
+                return output
             case Interruption(reason, arrival):
                 return self.pipeline.on_interruption(reason, arrival)
             case LinkStateChange(state, arrival):

@@ -1,5 +1,6 @@
 """`pulsegate status` for people: the status file as a table. Programs read it with `--json`."""
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from config.terminal import escape_controls
 from gateway.status import STALE_AFTER_S
 
 _IN_ROWS_OF_THEIR_OWN: Final = (
-    *("at_us", "hub", "sensors", "models"),
+    *("at_us", "hub", "sensors", "models", "update_by_s"),
     *("uplink_problem", "identity_is_copied", "buffer_is_nearly_full", "aside_reason", "refused_reason", "ignored_reason"),
 )
 _LABELS: Final[Mapping[str, str]] = {
@@ -28,6 +29,7 @@ _LABELS: Final[Mapping[str, str]] = {
     "blocks_refused": "blocks refused by the clinic",
     "blocks_dropped": "blocks lost to a full buffer",
     "messages_ignored": "messages ignored since the start",
+    "pauses": "pauses that the clinic asked for",
     "results_repeated": "values that a sensor sent again",
     "results_of_others": "results of other users of a sensor",
     "results_unconfirmed": "results to confirm with pulsegate persons",
@@ -90,6 +92,9 @@ def _describe_warnings(status: Mapping[str, Any]) -> Iterator[tuple[str, str, st
     if status.get("identity_is_copied"):
         problem = "another machine uses this hub's identity: find and stop it, and register it under another name"
         yield "identity", problem, "bold red"
+    if (update_by_s := status.get("update_by_s")) is not None:
+        date = time.strftime("%Y-%m-%d", time.gmtime(update_by_s))
+        yield "version", f"outdated: update pulsegate; from {date} on the clinic takes only alerts", "bold red"
     if status.get("buffer_is_nearly_full"):
         yield "buffer", "nearly full: check why the clinic does not acknowledge", "bold red"
     if reason := status.get("aside_reason"):

@@ -42,7 +42,7 @@ def row_as_json(row: AuditRow) -> dict[str, Any]:
 def describe_report(report: LogReport) -> list[str]:
     """Return the lines of a check: which rows are there, and which of them another end can prove."""
     if report.last < report.first:
-        return ["the log has no rows"]
+        return ["no row could be followed" if report.findings else "the log has no rows"]
     lines = [f"rows {report.first} to {report.last} follow each other"]
     if report.anchored_by is not None:
         lines.append(f"{report.anchored_by} holds a signed head of row {report.anchored}")

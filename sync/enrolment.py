@@ -258,7 +258,8 @@ def _parse_broker(row: Any) -> Broker:
             host and type(port) is int and parse_port(str(port)) and len(region) == 2 and region.isalpha()
         ):
             return Broker(host, port, region)
-    raise WireError("brokers must be lists of host, port and country")
+        case _:
+            raise WireError("brokers must be lists of host, port and country")
 
 
 class _Reader:

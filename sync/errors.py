@@ -15,3 +15,7 @@ class DiskFullError(TransientError):
 
 class PermanentError(SyncError):
     """A retry cannot succeed: a wrong key, a malformed message, a damaged or newer database. A person must act."""
+
+
+class DamagedBufferError(PermanentError):
+    """The buffer's database is damaged. The next opening salvages what is readable."""

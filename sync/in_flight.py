@@ -7,6 +7,7 @@ acknowledgement raises the limit in the ratio of the two. If the round trip of a
 lower bound.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,6 +22,18 @@ WINDOW_BYTES: Final = (8 * 1024, 384 * 1024)
 the upper is 0.16 s at 20 Mbit/s."""
 MAX_BLOCKS: Final = 1000
 """Limit of blocks in flight, for alerts and for all others: it bounds the memory."""
+MAX_MESSAGES: Final = 8
+"""Limit of messages in flight, alerts excluded. A full window on a fast link is eight messages of 48 KiB."""
+ALERT_MESSAGES: Final = 16
+"""Messages with alerts that may be sent without an answer. Further ones are sent every `ALERT_INTERVAL_S`, until the clinic
+answers one: an alert then waits as long as on a slow link, and takes the others that wait with it."""
+ALERT_INTERVAL_S: Final = 2.0
+RECEIVER_DEAD_S: Final = 30.0
+"""The time for which a broker queues messages for a clinic whose connection is dead: one and a half times the keep-alive."""
+MESSAGES_QUEUED: Final = 45
+"""The most messages of one hub that a broker may have to queue for the clinic in `RECEIVER_DEAD_S`: those in flight (8 + 16),
+an alert every 2 s (15), one message after each of the timeouts of 2, 4, 8 and 16 s (4), a status at a new connection and one
+in the minute (2). Brokers drop silently what exceeds their limit: `cloud.site.mosquitto` sets that of the site's."""
 ACK_TIMEOUT_S: Final = (2.0, 60.0)
 """Bounds of the acknowledgement timeout, after which a block is sent again. The timeout is four times the latest round trip,
 doubled by each expiry. The clinic answers in 30 ms (p95), over 2G in 2 s; a hub that restarts before its clinic should not
@@ -34,8 +47,9 @@ carry what was sent before, and the block itself."""
 
 @dataclass(slots=True)
 class _SentBlock:
-    """One block in flight. `acked_before`: bytes that had been acknowledged when it was sent."""
+    """One block in flight, in the message of this number. `acked_before`: bytes that had been acknowledged when it was sent."""
 
+    message: int
     sent_at: float
     due_at: float
     size: int
@@ -65,6 +79,12 @@ class InFlight:
     """Blocks that were sent at least once before, without an acknowledgement, and when first."""
     _alerts: int = 0
     _bytes: int = 0
+    _sent_messages: int = 0
+    _messages: Counter[int] = field(default_factory=Counter)
+    """The messages in flight, with the number of blocks of each that are not acknowledged; alerts excluded."""
+    _unanswered_alerts: set[int] = field(default_factory=set)
+    """The messages with alerts that were sent since the clinic last answered one, whether they are overdue or not."""
+    _alert_sent_at: float = 0.0
     _acked_bytes: int = 0
     _bytes_per_s: float | None = None
     _ack_timeout_s: float = ACK_TIMEOUT_S[0]
@@ -73,16 +93,22 @@ class InFlight:
     def is_empty(self) -> bool:
         return not self._blocks
 
-    def room_bytes(self, lane: Lane) -> int | None:
+    def room_bytes(self, lane: Lane, now: float) -> int | None:
         """Bytes that may be sent now in a lane; 0 if none. None: any number, as for alerts, or if only alerts are in flight."""
         others = len(self._blocks) - self._alerts
         if lane == "alert":
-            return 0 if self._alerts >= MAX_BLOCKS else None
+            return 0 if self._alerts >= MAX_BLOCKS or self.alert_wait_s(now) else None
         if not others:
             return None
-        if others >= MAX_BLOCKS or not self.is_clinic_responding:
+        if others >= MAX_BLOCKS or len(self._messages) >= MAX_MESSAGES or not self.is_clinic_responding:
             return 0
         return max(0, self.window_bytes - self._bytes)
+
+    def alert_wait_s(self, now: float) -> float:
+        """Return how long the next alert has to wait; 0 as long as fewer than `ALERT_MESSAGES` are unanswered."""
+        if len(self._unanswered_alerts) < ALERT_MESSAGES:
+            return 0.0
+        return max(0.0, self._alert_sent_at + ALERT_INTERVAL_S - now)
 
     @property
     def window_bytes(self) -> int:
@@ -105,14 +131,19 @@ class InFlight:
         size = message_bytes // len(ids)
         carried_s = (self._bytes + message_bytes) / max(self._bytes_per_s or 0.0, SLOWEST_BYTES_PER_S)
         due_at = now + max(self._ack_timeout_s, ACK_TIMEOUT_S[0] + carried_s)
+        self._sent_messages += 1
+        if ids[0].lane == "alert":
+            self._unanswered_alerts.add(self._sent_messages)
+            self._alert_sent_at = now
         for id_ in ids:
-            self._blocks[id_] = _SentBlock(now, due_at, size, self._acked_bytes)
-            self._count(id_, size, 1)
+            self._blocks[id_] = _SentBlock(self._sent_messages, now, due_at, size, self._acked_bytes)
+            self._count(id_, self._blocks[id_], 1)
 
     def remove_unsent(self, ids: Iterable[BlockId]) -> None:
         """Undo `add` for a message that was not sent."""
         for id_ in ids:
-            self._remove(id_)
+            if block := self._remove(id_):
+                self._unanswered_alerts.discard(block.message)
 
     def settle(self, ids: Collection[BlockId], now: float) -> None:
         """Remove the blocks that need not be sent any more, and measure the link by them.
@@ -122,6 +153,8 @@ class InFlight:
         """
         acknowledged = {id_: block for id_ in ids if (block := self._remove(id_))}
         self._acked_bytes += sum(block.size for block in acknowledged.values())
+        if any(id_.lane == "alert" for id_ in acknowledged):
+            self._unanswered_alerts = {block.message for id_, block in self._blocks.items() if id_.lane == "alert"}
         if acknowledged:
             self.is_clinic_responding = True
             latest = max(acknowledged, key=lambda id_: self._first_sent.get(id_, acknowledged[id_].sent_at))
@@ -166,14 +199,17 @@ class InFlight:
     def _remove(self, id_: BlockId) -> _SentBlock | None:
         block = self._blocks.pop(id_, None)
         if block is not None:
-            self._count(id_, block.size, -1)
+            self._count(id_, block, -1)
         return block
 
-    def _count(self, id_: BlockId, size: int, sign: int) -> None:
+    def _count(self, id_: BlockId, block: _SentBlock, sign: int) -> None:
         if id_.lane == "alert":
             self._alerts += sign
-        else:
-            self._bytes += sign * size
+            return
+        self._bytes += sign * block.size
+        self._messages[block.message] += sign
+        if not self._messages[block.message]:
+            del self._messages[block.message]
 
 
 def _clamp(value: float, bounds: tuple[float, float]) -> float:

@@ -7,6 +7,8 @@ from sync.in_flight import SentBlocks
 from sync.messages import Ack, Receipt, decode_ack, decode_receipt
 from sync.outbox import Applied, Outbox
 from sync.registration import Registration
+from sync.versions import OUTDATED
+from sync.wire import BlockId
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +16,10 @@ class Received:
     """What a message changed in the outbox, and what else it says.
 
     `live_s`, `is_copied` and `audit` are None unless the message is an accepted acknowledgement of more commits than any
-    before: an older one, sent again by the broker, says nothing about the present. `aside_reason` and `refused_reason` are
-    those of the last block that was set aside and of the last one that was refused.
+    before: an older one, sent again by the broker, says nothing about the present. `pause_s` and `update_by_s` are None unless
+    it is one of at least as many commits. `aside_reason` and `refused_reason` are those of the last block that was set aside
+    and of the last one that was refused. `outdated` are blocks that the clinic refuses as this agent is outdated; they stay
+    pending.
     """
 
     applied: Applied
@@ -24,6 +28,9 @@ class Received:
     audit: SiteAudit | None = None
     aside_reason: str | None = None
     refused_reason: str | None = None
+    pause_s: int | None = None
+    update_by_s: int | None = None
+    outdated: tuple[BlockId, ...] = ()
 
 
 def receive_ack(outbox: Outbox, registration: Registration, payload: bytes, sent: SentBlocks) -> Received:
@@ -36,9 +43,21 @@ def receive_ack(outbox: Outbox, registration: Registration, payload: bytes, sent
     ack = decode_ack(payload, registration.acknowledgement)
     before = outbox.clinic_view().seen
     applied = outbox.apply_ack(ack, sent)
-    if not applied.accepted or (before is not None and before.id == ack.store and before.commits >= ack.commits):
-        return Received(applied, None, None, None, *_last_reasons(applied, ack))
-    return Received(applied, ack.live_s, ack.copied, ack.audit, *_last_reasons(applied, ack))
+    aside, refused = _last_reasons(applied, ack)
+    known = before.commits if before is not None and before.id == ack.store else -1
+    if not applied.accepted or ack.commits < known:
+        return Received(applied, aside_reason=aside, refused_reason=refused)
+    return Received(
+        applied,
+        ack.live_s if ack.commits > known else None,
+        ack.copied if ack.commits > known else None,
+        ack.audit if ack.commits > known else None,
+        aside,
+        refused,
+        pause_s=ack.retry_after_s,
+        update_by_s=ack.update_by_s,
+        outdated=tuple(BlockId(*row[:3]) for row in ack.refused if row.reason == OUTDATED),
+    )
 
 
 def receive_receipt(outbox: Outbox, registration: Registration, payload: bytes, _sent: SentBlocks) -> Received:

@@ -3,13 +3,11 @@
 Each is one map of deterministic CBOR whose field `sig` signs all other fields. `docs/protocol.md` is the reference.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
 from sync.audit_heads import SiteAudit, parse_site_audit, site_audit_as_list
-from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.message_rows import (
     Dropped,
@@ -29,22 +27,20 @@ from sync.message_rows import (
     parse_wrap_id,
     parse_wrapped_key,
 )
-from sync.signing import SIGNATURE_BYTES, Label, SigningKey, VerifyingKey
+from sync.signed_maps import check_valid, decode_message, encode_signed, lists, parse_list
+from sync.signing import Label, SigningKey, VerifyingKey
 from sync.wire import (
     FORMAT,
     KEY_ID_BYTES,
     LIVE_LIMIT_S,
-    MESSAGE_LIMIT_BYTES,
+    RETRY_AFTER_LIMIT_S,
     STORE_ID_BYTES,
     WireError,
-    decode_cbor_map,
     is_bytes,
     is_count,
     is_epoch,
     is_name,
 )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +86,9 @@ class Ack:
 
     `store`, `fence` and `commits` identify the state of the store; `epoch` is the highest of this hub that the clinic holds.
     `keys` and `wraps` (key id, fingerprint) are those that it holds. `live_s` asks the hub to commit every second for so long.
-    `copied` says that two machines seem to use the hub's identity. `audit` are the heads of the audit logs; None before
-    the site has signed one.
+    `copied` says that two machines seem to use the hub's identity. `retry_after_s` asks the hub to send no block but alerts for
+    so long. `update_by_s` says that the agent is outdated: from then on (seconds since 1970) only alerts are taken. `audit` are
+    the heads of the audit logs; None before the site has signed one.
     """
 
     hub: str
@@ -108,6 +105,8 @@ class Ack:
     refused: tuple[Outcome, ...] = ()
     live_s: int = 0
     copied: bool = False
+    retry_after_s: int = 0
+    update_by_s: int | None = None
     audit: SiteAudit | None = None
 
 
@@ -133,14 +132,14 @@ def encode_envelope(envelope: Envelope, device: SigningKey) -> bytes:
         "v": FORMAT,
         "hub": envelope.hub,
         "epoch": [envelope.epoch, envelope.previous_epoch],
-        "heads": _lists(envelope.heads),
+        "heads": lists(envelope.heads),
         "seen": envelope.seen and list(envelope.seen),
         "blocks": list(envelope.blocks),
-        "keys": _lists(envelope.keys),
-        "wraps": _lists(envelope.wraps),
-        "dropped": _lists(envelope.dropped),
+        "keys": lists(envelope.keys),
+        "wraps": lists(envelope.wraps),
+        "dropped": lists(envelope.dropped),
     }
-    return _encode_signed(fields, lambda content: device.sign(Label.ENVELOPE, envelope.hub, *_signed_values(envelope, content)))
+    return encode_signed(fields, lambda content: device.sign(Label.ENVELOPE, envelope.hub, *_signed_values(envelope, content)))
 
 
 def decode_envelope(data: bytes) -> SignedEnvelope:
@@ -150,7 +149,7 @@ def decode_envelope(data: bytes) -> SignedEnvelope:
         WireError: not an envelope.
     """
     names = ("v", "hub", "epoch", "heads", "seen", "blocks", "keys", "wraps", "dropped", "sig")
-    message, content = _decode_message(data, "envelope", names)
+    message, content = decode_message(data, "envelope", names)
     epochs = message["epoch"]
     if not isinstance(epochs, list) or len(epochs) != 2 or not is_epoch(epochs[0]) or not _is_epoch_or_none(epochs[1]):
         raise WireError("envelope: epoch is not [epoch, epoch or null]")
@@ -161,12 +160,12 @@ def decode_envelope(data: bytes) -> SignedEnvelope:
         message["hub"],
         epoch=epochs[0],
         previous_epoch=epochs[1],
-        heads=_parse_list(message, "heads", parse_head),
+        heads=parse_list(message, "heads", parse_head),
         seen=seen,
-        blocks=_parse_list(message, "blocks", lambda item: item if isinstance(item, bytes) else None),
-        keys=_parse_list(message, "keys", parse_statement),
-        wraps=_parse_list(message, "wraps", parse_wrapped_key),
-        dropped=_parse_list(message, "dropped", parse_dropped),
+        blocks=parse_list(message, "blocks", lambda item: item if isinstance(item, bytes) else None),
+        keys=parse_list(message, "keys", parse_statement),
+        wraps=parse_list(message, "wraps", parse_wrapped_key),
+        dropped=parse_list(message, "dropped", parse_dropped),
     )
     return SignedEnvelope(envelope, content, message["sig"])
 
@@ -177,7 +176,7 @@ def encode_ack(ack: Ack, key: SigningKey) -> bytes:
     Raises:
         WireError: it would be larger than 64 KiB.
     """
-    fields = {
+    fields: dict[str, Any] = {
         "v": FORMAT,
         "hub": ack.hub,
         "site": ack.site,
@@ -185,18 +184,22 @@ def encode_ack(ack: Ack, key: SigningKey) -> bytes:
         "fence": ack.fence,
         "commits": ack.commits,
         "epoch": ack.epoch,
-        "marks": _lists(ack.marks),
+        "marks": lists(ack.marks),
         "held": [held_as_list(held) for held in ack.held],
         "keys": list(ack.keys),
-        "wraps": _lists(ack.wraps),
-        "aside": _lists(ack.aside),
-        "refused": _lists(ack.refused),
+        "wraps": lists(ack.wraps),
+        "aside": lists(ack.aside),
+        "refused": lists(ack.refused),
         "live_s": ack.live_s,
         "copied": ack.copied,
     }
     if ack.audit is not None:
         fields["audit"] = site_audit_as_list(ack.audit)
-    return _encode_signed(fields, lambda content: key.sign(Label.ACKNOWLEDGEMENT, ack.hub, content))
+    if ack.retry_after_s:
+        fields["retry_after_s"] = ack.retry_after_s
+    if ack.update_by_s is not None:
+        fields["update_by_s"] = ack.update_by_s
+    return encode_signed(fields, lambda content: key.sign(Label.ACKNOWLEDGEMENT, ack.hub, content))
 
 
 def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
@@ -207,7 +210,7 @@ def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
         SignatureError: not signed by this key.
     """
     names = (*_STORE_FIELDS, "site", "commits", "epoch", "marks", "held", "keys", "wraps", "live_s", "copied")
-    message, content = _decode_message(data, "acknowledgement", names)
+    message, content = decode_message(data, "acknowledgement", names, _ADDED_TO_ACK)
     key.verify(message["sig"], Label.ACKNOWLEDGEMENT, message["hub"], content)
     _check_store(message, "acknowledgement")
     valid = {
@@ -217,15 +220,16 @@ def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
         "live_s": is_count(message["live_s"]) and message["live_s"] <= LIVE_LIMIT_S,
         "copied": isinstance(message["copied"], bool),
     }
-    _check_valid(valid, "acknowledgement")
+    added = {name: is_valid(message[name]) for name, is_valid in _ADDED_TO_ACK.items() if name in message}
+    check_valid(valid | added, "acknowledgement")
     return Ack(
-        **{name: message[name] for name in ("hub", "store", "fence", *valid)},
-        marks=_parse_list(message, "marks", parse_mark),
-        held=_parse_list(message, "held", parse_held),
-        keys=_parse_list(message, "keys", lambda item: item if is_bytes(item, KEY_ID_BYTES) else None),
-        wraps=_parse_list(message, "wraps", parse_wrap_id),
-        aside=_parse_list(message, "aside", parse_outcome),
-        refused=_parse_list(message, "refused", parse_outcome),
+        **{name: message[name] for name in ("hub", "store", "fence", *valid, *added)},
+        marks=parse_list(message, "marks", parse_mark),
+        held=parse_list(message, "held", parse_held),
+        keys=parse_list(message, "keys", lambda item: item if is_bytes(item, KEY_ID_BYTES) else None),
+        wraps=parse_list(message, "wraps", parse_wrap_id),
+        aside=parse_list(message, "aside", parse_outcome),
+        refused=parse_list(message, "refused", parse_outcome),
         audit=parse_site_audit(message["audit"]) if "audit" in message else None,
     )
 
@@ -242,10 +246,10 @@ def encode_receipt(receipt: Receipt, key: SigningKey) -> bytes:
         "store": receipt.store,
         "fence": receipt.fence,
         "opened": [held_as_list(held) for held in receipt.opened],
-        "aside": _lists(receipt.aside),
-        "refused": _lists(receipt.refused),
+        "aside": lists(receipt.aside),
+        "refused": lists(receipt.refused),
     }
-    return _encode_signed(fields, lambda content: key.sign(Label.RECEIPT, receipt.hub, content))
+    return encode_signed(fields, lambda content: key.sign(Label.RECEIPT, receipt.hub, content))
 
 
 def decode_receipt(data: bytes, key: VerifyingKey) -> Receipt:
@@ -255,72 +259,33 @@ def decode_receipt(data: bytes, key: VerifyingKey) -> Receipt:
         WireError: not a receipt.
         SignatureError: not signed by this key.
     """
-    message, content = _decode_message(data, "receipt", (*_STORE_FIELDS, "opened"))
+    message, content = decode_message(data, "receipt", (*_STORE_FIELDS, "opened"))
     key.verify(message["sig"], Label.RECEIPT, message["hub"], content)
     _check_store(message, "receipt")
     return Receipt(
         message["hub"],
         message["store"],
         message["fence"],
-        opened=_parse_list(message, "opened", parse_held),
-        aside=_parse_list(message, "aside", parse_outcome),
-        refused=_parse_list(message, "refused", parse_outcome),
+        opened=parse_list(message, "opened", parse_held),
+        aside=parse_list(message, "aside", parse_outcome),
+        refused=parse_list(message, "refused", parse_outcome),
     )
 
 
+_ADDED_TO_ACK: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "retry_after_s": lambda value: is_count(value) and 1 <= value <= RETRY_AFTER_LIMIT_S,
+    "update_by_s": is_count,
+}
+"""Fields that revision 1 of the protocol added (`sync.versions`). They are there only if they say something."""
 _STORE_FIELDS: Final = ("v", "hub", "store", "fence", "aside", "refused", "sig")
 
 
 def _signed_values(envelope: Envelope, content: bytes) -> tuple[Any, ...]:
-    return envelope.epoch, _lists(envelope.heads), content
-
-
-def _encode_signed(fields: Mapping[str, Any], sign: Callable[[bytes], bytes]) -> bytes:
-    payload = encode_cbor({**fields, "sig": sign(_content_digest(fields))})
-    if len(payload) > MESSAGE_LIMIT_BYTES:
-        raise WireError(
-            f"cannot send a message of {len(payload)} bytes: the limit is {MESSAGE_LIMIT_BYTES}; put fewer blocks into it"
-        )
-    return payload
-
-
-def _content_digest(fields: Mapping[str, Any]) -> bytes:
-    """SHA-256 over the encoding of all fields but `sig`."""
-    return hashlib.sha256(encode_cbor({name: value for name, value in fields.items() if name != "sig"})).digest()
-
-
-def _decode_message(data: bytes, what: str, names: tuple[str, ...]) -> tuple[dict[str, Any], bytes]:
-    """The fields of a message, and the digest of what its signature covers."""
-    message = decode_cbor_map(data, limit_bytes=MESSAGE_LIMIT_BYTES, fields=names, what=what)
-    if type(message["v"]) is not int or message["v"] != FORMAT:
-        raise WireError(f"{what} has another protocol version than this pulsegate ({FORMAT}): update the older side")
-    _check_valid({"hub": is_name(message["hub"]), "sig": is_bytes(message["sig"], SIGNATURE_BYTES)}, what)
-    return message, _content_digest(message)
+    return envelope.epoch, lists(envelope.heads), content
 
 
 def _check_store(message: Mapping[str, Any], what: str) -> None:
-    _check_valid({"store": is_bytes(message["store"], STORE_ID_BYTES), "fence": is_count(message["fence"])}, what)
-
-
-def _check_valid(valid: Mapping[str, bool], what: str) -> None:
-    invalid = [name for name, is_valid in valid.items() if not is_valid]
-    if invalid:
-        raise WireError(f"{what}: invalid {', '.join(invalid)}; docs/protocol.md gives the allowed values")
-
-
-def _parse_list(message: Mapping[str, Any], field: str, parse_item: Callable[[Any], T | None]) -> tuple[T, ...]:
-    """Parse the items of a list field; `parse_item` returns None for a malformed item."""
-    rows = message[field]
-    if not isinstance(rows, list):
-        raise WireError(f"{field} is not a list")
-    parsed = [parse_item(row) for row in rows]
-    if any(value is None for value in parsed):
-        raise WireError(f"{field} has a malformed item")
-    return tuple(cast("list[T]", parsed))
-
-
-def _lists(rows: tuple[tuple[Any, ...], ...]) -> list[list[Any]]:
-    return [list(row) for row in rows]
+    check_valid({"store": is_bytes(message["store"], STORE_ID_BYTES), "fence": is_count(message["fence"])}, what)
 
 
 def _is_epoch_or_none(value: object) -> bool:

@@ -171,6 +171,11 @@ class MqttClient:
             await self._has_events.wait()
         return self._events.popleft()
 
+    @property
+    def waiting(self) -> int:
+        """Number of events that wait for `receive`."""
+        return len(self._events)
+
     async def publish(self, topic: str, payload: bytes) -> None:
         """Send a message; waits while `IN_FLIGHT_LIMIT` others are unanswered, and until the socket has taken this one.
 

@@ -55,6 +55,7 @@ class Label(StrEnum):
     RENEWAL = "pulsegate renewal"
     TLS_KEY = "pulsegate TLS key"
     TIME = "pulsegate time"
+    STATUS = "pulsegate status"
 
 
 _USES: Final = {
@@ -69,6 +70,7 @@ _USES: Final = {
     Label.RENEWAL: Use.DEVICE,
     Label.TLS_KEY: Use.TLS,
     Label.TIME: Use.TIME,
+    Label.STATUS: Use.DEVICE,
 }
 
 

@@ -14,6 +14,7 @@ alert waits behind it.
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -29,7 +30,7 @@ from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, OutgoingMessage, Position,
 from sync.registration import Registration
 from sync.signing import SignatureError
 from sync.transport import Transport, WorkerCall
-from sync.wire import UPLINK_LANES, Lane, WireError, ack_topic, receipt_topic, up_topic
+from sync.wire import LANES, RETRY_AFTER_LIMIT_S, Lane, WireError, ack_topic, receipt_topic, up_topic
 
 log: Final = logging.getLogger(__name__)
 
@@ -42,9 +43,15 @@ IGNORED_REPORT_INTERVAL_S: Final = 60.0
 
 ANSWER_LIMIT_S: Final = 30.0
 """Time without an acknowledgement after which the status says so. Several sendings expire before: the first after 2 s."""
+OUTDATED_PAUSE_S: Final = 3600.0
+"""How long an outdated hub sends nothing but alerts after the clinic refused its blocks. It tries again after that, as the
+clinic may have been set back; after an update the agent starts anew, without a pause."""
+SPREAD: Final = 1.5
+"""A pause that the clinic asks for is prolonged at random by up to this factor: its hubs must not all come back at once."""
 _START: Final[Position] = (0, 0)
-_LANE_WITHOUT_BLOCKS: Final[Lane] = "wave"
-"""The topic of a message without blocks: the least urgent."""
+_LEAST_URGENT: Final[Lane] = "wave"
+"""The topic of a message without blocks, and of one with blocks of `archive`, which has no topic."""
+_ARCHIVE: Final[tuple[Lane, ...]] = ("archive",)
 _ReceiveMessage = Callable[[Outbox, Registration, bytes, SentBlocks], Received]
 
 
@@ -55,7 +62,8 @@ class UplinkStatistics:
     `ignored_messages` were forged, foreign, replayed or malformed; `ignored_reason` says why one of them was ignored.
     `problem` says why blocks do not reach the clinic and what to check; None once one is acknowledged, or none is left.
     `aside_reason` and `refused_reason` are the clinic's reasons for the last block that it set aside, and that it refused.
-    `is_copied`: the clinic says that two machines use this hub's identity.
+    `is_copied`: the clinic says that two machines use this hub's identity. `update_by_s`: the clinic says that this agent is
+    outdated, and that it refuses its blocks from then on, seconds since 1970. `pauses` counts how often it asked to wait.
     """
 
     blocks_sent: int = 0
@@ -67,6 +75,8 @@ class UplinkStatistics:
     aside_reason: str | None = None
     refused_reason: str | None = None
     is_copied: bool = False
+    update_by_s: int | None = None
+    pauses: int = 0
 
 
 @dataclass(slots=True)
@@ -94,16 +104,31 @@ _SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
     ("wave", True),
     ("vital", False),
     ("wave", False),
+    ("archive", True),
+    ("archive", False),
 )
 """(lane, is live), most urgent first."""
 
 
-class Uplink:
-    """Sends the blocks of one hub to the clinic. `statistics` may be read at any time.
+def ignore(*_values: object) -> None:
+    """Do nothing when an uplink calls."""
 
-    `on_live` is called with the seconds for which the clinic asks for a commit every second, and `on_audit`, in the thread of
-    `call`, with heads of the audit logs that are new.
+
+@dataclass(frozen=True, slots=True)
+class UplinkCallbacks:
+    """What an uplink calls.
+
+    `on_live`: with the seconds for which the clinic asks for a commit every second. `on_connected`: at each new connection.
+    `on_audit`: with heads of the audit logs that are new, in the thread of the uplink's `call`.
     """
+
+    on_live: Callable[[float], None] = ignore
+    on_connected: Callable[[], None] = ignore
+    on_audit: Callable[[SiteAudit], None] = ignore
+
+
+class Uplink:
+    """Sends the blocks of one hub to the clinic. `statistics` may be read at any time."""
 
     def __init__(
         self,
@@ -114,8 +139,7 @@ class Uplink:
         keys: HubKeys,
         registration: Registration,
         call: WorkerCall,
-        on_live: Callable[[float], None],
-        on_audit: Callable[[SiteAudit], None],
+        callbacks: UplinkCallbacks,
     ) -> None:
         self._outbox = outbox
         self._transport = transport
@@ -123,12 +147,13 @@ class Uplink:
         self._sender = Sender(hub, keys.device)
         self._registration = registration
         self._call = call
-        self._on_live = on_live
-        self._on_audit = on_audit
+        self._callbacks = callbacks
         self._audit: SiteAudit | None = None
         self._is_connected = False
         self._is_dropped_due = False
         self._answered_at = 0.0
+        self._paused_until = self._outdated_until = 0.0
+        """Until when nothing but alerts is sent, as the clinic asked for it, and as this agent is outdated."""
         self._ignored_reported_at: float | None = None
         self._cursors: dict[Lane, _Cursor] | None = None
         self._in_flight = InFlight()
@@ -151,13 +176,18 @@ class Uplink:
         """Signal that the outbox has new blocks. Call it on the event loop."""
         self._wakeup.set()
 
+    def send_archive(self) -> None:
+        """Send blocks that were released in `archive`. Call it on the event loop."""
+        self._read_again(_ARCHIVE)
+        self.wake()
+
     async def _send(self) -> NoReturn:
         while True:
             self._wakeup.clear()
             self._expire_in_flight()
             try:
                 is_idle = not await self._send_message()
-                pause_s = self._time_to_expiry_s()
+                pause_s = self._time_to_next_event_s()
             except TransientError as error:
                 self._set_problem(str(error))
                 self._cursors = None  # read again the blocks that were read but not sent
@@ -174,13 +204,13 @@ class Uplink:
         if self._cursors is None:
             self._cursors = await self._create_cursors()
         cursors, in_flight = self._cursors, self._in_flight
-        is_dropped_due = self._is_dropped_due and in_flight.is_empty
+        is_dropped_due = self._is_dropped_due and in_flight.is_empty and not self._pause_s()
         prepare = (prepare_message, self._outbox, self._sender, self._list_sections(cursors))
         message = await self._call(*prepare, in_flight.sent_blocks(), is_dropped_due)
         if cursors is not self._cursors:  # the lanes have to be read again
             return True
         if message is None:
-            if in_flight.is_empty:
+            if in_flight.is_empty and not self._pause_s():
                 self._set_problem(None)
             return False
         if message.section is not None:
@@ -191,7 +221,7 @@ class Uplink:
 
     async def _create_cursors(self) -> dict[Lane, _Cursor]:
         cursors: dict[Lane, _Cursor] = {}
-        for lane in UPLINK_LANES:
+        for lane in LANES:
             end = await self._call(self._outbox.last_position, lane)
             cursors[lane] = _Cursor(end, end)
         return cursors
@@ -200,8 +230,8 @@ class Uplink:
         """The parts of the lanes to send next, most urgent first, up to the first lane for which there is no room."""
         sections: list[Section] = []
         for lane, is_live in _SEND_ORDER:
-            room = self._in_flight.room_bytes(lane)
-            if room == 0:
+            room = self._in_flight.room_bytes(lane, asyncio.get_running_loop().time())
+            if room == 0 or (lane != "alert" and self._pause_s()):
                 break
             limit_bytes = MESSAGE_BLOCKS_LIMIT_BYTES
             if lane != "alert":
@@ -220,7 +250,8 @@ class Uplink:
         self._is_dropped_due = False
         if message.ids:
             self._in_flight.add(message.ids, len(message.payload) + PACKET_OVERHEAD_BYTES, asyncio.get_running_loop().time())
-        lane = message.section.lane if message.section else _LANE_WITHOUT_BLOCKS
+        lane = message.section.lane if message.section else _LEAST_URGENT
+        lane = _LEAST_URGENT if lane == "archive" else lane
         try:
             await self._transport.publish(up_topic(self._hub, lane), message.payload)
         except TransientError:
@@ -236,6 +267,7 @@ class Uplink:
                     self._is_connected = True
                     self._answered_at = asyncio.get_running_loop().time()
                     self._reset_connection()
+                    self._callbacks.on_connected()
                     self._wakeup.set()
                 case Disconnected(reason):
                     self._is_connected = False
@@ -270,12 +302,12 @@ class Uplink:
             self._answered_at = now
             self._set_problem(None)
         if applied.is_new_store:
-            self._read_again(UPLINK_LANES)
+            self._read_again(LANES)
         self._note_report(received)
         self._wakeup.set()
         if received.audit not in (None, self._audit):
             self._audit = received.audit
-            await self._call(self._on_audit, received.audit)
+            await self._call(self._callbacks.on_audit, received.audit)
 
     def _note_report(self, received: Received) -> None:
         """Note what the clinic says besides which blocks it holds."""
@@ -291,7 +323,32 @@ class Uplink:
                 log.error("another machine uses this hub's identity: find and stop it, and register it under another name")
             statistics.is_copied = received.is_copied
         if received.live_s:
-            self._on_live(received.live_s)
+            self._callbacks.on_live(received.live_s)
+        if received.pause_s is not None:
+            self._pause(min(received.pause_s * random.uniform(1.0, SPREAD), RETRY_AFTER_LIMIT_S))  # noqa: S311 - no secret
+            self._note_update(received)
+
+    def _note_update(self, received: Received) -> None:
+        """Note whether the clinic says that this agent is outdated, and keep what it refuses therefore."""
+        if received.update_by_s is not None and self.statistics.update_by_s is None:
+            log.warning("this pulsegate is outdated: update it, or the clinic will soon take nothing of it but alerts")
+        self.statistics.update_by_s = received.update_by_s
+        if received.update_by_s is None:
+            self._outdated_until = 0.0
+        if received.outdated:
+            self._in_flight.remove_unsent(received.outdated)
+            self._read_again({id_.lane for id_ in received.outdated})
+            self._outdated_until = asyncio.get_running_loop().time() + OUTDATED_PAUSE_S
+            self._set_problem("the clinic takes only alerts of this hub, as its pulsegate is outdated: update it")
+
+    def _pause(self, seconds: float) -> None:
+        """Send nothing but alerts for so long; 0 ends the pause. What is in flight may still be acknowledged."""
+        self.statistics.pauses += bool(seconds)
+        self._paused_until = asyncio.get_running_loop().time() + seconds
+
+    def _pause_s(self) -> float:
+        """The rest of the pause."""
+        return max(0.0, max(self._paused_until, self._outdated_until) - asyncio.get_running_loop().time())
 
     def _on_ignored(self, reason: str) -> None:
         """Count a message that changes nothing, and report it unless another one was reported lately."""
@@ -336,9 +393,12 @@ class Uplink:
             again: dict[Lane, _Cursor] = {lane: _Cursor(self._cursors[lane].live, self._cursors[lane].live) for lane in lanes}
             self._cursors = {**self._cursors, **again}
 
-    def _time_to_expiry_s(self) -> float | None:
+    def _time_to_next_event_s(self) -> float | None:
+        """Time until a block is overdue, the pause ends, or a further alert may be sent; None if none of these comes."""
+        now = asyncio.get_running_loop().time()
         due_at = self._in_flight.next_expiry()
-        return None if due_at is None else max(0.0, due_at - asyncio.get_running_loop().time())
+        expiry = [] if due_at is None else [max(0.0, due_at - now)]
+        return min([*expiry, *filter(None, (self._pause_s(), self._in_flight.alert_wait_s(now)))], default=None)
 
     def _set_problem(self, problem: str | None) -> None:
         """Report a problem, or its end, in the statistics and once in the log."""

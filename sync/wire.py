@@ -22,12 +22,17 @@ STORE_ID_BYTES: Final = 16
 FINGERPRINT_BYTES: Final = 8
 DIGEST_BYTES: Final = 32
 """Length of a digest, a chain value and a commitment: SHA-256."""
+UNKNOWN_CHAIN: Final = bytes(DIGEST_BYTES)
+"""The chain value at the end of a dropped range that damage of the hub's buffer made unknown."""
 MAX_COUNT: Final = 2**53 - 1
 """Largest epoch, sequence number and counter: every JSON and JavaScript reader represents it exactly."""
 EPOCH_RANDOM_BITS: Final = 20
 """Random low bits of an epoch: the other bits are seconds since 1970."""
 LIVE_LIMIT_S: Final = 600
 """The longest time for which one acknowledgement can ask a hub to commit every second."""
+RETRY_AFTER_LIMIT_S: Final = 300
+"""The longest time for which one acknowledgement can ask a hub to send only alerts: as long as a hub may be silent before the
+clinic raises an alarm. A hub loses nothing meanwhile, and then asks again with one message."""
 FENCE_STEP_LIMIT: Final = 1000
 """Largest growth of the fence from one store to the next. No single wrong message can use up all fences."""
 
@@ -37,8 +42,12 @@ LANES: Final[tuple[Lane, ...]] = get_args(Lane)
 UPLINK_LANES: Final[tuple[Lane, ...]] = ("alert", "vital", "wave")
 """The lanes that the hub sends without a request; `archive` stays on the hub until the clinic requests a part of it."""
 
+ON_REQUEST_LANE: Final[Lane] = "archive"
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOPIC: Final = re.compile(rf"pulsegate/v1/({_NAME.pattern})/up/(?:alert|vital|wave)")
+
+_STATUS_TOPIC: Final = re.compile(rf"pulsegate/v1/({_NAME.pattern})/up/status")
 
 
 class WireError(PermanentError):
@@ -82,6 +91,10 @@ def up_topic(hub: str, lane: Lane) -> str:
     return f"pulsegate/v1/{hub}/up/{lane}"
 
 
+def status_topic(hub: str) -> str:
+    return f"pulsegate/v1/{hub}/up/status"
+
+
 def ack_topic(hub: str) -> str:
     return f"pulsegate/v1/{hub}/down/ack"
 
@@ -90,7 +103,7 @@ def receipt_topic(hub: str) -> str:
     return f"pulsegate/v1/{hub}/down/receipt"
 
 
-UP_TOPICS: Final = tuple(up_topic("+", lane) for lane in UPLINK_LANES)
+UP_TOPICS: Final = (*(up_topic("+", lane) for lane in UPLINK_LANES), status_topic("+"))
 """The topics that ingest subscribes to."""
 
 
@@ -104,6 +117,12 @@ def hub_of_topic(topic: str) -> str:
     if match is None:
         raise WireError("not a topic for envelopes: expected pulsegate/v1/<hub>/up/<alert|vital|wave>")
     return match[1]
+
+
+def hub_of_status_topic(topic: str) -> str | None:
+    """The hub that a topic for statuses names; None if it is another topic."""
+    match = _STATUS_TOPIC.fullmatch(topic)
+    return match[1] if match else None
 
 
 def decode_cbor_map(

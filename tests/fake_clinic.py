@@ -14,7 +14,8 @@ from sync.recipients import RecipientKeyPair
 from sync.registration import Registration
 from sync.seal import open_block, parse_header
 from sync.signing import SigningKey, Use, VerifyingKey
-from sync.wire import BlockId, Lane, ack_topic, hub_of_topic
+from sync.status import HubStatus, decode_status
+from sync.wire import BlockId, Lane, ack_topic, hub_of_status_topic, hub_of_topic
 from tests.link import LinkEnd
 
 SUBJECT, NEXT_SUBJECT = "subject-1", "subject-2"
@@ -22,7 +23,9 @@ SUBJECT, NEXT_SUBJECT = "subject-1", "subject-2"
 
 @dataclass
 class FakeClinic:
-    """Registered for one hub and two subjects. It fails on the next `failures` messages; `envelopes` are all that it took."""
+    """Registered for one hub and two subjects. It fails on the next `failures` messages; `envelopes` and `statuses` are all
+    that it took.
+    """
 
     hub: str
     device: VerifyingKey
@@ -40,6 +43,7 @@ class FakeClinic:
     wraps: dict[bytes, WrappedKey] = field(default_factory=dict)
     dropped: list[Dropped] = field(default_factory=list)
     envelopes: list[Envelope] = field(default_factory=list)
+    statuses: list[HubStatus] = field(default_factory=list)
 
     @property
     def registration(self) -> Registration:
@@ -51,6 +55,9 @@ class FakeClinic:
         while True:
             event = await link.receive()
             if not isinstance(event, Message):
+                continue
+            if hub_of_status_topic(event.topic) is not None:
+                self.statuses.append(decode_status(event.payload, self.device))
                 continue
             if self.failures:
                 self.failures -= 1

@@ -30,6 +30,10 @@ class LinkEnd:
     async def receive(self) -> MqttEvent:
         return await self.events.get()
 
+    @property
+    def waiting(self) -> int:
+        return self.events.qsize()
+
 
 class Link:
     """Two ends that are up or down together. `is_lost` decides whether a message is lost; `sent` keeps all messages."""

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from cloud.site import Authority, Kind
-from cloud.site.mosquitto import Listener, write_broker_config
+from cloud.site.mosquitto import Listener, reload_broker, write_broker_config
 from config.endpoint import Endpoint
 from config.identity import write_identity
 
@@ -83,6 +83,15 @@ class Broker:
         self._reader.start()
         assert is_running.wait(START_LIMIT_S), self.log
         assert self._process.poll() is None, self.log
+
+    def reload(self) -> None:
+        """Reload the configuration, and wait until that is done."""
+        n = len(self.log)
+        reload_broker(self.folder / "broker")
+        deadline_s = time.monotonic() + START_LIMIT_S
+        while not any("Reloading config" in line for line in self.log[n:]):
+            assert time.monotonic() < deadline_s, self.log
+            time.sleep(0.005)
 
     def kill(self) -> None:
         """End the broker as a crash does."""

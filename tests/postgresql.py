@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: in a temporary folder, reached by a Unix socket only, with a password."""
+"""A PostgreSQL server of the tests' own: in a temporary folder, reached by a Unix socket, with a password."""
 
 import os
 import pwd
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +18,11 @@ import pytest
 from sqlalchemy import URL, Engine, create_engine
 
 from cloud.database_url import PostgresUrl
+from tests.mosquitto import free_port
 
 USER: Final = "pulsegate"
 PORT: Final = 5432
-"""Names the socket. Nothing listens on a network."""
+"""Names the socket. Nothing listens on a network, unless the server is configured for TLS."""
 START_LIMIT_S: Final = 60
 MEMORY: Final = Path("/dev/shm")  # noqa: S108  a folder with a random name is made in it
 MEMORY_NEEDED_BYTES: Final = 1 << 30
@@ -36,14 +37,14 @@ OPTIONS: Final = (
 class Server:
     """A running server, and its databases."""
 
-    def __init__(self, folder: Path, password: str) -> None:
-        self._folder, self._password = folder, password
-        self._socket = f"{folder}/.s.PGSQL.{PORT}"
+    def __init__(self, folder: Path, password: str, port: int) -> None:
+        self._folder, self._password, self.port = folder, password, port
+        self._socket = f"{folder}/.s.PGSQL.{port}"
         self._engines: dict[str, Engine] = {}
         self.password_file = folder / "pgpass"
 
     def url(self, database: str) -> PostgresUrl:
-        return PostgresUrl(USER, str(self._folder), PORT, database)
+        return PostgresUrl(USER, str(self._folder), self.port, database)
 
     def create_if_missing(self, name: str) -> None:
         if name not in self._engines:
@@ -102,14 +103,18 @@ class Server:
 
 
 @contextmanager
-def run_server() -> Iterator[Server]:
-    """Start a server and stop it at the end. Skips the test where PostgreSQL is not installed, and fails it under `CI=true`."""
+def run_server(configure: Callable[[Path], Path] | None = None) -> Iterator[Server]:
+    """Start a server and stop it at the end. Skips the test where PostgreSQL is not installed, and fails it under `CI=true`.
+
+    `configure` writes files for TLS to a folder, and returns the path of a configuration file. The server then listens on a
+    free port, too.
+    """
     binaries, as_user = _find_binaries(), _as_other_user()
     folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-", dir=_find_memory()))
     try:
         password = secrets.token_hex(16)
-        server = Server(folder, password)
-        server.password_file.write_text(f"localhost:{PORT}:*:{USER}:{password}\n")
+        server = Server(folder, password, free_port() if configure else PORT)
+        server.password_file.write_text(f"*:{server.port}:*:{USER}:{password}\n")
         server.password_file.chmod(0o600)
         data, secret = folder / "data", folder / "password"
         secret.write_text(password)
@@ -119,7 +124,15 @@ def run_server() -> Iterator[Server]:
         initdb = [binaries / "initdb", "--no-sync", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={secret}"]
         done = subprocess.run([*as_user, *initdb, "--encoding=UTF8", data], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        options = [part for option in (*OPTIONS, f"unix_socket_directories={folder}") for part in ("-c", option)]
+        settings = [*OPTIONS, f"unix_socket_directories={folder}"]
+        if configure:
+            (folder / "site").mkdir()
+            with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
+                file.write(f"include '{configure(folder / 'site')}'\n")
+            for path in [folder / "site", *(folder / "site").rglob("*")] if as_user else []:
+                shutil.chown(path, "postgres")
+            settings += ["listen_addresses=127.0.0.1", f"port={server.port}"]
+        options = [part for setting in settings for part in ("-c", setting)]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen([*as_user, binaries / "postgres", "-D", data, *options], cwd=folder, stderr=log)
         try:

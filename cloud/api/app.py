@@ -27,6 +27,7 @@ from cloud.api.watching import renew_watch
 from cloud.audit_log import AuditLog
 from cloud.changes import AlertKey, SensorKey
 from cloud.clock import now_us
+from cloud.hub_overview import hub_as_json, list_hubs
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
 from cloud.validate import MAX_NAME_CHARS, MAX_TIME_US
@@ -116,6 +117,11 @@ def _add_rest_routes(app: FastAPI, store: Store, engine: Engine, access: AccessL
     _add_alert_routes(app, engine, access)
     _add_sensor_routes(app, engine, access)
 
+    @app.get("/api/hubs")
+    def hubs(scope: ViewerScope) -> Json:
+        at_us = now_us()
+        return {"now_us": at_us, "hubs": [hub_as_json(hub) for hub in list_hubs(store, scope, at_us)]}
+
     @app.get("/api/counters")
     def counters(scope: ViewerScope) -> Json:
         return read_counters(store, engine, scope)
@@ -140,7 +146,7 @@ def _add_alert_routes(app: FastAPI, engine: Engine, access: AccessLog) -> None:
         cursor: Annotated[str | None, Query(max_length=200)] = None,
     ) -> Json:
         if after_revision:
-            found = alert_queries.list_changed_alerts(engine, scope, after_revision)
+            found: Json = alert_queries.list_changed_alerts(engine, scope, after_revision)
         else:
             try:
                 start = ListCursor.parse(cursor) if cursor else ListCursor(now_us() - CURRENT_US)

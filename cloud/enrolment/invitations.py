@@ -90,7 +90,7 @@ class Invitations:
         return sorted(found, key=lambda invitation: (invitation.created_s, invitation.digest))
 
     def claim(self, invitation: StoredInvitation, device: VerifyingKey, now_s: int) -> None:
-        """Use an invitation up for a device. The same device may repeat it until it expires.
+        """Use an invitation up for a device. The same device may repeat it until it expires: it may have missed the answer.
 
         Raises:
             RefusedCodeError: it has expired, was cancelled, or another device has used it.

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cloud.audit_log import AuditLog
 from cloud.enrolment.identities import TimeSigner
-from cloud.enrolment.invitations import Invitations, RefusedCodeError
+from cloud.enrolment.invitations import Invitations, RefusedCodeError, StoredInvitation
 from cloud.enrolment.nonces import RenewalNonces
 from cloud.enrolment.throttle import Throttle
 from cloud.errors import ClinicError
@@ -24,7 +24,6 @@ from cloud.registry import hub_file, load_hub
 from cloud.site import Authority, Kind
 from cloud.site_name import SITE
 from cloud.store.audit_refusals import UNREGISTERED, Refusal
-from config.files import locked
 from sync.audit import Action, Actor, AuditEvent, Category, Role, object_id
 from sync.enrolment import (
     Broker,
@@ -115,10 +114,30 @@ class EnrolmentService:
             self.audit.count_refusal(Refusal(invitation.hub, f"invitation-{error.reason}"))
             raise RefusedError(error.reason) from error
         admitted = _event(Action.ENROL, invitation.hub, invitation.subject, object_id("invitation", invitation.id))
-        with locked(self.folder.path / "enrolment.lock", wait=True), self.audit.logging(admitted):
+        with self.folder.issuing(), self.audit.logging(admitted):
+            self._check_not_ended(invitation, request.device)
             registration = enrol_hub(self.folder, invitation.hub, request.device, invitation.subject, moment.wall_s)
+            grant = self._grant(invitation.subject, registration, request.tls, moment.wall_s)
         log.info("hub %s enrolled by invitation %s", invitation.hub, invitation.id)
-        return self._grant(invitation.subject, registration, request.tls, moment.wall_s)
+        return grant
+
+    def _check_not_ended(self, invitation: StoredInvitation, device: VerifyingKey) -> None:
+        """Check that neither a revocation nor another device has ended what an invitation began.
+
+        Raises:
+            RefusedError: the hub was revoked after it was invited, or the repetition is by a device that was replaced.
+        """
+        issued = self.authority.list_issued(Kind.HUBS, invitation.hub)
+        revoked_s = issued[-1].revoked_s if issued else None
+        if revoked_s is not None and revoked_s >= invitation.created_s:
+            log.warning("the invitation %s of hub %s was refused: the hub was revoked after it", invitation.id, invitation.hub)
+            raise RefusedError("revoked")
+        path = hub_file(self.folder.hubs, invitation.hub)
+        if invitation.end is None or not path.exists():
+            return
+        known = load_hub(path)
+        if device != known.device and device in [former.key for former in known.former_keys]:
+            raise RefusedError("used")
 
     def renew(self, data: bytes, moment: Moment) -> bytes:
         """Certify a new TLS key of a registered hub, whose certificate may have expired.
@@ -136,13 +155,15 @@ class EnrolmentService:
             request.verify(load_hub(path).device)
         except SignatureError as error:
             raise RefusedError from error
-        self._nonces.use(request.nonce, moment.mono_s)
-        if self.authority.is_revoked(Kind.HUBS, request.hub):
-            log.warning("hub %s is revoked and asked for a new certificate", request.hub)
-            self.audit.count_refusal(Refusal(request.hub, "revoked"))
-            raise RefusedError("revoked")
-        subject, registration = describe_hub(self.folder, request.hub, moment.wall_s)
-        with self.audit.logging(_event(Action.RENEW, request.hub, subject)):
+        with self.folder.issuing():
+            if not self._nonces.use(request.nonce, moment.mono_s):
+                raise RefusedError
+            if self.authority.is_revoked(Kind.HUBS, request.hub):
+                log.warning("hub %s is revoked and asked for a new certificate", request.hub)
+                self.audit.count_refusal(Refusal(request.hub, "revoked"))
+                raise RefusedError("revoked")
+            subject, registration = describe_hub(self.folder, request.hub, moment.wall_s)
+            self.audit.append(_event(Action.RENEW, request.hub, subject))
             return self._grant(subject, registration, request.tls, moment.wall_s)
 
     def _grant(self, subject: str, registration: Registration, tls: VerifyingKey, now_s: int) -> bytes:
@@ -168,6 +189,8 @@ def answer(service: EnrolmentService, path: str, body: bytes, address: str, mome
                 return 200, service.enrol(body, address, moment)
             case "/v2/renew":
                 return 200, service.renew(body, moment)
+            case _:
+                return 404, b""
     except WireError:
         return 400, b""
     except RefusedError as error:
@@ -175,7 +198,6 @@ def answer(service: EnrolmentService, path: str, body: bytes, address: str, mome
     except (ClinicError, SyncError) as error:
         log.error("cannot answer %s: %s", path, error)
         return 500, b""
-    return 404, b""
 
 
 def invitations_of(folder: ClinicFolder) -> Invitations:

@@ -4,6 +4,7 @@ The secrets have 128 bits, so no number of guesses finds one. The limits keep a 
 """
 
 import ipaddress
+import threading
 from collections import OrderedDict, deque
 from typing import Final
 
@@ -23,24 +24,27 @@ class Throttle:
     """Counts wrong codes. Times are of a monotonic clock, in seconds."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._all: deque[float] = deque(maxlen=TOTAL_LIMIT)
         self._of: OrderedDict[str, deque[float]] = OrderedDict()
 
     def allows(self, address: str, now_s: float) -> bool:
         """Whether an address may try a code now."""
-        failures = self._of.get(_group(address))
-        return not (_is_full(self._all, now_s) or (failures is not None and _is_full(failures, now_s)))
+        with self._lock:
+            failures = self._of.get(_group(address))
+            return not (_is_full(self._all, now_s) or (failures is not None and _is_full(failures, now_s)))
 
     def note_failure(self, address: str, now_s: float) -> None:
         """Count a wrong code."""
-        self._all.append(now_s)
-        if ipaddress.ip_address(address).is_loopback:  # a load balancer on this machine: everybody comes from there
-            return
-        failures = self._of.setdefault(_group(address), deque(maxlen=ADDRESS_LIMIT))
-        failures.append(now_s)
-        self._of.move_to_end(_group(address))
-        if len(self._of) > MAX_ADDRESSES:
-            self._of.popitem(last=False)
+        with self._lock:
+            self._all.append(now_s)
+            if ipaddress.ip_address(address).is_loopback:  # a load balancer on this machine: everybody comes from there
+                return
+            failures = self._of.setdefault(_group(address), deque(maxlen=ADDRESS_LIMIT))
+            failures.append(now_s)
+            self._of.move_to_end(_group(address))
+            if len(self._of) > MAX_ADDRESSES:
+                self._of.popitem(last=False)
 
 
 def _is_full(failures: deque[float], now_s: float) -> bool:

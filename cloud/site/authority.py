@@ -178,6 +178,11 @@ class Authority:
         issued = self._ledger.list_issued(kind, name)
         return bool(issued) and issued[-1].revoked_s is not None
 
+    def list_revoked_names(self, kind: Kind, now_s: int) -> list[str]:
+        """Return the names whose latest certificate was revoked and has not expired."""
+        latest = {issued.name: issued for issued in self._ledger.list_issued(kind)}
+        return sorted(name for name, one in latest.items() if one.revoked_s is not None and one.expires_s > now_s)
+
     def list_issued(self, kind: Kind | None = None, name: str | None = None) -> list[Issued]:
         """Return the certificates that were issued, oldest first, of one kind and name if they are given."""
         return self._ledger.list_issued(kind, name)
@@ -189,8 +194,7 @@ class Authority:
             ClinicError: a file cannot be written.
             KeyFileError: the key of an issuing CA is missing, damaged or readable by others.
         """
-        number, written_s = self._ledger.begin_list(now_s)
-        with _reporting_os_errors(self.folder):
+        with self._ledger.writing_lists(now_s) as (number, written_s), _reporting_os_errors(self.folder):
             for kind in Kind:
                 lists = [
                     make_crl(one.load(kind), self._ledger.list_revoked(kind, one.number, now_s), number, written_s)

@@ -28,7 +28,7 @@ ISSUING_LIFE_S: Final = 5 * _YEAR_S
 BACKDATE_S: Final = 300
 """A certificate is valid from so long before it was issued: the clocks of a site's machines differ by less."""
 CRL_LIFE_S: Final = 7 * _DAY_S
-"""A revocation list is written anew every day; a site whose timer stops has six days until the broker refuses all."""
+"""A revocation list is written anew every hour; a site whose timer stops has days until the broker refuses all."""
 
 
 class Kind(StrEnum):

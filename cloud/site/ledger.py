@@ -98,21 +98,24 @@ class Ledger:
             if one.revoked_s is not None and one.generation == generation and one.expires_s > now_s
         ]
 
-    def begin_list(self, now_s: int) -> tuple[int, int]:
-        """Return number and time of new revocation lists: the number is higher than all before, and the time later.
+    @contextlib.contextmanager
+    def writing_lists(self, now_s: int) -> Iterator[tuple[int, int]]:
+        """Yield number and time of new revocation lists: the number is higher than all before, and the time later.
 
         Of two lists of the same second a running server would go on to use the first. The time is at most `BACKDATE_S` ahead,
-        so that the lists are valid at once.
+        so that the lists are valid at once. No other process writes to the ledger, or lists, meanwhile: it would replace newer
+        lists by older ones.
 
         Raises:
             ClinicError: the file cannot be written.
         """
         with self._open() as database:
+            database.execute("BEGIN IMMEDIATE")
             (last_s,) = database.execute("SELECT coalesce(max(written_s), 0) FROM list").fetchone()
             written_s = min(max(now_s, last_s + 1), now_s + BACKDATE_S)
             number = database.execute("INSERT INTO list (written_s) VALUES (?)", (written_s,)).lastrowid
-        assert number is not None
-        return number, written_s
+            assert number is not None
+            yield number, written_s
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

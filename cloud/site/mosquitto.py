@@ -32,6 +32,8 @@ QUEUED_LIMIT_BYTES: Final = 512 * 1024 * 1024
 """What waits for one ingest worker. Above it mosquitto drops messages and says nothing; hubs send them again after a minute."""
 CONFIG_FILE: Final = "mosquitto.conf"
 PID_FILE: Final = "mosquitto.pid"
+RELOAD_S: Final = 1.0
+"""mosquitto looks for a signal ten times a second; until it has, it accepts what it accepted before (seen: 0.1 s)."""
 _CONTROL_FILE: Final = "control.json"
 """Where the services' listener is, for `cut_connection`."""
 
@@ -150,6 +152,8 @@ def load_control(folder: Path) -> Endpoint:
 def reload_broker(folder: Path) -> None:
     """Let the running broker read certificates, access lists and revocation lists again. Connections stay open.
 
+    It has taken effect after `RELOAD_S`.
+
     Raises:
         ClinicError: it does not run, or belongs to another user.
     """
@@ -161,10 +165,9 @@ def reload_broker(folder: Path) -> None:
 
 
 async def cut_connection(broker: Endpoint, hub: str) -> None:
-    """End the connection of a hub at the broker, after `reload_broker` refuses its certificate.
+    """End the connection of a hub at the broker: a client of the same id takes its place and leaves.
 
-    A client of the same id takes its place and leaves. The broker reloads before it serves this client, so the hub cannot come
-    back in between.
+    If the hub was revoked, wait for `RELOAD_S` after `reload_broker` first, so that it is refused when it comes back.
 
     Args:
         broker: the listener of the services, with the identity of one.

@@ -1,7 +1,7 @@
 """The site's audit log in the store: one chain for all processes of the clinic.
 
 Whoever appends first locks the one row of `audit_log`, so that no two processes add a row at the same place; the row's number
-is a primary key besides. `sync.audit` has the form of a row; decision 20 says why there is one chain.
+is a primary key besides. `sync.audit` has the form of a row; decision 21 says why there is one chain.
 """
 
 from collections.abc import Iterator, Sequence

@@ -20,6 +20,7 @@ COPY_WINDOW_US: Final = 24 * 3600 * 1_000_000
 """Two events within this time say that a hub was copied; one may be a buffer that was restored once. It is reported so long."""
 LATE_MESSAGE_US: Final = 10 * 60 * 1_000_000
 """Messages of a superseded epoch that were under way when the next began arrive within this time."""
+_OF_HUB: Final = "heard_us", "revision", "outdated_us"
 _IDENTITY: Final = tables.state.c.store_id, tables.state.c.fence, tables.state.c.commits
 
 
@@ -28,11 +29,13 @@ def _list(name: str) -> BindParameter[Any]:
 
 
 def _view_query() -> Executable:
-    """The store's identity with each stored statement of `keys`; one row without a statement if there is none."""
+    """The store's identity and what it knows of the hub, with each stored statement of `keys`, or one row without one."""
     table = tables.statements
     is_wanted = and_(table.c.hub == bindparam("of_hub"), table.c.id.in_(_list("keys")))
     columns = [table.c[name] for name in KeyStatement._fields]
-    return select(*_IDENTITY, *columns).select_from(tables.state.outerjoin(table, is_wanted))
+    of_hub = tables.hub_states.c.hub == bindparam("of_hub")
+    known = [select(tables.hub_states.c[name]).where(of_hub).scalar_subquery().label(name) for name in _OF_HUB]
+    return select(*_IDENTITY, *columns, *known).select_from(tables.state.outerjoin(table, is_wanted))
 
 
 def _progress_query() -> Executable:
@@ -65,12 +68,16 @@ _OWN_EPOCH: Final = _own_epoch_query()
 class StoreView(NamedTuple):
     """What ingest must know before it checks a message's blocks.
 
-    `statements` are those stored for these data keys. `is_lost`: the hub knows of commits that the store does not have.
+    `statements` are those stored for these data keys. `is_lost`: the hub knows of commits that the store does not have. The
+    last three are those of `hub_states`; they are None for a hub that is not known there yet.
     """
 
     statements: dict[bytes, KeyStatement]
     erased: frozenset[str]
     is_lost: bool
+    heard_us: int | None
+    revision: int | None
+    outdated_us: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +100,10 @@ def view_store(connection: Connection, envelope: Envelope, keys: set[bytes], sub
     rows = connection.execute(_VIEW, {"of_hub": envelope.hub, "keys": list(keys)}).all()
     n = len(StoreIdentity._fields)
     return StoreView(
-        {row.id: KeyStatement(*row[n:]) for row in rows if row.id is not None},
+        {row.id: KeyStatement(*row[n : -len(_OF_HUB)]) for row in rows if row.id is not None},
         frozenset(connection.scalars(_ERASED, {"subjects": list(subjects)})),
         find_loss(connection, envelope, StoreIdentity(*rows[0][:n])) is not None,
+        *rows[0][-len(_OF_HUB) :],
     )
 
 

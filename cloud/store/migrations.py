@@ -11,10 +11,10 @@ from cloud.store.partitions import create_default_partition
 from sync.format_1.blocks import parse_header
 from sync.seal import SealError
 
+FORMAT_2_VERSION: Final = 3
+"""The first version whose tables hold blocks of format 2."""
 UNKNOWN_SUBJECT: Final = "?"
 """Subject of a block of format 1 whose header cannot be read. It is not a valid name."""
-FIRST_OF_FORMAT_2: Final = 3
-"""The first schema for blocks of format 2. Older stores are copied; later ones only get the tables that are new."""
 _PAGE: Final = 500
 _OLD: Final = "_before_3"
 Row = dict[str, Any]
@@ -31,9 +31,9 @@ def create_or_migrate(connection: Connection) -> None:
         connection.execute(tables.schema.insert().values(version=tables.SCHEMA_VERSION))
         tables.insert_state(connection)
         return
-    if version < FIRST_OF_FORMAT_2:
+    if version < FORMAT_2_VERSION:
         _migrate(connection)
-    tables.metadata.create_all(connection)  # the tables that are new since; leaves the others alone
+    tables.metadata.create_all(connection)  # versions 4 and 5 added tables; it leaves alone those that exist
     connection.execute(tables.schema.update().values(version=tables.SCHEMA_VERSION))
 
 

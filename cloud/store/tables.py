@@ -25,7 +25,7 @@ from sqlalchemy import (
 from cloud.databases import BIG, insert_into
 from sync.wire import STORE_ID_BYTES
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 ALERT_LANE: Final = "alert"
 CONFLICT: Final = "conflict"
 """Reason of a quarantined block whose place another block has."""
@@ -148,6 +148,43 @@ hubs: Final = Table(
     Column("copied_us", BigInteger),
 )
 """Hubs that were restored or copied: when this was last noticed, and when twice within a day (`cloud.store.hubs`)."""
+hub_states: Final = Table(
+    "hub_states",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("subject", Text),
+    Column("since_us", BigInteger, nullable=False),
+    Column("heard_us", BigInteger),
+    Column("status_us", BigInteger),
+    Column("status", LargeBinary),
+    Column("epoch", BigInteger),
+    Column("seq", BigInteger),
+    Column("revision", BigInteger, nullable=False),
+    Column("outdated_us", BigInteger),
+)
+"""Each hub with the subject that it seals for, since `since_us`. `heard_us`: when it last sent something new since then.
+Then its last status as it was received, with its position and the revision of its agent. `outdated_us`: when this revision was
+first seen to be too old; null if it is not."""
+hub_alarms: Final = Table(
+    "hub_alarms",
+    metadata,
+    Column("id", BIG, primary_key=True),
+    Column("hub", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    Column("raised_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    sqlite_autoincrement=True,
+)
+"""The clinic's technical alarms about hubs (`cloud.hub_watch`). At most one of a kind lasts for each hub."""
+Index(
+    "hub_alarms_ongoing",
+    hub_alarms.c.hub,
+    hub_alarms.c.kind,
+    unique=True,
+    sqlite_where=hub_alarms.c.ended_us.is_(None),
+    postgresql_where=hub_alarms.c.ended_us.is_(None),
+)
 erased: Final = Table(
     "erased",
     metadata,

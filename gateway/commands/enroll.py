@@ -44,10 +44,10 @@ def run_enroll(config: Path, code: str | None, environment: Mapping[str, str]) -
         folder.mkdir(mode=0o700, exist_ok=True)
         device = load_device_key(settings.data)
         record = _reporting_tls(lambda: enrol(invitation, device, folder, SiteClock(folder, Clocks.of_system())))
-    _say(f"this hub is enrolled as {record.hub}; its certificate is valid until {_format_time(record.until_s)} and renewed")
+    _say(f"this hub is enrolled as {record.hub}; its certificate is valid until {_format_time(record.until_s)}")
     values = _values(record, folder)
     if not has_settings:
-        _write_settings(config, values)
+        _write_settings(config, {"data": str(settings.data.absolute()), **values})
     elif not _has_values(settings, values):
         _say(f"set these lines in {config}, the last five in [clinic]; then run pulsegate check-config:")
         print("\n".join(f"{name} = {format_value(value)}" for name, value in values.items()))  # noqa: T201
@@ -60,7 +60,7 @@ def run_renew(settings: Settings) -> int:
     Raises:
         PermanentError: it was not renewed.
     """
-    folder = settings.data.absolute() / FOLDER
+    folder = settings.clinic.broker.identity or settings.data.absolute() / FOLDER
     SiteRecord.load(folder)
     with _exclusively(settings.data):
         device = SigningKey.load(settings.data / DEVICE_KEY_FILE, Use.DEVICE)

@@ -25,6 +25,7 @@ from sync.key_files import PUBLIC_MODE
 FOLDER: Final = "identity"
 REGISTRATION_FILE: Final = "registration.toml"
 SITE_FILE: Final = "site.json"
+_END: Final = "-----END CERTIFICATE-----"
 
 
 class IdentityError(PermanentError):
@@ -97,9 +98,6 @@ def load_roots(folder: Path) -> tuple[bytes, ...]:
         return tuple(ssl.PEM_cert_to_DER_cert(block.lstrip() + _END) for block in blocks)
     except (OSError, ValueError) as error:
         raise IdentityError(f"cannot read {path}: enrol this hub again, with a new code of your clinic") from error
-
-
-_END: Final = "-----END CERTIFICATE-----"
 
 
 def _as_pem(certificates: tuple[bytes, ...]) -> bytes:

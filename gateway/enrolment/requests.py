@@ -132,6 +132,8 @@ def _save(
     is_ours = leaf.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint) == tls.public.to_bytes()
     if not is_ours or grant.subject not in registration.recipients or hub not in (None, grant.hub):
         raise SiteError(f"the server {address} sent a certificate or registration for another hub: call your clinic")
+    if not all(is_allowed_region(broker.region) for broker in grant.brokers):
+        raise SiteError(f"the server {address} names a broker outside the EU and the EEA: call your clinic")
     record = SiteRecord(
         address.host,
         address.port,

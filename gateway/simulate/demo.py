@@ -223,7 +223,7 @@ class _Demo:
     def _write_settings(self, radio: Path, page: Json) -> Path:
         path = self.folder / "agent.toml"
         path.write_text(
-            f'hub = "{HUB}"\nsubject = "{SUBJECT}"\ndata = "{self.agent_data.name}"\n'
+            f'hub = "{HUB}"\nsubject = "{SUBJECT}"\ndata = "{self.agent_data.name}"\nupload = "all"\n'
             f"radio = {json.dumps(f'virtual:{radio}')}\n"
             f'[clinic]\nhost = "{page["mqtt"]["host"]}"\nport = {page["mqtt"]["port"]}\n'
             f'registration = "{self.registration.name}"\n'

@@ -9,6 +9,17 @@ from sync.outbox.outbox import (
     OutboxStatistics,
     StoredState,
 )
+from sync.outbox.repair import SALVAGE_STATE
 from sync.outbox.state import read_states
 
-__all__ = ["NEWEST", "Applied", "BufferLimits", "Outbox", "OutboxBlock", "OutboxStatistics", "StoredState", "read_states"]
+__all__ = [
+    "NEWEST",
+    "SALVAGE_STATE",
+    "Applied",
+    "BufferLimits",
+    "Outbox",
+    "OutboxBlock",
+    "OutboxStatistics",
+    "StoredState",
+    "read_states",
+]

@@ -14,7 +14,8 @@ from sync.outbox.block_tables import Answer, BlockRow, BlockSequence, BlockTable
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.keys import OutboxKeys
 from sync.outbox.room import delete_passed_ranges, range_chain
-from sync.wire import FENCE_STEP_LIMIT, BlockId, Lane
+from sync.versions import OUTDATED
+from sync.wire import FENCE_STEP_LIMIT, UNKNOWN_CHAIN, BlockId, Lane
 
 FIRST_FENCE_LIMIT: Final = 2**32
 """The fence of a hub's first store is below this."""
@@ -141,6 +142,9 @@ class OutboxAcks:
         if sequence is None or not 1 <= mark.seq <= sequence.last:
             return
         chain = self._chain_at(sequence, mark.seq)
+        if mark.lane == "archive" or chain == UNKNOWN_CHAIN:  # it settles no block, but the clinic waits for none before
+            self._record_mark(sequence, mark.seq)
+            return
         if chain != mark.chain:
             result.mismatched += chain is not None  # else its block was deleted, and the next mark will do
             return
@@ -148,9 +152,12 @@ class OutboxAcks:
         pending = [row for row in rows if self._tables.answer_of(row.state) is None]
         pending = [row for row in pending if BlockId(mark.lane, mark.epoch, row.seq) in sent]
         self._settle(sequence, pending, _answer_to_held(mark.lane), now_s, result)
+        self._record_mark(sequence, mark.seq)
+
+    def _record_mark(self, sequence: BlockSequence, seq: int) -> None:
         update = "UPDATE sequences SET mark = ? WHERE id = ? AND mark < ?"
-        self._database.execute(update, mark.seq, sequence.id, mark.seq)
-        delete_passed_ranges(self._database, sequence, mark.seq)
+        self._database.execute(update, seq, sequence.id, seq)
+        delete_passed_ranges(self._database, sequence, seq)
 
     def _chain_at(self, sequence: BlockSequence, seq: int) -> bytes | None:
         """The chain value that the hub computed for a block; None if it has forgotten it."""
@@ -184,6 +191,8 @@ class OutboxAcks:
                 result.aside += 1
         subjects: set[str] = set()
         for outcome in message.refused:
+            if outcome.reason == OUTDATED:
+                continue  # the block stays pending for an agent that was updated
             found = self._find_named(outcome, result)
             if found is not None:
                 self._tables.delete(found[0], [found[1]], "refused")

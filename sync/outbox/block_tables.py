@@ -11,16 +11,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from sync.errors import DamagedBufferError
 from sync.outbox.database import OutboxDatabase
 from sync.seal import LaneEnd
-from sync.wire import BlockId, Lane
+from sync.wire import MAX_COUNT, BlockId, Lane
 
 SEQ_BITS: Final = 32
 """A block's `id` in its table is sequence << 32 | seq."""
 _SEQ_MASK: Final = (1 << SEQ_BITS) - 1
-_NO_ANSWER: Final = 2
+NO_ANSWER: Final = 2
 """The state of a block without any answer. States from 2 to 127 have the same size in SQLite, so that a change of state writes
 one page and not the whole block."""
+WITHHELD: Final = 3
+"""The state of a block in `archive` that the clinic has not requested. It stays when the clinic's store changes."""
 _ANSWERS: Final = 4
 
 
@@ -38,6 +41,11 @@ _OPEN: Final = (None, Answer.HELD)
 """Answers of blocks that still wait for the clinic."""
 _COUNTED: Final = ("pending", "unopened", "released", "aside", "refused", "dropped", "bytes", "open_bytes")
 _ADD: Final = f"UPDATE sequences SET {', '.join(f'{name} = {name} + ?' for name in _COUNTED)} WHERE id = ?"
+
+
+def _counts_as_open(lane: Lane) -> bool:
+    """Whether blocks of a lane that wait for the clinic fill the buffer: those of `archive` go first, whatever waits."""
+    return lane != "archive"
 
 
 class BlockSequence(NamedTuple):
@@ -101,7 +109,13 @@ class BlockTables:
         self.open_bytes = int(waiting)
 
     def answer_of(self, state: int) -> Answer | None:
-        """The present store's answer for a block."""
+        """The present store's answer for a block; None for one that is pending or withheld.
+
+        Raises:
+            DamagedBufferError: no row can have this state.
+        """
+        if not is_possible_state(state):
+            raise DamagedBufferError(f"the buffer {self._database.path} is damaged: a block has the impossible state {state}")
         return Answer(state % _ANSWERS) if self._is_answered(state) else None
 
     def find(self, lane: Lane, epoch: int) -> BlockSequence | None:
@@ -130,15 +144,17 @@ class BlockTables:
             sequence = sequence._replace(id=cursor.lastrowid or 0)
         first = sequence.row_id(sequence.last - len(blocks) + 1)
         size = sum(len(block[3]) for block in blocks)
+        is_open = _counts_as_open(sequence.lane)
+        state, n_pending, open_size = (NO_ANSWER, len(blocks), size) if is_open else (WITHHELD, 0, 0)
         self._database.execute_many(
-            f"INSERT INTO blocks_{sequence.lane} VALUES (?, {_NO_ANSWER}, {now_s}, ?, ?, ?, ?)",
+            f"INSERT INTO blocks_{sequence.lane} VALUES (?, {state}, {now_s}, ?, ?, ?, ?)",
             [(row_id, *block) for row_id, block in enumerate(blocks, first)],
         )
         update = """UPDATE sequences SET last = ?, chain = ?, pending = pending + ?, bytes = bytes + ?,
                     open_bytes = open_bytes + ? WHERE id = ?"""
-        self._database.execute(update, sequence.last, sequence.chain, len(blocks), size, size, sequence.id)
+        self._database.execute(update, sequence.last, sequence.chain, n_pending, size, open_size, sequence.id)
         self.bytes += size
-        self.open_bytes += size
+        self.open_bytes += open_size
 
     def read(self, sequence: BlockSequence, first: int, last: int, *, limit: int = -1) -> list[BlockRow]:
         """The stored blocks first … last, in order."""
@@ -152,6 +168,11 @@ class BlockTables:
         query = f"SELECT {_ROW} FROM blocks_{lane} WHERE id > ? ORDER BY id LIMIT ?"
         return [BlockRow(*row) for row in self._database.rows(query, row_id, limit)]
 
+    def read_sealed_after(self, lane: Lane, row_id: int, limit: int) -> list[tuple[BlockRow, bytes]]:
+        """The next rows of a lane's table with their blocks."""
+        query = f"SELECT {_ROW}, sealed FROM blocks_{lane} WHERE id > ? ORDER BY id LIMIT ?"
+        return [(BlockRow(*values), sealed) for *values, sealed in self._database.rows(query, row_id, limit)]
+
     def read_answered(self, sequence: BlockSequence, answers: Sequence[Answer | None], limit: int) -> list[BlockRow]:
         """The oldest blocks of a sequence with one of these answers."""
         wanted = [self._condition(answer) for answer in answers]
@@ -160,6 +181,13 @@ class BlockTables:
         first = sequence.open_from if all(answer in _OPEN for answer in answers) else 1
         rows = self._database.rows(query, sequence.row_id(first), sequence.row_id(sequence.last), limit)
         return [BlockRow(*row) for row in rows]
+
+    def read_withheld(self, sequence: BlockSequence, limit: int, since: tuple[int, int] = (0, MAX_COUNT)) -> list[BlockRow]:
+        """The oldest withheld blocks of a sequence that were stored in a time (first and last second)."""
+        query = f"""SELECT {_ROW} FROM blocks_{sequence.lane} WHERE id BETWEEN ? AND ? AND state = {WITHHELD}
+                    AND since BETWEEN ? AND ? ORDER BY id LIMIT ?"""
+        bounds = sequence.row_id(1), sequence.row_id(sequence.last)
+        return [BlockRow(*row) for row in self._database.rows(query, *bounds, *since, limit)]
 
     def iterate_pending(
         self, lane: Lane, after: tuple[int, int], until: tuple[int, int], *, without_keys: Sequence[int]
@@ -186,26 +214,26 @@ class BlockTables:
         return False
 
     def answer(self, sequence: BlockSequence, rows: Sequence[BlockRow], answer: Answer | None, now_s: int) -> None:
-        """Record an answer for blocks; None makes them pending again."""
+        """Record an answer for blocks; None makes them pending, also withheld ones."""
         if not rows:
             return
-        state = _NO_ANSWER if answer is None else self.generation * _ANSWERS + answer
+        state = NO_ANSWER if answer is None else self.generation * _ANSWERS + answer
         update = f"UPDATE blocks_{sequence.lane} SET state = ?, since = ? WHERE id = ?"
         self._database.execute_many(update, [(state, now_s, row.row_id) for row in rows])
-        counts = self._uncount(rows)
+        counts = self._uncount(sequence, rows)
         counts[_COLUMNS[answer]] += len(rows)
         size = sum(row.size for row in rows)
         counts["bytes"] += size
-        counts["open_bytes"] += size if answer in _OPEN else 0
+        counts["open_bytes"] += size if answer in _OPEN and _counts_as_open(sequence.lane) else 0
         self._add(sequence, counts)
-        self._advance_open_from(sequence)
+        self._advance_open_from(sequence, min(rows[0].seq, sequence.open_from) if answer is None else None)
 
     def delete(self, sequence: BlockSequence, rows: Sequence[BlockRow], counter: str | None = None) -> None:
         """Delete blocks; `counter` is `refused` or `dropped` if the clinic does not have them."""
         if not rows:
             return
         self._database.execute_many(f"DELETE FROM blocks_{sequence.lane} WHERE id = ?", [(row.row_id,) for row in rows])
-        counts = self._uncount(rows)
+        counts = self._uncount(sequence, rows)
         if counter is not None:
             counts[counter] += len(rows)
         self._add(sequence, counts)
@@ -216,7 +244,7 @@ class BlockTables:
         self._database.execute("UPDATE buffer SET generation = generation + 1")
         self._database.execute(
             """UPDATE sequences SET pending = pending + unopened + released + aside, unopened = 0, released = 0, aside = 0,
-               open_bytes = bytes, open_from = 1, mark = 0"""
+               open_bytes = CASE lane WHEN 'archive' THEN 0 ELSE bytes END, open_from = 1, mark = 0"""
         )
         self.load()
 
@@ -226,16 +254,18 @@ class BlockTables:
     def _condition(self, answer: Answer | None) -> str:
         """A condition on rows, in SQL."""
         lowest = self.generation * _ANSWERS
-        return f"state < {lowest}" if answer is None else f"state = {lowest + answer}"
+        return f"(state < {lowest} AND state <> {WITHHELD})" if answer is None else f"state = {lowest + answer}"
 
-    def _uncount(self, rows: Iterable[BlockRow]) -> Counter[str]:
+    def _uncount(self, sequence: BlockSequence, rows: Iterable[BlockRow]) -> Counter[str]:
         """What the counts lose with these rows."""
         counts: Counter[str] = Counter()
         for row in rows:
+            counts["bytes"] -= row.size
+            if row.state == WITHHELD:
+                continue
             answer = self.answer_of(row.state)
             counts[_COLUMNS[answer]] -= 1
-            counts["bytes"] -= row.size
-            counts["open_bytes"] -= row.size if answer in _OPEN else 0
+            counts["open_bytes"] -= row.size if answer in _OPEN and _counts_as_open(sequence.lane) else 0
         return counts
 
     def _add(self, sequence: BlockSequence, counts: Counter[str]) -> None:
@@ -243,14 +273,19 @@ class BlockTables:
         self.bytes += counts["bytes"]
         self.open_bytes += counts["open_bytes"]
 
-    def _advance_open_from(self, sequence: BlockSequence) -> None:
-        """Skip the blocks that no longer wait for the clinic."""
+    def _advance_open_from(self, sequence: BlockSequence, first: int | None = None) -> None:
+        """Skip the blocks that no longer wait for the clinic. `first` is where to begin, if not where the skipped ones end."""
         query = f"""SELECT id FROM blocks_{sequence.lane} WHERE id BETWEEN ? AND ?
                     AND ({self._condition(None)} OR {self._condition(Answer.HELD)}) ORDER BY id LIMIT 1"""
-        row = self._database.row(query, sequence.row_id(sequence.open_from), sequence.row_id(sequence.last))
+        row = self._database.row(query, sequence.row_id(first or sequence.open_from), sequence.row_id(sequence.last))
         seq = sequence.last + 1 if row is None else row[0] & _SEQ_MASK
         if seq != sequence.open_from:
             self._database.execute("UPDATE sequences SET open_from = ? WHERE id = ?", seq, sequence.id)
+
+
+def is_possible_state(state: int) -> bool:
+    """Whether a row of an undamaged buffer can have this state."""
+    return state in (NO_ANSWER, WITHHELD) or (state > _ANSWERS and state % _ANSWERS != 0)
 
 
 def sequence_of(row_id: int) -> int:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sync.errors import DiskFullError, PermanentError, SyncError, TransientError
+from sync.errors import DamagedBufferError, DiskFullError, PermanentError, SyncError, TransientError
 from sync.outbox.reserve import Reserve
 
 PAGE_BYTES: Final = 512
@@ -19,6 +19,8 @@ SECURE_DELETE: Final = "PRAGMA secure_delete = FAST"
 """Zeros replace what is deleted from a page that stays in use. To overwrite each deleted block would double what is written."""
 DEFERRED_LIMIT: Final = 16
 """Bodies that wait for a commit. It bounds the answers of the clinic that a crash loses, for which the hub sends again."""
+_UNDECODABLE: Final = "Could not decode to UTF-8"
+"""The error of the sqlite3 module for a damaged text, which has no code."""
 T = TypeVar("T")
 
 
@@ -149,8 +151,12 @@ def translating_sqlite_errors(path: Path) -> Iterator[None]:
     """Raise SQLite's errors in the body as TransientError or PermanentError, with a message that says what to do."""
     try:
         yield
+    except UnicodeDecodeError as error:  # a damaged text, or SQLite's message about one
+        raise _translate(sqlite3.DatabaseError("text is not UTF-8"), sqlite3.SQLITE_CORRUPT, path) from error
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)
+        if code is None and str(error).startswith(_UNDECODABLE):
+            raise _translate(error, sqlite3.SQLITE_CORRUPT, path) from error
         if code is None:  # misuse of the sqlite3 module: a defect in our code
             raise
         raise _translate(error, code & 0xFF, path) from error
@@ -167,9 +173,8 @@ def _translate(error: sqlite3.DatabaseError, code: int, path: Path) -> SyncError
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_NOMEM:
             return TransientError(f"cannot read or write the buffer {path} ({error}): check the disk")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return PermanentError(
-                f"the buffer {path} is damaged: move it away together with its -wal and -shm files, and keep them,"
-                " because their blocks may be recoverable; the next start creates a new buffer"
+            return DamagedBufferError(
+                f"the buffer {path} is damaged: check the disk; the agent's next start keeps what is readable in a new buffer"
             )
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_AUTH:
             return PermanentError(f"cannot write to the buffer {path} ({error}): check that its folder exists and is writable")

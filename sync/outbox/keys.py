@@ -15,16 +15,21 @@ from sync.keys import HubKeys
 from sync.outbox.database import OutboxDatabase
 from sync.recipients import RecipientPublicKey
 from sync.registration import Registration, RegistrationError
+from sync.signing import SignatureError
 
 
 class StoredKey(NamedTuple):
-    """A key's number in the tables of blocks, its id, subject and day. After erasure it opens nothing."""
+    """A key's number in the tables of blocks, its id, subject and day. After erasure it opens nothing.
+
+    `is_damaged`: the hub cannot open it any more, because its buffer was damaged; the clinic can.
+    """
 
     number: int
     id: bytes
     subject: str
     day: int
     is_erased: bool
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,9 @@ class OutboxKeys:
 
     def load(self) -> None:
         """Read what is kept in memory."""
-        rows = self._database.rows("SELECT number, id, subject, day, local IS NULL FROM keys")
+        rows = self._database.rows(
+            "SELECT number, id, subject, day, local IS NULL, local IS NOT NULL AND length(local) = 0 FROM keys"
+        )
         self.stored = {row[0]: StoredKey(*row) for row in rows}
         self._day_key: DayKey | None = None
 
@@ -69,8 +76,26 @@ class OutboxKeys:
                 continue
             self._database.execute("INSERT OR REPLACE INTO recipients VALUES (?, ?)", subject, public)
             for key in self.stored.values():
-                if key.subject == subject and not key.is_erased:
+                if key.subject == subject and not (key.is_erased or key.is_damaged):
                     self._wrap(key.number, self._open_local(key), subject, recipient)
+
+    def sign_again(self) -> None:
+        """Sign the statements that do not verify: they were damaged, or are by an earlier device key.
+
+        The clinic accepts another signature of the same statement.
+        """
+        query = "SELECT id, commitment, subject, day, signature FROM keys WHERE number = ?"
+        for key in self.stored.values():
+            statement = KeyStatement(*self._database.rows(query, key.number)[0])
+            try:
+                statement.verify(self._hub, self._keys.device.public)
+            except SignatureError:
+                if key.is_erased or key.is_damaged:
+                    continue
+                secret = self._open_local(key)
+                new = sign_statement(secret, hub=self._hub, subject=key.subject, day=key.day, device=self._keys.device)
+                update = "UPDATE keys SET commitment = ?, signature = ?, held = 0 WHERE number = ?"
+                self._database.execute(update, new.commitment, new.signature, key.number)
 
     def current(self, subject: str, day: int) -> DayKey:
         """The subject's data key of a UTC day, created for the day's first block.
@@ -80,7 +105,7 @@ class OutboxKeys:
         """
         day_key = self._day_key
         if day_key is None or (day_key.subject, day_key.day) != (subject, day):
-            stored = next((key for key in self.stored.values() if key[2:] == (subject, day, False)), None)
+            stored = next((key for key in self.stored.values() if key[2:] == (subject, day, False, False)), None)
             if stored is None:
                 stored, key = self._create(subject, day)
             else:

@@ -16,30 +16,31 @@ A reserve file (`sync.outbox.reserve`) keeps room to delete, to store alerts and
 The class is synchronous and used by one thread at a time: the agent's storage worker.
 """
 
-import logging
+import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
-from sync.chain import block_digest
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import DiskFullError, PermanentError, SyncError
 from sync.keys import HubKeys
 from sync.messages import Ack, Receipt
 from sync.outbox.acks import Applied, OutboxAcks
-from sync.outbox.block_tables import BlockTables, SealedRow
+from sync.outbox.archive import STEP_BLOCKS, release_some
+from sync.outbox.block_tables import BlockTables
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.epochs import CLOCK_LEAP_S, SECONDS_PER_DAY, HubClock, sealing_day
 from sync.outbox.format_1 import report_unreadable, reseal_blocks
 from sync.outbox.header_templates import HeaderTemplates
 from sync.outbox.keys import OutboxKeys
+from sync.outbox.repair import BufferOpener, damaged_files, delete_damaged
 from sync.outbox.reserve import Reserve
-from sync.outbox.room import BUFFER_LIMITS, BufferLimits, delete_answered, drop, make_room
-from sync.outbox.schema import is_disk_full, open_database
+from sync.outbox.room import BUFFER_LIMITS, BufferLimits, delete_answered, make_room
+from sync.outbox.schema import is_disk_full
 from sync.outbox.sealer import OutboxSealer
 from sync.outbox.state import OutboxState, StoredState
-from sync.outbox.stored_headers import restore_header
+from sync.outbox.stored_blocks import OutboxBlock, StoredBlocks
 from sync.outbox.sweep import OutboxSweep
 from sync.outbox.views import ClinicView, OutboxStatistics, read_clinic_view, read_statistics
 from sync.registration import Registration
@@ -57,8 +58,6 @@ __all__ = [
     "StoredState",
 ]
 
-log: Final = logging.getLogger(__name__)
-
 SECONDS_PER_HOUR: Final = 3600
 RESERVE_SUFFIX: Final = "-reserve"
 BLOCK_OVERHEAD_BYTES: Final = 8 * 1024
@@ -67,15 +66,6 @@ which a buffer of an older version has of 4 KiB."""
 NEWEST: Final = (MAX_COUNT, MAX_COUNT)
 """A position (epoch, seq) that no block is after."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxBlock:
-    """A sealed block, as stored and as sent; `key` is the id of its data key."""
-
-    id: BlockId
-    key: bytes
-    sealed: bytes
 
 
 class Outbox:
@@ -101,8 +91,11 @@ class Outbox:
         retention_s = max(limits.retention_s, registration.backup_interval_h * SECONDS_PER_HOUR)
         self._tables = BlockTables(database)
         self._keys = OutboxKeys(database, hub, keys, registration)
-        self._templates = HeaderTemplates(hub)
-        self._sealer = OutboxSealer(hub, self._tables, self._templates)
+        templates = HeaderTemplates(hub)
+        self._sealer = OutboxSealer(hub, self._tables, templates)
+        self._blocks = StoredBlocks(
+            database, self._tables, self._keys, templates, lambda body: self._run_or_use_reserve(database.run, body)
+        )
         self._acks = OutboxAcks(database, self._tables, self._keys, hub)
         self._sweep = OutboxSweep(database, self._tables, self._keys, subject=subject, retention_s=retention_s)
         self._epoch = 0
@@ -122,11 +115,15 @@ class Outbox:
         registration: Registration,
         clock: Callable[[], int],
         limits: BufferLimits = BUFFER_LIMITS,
+        is_damaged: bool = False,
     ) -> "Outbox":
         """Open the buffer, or create it (mode 0600), and begin a new epoch. `clock` returns seconds since 1970, UTC.
 
+        If the file is damaged, a new buffer with all that is readable takes its place (`sync.outbox.repair`). `is_damaged` says
+        that damage was met before, so that it is not looked for.
+
         Raises:
-            PermanentError: the file is damaged, of a newer version, of another hub or application, or not writable.
+            PermanentError: the file is of a newer version, of another hub or application, or not writable.
             RegistrationError: the registration has no such subject.
             SealError: it was sealed with another hub key.
             TransientError: it is locked by another process, or the disk is full.
@@ -137,8 +134,10 @@ class Outbox:
             )
         reserve = Reserve(path.with_name(path.name + RESERVE_SUFFIX))
 
+        opener = BufferOpener(path, reserve, hub, subject, keys, registration.recipients.keys(), clock)
+
         def open_once() -> Outbox:
-            database = open_database(path, reserve, hub=hub, hub_key=keys.hub)
+            database = opener.open(is_damaged=is_damaged)
             try:
                 return cls(database, hub=hub, subject=subject, keys=keys, registration=registration, clock=clock, limits=limits)
             except BaseException:
@@ -234,13 +233,7 @@ class Outbox:
         None of them is after `until`. Headers that were damaged on the disk are restored. A block that was damaged elsewhere is
         given up: it is deleted and listed as dropped.
         """
-        found: list[SealedRow] = []
-        for row in self._tables.iterate_pending(lane, after, until, without_keys=self._keys.erased):
-            limit_bytes -= len(row.sealed)
-            if found and limit_bytes < 0:
-                break
-            found.append(row)
-        return self._restore(found)
+        return self._blocks.read_pending(lane, after, limit_bytes, until)
 
     def keys_for(self, ids: Iterable[bytes], *, also_held: bool = False) -> tuple[list[KeyStatement], list[WrappedKey]]:
         """Statements and wrapped keys of these data keys. Omits those that the clinic has confirmed, unless `also_held`."""
@@ -277,8 +270,22 @@ class Outbox:
         """Make alerts and vital signs pending again that were acknowledged 10 min ago and have no receipt. Returns how many."""
         return self._defer(lambda: self._acks.requeue_unopened(self._now_s()))
 
+    def release_archive(self, subject: str, from_s: int, to_s: int) -> int:
+        """Make the blocks in `archive` pending that may hold samples of a subject from a time (seconds since 1970).
+
+        Returns how many. Call `Uplink.send_archive` afterwards.
+        """
+        total, released = 0, STEP_BLOCKS
+        while released >= STEP_BLOCKS:
+            released = self._run_or_use_reserve(
+                self._database.run,
+                lambda: release_some(self._database, self._tables, self._keys, subject, from_s, to_s, self._now_s()),
+            )
+            total += released
+        return total
+
     def tidy(self) -> bool:
-        """Delete a few blocks that the buffer need not keep, in a short step. Call it every few seconds.
+        """Delete a few blocks that the buffer need not keep, and read a few others again. Call it every few seconds.
 
         Returns whether a round over the whole buffer ended. Then every old key has gone that opens nothing in the buffer.
         """
@@ -291,13 +298,23 @@ class Outbox:
         is_round_over = self._defer(delete)
         if self._database.connection.total_changes > changes:
             self._commit()
+        if is_round_over:
+            self._delete_old_damaged()
+        self._blocks.scrub()
         return is_round_over
 
+    def _delete_old_damaged(self) -> None:
+        """Delete a damaged buffer at the end of the retention, since it holds data keys of its time."""
+        for file in damaged_files(self._database.path):
+            if time.time() - file.stat().st_mtime > self._limits.retention_s:
+                file.unlink(missing_ok=True)
+
     def statistics(self) -> OutboxStatistics:
-        return read_statistics(self._database)
+        return read_statistics(self._database, self._tables, self._now_s())
 
     def _begin(self) -> None:
-        """Begin the first epoch of this opening, and wrap keys for new recipients."""
+        """Begin the first epoch of this opening, sign damaged statements again, and wrap keys for new recipients."""
+        self._keys.sign_again()
         self._keys.save_recipients()
         self._begin_epoch(self._load_epoch() or 0)
 
@@ -333,30 +350,6 @@ class Outbox:
         if over > 0:
             make_room(self._database, self._tables, over)
 
-    def _restore(self, rows: Sequence[SealedRow]) -> list[OutboxBlock]:
-        """The blocks as they were stored, without those that cannot be restored."""
-        blocks: list[OutboxBlock] = []
-        for row in rows:
-            key = self._keys.stored[row.key]
-            prev = self._tables.end_before(row.id.lane, row.id.epoch) if row.id.seq == 1 else None
-            sealed = restore_header(row.id, self._templates.make(row.id, key.id, key.subject, prev), row.sealed)
-            if block_digest(sealed) == row.digest:
-                blocks.append(OutboxBlock(row.id, key.id, sealed))
-            else:
-                self._give_up(row.id)
-        return blocks
-
-    def _give_up(self, id_: BlockId) -> None:
-        """Delete a block that was damaged on the disk: the clinic could not open it."""
-        log.error("block %d of epoch %d in lane %s was damaged on the disk; check the disk", id_.seq, id_.epoch, id_.lane)
-
-        def delete() -> None:
-            sequence = self._tables.find(id_.lane, id_.epoch)
-            if sequence is not None:
-                drop(self._database, self._tables, sequence, self._tables.read(sequence, id_.seq, id_.seq))
-
-        self._run_or_use_reserve(self._database.run, delete)
-
     def _free_pages_for(self, blocks: Sequence[tuple[Lane, bytes]]) -> bool:
         """Whether deleted blocks have left room for these in the database file; deletes answered ones for it."""
         needed = sum(len(plaintext) + BLOCK_OVERHEAD_BYTES for _, plaintext in blocks)
@@ -369,6 +362,8 @@ class Outbox:
         applied = self._defer(body)
         if applied.is_new_store or applied.refused:
             self._commit()
+        if applied.refused:
+            delete_damaged(self._database.path)  # an erased subject's keys may be in it
         return applied
 
     def _commit(self) -> None:

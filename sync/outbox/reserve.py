@@ -25,6 +25,11 @@ class Reserve:
         self._bytes = 0
 
     @property
+    def exists(self) -> bool:
+        """Whether the file is there: then a buffer was open before."""
+        return self._path.exists()
+
+    @property
     def is_full(self) -> bool:
         return self._bytes == RESERVE_BYTES
 

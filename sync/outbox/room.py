@@ -38,11 +38,20 @@ BUFFER_LIMITS: Final = BufferLimits()
 
 
 def make_room(database: OutboxDatabase, tables: BlockTables, needed_bytes: int) -> int:
-    """Delete at most `STEP_BLOCKS` blocks, as many as hold `needed_bytes`: answered ones, then unsent ones that may be lost.
+    """Delete at most `STEP_BLOCKS` blocks, as many as hold `needed_bytes`.
+
+    First go answered ones, then withheld ones, then unsent ones that may be lost.
 
     Returns the bytes of the deleted blocks.
     """
     freed, count = delete_answered(tables, needed_bytes, STEP_BLOCKS)
+    for sequence in tables.where("lane = 'archive' AND bytes > 0"):
+        if freed >= needed_bytes or count >= STEP_BLOCKS:
+            return freed
+        rows = _first_rows(tables.read_withheld(sequence, STEP_BLOCKS - count), needed_bytes - freed)
+        tables.delete(sequence, rows)  # the clinic does not wait for them
+        freed += sum(row.size for row in rows)
+        count += len(rows)
     for lane in _LOSSY_LANES:
         for sequence in tables.where("lane = ? AND pending > 0", lane):
             if freed >= needed_bytes or count >= STEP_BLOCKS:

@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from sync.errors import PermanentError
+from sync.errors import DamagedBufferError, PermanentError
 from sync.keys import HubKey
 from sync.outbox.database import PAGE_BYTES, SECURE_DELETE, WAL_BYTES, OutboxDatabase, translating_sqlite_errors
 from sync.outbox.migrations import APPLICATION_ID, SCHEMA_VERSION, migrate
@@ -19,6 +19,10 @@ a person who waits at start for the message that a second agent is running."""
 FULL_DISK_BYTES: Final = 256 * 1024
 """Less than this is a full disk at the start: SQLite needs 32 KiB for its shared-memory file and some pages for the WAL, and
 reports a failure to create them in several ways."""
+
+
+class NewerBufferError(PermanentError):
+    """The buffer was written by a newer version."""
 
 
 def open_database(path: Path, reserve: Reserve, *, hub: str, hub_key: HubKey) -> OutboxDatabase:
@@ -61,7 +65,7 @@ def _create_private_file(path: Path) -> None:
 def _prepare(database: OutboxDatabase, *, hub: str, hub_key: HubKey) -> None:
     version = int(database.rows("PRAGMA user_version")[0][0])
     if version > SCHEMA_VERSION:
-        raise PermanentError(_NEWER.format(database.path, version, SCHEMA_VERSION))
+        _check_newer(database, version)
     is_empty = version == 0 and database.rows("SELECT count(*) FROM sqlite_schema")[0][0] == 0
     if is_empty:
         database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -80,6 +84,14 @@ def set_pragmas(database: OutboxDatabase) -> None:
     database.execute(SECURE_DELETE)
     page_bytes = int(database.rows("PRAGMA page_size")[0][0])
     database.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // page_bytes}")
+
+
+def _check_newer(database: OutboxDatabase, version: int) -> None:
+    """Raise the error of a newer schema, or of a damaged number: the table of migrations then has no newer one."""
+    applied = database.rows("SELECT max(CAST(name AS INTEGER)) FROM _sqlite_migrations")[0][0]
+    if applied is not None and applied <= SCHEMA_VERSION:
+        raise DamagedBufferError(f"the buffer {database.path} is damaged: the number of its schema is {version}")
+    raise NewerBufferError(_NEWER.format(database.path, version, SCHEMA_VERSION))
 
 
 def _check_owner(database: OutboxDatabase, hub: str, hub_key: HubKey) -> None:

@@ -36,14 +36,14 @@ class OutboxState:
         upsert = "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET sealed = excluded.sealed"
         if not values:
             return
-        rows = [(subject, name, self._hub_key.seal(value, _purpose(subject, name))) for name, value in values.items()]
+        rows = [(subject, name, self._hub_key.seal(value, state_purpose(subject, name))) for name, value in values.items()]
         with self._database.overwriting():
             self._database.execute_many(upsert, rows)
 
     def load(self, subject: str, name: str) -> bytes | None:
         """A value; None if there is none."""
         row = self._database.row("SELECT sealed FROM state WHERE subject = ? AND name = ?", subject, name)
-        return self._hub_key.open(row[0], _purpose(subject, name)) if row else None
+        return self._hub_key.open(row[0], state_purpose(subject, name)) if row else None
 
     def load_all(self) -> list[StoredState]:
         """The values of all subjects."""
@@ -68,8 +68,8 @@ def read_states(path: Path, hub_key: HubKey) -> list[StoredState]:
 
 
 def _open_states(rows: Iterable[tuple[str, str, bytes]], hub_key: HubKey) -> list[StoredState]:
-    return [StoredState(subject, name, hub_key.open(sealed, _purpose(subject, name))) for subject, name, sealed in rows]
+    return [StoredState(subject, name, hub_key.open(sealed, state_purpose(subject, name))) for subject, name, sealed in rows]
 
 
-def _purpose(subject: str, name: str) -> bytes:
+def state_purpose(subject: str, name: str) -> bytes:
     return f"state {subject} {name}".encode()

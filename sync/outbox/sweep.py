@@ -6,7 +6,7 @@ A round reads every row of the tables of blocks once, in small steps. A key that
 from itertools import groupby
 from typing import Final
 
-from sync.outbox.block_tables import Answer, BlockRow, BlockTables, sequence_of
+from sync.outbox.block_tables import WITHHELD, Answer, BlockRow, BlockTables, sequence_of
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.epochs import SECONDS_PER_DAY
 from sync.outbox.keys import OutboxKeys
@@ -81,5 +81,5 @@ class OutboxSweep:
         self._tables.delete(sequence, ended)
 
     def _may_delete(self, row: BlockRow, now_s: int) -> bool:
-        is_answered = self._tables.answer_of(row.state) in (Answer.RELEASED, Answer.ASIDE)
-        return is_answered and (row.key in self._done or row.since <= now_s - self._retention_s)
+        may_go = row.state == WITHHELD or self._tables.answer_of(row.state) in (Answer.RELEASED, Answer.ASIDE)
+        return may_go and (row.key in self._done or row.since <= now_s - self._retention_s)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sync.chain import start_chain
 from sync.message_rows import Dropped, Head, SeenStore
+from sync.outbox.block_tables import BlockTables
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.room import dropped_ranges
 from sync.wire import LANES, UPLINK_LANES, Lane
@@ -17,15 +18,18 @@ _STATISTICS = """SELECT lane, total(pending), total(last), total(bytes), total(u
 class OutboxStatistics:
     """Blocks ever `stored`, and ever `acknowledged`: the clinic holds them or has set them aside; it need not have opened them.
 
+    Blocks of `archive` are not among the acknowledged ones.
+
     `pending` waits to be sent, by lane; `unopened` waits for a receipt. `released` and `aside` are kept until retention.
     `refused` and `dropped` were deleted.
-    `bytes` is the size of all blocks in the buffer.
+    `bytes` is the size of all blocks in the buffer. `oldest_s` is how long the oldest pending block of a lane has waited.
     """
 
     stored: int
     pending: Mapping[Lane, int]
     acknowledged: int
     bytes: int
+    oldest_s: Mapping[Lane, int]
     unopened: int = 0
     released: int = 0
     aside: int = 0
@@ -44,21 +48,30 @@ class ClinicView:
     dropped: tuple[Dropped, ...]
 
 
-def read_statistics(database: OutboxDatabase) -> OutboxStatistics:
+def read_statistics(database: OutboxDatabase, tables: BlockTables, now_s: int) -> OutboxStatistics:
     rows = {row[0]: [int(value) for value in row[1:]] for row in database.rows(_STATISTICS)}
     lanes: dict[Lane, list[int]] = {lane: rows.get(lane, [0] * 8) for lane in LANES}
-    pending, stored, size, unopened, released, aside, refused, dropped = map(sum, zip(*lanes.values(), strict=True))
+    _, stored, size, unopened, released, aside, refused, dropped = map(sum, zip(*lanes.values(), strict=True))
     return OutboxStatistics(
         stored=stored,
         pending={lane: lanes[lane][0] for lane in LANES},
-        acknowledged=stored - pending - refused - dropped,
+        acknowledged=sum(lanes[lane][1] - lanes[lane][0] - lanes[lane][6] - lanes[lane][7] for lane in UPLINK_LANES),
         bytes=size,
+        oldest_s={lane: max(0, now_s - since) for lane in LANES if (since := _oldest_since(tables, lane)) is not None},
         unopened=unopened,
         released=released,
         aside=aside,
         refused=refused,
         dropped=dropped,
     )
+
+
+def _oldest_since(tables: BlockTables, lane: Lane) -> int | None:
+    """When the first pending block of a lane became pending; None without one."""
+    for sequence in tables.where("lane = ? AND pending > 0", lane):
+        for row in tables.read_answered(sequence, (None,), 1):
+            return row.since
+    return None
 
 
 def read_clinic_view(database: OutboxDatabase, hub: str) -> ClinicView:

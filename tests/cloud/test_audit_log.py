@@ -492,6 +492,8 @@ class TestCommands:
             ("erase", "subject-1", "done"),
             ("read", None, "done"),
         ]
+        assert rows[2]["objects"][0].endswith("Z.backup")
+        assert rows[3]["objects"] == ["file:sha256-df4b1d49e3529b77"]  # a name that a person chose
         assert {row["actor"]["id"] for row in rows} == {f"uid-{os.getuid()}"}
         assert main(["audit", "show", *options, "--subject", "subject-1", "--since", "2000-01-01T00:00:00Z"]) == 0
         lines = capsys.readouterr().out.splitlines()
@@ -512,6 +514,10 @@ class TestCommands:
         assert "FOUND row 2: row 2 was changed: its time or subject" in capsys.readouterr().out
         assert main(["audit", "verify", *options, "--json"]) == 1
         assert [finding["row"] for finding in json.loads(capsys.readouterr().out)["findings"]] == [2]
+        with closing(Store.open(databases.location("blocks"))) as store, store.transaction() as connection:
+            connection.execute(text("DELETE FROM audit_rows WHERE number = 1"))
+        assert main(["audit", "verify", *options]) == 1
+        assert capsys.readouterr().out.startswith("no row could be followed\nFOUND row 1: row 1 is missing")
         with closing(Store.open(databases.location("blocks"))) as store, store.transaction() as connection:
             connection.execute(text("UPDATE audit_log SET signed = :bad"), {"bad": b"x"})
         assert main(["audit", "verify", *options]) == 1

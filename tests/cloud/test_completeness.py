@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.completeness import Completeness, find_gaps, read_completeness
+from cloud.completeness import BlockRange, Completeness, SequenceId, find_gaps, read_completeness
 from cloud.export import ExportTotals, export_records
 from cloud.store import Store
 from sync.message_rows import Dropped
@@ -71,6 +71,13 @@ def test_a_head_far_away_is_one_range(store: Store, hub: Hub, totals: Export) ->
     heads = tuple(head._replace(seq=MAX_COUNT) if head.lane == "wave" else head for head in envelope.heads)
     hub.receive(store, hub.sign(replace(envelope, heads=heads), "wave"))
     assert totals.account()["missing_blocks"] == MAX_COUNT + 1
+
+
+def test_a_dropped_block_that_the_clinic_holds_is_not_lost() -> None:
+    found = Completeness(dropped=[BlockRange("hub-1", "wave", 1, 2, 6), BlockRange("hub-1", "wave", 2, 1, 1)])
+    found.held[SequenceId("hub-1", "wave", 1)] |= {1, 3, 4, 9}
+    found.held[SequenceId("hub-1", "wave", 2)] |= {1}
+    assert [row[3:] for row in found.lost()] == [(2, 2), (5, 6)]
 
 
 def test_dropped_and_quarantined_blocks_are_not_missing(store: Store, hub: Hub, totals: Export) -> None:

@@ -1,4 +1,4 @@
-"""URLs of PostgreSQL databases: on this computer only, without a password, which comes from where libpq looks for it."""
+"""URLs of PostgreSQL databases: elsewhere with TLS only, without a password, which comes from where libpq looks for it."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from cloud.database_url import PostgresUrl, find_password
 from cloud.errors import ClinicError
 
 URL = PostgresUrl("pulse", "127.0.0.1", 5433, "blocks")
+REMOTE = PostgresUrl("pulse", "db.example", 5433, "blocks", Path("/an id&"), "DE")
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,10 @@ URL = PostgresUrl("pulse", "127.0.0.1", 5433, "blocks")
         ("postgres://pulse@127.0.0.2/blocks", PostgresUrl("pulse", "127.0.0.2", 5432, "blocks")),
         ("postgresql://pulse@[::1]/blocks", PostgresUrl("pulse", "::1", 5432, "blocks")),
         ("postgresql://pulse@/blocks?host=/run/postgresql&port=5433", PostgresUrl("pulse", "/run/postgresql", 5433, "blocks")),
+        (
+            "postgresql://pulse@db.example/blocks?identity=/id&region=DE",
+            PostgresUrl("pulse", "db.example", 5432, "blocks", Path("/id"), "DE"),
+        ),
         ("postgresql://a%40b@127.0.0.1/c%20d", PostgresUrl("a@b", "127.0.0.1", 5432, "c d")),
     ],
 )
@@ -26,7 +31,7 @@ def test_reads_urls_as_libpq_writes_them(text: str, url: PostgresUrl) -> None:
 
 
 def test_the_text_of_a_url_is_a_url() -> None:
-    for url in (URL, PostgresUrl("pulse", "/run/postgresql", 5433, "blocks"), PostgresUrl("pulse", "::1", 1, "b")):
+    for url in (URL, PostgresUrl("pulse", "/run/postgresql", 5433, "blocks"), PostgresUrl("pulse", "::1", 1, "b"), REMOTE):
         assert PostgresUrl.parse(str(url)) == url
 
 
@@ -35,11 +40,15 @@ def test_the_text_of_a_url_is_a_url() -> None:
     [
         ("postgresql://pulse:CANARY-4711@127.0.0.1/blocks", "must hold no password: set PGPASSFILE"),
         ("postgresql://pulse@127.0.0.1/blocks?password=CANARY-4711", "must hold no password"),
-        ("postgresql://pulse@192.0.2.1/blocks", "'192.0.2.1' is no loopback address"),
-        ("postgresql://pulse@clinic.example/blocks", "'clinic.example' is no loopback address"),
-        ("postgresql://pulse@localhost/blocks", "'localhost' is no loopback address"),
-        ("postgresql://pulse@/blocks?host=::1%25a%0ab", r"'::1%a\\nb' is no loopback address"),
-        ("postgresql://pulse@/blocks", "'' is no loopback address .* and no folder of a socket"),
+        ("postgresql://pulse@192.0.2.1/blocks", "host = '192.0.2.1' is not allowed: set it to a loopback address"),
+        ("postgresql://pulse@clinic.example/blocks", "host = 'clinic.example' is not allowed: set it to a loopback"),
+        ("postgresql://pulse@localhost/blocks", "host = 'localhost' is not allowed: set it to a loopback"),
+        ("postgresql://pulse@/blocks?host=::1%25a%0ab", r"host = '::1%a\\nb' is not allowed"),
+        ("postgresql://pulse@/blocks", "host = '' is not allowed: .* or give the folder of a socket"),
+        ("postgresql://pulse@192.0.2.1/blocks?identity=/id", "region = None is not allowed: set it to the code of a country"),
+        ("postgresql://pulse@192.0.2.1/blocks?identity=/id&region=US", "region = 'US' is not allowed"),
+        ("postgresql://pulse@127.0.0.1/blocks?region=DE", "region is set without identity"),
+        ("postgresql://pulse@/blocks?host=/run&identity=/id", "not for the socket of a database: omit them"),
         ("postgresql://127.0.0.1/blocks", "not the URL of a database"),
         ("postgresql://pulse@127.0.0.1", "not the URL of a database"),
         ("mysql://pulse@127.0.0.1/blocks", "not the URL of a database"),
@@ -48,7 +57,7 @@ def test_the_text_of_a_url_is_a_url() -> None:
         ("postgresql://pulse@/blocks?host=/run&port=70000", "'70000' is not a port"),
         pytest.param("postgresql://pulse@/b?host=/run&port=" + "9" * 5000, "'9{5000}' is not a port", id="long"),
         ("postgresql://pulse@127.0.0.1/blocks?sslmode=disable", "unknown option 'sslmode'"),
-        ("blocks.db", "'' is no loopback address"),
+        ("blocks.db", "not the URL of a database"),
     ],
 )
 def test_rejects_other_urls_without_quoting_a_password(

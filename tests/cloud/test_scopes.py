@@ -18,6 +18,7 @@ from cloud.api.feed import RESYNC, Feed
 from cloud.opener import Opener
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
+from cloud.store.hub_states import HUB_SILENT, note_known, raise_alarm
 from sync.records import AlertRecord, FindingRecord, GapRecord, StatusRecord
 from tests.clinic_testbed import Clinic, Hub
 from tests.cloud.running_clinic import RunningClinic, next_message, run_in_clinic
@@ -32,6 +33,7 @@ WITHOUT_DATA: Final = {"/"}
 """Routes that show nothing of any subject."""
 ABOUT_SENSOR: Final = "subject={subject}&hub={hub}&sensor=strap-1"
 ADDRESSES: Final = {
+    "/api/hubs": ["/api/hubs"],
     "/api/patients": ["/api/patients"],
     "/api/alerts": ["/api/alerts", "/api/alerts?after_revision=1"],
     "/api/alerts/{id_:path}": ["/api/alerts/tachycardia-0?subject={subject}&hub={hub}"],
@@ -66,6 +68,9 @@ def send_all(store: Store, hub: Hub, opener: Opener, n: int = 0) -> None:
     hub.send(store, "vital", FindingRecord("strap-1", "af", at_us, None, "rule"))
     while opener.open_batch() is not None:
         pass
+    with store.transaction() as connection:
+        note_known(connection, hub.name, hub.subject, at_us)
+        raise_alarm(connection, hub.name, HUB_SILENT, at_us, at_us)
 
 
 def answers(store: Store, engine: Engine, scope: Scope, hub: Hub) -> dict[str, tuple[int, Any]]:

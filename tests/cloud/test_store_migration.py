@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Inspector, create_engine, inspect, text
 
 from cloud.databases import DatabaseLocation
 from cloud.store import Store
@@ -142,6 +142,29 @@ def test_a_migrated_store_can_be_erased(store: Store) -> None:
     assert store.counts()._replace(quarantined=0) == StoreCounts()
 
 
+def list_indexes(inspector: Inspector, table: str) -> list[tuple[Any, ...]]:
+    """Each index with its condition as a text."""
+    return [
+        (row["name"], row["unique"], row["column_names"], str(row.get("dialect_options", {}).get("sqlite_where")))
+        for row in inspector.get_indexes(table)
+    ]
+
+
+@pytest.mark.sqlite_only
+def test_a_store_of_schema_3_keeps_its_rows_and_gets_the_tables_of_hubs(tmp_path: Path) -> None:
+    shutil.copyfile(VECTORS / "store_v3.db", tmp_path / "store.db")
+    before = rows(tmp_path / "store.db", "SELECT * FROM blocks ORDER BY hub, epoch, lane, seq")
+    with closing(Store.open(tmp_path / "store.db")) as store:
+        assert select(store, "SELECT * FROM blocks ORDER BY hub, epoch, lane, seq") == before
+        assert len(before) == 12
+        assert select(store, "SELECT count(*) FROM work") == [(12,)]
+        assert select(store, "SELECT version FROM schema_version") == [(store_tables.SCHEMA_VERSION,)]
+        assert select(store, "SELECT count(*) FROM hub_states") + select(store, "SELECT count(*) FROM hub_alarms") == [
+            (0,),
+            (0,),
+        ]
+
+
 @pytest.mark.sqlite_only
 def test_a_migrated_store_has_the_tables_of_a_new_one(store: Store, old: DatabaseLocation, tmp_path: Path) -> None:
     assert store.counts().stored
@@ -152,7 +175,7 @@ def test_a_migrated_store_has_the_tables_of_a_new_one(store: Store, old: Databas
         inspector = inspect(engine)
         schemas.append(
             {
-                table: (str(inspector.get_columns(table)), inspector.get_pk_constraint(table), inspector.get_indexes(table))
+                table: (str(inspector.get_columns(table)), inspector.get_pk_constraint(table), list_indexes(inspector, table))
                 for table in inspector.get_table_names()
             }
         )

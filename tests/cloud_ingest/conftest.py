@@ -16,7 +16,7 @@ from sync.recipients import RecipientKeyPair
 from sync.registration import Registration
 from sync.seal import open_block
 from sync.signing import SigningKey, Use
-from sync.uplink import Uplink
+from sync.uplink import Uplink, UplinkCallbacks
 from tests.cloud_ingest.ingest_testbed import ACK_KEY, HUB, START_S, SUBJECT, Receiver, SendingHub
 from tests.databases import Databases
 from tests.link import Link
@@ -57,8 +57,7 @@ class Testbed:
             keys=self.keys,
             registration=registration,
             call=call,
-            on_live=lambda _s: None,
-            on_audit=lambda _heads: None,
+            callbacks=UplinkCallbacks(),
         )
 
     def opened_plaintexts(self) -> list[bytes]:

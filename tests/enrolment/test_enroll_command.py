@@ -63,7 +63,8 @@ def test_enroll_writes_the_settings_where_there_are_none_and_prints_them_otherwi
     assert run_enroll(config, code, environment) == 0
 
     assert_enrolled(data, "hub-1")
-    settings = load_settings(config, environment)
+    settings = load_settings(config, {})
+    assert settings.data == data
     assert (settings.hub, settings.subject, settings.clinic.broker.host, settings.clinic.broker.port) == (
         "hub-1",
         "subject-1",

@@ -1,6 +1,8 @@
 """Attacks on enrolment, renewal and time. `docs/attacks.md` lists them."""
 
+import contextlib
 import hashlib
+import http.client
 import logging
 import socket
 import ssl
@@ -19,10 +21,11 @@ from cloud.enrolment.invitations import LIFE_S
 from cloud.enrolment.service import EnrolmentService, answer
 from cloud.registry import load_hub
 from cloud.site import Authority, Kind
-from config.tls import make_server_context
+from config.tls import make_fetching_context, make_server_context
 from gateway.enrolment.site_client import SiteError
-from gateway.enrolment.site_clock import SiteTimeError
+from gateway.enrolment.site_clock import EnrolledHubClock, SiteTimeError
 from sync.enrolment import (
+    Broker,
     EnrolRequest,
     RenewRequest,
     SignedTime,
@@ -98,6 +101,35 @@ class TestCodes:
         assert refused == ["used"] * 7
         assert len(site.authority.list_issued(Kind.HUBS, "hub-1")) == 1
         assert load_hub(site.folder.hubs / "hub-1.toml").former_keys == ()
+
+    def test_a_device_that_was_replaced_does_not_come_back_by_its_old_code(
+        self, site: Site, hub: HubMachine, tmp_path: Path
+    ) -> None:
+        code = site.invite()
+        hub.enrol(code)
+        second = HubMachine(tmp_path / "second")
+        second.enrol(site.invite())
+
+        with pytest.raises(SiteError, match="used already"):
+            hub.enrol(code)
+        assert load_hub(site.folder.hubs / "hub-1.toml").device == second.device.public
+        back = site.invite()
+        for _ in range(2):
+            hub.enrol(back)
+        assert load_hub(site.folder.hubs / "hub-1.toml").device == hub.device.public
+
+    def test_a_revocation_ends_the_invitations_before_it(self, site: Site, hub: HubMachine) -> None:
+        """Used by the same device and not used; a new one admits the hub again."""
+        used, unused = site.invite(), site.invite()
+        hub.enrol(used)
+        site.pass_time(60)
+        site.authority.revoke(Kind.HUBS, "hub-1", site.now_s)
+
+        for code in (used, unused):
+            with pytest.raises(SiteError, match="blocked this hub"):
+                hub.enrol(code)
+        site.pass_time(60)
+        assert hub.enrol(site.invite()).hub == "hub-1"
 
     def test_a_code_expires(self, site: Site, hub: HubMachine) -> None:
         code = site.invite()
@@ -236,7 +268,12 @@ class TestFalseSites:
         site.pass_time(100 * DAY_S)
         hub.reboot(wall_s=NOW_S)
         site.paths.clear()
+        newcomer = HubMachine(hub.data / "newcomer", wall_s=NOW_S)
         with site.serving(old):
+            with pytest.raises(SiteError, match="expired on"):
+                newcomer.enrol(site.invite("hub-2"))
+            assert site.paths == ["/v2/roots", "/v2/time"]
+            site.paths.clear()
             record = (hub.folder / "site.json").read_text()
             (hub.folder / "site.json").write_text(record.replace(f'"port": {code.port}', f'"port": {site.port}'))
             with pytest.raises(SiteError, match="expired on"):
@@ -249,6 +286,37 @@ class TestFalseSites:
         with Site(tmp_path / "clinic", "Abroad").serving() as site, pytest.raises(SiteError, match="outside the EU"):
             hub.enrol(site.invite())
         assert site.paths == ["/v2/roots"]
+
+    def test_a_broker_outside_the_eu_is_refused(self, site: Site, hub: HubMachine) -> None:
+        site.service.brokers = [Broker("mqtt.example", 8883, "DE"), Broker("mqtt.example", 8883, "US")]
+
+        with pytest.raises(SiteError, match="a broker outside the EU"):
+            hub.enrol(site.invite())
+        assert not (hub.folder / "identity.pem").exists()
+
+    @pytest.mark.parametrize(
+        ("method", "path", "body", "status"),
+        [
+            ("POST", "/v2/enrol", bytes(1025), 413),
+            ("POST", "/v2/enrol", b"", 400),
+            ("GET", "/v2/enrol", None, 405),
+            ("POST", "/v2/roots", b"", 405),
+            ("PUT", "/v2/roots", b"", 405),
+            ("POST", "/docs", b"", 404),
+            ("POST", "/v2/enrol/", b"", 404),
+        ],
+    )
+    def test_other_requests_get_a_status_and_nothing_else(
+        self, site: Site, method: str, path: str, body: bytes | None, status: int
+    ) -> None:
+        connection = http.client.HTTPSConnection("127.0.0.1", site.port, context=make_fetching_context(), timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (status, b"")
+            headers = {name.lower(): value for name, value in response.getheaders()}
+        assert headers["cache-control"] == "no-store"
+        assert "server" not in headers
 
     def test_the_service_speaks_nothing_older_than_tls_1_3(self, site: Site) -> None:
         old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -312,6 +380,28 @@ class TestRenewals:
         body = EnrolRequest.make(site.invite().secret, device, SigningKey.generate(Use.TLS)).encode()
         assert answer(site.service, "/v2/enrol", body, STRANGER, site.moment())[0] == 200
         assert send_renewal(site, renewal(site, device)) == (200, "")
+
+    def test_one_renewal_sent_at_once_many_times_gets_one_certificate(self, site: Site, device: SigningKey) -> None:
+        body, statuses = renewal(site, device), list[int]()
+        threads = [threading.Thread(target=lambda: statuses.append(send_renewal(site, body)[0])) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert sorted(statuses) == [200] + [403] * 7
+
+    def test_a_revocation_waits_for_a_renewal_and_then_holds(self, site: Site, device: SigningKey) -> None:
+        """Else the certificate of the renewal would be the latest one, and not revoked."""
+        statuses: list[int] = []
+        with site.folder.issuing():
+            renewing = threading.Thread(target=lambda: statuses.append(send_renewal(site, renewal(site, device))[0]))
+            renewing.start()
+            site.authority.revoke(Kind.HUBS, "hub-1", site.now_s)
+        renewing.join()
+
+        assert statuses == [403]
+        assert site.authority.is_revoked(Kind.HUBS, "hub-1")
 
     def test_used_nonces_are_forgotten_when_they_expire(self, site: Site, device: SigningKey) -> None:
         for _ in range(5):
@@ -424,6 +514,25 @@ class TestClocks:
         hub.wall_s += 365 * DAY_S
 
         assert hub.clock.now_s() == NOW_S + 60
+
+    def test_readings_get_the_sites_time_while_the_wall_clock_is_too_early(
+        self, site: Site, hub: HubMachine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hub.enrol(site.invite())
+        agents = EnrolledHubClock(hub.clock)
+        monkeypatch.setattr("gateway.enrolment.site_clock.READ_INTERVAL_NS", 0)
+        assert agents.wall_us() == NOW_S * 1_000_000
+        hub.reboot(wall_s=100.0)
+        assert agents.wall_us() == 100_000_000
+        site.pass_time(DAY_S)
+        hub.renew()
+        hub.pass_time(1.5)
+        assert agents.wall_us() == (NOW_S + DAY_S) * 1_000_000 + 1_500_000
+        hub.wall_s = NOW_S + DAY_S + 7.0
+        assert agents.wall_us() == (NOW_S + DAY_S + 7) * 1_000_000
+        (hub.folder / "time.json").write_text("{")
+        assert agents.wall_us() == (NOW_S + DAY_S + 7) * 1_000_000
+        assert agents.mono_ns() < agents.mono_ns()
 
     def test_another_site_may_have_an_earlier_clock(self, site: Site, other_site: Site, hub: HubMachine) -> None:
         hub.enrol(site.invite())

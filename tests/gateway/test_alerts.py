@@ -235,5 +235,5 @@ def test_the_rules_measure_every_number_in_the_reason_texts() -> None:
         if raises_alert(result) and (result.kind, result.end_s) != ("bp_crisis", None):
             wanted = set(re.findall(r"\{(\w+)\}", reasons[f"{result.kind}.criterion"]))
             assert wanted <= result.measured.keys(), result
-    technical = {"models_refused", "buffer_nearly_full", "pairing_lost"}
+    technical = {"models_refused", "buffer_nearly_full", "buffer_damaged", "pairing_lost"}
     assert {result.kind for result in findings} == PRIORITIES.keys() - {"af", *technical}

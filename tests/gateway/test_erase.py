@@ -1,5 +1,6 @@
 """`pulsegate erase --everything` leaves nothing of the patient, and nothing by halves without a person's word."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 from config.files import locked
 from config.settings import load_settings
 from gateway.commands.erase import EraseError, erase_everything
+from gateway.models import load_models
 from gateway.startup import LOCK_FILE
+from tests.gateway.testbed import Testbed, run_scenario
 
 OURS = (
     "hub.key", "device.key", "device.pub", "buffer.db-wal", "buffer.db-shm", "buffer.db-reserve", "bonds.json", "models.json",
@@ -44,6 +47,21 @@ def test_everything_of_ours_goes_and_nothing_else(used: Path, capsys: pytest.Cap
     assert "It cannot be undone" in said
     assert "Tell it to revoke this hub" in said
     assert "not ours, left in" in said
+
+
+def test_nothing_that_a_running_agent_wrote_is_left(tmp_path: Path) -> None:
+    testbed = Testbed(tmp_path, load_models())
+
+    async def run_and_erase(testbed: Testbed) -> None:
+        async with testbed.strap(), testbed.agent():
+            await asyncio.sleep(20)
+
+    run_scenario(testbed, run_and_erase)
+    data = testbed.settings.data
+    assert {"buffer.db", "hub.key", "device.key", "status.json", "bonds.json"} <= {path.name for path in data.iterdir()}
+
+    assert erase_everything(testbed.settings, lambda _question: testbed.settings.hub) == 0
+    assert list(data.iterdir()) == []
 
 
 @pytest.mark.parametrize("answer", ["", "y", "yes", "hub-2"])

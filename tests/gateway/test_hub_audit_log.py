@@ -15,6 +15,8 @@ import pytest
 from cloud.audit_actors import ORIGIN
 from cloud.audit_log import AuditLog as SiteLog
 from cloud.signing_keys import SigningKeys
+from cloud.store.audit import read_log
+from cloud.store.audit_hubs import list_hub_logs
 from gateway import audit_events, audit_log
 from gateway.audit_events import AgentAudit
 from gateway.audit_log import AUDIT_FILE, AuditLog
@@ -276,9 +278,6 @@ class TestAgent:
                 testbed.models = LoadedModels(release=8)
                 testbed.clinic.register("subject-1")
                 async with testbed.agent():
-                    log = self.log(testbed)
-                    device = SigningKey.load(testbed.settings.data / "device.key", Use.DEVICE)
-                    site.note_hub(signing.audit.public, "hub-1", device.public, log.status(device))
                     await asyncio.sleep(25)
 
         run_scenario(testbed, scenario)
@@ -290,7 +289,12 @@ class TestAgent:
         report = log.check()
         assert report.findings == ()
         assert report.anchored_by == "the clinic"
-        assert report.anchored == 3  # what the second start found
+        assert report.anchored == 5  # what the status at the second connection showed
+        with testbed.clinic.store.snapshot() as connection:
+            (held,) = list_hub_logs(connection)
+            seen = read_log(connection, ORIGIN).held
+        assert (held.hub, held.head.number, held.forked_us) == ("hub-1", 5, None)
+        assert seen["hub hub-1"].number == 1
         state = log.state()
         assert state.site is not None
         check_head(signing.audit.public, ORIGIN, state.site)

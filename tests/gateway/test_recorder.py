@@ -150,7 +150,8 @@ def test_encodes_on_the_storage_thread_and_only_once_if_the_disk_is_full() -> No
         assert not await recorder.flush()
         outbox.is_full = False
         assert await recorder.flush()
-        assert [arguments for name, arguments in calls if name == "_encode_batch"] == [first, second]
+        encoded = [arguments for name, arguments in calls if name == "_encode_batch"]
+        assert encoded == [[("vital", record) for record in records] for records in (first, second)]
         assert [name for name, _ in calls].count("_put_batch") == 4
 
     asyncio.run(main())

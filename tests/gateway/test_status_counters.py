@@ -17,7 +17,7 @@ def test_blocks_sent_while_the_status_is_collected_are_not_counted_beside_older_
     uplink, blocks = UplinkStatistics(), [5]
 
     def statistics() -> OutboxStatistics:
-        return OutboxStatistics(stored=blocks[0], pending={}, acknowledged=blocks[0], bytes=0)
+        return OutboxStatistics(stored=blocks[0], pending={}, acknowledged=blocks[0], bytes=0, oldest_s={})
 
     async def call(function: Any, *arguments: Any) -> Any:
         result = function(*arguments)

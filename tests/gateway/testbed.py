@@ -42,7 +42,7 @@ from sync.record_codec import decode_records
 from sync.records import GapRecord, Record, WaveformRecord
 from sync.registration import Registration
 from sync.seal import open_block, parse_header
-from sync.wire import ack_topic, receipt_topic
+from sync.wire import ack_topic, receipt_topic, status_topic
 
 START_US = 1_800_000_000_000_000
 START_S = START_US // 1_000_000
@@ -69,8 +69,13 @@ class Clinic:
         return registration
 
     def answer(self, message: Message) -> list[Message]:
-        """Commit a message; returns the acknowledgement and the receipt."""
-        payload, _, _ = handle_message(self.store, self._registry, self._signing.acknowledgement, message, START_US)
+        """Commit a message; returns the acknowledgement and the receipt, or nothing for a status."""
+        keys = self._signing
+        payload, _, _ = handle_message(
+            self.store, self._registry, keys.acknowledgement, message, START_US, audit_key=keys.audit.public
+        )
+        if message.topic == status_topic(HUB):
+            return []
         assert payload is not None
         envelope, identity = decode_envelope(message.payload).envelope, self.store.identity()
         headers = [(parse_header(block), block_digest(block)) for block in envelope.blocks]
@@ -152,6 +157,7 @@ class Testbed:
             ClinicSettings(Endpoint("127.0.0.1", 1883), self.folder / "registration.toml"),
             (SensorSettings("strap", advertised_name="Virtual H10"),),
             DEFAULT_LIMITS.with_values({"repeat_medium": 0}),  # the script has a day's episodes within minutes
+            upload="all",
         )
 
     @asynccontextmanager

@@ -3,12 +3,12 @@
 import sqlite3
 import tomllib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.second_reader.blocks import check_statement, open_block, parse_block
+from tests.second_reader.blocks import Block, check_statement, open_block, parse_block
 from tests.second_reader.cbor import RefusedError
 from tests.second_reader.keys import Recipient, Statement, load_recipient, read_private_key, unwrap_key
 from tests.second_reader.records import Record, decode_plaintext
@@ -50,12 +50,32 @@ def _open(folder: Path, store: sqlite3.Connection, stored: sqlite3.Row) -> bytes
     if signed is None:
         raise RefusedError("the block's key has no statement")
     statement = Statement(signed["id"], signed["commitment"], signed["subject"], signed["day"], signed["signature"])
-    check_statement(block, statement, read_device_key(folder, stored["hub"]))
+    _check_statement(folder, block, statement)
     wraps = dict(store.execute("SELECT recipient, wrapped FROM wrapped_keys WHERE hub = ? AND id = ?", key).fetchall())
     for recipient in _read_recipients(folder, stored["subject"]):
         if recipient.fingerprint in wraps:
             return open_block(block, unwrap_key(wraps[recipient.fingerprint], recipient, stored["hub"], statement))
     raise RefusedError("the block's key is wrapped for no recipient of its subject")
+
+
+def _check_statement(folder: Path, block: Block, statement: Statement) -> None:
+    """Return if a device key that the hub had on the statement's day signed it."""
+    hub = block.header["hub"]
+    try:
+        check_statement(block, statement, read_device_key(folder, hub))
+    except RefusedError:
+        for key, last_day in _read_former_keys(folder, hub):
+            if statement.day <= last_day:
+                with suppress(RefusedError):
+                    return check_statement(block, statement, key)
+        raise
+
+
+def _read_former_keys(folder: Path, hub: str) -> Iterator[tuple[bytes, int]]:
+    """Yield each device key that a hub had before, and the last day that it may have signed for."""
+    settings: dict[str, Any] = tomllib.loads((folder / "hubs" / f"{hub}.toml").read_text())
+    for former in settings.get("former_key", []):
+        yield bytes.fromhex(former["key"]), int(former["until"].timestamp() + 3600) // 86_400
 
 
 def read_device_key(folder: Path, hub: str) -> bytes:

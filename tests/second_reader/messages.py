@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 from tests.second_reader import cbor
@@ -103,6 +102,11 @@ _ACKNOWLEDGEMENT: Final = _COMMON | {
     "live_s": whole(0, 600),
     "copied": lambda value: isinstance(value, bool),
 }
+_ADDED_TO_ACKNOWLEDGEMENT: Final[dict[str, Check]] = {
+    "retry_after_s": whole(1, 300),
+    "update_by_s": is_count,
+    "audit": row(is_audit_head, _or_null(is_audit_head)),
+}
 _RECEIPT: Final = _COMMON | {
     "store": is_id,
     "fence": is_count,
@@ -110,6 +114,44 @@ _RECEIPT: Final = _COMMON | {
     "aside": _are_outcomes,
     "refused": _are_outcomes,
 }
+
+
+def _is_backlog(value: Any) -> bool:
+    is_row = row(is_lane, is_count, _or_null(is_count))
+    if not isinstance(value, list) or not all(is_row(item) for item in value):
+        return False
+    return [item[0] for item in value] == list(_LANES) and all((item[1] == 0) == (item[2] is None) for item in value)
+
+
+def _are_links(value: Any) -> bool:
+    is_row = row(_matches("[a-z_]{1,24}"), whole(1))
+    if not isinstance(value, list) or len(value) > 16 or not all(is_row(item) for item in value):
+        return False
+    states = [item[0] for item in value]
+    return states == sorted(set(states))
+
+
+def _matches(pattern: str) -> Check:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
+
+
+_integer: Final = whole(-(2**53 - 1))
+_STATUS: Final = _COMMON | {
+    "epoch": is_epoch,
+    "seq": whole(1),
+    "at_us": is_count,
+    "version": _matches("[0-9][0-9A-Za-z.+-]{0,31}"),
+    "revision": is_count,
+    "backlog": _is_backlog,
+    "battery": _or_null(row(whole(0, 100), lambda value: isinstance(value, bool))),
+    "clock_offset_us": _or_null(_integer),
+    "certificate_days": _or_null(_integer),
+    "models": _or_null(is_count),
+    "free_bytes": is_count,
+    "links": _are_links,
+}
+_ADDED_TO_STATUS: Final[dict[str, Check]] = {"audit": lambda value: isinstance(value, bytes) and 1 <= len(value) <= 512}
+MAX_STATUS_BYTES: Final = 2048
 
 
 def check_fields(content: Any, required: Mapping[str, Check], optional: Mapping[str, Check]) -> dict[str, Any]:
@@ -150,7 +192,7 @@ def open_acknowledgement(data: bytes, signer: bytes) -> dict[str, Any]:
     Raises:
         RefusedError: the message is no such acknowledgement.
     """
-    message = _parse(data, _ACKNOWLEDGEMENT, {"audit": row(is_audit_head, _or_null(is_audit_head))})
+    message = _parse(data, _ACKNOWLEDGEMENT, _ADDED_TO_ACKNOWLEDGEMENT)
     verify_signature(signer, message["sig"], "pulsegate acknowledgement", message["hub"], _digest_unsigned(message))
     return message
 
@@ -166,10 +208,23 @@ def open_receipt(data: bytes, signer: bytes) -> dict[str, Any]:
     return message
 
 
-def _parse(data: bytes, fields: Mapping[str, Check], optional: Mapping[str, Check] = MappingProxyType({})) -> dict[str, Any]:
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise RefusedError(f"a message of more than {MAX_MESSAGE_BYTES} bytes")
-    return check_fields(cbor.decode(data), fields, optional)
+def open_status(data: bytes, device: bytes) -> dict[str, Any]:
+    """Return a status that this device key signed.
+
+    Raises:
+        RefusedError: the message is no such status.
+    """
+    message = _parse(data, _STATUS, _ADDED_TO_STATUS, MAX_STATUS_BYTES)
+    verify_signature(device, message["sig"], "pulsegate status", message["hub"], _digest_unsigned(message))
+    return message
+
+
+def _parse(
+    data: bytes, fields: Mapping[str, Check], added: Mapping[str, Check] | None = None, limit: int = MAX_MESSAGE_BYTES
+) -> dict[str, Any]:
+    if len(data) > limit:
+        raise RefusedError(f"a message of more than {limit} bytes")
+    return check_fields(cbor.decode(data), fields, added or {})
 
 
 def _digest_unsigned(message: dict[str, Any]) -> bytes:

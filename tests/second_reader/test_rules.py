@@ -4,6 +4,7 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -318,6 +320,16 @@ def clinic(tmp_path: Path) -> Path:
         store.execute("INSERT INTO statements VALUES (?, ?, ?, ?, ?, ?)", statement)
         store.execute("INSERT INTO wrapped_keys VALUES (?, ?, ?, ?)", (HUB, KEY_ID, FINGERPRINT, WRAPPED))
     return tmp_path
+
+
+@pytest.mark.parametrize(("days", "n_opened"), [(0, 1), (-1, 0)])
+def test_a_former_device_key_counts_until_the_day_of_its_end(clinic, days, n_opened):
+    other = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    until = datetime.fromtimestamp((STATEMENT.day + days) * 86_400, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    former = f'[[former_key]]\nkey = "{DEVICE.hex()}"\nuntil = {until}\n'
+    (clinic / "hubs" / f"{HUB}.toml").write_text(f'device_key = "{other.hex()}"\n{former}')
+    content = read_clinic(clinic)
+    assert len(content.records) == n_opened
 
 
 def test_a_clinics_blocks_are_opened(clinic):

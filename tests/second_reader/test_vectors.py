@@ -14,12 +14,13 @@ from tests.second_reader import audit, cbor
 from tests.second_reader.blocks import check_statement, extend_chain, open_block, parse_block, start_chain
 from tests.second_reader.cbor import RefusedError
 from tests.second_reader.keys import Statement, commit, load_recipient, unwrap_key, verify_statement
-from tests.second_reader.messages import open_acknowledgement, open_envelope, open_receipt
+from tests.second_reader.messages import open_acknowledgement, open_envelope, open_receipt, open_status
 from tests.second_reader.records import decode_plaintext, encode_plaintext
 
 VECTORS = Path(__file__).parents[1] / "sync" / "vectors"
 V: dict[str, Any] = json.loads((VECTORS / "format_2.json").read_text())
 A: dict[str, Any] = json.loads((VECTORS / "audit_1.json").read_text())
+V1: dict[str, Any] = json.loads((VECTORS / "revision_1.json").read_text())
 R: dict[str, Any] = json.loads((VECTORS / "records_2.json").read_text())
 HUB, SUBJECT, EPOCH, PREVIOUS = V["hub"], V["subject"], V["epoch"], V["previous_epoch"]
 KEY_ID, DATA_KEY = bytes.fromhex(V["key_id"]), bytes.fromhex(V["data_key"])
@@ -156,6 +157,39 @@ def test_receipt():
         "refused": [["vital", EPOCH, 2, ZEROS, "erased"]],
         "sig": None,
     }
+
+
+def test_status():
+    assert open_status(bytes.fromhex(V1["status"]), DEVICE) | {"sig": None} == {
+        "v": 2,
+        "hub": HUB,
+        "epoch": 1_790_000_000 << 20,
+        "seq": 7,
+        "at_us": 1_790_000_123_456_789,
+        "version": "0.1.0",
+        "revision": 1,
+        "backlog": [["alert", 0, None], ["vital", 3, 12], ["wave", 40, 86_400], ["archive", 0, None]],
+        "battery": [81, True],
+        "clock_offset_us": -1500,
+        "certificate_days": None,
+        "models": 4,
+        "free_bytes": 5_000_000_000,
+        "links": [["absent", 2], ["streaming", 1]],
+        "audit": b"head",
+        "sig": None,
+    }
+
+
+def test_no_status_is_accepted_with_a_bit_changed():
+    status = bytes.fromhex(V1["status"])
+    assert count_accepted(lambda data: open_status(data, DEVICE), flips(status)) == 0
+    assert count_accepted(lambda data: open_status(data, DEVICE), [status + bytes(2048)]) == 0
+
+
+def test_what_revision_1_added_to_acknowledgements():
+    message = open_message("acknowledgement", bytes.fromhex(V1["acknowledgement"]))
+    assert (message["retry_after_s"], message["update_by_s"]) == (40, 1_800_000_000)
+    assert message["refused"] == [["vital", 1_790_000_000 << 20, 3, ZEROS, "outdated"]]
 
 
 @pytest.mark.parametrize("block", BLOCKS)

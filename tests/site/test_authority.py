@@ -1,7 +1,9 @@
 """The site's certification authority: what it issues, revokes and rotates. OpenSSL's command verifies the chains."""
 
+import shutil
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,15 @@ NOW_S = 1_800_000_000
 KEY = ec.generate_private_key(ec.SECP256R1()).public_key()
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Authority.create(tmp_path_factory.mktemp("authority") / "site", "Praxis am Markt", "DE", "Bayern", NOW_S).folder
+
+
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority.create(tmp_path / "site", "Praxis am Markt", "DE", "Bayern", NOW_S)
+def authority(template: Path, tmp_path: Path) -> Authority:
+    """A copy of a new site: to make the keys and sync them to the disk takes longer."""
+    return Authority.load(shutil.copytree(template, tmp_path / "site"))
 
 
 def split(chain: bytes) -> list[x509.Certificate]:
@@ -163,6 +171,18 @@ class TestRevocation:
         authority.write_crls(NOW_S - 2 * BACKDATE_S)
         crl = x509.load_pem_x509_crl(authority.crl_file(Kind.HUBS).read_bytes())
         assert crl.last_update_utc.timestamp() == NOW_S - 2 * BACKDATE_S
+
+    def test_two_processes_write_their_lists_one_after_the_other(self, authority: Authority) -> None:
+        """Otherwise the first to read the ledger could replace the newer lists, and what was just revoked would be let in."""
+        authority.issue_hub("hub-1", KEY, NOW_S)
+        other = threading.Thread(target=authority.revoke, args=(Kind.HUBS, "hub-1", NOW_S))
+        with authority._ledger.writing_lists(NOW_S):
+            other.start()
+            other.join(0.2)
+            assert other.is_alive()
+            assert not authority.is_revoked(Kind.HUBS, "hub-1")
+        other.join()
+        assert len(x509.load_pem_x509_crl(authority.crl_file(Kind.HUBS).read_bytes())) == 1
 
     def test_what_has_expired_leaves_the_list(self, authority: Authority) -> None:
         authority.issue_hub("hub-1", KEY, NOW_S)

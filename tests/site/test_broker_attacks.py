@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,8 +13,9 @@ import pytest
 
 from cloud.site import Authority, Kind
 from cloud.site.certificates import LIFE_S
-from cloud.site.mosquitto import INGEST, PACKET_LIMIT_BYTES, cut_connection, reload_broker
+from cloud.site.mosquitto import INGEST, PACKET_LIMIT_BYTES, cut_connection
 from config.endpoint import Endpoint
+from config.tls import make_endpoint_context
 from gateway.commands.doctor import check_broker
 from sync.errors import TransientError
 from sync.mqtt import Connected, Disconnected, Message, MqttClient, MqttEvent
@@ -168,7 +170,7 @@ class TestRevocation:
         async def scenario() -> None:
             async with connected(broker.hub("hub-lost"), "hub-lost") as lost, connected(broker.hub("hub-1"), "hub-1") as other:
                 broker.authority.revoke(Kind.HUBS, "hub-lost", now_s())
-                reload_broker(broker.folder / "broker")
+                await asyncio.to_thread(broker.reload)
                 await lost.publish(up_topic("hub-lost", "vital"), b"")  # the connection outlives the reload
                 await cut_connection(broker.service("control"), "hub-lost")
                 events = [await lost.receive() for _ in range(2)]
@@ -179,11 +181,21 @@ class TestRevocation:
 
         run(scenario)
 
+    def test_a_handshake_that_began_before_the_revocation(self, broker: Broker) -> None:
+        context = make_endpoint_context(broker.hub("hub-half"))
+        assert context is not None
+        with socket.create_connection((HOST, broker.hubs_port), timeout=TIMEOUT_S) as plain:
+            assert first_event(broker.hub("hub-1")) == Connected()  # so the broker has accepted the other one
+            broker.authority.revoke(Kind.HUBS, "hub-half", now_s())
+            broker.reload()
+            with context.wrap_socket(plain, server_hostname=HOST) as tls, pytest.raises(ssl.SSLError, match="REVOKED"):
+                tls.recv(1)
+
     def test_a_revoked_service(self, broker: Broker) -> None:
         stolen = broker.service("stolen")
         assert first_event(stolen) == Connected()
         broker.authority.revoke(Kind.SERVICES, "stolen", now_s())
-        reload_broker(broker.folder / "broker")
+        broker.reload()
         assert refusal(stolen).startswith("refuses our certificate, which was revoked")
 
     def test_a_renewed_certificate_is_used_without_a_restart(self, broker: Broker) -> None:

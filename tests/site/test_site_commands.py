@@ -80,6 +80,16 @@ def test_the_configuration_names_both_listeners(run: Run, tmp_path: Path) -> Non
     assert [line for line in config if line.startswith("listener")] == ["listener 8883 192.0.2.1", "listener 8884 ::1"]
 
 
+def test_the_configuration_of_the_database_asks_for_tls_and_certificates(run: Run, tmp_path: Path) -> None:
+    run("issue-service", "--name", "database", "--host", "192.0.2.1", "--out", tmp_path / "database")
+    printed = run("configure-database", "--identity", tmp_path / "database", "--out", tmp_path / "postgresql")
+    policy = Path(printed.strip().rpartition("OPENSSL_CONF=")[2])
+    assert "Ciphersuites = TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256" in policy.read_text()
+    assert "ssl_min_protocol_version = 'TLSv1.3'" in (tmp_path / "postgresql" / "pulsegate.conf").read_text()
+    rules = [line.split() for line in (tmp_path / "postgresql" / "pg_hba.conf").read_text().splitlines() if line[0] != "#"]
+    assert [rule[0] for rule in rules] == ["local", "hostssl"]
+
+
 def test_a_revoked_hub_is_cut_from_the_running_broker(broker: Broker, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sync.mqtt.BACKOFF_S", (0.01, 0.01))
     data = broker.authority.folder.parent / "clinic"
@@ -92,7 +102,7 @@ def test_a_revoked_hub_is_cut_from_the_running_broker(broker: Broker, run: Run, 
             running = tasks.create_task(client.run())
             assert await client.receive() == Connected()
             command = ("revoke", Kind.HUBS, "hub-cut", "--broker", broker.folder / "broker")
-            assert "an open connection was cut" in await asyncio.to_thread(run, *command, data=data)
+            assert "open connections of revoked hubs were cut" in await asyncio.to_thread(run, *command, data=data)
             events = [await client.receive() for _ in range(2)]
             assert all(isinstance(event, Disconnected) for event in events)
             assert "which was revoked" in str(events[1])

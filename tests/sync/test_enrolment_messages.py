@@ -1,6 +1,7 @@
 """The messages of enrolment, renewal and time: read back, refused when anything differs, and bounded."""
 
 import contextlib
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,8 @@ from sync.cbor import decode_cbor, encode_cbor
 from sync.enrolment import Broker, EnrolRequest, Grant, RenewRequest, SignedTime
 from sync.signing import SignatureError, SigningKey, Use
 from sync.wire import WireError
+from tests.second_reader import cbor as second_cbor
+from tests.second_reader.keys import verify_signature
 
 SECRET, NONCE = bytes(range(16)), bytes(range(40))
 DEVICE, TLS, TIME = (SigningKey.generate(use) for use in (Use.DEVICE, Use.TLS, Use.TIME))
@@ -47,6 +50,30 @@ def test_messages_are_read_back() -> None:
     )
     assert (renew.hub, renew.nonce, renew.tls.to_bytes()) == ("hub-1", NONCE, TLS.public.to_bytes())
     assert Grant.decode(GRANT.encode()) == GRANT
+
+
+def test_an_independent_reader_accepts_what_docs_protocol_says() -> None:
+    device, tls, time = (key.public.to_bytes() for key in (DEVICE, TLS, TIME))
+    enrol, renew, signed = (second_cbor.decode(message.encode()) for message in (ENROL, RENEW, SIGNED_TIME))
+    proof = (hashlib.sha256(SECRET).digest(), device, tls)
+    verify_signature(device, enrol["sig"], "pulsegate enrolment", "", *proof)
+    verify_signature(tls, enrol["tls_sig"], "pulsegate TLS key", "", *proof)
+    verify_signature(device, renew["sig"], "pulsegate renewal", "hub-1", NONCE, tls)
+    verify_signature(tls, renew["tls_sig"], "pulsegate TLS key", "hub-1", NONCE, tls)
+    verify_signature(time, signed["sig"], "pulsegate time", "", bytes(16), 1_790_000_000)
+
+    assert enrol.keys() == {"v", "secret", "device", "tls", "sig", "tls_sig"}
+    assert renew.keys() == {"v", "hub", "nonce", "tls", "sig", "tls_sig"}
+    assert signed.keys() == {"v", "time", "chain", "sig"}
+    assert second_cbor.decode(GRANT.encode()) == {
+        "v": 2,
+        "hub": "hub-1",
+        "subject": "subject-1",
+        "chain": [b"leaf", b"issuing"],
+        "roots": [b"root"],
+        "brokers": [["mqtt.example", 8883, "DE"]],
+        "registration": "version = 2\n",
+    }
 
 
 @pytest.mark.parametrize(

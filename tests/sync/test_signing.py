@@ -20,6 +20,7 @@ LABELS = {
     Label.AUDIT_KEY: Use.DEVICE,
     Label.AUDIT_HEAD: Use.AUDIT,
     Label.AUDIT_CUT: Use.AUDIT,
+    Label.STATUS: Use.DEVICE,
     Label.ENROLMENT: Use.DEVICE,
     Label.RENEWAL: Use.DEVICE,
     Label.TLS_KEY: Use.TLS,

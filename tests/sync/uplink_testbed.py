@@ -12,7 +12,7 @@ from sync.audit_heads import SiteAudit
 from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
 from sync.signing import SigningKey, Use
-from sync.uplink import Uplink
+from sync.uplink import Uplink, UplinkCallbacks
 from tests.fake_clinic import SUBJECT, FakeClinic
 from tests.link import Link
 
@@ -63,8 +63,7 @@ class UplinkTestbed:
                 keys=self.keys,
                 registration=registration,
                 call=call,
-                on_live=on_live,
-                on_audit=self.audit_heads.append,
+                callbacks=UplinkCallbacks(on_live=on_live, on_audit=self.audit_heads.append),
             )
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(uplink.run())]

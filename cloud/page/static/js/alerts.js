@@ -92,7 +92,8 @@ export class AlertList {
       element("span", { class: "when" }, element("span", { class: "age" }), ` · ${clockTime(alert.decided_us, now_us)}`),
       element("span", { class: "course" },
         element("span", { class: isOngoing(alert) ? "span ongoing" : "span" }), element("span", { class: "quiet" }, alert.sensor)),
-      alert.is_proven ? null : element("span", { class: "unproven" }, t("origin_unproven_short")));
+      alert.is_proven ? null : element("span", { class: "unproven" }, t("origin_unproven_short")),
+      this.state.isOutdated(alert.hub) ? element("span", { class: "unproven" }, t("outdated_hub_short")) : null);
     row.addEventListener("click", () => this.select(alert));
     return row;
   }
@@ -130,7 +131,8 @@ export class AlertDetail {
       element("p", { class: isOngoing(alert) ? "span ongoing" : "span" }),
       element("p", { class: "quiet" }, [t("onset", { time: dayAndTime(alert.onset_us) }), end].filter(Boolean).join(" · ")),
       element("p", { class: "quiet" }, `${alert.sensor} · ${sourceText(alert.source)}`),
-      alert.is_proven ? null : element("p", { class: "unproven" }, t("origin_unproven"))));
+      alert.is_proven ? null : element("p", { class: "unproven" }, t("origin_unproven")),
+      this.state.isOutdated(alert.hub) ? element("p", { class: "unproven" }, t("outdated_hub", { hub: alert.hub })) : null));
     const reasons = element("ul", { class: "reasons" }, ...reasonTexts(alert).map((text) => element("li", {}, text)));
     if (alert.strip?.mv.length) return [head, reasons, ...stripElements(alert, scrolled)];
     const note = alert.has_strip ? t("loading") : t("no_strip");

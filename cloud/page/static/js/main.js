@@ -3,6 +3,7 @@
 import { AlertDetail, AlertList, kindName, patientName, scaleText } from "./alerts.js";
 import { byId, element, setText } from "./dom.js";
 import { LANGUAGES, chooseLanguage, clockTime, currentLanguage, dayAndTime, loadLanguage, lookup, number, preferredLanguage, t, zoneName } from "./i18n.js";
+import { HubAlarms } from "./hubs.js";
 import { Link } from "./link.js";
 import { LiveEcg } from "./live.js";
 import { Measurements } from "./measurements.js";
@@ -22,6 +23,7 @@ const patients = new PatientList(state, onPatient);
 const live = new LiveEcg(byId("live-paper"), (gain) => setText(byId("live-scale"), scaleText(gain)), state);
 const detail = new AlertDetail(state, fetchStrip);
 const list = new AlertList(state, onAlert, () => fetchMoreAlerts().catch(reportError));
+const hubAlarms = new HubAlarms(state);
 const trend = new Trend(state);
 const measurements = new Measurements(state);
 let linkLostAt_ms = null;
@@ -118,7 +120,7 @@ async function fetchMissing() {
   sensorList.sensors.forEach((sensor) => state.putSensor(sensor));
   sensors.render();
   const isMissing = sensors.selected && !fetched.has(sensors.selected);
-  await Promise.all([isMissing ? fetchSensor(sensors.selected) : null, refreshCounters()]);
+  await Promise.all([isMissing ? fetchSensor(sensors.selected) : null, refreshCounters(), refreshHubs()]);
   renderAll();
 }
 
@@ -149,6 +151,19 @@ async function refreshCounters() {
   state.counters = await getJson("/api/counters");
   const values = Object.fromEntries(Object.entries(state.counters.blocks).concat(Object.entries(state.counters)).map(([name, value]) => [name, number(value, 0)]));
   setText(byId("counters"), t("counters", values));
+}
+
+/** Hubs are asked for every 10 seconds: the clinic looks at them as often. */
+async function refreshHubs() {
+  const { now_us, hubs } = await getJson("/api/hubs");
+  state.setServerTime(now_us);
+  if (state.putHubs(hubs)) { list.render(); detail.render(list.selected, true); }
+  for (const alarm of hubAlarms.update()) setText(byId("announcer"), t("new_hub_alarm", hubAnnouncement(alarm)));
+}
+
+function hubAnnouncement(alarm) {
+  const { priority, kind, hub } = alarm;
+  return { priority: lookup("priority_label", priority) ?? priority, kind: kindName(kind), patient: alarm.subject === null ? "" : patientName(alarm), hub };
 }
 
 const handlers = {
@@ -212,6 +227,7 @@ function tick() {
   sensors.tick();
   renderPatients();
   list.tick();
+  hubAlarms.tick();
   detail.tick(list.selected);
 }
 
@@ -219,6 +235,7 @@ function renderAll() {
   document.querySelectorAll("[data-i18n]").forEach((node) => setText(node, t(node.dataset.i18n)));
   byId("language").value = currentLanguage();
   sensors.render();
+  hubAlarms.render(true);
   list.render();
   detail.render(list.selected, true);
   trend.render(sensors.selected);
@@ -242,4 +259,5 @@ renderAll();
 link.connect();
 setInterval(tick, 1000);
 setInterval(() => { if (linkLostAt_ms === null) { refreshCounters().catch(reportError); trend.render(sensors.selected); } }, 5000);
+setInterval(() => { if (linkLostAt_ms === null) refreshHubs().catch(reportError); }, 10_000);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", renderAll);

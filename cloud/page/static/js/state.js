@@ -18,6 +18,8 @@ export class State {
   patients = new Map();
   alerts = new Map();
   sensors = new Map();
+  /** The hubs by their names, with their last status and the clinic's alarms about them. */
+  hubs = new Map();
   counters = null;
   revision = 0;
   /** The place in the server's list behind the alerts that are loaded; null if all are. */
@@ -57,6 +59,18 @@ export class State {
     this.revision = 0;
     this.nextAlerts = null;
   }
+
+  /** Replaces all hubs; returns whether any is outdated now and was not, or the other way round. */
+  putHubs(hubs) {
+    const before = this.#refusedHubs();
+    this.hubs = new Map(hubs.map((hub) => [hub.hub, hub]));
+    return before !== this.#refusedHubs();
+  }
+
+  /** Whether the hub is so outdated that the clinic takes only its alerts. */
+  isOutdated(hub) { return this.hubs.get(hub)?.is_refused ?? false; }
+
+  #refusedHubs() { return [...this.hubs.values()].filter(({ is_refused }) => is_refused).map(({ hub }) => hub).join(); }
 
   putPatient(patient) { this.patients.set(patient.subject, patient); }
 
