@@ -16,6 +16,7 @@ from cloud.audit_log import AuditLog, service_event
 from cloud.block_reader import BlockReader
 from cloud.clinic_keys import check_recipients
 from cloud.clock import now_us
+from cloud.hub_watch import HubWatch
 from cloud.ingest import run_ingest
 from cloud.key_store import KeyStore
 from cloud.opener import Opener
@@ -32,7 +33,7 @@ from config.tls import make_endpoint_context
 from sync.audit import Action
 from sync.errors import TransientError
 from sync.mqtt import MqttClient
-from sync.signing import SigningKey, Use
+from sync.signing import SigningKey, Use, VerifyingKey
 from sync.wire import UP_TOPICS
 
 SHARED_TOPICS: Final = tuple(f"$share/{INGEST}/{topic}" for topic in UP_TOPICS)
@@ -52,6 +53,7 @@ async def run_ingest_service(settings: SiteSettings, stop: asyncio.Event, print_
         PermanentError: the store is damaged or of a newer version.
     """
     key = SigningKey.load(settings.ingest.key, Use.ACKNOWLEDGEMENT)
+    audit_key = VerifyingKey.load(settings.ingest.audit_key, Use.AUDIT)
     mqtt = _make_client(settings.ingest.broker, INGEST, SHARED_TOPICS)
     with contextlib.closing(Store.open(settings.store)) as store:
         transport = SubscribedTransport(mqtt)
@@ -60,14 +62,14 @@ async def run_ingest_service(settings: SiteSettings, stop: asyncio.Event, print_
         def leave_to_the_opener() -> None:
             """It looks for work by itself."""
 
-        ingest = run_ingest(store, registry, key, transport, leave_to_the_opener, now_us=now_us)
+        ingest = run_ingest(store, registry, key, transport, leave_to_the_opener, now_us=now_us, audit_key=audit_key)
         async with logging_start_and_stop(store, INGEST):
             ready = _announce(transport.subscribed.wait(), print_line, f"ingest receives from {settings.ingest.broker}")
             await run_until(stop, mqtt.run(), ingest, ready)
 
 
 async def run_opener_service(settings: SiteSettings, stop: asyncio.Event, print_line: PrintLine) -> None:
-    """Open blocks, send receipts and sign the audit log until `stop` is set.
+    """Open blocks, send receipts, watch the hubs and sign the audit log until `stop` is set.
 
     Raises:
         ClinicError: a file or a database cannot be used, or patients' keys are missing.
@@ -88,7 +90,14 @@ async def run_opener_service(settings: SiteSettings, stop: asyncio.Event, print_
             async with logging_start_and_stop(store, OPENER):
                 print_line("opener opens blocks")
                 log = AuditLog(store, now_us)
-                work = (opener.run(_leave_to_the_page), _look_for_work(opener), receipts.run(), log.keep_signed(audit))
+                watch = HubWatch(store, Registry(settings.data / "hubs", time.monotonic), time.monotonic, now_us)
+                work = (
+                    watch.run(),
+                    opener.run(_leave_to_the_page),
+                    _look_for_work(opener),
+                    receipts.run(),
+                    log.keep_signed(audit),
+                )
                 await run_until(stop, mqtt.run(), _pass_over_events(mqtt), *work)
         finally:
             engine.dispose()

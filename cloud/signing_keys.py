@@ -11,6 +11,7 @@ from sync.signing import SigningKey, Use
 
 USES: Final = (Use.ACKNOWLEDGEMENT, Use.RECEIPT, Use.AUDIT)
 """The uses of the keys, in the order of the fields of `SigningKeys`."""
+PUBLIC_AUDIT_FILE: Final = "audit.pub"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class SigningKeys:
     def load_or_create(cls, folder: Path, *, may_create: bool) -> Self:
         """Read the key files; create missing ones if `may_create`: hubs trust the keys that they were registered with.
 
-        A missing audit key is always created: a clinic of an earlier version has none.
+        A missing audit key is always created: a clinic of an earlier version has none. The public one is written for ingest,
+        which may run as another user.
 
         Raises:
             ClinicError: a file is missing and must not be created.
@@ -50,7 +52,12 @@ class SigningKeys:
                     "or from your own copy"
                 )
             SigningKey.generate(use).create(path)
-        return cls.load(folder)
+        keys = cls.load(folder)
+        try:
+            keys.audit.public.save(folder / PUBLIC_AUDIT_FILE)
+        except OSError as error:
+            raise ClinicError(f"cannot write {folder / PUBLIC_AUDIT_FILE} ({error.strerror}): check the folder") from error
+        return keys
 
 
 def key_file(folder: Path, use: Use) -> Path:

@@ -31,6 +31,7 @@ region = "DE"
 [ingest]
 identity = "/etc/pulsegate/ingest"   # what site issue-service wrote
 key = "/etc/pulsegate/ingest/acknowledgement.key"
+audit_key = "/etc/pulsegate/ingest/audit.pub"      # public: what hubs say of the audit log is compared by it
 
 [opener]
 identity = "/etc/pulsegate/opener"
@@ -47,16 +48,13 @@ port = 8600
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Ingest or opener: how it reaches the broker, and the file of its signing key."""
+    """Ingest or opener: how it reaches the broker, and the file of its signing key.
+
+    `audit_key` is the key that signs the audit log: the public one for ingest, the private one for the opener.
+    """
 
     broker: Endpoint
     key: Path
-
-
-@dataclass(frozen=True, slots=True)
-class OpenerSettings(WorkerSettings):
-    """The opener also signs the audit log, with a key of its own."""
-
     audit_key: Path
 
 
@@ -79,7 +77,7 @@ class SiteSettings:
     store: PostgresUrl
     projections: PostgresUrl
     ingest: WorkerSettings
-    opener: OpenerSettings
+    opener: WorkerSettings
     page: PageSettings
 
 
@@ -110,14 +108,13 @@ class _Parser:
             if unknown := table.keys() - _KEYS[name]:
                 known = ", ".join(sorted(_KEYS[name]))
                 raise ClinicError(f"{self._path}: unknown setting {_dotted(name, min(unknown))}: use one of {known}")
-        ingest, opener = (self._worker(tables, name) for name in ("ingest", "opener"))
         return SiteSettings(
             data=self._path_of(root, "", "data"),
             public=self._path_of(root, "", "public"),
             store=self._url(tables["databases"], "store"),
             projections=self._url(tables["databases"], "projections"),
-            ingest=ingest,
-            opener=OpenerSettings(opener.broker, opener.key, self._path_of(tables["opener"], "opener", "audit_key")),
+            ingest=self._worker(tables, "ingest"),
+            opener=self._worker(tables, "opener"),
             page=self._page(tables["page"]),
         )
 
@@ -130,7 +127,7 @@ class _Parser:
             endpoint = Endpoint(host, port, identity, region)
         except EndpointError as error:
             raise ClinicError(f"{self._path}: broker.{error}") from error
-        return WorkerSettings(endpoint, self._path_of(tables[name], name, "key"))
+        return WorkerSettings(endpoint, *(self._path_of(tables[name], name, key) for key in ("key", "audit_key")))
 
     def _page(self, table: Mapping[str, Any]) -> PageSettings:
         allowed = "a list of the names by which browsers reach the page"
@@ -167,7 +164,7 @@ _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "": frozenset({"data", "public", "databases", "broker", "ingest", "opener", "page"}),
     "databases": frozenset({"store", "projections"}),
     "broker": frozenset({"host", "port", "region"}),
-    "ingest": frozenset({"identity", "key"}),
+    "ingest": frozenset({"identity", "key", "audit_key"}),
     "opener": frozenset({"identity", "key", "audit_key"}),
     "page": frozenset({"identity", "hosts", "listen", "port"}),
 }

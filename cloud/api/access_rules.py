@@ -23,6 +23,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "/api/sensors": Rule.STAFF,
     "/api/ecg": Rule.STAFF,
     "/api/vitals": Rule.STAFF,
+    "/api/hubs": Rule.STAFF,
     "/api/counters": Rule.STAFF,
     "/ws": Rule.STAFF,
 }

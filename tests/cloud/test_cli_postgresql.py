@@ -56,6 +56,7 @@ def test_a_clinic_on_postgresql_shows_what_is_stored(
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "acknowledgement.key",
         "audit.key",
+        "audit.pub",
         "hubs",
         "keys",
         "lock",

@@ -47,6 +47,7 @@ region = "DE"
 [ingest]
 identity = "{ingest}"
 key = "clinic/acknowledgement.key"
+audit_key = "clinic/audit.pub"
 [opener]
 identity = "{opener}"
 key = "clinic/receipt.key"

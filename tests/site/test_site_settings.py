@@ -47,7 +47,7 @@ def test_relative_paths_belong_to_the_folder_of_the_file(tmp_path: Path) -> None
         (
             'key = "/etc/pulsegate/ingest',
             'kee = "/etc/pulsegate/ingest',
-            "unknown setting ingest.kee: use one of identity, key",
+            "unknown setting ingest.kee: use one of audit_key, identity, key",
         ),
         ("data =", "dada =", "unknown setting dada"),
         ("@/blocks", ":secret@/blocks", "databases.store: the URL of a database must hold no password"),
