@@ -20,7 +20,7 @@ from sync.mqtt import Connected, Message, MqttEvent
 from sync.record_codec import decode_records
 from sync.records import Record
 from sync.seal import open_block
-from sync.wire import ack_topic, receipt_topic
+from sync.wire import ack_topic, hub_of_status_topic, receipt_topic
 
 HUB: Final = "hub-1"
 SUBJECT: Final = "subject-1"
@@ -50,12 +50,14 @@ class InProcessClinic:
         return ClinicConnection(self.answer)
 
     def answer(self, message: Message) -> list[Message]:
-        """Commit a message; return the acknowledgement, and the receipt of what an opener opens at once.
+        """Commit a message; return the acknowledgement, and the receipt of what an opener opens at once. A status has no answer.
 
         Without a receipt, the hub sends the blocks again every ten minutes.
         """
         key = self._signing.acknowledgement
         payload, _, _ = handle_message(self._store, self._registry, key, message, self._start_us)
+        if hub_of_status_topic(message.topic) is not None:
+            return []
         assert payload is not None
         ack = decode_ack(payload, key.public)
         opened = tuple(held for held in ack.held if held.lane in OPENED_LANES)
