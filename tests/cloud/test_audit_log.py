@@ -515,6 +515,7 @@ class TestCommands:
         assert main(["audit", "verify", *options, "--json"]) == 1
         assert [finding["row"] for finding in json.loads(capsys.readouterr().out)["findings"]] == [2]
         with closing(Store.open(databases.location("blocks"))) as store, store.transaction() as connection:
+            connection.execute(text("UPDATE audit_rows SET subject = 'subject-1' WHERE number = 2"))
             connection.execute(text("DELETE FROM audit_rows WHERE number = 1"))
         assert main(["audit", "verify", *options]) == 1
         assert capsys.readouterr().out.startswith("no row could be followed\nFOUND row 1: row 1 is missing")
