@@ -118,9 +118,11 @@ def _add_rest_routes(app: FastAPI, store: Store, engine: Engine, access: AccessL
     _add_sensor_routes(app, engine, access)
 
     @app.get("/api/hubs")
-    def hubs(scope: ViewerScope) -> Json:
+    def hubs(scope: ViewerScope, reader: Reader) -> Json:
         at_us = now_us()
-        return {"now_us": at_us, "hubs": [hub_as_json(hub) for hub in list_hubs(store, scope, at_us)]}
+        found = list_hubs(store, scope, at_us)
+        access.note(reader, Category.OVERVIEW, [hub.state.subject for hub in found if hub.state.subject is not None])
+        return {"now_us": at_us, "hubs": [hub_as_json(hub) for hub in found]}
 
     @app.get("/api/counters")
     def counters(scope: ViewerScope) -> Json:

@@ -1,4 +1,4 @@
 """Enrolment of hubs: invitations, and the service where hubs enrol, renew their certificates and ask for the time.
 
-It uses files only: it has no access to the clinic's databases.
+Its state is in files of the clinic's folder; it uses the store for the audit log only.
 """

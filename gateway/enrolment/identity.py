@@ -1,10 +1,10 @@
 """The files of an enrolled hub, in the folder `identity` of its data folder. Each is replaced atomically and durably.
 
+time.json           the site's time (`gateway.enrolment.site_clock`)
 registration.toml   what `sync.registration` reads
 roots.pem           the site's root certificates
 identity.pem        the TLS key and the chain of its certificate (`config.identity`); only the owner may read it
 site.json           where the hub enrolled, as whom, and until when the certificate is valid
-time.json           the site's time (`gateway.enrolment.site_clock`)
 
 They are written in this order: `site.json` says that all are there. A process that is killed in between leaves files that the
 next enrolment or renewal replaces.

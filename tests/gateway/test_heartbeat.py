@@ -15,6 +15,7 @@ from gateway.models import LoadedModels, load_models
 from gateway.power import read_battery
 from gateway.startup import load_device_key
 from gateway.status_table import make_status_table
+from sync.audit_heads import hub_audit_from_bytes
 from sync.cbor import decode_cbor
 from sync.signing import VerifyingKey
 from sync.status import STATUS_LIMIT_BYTES, Battery, HubStatus, decode_status
@@ -53,7 +54,9 @@ def test_an_agent_sends_a_status_at_once_and_every_minute_that_names_nobody(tmp_
     assert [round((status.at_us - START_US) / 60e6, 1) for status in statuses] == [0.0, 1.0]
     last = statuses[-1]
     assert (last.version, last.revision, last.models) == (VERSION, REVISION, models.release)
-    assert (last.clock_offset_us, last.certificate_days, last.audit) == (None, None, None)
+    assert (last.clock_offset_us, last.certificate_days) == (None, None)
+    assert last.audit is not None
+    assert hub_audit_from_bytes(last.audit).head.number == 1  # the start of the agent
     assert last.links == (("streaming", 1),)
     assert [row.lane for row in last.backlog] == list(LANES)
     assert last.free_bytes > 0
@@ -62,7 +65,7 @@ def test_an_agent_sends_a_status_at_once_and_every_minute_that_names_nobody(tmp_
         assert not any(sensor.name.encode() in payload for sensor in testbed.settings.sensors)
         assert set(decode_cbor(payload, limit_bytes=STATUS_LIMIT_BYTES)) == {
             *("v", "hub", "sig", "epoch", "seq", "at_us", "version", "revision", "backlog", "battery", "clock_offset_us"),
-            *("certificate_days", "models", "free_bytes", "links"),
+            *("certificate_days", "models", "free_bytes", "links", "audit"),
         }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-JITTER: Final = {"gateway/backoff.py", "sync/mqtt.py"}
+JITTER: Final = {"gateway/backoff.py", "gateway/renewal.py", "sync/mqtt.py", "sync/uplink.py"}
 """Modules that draw the pause before the next attempt with `random`."""
 SHIPPED: Final = ("cloud", "config", "drivers", "gateway", "sync")
 
