@@ -121,7 +121,7 @@ def _add_rest_routes(app: FastAPI, store: Store, engine: Engine, access: AccessL
     def hubs(scope: ViewerScope, reader: Reader) -> Json:
         at_us = now_us()
         found = list_hubs(store, scope, at_us)
-        access.note(reader, Category.OVERVIEW, {hub.state.subject for hub in found if hub.state.subject is not None})
+        access.note(reader, Category.OVERVIEW, [hub.state.subject for hub in found if hub.state.subject is not None])
         return {"now_us": at_us, "hubs": [hub_as_json(hub) for hub in found]}
 
     @app.get("/api/counters")

@@ -121,6 +121,7 @@ class TestClient:
             (-3600, "has a certificate that is not valid before"),
             (-now_s(), "has a certificate that is not valid before"),
         ],
+        ids=["after the service's life", "after the issuer's life", "an hour before", "in 1970"],
     )
     def test_validity_is_that_of_the_given_clock(self, authority: Authority, port: int, shift_s: int, reason: str) -> None:
         assert refusal(client(authority, now_s=lambda: now_s() + shift_s), port).startswith(reason)
