@@ -54,6 +54,8 @@ def test_refuses_another_hub_key_and_leaves_the_buffer_unchanged(hub: Path) -> N
 def test_refuses_a_buffer_of_a_newer_version_and_leaves_it_unchanged(hub: Path) -> None:
     with closing(sqlite3.connect(hub / "data" / "buffer.db")) as connection:
         connection.execute("PRAGMA user_version = 99")
+        connection.execute("INSERT INTO _sqlite_migrations VALUES (99, 'outbox', '99', '')")
+        connection.commit()
     before = (hub / "data" / "buffer.db").read_bytes()
     assert_fails(pulsegate(hub, "run", "--config", "pulsegate.toml"), "newer pulsegate (schema 99", "update")
     assert (hub / "data" / "buffer.db").read_bytes() == before
