@@ -50,9 +50,9 @@ class InProcessClinic:
         return ClinicConnection(self.answer)
 
     def answer(self, message: Message) -> list[Message]:
-        """Commit a message; return the acknowledgement, and the receipt of what an opener opens at once. A status has no answer.
+        """Commit a message; return the acknowledgement, and the receipt of what an opener opens at once.
 
-        Without a receipt, the hub sends the blocks again every ten minutes.
+        A status has no answer. Without a receipt, the hub sends the blocks again every ten minutes.
         """
         key = self._signing.acknowledgement
         payload, _, _ = handle_message(self._store, self._registry, key, message, self._start_us)
