@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 from config.endpoint import ALLOWED_HOST, ALLOWED_PORT, ALLOWED_TLS_HOST, Endpoint, EndpointError, parse_port
 from config.limits import DEFAULT_LIMITS, LimitError, Limits
@@ -197,9 +197,10 @@ class _SettingsParser:
 
     def _parse_upload(self) -> UploadPolicy:
         value = self._table.get("upload", DEFAULT_UPLOAD)
-        if value not in UPLOAD_POLICIES:
-            raise self._error("upload", value, '"all", "evidence" or "none"')
-        return cast("UploadPolicy", value)
+        for policy in UPLOAD_POLICIES:
+            if policy == value:
+                return policy
+        raise self._error("upload", value, '"all", "evidence" or "none"')
 
     def _parse_broker(self, clinic: Mapping[str, Any]) -> Endpoint:
         identity = self._parse_path(clinic, "clinic.", "identity") if "identity" in clinic else None
