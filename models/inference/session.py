@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.inference.runtime import onnxruntime
+from models.inference.runtime import ONE_POOL, onnxruntime
 
 PRECISE_INT8: Final = ("session.x64quantprecision", "1")
 """An option for every session whose results are used. Without it, ONNX Runtime's int8 kernels for x86 processors with AVX2
@@ -46,6 +46,7 @@ class ModelSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_quant_qdq", "1")  # dequantise the weights at load, not in every run
         options.add_session_config_entry(*PRECISE_INT8)
+        options.add_session_config_entry(*ONE_POOL)
         try:
             self._session = onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
             self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map

@@ -117,7 +117,7 @@ class RingBuffer:
     def __init__(self, keep: int, start: int = 0) -> None:
         """Keep at least the last `keep` samples; the next sample written has number `start`."""
         self._keep = keep
-        self._buffer: Samples = np.full(keep + keep // 4, np.nan)
+        self._buffer: Samples = np.full(keep + keep // 16, np.nan)
         self.first = self.end = start
 
     def extend(self, x: Samples) -> None:
