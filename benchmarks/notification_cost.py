@@ -173,7 +173,7 @@ class Latencies:
         encode, put_many, arrivals = vars(recorder)["_encode_batch"], Outbox.put_many, list[tuple[str, int]]()
 
         def watched_encode(pending: Any, state: Any) -> Any:
-            for record in pending:
+            for _, record in pending:
                 if isinstance(record, AlertRecord):
                     arrivals.append(("alert", record.decided_us))
                 elif isinstance(record, VitalRecord) and record.origin is not None:
