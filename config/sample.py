@@ -20,7 +20,7 @@ data = "/var/lib/pulsegate"       # PULSEGATE_DATA: folder of the buffer, the ke
 radio = "bluetooth"               # PULSEGATE_RADIO: "bluetooth", "bluetooth:hci1" (a certain adapter) or "virtual:SOCKET"
 #                                   A list, as ["bluetooth:hci0", "bluetooth:hci1"]: the next is used while the first is gone
 upload = "evidence"               # waveforms that are sent: "all", "evidence" (alerts, and a strip an hour) or "none" (alerts)
-#                                   The others stay on this hub for a week, and the clinic can request them
+#                                   The others stay on this hub for a week
 
 [clinic]
 host = "127.0.0.1"                # PULSEGATE_CLINIC_HOST: the MQTT broker; without `identity` only 127.0.0.1 or ::1
