@@ -335,7 +335,8 @@ class TestBackgroundCheck:
         outbox.apply_ack(ack(held=held(all_pending(outbox)[0])))
         for seq in (1, 3):
             query = "SELECT sealed FROM blocks_wave WHERE id & 0xff = ?"
-            damaged = outbox._database.rows(query, seq)[0][0][:-1] + b"?"
+            sealed = outbox._database.rows(query, seq)[0][0]
+            damaged = sealed[:-1] + bytes([sealed[-1] ^ 1])
             outbox._database.execute("UPDATE blocks_wave SET sealed = ? WHERE id & 0xff = ?", damaged, seq)
         tidy(outbox)
         outbox.tidy()
