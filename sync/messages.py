@@ -3,12 +3,10 @@
 Each is one map of deterministic CBOR whose field `sig` signs all other fields. `docs/protocol.md` is the reference.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
-from sync.cbor import encode_cbor
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.message_rows import (
     Dropped,
@@ -28,15 +26,14 @@ from sync.message_rows import (
     parse_wrap_id,
     parse_wrapped_key,
 )
-from sync.signing import SIGNATURE_BYTES, Label, SigningKey, VerifyingKey
+from sync.signed_maps import check_valid, decode_signed, encode_signed
+from sync.signing import Label, SigningKey, VerifyingKey
 from sync.wire import (
     FORMAT,
     KEY_ID_BYTES,
     LIVE_LIMIT_S,
-    MESSAGE_LIMIT_BYTES,
     STORE_ID_BYTES,
     WireError,
-    decode_cbor_map,
     is_bytes,
     is_count,
     is_epoch,
@@ -137,7 +134,7 @@ def encode_envelope(envelope: Envelope, device: SigningKey) -> bytes:
         "wraps": _lists(envelope.wraps),
         "dropped": _lists(envelope.dropped),
     }
-    return _encode_signed(fields, lambda content: device.sign(Label.ENVELOPE, envelope.hub, *_signed_values(envelope, content)))
+    return encode_signed(fields, lambda content: device.sign(Label.ENVELOPE, envelope.hub, *_signed_values(envelope, content)))
 
 
 def decode_envelope(data: bytes) -> SignedEnvelope:
@@ -147,7 +144,7 @@ def decode_envelope(data: bytes) -> SignedEnvelope:
         WireError: not an envelope.
     """
     names = ("v", "hub", "epoch", "heads", "seen", "blocks", "keys", "wraps", "dropped", "sig")
-    message, content = _decode_message(data, "envelope", names)
+    message, content = decode_signed(data, "envelope", names)
     epochs = message["epoch"]
     if not isinstance(epochs, list) or len(epochs) != 2 or not is_epoch(epochs[0]) or not _is_epoch_or_none(epochs[1]):
         raise WireError("envelope: epoch is not [epoch, epoch or null]")
@@ -191,7 +188,7 @@ def encode_ack(ack: Ack, key: SigningKey) -> bytes:
         "live_s": ack.live_s,
         "copied": ack.copied,
     }
-    return _encode_signed(fields, lambda content: key.sign(Label.ACKNOWLEDGEMENT, ack.hub, content))
+    return encode_signed(fields, lambda content: key.sign(Label.ACKNOWLEDGEMENT, ack.hub, content))
 
 
 def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
@@ -202,7 +199,7 @@ def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
         SignatureError: not signed by this key.
     """
     names = (*_STORE_FIELDS, "site", "commits", "epoch", "marks", "held", "keys", "wraps", "live_s", "copied")
-    message, content = _decode_message(data, "acknowledgement", names)
+    message, content = decode_signed(data, "acknowledgement", names)
     key.verify(message["sig"], Label.ACKNOWLEDGEMENT, message["hub"], content)
     _check_store(message, "acknowledgement")
     valid = {
@@ -212,7 +209,7 @@ def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
         "live_s": is_count(message["live_s"]) and message["live_s"] <= LIVE_LIMIT_S,
         "copied": isinstance(message["copied"], bool),
     }
-    _check_valid(valid, "acknowledgement")
+    check_valid(valid, "acknowledgement")
     return Ack(
         **{name: message[name] for name in ("hub", "store", "fence", *valid)},
         marks=_parse_list(message, "marks", parse_mark),
@@ -239,7 +236,7 @@ def encode_receipt(receipt: Receipt, key: SigningKey) -> bytes:
         "aside": _lists(receipt.aside),
         "refused": _lists(receipt.refused),
     }
-    return _encode_signed(fields, lambda content: key.sign(Label.RECEIPT, receipt.hub, content))
+    return encode_signed(fields, lambda content: key.sign(Label.RECEIPT, receipt.hub, content))
 
 
 def decode_receipt(data: bytes, key: VerifyingKey) -> Receipt:
@@ -249,7 +246,7 @@ def decode_receipt(data: bytes, key: VerifyingKey) -> Receipt:
         WireError: not a receipt.
         SignatureError: not signed by this key.
     """
-    message, content = _decode_message(data, "receipt", (*_STORE_FIELDS, "opened"))
+    message, content = decode_signed(data, "receipt", (*_STORE_FIELDS, "opened"))
     key.verify(message["sig"], Label.RECEIPT, message["hub"], content)
     _check_store(message, "receipt")
     return Receipt(
@@ -269,37 +266,8 @@ def _signed_values(envelope: Envelope, content: bytes) -> tuple[Any, ...]:
     return envelope.epoch, _lists(envelope.heads), content
 
 
-def _encode_signed(fields: Mapping[str, Any], sign: Callable[[bytes], bytes]) -> bytes:
-    payload = encode_cbor({**fields, "sig": sign(_content_digest(fields))})
-    if len(payload) > MESSAGE_LIMIT_BYTES:
-        raise WireError(
-            f"cannot send a message of {len(payload)} bytes: the limit is {MESSAGE_LIMIT_BYTES}; put fewer blocks into it"
-        )
-    return payload
-
-
-def _content_digest(fields: Mapping[str, Any]) -> bytes:
-    """SHA-256 over the encoding of all fields but `sig`."""
-    return hashlib.sha256(encode_cbor({name: value for name, value in fields.items() if name != "sig"})).digest()
-
-
-def _decode_message(data: bytes, what: str, names: tuple[str, ...]) -> tuple[dict[str, Any], bytes]:
-    """The fields of a message, and the digest of what its signature covers."""
-    message = decode_cbor_map(data, limit_bytes=MESSAGE_LIMIT_BYTES, fields=names, what=what)
-    if type(message["v"]) is not int or message["v"] != FORMAT:
-        raise WireError(f"{what} has another protocol version than this pulsegate ({FORMAT}): update the older side")
-    _check_valid({"hub": is_name(message["hub"]), "sig": is_bytes(message["sig"], SIGNATURE_BYTES)}, what)
-    return message, _content_digest(message)
-
-
 def _check_store(message: Mapping[str, Any], what: str) -> None:
-    _check_valid({"store": is_bytes(message["store"], STORE_ID_BYTES), "fence": is_count(message["fence"])}, what)
-
-
-def _check_valid(valid: Mapping[str, bool], what: str) -> None:
-    invalid = [name for name, is_valid in valid.items() if not is_valid]
-    if invalid:
-        raise WireError(f"{what}: invalid {', '.join(invalid)}; docs/protocol.md gives the allowed values")
+    check_valid({"store": is_bytes(message["store"], STORE_ID_BYTES), "fence": is_count(message["fence"])}, what)
 
 
 def _parse_list(message: Mapping[str, Any], field: str, parse_item: Callable[[Any], T | None]) -> tuple[T, ...]:

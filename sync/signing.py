@@ -36,6 +36,7 @@ class Use(StrEnum):
     DEVICE = "device"
     ACKNOWLEDGEMENT = "acknowledgement"
     RECEIPT = "receipt"
+    COMMAND = "command"
 
 
 class Label(StrEnum):
@@ -45,6 +46,7 @@ class Label(StrEnum):
     ENVELOPE = "pulsegate envelope"
     ACKNOWLEDGEMENT = "pulsegate acknowledgement"
     RECEIPT = "pulsegate receipt"
+    COMMAND = "pulsegate command"
 
 
 _USES: Final = {
@@ -52,6 +54,7 @@ _USES: Final = {
     Label.ENVELOPE: Use.DEVICE,
     Label.ACKNOWLEDGEMENT: Use.ACKNOWLEDGEMENT,
     Label.RECEIPT: Use.RECEIPT,
+    Label.COMMAND: Use.COMMAND,
 }
 
 

@@ -17,6 +17,7 @@ LABELS = {
     Label.ENVELOPE: Use.DEVICE,
     Label.ACKNOWLEDGEMENT: Use.ACKNOWLEDGEMENT,
     Label.RECEIPT: Use.RECEIPT,
+    Label.COMMAND: Use.COMMAND,
 }
 KEYS = {use: SigningKey.generate(use) for use in Use}
 
