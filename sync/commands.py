@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519Pr
 
 from sync.cbor import encode_cbor
 from sync.errors import PermanentError
-from sync.key_files import create_private_file, load_private_file
+from sync.key_files import create_private_file, load_private_file, load_public_file, write_public_file
 from sync.recipients import RecipientKeyPair, RecipientPublicKey
 from sync.signed_maps import check_valid, decode_message, encode_signed
 from sync.signing import Label, SigningKey, VerifyingKey
@@ -26,9 +26,14 @@ LIFE_LIMIT_S: Final = 7 * 24 * 3600
 """The longest life of a command: a hub that was away for a week gets none that its sender has forgotten."""
 BODY_LIMIT_BYTES: Final = 8 * 1024
 """The largest body: all limits of a patient take 2 kB."""
+APPLIED_KIND: Final = "command_applied"
+REFUSED_KIND: Final = "command_refused"
+ANSWER_KINDS: Final = frozenset({APPLIED_KIND, REFUSED_KIND})
+"""Kinds of the hub's own status records about commands. Their value is the number of the command."""
 _SEAL_LABEL: Final = "pulsegate command for a hub"
 _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _KEY_TITLE: Final = f"pulsegate command private key, version {FORMAT}"
+_PUBLIC_TITLE: Final = f"pulsegate command public key, version {FORMAT}"
 _MAX_TEXT: Final = 128
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _POLICIES: Final = ("all", "evidence", "none")
@@ -124,6 +129,24 @@ class CommandKey:
     @property
     def public(self) -> RecipientPublicKey:
         return self.pair.public
+
+
+def save_command_key(key: RecipientPublicKey, path: Path) -> None:
+    """Write a hub's public command key; a file of that name is replaced.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_public_file(path, _PUBLIC_TITLE, key.to_bytes())
+
+
+def load_command_key(path: Path) -> RecipientPublicKey:
+    """Read a file that `save_command_key` wrote.
+
+    Raises:
+        KeyFileError: the file is missing, of another kind, or damaged.
+    """
+    return load_public_file(path, _PUBLIC_TITLE, RecipientPublicKey.from_bytes)
 
 
 def encode_command(command: Command, hub_key: RecipientPublicKey, key: SigningKey) -> bytes:
