@@ -19,6 +19,7 @@ from cloud.audit_actors import operator
 from cloud.audit_log import AuditLog
 from cloud.block_reader import BlockReader
 from cloud.cli_audit import add_audit_commands
+from cloud.cli_commands import add_command_commands
 from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_hubs import add_hubs_command
 from cloud.cli_keys import add_key_commands, folder_of
@@ -123,6 +124,7 @@ def _build_parser() -> argparse.ArgumentParser:
     user_commands = user.add_subparsers(required=True, metavar="COMMAND")
     add_user_commands(partial(_add_command, user_commands.add_parser), _add_data_options)
     add_key_commands(add_command, _add_data_options)
+    add_command_commands(add_command, _add_data_options)
     add_hubs_command(add_command, _add_data_options)
     add_audit_commands(add_command, _add_data_options)
     add_service_commands(add_command)

@@ -17,7 +17,6 @@ from cloud.folder import ClinicFolder
 from cloud.key_backup import BACKUP_SUFFIX, create_recovery_key, delete_expired, restore_backup, write_backup
 from cloud.key_store import KeyStore
 from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, erase_subject, register_hub
-from cloud.signing_keys import SigningKeys
 from cloud.store import Store
 from cloud.tables import open_projections
 from config.argument_types import parse_time
@@ -70,6 +69,12 @@ def _add_register_options(register: argparse.ArgumentParser) -> None:
     register.add_argument(
         "--hub-key", type=Path, required=True, metavar="FILE", help="the hub's device.pub, which pulsegate identity names"
     )
+    register.add_argument(
+        "--command-key",
+        type=Path,
+        metavar="FILE",
+        help="the hub's command.pub, which lies beside it; without it the hub can be sent no commands",
+    )
     register.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym: `subject` in its settings")
     register.add_argument(
         "--from",
@@ -91,7 +96,9 @@ def _add_register_options(register: argparse.ArgumentParser) -> None:
 
 
 def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
-    request = RegistrationRequest(options.hub, options.hub_key, options.subject, options.from_s, options.backup_hours)
+    request = RegistrationRequest(
+        options.hub, options.hub_key, options.subject, options.from_s, options.backup_hours, options.command_key
+    )
     request.check_names()
     folder.create()
     objects = (object_id("hub", request.hub),)
@@ -137,7 +144,7 @@ def _run_backup(folder: ClinicFolder, recovery: Path, out: Path) -> int:
     event = AuditEvent(operator(), Action.BACK_UP_KEYS, Category.KEYS, objects=(object_id("file", path.name),))
     with logging_in(folder, event), _reporting_os_errors("the backup", path):
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_backup(path, KeyStore(folder.keys), SigningKeys.load(folder.path), recovery, now_s)
+        write_backup(path, KeyStore(folder.keys), folder.load_or_create_signing_keys(), recovery, now_s)
         n = delete_expired(out, now_s)
     _print(f"wrote {path}; {n} expired backups deleted")
     return 0

@@ -21,6 +21,7 @@ from cloud.block_reader import BlockReader
 from cloud.broker import embedded_broker
 from cloud.clinic_keys import ClinicKeys, load_keys
 from cloud.clock import now_us
+from cloud.commands import CommandSender
 from cloud.folder import ClinicFolder, Endpoints
 from cloud.hub_watch import HubWatch
 from cloud.ingest import run_ingest
@@ -135,6 +136,7 @@ async def _run_services(
                 tasks.create_task(watch.run()),
                 tasks.create_task(opener.run(feed.send_changes)),
                 tasks.create_task(receipts.run()),
+                tasks.create_task(CommandSender(databases.store, transport.publish, now_us).run()),
                 tasks.create_task(feed.run()),
                 tasks.create_task(log.keep_signed(keys.signing.audit)),
             ]

@@ -2,7 +2,7 @@
 
 folder/keys/                    recipient key pairs of the subjects (`cloud.key_store`)
 folder/hubs/                    registered hubs (`cloud.registry`)
-folder/acknowledgement.key, receipt.key, audit.key   signing keys (`cloud.signing_keys`)
+folder/acknowledgement.key, receipt.key, audit.key, command.key   signing keys (`cloud.signing_keys`)
 folder/clinic.key, clinic.pub   the one key pair of format 1, until its data keys are wrapped again
 folder/blocks.db                sealed blocks, unless they are in PostgreSQL
 folder/projections.db           opened blocks: plaintext, can be rebuilt from the sealed blocks at any time; or in PostgreSQL

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519Pr
 
 from cloud.errors import ClinicError
 from cloud.key_store import KeyStore
-from cloud.signing_keys import SigningKeys, key_file
+from cloud.signing_keys import USES, SigningKeys, key_file
 from sync.cbor import CborError, decode_cbor, encode_cbor
 from sync.key_files import (
     KeyFileError,
@@ -72,7 +72,7 @@ def write_backup(path: Path, keys: KeyStore, signing: SigningKeys, recovery: Pat
     public = load_public_file(recovery, _PUBLIC_TITLE, RecipientPublicKey.from_bytes)
     content = {
         "subjects": {subject: [pair.to_bytes() for pair in keys.pairs(subject)] for subject in keys.subjects()},
-        "signing": {str(key.use): key.to_bytes() for key in (signing.acknowledgement, signing.receipt, signing.audit)},
+        "signing": {str(key.use): key.to_bytes() for key in (getattr(signing, use) for use in USES)},
     }
     expires_s = now_s + LIFETIME_S
     recipient = MLKEM768X25519PublicKey(public.mlkem, public.x25519)

@@ -19,16 +19,28 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
 from cloud import change_log, projections, tables, work
-from cloud.block_reader import ERASED, NO_KEY, NOT_ASSIGNED, NOT_AUTHENTIC, UNDECODABLE, BlockReader, UnreadableError
+from cloud.block_reader import (
+    ERASED,
+    NO_KEY,
+    NOT_ASSIGNED,
+    NOT_AUTHENTIC,
+    UNDECODABLE,
+    BlockReader,
+    OpenedBlock,
+    UnreadableError,
+)
 from cloud.changes import BatchChanges, BlockOrigin, Change, Position
 from cloud.database_errors import find_database_failure, translating_errors
 from cloud.errors import ClinicError
 from cloud.projections import UnopenedBlock
 from cloud.receipts import BlockOutcome
 from cloud.store import Store
+from cloud.store.commands import CommandAnswer, note_answers
 from cloud.store.stored_blocks import StoredBlock, StoredBlockId
+from sync.commands import ANSWER_KINDS, APPLIED_KIND
 from sync.errors import TransientError
-from sync.records import RecordError
+from sync.records import Record, RecordError, StatusRecord
+from sync.wire import is_count
 
 BATCH_BLOCKS: Final = 64
 """Blocks per transaction: about 30 ms of work. An alert that arrives meanwhile waits no longer than that."""
@@ -125,6 +137,7 @@ class Opener:
                 source = replace(source, batches=source.batches + 1, commits=max(source.commits, state.commits))
                 projections.write_source(connection, source)
                 change_log.write_changes(connection, source.batches, changes)
+            _note_answers(store, outcomes)
             work.delete_work(store, blocks, source)
         _log_unopened(outcomes)
         self._report(outcomes)
@@ -137,11 +150,12 @@ class Opener:
         """
         if self._has_retried_all:
             return None
-        with self._projections() as connection:
+        with self._store.transaction() as store, self._projections() as connection:
             source = projections.lock_source(connection)
             ids = projections.list_unopened(connection, RETRIED_REASONS, self._retried, BATCH_BLOCKS)
             changes, outcomes = self._open(connection, self._store.blocks_by_id(ids))
             _record_unopened(connection, outcomes)
+            _note_answers(store, outcomes)
             if ids:
                 source = replace(source, batches=source.batches + 1)
                 projections.write_source(connection, source)
@@ -168,10 +182,13 @@ class Opener:
         outcomes: list[BlockOutcome] = []
         self._reader.refresh()  # after the projections were locked: what is erased from now on is deleted after this batch
         for block in blocks:
-            error = None
+            error: UnreadableError | None = None
+            answers: tuple[CommandAnswer, ...] = ()
             try:
                 with connection.begin_nested():
-                    changes.add(self._project(connection, block))
+                    opened = self._reader.read(block)
+                    changes.add(_project(connection, block, opened))
+                    answers = find_answers(block.hub, opened.records)
             except UnreadableError as unreadable:
                 error = unreadable
             except ClinicError:
@@ -180,19 +197,33 @@ class Opener:
                 if failure := find_database_failure(connection, unexpected):
                     raise failure from None
                 error = UnreadableError(UNDECODABLE, f"its records cannot be shown: {type(unexpected).__name__}")
-            outcomes.append(BlockOutcome(block, error))
+            outcomes.append(BlockOutcome(block, error, answers))
         return changes, outcomes
 
-    def _project(self, connection: Connection, block: StoredBlock) -> list[Change]:
-        opened = self._reader.read(block)
-        if not projections.note_opened(connection, block.id):
-            return []
-        lane, epoch, seq = block.position
-        origin = BlockOrigin(opened.subject, block.hub, lane, Position(epoch, seq), block.received_us, opened.is_proven)
-        try:
-            return projections.project_records(connection, origin, opened.records)
-        except RecordError as error:
-            raise UnreadableError(UNDECODABLE, str(error)) from error
+
+def _project(connection: Connection, block: StoredBlock, opened: OpenedBlock) -> list[Change]:
+    if not projections.note_opened(connection, block.id):
+        return []
+    lane, epoch, seq = block.position
+    origin = BlockOrigin(opened.subject, block.hub, lane, Position(epoch, seq), block.received_us, opened.is_proven)
+    try:
+        return projections.project_records(connection, origin, opened.records)
+    except RecordError as error:
+        raise UnreadableError(UNDECODABLE, str(error)) from error
+
+
+def find_answers(hub: str, records: Iterable[Record]) -> tuple[CommandAnswer, ...]:
+    """Return what a hub's records say of commands to it."""
+    return tuple(
+        CommandAnswer(hub, int(record.value), record.kind == APPLIED_KIND, record.times.at_us)
+        for record in records
+        if isinstance(record, StatusRecord) and record.kind in ANSWER_KINDS and is_count(record.value)
+    )
+
+
+def _note_answers(store: Connection, outcomes: Iterable[BlockOutcome]) -> None:
+    """Note the answers also of a block that was projected before: the store's transaction may have failed then."""
+    note_answers(store, (answer for outcome in outcomes for answer in outcome.answers))
 
 
 def _list_unopened(outcomes: Iterable[BlockOutcome]) -> list[tuple[StoredBlock, UnreadableError]]:

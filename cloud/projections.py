@@ -18,6 +18,7 @@ from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, BlockOrigin,
 from cloud.projection_statements import INSERTS, TOTALS, statements
 from cloud.store.stored_blocks import StoredBlockId
 from drivers.kinds import NOT_MEASURED
+from sync.commands import ANSWER_KINDS
 from sync.packing import pack_samples
 from sync.records import (
     CONFIRMED_KIND,
@@ -239,6 +240,8 @@ class _BlockWriter:
         self.changes.append(Change(VITAL, *self._origin.sensor_key(record.sensor), row))
 
     def _write_status(self, record: StatusRecord) -> None:
+        if record.kind in ANSWER_KINDS:
+            return  # about a command: the opener notes it in the store
         told = {"at_us": record.times.at_us, "value": json.dumps(record.value), "origin": _origin_or_none(record.origin)}
         self._connection.execute(self._statements.upsert_status, self._row(record) | self._position | told)
         self._add_data(record.sensor, record.times.arrived_us if record.origin else record.times.at_us)

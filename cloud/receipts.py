@@ -12,6 +12,7 @@ from typing import Final
 
 from cloud.block_reader import ERASED, UnreadableError
 from cloud.store import Store
+from cloud.store.commands import CommandAnswer
 from cloud.store.stored_blocks import StoredBlock, StoreIdentity
 from sync.chain import block_digest
 from sync.errors import TransientError
@@ -39,6 +40,8 @@ class BlockOutcome:
 
     block: StoredBlock
     error: UnreadableError | None = None
+    answers: tuple[CommandAnswer, ...] = ()
+    """What its records say of commands to the hub."""
 
 
 def make_receipts(outcomes: Iterable[BlockOutcome], store: StoreIdentity, key: SigningKey) -> Iterator[tuple[str, bytes]]:

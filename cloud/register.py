@@ -1,7 +1,7 @@
 """Registers or enrols a hub for a subject, and erases a subject."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,8 @@ from cloud.signing_keys import SigningKeys
 from cloud.site_name import SITE
 from cloud.store import Store
 from sync.audit import Actor
+from sync.commands import load_command_key
+from sync.recipients import RecipientPublicKey
 from sync.registration import Registration
 from sync.signing import Use, VerifyingKey
 from sync.wire import is_name
@@ -30,13 +32,17 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRequest:
-    """Which hub (name and file of its device's public key) shall seal for which subject, from when on."""
+    """Which hub (name and file of its device's public key) shall seal for which subject, from when on.
+
+    `command_key` is the file of the hub's public command key; without it the hub keeps the one that it has.
+    """
 
     hub: str
     hub_key: Path
     subject: str
     from_s: int | None
     backup_interval_h: int
+    command_key: Path | None = None
 
     def check_names(self) -> None:
         """Raise ClinicError if the hub or the subject has no valid name."""
@@ -44,6 +50,14 @@ class RegistrationRequest:
             raise ClinicError(
                 "a hub and a subject have names of 1 to 64 letters, digits, '.', '_' and '-': correct the options"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class HubPublicKeys:
+    """What an enrolling hub signs with, and what commands to it are sealed for."""
+
+    device: VerifyingKey
+    command: RecipientPublicKey
 
 
 def register_hub(folder: ClinicFolder, request: RegistrationRequest, now_s: int) -> Registration:
@@ -62,17 +76,20 @@ def register_hub(folder: ClinicFolder, request: RegistrationRequest, now_s: int)
             "or give the new device a new hub name"
         )
     hub = hub.assign(request.subject, request.from_s or now_s)
+    if request.command_key is not None:
+        hub = replace(hub, command_key=load_command_key(request.command_key))
     return _save(folder, hub, request.subject, request.backup_interval_h, now_s)
 
 
-def enrol_hub(folder: ClinicFolder, name: str, device: VerifyingKey, subject: str, now_s: int) -> Registration:
+def enrol_hub(folder: ClinicFolder, name: str, keys: HubPublicKeys, subject: str, now_s: int) -> Registration:
     """Register a hub that was invited; a device key that it had before is kept as a former one. Repeating it changes nothing.
 
     Raises:
         ClinicError: the subject was erased, or a file cannot be written.
         KeyFileError: a key file is missing, damaged, or accessible to other users.
     """
-    hub = _find_or_begin(folder, name, device).with_device(device, now_s).assign(subject, now_s)
+    hub = _find_or_begin(folder, name, keys.device).with_device(keys.device, now_s).assign(subject, now_s)
+    hub = replace(hub, command_key=keys.command)
     return _save(folder, hub, subject, BACKUP_INTERVAL_H, now_s)
 
 
@@ -86,7 +103,7 @@ def describe_hub(folder: ClinicFolder, name: str, now_s: int) -> tuple[str, Regi
     hub = load_hub(hub_file(folder.hubs, name))
     if not hub.assignments:
         raise ClinicError(f"hub {name} is assigned to no subject: invite it, or register it")
-    registration = _describe(hub, KeyStore(folder.keys), SigningKeys.load(folder.path), BACKUP_INTERVAL_H, now_s)
+    registration = _describe(hub, KeyStore(folder.keys), folder.load_or_create_signing_keys(), BACKUP_INTERVAL_H, now_s)
     return hub.assignments[-1].subject, registration
 
 
@@ -147,4 +164,5 @@ def _describe(hub: RegisteredHub, keys: KeyStore, signing: SigningKeys, backup_i
         registered_s=now_s,
         recipients=recipients,
         audit=signing.audit.public,
+        command=signing.command.public,
     )

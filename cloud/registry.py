@@ -1,6 +1,6 @@
 """Which hubs the clinic trusts, and for which subject each may seal: one file a hub, written when it registers or enrols.
 
-    folder/<hub>.toml:  device_key = "04…"
+    folder/<hub>.toml:  device_key = "04…"  command_key = "…"
                         [[assignment]]  subject = "…"  from = 2026-11-30T08:00:00Z  to = …
                         [[former_key]]  key = "04…"  until = 2026-11-30T08:00:00Z
 
@@ -18,6 +18,7 @@ from typing import Any, Final
 from cloud.device_keys import CLOCK_TOLERANCE_S, DeviceKey
 from cloud.errors import ClinicError
 from config.files import replacing
+from sync.recipients import RecipientPublicKey
 from sync.signing import Use, VerifyingKey
 from sync.wire import FORMAT, epoch_seconds, is_name
 
@@ -46,12 +47,16 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredHub:
-    """A hub, the public key of its device, its assignments in the order of their time, and its device keys before."""
+    """A hub, the public key of its device, its assignments in the order of their time, and its device keys before.
+
+    `command_key` is what commands to it are sealed for; None for a hub that was registered without.
+    """
 
     hub: str
     device: VerifyingKey
     assignments: tuple[Assignment, ...]
     former_keys: tuple[DeviceKey, ...] = ()
+    command_key: RecipientPublicKey | None = None
 
     @property
     def device_keys(self) -> tuple[DeviceKey, ...]:
@@ -166,14 +171,14 @@ def load_hub(path: Path) -> RegisteredHub:
         ) from error
     try:
         device = VerifyingKey.from_bytes(Use.DEVICE, bytes.fromhex(table["device_key"]))
+        command = RecipientPublicKey.from_bytes(bytes.fromhex(table["command_key"])) if "command_key" in table else None
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, "device_key is not a public key in hexadecimal digits") from error
+        raise _damaged(path, "device_key or command_key is not a public key in hexadecimal digits") from error
     if table.get("version") != FORMAT or not is_name(table.get("hub")) or hub_file(path.parent, table["hub"]) != path:
         raise _damaged(path, f"version is not {FORMAT}, or hub is not the name of the file")
     assignments = tuple(_parse_assignment(path, row) for row in _rows(path, table, "assignment"))
-    return RegisteredHub(
-        table["hub"], device, assignments, tuple(_parse_former_key(path, row) for row in _rows(path, table, "former_key"))
-    )
+    former = tuple(_parse_former_key(path, row) for row in _rows(path, table, "former_key"))
+    return RegisteredHub(table["hub"], device, assignments, former, command)
 
 
 def save_hub(folder: Path, hub: RegisteredHub) -> None:
@@ -183,6 +188,7 @@ def save_hub(folder: Path, hub: RegisteredHub) -> None:
         ClinicError: the file cannot be written.
     """
     lines = [f"version = {FORMAT}", f'hub = "{hub.hub}"', f'device_key = "{hub.device.to_bytes().hex()}"']
+    lines += [f'command_key = "{hub.command_key.to_bytes().hex()}"'] if hub.command_key is not None else []
     for assignment in hub.assignments:
         lines += ["", "[[assignment]]", f'subject = "{assignment.subject}"', f"from = {format_time(assignment.from_s)}"]
         lines += [f"to = {format_time(assignment.to_s)}"] if assignment.to_s is not None else []

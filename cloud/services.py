@@ -16,6 +16,7 @@ from cloud.audit_log import AuditLog, service_event
 from cloud.block_reader import BlockReader
 from cloud.clinic_keys import check_recipients
 from cloud.clock import now_us
+from cloud.commands import CommandSender
 from cloud.hub_watch import HubWatch
 from cloud.ingest import run_ingest
 from cloud.key_store import KeyStore
@@ -69,7 +70,7 @@ async def run_ingest_service(settings: SiteSettings, stop: asyncio.Event, print_
 
 
 async def run_opener_service(settings: SiteSettings, stop: asyncio.Event, print_line: PrintLine) -> None:
-    """Open blocks, send receipts, watch the hubs and sign the audit log until `stop` is set.
+    """Open blocks, send receipts and commands, watch the hubs and sign the audit log until `stop` is set.
 
     Raises:
         ClinicError: a file or a database cannot be used, or patients' keys are missing.
@@ -91,11 +92,13 @@ async def run_opener_service(settings: SiteSettings, stop: asyncio.Event, print_
                 print_line("opener opens blocks")
                 log = AuditLog(store, now_us)
                 watch = HubWatch(store, Registry(settings.data / "hubs", time.monotonic), time.monotonic, now_us)
+                sender = CommandSender(store, mqtt.publish, now_us)
                 work = (
                     watch.run(),
                     opener.run(_leave_to_the_page),
                     _look_for_work(opener),
                     receipts.run(),
+                    sender.run(),
                     log.keep_signed(audit),
                 )
                 await run_until(stop, mqtt.run(), _pass_over_events(mqtt), *work)

@@ -1,5 +1,5 @@
-"""The signing keys of the clinic: for acknowledgements, where messages arrive, for receipts, where blocks are opened, and for
-the heads of its audit log.
+"""The signing keys of the clinic: for acknowledgements, where messages arrive, for receipts, where blocks are opened, for the
+heads of its audit log, and for commands to hubs.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,11 @@ from typing import Final, Self
 from cloud.errors import ClinicError
 from sync.signing import SigningKey, Use
 
-USES: Final = (Use.ACKNOWLEDGEMENT, Use.RECEIPT, Use.AUDIT)
+USES: Final = (Use.ACKNOWLEDGEMENT, Use.RECEIPT, Use.AUDIT, Use.COMMAND)
 """The uses of the keys, in the order of the fields of `SigningKeys`."""
 PUBLIC_AUDIT_FILE: Final = "audit.pub"
+_ADDED: Final = (Use.AUDIT, Use.COMMAND)
+"""Uses that clinics of earlier versions have no key for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class SigningKeys:
     acknowledgement: SigningKey
     receipt: SigningKey
     audit: SigningKey
+    command: SigningKey
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -35,8 +38,7 @@ class SigningKeys:
     def load_or_create(cls, folder: Path, *, may_create: bool) -> Self:
         """Read the key files; create missing ones if `may_create`: hubs trust the keys that they were registered with.
 
-        A missing audit key is always created: a clinic of an earlier version has none. The public one is written for ingest,
-        which may run as another user.
+        Missing keys for `_ADDED` are always created. The public audit key is written for ingest, which may run as another user.
 
         Raises:
             ClinicError: a file is missing and must not be created.
@@ -46,7 +48,7 @@ class SigningKeys:
             path = key_file(folder, use)
             if path.exists():
                 continue
-            if not may_create and use is not Use.AUDIT:
+            if not may_create and use not in _ADDED:
                 raise ClinicError(
                     f"{path} is missing, and hubs are registered with it: restore it with pulsegate-cloud restore-keys, "
                     "or from your own copy"

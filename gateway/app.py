@@ -23,6 +23,7 @@ from drivers.registry import Registry, load_drivers
 from gateway.audit_events import AgentAudit
 from gateway.audit_log import AuditLog
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
+from gateway.clinic_commands import ClinicCommands, CommandState, load_command_state
 from gateway.clock import Clock
 from gateway.damage_alert import DAMAGE_STATE_KEY, update_damage_alert
 from gateway.enrolment.site_clock import Clocks, SiteClock
@@ -39,7 +40,7 @@ from gateway.recorder import Recorder
 from gateway.renewal import Renew, keep_renewed
 from gateway.sensor_memory import SensorMemory
 from gateway.sensor_runner import SensorRunner, memory_key, state_key
-from gateway.startup import LOCK_FILE, load_consent, load_device_key, load_registration
+from gateway.startup import LOCK_FILE, load_command_key, load_consent, load_device_key, load_registration
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from gateway.upload import WaveformUpload
@@ -51,7 +52,7 @@ from sync.outbox import Outbox
 from sync.registration import Registration
 from sync.transport import Transport, WorkerCall
 from sync.uplink import Uplink, UplinkCallbacks
-from sync.wire import ack_topic, receipt_topic
+from sync.wire import ack_topic, command_topic, receipt_topic
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class Agent:
         while True:
             try:
                 await self._run(stop, is_damaged=damaged_ns is not None)
+                damaged_ns = None
             except (DamagedBufferError, ExceptionGroup) as error:
                 now_ns, errors = self.clock.mono_ns(), leaf_errors(ExceptionGroup("", [error]))
                 is_again = damaged_ns is not None and now_ns - damaged_ns < DAMAGE_INTERVAL_S * 1e9
@@ -105,10 +107,12 @@ class Agent:
                 log.error("%s", errors[0])
                 damaged_ns = now_ns
             else:
-                return
+                if stop.is_set():
+                    return
+                log.info("starting again, as the clinic commands")
 
     async def _run(self, stop: asyncio.Event, *, is_damaged: bool) -> None:
-        """Runs until `stop` is set, then stops cleanly.
+        """Runs until `stop` is set or the clinic commands a restart, then stops cleanly.
 
         At a clean stop the sensors are disconnected, their readings are durable, and the uploaded blocks are acknowledged as
         far as `UPLOAD_TIMEOUT_S` allows.
@@ -126,7 +130,11 @@ class Agent:
             audit = AgentAudit(await run_on_storage_thread(self._open_audit_log, registration), registration)
             outbox = await run_on_storage_thread(self._open_outbox, keys, registration, is_damaged)
             try:
+                state = await run_on_storage_thread(load_command_state, outbox)
                 await run_on_storage_thread(self._end_left_behind_alerts, outbox)
+                halt = asyncio.Event()
+                key = await run_on_storage_thread(load_command_key, self.settings.data)
+                commands = ClinicCommands(self.settings, registration, key, self.clock, audit, state, halt.set)
                 transport = self.make_transport(self.settings)
                 uplink = Uplink(
                     outbox,
@@ -139,6 +147,7 @@ class Agent:
                         on_live=lambda seconds: recorder.watch_live(seconds),  # noqa: PLW0108 - the recorder is made below
                         on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
                         on_audit=audit.note_site,
+                        on_command=commands.receive,
                     ),
                 )
                 saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
@@ -150,7 +159,7 @@ class Agent:
                     upload=WaveformUpload(self.settings.upload),
                 )
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
-                sensors = await self._resume_sensors(storage, run_on_analysis_thread)
+                sensors = await self._resume_sensors(storage, run_on_analysis_thread, state)
                 collector = self._make_collector(outbox, sensors, partial(audit.read_heads, keys.device))
                 heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
                 await self._update_refusal_alert(storage)
@@ -160,7 +169,7 @@ class Agent:
                 release = self.models.release or "refused"
                 log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
                 await run_on_storage_thread(audit.note_start, self.settings, self.models)
-                await self._run_tasks(stop, transport, heartbeat, storage, sensors, audit)
+                await self._run_tasks(_Ends(stop, halt), transport, heartbeat, storage, sensors, audit, commands)
                 await run_on_storage_thread(audit.note_stop)
             finally:
                 await run_on_storage_thread(outbox.close)
@@ -217,14 +226,17 @@ class Agent:
         names = [sensor.name for sensor in self.settings.sensors]
         end_left_behind_alerts(outbox, self.settings.subject, names, self.clock.wall_us())
 
-    async def _resume_sensors(self, storage: Storage, run_on_analysis_thread: WorkerCall) -> list[SensorRunner]:
+    async def _resume_sensors(
+        self, storage: Storage, run_on_analysis_thread: WorkerCall, commanded: CommandState
+    ) -> list[SensorRunner]:
         """Resumes every sensor where the last run ended; the time since then is an open gap."""
         sensors: list[SensorRunner] = []
         pairings = Pairings.load(self.settings.data)
+        limits = commanded.limits_or(self.settings.limits)
         for sensor in self.settings.sensors:
             stored = await storage.call(storage.outbox.load_state, state_key(sensor.name))
             slots = () if sensor.user is None else (sensor.user,)
-            pipeline = Pipeline(sensor.name, self.settings.limits, self.models, _parse_state(stored), slots=slots)
+            pipeline = Pipeline(sensor.name, limits, self.models, _parse_state(stored), slots=slots)
             remembered = _parse_state(await storage.call(storage.outbox.load_state, memory_key(sensor.name)))
             memory = SensorMemory.restore(remembered)
             consent = load_consent(sensor)
@@ -257,12 +269,13 @@ class Agent:
 
     async def _run_tasks(
         self,
-        stop: asyncio.Event,
+        ends: "_Ends",
         transport: ClinicTransport,
         heartbeat: Heartbeat,
         storage: Storage,
         sensors: list[SensorRunner],
         audit: AgentAudit,
+        commands: ClinicCommands,
     ) -> None:
         settings = self.settings
         reporter = StatusReporter(settings.data, self.clock, settings.hub, storage, sensors, self.models)
@@ -277,6 +290,7 @@ class Agent:
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
                 group.create_task(audit.watch_clock(self.clock, storage.call), name="clock"),
+                group.create_task(commands.run(storage), name="commands"),
             ]
             identity = settings.clinic.broker.identity
             if identity is not None and self.renew is not None:
@@ -284,7 +298,7 @@ class Agent:
                 background.append(group.create_task(keep_renewed(identity, clock, self.renew), name="renewal"))
             running = group.create_task(RadioFailover(self._radio_sources(), sensors).run(), name="sensors")
             try:
-                await stop.wait()
+                await ends.wait()
                 log.info("stopping: the sensors are disconnected and the last readings stored and sent")
             finally:
                 # Also when another task fails: a sensor whose records wait for space could otherwise never be cancelled.
@@ -304,6 +318,22 @@ class Agent:
         log.info("stopped")
 
 
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """What ends the agent's tasks: a stop of the agent, or a command to start them again."""
+
+    stop: asyncio.Event
+    restart: asyncio.Event
+
+    async def wait(self) -> None:
+        waiting = [asyncio.ensure_future(event.wait()) for event in (self.stop, self.restart)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+
+
 def _parse_state(stored: bytes | None) -> Any:
     return json.loads(stored) if stored else None
 
@@ -321,7 +351,7 @@ def _worker_thread(name: str) -> Iterator[WorkerCall]:
 
 def make_mqtt_transport(settings: Settings) -> ClinicTransport:
     """The transport to the clinic's MQTT broker. Its certificate is valid by the site's time, where this hub knows it."""
-    topics = [ack_topic(settings.hub), receipt_topic(settings.hub)]
+    topics = [make_topic(settings.hub) for make_topic in (ack_topic, receipt_topic, command_topic)]
     broker = settings.clinic.broker
     if broker.identity is None:
         return MqttClient(broker, client_id=settings.hub, subscriptions=topics)

@@ -182,16 +182,26 @@ def _check_config(arguments: argparse.Namespace) -> int:
 
 
 def _identity(arguments: argparse.Namespace) -> int:
-    from gateway.startup import DEVICE_PUBLIC_FILE, check_data_folder, load_device_key, prepare_data_folder
+    from gateway.startup import (
+        COMMAND_PUBLIC_FILE,
+        DEVICE_PUBLIC_FILE,
+        check_data_folder,
+        load_command_key,
+        load_device_key,
+        prepare_data_folder,
+    )
 
     settings = load_settings(arguments.config, os.environ)
     check_data_folder(settings.data)
     _keep_files_private()
     prepare_data_folder(settings.data)
     load_device_key(settings.data)
+    load_command_key(settings.data)
     print(settings.data / DEVICE_PUBLIC_FILE)
+    print(settings.data / COMMAND_PUBLIC_FILE)
     print(
-        f"take this file to the clinic: pulsegate-cloud register --data DIR --hub {settings.hub} --hub-key FILE"
+        f"take these files to the clinic: pulsegate-cloud register --data DIR --hub {settings.hub}"
+        f" --hub-key {DEVICE_PUBLIC_FILE} --command-key {COMMAND_PUBLIC_FILE}"
         f" --subject {settings.subject} --out registration.toml; then bring what it writes to {settings.clinic.registration}",
         file=sys.stderr,
     )

@@ -11,6 +11,7 @@ from typing import Final
 from config.settings import SensorSettings, Settings
 from config.tls import TlsSetupError, make_endpoint_context
 from drivers.conversation import Consent
+from sync.commands import CommandKey, save_command_key
 from sync.errors import PermanentError
 from sync.key_files import KeyFileError, check_private_file
 from sync.registration import Registration
@@ -26,6 +27,9 @@ LOCK_FILE: Final = "lock"
 DEVICE_KEY_FILE: Final = "device.key"
 DEVICE_PUBLIC_FILE: Final = "device.pub"
 """The files in the data folder with the device key and its public key; the operator takes the latter to the clinic."""
+COMMAND_KEY_FILE: Final = "command.key"
+COMMAND_PUBLIC_FILE: Final = "command.pub"
+"""Likewise of the key that the clinic seals commands for."""
 
 
 def check_startup(settings: Settings) -> None:
@@ -105,6 +109,24 @@ def load_device_key(folder: Path) -> SigningKey:
     except OSError as error:
         raise PermanentError(
             f"cannot write the device's public key {public} ({error.strerror}): check that its folder is writable and has room"
+        ) from error
+    return key
+
+
+def load_command_key(folder: Path) -> CommandKey:
+    """Read the command key in the data folder, or create it, and write its public key beside it, unless it is there.
+
+    Raises:
+        KeyFileError: the key file is damaged or accessible to other users, or cannot be written.
+        PermanentError: the file of the public key cannot be written.
+    """
+    key, public = CommandKey.load_or_create(folder / COMMAND_KEY_FILE), folder / COMMAND_PUBLIC_FILE
+    try:
+        if not public.exists():
+            save_command_key(key.public, public)
+    except OSError as error:
+        raise PermanentError(
+            f"cannot write the public command key {public} ({error.strerror}): check that its folder is writable and has room"
         ) from error
     return key
 

@@ -12,11 +12,12 @@ from typing import Any, Final, Self, TypeVar
 from config.endpoint import parse_port
 from sync.cbor import CborError, decode_cbor, encode_cbor
 from sync.invitation import SECRET_BYTES
+from sync.recipients import RecipientPublicKey
 from sync.signing import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Label, SigningKey, Use, VerifyingKey
 from sync.wire import FORMAT, WireError, is_bytes, is_count, is_name
 
-REQUEST_LIMIT_BYTES: Final = 1024
-"""Largest request: keys, signatures and names take 400 bytes."""
+REQUEST_LIMIT_BYTES: Final = 2048
+"""Largest request: keys, signatures and names take 400 bytes, the hub's command key 1,216."""
 ANSWER_LIMIT_BYTES: Final = 64 * 1024
 """Largest answer. Certificates take some 3 KiB, a registration 3 KiB for each subject that the hub ever had."""
 TIME_NONCE_BYTES: Final = 16
@@ -44,23 +45,24 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class EnrolRequest:
-    """A hub that has a code asks for its first certificate."""
+    """A hub that has a code asks for its first certificate. Commands to it are sealed for `command`."""
 
     secret: bytes = field(repr=False)
     device: VerifyingKey
     tls: VerifyingKey
+    command: RecipientPublicKey
     signature: bytes
     tls_signature: bytes
 
     @classmethod
-    def make(cls, secret: bytes, device: SigningKey, tls: SigningKey) -> Self:
-        values = (hashlib.sha256(secret).digest(), device.public.to_bytes(), tls.public.to_bytes())
+    def make(cls, secret: bytes, device: SigningKey, tls: SigningKey, command: RecipientPublicKey) -> Self:
+        values = (hashlib.sha256(secret).digest(), device.public.to_bytes(), tls.public.to_bytes(), command.to_bytes())
         signature = device.sign(Label.ENROLMENT, NO_HUB, *values)
-        return cls(secret, device.public, tls.public, signature, tls.sign(Label.TLS_KEY, NO_HUB, *values))
+        return cls(secret, device.public, tls.public, command, signature, tls.sign(Label.TLS_KEY, NO_HUB, *values))
 
     def verify(self) -> None:
         """Raise SignatureError unless the sender holds both private keys."""
-        values = (hashlib.sha256(self.secret).digest(), self.device.to_bytes(), self.tls.to_bytes())
+        values = (hashlib.sha256(self.secret).digest(), self.device.to_bytes(), self.tls.to_bytes(), self.command.to_bytes())
         self.device.verify(self.signature, Label.ENROLMENT, NO_HUB, *values)
         self.tls.verify(self.tls_signature, Label.TLS_KEY, NO_HUB, *values)
 
@@ -69,6 +71,7 @@ class EnrolRequest:
             secret=self.secret,
             device=self.device.to_bytes(),
             tls=self.tls.to_bytes(),
+            command=self.command.to_bytes(),
             sig=self.signature,
             tls_sig=self.tls_signature,
         )
@@ -76,11 +79,12 @@ class EnrolRequest:
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Raise WireError if it is not such a message."""
-        reader = _Reader(data, REQUEST_LIMIT_BYTES, ("secret", "device", "tls", "sig", "tls_sig"))
+        reader = _Reader(data, REQUEST_LIMIT_BYTES, ("secret", "device", "tls", "command", "sig", "tls_sig"))
         return cls(
             reader.octets("secret", SECRET_BYTES),
             reader.key("device", Use.DEVICE),
             reader.key("tls", Use.TLS),
+            reader.recipient("command"),
             reader.octets("sig", SIGNATURE_BYTES),
             reader.octets("tls_sig", SIGNATURE_BYTES),
         )
@@ -309,3 +313,9 @@ class _Reader:
             return VerifyingKey.from_bytes(use, self.octets(name, PUBLIC_KEY_BYTES))
         except ValueError as error:
             raise WireError(f"{name} is not a public key") from error
+
+    def recipient(self, name: str) -> RecipientPublicKey:
+        try:
+            return RecipientPublicKey.from_bytes(self.field(name, lambda value: isinstance(value, bytes)))
+        except ValueError as error:
+            raise WireError(f"{name} is not a key pair's public part") from error

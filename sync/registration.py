@@ -31,8 +31,8 @@ class RegistrationError(PermanentError):
 class Registration:
     """What the hub knows of its clinic.
 
-    `site` is the clinic's name; `acknowledgement` and `receipt` verify its messages, and `audit` the heads of its audit log
-    (None: written by a clinic that had none).
+    `site` is the clinic's name; `acknowledgement` and `receipt` verify its messages, `audit` the heads of its audit log,
+    and `command` its commands (None: written by a clinic that had no such key).
     `recipients` are, for each subject of this hub, the key that data keys are wrapped for. The clinic backs its store up every
     `backup_interval_h` hours, and wrote the file at `registered_s` (seconds since 1970): a hub clock that shows an earlier time
     is wrong.
@@ -46,6 +46,7 @@ class Registration:
     registered_s: int
     recipients: Mapping[str, RecipientPublicKey]
     audit: VerifyingKey | None = None
+    command: VerifyingKey | None = None
 
     @classmethod
     def load(cls, path: Path, hub: str) -> "Registration":
@@ -103,8 +104,8 @@ class Registration:
             f'acknowledgement_key = "{self.acknowledgement.to_bytes().hex()}"',
             f'receipt_key = "{self.receipt.to_bytes().hex()}"',
         ]
-        if self.audit is not None:
-            lines.append(f'audit_key = "{self.audit.to_bytes().hex()}"')
+        added = [key for key in (self.audit, self.command) if key is not None]
+        lines += [f'{key.use}_key = "{key.to_bytes().hex()}"' for key in added]
         for subject, recipient in self.recipients.items():
             lines += ["", "[[subject]]", f'name = "{subject}"', f'recipient = "{recipient.to_bytes().hex()}"']
         return _HEADING + "\n".join(lines) + "\n"
@@ -138,13 +139,15 @@ class _Parser:
             backup_interval_h=cast("int", hours),
             registered_s=int(cast("datetime", registered).timestamp()),
             recipients=self._recipients(),
-            audit=self._audit_key(),
+            audit=self._optional_key(Use.AUDIT),
+            command=self._optional_key(Use.COMMAND),
         )
 
-    def _audit_key(self) -> VerifyingKey | None:
-        if "audit_key" not in self._table:
+    def _optional_key(self, use: Use) -> VerifyingKey | None:
+        name = f"{use}_key"
+        if name not in self._table:
             return None
-        return self._key(self._table, "audit_key", lambda data: VerifyingKey.from_bytes(Use.AUDIT, data))
+        return self._key(self._table, name, lambda data: VerifyingKey.from_bytes(use, data))
 
     def _recipients(self) -> dict[str, RecipientPublicKey]:
         subjects = self._table.get("subject")

@@ -39,6 +39,7 @@ class Use(StrEnum):
     AUDIT = "audit"
     TLS = "tls"
     TIME = "time"
+    COMMAND = "command"
 
 
 class Label(StrEnum):
@@ -56,6 +57,7 @@ class Label(StrEnum):
     TLS_KEY = "pulsegate TLS key"
     TIME = "pulsegate time"
     STATUS = "pulsegate status"
+    COMMAND = "pulsegate command"
 
 
 _USES: Final = {
@@ -71,6 +73,7 @@ _USES: Final = {
     Label.TLS_KEY: Use.TLS,
     Label.TIME: Use.TIME,
     Label.STATUS: Use.DEVICE,
+    Label.COMMAND: Use.COMMAND,
 }
 
 

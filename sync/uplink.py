@@ -30,7 +30,7 @@ from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, OutgoingMessage, Position,
 from sync.registration import Registration
 from sync.signing import SignatureError
 from sync.transport import Transport, WorkerCall
-from sync.wire import LANES, RETRY_AFTER_LIMIT_S, Lane, WireError, ack_topic, receipt_topic, up_topic
+from sync.wire import LANES, RETRY_AFTER_LIMIT_S, Lane, WireError, ack_topic, command_topic, receipt_topic, up_topic
 
 log: Final = logging.getLogger(__name__)
 
@@ -119,12 +119,14 @@ class UplinkCallbacks:
     """What an uplink calls.
 
     `on_live`: with the seconds for which the clinic asks for a commit every second. `on_connected`: at each new connection.
-    `on_audit`: with heads of the audit logs that are new, in the thread of the uplink's `call`.
+    `on_audit`: with heads of the audit logs that are new, in the thread of the uplink's `call`. `on_command`: with a message on
+    `down/command`, in that thread; it raises WireError or SignatureError if the message is not a command to this hub.
     """
 
     on_live: Callable[[float], None] = ignore
     on_connected: Callable[[], None] = ignore
     on_audit: Callable[[SiteAudit], None] = ignore
+    on_command: Callable[[bytes], None] = ignore
 
 
 class Uplink:
@@ -277,8 +279,16 @@ class Uplink:
                     await self._on_message(receive_ack, payload)
                 case Message(topic, payload) if topic == receipt_topic(self._hub):
                     await self._on_message(receive_receipt, payload)
+                case Message(topic, payload) if topic == command_topic(self._hub):
+                    await self._on_command(payload)
                 case Message():
                     self._on_ignored("a message on a topic that this hub does not subscribe to")
+
+    async def _on_command(self, payload: bytes) -> None:
+        try:
+            await self._call(self._callbacks.on_command, payload)
+        except (WireError, SignatureError) as error:
+            self._on_ignored(str(error))
 
     async def _on_message(self, receive: _ReceiveMessage, payload: bytes) -> None:
         """Apply a message of the clinic. If the outbox fails, the blocks are sent again after the timeout."""

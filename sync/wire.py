@@ -103,6 +103,10 @@ def receipt_topic(hub: str) -> str:
     return f"pulsegate/v1/{hub}/down/receipt"
 
 
+def command_topic(hub: str) -> str:
+    return f"pulsegate/v1/{hub}/down/command"
+
+
 UP_TOPICS: Final = (*(up_topic("+", lane) for lane in UPLINK_LANES), status_topic("+"))
 """The topics that ingest subscribes to."""
 

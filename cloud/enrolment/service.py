@@ -19,7 +19,7 @@ from cloud.enrolment.nonces import RenewalNonces
 from cloud.enrolment.throttle import Throttle
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
-from cloud.register import describe_hub, enrol_hub
+from cloud.register import HubPublicKeys, describe_hub, enrol_hub
 from cloud.registry import hub_file, load_hub
 from cloud.site import Authority, Kind
 from cloud.site_name import SITE
@@ -114,9 +114,10 @@ class EnrolmentService:
             self.audit.count_refusal(Refusal(invitation.hub, f"invitation-{error.reason}"))
             raise RefusedError(error.reason) from error
         admitted = _event(Action.ENROL, invitation.hub, invitation.subject, object_id("invitation", invitation.id))
+        keys = HubPublicKeys(request.device, request.command)
         with self.folder.issuing(), self.audit.logging(admitted):
             self._check_not_ended(invitation, request.device)
-            registration = enrol_hub(self.folder, invitation.hub, request.device, invitation.subject, moment.wall_s)
+            registration = enrol_hub(self.folder, invitation.hub, keys, invitation.subject, moment.wall_s)
             grant = self._grant(invitation.subject, registration, request.tls, moment.wall_s)
         log.info("hub %s enrolled by invitation %s", invitation.hub, invitation.id)
         return grant

@@ -42,8 +42,8 @@ OPENER: Final = "opener"
 PAGE: Final = "page"
 SERVICE_TOPICS: Final[Mapping[str, tuple[str, ...]]] = {
     INGEST: ("read pulsegate/v1/+/up/+", "write pulsegate/v1/+/down/ack"),
-    OPENER: ("write pulsegate/v1/+/down/receipt",),
-    PAGE: ("write pulsegate/v1/+/down/command", "write pulsegate/v1/+/down/config"),
+    OPENER: ("write pulsegate/v1/+/down/receipt", "write pulsegate/v1/+/down/command"),
+    PAGE: ("write pulsegate/v1/+/down/config",),
 }
 """What each service may do, by the name in its certificate. Other services may connect, and do nothing."""
 

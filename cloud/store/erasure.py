@@ -30,7 +30,7 @@ def erase_subject(connection: Connection, subject: str, at_us: int) -> None:
     is_conflict = quarantine.c.reason == CONFLICT
     n_conflicts = connection.execute(quarantine.delete().where(quarantine.c.subject == subject, is_conflict)).rowcount
     n_others, n_blocks = (connection.execute(t.delete().where(t.c.subject == subject)).rowcount for t in (quarantine, blocks))
-    for table in (statements, tables.watchers):
+    for table in (statements, tables.watchers, tables.commands):
         connection.execute(table.delete().where(table.c.subject == subject))
     count_commit(connection, StoreCounts(-n_blocks, -n_conflicts - n_others, -n_conflicts, -n_keys))
 

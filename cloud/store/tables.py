@@ -25,7 +25,7 @@ from sqlalchemy import (
 from cloud.databases import BIG, insert_into
 from sync.wire import STORE_ID_BYTES
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 ALERT_LANE: Final = "alert"
 CONFLICT: Final = "conflict"
 """Reason of a quarantined block whose place another block has."""
@@ -277,6 +277,22 @@ audit_refusals: Final = Table(
     Column("n", BigInteger, nullable=False),
 )
 """Refused messages of hours (since 1970) that are not in the audit log yet: it gets one row for each hub, reason and hour."""
+commands: Final = Table(
+    "commands",
+    metadata,
+    Column("hub", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text),
+    Column("issued_s", BigInteger, nullable=False),
+    Column("expires_s", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("answered_us", BigInteger),
+    Index("commands_by_state", "state", "hub", "number"),
+)
+"""Commands to hubs (`cloud.store.commands`). `payload` is signed, and its arguments are sealed for the hub."""
 state: Final = Table(
     "state",
     metadata,

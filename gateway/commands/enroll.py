@@ -14,7 +14,7 @@ from config.tls import TlsSetupError
 from gateway.enrolment.identity import FOLDER, REGISTRATION_FILE, SiteRecord
 from gateway.enrolment.requests import enrol, renew
 from gateway.enrolment.site_clock import Clocks, SiteClock
-from gateway.startup import DEVICE_KEY_FILE, check_data_folder, load_device_key, prepare_data_folder
+from gateway.startup import DEVICE_KEY_FILE, check_data_folder, load_command_key, load_device_key, prepare_data_folder
 from sync.errors import PermanentError
 from sync.invitation import CodeRows, Invitation, InvitationError
 from sync.key_files import KeyFileError, create_secret_file
@@ -43,7 +43,8 @@ def run_enroll(config: Path, code: str | None, environment: Mapping[str, str]) -
     with _exclusively(settings.data):
         folder.mkdir(mode=0o700, exist_ok=True)
         device = load_device_key(settings.data)
-        record = _reporting_tls(lambda: enrol(invitation, device, folder, SiteClock(folder, Clocks.of_system())))
+        command = load_command_key(settings.data).public
+        record = _reporting_tls(lambda: enrol(invitation, device, command, folder, SiteClock(folder, Clocks.of_system())))
     _say(f"this hub is enrolled as {record.hub}; its certificate is valid until {_format_time(record.until_s)}")
     values = _values(record, folder)
     if not has_settings:

@@ -21,11 +21,11 @@ from gateway.errors import RadioError
 from gateway.models import NEWEST_RELEASE_FILE
 from gateway.paired_sensors import PAIRED_FILE, load_paired
 from gateway.persons import ANSWERS_FOLDER
-from gateway.startup import DEVICE_KEY_FILE, DEVICE_PUBLIC_FILE, LOCK_FILE
+from gateway.startup import COMMAND_KEY_FILE, COMMAND_PUBLIC_FILE, DEVICE_KEY_FILE, DEVICE_PUBLIC_FILE, LOCK_FILE
 from gateway.status import STATUS_FILE
 from sync.errors import PermanentError, SyncError
 
-KEYS: Final = ("hub.key", DEVICE_KEY_FILE, f"{FOLDER}/{IDENTITY_FILE}", AUDIT_KEY_FILE)
+KEYS: Final = ("hub.key", DEVICE_KEY_FILE, f"{FOLDER}/{IDENTITY_FILE}", AUDIT_KEY_FILE, COMMAND_KEY_FILE)
 """Destroyed first: without them nothing that is left can be read, or sent in this hub's name."""
 OTHERS: Final = (
     "buffer.db*",
@@ -33,6 +33,7 @@ OTHERS: Final = (
     DAMAGED_FILE,
     FOLDER,
     DEVICE_PUBLIC_FILE,
+    COMMAND_PUBLIC_FILE,
     "bonds.json",
     PAIRED_FILE,
     ANSWERS_FOLDER,

@@ -35,6 +35,7 @@ from sync.enrolment import (
     encode_time_request,
 )
 from sync.invitation import Invitation
+from sync.recipients import RecipientPublicKey
 from sync.registration import Registration
 from sync.signing import SignatureError, SigningKey, Use
 from sync.site_time import verify_time
@@ -43,7 +44,9 @@ from sync.wire import WireError
 _ATTACK: Final = "do not go on, and call your clinic"
 
 
-def enrol(invitation: Invitation, device: SigningKey, folder: Path, clock: SiteClock) -> SiteRecord:
+def enrol(
+    invitation: Invitation, device: SigningKey, command: RecipientPublicKey, folder: Path, clock: SiteClock
+) -> SiteRecord:
     """Enrol this hub with a code, and write its identity to `folder`. It may be repeated with the same code and device key.
 
     Raises:
@@ -60,7 +63,7 @@ def enrol(invitation: Invitation, device: SigningKey, folder: Path, clock: SiteC
         clock.begin(time_s)
     context = make_client_context(ssl.DER_cert_to_PEM_cert(root), region, now_s=lambda: time_s)
     tls = SigningKey.generate(Use.TLS)
-    answer = request(address, context, "/v2/enrol", EnrolRequest.make(invitation.secret, device, tls).encode())
+    answer = request(address, context, "/v2/enrol", EnrolRequest.make(invitation.secret, device, tls, command).encode())
     return _save(answer, tls, address, region, folder)
 
 

@@ -42,7 +42,7 @@ def test_a_backup_brings_back_the_keys_of_a_lost_folder(tmp_path: Path, data: st
     new = str(tmp_path / "new")
     assert main(["restore-keys", "--data", new, "--recovery", private, str(backup)]) == 0
     assert key_files(new) == before
-    assert len(before) == 4
+    assert len(before) == 5
 
 
 def test_an_erased_subject_stays_erased_even_if_the_whole_key_store_is_restored(
@@ -64,7 +64,7 @@ def test_erase_destroys_the_keys_and_the_pseudonym_is_never_used_again(
 ) -> None:
     assert main(["erase", "--data", data, "--subject", SUBJECT]) == 0
     assert "1 key pairs destroyed" in capsys.readouterr().out
-    assert sorted(key_files(data)) == ["acknowledgement.key", "audit.key", "receipt.key"]
+    assert sorted(key_files(data)) == ["acknowledgement.key", "audit.key", "command.key", "receipt.key"]
     assert main(["erase", "--data", data, "--subject", SUBJECT]) == 0  # a command that was cut off can be repeated
     assert "there was no key: check the name" in capsys.readouterr().out
     assert main(["register", "--data", data, *registration_options(tmp_path)]) == 1
@@ -75,7 +75,7 @@ def test_erase_destroys_the_keys_and_the_pseudonym_is_never_used_again(
 def test_erase_refuses_what_is_no_name_and_changes_nothing(data: str, subject: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["erase", "--data", data, "--subject", subject]) == 1
     assert "a subject has a name of 1 to 64 letters" in capsys.readouterr().err
-    assert len(key_files(data)) == 4
+    assert len(key_files(data)) == 5
     assert not list(Path(data).rglob("erased"))
 
 

@@ -29,6 +29,7 @@ from gateway.enrolment.requests import enrol, renew
 from gateway.enrolment.site_clock import Clocks, SiteClock
 from sync.enrolment import Broker
 from sync.invitation import Invitation
+from sync.recipients import RecipientKeyPair
 from sync.signing import SigningKey, Use
 
 _FOLDERS = tempfile.TemporaryDirectory()
@@ -124,6 +125,7 @@ class HubMachine:
     since_boot_s: float = 10.0
     boot_id: str = "boot-1"
     device: SigningKey = field(default_factory=lambda: SigningKey.generate(Use.DEVICE))
+    command: RecipientKeyPair = field(default_factory=RecipientKeyPair.generate)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
@@ -145,7 +147,7 @@ class HubMachine:
         self.wall_s, self.since_boot_s, self.boot_id = wall_s, 5.0, self.boot_id + "+"
 
     def enrol(self, code: Invitation) -> SiteRecord:
-        return enrol(code, self.device, self.folder, self.clock)
+        return enrol(code, self.device, self.command.public, self.folder, self.clock)
 
     def renew(self) -> SiteRecord:
         return renew(self.device, self.folder, self.clock)

@@ -36,6 +36,7 @@ from sync.enrolment import (
     encode_time_request,
 )
 from sync.invitation import Invitation
+from sync.recipients import RecipientKeyPair
 from sync.registration import Registration
 from sync.signing import SignatureError, SigningKey, Use, VerifyingKey
 from sync.site_time import verify_time
@@ -43,6 +44,7 @@ from tests.enrolment.site_testbed import DAY_S, NOW_S, HubMachine, Site
 
 STRANGER = "192.0.2.1"
 NONCE = bytes(range(16))
+COMMAND = RecipientKeyPair.generate().public
 TRUSTING_TO_SEND = {"/v2/enrol", "/v2/renew", "/v2/nonce"}
 """Requests that hold something of the hub's."""
 
@@ -54,7 +56,7 @@ def other_site(tmp_path: Path) -> Iterator[Site]:
 
 
 def enrol_request(code: Invitation) -> bytes:
-    return EnrolRequest.make(code.secret, SigningKey.generate(Use.DEVICE), SigningKey.generate(Use.TLS)).encode()
+    return EnrolRequest.make(code.secret, SigningKey.generate(Use.DEVICE), SigningKey.generate(Use.TLS), COMMAND).encode()
 
 
 def renewal(site: Site, device: SigningKey, hub: str = "hub-1", *, nonce_for: str | None = None) -> bytes:
@@ -200,7 +202,7 @@ class TestCodes:
 
     def test_a_code_without_the_private_keys_enrols_nobody_and_is_not_used_up(self, site: Site, hub: HubMachine) -> None:
         code = site.invite()
-        right = EnrolRequest.make(code.secret, hub.device, SigningKey.generate(Use.TLS))
+        right = EnrolRequest.make(code.secret, hub.device, SigningKey.generate(Use.TLS), COMMAND)
         for changed in (
             replace(right, device=SigningKey.generate(Use.DEVICE).public),
             replace(right, tls=SigningKey.generate(Use.TLS).public),
@@ -339,7 +341,7 @@ class TestRenewals:
     def device(self, site: Site) -> SigningKey:
         """The device key of the enrolled hub-1."""
         device = SigningKey.generate(Use.DEVICE)
-        body = EnrolRequest.make(site.invite().secret, device, SigningKey.generate(Use.TLS)).encode()
+        body = EnrolRequest.make(site.invite().secret, device, SigningKey.generate(Use.TLS), COMMAND).encode()
         assert answer(site.service, "/v2/enrol", body, STRANGER, site.moment())[0] == 200
         return device
 
@@ -364,7 +366,7 @@ class TestRenewals:
 
     def test_no_other_device_key_renews(self, site: Site, device: SigningKey) -> None:
         other = SigningKey.generate(Use.DEVICE)
-        body = EnrolRequest.make(site.invite("hub-2").secret, other, SigningKey.generate(Use.TLS)).encode()
+        body = EnrolRequest.make(site.invite("hub-2").secret, other, SigningKey.generate(Use.TLS), COMMAND).encode()
         assert answer(site.service, "/v2/enrol", body, STRANGER, site.moment())[0] == 200
 
         assert send_renewal(site, renewal(site, other)) == (403, "refused")
@@ -377,7 +379,7 @@ class TestRenewals:
         site.pass_time(60 * DAY_S)
         assert send_renewal(site, renewal(site, device)) == (403, "revoked")
 
-        body = EnrolRequest.make(site.invite().secret, device, SigningKey.generate(Use.TLS)).encode()
+        body = EnrolRequest.make(site.invite().secret, device, SigningKey.generate(Use.TLS), COMMAND).encode()
         assert answer(site.service, "/v2/enrol", body, STRANGER, site.moment())[0] == 200
         assert send_renewal(site, renewal(site, device)) == (200, "")
 

@@ -76,12 +76,15 @@ def test_a_subject_that_is_not_registered_is_refused(hub: Path) -> None:
 def test_identity_creates_the_device_key_once_and_names_the_public_file(hub: Path) -> None:
     shutil.rmtree(hub / "data")
     runs = [pulsegate(hub, "identity", "--config", "pulsegate.toml") for _ in range(2)]
-    assert [(run.returncode, run.stdout) for run in runs] == [(0, "data/device.pub\n")] * 2
-    assert "pulsegate-cloud register --data DIR --hub hub-1 --hub-key FILE --subject subject-1" in runs[0].stderr
+    assert [(run.returncode, run.stdout) for run in runs] == [(0, "data/device.pub\ndata/command.pub\n")] * 2
+    assert (
+        "pulsegate-cloud register --data DIR --hub hub-1 --hub-key device.pub --command-key command.pub --subject subject-1"
+        in runs[0].stderr
+    )
     key = SigningKey.load(hub / "data" / "device.key", Use.DEVICE)
     assert VerifyingKey.load(hub / "data" / "device.pub", Use.DEVICE).to_bytes() == key.public.to_bytes()
     modes = {path.name: path.stat().st_mode & 0o777 for path in (hub / "data").iterdir()}
-    assert modes == {"device.key": 0o600, "device.pub": 0o644}
+    assert modes == {"device.key": 0o600, "device.pub": 0o644, "command.key": 0o600, "command.pub": 0o644}
 
 
 @pytest.mark.parametrize("content", [None, "damaged", "of another key"])

@@ -32,7 +32,7 @@ from gateway.simulate.playback import Playback, SensorClock
 from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import ADDRESS, NAME, Strap
-from gateway.startup import DEVICE_PUBLIC_FILE, load_device_key
+from gateway.startup import COMMAND_PUBLIC_FILE, DEVICE_PUBLIC_FILE, load_command_key, load_device_key
 from sync.chain import block_digest
 from sync.data_keys import unwrap_key
 from sync.message_rows import Held
@@ -56,14 +56,15 @@ class Clinic:
     def __init__(self, folder: Path) -> None:
         self._folder = ClinicFolder(folder / "clinic")
         self._registration = folder / "registration.toml"
-        self._hub_key = folder / "agent" / DEVICE_PUBLIC_FILE
+        self._hub_key, self._command_key = (folder / "agent" / name for name in (DEVICE_PUBLIC_FILE, COMMAND_PUBLIC_FILE))
         self.register("subject-1")
         self._keys, self._signing = KeyStore(self._folder.keys), SigningKeys.load(self._folder.path)
         self.store = Store.open(self._folder.blocks)
 
     def register(self, subject: str, from_s: int = START_S) -> Registration:
         """Assign the hub to a subject, and bring it the new registration."""
-        registration = register_hub(self._folder, RegistrationRequest(HUB, self._hub_key, subject, from_s, 24), START_S)
+        request = RegistrationRequest(HUB, self._hub_key, subject, from_s, 24, self._command_key)
+        registration = register_hub(self._folder, request, START_S)
         registration.save(self._registration)
         self._registry = Registry(self._folder.hubs, lambda: 0.0)
         return registration
@@ -148,6 +149,7 @@ class Testbed:
         data = self.folder / "agent"
         data.mkdir(exist_ok=True)
         load_device_key(data)
+        load_command_key(data)
         self.clinic = Clinic(self.folder)
         self.settings = Settings(
             HUB,

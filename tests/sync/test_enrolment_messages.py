@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sync import enrolment
 from sync.cbor import decode_cbor, encode_cbor
 from sync.enrolment import Broker, EnrolRequest, Grant, RenewRequest, SignedTime
+from sync.recipients import RecipientKeyPair
 from sync.signing import SignatureError, SigningKey, Use
 from sync.wire import WireError
 from tests.second_reader import cbor as second_cbor
@@ -19,7 +20,8 @@ from tests.second_reader.keys import verify_signature
 SECRET, NONCE = bytes(range(16)), bytes(range(40))
 DEVICE, TLS, TIME = (SigningKey.generate(use) for use in (Use.DEVICE, Use.TLS, Use.TIME))
 OTHER_DEVICE, OTHER_TLS = SigningKey.generate(Use.DEVICE), SigningKey.generate(Use.TLS)
-ENROL = EnrolRequest.make(SECRET, DEVICE, TLS)
+COMMAND = RecipientKeyPair.generate().public
+ENROL = EnrolRequest.make(SECRET, DEVICE, TLS, COMMAND)
 RENEW = RenewRequest.make("hub-1", NONCE, DEVICE, TLS)
 GRANT = Grant("hub-1", "subject-1", (b"leaf", b"issuing"), (b"root",), (Broker("mqtt.example", 8883, "DE"),), "version = 2\n")
 SIGNED_TIME = SignedTime.make(bytes(16), 1_790_000_000, TIME, (b"leaf",))
@@ -55,14 +57,14 @@ def test_messages_are_read_back() -> None:
 def test_an_independent_reader_accepts_what_docs_protocol_says() -> None:
     device, tls, time = (key.public.to_bytes() for key in (DEVICE, TLS, TIME))
     enrol, renew, signed = (second_cbor.decode(message.encode()) for message in (ENROL, RENEW, SIGNED_TIME))
-    proof = (hashlib.sha256(SECRET).digest(), device, tls)
+    proof = (hashlib.sha256(SECRET).digest(), device, tls, COMMAND.to_bytes())
     verify_signature(device, enrol["sig"], "pulsegate enrolment", "", *proof)
     verify_signature(tls, enrol["tls_sig"], "pulsegate TLS key", "", *proof)
     verify_signature(device, renew["sig"], "pulsegate renewal", "hub-1", NONCE, tls)
     verify_signature(tls, renew["tls_sig"], "pulsegate TLS key", "hub-1", NONCE, tls)
     verify_signature(time, signed["sig"], "pulsegate time", "", bytes(16), 1_790_000_000)
 
-    assert enrol.keys() == {"v", "secret", "device", "tls", "sig", "tls_sig"}
+    assert enrol.keys() == {"v", "secret", "device", "tls", "command", "sig", "tls_sig"}
     assert renew.keys() == {"v", "hub", "nonce", "tls", "sig", "tls_sig"}
     assert signed.keys() == {"v", "time", "chain", "sig"}
     assert second_cbor.decode(GRANT.encode()) == {
@@ -82,6 +84,7 @@ def test_an_independent_reader_accepts_what_docs_protocol_says() -> None:
         replace(ENROL, secret=bytes(16)),
         replace(ENROL, device=OTHER_DEVICE.public),
         replace(ENROL, tls=OTHER_TLS.public),
+        replace(ENROL, command=RecipientKeyPair.generate().public),
         replace(ENROL, signature=ENROL.tls_signature),
         replace(ENROL, tls_signature=RENEW.tls_signature),
     ],
@@ -139,8 +142,8 @@ def test_damaged_bytes_raise_no_other_error(decode, data: bytes, change: st.Data
 
 @pytest.mark.parametrize("decode", [EnrolRequest.decode, RenewRequest.decode, enrolment.decode_time_request])
 def test_a_large_request_is_not_read(decode) -> None:
-    with pytest.raises(WireError, match="limit of 1024"):
-        decode(bytes(1025))
+    with pytest.raises(WireError, match="limit of 2048"):
+        decode(bytes(2049))
 
 
 @pytest.mark.parametrize("broker", [["mqtt.example", 0, "DE"], ["", 1, "DE"], ["h", 1, "Germany"], ["h", 1], ["h", True, "DE"]])

@@ -25,6 +25,7 @@ LABELS = {
     Label.RENEWAL: Use.DEVICE,
     Label.TLS_KEY: Use.TLS,
     Label.TIME: Use.TIME,
+    Label.COMMAND: Use.COMMAND,
 }
 KEYS = {use: SigningKey.generate(use) for use in Use}
 

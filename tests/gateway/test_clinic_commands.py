@@ -1,0 +1,345 @@
+"""Commands from the clinic to the whole agent and back: each is carried out once, in its time, and shown only when answered."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from cloud.audit_actors import operator
+from cloud.block_reader import BlockReader
+from cloud.commands import send_command
+from cloud.folder import ClinicFolder
+from cloud.key_store import KeyStore
+from cloud.opener import Opener
+from cloud.registry import Registry, hub_file, load_hub
+from cloud.signing_keys import SigningKeys
+from cloud.store.commands import StoredCommand, list_commands
+from cloud.tables import open_projections
+from config.limits import DEFAULT_LIMITS, Limits
+from gateway import app
+from gateway.clinic_commands import ClinicCommands
+from gateway.models import LoadedModels
+from gateway.storage import Storage
+from sync.commands import ANSWER_KINDS, APPLIED_KIND, REFUSED_KIND, Command, CommandKind, encode_command
+from sync.errors import TransientError
+from sync.mqtt import Message
+from sync.outbox import Outbox
+from sync.record_codec import encode_records
+from sync.records import StatusRecord, Times
+from sync.signing import SigningKey, Use
+from sync.wire import command_topic
+from tests.gateway.testbed import HUB, START_S, START_US, InProcessTransport, Testbed, run_scenario
+
+HOUR_S = 3600
+
+
+class Site:
+    """The clinic of the testbed, with its opener, and the connection of the agent that runs."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.testbed = Testbed(folder, LoadedModels())
+        self.folder = ClinicFolder(folder / "clinic")
+        self.key = SigningKeys.load(self.folder.path).command
+        self.engine: Engine = open_projections(self.folder.projections)
+        self.runs: list[tuple[ClinicCommands, Storage]] = []
+        self.limits: list[Limits] = []
+        self.connection: InProcessTransport | None = None
+        self.testbed.transport_type = self._connect  # type: ignore[assignment]
+        run, pipeline = ClinicCommands.run, app.Pipeline
+
+        def note_run(commands: ClinicCommands, storage: Storage) -> Any:
+            self.runs.append((commands, storage))
+            return run(commands, storage)
+
+        def note_limits(sensor: str, limits: Limits, *arguments: Any, **options: Any) -> Any:
+            self.limits.append(limits)
+            return pipeline(sensor, limits, *arguments, **options)
+
+        monkeypatch.setattr(ClinicCommands, "run", note_run)
+        monkeypatch.setattr(app, "Pipeline", note_limits)
+
+    def _connect(self, *arguments: Any) -> InProcessTransport:
+        self.connection = InProcessTransport(*arguments)
+        return self.connection
+
+    @asynccontextmanager
+    async def agent(self, *, crash: bool = False) -> AsyncIterator[None]:
+        """Runs an agent that has connected."""
+        async with self.testbed.agent(crash=crash):
+            await asyncio.sleep(5)
+            yield
+
+    @property
+    def store(self) -> Any:
+        return self.testbed.clinic.store
+
+    @property
+    def policy(self) -> str:
+        """By what the agent selects waveforms now."""
+        return self.runs[-1][1].recorder.upload.policy
+
+    def send(self, kind: CommandKind, now_s: int = START_S, **arguments: Any) -> StoredCommand:
+        hub = load_hub(hub_file(self.folder.hubs, HUB))
+        return send_command(self.store, self.key, hub, kind, arguments, operator(), now_s * 1_000_000)
+
+    def forge(self, key: SigningKey | None = None, **changes: Any) -> bytes:
+        """A command as the clinic makes it, with other values."""
+        command = Command(HUB, START_S, START_S, START_S + HOUR_S, CommandKind.UPLOAD, "subject-1", {"policy": "none"})
+        public = load_hub(hub_file(self.folder.hubs, HUB)).command_key
+        assert public is not None
+        return encode_command(replace(command, **changes), public, key or self.key)
+
+    async def deliver(self, payload: bytes, wait_s: float = 1.0) -> None:
+        assert self.connection is not None
+        self.connection._events.put_nowait(Message(command_topic(HUB), payload))
+        await asyncio.sleep(wait_s)
+
+    def answers(self) -> list[tuple[str, Any]]:
+        """What the hub said of commands, as the clinic has received it."""
+        found = [record for record in self.testbed.records() if isinstance(record, StatusRecord)]
+        return [(record.kind, record.value) for record in found if record.kind in ANSWER_KINDS]
+
+    def open_all(self) -> None:
+        reader = BlockReader(self.store, Registry(self.folder.hubs, lambda: 0.0), KeyStore(self.folder.keys))
+        opener = Opener(self.store, self.engine, reader, lambda _outcomes: None)
+        while opener.open_batch() is not None:
+            pass
+
+    def states(self, now_s: int = START_S) -> list[str]:
+        with self.store.transaction() as connection:
+            return [command.state_at(now_s) for command in list_commands(connection)]
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    level = logging.getLogger().level
+    site = Site(tmp_path, monkeypatch)
+    with closing(site.store):
+        yield site
+    site.engine.dispose()
+    logging.getLogger().setLevel(level)
+
+
+def run(site: Site, scenario: Any) -> None:
+    run_scenario(site.testbed, lambda _testbed: scenario())
+
+
+def test_a_command_is_carried_out_once_however_often_it_comes_and_over_a_restart(site: Site) -> None:
+    async def scenario() -> None:
+        command = site.send(CommandKind.UPLOAD, policy="none")
+        async with site.agent():
+            for _ in range(3):
+                await site.deliver(command.payload)
+            assert site.policy == "none"
+        async with site.agent():
+            assert site.policy == "none"
+            await site.deliver(command.payload)
+        assert site.answers() == [(APPLIED_KIND, command.number)]
+
+    run(site, scenario)
+
+
+def test_a_command_is_shown_as_applied_only_after_the_hub_has_said_so(site: Site) -> None:
+    async def scenario() -> None:
+        command = site.send(CommandKind.LOG_LEVEL, level="debug")
+        assert site.states() == ["sent"]
+        async with site.agent():
+            site.open_all()
+            assert site.states() == ["sent"]
+            await site.deliver(command.payload)
+        assert site.states() == ["sent"]
+        assert site.states(command.expires_s) == ["expired"]
+        site.open_all()
+        assert site.states() == site.states(command.expires_s) == ["applied"]
+
+    run(site, scenario)
+
+
+def test_a_kill_before_the_outcome_is_stored_leaves_nothing_done(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: Any) -> None:
+        raise TransientError("the disk does not answer")
+
+    async def scenario() -> None:
+        command = site.send(CommandKind.UPLOAD, policy="none")
+        with monkeypatch.context() as patch:
+            async with site.agent(crash=True):
+                patch.setattr(Outbox, "put_many", fail)
+                await site.deliver(command.payload)
+                assert site.policy == "all"
+        async with site.agent():
+            assert site.policy == "all"
+            await site.deliver(command.payload)
+            assert site.policy == "none"
+        assert site.answers() == [(APPLIED_KIND, command.number)]
+
+    run(site, scenario)
+
+
+def test_a_kill_after_the_outcome_is_stored_leaves_the_command_done(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        command = site.send(CommandKind.UPLOAD, policy="none")
+        with monkeypatch.context() as patch:
+            async with site.agent(crash=True):
+                patch.setattr(ClinicCommands, "_follow_state", lambda *_: None)
+                await site.deliver(command.payload)
+                assert site.policy == "all"
+        async with site.agent():
+            assert site.policy == "none"
+            await site.deliver(command.payload)
+        assert site.answers() == [(APPLIED_KIND, command.number)]
+
+    run(site, scenario)
+
+
+def test_what_is_not_a_command_of_this_clinic_to_this_hub_changes_nothing(site: Site) -> None:
+    forged = {
+        "by another site": site.forge(SigningKey.generate(Use.COMMAND)),
+        "to another hub": site.forge(hub="hub-2"),
+        "changed": site.forge()[:-1] + b"\x00",
+        "no command": b"\xa0",
+    }
+
+    async def scenario() -> None:
+        async with site.agent():
+            for payload in forged.values():
+                await site.deliver(payload)
+            statistics = site.runs[-1][1].uplink.statistics
+            assert statistics.ignored_messages == len(forged)
+            assert site.policy == "all"
+        assert site.answers() == []
+
+    run(site, scenario)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"expires_s": START_S + 1}, {"subject": "subject-2"}], ids=["expired", "about another patient"]
+)
+def test_an_expired_or_foreign_command_is_refused(site: Site, changes: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        async with site.agent():
+            await site.deliver(site.forge(**changes))
+            assert site.policy == "all"
+        assert site.answers() == [(REFUSED_KIND, START_S)]
+
+    run(site, scenario)
+
+
+def test_a_command_older_than_the_last_is_never_carried_out(site: Site) -> None:
+    async def scenario() -> None:
+        async with site.agent():
+            await site.deliver(site.forge(number=9, arguments={"policy": "evidence"}))
+            await site.deliver(site.forge(number=8))
+            assert site.policy == "evidence"
+        assert site.answers() == [(APPLIED_KIND, 9)]
+
+    run(site, scenario)
+
+
+def test_a_command_about_the_patient_before_is_not_carried_out_again(site: Site) -> None:
+    async def scenario() -> None:
+        async with site.agent():
+            old = site.forge(kind=CommandKind.LOG_LEVEL, subject=None, arguments={"level": "error"})
+            await site.deliver(old)
+        logging.getLogger().setLevel("INFO")
+        site.testbed.clinic.register("subject-2", START_S + 10)
+        site.testbed.settings = replace(site.testbed.settings, subject="subject-2")
+        async with site.agent():
+            await site.deliver(old)
+            assert logging.getLogger().level == logging.INFO
+        assert site.answers() == [(APPLIED_KIND, START_S)]
+
+    run(site, scenario)
+
+
+def test_a_hub_without_a_trusted_time_waits_with_every_command(site: Site) -> None:
+    async def scenario() -> None:
+        site.testbed.wall_step_us = -START_US  # 1970
+        async with site.agent():
+            await site.deliver(site.forge())
+            assert site.policy == "all"
+            assert site.answers() == []
+            site.testbed.wall_step_us = 0
+            await site.deliver(site.forge())
+            assert site.policy == "none"
+        assert site.answers() == [(APPLIED_KIND, START_S)]
+
+    run(site, scenario)
+
+
+def test_limits_hold_after_a_restart_of_the_tasks_and_of_the_agent_until_others_come(site: Site) -> None:
+    async def scenario() -> None:
+        own = site.testbed.settings.limits
+        async with site.agent():
+            await site.deliver(site.send(CommandKind.LIMITS, values={"fever": 38.2}).payload, 20)
+            assert site.limits == [own, DEFAULT_LIMITS.with_values({"fever": 38.2})]
+        async with site.agent():
+            assert site.limits[-1].fever.value == 38.2
+            await site.deliver(site.send(CommandKind.LIMITS, values={}).payload, 20)
+            assert site.limits[-1] == DEFAULT_LIMITS
+
+    run(site, scenario)
+
+
+def test_limits_that_this_hub_does_not_allow_are_refused(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with site.agent():
+            await site.deliver(site.forge(kind=CommandKind.LIMITS, arguments={"values": {"fever": 77.7}}), 20)
+        assert site.answers() == [(REFUSED_KIND, START_S)]
+        assert len(site.runs) == 1
+        assert "77.7" not in caplog.text
+
+    run(site, scenario)
+
+
+def test_a_restart_starts_every_task_again_once(site: Site) -> None:
+    async def scenario() -> None:
+        async with site.agent():
+            command = site.send(CommandKind.RESTART)
+            await site.deliver(command.payload, 30)
+            await site.deliver(command.payload, 30)
+            assert len(site.runs) == 2
+        assert site.answers() == [(APPLIED_KIND, command.number)]
+
+    run(site, scenario)
+
+
+def test_a_requested_stretch_arrives(site: Site) -> None:
+    record = StatusRecord("strap", "name", Times(START_US, START_US, 0), "kept")
+
+    async def scenario() -> None:
+        async with site.agent():
+            storage = site.runs[-1][1]
+            await storage.call(storage.outbox.put, "archive", encode_records([record]))
+            await asyncio.sleep(60)
+            assert record not in site.testbed.records()
+            command = site.send(CommandKind.REQUEST, lane="archive", from_s=START_S - 60, to_s=START_S + 60)
+            await site.deliver(command.payload, 20)
+            assert record in site.testbed.records()
+        assert site.answers() == [(APPLIED_KIND, command.number)]
+
+    run(site, scenario)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (CommandKind.CLOSE_ALERT, {"alert": "a"}),
+        (CommandKind.MARK_FALSE, {"alert": "a"}),
+        (CommandKind.REQUEST, {"lane": "wave", "from_s": 1, "to_s": 2}),
+    ],
+)
+def test_what_this_version_cannot_do_is_refused(site: Site, kind: CommandKind, arguments: dict[str, Any]) -> None:
+    async def scenario() -> None:
+        command = site.send(kind, **arguments)
+        async with site.agent():
+            await site.deliver(command.payload)
+        site.open_all()
+        assert site.states() == ["refused"]
+
+    run(site, scenario)
