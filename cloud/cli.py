@@ -23,6 +23,7 @@ from cloud.cli_commands import add_command_commands
 from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_hubs import add_hubs_command
 from cloud.cli_keys import add_key_commands, folder_of
+from cloud.cli_migrate import add_migrate_command
 from cloud.cli_services import add_service_commands
 from cloud.cli_site import add_site_commands
 from cloud.cli_user import add_user_commands
@@ -127,6 +128,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_command_commands(add_command, _add_data_options)
     add_hubs_command(add_command, _add_data_options)
     add_audit_commands(add_command, _add_data_options)
+    add_migrate_command(add_command, _add_data_options)
     add_service_commands(add_command)
     return parser
 
