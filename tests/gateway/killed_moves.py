@@ -59,8 +59,8 @@ def main(hub: Path) -> None:
     for begin, end in MOVES:
         step, is_done = 0, False
         while not is_done:
-            copy = hub.with_name(f"{hub.name}-{begin}-{end}-{step}")
-            shutil.copytree(hub, copy)
+            copy = hub / f"hub-{begin}-{end}-{step}"
+            shutil.copytree(hub, copy, ignore=shutil.ignore_patterns("site", "buffer.db*", "credentials", "hub-*"))
             if begin != Place.FILE:
                 places.move(copy, begin)
             is_done = move_in_child(copy, end, step)
@@ -69,7 +69,6 @@ def main(hub: Path) -> None:
             places.move(copy, end)
             outcome["is_readable_again"] = is_readable(copy, expected)
             sys.stdout.write(json.dumps(outcome) + "\n")
-            shutil.rmtree(copy)
             step += 1
 
 
