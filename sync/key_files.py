@@ -5,12 +5,11 @@ A private key of a hub whose hub key does not lie in a plain file is sealed with
 
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from config.files import replacing
+from config.files import create_temporary, replacing
 from sync.errors import PermanentError
 
 PUBLIC_MODE: Final = 0o644
@@ -115,8 +114,7 @@ def create_secret_file(path: Path, content: bytes) -> None:
         KeyFileError: the file exists, or cannot be written.
     """
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # creates it with mode 0600
-        draft = Path(name)
+        draft, descriptor = create_temporary(path)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
