@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql mosquitto
+.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql mosquitto tpm-tools
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -72,8 +72,13 @@ postgresql:
 mosquitto:
 	@command -v mosquitto >/dev/null || ls /usr/sbin/mosquitto >/dev/null 2>&1 || ./deploy/system-packages mosquitto
 
+# systemd-creds seals a hub key with a TPM 2.0, which is swtpm in the tests.
+tpm-tools:
+	@command -v swtpm >/dev/null && command -v tpm2_pcrextend >/dev/null && command -v systemd-creds >/dev/null \
+		|| ./deploy/system-packages systemd swtpm swtpm-tools tpm2-tools libtss2-tcti-swtpm0
+
 # Two tests at a time: many wait for a process or a clock. A file's tests stay together, and long files come early.
-test: setup browser message-bus network-tools postgresql mosquitto
+test: setup browser message-bus network-tools postgresql mosquitto tpm-tools
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup node-library

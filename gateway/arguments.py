@@ -30,6 +30,9 @@ SIMULATED: Final = (
 )
 """The sensors of `pulsegate simulate`: `strap`, and those of `gateway.simulate.families`."""
 
+HUB_KEY_PLACES: Final = ("file", "credential", "passphrase")
+"""`gateway.hub_key.Place`."""
+
 NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely on it for diagnosis or in an emergency."
 
 
@@ -84,6 +87,28 @@ def _add_enroll_arguments(parser: argparse.ArgumentParser) -> None:
         help="the clinic's code. Without it, or with -, it is asked for: other users of this machine see arguments",
     )
     _add_config(parser)
+
+
+def _add_renew_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hub-key-stdin",
+        action="store_true",
+        help="read the hub key (32 bytes) from standard input; the agent gives it to its own renewals",
+    )
+    _add_config(parser)
+
+
+def _add_keys_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="list the keys of this hub; no secret is printed")
+    listing.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    rotate = actions.add_parser("rotate", help="seal with a new data key from now on, also while the agent runs")
+    move = actions.add_parser("move", help="change where the hub key lies; the agent must not run meanwhile")
+    move.add_argument(
+        "place", choices=HUB_KEY_PLACES, help="a plain file, or the file sealed under a systemd credential or passphrase"
+    )
+    for parser_of_action in (listing, rotate, move):
+        _add_config(parser_of_action)
 
 
 def _add_erase_arguments(parser: argparse.ArgumentParser) -> None:
@@ -315,7 +340,14 @@ _COMMANDS: Final = (
         "take a new certificate from the clinic",
         "Takes a new certificate and the time from the clinic, also if the present certificate has expired. The running agent "
         "does this by itself.",
-        _add_config,
+        _add_renew_arguments,
+    ),
+    _Command(
+        "keys",
+        "list this hub's keys, change the data key, or move the hub key",
+        "Lists the keys of this hub with purpose, place and life; lets the agent change to a new data key; or changes where"
+        " the hub key lies. docs/keys.md explains every key.",
+        _add_keys_arguments,
     ),
     _Command(
         "erase",

@@ -52,14 +52,20 @@ class AgentAudit:
             refused = AuditEvent(agent, Action.REFUSE_MODELS, Category.MODELS, None, cause, Purpose.SECURITY, Outcome.REFUSED)
             events.append(refused)
         self.append(*events)
-        known = [
-            ("settings", _digest(repr(settings)), Action.CHANGE_SETTINGS, Category.SETTINGS),
-            ("registration", _digest_registration(self.registration), Action.CHANGE_REGISTRATION, Category.REGISTRATION),
-            ("models", str(models.release or models.cause), Action.CHANGE_MODELS, Category.MODELS),
-        ]
-        for name, value, action, category in known:
-            event = AuditEvent(agent, action, category, settings.subject, (object_id(name, value),))
-            self._try(partial(self.log.note_value, name, value, event))
+        self._note_value("settings", _digest(repr(settings)), Action.CHANGE_SETTINGS, Category.SETTINGS, settings.subject)
+        release = str(models.release or models.cause)
+        self._note_value("models", release, Action.CHANGE_MODELS, Category.MODELS, settings.subject)
+        self.note_registration(self.registration, settings.subject)
+
+    def note_registration(self, registration: Registration, subject: str) -> None:
+        """Log that the registration is another one than before, and use its key of the site's audit log."""
+        self.registration = registration
+        digest = _digest_registration(registration)
+        self._note_value("registration", digest, Action.CHANGE_REGISTRATION, Category.REGISTRATION, subject)
+
+    def _note_value(self, name: str, value: str, action: Action, category: Category, subject: str) -> None:
+        event = AuditEvent(self.log.agent(), action, category, subject, (object_id(name, value),))
+        self._try(partial(self.log.note_value, name, value, event))
 
     def note_stop(self) -> None:
         self.append(AuditEvent(self.log.agent(), Action.STOP, Category.SERVICE))

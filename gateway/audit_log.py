@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from config.files import make_private
 from config.settings import Settings
+from gateway.hub_key import unlock_hub_key
 from sync.audit import (
     ROWS,
     Action,
@@ -50,6 +51,7 @@ from sync.audit_heads import (
     sign_head,
 )
 from sync.errors import DiskFullError, PermanentError
+from sync.keys import HubKey
 from sync.outbox.database import translating_sqlite_errors
 from sync.outbox.reserve import Reserve
 from sync.registration import Registration, RegistrationError
@@ -104,14 +106,16 @@ class LogState(NamedTuple):
 class AuditLog:
     """The audit log of one hub. Every process may use it; each call opens the database and closes it again."""
 
-    def __init__(self, folder: Path, hub: str, site: str, now_us: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, hub: str, site: str, now_us: Callable[[], int], hub_key: HubKey | None = None) -> None:
         """Load the audit key in the data folder, or create it. `site` is the organisation of whoever acts on this hub.
+
+        `hub_key` seals the audit key, where key files are sealed.
 
         Raises:
             KeyFileError: the key file is damaged or accessible to other users, or cannot be written.
         """
         self._path = folder / AUDIT_FILE
-        self._key = SigningKey.load_or_create(folder / AUDIT_KEY_FILE, Use.AUDIT)
+        self._key = SigningKey.load_or_create(folder / AUDIT_KEY_FILE, Use.AUDIT, hub_key)
         self._origin = Origin(End.HUB, hub)
         self._site = site
         self._now_us = now_us
@@ -322,12 +326,13 @@ def open_audit_log(settings: Settings, now_us: Callable[[], int]) -> AuditLog:
 
     Raises:
         KeyFileError: as `AuditLog`.
+        HubKeyError: the hub key that seals the audit key cannot be opened.
     """
     try:
         site = Registration.load(settings.clinic.registration, settings.hub).site
     except RegistrationError:
         site = UNREGISTERED
-    return AuditLog(settings.data, settings.hub, site, now_us)
+    return AuditLog(settings.data, settings.hub, site, now_us, unlock_hub_key(settings.data))
 
 
 def _create_or_check_tables(connection: sqlite3.Connection, path: Path) -> None:

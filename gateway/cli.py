@@ -73,19 +73,22 @@ def _run(arguments: argparse.Namespace) -> int:
     from gateway.app import Agent, make_mqtt_transport
     from gateway.clock import SystemClock
     from gateway.enrolment.site_clock import Clocks, EnrolledHubClock, SiteClock
+    from gateway.hub_key import unlock_hub_key
     from gateway.models import load_models
     from gateway.radio import open_radio
     from gateway.renewal import renew_by_process
     from gateway.startup import check_startup, prepare_data_folder
 
     settings = load_settings(arguments.config, os.environ)
-    check_startup(settings)
+    hub_key = unlock_hub_key(settings.data)
+    check_startup(settings, hub_key)
     _keep_files_private()
     prepare_data_folder(settings.data)
     models, identity = load_models(settings.data), settings.clinic.broker.identity
     clock = SystemClock() if identity is None else EnrolledHubClock(SiteClock(identity, Clocks.of_system()))
-    renew = partial(renew_by_process, arguments.config)
-    agent = Agent(settings, clock, open_radio, make_mqtt_transport, models, renew=renew)
+    renew = partial(renew_by_process, arguments.config, hub_key)
+    make_transport = partial(make_mqtt_transport, hub_key=hub_key)
+    agent = Agent(settings, clock, open_radio, make_transport, models, renew=renew, hub_key=hub_key)
 
     async def run_until_stopped() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -172,16 +175,18 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
+    from gateway.hub_key import unlock_hub_key
     from gateway.startup import check_startup
 
     settings = load_settings(arguments.config, os.environ)
-    check_startup(settings)
+    check_startup(settings, unlock_hub_key(settings.data))
     sensors = ", ".join(sensor.name for sensor in settings.sensors)
     print(f"{arguments.config} is valid: hub {settings.hub}, data folder {settings.data}, sensors {sensors}")
     return 0
 
 
 def _identity(arguments: argparse.Namespace) -> int:
+    from gateway.hub_key import unlock_hub_key
     from gateway.startup import (
         COMMAND_PUBLIC_FILE,
         DEVICE_PUBLIC_FILE,
@@ -195,8 +200,9 @@ def _identity(arguments: argparse.Namespace) -> int:
     check_data_folder(settings.data)
     _keep_files_private()
     prepare_data_folder(settings.data)
-    load_device_key(settings.data)
-    load_command_key(settings.data)
+    hub_key = unlock_hub_key(settings.data)
+    load_device_key(settings.data, hub_key)
+    load_command_key(settings.data, hub_key)
     print(settings.data / DEVICE_PUBLIC_FILE)
     print(settings.data / COMMAND_PUBLIC_FILE)
     print(
@@ -223,9 +229,19 @@ def _enroll(arguments: argparse.Namespace) -> int:
 
 def _renew(arguments: argparse.Namespace) -> int:
     from gateway.commands.enroll import run_renew
+    from gateway.hub_key import read_hub_key, unlock_hub_key
 
     _keep_files_private()
-    return run_renew(load_settings(arguments.config, os.environ))
+    settings = load_settings(arguments.config, os.environ)
+    hub_key = read_hub_key(sys.stdin.buffer) if arguments.hub_key_stdin else unlock_hub_key(settings.data)
+    return run_renew(settings, hub_key)
+
+
+def _keys(arguments: argparse.Namespace) -> int:
+    from gateway.commands.keys import run_keys
+
+    _keep_files_private()
+    return run_keys(load_settings(arguments.config, os.environ), arguments)
 
 
 def _erase(arguments: argparse.Namespace) -> int:
@@ -375,6 +391,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "enroll": _enroll,
     "renew": _renew,
     "erase": _erase,
+    "keys": _keys,
     "identity": _identity,
     "audit": _audit,
     "scan": _scan,

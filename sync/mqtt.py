@@ -134,10 +134,19 @@ class MqttClient:
     """
 
     def __init__(
-        self, broker: Endpoint, *, client_id: str, subscriptions: Sequence[str], now_s: Callable[[], float] = time.time
+        self,
+        broker: Endpoint,
+        *,
+        client_id: str,
+        subscriptions: Sequence[str],
+        now_s: Callable[[], float] = time.time,
+        password: bytes = b"",
     ) -> None:
-        """Store the configuration; `run` opens the connection. By `now_s` the broker's certificate is valid."""
-        self._broker, self._client_id, self._now_s = broker, client_id, now_s
+        """Store the configuration; `run` opens the connection. By `now_s` the broker's certificate is valid.
+
+        `password` opens the private key of the identity, if that is encrypted.
+        """
+        self._broker, self._client_id, self._now_s, self._password = broker, client_id, now_s, password
         self.subscriptions = [(topic, 1) for topic in subscriptions]
         self._protocol = MQTTProtocolVersion.MQTTv5
         self._events: deque[MqttEvent] = deque()
@@ -150,7 +159,7 @@ class MqttClient:
         backoff = Backoff()
         while True:
             try:
-                tls = await asyncio.to_thread(make_endpoint_context, self._broker, self._now_s)
+                tls = await asyncio.to_thread(make_endpoint_context, self._broker, self._now_s, self._password)
             except TlsSetupError as error:
                 self._emit(Disconnected(f"no connection to the broker {self._broker}: {error}"))
                 await self._pause(backoff.next_pause_s(0.0))
