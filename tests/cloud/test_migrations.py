@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -88,11 +88,16 @@ def describe_tables(connection: Connection) -> dict[str, Any]:
         table: (
             str(inspector.get_columns(table)),
             str(inspector.get_pk_constraint(table)),
-            sorted(map(str, inspector.get_indexes(table))),
+            sorted(map(_describe_index, inspector.get_indexes(table))),
             sorted(map(str, inspector.get_unique_constraints(table))),
         )
         for table in inspector.get_table_names()
     }
+
+
+def _describe_index(index: Mapping[str, Any]) -> str:
+    options = {name: str(value) for name, value in index.get("dialect_options", {}).items()}
+    return str({**index, "dialect_options": options})
 
 
 def is_compared(_object: object, name: str | None, kind: str, _is_reflected: bool, _other: object) -> bool:
@@ -135,10 +140,9 @@ def test_the_program_knows_the_kind_of_each_revision(name: str) -> None:
     kinds = {}
     for path in schema.folder.glob("r*.py"):
         source = path.read_text(encoding="utf-8")
-        kinds[int(re.findall(r'^revision = "(\d{4})"$', source, re.MULTILINE)[0])] = re.findall(
-            r'^kind = "(.*)"$', source, re.MULTILINE
-        )[0]
-        assert path.name.startswith(f"r{max(kinds):04}" if max(kinds) == schema.newest else "r")
+        number = int(re.findall(r'^revision = "(\d{4})"$', source, re.MULTILINE)[0])
+        kinds[number] = re.findall(r'^kind = "(.*)"$', source, re.MULTILINE)[0]
+        assert path.name.startswith(f"r{number:04}_")
         assert not re.search(r"^from cloud(\.store)?(\.tables)? import .*tables", source, re.MULTILINE), "tables of today"
     assert sorted(kinds) == list(range(schema.first, schema.newest + 1))
     assert {number for number, kind in kinds.items() if kind == "contract"} == schema.contracts
