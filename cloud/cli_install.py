@@ -1,4 +1,4 @@
-"""The commands that install and run a site on this machine: `pulsegate-cloud site install`, `start`, `stop`, `state`, `keep`."""
+"""The commands that install and run a site on this machine: `pulsegate-cloud site install`, `start`, `stop`, `keep`, …"""
 
 import argparse
 import asyncio

@@ -1,6 +1,7 @@
 """Makes the configuration of supervisord of the systemd units, for machines where systemd is not PID 1, such as containers.
 
-So there is one description of each service. supervisord applies what it can: command, account, environment and restarts.
+So there is one description of each service. supervisord applies what it can: command, account,
+capabilities, environment and restarts.
 """
 
 import configparser
@@ -61,6 +62,25 @@ class Unit:
     user: str
     environment: Mapping[str, str]
     stop_signal: str
+    capabilities: frozenset[str]
+    """All that it may ever have, such as `net_bind_service`."""
+    is_ambient: bool
+    """Whether it has them from the start, though it is not root."""
+
+    def restricted_command(self) -> tuple[str, ...]:
+        """Return a command for root that takes the account, and gives everything else up."""
+        allowed = ",".join(["-all", *(f"+{name}" for name in sorted(self.capabilities))])
+        ambient = allowed if self.is_ambient else "-all"
+        options = (f"--reuid={self.user}", f"--regid={self.user}", "--init-groups", "--no-new-privs")
+        return (
+            "setpriv",
+            *options,
+            f"--inh-caps={ambient}",
+            f"--ambient-caps={ambient}",
+            f"--bounding-set={allowed}",
+            "--",
+            *self.command,
+        )
 
 
 def read_unit(path: Path) -> Unit:
@@ -80,8 +100,15 @@ def read_unit(path: Path) -> Unit:
         command = tuple(_expand(word, environment) for word in shlex.split(service["ExecStart"]))
     except (OSError, KeyError, ValueError, configparser.Error) as error:
         raise ClinicError(f"cannot read the unit {path} ({error}): take the one of this version") from error
-    name = path.name.removesuffix(".service")
-    return Unit(name, command, service.get("User", "root"), environment, service.get("KillSignal", "SIGTERM")[3:])
+    return Unit(
+        name=path.name.removesuffix(".service"),
+        command=command,
+        user=service.get("User", "root"),
+        environment=environment,
+        stop_signal=service.get("KillSignal", "SIGTERM").removeprefix("SIG"),
+        capabilities=frozenset(name.lower().removeprefix("cap_") for name in service["CapabilityBoundingSet"].split()),
+        is_ambient="AmbientCapabilities" in service,
+    )
 
 
 def read_environment_file(path: Path) -> dict[str, str]:
@@ -103,8 +130,7 @@ def make_supervisor_config(units: Sequence[Unit], instances: int) -> str:
 def _describe(unit: Unit, priority: int, instances: int) -> str:
     name = unit.name.removesuffix("@")
     values = {
-        "command": shlex.join(unit.command),
-        "user": unit.user,
+        "command": shlex.join(unit.restricted_command()),
         "environment": ",".join(f'{key}="{value}"' for key, value in unit.environment.items()),
         "directory": "/",
         "priority": priority,
