@@ -1,4 +1,4 @@
-"""The commands that install and run a site on this machine: `pulsegate-cloud site install`, `start`, `stop`, `keep`, …"""
+"""The commands that install and run a site on this machine: `pulsegate-cloud site install` and its siblings."""
 
 import argparse
 import asyncio
