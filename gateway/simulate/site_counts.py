@@ -11,7 +11,7 @@ CUT_SAMPLES: Final = 150
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What arrived where. Samples are of the ECG; `opened` are those of the page that were sent, `foreign` those that were not."""
+    """What arrived where. Samples are of the ECG; the page shows `opened`, which were sent, and `foreign`, which were not."""
 
     sent: int
     received: int
@@ -36,7 +36,8 @@ class Counts:
     def format(self) -> str:
         """Return the closing line."""
         parts = (
-            f"samples: {self.sent} sent, {self.received} received by the hub, {self.opened} opened and shown, {self.foreign} foreign",
+            f"samples: {self.sent} sent, {self.received} received by the hub, {self.opened} opened and shown, "
+            f"{self.foreign} foreign",
             f"blocks: {self.blocks} stored, {self.acknowledged} acknowledged, {self.without_receipt} without a receipt",
             f"alerts: {self.episodes} due, {self.alerts} shown, {self.missed} missed, {self.unexpected} unexpected",
         )

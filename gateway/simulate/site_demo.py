@@ -20,6 +20,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, NoReturn
 from urllib.parse import urlencode
 
@@ -125,6 +126,8 @@ class SiteDemo:
         self._host, self._folder, self._console = host, folder, console
         self._names = Names.choose()
         self._progress = DemoProgress()
+        self._given: list[tuple[str, ...]] = []
+        """The commands that take back what was given."""
         self._journal, self._data = folder / "strap.jsonl", folder / "agent"
         self._status = self._data / "status.json"
 
@@ -140,14 +143,15 @@ class SiteDemo:
             await self._take_back()
 
     async def _make_viewer(self) -> Page:
-        handover, identity = self._folder / "handover", self._folder / "viewer"
-        handover.mkdir(mode=0o700)
-        shutil.chown(handover, ACCOUNT)
-        path = handover / "viewer.p12"
-        output = await self._operate("user", "add", self._names.viewer, "--out", path)
-        found = _PASSWORD.search(output)
-        assert found is not None
-        key, leaf, issuers = pkcs12.load_key_and_certificates(path.read_bytes(), found[1].encode())
+        identity = self._folder / "viewer"
+        with TemporaryDirectory(prefix="pulsegate-viewer-") as handover:
+            shutil.chown(handover, ACCOUNT)
+            path = Path(handover) / "viewer.p12"
+            output = await self._operate("user", "add", self._names.viewer, "--out", path)
+            self._given.append(("user", "revoke", self._names.viewer))
+            found = _PASSWORD.search(output)
+            assert found is not None
+            key, leaf, issuers = pkcs12.load_key_and_certificates(path.read_bytes(), found[1].encode())
         assert key is not None
         assert leaf is not None
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -163,6 +167,7 @@ class SiteDemo:
         rows = [line for line in (await self._operate(*invitation)).splitlines() if _CODE_ROW.fullmatch(line)]
         config = self._folder / "enrolled.toml"
         command = (sys.executable, "-m", "gateway.cli", "enroll", "--config", str(config), "-")
+        self._given += [("erase", "--subject", self._names.subject), ("site", "revoke", "hubs", self._names.hub)]
         await run_command(command, "enrol the hub", "\n".join(rows), PULSEGATE_DATA=str(self._data))
         record = SiteRecord.load(self._data / FOLDER)
         self._say(f"{record.hub} is enrolled for {record.subject}")
@@ -260,16 +265,10 @@ class SiteDemo:
         )
 
     async def _take_back(self) -> None:
-        """Revoke hub and viewer, and erase the patient. What was not given is passed over."""
-        names = self._names
-        for command in (
-            ("user", "revoke", names.viewer),
-            ("site", "revoke", "hubs", names.hub),
-            ("erase", "--subject", names.subject),
-        ):
-            with suppress(SiteDemoError):
-                await self._operate(*command)
-        self._say(f"revoked {names.hub} and {names.viewer}, and erased {names.subject}")
+        """Revoke hub and viewer, and erase the patient, as far as they were given."""
+        for command in reversed(self._given):
+            output = await self._operate(*command)
+            self._say(output.splitlines()[0])
 
     async def _operate(self, *arguments: object) -> str:
         words = [str(argument) for argument in arguments]
