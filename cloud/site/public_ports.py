@@ -11,7 +11,7 @@ from string import Template
 from typing import Final
 
 from cloud.errors import ClinicError
-from cloud.site.layout import LOOPBACK, PROXY_USER, PUBLIC_ENROLMENT_PORT, PUBLIC_HUBS_PORT, PUBLIC_PAGE_PORT, PUBLIC_PORTS
+from cloud.site.layout import LOOPBACK, PUBLIC_ENROLMENT_PORT, PUBLIC_HUBS_PORT, PUBLIC_PAGE_PORT, PUBLIC_PORTS
 
 _NAMES: Final[Mapping[int, str]] = {PUBLIC_PAGE_PORT: "page", PUBLIC_ENROLMENT_PORT: "enrolment", PUBLIC_HUBS_PORT: "hubs"}
 ADDRESS_RATE: Final = 120
@@ -43,7 +43,7 @@ def make_proxy_config(*, has_ipv6: bool) -> str:
         )
         for public, private in PUBLIC_PORTS.items()
     )
-    return _read_template("haproxy.cfg").substitute(user=PROXY_USER, frontends=frontends)
+    return _read_template("haproxy.cfg").substitute(frontends=frontends)
 
 
 def make_firewall(user_ids: Collection[int], ssh_from: Sequence[str]) -> str:
