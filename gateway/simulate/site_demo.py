@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NoReturn
@@ -48,6 +49,7 @@ OPERATOR: Final = "/usr/local/sbin/pulsegate-site"
 """The operator's commands on a machine with a site."""
 PLAN: Final = Path("/etc/pulsegate/install.toml")
 ROOTS: Final = Path("/var/lib/pulsegate/site/public/roots.pem")
+HUBS: Final = Path("/var/lib/pulsegate/hubs")
 ACCOUNT: Final = "pulsegate"
 """The account of the operator's commands: it writes the viewer's file."""
 ENROLMENT_PORT: Final = 8443
@@ -265,10 +267,14 @@ class SiteDemo:
         )
 
     async def _take_back(self) -> None:
-        """Revoke hub and viewer, and erase the patient, as far as they were given."""
+        """Revoke hub and viewer, and erase the patient, as far as they were given. The clinic then expects nothing of the hub."""
         for command in reversed(self._given):
             output = await self._operate(*command)
             self._say(output.splitlines()[0])
+        registration = HUBS / f"{self._names.hub}.toml"
+        if registration.exists():
+            with registration.open("a", encoding="utf-8") as file:
+                file.write(f"to = {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n")
 
     async def _operate(self, *arguments: object) -> str:
         words = [str(argument) for argument in arguments]
