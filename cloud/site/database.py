@@ -76,7 +76,7 @@ def read_password(service: Service) -> str:
 
 def make_roles_script(services: Iterable[Service]) -> str:
     """Return SQL that creates what is missing of owners, databases, roles and rights; passwords are set apart."""
-    lines = [r"\set ON_ERROR_STOP on"]
+    lines = [r"\set ON_ERROR_STOP on", "SET client_min_messages = warning;"]
     for database, owner in _OWNERS.items():
         lines += [
             _unless("pg_roles", "rolname", owner, f"CREATE ROLE {owner} NOLOGIN"),

@@ -33,9 +33,18 @@ KeepCertificates = Callable[[Authority], None]
 class Keeper:
     """What the keeper remembers: when it wrote the lists last, and which version of them the servers have read."""
 
-    def __init__(self, authority: Authority, keep_certificates: KeepCertificates, clock_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        keep_certificates: KeepCertificates,
+        clock_s: Callable[[], float],
+        *,
+        broker: Path = layout.BROKER,
+        database_pid: Path = layout.DATABASE_PID,
+    ) -> None:
         """`keep_certificates` issues the certificates that are due. `clock_s` is monotonic."""
         self._authority, self._keep_certificates, self._clock_s = authority, keep_certificates, clock_s
+        self._broker, self._database_pid = broker, database_pid
         self._renewed_s = -RENEW_S
         self._read: tuple[int, ...] | None = None
 
@@ -61,10 +70,10 @@ class Keeper:
         return tuple(self._authority.crl_file(kind).stat().st_mtime_ns for kind in Kind)
 
     async def _reload(self) -> None:
-        reload_broker(layout.BROKER)
-        reload_database(layout.DATABASE_PID)
+        reload_broker(self._broker)
+        reload_database(self._database_pid)
         await asyncio.sleep(RELOAD_S)
-        endpoint = load_control(layout.BROKER)
+        endpoint = load_control(self._broker)
         for hub in self._authority.list_revoked_names(Kind.HUBS, int(time.time())):
             await cut_connection(endpoint, hub)
 
