@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql mosquitto site site-demo site-programs
+.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql mosquitto site site-demo site-programs site-tools
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -95,8 +95,13 @@ postgresql:
 mosquitto:
 	@command -v mosquitto >/dev/null || ls /usr/sbin/mosquitto >/dev/null 2>&1 || ./deploy/system-packages mosquitto
 
+# The tests check the systemd units, and run the proxy and the firewall of a site.
+site-tools:
+	@PATH="$$PATH:/usr/sbin"; type haproxy nft systemd-analyze ip psql >/dev/null 2>&1 \
+		|| ./deploy/system-packages haproxy nftables systemd iproute2 postgresql-client
+
 # Two tests at a time: many wait for a process or a clock. A file's tests stay together, and long files come early.
-test: setup browser message-bus network-tools postgresql mosquitto
+test: setup browser message-bus network-tools postgresql mosquitto site-tools
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup node-library

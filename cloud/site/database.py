@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from cloud.errors import ClinicError
@@ -21,7 +22,6 @@ from cloud.site.layout import (
     DATABASE_USER,
     ETC,
     LOOPBACK,
-    PASSWORD_FILE,
     PROGRAMS,
     PROJECTIONS,
     STORE,
@@ -51,13 +51,17 @@ def create_cluster(as_user: Sequence[str]) -> bool:
         return False
     options = ("--auth=peer", "--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums", f"--username={DATABASE_USER}")
     run([*as_user, str(BINARIES / "initdb"), *options, "-D", str(DATABASE)], "create the database's files")
-    settings = (
+    with (DATABASE / "postgresql.conf").open("a", encoding="utf-8") as file:
+        file.write(make_cluster_settings())
+    return True
+
+
+def make_cluster_settings() -> str:
+    """Return what is added to postgresql.conf. The socket lies in the server's own folder, which other accounts cannot enter."""
+    return (
         f"include '{CONFIG_FOLDER / CONFIG_FILE}'\nlisten_addresses = '{LOOPBACK}'\nport = {DATABASE_PORT}\n"
         f"unix_socket_directories = '{DATABASE}'\ncluster_name = 'pulsegate'\n"
     )
-    with (DATABASE / "postgresql.conf").open("a", encoding="utf-8") as file:
-        file.write(settings)
-    return True
 
 
 def make_password_line(service: Service, password: str) -> str:
@@ -69,9 +73,16 @@ def make_password() -> str:
     return secrets.token_urlsafe(_PASSWORD_BYTES)
 
 
-def read_password(service: Service) -> str:
-    """Return the password in a service's file. Raises OSError or ValueError if there is none."""
-    return (service.folder / PASSWORD_FILE).read_text(encoding="ascii").strip().rsplit(":", 1)[1]
+def read_password(path: Path) -> str:
+    """Return the password in a file of `make_password_line`.
+
+    Raises:
+        ClinicError: it cannot be read, or holds none.
+    """
+    try:
+        return path.read_text(encoding="ascii").rstrip("\n").split(":", 4)[4]
+    except (OSError, ValueError, IndexError) as error:
+        raise ClinicError(f"cannot read {path} ({error}): delete it, and run make site") from error
 
 
 def make_roles_script(services: Iterable[Service]) -> str:

@@ -180,10 +180,10 @@ class _Installer:
     def configure_services(self) -> None:
         for service in SERVICES:
             if service.name in {INGEST, OPENER, PAGE}:
-                text = _make_settings(service, self._plan)
+                text = make_settings(service, self._plan)
                 self._put(service.folder / layout.SITE_FILE, text, service.user, 0o600)
         clinic = next(service for service in SERVICES if service.name == layout.CLINIC)
-        self._put(layout.CLINIC_ENV, _make_environment(clinic, self._plan), "root", 0o644)
+        self._put(layout.CLINIC_ENV, make_environment(clinic, self._plan), "root", 0o644)
         self._put(COMMAND, _SCRIPT, "root", 0o755)
 
     def configure_public_ports(self) -> None:
@@ -206,13 +206,14 @@ class _Installer:
         save_plan(self._plan)
 
     def create_roles(self) -> None:
+        """Passwords are set each time: files that were restored on a new machine have those of the old one."""
         scripts = [database.make_roles_script(SERVICES)]
         for service in SERVICES:
-            if service.databases and not (service.folder / layout.PASSWORD_FILE).exists():
-                password = database.make_password()
-                scripts.append(database.make_password_script(service, password))
-                line = database.make_password_line(service, password)
-                self._put(service.folder / layout.PASSWORD_FILE, line, service.user, 0o600)
+            if service.databases:
+                path = service.folder / layout.PASSWORD_FILE
+                if not path.exists():
+                    self._put(path, database.make_password_line(service, database.make_password()), service.user, 0o600)
+                scripts.append(database.make_password_script(service, database.read_password(path)))
         with database.running(as_user(layout.DATABASE_USER)) as run_script:
             run_script("".join(scripts))
 
@@ -281,16 +282,12 @@ def as_user(user: str) -> Sequence[str]:
     return ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--")
 
 
-def _make_url(service: Service, name: str) -> str:
+def _make_url(service: Service, name: str, plan: Plan) -> str:
     place = f"{LOOPBACK}:{layout.DATABASE_PORT}"
-    return f"postgresql://{service.name}@{place}/{name}?identity={service.folder}&region={_country()}"
+    return f"postgresql://{service.name}@{place}/{name}?identity={service.folder}&region={plan.country}"
 
 
-def _country() -> str:
-    return Authority.load(DATA / "site").name.country
-
-
-def _make_settings(service: Service, plan: Plan) -> str:
+def make_settings(service: Service, plan: Plan) -> str:
     """Return the settings file of one service. Each service has its own, with its own role of the database."""
     return f"""\
 # Written by pulsegate-cloud site install: it is replaced at the next run.
@@ -298,8 +295,8 @@ data = "{DATA}"
 public = "{DATA / "site" / "public"}"
 
 [databases]
-store = "{_make_url(service, layout.STORE)}"
-projections = "{_make_url(service, layout.PROJECTIONS)}"
+store = "{_make_url(service, layout.STORE, plan)}"
+projections = "{_make_url(service, layout.PROJECTIONS, plan)}"
 
 [broker]
 host = "{LOOPBACK}"
@@ -324,13 +321,13 @@ port = {layout.PAGE_PORT}
 """
 
 
-def _make_environment(clinic: Service, plan: Plan) -> str:
+def make_environment(clinic: Service, plan: Plan) -> str:
     """Return the variables of the operator's commands, of enrolment and of `site keep`. They hold no secret."""
     return (
         f"# Written by pulsegate-cloud site install: it is replaced at the next run.\n"
         f"PULSEGATE_HOST={plan.host}\nPULSEGATE_CLINIC={DATA}\n"
-        f"PULSEGATE_STORE='{_make_url(clinic, layout.STORE)}'\n"
-        f"PULSEGATE_PROJECTIONS='{_make_url(clinic, layout.PROJECTIONS)}'\n"
+        f"PULSEGATE_STORE='{_make_url(clinic, layout.STORE, plan)}'\n"
+        f"PULSEGATE_PROJECTIONS='{_make_url(clinic, layout.PROJECTIONS, plan)}'\n"
         f"PGPASSFILE={clinic.folder / layout.PASSWORD_FILE}\n"
     )
 

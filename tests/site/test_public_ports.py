@@ -1,6 +1,7 @@
 """What the machine of a site shows to others: the proxy's three ports, and nothing else."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -35,7 +36,8 @@ class TestFirewall:
             path.write_text(make_firewall([user], []))
         probe = Path(__file__).with_name("network_probe.py")
         command = [*unshare_command("--net"), sys.executable, probe, *rules]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}  # where Debian keeps nft
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=environment)
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
 
@@ -93,13 +95,15 @@ class Echo:
     """A server that sends back what it gets, on the private port of a service."""
 
     def __init__(self, port: int) -> None:
+        self.client = 0
+        """The port from which the latest connection came."""
         self._listener = socket.create_server(("127.0.0.1", port))
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self) -> None:
         while True:
             try:
-                connection = self._listener.accept()[0]
+                connection, (_, self.client) = self._listener.accept()
             except OSError:
                 return
             with connection:
@@ -131,17 +135,19 @@ class TestProxy:
         assert "WARNING" not in done.stderr
 
     def test_each_port_passes_bytes_to_its_service_and_logs_the_client(self, tmp_path: Path) -> None:
-        clients = []
+        clients, sources = [], []
         with run_proxy(tmp_path) as (ports, log):
             for public, private in PUBLIC_PORTS.items():
-                with closing(Echo(ports[private])), connect(ports[public]) as client:
+                with closing(Echo(ports[private])) as echo, connect(ports[public]) as client:
                     clients.append(client.getsockname()[1])
                     client.sendall(b"\x16\x03\x01")
                     assert client.recv(4096) == b"\x16\x03\x01"
                     assert client.recv(4096) == b""
+                    sources.append(echo.client)
         lines = log.read_text().splitlines()
-        for name, port in zip(("page", "enrolment", "hubs"), clients, strict=True):
-            assert [line for line in lines if f" {name} client=127.0.0.1:{port} bytes=3/3 " in line], lines
+        for name, port, source in zip(("page", "enrolment", "hubs"), clients, sources, strict=True):
+            expected = f" {name} client=127.0.0.1:{port} via=127.0.0.1:{source} bytes=3/3 "
+            assert [line for line in lines if expected in line], lines
 
     def test_an_address_with_too_many_connections_is_refused(self, tmp_path: Path) -> None:
         with run_proxy(tmp_path) as (ports, _), closing(Echo(ports[PUBLIC_PORTS[443]])):

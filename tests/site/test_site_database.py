@@ -13,7 +13,15 @@ import pytest
 
 from cloud.database_url import PostgresUrl
 from cloud.site import Authority, Kind
-from cloud.site.database import make_password_line, make_password_script, make_roles_script, make_verifier
+from cloud.errors import ClinicError
+from cloud.site.database import (
+    make_password,
+    make_password_line,
+    make_password_script,
+    make_roles_script,
+    make_verifier,
+    read_password,
+)
 from cloud.site.layout import PROJECTIONS, SERVICES, STORE, Service
 from cloud.site.postgresql import write_database_config
 from cloud.store import Store
@@ -103,6 +111,12 @@ def test_a_verifier_is_that_of_the_standard() -> None:
     assert hashlib.sha256(client_key).digest() == stored
 
 
-def test_a_password_file_names_one_role() -> None:
-    ingest = next(one for one in SERVICES if one.name == "ingest")
-    assert make_password_line(ingest, "secret") == "127.0.0.1:8604:*:ingest:secret\n"
+def test_a_password_file_names_one_role(tmp_path: Path) -> None:
+    ingest, path, password = next(one for one in SERVICES if one.name == "ingest"), tmp_path / "pgpass", make_password()
+    path.write_text(make_password_line(ingest, "secret"))
+    assert path.read_text() == "127.0.0.1:8604:*:ingest:secret\n"
+    path.write_text(make_password_line(ingest, password))
+    assert read_password(path) == password
+    path.write_text("damaged\n")
+    with pytest.raises(ClinicError, match="cannot read"):
+        read_password(path)
