@@ -57,7 +57,7 @@ def create_cluster(as_user: Sequence[str]) -> bool:
 
 
 def make_cluster_settings() -> str:
-    """Return what is added to postgresql.conf. The socket lies in the server's own folder, which other accounts cannot enter."""
+    """Return what is added to postgresql.conf. Others cannot enter the folder of the socket."""
     return (
         f"include '{CONFIG_FOLDER / CONFIG_FILE}'\nlisten_addresses = '{LOOPBACK}'\nport = {DATABASE_PORT}\n"
         f"unix_socket_directories = '{DATABASE}'\ncluster_name = 'pulsegate'\n"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from cloud.database_url import PostgresUrl
-from cloud.site import Authority, Kind
 from cloud.errors import ClinicError
+from cloud.site import Authority, Kind
 from cloud.site.database import (
     make_password,
     make_password_line,
