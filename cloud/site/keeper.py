@@ -1,4 +1,4 @@
-"""Keeps certificates and revocation lists of a site current, as root: `pulsegate-cloud site keep`.
+"""Keeps certificates and revocation lists of a site current: `pulsegate-cloud site keep`, a service of its own.
 
 Revocation lists expire after 7 days, certificates of services after 90. Each hour the keeper writes the lists again, and
 issues the certificates that are due. Whenever a list changes, an operator's revocation included, it lets the broker and the
