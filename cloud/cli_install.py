@@ -52,7 +52,8 @@ def _run_install(options: argparse.Namespace) -> int:
     os.umask(0o022)
     chosen = {name: vars(options)[name] for name in Plan.__dataclass_fields__ if vars(options)[name] is not None}
     plan = replace(load_plan() or DEFAULT_PLAN, **chosen)
-    install(plan, options.units, _print)
+    if not install(plan, options.units, _print):
+        _print("Nothing had to be changed.")
     _print(f"The site runs: https://{plan.host}/ for staff, {plan.host}:8443 and {plan.host}:8883 for hubs.")
     return 0
 

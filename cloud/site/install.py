@@ -71,8 +71,8 @@ DEFAULT_PLAN: Final = Plan("localhost", "Clinic", "DE", "Bayern", 2, ())
 """A site that only this machine reaches: enough to try it."""
 
 
-def install(plan: Plan, units: Path, say: Say) -> None:
-    """Install the site and start it. `units` is the folder of the systemd units.
+def install(plan: Plan, units: Path, say: Say) -> bool:
+    """Install the site and start it; returns whether anything was changed. `units` is the folder of the systemd units.
 
     Raises:
         ClinicError: a step failed. Run it again when the reason is gone: it goes on.
@@ -93,14 +93,15 @@ def install(plan: Plan, units: Path, say: Say) -> None:
         installer.start,
     ):
         step()
+    return installer.is_changed
 
 
 class _Installer:
-    """The steps, in their order. `_is_changed`: a running service must start again."""
+    """The steps, in their order. `is_changed`: a running service must start again."""
 
     def __init__(self, plan: Plan, units: Path, say: Say) -> None:
         self._plan, self._units, self._say = plan, units, say
-        self._is_changed = False
+        self.is_changed = False
 
     def create_accounts(self) -> None:
         for user in layout.OWN_USERS:
@@ -218,7 +219,7 @@ class _Installer:
             run_script("".join(scripts))
 
     def start(self) -> None:
-        find_manager().start(self._plan.ingests, must_restart=self._is_changed)
+        find_manager().start(self._plan.ingests, must_restart=self.is_changed)
 
     def _put(self, path: Path, text: str, user: str, mode: int) -> None:
         """Write a file that is missing or different."""
@@ -231,7 +232,7 @@ class _Installer:
         self._change(f"{verb} {path}")
 
     def _change(self, line: str) -> None:
-        self._is_changed = True
+        self.is_changed = True
         self._say(line)
 
 
@@ -259,7 +260,8 @@ def load_plan() -> Plan | None:
     """
     try:
         values = tomllib.loads(PLAN_FILE.read_text(encoding="utf-8"))
-        return Plan(**{**values, "ssh_from": tuple(values["ssh_from"])})
+        networks = tuple(values.pop("ssh_from"))
+        return Plan(ssh_from=networks, **values)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

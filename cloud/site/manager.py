@@ -42,6 +42,7 @@ class Manager(Protocol):
 
     def states(self) -> Mapping[str, str]:
         """Return the state of each service by its name."""
+        ...
 
 
 def find_manager() -> Manager:
