@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from cloud.cli_audit import add_audit_commands
 from cloud.cli_commands import add_command_commands
 from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_hubs import add_hubs_command
+from cloud.cli_install import add_install_commands
 from cloud.cli_keys import add_key_commands, folder_of
 from cloud.cli_migrate import add_migrate_command
 from cloud.cli_services import add_service_commands
@@ -50,6 +52,8 @@ from sync.errors import SyncError
 from sync.wire import is_name
 
 DEFAULT_PORT: Final = 8600
+CLINIC_VARIABLE: Final = "PULSEGATE_CLINIC"
+"""Names the folder where a site is installed, so that its operator need not; likewise for its databases below."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,6 +125,7 @@ def _build_parser() -> argparse.ArgumentParser:
     site = add_command("site", "create the site's certificates, revoke them, and configure its broker")
     site_commands = site.add_subparsers(required=True, metavar="COMMAND")
     add_site_commands(partial(_add_command, site_commands.add_parser), _add_data_options)
+    add_install_commands(partial(_add_command, site_commands.add_parser))
     user = add_command("user", "give persons certificates to look at the page, list and revoke them")
     user_commands = user.add_subparsers(required=True, metavar="COMMAND")
     add_user_commands(partial(_add_command, user_commands.add_parser), _add_data_options)
@@ -139,15 +144,27 @@ def _add_command(add_parser: Callable[..., argparse.ArgumentParser], name: str, 
 
 
 def _add_folder_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the clinic's keys and databases")
+    folder = os.environ.get(CLINIC_VARIABLE)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=folder,
+        required=folder is None,
+        metavar="DIR",
+        help="folder of the clinic's keys and databases; pulsegate-site names the site's",
+    )
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     _add_folder_option(parser)
-    for option, content in (("--store", "sealed blocks"), ("--projections", "decrypted data")):
+    for option, variable, content in (
+        ("--store", "PULSEGATE_STORE", "sealed blocks"),
+        ("--projections", "PULSEGATE_PROJECTIONS", "decrypted data"),
+    ):
         parser.add_argument(
             option,
             type=_parse_url,
+            default=os.environ.get(variable),
             metavar="URL",
             help=f"PostgreSQL database of the {content}, postgresql://USER@HOST:PORT/DATABASE, without the password: "
             "that comes from PGPASSFILE or PGPASSWORD; another computer needs TLS: add ?identity=DIR&region=DE "

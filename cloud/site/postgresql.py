@@ -15,7 +15,9 @@ from config.identity import IDENTITY_FILE
 CONFIG_FILE: Final = "pulsegate.conf"
 HBA_FILE: Final = "pg_hba.conf"
 HBA: Final = """\
-# Written by pulsegate-cloud site configure-database. The socket: this computer only. The network: by TLS, with both factors.
+# Written by pulsegate-cloud site configure-database. The socket: this computer only; PostgreSQL's own account is known by it.
+# The network: by TLS, with both factors.
+local   all postgres peer
 local   all all     scram-sha-256
 hostssl all all all scram-sha-256 clientcert=verify-ca
 """
