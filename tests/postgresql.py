@@ -74,6 +74,10 @@ class Server:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename IS NOT NULL"
         )
 
+    def reload(self) -> None:
+        """Let the server read its configuration and revocation lists again; new connections follow them at once."""
+        self._execute("SELECT pg_reload_conf()")
+
     def close(self) -> None:
         for engine in self._engines.values():
             engine.dispose()
