@@ -27,6 +27,7 @@ from cloud.cli_services import add_service_commands
 from cloud.cli_site import add_site_commands
 from cloud.cli_user import add_user_commands
 from cloud.clock import now_us
+from cloud.connection_log import show_connections
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
@@ -58,8 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse has already printed its message
         return int(end.code or 0)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
+    formatter = LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    show_connections()
     logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it logs each lost client connection as an error
     try:
         check_package_folders()

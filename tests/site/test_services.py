@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -34,6 +35,11 @@ from tests.mosquitto import Broker, free_port
 from tests.postgresql import Server
 
 LIMIT_S = 60
+CONNECTION = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|WARNING) cloud\.connection_log: "
+    r"page: (refused a )?connection from 127\.0\.0\.1:\d+(: [a-z0-9 ]+| of [a-z-]+)"
+)
+"""The only lines of a log when all goes well."""
 SETTINGS = """
 data = "clinic"
 public = "{public}"
@@ -146,7 +152,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, broker: Broker, postgresql: S
         for process in site.processes:
             process.stop()
         ends = [process.wait() for process in site.processes]
-    assert ends == [(0, "")] * 4
+    assert [code for code, _ in ends] == [0] * 4
+    for _, log in ends:
+        assert all(CONNECTION.fullmatch(line) for line in log.splitlines()), log
 
 
 def list_alerts(site: Site, identity: Path | None) -> list[str]:
