@@ -39,6 +39,7 @@ from cloud.receipts import BlockOutcome
 from cloud.registry import Registry
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
+from config.egress import guard_connections
 from config.endpoint import parse_port
 from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors
@@ -54,6 +55,7 @@ DEFAULT_PORT: Final = 8600
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    guard_connections()
     try:
         options = _build_parser().parse_args(argv)
     except SystemExit as end:  # argparse has already printed its message

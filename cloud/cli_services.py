@@ -7,7 +7,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.site_settings import SAMPLE, SiteSettings, load_site_settings
+from cloud.site_settings import SAMPLE, RegionRefusedError, SiteSettings, load_site_settings
+from config.egress import allow_endpoint
 from config.process import stop_on_signals
 
 AddCommand = Callable[..., argparse.ArgumentParser]
@@ -30,9 +31,22 @@ def add_service_commands(add_command: AddCommand) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = load_site_settings(options.config)
+    settings = _load_settings(options.config)
     asyncio.run(_serve(options.service, settings))
     return 0
+
+
+def _load_settings(path: Path) -> SiteSettings:
+    try:
+        settings = load_site_settings(path)
+    except RegionRefusedError as error:
+        from cloud.audit_log import log_refused_endpoint
+
+        log_refused_endpoint(error.store, error.endpoint)
+        raise
+    for endpoint in settings.endpoints:
+        allow_endpoint(endpoint.host, endpoint.port)
+    return settings
 
 
 async def _serve(name: str, settings: SiteSettings) -> None:

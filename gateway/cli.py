@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from config.egress import guard_connections
 from config.origin import OriginError, check_package_folders
 from config.settings import SettingsError, load_settings
 from config.terminal import LineFormatter, escape_controls
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
+    guard_connections()
     arguments = build_parser().parse_args(argv)
     _set_up_logging(getattr(arguments, "log_level", "info"))
     try:
@@ -76,9 +78,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from gateway.models import load_models
     from gateway.radio import open_radio
     from gateway.renewal import renew_by_process
-    from gateway.startup import check_startup, prepare_data_folder
+    from gateway.startup import check_startup, load_agent_settings, prepare_data_folder
 
-    settings = load_settings(arguments.config, os.environ)
+    settings = load_agent_settings(arguments.config, os.environ)
     check_startup(settings)
     _keep_files_private()
     prepare_data_folder(settings.data)

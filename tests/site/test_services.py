@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from ast import literal_eval
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -31,7 +32,7 @@ from sync.wire import ack_topic, receipt_topic
 from tests.browser import chromium
 from tests.clinic_testbed import Clinic
 from tests.cloud.synthetic import alert
-from tests.mosquitto import Broker, free_port
+from tests.mosquitto import HOST, Broker, free_port
 from tests.postgresql import Server
 
 LIMIT_S = 60
@@ -64,6 +65,17 @@ hosts = ["localhost"]
 listen = "127.0.0.1"
 port = {port}
 """
+
+
+SPY = """
+import os, sys
+def note(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname"):
+        with open(os.environ["DESTINATIONS"], "a") as file:
+            file.write(repr(arguments[0] if event.startswith("socket.get") else arguments[1]) + "\\n")
+sys.addaudithook(note)
+"""
+"""Runs at the start of each service, and writes every address that it connects to and every name that it looks up."""
 
 
 class Process:
@@ -112,7 +124,10 @@ class Site:
         urls = {"store": self.store, "projections": postgresql.url("site_projections")}
         values = {"public": broker.authority.public, "broker": broker.services_port, "port": self.port}
         self.config.write_text(SETTINGS.format(**identities, **urls, **values))
-        environment = {**os.environ, "PGPASSFILE": str(postgresql.password_file)}
+        (folder / "sitecustomize.py").write_text(SPY)
+        self.destinations = folder / "destinations"
+        environment = os.environ | {"PGPASSFILE": str(postgresql.password_file), "PYTHONPATH": str(folder)}
+        environment |= {"DESTINATIONS": str(self.destinations)}
         self.processes = [Process(name, self.config, environment) for name in ("ingest", "ingest", "opener", "serve")]
 
     def send(self, alert_id: str) -> None:
@@ -179,6 +194,15 @@ def test_who_has_no_certificate_of_the_staff_sees_nothing(site: Site) -> None:
     for identity in (None, site.broker.identity(Kind.HUBS, "hub-1"), site.broker.identity(Kind.SERVICES, INGEST)):
         with pytest.raises((ssl.SSLError, ConnectionError)):
             list_alerts(site, identity)
+
+
+def test_the_services_connect_to_broker_and_database_only(site: Site) -> None:
+    """Besides, paho connects to itself on loopback, to wake its thread."""
+    found = {literal_eval(line) for line in site.destinations.read_text().splitlines()}
+    paths = {path for path in found if isinstance(path, str) and path.startswith("/")}
+    assert paths == {f"{site.store.host}/.s.PGSQL.{site.store.port}"}
+    assert (HOST, site.broker.services_port) in found
+    assert {host if isinstance(host, str) else host[0] for host in found - paths} == {HOST}
 
 
 @pytest.fixture(scope="module")
