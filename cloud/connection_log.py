@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from cloud.metrics import CONNECTIONS
+
 LINES_LIMIT: Final = 300
 """Lines of one kind in `WINDOW_S`: twenty browsers that load the page, with a dozen connections each. At most 50 MB a day."""
 WINDOW_S: Final = 60.0
@@ -30,10 +32,12 @@ class ConnectionLog:
     def accept(self, address: str, name: str | None) -> None:
         """Log a connection, and the name in the client's certificate if it has one."""
         whose = "" if name is None else f" of {name}"
+        CONNECTIONS.labels(self._server, "accepted").inc()
         self._write(self._accepted, logging.INFO, f"{self._server}: connection from {address}{whose}", "connections")
 
     def refuse(self, address: str, reason: str) -> None:
         """Log a failed attempt."""
+        CONNECTIONS.labels(self._server, "refused").inc()
         line = f"{self._server}: refused a connection from {address}: {reason}"
         self._write(self._refused, logging.WARNING, line, "failed attempts")
 

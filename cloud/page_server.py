@@ -103,9 +103,12 @@ class PageServer(uvicorn.Server):
         yield
 
 
-def make_page_server(app: ASGIApp, context: ssl.SSLContext | None = None) -> PageServer:
-    """Return a server that `serve(sockets=[…])` runs until `should_exit` is set; with a context by HTTPS."""
-    connection: Any = PageConnection if context is None else make_gate(PageConnection, context, "page")
+def make_page_server(app: ASGIApp, context: ssl.SSLContext | None = None, name: str = "page") -> PageServer:
+    """Return a server that `serve(sockets=[…])` runs until `should_exit` is set; with a context by HTTPS.
+
+    `name` is what the connection log calls it.
+    """
+    connection: Any = PageConnection if context is None else make_gate(PageConnection, context, name)
     return PageServer(
         uvicorn.Config(
             app,

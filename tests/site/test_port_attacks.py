@@ -11,9 +11,11 @@ from typing import Final
 
 import pytest
 
+from cloud.metrics_server import answer as metrics_app
 from cloud.site import Authority, Kind
 from cloud.site.certificates import LIFE_S
 from cloud.site.mosquitto import INGEST
+from config.tls import load_revoked, make_server_context
 from tests.enrolment.site_testbed import STARTED_S
 from tests.enrolment.site_testbed import Site as EnrolmentSite
 from tests.mosquitto import Broker, make_identity, now_s
@@ -58,11 +60,28 @@ def open_enrolment(_request: pytest.FixtureRequest, folder: Path, stack: ExitSta
     return Port(site.port, site.authority, None, (http_hello("/v2/roots"),), HTTP_ANSWER, no_reload)
 
 
+def open_metrics(_request: pytest.FixtureRequest, folder: Path, stack: ExitStack) -> Port:
+    page = StaffPage(folder)
+    context = make_server_context(
+        page.page_identity,
+        anchors=page.authority.anchors_file(Kind.SERVICES),
+        crl=page.authority.crl_file(Kind.SERVICES),
+    )
+
+    def reload() -> None:
+        load_revoked(context, page.authority.crl_file(Kind.SERVICES))
+
+    page.context = context
+    running = stack.enter_context(page.serving(metrics_app))
+    return Port(running.port, page.authority, Kind.SERVICES, (http_hello("/metrics"),), HTTP_ANSWER, reload, PAGE)
+
+
 OPEN: Final[dict[str, Callable[[pytest.FixtureRequest, Path, ExitStack], Port]]] = {
     "hubs": open_hubs,
     "services": open_services,
     "database": open_database,
     "page": open_page,
+    "metrics": open_metrics,
     "enrolment": open_enrolment,
 }
 MUTUAL: Final = tuple(name for name in OPEN if name != "enrolment")

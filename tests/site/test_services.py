@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from ast import literal_eval
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,9 +19,11 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Error, expect
+from prometheus_client.parser import text_string_to_metric_families
 
 from cloud.audit_actors import staff
 from cloud.cli import main
+from cloud.metrics_server import MONITOR
 from cloud.site import Kind
 from cloud.site.mosquitto import INGEST, OPENER, PAGE
 from cloud.store import Store
@@ -38,7 +41,7 @@ from tests.postgresql import Server
 LIMIT_S = 60
 CONNECTION = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|WARNING) cloud\.connection_log: "
-    r"page: (refused a )?connection from 127\.0\.0\.1:\d+(: [a-z0-9 ]+| of [a-z-]+)"
+    r"(page|metrics): (refused a )?connection from 127\.0\.0\.1:\d+(: [a-z0-9 ]+| of [a-z-]+)"
 )
 """The only lines of a log when all goes well."""
 SETTINGS = """
@@ -82,7 +85,9 @@ class Process:
     """One service. It is ready when it has printed a line."""
 
     def __init__(self, service: str, config: Path, environment: dict[str, str]) -> None:
+        self.service, self.metrics_port = service, free_port()
         command = [sys.executable, "-m", "cloud.cli", service, "--config", str(config)]
+        command += ["--metrics", f"{HOST}:{self.metrics_port}"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
         self._is_ready = threading.Event()
         self._reader = threading.Thread(target=self._read)
@@ -150,9 +155,28 @@ class Site:
                 answers.add(event.topic)
             running.cancel()
 
-    def connect(self, identity: Path | None) -> HTTPSConnection:
+    def connect(self, identity: Path | None, port: int | None = None) -> HTTPSConnection:
         context = make_client_context(self.broker.authority.roots.decode(), "DE", identity=identity)
-        return HTTPSConnection("localhost", self.port, timeout=LIMIT_S, context=context)
+        return HTTPSConnection("localhost", port or self.port, timeout=LIMIT_S, context=context)
+
+    def read_metrics(self, service: str) -> dict[str, float]:
+        """Return the metrics of all processes of a service together, with their labels."""
+        values: Counter[str] = Counter()
+        for process in self.processes:
+            if process.service == service:
+                status, text = self.ask_metrics(process, self.broker.identity(Kind.SERVICES, MONITOR))
+                assert status == 200
+                for family in text_string_to_metric_families(text):
+                    for sample in family.samples:
+                        labels = "".join(f"{{{label}}}" for label in sample.labels.values())
+                        values[sample.name + labels] += sample.value
+        return values
+
+    def ask_metrics(self, process: Process, identity: Path | None, path: str = "/metrics") -> tuple[int, str]:
+        with closing(self.connect(identity, process.metrics_port)) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +220,35 @@ def test_who_has_no_certificate_of_the_staff_sees_nothing(site: Site) -> None:
             list_alerts(site, identity)
 
 
+def test_the_monitor_reads_the_metrics_of_each_service(site: Site) -> None:
+    list_alerts(site, site.broker.identity(Kind.STAFF, "dr-may"))
+    ingest, opener, page = (site.read_metrics(name) for name in ("ingest", "opener", "serve"))
+    n = ingest["pulsegate_ingest_blocks_total"]
+    assert n >= 1
+    assert ingest["pulsegate_ingest_messages_total{acknowledged}"] == n
+    assert ingest["pulsegate_ingest_seconds_count"] >= 1
+    assert ingest["pulsegate_ingest_seconds_bucket{10.0}"] == ingest["pulsegate_ingest_seconds_count"]
+    assert ingest["pulsegate_ingest_pauses_total"] == 0
+    assert opener["pulsegate_opener_blocks_total{alert}{opened}"] == n
+    assert opener["pulsegate_alert_opened_seconds_count"] == opener["pulsegate_alert_received_seconds_count"] == n
+    assert opener["pulsegate_alert_opened_seconds_bucket{60.0}"] == n
+    assert opener["pulsegate_hubs{registered}"] == 1
+    assert opener["pulsegate_hubs{silent}"] == 0
+    assert page["pulsegate_page_request_seconds_count{2xx}"] >= 1
+    assert page["pulsegate_connections_total{accepted}{page}"] >= 1
+    assert page["process_resident_memory_bytes"] > 0
+
+
+def test_the_metrics_are_for_the_monitor_only(site: Site) -> None:
+    identity = site.broker.identity
+    for process in site.processes:
+        for stranger in (None, identity(Kind.HUBS, MONITOR), identity(Kind.STAFF, MONITOR)):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                site.ask_metrics(process, stranger)
+        assert site.ask_metrics(process, identity(Kind.SERVICES, INGEST))[0] == 403
+        assert site.ask_metrics(process, identity(Kind.SERVICES, MONITOR), "/")[0] == 404
+
+
 def test_the_services_connect_to_broker_and_database_only(site: Site) -> None:
     """Besides, paho connects to itself on loopback, to wake its thread."""
     found = {literal_eval(line) for line in site.destinations.read_text().splitlines()}
@@ -227,5 +280,6 @@ def test_a_browser_with_the_file_of_the_operator_shows_the_page(
         expect(page.locator("#alerts li")).to_have_count(1, timeout=LIMIT_S * 1000)
         site.send("two")  # arrives by the live feed
         expect(page.locator("#alerts li")).to_have_count(2, timeout=LIMIT_S * 1000)
+    assert site.read_metrics("serve")["pulsegate_alert_shown_seconds_count"] >= 1
     with browser.new_context(ignore_https_errors=True) as context, pytest.raises(Error, match="net::ERR"):
         context.new_page().goto(address)
