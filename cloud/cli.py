@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress
 
+from cloud import connection_log
 from cloud.audit_actors import operator
 from cloud.audit_log import AuditLog
 from cloud.block_reader import BlockReader
@@ -27,7 +27,6 @@ from cloud.cli_services import add_service_commands
 from cloud.cli_site import add_site_commands
 from cloud.cli_user import add_user_commands
 from cloud.clock import now_us
-from cloud.connection_log import show_connections
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.export import ExportTotals, export_records
@@ -39,11 +38,11 @@ from cloud.receipts import BlockOutcome
 from cloud.registry import Registry
 from cloud.store import Store
 from cloud.tables import open_projections, reset_projections
-from config.egress import guard_connections
 from config.endpoint import parse_port
 from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors
-from config.terminal import LineFormatter, escape_controls
+from config.program import protect_process
+from config.terminal import escape_controls, log_to_terminal
 from config.tls import TlsSetupError
 from config.version import VERSION
 from sync.audit import Action, AuditEvent, Category
@@ -53,20 +52,20 @@ from sync.wire import is_name
 DEFAULT_PORT: Final = 8600
 
 
+def run_program() -> int:
+    """Run the command of this process."""
+    protect_process()
+    return main()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    guard_connections()
     try:
         options = _build_parser().parse_args(argv)
     except SystemExit as end:  # argparse has already printed its message
         return int(end.code or 0)
-    handler = logging.StreamHandler(sys.stderr)
-    formatter = LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    show_connections()
-    logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it logs each lost client connection as an error
+    # amqtt logs each lost client connection as an error.
+    log_to_terminal("warning", {"amqtt": "CRITICAL", connection_log.__name__: "INFO"})
     try:
         check_package_folders()
         return int(options.run(options))
@@ -255,4 +254,4 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program())

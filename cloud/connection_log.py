@@ -17,11 +17,6 @@ WINDOW_S: Final = 60.0
 _log: Final = logging.getLogger(__name__)
 
 
-def show_connections() -> None:
-    """Log successful connections too; without this only failed attempts are logged."""
-    _log.setLevel(logging.INFO)
-
-
 class ConnectionLog:
     """The log of one server. `server` names it in each line; `clock_s` is monotonic."""
 
