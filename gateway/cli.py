@@ -43,7 +43,7 @@ def run_program() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     arguments = build_parser().parse_args(argv)
-    log_to_terminal(getattr(arguments, "log_level", "info"), {name: "ERROR" for name in ("bumble", "bleak", "asyncio")})
+    log_to_terminal(getattr(arguments, "log_level", "info"), dict.fromkeys(("bumble", "bleak", "asyncio"), "ERROR"))
     try:
         check_package_folders()
         return COMMANDS[arguments.command](arguments)

@@ -40,13 +40,13 @@ class Server:
     """A running server, and its databases."""
 
     def __init__(self, folder: Path, password: str, port: int) -> None:
-        self._folder, self._password, self.port = folder, password, port
+        self._password, self.port = password, port
         self._socket = f"{folder}/.s.PGSQL.{port}"
         self._engines: dict[str, Engine] = {}
-        self.password_file, self.log_file = folder / "pgpass", folder / "log"
+        self.folder, self.password_file, self.log_file = folder, folder / "pgpass", folder / "log"
 
     def url(self, database: str) -> PostgresUrl:
-        return PostgresUrl(USER, str(self._folder), self.port, database)
+        return PostgresUrl(USER, str(self.folder), self.port, database)
 
     def create_if_missing(self, name: str) -> None:
         if name not in self._engines:
@@ -77,6 +77,10 @@ class Server:
     def reload(self) -> None:
         """Let the server read its configuration and revocation lists again; new connections follow them at once."""
         self._execute("SELECT pg_reload_conf()")
+
+    def checkpoint(self) -> None:
+        """Write everything to the files."""
+        self._execute("CHECKPOINT")
 
     def close(self) -> None:
         for engine in self._engines.values():

@@ -1,6 +1,6 @@
 """A PostgreSQL server of a site, reached by TLS."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,16 +20,23 @@ class SiteDatabase:
     authority: Authority
 
 
-@pytest.fixture(scope="session")
-def site_database() -> Iterator[SiteDatabase]:
-    """The server's account reads the site's public files, so the site is in the server's folder."""
-    created: list[Authority] = []
+def configure_database(created: list[Authority]) -> Callable[[Path], Path]:
+    """Return what makes a site and its configuration of a server; the site is added to the list.
+
+    The server's account reads the site's public files, so the site is in the server's folder.
+    """
 
     def configure(folder: Path) -> Path:
         created.append(Authority.create(folder / "site", "Testklinik", "DE", "Bayern", now_s()))
         identity = make_identity(created[0], folder / "identity", Kind.SERVICES, "database", hosts=[HOST])
         return write_database_config(folder / "config", created[0], identity)
 
-    with run_server(configure) as server:
+    return configure
+
+
+@pytest.fixture(scope="session")
+def site_database() -> Iterator[SiteDatabase]:
+    created: list[Authority] = []
+    with run_server(configure_database(created)) as server:
         server.create("blocks")
         yield SiteDatabase(server, created[0])

@@ -113,7 +113,7 @@ class TestSite:
         [SAMPLE.replace('8884\nregion = "DE"', '8884\nregion = "US"'), SAMPLE + LISTED.format("US")],
         ids=["broker", "list"],
     )
-    @pytest.mark.parametrize("service", ["ingest", "opener", "serve"])
+    @pytest.mark.parametrize("service", ["ingest", "serve"])
     def test_a_region_elsewhere_stops_the_start_and_is_logged(
         self,
         tmp_path: Path,

@@ -138,24 +138,23 @@ def test_a_client_whose_certificate_was_revoked_gets_no_answer(port: Port, tmp_p
     assert port.answers(issue(port, tmp_path, port.kind))
 
 
-@pytest.mark.parametrize("port", OPEN, indirect=True)
-@pytest.mark.parametrize(
-    "offer",
-    [
-        ("-tls1_2",),
-        ("-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"),
-        ("-ciphersuites", "TLS_AES_128_CCM_SHA256"),
-        ("-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_CCM_8_SHA256:TLS_AES_128_CCM_SHA256"),
-    ],
-    ids=["tls1.2", "chacha", "ccm", "all-others"],
+OUTSIDE: Final = (
+    ("-tls1_2",),
+    ("-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"),
+    ("-ciphersuites", "TLS_AES_128_CCM_SHA256"),
+    ("-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_CCM_8_SHA256:TLS_AES_128_CCM_SHA256"),
 )
-def test_a_handshake_outside_the_bsis_list_is_refused(port: Port, offer: tuple[str, ...], tmp_path: Path) -> None:
+
+
+@pytest.mark.parametrize("port", OPEN, indirect=True)
+def test_a_handshake_outside_the_bsis_list_is_refused(port: Port, tmp_path: Path) -> None:
     """asyncio cuts the connection without the alert that says why."""
     identity = None if port.kind is None else issue(port, tmp_path, port.kind)
     for allowed in ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"):
         assert handshake(port.number, *port.openssl_options, "-ciphersuites", allowed, identity=identity) == "ok"
-    refusal = handshake(port.number, *port.openssl_options, *offer, identity=identity)
-    assert any(part in refusal for part in ("handshake failure", "protocol version", "unexpected eof")), refusal
+    for offer in OUTSIDE:
+        refusal = handshake(port.number, *port.openssl_options, *offer, identity=identity)
+        assert any(part in refusal for part in ("handshake failure", "protocol version", "unexpected eof")), (offer, refusal)
 
 
 @pytest.mark.parametrize("port", ["enrolment"], indirect=True)
