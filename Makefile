@@ -20,7 +20,7 @@ help:
 	@echo 'make check   run the linters, type checkers and import rules, and check the requirements'
 	@echo 'make bench   measure latency and speed'
 	@echo 'make bench-peers     compare our QRS detector with those of other projects'
-	@echo 'make fuzz            run five million damaged inputs through every driver (N=inputs; resumes after an interruption)'
+	@echo 'make fuzz            run five million damaged inputs through the drivers and a million through the decoders of messages (N=inputs; resumes after an interruption)'
 	@echo 'make soak    run three virtual days of twelve sensors with random faults (HOURS=, SEED=; resumes after an interruption)'
 	@echo 'make soak-ecg  run 30 virtual minutes of twelve ECG straps with random faults'
 	@echo 'make train           retrain the models from the recordings in DATA (about two hours; resumes after an interruption)'
@@ -129,10 +129,11 @@ bench-peers: setup
 	build/peers/bin/python -m pip install --quiet --editable '.[peers]'
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 build/peers/bin/python -m benchmarks.peers
 
-# atheris follows the coverage of the drivers, and finds the inputs that reach new code.
+# atheris follows the coverage of the decoders, and finds the inputs that reach new code.
 fuzz: setup
 	$(BIN)/python -m pip install --quiet 'atheris==3.0.0'
-	$(BIN)/python -m benchmarks.fuzz_decoders $(if $(N),--inputs $(N))
+	$(BIN)/python -m benchmarks.fuzz_decoders drivers $(if $(N),--inputs $(N))
+	$(BIN)/python -m benchmarks.fuzz_decoders messages $(if $(N),--inputs $(N))
 
 soak: setup
 	$(BIN)/python -m benchmarks.soak build/soak $(if $(HOURS),--hours $(HOURS)) $(if $(SEED),--seed $(SEED))

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from config.egress import allow_endpoint
 from config.endpoint import Endpoint
 from config.identity import IDENTITY_FILE, ROOTS_FILE
 from config.openssl import TLS_POLICY
@@ -95,7 +96,7 @@ def make_fetching_context() -> ssl.SSLContext:
 def make_endpoint_context(
     endpoint: Endpoint, now_s: Callable[[], float] = time.time, password: bytes = b""
 ) -> ClientContext | None:
-    """Return the context for a configured server; None for one on this computer without TLS.
+    """Return the context for a configured server, which this process may then connect to; None for one here without TLS.
 
     The files are read each time, so a renewed certificate is used by the next connection.
 
@@ -104,6 +105,7 @@ def make_endpoint_context(
     """
     if endpoint.identity is None or endpoint.region is None:
         return None
+    allow_endpoint(endpoint.host, endpoint.port)
     roots = read_roots(endpoint.identity)
     return make_client_context(roots, endpoint.region, identity=endpoint.identity, password=password, now_s=now_s)
 

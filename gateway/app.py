@@ -298,6 +298,7 @@ class Agent:
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
                 group.create_task(audit.watch_clock(self.clock, storage.call), name="clock"),
+                group.create_task(audit.watch_endpoints(storage.call), name="endpoints"),
                 group.create_task(commands.run(storage), name="commands"),
                 group.create_task(follow_keys(settings, storage, audit), name="keys"),
             ]

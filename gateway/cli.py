@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from config.origin import OriginError, check_package_folders
+from config.program import protect_process
 from config.settings import SettingsError, load_settings
-from config.terminal import LineFormatter, escape_controls
+from config.terminal import escape_controls, log_to_terminal
 from gateway.arguments import build_parser
 from gateway.errors import RadioError
 from sync.errors import SyncError
@@ -33,10 +34,16 @@ EXPECTED_ERRORS: Final = (CommandError, SyncError, SettingsError, OriginError, R
 log = logging.getLogger(__name__)
 
 
+def run_program() -> int:
+    """Runs the command of this process."""
+    protect_process()
+    return main()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     arguments = build_parser().parse_args(argv)
-    _set_up_logging(getattr(arguments, "log_level", "info"))
+    log_to_terminal(getattr(arguments, "log_level", "info"), dict.fromkeys(("bumble", "bleak", "asyncio"), "ERROR"))
     try:
         check_package_folders()
         return COMMANDS[arguments.command](arguments)
@@ -51,14 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if expected is None or other is not None:
             raise
         return _report_failure(leaf_errors(expected)[0])
-
-
-def _set_up_logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    for noisy in ("bumble", "bleak", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def _keep_files_private() -> None:
@@ -77,9 +76,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from gateway.models import load_models
     from gateway.radio import open_radio
     from gateway.renewal import renew_by_process
-    from gateway.startup import check_startup, prepare_data_folder
+    from gateway.startup import check_startup, load_agent_settings, prepare_data_folder
 
-    settings = load_settings(arguments.config, os.environ)
+    settings = load_agent_settings(arguments.config, os.environ)
     hub_key = unlock_hub_key(settings.data)
     check_startup(settings, hub_key)
     _keep_files_private()
@@ -412,4 +411,4 @@ def _report_failure(error: BaseException) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program())

@@ -5,12 +5,16 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from config.settings import SensorSettings, Settings
+from config.egress import allow_endpoint
+from config.settings import RegionSettingsError, SensorSettings, Settings, load_settings
 from config.tls import TlsSetupError, make_endpoint_context
 from drivers.conversation import Consent
+from gateway.audit_log import log_refused_endpoint
+from gateway.clock import SystemClock
 from sync.commands import CommandKey, save_command_key
 from sync.errors import PermanentError
 from sync.key_files import KeyFileError, check_private_file
@@ -31,6 +35,22 @@ DEVICE_PUBLIC_FILE: Final = "device.pub"
 COMMAND_KEY_FILE: Final = "command.key"
 COMMAND_PUBLIC_FILE: Final = "command.pub"
 """Likewise of the key that the clinic seals commands for."""
+
+
+def load_agent_settings(path: Path, environment: Mapping[str, str]) -> Settings:
+    """Read the settings, and let this process connect to the servers of their allow-list. A refused region is in the audit log.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    try:
+        settings = load_settings(path, environment)
+    except RegionSettingsError as error:
+        log_refused_endpoint(error, SystemClock().wall_us)
+        raise
+    for endpoint in settings.endpoints:
+        allow_endpoint(endpoint.host, endpoint.port)
+    return settings
 
 
 def check_startup(settings: Settings, hub_key: HubKey | None = None) -> None:

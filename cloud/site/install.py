@@ -207,7 +207,10 @@ class _Installer:
         save_plan(self._plan)
 
     def create_roles(self) -> None:
-        """Create roles, databases and tables. Passwords are set each time: files that were restored on a new machine have those of the old one."""
+        """Create roles, databases and tables.
+
+        Passwords are set each time: files that were restored on a new machine have those of the old one.
+        """
         scripts = [database.make_roles_script(SERVICES)]
         for service in SERVICES:
             if service.databases:

@@ -23,6 +23,18 @@ hostssl all all all scram-sha-256 clientcert=verify-ca
 """
 
 
+_LOG: Final = {
+    "log_connections": "on",
+    "log_line_prefix": "%m [%p] %r ",  # time, process, address and port
+    "log_timezone": "UTC",
+    # No statement and no value is logged. Errors of statements quote values, so only the service that made one logs its type.
+    "log_min_messages": "log",
+    "log_statement": "none",
+    "log_error_verbosity": "terse",
+    "log_min_duration_statement": -1,
+}
+
+
 def write_database_config(folder: Path, authority: Authority, identity: Path) -> Path:
     """Write pulsegate.conf, for `include` in postgresql.conf, and pg_hba.conf; returns the path of the first.
 
@@ -44,6 +56,7 @@ def write_database_config(folder: Path, authority: Authority, identity: Path) ->
         "ssl_crl_file": authority.crl_file(Kind.SERVICES),
         "password_encryption": "scram-sha-256",
         "hba_file": folder / HBA_FILE,
+        **_LOG,
     }
     files = {HBA_FILE: HBA, CONFIG_FILE: "".join(f"{name} = '{value}'\n" for name, value in settings.items())}
     try:
