@@ -6,10 +6,9 @@ PostgreSQL 15 cannot choose the suites of TLS 1.3: start it with OPENSSL_CONF na
 from pathlib import Path
 from typing import Final
 
-from cloud.errors import ClinicError
 from cloud.site.authority import Authority
 from cloud.site.certificates import Kind
-from config.files import replacing
+from cloud.site.config_files import write_config_files
 from config.identity import IDENTITY_FILE
 
 CONFIG_FILE: Final = "pulsegate.conf"
@@ -59,11 +58,5 @@ def write_database_config(folder: Path, authority: Authority, identity: Path) ->
         **_LOG,
     }
     files = {HBA_FILE: HBA, CONFIG_FILE: "".join(f"{name} = '{value}'\n" for name, value in settings.items())}
-    try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for name, text in files.items():
-            with replacing(folder / name, mode=0o644) as draft:
-                draft.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ClinicError(f"cannot write the database's configuration in {folder} ({error}): choose another folder") from error
+    write_config_files(folder, files, "database")
     return folder / CONFIG_FILE

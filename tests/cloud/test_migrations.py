@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,11 +28,11 @@ from cloud.store.schema import SCHEMA
 from cloud.tables import open_projections
 from sync.errors import PermanentError
 from tests.cloud.next_version import make_next_version
+from tests.cloud.old_stores import VECTORS, create_tables_of_schema_2
 from tests.databases import METADATA, ON_BOTH, Databases
 from tests.postgresql import Server
 
 _CHANGE: Final = re.compile("(CREATE|ALTER|DROP|TRUNCATE|DELETE|UPDATE|LOCK) (?!schema_version)")
-VECTORS: Final = Path(__file__).parent / "vectors"
 DATABASES = ON_BOTH
 SCHEMAS: Final = {"blocks": SCHEMA, "projections": tables.SCHEMA}
 
@@ -73,12 +73,16 @@ def make_old_store(databases: Databases, request: pytest.FixtureRequest) -> Data
     databases.lose("blocks")
     server: Server = request.getfixturevalue("postgresql")
     with server.engine("blocks").begin() as connection:
-        for statement in (VECTORS / "schema_2_postgresql.sql").read_text(encoding="utf-8").splitlines():
-            connection.exec_driver_sql(statement)
+        create_tables_of_schema_2(connection)
         connection.exec_driver_sql("INSERT INTO schema_version VALUES (2)")
         zeros = ", ".join(["0"] * 5)
         connection.exec_driver_sql(f"INSERT INTO state VALUES ('\\x01', {zeros}, NULL, 0)")  # noqa: S608
     return location
+
+
+def describe_index(index: Any) -> str:
+    options = {name: str(value) for name, value in index.get("dialect_options", {}).items()}  # an object, for a condition
+    return str(sorted({**index, "dialect_options": options}.items()))
 
 
 def describe_tables(connection: Connection) -> dict[str, Any]:
@@ -88,16 +92,11 @@ def describe_tables(connection: Connection) -> dict[str, Any]:
         table: (
             str(inspector.get_columns(table)),
             str(inspector.get_pk_constraint(table)),
-            sorted(map(_describe_index, inspector.get_indexes(table))),
+            sorted(describe_index(index) for index in inspector.get_indexes(table)),
             sorted(map(str, inspector.get_unique_constraints(table))),
         )
         for table in inspector.get_table_names()
     }
-
-
-def _describe_index(index: Mapping[str, Any]) -> str:
-    options = {name: str(value) for name, value in index.get("dialect_options", {}).items()}
-    return str({**index, "dialect_options": options})
 
 
 def is_compared(_object: object, name: str | None, kind: str, _is_reflected: bool, _other: object) -> bool:
@@ -137,12 +136,12 @@ def test_new_projections_are_as_alembic_expects(databases: Databases) -> None:
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_program_knows_the_kind_of_each_revision(name: str) -> None:
     schema = SCHEMAS[name]
-    kinds = {}
+    kinds: dict[int, str] = {}
     for path in schema.folder.glob("r*.py"):
         source = path.read_text(encoding="utf-8")
-        number = int(re.findall(r'^revision = "(\d{4})"$', source, re.MULTILINE)[0])
-        kinds[number] = re.findall(r'^kind = "(.*)"$', source, re.MULTILINE)[0]
-        assert path.name.startswith(f"r{number:04}_")
+        (number,) = re.findall(r'^revision = "(\d{4})"$', source, re.MULTILINE)
+        (kinds[int(number)],) = re.findall(r'^kind = "(.*)"$', source, re.MULTILINE)
+        assert path.name.startswith(f"r{number}_")
         assert not re.search(r"^from cloud(\.store)?(\.tables)? import .*tables", source, re.MULTILINE), "tables of today"
     assert sorted(kinds) == list(range(schema.first, schema.newest + 1))
     assert {number for number, kind in kinds.items() if kind == "contract"} == schema.contracts

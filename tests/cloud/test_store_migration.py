@@ -28,10 +28,10 @@ from sync.errors import PermanentError
 from sync.format_1 import blocks as format_1
 from sync.format_1.blocks import ClinicKeyPair1, open_block, parse_header
 from sync.seal import SealError
+from tests.cloud.old_stores import VECTORS, create_tables_of_schema_2
 from tests.databases import ON_BOTH, Databases, SqliteDatabases
 from tests.postgresql import Server
 
-VECTORS = Path(__file__).parent / "vectors"
 COUNTS = {
     "store_v1.db": StoreCounts(stored=17, quarantined=2, conflicts=1),
     "store_v2.db": StoreCounts(stored=21, quarantined=3, conflicts=2, key_conflicts=1),
@@ -56,8 +56,7 @@ def old(request: pytest.FixtureRequest, databases: Databases, vector: str) -> Da
     databases.lose("blocks")
     server: Server = request.getfixturevalue("postgresql")
     with server.engine("blocks").begin() as connection:
-        for statement in (VECTORS / "schema_2_postgresql.sql").read_text(encoding="utf-8").splitlines():
-            connection.exec_driver_sql(statement)
+        create_tables_of_schema_2(connection)
         for table in inspect(connection).get_table_names():
             kinds = {column["name"]: str(column["type"]) for column in inspect(connection).get_columns(table)}
             for row in rows(VECTORS / vector, f"SELECT * FROM {table}"):  # noqa: S608
