@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.cli_enrolment import Address, parse_address
+from cloud.argument_types import Address, parse_address
 from cloud.site_settings import SAMPLE, RegionRefusedError, SiteSettings, load_site_settings
 from config.egress import allow_endpoint
 from config.process import stop_on_signals
