@@ -10,10 +10,8 @@ bytes. Otherwise it has a title line and a line of hexadecimal digits: the deter
 list without its last item. The key for it is HKDF-SHA-256 of the credential, or Argon2id of the passphrase, with the salt.
 """
 
-import getpass
 import os
 import sys
-import unicodedata
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -236,6 +234,8 @@ def ask_passphrase(prompt: str) -> str:
             f"the hub key is sealed under a passphrase, and there is no terminal: load it as the systemd credential"
             f" {PASSPHRASE_CREDENTIAL}, or run this at a terminal"
         )
+    import getpass  # noqa: PLC0415 - an agent without a passphrase does not load it
+
     try:
         return _normalize(getpass.getpass(prompt))
     except EOFError as error:
@@ -251,6 +251,8 @@ def _decode(secret: bytes) -> str:
 
 def _normalize(passphrase: str) -> str:
     """The same text for each keyboard (RFC 8265, section 4.2.1)."""
+    import unicodedata  # noqa: PLC0415 - as above
+
     return unicodedata.normalize("NFC", passphrase)
 
 
