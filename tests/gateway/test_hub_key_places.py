@@ -181,6 +181,26 @@ def test_a_passphrase_costs_what_rfc_9106_recommends() -> None:
     assert len(items[0]) == 16
 
 
+OPEN_AND_MEASURE = """
+import sys
+from pathlib import Path
+from gateway.hub_key import open_hub_key
+key = open_hub_key(Path(sys.argv[1]), lambda _: "correct horse bättery".encode())
+lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(len(key.secret), int(lines["VmHWM"].split()[0]), int(lines["VmRSS"].split()[0]))
+"""
+
+
+def test_the_memory_that_argon2_takes_is_given_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "hub.key", Place.PASSPHRASE, KNOWN[Place.PASSPHRASE])
+    command = [sys.executable, "-c", OPEN_AND_MEASURE, path]
+    opened = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+
+    n_bytes, highest_kib, after_kib = map(int, opened.stdout.split())
+    assert n_bytes == 32
+    assert highest_kib - after_kib > 0.9 * ARGON2.memory_kib
+
+
 @pytest.mark.parametrize("place", KNOWN)
 def test_a_flipped_bit_is_found(place: Place, tmp_path: Path) -> None:
     content, secret = bytes.fromhex(KNOWN[place]), SECRETS[place]
@@ -294,6 +314,7 @@ class Terminal(io.StringIO):
 def test_a_move_keeps_every_key_and_leaves_none_in_plain(place: Place, enrolled: Path, credentials: Path) -> None:
     data = enrolled / "data"
     before, plain = read_all(enrolled), {path.name: path.read_bytes() for path in data.rglob("*.key")}
+    os.utime(data / "hub.key", (NOW_S, NOW_S))
 
     move(enrolled, place)
 
@@ -304,6 +325,7 @@ def test_a_move_keeps_every_key_and_leaves_none_in_plain(place: Place, enrolled:
         assert path.stat().st_mode & 0o777 == 0o600
         secret = plain[path.name] if path.name == "hub.key" else plain[path.name].split(b"\n")[1]
         assert secret not in path.read_bytes()
+    assert (data / "hub.key").stat().st_mtime == NOW_S, "the key is as old as before"
     assert (data / FOLDER / "identity.pem").read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
     assert not can_use_tls(data, None)
     with pytest.raises(KeyFileError, match="sealed with a hub key"):
