@@ -42,7 +42,7 @@ def send(store: Store, hub: RegisteredHub = HUB, at_s: int = NOW_S, level: str =
 
 def answer(store: Store, command: StoredCommand, *, is_applied: bool = True) -> None:
     with store.transaction() as connection:
-        note_answers(connection, [CommandAnswer(command.hub, command.number, is_applied, NOW_US)])
+        note_answers(connection, [CommandAnswer(command.hub, command.number, None if is_applied else "expired", NOW_US)])
 
 
 def listed(store: Store, now_s: int = NOW_S) -> list[tuple[str, int, str]]:

@@ -26,7 +26,7 @@ from gateway import app
 from gateway.clinic_commands import ClinicCommands
 from gateway.models import LoadedModels
 from gateway.storage import Storage
-from sync.commands import ANSWER_KINDS, APPLIED_KIND, REFUSED_KIND, Command, CommandKind, encode_command
+from sync.commands import ANSWER_KINDS, APPLIED_KIND, Command, CommandKind, encode_command
 from sync.errors import TransientError
 from sync.mqtt import Message
 from sync.outbox import Outbox
@@ -111,9 +111,12 @@ class Site:
         while opener.open_batch() is not None:
             pass
 
-    def states(self, now_s: int = START_S) -> list[str]:
+    def commands(self) -> list[StoredCommand]:
         with self.store.transaction() as connection:
-            return [command.state_at(now_s) for command in list_commands(connection)]
+            return list_commands(connection)
+
+    def states(self, now_s: int = START_S) -> list[str]:
+        return [command.state_at(now_s) for command in self.commands()]
 
 
 @pytest.fixture
@@ -218,14 +221,16 @@ def test_what_is_not_a_command_of_this_clinic_to_this_hub_changes_nothing(site: 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"expires_s": START_S + 1}, {"subject": "subject-2"}], ids=["expired", "about another patient"]
+    ("changes", "reason"),
+    [({"expires_s": START_S + 1}, "expired"), ({"subject": "subject-2"}, "subject")],
+    ids=["expired", "about another patient"],
 )
-def test_an_expired_or_foreign_command_is_refused(site: Site, changes: dict[str, Any]) -> None:
+def test_an_expired_or_foreign_command_is_refused(site: Site, changes: dict[str, Any], reason: str) -> None:
     async def scenario() -> None:
         async with site.agent():
             await site.deliver(site.forge(**changes))
             assert site.policy == "all"
-        assert site.answers() == [(REFUSED_KIND, START_S)]
+        assert site.answers() == [(f"command_refused_{reason}", START_S)]
 
     run(site, scenario)
 
@@ -290,7 +295,7 @@ def test_limits_that_this_hub_does_not_allow_are_refused(site: Site, caplog: pyt
     async def scenario() -> None:
         async with site.agent():
             await site.deliver(site.forge(kind=CommandKind.LIMITS, arguments={"values": {"fever": 77.7}}), 20)
-        assert site.answers() == [(REFUSED_KIND, START_S)]
+        assert site.answers() == [("command_refused_values", START_S)]
         assert len(site.runs) == 1
         assert "77.7" not in caplog.text
 
@@ -329,8 +334,7 @@ def test_a_requested_stretch_arrives(site: Site) -> None:
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
-        (CommandKind.CLOSE_ALERT, {"alert": "a"}),
-        (CommandKind.MARK_FALSE, {"alert": "a"}),
+        (CommandKind.CONTEXTS, {"names": ["paced"]}),
         (CommandKind.REQUEST, {"lane": "wave", "from_s": 1, "to_s": 2}),
     ],
 )
@@ -341,5 +345,6 @@ def test_what_this_version_cannot_do_is_refused(site: Site, kind: CommandKind, a
             await site.deliver(command.payload)
         site.open_all()
         assert site.states() == ["refused"]
+        assert site.answers() == [("command_refused_unsupported", command.number)]
 
     run(site, scenario)
