@@ -61,13 +61,14 @@ def send_command(
         )
     subject, issued_s = _subject_of(hub, kind), now_us // _US_PER_S
     _check_limits(kind, arguments)
-    event = AuditEvent(actor, Action.SEND_COMMAND, Category.COMMANDS, subject, _objects(hub.hub, kind), Purpose.CARE)
     with store.transaction() as connection:
         lock_log(connection, ORIGIN)  # and so the number and the request
         if request is not None and (made := find_requested(connection, request)) is not None:
             return made
-        append_to_log(connection, ORIGIN, [event], now_us)
         number = next_number(connection, hub.hub, issued_s)
+        objects = _objects(hub.hub, kind, number)
+        event = AuditEvent(actor, Action.SEND_COMMAND, Category.COMMANDS, subject, objects, Purpose.CARE)
+        append_to_log(connection, ORIGIN, [event], now_us)
         command = Command(hub.hub, number, issued_s, issued_s + LIFE_S, kind, subject, arguments)
         try:
             payload = encode_command(command, hub.command_key, key)
@@ -98,8 +99,8 @@ def _check_limits(kind: CommandKind, arguments: Mapping[str, Any]) -> None:
         raise ClinicError(str(error)) from error
 
 
-def _objects(hub: str, kind: CommandKind) -> tuple[str, ...]:
-    return object_id("hub", hub), object_id("command", kind.replace("_", "-"))
+def _objects(hub: str, kind: CommandKind, number: int) -> tuple[str, ...]:
+    return object_id("hub", hub), object_id("command", kind.replace("_", "-")), object_id("number", number)
 
 
 class CommandSender:

@@ -13,8 +13,9 @@ from fastapi.routing import APIRoute, APIWebSocketRoute
 from sqlalchemy import Engine
 from starlette.routing import Mount
 
-from cloud.api.app import choose_scope, create_app
+from cloud.api.app import create_app
 from cloud.api.feed import RESYNC, Feed
+from cloud.api.readers import choose_scope
 from cloud.opener import Opener
 from cloud.scope import EVERY_SUBJECT, Scope
 from cloud.store import Store
