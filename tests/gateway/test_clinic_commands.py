@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from config.limits import DEFAULT_LIMITS, Limits
 from gateway import app
 from gateway.clinic_commands import ClinicCommands
 from gateway.models import LoadedModels
+from gateway.recorder import COMMIT_INTERVAL_S
 from gateway.storage import Storage
 from sync.commands import ANSWER_KINDS, APPLIED_KIND, Command, CommandKind, encode_command
 from sync.errors import TransientError
 from sync.mqtt import Message
 from sync.outbox import Outbox
 from sync.record_codec import encode_records
-from sync.records import StatusRecord, Times
+from sync.records import StatusRecord, Times, WaveformRecord
 from sync.signing import SigningKey, Use
 from sync.wire import command_topic
 from tests.gateway.testbed import HUB, START_S, START_US, InProcessTransport, Testbed, run_scenario
@@ -326,6 +328,32 @@ def test_a_requested_stretch_arrives(site: Site) -> None:
             command = site.send(CommandKind.REQUEST, lane="archive", from_s=START_S - 60, to_s=START_S + 60)
             await site.deliver(command.payload, 20)
             assert record in site.testbed.records()
+        assert site.answers() == [(APPLIED_KIND, command.number)]
+
+    run(site, scenario)
+
+
+def test_a_stretch_of_what_was_only_kept_arrives_and_nothing_before_it(site: Site) -> None:
+    from_s, to_s = START_S + 30, START_S + 40
+
+    def waves() -> list[tuple[float, float]]:
+        """Start and end of each stretch of the ECG at the clinic, in seconds."""
+        found = [record for record in site.testbed.records() if isinstance(record, WaveformRecord) and record.kind == "ecg"]
+        ends = [record.times.at_us / 1e6 + len(record.samples) / record.rate_hz for record in found]
+        return sorted(zip([record.times.at_us / 1e6 for record in found], ends, strict=True))
+
+    async def scenario() -> None:
+        site.testbed.settings = replace(site.testbed.settings, upload="none")
+        async with site.testbed.strap(), site.agent():
+            await asyncio.sleep(50)
+            assert waves() == []
+            command = site.send(CommandKind.REQUEST, lane="archive", from_s=from_s, to_s=to_s)
+            await site.deliver(command.payload, 5)
+            arrived = waves()
+            assert arrived[0][0] <= from_s
+            assert arrived[-1][1] >= to_s
+            assert all(later[0] - earlier[1] < 0.05 for earlier, later in pairwise(arrived))  # without a gap
+            assert arrived[0][0] >= from_s - COMMIT_INTERVAL_S - 1  # what lies in one block with the first sample
         assert site.answers() == [(APPLIED_KIND, command.number)]
 
     run(site, scenario)

@@ -161,8 +161,8 @@ def test_a_technical_alert_has_no_such_buttons(clinic: Clinic, monitored: Any, r
     page = monitored.page
     open_page(page, clinic.page)
     clinic.send("alert", alert("pairing_lost", "low", raised.onset_us, measured={}))
-    page.locator(".alert-row", has_text="Pairing lost").click()
-    expect(page.locator("#detail-heading")).to_have_text("Pairing lost")
+    page.locator(".alert-row", has_text="Sensor no longer paired").click()
+    expect(page.locator("#detail-heading")).to_have_text("Sensor no longer paired")
     expect(page.locator(".ending")).to_be_hidden()
 
 

@@ -8,32 +8,40 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from http.client import HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Error, expect
 
 from cloud.audit_actors import staff
 from cloud.cli import main
+from cloud.registry import hub_file, load_hub, save_hub
 from cloud.site import Kind
 from cloud.site.mosquitto import INGEST, OPENER, PAGE
 from cloud.store import Store
 from cloud.store.audit import read_rows
 from config.tls import make_client_context
 from sync.audit import Action, read_row
+from sync.commands import APPLIED_KIND, Command, CommandKey, decode_command
 from sync.mqtt import Connected, Message, MqttClient
-from sync.wire import ack_topic, receipt_topic
+from sync.recipients import RecipientKeyPair
+from sync.records import Record, StatusRecord
+from sync.wire import Lane, ack_topic, command_topic, receipt_topic
 from tests.browser import chromium
 from tests.clinic_testbed import Clinic
-from tests.cloud.synthetic import alert
+from tests.cloud.synthetic import START_US, alert, heart_rate, times
 from tests.mosquitto import Broker, free_port
 from tests.postgresql import Server
 
 LIMIT_S = 60
+HUB_KEY = CommandKey(RecipientKeyPair.generate())
 SETTINGS = """
 data = "clinic"
 public = "{public}"
@@ -52,6 +60,7 @@ audit_key = "clinic/audit.pub"
 identity = "{opener}"
 key = "clinic/receipt.key"
 audit_key = "clinic/audit.key"
+command_key = "clinic/command.key"
 [page]
 identity = "{page}"
 hosts = ["localhost"]
@@ -98,6 +107,8 @@ class Site:
     def __init__(self, folder: Path, broker: Broker, postgresql: Server) -> None:
         self.broker, self.clinic, self.port = broker, Clinic(folder / "clinic"), free_port()
         self.hub = self.clinic.add_hub()
+        hubs = self.clinic.folder.hubs
+        save_hub(hubs, replace(load_hub(hub_file(hubs, "hub-1")), command_key=HUB_KEY.public))
         for name in ("site_blocks", "site_projections"):
             postgresql.create(name)
         self.store = postgresql.url("site_blocks")
@@ -115,23 +126,47 @@ class Site:
             thread.submit(asyncio.run, self._send(alert_id)).result()
 
     async def _send(self, alert_id: str) -> None:
-        message = self.hub.message(self.hub.seal_records("alert", alert(id=alert_id)))
         topics = [ack_topic("hub-1"), receipt_topic("hub-1")]
-        client = MqttClient(self.broker.hub("hub-1"), client_id="hub-1", subscriptions=topics)
-        answers: set[str] = set()
+        async with self._hub(topics) as client:
+            await self._send_records(client, "alert", alert(id=alert_id))
+            answers: set[str] = set()
+            while answers != set(topics):
+                answers.add((await receive(client)).topic)
+
+    def carry_out(self) -> Command:
+        """Receive a command as the hub, and answer that it was carried out."""
+        return asyncio.run(self._carry_out())
+
+    async def _carry_out(self) -> Command:
+        async with self._hub([command_topic("hub-1")]) as client:
+            await self._send_records(client, "vital", heart_rate(START_US, 60.0))  # the hub is there
+            message = await receive(client)
+            command = decode_command(message.payload, "hub-1", HUB_KEY, self.clinic.signing.command.public)
+            await self._send_records(client, "vital", StatusRecord("hub", APPLIED_KIND, times(START_US), command.number))
+            return command
+
+    @asynccontextmanager
+    async def _hub(self, topics: Sequence[str]) -> AsyncIterator[MqttClient]:
+        client = MqttClient(self.broker.hub("hub-1"), client_id="hub-1", subscriptions=tuple(topics))
         async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
             running = tasks.create_task(client.run())
             assert await client.receive() == Connected()
-            await client.publish(message.topic, message.payload)
-            while answers != set(topics):
-                event = await client.receive()
-                assert isinstance(event, Message)
-                answers.add(event.topic)
+            yield client
             running.cancel()
+
+    async def _send_records(self, client: MqttClient, lane: Lane, *records: Record) -> None:
+        message = self.hub.message(self.hub.seal_records(lane, *records))
+        await client.publish(message.topic, message.payload)
 
     def connect(self, identity: Path | None) -> HTTPSConnection:
         context = make_client_context(self.broker.authority.roots.decode(), "DE", identity=identity)
         return HTTPSConnection("localhost", self.port, timeout=LIMIT_S, context=context)
+
+
+async def receive(client: MqttClient) -> Message:
+    event = await client.receive()
+    assert isinstance(event, Message)
+    return event
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +200,40 @@ def test_a_person_sees_the_alert_and_is_named_in_the_audit_log(
     assert [event.actor for event in events if event.action == Action.READ] == [staff("dr-may")]
     starts = sorted(event.actor.id for event in events if event.action == Action.START)
     assert starts == [INGEST, INGEST, OPENER, PAGE]
+
+
+def ask(site: Site, identity: Path | None, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+    with closing(site.connect(identity)) as connection:
+        data = None if body is None else json.dumps(body)
+        connection.request(method, path, data, {"content-type": "application/json", **headers})
+        response = connection.getresponse()
+        answer = response.read()
+        return response.status, json.loads(answer) if answer[:1] == b"{" else answer
+
+
+def test_a_person_closes_the_alert_on_the_hub_and_is_named(
+    site: Site, postgresql: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may, own = site.broker.identity(Kind.STAFF, "dr-may"), f"https://localhost:{site.port}"
+    close = {"subject": "subject-1", "hub": "hub-1", "alert": "one", "kind": "close_alert"}
+    for origin in ({}, {"origin": "https://evil.example"}, {"origin": own, "sec-fetch-site": "cross-site"}):
+        assert ask(site, may, "POST", "/api/commands", close, **origin)[0] == 403
+    for identity in (None, site.broker.identity(Kind.HUBS, "hub-1")):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            ask(site, identity, "POST", "/api/commands", close, origin=own)
+    assert ask(site, may, "POST", "/api/commands", close, origin=own)[0] == 202
+    command = site.carry_out()
+    assert (command.kind, command.subject, command.arguments) == ("close_alert", "subject-1", {"alert": "one"})
+    deadline = time.monotonic() + LIMIT_S
+    while (shown := ask(site, may, "GET", "/api/commands?subject=subject-1")[1]["commands"][0])["state"] != "applied":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert (shown["by"], shown["number"], shown["alert"]) == ("dr-may", command.number, "one")
+    monkeypatch.setenv("PGPASSFILE", str(postgresql.password_file))
+    with closing(Store.open(site.store)) as store, store.snapshot() as connection:
+        events = [read_row(*row).event for row in read_rows(connection)]
+    logged = [(event.action, event.actor) for event in events if event.category == "commands" and event.action != "read"]
+    assert logged == [("ask-command", staff("dr-may")), ("send-command", staff("dr-may"))]
 
 
 def test_who_has_no_certificate_of_the_staff_sees_nothing(site: Site) -> None:

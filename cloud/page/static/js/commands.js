@@ -68,7 +68,7 @@ export class AlertEnding {
   }
 
   #statusText(command) {
-    return `${commandName(command.kind)}, ${command.by}: ${stateText(command, this.state.now_us())}`;
+    return t("command_said", { command: commandName(command.kind), by: command.by, state: stateText(command, this.state.now_us()) });
   }
 
   #controls(alert) {
@@ -138,7 +138,7 @@ export class CommandTable {
 
   #texts(command, now_us) {
     const alert = [...this.state.alerts.values()].find((each) => each.hub === command.hub && each.id === command.alert);
-    const name = alert ? `${commandName(command.kind)}: ${kindName(alert.kind)}` : commandName(command.kind);
+    const name = alert ? t("command_about", { command: commandName(command.kind), alert: kindName(alert.kind) }) : commandName(command.kind);
     return { state: command.state, cells: [name, dayAndTime(command.asked_us), command.by, stateText(command, now_us)] };
   }
 }
