@@ -28,7 +28,7 @@ from cloud.store.schema import SCHEMA
 from cloud.tables import open_projections
 from sync.errors import PermanentError
 from tests.cloud.next_version import make_next_version
-from tests.cloud.old_stores import VECTORS, create_tables_of_schema_2
+from tests.cloud.old_stores import VECTORS, create_tables
 from tests.databases import METADATA, ON_BOTH, Databases
 from tests.postgresql import Server
 
@@ -73,7 +73,7 @@ def make_old_store(databases: Databases, request: pytest.FixtureRequest) -> Data
     databases.lose("blocks")
     server: Server = request.getfixturevalue("postgresql")
     with server.engine("blocks").begin() as connection:
-        create_tables_of_schema_2(connection)
+        create_tables(connection, "schema_2_postgresql.sql")
         connection.exec_driver_sql("INSERT INTO schema_version VALUES (2)")
         zeros = ", ".join(["0"] * 5)
         connection.exec_driver_sql(f"INSERT INTO state VALUES ('\\x01', {zeros}, NULL, 0)")  # noqa: S608
