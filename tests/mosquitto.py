@@ -61,13 +61,13 @@ def make_identity(
 class Broker:
     """A mosquitto with the configuration of a site."""
 
-    def __init__(self, authority: Authority, folder: Path) -> None:
-        """Write the configuration; `start` starts the broker."""
+    def __init__(self, authority: Authority, folder: Path, *, hosts: Sequence[str] = (HOST,)) -> None:
+        """Write the configuration; `start` starts the broker. Its certificate has the names or addresses `hosts`."""
         self.authority, self.folder = authority, folder
         self.hubs_port, self.services_port = free_port(), free_port()
         self.log: list[str] = []
         hubs, services = (Listener(HOST, port) for port in (self.hubs_port, self.services_port))
-        identity = make_identity(authority, folder / "identities" / "broker", Kind.SERVICES, "broker", hosts=(HOST,))
+        identity = make_identity(authority, folder / "identities" / "broker", Kind.SERVICES, "broker", hosts=hosts)
         config = write_broker_config(
             folder / "broker", authority, identity, hubs=hubs, services=services, user=getpass.getuser()
         )

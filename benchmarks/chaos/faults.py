@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.chaos.link import FaultyLink
+from benchmarks.chaos.network import FarNetwork
 from benchmarks.chaos.processes import Supervised
 from benchmarks.chaos.site import Hub, Site
 from cloud.site.mosquitto import INGEST, OPENER
@@ -26,6 +27,8 @@ KILL_LIMIT_S: Final = 60.0
 POLL_S: Final = 0.05
 SLOW_BYTES_PER_S: Final = (1500.0, 12_000.0)
 """From a weak 2G link to a weak 3G one."""
+SLOW_KBIT_PER_S: Final = (24, 200)
+LOSS_PERCENT: Final = (2, 30)
 DELAY_S: Final = (0.2, 2.0)
 CUT_WITHIN_BYTES: Final = 6000
 """A message of a hub has 1 to 6 kB."""
@@ -136,6 +139,23 @@ def _take_down(link: FaultyLink, _rng: random.Random) -> None:
     link.reset()
 
 
+def break_network(change: Callable[[FarNetwork, random.Random], None]) -> Fault:
+    """Return the fault that breaks the link of the second network for a while."""
+
+    async def fault(chaos: Chaos) -> str:
+        far = chaos.site.plan.far
+        assert far is not None, "this run has no second network"
+        await asyncio.to_thread(change, far, chaos.rng)
+
+        async def repair() -> None:
+            await asyncio.to_thread(far.repair)
+
+        chaos.last(repair)
+        return "the second network"
+
+    return fault
+
+
 async def set_clock(chaos: Chaos) -> str:
     """Set a hub's wall clock a year back or forward, or right again."""
     hub = chaos.pick_hub()
@@ -232,6 +252,11 @@ LINK_FAULTS: Final[Mapping[str, Fault]] = {
     "slow": break_link(_slow),
     "black hole": break_link(_swallow),
     "down": break_link(_take_down),
+}
+NETWORK_FAULTS: Final[Mapping[str, Fault]] = {
+    "network slow": break_network(lambda far, rng: far.slow(rng.randrange(*SLOW_KBIT_PER_S))),
+    "network loss": break_network(lambda far, rng: far.lose(rng.randrange(*LOSS_PERCENT))),
+    "network black hole": break_network(lambda far, _rng: far.swallow()),
 }
 MACHINE_FAULTS: Final[Mapping[str, Fault]] = {
     "clock": set_clock,

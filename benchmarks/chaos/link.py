@@ -32,6 +32,7 @@ class FaultyLink:
 
     broker_port: int
     rng: random.Random
+    host: str = HOST
     port: int = 0
     delay_s: float = 0.0
     is_lossy: bool = False
@@ -44,9 +45,9 @@ class FaultyLink:
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def open(self) -> None:
-        """Listen on a free port."""
+        """Listen on a free port of `host`."""
         self._is_passing.set()
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
+        self._server = await asyncio.start_server(self._serve, self.host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

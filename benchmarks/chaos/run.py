@@ -11,13 +11,21 @@ from typing import Any, Final
 
 from benchmarks.chaos.account import Account, account_site
 from benchmarks.chaos.copies import Backups, make_copy_faults
-from benchmarks.chaos.faults import LINK_FAULTS, MACHINE_FAULTS, PROCESS_FAULTS, Chaos, Fault
+from benchmarks.chaos.faults import (
+    LINK_FAULTS,
+    MACHINE_FAULTS,
+    NETWORK_FAULTS,
+    PROCESS_FAULTS,
+    Chaos,
+    Fault,
+)
 from benchmarks.chaos.settle import resume, settle, wait_begun
 from benchmarks.chaos.site import SitePlan, running_site
 
 FULL: Final[Mapping[str, int]] = {
     **dict.fromkeys(PROCESS_FAULTS, 40),
     **{"cut": 20, "delay": 8, "loss": 8, "slow": 8, "black hole": 8, "down": 8},
+    **dict.fromkeys(NETWORK_FAULTS, 8),
     **{"clock": 16, "hub I/O error": 8, "database I/O error": 6, "hub disk full": 8, "database disk full": 5},
     **{"store restored": 10, "hub rolled back": 8, "hub copied": 5, "power cut": 14},
 }
@@ -68,7 +76,13 @@ class Run:
         plan, rng = self.plan, random.Random(self.plan.site.seed)
         schedule = [kind for kind, n in plan.faults.items() for _ in range(n)]
         rng.shuffle(schedule)
-        faults: dict[str, Fault] = {**PROCESS_FAULTS, **LINK_FAULTS, **MACHINE_FAULTS, **make_copy_faults(Backups())}
+        faults: dict[str, Fault] = {
+            **PROCESS_FAULTS,
+            **LINK_FAULTS,
+            **NETWORK_FAULTS,
+            **MACHINE_FAULTS,
+            **make_copy_faults(Backups()),
+        }
         async with running_site(plan.site) as site:
             chaos = Chaos(site, rng, plan.lasting_s)
             await wait_begun(site, plan.settle_limit_s)

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from benchmarks.chaos.hub import HubSettings
 from benchmarks.chaos.link import FaultyLink
+from benchmarks.chaos.network import SITE_ADDRESS, FarNetwork
 from benchmarks.chaos.processes import Supervised
 from cloud.folder import ClinicFolder
 from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, register_hub
@@ -26,6 +27,7 @@ from tests.mosquitto import HOST, Broker
 from tests.postgresql import Server, as_other_user, prepare_server
 
 N_INGEST: Final = 2
+FAR_HUBS: Final = 4
 STORE: Final = "site_blocks"
 PROJECTIONS: Final = "site_projections"
 ROOT: Final = Path(__file__).parents[2]
@@ -65,6 +67,7 @@ class SitePlan:
     """How a site is built: where, how many hubs, how often a hub stores a number, and its longest pause between connections.
 
     `disks` has a folder on a disk of its own for the clinic (`clinic`) and for some hubs (their names), which may be filled.
+    The last `FAR_HUBS` hubs run in the network `far`, if there is one.
     """
 
     folder: Path
@@ -73,6 +76,7 @@ class SitePlan:
     longest_pause_s: float
     seed: int
     disks: dict[str, Path] = field(default_factory=dict)
+    far: FarNetwork | None = None
 
 
 @dataclass(slots=True)
@@ -148,7 +152,8 @@ def make_hub(plan: SitePlan, settings: HubSettings, link: FaultyLink) -> Hub:
     """Return a hub whose process is not started."""
     file = Path(f"{settings.journal}.json")
     name = file.name.removesuffix(".json")
-    command = [sys.executable, "-m", "benchmarks.chaos.hub", str(file)]
+    prefix = plan.far.prefix if plan.far is not None and settings.host == SITE_ADDRESS else ()
+    command = [*prefix, sys.executable, "-m", "benchmarks.chaos.hub", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     hub = Hub(settings, Supervised(name, command, plan.folder / "logs" / f"{name}.log", environment), link)
     hub.configure(settings)
@@ -164,7 +169,8 @@ async def _make_hubs(plan: SitePlan, broker: Broker, clinic: ClinicFolder) -> li
         load_device_key(folder)
         request = RegistrationRequest(name, folder / DEVICE_PUBLIC_FILE, subject, now_s, BACKUP_INTERVAL_H)
         register_hub(clinic, request, now_s).save(folder / "registration.toml")
-        link = FaultyLink(broker.hubs_port, random.Random(f"{plan.seed} {name}"))
+        is_far = plan.far is not None and number > plan.hubs - FAR_HUBS
+        link = FaultyLink(broker.hubs_port, random.Random(f"{plan.seed} {name}"), SITE_ADDRESS if is_far else HOST)
         await link.open()
         settings = HubSettings(
             hub=name,
@@ -173,7 +179,7 @@ async def _make_hubs(plan: SitePlan, broker: Broker, clinic: ClinicFolder) -> li
             journal=str(plan.folder / "journals" / name),
             writer="sensor",
             identity=str(broker.identity(Kind.HUBS, name)),
-            host=HOST,
+            host=link.host,
             port=link.port,
             period_s=plan.period_s,
             longest_pause_s=plan.longest_pause_s,
@@ -213,7 +219,7 @@ async def running_site(plan: SitePlan) -> AsyncIterator[Site]:
     authority = await asyncio.to_thread(
         Authority.create, clinic.site, "Testklinik", "DE", "Bayern", int(time.time())
     )
-    broker = Broker(authority, plan.folder)
+    broker = Broker(authority, plan.folder, hosts=(HOST, SITE_ADDRESS))
     disk = plan.disks.get("clinic", plan.folder) / "postgresql"
     disk.mkdir()
     _let_other_users_pass(disk)
