@@ -114,7 +114,7 @@ def run_server(configure: Callable[[Path], Path] | None = None, *, is_durable: b
     `configure` writes files for TLS to a folder, and returns the path of a configuration file. The server then listens on a
     free port, too. With `is_durable` its files are on a disk, and it syncs each commit.
     """
-    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-", dir=None if is_durable else _find_memory()))
+    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-", dir=None if is_durable else find_memory()))
     try:
         server, command = prepare_server(folder, DURABLE_OPTIONS if is_durable else OPTIONS, configure)
         with (folder / "log").open("wb") as log:
@@ -168,7 +168,7 @@ def _find_binaries() -> Path:
     raise AssertionError
 
 
-def _find_memory() -> Path | None:
+def find_memory() -> Path | None:
     """Return the folder in memory if it has room, else None: the default folder for temporary files."""
     has_room = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED_BYTES
     return MEMORY if has_room else None

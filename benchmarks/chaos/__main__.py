@@ -56,7 +56,9 @@ def _run_inside(folder: Path, seed: int, minutes: float, share: float) -> int:
     console = Console(stderr=True)
     file = logging.FileHandler(folder / "chaos.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[file, RichHandler(console=console, show_path=False)])
+    logging.basicConfig(
+        level=logging.INFO, format="%(message)s", handlers=[file, RichHandler(console=console, show_path=False)]
+    )
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it reports each connection that a killed server ends
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with far_network() as far, Progress(*columns, console=console) as progress:

@@ -145,7 +145,11 @@ def account_site(site: Site) -> tuple[Account, list[str]]:
     for hub in site.hubs:
         excused |= {(hub.name, id_) for path in hub.discarded for id_ in read_buffer(path)}
     wrong = missing - excused
-    problems = [f"{'/'.join(writer)}: lost {one.lost}, unexplained {one.unexplained}" for writer, one in found.items() if one.lost or one.unexplained]
+    problems = [
+        f"{'/'.join(writer)}: lost {one.lost}, unexplained {one.unexplained}"
+        for writer, one in found.items()
+        if one.lost or one.unexplained
+    ]
     problems += [f"{hub}: block {id_} is missing" for hub, id_ in sorted(wrong)]
     problems += [f"{'/'.join(writer)} has no journal" for writer in opened.keys() - writers.keys()]
     accounts = found.values()

@@ -51,14 +51,14 @@ def make_copy_faults(backups: Backups) -> dict[str, Fault]:
         services = [*site.services[INGEST], *site.services[OPENER]]
         for process in services:
             await process.hold()
-        is_usable = backups.databases and backups.retired == len(site.retired) + len(site.copies)
+        is_usable = backups.databases and backups.retired == len(site.retired)
         if is_usable:
             chosen = backups.databases if chaos.rng.random() < 1 / 2 else (STORE,)
             await _create_all(chaos, {name: _backup_of(name) for name in chosen})
             backups.databases = ()
         else:
             await _create_all(chaos, {_backup_of(name): name for name in (STORE, PROJECTIONS)})
-            backups.databases, backups.retired = (STORE, PROJECTIONS), len(site.retired) + len(site.copies)
+            backups.databases, backups.retired = (STORE, PROJECTIONS), len(site.retired)
         for process in services:
             process.start()
         return f"restored {', '.join(chosen)}" if is_usable else "backed up"

@@ -74,7 +74,10 @@ class Supervised:
         pid = self.pid
         if pid is None:
             return False
-        os.kill(pid, signal.SIGKILL)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has just ended
+            return False
         return True
 
     def send(self, line: str) -> None:

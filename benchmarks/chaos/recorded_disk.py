@@ -199,5 +199,3 @@ def read_log(path: Path) -> list[Entry]:
         name = content[start : start + name_bytes].decode()
         entries.append(Entry(Op(op), name, value, content[start + name_bytes : at]))
     return entries
-
-

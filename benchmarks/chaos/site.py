@@ -216,9 +216,7 @@ async def running_site(plan: SitePlan) -> AsyncIterator[Site]:
     for name in ("journals", "logs"):
         (plan.folder / name).mkdir(parents=True)
     clinic = ClinicFolder(plan.folder / "clinic")
-    authority = await asyncio.to_thread(
-        Authority.create, clinic.site, "Testklinik", "DE", "Bayern", int(time.time())
-    )
+    authority = await asyncio.to_thread(Authority.create, clinic.site, "Testklinik", "DE", "Bayern", int(time.time()))
     broker = Broker(authority, plan.folder, hosts=(HOST, SITE_ADDRESS))
     disk = plan.disks.get("clinic", plan.folder) / "postgresql"
     disk.mkdir()

@@ -69,7 +69,12 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Entry
 
 def test_the_recorded_writes_give_the_files_that_the_process_left(recorded: tuple[Path, list[Entry]], tmp_path: Path) -> None:
     before, entries = recorded
-    replay(before, [*entries, *(Entry(Op.SYNC, name, 0, b"") for name in ("buffer.db", "buffer.db-wal"))], tmp_path / "cut", random.Random(1))
+    replay(
+        before,
+        [*entries, *(Entry(Op.SYNC, name, 0, b"") for name in ("buffer.db", "buffer.db-wal"))],
+        tmp_path / "cut",
+        random.Random(1),
+    )
     left = before.parent / "work"
     for name in ("buffer.db", "buffer.db-wal"):
         assert (tmp_path / "cut" / name).read_bytes() == (left / name).read_bytes()
@@ -110,6 +115,11 @@ def test_what_is_not_synced_is_there_or_missing_or_there_up_to_a_sector(tmp_path
     for seed in range(40):
         replay(tmp_path / "base", [write], tmp_path / str(seed), random.Random(seed))
         found.add((tmp_path / str(seed) / "file").read_bytes().count(b"1"))
-        replay(tmp_path / "base", [write, Entry(Op.SYNC, "file", 0, b"")], synced := tmp_path / f"{seed}-synced", random.Random(seed))
+        replay(
+            tmp_path / "base",
+            [write, Entry(Op.SYNC, "file", 0, b"")],
+            synced := tmp_path / f"{seed}-synced",
+            random.Random(seed),
+        )
         assert (synced / "file").read_bytes() == write.data
     assert found == {0, SECTOR_BYTES, 2 * SECTOR_BYTES}
