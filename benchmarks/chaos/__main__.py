@@ -23,7 +23,8 @@ from benchmarks.chaos.run import FULL, BrokenInvariantError, Run, RunPlan, log
 from benchmarks.chaos.site import SitePlan
 from tests.namespaces import unshare_command
 
-HUBS: Final = 20
+HUBS: Final = 18
+AGENTS: Final = 2
 HUB_DISKS: Final = 3
 """Hubs with a disk of their own that is filled. The others share one with the rest of the machine."""
 PERIOD_S: Final = 2.0
@@ -65,7 +66,7 @@ def _run_inside(folder: Path, seed: int, minutes: float, share: float) -> int:
         faults = {kind: round(n * share) for kind, n in FULL.items()}
         task = progress.add_task("faults", total=sum(faults.values()))
         disks = mount_disks(folder, HUB_DISKS)
-        site = SitePlan(folder, HUBS, PERIOD_S, LONGEST_PAUSE_S, seed, disks, far)
+        site = SitePlan(folder, HUBS, PERIOD_S, LONGEST_PAUSE_S, seed, disks, far, AGENTS)
         plan = RunPlan(site, faults, 20, (0.3, 12.0), (2.0, 10.0), SETTLE_LIMIT_S, minutes * 60)
         run = Run(plan, lambda done, _all: progress.update(task, completed=done))
         status = 0

@@ -127,15 +127,19 @@ def _is_inside(number: int, gaps: Iterable[Span]) -> bool:
     return any(before < number < after for before, after in gaps)
 
 
-def account_site(site: Site) -> tuple[Account, list[str]]:
-    """Compare all journals with the clinic's databases; returns the counts, and a line for each number or block that is wrong."""
+def account_site(site: Site, *, with_agents: bool = False) -> tuple[Account, list[str]]:
+    """Compare all journals with the clinic's databases; returns the counts, and a line for each number or block that is wrong.
+
+    `with_agents` counts the missing blocks of the whole agents, too: while they run, some are on their way.
+    """
+    agents = {agent.hub for agent in site.agents}
     with site.engine(PROJECTIONS).connect() as connection:
-        opened = read_opened(connection)
+        opened = {writer: one for writer, one in read_opened(connection).items() if writer[0] not in agents}
         unopened = connection.execute(select(func.count()).select_from(tables.unopened)).scalar_one()
     with site.engine(STORE).connect() as connection:
         blocks = connection.execute(select(func.count()).select_from(store_tables.blocks)).scalar_one()
         state = connection.execute(select(store_tables.state)).one()
-        missing = list_missing(connection)
+        missing = {(hub, id_) for hub, id_ in list_missing(connection) if with_agents or hub not in agents}
     writers = {(hub.name, hub.settings.writer): hub for hub in [*site.hubs, *site.retired]}
     found = {
         writer: account_writer(read_journal(hub.journal), opened.get(writer, _NOTHING), hub.rolled_back)
@@ -180,11 +184,11 @@ def read_opened(connection: Connection) -> dict[Writer, Opened]:
         waveforms[hub, sensor][sensor_ns // NS_PER_TICK] += 1
     found = tables.alerts.c
     for hub, sensor, id_ in connection.execute(select(found.hub, found.sensor, found.id)):
-        alerts[hub, sensor][int(id_.rpartition("-")[2])] += 1
+        if id_.startswith(f"{sensor}-"):  # the others are of whole agents
+            alerts[hub, sensor][int(id_.rpartition("-")[2])] += 1
     spans = tables.gaps.c
-    for hub, sensor, before, after in connection.execute(
-        select(spans.hub, spans.sensor, spans.from_sensor_ns, spans.to_sensor_ns)
-    ):
+    query = select(spans.hub, spans.sensor, spans.from_sensor_ns, spans.to_sensor_ns)
+    for hub, sensor, before, after in connection.execute(query.where(spans.to_sensor_ns.is_not(None))):
         gaps[hub, sensor].append((before // NS_PER_TICK, after // NS_PER_TICK))
     return {
         writer: Opened(vitals[writer], waveforms[writer], alerts[writer], tuple(gaps[writer]))

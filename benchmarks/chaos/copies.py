@@ -28,8 +28,12 @@ class Backups:
 
     databases: tuple[str, ...] = ()
     """Those of the clinic that have a backup."""
-    retired: int = 0
-    """How many copied hubs had ended when the backup was made: a store from before one ended would lose what only it had."""
+    age: tuple[int, int] = (0, 0)
+    """How many copied hubs had ended when the backup was made, and how often a clock had been set a year ahead.
+
+    A store from before a copied hub ended would lose what only that hub had. A hub whose clock is set ahead takes the end of the
+    retention as passed, and deletes what the clinic has acknowledged: it cannot send that again.
+    """
     hubs: dict[str, "HubBackup"] = field(default_factory=dict)
     count: int = 0
 
@@ -51,14 +55,15 @@ def make_copy_faults(backups: Backups) -> dict[str, Fault]:
         services = [*site.services[INGEST], *site.services[OPENER]]
         for process in services:
             await process.hold()
-        is_usable = backups.databases and backups.retired == len(site.retired)
+        age = (len(site.retired), chaos.leaps)
+        is_usable = backups.databases and backups.age == age
         if is_usable:
             chosen = backups.databases if chaos.rng.random() < 1 / 2 else (STORE,)
             await _create_all(chaos, {name: _backup_of(name) for name in chosen})
             backups.databases = ()
         else:
             await _create_all(chaos, {_backup_of(name): name for name in (STORE, PROJECTIONS)})
-            backups.databases, backups.retired = (STORE, PROJECTIONS), len(site.retired)
+            backups.databases, backups.age = (STORE, PROJECTIONS), age
         for process in services:
             process.start()
         return f"restored {', '.join(chosen)}" if is_usable else "backed up"

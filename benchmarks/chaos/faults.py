@@ -41,6 +41,8 @@ class Chaos:
     site: Site
     rng: random.Random
     lasting_s: tuple[float, float]
+    leaps: int = 0
+    """How often a clock was set a year ahead."""
     _lasting: dict[asyncio.Task[None], Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
     def last(self, end: Callable[[], Awaitable[None]]) -> None:
@@ -64,7 +66,7 @@ class Chaos:
             task = next(iter(self._lasting))
             task.cancel()
             await self._run_end(task)
-        for hub in self.site.hubs:
+        for hub in [*self.site.hubs, *self.site.agents]:
             hub.link.repair()
 
     def pick_hub(self) -> Hub:
@@ -88,7 +90,7 @@ async def kill(process: Supervised) -> str:
 
 
 async def kill_agent(chaos: Chaos) -> str:
-    return await kill(chaos.rng.choice([*chaos.site.hubs, *chaos.site.copies]).process)
+    return await kill(chaos.rng.choice([*chaos.site.hubs, *chaos.site.copies, *chaos.site.agents]).process)
 
 
 def kill_service(name: str) -> Fault:
@@ -102,7 +104,7 @@ def break_link(change: Callable[[FaultyLink, random.Random], None]) -> Fault:
     """Return the fault that breaks a hub's link for a while."""
 
     async def fault(chaos: Chaos) -> str:
-        hub = chaos.pick_hub()
+        hub = chaos.rng.choice([*chaos.site.hubs, *chaos.site.agents])
         change(hub.link, chaos.rng)
 
         async def repair() -> None:
@@ -160,6 +162,7 @@ async def set_clock(chaos: Chaos) -> str:
     """Set a hub's wall clock a year back or forward, or right again."""
     hub = chaos.pick_hub()
     offset_s = chaos.rng.choice((-YEAR_S, YEAR_S, 0))
+    chaos.leaps += offset_s > 0
     draft = hub.settings.offset_file.with_suffix(".draft")
     draft.write_text(str(offset_s))
     draft.replace(hub.settings.offset_file)

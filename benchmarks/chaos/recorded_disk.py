@@ -6,7 +6,6 @@
 import ctypes
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks.chaos.account import Account, account_site
+from benchmarks.chaos.agents import account_agents, add_counts, wait_sent
 from benchmarks.chaos.copies import Backups, make_copy_faults
 from benchmarks.chaos.faults import (
     LINK_FAULTS,
@@ -20,14 +21,14 @@ from benchmarks.chaos.faults import (
     Fault,
 )
 from benchmarks.chaos.settle import resume, settle, wait_begun
-from benchmarks.chaos.site import SitePlan, running_site
+from benchmarks.chaos.site import STORE, Site, SitePlan, running_site
 
 FULL: Final[Mapping[str, int]] = {
     **dict.fromkeys(PROCESS_FAULTS, 40),
     **{"cut": 20, "delay": 8, "loss": 8, "slow": 8, "black hole": 8, "down": 8},
     **dict.fromkeys(NETWORK_FAULTS, 8),
     **{"clock": 16, "hub I/O error": 8, "database I/O error": 6, "hub disk full": 8, "database disk full": 5},
-    **{"store restored": 10, "hub rolled back": 8, "hub copied": 5, "power cut": 14},
+    **{"store restored": 14, "hub rolled back": 8, "hub copied": 5, "power cut": 14},
 }
 """How often each fault is done. Of the restored stores and rolled-back hubs, every second one is the backup."""
 
@@ -64,6 +65,7 @@ class Run:
     checks: int = 0
     longest_settle_s: float = 0.0
     account: Account | None = None
+    frames: dict[str, int] = field(default_factory=dict)
     _started_s: float = 0.0
 
     async def run(self) -> None:
@@ -92,8 +94,9 @@ class Run:
                 self.done[kind] += 1
                 log.info("%d: %s: %s", number, kind, what)
                 self.on_progress(number, len(schedule))
-                if number % plan.check_every == 0 or number == len(schedule):
+                if number % plan.check_every == 0 and number < len(schedule):
                     await self.check(chaos)
+            await self.check(chaos, is_last=True)
 
     def _pause_s(self, rng: random.Random, left: int) -> float:
         """Return a random pause, shorter if the run is late."""
@@ -101,25 +104,35 @@ class Run:
         mean_s = (self._started_s + self.plan.until_s - time.monotonic()) / left
         return rng.uniform(shortest, max(shortest, min(longest, 2 * mean_s - shortest)))
 
-    async def check(self, chaos: Chaos) -> None:
-        """Repair everything, wait until the site has come to rest, and compare.
+    async def check(self, chaos: Chaos, *, is_last: bool = False) -> None:
+        """Repair everything, wait until the site has come to rest, and compare; at the last check with the whole agents, too.
 
         Raises:
             BrokenInvariantError: as `run`.
         """
+        site, limit_s = chaos.site, self.plan.settle_limit_s
         await chaos.repair_all()
         began_s = time.monotonic()
-        waiting = await settle(chaos.site, self.plan.settle_limit_s)
+        waiting = await wait_sent(site.agents, limit_s) if is_last else []
+        waiting = waiting or await settle(site, limit_s)
         settled_s = time.monotonic() - began_s
         self.longest_settle_s = max(self.longest_settle_s, settled_s)
         if waiting:
             raise BrokenInvariantError(f"after {settled_s:.0f} s the site is not at rest: {'; '.join(waiting)}")
-        self.account, problems = await asyncio.to_thread(account_site, chaos.site)
+        self.account, problems = await asyncio.to_thread(account_site, site, with_agents=is_last)
         self.checks += 1
         log.info("check %d after %.1f s: %s", self.checks, settled_s, self.account.counts())
         if not self.account.passed:
             raise BrokenInvariantError(f"{self.account.counts()}: {'; '.join(problems)}")
-        resume(chaos.site)
+        if is_last:
+            await self._account_agents(site)
+        resume(site)
+
+    async def _account_agents(self, site: Site) -> None:
+        found = await asyncio.to_thread(account_agents, site.agents, site.clinic, site.server.url(STORE))
+        self.frames = add_counts(found)
+        if failed := {hub: one.counts() for hub, one in found.items() if not one.passed}:
+            raise BrokenInvariantError(f"agents: {failed}")
 
     def counts(self) -> dict[str, Any]:
         """Return what was done and found."""
@@ -131,6 +144,7 @@ class Run:
             "faults": dict(self.done),
             "checks": self.checks,
             **found,
+            **self.frames,
             "longest_settle_s": round(self.longest_settle_s, 1),
             "minutes": round(minutes, 1),
         }

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Engine
 
+from benchmarks.chaos.agents import Agent, make_agent, virtual_radios
 from benchmarks.chaos.hub import HubSettings
 from benchmarks.chaos.link import FaultyLink
 from benchmarks.chaos.network import SITE_ADDRESS, FarNetwork
@@ -67,7 +68,7 @@ class SitePlan:
     """How a site is built: where, how many hubs, how often a hub stores a number, and its longest pause between connections.
 
     `disks` has a folder on a disk of its own for the clinic (`clinic`) and for some hubs (their names), which may be filled.
-    The last `FAR_HUBS` hubs run in the network `far`, if there is one.
+    The last `FAR_HUBS` hubs run in the network `far`, if there is one. Beside the hubs run so many whole agents.
     """
 
     folder: Path
@@ -77,6 +78,7 @@ class SitePlan:
     seed: int
     disks: dict[str, Path] = field(default_factory=dict)
     far: FarNetwork | None = None
+    agents: int = 0
 
 
 @dataclass(slots=True)
@@ -123,6 +125,7 @@ class Site:
     clinic: ClinicFolder
     services: dict[str, list[Supervised]]
     hubs: list[Hub]
+    agents: list[Agent] = field(default_factory=list)
     copies: list[Hub] = field(default_factory=list)
     retired: list[Hub] = field(default_factory=list)
     """Copies that ran to an end."""
@@ -133,6 +136,7 @@ class Site:
 
     def processes(self) -> list[Supervised]:
         found = [one for group in self.services.values() for one in group]
+        found += [process for agent in self.agents for process in (agent.process, agent.strap)]
         return [*found, *(hub.process for hub in [*self.hubs, *self.copies])]
 
     def make_copy(self, hub: Hub) -> Hub:
@@ -161,14 +165,11 @@ def make_hub(plan: SitePlan, settings: HubSettings, link: FaultyLink) -> Hub:
 
 
 async def _make_hubs(plan: SitePlan, broker: Broker, clinic: ClinicFolder) -> list[Hub]:
-    hubs, now_s = list[Hub](), int(time.time())
+    hubs = list[Hub]()
     for number in range(1, plan.hubs + 1):
         name, subject = f"hub-{number}", f"subject-{number}"
         folder = plan.disks.get(name, plan.folder) / name
-        folder.mkdir(mode=0o700)
-        load_device_key(folder)
-        request = RegistrationRequest(name, folder / DEVICE_PUBLIC_FILE, subject, now_s, BACKUP_INTERVAL_H)
-        register_hub(clinic, request, now_s).save(folder / "registration.toml")
+        _register(clinic, folder, name, subject)
         is_far = plan.far is not None and number > plan.hubs - FAR_HUBS
         link = FaultyLink(broker.hubs_port, random.Random(f"{plan.seed} {name}"), SITE_ADDRESS if is_far else HOST)
         await link.open()
@@ -186,6 +187,27 @@ async def _make_hubs(plan: SitePlan, broker: Broker, clinic: ClinicFolder) -> li
         )
         hubs.append(make_hub(plan, settings, link))
     return hubs
+
+
+def _register(clinic: ClinicFolder, folder: Path, name: str, subject: str) -> None:
+    """Make the data folder of a hub, which the clinic knows."""
+    now_s = int(time.time())
+    folder.mkdir(mode=0o700)
+    load_device_key(folder)
+    request = RegistrationRequest(name, folder / DEVICE_PUBLIC_FILE, subject, now_s, BACKUP_INTERVAL_H)
+    register_hub(clinic, request, now_s).save(folder / "registration.toml")
+
+
+async def _make_agents(plan: SitePlan, broker: Broker, clinic: ClinicFolder, sockets: list[Path]) -> list[Agent]:
+    agents = list[Agent]()
+    for number, socket in enumerate(sockets, start=1):
+        name, subject = f"agent-{number}", f"agent-subject-{number}"
+        data = plan.folder / name
+        _register(clinic, data, name, subject)
+        link = FaultyLink(broker.hubs_port, random.Random(f"{plan.seed} {name}"))
+        await link.open()
+        agents.append(make_agent(data, plan.folder / "logs", link, socket, name, subject, broker.identity(Kind.HUBS, name)))
+    return agents
 
 
 def _make_services(plan: SitePlan, broker: Broker, server: Server, command: list[str]) -> dict[str, list[Supervised]]:
@@ -222,20 +244,23 @@ async def running_site(plan: SitePlan) -> AsyncIterator[Site]:
     disk.mkdir()
     _let_other_users_pass(disk)
     server, command = await asyncio.to_thread(prepare_server, disk, POSTGRESQL_OPTIONS)
+    os.environ["PGPASSFILE"] = str(server.password_file)
     services = _make_services(plan, broker, server, command)
-    site = Site(plan, server, broker, clinic, services, await _make_hubs(plan, broker, clinic))
-    try:
-        services["postgresql"][0].start()
-        await _create_databases(site)
-        for process in site.processes():
-            process.start()
-        yield site
-    finally:
-        for hub in site.hubs:
-            await hub.link.close()
-        for process in site.processes():
-            await process.stop()
-        server.close()
+    async with virtual_radios(plan.agents) as sockets:
+        hubs, agents = await _make_hubs(plan, broker, clinic), await _make_agents(plan, broker, clinic, sockets)
+        site = Site(plan, server, broker, clinic, services, hubs, agents)
+        try:
+            services["postgresql"][0].start()
+            await _create_databases(site)
+            for process in site.processes():
+                process.start()
+            yield site
+        finally:
+            for process in site.processes():
+                await process.stop()
+            for hub in [*site.hubs, *site.agents]:
+                await hub.link.close()
+            server.close()
 
 
 def _let_other_users_pass(folder: Path) -> None:
@@ -253,8 +278,3 @@ async def _create_databases(site: Site) -> None:
         await asyncio.sleep(0.1)
     for name in (STORE, PROJECTIONS):
         await asyncio.to_thread(site.server.create, name)
-
-
-def describe_counts(site: Site) -> dict[str, Any]:
-    """Return how often each kind of process was started."""
-    return {kind: sum(one.starts for one in group) for kind, group in site.services.items()}
