@@ -27,12 +27,13 @@ HUBS: Final = 18
 AGENTS: Final = 2
 HUB_DISKS: Final = 3
 """Hubs with a disk of their own that is filled. The others share one with the rest of the machine."""
-PERIOD_S: Final = 2.0
+PERIOD_S: Final = 4.0
 MINUTES: Final = 40.0
 """When the last fault should be done; the last check follows, and all is to be over within 45 min."""
 LONGEST_PAUSE_S: Final = 30.0
 """A hub's own longest pause between two connections (`sync.mqtt.BACKOFF_S`)."""
-SETTLE_LIMIT_S: Final = 240.0
+SETTLE_LIMIT_S: Final = 400.0
+"""A restored store is opened again from its first block."""
 _INSIDE: Final = "PULSEGATE_CHAOS_INSIDE"
 
 
@@ -48,7 +49,7 @@ def main() -> int:
         parser.error("it mounts disks and makes networks: run it as root")
     if _INSIDE not in os.environ:
         words = [*unshare_command("--net", "--mount"), sys.executable, "-m", "benchmarks.chaos", *sys.argv[1:]]
-        os.execvpe(words[0], words, {**os.environ, _INSIDE: "1"})
+        os.execvpe(words[0], words, {**os.environ, _INSIDE: "1"})  # noqa: S606
     return _run_inside(arguments.folder.resolve(), arguments.seed, arguments.minutes, arguments.share)
 
 

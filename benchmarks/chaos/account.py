@@ -5,6 +5,7 @@ between the ends of a gap record. Only a buffer that a person replaced by an old
 sent, and a gap record must name them, too.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import Final
 from sqlalchemy import Connection, func, select
 
 from benchmarks.block_account import read_buffer
+from benchmarks.chaos.agents import SENSOR as AGENT_SENSOR
 from benchmarks.chaos.hub import ALERT_EVERY, NS_PER_TICK, read_journal
 from benchmarks.chaos.site import PROJECTIONS, STORE, Hub, Site
 from cloud import tables
@@ -33,7 +35,9 @@ class Opened:
     vitals: Counter[int]
     waveforms: Counter[int]
     alerts: Counter[int]
-    gaps: tuple[Span, ...]
+    gaps: tuple[Span, ...] = ()
+    steps: tuple[Span, ...] = ()
+    """Pairs of numbers that followed each other: nothing was to be stored between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,7 @@ class WriterAccount:
     invented: int
 
 
-_NOTHING: Final = Opened(Counter(), Counter(), Counter(), ())
+_NOTHING: Final = Opened(Counter(), Counter(), Counter())
 
 
 def account_writer(journal: Sequence[int], opened: Opened, rolled_back: Sequence[Span]) -> WriterAccount:
@@ -103,8 +107,9 @@ def account_writer(journal: Sequence[int], opened: Opened, rolled_back: Sequence
         lost |= {number for number in of_lane - lane.keys() if not _is_within(number, rolled_back)}
     known = acknowledged | vitals.keys()
     between = range(min(known), max(known) + 1) if known else range(0)
-    missing = [number for number in between if number not in vitals]
-    unexplained = [number for number in missing if not _is_inside(number, opened.gaps)]
+    quiet, explained = _numbers_inside(opened.steps) - acknowledged, _numbers_inside(opened.gaps)
+    missing = [number for number in between if number not in vitals and number not in quiet]
+    unexplained = [number for number in missing if number not in explained]
     duplicates = sum(n - 1 for lane in (vitals, opened.waveforms, opened.alerts) for n in lane.values())
     invented = (opened.waveforms.keys() | opened.alerts.keys()) - vitals.keys()
     return WriterAccount(
@@ -123,8 +128,8 @@ def _is_within(number: int, stretches: Iterable[Span]) -> bool:
     return any(first < number <= last for first, last in stretches)
 
 
-def _is_inside(number: int, gaps: Iterable[Span]) -> bool:
-    return any(before < number < after for before, after in gaps)
+def _numbers_inside(spans: Iterable[Span]) -> set[int]:
+    return {number for before, after in spans for number in range(before + 1, after)}
 
 
 def account_site(site: Site, *, with_agents: bool = False) -> tuple[Account, list[str]]:
@@ -177,8 +182,11 @@ def read_opened(connection: Connection) -> dict[Writer, Opened]:
     vitals, waveforms = defaultdict[Writer, Counter[int]](Counter), defaultdict[Writer, Counter[int]](Counter)
     alerts, gaps = defaultdict[Writer, Counter[int]](Counter), defaultdict[Writer, list[Span]](list)
     rows = tables.vitals.c
-    for hub, sensor, value in connection.execute(select(rows.hub, rows.sensor, rows.value)):
+    steps = defaultdict[Writer, list[Span]](list)
+    for hub, sensor, value, flags in connection.execute(select(rows.hub, rows.sensor, rows.value, rows.flags)):
         vitals[hub, sensor][int(value)] += 1
+        if sensor != AGENT_SENSOR:
+            steps[hub, sensor] += [(int(before), int(value)) for before in json.loads(flags)]
     waves = tables.waveforms.c
     for hub, sensor, sensor_ns in connection.execute(select(waves.hub, waves.sensor, waves.sensor_ns)):
         waveforms[hub, sensor][sensor_ns // NS_PER_TICK] += 1
@@ -191,7 +199,7 @@ def read_opened(connection: Connection) -> dict[Writer, Opened]:
     for hub, sensor, before, after in connection.execute(query.where(spans.to_sensor_ns.is_not(None))):
         gaps[hub, sensor].append((before // NS_PER_TICK, after // NS_PER_TICK))
     return {
-        writer: Opened(vitals[writer], waveforms[writer], alerts[writer], tuple(gaps[writer]))
+        writer: Opened(vitals[writer], waveforms[writer], alerts[writer], tuple(gaps[writer]), tuple(steps[writer]))
         for writer in vitals.keys() | waveforms.keys() | alerts.keys()
     }
 
@@ -213,7 +221,7 @@ def compare_marks(connection: Connection, hub: Hub, status: Mapping[str, object]
     """Return a line for each lane of a hub's present epoch whose end, and mark at the two ends, are not the same."""
     marks = store_tables.marks.c
     query = select(marks.lane, marks.seq).where(marks.hub == hub.name, marks.epoch == status["epoch"])
-    held = {lane: seq for lane, seq in connection.execute(query)}
+    held = dict(connection.execute(query).tuples().all())
     heads: Mapping[str, Sequence[int]] = status["heads"]  # type: ignore[assignment]
     return [
         f"{hub.name}: lane {lane} ends at {seq}, the hub's mark is {mark}, the clinic's {held.get(lane, 0)}"

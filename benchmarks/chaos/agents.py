@@ -35,6 +35,7 @@ hub = {hub}
 subject = {subject}
 data = {data}
 radio = {radio}
+upload = "all"
 [clinic]
 host = {host}
 port = {port}

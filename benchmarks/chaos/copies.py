@@ -11,15 +11,15 @@ import pg8000.dbapi
 from sqlalchemy.exc import DBAPIError
 
 from benchmarks.chaos.faults import Chaos, Fault
-from benchmarks.chaos.hub import read_journal
+from benchmarks.chaos.hub import TICK_S, read_journal
 from benchmarks.chaos.power_cut import choose_cut, replay
 from benchmarks.chaos.recorded_disk import Op, read_log
 from benchmarks.chaos.site import PROJECTIONS, STORE, Hub
 from cloud.site.mosquitto import INGEST, OPENER
 
 DATABASE_LIMIT_S: Final = 120.0
-RECORDED_S: Final = (6.0, 14.0)
-"""How long a hub stores without a connection before its power is cut."""
+RECORDED_S: Final = (3.0, 9.0)
+"""How long a hub stores each tick, without a connection, before its power is cut."""
 
 
 @dataclass(slots=True)
@@ -31,8 +31,8 @@ class Backups:
     age: tuple[int, int] = (0, 0)
     """How many copied hubs had ended when the backup was made, and how often a clock had been set a year ahead.
 
-    A store from before a copied hub ended would lose what only that hub had. A hub whose clock is set ahead takes the end of the
-    retention as passed, and deletes what the clinic has acknowledged: it cannot send that again.
+    A store from before a copied hub ended would lose what only that hub had. A hub whose clock is set ahead takes the retention
+    as over, and deletes what the clinic has acknowledged: it cannot send that again.
     """
     hubs: dict[str, "HubBackup"] = field(default_factory=dict)
     count: int = 0
@@ -157,7 +157,7 @@ async def cut_power(chaos: Chaos) -> str:
     base = work / "base"
     shutil.copytree(hub.folder, base, ignore=shutil.ignore_patterns("*-shm", "filler"))
     usual = hub.settings
-    hub.configure(replace(usual, recording=str(log)))
+    hub.configure(replace(usual, recording=str(log), period_s=TICK_S))
     hub.process.start()
     await asyncio.sleep(chaos.rng.uniform(*RECORDED_S))
     await hub.process.hold()

@@ -18,5 +18,6 @@ def mount_disks(folder: Path, hubs: int) -> dict[str, Path]:
     for name, size in sizes.items():
         disks[name] = folder / "disks" / name
         disks[name].mkdir(parents=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none", disks[name]], check=True)
+        words = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none"]
+        subprocess.run([*words, disks[name]], check=True)
     return disks

@@ -66,8 +66,8 @@ class Chaos:
             task = next(iter(self._lasting))
             task.cancel()
             await self._run_end(task)
-        for hub in [*self.site.hubs, *self.site.agents]:
-            hub.link.repair()
+        for link in self.site.links():
+            link.repair()
 
     def pick_hub(self) -> Hub:
         return self.rng.choice(self.site.hubs)
@@ -90,7 +90,9 @@ async def kill(process: Supervised) -> str:
 
 
 async def kill_agent(chaos: Chaos) -> str:
-    return await kill(chaos.rng.choice([*chaos.site.hubs, *chaos.site.copies, *chaos.site.agents]).process)
+    site = chaos.site
+    hubs = [hub.process for hub in [*site.hubs, *site.copies]]
+    return await kill(chaos.rng.choice([*hubs, *(agent.process for agent in site.agents)]))
 
 
 def kill_service(name: str) -> Fault:
@@ -104,14 +106,14 @@ def break_link(change: Callable[[FaultyLink, random.Random], None]) -> Fault:
     """Return the fault that breaks a hub's link for a while."""
 
     async def fault(chaos: Chaos) -> str:
-        hub = chaos.rng.choice([*chaos.site.hubs, *chaos.site.agents])
-        change(hub.link, chaos.rng)
+        link = chaos.rng.choice(chaos.site.links())
+        change(link, chaos.rng)
 
         async def repair() -> None:
-            hub.link.repair()
+            link.repair()
 
         chaos.last(repair)
-        return hub.name
+        return link.name
 
     return fault
 

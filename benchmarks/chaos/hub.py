@@ -1,8 +1,8 @@
 """A hub of the chaos run, in a process of its own: `python -m benchmarks.chaos.hub SETTINGS.json`.
 
-It has the agent's buffer, uplink, keys and TLS identity, and no sensors: at each tick it stores numbered records. A number is a
-multiple of `period_s` of the machine's monotonic clock, so the numbers go on while the hub is dead; after a restart a gap record
-says which are missing. What was stored is then noted in a journal. The wall clock of the buffer can be set from outside.
+It has the agent's buffer, uplink, keys and TLS identity, and no sensors: every `period_s` it stores records with a number, and
+the number before. They count ticks of the machine's monotonic clock, so they go on while the hub is dead; after a restart a gap
+record says which are missing. What was stored is noted in a journal. The wall clock of the buffer can be set from outside.
 
 Standard input carries commands, one a line: `pause`, `resume`, and `status`, which is answered by a line of JSON. Its end ends
 the hub.
@@ -36,8 +36,12 @@ from sync.registration import Registration
 from sync.uplink import Uplink, UplinkCallbacks
 from sync.wire import UPLINK_LANES, Lane, ack_topic, command_topic, receipt_topic
 
+TICK_S: Final = 0.25
+"""The numbers count these."""
 NS_PER_TICK: Final = 1_000_000_000
-"""The sensor's clock counts a second for each number."""
+"""The sensor's clock counts a second for each tick."""
+LATE: Final = 1.6
+"""A number that comes after so many periods follows a gap; two periods would be one that was not stored."""
 ALERT_EVERY: Final = 10
 """Every tenth number comes with an alert."""
 SAMPLES: Final = 64
@@ -133,11 +137,12 @@ class ChaosHub:
 
     def _store(self) -> None:
         """Store the present number, then note it in the journal. If this fails, a gap will say that the number is missing."""
-        number, at_us = int(time.monotonic() // self.settings.period_s), wall_us(self.settings)
+        number, at_us = int(time.monotonic() // TICK_S), wall_us(self.settings)
         if self._last is not None and number <= self._last[0]:
             return
         value = (number, at_us)
-        blocks = list(make_blocks(self.settings.writer, number, at_us, self._last))
+        longest = max(1, int(LATE * self.settings.period_s / TICK_S))
+        blocks = list(make_blocks(self.settings.writer, number, at_us, self._last, longest))
         self.outbox.put_many(blocks, {self.settings.writer: json.dumps(value).encode()})
         append_line(Path(self.settings.journal), number)
         if self.writes is not None:
@@ -179,15 +184,22 @@ class ChaosHub:
         }
 
 
-def make_blocks(writer: str, number: int, at_us: int, last: tuple[int, int] | None) -> Iterator[tuple[Lane, bytes]]:
-    """Yield the blocks of a number: a gap since the last number if others are between, a vital sign, a waveform, an alert."""
+def make_blocks(
+    writer: str, number: int, at_us: int, last: tuple[int, int] | None, longest: int
+) -> Iterator[tuple[Lane, bytes]]:
+    """Yield the blocks of a number: a vital sign, a waveform, an alert; and a gap if the last was more than `longest` ago.
+
+    Otherwise the vital sign has the last number as a flag: between the two, nothing was to be stored.
+    """
     times = Times(at_us, at_us, number * NS_PER_TICK, number * NS_PER_TICK)
     vital: list[Record] = []
-    if last is not None and number > last[0] + 1:
+    is_late = last is None or number > last[0] + longest
+    flags = () if last is None or is_late else (str(last[0]),)
+    if last is not None and is_late:
         missing = number - last[0] - 1
         sensor_ns = (last[0] * NS_PER_TICK, number * NS_PER_TICK)
         vital.append(GapRecord(writer, VITAL, last[1], at_us, missing, "restart", *sensor_ns))
-    yield "vital", encode_records([*vital, VitalRecord(writer, VITAL, times, float(number))])
+    yield "vital", encode_records([*vital, VitalRecord(writer, VITAL, times, float(number), flags)])
     samples = np.arange(number, number + SAMPLES, dtype=np.int32)
     yield "wave", encode_records([WaveformRecord(writer, WAVE, times, float(SAMPLES), 0.001, samples)])
     if number % ALERT_EVERY == 0:

@@ -30,6 +30,7 @@ class FaultyLink:
         cut_after_bytes: after so many further bytes to the broker the connection is reset, in the middle of a message.
     """
 
+    name: str
     broker_port: int
     rng: random.Random
     host: str = HOST

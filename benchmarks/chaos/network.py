@@ -1,15 +1,16 @@
 """A second network on this machine, for some hubs, with a link to the site that the kernel itself slows, loses on or cuts.
 
-It needs a network namespace of this process's own (`unshare --net`). The link is a veth pair; tbf slows it, nftables drops packets.
+It needs a network namespace of this process's own (`unshare --net`). The link is a veth pair; tbf slows it, and nftables drops
+packets.
 """
 
-import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 SITE_ADDRESS: Final = "10.91.0.1"
@@ -61,7 +62,8 @@ def _run(command: str, prefix: tuple[str, ...] = ()) -> None:
 def far_network() -> Iterator[FarNetwork]:
     """Make the second network; this process must be in a network namespace of its own."""
     _run("ip link set lo up")
-    holder = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", "unshare", "--net", "--", "sleep", "infinity"])
+    words = "setpriv --pdeathsig KILL -- unshare --net -- sleep infinity"
+    holder = subprocess.Popen(words.split())
     try:
         _wait_separate(holder.pid)
         far = FarNetwork(("nsenter", "--net", "--target", str(holder.pid), "--"))
@@ -82,6 +84,6 @@ def far_network() -> Iterator[FarNetwork]:
 
 def _wait_separate(pid: int) -> None:
     deadline_s = time.monotonic() + _START_LIMIT_S
-    while os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+    while Path(f"/proc/{pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
         assert time.monotonic() < deadline_s, "no second network namespace can be made"
         time.sleep(0.01)

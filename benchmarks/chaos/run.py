@@ -28,7 +28,7 @@ FULL: Final[Mapping[str, int]] = {
     **{"cut": 20, "delay": 8, "loss": 8, "slow": 8, "black hole": 8, "down": 8},
     **dict.fromkeys(NETWORK_FAULTS, 8),
     **{"clock": 16, "hub I/O error": 8, "database I/O error": 6, "hub disk full": 8, "database disk full": 5},
-    **{"store restored": 14, "hub rolled back": 8, "hub copied": 5, "power cut": 14},
+    **{"store restored": 10, "hub rolled back": 8, "hub copied": 5, "power cut": 14},
 }
 """How often each fault is done. Of the restored stores and rolled-back hubs, every second one is the backup."""
 
@@ -119,11 +119,12 @@ class Run:
         self.longest_settle_s = max(self.longest_settle_s, settled_s)
         if waiting:
             raise BrokenInvariantError(f"after {settled_s:.0f} s the site is not at rest: {'; '.join(waiting)}")
-        self.account, problems = await asyncio.to_thread(account_site, site, with_agents=is_last)
+        found, problems = await asyncio.to_thread(account_site, site, with_agents=is_last)
+        self.account = found
         self.checks += 1
-        log.info("check %d after %.1f s: %s", self.checks, settled_s, self.account.counts())
-        if not self.account.passed:
-            raise BrokenInvariantError(f"{self.account.counts()}: {'; '.join(problems)}")
+        log.info("check %d after %.1f s: %s", self.checks, settled_s, found.counts())
+        if not found.passed:
+            raise BrokenInvariantError(f"{found.counts()}: {'; '.join(problems)}")
         if is_last:
             await self._account_agents(site)
         resume(site)

@@ -1,4 +1,4 @@
-"""The site under test: PostgreSQL, mosquitto, ingest workers, an opener and hubs, each a process of its own, with mutual TLS."""
+"""The site under test: PostgreSQL, mosquitto, ingest workers, an opener and hubs, each its own process, with mutual TLS."""
 
 import asyncio
 import os
@@ -139,6 +139,10 @@ class Site:
         found += [process for agent in self.agents for process in (agent.process, agent.strap)]
         return [*found, *(hub.process for hub in [*self.hubs, *self.copies])]
 
+    def links(self) -> list[FaultyLink]:
+        """Return the link of each hub and agent."""
+        return [*(hub.link for hub in self.hubs), *(agent.link for agent in self.agents)]
+
     def make_copy(self, hub: Hub) -> Hub:
         """Start a second hub on a copy of a hub's folder: it has the same identity, and another sensor. Hold the hub before."""
         self.copied += 1
@@ -171,7 +175,7 @@ async def _make_hubs(plan: SitePlan, broker: Broker, clinic: ClinicFolder) -> li
         folder = plan.disks.get(name, plan.folder) / name
         _register(clinic, folder, name, subject)
         is_far = plan.far is not None and number > plan.hubs - FAR_HUBS
-        link = FaultyLink(broker.hubs_port, random.Random(f"{plan.seed} {name}"), SITE_ADDRESS if is_far else HOST)
+        link = FaultyLink(name, broker.hubs_port, random.Random(f"{plan.seed} {name}"), SITE_ADDRESS if is_far else HOST)
         await link.open()
         settings = HubSettings(
             hub=name,
@@ -204,7 +208,7 @@ async def _make_agents(plan: SitePlan, broker: Broker, clinic: ClinicFolder, soc
         name, subject = f"agent-{number}", f"agent-subject-{number}"
         data = plan.folder / name
         _register(clinic, data, name, subject)
-        link = FaultyLink(broker.hubs_port, random.Random(f"{plan.seed} {name}"))
+        link = FaultyLink(name, broker.hubs_port, random.Random(f"{plan.seed} {name}"))
         await link.open()
         agents.append(make_agent(data, plan.folder / "logs", link, socket, name, subject, broker.identity(Kind.HUBS, name)))
     return agents
@@ -258,8 +262,8 @@ async def running_site(plan: SitePlan) -> AsyncIterator[Site]:
         finally:
             for process in site.processes():
                 await process.stop()
-            for hub in [*site.hubs, *site.agents]:
-                await hub.link.close()
+            for link in site.links():
+                await link.close()
             server.close()
 
 

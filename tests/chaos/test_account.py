@@ -5,9 +5,9 @@ from collections import Counter
 from benchmarks.chaos.account import Opened, account_writer
 
 
-def opened(*numbers: int, gaps: tuple[tuple[int, int], ...] = ()) -> Opened:
+def opened(*numbers: int, gaps: tuple[tuple[int, int], ...] = (), steps: tuple[tuple[int, int], ...] = ()) -> Opened:
     alerts = Counter(number for number in numbers if number % 10 == 0)
-    return Opened(Counter(numbers), Counter(numbers), alerts, gaps)
+    return Opened(Counter(numbers), Counter(numbers), alerts, gaps, steps)
 
 
 def test_what_a_gap_names_is_explained_and_nothing_else() -> None:
@@ -25,8 +25,8 @@ def test_what_a_hub_was_told_is_durable_is_lost_though_a_gap_names_it() -> None:
 
 def test_what_is_missing_in_one_lane_is_lost() -> None:
     whole = opened(9, 10, 11)
-    without_alert = Opened(whole.vitals, whole.waveforms, Counter(), ())
-    without_wave = Opened(whole.vitals, Counter([9, 10]), whole.alerts, ())
+    without_alert = Opened(whole.vitals, whole.waveforms, Counter())
+    without_wave = Opened(whole.vitals, Counter([9, 10]), whole.alerts)
     assert account_writer([9, 10, 11], without_alert, []).lost == (10,)
     assert account_writer([9, 10, 11], without_wave, []).lost == (11,)
 
@@ -42,9 +42,16 @@ def test_what_was_replaced_by_an_older_buffer_is_rolled_back_and_still_needs_a_g
 def test_what_is_opened_twice_is_a_duplicate_and_what_nobody_stored_is_invented() -> None:
     assert account_writer([1], opened(1, 1), []).duplicates == 2  # as vital sign and as waveform
     whole = opened(1)
-    assert account_writer([1], Opened(whole.vitals, Counter([1, 2]), Counter([10]), ()), []).invented == 2
+    assert account_writer([1], Opened(whole.vitals, Counter([1, 2]), Counter([10])), []).invented == 2
 
 
 def test_what_was_stored_and_not_noted_before_the_kill_is_no_loss() -> None:
     account = account_writer([1], opened(1, 2), [])
     assert (account.acknowledged, account.opened, account.lost, account.unexplained) == (1, 2, (), ())
+
+
+def test_between_two_numbers_that_followed_each_other_nothing_is_missing_but_what_was_acknowledged() -> None:
+    account = account_writer([1, 5], opened(1, 5, steps=((1, 5),)), [])
+    assert (account.in_gaps, account.unexplained) == (0, ())
+    account = account_writer([1, 3, 5], opened(1, 5, steps=((1, 5),)), [])
+    assert (account.lost, account.unexplained) == ((3,), (3,))

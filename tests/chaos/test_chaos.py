@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: a site with three hubs, whose processes are killed, and whose links, disks and clocks fail."""
+"""The short form of `make chaos`: a site with three hubs; its processes are killed, its links, disks and clocks fail."""
 
 import asyncio
 import logging
