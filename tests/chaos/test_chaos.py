@@ -1,17 +1,10 @@
 """The short form of `make chaos`: a site with three hubs; its processes are killed, its links, disks and clocks fail."""
 
 import asyncio
-import logging
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from benchmarks.chaos.run import Run, RunPlan
 from benchmarks.chaos.site import SitePlan
-from tests.postgresql import find_memory
 
 FAULTS = {
     **{"kill agent": 2, "kill broker": 2, "kill ingest": 2, "kill opener": 2, "kill postgresql": 2},
@@ -20,19 +13,8 @@ FAULTS = {
 }
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """In memory, where a database server starts again at once."""
-    path = Path(tempfile.mkdtemp(prefix="pulsegate-chaos-", dir=find_memory()))
-    yield path
-    shutil.rmtree(path)
-
-
-def test_nothing_is_lost_twice_there_or_unexplained_while_everything_is_killed(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it reports each connection that a killed server ends
-    site = SitePlan(folder / "site", hubs=3, period_s=0.4, longest_pause_s=0.5, seed=7)
+def test_nothing_is_lost_twice_there_or_unexplained_while_everything_is_killed(memory_folder: Path) -> None:
+    site = SitePlan(memory_folder / "site", hubs=3, period_s=0.4, longest_pause_s=0.5, seed=7)
     run = Run(RunPlan(site, FAULTS, check_every=100, pause_s=(0.05, 0.5), lasting_s=(0.5, 1.5), settle_limit_s=60, until_s=10))
     asyncio.run(run.run())
     assert run.account is not None

@@ -82,12 +82,12 @@ def test_the_recorded_writes_give_the_files_that_the_process_left(recorded: tupl
     assert written == {"buffer.db", "buffer.db-wal"}
 
 
-def test_nothing_that_was_stored_is_lost_by_a_power_cut(recorded: tuple[Path, list[Entry]], tmp_path: Path) -> None:
+def test_nothing_that_was_stored_is_lost_by_a_power_cut(recorded: tuple[Path, list[Entry]], memory_folder: Path) -> None:
     before, entries = recorded
     rng = random.Random(2)
     cuts = [*rng.sample(sync_points(entries), 12), *(choose_cut(entries, rng) for _ in range(20))]
     for number, cut in enumerate(cuts):
-        replay(before, entries[:cut], folder := tmp_path / str(number), rng)
+        replay(before, entries[:cut], folder := memory_folder / str(number), rng)
         with closing(open_outbox(folder)) as outbox:
             stored, last = outbox.statistics().stored, outbox.load_state("last")
             durable = last_mark(entries[:cut])
