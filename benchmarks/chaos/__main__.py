@@ -28,7 +28,7 @@ AGENTS: Final = 2
 HUB_DISKS: Final = 3
 """Hubs with a disk of their own that is filled. The others share one with the rest of the machine."""
 PERIOD_S: Final = 4.0
-MINUTES: Final = 40.0
+MINUTES: Final = 39.0
 """When the last fault should be done; the last check follows, and all is to be over within 45 min."""
 LONGEST_PAUSE_S: Final = 30.0
 """A hub's own longest pause between two connections (`sync.mqtt.BACKOFF_S`)."""

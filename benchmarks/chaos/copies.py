@@ -18,22 +18,15 @@ from benchmarks.chaos.site import PROJECTIONS, STORE, Hub
 from cloud.site.mosquitto import INGEST, OPENER
 
 DATABASE_LIMIT_S: Final = 120.0
+BACKUP_AGE_S: Final = (5.0, 20.0)
 RECORDED_S: Final = (3.0, 9.0)
 """How long a hub stores each tick, without a connection, before its power is cut."""
 
 
 @dataclass(slots=True)
 class Backups:
-    """The backups that may be put back."""
+    """The hubs whose buffer may be put back, and how many there were ever."""
 
-    databases: tuple[str, ...] = ()
-    """Those of the clinic that have a backup."""
-    age: tuple[int, int] = (0, 0)
-    """How many copied hubs had ended when the backup was made, and how often a clock had been set a year ahead.
-
-    A store from before a copied hub ended would lose what only that hub had. A hub whose clock is set ahead takes the retention
-    as over, and deletes what the clinic has acknowledged: it cannot send that again.
-    """
     hubs: dict[str, "HubBackup"] = field(default_factory=dict)
     count: int = 0
 
@@ -48,25 +41,6 @@ class HubBackup:
 
 def make_copy_faults(backups: Backups) -> dict[str, Fault]:
     """Return the faults that use these backups, by name."""
-
-    async def change_store(chaos: Chaos) -> str:
-        """Back the store up, or put the backup back; the projections with it, or not."""
-        site = chaos.site
-        services = [*site.services[INGEST], *site.services[OPENER]]
-        for process in services:
-            await process.hold()
-        age = (len(site.retired), chaos.leaps)
-        is_usable = backups.databases and backups.age == age
-        if is_usable:
-            chosen = backups.databases if chaos.rng.random() < 1 / 2 else (STORE,)
-            await _create_all(chaos, {name: _backup_of(name) for name in chosen})
-            backups.databases = ()
-        else:
-            await _create_all(chaos, {_backup_of(name): name for name in (STORE, PROJECTIONS)})
-            backups.databases, backups.age = (STORE, PROJECTIONS), age
-        for process in services:
-            process.start()
-        return f"restored {', '.join(chosen)}" if is_usable else "backed up"
 
     async def change_buffer(chaos: Chaos) -> str:
         """Copy a hub's folder, or put back the oldest copy."""
@@ -85,11 +59,35 @@ def make_copy_faults(backups: Backups) -> dict[str, Fault]:
         hub.process.start()
         return f"{hub.name} {'rolled back' if ready else 'backed up'}"
 
-    return {"store restored": change_store, "hub rolled back": change_buffer, "hub copied": copy_hub, "power cut": cut_power}
+    return {"store restored": restore_store, "hub rolled back": change_buffer, "hub copied": copy_hub, "power cut": cut_power}
 
 
 def _copied(chaos: Chaos) -> set[str]:
     return {copy.name for copy in chaos.site.copies}
+
+
+async def restore_store(chaos: Chaos) -> str:
+    """Back the store and the projections up, and put the store back a little later; the projections with it, or not.
+
+    Links and disks are repaired before: a hub whose disk is full deletes what the clinic has acknowledged, to store what is new.
+    It could not send that again.
+    """
+    await chaos.repair_all()
+    site = chaos.site
+    services = [*site.services[INGEST], *site.services[OPENER]]
+    for process in services:
+        await process.hold()
+    await _create_all(chaos, {_backup_of(name): name for name in (STORE, PROJECTIONS)})
+    for process in services:
+        process.start()
+    await asyncio.sleep(chaos.rng.uniform(*BACKUP_AGE_S))
+    for process in services:
+        await process.hold()
+    chosen = (STORE, PROJECTIONS) if chaos.rng.random() < 1 / 2 else (STORE,)
+    await _create_all(chaos, {name: _backup_of(name) for name in chosen})
+    for process in services:
+        process.start()
+    return ", ".join(chosen)
 
 
 def _backup_of(name: str) -> str:

@@ -41,8 +41,6 @@ class Chaos:
     site: Site
     rng: random.Random
     lasting_s: tuple[float, float]
-    leaps: int = 0
-    """How often a clock was set a year ahead."""
     _lasting: dict[asyncio.Task[None], Callable[[], Awaitable[None]]] = field(default_factory=dict)
 
     def last(self, end: Callable[[], Awaitable[None]]) -> None:
@@ -89,10 +87,12 @@ async def kill(process: Supervised) -> str:
     return process.name
 
 
+async def kill_hub(chaos: Chaos) -> str:
+    return await kill(chaos.rng.choice([*chaos.site.hubs, *chaos.site.copies]).process)
+
+
 async def kill_agent(chaos: Chaos) -> str:
-    site = chaos.site
-    hubs = [hub.process for hub in [*site.hubs, *site.copies]]
-    return await kill(chaos.rng.choice([*hubs, *(agent.process for agent in site.agents)]))
+    return await kill(chaos.rng.choice(chaos.site.agents).process)
 
 
 def kill_service(name: str) -> Fault:
@@ -164,7 +164,6 @@ async def set_clock(chaos: Chaos) -> str:
     """Set a hub's wall clock a year back or forward, or right again."""
     hub = chaos.pick_hub()
     offset_s = chaos.rng.choice((-YEAR_S, YEAR_S, 0))
-    chaos.leaps += offset_s > 0
     draft = hub.settings.offset_file.with_suffix(".draft")
     draft.write_text(str(offset_s))
     draft.replace(hub.settings.offset_file)
@@ -245,6 +244,7 @@ def fill(path: Path) -> None:
 
 PROCESS_FAULTS: Final[Mapping[str, Fault]] = {
     "kill agent": kill_agent,
+    "kill hub": kill_hub,
     "kill broker": kill_service("broker"),
     "kill ingest": kill_service(INGEST),
     "kill opener": kill_service(OPENER),

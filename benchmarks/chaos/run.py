@@ -28,9 +28,9 @@ FULL: Final[Mapping[str, int]] = {
     **{"cut": 20, "delay": 8, "loss": 8, "slow": 8, "black hole": 8, "down": 8},
     **dict.fromkeys(NETWORK_FAULTS, 8),
     **{"clock": 16, "hub I/O error": 8, "database I/O error": 6, "hub disk full": 8, "database disk full": 5},
-    **{"store restored": 10, "hub rolled back": 8, "hub copied": 5, "power cut": 14},
+    **{"store restored": 6, "hub rolled back": 8, "hub copied": 5, "power cut": 14},
 }
-"""How often each fault is done. Of the restored stores and rolled-back hubs, every second one is the backup."""
+"""How often each fault is done. Of the rolled-back hubs, every second one is the backup."""
 
 log: Final = logging.getLogger("chaos")
 
