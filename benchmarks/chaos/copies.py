@@ -67,9 +67,9 @@ def _copied(chaos: Chaos) -> set[str]:
 
 
 async def restore_store(chaos: Chaos) -> str:
-    """Back the store and the projections up, and put the store back a little later; the projections with it, or not.
+    """Back the store and the projections up, and put the store back a little later, with the projections or without.
 
-    Links and disks are repaired before: a hub whose disk is full deletes what the clinic has acknowledged, to store what is new.
+    Links and disks are repaired before: a hub whose disk is full deletes what the clinic has acknowledged, to store new blocks.
     It could not send that again.
     """
     await chaos.repair_all()
