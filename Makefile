@@ -110,6 +110,7 @@ soak-ecg: setup
 
 # docs/chaos.md says what it does. The folder is named by the time: a run that failed keeps its data.
 chaos: setup network-tools postgresql mosquitto
+	@command -v nft >/dev/null || ls /usr/sbin/nft >/dev/null 2>&1 || ./deploy/system-packages nftables
 	$(BIN)/python -m benchmarks.chaos build/chaos/$$(date +%Y-%m-%dT%H%M%S) $(if $(SEED),--seed $(SEED))
 
 # ecg_beat comes last: it trains on the beats that ecg_qrs detects, and is evaluated with the rhythm that ecg_rhythm reports.

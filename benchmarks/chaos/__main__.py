@@ -1,6 +1,7 @@
 """`python -m benchmarks.chaos FOLDER [--seed N] [--minutes N]`: the whole run, with its progress and a closing line of counts.
 
-It needs root: it mounts small disks and makes a second network, in namespaces of its own. The folder keeps logs and data.
+It needs root: it mounts small disks and makes a second network, in namespaces of its own. The folder keeps logs, journals
+and the data of hubs without a disk of their own.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -63,10 +65,12 @@ def _run_inside(folder: Path, seed: int, minutes: float, share: float) -> int:
     )
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it reports each connection that a killed server ends
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with far_network() as far, Progress(*columns, console=console) as progress:
+    short = tempfile.TemporaryDirectory(prefix="pulsegate-chaos-", ignore_cleanup_errors=True)  # the path of a socket is short
+    with short as disks_folder, far_network() as far, Progress(*columns, console=console) as progress:
+        Path(disks_folder).chmod(0o711)  # PostgreSQL's user reaches its disk there
         faults = {kind: round(n * share) for kind, n in FULL.items()}
         task = progress.add_task("faults", total=sum(faults.values()))
-        disks = mount_disks(folder, HUB_DISKS)
+        disks = mount_disks(Path(disks_folder), HUB_DISKS)
         site = SitePlan(folder, HUBS, PERIOD_S, LONGEST_PAUSE_S, seed, disks, far, AGENTS)
         plan = RunPlan(site, faults, 20, (0.3, 12.0), (2.0, 10.0), SETTLE_LIMIT_S, minutes * 60)
         run = Run(plan, lambda done, _all: progress.update(task, completed=done))

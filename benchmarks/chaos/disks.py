@@ -12,12 +12,12 @@ HUB_BYTES: Final = 48 << 20
 
 
 def mount_disks(folder: Path, hubs: int) -> dict[str, Path]:
-    """Mount a disk for the clinic's databases and one for each of so many hubs."""
+    """Mount a disk for the clinic's databases, and one for each of so many hubs, in an empty folder."""
     sizes = {CLINIC: CLINIC_BYTES} | {f"hub-{number}": HUB_BYTES for number in range(1, hubs + 1)}
     disks = {}
     for name, size in sizes.items():
-        disks[name] = folder / "disks" / name
-        disks[name].mkdir(parents=True)
+        disks[name] = folder / name
+        disks[name].mkdir()
         words = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "none"]
         subprocess.run([*words, disks[name]], check=True)
     return disks

@@ -141,7 +141,7 @@ class Run:
         found = {} if self.account is None else self.account.counts()
         return {
             "seed": self.plan.site.seed,
-            "hubs": self.plan.site.hubs,
+            "hubs": self.plan.site.hubs + self.plan.site.agents,
             "faults": dict(self.done),
             "checks": self.checks,
             **found,

@@ -68,6 +68,7 @@ class SitePlan:
     """How a site is built: where, how many hubs, how often a hub stores a number, and its longest pause between connections.
 
     `disks` has a folder on a disk of its own for the clinic (`clinic`) and for some hubs (their names), which may be filled.
+    Other users must be able to reach the clinic's: PostgreSQL does not run as root.
     The last `FAR_HUBS` hubs run in the network `far`, if there is one. Beside the hubs run so many whole agents.
     """
 
@@ -246,7 +247,6 @@ async def running_site(plan: SitePlan) -> AsyncIterator[Site]:
     broker = Broker(authority, plan.folder, hosts=(HOST, SITE_ADDRESS))
     disk = plan.disks.get("clinic", plan.folder) / "postgresql"
     disk.mkdir()
-    _let_other_users_pass(disk)
     server, command = await asyncio.to_thread(prepare_server, disk, POSTGRESQL_OPTIONS)
     os.environ["PGPASSFILE"] = str(server.password_file)
     services = _make_services(plan, broker, server, command)
@@ -265,14 +265,6 @@ async def running_site(plan: SitePlan) -> AsyncIterator[Site]:
             for link in site.links():
                 await link.close()
             server.close()
-
-
-def _let_other_users_pass(folder: Path) -> None:
-    """PostgreSQL runs as a user of its own and must reach its folder."""
-    if as_other_user():
-        for path in folder.parents:
-            if path.stat().st_uid == os.geteuid() and not path.stat().st_mode & 0o001:
-                path.chmod(path.stat().st_mode | 0o011)
 
 
 async def _create_databases(site: Site) -> None:

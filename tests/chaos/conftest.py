@@ -14,5 +14,6 @@ from tests.postgresql import find_memory
 def memory_folder() -> Iterator[Path]:
     """A new folder in memory, or on the disk if that has no room."""
     path = Path(tempfile.mkdtemp(prefix="pulsegate-chaos-", dir=find_memory()))
+    path.chmod(0o711)  # PostgreSQL's user reaches its files there
     yield path
     shutil.rmtree(path)
