@@ -29,7 +29,7 @@ HUBS: Final = 18
 AGENTS: Final = 2
 HUB_DISKS: Final = 3
 """Hubs with a disk of their own that is filled. The others share one with the rest of the machine."""
-PERIOD_S: Final = 4.0
+PERIOD_S: Final = 6.0
 MINUTES: Final = 39.0
 """When the last fault should be done; the last check follows, and all is to be over within 45 min."""
 LONGEST_PAUSE_S: Final = 30.0

@@ -18,6 +18,7 @@ from benchmarks.chaos.site import PROJECTIONS, STORE, Hub
 from cloud.site.mosquitto import INGEST, OPENER
 
 DATABASE_LIMIT_S: Final = 120.0
+STORE_RESTORED: Final = "store restored"
 BACKUP_AGE_S: Final = (5.0, 20.0)
 RECORDED_S: Final = (3.0, 9.0)
 """How long a hub stores each tick, without a connection, before its power is cut."""
@@ -59,7 +60,7 @@ def make_copy_faults(backups: Backups) -> dict[str, Fault]:
         hub.process.start()
         return f"{hub.name} {'rolled back' if ready else 'backed up'}"
 
-    return {"store restored": restore_store, "hub rolled back": change_buffer, "hub copied": copy_hub, "power cut": cut_power}
+    return {STORE_RESTORED: restore_store, "hub rolled back": change_buffer, "hub copied": copy_hub, "power cut": cut_power}
 
 
 def _copied(chaos: Chaos) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from benchmarks.chaos.account import Account, account_site
 from benchmarks.chaos.agents import account_agents, add_counts, wait_sent
-from benchmarks.chaos.copies import Backups, make_copy_faults
+from benchmarks.chaos.copies import STORE_RESTORED, Backups, make_copy_faults
 from benchmarks.chaos.faults import (
     LINK_FAULTS,
     MACHINE_FAULTS,
@@ -28,7 +28,7 @@ FULL: Final[Mapping[str, int]] = {
     **{"cut": 20, "delay": 8, "loss": 8, "slow": 8, "black hole": 8, "down": 8},
     **dict.fromkeys(NETWORK_FAULTS, 8),
     **{"clock": 16, "hub I/O error": 8, "database I/O error": 6, "hub disk full": 8, "database disk full": 5},
-    **{"store restored": 6, "hub rolled back": 8, "hub copied": 5, "power cut": 14},
+    **{STORE_RESTORED: 5, "hub rolled back": 8, "hub copied": 5, "power cut": 14},
 }
 """How often each fault is done. Of the rolled-back hubs, every second one is the backup."""
 
@@ -55,6 +55,18 @@ class RunPlan:
     until_s: float
 
 
+def make_schedule(faults: Mapping[str, int], rng: random.Random) -> list[str]:
+    """Return the kinds of the faults in a random order; stores are restored in the first third.
+
+    A restored store is opened again from its first block: the later, the longer this takes.
+    """
+    others = [kind for kind, n in faults.items() for _ in range(n) if kind != STORE_RESTORED]
+    rng.shuffle(others)
+    for _ in range(faults.get(STORE_RESTORED, 0)):
+        others.insert(rng.randrange(len(others) // 3), STORE_RESTORED)
+    return others
+
+
 @dataclass(slots=True)
 class Run:
     """A run and its counts. `on_progress` is told the numbers of faults done and of all."""
@@ -76,8 +88,7 @@ class Run:
         """
         self._started_s = time.monotonic()
         plan, rng = self.plan, random.Random(self.plan.site.seed)
-        schedule = [kind for kind, n in plan.faults.items() for _ in range(n)]
-        rng.shuffle(schedule)
+        schedule = make_schedule(plan.faults, rng)
         faults: dict[str, Fault] = {
             **PROCESS_FAULTS,
             **LINK_FAULTS,

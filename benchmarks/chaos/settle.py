@@ -23,6 +23,8 @@ async def settle(site: Site, limit_s: float) -> list[str]:
     Returns what is still not so after the limit. Call `resume` afterwards.
     """
     deadline_s = time.monotonic() + limit_s
+    for hub in site.hubs:
+        hub.process.send("pause")
     while site.copies:
         copy = site.copies[0]
         original = next(hub for hub in site.hubs if hub.name == copy.name)
