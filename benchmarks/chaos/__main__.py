@@ -33,7 +33,7 @@ PERIOD_S: Final = 6.0
 MINUTES: Final = 39.0
 """When the last fault should be done; the last check follows, and all is to be over within 45 min."""
 LONGEST_PAUSE_S: Final = 30.0
-"""A hub's own longest pause between two connections (`sync.mqtt.BACKOFF_S`)."""
+"""A hub's own longest pause between two connections (`sync.mqtt_backoff.BACKOFF_S`)."""
 SETTLE_LIMIT_S: Final = 400.0
 """A restored store is opened again from its first block."""
 _INSIDE: Final = "PULSEGATE_CHAOS_INSIDE"

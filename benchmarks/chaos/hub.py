@@ -24,6 +24,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 import sync.mqtt
+import sync.mqtt_backoff
 from benchmarks.chaos.recorded_disk import WriteLog, record_writes
 from config.endpoint import Endpoint
 from gateway.startup import load_device_key
@@ -237,8 +238,8 @@ def main() -> None:
     """Run the hub of a settings file."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = read_settings(Path(sys.argv[1]))
-    shortest_s, _ = sync.mqtt.BACKOFF_S
-    vars(sync.mqtt)["BACKOFF_S"] = (shortest_s, settings.longest_pause_s)
+    shortest_s, _ = sync.mqtt_backoff.BACKOFF_S
+    vars(sync.mqtt_backoff)["BACKOFF_S"] = (shortest_s, settings.longest_pause_s)
     folder = Path(settings.folder)
     writes = None if settings.recording is None else record_writes(Path(settings.recording))
     registration = Registration.load(folder / "registration.toml", settings.hub)
