@@ -25,7 +25,7 @@ from sync.outbox import Outbox
 from sync.recipients import RecipientKeyPair
 from sync.registration import Registration
 from sync.signing import SigningKey, Use
-from sync.uplink import Uplink
+from sync.uplink import Uplink, UplinkCallbacks
 from sync.wire import BlockId, Lane, ack_topic
 from tests.mosquitto import run_broker
 from tests.postgresql import run_server
@@ -80,7 +80,7 @@ async def _drain(
 
     mqtt = MqttClient(broker, client_id=HUB, subscriptions=[ack_topic(HUB)])
     transport = TimedTransport(mqtt, ack)
-    uplink = Uplink(outbox, transport, hub=HUB, keys=keys, registration=registration, call=call, on_live=lambda _s: None)
+    uplink = Uplink(outbox, transport, hub=HUB, keys=keys, registration=registration, call=call, callbacks=UplinkCallbacks())
     live_s, began_s = dict[BlockId, float](), time.perf_counter()
 
     async def seal_live() -> None:
