@@ -11,11 +11,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
+from cloud.block_reader import BlockReader
 from cloud.databases import DatabaseLocation
 from cloud.device_keys import DeviceKey
+from cloud.folder import ClinicFolder
 from cloud.ingest import handle_messages, run_ingest
-from cloud.registry import Assignment
+from cloud.key_store import KeyStore
+from cloud.opener import Opener
+from cloud.receipts import ReceiptQueue
+from cloud.registry import Assignment, Registry
+from cloud.services import leave_to_the_page, look_for_work
 from cloud.store import Store
+from cloud.tables import open_projections
 from config.endpoint import Endpoint
 from sync.chain import block_digest, extend_chain, start_chain
 from sync.data_keys import DataKey, WrappedKey, sign_statement
@@ -153,6 +160,42 @@ def _run_worker(location: DatabaseLocation, broker: Endpoint, device: bytes, key
                 await mqtt.receive()
                 pipe.send(None)
                 await run_ingest(store, registry, signing, mqtt, lambda: None, now_us=lambda: time.time_ns() // 1000)
+
+    asyncio.run(serve())
+
+
+@contextmanager
+def running_opener(locations: tuple[DatabaseLocation, DatabaseLocation], folder: Path, broker: Endpoint) -> Iterator[None]:
+    """Run an opener of the store and projections at `locations` in a process of its own; `folder` is the clinic's."""
+    own, others = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_run_opener, args=(locations, folder, broker, others), daemon=True)
+    process.start()
+    others.close()
+    try:
+        own.recv()
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _run_opener(locations: tuple[DatabaseLocation, DatabaseLocation], folder: Path, broker: Endpoint, pipe: Connection) -> None:
+    clinic = ClinicFolder(folder)
+    registry, receipt = Registry(clinic.hubs, time.monotonic), clinic.load_or_create_signing_keys().receipt
+
+    async def serve() -> None:
+        mqtt = MqttClient(broker, client_id="opener/1", subscriptions=())
+        with closing(Store.open(locations[0])) as store:
+            receipts = ReceiptQueue(store, receipt, mqtt.publish)
+            reader = BlockReader(store, registry, KeyStore(clinic.keys))
+            opener = Opener(store, open_projections(locations[1]), reader, receipts.put)
+            opener.check_databases()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(mqtt.run())
+                await mqtt.receive()
+                pipe.send(None)
+                for part in (opener.run(leave_to_the_page), look_for_work(opener), receipts.run()):
+                    tasks.create_task(part)
 
     asyncio.run(serve())
 
