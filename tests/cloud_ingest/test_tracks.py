@@ -4,13 +4,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from cloud.ingest import run_ingest
 from cloud.tracks import GROUP_BYTES, GROUP_MESSAGES, LIVE_BYTES, WAITING_LIMIT, Track, Tracks
 from sync.messages import decode_ack
 from sync.mqtt import Message
 from sync.wire import MESSAGE_LIMIT_BYTES, Lane, status_topic, up_topic
 from tests.cloud_ingest.ingest_testbed import ACK_KEY, NOW_US, Receiver, SendingHub
+from tests.databases import ON_BOTH
 
+DATABASES = ON_BOTH
 SMALL, LARGE = b"s", bytes(LIVE_BYTES + 1)
 
 
@@ -109,3 +113,34 @@ def test_alerts_and_live_data_do_not_wait_for_the_group_under_way(clinic: Receiv
     acks = [decode_ack(answer.payload, ACK_KEY.public) for answer in asyncio.run(scenario())]
     assert [row.lane for ack in acks for row in ack.held] == ["vital", "alert", "wave"]
     assert sorted(sizes) == [1, 1, 1, 3]
+
+
+def test_the_tracks_of_one_hub_share_a_store(
+    clinic: Receiver, make_link: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """In threads, as in production: each message is answered once, and no transaction fails because of another track."""
+    link, hub = make_link(), SendingHub("hub-1", "subject-1").register(clinic.registry)
+    sent = [hub.message(*hub.seal(2, lane), lane=lane) for _ in range(15) for lane in ("alert", "vital")]
+    large = [hub.message(*hub.seal(3, "wave", plaintext=bytes(LIVE_BYTES)), lane="wave") for _ in range(15)]
+
+    async def scenario() -> list[Any]:
+        link.connect()
+        ingest = run_ingest(clinic.store, clinic.registry, ACK_KEY, link.clinic, lambda: None, now_us=lambda: NOW_US)
+        running = asyncio.create_task(ingest)
+        await link.hub.receive()
+        for one in (*sent, *large):
+            await link.hub.publish(one.topic, one.payload)
+            await asyncio.sleep(0)
+        answers = [await link.hub.receive() for _ in (*sent, *large)]
+        running.cancel()
+        return answers
+
+    acks = [decode_ack(answer.payload, ACK_KEY.public) for answer in asyncio.run(scenario())]
+    assert len({row for ack in acks for row in ack.held}) == 45
+    marks = {
+        mark.lane: max(ack_mark.seq for ack in acks for ack_mark in ack.marks if ack_mark.lane == mark.lane)
+        for ack in acks
+        for mark in ack.marks
+    }
+    assert marks == {"alert": 30, "vital": 30, "wave": 45}
+    assert not caplog.records
