@@ -24,6 +24,7 @@ from cloud.store.stored_blocks import StoredBlock, StoredBlockId, as_stored_bloc
 from sync.wire import STORE_ID_BYTES
 
 _ID: Final = tuple(tables.work.c[name] for name in StoredBlockId._fields)
+_IS_NO_ALERT: Final = tables.work.c.is_alert.is_(False)
 _IS_SAME_BLOCK: Final = and_(*(tables.blocks.c[name] == tables.work.c[name] for name in StoredBlockId._fields))
 
 
@@ -77,17 +78,21 @@ def read_state(connection: Connection, *, lock: bool = False) -> StoreState:
 
 
 def take_blocks(connection: Connection, limit: int) -> list[StoredBlock]:
-    """Return up to `limit` blocks that are work, alerts only if there are any; locks their work rows on PostgreSQL.
+    """Return up to `limit` blocks that are work; locks their work rows on PostgreSQL.
 
-    The blocks that came first are taken first, so that no hub's backlog delays another's new blocks. They are returned in the
-    order of (epoch, seq) of each hub and lane.
+    They are alerts if there are any, otherwise live blocks, otherwise those of a backlog. Of these the ones that came first are
+    taken first. They are returned in the order of (epoch, seq) of each hub and lane.
     """
     work = tables.work.c
-    for is_alert in (True, False):
+    for urgency in (
+        work.is_alert.is_(True),
+        and_(_IS_NO_ALERT, work.is_live.is_(True)),
+        and_(_IS_NO_ALERT, work.is_live.is_(False)),
+    ):
         query = (
             select(tables.blocks)
             .join(tables.work, onclause=_IS_SAME_BLOCK)
-            .where(work.is_alert.is_(is_alert))
+            .where(urgency)
             .order_by(work.received_us, work.epoch, work.seq)
             .limit(limit)
             .with_for_update(of=tables.work, skip_locked=True)

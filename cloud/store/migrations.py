@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, Final
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, false, inspect, text
 
 from cloud.store import tables
 from cloud.store.partitions import create_default_partition
@@ -13,6 +13,8 @@ from sync.seal import SealError
 
 FORMAT_2_VERSION: Final = 3
 """The first version whose tables hold blocks of format 2."""
+LIVE_VERSION: Final = 7
+"""The first version whose work rows say what is live."""
 UNKNOWN_SUBJECT: Final = "?"
 """Subject of a block of format 1 whose header cannot be read. It is not a valid name."""
 _PAGE: Final = 500
@@ -33,6 +35,8 @@ def create_or_migrate(connection: Connection) -> None:
         return
     if version < FORMAT_2_VERSION:
         _migrate(connection)
+    if version < LIVE_VERSION:
+        _add_live(connection)
     tables.metadata.create_all(connection)  # versions 4 to 6 added tables; it leaves alone those that exist
     connection.execute(tables.schema.update().values(version=tables.SCHEMA_VERSION))
 
@@ -62,6 +66,16 @@ def _migrate(connection: Connection) -> None:
         tables.add_all_work(connection)
     for name in old:
         connection.exec_driver_sql(f"DROP TABLE {name}{_OLD}")
+
+
+def _add_live(connection: Connection) -> None:
+    """Let work rows say what is live. Those that wait become backlog."""
+    if "is_live" in (column["name"] for column in inspect(connection).get_columns(tables.work.name)):
+        return  # the table was made just now
+    no = false().compile(dialect=connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE work ADD COLUMN is_live BOOLEAN DEFAULT {no} NOT NULL")
+    connection.exec_driver_sql("DROP INDEX work_by_arrival")
+    tables.WORK_ORDER.create(connection)
 
 
 def _copy(connection: Connection, name: str, target: Any, order: str, convert: Callable[[Row], Row]) -> None:

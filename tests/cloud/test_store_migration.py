@@ -25,6 +25,8 @@ from cloud.store import tables as store_tables
 from cloud.store.stored_blocks import StoreCounts
 from sync.errors import PermanentError
 from sync.format_1.blocks import ClinicKeyPair1, open_block, parse_header
+from tests.clinic_testbed import Hub
+from tests.cloud.synthetic import START_US, heart_rate
 from tests.databases import ON_BOTH, Databases, SqliteDatabases
 from tests.postgresql import Server
 
@@ -163,6 +165,20 @@ def test_a_store_of_schema_3_keeps_its_rows_and_gets_the_tables_of_hubs(tmp_path
             (0,),
             (0,),
         ]
+
+
+def test_a_store_of_schema_6_keeps_its_work_as_backlog(databases: Databases, hub: Hub) -> None:
+    location = databases.location("blocks")
+    with closing(Store.open(location)) as store:
+        hub.send(store, "vital", heart_rate(START_US, 60.0))
+        with store.transaction() as connection:
+            store_tables.WORK_ORDER.drop(connection)
+            connection.execute(text("ALTER TABLE work DROP COLUMN is_live"))
+            connection.execute(text("CREATE INDEX work_by_arrival ON work (is_alert, received_us, epoch, seq)"))
+            connection.execute(text("UPDATE schema_version SET version = 6"))
+    with closing(Store.open(location)) as store:
+        hub.send(store, "vital", heart_rate(START_US, 61.0))
+        assert select(store, "SELECT seq, is_live FROM work ORDER BY seq") == [(1, False), (2, True)]
 
 
 @pytest.mark.sqlite_only

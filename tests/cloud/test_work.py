@@ -11,9 +11,11 @@ from sqlalchemy import Connection, Engine, select
 from cloud import opener, tables, work
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
+from cloud.projections import Source
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.store import tables as store_tables
+from cloud.store.commit import LIVE_NUMBERS
 from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
 from sync.message_rows import SeenStore
@@ -172,6 +174,37 @@ def test_the_backlog_of_one_hub_does_not_delay_another(
     for _ in range(2):
         running.open_batch()
     assert ("hub-2", "vital", 1) not in waiting(store)
+
+
+def test_alerts_come_first_then_the_newest_blocks_of_hubs_then_backlogs(store: Store, hub: Hub, clinic: Clinic) -> None:
+    """A hub that was offline sends a backlog; live data that come later do not wait until it is opened."""
+    other, n = clinic.add_hub("hub-2", "subject-2"), LIVE_NUMBERS + 50
+    backlog = [hub.seal_records("vital", heart_rate(START_US + i * 1_000_000, 60.0)) for i in range(n)]
+    assert hub.receive(store, hub.message(*backlog))[1] == n
+    other.send(store, "vital", heart_rate(START_US, 61.0), received_us=START_US + 5)
+    hub.send(store, "vital", heart_rate(START_US, 62.0), received_us=START_US + 6)
+    hub.send(store, "alert", alert(), received_us=START_US + 7)
+    taken = []
+    for limit in (n, LIVE_NUMBERS, n, n):
+        with store.transaction() as connection:
+            blocks = work.take_blocks(connection, limit)
+            taken.append([(block.hub, block.position.lane, block.position.seq) for block in blocks])
+            work.delete_work(connection, blocks, Source(bytes(16), 0, None, 0))
+    assert taken[0] == [("hub-1", "alert", 1)]
+    assert taken[1] == [("hub-1", "vital", seq) for seq in range(51, n + 1)]
+    assert taken[2] == [("hub-1", "vital", n + 1), ("hub-2", "vital", 1)]
+    assert taken[3] == [("hub-1", "vital", seq) for seq in range(1, 51)]
+
+
+def test_a_block_of_an_earlier_epoch_is_backlog(store: Store, hub: Hub) -> None:
+    """Its hub was started again since: the heads of the message are those of the present epoch."""
+    old = hub.seal_records("vital", heart_rate(START_US, 60.0))
+    hub.epoch = 2
+    hub.send_block(store, old)
+    hub.send(store, "vital", heart_rate(START_US, 61.0))
+    with store.transaction() as connection:
+        (block,) = work.take_blocks(connection, 9)
+    assert block.position.epoch == 2
 
 
 def test_every_commit_that_stores_something_is_counted(store: Store, hub: Hub) -> None:
