@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Executable, Table, case, or_, tuple_
+from sqlalchemy import Connection, Executable, Table, bindparam, case, func, or_, select, tuple_
 
 from cloud import tables
 from cloud.databases import insert_into
 from cloud.prepared_statements import prepared
 from cloud.row_sets import RowInsert
+from cloud.store.stored_blocks import StoredBlockId
 
 MAX_TOTAL: Final = 2**53 - 1
 """Totals stay at this value: the largest integer that JavaScript represents exactly."""
@@ -24,6 +25,15 @@ def _insert_rows(table: Table) -> tuple[RowInsert, tuple[str, ...]]:
 
 
 INSERTS: Final = {table: _insert_rows(table) for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)}
+
+
+def _are(table: Table, *names: str) -> list[Any]:
+    """Conditions on columns, whose values are given by their names."""
+    return [table.c[name] == bindparam(name) for name in names]
+
+
+DELETE_UNOPENED: Final = prepared(tables.unopened.delete().where(*_are(tables.unopened, *StoredBlockId._fields)))
+COUNT_SENSORS: Final = prepared(select(func.count()).select_from(tables.sensors).where(*_are(tables.sensors, "subject", "hub")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import Executable, Table, func, select, tuple_
+from sqlalchemy import Executable, Table, select, tuple_
 from sqlalchemy.engine import Connection, Row
 
 from cloud import tables
 from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, BlockOrigin, Change, Position
-from cloud.projection_statements import INSERTS, TOTALS, statements
+from cloud.projection_statements import COUNT_SENSORS, DELETE_UNOPENED, INSERTS, TOTALS, statements
 from cloud.store.stored_blocks import StoredBlockId
 from drivers.kinds import NOT_MEASURED
 from sync.commands import ANSWER_KINDS
@@ -85,8 +85,7 @@ def note_opened(connection: Connection, block: StoredBlockId) -> bool:
     """Note that a block's records are in the projections; returns false if they are already."""
     if not connection.execute(statements(connection).insert_opened, block._asdict()).rowcount:
         return False
-    this = [tables.unopened.c[name] == value for name, value in block._asdict().items()]
-    connection.execute(tables.unopened.delete().where(*this))
+    connection.execute(DELETE_UNOPENED, block._asdict())
     return True
 
 
@@ -191,9 +190,8 @@ class _BlockWriter:
             self._check_number_of_sensors()
 
     def _check_number_of_sensors(self) -> None:
-        sensors = tables.sensors.c
-        mine = (sensors.subject == self._origin.subject) & (sensors.hub == self._origin.hub)
-        n = self._connection.execute(select(func.count()).select_from(tables.sensors).where(mine)).scalar_one()
+        mine = {"subject": self._origin.subject, "hub": self._origin.hub}
+        n = self._connection.execute(COUNT_SENSORS, mine).scalar_one()
         if n > MAX_SENSORS:
             raise RecordError(f"its hub names more than {MAX_SENSORS} sensors of one patient")
 
