@@ -209,7 +209,8 @@ def insert_blocks(
 
 
 def _work_rows(places: Iterable[Place], received_us: int, live: AbstractSet[Place] = frozenset()) -> list[Sequence[Any]]:
-    return [(*place, place[1] == tables.ALERT_LANE, received_us, place in live) for place in places]
+    alert = tables.ALERT_LANE
+    return [(*place, place[1] == alert, received_us, place in live and place[1] != alert) for place in places]
 
 
 def insert_rejected(connection: Connection, rejected: RejectedBlock, received_us: int) -> int:

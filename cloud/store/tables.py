@@ -69,7 +69,7 @@ work: Final = Table(
     PrimaryKeyConstraint("hub", "epoch", "lane", "seq"),
 )
 """One row for each block that the opener has not projected yet. It is written with the block, and deleted by the opener.
-`is_live` says that it was one of the newest of its hub: the opener takes it before a backlog."""
+`is_live`: it was one of the newest of its hub, and is no alert. The opener takes it after alerts and before a backlog."""
 WORK_ORDER: Final = Index("work_by_urgency", *(work.c[name] for name in ("is_alert", "is_live", "received_us", "epoch", "seq")))
 """The index by which the opener finds its next work."""
 statements: Final = Table(

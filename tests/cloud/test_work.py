@@ -27,6 +27,7 @@ from sync.wire import up_topic
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, heart_rate, waveform
 from tests.databases import ON_BOTH, Databases
+from tests.postgresql import Server
 
 DATABASES = ON_BOTH
 
@@ -194,6 +195,24 @@ def test_alerts_come_first_then_the_newest_blocks_of_hubs_then_backlogs(store: S
     assert taken[1] == [("hub-1", "vital", seq) for seq in range(51, n + 1)]
     assert taken[2] == [("hub-1", "vital", n + 1), ("hub-2", "vital", 1)]
     assert taken[3] == [("hub-1", "vital", seq) for seq in range(1, 51)]
+
+
+def test_taking_work_reads_no_more_than_it_takes(postgresql: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many blocks wait: the server follows the index, and sorts nothing."""
+    monkeypatch.setenv("PGPASSFILE", str(postgresql.password_file))
+    postgresql.create_if_missing("plans")
+    with closing(Store.open(postgresql.url("plans"))) as store, store.transaction() as connection:
+        for epoch, (is_alert, is_live) in enumerate(((True, False), (False, True), (False, False))):
+            names = "hub, epoch, lane, seq, is_alert, received_us, is_live"
+            rows = f"SELECT 'hub-1', {epoch}, 'vital', n, {is_alert}, n, {is_live} FROM generate_series(1, 3000) AS n"  # noqa: S608
+            connection.exec_driver_sql(f"INSERT INTO work ({names}) {rows}")
+        connection.exec_driver_sql("ANALYZE work")
+        for query in work._NEXT_WORK:
+            statement = query.limit(16).compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+            plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}"))
+            assert "Index Scan using work_by_urgency" in plan
+            assert "Sort" not in plan
+        connection.rollback()
 
 
 def test_a_block_of_an_earlier_epoch_is_backlog(store: Store, hub: Hub) -> None:
