@@ -2,6 +2,8 @@
 
 import asyncio
 import multiprocessing
+import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -37,6 +39,7 @@ SUBJECT: Final = "subject-1"
 BLOCK_BYTES: Final = 1000
 """About ten seconds of a strap's ECG, sealed."""
 EPOCH: Final = int(time.time()) << EPOCH_RANDOM_BITS
+SYNCS: Final = 21
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
 
@@ -223,5 +226,18 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what else used the processors: the load of the last minute and the number of processors."""
-    return {"processors": multiprocessing.cpu_count(), "load": float(_read(Path("/proc/loadavg")).split()[0])}
+    """Return what else used the machine: the number of processors, the load of the last minute, and the time of a sync."""
+    load = float(_read(Path("/proc/loadavg")).split()[0])
+    return {"processors": multiprocessing.cpu_count(), "load": load, "sync_ms": _time_sync_ms()}
+
+
+def _time_sync_ms() -> float:
+    """Return the median time to write 8 KiB to the disk, where the server's files are."""
+    times_s = list[float]()
+    with tempfile.TemporaryFile() as file:
+        for _ in range(SYNCS):
+            began_s = time.perf_counter()
+            os.pwrite(file.fileno(), bytes(8192), 0)
+            os.fdatasync(file.fileno())
+            times_s.append(time.perf_counter() - began_s)
+    return round(percentile(times_s, 50) * 1e3, 1)
