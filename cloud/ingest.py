@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from cloud.audit_log import AuditLog
 from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message, verify_status
+from cloud.metrics import note_ingest
 from cloud.outdated import VersionPolicy, find_policy
 from cloud.site_name import SITE
 from cloud.store import Store
@@ -89,10 +90,11 @@ async def run_ingest(
         while True:
             messages = await track.take_group()
             try:
-                began_s = clock_s()
-                arguments = (store, registry, key, messages, now_us(), tracks.retry_after_s(), audit_key)
-                handled = await call(handle_messages, *arguments)
-                track.pressure.note(clock_s() - began_s, len(messages))
+                began_s, retry_after_s = clock_s(), tracks.retry_after_s()
+                handled = await call(handle_messages, store, registry, key, messages, now_us(), retry_after_s, audit_key)
+                handled_s = clock_s() - began_s
+                track.pressure.note(handled_s, len(messages))
+                _count(handled, handled_s, tracks.n_waiting, is_pause=retry_after_s > 0)
                 if any(one.n_work for one in handled):
                     on_committed()
                 for one in handled:
@@ -106,6 +108,12 @@ async def run_ingest(
         for track in tracks.all:
             tasks.create_task(handle(track))
     raise AssertionError("the tasks of ingest must not return")
+
+
+def _count(handled: Sequence[Handled], handled_s: float, waiting: int, *, is_pause: bool) -> None:
+    n_answered = sum(one.payload is not None for one in handled)
+    n_work = sum(one.n_work for one in handled)
+    note_ingest(handled_s, n_answered, len(handled) - n_answered, n_work, waiting, is_pause=is_pause)
 
 
 async def _receive_messages(mqtt: Transport, tracks: Tracks) -> NoReturn:

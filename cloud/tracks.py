@@ -94,10 +94,14 @@ class Tracks:
     def all(self) -> tuple[Track, Track, Track]:
         return self.alert, self.live, self.bulk
 
+    @property
+    def n_waiting(self) -> int:
+        return sum(track.n_waiting for track in self.all)
+
     def add(self, message: Message) -> None:
         """Let a message wait in its track."""
         self._choose(message).add(message)
-        if sum(track.n_waiting for track in self.all) > WAITING_LIMIT:
+        if self.n_waiting > WAITING_LIMIT:
             next(track for track in reversed(self.all) if track.n_waiting).drop_oldest()
             self.n_dropped += 1
             if self.n_dropped & (self.n_dropped - 1) == 0:  # 1, 2, 4, 8 …: an overload does not fill the log

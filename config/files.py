@@ -5,11 +5,10 @@ A reader, or a restart after a crash, finds either the old content of a replaced
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 PRIVATE_MODE: Final = 0o600
 """Only the owner may read and write."""
@@ -31,8 +30,7 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE_MODE) ->
         OSError: the temporary file cannot be created, synced or moved.
     """
     target = path.resolve()
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
-    temporary = Path(name)
+    temporary, descriptor = create_temporary(target)
     try:
         os.fchmod(descriptor, mode)
         os.close(descriptor)
@@ -43,6 +41,18 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE_MODE) ->
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def create_temporary(path: Path) -> tuple[Path, int]:
+    """Create a file beside `path` that only its owner may read, with a name of its own and the same suffix, open for writing.
+
+    `tempfile` does this, too, but loads half a megabyte that a hub has no other use for.
+
+    Raises:
+        OSError: the file cannot be created.
+    """
+    temporary = path.with_name(f".{path.stem}-{os.urandom(8).hex()}{path.suffix}")
+    return temporary, os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
 
 
 def create_private_file(path: Path, text: str) -> None:
@@ -94,6 +104,19 @@ def make_private(path: Path) -> None:
                 file.chmod(PRIVATE_MODE)
 
 
+def replace_secret(path: Path, content: bytes) -> None:
+    """Replace a file by one with mode 0600, atomically and durably, and then write zeros over what it held before.
+
+    Raises:
+        OSError: it is missing or cannot be replaced.
+    """
+    with path.open("r+b") as former:
+        with replacing(path, durable=True) as draft:
+            draft.write_bytes(content)
+        sync_path(path.parent)
+        _overwrite(former)
+
+
 def destroy_file(path: Path) -> None:
     """Write zeros over a file and delete it. The volume should be encrypted: a flash memory may keep the old bytes elsewhere.
 
@@ -101,10 +124,14 @@ def destroy_file(path: Path) -> None:
         OSError: the file cannot be written or deleted.
     """
     with path.open("r+b") as file:
-        file.write(bytes(path.stat().st_size))
-        file.flush()
-        os.fsync(file.fileno())
+        _overwrite(file)
     path.unlink()
+
+
+def _overwrite(file: BinaryIO) -> None:
+    file.write(bytes(os.fstat(file.fileno()).st_size))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_path(path: Path) -> None:

@@ -18,15 +18,14 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     func,
-    inspect,
     select,
     update,
 )
 
 from cloud.databases import BIG, insert_into
+from cloud.schemas import make_revision_table
 from sync.wire import STORE_ID_BYTES
 
-SCHEMA_VERSION: Final = 7
 ALERT_LANE: Final = "alert"
 CONFLICT: Final = "conflict"
 """Reason of a quarantined block whose place another block has."""
@@ -34,6 +33,8 @@ FIRST_FENCE: Final = 1
 
 metadata: Final = MetaData()
 schema: Final = Table("schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+"""One row: the oldest program that can use the store (`cloud.schemas`)."""
+revisions: Final = make_revision_table("store_revision", metadata)
 
 
 def _block_id() -> tuple[Column[str], Column[int], Column[str], Column[int]]:
@@ -67,11 +68,12 @@ work: Final = Table(
     Column("received_us", BigInteger, nullable=False),
     Column("is_live", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("hub", "epoch", "lane", "seq"),
+    Index("work_by_arrival", "is_alert", "received_us", "epoch", "seq"),
+    Index("work_by_urgency", "is_alert", "is_live", "received_us", "epoch", "seq"),
 )
 """One row for each block that the opener has not projected yet. It is written with the block, and deleted by the opener.
-`is_live`: it was one of the newest of its hub, and is no alert. The opener takes it after alerts and before a backlog."""
-WORK_ORDER: Final = Index("work_by_urgency", *(work.c[name] for name in ("is_alert", "is_live", "received_us", "epoch", "seq")))
-"""The index by which the opener finds its next work."""
+`is_live`: it was one of the newest of its hub, and is no alert. The opener takes it after alerts and before a backlog.
+`work_by_arrival` is for openers before revision 8; the next contract revision drops it."""
 statements: Final = Table(
     "statements",
     metadata,
@@ -321,13 +323,6 @@ the numbers of rows, of messages rejected, and how often a hub was found copied;
 def insert(connection: Connection, table: Table) -> Any:
     """Return an INSERT that accepts `on_conflict_do_nothing` and `on_conflict_do_update`."""
     return insert_into(table, connection.dialect.name)
-
-
-def read_version(connection: Connection) -> int | None:
-    """Return the version of the tables; None if there are none."""
-    if not inspect(connection).has_table(schema.name):
-        return None
-    return int(connection.execute(select(schema.c.version)).scalar_one())
 
 
 def insert_state(connection: Connection, **values: Any) -> None:
