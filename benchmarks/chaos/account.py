@@ -221,7 +221,7 @@ def compare_marks(connection: Connection, hub: Hub, status: Mapping[str, object]
     """Return a line for each lane of a hub's present epoch whose end, and mark at the two ends, are not the same."""
     marks = store_tables.marks.c
     query = select(marks.lane, marks.seq).where(marks.hub == hub.name, marks.epoch == status["epoch"])
-    held: dict[int, int] = {key: value for key, value in connection.execute(query)}
+    held = {lane: seq for lane, seq in connection.execute(query)}  # noqa: C416  a row is no tuple for mypy
     heads: Mapping[str, Sequence[int]] = status["heads"]  # type: ignore[assignment]
     return [
         f"{hub.name}: lane {lane} ends at {seq}, the hub's mark is {mark}, the clinic's {held.get(lane, 0)}"
