@@ -165,6 +165,7 @@ class Agent:
                 )
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread, state)
+                commands.closers = sensors
                 collector = self._make_collector(outbox, sensors, partial(audit.read_heads, keys.device))
                 heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
                 await self._update_refusal_alert(storage)

@@ -90,6 +90,7 @@ class Action(StrEnum):
     UNPAIR = "unpair"
     ANSWER_CONSENT = "answer-consent"
     CHANGE_CLOCK = "change-clock"
+    ASK_COMMAND = "ask-command"
     SEND_COMMAND = "send-command"
     APPLY_COMMAND = "apply-command"
     CUT_LOG = "cut-log"
