@@ -20,6 +20,7 @@ from cloud.audit_log import AuditLog
 from cloud.block_reader import BlockReader
 from cloud.cli_audit import add_audit_commands
 from cloud.cli_commands import add_command_commands
+from cloud.cli_consent import add_consent_commands
 from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_hubs import add_hubs_command
 from cloud.cli_keys import add_key_commands, folder_of
@@ -125,6 +126,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_user_commands(partial(_add_command, user_commands.add_parser), _add_data_options)
     add_key_commands(add_command, _add_data_options)
     add_command_commands(add_command, _add_data_options)
+    add_consent_commands(add_command, _add_data_options)
     add_hubs_command(add_command, _add_data_options)
     add_audit_commands(add_command, _add_data_options)
     add_service_commands(add_command)

@@ -18,11 +18,11 @@ from cloud.key_backup import BACKUP_SUFFIX, create_recovery_key, delete_expired,
 from cloud.key_store import KeyStore
 from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, erase_subject, register_hub
 from cloud.store import Store
+from cloud.subjects import check_consents, check_name
 from cloud.tables import open_projections
 from config.argument_types import parse_time
 from sync.audit import Action, AuditEvent, Category, object_id
 from sync.registration import MAX_BACKUP_INTERVAL_H
-from sync.wire import is_name
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 AddOptions = Callable[[argparse.ArgumentParser], None]
@@ -101,6 +101,7 @@ def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
     )
     request.check_names()
     folder.create()
+    check_consents(folder, request.subject)
     objects = (object_id("hub", request.hub),)
     events = [AuditEvent(operator(), Action.REGISTER, Category.REGISTRATION, request.subject, objects)]
     if KeyStore(folder.keys).public(request.subject) is None:
@@ -114,8 +115,7 @@ def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
 
 
 def _run_erase(folder: ClinicFolder, subject: str) -> int:
-    if not is_name(subject):
-        raise ClinicError("a subject has a name of 1 to 64 letters, digits, '.', '_' and '-': correct --subject")
+    check_name(subject)
     if not folder.path.is_dir():
         raise ClinicError(f"no clinic in {folder.path}: give the folder that pulsegate-cloud dev was started with")
     with contextlib.closing(Store.open(folder.blocks)) as store:

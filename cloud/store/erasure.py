@@ -4,10 +4,14 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, SelectBase, Table, select, tuple_
 
+from cloud.audit_actors import ORIGIN
+from cloud.site_name import SITE
 from cloud.store import tables
+from cloud.store.audit import append_to_log
 from cloud.store.commit_counts import count_commit
 from cloud.store.stored_blocks import StoreCounts, StoredBlockId
 from cloud.store.tables import CONFLICT, insert
+from sync.audit import Action, Actor, AuditEvent, Category, Purpose, Role, object_id
 
 
 def erase_subject(connection: Connection, subject: str, at_us: int) -> None:
@@ -30,9 +34,28 @@ def erase_subject(connection: Connection, subject: str, at_us: int) -> None:
     is_conflict = quarantine.c.reason == CONFLICT
     n_conflicts = connection.execute(quarantine.delete().where(quarantine.c.subject == subject, is_conflict)).rowcount
     n_others, n_blocks = (connection.execute(t.delete().where(t.c.subject == subject)).rowcount for t in (quarantine, blocks))
-    for table in (statements, tables.watchers, tables.commands):
+    for table in (statements, tables.watchers, tables.commands, tables.consents):
         connection.execute(table.delete().where(table.c.subject == subject))
+    connection.execute(tables.hub_states.update().where(tables.hub_states.c.subject == subject).values(subject=None))
     count_commit(connection, StoreCounts(-n_blocks, -n_conflicts - n_others, -n_conflicts, -n_keys))
+
+
+def list_erased(connection: Connection) -> frozenset[str]:
+    """Return the subjects whose blocks were erased and are refused."""
+    return frozenset(connection.scalars(select(tables.erased.c.subject)))
+
+
+def note_confirmed(connection: Connection, hub: str, subjects: Iterable[str], at_us: int) -> None:
+    """Note and log, once, that a hub has destroyed the keys of subjects that were erased here."""
+    table, erased = tables.erased_hubs, tables.erased.c.subject
+    known = sorted(connection.scalars(select(erased).where(erased.in_(list(subjects)))))
+    for subject in known:
+        statement = insert(connection, table).values(subject=subject, hub=hub, at_us=at_us).on_conflict_do_nothing()
+        if connection.execute(statement).rowcount:
+            objects = (object_id("hub", hub),)
+            actor = Actor(hub, Role.HUB, SITE)
+            event = AuditEvent(actor, Action.CONFIRM_ERASURE, Category.KEYS, subject, objects, Purpose.SUBJECT_REQUEST)
+            append_to_log(connection, ORIGIN, [event], at_us)
 
 
 def note_erased_sequences(connection: Connection, sequences: Iterable[tuple[str, str, int]]) -> None:

@@ -33,7 +33,7 @@ def create_or_migrate(connection: Connection) -> None:
         return
     if version < FORMAT_2_VERSION:
         _migrate(connection)
-    tables.metadata.create_all(connection)  # versions 4 to 6 added tables; it leaves alone those that exist
+    tables.metadata.create_all(connection)  # versions 4 to 7 added tables; it leaves alone those that exist
     connection.execute(tables.schema.update().values(version=tables.SCHEMA_VERSION))
 
 

@@ -24,7 +24,7 @@ from cloud.store.audit import append_to_log
 from cloud.store.audit_refusals import Refusal, count_refusal
 from cloud.store.commit import commit_messages
 from cloud.store.commit_counts import count_commit
-from cloud.store.erasure import erase_subject
+from cloud.store.erasure import erase_subject, list_erased
 from cloud.store.marks import MarkedSequence, advance_marks
 from cloud.store.migrations import create_or_migrate
 from cloud.store.partitions import RETRY_US, create_partitions
@@ -214,7 +214,7 @@ class Store:
     def erased_subjects(self) -> frozenset[str]:
         """Return the subjects whose blocks were erased and are refused."""
         with self.transaction() as connection:
-            return frozenset(connection.scalars(select(tables.erased.c.subject)))
+            return list_erased(connection)
 
     def erase(self, subject: str, at_us: int, actor: Actor = _CLINIC) -> None:
         """Delete a subject's blocks, keys and work, and refuse its blocks from now on. The audit log says so.
