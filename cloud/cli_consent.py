@@ -1,4 +1,4 @@
-"""`pulsegate-cloud consent`: record what a patient has agreed to or withdrawn, and show it with its history."""
+"""`pulsegate-cloud consent` and `hold`: what a patient has agreed to or withdrawn, and whose data must be kept."""
 
 import argparse
 import json
@@ -15,11 +15,14 @@ from cloud.folder import ClinicFolder
 from cloud.registry import format_time
 from cloud.store.consents import ConsentChange, give_consent, list_changes, read_text, withdraw_consent
 from cloud.store.erasure import list_erased
+from cloud.store.holds import Hold, lift_hold, list_holds, set_hold
 from cloud.subjects import check_name, opened_store
 from config.terminal import escape_controls
 
 TEXT_LIMIT_BYTES: Final = 256 * 1024
 """The longest text of a consent: 60 pages."""
+REASON_LIMIT: Final = 500
+"""The longest reason of a hold, in characters."""
 
 
 def add_consent_commands(add_command: AddCommand, add_data_options: AddOptions) -> None:
@@ -39,6 +42,53 @@ def add_consent_commands(add_command: AddCommand, add_data_options: AddOptions) 
     add("withdraw", "record that a patient does not agree any more; the hub stops within a minute", _run_withdraw)
     show = add("show", "print each change of a patient's consent, oldest first", _run_show)
     show.add_argument("--json", action="store_true", help="print each change as a JSON line, with the text that was agreed to")
+
+
+def add_hold_commands(add_command: AddCommand, add_data_options: AddOptions) -> None:
+    """Add `hold set`, `hold lift` and `hold list` to the parser."""
+    hold = add_command("hold", "keep a patient's data after their retention, and against an erasure, while a law requires it")
+    commands = hold.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, summary: str, run: Callable[[ClinicFolder, argparse.Namespace], int]) -> argparse.ArgumentParser:
+        parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        add_data_options(parser)
+        parser.set_defaults(run=lambda options: run(folder_of(options), options))
+        return parser
+
+    set_ = add("set", "keep a patient's data until the hold is lifted", _run_set_hold)
+    lift = add("lift", "end a hold: the data are deleted when their retention has ended", _run_lift_hold)
+    for parser in (set_, lift):
+        parser.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym")
+    set_.add_argument("--reason", required=True, metavar="TEXT", help="which law or proceeding requires it; no health data")
+    add("list", "print whose data are kept, since when and why", _run_list_holds)
+
+
+def _run_set_hold(folder: ClinicFolder, options: argparse.Namespace) -> int:
+    check_name(options.subject)
+    if not 0 < len(options.reason.strip()) <= REASON_LIMIT or "\0" in options.reason:
+        raise ClinicError(f"--reason must be a text of 1 to {REASON_LIMIT} characters")
+    with opened_store(folder) as store, store.transaction() as connection:
+        if options.subject in list_erased(connection):
+            raise ClinicError(f"{options.subject} was erased: nothing is left to keep")
+        set_hold(connection, Hold(options.subject, options.reason, operator().id, now_us()), operator())
+    _print(f"the data of {options.subject} are kept until pulsegate-cloud hold lift")
+    return 0
+
+
+def _run_lift_hold(folder: ClinicFolder, options: argparse.Namespace) -> int:
+    check_name(options.subject)
+    with opened_store(folder) as store, store.transaction() as connection:
+        lift_hold(connection, options.subject, operator(), now_us())
+    _print(f"the hold of {options.subject} is lifted: what is past its retention is deleted within a day")
+    return 0
+
+
+def _run_list_holds(folder: ClinicFolder, _options: argparse.Namespace) -> int:
+    with opened_store(folder) as store, store.transaction() as connection:
+        holds = list_holds(connection)
+    for hold in holds:
+        _print(f"{hold.subject}  since {format_time(hold.at_us // 1_000_000)} by {hold.actor}: {hold.reason}")
+    return 0
 
 
 def _run_give(folder: ClinicFolder, options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, NoReturn
 
+from cloud.audit_actors import service
 from cloud.audit_log import AuditLog, service_event
 from cloud.block_reader import BlockReader
 from cloud.clinic_keys import check_recipients
@@ -24,6 +25,7 @@ from cloud.opener import Opener
 from cloud.receipts import ReceiptQueue
 from cloud.register import repeat_erasures
 from cloud.registry import Registry
+from cloud.retention import keep_retention
 from cloud.site.mosquitto import INGEST, OPENER
 from cloud.site_settings import SiteSettings
 from cloud.store import Store
@@ -100,6 +102,7 @@ async def run_opener_service(settings: SiteSettings, stop: asyncio.Event, print_
                     receipts.run(),
                     sender.run(),
                     log.keep_signed(audit),
+                    keep_retention(store, engine, settings.retention_days, service(OPENER), now_us),
                 )
                 await run_until(stop, mqtt.run(), _pass_over_events(mqtt), *work)
         finally:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
+from cloud.retention import DEFAULT_RETENTION_DAYS, MIN_RETENTION_DAYS
 from config.endpoint import ALLOWED_PORT, ALLOWED_TLS_HOST, Endpoint, EndpointError, is_host, parse_port
 from config.regions import ALLOWED_REGION
 
@@ -37,6 +38,7 @@ audit_key = "/etc/pulsegate/ingest/audit.pub"      # public: what hubs say of th
 identity = "/etc/pulsegate/opener"
 key = "/etc/pulsegate/opener/receipt.key"
 audit_key = "/etc/pulsegate/opener/audit.key"
+retention_days = 3653                # ten years, section 630f(3) BGB; may be left out
 
 [page]
 identity = "/etc/pulsegate/page"
@@ -79,6 +81,8 @@ class SiteSettings:
     ingest: WorkerSettings
     opener: WorkerSettings
     page: PageSettings
+    retention_days: int = DEFAULT_RETENTION_DAYS
+    """How long blocks and what was opened are kept (`cloud.retention`)."""
 
 
 def load_site_settings(path: Path) -> SiteSettings:
@@ -116,6 +120,7 @@ class _Parser:
             ingest=self._worker(tables, "ingest"),
             opener=self._worker(tables, "opener"),
             page=self._page(tables["page"]),
+            retention_days=self._retention_days(tables["opener"]),
         )
 
     def _worker(self, tables: Mapping[str, Mapping[str, Any]], name: str) -> WorkerSettings:
@@ -139,6 +144,12 @@ class _Parser:
         if parse_port(str(port)) is None:
             raise self._error("page", "port", port, ALLOWED_PORT)
         return PageSettings(self._path_of(table, "page", "identity"), tuple(hosts), listen, port)
+
+    def _retention_days(self, table: Mapping[str, Any]) -> int:
+        days = table.get("retention_days", DEFAULT_RETENTION_DAYS)
+        if type(days) is not int or days < MIN_RETENTION_DAYS:
+            raise self._error("opener", "retention_days", days, f"a number of days, {MIN_RETENTION_DAYS} or more")
+        return days
 
     def _path_of(self, table: Mapping[str, Any], name: str, key: str) -> Path:
         return self._path.parent / str(self._take(table, name, key, str, "a path"))
@@ -165,7 +176,7 @@ _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "databases": frozenset({"store", "projections"}),
     "broker": frozenset({"host", "port", "region"}),
     "ingest": frozenset({"identity", "key", "audit_key"}),
-    "opener": frozenset({"identity", "key", "audit_key"}),
+    "opener": frozenset({"identity", "key", "audit_key", "retention_days"}),
     "page": frozenset({"identity", "hosts", "listen", "port"}),
 }
 """The settings of each table; "" is the file itself."""

@@ -14,8 +14,8 @@ from cloud.store.tables import CONFLICT, insert
 from sync.audit import Action, Actor, AuditEvent, Category, Purpose, Role, object_id
 
 
-def erase_subject(connection: Connection, subject: str, at_us: int) -> None:
-    """Delete everything of a subject and note that it was erased."""
+def erase_subject(connection: Connection, subject: str, at_us: int) -> int:
+    """Delete everything of a subject and note that it was erased; returns the number of its blocks."""
     count_commit(connection, StoreCounts())  # waits for commits under way; later ones find the tombstone
     tombstone = insert(connection, tables.erased).values(subject=subject, at_us=at_us)
     connection.execute(tombstone.on_conflict_do_nothing())
@@ -38,11 +38,21 @@ def erase_subject(connection: Connection, subject: str, at_us: int) -> None:
         connection.execute(table.delete().where(table.c.subject == subject))
     connection.execute(tables.hub_states.update().where(tables.hub_states.c.subject == subject).values(subject=None))
     count_commit(connection, StoreCounts(-n_blocks, -n_conflicts - n_others, -n_conflicts, -n_keys))
+    return n_blocks
 
 
 def list_erased(connection: Connection) -> frozenset[str]:
     """Return the subjects whose blocks were erased and are refused."""
     return frozenset(connection.scalars(select(tables.erased.c.subject)))
+
+
+def list_erasures(connection: Connection) -> dict[str, tuple[int, dict[str, int]]]:
+    """Return when each subject was erased, and when each hub said that it has destroyed the subject's keys."""
+    found = {row.subject: (row.at_us, dict[str, int]()) for row in connection.execute(select(tables.erased))}
+    for row in connection.execute(select(tables.erased_hubs).order_by(tables.erased_hubs.c.hub)):
+        if row.subject in found:
+            found[row.subject][1][row.hub] = row.at_us
+    return found
 
 
 def note_confirmed(connection: Connection, hub: str, subjects: Iterable[str], at_us: int) -> None:

@@ -42,7 +42,7 @@ from cloud.store.stored_blocks import (
     as_stored_blocks,
 )
 from config.files import make_private
-from sync.audit import Action, Actor, AuditEvent, Category, Purpose
+from sync.audit import Action, Actor, AuditEvent, Category, Purpose, object_id
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import PermanentError, TransientError
 from sync.messages import Envelope
@@ -142,11 +142,13 @@ class Store:
         with self.transaction() as connection:
             return store_hubs.read_identity(connection)
 
-    def blocks_after(self, after: StoredBlockId | None, limit: int) -> list[StoredBlock]:
-        """Return up to `limit` blocks behind a block, or the first ones, in the order of their ids."""
+    def blocks_after(self, after: StoredBlockId | None, limit: int, *, subject: str | None = None) -> list[StoredBlock]:
+        """Return up to `limit` blocks, all or of a subject, behind a block, or the first ones, in the order of their ids."""
         query = select(tables.blocks).order_by(*_ID).limit(limit)
         if after is not None:
             query = query.where(tuple_(*_ID) > tuple_(*after))
+        if subject is not None:
+            query = query.where(tables.blocks.c.subject == subject)
         with self.transaction() as connection:
             return as_stored_blocks(connection.execute(query))
 
@@ -223,8 +225,8 @@ class Store:
             TransientError, PermanentError: as `transaction`.
         """
         with self.transaction() as connection:
-            erase_subject(connection, subject, at_us)
-            event = AuditEvent(actor, Action.ERASE, Category.ALL_RECORDS, subject, purpose=Purpose.SUBJECT_REQUEST)
+            objects = (object_id("blocks", erase_subject(connection, subject, at_us)),)
+            event = AuditEvent(actor, Action.ERASE, Category.ALL_RECORDS, subject, objects, Purpose.SUBJECT_REQUEST)
             append_to_log(connection, ORIGIN, [event], at_us)
 
     def watch(self, subjects_until_us: Mapping[str, int]) -> None:
