@@ -38,7 +38,7 @@ def add_subject_commands(add_command: AddCommand, add_data_options: AddOptions) 
         type=_parse_days,
         default=DEFAULT_RETENTION_DAYS,
         metavar="N",
-        help="how long data are kept (default: %(default)s, ten years)",
+        help="days from the last data of a patient on (default: %(default)s, ten years)",
     )
     retention.set_defaults(run=lambda options: _run_retention(folder_of(options), options.days))
 

@@ -1,5 +1,7 @@
 """Retention: deletes what the clinic has kept for its time, from the store and the projections, except under a legal hold.
 
+The time begins when the treatment ends: with the last day of which a hub sealed something of the subject.
+
 It runs once a day in the opener, and by `pulsegate-cloud retention`. It may be interrupted at any time: the next run goes on.
 """
 
@@ -23,8 +25,7 @@ from sync.transport import WorkerCall
 from sync.wire import epoch_seconds
 
 DEFAULT_RETENTION_DAYS: Final = 3653
-"""Ten years: section 630f(3) of the German Civil Code for a treatment's records, from the end of the treatment on. A clinic
-under another law sets its own."""
+"""Ten years: section 630f(3) of the German Civil Code for a treatment's records. A clinic under another law sets its own."""
 MIN_RETENTION_DAYS: Final = 30
 """A shorter one is a mistake: hubs that were away for weeks still send."""
 INTERVAL_S: Final = 24 * 3600.0
@@ -39,7 +40,9 @@ _log: Final = logging.getLogger(__name__)
 
 
 def delete_expired(store: Store, projections: Engine, days: int, actor: Actor, now_us: int) -> int:
-    """Delete what came more than `days` ago; returns the number of blocks. Each subject's deletion is logged before.
+    """Delete what is of subjects whose last data are more than `days` old; returns the number of blocks.
+
+    The deletion of each subject is logged before.
 
     Raises:
         TransientError, PermanentError: a database failed; the next run goes on.

@@ -5,7 +5,7 @@ Blocks go by whole sequences: an epoch lasts a day at most, so that all its bloc
 
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, and_, func, or_, select, tuple_
+from sqlalchemy import Connection, SelectBase, and_, func, or_, select, tuple_
 
 from cloud.store import tables
 from cloud.store.commit_counts import count_commit
@@ -30,12 +30,15 @@ class ExpiredSequence(NamedTuple):
 
 
 def list_expired(connection: Connection, before_s: int) -> list[ExpiredSequence]:
-    """Return the sequences that began a day before a time and came before it, without those of subjects under a hold."""
+    """Return the sequences that began a day before a time and came before it, and whose subject may be deleted.
+
+    A subject may not be deleted while a hold or the treatment lasts: that is, while it has data of a day since then.
+    """
     blocks = tables.blocks.c
     last_epoch = (before_s - _DAY_S) << EPOCH_RANDOM_BITS
     query = (
         select(blocks.hub, blocks.epoch, blocks.lane, func.max(blocks.subject), func.count())
-        .where(blocks.epoch < last_epoch, blocks.subject.not_in(select(tables.holds.c.subject)))
+        .where(blocks.epoch < last_epoch, blocks.subject.not_in(_kept_subjects(before_s)))
         .group_by(blocks.hub, blocks.epoch, blocks.lane)
         .having(func.max(blocks.received_us) < before_s * 1_000_000)
         .order_by(blocks.hub, blocks.epoch, blocks.lane)
@@ -83,6 +86,13 @@ def has_blocks(connection: Connection, subject: str) -> bool:
     )
 
 
+def _kept_subjects(before_s: int) -> SelectBase:
+    """The subjects under a hold, and those of whom a hub sealed something since a time: each has a statement for each day."""
+    statements = tables.statements.c
+    lasting = select(statements.subject).where(statements.day >= before_s // _DAY_S - 1)
+    return select(tables.holds.c.subject).union(lasting)
+
+
 def _delete_keys(connection: Connection, before_s: int) -> int:
     """Delete some statements of days before a time, and their wrapped keys, that open no stored block."""
     statements, blocks = tables.statements.c, tables.blocks.c
@@ -96,7 +106,7 @@ def _delete_keys(connection: Connection, before_s: int) -> int:
         select(statements.hub, statements.id)
         .where(
             statements.day < before_s // _DAY_S - 1,
-            ~statements.subject.in_(select(tables.holds.c.subject)),
+            ~statements.subject.in_(_kept_subjects(before_s)),
             ~is_used.exists(),
         )
         .limit(PAGE_ROWS)

@@ -25,7 +25,7 @@ from cloud.store import tables as store_tables
 from sync.consent import subject_tag
 from tests.cloud.synthetic import START_US
 from tests.cloud.test_cloud_cli import START_LIMIT_S, start_dev, wait_endpoints
-from tests.cloud.test_consent import Statuses
+from tests.cloud.test_patient_consent import Statuses
 from tests.cloud.two_patients import CANARIES, NOW_S, PATIENTS, TwoPatients, records_of
 from tests.databases import ON_BOTH, Databases
 from tests.second_reader.clinic import Clinic as ReadClinic

@@ -16,7 +16,7 @@ from cloud.store import expiry
 from cloud.store import tables as store_tables
 from cloud.store.stored_blocks import StoredBlockId
 from tests.cloud.synthetic import START_US
-from tests.cloud.test_consent import command
+from tests.cloud.test_patient_consent import command
 from tests.cloud.two_patients import PATIENTS, TwoPatients, records_of, shown_subjects
 from tests.databases import ON_BOTH, Databases
 
@@ -85,6 +85,18 @@ def test_what_came_later_stays_and_can_be_rebuilt(clinic: TwoPatients, monkeypat
     assert count(clinic, "statements") == 1
     assert main(["open", "--data", str(clinic.folder.path), *clinic.options, "--rebuild"]) == 0
     assert clinic.shown() == {SUBJECT}
+
+
+def test_the_time_begins_when_the_treatment_ends(clinic: TwoPatients) -> None:
+    """Section 630f(3) of the German Civil Code: while a hub still seals for a patient, what is old is kept, too."""
+    statements = store_tables.statements
+    with clinic.store.transaction() as connection:
+        lately = {"hub": "hub-1", "id": bytes(16), "subject": SUBJECT, "day": LATER_US // DAY_US - 99}
+        connection.execute(statements.insert().values(**lately, commitment=b"", signature=b""))
+    assert expire(clinic) == 3
+    assert clinic.shown() == {SUBJECT}
+    assert expire(clinic, LATER_US + 2 * DAY_US) == 3
+    assert (clinic.shown(), count(clinic, "statements")) == (set(), 0)
 
 
 def test_an_interrupted_run_is_finished_by_the_next(clinic: TwoPatients, monkeypatch: pytest.MonkeyPatch) -> None:

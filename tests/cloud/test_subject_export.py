@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloud.cli import main
-from tests.cloud.test_consent import command
+from tests.cloud.test_patient_consent import command
 from tests.cloud.two_patients import CANARIES, TwoPatients, records_of
 from tests.databases import ON_BOTH, Databases
 
