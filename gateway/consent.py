@@ -19,7 +19,7 @@ from config.files import replacing
 from gateway.audit_events import AgentAudit
 from sync.audit import Action, AuditEvent, Category, Purpose, object_id
 from sync.consent import CARE, PURPOSES, ConsentAnswer, ToldConsent, subject_tag
-from sync.errors import PermanentError
+from sync.errors import PermanentError, TransientError
 from sync.keys import HubKey
 from sync.outbox import Outbox, read_states
 from sync.transport import WorkerCall
@@ -136,10 +136,17 @@ class HubConsent:
         return ToldConsent(subject_tag(self.hub, self.subject), self.state.number, withdrawals.get(self.subject))
 
     def receive(self, answer: ConsentAnswer) -> None:
-        """Follow what the clinic says, unless it is older than what is known."""
+        """Follow what the clinic says, unless it is older than what is known. If the disk is full, the clinic says it again."""
+        try:
+            self._accept(answer)
+        except TransientError as error:
+            log.warning("cannot follow what the clinic says of the consent, will try again: %s", error)
+
+    def _accept(self, answer: ConsentAnswer) -> None:
         if answer.tag == subject_tag(self.hub, self.subject) and answer.number > self.state.number:
-            self.state = ConsentState(answer.number, answer.purposes)
-            self.outbox.put_many((), {STATE_KEY: self.state.to_bytes()})
+            state = ConsentState(answer.number, answer.purposes)
+            self.outbox.put_many((), {STATE_KEY: state.to_bytes()})
+            self.state = state
         for subject, withdrawal in read_withdrawals(self.data).items():
             if (subject_tag(self.hub, subject), withdrawal) == (answer.tag, answer.withdrawal):
                 (self.data / WITHDRAWALS_FOLDER / subject).unlink(missing_ok=True)
@@ -149,7 +156,10 @@ class HubConsent:
         """Follow what the patient withdraws, until cancelled."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
-            await call(self._follow)
+            try:
+                await call(self._follow)
+            except TransientError as error:
+                log.warning("cannot delete what was not sent, will try again: %s", error)
 
     def _find(self) -> bool:
         return CARE in self.state.purposes and self.subject not in read_withdrawals(self.data)
@@ -159,9 +169,9 @@ class HubConsent:
         is_given = self._find()
         if is_given == self.is_given:
             return
-        self.is_given = is_given
         if not is_given:
             self.outbox.stop_collecting()
+        self.is_given = is_given
         action = Action.GIVE_CONSENT if is_given else Action.WITHDRAW_CONSENT
         objects = (object_id("purpose", CARE), object_id("change", self.state.number))
         agent = self.audit.log.agent()

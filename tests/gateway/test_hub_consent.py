@@ -8,13 +8,15 @@ import pytest
 from cloud.audit_actors import operator
 from cloud.store.consents import give_consent, list_changes, withdraw_consent
 from gateway import consent as hub_consent
+from gateway.audit_events import AgentAudit
 from gateway.audit_log import open_audit_log
 from gateway.commands.consent import consent
-from gateway.consent import leave_withdrawal, read_state, read_withdrawals
+from gateway.consent import HubConsent, leave_withdrawal, read_state, read_withdrawals
 from gateway.models import LoadedModels
 from gateway.startup import load_device_key
 from sync.audit import read_row
-from sync.errors import PermanentError
+from sync.consent import ConsentAnswer, ToldConsent, subject_tag
+from sync.errors import PermanentError, TransientError
 from sync.keys import HubKey, HubKeys
 from sync.outbox import Outbox
 from sync.registration import Registration
@@ -53,20 +55,20 @@ def test_a_withdrawal_at_the_clinic_stops_the_hub_and_a_new_consent_starts_it(te
 
     async def scenario(testbed: Testbed) -> None:
         async with testbed.strap(), testbed.agent():
-            await asyncio.sleep(40)
+            await asyncio.sleep(15)
             look()
             record_at_clinic(testbed, is_given=False)
             at_withdrawal = testbed.clinic.store.count_blocks()
             await asyncio.sleep(SETTLE_S)
             look()
-            await asyncio.sleep(120)
+            await asyncio.sleep(60)
             look()
             assert counts[1:] == [at_withdrawal] * 2
             n_sent = len([sent for sent in testbed.sent_messages if b"/up/status" not in sent])
-            await asyncio.sleep(120)
+            await asyncio.sleep(60)
             assert len([sent for sent in testbed.sent_messages if b"/up/status" not in sent]) == n_sent
             record_at_clinic(testbed, is_given=True)
-            await asyncio.sleep(SETTLE_S + 30)
+            await asyncio.sleep(SETTLE_S + 10)
             look()
 
     run_scenario(testbed, scenario)
@@ -136,6 +138,62 @@ def test_what_was_not_sent_is_deleted_and_listed(testbed: Testbed) -> None:
     again = open_outbox(testbed)
     assert len(again.put_many([("alert", b"x")])) == 1
     again.close()
+    testbed.clinic.store.close()
+
+
+async def make_consent(testbed: Testbed, outbox: Outbox, restarts: list[None]) -> HubConsent:
+    registration = Registration.load(testbed.settings.clinic.registration, HUB)
+    audit = AgentAudit(open_audit_log(testbed.settings, lambda: START_US), registration)
+    consent = HubConsent(testbed.settings.data, HUB, SUBJECT, outbox, audit, lambda: restarts.append(None))
+    consent.load()
+    return consent
+
+
+def test_a_withdrawal_of_an_earlier_patient_is_told_first_and_stops_nobody_else(testbed: Testbed) -> None:
+    data, earlier = testbed.settings.data, "subject-0"
+    leave_withdrawal(data, earlier)
+    number = read_withdrawals(data)[earlier]
+
+    async def scenario() -> None:
+        outbox, restarts = open_outbox(testbed), list[None]()
+        consent = await make_consent(testbed, outbox, restarts)
+        tag, own = subject_tag(HUB, earlier), subject_tag(HUB, SUBJECT)
+        assert consent.is_given
+        assert consent.told() == ToldConsent(tag, 0, number)
+        consent.receive(ConsentAnswer(tag, 5, (), number + 1))  # of another withdrawal
+        consent.receive(ConsentAnswer(own, 5, ("care",), number))
+        assert consent.told() == ToldConsent(tag, 0, number)
+        consent.receive(ConsentAnswer(tag, 5, (), number))
+        assert consent.told() == ToldConsent(own, 5, None)
+        consent.receive(ConsentAnswer(own, 4, (), None))  # a replayed one
+        await asyncio.sleep(0)
+        assert (consent.is_given, restarts) == (True, [])
+        outbox.close()
+
+    asyncio.run(scenario())
+    testbed.clinic.store.close()
+
+
+def test_on_a_full_disk_a_withdrawal_is_tried_again(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        outbox, restarts = open_outbox(testbed), list[None]()
+        consent = await make_consent(testbed, outbox, restarts)
+
+        def fail() -> None:
+            raise TransientError("the disk is full")
+
+        answer = ConsentAnswer(subject_tag(HUB, SUBJECT), 5, (), None)
+        with monkeypatch.context() as patch:
+            patch.setattr(outbox, "stop_collecting", fail)
+            consent.receive(answer)
+            await asyncio.sleep(0)
+            assert (consent.is_given, restarts) == (True, [])
+        consent.receive(answer)
+        await asyncio.sleep(0)
+        assert (consent.is_given, restarts) == (False, [None])
+        outbox.close()
+
+    asyncio.run(scenario())
     testbed.clinic.store.close()
 
 
