@@ -5,7 +5,6 @@ A reader, or a restart after a crash, finds either the old content of a replaced
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,8 +30,7 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE_MODE) ->
         OSError: the temporary file cannot be created, synced or moved.
     """
     target = path.resolve()
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
-    temporary = Path(name)
+    temporary, descriptor = create_temporary(target)
     try:
         os.fchmod(descriptor, mode)
         os.close(descriptor)
@@ -43,6 +41,18 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE_MODE) ->
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def create_temporary(path: Path) -> tuple[Path, int]:
+    """Create a file beside `path` that only its owner may read, with a name of its own and the same suffix, open for writing.
+
+    `tempfile` does this, too, but loads half a megabyte that a hub has no other use for.
+
+    Raises:
+        OSError: the file cannot be created.
+    """
+    temporary = path.with_name(f".{path.stem}-{os.urandom(8).hex()}{path.suffix}")
+    return temporary, os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
 
 
 def create_private_file(path: Path, text: str) -> None:

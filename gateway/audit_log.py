@@ -14,11 +14,12 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from config.files import make_private
 from config.settings import Settings
 from sync.audit import (
+    ROWS,
     Action,
     Actor,
     AuditEvent,
@@ -34,7 +35,6 @@ from sync.audit import (
     log_start,
     object_id,
 )
-from sync.audit_check import ROWS, LogReport, StoredLog, check_log
 from sync.audit_heads import (
     CutNote,
     HubAudit,
@@ -54,6 +54,9 @@ from sync.outbox.database import translating_sqlite_errors
 from sync.outbox.reserve import Reserve
 from sync.registration import Registration, RegistrationError
 from sync.signing import SignatureError, SigningKey, Use, VerifyingKey
+
+if TYPE_CHECKING:
+    from sync.audit_check import LogReport
 
 AUDIT_FILE: Final = "audit.db"
 AUDIT_KEY_FILE: Final = "audit.key"
@@ -185,8 +188,10 @@ class AuditLog:
         """All rows (number, encoded row): at most `MAX_ROWS`, some 8 MB."""
         return self._run(_read_rows)
 
-    def check(self) -> LogReport:
+    def check(self) -> "LogReport":
         """Check the whole log."""
+        from sync.audit_check import StoredLog, check_log  # noqa: PLC0415  memory that the agent does not need
+
         rows, state = self._run(lambda connection: (_read_rows(connection), _read_state(connection)))
         held = {"the clinic": state.held} if state.held else {}
         return check_log(StoredLog(self._origin, rows, state.cut, state.signed, held), self._key.public)

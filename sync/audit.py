@@ -20,6 +20,8 @@ LOG_LABEL: Final = "pulsegate audit log"
 ROW_LIMIT_BYTES: Final = 2048
 """Largest row: 20 tokens of 80 characters, two names of 64 and the numbers take less."""
 OBJECTS_LIMIT: Final = 16
+ROWS: Final = "rows"
+"""Kind of the object that a `cut-log` row names: the number of the last row that was cut."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+-]{0,79}")
 
 

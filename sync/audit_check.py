@@ -2,14 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
-from sync.audit import Action, AuditRow, ChainError, Origin, Position, follow_rows, log_start, object_id
+from sync.audit import ROWS, Action, AuditRow, ChainError, Origin, Position, follow_rows, log_start, object_id
 from sync.audit_heads import CutNote, SignedHead, check_cut, check_head
 from sync.signing import SignatureError, VerifyingKey
-
-ROWS: Final = "rows"
-"""Kind of the object that a `cut-log` row names: the number of the last row that was cut."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,11 @@
 
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from config.files import replacing
+from config.files import create_temporary, replacing
 from sync.errors import PermanentError
 
 PUBLIC_MODE: Final = 0o644
@@ -74,8 +73,7 @@ def create_secret_file(path: Path, content: bytes) -> None:
         KeyFileError: the file exists, or cannot be written.
     """
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # creates it with mode 0600
-        draft = Path(name)
+        draft, descriptor = create_temporary(path)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)

@@ -14,13 +14,15 @@ import json
 import ssl
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from config.files import PRIVATE_MODE, replacing
 from config.identity import ROOTS_FILE, write_identity
-from sync.enrolment import Grant
 from sync.errors import PermanentError
 from sync.key_files import PUBLIC_MODE
+
+if TYPE_CHECKING:
+    from sync.enrolment import Grant
 
 FOLDER: Final = "identity"
 REGISTRATION_FILE: Final = "registration.toml"
@@ -68,7 +70,7 @@ class SiteRecord:
 class NewIdentity:
     """What a hub was granted, and the key (PEM) of its new certificate."""
 
-    grant: Grant
+    grant: "Grant"
     key: bytes
     record: SiteRecord
 

@@ -2,9 +2,8 @@
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
-from math import ceil, floor
+from math import ceil, floor, gcd
 from typing import Final
 
 import numpy as np
@@ -211,12 +210,12 @@ def _block(rate_hz: float, target: ResamplingTarget, first_phase: float) -> _Blo
 
     `first_phase`: see `_GatherInterpolator`.
     """
-    ratio = Fraction(rate_hz) / Fraction(target.rate_hz)
-    if ratio.denominator > _MAX_BLOCK_TAPS:
+    inputs, every = _exact_ratio(rate_hz, target.rate_hz)
+    if every > _MAX_BLOCK_TAPS:
         return None
     kernel = _kernel(rate_hz, target)
-    outputs = ratio.denominator * max(_MIN_BLOCK_OUTPUTS // ratio.denominator, 1)
-    phases = [floor(first_phase + _PHASES * float(ratio * j)) for j in range(outputs)]
+    outputs = every * max(_MIN_BLOCK_OUTPUTS // every, 1)
+    phases = [floor(first_phase + _PHASES * (inputs * j / every)) for j in range(outputs)]
     width = phases[-1] // _PHASES + 1 + kernel.shape[1]
     if width * outputs > _MAX_BLOCK_TAPS:
         return None
@@ -224,7 +223,14 @@ def _block(rate_hz: float, target: ResamplingTarget, first_phase: float) -> _Blo
     for column, phase in enumerate(phases):
         start = phase // _PHASES + 1
         matrix[start : start + kernel.shape[1], column] = kernel[phase % _PHASES]
-    return _Block(matrix, [phase - phases[0] for phase in phases], phases[0], int(ratio * outputs))
+    return _Block(matrix, [phase - phases[0] for phase in phases], phases[0], inputs * outputs // every)
+
+
+def _exact_ratio(numerator: float, denominator: float) -> tuple[int, int]:
+    """Return a / b in lowest terms. `fractions` would do it, but it loads `decimal`, some memory of a hub."""
+    (a, b), (c, d) = numerator.as_integer_ratio(), denominator.as_integer_ratio()
+    divisor = gcd(a * d, b * c)
+    return a * d // divisor, b * c // divisor
 
 
 @lru_cache(maxsize=16)

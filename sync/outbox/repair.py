@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from config.files import sync_path
 from sync.errors import DamagedBufferError, DiskFullError, PermanentError
@@ -19,10 +19,12 @@ from sync.keys import HubKeys
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.integrity import check_integrity
 from sync.outbox.pages import is_wal_damaged, read_wal
-from sync.outbox.reserve import Reserve
-from sync.outbox.salvage import Salvaged, free_bytes, is_buffer_of, salvage
+from sync.outbox.reserve import Reserve, free_bytes
 from sync.outbox.schema import NewerBufferError, open_database
 from sync.outbox.state import OutboxState
+
+if TYPE_CHECKING:
+    from sync.outbox.salvage import Salvaged
 
 SALVAGE_STATE: Final = "salvage"
 """The name of the state that says what a salvage kept and lost; the caller replaces it when it has told a person."""
@@ -95,6 +97,8 @@ class BufferOpener:
 
     def _is_ours(self) -> bool:
         """Whether a file that was refused as another's holds keys of this hub: then damage made it look so."""
+        from sync.outbox.salvage import is_buffer_of  # noqa: PLC0415  memory that only a damaged buffer needs
+
         try:
             return is_buffer_of(self._path, self._hub, self._keys)
         except OSError:
@@ -133,7 +137,9 @@ class BufferOpener:
         log.error("the buffer %s was damaged: %d blocks were kept, %d are lost", self._path, done.kept, done.lost)
         self._keep_damaged()
 
-    def _write_new(self) -> Salvaged:
+    def _write_new(self) -> "Salvaged":
+        from sync.outbox.salvage import salvage  # noqa: PLC0415  as above
+
         new = _beside(self._path, _NEW)
         for suffix in _SQLITE_FILES:
             _beside(new, suffix).unlink(missing_ok=True)

@@ -73,3 +73,9 @@ def _allocate(descriptor: int, size: int) -> bool:
         os.ftruncate(descriptor, 0)  # a failed allocation may have taken a part
         return False
     return True
+
+
+def free_bytes(path: Path) -> int:
+    """Room on the disk of a file."""
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize

@@ -5,7 +5,6 @@ missing and was not acknowledged is listed as the clinic expects it of blocks th
 """
 
 import contextlib
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -20,6 +19,7 @@ from sync.outbox.database import OutboxDatabase
 from sync.outbox.epochs import CLOCK_LEAP_S
 from sync.outbox.header_templates import HeaderTemplates
 from sync.outbox.pages import PageFile, RawRow, possible_page_sizes
+from sync.outbox.reserve import free_bytes
 from sync.outbox.salvaged_rows import DroppedRow, SalvagedRows, SequenceRow, blob_type, find_rows, holds_key_of
 from sync.outbox.stored_headers import restore_header
 from sync.seal import BlockHeader, LaneEnd, SealError, parse_header
@@ -306,9 +306,3 @@ def _read_header(sealed: bytes) -> BlockHeader | None:
         return parse_header(sealed)
     except SealError:
         return None
-
-
-def free_bytes(path: Path) -> int:
-    """Room on the disk of a file."""
-    disk = os.statvfs(path.parent)
-    return disk.f_bavail * disk.f_frsize

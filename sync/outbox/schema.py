@@ -20,6 +20,9 @@ FULL_DISK_BYTES: Final = 256 * 1024
 """Less than this is a full disk at the start: SQLite needs 32 KiB for its shared-memory file and some pages for the WAL, and
 reports a failure to create them in several ways."""
 
+CACHE_KIB: Final = 256
+"""SQLite's page cache; its default is 2 MB. The hub reads most pages once, and the system caches them, too."""
+
 
 class NewerBufferError(PermanentError):
     """The buffer was written by a newer version."""
@@ -82,6 +85,7 @@ def set_pragmas(database: OutboxDatabase) -> None:
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.execute(SECURE_DELETE)
+    database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     page_bytes = int(database.rows("PRAGMA page_size")[0][0])
     database.execute(f"PRAGMA wal_autocheckpoint = {WAL_BYTES // page_bytes}")
 

@@ -57,6 +57,7 @@ def test_a_clinic_on_postgresql_shows_what_is_stored(
         "acknowledgement.key",
         "audit.key",
         "audit.pub",
+        "command.key",
         "hubs",
         "keys",
         "lock",

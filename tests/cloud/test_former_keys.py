@@ -10,11 +10,12 @@ from cloud.api.alert_queries import ListCursor
 from cloud.device_keys import CLOCK_TOLERANCE_S, DeviceKey, is_signed
 from cloud.errors import ClinicError
 from cloud.ingest import handle_message
-from cloud.register import enrol_hub
+from cloud.register import HubPublicKeys, enrol_hub
 from cloud.registry import Assignment, RegisteredHub, hub_file, load_hub, save_hub
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from sync.data_keys import DataKey, sign_statement
+from sync.recipients import RecipientKeyPair
 from sync.record_codec import encode_records
 from sync.signing import SigningKey, Use
 from tests.clinic_testbed import Clinic, Hub, open_all, put_into_store
@@ -34,7 +35,8 @@ def shown_alerts(engine: Engine) -> list[str]:
 def enrol_anew(hub: Hub, at_s: int = NEXT_DAY_S) -> SigningKey:
     """Give a hub another device key; returns the one before."""
     former, hub.device = hub.device, SigningKey.generate(Use.DEVICE)
-    enrol_hub(hub.clinic.folder, hub.name, hub.device.public, hub.subject, at_s)
+    keys = HubPublicKeys(hub.device.public, RecipientKeyPair.generate().public)
+    enrol_hub(hub.clinic.folder, hub.name, keys, hub.subject, at_s)
     return former
 
 

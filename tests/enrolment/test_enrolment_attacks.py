@@ -25,6 +25,7 @@ from config.tls import make_fetching_context, make_server_context
 from gateway.enrolment.site_client import SiteError
 from gateway.enrolment.site_clock import EnrolledHubClock, SiteTimeError
 from sync.enrolment import (
+    REQUEST_LIMIT_BYTES,
     Broker,
     EnrolRequest,
     RenewRequest,
@@ -299,7 +300,7 @@ class TestFalseSites:
     @pytest.mark.parametrize(
         ("method", "path", "body", "status"),
         [
-            ("POST", "/v2/enrol", bytes(1025), 413),
+            ("POST", "/v2/enrol", bytes(REQUEST_LIMIT_BYTES + 1), 413),
             ("POST", "/v2/enrol", b"", 400),
             ("GET", "/v2/enrol", None, 405),
             ("POST", "/v2/roots", b"", 405),

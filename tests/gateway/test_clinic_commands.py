@@ -198,10 +198,11 @@ def test_a_kill_after_the_outcome_is_stored_leaves_the_command_done(site: Site, 
 
 
 def test_what_is_not_a_command_of_this_clinic_to_this_hub_changes_nothing(site: Site) -> None:
+    command = site.forge()
     forged = {
         "by another site": site.forge(SigningKey.generate(Use.COMMAND)),
         "to another hub": site.forge(hub="hub-2"),
-        "changed": site.forge()[:-1] + b"\x00",
+        "changed": command[:-1] + bytes([command[-1] ^ 1]),
         "no command": b"\xa0",
     }
 

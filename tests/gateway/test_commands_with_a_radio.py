@@ -116,4 +116,5 @@ def test_the_agent_makes_what_it_finds_and_creates_readable_only_for_its_owner(h
     asyncio.run(scenario())
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (hub / "data").iterdir()}
     assert {"bonds.json", "models.json", "status.json", "buffer.db", "hub.key", "device.key"} <= set(modes)
-    assert {name: mode for name, mode in modes.items() if mode != "0o600"} == {"device.pub": "0o644"}
+    public = {"device.pub": "0o644", "command.pub": "0o644"}
+    assert {name: mode for name, mode in modes.items() if mode != "0o600"} == public

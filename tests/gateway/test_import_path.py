@@ -13,7 +13,7 @@ from gateway.cli import COMMANDS
 
 NOT_ON_A_HUB = (
     "scipy", "wfdb", "bumble", "fastapi", "uvicorn", "sqlalchemy", "torch", "onnx", "amqtt", "pandas", "matplotlib",
-    "neurokit2", "biosppy", "sklearn", "rich", "sqlite_utils", "http", "email",
+    "neurokit2", "biosppy", "sklearn", "rich", "sqlite_utils", "http", "email", "decimal", "tempfile", "shutil",
 )  # fmt: skip
 AGENT = """
 import sys
