@@ -9,7 +9,7 @@ where the patient signs. Changes are numbered by the clinic, so that no repeated
 import asyncio
 import json
 import logging
-import secrets
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,11 +23,13 @@ from sync.errors import PermanentError, TransientError
 from sync.keys import HubKey
 from sync.outbox import Outbox, read_states
 from sync.transport import WorkerCall
-from sync.wire import MAX_COUNT, is_name
+from sync.wire import is_name
 
 WITHDRAWALS_FOLDER: Final = "withdrawals"
 """The folder in the data folder with what was withdrawn, until the clinic has recorded it: a file for each subject, named after
 it. It holds a random number that names this withdrawal to the clinic."""
+WITHDRAWAL_BYTES: Final = 6
+"""Random bytes of a withdrawal's number: it fits into a count, and no two of one subject are the same."""
 STATE_KEY: Final = "consent"
 """Name of the state in the buffer."""
 POLL_INTERVAL_S: Final = 2.0
@@ -64,7 +66,7 @@ def leave_withdrawal(data: Path, subject: str) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         if not (folder / subject).exists():
             with replacing(folder / subject, durable=True) as draft:
-                draft.write_text(str(secrets.randbelow(MAX_COUNT) + 1), encoding="ascii")
+                draft.write_text(str(int.from_bytes(os.urandom(WITHDRAWAL_BYTES), "big") + 1), encoding="ascii")
     except OSError as error:
         raise PermanentError(f"cannot write to {folder} ({error.strerror}): run this as the agent's user") from error
 
