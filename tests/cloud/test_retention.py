@@ -95,7 +95,7 @@ def test_the_time_begins_when_the_treatment_ends(clinic: TwoPatients) -> None:
         connection.execute(statements.insert().values(**lately, commitment=b"", signature=b""))
     assert expire(clinic) == 3
     assert clinic.shown() == {SUBJECT}
-    assert expire(clinic, LATER_US + 2 * DAY_US) == 3
+    assert expire(clinic, LATER_US + 3 * DAY_US) == 3
     assert (clinic.shown(), count(clinic, "statements")) == (set(), 0)
 
 
