@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress
 
+from cloud import connection_log
 from cloud.audit_actors import operator
 from cloud.audit_log import AuditLog
 from cloud.block_reader import BlockReader
@@ -23,7 +24,9 @@ from cloud.cli_commands import add_command_commands
 from cloud.cli_consent import add_consent_commands, add_hold_commands
 from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_hubs import add_hubs_command
+from cloud.cli_install import add_install_commands
 from cloud.cli_keys import add_key_commands, folder_of
+from cloud.cli_migrate import add_migrate_command
 from cloud.cli_services import add_service_commands
 from cloud.cli_site import add_site_commands
 from cloud.cli_subject import add_subject_commands
@@ -43,7 +46,8 @@ from cloud.tables import open_projections, reset_projections
 from config.endpoint import parse_port
 from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors
-from config.terminal import LineFormatter, escape_controls
+from config.program import protect_process
+from config.terminal import escape_controls, log_to_terminal
 from config.tls import TlsSetupError
 from config.version import VERSION
 from sync.audit import Action, AuditEvent, Category
@@ -51,6 +55,14 @@ from sync.errors import SyncError
 from sync.wire import is_name
 
 DEFAULT_PORT: Final = 8600
+CLINIC_VARIABLE: Final = "PULSEGATE_CLINIC"
+"""Names the folder where a site is installed, so that its operator need not; likewise for its databases below."""
+
+
+def run_program() -> int:
+    """Run the command of this process."""
+    protect_process()
+    return main()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,10 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _build_parser().parse_args(argv)
     except SystemExit as end:  # argparse has already printed its message
         return int(end.code or 0)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it logs each lost client connection as an error
+    # amqtt logs each lost client connection as an error.
+    log_to_terminal("warning", {"amqtt": "CRITICAL", connection_log.__name__: "INFO"})
     try:
         check_package_folders()
         return int(options.run(options))
@@ -122,6 +132,7 @@ def _build_parser() -> argparse.ArgumentParser:
     site = add_command("site", "create the site's certificates, revoke them, and configure its broker")
     site_commands = site.add_subparsers(required=True, metavar="COMMAND")
     add_site_commands(partial(_add_command, site_commands.add_parser), _add_data_options)
+    add_install_commands(partial(_add_command, site_commands.add_parser))
     user = add_command("user", "give persons certificates to look at the page, list and revoke them")
     user_commands = user.add_subparsers(required=True, metavar="COMMAND")
     add_user_commands(partial(_add_command, user_commands.add_parser), _add_data_options)
@@ -132,6 +143,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_subject_commands(add_command, _add_data_options)
     add_hubs_command(add_command, _add_data_options)
     add_audit_commands(add_command, _add_data_options)
+    add_migrate_command(add_command, _add_data_options)
     add_service_commands(add_command)
     return parser
 
@@ -142,15 +154,27 @@ def _add_command(add_parser: Callable[..., argparse.ArgumentParser], name: str, 
 
 
 def _add_folder_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the clinic's keys and databases")
+    folder = os.environ.get(CLINIC_VARIABLE)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=folder,
+        required=folder is None,
+        metavar="DIR",
+        help="folder of the clinic's keys and databases; pulsegate-site names the site's",
+    )
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     _add_folder_option(parser)
-    for option, content in (("--store", "sealed blocks"), ("--projections", "decrypted data")):
+    for option, variable, content in (
+        ("--store", "PULSEGATE_STORE", "sealed blocks"),
+        ("--projections", "PULSEGATE_PROJECTIONS", "decrypted data"),
+    ):
         parser.add_argument(
             option,
             type=_parse_url,
+            default=os.environ.get(variable),
             metavar="URL",
             help=f"PostgreSQL database of the {content}, postgresql://USER@HOST:PORT/DATABASE, without the password: "
             "that comes from PGPASSFILE or PGPASSWORD; another computer needs TLS: add ?identity=DIR&region=DE "
@@ -254,4 +278,4 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program())

@@ -12,8 +12,11 @@ TLS_1_3: Final = 0x0304
 
 
 def read_certificate(transport: BaseTransport) -> bytes | None:
-    """Return the certificate (DER) that a client proved to own; None without TLS, or if it was not asked for one."""
-    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    """Return the certificate (DER) that a client proved to own; None without one, or when the connection has ended."""
+    try:
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    except AttributeError:  # asyncio's TLS transport was closed a second time: it has dropped its state
+        return None
     return None if tls is None else tls.getpeercert(binary_form=True)
 
 

@@ -17,10 +17,10 @@ from typing import Final, NoReturn
 
 from config.files import replacing
 from gateway.audit_events import AgentAudit
+from gateway.hub_key import HUB_KEY_FILE, load_hub_key
 from sync.audit import Action, AuditEvent, Category, Purpose, object_id
 from sync.consent import CARE, PURPOSES, ConsentAnswer, ToldConsent, subject_tag
 from sync.errors import PermanentError, TransientError
-from sync.keys import HubKey
 from sync.outbox import Outbox, read_states
 from sync.transport import WorkerCall
 from sync.wire import is_name
@@ -94,10 +94,10 @@ def read_state(data: Path, subject: str) -> ConsentState:
     Raises:
         SyncError: the buffer or the hub key cannot be read.
     """
-    buffer, key = data / "buffer.db", data / "hub.key"
-    if not (buffer.exists() and key.exists()):
+    buffer = data / "buffer.db"
+    if not (buffer.exists() and (data / HUB_KEY_FILE).exists()):
         return ConsentState()
-    states = read_states(buffer, HubKey.load_or_create(key))
+    states = read_states(buffer, load_hub_key(data))
     return ConsentState.from_bytes(
         next((state.value for state in states if (state.subject, state.name) == (subject, STATE_KEY)), None)
     )

@@ -8,7 +8,7 @@ from gateway.clock import SystemClock
 from gateway.consent import leave_withdrawal, read_state, read_withdrawals
 from sync.audit import Action, AuditEvent, Category, Purpose, object_id
 from sync.consent import CARE
-from sync.errors import PermanentError
+from sync.errors import PermanentError, SyncError
 
 
 def consent(settings: Settings, action: str) -> int:
@@ -22,8 +22,7 @@ def consent(settings: Settings, action: str) -> int:
     if action == "withdraw":
         _withdraw(settings)
     subject, withdrawals = settings.subject, read_withdrawals(settings.data)
-    state = read_state(settings.data, subject)
-    is_given = CARE in state.purposes and subject not in withdrawals
+    is_given = subject not in withdrawals and CARE in read_state(settings.data, subject).purposes
     _say(f"{subject} {'consents' if is_given else 'does not consent'} to {CARE}")
     if subject in withdrawals:
         _say("it was withdrawn here; the clinic has not recorded it yet: it does when this hub reaches it")
@@ -33,14 +32,15 @@ def consent(settings: Settings, action: str) -> int:
 
 
 def _withdraw(settings: Settings) -> None:
-    """Log first: what is not logged is not done."""
-    log = open_audit_log(settings, SystemClock().wall_us)
-    objects = (object_id("purpose", CARE),)
-    event = AuditEvent(
-        log.operator(), Action.WITHDRAW_CONSENT, Category.CONSENT, settings.subject, objects, Purpose.SUBJECT_REQUEST
-    )
-    log.append(event)
+    """A log that cannot be written, for want of the hub key's passphrase, keeps no patient from it: agent and clinic log it."""
     leave_withdrawal(settings.data, settings.subject)
+    try:
+        log = open_audit_log(settings, SystemClock().wall_us)
+        actor, objects = log.operator(), (object_id("purpose", CARE),)
+        subject = settings.subject
+        log.append(AuditEvent(actor, Action.WITHDRAW_CONSENT, Category.CONSENT, subject, objects, Purpose.SUBJECT_REQUEST))
+    except SyncError as error:
+        sys.stderr.write(f"pulsegate: the consent is withdrawn, but the audit log cannot be written here: {error}\n")
 
 
 def _say(line: str) -> None:

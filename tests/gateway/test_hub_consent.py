@@ -117,6 +117,18 @@ def test_an_agent_that_starts_after_a_withdrawal_connects_nothing(testbed: Testb
     run_scenario(testbed, scenario)
 
 
+def test_a_withdrawal_needs_no_key_and_no_log(testbed: Testbed, capsys: pytest.CaptureFixture[str]) -> None:
+    """As where the hub key needs a passphrase: the patient does not know it."""
+    (testbed.settings.data / "audit.key").write_text("damaged", encoding="ascii")
+    (testbed.settings.data / "audit.key").chmod(0o600)
+    assert consent(testbed.settings, "withdraw") == 0
+    said = capsys.readouterr()
+    assert "the audit log cannot be written" in said.err
+    assert "does not consent" in said.out
+    assert set(read_withdrawals(testbed.settings.data)) == {SUBJECT}
+    testbed.clinic.store.close()
+
+
 def open_outbox(testbed: Testbed) -> Outbox:
     data = testbed.settings.data
     keys = HubKeys(HubKey.load_or_create(data / "hub.key"), load_device_key(data))

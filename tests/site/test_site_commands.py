@@ -87,11 +87,15 @@ def test_the_configuration_of_the_database_asks_for_tls_and_certificates(run: Ru
     assert "Ciphersuites = TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256" in policy.read_text()
     assert "ssl_min_protocol_version = 'TLSv1.3'" in (tmp_path / "postgresql" / "pulsegate.conf").read_text()
     rules = [line.split() for line in (tmp_path / "postgresql" / "pg_hba.conf").read_text().splitlines() if line[0] != "#"]
-    assert [rule[0] for rule in rules] == ["local", "hostssl"]
+    assert [(rule[0], rule[2], *rule[3:]) for rule in rules] == [
+        ("local", "postgres", "peer"),
+        ("local", "all", "scram-sha-256"),
+        ("hostssl", "all", "all", "scram-sha-256", "clientcert=verify-ca"),
+    ]
 
 
 def test_a_revoked_hub_is_cut_from_the_running_broker(broker: Broker, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sync.mqtt.BACKOFF_S", (0.01, 0.01))
+    monkeypatch.setattr("sync.mqtt_backoff.BACKOFF_S", (0.01, 0.01))
     data = broker.authority.folder.parent / "clinic"
     data.mkdir()
     (data / "site").symlink_to(broker.authority.folder)

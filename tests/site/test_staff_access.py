@@ -1,11 +1,14 @@
 """Page, API and WebSocket of a site answer to a staff certificate only, and no longer than it is valid."""
 
+import asyncio
 import json
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from fastapi import FastAPI
@@ -18,9 +21,13 @@ from cloud.api.access_rules import RULES, check_rules
 from cloud.api.security import LoopbackAccess
 from cloud.audit_actors import LOOPBACK
 from cloud.site import Kind
+from cloud.tls_extension import read_certificate
 from tests.mosquitto import make_identity, now_s
 from tests.site.staff_page import PAGE, StaffPage, ask
 from tests.tls_probe import handshake
+
+if TYPE_CHECKING:
+    import uvicorn
 
 DAY_S = 86_400
 Case = Callable[[StaffPage], Path | None]
@@ -171,6 +178,29 @@ class TestRevocation:
                 assert idle.sock.recv(1) == b""
                 assert json.loads(kept.recv())["type"] == "beat"
             check_no_answer(page, revoked)
+
+    def test_a_connection_that_is_closing_does_not_end_the_page(self, tmp_path: Path) -> None:
+        page, found = StaffPage(tmp_path), []
+
+        async def close_twice(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            found.append(read_certificate(writer.transport))
+            writer.transport.close()
+            writer.transport.close()
+            found.append(read_certificate(writer.transport))
+            connections = SimpleNamespace(connections=[SimpleNamespace(transport=writer.transport)])
+            staff_access.cut_refused(cast("uvicorn.Server", SimpleNamespace(server_state=connections)), page.access)
+
+        async def run() -> None:
+            async with await asyncio.start_server(close_twice, "127.0.0.1", 0, ssl=page.context) as server:
+                port = server.sockets[0].getsockname()[1]
+                context = page.client_context(page.identity("dr-may"))
+                reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=PAGE)
+                assert await reader.read() == b""
+                writer.close()
+
+        asyncio.run(run())
+        assert found[0] is not None
+        assert found[1] is None
 
     def test_a_request_on_an_open_connection_is_refused_at_once(self, page: StaffPage) -> None:
         with closing(page.connect(page.identity("dr-may"))) as connection:
