@@ -25,5 +25,10 @@ def staff(name: str) -> Actor:
     return Actor(name, Role.STAFF, SITE)
 
 
+def asking_reader(id_: str, role: str) -> Actor:
+    """Who asked for a command from the page, as `staff` or `LOOPBACK` named them then."""
+    return Actor(id_, role, SITE)
+
+
 LOOPBACK: Final = Actor("loopback", Role.VIEWER, SITE)
 """A viewer on this computer, who has no certificate."""

@@ -76,6 +76,7 @@ def command_as_json(command: StoredCommand, now_s: int) -> dict[str, Any]:
         "expires": format_time(command.expires_s),
         "by": command.author,
         "state": command.state_at(now_s),
+        "refusal": command.refusal,
         "answered": None if answered_us is None else format_time(answered_us // 1_000_000),
     }
 
@@ -104,6 +105,7 @@ def _parse_request(start: str, end: str) -> dict[str, Any]:
 
 _PARSERS: Final[Mapping[CommandKind, Callable[..., dict[str, Any]]]] = {
     CommandKind.LIMITS: _parse_limits,
+    CommandKind.CONTEXTS: lambda *names: {"names": list(names)},
     CommandKind.UPLOAD: lambda policy: {"policy": policy},
     CommandKind.CLOSE_ALERT: lambda alert: {"alert": alert},
     CommandKind.MARK_FALSE: lambda alert: {"alert": alert},
@@ -113,6 +115,7 @@ _PARSERS: Final[Mapping[CommandKind, Callable[..., dict[str, Any]]]] = {
 }
 _USAGE: Final[Mapping[CommandKind, str]] = {
     CommandKind.LIMITS: "limits NAME=NUMBER …: all of the patient's own limits; the agent's tasks restart",
+    CommandKind.CONTEXTS: "contexts NAME …: all that is known of the patient's heart, such as a pacemaker",
     CommandKind.UPLOAD: "upload all|evidence|none",
     CommandKind.CLOSE_ALERT: "close_alert ID",
     CommandKind.MARK_FALSE: "mark_false ID",

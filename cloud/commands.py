@@ -16,8 +16,8 @@ from cloud.errors import ClinicError
 from cloud.receipts import Publish
 from cloud.registry import RegisteredHub
 from cloud.store import Store
-from cloud.store.audit import append_to_log
-from cloud.store.commands import StoredCommand, add_command, list_due, next_number
+from cloud.store.audit import append_to_log, lock_log
+from cloud.store.commands import StoredCommand, add_command, find_requested, list_due, next_number
 from config.limits import DEFAULT_LIMITS, LimitError
 from sync.audit import Action, Actor, AuditEvent, Category, Purpose, object_id
 from sync.commands import SUBJECT_KINDS, Command, CommandKind, encode_command
@@ -46,8 +46,9 @@ def send_command(
     arguments: Mapping[str, Any],
     actor: Actor,
     now_us: int,
+    request: str | None = None,
 ) -> StoredCommand:
-    """Sign and seal a command, log it, and keep it to be sent.
+    """Sign and seal a command, log it, and keep it to be sent. A command that was made for this `request` before is returned.
 
     Raises:
         ClinicError: the hub takes no commands or has no patient, or an argument is not allowed.
@@ -60,16 +61,21 @@ def send_command(
         )
     subject, issued_s = _subject_of(hub, kind), now_us // _US_PER_S
     _check_limits(kind, arguments)
-    event = AuditEvent(actor, Action.SEND_COMMAND, Category.COMMANDS, subject, _objects(hub.hub, kind), Purpose.CARE)
     with store.transaction() as connection:
-        append_to_log(connection, ORIGIN, [event], now_us)  # first: it locks the log, and so the number
+        lock_log(connection, ORIGIN)  # and so the number and the request
+        if request is not None and (made := find_requested(connection, request)) is not None:
+            return made
         number = next_number(connection, hub.hub, issued_s)
+        objects = _objects(hub.hub, kind, number)
+        event = AuditEvent(actor, Action.SEND_COMMAND, Category.COMMANDS, subject, objects, Purpose.CARE)
+        append_to_log(connection, ORIGIN, [event], now_us)
         command = Command(hub.hub, number, issued_s, issued_s + LIFE_S, kind, subject, arguments)
         try:
             payload = encode_command(command, hub.command_key, key)
         except WireError as error:
             raise ClinicError(f"cannot send this command: {error}; correct its arguments") from error
-        stored = StoredCommand(hub.hub, number, str(kind), subject, issued_s, command.expires_s, payload, actor.id)
+        by = actor.id
+        stored = StoredCommand(hub.hub, number, str(kind), subject, issued_s, command.expires_s, payload, by, request=request)
         add_command(connection, stored)
     return stored
 
@@ -93,8 +99,8 @@ def _check_limits(kind: CommandKind, arguments: Mapping[str, Any]) -> None:
         raise ClinicError(str(error)) from error
 
 
-def _objects(hub: str, kind: CommandKind) -> tuple[str, ...]:
-    return object_id("hub", hub), object_id("command", kind.replace("_", "-"))
+def _objects(hub: str, kind: CommandKind, number: int) -> tuple[str, ...]:
+    return object_id("hub", hub), object_id("command", kind.replace("_", "-")), object_id("number", number)
 
 
 class CommandSender:

@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from sqlalchemy import Engine
 
+from cloud.alert_requests import CommandSigner
 from cloud.api.app import create_app
 from cloud.api.feed import Feed
 from cloud.audit_actors import service
@@ -135,6 +136,8 @@ async def _run_services(
     registry = Registry(folder.hubs, time.monotonic)  # one for each thread
     watch = HubWatch(databases.store, Registry(folder.hubs, time.monotonic), time.monotonic, now_us)
     signing = keys.signing
+    commands = Registry(folder.hubs, time.monotonic)
+    signer = CommandSigner(databases.store, databases.projections, commands, signing.command, now_us)
     ingest = run_ingest(
         databases.store,
         registry,
@@ -156,6 +159,7 @@ async def _run_services(
                 tasks.create_task(opener.run(feed.send_changes)),
                 tasks.create_task(receipts.run()),
                 tasks.create_task(CommandSender(databases.store, transport.publish, now_us).run()),
+                tasks.create_task(signer.run()),
                 tasks.create_task(feed.run()),
                 tasks.create_task(log.keep_signed(keys.signing.audit)),
                 tasks.create_task(_keep_retention(databases)),

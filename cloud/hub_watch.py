@@ -38,7 +38,7 @@ CHECK_INTERVAL_S: Final = 10.0
 """How often the hubs are looked at: an alarm comes at most so much later."""
 RETURN_S: Final = 90.0
 """After its start the clinic waits so long for a hub that is silent already: a hub connects again within 30 s
-(`sync.mqtt.BACKOFF_S`), and sends a status at once or within another 60 s. While the clinic was down, no hub could be heard."""
+(`sync.mqtt_backoff`), and sends a status at once or within another 60 s. While the clinic was down, no hub could be heard."""
 _US_PER_S: Final = 1_000_000
 _log: Final = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from cloud.receipts import BlockOutcome
 from cloud.store import Store
 from cloud.store.commands import CommandAnswer, note_answers
 from cloud.store.stored_blocks import StoredBlock, StoredBlockId
-from sync.commands import ANSWER_KINDS, APPLIED_KIND
+from sync.commands import ANSWER_KINDS, REFUSED_KINDS
 from sync.errors import TransientError
 from sync.records import Record, RecordError, StatusRecord
 from sync.wire import is_count
@@ -219,7 +219,7 @@ def _project(connection: Connection, block: StoredBlock, opened: OpenedBlock) ->
 def find_answers(hub: str, records: Iterable[Record]) -> tuple[CommandAnswer, ...]:
     """Return what a hub's records say of commands to it."""
     return tuple(
-        CommandAnswer(hub, int(record.value), record.kind == APPLIED_KIND, record.times.at_us)
+        CommandAnswer(hub, int(record.value), REFUSED_KINDS.get(record.kind), record.times.at_us)
         for record in records
         if isinstance(record, StatusRecord) and record.kind in ANSWER_KINDS and is_count(record.value)
     )

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, NoReturn
 
+from cloud.alert_requests import CommandSigner
 from cloud.audit_actors import service
 from cloud.audit_log import AuditLog, log_refused_endpoints, service_event
 from cloud.block_reader import BlockReader
@@ -72,7 +73,7 @@ async def run_ingest_service(settings: SiteSettings, stop: asyncio.Event, print_
 
 
 async def run_opener_service(settings: SiteSettings, stop: asyncio.Event, print_line: PrintLine) -> None:
-    """Open blocks, send receipts and commands, watch the hubs and sign the audit log until `stop` is set.
+    """Open blocks, sign and send receipts and commands, watch the hubs and sign the audit log until `stop` is set.
 
     Raises:
         ClinicError: a file or a database cannot be used, or patients' keys are missing.
@@ -80,6 +81,7 @@ async def run_opener_service(settings: SiteSettings, stop: asyncio.Event, print_
     """
     own = settings.opener
     receipt, audit = SigningKey.load(own.key, Use.RECEIPT), SigningKey.load(own.audit_key, Use.AUDIT)
+    command = SigningKey.load(own.command_key, Use.COMMAND)
     mqtt, keys = _make_client(own.broker, OPENER, ()), KeyStore(settings.data / "keys")
     with contextlib.closing(Store.open(settings.store)) as store:
         engine = open_projections(settings.projections)
@@ -95,12 +97,14 @@ async def run_opener_service(settings: SiteSettings, stop: asyncio.Event, print_
                 log = AuditLog(store, now_us)
                 watch = HubWatch(store, Registry(settings.data / "hubs", time.monotonic), time.monotonic, now_us)
                 sender = CommandSender(store, mqtt.publish, now_us)
+                signer = CommandSigner(store, engine, Registry(settings.data / "hubs", time.monotonic), command, now_us)
                 work = (
                     watch.run(),
                     opener.run(_leave_to_the_page),
                     _look_for_work(opener),
                     receipts.run(),
                     sender.run(),
+                    signer.run(),
                     log.keep_signed(audit),
                     keep_retention(store, engine, settings.retention_days, service(OPENER), now_us),
                 )

@@ -4,7 +4,7 @@ Each service reads only its own files, so each may run as a user of its own. `SA
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -48,6 +48,7 @@ audit_key = "/etc/pulsegate/ingest/audit.pub"      # public: what hubs say of th
 identity = "/etc/pulsegate/opener"
 key = "/etc/pulsegate/opener/receipt.key"
 audit_key = "/etc/pulsegate/opener/audit.key"
+command_key = "/etc/pulsegate/opener/command.key"  # signs what is asked for from the page
 retention_days = 3653                # ten years, section 630f(3) BGB; may be left out
 
 [page]
@@ -87,6 +88,13 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenerSettings(WorkerSettings):
+    """The opener: it also has the key that signs commands."""
+
+    command_key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class PageSettings:
     """The page: its certificate, the names by which it is reached, and where it listens."""
 
@@ -105,7 +113,7 @@ class SiteSettings:
     store: PostgresUrl
     projections: PostgresUrl
     ingest: WorkerSettings
-    opener: WorkerSettings
+    opener: OpenerSettings
     page: PageSettings
     retention_days: int = DEFAULT_RETENTION_DAYS
     """How long blocks and what was opened are kept (`cloud.retention`)."""
@@ -145,20 +153,24 @@ class _Parser:
             public=self._path_of(root, "", "public"),
             store=self._url(tables["databases"], "store"),
             projections=self._url(tables["databases"], "projections"),
-            ingest=self._worker(tables, "ingest"),
-            opener=self._worker(tables, "opener"),
+            ingest=WorkerSettings(self._broker(tables, "ingest"), *self._keys_of(tables["ingest"], "ingest", *_WORKER_KEYS)),
+            opener=OpenerSettings(
+                self._broker(tables, "opener"), *self._keys_of(tables["opener"], "opener", *_WORKER_KEYS, "command_key")
+            ),
             page=self._page(tables["page"]),
             retention_days=self._retention_days(tables["opener"]),
             endpoints=self._check_endpoint(tables, "", lambda: parse_listed(root.get("endpoint", []))),
         )
 
-    def _worker(self, tables: Mapping[str, Mapping[str, Any]], name: str) -> WorkerSettings:
+    def _broker(self, tables: Mapping[str, Mapping[str, Any]], name: str) -> Endpoint:
         broker, identity = tables["broker"], self._path_of(tables[name], name, "identity")
         host = self._take(broker, "broker", "host", str, ALLOWED_TLS_HOST)
         port = self._take(broker, "broker", "port", int, ALLOWED_PORT)
         region = self._take(broker, "broker", "region", str, ALLOWED_REGION)
-        endpoint = self._check_endpoint(tables, "broker.", lambda: Endpoint(host, port, identity, region))
-        return WorkerSettings(endpoint, *(self._path_of(tables[name], name, key) for key in ("key", "audit_key")))
+        return self._check_endpoint(tables, "broker.", lambda: Endpoint(host, port, identity, region))
+
+    def _keys_of(self, table: Mapping[str, Any], name: str, *keys: str) -> Iterator[Path]:
+        return (self._path_of(table, name, key) for key in keys)
 
     def _check_endpoint(self, tables: Mapping[str, Mapping[str, Any]], prefix: str, make: Callable[[], T]) -> T:
         try:
@@ -206,12 +218,13 @@ class _Parser:
         return ClinicError(f"{self._path}: {_dotted(name, key)} {problem}: set it to {allowed}")
 
 
+_WORKER_KEYS: Final = ("key", "audit_key")
 _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "": frozenset({"data", "public", "databases", "broker", "ingest", "opener", "page", "endpoint"}),
     "databases": frozenset({"store", "projections"}),
     "broker": frozenset({"host", "port", "region"}),
     "ingest": frozenset({"identity", "key", "audit_key"}),
-    "opener": frozenset({"identity", "key", "audit_key", "retention_days"}),
+    "opener": frozenset({"identity", "key", "audit_key", "command_key", "retention_days"}),
     "page": frozenset({"identity", "hosts", "listen", "port"}),
 }
 """The settings of each table; "" is the file itself."""

@@ -37,7 +37,7 @@ _log: Final = logging.getLogger(__name__)
 
 ID_BYTES: Final = 16
 BUSY_TIMEOUT_S: Final = 10.0
-"""How long the opener, the only writer, waits for `open --rebuild` beside a running clinic."""
+"""How long the opener, nearly the only writer, waits for `open --rebuild` beside a running clinic."""
 
 
 def _sensor_key(*, is_primary: bool = False) -> tuple[Column[str], ...]:
@@ -276,6 +276,25 @@ statuses: Final = Table(
 )
 """`origin` is set where a status is about a measurement on demand."""
 
+alert_requests: Final = Table(
+    "alert_requests",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("subject", String, nullable=False),
+    Column("hub", String, nullable=False),
+    Column("alert", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("reader", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("asked_us", BIG, nullable=False),
+    Column("state", String, nullable=False),
+    Column("refusal", String),
+    Index("alert_requests_by_subject", "subject", "asked_us"),
+    Index("alert_requests_by_state", "state", "asked_us"),
+)
+"""Requests of readers to end an alert (`cloud.alert_requests`). They come from the page, not from blocks: a rebuild loses them,
+and the commands that were made of them stay in the store."""
+
 
 def create_empty_tables(connection: Connection) -> None:
     """Recreate all tables empty, also those of the first versions, which did not say their version."""
@@ -296,7 +315,7 @@ SCHEMA: Final = Schema(
     oldest_program=source.c.schema,
     create=create_empty_tables,
     first=9,
-    newest=9,
+    newest=10,
     contracts=frozenset(),
 )
 """The revisions that this program knows (`cloud.migrations`). Older projections are emptied: the opener fills them again."""

@@ -37,6 +37,8 @@ class EndpointGuard:
             "socket.sendmsg": lambda arguments: self.check_address(arguments[1]),
             "socket.getaddrinfo": lambda arguments: self.check_name(arguments[0]),
             "socket.gethostbyname": lambda arguments: self.check_name(arguments[0]),
+            "socket.gethostbyaddr": lambda arguments: self.check_reverse(arguments[0]),
+            "socket.getnameinfo": lambda arguments: self.check_reverse(arguments[0][0]),
         }
 
     def on_event(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -76,6 +78,15 @@ class EndpointGuard:
             is_allowed = (host, port) in self._allowed or any(port == own and _is_name(name) for name, own in self._allowed)
         if not (is_allowed or host in _LOCAL_NAMES or is_loopback(host) or _is_name(host)):
             self._refuse(f"{host}:{port}")
+
+    def check_reverse(self, host: str) -> None:
+        """Check an address whose name is looked up: that tells a name server whom this process deals with.
+
+        Raises:
+            RefusedEndpointError: it is not an address of this computer, and no name of the settings.
+        """
+        self.check_name(host)
+        self.check_address((host, 0))
 
     def take_refused(self) -> dict[str, int]:
         """Return the endpoints that were refused since the last call, with how often."""

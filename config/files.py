@@ -107,12 +107,16 @@ def make_private(path: Path) -> None:
 def replace_secret(path: Path, content: bytes) -> None:
     """Replace a file by one with mode 0600, atomically and durably, and then write zeros over what it held before.
 
+    The file keeps its time: it holds the same secret in another form.
+
     Raises:
         OSError: it is missing or cannot be replaced.
     """
     with path.open("r+b") as former:
+        before = os.fstat(former.fileno())
         with replacing(path, durable=True) as draft:
             draft.write_bytes(content)
+            os.utime(draft, ns=(before.st_atime_ns, before.st_mtime_ns))
         sync_path(path.parent)
         _overwrite(former)
 

@@ -48,6 +48,12 @@ SENSOR_REMOVED_REASON: Final = "ended.sensor_removed"
 """The reason key of an alert that ended because its sensor is no longer in the settings under this name."""
 SUBJECT_CHANGED_REASON: Final = "ended.subject_changed"
 """The reason key of an alert that ended because the hub now serves another subject."""
+CLOSED_REASON: Final = "ended.closed_by_clinic"
+"""The reason key of an alert that ended because the clinic closed it; `measured["command"]` is the number of the command."""
+FALSE_REASON: Final = "ended.marked_false"
+"""Likewise because the clinic marked it as false."""
+MAX_CLOSED: Final = 64
+"""Closed alerts of one tracker whose episodes are remembered. Beyond it the oldest would raise alerts again."""
 LATE_REASON: Final = "late.received"
 """The reason key of an alert about a result that reached the hub long after it was measured."""
 UNKNOWN_TIME_REASON: Final = "late.unknown_time"
@@ -71,6 +77,20 @@ def make_alert_id(sensor: str, kind: str, onset_us: int) -> str:
     All records of one episode have the same id, also after a restart. Ids are stored and sent, so this must not change.
     """
     return hashlib.sha256(f"{sensor}|{kind}|{onset_us}".encode()).hexdigest()[:24]
+
+
+def end_saved_alerts(saved: Mapping[str, Any], now_us: int, reason: str | None = None) -> tuple[AlertRecord, ...]:
+    """The end of each alert that a pipeline's saved state holds as ongoing: at its last ECG sample, otherwise at `now_us`.
+
+    `reason` is an additional reason key: why the alerts end.
+    """
+    ecg = saved.get("waveforms", {}).get("ecg")
+    end_us = ecg["at_us"] if ecg else now_us
+    added = (reason,) if reason else ()
+    return tuple(
+        replace(AlertRecord(**alert), reasons=(*alert["reasons"], *added), end_us=max(alert["onset_us"], end_us))
+        for alert in saved.get("alerts", ())
+    )
 
 
 def alert_priority(finding: Finding, limits: Limits) -> str:
@@ -102,15 +122,26 @@ class AlertTracker:
     An episode keeps the id and onset of its first alert and the highest priority that it had. An episode that begins too soon
     after another of its kind is suppressed by the rate limiter: its findings are recorded, and its alert is sent later if the
     episode is then still in progress.
+
+    When the clinic closes an alert, the rest of its episode raises none, unless its priority rises: that is a new alert.
     """
 
-    def __init__(self, sensor: str, limits: Limits = DEFAULT_LIMITS, limiter_state: Mapping[str, Any] | None = None) -> None:
-        """`limiter_state` is what `limiter_state()` of an earlier tracker of this sensor returned."""
+    def __init__(
+        self,
+        sensor: str,
+        limits: Limits = DEFAULT_LIMITS,
+        limiter_state: Mapping[str, Any] | None = None,
+        closed: Mapping[str, str] | None = None,
+    ) -> None:
+        """`limiter_state` and `closed` are what an earlier tracker of this sensor returned of itself."""
         self._sensor = sensor
         self._limits = limits
         self._limiter = AlarmRateLimiter(limits, limiter_state)
         self._open: dict[tuple[str, float], AlertRecord] = {}
         self._suppressed: dict[tuple[str, float], AlertRecord] = {}
+        self._closed: dict[tuple[str, float], AlertRecord] = {}
+        self._closed_ids = dict(closed or {})
+        """The ids of the closed alerts whose episodes last, with their priorities; also those of earlier trackers."""
 
     def ongoing_alerts(self) -> tuple[AlertRecord, ...]:
         """The alerts whose episodes have not ended, without their strips."""
@@ -124,6 +155,32 @@ class AlertTracker:
     def limiter_state(self) -> Mapping[str, Any]:
         """The rate limiter's state, which must survive a restart, ready for JSON."""
         return self._limiter.state()
+
+    def closed(self) -> Mapping[str, str]:
+        """The closed alerts whose episodes may last, which must survive a restart, ready for JSON."""
+        return dict(self._closed_ids)
+
+    def close(self, id_: str, now_us: int, reason: str, command: int) -> AlertRecord | None:
+        """End an open alert because the clinic commands it; None if no alert of this id is open here.
+
+        Args:
+            id_: the alert.
+            now_us: the hub's UTC time.
+            reason: `CLOSED_REASON` or `FALSE_REASON`.
+            command: the number of the command, by which the clinic's audit log names the person.
+        """
+        key = next((key for key, alert in self._open.items() if alert.id == id_), None)
+        if key is None:
+            return None
+        alert = self._open.pop(key)
+        end_us = max(alert.onset_us, now_us)
+        self._limiter.end_episode(alert.kind, end_us)
+        self._closed[key] = alert
+        self._closed_ids[id_] = alert.priority
+        for oldest in list(self._closed_ids)[:-MAX_CLOSED]:
+            del self._closed_ids[oldest]
+        measured = {**(alert.measured or {}), "command": float(command)}
+        return replace(alert, end_us=end_us, decided_us=now_us, reasons=(*alert.reasons, reason), measured=measured)
 
     def on_finding(
         self,
@@ -140,7 +197,7 @@ class AlertTracker:
         `AlertRecord`. `marks` are further reason keys; the first alert of an episode with one is never suppressed.
         """
         key = finding.kind, finding.onset_s
-        known = self._open.get(key) or self._suppressed.get(key)
+        known = self._open.get(key) or self._suppressed.get(key) or self._closed.get(key)
         onset_us = known.onset_us if known else to_utc_us(finding.onset_s)
         end_us = None if finding.end_s is None else max(to_utc_us(finding.end_s), onset_us)
         record = FindingRecord(
@@ -171,6 +228,8 @@ class AlertTracker:
             if analysis and (known is None or _needs_new_strip(finding))
             else None,
         )
+        if alert.id in self._closed_ids:
+            return (record, *self._on_closed(key, alert))
         return (record, *self._on_alert(key, alert, is_marked=bool(marks)))
 
     def end_suppression(self, now_us: int, decided_us: int) -> tuple[AlertRecord, ...]:
@@ -204,6 +263,22 @@ class AlertTracker:
         if alert.end_us is None:
             self._suppressed[key] = alert
         return ()
+
+    def _on_closed(self, key: tuple[str, float], alert: AlertRecord) -> tuple[AlertRecord, ...]:
+        """A finding of an episode whose alert was closed: it raises a new alert if it is more urgent than the closed one."""
+        if RANKS[alert.priority] <= RANKS[self._closed_ids[alert.id]]:
+            if alert.end_us is not None:
+                self._forget_closed(key, alert.id)
+            return ()
+        self._forget_closed(key, alert.id)
+        onset_us = max(alert.decided_us, alert.onset_us + 1)  # another id than that of the closed alert
+        end_us = None if alert.end_us is None else max(alert.end_us, onset_us)
+        new = replace(alert, id=make_alert_id(self._sensor, alert.kind, onset_us), onset_us=onset_us, end_us=end_us)
+        return (self._send_first(key, new, was_suppressed=False),)
+
+    def _forget_closed(self, key: tuple[str, float], id_: str) -> None:
+        self._closed.pop(key, None)
+        self._closed_ids.pop(id_, None)
 
     def _send_first(self, key: tuple[str, float], alert: AlertRecord, *, was_suppressed: bool) -> AlertRecord:
         """Returns the first alert of an episode. An alert that was suppressed before was also counted, so it is subtracted."""

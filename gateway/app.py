@@ -170,6 +170,7 @@ class Agent:
                 )
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
                 sensors = await self._resume_sensors(storage, run_on_analysis_thread, state) if consent.is_given else []
+                commands.closers = sensors
                 collector = self._make_collector(outbox, sensors, partial(audit.read_heads, keys.device), consent.told)
                 heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
                 if consent.is_given:

@@ -191,32 +191,10 @@ def _check_config(arguments: argparse.Namespace) -> int:
 
 
 def _identity(arguments: argparse.Namespace) -> int:
-    from gateway.hub_key import unlock_hub_key
-    from gateway.startup import (
-        COMMAND_PUBLIC_FILE,
-        DEVICE_PUBLIC_FILE,
-        check_data_folder,
-        load_command_key,
-        load_device_key,
-        prepare_data_folder,
-    )
+    from gateway.commands.identity import run_identity
 
-    settings = load_settings(arguments.config, os.environ)
-    check_data_folder(settings.data)
     _keep_files_private()
-    prepare_data_folder(settings.data)
-    hub_key = unlock_hub_key(settings.data)
-    load_device_key(settings.data, hub_key)
-    load_command_key(settings.data, hub_key)
-    print(settings.data / DEVICE_PUBLIC_FILE)
-    print(settings.data / COMMAND_PUBLIC_FILE)
-    print(
-        f"take these files to the clinic: pulsegate-cloud register --data DIR --hub {settings.hub}"
-        f" --hub-key {DEVICE_PUBLIC_FILE} --command-key {COMMAND_PUBLIC_FILE}"
-        f" --subject {settings.subject} --out registration.toml; then bring what it writes to {settings.clinic.registration}",
-        file=sys.stderr,
-    )
-    return 0
+    return run_identity(load_settings(arguments.config, os.environ))
 
 
 def _audit(arguments: argparse.Namespace) -> int:

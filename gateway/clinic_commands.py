@@ -10,13 +10,15 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from config.limits import DEFAULT_LIMITS, LimitError, Limits
 from config.settings import Settings, UploadPolicy
+from gateway.alerts import CLOSED_REASON, FALSE_REASON
 from gateway.audit_events import AgentAudit
 from gateway.clock import Clock
 from gateway.enrolment.site_clock import Clocks, SiteClock, SiteTimeError
@@ -25,17 +27,18 @@ from gateway.storage import Storage
 from sync.audit import Action, AuditEvent, Category, Outcome, Purpose, object_id
 from sync.commands import (
     APPLIED_KIND,
-    REFUSED_KIND,
+    REFUSED_PREFIX,
     Command,
     CommandKey,
     CommandKind,
     CommandRefusedError,
+    Refusal,
     check_applicable,
     decode_command,
 )
 from sync.errors import TransientError
 from sync.outbox import Outbox
-from sync.records import StatusRecord, Times
+from sync.records import Record, StatusRecord, Times
 from sync.registration import Registration
 from sync.wire import ON_REQUEST_LANE, WireError
 
@@ -45,7 +48,24 @@ MAX_WAITING: Final = 8
 """Commands that wait while one is carried out. The clinic sends one after the other, and each again until it is answered."""
 RETRY_S: Final = 2.0
 """Pause after a failed write to the buffer."""
+END_REASONS: Final[Mapping[CommandKind, str]] = {
+    CommandKind.CLOSE_ALERT: CLOSED_REASON,
+    CommandKind.MARK_FALSE: FALSE_REASON,
+}
+"""The commands that end an alert, and the reason key that its last record gets."""
 log: Final = logging.getLogger(__name__)
+
+
+class AlertCloser(Protocol):
+    """What holds open alerts: `gateway.sensor_runner.SensorRunner`."""
+
+    async def close_alert(
+        self,
+        id_: str,
+        reason: str,
+        command: int,
+        store: Callable[[Sequence[Record], Mapping[str, object]], Awaitable[None]],
+    ) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +129,8 @@ class ClinicCommands:
     audit: AgentAudit
     state: CommandState
     restart: Callable[[], None]
+    closers: Sequence[AlertCloser] = ()
+    """The sensors of this run, once they are known."""
     _queue: asyncio.Queue[Command] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
@@ -149,23 +171,39 @@ class ClinicCommands:
             return
         try:
             check_applicable(command, self.state.number, now_s, frozenset({self.settings.subject}))
-            state, kind = await self._carry_out(command, storage), APPLIED_KIND
-        except (CommandRefusedError, LimitError) as error:
-            reason = "its limits are not allowed" if isinstance(error, LimitError) else str(error)  # no value in the log
-            log.warning("refused command %d (%s): %s", command.number, command.kind, reason)
-            state, kind = self.state, REFUSED_KIND
-        await self._store(command, kind, replace(state, number=command.number), storage)
-        if kind == APPLIED_KIND:
-            log.info("carried out command %d (%s)", command.number, command.kind)
-            self._follow_state(storage)
-            if command.kind in (CommandKind.LIMITS, CommandKind.RESTART):
-                self.restart()
+            if command.kind in END_REASONS:
+                await self._end_alert(command, storage)
+            else:
+                await self._add(command, APPLIED_KIND, await self._carry_out(command, storage), storage)
+        except CommandRefusedError as error:
+            log.warning("refused command %d (%s): %s", command.number, command.kind, error)
+            await self._add(command, f"{REFUSED_PREFIX}{error.reason}", self.state, storage)
+            await self._wait_stored(command, Outcome.REFUSED, storage)
+            return
+        await self._wait_stored(command, Outcome.DONE, storage)
+        log.info("carried out command %d (%s)", command.number, command.kind)
+        self._follow_state(storage)
+        if command.kind in (CommandKind.LIMITS, CommandKind.RESTART):
+            self.restart()
+
+    async def _end_alert(self, command: Command, storage: Storage) -> None:
+        """End an alert, with the outcome in the same transaction.
+
+        Raises:
+            CommandRefusedError: no sensor has such an open alert.
+        """
+        arguments = (command.arguments["alert"], END_REASONS[command.kind], command.number)
+        store = partial(self._add, command, APPLIED_KIND, self.state, storage)
+        for closer in self.closers:
+            if await closer.close_alert(*arguments, store):
+                return
+        raise CommandRefusedError(Refusal.ALERT, "no sensor has this alert open, and technical alerts end with their cause")
 
     async def _carry_out(self, command: Command, storage: Storage) -> CommandState:
         """Return the state that a command leads to. Only a request does something at once; doing it twice changes nothing.
 
         Raises:
-            CommandRefusedError, LimitError: it is not carried out.
+            CommandRefusedError: it is not carried out.
             TransientError: the buffer cannot be written now.
         """
         arguments: Mapping[str, Any] = command.arguments
@@ -175,7 +213,7 @@ class ClinicCommands:
             case CommandKind.LOG_LEVEL:
                 return replace(self.state, log_level=arguments["level"])
             case CommandKind.LIMITS:
-                DEFAULT_LIMITS.with_values(arguments["values"])
+                _check_limits(arguments["values"])
                 return replace(self.state, limits=arguments["values"])
             case CommandKind.REQUEST if arguments["lane"] == ON_REQUEST_LANE:
                 release = storage.outbox.release_archive
@@ -185,17 +223,27 @@ class ClinicCommands:
             case CommandKind.RESTART:
                 return self.state
             case _:
-                raise CommandRefusedError("this version does not know what to do")
+                raise CommandRefusedError(Refusal.UNSUPPORTED, "this version does not know what to do")
 
-    async def _store(self, command: Command, kind: str, state: CommandState, storage: Storage) -> None:
-        """Make the state and the outcome durable, in one transaction."""
-        self.state = state
+    async def _add(
+        self,
+        command: Command,
+        kind: str,
+        state: CommandState,
+        storage: Storage,
+        records: Sequence[Record] = (),
+        saved: Mapping[str, object] | None = None,
+    ) -> None:
+        """Give the recorder the outcome, the state, and what else the command changed, for one transaction."""
+        self.state = replace(state, number=command.number)
         now_us = self.clock.wall_us()
-        times = Times(now_us, now_us, self.clock.mono_ns())
-        await storage.recorder.add([StatusRecord(HUB_SENSOR, kind, times, command.number)], {STATE_KEY: asdict(state)})
+        outcome = StatusRecord(HUB_SENSOR, kind, Times(now_us, now_us, self.clock.mono_ns()), command.number)
+        await storage.recorder.add([*records, outcome], {**(saved or {}), STATE_KEY: asdict(self.state)})
+
+    async def _wait_stored(self, command: Command, outcome: Outcome, storage: Storage) -> None:
+        """Wait until the outcome is durable, and log it."""
         while not await storage.recorder.flush():
             await asyncio.sleep(RETRY_S)
-        outcome = Outcome.DONE if kind == APPLIED_KIND else Outcome.REFUSED
         objects = (object_id("command", command.kind.replace("_", "-")), object_id("number", command.number))
         agent = self.audit.log.agent()
         event = AuditEvent(agent, Action.APPLY_COMMAND, Category.COMMANDS, command.subject, objects, Purpose.CARE, outcome)
@@ -206,3 +254,10 @@ class ClinicCommands:
         storage.recorder.upload.policy = self.state.upload or self.settings.upload
         if self.state.log_level is not None:
             logging.getLogger().setLevel(self.state.log_level.upper())
+
+
+def _check_limits(values: Mapping[str, float]) -> None:
+    try:
+        DEFAULT_LIMITS.with_values(values)
+    except LimitError as error:
+        raise CommandRefusedError(Refusal.VALUES, "its limits are not allowed") from error  # no value in the log

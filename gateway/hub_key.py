@@ -10,11 +10,9 @@ bytes. Otherwise it has a title line and a line of hexadecimal digits: the deter
 list without its last item. The key for it is HKDF-SHA-256 of the credential, or Argon2id of the passphrase, with the salt.
 """
 
-import getpass
 import os
 import sys
-import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -236,6 +234,8 @@ def ask_passphrase(prompt: str) -> str:
             f"the hub key is sealed under a passphrase, and there is no terminal: load it as the systemd credential"
             f" {PASSPHRASE_CREDENTIAL}, or run this at a terminal"
         )
+    import getpass  # noqa: PLC0415 - an agent without a passphrase does not load it
+
     try:
         return _normalize(getpass.getpass(prompt))
     except EOFError as error:
@@ -251,6 +251,8 @@ def _decode(secret: bytes) -> str:
 
 def _normalize(passphrase: str) -> str:
     """The same text for each keyboard (RFC 8265, section 4.2.1)."""
+    import unicodedata  # noqa: PLC0415 - as above
+
     return unicodedata.normalize("NFC", passphrase)
 
 
@@ -275,8 +277,8 @@ def _derive_key(place: Place, secret: bytes, salt: bytes, parameters: Argon2Para
     return Argon2id(salt=salt, length=KEY_BYTES, iterations=iterations, lanes=lanes, memory_cost=memory_kib).derive(secret)
 
 
-def _associated(place: Place, items: list[object]) -> bytes:
-    return _title(place).encode() + b"\n" + encode_cbor(items)
+def _associated(place: Place, items: Sequence[object]) -> bytes:
+    return _title(place).encode() + b"\n" + encode_cbor(list(items))
 
 
 def _title(place: Place) -> str:

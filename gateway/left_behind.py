@@ -9,13 +9,12 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from gateway.alerts import SENSOR_REMOVED_REASON, SUBJECT_CHANGED_REASON
+from gateway.alerts import SENSOR_REMOVED_REASON, SUBJECT_CHANGED_REASON, end_saved_alerts
 from gateway.buffer_alert import BUFFER_STATE_KEY
 from gateway.damage_alert import DAMAGE_STATE_KEY
 from gateway.hub_alerts import end_hub_alert, hub_alert_state, load_hub_alert
 from gateway.models import ALERT_STATE_KEY
 from gateway.pairing_alert import PAIRING_STATE_PREFIX, pairing_key
-from gateway.pipeline import end_saved_alerts
 from gateway.sensor_runner import STATE_KEY_PREFIX, state_key
 from sync.errors import TransientError
 from sync.outbox import Outbox, StoredState

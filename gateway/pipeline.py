@@ -19,6 +19,7 @@ from gateway.alerts import (
     UNKNOWN_TIME_REASON,
     AlertTracker,
     alert_priority,
+    end_saved_alerts,
     raises_alert,
 )
 from gateway.spots import Result, Spot, SpotResults
@@ -65,20 +66,6 @@ URGENT_PRIORITIES: Final = frozenset({"high", "medium"})
 priorities: harm may come immediately or within minutes, and a severe pressure is of high priority only when it is repeated."""
 
 
-def end_saved_alerts(saved: SavedState, now_us: int, reason: str | None = None) -> tuple[AlertRecord, ...]:
-    """The end of each alert that a pipeline's saved state holds as ongoing: at its last ECG sample, otherwise at `now_us`.
-
-    `reason` is an additional reason key: why the alerts end.
-    """
-    ecg = saved.get("waveforms", {}).get("ecg")
-    end_us = ecg["at_us"] if ecg else now_us
-    added = (reason,) if reason else ()
-    return tuple(
-        replace(AlertRecord(**alert), reasons=(*alert["reasons"], *added), end_us=max(alert["onset_us"], end_us))
-        for alert in saved.get("alerts", ())
-    )
-
-
 class Pipeline:
     """Timeline, analysis and alerts for the readings of one sensor.
 
@@ -118,7 +105,7 @@ class Pipeline:
         self._analyses: dict[str, EcgWaveformAnalysis | PpgWaveformAnalysis] = {}
         vitals: Mapping[str, Any] = self._restored["vitals"]
         self._vitals = VitalRules(limits, vitals.get("rules"))
-        self._vital_alerts = AlertTracker(sensor, limits, vitals.get("flood"))
+        self._vital_alerts = AlertTracker(sensor, limits, vitals.get("flood"), vitals.get("closed"))
         self.spots = SpotResults(slots, self._restored["spots"], zone)
 
     def feed(self, readings: Sequence[Reading], arrival: Arrival) -> Output:
@@ -175,7 +162,11 @@ class Pipeline:
             "gaps": dict(self._value_gaps),
             "alerts": [asdict(alert) for alert in ongoing],
             "streams": self._collect_analysis_states(),
-            "vitals": {"rules": self._vitals.state(), "flood": self._vital_alerts.limiter_state()},
+            "vitals": {
+                "rules": self._vitals.state(),
+                "flood": self._vital_alerts.limiter_state(),
+                "closed": self._vital_alerts.closed(),
+            },
             "spots": self.spots.state(),
         }
 
@@ -200,6 +191,12 @@ class Pipeline:
     def resume_analysis(self, arrival: Arrival, reason: str) -> Output:
         """Opens a gap in every waveform and ends the alerts that were ongoing in the saved state."""
         return Output((*self._open_waveform_gaps(reason), *end_saved_alerts(self._restored, arrival.wall_us)))
+
+    def close_alert(self, id_: str, now_us: int, reason: str, command: int) -> AlertRecord | None:
+        """End an open alert because the clinic commands it: see `AlertTracker.close`."""
+        closers = (self._vital_alerts.close, *(analysis.close_alert for analysis in self._analyses.values()))
+        ended = (close(id_, now_us, reason, command) for close in closers)
+        return next((alert for alert in ended if alert is not None), None)
 
     def can_wait(self, readings: Sequence[Reading]) -> bool:
         """Whether these readings raise no alert and begin no stream, so that they may be processed together with later ones."""

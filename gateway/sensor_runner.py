@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -39,7 +40,7 @@ from gateway.sensor_memory import SensorMemory
 from gateway.session import SensorSession
 from gateway.timeline import WALL_STEP_US, Arrival
 from gateway.waveform_analysis import Output, SavedState, join_outputs
-from sync.records import QuarantinedRecord, StatusRecord, Times
+from sync.records import AlertRecord, QuarantinedRecord, Record, StatusRecord, Times
 from sync.transport import WorkerCall
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ the gap as empty."""
 CLOCK_STEP_KIND: Final = "clock_step_s"
 """The kind of the status record that a step of the hub's wall clock leaves: its value is the new time minus the old one."""
 RESTART_REASON: Final = "the analysis failed and was restarted"
+Store = Callable[[Sequence[Record], Mapping[str, object]], Awaitable[None]]
+"""Accepts records and the state that belongs to them, to be stored in one transaction."""
 BATCH_EVENTS: Final = 64
 """The most events of one sensor that are processed in one call on the analysis thread when it is behind."""
 
@@ -90,8 +93,10 @@ class SensorRunner:
     _waiting: list[Notification] = field(default_factory=list)
     """Events that are processed when the recorder writes, or before a later event."""
     _is_running: bool = False
-    _is_busy: bool = False
-    """Whether events are being processed, or their records stored."""
+    _busy: int = 0
+    """How many use the pipeline or wait for it: events that come meanwhile are queued."""
+    _processing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the pipeline is used and the records are handed to the recorder."""
 
     def __post_init__(self) -> None:
         self._saved = self.pipeline.state()
@@ -163,16 +168,42 @@ class SensorRunner:
 
     async def _process_batch(self, events: list[SensorEvent]) -> None:
         """Process events; what an indicated one yields is durable before the next is processed."""
-        self._process_waiting()
         start = 0
         for end, event in enumerate(events, 1):
             if end == len(events) or is_spot_reading(event):
-                self._is_busy = True
-                try:
+                with self._claimed():
                     await finish_despite_cancel(self._process_and_record(events[start:end]))
-                finally:
-                    self._is_busy = False
                 start = end
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        """Process the events that were kept, and queue those that come until the end."""
+        self._process_waiting()
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+
+    async def close_alert(self, id_: str, reason: str, command: int, store: Store) -> bool:
+        """End an open alert as the clinic commands; false if this sensor has no open alert of this id.
+
+        `store` gets the alert's record and the state that a restart resumes from, before anything else changes that state.
+        """
+        with self._claimed():
+            return await finish_despite_cancel(self._close_alert(id_, reason, command, store))
+
+    async def _close_alert(self, id_: str, reason: str, command: int, store: Store) -> bool:
+        async with self._processing:
+            now_us = self.clock.wall_us()
+            ended: AlertRecord | None = await self.run_on_analysis_thread(
+                self.pipeline.close_alert, id_, now_us, reason, command
+            )
+            if ended is None:
+                return False
+            self._saved = self.pipeline.state()
+            await store([ended], {state_key(self.settings.name): self._saved})
+            return True
 
     def _take(self, event: SensorEvent) -> bool:
         """Keep an event that needs neither the analysis thread nor the disk until the recorder writes; else return False.
@@ -180,7 +211,7 @@ class SensorRunner:
         Together, such events cost half as much as each alone. The first of a stream, and one that can raise an alert, are
         processed at once.
         """
-        if self._is_busy or not self._is_running or not self.recorder.has_space or not _is_streamed(event):
+        if self._busy or not self._is_running or not self.recorder.has_space or not _is_streamed(event):
             return False
         can_wait = self.pipeline.can_wait(event.readings)
         if not can_wait and any(map(_is_heavy, event.readings)):
@@ -203,6 +234,10 @@ class SensorRunner:
             self.recorder.flush_soon()
 
     async def _process_and_record(self, events: list[SensorEvent]) -> None:
+        async with self._processing:
+            await self._process_all(events)
+
+    async def _process_all(self, events: list[SensorEvent]) -> None:
         known_streams = self.pipeline.streams
         output = await self.run_on_analysis_thread(self._process, events)
         memories = [event.memory for event in events if isinstance(event, Notification) and event.memory is not None]

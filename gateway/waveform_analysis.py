@@ -30,7 +30,7 @@ BEATS_FOR_STRIPS: Final = 64
 Samples = NDArray[np.float64]
 SavedState = Mapping[str, Any]
 """What must survive a restart, ready for JSON. It is stored, so its keys must not change. The value of the key "flood" is the
-state of the alarm rate limiter."""
+state of the alarm rate limiter, and that of "closed" names the alerts that the clinic closed while their episodes lasted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,10 @@ class WaveformAnalysis(Protocol):
         """The alerts whose episodes have not ended."""
         ...
 
+    def close_alert(self, id_: str, now_us: int, reason: str, command: int) -> AlertRecord | None:
+        """See `AlertTracker.close`."""
+        ...
+
     def state(self) -> SavedState:
         """The state that the next analysis of this waveform resumes from."""
         ...
@@ -80,7 +84,7 @@ class EcgWaveformAnalysis:
         self.rate_hz = rate_hz
         self.analysis = EcgAnalysis(rate_hz, limits, models)
         self._times = SampleTimes()
-        self._alerts = AlertTracker(sensor, limits, restored.get("flood"))
+        self._alerts = AlertTracker(sensor, limits, restored.get("flood"), restored.get("closed"))
         self._burden = DailyBurden(limits, state=restored.get("burden"))
         self._beats: deque[LabelledBeat] = deque(maxlen=BEATS_FOR_STRIPS)
 
@@ -101,9 +105,13 @@ class EcgWaveformAnalysis:
         """See `WaveformAnalysis`."""
         return self._alerts.ongoing_alerts()
 
+    def close_alert(self, id_: str, now_us: int, reason: str, command: int) -> AlertRecord | None:
+        """See `WaveformAnalysis`."""
+        return self._alerts.close(id_, now_us, reason, command)
+
     def state(self) -> SavedState:
         """See `WaveformAnalysis`."""
-        return {"flood": self._alerts.limiter_state(), "burden": self._burden.state()}
+        return {"flood": self._alerts.limiter_state(), "closed": self._alerts.closed(), "burden": self._burden.state()}
 
     def _to_utc_us(self, stream_s: float) -> int:
         return self._times.at_us(stream_s * self.rate_hz)
@@ -134,7 +142,8 @@ class PpgWaveformAnalysis:
         self.rate_hz = rate_hz
         self._analysis = PpgAnalysis(rate_hz, limits, models.rr_af, models.ppg_quality)
         self._times = SampleTimes()
-        self._alerts = AlertTracker(sensor, limits, (saved or {}).get("flood"))
+        restored = saved or {}
+        self._alerts = AlertTracker(sensor, limits, restored.get("flood"), restored.get("closed"))
 
     def process_samples(self, values: Samples, at_us: int, rate_hz: float, decided_us: int) -> Output:
         """See `WaveformAnalysis`; `values` in any unit."""
@@ -153,9 +162,13 @@ class PpgWaveformAnalysis:
         """See `WaveformAnalysis`."""
         return self._alerts.ongoing_alerts()
 
+    def close_alert(self, id_: str, now_us: int, reason: str, command: int) -> AlertRecord | None:
+        """See `WaveformAnalysis`."""
+        return self._alerts.close(id_, now_us, reason, command)
+
     def state(self) -> SavedState:
         """See `WaveformAnalysis`."""
-        return {"flood": self._alerts.limiter_state()}
+        return {"flood": self._alerts.limiter_state(), "closed": self._alerts.closed()}
 
     def _to_utc_us(self, stream_s: float) -> int:
         return self._times.at_us(stream_s * self.rate_hz)

@@ -97,6 +97,7 @@ class Action(StrEnum):
     CONFIRM_ERASURE = "confirm-erasure"
     """A hub says that it has destroyed the keys of an erased subject."""
     CHANGE_CLOCK = "change-clock"
+    ASK_COMMAND = "ask-command"
     SEND_COMMAND = "send-command"
     APPLY_COMMAND = "apply-command"
     CUT_LOG = "cut-log"

@@ -27,26 +27,54 @@ LIFE_LIMIT_S: Final = 7 * 24 * 3600
 BODY_LIMIT_BYTES: Final = 8 * 1024
 """The largest body: all limits of a patient take 2 kB."""
 APPLIED_KIND: Final = "command_applied"
-REFUSED_KIND: Final = "command_refused"
-ANSWER_KINDS: Final = frozenset({APPLIED_KIND, REFUSED_KIND})
-"""Kinds of the hub's own status records about commands. Their value is the number of the command."""
+REFUSED_PREFIX: Final = "command_refused_"
+"""The reason of the refusal follows it."""
 _SEAL_LABEL: Final = "pulsegate command for a hub"
 _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _KEY_TITLE: Final = f"pulsegate command private key, version {FORMAT}"
 _PUBLIC_TITLE: Final = f"pulsegate command public key, version {FORMAT}"
 _MAX_TEXT: Final = 128
+_MAX_CONTEXTS: Final = 16
+"""What may be known of a patient's heart, such as a pacemaker: a few at a time."""
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _POLICIES: Final = ("all", "evidence", "none")
 
 
+class Refusal(StrEnum):
+    """Why a hub does not carry out a command of its clinic."""
+
+    EXPIRED = "expired"
+    OLDER = "older"
+    TIME = "time"
+    """The hub does not know the time yet."""
+    SUBJECT = "subject"
+    """It is about a subject that the hub does not seal for."""
+    VALUES = "values"
+    """An argument is outside what this version allows."""
+    ALERT = "alert"
+    """No such alert is open: it has ended, was never raised, or is a technical one, which ends with its cause."""
+    UNSUPPORTED = "unsupported"
+    """This version cannot do it."""
+
+
+REFUSED_KINDS: Final[Mapping[str, Refusal]] = {f"{REFUSED_PREFIX}{reason}": reason for reason in Refusal}
+ANSWER_KINDS: Final = frozenset({APPLIED_KIND, *REFUSED_KINDS})
+"""Kinds of the hub's own status records about commands. Their value is the number of the command."""
+
+
 class CommandRefusedError(PermanentError):
-    """A command is by the clinic, but must not be carried out: it expired, was carried out before, or is about a stranger."""
+    """A command is by the clinic, but must not be carried out, for this reason."""
+
+    def __init__(self, reason: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class CommandKind(StrEnum):
     """What a hub can be told to do."""
 
     LIMITS = "limits"
+    CONTEXTS = "contexts"
     UPLOAD = "upload"
     CLOSE_ALERT = "close_alert"
     MARK_FALSE = "mark_false"
@@ -67,8 +95,13 @@ def _are_limits(value: object) -> bool:
     return isinstance(value, dict) and all(_is_text(name) and _is_number(limit) for name, limit in value.items())
 
 
+def _are_contexts(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= _MAX_CONTEXTS and all(is_name(name) for name in value)
+
+
 ARGUMENTS: Final[Mapping[CommandKind, Mapping[str, Callable[[object], bool]]]] = {
     CommandKind.LIMITS: {"values": _are_limits},
+    CommandKind.CONTEXTS: {"names": _are_contexts},
     CommandKind.UPLOAD: {"policy": _POLICIES.__contains__},
     CommandKind.CLOSE_ALERT: {"alert": _is_text},
     CommandKind.MARK_FALSE: {"alert": _is_text},
@@ -76,7 +109,8 @@ ARGUMENTS: Final[Mapping[CommandKind, Mapping[str, Callable[[object], bool]]]] =
     CommandKind.RESTART: {},
     CommandKind.REQUEST: {"lane": LANES.__contains__, "from_s": is_count, "to_s": is_count},
 }
-"""The arguments of each kind, and whether a value is allowed. `values` are a patient's own limits, complete: others end."""
+"""The arguments of each kind, and whether a value is allowed. `values` are a patient's own limits, complete: others end.
+Likewise `names`, the contexts of a patient."""
 SUBJECT_KINDS: Final = frozenset(CommandKind) - {CommandKind.LOG_LEVEL, CommandKind.RESTART}
 """Kinds that are about a subject."""
 
@@ -206,13 +240,15 @@ def check_applicable(command: Command, last_number: int, now_s: int | None, subj
         CommandRefusedError: it was carried out before, is older than the last one, expired, or is about a stranger.
     """
     if command.number <= last_number:
-        raise CommandRefusedError(f"command {command.number} is not newer than the last one, {last_number}")
+        raise CommandRefusedError(Refusal.OLDER, f"command {command.number} is not newer than the last one, {last_number}")
     if now_s is None:
-        raise CommandRefusedError(f"command {command.number} must wait: the hub does not know the time yet")
+        raise CommandRefusedError(Refusal.TIME, f"command {command.number} must wait: the hub does not know the time yet")
     if now_s >= command.expires_s:
-        raise CommandRefusedError(f"command {command.number} expired {now_s - command.expires_s} s ago")
+        message = f"command {command.number} expired {now_s - command.expires_s} s ago"
+        raise CommandRefusedError(Refusal.EXPIRED, message)
     if command.subject is not None and command.subject not in subjects:
-        raise CommandRefusedError(f"command {command.number} is about a subject that this hub does not seal for")
+        message = f"command {command.number} is about a subject that this hub does not seal for"
+        raise CommandRefusedError(Refusal.SUBJECT, message)
 
 
 def _check_header(header: Mapping[str, Any]) -> None:

@@ -212,6 +212,8 @@ Record = (
 
 UNCONFIRMED_FLAG: Final = "person_unconfirmed"
 """The flag of a value that was sent before the patient said whose it is."""
+TECHNICAL_KINDS: Final = frozenset({"models_refused", "buffer_nearly_full", "buffer_damaged", "pairing_lost"})
+"""Kinds of technical alerts (IEC 60601-1-8): they end with their cause, and nobody can close them."""
 CONFIRMED_KIND: Final = "person_confirmed"
 """The kind of the status that follows such a value: whether it is the patient's. It has the same `origin.group`."""
 RECORD_TYPES: Final[Mapping[str, type[Record]]] = {

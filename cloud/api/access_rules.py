@@ -24,6 +24,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "/api/ecg": Rule.STAFF,
     "/api/vitals": Rule.STAFF,
     "/api/hubs": Rule.STAFF,
+    "/api/commands": Rule.STAFF,
     "/api/counters": Rule.STAFF,
     "/ws": Rule.STAFF,
 }

@@ -22,6 +22,7 @@ from cloud.changes import AlertKey
 from cloud.projections import PRIORITY_RANKS
 from cloud.scope import Scope
 from sync.packing import unpack_samples
+from sync.records import TECHNICAL_KINDS
 
 PAGE_ALERTS: Final = 100
 """Alerts in one answer: several screens; an answer of some 60 kB."""
@@ -183,6 +184,7 @@ def _alert_as_json(row: RowMapping) -> Json:
     return summary | {
         "reasons": json.loads(row["reasons"]),
         "measured": json.loads(row["measured"] or "{}"),
+        "is_technical": row["kind"] in TECHNICAL_KINDS,
         "has_strip": row["strip_start_us"] is not None,
     }
 

@@ -8,29 +8,30 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi import FastAPI, HTTPException, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy import Engine
-from starlette.requests import HTTPConnection
 
 from cloud.api import alert_queries, queries
 from cloud.api.access import CATEGORIES, AccessLog
 from cloud.api.access_rules import check_rules
 from cloud.api.alert_queries import CURRENT_US, CursorError, ListCursor
+from cloud.api.command_routes import CommandRoutes
 from cloud.api.counters import read_counters
 from cloud.api.feed import Feed
 from cloud.api.numbers import Json
 from cloud.api.queries import ON_DEMAND_SILENT_AFTER_US, SILENT_AFTER_US
+from cloud.api.readers import Name, Reader, ViewerScope
 from cloud.api.security import Access, LoopbackAccess, SecurityMiddleware
 from cloud.api.watching import renew_watch
 from cloud.audit_log import AuditLog
 from cloud.changes import AlertKey, SensorKey
 from cloud.clock import now_us
 from cloud.hub_overview import hub_as_json, list_hubs
-from cloud.scope import EVERY_SUBJECT, Scope
+from cloud.scope import Scope
 from cloud.store import Store
-from cloud.validate import MAX_NAME_CHARS, MAX_TIME_US
+from cloud.validate import MAX_TIME_US
 from reporting import assets
 from sync.audit import Actor, Category
 from sync.errors import SyncError
@@ -42,24 +43,7 @@ LANGUAGES: Final = ("en", "de", "fr", "es")
 
 _log: Final = logging.getLogger(__name__)
 TimeUs = Annotated[int, Query(ge=-2 * MAX_TIME_US, le=2 * MAX_TIME_US)]
-Name = Annotated[str, Query(min_length=1, max_length=MAX_NAME_CHARS)]
 Revision = Annotated[int, Query(ge=0, lt=2**53)]
-
-
-async def choose_scope() -> Scope:
-    """Return whose data the viewer of this connection may see: as long as the page has no log-in, every subject's."""
-    return EVERY_SUBJECT
-
-
-async def choose_reader(connection: HTTPConnection) -> Actor:
-    """Return who the viewer of this connection is, for the audit log; `SecurityMiddleware` has found out."""
-    reader: Actor = connection.state.reader
-    return reader
-
-
-ViewerScope = Annotated[Scope, Depends(choose_scope)]
-Reader = Annotated[Actor, Depends(choose_reader)]
-"""Every route to data takes both."""
 
 
 def create_app(store: Store, engine: Engine, feed: Feed, access: Access | None = None) -> FastAPI:
@@ -73,8 +57,10 @@ def create_app(store: Store, engine: Engine, feed: Feed, access: Access | None =
     # FastAPI's documentation pages load scripts from other sites, so they are switched off.
     app = FastAPI(title="pulsegate clinic", docs_url=None, redoc_url=None, openapi_url=None)
     _add_page(app)
-    log = AccessLog(AuditLog(store, now_us))
+    audit = AuditLog(store, now_us)
+    log = AccessLog(audit)
     _add_rest_routes(app, store, engine, log)
+    CommandRoutes(store, engine, audit, log).add_to(app)
     _add_websocket(app, feed, log, lambda scope: renew_watch(store, engine, scope))
     check_rules(app.routes)
     app.add_exception_handler(SyncError, _refuse)

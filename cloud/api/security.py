@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -32,6 +32,8 @@ _HEADERS: Final = {
 }
 _RAW_HEADERS: Final = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
 _NO_STORE: Final = (b"cache-control", b"no-store")
+BODY_LIMIT_BYTES: Final = 4096
+"""The largest body of a request: four names take less."""
 
 
 class Access(Protocol):
@@ -64,8 +66,8 @@ class LoopbackAccess:
 class SecurityMiddleware:
     """ASGI middleware: strict headers; only the page's names as Host (DNS rebinding); only those who may look.
 
-    A WebSocket, and a request that changes something, come from the page's own Origin only. The application finds the
-    reader in `state.reader`.
+    A WebSocket, and a request that changes something, come from the page's own Origin only: a browser sends the reader's
+    certificate also with requests that another site's page makes. The application finds the reader in `state.reader`.
 
     An error in the application is answered without its text, and logged by its type and place: its text can quote data.
     """
@@ -89,8 +91,12 @@ class SecurityMiddleware:
             await _reject(scope, send, 421, self._access.refusal.encode())
         elif reader is None:
             await _reject(scope, send, 403, b"a valid staff certificate is needed")
-        elif not (_only_reads(scope) or _is_same_origin(origin, host, scope["scheme"])):
+        elif scope["type"] == "websocket" and origin and not _is_same_origin(origin, host, scope["scheme"]):
             await _reject(scope, send, 403, b"the WebSocket serves its own page only")
+        elif not _only_reads(scope) and not _may_change(headers, host, scope["scheme"]):
+            await _reject(scope, send, 403, b"changes are accepted from the page itself only")
+        elif not _only_reads(scope) and not _is_short(headers):
+            await _reject(scope, send, 413, b"the request is too long, or does not say how long it is")
         else:
             scope["state"]["reader"] = reader
             await self._answer(scope, receive, send)
@@ -113,12 +119,23 @@ def _host_name(host: str) -> str:
 
 
 def _only_reads(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}
+    return scope["type"] == "websocket" or scope["method"] in {"GET", "HEAD"}
 
 
 def _is_same_origin(origin: str, host: str, scheme: str) -> bool:
-    """Whether this host served the page that sends the request. Browsers always send Origin; other clients may omit it."""
-    return origin in {"", f"{'https' if scheme in {'https', 'wss'} else 'http'}://{host}"}
+    """Whether this host served the page that sends the request."""
+    return origin == f"{'https' if scheme in {'https', 'wss'} else 'http'}://{host}"
+
+
+def _may_change(headers: Mapping[bytes, bytes], host: str, scheme: str) -> bool:
+    """Whether a request that changes something comes from the page itself. Browsers send Origin with each (Fetch, 3.2)."""
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    return _is_same_origin(origin, host, scheme) and headers.get(b"sec-fetch-site", b"same-origin") == b"same-origin"
+
+
+def _is_short(headers: Mapping[bytes, bytes]) -> bool:
+    length = headers.get(b"content-length", b"")
+    return length.isdigit() and int(length) <= BODY_LIMIT_BYTES and b"transfer-encoding" not in headers
 
 
 def _describe_place(error: Exception) -> str:

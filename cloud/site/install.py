@@ -46,7 +46,7 @@ exec setpriv --reuid {layout.CLINIC_USER} --regid {layout.CLINIC_USER} --init-gr
 """
 _USED_KEYS: Final = {
     INGEST: (key_file(DATA, Use.ACKNOWLEDGEMENT), DATA / PUBLIC_AUDIT_FILE),
-    OPENER: (key_file(DATA, Use.RECEIPT), key_file(DATA, Use.AUDIT)),
+    OPENER: (key_file(DATA, Use.RECEIPT), key_file(DATA, Use.AUDIT), key_file(DATA, Use.COMMAND)),
 }
 """The signing keys that a service has a copy of, in its own folder."""
 
@@ -324,6 +324,7 @@ audit_key = "{ETC / INGEST / PUBLIC_AUDIT_FILE}"
 identity = "{ETC / OPENER}"
 key = "{ETC / OPENER / "receipt.key"}"
 audit_key = "{ETC / OPENER / "audit.key"}"
+command_key = "{ETC / OPENER / "command.key"}"
 
 [page]
 identity = "{ETC / PAGE}"

@@ -20,7 +20,11 @@ EXPIRED: Final = "expired"
 
 @dataclass(frozen=True, slots=True)
 class StoredCommand:
-    """A row of `commands`. Times are seconds since 1970; `answered_us` is when the hub carried it out or refused it."""
+    """A row of `commands`. Times are seconds since 1970; `answered_us` is when the hub carried it out or refused it.
+
+    `refusal` is why it was refused (`sync.commands.Refusal`). `request` is the random id of the request from the page
+    that it was made for; None for one of the operator.
+    """
 
     hub: str
     number: int
@@ -32,6 +36,8 @@ class StoredCommand:
     author: str
     state: str = SENT
     answered_us: int | None = None
+    refusal: str | None = None
+    request: str | None = None
 
     def state_at(self, now_s: int) -> str:
         """Return what is shown of it."""
@@ -40,11 +46,11 @@ class StoredCommand:
 
 @dataclass(frozen=True, slots=True)
 class CommandAnswer:
-    """What a hub said of a command: whether it carried it out, and when, by the hub's clock."""
+    """What a hub said of a command: why it refused it, or None, and when, by the hub's clock."""
 
     hub: str
     number: int
-    is_applied: bool
+    refusal: str | None
     at_us: int
 
 
@@ -71,6 +77,19 @@ def list_commands(connection: Connection, hub: str | None = None) -> list[Stored
     return [StoredCommand(*row) for row in connection.execute(query)]
 
 
+def list_newest(connection: Connection, subject: str, limit: int) -> list[StoredCommand]:
+    """Return the newest commands about a subject, newest first."""
+    query = select(*_COLUMNS).where(commands.c.subject == subject)
+    query = query.order_by(commands.c.issued_s.desc(), commands.c.hub, commands.c.number.desc()).limit(limit)
+    return [StoredCommand(*row) for row in connection.execute(query)]
+
+
+def find_requested(connection: Connection, request: str) -> StoredCommand | None:
+    """Return the command that was made for a request."""
+    row = connection.execute(select(*_COLUMNS).where(commands.c.request == request)).first()
+    return None if row is None else StoredCommand(*row)
+
+
 def list_due(connection: Connection, now_s: int, heard_since_us: int) -> list[StoredCommand]:
     """Return the first unanswered command of each hub that was heard since a time.
 
@@ -88,8 +107,9 @@ def note_answers(connection: Connection, answers: Iterable[CommandAnswer]) -> No
     """Note what hubs said of their commands. The first answer counts; one about an unknown command changes nothing."""
     for answer in answers:
         is_this = (commands.c.hub == answer.hub, commands.c.number == answer.number, commands.c.state == SENT)
-        state = APPLIED if answer.is_applied else REFUSED
-        connection.execute(commands.update().where(*is_this).values(state=state, answered_us=answer.at_us))
+        state = APPLIED if answer.refusal is None else REFUSED
+        values = {"state": state, "answered_us": answer.at_us, "refusal": answer.refusal}
+        connection.execute(commands.update().where(*is_this).values(values))
 
 
 _COLUMNS: Final = tuple(commands.c[name] for name in StoredCommand.__slots__)

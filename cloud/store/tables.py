@@ -326,7 +326,10 @@ commands: Final = Table(
     Column("author", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("answered_us", BigInteger),
+    Column("refusal", Text),
+    Column("request", Text, unique=True),
     Index("commands_by_state", "state", "hub", "number"),
+    Index("commands_by_subject", "subject", "issued_s"),
 )
 """Commands to hubs (`cloud.store.commands`). `payload` is signed, and its arguments are sealed for the hub."""
 state: Final = Table(

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 VECTORS: Final = Path(__file__).parent / "vectors"
 
 
-def create_tables_of_schema_2(connection: Connection) -> None:
-    """Create the empty tables of schema 2 on PostgreSQL."""
-    for statement in (VECTORS / "schema_2_postgresql.sql").read_text(encoding="utf-8").splitlines():
+def create_tables(connection: Connection, schema: str) -> None:
+    """Create the empty tables of a former schema on PostgreSQL; `schema` names its file."""
+    for statement in (VECTORS / schema).read_text(encoding="utf-8").splitlines():
         connection.exec_driver_sql(statement)

@@ -12,8 +12,9 @@ import websockets
 from sqlalchemy import Engine
 from websockets.asyncio.client import connect
 
-from cloud.api.app import choose_scope, create_app
+from cloud.api.app import create_app
 from cloud.api.feed import Feed
+from cloud.api.readers import choose_scope
 from cloud.opener import Opener
 from cloud.page_server import make_page_server
 from cloud.scope import EVERY_SUBJECT, Scope
@@ -32,8 +33,10 @@ class RunningClinic:
     async def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
         return await self.request("GET", path, **headers)
 
-    async def request(self, method: str, path: str, **headers: str) -> tuple[int, dict[str, str], str]:
-        return await asyncio.to_thread(self._request, method, path, headers)
+    async def request(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], str]:
+        return await asyncio.to_thread(self._request, method, path, body, headers)
 
     async def json(self, path: str) -> Any:
         status, _, body = await self.get(path)
@@ -43,10 +46,10 @@ class RunningClinic:
     def websocket(self, **options: Any) -> connect:
         return connect(f"ws://127.0.0.1:{self.port}/ws", **({"origin": f"http://127.0.0.1:{self.port}"} | options))
 
-    def _request(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
+    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request(method, path, headers=headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read().decode()
         finally:

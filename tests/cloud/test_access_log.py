@@ -9,8 +9,9 @@ from fastapi.routing import APIRoute, APIWebSocketRoute
 from sqlalchemy import Engine
 
 from cloud.api.access import ACCESS_WINDOW_S, AccessLog
-from cloud.api.app import CANNOT_LOG, choose_reader, choose_scope, create_app
+from cloud.api.app import CANNOT_LOG, create_app
 from cloud.api.feed import Feed
+from cloud.api.readers import choose_reader, choose_scope
 from cloud.audit_actors import LOOPBACK, ORIGIN
 from cloud.audit_log import AuditLog
 from cloud.store import Store

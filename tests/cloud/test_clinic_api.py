@@ -132,6 +132,8 @@ def test_what_is_only_read_takes_no_other_method(store: Store, engine: Engine, c
         for path in ("/", "/static/js/main.js", "/api/alerts"):
             for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"):
                 status, _, _ = await clinic.request(method, path)
+                assert (method, status) == (method, 403)  # not from the page itself
+                status, _, _ = await clinic.request(method, path, b"{}", origin=f"http://127.0.0.1:{clinic.port}")
                 assert (method, status) == (method, 405)
 
     run_in_clinic(store, engine, clinic, test)

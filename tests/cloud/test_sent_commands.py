@@ -42,7 +42,7 @@ def send(store: Store, hub: RegisteredHub = HUB, at_s: int = NOW_S, level: str =
 
 def answer(store: Store, command: StoredCommand, *, is_applied: bool = True) -> None:
     with store.transaction() as connection:
-        note_answers(connection, [CommandAnswer(command.hub, command.number, is_applied, NOW_US)])
+        note_answers(connection, [CommandAnswer(command.hub, command.number, None if is_applied else "expired", NOW_US)])
 
 
 def listed(store: Store, now_s: int = NOW_S) -> list[tuple[str, int, str]]:
@@ -90,7 +90,8 @@ def test_a_command_is_sealed_for_its_hub_logged_and_listed(store: Store) -> None
     assert listed(store) == [("hub-1", command.number, "sent")]
     with store.transaction() as connection:
         (row,) = [read_row(number, encoded).event for number, encoded in read_rows(connection)]
-    assert (row.action, row.subject, row.objects) == ("send-command", "subject-1", ("hub:hub-1", "command:upload"))
+    objects = ("hub:hub-1", "command:upload", f"number:{sent.number}")
+    assert (row.action, row.subject, row.objects) == ("send-command", "subject-1", objects)
 
 
 def test_numbers_grow_for_each_hub_also_when_the_clock_goes_back_or_the_store_is_restored(store: Store) -> None:

@@ -1,9 +1,10 @@
-"""Stores of schema 1 and 2, made by those versions: nothing of them is lost.
+"""Stores of schema 1, 2, 3 and 5, made by those versions: nothing of them is lost.
 
 `vectors/store_v1.db` has three hubs; hub-3 seals for another clinic. hub-1 has sent a block with the id of another one, and
 bytes that are no block. `store_v2.db` is the same store, migrated by version 2, with a hub-4: a conflicting block and wrapped
 key, and two blocks that had not been opened. `clinic_v1.key` opens the blocks of both. `schema_2_postgresql.sql` creates the
-tables of schema 2 on PostgreSQL.
+tables of schema 2 on PostgreSQL. `store_v5.db` has blocks of two hubs, an alarm and audit rows; likewise
+`schema_5_postgresql.sql`.
 """
 
 import hashlib
@@ -22,13 +23,14 @@ from cloud.databases import DatabaseLocation
 from cloud.migrations import migrate
 from cloud.store import Store
 from cloud.store import tables as store_tables
+from cloud.store.commands import StoredCommand, add_command, list_commands
 from cloud.store.schema import SCHEMA
 from cloud.store.stored_blocks import StoreCounts
 from sync.errors import PermanentError
 from sync.format_1 import blocks as format_1
 from sync.format_1.blocks import ClinicKeyPair1, open_block, parse_header
 from sync.seal import SealError
-from tests.cloud.old_stores import VECTORS, create_tables_of_schema_2
+from tests.cloud.old_stores import VECTORS, create_tables
 from tests.databases import ON_BOTH, Databases, SqliteDatabases
 from tests.postgresql import Server
 
@@ -49,6 +51,11 @@ def vector(request: pytest.FixtureRequest, databases: Databases) -> str:
 @pytest.fixture
 def old(request: pytest.FixtureRequest, databases: Databases, vector: str) -> DatabaseLocation:
     """The location of a store that has the content of `vector`."""
+    return put_back(request, databases, vector, "schema_2_postgresql.sql")
+
+
+def put_back(request: pytest.FixtureRequest, databases: Databases, vector: str, schema: str) -> DatabaseLocation:
+    """Make a store with the content of a file, on PostgreSQL with the tables of `schema`."""
     location = databases.location("blocks")
     if isinstance(location, Path):
         shutil.copyfile(VECTORS / vector, location)
@@ -56,8 +63,10 @@ def old(request: pytest.FixtureRequest, databases: Databases, vector: str) -> Da
     databases.lose("blocks")
     server: Server = request.getfixturevalue("postgresql")
     with server.engine("blocks").begin() as connection:
-        create_tables_of_schema_2(connection)
+        create_tables(connection, schema)
         for table in inspect(connection).get_table_names():
+            if table == "blocks_default":  # a partition: its rows come with those of `blocks`
+                continue
             kinds = {column["name"]: str(column["type"]) for column in inspect(connection).get_columns(table)}
             for row in rows(VECTORS / vector, f"SELECT * FROM {table}"):  # noqa: S608
                 values = {
@@ -66,6 +75,26 @@ def old(request: pytest.FixtureRequest, databases: Databases, vector: str) -> Da
                 names, places = ", ".join(kinds), ", ".join(f":{name}" for name in kinds)
                 connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({places})"), values)  # noqa: S608
     return location
+
+
+def test_a_store_of_schema_5_keeps_its_rows_and_gets_the_table_of_commands(
+    request: pytest.FixtureRequest, databases: Databases
+) -> None:
+    vector = VECTORS / "store_v5.db"
+    kept = ("blocks", "work", "statements", "hub_states", "hub_alarms", "audit_rows", "audit_log", "marks", "state")
+    before = {table: rows(vector, f"SELECT * FROM {table}") for table in kept}  # noqa: S608
+    location = put_back(request, databases, vector.name, "schema_5_postgresql.sql")
+    migrate(location, SCHEMA, may_contract=False)
+    with closing(Store.open(location)) as store:
+        after = {table: select(store, f"SELECT * FROM {table}") for table in kept}  # noqa: S608
+        assert {table: sorted(found) for table, found in after.items()} == {
+            table: sorted(found) for table, found in before.items()
+        }
+        assert [len(before[table]) for table in ("blocks", "hub_alarms", "audit_rows")] == [5, 1, 2]
+        command = StoredCommand("hub-1", 7, "restart", None, 1, 2, b"payload", "uid-1000", request="a" * 32)
+        with store.transaction() as connection:
+            add_command(connection, command)
+            assert list_commands(connection) == [command]
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from gateway.hub_key import Place, find_place
 from tests.gateway import test_hub_key_places as places
 
 MOVES = ((Place.FILE, Place.CREDENTIAL), (Place.CREDENTIAL, Place.FILE), (Place.CREDENTIAL, Place.PASSPHRASE))
-CALLS = ("fsync", "replace", "fchmod")
+CALLS = ("fchmod", "replace")
+"""Of each file: before its new form is written, and before that takes its place. After it comes the next file's first."""
 
 
 def exit_at(step: int) -> None:
@@ -53,7 +54,7 @@ def is_readable(hub: Path, expected: list[object]) -> bool:
 
 
 def main(hub: Path) -> None:
-    vars(hub_key)["ARGON2"] = places.CHEAP_ARGON2
+    hub_key.ARGON2 = places.CHEAP_ARGON2  # type: ignore[misc]
     os.fsync = lambda _: None  # a kill loses nothing that was written, and a disk may be slow
     expected = places.read_keys(hub)
     for begin, end in MOVES:

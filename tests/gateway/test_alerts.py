@@ -34,8 +34,8 @@ def finding(
 class SecondsTracker(AlertTracker):
     """An alert tracker for findings in seconds, which returns only the alerts."""
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS, limiter_state: Any = None) -> None:
-        super().__init__("strap-1", limits, limiter_state)
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, limiter_state: Any = None, closed: Any = None) -> None:
+        super().__init__("strap-1", limits, limiter_state, closed)
 
     def alerts(self, kind: str, onset_s: float, end_s: float | None = None, **measured: float) -> list[AlertRecord]:
         records = self.on_finding(finding(kind, onset_s, end_s, None, **measured), to_us, 0)

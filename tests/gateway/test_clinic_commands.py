@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from config.limits import DEFAULT_LIMITS, Limits
 from gateway import app
 from gateway.clinic_commands import ClinicCommands
 from gateway.models import LoadedModels
+from gateway.recorder import COMMIT_INTERVAL_S
 from gateway.storage import Storage
-from sync.commands import ANSWER_KINDS, APPLIED_KIND, REFUSED_KIND, Command, CommandKind, encode_command
+from sync.commands import ANSWER_KINDS, APPLIED_KIND, Command, CommandKind, encode_command
 from sync.errors import TransientError
 from sync.mqtt import Message
 from sync.outbox import Outbox
 from sync.record_codec import encode_records
-from sync.records import StatusRecord, Times
+from sync.records import StatusRecord, Times, WaveformRecord
 from sync.signing import SigningKey, Use
 from sync.wire import command_topic
 from tests.gateway.testbed import HUB, START_S, START_US, InProcessTransport, Testbed, run_scenario
@@ -111,9 +113,12 @@ class Site:
         while opener.open_batch() is not None:
             pass
 
-    def states(self, now_s: int = START_S) -> list[str]:
+    def commands(self) -> list[StoredCommand]:
         with self.store.transaction() as connection:
-            return [command.state_at(now_s) for command in list_commands(connection)]
+            return list_commands(connection)
+
+    def states(self, now_s: int = START_S) -> list[str]:
+        return [command.state_at(now_s) for command in self.commands()]
 
 
 @pytest.fixture
@@ -219,14 +224,16 @@ def test_what_is_not_a_command_of_this_clinic_to_this_hub_changes_nothing(site: 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"expires_s": START_S + 1}, {"subject": "subject-2"}], ids=["expired", "about another patient"]
+    ("changes", "reason"),
+    [({"expires_s": START_S + 1}, "expired"), ({"subject": "subject-2"}, "subject")],
+    ids=["expired", "about another patient"],
 )
-def test_an_expired_or_foreign_command_is_refused(site: Site, changes: dict[str, Any]) -> None:
+def test_an_expired_or_foreign_command_is_refused(site: Site, changes: dict[str, Any], reason: str) -> None:
     async def scenario() -> None:
         async with site.agent():
             await site.deliver(site.forge(**changes))
             assert site.policy == "all"
-        assert site.answers() == [(REFUSED_KIND, START_S)]
+        assert site.answers() == [(f"command_refused_{reason}", START_S)]
 
     run(site, scenario)
 
@@ -291,7 +298,7 @@ def test_limits_that_this_hub_does_not_allow_are_refused(site: Site, caplog: pyt
     async def scenario() -> None:
         async with site.agent():
             await site.deliver(site.forge(kind=CommandKind.LIMITS, arguments={"values": {"fever": 77.7}}), 20)
-        assert site.answers() == [(REFUSED_KIND, START_S)]
+        assert site.answers() == [("command_refused_values", START_S)]
         assert len(site.runs) == 1
         assert "77.7" not in caplog.text
 
@@ -327,11 +334,36 @@ def test_a_requested_stretch_arrives(site: Site) -> None:
     run(site, scenario)
 
 
+def test_a_stretch_of_what_was_only_kept_arrives_and_nothing_before_it(site: Site) -> None:
+    from_s, to_s = START_S + 30, START_S + 40
+
+    def waves() -> list[tuple[float, float]]:
+        """Start and end of each stretch of the ECG at the clinic, in seconds."""
+        found = [record for record in site.testbed.records() if isinstance(record, WaveformRecord) and record.kind == "ecg"]
+        ends = [record.times.at_us / 1e6 + len(record.samples) / record.rate_hz for record in found]
+        return sorted(zip([record.times.at_us / 1e6 for record in found], ends, strict=True))
+
+    async def scenario() -> None:
+        site.testbed.settings = replace(site.testbed.settings, upload="none")
+        async with site.testbed.strap(), site.agent():
+            await asyncio.sleep(50)
+            assert waves() == []
+            command = site.send(CommandKind.REQUEST, lane="archive", from_s=from_s, to_s=to_s)
+            await site.deliver(command.payload, 5)
+            arrived = waves()
+            assert arrived[0][0] <= from_s
+            assert arrived[-1][1] >= to_s
+            assert all(later[0] - earlier[1] < 0.05 for earlier, later in pairwise(arrived))  # without a gap
+            assert arrived[0][0] >= from_s - COMMIT_INTERVAL_S - 1  # what lies in one block with the first sample
+        assert site.answers() == [(APPLIED_KIND, command.number)]
+
+    run(site, scenario)
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
-        (CommandKind.CLOSE_ALERT, {"alert": "a"}),
-        (CommandKind.MARK_FALSE, {"alert": "a"}),
+        (CommandKind.CONTEXTS, {"names": ["paced"]}),
         (CommandKind.REQUEST, {"lane": "wave", "from_s": 1, "to_s": 2}),
     ],
 )
@@ -342,5 +374,6 @@ def test_what_this_version_cannot_do_is_refused(site: Site, kind: CommandKind, a
             await site.deliver(command.payload)
         site.open_all()
         assert site.states() == ["refused"]
+        assert site.answers() == [("command_refused_unsupported", command.number)]
 
     run(site, scenario)

@@ -181,15 +181,36 @@ def test_a_passphrase_costs_what_rfc_9106_recommends() -> None:
     assert len(items[0]) == 16
 
 
+OPEN_AND_MEASURE = """
+import sys
+from pathlib import Path
+from gateway.hub_key import open_hub_key
+key = open_hub_key(Path(sys.argv[1]), lambda _: "correct horse bättery".encode())
+lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(len(key.secret), int(lines["VmHWM"].split()[0]), int(lines["VmRSS"].split()[0]))
+"""
+
+
+def test_the_memory_that_argon2_takes_is_given_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "hub.key", Place.PASSPHRASE, KNOWN[Place.PASSPHRASE])
+    command = [sys.executable, "-c", OPEN_AND_MEASURE, path]
+    opened = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+
+    n_bytes, highest_kib, after_kib = map(int, opened.stdout.split())
+    assert n_bytes == 32
+    assert highest_kib - after_kib > 0.9 * ARGON2.memory_kib
+
+
 @pytest.mark.parametrize("place", KNOWN)
 def test_a_flipped_bit_is_found(place: Place, tmp_path: Path) -> None:
     content, secret = bytes.fromhex(KNOWN[place]), SECRETS[place]
     n_bits = len(content) * 8
-    bits = range(n_bits) if place == Place.CREDENTIAL else (20, 150, n_bits - 480, n_bits - 200, n_bits - 1)  # Argon2 is slow
+    bits = range(n_bits) if place == Place.CREDENTIAL else (20, n_bits - 200)  # of the salt and of the key: Argon2 is slow
+    path = write(tmp_path / "hub.key", place, KNOWN[place])
     for bit in bits:
         changed = bytearray(content)
         changed[bit // 8] ^= 1 << bit % 8
-        path = write(tmp_path / "hub.key", place, changed.hex())
+        path.write_text(path.read_text().split("\n")[0] + f"\n{changed.hex()}\n")
         with pytest.raises(HubKeyError, match=r"does not open|damaged"):
             open_hub_key(path, lambda _: secret)
 
@@ -294,6 +315,7 @@ class Terminal(io.StringIO):
 def test_a_move_keeps_every_key_and_leaves_none_in_plain(place: Place, enrolled: Path, credentials: Path) -> None:
     data = enrolled / "data"
     before, plain = read_all(enrolled), {path.name: path.read_bytes() for path in data.rglob("*.key")}
+    os.utime(data / "hub.key", (NOW_S, NOW_S))
 
     move(enrolled, place)
 
@@ -304,6 +326,7 @@ def test_a_move_keeps_every_key_and_leaves_none_in_plain(place: Place, enrolled:
         assert path.stat().st_mode & 0o777 == 0o600
         secret = plain[path.name] if path.name == "hub.key" else plain[path.name].split(b"\n")[1]
         assert secret not in path.read_bytes()
+    assert (data / "hub.key").stat().st_mtime == NOW_S, "the key is as old as before"
     assert (data / FOLDER / "identity.pem").read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
     assert not can_use_tls(data, None)
     with pytest.raises(KeyFileError, match="sealed with a hub key"):
@@ -391,7 +414,7 @@ def test_a_move_that_is_killed_at_any_step_leaves_readable_keys(enrolled: Path, 
     assert moves == {("file", "credential"), ("credential", "file"), ("credential", "passphrase")}
     for pair in moves:
         steps = [outcome for outcome in outcomes if (outcome["from"], outcome["to"]) == pair]
-        assert len(steps) > 5
+        assert len(steps) > 2
         assert steps[-1]["is_done"]
         assert {step["place"] for step in steps} == set(pair)
     assert all(outcome["is_readable"] for outcome in outcomes)
@@ -402,7 +425,9 @@ def test_the_command_moves_and_lists_without_a_secret(
     enrolled: Path, credentials: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = str(enrolled / "pulsegate.toml")
-    secrets = [path.read_bytes() for path in (enrolled / "data").rglob("*.key")]
+    data = enrolled / "data"
+    secrets = [load_hub_key(data).secret.hex(), *(path.read_text().split("\n")[1] for path in data.glob("[acd]*.key"))]
+    assert len(secrets) == 4
     assert main(["keys", "move", "credential", "--config", config]) == 0
     assert capsys.readouterr().out == "the hub key lies in: credential\n"
 
@@ -412,13 +437,11 @@ def test_the_command_moves_and_lists_without_a_secret(
                   "audit key", "TLS key", "data key ", "encrypts blocks of subject-1", "sealed with the hub key"):  # fmt: skip
         assert words in shown
     assert "in plain" not in shown
-    for secret in secrets:
-        assert secret.split(b"\n")[-1].hex() not in shown or secret.endswith(b"\n")
-        assert secret.decode(errors="replace").strip().split("\n")[-1] not in shown
 
     assert main(["keys", "list", "--json", "--config", config]) == 0
-    names = [key["name"].split(" ")[0] for key in json.loads(capsys.readouterr().out)]
-    assert names == ["hub", "device", "command", "audit", "TLS", "data"]
+    listed = capsys.readouterr().out
+    assert [key["name"].split(" ")[0] for key in json.loads(listed)] == ["hub", "device", "command", "audit", "TLS", "data"]
+    assert not any(secret in shown + listed for secret in secrets)
 
 
 def test_a_wrong_passphrase_is_one_line_that_does_not_quote_it(

@@ -11,6 +11,8 @@ from cloud.key_store import KeyStore
 from config.files import destroy_file
 from gateway.audit_log import open_audit_log
 from gateway.cli import main
+from gateway.commands.keys import move_hub_key
+from gateway.hub_key import Place, open_hub_key
 from gateway.key_rotation import REQUEST_FILE, ask_for_rotation
 from gateway.models import LoadedModels
 from sync.audit import read_row
@@ -138,6 +140,25 @@ def test_a_hub_that_is_killed_while_its_key_changes_goes_on_with_the_new_one(tes
         assert used_keys(testbed)[-1] == keys[-1]
 
     run_scenario(testbed, scenario)
+
+
+def test_an_agent_streams_with_sealed_keys_and_seals_what_was_left_in_plain(testbed: Testbed) -> None:
+    data = testbed.settings.data
+    plain = (data / "device.key").read_bytes()
+    move_hub_key(testbed.settings, Place.CREDENTIAL, lambda _: bytes(32))
+    (data / "device.key").write_bytes(plain)  # as a move that was killed leaves it
+    testbed.hub_key = open_hub_key(data / "hub.key", lambda _: bytes(32))
+
+    async def scenario(testbed: Testbed) -> None:
+        async with testbed.strap(), testbed.agent():
+            await asyncio.sleep(10)
+        audited = testbed.audit()
+        assert audited.passed, audited
+        assert audited.samples_sent > 130
+
+    run_scenario(testbed, scenario)
+    for name in ("device.key", "command.key", "audit.key"):
+        assert (data / name).read_text().splitlines()[0].endswith(", sealed with the hub key")
 
 
 def test_a_full_disk_only_delays_the_change(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ from gateway.simulate.strap import ADDRESS, NAME, Strap
 from gateway.startup import COMMAND_PUBLIC_FILE, DEVICE_PUBLIC_FILE, load_command_key, load_device_key
 from sync.chain import block_digest
 from sync.data_keys import unwrap_key
+from sync.keys import HubKey
 from sync.message_rows import Held
 from sync.messages import Receipt, decode_envelope, encode_receipt
 from sync.mqtt import Message
@@ -142,6 +143,8 @@ class Testbed:
     wall_step_us: int = 0
     """By how much the hub's wall clock was set since the start."""
     transport_type: type[InProcessTransport] = InProcessTransport
+    hub_key: HubKey | None = None
+    """The hub key, where it does not lie in a plain file."""
 
     def __post_init__(self) -> None:
         data = self.folder / "agent"
@@ -189,7 +192,12 @@ class Testbed:
 
         clock = AdjustableClock(asyncio.get_running_loop(), self)
         agent = Agent(
-            self.settings, clock, open_radio, lambda _: self.transport_type(self.clinic, self.sent_messages), self.models
+            self.settings,
+            clock,
+            open_radio,
+            lambda _: self.transport_type(self.clinic, self.sent_messages),
+            self.models,
+            hub_key=self.hub_key,
         )
         stop = asyncio.Event()
         running = asyncio.create_task(agent.run(stop))

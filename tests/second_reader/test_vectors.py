@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tests.second_reader import audit, cbor
 from tests.second_reader.blocks import check_statement, extend_chain, open_block, parse_block, start_chain
 from tests.second_reader.cbor import RefusedError
+from tests.second_reader.commands import open_command
 from tests.second_reader.keys import Statement, commit, load_recipient, unwrap_key, verify_statement
 from tests.second_reader.messages import open_acknowledgement, open_envelope, open_receipt, open_status
 from tests.second_reader.records import decode_plaintext, encode_plaintext
@@ -22,6 +23,7 @@ V: dict[str, Any] = json.loads((VECTORS / "format_2.json").read_text())
 A: dict[str, Any] = json.loads((VECTORS / "audit_1.json").read_text())
 V1: dict[str, Any] = json.loads((VECTORS / "revision_1.json").read_text())
 R: dict[str, Any] = json.loads((VECTORS / "records_2.json").read_text())
+C: dict[str, Any] = json.loads((VECTORS / "commands_1.json").read_text())
 HUB, SUBJECT, EPOCH, PREVIOUS = V["hub"], V["subject"], V["epoch"], V["previous_epoch"]
 KEY_ID, DATA_KEY = bytes.fromhex(V["key_id"]), bytes.fromhex(V["data_key"])
 DEVICE = bytes.fromhex(V["device_public"])
@@ -276,3 +278,23 @@ def test_an_acknowledgement_with_the_heads_of_the_audit_logs():
     message = open_acknowledgement(bytes.fromhex(A["acknowledgement"]), signer)
     assert message["audit"] == [cbor.decode(bytes.fromhex(A[name])) for name in ("site_head", "hub_head")]
     assert count_accepted(lambda data: open_acknowledgement(data, signer), flips(bytes.fromhex(A["acknowledgement"]))) == 0
+
+
+def open_sent(payload: bytes, hub: str = "hub-1") -> dict[str, Any]:
+    recipient = load_recipient(bytes.fromhex(C["hub_command_private"]))
+    return open_command(payload, bytes.fromhex(C["command_public"]), hub, recipient)
+
+
+@pytest.mark.parametrize("command", C["commands"], ids=lambda command: command["kind"])
+def test_a_command_of_every_kind(command):
+    expected = {name: value for name, value in command.items() if name != "payload"}
+    assert open_sent(bytes.fromhex(command["payload"])) == expected
+
+
+def test_a_command_that_was_changed_or_is_for_another_hub():
+    (restart,) = (bytes.fromhex(command["payload"]) for command in C["commands"] if command["kind"] == "restart")
+    assert count_accepted(open_sent, flips(restart)[::16]) == 0
+    with pytest.raises(RefusedError, match="another hub"):
+        open_sent(restart, "hub-2")
+    with pytest.raises(RefusedError, match="another key"):
+        open_command(restart, bytes.fromhex(C["command_public"]), "hub-1", RECIPIENT)

@@ -7,27 +7,32 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from http.client import HTTPSConnection
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from cloud.metrics_server import MONITOR
+from cloud.registry import hub_file, load_hub, save_hub
 from cloud.site import Kind
 from cloud.site.mosquitto import INGEST, OPENER, PAGE
 from config.tls import make_client_context
+from sync.commands import APPLIED_KIND, Command, CommandKey, decode_command
 from sync.mqtt import Connected, Message, MqttClient
-from sync.records import Record
-from sync.wire import Lane, ack_topic, receipt_topic
+from sync.recipients import RecipientKeyPair
+from sync.records import Record, StatusRecord
+from sync.wire import Lane, ack_topic, command_topic, receipt_topic
 from tests.clinic_testbed import Clinic
-from tests.cloud.synthetic import alert
+from tests.cloud.synthetic import START_US, alert, heart_rate, times
 from tests.mosquitto import HOST, Broker, free_port
 from tests.postgresql import Server
 
 LIMIT_S = 60
+HUB_KEY = CommandKey(RecipientKeyPair.generate())
 ROOT = Path(__file__).parents[2]
 SETTINGS = """
 data = "clinic"
@@ -47,6 +52,7 @@ audit_key = "clinic/audit.pub"
 identity = "{opener}"
 key = "clinic/receipt.key"
 audit_key = "clinic/audit.key"
+command_key = "clinic/command.key"
 [page]
 identity = "{page}"
 hosts = ["localhost"]
@@ -117,6 +123,8 @@ class Site:
         for_projections = for_projections or postgresql
         self.broker, self.clinic, self.port = broker, Clinic(folder / "clinic"), free_port()
         self.hub = self.clinic.add_hub()
+        hubs = self.clinic.folder.hubs
+        save_hub(hubs, replace(load_hub(hub_file(hubs, "hub-1")), command_key=HUB_KEY.public))
         postgresql.create("site_blocks")
         for_projections.create("site_projections")
         self.store = postgresql.url("site_blocks")
@@ -148,22 +156,40 @@ class Site:
             return thread.submit(asyncio.run, self._send(lane, records, is_opened)).result()
 
     async def _send(self, lane: Lane, records: Sequence[Record], is_opened: bool) -> list[Message]:
-        message = self.hub.message(self.hub.seal_records(lane, *records))
         topics = [ack_topic("hub-1"), *([receipt_topic("hub-1")] if is_opened else [])]
-        messages = [message]
-        client = MqttClient(self.broker.hub("hub-1"), client_id="hub-1", subscriptions=topics)
         answers: set[str] = set()
+        async with self._hub(topics) as client:
+            messages = [await self._publish(client, lane, *records)]
+            while answers != set(topics):
+                messages.append(await receive(client))
+                answers.add(messages[-1].topic)
+        return messages
+
+    def carry_out(self) -> Command:
+        """Receive a command as the hub, and answer that it was carried out."""
+        return asyncio.run(self._carry_out())
+
+    async def _carry_out(self) -> Command:
+        async with self._hub([command_topic("hub-1")]) as client:
+            await self._publish(client, "vital", heart_rate(START_US, 60.0))  # the hub is there
+            message = await receive(client)
+            command = decode_command(message.payload, "hub-1", HUB_KEY, self.clinic.signing.command.public)
+            await self._publish(client, "vital", StatusRecord("hub", APPLIED_KIND, times(START_US), command.number))
+            return command
+
+    @asynccontextmanager
+    async def _hub(self, topics: Sequence[str]) -> AsyncIterator[MqttClient]:
+        client = MqttClient(self.broker.hub("hub-1"), client_id="hub-1", subscriptions=tuple(topics))
         async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
             running = tasks.create_task(client.run())
             assert await client.receive() == Connected()
-            await client.publish(message.topic, message.payload)
-            while answers != set(topics):
-                event = await client.receive()
-                assert isinstance(event, Message)
-                answers.add(event.topic)
-                messages.append(event)
+            yield client
             running.cancel()
-        return messages
+
+    async def _publish(self, client: MqttClient, lane: Lane, *records: Record) -> Message:
+        message = self.hub.message(self.hub.seal_records(lane, *records))
+        await client.publish(message.topic, message.payload)
+        return message
 
     def connect(self, identity: Path | None, port: int | None = None) -> HTTPSConnection:
         context = make_client_context(self.broker.authority.roots.decode(), "DE", identity=identity)
@@ -187,3 +213,9 @@ class Site:
             connection.request("GET", path)
             response = connection.getresponse()
             return response.status, response.read().decode()
+
+
+async def receive(client: MqttClient) -> Message:
+    event = await client.receive()
+    assert isinstance(event, Message)
+    return event

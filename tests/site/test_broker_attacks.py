@@ -13,13 +13,13 @@ import pytest
 
 from cloud.site import Authority, Kind
 from cloud.site.certificates import LIFE_S
-from cloud.site.mosquitto import INGEST, PACKET_LIMIT_BYTES, cut_connection
+from cloud.site.mosquitto import INGEST, OPENER, PACKET_LIMIT_BYTES, PAGE, cut_connection
 from config.endpoint import Endpoint
 from config.tls import make_endpoint_context
 from gateway.commands.doctor import check_broker
 from sync.errors import TransientError
 from sync.mqtt import Connected, Disconnected, Message, MqttClient, MqttEvent
-from sync.wire import UP_TOPICS, ack_topic, up_topic
+from sync.wire import UP_TOPICS, ack_topic, command_topic, up_topic
 from tests.mosquitto import HOST, Broker, make_identity, now_s
 from tests.tls_probe import check_tls_policy
 
@@ -273,6 +273,27 @@ class TestTopics:
                 assert await hub.receive() == Message(ack_topic("hub-2"), b"true")
                 await wait_refused(stranger, 1)
                 await wait_refused(ingest, 1)
+
+        run(scenario)
+
+    def test_a_command_of_the_opener_reaches_its_hub_only_and_nobody_else_can_send_one(self, broker: Broker) -> None:
+        async def scenario() -> None:
+            async with (
+                connected(broker.hub("hub-2"), "hub-2", "pulsegate/v1/hub-2/down/+") as target,
+                connected(broker.hub("hub-1"), "hub-1", command_topic("hub-2"), command_topic("hub-1")) as other,
+                connected(broker.service(OPENER), "opener/1") as opener,
+                connected(broker.service(INGEST), "ingest/1") as ingest,
+                connected(broker.service(PAGE), "page/1") as page,
+            ):
+                attackers = (ingest, page, other, target)
+                for attacker in attackers:
+                    await attacker.publish(command_topic("hub-2"), b"forged")
+                for attacker in attackers:
+                    await wait_refused(attacker, 1)
+                await opener.publish(command_topic("hub-2"), b"true")
+                await opener.publish(command_topic("hub-1"), b"for hub-1")
+                assert await target.receive() == Message(command_topic("hub-2"), b"true")
+                assert await other.receive() == Message(command_topic("hub-1"), b"for hub-1")
 
         run(scenario)
 

@@ -87,7 +87,7 @@ def test_lists_and_certificates_are_renewed_each_hour(broker: Broker, database: 
 def test_a_hub_that_an_operator_revokes_is_cut_and_refused(
     broker: Broker, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sync.mqtt.BACKOFF_S", (0.01, 0.01))
+    monkeypatch.setattr("sync.mqtt_backoff.BACKOFF_S", (0.01, 0.01))
     keeping = Keeping(broker, database)
 
     async def run() -> None:

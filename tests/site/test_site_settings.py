@@ -22,6 +22,7 @@ def test_the_sample_names_every_setting(tmp_path: Path, capsys: pytest.CaptureFi
     settings = load_site_settings(tmp_path / "site.toml")
     assert settings.store == PostgresUrl("pulsegate", "/run/postgresql", 5432, "blocks")
     assert settings.ingest.broker == Endpoint("broker.clinic.example", 8884, Path("/etc/pulsegate/ingest"), "DE")
+    assert settings.opener.command_key == Path("/etc/pulsegate/opener/command.key")
     assert settings.opener.audit_key == Path("/etc/pulsegate/opener/audit.key")
     assert (settings.page.hosts, settings.page.port) == (("clinic.example",), 8600)
 
@@ -44,6 +45,7 @@ def test_relative_paths_belong_to_the_folder_of_the_file(tmp_path: Path) -> None
         ('hosts = ["clinic.example"]', "hosts = []", r"page.hosts = \[\] is not allowed"),
         ('hosts = ["clinic.example"]', 'hosts = ["*.example"]', "page.hosts = .* is not allowed"),
         ('audit_key = "/etc/pulsegate/opener/audit.key"', "", "opener.audit_key is missing: set it to a path"),
+        ('command_key = "/etc/pulsegate/opener/command.key"', "", "opener.command_key is missing: set it to a path"),
         (
             'key = "/etc/pulsegate/ingest',
             'kee = "/etc/pulsegate/ingest',

@@ -1,5 +1,6 @@
 """Commands: what the clinic sends is what the hub carries out, and nothing that others made, changed, moved or kept is."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sync.errors import PermanentError
 from sync.key_files import KeyFileError
 from sync.recipients import RecipientKeyPair
 from sync.signed_maps import encode_signed
-from sync.signing import Label, SignatureError, SigningKey, Use
+from sync.signing import Label, SignatureError, SigningKey, Use, VerifyingKey
 from sync.wire import WireError
 
 NOW_S = 1_800_000_000
@@ -33,6 +34,7 @@ HUB_KEY = CommandKey(RecipientKeyPair.generate())
 KEY = SigningKey.generate(Use.COMMAND)
 EXAMPLES: dict[CommandKind, dict[str, Any]] = {
     CommandKind.LIMITS: {"values": {"tachycardia_rate": 120, "pause": 2.5}},
+    CommandKind.CONTEXTS: {"names": ["paced", "known_af"]},
     CommandKind.UPLOAD: {"policy": "evidence"},
     CommandKind.CLOSE_ALERT: {"alert": "5e0f"},
     CommandKind.MARK_FALSE: {"alert": "5e0f"},
@@ -180,3 +182,15 @@ def test_a_body_of_a_newer_kind_asks_for_an_update() -> None:
     payload = encode_signed(header | {"sealed": sealed}, lambda content: KEY.sign(Label.COMMAND, "hub-1", content))
     with pytest.raises(PermanentError, match="update pulsegate"):
         decode(payload)
+
+
+VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "vectors" / "commands_1.json").read_text())
+
+
+@pytest.mark.parametrize("vector", VECTORS["commands"], ids=lambda vector: vector["kind"])
+def test_frozen_commands_open(vector: dict[str, Any]) -> None:
+    hub_key = CommandKey(RecipientKeyPair.from_bytes(bytes.fromhex(VECTORS["hub_command_private"])))
+    key = VerifyingKey.from_bytes(Use.COMMAND, bytes.fromhex(VECTORS["command_public"]))
+    command = decode_command(bytes.fromhex(vector["payload"]), "hub-1", hub_key, key)
+    assert (command.number, command.issued_s, command.expires_s) == (vector["n"], vector["issued"], vector["expires"])
+    assert (command.kind, command.subject, command.arguments) == (vector["kind"], vector["subject"], vector["arguments"])

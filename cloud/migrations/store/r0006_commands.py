@@ -22,5 +22,8 @@ def upgrade() -> None:
         Column("author", Text, nullable=False),
         Column("state", Text, nullable=False),
         Column("answered_us", BigInteger),
+        Column("refusal", Text),
+        Column("request", Text, unique=True),
     )
     op.create_index("commands_by_state", "commands", ["state", "hub", "number"])
+    op.create_index("commands_by_subject", "commands", ["subject", "issued_s"])

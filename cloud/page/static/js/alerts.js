@@ -91,7 +91,9 @@ export class AlertList {
       element("span", { class: "patient" }, patientName(alert)),
       element("span", { class: "when" }, element("span", { class: "age" }), ` · ${clockTime(alert.decided_us, now_us)}`),
       element("span", { class: "course" },
-        element("span", { class: isOngoing(alert) ? "span ongoing" : "span" }), element("span", { class: "quiet" }, alert.sensor)),
+        element("span", { class: isOngoing(alert) ? "span ongoing" : "span" }),
+        alert.reasons.includes("ended.marked_false") ? element("span", { class: "marked-false" }, t("marked_false_short")) : null,
+        element("span", { class: "quiet" }, alert.sensor)),
       alert.is_proven ? null : element("span", { class: "unproven" }, t("origin_unproven_short")),
       this.state.isOutdated(alert.hub) ? element("span", { class: "unproven" }, t("outdated_hub_short")) : null);
     row.addEventListener("click", () => this.select(alert));
@@ -102,7 +104,8 @@ export class AlertList {
 export class AlertDetail {
   #shown = "";
 
-  constructor(state, fetchStrip) { Object.assign(this, { state, fetchStrip }); }
+  /** `ending` draws the part that ends an alert. */
+  constructor(state, fetchStrip, ending) { Object.assign(this, { state, fetchStrip, ending }); }
 
   /** Redraws the alert if it has changed, or if `force` is set; the strip of the same alert keeps its scroll position. */
   async render(key, force = false) {
@@ -110,10 +113,12 @@ export class AlertDetail {
     const shown = alert ? `${key}|${alert.revision}|${Boolean(alert.strip)}` : "";
     if (shown === this.#shown && !force && byId("detail").hasChildNodes()) return this.tick(key);
     const sameAlert = this.#shown.startsWith(`${key}|`);
+    const focused = this.ending.focused();
     const scrolled = sameAlert ? document.querySelector(".strip")?.scrollLeft : undefined;
     this.#shown = shown;
     byId("detail").replaceChildren(...(alert ? this.#content(alert, scrolled) : [placeholder()]));
     this.tick(key);
+    this.ending.focus(focused);
     if (alert?.has_strip && !alert.strip) await this.fetchStrip(alert);
   }
 
@@ -121,6 +126,7 @@ export class AlertDetail {
     const alert = this.state.alerts.get(key);
     const course = document.querySelector("#detail .span");
     if (alert && course) setText(course, stateText(alert, this.state.now_us()));
+    if (alert) this.ending.update();
   }
 
   #content(alert, scrolled) {
@@ -134,9 +140,10 @@ export class AlertDetail {
       alert.is_proven ? null : element("p", { class: "unproven" }, t("origin_unproven")),
       this.state.isOutdated(alert.hub) ? element("p", { class: "unproven" }, t("outdated_hub", { hub: alert.hub })) : null));
     const reasons = element("ul", { class: "reasons" }, ...reasonTexts(alert).map((text) => element("li", {}, text)));
-    if (alert.strip?.mv.length) return [head, reasons, ...stripElements(alert, scrolled)];
+    const ending = this.ending.show(alert);
+    if (alert.strip?.mv.length) return [head, reasons, ending, ...stripElements(alert, scrolled)];
     const note = alert.has_strip ? t("loading") : t("no_strip");
-    return [head, reasons, element("p", { class: "empty" }, note)];
+    return [head, reasons, ending, element("p", { class: "empty" }, note)];
   }
 }
 

@@ -1,6 +1,7 @@
 /** The page: fetches missing data over REST, receives live data over the WebSocket, and keeps every part up to date. */
 
 import { AlertDetail, AlertList, kindName, patientName, scaleText } from "./alerts.js";
+import { AlertEnding, CommandTable, isUnanswered } from "./commands.js";
 import { byId, element, setText } from "./dom.js";
 import { LANGUAGES, chooseLanguage, clockTime, currentLanguage, dayAndTime, loadLanguage, lookup, number, preferredLanguage, t, zoneName } from "./i18n.js";
 import { HubAlarms } from "./hubs.js";
@@ -21,7 +22,9 @@ const state = new State();
 const sensors = new SensorPanel(state, onSensor);
 const patients = new PatientList(state, onPatient);
 const live = new LiveEcg(byId("live-paper"), (gain) => setText(byId("live-scale"), scaleText(gain)), state);
-const detail = new AlertDetail(state, fetchStrip);
+const ending = new AlertEnding(state, endAlert);
+const detail = new AlertDetail(state, fetchStrip, ending);
+const commandTable = new CommandTable(state);
 const list = new AlertList(state, onAlert, () => fetchMoreAlerts().catch(reportError));
 const hubAlarms = new HubAlarms(state);
 const trend = new Trend(state);
@@ -42,6 +45,31 @@ async function getJson(path, query = {}) {
   return response.json();
 }
 
+/** Asks the clinic to end an alert. Returns null, or the status of the answer if it was not accepted. */
+async function endAlert({ subject, hub, id }, kind) {
+  const body = JSON.stringify({ subject, hub, alert: id, kind });
+  try {
+    const response = await fetch("/api/commands", { method: "POST", headers: { "content-type": "application/json" }, body });
+    await refreshCommands().catch(reportError);
+    return response.ok ? null : response.status;
+  } catch (error) { // no answer: the request may have arrived, and the table shows it when the link is back
+    reportError(error);
+    return "link";
+  }
+}
+
+/** Fetches the commands of the patients that are shown. */
+async function refreshCommands() {
+  const shown = new Set([sensors.subject, state.alerts.get(list.selected)?.subject].filter(Boolean));
+  await Promise.all([...shown].map(async (subject) => state.commands.set(subject, (await getJson("/api/commands", { subject })).commands)));
+  renderCommands();
+}
+
+function renderCommands() {
+  ending.update();
+  commandTable.render(sensors.subject);
+}
+
 /** Shows another sensor everywhere, and fetches its history unless that is complete. */
 function onSensor(key) {
   live.show(key);
@@ -56,12 +84,14 @@ function onPatient(subject) {
   list.showPatient(subject);
   renderPatients();
   detail.render(list.selected);
+  refreshCommands().catch(reportError);
 }
 
 function onAlert(alert) {
   sensors.select(alert);
   renderPatients();
   detail.render(list.selected);
+  refreshCommands().catch(reportError);
   if (oneColumnQuery.matches) document.querySelector(".detail").scrollIntoView();
 }
 
@@ -122,6 +152,7 @@ async function fetchMissing() {
   const isMissing = sensors.selected && !fetched.has(sensors.selected);
   await Promise.all([isMissing ? fetchSensor(sensors.selected) : null, refreshCounters(), refreshHubs()]);
   renderAll();
+  await refreshCommands();
 }
 
 /** Fetches the latest ECG and heart rates of a sensor, from the last that the page has. */
@@ -173,9 +204,10 @@ const handlers = {
     detail.render(list.selected);
     trend.render(sensors.selected);
     if (isNew) setText(byId("announcer"), t("new_alert", announcementValues(message)));
+    if (!isNew && state.commandsAbout(message).some(isUnanswered)) refreshCommands().catch(reportError);
     if (state.hasTooManyAlerts()) { state.clearAlerts(); resync().catch(reportError); }
   },
-  patient(message) { state.putPatient(message); list.render(); renderPatients(); },
+  patient(message) { state.putPatient(message); sensors.render(); list.render(); renderPatients(); },
   sensor(message) { state.putSensor(message); sensors.render(); measurements.render(sensors.subject, sensors.limits); },
   ecg(message) { state.putEcg(message); live.onChunk(message); },
   vital(message) { if (message.kind === "heart_rate") state.putHeartRate(message); },
@@ -216,6 +248,7 @@ function renderPatients() {
   const name = sensors.subject === null ? "" : patientName({ subject: sensors.subject });
   setText(byId("live-patient"), name);
   setText(byId("trend-patient"), name);
+  commandTable.render(sensors.subject);
 }
 
 function tick() {
@@ -259,5 +292,9 @@ renderAll();
 link.connect();
 setInterval(tick, 1000);
 setInterval(() => { if (linkLostAt_ms === null) { refreshCounters().catch(reportError); trend.render(sensors.selected); } }, 5000);
-setInterval(() => { if (linkLostAt_ms === null) refreshHubs().catch(reportError); }, 10_000);
+setInterval(() => { if (linkLostAt_ms === null) Promise.all([refreshHubs(), refreshCommands()]).catch(reportError); }, 10_000);
+setInterval(() => {
+  const isWaiting = [...state.commands.values()].flat().some(isUnanswered);
+  if (isWaiting && linkLostAt_ms === null) refreshCommands().catch(reportError);
+}, 2000);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", renderAll);

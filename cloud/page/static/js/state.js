@@ -20,6 +20,8 @@ export class State {
   sensors = new Map();
   /** The hubs by their names, with their last status and the clinic's alarms about them. */
   hubs = new Map();
+  /** The newest commands of each patient, newest first. */
+  commands = new Map();
   counters = null;
   revision = 0;
   /** The place in the server's list behind the alerts that are loaded; null if all are. */
@@ -71,6 +73,11 @@ export class State {
   isOutdated(hub) { return this.hubs.get(hub)?.is_refused ?? false; }
 
   #refusedHubs() { return [...this.hubs.values()].filter(({ is_refused }) => is_refused).map(({ hub }) => hub).join(); }
+
+  commandsOf(subject) { return this.commands.get(subject) ?? []; }
+
+  /** The commands to end this alert, newest first. */
+  commandsAbout({ subject, hub, id }) { return this.commandsOf(subject).filter((one) => one.hub === hub && one.alert === id); }
 
   putPatient(patient) { this.patients.set(patient.subject, patient); }
 
