@@ -196,6 +196,7 @@ def _other_files(sources: Sources, subject: str, now_s: int) -> Mapping[str, Ite
         "holds.jsonl": map(_dump, _holds(sources.store, subject)),
         "commands.jsonl": map(_dump, _commands(sources.store, subject, now_s)),
         "alerts.jsonl": map(_dump, _alerts(sources.projections, subject)),
+        "alert_requests.jsonl": map(_dump, _alert_requests(sources.projections, subject)),
         "audit.jsonl": map(_dump, _audit_rows(sources.store, subject)),
     }
 
@@ -236,6 +237,14 @@ def _alerts(projections: Engine, subject: str) -> Iterator[Json]:
             samples = row["strip_samples"]
             parsed = {name: json.loads(row[name]) for name in _JSON_COLUMNS if row[name] is not None}
             yield dict(row) | parsed | {"strip_samples": None if samples is None else unpack_samples(samples).tolist()}
+
+
+def _alert_requests(projections: Engine, subject: str) -> Iterator[Json]:
+    """Who closed an alert, or marked it as false."""
+    requests = tables.alert_requests
+    with projections.connect() as connection:
+        for row in connection.execute(select(requests).where(requests.c.subject == subject).order_by("asked_us")).mappings():
+            yield dict(row)
 
 
 _JSON_COLUMNS: Final = ("reasons", "measured", "strip_beats_us")

@@ -15,7 +15,7 @@ from tests.databases import ON_BOTH, Databases
 
 DATABASES = ON_BOTH
 SUBJECT = "patient-1"
-FILES = {"alerts", "audit", "commands", "consents", "holds", "records", "registrations", "unopened"}
+FILES = {"alert_requests", "alerts", "audit", "commands", "consents", "holds", "records", "registrations", "unopened"}
 
 
 @pytest.fixture
