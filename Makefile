@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql mosquitto site site-demo site-programs site-tools
+.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql mosquitto site site-demo site-programs site-tools tpm-tools
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -20,7 +20,7 @@ help:
 	@echo 'make check   run the linters, type checkers and import rules, and check the requirements'
 	@echo 'make bench   measure latency and speed'
 	@echo 'make bench-peers     compare our QRS detector with those of other projects'
-	@echo 'make fuzz            run five million damaged inputs through every driver (N=inputs; resumes after an interruption)'
+	@echo 'make fuzz            run five million damaged inputs through the drivers and a million through the decoders of messages (N=inputs; resumes after an interruption)'
 	@echo 'make soak    run three virtual days of twelve sensors with random faults (HOURS=, SEED=; resumes after an interruption)'
 	@echo 'make soak-ecg  run 30 virtual minutes of twelve ECG straps with random faults'
 	@echo 'make train           retrain the models from the recordings in DATA (about two hours; resumes after an interruption)'
@@ -95,13 +95,18 @@ postgresql:
 mosquitto:
 	@command -v mosquitto >/dev/null || ls /usr/sbin/mosquitto >/dev/null 2>&1 || ./deploy/system-packages mosquitto
 
+# systemd-creds seals a hub key with a TPM 2.0, which is swtpm in the tests.
+tpm-tools:
+	@command -v swtpm >/dev/null && command -v tpm2_pcrextend >/dev/null && command -v systemd-creds >/dev/null \
+		|| ./deploy/system-packages systemd swtpm swtpm-tools tpm2-tools libtss2-tcti-swtpm0
+
 # The tests check the systemd units, and run the proxy and the firewall of a site.
 site-tools:
 	@PATH="$$PATH:/usr/sbin"; type haproxy nft systemd-analyze ip psql >/dev/null 2>&1 \
 		|| ./deploy/system-packages haproxy nftables systemd iproute2 postgresql-client
 
 # Two tests at a time: many wait for a process or a clock. A file's tests stay together, and long files come early.
-test: setup browser message-bus network-tools postgresql mosquitto site-tools
+test: setup browser message-bus network-tools postgresql mosquitto tpm-tools site-tools
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup node-library
@@ -124,10 +129,11 @@ bench-peers: setup
 	build/peers/bin/python -m pip install --quiet --editable '.[peers]'
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 build/peers/bin/python -m benchmarks.peers
 
-# atheris follows the coverage of the drivers, and finds the inputs that reach new code.
+# atheris follows the coverage of the decoders, and finds the inputs that reach new code.
 fuzz: setup
 	$(BIN)/python -m pip install --quiet 'atheris==3.0.0'
-	$(BIN)/python -m benchmarks.fuzz_decoders $(if $(N),--inputs $(N))
+	$(BIN)/python -m benchmarks.fuzz_decoders drivers $(if $(N),--inputs $(N))
+	$(BIN)/python -m benchmarks.fuzz_decoders messages $(if $(N),--inputs $(N))
 
 soak: setup
 	$(BIN)/python -m benchmarks.soak build/soak $(if $(HOURS),--hours $(HOURS)) $(if $(SEED),--seed $(SEED))

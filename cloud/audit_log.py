@@ -6,22 +6,28 @@ Any part that has something to log calls `AuditLog.append`. The row is durable o
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Final, NoReturn
 
-from cloud.audit_actors import ORIGIN, service
+from cloud.audit_actors import ORIGIN, operator, service
 from cloud.clock import now_us
+from cloud.database_url import PostgresUrl
+from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.store import Store
 from cloud.store.audit import append_to_log, sign_end
 from cloud.store.audit_hubs import note_hub_audit
 from cloud.store.audit_refusals import Refusal, count_refusal, log_refusals
+from config.egress import take_refused_endpoints
 from sync.audit import Action, AuditEvent, Category, Outcome, object_id
 from sync.audit_heads import HubAudit
-from sync.errors import PermanentError, TransientError
+from sync.errors import PermanentError, SyncError, TransientError
+from sync.refused_endpoints import endpoint_events
 from sync.signing import SigningKey, VerifyingKey
 
+ENDPOINT_INTERVAL_S: Final = 10.0
+"""How often refused endpoints are written to the log: a library that tries again and again must not fill it."""
 SIGN_INTERVAL_S: Final = 10.0
 """How long a row waits for a signed head at most: a tail that nobody can prove is about so long. Signing takes 1 ms."""
 _log: Final = logging.getLogger(__name__)
@@ -115,6 +121,31 @@ def logging_in(folder: ClinicFolder, *events: AuditEvent) -> Iterator[None]:
     """Log events in the clinic of this folder, then run the body; see `AuditLog.logging`."""
     with closing(Store.open(folder.blocks)) as store, AuditLog(store, now_us).logging(*events):
         yield
+
+
+def log_refused_endpoint(url: PostgresUrl, endpoint: str) -> None:
+    """Log that the settings name an endpoint that is not allowed. Best effort: the services do not start either way."""
+    try:
+        with closing(Store.open(url)) as store:
+            AuditLog(store, now_us).append(*endpoint_events(operator(), {endpoint: 1}))
+    except (ClinicError, SyncError) as error:
+        _log.warning("cannot write to the audit log that %s was refused: %s", endpoint, error)
+
+
+async def log_refused_endpoints(log: AuditLog, service_name: str, stop: asyncio.Event) -> None:
+    """Log the endpoints that this process was refused, every `ENDPOINT_INTERVAL_S` and when `stop` is set, which ends it."""
+    refused, is_last = dict[str, int](), False
+    while not is_last:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), ENDPOINT_INTERVAL_S)
+        is_last = stop.is_set()
+        refused |= take_refused_endpoints()
+        try:
+            if refused:
+                await asyncio.to_thread(log.append, *endpoint_events(service(service_name), refused))
+            refused = {}
+        except SyncError as error:
+            _log.warning("cannot write to the audit log which endpoints were refused: %s", error)
 
 
 def service_event(name: str, action: Action) -> AuditEvent:

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import Progress
 
+from cloud import connection_log
 from cloud.audit_actors import operator
 from cloud.audit_log import AuditLog
 from cloud.block_reader import BlockReader
@@ -25,6 +25,7 @@ from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_hubs import add_hubs_command
 from cloud.cli_install import add_install_commands
 from cloud.cli_keys import add_key_commands, folder_of
+from cloud.cli_migrate import add_migrate_command
 from cloud.cli_services import add_service_commands
 from cloud.cli_site import add_site_commands
 from cloud.cli_user import add_user_commands
@@ -43,7 +44,8 @@ from cloud.tables import open_projections, reset_projections
 from config.endpoint import parse_port
 from config.origin import OriginError, check_package_folders
 from config.process import leaf_errors
-from config.terminal import LineFormatter, escape_controls
+from config.program import protect_process
+from config.terminal import escape_controls, log_to_terminal
 from config.tls import TlsSetupError
 from config.version import VERSION
 from sync.audit import Action, AuditEvent, Category
@@ -55,16 +57,20 @@ CLINIC_VARIABLE: Final = "PULSEGATE_CLINIC"
 """Names the folder where a site is installed, so that its operator need not; likewise for its databases below."""
 
 
+def run_program() -> int:
+    """Run the command of this process."""
+    protect_process()
+    return main()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     try:
         options = _build_parser().parse_args(argv)
     except SystemExit as end:  # argparse has already printed its message
         return int(end.code or 0)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("amqtt").setLevel(logging.CRITICAL)  # it logs each lost client connection as an error
+    # amqtt logs each lost client connection as an error.
+    log_to_terminal("warning", {"amqtt": "CRITICAL", connection_log.__name__: "INFO"})
     try:
         check_package_folders()
         return int(options.run(options))
@@ -132,6 +138,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_command_commands(add_command, _add_data_options)
     add_hubs_command(add_command, _add_data_options)
     add_audit_commands(add_command, _add_data_options)
+    add_migrate_command(add_command, _add_data_options)
     add_service_commands(add_command)
     return parser
 
@@ -266,4 +273,4 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program())

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import segno
 
+from cloud.argument_types import parse_address
 from cloud.audit_actors import operator
 from cloud.audit_log import logging_in
 from cloud.cli_keys import folder_of
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_store import KeyStore
-from config.endpoint import is_host, parse_port
 from config.files import create_private_file
 from config.process import stop_on_signals, watching_stdin
 from config.settings import IDENTIFIER
@@ -26,7 +26,6 @@ from sync.audit import Action, AuditEvent, Category, object_id
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 AddOptions = Callable[[argparse.ArgumentParser], None]
-Address = tuple[str, int]
 
 
 def add_enrolment_commands(add_command: AddCommand, add_data_options: AddOptions) -> None:
@@ -75,20 +74,6 @@ def add_enrolment_commands(add_command: AddCommand, add_data_options: AddOptions
         "--watch-stdin", action="store_true", help="stop when standard input ends, as it does when the parent process exits"
     )
     serve.set_defaults(run=lambda options: _run_serve(folder_of(options), options))
-
-
-def parse_address(text: str) -> Address:
-    """Return host and port of HOST:PORT; an IPv6 address is in brackets.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not one.
-    """
-    host, _, port_text = text.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    port = parse_port(port_text)
-    if port is None or not is_host(host):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an address: give one such as clinic.example:8443")
-    return host, port
 
 
 def _run_invite(folder: ClinicFolder, options: argparse.Namespace) -> int:

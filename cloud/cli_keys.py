@@ -37,6 +37,11 @@ def add_key_commands(add_command: AddCommand, add_data_options: AddOptions) -> N
     _add_register_options(register)
     register.set_defaults(run=lambda options: _run_register(folder_of(options), options))
 
+    rotate = add_command("rotate-key", "give a subject a new key pair; its hubs wrap for it after their next renewal")
+    add_data_options(rotate)
+    rotate.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym")
+    rotate.set_defaults(run=lambda options: _run_rotate(folder_of(options), options.subject))
+
     erase = add_command("erase", "erase a subject for ever: destroy its keys, and delete its blocks and its decrypted data")
     add_data_options(erase)
     erase.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym; it is never used again")
@@ -110,6 +115,17 @@ def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
     with _reporting_os_errors("the registration", options.out):
         registration.save(options.out)
     _print(f"registered hub {options.hub} for {options.subject}: bring {options.out} to the hub")
+    return 0
+
+
+def _run_rotate(folder: ClinicFolder, subject: str) -> int:
+    keys = KeyStore(folder.keys)
+    if keys.public(subject) is None:
+        raise ClinicError(f"{subject} has no key pair: check the name; register or invite a hub for the subject first")
+    with logging_in(folder, AuditEvent(operator(), Action.CREATE_KEY, Category.KEYS, subject)):
+        public = keys.create(subject)
+    _print(f"{subject} has the new key pair {public.fingerprint.hex()}; the earlier one stays for what is wrapped for it")
+    _print("its hubs use the new one after their next renewal, at once after pulsegate renew, or by a new registration file")
     return 0
 
 

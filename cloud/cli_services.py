@@ -2,12 +2,15 @@
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
-from cloud.site_settings import SAMPLE, SiteSettings, load_site_settings
+from cloud.argument_types import Address, parse_address
+from cloud.site_settings import SAMPLE, RegionRefusedError, SiteSettings, load_site_settings
+from config.egress import allow_endpoint
 from config.process import stop_on_signals
 
 AddCommand = Callable[..., argparse.ArgumentParser]
@@ -24,21 +27,55 @@ def add_service_commands(add_command: AddCommand) -> None:
     for name, summary in _SUMMARIES.items():
         command = add_command(name, summary)
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings of the site's services")
+        command.add_argument(
+            "--metrics",
+            type=parse_address,
+            metavar="ADDRESS:PORT",
+            help="show metrics by HTTPS at this private address of the machine, to the service named metrics",
+        )
         command.set_defaults(run=_run, service=name)
     sample = add_command("sample-config", "print a settings file of a site's services, to be adapted")
     sample.set_defaults(run=_print_sample)
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = load_site_settings(options.config)
-    asyncio.run(_serve(options.service, settings))
+    settings = _load_settings(options.config)
+    asyncio.run(_serve(options.service, settings, options.metrics))
     return 0
 
 
-async def _serve(name: str, settings: SiteSettings) -> None:
+def _load_settings(path: Path) -> SiteSettings:
+    try:
+        settings = load_site_settings(path)
+    except RegionRefusedError as error:
+        from cloud.audit_log import log_refused_endpoint
+
+        log_refused_endpoint(error.store, error.endpoint)
+        raise
+    for endpoint in settings.endpoints:
+        allow_endpoint(endpoint.host, endpoint.port)
+    return settings
+
+
+async def _serve(name: str, settings: SiteSettings, metrics: Address | None) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
-    await _find_service(name)(settings, stop, _print)
+    async with contextlib.AsyncExitStack() as stack:
+        if metrics is not None:
+            from cloud.metrics_server import serving_metrics
+
+            identity = _find_identity(name, settings)
+            await stack.enter_async_context(serving_metrics(*metrics, identity, settings.public))
+        await _find_service(name)(settings, stop, _print)
+
+
+def _find_identity(name: str, settings: SiteSettings) -> Path:
+    """Return the folder of a service's certificate."""
+    if name == "serve":
+        return settings.page.identity
+    identity = (settings.ingest if name == "ingest" else settings.opener).broker.identity
+    assert identity is not None, "the settings name one"
+    return identity
 
 
 def _find_service(name: str) -> Service:

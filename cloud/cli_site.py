@@ -13,6 +13,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from cloud.argument_types import parse_address
 from cloud.audit_actors import operator
 from cloud.audit_log import logging_in
 from cloud.cli_keys import folder_of
@@ -21,7 +22,6 @@ from cloud.folder import ClinicFolder
 from cloud.site import Authority, Kind
 from cloud.site.mosquitto import RELOAD_S, Listener, cut_connection, load_control, reload_broker, write_broker_config
 from cloud.site.postgresql import write_database_config
-from config.endpoint import is_host, parse_port
 from config.identity import write_identity
 from config.openssl import TLS_POLICY
 from sync.audit import Action, AuditEvent, Category, object_id
@@ -195,11 +195,7 @@ def _load(options: argparse.Namespace) -> Authority:
 
 
 def _parse_listener(text: str) -> Listener:
-    host, _, port_text = text.rpartition(":")
-    host, port = host.removeprefix("[").removesuffix("]"), parse_port(port_text)
-    if port is None or not is_host(host):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an address: give one such as 192.0.2.1:8883")
-    return Listener(host, port)
+    return Listener(*parse_address(text))
 
 
 def _now_s() -> int:

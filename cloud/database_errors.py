@@ -28,6 +28,8 @@ _CONTENT_CLASSES: Final = frozenset({"22", "23", "54", "P0"})
 """PostgreSQL's SQLSTATE classes of the same: data exception, constraint, limit of a statement, raised by a trigger."""
 _TRANSIENT_CLASSES: Final = frozenset({"08", "25", "40", "53", "55", "57"})
 """SQLSTATE classes that pass: connection, state of a transaction, deadlock, resources, lock, shutdown."""
+_LOCK_STATES: Final = frozenset({"55P03", "40P01"})
+"""lock_not_available and deadlock_detected."""
 
 
 @contextmanager
@@ -59,6 +61,11 @@ def is_transient(error: DBAPIError) -> bool:
     if state is not None:
         return state[:2] in _TRANSIENT_CLASSES
     return isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated
+
+
+def is_lock_conflict(error: DBAPIError) -> bool:
+    """Whether PostgreSQL gave up waiting for a lock, or ended a deadlock."""
+    return _sqlstate(error) in _LOCK_STATES
 
 
 def find_database_failure(connection: Connection, error: Exception) -> Exception | None:

@@ -102,8 +102,18 @@ def lock_schema(connection: Connection) -> None:
     """Let no other process create or migrate tables until this transaction ends."""
     if connection.dialect.name == POSTGRESQL:
         connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _SCHEMA_LOCK})
-    else:
+        return
+    driver: Any = connection.connection.driver_connection
+    if not driver.in_transaction:  # the projections begin each transaction themselves
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def try_lock_schema(connection: Connection) -> bool:
+    """Let no other process create or migrate tables until this session of PostgreSQL ends; false if one does so now.
+
+    It does not wait: one who waits has a snapshot, for which CREATE INDEX CONCURRENTLY would wait.
+    """
+    return bool(connection.execute(text("SELECT pg_try_advisory_lock(:number)"), {"number": _SCHEMA_LOCK}).scalar_one())
 
 
 def describe_error(error: DBAPIError) -> str:

@@ -30,6 +30,7 @@ from cloud.page_server import make_page_server
 from cloud.receipts import ReceiptQueue
 from cloud.register import repeat_erasures
 from cloud.registry import Registry
+from cloud.schemas import OlderSchemaError
 from cloud.sockets import listen_on_loopback
 from cloud.store import Store
 from cloud.subscribed_transport import SubscribedTransport
@@ -64,9 +65,25 @@ async def run_dev(
             stdin_watch = watching_stdin(stop.set) if watch_stdin else contextlib.nullcontext()
             page_url = f"http://{Endpoint(*listener.getsockname())}/"
             endpoints = Endpoints(page_url, broker)
+            await asyncio.to_thread(migrate_if_needed, folder)
             with _open_databases(folder) as databases, stdin_watch:
                 keys = await asyncio.to_thread(_prepare, folder, databases)
                 await _run_services(folder, databases, keys, listener, endpoints, stop, print_line)
+
+
+def migrate_if_needed(folder: ClinicFolder) -> None:
+    """Migrate databases of an older version. This process is the only one that uses them.
+
+    Raises:
+        SyncError: a database is damaged, in use, or of a newer version.
+    """
+    try:
+        Store.open(folder.blocks).close()
+        open_projections(folder.projections).dispose()
+    except OlderSchemaError:
+        from cloud.migrations import migrate_all  # noqa: PLC0415  alembic takes as long to import as the database's library
+
+        migrate_all(folder, may_contract=True)
 
 
 @dataclass(frozen=True, slots=True)

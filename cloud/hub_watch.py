@@ -6,6 +6,7 @@ restart is in the store: when each hub was last heard, and the alarms that last.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NoReturn, Protocol
@@ -13,6 +14,7 @@ from typing import Final, NoReturn, Protocol
 from sqlalchemy import Connection
 
 from cloud.check_message import Registry, subjects_now
+from cloud.metrics import HUBS
 from cloud.store import Store
 from cloud.store.hub_states import (
     HUB_OUTDATED,
@@ -102,6 +104,10 @@ class HubWatch:
                 self._check_version(connection, state, ongoing.pop((state.hub, HUB_OUTDATED), None), watched, now_s, now_us)
             for alarm in ongoing.values():  # hubs that are not registered any more, or have no patient
                 end_alarm(connection, alarm, now_us)
+            alarms = Counter(alarm.kind for alarm in list_ongoing_alarms(connection))
+        HUBS.labels("registered").set(len(active))
+        HUBS.labels("silent").set(alarms[HUB_SILENT])
+        HUBS.labels("outdated").set(alarms[HUB_OUTDATED])
 
     def _forget(self, active: Iterable[HubState]) -> None:
         names = {state.hub for state in active}

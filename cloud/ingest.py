@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 from cloud.audit_log import AuditLog
 from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message, verify_status
+from cloud.metrics import note_ingest
 from cloud.outdated import VersionPolicy, find_policy
 from cloud.pressure import Pressure
 from cloud.site_name import SITE
@@ -100,8 +101,12 @@ async def run_ingest(
             began_s, retry_after_s = clock_s(), _retry_after_s(pressure, len(messages), mqtt.waiting)
             arguments = (store, registry, key, messages, now_us(), retry_after_s, audit_key)
             handled = await call(handle_messages, *arguments)
-            pressure.note(clock_s() - began_s, len(messages))
-            if any(one.n_work for one in handled):
+            handled_s, n_work = clock_s() - began_s, sum(one.n_work for one in handled)
+            pressure.note(handled_s, len(messages))
+            n_answered = sum(one.payload is not None for one in handled)
+            n_unanswered = len(handled) - n_answered
+            note_ingest(handled_s, n_answered, n_unanswered, n_work, mqtt.waiting, is_pause=retry_after_s > 0)
+            if n_work:
                 on_committed()
             for one in handled:
                 if one.payload is not None:

@@ -18,7 +18,7 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.engine import Connection
 
-from cloud import change_log, projections, tables, work
+from cloud import change_log, metrics, projections, tables, work
 from cloud.block_reader import (
     ERASED,
     NO_KEY,
@@ -30,6 +30,7 @@ from cloud.block_reader import (
     UnreadableError,
 )
 from cloud.changes import BatchChanges, BlockOrigin, Change, Position
+from cloud.clock import now_us
 from cloud.database_errors import find_database_failure, translating_errors
 from cloud.errors import ClinicError
 from cloud.projections import UnopenedBlock
@@ -140,6 +141,8 @@ class Opener:
             _note_answers(store, outcomes)
             work.delete_work(store, blocks, source)
         _log_unopened(outcomes)
+        for outcome in outcomes:
+            metrics.note_opened(outcome.block, now_us(), is_opened=outcome.error is None)
         self._report(outcomes)
         return len(blocks)
 
@@ -188,6 +191,7 @@ class Opener:
                 with connection.begin_nested():
                     opened = self._reader.read(block)
                     changes.add(_project(connection, block, opened))
+                    metrics.note_alerts(block, opened.records)
                     answers = find_answers(block.hub, opened.records)
             except UnreadableError as unreadable:
                 error = unreadable

@@ -17,6 +17,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from cloud.sockets import LISTEN_BACKLOG, ConnectionLimit
 from cloud.tls_extension import add_certificate
+from cloud.tls_gate import make_gate
 
 SHUTDOWN_TIMEOUT_S: Final = 1
 """Time for open requests and WebSockets to close at shutdown; uvicorn then cuts the remaining connections."""
@@ -102,9 +103,12 @@ class PageServer(uvicorn.Server):
         yield
 
 
-def make_page_server(app: ASGIApp, context: ssl.SSLContext | None = None) -> PageServer:
-    """Return a server that `serve(sockets=[…])` runs until `should_exit` is set; with a context by HTTPS."""
-    factory = None if context is None else (lambda _config, _default: context)
+def make_page_server(app: ASGIApp, context: ssl.SSLContext | None = None, name: str = "page") -> PageServer:
+    """Return a server that `serve(sockets=[…])` runs until `should_exit` is set; with a context by HTTPS.
+
+    `name` is what the connection log calls it.
+    """
+    connection: Any = PageConnection if context is None else make_gate(PageConnection, context, name)
     return PageServer(
         uvicorn.Config(
             app,
@@ -112,10 +116,9 @@ def make_page_server(app: ASGIApp, context: ssl.SSLContext | None = None) -> Pag
             access_log=False,
             lifespan="off",
             server_header=False,
-            http=PageConnection,
+            http=connection,
             ws=ViewerConnection,
             proxy_headers=False,  # anybody could write them: no proxy ends TLS before us
-            ssl_context_factory=factory,
             backlog=LISTEN_BACKLOG,
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cloud.api.app import create_app
 from cloud.api.feed import Feed
+from cloud.metrics import count_requests
 from cloud.page_server import make_page_server
 from cloud.services import logging_start_and_stop, run_until
 from cloud.site import Kind
@@ -36,7 +37,7 @@ async def run_page_service(settings: SiteSettings, stop: asyncio.Event, print_li
         for engine in (projections, of_feed):
             stack.callback(engine.dispose)
         feed = Feed(of_feed)
-        server = make_page_server(create_app(store, projections, feed, access), context)
+        server = make_page_server(count_requests(create_app(store, projections, feed, access)), context)
         async with logging_start_and_stop(store, PAGE), asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
             print_line(f"page listens on {own.listen}, port {own.port}, for https://{own.hosts[0]}/")

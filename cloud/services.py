@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, NoReturn
 
-from cloud.audit_log import AuditLog, service_event
+from cloud.audit_log import AuditLog, log_refused_endpoints, service_event
 from cloud.block_reader import BlockReader
 from cloud.clinic_keys import check_recipients
 from cloud.clock import now_us
@@ -118,10 +118,16 @@ def _make_client(broker: Endpoint, service: str, topics: Iterable[str]) -> MqttC
 
 @contextlib.asynccontextmanager
 async def logging_start_and_stop(store: Store, service: str) -> AsyncIterator[None]:
-    """Write start and stop of a service to the audit log."""
+    """Write start and stop of a service to the audit log, and meanwhile the endpoints that it was refused."""
     log = AuditLog(store, now_us)
     await asyncio.to_thread(log.append, service_event(service, Action.START))
-    yield
+    stopped = asyncio.Event()
+    logging_endpoints = asyncio.create_task(log_refused_endpoints(log, service, stopped))
+    try:
+        yield
+    finally:
+        stopped.set()
+        await logging_endpoints
     with contextlib.suppress(TransientError):  # a database that is gone does not make a clean stop fail
         await asyncio.to_thread(log.append, service_event(service, Action.STOP))
 

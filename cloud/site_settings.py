@@ -4,14 +4,24 @@ Each service reads only its own files, so each may run as a user of its own. `SA
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
-from config.endpoint import ALLOWED_PORT, ALLOWED_TLS_HOST, Endpoint, EndpointError, is_host, parse_port
+from config.endpoint import (
+    ALLOWED_PORT,
+    ALLOWED_TLS_HOST,
+    Endpoint,
+    EndpointError,
+    ListedEndpoint,
+    RegionError,
+    is_host,
+    parse_listed,
+    parse_port,
+)
 from config.regions import ALLOWED_REGION
 
 SAMPLE: Final = """\
@@ -43,7 +53,23 @@ identity = "/etc/pulsegate/page"
 hosts = ["clinic.example"]           # names by which browsers reach the page
 listen = "127.0.0.1"
 port = 8600
+
+# Servers beside these that the services may connect to, for mail, object-storage or error-reports. Everything else is refused.
+# [[endpoint]]
+# use = "mail"
+# host = "mail.clinic.example"
+# port = 465
+# region = "DE"
 """
+T = TypeVar("T")
+
+
+class RegionRefusedError(ClinicError):
+    """The region of an endpoint is not allowed, which the audit log in `store` must say."""
+
+    def __init__(self, message: str, endpoint: str, store: PostgresUrl) -> None:
+        super().__init__(message)
+        self.endpoint, self.store = endpoint, store
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +105,8 @@ class SiteSettings:
     ingest: WorkerSettings
     opener: WorkerSettings
     page: PageSettings
+    endpoints: tuple[ListedEndpoint, ...] = ()
+    """Servers beside those of the site that its services may connect to."""
 
 
 def load_site_settings(path: Path) -> SiteSettings:
@@ -116,6 +144,7 @@ class _Parser:
             ingest=self._worker(tables, "ingest"),
             opener=self._worker(tables, "opener"),
             page=self._page(tables["page"]),
+            endpoints=self._check_endpoint(tables, "", lambda: parse_listed(root.get("endpoint", []))),
         )
 
     def _worker(self, tables: Mapping[str, Mapping[str, Any]], name: str) -> WorkerSettings:
@@ -123,11 +152,17 @@ class _Parser:
         host = self._take(broker, "broker", "host", str, ALLOWED_TLS_HOST)
         port = self._take(broker, "broker", "port", int, ALLOWED_PORT)
         region = self._take(broker, "broker", "region", str, ALLOWED_REGION)
-        try:
-            endpoint = Endpoint(host, port, identity, region)
-        except EndpointError as error:
-            raise ClinicError(f"{self._path}: broker.{error}") from error
+        endpoint = self._check_endpoint(tables, "broker.", lambda: Endpoint(host, port, identity, region))
         return WorkerSettings(endpoint, *(self._path_of(tables[name], name, key) for key in ("key", "audit_key")))
+
+    def _check_endpoint(self, tables: Mapping[str, Mapping[str, Any]], prefix: str, make: Callable[[], T]) -> T:
+        try:
+            return make()
+        except RegionError as error:
+            store = self._url(tables["databases"], "store")
+            raise RegionRefusedError(f"{self._path}: {prefix}{error}", error.endpoint, store) from error
+        except EndpointError as error:
+            raise ClinicError(f"{self._path}: {prefix}{error}") from error
 
     def _page(self, table: Mapping[str, Any]) -> PageSettings:
         allowed = "a list of the names by which browsers reach the page"
@@ -161,7 +196,7 @@ class _Parser:
 
 
 _KEYS: Final[Mapping[str, frozenset[str]]] = {
-    "": frozenset({"data", "public", "databases", "broker", "ingest", "opener", "page"}),
+    "": frozenset({"data", "public", "databases", "broker", "ingest", "opener", "page", "endpoint"}),
     "databases": frozenset({"store", "projections"}),
     "broker": frozenset({"host", "port", "region"}),
     "ingest": frozenset({"identity", "key", "audit_key"}),

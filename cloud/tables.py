@@ -22,21 +22,19 @@ from sqlalchemy import (
     String,
     Table,
     event,
-    inspect,
     select,
 )
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
 from cloud.database_errors import is_transient, translating_errors
-from cloud.databases import BIG, POSTGRESQL, DatabaseLocation, lock_schema, open_postgresql, open_sqlite
+from cloud.databases import BIG, POSTGRESQL, DatabaseLocation, open_postgresql, open_sqlite
+from cloud.schemas import Schema, make_revision_table
 from config.files import make_private
-from sync.errors import TransientError
+from sync.errors import PermanentError, TransientError
 
 _log: Final = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 9
-"""A database of another version is rebuilt from the blocks."""
 ID_BYTES: Final = 16
 BUSY_TIMEOUT_S: Final = 10.0
 """How long the opener, the only writer, waits for `open --rebuild` beside a running clinic."""
@@ -68,8 +66,9 @@ source: Final = Table(
     Column("store_id", LargeBinary),
     Column("commits", BIG, nullable=False),
 )
-"""One row: the version of the tables, the random id of these projections and the number of batches written to them; then the
-store they come from (null: none yet) and the commits that it had counted."""
+"""One row: the oldest program that can use the tables (`cloud.schemas`), the random id of these projections and the number of
+batches written to them; then the store they come from (null: none yet) and the commits that it had counted."""
+revisions: Final = make_revision_table("projections_revision", metadata)
 opened: Final = Table("opened", metadata, *_block_id(), sqlite_with_rowid=False)
 """The blocks whose records are in the projections: a block that comes again changes nothing."""
 changes: Final = Table(
@@ -278,19 +277,43 @@ statuses: Final = Table(
 """`origin` is set where a status is about a measurement on demand."""
 
 
-def open_projections(location: DatabaseLocation) -> Engine:
-    """Open the projections, or create them.
+def create_empty_tables(connection: Connection) -> None:
+    """Recreate all tables empty, also those of the first versions, which did not say their version."""
+    existing = metadata
+    if connection.dialect.name != POSTGRESQL:  # the file holds nothing else; a database of PostgreSQL may hold the store too
+        existing = MetaData()
+        existing.reflect(connection)
+    existing.drop_all(connection)
+    metadata.create_all(connection)
+    SCHEMA.stamp(connection, SCHEMA.newest)
+    insert_source(connection)
 
-    A database of another version, or a damaged file of SQLite, is emptied: the opener then rebuilds it from the blocks.
+
+SCHEMA: Final = Schema(
+    name="projections",
+    folder=Path(__file__).parent / "migrations" / "projections",
+    revisions=revisions,
+    oldest_program=source.c.schema,
+    create=create_empty_tables,
+    first=9,
+    newest=9,
+    contracts=frozenset(),
+)
+"""The revisions that this program knows (`cloud.migrations`). Older projections are emptied: the opener fills them again."""
+
+
+def open_projections(location: DatabaseLocation) -> Engine:
+    """Open the projections, or create them. A damaged file of SQLite is emptied: the opener then rebuilds it from the blocks.
 
     Raises:
-        TransientError, PermanentError: the database is locked, cannot be reached or cannot be written.
+        OlderSchemaError: they must be migrated first (`cloud.migrations`).
+        TransientError, PermanentError: the database is locked, cannot be reached or written, or was made by a newer version.
         OSError: the file cannot be created, or belongs to another user.
         ClinicError: other users may read the password file of PostgreSQL.
     """
     engine = _open_engine(location)
     try:
-        _empty_if_of_another_version(engine, location)
+        SCHEMA.create_or_check(engine, location)
     except DBAPIError as error:
         engine.dispose()
         if is_transient(error) or not isinstance(location, Path):
@@ -300,6 +323,9 @@ def open_projections(location: DatabaseLocation) -> Engine:
         for suffix in ("", "-wal", "-shm"):
             location.with_name(location.name + suffix).unlink(missing_ok=True)
         return open_projections(location)
+    except PermanentError:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -313,39 +339,15 @@ def _open_engine(location: DatabaseLocation) -> Engine:
     return engine
 
 
-def _empty_if_of_another_version(engine: Engine, location: DatabaseLocation) -> None:
-    with engine.begin() as connection:
-        if engine.dialect.name == POSTGRESQL:
-            lock_schema(connection)
-        tables = inspect(connection).get_table_names()
-        has_source = source.name in tables
-        if has_source and connection.execute(select(source.c.schema)).scalar_one() == SCHEMA_VERSION:
-            return
-        if has_source or "alerts" in tables:
-            _log.warning("%s was made by another version of pulsegate: rebuilding it from the blocks", location)
-        create_empty_tables(connection)
-
-
 def reset_projections(engine: Engine) -> None:
     """Recreate all tables empty, in a transaction of their own: the opener then begins again."""
     with engine.begin() as connection:
         create_empty_tables(connection)
 
 
-def create_empty_tables(connection: Connection) -> None:
-    """Recreate all tables empty."""
-    existing = metadata
-    if connection.dialect.name != POSTGRESQL:  # the file holds nothing else; a database of PostgreSQL may hold the store too
-        existing = MetaData()
-        existing.reflect(connection)
-    existing.drop_all(connection)
-    metadata.create_all(connection)
-    insert_source(connection)
-
-
 def empty_tables(connection: Connection) -> None:
-    """Delete every row but that of `source`, which openers lock first: dropping its table would wait for them in a ring."""
-    others = [table for table in metadata.sorted_tables if table is not source]
+    """Delete every row of data. Openers lock that of `source` first: dropping its table would wait for them in a ring."""
+    others = [table for table in metadata.sorted_tables if table not in {source, revisions}]
     if connection.dialect.name == POSTGRESQL:
         connection.exec_driver_sql(f"TRUNCATE {', '.join(table.name for table in others)}")
         return
@@ -377,7 +379,9 @@ def erase_subject(engine: Engine, subject: str) -> None:
 def insert_source(connection: Connection) -> None:
     """Give empty projections an id. They come from no store yet."""
     connection.execute(
-        source.insert().values(schema=SCHEMA_VERSION, id=secrets.token_bytes(ID_BYTES), batches=0, store_id=None, commits=0)
+        source.insert().values(
+            schema=SCHEMA.last_contract, id=secrets.token_bytes(ID_BYTES), batches=0, store_id=None, commits=0
+        )
     )
 
 

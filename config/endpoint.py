@@ -12,6 +12,8 @@ ALLOWED_HOST: Final = (
     "a loopback address (127.0.0.1 or ::1); a server on another computer needs TLS: set identity and region, too"
 )
 ALLOWED_TLS_HOST: Final = "a host name or an IP address"
+LISTED_USES: Final = ("mail", "object-storage", "error-reports")
+"""What a server on the allow-list may be for."""
 ALLOWED_PORT: Final = "a number from 1 to 65535"
 _MAX_PORT: Final = 65535
 """A port has 16 bits (RFC 9293, 3.1). No server is reached at port 0 (RFC 6335, 6)."""
@@ -24,6 +26,14 @@ _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
 
 class EndpointError(ValueError):
     """A part of an endpoint is not allowed. The message begins with its name, and says what is allowed."""
+
+
+class RegionError(EndpointError):
+    """The region of an endpoint is outside the EU and the EEA. `endpoint` is its host and port."""
+
+    def __init__(self, endpoint: str, region: object) -> None:
+        super().__init__(f"region = {region!r} is not allowed: set it to {ALLOWED_REGION}")
+        self.endpoint = endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +62,56 @@ class Endpoint:
         if not 1 <= self.port <= _MAX_PORT:
             raise EndpointError(f"port = {self.port!r} is not allowed: set it to {ALLOWED_PORT}")
         if has_tls and not is_allowed_region(self.region):
-            raise EndpointError(f"region = {self.region!r} is not allowed: set it to {ALLOWED_REGION}")
+            raise RegionError(str(self), self.region)
         if self.region is not None and not has_tls:
             raise EndpointError("region is set without identity: set identity too, to the folder that pulsegate enroll wrote")
 
     def __str__(self) -> str:
         """Host and port as in a URL: an IPv6 address is in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return format_endpoint(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEndpoint:
+    """A server on the allow-list: what it is for, its address, and the country where it is (ISO 3166-1 alpha-2).
+
+    It has no certificate of the site, so the operator vouches for its region (GDPR, article 44).
+
+    Raises:
+        EndpointError: a part is not allowed.
+    """
+
+    use: str
+    host: str
+    port: int
+    region: str
+
+    def __post_init__(self) -> None:
+        if self.use not in LISTED_USES:
+            raise EndpointError(f"use = {self.use!r} is not allowed: set it to one of {', '.join(LISTED_USES)}")
+        if not isinstance(self.host, str) or not is_host(self.host):
+            raise EndpointError(f"host = {self.host!r} is not allowed: set it to {ALLOWED_TLS_HOST}")
+        if parse_port(str(self.port)) is None:
+            raise EndpointError(f"port = {self.port!r} is not allowed: set it to {ALLOWED_PORT}")
+        if not is_allowed_region(self.region):
+            raise RegionError(format_endpoint(self.host, self.port), self.region)
+
+
+def parse_listed(tables: object) -> tuple[ListedEndpoint, ...]:
+    """Return the endpoints of a list of tables, as TOML has them.
+
+    Raises:
+        EndpointError: it is not such a list, or an endpoint is not allowed.
+    """
+    names = set(ListedEndpoint.__slots__)
+    if not isinstance(tables, list) or not all(isinstance(table, dict) and table.keys() == names for table in tables):
+        raise EndpointError("each [[endpoint]] table has use, host, port and region")
+    return tuple(ListedEndpoint(**table) for table in tables)
+
+
+def format_endpoint(host: str, port: int) -> str:
+    """Return host and port as in a URL: an IPv6 address is in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:

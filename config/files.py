@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 PRIVATE_MODE: Final = 0o600
 """Only the owner may read and write."""
@@ -104,6 +104,19 @@ def make_private(path: Path) -> None:
                 file.chmod(PRIVATE_MODE)
 
 
+def replace_secret(path: Path, content: bytes) -> None:
+    """Replace a file by one with mode 0600, atomically and durably, and then write zeros over what it held before.
+
+    Raises:
+        OSError: it is missing or cannot be replaced.
+    """
+    with path.open("r+b") as former:
+        with replacing(path, durable=True) as draft:
+            draft.write_bytes(content)
+        sync_path(path.parent)
+        _overwrite(former)
+
+
 def destroy_file(path: Path) -> None:
     """Write zeros over a file and delete it. The volume should be encrypted: a flash memory may keep the old bytes elsewhere.
 
@@ -111,10 +124,14 @@ def destroy_file(path: Path) -> None:
         OSError: the file cannot be written or deleted.
     """
     with path.open("r+b") as file:
-        file.write(bytes(path.stat().st_size))
-        file.flush()
-        os.fsync(file.fileno())
+        _overwrite(file)
     path.unlink()
+
+
+def _overwrite(file: BinaryIO) -> None:
+    file.write(bytes(os.fstat(file.fileno()).st_size))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_path(path: Path) -> None:

@@ -38,6 +38,13 @@ advertised_name = "Polar H10"     # the beginning of the name that the sensor ad
 # user = 1                        # the patient's number at a cuff or scale that has users; other results are dropped
 # consent_code_file = "scale.code"  # a file of yours alone (chmod 600) with the code that the scale shows for this user
 
+# Servers beside the clinic's that this hub may connect to, for "mail", "object-storage" or "error-reports"; others are refused.
+# [[endpoint]]
+# use = "error-reports"
+# host = "reports.clinic.example"
+# port = 443
+# region = "DE"
+
 # Limits for this patient, where they differ from the defaults. config/limits.py lists all of them, with units and sources.
 # [limits]
 # tachycardia_rate = 140          # beats a minute

@@ -5,12 +5,22 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
-from config.endpoint import ALLOWED_HOST, ALLOWED_PORT, ALLOWED_TLS_HOST, Endpoint, EndpointError, parse_port
+from config.endpoint import (
+    ALLOWED_HOST,
+    ALLOWED_PORT,
+    ALLOWED_TLS_HOST,
+    Endpoint,
+    EndpointError,
+    ListedEndpoint,
+    RegionError,
+    parse_listed,
+    parse_port,
+)
 from config.limits import DEFAULT_LIMITS, LimitError, Limits
 from config.regions import ALLOWED_REGION
 
@@ -27,6 +37,7 @@ DEFAULT_UPLOAD: Final[UploadPolicy] = "evidence"
 """GDPR, article 5(1)(c): no more is sent than the clinic needs."""
 MAX_USER: Final = 254
 """Sensors number users from 0 or 1; 255 stands for an unknown one (Blood Pressure and User Data Service)."""
+T = TypeVar("T")
 ENVIRONMENT_OVERRIDES: Final[Mapping[str, tuple[str, ...]]] = {
     "PULSEGATE_HUB": ("hub",),
     "PULSEGATE_SUBJECT": ("subject",),
@@ -43,6 +54,14 @@ ENVIRONMENT_OVERRIDES: Final[Mapping[str, tuple[str, ...]]] = {
 
 class SettingsError(ValueError):
     """A setting is missing, unknown or not allowed. The message names the file, the key, the value and what is allowed."""
+
+
+class RegionSettingsError(SettingsError):
+    """The region of an endpoint is not allowed, which the audit log in the folder `data` of this hub must say."""
+
+    def __init__(self, message: str, endpoint: str, hub: str, data: Path) -> None:
+        super().__init__(message)
+        self.endpoint, self.hub, self.data = endpoint, hub, data
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,8 @@ class Settings:
     """The radios that are used, in this order, while `radio` is gone."""
     upload: UploadPolicy = DEFAULT_UPLOAD
     """Which waveforms of the subject are sent; the others stay on the hub for the retention time."""
+    endpoints: tuple[ListedEndpoint, ...] = ()
+    """Servers beside the clinic's that this hub may connect to."""
 
     @property
     def radios(self) -> tuple[str, ...]:
@@ -144,7 +165,8 @@ class _SettingsParser:
         self._path, self._table = path, table
 
     def parse(self) -> Settings:
-        self._reject_unknown_keys(self._table, "", {"hub", "subject", "data", "radio", "upload", "clinic", "sensor", "limits"})
+        known = {"hub", "subject", "data", "radio", "upload", "clinic", "sensor", "limits", "endpoint"}
+        self._reject_unknown_keys(self._table, "", known)
         clinic = self._require(self._table, "", "clinic", dict, "a [clinic] table")
         self._reject_unknown_keys(clinic, "clinic.", {"host", "port", "registration", "identity", "region"})
         radio, *fallback_radios = self._parse_radios()
@@ -158,6 +180,7 @@ class _SettingsParser:
             sensors=self._parse_sensors(),
             limits=self._parse_limits(),
             upload=self._parse_upload(),
+            endpoints=self._check_endpoint("", lambda: parse_listed(self._table.get("endpoint", []))),
         )
 
     def _error(self, key: str, value: object, allowed: str) -> SettingsError:
@@ -207,10 +230,16 @@ class _SettingsParser:
         region = self._require(clinic, "clinic.", "region", str, ALLOWED_REGION) if "region" in clinic else None
         host: str = self._require(clinic, "clinic.", "host", str, ALLOWED_TLS_HOST if identity else ALLOWED_HOST)
         port: int = self._require(clinic, "clinic.", "port", int, ALLOWED_PORT)
+        return self._check_endpoint("clinic.", lambda: Endpoint(host, port, identity, region))
+
+    def _check_endpoint(self, prefix: str, make: Callable[[], T]) -> T:
         try:
-            return Endpoint(host, port, identity, region)
+            return make()
+        except RegionError as error:
+            hub, data = self._parse_identifier(self._table, "", "hub"), self._parse_path(self._table, "", "data")
+            raise RegionSettingsError(f"{self._path}: {prefix}{error}", error.endpoint, hub, data) from error
         except EndpointError as error:
-            raise SettingsError(f"{self._path}: clinic.{error}") from error
+            raise SettingsError(f"{self._path}: {prefix}{error}") from error
 
     def _parse_sensors(self) -> tuple[SensorSettings, ...]:
         allowed = "at least one [[sensor]] table, each with a unique name"

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from config.egress import allow_endpoint
 from config.endpoint import Endpoint
 from config.identity import IDENTITY_FILE, ROOTS_FILE
 from config.openssl import TLS_POLICY
@@ -45,7 +46,12 @@ class ClientContext(ssl.SSLContext):
 
 
 def make_client_context(
-    roots: str, region: str, *, identity: Path | None = None, now_s: Callable[[], float] | None = time.time
+    roots: str,
+    region: str,
+    *,
+    identity: Path | None = None,
+    password: bytes = b"",
+    now_s: Callable[[], float] | None = time.time,
 ) -> ClientContext:
     """Return the context of a client.
 
@@ -53,6 +59,7 @@ def make_client_context(
         roots: the roots of the site as PEM; nothing else is trusted.
         region: the country where the server must be, by its issuing CA (ISO 3166-1 alpha-2).
         identity: the folder with `identity.pem`; None for a client without a certificate.
+        password: opens the private key in it, if that is encrypted.
         now_s: the time by which certificates are valid, in seconds since 1970. A hub's own clock may be wrong. None: the hub
             does not know the time yet, and asks for nothing but a signed time.
 
@@ -68,7 +75,7 @@ def make_client_context(
     context.verify_flags = ssl.VerifyFlags(context.verify_flags | ssl.VERIFY_X509_STRICT | _NO_CHECK_TIME)
     _load_trust(context, roots)
     if identity is not None:
-        load_identity(context, identity)
+        load_identity(context, identity, password)
     return context
 
 
@@ -86,8 +93,10 @@ def make_fetching_context() -> ssl.SSLContext:
     return context
 
 
-def make_endpoint_context(endpoint: Endpoint, now_s: Callable[[], float] = time.time) -> ClientContext | None:
-    """Return the context for a configured server; None for one on this computer without TLS.
+def make_endpoint_context(
+    endpoint: Endpoint, now_s: Callable[[], float] = time.time, password: bytes = b""
+) -> ClientContext | None:
+    """Return the context for a configured server, which this process may then connect to; None for one here without TLS.
 
     The files are read each time, so a renewed certificate is used by the next connection.
 
@@ -96,7 +105,9 @@ def make_endpoint_context(endpoint: Endpoint, now_s: Callable[[], float] = time.
     """
     if endpoint.identity is None or endpoint.region is None:
         return None
-    return make_client_context(read_roots(endpoint.identity), endpoint.region, identity=endpoint.identity, now_s=now_s)
+    allow_endpoint(endpoint.host, endpoint.port)
+    roots = read_roots(endpoint.identity)
+    return make_client_context(roots, endpoint.region, identity=endpoint.identity, password=password, now_s=now_s)
 
 
 def make_server_context(
@@ -136,7 +147,7 @@ def read_roots(identity: Path) -> str:
     return _read(identity / ROOTS_FILE)
 
 
-def load_identity(context: ssl.SSLContext, identity: Path) -> None:
+def load_identity(context: ssl.SSLContext, identity: Path, password: bytes = b"") -> None:
     """Load `identity.pem`: a private key and the chain of its certificate, in one file so that both change at once.
 
     Raises:
@@ -146,7 +157,7 @@ def load_identity(context: ssl.SSLContext, identity: Path) -> None:
     try:
         if path.stat().st_mode & 0o077:
             raise TlsSetupError(f"{path} is accessible to other users: run chmod 600 on it")
-        context.load_cert_chain(path)
+        context.load_cert_chain(path, password=lambda: password)  # without it OpenSSL would ask at the terminal
     except ssl.SSLError as error:
         raise TlsSetupError(f"{path} holds no key with its certificate ({error.reason}): get a new certificate") from error
     except OSError as error:

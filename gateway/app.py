@@ -28,6 +28,8 @@ from gateway.clock import Clock
 from gateway.damage_alert import DAMAGE_STATE_KEY, update_damage_alert
 from gateway.enrolment.site_clock import Clocks, SiteClock
 from gateway.heartbeat import StatusCollector
+from gateway.hub_key import HUB_KEY_FILE
+from gateway.key_rotation import follow_keys
 from gateway.left_behind import end_left_behind_alerts
 from gateway.models import ALERT_STATE_KEY, LoadedModels, update_refusal_alert
 from gateway.pairing_alert import pairing_key
@@ -38,9 +40,10 @@ from gateway.radio import Radio, is_radio_present
 from gateway.radio_failover import RadioFailover, RadioSource
 from gateway.recorder import Recorder
 from gateway.renewal import Renew, keep_renewed
+from gateway.sealed_files import seal_files
 from gateway.sensor_memory import SensorMemory
 from gateway.sensor_runner import SensorRunner, memory_key, state_key
-from gateway.startup import LOCK_FILE, load_command_key, load_consent, load_device_key, load_registration
+from gateway.startup import LOCK_FILE, load_command_key, load_consent, load_device_key, load_registration, tls_password
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from gateway.upload import WaveformUpload
@@ -87,6 +90,8 @@ class Agent:
     registry: Registry = field(default_factory=load_drivers)
     renew: Renew | None = None
     """Renews the hub's certificate, where the clinic's broker is reached by TLS."""
+    hub_key: HubKey | None = None
+    """The hub key, where it does not lie in a plain file; the other key files are then sealed with it."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Runs until `stop` is set, then stops cleanly. If the buffer turns out to be damaged, starts again and salvages it.
@@ -133,7 +138,7 @@ class Agent:
                 state = await run_on_storage_thread(load_command_state, outbox)
                 await run_on_storage_thread(self._end_left_behind_alerts, outbox)
                 halt = asyncio.Event()
-                key = await run_on_storage_thread(load_command_key, self.settings.data)
+                key = await run_on_storage_thread(load_command_key, self.settings.data, self.hub_key)
                 commands = ClinicCommands(self.settings, registration, key, self.clock, audit, state, halt.set)
                 transport = self.make_transport(self.settings)
                 uplink = Uplink(
@@ -206,10 +211,13 @@ class Agent:
 
     def _load_keys(self) -> HubKeys:
         data = self.settings.data
-        return HubKeys(HubKey.load_or_create(data / "hub.key"), load_device_key(data))
+        hub_key = self.hub_key or HubKey.load_or_create(data / HUB_KEY_FILE)
+        if self.hub_key is not None:
+            seal_files(self.settings, self.hub_key)  # those that a killed move, or a version before, left in plain
+        return HubKeys(hub_key, load_device_key(data, self.hub_key))
 
     def _open_audit_log(self, registration: Registration) -> AuditLog:
-        return AuditLog(self.settings.data, self.settings.hub, registration.site, self.clock.wall_us)
+        return AuditLog(self.settings.data, self.settings.hub, registration.site, self.clock.wall_us, self.hub_key)
 
     def _open_outbox(self, keys: HubKeys, registration: Registration, is_damaged: bool) -> Outbox:
         return Outbox.open(
@@ -290,7 +298,9 @@ class Agent:
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
                 group.create_task(audit.watch_clock(self.clock, storage.call), name="clock"),
+                group.create_task(audit.watch_endpoints(storage.call), name="endpoints"),
                 group.create_task(commands.run(storage), name="commands"),
+                group.create_task(follow_keys(settings, storage, audit), name="keys"),
             ]
             identity = settings.clinic.broker.identity
             if identity is not None and self.renew is not None:
@@ -349,11 +359,15 @@ def _worker_thread(name: str) -> Iterator[WorkerCall]:
         yield call
 
 
-def make_mqtt_transport(settings: Settings) -> ClinicTransport:
-    """The transport to the clinic's MQTT broker. Its certificate is valid by the site's time, where this hub knows it."""
+def make_mqtt_transport(settings: Settings, hub_key: HubKey | None = None) -> ClinicTransport:
+    """The transport to the clinic's MQTT broker. Its certificate is valid by the site's time, where this hub knows it.
+
+    `hub_key` opens the private key for TLS, where key files are sealed.
+    """
     topics = [make_topic(settings.hub) for make_topic in (ack_topic, receipt_topic, command_topic)]
     broker = settings.clinic.broker
     if broker.identity is None:
         return MqttClient(broker, client_id=settings.hub, subscriptions=topics)
     clock = SiteClock(broker.identity, Clocks.of_system())
-    return MqttClient(broker, client_id=settings.hub, subscriptions=topics, now_s=clock.verification_s)
+    now_s, password = clock.verification_s, tls_password(hub_key)
+    return MqttClient(broker, client_id=settings.hub, subscriptions=topics, now_s=now_s, password=password)

@@ -9,7 +9,14 @@ from typing import Final, NoReturn
 from config.argument_types import parse_time
 from config.terminal import escape_controls
 from config.version import VERSION
-from gateway.argument_types import parse_port, parse_positive_seconds, parse_rate, parse_speed
+from gateway.argument_types import parse_port, parse_positive_seconds
+from gateway.recording_arguments import (
+    add_decode_arguments,
+    add_evaluate_arguments,
+    add_radio,
+    add_record_arguments,
+    add_replay_arguments,
+)
 
 DEFAULT_CONFIG: Final = Path("/etc/pulsegate/pulsegate.toml")
 DEFAULT_PORT: Final = 8600
@@ -29,6 +36,9 @@ SIMULATED: Final = (
     "movesense",
 )
 """The sensors of `pulsegate simulate`: `strap`, and those of `gateway.simulate.families`."""
+
+HUB_KEY_PLACES: Final = ("file", "credential", "passphrase")
+"""`gateway.hub_key.Place`."""
 
 NOT_A_DEVICE: Final = "pulsegate is not a certified medical device: never rely on it for diagnosis or in an emergency."
 
@@ -86,13 +96,35 @@ def _add_enroll_arguments(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
 
 
+def _add_renew_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hub-key-stdin",
+        action="store_true",
+        help="read the hub key (32 bytes) from standard input; the agent gives it to its own renewals",
+    )
+    _add_config(parser)
+
+
+def _add_keys_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="list the keys of this hub; no secret is printed")
+    listing.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    rotate = actions.add_parser("rotate", help="seal with a new data key from now on, also while the agent runs")
+    move = actions.add_parser("move", help="change where the hub key lies; the agent must not run meanwhile")
+    move.add_argument(
+        "place", choices=HUB_KEY_PLACES, help="a plain file, or the file sealed under a systemd credential or passphrase"
+    )
+    for parser_of_action in (listing, rotate, move):
+        _add_config(parser_of_action)
+
+
 def _add_erase_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--everything", action="store_true", required=True, help="say that you mean everything")
     _add_config(parser)
 
 
 def _add_scan_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_radio(parser)
+    add_radio(parser)
     parser.add_argument(
         "--seconds", type=parse_positive_seconds, default=10.0, help="duration of the scan (default: %(default)s)"
     )
@@ -110,23 +142,6 @@ def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--list", action="store_true", help="list the bonds and the sensors in the settings that have them")
     chosen.add_argument("--remove", metavar="ADDRESS|NAME", help="remove the bond of a sensor")
     _add_config(parser)
-
-
-def _add_record_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="new capture file; it contains unencrypted measurements")
-    parser.add_argument(
-        "--name",
-        required=True,
-        help="the beginning of the sensor's advertised name, as shown by pulsegate scan, or its address, with which a paired"
-        " sensor is recorded through its pairing",
-    )
-    _add_radio(parser)
-    parser.add_argument(
-        "--seconds", type=parse_positive_seconds, default=60.0, help="duration of the recording (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--btsnoop", action="store_true", help="write a btsnoop file, which Wireshark opens, instead of pulsegate's own format"
-    )
 
 
 def _add_demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,93 +174,8 @@ def _add_simulate_arguments(parser: argparse.ArgumentParser) -> None:
     _add_played_recording(parser)
 
 
-def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files",
-        nargs="+",
-        metavar="FILE",
-        type=Path,
-        help="recording (WFDB, EDF, CSV, JSON export), or capture (pulsegate, Bluetooth)",
-    )
-    parser.add_argument("--json", action="store_true", help="write JSON lines instead of a table")
-    parser.add_argument(
-        "--beats", action="store_true", help="with --json: also write each R peak, or each pulse of a pulse wave"
-    )
-    parser.add_argument(
-        "--speed",
-        type=parse_speed,
-        default=None,
-        metavar="max|X",
-        help="replay at X times real time; max (default): as fast as possible",
-    )
-    parser.add_argument("--report", type=Path, metavar="OUT.html", help="write a report with trend, alerts and ECG strips")
-    parser.add_argument("--force", action="store_true", help="replace an existing report without asking")
-    parser.add_argument(
-        "--as", dest="sensor", metavar="SENSOR", help="sensor name in the output, instead of the name in the file"
-    )
-    stated = parser.add_argument_group("what a file leaves open", "A note or an error says which of these a file needs.")
-    stated.add_argument(
-        "--signal", "--column", dest="signal", metavar="NAME|N", help="the signal or column to read, by name or number from 1"
-    )
-    stated.add_argument(
-        "--unit", metavar="UNIT", help="unit of the samples: V, mV, uV, nV, or counts per millivolt such as 200/mV"
-    )
-    stated.add_argument(
-        "--gatt", type=Path, metavar="MAP.json", help="characteristics by handle, for a Bluetooth capture without a discovery"
-    )
-    stated.add_argument("--rate", dest="rate_hz", type=parse_rate, metavar="HZ", help="samples per second")
-
-
-def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", choices=("qrs", "beats", "rhythm", "rr-af", "pulse"), help="what to score")
-    parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder that contains the databases or the records"
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("int8", "fp32"),
-        default="int8",
-        help="the released models (int8), or the float models written by make train (fp32); default: %(default)s",
-    )
-    robustness = parser.add_argument_group("robustness (qrs, beats, rhythm)")
-    robustness.add_argument("--noise", action="store_true", help="also score with noise at 24 to -6 dB")
-    robustness.add_argument(
-        "--noise-data",
-        type=Path,
-        metavar="DIR",
-        help="folder with BW.mat, EM.mat and MA.mat (default: the folder noise inside or next to the --data folder)",
-    )
-    robustness.add_argument("--drop", action="store_true", help="also score with 1 to 20 %% of the packets lost")
-    robustness.add_argument("--fs", action="store_true", help="also score at other sampling rates")
-    parser.add_argument("--json", action="store_true", help="print one JSON object with every figure instead of tables")
-
-
-def _add_decode_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("payload", metavar="HEX", help="the payload in hexadecimal digits")
-    parser.add_argument(
-        "--service", default="none", metavar="UUID", help="needed where several services have the characteristic"
-    )
-    parser.add_argument(
-        "--characteristic",
-        required=True,
-        metavar="UUID",
-        help='UUID of 4 digits (2A37), of 32, or its first 8; or "advertisement: service data UUID", "advertisement:'
-        " manufacturer data COMPANY\"; the payload of the latter begins with the company's number",
-    )
-    parser.add_argument(
-        "--model", default="", metavar="NAME", help="model number or advertised name, for the deviations of that model"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a table")
-
-
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="settings file (default: %(default)s)")
-
-
-def _add_radio(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--radio", default="bluetooth", help='"bluetooth", "bluetooth:hci1" or "virtual:SOCKET" (default: %(default)s)'
-    )
 
 
 def _add_played_recording(parser: argparse.ArgumentParser) -> None:
@@ -315,7 +245,14 @@ _COMMANDS: Final = (
         "take a new certificate from the clinic",
         "Takes a new certificate and the time from the clinic, also if the present certificate has expired. The running agent "
         "does this by itself.",
-        _add_config,
+        _add_renew_arguments,
+    ),
+    _Command(
+        "keys",
+        "list this hub's keys, change the data key, or move the hub key",
+        "Lists the keys of this hub with purpose, place and life; lets the agent change to a new data key; or changes where"
+        " the hub key lies. docs/keys.md explains every key.",
+        _add_keys_arguments,
     ),
     _Command(
         "erase",
@@ -363,7 +300,7 @@ _COMMANDS: Final = (
         "record",
         "record a sensor's payloads to a file",
         "Records the payloads of one sensor byte for byte, for pulsegate replay.",
-        _add_record_arguments,
+        add_record_arguments,
     ),
     _Command(
         "demo",
@@ -389,14 +326,14 @@ _COMMANDS: Final = (
         "decode",
         "decode one payload of a sensor",
         "Decodes one payload as the agent does and prints its readings. Exits with 1 if it cannot be decoded.",
-        _add_decode_arguments,
+        add_decode_arguments,
     ),
     _Command(
         "evaluate",
         "score the models on annotated recordings",
         "Scores the QRS detector and the models by the rules of EC57 and of the CinC Challenge 2017. "
         "docs/evaluation.md explains the results.",
-        _add_evaluate_arguments,
+        add_evaluate_arguments,
     ),
 )
 

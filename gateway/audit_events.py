@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NoReturn
 
+from config.egress import take_refused_endpoints
 from config.settings import Settings
 from config.version import VERSION
 from gateway.audit_log import AuditLog
@@ -17,12 +18,15 @@ from sync.audit import Action, AuditEvent, Category, Outcome, Purpose, object_id
 from sync.audit_heads import SiteAudit, hub_audit_to_bytes
 from sync.cbor import encode_cbor
 from sync.errors import SyncError
+from sync.refused_endpoints import endpoint_events
 from sync.registration import Registration
 from sync.signing import SigningKey
 from sync.transport import WorkerCall
 
 MAX_WAITING: Final = 100
 """Events that wait while the log cannot be written; later ones are counted. A hub has a few events a day."""
+ENDPOINT_INTERVAL_S: Final = 10.0
+"""How often refused endpoints are written to the log: a library that tries again and again must not fill it."""
 CLOCK_INTERVAL_S: Final = 10.0
 """How often the two clocks are compared."""
 CLOCK_JUMP_US: Final = 60 * 1_000_000
@@ -52,14 +56,20 @@ class AgentAudit:
             refused = AuditEvent(agent, Action.REFUSE_MODELS, Category.MODELS, None, cause, Purpose.SECURITY, Outcome.REFUSED)
             events.append(refused)
         self.append(*events)
-        known = [
-            ("settings", _digest(repr(settings)), Action.CHANGE_SETTINGS, Category.SETTINGS),
-            ("registration", _digest_registration(self.registration), Action.CHANGE_REGISTRATION, Category.REGISTRATION),
-            ("models", str(models.release or models.cause), Action.CHANGE_MODELS, Category.MODELS),
-        ]
-        for name, value, action, category in known:
-            event = AuditEvent(agent, action, category, settings.subject, (object_id(name, value),))
-            self._try(partial(self.log.note_value, name, value, event))
+        self._note_value("settings", _digest(repr(settings)), Action.CHANGE_SETTINGS, Category.SETTINGS, settings.subject)
+        release = str(models.release or models.cause)
+        self._note_value("models", release, Action.CHANGE_MODELS, Category.MODELS, settings.subject)
+        self.note_registration(self.registration, settings.subject)
+
+    def note_registration(self, registration: Registration, subject: str) -> None:
+        """Log that the registration is another one than before, and use its key of the site's audit log."""
+        self.registration = registration
+        digest = _digest_registration(registration)
+        self._note_value("registration", digest, Action.CHANGE_REGISTRATION, Category.REGISTRATION, subject)
+
+    def _note_value(self, name: str, value: str, action: Action, category: Category, subject: str) -> None:
+        event = AuditEvent(self.log.agent(), action, category, subject, (object_id(name, value),))
+        self._try(partial(self.log.note_value, name, value, event))
 
     def note_stop(self) -> None:
         self.append(AuditEvent(self.log.agent(), Action.STOP, Category.SERVICE))
@@ -101,6 +111,14 @@ class AgentAudit:
                     AuditEvent(self.log.agent(), Action.CHANGE_CLOCK, Category.CLOCK, None, moved, count=jumps),
                 )
                 moved_us, jumps, last_s = 0, 0, now_s
+
+    async def watch_endpoints(self, call: WorkerCall) -> NoReturn:
+        """Log the endpoints that this process was refused, until cancelled."""
+        while True:
+            await asyncio.sleep(ENDPOINT_INTERVAL_S)
+            refused = take_refused_endpoints()
+            if refused:
+                await call(self.append, *endpoint_events(self.log.agent(), refused))
 
     def _try(self, body: Callable[[], None]) -> bool:
         try:

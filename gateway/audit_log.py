@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from config.files import make_private
-from config.settings import Settings
+from config.settings import RegionSettingsError, Settings
+from gateway.hub_key import unlock_hub_key
 from sync.audit import (
     ROWS,
     Action,
@@ -49,9 +50,11 @@ from sync.audit_heads import (
     sign_cut,
     sign_head,
 )
-from sync.errors import DiskFullError, PermanentError
+from sync.errors import DiskFullError, PermanentError, SyncError
+from sync.keys import HubKey
 from sync.outbox.database import translating_sqlite_errors
 from sync.outbox.reserve import Reserve
+from sync.refused_endpoints import endpoint_events
 from sync.registration import Registration, RegistrationError
 from sync.signing import SignatureError, SigningKey, Use, VerifyingKey
 
@@ -104,14 +107,16 @@ class LogState(NamedTuple):
 class AuditLog:
     """The audit log of one hub. Every process may use it; each call opens the database and closes it again."""
 
-    def __init__(self, folder: Path, hub: str, site: str, now_us: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, hub: str, site: str, now_us: Callable[[], int], hub_key: HubKey | None = None) -> None:
         """Load the audit key in the data folder, or create it. `site` is the organisation of whoever acts on this hub.
+
+        `hub_key` seals the audit key, where key files are sealed.
 
         Raises:
             KeyFileError: the key file is damaged or accessible to other users, or cannot be written.
         """
         self._path = folder / AUDIT_FILE
-        self._key = SigningKey.load_or_create(folder / AUDIT_KEY_FILE, Use.AUDIT)
+        self._key = SigningKey.load_or_create(folder / AUDIT_KEY_FILE, Use.AUDIT, hub_key)
         self._origin = Origin(End.HUB, hub)
         self._site = site
         self._now_us = now_us
@@ -322,12 +327,24 @@ def open_audit_log(settings: Settings, now_us: Callable[[], int]) -> AuditLog:
 
     Raises:
         KeyFileError: as `AuditLog`.
+        HubKeyError: the hub key that seals the audit key cannot be opened.
     """
     try:
         site = Registration.load(settings.clinic.registration, settings.hub).site
     except RegistrationError:
         site = UNREGISTERED
-    return AuditLog(settings.data, settings.hub, site, now_us)
+    return AuditLog(settings.data, settings.hub, site, now_us, unlock_hub_key(settings.data))
+
+
+def log_refused_endpoint(error: RegionSettingsError, now_us: Callable[[], int]) -> None:
+    """Log that the settings name an endpoint that is not allowed, if the hub has a data folder. The agent does not start."""
+    if not error.data.is_dir():
+        return
+    try:
+        audit = AuditLog(error.data, error.hub, UNREGISTERED, now_us, unlock_hub_key(error.data))
+        audit.append(*endpoint_events(audit.agent(), {error.endpoint: 1}))
+    except SyncError as problem:
+        log.warning("cannot write to the audit log that %s was refused: %s", error.endpoint, problem)
 
 
 def _create_or_check_tables(connection: sqlite3.Connection, path: Path) -> None:

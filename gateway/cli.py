@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from config.origin import OriginError, check_package_folders
+from config.program import protect_process
 from config.settings import SettingsError, load_settings
-from config.terminal import LineFormatter, escape_controls
+from config.terminal import escape_controls, log_to_terminal
 from gateway.arguments import build_parser
 from gateway.errors import RadioError
 from sync.errors import SyncError
@@ -33,10 +34,16 @@ EXPECTED_ERRORS: Final = (CommandError, SyncError, SettingsError, OriginError, R
 log = logging.getLogger(__name__)
 
 
+def run_program() -> int:
+    """Runs the command of this process."""
+    protect_process()
+    return main()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     arguments = build_parser().parse_args(argv)
-    _set_up_logging(getattr(arguments, "log_level", "info"))
+    log_to_terminal(getattr(arguments, "log_level", "info"), dict.fromkeys(("bumble", "bleak", "asyncio"), "ERROR"))
     try:
         check_package_folders()
         return COMMANDS[arguments.command](arguments)
@@ -53,14 +60,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report_failure(leaf_errors(expected)[0])
 
 
-def _set_up_logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    for noisy in ("bumble", "bleak", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-
-
 def _keep_files_private() -> None:
     """Let only the owner read what this process creates: the buffer, bonds, logs and journals, by whichever library."""
     os.umask(0o077)
@@ -73,19 +72,22 @@ def _run(arguments: argparse.Namespace) -> int:
     from gateway.app import Agent, make_mqtt_transport
     from gateway.clock import SystemClock
     from gateway.enrolment.site_clock import Clocks, EnrolledHubClock, SiteClock
+    from gateway.hub_key import unlock_hub_key
     from gateway.models import load_models
     from gateway.radio import open_radio
     from gateway.renewal import renew_by_process
-    from gateway.startup import check_startup, prepare_data_folder
+    from gateway.startup import check_startup, load_agent_settings, prepare_data_folder
 
-    settings = load_settings(arguments.config, os.environ)
-    check_startup(settings)
+    settings = load_agent_settings(arguments.config, os.environ)
+    hub_key = unlock_hub_key(settings.data)
+    check_startup(settings, hub_key)
     _keep_files_private()
     prepare_data_folder(settings.data)
     models, identity = load_models(settings.data), settings.clinic.broker.identity
     clock = SystemClock() if identity is None else EnrolledHubClock(SiteClock(identity, Clocks.of_system()))
-    renew = partial(renew_by_process, arguments.config)
-    agent = Agent(settings, clock, open_radio, make_mqtt_transport, models, renew=renew)
+    renew = partial(renew_by_process, arguments.config, hub_key)
+    make_transport = partial(make_mqtt_transport, hub_key=hub_key)
+    agent = Agent(settings, clock, open_radio, make_transport, models, renew=renew, hub_key=hub_key)
 
     async def run_until_stopped() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -172,16 +174,18 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
+    from gateway.hub_key import unlock_hub_key
     from gateway.startup import check_startup
 
     settings = load_settings(arguments.config, os.environ)
-    check_startup(settings)
+    check_startup(settings, unlock_hub_key(settings.data))
     sensors = ", ".join(sensor.name for sensor in settings.sensors)
     print(f"{arguments.config} is valid: hub {settings.hub}, data folder {settings.data}, sensors {sensors}")
     return 0
 
 
 def _identity(arguments: argparse.Namespace) -> int:
+    from gateway.hub_key import unlock_hub_key
     from gateway.startup import (
         COMMAND_PUBLIC_FILE,
         DEVICE_PUBLIC_FILE,
@@ -195,8 +199,9 @@ def _identity(arguments: argparse.Namespace) -> int:
     check_data_folder(settings.data)
     _keep_files_private()
     prepare_data_folder(settings.data)
-    load_device_key(settings.data)
-    load_command_key(settings.data)
+    hub_key = unlock_hub_key(settings.data)
+    load_device_key(settings.data, hub_key)
+    load_command_key(settings.data, hub_key)
     print(settings.data / DEVICE_PUBLIC_FILE)
     print(settings.data / COMMAND_PUBLIC_FILE)
     print(
@@ -223,9 +228,19 @@ def _enroll(arguments: argparse.Namespace) -> int:
 
 def _renew(arguments: argparse.Namespace) -> int:
     from gateway.commands.enroll import run_renew
+    from gateway.hub_key import read_hub_key, unlock_hub_key
 
     _keep_files_private()
-    return run_renew(load_settings(arguments.config, os.environ))
+    settings = load_settings(arguments.config, os.environ)
+    hub_key = read_hub_key(sys.stdin.buffer) if arguments.hub_key_stdin else unlock_hub_key(settings.data)
+    return run_renew(settings, hub_key)
+
+
+def _keys(arguments: argparse.Namespace) -> int:
+    from gateway.commands.keys import run_keys
+
+    _keep_files_private()
+    return run_keys(load_settings(arguments.config, os.environ), arguments)
 
 
 def _erase(arguments: argparse.Namespace) -> int:
@@ -375,6 +390,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "enroll": _enroll,
     "renew": _renew,
     "erase": _erase,
+    "keys": _keys,
     "identity": _identity,
     "audit": _audit,
     "scan": _scan,
@@ -395,4 +411,4 @@ def _report_failure(error: BaseException) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program())

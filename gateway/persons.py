@@ -17,10 +17,10 @@ from typing import Final, NoReturn
 
 from config.files import replacing
 from drivers.kinds import unit_of
+from gateway.hub_key import HUB_KEY_FILE, load_hub_key
 from gateway.sensor_runner import STATE_KEY_PREFIX, SensorRunner
 from gateway.spots import HeldResult, held_results
 from sync.errors import PermanentError
-from sync.keys import HubKey
 from sync.outbox import read_states
 from sync.transport import WorkerCall
 
@@ -46,12 +46,12 @@ def read_questions(data: Path, subject: str) -> list[Question]:
     Raises:
         SyncError: the buffer or the hub key is missing, or cannot be read.
     """
-    buffer, key = data / "buffer.db", data / "hub.key"
+    buffer, key = data / "buffer.db", data / HUB_KEY_FILE
     if not (buffer.exists() and key.exists()):
         raise PermanentError(f"there is no buffer in {data}: the agent has never run there; start it with pulsegate run")
     return [
         Question(state.name.removeprefix(STATE_KEY_PREFIX), held)
-        for state in read_states(buffer, HubKey.load_or_create(key))
+        for state in read_states(buffer, load_hub_key(data))
         if state.subject == subject and state.name.startswith(STATE_KEY_PREFIX)
         for held in held_results(json.loads(state.value).get("spots"))
     ]

@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 from config.terminal import escape_controls
 from gateway.enrolment.identity import IdentityError, SiteRecord
 from gateway.enrolment.site_clock import SiteClock, SiteTimeError
+from sync.keys import HubKey
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +60,21 @@ def is_due(folder: Path, clock: SiteClock, jitter: float) -> bool:
     return now_s is None or now_s >= site.from_s + (RENEW_AFTER + jitter) * (site.until_s - site.from_s)
 
 
-async def renew_by_process(config: Path) -> bool:
-    """Run `pulsegate renew`; return whether it succeeded. A failure is logged."""
+async def renew_by_process(config: Path, hub_key: HubKey | None = None) -> bool:
+    """Run `pulsegate renew`; return whether it succeeded. A failure is logged.
+
+    `hub_key` opens the key files, where they are sealed. The process gets it on its standard input.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.cli", "renew", "--config", str(config)),
-        stdin=asyncio.subprocess.DEVNULL,
+        *(() if hub_key is None else ("--hub-key-stdin",)),
+        stdin=asyncio.subprocess.DEVNULL if hub_key is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            _, said = await process.communicate()
+            _, said = await process.communicate(None if hub_key is None else hub_key.secret)
     except TimeoutError:
         said = b"it took too long"
     finally:

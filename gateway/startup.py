@@ -5,15 +5,20 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from config.settings import SensorSettings, Settings
+from config.egress import allow_endpoint
+from config.settings import RegionSettingsError, SensorSettings, Settings, load_settings
 from config.tls import TlsSetupError, make_endpoint_context
 from drivers.conversation import Consent
+from gateway.audit_log import log_refused_endpoint
+from gateway.clock import SystemClock
 from sync.commands import CommandKey, save_command_key
 from sync.errors import PermanentError
 from sync.key_files import KeyFileError, check_private_file
+from sync.keys import HubKey
 from sync.registration import Registration
 from sync.signing import SigningKey, Use, VerifyingKey
 
@@ -32,14 +37,32 @@ COMMAND_PUBLIC_FILE: Final = "command.pub"
 """Likewise of the key that the clinic seals commands for."""
 
 
-def check_startup(settings: Settings) -> None:
+def load_agent_settings(path: Path, environment: Mapping[str, str]) -> Settings:
+    """Read the settings, and let this process connect to the servers of their allow-list. A refused region is in the audit log.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    try:
+        settings = load_settings(path, environment)
+    except RegionSettingsError as error:
+        log_refused_endpoint(error, SystemClock().wall_us)
+        raise
+    for endpoint in settings.endpoints:
+        allow_endpoint(endpoint.host, endpoint.port)
+    return settings
+
+
+def check_startup(settings: Settings, hub_key: HubKey | None = None) -> None:
     """Check the registration, the identity for TLS, the consent codes and the data folder.
+
+    `hub_key` opens the private key for TLS, where key files are sealed (`gateway.hub_key.unlock_hub_key`).
 
     Raises:
         PermanentError: the agent cannot start with these settings.
     """
     load_registration(settings)
-    check_identity(settings)
+    check_identity(settings, hub_key)
     for sensor in settings.sensors:
         load_consent(sensor)
     check_data_folder(settings.data)
@@ -63,16 +86,21 @@ def load_registration(settings: Settings) -> Registration:
     return registration
 
 
-def check_identity(settings: Settings) -> None:
+def check_identity(settings: Settings, hub_key: HubKey | None) -> None:
     """Check that the certificate for TLS can be used. It may have expired: it can be renewed while the agent runs.
 
     Raises:
         PermanentError: its files are missing, damaged, or accessible to other users, or OpenSSL offers more than is allowed.
     """
     try:
-        make_endpoint_context(settings.clinic.broker)
+        make_endpoint_context(settings.clinic.broker, password=tls_password(hub_key))
     except TlsSetupError as error:
         raise PermanentError(f"cannot connect to the clinic: {error}") from error
+
+
+def tls_password(hub_key: HubKey | None) -> bytes:
+    """Return what opens the private key for TLS; nothing where the key files are not sealed."""
+    return b"" if hub_key is None else hub_key.tls_password()
 
 
 def load_consent(sensor: SensorSettings) -> Consent | None:
@@ -93,16 +121,16 @@ def load_consent(sensor: SensorSettings) -> Consent | None:
     return Consent(sensor.user, int(text))
 
 
-def load_device_key(folder: Path) -> SigningKey:
+def load_device_key(folder: Path, hub_key: HubKey | None = None) -> SigningKey:
     """Read the device key in the data folder, or create it, and write its public key beside it, unless it is there.
 
-    An agent that ran before thus starts on a full disk.
+    `hub_key` seals it, where key files are sealed. An agent that ran before thus starts on a full disk.
 
     Raises:
         KeyFileError: the key file is damaged or accessible to other users, or cannot be written.
         PermanentError: the file of the public key cannot be written.
     """
-    key, public = SigningKey.load_or_create(folder / DEVICE_KEY_FILE, Use.DEVICE), folder / DEVICE_PUBLIC_FILE
+    key, public = SigningKey.load_or_create(folder / DEVICE_KEY_FILE, Use.DEVICE, hub_key), folder / DEVICE_PUBLIC_FILE
     try:
         if not _holds_public_key(public, key):
             key.public.save(public)
@@ -113,14 +141,14 @@ def load_device_key(folder: Path) -> SigningKey:
     return key
 
 
-def load_command_key(folder: Path) -> CommandKey:
+def load_command_key(folder: Path, hub_key: HubKey | None = None) -> CommandKey:
     """Read the command key in the data folder, or create it, and write its public key beside it, unless it is there.
 
     Raises:
         KeyFileError: the key file is damaged or accessible to other users, or cannot be written.
         PermanentError: the file of the public key cannot be written.
     """
-    key, public = CommandKey.load_or_create(folder / COMMAND_KEY_FILE), folder / COMMAND_PUBLIC_FILE
+    key, public = CommandKey.load_or_create(folder / COMMAND_KEY_FILE, hub_key), folder / COMMAND_PUBLIC_FILE
     try:
         if not public.exists():
             save_command_key(key.public, public)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519Pr
 
 from sync.cbor import encode_cbor
 from sync.errors import PermanentError
-from sync.key_files import create_private_file, load_private_file, load_public_file, write_public_file
+from sync.key_files import Sealer, create_private_file, load_private_file, load_public_file, write_public_file
 from sync.recipients import RecipientKeyPair, RecipientPublicKey
 from sync.signed_maps import check_valid, decode_message, encode_signed
 from sync.signing import Label, SigningKey, VerifyingKey
@@ -116,15 +116,15 @@ class CommandKey:
     pair: RecipientKeyPair = field(repr=False)
 
     @classmethod
-    def load_or_create(cls, path: Path) -> Self:
-        """Read the key file, or create it with a new random key.
+    def load_or_create(cls, path: Path, sealer: Sealer | None = None) -> Self:
+        """Read the key file, or create it with a new random key, sealed if there is a sealer.
 
         Raises:
             KeyFileError: the file is damaged, accessible to other users, or cannot be created.
         """
         if not path.exists():
-            create_private_file(path, _KEY_TITLE, RecipientKeyPair.generate().to_bytes())
-        return cls(load_private_file(path, _KEY_TITLE, RecipientKeyPair.from_bytes))
+            create_private_file(path, _KEY_TITLE, RecipientKeyPair.generate().to_bytes(), sealer)
+        return cls(load_private_file(path, _KEY_TITLE, RecipientKeyPair.from_bytes, sealer))
 
     @property
     def public(self) -> RecipientPublicKey:

@@ -27,7 +27,7 @@ class HubKey:
 
     @classmethod
     def load_or_create(cls, path: Path) -> Self:
-        """Read the key file (32 bytes, mode 0600), or create it with a new random key.
+        """Read a plain key file (32 bytes, mode 0600), or create it with a new random key.
 
         Raises:
             SealError: the file is accessible to other users, has another length, or can be neither read nor created.
@@ -47,6 +47,10 @@ class HubKey:
                 " or delete it if this hub has no buffer yet"
             )
         return cls(secret)
+
+    def tls_password(self) -> bytes:
+        """The password of the file with the hub's TLS key, where key files are sealed: 64 digits (HKDF-Expand, RFC 5869)."""
+        return HKDFExpand(SHA256(), KEY_BYTES, b"pulsegate TLS key file").derive(self.secret).hex().encode()
 
     def check_value(self) -> bytes:
         """16 bytes that identify this key without revealing it (HKDF-Expand, RFC 5869)."""

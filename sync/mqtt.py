@@ -23,6 +23,7 @@ from typing import Any, Final, NoReturn
 from config.endpoint import Endpoint
 from config.tls import ClientContext, TlsSetupError, explain_failure, make_endpoint_context
 from sync.errors import TransientError
+from sync.mqtt_backoff import USEFUL_AFTER_S, Backoff
 from sync.paho_mqtt import (
     CallbackAPIVersion,
     Client,
@@ -53,13 +54,6 @@ CONNECT_TIMEOUT_S: Final = 5.0
 """Time to open the TCP connection: a slow 2G round trip takes 2 s. It bounds how long a shutdown may wait for paho's thread."""
 DISCONNECT_TIMEOUT_S: Final = 1.0
 """Time to send the DISCONNECT packet; after it the socket is shut down."""
-BACKOFF_S: Final = (0.5, 30.0)
-"""Shortest and longest pause before a new connection. It doubles until a connection lasts `USEFUL_AFTER_S`, and is shortened at
-random by up to a half, so the hubs of a restarted broker do not all reconnect at once."""
-USEFUL_AFTER_S: Final = 10.0
-"""A connection that lasts as long is useful: the broker had time to accept messages. One that refuses a publish by closing, or
-two clients with one id that disconnect each other, end a connection within a few round trips (2 s each over 2G)."""
-
 PACKET_OVERHEAD_BYTES: Final = 256
 """Size of a PUBLISH packet without its payload: the topic (≤ 100 bytes), lengths and properties."""
 _UNSPECIFIED_ERROR: Final = 0x80
@@ -112,20 +106,6 @@ class MqttStatistics:
     dropped: int
 
 
-@dataclass(slots=True)
-class Backoff:
-    """The pause before the next connection."""
-
-    _pause_s: float = BACKOFF_S[0]
-
-    def next_pause_s(self, lasted_s: float) -> float:
-        """The pause after a connection that was open for `lasted_s`; 0 if it was never accepted."""
-        shortest, longest = BACKOFF_S
-        pause_s = shortest if lasted_s >= USEFUL_AFTER_S else self._pause_s
-        self._pause_s = min(2 * pause_s, longest)
-        return pause_s
-
-
 class MqttClient:
     """A client of one broker. It subscribes to fixed topics and publishes, both at QoS 1.
 
@@ -134,10 +114,19 @@ class MqttClient:
     """
 
     def __init__(
-        self, broker: Endpoint, *, client_id: str, subscriptions: Sequence[str], now_s: Callable[[], float] = time.time
+        self,
+        broker: Endpoint,
+        *,
+        client_id: str,
+        subscriptions: Sequence[str],
+        now_s: Callable[[], float] = time.time,
+        password: bytes = b"",
     ) -> None:
-        """Store the configuration; `run` opens the connection. By `now_s` the broker's certificate is valid."""
-        self._broker, self._client_id, self._now_s = broker, client_id, now_s
+        """Store the configuration; `run` opens the connection. By `now_s` the broker's certificate is valid.
+
+        `password` opens the private key of the identity, if that is encrypted.
+        """
+        self._broker, self._client_id, self._now_s, self._password = broker, client_id, now_s, password
         self.subscriptions = [(topic, 1) for topic in subscriptions]
         self._protocol = MQTTProtocolVersion.MQTTv5
         self._events: deque[MqttEvent] = deque()
@@ -150,7 +139,7 @@ class MqttClient:
         backoff = Backoff()
         while True:
             try:
-                tls = await asyncio.to_thread(make_endpoint_context, self._broker, self._now_s)
+                tls = await asyncio.to_thread(make_endpoint_context, self._broker, self._now_s, self._password)
             except TlsSetupError as error:
                 self._emit(Disconnected(f"no connection to the broker {self._broker}: {error}"))
                 await self._pause(backoff.next_pause_s(0.0))

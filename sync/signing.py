@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sync.cbor import encode_cbor
 from sync.errors import PermanentError
-from sync.key_files import create_private_file, load_private_file, load_public_file, write_public_file
+from sync.key_files import Sealer, create_private_file, load_private_file, load_public_file, write_public_file
 from sync.wire import FORMAT
 
 SIGNATURE_BYTES: Final = 64
@@ -153,32 +153,32 @@ class SigningKey:
         return cls(use, ec.derive_private_key(int.from_bytes(data, "big"), ec.SECP256R1()))
 
     @classmethod
-    def load(cls, path: Path, use: Use) -> Self:
-        """Read a file that `create` wrote.
+    def load(cls, path: Path, use: Use, sealer: Sealer | None = None) -> Self:
+        """Read a file that `create` wrote. `sealer` opens one that is sealed.
 
         Raises:
             KeyFileError: the file is missing, accessible to other users, of another kind, or damaged.
         """
-        return load_private_file(path, _title(use, "private"), lambda data: cls.from_bytes(use, data))
+        return load_private_file(path, _title(use, "private"), lambda data: cls.from_bytes(use, data), sealer)
 
     @classmethod
-    def load_or_create(cls, path: Path, use: Use) -> Self:
+    def load_or_create(cls, path: Path, use: Use, sealer: Sealer | None = None) -> Self:
         """Read the key file, or create it with a new random key.
 
         Raises:
             KeyFileError: as `load`, or the file cannot be created.
         """
         if not path.exists():
-            cls.generate(use).create(path)
-        return cls.load(path, use)
+            cls.generate(use).create(path, sealer)
+        return cls.load(path, use, sealer)
 
-    def create(self, path: Path) -> None:
-        """Create the file with access for its owner only. An existing file is never replaced.
+    def create(self, path: Path, sealer: Sealer | None = None) -> None:
+        """Create the file with access for its owner only, sealed if there is a sealer. An existing file is never replaced.
 
         Raises:
             KeyFileError: the file exists, or cannot be written.
         """
-        create_private_file(path, _title(self.use, "private"), self.to_bytes())
+        create_private_file(path, _title(self.use, "private"), self.to_bytes(), sealer)
 
     def to_bytes(self) -> bytes:
         """The scalar (32 bytes, big endian)."""

@@ -26,10 +26,11 @@ from sync.incoming import Received, receive_ack, receive_receipt
 from sync.keys import HubKeys
 from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message
 from sync.outbox import NEWEST, Outbox
-from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, OutgoingMessage, Position, Section, Sender, prepare_message
+from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, OutgoingMessage, Section, Sender, prepare_message
 from sync.registration import Registration
 from sync.signing import SignatureError
 from sync.transport import Transport, WorkerCall
+from sync.uplink_cursor import SEND_ORDER, Cursor
 from sync.wire import LANES, RETRY_AFTER_LIMIT_S, Lane, WireError, ack_topic, command_topic, receipt_topic, up_topic
 
 log: Final = logging.getLogger(__name__)
@@ -48,7 +49,6 @@ OUTDATED_PAUSE_S: Final = 3600.0
 clinic may have been set back; after an update the agent starts anew, without a pause."""
 SPREAD: Final = 1.5
 """A pause that the clinic asks for is prolonged at random by up to this factor: its hubs must not all come back at once."""
-_START: Final[Position] = (0, 0)
 _LEAST_URGENT: Final[Lane] = "wave"
 """The topic of a message without blocks, and of one with blocks of `archive`, which has no topic."""
 _ARCHIVE: Final[tuple[Lane, ...]] = ("archive",)
@@ -77,37 +77,6 @@ class UplinkStatistics:
     is_copied: bool = False
     update_by_s: int | None = None
     pauses: int = 0
-
-
-@dataclass(slots=True)
-class _Cursor:
-    """How far a lane has been read.
-
-    `live` advances from the lane's end at the start of the connection; `backlog` advances from the lane's start to `boundary`.
-    """
-
-    live: Position
-    boundary: Position
-    backlog: Position = _START
-
-    def advance(self, is_live: bool, position: Position) -> None:
-        if is_live:
-            self.live = position
-        else:
-            self.backlog = position
-
-
-_SEND_ORDER: Final[tuple[tuple[Lane, bool], ...]] = (
-    ("alert", False),
-    ("alert", True),
-    ("vital", True),
-    ("wave", True),
-    ("vital", False),
-    ("wave", False),
-    ("archive", True),
-    ("archive", False),
-)
-"""(lane, is live), most urgent first."""
 
 
 def ignore(*_values: object) -> None:
@@ -157,7 +126,7 @@ class Uplink:
         self._paused_until = self._outdated_until = 0.0
         """Until when nothing but alerts is sent, as the clinic asked for it, and as this agent is outdated."""
         self._ignored_reported_at: float | None = None
-        self._cursors: dict[Lane, _Cursor] | None = None
+        self._cursors: dict[Lane, Cursor] | None = None
         self._in_flight = InFlight()
         self._wakeup = asyncio.Event()
         self.statistics: Final = UplinkStatistics()
@@ -221,17 +190,17 @@ class Uplink:
             await self._publish(message)
         return True
 
-    async def _create_cursors(self) -> dict[Lane, _Cursor]:
-        cursors: dict[Lane, _Cursor] = {}
+    async def _create_cursors(self) -> dict[Lane, Cursor]:
+        cursors: dict[Lane, Cursor] = {}
         for lane in LANES:
             end = await self._call(self._outbox.last_position, lane)
-            cursors[lane] = _Cursor(end, end)
+            cursors[lane] = Cursor(end, end)
         return cursors
 
-    def _list_sections(self, cursors: dict[Lane, _Cursor]) -> list[Section]:
+    def _list_sections(self, cursors: dict[Lane, Cursor]) -> list[Section]:
         """The parts of the lanes to send next, most urgent first, up to the first lane for which there is no room."""
         sections: list[Section] = []
-        for lane, is_live in _SEND_ORDER:
+        for lane, is_live in SEND_ORDER:
             room = self._in_flight.room_bytes(lane, asyncio.get_running_loop().time())
             if room == 0 or (lane != "alert" and self._pause_s()):
                 break
@@ -400,7 +369,7 @@ class Uplink:
     def _read_again(self, lanes: Collection[Lane]) -> None:
         """Read lanes from their start again. Replaces the cursors, so that a message that is being prepared is discarded."""
         if self._cursors is not None and lanes:
-            again: dict[Lane, _Cursor] = {lane: _Cursor(self._cursors[lane].live, self._cursors[lane].live) for lane in lanes}
+            again: dict[Lane, Cursor] = {lane: Cursor(self._cursors[lane].live, self._cursors[lane].live) for lane in lanes}
             self._cursors = {**self._cursors, **again}
 
     def _time_to_next_event_s(self) -> float | None:

@@ -76,7 +76,7 @@ class PostgresDatabases:
             if not inspect(connection).has_table("state" if name == "blocks" else "source"):
                 return
             for table in METADATA[name].sorted_tables:
-                if table is not store_tables.schema:
+                if table not in {store_tables.schema, store_tables.revisions, tables.revisions}:
                     connection.execute(table.delete())
             if name == "blocks":
                 store_tables.insert_state(connection)

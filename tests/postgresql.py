@@ -29,10 +29,10 @@ MEMORY_NEEDED_BYTES: Final = 1 << 30
 """The databases and their logs stay far below. In memory a new database takes 30 ms, on some disks 250."""
 # Without fsync, because a power cut is not tested here.
 OPTIONS: Final = (
-    *("listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "log_min_messages=fatal"),
+    *("listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off"),
     *("jit=off", "shared_buffers=8MB", "max_connections=40"),  # a connection starts a quarter sooner
 )
-DURABLE_OPTIONS: Final = ("listen_addresses=", "log_min_messages=fatal", "jit=off", "shared_buffers=256MB", "max_wal_size=4GB")
+DURABLE_OPTIONS: Final = ("listen_addresses=", "jit=off", "shared_buffers=256MB", "max_wal_size=4GB")
 """Of benchmarks: every commit is on the disk, as in operation."""
 
 
@@ -40,13 +40,13 @@ class Server:
     """A running server, and its databases."""
 
     def __init__(self, folder: Path, password: str, port: int) -> None:
-        self._folder, self._password, self.port = folder, password, port
+        self._password, self.port = password, port
         self._socket = f"{folder}/.s.PGSQL.{port}"
         self._engines: dict[str, Engine] = {}
-        self.password_file = folder / "pgpass"
+        self.folder, self.password_file, self.log_file = folder, folder / "pgpass", folder / "log"
 
     def url(self, database: str) -> PostgresUrl:
-        return PostgresUrl(USER, str(self._folder), self.port, database)
+        return PostgresUrl(USER, str(self.folder), self.port, database)
 
     def create_if_missing(self, name: str) -> None:
         if name not in self._engines:
@@ -73,6 +73,14 @@ class Server:
         self._execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename IS NOT NULL"
         )
+
+    def reload(self) -> None:
+        """Let the server read its configuration and revocation lists again; new connections follow them at once."""
+        self._execute("SELECT pg_reload_conf()")
+
+    def checkpoint(self) -> None:
+        """Write everything to the files."""
+        self._execute("CHECKPOINT")
 
     def close(self) -> None:
         for engine in self._engines.values():
@@ -127,6 +135,7 @@ def run_server(configure: Callable[[Path], Path] | None = None, *, is_durable: b
         done = subprocess.run([*as_user, *initdb, "--encoding=UTF8", data], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         settings = [*(DURABLE_OPTIONS if is_durable else OPTIONS), f"unix_socket_directories={folder}"]
+        settings += [] if configure else ["log_min_messages=fatal"]
         if configure:
             (folder / "site").mkdir()
             with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
@@ -135,7 +144,7 @@ def run_server(configure: Callable[[Path], Path] | None = None, *, is_durable: b
                 shutil.chown(path, "postgres")
             settings += ["listen_addresses=127.0.0.1", f"port={server.port}"]
         options = [part for setting in settings for part in ("-c", setting)]
-        with (folder / "log").open("wb") as log:
+        with server.log_file.open("wb") as log:
             process = subprocess.Popen([*as_user, binaries / "postgres", "-D", data, *options], cwd=folder, stderr=log)
         try:
             server.wait_started(process)

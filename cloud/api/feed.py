@@ -20,6 +20,7 @@ from cloud.change_log import LogPosition
 from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, Change, SensorKey
 from cloud.clock import now_us
 from cloud.databases import snapshot
+from cloud.metrics import note_shown
 from cloud.scope import Scope
 
 QUEUE_MESSAGES: Final = 256
@@ -98,6 +99,9 @@ class Feed:
             _log.error("cannot build live messages (%s): viewers fetch the changes instead", type(error).__name__)
             channel.position, messages = None, []
         self._published += len(messages)
+        for message in messages:
+            if message["type"] == "alert":
+                note_shown(message["received_us"], self._clock_us())
         for viewer in channel.viewers:
             for message in messages:
                 self._enqueue(viewer, message)

@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -23,6 +23,7 @@ from cloud.page_server import SHUTDOWN_TIMEOUT_S, PageConnection, PageServer
 from cloud.site import Authority
 from cloud.sockets import LISTEN_BACKLOG, listen
 from cloud.store import Store
+from cloud.tls_gate import make_gate
 from config.tls import TlsSetupError, load_identity, make_server_context
 from sync.enrolment import Broker
 from sync.key_files import KeyFileError
@@ -106,10 +107,9 @@ def make_server(app: ASGIApp, context: ssl.SSLContext) -> PageServer:
             lifespan="off",
             server_header=False,
             proxy_headers=False,  # a hub could write any address, and so escape the throttle
-            http=PageConnection,
+            http=cast("Any", make_gate(PageConnection, context, "enrolment")),
             ws="none",
             backlog=LISTEN_BACKLOG,
             timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-            ssl_context_factory=lambda _config, _default: context,
         )
     )

@@ -207,7 +207,10 @@ class _Installer:
         save_plan(self._plan)
 
     def create_roles(self) -> None:
-        """Passwords are set each time: files that were restored on a new machine have those of the old one."""
+        """Create roles, databases and tables.
+
+        Passwords are set each time: files that were restored on a new machine have those of the old one.
+        """
         scripts = [database.make_roles_script(SERVICES)]
         for service in SERVICES:
             if service.databases:
@@ -217,6 +220,13 @@ class _Installer:
                 scripts.append(database.make_password_script(service, database.read_password(path)))
         with database.running(as_user(layout.DATABASE_USER)) as run_script:
             run_script("".join(scripts))
+            self._migrate_databases()
+
+    def _migrate_databases(self) -> None:
+        """Create the tables, or add what this version needs while the services of the version before go on."""
+        lines = database.run([str(COMMAND), "migrate"], "migrate the databases").splitlines()
+        for line in lines if lines != ["nothing to migrate"] else []:
+            self._say(line)
 
     def start(self) -> None:
         find_manager().start(self._plan.ingests, must_restart=self.is_changed)

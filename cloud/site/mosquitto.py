@@ -17,8 +17,8 @@ from typing import Final
 from cloud.errors import ClinicError
 from cloud.site.authority import Authority
 from cloud.site.certificates import Kind
+from cloud.site.config_files import write_config_files
 from config.endpoint import Endpoint
-from config.files import replacing
 from config.identity import IDENTITY_FILE
 from config.tls import SUITES
 from sync.mqtt import Disconnected, MqttClient
@@ -106,13 +106,7 @@ def write_broker_config(
         + _describe_listener(folder, authority, identity, hubs, Kind.HUBS)
         + _describe_listener(folder, authority, identity, services, Kind.SERVICES),
     }
-    try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for name, text in files.items():
-            with replacing(folder / name, mode=0o644) as draft:
-                draft.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ClinicError(f"cannot write the broker's configuration in {folder} ({error}): choose another folder") from error
+    write_config_files(folder, files, "broker")
     return folder / CONFIG_FILE
 
 

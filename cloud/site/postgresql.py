@@ -6,10 +6,9 @@ PostgreSQL 15 cannot choose the suites of TLS 1.3: start it with OPENSSL_CONF na
 from pathlib import Path
 from typing import Final
 
-from cloud.errors import ClinicError
 from cloud.site.authority import Authority
 from cloud.site.certificates import Kind
-from config.files import replacing
+from cloud.site.config_files import write_config_files
 from config.identity import IDENTITY_FILE
 
 CONFIG_FILE: Final = "pulsegate.conf"
@@ -21,6 +20,18 @@ local   all postgres peer
 local   all all     scram-sha-256
 hostssl all all all scram-sha-256 clientcert=verify-ca
 """
+
+
+_LOG: Final = {
+    "log_connections": "on",
+    "log_line_prefix": "%m [%p] %r ",  # time, process, address and port
+    "log_timezone": "UTC",
+    # No statement and no value is logged. Errors of statements quote values, so only the service that made one logs its type.
+    "log_min_messages": "log",
+    "log_statement": "none",
+    "log_error_verbosity": "terse",
+    "log_min_duration_statement": -1,
+}
 
 
 def write_database_config(folder: Path, authority: Authority, identity: Path) -> Path:
@@ -44,13 +55,8 @@ def write_database_config(folder: Path, authority: Authority, identity: Path) ->
         "ssl_crl_file": authority.crl_file(Kind.SERVICES),
         "password_encryption": "scram-sha-256",
         "hba_file": folder / HBA_FILE,
+        **_LOG,
     }
     files = {HBA_FILE: HBA, CONFIG_FILE: "".join(f"{name} = '{value}'\n" for name, value in settings.items())}
-    try:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for name, text in files.items():
-            with replacing(folder / name, mode=0o644) as draft:
-                draft.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ClinicError(f"cannot write the database's configuration in {folder} ({error}): choose another folder") from error
+    write_config_files(folder, files, "database")
     return folder / CONFIG_FILE

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select, update
 
 from cloud.store import tables
 from sync.audit import (
+    ROWS,
     AuditEvent,
     ChainError,
     Origin,
@@ -24,7 +25,7 @@ from sync.audit import (
     object_id,
     read_row,
 )
-from sync.audit_check import ROWS, StoredLog
+from sync.audit_check import StoredLog
 from sync.audit_heads import (
     CutNote,
     SignedHead,

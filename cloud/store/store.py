@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cloud.audit_actors import ORIGIN, service
 from cloud.database_errors import is_transient, translating_errors
-from cloud.databases import DatabaseLocation, describe_error, lock_schema, open_postgresql, open_sqlite, snapshot
+from cloud.databases import DatabaseLocation, describe_error, open_postgresql, open_sqlite, snapshot
 from cloud.prepared_statements import use_prepared_statements
 from cloud.store import hubs as store_hubs
 from cloud.store import tables
@@ -26,9 +26,9 @@ from cloud.store.commit import commit_messages
 from cloud.store.commit_counts import count_commit
 from cloud.store.erasure import erase_subject
 from cloud.store.marks import MarkedSequence, advance_marks
-from cloud.store.migrations import create_or_migrate
 from cloud.store.partitions import RETRY_US, create_partitions
 from cloud.store.rejections import keep_rejected_message
+from cloud.store.schema import SCHEMA
 from cloud.store.stored_blocks import (
     CheckedMessage,
     CommitResult,
@@ -62,15 +62,16 @@ class Store:
 
     @classmethod
     def open(cls, location: DatabaseLocation) -> Self:
-        """Open the database, or create or migrate its tables. Only its owner may read a file of SQLite.
+        """Open the database, or create its tables. Only its owner may read a file of SQLite.
 
         Raises:
-            PermanentError: the database is damaged, was made by a newer version, or cannot be used.
+            OlderSchemaError: the database must be migrated first (`cloud.migrations`).
+            PermanentError: it is damaged, was made by a newer version, or cannot be used.
             ClinicError: other users may read the password file of PostgreSQL.
         """
         engine = _open_engine(location)
         try:
-            _create_or_check_schema(engine, location)
+            SCHEMA.create_or_check(engine, location)
         except DBAPIError as error:
             engine.dispose()
             raise PermanentError(_describe_failed_opening(error, location)) from error
@@ -287,21 +288,6 @@ def _open_engine(location: DatabaseLocation) -> Engine:
             f"cannot open the store {location} ({error.strerror}): check that its folder exists, and that you own both"
         ) from error
     return open_sqlite(location, BUSY_TIMEOUT_S)
-
-
-def _create_or_check_schema(engine: Engine, location: DatabaseLocation) -> None:
-    with engine.connect() as connection:
-        version = tables.read_version(connection)
-    if version == tables.SCHEMA_VERSION:
-        return
-    if version is not None and version > tables.SCHEMA_VERSION:
-        raise PermanentError(
-            f"the store {location} was made by a newer pulsegate "
-            f"(schema {version}, this one knows {tables.SCHEMA_VERSION}): update pulsegate"
-        )
-    with engine.begin() as connection:
-        lock_schema(connection)
-        create_or_migrate(connection)
 
 
 def _describe_failed_opening(error: DBAPIError, location: DatabaseLocation) -> str:

@@ -17,15 +17,14 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
-    inspect,
     select,
     update,
 )
 
 from cloud.databases import BIG, insert_into
+from cloud.schemas import make_revision_table
 from sync.wire import STORE_ID_BYTES
 
-SCHEMA_VERSION: Final = 6
 ALERT_LANE: Final = "alert"
 CONFLICT: Final = "conflict"
 """Reason of a quarantined block whose place another block has."""
@@ -33,6 +32,8 @@ FIRST_FENCE: Final = 1
 
 metadata: Final = MetaData()
 schema: Final = Table("schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+"""One row: the oldest program that can use the store (`cloud.schemas`)."""
+revisions: Final = make_revision_table("store_revision", metadata)
 
 
 def _block_id() -> tuple[Column[str], Column[int], Column[str], Column[int]]:
@@ -317,13 +318,6 @@ the numbers of rows, of messages rejected, and how often a hub was found copied;
 def insert(connection: Connection, table: Table) -> Any:
     """Return an INSERT that accepts `on_conflict_do_nothing` and `on_conflict_do_update`."""
     return insert_into(table, connection.dialect.name)
-
-
-def read_version(connection: Connection) -> int | None:
-    """Return the version of the tables; None if there are none."""
-    if not inspect(connection).has_table(schema.name):
-        return None
-    return int(connection.execute(select(schema.c.version)).scalar_one())
 
 
 def insert_state(connection: Connection, **values: Any) -> None:

@@ -24,11 +24,13 @@ from config.settings import Settings
 from config.terminal import escape_controls
 from config.tls import TlsSetupError, explain_failure, make_endpoint_context
 from gateway.errors import RadioError
+from gateway.hub_key import unlock_hub_key
 from gateway.models import read_newest_release
 from gateway.paired_sensors import is_forgotten, known_address, load_paired
-from gateway.startup import check_data_folder, load_registration
+from gateway.startup import check_data_folder, load_registration, tls_password
 from models.inference.release import ReleaseError, open_release
 from sync.errors import SyncError
+from sync.keys import HubKey
 
 State = Literal["ok", "warning", "failed"]
 
@@ -130,10 +132,13 @@ def check_models(data: Path) -> Check:
     return Check("models", "ok", f"release {release.number} is signed and unchanged")
 
 
-async def check_broker(broker: Endpoint) -> Check:
-    """Check that the broker answers and, with TLS, that hub and broker accept each other's certificates."""
+async def check_broker(broker: Endpoint, password: bytes = b"") -> Check:
+    """Check that the broker answers and, with TLS, that hub and broker accept each other's certificates.
+
+    `password` opens the private key of the identity, if that is encrypted.
+    """
     try:
-        await _connect(broker)
+        await _connect(broker, password)
     except TlsSetupError as error:
         return Check("broker", "failed", f"{broker} cannot be asked", str(error))
     except ssl.SSLError as error:
@@ -146,8 +151,8 @@ async def check_broker(broker: Endpoint) -> Check:
     return Check("broker", "ok", f"{broker} answers")
 
 
-async def _connect(broker: Endpoint) -> None:
-    tls = make_endpoint_context(broker)
+async def _connect(broker: Endpoint, password: bytes) -> None:
+    tls = make_endpoint_context(broker, password=password)
     async with asyncio.timeout(CONNECT_TIMEOUT_S):
         reader, writer = await asyncio.open_connection(broker.host, broker.port, ssl=tls)
     try:
@@ -251,7 +256,7 @@ def _read_name(path: Path) -> str:
         return ""  # the process has ended
 
 
-async def _run_checks(settings: Settings) -> list[Check]:
+async def _run_checks(settings: Settings, hub_key: HubKey | None) -> list[Check]:
     return [
         check_data(settings),
         check_sensors(settings),
@@ -259,7 +264,7 @@ async def _run_checks(settings: Settings) -> list[Check]:
         check_registration(settings),
         check_models(settings.data),
         check_clock(),
-        await check_broker(settings.clinic.broker),
+        await check_broker(settings.clinic.broker, tls_password(hub_key)),
         *await check_radios(settings.radios),
     ]
 
@@ -280,8 +285,12 @@ def _rows(check: Check) -> Iterator[tuple[str, str, str]]:
 
 
 def doctor(settings: Settings, *, as_json: bool) -> int:
-    """Run all checks and print them. Return 1 if one failed, else 0."""
-    checks = asyncio.run(_run_checks(settings))
+    """Run all checks and print them. Return 1 if one failed, else 0.
+
+    Raises:
+        HubKeyError: the hub key that opens the private key for TLS cannot be opened.
+    """
+    checks = asyncio.run(_run_checks(settings, unlock_hub_key(settings.data)))
     if as_json:
         listed: list[dict[str, Any]] = [asdict(check) for check in checks]
         sys.stdout.write(json.dumps(listed, indent=1) + "\n")

@@ -14,10 +14,12 @@ from config.tls import TlsSetupError
 from gateway.enrolment.identity import FOLDER, REGISTRATION_FILE, SiteRecord
 from gateway.enrolment.requests import enrol, renew
 from gateway.enrolment.site_clock import Clocks, SiteClock
+from gateway.hub_key import unlock_hub_key
 from gateway.startup import DEVICE_KEY_FILE, check_data_folder, load_command_key, load_device_key, prepare_data_folder
 from sync.errors import PermanentError
 from sync.invitation import CodeRows, Invitation, InvitationError
 from sync.key_files import KeyFileError, create_secret_file
+from sync.keys import HubKey
 from sync.signing import SigningKey, Use
 
 LOCK_FILE: Final = "enrolment.lock"
@@ -42,9 +44,11 @@ def run_enroll(config: Path, code: str | None, environment: Mapping[str, str]) -
     folder = settings.data.absolute() / FOLDER
     with _exclusively(settings.data):
         folder.mkdir(mode=0o700, exist_ok=True)
-        device = load_device_key(settings.data)
-        command = load_command_key(settings.data).public
-        record = _reporting_tls(lambda: enrol(invitation, device, command, folder, SiteClock(folder, Clocks.of_system())))
+        hub_key = unlock_hub_key(settings.data)
+        device = load_device_key(settings.data, hub_key)
+        command = load_command_key(settings.data, hub_key).public
+        clock = SiteClock(folder, Clocks.of_system())
+        record = _reporting_tls(lambda: enrol(invitation, device, command, folder, clock, hub_key))
     _say(f"this hub is enrolled as {record.hub}; its certificate is valid until {_format_time(record.until_s)}")
     values = _values(record, folder)
     if not has_settings:
@@ -55,8 +59,8 @@ def run_enroll(config: Path, code: str | None, environment: Mapping[str, str]) -
     return 0
 
 
-def run_renew(settings: Settings) -> int:
-    """Take a new certificate, and the site's time.
+def run_renew(settings: Settings, hub_key: HubKey | None) -> int:
+    """Take a new certificate, and the site's time. `hub_key` opens the key files, where they are sealed.
 
     Raises:
         PermanentError: it was not renewed.
@@ -64,8 +68,8 @@ def run_renew(settings: Settings) -> int:
     folder = settings.clinic.broker.identity or settings.data.absolute() / FOLDER
     SiteRecord.load(folder)
     with _exclusively(settings.data):
-        device = SigningKey.load(settings.data / DEVICE_KEY_FILE, Use.DEVICE)
-        record = _reporting_tls(lambda: renew(device, folder, SiteClock(folder, Clocks.of_system())))
+        device = SigningKey.load(settings.data / DEVICE_KEY_FILE, Use.DEVICE, hub_key)
+        record = _reporting_tls(lambda: renew(device, folder, SiteClock(folder, Clocks.of_system()), hub_key))
     _say(f"the certificate of {record.hub} is valid until {_format_time(record.until_s)}")
     return 0
 

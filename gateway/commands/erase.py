@@ -18,6 +18,8 @@ from gateway.commands.enroll import LOCK_FILE as ENROLMENT_LOCK_FILE
 from gateway.commands.pair import PairError, remove_bond
 from gateway.enrolment.identity import FOLDER
 from gateway.errors import RadioError
+from gateway.hub_key import HUB_KEY_FILE
+from gateway.key_rotation import REQUEST_FILE
 from gateway.models import NEWEST_RELEASE_FILE
 from gateway.paired_sensors import PAIRED_FILE, load_paired
 from gateway.persons import ANSWERS_FOLDER
@@ -25,7 +27,7 @@ from gateway.startup import COMMAND_KEY_FILE, COMMAND_PUBLIC_FILE, DEVICE_KEY_FI
 from gateway.status import STATUS_FILE
 from sync.errors import PermanentError, SyncError
 
-KEYS: Final = ("hub.key", DEVICE_KEY_FILE, f"{FOLDER}/{IDENTITY_FILE}", AUDIT_KEY_FILE, COMMAND_KEY_FILE)
+KEYS: Final = (HUB_KEY_FILE, DEVICE_KEY_FILE, f"{FOLDER}/{IDENTITY_FILE}", AUDIT_KEY_FILE, COMMAND_KEY_FILE)
 """Destroyed first: without them nothing that is left can be read, or sent in this hub's name."""
 OTHERS: Final = (
     "buffer.db*",
@@ -37,6 +39,7 @@ OTHERS: Final = (
     "bonds.json",
     PAIRED_FILE,
     ANSWERS_FOLDER,
+    REQUEST_FILE,
     NEWEST_RELEASE_FILE,
     STATUS_FILE,
     ".*-*",

@@ -16,10 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+
 from config.files import PRIVATE_MODE, replacing
 from config.identity import ROOTS_FILE, write_identity
 from sync.errors import PermanentError
 from sync.key_files import PUBLIC_MODE
+from sync.keys import HubKey
+from sync.signing import SigningKey
 
 if TYPE_CHECKING:
     from sync.enrolment import Grant
@@ -86,6 +91,23 @@ class NewIdentity:
             _replace(folder / SITE_FILE, json.dumps(asdict(self.record)).encode())
         except OSError as error:
             raise IdentityError(f"cannot write to {folder} ({error.strerror}): check the folder and the disk") from error
+
+
+@dataclass(frozen=True, slots=True)
+class NewTlsKey:
+    """The key that a certificate was asked for, and the hub key, where key files are sealed with it."""
+
+    key: SigningKey
+    hub_key: HubKey | None
+
+    def to_pem(self) -> bytes:
+        return encode_tls_key(self.key.key, self.hub_key)
+
+
+def encode_tls_key(key: EllipticCurvePrivateKey, hub_key: HubKey | None) -> bytes:
+    """Return a private key for TLS as PEM, encrypted where key files are sealed with the hub key."""
+    encryption = NoEncryption() if hub_key is None else BestAvailableEncryption(hub_key.tls_password())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
 def load_roots(folder: Path) -> tuple[bytes, ...]:

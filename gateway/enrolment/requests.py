@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from config.identity import ROOTS_FILE
 from config.regions import is_allowed_region
 from config.tls import make_client_context, make_fetching_context
-from gateway.enrolment.identity import REGISTRATION_FILE, NewIdentity, SiteRecord, load_roots
+from gateway.enrolment.identity import REGISTRATION_FILE, NewIdentity, NewTlsKey, SiteRecord, load_roots
 from gateway.enrolment.site_client import SiteAddress, SiteError, request
 from gateway.enrolment.site_clock import SiteClock
 from sync.enrolment import (
@@ -35,6 +35,7 @@ from sync.enrolment import (
     encode_time_request,
 )
 from sync.invitation import Invitation
+from sync.keys import HubKey
 from sync.recipients import RecipientPublicKey
 from sync.registration import Registration
 from sync.signing import SignatureError, SigningKey, Use
@@ -45,9 +46,16 @@ _ATTACK: Final = "do not go on, and call your clinic"
 
 
 def enrol(
-    invitation: Invitation, device: SigningKey, command: RecipientPublicKey, folder: Path, clock: SiteClock
+    invitation: Invitation,
+    device: SigningKey,
+    command: RecipientPublicKey,
+    folder: Path,
+    clock: SiteClock,
+    hub_key: HubKey | None = None,
 ) -> SiteRecord:
     """Enrol this hub with a code, and write its identity to `folder`. It may be repeated with the same code and device key.
+
+    `hub_key` opens the TLS key that is written, where key files are sealed.
 
     Raises:
         SiteError: the site cannot be reached, is not the one of the code, or refuses.
@@ -64,11 +72,13 @@ def enrol(
     context = make_client_context(ssl.DER_cert_to_PEM_cert(root), region, now_s=lambda: time_s)
     tls = SigningKey.generate(Use.TLS)
     answer = request(address, context, "/v2/enrol", EnrolRequest.make(invitation.secret, device, tls, command).encode())
-    return _save(answer, tls, address, region, folder)
+    return _save(answer, NewTlsKey(tls, hub_key), address, region, folder)
 
 
-def renew(device: SigningKey, folder: Path, clock: SiteClock) -> SiteRecord:
+def renew(device: SigningKey, folder: Path, clock: SiteClock, hub_key: HubKey | None = None) -> SiteRecord:
     """Take a new certificate for a new TLS key. The present one may have expired: the device key signs.
+
+    `hub_key` opens the TLS key that is written, where key files are sealed.
 
     Raises:
         SiteError: the site cannot be reached, or refuses.
@@ -85,7 +95,7 @@ def renew(device: SigningKey, folder: Path, clock: SiteClock) -> SiteRecord:
     except WireError as error:
         raise _not_understood(address, error) from error
     answer = request(address, context, "/v2/renew", RenewRequest.make(site.hub, nonce, device, tls).encode())
-    return _save(answer, tls, address, site.region, folder, hub=site.hub)
+    return _save(answer, NewTlsKey(tls, hub_key), address, site.region, folder, hub=site.hub)
 
 
 def _fetch_root(address: SiteAddress, fingerprint: bytes) -> bytes:
@@ -121,7 +131,7 @@ def _fetch_time(address: SiteAddress, roots: tuple[bytes, ...], region: str) -> 
 
 
 def _save(
-    answer: bytes, tls: SigningKey, address: SiteAddress, region: str, folder: Path, *, hub: str | None = None
+    answer: bytes, tls: NewTlsKey, address: SiteAddress, region: str, folder: Path, *, hub: str | None = None
 ) -> SiteRecord:
     """Check what was granted, and write it. A renewal is for the same hub."""
     try:
@@ -132,7 +142,7 @@ def _save(
     except (WireError, ValueError) as error:
         raise _not_understood(address, error) from error
     registration = Registration.parse(grant.registration, folder / REGISTRATION_FILE, grant.hub)
-    is_ours = leaf.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint) == tls.public.to_bytes()
+    is_ours = leaf.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint) == tls.key.public.to_bytes()
     if not is_ours or grant.subject not in registration.recipients or hub not in (None, grant.hub):
         raise SiteError(f"the server {address} sent a certificate or registration for another hub: call your clinic")
     if not all(is_allowed_region(broker.region) for broker in grant.brokers):
@@ -147,8 +157,7 @@ def _save(
         int(leaf.not_valid_after_utc.timestamp()),
         [[broker.host, broker.port, broker.region] for broker in grant.brokers],
     )
-    key = tls.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    NewIdentity(grant, key, record).save(folder)
+    NewIdentity(grant, tls.to_pem(), record).save(folder)
     return record
 
 

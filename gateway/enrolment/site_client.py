@@ -5,6 +5,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Final
 
+from config.egress import allow_endpoint
 from config.tls import PeerError, explain_failure
 from sync.enrolment import ANSWER_LIMIT_BYTES, decode_refusal
 from sync.errors import PermanentError
@@ -43,6 +44,7 @@ def request(address: SiteAddress, context: ssl.SSLContext, path: str, body: byte
     Raises:
         SiteError: no connection, a server that is not the site, or a refusal.
     """
+    allow_endpoint(address.host, address.port)  # that of the code or of the settings; the context checks the country
     connection = http.client.HTTPSConnection(address.host, address.port, timeout=TIMEOUT_S, context=context)
     try:
         connection.request("GET" if body is None else "POST", path, body)

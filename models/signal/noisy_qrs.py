@@ -43,7 +43,7 @@ from models.signal.shape import BAND_MARGIN, HISTORY_BEATS, MAX_SHIFT_SAMPLES, Q
 
 MAX_CLEAN_NOISE_RATIO: Final = 0.13
 """Largest noise-to-beat ratio of a clean signal. Above it the classifier decides on doubtful candidates, and the detector
-itself starts to raise its threshold (`qrs.DOUBT_NOISE_RATIOS`)."""
+itself starts to raise its threshold (`doubt.DOUBT_NOISE_RATIOS`)."""
 
 MAX_MILD_NOISE_RATIO: Final = 0.15
 """Largest noise-to-beat ratio of mild noise, in which a candidate is not doubtful if height and timing agree. Most records that

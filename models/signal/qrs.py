@@ -4,9 +4,9 @@ The envelope of the QRS band has one peak per heart beat. A peak is a beat if it
 plus a share of the median height of the last eight beats. Lower peaks are kept for a search-back, which runs when a beat is
 overdue. Every decision depends on sample numbers only: neither chunk sizes nor the polarity of the lead change the result.
 
-How the constants were chosen: some 70 constants of this detector (here and in `noisy_qrs`, `shape`, `envelope` and `peak`) were
-chosen by its scores on the MIT-BIH Arrhythmia Database (mitdb), as recorded and with added noise. Its figures on mitdb are
-therefore development figures, not an independent test. A docstring cites a source where the value has one.
+How the constants were chosen: some 70 constants of this detector (here and in `noisy_qrs`, `doubt`, `shape`, `envelope` and
+`peak`) were chosen by its scores on the MIT-BIH Arrhythmia Database (mitdb), as recorded and with added noise. Its figures on
+mitdb are therefore development figures, not an independent test. A docstring cites a source where the value has one.
 
 A noise-to-beat ratio is the noise level divided by the median height of the last eight beats.
 """
@@ -17,6 +17,7 @@ from typing import Final
 
 from models.signal.beat_classifier import MAX_R_PEAK_OFFSET_SAMPLES
 from models.signal.candidates import PeakCandidate, RPeak
+from models.signal.doubt import raise_threshold
 from models.signal.envelope import ENVELOPE_MARGIN, envelope
 from models.signal.filters import RingBuffer, Samples, median, median_of_sorted
 from models.signal.peak import R_PEAK_CONTEXT_SAMPLES, R_PEAK_SEARCH_SAMPLES, locate_r_peak
@@ -25,7 +26,6 @@ from models.signal.shape import (
     BAND_MARGIN,
     COMPARE_SAMPLES,
     GUARD_SAMPLES,
-    QRS_CORRELATION,
     TEMPLATE_WEIGHT,
     BeatSignal,
     QrsShape,
@@ -64,20 +64,6 @@ TRUST_SHAPE_NOISE_RATIO: Final = 0.13
 SHAPE_TRUST_SLOPE: Final = 6.0
 """Noise-to-beat ratio above which the matched filter measures a candidate's height instead of the envelope, and the increase of
 the filter's weight per unit of the ratio."""
-
-MIN_CORRELATION: Final = 0.2
-DISSIMILARITY_FACTOR: Final = 1.0
-"""If the correlation with the known shapes is at most `MIN_CORRELATION`, the threshold is raised by this share of itself; if it
-is at least `QRS_CORRELATION`, the threshold is not raised. Muscle noise at 12 dB has correlations of 0.25 to 0.6."""
-
-EARLY_RR_SHARE: Final = 0.9
-EARLINESS_FACTOR: Final = 2.0
-"""The threshold is raised for a candidate that comes before `EARLY_RR_SHARE` of the median RR interval has passed: the earlier
-it comes, the more, and at most by `EARLINESS_FACTOR` times the noise-to-beat ratio."""
-
-DOUBT_NOISE_RATIOS: Final = (0.13, 0.17)
-"""Noise-to-beat ratios at which a candidate's shape and timing start to raise the threshold, and at which they count fully. In
-most clean records, P and T waves alone cause a ratio of 0.1."""
 
 LOCATE_BY_SHAPE_NOISE_RATIO: Final = 0.25
 """Noise-to-beat ratio from which the matched filter locates the R peak, because the highest point may be noise."""
@@ -257,19 +243,10 @@ class QrsDetector:
         threshold = (
             self._searchback_threshold() if self._overdue else THRESHOLD_NOISE_FACTOR * noise + THRESHOLD_BEAT_SHARE * beat
         )
-        low, high = DOUBT_NOISE_RATIOS
-        if noise <= low * beat:
-            return threshold
-        doubt = min((noise / beat - low) / (high - low), 1.0)
-        if candidate.match:
-            dissimilarity = min(
-                max((QRS_CORRELATION - candidate.match.correlation) / (QRS_CORRELATION - MIN_CORRELATION), 0.0), 1.0
-            )
-            threshold *= 1 + DISSIMILARITY_FACTOR * dissimilarity * doubt
-        if self._last_beat and len(self._rr_intervals) == _HISTORY_BEATS:
-            early = max(1 - (candidate.sample - self._last_beat.sample) / (EARLY_RR_SHARE * self._median_rr), 0.0)
-            threshold *= 1 + EARLINESS_FACTOR * min(self._noise_ratio(), 1.0) * early * doubt
-        return threshold
+        correlation = candidate.match.correlation if candidate.match else None
+        has_rhythm = len(self._rr_intervals) == _HISTORY_BEATS
+        rr = candidate.sample - self._last_beat.sample if self._last_beat and has_rhythm else None
+        return raise_threshold(threshold, noise, beat, correlation, rr, self._median_rr)
 
     def _searchback_threshold(self) -> float:
         return SEARCHBACK_NOISE_FACTOR * self._noise + SEARCHBACK_BEAT_SHARE * self._median_height

@@ -1,5 +1,6 @@
 """The hub's durable buffer: `outbox` has its interface; the other modules each do a part of it."""
 
+from sync.outbox.keys import read_keys
 from sync.outbox.outbox import (
     NEWEST,
     Applied,
@@ -21,5 +22,6 @@ __all__ = [
     "OutboxBlock",
     "OutboxStatistics",
     "StoredState",
+    "read_keys",
     "read_states",
 ]

@@ -3,8 +3,11 @@
 `docs/protocol.md` is the reference. Call the methods that write in a transaction; after a rollback call `load`.
 """
 
+import sqlite3
 from collections.abc import Collection, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
@@ -12,10 +15,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from sync.data_keys import DataKey, KeyStatement, WrappedKey, sign_statement, wrap_key
 from sync.errors import PermanentError
 from sync.keys import HubKeys
-from sync.outbox.database import OutboxDatabase
+from sync.outbox.database import OutboxDatabase, translating_sqlite_errors
+from sync.outbox.state import BUSY_TIMEOUT_S
 from sync.recipients import RecipientPublicKey
 from sync.registration import Registration, RegistrationError
 from sync.signing import SignatureError
+
+_SELECT: Final = "SELECT number, id, subject, day, local IS NULL, local IS NOT NULL AND length(local) = 0 FROM keys"
 
 
 class StoredKey(NamedTuple):
@@ -50,23 +56,25 @@ class OutboxKeys:
         self._database = database
         self._hub = hub
         self._keys = keys
-        self._registered: Final = registration.recipients
+        self._registered = registration.recipients
         self.erased_subjects: Final = set[str]()
         """Subjects that were erased since the start."""
         self.load()
 
     def load(self) -> None:
         """Read what is kept in memory."""
-        rows = self._database.rows(
-            "SELECT number, id, subject, day, local IS NULL, local IS NOT NULL AND length(local) = 0 FROM keys"
-        )
-        self.stored = {row[0]: StoredKey(*row) for row in rows}
+        self.stored = {row[0]: StoredKey(*row) for row in self._database.rows(_SELECT)}
         self._day_key: DayKey | None = None
 
     @property
     def erased(self) -> list[int]:
         """Numbers of the keys of erased subjects."""
         return [key.number for key in self.stored.values() if key.is_erased]
+
+    def register(self, registration: Registration) -> None:
+        """Wrap for the recipients of a newer registration from now on: new keys, and those that the buffer has."""
+        self._registered = registration.recipients
+        self.save_recipients()
 
     def save_recipients(self) -> None:
         """Keep the registered recipients, for subjects that a later registration omits, and wrap every key for a new one."""
@@ -105,14 +113,25 @@ class OutboxKeys:
         """
         day_key = self._day_key
         if day_key is None or (day_key.subject, day_key.day) != (subject, day):
-            stored = next((key for key in self.stored.values() if key[2:] == (subject, day, False, False)), None)
-            if stored is None:
-                stored, key = self._create(subject, day)
-            else:
+            usable = [number for number, key in self.stored.items() if key[2:] == (subject, day, False, False)]
+            if usable:
+                stored = self.stored[max(usable)]  # the newest, if the key was changed on this day
                 key = self._open_local(stored)
+            else:
+                stored, key = self._create(subject, day)
             day_key = DayKey(stored.number, stored.id, subject, day, AESGCMSIV(key.secret))
             self._day_key = day_key
         return day_key
+
+    def rotate(self, subject: str, day: int) -> StoredKey:
+        """Create another data key of a UTC day; `current` returns it from now on.
+
+        Raises:
+            RegistrationError: the subject was never registered.
+        """
+        stored, _ = self._create(subject, day)
+        self._day_key = None
+        return stored
 
     def for_clinic(self, ids: Iterable[bytes], *, also_held: bool) -> tuple[list[KeyStatement], list[WrappedKey]]:
         """Statements and wrapped keys of these ids. Omits those that the clinic holds, unless `also_held`."""
@@ -199,6 +218,17 @@ class OutboxKeys:
         if row is None:
             raise PermanentError(f"the buffer {self._database.path} is damaged: a data key of {key.subject} is missing")
         return DataKey(key.id, self._keys.hub.open(row[0], local_purpose(key.id)))
+
+
+def read_keys(path: Path) -> list[StoredKey]:
+    """Return the keys of a buffer that another process may have open, without their secrets. Changes nothing.
+
+    Raises:
+        SyncError: the buffer cannot be read.
+    """
+    with translating_sqlite_errors(path), closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+        connection.execute("PRAGMA query_only = ON")
+        return [StoredKey(*row) for row in connection.execute(f"{_SELECT} ORDER BY number")]
 
 
 def local_purpose(key_id: bytes) -> bytes:

@@ -270,6 +270,28 @@ class Outbox:
         """Make alerts and vital signs pending again that were acknowledged 10 min ago and have no receipt. Returns how many."""
         return self._defer(lambda: self._acks.requeue_unopened(self._now_s()))
 
+    def rotate_key(self) -> bytes:
+        """Seal what is stored from now on with a new data key; returns its id. The earlier one opens what it sealed.
+
+        Raises:
+            TransientError: the disk is full or the buffer locked. Nothing was changed.
+        """
+
+        def rotate() -> bytes:
+            key = self._keys.rotate(self._subject, sealing_day(self._epoch))
+            self._sweep.keep_key(key.number)
+            return key.id
+
+        return self._run_or_use_reserve(self._database.run, rotate)
+
+    def use_registration(self, registration: Registration) -> None:
+        """Wrap the data keys for the recipients of a newer registration, those of blocks that wait for the clinic included.
+
+        Raises:
+            TransientError: the disk is full or the buffer locked; the call may be repeated.
+        """
+        self._run_or_use_reserve(self._database.run, lambda: self._keys.register(registration))
+
     def release_archive(self, subject: str, from_s: int, to_s: int) -> int:
         """Make the blocks in `archive` pending that may hold samples of a subject from a time (seconds since 1970).
 

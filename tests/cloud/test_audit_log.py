@@ -21,7 +21,6 @@ from cloud.folder import ClinicFolder
 from cloud.ingest import handle_message
 from cloud.signing_keys import SigningKeys
 from cloud.store import Store
-from cloud.store import tables as store_tables
 from cloud.store.audit import cut_log, read_log, read_rows, read_state
 from cloud.store.audit_hubs import list_hub_logs
 from sync.audit import (
@@ -443,18 +442,6 @@ def test_a_cut_log_is_checked_from_the_cut_on(site: Site, hub: Hub) -> None:
     assert problems(site) == []
     site.execute("UPDATE audit_log SET cut = NULL")
     assert [finding.row for finding in site.check().findings][-1] == 1
-
-
-def test_a_store_of_the_schema_before_gets_the_log(databases: Databases, signing: SigningKeys) -> None:
-    with closing(Store.open(databases.location("blocks"))) as store, store.transaction() as connection:
-        for table in (store_tables.audit_rows, store_tables.audit_log, store_tables.audit_hubs, store_tables.audit_refusals):
-            table.drop(connection)
-        connection.execute(text("UPDATE schema_version SET version = 3"))
-    with closing(Store.open(databases.location("blocks"))) as store:
-        site = Site(databases, store, signing)
-        site.append(1)
-        assert len(site.rows()) == 1
-        assert site.check().findings == ()
 
 
 class TestCommands:

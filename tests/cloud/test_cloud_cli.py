@@ -21,6 +21,7 @@ from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
 from cloud.changes import SensorKey
 from cloud.cli import main
+from cloud.migrations import migrate
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.tables import open_projections
@@ -134,12 +135,14 @@ def test_rebuilds_the_projections_from_the_blocks(folder: Path, hub: Hub, capsys
     engine.dispose()
 
 
-def test_recreates_projections_of_an_unknown_version(folder: Path) -> None:
+def test_recreates_projections_of_an_old_version(folder: Path) -> None:
     engine = open_projections(folder / "projections.db")
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE alerts")
-        connection.execute(tables.source.update().values(schema=99))
+        connection.exec_driver_sql("DROP TABLE projections_revision")
+        connection.execute(tables.source.update().values(schema=5))
     engine.dispose()
+    migrate(folder / "projections.db", tables.SCHEMA, may_contract=True)
     engine = open_projections(folder / "projections.db")
     assert alert_queries.list_alerts(engine, EVERY_SUBJECT, ListCursor(0)) == {"revision": 0, "alerts": [], "next": None}
     engine.dispose()

@@ -17,9 +17,11 @@ from cloud.api.alert_queries import ListCursor
 from cloud.cli import main
 from cloud.clinic_keys import load_keys
 from cloud.key_migration import migrate_keys
+from cloud.migrations import migrate
 from cloud.projections import project_records
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
+from cloud.store.schema import SCHEMA
 from sync.errors import TransientError
 from sync.key_files import KeyFileError
 from tests.clinic_testbed import Clinic, open_all
@@ -36,6 +38,7 @@ def old(clinic: Clinic) -> Clinic:
     for vector, name in (("store_v1.db", "blocks.db"), ("clinic_v1.key", "clinic.key")):
         shutil.copyfile(VECTORS / vector, folder / name)
         (folder / name).chmod(0o600)
+    migrate(folder / "blocks.db", SCHEMA, may_contract=True)
     (folder / "clinic.pub").write_text("public")
     return clinic
 

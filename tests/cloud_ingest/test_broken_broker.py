@@ -11,7 +11,8 @@ import pytest
 
 from config.endpoint import Endpoint
 from sync.errors import TransientError
-from sync.mqtt import BACKOFF_S, RECEIVE_QUEUE_LENGTH, USEFUL_AFTER_S, Backoff, Connected, Disconnected, Message, MqttClient
+from sync.mqtt import RECEIVE_QUEUE_LENGTH, Connected, Disconnected, Message, MqttClient
+from sync.mqtt_backoff import BACKOFF_S, USEFUL_AFTER_S, Backoff
 from sync.wire import MESSAGE_LIMIT_BYTES, ack_topic
 
 HUB = "hub-1"
@@ -105,7 +106,7 @@ def test_names_a_broker_that_closes_at_a_publish(testbed: Any, caplog: pytest.Lo
 
 
 def test_names_a_missing_broker_once(testbed: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sync.mqtt.BACKOFF_S", (0.01, 0.01))
+    monkeypatch.setattr("sync.mqtt_backoff.BACKOFF_S", (0.01, 0.01))
 
     async def scenario() -> tuple[int, str | None]:
         with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -13,8 +13,8 @@ from sqlalchemy import create_engine, text
 
 from cloud.check_message import NOT_ASSIGNED
 from cloud.store import Store
+from cloud.store.schema import SCHEMA
 from cloud.store.stored_blocks import StoreCounts
-from cloud.store.tables import SCHEMA_VERSION
 from sync.chain import block_digest, extend_chain
 from sync.data_keys import WrappedKey
 from sync.errors import PermanentError, TransientError
@@ -277,10 +277,10 @@ class TestStoreFile:
         Store.open(path).close()
         engine = create_engine(f"sqlite:///{path}")
         with engine.begin() as connection:
-            connection.execute(text("UPDATE schema_version SET version = version + 1"))
+            connection.execute(text("UPDATE schema_version SET version = :version"), {"version": SCHEMA.newest + 1})
         engine.dispose()
         before = path.read_bytes()
-        with pytest.raises(PermanentError, match=rf"newer pulsegate \(schema {SCHEMA_VERSION + 1}.*update"):
+        with pytest.raises(PermanentError, match=rf"newer pulsegate \(schema {SCHEMA.newest + 1}.*update"):
             Store.open(path)
         assert path.read_bytes() == before
 

@@ -1,15 +1,13 @@
-"""One scenario over the in-process link, amqtt and mosquitto with TLS: the link of the other tests must behave like MQTT."""
+"""Uplink and ingest over amqtt with SQLite, and over mosquitto with TLS and PostgreSQL; the in-process link behaves alike."""
 
 import asyncio
-import contextlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from amqtt.broker import Broker
 
 from cloud.ingest import run_ingest
 from cloud.site.mosquitto import INGEST
@@ -17,43 +15,14 @@ from config.endpoint import Endpoint
 from sync.errors import TransientError
 from sync.mqtt import IN_FLIGHT_LIMIT, Connected, Disconnected, Message, MqttClient
 from sync.wire import UP_TOPICS, ack_topic, up_topic
+from tests.brokers import run_amqtt, run_broker_beside, running_clients
 from tests.cloud_ingest.ingest_testbed import ACK_KEY, HUB, NOW_US
-from tests.databases import ON_BOTH
-from tests.mosquitto import Broker as Mosquitto
+from tests.databases import ON_BOTH, Databases
+from tests.mosquitto import free_port
 
 DATABASES = ON_BOTH
 TIMEOUT_S = 30.0
 Interrupt = Callable[[], Awaitable[None]]
-
-
-@asynccontextmanager
-async def broker(port: int = 0) -> AsyncIterator[int]:
-    """Run amqtt on this port, or on a free one. All connections are aborted at the end, because amqtt may hang on them."""
-    listener = {"type": "external"}
-    plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
-    amqtt = Broker({"listeners": {"default": listener, "test": listener}, "plugins": plugins})
-    await amqtt.start()
-    writers: list[asyncio.StreamWriter] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        await amqtt.stream_connected(reader, writer, "test")
-
-    server = await asyncio.start_server(serve, "127.0.0.1", port)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for writer in writers:
-            writer.transport.abort()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5.0):
-                await amqtt.shutdown()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 async def call_inline(function: Callable[..., Any], /, *values: Any) -> Any:
@@ -61,7 +30,7 @@ async def call_inline(function: Callable[..., Any], /, *values: Any) -> Any:
 
 
 @asynccontextmanager
-async def over_link(link: Any, _request: pytest.FixtureRequest) -> AsyncIterator[tuple[Any, Any, Interrupt]]:
+async def over_link(link: Any) -> AsyncIterator[tuple[Any, Any, Interrupt]]:
     async def interrupt() -> None:
         link.cut()
         await asyncio.sleep(0.01)
@@ -72,43 +41,14 @@ async def over_link(link: Any, _request: pytest.FixtureRequest) -> AsyncIterator
 
 
 @asynccontextmanager
-async def running_clients(*clients: MqttClient) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(client.run()) for client in clients]
-        yield
-        for task in running:
-            task.cancel()
-
-
-@asynccontextmanager
-async def over_amqtt(_link: Any, _request: pytest.FixtureRequest) -> AsyncIterator[tuple[MqttClient, MqttClient, Interrupt]]:
-    port = free_port()
-    async with AsyncExitStack() as running:
-        await running.enter_async_context(broker(port))
-
-        async def interrupt() -> None:
-            await running.aclose()
-            await running.enter_async_context(broker(port))
-
-        hub = MqttClient(Endpoint("127.0.0.1", port), client_id=HUB, subscriptions=[ack_topic(HUB)])
-        clinic = MqttClient(Endpoint("127.0.0.1", port), client_id="ingest", subscriptions=UP_TOPICS)
-        async with running_clients(hub, clinic):
-            yield hub, clinic, interrupt
-
-
-@asynccontextmanager
-async def over_mosquitto(_link: Any, request: pytest.FixtureRequest) -> AsyncIterator[tuple[MqttClient, MqttClient, Interrupt]]:
-    """With TLS on both sides, and a broker that is killed."""
-    mosquitto: Mosquitto = request.getfixturevalue("broker")
-
-    async def interrupt() -> None:
-        await asyncio.to_thread(mosquitto.kill)
-        await asyncio.to_thread(mosquitto.start)
-
-    hub = MqttClient(mosquitto.hub(HUB), client_id=HUB, subscriptions=[ack_topic(HUB)])
-    clinic = MqttClient(mosquitto.service(INGEST), client_id="ingest/1", subscriptions=UP_TOPICS)
-    async with running_clients(hub, clinic):
-        yield hub, clinic, interrupt
+async def over_mqtt(
+    databases: Databases, request: pytest.FixtureRequest
+) -> AsyncIterator[tuple[MqttClient, MqttClient, Interrupt]]:
+    async with run_broker_beside(databases, request) as broker:
+        hub = MqttClient(broker.hub(HUB), client_id=HUB, subscriptions=[ack_topic(HUB)])
+        clinic = MqttClient(broker.service(INGEST), client_id="ingest/1", subscriptions=UP_TOPICS)
+        async with running_clients((hub, clinic)):
+            yield hub, clinic, broker.restart
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -118,20 +58,17 @@ async def wait_until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.sqlite_only
-@pytest.mark.parametrize("transport", [over_link, over_amqtt])
+def test_the_link_of_the_other_tests_behaves_like_mqtt(testbed: Any, make_link: Callable[[], Any]) -> None:
+    check_that_every_block_arrives_once(testbed, lambda: over_link(make_link()))
+
+
 def test_every_block_arrives_once_despite_a_broker_restart(
-    testbed: Any, make_link: Callable[[], Any], transport: Any, request: pytest.FixtureRequest
+    testbed: Any, databases: Databases, request: pytest.FixtureRequest
 ) -> None:
-    check_that_every_block_arrives_once(testbed, make_link(), transport, request)
+    check_that_every_block_arrives_once(testbed, lambda: over_mqtt(databases, request))
 
 
-def test_every_block_arrives_once_although_mosquitto_is_killed(
-    testbed: Any, make_link: Callable[[], Any], request: pytest.FixtureRequest
-) -> None:
-    check_that_every_block_arrives_once(testbed, make_link(), over_mosquitto, request)
-
-
-def check_that_every_block_arrives_once(testbed: Any, link: Any, transport: Any, request: pytest.FixtureRequest) -> None:
+def check_that_every_block_arrives_once(testbed: Any, transport: Any) -> None:
     async def scenario() -> int:
         committed = 0
 
@@ -139,7 +76,7 @@ def check_that_every_block_arrives_once(testbed: Any, link: Any, transport: Any,
             nonlocal committed
             committed += 1
 
-        async with transport(link, request) as (hub, clinic, interrupt):
+        async with transport() as (hub, clinic, interrupt):
             uplink = testbed.uplink(hub, call_inline)
             async with asyncio.TaskGroup() as tasks:
                 receiver = testbed.clinic
@@ -173,7 +110,7 @@ def test_the_client_falls_back_to_mqtt_3_1_1() -> None:
     """amqtt rejects MQTT 5 with the return code of 3.1.1 and closes the connection."""
 
     async def scenario() -> None:
-        async with broker() as port:
+        async with run_amqtt() as port:
             client = MqttClient(Endpoint("127.0.0.1", port), client_id="a", subscriptions=["there/#"])
             async with asyncio.TaskGroup() as tasks, asyncio.timeout(TIMEOUT_S):
                 running = tasks.create_task(client.run())
@@ -189,12 +126,11 @@ def test_the_client_falls_back_to_mqtt_3_1_1() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("transport", [over_amqtt, over_mosquitto])
-def test_more_messages_than_the_window_arrive_in_order(transport: Any, request: pytest.FixtureRequest) -> None:
+def test_more_messages_than_the_window_arrive_in_order(databases: Databases, request: pytest.FixtureRequest) -> None:
     topic, n = up_topic(HUB, "wave"), 2 * IN_FLIGHT_LIMIT
 
     async def scenario() -> list[Any]:
-        async with asyncio.timeout(TIMEOUT_S), transport(None, request) as (sender, receiver, _):
+        async with asyncio.timeout(TIMEOUT_S), over_mqtt(databases, request) as (sender, receiver, _):
             assert [await client.receive() for client in (sender, receiver)] == [Connected(), Connected()]
             for i in range(n):
                 await sender.publish(topic, b"%d" % i)
@@ -211,7 +147,7 @@ def test_the_client_waits_for_a_broker_and_reports_the_missing_connection() -> N
             running = tasks.create_task(client.run())
             with pytest.raises(TransientError, match=f"no connection to the broker 127.0.0.1:{port}"):
                 await client.publish("a", b"")
-            async with broker(port):
+            async with run_amqtt(port):
                 assert await client.receive() == Connected()
             assert isinstance(await client.receive(), Disconnected)
             running.cancel()

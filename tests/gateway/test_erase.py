@@ -17,7 +17,7 @@ from tests.gateway.testbed import Testbed, run_scenario
 OURS = (
     "hub.key", "device.key", "device.pub", "buffer.db-wal", "buffer.db-shm", "buffer.db-reserve", "bonds.json", "models.json",
     "status.json", "identity/identity.pem", "identity/roots.pem", "identity/site.json", "identity/time.json",
-    "identity/registration.toml", "answers/0123", ".identity-a1b2c3.pem", ".buffer-x", "enrolment.lock",
+    "identity/registration.toml", "answers/0123", ".identity-a1b2c3.pem", ".buffer-x", "enrolment.lock", "rotate-keys",
 )  # fmt: skip
 
 

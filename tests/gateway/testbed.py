@@ -58,7 +58,7 @@ class Clinic:
         self._registration = folder / "registration.toml"
         self._hub_key, self._command_key = (folder / "agent" / name for name in (DEVICE_PUBLIC_FILE, COMMAND_PUBLIC_FILE))
         self.register("subject-1")
-        self._keys, self._signing = KeyStore(self._folder.keys), SigningKeys.load(self._folder.path)
+        self.keys, self._signing = KeyStore(self._folder.keys), SigningKeys.load(self._folder.path)
         self.store = Store.open(self._folder.blocks)
 
     def register(self, subject: str, from_s: int = START_S) -> Registration:
@@ -89,11 +89,9 @@ class Clinic:
         opened: list[tuple[str, bytes]] = []
         for row in self.store.blocks_after(None, 10**9):
             statement = self.store.key_statement(HUB, row.key)
-            (wrapped,) = self.store.wrapped_keys(HUB, row.key)
-            recipient = self._keys.recipient(wrapped.recipient)
+            wraps = [(wrapped, self.keys.recipient(wrapped.recipient)) for wrapped in self.store.wrapped_keys(HUB, row.key)]
             assert statement is not None
-            assert recipient is not None
-            key = unwrap_key(wrapped, statement, hub=HUB, recipient=recipient)
+            key = next(unwrap_key(wrapped, statement, hub=HUB, recipient=pair) for wrapped, pair in wraps if pair)
             opened.append((statement.subject, open_block(row.block, key)[1]))
         return opened
 

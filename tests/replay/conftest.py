@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from drivers.registry import load_drivers
-from gateway.arguments import add_replay_arguments
 from gateway.models import load_models
+from gateway.recording_arguments import add_replay_arguments
 from gateway.replay.run import Player, empty_result, replay
 from gateway.replay.sources import open_source
 from reporting.result import OutputRecord, ReplayResult

@@ -30,7 +30,7 @@ ALONE = "hub-alone"
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sync.mqtt.BACKOFF_S", (0.01, 0.01))
+    monkeypatch.setattr("sync.mqtt_backoff.BACKOFF_S", (0.01, 0.01))
 
 
 @asynccontextmanager

@@ -1,6 +1,5 @@
 """PostgreSQL on another computer: TLS 1.3 both ways, of this site only, with a password as well."""
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,34 +11,19 @@ from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
 from cloud.site import Authority, Kind
 from cloud.site.certificates import LIFE_S
-from cloud.site.postgresql import write_database_config
 from cloud.store import Store
 from sync.errors import SyncError, TransientError
 from tests.mosquitto import HOST, make_identity, now_s
-from tests.postgresql import USER, Server, run_server
+from tests.postgresql import USER
+from tests.site.conftest import SiteDatabase
 from tests.tls_probe import check_tls_policy
 
 
-@pytest.fixture(scope="module")
-def site() -> Iterator[tuple[Server, Authority]]:
-    """The server's account reads the site's public files, so the site is in the server's folder."""
-    created: list[Authority] = []
-
-    def configure(folder: Path) -> Path:
-        created.append(Authority.create(folder / "site", "Testklinik", "DE", "Bayern", now_s()))
-        identity = make_identity(created[0], folder / "identity", Kind.SERVICES, "database", hosts=[HOST])
-        return write_database_config(folder / "config", created[0], identity)
-
-    with run_server(configure) as server:
-        server.create("blocks")
-        yield server, created[0]
-
-
 @pytest.fixture
-def url(site: tuple[Server, Authority], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PostgresUrl:
-    server, authority = site
+def url(site_database: SiteDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PostgresUrl:
+    server = site_database.server
     monkeypatch.setenv("PGPASSFILE", str(server.password_file))
-    identity = make_identity(authority, tmp_path / "ingest", Kind.SERVICES, "ingest")
+    identity = make_identity(site_database.authority, tmp_path / "ingest", Kind.SERVICES, "ingest")
     return PostgresUrl(USER, HOST, server.port, "blocks", identity, "DE")
 
 
@@ -75,20 +59,20 @@ def test_a_certificate_does_not_replace_the_password(url: PostgresUrl, monkeypat
 
 @pytest.mark.parametrize("kind", [Kind.HUBS, Kind.STAFF])
 def test_the_password_does_not_replace_a_certificate_of_a_service(
-    url: PostgresUrl, site: tuple[Server, Authority], tmp_path: Path, kind: Kind
+    url: PostgresUrl, site_database: SiteDatabase, tmp_path: Path, kind: Kind
 ) -> None:
-    other = make_identity(site[1], tmp_path / "other", kind, "ingest")
+    other = make_identity(site_database.authority, tmp_path / "other", kind, "ingest")
     assert "refuses our certificate, which is of another site or purpose" in refusal(replace(url, identity=other))
 
 
-def test_an_expired_certificate_is_refused_and_a_renewed_one_used(url: PostgresUrl, site: tuple[Server, Authority]) -> None:
+def test_an_expired_certificate_is_refused_and_a_renewed_one_used(url: PostgresUrl, site_database: SiteDatabase) -> None:
     assert url.identity is not None
     with closing(Store.open(url)) as store:
-        make_identity(site[1], url.identity, Kind.SERVICES, "ingest", at_s=now_s() - LIFE_S[Kind.SERVICES] - 1)
-        site[0].end_connections()
+        make_identity(site_database.authority, url.identity, Kind.SERVICES, "ingest", at_s=now_s() - LIFE_S[Kind.SERVICES] - 1)
+        site_database.server.end_connections()
         with pytest.raises(TransientError, match="refuses our certificate, which has expired"):
             store.count_blocks()
-        make_identity(site[1], url.identity, Kind.SERVICES, "ingest")
+        make_identity(site_database.authority, url.identity, Kind.SERVICES, "ingest")
         assert store.count_blocks() == 0
 
 

@@ -1,17 +1,11 @@
 """A site's services, each in a process of its own: a hub's alert over mosquitto and PostgreSQL reaches a person's browser."""
 
-import asyncio
 import json
-import os
-import signal
+import re
 import ssl
-import subprocess
-import sys
-import threading
+from ast import literal_eval
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -19,119 +13,22 @@ from playwright.sync_api import Browser, Error, expect
 
 from cloud.audit_actors import staff
 from cloud.cli import main
+from cloud.metrics_server import MONITOR
 from cloud.site import Kind
 from cloud.site.mosquitto import INGEST, OPENER, PAGE
 from cloud.store import Store
 from cloud.store.audit import read_rows
-from config.tls import make_client_context
 from sync.audit import Action, read_row
-from sync.mqtt import Connected, Message, MqttClient
-from sync.wire import ack_topic, receipt_topic
 from tests.browser import chromium
-from tests.clinic_testbed import Clinic
-from tests.cloud.synthetic import alert
-from tests.mosquitto import Broker, free_port
+from tests.mosquitto import HOST, Broker
 from tests.postgresql import Server
+from tests.site.running_site import LIMIT_S, Site
 
-LIMIT_S = 60
-SETTINGS = """
-data = "clinic"
-public = "{public}"
-[databases]
-store = "{store}"
-projections = "{projections}"
-[broker]
-host = "127.0.0.1"
-port = {broker}
-region = "DE"
-[ingest]
-identity = "{ingest}"
-key = "clinic/acknowledgement.key"
-audit_key = "clinic/audit.pub"
-[opener]
-identity = "{opener}"
-key = "clinic/receipt.key"
-audit_key = "clinic/audit.key"
-[page]
-identity = "{page}"
-hosts = ["localhost"]
-listen = "127.0.0.1"
-port = {port}
-"""
-
-
-class Process:
-    """One service. It is ready when it has printed a line."""
-
-    def __init__(self, service: str, config: Path, environment: dict[str, str]) -> None:
-        command = [sys.executable, "-m", "cloud.cli", service, "--config", str(config)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-        self._is_ready = threading.Event()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def wait_ready(self) -> None:
-        assert self._is_ready.wait(LIMIT_S)
-        assert self._process.poll() is None, self._process.stderr and self._process.stderr.read()
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-
-    def wait(self) -> tuple[int, str]:
-        """Return exit code and what it logged."""
-        self._process.wait(LIMIT_S)
-        self._reader.join()
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        with self._process.stdout, self._process.stderr:
-            return self._process.returncode, self._process.stderr.read()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        self._process.stdout.readline()
-        self._is_ready.set()
-
-
-class Site:
-    """The files of a site, and its processes."""
-
-    def __init__(self, folder: Path, broker: Broker, postgresql: Server) -> None:
-        self.broker, self.clinic, self.port = broker, Clinic(folder / "clinic"), free_port()
-        self.hub = self.clinic.add_hub()
-        for name in ("site_blocks", "site_projections"):
-            postgresql.create(name)
-        self.store = postgresql.url("site_blocks")
-        self.config = folder / "site.toml"
-        identities = {name: broker.identity(Kind.SERVICES, name) for name in (INGEST, OPENER, PAGE)}
-        urls = {"store": self.store, "projections": postgresql.url("site_projections")}
-        values = {"public": broker.authority.public, "broker": broker.services_port, "port": self.port}
-        self.config.write_text(SETTINGS.format(**identities, **urls, **values))
-        environment = {**os.environ, "PGPASSFILE": str(postgresql.password_file)}
-        self.processes = [Process(name, self.config, environment) for name in ("ingest", "ingest", "opener", "serve")]
-
-    def send(self, alert_id: str) -> None:
-        """Send an alert as the hub, and wait for the clinic's acknowledgement and receipt."""
-        with ThreadPoolExecutor(1) as thread:  # the browser runs an event loop on this one
-            thread.submit(asyncio.run, self._send(alert_id)).result()
-
-    async def _send(self, alert_id: str) -> None:
-        message = self.hub.message(self.hub.seal_records("alert", alert(id=alert_id)))
-        topics = [ack_topic("hub-1"), receipt_topic("hub-1")]
-        client = MqttClient(self.broker.hub("hub-1"), client_id="hub-1", subscriptions=topics)
-        answers: set[str] = set()
-        async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(client.run())
-            assert await client.receive() == Connected()
-            await client.publish(message.topic, message.payload)
-            while answers != set(topics):
-                event = await client.receive()
-                assert isinstance(event, Message)
-                answers.add(event.topic)
-            running.cancel()
-
-    def connect(self, identity: Path | None) -> HTTPSConnection:
-        context = make_client_context(self.broker.authority.roots.decode(), "DE", identity=identity)
-        return HTTPSConnection("localhost", self.port, timeout=LIMIT_S, context=context)
+CONNECTION = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (INFO|WARNING) cloud\.connection_log: "
+    r"(page|metrics): (refused a )?connection from 127\.0\.0\.1:\d+(: [a-z0-9 ]+| of [a-z-]+)"
+)
+"""The only lines of a log when all goes well."""
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +43,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, broker: Broker, postgresql: S
         for process in site.processes:
             process.stop()
         ends = [process.wait() for process in site.processes]
-    assert ends == [(0, "")] * 4
+    assert [code for code, _ in ends] == [0] * 4
+    for _, log in ends:
+        assert all(CONNECTION.fullmatch(line) for line in log.splitlines()), log
 
 
 def list_alerts(site: Site, identity: Path | None) -> list[str]:
@@ -173,6 +72,44 @@ def test_who_has_no_certificate_of_the_staff_sees_nothing(site: Site) -> None:
             list_alerts(site, identity)
 
 
+def test_the_monitor_reads_the_metrics_of_each_service(site: Site) -> None:
+    list_alerts(site, site.broker.identity(Kind.STAFF, "dr-may"))
+    ingest, opener, page = (site.read_metrics(name) for name in ("ingest", "opener", "serve"))
+    n = ingest["pulsegate_ingest_blocks_total"]
+    assert n >= 1
+    assert ingest["pulsegate_ingest_messages_total{acknowledged}"] == n
+    assert ingest["pulsegate_ingest_seconds_count"] >= 1
+    assert ingest["pulsegate_ingest_seconds_bucket{10.0}"] == ingest["pulsegate_ingest_seconds_count"]
+    assert ingest["pulsegate_ingest_pauses_total"] == 0
+    assert opener["pulsegate_opener_blocks_total{alert}{opened}"] == n
+    assert opener["pulsegate_alert_opened_seconds_count"] == opener["pulsegate_alert_received_seconds_count"] == n
+    assert opener["pulsegate_alert_opened_seconds_bucket{60.0}"] == n
+    assert opener["pulsegate_hubs{registered}"] == 1
+    assert opener["pulsegate_hubs{silent}"] == 0
+    assert page["pulsegate_page_request_seconds_count{2xx}"] >= 1
+    assert page["pulsegate_connections_total{accepted}{page}"] >= 1
+    assert page["process_resident_memory_bytes"] > 0
+
+
+def test_the_metrics_are_for_the_monitor_only(site: Site) -> None:
+    identity = site.broker.identity
+    for process in site.processes:
+        for stranger in (None, identity(Kind.HUBS, MONITOR), identity(Kind.STAFF, MONITOR)):
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                site.ask_metrics(process, stranger)
+        assert site.ask_metrics(process, identity(Kind.SERVICES, INGEST))[0] == 403
+        assert site.ask_metrics(process, identity(Kind.SERVICES, MONITOR), "/")[0] == 404
+
+
+def test_the_services_connect_to_broker_and_database_only(site: Site) -> None:
+    """Besides, paho connects to itself on loopback, to wake its thread."""
+    found = {literal_eval(line) for line in site.destinations.read_text().splitlines()}
+    paths = {path for path in found if isinstance(path, str) and path.startswith("/")}
+    assert paths == {f"{site.store.host}/.s.PGSQL.{site.store.port}"}
+    assert (HOST, site.broker.services_port) in found
+    assert {host if isinstance(host, str) else host[0] for host in found - paths} == {HOST}
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
@@ -195,5 +132,6 @@ def test_a_browser_with_the_file_of_the_operator_shows_the_page(
         expect(page.locator("#alerts li")).to_have_count(1, timeout=LIMIT_S * 1000)
         site.send("two")  # arrives by the live feed
         expect(page.locator("#alerts li")).to_have_count(2, timeout=LIMIT_S * 1000)
+    assert site.read_metrics("serve")["pulsegate_alert_shown_seconds_count"] >= 1
     with browser.new_context(ignore_https_errors=True) as context, pytest.raises(Error, match="net::ERR"):
         context.new_page().goto(address)

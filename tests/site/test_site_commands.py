@@ -95,7 +95,7 @@ def test_the_configuration_of_the_database_asks_for_tls_and_certificates(run: Ru
 
 
 def test_a_revoked_hub_is_cut_from_the_running_broker(broker: Broker, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sync.mqtt.BACKOFF_S", (0.01, 0.01))
+    monkeypatch.setattr("sync.mqtt_backoff.BACKOFF_S", (0.01, 0.01))
     data = broker.authority.folder.parent / "clinic"
     data.mkdir()
     (data / "site").symlink_to(broker.authority.folder)

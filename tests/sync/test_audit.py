@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.audit import (
+    ROWS,
     Action,
     Actor,
     AuditEvent,
@@ -25,7 +26,7 @@ from sync.audit import (
     log_start,
     object_id,
 )
-from sync.audit_check import ROWS, LogReport, StoredLog, check_log
+from sync.audit_check import LogReport, StoredLog, check_log
 from sync.audit_heads import (
     HubAudit,
     SignedHead,
