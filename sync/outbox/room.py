@@ -56,7 +56,7 @@ def make_room(database: OutboxDatabase, tables: BlockTables, needed_bytes: int) 
         for sequence in tables.where("lane = ? AND pending > 0", lane):
             if freed >= needed_bytes or count >= STEP_BLOCKS:
                 return freed
-            rows = _first_rows(tables.read_answered(sequence, (None,), STEP_BLOCKS - count), needed_bytes - freed)
+            rows = _first_rows(tables.read_pending(sequence, STEP_BLOCKS - count), needed_bytes - freed)
             drop(database, tables, sequence, rows)
             freed += sum(row.size for row in rows)
             count += len(rows)
