@@ -5,13 +5,15 @@ No label names a patient, a hub or a person: each label has a few fixed values.
 
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloud.store.stored_blocks import StoredBlock
 from sync.records import AlertRecord, Record
+
+if TYPE_CHECKING:  # commands that open blocks load no web server
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 600.0)
 """Limits of the histograms' buckets; those of the service levels, 1, 2 and 10 s, are among them."""
@@ -97,16 +99,16 @@ def note_shown(received_us: int, now_us: int) -> None:
     ALERT_SHOWN_SECONDS.observe(max(0, now_us - received_us) / _US_PER_S)
 
 
-def count_requests(app: ASGIApp) -> ASGIApp:
+def count_requests(app: "ASGIApp") -> "ASGIApp":
     """Return the application with its requests counted."""
 
-    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+    async def counting(scope: "Scope", receive: "Receive", send: "Send") -> None:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
         began_s = time.monotonic()
 
-        async def note(message: Message) -> None:
+        async def note(message: "Message") -> None:
             if message["type"] == "http.response.start":
                 PAGE_SECONDS.labels(f"{message['status'] // 100}xx").observe(time.monotonic() - began_s)
             await send(message)
