@@ -9,7 +9,7 @@ LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --genera
 
 DATA ?= $(or $(PULSEGATE_DATA),../shared/data)
 
-.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg train evaluate release-models clean lock browser node-library message-bus network-tools postgresql mosquitto site site-demo site-programs site-tools tpm-tools
+.PHONY: help setup demo test check bench bench-peers fuzz soak soak-ecg chaos train evaluate release-models clean lock browser node-library message-bus network-tools postgresql mosquitto site site-demo site-programs site-tools tpm-tools
 
 help:
 	@echo 'make setup   install everything into .venv'
@@ -23,6 +23,7 @@ help:
 	@echo 'make fuzz            run five million damaged inputs through the drivers and a million through the decoders of messages (N=inputs; resumes after an interruption)'
 	@echo 'make soak    run three virtual days of twelve sensors with random faults (HOURS=, SEED=; resumes after an interruption)'
 	@echo 'make soak-ecg  run 30 virtual minutes of twelve ECG straps with random faults'
+	@echo 'make chaos   run a site and 20 hubs for 45 minutes, kill every process and break links, disks and clocks (as root; SEED=)'
 	@echo 'make train           retrain the models from the recordings in DATA (about two hours; resumes after an interruption)'
 	@echo 'make evaluate        recompute the figures on the model cards, and write evaluation reports to build/evaluate'
 	@echo 'make release-models  sign the models with KEY=/path/to/key.pem'
@@ -140,6 +141,11 @@ soak: setup
 
 soak-ecg: setup
 	$(BIN)/python -m benchmarks.soak build/soak-ecg --ecg $(if $(SEED),--seed $(SEED))
+
+# docs/chaos.md says what it does. The folder is named by the time: a run that failed keeps its data.
+chaos: setup network-tools postgresql mosquitto
+	@command -v nft >/dev/null || ls /usr/sbin/nft >/dev/null 2>&1 || ./deploy/system-packages nftables
+	$(BIN)/python -m benchmarks.chaos build/chaos/$$(date +%Y-%m-%dT%H%M%S) $(if $(SEED),--seed $(SEED))
 
 # ecg_beat comes last: it trains on the beats that ecg_qrs detects, and is evaluated with the rhythm that ecg_rhythm reports.
 MODELS := rr_af ecg_quality ecg_rhythm ppg_quality ecg_qrs ecg_beat

@@ -2,6 +2,8 @@
 
 import asyncio
 import multiprocessing
+import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -11,11 +13,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
+from cloud.block_reader import BlockReader
 from cloud.databases import DatabaseLocation
 from cloud.device_keys import DeviceKey
+from cloud.folder import ClinicFolder
 from cloud.ingest import handle_messages, run_ingest
-from cloud.registry import Assignment
+from cloud.key_store import KeyStore
+from cloud.opener import Opener
+from cloud.receipts import ReceiptQueue
+from cloud.registry import Assignment, Registry
+from cloud.services import leave_to_the_page, look_for_work
 from cloud.store import Store
+from cloud.tables import open_projections
 from config.endpoint import Endpoint
 from sync.chain import block_digest, extend_chain, start_chain
 from sync.data_keys import DataKey, WrappedKey, sign_statement
@@ -30,6 +39,7 @@ SUBJECT: Final = "subject-1"
 BLOCK_BYTES: Final = 1000
 """About ten seconds of a strap's ECG, sealed."""
 EPOCH: Final = int(time.time()) << EPOCH_RANDOM_BITS
+SYNCS: Final = 21
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
 
@@ -157,6 +167,42 @@ def _run_worker(location: DatabaseLocation, broker: Endpoint, device: bytes, key
     asyncio.run(serve())
 
 
+@contextmanager
+def running_opener(locations: tuple[DatabaseLocation, DatabaseLocation], folder: Path, broker: Endpoint) -> Iterator[None]:
+    """Run an opener of the store and projections at `locations` in a process of its own; `folder` is the clinic's."""
+    own, others = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_run_opener, args=(locations, folder, broker, others), daemon=True)
+    process.start()
+    others.close()
+    try:
+        own.recv()
+        yield
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _run_opener(locations: tuple[DatabaseLocation, DatabaseLocation], folder: Path, broker: Endpoint, pipe: Connection) -> None:
+    clinic = ClinicFolder(folder)
+    registry, receipt = Registry(clinic.hubs, time.monotonic), clinic.load_or_create_signing_keys().receipt
+
+    async def serve() -> None:
+        mqtt = MqttClient(broker, client_id="opener/1", subscriptions=())
+        with closing(Store.open(locations[0])) as store:
+            receipts = ReceiptQueue(store, receipt, mqtt.publish)
+            reader = BlockReader(store, registry, KeyStore(clinic.keys))
+            opener = Opener(store, open_projections(locations[1]), reader, receipts.put)
+            opener.check_databases()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(mqtt.run())
+                await mqtt.receive()
+                pipe.send(None)
+                for part in (opener.run(leave_to_the_page), look_for_work(opener), receipts.run()):
+                    tasks.create_task(part)
+
+    asyncio.run(serve())
+
+
 def server_cpu_s(database: str) -> float:
     """Return the processor time of all PostgreSQL processes that serve a database."""
     return sum(_cpu_s(path.parent) for path in Path("/proc").glob("[0-9]*/cmdline") if f"pulsegate {database} " in _read(path))
@@ -180,5 +226,18 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what else used the processors: the load of the last minute and the number of processors."""
-    return {"processors": multiprocessing.cpu_count(), "load": float(_read(Path("/proc/loadavg")).split()[0])}
+    """Return what else used the machine: the number of processors, the load of the last minute, and the time of a sync."""
+    load = float(_read(Path("/proc/loadavg")).split()[0])
+    return {"processors": multiprocessing.cpu_count(), "load": load, "sync_ms": _time_sync_ms()}
+
+
+def _time_sync_ms() -> float:
+    """Return the median time to write 8 KiB to the disk, where the server's files are."""
+    times_s = list[float]()
+    with tempfile.TemporaryFile() as file:
+        for _ in range(SYNCS):
+            began_s = time.perf_counter()
+            os.pwrite(file.fileno(), bytes(8192), 0)
+            os.fdatasync(file.fileno())
+            times_s.append(time.perf_counter() - began_s)
+    return round(percentile(times_s, 50) * 1e3, 1)

@@ -287,7 +287,7 @@ class Storm:
         """Writes settings for an agent; returns its arguments."""
         settings = self.folder / f"{data.name}.toml"
         settings.write_text(
-            f'hub = "{HUB}"\nsubject = "{SUBJECT}"\ndata = {json.dumps(str(data))}\n'
+            f'hub = "{HUB}"\nsubject = "{SUBJECT}"\ndata = {json.dumps(str(data))}\nupload = "all"\n'
             f"radio = {json.dumps(f'virtual:{radio}')}\n"
             f'[clinic]\nhost = "127.0.0.1"\nport = {self._mqtt_port}\n'
             'registration = "registration.toml"\n'

@@ -3,8 +3,9 @@
     message ──verify the envelope──> check blocks ──> commit ──> advance marks ──> sign the acknowledgement
                   └──> kept aside, not answered    └──> quarantine (answered under `aside`), or refused
 
-All messages that have arrived are committed together: two transactions for the whole group. No acknowledgement goes out before
-both are on the disk. A hub's status is kept (`cloud.statuses`).
+Messages that wait in the same track (`cloud.tracks`) are committed together: two transactions for the whole group. No
+acknowledgement goes out before both are on the disk. Alerts wait for no other messages, and live data not for a backlog. A
+hub's status is kept (`cloud.statuses`).
 
 `docs/protocol.md` gives the steps. Several ingests may run at once: a block is stored once, and acknowledging it twice does no
 harm.
@@ -14,12 +15,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn
 
 from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message
 from cloud.metrics import note_ingest
 from cloud.outdated import VersionPolicy, find_policy
-from cloud.pressure import Pressure
 from cloud.site_name import SITE
 from cloud.statuses import MALFORMED, NOT_SIGNED, RefusedStatusError, receive_status
 from cloud.store import Store
@@ -28,6 +28,7 @@ from cloud.store.hub_states import note_heard
 from cloud.store.hubs import StoreView
 from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, ProgressRequest, RejectedBlock
 from cloud.store.tables import CONFLICT
+from cloud.tracks import Track, Tracks
 from sync.chain import block_digest
 from sync.consent import NO_CONSENT
 from sync.errors import TransientError
@@ -44,9 +45,6 @@ UNKNOWN_HUB: Final = "?"
 """Hub of rejected messages whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 ERASED: Final = "erased"
 """Reason to refuse a block: its subject was erased. The hub deletes the subject's data keys, too."""
-GROUP_LIMIT: Final = 128
-"""Messages that are committed together: half of what may wait (`sync.mqtt.RECEIVE_QUEUE_LENGTH`), so that there is room for
-those that come meanwhile. A group costs hardly more statements and syncs of the disk than a message does."""
 HEARD_INTERVAL_US: Final = 30_000_000
 """A hub that sends blocks is noted as heard this often. Statuses are noted each, so that this matters for older hubs only."""
 _US_PER_S: Final = 1_000_000
@@ -63,18 +61,11 @@ class Handled(NamedTuple):
     n_work: int
 
 
-class IngestTransport(Transport, Protocol):
-    """Carries the hubs' messages; `waiting` events wait for `receive`."""
-
-    @property
-    def waiting(self) -> int: ...
-
-
 async def run_ingest(
     store: Store,
     registry: Registry,
     key: SigningKey,
-    mqtt: IngestTransport,
+    mqtt: Transport,
     on_committed: Callable[[], None],
     *,
     now_us: Callable[[], int],
@@ -83,47 +74,49 @@ async def run_ingest(
 ) -> NoReturn:
     """Handle messages until cancelled. `on_committed` is called after each commit that made work for the opener.
 
-    `key` signs the acknowledgements, and `audit_key` is the site's public audit key. Messages that wait are handled together.
+    `key` signs the acknowledgements, and `audit_key` is the site's public audit key. `call` runs up to three at once.
     After a transient failure of a commit or an acknowledgement nothing is retried here: the hubs resend unacknowledged blocks.
 
     Raises:
-        PermanentError: the store is damaged.
+        ExceptionGroup: of PermanentError, if the store is damaged.
     """
-    pressure = Pressure()
-    clock_s = asyncio.get_running_loop().time
+    tracks, clock_s = Tracks(), asyncio.get_running_loop().time
+
+    async def handle(track: Track) -> NoReturn:
+        while True:
+            messages = await track.take_group()
+            try:
+                began_s, retry_after_s = clock_s(), tracks.retry_after_s()
+                handled = await call(handle_messages, store, registry, key, messages, now_us(), retry_after_s, audit_key)
+                handled_s = clock_s() - began_s
+                track.pressure.note(handled_s, len(messages))
+                _count(handled, handled_s, tracks.n_waiting, is_pause=retry_after_s > 0)
+                if any(one.n_work for one in handled):
+                    on_committed()
+                for one in handled:
+                    if one.payload is not None:
+                        await mqtt.publish(ack_topic(one.hub), one.payload)
+            except TransientError as error:
+                _log.warning("%d messages not acknowledged; the hubs will resend them: %s", len(messages), error)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_receive_messages(mqtt, tracks))
+        for track in tracks.all:
+            tasks.create_task(handle(track))
+    raise AssertionError("the tasks of ingest must not return")
+
+
+def _count(handled: Sequence[Handled], handled_s: float, waiting: int, *, is_pause: bool) -> None:
+    n_answered = sum(one.payload is not None for one in handled)
+    n_work = sum(one.n_work for one in handled)
+    note_ingest(handled_s, n_answered, len(handled) - n_answered, n_work, waiting, is_pause=is_pause)
+
+
+async def _receive_messages(mqtt: Transport, tracks: Tracks) -> NoReturn:
     while True:
-        messages = await _receive_group(mqtt)
-        try:
-            began_s, retry_after_s = clock_s(), _retry_after_s(pressure, len(messages), mqtt.waiting)
-            arguments = (store, registry, key, messages, now_us(), retry_after_s, audit_key)
-            handled = await call(handle_messages, *arguments)
-            handled_s, n_work = clock_s() - began_s, sum(one.n_work for one in handled)
-            pressure.note(handled_s, len(messages))
-            n_answered = sum(one.payload is not None for one in handled)
-            n_unanswered = len(handled) - n_answered
-            note_ingest(handled_s, n_answered, n_unanswered, n_work, mqtt.waiting, is_pause=retry_after_s > 0)
-            if n_work:
-                on_committed()
-            for one in handled:
-                if one.payload is not None:
-                    await mqtt.publish(ack_topic(one.hub), one.payload)
-        except TransientError as error:
-            _log.warning("%d messages not acknowledged; the hubs will resend them: %s", len(messages), error)
-
-
-def _retry_after_s(pressure: Pressure, n_messages: int, waiting: int) -> int:
-    """Return what to ask the hubs of a group to wait: handling it takes long, or messages come faster than they are handled."""
-    return pressure.retry_after_s(n_messages - 1 + waiting) or int(waiting >= GROUP_LIMIT)
-
-
-async def _receive_group(mqtt: IngestTransport) -> list[Message]:
-    """Wait for a message; return it and those that have come already, at most `GROUP_LIMIT`."""
-    messages = list[Message]()
-    while not messages or (mqtt.waiting and len(messages) < GROUP_LIMIT):
         event = await mqtt.receive()
         if isinstance(event, Message):
-            messages.append(event)
-    return messages
+            tracks.add(event)
 
 
 def handle_message(

@@ -43,8 +43,8 @@ from sync.errors import TransientError
 from sync.records import Record, RecordError, StatusRecord
 from sync.wire import is_count
 
-BATCH_BLOCKS: Final = 64
-"""Blocks per transaction: about 30 ms of work. An alert that arrives meanwhile waits no longer than that."""
+BATCH_BLOCKS: Final = 16
+"""Blocks per transaction: 80 ms of work, if each is ten seconds of a strap. What is urgent and arrives then waits for it."""
 RETRY_DELAY_S: Final = 1.0
 """Delay before the next attempt while a database is locked or full: longer than any transaction here."""
 
@@ -125,7 +125,7 @@ class Opener:
             projections.write_source(connection, work.begin_again(store, state, mismatch))
 
     def open_batch(self) -> int | None:
-        """Open the next batch, alerts first; returns its number of blocks, or None if no block waits."""
+        """Open the next batch, the most urgent blocks first; returns its number of blocks, or None if no block waits."""
         self.check_databases()
         with self._store.transaction() as store:
             with self._projections() as connection:

@@ -5,18 +5,35 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Connection, Executable, Table, case, or_, tuple_
+from sqlalchemy import Connection, Executable, Table, bindparam, case, func, or_, select, tuple_
 
 from cloud import tables
 from cloud.databases import insert_into
+from cloud.prepared_statements import prepared
+from cloud.row_sets import RowInsert
+from cloud.store.stored_blocks import StoredBlockId
 
 MAX_TOTAL: Final = 2**53 - 1
 """Totals stay at this value: the largest integer that JavaScript represents exactly."""
 TOTALS: Final = ("samples", "undecodable", "gaps", "missing_samples")
-INSERTS: Final = {
-    table: table.insert().returning(table.c.id)
-    for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)
-}
+
+
+def _insert_rows(table: Table) -> tuple[RowInsert, tuple[str, ...]]:
+    """Return an INSERT of rows that returns their numbers, and the columns to give."""
+    names = tuple(column.name for column in table.c if column.name != "id")
+    return RowInsert(table, names, lambda new: new.returning(table.c.id)), names
+
+
+INSERTS: Final = {table: _insert_rows(table) for table in (tables.waveforms, tables.vitals, tables.intervals, tables.findings)}
+
+
+def _are(table: Table, *names: str) -> list[Any]:
+    """Conditions on columns, whose values are given by their names."""
+    return [table.c[name] == bindparam(name) for name in names]
+
+
+DELETE_UNOPENED: Final = prepared(tables.unopened.delete().where(*_are(tables.unopened, *StoredBlockId._fields)))
+COUNT_SENSORS: Final = prepared(select(func.count()).select_from(tables.sensors).where(*_are(tables.sensors, "subject", "hub")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +64,8 @@ def _build(dialect: str) -> Statements:
     next_revision = revision.on_conflict_do_update(index_elements=["name"], set_={"value": counter + 1})
     may_replace_gap = or_(tables.gaps.c.to_us.is_(None), new_gap.to_us.is_not(None))
     return Statements(
-        insert_opened=insert_into(tables.opened, dialect).on_conflict_do_nothing(),
-        next_revision=next_revision.returning(counter),
+        insert_opened=prepared(insert_into(tables.opened, dialect).on_conflict_do_nothing()),
+        next_revision=prepared(next_revision.returning(counter)),
         upsert_unopened=_upsert(tables.unopened, dialect),
         count_block=_upsert(tables.patients, dialect, {"opened": tables.patients.c.opened + 1}),
         upsert_status=_upsert_latest(tables.statuses, dialect),
@@ -73,8 +90,7 @@ def _upsert(table: Table, dialect: str, updates: Mapping[str, Any] | None = None
     statement = insert_into(table, dialect)
     key = list(table.primary_key.columns)
     others = {c.name: statement.excluded[c.name] for c in table.c if not c.primary_key}
-    upsert: Executable = statement.on_conflict_do_update(index_elements=key, set_=dict(updates or others), where=where)
-    return upsert
+    return prepared(statement.on_conflict_do_update(index_elements=key, set_=dict(updates or others), where=where))
 
 
 def _excluded(table: Table, dialect: str) -> Any:

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from sqlalchemy import Table, func, select, tuple_
+from sqlalchemy import Executable, Table, select, tuple_
 from sqlalchemy.engine import Connection, Row
 
 from cloud import tables
 from cloud.changes import ALERT, SENSOR, VITAL, WAVEFORM, AlertKey, BlockOrigin, Change, Position
-from cloud.projection_statements import INSERTS, TOTALS, statements
+from cloud.projection_statements import COUNT_SENSORS, DELETE_UNOPENED, INSERTS, TOTALS, statements
 from cloud.store.stored_blocks import StoredBlockId
 from drivers.kinds import NOT_MEASURED
 from sync.commands import ANSWER_KINDS
@@ -85,8 +85,7 @@ def note_opened(connection: Connection, block: StoredBlockId) -> bool:
     """Note that a block's records are in the projections; returns false if they are already."""
     if not connection.execute(statements(connection).insert_opened, block._asdict()).rowcount:
         return False
-    this = [tables.unopened.c[name] == value for name, value in block._asdict().items()]
-    connection.execute(tables.unopened.delete().where(*this))
+    connection.execute(DELETE_UNOPENED, block._asdict())
     return True
 
 
@@ -119,7 +118,7 @@ def project_records(connection: Connection, origin: BlockOrigin, records: Iterab
     writer = _BlockWriter(connection, origin)
     for record in records:
         writer.write(record)
-    writer.write_totals()
+    writer.finish()
     return writer.changes
 
 
@@ -135,7 +134,7 @@ class _SensorTotals:
 
 
 class _BlockWriter:
-    """Writes the records of one block in their order."""
+    """Writes the records of one block: of each table all rows at once, and of what is replaced by the next record the last."""
 
     def __init__(self, connection: Connection, origin: BlockOrigin) -> None:
         self._connection = connection
@@ -143,6 +142,10 @@ class _BlockWriter:
         self._origin = origin
         self._position = origin.position._asdict()
         self._totals: dict[str, _SensorTotals] = defaultdict(_SensorTotals)
+        self._rows: dict[Table, list[tuple[dict[str, Any], Change | None]]] = defaultdict(list)
+        """Rows to insert, with the change that each one is; its number is added then."""
+        self._latest: dict[tuple[Executable, str, str], dict[str, Any]] = {}
+        """By statement, sensor and kind: the last row."""
         self.changes: list[Change] = []
 
     def write(self, record: Record) -> None:
@@ -168,8 +171,10 @@ class _BlockWriter:
             case UnknownRecord():
                 self._count_unknown(record)
 
-    def write_totals(self) -> None:
-        """Add to the totals of the block's sensors, and keep their latest data."""
+    def finish(self) -> None:
+        """Write what was gathered; add to the totals of the block's sensors, and keep their latest data."""
+        self._write_rows()
+        self._write_latest()
         for sensor, totals in self._totals.items():
             key = self._origin.sensor_key(sensor)
             self.changes.append(Change(SENSOR, *key))
@@ -185,9 +190,8 @@ class _BlockWriter:
             self._check_number_of_sensors()
 
     def _check_number_of_sensors(self) -> None:
-        sensors = tables.sensors.c
-        mine = (sensors.subject == self._origin.subject) & (sensors.hub == self._origin.hub)
-        n = self._connection.execute(select(func.count()).select_from(tables.sensors).where(mine)).scalar_one()
+        mine = {"subject": self._origin.subject, "hub": self._origin.hub}
+        n = self._connection.execute(COUNT_SENSORS, mine).scalar_one()
         if n > MAX_SENSORS:
             raise RecordError(f"its hub names more than {MAX_SENSORS} sensors of one patient")
 
@@ -221,35 +225,40 @@ class _BlockWriter:
             "n": len(record.samples),
             "samples": pack_samples(record.samples),
         }
-        row = self._insert(tables.waveforms, record, columns | self._position)
+        change = Change(WAVEFORM, *self._origin.sensor_key(record.sensor), samples=len(record.samples))
+        self._insert(tables.waveforms, record, columns | self._position, change)
         self._totals[record.sensor].samples += len(record.samples)
         self._add_data(record.sensor, end_us)
-        self.changes.append(Change(WAVEFORM, *self._origin.sensor_key(record.sensor), row, len(record.samples)))
 
     def _write_vital(self, record: VitalRecord) -> None:
         times, origin = record.times, record.origin
         measured = {"at_us": times.at_us, "value": record.value}
         told = {"flags": json.dumps(record.flags), "origin": _origin_or_none(origin)}
-        row = self._insert(tables.vitals, record, measured | self._position | told)
+        change = Change(VITAL, *self._origin.sensor_key(record.sensor))
+        self._insert(tables.vitals, record, measured | self._position | told, change)
         known = {"received_us": self._origin.received_us, "is_result": origin is not None}
         latest = self._row(record) | self._position | measured | known
         if (NOT_MEASURED | {UNCONFIRMED_FLAG}).isdisjoint(record.flags):
-            upsert = self._statements.upsert_latest_result if origin else self._statements.upsert_latest_vital
-            self._connection.execute(upsert, latest)
+            if origin:
+                self._write_latest()  # in the order of the records: a result may replace a value, and the other way round
+                self._connection.execute(self._statements.upsert_latest_result, latest)
+            else:
+                self._latest[self._statements.upsert_latest_vital, record.sensor, record.kind] = latest
         self._add_data(record.sensor, times.arrived_us if origin else times.at_us)
-        self.changes.append(Change(VITAL, *self._origin.sensor_key(record.sensor), row))
 
     def _write_status(self, record: StatusRecord) -> None:
         if record.kind in ANSWER_KINDS:
             return  # about a command: the opener notes it in the store
         told = {"at_us": record.times.at_us, "value": json.dumps(record.value), "origin": _origin_or_none(record.origin)}
-        self._connection.execute(self._statements.upsert_status, self._row(record) | self._position | told)
+        self._latest[self._statements.upsert_status, record.sensor, record.kind] = self._row(record) | self._position | told
         self._add_data(record.sensor, record.times.arrived_us if record.origin else record.times.at_us)
         if record.kind == CONFIRMED_KIND and record.origin is not None:
             self._apply_answer(record.sensor, record.origin.group, is_patient=record.value is True)
 
     def _apply_answer(self, sensor: str, group: int, *, is_patient: bool) -> None:
         """Delete the values of a result that is another person's, or make them the patient's by removing their mark."""
+        self._write_rows()
+        self._write_latest()
         vitals, key = tables.vitals, self._origin.sensor_key(sensor)
         this = [vitals.c[name] == value for name, value in key._asdict().items()]
         this += [vitals.c.origin.startswith(f'{{"group": {group},'), vitals.c.flags.contains(f'"{UNCONFIRMED_FLAG}"')]
@@ -288,9 +297,21 @@ class _BlockWriter:
     def _row(self, record: Any) -> dict[str, Any]:
         return {**self._origin.sensor_key(record.sensor)._asdict(), "kind": record.kind}
 
-    def _insert(self, table: Table, record: Any, columns: Mapping[str, Any]) -> int:
-        """Insert a row; returns the number that the database gave it."""
-        return int(self._connection.execute(INSERTS[table], {**columns, **self._row(record)}).scalar_one())
+    def _insert(self, table: Table, record: Any, columns: Mapping[str, Any], change: Change | None = None) -> None:
+        self._rows[table].append(({**columns, **self._row(record)}, change))
+
+    def _write_rows(self) -> None:
+        for table, rows in self._rows.items():
+            insert, names = INSERTS[table]
+            found = insert.execute(self._connection, [[row[name] for name in names] for row, _ in rows])
+            ids = sorted(row.id for row in found)  # numbers are given in the order of the rows
+            self.changes += [change._replace(row=id_) for id_, (_, change) in zip(ids, rows, strict=True) if change]
+        self._rows.clear()
+
+    def _write_latest(self) -> None:
+        for (statement, _, _), row in self._latest.items():
+            self._connection.execute(statement, row)
+        self._latest.clear()
 
     def _add_data(self, sensor: str, end_us: int) -> None:
         self._totals[sensor].data_us = end_us

@@ -26,7 +26,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from cloud.databases import POSTGRESQL, insert_into
-from cloud.prepared_statements import PREPARED
+from cloud.prepared_statements import prepared
 
 _POSTGRESQL: Final[Dialect] = postgresql.dialect()  # type: ignore[no-untyped-call]
 _PAGE: Final = 5000
@@ -40,7 +40,7 @@ class RowInsert:
         self._names = tuple(names)
         arrays = _unnest([table.c[name] for name in names])
         self._statements = {
-            POSTGRESQL: _prepared(finish(insert_into(table, POSTGRESQL).from_select(self._names, arrays))),
+            POSTGRESQL: prepared(finish(insert_into(table, POSTGRESQL).from_select(self._names, arrays))),
             "sqlite": finish(insert_into(table, "sqlite")),
         }
 
@@ -66,7 +66,7 @@ class RowQuery:
         of_rows = columns[0] if len(columns) == 1 else tuple_(*columns)
         self._is_single = len(columns) == 1
         self._statements = {
-            POSTGRESQL: _prepared(build(of_rows.in_(_unnest(columns)))),
+            POSTGRESQL: prepared(build(of_rows.in_(_unnest(columns)))),
             "sqlite": build(of_rows.in_(bindparam("rows", expanding=True))),
         }
 
@@ -82,10 +82,6 @@ class RowQuery:
         for start in range(0, len(values), _PAGE):
             found += connection.execute(statement, {"rows": values[start : start + _PAGE]} | parameters)
         return found
-
-
-def _prepared(statement: Executable) -> Executable:
-    return statement.execution_options(**{PREPARED: True})
 
 
 class _Processor(Protocol):

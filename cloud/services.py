@@ -100,8 +100,8 @@ async def run_opener_service(settings: SiteSettings, stop: asyncio.Event, print_
                 signer = CommandSigner(store, engine, Registry(settings.data / "hubs", time.monotonic), command, now_us)
                 work = (
                     watch.run(),
-                    opener.run(_leave_to_the_page),
-                    _look_for_work(opener),
+                    opener.run(leave_to_the_page),
+                    look_for_work(opener),
                     receipts.run(),
                     sender.run(),
                     signer.run(),
@@ -153,7 +153,8 @@ async def _announce(is_ready: Awaitable[object], print_line: PrintLine, line: st
     print_line(line)
 
 
-async def _look_for_work(opener: Opener) -> NoReturn:
+async def look_for_work(opener: Opener) -> NoReturn:
+    """Wake an opener that no ingest wakes."""
     while True:
         await asyncio.sleep(WORK_POLL_S)
         opener.wake()
@@ -165,5 +166,5 @@ async def _pass_over_events(mqtt: MqttClient) -> NoReturn:
         await mqtt.receive()
 
 
-async def _leave_to_the_page() -> None:
+async def leave_to_the_page() -> None:
     """It follows the change log by itself."""

@@ -29,6 +29,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cloud.database_errors import is_transient, translating_errors
 from cloud.databases import BIG, POSTGRESQL, DatabaseLocation, open_postgresql, open_sqlite
+from cloud.prepared_statements import use_prepared_statements
 from cloud.schemas import Schema, make_revision_table
 from config.files import make_private
 from sync.errors import PermanentError, TransientError
@@ -350,7 +351,9 @@ def open_projections(location: DatabaseLocation) -> Engine:
 
 def _open_engine(location: DatabaseLocation) -> Engine:
     if not isinstance(location, Path):
-        return open_postgresql(location, BUSY_TIMEOUT_S)
+        engine = open_postgresql(location, BUSY_TIMEOUT_S)
+        use_prepared_statements(engine)
+        return engine
     make_private(location)
     engine = open_sqlite(location, BUSY_TIMEOUT_S)
     event.listen(engine, "connect", _set_up)

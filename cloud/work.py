@@ -14,17 +14,38 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, select, tuple_, update
+from sqlalchemy import Connection, Select, select, tuple_, update
 
 from cloud.projections import Source
+from cloud.row_sets import RowQuery
 from cloud.store import tables
 from cloud.store.stored_blocks import StoredBlock, StoredBlockId, as_stored_blocks
 from sync.wire import STORE_ID_BYTES
 
 _ID: Final = tuple(tables.work.c[name] for name in StoredBlockId._fields)
-_IS_SAME_BLOCK: Final = and_(*(tables.blocks.c[name] == tables.work.c[name] for name in StoredBlockId._fields))
+_WORK: Final = tables.work.c
+
+
+def _next_work(*, is_alert: bool, is_live: bool) -> Select[Any]:
+    """Build the query of the work that came first.
+
+    An index has its order, and the blocks are read afterwards: it reads no more rows than its limit, however many wait.
+    """
+    query = select(*_ID).where(_WORK.is_alert.is_(is_alert), _WORK.is_live.is_(is_live))
+    return query.order_by(_WORK.received_us, _WORK.epoch, _WORK.seq).with_for_update(skip_locked=True)
+
+
+_NEXT_WORK: Final = (
+    _next_work(is_alert=True, is_live=False),
+    _next_work(is_alert=False, is_live=True),
+    _next_work(is_alert=False, is_live=False),
+)
+"""Most urgent first."""
+_BLOCKS: Final = RowQuery(
+    [tables.blocks.c[name] for name in StoredBlockId._fields], lambda are_wanted: select(tables.blocks).where(are_wanted)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +98,15 @@ def read_state(connection: Connection, *, lock: bool = False) -> StoreState:
 
 
 def take_blocks(connection: Connection, limit: int) -> list[StoredBlock]:
-    """Return up to `limit` blocks that are work, alerts only if there are any; locks their work rows on PostgreSQL.
+    """Return up to `limit` blocks that are work; locks their work rows on PostgreSQL.
 
-    The blocks that came first are taken first, so that no hub's backlog delays another's new blocks. They are returned in the
-    order of (epoch, seq) of each hub and lane.
+    They are alerts if there are any, otherwise live blocks, otherwise those of a backlog. Of these the ones that came first are
+    taken first. They are returned in the order of (epoch, seq) of each hub and lane.
     """
-    work = tables.work.c
-    for is_alert in (True, False):
-        query = (
-            select(tables.blocks)
-            .join(tables.work, onclause=_IS_SAME_BLOCK)
-            .where(work.is_alert.is_(is_alert))
-            .order_by(work.received_us, work.epoch, work.seq)
-            .limit(limit)
-            .with_for_update(of=tables.work, skip_locked=True)
-        )
-        if blocks := as_stored_blocks(connection.execute(query)):
-            return sorted(blocks, key=lambda block: (block.hub, block.position))
+    for query in _NEXT_WORK:
+        ids = connection.execute(query.limit(limit)).all()
+        if ids:
+            return sorted(as_stored_blocks(_BLOCKS.execute(connection, ids)), key=lambda block: (block.hub, block.position))
     return []
 
 

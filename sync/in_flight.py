@@ -24,6 +24,11 @@ MAX_BLOCKS: Final = 1000
 """Limit of blocks in flight, for alerts and for all others: it bounds the memory."""
 MAX_MESSAGES: Final = 8
 """Limit of messages in flight, alerts excluded. A full window on a fast link is eight messages of 48 KiB."""
+LIVE_MESSAGES: Final = 2
+"""Messages of these that a backlog leaves to live data."""
+LIVE_SHARE: Final = 8
+"""One part in so many of the bytes in flight is left to live data, too: they must not wait until a message of the backlog is
+acknowledged. On a link of 64 kbit/s it is a kilobyte, about what a strap's hub stores in ten seconds."""
 ALERT_MESSAGES: Final = 16
 """Messages with alerts that may be sent without an answer. Further ones are sent every `ALERT_INTERVAL_S`, until the clinic
 answers one: an alert then waits as long as on a slow link, and takes the others that wait with it."""
@@ -93,16 +98,20 @@ class InFlight:
     def is_empty(self) -> bool:
         return not self._blocks
 
-    def room_bytes(self, lane: Lane, now: float) -> int | None:
-        """Bytes that may be sent now in a lane; 0 if none. None: any number, as for alerts, or if only alerts are in flight."""
+    def room_bytes(self, lane: Lane, now: float, *, is_backlog: bool = False) -> int | None:
+        """Bytes that may be sent now in a lane; 0 if none. None: any number, as for alerts, or if only alerts are in flight.
+
+        A backlog leaves some room to live data.
+        """
         others = len(self._blocks) - self._alerts
         if lane == "alert":
             return 0 if self._alerts >= MAX_BLOCKS or self.alert_wait_s(now) else None
         if not others:
             return None
-        if others >= MAX_BLOCKS or len(self._messages) >= MAX_MESSAGES or not self.is_clinic_responding:
+        n_messages = len(self._messages) + LIVE_MESSAGES * is_backlog
+        if others >= MAX_BLOCKS or n_messages >= MAX_MESSAGES or not self.is_clinic_responding:
             return 0
-        return max(0, self.window_bytes - self._bytes)
+        return max(0, self.window_bytes - self.window_bytes // LIVE_SHARE * is_backlog - self._bytes)
 
     def alert_wait_s(self, now: float) -> float:
         """Return how long the next alert has to wait; 0 as long as fewer than `ALERT_MESSAGES` are unanswered."""

@@ -22,7 +22,7 @@ from typing import Final, NoReturn
 from sync.audit_heads import SiteAudit
 from sync.consent import ConsentAnswer
 from sync.errors import TransientError
-from sync.in_flight import InFlight, SentBlocks
+from sync.in_flight import LIVE_SHARE, InFlight, SentBlocks
 from sync.incoming import Received, receive_ack, receive_receipt
 from sync.keys import HubKeys
 from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message
@@ -204,14 +204,14 @@ class Uplink:
         """The parts of the lanes to send next, most urgent first, up to the first lane for which there is no room."""
         sections: list[Section] = []
         for lane, is_live in SEND_ORDER:
-            room = self._in_flight.room_bytes(lane, asyncio.get_running_loop().time())
+            room = self._in_flight.room_bytes(lane, asyncio.get_running_loop().time(), is_backlog=not is_live)
             if room == 0 or (lane != "alert" and self._pause_s()):
                 break
             limit_bytes = MESSAGE_BLOCKS_LIMIT_BYTES
             if lane != "alert":
                 limit_bytes = min(limit_bytes, self._in_flight.message_bytes)
             if room is not None:
-                if not is_live and room < self._in_flight.window_bytes // 8:
+                if not is_live and room < self._in_flight.window_bytes // LIVE_SHARE:
                     break  # the rest of the window would cut the backlog into small messages: each is a commit at the clinic
                 limit_bytes = min(limit_bytes, room - PACKET_OVERHEAD_BYTES)
             cursor = cursors[lane]

@@ -61,23 +61,24 @@ def make_identity(
 class Broker:
     """A mosquitto with the configuration of a site."""
 
-    def __init__(self, authority: Authority, folder: Path) -> None:
-        """Write the configuration; `start` starts the broker."""
+    def __init__(self, authority: Authority, folder: Path, *, hosts: Sequence[str] = (HOST,)) -> None:
+        """Write the configuration; `start` starts the broker. Its certificate has the names or addresses `hosts`."""
         self.authority, self.folder = authority, folder
         self.hubs_port, self.services_port = free_port(), free_port()
         self.log: list[str] = []
         hubs, services = (Listener(HOST, port) for port in (self.hubs_port, self.services_port))
-        identity = make_identity(authority, folder / "identities" / "broker", Kind.SERVICES, "broker", hosts=(HOST,))
-        self._config = write_broker_config(
+        identity = make_identity(authority, folder / "identities" / "broker", Kind.SERVICES, "broker", hosts=hosts)
+        config = write_broker_config(
             folder / "broker", authority, identity, hubs=hubs, services=services, user=getpass.getuser()
         )
+        assert PROGRAM is not None, "mosquitto is missing: run make mosquitto"
+        self.command = [PROGRAM, "-c", str(config)]
+        self.environment = {**os.environ, "OPENSSL_CONF": "/dev/null"}  # what it allows is in its own configuration
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
     def start(self) -> None:
-        assert PROGRAM is not None, "mosquitto is missing: run make mosquitto"
-        environment = {**os.environ, "OPENSSL_CONF": "/dev/null"}  # what it allows is in its own configuration
-        self._process = subprocess.Popen([PROGRAM, "-c", self._config], stderr=subprocess.PIPE, text=True, env=environment)
+        self._process = subprocess.Popen(self.command, stderr=subprocess.PIPE, text=True, env=self.environment)
         is_running = threading.Event()
         self._reader = threading.Thread(target=self._read_log, args=(self._process, is_running))
         self._reader.start()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -99,17 +99,20 @@ class Server:
             USER, database="postgres", unix_sock=self._socket, password=self._password, ssl_context=False
         )
 
+    def is_ready(self) -> bool:
+        """Whether the server accepts connections."""
+        try:
+            self._connect().close()
+        except pg8000.dbapi.Error:
+            return False
+        return True
+
     def wait_started(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + START_LIMIT_S
-        while True:
-            try:
-                self._connect().close()
-            except pg8000.dbapi.Error:
-                assert process.poll() is None, "the PostgreSQL server ended at its start"
-                assert time.monotonic() < deadline, "the PostgreSQL server does not start"
-                time.sleep(0.05)
-            else:
-                return
+        while not self.is_ready():
+            assert process.poll() is None, "the PostgreSQL server ended at its start"
+            assert time.monotonic() < deadline, "the PostgreSQL server does not start"
+            time.sleep(0.05)
 
 
 @contextmanager
@@ -119,33 +122,11 @@ def run_server(configure: Callable[[Path], Path] | None = None, *, is_durable: b
     `configure` writes files for TLS to a folder, and returns the path of a configuration file. The server then listens on a
     free port, too. With `is_durable` its files are on a disk, and it syncs each commit.
     """
-    binaries, as_user = _find_binaries(), _as_other_user()
-    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-", dir=None if is_durable else _find_memory()))
+    folder = Path(tempfile.mkdtemp(prefix="pulsegate-postgresql-", dir=None if is_durable else find_memory()))
     try:
-        password = secrets.token_hex(16)
-        server = Server(folder, password, free_port() if configure else PORT)
-        server.password_file.write_text(f"*:{server.port}:*:{USER}:{password}\n")
-        server.password_file.chmod(0o600)
-        data, secret = folder / "data", folder / "password"
-        secret.write_text(password)
-        if as_user:
-            for path in (folder, secret):
-                shutil.chown(path, "postgres")
-        initdb = [binaries / "initdb", "--no-sync", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={secret}"]
-        done = subprocess.run([*as_user, *initdb, "--encoding=UTF8", data], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        settings = [*(DURABLE_OPTIONS if is_durable else OPTIONS), f"unix_socket_directories={folder}"]
-        settings += [] if configure else ["log_min_messages=fatal"]
-        if configure:
-            (folder / "site").mkdir()
-            with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
-                file.write(f"include '{configure(folder / 'site')}'\n")
-            for path in [folder / "site", *(folder / "site").rglob("*")] if as_user else []:
-                shutil.chown(path, "postgres")
-            settings += ["listen_addresses=127.0.0.1", f"port={server.port}"]
-        options = [part for setting in settings for part in ("-c", setting)]
+        server, command = prepare_server(folder, DURABLE_OPTIONS if is_durable else OPTIONS, configure)
         with server.log_file.open("wb") as log:
-            process = subprocess.Popen([*as_user, binaries / "postgres", "-D", data, *options], cwd=folder, stderr=log)
+            process = subprocess.Popen([*as_other_user(), *command], cwd=folder, stderr=log)
         try:
             server.wait_started(process)
             yield server
@@ -155,6 +136,34 @@ def run_server(configure: Callable[[Path], Path] | None = None, *, is_durable: b
             process.wait(START_LIMIT_S)
     finally:
         shutil.rmtree(folder)
+
+
+def prepare_server(
+    folder: Path, options: Sequence[str], configure: Callable[[Path], Path] | None = None
+) -> tuple[Server, list[str]]:
+    """Make the files of a server in an empty folder; returns it and the command that starts it, as `as_other_user`."""
+    binaries, as_user = _find_binaries(), as_other_user()
+    password = secrets.token_hex(16)
+    server = Server(folder, password, free_port() if configure else PORT)
+    server.password_file.write_text(f"*:{server.port}:*:{USER}:{password}\n")
+    server.password_file.chmod(0o600)
+    data, secret = folder / "data", folder / "password"
+    secret.write_text(password)
+    if as_user:
+        for path in (folder, secret):
+            shutil.chown(path, "postgres")
+    initdb = [binaries / "initdb", "--no-sync", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={secret}"]
+    done = subprocess.run([*as_user, *initdb, "--encoding=UTF8", data], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    settings = [*options, f"unix_socket_directories={folder}", *([] if configure else ["log_min_messages=fatal"])]
+    if configure:
+        (folder / "site").mkdir()
+        with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.write(f"include '{configure(folder / 'site')}'\n")
+        for path in [folder / "site", *(folder / "site").rglob("*")] if as_user else []:
+            shutil.chown(path, "postgres")
+        settings += ["listen_addresses=127.0.0.1", f"port={server.port}"]
+    return server, [str(binaries / "postgres"), "-D", str(data), *(part for setting in settings for part in ("-c", setting))]
 
 
 def _find_binaries() -> Path:
@@ -167,13 +176,13 @@ def _find_binaries() -> Path:
     raise AssertionError
 
 
-def _find_memory() -> Path | None:
+def find_memory() -> Path | None:
     """Return the folder in memory if it has room, else None: the default folder for temporary files."""
     has_room = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MEMORY_NEEDED_BYTES
     return MEMORY if has_room else None
 
 
-def _as_other_user() -> list[str]:
+def as_other_user() -> list[str]:
     """The words before a command that run it as another user: the server refuses to run as root."""
     if os.geteuid() != 0:
         return []

@@ -5,7 +5,8 @@ What rarely comes is the exception: dropped ranges and rejected blocks take a st
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, select
@@ -20,6 +21,7 @@ from cloud.store.stored_blocks import CheckedMessage, CommitResult, NewBlock, Re
 from cloud.store.tables import CONFLICT, insert
 from config.terminal import escape_controls
 from sync.message_rows import Dropped
+from sync.wire import MAX_COUNT
 
 HubBlock = tuple[str, NewBlock]
 """A hub and a block of it."""
@@ -34,7 +36,10 @@ _INSERT_BLOCKS: Final = RowInsert(
     (*_PLACE, "subject", "key", "digest", "block", "received_us"),
     lambda new: new.on_conflict_do_nothing().returning(*(_BLOCKS[name] for name in _PLACE)),
 )
-_WORK: Final = (*_PLACE, "is_alert", "received_us")
+LIVE_NUMBERS: Final = 16
+"""Blocks before the end of a lane that are live when they arrive. While somebody watches, a hub stores one a second: those of
+the time for which a message may be under way before it is sent again. Of a backlog they are the newest part."""
+_WORK: Final = (*_PLACE, "is_alert", "received_us", "is_live")
 _INSERT_WORK: Final = RowInsert(tables.work, _WORK, lambda new: new.on_conflict_do_nothing())
 _INSERT_WORK_AGAIN: Final = RowInsert(
     tables.work,
@@ -121,7 +126,8 @@ def _commit_blocks(connection: Connection, messages: Sequence[CheckedMessage], r
     """
     storable = with_key(connection, [[(message.hub, block) for block in message.blocks] for message in messages])
     ordered = sorted((block for of_message in storable for block in of_message), key=_place)
-    new = insert_blocks(connection, ordered, received_us)
+    live = {place for message in messages for place in _live_places(message)}
+    new = insert_blocks(connection, ordered, received_us, live)
     first = {_place(block): block[1].digest for block in reversed(ordered)}
     digests = {place: first[place] for place in new}
     digests |= {(*row[:4],): row.digest for row in _DIGESTS.execute(connection, [p for p in first if p not in new])}
@@ -177,7 +183,19 @@ def with_key(connection: Connection, messages: Sequence[Sequence[HubBlock]]) -> 
     return [sorted((b for b in blocks if (b[0], b[1].key, b[1].subject) in usable), key=_place) for blocks in messages]
 
 
-def insert_blocks(connection: Connection, storable: Sequence[HubBlock], received_us: int) -> set[Place]:
+def _live_places(message: CheckedMessage) -> Iterator[Place]:
+    """The places of the blocks that are among the newest of their lane, as their hub says."""
+    envelope = message.signed.envelope
+    ends = {(head.lane, envelope.epoch): head.seq for head in envelope.heads}
+    for block in message.blocks:
+        lane, epoch, seq = block.position
+        if seq > ends.get((lane, epoch), MAX_COUNT) - LIVE_NUMBERS:
+            yield message.hub, lane, epoch, seq
+
+
+def insert_blocks(
+    connection: Connection, storable: Sequence[HubBlock], received_us: int, live: AbstractSet[Place] = frozenset()
+) -> set[Place]:
     """Store the blocks whose place is free, each with its work row; returns their places.
 
     Give them in the order of their places: two ingests then cannot wait in a ring.
@@ -186,12 +204,13 @@ def insert_blocks(connection: Connection, storable: Sequence[HubBlock], received
         (*_place((hub, block)), block.subject, block.key, block.digest, block.bytes, received_us) for hub, block in storable
     ]
     new = [tuple(row) for row in _INSERT_BLOCKS.execute(connection, rows)]
-    _INSERT_WORK.execute(connection, _work_rows(new, received_us))
+    _INSERT_WORK.execute(connection, _work_rows(new, received_us, live))
     return set(new)
 
 
-def _work_rows(places: Iterable[Place], received_us: int) -> list[Sequence[Any]]:
-    return [(*place, place[1] == tables.ALERT_LANE, received_us) for place in places]
+def _work_rows(places: Iterable[Place], received_us: int, live: AbstractSet[Place] = frozenset()) -> list[Sequence[Any]]:
+    alert = tables.ALERT_LANE
+    return [(*place, place[1] == alert, received_us, place in live and place[1] != alert) for place in places]
 
 
 def insert_rejected(connection: Connection, rejected: RejectedBlock, received_us: int) -> int:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from cloud.audit_actors import ORIGIN, service
 from cloud.database_errors import is_transient, translating_errors
 from cloud.databases import DatabaseLocation, describe_error, open_postgresql, open_sqlite, snapshot
-from cloud.prepared_statements import use_prepared_statements
+from cloud.prepared_statements import plan_by_keys, use_prepared_statements
 from cloud.store import hubs as store_hubs
 from cloud.store import tables
 from cloud.store.audit import append_to_log
@@ -282,6 +282,7 @@ def _open_engine(location: DatabaseLocation) -> Engine:
     if not isinstance(location, Path):
         engine = open_postgresql(location, BUSY_TIMEOUT_S)
         use_prepared_statements(engine)
+        plan_by_keys(engine)
         return engine
     try:
         make_private(location)

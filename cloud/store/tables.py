@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     func,
     select,
     update,
@@ -65,10 +66,14 @@ work: Final = Table(
     *_block_id(),
     Column("is_alert", Boolean, nullable=False),
     Column("received_us", BigInteger, nullable=False),
+    Column("is_live", Boolean, nullable=False, server_default=false()),
     PrimaryKeyConstraint("hub", "epoch", "lane", "seq"),
     Index("work_by_arrival", "is_alert", "received_us", "epoch", "seq"),
+    Index("work_by_urgency", "is_alert", "is_live", "received_us", "epoch", "seq"),
 )
-"""One row for each block that the opener has not projected yet. It is written with the block, and deleted by the opener."""
+"""One row for each block that the opener has not projected yet. It is written with the block, and deleted by the opener.
+`is_live`: it was one of the newest of its hub, and is no alert. The opener takes it after alerts and before a backlog.
+`work_by_arrival` is for openers before revision 8; the next contract revision drops it."""
 statements: Final = Table(
     "statements",
     metadata,
@@ -373,7 +378,7 @@ def add_all_work(connection: Connection) -> None:
     """Make every block work again that is not."""
     is_known = select(work.c.seq).where(*(work.c[name] == blocks.c[name] for name in ("hub", "epoch", "lane", "seq")))
     columns = [*(blocks.c[name] for name in ("hub", "epoch", "lane", "seq")), blocks.c.lane == ALERT_LANE, blocks.c.received_us]
-    connection.execute(work.insert().from_select(list(work.c), select(*columns).where(~is_known.exists())))
+    connection.execute(work.insert().from_select(list(work.c)[: len(columns)], select(*columns).where(~is_known.exists())))
 
 
 def begin_new_store(connection: Connection, fence: int) -> None:

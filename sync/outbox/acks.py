@@ -149,9 +149,8 @@ class OutboxAcks:
         if chain != mark.chain:
             result.mismatched += chain is not None  # else its block was deleted, and the next mark will do
             return
-        rows = self._tables.read(sequence, sequence.open_from, mark.seq, limit=MARK_LIMIT_BLOCKS)
-        pending = [row for row in rows if self._tables.answer_of(row.state) is None]
-        pending = [row for row in pending if BlockId(mark.lane, mark.epoch, row.seq) in sent]
+        rows = self._tables.read_pending(sequence, MARK_LIMIT_BLOCKS, mark.seq)
+        pending = [row for row in rows if BlockId(mark.lane, mark.epoch, row.seq) in sent]
         self._settle(sequence, pending, _answer_to_held(mark.lane), now_s, result)
         self._record_mark(sequence, mark.seq)
 

@@ -97,6 +97,8 @@ class BlockTables:
 
     def __init__(self, database: OutboxDatabase) -> None:
         self._database = database
+        self._pending_from: dict[int, int] = {}
+        """By id of a sequence: no block before this number is pending. It spares reading those that wait for a receipt."""
         self.load()
 
     def load(self) -> None:
@@ -104,6 +106,7 @@ class BlockTables:
         generation, stored, waiting = self._database.rows(
             "SELECT generation, (SELECT total(bytes) FROM sequences), (SELECT total(open_bytes) FROM sequences) FROM buffer"
         )[0]
+        self._pending_from.clear()
         self.generation = int(generation)
         self.bytes = int(stored)
         self.open_bytes = int(waiting)
@@ -173,14 +176,29 @@ class BlockTables:
         query = f"SELECT {_ROW}, sealed FROM blocks_{lane} WHERE id > ? ORDER BY id LIMIT ?"
         return [(BlockRow(*values), sealed) for *values, sealed in self._database.rows(query, row_id, limit)]
 
-    def read_answered(self, sequence: BlockSequence, answers: Sequence[Answer | None], limit: int) -> list[BlockRow]:
+    def read_answered(self, sequence: BlockSequence, answers: Sequence[Answer], limit: int) -> list[BlockRow]:
         """The oldest blocks of a sequence with one of these answers."""
-        wanted = [self._condition(answer) for answer in answers]
-        query = f"""SELECT {_ROW} FROM blocks_{sequence.lane} WHERE id BETWEEN ? AND ? AND ({" OR ".join(wanted)})
-                    ORDER BY id LIMIT ?"""
         first = sequence.open_from if all(answer in _OPEN for answer in answers) else 1
-        rows = self._database.rows(query, sequence.row_id(first), sequence.row_id(sequence.last), limit)
+        return self._read_where(sequence, " OR ".join(map(self._condition, answers)), first, sequence.last, limit)
+
+    def read_pending(self, sequence: BlockSequence, limit: int, until: int | None = None) -> list[BlockRow]:
+        """The oldest pending blocks of a sequence, at most `limit` (1 or more), up to a number.
+
+        Those before the first pending one, however many wait for a receipt, are read once and not in each call.
+        """
+        last = sequence.last if until is None else min(until, sequence.last)
+        found = self._read_where(sequence, self._condition(None), self._first_pending(sequence), last, limit)
+        self._pending_from[sequence.id] = found[0].seq if found else max(self._first_pending(sequence), last + 1)
+        return found
+
+    def _read_where(self, sequence: BlockSequence, condition: str, first: int, last: int, limit: int) -> list[BlockRow]:
+        query = f"SELECT {_ROW} FROM blocks_{sequence.lane} WHERE id BETWEEN ? AND ? AND ({condition}) ORDER BY id LIMIT ?"
+        rows = self._database.rows(query, sequence.row_id(first), sequence.row_id(last), limit)
         return [BlockRow(*row) for row in rows]
+
+    def _first_pending(self, sequence: BlockSequence) -> int:
+        """A number before which no block is pending."""
+        return max(sequence.open_from, self._pending_from.get(sequence.id, 1))
 
     def read_withheld(self, sequence: BlockSequence, limit: int, since: tuple[int, int] = (0, MAX_COUNT)) -> list[BlockRow]:
         """The oldest withheld blocks of a sequence that were stored in a time (first and last second)."""
@@ -197,7 +215,10 @@ class BlockTables:
         query = f"""SELECT id, key, digest, sealed FROM blocks_{lane}
                     WHERE id BETWEEN ? AND ? AND {self._condition(None)} AND key NOT IN ({omitted}) ORDER BY id"""
         for sequence in self.where("lane = ? AND pending > 0 AND epoch BETWEEN ? AND ?", lane, after[0], until[0]):
-            first = max(sequence.open_from, after[1] + 1 if sequence.epoch == after[0] else 1)
+            first = after[1] + 1 if sequence.epoch == after[0] else 1
+            if first <= self._first_pending(sequence):
+                self.read_pending(sequence, 1)  # notes where the first one is
+                first = self._first_pending(sequence)
             last = min(sequence.last, until[1]) if sequence.epoch == until[0] else sequence.last
             cursor = self._database.execute(query, sequence.row_id(first), sequence.row_id(last))
             for row_id, *values in cursor:
@@ -226,6 +247,8 @@ class BlockTables:
         counts["bytes"] += size
         counts["open_bytes"] += size if answer in _OPEN and _counts_as_open(sequence.lane) else 0
         self._add(sequence, counts)
+        if answer is None:
+            self._pending_from[sequence.id] = min(self._first_pending(sequence), rows[0].seq)
         self._advance_open_from(sequence, min(rows[0].seq, sequence.open_from) if answer is None else None)
 
     def delete(self, sequence: BlockSequence, rows: Sequence[BlockRow], counter: str | None = None) -> None:

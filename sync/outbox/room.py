@@ -56,7 +56,7 @@ def make_room(database: OutboxDatabase, tables: BlockTables, needed_bytes: int) 
         for sequence in tables.where("lane = ? AND pending > 0", lane):
             if freed >= needed_bytes or count >= STEP_BLOCKS:
                 return freed
-            rows = _first_rows(tables.read_answered(sequence, (None,), STEP_BLOCKS - count), needed_bytes - freed)
+            rows = _first_rows(tables.read_pending(sequence, STEP_BLOCKS - count), needed_bytes - freed)
             drop(database, tables, sequence, rows)
             freed += sum(row.size for row in rows)
             count += len(rows)
@@ -87,7 +87,7 @@ def drop_unsent(database: OutboxDatabase, tables: BlockTables, keys: Container[i
     """Delete at most `STEP_BLOCKS` blocks of all lanes, sealed with these keys, that were not sent; returns how many."""
     count = 0
     for sequence in tables.where("pending > 0 OR (lane = 'archive' AND bytes > 0)"):
-        pending = [row for row in tables.read_answered(sequence, (None,), STEP_BLOCKS - count) if row.key in keys]
+        pending = [row for row in tables.read_pending(sequence, STEP_BLOCKS - count) if row.key in keys]
         drop(database, tables, sequence, pending)
         count += len(pending)
         withheld = [row for row in tables.read_withheld(sequence, STEP_BLOCKS - count) if row.key in keys]

@@ -69,7 +69,7 @@ def read_statistics(database: OutboxDatabase, tables: BlockTables, now_s: int) -
 def _oldest_since(tables: BlockTables, lane: Lane) -> int | None:
     """When the first pending block of a lane became pending; None without one."""
     for sequence in tables.where("lane = ? AND pending > 0", lane):
-        for row in tables.read_answered(sequence, (None,), 1):
+        for row in tables.read_pending(sequence, 1):
             return row.since
     return None
 

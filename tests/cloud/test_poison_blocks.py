@@ -14,7 +14,7 @@ from cloud import block_reader, projections, tables
 from cloud.api import queries
 from cloud.api.feed import RESYNC, Feed
 from cloud.block_reader import NO_KEY, UNDECODABLE
-from cloud.changes import ALERT, BACKLOG
+from cloud.changes import ALERT, BACKLOG, MAX_LIVE
 from cloud.opener import BATCH_BLOCKS
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
@@ -220,8 +220,12 @@ def test_a_start_opens_new_blocks_before_it_tries_old_ones_again(
     assert [reason for _, _, reason in unopened(engine)] == [NO_KEY] * 2 * BATCH_BLOCKS
 
 
-def test_opens_and_publishes_old_blocks_when_their_key_fits_now(store: Store, engine: Engine, hub: Hub, clinic: Clinic) -> None:
-    n = BATCH_BLOCKS + 5
+def test_opens_and_publishes_old_blocks_when_their_key_fits_now(
+    store: Store, engine: Engine, hub: Hub, clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch with more alerts than live messages can tell."""
+    monkeypatch.setattr("cloud.opener.BATCH_BLOCKS", MAX_LIVE[ALERT] + 1)
+    n = MAX_LIVE[ALERT] + 6
     for second in range(n):
         hub.send(store, "alert", alert(onset_us=START_US + second))
     open_all(store, engine, clinic.without_recipients())

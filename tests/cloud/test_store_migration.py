@@ -30,7 +30,9 @@ from sync.errors import PermanentError
 from sync.format_1 import blocks as format_1
 from sync.format_1.blocks import ClinicKeyPair1, open_block, parse_header
 from sync.seal import SealError
+from tests.clinic_testbed import Hub
 from tests.cloud.old_stores import VECTORS, create_tables
+from tests.cloud.synthetic import START_US, heart_rate
 from tests.databases import ON_BOTH, Databases, SqliteDatabases
 from tests.postgresql import Server
 
@@ -82,11 +84,12 @@ def test_a_store_of_schema_5_keeps_its_rows_and_gets_the_table_of_commands(
 ) -> None:
     vector = VECTORS / "store_v5.db"
     kept = ("blocks", "work", "statements", "hub_states", "hub_alarms", "audit_rows", "audit_log", "marks", "state")
-    before = {table: rows(vector, f"SELECT * FROM {table}") for table in kept}  # noqa: S608
+    queries = {table: f"SELECT {list_columns(vector, table)} FROM {table}" for table in kept}  # noqa: S608
+    before = {table: rows(vector, query) for table, query in queries.items()}
     location = put_back(request, databases, vector.name, "schema_5_postgresql.sql")
     migrate(location, SCHEMA, may_contract=False)
     with closing(Store.open(location)) as store:
-        after = {table: select(store, f"SELECT * FROM {table}") for table in kept}  # noqa: S608
+        after = {table: select(store, query) for table, query in queries.items()}
         assert {table: sorted(found) for table, found in after.items()} == {
             table: sorted(found) for table, found in before.items()
         }
@@ -102,6 +105,10 @@ def store(old: DatabaseLocation) -> Iterator[Store]:
     migrate(old, SCHEMA, may_contract=True)
     with closing(Store.open(old)) as store:
         yield store
+
+
+def list_columns(vector: Path, table: str) -> str:
+    return ", ".join(f'"{name}"' for (name,) in rows(vector, f"SELECT name FROM pragma_table_info('{table}')"))  # noqa: S608
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
@@ -189,6 +196,23 @@ def test_a_store_of_schema_3_keeps_its_rows_and_gets_the_tables_of_hubs(tmp_path
             (0,),
             (0,),
         ]
+
+
+def test_work_of_a_store_of_schema_6_is_backlog(databases: Databases, hub: Hub) -> None:
+    location = databases.location("blocks")
+    with closing(Store.open(location)) as store:
+        hub.send(store, "vital", heart_rate(START_US, 60.0))
+        with store.transaction() as connection:
+            for statement in (
+                "DROP INDEX work_by_urgency",
+                "ALTER TABLE work DROP COLUMN is_live",
+                "UPDATE store_revision SET version_num = '0006'",
+            ):
+                connection.execute(text(statement))
+    assert [step.number for step in migrate(location, SCHEMA, may_contract=False).applied] == [7, 8]
+    with closing(Store.open(location)) as store:
+        hub.send(store, "vital", heart_rate(START_US, 61.0))
+        assert select(store, "SELECT seq, is_live FROM work ORDER BY seq") == [(1, False), (2, True)]
 
 
 def test_a_block_can_be_quarantined_after_the_migration(store: Store) -> None:

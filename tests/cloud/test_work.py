@@ -11,9 +11,11 @@ from sqlalchemy import Connection, Engine, select
 from cloud import opener, tables, work
 from cloud.api import alert_queries, queries
 from cloud.api.alert_queries import ListCursor
+from cloud.projections import Source
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
 from cloud.store import tables as store_tables
+from cloud.store.commit import LIVE_NUMBERS
 from cloud.tables import open_projections, reset_projections
 from sync.errors import TransientError
 from sync.message_rows import SeenStore
@@ -25,6 +27,7 @@ from sync.wire import up_topic
 from tests.clinic_testbed import Clinic, Hub, open_all
 from tests.cloud.synthetic import START_US, alert, counts, ecg_mv, heart_rate, waveform
 from tests.databases import ON_BOTH, Databases
+from tests.postgresql import Server
 
 DATABASES = ON_BOTH
 
@@ -172,6 +175,55 @@ def test_the_backlog_of_one_hub_does_not_delay_another(
     for _ in range(2):
         running.open_batch()
     assert ("hub-2", "vital", 1) not in waiting(store)
+
+
+def test_alerts_come_first_then_the_newest_blocks_of_hubs_then_backlogs(store: Store, hub: Hub, clinic: Clinic) -> None:
+    """A hub that was offline sends a backlog; live data that come later do not wait until it is opened."""
+    other, n = clinic.add_hub("hub-2", "subject-2"), LIVE_NUMBERS + 50
+    backlog = [hub.seal_records("vital", heart_rate(START_US + i * 1_000_000, 60.0)) for i in range(n)]
+    assert hub.receive(store, hub.message(*backlog))[1] == n
+    other.send(store, "vital", heart_rate(START_US, 61.0), received_us=START_US + 5)
+    hub.send(store, "vital", heart_rate(START_US, 62.0), received_us=START_US + 6)
+    hub.send(store, "alert", alert(), received_us=START_US + 7)
+    taken = []
+    for limit in (n, LIVE_NUMBERS, n, n):
+        with store.transaction() as connection:
+            blocks = work.take_blocks(connection, limit)
+            taken.append([(block.hub, block.position.lane, block.position.seq) for block in blocks])
+            work.delete_work(connection, blocks, Source(bytes(16), 0, None, 0))
+    assert taken[0] == [("hub-1", "alert", 1)]
+    assert taken[1] == [("hub-1", "vital", seq) for seq in range(51, n + 1)]
+    assert taken[2] == [("hub-1", "vital", n + 1), ("hub-2", "vital", 1)]
+    assert taken[3] == [("hub-1", "vital", seq) for seq in range(1, 51)]
+
+
+def test_taking_work_reads_no_more_than_it_takes(postgresql: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many blocks wait: the server follows the index, and sorts nothing."""
+    monkeypatch.setenv("PGPASSFILE", str(postgresql.password_file))
+    postgresql.create_if_missing("plans")
+    with closing(Store.open(postgresql.url("plans"))) as store, store.transaction() as connection:
+        for epoch, (is_alert, is_live) in enumerate(((True, False), (False, True), (False, False))):
+            names = "hub, epoch, lane, seq, is_alert, received_us, is_live"
+            rows = f"SELECT 'hub-1', {epoch}, 'vital', n, {is_alert}, n, {is_live} FROM generate_series(1, 3000) AS n"  # noqa: S608
+            connection.exec_driver_sql(f"INSERT INTO work ({names}) {rows}")
+        connection.exec_driver_sql("ANALYZE work")
+        for query in work._NEXT_WORK:
+            statement = query.limit(16).compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+            plan = "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN {statement}"))
+            assert "Index Scan using work_by_urgency" in plan
+            assert "Sort" not in plan
+        connection.rollback()
+
+
+def test_a_block_of_an_earlier_epoch_is_backlog(store: Store, hub: Hub) -> None:
+    """Its hub was started again since: the heads of the message are those of the present epoch."""
+    old = hub.seal_records("vital", heart_rate(START_US, 60.0))
+    hub.epoch = 2
+    hub.send_block(store, old)
+    hub.send(store, "vital", heart_rate(START_US, 61.0))
+    with store.transaction() as connection:
+        (block,) = work.take_blocks(connection, 9)
+    assert block.position.epoch == 2
 
 
 def test_every_commit_that_stores_something_is_counted(store: Store, hub: Hub) -> None:

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Boolean, Column, Integer, LargeBinary, MetaData, Table, Text, event, func, select
 
-from cloud.ingest import GROUP_LIMIT, handle_messages, run_ingest
+from cloud.ingest import handle_messages, run_ingest
 from cloud.row_sets import RowInsert, RowQuery
 from cloud.store import Store
 from cloud.store.stored_blocks import StoreCounts
+from cloud.tracks import GROUP_MESSAGES
 from sync.errors import TransientError
 from sync.messages import Ack, decode_ack
 from sync.mqtt import Message
@@ -146,7 +147,7 @@ def test_nothing_of_a_group_is_acknowledged_if_its_commit_fails(
         sent = [hub.message(*hub.seal(1)) for hub in hubs]
         for message in (*sent, *sent):
             await link.hub.publish(message.topic, message.payload)
-        monkeypatch.setattr("cloud.ingest.GROUP_LIMIT", 3)
+        monkeypatch.setattr("cloud.tracks.GROUP_MESSAGES", 3)
         ingest = run_ingest(clinic.store, clinic.registry, ACK_KEY, link.clinic, lambda: None, now_us=lambda: NOW_US, call=call)
         running = asyncio.create_task(ingest)
         await link.hub.receive()
@@ -170,16 +171,16 @@ def test_a_group_is_bounded(clinic: Receiver, hubs: list[SendingHub], make_link:
     async def scenario() -> None:
         link.connect()
         message = hubs[0].message(*hubs[0].seal(1))
-        for _ in range(GROUP_LIMIT + 1):
+        for _ in range(GROUP_MESSAGES + 1):
             await link.hub.publish(message.topic, message.payload)
         ingest = run_ingest(clinic.store, clinic.registry, ACK_KEY, link.clinic, lambda: None, now_us=lambda: NOW_US, call=call)
         running = asyncio.create_task(ingest)
-        while sum(sizes) <= GROUP_LIMIT:
+        while sum(sizes) <= GROUP_MESSAGES:
             await asyncio.sleep(0)
         running.cancel()
 
     asyncio.run(scenario())
-    assert sizes == [GROUP_LIMIT, 1]
+    assert sizes == [GROUP_MESSAGES, 1]
 
 
 def test_a_mark_advances_over_what_another_ingest_stored(clinic: Receiver, hubs: list[SendingHub]) -> None:

@@ -10,9 +10,20 @@ from typing import Any, Final
 
 import pytest
 
+from cloud.alert_requests import NO_COMMAND_KEY, WAITING
+from cloud.store.commands import APPLIED, EXPIRED, REFUSED, SENT
 from config.limits import DEFAULT_LIMITS
-from gateway.alerts import LATE_REASON, PRIORITIES, SUPPRESSED_REASON, UNCONFIRMED_REASON, UNKNOWN_TIME_REASON
+from gateway.alerts import (
+    CLOSED_REASON,
+    FALSE_REASON,
+    LATE_REASON,
+    PRIORITIES,
+    SUPPRESSED_REASON,
+    UNCONFIRMED_REASON,
+    UNKNOWN_TIME_REASON,
+)
 from models.findings import INCONCLUSIVE
+from sync.commands import CommandKind, Refusal
 
 LANG = Path(__file__).parents[2] / "cloud" / "page" / "static" / "lang"
 LANGUAGES = ("en", "de", "fr", "es")
@@ -94,3 +105,12 @@ def test_the_manual_lists_every_kind_and_every_limit() -> None:
     manual = (LANG.parents[3] / "docs" / "alerts.md").read_text(encoding="utf-8")
     names = {*PRIORITIES, *INCONCLUSIVE, *(field.name for field in fields(DEFAULT_LIMITS))}
     assert {name for name in names if f"`{name}`" not in manual} == set()
+
+
+@languages
+def test_every_command_end_and_refusal_has_a_text(language: str) -> None:
+    texts = load_texts(language)
+    assert texts["command_kind"].keys() == {str(kind) for kind in CommandKind}
+    assert texts["command_refusal"].keys() == {*map(str, Refusal), NO_COMMAND_KEY}
+    assert all(texts[f"command_{state}"] for state in (WAITING, SENT, APPLIED, REFUSED, EXPIRED))
+    assert all(texts["reason"][reason] for reason in (CLOSED_REASON, FALSE_REASON))

@@ -4,6 +4,8 @@ from sync.in_flight import (
     ACK_TIMEOUT_S,
     ALERT_INTERVAL_S,
     ALERT_MESSAGES,
+    LIVE_MESSAGES,
+    LIVE_SHARE,
     MAX_BLOCKS,
     MAX_MESSAGES,
     MESSAGES_QUEUED,
@@ -93,6 +95,22 @@ def test_blocks_that_are_never_settled_take_bounded_memory() -> None:
     in_flight.add(ids("wave", 1, 2), 100, 0.0)
     in_flight.settle(ids("wave", 1, 2), 1.0)
     assert not in_flight.sent_blocks().in_flight
+
+
+def test_a_backlog_leaves_room_for_live_data() -> None:
+    """In bytes and in messages: live data need not wait until the clinic has acknowledged a part of the backlog."""
+    in_flight = measured(LARGEST, 1.0)
+    share, message_bytes, seq = LARGEST // LIVE_SHARE, LARGEST // 4, 2
+    in_flight.add(ids("wave", 2, 2), message_bytes, 1.0)
+    while room := in_flight.room_bytes("wave", 1.0, is_backlog=True):
+        seq += 1
+        in_flight.add(ids("wave", seq, seq), min(room, message_bytes), 1.0)
+    assert in_flight.room_bytes("vital", 1.0) == share
+    in_flight = measured(LARGEST, 1.0)
+    for seq in range(2, 2 + MAX_MESSAGES - LIVE_MESSAGES):
+        in_flight.add(ids("wave", seq, seq), 400, 1.0)
+    assert in_flight.room_bytes("wave", 1.0, is_backlog=True) == 0
+    assert in_flight.room_bytes("vital", 1.0) == LARGEST - 400 * (MAX_MESSAGES - LIVE_MESSAGES)
 
 
 def test_at_most_eight_messages_of_other_lanes_are_in_flight() -> None:
