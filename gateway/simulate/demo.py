@@ -235,9 +235,10 @@ class _Demo:
         return path
 
     async def _register(self, settings: Path) -> None:
-        """Create the hub's device key and register hub and patient at the clinic, as an operator does with two files."""
-        key_file = await self._run_command("create the hub's identity", "gateway.cli", "identity", "--config", settings)
-        hub = ("--hub", HUB, "--hub-key", key_file.decode().strip(), "--subject", SUBJECT)
+        """Create the hub's keys and register hub and patient at the clinic, as an operator does with three files."""
+        printed = await self._run_command("create the hub's identity", "gateway.cli", "identity", "--config", settings)
+        device, command = printed.decode().splitlines()
+        hub = ("--hub", HUB, "--hub-key", device, "--command-key", command, "--subject", SUBJECT)
         register = ("cloud.cli", "register", "--data", self.clinic_data, *hub, "--out", self.registration)
         await self._run_command("register the hub", *register)
 

@@ -12,15 +12,18 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
+from fastapi.routing import APIRoute
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from cloud.alert_requests import AlertRequest, add_request
 from cloud.api.app import create_app
 from cloud.api.feed import Feed
 from cloud.audit_actors import LOOPBACK
 from cloud.scope import EVERY_SUBJECT
 from cloud.store import Store
+from cloud.store.commands import StoredCommand, add_command
 from cloud.tables import open_projections
 from sync.records import (
     AlertRecord,
@@ -95,8 +98,10 @@ def test_no_answer_and_no_live_message_about_one_patient_holds_a_value_of_anothe
         feed = Feed(engine)
         _send(store, clinic, streams, random)
         messages = asyncio.run(_open_and_collect(store, engine, clinic, feed))
+        _ask_and_command(store, engine, streams)
         app = create_app(store, engine, feed)
-        routes = {route.path: _as_loopback(route.endpoint) for route in app.routes if hasattr(route, "endpoint")}
+        reading = [route for route in app.routes if isinstance(route, APIRoute) and "GET" in route.methods]
+        routes = {route.path: _as_loopback(route.endpoint) for route in reading}
         assert {path for path in routes if path.startswith("/api/")} == set(ROUTES)
         for path, ask in ROUTES.items():
             for answer in ask(routes[path], streams):
@@ -120,6 +125,19 @@ def _send(store: Store, clinic: Clinic, streams: list[Stream], random: Any) -> N
     for stream, lane in pending:
         records = [record for lane_of_record, record in stream.records() if lane_of_record == lane]
         hubs[stream.subject, stream.hub].send(store, lane, *records)
+
+
+def _ask_and_command(store: Store, engine: Engine, streams: list[Stream]) -> None:
+    """Let a reader ask for something, and another command the hub, for each stream."""
+    at_s = START_US // 1_000_000
+    for one in streams:
+        request = AlertRequest(
+            f"request-{one.mark}", one.subject, one.hub, f"id-{one.mark}", "close_alert", "dr-may", "staff", 1
+        )
+        command = StoredCommand(one.hub, one.mark, "restart", one.subject, at_s, at_s + 1, b"", f"operator-{one.mark}")
+        with engine.begin() as projections, store.transaction() as connection:
+            add_request(projections, request)
+            add_command(connection, command)
 
 
 async def _open_and_collect(store: Store, engine: Engine, clinic: Clinic, feed: Feed) -> list[Json]:
@@ -170,6 +188,13 @@ def _of_each_alert(endpoint: Any, streams: list[Stream]) -> Iterator[Json]:
             yield answer
 
 
+def _of_each_command(endpoint: Any, streams: list[Stream]) -> Iterator[Json]:
+    for subject in {one.subject for one in streams}:
+        answer = endpoint(scope=EVERY_SUBJECT, subject=subject)
+        assert len(answer["commands"]) == 2 * sum(one.subject == subject for one in streams)
+        yield from ({"subject": subject, **command} for command in answer["commands"])
+
+
 def _of_each_hub(endpoint: Any, _streams: list[Stream]) -> Iterator[Json]:
     """What is known of hubs names its patient; a hub that only sent blocks has no status."""
     answer = endpoint(scope=EVERY_SUBJECT)
@@ -192,6 +217,7 @@ ROUTES: Final[dict[str, Ask]] = {
     "/api/ecg": _of_each_stream(**WINDOW),
     "/api/vitals": _of_each_stream(kind="heart_rate", **WINDOW),
     "/api/hubs": _of_each_hub,
+    "/api/commands": _of_each_command,
     "/api/counters": _of_everybody,
 }
 
