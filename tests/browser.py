@@ -10,8 +10,11 @@ from typing import Final
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Locator, sync_playwright
+from playwright.sync_api import Browser, Locator, expect, sync_playwright
 
+LIMIT_MS: Final = 30_000
+"""How long a test waits for a page: a busy machine is slow. No test measures this time."""
+expect.set_options(timeout=LIMIT_MS)
 CHROMIUM: Final = "/usr/bin/chromium"
 CHROMIUM_FLAGS: Final = [
     "--headless",
