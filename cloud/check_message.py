@@ -121,22 +121,25 @@ def check_message(
     *,
     stored: Mapping[bytes, KeyStatement],
     erased: frozenset[str],
+    unconsented: frozenset[str] = frozenset(),
 ) -> CheckedMessage:
     """Check the blocks and statements of a verified envelope. `stored` are the statements that the clinic holds."""
     envelope, keys = signed.envelope, registry.device_keys(signed.envelope.hub)
     authentic = tuple(found for found in envelope.keys if is_signed(found, envelope.hub, keys))
     checker = _BlockChecker(envelope, registry, {found.id: found for found in authentic} | dict(stored))
-    blocks, rejected, refused = list[NewBlock](), list(parsed.unreadable), list[NewBlock]()
+    blocks, rejected, refused, without_consent = list[NewBlock](), list(parsed.unreadable), list[NewBlock](), list[NewBlock]()
     for header, data in parsed.readable:
         block = NewBlock(BlockId(header.lane, header.epoch, header.seq), header.subject, header.key, block_digest(data), data)
         if header.subject in erased:
             refused.append(block)
+        elif header.hub == envelope.hub and header.subject in unconsented:
+            without_consent.append(block)
         elif reason := checker.find_fault(header):
             rejected.append(RejectedBlock(envelope.hub, reason, data, block.position, header.subject))
         else:
             blocks.append(block)
-    statements = tuple(found for found in authentic if found.subject not in erased)
-    return CheckedMessage(signed, statements, tuple(blocks), tuple(rejected), tuple(refused))
+    statements = tuple(found for found in authentic if found.subject not in erased | unconsented)
+    return CheckedMessage(signed, statements, tuple(blocks), tuple(rejected), tuple(refused), tuple(without_consent))
 
 
 class _BlockChecker:

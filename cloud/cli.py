@@ -21,6 +21,7 @@ from cloud.audit_log import AuditLog
 from cloud.block_reader import BlockReader
 from cloud.cli_audit import add_audit_commands
 from cloud.cli_commands import add_command_commands
+from cloud.cli_consent import add_consent_commands, add_hold_commands
 from cloud.cli_enrolment import add_enrolment_commands
 from cloud.cli_hubs import add_hubs_command
 from cloud.cli_install import add_install_commands
@@ -28,6 +29,7 @@ from cloud.cli_keys import add_key_commands, folder_of
 from cloud.cli_migrate import add_migrate_command
 from cloud.cli_services import add_service_commands
 from cloud.cli_site import add_site_commands
+from cloud.cli_subject import add_subject_commands
 from cloud.cli_user import add_user_commands
 from cloud.clock import now_us
 from cloud.database_url import PostgresUrl
@@ -136,6 +138,9 @@ def _build_parser() -> argparse.ArgumentParser:
     add_user_commands(partial(_add_command, user_commands.add_parser), _add_data_options)
     add_key_commands(add_command, _add_data_options)
     add_command_commands(add_command, _add_data_options)
+    add_consent_commands(add_command, _add_data_options)
+    add_hold_commands(add_command, _add_data_options)
+    add_subject_commands(add_command, _add_data_options)
     add_hubs_command(add_command, _add_data_options)
     add_audit_commands(add_command, _add_data_options)
     add_migrate_command(add_command, _add_data_options)

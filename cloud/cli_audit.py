@@ -1,23 +1,20 @@
 """The commands about the site's audit log: check it, print it, cut what is older than its retention."""
 
 import argparse
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final
 
 from cloud.audit_actors import ORIGIN, operator
 from cloud.audit_log import AuditLog
 from cloud.cli_keys import AddCommand, AddOptions, folder_of
 from cloud.clock import now_us
-from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.signing_keys import key_file
-from cloud.store import Store
 from cloud.store.audit import cut_log, read_log, read_rows
 from cloud.store.audit_hubs import HubLog, list_hub_logs
+from cloud.subjects import check_name, opened_store
 from config.argument_types import parse_time
 from config.terminal import escape_controls
 from sync.audit import Action, AuditEvent, Category, Purpose, read_row
@@ -25,7 +22,7 @@ from sync.audit_check import Finding, LogReport, check_log
 from sync.audit_text import describe_report, describe_row, format_us, row_as_json
 from sync.key_files import KeyFileError
 from sync.signing import SigningKey, Use, VerifyingKey
-from sync.wire import WireError, is_name
+from sync.wire import WireError
 
 MIN_KEEP_DAYS: Final = 30
 """`cut` keeps at least these days: what happened last month must be found, whoever types the command."""
@@ -55,7 +52,7 @@ def add_audit_commands(add_command: AddCommand, add_data_options: AddOptions) ->
 
 def _run_verify(options: argparse.Namespace) -> int:
     folder = folder_of(options)
-    with _open_store(folder) as store, store.snapshot() as connection:
+    with opened_store(folder) as store, store.snapshot() as connection:
         try:
             report = check_log(read_log(connection, ORIGIN), _load_public_key(folder))
             hubs = list_hub_logs(connection)
@@ -73,9 +70,9 @@ def _run_verify(options: argparse.Namespace) -> int:
 
 
 def _run_show(options: argparse.Namespace) -> int:
-    if options.subject is not None and not is_name(options.subject):
-        raise ClinicError("a subject has a name of 1 to 64 letters, digits, '.', '_' and '-': correct --subject")
-    with _open_store(folder_of(options)) as store:
+    if options.subject is not None:
+        check_name(options.subject)
+    with opened_store(folder_of(options)) as store:
         event = AuditEvent(operator(), Action.READ, Category.LOG, options.subject, purpose=Purpose.SECURITY)
         AuditLog(store, now_us).append(event)
         since_us = None if options.since is None else round(options.since.timestamp() * 1e6)
@@ -91,20 +88,12 @@ def _run_cut(options: argparse.Namespace) -> int:
     key = SigningKey.load(key_file(folder.path, Use.AUDIT), Use.AUDIT)
     at_us = now_us()
     event = AuditEvent(operator(), Action.CUT_LOG, Category.LOG)
-    with _open_store(folder) as store:
+    with opened_store(folder) as store:
         AuditLog(store, now_us).sign(key)
         with store.transaction() as connection:
             n = cut_log(connection, ORIGIN, key, event, at_us - options.keep_days * _DAY_US, at_us)
     _print(f"cut {n} rows that were older than {options.keep_days} days")
     return 0
-
-
-@contextlib.contextmanager
-def _open_store(folder: ClinicFolder) -> Iterator[Store]:
-    if isinstance(folder.blocks, Path) and not folder.blocks.exists():
-        raise ClinicError(f"no clinic in {folder.path}: give the folder that pulsegate-cloud dev was started with")
-    with contextlib.closing(Store.open(folder.blocks)) as store:
-        yield store
 
 
 def _load_public_key(folder: ClinicFolder) -> VerifyingKey | None:

@@ -19,6 +19,7 @@ from cloud.cli_keys import folder_of
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_store import KeyStore
+from cloud.subjects import check_consents
 from config.files import create_private_file
 from config.process import stop_on_signals, watching_stdin
 from config.settings import IDENTIFIER
@@ -85,6 +86,7 @@ def _run_invite(folder: ClinicFolder, options: argparse.Namespace) -> int:
         raise ClinicError("a hub and a subject have names of 1 to 64 letters, digits, '_' and '-': correct the options")
     if options.subject in KeyStore(folder.keys).erased():
         raise ClinicError(f"{options.subject} was erased: give the patient another pseudonym")
+    check_consents(folder, options.subject)
     host, port = options.address
     code = Invitation.generate(host, port, Authority.load(folder.site).fingerprints()[0])
     rows = code.rows()

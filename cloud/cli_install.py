@@ -49,9 +49,13 @@ def _run_install(options: argparse.Namespace) -> int:
     from cloud.site.install import DEFAULT_PLAN, Plan, install, load_plan
 
     _check_root()
-    os.umask(0o022)
     chosen = {name: vars(options)[name] for name in Plan.__dataclass_fields__ if vars(options)[name] is not None}
     plan = replace(load_plan() or DEFAULT_PLAN, **chosen)
+    if "SSH_CONNECTION" in os.environ and not plan.ssh_from:
+        raise ClinicError(
+            "you are connected by SSH, which the firewall would close: give SSH_FROM=, the networks that may use it"
+        )
+    os.umask(0o022)
     if not install(plan, options.units, _print):
         _print("Nothing had to be changed.")
     _print(f"The site runs: https://{plan.host}/ for staff, {plan.host}:8443 and {plan.host}:8883 for hubs.")

@@ -17,12 +17,15 @@ from cloud.folder import ClinicFolder
 from cloud.key_backup import BACKUP_SUFFIX, create_recovery_key, delete_expired, restore_backup, write_backup
 from cloud.key_store import KeyStore
 from cloud.register import BACKUP_INTERVAL_H, RegistrationRequest, erase_subject, register_hub
+from cloud.registry import Registry, format_time
 from cloud.store import Store
+from cloud.store.erasure import list_erasures
+from cloud.store.holds import refuse_held
+from cloud.subjects import check_consents, check_name, opened_store
 from cloud.tables import open_projections
 from config.argument_types import parse_time
 from sync.audit import Action, AuditEvent, Category, object_id
 from sync.registration import MAX_BACKUP_INTERVAL_H
-from sync.wire import is_name
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 AddOptions = Callable[[argparse.ArgumentParser], None]
@@ -46,6 +49,10 @@ def add_key_commands(add_command: AddCommand, add_data_options: AddOptions) -> N
     add_data_options(erase)
     erase.add_argument("--subject", required=True, metavar="NAME", help="the patient's pseudonym; it is never used again")
     erase.set_defaults(run=lambda options: _run_erase(folder_of(options), options.subject))
+
+    erasures = add_command("erasures", "list the erased subjects, and which of their hubs have destroyed their keys")
+    add_data_options(erasures)
+    erasures.set_defaults(run=lambda options: _run_erasures(folder_of(options)))
 
     recovery = add_command("create-recovery-key", "create the key pair by which backups of the keys are encrypted and restored")
     recovery.add_argument(
@@ -106,6 +113,7 @@ def _run_register(folder: ClinicFolder, options: argparse.Namespace) -> int:
     )
     request.check_names()
     folder.create()
+    check_consents(folder, request.subject)
     objects = (object_id("hub", request.hub),)
     events = [AuditEvent(operator(), Action.REGISTER, Category.REGISTRATION, request.subject, objects)]
     if KeyStore(folder.keys).public(request.subject) is None:
@@ -130,11 +138,11 @@ def _run_rotate(folder: ClinicFolder, subject: str) -> int:
 
 
 def _run_erase(folder: ClinicFolder, subject: str) -> int:
-    if not is_name(subject):
-        raise ClinicError("a subject has a name of 1 to 64 letters, digits, '.', '_' and '-': correct --subject")
+    check_name(subject)
     if not folder.path.is_dir():
         raise ClinicError(f"no clinic in {folder.path}: give the folder that pulsegate-cloud dev was started with")
     with contextlib.closing(Store.open(folder.blocks)) as store:
+        refuse_held(store, subject, operator(), time.time_ns() // 1000)
         engine = open_projections(folder.projections)
         try:
             n = erase_subject(subject, KeyStore(folder.keys), store, engine, time.time_ns() // 1000, operator())
@@ -144,6 +152,20 @@ def _run_erase(folder: ClinicFolder, subject: str) -> int:
         _print(f"erased {subject}, of whom there was no key: check the name, or that it was erased before")
     else:
         _print(f"erased {subject}: {n} key pairs destroyed; backups of the keys hold them until they expire")
+    _print("each of its hubs confirms when it next sends: see pulsegate-cloud erasures")
+    return 0
+
+
+def _run_erasures(folder: ClinicFolder) -> int:
+    registry = Registry(folder.hubs, time.monotonic)
+    with opened_store(folder) as store, store.transaction() as connection:
+        erasures = list_erasures(connection)
+    for subject, (at_us, confirmed) in sorted(erasures.items()):
+        _print(f"{subject} was erased {format_time(at_us // 1_000_000)}")
+        assigned = {hub for hub in registry.hubs() if subject in {found.subject for found in registry.assignments(hub)}}
+        for hub in sorted(assigned | confirmed.keys()):
+            since = f"destroyed its keys, as it said {format_time(confirmed[hub] // 1_000_000)}" if hub in confirmed else ""
+            _print(f"  hub {hub} {since or 'has not confirmed it: if it never returns, destroy its storage'}")
     return 0
 
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from sqlalchemy import Engine
 
 from cloud.alert_requests import CommandSigner
 from cloud.api.app import create_app
 from cloud.api.feed import Feed
+from cloud.audit_actors import service
 from cloud.audit_log import AuditLog, service_event
 from cloud.block_reader import BlockReader
 from cloud.broker import embedded_broker
@@ -31,6 +32,7 @@ from cloud.page_server import make_page_server
 from cloud.receipts import ReceiptQueue
 from cloud.register import repeat_erasures
 from cloud.registry import Registry
+from cloud.retention import DEFAULT_RETENTION_DAYS, keep_retention
 from cloud.schemas import OlderSchemaError
 from cloud.sockets import listen_on_loopback
 from cloud.store import Store
@@ -160,6 +162,7 @@ async def _run_services(
                 tasks.create_task(signer.run()),
                 tasks.create_task(feed.run()),
                 tasks.create_task(log.keep_signed(keys.signing.audit)),
+                tasks.create_task(_keep_retention(databases)),
             ]
             serving = tasks.create_task(server.serve(sockets=[listener]))
             await transport.subscribed.wait()
@@ -175,6 +178,10 @@ async def _run_services(
             await asyncio.to_thread(log.sign, keys.signing.audit)
     finally:
         folder.delete_endpoints()
+
+
+async def _keep_retention(databases: _Databases) -> NoReturn:
+    await keep_retention(databases.store, databases.projections, DEFAULT_RETENTION_DAYS, service(SERVICE), now_us)
 
 
 def _start_message(endpoints: Endpoints) -> str:

@@ -110,9 +110,12 @@ def export_records(store: Store, reader: BlockReader, totals: ExportTotals) -> I
             yield record_as_json(block.hub, block.position, record) | ({} if opened.is_proven else {"is_proven": False})
 
 
-def record_as_json(hub: str, position: BlockId, record: Record) -> Json:
-    """Return one line: samples as their number and CRC-32 (of little-endian int32), bytes in hexadecimal."""
-    return {"type": type_name(record), "hub": hub, **position._asdict(), **_fields_as_json(record)}
+def record_as_json(hub: str, position: BlockId, record: Record, *, with_samples: bool = False) -> Json:
+    """Return one line: samples as their number and CRC-32 (of little-endian int32), bytes in hexadecimal.
+
+    `with_samples` adds the samples themselves.
+    """
+    return {"type": type_name(record), "hub": hub, **position._asdict(), **_fields_as_json(record, with_samples=with_samples)}
 
 
 def samples_crc32(samples: NDArray[np.int32]) -> int:
@@ -150,18 +153,19 @@ def _add_waveform(totals: ExportTotals, hub: str, record: Record) -> None:
     totals.waveforms.add(waveform)
 
 
-def _fields_as_json(value: Any) -> Json:
+def _fields_as_json(value: Any, *, with_samples: bool) -> Json:
     row: Json = {}
     for part in fields(value):
         match getattr(value, part.name):
             case np.ndarray() as samples:
                 row |= {"n": len(samples), "samples_crc32": samples_crc32(samples)}
+                row |= {"samples": samples.tolist()} if with_samples else {}
             case bytes() as payload:
                 row[part.name] = payload.hex()
             case inner if is_dataclass(inner) and part.name == "times":
-                row |= _fields_as_json(inner)
+                row |= _fields_as_json(inner, with_samples=with_samples)
             case inner if is_dataclass(inner):
-                row[part.name] = _fields_as_json(inner)
+                row[part.name] = _fields_as_json(inner, with_samples=with_samples)
             case plain:
                 row[part.name] = plain
     return row

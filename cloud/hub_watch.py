@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from cloud.check_message import Registry, subjects_now
 from cloud.metrics import HUBS
 from cloud.store import Store
+from cloud.store.erasure import list_erased
 from cloud.store.hub_states import (
     HUB_OUTDATED,
     HUB_SILENT,
@@ -90,6 +91,8 @@ class HubWatch:
         now_us, now_s = self._now_us(), self._clock_s()
         subjects = {hub: subjects_now(hub, self._registry, now_us // _US_PER_S) for hub in self._registry.hubs()}
         with self._store.transaction() as connection:
+            erased = list_erased(connection)
+            subjects = {hub: found - erased for hub, found in subjects.items()}
             states = {state.hub: state for state in list_states(connection)}
             for hub, found in subjects.items():
                 subject = min(found, default=None)

@@ -5,7 +5,7 @@
 
 Messages that wait in the same track (`cloud.tracks`) are committed together: two transactions for the whole group. No
 acknowledgement goes out before both are on the disk. Alerts wait for no other messages, and live data not for a backlog. A
-hub's status is kept, and not answered.
+hub's status is kept (`cloud.statuses`).
 
 `docs/protocol.md` gives the steps. Several ingests may run at once: a block is stored once, and acknowledging it twice does no
 harm.
@@ -17,20 +17,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, NoReturn
 
-from cloud.audit_log import AuditLog
-from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message, verify_status
+from cloud.check_message import ParsedBlocks, Registry, check_message, subjects_now, verify_message
 from cloud.metrics import note_ingest
 from cloud.outdated import VersionPolicy, find_policy
 from cloud.site_name import SITE
+from cloud.statuses import MALFORMED, NOT_SIGNED, RefusedStatusError, receive_status
 from cloud.store import Store
 from cloud.store.audit_refusals import UNREGISTERED, Refusal
-from cloud.store.hub_states import is_last_status, note_heard, note_status
+from cloud.store.hub_states import note_heard
 from cloud.store.hubs import StoreView
 from cloud.store.stored_blocks import CheckedMessage, CommitResult, Progress, ProgressRequest, RejectedBlock
 from cloud.store.tables import CONFLICT
 from cloud.tracks import Track, Tracks
-from sync.audit_heads import hub_audit_from_bytes
 from sync.chain import block_digest
+from sync.consent import NO_CONSENT
 from sync.errors import TransientError
 from sync.message_rows import Outcome, join_consecutive
 from sync.messages import Ack, Envelope, SignedEnvelope, encode_ack
@@ -45,10 +45,6 @@ UNKNOWN_HUB: Final = "?"
 """Hub of rejected messages whose topic names no hub. It is not a valid hub name (`sync.wire.is_name`)."""
 ERASED: Final = "erased"
 """Reason to refuse a block: its subject was erased. The hub deletes the subject's data keys, too."""
-NOT_SIGNED: Final = "not-signed"
-MALFORMED: Final = "malformed"
-REPLAYED: Final = "replayed"
-"""Why a message was refused, in the audit log."""
 HEARD_INTERVAL_US: Final = 30_000_000
 """A hub that sends blocks is noted as heard this often. Statuses are noted each, so that this matters for older hubs only."""
 _US_PER_S: Final = 1_000_000
@@ -166,7 +162,7 @@ def handle_messages(
     return [
         next(handled)
         if hub_of_status_topic(message.topic) is None
-        else _handle_status(store, registry, message, now_us, audit_key)
+        else _handle_status(store, registry, key, message, now_us, retry_after_s, audit_key)
         for message in messages
     ]
 
@@ -217,6 +213,7 @@ def _commit_messages(
             registry,
             stored=view.statements.get(found.envelope.hub, {}),
             erased=view.erased,
+            unconsented=view.unconsented,
         )
         for found in messages
     ]
@@ -266,33 +263,22 @@ def _sequences_of(message: CheckedMessage, commit: CommitResult) -> set[tuple[La
     return sequences
 
 
-def _handle_status(store: Store, registry: Registry, message: Message, now_us: int, audit_key: VerifyingKey | None) -> Handled:
-    """Keep a hub's status, if it follows the last one. It is not answered."""
+def _handle_status(
+    store: Store,
+    registry: Registry,
+    key: SigningKey,
+    message: Message,
+    now_us: int,
+    retry_after_s: int,
+    audit_key: VerifyingKey | None,
+) -> Handled:
+    """Keep a hub's status, and answer if the hub does not know what holds of its subject's consent."""
     try:
-        status = verify_status(message, registry)
-    except (WireError, SignatureError) as error:
-        reason = NOT_SIGNED if isinstance(error, SignatureError) else MALFORMED
-        return _reject_message(store, registry, message, str(error), reason, now_us)
-    except Exception as error:  # noqa: BLE001 - no message may stop the messages of other hubs
-        return _reject_message(store, registry, message, f"reading it failed: {type(error).__name__}", MALFORMED, now_us)
-    with store.transaction() as connection:
-        follows = note_status(connection, status, message.payload, now_us)
-        is_repeated = not follows and is_last_status(connection, status.hub, message.payload)
-    if not follows and not is_repeated:  # the broker or a second ingest may repeat the last one
-        return _reject_message(store, registry, message, "the status is older than the hub's last one", REPLAYED, now_us)
-    if follows and status.audit is not None and audit_key is not None:
-        _note_audit(store, registry, audit_key, status.hub, status.audit, now_us)
-    return Handled(None, status.hub, 0)
-
-
-def _note_audit(store: Store, registry: Registry, audit_key: VerifyingKey, hub: str, field: bytes, now_us: int) -> None:
-    """Keep the heads of the audit logs that a hub's status shows. A field that is not right is logged, and nothing else."""
-    device = registry.device_key(hub)
-    try:
-        if device is not None:
-            AuditLog(store, lambda: now_us).note_hub(audit_key, hub, device, hub_audit_from_bytes(field))
-    except (WireError, SignatureError) as error:
-        _log.warning("cannot use the heads of the audit log of hub %s: %s", hub, error)
+        hub, ack = receive_status(store, registry, message, now_us, audit_key)
+    except RefusedStatusError as error:
+        return _reject_message(store, registry, message, str(error), error.token, now_us)
+    payload = None if ack is None else encode_ack(replace(ack, retry_after_s=retry_after_s), key)
+    return Handled(payload, hub, 0)
 
 
 def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress) -> Ack:
@@ -312,7 +298,10 @@ def _make_ack(checked: CheckedMessage, commit: CommitResult, progress: Progress)
         keys=commit.keys,
         wraps=commit.wraps,
         aside=tuple(outcome for outcome in aside if outcome is not None),
-        refused=tuple(Outcome(*block.position, block.digest, ERASED) for block in checked.refused),
+        refused=(
+            *(Outcome(*block.position, block.digest, ERASED) for block in checked.refused),
+            *(Outcome(*block.position, block.digest, NO_CONSENT) for block in checked.unconsented),
+        ),
         live_s=progress.live_s,
         copied=progress.is_copied,
         audit=progress.audit,

@@ -55,6 +55,16 @@ class KeyStore:
         """
         return self._load(self._paths_of(subject))
 
+    def fingerprints(self, subject: str) -> list[str]:
+        """Return the fingerprints of a subject's pairs in hexadecimal digits, oldest first; `unreadable` for a damaged file."""
+        found = list[str]()
+        for path in self._paths_of(subject):
+            try:
+                found += [pair.public.fingerprint.hex() for pair in self._load([path])]
+            except KeyFileError:
+                found.append("unreadable")
+        return found
+
     def create(self, subject: str) -> RecipientPublicKey:
         """Create a pair for a subject; an earlier one stays, for the keys that are wrapped for it.
 

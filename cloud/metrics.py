@@ -3,12 +3,10 @@
 No label names a patient, a hub or a person: each label has a few fixed values.
 """
 
-import time
 from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloud.store.stored_blocks import StoredBlock
 from sync.records import AlertRecord, Record
@@ -95,22 +93,3 @@ def note_opened(block: StoredBlock, now_us: int, *, is_opened: bool) -> None:
 def note_shown(received_us: int, now_us: int) -> None:
     """Count an alert that was sent to the open pages."""
     ALERT_SHOWN_SECONDS.observe(max(0, now_us - received_us) / _US_PER_S)
-
-
-def count_requests(app: ASGIApp) -> ASGIApp:
-    """Return the application with its requests counted."""
-
-    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-        began_s = time.monotonic()
-
-        async def note(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                PAGE_SECONDS.labels(f"{message['status'] // 100}xx").observe(time.monotonic() - began_s)
-            await send(message)
-
-        await app(scope, receive, note)
-
-    return counting

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cloud.api.app import create_app
 from cloud.api.feed import Feed
-from cloud.metrics import count_requests
+from cloud.api.request_times import count_requests
 from cloud.page_server import make_page_server
 from cloud.services import logging_start_and_stop, run_until
 from cloud.site import Kind

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from cloud import tables
 from cloud.audit_actors import service
+from cloud.audit_log import AuditLog
 from cloud.errors import ClinicError
 from cloud.folder import ClinicFolder
 from cloud.key_store import KeyStore
@@ -16,7 +17,7 @@ from cloud.registry import RegisteredHub, hub_file, load_hub, save_hub
 from cloud.signing_keys import SigningKeys
 from cloud.site_name import SITE
 from cloud.store import Store
-from sync.audit import Actor
+from sync.audit import OBJECTS_LIMIT, Action, Actor, AuditEvent, Category, Purpose, object_id
 from sync.commands import load_command_key
 from sync.recipients import RecipientPublicKey
 from sync.registration import Registration
@@ -111,12 +112,17 @@ def erase_subject(subject: str, keys: KeyStore, store: Store, projections: Engin
     """Erase a subject: its blocks, its key pairs and its opened data. Hubs are told to delete what they hold of it.
 
     Its blocks cannot be opened from any copy, since no key is left; returns the number of destroyed pairs. If a later step
-    fails, the command can be repeated, and the next start of the clinic repeats it (`repeat_erasures`).
+    fails, the command can be repeated, and the next start of the clinic repeats it (`repeat_erasures`). The audit log names the
+    destroyed pairs, then the number of deleted blocks, then each hub that has destroyed its keys (`cloud.statuses`).
 
     Raises:
         ClinicError, TransientError, PermanentError: keys or a database could not be changed.
     """
-    n = keys.destroy(subject)
+    recipients = keys.fingerprints(subject)
+    objects = tuple(object_id("recipient", recipient) for recipient in recipients[-OBJECTS_LIMIT:])
+    destroyed = AuditEvent(actor, Action.DESTROY_KEY, Category.KEYS, subject, objects, Purpose.SUBJECT_REQUEST)
+    with AuditLog(store, lambda: now_us).logging(*[destroyed][: len(recipients)]):
+        n = keys.destroy(subject)
     tables.erase_subject(projections, subject)
     store.erase(subject, now_us, actor)
     return n

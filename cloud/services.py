@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, NoReturn
 
 from cloud.alert_requests import CommandSigner
+from cloud.audit_actors import service
 from cloud.audit_log import AuditLog, log_refused_endpoints, service_event
 from cloud.block_reader import BlockReader
 from cloud.clinic_keys import check_recipients
@@ -25,6 +26,7 @@ from cloud.opener import Opener
 from cloud.receipts import ReceiptQueue
 from cloud.register import repeat_erasures
 from cloud.registry import Registry
+from cloud.retention import keep_retention
 from cloud.site.mosquitto import INGEST, OPENER
 from cloud.site_settings import SiteSettings
 from cloud.store import Store
@@ -104,6 +106,7 @@ async def run_opener_service(settings: SiteSettings, stop: asyncio.Event, print_
                     sender.run(),
                     signer.run(),
                     log.keep_signed(audit),
+                    keep_retention(store, engine, settings.retention_days, service(OPENER), now_us),
                 )
                 await run_until(stop, mqtt.run(), _pass_over_events(mqtt), *work)
         finally:

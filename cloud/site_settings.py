@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
+from cloud.retention import DEFAULT_RETENTION_DAYS, MIN_RETENTION_DAYS
 from config.endpoint import (
     ALLOWED_PORT,
     ALLOWED_TLS_HOST,
@@ -48,6 +49,7 @@ identity = "/etc/pulsegate/opener"
 key = "/etc/pulsegate/opener/receipt.key"
 audit_key = "/etc/pulsegate/opener/audit.key"
 command_key = "/etc/pulsegate/opener/command.key"  # signs what is asked for from the page
+retention_days = 3653                # ten years, section 630f(3) BGB; may be left out
 
 [page]
 identity = "/etc/pulsegate/page"
@@ -113,6 +115,8 @@ class SiteSettings:
     ingest: WorkerSettings
     opener: OpenerSettings
     page: PageSettings
+    retention_days: int = DEFAULT_RETENTION_DAYS
+    """How long blocks and what was opened are kept (`cloud.retention`)."""
     endpoints: tuple[ListedEndpoint, ...] = ()
     """Servers beside those of the site that its services may connect to."""
 
@@ -154,6 +158,7 @@ class _Parser:
                 self._broker(tables, "opener"), *self._keys_of(tables["opener"], "opener", *_WORKER_KEYS, "command_key")
             ),
             page=self._page(tables["page"]),
+            retention_days=self._retention_days(tables["opener"]),
             endpoints=self._check_endpoint(tables, "", lambda: parse_listed(root.get("endpoint", []))),
         )
 
@@ -187,6 +192,12 @@ class _Parser:
             raise self._error("page", "port", port, ALLOWED_PORT)
         return PageSettings(self._path_of(table, "page", "identity"), tuple(hosts), listen, port)
 
+    def _retention_days(self, table: Mapping[str, Any]) -> int:
+        days = table.get("retention_days", DEFAULT_RETENTION_DAYS)
+        if type(days) is not int or days < MIN_RETENTION_DAYS:
+            raise self._error("opener", "retention_days", days, f"a number of days, {MIN_RETENTION_DAYS} or more")
+        return days
+
     def _path_of(self, table: Mapping[str, Any], name: str, key: str) -> Path:
         return self._path.parent / str(self._take(table, name, key, str, "a path"))
 
@@ -213,7 +224,7 @@ _KEYS: Final[Mapping[str, frozenset[str]]] = {
     "databases": frozenset({"store", "projections"}),
     "broker": frozenset({"host", "port", "region"}),
     "ingest": frozenset({"identity", "key", "audit_key"}),
-    "opener": frozenset({"identity", "key", "audit_key", "command_key"}),
+    "opener": frozenset({"identity", "key", "audit_key", "command_key", "retention_days"}),
     "page": frozenset({"identity", "hosts", "listen", "port"}),
 }
 """The settings of each table; "" is the file itself."""

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from gateway.audit_log import AuditLog
 from gateway.buffer_alert import BUFFER_STATE_KEY, BufferAlert
 from gateway.clinic_commands import ClinicCommands, CommandState, load_command_state
 from gateway.clock import Clock
+from gateway.consent import HubConsent
 from gateway.damage_alert import DAMAGE_STATE_KEY, update_damage_alert
 from gateway.enrolment.site_clock import Clocks, SiteClock
 from gateway.heartbeat import StatusCollector
@@ -47,6 +48,7 @@ from gateway.startup import LOCK_FILE, load_command_key, load_consent, load_devi
 from gateway.status import StatusReporter
 from gateway.storage import Storage
 from gateway.upload import WaveformUpload
+from sync.consent import ToldConsent
 from sync.errors import DamagedBufferError, PermanentError, TransientError
 from sync.heartbeat import Heartbeat
 from sync.keys import HubKey, HubKeys
@@ -114,10 +116,10 @@ class Agent:
             else:
                 if stop.is_set():
                     return
-                log.info("starting again, as the clinic commands")
+                log.info("starting again")
 
     async def _run(self, stop: asyncio.Event, *, is_damaged: bool) -> None:
-        """Runs until `stop` is set or the clinic commands a restart, then stops cleanly.
+        """Runs until `stop` is set, the clinic commands a restart or the consent changes, then stops cleanly.
 
         At a clean stop the sensors are disconnected, their readings are durable, and the uploaded blocks are acknowledged as
         far as `UPLOAD_TIMEOUT_S` allows.
@@ -138,6 +140,8 @@ class Agent:
                 state = await run_on_storage_thread(load_command_state, outbox)
                 await run_on_storage_thread(self._end_left_behind_alerts, outbox)
                 halt = asyncio.Event()
+                consent = HubConsent(self.settings.data, self.settings.hub, self.settings.subject, outbox, audit, halt.set)
+                await run_on_storage_thread(consent.load)
                 key = await run_on_storage_thread(load_command_key, self.settings.data, self.hub_key)
                 commands = ClinicCommands(self.settings, registration, key, self.clock, audit, state, halt.set)
                 transport = self.make_transport(self.settings)
@@ -153,6 +157,7 @@ class Agent:
                         on_connected=lambda: heartbeat.on_connected(),  # noqa: PLW0108 - likewise
                         on_audit=audit.note_site,
                         on_command=commands.receive,
+                        on_consent=consent.receive,
                     ),
                 )
                 saved = _parse_state(await run_on_storage_thread(outbox.load_state, BUFFER_STATE_KEY))
@@ -164,18 +169,20 @@ class Agent:
                     upload=WaveformUpload(self.settings.upload),
                 )
                 storage = Storage(outbox, recorder, uplink, run_on_storage_thread)
-                sensors = await self._resume_sensors(storage, run_on_analysis_thread, state)
+                sensors = await self._resume_sensors(storage, run_on_analysis_thread, state) if consent.is_given else []
                 commands.closers = sensors
-                collector = self._make_collector(outbox, sensors, partial(audit.read_heads, keys.device))
+                collector = self._make_collector(outbox, sensors, partial(audit.read_heads, keys.device), consent.told)
                 heartbeat = Heartbeat(transport, keys.device, collector.collect, run_on_storage_thread)
-                await self._update_refusal_alert(storage)
-                await self._update_damage_alert(storage)
+                if consent.is_given:
+                    await self._update_refusal_alert(storage)
+                    await self._update_damage_alert(storage)
                 await storage.recorder.flush()
                 names = ", ".join(sensor.settings.name for sensor in sensors)
                 release = self.models.release or "refused"
                 log.info("started: hub %s, sensors %s, model release %s", self.settings.hub, names, release)
                 await run_on_storage_thread(audit.note_start, self.settings, self.models)
-                await self._run_tasks(_Ends(stop, halt), transport, heartbeat, storage, sensors, audit, commands)
+                also = {"commands": commands.run(storage), "consent": consent.watch(storage.call)}
+                await self._run_tasks(_Ends(stop, halt), transport, heartbeat, storage, sensors, audit, also)
                 await run_on_storage_thread(audit.note_stop)
             finally:
                 await run_on_storage_thread(outbox.close)
@@ -204,11 +211,17 @@ class Agent:
             yield
 
     def _make_collector(
-        self, outbox: Outbox, sensors: list[SensorRunner], read_audit: Callable[[], bytes | None]
+        self,
+        outbox: Outbox,
+        sensors: list[SensorRunner],
+        read_audit: Callable[[], bytes | None],
+        told: Callable[[], ToldConsent],
     ) -> StatusCollector:
         settings = self.settings
         identity = settings.clinic.broker.identity
-        return StatusCollector(settings.data, identity, self.clock, settings.hub, outbox, sensors, self.models, read_audit)
+        return StatusCollector(
+            settings.data, identity, self.clock, settings.hub, outbox, sensors, self.models, read_audit, told
+        )
 
     def _load_keys(self) -> HubKeys:
         data = self.settings.data
@@ -284,7 +297,7 @@ class Agent:
         storage: Storage,
         sensors: list[SensorRunner],
         audit: AgentAudit,
-        commands: ClinicCommands,
+        also: Mapping[str, Coroutine[Any, Any, NoReturn]],
     ) -> None:
         settings = self.settings
         reporter = StatusReporter(settings.data, self.clock, settings.hub, storage, sensors, self.models)
@@ -299,15 +312,16 @@ class Agent:
                 group.create_task(deliver_answers(settings.data, sensors, storage.call), name="answers"),
                 group.create_task(reporter.watch_loop(), name="stalls"),
                 group.create_task(audit.watch_clock(self.clock, storage.call), name="clock"),
+                *(group.create_task(one, name=name) for name, one in also.items()),
                 group.create_task(audit.watch_endpoints(storage.call), name="endpoints"),
-                group.create_task(commands.run(storage), name="commands"),
                 group.create_task(follow_keys(settings, storage, audit), name="keys"),
             ]
             identity = settings.clinic.broker.identity
             if identity is not None and self.renew is not None:
                 clock = SiteClock(identity, Clocks.of_system())
                 background.append(group.create_task(keep_renewed(identity, clock, self.renew), name="renewal"))
-            running = group.create_task(RadioFailover(self._radio_sources(), sensors).run(), name="sensors")
+            collect = RadioFailover(self._radio_sources(), sensors).run if sensors else asyncio.Event().wait
+            running = group.create_task(collect(), name="sensors")
             try:
                 await ends.wait()
                 log.info("stopping: the sensors are disconnected and the last readings stored and sent")
@@ -331,7 +345,7 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
-    """What ends the agent's tasks: a stop of the agent, or a command to start them again."""
+    """What ends the agent's tasks: a stop of the agent, or a command or a consent that makes them start again."""
 
     stop: asyncio.Event
     restart: asyncio.Event

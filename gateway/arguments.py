@@ -67,6 +67,17 @@ def _add_persons_arguments(parser: argparse.ArgumentParser) -> None:
     _add_config(parser)
 
 
+def _add_consent_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("show", "withdraw"),
+        default="show",
+        help="print what holds now, or withdraw it (default: show)",
+    )
+    _add_config(parser)
+
+
 def _add_audit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("verify", "show"), help="check the whole log, or print its rows, oldest first")
     parser.add_argument("--subject", metavar="NAME", help="show only rows about this patient's pseudonym")
@@ -213,6 +224,13 @@ _COMMANDS: Final = (
         "Lists the results that a shared cuff or scale may have measured on another person; they are not sent. With yes ID the "
         "result becomes the patient's; with no ID it is deleted.",
         _add_persons_arguments,
+    ),
+    _Command(
+        "consent",
+        "show or withdraw the patient's consent",
+        "Shows whether the patient consents, or withdraws the consent: then no sensor is connected, nothing is stored or sent, "
+        "and what was not sent is deleted. The clinic records it when the hub next reaches it; ask it to consent again.",
+        _add_consent_arguments,
     ),
     _Command(
         "backup",

@@ -145,6 +145,12 @@ def _persons(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _consent(arguments: argparse.Namespace) -> int:
+    from gateway.commands.consent import consent
+
+    return consent(load_settings(arguments.config, os.environ), arguments.action)
+
+
 def _backup(arguments: argparse.Namespace) -> int:
     from sync.outbox.backup import back_up
 
@@ -362,6 +368,7 @@ COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace], int]]] = {
     "run": _run,
     "status": _status,
     "persons": _persons,
+    "consent": _consent,
     "backup": _backup,
     "init": _init,
     "check-config": _check_config,

@@ -12,9 +12,10 @@ from gateway.enrolment.site_clock import Clocks, SiteClock, SiteTimeError
 from gateway.models import LoadedModels
 from gateway.power import read_battery
 from gateway.sensor_runner import SensorRunner
+from sync.consent import ToldConsent, subject_tag
 from sync.outbox import Outbox
 from sync.outbox.epochs import SECONDS_PER_DAY
-from sync.status import Backlog, HubStatus, count_links
+from sync.status import MAX_ERASED, Backlog, HubStatus, count_links
 from sync.versions import REVISION
 from sync.wire import LANES
 
@@ -35,6 +36,8 @@ class StatusCollector:
     models: LoadedModels
     read_audit: Callable[[], bytes | None]
     """Returns the field `audit`; None if there is none."""
+    told: Callable[[], ToldConsent]
+    """Returns what the hub knows of its subject's consent."""
 
     def collect(self, seq: int) -> HubStatus:
         """Return the status with this number. Call it on the storage thread.
@@ -58,6 +61,8 @@ class StatusCollector:
             free_bytes=_free_bytes(self.folder),
             links=count_links(sensor.state for sensor in self.sensors),
             audit=self.read_audit(),
+            consent=self.told(),
+            erased=tuple(subject_tag(self.hub, erased) for erased in sorted(self.outbox.erased_subjects))[:MAX_ERASED],
         )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sync.audit_heads import SiteAudit
+from sync.consent import ConsentAnswer
 from sync.in_flight import SentBlocks
 from sync.messages import Ack, Receipt, decode_ack, decode_receipt
 from sync.outbox import Applied, Outbox
@@ -19,7 +20,7 @@ class Received:
     before: an older one, sent again by the broker, says nothing about the present. `pause_s` and `update_by_s` are None unless
     it is one of at least as many commits. `aside_reason` and `refused_reason` are those of the last block that was set aside
     and of the last one that was refused. `outdated` are blocks that the clinic refuses as this agent is outdated; they stay
-    pending.
+    pending. `consent` is what an accepted acknowledgement says of it: its number tells which one is later.
     """
 
     applied: Applied
@@ -31,6 +32,7 @@ class Received:
     pause_s: int | None = None
     update_by_s: int | None = None
     outdated: tuple[BlockId, ...] = ()
+    consent: ConsentAnswer | None = None
 
 
 def receive_ack(outbox: Outbox, registration: Registration, payload: bytes, sent: SentBlocks) -> Received:
@@ -46,7 +48,8 @@ def receive_ack(outbox: Outbox, registration: Registration, payload: bytes, sent
     aside, refused = _last_reasons(applied, ack)
     known = before.commits if before is not None and before.id == ack.store else -1
     if not applied.accepted or ack.commits < known:
-        return Received(applied, aside_reason=aside, refused_reason=refused)
+        consent = ack.consent if applied.accepted else None
+        return Received(applied, aside_reason=aside, refused_reason=refused, consent=consent)
     return Received(
         applied,
         ack.live_s if ack.commits > known else None,
@@ -57,6 +60,7 @@ def receive_ack(outbox: Outbox, registration: Registration, payload: bytes, sent
         pause_s=ack.retry_after_s,
         update_by_s=ack.update_by_s,
         outdated=tuple(BlockId(*row[:3]) for row in ack.refused if row.reason == OUTDATED),
+        consent=ack.consent,
     )
 
 

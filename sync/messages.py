@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sync.audit_heads import SiteAudit, parse_site_audit, site_audit_as_list
+from sync.consent import ConsentAnswer
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.message_rows import (
     Dropped,
@@ -88,7 +89,8 @@ class Ack:
     `keys` and `wraps` (key id, fingerprint) are those that it holds. `live_s` asks the hub to commit every second for so long.
     `copied` says that two machines seem to use the hub's identity. `retry_after_s` asks the hub to send no block but alerts for
     so long. `update_by_s` says that the agent is outdated: from then on (seconds since 1970) only alerts are taken. `audit` are
-    the heads of the audit logs; None before the site has signed one.
+    the heads of the audit logs; None before the site has signed one. `consent` says what holds of the subject's consent, in the
+    answer to a status.
     """
 
     hub: str
@@ -108,6 +110,7 @@ class Ack:
     retry_after_s: int = 0
     update_by_s: int | None = None
     audit: SiteAudit | None = None
+    consent: ConsentAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,8 @@ def encode_ack(ack: Ack, key: SigningKey) -> bytes:
         fields["retry_after_s"] = ack.retry_after_s
     if ack.update_by_s is not None:
         fields["update_by_s"] = ack.update_by_s
+    if ack.consent is not None:
+        fields["consent"] = ack.consent.as_list()
     return encode_signed(fields, lambda content: key.sign(Label.ACKNOWLEDGEMENT, ack.hub, content))
 
 
@@ -222,8 +227,10 @@ def decode_ack(data: bytes, key: VerifyingKey) -> Ack:
     }
     added = {name: is_valid(message[name]) for name, is_valid in _ADDED_TO_ACK.items() if name in message}
     check_valid(valid | added, "acknowledgement")
+    numbers = [name for name in added if name != "consent"]
     return Ack(
-        **{name: message[name] for name in ("hub", "store", "fence", *valid, *added)},
+        **{name: message[name] for name in ("hub", "store", "fence", *valid, *numbers)},
+        consent=ConsentAnswer.from_list(message.get("consent")),
         marks=parse_list(message, "marks", parse_mark),
         held=parse_list(message, "held", parse_held),
         keys=parse_list(message, "keys", lambda item: item if is_bytes(item, KEY_ID_BYTES) else None),
@@ -275,6 +282,7 @@ def decode_receipt(data: bytes, key: VerifyingKey) -> Receipt:
 _ADDED_TO_ACK: Final[Mapping[str, Callable[[Any], bool]]] = {
     "retry_after_s": lambda value: is_count(value) and 1 <= value <= RETRY_AFTER_LIMIT_S,
     "update_by_s": is_count,
+    "consent": lambda value: ConsentAnswer.from_list(value) is not None,
 }
 """Fields that revision 1 of the protocol added (`sync.versions`). They are there only if they say something."""
 _STORE_FIELDS: Final = ("v", "hub", "store", "fence", "aside", "refused", "sig")

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from sync.consent import TAG_BYTES, ToldConsent
 from sync.signed_maps import check_valid, decode_message, encode_signed, lists, parse_list
 from sync.signing import Label, SigningKey, VerifyingKey
-from sync.wire import FORMAT, LANES, MAX_COUNT, Lane, is_count, is_epoch
+from sync.wire import FORMAT, LANES, MAX_COUNT, Lane, is_bytes, is_count, is_epoch
 
 STATUS_INTERVAL_S: Final = 60
 """Time between two statuses of a connected hub. Five of them are missing before the clinic raises an alarm."""
@@ -21,6 +22,8 @@ MAX_LINK_STATES: Final = 16
 """States of links in one status: `gateway.link_states` has nine."""
 AUDIT_LIMIT_BYTES: Final = 512
 """The longest signed head of the hub's audit log."""
+MAX_ERASED: Final = 4
+"""Erased subjects in one status: a hub has one patient, and blocks of few earlier ones."""
 
 _VERSION: Final = re.compile(r"[0-9][0-9A-Za-z.+-]{0,31}")
 _LINK_STATE: Final = re.compile(r"[a-z_]{1,24}")
@@ -28,6 +31,8 @@ _FIELDS: Final = (
     *("v", "hub", "sig", "epoch", "seq", "at_us", "version", "revision", "backlog", "battery", "clock_offset_us"),
     *("certificate_days", "models", "free_bytes", "links"),
 )
+_ADDED: Final = ("audit", "consent", "erased")
+"""Fields that are there only if they say something."""
 
 
 class Backlog(NamedTuple):
@@ -52,7 +57,9 @@ class HubStatus:
     `at_us` is the hub's clock, microseconds since 1970, and `clock_offset_us` how far it is ahead of the site's time; None if
     that is not known. `version` and `revision` are those of the agent. `certificate_days` are left until the hub's certificate
     expires, negative afterwards; None without one. `models` is the release of the models; None if they are refused. `links`
-    counts the sensors in each state of their link. `audit` is the signed head of the hub's audit log.
+    counts the sensors in each state of their link. `audit` is the signed head of the hub's audit log. `consent` is what the hub
+    knows of its subject's consent. `erased` are the tags (`sync.consent`) of erased
+    subjects whose keys the hub has destroyed since its start.
     """
 
     hub: str
@@ -69,6 +76,8 @@ class HubStatus:
     free_bytes: int
     links: tuple[tuple[str, int], ...]
     audit: bytes | None = None
+    consent: ToldConsent | None = None
+    erased: tuple[bytes, ...] = ()
 
     @property
     def position(self) -> tuple[int, int]:
@@ -104,6 +113,10 @@ def encode_status(status: HubStatus, device: SigningKey) -> bytes:
     }
     if status.audit is not None:
         fields["audit"] = status.audit
+    if status.consent is not None:
+        fields["consent"] = list(status.consent)
+    if status.erased:
+        fields["erased"] = list(status.erased)
     return encode_signed(fields, lambda content: device.sign(Label.STATUS, status.hub, content))
 
 
@@ -114,7 +127,7 @@ def decode_status(data: bytes, device: VerifyingKey) -> HubStatus:
         WireError: not a status.
         SignatureError: not signed by this key.
     """
-    message, content = decode_message(data, "status", _FIELDS, ("audit",), STATUS_LIMIT_BYTES)
+    message, content = decode_message(data, "status", _FIELDS, _ADDED, STATUS_LIMIT_BYTES)
     device.verify(message["sig"], Label.STATUS, message["hub"], content)
     return _parse(message)
 
@@ -125,7 +138,7 @@ def read_verified_status(data: bytes) -> HubStatus:
     Raises:
         WireError: not a status.
     """
-    return _parse(decode_message(data, "status", _FIELDS, ("audit",), STATUS_LIMIT_BYTES)[0])
+    return _parse(decode_message(data, "status", _FIELDS, _ADDED, STATUS_LIMIT_BYTES)[0])
 
 
 def _parse(message: Mapping[str, Any]) -> HubStatus:
@@ -141,6 +154,8 @@ def _parse(message: Mapping[str, Any]) -> HubStatus:
         "models": message["models"] is None or is_count(message["models"]),
         "free_bytes": is_count(message["free_bytes"]),
         "audit": "audit" not in message or _is_audit(message["audit"]),
+        "consent": "consent" not in message or ToldConsent.from_list(message["consent"]) is not None,
+        "erased": "erased" not in message or _are_erased(message["erased"]),
     }
     backlog = parse_list(message, "backlog", _parse_backlog)
     links = parse_list(message, "links", _parse_link)
@@ -150,6 +165,7 @@ def _parse(message: Mapping[str, Any]) -> HubStatus:
     battery = Battery(*message["battery"]) if message["battery"] is not None else None
     values: dict[str, Any] = {name: message.get(name) for name in ("hub", *valid)}
     values |= {"backlog": backlog, "links": links, "battery": battery}
+    values |= {"consent": ToldConsent.from_list(message.get("consent")), "erased": tuple(message.get("erased", ()))}
     return HubStatus(**values)
 
 
@@ -169,6 +185,10 @@ def _is_battery(value: object) -> bool:
 
 def _is_audit(value: object) -> bool:
     return isinstance(value, bytes) and 1 <= len(value) <= AUDIT_LIMIT_BYTES
+
+
+def _are_erased(value: object) -> bool:
+    return isinstance(value, list) and 1 <= len(value) <= MAX_ERASED and all(is_bytes(tag, TAG_BYTES) for tag in value)
 
 
 def _parse_backlog(row: Any) -> Backlog | None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from sync.audit_heads import SiteAudit
+from sync.consent import ConsentAnswer
 from sync.errors import TransientError
 from sync.in_flight import LIVE_SHARE, InFlight, SentBlocks
 from sync.incoming import Received, receive_ack, receive_receipt
@@ -90,12 +91,14 @@ class UplinkCallbacks:
     `on_live`: with the seconds for which the clinic asks for a commit every second. `on_connected`: at each new connection.
     `on_audit`: with heads of the audit logs that are new, in the thread of the uplink's `call`. `on_command`: with a message on
     `down/command`, in that thread; it raises WireError or SignatureError if the message is not a command to this hub.
+    `on_consent`: with what the clinic says of the subject's consent, in that thread.
     """
 
     on_live: Callable[[float], None] = ignore
     on_connected: Callable[[], None] = ignore
     on_audit: Callable[[SiteAudit], None] = ignore
     on_command: Callable[[bytes], None] = ignore
+    on_consent: Callable[[ConsentAnswer], None] = ignore
 
 
 class Uplink:
@@ -284,6 +287,8 @@ class Uplink:
             self._read_again(LANES)
         self._note_report(received)
         self._wakeup.set()
+        if received.consent is not None:
+            await self._call(self._callbacks.on_consent, received.consent)
         if received.audit not in (None, self._audit):
             self._audit = received.audit
             await self._call(self._callbacks.on_audit, received.audit)

@@ -82,6 +82,12 @@ def note_status(connection: Connection, status: HubStatus, payload: bytes, now_u
     return bool(connection.execute(statement).rowcount)
 
 
+def read_version(connection: Connection, hub: str) -> tuple[int | None, int | None]:
+    """Return the revision of a hub's agent, and since when it is outdated; None where that is not known."""
+    row = connection.execute(select(hub_states.c.revision, hub_states.c.outdated_us).where(hub_states.c.hub == hub)).first()
+    return (None, None) if row is None else (row.revision, row.outdated_us)
+
+
 def is_last_status(connection: Connection, hub: str, payload: bytes) -> bool:
     """Return whether this is the last status of a hub, byte for byte."""
     of = hub_states.c

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Executable, and_, bindparam, f
 from cloud.row_sets import RowInsert, RowQuery
 from cloud.store import tables
 from cloud.store.commit_counts import ERASED
+from cloud.store.consents import WITHOUT_CONSENT
 from cloud.store.marks import MarkedSequence
 from cloud.store.stored_blocks import Progress, ProgressRequest, StoreIdentity
 from cloud.store.tables import insert
@@ -101,12 +102,13 @@ _UNKNOWN_HUB: Final = KnownHub()
 class StoreView(NamedTuple):
     """What ingest must know before it checks the blocks of messages.
 
-    `statements` are those stored for their data keys, by hub. `lost`: the envelopes whose hub knows of commits that the store
-    does not have. `hubs` are those that are known in `hub_states`.
+    `statements` are those stored for their data keys, by hub. `unconsented` subjects do not consent. `lost`: the
+    envelopes whose hub knows of commits that the store does not have. `hubs` are those that are known in `hub_states`.
     """
 
     statements: dict[str, dict[bytes, KeyStatement]]
     erased: frozenset[str]
+    unconsented: frozenset[str]
     lost: tuple[Envelope, ...]
     hubs: Mapping[str, KnownHub]
 
@@ -149,10 +151,11 @@ def view_store(
             statements[row.hub][row.id] = KeyStatement(*row[n + 1 :])
     identity = identity or read_identity(connection)
     erased = frozenset(row.subject for row in ERASED.execute(connection, [(subject,) for subject in subjects]))
+    unconsented = frozenset(row.subject for row in WITHOUT_CONSENT.execute(connection, [(subject,) for subject in subjects]))
     marks = _read_marks(connection, envelopes)
     lost = tuple(envelope for envelope in envelopes if find_loss(envelope, identity, marks) is not None)
     rows = _HUBS.execute(connection, {(envelope.hub,) for envelope in envelopes})
-    return StoreView(statements, erased, lost, {row.hub: KnownHub(*row[1:]) for row in rows})
+    return StoreView(statements, erased, unconsented, lost, {row.hub: KnownHub(*row[1:]) for row in rows})
 
 
 def _read_marks(connection: Connection, envelopes: Iterable[Envelope]) -> dict[tuple[str, int, str], int]:
@@ -208,6 +211,12 @@ def read_progress(
         audit = _read_heads(signed, head)
         found.append(Progress(own, StoreIdentity(*identity), epoch, bool(is_copied), live_s, audit))
     return found
+
+
+def read_standing(connection: Connection, hub: str, now_us: int) -> tuple[StoreIdentity, bool]:
+    """Return the store's identity, and whether a hub was found copied lately: what any acknowledgement says."""
+    copied = select(tables.hubs.c.hub).where(tables.hubs.c.hub == hub, tables.hubs.c.copied_us > now_us - COPY_WINDOW_US)
+    return read_identity(connection), connection.execute(copied).first() is not None
 
 
 def _read_heads(signed: bytes | None, of_hub: bytes | None) -> SiteAudit | None:

@@ -26,7 +26,7 @@ SCHEMA: Final = Schema(
     oldest_program=tables.schema.c.version,
     create=create_tables,
     first=1,
-    newest=8,
+    newest=9,
     contracts=frozenset({3}),
 )
 """Programs of schema 6 and before had one number for both: what they made is stamped with it."""

@@ -24,7 +24,7 @@ from cloud.store.audit import append_to_log
 from cloud.store.audit_refusals import Refusal, count_refusal
 from cloud.store.commit import commit_messages
 from cloud.store.commit_counts import count_commit
-from cloud.store.erasure import erase_subject
+from cloud.store.erasure import erase_subject, list_erased
 from cloud.store.marks import MarkedSequence, advance_marks
 from cloud.store.partitions import RETRY_US, create_partitions
 from cloud.store.rejections import keep_rejected_message
@@ -42,7 +42,7 @@ from cloud.store.stored_blocks import (
     as_stored_blocks,
 )
 from config.files import make_private
-from sync.audit import Action, Actor, AuditEvent, Category, Purpose
+from sync.audit import Action, Actor, AuditEvent, Category, Purpose, object_id
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import PermanentError, TransientError
 from sync.messages import Envelope
@@ -143,11 +143,13 @@ class Store:
         with self.transaction() as connection:
             return store_hubs.read_identity(connection)
 
-    def blocks_after(self, after: StoredBlockId | None, limit: int) -> list[StoredBlock]:
-        """Return up to `limit` blocks behind a block, or the first ones, in the order of their ids."""
+    def blocks_after(self, after: StoredBlockId | None, limit: int, *, subject: str | None = None) -> list[StoredBlock]:
+        """Return up to `limit` blocks, all or of a subject, behind a block, or the first ones, in the order of their ids."""
         query = select(tables.blocks).order_by(*_ID).limit(limit)
         if after is not None:
             query = query.where(tuple_(*_ID) > tuple_(*after))
+        if subject is not None:
+            query = query.where(tables.blocks.c.subject == subject)
         with self.transaction() as connection:
             return as_stored_blocks(connection.execute(query))
 
@@ -215,7 +217,7 @@ class Store:
     def erased_subjects(self) -> frozenset[str]:
         """Return the subjects whose blocks were erased and are refused."""
         with self.transaction() as connection:
-            return frozenset(connection.scalars(select(tables.erased.c.subject)))
+            return list_erased(connection)
 
     def erase(self, subject: str, at_us: int, actor: Actor = _CLINIC) -> None:
         """Delete a subject's blocks, keys and work, and refuse its blocks from now on. The audit log says so.
@@ -224,8 +226,8 @@ class Store:
             TransientError, PermanentError: as `transaction`.
         """
         with self.transaction() as connection:
-            erase_subject(connection, subject, at_us)
-            event = AuditEvent(actor, Action.ERASE, Category.ALL_RECORDS, subject, purpose=Purpose.SUBJECT_REQUEST)
+            objects = (object_id("blocks", erase_subject(connection, subject, at_us)),)
+            event = AuditEvent(actor, Action.ERASE, Category.ALL_RECORDS, subject, objects, Purpose.SUBJECT_REQUEST)
             append_to_log(connection, ORIGIN, [event], at_us)
 
     def watch(self, subjects_until_us: Mapping[str, int]) -> None:

@@ -67,7 +67,8 @@ class RejectedBlock:
 class CheckedMessage:
     """A message whose signature is verified. The device key signed these statements.
 
-    `blocks` may be stored if their data key is; `rejected` go to quarantine; `refused` may not be kept.
+    `blocks` may be stored if their data key is; `rejected` go to quarantine; `refused` may not be kept, as their subject was
+    erased, nor may `unconsented`, as theirs does not consent.
     """
 
     signed: SignedEnvelope
@@ -75,6 +76,7 @@ class CheckedMessage:
     blocks: tuple[NewBlock, ...]
     rejected: tuple[RejectedBlock, ...] = ()
     refused: tuple[NewBlock, ...] = ()
+    unconsented: tuple[NewBlock, ...] = ()
 
     @property
     def hub(self) -> str:

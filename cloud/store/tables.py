@@ -205,7 +205,42 @@ erased_sequences: Final = Table(
     Column("lane", Text, primary_key=True),
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
 )
-"""Sequences of erased subjects: their blocks are not missing. A sequence has one subject."""
+"""Sequences of erased subjects, or whose retention has ended: their blocks are not missing. A sequence has one subject."""
+erased_hubs: Final = Table(
+    "erased_hubs",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("hub", Text, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+)
+"""Hubs that have said that they destroyed the keys of an erased subject, and when they first said so."""
+consents: Final = Table(
+    "consents",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("purpose", Text, nullable=False),
+    Column("is_given", Boolean, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("text", LargeBinary),
+    Column("hub", Text),
+    Column("withdrawal", BigInteger),
+)
+"""The changes of each subject's consent (`cloud.store.consents`). `text` is the digest of the text that was agreed to.
+`withdrawal` is the number of a withdrawal that was made at a hub: the hub repeats it."""
+consent_texts: Final = Table(
+    "consent_texts", metadata, Column("digest", LargeBinary, primary_key=True), Column("text", Text, nullable=False)
+)
+holds: Final = Table(
+    "holds",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+)
+"""Subjects whose data are kept although their retention ends or they ask for erasure, and why."""
 watchers: Final = Table(
     "watchers",
     metadata,

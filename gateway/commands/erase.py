@@ -16,6 +16,7 @@ from config.settings import Settings
 from gateway.audit_log import AUDIT_FILE, AUDIT_KEY_FILE, DAMAGED_FILE
 from gateway.commands.enroll import LOCK_FILE as ENROLMENT_LOCK_FILE
 from gateway.commands.pair import PairError, remove_bond
+from gateway.consent import WITHDRAWALS_FOLDER
 from gateway.enrolment.identity import FOLDER
 from gateway.errors import RadioError
 from gateway.hub_key import HUB_KEY_FILE
@@ -39,6 +40,7 @@ OTHERS: Final = (
     "bonds.json",
     PAIRED_FILE,
     ANSWERS_FOLDER,
+    WITHDRAWALS_FOLDER,
     REQUEST_FILE,
     NEWEST_RELEASE_FILE,
     STATUS_FILE,

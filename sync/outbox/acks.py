@@ -8,12 +8,13 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from sync.consent import NO_CONSENT
 from sync.message_rows import Held, Mark, Outcome
 from sync.messages import Ack, Receipt
 from sync.outbox.block_tables import Answer, BlockRow, BlockSequence, BlockTables
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.keys import OutboxKeys
-from sync.outbox.room import delete_passed_ranges, range_chain
+from sync.outbox.room import delete_passed_ranges, list_dropped, range_chain
 from sync.versions import OUTDATED
 from sync.wire import FENCE_STEP_LIMIT, UNKNOWN_CHAIN, BlockId, Lane
 
@@ -194,6 +195,8 @@ class OutboxAcks:
                 continue  # the block stays pending for an agent that was updated
             found = self._find_named(outcome, result)
             if found is not None:
+                if outcome.reason == NO_CONSENT:  # later blocks of the sequence may be sent again
+                    list_dropped(self._database, found[0], [found[1]])
                 self._tables.delete(found[0], [found[1]], "refused")
                 result.refused += 1
                 key = self._keys.stored.get(found[1].key)

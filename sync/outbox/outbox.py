@@ -36,7 +36,7 @@ from sync.outbox.header_templates import HeaderTemplates
 from sync.outbox.keys import OutboxKeys
 from sync.outbox.repair import BufferOpener, damaged_files, delete_damaged
 from sync.outbox.reserve import Reserve
-from sync.outbox.room import BUFFER_LIMITS, BufferLimits, delete_answered, make_room
+from sync.outbox.room import BUFFER_LIMITS, BufferLimits, delete_answered, drop_unsent, make_room
 from sync.outbox.schema import is_disk_full
 from sync.outbox.sealer import OutboxSealer
 from sync.outbox.state import OutboxState, StoredState
@@ -98,6 +98,7 @@ class Outbox:
         )
         self._acks = OutboxAcks(database, self._tables, self._keys, hub)
         self._sweep = OutboxSweep(database, self._tables, self._keys, subject=subject, retention_s=retention_s)
+        self._is_collecting = True
         self._epoch = 0
         self._keys.recipient(subject)  # raises RegistrationError before anything is changed
         self._run(database.run, self._begin)
@@ -164,6 +165,18 @@ class Outbox:
         """Whether the blocks that wait for the clinic take nearly the whole quota."""
         return self._tables.open_bytes >= self._limits.nearly_full * self._limits.quota_bytes
 
+    @property
+    def erased_subjects(self) -> frozenset[str]:
+        """Subjects whose keys were destroyed since the start, because the clinic has erased them."""
+        return frozenset(self._keys.erased_subjects)
+
+    def stop_collecting(self) -> None:
+        """Store no block of the outbox's subject from now on, and delete those that were not sent: it does not consent."""
+        self._is_collecting = False
+        numbers = {key.number for key in self._keys.stored.values() if key.subject == self._subject}
+        while self._run_or_use_reserve(self._database.run, lambda: drop_unsent(self._database, self._tables, numbers)):
+            pass
+
     def close(self) -> None:
         self._database.close()
 
@@ -184,6 +197,7 @@ class Outbox:
         this deletes some blocks first (`sync.outbox.room`), unless an alert is stored.
         On a full disk alerts may spend a part of the reserve, and other blocks the space of deleted and released ones.
         Values of a subject that the clinic has erased since the start are not stored: they say what was measured before.
+        After `stop_collecting` no block of the outbox's subject is stored, and nothing is returned for it.
 
         Raises:
             PermanentError: a plaintext exceeds `PLAINTEXT_LIMIT_BYTES`, or the buffer is damaged.
@@ -191,6 +205,8 @@ class Outbox:
             TransientError: the disk is full or the buffer locked. Nothing was stored; the call may be repeated.
         """
         blocks, owner, state = list(blocks), subject or self._subject, state or {}
+        if owner == self._subject and not self._is_collecting:
+            blocks = []
         has_alert = any(lane == "alert" for lane, _ in blocks)
 
         def store() -> list[BlockId]:

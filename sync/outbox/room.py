@@ -3,7 +3,7 @@
 `docs/protocol.md`, "The hub", gives the order. Call the functions in a transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,9 +78,24 @@ def delete_answered(tables: BlockTables, needed_bytes: int, limit: int) -> tuple
 
 
 def drop(database: OutboxDatabase, tables: BlockTables, sequence: BlockSequence, rows: Sequence[BlockRow]) -> None:
-    """Give up blocks of one sequence that cannot be sent, so that the clinic does not wait for them."""
-    _list_dropped(database, sequence, rows)
+    """Give up blocks of one sequence that are not sent, so that the clinic does not wait for them."""
+    list_dropped(database, sequence, rows)
     tables.delete(sequence, rows, "dropped")
+
+
+def drop_unsent(database: OutboxDatabase, tables: BlockTables, keys: Container[int]) -> int:
+    """Delete at most `STEP_BLOCKS` blocks of all lanes, sealed with these keys, that were not sent; returns how many."""
+    count = 0
+    for sequence in tables.where("pending > 0 OR (lane = 'archive' AND bytes > 0)"):
+        pending = [row for row in tables.read_pending(sequence, STEP_BLOCKS - count) if row.key in keys]
+        drop(database, tables, sequence, pending)
+        count += len(pending)
+        withheld = [row for row in tables.read_withheld(sequence, STEP_BLOCKS - count) if row.key in keys]
+        tables.delete(sequence, withheld)  # the clinic does not wait for them
+        count += len(withheld)
+        if count >= STEP_BLOCKS:
+            break
+    return count
 
 
 def dropped_ranges(database: OutboxDatabase) -> tuple[Dropped, ...]:
@@ -111,7 +126,7 @@ def _first_rows(rows: Sequence[BlockRow], needed_bytes: int) -> list[BlockRow]:
     return first
 
 
-def _list_dropped(database: OutboxDatabase, sequence: BlockSequence, rows: Sequence[BlockRow]) -> None:
+def list_dropped(database: OutboxDatabase, sequence: BlockSequence, rows: Sequence[BlockRow]) -> None:
     """Add blocks to the ranges of lost ones; consecutive ones make one range."""
     for row in rows:
         extend = "UPDATE dropped SET last = ?, chain = ? WHERE sequence = ? AND last = ?"

@@ -476,6 +476,7 @@ class TestCommands:
             ("back-up-keys", None, "done"),
             ("restore-keys", None, "done"),
             ("restore-keys", None, "failed"),
+            ("destroy-key", "subject-1", "done"),
             ("erase", "subject-1", "done"),
             ("read", None, "done"),
         ]
@@ -484,11 +485,11 @@ class TestCommands:
         assert {row["actor"]["id"] for row in rows} == {f"uid-{os.getuid()}"}
         assert main(["audit", "show", *options, "--subject", "subject-1", "--since", "2000-01-01T00:00:00Z"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert [line.split()[3] for line in lines] == ["register", "create-key", "erase", "read"]
+        assert [line.split()[3] for line in lines] == ["register", "create-key", "destroy-key", "erase", "read"]
         assert main(["audit", "show", *options, "--since", "2100-01-01T00:00:00Z"]) == 0
         assert capsys.readouterr().out == ""
         assert main(["audit", "verify", *options]) == 0
-        assert capsys.readouterr().out.splitlines()[0] == "rows 1 to 9 follow each other"
+        assert capsys.readouterr().out.splitlines()[0] == "rows 1 to 10 follow each other"
 
     @pytest.mark.usefixtures("registered")
     def test_verify_names_the_row_and_fails(

@@ -3,11 +3,13 @@
 Every file is copied before `pulsegate-cloud erase`.
 """
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, select
@@ -15,11 +17,15 @@ from sqlalchemy import func, select
 from cloud import tables
 from cloud.cli import main
 from cloud.errors import ClinicError
+from cloud.hub_watch import HubWatch
 from cloud.key_backup import LIFETIME_S, create_recovery_key, delete_expired, restore_backup, write_backup
 from cloud.key_store import KeyStore
 from cloud.register import repeat_erasures
+from cloud.store import tables as store_tables
+from sync.consent import subject_tag
 from tests.cloud.synthetic import START_US
 from tests.cloud.test_cloud_cli import START_LIMIT_S, start_dev, wait_endpoints
+from tests.cloud.test_patient_consent import Statuses
 from tests.cloud.two_patients import CANARIES, NOW_S, PATIENTS, TwoPatients, records_of
 from tests.databases import ON_BOTH, Databases
 from tests.second_reader.clinic import Clinic as ReadClinic
@@ -222,3 +228,60 @@ def test_a_name_that_is_none_erases_nothing(clinic: TwoPatients, tmp_path: Path,
     assert "correct --subject" in capsys.readouterr().err
     assert not (tmp_path / "patient-1").exists()
     assert clinic.store.count_blocks() == 6
+
+
+def test_the_audit_log_proves_the_destruction_of_keys_here_and_at_the_hub(
+    clinic: TwoPatients, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fingerprints = KeyStore(clinic.folder.keys).fingerprints("patient-1")
+    assert clinic.erase("patient-1") == 0
+    hub, statuses = clinic.hubs["hub-1"], Statuses(clinic)
+    hub.put(records_of("patient-1"))
+    clinic.receive(hub)
+    assert hub.outbox.erased_subjects == {"patient-1"}
+    command = ("erasures", "--data", str(clinic.folder.path), *clinic.options)
+    assert main([*command]) == 0
+    assert "hub hub-1 has not confirmed it" in capsys.readouterr().out
+    for _ in range(2):  # said with each status, logged once
+        assert statuses.send(None, (subject_tag("hub-1", "patient-1"),)) is None
+    Statuses(clinic, "hub-2").send(None, (subject_tag("hub-2", "patient-1"), subject_tag("hub-2", "patient-2")))
+    assert main([*command]) == 0
+    assert "hub hub-1 destroyed its keys" in (listed := capsys.readouterr().out)
+    assert "hub-2" not in listed  # it never had this patient, and its own was not erased
+    rows = [row for row in logged(clinic, capsys) if row["subject"] == "patient-1"]
+    assert [(row["action"], row["category"], row["objects"]) for row in rows] == [
+        ("destroy-key", "keys", [f"recipient:{fingerprint}" for fingerprint in fingerprints]),
+        ("erase", "all-records", ["blocks:3"]),
+        ("confirm-erasure", "keys", ["hub:hub-1"]),
+    ]
+    assert rows[-1]["actor"] == {"id": "hub-1", "role": "hub", "organisation": "main"}
+    assert main(["audit", "verify", "--data", str(clinic.folder.path), *clinic.options]) == 0
+
+
+def logged(clinic: TwoPatients, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert main(["audit", "show", "--data", str(clinic.folder.path), *clinic.options, "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_no_table_of_the_store_names_the_subject_but_tombstone_and_audit_log(clinic: TwoPatients, tmp_path: Path) -> None:
+    """The registry still has the assignment: the watch over the hubs must not bring the name back."""
+    (tmp_path / "consent.txt").write_text("I agree.\n", encoding="utf-8")
+    words = ("--data", str(clinic.folder.path), *clinic.options, "--subject", "patient-1")
+    assert main(["consent", "give", *words, "--text", str(tmp_path / "consent.txt")]) == 0
+    watch = HubWatch(clinic.store, clinic.registry(), lambda: 0.0, lambda: START_US)
+    watch.check()
+    assert "hub_states" in tables_naming(clinic, "patient-1")
+    assert clinic.erase("patient-1") == 0
+    watch.check()
+    assert tables_naming(clinic, "patient-1") == {"erased", "audit_rows"}
+
+
+def tables_naming(clinic: TwoPatients, subject: str) -> set[str]:
+    """The tables of the store with a row about a subject."""
+    with clinic.store.transaction() as connection:
+        return {
+            table.name
+            for table in store_tables.metadata.sorted_tables
+            if "subject" in table.c and connection.execute(select(table).where(table.c.subject == subject)).first()
+        }

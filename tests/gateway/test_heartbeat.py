@@ -17,6 +17,7 @@ from gateway.startup import load_device_key
 from gateway.status_table import make_status_table
 from sync.audit_heads import hub_audit_from_bytes
 from sync.cbor import decode_cbor
+from sync.consent import ToldConsent
 from sync.signing import VerifyingKey
 from sync.status import STATUS_LIMIT_BYTES, Battery, HubStatus, decode_status
 from sync.versions import REVISION
@@ -65,7 +66,7 @@ def test_an_agent_sends_a_status_at_once_and_every_minute_that_names_nobody(tmp_
         assert not any(sensor.name.encode() in payload for sensor in testbed.settings.sensors)
         assert set(decode_cbor(payload, limit_bytes=STATUS_LIMIT_BYTES)) == {
             *("v", "hub", "sig", "epoch", "seq", "at_us", "version", "revision", "backlog", "battery", "clock_offset_us"),
-            *("certificate_days", "models", "free_bytes", "links", "audit"),
+            *("certificate_days", "models", "free_bytes", "links", "audit", "consent"),
         }
 
 
@@ -147,7 +148,17 @@ def test_an_enrolled_hub_tells_the_days_of_its_certificate(
     record = {"host": "clinic.example", "port": 8443, "region": "DE", "hub": "hub-1", "subject": "s", "from_s": 1}
     (tmp_path / SITE_FILE).write_text(json.dumps(record | {"until_s": until_s, "brokers": []}))
     with open_testbed(tmp_path) as hub:
-        collector = StatusCollector(tmp_path, tmp_path, FixedClock(), "hub-1", hub.outbox, [], models, lambda: None)
+        collector = StatusCollector(
+            tmp_path,
+            tmp_path,
+            FixedClock(),
+            "hub-1",
+            hub.outbox,
+            [],
+            models,
+            lambda: None,
+            lambda: ToldConsent(bytes(8), 0, None),
+        )
         status = collector.collect(1)
         assert (status.certificate_days, status.clock_offset_us) == (days, None)
         (tmp_path / SITE_FILE).write_text("damaged")

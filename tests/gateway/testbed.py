@@ -71,13 +71,13 @@ class Clinic:
         return registration
 
     def answer(self, message: Message) -> list[Message]:
-        """Commit a message; returns the acknowledgement and the receipt, or nothing for a status."""
+        """Commit a message; returns the acknowledgement and the receipt, or what answers a status."""
         keys = self._signing
         payload, _, _ = handle_message(
             self.store, self._registry, keys.acknowledgement, message, START_US, audit_key=keys.audit.public
         )
         if message.topic == status_topic(HUB):
-            return []
+            return [] if payload is None else [Message(ack_topic(HUB), payload)]
         assert payload is not None
         envelope, identity = decode_envelope(message.payload).envelope, self.store.identity()
         headers = [(parse_header(block), block_digest(block)) for block in envelope.blocks]

@@ -71,7 +71,7 @@ def connect_machines(there: "subprocess.Popen[str]") -> None:
 
 
 def main(rules: str, rules_of_a_service: str) -> None:
-    there = subprocess.Popen(["unshare", "--net", "sleep", "60"], text=True)
+    there = subprocess.Popen(["unshare", "--net", "sleep", "600"], text=True)
     outside = ("nsenter", "-t", str(there.pid), "-n", sys.executable, "-c")
     try:
         connect_machines(there)

@@ -108,6 +108,17 @@ def test_wrong_options_are_refused(option: str, value: str, message: str, capsys
     assert message in capsys.readouterr().err
 
 
+def test_who_is_connected_by_ssh_is_not_locked_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "PLAN_FILE", tmp_path / "install.toml")
+    monkeypatch.setattr(install, "install", lambda *_: pytest.fail("it was installed"))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.7 50000 192.0.2.1 22")
+    assert main(["site", "install", "--units", ".", "--revision", "1"]) == 1
+    assert "give SSH_FROM=" in capsys.readouterr().err
+
+
 def test_only_root_installs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     for command in (["install", "--units", ".", "--revision", "1"], ["start"], ["stop"], ["state"]):

@@ -26,7 +26,7 @@ class Database:
     """A process in place of the database server: it ends when it is told to read its files again."""
 
     def __init__(self, pid_file: Path) -> None:
-        self.process = subprocess.Popen(["sleep", "60"])
+        self.process = subprocess.Popen(["sleep", "600"])
         self.pid_file = pid_file
         pid_file.write_text(f"{self.process.pid}\n/data\n")
 

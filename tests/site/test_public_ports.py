@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from cloud.site.public_ports import ADDRESS_RATE, make_firewall, make_proxy_conf
 from tests.mosquitto import free_port
 from tests.namespaces import unshare_command
 
-LIMIT_S = 30
+LIMIT_S = 120
 NOBODY = 65534
 HAPROXY = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 """Debian keeps it outside the path of an ordinary user."""
@@ -87,7 +88,7 @@ def run_proxy(folder: Path, has_ipv6: bool = False) -> Iterator[tuple[dict[int, 
     try:
         yield ports, log
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGUSR1)  # it ends, and logs, its connections first
         process.wait(LIMIT_S)
 
 

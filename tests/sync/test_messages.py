@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.audit_heads import SignedHead, SiteAudit
+from sync.consent import ConsentAnswer
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import PermanentError
 from sync.message_rows import REASON_LIMIT_CHARS, Dropped, Head, Held, Mark, Outcome, SeenStore
@@ -91,6 +92,14 @@ acks = st.builds(
     live_s=st.integers(0, 600),
     copied=st.booleans(),
     audit=st.none() | st.builds(SiteAudit, audit_heads, st.none() | audit_heads),
+    consent=st.none()
+    | st.builds(
+        ConsentAnswer,
+        st.binary(min_size=8, max_size=8),
+        epochs,
+        st.lists(names, max_size=16).map(tuple),
+        st.none() | epochs,
+    ),
 )
 receipts = st.builds(
     Receipt, hub=names, store=ids, fence=counts, opened=some(held), aside=some(outcomes), refused=some(outcomes)
@@ -119,6 +128,25 @@ def test_envelope_round_trip(envelope: Envelope) -> None:
 @given(acks)
 def test_ack_round_trip(ack: Ack) -> None:
     assert decode_ack(encode_ack(ack, ACKNOWLEDGEMENT), ACKNOWLEDGEMENT.public) == ack
+
+
+@pytest.mark.parametrize(
+    "consent",
+    [
+        None,
+        [bytes(8), 1, ["care"]],
+        [bytes(7), 1, ["care"], None],
+        [bytes(8), 0, ["care"], None],
+        [bytes(8), 1, "care", None],
+        [bytes(8), 1, ["not a name"], None],
+        [bytes(8), 1, ["care"] * 17, None],
+        [bytes(8), 1, ["care"], 0],
+    ],
+    ids=repr,
+)
+def test_a_malformed_consent_is_refused(consent: object) -> None:
+    with pytest.raises(WireError, match="consent"):
+        decode_ack(resigned_ack({"consent": consent}), ACKNOWLEDGEMENT.public)
 
 
 @given(receipts)

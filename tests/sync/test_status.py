@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from gateway.virtual_time import run
 from sync.cbor import decode_cbor, encode_cbor
+from sync.consent import TAG_BYTES, ToldConsent, subject_tag
 from sync.errors import TransientError
 from sync.heartbeat import Heartbeat
 from sync.signing import Label, SignatureError, SigningKey, Use
 from sync.status import (
     AUDIT_LIMIT_BYTES,
+    MAX_ERASED,
     MAX_LINK_STATES,
     STATUS_INTERVAL_S,
     STATUS_LIMIT_BYTES,
@@ -53,6 +55,7 @@ STATUS = HubStatus(
 counts = st.integers(0, MAX_COUNT)
 signed_integers = st.integers(-MAX_COUNT, MAX_COUNT)
 backlogs = st.one_of(st.just((0, None)), st.tuples(st.integers(1, MAX_COUNT), counts))
+tags = st.binary(min_size=TAG_BYTES, max_size=TAG_BYTES)
 statuses = st.builds(
     HubStatus,
     st.just("hub-1"),
@@ -71,6 +74,8 @@ statuses = st.builds(
         lambda states: tuple(sorted(states.items()))
     ),
     st.none() | st.binary(min_size=1, max_size=AUDIT_LIMIT_BYTES),
+    st.none() | st.builds(ToldConsent, tags, counts, st.none() | st.integers(1, MAX_COUNT)),
+    st.lists(tags, max_size=MAX_ERASED).map(tuple),
 )
 
 
@@ -87,6 +92,12 @@ def test_round_trip(status: HubStatus) -> None:
     payload = encode_status(status, DEVICE)
     assert len(payload) <= STATUS_LIMIT_BYTES
     assert decode_status(payload, DEVICE.public) == read_verified_status(payload) == status
+
+
+def test_a_tag_is_what_the_protocol_says_and_differs_by_hub() -> None:
+    content = b"\x84\x71pulsegate subject\x02\x65hub-1\x69subject-1"
+    assert subject_tag("hub-1", "subject-1") == hashlib.sha256(content).digest()[:8]
+    assert subject_tag("hub-2", "subject-1") != subject_tag("hub-1", "subject-1")
 
 
 def test_the_frozen_status_of_revision_1_is_read() -> None:
@@ -125,6 +136,14 @@ def test_the_frozen_status_of_revision_1_is_read() -> None:
         {"links": [["Maria's strap", 1]]},
         {"links": [[chr(97 + n), 1] for n in range(MAX_LINK_STATES + 1)]},
         {"audit": b""},
+        {"consent": None},
+        {"consent": [bytes(7), 0, None]},
+        {"consent": [bytes(8), -1, None]},
+        {"consent": [bytes(8), 0, 0]},
+        {"consent": [bytes(8), 0]},
+        {"erased": []},
+        {"erased": ["subject-1"]},
+        {"erased": [bytes(8)] * (MAX_ERASED + 1)},
         {"audit": bytes(AUDIT_LIMIT_BYTES + 1)},
         {"free_bytes": ...},
         {"new": 1, "crit": ["new"]},
