@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.chaos.disks import mount_disks
+from benchmarks.chaos.disks import mounted_disks
 from benchmarks.chaos.network import far_network
 from benchmarks.chaos.run import FULL, BrokenInvariantError, Run, RunPlan, log
 from benchmarks.chaos.site import SitePlan
@@ -65,12 +64,9 @@ def _run_inside(folder: Path, seed: int, minutes: float, share: float) -> int:
     )
     logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)  # it reports each connection that a killed server ends
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    short = tempfile.TemporaryDirectory(prefix="pulsegate-chaos-", ignore_cleanup_errors=True)  # the path of a socket is short
-    with short as disks_folder, far_network() as far, Progress(*columns, console=console) as progress:
-        Path(disks_folder).chmod(0o711)  # PostgreSQL's user reaches its disk there
+    with mounted_disks(HUB_DISKS) as disks, far_network() as far, Progress(*columns, console=console) as progress:
         faults = {kind: round(n * share) for kind, n in FULL.items()}
         task = progress.add_task("faults", total=sum(faults.values()))
-        disks = mount_disks(Path(disks_folder), HUB_DISKS)
         site = SitePlan(folder, HUBS, PERIOD_S, LONGEST_PAUSE_S, seed, disks, far, AGENTS)
         plan = RunPlan(site, faults, 20, (0.3, 12.0), (2.0, 10.0), SETTLE_LIMIT_S, minutes * 60)
         run = Run(plan, lambda done, _all: progress.update(task, completed=done))

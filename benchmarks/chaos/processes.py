@@ -34,6 +34,8 @@ class Supervised:
     environment: Mapping[str, str] | None = None
     user: Sequence[str] = ()
     """Further options of setpriv, which run it as another user."""
+    is_asked: bool = False
+    """Whether its standard output is read by `ask`. Otherwise it goes to the log: a pipe that nobody reads fills."""
     starts: int = 0
     _process: asyncio.subprocess.Process | None = None
     _is_free: asyncio.Event = field(default_factory=asyncio.Event)
@@ -113,7 +115,7 @@ class Supervised:
                 self._process = await asyncio.create_subprocess_exec(
                     *(*_DIE_WITH_PARENT, *self.user, "--", *self.command),
                     stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE if self.is_asked else log,
                     stderr=log,
                     env=None if self.environment is None else dict(self.environment),
                 )

@@ -165,7 +165,7 @@ def make_hub(plan: SitePlan, settings: HubSettings, link: FaultyLink) -> Hub:
     prefix = plan.far.prefix if plan.far is not None and settings.host == SITE_ADDRESS else ()
     command = [*prefix, sys.executable, "-m", "benchmarks.chaos.hub", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    hub = Hub(settings, Supervised(name, command, plan.folder / "logs" / f"{name}.log", environment), link)
+    hub = Hub(settings, Supervised(name, command, plan.folder / "logs" / f"{name}.log", environment, is_asked=True), link)
     hub.configure(settings)
     return hub
 
