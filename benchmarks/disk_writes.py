@@ -35,7 +35,7 @@ from gateway.pipeline import Pipeline
 from gateway.recorder import COMMIT_INTERVAL_S, LIVE_INTERVAL_S, Recorder
 from gateway.sensor_runner import state_key
 from gateway.simulate import pmd
-from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_script
+from gateway.simulate.heart import RepeatingEcg, from_script
 from gateway.simulate.script import Script, Segment
 from gateway.timeline import Arrival
 from gateway.waveform_analysis import Output
@@ -120,7 +120,7 @@ class PageWrites:
 
 def strap_seconds(seconds: int) -> Iterator[Feed]:
     """For each second, a function that feeds its notifications into a pipeline."""
-    registry, ecg, frame = load_drivers(), ecg_from_script(SINUS), 0
+    registry, ecg, frame = load_drivers(), from_script(SINUS), 0
 
     for second in range(1, seconds + 1):
         notifications = [(HEART_RATE, _heart_rate(ecg, second), float(second))]
@@ -287,7 +287,7 @@ class _Run:
 
     def _prepare(self, lane: Lane) -> OutgoingMessage | None:
         section = Section(lane, True, self._sent[lane], NEWEST, MESSAGE_BLOCKS_LIMIT_BYTES, must_fit=False)
-        message = prepare_message(self.outbox, self.clinic.sender, [section], NOTHING_SENT, is_dropped_due=False)
+        message = prepare_message(self.outbox, self.clinic.sender, [section], NOTHING_SENT)
         if message is not None:
             sizes = [len(block) for block in decode_envelope(message.payload).envelope.blocks]
             self.blocks += len(sizes)

@@ -20,11 +20,11 @@ from cloud.folder import ClinicFolder
 from cloud.ingest import handle_messages, run_ingest
 from cloud.key_store import KeyStore
 from cloud.opener import Opener
+from cloud.projections_database import open_projections
 from cloud.receipts import ReceiptQueue
 from cloud.registry import Assignment, Registry
 from cloud.services import leave_to_the_page, look_for_work
 from cloud.store import Store
-from cloud.tables import open_projections
 from config.endpoint import Endpoint
 from sync.chain import block_digest, extend_chain, start_chain
 from sync.data_keys import DataKey, WrappedKey, sign_statement

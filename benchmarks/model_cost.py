@@ -12,6 +12,7 @@ from models.inference.session import ModelSession
 
 INPUT_SHAPES: Final[Mapping[str, tuple[int, ...]]] = {
     "ecg_beat": (5, 104),
+    "ecg_organised": (2, 250),
     "ecg_qrs": (265,),
     "ecg_quality": (2, 1250),
     "ecg_rhythm": (2, 3750),

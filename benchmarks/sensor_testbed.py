@@ -19,6 +19,7 @@ from gateway.models import LoadedModels
 from gateway.radio.virtual import VirtualLink, make_device
 from gateway.simulate.audit import SentFrame
 from gateway.simulate.families import CONSENT_CODE, FAMILIES, World
+from gateway.simulate.heart import RepeatingEcg, from_script
 from gateway.simulate.journal import checksum
 from gateway.simulate.peripherals.broadcast_scale import BroadcastScale
 from gateway.simulate.peripherals.oximeter import Oximeter
@@ -27,7 +28,6 @@ from gateway.simulate.peripherals.services import follow_loop
 from gateway.simulate.peripherals.spot import SpotPeripheral
 from gateway.simulate.peripherals.watch import Watch
 from gateway.simulate.playback import Playback, SensorClock
-from gateway.simulate.repeating_ecg import RepeatingEcg, ecg_from_script
 from gateway.simulate.scenario import Fault, Stage, play_scenario
 from gateway.simulate.script import load_script
 from gateway.simulate.sensor_audit import SensorAudit, SensorJournal, SentReading, SentResult, audit_sensor
@@ -294,7 +294,7 @@ def make_unused_sensors(families: Mapping[str, str]) -> dict[str, Peripheral]:
 
 @cache
 def demo_ecg() -> RepeatingEcg:
-    return ecg_from_script(load_script("demo"))
+    return from_script(load_script("demo"))
 
 
 @asynccontextmanager

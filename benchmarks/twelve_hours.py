@@ -42,9 +42,9 @@ from gateway.clock import VirtualClock
 from gateway.models import load_models
 from gateway.radio import Radio
 from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink, make_device, open_in_process_radio
+from gateway.simulate.heart import from_script
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
-from gateway.simulate.repeating_ecg import ecg_from_script
 from gateway.simulate.script import load_script
 from gateway.simulate.strap import Strap
 from gateway.status import STALL_S
@@ -178,7 +178,7 @@ async def ecg_strap(link: VirtualLink, folder: Path) -> AsyncIterator[None]:
     await device.power_on()
     with Journal(folder / "strap.jsonl", "twelve-hours") as journal:
         clock = SensorClock.set_to((START_US + round(loop.time() * 1e6)) * 1000, loop.time())
-        playback = Playback(ecg_from_script(load_script("demo")), clock, journal)
+        playback = Playback(from_script(load_script("demo")), clock, journal)
         async with _background(Strap(device, playback, lambda _event: None).run()):
             yield
     link.remove_device(ECG)

@@ -5,6 +5,7 @@ and tokens only: no name, no health value, no free text.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -150,6 +151,16 @@ class Actor(NamedTuple):
     id: str
     role: str
     organisation: str
+
+
+def account() -> str:
+    """Return the account of the system that runs this process, as the log names it: `uid-` and the number of the user.
+
+    With sudo it is the name of the account that called it: sudo sets `SUDO_USER`. Root could set it as well, but root can also
+    write the log. A name with other characters than an id may have is left out.
+    """
+    caller = os.environ.get("SUDO_USER", "") if os.getuid() == 0 else ""
+    return caller if is_name(caller) else f"uid-{os.getuid()}"
 
 
 @dataclass(frozen=True, slots=True)

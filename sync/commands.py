@@ -34,8 +34,6 @@ _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _KEY_TITLE: Final = f"pulsegate command private key, version {FORMAT}"
 _PUBLIC_TITLE: Final = f"pulsegate command public key, version {FORMAT}"
 _MAX_TEXT: Final = 128
-_MAX_CONTEXTS: Final = 16
-"""What may be known of a patient's heart, such as a pacemaker: a few at a time."""
 _LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _POLICIES: Final = ("all", "evidence", "none")
 
@@ -96,12 +94,12 @@ def _are_limits(value: object) -> bool:
 
 
 def _are_contexts(value: object) -> bool:
-    return isinstance(value, list) and len(value) <= _MAX_CONTEXTS and all(is_name(name) for name in value)
+    return isinstance(value, dict) and all(_is_text(name) and (is_count(one) or one is True) for name, one in value.items())
 
 
 ARGUMENTS: Final[Mapping[CommandKind, Mapping[str, Callable[[object], bool]]]] = {
     CommandKind.LIMITS: {"values": _are_limits},
-    CommandKind.CONTEXTS: {"names": _are_contexts},
+    CommandKind.CONTEXTS: {"values": _are_contexts},
     CommandKind.UPLOAD: {"policy": _POLICIES.__contains__},
     CommandKind.CLOSE_ALERT: {"alert": _is_text},
     CommandKind.MARK_FALSE: {"alert": _is_text},
@@ -109,8 +107,7 @@ ARGUMENTS: Final[Mapping[CommandKind, Mapping[str, Callable[[object], bool]]]] =
     CommandKind.RESTART: {},
     CommandKind.REQUEST: {"lane": LANES.__contains__, "from_s": is_count, "to_s": is_count},
 }
-"""The arguments of each kind, and whether a value is allowed. `values` are a patient's own limits, complete: others end.
-Likewise `names`, the contexts of a patient."""
+"""The arguments of each kind, and whether a value is allowed. `values` are all limits or contexts of a patient: others end."""
 SUBJECT_KINDS: Final = frozenset(CommandKind) - {CommandKind.LOG_LEVEL, CommandKind.RESTART}
 """Kinds that are about a subject."""
 

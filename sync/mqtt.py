@@ -17,13 +17,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from config.endpoint import Endpoint
 from config.tls import ClientContext, TlsSetupError, explain_failure, make_endpoint_context
 from sync.errors import TransientError
 from sync.mqtt_backoff import USEFUL_AFTER_S, Backoff
+from sync.mqtt_events import Connected, Disconnected, Message, MqttEvent, MqttStatistics
 from sync.paho_mqtt import (
     CallbackAPIVersion,
     Client,
@@ -36,6 +36,8 @@ from sync.paho_mqtt import (
     ReasonCode,
 )
 from sync.wire import MESSAGE_LIMIT_BYTES
+
+__all__ = ["Connected", "Disconnected", "Message", "MqttClient", "MqttEvent", "MqttStatistics"]
 
 log = logging.getLogger(__name__)
 
@@ -68,42 +70,6 @@ _CALLBACKS: Final = (
     "on_message",
     "on_disconnect",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """A new connection is open and its subscriptions are granted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    """There is no connection: it was closed, or an attempt to open one failed. Messages published on it may have arrived.
-
-    `reason` names the broker and says what to check.
-    """
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message on a subscribed topic. A payload over `MESSAGE_LIMIT_BYTES` is cut to one byte more: receivers reject it."""
-
-    topic: str
-    payload: bytes
-
-
-MqttEvent = Connected | Disconnected | Message
-
-
-@dataclass(frozen=True, slots=True)
-class MqttStatistics:
-    """Counts since start. `refused`: publishes that the broker refused. `dropped`: events dropped from a full queue."""
-
-    connections: int
-    published: int
-    refused: int
-    dropped: int
 
 
 class MqttClient:

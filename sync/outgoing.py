@@ -6,6 +6,7 @@ delay the event loop (50 µs on a PC, 1 ms on a small hub).
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from sync.data_keys import KeyStatement, WrappedKey
@@ -25,6 +26,18 @@ eight days."""
 
 Position = tuple[int, int]
 """(epoch, seq) of a block within its lane."""
+
+
+class Due(IntEnum):
+    """Which message without blocks is due.
+
+    `DROPPED` lists dropped ranges, if there are any. `HELLO` only asks for an acknowledgement, if the hub had one before: it
+    tells whether the clinic has another store, or restored this one from a backup.
+    """
+
+    NOTHING = 0
+    DROPPED = 1
+    HELLO = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +77,11 @@ class OutgoingMessage:
 
 
 def prepare_message(
-    outbox: Outbox, sender: Sender, sections: Iterable[Section], sent: SentBlocks, is_dropped_due: bool
+    outbox: Outbox, sender: Sender, sections: Iterable[Section], sent: SentBlocks, due: Due = Due.NOTHING
 ) -> OutgoingMessage | None:
     """Make a message of the first section that has blocks. Returns None if there is nothing to send, or no room for it.
 
-    If no section has blocks and `is_dropped_due`, the message only lists the dropped ranges.
+    If no section has blocks, a message without blocks is made if it is `due`.
 
     Raises:
         PermanentError, TransientError: the outbox failed.
@@ -77,7 +90,8 @@ def prepare_message(
         rows = outbox.pending(section.lane, section.after, section.limit_bytes, until=section.until)
         if rows:
             return _prepare_section(outbox, sender, section, rows, sent)
-    if is_dropped_due and outbox.clinic_view().dropped:
+    view = outbox.clinic_view() if due else None
+    if view and (view.dropped or (due is Due.HELLO and view.seen)):
         return OutgoingMessage(None, (0, 0), (), 0, _encode(outbox, sender, (), (), ()))
     return None
 

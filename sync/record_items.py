@@ -17,6 +17,7 @@ from sync.packing import pack_column, pack_samples, unpack_column, unpack_sample
 from sync.records import (
     RECORD_TYPES,
     AlertRecord,
+    BeatsRecord,
     FindingRecord,
     GapRecord,
     IntervalsRecord,
@@ -34,7 +35,7 @@ from sync.records import (
 )
 
 Item = dict[str, Any]
-Reading = WaveformRecord | VitalRecord | IntervalsRecord | StatusRecord
+Reading = WaveformRecord | VitalRecord | IntervalsRecord | BeatsRecord | StatusRecord
 Row = GapRecord | QuarantinedRecord | FindingRecord | AlertRecord
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ _SHARED: Final[Mapping[type[Record], tuple[str, ...]]] = {
     WaveformRecord: ("sensor", "kind", "scale"),
     VitalRecord: ("sensor", "kind", "flags"),
     IntervalsRecord: ("sensor", "kind"),
+    BeatsRecord: ("sensor", "kind"),
     StatusRecord: ("sensor", "kind"),
 }
 """The fields in which all readings of a group are equal."""
@@ -49,14 +51,24 @@ _COLUMNS: Final[Mapping[type[Record], tuple[str, ...]]] = {
     WaveformRecord: ("rate_hz",),
     VitalRecord: ("value",),
     IntervalsRecord: (),
+    BeatsRecord: ("from_us", "to_us"),
     StatusRecord: ("value",),
 }
 """The fields of which a group has a column with one value for each reading, besides the times."""
-_LISTS: Final[Mapping[type[Record], str]] = {WaveformRecord: "samples", IntervalsRecord: "ticks"}
-"""The field with several values for each reading. Those of a group follow each other; `counts` says how many each has."""
+_LISTS: Final[Mapping[type[Record], tuple[str, ...]]] = {
+    WaveformRecord: ("samples",),
+    IntervalsRecord: ("ticks",),
+    BeatsRecord: ("beats_ms", "classes"),
+}
+"""The fields with several values for each reading. Those of a group follow each other; `counts` says how many each has."""
+_PACKED: Final = frozenset({"beats_us", "ticks", "beats_ms", "classes"})
+"""The lists of integers that are packed as columns."""
 _TIMES: Final = tuple(field.name for field in fields(Times))
 _ORIGIN: Final = tuple(field.name for field in fields(SpotOrigin))
 """The columns of the readings that a person measured on demand. A group without such a reading has none of them."""
+_HAVE_TIMES: Final = frozenset({WaveformRecord, VitalRecord, IntervalsRecord, StatusRecord})
+_FIRST_COLUMN: Final[Mapping[type[Record], str]] = {BeatsRecord: "from_us"}
+"""The column whose length is the number of readings, of a group without times."""
 _HAVE_ORIGIN: Final = frozenset({VitalRecord, StatusRecord})
 _RELATIVE_TO: Final[Mapping[str, tuple[str, int]]] = {"arrived_us": ("at_us", 1), "arrived_mono_ns": ("arrived_us", 1000)}
 """A packed column of these times holds the difference from another time, which is multiplied by the factor."""
@@ -86,7 +98,8 @@ def decode_item(item: Item, records_left: int, samples_left: int) -> Sequence[Re
     cls = RECORD_TYPES[item["type"]]
     if cls in _SHARED:
         origin = _ORIGIN if cls in _HAVE_ORIGIN else ()
-        known = select_known(item, {"type", *_SHARED[cls], *_COLUMNS[cls], *_TIMES, *_list_fields(cls), *origin})
+        times = _TIMES if cls in _HAVE_TIMES else ()
+        known = select_known(item, {"type", *_SHARED[cls], *_COLUMNS[cls], *times, *_list_fields(cls), *origin})
         records = _decode_group(cls, known, records_left, samples_left)
     else:
         known = select_known(item, {"type"} | _ROW_FIELDS[cls])
@@ -127,7 +140,7 @@ def key_of(record: Record) -> tuple[Any, ...] | None:
     match record:
         case VitalRecord(sensor, kind, _, _, flags):
             return VitalRecord, sensor, kind, flags
-        case IntervalsRecord(sensor, kind) | StatusRecord(sensor, kind):
+        case IntervalsRecord(sensor, kind) | BeatsRecord(sensor, kind) | StatusRecord(sensor, kind):
             return type(record), sensor, kind
         case WaveformRecord(sensor, kind, scale=scale):
             return WaveformRecord, sensor, kind, encode_cbor(scale)  # 1 and 1.0 are not the same
@@ -142,6 +155,8 @@ def count_samples(record: Record) -> int:
             return len(record.samples)
         case IntervalsRecord():
             return len(record.ticks)
+        case BeatsRecord():
+            return len(record.beats_ms)
         case AlertRecord(strip=Strip() as strip):
             return len(strip.samples)
         case _:
@@ -149,7 +164,7 @@ def count_samples(record: Record) -> int:
 
 
 def _list_fields(cls: type[Record]) -> tuple[str, ...]:
-    return ("counts", _LISTS[cls]) if cls in _LISTS else ()
+    return ("counts", *_LISTS[cls]) if cls in _LISTS else ()
 
 
 def _shared_fields(record: Record) -> Item:
@@ -159,16 +174,17 @@ def _shared_fields(record: Record) -> Item:
 
 def _encode_group(records: Sequence[Any]) -> Item:
     cls = type(records[0])
-    item = _shared_fields(records[0]) | _pack_times([record.times for record in records])
+    item = _shared_fields(records[0])
+    if cls in _HAVE_TIMES:
+        item |= _pack_times([record.times for record in records])
     for name in _COLUMNS[cls]:
         item[name] = pack_column([getattr(record, name) for record in records])
     if cls in _HAVE_ORIGIN:
         item |= _pack_origins([record.origin for record in records])
-    if cls in _LISTS:
-        values = [getattr(record, _LISTS[cls]) for record in records]
+    for name in _LISTS.get(cls, ()):
+        values = [getattr(record, name) for record in records]
         item["counts"] = pack_column([len(one) for one in values])
-        joined = np.concatenate(values) if cls is WaveformRecord else tuple(chain.from_iterable(values))
-        item[_LISTS[cls]] = _to_cbor(_LISTS[cls], joined)
+        item[name] = _to_cbor(name, np.concatenate(values) if cls is WaveformRecord else tuple(chain.from_iterable(values)))
     return item
 
 
@@ -199,30 +215,34 @@ def _pack_differences(column: list[Any], base: list[Any], factor: int) -> bytes 
 
 
 def _decode_group(cls: type[Any], item: Item, records_left: int, samples_left: int) -> Sequence[Record]:
-    times = _unpack_times(item, records_left)
-    n = len(times)
+    n = _count_readings(item, _FIRST_COLUMN.get(cls, _TIMES[0]), records_left)
     columns: dict[str, Sequence[Any]] = {name: _unpack_exactly(item, name, n) for name in _COLUMNS[cls]}
+    if cls in _HAVE_TIMES:
+        columns["times"] = _unpack_times(item, n)
     if cls in _HAVE_ORIGIN:
         columns["origin"] = _unpack_origins(item, n)
-    if cls in _LISTS:
-        columns[_LISTS[cls]] = _unpack_lists(item, _LISTS[cls], n, samples_left)
+    for name in _LISTS.get(cls, ()):
+        columns[name] = _unpack_lists(item, name, n, samples_left)
     if missing := [name for name in _SHARED[cls] if name not in item]:
         raise RecordError(f"{item['type']}: {', '.join(missing)} missing")
     shared = {name: _from_cbor(name, item[name], 0) for name in _SHARED[cls]}
-    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)) if columns else ({},) * n
-    return [cls(**shared, **row, times=one) for one, row in zip(times, rows, strict=True)]
+    return [cls(**shared, **dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
-def _unpack_times(item: Item, records_left: int) -> list[Times]:
-    first = unpack_column(item.get(_TIMES[0]), records_left)
-    if not first:
+def _count_readings(item: Item, first_column: str, records_left: int) -> int:
+    n = len(unpack_column(item.get(first_column), records_left))
+    if n == 0:
         raise RecordError(f"{item['type']}: a group without a record")
-    columns: dict[str, list[Any]] = {_TIMES[0]: first}
-    for name in _TIMES[1:]:
+    return n
+
+
+def _unpack_times(item: Item, n: int) -> list[Times]:
+    columns: dict[str, list[Any]] = {}
+    for name in _TIMES:
         if name not in item and name not in _REQUIRED[Times]:
-            columns[name] = [None] * len(first)
+            columns[name] = [None] * n
             continue
-        columns[name] = _unpack_exactly(item, name, len(first))
+        columns[name] = _unpack_exactly(item, name, n)
         if name in _RELATIVE_TO and isinstance(item[name], bytes):
             base, factor = _RELATIVE_TO[name]
             columns[name] = _add_base(columns[name], columns[base], factor)
@@ -284,7 +304,7 @@ def _to_cbor(name: str, value: Any) -> Any:
         case Times() | Strip():
             return _encode_map(value)
         case tuple():
-            return pack_column(value) if name in {"beats_us", "ticks"} else list(value)
+            return pack_column(value) if name in _PACKED else list(value)
         case _:
             return value
 
@@ -295,7 +315,7 @@ def _from_cbor(name: str, value: Any, samples_left: int) -> Any:
             return _decode_map(_PARTS[name], value, samples_left)
         case "samples", bytes():
             return unpack_samples(value, samples_left)
-        case (("beats_us" | "ticks"), _):
+        case _ if name in _PACKED:
             return tuple(unpack_column(value, samples_left))
         case (("flags" | "reasons"), list()):
             return tuple(value)

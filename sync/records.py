@@ -92,6 +92,21 @@ class IntervalsRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class BeatsRecord:
+    """The heart beats that were found in the signal from `from_us` to `to_us`; no beats: none were found there.
+
+    `beats_ms` are the times of the R peaks in milliseconds since 1970, and `classes` their labels: indices of `BEAT_CLASSES`.
+    """
+
+    sensor: str
+    kind: str
+    from_us: int
+    to_us: int
+    beats_ms: tuple[int, ...]
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StatusRecord:
     """Information that the sensor reported about itself. `origin` is set where it is about a measurement on demand."""
 
@@ -153,7 +168,8 @@ class FindingRecord:
 class Strip:
     """The ECG evidence of an alert: `samples[i]` * `scale` mV at `start_us` + i / `rate_hz`; `beats_us` are its R peaks.
 
-    `labels` has one letter per beat: N, S, V, F or ?. It is empty if the hub does not label beats.
+    `labels` has one letter per beat: N, S, V, F or ?. It is empty if the hub does not label beats. `part` says what of the
+    episode is shown: `first`, `worst` or `last`; None: all of it. The decision rests on `mark_from_us` to `mark_to_us`.
     """
 
     start_us: int
@@ -162,14 +178,19 @@ class Strip:
     samples: NDArray[np.int32]
     beats_us: tuple[int, ...]
     labels: str = ""
+    part: str | None = None
+    mark_from_us: int | None = None
+    mark_to_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """A finding that a person must see. A record with the same `id` follows when the episode ends or its priority rises.
+    """A finding that a person must see. A record with the same `id` follows when anything about it changes.
 
     `priority` is high, medium or low (IEC 60601-1-8). `decided_us` is the hub's wall clock at the arrival of the notification
-    that triggered the alert. `reasons` are message keys; their numbers are in `measured`, and the page translates them.
+    that triggered the record. `reasons` are message keys; their numbers are in `measured`, and the page translates them.
+    `raised_us` is the `decided_us` of the record with which the alert was last raised: its first one, or one in which its kind,
+    its priority or its episodes became worse. An older hub does not state it.
     """
 
     id: str
@@ -184,6 +205,12 @@ class AlertRecord:
     probability: float | None = None
     measured: Mapping[str, float] | None = None
     strip: Strip | None = None
+    raised_us: int | None = None
+
+
+EPISODES_KEY, LENGTH_KEY, LONGEST_KEY = "episodes", "episode_s", "longest_episode_s"
+"""In `measured` of an alert about several episodes: their number, and the lengths of the latest and of the longest. They also
+say of which episode the alert's strip is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +229,7 @@ Record = (
     WaveformRecord
     | VitalRecord
     | IntervalsRecord
+    | BeatsRecord
     | StatusRecord
     | GapRecord
     | QuarantinedRecord
@@ -210,9 +238,11 @@ Record = (
     | UnknownRecord
 )
 
+BEAT_CLASSES: Final = "NSVF?"
+"""Labels of beats by their number: normal, supraventricular ectopic, ventricular ectopic, fusion, not judged."""
 UNCONFIRMED_FLAG: Final = "person_unconfirmed"
 """The flag of a value that was sent before the patient said whose it is."""
-TECHNICAL_KINDS: Final = frozenset({"models_refused", "buffer_nearly_full", "buffer_damaged", "pairing_lost"})
+TECHNICAL_KINDS: Final = frozenset({"no_signal", "models_refused", "buffer_nearly_full", "buffer_damaged", "pairing_lost"})
 """Kinds of technical alerts (IEC 60601-1-8): they end with their cause, and nobody can close them."""
 CONFIRMED_KIND: Final = "person_confirmed"
 """The kind of the status that follows such a value: whether it is the patient's. It has the same `origin.group`."""
@@ -220,6 +250,7 @@ RECORD_TYPES: Final[Mapping[str, type[Record]]] = {
     "waveform": WaveformRecord,
     "vital": VitalRecord,
     "intervals": IntervalsRecord,
+    "beats": BeatsRecord,
     "status": StatusRecord,
     "gap": GapRecord,
     "quarantined": QuarantinedRecord,

@@ -13,7 +13,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sync.cbor import encode_cbor
 from sync.errors import PermanentError
@@ -96,7 +95,9 @@ class VerifyingKey:
         return cls(use, ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), data))
 
     def to_bytes(self) -> bytes:
-        return self.key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        """Return the uncompressed point. `public_bytes` needs a module of 1 MB that the agent uses for nothing else."""
+        numbers = self.key.public_numbers()
+        return b"\x04" + numbers.x.to_bytes(_SCALAR_BYTES, "big") + numbers.y.to_bytes(_SCALAR_BYTES, "big")
 
     @classmethod
     def load(cls, path: Path, use: Use) -> Self:

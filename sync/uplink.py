@@ -27,7 +27,7 @@ from sync.incoming import Received, receive_ack, receive_receipt
 from sync.keys import HubKeys
 from sync.mqtt import PACKET_OVERHEAD_BYTES, Connected, Disconnected, Message
 from sync.outbox import NEWEST, Outbox
-from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, OutgoingMessage, Section, Sender, prepare_message
+from sync.outgoing import MESSAGE_BLOCKS_LIMIT_BYTES, Due, OutgoingMessage, Section, Sender, prepare_message
 from sync.registration import Registration
 from sync.signing import SignatureError
 from sync.transport import Transport, WorkerCall
@@ -40,6 +40,8 @@ RETRY_S: Final = 1.0
 """Pause after a transient failure: a locked database, a full disk, a lost connection."""
 RENEWAL_INTERVAL_S: Final = 60.0
 """How often blocks without a receipt are looked for, and dropped ranges sent without a block. Receipts have 10 min."""
+HELLO_INTERVAL_S: Final = 3600.0
+"""After this time without a message one without blocks asks whether the clinic's store was restored from a backup."""
 IGNORED_REPORT_INTERVAL_S: Final = 60.0
 """At most one ignored message in this time is reported: a broker may send thousands."""
 
@@ -124,8 +126,8 @@ class Uplink:
         self._callbacks = callbacks
         self._audit: SiteAudit | None = None
         self._is_connected = False
-        self._is_dropped_due = False
-        self._answered_at = 0.0
+        self._due = Due.HELLO
+        self._sent_at = self._answered_at = 0.0
         self._paused_until = self._outdated_until = 0.0
         """Until when nothing but alerts is sent, as the clinic asked for it, and as this agent is outdated."""
         self._ignored_reported_at: float | None = None
@@ -178,9 +180,9 @@ class Uplink:
         if self._cursors is None:
             self._cursors = await self._create_cursors()
         cursors, in_flight = self._cursors, self._in_flight
-        is_dropped_due = self._is_dropped_due and in_flight.is_empty and not self._pause_s()
         prepare = (prepare_message, self._outbox, self._sender, self._list_sections(cursors))
-        message = await self._call(*prepare, in_flight.sent_blocks(), is_dropped_due)
+        due = self._due if in_flight.is_empty and not self._pause_s() else Due.NOTHING
+        message = await self._call(*prepare, in_flight.sent_blocks(), due)
         if cursors is not self._cursors:  # the lanes have to be read again
             return True
         if message is None:
@@ -221,9 +223,10 @@ class Uplink:
 
     async def _publish(self, message: OutgoingMessage) -> None:
         """Send a message. Its blocks count as in flight beforehand: they may be acknowledged before `publish` returns."""
-        self._is_dropped_due = False
+        self._due = Due.NOTHING
+        self._sent_at = asyncio.get_running_loop().time()
         if message.ids:
-            self._in_flight.add(message.ids, len(message.payload) + PACKET_OVERHEAD_BYTES, asyncio.get_running_loop().time())
+            self._in_flight.add(message.ids, len(message.payload) + PACKET_OVERHEAD_BYTES, self._sent_at)
         lane = message.section.lane if message.section else _LEAST_URGENT
         lane = _LEAST_URGENT if lane == "archive" else lane
         try:
@@ -347,7 +350,8 @@ class Uplink:
         """Send again, from time to time, what the clinic should have confirmed in another way than by an acknowledgement."""
         while True:
             await asyncio.sleep(RENEWAL_INTERVAL_S)
-            self._is_dropped_due = True
+            is_quiet = asyncio.get_running_loop().time() - self._sent_at >= HELLO_INTERVAL_S
+            self._due = Due.HELLO if is_quiet else max(self._due, Due.DROPPED)
             try:
                 if await self._call(self._outbox.requeue_unopened):
                     self._read_again(("alert", "vital"))
@@ -359,7 +363,7 @@ class Uplink:
         """Forget the blocks in flight, which may be lost, and read the outbox from its start again."""
         self._in_flight.reset()
         self._cursors = None
-        self._is_dropped_due = True
+        self._due = max(self._due, Due.DROPPED)
 
     def _expire_in_flight(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -1,6 +1,7 @@
 """Faults of what people copy and put back: restored stores, rolled-back and copied hubs. And the power cut of a hub."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,9 +11,10 @@ from typing import Final
 import pg8000.dbapi
 from sqlalchemy.exc import DBAPIError
 
-from benchmarks.chaos.faults import Chaos, Fault
+from benchmarks.chaos.faults import POLL_S, YEAR_S, Chaos, Fault, write_offset
 from benchmarks.chaos.hub import TICK_S, read_journal
 from benchmarks.chaos.power_cut import choose_cut, replay
+from benchmarks.chaos.processes import ProcessGoneError
 from benchmarks.chaos.recorded_disk import Op, read_log
 from benchmarks.chaos.site import PROJECTIONS, STORE, Hub
 from cloud.site.mosquitto import INGEST, OPENER
@@ -20,6 +22,8 @@ from cloud.site.mosquitto import INGEST, OPENER
 DATABASE_LIMIT_S: Final = 120.0
 STORE_RESTORED: Final = "store restored"
 BACKUP_AGE_S: Final = (5.0, 20.0)
+AHEAD_S: Final = 6.0
+"""How long a hub's clock is ahead at least: longer than a round of `Outbox.tidy` (`benchmarks.chaos.hub.TIDY_S`)."""
 RECORDED_S: Final = (3.0, 9.0)
 """How long a hub stores each tick, without a connection, before its power is cut."""
 
@@ -70,6 +74,8 @@ def _copied(chaos: Chaos) -> set[str]:
 async def restore_store(chaos: Chaos) -> str:
     """Back the store and the projections up, and put the store back a little later, with the projections or without.
 
+    Meanwhile, one hub's clock is set a year ahead, and right at the end. So it must not delete what it has to send again.
+
     Links and disks are repaired before: a hub whose disk is full deletes what the clinic has acknowledged, to store new blocks.
     It could not send that again.
     """
@@ -81,14 +87,30 @@ async def restore_store(chaos: Chaos) -> str:
     await _create_all(chaos, {_backup_of(name): name for name in (STORE, PROJECTIONS)})
     for process in services:
         process.start()
+    hub = chaos.pick_hub()
+    write_offset(hub, 0)
     await asyncio.sleep(chaos.rng.uniform(*BACKUP_AGE_S))
+    await _wait_acknowledged(hub)
+    ahead = write_offset(hub, YEAR_S)
+    await asyncio.sleep(AHEAD_S)
     for process in services:
         await process.hold()
     chosen = (STORE, PROJECTIONS) if chaos.rng.random() < 1 / 2 else (STORE,)
     await _create_all(chaos, {name: _backup_of(name) for name in chosen})
     for process in services:
         process.start()
-    return ", ".join(chosen)
+    write_offset(hub, 0)
+    return f"{', '.join(chosen)}; {ahead}"
+
+
+async def _wait_acknowledged(hub: Hub) -> None:
+    """Wait until the clinic has acknowledged what a hub has stored."""
+    async with asyncio.timeout(DATABASE_LIMIT_S):
+        while True:
+            with contextlib.suppress(ProcessGoneError):
+                if not (await hub.process.ask("status"))["pending"]:
+                    return
+            await asyncio.sleep(POLL_S)
 
 
 def _backup_of(name: str) -> str:

@@ -161,9 +161,12 @@ def break_network(change: Callable[[FarNetwork, random.Random], None]) -> Fault:
 
 
 async def set_clock(chaos: Chaos) -> str:
-    """Set a hub's wall clock a year back or forward, or right again."""
-    hub = chaos.pick_hub()
-    offset_s = chaos.rng.choice((-YEAR_S, YEAR_S, 0))
+    """Set a hub's wall clock a year back or ahead, or right again."""
+    return write_offset(chaos.pick_hub(), chaos.rng.choice((-YEAR_S, YEAR_S, 0)))
+
+
+def write_offset(hub: Hub, offset_s: int) -> str:
+    """Let a hub's wall clock be wrong by so much from now on."""
     draft = hub.settings.offset_file.with_suffix(".draft")
     draft.write_text(str(offset_s))
     draft.replace(hub.settings.offset_file)

@@ -46,7 +46,8 @@ LATE: Final = 1.6
 ALERT_EVERY: Final = 10
 """Every tenth number comes with an alert."""
 SAMPLES: Final = 64
-TIDY_S: Final = 5.0
+TIDY_S: Final = 1.0
+"""A round over all lanes is over before a restored store is back."""
 VITAL: Final = "heart_rate"
 WAVE: Final = "ecg"
 

@@ -11,7 +11,7 @@ from sync.keys import HubKey
 
 APPLICATION_ID: Final = int.from_bytes(b"PGOB", "big")
 """SQLite's `application_id` of our database file: it distinguishes the file from any other database."""
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """The schema that this pulsegate reads and writes: the number of the last migration."""
 
 _VERSION_1: Final = """
@@ -137,6 +137,12 @@ CREATE TABLE blocks_{} (
 ) STRICT
 """
 """One table for each lane: blocks are appended at its end, which writes the fewest pages, and no index is needed."""
+_VERSION_4: Final = """
+CREATE TABLE observed ( -- the last stretches of time that the clock showed without a leap, in order: seconds since 1970
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL
+) STRICT
+"""
 
 
 def migrate(connection: sqlite3.Connection, *, hub: str, hub_key: HubKey) -> None:
@@ -177,5 +183,11 @@ def migrate(connection: sqlite3.Connection, *, hub: str, hub_key: HubKey) -> Non
         # An epoch of format 1 was a number of seconds. 0: none yet.
         database.conn.execute("UPDATE buffer SET epoch = epoch << 20")
         database.conn.execute("PRAGMA user_version = 3")
+
+    @migrations(name="4")
+    def _create_observed(database: Database) -> None:
+        """The time before is taken up when the buffer is opened (`sync.outbox.observed_time`)."""
+        database.conn.execute(_VERSION_4)
+        database.conn.execute("PRAGMA user_version = 4")
 
     migrations.apply(Database(connection, execute_plugins=False))

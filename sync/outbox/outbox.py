@@ -16,11 +16,10 @@ A reserve file (`sync.outbox.reserve`) keeps room to delete, to store alerts and
 The class is synchronous and used by one thread at a time: the agent's storage worker.
 """
 
-import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from sync.data_keys import KeyStatement, WrappedKey
 from sync.errors import DiskFullError, PermanentError, SyncError
@@ -34,38 +33,24 @@ from sync.outbox.epochs import CLOCK_LEAP_S, SECONDS_PER_DAY, HubClock, sealing_
 from sync.outbox.format_1 import report_unreadable, reseal_blocks
 from sync.outbox.header_templates import HeaderTemplates
 from sync.outbox.keys import OutboxKeys
-from sync.outbox.repair import BufferOpener, damaged_files, delete_damaged
+from sync.outbox.observed_time import ObservedTime
+from sync.outbox.repair import BufferOpener, delete_damaged, delete_old_damaged
 from sync.outbox.reserve import Reserve
-from sync.outbox.room import BUFFER_LIMITS, BufferLimits, delete_answered, drop_unsent, make_room
+from sync.outbox.room import BLOCK_OVERHEAD_BYTES, BUFFER_LIMITS, BufferLimits, delete_answered, drop_unsent, make_room
 from sync.outbox.schema import is_disk_full
 from sync.outbox.sealer import OutboxSealer
 from sync.outbox.state import OutboxState, StoredState
 from sync.outbox.stored_blocks import OutboxBlock, StoredBlocks
 from sync.outbox.sweep import OutboxSweep
+from sync.outbox.transactions import Transactions
 from sync.outbox.views import ClinicView, OutboxStatistics, read_clinic_view, read_statistics
 from sync.registration import Registration
 from sync.wire import MAX_COUNT, BlockId, Lane, epoch_seconds, is_name
 
-__all__ = [
-    "BUFFER_LIMITS",
-    "NEWEST",
-    "Applied",
-    "BufferLimits",
-    "ClinicView",
-    "Outbox",
-    "OutboxBlock",
-    "OutboxStatistics",
-    "StoredState",
-]
-
 SECONDS_PER_HOUR: Final = 3600
 RESERVE_SUFFIX: Final = "-reserve"
-BLOCK_OVERHEAD_BYTES: Final = 8 * 1024
-"""Space of a block in the database beyond its plaintext: header and tag (under 500 bytes), its row, and partly filled pages,
-which a buffer of an older version has of 4 KiB."""
 NEWEST: Final = (MAX_COUNT, MAX_COUNT)
 """A position (epoch, seq) that no block is after."""
-T = TypeVar("T")
 
 
 class Outbox:
@@ -93,15 +78,16 @@ class Outbox:
         self._keys = OutboxKeys(database, hub, keys, registration)
         templates = HeaderTemplates(hub)
         self._sealer = OutboxSealer(hub, self._tables, templates)
-        self._blocks = StoredBlocks(
-            database, self._tables, self._keys, templates, lambda body: self._run_or_use_reserve(database.run, body)
-        )
+        self._transactions = Transactions(database, self._reload)
+        run = self._transactions.run_or_use_reserve
+        self._blocks = StoredBlocks(database, self._tables, self._keys, templates, run)
         self._acks = OutboxAcks(database, self._tables, self._keys, hub)
-        self._sweep = OutboxSweep(database, self._tables, self._keys, subject=subject, retention_s=retention_s)
+        self._observed = ObservedTime(database, retention_s)
+        self._sweep = OutboxSweep(database, self._tables, self._keys, subject=subject, observed=self._observed)
         self._is_collecting = True
         self._epoch = 0
         self._keys.recipient(subject)  # raises RegistrationError before anything is changed
-        self._run(database.run, self._begin)
+        self._transactions.run(self._begin)
         reseal_blocks(database, keys.hub, self._store)
         report_unreadable(database)
 
@@ -134,7 +120,6 @@ class Outbox:
                 "cannot open the buffer: hub or subject is not a valid name; use 1 to 64 letters, digits, '.', '_' and '-'"
             )
         reserve = Reserve(path.with_name(path.name + RESERVE_SUFFIX))
-
         opener = BufferOpener(path, reserve, hub, subject, keys, registration.recipients.keys(), clock)
 
         def open_once() -> Outbox:
@@ -174,7 +159,7 @@ class Outbox:
         """Store no block of the outbox's subject from now on, and delete those that were not sent: it does not consent."""
         self._is_collecting = False
         numbers = {key.number for key in self._keys.stored.values() if key.subject == self._subject}
-        while self._run_or_use_reserve(self._database.run, lambda: drop_unsent(self._database, self._tables, numbers)):
+        while self._transactions.run_or_use_reserve(lambda: drop_unsent(self._database, self._tables, numbers)):
             pass
 
     def close(self) -> None:
@@ -215,11 +200,11 @@ class Outbox:
             return self._store(blocks, owner, state)
 
         try:
-            return self._run(self._database.run, store)
+            return self._transactions.run(store)
         except DiskFullError:
             if not (has_alert and self._database.reserve.has_room_for_alerts) and not self._free_pages_for(blocks):
                 raise
-            return self._run(self._database.run_in_reserve, store)
+            return self._transactions.run_in_reserve(store)
 
     def load_state(self, name: str) -> bytes | None:
         """The value that a `put`, in this or an earlier process, last stored under this name; None if there is none.
@@ -234,7 +219,7 @@ class Outbox:
 
     def delete_states(self, subject: str) -> None:
         """Delete the stored values of a subject."""
-        self._run_or_use_reserve(self._database.run, lambda: self._state.delete(subject))
+        self._transactions.run_or_use_reserve(lambda: self._state.delete(subject))
 
     def last_position(self, lane: Lane) -> tuple[int, int]:
         """(epoch, seq) of the newest block ever stored in the lane, even if it is deleted by now; (0, 0) if there was none."""
@@ -269,7 +254,7 @@ class Outbox:
         """
 
         def apply() -> Applied:
-            applied = self._acks.apply_ack(ack, sent, self._now_s())
+            applied = self._acks.apply_ack(ack, sent, self._note_now_s())
             if applied.accepted and ack.epoch is not None and ack.epoch > self._epoch:
                 if epoch_seconds(ack.epoch) > self._now_s() + CLOCK_LEAP_S:
                     return replace(applied, problem=f"the clinic names the epoch {ack.epoch}, which cannot be right; ignored")
@@ -280,11 +265,11 @@ class Outbox:
 
     def apply_receipt(self, receipt: Receipt) -> Applied:
         """Apply a verified receipt. A crash before the next `put` may lose it: then its blocks are sent again."""
-        return self._apply(lambda: self._acks.apply_receipt(receipt, self._now_s()))
+        return self._apply(lambda: self._acks.apply_receipt(receipt, self._note_now_s()))
 
     def requeue_unopened(self) -> int:
         """Make alerts and vital signs pending again that were acknowledged 10 min ago and have no receipt. Returns how many."""
-        return self._defer(lambda: self._acks.requeue_unopened(self._now_s()))
+        return self._transactions.defer(lambda: self._acks.requeue_unopened(self._now_s()))
 
     def rotate_key(self) -> bytes:
         """Seal what is stored from now on with a new data key; returns its id. The earlier one opens what it sealed.
@@ -298,7 +283,7 @@ class Outbox:
             self._sweep.keep_key(key.number)
             return key.id
 
-        return self._run_or_use_reserve(self._database.run, rotate)
+        return self._transactions.run_or_use_reserve(rotate)
 
     def use_registration(self, registration: Registration) -> None:
         """Wrap the data keys for the recipients of a newer registration, those of blocks that wait for the clinic included.
@@ -306,7 +291,7 @@ class Outbox:
         Raises:
             TransientError: the disk is full or the buffer locked; the call may be repeated.
         """
-        self._run_or_use_reserve(self._database.run, lambda: self._keys.register(registration))
+        self._transactions.run_or_use_reserve(lambda: self._keys.register(registration))
 
     def release_archive(self, subject: str, from_s: int, to_s: int) -> int:
         """Make the blocks in `archive` pending that may hold samples of a subject from a time (seconds since 1970).
@@ -315,8 +300,7 @@ class Outbox:
         """
         total, released = 0, STEP_BLOCKS
         while released >= STEP_BLOCKS:
-            released = self._run_or_use_reserve(
-                self._database.run,
+            released = self._transactions.run_or_use_reserve(
                 lambda: release_some(self._database, self._tables, self._keys, subject, from_s, to_s, self._now_s()),
             )
             total += released
@@ -330,22 +314,16 @@ class Outbox:
 
         def delete() -> bool:
             self._make_room()
-            return self._sweep.step(self._now_s())
+            return self._sweep.step(self._note_now_s())
 
         changes = self._database.connection.total_changes
-        is_round_over = self._defer(delete)
+        is_round_over = self._transactions.defer(delete)
         if self._database.connection.total_changes > changes:
-            self._commit()
+            self._transactions.commit()
         if is_round_over:
-            self._delete_old_damaged()
+            delete_old_damaged(self._database.path, self._limits.retention_s)
         self._blocks.scrub()
         return is_round_over
-
-    def _delete_old_damaged(self) -> None:
-        """Delete a damaged buffer at the end of the retention, since it holds data keys of its time."""
-        for file in damaged_files(self._database.path):
-            if time.time() - file.stat().st_mtime > self._limits.retention_s:
-                file.unlink(missing_ok=True)
 
     def statistics(self) -> OutboxStatistics:
         return read_statistics(self._database, self._tables, self._now_s())
@@ -354,7 +332,10 @@ class Outbox:
         """Begin the first epoch of this opening, sign damaged statements again, and wrap keys for new recipients."""
         self._keys.sign_again()
         self._keys.save_recipients()
-        self._begin_epoch(self._load_epoch() or 0)
+        last = self._load_epoch() or 0
+        self._observed.begin(epoch_seconds(last))
+        self._begin_epoch(last)
+        self._note_now_s()
 
     def _load_epoch(self) -> int | None:
         """The last epoch of the buffer; None if there was none."""
@@ -369,11 +350,17 @@ class Outbox:
     def _now_s(self) -> int:
         return self._clock.now_s(self._epoch)
 
+    def _note_now_s(self) -> int:
+        """The time, noted within a transaction that may store it."""
+        now_s = self._now_s()
+        self._observed.note(now_s)
+        return now_s
+
     def _store(
         self, blocks: Sequence[tuple[Lane, bytes]], owner: str, state: Mapping[str, bytes] | None = None
     ) -> list[BlockId]:
         """Seal and store within a transaction."""
-        now_s = self._now_s()
+        now_s = self._note_now_s()
         if now_s // SECONDS_PER_DAY > sealing_day(self._epoch):
             self._begin_epoch(self._epoch)
         key = self._keys.current(owner, sealing_day(self._epoch))
@@ -392,41 +379,22 @@ class Outbox:
         """Whether deleted blocks have left room for these in the database file; deletes answered ones for it."""
         needed = sum(len(plaintext) + BLOCK_OVERHEAD_BYTES for _, plaintext in blocks)
         if needed > self._database.count_free_bytes():
-            self._run(self._database.run_in_reserve, lambda: delete_answered(self._tables, needed, MAX_COUNT))
+            self._transactions.run_in_reserve(lambda: delete_answered(self._tables, needed, MAX_COUNT))
         return needed <= self._database.count_free_bytes()
 
     def _apply(self, body: Callable[[], Applied]) -> Applied:
         """Apply an answer of the clinic. Only another store and erasure are made durable at once."""
-        applied = self._defer(body)
+        applied = self._transactions.defer(body)
         if applied.is_new_store or applied.refused:
-            self._commit()
+            self._transactions.commit()
         if applied.refused:
             delete_damaged(self._database.path)  # an erased subject's keys may be in it
         return applied
 
-    def _commit(self) -> None:
-        self._run_or_use_reserve(self._database.run, lambda: None)
-
-    def _defer(self, body: Callable[[], T]) -> T:
-        return self._run_or_use_reserve(self._database.defer, body)
-
-    def _run(self, run: Callable[[Callable[[], T]], T], body: Callable[[], T]) -> T:
-        """Run a transaction by a method of the database. After an error, read again what is kept in memory."""
-        try:
-            return run(body)
-        except BaseException:
-            self._tables.load()
-            self._keys.load()
-            self._sweep.begin()
-            self._epoch = self._load_epoch() or 0
-            raise
-
-    def _run_or_use_reserve(self, run: Callable[[Callable[[], T]], T], body: Callable[[], T]) -> T:
-        """Run a transaction that frees room or must not fail on a full disk."""
-        try:
-            result = self._run(run, body)
-        except DiskFullError:
-            return self._run(self._database.run_in_reserve, body)
-        if not self._database.reserve.is_full:
-            self._database.reserve.fill()
-        return result
+    def _reload(self) -> None:
+        """Read again what is kept in memory, after a transaction that failed."""
+        self._tables.load()
+        self._keys.load()
+        self._observed.load()
+        self._sweep.begin()
+        self._epoch = self._load_epoch() or 0

@@ -8,6 +8,7 @@ Each step is one renaming, so that the next start resumes after a kill at any pl
 
 import json
 import logging
+import time
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
@@ -177,6 +178,13 @@ def delete_damaged(path: Path) -> None:
     """Delete the damaged buffers that are kept beside a buffer: they hold data keys, too."""
     for file in damaged_files(path):
         file.unlink(missing_ok=True)
+
+
+def delete_old_damaged(path: Path, retention_s: float) -> None:
+    """Delete them at the end of the retention, since they hold data keys of their time."""
+    for file in damaged_files(path):
+        if time.time() - file.stat().st_mtime > retention_s:
+            file.unlink(missing_ok=True)
 
 
 def _beside(path: Path, suffix: str) -> Path:

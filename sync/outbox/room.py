@@ -16,6 +16,9 @@ STEP_BLOCKS: Final = 64
 """Blocks that one transaction deletes to make room, so that an alert does not wait for it: some 10 ms on an SD card."""
 DROPPED_LIMIT: Final = 20
 """Ranges of deleted blocks that one envelope lists. They take at most 100 bytes each of the 3,000 that it has for them."""
+BLOCK_OVERHEAD_BYTES: Final = 8 * 1024
+"""Space of a block in the database beyond its plaintext: header and tag (under 500 bytes), its row, and partly filled pages,
+which a buffer of an older version has of 4 KiB."""
 _ANSWERED_LANES: Final[tuple[Lane, ...]] = ("archive", "wave", "vital")
 """The lanes whose answered blocks may go. Alerts stay until retention."""
 _LOSSY_LANES: Final[tuple[Lane, ...]] = ("archive", "wave")

@@ -10,6 +10,7 @@ from sync.outbox.block_tables import WITHHELD, Answer, BlockRow, BlockTables, se
 from sync.outbox.database import OutboxDatabase
 from sync.outbox.epochs import SECONDS_PER_DAY
 from sync.outbox.keys import OutboxKeys
+from sync.outbox.observed_time import ObservedTime
 from sync.wire import LANES
 
 STEP_ROWS: Final = 512
@@ -20,13 +21,13 @@ class OutboxSweep:
     """The present round. Call `step` in a transaction; after a rollback call `begin`."""
 
     def __init__(
-        self, database: OutboxDatabase, tables: BlockTables, keys: OutboxKeys, *, subject: str, retention_s: int
+        self, database: OutboxDatabase, tables: BlockTables, keys: OutboxKeys, *, subject: str, observed: ObservedTime
     ) -> None:
         self._database = database
         self._tables = tables
         self._keys = keys
         self._subject = subject
-        self._retention_s = retention_s
+        self._observed = observed
         self.begin()
 
     def begin(self) -> None:
@@ -51,7 +52,7 @@ class OutboxSweep:
         lane = LANES[self._lane]
         rows = self._tables.read_after(lane, self._after, STEP_ROWS)
         for id_, group in groupby(rows, lambda row: sequence_of(row.row_id)):
-            self._delete_from(id_, list(group), now_s)
+            self._delete_from(id_, list(group))
         if len(rows) == STEP_ROWS:
             self._after = rows[-1].row_id
             return False
@@ -71,15 +72,15 @@ class OutboxSweep:
         unfinished |= {key.subject for key in earlier if self._tables.has_open(key.number)}
         return {key.number for key in earlier if key.subject not in unfinished}
 
-    def _delete_from(self, sequence_id: int, rows: list[BlockRow], now_s: int) -> None:
+    def _delete_from(self, sequence_id: int, rows: list[BlockRow]) -> None:
         erased = self._keys.erased
         refused = [row for row in rows if row.key in erased]
-        ended = [row for row in rows if row.key not in erased and self._may_delete(row, now_s)]
+        ended = [row for row in rows if row.key not in erased and self._may_delete(row)]
         self._in_use |= {row.key for row in set(rows).difference(refused, ended)}
         sequence = self._tables.find_by_id(sequence_id)
         self._tables.delete(sequence, refused, "refused")
         self._tables.delete(sequence, ended)
 
-    def _may_delete(self, row: BlockRow, now_s: int) -> bool:
+    def _may_delete(self, row: BlockRow) -> bool:
         may_go = row.state == WITHHELD or self._tables.answer_of(row.state) in (Answer.RELEASED, Answer.ASIDE)
-        return may_go and (row.key in self._done or row.since <= now_s - self._retention_s)
+        return may_go and (row.key in self._done or self._observed.is_over(row.since))

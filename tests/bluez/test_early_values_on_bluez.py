@@ -53,6 +53,14 @@ class CuffSession:
         result = await self.cuff.measure(systolic, 80, 70)
         await wait_until(lambda: result.is_confirmed and self.cuff.connection is None)
 
+    async def measure_twice_while_connected(self, first: int, second: int) -> None:
+        """Measure, and again when the hub is subscribed: the cuff stays connected until it has the second result."""
+        self.cuff.linger_s, linger_s = 60.0, self.cuff.linger_s
+        result = await self.cuff.measure(first, 80, 70)
+        await wait_until(lambda: result.is_confirmed and self.session.state == "streaming")
+        self.cuff.linger_s = linger_s
+        await self.measure(second)
+
 
 @asynccontextmanager
 async def run_session(link: VirtualLink, radio: Radio) -> AsyncIterator[CuffSession]:
@@ -115,10 +123,7 @@ def test_every_confirmed_result_of_a_bonded_cuff_comes_out_once(bus: str, tmp_pa
 def test_a_result_after_the_subscription_comes_out_once(bus: str, tmp_path: Path) -> None:
     async def scenario(running: CuffSession) -> None:
         await running.measure(120)
-        running.cuff.linger_s = 1.0
-        await running.cuff.measure(121, 80, 70)
-        await wait_until(lambda: running.session.state == "streaming")
-        await running.measure(122)
+        await running.measure_twice_while_connected(121, 122)
         assert running.confirmed() == [120, 121, 120, 122]
 
     follow(bus, tmp_path, scenario)
@@ -127,11 +132,8 @@ def test_a_result_after_the_subscription_comes_out_once(bus: str, tmp_path: Path
 def test_a_held_subscription_that_the_cuff_refuses_is_made_again(bus: str, tmp_path: Path) -> None:
     async def scenario(running: CuffSession) -> None:
         await running.measure(120)
-        running.cuff.linger_s = 1.0
         refuse_subscriptions(running.cuff, 1)
-        await running.cuff.measure(121, 80, 70)
-        await wait_until(lambda: running.session.state == "streaming")
-        await running.measure(122)
+        await running.measure_twice_while_connected(121, 122)
         assert running.confirmed() == [120, 121, 120, 122]
 
     follow(bus, tmp_path, scenario)

@@ -16,9 +16,9 @@ from bumble.gatt import CharacteristicValue
 
 from gateway.radio import Radio, open_radio
 from gateway.radio.virtual import VIRTUAL_HUB_ADDRESS, VirtualLink, make_device, open_in_process_radio
+from gateway.simulate.heart import RepeatingEcg
 from gateway.simulate.journal import Journal
 from gateway.simulate.playback import Playback, SensorClock
-from gateway.simulate.repeating_ecg import RepeatingEcg
 from gateway.simulate.strap import ADDRESS, NAME, Strap
 from tests.bluez.fake_bluez import FakeBlueZ, serve_bluez
 

@@ -17,3 +17,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def hub(tmp_path: Path) -> HubMachine:
     return HubMachine(tmp_path / "data")
+
+
+@pytest.fixture
+def other_site(tmp_path: Path) -> Iterator[Site]:
+    with Site(tmp_path / "other-clinic", "Andere").serving() as site:
+        yield site

@@ -27,7 +27,7 @@ from config.tls import make_server_context
 from gateway.enrolment.identity import FOLDER, SiteRecord
 from gateway.enrolment.requests import enrol, renew
 from gateway.enrolment.site_clock import Clocks, SiteClock
-from sync.enrolment import Broker
+from sync.enrolment import Broker, RenewRequest, decode_nonce, encode_nonce_request
 from sync.invitation import Invitation
 from sync.recipients import RecipientKeyPair
 from sync.signing import SigningKey, Use
@@ -151,3 +151,8 @@ class HubMachine:
 
     def renew(self) -> SiteRecord:
         return renew(self.device, self.folder, self.clock)
+
+
+def renewal(site: Site, device: SigningKey, hub: str = "hub-1", *, nonce_for: str | None = None) -> bytes:
+    nonce = decode_nonce(site.service.make_nonce(encode_nonce_request(nonce_for or hub), site.moment()))
+    return RenewRequest.make(hub, nonce, device, SigningKey.generate(Use.TLS)).encode()

@@ -19,6 +19,8 @@ NAME = "Zoë-Kanarienvogel"
 READING = 137.4375
 OTHER_READING = 83.15625
 LIMIT = 131.71875
+TEMPERATURE = 37.84375
+"""Of a thermometer. No real one has so many decimals."""
 SAMPLES = (-1733, 1291, -877, 1999, -1451, 1123, -1979, 1607)
 """Eight samples that follow each other in a waveform."""
 
@@ -62,7 +64,7 @@ def list_forms() -> Iterator[tuple[str, bytes]]:
         for shift in range(3):  # base64 encodes three bytes at a time, from any of them on
             part = data[shift:]
             yield f"{what} in base64", base64.b64encode(part[: len(part) // 3 * 3])
-    for value in (READING, OTHER_READING, LIMIT):
+    for value in (READING, OTHER_READING, LIMIT, TEMPERATURE):
         yield f"{value} in digits", str(value).encode()
         for form in ("<d", ">d", "<f", ">f"):
             yield f"{value} as {form}", struct.pack(form, value)

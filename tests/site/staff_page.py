@@ -19,11 +19,11 @@ from websockets.sync.client import ClientConnection, connect
 from cloud.api.app import create_app
 from cloud.api.feed import Feed
 from cloud.page_server import make_page_server
+from cloud.projections_database import open_projections
 from cloud.site import Authority, Kind
 from cloud.sockets import listen_on_loopback
 from cloud.staff_access import StaffAccess, keep_access
 from cloud.store import Store
-from cloud.tables import open_projections
 from config.tls import make_client_context, make_server_context
 from tests.mosquitto import make_identity, now_s
 
@@ -89,7 +89,7 @@ class StaffPage:
             engine = open_projections(self.folder / "projections.db")
             self.port = listener.getsockname()[1]
             self.app = create_app(store, engine, Feed(engine), self.access)
-            server = make_page_server(app or self.app, self.context)
+            self.server = server = make_page_server(app or self.app, self.context)
 
             async def serve() -> None:
                 keeping = asyncio.create_task(keep_access(server, self.access, self.context, self.page_identity))

@@ -10,7 +10,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from cloud import tables
 from cloud.metrics_server import MONITOR
 from cloud.site import Kind
 from sync.mqtt import Message
@@ -19,6 +21,7 @@ from tests.postgresql import Server, run_server
 from tests.site import canary
 from tests.site.canary import find_canary, find_in_files
 from tests.site.conftest import configure_database
+from tests.site.running_agent import HUB, RunningAgent
 from tests.site.running_site import LIMIT_S, Process, Site
 
 CRASHING = Path(__file__).with_name("crashing_opener.py")
@@ -31,6 +34,7 @@ class CanarySite:
         self.folder, self.broker, self.store, self.projections = folder, broker, store, projections
         self.began_s = time.time()
         self.site = Site(folder / "site", broker, store, projections, ("ingest", "opener", "serve"))
+        self.agent = RunningAgent(folder / "hub", self.site.clinic.folder, broker)
         self.messages: list[Message] = []
         self.outputs: dict[str, tuple[int, str]] = {}
         self.processes: dict[str, bytes] = {}
@@ -46,12 +50,17 @@ class CanarySite:
             self.messages += site.send_records("vital", canary.VITAL, canary.STATUS)
             self.messages += site.send_records("alert", canary.make_alert(1))
             self.page = self._read_page()
+            self._wait_for_agent()
+            for words in (("status",), ("doctor", "--json"), ("audit", "show"), ("keys", "list")):
+                self.agent.ask(*words)
             self._look_at_processes()
+            self.agent.stop()
             self._stop(site.processes[1:])
             self.messages += site.send_records("alert", canary.make_alert(2), is_opened=False)
             crashing = site.start("opener", (str(CRASHING),))
             self.outputs["crash"] = crashing.wait()
         finally:
+            self.agent.close()
             self._stop([process for process in site.processes if process.service not in self.outputs])
 
     def _read_page(self) -> str:
@@ -66,11 +75,26 @@ class CanarySite:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
 
+    def _wait_for_agent(self) -> None:
+        """Wait until the clinic has opened the readings of both sensors of the agent."""
+        deadline_s, waves, vitals = time.monotonic() + LIMIT_S, tables.waveforms, tables.vitals
+        queries = [
+            select(waves.c.hub).where(waves.c.hub == HUB),
+            select(vitals.c.hub).where(vitals.c.hub == HUB, vitals.c.value == canary.TEMPERATURE),
+        ]
+        while True:
+            with self.projections.engine("site_projections").connect() as connection:
+                if all(connection.execute(query.limit(1)).first() for query in queries):
+                    return
+            assert time.monotonic() < deadline_s, self.agent.log_file.read_text()
+            time.sleep(0.1)
+
     def _look_at_processes(self) -> None:
         """Read the metrics of all services, and the arguments and environments of all processes of this computer."""
         monitor = self.broker.identity(Kind.SERVICES, MONITOR)
         self.metrics = "".join(self.site.ask_metrics(process, monitor)[1] for process in self.site.processes)
-        self.limits = [Path(f"/proc/{process.pid}/limits").read_text() for process in self.site.processes]
+        pids = [self.agent.pid, *(process.pid for process in self.site.processes)]
+        self.limits = [Path(f"/proc/{pid}/limits").read_text() for pid in pids]
         for path in (*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ")):
             try:
                 self.processes[str(path)] = path.read_bytes()
@@ -127,6 +151,21 @@ def test_no_log_has_it(after: CanarySite) -> None:
         assert (status == 0) == (name != "crash")
 
 
+def test_no_log_status_or_report_of_the_agent_has_it(after: CanarySite) -> None:
+    """Its folder and its log are among all files: `test_no_file_has_it`."""
+    log, outputs = after.agent.log_file.read_text(), after.agent.outputs
+    assert {name: status for name, (status, _) in outputs.items() if name in ("run", "crash", "status", "audit", "keys")} == {
+        **{"run": 0, "crash": 1, "status": 0, "audit": 0, "keys": 0}
+    }
+    assert "thermometer" in outputs["status"][1]
+    for text in (log, *(text for _, text in outputs.values())):
+        assert find_canary(text.encode()) == []
+    assert "in fail" in log
+    assert "LookupError (its message is not shown" in log
+    names = {path.name for path in (after.folder / "hub" / "data").iterdir()}
+    assert {"buffer.db", "status.json", "audit.db"} <= names
+
+
 def test_no_crash_report_has_it(after: CanarySite) -> None:
     status, report = after.outputs["crash"]
     assert status == 1
@@ -138,7 +177,7 @@ def test_no_crash_report_has_it(after: CanarySite) -> None:
 def test_no_metric_has_it_nor_the_name_of_patient_hub_or_person(after: CanarySite) -> None:
     assert "pulsegate_alert_opened_seconds_count 1.0" in after.metrics
     assert find_canary(after.metrics.encode()) == []
-    for name in ("subject-1", "hub-1", "dr-may", "strap-1"):
+    for name in ("subject-1", "hub-1", "dr-may", "strap-1", "subject-2", "hub-2", "thermometer"):
         assert name not in after.metrics
 
 
@@ -150,7 +189,8 @@ def test_no_topic_and_no_message_has_it(after: CanarySite) -> None:
 
 
 def test_no_argument_and_no_environment_has_it(after: CanarySite) -> None:
-    assert any(b"site.toml" in content for content in after.processes.values())
+    for settings in (b"site.toml", b"pulsegate.toml"):
+        assert any(settings in content for content in after.processes.values())
     assert [path for path, content in after.processes.items() if find_canary(content)] == []
 
 

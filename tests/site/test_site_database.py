@@ -13,6 +13,7 @@ import pytest
 
 from cloud.database_url import PostgresUrl
 from cloud.errors import ClinicError
+from cloud.projections_database import open_projections
 from cloud.site import Authority, Kind
 from cloud.site.database import (
     make_password,
@@ -25,7 +26,6 @@ from cloud.site.database import (
 from cloud.site.layout import PROJECTIONS, SERVICES, STORE, Service
 from cloud.site.postgresql import write_database_config
 from cloud.store import Store
-from cloud.tables import open_projections
 from sync.errors import SyncError
 from tests.mosquitto import HOST, make_identity, now_s
 from tests.postgresql import USER, Server, run_server

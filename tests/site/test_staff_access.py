@@ -1,6 +1,7 @@
 """Page, API and WebSocket of a site answer to a staff certificate only, and no longer than it is valid."""
 
 import asyncio
+import gc
 import json
 import ssl
 import time
@@ -134,6 +135,22 @@ class TestCertificates:
 
 
 class TestRequests:
+    @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # asyncio waits 30 s for the viewer's close_notify
+    def test_a_viewer_who_is_leaving_does_not_break_the_shutdown(self, tmp_path: Path) -> None:
+        page = StaffPage(tmp_path)
+        with closing(page.connect(page.identity("dr-may"))) as viewer, page.serving():
+            viewer.port = page.port
+            headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+            headers |= {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Origin": f"https://{PAGE}:{page.port}"}
+            viewer.request("GET", "/ws", headers=headers)
+            assert viewer.sock is not None
+            assert viewer.sock.recv(4096).startswith(b"HTTP/1.1 101")
+            viewer.sock.sendall(bytes.fromhex("88 80 00000000"))  # a masked close frame: RFC 6455, 5.5.1
+            while viewer.sock.recv(4096):
+                pass  # up to the server's TLS close_notify, which stays without an answer
+            assert [one.transport.is_closing() for one in page.server.server_state.connections] == [True]
+        gc.collect()  # while those warnings are ignored
+
     def test_only_the_page_s_own_name_is_served(self, page: StaffPage) -> None:
         identity = page.identity("dr-may")
         for host in ("127.0.0.1", "evil.example", "localhost.evil.example", ""):

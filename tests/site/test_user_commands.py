@@ -126,6 +126,11 @@ def test_failures_are_one_line_that_says_what_to_do(run: Run, tmp_path: Path) ->
     (tmp_path / "there").touch()
     assert "give the path of a new file" in run("add", "dr-may", "--out", tmp_path / "there", status=1)
     assert "give 1 to 64 letters" in run("add", "dr may", "--out", tmp_path / "new", status=1)
-    assert "cannot create the key file" in run("add", "dr-may", "--out", tmp_path / "none" / "new", status=1)
+    for out in (tmp_path / "none" / "new", tmp_path / "there" / "new", tmp_path / ("x" * 300)):
+        for csr in ((), ("--csr", tmp_path / "request.pem")):
+            failed = run("add", "dr-may", "--out", out, *csr, status=1)
+            assert "the path" in failed
+            assert failed.count("\n") == 1
+    assert run("list") == "", "no certificate is issued that nobody gets"
     assert "no valid certificate of staff" in run("revoke", "nobody", status=1)
     assert "--password" in run("add", "dr-may", "--out", tmp_path / "new", "--password", "x", status=2)

@@ -4,7 +4,7 @@ The vectors are frozen: blocks that hubs sealed must stay readable. Run `python 
 """
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from sync.packing import pack_integers
 from sync.record_codec import encode_records
 from sync.records import (
     AlertRecord,
+    BeatsRecord,
     FindingRecord,
     GapRecord,
     IntervalsRecord,
@@ -94,6 +95,7 @@ RECORDS: Final[dict[str, list[Record]]] = {
         FindingRecord("strap-1", "af", AT_US, AT_US + 1, "model:rr_af", None, "too few beats", {"beats": 7, "rr_ms": 812.5}),
     ],
     "an alert with its strip": [ALERT],
+    "an alert that was raised again": [replace(ALERT, end_us=None, strip=None, raised_us=AT_US + 20_000_000)],
     "an alert of an unknown kind and priority": [
         AlertRecord("a-2", "strap-1", "vf", "urgent", AT_US, None, AT_US, "model:vf", ()),
     ],
@@ -111,6 +113,13 @@ RECORDS: Final[dict[str, list[Record]]] = {
         StatusRecord("cuff", "failed_measurement", now(0), "blood pressure", SpotOrigin(0, "arrival", True))
     ],
     "groups in turn": [wave(0, ECG), GapRecord("strap-1", "ecg", 1, 2, 3, "r"), wave(1, ECG), wave(2, ECG, scale=1.0)],
+    "beats, and a stretch without one": [
+        BeatsRecord("strap-1", "ecg", AT_US, AT_US + 10_000_000, (1_790_000_000_412, 1_790_000_001_228), (0, 2)),
+        BeatsRecord("strap-1", "ecg", AT_US + 10_000_000, AT_US + 20_000_000, (), ()),
+    ],
+    "an alert with a marked strip of its worst part": [
+        replace(ALERT, strip=replace(STRIP, part="worst", mark_from_us=AT_US - 50_000, mark_to_us=AT_US + 7)),
+    ],
 }  # fmt: skip
 SCALE: Final = RECORDS["weights with and without an origin"]
 GAP: Final = {"type": "gap", "sensor": "a", "kind": "b", "from_us": 1, "reason": "r"}

@@ -119,7 +119,7 @@ def test_the_uplink_sends_a_released_stretch(testbed: UplinkTestbed, is_connecte
             link.connect()
             await asyncio.sleep(10)
         rows = testbed.outbox._tables.read(sequence, 4, 5)
-        testbed.outbox._run(testbed.outbox._database.run, lambda: testbed.outbox._tables.answer(sequence, rows, None, 0))
+        testbed.outbox._transactions.run(lambda: testbed.outbox._tables.answer(sequence, rows, None, 0))
         uplink.send_archive()
         if not is_connected:
             link.connect()

@@ -20,6 +20,7 @@ from sync.audit import (
     End,
     Origin,
     Position,
+    account,
     append_events,
     follow_rows,
     hash_row,
@@ -330,3 +331,23 @@ def test_a_damaged_head_or_note_in_a_database_is_refused(data: bytes) -> None:
         head_from_bytes(data)
     with pytest.raises(WireError):
         cut_from_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("uid", "caller", "named"),
+    [
+        (0, "anna.op-1", "anna.op-1"),
+        (0, None, "uid-0"),
+        (0, "DOMAIN\\anna", "uid-0"),
+        (0, "", "uid-0"),
+        (1000, "anna", "uid-1000"),
+    ],
+)
+def test_an_operator_is_the_account_and_with_sudo_the_one_that_called_it(
+    monkeypatch: pytest.MonkeyPatch, uid: int, caller: str | None, named: str
+) -> None:
+    """Only root's environment can come from sudo."""
+    monkeypatch.setattr("os.getuid", lambda: uid)
+    if caller is not None:
+        monkeypatch.setenv("SUDO_USER", caller)
+    assert account() == named

@@ -34,7 +34,7 @@ HUB_KEY = CommandKey(RecipientKeyPair.generate())
 KEY = SigningKey.generate(Use.COMMAND)
 EXAMPLES: dict[CommandKind, dict[str, Any]] = {
     CommandKind.LIMITS: {"values": {"tachycardia_rate": 120, "pause": 2.5}},
-    CommandKind.CONTEXTS: {"names": ["paced", "known_af"]},
+    CommandKind.CONTEXTS: {"values": {"paced": True, "age_years": 71}},
     CommandKind.UPLOAD: {"policy": "evidence"},
     CommandKind.CLOSE_ALERT: {"alert": "5e0f"},
     CommandKind.MARK_FALSE: {"alert": "5e0f"},

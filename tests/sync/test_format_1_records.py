@@ -25,10 +25,27 @@ GOOD = {
 }
 
 
+LATER = frozenset({"raised_us", "part", "mark_from_us", "mark_to_us"})
+"""Fields that format 1 did not have."""
+
+
+def without_later(value: Any) -> Any:
+    """The JSON of a record without the fields that came later, which have no value."""
+    match value:
+        case dict():
+            assert all(value.get(name) is None for name in LATER)
+            return {name: without_later(one) for name, one in value.items() if name not in LATER}
+        case list():
+            return [without_later(one) for one in value]
+        case _:
+            return value
+
+
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
 def test_reads_what_an_earlier_version_wrote(vector: dict[str, Any]) -> None:
     plaintext = bytes.fromhex(vector["plaintext"])
-    assert json.dumps([as_json(record) for record in decode_records(plaintext)]) == json.dumps(vector["records"])
+    records = [without_later(as_json(record)) for record in decode_records(plaintext)]
+    assert json.dumps(records) == json.dumps(vector["records"])
 
 
 @pytest.mark.parametrize("plaintext", [encode_records([]), b"", b"\x40", b"\xf6"])

@@ -8,6 +8,7 @@ import pytest
 
 from sync.message_rows import Dropped, Mark
 from sync.outbox import BufferLimits, Outbox, OutboxBlock
+from sync.outbox.observed_time import AHEAD_S
 from sync.outbox.room import STEP_BLOCKS
 from sync.wire import Lane
 from tests.sync.outboxes import (
@@ -21,6 +22,7 @@ from tests.sync.outboxes import (
     held,
     mark_at,
     outcome,
+    pass_time,
     receipt,
     registration,
     tidy,
@@ -58,10 +60,10 @@ class TestRetention:
         clock.now += 1000  # the time counts from the answer
         release(outbox, alert, vital, wave)
         outbox.apply_ack(ack(aside=(outcome(aside),)))
-        clock.now += 7 * DAY_S - 1
+        pass_time(outbox, clock, 7 * DAY_S - 1)
         tidy(outbox)
         assert [stored(path, lane) for lane in ("alert", "vital", "wave")] == [[1], [1, 2], [1, 2]]
-        clock.now += 1
+        pass_time(outbox, clock, 1 + 2 * AHEAD_S)
         tidy(outbox)
         assert [stored(path, lane) for lane in ("alert", "vital", "wave")] == [[], [2], []]
         statistics = outbox.statistics()
@@ -73,10 +75,10 @@ class TestRetention:
         outbox = open_outbox(clock=clock, registration=registration(backup_interval_h=24 * 10))
         outbox.put("wave", b"a")
         release(outbox, *all_pending(outbox))
-        clock.now += 10 * DAY_S - 1
+        pass_time(outbox, clock, 10 * DAY_S - 1)
         tidy(outbox)
         assert stored(path, "wave") == [1]
-        clock.now += 1
+        pass_time(outbox, clock, 1 + 2 * AHEAD_S)
         tidy(outbox)
         assert stored(path, "wave") == []
 
@@ -86,7 +88,7 @@ class TestRetention:
         outbox.put("wave", b"a")
         release(outbox, *all_pending(outbox))
         outbox.apply_ack(ack(OTHER_STORE, 8))
-        clock.now += 30 * DAY_S
+        pass_time(outbox, clock, 30 * DAY_S)
         tidy(outbox)
         assert stored(path, "wave") == [1]
 
@@ -107,11 +109,11 @@ class TestKeysEnd:
         outbox = open_outbox(clock=clock)
         outbox.put("wave", b"a")
         release(outbox, *all_pending(outbox))
-        clock.now += 7 * DAY_S
+        pass_time(outbox, clock, 7 * DAY_S + 2 * AHEAD_S)
         tidy(outbox)  # deletes the block
         tidy(outbox)  # then its key
         assert (stored(path, "wave"), key_days(path)) == ([], [])
-        clock.now -= 7 * DAY_S
+        clock.now = BOOT_S
         outbox.put("wave", b"b")
         assert (stored(path, "wave"), key_days(path)) == ([1 + 1], [0])
 
@@ -121,14 +123,14 @@ class TestKeysEnd:
         outbox.put("wave", b"a")
         (block,) = all_pending(outbox)
         release(outbox, block)
-        clock.now += DAY_S
+        pass_time(outbox, clock, DAY_S + 2 * AHEAD_S)
         outbox.put("wave", b"b")
         tidy(outbox)
         assert key_days(path) == [0, 1] if stored(path, "wave") else [1]
         tidy(outbox)
         assert key_days(path) == [1]
         assert outbox.keys_for([block.key], also_held=True) == ([], [])
-        clock.now += 2 * DAY_S
+        pass_time(outbox, clock, 2 * DAY_S)
         tidy(outbox)
         assert key_days(path) == [1]  # its block is pending
 

@@ -15,6 +15,7 @@ from sync.packing import pack_column, pack_integers
 from sync.record_codec import decode_records, encode_blocks, encode_records
 from sync.records import (
     AlertRecord,
+    BeatsRecord,
     FindingRecord,
     GapRecord,
     IntervalsRecord,
@@ -47,12 +48,28 @@ origins = st.builds(
 int32s = st.integers(-(2**31), 2**31 - 1)
 samples = st.lists(int32s, max_size=20).map(lambda values: np.array(values, np.int32))
 measured = st.none() | st.dictionaries(texts, numbers, max_size=3)
-strips = st.builds(Strip, integers, floats, floats, samples, st.lists(int64s, max_size=4).map(tuple), texts)
+strips = st.builds(
+    Strip,
+    integers,
+    floats,
+    floats,
+    samples,
+    st.lists(int64s, max_size=4).map(tuple),
+    texts,
+    st.none() | texts,
+    st.none() | int64s,
+    st.none() | int64s,
+)
 tuples_of_texts = st.lists(texts, max_size=2).map(tuple)
 records = st.one_of(
     st.builds(WaveformRecord, names, kinds, times, floats, st.sampled_from([0.001, 1.0, 1]), samples),
     st.builds(VitalRecord, names, kinds, times, numbers, st.sampled_from([(), ("no_pulse_found",)]), st.none() | origins),
     st.builds(IntervalsRecord, names, kinds, times, st.lists(integers, max_size=3).map(tuple)),
+    st.lists(st.tuples(int64s, st.integers(0, 4)), max_size=3).flatmap(
+        lambda beats: st.builds(
+            BeatsRecord, names, kinds, integers, integers, *(st.just(tuple(one[i] for one in beats)) for i in (0, 1))
+        )
+    ),
     st.builds(StatusRecord, names, kinds, times, texts | numbers | st.booleans(), st.none() | origins),
     st.builds(GapRecord, names, kinds, integers, st.none() | integers, st.none() | integers, texts),
     st.builds(QuarantinedRecord, names, texts, times, st.binary(max_size=5), texts),

@@ -99,7 +99,7 @@ def new_messages(outbox: Outbox) -> tuple[list[Message], SentBlocks]:
     messages, sent = list[Message](), set[BlockId]()
     for lane in UPLINK_LANES:
         section = Section(lane, False, (0, 0), NEWEST, 48 * 1024, must_fit=False)
-        prepared = prepare_message(outbox, Sender(HUB, DEVICE), [section], SentBlocks(frozenset(sent), frozenset()), False)
+        prepared = prepare_message(outbox, Sender(HUB, DEVICE), [section], SentBlocks(frozenset(sent), frozenset()))
         assert prepared is not None
         sent |= set(prepared.ids)
         messages.append(Message(up_topic(HUB, lane), prepared.payload))
